@@ -1,0 +1,1 @@
+"""Corpora to batches: types of the `datasets` section, sources, tokenizers, loaders. Imports no model."""

@@ -1,0 +1,1 @@
+"""Networks and the types that describe them. Importing this package imports no torch."""

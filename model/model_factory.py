@@ -1,0 +1,49 @@
+"""From a checked `ModelConfig` to an `nn.Module` on its device, by registry."""
+
+from typing import TYPE_CHECKING
+
+from model import model_types  # noqa: F401  (registers the built-in types)
+from model.model_types import DecoderConfig, EncoderConfig, EncoderDecoderConfig, ModelConfig
+from model.registry import MODELS, model_entry
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from model.transformer import EncoderDecoderTransformer, PerformerDecoder, PerformerEncoder
+
+
+class ModelFactory:
+    """Builds models from their configs; every method is static, the registry is the only state."""
+
+    @staticmethod
+    def create_encoder(config: EncoderConfig) -> "PerformerEncoder":
+        """Build an encoder; raises DeviceError for a device that this machine lacks."""
+        return ModelFactory.create_model(ModelConfig(model_type="encoder", config=config))  # type: ignore[return-value]
+
+    @staticmethod
+    def create_decoder(config: DecoderConfig) -> "PerformerDecoder":
+        """Build a decoder; raises DeviceError for a device that this machine lacks."""
+        return ModelFactory.create_model(ModelConfig(model_type="decoder", config=config))  # type: ignore[return-value]
+
+    @staticmethod
+    def create_encoder_decoder(config: EncoderDecoderConfig) -> "EncoderDecoderTransformer":
+        """Build an encoder-decoder; raises DeviceError for a device that this machine lacks."""
+        model = ModelFactory.create_model(ModelConfig(model_type="encoder_decoder", config=config))
+        return model  # type: ignore[return-value]
+
+    @staticmethod
+    def create_model(config: ModelConfig) -> "nn.Module":
+        """Build any registered model; it carries its `config`, `save_pretrained(folder)` and its device."""
+        from model.checkpoint import attach_config
+
+        return attach_config(model_entry(config.model_type).build(config.config), config)
+
+    @staticmethod
+    def list_model_types() -> list[str]:
+        """Names of the model types that can be built, the built-in ones first."""
+        return MODELS.names()
+
+
+def create_model(config: ModelConfig) -> "nn.Module":
+    """Build the model that `config` describes; see `ModelFactory.create_model`."""
+    return ModelFactory.create_model(config)

@@ -1,0 +1,144 @@
+"""Types of the `model` section: what each built-in model type takes, and the `ModelConfig` that holds one."""
+
+from collections.abc import Iterator
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field, SerializeAsAny, model_validator
+
+from model.registry import model_entry, register_model
+from model.types import PerformerParams
+from yaml_config.strict_model import StrictModel, Violation
+
+ModelType = Literal["encoder", "decoder", "encoder_decoder"]
+"""The built-in model types; `ModelFactory.list_model_types()` names the registered ones too."""
+
+
+def _needs_causal(part: str, params: PerformerParams) -> Iterator[Violation]:
+    if params.attention_type == "linear":
+        yield Violation(
+            "bidirectional `linear` attention in a decoder lets a token see the ones after it",
+            (part, "attention_type"),
+            suggestion="attention_type: causal_linear",
+        )
+
+
+def _needs_no_context(part: str, params: PerformerParams) -> Iterator[Violation]:
+    if params.use_cross_attention:
+        yield Violation(
+            "cross-attention needs a context, and an encoder has none",
+            (part, "use_cross_attention"),
+            suggestion="use_cross_attention: false",
+        )
+
+
+class EncoderConfig(StrictModel):
+    """A stack that sees the whole sequence (with `causal_linear`, a streaming encoder). In a file: `encoder: {...}`."""
+
+    parts: ClassVar[tuple[str, ...]] = ("encoder",)
+    params: PerformerParams = Field(alias="encoder")
+
+    def violations(self) -> Iterator[Violation]:
+        """An encoder has no context to attend to."""
+        yield from _needs_no_context("encoder", self.params)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The stack's parameters as plain keyword arguments."""
+        return self.params.model_dump()
+
+
+class DecoderConfig(StrictModel):
+    """A stack whose tokens see only earlier ones. In a file: `decoder: {...}`."""
+
+    parts: ClassVar[tuple[str, ...]] = ("decoder",)
+    params: PerformerParams = Field(alias="decoder")
+
+    def violations(self) -> Iterator[Violation]:
+        """A decoder's self-attention is causal."""
+        yield from _needs_causal("decoder", self.params)
+
+    @property
+    def use_cross_attention(self) -> bool:
+        """Whether each layer also attends to a context given at the call; false by default in a decoder alone."""
+        return bool(self.params.use_cross_attention)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The stack's parameters as plain keyword arguments."""
+        return {**self.params.model_dump(), "use_cross_attention": self.use_cross_attention}
+
+
+class EncoderDecoderConfig(StrictModel):
+    """An encoder and a decoder that attends to it. In a file: `encoder: {...}` and `decoder: {...}`."""
+
+    parts: ClassVar[tuple[str, ...]] = ("encoder", "decoder")
+    encoder_params: PerformerParams = Field(alias="encoder")
+    decoder_params: PerformerParams = Field(alias="decoder")
+
+    def violations(self) -> Iterator[Violation]:
+        """Roles of the two parts, and widths that agree."""
+        yield from _needs_no_context("encoder", self.encoder_params)
+        yield from _needs_causal("decoder", self.decoder_params)
+        widths = self.encoder_params.d_model, self.decoder_params.d_model
+        if widths[0] != widths[1]:
+            yield Violation(
+                f"the decoder's d_model {widths[1]} differs from the encoder's {widths[0]}, which it attends to",
+                ("decoder", "d_model"),
+                (("encoder", "d_model"),),
+                f"d_model: {widths[0]}",
+            )
+        if self.decoder_params.use_cross_attention is False:
+            yield Violation(
+                "without cross-attention the decoder would never see the encoder",
+                ("decoder", "use_cross_attention"),
+                suggestion="leave it out, or model_type: decoder",
+            )
+
+    def to_encoder_dict(self) -> dict[str, Any]:
+        """The encoder's parameters as plain keyword arguments."""
+        return self.encoder_params.model_dump()
+
+    def to_decoder_dict(self) -> dict[str, Any]:
+        """The decoder's parameters as plain keyword arguments, cross-attention on."""
+        return {**self.decoder_params.model_dump(), "use_cross_attention": True}
+
+
+class ModelConfig(StrictModel):
+    """Which model to build (`model_type`), from what (`config`, the type registered for it) and under which name."""
+
+    model_type: str
+    config: SerializeAsAny[StrictModel]
+    name: str = "model"
+
+    @model_validator(mode="after")
+    def _config_fits_type(self) -> "ModelConfig":
+        expected = model_entry(self.model_type).config_type
+        if not isinstance(self.config, expected):
+            raise ValueError(
+                f"model_type {self.model_type!r} takes a {expected.__name__}, not a {type(self.config).__name__}"
+            )
+        return self
+
+    def to_section(self) -> dict[str, Any]:
+        """The `model` section of a file that reads back as this config, every default written out."""
+        body = self.config.model_dump(mode="json", by_alias=True)
+        return {"model_type": self.model_type, "name": self.name, **body}
+
+
+@register_model("encoder", config=EncoderConfig)
+def _build_encoder(config: EncoderConfig) -> Any:
+    from model.transformer import PerformerEncoder
+
+    return PerformerEncoder(config.params)
+
+
+@register_model("decoder", config=DecoderConfig)
+def _build_decoder(config: DecoderConfig) -> Any:
+    from model.transformer import PerformerDecoder
+
+    return PerformerDecoder(config.params)
+
+
+@register_model("encoder_decoder", config=EncoderDecoderConfig)
+def _build_encoder_decoder(config: EncoderDecoderConfig) -> Any:
+    from model.transformer import EncoderDecoderTransformer
+
+    return EncoderDecoderTransformer(config.encoder_params, config.decoder_params)

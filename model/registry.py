@@ -1,0 +1,44 @@
+"""Registry of model types: a name, the type of its section in a file, and the function that builds it.
+
+A new model type is one file with a StrictModel for its keys and a builder under `@register_model("name", config=...)`.
+The file is found when it is imported (`--plugin MODULE`), or through the entry point group `model_factory.models`.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from yaml_config.registry import Registry
+from yaml_config.strict_model import StrictModel
+
+
+Builder = TypeVar("Builder", bound=Callable[[Any], Any])
+
+
+@dataclass(frozen=True)
+class ModelEntry:
+    """What is known of one model type; `build` takes a `config_type` and gives an `nn.Module`."""
+
+    config_type: type[StrictModel]
+    build: Callable[[Any], Any]
+
+
+MODELS: Registry[ModelEntry] = Registry("model type", "model_factory.models")
+
+
+def register_model(name: str, *, config: type[StrictModel]) -> Callable[[Builder], Builder]:
+    """Register the decorated builder under `name`; its section is validated by `config`.
+
+    Import torch inside the builder, so that checking a file stays fast. Raises ValueError when the name is taken.
+    """
+
+    def register(build: Builder) -> Builder:
+        MODELS.add(name, ModelEntry(config, build))
+        return build
+
+    return register
+
+
+def model_entry(name: str) -> ModelEntry:
+    """Entry of a registered model type; raises UnknownNameError, which names the nearest and all others."""
+    return MODELS.get(name)

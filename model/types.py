@@ -1,0 +1,146 @@
+"""Parameters of one Performer stack (an encoder or a decoder), checked on construction; no torch is imported.
+
+Run files of this folder with `-m`: this module has the name of one of the standard library's.
+"""
+
+import re
+import sys
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field
+
+from model.activations import ActivationFunctions
+from yaml_config.strict_model import StrictModel, Violation
+
+AttentionType = Literal["softmax", "linear", "causal_linear"]
+Position = Literal["rotary", "absolute", "none"]
+FeatureMap = Literal["favor+", "relu", "elu"]
+
+_DEVICE = re.compile(r"auto|cpu|mps|(cuda|xpu)(:\d{1,4})?")
+
+
+def _device_name(value: Any) -> Any:
+    """`torch.device` to its name, without importing torch for it: who passes one has imported it already."""
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(value, torch.device):
+        value = str(value)
+    if isinstance(value, str) and not _DEVICE.fullmatch(value):
+        raise ValueError("must be auto, cpu, cuda, cuda:N, mps, xpu or xpu:N")
+    return value
+
+
+def _activation(value: Any) -> Any:
+    """A name in any case to the enum's member; anything else is left for pydantic to refuse."""
+    return ActivationFunctions.__members__.get(value.upper(), value) if isinstance(value, str) else value
+
+
+Size = Annotated[int, Field(gt=0, le=1_048_576)]
+
+
+class PerformerParams(StrictModel):
+    """Shape and attention of a stack of pre-norm transformer layers (Choromanski et al. 2021, arXiv 2009.14794)."""
+
+    d_model: Size
+    """Width of the residual stream."""
+    num_layers: Annotated[int, Field(gt=0, le=10_000)]
+    """Number of layers."""
+    num_heads: Annotated[int, Field(gt=0, le=65_536)]
+    """Number of query heads; divides d_model."""
+    device: Annotated[str, BeforeValidator(_device_name)] = "auto"
+    """auto (the accelerator if there is one, else cpu), cpu, cuda, cuda:N, mps or xpu."""
+    batch_size: Size = 32
+    """Rows of a batch, where no other section says."""
+    d_ff: Annotated[int, Field(gt=0, le=1024)] = 4
+    """Expansion factor of the feed-forward layer: its inner width is d_ff * d_model."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """Probability of dropping a value after attention and inside the feed-forward layer."""
+    attention_type: AttentionType = "softmax"
+    """softmax, linear (bidirectional) or causal_linear."""
+    activation: Annotated[ActivationFunctions, BeforeValidator(_activation)] = ActivationFunctions.GELU
+    """GELU, RELU, SILU, GEGLU, REGLU or SWIGLU, in any case."""
+    nb_features: Size | None = None
+    """Random features of linear attention; None: head_dim * ln(head_dim)."""
+    use_cross_attention: bool | None = None
+    """Attend to a context as well; None: true in an encoder-decoder's decoder, false elsewhere."""
+    use_rezero: bool = False
+    """ReZero (arXiv 2003.04887) in place of pre-LayerNorm."""
+    use_scalenorm: bool = False
+    """ScaleNorm (arXiv 1910.05895) in place of pre-LayerNorm."""
+    feature_redraw_interval: Annotated[int, Field(gt=0)] | None = 1000
+    """Training steps between two draws of the random features; None: never."""
+    auto_check_redraw: bool = True
+    """Redraw by itself during training; false: only when `redraw_projections` is called."""
+    vocab_size: Annotated[int, Field(gt=0, le=16_777_216)] | None = None
+    """Number of token ids; None: from the data set's tokenizer, or the input is float."""
+    max_length: Size | None = None
+    """Longest sequence; needed by `position: absolute`, else a bound that is checked."""
+    position: Position = "rotary"
+    """rotary (arXiv 2104.09864), absolute (learned) or none."""
+    qk_norm: bool = False
+    """RMS-normalise queries and keys of each head (arXiv 2010.04245)."""
+    num_kv_heads: Annotated[int, Field(gt=0, le=65_536)] | None = None
+    """Key and value heads (grouped-query attention, arXiv 2305.13245); divides num_heads; None: num_heads."""
+    tie_embeddings: bool = True
+    """Use the token embedding as the output head too."""
+    input_dim: Size | None = None
+    """Width of float input (80 for log-mel bins), projected to d_model."""
+    feature_map: FeatureMap = "favor+"
+    """Feature map of linear attention: favor+ (random, softmax kernel), relu or elu."""
+
+    @property
+    def head_dim(self) -> int:
+        """Width of one head: d_model / num_heads."""
+        return self.d_model // self.num_heads
+
+    @property
+    def is_linear(self) -> bool:
+        """True where attention goes through feature maps."""
+        return self.attention_type != "softmax"
+
+    def violations(self) -> Iterator[Violation]:
+        """Relations inside one stack; those of its role (encoder or decoder) stand in `model_types`."""
+        yield from self._width_violations()
+        if self.num_kv_heads is not None and self.num_heads % self.num_kv_heads:
+            yield Violation(
+                f"num_kv_heads {self.num_kv_heads} does not divide num_heads {self.num_heads}",
+                ("num_kv_heads",),
+                (("num_heads",),),
+                f"a divisor of {self.num_heads}",
+            )
+        if self.use_rezero and self.use_scalenorm:
+            yield Violation(
+                "use_rezero and use_scalenorm exclude each other",
+                ("use_scalenorm",),
+                (("use_rezero",),),
+                "keep one of them",
+            )
+        if self.nb_features is not None and not self.is_linear:
+            yield Violation(
+                "nb_features only goes with linear attention, and attention_type is softmax",
+                ("nb_features",),
+                (("attention_type",),),
+                "attention_type: linear, or leave nb_features out",
+            )
+        if self.position == "absolute" and self.max_length is None:
+            yield Violation(
+                "position: absolute needs max_length", ("position",), (("max_length",),), "add max_length: 1024"
+            )
+
+    def _width_violations(self) -> Iterator[Violation]:
+        if self.d_model % self.num_heads:
+            fitting = [n for n in range(1, self.d_model + 1) if self.d_model % n == 0]
+            near = min(fitting, key=lambda n: abs(n - self.num_heads))
+            yield Violation(
+                f"num_heads {self.num_heads} does not divide d_model {self.d_model}",
+                ("num_heads",),
+                (("d_model",),),
+                f"num_heads: {near}",
+            )
+        elif self.position == "rotary" and self.head_dim % 2:
+            yield Violation(
+                f"rotary positions need an even head width, and {self.d_model} / {self.num_heads} is {self.head_dim}",
+                ("num_heads",),
+                (("d_model",), ("position",)),
+                "position: absolute, or other numbers",
+            )
