@@ -7,6 +7,8 @@ from model.model_types import DecoderConfig, EncoderConfig, EncoderDecoderConfig
 from model.registry import MODELS, model_entry
 
 if TYPE_CHECKING:
+    import os
+
     from torch import nn
 
     from model.transformer import EncoderDecoderTransformer, PerformerDecoder, PerformerEncoder
@@ -28,8 +30,8 @@ class ModelFactory:
     @staticmethod
     def create_encoder_decoder(config: EncoderDecoderConfig) -> "EncoderDecoderTransformer":
         """Build an encoder-decoder; raises DeviceError for a device that this machine lacks."""
-        model = ModelFactory.create_model(ModelConfig(model_type="encoder_decoder", config=config))
-        return model  # type: ignore[return-value]
+        wrapped = ModelConfig(model_type="encoder_decoder", config=config)
+        return ModelFactory.create_model(wrapped)  # type: ignore[return-value]
 
     @staticmethod
     def create_model(config: ModelConfig) -> "nn.Module":
@@ -47,3 +49,10 @@ class ModelFactory:
 def create_model(config: ModelConfig) -> "nn.Module":
     """Build the model that `config` describes; see `ModelFactory.create_model`."""
     return ModelFactory.create_model(config)
+
+
+def load_model(folder: "str | os.PathLike[str]", *, device: str | None = None) -> "nn.Module":
+    """Rebuild the model that `save_pretrained` wrote into `folder`; see `model.checkpoint.load_model`."""
+    from model.checkpoint import load_model as load
+
+    return load(folder, device=device)

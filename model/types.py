@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
+from pydantic_core import PydanticCustomError
 
 from model.activations import ActivationFunctions
 from yaml_config.strict_model import StrictModel, Violation
@@ -31,8 +32,15 @@ def _device_name(value: Any) -> Any:
 
 
 def _activation(value: Any) -> Any:
-    """A name in any case to the enum's member; anything else is left for pydantic to refuse."""
-    return ActivationFunctions.__members__.get(value.upper(), value) if isinstance(value, str) else value
+    """A name in any case to the enum's member; anything else is refused as a Literal would be."""
+    if isinstance(value, ActivationFunctions):
+        return value
+    member = ActivationFunctions.__members__.get(value.upper()) if isinstance(value, str) else None
+    if member is None:
+        names = [f"{name!r}" for name in ActivationFunctions.__members__]
+        expected = f"{', '.join(names[:-1])} or {names[-1]}"
+        raise PydanticCustomError("literal_error", "Input should be {expected}", {"expected": expected})
+    return member
 
 
 Size = Annotated[int, Field(gt=0, le=1_048_576)]

@@ -1,7 +1,7 @@
 """A table of named things that users can extend by a decorator or by an entry point."""
 
 from collections.abc import Iterator
-from difflib import get_close_matches
+from difflib import SequenceMatcher
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 if TYPE_CHECKING:
@@ -21,10 +21,36 @@ class UnknownNameError(ValueError):
 
 
 def closest(word: str, known: list[str]) -> str | None:
-    """The known word nearest to `word` regardless of case, or None where none is near."""
-    lowered = {name.lower(): name for name in reversed(known)}
-    matches = get_close_matches(word.lower(), lowered, n=1, cutoff=0.6)
-    return lowered[matches[0]] if matches else None
+    """The known word nearest to `word` regardless of case, or None where none is near.
+
+    Near is at most one slip (a letter dropped, added, replaced, or two swapped) in three letters; between equally near
+    words one of the same length wins, then the one that shares more with `word`.
+    """
+    lowered = word.lower()
+    ranked = sorted(
+        (_slips(lowered, name.lower()), len(name) != len(word), -SequenceMatcher(None, lowered, name.lower()).ratio(), i)
+        for i, name in enumerate(known)
+        if abs(len(name) - len(word)) <= max(len(word), len(name)) / 3
+    )
+    if not ranked:
+        return None
+    slips, *_, index = ranked[0]
+    return known[index] if slips <= max(1, max(len(word), len(known[index])) // 3) else None
+
+
+def _slips(a: str, b: str) -> int:
+    """Optimal string alignment distance: insertions, deletions, replacements and swaps of neighbours."""
+    before: list[int] = []
+    last = list(range(len(b) + 1))
+    for i, x in enumerate(a, 1):
+        row = [i]
+        for j, y in enumerate(b, 1):
+            cost = min(last[j] + 1, row[j - 1] + 1, last[j - 1] + (x != y))
+            if i > 1 and j > 1 and x == b[j - 2] and a[i - 2] == y:
+                cost = min(cost, before[j - 2] + 1)
+            row.append(cost)
+        before, last = last, row
+    return last[-1]
 
 
 class Registry(Generic[T]):

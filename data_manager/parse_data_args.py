@@ -1,0 +1,87 @@
+"""The `global_config` and `datasets` sections of a file to a list of `DatasetConfig`."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from data_manager import sources  # noqa: F401  (registers the built-in sources)
+from data_manager.dataset_types import DatasetConfig, GlobalConfig
+from data_manager.registry import SOURCES
+from yaml_config.check import Checked, check, choose, missing_section
+from yaml_config.document import read_document
+from yaml_config.errors import ConfigValueError, Problem
+from yaml_config.node import Node
+
+DEFAULT_SOURCE = "lhotse"
+
+
+def parse_dataset_configs(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> list[DatasetConfig]:
+    """Read the data sections of a file; other sections are left unread.
+
+    Raises ConfigError, which lists every problem of the sections with its place.
+    """
+    document = read_document(path, overrides)
+    section = document.root.child("datasets")
+    if section is None:
+        raise ConfigValueError([*document.problems, missing_section(document.root, "datasets")])
+    configs, problems = read_data_sections(section, document.root.child("global_config"))
+    if problems or document.problems:
+        raise ConfigValueError([*document.problems, *problems])
+    return configs
+
+
+def read_data_sections(section: Node | None, shared: Node | None) -> tuple[list[DatasetConfig], list[Problem]]:
+    """Every entry of `datasets` with its resolved `global_config`, and the problems of both sections."""
+    problems: list[Problem] = []
+    global_config: GlobalConfig | None = GlobalConfig()
+    if shared is not None:
+        checked = check_section(shared, GlobalConfig, "global_config")
+        global_config, problems = checked.value, checked.problems
+    if section is None:
+        return [], problems
+    if not isinstance(section.value, list) or not section.value:
+        what = f"takes a list of data sets; got {section.kind}" if section.value else "is empty"
+        fix = "- name: librispeech"
+        message = f"section 'datasets' {what}; begin with {fix}"
+        return [], [*problems, Problem(section.shown_at, "datasets", "empty_section", message, fix)]
+    configs: list[DatasetConfig] = []
+    names: dict[str, int] = {}
+    for index, entry in enumerate(section.value):
+        config, found = read_entry(entry, index)
+        problems += found
+        name = entry.child("name")
+        if name is not None and isinstance(name.value, str) and names.setdefault(name.value, index) != index:
+            message = f"data set {name.value!r} is already entry {names[name.value]}; names must differ"
+            problems.append(Problem(name.place, f"datasets.{index}.name", "relation", message))
+        if config is not None and global_config is not None:
+            configs.append(config.model_copy(update={"global_config": global_config}))
+    return configs, problems
+
+
+def read_entry(entry: Node, index: int) -> tuple[DatasetConfig | None, list[Problem]]:
+    """One entry of `datasets`, by the type that its `source` is registered with."""
+    path = ("datasets", index)
+    if not entry.entries:
+        what = f"must be a mapping; got {entry.kind}" if entry.value else "is empty"
+        fix = f"- name: {entry.value}" if isinstance(entry.value, str) else "- name: librispeech"
+        return None, [Problem(entry.place, f"datasets.{index}", "type", f"a data set {what}; write {fix}", fix)]
+    if "source" not in entry.entries and {"data_files", "tokenizer"} & set(entry.entries):
+        message = "missing key 'source': an entry with data_files is not a lhotse corpus; add source: text"
+        problem = Problem(entry.shown_at, f"datasets.{index}.source", "missing_key", message, "source: text")
+        entry = replace(entry, value={**entry.entries, "source": Node("text", entry.place)})
+        return None, [problem, *read_entry(entry, index)[1]]
+    choice = choose(entry, "source", SOURCES, path, DEFAULT_SOURCE)
+    if choice.entry is None:
+        return None, choice.problems
+    checked: Checked[Any] = check(choice.body, choice.entry.config_type, path, ("source",))
+    problems = [*choice.problems, *checked.problems]
+    return (None if problems or checked.value is None else checked.value.model_copy(update={"source": choice.name})), problems
+
+
+def check_section(node: Node, model: Any, name: str) -> Checked[Any]:
+    """A section that is one mapping; an empty one is a problem."""
+    if not node.entries:
+        what = "is empty" if node.value in (None, {}) else f"must be a mapping; got {node.kind}"
+        return Checked(None, [Problem(node.shown_at, name, "empty_section", f"section {name!r} {what}")])
+    return check(node, model, (name,))

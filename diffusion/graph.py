@@ -1,0 +1,126 @@
+"""The uniform and the absorbing process (Lou et al. 2024 call them graphs)."""
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from diffusion.errors import check_sigma, check_tokens
+from diffusion.forward_process import Graph, check_size, per_token
+from diffusion.randomness import Randomness, uniform
+
+__all__ = ["AbsorbingGraph", "Graph", "UniformGraph"]
+
+
+def log_expm1(sigma: Tensor) -> Tensor:
+    """log(exp(sigma) - 1), accurate for small and for large sigma."""
+    return sigma + torch.log(-torch.expm1(-sigma))
+
+
+class UniformGraph(Graph):
+    """Tokens are replaced by uniformly drawn ones: Q = 11'/N - I; dim = N."""
+
+    def __init__(self, num_tokens: int) -> None:
+        check_size(num_tokens)
+        super().__init__(num_tokens, torch.full((num_tokens,), 1.0 / num_tokens, dtype=torch.float64))
+
+    def sample_limit(
+        self, shape: Sequence[int], generator: Randomness = None, device: torch.device | str = "cpu"
+    ) -> Tensor:
+        """Uniform tokens of the given shape."""
+        return (uniform(shape, generator, device) * self.num_tokens).long().clamp_max(self.num_tokens - 1)
+
+    def prior_part(self, x_0: Tensor, sigma: Tensor, log_x_0: Tensor | None = None) -> Tensor:
+        """KL(q_sigma(. | x_0) || uniform) in nats, the same for every token; raises TokenError and SigmaError."""
+        check_tokens("x_0", x_0, self.dim)
+        alpha = torch.exp(-per_token(check_sigma("sigma", sigma), x_0))
+        others = torch.special.xlog1py(1 - alpha, -alpha) * (self.num_tokens - 1)
+        own = (1 + (self.num_tokens - 1) * alpha) * torch.log1p((self.num_tokens - 1) * alpha)
+        return ((own + others) / self.num_tokens).clamp_min(0).expand(x_0.shape)
+
+
+class AbsorbingGraph(Graph):
+    """Tokens are replaced by a mask, the last of N + 1 states, and stay masked: Q(i -> M) = 1, Q(i -> i) = -1.
+
+    Unmasked tokens are clean, and nothing is learnt there: losses are zero and log x_0 is the token itself.
+    """
+
+    absorbing: ClassVar[bool] = True
+
+    def __init__(self, num_tokens: int) -> None:
+        check_size(num_tokens)
+        limit = torch.zeros(num_tokens + 1, dtype=torch.float64)
+        limit[-1] = 1.0
+        super().__init__(num_tokens, limit)
+
+    def sample_limit(
+        self, shape: Sequence[int], generator: Randomness = None, device: torch.device | str = "cpu"
+    ) -> Tensor:
+        """All masks; nothing is drawn."""
+        return torch.full(tuple(shape), self.num_tokens, dtype=torch.int64, device=device)
+
+    def staggered_score(self, score: Tensor, dsigma: Tensor, sigma: Tensor | None = None) -> Tensor:
+        """exp(dsigma) s at the data tokens, s_M - (exp(dsigma) - 1) sum of the others at the mask."""
+        dsigma = check_sigma("dsigma", dsigma)
+        dsigma = dsigma.reshape(dsigma.shape + (1,) * (score.ndim - 1 - dsigma.ndim))[..., None]
+        data, mask = score.to(torch.float64).split([self.num_tokens, 1], -1)
+        return torch.cat([torch.exp(dsigma) * data, mask - torch.expm1(dsigma) * data.sum(-1, keepdim=True)], -1)
+
+    def reverse_posterior(self, x_0: Tensor, x_t: Tensor, sigma: Tensor, sigma_next: Tensor) -> tuple[Tensor, Tensor]:
+        """A mask is lifted with probability (alpha_next - alpha) / (1 - alpha), to x_0 (Sahoo et al. 2024)."""
+        return self.unmask_probability(x_t, sigma, sigma_next), x_0
+
+    def unmask_probability(self, x_t: Tensor, sigma: Tensor, sigma_next: Tensor) -> Tensor:
+        """Probability [B, L] that a token is unmasked between sigma and sigma_next; zero where none is masked."""
+        sigma, sigma_next = per_token(sigma, x_t), per_token(sigma_next, x_t)
+        lifted = torch.exp(-sigma_next) * torch.expm1(sigma_next - sigma) / torch.expm1(-sigma)
+        return torch.where(x_t == self.mask_token, lifted, 0.0)
+
+    def clean_log_probs(self, logits: Tensor, x_t: Tensor) -> Tensor:
+        """SUBS (Sahoo et al. 2024): no probability for the mask, unmasked tokens as they are."""
+        return self._masked_or_copied(super().clean_log_probs(logits, x_t), x_t)
+
+    def log_score_from_x0(self, log_x_0: Tensor, x_t: Tensor, sigma: Tensor) -> Tensor:
+        """s_y = x_0(y) / (exp(sigma) - 1) at a mask; 1 for the token itself."""
+        level = log_expm1(per_token(sigma, x_t))[..., None]
+        masked = (x_t == self.mask_token)[..., None]
+        at_mask = log_x_0.to(torch.float64) - level
+        at_token = torch.full_like(at_mask, -torch.inf)
+        at_token[..., self.num_tokens :] = level
+        return torch.where(masked, at_mask, at_token).scatter(-1, x_t[..., None], 0.0)
+
+    def log_x0_from_score(self, log_score: Tensor, x_t: Tensor, sigma: Tensor) -> Tensor:
+        """The data tokens' scores, normalised, whatever their sum; unmasked tokens as they are."""
+        return self.clean_log_probs(log_score, x_t)
+
+    def score_entropy(self, log_score: Tensor, sigma: Tensor, x_t: Tensor, x_0: Tensor) -> Tensor:
+        """Score entropy of each token, zero where x_t is not masked; see `Graph.score_entropy`.
+
+        With r = 1 / (exp(sigma) - 1): the sum of s_y over y != x_0, M, plus r (exp(d) - 1 - d), d = log s_{x_0} / r.
+        """
+        check_tokens("x_t", x_t, self.dim)
+        check_tokens("x_0", x_0, self.num_tokens)
+        masked = x_t == self.mask_token
+        log_r = -log_expm1(per_token(check_sigma("sigma", sigma), x_t)).expand(x_t.shape)[masked]
+        scores = log_score[masked][:, : self.num_tokens].to(torch.float64)  # only masked rows, which saves memory
+        truth = x_0[masked][:, None]
+        excess = scores.gather(1, truth)[:, 0] - log_r
+        others = scores.scatter(1, truth, -torch.inf).exp().sum(-1)
+        loss = others + log_r.exp() * (torch.expm1(excess) - excess)
+        return torch.zeros(x_t.shape, dtype=torch.float64, device=x_t.device).masked_scatter(masked, loss)
+
+    def prior_part(self, x_0: Tensor, sigma: Tensor, log_x_0: Tensor | None = None) -> Tensor:
+        """-alpha log x_0 at the all-masked sequence: the last jump, which uncovers a token with probability alpha.
+
+        The prior is then the law that this jump starts from, so that the divergence is finite where alpha(1) > 0.
+        Without a network (`log_x_0` [B, L, dim] at all masks) alpha must be negligible and the part is zero.
+        """
+        alpha = torch.exp(-per_token(check_sigma("sigma", sigma), x_0)).expand(x_0.shape)
+        if log_x_0 is None:
+            return torch.zeros_like(alpha)
+        return -alpha * log_x_0.to(torch.float64).gather(-1, x_0[..., None])[..., 0]
+
+    def _masked_or_copied(self, log_x_0: Tensor, x_t: Tensor) -> Tensor:
+        copied = torch.full_like(log_x_0, -torch.inf).scatter(-1, x_t[..., None], 0.0)
+        return torch.where((x_t == self.mask_token)[..., None], log_x_0, copied)

@@ -1,0 +1,225 @@
+"""Objectives: upper bounds of -log p(x_0), token by token, in three parts.
+
+    diffusion       the integrand of the bound at one drawn time t; its mean over t in (0, 1] is the integral
+    prior           what the noise at t = 1 still tells of x_0
+    reconstruction  the step from noise at t = 0 to clean tokens, where a schedule starts above sigma = 0
+
+Their sum is a bound that no network can bring below the entropy of the data; the diffusion part alone can be lower.
+`Objective.parts` corrupts with the process that weighs the loss, which is what makes it a bound.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from diffusion.diffusion_process import DiffusionProcess
+from diffusion.errors import SettingError, check_time, check_tokens
+from diffusion.forward_process import per_token
+from diffusion.noise_schedule import TINY_ALPHA
+from diffusion.parameterisation import Parameterisation, ScoreParameterisation, X0Parameterisation
+from diffusion.randomness import Randomness
+
+Denoise = Callable[[Tensor, Tensor], Tensor]
+"""A network: (x_t [B, L], sigma [B] or [B, L]) -> output [B, L, dim]."""
+
+
+@dataclass(frozen=True)
+class LossParts:
+    """Parts of the bound in nats for each token, [B, L] float64; reduce them outside."""
+
+    diffusion: Tensor
+    prior: Tensor
+    reconstruction: Tensor
+
+    @property
+    def total(self) -> Tensor:
+        """The sum of the three parts, [B, L]."""
+        return self.diffusion + self.prior + self.reconstruction
+
+    def without(self, frozen: Tensor) -> "LossParts":
+        """Parts with zero at the frozen positions, bool [B, L]."""
+        kept = (part.masked_fill(frozen, 0.0) for part in (self.diffusion, self.prior, self.reconstruction))
+        return LossParts(*kept)
+
+
+class Objective(ABC):
+    """A bound for one process; `parameterisation` says what the network's output means."""
+
+    def __init__(self, process: DiffusionProcess, parameterisation: Parameterisation) -> None:
+        self.process, self.parameterisation = process, parameterisation
+        self.graph, self.schedule = process.graph, process.schedule
+
+    @abstractmethod
+    def diffusion(self, output: Tensor, x_t: Tensor, x_0: Tensor, t: Tensor) -> Tensor:
+        """Diffusion part [B, L] of tokens x_t noised at times t in (0, 1], [B] or [B, L].
+
+        Raises TokenError, TimeError and ShapeError.
+        """
+
+    def prior(self, x_0: Tensor, output: Tensor | None = None) -> Tensor:
+        """Prior part [B, L]; `output` is the network's at the all-masked sequence where `needs_limit`."""
+        sigma = self.schedule.sigma(torch.ones(x_0.shape[0], dtype=torch.float64, device=x_0.device))
+        if output is None:
+            return self.graph.prior_part(x_0, sigma)
+        limit = self.graph.sample_limit(x_0.shape, None, x_0.device)
+        return self.graph.prior_part(x_0, sigma, self.parameterisation.log_x0(output, limit, sigma))
+
+    def reconstruction(self, output: Tensor, x_start: Tensor, x_0: Tensor) -> Tensor:
+        """-log p(x_0 | x_start) [B, L] of tokens x_start noised at sigma(0), from the network's output there."""
+        sigma = self._sigma_at(0.0, x_0)
+        law = self.parameterisation.log_x0(output, x_start, sigma)
+        law = torch.log_softmax(law + self.graph.transition_into(x_start, sigma).log(), -1)
+        return -law.gather(-1, x_0[..., None])[..., 0]
+
+    @property
+    def needs_limit(self) -> bool:
+        """Whether the prior part needs the network at the all-masked sequence, as alpha(1) > 0 does there."""
+        return self.graph.absorbing and float(self.schedule.alpha(1.0)) > TINY_ALPHA
+
+    @property
+    def needs_start(self) -> bool:
+        """Whether there is a reconstruction part, as sigma(0) > 0."""
+        return float(self.schedule.sigma(0.0)) > 0
+
+    def parts(
+        self,
+        denoise: Denoise,
+        x_0: Tensor,
+        t: Tensor,
+        generator: Randomness = None,
+        frozen: Tensor | None = None,
+        *,
+        ends: bool = True,
+    ) -> LossParts:
+        """Corrupt x_0, ask the network, and give the parts of the bound, zero at frozen positions.
+
+        Arguments:
+            x_0: [B, L]; t: [B] or [B, L] in (0, 1]; frozen: bool [B, L], True at prompts and padding.
+            ends: False skips the network's further calls at t = 0 and t = 1; their parts are then zero.
+        Raises TokenError, TimeError and ShapeError.
+        """
+        frozen = torch.zeros_like(x_0, dtype=torch.bool) if frozen is None else frozen
+        x_t = self.process.corrupt(x_0, t, generator, frozen)
+        clean = x_0.masked_fill(frozen, 0)  # padding may hold any id
+        output = denoise(x_t, self.schedule.sigma(t))
+        prior = reconstruction = torch.zeros(x_0.shape, dtype=torch.float64, device=x_0.device)
+        if ends and self.needs_start:
+            sigma = self._sigma_at(0.0, x_0)
+            x_start = self.process.corrupt_at(x_0, sigma, generator, frozen)
+            reconstruction = self.reconstruction(denoise(x_start, sigma), self._data(x_start, frozen), clean)
+        if ends or not self.needs_limit:
+            prior = self.prior(clean, self._limit_output(denoise, x_0, frozen) if self.needs_limit else None)
+        diffusion = self.diffusion(output, self._data(x_t, frozen), clean, t)
+        return LossParts(diffusion, prior, reconstruction).without(frozen)
+
+    def _limit_output(self, denoise: Denoise, x_0: Tensor, frozen: Tensor) -> Tensor:
+        limit = torch.where(frozen, x_0, self.graph.sample_limit(x_0.shape, None, x_0.device))
+        return denoise(limit, self._sigma_at(1.0, x_0))
+
+    def _sigma_at(self, t: float, x_0: Tensor) -> Tensor:
+        return self.schedule.sigma(torch.full(x_0.shape[:1], t, dtype=torch.float64, device=x_0.device))
+
+    @staticmethod
+    def _data(x_t: Tensor, frozen: Tensor) -> Tensor:
+        return x_t.masked_fill(frozen, 0)
+
+
+class ScoreEntropyLoss(Objective):
+    """SEDD (Lou et al. 2024): the full score entropy times d sigma / dt, for any process."""
+
+    name: ClassVar[str] = "sedd"
+
+    def __init__(self, process: DiffusionProcess, parameterisation: Parameterisation | None = None) -> None:
+        super().__init__(process, parameterisation or ScoreParameterisation(process.graph))
+
+    def diffusion(self, output: Tensor, x_t: Tensor, x_0: Tensor, t: Tensor) -> Tensor:
+        """sigma'(t) times the score entropy; raises TokenError, TimeError and ShapeError."""
+        t = check_time("t", t)
+        sigma = self.schedule.sigma(t)
+        log_score = self.parameterisation.log_score(output, x_t, sigma)
+        return per_token(self.schedule.rate(t), x_t) * self.graph.score_entropy(log_score, sigma, x_t, x_0)
+
+
+class UdlmLoss(ScoreEntropyLoss):
+    """UDLM (Schiff et al. 2024): the bound of a network that gives the law of the clean token, under uniform noise.
+
+    Their formula with x̄ = N alpha x + 1 - alpha is the score entropy at s_y = x̄θ_y / x̄θ_z, a_y = x̄_y / x̄_z (z = x_t,
+    both sum to N / x̄_z), which is computed here because it does not subtract numbers of the order of 1 / t.
+    """
+
+    name: ClassVar[str] = "udlm"
+
+    def __init__(self, process: DiffusionProcess) -> None:
+        if process.graph.absorbing:
+            raise SettingError("process", "an absorbing process", "uniform noise; SubsLoss fits the absorbing one")
+        super().__init__(process, X0Parameterisation(process.graph))
+
+
+class SubsLoss(Objective):
+    """MDLM (Sahoo et al. 2024): cross-entropy at masked positions, weighed by -alpha' / (1 - alpha)."""
+
+    name: ClassVar[str] = "mdlm"
+
+    def __init__(self, process: DiffusionProcess, parameterisation: Parameterisation | None = None) -> None:
+        if not process.graph.absorbing:
+            raise SettingError("process", type(process.graph).__name__, "an absorbing process; UdlmLoss fits uniform")
+        super().__init__(process, parameterisation or X0Parameterisation(process.graph))
+
+    def weight(self, t: Tensor) -> Tensor:
+        """Weight of the cross-entropy at t, sigma' / (exp(sigma) - 1)."""
+        return self.schedule.rate(t) / torch.expm1(self.schedule.sigma(t))
+
+    def diffusion(self, output: Tensor, x_t: Tensor, x_0: Tensor, t: Tensor) -> Tensor:
+        """Weighed cross-entropy, zero at unmasked positions; raises TokenError, TimeError and ShapeError."""
+        check_tokens("x_t", x_t, self.graph.dim)
+        check_tokens("x_0", x_0, self.graph.num_tokens)
+        t = check_time("t", t)
+        masked = x_t == self.graph.mask_token
+        sigma = per_token(self.schedule.sigma(t), x_t).expand(x_t.shape)[masked]
+        law = self.parameterisation.log_x0(output[masked], x_t[masked], sigma)  # masked rows only, to save memory
+        surprise = -law.gather(-1, x_0[masked][:, None])[:, 0] * per_token(self.weight(t), x_t).expand(x_t.shape)[masked]
+        return torch.zeros(x_t.shape, dtype=torch.float64, device=x_t.device).masked_scatter(masked, surprise)
+
+
+class DiscreteSubsLoss(SubsLoss):
+    """D3PM with a mask (Austin et al. 2021) in `num_steps` steps; its gap to the entropy falls as 1 / num_steps.
+
+    A time t stands for the step that ends at ceil(t T) / T; corrupt at `on_grid(t)`.
+    """
+
+    name: ClassVar[str] = "d3pm"
+
+    def __init__(
+        self, process: DiffusionProcess, num_steps: int, parameterisation: Parameterisation | None = None
+    ) -> None:
+        if num_steps < 1:
+            raise SettingError("num_steps", num_steps, "1 or more")
+        super().__init__(process, parameterisation)
+        self.num_steps = num_steps
+
+    def on_grid(self, t: Tensor) -> Tensor:
+        """The end i / T of the step that t in (0, 1] lies in; raises TimeError."""
+        return torch.ceil(check_time("t", t) * self.num_steps).clamp(1, self.num_steps) / self.num_steps
+
+    def weight(self, t: Tensor) -> Tensor:
+        """T (alpha_s - alpha_t) / (1 - alpha_t) with s = t - 1/T."""
+        earlier = self.schedule.alpha((t - 1 / self.num_steps).clamp_min(0))
+        later = self.schedule.alpha(t)
+        return self.num_steps * (earlier - later) / (1 - later)
+
+    def parts(
+        self,
+        denoise: Denoise,
+        x_0: Tensor,
+        t: Tensor,
+        generator: Randomness = None,
+        frozen: Tensor | None = None,
+        *,
+        ends: bool = True,
+    ) -> LossParts:
+        """As `Objective.parts`, with the times moved to the grid."""
+        return super().parts(denoise, x_0, self.on_grid(t), generator, frozen, ends=ends)

@@ -1,0 +1,173 @@
+"""Noise schedules: how much noise sigma(t) has been added at time t in [0, 1], and its derivative and inverse.
+
+Lou et al. 2024 (SEDD) for the geometric and the log-linear schedule, Nichol and Dhariwal 2021 for the cosine. All
+times and noise levels are float64, of any shape. alpha(t) = exp(-sigma(t)) is the chance that a token is untouched.
+
+A schedule that ends at alpha = 0 has an infinite sigma(1), of no use to a network or a sampler. Alpha counts as at
+least 1e-30 wherever it is a divisor: far below the rounding of 1 - alpha, so that eps = 0 is exact in float64.
+"""
+
+import math
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor
+
+from diffusion.errors import SettingError, SigmaError, check_number, check_sigma, check_time
+
+TINY_ALPHA = 1e-30
+MAX_SIGMA = -math.log(TINY_ALPHA)
+
+
+class NoiseSchedule(ABC):
+    """sigma(t), its rate, alpha(t) and the inverse; each takes a number or a tensor and gives float64."""
+
+    @abstractmethod
+    def sigma(self, t: Tensor | float) -> Tensor:
+        """Total noise at time t; raises TimeError unless t is in [0, 1]."""
+
+    @abstractmethod
+    def rate(self, t: Tensor | float) -> Tensor:
+        """d sigma / dt; raises TimeError unless t is in [0, 1]."""
+
+    @abstractmethod
+    def alpha(self, t: Tensor | float) -> Tensor:
+        """Chance that a token is untouched at time t; raises TimeError unless t is in [0, 1]."""
+
+    @abstractmethod
+    def _invert(self, sigma: Tensor) -> Tensor:
+        """The time of a noise level that lies between sigma(0) and sigma(1)."""
+
+    def inverse(self, sigma: Tensor | float) -> Tensor:
+        """The time t in [0, 1] with sigma(t) = sigma; raises SigmaError outside sigma(0) .. sigma(1)."""
+        values = check_sigma("sigma", sigma)
+        low, high = (float(self.sigma(end)) for end in (0.0, 1.0))
+        slack = 1e-12 * max(high, 1.0)  # a level that was itself computed from the schedule
+        wrong = (values < low - slack) | (values > high + slack)
+        if bool(wrong.any()):
+            raise SigmaError("sigma", float(values[wrong].flatten()[0]), f"a noise level from {low:g} to {high:g}")
+        return self._invert(values.clamp(low, high)).clamp(0.0, 1.0)
+
+
+class AlphaSchedule(NoiseSchedule):
+    """A schedule that is given by alpha(t), through the part that is lost, 1 - alpha(t)."""
+
+    @abstractmethod
+    def _alpha(self, t: Tensor) -> Tensor:
+        """alpha(t), accurate where it is small."""
+
+    @abstractmethod
+    def _lost(self, t: Tensor) -> Tensor:
+        """1 - alpha(t), accurate where it is small."""
+
+    @abstractmethod
+    def _slope(self, t: Tensor) -> Tensor:
+        """-d alpha / dt."""
+
+    def alpha(self, t: Tensor | float) -> Tensor:
+        """Chance that a token is untouched at time t; raises TimeError unless t is in [0, 1]."""
+        return self._alpha(check_time("t", t, allow_zero=True))
+
+    def sigma(self, t: Tensor | float) -> Tensor:
+        """Total noise, -log alpha(t), at most MAX_SIGMA; raises TimeError unless t is in [0, 1]."""
+        t = check_time("t", t, allow_zero=True)
+        early = -torch.log1p(-self._lost(t).clamp_max(0.5))
+        late = -torch.log(self._alpha(t).clamp_min(TINY_ALPHA))
+        return torch.where(self._lost(t) < 0.5, early, late)
+
+    def rate(self, t: Tensor | float) -> Tensor:
+        """d sigma / dt = -alpha' / alpha; raises TimeError unless t is in [0, 1]."""
+        t = check_time("t", t, allow_zero=True)
+        return self._slope(t) / self._alpha(t).clamp_min(TINY_ALPHA)
+
+
+class LogLinearNoise(AlphaSchedule):
+    """alpha(t) = 1 - (1 - eps) t: tokens are lost at an even pace (Lou et al. 2024)."""
+
+    def __init__(self, eps: float = 1e-3) -> None:
+        self.eps = check_number("eps", eps, 0.0, 0.5)
+
+    def _alpha(self, t: Tensor) -> Tensor:
+        return (1 - t) + self.eps * t
+
+    def _lost(self, t: Tensor) -> Tensor:
+        return (1 - self.eps) * t
+
+    def _slope(self, t: Tensor) -> Tensor:
+        return torch.full_like(t, 1 - self.eps)
+
+    def _invert(self, sigma: Tensor) -> Tensor:
+        return -torch.expm1(-sigma) / (1 - self.eps)
+
+
+class CosineNoise(AlphaSchedule):
+    """alpha(t) = eps + (1 - eps) cos(pi t / 2)."""
+
+    def __init__(self, eps: float = 1e-3) -> None:
+        self.eps = check_number("eps", eps, 0.0, 0.5)
+
+    def _alpha(self, t: Tensor) -> Tensor:
+        return self.eps + (1 - self.eps) * torch.sin(math.pi / 2 * (1 - t))  # the cosine, precise where it vanishes
+
+    def _lost(self, t: Tensor) -> Tensor:
+        return (1 - self.eps) * 2 * torch.sin(math.pi / 4 * t) ** 2
+
+    def _slope(self, t: Tensor) -> Tensor:
+        return (1 - self.eps) * math.pi / 2 * torch.sin(math.pi / 2 * t)
+
+    def _invert(self, sigma: Tensor) -> Tensor:
+        half = -torch.expm1(-sigma) / (2 * (1 - self.eps))
+        return 4 / math.pi * torch.asin(half.clamp(0.0, 1.0).sqrt())
+
+
+class SigmaSchedule(NoiseSchedule):
+    """A schedule that is given by sigma(t), from sigma_min > 0 at t = 0 or from 0."""
+
+    def __init__(self, sigma_min: float, sigma_max: float) -> None:
+        self.sigma_min = check_number("sigma_min", sigma_min, 0.0, MAX_SIGMA)
+        self.sigma_max = check_number("sigma_max", sigma_max, 0.0, MAX_SIGMA, low_open=True)
+        if not sigma_min < sigma_max:
+            raise SettingError("sigma_min", sigma_min, f"less than sigma_max = {sigma_max:g}")
+
+    def alpha(self, t: Tensor | float) -> Tensor:
+        """Chance that a token is untouched at time t; raises TimeError unless t is in [0, 1]."""
+        return torch.exp(-self.sigma(t))
+
+
+class GeometricNoise(SigmaSchedule):
+    """sigma(t) = sigma_min^(1 - t) sigma_max^t (Lou et al. 2024)."""
+
+    def __init__(self, sigma_min: float = 1e-4, sigma_max: float = 20.0) -> None:
+        check_number("sigma_min", sigma_min, 0.0, MAX_SIGMA, low_open=True)
+        super().__init__(sigma_min, sigma_max)
+        self._log_ratio = math.log(sigma_max / sigma_min)
+
+    def sigma(self, t: Tensor | float) -> Tensor:
+        """Total noise at time t; raises TimeError unless t is in [0, 1]."""
+        t = check_time("t", t, allow_zero=True)
+        return torch.exp(math.log(self.sigma_min) * (1 - t) + math.log(self.sigma_max) * t)
+
+    def rate(self, t: Tensor | float) -> Tensor:
+        """d sigma / dt; raises TimeError unless t is in [0, 1]."""
+        return self.sigma(t) * self._log_ratio
+
+    def _invert(self, sigma: Tensor) -> Tensor:
+        return torch.log(sigma / self.sigma_min) / self._log_ratio
+
+
+class LinearNoise(SigmaSchedule):
+    """sigma(t) = sigma_min + t (sigma_max - sigma_min)."""
+
+    def __init__(self, sigma_min: float = 0.0, sigma_max: float = 20.0) -> None:
+        super().__init__(sigma_min, sigma_max)
+
+    def sigma(self, t: Tensor | float) -> Tensor:
+        """Total noise at time t; raises TimeError unless t is in [0, 1]."""
+        return self.sigma_min + check_time("t", t, allow_zero=True) * (self.sigma_max - self.sigma_min)
+
+    def rate(self, t: Tensor | float) -> Tensor:
+        """d sigma / dt; raises TimeError unless t is in [0, 1]."""
+        return torch.full_like(check_time("t", t, allow_zero=True), self.sigma_max - self.sigma_min)
+
+    def _invert(self, sigma: Tensor) -> Tensor:
+        return (sigma - self.sigma_min) / (self.sigma_max - self.sigma_min)

@@ -1,0 +1,1 @@
+"""One file, all sections: the whole checked experiment, how it is printed, summarised and built."""

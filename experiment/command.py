@@ -1,0 +1,117 @@
+"""What `parse_args.py` does with its options: check, print, summarise, build; and its exit codes."""
+
+import argparse
+import importlib
+import json
+import os
+import sys
+from collections.abc import Callable
+from typing import Any, NoReturn, TextIO
+
+from experiment.config import Experiment, read_experiment
+from yaml_config.errors import ConfigError, Problem
+from yaml_config.overrides import split_override
+
+GOOD, INVALID, USAGE, UNREADABLE, BUILD_FAILED = range(5)
+
+
+def run(args: argparse.Namespace, usage_error: Callable[[str], NoReturn]) -> int:
+    """Carry out parsed options; `usage_error` ends the program with code 2."""
+    for option in args.overrides:
+        try:
+            split_override(option)
+        except ValueError as error:
+            usage_error(str(error))
+    _import_plugins(args.plugin, usage_error)
+    if args.schema:
+        from experiment.json_schema import experiment_schema
+
+        print(json.dumps(experiment_schema(), indent=2))
+        return GOOD
+    try:
+        experiment = read_experiment(args.config, args.overrides, args.only)
+    except ConfigError as error:
+        return report_failure(error, args.json)
+    code, extra = _after_check(args, experiment)
+    if args.json:
+        print(json.dumps({"ok": code == GOOD, "errors": [], "config": experiment.config.to_dict(), **extra}, indent=2))
+    return code
+
+
+def report_failure(error: ConfigError, as_json: bool) -> int:
+    """Print the problems on stderr, or as one JSON object on stdout; returns the exit code."""
+    if as_json:
+        errors = [problem.as_dict() for problem in error.problems]
+        print(json.dumps({"ok": False, "errors": errors, "config": None}, indent=2))
+    else:
+        print_problems(error.problems, sys.stderr)
+    return UNREADABLE if error.is_unreadable else INVALID
+
+
+def print_problems(problems: list[Problem], stream: TextIO) -> None:
+    """Each problem with its line and caret, then how many there are; in colour on a terminal."""
+    colour = stream.isatty() and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"
+    bold, red, reset = ("\x1b[1m", "\x1b[31m", "\x1b[0m") if colour else ("", "", "")
+    for problem in problems:
+        head, (*source, caret) = problem.headline(), problem.excerpt() or [""]
+        place = str(problem.place)
+        print(f"{bold}{place}{reset}{head[len(place) :]}", file=stream)
+        for line in source:
+            print(line, file=stream)
+        if caret:
+            print(f"{red}{caret}{reset}", file=stream)
+    print(f"{len(problems)} problem{'s' if len(problems) != 1 else ''}", file=stream)
+
+
+def _import_plugins(modules: list[str], usage_error: Callable[[str], NoReturn]) -> None:
+    sys.path.insert(0, os.getcwd())
+    for module in modules:
+        try:
+            importlib.import_module(module)
+        except ImportError as error:
+            usage_error(f"--plugin {module}: {error}")
+
+
+def _after_check(args: argparse.Namespace, experiment: Experiment) -> tuple[int, dict[str, Any]]:
+    """Print, summarise or build as asked; the exit code and what `--json` adds."""
+    extra: dict[str, Any] = {}
+    if args.print_config and not args.json:
+        from experiment.print_config import print_config
+
+        sys.stdout.write(print_config(experiment))
+    try:
+        if args.summary:
+            from experiment.summary import summarise
+
+            summary = summarise(experiment.config)
+            extra["summary"] = summary.as_dict()
+            if not args.json:
+                print(summary.table())
+        if args.build:
+            from experiment.build import build_and_run
+
+            built = build_and_run(experiment.config)
+            extra["build"] = built.as_dict()
+            if not args.json:
+                print(built.text())
+    except (ValueError, OSError, RuntimeError, MemoryError) as error:
+        if args.json:
+            return BUILD_FAILED, {"build_error": f"{type(error).__name__}: {error}"}
+        print(f"{args.config}: build failed: {error}", file=sys.stderr)
+        return BUILD_FAILED, extra
+    if not (args.print_config or args.summary or args.build or args.json):
+        print(_verdict(args.config, experiment))
+    return GOOD, extra
+
+
+def _verdict(path: str, experiment: Experiment) -> str:
+    """One line that says what was checked and found good."""
+    config, parts = experiment.config, []
+    if config.model is not None:
+        parts.append(f"model {config.model.name!r} ({config.model.model_type})")
+    if config.datasets is not None:
+        count = len(config.datasets)
+        names = ", ".join(entry.name for entry in config.datasets)
+        parts.append(f"{count} data set{'s' if count != 1 else ''} ({names})")
+    parts += [name for name in ("training", "generation") if getattr(config, name) is not None]
+    return f"{path}: good: {', '.join(parts) or 'global_config'}"

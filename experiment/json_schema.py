@@ -1,0 +1,75 @@
+"""A JSON Schema of the whole file, for editors that complete and check while one types."""
+
+from typing import Any
+
+from data_manager.dataset_types import GlobalConfig
+from data_manager.registry import SOURCES
+from model.parse_model_args import HEADER_KEYS, ModelHeader
+from model.registry import MODELS
+from model.types import PerformerParams
+from training.config_types import GenerationConfig, TrainingConfig
+from yaml_config.strict_model import StrictModel
+
+Schema = dict[str, Any]
+SCHEMA_FILE = "configs/schema.json"
+
+
+def experiment_schema() -> Schema:
+    """Schema (draft 2020-12) of a file with all registered model types and data sources."""
+    definitions: Schema = {}
+    models = [_model_variant(name, definitions) for name in MODELS]
+    sources = [_source_variant(name, definitions) for name in SOURCES]
+    properties = {
+        "extends": {
+            "description": "Files that this one is laid on, relative to it.",
+            "anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}],
+        },
+        "model": {"oneOf": models},
+        "global_config": _of(GlobalConfig, definitions),
+        "datasets": {"type": "array", "minItems": 1, "items": {"anyOf": sources}},
+        "training": _of(TrainingConfig, definitions),
+        "generation": _of(GenerationConfig, definitions),
+    }
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "Experiment",
+        "type": "object",
+        "additionalProperties": False,
+        "properties": properties,
+        "$defs": dict(sorted(definitions.items())),
+    }
+
+
+def _of(model: type[StrictModel], definitions: Schema) -> Schema:
+    schema = model.model_json_schema(by_alias=True)
+    definitions.update(schema.pop("$defs", {}))
+    return schema
+
+
+def _model_variant(name: str, definitions: Schema) -> Schema:
+    config_type = MODELS.get(name).config_type
+    schema = _of(config_type, definitions)
+    header = _of(ModelHeader, definitions)["properties"]
+    properties: Schema = {"model_type": {"const": name}, "name": header["name"]}
+    required = set(schema.get("required", []))
+    if getattr(config_type, "parts", ()):
+        shared = _of(PerformerParams, definitions)
+        shared.pop("required")
+        properties["global_config"] = {**shared, "title": "Defaults of the parts"}
+        for part in config_type.parts:  # type: ignore[attr-defined]
+            definition = schema["properties"][part]["$ref"].rpartition("/")[2]
+            # a key that is missing in a part may stand in global_config, so no part requires any
+            schema["properties"][part] = {**definitions[definition], "required": []}
+    assert set(properties) <= set(HEADER_KEYS)
+    schema["properties"] = {**properties, **schema["properties"]}
+    schema["required"] = ["model_type", *sorted(required)]
+    return schema
+
+
+def _source_variant(name: str, definitions: Schema) -> Schema:
+    schema = _of(SOURCES.get(name).config_type, definitions)
+    schema["properties"]["source"] = {"const": name}
+    schema["properties"].pop("global_config", None)
+    if name != "lhotse" and "source" not in schema.get("required", []):
+        schema["required"] = [*schema.get("required", []), "source"]
+    return schema

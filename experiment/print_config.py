@@ -1,0 +1,63 @@
+"""The resolved file as YAML, each value with where it came from: a line, a `--set` option, or a default."""
+
+from typing import Any
+
+from experiment.config import Experiment
+from model.parse_model_args import with_defaults
+from yaml_config.dump import dump_scalar
+from yaml_config.node import Node
+
+COMMENT_COLUMN = 44
+
+
+def print_config(experiment: Experiment) -> str:
+    """YAML that reads back as the same experiment, with an origin in a comment on each line that has a value."""
+    data = experiment.config.to_dict()
+    return "\n".join(_mapping(data, _resolved(experiment.root), 0)) + "\n"
+
+
+def _resolved(root: Node) -> Node:
+    """The tree with `model.global_config` laid under the parts, as the resolved data has it."""
+    section = root.child("model")
+    if section is None or section.child("global_config") is None:
+        return root
+    parts = [name for name in ("encoder", "decoder") if name in section.entries]
+    merged, _ = with_defaults(section, parts)
+    return root.edited(("model",), lambda _: merged)
+
+
+def _origin(node: Node | None) -> str:
+    if node is None:
+        return "default"
+    inherited = f" ({'.'.join(map(str, node.origin[:-1]))})" if node.origin else ""
+    place = node.place
+    return (place.file if place.line is None else f"{place.file}:{place.line}") + inherited
+
+
+def _mapping(data: dict[str, Any], node: Node | None, depth: int) -> list[str]:
+    lines = []
+    for key, value in data.items():
+        child = node.child(key) if node else None
+        lines += _entry("  " * depth + f"{dump_scalar(key)}:", value, child, depth + 1)
+    return lines
+
+
+def _entry(head: str, value: Any, node: Node | None, depth: int) -> list[str]:
+    if isinstance(value, dict) and value:
+        return [head, *_mapping(value, node, depth)]
+    if isinstance(value, list) and value:
+        lines = [head]
+        for index, item in enumerate(value):
+            lines += _item(item, node.child(index) if node else None, depth)
+        return lines
+    text = "{}" if value == {} and isinstance(value, dict) else "[]" if isinstance(value, list) else dump_scalar(value)
+    return [f"{head} {text}".ljust(COMMENT_COLUMN) + f"  # {_origin(node)}"]
+
+
+def _item(item: Any, node: Node | None, depth: int) -> list[str]:
+    """One entry of a list, its first line led by a dash."""
+    indent = "  " * depth
+    if isinstance(item, dict) and item:
+        first, *rest = _mapping(item, node, depth + 1)
+        return [f"{indent}- {first.lstrip()}", *rest]
+    return _entry(f"{indent}-", item, node, depth + 1)

@@ -1,0 +1,50 @@
+"""The residual stream's norms: pre-LayerNorm (arXiv 2002.04745), ScaleNorm (1910.05895), ReZero (2003.04887)."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from model.types import PerformerParams
+
+REZERO_START = 1e-3
+"""Not the paper's 0: with it every parameter of a sub-layer has a gradient from the first step on."""
+
+
+class ScaleNorm(nn.Module):
+    """`g * x / |x|` with one learned scalar g, which starts at sqrt(d_model); x [..., d_model] keeps its shape."""
+
+    def __init__(self, d_model: int, *, eps: float = 1e-5) -> None:
+        super().__init__()
+        self.eps = eps
+        self.scale = nn.Parameter(torch.tensor(d_model**0.5))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Scale each vector to the length g."""
+        # float16 would overflow in the sum of squares from |x| = 256 on, and in 1 / eps.
+        wide = x.to(torch.promote_types(x.dtype, torch.float32))
+        length = torch.linalg.vector_norm(wide, dim=-1, keepdim=True)
+        scaled: Tensor = wide * (self.scale / length.clamp(min=self.eps))
+        return scaled.to(x.dtype)
+
+
+def make_norm(params: PerformerParams) -> nn.Module:
+    """The norm that `params` asks for, over [..., d_model]; with ReZero the identity."""
+    if params.use_rezero:
+        return nn.Identity()
+    return ScaleNorm(params.d_model) if params.use_scalenorm else nn.LayerNorm(params.d_model)
+
+
+class Residual(nn.Module):
+    """`x + f(norm(x))`, or with ReZero `x + g * f(x)` with one learned scalar g; x [..., d_model] keeps its shape."""
+
+    def __init__(self, sublayer: nn.Module, params: PerformerParams) -> None:
+        super().__init__()
+        self.norm = make_norm(params)
+        self.sublayer = sublayer
+        self.rezero = nn.Parameter(torch.tensor(REZERO_START)) if params.use_rezero else None
+
+    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        """Add the sub-layer's output to x; further arguments go to the sub-layer."""
+        update: Tensor = self.sublayer(self.norm(x), *args, **kwargs)
+        return x + (update if self.rezero is None else self.rezero * update)

@@ -1,0 +1,106 @@
+"""The `model` section of a file to a `ModelConfig`. As a command: `python -m model.parse_model_args --config F`."""
+
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from pydantic import Field
+
+from model.model_types import ModelConfig
+from model.registry import MODELS
+from model.types import PerformerParams
+from yaml_config.check import Checked, check, choose, missing_section
+from yaml_config.document import read_document
+from yaml_config.errors import ConfigValueError, Problem
+from yaml_config.node import Node
+from yaml_config.strict_model import StrictModel
+
+
+class ModelHeader(StrictModel):
+    """What every `model` section has beside the keys of its type."""
+
+    name: str = Field(default="model", min_length=1)
+    """Name of the model, for logs and folders."""
+
+
+HEADER_KEYS = ("model_type", "name", "global_config")
+
+
+def parse_model_config(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> ModelConfig:
+    """Read the `model` section of a file; other sections are left unread.
+
+    Raises ConfigError, which lists every problem of the section with its place.
+    """
+    document = read_document(path, overrides)
+    section = document.root.child("model")
+    if section is None:
+        raise ConfigValueError([*document.problems, missing_section(document.root, "model")])
+    config, problems = read_model_section(section)
+    if problems or document.problems or config is None:
+        raise ConfigValueError([*document.problems, *problems])
+    return config
+
+
+def read_model_section(section: Node) -> tuple[ModelConfig | None, list[Problem]]:
+    """The `ModelConfig` that a `model` section describes, None where it has problems, and the problems."""
+    if not section.entries:
+        what = "is empty" if section.value in (None, {}) else f"must be a mapping; got {section.kind}"
+        fix = "model_type: encoder"
+        return None, [
+            Problem(section.shown_at, "model", "empty_section", f"section 'model' {what}; begin with {fix}", fix)
+        ]
+    choice = choose(section, "model_type", MODELS, ("model",))
+    entry, problems = choice.entry, choice.problems
+    if entry is None or choice.name is None:
+        return None, problems
+    known = {"name": section.entries["name"]} if "name" in section.entries else {}
+    header = check(replace(section, value=known), ModelHeader, ("model",))
+    body = choice.body.without("name")
+    parts: tuple[str, ...] = getattr(entry.config_type, "parts", ())
+    if parts:
+        body, found = with_defaults(body, parts)
+        problems += found
+    checked: Checked[Any] = check(body, entry.config_type, ("model",), HEADER_KEYS)
+    problems += [*header.problems, *checked.problems]
+    if problems or checked.value is None or header.value is None:
+        return None, problems
+    return ModelConfig(model_type=choice.name, name=header.value.name, config=checked.value), []
+
+
+def with_defaults(body: Node, parts: Sequence[str]) -> tuple[Node, list[Problem]]:
+    """`body` with `global_config` laid under each of its parts (a part's own value wins), and its own problems."""
+    shared = body.child("global_config")
+    if shared is None:
+        return body, []
+    path = ("model", "global_config")
+    body = body.without("global_config")
+    if not shared.entries:
+        what = "is empty" if shared.value in (None, {}) else f"must be a mapping; got {shared.kind}"
+        return body, [Problem(shared.shown_at, "model.global_config", "empty_section", f"global_config {what}")]
+    own = check(shared, PerformerParams, path)
+    problems = [problem for problem in own.problems if problem.code not in ("missing_key", "relation")]
+    wrong = {problem.path for problem in problems}
+    defaults = {
+        key: replace(node, origin=(*path, key))
+        for key, node in shared.entries.items()
+        if ".".join((*path, key)) not in wrong
+    }
+    for part in parts:
+        child = body.child(part)
+        if child is not None and isinstance(child.value, dict):
+            merged = replace(child, value={**defaults, **child.value})
+            body = replace(body, value={**body.entries, part: merged})
+    return body, problems
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Check the model section of a file: `parse_args.py --model-only`."""
+    from parse_args import main as parse_args_main
+
+    return parse_args_main([*(sys.argv[1:] if argv is None else argv), "--model-only"])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

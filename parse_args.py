@@ -1,0 +1,80 @@
+"""Check an experiment's file, print what it resolves to, summarise or build its model.
+
+    python parse_args.py --config experiment.yml
+
+In Python, `parse_config(path)` gives the model's and the data sets' configs, `parse_experiment(path)` everything.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+from data_manager.dataset_types import DatasetConfig
+from experiment.config import DATA_SECTIONS, MODEL_SECTIONS, SECTIONS, ExperimentConfig, read_experiment
+from model.model_types import ModelConfig
+
+EXAMPLES = """\
+examples:
+  python parse_args.py --config configs/full_experiment.yml
+  python parse_args.py --config my.yml --set model.encoder.dropout=0.2 --print-config
+  python parse_args.py --config my.yml --summary
+  python parse_args.py --schema > configs/schema.json
+
+exit codes: 0 good, 1 invalid, 2 wrong usage, 3 unreadable file, 4 build failed"""
+
+
+def parse_config(path: str | os.PathLike[str]) -> tuple[ModelConfig | None, list[DatasetConfig] | None]:
+    """The model's config and the data sets' configs of a file, each None when its section is absent.
+
+    Raises ConfigError, which lists every problem of the file with its place.
+    """
+    config = parse_experiment(path)
+    return config.model, config.datasets
+
+
+def parse_experiment(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> ExperimentConfig:
+    """Everything that a file says, with `a.b=value` overrides laid on it; raises ConfigError like `parse_config`."""
+    return read_experiment(path, overrides).config
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="parse_args.py",
+        description="Check an experiment's file completely, before anything is built.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--config", metavar="F", help="the experiment's YAML file")
+    only = parser.add_mutually_exclusive_group()
+    only.add_argument("--model-only", action="store_true", help="look at the section `model` alone")
+    only.add_argument("--data-only", action="store_true", help="look at `global_config` and `datasets` alone")
+    parser.add_argument(
+        "--set", metavar="K=V", action="append", default=[], dest="overrides", help="lay a value on the file: a.b.0.c=1e-4"
+    )
+    parser.add_argument("--print-config", action="store_true", help="print the resolved file, each value with its origin")
+    parser.add_argument("--json", action="store_true", help="print one JSON object: ok, errors, config")
+    parser.add_argument("--schema", action="store_true", help="print a JSON Schema of the file, for editors")
+    parser.add_argument("--summary", action="store_true", help="parameters, memory and FLOPs, without allocating weights")
+    parser.add_argument("--build", action="store_true", help="build the model for real and run it forward once")
+    parser.add_argument(
+        "--plugin", metavar="MODULE", action="append", default=[], help="import a module that registers your own types"
+    )
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    from experiment.command import run
+
+    parser = build_parser()
+    args = parser.parse_args(argv)
+    if not args.config and not args.schema:
+        parser.error("give the file to check: --config experiment.yml")
+    args.only = MODEL_SECTIONS if args.model_only else DATA_SECTIONS if args.data_only else SECTIONS
+    return run(args, parser.error)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,219 @@
+"""The command line: exit codes, JSON, origins, schema, colour, what it imports, and types registered from outside."""
+
+import json
+import os
+import pty
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from parse_args import main, parse_config, parse_experiment
+from yaml_config.errors import ConfigError
+
+ROOT = Path(__file__).resolve().parents[2]
+CONFIGS = sorted(path for path in (ROOT / "configs").rglob("*.yml"))
+ENCODER = "model:\n  model_type: encoder\n  encoder: {d_model: 16, num_layers: 1, num_heads: 2, device: cpu}\n"
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def run(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    env = {**os.environ, **environment}
+    return subprocess.run([sys.executable, *words], cwd=ROOT, env=env, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.name)
+def test_shipped_configs_are_good(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--config", str(config)]) == 0
+    assert f"{config}: good" in capsys.readouterr().out
+    assert config.read_text().startswith("# yaml-language-server: $schema=")
+
+
+def test_exit_codes(here: Path) -> None:
+    Path("good.yml").write_text(ENCODER)
+    Path("bad.yml").write_text(ENCODER.replace("16", "15"))
+    assert main(["--config", "good.yml"]) == 0
+    assert main(["--config", "bad.yml"]) == 1
+    assert main(["--config", "gone.yml"]) == 3
+    assert main(["--config", "."]) == 3
+    for wrong in ([], ["--config", "good.yml", "--set", "x"], ["--config", "good.yml", "--set", "a..b=1"], ["--nope"]):
+        with pytest.raises(SystemExit) as caught:
+            main(wrong)
+        assert caught.value.code == 2
+    assert main(["--config", "good.yml", "--build", "--set", "model.encoder.device=cuda:63"]) == 4
+
+
+def test_json_of_a_bad_file(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("bad.yml").write_text(ENCODER.replace("num_heads", "num_head"))
+    assert main(["--config", "bad.yml", "--json"]) == 1
+    out, err = capsys.readouterr()
+    assert err == ""
+    report = json.loads(out)
+    assert report["ok"] is False
+    assert report["config"] is None
+    [error] = report["errors"]
+    assert error == {
+        "file": "bad.yml",
+        "line": 3,
+        "column": 41,
+        "path": "model.encoder.num_head",
+        "code": "unknown_key",
+        "message": "unknown key 'num_head'; did you mean 'num_heads'?",
+        "suggestion": "num_heads",
+    }
+
+
+def test_json_of_a_good_file_is_the_resolved_config(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("good.yml").write_text(ENCODER)
+    assert main(["--config", "good.yml", "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert (report["ok"], report["errors"]) == (True, [])
+    Path("again.yml").write_text(json.dumps(report["config"]))  # JSON is YAML
+    assert parse_experiment("again.yml") == parse_experiment("good.yml")
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.name)
+def test_print_config_reads_back(config: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--config", str(config), "--print-config"]) == 0
+    Path("again.yml").write_text(capsys.readouterr().out)
+    assert parse_experiment("again.yml") == parse_experiment(config)
+
+
+def test_print_config_names_origins(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("base.yml").write_text(ENCODER)
+    Path("mine.yml").write_text("extends: base.yml\nmodel:\n  global_config:\n    dropout: 0.3\n")
+    main(["--config", "mine.yml", "--set", "model.encoder.d_ff=2", "--print-config"])
+    origins = dict(
+        (line.split(":")[0].strip(), line.split("# ")[1]) for line in capsys.readouterr().out.splitlines() if "# " in line
+    )
+    assert origins["d_model"] == "base.yml:3"
+    assert origins["dropout"] == "mine.yml:4 (model.global_config)"
+    assert origins["d_ff"] == "--set model.encoder.d_ff=2"
+    assert origins["batch_size"] == "default"
+
+
+def test_errors_in_python_are_those_of_the_command_line(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("bad.yml").write_text(ENCODER.replace("16", "15").replace("num_layers", "num_layer"))
+    main(["--config", "bad.yml"])
+    printed = capsys.readouterr().err
+    with pytest.raises(ConfigError) as caught:
+        parse_config("bad.yml")
+    assert printed == f"{caught.value}\n{len(caught.value.problems)} problems\n"
+    assert {problem.code for problem in caught.value.problems} == {"unknown_key", "relation"}
+
+
+def test_only_one_side_is_looked_at(here: Path) -> None:
+    Path("half.yml").write_text(ENCODER + "datasets: [{name: nowhere, source: nothing}]\n")
+    assert main(["--config", "half.yml", "--model-only"]) == 0
+    assert main(["--config", "half.yml", "--data-only"]) == 1
+    assert main(["--config", "half.yml"]) == 1
+
+
+def test_parse_config_gives_none_for_absent_sections(here: Path) -> None:
+    Path("model.yml").write_text(ENCODER)
+    Path("data.yml").write_text("datasets: [{name: d, source: embedded}]\n")
+    assert parse_config("model.yml")[1] is None
+    model, datasets = parse_config("data.yml")
+    assert model is None
+    assert [entry.name for entry in datasets or ()] == ["d"]
+
+
+def test_checking_imports_nothing_heavy() -> None:
+    script = (
+        "import sys; from parse_args import main; code = main(sys.argv[1:]);"
+        "heavy = {'torch', 'transformers', 'datasets', 'lhotse', 'numpy'} & set(sys.modules); print(code, sorted(heavy))"
+    )
+    for config in CONFIGS:
+        for option in ("--print-config", "--json", "--model-only"):
+            if option == "--model-only" and "model:" not in config.read_text():
+                continue
+            done = run("-c", script, "--config", str(config), option)
+            assert done.stdout.splitlines()[-1] == "0 []", done.stdout + done.stderr
+
+
+def test_checking_stays_small() -> None:
+    script = (
+        "import sys, resource; from parse_args import main; main(sys.argv[1:]);"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+    )
+    done = run("-c", script, "--config", "configs/full_experiment.yml")
+    assert int(done.stdout.splitlines()[-1]) <= 45_000  # kilobytes
+
+
+def test_schema_is_the_shipped_one(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--schema"]) == 0
+    schema = json.loads(capsys.readouterr().out)
+    assert schema == json.loads((ROOT / "configs" / "schema.json").read_text())
+
+
+def test_model_parser_runs_as_a_module() -> None:
+    done = run("-m", "model.parse_model_args", "--config", "configs/example_model.yml")
+    assert done.returncode == 0, done.stderr
+    assert "translator" in done.stdout
+
+
+def on_a_terminal(*words: str, **environment: str) -> str:
+    """Output of a command whose stderr is a terminal."""
+    leader, follower = pty.openpty()
+    subprocess.run(
+        [sys.executable, *words], cwd=ROOT, env={**os.environ, **environment}, stderr=follower, stdout=follower, check=False
+    )
+    os.close(follower)
+    return os.read(leader, 100_000).decode()
+
+
+def test_colour_only_on_a_terminal(tmp_path: Path) -> None:
+    bad = tmp_path / "bad.yml"
+    bad.write_text("model:\n")
+    words = ("parse_args.py", "--config", str(bad))
+    clean = {key: "" for key in ("NO_COLOR",)}
+    environment = {key: value for key, value in os.environ.items() if key not in clean}
+    os.environ.clear()
+    os.environ.update(environment)
+    assert "\x1b[" in on_a_terminal(*words, TERM="xterm")
+    assert "\x1b[" not in on_a_terminal(*words, TERM="xterm", NO_COLOR="1")
+    assert "\x1b[" not in run(*words, TERM="xterm").stderr
+
+
+PLUGIN = '''
+"""A model type from outside the package."""
+
+from yaml_config.strict_model import StrictModel
+from model.registry import register_model
+
+
+class PerceptronConfig(StrictModel):
+    width: int
+    depth: int = 2
+
+
+@register_model("perceptron", config=PerceptronConfig)
+def build(config):
+    from torch import nn
+
+    return nn.Sequential(*(nn.Linear(config.width, config.width) for _ in range(config.depth)))
+'''
+
+
+def test_a_model_type_from_outside(here: Path) -> None:
+    Path("perceptron_type.py").write_text(PLUGIN)
+    Path("mine.yml").write_text("model: {model_type: perceptron, name: p, width: 8}\n")
+    script = f"import sys; sys.path[:0] = [{str(ROOT)!r}, '.']; from parse_args import main; sys.exit(main(sys.argv[1:]))"
+    check = [sys.executable, "-c", script, "--config", "mine.yml", "--plugin", "perceptron_type"]
+    done = subprocess.run(check, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    typo = subprocess.run([*check, "--set", "model.widht=8"], capture_output=True, text=True, check=False)
+    assert typo.returncode == 1
+    code = "import perceptron_type; from parse_args import parse_config; from model.model_factory import create_model, ModelFactory, load_model;"
+    code += "m = create_model(parse_config('mine.yml')[0]); m.save_pretrained('saved'); print(load_model('saved')); print(ModelFactory.list_model_types())"
+    built = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, env={**os.environ, "PYTHONPATH": f"{ROOT}:."}
+    )
+    assert "(1): Linear(in_features=8" in built.stdout, built.stderr
+    assert "['encoder', 'decoder', 'encoder_decoder', 'perceptron']" in built.stdout

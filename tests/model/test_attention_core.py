@@ -1,0 +1,116 @@
+"""The cores against the quadratic float64 oracle."""
+
+import pytest
+import torch
+
+from model.attention_core import LinearCore, SoftmaxCore
+from model.feature_maps import FEATURE_MAPS
+from model.feature_redraw import orthogonal_projections
+from tests.model.tiny import gap
+from tests.oracles import attention as oracle
+
+MAPS = ["favor+", "relu", "elu"]
+
+
+def linear_core(name, head_dim=8, nb_features=24):
+    features = FEATURE_MAPS.get(name)(head_dim, nb_features)
+    if hasattr(features, "projection_matrix"):
+        features.projection_matrix.copy_(orthogonal_projections(nb_features, head_dim, 3))
+    return LinearCore(features)
+
+
+def qkv(queries, keys, *, std=1.0, head_dim=8, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    shapes = [(queries, std), (keys, std), (keys, 1.0)]
+    return [torch.randn(2, 2, n, head_dim, generator=generator) * scale for n, scale in shapes]
+
+
+def expected(core, q, k, v, **kwargs):
+    if isinstance(core, SoftmaxCore):
+        return oracle.softmax_attention(q, k, v, **kwargs)
+    name = next(n for n in MAPS if isinstance(core.features, FEATURE_MAPS.get(n)))
+    projection = getattr(core.features, "projection_matrix", None)
+    return oracle.linear_attention(q, k, v, feature_map=name, projection=projection, **kwargs)
+
+
+def cores():
+    return [SoftmaxCore(), *map(linear_core, MAPS)]
+
+
+@pytest.mark.parametrize("core", cores(), ids=["softmax", *MAPS])
+@pytest.mark.parametrize(
+    ("causal", "queries", "keys"),
+    [(causal, n, n) for causal in (False, True) for n in (1, 64, 65, 150)] + [(False, 5, 70), (False, 70, 5)],
+)
+def test_agrees_with_oracle(core, causal, queries, keys):
+    q, k, v = qkv(queries, keys)
+    mask = torch.rand(2, keys, generator=torch.Generator().manual_seed(1)) > 0.3
+    for key_mask in (None, mask):
+        out = core(q, k, v, key_mask=key_mask, causal=causal)
+        assert gap(out, expected(core, q, k, v, key_mask=key_mask, causal=causal)) < 3e-6
+
+
+@pytest.mark.parametrize("std", [0.5, 2.0, 4.0, 8.0])
+@pytest.mark.parametrize("causal", [False, True])
+def test_favor_agrees_at_large_scales(std, causal):
+    core = linear_core("favor+", 16, 64)
+    q, k, v = qkv(130, 130, std=std, head_dim=16)
+    assert gap(core(q, k, v, causal=causal), expected(core, q, k, v, causal=causal)) < 5e-6
+
+
+@pytest.mark.parametrize("core", cores(), ids=["softmax", *MAPS])
+@pytest.mark.parametrize("causal", [False, True])
+def test_gradients_agree_with_oracle(core, causal):
+    mask = torch.rand(2, 80, generator=torch.Generator().manual_seed(1)) > 0.3
+    inputs = [x.requires_grad_() for x in qkv(80, 80, std=2.0)]
+    weight = torch.randn(2, 2, 80, 8, generator=torch.Generator().manual_seed(2))
+    ours = torch.autograd.grad((core(*inputs, key_mask=mask, causal=causal) * weight).sum(), inputs)
+    reference = expected(core, *inputs, key_mask=mask, causal=causal)
+    theirs = torch.autograd.grad((reference * weight).sum(), inputs)
+    assert max(map(gap, ours, theirs)) < 1e-5
+
+
+@pytest.mark.parametrize("core", cores(), ids=["softmax", *MAPS])
+@pytest.mark.parametrize("causal", [False, True])
+def test_rows_without_a_key_are_zero(core, causal):
+    q, k, v = (x.requires_grad_() for x in qkv(70, 70))
+    mask = torch.ones(2, 70, dtype=torch.bool)
+    mask[0], mask[1, :66] = False, False
+    out = core(q, k, v, key_mask=mask, causal=causal)
+    assert (out[0] == 0).all()
+    assert (out[1, :, :66] == 0).all() == causal
+    assert (out[1, :, 66:] != 0).any()
+    for gradient in torch.autograd.grad(out.square().sum(), [q, k, v]):
+        assert gradient.isfinite().all()
+        assert (gradient[0] == 0).all()
+
+
+@pytest.mark.parametrize("core", cores(), ids=["softmax", *MAPS])
+@pytest.mark.parametrize("factor", [4.0, 10.0, 100.0])
+def test_no_future_key_reaches_an_earlier_row(core, factor):
+    q, k, v = qkv(100, 100)
+    before = core(q, k, v, causal=True)
+    k, v = k.clone(), v.clone()
+    k[:, :, 90:] *= factor
+    v[:, :, 90:] *= factor
+    after = core(q, k, v, causal=True)
+    assert gap(after[:, :, :90], before[:, :, :90]) == 0
+    assert gap(after[:, :, 90:], before[:, :, 90:]) > 1e-2
+
+
+@pytest.mark.parametrize("core", cores(), ids=["softmax", *MAPS])
+@pytest.mark.parametrize(("dtype", "bound"), [(torch.float16, 2e-3), (torch.bfloat16, 1.5e-2)])
+@pytest.mark.parametrize("causal", [False, True])
+def test_half_precision(core, dtype, bound, causal):
+    q, k, v = (x.to(dtype) for x in qkv(100, 100, std=2.0))
+    out = core(q, k, v, causal=causal)
+    assert out.dtype == dtype
+    assert gap(out, expected(core, q, k, v, causal=causal)) < bound
+
+
+def test_linear_core_is_not_rounded_by_autocast():
+    core = linear_core("favor+")
+    q, k, v = qkv(100, 100)
+    wanted = core(q, k, v, causal=True)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(core(q, k, v, causal=True), wanted)

@@ -1,0 +1,1 @@
+"""Training: types of the `training` and `generation` sections."""

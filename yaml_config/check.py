@@ -1,0 +1,281 @@
+"""A tree against a pydantic type: the object, or every problem at its place.
+
+One pass of pydantic stops short of what stands behind an error (a relation between two values is not looked at while a
+third is wrong). So a tree with problems is repaired (unknown keys dropped, misspelt ones renamed, bad values replaced
+by defaults or stand-ins) and validated again, until relations can be checked over what was right.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any, Generic, TypeVar, get_args
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from yaml_config.errors import Problem
+from yaml_config.messages import explain
+from yaml_config.node import Node, dotted
+from yaml_config.registry import Registry, UnknownNameError, closest
+from yaml_config.strict_model import DEFER_RELATIONS, Location, StrictModel
+
+Model = TypeVar("Model", bound=StrictModel)
+Entry = TypeVar("Entry")
+_STAND_INS: tuple[Any, ...] = (1, 1.0, "x", True, {}, [], [1], ["x"])
+
+
+@dataclass(frozen=True)
+class Checked(Generic[Model]):
+    """The object, None where there are problems, and the problems; `loose` holds what could be read all the same."""
+
+    value: Model | None
+    problems: list[Problem]
+    loose: Model | None = None
+
+
+def check(node: Node, model: type[Model], path: Location = (), also: Iterable[str] = ()) -> Checked[Model]:
+    """Validate the mapping `node`, which stands at `path` of its file; `also` are keys known one level up."""
+    return _Check(node, model, path, tuple(also)).run()
+
+
+class _Check(Generic[Model]):
+    def __init__(self, node: Node, model: type[Model], path: Location, also: tuple[str, ...]) -> None:
+        self.original, self.node, self.model, self.path, self.also = node, node, model, path, also
+        self.problems: list[Problem] = []
+        self.repaired: set[Location] = set()
+        self.tries: dict[Location, int] = {}
+
+    def run(self) -> Checked[Model]:
+        loose: Model | None = None
+        for _ in range(2 * len(_STAND_INS) + 8):
+            try:
+                loose = self.model.model_validate(
+                    self.node.data(), context={DEFER_RELATIONS: True}, by_alias=True, by_name=False
+                )
+                break
+            except ValidationError as error:
+                if not self.repair([self.located(detail) for detail in error.errors(include_url=False)]):
+                    break
+        if loose is not None:
+            self.relations(loose)
+        return Checked(None if self.problems else loose, self.problems, loose)
+
+    def located(self, detail: ErrorDetails) -> ErrorDetails:
+        """The error with what pydantic adds to a location (tags of unions, validators' names) taken out."""
+        where: list[str | int] = []
+        for step, key in enumerate(detail["loc"]):
+            node = self.node.at(tuple(where))
+            last = step == len(detail["loc"]) - 1
+            missing_here = last and detail["type"] == "missing"
+            if node is not None and (node.child(key) is not None or missing_here):
+                where.append(key)
+        return {**detail, "loc": tuple(where)}
+
+    def repair(self, details: list[ErrorDetails]) -> bool:
+        """Report what is new among `details` and mend the tree; False where nothing more can be done."""
+        renamed = self.rename_misspelt(details)
+        changed = bool(renamed)
+        for detail in details:
+            where = detail["loc"]
+            if where in renamed:
+                continue
+            if not self.is_repaired(where):
+                self.problems.append(self.describe(detail))
+            self.repaired.add(where)
+            changed |= self.mend(where, detail["type"] == "extra_forbidden")
+        return changed
+
+    def rename_misspelt(self, details: list[ErrorDetails]) -> set[Location]:
+        """Report unknown keys that are near a known one, and keep their values under the right key.
+
+        The key that was meant may be a missing one; the two are then one problem.
+        """
+        handled: set[Location] = set()
+        for detail in details:
+            if detail["type"] != "extra_forbidden":
+                continue
+            parent, key = detail["loc"][:-1], str(detail["loc"][-1])
+            mapping, value = self.node.at(parent), self.node.at(detail["loc"])
+            near = closest(key, self.absent_keys(parent))
+            if near is None or mapping is None or value is None or near in self.also:
+                continue
+            self.problems.append(self.describe(detail))
+            moved = replace(value, origin=value.origin or (*self.path, *detail["loc"]))
+            edited = replace(mapping, value={**mapping.without(key).entries, near: moved})
+            self.node = self.node.edited(parent, lambda _, edited=edited: edited) if parent else edited  # type: ignore[misc]
+            handled |= {detail["loc"], (*parent, near)}
+        return handled
+
+    def mend(self, where: Location, drop: bool) -> bool:
+        """Drop the value at `where` or put the next stand-in there; False when all have been tried."""
+        if not where:
+            return False
+        attempt = self.tries.get(where, -1 if self.node.at(where) is not None else 0)
+        if drop:
+            attempt = -1
+        if attempt >= len(_STAND_INS):
+            return False
+        self.tries[where] = attempt + 1
+        self.node = self.node.edited(where, self.stand_in(attempt))
+        return True
+
+    def stand_in(self, attempt: int) -> "Callable[[Node | None], Node | None]":
+        if attempt < 0:
+            return lambda _: None
+        value = _STAND_INS[attempt]
+        place = self.original.place
+        wrapped: Any = [Node(item, place) for item in value] if isinstance(value, list) else value
+        return lambda old: Node(wrapped, place)
+
+    def is_repaired(self, where: Location) -> bool:
+        return any(where[: len(known)] == known for known in self.repaired)
+
+    def describe(self, detail: ErrorDetails) -> Problem:
+        """The problem of one pydantic error, at its place."""
+        where, kind = detail["loc"], detail["type"]
+        node = self.node.at(where)
+        if kind == "missing":
+            parent = self.nearest(where[:-1])
+            return Problem(parent.shown_at, self.written(where), "missing_key", f"missing key {str(where[-1])!r}")
+        if kind == "extra_forbidden" and node is not None:
+            key = str(where[-1])
+            fix, message = self.where_key_belongs(where[:-1], key), f"unknown key {key!r}"
+            hint = f"; did you mean {fix!r}?" if fix else ""
+            return Problem(node.key_place or node.place, self.written(where), "unknown_key", message + hint, fix)
+        explanation = explain(detail, node)
+        place = (node or self.nearest(where)).shown_at
+        return Problem(place, self.written(where), explanation.code, explanation.message, explanation.suggestion)
+
+    def where_key_belongs(self, parent: Location, key: str) -> str | None:
+        """The known key nearest to `key` that is not there yet, here or in a mapping below."""
+        near = closest(key, self.absent_keys(parent))
+        if near:
+            return near
+        model = model_at(self.model, parent)
+        for name, field in _fields(model).items() if model else ():
+            inner = _model_in(field.annotation)
+            if inner is not None and key in _fields(inner):
+                return f"{name}.{key}"
+        return None
+
+    def absent_keys(self, parent: Location) -> list[str]:
+        """Known keys of the mapping at `parent` that are not there."""
+        model, present = model_at(self.model, parent), self.nearest(parent).entries
+        known = [*(_fields(model) if model else ()), *(self.also if not parent else ())]
+        return [name for name in known if name not in present]
+
+    def nearest(self, where: Location) -> Node:
+        """The node at `where`, or the closest one above it."""
+        node = self.node.at(where)
+        return node if node is not None else self.nearest(where[:-1])
+
+    def written(self, where: Location) -> str:
+        """Dotted path of a value as its writer knows it."""
+        node = self.node.at(where)
+        return dotted(node.origin if node and node.origin else (*self.path, *where))
+
+    def relations(self, value: StrictModel) -> None:
+        """Report the relations that do not hold, save those that rest on a repaired value."""
+        for prefix, model in _walk(value, ()):
+            for violation in model.violations():
+                at = (*prefix, *violation.at)
+                if any(self.is_repaired((*prefix, *loc)) for loc in (violation.at, *violation.involves)):
+                    continue
+                place = self.nearest(at).shown_at
+                hint = f"; {violation.suggestion}" if violation.suggestion else ""
+                message = violation.message + hint
+                self.problems.append(Problem(place, self.written(at), violation.code, message, violation.suggestion))
+
+
+def _walk(value: Any, path: Location) -> Iterator[tuple[Location, StrictModel]]:
+    """Every StrictModel inside `value` with its location in the file."""
+    if isinstance(value, StrictModel):
+        yield path, value
+        for name, field in type(value).model_fields.items():
+            yield from _walk(getattr(value, name), (*path, field.alias or name))
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            yield from _walk(item, (*path, key))
+    elif isinstance(value, list | tuple):
+        for index, item in enumerate(value):
+            yield from _walk(item, (*path, index))
+
+
+def _fields(model: type[BaseModel]) -> dict[str, Any]:
+    return {field.alias or name: field for name, field in model.model_fields.items()}
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    """The pydantic type inside an annotation such as `list[X]`, `X | None` or `dict[str, X]`."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    for part in get_args(annotation):
+        found = _model_in(part)
+        if found is not None:
+            return found
+    return None
+
+
+def model_at(model: type[BaseModel], path: Location) -> type[BaseModel] | None:
+    """The pydantic type of the mapping at `path` inside `model`, or None where it is free-form."""
+    here: type[BaseModel] | None = model
+    for key in path:
+        if here is None:
+            return None
+        field = _fields(here).get(str(key))
+        if field is None:
+            if isinstance(key, int) or _fields(here):
+                continue  # an index of a list or a key of a dict of models: the type stays
+            return None
+        here = _model_in(field.annotation)
+    return here
+
+
+@dataclass(frozen=True)
+class Choice(Generic[Entry]):
+    """What the tag of a mapping picks: name and entry (None where it picks nothing), problems, the mapping without it."""
+
+    name: str | None
+    entry: Entry | None
+    problems: list[Problem]
+    body: Node
+
+
+def choose(node: Node, key: str, registry: Registry[Entry], path: Location, default: str | None = None) -> Choice[Entry]:
+    """Look up the value of `key` in a registry; a near miss is a problem, and its entry is used to read on."""
+    tag, body, where = node.child(key), node.without(key), dotted((*path, key))
+    if tag is None and default is not None:
+        return Choice(default, registry.get(default), [], body)
+    if tag is None:
+        return _choose_misspelt(node, key, registry, path)
+    if not isinstance(tag.value, str):
+        message = f"must be one of {', '.join(registry.names())}; got {tag.kind}"
+        return Choice(None, None, [Problem(tag.shown_at, where, "type", message)], body)
+    try:
+        return Choice(tag.value, registry.get(tag.value), [], body)
+    except UnknownNameError as error:
+        near = error.suggestion
+        problem = Problem(tag.place, where, "choice", str(error), near)
+        return Choice(near, registry.get(near) if near else None, [problem], body)
+
+
+def _choose_misspelt(node: Node, key: str, registry: Registry[Entry], path: Location) -> Choice[Entry]:
+    """The tag is missing: take the key nearest to it, or report that there is none."""
+    near = closest(key, list(node.entries))
+    if near is None:
+        message = f"missing key {key!r}, one of {', '.join(registry.names())}"
+        return Choice(None, None, [Problem(node.shown_at, dotted((*path, key)), "missing_key", message)], node)
+    wrong = node.entries[near]
+    message = f"unknown key {near!r}; did you mean {key!r}?"
+    problem = Problem(wrong.key_place or wrong.place, dotted((*path, near)), "unknown_key", message, key)
+    found = choose(replace(node, value={**node.without(near).entries, key: wrong}), key, registry, path)
+    return replace(found, problems=[problem, *found.problems])
+
+
+def missing_section(root: Node, name: str) -> Problem:
+    """The problem of a file that lacks a section; where a key is near its name, that key is the problem."""
+    near = closest(name, list(root.entries))
+    if near is None:
+        return Problem(root.place, name, "missing_key", f"missing section {name!r}")
+    wrong = root.entries[near]
+    message = f"unknown section {near!r}; did you mean {name!r}?"
+    return Problem(wrong.key_place or wrong.place, near, "unknown_key", message, name)

@@ -1,0 +1,208 @@
+"""YAML text to a tree of nodes with places, by the events of PyYAML's C parser.
+
+Composing here, and not in the library, is what lets duplicate keys be seen, scalars be those of YAML 1.2, and nesting
+be bounded (the library's own composer overruns the C stack at some 100,000 brackets).
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+
+import yaml
+
+from yaml_config.errors import ConfigError, ConfigSyntaxError, Place, Problem, fail
+from yaml_config.node import Node
+from yaml_config.scalars import resolve_scalar
+
+MAX_DEPTH = 64
+MAX_NODES = 100_000
+_TAGS = {f"tag:yaml.org,2002:{name}": name for name in ("str", "int", "float", "bool", "null", "map", "seq")}
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+_BREAK = re.compile("\r\n|[\n\r\x85\u2028\u2029]")
+
+
+def compose(text: str, file: str) -> tuple[Node, list[Problem]]:
+    """The one document in `text`, and the problems that reading on could pass over (duplicate keys, tags).
+
+    Raises ConfigSyntaxError, which holds those too, where the text is not YAML from some place on.
+    """
+    composer = _Composer(text, file)
+    try:
+        return composer.document(), composer.problems
+    except yaml.MarkedYAMLError as error:
+        last = composer.syntax_error(error)
+    except yaml.reader.ReaderError as error:
+        place = composer.place_at(len(text.encode()[: error.position].decode(errors="ignore")))
+        last = fail(ConfigSyntaxError, place, f"character {chr(int(error.character))!r} is not allowed in YAML")
+    except ConfigSyntaxError as error:
+        last = error
+    raise ConfigSyntaxError([*composer.problems, *last.problems]) from None
+
+
+class _Composer:
+    def __init__(self, text: str, file: str) -> None:
+        self.text, self.file = text, file
+        self.lines = _BREAK.split(text)
+        self.problems: list[Problem] = []
+        self.anchors: dict[str, Node | None] = {}  # None while the anchored node is being composed
+        self.depth = 0
+        self.events: Iterator[yaml.Event] = yaml.parse(text, Loader=_LOADER)
+
+    def document(self) -> Node:
+        """Read stream start, one document and stream end."""
+        next(self.events)
+        start = next(self.events)
+        if isinstance(start, yaml.StreamEndEvent):
+            raise fail(ConfigSyntaxError, Place(self.file, 1, 1), "the file is empty", code="empty")
+        root = self.node(next(self.events))
+        next(self.events)
+        after = next(self.events)
+        if isinstance(after, yaml.DocumentStartEvent):
+            raise fail(ConfigSyntaxError, self.place(after), "a second document starts here", fix="keep one per file")
+        return root
+
+    def node(self, event: yaml.Event) -> Node:
+        """The node that starts with `event`."""
+        if isinstance(event, yaml.AliasEvent):
+            return self.alias(event)
+        if event.anchor:
+            self.anchors[event.anchor] = None
+        self.depth += 1
+        if self.depth > MAX_DEPTH:
+            raise fail(ConfigSyntaxError, self.place(event), f"nested more than {MAX_DEPTH} deep", code="too_large")
+        if isinstance(event, yaml.ScalarEvent):
+            node = self.scalar(event)
+        elif isinstance(event, yaml.SequenceStartEvent):
+            node = self.sequence(event)
+        else:
+            node = self.mapping(event)
+        self.depth -= 1
+        if node.size > MAX_NODES:
+            message = f"expands to more than {MAX_NODES:,} values through its aliases"
+            raise fail(ConfigSyntaxError, node.place, message, code="too_large")
+        if event.anchor:
+            self.anchors[event.anchor] = node
+        return node
+
+    def alias(self, event: yaml.AliasEvent) -> Node:
+        """The node that an alias names; its place stays where it was written."""
+        if event.anchor not in self.anchors:
+            raise fail(ConfigSyntaxError, self.place(event), f"alias *{event.anchor} has no anchor before it")
+        target = self.anchors[event.anchor]
+        if target is None:
+            raise fail(ConfigSyntaxError, self.place(event), f"alias *{event.anchor} stands inside its own anchor")
+        return target
+
+    def scalar(self, event: yaml.ScalarEvent) -> Node:
+        """A scalar by YAML 1.2; quoted and block scalars are strings."""
+        place = self.place(event)
+        tag = self.tag(event)
+        if tag == "str" or (tag is None and not event.implicit[0]):
+            return Node(event.value, place)
+        try:
+            value = resolve_scalar(event.value)
+            if tag is not None and tag != {int: "int", float: "float", bool: "bool"}.get(type(value), "null"):
+                value = float(event.value) if tag == "float" else int(event.value)
+        except ValueError as error:
+            raise fail(ConfigSyntaxError, place, f"not a number that can be read: {error}") from None
+        return Node(value, place)
+
+    def sequence(self, event: yaml.SequenceStartEvent) -> Node:
+        """A list."""
+        self.tag(event)
+        items = []
+        while not isinstance(item := next(self.events), yaml.SequenceEndEvent):
+            items.append(self.node(item))
+        return Node(items, self.place(event), size=1 + sum(node.size for node in items))
+
+    def mapping(self, event: yaml.MappingStartEvent) -> Node:
+        """A mapping with unique text keys; `<<` lays other mappings under it."""
+        self.tag(event)
+        entries: dict[str, Node] = {}
+        merges: list[Node] = []
+        while not isinstance(item := next(self.events), yaml.MappingEndEvent):
+            key, key_place = self.key(item)
+            node = self.node(next(self.events))
+            if key == "<<" and item.implicit[0]:
+                merges += self.merge_sources(node, key_place)
+            elif key in entries:
+                first = entries[key].key_place
+                line = first.line if first else "?"
+                self.note(key_place, f"duplicate key {key!r}, already at line {line}", "duplicate_key", "keep one of them")
+            else:
+                entries[key] = replace(node, key_place=key_place)
+        for source in merges:
+            entries = {**source.entries, **entries}
+        return Node(entries, self.place(event), size=1 + sum(node.size for node in entries.values()))
+
+    def key(self, event: yaml.Event) -> tuple[str, Place]:
+        """Text of a key and its place; numbers, bools, lists and mappings are refused as keys."""
+        place = self.place(event)
+        if isinstance(event, yaml.AliasEvent) or not isinstance(event, yaml.ScalarEvent):
+            raise fail(ConfigSyntaxError, place, "a key must be plain text")
+        node = self.scalar(event)
+        if not isinstance(node.value, str):
+            self.note(place, f"the key {event.value!r} is not text", "key", f'quote it: "{event.value}"')
+        return event.value, place
+
+    def merge_sources(self, node: Node, place: Place) -> list[Node]:
+        """Mappings that `<<` merges, the first of a list winning."""
+        sources = node.value if isinstance(node.value, list) else [node]
+        if not all(isinstance(source.value, dict) for source in sources):
+            raise fail(ConfigSyntaxError, place, "a merge key takes a mapping or a list of mappings", fix="<<: *anchor")
+        return list(sources)
+
+    def tag(self, event: yaml.Event) -> str | None:
+        """Short name of an explicit standard tag, None without a tag; any other tag is refused."""
+        if event.tag is None:
+            return None
+        if event.tag == "!":
+            return "str"
+        if event.tag not in _TAGS:
+            name = event.tag.replace("tag:yaml.org,2002:", "!!")
+            self.note(self.place(event), f"tag {name} is not allowed", "tag", "plain YAML only")
+        return _TAGS.get(event.tag)
+
+    def note(self, place: Place, message: str, code: str, fix: str) -> None:
+        """Keep a problem after which reading goes on."""
+        self.problems += fail(ConfigSyntaxError, place, message, code=code, fix=fix).problems
+
+    def place(self, event: yaml.Event) -> Place:
+        """Place of an event, with its source line."""
+        start, end = event.start_mark, event.end_mark
+        width = end.column - start.column if end.line == start.line else 1
+        return self.place_of(start.line, start.column, width)
+
+    def place_of(self, line: int, column: int, width: int = 1) -> Place:
+        text = self.lines[line] if line < len(self.lines) else ""
+        return Place(self.file, line + 1, column + 1, text, max(1, width))
+
+    def place_at(self, index: int) -> Place:
+        before = self.text[:index]
+        line = before.count("\n")
+        return self.place_of(line, index - (before.rfind("\n") + 1))
+
+    @staticmethod
+    def context(error: yaml.MarkedYAMLError) -> str:
+        """What was being read, and the line where it began."""
+        if not error.context:
+            return ""
+        return f" ({error.context}" + (f" from line {error.context_mark.line + 1})" if error.context_mark else ")")
+
+    def syntax_error(self, error: yaml.MarkedYAMLError) -> ConfigError:
+        """The parser's complaint with its place, in the words of someone who edits files."""
+        mark = error.problem_mark or error.context_mark
+        place = self.place_of(mark.line, mark.column) if mark else Place(self.file, 1, 1)
+        text = place.text or ""
+        leading = text[: len(text) - len(text.lstrip())]
+        fix = None
+        if "\t" in leading:
+            message, fix = "a tab cannot indent YAML", "use spaces"
+            place = replace(place, column=text.index("\t") + 1)
+        else:
+            message = f"not YAML: {error.problem}" + self.context(error)
+            if "mapping values are not allowed" in message:
+                fix = "one 'key: value' a line; quote a value that holds ': '"
+        return fail(ConfigSyntaxError, place, message, fix=fix)

@@ -1,0 +1,141 @@
+"""A configuration file with what it extends and the `--set` options laid on it, as one tree."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from yaml_config.compose import compose
+from yaml_config.errors import (
+    UNREADABLE,
+    ConfigError,
+    ConfigFileError,
+    ConfigSyntaxError,
+    ConfigValueError,
+    Place,
+    Problem,
+    fail,
+)
+from yaml_config.node import Node
+from yaml_config.overrides import apply_override
+
+MAX_BYTES = 1_000_000
+MAX_FILES = 50
+"""Files that one configuration may extend, directly and through others."""
+
+
+@dataclass(frozen=True)
+class Document:
+    """The tree (its root is a mapping), and the problems found so far that did not stop the reading."""
+
+    root: Node
+    problems: tuple[Problem, ...] = ()
+
+
+def read_document(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Document:
+    """Read `path`, what it `extends`, and lay the `a.b=value` options on it in their order.
+
+    Raises ConfigFileError where a file cannot be read, ConfigSyntaxError where it is not YAML, ConfigValueError
+    where an option names a place that cannot be.
+    """
+    reader = _Reader()
+    root = reader.read(Path(path), Place(str(path)), ())
+    for option in overrides:
+        try:
+            root, problems = apply_override(root, option)
+            reader.problems += problems
+        except ConfigError as error:
+            reader.problems += error.problems
+    return Document(root, tuple(reader.problems))
+
+
+def read_text(path: Path, place: Place) -> str:
+    """Text of a file of at most MAX_BYTES in UTF-8; `place` is where the file was asked for."""
+    try:
+        with path.open("rb") as stream:
+            raw = stream.read(MAX_BYTES + 1)
+            size = max(os.fstat(stream.fileno()).st_size, len(raw))
+    except IsADirectoryError:
+        raise _unreadable(place, f"{path} is a folder, not a file") from None
+    except FileNotFoundError:
+        near = _near_name(path, place)
+        raise _unreadable(place, f"no such file: {path}", f"did you mean {near}?" if near else None) from None
+    except OSError as error:
+        raise _unreadable(place, f"{path} cannot be read: {error.strerror}") from None
+    except ValueError:
+        raise _unreadable(place, f"{str(path)!r} cannot be a file's name") from None
+    if len(raw) > MAX_BYTES:
+        raise _unreadable(place, f"{path} has {size / 1e6:.1f} MB, and a configuration at most 1 MB")
+    return _decode(raw, str(path))
+
+
+def _decode(raw: bytes, file: str) -> str:
+    for mark, name in ((b"\xef\xbb\xbf", "UTF-8"), (b"\xff\xfe", "UTF-16"), (b"\xfe\xff", "UTF-16")):
+        if raw.startswith(mark):
+            message = f"the file starts with a byte order mark ({name})"
+            raise fail(ConfigSyntaxError, Place(file, 1, 1), message, code="bom", fix="save it as UTF-8 without BOM")
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        before = raw[: error.start]
+        line = before.count(b"\n") + 1
+        column = len(before[before.rfind(b"\n") + 1 :].decode("utf-8")) + 1
+        byte = raw[error.start]
+        message = f"byte 0x{byte:02x} is not UTF-8 (in Latin-1 it is {chr(byte)!r})"
+        raise fail(ConfigFileError, Place(file, line, column), message, code=UNREADABLE, fix="save it as UTF-8") from None
+
+
+def _unreadable(place: Place, message: str, fix: str | None = None) -> ConfigError:
+    return fail(ConfigFileError, place, message, code=UNREADABLE, fix=fix)
+
+
+def _near_name(path: Path, place: Place) -> str | None:
+    from difflib import get_close_matches
+
+    try:
+        names = [n for n in os.listdir(path.parent) if n.endswith((".yml", ".yaml")) and n != Path(place.file).name]
+    except OSError:
+        return None
+    match = get_close_matches(path.name, names, n=1)
+    return str(path.parent / match[0]) if match else None
+
+
+class _Reader:
+    def __init__(self) -> None:
+        self.problems: list[Problem] = []
+        self.files = 0
+
+    def read(self, path: Path, asked_at: Place, chain: tuple[Path, ...]) -> Node:
+        """Tree of `path` over the trees that it extends; `chain` holds the files that led here."""
+        text = read_text(path, asked_at)
+        real = Path(os.path.realpath(path))
+        if real in chain:
+            loop = " -> ".join(file.name for file in (*chain[chain.index(real) :], real))
+            raise fail(ConfigValueError, asked_at, f"files extend each other in a loop: {loop}", code="extends")
+        self.files += 1
+        if self.files > MAX_FILES:
+            raise fail(ConfigValueError, asked_at, f"more than {MAX_FILES} files to extend", code="extends")
+        root, problems = compose(text, str(path))
+        self.problems += problems
+        if root.value is None:
+            raise fail(ConfigSyntaxError, Place(str(path), 1, 1), "the file is empty", code="empty")
+        if not isinstance(root.value, dict):
+            message = f"the file holds {root.kind}, and a configuration is a mapping of sections"
+            raise fail(ConfigSyntaxError, root.place, message, code="type", fix="begin with 'model:' or 'datasets:'")
+        own = root.without("extends")
+        base: Node | None = None
+        for name in self.bases(root.child("extends")):
+            parent = self.read(path.parent / str(name.value), name.place, (*chain, real))
+            base = base.merged(parent) if base else parent
+        return replace(base.merged(own), place=own.place) if base else own
+
+    def bases(self, extends: Node | None) -> list[Node]:
+        """Entries of `extends`, one or several file names; anything else is a problem."""
+        if extends is None:
+            return []
+        names = extends.value if isinstance(extends.value, list) else [extends]
+        good = [name for name in names if isinstance(name.value, str) and name.value]
+        if len(good) < len(names) or not names:
+            message = "extends takes a file's name or a list of them, relative to this file"
+            self.problems.append(Problem(extends.shown_at, "extends", "type", message))
+        return good

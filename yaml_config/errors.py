@@ -1,0 +1,113 @@
+"""Problems of a configuration, each with its place, and the exceptions that carry them."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any
+
+UNREADABLE = "unreadable"
+"""Code of a problem with the file itself (missing, a folder, not UTF-8, too large) rather than with what it says."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a value stands: a file's line and column, both from 1, or (with neither) a `--set` option.
+
+    `text` is the source line and `width` the number of characters that the caret underlines.
+    """
+
+    file: str
+    line: int | None = None
+    column: int | None = None
+    text: str | None = None
+    width: int = 1
+
+    def __str__(self) -> str:
+        return self.file if self.line is None else f"{self.file}:{self.line}:{self.column}"
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong, where, and what would fit."""
+
+    place: Place
+    path: str
+    code: str
+    message: str
+    suggestion: str | None = None
+
+    def __str__(self) -> str:
+        return "\n".join([self.headline(), *self.excerpt()])
+
+    def headline(self) -> str:
+        """`file:line:column: path: message`, on one line."""
+        path = f"{self.path}: " if self.path else ""
+        return f"{self.place}: {path}{self.message}"
+
+    def excerpt(self) -> list[str]:
+        """The source line and a caret under the value; empty where there is no line to show."""
+        place = self.place
+        if place.text is None or place.column is None:
+            return []
+        start, shown, column = 0, place.text.replace("\t", " "), place.column - 1
+        if len(shown) > 160:  # a long line: show the neighbourhood of the value only
+            start = max(0, column - 60)
+            shown = shown[start : start + 160]
+        width = max(1, min(place.width, len(shown) - (column - start)))
+        return [f"    {shown}", "    " + " " * (column - start) + "^" * width]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain form for `--json`."""
+        return {
+            "file": self.place.file,
+            "line": self.place.line,
+            "column": self.place.column,
+            "path": self.path,
+            "code": self.code,
+            "message": self.message,
+            "suggestion": self.suggestion,
+        }
+
+
+class ConfigError(ValueError):
+    """A configuration cannot be used; `problems` lists every reason, `str()` is what the command line prints."""
+
+    def __init__(self, problems: Iterable[Problem]) -> None:
+        self.problems = sort_problems(problems)
+        super().__init__("\n".join(str(problem) for problem in self.problems))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.problems,)
+
+    @property
+    def is_unreadable(self) -> bool:
+        """True where a file could not be read at all."""
+        return any(problem.code == UNREADABLE for problem in self.problems)
+
+
+class ConfigFileError(ConfigError):
+    """A file is missing, a folder, too large, not UTF-8 or not permitted."""
+
+
+class ConfigSyntaxError(ConfigError):
+    """A file is not the YAML that is read here."""
+
+
+class ConfigValueError(ConfigError):
+    """A file is good YAML, and what it says is not valid."""
+
+
+def sort_problems(problems: Iterable[Problem]) -> list[Problem]:
+    """Problems in the order of the text, each once: one value reached twice (an anchor) is one problem."""
+    unique = {(p.place.file, p.place.line, p.place.column, p.code, p.message): p for p in reversed(list(problems))}
+    files = list(dict.fromkeys(p.place.file for p in reversed(unique.values())))
+    return sorted(
+        unique.values(), key=lambda p: (files.index(p.place.file), p.place.line or 0, p.place.column or 0, p.message)
+    )
+
+
+def fail(
+    kind: type[ConfigError], place: Place, message: str, *, code: str = "syntax", path: str = "", fix: str | None = None
+) -> ConfigError:
+    """A ConfigError of `kind` with one problem, to be raised; `fix` is appended and kept as the suggestion."""
+    text = f"{message}; {fix}" if fix else message
+    return kind([replace(Problem(place, path, code, text), suggestion=fix)])

@@ -1,0 +1,109 @@
+"""pydantic's errors in the words of someone who edits a file: what was given, what fits, what to do."""
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic_core import ErrorDetails
+
+from yaml_config.node import Node
+from yaml_config.registry import closest
+from yaml_config.scalars import resolve_scalar
+
+_YES_NO = {"yes": "true", "on": "true", "y": "true", "no": "false", "off": "false", "n": "false"}
+_TYPES = {
+    "int_type": "an integer",
+    "int_from_float": "an integer",
+    "float_type": "a number",
+    "bool_type": "true or false",
+    "string_type": "a string",
+    "list_type": "a list",
+    "dict_type": "a mapping",
+    "model_type": "a mapping",
+    "model_attributes_type": "a mapping",
+}
+_BOUNDS = {
+    "greater_than": ("gt", "greater than"),
+    "greater_than_equal": ("ge", "at least"),
+    "less_than": ("lt", "less than"),
+    "less_than_equal": ("le", "at most"),
+}
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Code, message and suggestion of one problem."""
+
+    code: str
+    message: str
+    suggestion: str | None = None
+
+
+def explain(detail: ErrorDetails, node: Node | None) -> Explanation:
+    """What to say of one pydantic error whose value is `node`."""
+    kind, context = detail["type"], detail.get("ctx", {})
+    if kind in _TYPES:
+        return _wrong_type(_TYPES[kind], node)
+    if kind in ("literal_error", "enum"):
+        return _wrong_choice(str(context["expected"]), node)
+    if kind in _BOUNDS:
+        key, words = _BOUNDS[kind]
+        return Explanation("range", f"must be {words} {_number(context[key])}; got {shown(node)}")
+    if kind == "finite_number":
+        return Explanation("range", f"must be a finite number; got {shown(node)}")
+    message = detail["msg"].removeprefix("Value error, ")
+    message = re.sub(r"^Input should", "should", message)
+    suggestion = context.get("suggestion") if isinstance(context.get("suggestion"), str) else None
+    got = "" if "got" in message or node is None or isinstance(node.value, dict | list) else f"; got {shown(node)}"
+    return Explanation("value", message + got, suggestion)
+
+
+def shown(node: Node | None) -> str:
+    """A value as a message quotes it."""
+    if node is None or node.value is None:
+        return "nothing"
+    if isinstance(node.value, dict | list):
+        return node.kind
+    if isinstance(node.value, bool):
+        return "true" if node.value else "false"
+    text = repr(node.value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _number(bound: Any) -> str:
+    return f"{bound:g}" if isinstance(bound, float) else f"{bound}"
+
+
+def _wrong_type(expected: str, node: Node | None) -> Explanation:
+    got = f"{node.kind}, {shown(node)}" if node is not None and not isinstance(node.value, dict | list) else shown(node)
+    if node is None or node.value is None:
+        return Explanation("type", f"must be {expected}, and is empty")
+    fix = _conversion(expected, node.value)
+    hint = f"; write {fix}" if fix else ""
+    return Explanation("type", f"must be {expected}; got {got}{hint}", fix)
+
+
+def _conversion(expected: str, value: Any) -> str | None:
+    """The value in the type that was expected, where there is no doubt about it."""
+    if isinstance(value, float) and expected == "an integer" and value.is_integer():
+        return str(int(value))
+    if not isinstance(value, str):
+        return f'"{value}"' if expected == "a string" and not isinstance(value, dict | list) else None
+    if expected == "true or false":
+        return _YES_NO.get(value.lower()) or (value.lower() if value.lower() in ("true", "false") else None)
+    if expected in ("an integer", "a number"):
+        try:
+            number = resolve_scalar(value.replace("_", "").replace(",", "") or "x")
+        except ValueError:
+            return None
+        wanted = int if expected == "an integer" else (int, float)
+        return f"{number}" if isinstance(number, wanted) and not isinstance(number, bool) else None
+    return None
+
+
+def _wrong_choice(expected: str, node: Node | None) -> Explanation:
+    """A value outside a Literal or an enum; pydantic's `expected` reads "'a', 'b' or 'c'"."""
+    choices = re.findall(r"'([^']*)'", expected)
+    near = closest(str(node.value), choices) if node is not None and isinstance(node.value, str) else None
+    hint = f"; did you mean {near!r}?" if near else ""
+    return Explanation("choice", f"must be one of {', '.join(choices)}; got {shown(node)}{hint}", near)

@@ -1,0 +1,67 @@
+"""`--set a.b.0.c=value`: a value laid on a tree, remembering the option that set it."""
+
+from dataclasses import replace
+
+from yaml_config.compose import compose
+from yaml_config.errors import ConfigSyntaxError, ConfigValueError, Place, Problem, fail
+from yaml_config.node import Node, dotted
+from yaml_config.strict_model import Location
+
+
+def split_override(option: str) -> tuple[Location, str]:
+    """`a.b.0.c=value` as (('a', 'b', 0, 'c'), 'value'); raises ValueError where the form is another."""
+    path, equals, text = option.partition("=")
+    keys = tuple(int(key) if key.isascii() and key.isdigit() else key for key in path.strip().split("."))
+    if not equals or "" in keys:
+        raise ValueError(f"--set takes KEY=VALUE with a dotted key, as in model.encoder.dropout=0.2; got {option!r}")
+    return keys, text
+
+
+def apply_override(root: Node, option: str) -> tuple[Node, list[Problem]]:
+    """A copy of `root` with the option laid on it, and what was doubtful in its value.
+
+    The value is read as YAML. Raises ConfigSyntaxError for a value that is not, ConfigValueError where a key leads
+    into a scalar or past the end of a list, ValueError for an option of the wrong form.
+    """
+    keys, text = split_override(option)
+    place = Place(f"--set {option}")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise fail(ConfigSyntaxError, place, "the value is not UTF-8", path=dotted(keys)) from None
+    try:
+        node, problems = compose(text, place.file) if text.strip() else (Node(None, place), [])
+    except ConfigSyntaxError as error:
+        raise ConfigSyntaxError([replace(p, place=place, path=dotted(keys)) for p in error.problems]) from None
+    return _put(root, keys, _placed(node, place), place, ()), [replace(p, place=place) for p in problems]
+
+
+def _placed(node: Node, place: Place) -> Node:
+    value = node.value
+    if isinstance(value, dict):
+        value = {key: _placed(child, place) for key, child in value.items()}
+    elif isinstance(value, list):
+        value = [_placed(child, place) for child in value]
+    return replace(node, value=value, place=place, key_place=place)
+
+
+def _put(node: Node | None, keys: Location, new: Node, place: Place, done: Location) -> Node:
+    """`node` with `new` at `keys` below it; missing mappings on the way are made."""
+    if not keys:
+        return new
+    key, here = keys[0], dotted((*done, keys[0]))
+    if node is None or node.value is None:
+        node = Node({}, place, place)
+    if isinstance(node.value, list):
+        if not isinstance(key, int) or key >= len(node.value):
+            size = len(node.value)
+            message = f"the list {dotted(done)!r} has {size} entries" + (f", 0 to {size - 1}" if size else "")
+            raise fail(ConfigValueError, place, message, code="override", path=here)
+        items = list(node.value)
+        items[key] = _put(items[key], keys[1:], new, place, (*done, key))
+        return replace(node, value=items)
+    if not isinstance(node.value, dict):
+        message = f"{dotted(done)!r} is {node.kind}, and nothing can be set below it"
+        raise fail(ConfigValueError, place, message, code="override", path=here)
+    child = _put(node.child(key), keys[1:], new, place, (*done, key))
+    return replace(node, value={**node.value, str(key): child})
