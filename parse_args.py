@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 
 from data_manager.dataset_types import DatasetConfig
+
 from experiment.config import DATA_SECTIONS, MODEL_SECTIONS, SECTIONS, ExperimentConfig, read_experiment
 from model.model_types import ModelConfig
 
@@ -51,12 +52,21 @@ def build_parser() -> argparse.ArgumentParser:
     only.add_argument("--model-only", action="store_true", help="look at the section `model` alone")
     only.add_argument("--data-only", action="store_true", help="look at `global_config` and `datasets` alone")
     parser.add_argument(
-        "--set", metavar="K=V", action="append", default=[], dest="overrides", help="lay a value on the file: a.b.0.c=1e-4"
+        "--set",
+        metavar="K=V",
+        action="append",
+        default=[],
+        dest="overrides",
+        help="lay a value on the file: a.b.0.c=1e-4",
     )
-    parser.add_argument("--print-config", action="store_true", help="print the resolved file, each value with its origin")
+    parser.add_argument(
+        "--print-config", action="store_true", help="print the resolved file, each value with its origin"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object: ok, errors, config")
     parser.add_argument("--schema", action="store_true", help="print a JSON Schema of the file, for editors")
-    parser.add_argument("--summary", action="store_true", help="parameters, memory and FLOPs, without allocating weights")
+    parser.add_argument(
+        "--summary", action="store_true", help="parameters, memory and FLOPs, without allocating weights"
+    )
     parser.add_argument("--build", action="store_true", help="build the model for real and run it forward once")
     parser.add_argument(
         "--plugin", metavar="MODULE", action="append", default=[], help="import a module that registers your own types"

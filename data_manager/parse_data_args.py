@@ -76,7 +76,9 @@ def read_entry(entry: Node, index: int) -> tuple[DatasetConfig | None, list[Prob
         return None, choice.problems
     checked: Checked[Any] = check(choice.body, choice.entry.config_type, path, ("source",))
     problems = [*choice.problems, *checked.problems]
-    return (None if problems or checked.value is None else checked.value.model_copy(update={"source": choice.name})), problems
+    return (
+        None if problems or checked.value is None else checked.value.model_copy(update={"source": choice.name})
+    ), problems
 
 
 def check_section(node: Node, model: Any, name: str) -> Checked[Any]:

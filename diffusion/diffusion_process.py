@@ -23,9 +23,7 @@ class DiffusionProcess:
     graph: Graph
     schedule: NoiseSchedule
 
-    def corrupt(
-        self, x_0: Tensor, t: Tensor, generator: Randomness = None, frozen: Tensor | None = None
-    ) -> Tensor:
+    def corrupt(self, x_0: Tensor, t: Tensor, generator: Randomness = None, frozen: Tensor | None = None) -> Tensor:
         """Noisy tokens x_t ~ q_t(. | x_0), exact in float64.
 
         Arguments:

@@ -181,7 +181,9 @@ class SubsLoss(Objective):
         masked = x_t == self.graph.mask_token
         sigma = per_token(self.schedule.sigma(t), x_t).expand(x_t.shape)[masked]
         law = self.parameterisation.log_x0(output[masked], x_t[masked], sigma)  # masked rows only, to save memory
-        surprise = -law.gather(-1, x_0[masked][:, None])[:, 0] * per_token(self.weight(t), x_t).expand(x_t.shape)[masked]
+        surprise = (
+            -law.gather(-1, x_0[masked][:, None])[:, 0] * per_token(self.weight(t), x_t).expand(x_t.shape)[masked]
+        )
         return torch.zeros(x_t.shape, dtype=torch.float64, device=x_t.device).masked_scatter(masked, surprise)
 
 
@@ -203,7 +205,8 @@ class DiscreteSubsLoss(SubsLoss):
 
     def on_grid(self, t: Tensor) -> Tensor:
         """The end i / T of the step that t in (0, 1] lies in; raises TimeError."""
-        return torch.ceil(check_time("t", t) * self.num_steps).clamp(1, self.num_steps) / self.num_steps
+        steps = check_time("t", t) * self.num_steps - 1e-9  # a time that is on the grid stays there
+        return torch.ceil(steps).clamp(1, self.num_steps) / self.num_steps
 
     def weight(self, t: Tensor) -> Tensor:
         """T (alpha_s - alpha_t) / (1 - alpha_t) with s = t - 1/T."""

@@ -6,6 +6,7 @@ back, from a law or a score to an output, is what oracles and tests use. For noi
 of the clean token given the *other* tokens, p(x_0[l] | x_t without position l), not the posterior mean.
 """
 
+import math
 from abc import ABC, abstractmethod
 
 import torch
@@ -99,4 +100,4 @@ class ScoreParameterisation(Parameterisation):
         level = per_token(check_sigma("sigma", sigma), x_t)[..., None]
         if not self.scale_by_sigma:
             return torch.zeros_like(level)
-        return log_expm1(level) + torch.log(torch.tensor(self.graph.dim - 1.0))
+        return log_expm1(level) + math.log(self.graph.dim - 1)

@@ -37,8 +37,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run(experiment: ExperimentConfig) -> None:
     """Build the model, load the data, push one batch through, print the tables."""
     import torch
-
     from data_manager.data_manager import DatasetManager
+
     from experiment.vocabulary import with_vocabulary
     from model.model_factory import create_model
 
@@ -105,7 +105,11 @@ def _parts(model: Any) -> list[tuple[str, str]]:
 
 
 def _shape(value: Any) -> str:
-    return f"{str(value.dtype).removeprefix('torch.')} {list(value.shape)}" if hasattr(value, "shape") else f"{len(value)} items"
+    return (
+        f"{str(value.dtype).removeprefix('torch.')} {list(value.shape)}"
+        if hasattr(value, "shape")
+        else f"{len(value)} items"
+    )
 
 
 def _print_table(left: str, right: str, rows: Sequence[tuple[str, str]]) -> None:

@@ -3,6 +3,7 @@
 from typing import Any
 
 from data_manager.dataset_types import GlobalConfig
+
 from data_manager.registry import SOURCES
 from model.parse_model_args import HEADER_KEYS, ModelHeader
 from model.registry import MODELS

@@ -49,8 +49,10 @@ class Summary:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain form for `--json`."""
-        rows = [vars(part) | {"weights_bytes": part.weights_bytes, "training_bytes": part.training_bytes}
-                for part in (*self.parts, self.total)]
+        rows = [
+            vars(part) | {"weights_bytes": part.weights_bytes, "training_bytes": part.training_bytes}
+            for part in (*self.parts, self.total)
+        ]
         return {"model": self.name, "input": self.input_text, "parts": rows[:-1], "total": rows[-1]}
 
     def table(self) -> str:
@@ -58,8 +60,12 @@ class Summary:
         head = ("part", "parameters", "weights", "training*", "forward", "fwd+bwd")
         rows = [head, *(_cells(part) for part in (*self.parts, self.total))]
         widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
-        lines = ["  ".join(cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True)))
-                 for row in rows]
+        lines = [
+            "  ".join(
+                cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
+            )
+            for row in rows
+        ]
         rule = "-" * len(lines[0])
         note = "* weights, gradients and Adam's moments in float32; FLOPs are matrix products of one batch"
         title = f"{self.name}, {self.input_text}"
@@ -93,7 +99,9 @@ def summarise(config: ExperimentConfig) -> Summary:
         Part(name, sizes, _below(counts, root, modules), _below(both, root, modules))
         for name, (sizes, modules) in _group(model).items()
     ]
-    total = Part("total", sum(p.numel() for p in model.parameters()), forward.get_total_flops(), training.get_total_flops())
+    total = Part(
+        "total", sum(p.numel() for p in model.parameters()), forward.get_total_flops(), training.get_total_flops()
+    )
     return Summary(config.model.name, parts, total, inputs.text)
 
 

@@ -1,8 +1,8 @@
 """`vocab_size` where the file leaves it out: from the tokenizer of its first data set that has one."""
 
+from experiment.config import ExperimentConfig
 from model.model_types import ModelConfig
 from model.types import PerformerParams
-from experiment.config import ExperimentConfig
 
 
 def with_vocabulary(config: ExperimentConfig) -> ExperimentConfig:

@@ -11,7 +11,6 @@ from typing import Any, TypeVar
 from yaml_config.registry import Registry
 from yaml_config.strict_model import StrictModel
 
-
 Builder = TypeVar("Builder", bound=Callable[[Any], Any])
 
 

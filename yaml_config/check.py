@@ -240,7 +240,9 @@ class Choice(Generic[Entry]):
     body: Node
 
 
-def choose(node: Node, key: str, registry: Registry[Entry], path: Location, default: str | None = None) -> Choice[Entry]:
+def choose(
+    node: Node, key: str, registry: Registry[Entry], path: Location, default: str | None = None
+) -> Choice[Entry]:
     """Look up the value of `key` in a registry; a near miss is a problem, and its entry is used to read on."""
     tag, body, where = node.child(key), node.without(key), dotted((*path, key))
     if tag is None and default is not None:

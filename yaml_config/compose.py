@@ -7,6 +7,7 @@ be bounded (the library's own composer overruns the C stack at some 100,000 brac
 import re
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import yaml
 
@@ -19,6 +20,9 @@ MAX_NODES = 100_000
 _TAGS = {f"tag:yaml.org,2002:{name}": name for name in ("str", "int", "float", "bool", "null", "map", "seq")}
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
+
+Event = Any
+"""An event of the parser; PyYAML's stubs leave out most of their attributes."""
 
 _BREAK = re.compile("\r\n|[\n\r\x85\u2028\u2029]")
 
@@ -48,7 +52,7 @@ class _Composer:
         self.problems: list[Problem] = []
         self.anchors: dict[str, Node | None] = {}  # None while the anchored node is being composed
         self.depth = 0
-        self.events: Iterator[yaml.Event] = yaml.parse(text, Loader=_LOADER)
+        self.events: Iterator[Event] = yaml.parse(text, Loader=_LOADER)
 
     def document(self) -> Node:
         """Read stream start, one document and stream end."""
@@ -63,7 +67,7 @@ class _Composer:
             raise fail(ConfigSyntaxError, self.place(after), "a second document starts here", fix="keep one per file")
         return root
 
-    def node(self, event: yaml.Event) -> Node:
+    def node(self, event: Event) -> Node:
         """The node that starts with `event`."""
         if isinstance(event, yaml.AliasEvent):
             return self.alias(event)
@@ -86,7 +90,7 @@ class _Composer:
             self.anchors[event.anchor] = node
         return node
 
-    def alias(self, event: yaml.AliasEvent) -> Node:
+    def alias(self, event: Event) -> Node:
         """The node that an alias names; its place stays where it was written."""
         if event.anchor not in self.anchors:
             raise fail(ConfigSyntaxError, self.place(event), f"alias *{event.anchor} has no anchor before it")
@@ -95,7 +99,7 @@ class _Composer:
             raise fail(ConfigSyntaxError, self.place(event), f"alias *{event.anchor} stands inside its own anchor")
         return target
 
-    def scalar(self, event: yaml.ScalarEvent) -> Node:
+    def scalar(self, event: Event) -> Node:
         """A scalar by YAML 1.2; quoted and block scalars are strings."""
         place = self.place(event)
         tag = self.tag(event)
@@ -109,7 +113,7 @@ class _Composer:
             raise fail(ConfigSyntaxError, place, f"not a number that can be read: {error}") from None
         return Node(value, place)
 
-    def sequence(self, event: yaml.SequenceStartEvent) -> Node:
+    def sequence(self, event: Event) -> Node:
         """A list."""
         self.tag(event)
         items = []
@@ -117,7 +121,7 @@ class _Composer:
             items.append(self.node(item))
         return Node(items, self.place(event), size=1 + sum(node.size for node in items))
 
-    def mapping(self, event: yaml.MappingStartEvent) -> Node:
+    def mapping(self, event: Event) -> Node:
         """A mapping with unique text keys; `<<` lays other mappings under it."""
         self.tag(event)
         entries: dict[str, Node] = {}
@@ -130,14 +134,16 @@ class _Composer:
             elif key in entries:
                 first = entries[key].key_place
                 line = first.line if first else "?"
-                self.note(key_place, f"duplicate key {key!r}, already at line {line}", "duplicate_key", "keep one of them")
+                self.note(
+                    key_place, f"duplicate key {key!r}, already at line {line}", "duplicate_key", "keep one of them"
+                )
             else:
                 entries[key] = replace(node, key_place=key_place)
         for source in merges:
             entries = {**source.entries, **entries}
         return Node(entries, self.place(event), size=1 + sum(node.size for node in entries.values()))
 
-    def key(self, event: yaml.Event) -> tuple[str, Place]:
+    def key(self, event: Event) -> tuple[str, Place]:
         """Text of a key and its place; numbers, bools, lists and mappings are refused as keys."""
         place = self.place(event)
         if isinstance(event, yaml.AliasEvent) or not isinstance(event, yaml.ScalarEvent):
@@ -154,7 +160,7 @@ class _Composer:
             raise fail(ConfigSyntaxError, place, "a merge key takes a mapping or a list of mappings", fix="<<: *anchor")
         return list(sources)
 
-    def tag(self, event: yaml.Event) -> str | None:
+    def tag(self, event: Event) -> str | None:
         """Short name of an explicit standard tag, None without a tag; any other tag is refused."""
         if event.tag is None:
             return None
@@ -169,7 +175,7 @@ class _Composer:
         """Keep a problem after which reading goes on."""
         self.problems += fail(ConfigSyntaxError, place, message, code=code, fix=fix).problems
 
-    def place(self, event: yaml.Event) -> Place:
+    def place(self, event: Event) -> Place:
         """Place of an event, with its source line."""
         start, end = event.start_mark, event.end_mark
         width = end.column - start.column if end.line == start.line else 1

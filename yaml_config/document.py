@@ -82,7 +82,9 @@ def _decode(raw: bytes, file: str) -> str:
         column = len(before[before.rfind(b"\n") + 1 :].decode("utf-8")) + 1
         byte = raw[error.start]
         message = f"byte 0x{byte:02x} is not UTF-8 (in Latin-1 it is {chr(byte)!r})"
-        raise fail(ConfigFileError, Place(file, line, column), message, code=UNREADABLE, fix="save it as UTF-8") from None
+        raise fail(
+            ConfigFileError, Place(file, line, column), message, code=UNREADABLE, fix="save it as UTF-8"
+        ) from None
 
 
 def _unreadable(place: Place, message: str, fix: str | None = None) -> ConfigError:

@@ -28,7 +28,9 @@ def _escaped(character: str) -> str:
         return character
     code = ord(character)
     names = {"\n": "\\n", "\t": "\\t"}
-    return names.get(character) or (f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}" if code < 65536 else f"\\U{code:08x}")
+    return names.get(character) or (
+        f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}" if code < 65536 else f"\\U{code:08x}"
+    )
 
 
 def _float(value: float) -> str:

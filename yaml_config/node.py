@@ -32,7 +32,14 @@ class Node:
     @property
     def kind(self) -> str:
         """What the value is, in words for a message."""
-        names = {dict: "a mapping", list: "a list", str: "a string", bool: "a bool", int: "an integer", float: "a float"}
+        names = {
+            dict: "a mapping",
+            list: "a list",
+            str: "a string",
+            bool: "a bool",
+            int: "an integer",
+            float: "a float",
+        }
         return names.get(type(self.value), "empty")
 
     @property

@@ -28,7 +28,12 @@ def closest(word: str, known: list[str]) -> str | None:
     """
     lowered = word.lower()
     ranked = sorted(
-        (_slips(lowered, name.lower()), len(name) != len(word), -SequenceMatcher(None, lowered, name.lower()).ratio(), i)
+        (
+            _slips(lowered, name.lower()),
+            len(name) != len(word),
+            -SequenceMatcher(None, lowered, name.lower()).ratio(),
+            i,
+        )
         for i, name in enumerate(known)
         if abs(len(name) - len(word)) <= max(len(word), len(name)) / 3
     )

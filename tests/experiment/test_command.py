@@ -89,9 +89,11 @@ def test_print_config_names_origins(here: Path, capsys: pytest.CaptureFixture[st
     Path("base.yml").write_text(ENCODER)
     Path("mine.yml").write_text("extends: base.yml\nmodel:\n  global_config:\n    dropout: 0.3\n")
     main(["--config", "mine.yml", "--set", "model.encoder.d_ff=2", "--print-config"])
-    origins = dict(
-        (line.split(":")[0].strip(), line.split("# ")[1]) for line in capsys.readouterr().out.splitlines() if "# " in line
-    )
+    origins = {
+        line.split(":")[0].strip(): line.split("# ")[1]
+        for line in capsys.readouterr().out.splitlines()
+        if "# " in line
+    }
     assert origins["d_model"] == "base.yml:3"
     assert origins["dropout"] == "mine.yml:4 (model.global_config)"
     assert origins["d_ff"] == "--set model.encoder.d_ff=2"
@@ -162,7 +164,12 @@ def on_a_terminal(*words: str, **environment: str) -> str:
     """Output of a command whose stderr is a terminal."""
     leader, follower = pty.openpty()
     subprocess.run(
-        [sys.executable, *words], cwd=ROOT, env={**os.environ, **environment}, stderr=follower, stdout=follower, check=False
+        [sys.executable, *words],
+        cwd=ROOT,
+        env={**os.environ, **environment},
+        stderr=follower,
+        stdout=follower,
+        check=False,
     )
     os.close(follower)
     return os.read(leader, 100_000).decode()
@@ -172,7 +179,7 @@ def test_colour_only_on_a_terminal(tmp_path: Path) -> None:
     bad = tmp_path / "bad.yml"
     bad.write_text("model:\n")
     words = ("parse_args.py", "--config", str(bad))
-    clean = {key: "" for key in ("NO_COLOR",)}
+    clean = dict.fromkeys(("NO_COLOR",), "")
     environment = {key: value for key, value in os.environ.items() if key not in clean}
     os.environ.clear()
     os.environ.update(environment)
@@ -204,7 +211,9 @@ def build(config):
 def test_a_model_type_from_outside(here: Path) -> None:
     Path("perceptron_type.py").write_text(PLUGIN)
     Path("mine.yml").write_text("model: {model_type: perceptron, name: p, width: 8}\n")
-    script = f"import sys; sys.path[:0] = [{str(ROOT)!r}, '.']; from parse_args import main; sys.exit(main(sys.argv[1:]))"
+    script = (
+        f"import sys; sys.path[:0] = [{str(ROOT)!r}, '.']; from parse_args import main; sys.exit(main(sys.argv[1:]))"
+    )
     check = [sys.executable, "-c", script, "--config", "mine.yml", "--plugin", "perceptron_type"]
     done = subprocess.run(check, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -213,7 +222,11 @@ def test_a_model_type_from_outside(here: Path) -> None:
     code = "import perceptron_type; from parse_args import parse_config; from model.model_factory import create_model, ModelFactory, load_model;"
     code += "m = create_model(parse_config('mine.yml')[0]); m.save_pretrained('saved'); print(load_model('saved')); print(ModelFactory.list_model_types())"
     built = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=False, env={**os.environ, "PYTHONPATH": f"{ROOT}:."}
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": f"{ROOT}:."},
     )
     assert "(1): Linear(in_features=8" in built.stdout, built.stderr
     assert "['encoder', 'decoder', 'encoder_decoder', 'perceptron']" in built.stdout

@@ -49,7 +49,9 @@ def read_cases(file: Path) -> list[Case]:
 CASES = [case for file in sorted(HERE.glob("*.txt")) for case in read_cases(file)]
 
 
-def run(case: Case, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
+def run(
+    case: Case, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> tuple[int, str]:
     monkeypatch.chdir(folder)
     Path("case.yml").write_text(case.text, encoding="utf-8")
     options = [word for option in case.options for word in option.split(" ", 1)]

@@ -129,7 +129,9 @@ def test_files_that_cannot_be_read(write, tmp_path: Path) -> None:
 
 def test_loop_in_extends(write) -> None:
     write("extends: a.yml\n", "b.yml")
-    with pytest.raises(ConfigError, match=r"b\.yml:1:10: files extend each other in a loop: a\.yml -> b\.yml -> a\.yml"):
+    with pytest.raises(
+        ConfigError, match=r"b\.yml:1:10: files extend each other in a loop: a\.yml -> b\.yml -> a\.yml"
+    ):
         read_document(write("extends: b.yml\n"))
 
 

@@ -10,7 +10,26 @@ from yaml_config.compose import compose
 from yaml_config.dump import dump
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=12) | st.sampled_from(
-    ["no", "1e-4", "010", "~", "", "null", "0x1", "1_0", "2001-01-01", "- a", "a: b", "#", "*a", "&a", "!t", "on", "=", "<<"]
+    [
+        "no",
+        "1e-4",
+        "010",
+        "~",
+        "",
+        "null",
+        "0x1",
+        "1_0",
+        "2001-01-01",
+        "- a",
+        "a: b",
+        "#",
+        "*a",
+        "&a",
+        "!t",
+        "on",
+        "=",
+        "<<",
+    ]
 )
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | TEXT
 KEYS = TEXT.filter(lambda key: key != "<<")

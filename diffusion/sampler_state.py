@@ -1,0 +1,107 @@
+"""The state that samplers step through, and its start: the prior, with prompts, suffixes and padding in place."""
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from diffusion.errors import LengthError, ShapeError, check_tokens
+from diffusion.forward_process import Graph
+from diffusion.randomness import RowGenerators
+
+
+@dataclass(frozen=True)
+class SamplerState:
+    """Everything that the next step depends on.
+
+    Fields:
+        tokens: [B, L] noisy tokens; t: [B] float64, the time that they stand at.
+        generators: a stream of uniforms for each row, which steps move on.
+        frozen: bool [B, L], True where tokens stay as they are: prompts and padding.
+        network_calls: int64 [B], evaluations of the network so far.
+        step: steps done; cache: what a sampler keeps between steps, tensors of B rows.
+    """
+
+    tokens: Tensor
+    t: Tensor
+    generators: RowGenerators
+    frozen: Tensor
+    network_calls: Tensor
+    step: int = 0
+    cache: dict[str, Tensor] = field(default_factory=dict)
+
+
+def start_state(
+    graph: Graph,
+    num_samples: int,
+    length: int,
+    *,
+    prompt: Tensor | None = None,
+    frozen: Tensor | None = None,
+    mask: Tensor | None = None,
+    generators: RowGenerators,
+) -> SamplerState:
+    """Noise from the prior at t = 1, with the prompt's tokens where they are frozen.
+
+    Arguments:
+        prompt: [P] or [num_samples, P] data tokens, P at most `length`.
+        frozen: bool of the prompt's shape, or [L] or [num_samples, L]: which places keep the prompt's tokens. By
+            default all of the prompt, from the first place on.
+        mask: bool [num_samples, L], True at real tokens; padding keeps the prompt's token, or 0.
+    Raises LengthError, ShapeError and TokenError.
+    """
+    device = generators.keys.device
+    shape = (num_samples, length)
+    tokens, keep = _place_prompt(shape, prompt, frozen, device)
+    check_tokens("prompt", tokens.masked_fill(~keep, 0), graph.num_tokens)
+    if mask is not None:
+        keep = keep | ~_fit("mask", mask, shape)
+    noise = graph.sample_limit(shape, generators, device)
+    return SamplerState(
+        tokens=torch.where(keep, tokens, noise),
+        t=torch.ones(num_samples, dtype=torch.float64, device=device),
+        generators=generators,
+        frozen=keep,
+        network_calls=torch.zeros(num_samples, dtype=torch.int64, device=device),
+    )
+
+
+def _place_prompt(
+    shape: tuple[int, int], prompt: Tensor | None, frozen: Tensor | None, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Tokens and frozen places, both of `shape`."""
+    tokens = torch.zeros(shape, dtype=torch.int64, device=device)
+    if prompt is None:
+        if frozen is not None:
+            raise ShapeError("frozen", f"shape {tuple(frozen.shape)}", "a prompt whose tokens it keeps")
+        return tokens, torch.zeros(shape, dtype=torch.bool, device=device)
+    check_tokens("prompt", prompt, torch.iinfo(torch.int64).max)
+    if prompt.shape[-1] > shape[1]:
+        raise LengthError("prompt", f"{prompt.shape[-1]} tokens", f"{shape[1]} at most, the length of the samples")
+    prompt = _fit("prompt", prompt, (shape[0], prompt.shape[-1])).to(device)
+    width = prompt.shape[-1]
+    tokens[:, :width] = prompt
+    given = torch.arange(shape[1], device=device).expand(shape) < width
+    if frozen is None:
+        return tokens, given
+    columns = frozen.shape[-1] if frozen.ndim else 0
+    if columns not in (width, shape[1]):
+        raise LengthError("frozen", f"{columns} places", f"{width}, as the prompt has, or {shape[1]}")
+    keep = torch.zeros(shape, dtype=torch.bool, device=device)
+    keep[:, :columns] = _fit("frozen", frozen, (shape[0], columns)).to(device)
+    if bool((keep & ~given).any()):
+        raise LengthError("frozen", f"a place past the prompt's {width} tokens", "places that the prompt covers")
+    return tokens, keep
+
+
+def _fit(argument: str, values: Tensor, shape: tuple[int, int]) -> Tensor:
+    """Values of [L], [1, L] or [B, L] as [B, L]; masks must be bool."""
+    if argument != "prompt" and values.dtype != torch.bool:
+        raise ShapeError(argument, f"dtype {values.dtype}", "torch.bool")
+    if (
+        values.ndim not in (1, 2)
+        or values.shape[-1] != shape[1]
+        or (values.ndim == 2 and values.shape[0] not in (1, shape[0]))
+    ):
+        raise ShapeError(argument, f"shape {tuple(values.shape)}", f"[{shape[1]}] or {list(shape)}")
+    return values.expand(shape)

@@ -1,0 +1,119 @@
+"""What samplers have in common: a step is a proposal, which is mathematics, and a draw from it, which is chance.
+
+A proposal is a function of the state, so that certificates can follow the exact law of a sampler over all sequences.
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, replace
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from diffusion.categorical import invert_distribution
+from diffusion.denoiser import Denoiser
+from diffusion.diffusion_process import DiffusionProcess
+from diffusion.errors import SettingError
+from diffusion.forward_process import leave_or_stay
+from diffusion.randomness import RowGenerators
+from diffusion.sampler_state import SamplerState
+
+Accuracy = Literal["exact", "convergent", "neither"]
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """The law of the next tokens, independent between places: whether a token changes, and into what.
+
+    Fields:
+        move: [B, L] probability of a change; target: [B, L, dim] weights, not normalised, of what it changes to.
+    The two are drawn apart so that rare changes and rare tokens each keep float64's relative precision.
+    """
+
+    move: Tensor
+    target: Tensor
+
+    @classmethod
+    def from_weights(cls, weights: Tensor, tokens: Tensor) -> "Proposal":
+        """The proposal of weights [B, L, dim] for the next token, the present one among them."""
+        return cls(*leave_or_stay(weights, tokens))
+
+    def draw(self, tokens: Tensor, frozen: Tensor, generators: RowGenerators) -> Tensor:
+        """Next tokens [B, L]; frozen ones are kept."""
+        uniforms = generators.rand(2, tokens.shape[1])
+        moved = (uniforms[:, 0] < self.move) & ~frozen
+        tokens = tokens.clone()
+        tokens[moved] = invert_distribution(self.target[moved], uniforms[:, 1][moved])
+        return tokens
+
+    def probabilities(self, tokens: Tensor, frozen: Tensor | None = None) -> Tensor:
+        """The law itself, [B, L, dim], rows summing to one."""
+        move = self.move if frozen is None else self.move.masked_fill(frozen, 0.0)
+        total = self.target.sum(-1, keepdim=True)
+        law = move[..., None] * torch.where(total > 0, self.target / total, 0.0)
+        stay = torch.zeros_like(law).scatter(-1, tokens[..., None], 1 - move[..., None])
+        return law + stay
+
+
+class Sampler(ABC):
+    """A sampler over an explicit state; subclasses say what they propose.
+
+    Class attributes:
+        name: as written in a file.
+        accuracy: with the true law of the clean tokens, is the law of the samples right ("exact"), right in the limit
+            of many steps ("convergent"), or "neither".
+        absorbing_only: fits the absorbing process alone.
+    Arguments:
+        steps: number of steps from t = 1 to t = 0; samplers that count their own ignore it.
+    Raises SettingError for a process that does not fit, or fewer than one step.
+    """
+
+    name: ClassVar[str]
+    accuracy: ClassVar[Accuracy]
+    absorbing_only: ClassVar[bool] = False
+    summary: ClassVar[str]
+
+    def __init__(self, process: DiffusionProcess, denoiser: Denoiser, steps: int) -> None:
+        if self.absorbing_only and not process.graph.absorbing:
+            raise SettingError("sampler", f"{self.name} for {type(process.graph).__name__}", "an absorbing process")
+        if steps < 1:
+            raise SettingError("steps", steps, "1 or more")
+        self.process, self.denoiser, self.steps = process, denoiser, steps
+
+    def begin(self, state: SamplerState) -> SamplerState:
+        """The state with what the sampler keeps between steps."""
+        return state
+
+    def finished(self, state: SamplerState) -> bool:
+        """Whether the state stands at t = 0."""
+        return state.step >= self.steps
+
+    @abstractmethod
+    def propose(self, state: SamplerState) -> Proposal:
+        """The law of the next tokens."""
+
+    def step(self, state: SamplerState) -> SamplerState:
+        """One step back in time, with a network call for each row."""
+        tokens = self.propose(state).draw(state.tokens, state.frozen, state.generators)
+        return self.advance(state, tokens, torch.ones_like(state.network_calls))
+
+    def advance(self, state: SamplerState, tokens: Tensor, evaluated: Tensor) -> SamplerState:
+        """The state one grid step on; `evaluated` [B] counts the evaluations of each row."""
+        return replace(
+            state,
+            tokens=tokens,
+            t=torch.full_like(state.t, self.time(state.step + 1)),
+            step=state.step + 1,
+            network_calls=state.network_calls + evaluated.to(torch.int64) * self.denoiser.calls,
+        )
+
+    def time(self, step: int) -> float:
+        """Time after so many steps, on an even grid from 1 to 0."""
+        return 1.0 - step / self.steps
+
+    def levels(self, state: SamplerState) -> tuple[Tensor, Tensor]:
+        """Noise levels [B] now and after this step; the last step removes all noise, also a schedule's sigma(0)."""
+        sigma = self.process.schedule.sigma(state.t)
+        if state.step + 1 >= self.steps:
+            return sigma, torch.zeros_like(sigma)
+        return sigma, self.process.schedule.sigma(torch.full_like(state.t, self.time(state.step + 1)))

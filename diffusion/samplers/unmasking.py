@@ -1,0 +1,164 @@
+"""Samplers of the absorbing process that choose places first and ask the network only about those.
+
+Whether a mask is lifted does not depend on the network (its times are those of the forward process), so rows in which
+nothing is lifted need no call.
+"""
+
+from dataclasses import replace
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from diffusion.categorical import invert_distribution
+from diffusion.graph import AbsorbingGraph
+from diffusion.sampler_state import SamplerState
+from diffusion.samplers.base import Accuracy, Proposal, Sampler
+from diffusion.samplers.registry import register_sampler
+from diffusion.samplers.time_stepping import AncestralSampler
+
+
+def lift(
+    sampler: Sampler, state: SamplerState, sigma: Tensor, chosen: Tensor, uniforms: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Draw clean tokens at the chosen places [B, L], calling the network for rows that have any.
+
+    Returns the tokens [B, L] and which rows were evaluated, bool [B].
+    """
+    evaluated = chosen.any(1)
+    rows = evaluated.nonzero()[:, 0]
+    if rows.numel() == 0:
+        return state.tokens, evaluated
+    law = sampler.denoiser.log_x0(state.tokens[rows], sigma[rows], rows, chosen[rows])
+    tokens = state.tokens.clone()
+    tokens[chosen] = invert_distribution(law.exp(), uniforms[chosen])
+    return tokens, evaluated
+
+
+@register_sampler
+class CachedAncestralSampler(AncestralSampler):
+    """The ancestral sampler of MDLM, calling the network only for rows that change in a step.
+
+    The same samples as `ancestral` from the same seed. Sahoo et al. keep the network's last answer until x_t changes,
+    which is right only for a network that is not told the time; drawing first which masks are lifted needs as few
+    calls, no memory, and is right for every network.
+    """
+
+    name: ClassVar[str] = "ancestral_cache"
+    absorbing_only: ClassVar[bool] = True
+    summary: ClassVar[str] = "ancestral, with network calls only for rows that change"
+
+    def step(self, state: SamplerState) -> SamplerState:
+        """Draw which masks are lifted, then what they become."""
+        sigma, sigma_next = self.levels(state)
+        uniforms = state.generators.rand(2, state.tokens.shape[1])
+        graph = self.process.graph
+        assert isinstance(graph, AbsorbingGraph)
+        lifted = uniforms[:, 0] < graph.unmask_probability(state.tokens, sigma, sigma_next)
+        tokens, evaluated = lift(self, state, sigma, lifted & ~state.frozen, uniforms[:, 1])
+        return self.advance(state, tokens, evaluated)
+
+
+@register_sampler
+class FirstHittingSampler(Sampler):
+    """Zheng et al. 2024: draw when each mask is lifted, then lift them one by one, each at its time.
+
+    Exact for any schedule, in as many network calls for a row as it has masks.
+    """
+
+    name: ClassVar[str] = "first_hitting"
+    accuracy: ClassVar[Accuracy] = "exact"
+    absorbing_only: ClassVar[bool] = True
+    summary: ClassVar[str] = "one token a call, at its drawn time"
+
+    def begin(self, state: SamplerState) -> SamplerState:
+        """Draw the noise level at which each mask is lifted: 1 - alpha is uniform below its value at t = 1."""
+        top = self.process.schedule.sigma(torch.ones_like(state.t))[:, None]
+        below = (1 - state.generators.rand(state.tokens.shape[1])) * -torch.expm1(-top)
+        return replace(state, cache={"hit_sigma": torch.minimum(-torch.log1p(-below), top)})
+
+    def finished(self, state: SamplerState) -> bool:
+        """Whether no mask is left."""
+        return not bool(self._masked(state).any())
+
+    def propose(self, state: SamplerState) -> Proposal:
+        """The next mask of each row is lifted for certain."""
+        sigma, chosen = self._next(state)
+        return Proposal(chosen.to(torch.float64), self.denoiser.log_x0(state.tokens, sigma).exp())
+
+    def step(self, state: SamplerState) -> SamplerState:
+        """Lift the next mask of each row that has one."""
+        sigma, chosen = self._next(state)
+        uniforms = state.generators.rand(state.tokens.shape[1])
+        tokens, evaluated = lift(self, state, sigma, chosen, uniforms)
+        t = torch.where(evaluated, self.process.schedule.inverse(sigma), 0.0)
+        return replace(self.advance(state, tokens, evaluated), t=t)
+
+    def _masked(self, state: SamplerState) -> Tensor:
+        return (state.tokens == self.process.graph.mask_token) & ~state.frozen
+
+    def _next(self, state: SamplerState) -> tuple[Tensor, Tensor]:
+        """Noise level [B] of the next lift, and its place as bool [B, L]; finished rows have none."""
+        masked = self._masked(state)
+        levels = state.cache["hit_sigma"].masked_fill(~masked, -1.0)
+        sigma, place = levels.max(1)
+        chosen = torch.zeros_like(masked).scatter(1, place[:, None], True) & masked
+        floor = self.process.schedule.sigma(torch.zeros_like(sigma))
+        return torch.maximum(sigma, floor), chosen
+
+
+@register_sampler
+class ConfidenceSampler(Sampler):
+    """Lift the masks that the network is surest of (after Chang et al. 2022), as many as the schedule lifts.
+
+    Few calls and often likelier samples, but not the law of the data: order is no longer independent of content.
+    """
+
+    name: ClassVar[str] = "confidence"
+    accuracy: ClassVar[Accuracy] = "neither"
+    absorbing_only: ClassVar[bool] = True
+    summary: ClassVar[str] = "the surest tokens first; few calls, not the law of the data"
+
+    def begin(self, state: SamplerState) -> SamplerState:
+        """Count the masks that are to be lifted."""
+        masked = (state.tokens == self.process.graph.mask_token) & ~state.frozen
+        return replace(state, cache={"masks": masked.sum(1)})
+
+    def propose(self, state: SamplerState) -> Proposal:
+        """The surest places are lifted for certain."""
+        sigma, count = self._count(state)
+        law = self.denoiser.log_x0(state.tokens, sigma)
+        masked = (state.tokens == self.process.graph.mask_token) & ~state.frozen
+        return Proposal(_surest(law.amax(-1), masked, count).to(torch.float64), law.exp())
+
+    def step(self, state: SamplerState) -> SamplerState:
+        """Lift the surest places of the rows that have any to lift at this step."""
+        sigma, count = self._count(state)
+        uniforms = state.generators.rand(state.tokens.shape[1])
+        rows = (count > 0).nonzero()[:, 0]
+        if rows.numel() == 0:
+            return self.advance(state, state.tokens, count > 0)
+        masked = ((state.tokens == self.process.graph.mask_token) & ~state.frozen)[rows]
+        law = self.denoiser.log_x0(state.tokens[rows], sigma[rows], rows, masked)
+        surety = torch.zeros(masked.shape, dtype=law.dtype, device=law.device).masked_scatter(masked, law.amax(-1))
+        lifted = _surest(surety, masked, count[rows])
+        tokens, chosen = state.tokens.clone(), torch.zeros_like(state.frozen)
+        chosen[rows] = lifted
+        tokens[chosen] = invert_distribution(law[lifted[masked]].exp(), uniforms[chosen])
+        return self.advance(state, tokens, count > 0)
+
+    def _count(self, state: SamplerState) -> tuple[Tensor, Tensor]:
+        """Noise level [B] and how many masks [B] this step lifts: the share that the process has left, rounded down."""
+        sigma, sigma_next = self.levels(state)
+        top = self.process.schedule.sigma(torch.ones_like(state.t))
+        share = torch.expm1(-sigma_next) / torch.expm1(-top)
+        masked = ((state.tokens == self.process.graph.mask_token) & ~state.frozen).sum(1)
+        left = torch.floor(state.cache["masks"] * share + 1e-9).long()
+        return sigma, (masked - left).clamp_min(0)
+
+
+def _surest(surety: Tensor, masked: Tensor, count: Tensor) -> Tensor:
+    """The `count` [B] masked places of greatest surety [B, L], as bool [B, L]; ties go to the earlier place."""
+    order = surety.masked_fill(~masked, -torch.inf).argsort(dim=1, descending=True, stable=True)
+    rank = torch.zeros_like(order).scatter(1, order, torch.arange(order.shape[1], device=order.device).expand_as(order))
+    return (rank < count[:, None]) & masked

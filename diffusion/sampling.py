@@ -1,0 +1,88 @@
+"""From a process and a network to samples, in one call."""
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from diffusion.denoiser import Denoiser
+from diffusion.diffusion_process import DiffusionProcess, reverse
+from diffusion.errors import LengthError, SettingError
+from diffusion.randomness import RowGenerators
+from diffusion.sampler_state import SamplerState, start_state
+from diffusion.samplers import create_sampler, default_sampler
+
+
+def sample(
+    process: DiffusionProcess,
+    denoiser: Denoiser,
+    num_samples: int,
+    length: int,
+    *,
+    steps: int = 128,
+    sampler: str | None = None,
+    prompt: Tensor | None = None,
+    frozen: Tensor | None = None,
+    mask: Tensor | None = None,
+    generator: torch.Generator | None = None,
+    batch_size: int | None = None,
+    device: torch.device | str = "cpu",
+) -> SamplerState:
+    """Draw samples; the final state holds `tokens` [num_samples, length] and `network_calls` [num_samples].
+
+    Arguments:
+        steps: of the time grid; `first_hitting` takes as many as there are masks.
+        sampler: a name of `SAMPLERS`, or None for the process's default.
+        prompt, frozen: tokens to keep and where, see `start_state`.
+        mask: bool [num_samples, length] or [length], True at real tokens: sequences of several lengths. It is passed
+            on to the network.
+        generator: seeds one stream for each row: the same seed gives the same samples for every `batch_size`.
+        batch_size: rows at a time, all by default; `denoiser.cond` has num_samples rows.
+    Raises UnknownSamplerError, SettingError, LengthError, ShapeError and TokenError.
+    """
+    if num_samples < 1 or length < 1:
+        raise LengthError("num_samples, length", (num_samples, length), "1 or more each")
+    if batch_size is not None and batch_size < 1:
+        raise SettingError("batch_size", batch_size, "1 or more")
+    if denoiser.cond is not None and denoiser.cond.shape[0] != num_samples:
+        raise LengthError("cond", f"{denoiser.cond.shape[0]} rows", f"{num_samples}, one for each sample")
+    if mask is not None:
+        mask = mask.to(device).expand(num_samples, -1)
+        denoiser = replace(denoiser, mask=mask)
+    generators = RowGenerators.from_generator(generator, num_samples, device)
+    name = sampler or default_sampler(process.graph)
+    finished = []
+    for start in range(0, num_samples, batch_size or num_samples):
+        rows = slice(start, min(start + (batch_size or num_samples), num_samples))
+        state = start_state(
+            process.graph,
+            rows.stop - rows.start,
+            length,
+            prompt=_rows(prompt, rows),
+            frozen=_rows(frozen, rows),
+            mask=_rows(mask, rows),
+            generators=generators[rows],
+        )
+        finished.append(reverse(create_sampler(name, process, denoiser.select(rows), steps), state))
+    return _join(finished)
+
+
+def _rows(values: Tensor | None, rows: slice) -> Tensor | None:
+    """The rows of a tensor that has one for each sample; what all samples share stays whole."""
+    return values if values is None or values.ndim < 2 or values.shape[0] == 1 else values[rows]
+
+
+def _join(states: list[SamplerState]) -> SamplerState:
+    first = states[0]
+    if len(states) == 1:
+        return first
+    return replace(
+        first,
+        tokens=torch.cat([state.tokens for state in states]),
+        t=torch.cat([state.t for state in states]),
+        frozen=torch.cat([state.frozen for state in states]),
+        network_calls=torch.cat([state.network_calls for state in states]),
+        generators=RowGenerators(torch.cat([state.generators.keys for state in states]), first.generators.counter),
+        step=max(state.step for state in states),
+        cache={},
+    )
