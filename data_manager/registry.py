@@ -3,7 +3,7 @@
 A new source is one file: a subclass of `DatasetConfig` for its keys and a loader under `@register_source`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -11,27 +11,32 @@ from yaml_config.registry import Registry
 from yaml_config.strict_model import StrictModel
 
 Source = TypeVar("Source", bound=Callable[..., Any])
+Texts = Callable[[Any], dict[str, Sequence[str]]]
 
 
 @dataclass(frozen=True)
 class SourceEntry:
-    """`load` takes a `config_type` and gives `{split: CutSet | datasets.Dataset}`."""
+    """`load` takes a `config_type` and gives `{split: CutSet | datasets.Dataset}`.
+
+    `texts` gives `{split: [text, ...]}`, from which a tokenizer is made; None where a source has no text.
+    """
 
     config_type: type[StrictModel]
     load: Callable[[Any], dict[str, Any]]
+    texts: Texts | None = None
 
 
 SOURCES: Registry[SourceEntry] = Registry("data source", "model_factory.datasets")
 
 
-def register_source(name: str, *, config: type[StrictModel]) -> Callable[[Source], Source]:
+def register_source(name: str, *, config: type[StrictModel], texts: Texts | None = None) -> Callable[[Source], Source]:
     """Register the decorated loader under `name`; an entry with `source: name` is validated by `config`.
 
     Import heavy libraries inside the loader, so that checking a file stays fast. Raises ValueError for a taken name.
     """
 
     def register(load: Source) -> Source:
-        SOURCES.add(name, SourceEntry(config, load))
+        SOURCES.add(name, SourceEntry(config, load, texts))
         return load
 
     return register

@@ -14,8 +14,8 @@ from torch import Tensor
 from diffusion.errors import ProbabilityError, ShapeError
 from diffusion.randomness import Randomness, uniform
 
-_DIRECT_SIZE = 64  # up to here one running sum is the fastest
-_CHUNK = 1 << 18  # elements converted to float64 at a time: 2 MB, which stays in the cache
+_DIRECT_SIZE = 256  # up to here one running sum is the fastest
+_CHUNK = 1 << 19  # weights inverted at a time on a CPU: 4 MB of float64, which stays in the cache
 
 
 def sample_categorical(probs: Tensor, generator: Randomness = None) -> Tensor:
@@ -41,54 +41,51 @@ def invert_distribution(probs: Tensor, uniforms: Tensor) -> Tensor:
     if probs.ndim == 0 or probs.shape[:-1] != uniforms.shape:
         raise ShapeError("uniforms", tuple(uniforms.shape), f"shape {tuple(probs.shape[:-1])}, one for each row")
     size = probs.shape[-1]
-    rows, targets = probs.reshape(-1, size), uniforms.reshape(-1).to(torch.float64)
+    rows, flat = probs.reshape(-1, size), uniforms.reshape(-1).to(torch.float64)
     invert = _invert_direct if size <= _DIRECT_SIZE else _invert_by_blocks
-    return invert(rows, targets).reshape(uniforms.shape)
+    step = max(1, _CHUNK // max(size, 1)) if probs.device.type == "cpu" else max(1, len(rows))
+    drawn = [invert(rows[i : i + step], flat[i : i + step]) for i in range(0, len(rows), step)]
+    return torch.cat(drawn or [flat.long()]).reshape(uniforms.shape)
 
 
 def _invert_direct(rows: Tensor, uniforms: Tensor) -> Tensor:
-    cumulative = rows.to(torch.float64).cumsum(-1)
-    total = cumulative[:, -1]
-    _check_total(total)
-    return _first_above(cumulative, uniforms * total)
+    cumulative = rows.cumsum(-1, dtype=torch.float64)
+    # For u < 1 in float64 the product u * total always rounds to less than the total, so that some index exceeds it.
+    return _first_above(cumulative, uniforms * _checked(cumulative[:, -1]))
 
 
 def _invert_by_blocks(rows: Tensor, uniforms: Tensor) -> Tensor:
     size = rows.shape[-1]
     width = math.isqrt(size)
     cumulative = _block_sums(rows, width).cumsum(-1)
-    total = cumulative[:, -1]
-    _check_total(total)
-    target = uniforms * total
+    target = uniforms * _checked(cumulative[:, -1])
     block = _first_above(cumulative, target)
     before = torch.where(block > 0, cumulative.gather(1, (block - 1).clamp_min(0)[:, None])[:, 0], 0.0)
     index = block[:, None] * width + torch.arange(width, device=rows.device)
-    inside = rows.gather(1, index.clamp_max(size - 1)).to(torch.float64) * (index < size)
-    return block * width + _first_above(inside.cumsum(-1), (target - before).clamp_min(0))
+    weights = rows.gather(1, index.clamp_max(size - 1)) * (index < size)
+    inside = weights.cumsum(-1, dtype=torch.float64)
+    # Rounding must not carry the rest up to the block's total, where no index exceeds it.
+    below = torch.nextafter(inside[:, -1], torch.zeros_like(target))
+    return block * width + _first_above(inside, torch.minimum((target - before).clamp_min(0), below))
 
 
 def _block_sums(rows: Tensor, width: int) -> Tensor:
     """Float64 sums [R, ceil(V / width)] over blocks of `width` neighbours; the last block may be shorter."""
-    count, size = rows.shape
-    full, whole = size // width, size // width * width
-    sums = torch.empty((count, -(-size // width)), dtype=torch.float64, device=rows.device)
-    step = count if rows.dtype == torch.float64 else max(1, _CHUNK // size)
-    for start in range(0, count, max(step, 1)):
-        part = rows[start : start + step].to(torch.float64)
-        sums[start : start + step, :full] = part[:, :whole].unflatten(-1, (full, width)).sum(-1)
-        if whole < size:
-            sums[start : start + step, full] = part[:, whole:].sum(-1)
-    return sums
+    full, whole = rows.shape[-1] // width, rows.shape[-1] // width * width
+    rows = rows.to(torch.float64)
+    sums = rows[:, :whole].reshape(-1, full, width).sum(-1)
+    if whole == rows.shape[-1]:
+        return sums
+    return torch.cat([sums, rows[:, whole:].sum(-1, keepdim=True)], -1)
 
 
 def _first_above(cumulative: Tensor, target: Tensor) -> Tensor:
-    """First index whose running sum exceeds the target, which rounding must not carry up to the total."""
-    total = cumulative[:, -1]
-    target = torch.minimum(target, torch.nextafter(total, torch.zeros_like(total)))
-    return torch.searchsorted(cumulative, target[:, None], right=True)[:, 0].clamp_max(cumulative.shape[-1] - 1)
+    """First index whose running sum exceeds the target."""
+    return torch.searchsorted(cumulative, target[:, None], right=True)[:, 0]
 
 
-def _check_total(total: Tensor) -> None:
+def _checked(total: Tensor) -> Tensor:
     wrong = ~(torch.isfinite(total) & (total > 0))
     if bool(wrong.any()):
         raise ProbabilityError("probs", f"weights that sum to {float(total[wrong][0])}", "a finite positive sum")
+    return total

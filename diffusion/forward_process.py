@@ -60,6 +60,10 @@ class Graph:
         self.num_tokens, self.dim, self.limit = num_tokens, limit.shape[0], limit.to(torch.float64)
         self.mask_token: int | None = num_tokens if self.dim > num_tokens else None
 
+    def is_masked(self, tokens: Tensor) -> Tensor:
+        """Where tokens are the mask, bool of their shape; nowhere in a process without one."""
+        return tokens >= self.num_tokens
+
     # The noise, which defines the process.
 
     def noise(self, sigma: Tensor) -> Tensor:

@@ -35,7 +35,7 @@ class UniformGraph(Graph):
         """KL(q_sigma(. | x_0) || uniform) in nats, the same for every token; raises TokenError and SigmaError."""
         check_tokens("x_0", x_0, self.dim)
         alpha = torch.exp(-per_token(check_sigma("sigma", sigma), x_0))
-        others = torch.special.xlog1py(1 - alpha, -alpha) * (self.num_tokens - 1)
+        others: Tensor = torch.special.xlog1py(1 - alpha, -alpha) * (self.num_tokens - 1)
         own = (1 + (self.num_tokens - 1) * alpha) * torch.log1p((self.num_tokens - 1) * alpha)
         return ((own + others) / self.num_tokens).clamp_min(0).expand(x_0.shape)
 
@@ -64,7 +64,8 @@ class AbsorbingGraph(Graph):
         """exp(dsigma) s at the data tokens, s_M - (exp(dsigma) - 1) sum of the others at the mask."""
         dsigma = check_sigma("dsigma", dsigma)
         dsigma = dsigma.reshape(dsigma.shape + (1,) * (score.ndim - 1 - dsigma.ndim))[..., None]
-        data, mask = score.to(torch.float64).split([self.num_tokens, 1], -1)
+        score = score.to(torch.float64)
+        data, mask = score[..., : self.num_tokens], score[..., self.num_tokens :]
         return torch.cat([torch.exp(dsigma) * data, mask - torch.expm1(dsigma) * data.sum(-1, keepdim=True)], -1)
 
     def reverse_posterior(self, x_0: Tensor, x_t: Tensor, sigma: Tensor, sigma_next: Tensor) -> tuple[Tensor, Tensor]:
@@ -75,7 +76,7 @@ class AbsorbingGraph(Graph):
         """Probability [B, L] that a token is unmasked between sigma and sigma_next; zero where none is masked."""
         sigma, sigma_next = per_token(sigma, x_t), per_token(sigma_next, x_t)
         lifted = torch.exp(-sigma_next) * torch.expm1(sigma_next - sigma) / torch.expm1(-sigma)
-        return torch.where(x_t == self.mask_token, lifted, 0.0)
+        return torch.where(self.is_masked(x_t), lifted, 0.0)
 
     def clean_log_probs(self, logits: Tensor, x_t: Tensor) -> Tensor:
         """SUBS (Sahoo et al. 2024): no probability for the mask, unmasked tokens as they are."""
@@ -84,7 +85,7 @@ class AbsorbingGraph(Graph):
     def log_score_from_x0(self, log_x_0: Tensor, x_t: Tensor, sigma: Tensor) -> Tensor:
         """s_y = x_0(y) / (exp(sigma) - 1) at a mask; 1 for the token itself."""
         level = log_expm1(per_token(sigma, x_t))[..., None]
-        masked = (x_t == self.mask_token)[..., None]
+        masked = self.is_masked(x_t)[..., None]
         at_mask = log_x_0.to(torch.float64) - level
         at_token = torch.full_like(at_mask, -torch.inf)
         at_token[..., self.num_tokens :] = level
@@ -101,7 +102,7 @@ class AbsorbingGraph(Graph):
         """
         check_tokens("x_t", x_t, self.dim)
         check_tokens("x_0", x_0, self.num_tokens)
-        masked = x_t == self.mask_token
+        masked = self.is_masked(x_t)
         log_r = -log_expm1(per_token(check_sigma("sigma", sigma), x_t)).expand(x_t.shape)[masked]
         scores = log_score[masked][:, : self.num_tokens].to(torch.float64)  # only masked rows, which saves memory
         truth = x_0[masked][:, None]
@@ -123,4 +124,4 @@ class AbsorbingGraph(Graph):
 
     def _masked_or_copied(self, log_x_0: Tensor, x_t: Tensor) -> Tensor:
         copied = torch.full_like(log_x_0, -torch.inf).scatter(-1, x_t[..., None], 0.0)
-        return torch.where((x_t == self.mask_token)[..., None], log_x_0, copied)
+        return torch.where(self.is_masked(x_t)[..., None], log_x_0, copied)

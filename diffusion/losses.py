@@ -178,7 +178,7 @@ class SubsLoss(Objective):
         check_tokens("x_t", x_t, self.graph.dim)
         check_tokens("x_0", x_0, self.graph.num_tokens)
         t = check_time("t", t)
-        masked = x_t == self.graph.mask_token
+        masked = self.graph.is_masked(x_t)
         sigma = per_token(self.schedule.sigma(t), x_t).expand(x_t.shape)[masked]
         law = self.parameterisation.log_x0(output[masked], x_t[masked], sigma)  # masked rows only, to save memory
         surprise = (

@@ -1,6 +1,6 @@
 """The state that samplers step through, and its start: the prior, with prompts, suffixes and padding in place."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -30,6 +30,18 @@ class SamplerState:
     step: int = 0
     cache: dict[str, Tensor] = field(default_factory=dict)
 
+    def select(self, rows: slice) -> "SamplerState":
+        """The state of some rows of the batch."""
+        return replace(
+            self,
+            tokens=self.tokens[rows],
+            t=self.t[rows],
+            generators=self.generators[rows],
+            frozen=self.frozen[rows],
+            network_calls=self.network_calls[rows],
+            cache={name: value[rows] for name, value in self.cache.items()},
+        )
+
 
 def start_state(
     graph: Graph,
@@ -55,7 +67,7 @@ def start_state(
     tokens, keep = _place_prompt(shape, prompt, frozen, device)
     check_tokens("prompt", tokens.masked_fill(~keep, 0), graph.num_tokens)
     if mask is not None:
-        keep = keep | ~_fit("mask", mask, shape)
+        keep = keep | ~fit_rows("mask", mask, shape)
     noise = graph.sample_limit(shape, generators, device)
     return SamplerState(
         tokens=torch.where(keep, tokens, noise),
@@ -76,10 +88,10 @@ def _place_prompt(
             raise ShapeError("frozen", f"shape {tuple(frozen.shape)}", "a prompt whose tokens it keeps")
         return tokens, torch.zeros(shape, dtype=torch.bool, device=device)
     check_tokens("prompt", prompt, torch.iinfo(torch.int64).max)
-    if prompt.shape[-1] > shape[1]:
-        raise LengthError("prompt", f"{prompt.shape[-1]} tokens", f"{shape[1]} at most, the length of the samples")
-    prompt = _fit("prompt", prompt, (shape[0], prompt.shape[-1])).to(device)
-    width = prompt.shape[-1]
+    width = prompt.shape[-1] if prompt.ndim else 0
+    if width > shape[1]:
+        raise LengthError("prompt", f"{width} tokens", f"{shape[1]} at most, the length of the samples")
+    prompt = fit_rows("prompt", prompt, (shape[0], width)).to(device)
     tokens[:, :width] = prompt
     given = torch.arange(shape[1], device=device).expand(shape) < width
     if frozen is None:
@@ -88,20 +100,17 @@ def _place_prompt(
     if columns not in (width, shape[1]):
         raise LengthError("frozen", f"{columns} places", f"{width}, as the prompt has, or {shape[1]}")
     keep = torch.zeros(shape, dtype=torch.bool, device=device)
-    keep[:, :columns] = _fit("frozen", frozen, (shape[0], columns)).to(device)
+    keep[:, :columns] = fit_rows("frozen", frozen, (shape[0], columns)).to(device)
     if bool((keep & ~given).any()):
         raise LengthError("frozen", f"a place past the prompt's {width} tokens", "places that the prompt covers")
     return tokens, keep
 
 
-def _fit(argument: str, values: Tensor, shape: tuple[int, int]) -> Tensor:
-    """Values of [L], [1, L] or [B, L] as [B, L]; masks must be bool."""
+def fit_rows(argument: str, values: Tensor, shape: tuple[int, int]) -> Tensor:
+    """Values of [L], [1, L] or [B, L] as [B, L]; raises ShapeError, also for masks that are not bool."""
     if argument != "prompt" and values.dtype != torch.bool:
         raise ShapeError(argument, f"dtype {values.dtype}", "torch.bool")
-    if (
-        values.ndim not in (1, 2)
-        or values.shape[-1] != shape[1]
-        or (values.ndim == 2 and values.shape[0] not in (1, shape[0]))
-    ):
+    rows = values.shape[0] if values.ndim == 2 else 1
+    if values.ndim not in (1, 2) or values.shape[-1] != shape[1] or rows not in (1, shape[0]):
         raise ShapeError(argument, f"shape {tuple(values.shape)}", f"[{shape[1]}] or {list(shape)}")
     return values.expand(shape)

@@ -9,7 +9,7 @@ from diffusion.denoiser import Denoiser
 from diffusion.diffusion_process import DiffusionProcess, reverse
 from diffusion.errors import LengthError, SettingError
 from diffusion.randomness import RowGenerators
-from diffusion.sampler_state import SamplerState, start_state
+from diffusion.sampler_state import SamplerState, fit_rows, start_state
 from diffusion.samplers import create_sampler, default_sampler
 
 
@@ -47,29 +47,18 @@ def sample(
     if denoiser.cond is not None and denoiser.cond.shape[0] != num_samples:
         raise LengthError("cond", f"{denoiser.cond.shape[0]} rows", f"{num_samples}, one for each sample")
     if mask is not None:
-        mask = mask.to(device).expand(num_samples, -1)
+        mask = fit_rows("mask", mask.to(device), (num_samples, length))
         denoiser = replace(denoiser, mask=mask)
     generators = RowGenerators.from_generator(generator, num_samples, device)
-    name = sampler or default_sampler(process.graph)
+    start = start_state(
+        process.graph, num_samples, length, prompt=prompt, frozen=frozen, mask=mask, generators=generators
+    )
+    name, size = sampler or default_sampler(process.graph), batch_size or num_samples
     finished = []
-    for start in range(0, num_samples, batch_size or num_samples):
-        rows = slice(start, min(start + (batch_size or num_samples), num_samples))
-        state = start_state(
-            process.graph,
-            rows.stop - rows.start,
-            length,
-            prompt=_rows(prompt, rows),
-            frozen=_rows(frozen, rows),
-            mask=_rows(mask, rows),
-            generators=generators[rows],
-        )
-        finished.append(reverse(create_sampler(name, process, denoiser.select(rows), steps), state))
+    for first in range(0, num_samples, size):
+        rows = slice(first, first + size)
+        finished.append(reverse(create_sampler(name, process, denoiser.select(rows), steps), start.select(rows)))
     return _join(finished)
-
-
-def _rows(values: Tensor | None, rows: slice) -> Tensor | None:
-    """The rows of a tensor that has one for each sample; what all samples share stays whole."""
-    return values if values is None or values.ndim < 2 or values.shape[0] == 1 else values[rows]
 
 
 def _join(states: list[SamplerState]) -> SamplerState:

@@ -91,14 +91,17 @@ def read_experiment(
 
 
 def _root_problems(document: Document, only: Sequence[str]) -> list[Problem]:
-    """Sections that do not exist, and a file that has none of those asked for."""
+    """Sections that do not exist, and a file that has none of those asked for.
+
+    Keys that begin with `x-` are left alone: they hold what anchors share.
+    """
     problems = []
     root = document.root
     for name, node in root.entries.items():
-        if name in SECTIONS:
+        if name in SECTIONS or name.startswith("x-"):
             continue
         near = closest(name, [section for section in SECTIONS if section not in root.entries])
-        hint = f"; did you mean {near!r}?" if near else f"; sections are {', '.join(SECTIONS)}"
+        hint = f"; did you mean {near!r}?" if near else f"; sections are {', '.join(SECTIONS)}; keys that only hold anchors begin with x-"
         if near is None and name in ("encoder", "decoder", "model_type"):
             near, hint = f"model.{name}", "; it belongs under 'model:'"
         place = node.key_place or node.place

@@ -7,7 +7,6 @@ from data_manager.dataset_types import GlobalConfig
 from data_manager.registry import SOURCES
 from model.parse_model_args import HEADER_KEYS, ModelHeader
 from model.registry import MODELS
-from model.types import PerformerParams
 from training.config_types import GenerationConfig, TrainingConfig
 from yaml_config.strict_model import StrictModel
 
@@ -36,6 +35,7 @@ def experiment_schema() -> Schema:
         "title": "Experiment",
         "type": "object",
         "additionalProperties": False,
+        "patternProperties": {"^x-": {}},
         "properties": properties,
         "$defs": dict(sorted(definitions.items())),
     }
@@ -54,13 +54,9 @@ def _model_variant(name: str, definitions: Schema) -> Schema:
     properties: Schema = {"model_type": {"const": name}, "name": header["name"]}
     required = set(schema.get("required", []))
     if getattr(config_type, "parts", ()):
-        shared = _of(PerformerParams, definitions)
-        shared.pop("required")
-        properties["global_config"] = {**shared, "title": "Defaults of the parts"}
-        for part in config_type.parts:  # type: ignore[attr-defined]
-            definition = schema["properties"][part]["$ref"].rpartition("/")[2]
-            # a key that is missing in a part may stand in global_config, so no part requires any
-            schema["properties"][part] = {**definitions[definition], "required": []}
+        properties["global_config"] = {"$ref": "#/$defs/PerformerParams"}
+        # a key that is missing in a part may stand in global_config, so the schema requires none
+        definitions["PerformerParams"].pop("required", None)
     assert set(properties) <= set(HEADER_KEYS)
     schema["properties"] = {**properties, **schema["properties"]}
     schema["required"] = ["model_type", *sorted(required)]

@@ -14,18 +14,23 @@ from model.model_types import ModelConfig
 from model.types import PerformerParams
 
 BYTES = 4
+FLOPS = ("", "kFLOP", "MFLOP", "GFLOP", "TFLOP", "PFLOP")
+MEMORY = ("B", "KiB", "MiB", "GiB", "TiB")
 ADAM_COPIES = 4
 """Training with Adam keeps weights, gradients and two moments."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """Counts of one part; FLOPs are those of one batch."""
+    """Counts of one part; FLOPs are those of one batch. Backward is counted for the whole model only.
+
+    (Autograd runs it without regard to which module a product belongs to.)
+    """
 
     name: str
     parameters: int
     forward_flops: int
-    training_flops: int
+    training_flops: int | None = None
 
     @property
     def weights_bytes(self) -> int:
@@ -61,15 +66,12 @@ class Summary:
         rows = [head, *(_cells(part) for part in (*self.parts, self.total))]
         widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
         lines = [
-            "  ".join(
-                cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
-            )
+            "  ".join([row[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=True))])
             for row in rows
         ]
         rule = "-" * len(lines[0])
         note = "* weights, gradients and Adam's moments in float32; FLOPs are matrix products of one batch"
-        title = f"{self.name}, {self.input_text}"
-        return "\n".join([title, lines[0], rule, *lines[1:-1], rule, lines[-1], note])
+        return "\n".join([f"{self.name}, {self.input_text}", lines[0], rule, *lines[1:-1], rule, lines[-1], note])
 
 
 def summarise(config: ExperimentConfig) -> Summary:
@@ -88,21 +90,17 @@ def summarise(config: ExperimentConfig) -> Summary:
         model = create_model(model_config)
         inputs = example_inputs(config)
         with FlopCounterMode(display=False) as forward:
-            output = model(*inputs.tensors)
+            model(*inputs.tensors)
         with FlopCounterMode(display=False) as training:
             _scalar(model(*inputs.tensors)).backward()
-        del output
-    counts = {name: sum(flops.values()) for name, flops in forward.get_flop_counts().items()}
-    both = {name: sum(flops.values()) for name, flops in training.get_flop_counts().items()}
-    root = type(model).__name__
-    parts = [
-        Part(name, sizes, _below(counts, root, modules), _below(both, root, modules))
-        for name, (sizes, modules) in _group(model).items()
-    ]
     total = Part(
-        "total", sum(p.numel() for p in model.parameters()), forward.get_total_flops(), training.get_total_flops()
+        "total",
+        sum(p.numel() for p in model.parameters()),
+        forward.get_total_flops(),
+        training.get_total_flops(),
     )
-    return Summary(config.model.name, parts, total, inputs.text)
+    parts = _parts(model, {name: sum(flops.values()) for name, flops in forward.get_flop_counts().items()})
+    return Summary(config.model.name, _with_rest(parts, total), total, inputs.text)
 
 
 def _on_cpu(config: ModelConfig) -> ModelConfig:
@@ -121,15 +119,22 @@ def _scalar(output: Any) -> Any:
     return loss if loss is not None else output.float().sum()
 
 
-def _group(model: Any) -> dict[str, tuple[int, list[str]]]:
-    """Parts to (parameters, module names): a stack's layers are taken together, by what they consist of."""
-    groups: dict[str, tuple[int, list[str]]] = {}
+def _parts(model: Any, flops: dict[str, int]) -> list[Part]:
+    """Parts in the order of the model; a stack's layers are taken together, by what they consist of."""
+    sizes: dict[str, int] = {}
+    forward: dict[str, int] = {}
     for name, module in model.named_modules():
-        own = sum(p.numel() for p in module.parameters(recurse=False))
         label = _label(name)
-        size, modules = groups.get(label, (0, []))
-        groups[label] = (size + own, [*modules, name] if _is_part_root(name, label) else modules)
-    return {label: group for label, group in groups.items() if group[0] or group[1]}
+        sizes[label] = sizes.get(label, 0) + sum(p.numel() for p in module.parameters(recurse=False))
+        if _is_part(name, label):
+            forward[label] = forward.get(label, 0) + flops.get(f"{type(model).__name__}.{name}", 0)
+    return [Part(label, size, forward.get(label, 0)) for label, size in sizes.items() if size]
+
+
+def _with_rest(parts: list[Part], total: Part) -> list[Part]:
+    """FLOPs outside all parts are those of a head that is tied to the embedding."""
+    rest = total.forward_flops - sum(part.forward_flops for part in parts)
+    return [*parts, Part("head (tied)", 0, rest)] if rest > 0 else parts
 
 
 def _label(name: str) -> str:
@@ -142,23 +147,20 @@ def _label(name: str) -> str:
     return ".".join(keys[:depth])
 
 
-def _is_part_root(name: str, label: str) -> bool:
+def _is_part(name: str, label: str) -> bool:
+    """True for the module that a part is counted at, not for those inside it."""
     keys = name.split(".")
     return len(keys) == len(label.split(".")) + (2 if "layers" in keys else 0)
-
-
-def _below(counts: dict[str, int], root: str, modules: list[str]) -> int:
-    return sum(counts.get(f"{root}.{name}", 0) for name in modules)
 
 
 def _cells(part: Part) -> tuple[str, ...]:
     return (
         part.name or "model",
         f"{part.parameters:,}",
-        _scaled(part.weights_bytes, 1024, ("B", "KiB", "MiB", "GiB", "TiB")),
-        _scaled(part.training_bytes, 1024, ("B", "KiB", "MiB", "GiB", "TiB")),
-        _scaled(part.forward_flops, 1000, ("", "kFLOP", "MFLOP", "GFLOP", "TFLOP", "PFLOP")),
-        _scaled(part.training_flops, 1000, ("", "kFLOP", "MFLOP", "GFLOP", "TFLOP", "PFLOP")),
+        _scaled(part.weights_bytes, 1024, MEMORY),
+        _scaled(part.training_bytes, 1024, MEMORY),
+        _scaled(part.forward_flops, 1000, FLOPS),
+        "" if part.training_flops is None else _scaled(part.training_flops, 1000, FLOPS),
     )
 
 

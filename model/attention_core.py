@@ -9,11 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model.feature_maps import FeatureMap, make_feature_map
+from model.linear_attention import NO_KEY_YET, LinearState, absorb, initial_state, read
 from model.types import PerformerParams
 
 CHUNK = 64
-NO_KEY_YET = -1e30
-"""Running maximum before the first key: finite, so that -inf (a masked key) minus it is no NaN."""
 
 
 class SoftmaxCore(nn.Module):
@@ -52,6 +51,30 @@ class LinearCore(nn.Module):
                 log_scale = log_scale.masked_fill(~key_mask[:, None, :], -torch.inf)
             attend = causal_linear_attention if causal else linear_attention
             return attend(q_features, k_features, log_scale, v.to(dtype)).to(q.dtype)
+
+    def initial_state(self, k: Tensor) -> LinearState:
+        """The state before any key, for keys like k [B, H, M, D]: its batch, heads, dtype and device."""
+        nb_features = self.features.key(k[:1, :, :1].float())[0].shape[-1]
+        return initial_state(k.shape[0], k.shape[1], nb_features, k.shape[-1], dtype=k.dtype, device=k.device)
+
+    def absorb(self, state: LinearState, k: Tensor, v: Tensor, *, key_mask: Tensor | None = None) -> LinearState:
+        """The state after keys k and values v [B, H, M, D]; those where `key_mask` [B, M] is False leave no trace."""
+        dtype = state.sums.dtype
+        with torch.autocast(k.device.type, enabled=False):
+            k_features, log_scale = self.features.key(k.to(dtype))
+            if key_mask is not None:
+                log_scale = log_scale.masked_fill(~key_mask[:, None, :], -torch.inf)
+            return absorb(state, k_features, log_scale, v.to(dtype))
+
+    def read(self, state: LinearState, q: Tensor) -> Tensor:
+        """Attention of queries q [B, H, N, D] to every key in the state: [B, H, N, D] in q's dtype."""
+        with torch.autocast(q.device.type, enabled=False):
+            return read(state, self.features.query(q.to(state.sums.dtype))).to(q.dtype)
+
+    def step(self, state: LinearState, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, LinearState]:
+        """One token of causal attention, q, k and v [B, H, 1, D]: its output [B, H, 1, D] and the next state."""
+        state = self.absorb(state, k, v)
+        return self.read(state, q), state
 
 
 def linear_attention(q_features: Tensor, k_features: Tensor, log_scale: Tensor, v: Tensor) -> Tensor:

@@ -69,9 +69,10 @@ class InputEmbedding(nn.Module):
             self.position = nn.Parameter(torch.empty(params.max_length, params.d_model))
             nn.init.normal_(self.position, std=params.d_model**-0.5)
 
-    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, mask: Tensor | None = None, positions: Tensor | None = None) -> Tensor:
         """Embed x; `mask` bool [B, N] is True at real tokens, and what stands elsewhere is not looked at.
 
+        `positions` int64 [B, N] are the places in the sequence, 0..N-1 where not given.
         Raises InputError, which says what was given and what fits.
         """
         self._check(x)
@@ -82,7 +83,9 @@ class InputEmbedding(nn.Module):
             x = x if self.projection is None else self.projection(x)
         else:
             x = self._embed(x.long() if mask is None else x.long().masked_fill(~mask, 0))
-        return x if self.position is None else x + self.position[: x.shape[1]]
+        if self.position is None:
+            return x
+        return x + (self.position[: x.shape[1]] if positions is None else F.embedding(positions, self.position))
 
     def _check(self, x: Tensor) -> None:
         if not isinstance(x, Tensor) or x.dtype == torch.bool or x.is_complex():

@@ -5,6 +5,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, SerializeAsAny, model_validator
 
+from model.core_registry import core_entry
 from model.registry import model_entry, register_model
 from model.types import PerformerParams
 from yaml_config.strict_model import StrictModel, Violation
@@ -14,12 +15,15 @@ ModelType = Literal["encoder", "decoder", "encoder_decoder"]
 
 
 def _needs_causal(part: str, params: PerformerParams) -> Iterator[Violation]:
-    if params.attention_type == "linear":
-        yield Violation(
-            "bidirectional `linear` attention in a decoder lets a token see the ones after it",
-            (part, "attention_type"),
-            suggestion="attention_type: causal_linear",
-        )
+    types = params.attention_type
+    listed = list(enumerate(types)) if isinstance(types, list) else [(None, types)]
+    for index, name in listed:
+        if core_entry(name).direction == "bidirectional":
+            yield Violation(
+                f"bidirectional `{name}` attention in a decoder lets a token see the ones after it",
+                (part, "attention_type") if index is None else (part, "attention_type", index),
+                suggestion="attention_type: causal_linear" if index is None else "causal_linear",
+            )
 
 
 def _needs_no_context(part: str, params: PerformerParams) -> Iterator[Violation]:

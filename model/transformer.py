@@ -19,10 +19,14 @@ from model.types import PerformerParams
 
 
 class TransformerLayer(nn.Module):
-    """Self-attention, attention to a context where there is one, and the feed-forward layer, each a residual."""
+    """Self-attention, attention to a context where there is one, and the feed-forward layer, each a residual.
+
+    `params.attention_type` is the layer's own (`PerformerParams.of_layer`).
+    """
 
     def __init__(self, params: PerformerParams, *, cross_attention: bool) -> None:
         super().__init__()
+        self.always_causal = core_entry(params.attention_types[0]).direction == "causal"
         self.self_attention = Residual(MultiHeadAttention(params), params)
         self.cross_attention = Residual(MultiHeadAttention(params), params) if cross_attention else None
         self.feed_forward = Residual(FeedForward(params), params)
@@ -30,15 +34,20 @@ class TransformerLayer(nn.Module):
     def forward(
         self,
         x: Tensor,
-        context: Tensor | None = None,
+        context: Tensor | CoreState | None = None,
         *,
         mask: Tensor | None = None,
         context_mask: Tensor | None = None,
         causal: bool,
         rotation: Rotation | None = None,
+        seen: CoreState | None = None,
     ) -> Tensor:
-        """Map x [B, N, d_model] to the same shape; `context` is [B, M, d_model], `rotation` of positions 0..N-1."""
-        x = self.self_attention(x, key_mask=mask, causal=causal, rotation=rotation)
+        """Map x [B, N, d_model] to the same shape; `context` is [B, M, d_model], `rotation` of x's positions.
+
+        While decoding, `seen` and `context` are this layer's states (`MultiHeadAttention.forward`).
+        """
+        causal = causal or self.always_causal
+        x = self.self_attention(x, key_mask=mask, causal=causal, rotation=rotation, seen=seen)
         if self.cross_attention is not None:
             x = self.cross_attention(x, context, key_mask=context_mask)
         out: Tensor = self.feed_forward(x)
@@ -58,7 +67,8 @@ class PerformerStack(nn.Module):
         with resolve_device(params.device):
             self.input = InputEmbedding(params)
             self.layers = nn.ModuleList(
-                TransformerLayer(params, cross_attention=cross_attention) for _ in range(params.num_layers)
+                TransformerLayer(params.of_layer(index), cross_attention=cross_attention)
+                for index in range(params.num_layers)
             )
             self.final_norm = make_norm(params)
             self.head = self._make_head(params) if self.has_head else None
@@ -106,6 +116,10 @@ class PerformerStack(nn.Module):
         out: Tensor = self.final_norm(x)
         return out
 
+    def _always_causal(self) -> str | None:
+        """A core of these layers that sees the past alone whatever is asked, or None."""
+        return next((name for name in self.params.attention_types if core_entry(name).direction == "causal"), None)
+
 
 class PerformerEncoder(PerformerStack):
     """A stack whose tokens see the whole sequence; with `causal_linear` only what came before (streaming).
@@ -121,7 +135,7 @@ class PerformerEncoder(PerformerStack):
 
     def hidden(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """Final hidden states [B, N, d_model], before the head; arguments as in `forward`."""
-        return self._run(x, mask=mask, causal=self.params.attention_type == "causal_linear")
+        return self._run(x, mask=mask, causal=False)
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """Encode x: token ids [B, N], or floats [B, N, d_model] ([B, N, input_dim] where that is set).

@@ -5,16 +5,17 @@ Run files of this folder with `-m`: this module has the name of one of the stand
 
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
-from pydantic_core import PydanticCustomError
+from pydantic import BeforeValidator, Discriminator, Field, GetJsonSchemaHandler, Tag
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, PydanticCustomError
 
 from model.activations import ActivationFunctions
+from model.core_registry import CORES, core_entry
 from yaml_config.strict_model import StrictModel, Violation
 
-AttentionType = Literal["softmax", "linear", "causal_linear"]
 Position = Literal["rotary", "absolute", "none"]
 FeatureMap = Literal["favor+", "relu", "elu"]
 
@@ -31,17 +32,53 @@ def _device_name(value: Any) -> Any:
     return value
 
 
+def _not_one_of(names: Iterable[str]) -> PydanticCustomError:
+    """The error that a Literal of `names` would raise."""
+    quoted = [f"{name!r}" for name in names]
+    expected = f"{', '.join(quoted[:-1])} or {quoted[-1]}"
+    return PydanticCustomError("literal_error", "Input should be {expected}", {"expected": expected})
+
+
 def _activation(value: Any) -> Any:
     """A name in any case to the enum's member; anything else is refused as a Literal would be."""
     if isinstance(value, ActivationFunctions):
         return value
     member = ActivationFunctions.__members__.get(value.upper()) if isinstance(value, str) else None
     if member is None:
-        names = [f"{name!r}" for name in ActivationFunctions.__members__]
-        expected = f"{', '.join(names[:-1])} or {names[-1]}"
-        raise PydanticCustomError("literal_error", "Input should be {expected}", {"expected": expected})
+        raise _not_one_of(ActivationFunctions.__members__)
     return member
 
+
+def _registered_core(value: Any) -> Any:
+    """The name of a registered attention core; anything else is refused as a Literal would be."""
+    if not isinstance(value, str) or value not in CORES:
+        raise _not_one_of(CORES)
+    return value
+
+
+class _CoreNames:
+    """JSON Schema of a core's name: those registered by the time that the schema is made."""
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        return {"type": "string", "enum": list(CORES)}
+
+
+class _AnyOf:
+    """JSON Schema of a union: pydantic writes oneOf where a function tells the cases apart."""
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        cases = handler(schema)
+        return {"anyOf": cases["oneOf"]} if "oneOf" in cases else cases
+
+
+_CoreName = Annotated[str, BeforeValidator(_registered_core), _CoreNames()]
+
+AttentionType = Annotated[
+    Annotated[_CoreName, Tag("one")] | Annotated[list[_CoreName], Tag("each")],
+    Discriminator(lambda value: "each" if isinstance(value, list) else "one"),
+    _AnyOf(),
+]
+"""A name of `model.core_registry` for all layers, or a list with one for each."""
 
 Size = Annotated[int, Field(gt=0, le=1_048_576)]
 
@@ -64,7 +101,7 @@ class PerformerParams(StrictModel):
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """Probability of dropping a value after attention and inside the feed-forward layer."""
     attention_type: AttentionType = "softmax"
-    """softmax, linear (bidirectional) or causal_linear."""
+    """softmax, linear (bidirectional), causal_linear or a registered core; a list of them has one for each layer."""
     activation: Annotated[ActivationFunctions, BeforeValidator(_activation)] = ActivationFunctions.GELU
     """GELU, RELU, SILU, GEGLU, REGLU or SWIGLU, in any case."""
     nb_features: Size | None = None
@@ -102,9 +139,19 @@ class PerformerParams(StrictModel):
         return self.d_model // self.num_heads
 
     @property
+    def attention_types(self) -> list[str]:
+        """The attention core of each layer, the first layer's first."""
+        types = self.attention_type
+        return list(types) if isinstance(types, list) else [types] * self.num_layers
+
+    @property
     def is_linear(self) -> bool:
-        """True where attention goes through feature maps."""
-        return self.attention_type != "softmax"
+        """True where the attention of any layer goes through feature maps."""
+        return any(core_entry(name).uses_features for name in self.attention_types)
+
+    def of_layer(self, index: int) -> "PerformerParams":
+        """These parameters with the `attention_type` of layer `index`, counted from 0, alone."""
+        return self.model_copy(update={"attention_type": self.attention_types[index]})
 
     def violations(self) -> Iterator[Violation]:
         """Relations inside one stack; those of its role (encoder or decoder) stand in `model_types`."""
@@ -123,9 +170,17 @@ class PerformerParams(StrictModel):
                 (("use_rezero",),),
                 "keep one of them",
             )
-        if self.nb_features is not None and not self.is_linear:
+        if isinstance(self.attention_type, list) and len(self.attention_type) != self.num_layers:
             yield Violation(
-                "nb_features only goes with linear attention, and attention_type is softmax",
+                f"attention_type lists {len(self.attention_type)} layers, and num_layers is {self.num_layers}",
+                ("attention_type",),
+                (("num_layers",),),
+                "one name for each layer, or a single name for all",
+            )
+        elif self.nb_features is not None and not self.is_linear:
+            found = " and ".join(dict.fromkeys(self.attention_types))
+            yield Violation(
+                f"nb_features only goes with linear attention, and attention_type is {found}",
                 ("nb_features",),
                 (("attention_type",),),
                 "attention_type: linear, or leave nb_features out",

@@ -5,6 +5,7 @@ third is wrong). So a tree with problems is repaired (unknown keys dropped, miss
 by defaults or stand-ins) and validated again, until relations can be checked over what was right.
 """
 
+import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar, get_args
@@ -74,14 +75,11 @@ class _Check(Generic[Model]):
         """Report what is new among `details` and mend the tree; False where nothing more can be done."""
         renamed = self.rename_misspelt(details)
         changed = bool(renamed)
-        for detail in details:
-            where = detail["loc"]
-            if where in renamed:
-                continue
-            if not self.is_repaired(where):
-                self.problems.append(self.describe(detail))
-            self.repaired.add(where)
-            changed |= self.mend(where, detail["type"] == "extra_forbidden")
+        left = [detail for detail in details if detail["loc"] not in renamed]
+        self.problems += [self.describe(detail) for detail in left if not self.is_repaired(detail["loc"])]
+        for detail in left:
+            self.repaired.add(detail["loc"])
+            changed |= self.mend(detail["loc"], detail["type"] == "extra_forbidden")
         return changed
 
     def rename_misspelt(self, details: list[ErrorDetails]) -> set[Location]:
@@ -127,7 +125,8 @@ class _Check(Generic[Model]):
         return lambda old: Node(wrapped, place)
 
     def is_repaired(self, where: Location) -> bool:
-        return any(where[: len(known)] == known for known in self.repaired)
+        """True inside a repaired value, and around one: what is said of it may come from the repair."""
+        return any(where[: len(known)] == known or known[: len(where)] == where for known in self.repaired)
 
     def describe(self, detail: ErrorDetails) -> Problem:
         """The problem of one pydantic error, at its place."""
@@ -139,7 +138,9 @@ class _Check(Generic[Model]):
         if kind == "extra_forbidden" and node is not None:
             key = str(where[-1])
             fix, message = self.where_key_belongs(where[:-1], key), f"unknown key {key!r}"
-            hint = f"; did you mean {fix!r}?" if fix else ""
+            absent = self.absent_keys(where[:-1])
+            known = f"; what can be added: {', '.join(absent)}" if 0 < len(absent) <= 12 else ""
+            hint = f"; did you mean {fix!r}?" if fix else known
             return Problem(node.key_place or node.place, self.written(where), "unknown_key", message + hint, fix)
         explanation = explain(detail, node)
         place = (node or self.nearest(where)).shown_at
@@ -180,10 +181,16 @@ class _Check(Generic[Model]):
                 at = (*prefix, *violation.at)
                 if any(self.is_repaired((*prefix, *loc)) for loc in (violation.at, *violation.involves)):
                     continue
-                place = self.nearest(at).shown_at
-                hint = f"; {violation.suggestion}" if violation.suggestion else ""
+                node = self.nearest(at)
+                place = node.key_place if violation.code == "unknown_key" and node.key_place else node.shown_at
+                hint = f"; {advice(violation.suggestion)}" if violation.suggestion else ""
                 message = violation.message + hint
                 self.problems.append(Problem(place, self.written(at), violation.code, message, violation.suggestion))
+
+
+def advice(suggestion: str) -> str:
+    """A suggestion as the end of a message: a bare `key: value` is something to try."""
+    return f"try {suggestion}" if re.match(r"\w+: ", suggestion) else suggestion
 
 
 def _walk(value: Any, path: Location) -> Iterator[tuple[Location, StrictModel]]:

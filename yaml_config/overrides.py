@@ -55,7 +55,8 @@ def _put(node: Node | None, keys: Location, new: Node, place: Place, done: Locat
     if isinstance(node.value, list):
         if not isinstance(key, int) or key >= len(node.value):
             size = len(node.value)
-            message = f"the list {dotted(done)!r} has {size} entries" + (f", 0 to {size - 1}" if size else "")
+            entries = f"{size} entries, 0 to {size - 1}" if size > 1 else "one entry, 0" if size else "no entries"
+            message = f"the list {dotted(done)!r} has {entries}"
             raise fail(ConfigValueError, place, message, code="override", path=here)
         items = list(node.value)
         items[key] = _put(items[key], keys[1:], new, place, (*done, key))

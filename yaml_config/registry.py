@@ -16,8 +16,8 @@ class UnknownNameError(ValueError):
     def __init__(self, kind: str, name: object, known: list[str]) -> None:
         self.known = known
         self.suggestion = closest(str(name), known)
-        hint = f"; did you mean {self.suggestion!r}?" if self.suggestion else ""
-        super().__init__(f"unknown {kind} {name!r}{hint} Known: {', '.join(known)}.")
+        hint = f"; did you mean {self.suggestion!r}?" if self.suggestion else ";"
+        super().__init__(f"unknown {kind} {name!r}{hint} known: {', '.join(known)}")
 
 
 def closest(word: str, known: list[str]) -> str | None:

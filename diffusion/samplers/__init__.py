@@ -1,4 +1,4 @@
-"""Samplers: from the prior back to clean tokens. `SAMPLERS` names them all, each with what it fits and how exact it is."""
+"""Samplers, from the prior back to clean tokens; `SAMPLERS` has each by name, with what it fits and its accuracy."""
 
 from diffusion.categorical import sample_categorical
 from diffusion.samplers.base import Proposal, Sampler

@@ -1,0 +1,180 @@
+"""Certificates: how far the law of each sampler's output is from the data, exactly, where the network is the oracle.
+
+    python -m benchmarks.certificates [--steps 1 2 4 ...] [--toys 3] [--output certificates.png]
+
+Toys of three tokens in three places are enumerated: kernels are multiplied over all sequences and nothing is sampled.
+The table shows which sampler is exact, which converges and how fast (order: halving of the distance at each doubling of
+the steps), and which does neither. A second table shows what stratified times save of the loss's variance.
+"""
+
+import argparse
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from diffusion.diffusion_process import DiffusionProcess
+from diffusion.graph import AbsorbingGraph, UniformGraph
+from diffusion.losses import Objective, SubsLoss, UdlmLoss
+from diffusion.noise_schedule import CosineNoise, GeometricNoise, LogLinearNoise, NoiseSchedule
+from diffusion.samplers import SAMPLERS, samplers_for
+from tests.oracles.diffusion_bounds import expected
+from tests.oracles.diffusion_propagation import oracle_sampler, sampler_law
+from tests.oracles.diffusion_toy import VOCABULARY, Toy
+
+SCHEDULES: dict[str, NoiseSchedule] = {
+    "loglinear": LogLinearNoise(1e-3),
+    "cosine": CosineNoise(1e-3),
+    "geometric": GeometricNoise(1e-4, 20.0),
+}
+FLOOR = 1e-4  # where the plot draws an exact law
+DEFAULT_STEPS = [1, 2, 4, 8, 16, 32, 64, 128]
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """Distances of one sampler under one process: the mean total variation over the toys, for each number of steps."""
+
+    process: str
+    schedule: str
+    sampler: str
+    distances: list[float]
+
+    @property
+    def order(self) -> float | None:
+        """log2 of the last ratio of distances, the steps doubling; None where the distance does not change."""
+        if len(self.distances) < 2 or self.distances[-1] < 1e-12:
+            return None
+        order = math.log2(self.distances[-2] / self.distances[-1])
+        return order if abs(order) > 0.05 else None
+
+
+def process_named(process: str, schedule: str) -> DiffusionProcess:
+    """The toy's process of that name with that schedule."""
+    graph = AbsorbingGraph(VOCABULARY) if process == "absorbing" else UniformGraph(VOCABULARY)
+    return DiffusionProcess(graph, SCHEDULES[schedule])
+
+
+def certify(process: str, schedule: str, sampler: str, steps: list[int], toys: int) -> Certificate:
+    """The exact distances of one combination."""
+    shared, distances = process_named(process, schedule), []
+    for count in steps:
+        laws = []
+        for seed in range(toys):
+            toy = Toy.random(seed, process == "absorbing")
+            laws.append(toy.total_variation(sampler_law(toy, oracle_sampler(toy, shared, sampler, count))))
+        distances.append(sum(laws) / toys)
+    return Certificate(process, schedule, sampler, distances)
+
+
+def all_certificates(steps: list[int], toys: int) -> list[Certificate]:
+    """Every process x schedule x sampler that fits."""
+    return [
+        certify(process, schedule, sampler, steps, toys)
+        for process in ("absorbing", "uniform")
+        for schedule in SCHEDULES
+        for sampler in samplers_for(process_named(process, schedule).graph)
+    ]
+
+
+def table(certificates: list[Certificate], steps: list[int]) -> str:
+    """The certificates as Markdown."""
+    lines = [
+        "| process | schedule | sampler | accuracy | " + " | ".join(map(str, steps)) + " | order |",
+        "| " + " | ".join(["---"] * (len(steps) + 5)) + " |",
+    ]
+    for row in certificates:
+        numbers = ["0" if value < 1e-12 else f"{value:.1e}" for value in row.distances]
+        order = "-" if row.order is None else f"{row.order:.2f}"
+        cells = [row.process, row.schedule, row.sampler, SAMPLERS[row.sampler].accuracy, *numbers, order]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def draw(certificates: list[Certificate], steps: list[int], path: Path) -> None:
+    """One panel a process and schedule, distance over steps, both logarithmic."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
+    panels = list(dict.fromkeys((row.process, row.schedule) for row in certificates))
+    figure, axes = plt.subplots(2, len(SCHEDULES), figsize=(12, 7), sharex=True, sharey=True)
+    for (process, schedule), axis in zip(panels, axes.flat, strict=True):
+        rows = [row for row in certificates if (row.process, row.schedule) == (process, schedule)]
+        for place, row in enumerate(rows):
+            shown = [max(value, FLOOR) for value in row.distances]
+            axis.loglog(steps, shown, marker="osD^vx"[place], markersize=5, alpha=0.8, label=row.sampler)
+        axis.set_title(f"{process}, {schedule}")
+        axis.grid(alpha=0.3)
+        axis.legend(fontsize=7)
+    figure.supxlabel("steps (first_hitting takes one a mask)")
+    figure.supylabel("total variation from the data (exact at the bottom)")
+    figure.tight_layout()
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
+
+
+def strata_variances(objective: Objective, toy: Toy, batch_size: int, t_min: float = 1e-3) -> tuple[float, float]:
+    """Variance of a batch's mean loss a sequence, with independent and with stratified times, by quadrature.
+
+    Times start at t_min: the weight 1 / t of a lone mask has a variance that diverges as log(1 / t).
+    """
+    nodes, weights = np.polynomial.legendre.leggauss(8)
+    parts = max(64 // batch_size, 1)  # of each stratum, so that every batch size has the same quadrature
+    edges = np.linspace(t_min, 1, batch_size * parts + 1)
+    times = edges[:-1, None] + (edges[1:] - edges[:-1])[:, None] * (nodes + 1) / 2
+    moments = torch.tensor([loss_moments(objective, toy, float(t)) for t in times.flat], dtype=torch.float64)
+    moments = (moments.view(batch_size, parts, 8, 2) * torch.from_numpy(weights)[:, None] / 2).sum(2).mean(1)
+    (mean, square), strata = moments.mean(0), moments[:, 1] - moments[:, 0] ** 2
+    return float((square - mean**2) / batch_size), float(strata.mean() / batch_size)
+
+
+def loss_moments(objective: Objective, toy: Toy, t: float) -> tuple[float, float]:
+    """Mean and mean square of a sequence's loss at time t."""
+
+    def loss(output: Tensor, x_t: Tensor, x_0: Tensor) -> Tensor:
+        times = torch.full((len(x_t),), t, dtype=torch.float64)
+        return objective.diffusion(output, x_t, x_0, times).sum(-1, keepdim=True)
+
+    sigma = objective.schedule.sigma(t)
+    mean = expected(toy, sigma, toy.oracle, loss)
+    return mean, expected(toy, sigma, toy.oracle, lambda output, x_t, x_0: loss(output, x_t, x_0) ** 2)
+
+
+def strata_table(batch_sizes: tuple[int, ...] = (4, 16, 64)) -> str:
+    """What stratified times save, as Markdown."""
+    lines = ["| objective | schedule | batch | independent | stratified | saved |", "|" + " --- |" * 6]
+    for name, schedule in (("mdlm", "loglinear"), ("mdlm", "cosine"), ("udlm", "loglinear"), ("udlm", "geometric")):
+        process = process_named("absorbing" if name == "mdlm" else "uniform", schedule)
+        objective = SubsLoss(process) if name == "mdlm" else UdlmLoss(process)
+        toy = Toy.random(0, process.graph.absorbing)
+        for size in batch_sizes:
+            plain, stratified = strata_variances(objective, toy, size)
+            saved = f"{100 * (1 - stratified / plain):.0f} %"
+            lines.append(f"| {name} | {schedule} | {size} | {plain:.4f} | {stratified:.4f} | {saved} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Print the tables and draw the plot."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--steps", type=int, nargs="+", default=DEFAULT_STEPS, help="numbers of steps, each doubled")
+    parser.add_argument("--toys", type=int, default=3, help="toys that distances are averaged over")
+    parser.add_argument("--output", type=Path, default=Path("certificates.png"), help="where the plot goes")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)  # matrices are tiny
+    certificates = all_certificates(arguments.steps, arguments.toys)
+    print("Total variation from the data, by number of steps (first_hitting takes one a mask):\n")
+    print(table(certificates, arguments.steps))
+    print("\nVariance of a batch's mean loss (nats a sequence, times from 0.001):\n")
+    print(strata_table())
+    draw(certificates, arguments.steps, arguments.output)
+    print(f"\n{arguments.output}")
+
+
+if __name__ == "__main__":
+    main()

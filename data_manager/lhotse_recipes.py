@@ -1,0 +1,140 @@
+"""Names and parameters of lhotse's recipes, read from its source: importing lhotse would take a second or two.
+
+A recipe is a function `prepare_NAME` that `lhotse.recipes` exports, with `download_NAME` beside it where the corpus
+can be fetched. Only the file of a recipe that is asked for is parsed (about 5 ms).
+"""
+
+import ast
+from dataclasses import dataclass
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+
+from yaml_config.registry import UnknownNameError
+
+ROOTS = ("corpus_dir", "data_dir", "tedlium_root")
+"""Names that recipes give to the folder of the corpus."""
+OUTPUT = "output_dir"
+TARGETS = ("target_dir", "corpus_dir")
+"""Names that downloaders give to the folder to download into."""
+
+_NAMES = {"prepare_single_babel_language": "babel"}
+
+
+@dataclass(frozen=True)
+class RecipeFunction:
+    """A function of a recipe: its parameters in order, each with whether it has to be given."""
+
+    name: str
+    parameters: dict[str, bool]
+
+    def required(self) -> list[str]:
+        """Parameters without a default."""
+        return [name for name, is_required in self.parameters.items() if is_required]
+
+
+@dataclass(frozen=True)
+class RecipeSignature:
+    """What one recipe takes. `download` is None where lhotse cannot fetch the corpus; `url` is where it lies."""
+
+    name: str
+    module: str
+    prepare: RecipeFunction
+    download: RecipeFunction | None
+    url: str | None
+
+    @property
+    def root(self) -> str | None:
+        """The parameter of `prepare` that takes the corpus folder; None where it wants several folders."""
+        return next((name for name in ROOTS if name in self.prepare.parameters), None)
+
+
+def is_lhotse_installed() -> bool:
+    """Whether lhotse can be found; without it nothing is known of its recipes."""
+    return _recipes_folder() is not None
+
+
+def recipe_names() -> list[str]:
+    """Names of all recipes, sorted; empty where lhotse is not installed."""
+    return sorted(_exported())
+
+
+@cache
+def recipe_signature(name: str) -> RecipeSignature:
+    """Parameters of the recipe `name`; raises UnknownNameError with the nearest name."""
+    exported = _exported()
+    folder = _recipes_folder()
+    if folder is None or name not in exported:
+        raise UnknownNameError("lhotse corpus", name, sorted(exported))
+    module, prepare = exported[name]
+    tree = ast.parse((folder / f"{module}.py").read_text(encoding="utf-8"))
+    prepare_function = _function(tree, prepare)
+    assert prepare_function is not None, f"lhotse.recipes exports {prepare}, and {module}.py does not define it"
+    download = _function(tree, f"download_{name}")
+    return RecipeSignature(name, module, prepare_function, download, _default_url(tree, f"download_{name}"))
+
+
+@cache
+def _recipes_folder() -> Path | None:
+    spec = find_spec("lhotse")
+    return Path(spec.origin).parent / "recipes" if spec is not None and spec.origin else None
+
+
+@cache
+def _exported() -> dict[str, tuple[str, str]]:
+    """Recipe name to (module, name of its prepare function)."""
+    folder = _recipes_folder()
+    if folder is None:
+        return {}
+    found: dict[str, tuple[str, str]] = {}
+    for statement in ast.parse((folder / "__init__.py").read_text(encoding="utf-8")).body:
+        if isinstance(statement, ast.ImportFrom) and statement.module:
+            for alias in statement.names:
+                if alias.name.startswith("prepare_"):
+                    name = _NAMES.get(alias.name, alias.name.removeprefix("prepare_"))
+                    found[name] = (statement.module, alias.name)
+    return found
+
+
+def _function(tree: ast.Module, name: str) -> RecipeFunction | None:
+    """The function `name` of a module, also where it is another one's alias (`prepare_a = prepare_b`)."""
+    for statement in tree.body:
+        if isinstance(statement, ast.FunctionDef) and statement.name == name:
+            return RecipeFunction(name, _parameters(statement.args))
+        if isinstance(statement, ast.Assign) and isinstance(statement.value, ast.Name):
+            targets = [target.id for target in statement.targets if isinstance(target, ast.Name)]
+            original = _function(tree, statement.value.id) if name in targets else None
+            if original is not None:
+                return RecipeFunction(name, original.parameters)
+    return None
+
+
+def _parameters(args: ast.arguments) -> dict[str, bool]:
+    positional = [*args.posonlyargs, *args.args]
+    without_default = len(positional) - len(args.defaults)
+    found = {arg.arg: index < without_default for index, arg in enumerate(positional)}
+    keyword_only = zip(args.kwonlyargs, args.kw_defaults, strict=True)
+    return found | {arg.arg: default is None for arg, default in keyword_only}
+
+
+def _default_url(tree: ast.Module, download: str) -> str | None:
+    """The default of the downloader's `url` or `base_url`, else the first web address in the module."""
+    named: dict[str, ast.expr] = {}
+    for statement in tree.body:
+        if isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Name):
+            named[statement.targets[0].id] = statement.value
+    for statement in tree.body:
+        if isinstance(statement, ast.FunctionDef) and statement.name == download:
+            defaults = statement.args.defaults
+            parameters = statement.args.args[len(statement.args.args) - len(defaults) :]
+            for parameter, default in zip(parameters, defaults, strict=True):
+                value = named.get(default.id, default) if isinstance(default, ast.Name) else default
+                if parameter.arg in ("base_url", "url") and _web_address(value):
+                    return _web_address(value)
+    return next(filter(None, map(_web_address, ast.walk(tree))), None)
+
+
+def _web_address(node: ast.AST) -> str | None:
+    if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.startswith(("http:", "https:")):
+        return node.value
+    return None

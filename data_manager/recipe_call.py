@@ -1,0 +1,37 @@
+"""Calling a function of a lhotse recipe, with its failures made into DataErrors."""
+
+from collections.abc import Mapping
+from importlib import import_module
+from typing import Any
+
+from data_manager.errors import DataError
+from data_manager.lhotse_recipes import RecipeFunction, RecipeSignature
+from data_manager.progress import quiet
+
+
+def import_lhotse() -> Any:
+    """The module lhotse; raises DataError where it, or a package that it needs without saying so, is missing."""
+    try:
+        import lhotse
+    except ImportError as error:
+        raise DataError(f"speech corpora need lhotse: {error}; pip install lhotse urllib3 soundfile") from error
+    return lhotse
+
+
+def call_recipe(corpus: str, recipe: RecipeSignature, function: RecipeFunction, arguments: Mapping[str, Any]) -> Any:
+    """What `function` of a recipe gives for `arguments`; what it prints goes to stderr.
+
+    Raises DataError for anything that it raises, as recipes meet a wrong layout with whatever comes of it.
+    """
+    import_lhotse()
+    module = import_module(f"lhotse.recipes.{recipe.module}")
+    try:
+        with quiet(module):
+            return getattr(module, function.name)(**arguments)
+    except Exception as error:
+        given = ", ".join(f"{key}={value!r}" for key, value in arguments.items())
+        detail = str(error) or "an assertion of lhotse's does not hold"
+        raise DataError(
+            f"corpus {corpus!r}: {function.name}({given}) failed: {type(error).__name__}: {detail}\n"
+            "Is the corpus complete, and laid as lhotse's downloader lays it?"
+        ) from error

@@ -1,0 +1,111 @@
+"""Oracle tests 8 to 10: exact laws of the samplers' output, by propagating their kernels over all sequences."""
+
+import pytest
+import torch
+
+from diffusion.diffusion_process import DiffusionProcess
+from diffusion.graph import AbsorbingGraph, UniformGraph
+from diffusion.noise_schedule import CosineNoise, GeometricNoise, LogLinearNoise, NoiseSchedule
+from diffusion.parameterisation import ScoreParameterisation
+from diffusion.samplers import SAMPLERS
+from tests.oracles.diffusion_propagation import kernel, oracle_sampler, sampler_law, state_of
+from tests.oracles.diffusion_toy import VOCABULARY, Toy
+
+
+def process_of(absorbing: bool, schedule: NoiseSchedule) -> DiffusionProcess:
+    return DiffusionProcess(AbsorbingGraph(VOCABULARY) if absorbing else UniformGraph(VOCABULARY), schedule)
+
+
+def variation(toy: Toy, process: DiffusionProcess, name: str, steps: int) -> float:
+    return toy.total_variation(sampler_law(toy, oracle_sampler(toy, process, name, steps)))
+
+
+@pytest.mark.parametrize(
+    ("absorbing", "schedule", "steps"),
+    [
+        (True, LogLinearNoise(0.0), 8),
+        (True, CosineNoise(0.0), 8),
+        (False, LogLinearNoise(1e-6), 32),
+        (False, GeometricNoise(1e-4, 20.0), 128),
+    ],
+)
+@pytest.mark.parametrize("name", ["analytic", "ancestral"])
+def test_8_total_variation_falls_as_one_over_steps(
+    absorbing: bool, schedule: NoiseSchedule, steps: int, name: str
+) -> None:
+    toy, process = Toy.random(9, absorbing), process_of(absorbing, schedule)
+    coarse, fine = (variation(toy, process, name, count) for count in (steps, 4 * steps))
+    assert 3.5 < coarse / fine < 4.5
+
+
+@pytest.mark.parametrize("eps", [0.0, 1e-3])
+@pytest.mark.parametrize("steps", [1, 3, 10])
+def test_9_euler_analytic_and_ancestral_are_one_sampler(eps: float, steps: int) -> None:
+    toy, process = Toy.random(10, absorbing=True), process_of(True, LogLinearNoise(eps))
+    names = ("euler", "analytic", "ancestral", "ancestral_cache")
+    samplers = [oracle_sampler(toy, process, name, steps) for name in names]
+    state = state_of(toy.states)
+    for _ in range(steps):
+        first, *others = (kernel(sampler, state) for sampler in samplers)
+        for other in others:
+            torch.testing.assert_close(other, first, atol=1e-10, rtol=0)
+        state = samplers[0].advance(state, state.tokens, torch.zeros_like(state.network_calls))
+
+
+@pytest.mark.parametrize("schedule", [LogLinearNoise(1e-3), GeometricNoise(1e-4, 10.0)])
+def test_analytic_and_ancestral_are_one_sampler_for_uniform_noise(schedule: NoiseSchedule) -> None:
+    toy, process = Toy.random(10, absorbing=False), process_of(False, schedule)
+    laws = [sampler_law(toy, oracle_sampler(toy, process, name, 12)) for name in ("analytic", "ancestral")]
+    torch.testing.assert_close(laws[0], laws[1], atol=1e-10, rtol=0)
+
+
+@pytest.mark.parametrize("schedule", [LogLinearNoise(0.0), LogLinearNoise(1e-3), CosineNoise(1e-3), GeometricNoise()])
+def test_10_first_hitting_is_exact(schedule: NoiseSchedule) -> None:
+    toy = Toy.random(11, absorbing=True)
+    sampler = oracle_sampler(toy, process_of(True, schedule), "first_hitting", 1)
+    assert toy.total_variation(sampler_law(toy, sampler)) < 1e-12
+
+
+def test_10_the_posterior_of_a_masked_token_is_free_of_the_time() -> None:
+    toy = Toy.random(11, absorbing=True)
+    masked = toy.states == VOCABULARY
+    laws = [
+        toy.posterior(toy.states, torch.full((len(toy.states),), sigma, dtype=torch.float64), False)[masked]
+        for sigma in (1e-3, 0.3, 5.0)
+    ]
+    for law in laws[1:]:
+        torch.testing.assert_close(law, laws[0], atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize("frozen", [[True, False, False], [False, False, True], [True, False, True]])
+def test_prompts_condition_the_samples_exactly(frozen: list[bool]) -> None:
+    """First-hitting with token 1 kept anywhere gives p(x_0 | those tokens); many ancestral steps come close."""
+    toy, process = Toy.random(12, absorbing=True), process_of(True, LogLinearNoise(0.0))
+    kept = torch.tensor(frozen)
+    matches = (toy.data[:, kept] == 1).all(1).reshape(toy.joint.shape)
+    condition = toy.joint * matches
+    target = Toy(condition / condition.sum(), absorbing=True)
+    exact = sampler_law(toy, oracle_sampler(toy, process, "first_hitting", 1), kept)
+    close = sampler_law(toy, oracle_sampler(toy, process, "ancestral", 200), kept)
+    assert target.total_variation(exact) < 1e-12
+    assert target.total_variation(close) < 2e-3
+
+
+@pytest.mark.parametrize("name", [name for name, sampler in SAMPLERS.items() if sampler.accuracy == "convergent"])
+@pytest.mark.parametrize("absorbing", [True, False])
+def test_convergent_samplers_converge_also_from_a_score_network(name: str, absorbing: bool) -> None:
+    if SAMPLERS[name].absorbing_only and not absorbing:
+        pytest.skip("fits the absorbing process only")
+    toy, process = Toy.random(13, absorbing), process_of(absorbing, CosineNoise(1e-5))
+    reading = ScoreParameterisation(process.graph)
+    coarse, fine = (
+        toy.total_variation(sampler_law(toy, oracle_sampler(toy, process, name, steps, reading))) for steps in (8, 64)
+    )
+    assert fine < coarse / 5
+    assert fine < 0.01
+
+
+def test_confidence_is_exact_one_at_a_time_and_not_before() -> None:
+    toy, process = Toy.random(14, absorbing=True), process_of(True, LogLinearNoise(0.0))
+    assert variation(toy, process, "confidence", 3) < 1e-12
+    assert variation(toy, process, "confidence", 2) > 0.01

@@ -1,0 +1,73 @@
+"""Bounds on toys as exact sums over all sequences and Gauss-Legendre quadrature over the time."""
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from diffusion.losses import Objective
+from diffusion.noise_schedule import NoiseSchedule
+from tests.oracles.diffusion_toy import LENGTH, VOCABULARY, Toy
+
+Denoise = Callable[[Tensor, Tensor], Tensor]
+
+
+def quadrature(points: int, power: int = 1) -> Iterator[tuple[float, float]]:
+    """Nodes t in (0, 1) and weights; t = u^power gathers the nodes near 0, where integrands have log t."""
+    nodes, weights = np.polynomial.legendre.leggauss(points)
+    for node, weight in zip((nodes + 1) / 2, weights / 2, strict=True):
+        yield float(node**power), float(weight * power * node ** (power - 1))
+
+
+def pairs(toy: Toy, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Indices of x_0 and of x_t, and their probability p(x_0) q_sigma(x_t | x_0), for all pairs that can occur."""
+    q = toy.kernel(sigma)[:VOCABULARY]
+    joint = torch.einsum("abc,ai,bj,ck->abcijk", toy.joint, q, q, q).reshape(VOCABULARY**LENGTH, -1)
+    clean, noisy = (joint > 0).nonzero(as_tuple=True)
+    return clean, noisy, joint[clean, noisy]
+
+
+def expected(toy: Toy, sigma: Tensor, denoise: Denoise, part: Callable[[Tensor, Tensor, Tensor], Tensor]) -> float:
+    """E[sum over places of part(output, x_t, x_0)] over x_0 and the noise at sigma."""
+    clean, noisy, probability = pairs(toy, sigma)
+    output = denoise(toy.states, sigma.expand(len(toy.states)))[noisy]
+    values = part(output, toy.states[noisy], toy.data[clean])
+    return float((probability[:, None] * values).sum())
+
+
+def exact_bound(
+    toy: Toy,
+    objective: Objective,
+    denoise: Denoise,
+    times: Iterator[tuple[float, float]],
+    corruption: NoiseSchedule | None = None,
+) -> tuple[float, float, float]:
+    """Diffusion, prior and reconstruction parts in nats a sequence.
+
+    `corruption` is the schedule that the tokens are noised with where it is not the objective's: a mistake, which the
+    tests must notice.
+    """
+    schedule, noised = objective.schedule, corruption or objective.schedule
+    diffusion = 0.0
+    for t, weight in times:
+        level = schedule.sigma(t)
+
+        def at_t(output: Tensor, x_t: Tensor, x_0: Tensor, t: float = t) -> Tensor:
+            return objective.diffusion(output, x_t, x_0, torch.full((len(x_t),), t, dtype=torch.float64))
+
+        told = level.expand(len(toy.states))
+        diffusion += weight * expected(toy, noised.sigma(t), lambda x_t, _, told=told: denoise(x_t, told), at_t)
+    prior = _prior(toy, objective, denoise)
+    reconstruction = 0.0
+    if objective.needs_start:
+        reconstruction = expected(toy, noised.sigma(0.0), denoise, objective.reconstruction)
+    return diffusion, prior, reconstruction
+
+
+def _prior(toy: Toy, objective: Objective, denoise: Denoise) -> float:
+    output = None
+    if objective.needs_limit:
+        masks = torch.full((1, LENGTH), VOCABULARY)
+        output = denoise(masks, objective.schedule.sigma(torch.ones(1))).expand(len(toy.data), -1, -1)
+    return float((toy.joint.flatten()[:, None] * objective.prior(toy.data, output)).sum())

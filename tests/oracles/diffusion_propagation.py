@@ -1,0 +1,86 @@
+"""The exact law of a sampler's output: its kernels K[x -> y] = prod_l p_l(y_l | x) multiplied over all sequences."""
+
+from dataclasses import replace
+from itertools import permutations
+
+import torch
+from torch import Tensor
+
+from diffusion.denoiser import Denoiser
+from diffusion.diffusion_process import DiffusionProcess
+from diffusion.parameterisation import Parameterisation, X0Parameterisation
+from diffusion.randomness import RowGenerators
+from diffusion.sampler_state import SamplerState
+from diffusion.samplers import Sampler, create_sampler
+from tests.oracles.diffusion_toy import LENGTH, VOCABULARY, Toy
+
+
+def oracle_sampler(
+    toy: Toy, process: DiffusionProcess, name: str, steps: int, parameterisation: Parameterisation | None = None
+) -> Sampler:
+    """A sampler whose network is the oracle, written as `parameterisation` has it."""
+    reading = parameterisation or X0Parameterisation(process.graph)
+
+    def network(x_t: Tensor, sigma: Tensor) -> Tensor:
+        return reading.output_from_x0(toy.oracle(x_t, sigma), x_t, sigma)
+
+    return create_sampler(name, process, Denoiser(network, reading), steps)
+
+
+def state_of(tokens: Tensor, frozen: Tensor | None = None) -> SamplerState:
+    """A state at t = 1 with the given tokens, [B, 3]."""
+    rows = len(tokens)
+    return SamplerState(
+        tokens=tokens,
+        t=torch.ones(rows, dtype=torch.float64),
+        generators=RowGenerators.from_seed(0, torch.arange(rows)),
+        frozen=torch.zeros_like(tokens, dtype=torch.bool) if frozen is None else frozen,
+        network_calls=torch.zeros(rows, dtype=torch.int64),
+    )
+
+
+def kernel(sampler: Sampler, state: SamplerState) -> Tensor:
+    """K [dim^3, dim^3] of one step, where the state's rows are all sequences."""
+    law = sampler.propose(state).probabilities(state.tokens, state.frozen)
+    rows = torch.einsum("na,nb,nc->nabc", *law.unbind(1))
+    return rows.reshape(len(law), -1)
+
+
+def prior(toy: Toy, frozen: Tensor | None = None) -> Tensor:
+    """The law that sampling starts from, [dim^3]; with the frozen places [3] the first of two tokens there."""
+    single = torch.zeros(toy.dim, dtype=torch.float64)
+    single[VOCABULARY if toy.absorbing else slice(None)] = 1.0 if toy.absorbing else 1 / VOCABULARY
+    kept = torch.zeros_like(single)
+    kept[1] = 1.0
+    places = [kept if frozen is not None and bool(frozen[k]) else single for k in range(LENGTH)]
+    return torch.einsum("a,b,c->abc", *places).flatten()
+
+
+def sampler_law(toy: Toy, sampler: Sampler, frozen: Tensor | None = None) -> Tensor:
+    """Law of the sampler's output over all sequences, [dim^3].
+
+    `frozen`, bool [3], holds token 1 at its places. First-hitting's drawn times are averaged over their orders.
+    """
+    keep = None if frozen is None else frozen.expand(len(toy.states), -1)
+    state = state_of(toy.states, keep)
+    free = LENGTH if frozen is None else LENGTH - int(frozen.sum())
+    if sampler.name == "first_hitting":
+        laws = [_first_hitting_law(toy, sampler, state, order, free, frozen) for order in permutations(range(LENGTH))]
+        return torch.stack(laws).mean(0)
+    state = replace(sampler.begin(state), cache={"masks": torch.full((len(toy.states),), free)})
+    law = prior(toy, frozen)
+    for _ in range(sampler.steps):
+        law = law @ kernel(sampler, state)
+        state = sampler.advance(state, state.tokens, torch.zeros_like(state.network_calls))
+    return law
+
+
+def _first_hitting_law(
+    toy: Toy, sampler: Sampler, state: SamplerState, order: tuple[int, ...], free: int, frozen: Tensor | None
+) -> Tensor:
+    hits = torch.tensor([3.0, 1.0, 0.2], dtype=torch.float64)[torch.tensor(order)]
+    state = replace(state, cache={"hit_sigma": hits.expand(len(toy.states), -1)})
+    law, step = prior(toy, frozen), kernel(sampler, state)
+    for _ in range(free):
+        law = law @ step
+    return law
