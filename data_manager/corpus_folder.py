@@ -10,6 +10,7 @@ from data_manager.dataset_types import LhotseDatasetConfig
 from data_manager.errors import DataError, not_found
 from data_manager.lhotse_recipes import TARGETS, RecipeSignature
 from data_manager.network import unreachable
+from data_manager.text_files import full_path
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ _ARCHIVES = (".gz", ".tgz", ".tar", ".zip", ".bz2", ".xz", ".part")
 
 def candidates(name: str, corpus_dir: str) -> list[Path]:
     """Folders in which the corpus `name` is looked for, in that order."""
-    base = Path(corpus_dir).expanduser().absolute()
+    base = full_path(corpus_dir)
     if name in _LAYOUTS:
         return [base / folder for folder in _LAYOUTS[name].folders]
     root = base / name
@@ -106,7 +107,7 @@ def _download(config: LhotseDatasetConfig, recipe: RecipeSignature, missing: Seq
 
     assert recipe.download is not None
     takes = recipe.download.parameters
-    target = Path(config.global_config.corpus_dir).expanduser().absolute() / config.name
+    target = full_path(config.global_config.corpus_dir) / config.name
     arguments: dict[str, Any] = {key: value for key, value in config.process_params.items() if key in takes}
     if missing and "dataset_parts" in takes:
         arguments["dataset_parts"] = list(missing)

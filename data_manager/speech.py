@@ -10,6 +10,7 @@ from data_manager.errors import DataError
 from data_manager.lhotse_recipes import OUTPUT, RecipeSignature, is_lhotse_installed, recipe_signature
 from data_manager.manifests import fingerprint, prepared
 from data_manager.recipe_call import call_recipe, import_lhotse
+from data_manager.text_files import full_path
 
 PARTS = "dataset_parts"
 _MINI = ("dev-clean-2", "train-clean-5")
@@ -88,7 +89,7 @@ def _prepared(
         writes = {OUTPUT: str(folder)} if OUTPUT in recipe.prepare.parameters else {}
         return call_recipe(config.name, recipe, recipe.prepare, {**arguments, **writes})
 
-    output = Path(config.global_config.output_dir).expanduser().absolute() / config.name
+    output = full_path(config.global_config.output_dir) / config.name
     splits = prepared(output, inputs, prepare)
     if not splits:
         where = f" in {root}" if root else ""

@@ -1,5 +1,6 @@
 """Text files: where a relative path is looked for, and what can be wrong with a file. Text is UTF-8."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,11 +11,16 @@ from data_manager.errors import DataError, not_found
 def places_of(path: str, config: DatasetConfig) -> Iterator[Path]:
     """Where a path of a data set may lie: as given, in corpus_dir/name, in corpus_dir."""
     given = Path(path).expanduser()
-    yield given
+    yield full_path(given)
     if not given.is_absolute():
-        corpora = Path(config.global_config.corpus_dir).expanduser()
+        corpora = full_path(config.global_config.corpus_dir)
         yield corpora / config.name / given
         yield corpora / given
+
+
+def full_path(path: str | Path) -> Path:
+    """A path from the root, `~` and `..` taken out."""
+    return Path(os.path.abspath(Path(path).expanduser()))
 
 
 def find_path(path: str, config: DatasetConfig, what: str) -> Path:
@@ -23,9 +29,8 @@ def find_path(path: str, config: DatasetConfig, what: str) -> Path:
     for place in places:
         if place.exists():
             return place
-    here = [places[0].absolute(), *places[1:]]
     name = f"data set {config.name!r}: {what} {path!r}"
-    raise not_found(name, here, "Put it in one of these places, or set global_config.corpus_dir to its folder.")
+    raise not_found(name, places, "Put it in one of these places, or set global_config.corpus_dir to its folder.")
 
 
 def read_text(path: Path) -> str:

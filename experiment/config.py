@@ -101,7 +101,11 @@ def _root_problems(document: Document, only: Sequence[str]) -> list[Problem]:
         if name in SECTIONS or name.startswith("x-"):
             continue
         near = closest(name, [section for section in SECTIONS if section not in root.entries])
-        hint = f"; did you mean {near!r}?" if near else f"; sections are {', '.join(SECTIONS)}; keys that only hold anchors begin with x-"
+        hint = (
+            f"; did you mean {near!r}?"
+            if near
+            else f"; sections are {', '.join(SECTIONS)}; keys that only hold anchors begin with x-"
+        )
         if near is None and name in ("encoder", "decoder", "model_type"):
             near, hint = f"model.{name}", "; it belongs under 'model:'"
         place = node.key_place or node.place

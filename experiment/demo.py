@@ -1,6 +1,7 @@
 """The main job on a corpus that every Python carries: file, model, data, one batch forward and backward."""
 
 import argparse
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -10,13 +11,13 @@ from typing import Any
 from experiment.config import ExperimentConfig, read_experiment
 from yaml_config.errors import ConfigError
 
-CONFIG = Path(__file__).resolve().parent.parent / "configs" / "full_experiment.yml"
+CONFIG = os.path.relpath(Path(__file__).resolve().parent.parent / "configs" / "full_experiment.yml")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the main job on a file and print what came of it; returns the exit code."""
     parser = argparse.ArgumentParser(prog="scripts/demo", description=__doc__)
-    parser.add_argument("--config", metavar="F", default=str(CONFIG), help="the experiment (default: %(default)s)")
+    parser.add_argument("--config", metavar="F", default=CONFIG, help="the experiment (default: %(default)s)")
     parser.add_argument("--set", metavar="K=V", action="append", default=[], dest="overrides", help="lay a value on it")
     args = parser.parse_args(argv)
     start = time.perf_counter()

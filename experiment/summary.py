@@ -86,12 +86,13 @@ def summarise(config: ExperimentConfig) -> Summary:
 
     from model.model_factory import create_model
 
+    formulas = _attention_formulas()
     with FakeTensorMode(allow_non_fake_inputs=True):
         model = create_model(model_config)
         inputs = example_inputs(config)
-        with FlopCounterMode(display=False) as forward:
+        with FlopCounterMode(display=False, custom_mapping=formulas) as forward:
             model(*inputs.tensors)
-        with FlopCounterMode(display=False) as training:
+        with FlopCounterMode(display=False, custom_mapping=formulas) as training:
             _scalar(model(*inputs.tensors)).backward()
     total = Part(
         "total",
@@ -101,6 +102,20 @@ def summarise(config: ExperimentConfig) -> Summary:
     )
     parts = _parts(model, {name: sum(flops.values()) for name, flops in forward.get_flop_counts().items()})
     return Summary(config.model.name, _with_rest(parts, total), total, inputs.text)
+
+
+def _attention_formulas() -> dict[Any, Any]:
+    """Formulas for the CPU's fused softmax attention, which torch's counter leaves out."""
+    import torch
+    from torch.utils.flop_counter import sdpa_backward_flop_count, sdpa_flop_count
+
+    aten = torch.ops.aten
+    return {
+        aten._scaled_dot_product_flash_attention_for_cpu: lambda q, k, v, *_, **__: sdpa_flop_count(q, k, v),  # type: ignore[no-untyped-call]
+        aten._scaled_dot_product_flash_attention_for_cpu_backward: lambda g, q, k, v, *_, **__: (
+            sdpa_backward_flop_count(g, q, k, v)  # type: ignore[no-untyped-call]
+        ),
+    }
 
 
 def _on_cpu(config: ModelConfig) -> ModelConfig:

@@ -1,9 +1,9 @@
 """From a checked `ModelConfig` to an `nn.Module` on its device, by registry."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from model import model_types  # noqa: F401  (registers the built-in types)
-from model.model_types import DecoderConfig, EncoderConfig, EncoderDecoderConfig, ModelConfig
+from model.model_types import DecoderConfig, EncoderConfig, EncoderDecoderConfig, ModelConfig, ModelType
 from model.registry import MODELS, model_entry
 
 if TYPE_CHECKING:
@@ -43,7 +43,8 @@ class ModelFactory:
     @staticmethod
     def list_model_types() -> list[str]:
         """Names of the model types that can be built, the built-in ones first."""
-        return MODELS.names()
+        built_in = list(get_args(ModelType))
+        return [*built_in, *(name for name in MODELS.names() if name not in built_in)]
 
 
 def create_model(config: ModelConfig) -> "nn.Module":

@@ -1,7 +1,8 @@
 """Every snippet of the README runs as it stands, in the order of the page, in a folder of its own.
 
-```yaml title=NAME``` writes a file, ```python``` runs in one process with what came before, ```bash``` runs line by line
-(its `$ ` prompt removed) except in blocks marked `no-test`, whose reason stands beside them.
+```yaml title=NAME``` writes a file, ```python``` runs in one process with what came before, ```bash``` in a
+shell, except in blocks marked `no-test`, whose reason stands beside them; ```text output``` is what the command before it
+prints.
 """
 
 import os
@@ -32,8 +33,12 @@ def clone(tmp_path: Path) -> Path:
 
 
 def test_snippets_of_the_readme(clone: Path) -> None:
-    environment = {**os.environ, "PYTHONPATH": str(clone), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-    ran = 0
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(clone),
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+    }
+    ran, printed = 0, ""
     for kind, info, text in blocks("README.md"):
         if "no-test" in info:
             continue
@@ -42,6 +47,8 @@ def test_snippets_of_the_readme(clone: Path) -> None:
             assert title, f"a yaml block needs title=NAME: {text[:60]!r}"
             (clone / title[1]).write_text(text, encoding="utf-8")
             continue
+        if kind == "text" and info == "output":
+            assert printed == text
         if kind == "python":
             command = [sys.executable, "-c", text]
         elif kind == "bash":
@@ -51,7 +58,7 @@ def test_snippets_of_the_readme(clone: Path) -> None:
         expected = int(match[1]) if (match := re.search(r"exit=(\d)", info)) else 0
         done = subprocess.run(command, cwd=clone, env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == expected, f"{text}\n{done.stdout}\n{done.stderr}"
-        ran += 1
+        ran, printed = ran + 1, done.stdout + done.stderr
     assert ran >= 5
 
 
