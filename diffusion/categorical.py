@@ -15,7 +15,7 @@ from diffusion.errors import ProbabilityError, ShapeError
 from diffusion.randomness import Randomness, uniform
 
 _DIRECT_SIZE = 256  # up to here one running sum is the fastest
-_CHUNK = 1 << 19  # weights inverted at a time on a CPU: 4 MB of float64, which stays in the cache
+_CHUNK = 1 << 18  # weights inverted at a time on a CPU: 2 MB of float64
 
 
 def sample_categorical(probs: Tensor, generator: Randomness = None) -> Tensor:
@@ -41,23 +41,25 @@ def invert_distribution(probs: Tensor, uniforms: Tensor) -> Tensor:
     if probs.ndim == 0 or probs.shape[:-1] != uniforms.shape:
         raise ShapeError("uniforms", tuple(uniforms.shape), f"shape {tuple(probs.shape[:-1])}, one for each row")
     size = probs.shape[-1]
-    rows, flat = probs.reshape(-1, size), uniforms.reshape(-1).to(torch.float64)
+    rows, flat = probs.detach().reshape(-1, size), uniforms.reshape(-1).to(torch.float64)
     invert = _invert_direct if size <= _DIRECT_SIZE else _invert_by_blocks
     step = max(1, _CHUNK // max(size, 1)) if probs.device.type == "cpu" else max(1, len(rows))
-    drawn = [invert(rows[i : i + step], flat[i : i + step]) for i in range(0, len(rows), step)]
+    # One buffer for all parts: fresh memory costs several times the arithmetic.
+    buffer = torch.empty((min(step, len(rows)), size), dtype=torch.float64, device=probs.device)
+    drawn = [invert(rows[i : i + step], flat[i : i + step], buffer) for i in range(0, len(rows), step)]
     return torch.cat(drawn or [flat.long()]).reshape(uniforms.shape)
 
 
-def _invert_direct(rows: Tensor, uniforms: Tensor) -> Tensor:
-    cumulative = rows.cumsum(-1, dtype=torch.float64)
+def _invert_direct(rows: Tensor, uniforms: Tensor, buffer: Tensor) -> Tensor:
+    cumulative = torch.cumsum(rows, -1, dtype=torch.float64, out=buffer[: len(rows)])
     # For u < 1 in float64 the product u * total always rounds to less than the total, so that some index exceeds it.
     return _first_above(cumulative, uniforms * _checked(cumulative[:, -1]))
 
 
-def _invert_by_blocks(rows: Tensor, uniforms: Tensor) -> Tensor:
+def _invert_by_blocks(rows: Tensor, uniforms: Tensor, buffer: Tensor) -> Tensor:
     size = rows.shape[-1]
     width = math.isqrt(size)
-    cumulative = _block_sums(rows, width).cumsum(-1)
+    cumulative = _block_sums(buffer[: len(rows)].copy_(rows), width).cumsum(-1)
     target = uniforms * _checked(cumulative[:, -1])
     block = _first_above(cumulative, target)
     before = torch.where(block > 0, cumulative.gather(1, (block - 1).clamp_min(0)[:, None])[:, 0], 0.0)
@@ -70,10 +72,9 @@ def _invert_by_blocks(rows: Tensor, uniforms: Tensor) -> Tensor:
 
 
 def _block_sums(rows: Tensor, width: int) -> Tensor:
-    """Float64 sums [R, ceil(V / width)] over blocks of `width` neighbours; the last block may be shorter."""
+    """Sums [R, ceil(V / width)] over blocks of `width` neighbours; the last block may be shorter."""
     full, whole = rows.shape[-1] // width, rows.shape[-1] // width * width
-    rows = rows.to(torch.float64)
-    sums = rows[:, :whole].reshape(-1, full, width).sum(-1)
+    sums = rows[:, :whole].view(-1, full, width).sum(-1)
     if whole == rows.shape[-1]:
         return sums
     return torch.cat([sums, rows[:, whole:].sum(-1, keepdim=True)], -1)

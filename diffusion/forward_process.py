@@ -21,6 +21,9 @@ from torch import Tensor
 from diffusion.errors import SettingError, ShapeError, check_sigma, check_tokens
 from diffusion.randomness import Randomness, uniform
 
+_TRACE = 1e-12  # least share of a token's probability that counts as clean
+_SMALLEST = 1e-300
+
 
 def per_token(values: Tensor, tokens: Tensor) -> Tensor:
     """Append axes to values of shape [B] or [B, L] until they broadcast against `tokens` of shape [B, L].
@@ -57,7 +60,10 @@ class Graph:
         check_size(num_tokens)
         if limit.ndim != 1 or limit.shape[0] not in (num_tokens, num_tokens + 1):
             raise SettingError("limit", f"shape {tuple(limit.shape)}", f"[{num_tokens}] or [{num_tokens + 1}]")
-        self.num_tokens, self.dim, self.limit = num_tokens, limit.shape[0], limit.to(torch.float64)
+        if not (bool((limit >= 0).all()) and 0 < float(limit.sum()) < torch.inf):
+            raise SettingError("limit", limit.tolist(), "probabilities")
+        self.num_tokens, self.dim = num_tokens, limit.shape[0]
+        self.limit = limit.to(torch.float64) / limit.to(torch.float64).sum()
         self.mask_token: int | None = num_tokens if self.dim > num_tokens else None
 
     def is_masked(self, tokens: Tensor) -> Tensor:
@@ -139,7 +145,7 @@ class Graph:
         total = score.to(torch.float64).sum(-1, keepdim=True)
         lost = -torch.expm1(-dsigma)[..., None]
         # With mix = noise_between / lost, (s - noise_between * total) / keep is written so that s near 1 stays near 1.
-        mix = torch.where(lost > 0, self.noise_between(dsigma, sigma) / lost.clamp_min(1e-300), self.limit)
+        mix = torch.where(lost > 0, self.noise_between(dsigma, sigma) / lost.clamp_min(_SMALLEST), self.limit)
         return mix * total + (score - mix * total) * torch.exp(dsigma)[..., None]
 
     def reverse_rate(self, x: Tensor, score: Tensor, sigma: Tensor | None = None) -> Tensor:
@@ -176,16 +182,18 @@ class Graph:
         return log_p - log_p.gather(-1, x_t[..., None])
 
     def log_x0_from_score(self, log_score: Tensor, x_t: Tensor, sigma: Tensor) -> Tensor:
-        """The inverse of `log_score_from_x0`; what a wrong score leaves below zero is cut off.
+        """The inverse of `log_score_from_x0`; where a wrong score leaves less than nothing, a trace is kept.
 
         Precision is that of float64 divided by exp(-sigma): at sigma = 20 about seven digits are left.
         """
         sigma = per_token(sigma, x_t)
-        excess = torch.softmax(log_score.to(torch.float64), -1) - self.noise(sigma)
-        x_0 = excess[..., : self.num_tokens].clamp_min(0)
+        p = torch.softmax(log_score.to(torch.float64), -1)
+        # The trace, near the rounding error, keeps losses of a network that errs finite, and their gradients.
+        x_0 = torch.maximum(p - self.noise(sigma), _TRACE * p)[..., : self.num_tokens]
         total = x_0.sum(-1, keepdim=True)
-        x_0 = torch.where(total > 0, x_0 / total, 1.0 / self.num_tokens)
-        return torch.nn.functional.pad(x_0, (0, self.dim - self.num_tokens)).log()
+        x_0 = torch.where(total > 0, x_0 / total.clamp_min(_SMALLEST), 1.0 / self.num_tokens)
+        log_x_0 = torch.where(x_0 > 0, x_0.clamp_min(_SMALLEST).log(), -torch.inf)
+        return torch.nn.functional.pad(log_x_0, (0, self.dim - self.num_tokens), value=-torch.inf)
 
     # Losses of one token, [...].
 

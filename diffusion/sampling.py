@@ -13,6 +13,7 @@ from diffusion.sampler_state import SamplerState, fit_rows, start_state
 from diffusion.samplers import create_sampler, default_sampler
 
 
+@torch.no_grad()
 def sample(
     process: DiffusionProcess,
     denoiser: Denoiser,

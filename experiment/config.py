@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from data_manager.dataset_types import DatasetConfig, GlobalConfig
 from pydantic import SerializeAsAny
 
+from data_manager.dataset_types import DatasetConfig, GlobalConfig
 from data_manager.parse_data_args import check_section, read_data_sections
 from model.model_types import ModelConfig
 from model.parse_model_args import read_model_section

@@ -38,8 +38,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run(experiment: ExperimentConfig) -> None:
     """Build the model, load the data, push one batch through, print the tables."""
     import torch
-    from data_manager.data_manager import DatasetManager
 
+    from data_manager.data_manager import DatasetManager
     from experiment.vocabulary import with_vocabulary
     from model.model_factory import create_model
 

@@ -3,7 +3,6 @@
 from typing import Any
 
 from data_manager.dataset_types import GlobalConfig
-
 from data_manager.registry import SOURCES
 from model.parse_model_args import HEADER_KEYS, ModelHeader
 from model.registry import MODELS

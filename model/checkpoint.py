@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from model.extra_parts import add_extra_parts
 from model.inputs import describe
 from model.model_types import ModelConfig
 from yaml_config.strict_model import StrictModel
@@ -76,7 +77,7 @@ def load_model(folder: str | os.PathLike[str], *, device: str | None = None) -> 
     tensors = read_tensors(source / WEIGHTS_FILE)
     config = parse_model_config(source / CONFIG_FILE)
     model = create_model(config if device is None else on_device(config, device))
-    assign(model, tensors, source / WEIGHTS_FILE)
+    assign(model, tensors, f"{source / WEIGHTS_FILE} does not fit the model of {CONFIG_FILE} beside it")
     return model
 
 
@@ -98,8 +99,13 @@ def named_tensors(model: nn.Module) -> dict[str, Tensor]:
     return {name: tensor for name, tensor in named if name in kept}
 
 
-def assign(model: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Put `tensors` into `model` in place, so that ties stay; raises CheckpointError unless names and shapes fit."""
+def assign(model: nn.Module, tensors: Mapping[str, Tensor], misfit: str) -> None:
+    """Put `tensors` into `model` in place, so that ties stay; raises CheckpointError unless names and shapes fit.
+
+    Parts that only a checkpoint can ask for (`model.extra_parts`) are added to the model first; `misfit` opens the
+    message.
+    """
+    add_extra_parts(model, tensors.keys())
     own = named_tensors(model)
     shared = own.keys() & tensors.keys()
     unfitting = [_shapes(name, own[name], tensors[name]) for name in own if name in shared]
@@ -109,7 +115,7 @@ def assign(model: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
         *_listed("of another shape or kind", [text for text in unfitting if text]),
     ]
     if problems:
-        raise CheckpointError(f"{path} does not fit the model of {CONFIG_FILE} beside it: {'; '.join(problems)}")
+        raise CheckpointError(f"{misfit}: {'; '.join(problems)}")
     for name, tensor in own.items():
         tensor.data = tensors[name].to(tensor.device, copy=True)  # the loaded one may be a window on the file
 

@@ -64,6 +64,10 @@ def core_entry(name: str) -> CoreEntry:
     return CORES.get(name)
 
 
+def first_of_direction(params: "PerformerParams", direction: Direction) -> str | None:
+    """Name of the first layer's core that has this direction, or None."""
+    return next((name for name in params.attention_types if core_entry(name).direction == direction), None)
+
 
 def _built_in(params: "PerformerParams") -> Any:
     from model.attention_core import make_core

@@ -5,13 +5,15 @@ same time and memory after any prefix; every other core gets a cache of keys and
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from model.attention_core import LinearCore, SoftmaxCore
-from model.linear_attention import LinearState, absorb, initial_state, read
+from model.inputs import InputError
+from model.linear_attention import LinearState
 
 ABSORBED_AT_ONCE = 1024
 """Keys of a prompt whose features are held at the same time."""
@@ -40,7 +42,8 @@ class KeyValueCache(CoreState):
     """All keys and values, [B, G, capacity, D] each; `room` places are set aside behind the first ones absorbed."""
 
     def __init__(self, core: nn.Module, room: int) -> None:
-        self.core, self.room = core, room
+        self.core: Callable[..., Tensor] = core
+        self.room = room
         self.length = 0
         self.keys: Tensor | None = None
         self.values: Tensor | None = None
@@ -70,11 +73,10 @@ class KeyValueCache(CoreState):
         key_mask = None if self.mask is None else self.mask[:, : self.length]
         if isinstance(self.core, SoftmaxCore):
             out = self.core(_grouped(q, k), k, v, key_mask=key_mask, causal=False)
-            return out.view_as(q)
+            return out.reshape(q.shape)
         groups = q.shape[1] // k.shape[1]
         k, v = k.repeat_interleave(groups, dim=1), v.repeat_interleave(groups, dim=1)
-        attended: Tensor = self.core(q, k, v, key_mask=key_mask, causal=False)
-        return attended
+        return self.core(q, k, v, key_mask=key_mask, causal=False)
 
     def select(self, rows: Tensor) -> None:
         """Copy the rows that are kept."""
@@ -96,30 +98,22 @@ class RunningSums(CoreState):
     """The sums of linear attention, of a size that does not depend on how many keys were absorbed."""
 
     def __init__(self, core: LinearCore) -> None:
-        self.features = core.features
+        self.core = core
         self.state: LinearState | None = None
 
     def absorb(self, k: Tensor, v: Tensor, key_mask: Tensor | None = None) -> None:
-        """Add the features of the keys, in float32 at least, as in the core."""
-        dtype = torch.promote_types(k.dtype, torch.float32)
-        with torch.autocast(k.device.type, enabled=False):
-            for start in range(0, k.shape[2], ABSORBED_AT_ONCE):
-                part = slice(start, start + ABSORBED_AT_ONCE)
-                features, log_scale = self.features.key(k[:, :, part].to(dtype))  # [B, G, M, m], [B, G, M]
-                if key_mask is not None:
-                    log_scale = log_scale.masked_fill(~key_mask[:, None, part], -torch.inf)
-                state = self.state or initial_state(
-                    *k.shape[:2], features.shape[-1], v.shape[-1], dtype=dtype, device=k.device
-                )
-                self.state = absorb(state, features, log_scale, v[:, :, part].to(dtype))
+        """Add the features of the keys, in parts, so that those of a long prompt are never held at once."""
+        state = self.core.initial_state(k) if self.state is None else self.state
+        for start in range(0, k.shape[2], ABSORBED_AT_ONCE):
+            part = slice(start, start + ABSORBED_AT_ONCE)
+            mask = None if key_mask is None else key_mask[:, part]
+            state = self.core.absorb(state, k[:, :, part], v[:, :, part], key_mask=mask)
+        self.state = state
 
     def read(self, q: Tensor) -> Tensor:
         """Read the sums with the features of the queries."""
         assert self.state is not None
-        dtype = torch.promote_types(q.dtype, torch.float32)
-        with torch.autocast(q.device.type, enabled=False):
-            out = read(self.state, self.features.query(_grouped(q, self.state.sums).to(dtype)))
-        return out.view_as(q).to(q.dtype)
+        return self.core.read(self.state, _grouped(q, self.state.sums)).reshape(q.shape)
 
     def select(self, rows: Tensor) -> None:
         """Copy the rows that are kept."""
@@ -129,23 +123,33 @@ class RunningSums(CoreState):
 
 def make_core_state(core: nn.Module, room: int) -> CoreState:
     """An empty state that fits `core`; `room` is how many keys will follow the first ones, 0 where not known."""
-    if hasattr(core, "decoding_state"):
-        own: CoreState = core.decoding_state(room)
-        return own
+    own: Callable[[int], CoreState] | None = getattr(core, "decoding_state", None)
+    if own is not None:
+        return own(room)
     return RunningSums(core) if isinstance(core, LinearCore) else KeyValueCache(core, room)
 
 
 class LayerState(NamedTuple):
-    """One layer: what its self-attention has seen, and its keys of the context, computed once."""
+    """One layer: what its self-attention has seen, and its keys of the context, computed once.
 
-    seen: CoreState
-    context: CoreState | None
+    Outside decoding nothing is kept, and the context is the tensor [B, M, d_model] itself.
+    """
+
+    seen: CoreState | None
+    context: CoreState | Tensor | None
+
+    def select(self, rows: Tensor, *, context: bool) -> None:
+        """Keep the batch rows `rows` int64 [B'], those of the context too where asked."""
+        if self.seen is not None:
+            self.seen.select(rows)
+        if context and isinstance(self.context, CoreState):
+            self.context.select(rows)
 
 
 class DecodingState:
-    """All layers, and the number of tokens of each row so far, `lengths` int64 [B]; it changes as tokens are added.
+    """All layers, and how many tokens each row has so far: `lengths` int64 [B], at most `longest`.
 
-    Made by `PerformerDecoder.start`, moved on by `PerformerDecoder.step`.
+    Made by `PerformerDecoder.start`; `PerformerDecoder.step` changes it in place.
     """
 
     def __init__(self, layers: list[LayerState], lengths: Tensor, longest: int) -> None:
@@ -154,10 +158,27 @@ class DecodingState:
     def select(self, rows: Tensor, *, context: bool = True) -> None:
         """Keep the batch rows `rows` int64 [B']; `context=False` where they stay with the same context each."""
         for layer in self.layers:
-            layer.seen.select(rows)
-            if context and layer.context is not None:
-                layer.context.select(rows)
+            layer.select(rows, context=context)
         self.lengths = self.lengths.index_select(0, rows)
+
+
+def aligned_left(x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows x [B, N, ...] with their real tokens, True in `mask` bool [B, N], moved to the front, and their mask.
+
+    Padding may stand on either side. Raises InputError for a row without a token and for padding inside one.
+    """
+    starts = mask.clone()
+    starts[:, 1:] &= ~mask[:, :-1]
+    runs = starts.sum(1).tolist()
+    for row, count in enumerate(runs):
+        if count == 0:
+            raise InputError(f"the prompt of row {row} is empty: its mask is all False; give it at least one token")
+        if count > 1:
+            raise InputError(f"the mask of row {row} has padding between tokens; padding goes before or after them")
+    order = (~mask).byte().argsort(dim=1, stable=True)  # [B, N], real tokens first
+    longest = int(mask.sum(1).max())
+    rows = torch.arange(x.shape[0], device=x.device).unsqueeze(1)
+    return x[rows, order][:, :longest], mask.gather(1, order)[:, :longest]
 
 
 def _longer(x: Tensor, more: int) -> Tensor:

@@ -4,121 +4,16 @@ With `attention_type: softmax` they are the transformer of Vaswani et al. 2017 (
 Masks are bool [B, N], True at real tokens; what stands at the others never changes an output at a real one.
 """
 
-import torch.nn.functional as F
+import torch
 from torch import Tensor, nn
 
-from model.attention import MultiHeadAttention
-from model.device import resolve_device
-from model.feature_maps import RandomFeatures
-from model.feature_redraw import FeatureRedraw
-from model.feed_forward import FeedForward
-from model.inputs import InputEmbedding, InputError, check_context, check_mask
-from model.norms import Residual, make_norm
-from model.position import Rotation, rotary_angles
+from model.core_registry import first_of_direction
+from model.decoding_state import DecodingState, aligned_left
+from model.generation import evaluating, generate
+from model.generation_options import GenerationOptions
+from model.inputs import InputError, check_context, check_mask, describe
+from model.stack import PerformerStack
 from model.types import PerformerParams
-
-
-class TransformerLayer(nn.Module):
-    """Self-attention, attention to a context where there is one, and the feed-forward layer, each a residual.
-
-    `params.attention_type` is the layer's own (`PerformerParams.of_layer`).
-    """
-
-    def __init__(self, params: PerformerParams, *, cross_attention: bool) -> None:
-        super().__init__()
-        self.always_causal = core_entry(params.attention_types[0]).direction == "causal"
-        self.self_attention = Residual(MultiHeadAttention(params), params)
-        self.cross_attention = Residual(MultiHeadAttention(params), params) if cross_attention else None
-        self.feed_forward = Residual(FeedForward(params), params)
-
-    def forward(
-        self,
-        x: Tensor,
-        context: Tensor | CoreState | None = None,
-        *,
-        mask: Tensor | None = None,
-        context_mask: Tensor | None = None,
-        causal: bool,
-        rotation: Rotation | None = None,
-        seen: CoreState | None = None,
-    ) -> Tensor:
-        """Map x [B, N, d_model] to the same shape; `context` is [B, M, d_model], `rotation` of x's positions.
-
-        While decoding, `seen` and `context` are this layer's states (`MultiHeadAttention.forward`).
-        """
-        causal = causal or self.always_causal
-        x = self.self_attention(x, key_mask=mask, causal=causal, rotation=rotation, seen=seen)
-        if self.cross_attention is not None:
-            x = self.cross_attention(x, context, key_mask=context_mask)
-        out: Tensor = self.feed_forward(x)
-        return out
-
-
-class PerformerStack(nn.Module):
-    """What encoder and decoder share: input, layers, final norm, head and the redraw of random features.
-
-    Built on the device of `params`; raises DeviceError where this machine lacks it.
-    """
-
-    def __init__(self, params: PerformerParams, *, has_head: bool, cross_attention: bool) -> None:
-        super().__init__()
-        self.params = params
-        self.has_head = has_head and params.vocab_size is not None
-        with resolve_device(params.device):
-            self.input = InputEmbedding(params)
-            self.layers = nn.ModuleList(
-                TransformerLayer(params.of_layer(index), cross_attention=cross_attention)
-                for index in range(params.num_layers)
-            )
-            self.final_norm = make_norm(params)
-            self.head = self._make_head(params) if self.has_head else None
-            is_random = any(isinstance(module, RandomFeatures) for module in self.modules())
-            self.feature_redraw = FeatureRedraw(self, interval=params.feature_redraw_interval) if is_random else None
-
-    def _make_head(self, params: PerformerParams) -> nn.Linear | None:
-        """A head of its own, or None where the embedding serves as one and its weight is not to be kept twice."""
-        if params.tie_embeddings and self.input.embedding is not None:
-            return None
-        return nn.Linear(params.d_model, params.vocab_size, bias=False)  # type: ignore[arg-type]
-
-    def redraw_projections(self) -> None:
-        """Draw new random features in every layer now; without random features nothing happens."""
-        if self.feature_redraw is not None:
-            self.feature_redraw.redraw()
-
-    def logits(self, hidden: Tensor) -> Tensor:
-        """Head over hidden states: [B, N, d_model] to [B, N, vocab_size], or unchanged in a model without a head."""
-        if not self.has_head:
-            return hidden
-        embedding = self.input.embedding
-        if self.head is None and embedding is not None:
-            return F.linear(hidden, embedding.weight)
-        out: Tensor = self.head(hidden)  # type: ignore[misc]
-        return out
-
-    def _run(
-        self,
-        x: Tensor,
-        context: Tensor | None = None,
-        *,
-        mask: Tensor | None,
-        context_mask: Tensor | None = None,
-        causal: bool,
-    ) -> Tensor:
-        x = self.input(x, mask)
-        if self.training and self.params.auto_check_redraw and self.feature_redraw is not None:
-            self.feature_redraw.count_step()
-        rotation = None
-        if self.params.position == "rotary":
-            rotation = rotary_angles(x.shape[1], self.params.head_dim, x.device)
-        for layer in self.layers:
-            x = layer(x, context, mask=mask, context_mask=context_mask, causal=causal, rotation=rotation)
-        out: Tensor = self.final_norm(x)
-        return out
-
-    def _always_causal(self) -> str | None:
-        """A core of these layers that sees the past alone whatever is asked, or None."""
-        return next((name for name in self.params.attention_types if core_entry(name).direction == "causal"), None)
 
 
 class PerformerEncoder(PerformerStack):
@@ -152,8 +47,11 @@ class PerformerDecoder(PerformerStack):
     """
 
     def __init__(self, params: PerformerParams) -> None:
-        if params.attention_type == "linear":
-            raise ValueError("attention_type: linear lets a token see the ones after it; causal_linear fits a decoder")
+        wrong = first_of_direction(params, "bidirectional")
+        if wrong is not None:
+            raise ValueError(
+                f"attention_type: {wrong} lets a token see the ones after it; causal_linear fits a decoder"
+            )
         super().__init__(params, has_head=True, cross_attention=bool(params.use_cross_attention))
 
     def hidden(
@@ -165,14 +63,10 @@ class PerformerDecoder(PerformerStack):
         use_causal_mask: bool = True,
     ) -> Tensor:
         """Final hidden states [B, N, d_model], before the head; arguments as in `forward`."""
-        if not use_causal_mask and self.params.attention_type == "causal_linear":
-            raise InputError("use_causal_mask=False: causal_linear attention is causal by construction; softmax fits")
-        if isinstance(x, Tensor) and x.dim() > 0:  # what else is wrong with x, the input layer says
-            check_context(context, x.shape[0], self.params.d_model, wanted=bool(self.params.use_cross_attention))
-        if context is None and context_mask is not None:
-            raise InputError("context_mask was given without a context")
-        if context is not None:
-            check_mask(context_mask, context, "context_mask")
+        causal_core = None if use_causal_mask else first_of_direction(self.params, "causal")
+        if causal_core is not None:
+            raise InputError(f"use_causal_mask=False: {causal_core} attention is causal by construction; softmax fits")
+        self._check_context(x, context, context_mask)
         return self._run(x, context, mask=mask, context_mask=context_mask, causal=use_causal_mask)
 
     def forward(
@@ -190,6 +84,85 @@ class PerformerDecoder(PerformerStack):
         Returns logits [B, N, vocab_size] with a head, else hidden states [B, N, d_model]. Raises InputError.
         """
         return self.logits(self.hidden(x, context, mask, context_mask, use_causal_mask))
+
+    def start(
+        self,
+        x: Tensor,
+        context: Tensor | None = None,
+        mask: Tensor | None = None,
+        context_mask: Tensor | None = None,
+        *,
+        room: int = 0,
+    ) -> tuple[Tensor, DecodingState]:
+        """Read prompts x, as in `forward`, for decoding token by token.
+
+        Rows shorter than N are padded on either side, where `mask` is False, and positions count their real tokens.
+        Caches set `room` places aside for what follows. Returns the logits (or hidden states) of each row's last
+        token, [B, vocab_size], and the state that `step` moves on. Raises InputError.
+        """
+        self._check_context(x, context, context_mask)
+        if mask is not None:
+            check_mask(mask, x, "mask")
+            x, mask = aligned_left(x, mask)
+        layers = [layer.new_state(context, context_mask, room) for layer in self.transformer_layers()]
+        longest = x.shape[1]
+        lengths = torch.full(x.shape[:1], longest, device=x.device) if mask is None else mask.sum(1)
+        state = DecodingState(layers, lengths, longest)
+        hidden = self._run(x, mask=mask, causal=True, state=state)  # [B, N, d_model]
+        last = hidden[torch.arange(len(lengths), device=hidden.device), lengths - 1]
+        return self.logits(last), state
+
+    def step(self, x: Tensor, state: DecodingState) -> Tensor:
+        """Read one more token of each row: ids [B, 1], or floats [B, 1, width] as in `forward`.
+
+        Returns its logits (or hidden state) [B, vocab_size], and changes `state`. Raises InputError.
+        """
+        if x.shape[1:2] != (1,):
+            raise InputError(f"input is {describe(x)}, and a step takes one token of each row: [B, 1]")
+        if self.params.max_length is not None and state.longest >= self.params.max_length:
+            raise InputError(
+                f"the sequence has {state.longest + 1} positions, and max_length is {self.params.max_length}"
+            )
+        hidden = self._run(x, mask=None, causal=True, positions=state.lengths.unsqueeze(1), state=state)
+        state.lengths, state.longest = state.lengths + 1, state.longest + 1
+        return self.logits(hidden[:, 0])
+
+    def generate(
+        self,
+        tokens: Tensor,
+        max_new_tokens: int,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        num_beams: int = 1,
+        eos_token: int | None = None,
+        generator: torch.Generator | None = None,
+        mask: Tensor | None = None,
+        *,
+        pad_token: int | None = None,
+        length_penalty: float = 0.0,
+        context: Tensor | None = None,
+        context_mask: Tensor | None = None,
+    ) -> Tensor:
+        """Continue prompts int [B, N]; returns them and what follows, int64 [B, N + T] with T <= max_new_tokens.
+
+        Prompts of different lengths are padded on either side, where `mask` bool [B, N] is False; the continuation
+        stands from column N on in every row. `temperature=0.0` is greedy; the options are those of
+        `model.generation_options`. A row that has ended is padded with `pad_token`, or else with `eos_token`.
+        `context` and `context_mask` are as in `forward`. Raises InputError.
+        """
+        options = GenerationOptions(
+            max_new_tokens, temperature, top_k, top_p, num_beams, eos_token, pad_token, length_penalty, generator
+        )
+        return generate(self, tokens, options, mask=mask, context=context, context_mask=context_mask)
+
+    def _check_context(self, x: Tensor, context: Tensor | None, context_mask: Tensor | None) -> None:
+        if isinstance(x, Tensor) and x.dim() > 0:  # what else is wrong with x, the input layer says
+            check_context(context, x.shape[0], self.params.d_model, wanted=bool(self.params.use_cross_attention))
+        if context is None and context_mask is not None:
+            raise InputError("context_mask was given without a context")
+        if context is not None:
+            check_mask(context_mask, context, "context_mask")
 
 
 class EncoderDecoderTransformer(nn.Module):
@@ -241,3 +214,36 @@ class EncoderDecoderTransformer(nn.Module):
         Returns the decoder's logits [B, N, vocab_size], or hidden states without one. Raises InputError.
         """
         return self.decoder.logits(self.hidden(source, target, source_mask, target_mask))
+
+    def generate(
+        self,
+        source: Tensor,
+        tokens: Tensor | int,
+        max_new_tokens: int,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        num_beams: int = 1,
+        eos_token: int | None = None,
+        generator: torch.Generator | None = None,
+        mask: Tensor | None = None,
+        source_mask: Tensor | None = None,
+        *,
+        pad_token: int | None = None,
+        length_penalty: float = 0.0,
+    ) -> Tensor:
+        """Continue target prompts `tokens` int [B, N] against `source` [B, M] or [B, M, width], encoded once.
+
+        `tokens` may be one id, with which every row then begins. `source_mask` bool [B, M] belongs to the source,
+        `mask` bool [B, N] to the prompts; everything else, and what is returned, is as in `PerformerDecoder.generate`.
+        """
+        options = GenerationOptions(
+            max_new_tokens, temperature, top_k, top_p, num_beams, eos_token, pad_token, length_penalty, generator
+        )
+        device = next(self.decoder.parameters()).device
+        if isinstance(tokens, int):
+            tokens = torch.full((source.shape[0], 1), tokens, device=device)
+        with torch.no_grad(), evaluating(self.encoder):
+            context = self.encode(source, source_mask).to(device)
+        source_mask = None if source_mask is None else source_mask.to(device)
+        return generate(self.decoder, tokens, options, mask=mask, context=context, context_mask=source_mask)

@@ -56,8 +56,10 @@ def exact_bound(
         def at_t(output: Tensor, x_t: Tensor, x_0: Tensor, t: float = t) -> Tensor:
             return objective.diffusion(output, x_t, x_0, torch.full((len(x_t),), t, dtype=torch.float64))
 
-        told = level.expand(len(toy.states))
-        diffusion += weight * expected(toy, noised.sigma(t), lambda x_t, _, told=told: denoise(x_t, told), at_t)
+        def told(x_t: Tensor, _: Tensor, level: Tensor = level) -> Tensor:
+            return denoise(x_t, level.expand(len(x_t)))
+
+        diffusion += weight * expected(toy, noised.sigma(t), told, at_t)
     prior = _prior(toy, objective, denoise)
     reconstruction = 0.0
     if objective.needs_start:

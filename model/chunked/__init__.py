@@ -1,0 +1,1 @@
+"""The chunked form of linear attention: features a chunk at a time, recomputed in backward, as one operator."""

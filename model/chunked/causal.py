@@ -1,0 +1,108 @@
+"""Causal linear attention over a block of batch rows: quadratic inside a chunk, a state for the keys before it.
+
+With phi'_q, phi'_k the features without their scales, w_ij = 2^(c_j - m_i) and rho_i = 2^(M_b - m_i), where m is the
+running maximum of the scales c and M_b that at the start of chunk b:
+    [num, den]_i = sum_j (phi'_q_i . phi'_k_j) w_ij [v_j, 1] + rho_i phi'_q_i [S_b, z_b];   out = num / den
+    [S, z]_(b+1) = 2^(M_b - M_(b+1)) [S, z]_b + sum_j phi'_k_j 2^(c_j - M_(b+1)) [v_j, 1]
+c and m cancel and take no gradient. Backward recomputes all of it for a group from the state at its start, and
+carries the gradient of the state from the last chunk to the first.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from model.chunked.features import ChunkFeatures
+from model.chunked.inputs import Inputs, part
+from model.chunked.plan import Group, Workspace
+from model.chunked.state import Borders, Decays, Sums, make_decays, no_sums
+
+TINY = torch.finfo(torch.float32).tiny
+
+
+class CausalGroup(NamedTuple):
+    """Everything about a group that forward and backward both need; R rows, G chunks of L tokens."""
+
+    q: Tensor  # [R, T, D], and k
+    k: Tensor
+    v: Tensor  # [R G, L, E]
+    phi_q: Tensor  # [R G, L, m], and phi_k
+    phi_k: Tensor
+    weights: Tensor  # A_ij = phi'_q_i . phi'_k_j w_ij, [R G, L, L]
+    decays: Decays
+    states: Tensor  # S_b [R G, m, E]
+    totals: Tensor  # z_b [R G, 1, m]
+
+
+class CausalBlock:
+    """The rows of `inputs` in `rows`, in the dtype of `space`."""
+
+    def __init__(self, inputs: Inputs, rows: slice, space: Workspace) -> None:
+        self.inputs, self.rows, self.space = inputs, rows, space
+        batch, heads = rows.stop - rows.start, inputs.q.shape[1]
+        self.size = batch * heads  # R
+        self.features = ChunkFeatures(inputs.kernel, batch, heads, space)
+
+    def start(self) -> Sums:
+        """The state before the first token."""
+        return no_sums(self.size, self.inputs.nb_features, self.inputs.v.shape[-1], self.space)
+
+    def part(self, x: Tensor, group: Group) -> Tensor:
+        """x of the group's tokens, [R, T, D]."""
+        return part(x, self.rows, group.tokens, self.space.dtype)
+
+    def compute(self, group: Group, start: Sums) -> tuple[CausalGroup, Sums]:
+        """A group that starts from the state `start`, and the state after it."""
+        (_, chunks, length), space = group, self.space
+        q, k = self.part(self.inputs.q, group), self.part(self.inputs.k, group)
+        v = self.part(self.inputs.v, group).reshape(self.size * chunks, length, -1)
+        log_weights = self.inputs.log_weights(self.rows, group.tokens, space.dtype)
+        phi_q, (phi_k, scale) = self.features.queries(q), self.features.keys(k, log_weights)
+        phi_q, phi_k = (x.reshape(self.size * chunks, length, -1) for x in (phi_q, phi_k))
+        decays = make_decays(scale, start.peak, group, space)
+        weights = torch.bmm(phi_q, phi_k.mT, out=space("weights", self.size * chunks, length, length))
+        weights *= decays.within.view_as(weights)
+        states, totals, end = self._scan(phi_k, v, decays, start)
+        return CausalGroup(q, k, v, phi_q, phi_k, weights, decays, states, totals), end
+
+    def _scan(self, phi_k: Tensor, v: Tensor, decays: Decays, start: Sums) -> tuple[Tensor, Tensor, Sums]:
+        """The states that each chunk starts from, [R G, m, E] and [R G, 1, m], and the one after the last."""
+        space, chunks, (width, nb_features) = self.space, decays.carry.shape[1], (v.shape[-1], phi_k.shape[-1])
+        shape, total_shape = (self.size, chunks, nb_features, width), (self.size, chunks, 1, nb_features)
+        write = decays.write.view(v.shape[0], -1, 1)
+        weighted = torch.mul(v, write, out=space("weighted", *v.shape))
+        added = torch.bmm(phi_k.mT, weighted, out=space("added", v.shape[0], nb_features, width)).view(shape)
+        added_totals = torch.bmm(write.mT, phi_k).view(total_shape)
+        states, totals = space("states", *shape), space("totals", *total_shape)
+        states[:, 0], totals[:, 0, 0] = start.values, start.totals
+        end = Sums(space("state", *start.values.shape), space("state_totals", *start.totals.shape), decays.peak)
+        for b in range(chunks):
+            last = b + 1 == chunks
+            torch.addcmul(added[:, b], states[:, b], decays.carry[:, b], out=end.values if last else states[:, b + 1])
+            after = end.totals[:, None] if last else totals[:, b + 1]
+            torch.addcmul(added_totals[:, b], totals[:, b], decays.carry[:, b], out=after)
+        return states.flatten(0, 1), totals.flatten(0, 1), end
+
+    def output(self, group: CausalGroup) -> tuple[Tensor, Tensor]:
+        """Numerator [R G, L, E] and denominator [R G, L, 1], which is inf in a row that sees no key."""
+        read = group.decays.read.view(*group.v.shape[:2], 1)
+        numerator = torch.bmm(group.weights, group.v, out=self.space("numerator", *group.v.shape))
+        earlier = torch.bmm(group.phi_q, group.states, out=self.space("earlier", *group.v.shape))
+        numerator.addcmul_(earlier, read)
+        denominator = group.weights.sum(-1, keepdim=True)
+        denominator.addcmul_(torch.bmm(group.totals, group.phi_q.mT).mT, read)
+        return numerator, denominator.masked_fill_(group.decays.is_empty.view_as(read), torch.inf)
+
+
+def forward(block: CausalBlock, groups: list[Group], out: Tensor, denominators: Tensor, borders: Borders | None) -> None:
+    """Fill out [B, H, N, E], denominators [B, H, N] and, where given, the states at the start of each group."""
+    state = block.start()
+    for index, group in enumerate(groups):
+        if borders is not None:
+            borders.save(index, block.rows, state)
+        computed, state = block.compute(group, state)
+        numerator, denominator = block.output(computed)
+        target, kept = out[block.rows, :, group.tokens], denominators[block.rows, :, group.tokens]
+        kept.copy_(denominator.view(kept.shape))
+        torch.div(numerator.view(target.shape), kept.clamp(min=TINY).unsqueeze(-1), out=target)

@@ -1,0 +1,110 @@
+"""Gradient of `model.chunked.causal`, group by group from the last to the first.
+
+With g the gradient of out, g'_i = g_i / den_i and e_i = -(g_i . out_i) / den_i, R and r the gradients of S and z, and
+P_ij = w_ij (g'_i . v_j + e_i):
+    d phi'_q_i = sum_j P_ij phi'_k_j + rho_i (S_b g'_i + z_b e_i)
+    d phi'_k_j = sum_i P_ij phi'_q_i + 2^(c_j - M_(b+1)) (R_(b+1) v_j + r_(b+1))
+    d v_j      = sum_i A_ij g'_i     + 2^(c_j - M_(b+1)) R_(b+1)^T phi'_k_j
+    [R, r]_b   = 2^(M_b - M_(b+1)) [R, r]_(b+1) + sum_i rho_i phi'_q_i [g'_i, e_i]
+The states of a group are computed again from the one at its start: peeling them off the last one by subtraction
+would lose half of float32's digits.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from model.chunked.causal import TINY, CausalBlock, CausalGroup
+from model.chunked.inputs import part
+from model.chunked.plan import Group
+from model.chunked.state import Borders, Sums, no_sums
+
+
+class Gradients(NamedTuple):
+    """Gradients of q, k, v and of the keys' log scales [B, H, M], filled in block by block."""
+
+    q: Tensor
+    k: Tensor
+    v: Tensor
+    log_scale: Tensor
+
+    def store(self, rows: slice, tokens: slice, **parts: Tensor) -> None:
+        """Write gradients [R, T, ...] of some tokens."""
+        for name, gradient in parts.items():
+            target = getattr(self, name)[rows, :, tokens]
+            target.copy_(gradient.reshape(target.shape))
+
+
+class Results(NamedTuple):
+    """The gradient of the output, the output and the denominators, of which backward needs the quotients."""
+
+    gradient: Tensor
+    out: Tensor
+    denominators: Tensor
+
+    def quotients(self, rows: slice, tokens: slice, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """g' [R, T, E] and e [R, T, 1]; both 0 in a row that saw no key."""
+        gradient, out = (part(x, rows, tokens, dtype) for x in (self.gradient, self.out))
+        inverse = self.denominators[rows, :, tokens].flatten(0, 1).clamp(min=TINY).to(dtype).reciprocal_().unsqueeze(-1)
+        scaled = gradient * inverse
+        return scaled, -(scaled * out).sum(-1, keepdim=True)
+
+
+def backward(block: CausalBlock, groups: list[Group], results: Results, borders: Borders, into: Gradients) -> None:
+    """Fill `into` for a block of batch rows, from the states at the start of each group."""
+    shape = (block.size, block.inputs.nb_features, block.inputs.v.shape[-1])
+    space = block.space
+    adjoint = Sums(space("adjoint", *shape).zero_(), space("adjoint_totals", *shape[:2]).zero_(), Tensor())
+    for index, group in reversed(list(enumerate(groups))):
+        computed, _ = block.compute(group, borders.load(index, block.rows))
+        quotients = results.quotients(block.rows, group.tokens, space.dtype)
+        scaled, shares = (x.reshape(*computed.v.shape[:2], -1) for x in quotients)
+        later, adjoint = _scan_back(block, computed, scaled, shares, adjoint)
+        _group_gradients(block, computed, scaled, shares, later, group, into)
+
+
+def _scan_back(
+    block: CausalBlock, group: CausalGroup, scaled: Tensor, shares: Tensor, adjoint: Sums
+) -> tuple[Sums, Sums]:
+    """R and r at the end of each chunk, [R G, m, E] and [R G, 1, m], and those at the start of the group."""
+    space, chunks = block.space, group.decays.carry.shape[1]
+    read = group.decays.read.view(-1, shares.shape[1], 1)
+    width, nb_features = scaled.shape[-1], group.phi_q.shape[-1]
+    shape, total_shape = (block.size, chunks, nb_features, width), (block.size, chunks, 1, nb_features)
+    added = torch.bmm(group.phi_q.mT, scaled * read, out=space("added", scaled.shape[0], nb_features, width))
+    added, added_totals = added.view(shape), torch.bmm((shares * read).mT, group.phi_q).view(total_shape)
+    later, later_totals = space("later", *shape), space("later_totals", *total_shape)
+    later[:, -1], later_totals[:, -1, 0] = adjoint.values, adjoint.totals
+    for b in reversed(range(chunks)):
+        before = adjoint.values if b == 0 else later[:, b - 1]
+        before_totals = adjoint.totals[:, None] if b == 0 else later_totals[:, b - 1]
+        torch.addcmul(added[:, b], later[:, b], group.decays.carry[:, b], out=before)
+        torch.addcmul(added_totals[:, b], later_totals[:, b], group.decays.carry[:, b], out=before_totals)
+    return Sums(later.flatten(0, 1), later_totals.flatten(0, 1), Tensor()), adjoint
+
+
+def _group_gradients(
+    block: CausalBlock,
+    group: CausalGroup,
+    scaled: Tensor,
+    shares: Tensor,
+    later: Sums,
+    tokens: Group,
+    into: Gradients,
+) -> None:
+    """Gradients of a group's tokens; `scaled` is g' [R G, L, E], `shares` e [R G, L, 1], `later` at each chunk's end."""
+    space, (size, length, width), nb_features = block.space, group.v.shape, group.phi_q.shape[-1]
+    read, write = (x.view(size, length, 1) for x in (group.decays.read, group.decays.write))
+    grad_v = torch.bmm(group.phi_k, later.values, out=space("grad_v", size, length, width)).mul_(write)
+    grad_v.baddbmm_(group.weights.mT, scaled)
+    pairs = torch.bmm(scaled, group.v.mT, out=space("pairs", size, length, length))
+    pairs.add_(shares).mul_(group.decays.within.view_as(pairs))
+    grad_q = torch.bmm(pairs, group.phi_k, out=space("grad_phi_q", size, length, nb_features))
+    grad_q.baddbmm_(scaled * read, group.states.mT).addcmul_(shares * read, group.totals)
+    grad_k = torch.bmm(pairs.mT, group.phi_q, out=space("grad_phi_k", size, length, nb_features))
+    grad_k.baddbmm_(group.v * write, later.values.mT).addcmul_(write, later.totals)
+    rows = (block.size, -1, nb_features)
+    of_q = block.features.queries_backward(group.phi_q.view(rows), grad_q.view(rows))
+    of_k, of_scale = block.features.keys_backward(group.k, group.phi_k.view(rows), grad_k.view(rows))
+    into.store(block.rows, tokens.tokens, q=of_q, k=of_k, v=grad_v, log_scale=of_scale)

@@ -1,0 +1,110 @@
+"""Features of one chunk and their derivative, in powers of two: exp2 is several times faster than exp on a CPU.
+
+Shapes: R rows (batch times heads), T tokens, D the head's width, m features. A kernel with matrices of its own for
+each head has h = heads of them, else h = 1.
+"""
+
+from math import log2, e
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from model.chunked.plan import Workspace
+
+LOG2_E = log2(e)
+Kind = Literal["exp", "relu", "identity"]
+RELU_FLOOR = 1e-3
+"""Keeps the kernel of Performer-ReLU positive (Choromanski et al. 2021, section 4.2)."""
+
+
+class Kernel(NamedTuple):
+    """What phi is. exp: phi(q) = exp(Wq q + b) and phi(k) = exp(Wk k + b - sum s k^2), up to a factor for each query;
+    relu: relu(W x) + 1e-3; identity: q and k are features already. It takes no gradient."""
+
+    kind: Kind
+    q_weight: Tensor | None = None
+    """[h, m, D]."""
+    k_weight: Tensor | None = None
+    """[h, m, D]."""
+    bias: Tensor | None = None
+    """b [h, m]."""
+    square: Tensor | None = None
+    """s [h, D]."""
+
+    def nb_features(self, width: int) -> int:
+        """m, for queries of this width."""
+        return width if self.q_weight is None else self.q_weight.shape[-2]
+
+
+class ChunkFeatures:
+    """phi over blocks of `batch` times `heads` rows, computed in the dtype of `space`."""
+
+    def __init__(self, kernel: Kernel, batch: int, heads: int, space: Workspace) -> None:
+        self.kind, self.space = kernel.kind, space
+        self._batch, self._heads = batch, heads
+        scale = LOG2_E if kernel.kind == "exp" else 1.0
+        self.q_weight, self.k_weight = self._rows(kernel.q_weight), self._rows(kernel.k_weight)
+        self._q_matrix = None if self.q_weight is None else scale * self.q_weight.mT
+        self._k_matrix = None if self.k_weight is None else scale * self.k_weight.mT
+        bias, self.square = self._rows(kernel.bias), self._rows(kernel.square)
+        self._bias = None if bias is None else scale * bias.unsqueeze(-2)  # [h or R, 1, m]
+
+    def _rows(self, part: Tensor | None) -> Tensor | None:
+        """[1, ...] as it is, [heads, ...] for every batch row: [R, ...]."""
+        if part is None:
+            return None
+        part = part.to(self.space.dtype)
+        return part if part.shape[0] == 1 else part.repeat(self._batch, *[1] * (part.dim() - 1))
+
+    def queries(self, q: Tensor) -> Tensor:
+        """phi(q) [R, T, m] of q [R, T, D], each row up to a factor."""
+        return self._features(q, self._q_matrix, "phi_q")[0]
+
+    def keys(self, k: Tensor, log_scale: Tensor | None) -> tuple[Tensor, Tensor]:
+        """phi [R, T, m] of k [R, T, D] and its scale [R, T] in log2: phi(k) = 2^scale phi; `log_scale` is added."""
+        features, peak = self._features(k, self._k_matrix, "phi_k")
+        scale = k.new_zeros(k.shape[:-1]) if peak is None else peak
+        if self.square is not None:
+            scale = scale - LOG2_E * (k.square() * self.square.unsqueeze(-2)).sum(-1)
+        return features, scale if log_scale is None else scale + log_scale
+
+    def _features(self, x: Tensor, matrix: Tensor | None, name: str) -> tuple[Tensor, Tensor | None]:
+        if matrix is None:
+            return x, None
+        features = self._product(x, matrix, name)
+        if self.kind == "relu":
+            return features.relu_().add_(RELU_FLOOR), None
+        if self._bias is not None:
+            features += self._bias
+        peak = features.amax(-1, keepdim=True)
+        return features.sub_(peak).exp2_(), peak.squeeze(-1)
+
+    def _product(self, x: Tensor, matrix: Tensor, name: str) -> Tensor:
+        """x [R, T, a] times matrix [1 or R, a, b]."""
+        rows, tokens, width = x.shape
+        if matrix.shape[0] > 1:
+            return torch.bmm(x, matrix, out=self.space(name, rows, tokens, matrix.shape[-1]))
+        out = self.space(name, rows * tokens, matrix.shape[-1])
+        return torch.mm(x.reshape(-1, width), matrix[0], out=out).view(rows, tokens, -1)
+
+    def queries_backward(self, features: Tensor, gradient: Tensor) -> Tensor:
+        """Gradient [R, T, D] of q, of that of phi(q); overwrites `gradient`."""
+        return self._backward(features, gradient, self.q_weight, "grad_q")
+
+    def keys_backward(self, k: Tensor, features: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        """Gradients of k [R, T, D] and of its log scale [R, T], of that of phi(k); overwrites `gradient`."""
+        if self.kind == "identity":
+            return gradient, (features * gradient).sum(-1)
+        grad_k = self._backward(features, gradient, self.k_weight, "grad_k")
+        of_scale = gradient.sum(-1) if self.kind == "exp" else (features * gradient).sum(-1)
+        if self.square is not None:
+            grad_k.addcmul_(k * self.square.unsqueeze(-2), of_scale.unsqueeze(-1), value=-2)
+        return grad_k, of_scale
+
+    def _backward(self, features: Tensor, gradient: Tensor, weight: Tensor | None, name: str) -> Tensor:
+        if weight is None:
+            return gradient
+        # A factor of a whole query row cancels in the output, so the maximum that was taken off has no gradient.
+        gradient.mul_(features if self.kind == "exp" else features > RELU_FLOOR)
+        return self._product(gradient, weight, name)

@@ -1,0 +1,44 @@
+"""The tensors of a call, and the part of them that a group of chunks works on."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from model.chunked.features import LOG2_E, Kernel
+
+NO_KEY_YET = -1e30
+"""Running maximum before the first key: finite, so that -inf (a masked key) minus it is no NaN."""
+
+
+class Inputs(NamedTuple):
+    """q [B, H, N, D], k [B, H, M, D], v [B, H, M, E], key_mask bool [B, M], log_scale [B, H, M] and the kernel."""
+
+    q: Tensor
+    k: Tensor
+    v: Tensor
+    key_mask: Tensor | None
+    log_scale: Tensor | None
+    kernel: Kernel
+
+    @property
+    def nb_features(self) -> int:
+        """m."""
+        return self.kernel.nb_features(self.q.shape[-1])
+
+    def log_weights(self, rows: slice, tokens: slice, dtype: torch.dtype) -> Tensor | None:
+        """What the mask and the log scales add to the scale of keys, in log2: [R, T], or None for nothing."""
+        if self.key_mask is None and self.log_scale is None:
+            return None
+        k = self.k[rows, :, tokens]
+        weights = torch.zeros(k.shape[:-1], dtype=dtype, device=k.device)
+        if self.log_scale is not None:
+            weights += LOG2_E * self.log_scale[rows, :, tokens]
+        if self.key_mask is not None:
+            weights.masked_fill_(~self.key_mask[rows, None, tokens], -torch.inf)
+        return weights.flatten(0, 1)
+
+
+def part(x: Tensor, rows: slice, tokens: slice, dtype: torch.dtype) -> Tensor:
+    """x[rows, :, tokens] in `dtype` with batch and heads as one dimension: [R, T, D]; a view where one is possible."""
+    return x[rows, :, tokens].to(dtype).flatten(0, 1)

@@ -1,0 +1,113 @@
+"""Continuations of token prompts, from a decoder's state: the prompt is read once, and then one token at a time."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from model.beam_search import beam_search
+from model.generation_options import GenerationOptions
+from model.inputs import InputError, check_mask, describe
+
+if TYPE_CHECKING:
+    from model.decoding_state import DecodingState
+    from model.transformer import PerformerDecoder
+
+
+@torch.no_grad()
+def generate(
+    decoder: "PerformerDecoder",
+    tokens: Tensor,
+    options: GenerationOptions,
+    *,
+    mask: Tensor | None = None,
+    context: Tensor | None = None,
+    context_mask: Tensor | None = None,
+) -> Tensor:
+    """Prompt int64 [B, N] as given and its continuation, [B, N + T] with T <= max_new_tokens.
+
+    The continuation of each row is that of the row alone, without its padding (`mask` bool [B, N] is False there),
+    on whichever side of the prompt that stands. The model's modes are as before afterwards, and no features are
+    redrawn. Raises InputError.
+    """
+    _check(decoder, tokens, mask, options)
+    if mask is not None and bool(mask.all()):
+        mask = None  # attention without a mask is the faster
+    with evaluating(decoder):
+        logits, state = decoder.start(tokens, context, mask, context_mask, room=options.max_new_tokens)
+        continued = beam_search if options.num_beams > 1 else _one_by_one
+        new = continued(decoder, logits, state, options)
+    return torch.cat([tokens.long(), new], dim=1)
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode inside the block; afterwards every module is in the mode that it had before."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, was_training in modes:
+            module.training = was_training
+
+
+def choose(logits: Tensor, options: GenerationOptions) -> Tensor:
+    """One token int64 [B] of each row of logits [B, V]: the likeliest at temperature 0.0, else drawn."""
+    if options.temperature == 0:
+        return logits.argmax(-1)
+    logits = logits.float() / options.temperature
+    if options.top_k is not None and options.top_k < logits.shape[-1]:
+        least = logits.topk(options.top_k, dim=-1).values[:, -1:]
+        logits = logits.masked_fill(logits < least, -torch.inf)
+    if options.top_p is not None and options.top_p < 1:
+        logits = _nucleus(logits, options.top_p)
+    return torch.multinomial(logits.softmax(-1), 1, generator=options.generator).squeeze(1)
+
+
+def _nucleus(logits: Tensor, top_p: float) -> Tensor:
+    """Logits with those outside the smallest set of probability `top_p` at -inf; the likeliest always stays."""
+    ranked, order = logits.sort(dim=-1, descending=True, stable=True)
+    probability = ranked.softmax(-1)
+    before = probability.cumsum(-1) - probability  # of the likelier ones
+    before[:, 0] = 0.0
+    return torch.full_like(logits, -torch.inf).scatter(1, order, ranked.masked_fill(before >= top_p, -torch.inf))
+
+
+def _one_by_one(
+    decoder: "PerformerDecoder", logits: Tensor, state: "DecodingState", options: GenerationOptions
+) -> Tensor:
+    """New tokens int64 [B, T] after `logits` [B, V], greedy or drawn."""
+    ended = torch.zeros(logits.shape[0], dtype=torch.bool, device=logits.device)
+    new: list[Tensor] = []
+    while True:
+        new.append(choose(logits, options).masked_fill(ended, options.padding))
+        if options.eos_token is not None:
+            ended |= new[-1] == options.eos_token
+        if len(new) == options.max_new_tokens or (options.eos_token is not None and bool(ended.all())):
+            return torch.stack(new, dim=1)
+        logits = decoder.step(new[-1].unsqueeze(1), state)
+
+
+def _check(decoder: "PerformerDecoder", tokens: Tensor, mask: Tensor | None, options: GenerationOptions) -> None:
+    params = decoder.params
+    if params.vocab_size is None or params.input_dim is not None:
+        way_out = "set vocab_size" if params.vocab_size is None else "leave input_dim out"
+        raise InputError(f"this decoder does not read tokens, so it cannot go on from one; {way_out} in its section")
+    options.check_vocabulary(params.vocab_size)
+    is_ids = isinstance(tokens, Tensor) and tokens.dim() == 2 and not tokens.is_floating_point()
+    if not is_ids or tokens.dtype == torch.bool:
+        raise InputError(f"tokens is {describe(tokens)}, and token ids, int [B, N], fit")
+    if 0 in tokens.shape:
+        raise InputError(
+            f"the prompt is empty, {describe(tokens)}; give each row at least one token, such as a first one"
+        )
+    check_mask(mask, tokens, "mask")
+    longest = tokens.shape[1] if mask is None else int(mask.sum(1).max())
+    if params.max_length is not None and longest + options.max_new_tokens > params.max_length:
+        raise InputError(
+            f"a prompt of {longest} and max_new_tokens {options.max_new_tokens} make "
+            f"{longest + options.max_new_tokens} positions, and max_length is {params.max_length}"
+        )

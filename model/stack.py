@@ -1,0 +1,145 @@
+"""The stack of pre-norm layers (arXiv 2002.04745) that the Performer encoder and decoder are made of."""
+
+from typing import cast
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from model.attention import MultiHeadAttention
+from model.core_registry import core_entry
+from model.decoding_state import CoreState, DecodingState, LayerState
+from model.device import resolve_device
+from model.feature_maps import RandomFeatures
+from model.feature_redraw import FeatureRedraw
+from model.feed_forward import FeedForward
+from model.inputs import InputEmbedding
+from model.norms import Residual, make_norm
+from model.position import Rotation, rotary_angles, rotation_at
+from model.types import PerformerParams
+
+
+class TransformerLayer(nn.Module):
+    """Self-attention, attention to a context where there is one, and the feed-forward layer, each a residual.
+
+    `params.attention_type` is the layer's own (`PerformerParams.of_layer`).
+    """
+
+    def __init__(self, params: PerformerParams, *, cross_attention: bool) -> None:
+        super().__init__()
+        self.always_causal = core_entry(params.attention_types[0]).direction == "causal"
+        self.self_attention = Residual(MultiHeadAttention(params), params)
+        self.cross_attention = Residual(MultiHeadAttention(params), params) if cross_attention else None
+        self.feed_forward_between: Residual | None = None  # of some loaded checkpoints: `model.extra_parts`
+        self.feed_forward = Residual(FeedForward(params), params)
+
+    def forward(
+        self,
+        x: Tensor,
+        context: Tensor | CoreState | None = None,
+        *,
+        mask: Tensor | None = None,
+        context_mask: Tensor | None = None,
+        causal: bool,
+        rotation: Rotation | None = None,
+        seen: CoreState | None = None,
+    ) -> Tensor:
+        """Map x [B, N, d_model] to the same shape; `context` is [B, M, d_model], `rotation` of x's positions.
+
+        While decoding, `seen` and `context` are this layer's states (`MultiHeadAttention.forward`).
+        """
+        causal = causal or self.always_causal
+        x = self.self_attention(x, key_mask=mask, causal=causal, rotation=rotation, seen=seen)
+        if self.feed_forward_between is not None:
+            x = self.feed_forward_between(x)
+        if self.cross_attention is not None:
+            x = self.cross_attention(x, context, key_mask=context_mask)
+        out: Tensor = self.feed_forward(x)
+        return out
+
+    def new_state(self, context: Tensor | None, context_mask: Tensor | None, room: int) -> LayerState:
+        """An empty state for decoding; the keys of the context [B, M, d_model] are computed here, once."""
+        seen = _attention(self.self_attention).new_state(room)
+        if context is None or self.cross_attention is None:
+            return LayerState(seen, None)
+        return LayerState(seen, _attention(self.cross_attention).remember(context, context_mask))
+
+
+def _attention(residual: Residual) -> MultiHeadAttention:
+    return cast(MultiHeadAttention, residual.sublayer)
+
+
+class PerformerStack(nn.Module):
+    """What encoder and decoder share: input, layers, final norm, head and the redraw of random features.
+
+    Built on the device of `params`; raises DeviceError where this machine lacks it.
+    """
+
+    def __init__(self, params: PerformerParams, *, has_head: bool, cross_attention: bool) -> None:
+        super().__init__()
+        self.params = params
+        self.has_head = has_head and params.vocab_size is not None
+        with resolve_device(params.device):
+            self.input = InputEmbedding(params)
+            self.layers = nn.ModuleList(
+                TransformerLayer(params.of_layer(index), cross_attention=cross_attention)
+                for index in range(params.num_layers)
+            )
+            self.final_norm = make_norm(params)
+            self.head = self._make_head(params) if self.has_head else None
+            is_random = any(isinstance(module, RandomFeatures) for module in self.modules())
+            self.feature_redraw = FeatureRedraw(self, interval=params.feature_redraw_interval) if is_random else None
+
+    def _make_head(self, params: PerformerParams) -> nn.Linear | None:
+        """A head of its own, or None where the embedding serves as one and its weight is not to be kept twice."""
+        if params.tie_embeddings and self.input.embedding is not None:
+            return None
+        return nn.Linear(params.d_model, params.vocab_size, bias=False)  # type: ignore[arg-type]
+
+    def transformer_layers(self) -> list[TransformerLayer]:
+        """The layers, the first one first."""
+        return cast(list[TransformerLayer], list(self.layers))
+
+    def redraw_projections(self) -> None:
+        """Draw new random features in every layer now; without random features nothing happens."""
+        if self.feature_redraw is not None:
+            self.feature_redraw.redraw()
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Head over hidden states: [B, N, d_model] to [B, N, vocab_size], or unchanged in a model without a head."""
+        if not self.has_head:
+            return hidden
+        embedding = self.input.embedding
+        if self.head is None and embedding is not None:
+            return F.linear(hidden, embedding.weight)
+        out: Tensor = self.head(hidden)  # type: ignore[misc]
+        return out
+
+    def _run(
+        self,
+        x: Tensor,
+        context: Tensor | None = None,
+        *,
+        mask: Tensor | None,
+        context_mask: Tensor | None = None,
+        causal: bool,
+        positions: Tensor | None = None,
+        state: DecodingState | None = None,
+    ) -> Tensor:
+        """Input to final hidden states; `positions` int64 [B, N] are 0..N-1 where not given."""
+        x = self.input(x, mask, positions)
+        if self.training and self.params.auto_check_redraw and self.feature_redraw is not None:
+            self.feature_redraw.count_step()
+        rotation = self._rotation(x, positions)
+        states = [LayerState(None, context)] * len(self.layers) if state is None else state.layers
+        shared = {"mask": mask, "context_mask": context_mask, "causal": causal, "rotation": rotation}
+        for layer, (seen, kept) in zip(self.layers, states, strict=True):
+            x = layer(x, kept, seen=seen, **shared)
+        out: Tensor = self.final_norm(x)
+        return out
+
+    def _rotation(self, x: Tensor, positions: Tensor | None) -> Rotation | None:
+        if self.params.position != "rotary":
+            return None
+        if positions is None:
+            return rotary_angles(x.shape[1], self.params.head_dim, x.device)
+        return rotation_at(positions.unsqueeze(1), self.params.head_dim)  # the same in all heads

@@ -1,0 +1,207 @@
+"""Speech: corpora found in either layout, prepared once, made into features with masks; what is said of absent ones."""
+
+import time
+
+import pytest
+import torch
+
+from data_manager import corpus_folder
+from data_manager.data_manager import DatasetManager
+from data_manager.dataset_types import DatasetConfig, GlobalConfig, LhotseDatasetConfig
+from data_manager.errors import DataError
+from tests.data_manager.corpora import RATE, librispeech_part, yesno
+from tests.real_data import real_data
+
+
+def config_of(folder, name="librispeech", **more):
+    shared = GlobalConfig(corpus_dir=folder / "data", output_dir=folder / "manifests", **more.pop("shared", {}))
+    return LhotseDatasetConfig(name=name, global_config=shared, **more)
+
+
+def load(config):
+    return DatasetManager.load_datasets(datasets=[config])[config.name]
+
+
+@pytest.fixture
+def offline(monkeypatch):
+    """No server answers, and asking takes no time."""
+    monkeypatch.setattr(corpus_folder, "unreachable", lambda url: "no network")
+
+
+@pytest.mark.parametrize("layout", ["librispeech/LibriSpeech", "librispeech", "LibriSpeech"])
+def test_parts_on_disk_become_splits(tmp_path, layout):
+    librispeech_part(tmp_path / "data" / layout, "dev-clean", {"A": 0.3, "B C": 0.5})
+    librispeech_part(tmp_path / "data" / layout, "train-clean-5", {"D": 0.4})
+    config = config_of(tmp_path)
+    splits = load(config)
+    assert {split: len(cuts) for split, cuts in splits.items()} == {"dev-clean": 2, "train-clean-5": 1}
+    assert list((tmp_path / "manifests" / "librispeech").glob("*/librispeech_recordings_dev-clean.jsonl.gz"))
+
+
+def test_batches_of_speech(tmp_path):
+    librispeech_part(tmp_path / "data" / "librispeech", "dev-clean", {"A": 0.3, "B C": 0.5})
+    config = config_of(tmp_path, features={"num_mel_bins": 40})
+    (batch,) = DatasetManager.create_dataloader(load(config)["dev-clean"], config, batch_size=2)
+    assert batch["features"].shape == (2, 50, 40)
+    assert batch["features"].dtype == torch.float32
+    assert batch["feature_mask"].sum(1).tolist() == [30, 50]
+    assert batch["feature_mask"].dtype == torch.bool
+    assert (batch["features"][0, 30:] == 0).all()
+    assert batch["text"] == ["A", "B C"]
+    (again,) = DatasetManager.create_dataloader(load(config)["dev-clean"], config, batch_size=2, num_workers=1)
+    assert torch.equal(batch["features"], again["features"])
+
+
+def test_features_are_those_of_lhotse(tmp_path):
+    from lhotse import Fbank, FbankConfig
+
+    librispeech_part(tmp_path / "data" / "librispeech", "dev-clean", {"A": 0.5})
+    config = DatasetConfig(name="librispeech", global_config=config_of(tmp_path).global_config)
+    cuts = load(config)["dev-clean"]
+    (batch,) = DatasetManager.create_dataloader(cuts, config, batch_size=1)
+    expected = Fbank(FbankConfig(sampling_rate=RATE)).extract(cuts[0].load_audio(), RATE)
+    torch.testing.assert_close(batch["features"][0], torch.as_tensor(expected))
+
+
+def test_only_the_parts_asked_for_are_prepared(tmp_path):
+    for part in ("dev-clean", "test-clean"):
+        librispeech_part(tmp_path / "data" / "librispeech", part, {"A": 0.2})
+    assert list(load(config_of(tmp_path, process_params={"dataset_parts": ["test-clean"]}))) == ["test-clean"]
+    assert list(load(config_of(tmp_path, process_params={"dataset_parts": "dev-clean"}))) == ["dev-clean"]
+    lower = load(config_of(tmp_path, process_params={"dataset_parts": "auto", "normalize_text": "lower"}))
+    assert lower["dev-clean"][0].supervisions[0].text == "a"
+
+
+def test_manifests_are_kept_and_made_again_when_the_corpus_changes(tmp_path, monkeypatch):
+    root = tmp_path / "data" / "librispeech"
+    librispeech_part(root, "dev-clean", {"A": 0.2})
+    config = config_of(tmp_path)
+    load(config)
+    made = []
+    monkeypatch.setattr("data_manager.speech.call_recipe", lambda *given: made.append(given))
+    assert len(load(config)["dev-clean"]) == 1
+    assert made == []
+    monkeypatch.undo()
+    librispeech_part(root, "dev-clean", {"B": 0.2}, chapter="2")
+    assert len(load(config)["dev-clean"]) == 2
+
+
+def test_incomplete_manifests_are_made_again(tmp_path):
+    librispeech_part(tmp_path / "data" / "librispeech", "dev-clean", {"A": 0.2})
+    config = config_of(tmp_path)
+    load(config)
+    (stamp,) = (tmp_path / "manifests").glob("*/*/inputs.json")
+    stamp.unlink()
+    (stamp.parent / "librispeech_recordings_dev-clean.jsonl.gz").write_bytes(b"half")
+    assert len(load(config)["dev-clean"]) == 1
+
+
+def test_another_recipe(tmp_path):
+    yesno(tmp_path / "data" / "yesno" / "waves_yesno")
+    config = config_of(tmp_path, name="yesno")
+    splits = load(config)
+    assert {split: len(cuts) for split, cuts in splits.items()} == {"test": 30, "train": 30}
+    batch = next(iter(DatasetManager.create_dataloader(splits["train"], config, batch_size=3)))
+    assert batch["features"].shape == (3, 10, 80)
+    assert batch["text"][0] == "NO NO NO NO NO NO NO NO"
+
+
+def test_absent_corpus(tmp_path, offline):
+    with pytest.raises(DataError) as caught:
+        load(config_of(tmp_path))
+    data = tmp_path / "data"
+    assert str(caught.value) == (
+        f"corpus 'librispeech' is not there; looked for\n  {data / 'librispeech' / 'LibriSpeech'}\n"
+        f"  {data / 'librispeech'}\n  {data / 'LibriSpeech'}\n"
+        "and it cannot be downloaded from http://www.openslr.org/resources (no network).\n"
+        "Put it into one of these folders, set global_config.corpus_dir to where it is, or run where it can be had."
+    )
+
+
+def test_absent_licensed_corpus(tmp_path):
+    with pytest.raises(DataError, match="lhotse cannot download it: it is licensed"):
+        load(config_of(tmp_path, name="nsc"))
+
+
+def test_absent_parts_name_those_that_are_there(tmp_path, offline):
+    librispeech_part(tmp_path / "data" / "librispeech", "dev-clean", {"A": 0.2})
+    with pytest.raises(DataError) as caught:
+        load(config_of(tmp_path, process_params={"dataset_parts": ["dev-clean", "test-clean"]}))
+    assert "lacks the parts test-clean (it has dev-clean)" in str(caught.value)
+    assert "For what is there write process_params: {dataset_parts: [dev-clean]}." in str(caught.value)
+    with pytest.raises(DataError, match=r"has no part 'dev-claen'; its parts are dev-clean-2"):
+        load(config_of(tmp_path, process_params={"dataset_parts": "dev-claen"}))
+
+
+def test_download_again_without_a_network(tmp_path, offline):
+    librispeech_part(tmp_path / "data" / "librispeech", "dev-clean", {"A": 0.2})
+    with pytest.raises(DataError, match=r"Set global_config\.force_download to false to use what is in"):
+        load(config_of(tmp_path, shared={"force_download": True}))
+
+
+def test_a_reachable_corpus_is_downloaded_with_what_was_asked_for(tmp_path, monkeypatch):
+    calls = []
+
+    def download(corpus, recipe, function, arguments):
+        calls.append((function.name, arguments))
+        librispeech_part(tmp_path / "data" / "librispeech" / "LibriSpeech", "dev-clean-2", {"A": 0.2})
+
+    monkeypatch.setattr(corpus_folder, "unreachable", lambda url: None)
+    monkeypatch.setattr("data_manager.recipe_call.call_recipe", download)
+    config = config_of(tmp_path, download_params={"dataset_parts": "dev-clean-2"})
+    assert list(load(config)) == ["dev-clean-2"]
+    target = str(tmp_path / "data" / "librispeech")
+    expected = {"dataset_parts": ["dev-clean-2"], "target_dir": target, "force_download": False}
+    assert calls == [("download_librispeech", expected)]
+
+
+def test_a_wrong_layout_is_a_data_error(tmp_path):
+    (tmp_path / "data" / "yesno").mkdir(parents=True)
+    (tmp_path / "data" / "yesno" / "a.wav").touch()
+    with pytest.raises(DataError, match=r"prepare_yesno\(.*failed: AssertionError: an assertion of lhotse's"):
+        load(config_of(tmp_path, name="yesno"))
+
+
+def test_broken_audio_is_named(tmp_path):
+    librispeech_part(tmp_path / "data" / "librispeech", "dev-clean", {"A": 0.2})
+    config = config_of(tmp_path)
+    cuts = load(config)["dev-clean"]
+    (audio,) = tmp_path.rglob("*.flac")
+    audio.write_bytes(b"not audio")
+    with pytest.raises(DataError, match=r"audio of 84-1-0000-0 cannot be read from .*84-1-0000\.flac"):
+        next(iter(DatasetManager.create_dataloader(cuts, config, batch_size=1)))
+
+
+def test_recipes_print_nothing_on_stdout(tmp_path, capfd):
+    librispeech_part(tmp_path / "data" / "librispeech", "dev-clean", {"A": 0.2})
+    load(config_of(tmp_path))
+    assert capfd.readouterr() == ("", "")
+
+
+def test_real_utterance(tmp_path):
+    shared = GlobalConfig(corpus_dir=real_data("librispeech").parent, output_dir=tmp_path)
+    config = DatasetConfig(name="librispeech", global_config=shared)
+    splits = load(config)
+    assert list(splits) == ["dev-clean"]
+    (batch,) = DatasetManager.create_dataloader(splits["dev-clean"], config, batch_size=4)
+    assert batch["features"].shape == (1, 1166, 80)
+    assert batch["text"][0].startswith("IF THE READER WILL EXCUSE ME")
+
+
+def test_an_answer_about_the_network_comes_within_two_seconds():
+    from data_manager.network import unreachable
+
+    start = time.monotonic()
+    assert unreachable("http://192.0.2.1/x") is not None  # an address of no host, RFC 5737
+    assert unreachable("http://127.0.0.1:9/x") is not None
+    assert unreachable("not an address") is not None
+    assert time.monotonic() - start < 4
+
+
+def test_a_server_that_answers_is_reachable():
+    import socket
+
+    from data_manager.network import unreachable
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        assert unreachable(f"http://127.0.0.1:{server.getsockname()[1]}/x") is None

@@ -1,0 +1,154 @@
+"""Corruption, streams of uniforms and stratified times: exact, and the same for every split of a batch."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from diffusion.diffusion_process import DiffusionProcess
+from diffusion.errors import DiffusionInputError, SettingError, ShapeError, SigmaError, TimeError, TokenError
+from diffusion.graph import AbsorbingGraph, UniformGraph
+from diffusion.noise_schedule import CosineNoise, GeometricNoise, LogLinearNoise, NoiseSchedule
+from diffusion.randomness import RowGenerators, uniform
+from diffusion.time_strata import stratified_times
+
+
+class Chosen(RowGenerators):
+    """Gives chosen uniforms instead of drawn ones."""
+
+    def __init__(self, *values: Tensor) -> None:
+        super().__init__(torch.zeros(len(values[0]), dtype=torch.int64))
+        self.values = list(values)
+
+    def rand(self, *shape: int) -> Tensor:
+        return self.values.pop(0).reshape(-1, *shape)
+
+
+@pytest.mark.parametrize("schedule", [LogLinearNoise(1e-3), CosineNoise(0.0), GeometricNoise()])
+@pytest.mark.parametrize("t", [1e-6, 0.3, 0.9])
+def test_tokens_are_replaced_with_the_schedules_own_probability(schedule: NoiseSchedule, t: float) -> None:
+    """The threshold lies at 1 - alpha(t) to the last digits: what corrupts is what weighs the loss."""
+    lost = -torch.expm1(-schedule.sigma(t))
+    uniforms = (lost * torch.tensor([0.0, 0.5, 1 - 1e-12, 1 + 1e-12, 1.05], dtype=torch.float64))[:, None]
+    x_0, times = torch.ones(5, 1, dtype=torch.int64), torch.full((5,), t, dtype=torch.float64)
+    noisy = DiffusionProcess(AbsorbingGraph(4), schedule).corrupt(x_0, times, Chosen(uniforms))
+    assert noisy[:, 0].tolist() == [4, 4, 4, 1, 1]
+    places = torch.tensor([0.0, 0.24, 0.26, 0.5, 0.99], dtype=torch.float64)[:, None]
+    mixed = DiffusionProcess(UniformGraph(4), schedule).corrupt(x_0, times, Chosen(uniforms, places))
+    assert mixed[:, 0].tolist() == [0, 0, 1, 1, 1]
+
+
+def test_blocks_may_have_times_of_their_own() -> None:
+    process = DiffusionProcess(AbsorbingGraph(4), LogLinearNoise(0.0))
+    t = torch.tensor([[0.1, 0.1, 1.0, 1.0]], dtype=torch.float64).expand(1000, -1)
+    masked = process.corrupt(torch.zeros(1000, 4, dtype=torch.int64), t, torch.Generator().manual_seed(0)) == 4
+    assert bool(masked[:, 2:].all())
+    assert 0.07 < float(masked[:, :2].double().mean()) < 0.13
+
+
+@pytest.mark.parametrize("graph", [AbsorbingGraph(5), UniformGraph(5)])
+def test_frozen_places_are_left_alone_whatever_they_hold(graph: AbsorbingGraph | UniformGraph) -> None:
+    process = DiffusionProcess(graph, LogLinearNoise(0.0))
+    x_0 = torch.randint(0, 5, (6, 8))
+    frozen = torch.rand(6, 8) < 0.5
+    x_0[frozen] = 999  # a padding id outside the vocabulary
+    noisy = process.corrupt(x_0, torch.ones(6), frozen=frozen)
+    assert bool((noisy[frozen] == 999).all())
+    assert bool((noisy[~frozen] < graph.dim).all())
+
+
+@pytest.mark.parametrize("graph", [AbsorbingGraph(5), UniformGraph(5)])
+def test_a_row_is_noised_alike_in_every_split(graph: AbsorbingGraph | UniformGraph) -> None:
+    process = DiffusionProcess(graph, CosineNoise())
+    x_0 = torch.randint(0, 5, (16, 12), generator=torch.Generator().manual_seed(1))
+
+    def noised(rows: Tensor) -> Tensor:
+        t = stratified_times(rows, 16, seed=7)
+        return process.corrupt(x_0[rows], t, RowGenerators.from_seed(7, rows))
+
+    everyone = torch.arange(16)
+    whole = noised(everyone)
+    for parts in (everyone.split(4), everyone.split(1), (everyone[::2], everyone[1::2])):
+        for rows in parts:
+            assert torch.equal(noised(rows), whole[rows])
+
+
+def test_times_fill_every_stratum_of_the_global_batch_once() -> None:
+    rows = torch.arange(64)
+    for seed in range(20):
+        t = stratified_times(rows, 64, seed)
+        assert bool(((t > 0) & (t <= 1)).all())
+        assert sorted(torch.ceil(t * 64).long().tolist()) == list(range(1, 65))
+        split = torch.cat([stratified_times(part, 64, seed) for part in rows.split(16)])
+        assert torch.equal(split, t)
+    assert not torch.equal(stratified_times(rows, 64, 0), stratified_times(rows, 64, 1))
+    late = stratified_times(rows, 64, 0, t_min=0.5)
+    assert float(late.min()) > 0.5
+    assert abs(float(torch.stack([stratified_times(rows, 64, seed)[5] for seed in range(500)]).mean()) - 0.5) < 0.05
+
+
+def test_streams_do_not_depend_on_the_rows_beside_them() -> None:
+    def seeded(rows: int) -> list[RowGenerators]:
+        generator = torch.Generator().manual_seed(3)
+        return [RowGenerators.from_generator(generator, rows) for _ in range(16 // rows)]
+
+    whole = seeded(16)[0].rand(9)
+    for rows in (1, 4, 8):
+        assert torch.equal(torch.cat([stream.rand(9) for stream in seeded(rows)]), whole)
+    streams = seeded(16)[0]
+    streams.rand(3)
+    later = streams[4:8].rand(6)
+    assert torch.equal(later, whole[4:8, 3:])
+
+
+def test_uniforms_are_uniform_and_independent() -> None:
+    draws = RowGenerators.from_seed(0, torch.arange(256)).rand(4096)
+    assert 0 <= float(draws.min()) < 1e-5 < 1 - 1e-5 < float(draws.max()) < 1
+    counts = torch.histc(draws, bins=64, min=0, max=1)
+    chi_squared = float(((counts - draws.numel() / 64) ** 2 / (draws.numel() / 64)).sum())
+    assert 25 < chi_squared < 120  # 63 degrees of freedom
+    centred = draws - 0.5
+    for other in (centred.roll(1, 0), centred.roll(1, 1), centred.roll((1, 1), (0, 1))):
+        assert abs(float((centred * other).mean()) * 12) < 5 / draws.numel() ** 0.5
+
+
+X, HALF = torch.zeros(2, 3, dtype=torch.int64), torch.tensor([0.5, 0.5])
+GRAPH = AbsorbingGraph(3)
+PROCESS = DiffusionProcess(GRAPH, LogLinearNoise())
+BAD: list[tuple[Callable[[], object], type[DiffusionInputError], str]] = [
+    (lambda: PROCESS.corrupt(X + 3, HALF), TokenError, "x_0: got token 3; expected ids from 0 to 2"),
+    (lambda: PROCESS.corrupt(X - 1, HALF), TokenError, "x_0: got token -1"),
+    (lambda: PROCESS.corrupt(X.float(), HALF), ShapeError, "integer token ids"),
+    (lambda: PROCESS.corrupt(X, HALF * 0), TimeError, r"t: got 0.0; expected a time in \(0, 1\]"),
+    (lambda: PROCESS.corrupt(X, HALF * 3), TimeError, "t: got 1.5"),
+    (lambda: PROCESS.corrupt(X, torch.ones(3)), ShapeError, "sigma"),
+    (lambda: PROCESS.corrupt(X, HALF, frozen=X), ShapeError, "frozen"),
+    (
+        lambda: PROCESS.corrupt(X, HALF, RowGenerators.from_seed(0, torch.arange(3))),
+        ShapeError,
+        "generator: got 3 rows",
+    ),
+    (lambda: GRAPH.transition(X, HALF * float("nan")), SigmaError, "sigma: got nan; expected a finite number"),
+    (lambda: GRAPH.sample_transition(X, HALF * float("inf")), SigmaError, "sigma: got inf"),
+    (lambda: GRAPH.score_entropy(torch.zeros(2, 3, 4), -HALF, X, X), SigmaError, "sigma: got -0.5"),
+    (lambda: GRAPH.score_entropy(torch.zeros(2, 3, 4), HALF, X + 4, X), TokenError, "x_t: got token 4"),
+    (lambda: GRAPH.score_entropy(torch.zeros(2, 3, 4), HALF, X, X + 3), TokenError, "x_0: got token 3"),
+    (lambda: UniformGraph(0), SettingError, "num_tokens: got 0; expected 1 or more"),
+    (lambda: AbsorbingGraph(0), SettingError, "num_tokens"),
+    (lambda: stratified_times(torch.tensor([4]), 4, 0), TokenError, "rows: got token 4"),
+    (lambda: stratified_times(torch.tensor([0]), 0, 0), SettingError, "batch_size"),
+]
+
+
+@pytest.mark.parametrize(("call", "error", "message"), BAD)
+def test_bad_input_is_named(call: Callable[[], object], error: type[DiffusionInputError], message: str) -> None:
+    with pytest.raises(error, match=message) as caught:
+        call()
+    assert isinstance(caught.value, ValueError)
+
+
+def test_a_plain_generator_gives_float64() -> None:
+    draws = uniform((3, 4), torch.Generator().manual_seed(0))
+    assert draws.dtype == torch.float64
+    assert draws.shape == (3, 4)

@@ -1,0 +1,292 @@
+"""Samplers as they are used: draws follow the proposals, prompts stay, calls are counted, splits change nothing."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from diffusion.denoiser import Denoiser, apply_temperature, keep_top_p
+from diffusion.diffusion_process import DiffusionProcess, reverse
+from diffusion.errors import DiffusionInputError, LengthError, SettingError, ShapeError, TokenError
+from diffusion.graph import AbsorbingGraph, UniformGraph
+from diffusion.noise_schedule import CosineNoise, LogLinearNoise
+from diffusion.parameterisation import ScoreParameterisation, X0Parameterisation
+from diffusion.randomness import RowGenerators
+from diffusion.sampler_state import SamplerState
+from diffusion.samplers import SAMPLERS, Sampler, UnknownSamplerError, create_sampler, default_sampler, samplers_for
+from diffusion.sampling import sample
+from tests.oracles.diffusion_propagation import oracle_sampler, state_of
+from tests.oracles.diffusion_toy import VOCABULARY, Toy
+
+N, LENGTH = 6, 10
+PROCESSES = {
+    "absorbing": DiffusionProcess(AbsorbingGraph(N), CosineNoise()),
+    "uniform": DiffusionProcess(UniformGraph(N), CosineNoise()),
+}
+EVERY = [(kind, name) for kind, process in PROCESSES.items() for name in samplers_for(process.graph)]
+
+
+class Network:
+    """A network whose answer for a place depends on all the row's tokens, its mask, condition and time."""
+
+    def __init__(self, dim: int) -> None:
+        generator = torch.Generator().manual_seed(5)
+        self.table = torch.randn(dim, dim, generator=generator, dtype=torch.float64)
+        self.rows = 0
+
+    def __call__(self, x_t: Tensor, sigma: Tensor, mask: Tensor | None = None, cond: Tensor | None = None) -> Tensor:
+        assert sigma.shape == x_t.shape[:1]
+        self.rows += len(x_t)
+        near = self.table[x_t] + 0.7 * self.table[x_t].roll(1, 1) + 0.3 * self.table[x_t].roll(-1, 1)
+        if mask is not None:
+            assert mask.shape == x_t.shape
+            near = near * mask[..., None]
+        if cond is not None:
+            near = near + 3.0 * torch.nn.functional.one_hot(cond, near.shape[-1])[:, None, :]
+        return near * (1 + 0.1 * sigma[:, None, None])
+
+
+def denoiser_for(kind: str, reading: str = "x0", **settings: object) -> Denoiser:
+    graph = PROCESSES[kind].graph
+    parameterisation = X0Parameterisation(graph) if reading == "x0" else ScoreParameterisation(graph)
+    return Denoiser(Network(graph.dim), parameterisation, **settings)
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.mark.parametrize(("kind", "name"), EVERY)
+@pytest.mark.parametrize("reading", ["x0", "score"])
+def test_same_seed_same_samples_whatever_the_split(kind: str, name: str, reading: str) -> None:
+    def draw(batch_size: int | None, seed: int = 0) -> SamplerState:
+        settings = {"steps": 7, "sampler": name, "batch_size": batch_size}
+        return sample(PROCESSES[kind], denoiser_for(kind, reading), 16, LENGTH, generator=seeded(seed), **settings)
+
+    whole = draw(None)
+    assert whole.tokens.shape == (16, LENGTH)
+    assert bool(((whole.tokens >= 0) & (whole.tokens < N)).all())
+    for size in (1, 4, 7):
+        split = draw(size)
+        assert torch.equal(split.tokens, whole.tokens)
+        assert torch.equal(split.network_calls, whole.network_calls)
+    assert not torch.equal(draw(None, seed=1).tokens, whole.tokens)
+
+
+@pytest.mark.parametrize(("kind", "name"), EVERY)
+@pytest.mark.parametrize("places", [[0, 1, 2], [7, 8, 9], [0, 3, 8], list(range(LENGTH))])
+def test_prompts_suffixes_and_scattered_places_are_kept(kind: str, name: str, places: list[int]) -> None:
+    prompt = torch.randint(N, (5, LENGTH), generator=seeded(3))
+    frozen = torch.zeros(LENGTH, dtype=torch.bool)
+    frozen[places] = True
+    settings = {"prompt": prompt, "frozen": frozen, "generator": seeded()}
+    state = sample(PROCESSES[kind], denoiser_for(kind), 5, LENGTH, steps=6, sampler=name, **settings)
+    assert torch.equal(state.tokens[:, frozen], prompt[:, frozen])
+    assert bool((state.tokens < N).all())
+
+
+@pytest.mark.parametrize(("kind", "name"), EVERY)
+def test_a_short_prompt_is_a_prefix_and_padding_is_left_alone(kind: str, name: str) -> None:
+    prompt = torch.tensor([3, 1, 4])
+    mask = torch.arange(LENGTH) < torch.tensor([10, 6, 3])[:, None]
+    settings = {"prompt": prompt, "mask": mask, "generator": seeded()}
+    state = sample(PROCESSES[kind], denoiser_for(kind), 3, LENGTH, steps=6, sampler=name, **settings)
+    assert torch.equal(state.tokens[:, :3], prompt.expand(3, -1))
+    assert bool((state.tokens[~mask] == 0).all())
+    if name == "first_hitting":
+        assert state.network_calls.tolist() == [7, 3, 0]
+
+
+def test_network_calls_are_counted_for_each_row() -> None:
+    kind = "absorbing"
+    frozen = torch.zeros(4, LENGTH, dtype=torch.bool)
+    for row, count in enumerate([0, 3, 9, 10]):
+        frozen[row, :count] = True
+    settings = {"prompt": torch.zeros(4, LENGTH, dtype=torch.int64), "frozen": frozen}
+
+    def run(name: str, steps: int) -> tuple[list[int], int]:
+        denoiser = denoiser_for(kind)
+        drawn = sample(PROCESSES[kind], denoiser, 4, LENGTH, steps=steps, sampler=name, generator=seeded(), **settings)
+        return drawn.network_calls.tolist(), denoiser.network.rows
+
+    assert run("first_hitting", 1) == ([10, 7, 1, 0], 18)
+    assert run("ancestral", 50) == ([50] * 4, 200)
+    calls, rows = run("ancestral_cache", 2000)
+    assert rows == sum(calls)
+    assert calls[2:] == [1, 0]
+    assert 9 <= calls[0] <= 10
+    calls, rows = run("confidence", 5)
+    assert rows == sum(calls)
+    assert max(calls) <= 5
+
+
+def test_first_hitting_tells_the_network_when_each_mask_is_lifted() -> None:
+    """Levels fall from sigma(1), and a uniform share of masks is left at each, as the forward process has it."""
+    process = PROCESSES["absorbing"]
+    levels: list[Tensor] = []
+    network = Network(N + 1)
+
+    def listening(x_t: Tensor, sigma: Tensor) -> Tensor:
+        levels.append(sigma)
+        return network(x_t, sigma)
+
+    sample(process, Denoiser(listening, X0Parameterisation(process.graph)), 2000, LENGTH, generator=seeded())
+    told = torch.stack(levels, 1)
+    assert bool((told.diff(dim=1) <= 0).all())
+    lost = -torch.expm1(-told) / -torch.expm1(-process.schedule.sigma(1.0))
+    orders = torch.arange(LENGTH, 0, -1, dtype=torch.float64) / (LENGTH + 1)  # means of order statistics
+    torch.testing.assert_close(lost.mean(0), orders, atol=0.01, rtol=0)
+
+
+@pytest.mark.parametrize("reading", ["x0", "score"])
+def test_calling_only_for_changed_rows_gives_the_ancestral_samples(reading: str) -> None:
+    """Also for a network that is told the time."""
+    tokens = [
+        sample(
+            PROCESSES["absorbing"],
+            denoiser_for("absorbing", reading),
+            16,
+            20,
+            steps=60,
+            sampler=name,
+            generator=seeded(),
+        )
+        for name in ("ancestral", "ancestral_cache")
+    ]
+    assert torch.equal(tokens[0].tokens, tokens[1].tokens)
+    assert int(tokens[1].network_calls.max()) <= 20 < 60 == int(tokens[0].network_calls.min())
+
+
+class Grid(RowGenerators):
+    """A grid of uniforms: row i has the i-th pair at every place, so that frequencies are exact to 1 / side."""
+
+    def __init__(self, side: int) -> None:
+        middle = (torch.arange(side, dtype=torch.float64) + 0.5) / side
+        self.pairs = torch.cartesian_prod(middle, middle)
+        super().__init__(torch.zeros(side * side, dtype=torch.int64))
+
+    def rand(self, *shape: int) -> Tensor:
+        if len(shape) == 2:
+            return self.pairs[:, :, None].expand(-1, -1, shape[1])
+        return self.pairs[:, 1:].expand(-1, *shape)
+
+
+@pytest.mark.parametrize(("kind", "name"), EVERY)
+@pytest.mark.parametrize("step", [0, 2, 3])
+def test_steps_draw_what_they_propose(kind: str, name: str, step: int) -> None:
+    """Over all pairs of uniforms of a grid the frequencies of the next token are those of the proposal."""
+    side, toy = 200, Toy.random(1, kind == "absorbing")
+    graph = AbsorbingGraph(VOCABULARY) if toy.absorbing else UniformGraph(VOCABULARY)
+    sampler = oracle_sampler(toy, DiffusionProcess(graph, LogLinearNoise(1e-3)), name, 4)
+    x_t = torch.tensor([[1, VOCABULARY if toy.absorbing else 0, 2]])
+    one = state_of(x_t, torch.tensor([[True, False, True]]))
+    one = replace(sampler.begin(one), step=step, t=torch.full((1,), 1 - step / 4, dtype=torch.float64))
+    law = sampler.propose(one).probabilities(x_t, one.frozen)[0, 1]
+    many = replace(state_of(x_t.expand(side**2, -1), one.frozen.expand(side**2, -1)), generators=Grid(side))
+    cache = {key: value.expand(side**2, *value.shape[1:]) for key, value in one.cache.items()}
+    stepped = sampler.step(replace(many, step=step, t=one.t.expand(side**2), cache=cache))
+    assert bool((stepped.tokens[:, [0, 2]] == x_t[:, [0, 2]]).all())
+    frequencies = torch.bincount(stepped.tokens[:, 1], minlength=graph.dim) / side**2
+    torch.testing.assert_close(frequencies.double(), law, atol=2.5 / side, rtol=0)
+
+
+def test_guidance_temperature_and_top_p() -> None:
+    x_t, sigma = torch.full((3, LENGTH), N), torch.full((3,), 0.5, dtype=torch.float64)
+    cond = torch.tensor([0, 1, 2])
+    plain, full = denoiser_for("absorbing"), denoiser_for("absorbing", cond=cond)
+    null, conditioned = plain.output(x_t, sigma), full.output(x_t, sigma)
+    guided = replace(full, guidance=3.0)
+    torch.testing.assert_close(guided.output(x_t, sigma), null + 3 * (conditioned - null))
+    torch.testing.assert_close(replace(full, guidance=0.0).output(x_t, sigma), null)
+    rows = torch.tensor([2])
+    torch.testing.assert_close(guided.output(x_t[rows], sigma[rows], rows), guided.output(x_t, sigma)[rows])
+    assert (plain.calls, full.calls, guided.calls) == (1, 1, 2)
+
+    law = torch.tensor([0.5, 0.3, 0.15, 0.05], dtype=torch.float64)
+    cooled = apply_temperature(law.log(), 0.5).exp()
+    torch.testing.assert_close(cooled, law**2 / (law**2).sum())
+    assert apply_temperature(law.log(), 0.0).exp().tolist() == [1, 0, 0, 0]
+    torch.testing.assert_close(keep_top_p(law.log(), 0.8).exp(), torch.tensor([0.625, 0.375, 0, 0]).double())
+    torch.testing.assert_close(keep_top_p(law.log(), 0.81).exp()[2], torch.tensor(0.15 / 0.95).double())
+    assert keep_top_p(law.log(), 1e-9).exp().tolist() == [1, 0, 0, 0]
+
+
+@pytest.mark.parametrize(("kind", "name"), EVERY)
+def test_guidance_reaches_every_sampler_row_by_row(kind: str, name: str) -> None:
+    """Rows follow their own condition, in any split."""
+    cond = torch.tensor([0, 1, 2, 3] * 8)
+    denoiser = denoiser_for(kind, cond=cond, guidance=2.5, temperature=0.9, top_p=0.95)
+    drawn = [
+        sample(
+            PROCESSES[kind], denoiser, 32, LENGTH, steps=12, sampler=name, generator=seeded(), batch_size=size
+        ).tokens
+        for size in (None, 8)
+    ]
+    assert torch.equal(drawn[0], drawn[1])
+    assert float((drawn[0] == cond[:, None]).double().mean()) > 0.6
+
+
+def test_the_registry_says_what_fits() -> None:
+    assert set(samplers_for(AbsorbingGraph(3))) == set(SAMPLERS)
+    assert samplers_for(UniformGraph(3)) == ["analytic", "euler", "ancestral"]
+    for kind, process in PROCESSES.items():
+        assert default_sampler(process.graph) in samplers_for(process.graph), kind
+    for name, sampler in SAMPLERS.items():
+        assert sampler.name == name
+        assert sampler.accuracy in ("exact", "convergent", "neither")
+        assert sampler.summary
+
+
+def test_a_state_can_be_stepped_by_hand() -> None:
+    sampler: Sampler = create_sampler("ancestral", PROCESSES["absorbing"], denoiser_for("absorbing"), 4)
+    state = state_of(torch.full((2, LENGTH), N))
+    times = []
+    while not sampler.finished(state):
+        state = sampler.step(state)
+        times.append(float(state.t[0]))
+    assert times == [0.75, 0.5, 0.25, 0.0]
+    assert torch.equal(state.tokens, reverse(sampler, state_of(torch.full((2, LENGTH), N))).tokens)
+
+
+def drawn(**settings: object) -> Callable[[], object]:
+    rows = settings.pop("num_samples", 2)
+    return lambda: sample(PROCESSES["absorbing"], denoiser_for("absorbing"), rows, LENGTH, **settings)
+
+
+LONG, SHORT = torch.zeros(11, dtype=torch.int64), torch.zeros(4, dtype=torch.int64)
+BAD: list[tuple[Callable[[], object], type[DiffusionInputError], str]] = [
+    (drawn(prompt=LONG), LengthError, "prompt: got 11 tokens; expected 10 at most"),
+    (drawn(prompt=SHORT + N), TokenError, "prompt: got token 6; expected ids from 0 to 5"),
+    (drawn(prompt=SHORT - 1), TokenError, "prompt: got token -1"),
+    (drawn(prompt=SHORT.expand(3, -1)), ShapeError, "prompt: got shape"),
+    (drawn(prompt=SHORT.float()), ShapeError, "prompt"),
+    (drawn(frozen=SHORT == 0), ShapeError, "frozen: got .*; expected a prompt"),
+    (drawn(prompt=SHORT, frozen=SHORT), ShapeError, "frozen: got dtype torch.int64; expected torch.bool"),
+    (drawn(prompt=SHORT, frozen=LONG[:10] == 0), LengthError, "frozen: got a place past the prompt's 4 tokens"),
+    (drawn(prompt=SHORT, frozen=LONG[:5] == 0), LengthError, "frozen: got 5 places"),
+    (drawn(mask=torch.ones(2, 9, dtype=torch.bool)), ShapeError, "mask"),
+    (drawn(num_samples=0), LengthError, "num_samples"),
+    (drawn(steps=0, sampler="ancestral"), SettingError, "steps: got 0"),
+    (drawn(batch_size=0), SettingError, "batch_size"),
+    (drawn(sampler="ancestrl"), UnknownSamplerError, "did you mean 'ancestral'"),
+    (lambda: denoiser_for("absorbing", temperature=-1.0), SettingError, "temperature: got -1"),
+    (lambda: denoiser_for("absorbing", top_p=0.0), SettingError, "top_p: got 0"),
+    (
+        lambda: create_sampler("first_hitting", PROCESSES["uniform"], denoiser_for("uniform"), 3),
+        SettingError,
+        "first_hitting for UniformGraph; expected an absorbing process",
+    ),
+    (
+        lambda: sample(PROCESSES["absorbing"], denoiser_for("absorbing", cond=torch.zeros(3)), 2, LENGTH),
+        LengthError,
+        "cond: got 3 rows; expected 2",
+    ),
+]
+
+
+@pytest.mark.parametrize(("call", "error", "message"), BAD)
+def test_bad_input_is_named(call: Callable[[], object], error: type[DiffusionInputError], message: str) -> None:
+    with pytest.raises(error, match=message):
+        call()

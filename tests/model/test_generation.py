@@ -1,0 +1,335 @@
+"""Generation from state: equal to the uncached loop, exact in a batch of ragged prompts, and what it refuses."""
+
+import math
+from itertools import product
+
+import pytest
+import torch
+
+from model.generation import choose
+from model.generation_options import GenerationOptions
+from model.inputs import InputError
+from tests.model import tiny
+
+VOCAB = tiny.VOCAB
+MIXERS = {
+    "softmax": "softmax",
+    "causal_linear": "causal_linear",
+    "mixed": ["causal_linear", "softmax"],
+}
+SHAPES = [
+    {},
+    {"position": "absolute", "max_length": 90},
+    {"position": "none"},
+    {"num_heads": 4, "num_kv_heads": 2, "qk_norm": True},
+    {"feature_map": "relu", "tie_embeddings": True, "use_scalenorm": True},
+    {"feature_map": "elu", "use_rezero": True},
+]
+
+
+@pytest.fixture(autouse=True)
+def _seed():
+    torch.manual_seed(0)
+
+
+SIZES = {"vocab_size": VOCAB, "tie_embeddings": False}  # a tied head of random weights repeats one token for ever
+
+
+def decoder(**changes):
+    return tiny.sharpened(tiny.decoder(**{**SIZES, **changes}), 3.0)
+
+
+def seq2seq(**changes):
+    return tiny.sharpened(tiny.seq2seq(**{**SIZES, **changes}), 3.0)
+
+
+def ids(*shape):
+    return torch.randint(VOCAB, shape)
+
+
+@torch.no_grad()
+def uncached(logits_of, tokens, steps):
+    """Greedy continuation by running the whole prefix for each token."""
+    for _ in range(steps):
+        tokens = torch.cat([tokens, logits_of(tokens)[:, -1:].argmax(-1)], dim=1)
+    return tokens
+
+
+def left_padded(rows, filler=0):
+    """Rows of different lengths as one batch, padded in front, and its mask."""
+    size = max(len(row) for row in rows)
+    mask = tiny.lengths_mask([len(row) for row in rows], size).flip(1)
+    tokens = torch.full((len(rows), size), filler)
+    tokens[mask] = torch.cat(rows)
+    return tokens, mask
+
+
+def right_padded(rows, filler=0):
+    tokens, mask = left_padded([row.flip(0) for row in rows], filler)
+    return tokens.flip(1), mask.flip(1)
+
+
+@pytest.mark.parametrize("mixer", MIXERS)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_greedy_equals_the_uncached_loop(mixer, shape):
+    model = decoder(attention_type=MIXERS[mixer], **shape)
+    prompts = ids(3, 70)  # beyond one chunk of the causal core
+    out = model.generate(prompts, 12, temperature=0.0)
+    assert torch.equal(out, uncached(model, prompts, 12))
+    assert out[:, 70:].unique().numel() > 1 or shape.get("tie_embeddings")
+
+
+@pytest.mark.parametrize("mixer", MIXERS)
+@pytest.mark.parametrize("shape", SHAPES[:4], ids=str)
+def test_greedy_encoder_decoder_equals_the_uncached_loop(mixer, shape):
+    if mixer == "mixed":
+        model = tiny.EncoderDecoderTransformer(
+            tiny.params(attention_type=["linear", "softmax"], **SIZES, **shape),
+            tiny.params(attention_type=["causal_linear", "softmax"], **SIZES, **shape),
+        )
+        model = tiny.sharpened(model, 3.0)
+    else:
+        model = seq2seq(attention_type=mixer, **shape)
+    source, mask, prompts = ids(2, 17), tiny.lengths_mask([17, 9], 17), ids(2, 3)
+    out = model.generate(source, prompts, 10, temperature=0.0, source_mask=mask)
+    assert torch.equal(out, uncached(lambda tokens: model(source, tokens, mask), prompts, 10))
+    alone = model.generate(source[1:, :9], prompts[1:], 10, temperature=0.0)
+    assert torch.equal(out[1:], alone)
+    started = model.generate(source, 4, 5, temperature=0.0, source_mask=mask)
+    first = torch.full((2, 1), 4)
+    assert torch.equal(started, model.generate(source, first, max_new_tokens=5, temperature=0.0, source_mask=mask))
+
+
+@pytest.mark.parametrize("mixer", MIXERS)
+@pytest.mark.parametrize("position", ["rotary", "absolute", "none"])
+@pytest.mark.parametrize("pad", [left_padded, right_padded])
+@pytest.mark.parametrize("beams", [1, 3])
+def test_ragged_prompts_continue_as_each_would_alone(mixer, position, pad, beams):
+    model = decoder(attention_type=MIXERS[mixer], position=position, max_length=20)
+    rows = [ids(4), ids(9), ids(1)]
+    tokens, mask = pad(rows, filler=-100)  # what stands in the padding is not looked at
+    out = model.generate(tokens, 8, temperature=0.0, mask=mask, num_beams=beams)
+    assert torch.equal(out[:, :9], tokens)
+    for row, new in zip(rows, out[:, 9:], strict=True):
+        assert torch.equal(model.generate(row[None], 8, temperature=0.0, num_beams=beams)[0, len(row) :], new)
+
+
+def test_logits_of_the_state_equal_those_of_the_sequence():
+    context = torch.randn(2, 5, 16)
+    model = decoder(attention_type=["softmax", "causal_linear"], use_cross_attention=True)
+    tokens = ids(2, 9)
+    wanted = model(tokens, context)
+    logits, state = model.start(tokens[:, :4], context)  # without room: the cache grows
+    for place in range(4, 9):
+        assert tiny.gap(logits, wanted[:, place - 1]) < 1e-5
+        logits = model.step(tokens[:, place : place + 1], state)
+    assert tiny.gap(logits, wanted[:, -1]) < 1e-5
+    assert state.lengths.tolist() == [9, 9]
+
+
+def test_float_input_is_decoded_step_by_step():
+    model = tiny.decoder(attention_type="causal_linear", input_dim=5)
+    x = torch.randn(2, 6, 5)
+    out, state = model.start(x[:, :5])
+    assert tiny.gap(out, model(x[:, :5])[:, -1]) < 1e-5
+    assert tiny.gap(model.step(x[:, 5:], state), model(x)[:, -1]) < 1e-5
+    with pytest.raises(InputError, match=r"a step takes one token of each row: \[B, 1\]"):
+        model.step(x, state)
+
+
+def test_the_linear_state_does_not_grow_with_the_prompt():
+    model = decoder(attention_type="causal_linear")
+
+    def size(length):
+        _, state = model.start(ids(1, length))
+        return sum(part.numel() for layer in state.layers for part in layer.seen.state)
+
+    assert size(3) == size(2000)
+
+
+def test_rows_that_have_ended_are_padded():
+    model = decoder()
+    prompts = ids(4, 3)
+    free = model.generate(prompts, 12, temperature=0.0)[:, 3:]
+    eos = int(free[0, 2])
+    for pad in (None, 7):
+        out = model.generate(prompts, 12, temperature=0.0, eos_token=eos, pad_token=pad)[:, 3:]
+        for row, new in zip(free, out, strict=True):
+            end = row.tolist().index(eos) + 1 if eos in row else 12
+            assert torch.equal(new[:end], row[: min(end, out.shape[1])])
+            assert (new[end:] == (eos if pad is None else pad)).all()
+
+
+def test_it_stops_when_every_row_has_ended():
+    model = decoder()
+    prompts = ids(1, 3).repeat(2, 1)
+    eos = int(model.generate(prompts, 1, temperature=0.0)[0, 3])
+    assert model.generate(prompts, 9, temperature=0.0, eos_token=eos).shape == (2, 4)
+
+
+def every_continuation(model, prompt, steps, vocab, eos):
+    """Each continuation up to `eos` or `steps` tokens, with its log-probability."""
+    found = {}
+    for tail in product(range(vocab), repeat=steps):
+        end = tail.index(eos) + 1 if eos in tail else steps
+        if any(token != eos for token in tail[end:]):
+            continue
+        rows = torch.cat([prompt, torch.tensor(tail)])[None]
+        log_probs = model(rows).log_softmax(-1)[0, len(prompt) - 1 : -1]
+        found[tail] = float(log_probs[torch.arange(end), torch.tensor(tail[:end])].sum()), end
+    return found
+
+
+@pytest.mark.parametrize("attention_type", ["softmax", "causal_linear"])
+@pytest.mark.parametrize("eos", [None, 2])
+@pytest.mark.parametrize("penalty", [0.0, 1.0])
+@torch.no_grad()
+def test_wide_beam_search_finds_the_best_of_all(attention_type, eos, penalty):
+    model = decoder(attention_type=attention_type, vocab_size=4)
+    prompts = torch.randint(4, (3, 5))
+    out = model.generate(prompts, 3, num_beams=16, eos_token=eos, length_penalty=penalty)
+    assert out.shape == (3, 8)
+    for prompt, new in zip(prompts, out[:, 5:].tolist(), strict=True):
+        found = every_continuation(model, prompt, 3, 4, eos)
+        best = max(score / length**penalty for score, length in found.values())
+        score, length = found[tuple(new)]
+        assert math.isclose(score / length**penalty, best, abs_tol=1e-5)
+
+
+@torch.no_grad()
+def test_narrow_beam_search_equals_one_written_plainly():
+    model = decoder(attention_type=["causal_linear", "softmax"], vocab_size=6)
+    prompt = torch.randint(6, (4,))
+    beams = [(0.0, [])]
+    for _ in range(5):
+        grown = []
+        for score, tail in beams:
+            log_probs = model(torch.cat([prompt, torch.tensor(tail, dtype=torch.long)])[None])[0, -1].log_softmax(-1)
+            grown += [(score + float(log_probs[token]), [*tail, token]) for token in range(6)]
+        beams = sorted(grown, reverse=True)[:2]
+    assert model.generate(prompt[None], 5, num_beams=2)[0, 4:].tolist() == beams[0][1]
+
+
+@torch.no_grad()
+def test_beams_of_an_encoder_decoder_stay_with_their_source():
+    model = seq2seq(attention_type="causal_linear")
+    source, mask = ids(3, 8), tiny.lengths_mask([8, 3, 5], 8)
+    out = model.generate(source, 0, 6, num_beams=4, source_mask=mask)
+    for row in range(3):
+        alone = model.generate(source[row : row + 1, : int(mask[row].sum())], 0, 6, num_beams=4)
+        assert torch.equal(out[row : row + 1], alone)
+
+
+def test_draws_come_from_the_generator_alone():
+    model = decoder()
+    prompts = ids(2, 4)
+
+    def drawn(seed):
+        return model.generate(prompts, 20, generator=torch.Generator().manual_seed(seed))
+
+    state = torch.get_rng_state()
+    first = drawn(1)
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.rand(3)
+    assert torch.equal(drawn(1), first)
+    assert not torch.equal(drawn(2), first)
+
+
+LOGITS = torch.tensor([0.5, 0.2, 0.15, 0.1, 0.05]).log()
+
+
+@pytest.mark.parametrize(
+    ("options", "wanted"),
+    [
+        ({}, [0.5, 0.2, 0.15, 0.1, 0.05]),
+        ({"temperature": 0.5}, [0.25, 0.04, 0.0225, 0.01, 0.0025]),
+        ({"top_k": 2}, [0.5, 0.2, 0, 0, 0]),
+        ({"top_k": 99}, [0.5, 0.2, 0.15, 0.1, 0.05]),
+        ({"top_p": 0.6}, [0.5, 0.2, 0, 0, 0]),
+        ({"top_p": 0.75}, [0.5, 0.2, 0.15, 0, 0]),
+        ({"top_p": 1e-9}, [1, 0, 0, 0, 0]),
+        ({"top_k": 3, "top_p": 0.8}, [0.5, 0.2, 0, 0, 0]),
+        ({"temperature": 0.0}, [1, 0, 0, 0, 0]),
+    ],
+    ids=str,
+)
+def test_draws_follow_the_probabilities(options, wanted):
+    count = 20_000
+    shuffle = torch.tensor([3, 0, 4, 1, 2])
+    options = GenerationOptions(1, generator=torch.Generator().manual_seed(0), **options)
+    drawn = choose(LOGITS[shuffle].expand(count, -1), options)
+    seen = torch.zeros(5).index_add(0, shuffle[drawn], torch.ones(count)) / count
+    wanted = torch.tensor(wanted, dtype=torch.float) / sum(wanted)
+    assert ((seen - wanted).abs() < 5 * (wanted * (1 - wanted) / count).sqrt() + 1e-9).all()
+
+
+def test_the_model_is_left_as_it_was():
+    model = decoder(attention_type="causal_linear", feature_redraw_interval=1, dropout=0.5).train()
+    model.layers[0].eval()
+    modes = [module.training for module in model.modules()]
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    prompts = ids(2, 3)
+    out = model.generate(prompts, 5, temperature=0.0)
+    assert [module.training for module in model.modules()] == modes
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    assert torch.equal(out, model.eval().generate(prompts, 5, temperature=0.0))
+    with pytest.raises(InputError):
+        model.train().generate(torch.full((1, 3), 99), 5)
+    assert model.training
+    assert model(out).sum().requires_grad  # the tokens can be trained on
+
+
+def test_half_precision_generates():
+    model = decoder(attention_type=["causal_linear", "softmax"], qk_norm=True).bfloat16()
+    tokens, mask = left_padded([ids(3), ids(5)])
+    for beams in (1, 2):
+        assert model.generate(tokens, 4, mask=mask, num_beams=beams).shape == (2, 9)
+
+
+TOKENS = torch.ones(2, 3, dtype=torch.long)
+REFUSED = [
+    ({}, {"max_new_tokens": 0}, "max_new_tokens is 0, and an integer of at least 1"),
+    ({}, {"max_new_tokens": 2.0}, "max_new_tokens is 2.0, and an integer"),
+    ({}, {"temperature": -0.1}, "temperature is -0.1, and a number of at least 0.0 is needed; 0.0 is greedy"),
+    ({}, {"temperature": math.nan}, "temperature is nan"),
+    ({}, {"top_p": 0.0}, "top_p is 0.0, and a probability above 0.0 and up to 1.0"),
+    ({}, {"top_p": 1.5}, "top_p is 1.5"),
+    ({}, {"top_k": 0}, "top_k is 0, and an integer of at least 1"),
+    ({}, {"num_beams": 0}, "num_beams is 0"),
+    ({}, {"num_beams": 2, "top_k": 3}, "top_k goes with drawing, and beam search (num_beams 2) draws nothing"),
+    ({}, {"num_beams": 2, "temperature": 0.7}, "temperature 0.7 goes with drawing"),
+    ({}, {"length_penalty": 1.0}, "length_penalty 1.0 ranks beams, and num_beams is 1"),
+    ({}, {"eos_token": VOCAB}, "eos_token is 11, and token ids are integers from 0 to 10"),
+    ({}, {"eos_token": -1}, "eos_token is -1"),
+    ({}, {"pad_token": 1.0}, "pad_token is 1.0"),
+    ({}, {"tokens": TOKENS[:, :0]}, "the prompt is empty, int64 [2, 0]"),
+    ({}, {"tokens": TOKENS[0]}, "tokens is int64 [3], and token ids, int [B, N], fit"),
+    ({}, {"tokens": TOKENS.float()}, "tokens is float32 [2, 3]"),
+    ({}, {"tokens": [[1, 2]]}, "tokens is a list"),
+    ({}, {"tokens": TOKENS + 10}, "token id 11 is out of range"),
+    ({}, {"mask": TOKENS}, "mask is int64 [2, 3], and bool [2, 3]"),
+    ({}, {"mask": torch.tensor([[True] * 3, [False] * 3])}, "the prompt of row 1 is empty: its mask is all False"),
+    ({}, {"mask": torch.tensor([[True, False, True]] * 2)}, "the mask of row 0 has padding between tokens"),
+    ({}, {"context": torch.zeros(2, 3, 16)}, "this decoder has no cross-attention"),
+    ({"use_cross_attention": True}, {}, "a decoder with cross-attention needs context"),
+    ({"vocab_size": None}, {}, "does not read tokens, so it cannot go on from one; set vocab_size"),
+    ({"input_dim": 5}, {}, "leave input_dim out"),
+    ({"max_length": 7}, {}, "a prompt of 3 and max_new_tokens 5 make 8 positions, and max_length is 7"),
+]
+
+
+@pytest.mark.parametrize(("changes", "given", "message"), REFUSED, ids=[message for *_, message in REFUSED])
+def test_refused(changes, given, message):
+    with pytest.raises(InputError) as caught:
+        decoder(**changes).generate(**{"tokens": TOKENS, "max_new_tokens": 5, **given})
+    assert message in str(caught.value)
+
+
+def test_max_length_counts_real_tokens():
+    model = decoder(position="absolute", max_length=7)
+    tokens, mask = left_padded([ids(2), ids(3)])
+    tokens, mask = torch.nn.functional.pad(tokens, (4, 0)), torch.nn.functional.pad(mask, (4, 0))
+    assert model.generate(tokens, 4, mask=mask).shape == (2, 11)
+    _, state = model.start(ids(1, 7))
+    with pytest.raises(InputError, match="the sequence has 8 positions, and max_length is 7"):
+        model.step(ids(1, 1), state)
