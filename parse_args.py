@@ -11,7 +11,6 @@ import sys
 from collections.abc import Sequence
 
 from data_manager.dataset_types import DatasetConfig
-
 from experiment.config import DATA_SECTIONS, MODEL_SECTIONS, SECTIONS, ExperimentConfig, read_experiment
 from model.model_types import ModelConfig
 

@@ -44,6 +44,7 @@ class KeyValueCache(CoreState):
     def __init__(self, core: nn.Module, room: int) -> None:
         self.core: Callable[..., Tensor] = core
         self.room = room
+        self.core_is_ours = isinstance(core, SoftmaxCore)  # and asks nothing of the number of heads
         self.length = 0
         self.keys: Tensor | None = None
         self.values: Tensor | None = None
@@ -71,9 +72,8 @@ class KeyValueCache(CoreState):
         assert self.values is not None
         k, v = self.keys[:, :, : self.length], self.values[:, :, : self.length]
         key_mask = None if self.mask is None else self.mask[:, : self.length]
-        if isinstance(self.core, SoftmaxCore):
-            out = self.core(_grouped(q, k), k, v, key_mask=key_mask, causal=False)
-            return out.reshape(q.shape)
+        if self.core_is_ours:
+            return self.core(_grouped(q, k), k, v, key_mask=key_mask, causal=False).reshape(q.shape)
         groups = q.shape[1] // k.shape[1]
         k, v = k.repeat_interleave(groups, dim=1), v.repeat_interleave(groups, dim=1)
         return self.core(q, k, v, key_mask=key_mask, causal=False)

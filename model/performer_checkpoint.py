@@ -10,16 +10,14 @@ adds a sinusoidal table to its input. A bare Performer takes positions at the ca
 taken from the config; `no_projection=True`, reversible and local attention and shifted tokens have no counterpart.
 The parts that our configs cannot ask for (`model.extra_parts`) come with the weights, and `save_pretrained` keeps them.
 
-Where outputs differ from theirs, and why. Set theirs `eps` to 0 and they agree to rounding:
+Where outputs differ from theirs, and why; with every eps of theirs at 0 and no padding they agree to rounding:
 | theirs | ours |
 | --- | --- |
-| adds 1e-4 to each feature of queries and keys, which draws the weights towards a uniform average: 1e-3 in relative
-  norm at small queries and keys, more the larger they are | nothing is added |
-| adds 1e-6 to the causal denominators, which go down to 1e-8 | nothing is added |
-| stabilises keys by their maximum over the whole sequence: with the two above, a causal output depends on later
-  keys | each key keeps its own scale |
-| a mask zeroes the values and leaves the keys in the denominator: padding shrinks every output | keys are left out |
-| NaN in float16 | float32 inside |
+| adds 1e-4 to each feature of queries and keys, a pull towards uniform weights | nothing is added |
+| adds 1e-6 to causal denominators, which go down to 1e-8 | nothing is added |
+| stabilises keys by the maximum over all: with the eps above, later keys change a causal output | by each one's own |
+| a mask zeroes the values, and leaves the keys in the denominator: padding shrinks outputs | it leaves keys out |
+| float16 is NaN | float32 inside |
 """
 
 from collections.abc import Iterator, Mapping
@@ -68,7 +66,8 @@ def load_performer_pytorch(state_dict: Mapping[str, Tensor], config: ModelConfig
     }
     for stack in stacks:
         redraw = f"{stack.name}feature_redraw.state"
-        tensors[redraw] = own[redraw].clone()  # the draws to come are ours
+        tensors[redraw] = own[redraw].clone()  # the draws to come are ours: their seed is not in the state dict
+        tensors[redraw][2] = stack.weights.steps_since_redraw
         unread = stack.weights.unread()
         if unread:
             raise CheckpointError(f"the state dict of a {kind} holds what our networks have no place for: {unread}")

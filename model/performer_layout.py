@@ -31,7 +31,7 @@ class StackWeights:
         self._read.add(key)
         return self.tensors[key]
 
-    def get(self, key: str) -> Tensor | None:
+    def maybe(self, key: str) -> Tensor | None:
         """The tensor of `key`, or None."""
         return self[key] if key in self else None
 
@@ -45,6 +45,11 @@ class StackWeights:
         """Pairs of an attention and a feed-forward layer; with cross-attention, two make one of ours."""
         keys = (key.removeprefix(self.layers) for key in self.tensors if key.startswith(self.layers))
         return 1 + max((int(key.split(".")[0]) for key in keys), default=-1)
+
+    @property
+    def steps_since_redraw(self) -> int:
+        """Calls in training since the features were last drawn."""
+        return int(self[f"{self.performer}proj_updater.calls_since_last_redraw"])
 
     def unread(self) -> str:
         """Keys that nothing has read, up to five of them; the updater's, which are all copies, are not counted."""
@@ -94,7 +99,7 @@ def _differences(weights: StackWeights, params: PerformerParams) -> Iterator[str
     to_q, w1, w2 = (weights[first + key] for key in ("0.fn.to_q.weight", "1.fn.fn.w1.weight", "1.fn.fn.w2.weight"))
     features, head_dim = weights[f"{first}0.fn.fast_attention.projection_matrix"].shape
     inner, d_model = to_q.shape
-    gain = weights.get(f"{first}0.g")
+    gain = weights.maybe(f"{first}0.g")
     per_layer = 2 if params.use_cross_attention else 1
     own_features = params.nb_features or max(1, int(params.head_dim * log(params.head_dim)))
     is_gated = w1.shape[0] == 2 * w2.shape[1]
@@ -147,8 +152,8 @@ def _position_table(weights: StackWeights) -> Tensor:
         return weights["pos_emb.emb"]
     if "pos_emb.weights.0" not in weights:
         return weights["pos_emb.emb.weight"]
-    parts = []
-    while (part := weights.get(f"pos_emb.weights.{len(parts)}")) is not None:
+    parts: list[Tensor] = []
+    while (part := weights.maybe(f"pos_emb.weights.{len(parts)}")) is not None:
         parts.append(part[0])  # [1, .., n, .., 1, d_model]
     return sum(parts[1:], parts[0]).flatten(0, -2)
 
@@ -172,7 +177,7 @@ def converted(weights: StackWeights, params: PerformerParams, *, is_hidden: bool
         return tensors | no_norm
     tensors["input.embedding.weight"] = weights["token_emb.weight"]
     tensors["input.position"] = _position_table(weights)[: params.max_length]
-    weights.get("layer_pos_emb.emb")  # rotary angles, which ours computes
+    weights.maybe("layer_pos_emb.emb")  # rotary angles, which ours computes
     tensors |= {f"final_norm.{key}": weights[f"norm.{key}"] for key in ("weight", "bias")}
     head = {f"head.{key}": weights[f"to_out.{key}"] for key in ("weight", "bias") if f"to_out.{key}" in weights}
     return tensors if is_hidden else tensors | head
@@ -200,9 +205,9 @@ def _attention(weights: StackWeights, theirs: str, ours: str, params: PerformerP
         order = torch.cat([order[0::2], order[1::2]])
     for name in ("to_q", "to_k", "to_v", "to_out"):
         for kind in ("weight", "bias"):
-            tensor = weights.get(f"{theirs}fn.{name}.{kind}")
+            tensor = weights.maybe(f"{theirs}fn.{name}.{kind}")
             if tensor is not None and name in ("to_q", "to_k"):
-                tensor = tensor.unflatten(0, (-1, width))[:, order.to(tensor.device)].flatten(0, 1)
+                tensor = tensor.view(-1, width, *tensor.shape[1:])[:, order.to(tensor.device)].flatten(0, 1)
             if tensor is not None:
                 tensors[f"{ours}sublayer.{name}.{kind}"] = tensor
     out = tensors[f"{ours}sublayer.to_out.weight"]

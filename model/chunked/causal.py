@@ -13,12 +13,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from model.chunked.features import ChunkFeatures
-from model.chunked.inputs import Inputs, part
-from model.chunked.plan import Group, Workspace
-from model.chunked.state import Borders, Decays, Sums, make_decays, no_sums
-
-TINY = torch.finfo(torch.float32).tiny
+from model.chunked.block import Block
+from model.chunked.plan import Group
+from model.chunked.state import Borders, Decays, Sums, make_decays
 
 
 class CausalGroup(NamedTuple):
@@ -35,30 +32,14 @@ class CausalGroup(NamedTuple):
     totals: Tensor  # z_b [R G, 1, m]
 
 
-class CausalBlock:
-    """The rows of `inputs` in `rows`, in the dtype of `space`."""
-
-    def __init__(self, inputs: Inputs, rows: slice, space: Workspace) -> None:
-        self.inputs, self.rows, self.space = inputs, rows, space
-        batch, heads = rows.stop - rows.start, inputs.q.shape[1]
-        self.size = batch * heads  # R
-        self.features = ChunkFeatures(inputs.kernel, batch, heads, space)
-
-    def start(self) -> Sums:
-        """The state before the first token."""
-        return no_sums(self.size, self.inputs.nb_features, self.inputs.v.shape[-1], self.space)
-
-    def part(self, x: Tensor, group: Group) -> Tensor:
-        """x of the group's tokens, [R, T, D]."""
-        return part(x, self.rows, group.tokens, self.space.dtype)
+class CausalBlock(Block):
+    """Causal attention of a block."""
 
     def compute(self, group: Group, start: Sums) -> tuple[CausalGroup, Sums]:
         """A group that starts from the state `start`, and the state after it."""
         (_, chunks, length), space = group, self.space
-        q, k = self.part(self.inputs.q, group), self.part(self.inputs.k, group)
+        (q, phi_q), (k, phi_k, scale) = self.queries(group), self.keys(group)
         v = self.part(self.inputs.v, group).reshape(self.size * chunks, length, -1)
-        log_weights = self.inputs.log_weights(self.rows, group.tokens, space.dtype)
-        phi_q, (phi_k, scale) = self.features.queries(q), self.features.keys(k, log_weights)
         phi_q, phi_k = (x.reshape(self.size * chunks, length, -1) for x in (phi_q, phi_k))
         decays = make_decays(scale, start.peak, group, space)
         weights = torch.bmm(phi_q, phi_k.mT, out=space("weights", self.size * chunks, length, length))
@@ -95,14 +76,13 @@ class CausalBlock:
         return numerator, denominator.masked_fill_(group.decays.is_empty.view_as(read), torch.inf)
 
 
-def forward(block: CausalBlock, groups: list[Group], out: Tensor, denominators: Tensor, borders: Borders | None) -> None:
+def forward(
+    block: CausalBlock, groups: list[Group], out: Tensor, denominators: Tensor, borders: Borders | None
+) -> None:
     """Fill out [B, H, N, E], denominators [B, H, N] and, where given, the states at the start of each group."""
     state = block.start()
     for index, group in enumerate(groups):
         if borders is not None:
             borders.save(index, block.rows, state)
         computed, state = block.compute(group, state)
-        numerator, denominator = block.output(computed)
-        target, kept = out[block.rows, :, group.tokens], denominators[block.rows, :, group.tokens]
-        kept.copy_(denominator.view(kept.shape))
-        torch.div(numerator.view(target.shape), kept.clamp(min=TINY).unsqueeze(-1), out=target)
+        block.divide(*block.output(computed), group, out, denominators)

@@ -10,45 +10,13 @@ The states of a group are computed again from the one at its start: peeling them
 would lose half of float32's digits.
 """
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor
 
-from model.chunked.causal import TINY, CausalBlock, CausalGroup
-from model.chunked.inputs import part
+from model.chunked.causal import CausalBlock, CausalGroup
+from model.chunked.gradients import Gradients, Results
 from model.chunked.plan import Group
-from model.chunked.state import Borders, Sums, no_sums
-
-
-class Gradients(NamedTuple):
-    """Gradients of q, k, v and of the keys' log scales [B, H, M], filled in block by block."""
-
-    q: Tensor
-    k: Tensor
-    v: Tensor
-    log_scale: Tensor
-
-    def store(self, rows: slice, tokens: slice, **parts: Tensor) -> None:
-        """Write gradients [R, T, ...] of some tokens."""
-        for name, gradient in parts.items():
-            target = getattr(self, name)[rows, :, tokens]
-            target.copy_(gradient.reshape(target.shape))
-
-
-class Results(NamedTuple):
-    """The gradient of the output, the output and the denominators, of which backward needs the quotients."""
-
-    gradient: Tensor
-    out: Tensor
-    denominators: Tensor
-
-    def quotients(self, rows: slice, tokens: slice, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """g' [R, T, E] and e [R, T, 1]; both 0 in a row that saw no key."""
-        gradient, out = (part(x, rows, tokens, dtype) for x in (self.gradient, self.out))
-        inverse = self.denominators[rows, :, tokens].flatten(0, 1).clamp(min=TINY).to(dtype).reciprocal_().unsqueeze(-1)
-        scaled = gradient * inverse
-        return scaled, -(scaled * out).sum(-1, keepdim=True)
+from model.chunked.state import Borders, Sums
 
 
 def backward(block: CausalBlock, groups: list[Group], results: Results, borders: Borders, into: Gradients) -> None:

@@ -224,3 +224,17 @@ def test_a_model_type_from_outside(here: Path) -> None:
     )
     assert "(1): Linear(in_features=8" in built.stdout, built.stderr
     assert "['encoder', 'decoder', 'encoder_decoder', 'perceptron']" in built.stdout
+
+
+def test_a_model_type_from_an_installed_package(here: Path) -> None:
+    Path("perceptron_type.py").write_text(PLUGIN)
+    Path("perceptron-1.dist-info").mkdir()
+    Path("perceptron-1.dist-info/METADATA").write_text("Metadata-Version: 2.1\nName: perceptron\nVersion: 1\n")
+    Path("perceptron-1.dist-info/entry_points.txt").write_text("[model_factory.models]\nperceptron = perceptron_type\n")
+    Path("mine.yml").write_text("model: {model_type: perceptron, width: 8}\n")
+    done = run("parse_args.py", "--config", str(here / "mine.yml"), PYTHONPATH=str(here))
+    assert done.returncode == 0, done.stderr
+    typo = run(
+        "parse_args.py", "--config", str(here / "mine.yml"), "--set", "model.model_type=perceptrn", PYTHONPATH=str(here)
+    )
+    assert "did you mean 'perceptron'?" in typo.stderr

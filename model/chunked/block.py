@@ -1,0 +1,46 @@
+"""The batch rows of a call that are computed together, group by group."""
+
+import torch
+from torch import Tensor
+
+from model.chunked.features import ChunkFeatures
+from model.chunked.inputs import Inputs, part
+from model.chunked.plan import Group, Workspace
+from model.chunked.state import Sums, no_sums
+
+TINY = torch.finfo(torch.float32).tiny
+"""Least denominator to divide by. Nothing is added to one: at 1e-8, a usual size, 1e-6 would be the result."""
+
+
+class Block:
+    """The batch rows `rows` of `inputs`, R with their heads, in the dtype of `space`."""
+
+    def __init__(self, inputs: Inputs, rows: slice, space: Workspace) -> None:
+        self.inputs, self.rows, self.space = inputs, rows, space
+        batch, heads = rows.stop - rows.start, inputs.q.shape[1]
+        self.size = batch * heads  # R
+        self.features = ChunkFeatures(inputs.kernel, batch, heads, space)
+
+    def part(self, x: Tensor, group: Group) -> Tensor:
+        """x [B, H, N, D] at the group's tokens, [R, T, D]."""
+        return part(x, self.rows, group.tokens, self.space.dtype)
+
+    def queries(self, group: Group) -> tuple[Tensor, Tensor]:
+        """q [R, T, D] of the group and its features [R, T, m]."""
+        q = self.part(self.inputs.q, group)
+        return q, self.features.queries(q)
+
+    def keys(self, group: Group) -> tuple[Tensor, Tensor, Tensor]:
+        """k [R, T, D] of the group, its features [R, T, m] and their scales [R, T] in log2."""
+        k = self.part(self.inputs.k, group)
+        return k, *self.features.keys(k, self.inputs.log_weights(self.rows, group.tokens, self.space.dtype))
+
+    def start(self) -> Sums:
+        """The sums over no key."""
+        return no_sums(self.size, self.inputs.nb_features, self.inputs.v.shape[-1], self.space)
+
+    def divide(self, numerator: Tensor, denominator: Tensor, group: Group, out: Tensor, denominators: Tensor) -> None:
+        """Write the group's quotients into out [B, H, N, E], and its denominators into [B, H, N]."""
+        target, kept = out[self.rows, :, group.tokens], denominators[self.rows, :, group.tokens]
+        kept.copy_(denominator.view(kept.shape))
+        torch.div(numerator.view(target.shape), kept.clamp(min=TINY).unsqueeze(-1), out=target)

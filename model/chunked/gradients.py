@@ -1,0 +1,39 @@
+"""What backward is given and what it fills in."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from model.chunked.block import TINY
+from model.chunked.inputs import part
+
+
+class Gradients(NamedTuple):
+    """Gradients of q, k, v and of the keys' log scales [B, H, M], filled in block by block."""
+
+    q: Tensor
+    k: Tensor
+    v: Tensor
+    log_scale: Tensor
+
+    def store(self, rows: slice, tokens: slice, **parts: Tensor) -> None:
+        """Write gradients [R, T, ...] of some tokens."""
+        for name, gradient in parts.items():
+            target = getattr(self, name)[rows, :, tokens]
+            target.copy_(gradient.reshape(target.shape))
+
+
+class Results(NamedTuple):
+    """The gradient of the output, the output and the denominators, of which backward needs the quotients."""
+
+    gradient: Tensor
+    out: Tensor
+    denominators: Tensor
+
+    def quotients(self, rows: slice, tokens: slice, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """g' [R, T, E] and e [R, T, 1]; both 0 in a row that saw no key."""
+        gradient, out = (part(x, rows, tokens, dtype) for x in (self.gradient, self.out))
+        inverse = self.denominators[rows, :, tokens].flatten(0, 1).clamp(min=TINY).to(dtype).reciprocal_().unsqueeze(-1)
+        scaled = gradient * inverse
+        return scaled, -(scaled * out).sum(-1, keepdim=True)

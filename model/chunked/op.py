@@ -1,0 +1,106 @@
+"""Linear attention as an operator: opaque to torch.compile, known to fake tensors, autograd and FLOP counters.
+
+Forward keeps the inputs, the output, the denominators and the state at the start of each group of chunks; backward
+computes everything else again. Second derivatives are not available, and none is taken of the kernel.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from model.chunked import run
+from model.chunked.features import Kernel, Kind
+from model.chunked.inputs import Inputs
+from model.chunked.state import Borders
+
+Outputs = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
+
+
+@torch.library.custom_op("model_factory::linear_attention", mutates_args=())
+def _forward(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    key_mask: Tensor | None,
+    log_scale: Tensor | None,
+    q_weight: Tensor | None,
+    k_weight: Tensor | None,
+    bias: Tensor | None,
+    square: Tensor | None,
+    kind: str,
+    is_causal: bool,
+    keep: bool,
+) -> Outputs:
+    """out, denominators and, with `keep`, the states that backward starts from."""
+    inputs = Inputs(q, k, v, key_mask, log_scale, Kernel(kind, q_weight, k_weight, bias, square))
+    out, denominators, borders = run.forward(inputs, is_causal=is_causal, keep=keep)
+    return out, denominators, *borders
+
+
+@torch.library.custom_op("model_factory::linear_attention_backward", mutates_args=())
+def _backward(
+    gradient: Tensor,
+    saved: list[Tensor],
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    key_mask: Tensor | None,
+    log_scale: Tensor | None,
+    q_weight: Tensor | None,
+    k_weight: Tensor | None,
+    bias: Tensor | None,
+    square: Tensor | None,
+    kind: str,
+    is_causal: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Gradients of q, k, v and log_scale; `saved` are the outputs of forward."""
+    inputs = Inputs(q, k, v, key_mask, log_scale, Kernel(kind, q_weight, k_weight, bias, square))
+    return tuple(run.backward(inputs, gradient, *saved[:2], Borders(*saved[2:]), is_causal=is_causal))
+
+
+@_forward.register_fake
+def _(q, k, v, key_mask, log_scale, q_weight, k_weight, bias, square, kind, is_causal, keep):  # type: ignore[no-untyped-def]
+    inputs = Inputs(q, k, v, key_mask, log_scale, Kernel(kind, q_weight, k_weight, bias, square))
+    return *run.outputs(inputs), *run.borders(inputs, is_causal=is_causal, keep=keep)
+
+
+@_backward.register_fake
+def _(gradient, saved, q, k, v, key_mask, log_scale, *kernel_and_form):  # type: ignore[no-untyped-def]
+    return tuple(run.gradients(Inputs(q, k, v, key_mask, log_scale, Kernel("identity"))))
+
+
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Outputs) -> None:
+    ctx.save_for_backward(*inputs[:9], *output)
+    ctx.kind, ctx.is_causal = inputs[9:11]
+    ctx.mark_non_differentiable(*output[1:])
+
+
+def _backward_of(ctx: Any, gradient: Tensor, *_: Tensor | None) -> tuple[Tensor | None, ...]:
+    tensors = ctx.saved_tensors
+    q, k, v, log_scale = _backward(gradient, list(tensors[9:]), *tensors[:9], ctx.kind, ctx.is_causal)
+    return q, k, v, None, log_scale if tensors[4] is not None else None, *[None] * 7
+
+
+_forward.register_autograd(_backward_of, setup_context=_setup_context)
+
+
+def linear_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    kernel: Kernel,
+    *,
+    key_mask: Tensor | None = None,
+    log_scale: Tensor | None = None,
+    causal: bool,
+) -> Tensor:
+    """out_i = sum_j phi(q_i) . phi(k_j) v_j / sum_j phi(q_i) . phi(k_j), over the keys that i may see.
+
+    q [B, H, N, D], k [B, H, M, D], v [B, H, M, E]; M = N where `causal`. `key_mask` bool [B, M] is True at keys that
+    count; `log_scale` [B, H, M] multiplies phi(k_j) by its exp. Returns [B, H, N, E] in v's dtype, 0 in rows without a
+    key. Computed in float32, in float64 for float64 inputs and for rows whose denominator float32 cannot hold.
+    """
+    needs_gradient = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in (q, k, v, log_scale))
+    out: Tensor = _forward(q, k, v, key_mask, log_scale, *kernel[1:], kernel.kind, causal, needs_gradient)[0]
+    return out
