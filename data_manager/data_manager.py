@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from pydantic import ValidationError
 
 from data_manager import sources  # noqa: F401  (registers the built-in ones)
-from data_manager.dataset_types import DatasetConfig, FeaturesConfig
+from data_manager.dataset_types import DatasetConfig
 from data_manager.errors import DataError
 from data_manager.lhotse_recipes import recipe_names
 from data_manager.registry import SOURCES, SourceEntry
+from data_manager.speech_loader import bucketed_loader, speech_collator
+from data_manager.speech_settings import LoadingConfig
 from data_manager.tokenizer_factory import tokenizer_of
 from data_manager.tokenizers import Tokenizer
 
@@ -50,22 +52,23 @@ class DatasetManager:
 
     @staticmethod
     def tokenizer(config: DatasetConfig) -> Tokenizer | None:
-        """The data set's tokenizer, None for speech; one of characters reads the training text. Raises DataError."""
+        """The data set's tokenizer, None where it has none; one of characters reads the training text. Raises DataError."""
         config, entry = _resolved(config)
         texts = entry.texts
-        return tokenizer_of(config, lambda: texts(config)) if texts is not None else None
+        if texts is None or getattr(config, "tokenizer", None) is None:
+            return None
+        return tokenizer_of(config, lambda: texts(config))
 
     @staticmethod
     def collator(config: DatasetConfig, data: "Split") -> Callable[[Any], dict[str, Any]]:
         """What makes a list of rows of `data` into a batch, see `data_manager.collation`; raises DataError."""
-        from data_manager.collation import PairCollator, SpeechCollator, TextCollator
+        from data_manager.collation import PairCollator, TextCollator
 
         config, _ = _resolved(config)
         columns = getattr(data, "column_names", None)
-        if columns is None:
-            features = getattr(config, "features", FeaturesConfig())
-            return SpeechCollator(features.num_mel_bins)
         tokenizer = DatasetManager.tokenizer(config)
+        if columns is None:
+            return speech_collator(config, tokenizer)
         pad = tokenizer.pad_token_id if tokenizer else 0
         if "source_ids" in columns and "target_ids" in columns:
             return PairCollator(pad)
@@ -84,18 +87,24 @@ class DatasetManager:
         batch_size: int,
         shuffle: bool = False,
         seed: int = 0,
-        num_workers: int = 0,
+        num_workers: int | None = None,
     ) -> "DataLoader[dict[str, Any]]":
         """Batches of one split, the last one smaller where it has to be; raises DataError.
 
         Text gives `{"input_ids": [B, L] int64, "attention_mask": [B, L]}`, pairs `source_ids`, `source_mask`,
         `target_ids`, `target_mask`, speech `{"features": [B, T, F] float32, "feature_mask": [B, T], "text": [str]}`.
         Masks are bool, True at what is real. With `shuffle`, `seed` decides the order of the first pass; each later
-        pass has another.
+        pass has another. Speech with `loading.max_duration` comes in batches of so many seconds instead of
+        `batch_size` cuts; where `num_workers` is left out it is that of the config's `loading`, or 0.
         """
         import torch
         from torch.utils.data import DataLoader
 
+        collate = DatasetManager.collator(config, data)
+        loading = getattr(_resolved(config)[0], "loading", LoadingConfig())
+        num_workers = loading.num_workers if num_workers is None else num_workers
+        if not hasattr(data, "column_names") and loading.max_duration is not None:
+            return bucketed_loader(data, collate, loading, shuffle=shuffle, seed=seed, num_workers=num_workers)
         rows: Any = data.with_format("numpy") if hasattr(data, "column_names") else _Cuts(data)
         return DataLoader(
             rows,
@@ -103,7 +112,7 @@ class DatasetManager:
             shuffle=shuffle,
             generator=torch.Generator().manual_seed(seed),
             num_workers=num_workers,
-            collate_fn=DatasetManager.collator(config, data),
+            collate_fn=collate,
         )
 
     @staticmethod

@@ -4,18 +4,23 @@ Whether a file exists is not looked at here: a config may be checked on one mach
 """
 
 import os
+import re
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag
+from pydantic import AfterValidator, BeforeValidator, Field
 
-from data_manager.recipe_checks import recipe_violations, unknown_corpus
+from data_manager.recipe_checks import unknown_corpus
 from data_manager.registry import SOURCES
+from data_manager.speech_settings import FeaturesConfig, LoadingConfig
 from yaml_config.registry import closest
 from yaml_config.strict_model import StrictModel, Violation
 
+_FILE_ENDINGS = (".json", ".jsonl", ".csv", ".tsv", ".txt", ".parquet", ".arrow", ".py", ".gz", ".zip")
 
-def _not_empty(value: Any) -> Any:
+
+def not_empty(value: Any) -> Any:
+    """`value`, where it is not empty; for types of other files too."""
     if not value:
         raise ValueError("must not be empty")
     return value
@@ -32,7 +37,16 @@ def _path_text(value: Any) -> Any:
     return os.fspath(value) if isinstance(value, os.PathLike) else value
 
 
-FilePath = Annotated[str, BeforeValidator(_path_text), AfterValidator(_not_empty)]
+def _hub_name(value: str) -> str:
+    """A name on the hub, `name` or `owner/name`, which no path is taken for."""
+    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", value) or value.endswith(_FILE_ENDINGS):
+        raise ValueError("must be a name on the hub, such as gpt2 or owner/name, and no path")
+    return value
+
+
+HubName = Annotated[str, AfterValidator(_hub_name)]
+NotEmpty = Annotated[str, AfterValidator(not_empty)]
+FilePath = Annotated[str, BeforeValidator(_path_text), AfterValidator(not_empty)]
 
 
 class GlobalConfig(StrictModel):
@@ -44,6 +58,12 @@ class GlobalConfig(StrictModel):
     """Folder for what is prepared from them, in a folder a data set."""
     force_download: bool = False
     """Download a corpus again although it is there."""
+    num_proc: Annotated[int, Field(ge=1, le=1024)] = 1
+    """Processes that tokenise text; what comes out does not depend on it."""
+    features: FeaturesConfig | None = None
+    """Defaults for the `features` of every speech corpus; an entry's own value wins."""
+    loading: LoadingConfig | None = None
+    """Defaults for the `loading` of every speech corpus; an entry's own value wins."""
 
 
 class DatasetConfig(StrictModel):
@@ -52,7 +72,8 @@ class DatasetConfig(StrictModel):
     name: Annotated[str, AfterValidator(_folder_name)]
     """Name of the corpus, and of its folders below corpus_dir and output_dir."""
     source: str = "lhotse"
-    """What loads it: lhotse (speech corpora), text (your own files) or embedded (Python's documentation)."""
+    """What loads it: lhotse (speech corpora), text, json, csv, parquet or smiles (files), disk or hub (of `datasets`),
+    mixture (of other entries), embedded (Python's documentation)."""
     global_config: GlobalConfig = GlobalConfig()
     """Folders; in a file they stand in the section `global_config`."""
 
@@ -69,136 +90,36 @@ class DatasetConfig(StrictModel):
                 yield Violation(f"unknown data source {self.source!r}", ("source",), suggestion=hint)
 
 
-class FeaturesConfig(StrictModel):
-    """Frames computed from audio while batches are made: 25 ms long, 10 ms apart."""
-
-    type: Literal["fbank"] = "fbank"
-    """fbank: log energies of mel bins."""
-    num_mel_bins: Annotated[int, Field(gt=0, le=1024)] = 80
-    """Mel bins, the width of a frame."""
-
-
-class LhotseDatasetConfig(DatasetConfig):
-    """A speech corpus that lhotse has a recipe for, such as librispeech, timit or yesno."""
-
-    source: Literal["lhotse"] = "lhotse"
-    download_params: dict[str, Any] = {}
-    """Parameters of lhotse's `download_NAME`, say `{dataset_parts: mini_librispeech}`."""
-    process_params: dict[str, Any] = {}
-    """Parameters of lhotse's `prepare_NAME`, say `{dataset_parts: [dev-clean]}` or `{num_phones: 48}`."""
-    features: FeaturesConfig = FeaturesConfig()
-    """Features of a batch."""
-
-    def violations(self) -> Iterator[Violation]:
-        """Each parameter is one that the recipe takes, and none that it needs is missing."""
-        yield from super().violations()
-        yield from recipe_violations(self.name, self.download_params, self.process_params)
-
-
 class TokenizerConfig(StrictModel):
     """How text becomes token ids."""
 
-    type: Literal["characters", "bytes", "hugging_face"] = "characters"
-    """characters (those of the train split), bytes (of UTF-8, 259 ids) or hugging_face (a tokenizer's folder)."""
+    type: Literal["characters", "bytes", "hugging_face", "bpe", "smiles"] = "characters"
+    """characters (those of the train split), bytes (of UTF-8, 259 ids), hugging_face (one that is there), bpe (byte
+    pairs, learnt from the train split) or smiles (atoms, bonds, rings and branches of molecules)."""
     path: FilePath | None = None
     """Folder of a Hugging Face tokenizer: tokenizer.json, or vocab.json and merges.txt."""
+    name: HubName | None = None
+    """Name of a Hugging Face tokenizer on the hub, say `gpt2` or `google/byt5-small`."""
+    revision: NotEmpty | None = None
+    """Branch, tag or commit of the tokenizer on the hub."""
+    vocab_size: Annotated[int, Field(ge=260, le=1_000_000)] | None = None
+    """Tokens of a bpe tokenizer, the 256 bytes and four special ones among them; fewer where the text has no more."""
 
     def violations(self) -> Iterator[Violation]:
-        """Only hugging_face has a path, and it needs one."""
-        if self.type == "hugging_face" and self.path is None:
-            yield Violation("type hugging_face needs path, the tokenizer's folder", ("path",), (("type",),))
-        if self.type != "hugging_face" and self.path is not None:
+        """Only hugging_face is found by a path or a name, only bpe has a vocab_size, and each needs its own."""
+        if self.type == "hugging_face" and self.path is None and self.name is None:
             yield Violation(
-                f"a tokenizer of {self.type} has no path",
+                "type hugging_face needs path, the tokenizer's folder, or name, its name on the hub",
                 ("path",),
                 (("type",),),
-                "leave it out, or type: hugging_face",
             )
-
-
-class PairFiles(StrictModel):
-    """Two files of which line N of one belongs to line N of the other."""
-
-    source: FilePath
-    """File of the sentences that are read."""
-    target: FilePath
-    """File of the sentences that are to be written."""
-
-    def violations(self) -> Iterator[Violation]:
-        """The two are different files."""
-        if self.source == self.target:
-            yield Violation(f"source and target are the same file {self.source!r}", ("target",), (("source",),))
-
-
-def _kind_of_files(value: Any) -> str | None:
-    if isinstance(value, str | os.PathLike):
-        return "file"
-    return "files" if isinstance(value, list) else "pair" if isinstance(value, dict | PairFiles) else None
-
-
-SplitFiles = Annotated[
-    Annotated[FilePath, Tag("file")]
-    | Annotated[list[FilePath], AfterValidator(_not_empty), Tag("files")]
-    | Annotated[PairFiles, Tag("pair")],
-    Discriminator(
-        _kind_of_files,
-        custom_error_type="files_of_split",
-        custom_error_message="must be a file, a list of files or a pair {source: a.en, target: a.de}",
-    ),
-]
-"""The files of one split: one, several (each a document), or a pair of line-aligned ones."""
-
-
-def _split_mapping(value: Any) -> Any:
-    if not isinstance(value, dict):
-        raise ValueError("must be a mapping of split to files, such as {train: a.txt}")
-    return value
-
-
-class _TokensConfig(DatasetConfig):
-    """What every data set of text takes."""
-
-    tokenizer: TokenizerConfig = TokenizerConfig()
-    """How text becomes token ids."""
-    sequence_length: Annotated[int, Field(gt=0, le=16_777_216)] | None = None
-    """Tokens of a row into which text is cut (256 where left out); of pairs, the longest sentence allowed."""
-
-
-class TextDatasetConfig(_TokensConfig):
-    """Your own text files in UTF-8, or line-aligned pairs of them."""
-
-    source: Literal["text"] = "text"
-    data_files: Annotated[dict[str, SplitFiles], BeforeValidator(_split_mapping), AfterValidator(_not_empty)]
-    """Files of each split: `{train: a.txt, test: [b.txt, c.txt]}`, or `{train: {source: a.en, target: a.de}}`.
-    A relative path is looked for from the working directory, then in corpus_dir/name, then in corpus_dir."""
-
-    @property
-    def is_paired(self) -> bool:
-        """True where the splits are line-aligned pairs."""
-        return any(isinstance(files, PairFiles) for files in self.data_files.values())
-
-    def violations(self) -> Iterator[Violation]:
-        """All splits are pairs or none is."""
-        yield from super().violations()
-        splits = list(self.data_files)
-        if {"source", "target"} == set(splits) and not self.is_paired:
-            yield Violation(
-                "source and target are the two files of one split, and no split is named",
-                ("data_files",),
-                suggestion="data_files: {train: {source: ..., target: ...}}",
-            )
-        pairs = [split for split in splits if isinstance(self.data_files[split], PairFiles)]
-        if pairs and len(pairs) < len(splits):
-            odd = next(split for split in splits if split not in pairs)
-            yield Violation(
-                f"split {odd!r} is plain text, while {pairs[0]!r} is a pair of files",
-                ("data_files", odd),
-                (("data_files", pairs[0]),),
-                "give every split {source: ..., target: ...}, or make two data sets of it",
-            )
-
-
-class EmbeddedDatasetConfig(_TokensConfig):
-    """The English text of Python's own documentation, `pydoc_data.topics`, which comes with every CPython."""
-
-    source: Literal["embedded"] = "embedded"
+        if self.type == "bpe" and self.vocab_size is None:
+            yield Violation("type bpe needs vocab_size", ("vocab_size",), (("type",),), "vocab_size: 8000", "missing_key")
+        if self.path is not None and self.name is not None:
+            yield Violation("path and name are two tokenizers", ("name",), (("path",),), "leave one of them out")
+        if self.revision is not None and self.name is None:
+            yield Violation("revision is that of a name on the hub", ("revision",), (("path",),), "leave it out")
+        for key, owner in (("path", "hugging_face"), ("name", "hugging_face"), ("vocab_size", "bpe")):
+            if getattr(self, key) is not None and self.type != owner:
+                message = f"a tokenizer of {self.type} has no {key}"
+                yield Violation(message, (key,), (("type",),), f"leave it out, or type: {owner}")

@@ -5,7 +5,7 @@ can be fetched. Only the file of a recipe that is asked for is parsed (about 5 m
 """
 
 import ast
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -23,10 +23,11 @@ _NAMES = {"prepare_single_babel_language": "babel"}
 
 @dataclass(frozen=True)
 class RecipeFunction:
-    """A function of a recipe: its parameters in order, each with whether it has to be given."""
+    """A function of a recipe: its parameters in order, each with whether it has to be given, and their annotations."""
 
     name: str
     parameters: dict[str, bool]
+    annotations: dict[str, str] = field(default_factory=dict)
 
     def required(self) -> list[str]:
         """Parameters without a default."""
@@ -100,12 +101,12 @@ def _function(tree: ast.Module, name: str) -> RecipeFunction | None:
     """The function `name` of a module, also where it is another one's alias (`prepare_a = prepare_b`)."""
     for statement in tree.body:
         if isinstance(statement, ast.FunctionDef) and statement.name == name:
-            return RecipeFunction(name, _parameters(statement.args))
+            return RecipeFunction(name, _parameters(statement.args), _annotations(statement.args))
         if isinstance(statement, ast.Assign) and isinstance(statement.value, ast.Name):
             targets = [target.id for target in statement.targets if isinstance(target, ast.Name)]
             original = _function(tree, statement.value.id) if name in targets else None
             if original is not None:
-                return RecipeFunction(name, original.parameters)
+                return replace(original, name=name)
     return None
 
 
@@ -115,6 +116,19 @@ def _parameters(args: ast.arguments) -> dict[str, bool]:
     found = {arg.arg: index < without_default for index, arg in enumerate(positional)}
     keyword_only = zip(args.kwonlyargs, args.kw_defaults, strict=True)
     return found | {arg.arg: default is None for arg, default in keyword_only}
+
+
+def _annotations(args: ast.arguments) -> dict[str, str]:
+    """Source of the annotation of each parameter that has one; a default of None makes it optional."""
+    positional = [*args.posonlyargs, *args.args]
+    defaults = [*[None] * (len(positional) - len(args.defaults)), *args.defaults, *args.kw_defaults]
+    found = {}
+    for arg, default in zip([*positional, *args.kwonlyargs], defaults, strict=True):
+        if arg.annotation is not None:
+            text = ast.unparse(arg.annotation)
+            is_none = isinstance(default, ast.Constant) and default.value is None
+            found[arg.arg] = f"Optional[{text}]" if is_none else text
+    return found
 
 
 def _default_url(tree: ast.Module, download: str) -> str | None:

@@ -1,79 +1,85 @@
-"""Manifests of a prepared corpus: cuts of each split, kept on disk under a hash of what they were made from."""
+"""Manifests of a prepared corpus: cuts of each split, kept on disk and read back."""
 
-import json
-import logging
-import os
-import shutil
-from collections.abc import Callable, Iterator, Mapping
-from hashlib import sha256
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from data_manager.errors import DataError
+from data_manager.prepared_folder import Make, PreparedFolder, discard, prepared_folder
 
-STAMP = "inputs.json"
-"""Written last: a folder without it is incomplete and made again."""
 WHOLE = "all"
 """Name of the split of a corpus that its recipe does not divide."""
-
-_log = logging.getLogger(__name__)
-
-
-def prepared(folder: Path, inputs: Mapping[str, Any], prepare: Callable[[Path], Any]) -> dict[str, Any]:
-    """Cuts `{split: CutSet}` made from `inputs`, read from `folder` where they have been made before.
-
-    `prepare` is given an empty folder to write into and returns lhotse's manifests. Raises DataError where the
-    folder cannot be written.
-    """
-    from filelock import FileLock
-    from lhotse import CutSet
-
-    text = json.dumps(inputs, sort_keys=True, indent=1, default=str)
-    place = folder / sha256(text.encode()).hexdigest()[:12]
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(str(folder / ".lock")):
-            if not (place / STAMP).is_file():
-                shutil.rmtree(place, ignore_errors=True)
-                place.mkdir()
-                for split, cuts in dict(split_cuts(prepare(place))).items():
-                    cuts.to_file(place / f"cuts_{split}.jsonl.gz")
-                (place / STAMP).write_text(text + "\n", encoding="utf-8")
-    except OSError as error:
-        raise DataError(f"manifests cannot be written to {place}: {error}; set global_config.output_dir") from error
-    found = sorted(place.glob("cuts_*.jsonl.gz"))
-    return {
-        path.name.removeprefix("cuts_").removesuffix(".jsonl.gz"): CutSet.from_file(path).to_eager() for path in found
-    }
+_BEGIN, _END = "cuts_", ".jsonl.gz"
 
 
-def split_cuts(manifests: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+def split_cuts(manifests: Any, notes: list[str], name: str = "") -> Iterator[tuple[str, Any]]:
     """Every split in what a recipe returns, `{part: {"recordings", "supervisions"}}` nested to any depth, as cuts.
 
-    A split without recordings is left out, with a warning.
+    A split without recordings is left out and noted; so is what a recipe returns besides splits.
     """
     from lhotse import CutSet
 
+    split = name or WHOLE
     if isinstance(manifests, CutSet):
-        yield name or WHOLE, manifests
+        yield split, manifests
     elif "cuts" in manifests:
-        yield name or WHOLE, manifests["cuts"]
+        yield split, manifests["cuts"]
     elif "recordings" in manifests:
         if len(manifests["recordings"]) == 0:
-            _log.warning("split %s has no recordings and is left out", name or WHOLE)
+            notes.append(f"split {split} has no recordings and is left out")
             return
-        yield name or WHOLE, CutSet.from_manifests(manifests["recordings"], manifests.get("supervisions"))
+        yield split, CutSet.from_manifests(manifests["recordings"], manifests.get("supervisions"))
     else:
         for part, inner in manifests.items():
-            if isinstance(inner, Mapping):
-                yield from split_cuts(inner, f"{name}-{part}" if name else str(part))
+            if isinstance(inner, Mapping | CutSet):
+                yield from split_cuts(inner, notes, f"{name}-{part}" if name else str(part))
+            else:
+                notes.append(f"{name or 'the recipe'} also returns {part} ({type(inner).__name__}), which is left out")
 
 
-def fingerprint(folder: Path) -> dict[str, int]:
-    """Number, bytes and newest time (ns) of the files below a folder: changes when any of them does."""
-    count = size = newest = 0
-    for root, _, names in os.walk(folder):
-        for name in names:
-            status = os.stat(os.path.join(root, name))
-            count, size, newest = count + 1, size + status.st_size, max(newest, status.st_mtime_ns)
-    return {"files": count, "bytes": size, "newest": newest}
+def write_cuts(folder: Path, split: str, cuts: Any, *, final: Path) -> int:
+    """Write the cuts of a split; audio that a recipe wrote into `folder` is recorded as lying in `final`."""
+    from lhotse import CutSet
+
+    moved = CutSet.from_cuts(_moved(cut, str(folder), str(final)) for cut in cuts)
+    moved.to_file(folder / f"{_BEGIN}{split.replace('/', '-')}{_END}")
+    return len(moved)
+
+
+def read_cuts(folder: Path) -> dict[str, Any]:
+    """`{split: CutSet}` of a folder, in memory; raises DataError for a file that cannot be read."""
+    from lhotse import CutSet
+
+    found = {}
+    for path in sorted(folder.glob(f"{_BEGIN}*{_END}")):
+        try:
+            found[path.name.removeprefix(_BEGIN).removesuffix(_END)] = CutSet.from_file(path).to_eager()
+        except Exception as error:  # gzip, JSON and lhotse each have their own for a damaged file
+            raise DataError(f"{path} cannot be read: {type(error).__name__}: {error}") from error
+    return found
+
+
+def prepared_cuts(
+    parent: Path, inputs: Mapping[str, Any], make: Make, prefix: str = ""
+) -> tuple[PreparedFolder, dict[str, Any]]:
+    """A prepared folder and the cuts in it; one whose cuts cannot be read is made again, once. Raises DataError."""
+    folder = prepared_folder(parent, inputs, make, prefix)
+    try:
+        return folder, read_cuts(folder.path)
+    except DataError as error:
+        discard(folder, error)
+    folder = prepared_folder(parent, inputs, make, prefix)
+    return folder, read_cuts(folder.path)
+
+
+def _moved(cut: Any, old: str, new: str) -> Any:
+    recording = getattr(cut, "recording", None)
+    if recording is None or not any(str(source.source).startswith(old) for source in recording.sources):
+        return cut
+    sources = [
+        replace(source, source=new + source.source[len(old) :]) if str(source.source).startswith(old) else source
+        for source in recording.sources
+    ]
+    cut.recording = replace(recording, sources=sources)
+    return cut

@@ -8,6 +8,7 @@ from typing import Any
 from data_manager import sources  # noqa: F401  (registers the built-in sources)
 from data_manager.dataset_types import DatasetConfig, GlobalConfig
 from data_manager.registry import SOURCES
+from data_manager.shared_defaults import lay_shared_settings
 from yaml_config.check import Checked, check, choose, missing_section
 from yaml_config.document import read_document
 from yaml_config.errors import ConfigValueError, Problem
@@ -48,8 +49,9 @@ def read_data_sections(section: Node | None, shared: Node | None) -> tuple[list[
     configs: list[DatasetConfig] = []
     names: dict[str, int] = {}
     for index, entry in enumerate(section.value):
-        config, found = read_entry(entry, index)
-        problems += found
+        config, found = read_entry(lay_shared(entry, shared, problems), index)
+        # a default that does not suit several entries is one problem, where it stands
+        problems += [problem for problem in found if problem not in problems]
         name = entry.child("name")
         if name is not None and isinstance(name.value, str) and names.setdefault(name.value, index) != index:
             message = f"data set {name.value!r} is already entry {names[name.value]}; names must differ"
@@ -57,6 +59,15 @@ def read_data_sections(section: Node | None, shared: Node | None) -> tuple[list[
         if config is not None and global_config is not None:
             configs.append(config.model_copy(update={"global_config": global_config}))
     return configs, problems
+
+
+def lay_shared(entry: Node, shared: Node | None, problems: Sequence[Problem] = ()) -> Node:
+    """`entry` with the defaults of `global_config` laid under it, save those that `problems` are about."""
+    source = entry.child("source")
+    name = source.value if source is not None else DEFAULT_SOURCE
+    if not entry.entries or not isinstance(name, str) or name not in SOURCES:
+        return entry
+    return lay_shared_settings(entry, shared, SOURCES.get(name).config_type, [problem.path for problem in problems])
 
 
 def read_entry(entry: Node, index: int) -> tuple[DatasetConfig | None, list[Problem]]:

@@ -7,6 +7,7 @@ from typing import Any
 from data_manager.errors import DataError
 from data_manager.lhotse_recipes import RecipeFunction, RecipeSignature
 from data_manager.progress import quiet
+from data_manager.recipe_notes import recipe_notes
 
 
 def import_lhotse() -> Any:
@@ -18,15 +19,21 @@ def import_lhotse() -> Any:
     return lhotse
 
 
-def call_recipe(corpus: str, recipe: RecipeSignature, function: RecipeFunction, arguments: Mapping[str, Any]) -> Any:
-    """What `function` of a recipe gives for `arguments`; what it prints goes to stderr.
+def call_recipe(
+    corpus: str,
+    recipe: RecipeSignature,
+    function: RecipeFunction,
+    arguments: Mapping[str, Any],
+    notes: list[str] | None = None,
+) -> Any:
+    """What `function` of a recipe gives for `arguments`; what it prints goes to stderr, its warnings into `notes`.
 
     Raises DataError for anything that it raises, as recipes meet a wrong layout with whatever comes of it.
     """
     import_lhotse()
     module = import_module(f"lhotse.recipes.{recipe.module}")
     try:
-        with quiet(module):
+        with quiet(module), recipe_notes([] if notes is None else notes):
             return getattr(module, function.name)(**arguments)
     except Exception as error:
         given = ", ".join(f"{key}={value!r}" for key, value in arguments.items())

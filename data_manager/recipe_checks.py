@@ -1,5 +1,6 @@
 """What is wrong with the name and the parameters of a lhotse corpus, told from its recipe's signature."""
 
+import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -11,6 +12,7 @@ from data_manager.lhotse_recipes import (
     recipe_names,
     recipe_signature,
 )
+from data_manager.recipe_values import wrong_value
 from yaml_config.registry import closest
 from yaml_config.strict_model import Violation
 
@@ -49,10 +51,16 @@ def recipe_violations(name: str, download: Mapping[str, Any], process: Mapping[s
 def _unknown(
     key: str, function: RecipeFunction, given: Mapping[str, Any], ours: tuple[str, ...]
 ) -> Iterator[Violation]:
-    """Parameters of the section `key` that `function` does not take, or that `ours` come from global_config."""
+    """Parameters of the section `key` that `function` does not take, of a wrong kind, or that global_config gives."""
     takes = [name for name in function.parameters if name not in ours]
-    for name in given:
+    for name, value in given.items():
         if name in takes:
+            wanted = wrong_value(function.annotations.get(name), value)
+            if wanted:
+                shown = json.dumps(value, ensure_ascii=False, default=str)
+                hint = f"{name}: [{value}]" if wanted.startswith("a list") and isinstance(value, str) else None
+                message = f"{function.name} takes {wanted} for {name!r}; got {shown}"
+                yield Violation(message, (key, name), (("name",),), hint, "type")
             continue
         if name in ours:
             message, hint = f"{name!r} follows from global_config", "set corpus_dir or output_dir in global_config"

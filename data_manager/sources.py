@@ -2,8 +2,10 @@
 
 from typing import TYPE_CHECKING, Any
 
-from data_manager.dataset_types import EmbeddedDatasetConfig, LhotseDatasetConfig, TextDatasetConfig
+from data_manager.dataset_types import EmbeddedDatasetConfig, TextDatasetConfig
+from data_manager.speech_mixture_types import SpeechMixtureConfig
 from data_manager.registry import register_source
+from data_manager.speech_types import LhotseDatasetConfig, SpeechConfig
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,8 +23,15 @@ def _embedded_texts(config: EmbeddedDatasetConfig) -> "dict[str, Sequence[str]]"
     return embedded_texts(config)
 
 
-@register_source("lhotse", config=LhotseDatasetConfig)
-def _load_lhotse(config: LhotseDatasetConfig) -> dict[str, Any]:
+def _speech_texts(config: SpeechConfig) -> "dict[str, Sequence[str]]":
+    from data_manager.speech import speech_texts
+
+    return dict(speech_texts(config))
+
+
+@register_source("lhotse", config=LhotseDatasetConfig, texts=_speech_texts)
+@register_source("speech_mixture", config=SpeechMixtureConfig, texts=_speech_texts)
+def _load_speech(config: SpeechConfig) -> dict[str, Any]:
     from data_manager.speech import load_speech
 
     return load_speech(config)

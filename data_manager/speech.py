@@ -1,97 +1,142 @@
-"""The source `lhotse`: a speech corpus by the name of its recipe to cuts, one a recording."""
+"""The source `lhotse`: a speech corpus by the name of its recipe to cuts, prepared once and kept."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data_manager.corpus_folder import find_corpus, obtain_corpus
-from data_manager.dataset_types import LhotseDatasetConfig
+from data_manager.corpus_download import obtain_corpus
 from data_manager.errors import DataError
+from data_manager.fingerprint import fingerprint
 from data_manager.lhotse_recipes import OUTPUT, RecipeSignature, is_lhotse_installed, recipe_signature
-from data_manager.manifests import fingerprint, prepared
+from data_manager.librispeech_parts import PARTS, missing_parts, parts_in, wanted_parts
+from data_manager.manifests import prepared_cuts, split_cuts, write_cuts
+from data_manager.prepared_folder import PreparedFolder
 from data_manager.recipe_call import call_recipe, import_lhotse
+from data_manager.speech_cuts import shape_splits
+from data_manager.speech_types import LhotseDatasetConfig, SpeechConfig
 from data_manager.text_files import full_path
 
-PARTS = "dataset_parts"
-_MINI = ("dev-clean-2", "train-clean-5")
-_PARTS_BY_NAME = {
-    "mini_librispeech": _MINI,
-    "librispeech": (
-        *("dev-clean", "dev-other", "test-clean", "test-other"),
-        *("train-clean-100", "train-clean-360", "train-other-500"),
-    ),
-}
-"""Names that LibriSpeech's downloader takes for several parts; its `prepare` takes the parts themselves."""
+
+@dataclass(frozen=True)
+class SpeechCorpus:
+    """Cuts of each split, the folders in which what was prepared is kept, and what was left out."""
+
+    splits: dict[str, Any]
+    folders: list[Path]
+    notes: list[str]
 
 
-def load_speech(config: LhotseDatasetConfig) -> dict[str, Any]:
-    """`{split: CutSet}`, the splits named as the recipe's parts. Raises DataError.
+_loaded: dict[str, SpeechCorpus] = {}
 
-    The corpus is looked for below corpus_dir and downloaded where it is missing and can be reached; manifests are
-    kept in output_dir/name. Features are computed later, while batches are made.
+
+def load_speech(config: SpeechConfig) -> dict[str, Any]:
+    """`{split: CutSet}` of a corpus or a mixture, the splits named as the recipe's parts. Raises DataError."""
+    from data_manager.speech_mixture import load_mixture
+    from data_manager.speech_mixture_types import SpeechMixtureConfig
+
+    if isinstance(config, SpeechMixtureConfig):
+        corpus = load_mixture(config)
+    else:
+        assert isinstance(config, LhotseDatasetConfig)
+        corpus = load_corpus(config)
+    _loaded[config.model_dump_json()] = corpus
+    return corpus.splits
+
+
+def speech_corpus(config: SpeechConfig) -> SpeechCorpus:
+    """The corpus as it was loaded last, or loaded now; raises DataError."""
+    if config.model_dump_json() not in _loaded:
+        load_speech(config)
+    return _loaded[config.model_dump_json()]
+
+
+def speech_texts(config: SpeechConfig) -> dict[str, list[str]]:
+    """The transcripts of each split, from which a tokenizer is made; raises DataError."""
+    from data_manager.speech_batches import transcript
+
+    return {split: [transcript(cut) for cut in cuts] for split, cuts in speech_corpus(config).splits.items()}
+
+
+def load_corpus(config: LhotseDatasetConfig) -> SpeechCorpus:
+    """One corpus, looked for below corpus_dir and downloaded where it is missing and can be reached.
+
+    Manifests and stored features are kept in output_dir/name. Raises DataError.
     """
     if not is_lhotse_installed():
         import_lhotse()
     recipe = recipe_signature(config.name)
-    if recipe.root is None:
-        return _prepared(config, recipe, None, {})
-    wanted = _wanted_parts(config)
-    root = obtain_corpus(config, recipe, _missing_parts(config, wanted))
-    if config.name != "librispeech":
-        return _prepared(config, recipe, root, {})
-    parts = wanted or _parts_in(root)
-    return _prepared(config, recipe, root, {PARTS: parts})
+    root, parts = None, {}
+    if recipe.root is not None:
+        wanted = wanted_parts(config)
+        root = obtain_corpus(config, recipe, missing_parts(config, wanted))
+        if config.name == "librispeech":
+            parts = {PARTS: wanted or parts_in(root)}
+    folder, splits = _prepared(config, recipe, root, parts)
+    notes = [*folder.notes]
+    splits = shape_splits(splits, config, notes)
+    if config.features.storage == "on_the_fly":
+        return SpeechCorpus(splits, [folder.path], notes)
+    from data_manager.speech_storage import store_features
 
-
-def _wanted_parts(config: LhotseDatasetConfig) -> list[str]:
-    """Parts of LibriSpeech that the file asks for, to be prepared or else to be downloaded; none: those on disk."""
-    given = config.process_params.get(PARTS, config.download_params.get(PARTS, "auto"))
-    if config.name != "librispeech" or given == "auto":
-        return []
-    if isinstance(given, str):
-        return list(_PARTS_BY_NAME.get(given, (given,)))
-    if not isinstance(given, Sequence) or not all(isinstance(part, str) for part in given):
-        raise DataError(f"corpus {config.name!r}: {PARTS} must be a name or a list of names; got {given!r}")
-    return list(given)
-
-
-def _missing_parts(config: LhotseDatasetConfig, wanted: Sequence[str]) -> list[str]:
-    """Those of the parts that are not on disk; a part that no LibriSpeech has is an error."""
-    known = [part for parts in _PARTS_BY_NAME.values() for part in parts]
-    root = find_corpus(config.name, config.global_config.corpus_dir)
-    missing = [part for part in wanted if root is None or not (root / part).is_dir()]
-    for part in missing:
-        if part not in known:
-            raise DataError(f"corpus {config.name!r} has no part {part!r}; its parts are {', '.join(known)}")
-    return missing
-
-
-def _parts_in(root: Path) -> list[str]:
-    """Folders that hold transcripts, sorted."""
-    return sorted(path.name for path in root.iterdir() if next(path.glob("*/*/*.trans.txt"), None) is not None)
+    folders, splits = store_features(splits, config, folder.path)
+    return SpeechCorpus(splits, [folder.path, *folders], notes)
 
 
 def _prepared(
     config: LhotseDatasetConfig, recipe: RecipeSignature, root: Path | None, more: dict[str, Any]
-) -> dict[str, Any]:
+) -> tuple[PreparedFolder, dict[str, Any]]:
+    """The cuts that the recipe makes, and the folder in which they are kept."""
     lhotse = import_lhotse()
     arguments = {**config.process_params, **more}
     if root is not None and recipe.root is not None:
         arguments[recipe.root] = str(root)
+    output = full_path(config.global_config.output_dir) / config.name
     inputs = {
         "recipe": recipe.name,
         "lhotse": lhotse.__version__,
-        "arguments": arguments,
-        "corpus": fingerprint(root) if root else None,
+        # how many processes work does not change what they make
+        "arguments": {key: value for key, value in arguments.items() if key != "num_jobs"},
+        "files": _fingerprints(recipe, arguments, output),
+        "bad_audio": config.loading.bad_audio,
     }
 
-    def prepare(folder: Path) -> Any:
+    def make(folder: Path, final: Path) -> list[str]:
+        notes: list[str] = []
         writes = {OUTPUT: str(folder)} if OUTPUT in recipe.prepare.parameters else {}
-        return call_recipe(config.name, recipe, recipe.prepare, {**arguments, **writes})
+        made = call_recipe(config.name, recipe, recipe.prepare, {**arguments, **writes}, notes)
+        found = dict(split_cuts(made, notes))
+        if config.loading.bad_audio == "drop":
+            found = {split: _readable(cuts, split, notes) for split, cuts in found.items()}
+            found = {split: cuts for split, cuts in found.items() if cuts}
+        if sum(write_cuts(folder, split, cuts, final=final) for split, cuts in found.items()) == 0:
+            where = f" in {root}" if root else ""
+            raise DataError(f"corpus {config.name!r}: {recipe.prepare.name} found no recordings{where}")
+        return notes
 
-    output = full_path(config.global_config.output_dir) / config.name
-    splits = prepared(output, inputs, prepare)
-    if not splits:
-        where = f" in {root}" if root else ""
-        raise DataError(f"corpus {config.name!r}: {recipe.prepare.name} found no recordings{where}")
-    return splits
+    return prepared_cuts(output, inputs, make)
+
+
+def _fingerprints(recipe: RecipeSignature, arguments: Mapping[str, Any], output: Path) -> dict[str, Any]:
+    """What tells whether the files have changed that a recipe's arguments name."""
+    annotations = recipe.prepare.annotations
+    named = {key: value for key, value in arguments.items() if "Path" in annotations.get(key, "")}
+    given = {key: value if isinstance(value, list) else [value] for key, value in named.items()}
+    paths = {str(path): full_path(path) for values in given.values() for path in values if isinstance(path, str)}
+    return {name: fingerprint(path, [output]) for name, path in paths.items() if path.exists()}
+
+
+def _readable(cuts: Any, split: str, notes: list[str]) -> list[Any]:
+    """The cuts whose audio can be read from end to end; the others are noted."""
+    from data_manager.progress import progress
+    from data_manager.speech_features import read_audio
+
+    kept = []
+    for cut in progress(cuts, f"reading {split}"):
+        try:
+            read_audio(cut)
+        except DataError as error:
+            notes.append(f"{split}: {' '.join(str(error).split())}")
+        else:
+            kept.append(cut)
+    return kept

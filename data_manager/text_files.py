@@ -1,11 +1,22 @@
-"""Text files: where a relative path is looked for, and what can be wrong with a file. Text is UTF-8."""
+"""Text files as documents: files, paragraphs, lines, and pairs of lines. And where a relative path is looked for."""
 
+import glob
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
+from typing import Any, Literal
 
 from data_manager.dataset_types import DatasetConfig
+from data_manager.documents import Corpus, HashFile, Invalid, Notes, Piece
 from data_manager.errors import DataError, not_found
+from data_manager.text_blocks import text_blocks
+
+PIECE = 1 << 16
+_LONGEST = 1 << 20
+_LINE_START = re.compile(r"\n(?=\S)")
 
 
 def places_of(path: str, config: DatasetConfig) -> Iterator[Path]:
@@ -25,39 +36,152 @@ def full_path(path: str | Path) -> Path:
 
 def find_path(path: str, config: DatasetConfig, what: str) -> Path:
     """The first place of `path` that is there; raises DataError with all places looked at."""
+    return find_paths(path, config, what)[0]
+
+
+def find_paths(path: str, config: DatasetConfig, what: str) -> list[Path]:
+    """The files that `path` names, several where `*` or `?` stands in it, sorted; raises DataError like `find_path`."""
     places = list(places_of(path, config))
     for place in places:
         if place.exists():
-            return place
+            return [place]
+        matches = [full_path(match) for match in sorted(glob.glob(str(place), recursive=True))]
+        if matches:
+            return [match for match in matches if match.is_file()] or matches
     name = f"data set {config.name!r}: {what} {path!r}"
     raise not_found(name, places, "Put it in one of these places, or set global_config.corpus_dir to its folder.")
 
 
-def read_text(path: Path) -> str:
-    """The text of a file, with line ends as `\\n` and without a byte order mark.
+@dataclass(frozen=True)
+class TextFile:
+    """One file of text."""
 
-    Raises DataError for a folder, an empty or unreadable file, and for bytes that are not UTF-8.
+    path: Path
+    documents: Literal["file", "paragraph", "line"] = "file"
+    skip_invalid: bool = False
+
+    def inputs(self, hash_file: HashFile) -> Any:
+        """Content and settings."""
+        return [hash_file(self.path), self.documents, self.skip_invalid]
+
+    def shards(self) -> Sequence[Corpus]:
+        """Itself."""
+        return [self]
+
+    def read(self, notes: Notes) -> Iterator[Piece]:
+        """Documents; empty lines are none, and of lines they are counted."""
+        invalid = Invalid(self.skip_invalid, notes)
+        name = str(self.path)
+        if self.documents == "file":
+            yield from _whole_file(self.path, invalid)
+            return
+        found = _lines(self.path, invalid) if self.documents == "line" else _paragraphs(self.path, invalid)
+        for number, text in found:
+            if text.strip():
+                yield Piece((text,), name, number)
+            else:
+                notes.add("empty line", f"{name}:{number}")
+
+
+@dataclass(frozen=True)
+class PairedFiles:
+    """Two files of which line N of one belongs to line N of the other."""
+
+    source: Path
+    target: Path
+    skip_invalid: bool = False
+
+    def inputs(self, hash_file: HashFile) -> Any:
+        """Contents and settings."""
+        return [hash_file(self.source), hash_file(self.target), self.skip_invalid]
+
+    def shards(self) -> Sequence[Corpus]:
+        """Itself."""
+        return [self]
+
+    def read(self, notes: Notes) -> Iterator[Piece]:
+        """A pair for each line; raises DataError where one file has more lines than the other."""
+        sides = [_numbered(path, self.skip_invalid, notes) for path in (self.source, self.target)]
+        for source, target in zip_longest(*sides):
+            if source is None or target is None:
+                counts = [sum(1 for _ in _numbered(path, True, Notes())) for path in (self.source, self.target)]
+                raise DataError(
+                    f"{self.source} has {counts[0]} lines and {self.target} has {counts[1]}; line N of one must belong "
+                    "to line N of the other"
+                )
+            if source[1] is not None and target[1] is not None:
+                yield Piece((source[1], target[1]), str(self.source), source[0])
+
+
+def pieces(blocks: Iterator[str], size: int = PIECE) -> Iterator[str]:
+    """Cut a text that comes in blocks into pieces of `size` characters or a little more.
+
+    A cut stands before a line that does not begin with a space, where no token of GPT-2's kind reaches across; in a
+    text without such lines, after a million characters.
     """
-    if path.is_dir():
-        raise DataError(f"{path} is a folder; name the files in it: [{path / 'a.txt'}, {path / 'b.txt'}]")
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        # utf-8-sig counts from behind the mark
-        offset = error.start + (3 if data.startswith(b"\xef\xbb\xbf") else 0)
-        line = data.count(b"\n", 0, offset) + 1
-        raise DataError(
-            f"{path}:{line}: byte 0x{data[offset]:02x} at offset {offset} is not UTF-8; save the file as UTF-8"
-        ) from error
-    if not text:
-        raise DataError(f"{path} is empty; take it out of data_files, or fill it")
-    return text.replace("\r\n", "\n")
+    text = ""
+    for block in blocks:
+        text += block
+        start = 0
+        while cut := _LINE_START.search(text, start + size - 1):
+            yield text[start : cut.end()]
+            start = cut.end()
+        while len(text) - start > _LONGEST:
+            yield text[start : start + _LONGEST]
+            start += _LONGEST
+        text = text[start:]
+    if text:
+        yield text
 
 
-def read_lines(path: Path) -> list[str]:
-    """Lines of a file without their ends; other characters that Unicode counts as line ends are left alone."""
-    return read_text(path).removesuffix("\n").split("\n")
+def _whole_file(path: Path, invalid: Invalid) -> Iterator[Piece]:
+    held: str | None = None
+    for text in pieces(block.text for block in text_blocks(path, invalid)):
+        if held is not None:
+            yield Piece((held,), str(path), 1, ends=False)
+        held = text
+    if held is not None:
+        yield Piece((held,), str(path), 1)
+
+
+def _lines(path: Path, invalid: Invalid) -> Iterator[tuple[int, str]]:
+    """Lines with their numbers, without their ends; other characters that Unicode counts as line ends stay."""
+    rest, line = "", 1
+    for block in text_blocks(path, invalid):
+        if not rest:
+            line = block.line
+        lines = (rest + block.text).split("\n")
+        rest = lines.pop()
+        yield from enumerate(lines, line)
+        line += len(lines)
+    if rest:
+        yield line, rest
+
+
+def _paragraphs(path: Path, invalid: Invalid) -> Iterator[tuple[int, str]]:
+    held: list[str] = []
+    first = 1
+    for number, text in _lines(path, invalid):
+        if text.strip():
+            first = first if held else number
+            held.append(text)
+        elif held:
+            yield first, "\n".join(held)
+            held = []
+    if held:
+        yield first, "\n".join(held)
+
+
+def _numbered(path: Path, skip_invalid: bool, notes: Notes) -> Iterator[tuple[int, str | None]]:
+    """Lines by their numbers, None for one that is not UTF-8: the lines behind it keep their partners."""
+    bad: set[str] = set()
+
+    class Recorder(Notes):
+        def add(self, reason: str, place: str) -> None:
+            bad.add(place)
+            notes.add(reason, place)
+
+    expected = 1
+    for number, text in _lines(path, Invalid(skip_invalid, Recorder())):
+        yield expected, text
+        expected += 1

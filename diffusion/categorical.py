@@ -14,7 +14,7 @@ from torch import Tensor
 from diffusion.errors import ProbabilityError, ShapeError
 from diffusion.randomness import Randomness, uniform
 
-_DIRECT_SIZE = 256  # up to here one running sum is the fastest
+_DIRECT_SIZE = 1024  # up to here one running sum is as fast
 _CHUNK = 1 << 18  # weights inverted at a time on a CPU: 2 MB of float64
 
 

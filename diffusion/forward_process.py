@@ -145,7 +145,9 @@ class Graph:
         total = score.to(torch.float64).sum(-1, keepdim=True)
         lost = -torch.expm1(-dsigma)[..., None]
         # With mix = noise_between / lost, (s - noise_between * total) / keep is written so that s near 1 stays near 1.
-        mix = torch.where(lost > 0, self.noise_between(dsigma, sigma) / lost.clamp_min(_SMALLEST), self.limit)
+        mix = torch.where(
+            lost > 0, self.noise_between(dsigma, sigma) / lost.clamp_min(_SMALLEST), self.limit.to(score.device)
+        )
         return mix * total + (score - mix * total) * torch.exp(dsigma)[..., None]
 
     def reverse_rate(self, x: Tensor, score: Tensor, sigma: Tensor | None = None) -> Tensor:

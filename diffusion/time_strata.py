@@ -12,6 +12,8 @@ from torch import Tensor
 from diffusion.errors import SettingError, check_number, check_tokens
 from diffusion.randomness import RowGenerators
 
+_SALT = 0x74696D6573  # parts the times from noise that is drawn with the same seed
+
 
 def stratified_times(rows: Tensor, batch_size: int, seed: int, t_min: float = 0.0) -> Tensor:
     """Times in (t_min, 1], float64 [B], for rows given by their index in a global batch.
@@ -29,6 +31,6 @@ def stratified_times(rows: Tensor, batch_size: int, seed: int, t_min: float = 0.
     check_number("t_min", t_min, 0.0, 0.999)
     everyone = torch.arange(batch_size, device=rows.device)
     # Strata are permuted: a batch that is sorted in any way must not tie its order to the time.
-    stratum = RowGenerators.from_seed(seed, everyone).rand(1)[:, 0].argsort()[rows]
-    place = RowGenerators.from_seed(seed, rows + batch_size).rand(1)[:, 0]
+    stratum = RowGenerators.from_seed(seed ^ _SALT, everyone).rand(1)[:, 0].argsort()[rows]
+    place = RowGenerators.from_seed(seed ^ _SALT, rows + batch_size).rand(1)[:, 0]
     return t_min + (1 - t_min) * (stratum + (1 - place)) / batch_size

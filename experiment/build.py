@@ -51,7 +51,7 @@ def build_and_run(config: ExperimentConfig) -> Built:
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
     inputs = example_inputs(config, batch_size=2)
     with torch.no_grad():
-        output = model(*(tensor.to(device) for tensor in inputs.tensors))
+        output = inputs.run(model)
     return Built(
         name=config.model.name,
         device=str(device),

@@ -22,7 +22,7 @@ def run(args: argparse.Namespace, usage_error: Callable[[str], NoReturn]) -> int
             split_override(option)
         except ValueError as error:
             usage_error(str(error))
-    _import_plugins(args.plugin, usage_error)
+    import_plugins(args.plugin, usage_error)
     if args.schema:
         from experiment.json_schema import experiment_schema
 
@@ -63,7 +63,8 @@ def print_problems(problems: list[Problem], stream: TextIO) -> None:
     print(f"{len(problems)} problem{'s' if len(problems) != 1 else ''}", file=stream)
 
 
-def _import_plugins(modules: list[str], usage_error: Callable[[str], NoReturn]) -> None:
+def import_plugins(modules: list[str], usage_error: Callable[[str], NoReturn]) -> None:
+    """Import modules that register types of their own, from the working directory too."""
     sys.path.insert(0, os.getcwd())
     for module in modules:
         try:

@@ -1,7 +1,7 @@
 """A file with all its sections to an `ExperimentConfig`; every problem of every section is found in one run."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -81,6 +81,7 @@ def read_experiment(
             checked = check_section(sections[name], kind, name)
             found[name] = checked.value
             problems += checked.problems
+    problems += list(_between_sections(found, root))
     if problems:
         raise ConfigValueError(problems)
     if "datasets" in sections:
@@ -88,6 +89,30 @@ def read_experiment(
     elif "global_config" in sections:
         found["global_config"] = check_section(sections["global_config"], GlobalConfig, "global_config").value
     return Experiment(ExperimentConfig(**found), root)
+
+
+def _between_sections(found: dict[str, Any], root: Node) -> Iterator[Problem]:
+    """What one section asks of another that it cannot give."""
+    model, generation = found.get("model"), found.get("generation")
+    if model is None or generation is None:
+        return
+    section = model.config if model.model_type == "diffusion" else None
+    for key in ("sampler", "steps", "guidance"):
+        node = root.at(("generation", key))
+        if node is None or node.value is None:
+            continue
+        message = fix = None
+        if section is None:
+            message = f"{key} is of diffusion models, and this model is of type {model.model_type}"
+        elif key == "sampler" and generation.sampler not in section.samplers:
+            process = getattr(section.process, "type", "")
+            fix = closest(generation.sampler, list(section.samplers)) or section.samplers[0]
+            message = f"sampler {generation.sampler!r} does not fit {process} noise, and these do: "
+            message += f"{', '.join(section.samplers)}; try {fix}"
+        elif key == "guidance" and section.condition is None:
+            message = "guidance needs a condition in the model's section"
+        if message:
+            yield Problem(node.place, f"generation.{key}", "relation", message, fix)
 
 
 def _root_problems(document: Document, only: Sequence[str]) -> list[Problem]:

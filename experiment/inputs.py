@@ -1,34 +1,52 @@
 """An input of the right shape for a model, for counting and for trying it once."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from experiment.config import ExperimentConfig
 from model.types import PerformerParams
+
+if TYPE_CHECKING:
+    from torch import nn
 
 DEFAULT_LENGTH = 256
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """Positional arguments of a forward pass, and what they are in words."""
+    """Positional arguments of a model's network, and what they are in words."""
 
     tensors: tuple[Any, ...]
     text: str
 
+    def run(self, model: "nn.Module") -> Any:
+        """Output of one pass through the network; of a diffusion model, of its denoiser."""
+        network = getattr(model, "denoise", model)
+        device = next((p.device for p in model.parameters()), None)
+        return network(*(tensor.to(device) for tensor in self.tensors))
+
 
 def example_inputs(config: ExperimentConfig, batch_size: int | None = None) -> Inputs:
-    """Inputs of the file's own batch size and length: one for a stack, source and target for an encoder-decoder.
+    """Inputs of the file's own batch size and length.
+
+    One for a stack, source and target for an encoder-decoder, tokens and sigma for a diffusion model's denoiser.
 
     Must run inside the model's own tensor mode. Raises ValueError for a model type whose input is not known.
     """
     assert config.model is not None
-    stacks = [value for value in dict(config.model.config).values() if isinstance(value, PerformerParams)]
+    section = config.model.config
+    is_diffusion = config.model.model_type == "diffusion"
+    stacks: list[Any] = (
+        [section] if is_diffusion else [v for v in dict(section).values() if isinstance(v, PerformerParams)]
+    )
     if not stacks:
         raise ValueError(f"no example input is known for model type {config.model.model_type!r}")
-    batch = batch_size or (config.training.batch_size if config.training else stacks[0].batch_size)
-    length = min([_length(config), *(stack.max_length for stack in stacks if stack.max_length)])
-    tensors = tuple(_input(stack, batch, length) for stack in stacks)
+    batch = (
+        batch_size or (config.training.batch_size if config.training else getattr(stacks[0], "batch_size", None)) or 32
+    )
+    limits = [getattr(stack, key, None) for stack in stacks for key in ("max_length", "length")]
+    length: int = min([_length(config), *(limit for limit in limits if limit)])
+    tensors = _noisy(batch, length) if is_diffusion else tuple(_input(stack, batch, length) for stack in stacks)
     return Inputs(tensors, f"batch {batch}, length {length}")
 
 
@@ -43,3 +61,10 @@ def _input(stack: PerformerParams, batch: int, length: int) -> Any:
     if stack.input_dim is None and stack.vocab_size is not None:
         return torch.zeros(batch, length, dtype=torch.long)
     return torch.randn(batch, length, stack.input_dim or stack.d_model)
+
+
+def _noisy(batch: int, length: int) -> tuple[Any, Any]:
+    """Tokens and a noise level for each row."""
+    import torch
+
+    return torch.zeros(batch, length, dtype=torch.long), torch.ones(batch)

@@ -1,7 +1,9 @@
 """The resolved file as YAML, each value with where it came from: a line, a `--set` option, or a default."""
 
+from dataclasses import replace
 from typing import Any
 
+from data_manager.parse_data_args import lay_shared
 from experiment.config import Experiment
 from model.parse_model_args import with_defaults
 from yaml_config.dump import dump_scalar
@@ -17,7 +19,11 @@ def print_config(experiment: Experiment) -> str:
 
 
 def _resolved(root: Node) -> Node:
-    """The tree with `model.global_config` laid under the parts, as the resolved data has it."""
+    """The tree with `global_config` laid under data sets and `model.global_config` under parts, as the data has it."""
+    data, shared = root.child("datasets"), root.child("global_config")
+    if data is not None and isinstance(data.value, list):
+        laid = replace(data, value=[lay_shared(entry, shared) for entry in data.value])
+        root = root.edited(("datasets",), lambda _: laid)
     section = root.child("model")
     if section is None or section.child("global_config") is None:
         return root

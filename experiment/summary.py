@@ -10,8 +10,6 @@ from typing import Any
 from experiment.config import ExperimentConfig
 from experiment.inputs import example_inputs
 from experiment.vocabulary import with_vocabulary
-from model.model_types import ModelConfig
-from model.types import PerformerParams
 
 BYTES = 4
 FLOPS = ("", "kFLOP", "MFLOP", "GFLOP", "TFLOP", "PFLOP")
@@ -80,20 +78,21 @@ def summarise(config: ExperimentConfig) -> Summary:
         raise ValueError("--summary needs a section 'model'")
     config = with_vocabulary(config)
     assert config.model is not None
-    model_config = _on_cpu(config.model)
     from torch._subclasses.fake_tensor import FakeTensorMode
     from torch.utils.flop_counter import FlopCounterMode
 
+    from model.checkpoint import on_device
     from model.model_factory import create_model
 
+    model_config = on_device(config.model, "cpu")  # a summary needs no accelerator
     formulas = _attention_formulas()
     with FakeTensorMode(allow_non_fake_inputs=True):
         model = create_model(model_config)
         inputs = example_inputs(config)
         with FlopCounterMode(display=False, custom_mapping=formulas) as forward:
-            model(*inputs.tensors)
+            inputs.run(model)
         with FlopCounterMode(display=False, custom_mapping=formulas) as training:
-            _scalar(model(*inputs.tensors)).backward()
+            inputs.run(model).float().sum().backward()
     total = Part(
         "total",
         sum(p.numel() for p in model.parameters()),
@@ -116,22 +115,6 @@ def _attention_formulas() -> dict[Any, Any]:
             sdpa_backward_flop_count(g, q, k, v)  # type: ignore[no-untyped-call]
         ),
     }
-
-
-def _on_cpu(config: ModelConfig) -> ModelConfig:
-    """The config with every part on the CPU: a summary needs no accelerator."""
-    moved = {
-        name: value.model_copy(update={"device": "cpu"})
-        for name, value in dict(config.config).items()
-        if isinstance(value, PerformerParams)
-    }
-    return config.model_copy(update={"config": config.config.model_copy(update=moved)})
-
-
-def _scalar(output: Any) -> Any:
-    """One number to differentiate: a loss if the model gives one, else the sum of its output."""
-    loss = getattr(output, "loss", None)
-    return loss if loss is not None else output.float().sum()
 
 
 def _parts(model: Any, flops: dict[str, int]) -> list[Part]:

@@ -58,7 +58,8 @@ def choose(logits: Tensor, options: GenerationOptions) -> Tensor:
     """One token int64 [B] of each row of logits [B, V]: the likeliest at temperature 0.0, else drawn."""
     if options.temperature == 0:
         return logits.argmax(-1)
-    logits = logits.float() / options.temperature
+    logits = logits.float()
+    logits = (logits - logits.amax(-1, keepdim=True)) / options.temperature  # finite at any temperature
     if options.top_k is not None and options.top_k < logits.shape[-1]:
         least = logits.topk(options.top_k, dim=-1).values[:, -1:]
         logits = logits.masked_fill(logits < least, -torch.inf)
@@ -97,6 +98,10 @@ def _check(decoder: "PerformerDecoder", tokens: Tensor, mask: Tensor | None, opt
         way_out = "set vocab_size" if params.vocab_size is None else "leave input_dim out"
         raise InputError(f"this decoder does not read tokens, so it cannot go on from one; {way_out} in its section")
     options.check_vocabulary(params.vocab_size)
+    device = next(decoder.parameters()).device.type
+    if options.generator is not None and options.generator.device.type != device:
+        given = options.generator.device.type
+        raise InputError(f"generator is on {given}, and the model on {device}: torch.Generator({device!r}) fits")
     is_ids = isinstance(tokens, Tensor) and tokens.dim() == 2 and not tokens.is_floating_point()
     if not is_ids or tokens.dtype == torch.bool:
         raise InputError(f"tokens is {describe(tokens)}, and token ids, int [B, N], fit")

@@ -1,8 +1,8 @@
 """Recurrent form of linear attention: a state of constant size that keys are absorbed into and queries read.
 
-The state of the chunked form (`model.attention_core`) and of decoding is one and the same: S = sum_j phi(k_j) v_j^T
-and z = sum_j phi(k_j) (Katharopoulos et al. 2020, arXiv 2006.16236), kept in units of exp(peak), where `peak` is the
-running maximum of the keys' log scales. No key is scaled by a later one, and nothing overflows.
+It holds S = sum_j phi(k_j) v_j^T and z = sum_j phi(k_j) (Katharopoulos et al. 2020, arXiv 2006.16236), each feature in
+units of exp(peak), its running maximum: no key is scaled by a later one, and no sum over- or underflows at any size
+of queries and keys.
 """
 
 from typing import NamedTuple
@@ -10,8 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-NO_KEY_YET = -1e30
-"""Running maximum before the first key: finite, so that -inf (a masked key) minus it is no NaN."""
+from model.chunked.inputs import NO_KEY_YET
 
 
 class LinearState(NamedTuple):
@@ -22,7 +21,7 @@ class LinearState(NamedTuple):
     totals: Tensor
     """z [B, H, m]: sum of phi(k), in units of exp(peak)."""
     peak: Tensor
-    """Running maximum of the keys' log scales [B, H]."""
+    """Running maximum of log phi(k), [B, H, m]."""
 
     def select(self, rows: Tensor) -> "LinearState":
         """The states of the batch rows `rows` int64 [B'], as after beam search or sampling."""
@@ -37,26 +36,23 @@ def initial_state(
     return LinearState(
         torch.zeros(batch, heads, nb_features, head_dim, dtype=wide, device=device),
         torch.zeros(batch, heads, nb_features, dtype=wide, device=device),
-        torch.full((batch, heads), NO_KEY_YET, dtype=wide, device=device),
+        torch.full((batch, heads, nb_features), NO_KEY_YET, dtype=wide, device=device),
     )
 
 
-def absorb(state: LinearState, k_features: Tensor, log_scale: Tensor, v: Tensor) -> LinearState:
-    """State after M more keys: k_features [B, H, M, m], log_scale [B, H, M] (-inf where masked), v [B, H, M, D]."""
-    peak = torch.maximum(state.peak, log_scale.detach().amax(-1))
-    kept = (state.peak - peak).exp()[..., None]  # [B, H, 1]
-    weighted = k_features * (log_scale - peak[..., None]).exp().unsqueeze(-1)  # [B, H, M, m]
-    sums = kept.unsqueeze(-1) * state.sums + weighted.mT @ v
-    return LinearState(sums, kept * state.totals + weighted.sum(-2), peak)
+def absorb(state: LinearState, log_k: Tensor, v: Tensor) -> LinearState:
+    """State after M more keys: log phi(k) [B, H, M, m], -inf where masked, and v [B, H, M, D]."""
+    peak = torch.maximum(state.peak, log_k.detach().amax(-2))  # [B, H, m]
+    kept = (state.peak - peak).exp()
+    weights = (log_k - peak.unsqueeze(-2)).exp()  # [B, H, M, m]
+    sums = kept.unsqueeze(-1) * state.sums + weights.mT @ v
+    return LinearState(sums, kept * state.totals + weights.sum(-2), peak)
 
 
-def read(state: LinearState, q_features: Tensor) -> Tensor:
-    """Attention of queries [B, H, N, m] to every key absorbed so far: [B, H, N, D], 0 where there was none."""
-    numerator = q_features @ state.sums
-    return divide(numerator, q_features @ state.totals.unsqueeze(-1))
-
-
-def divide(numerator: Tensor, denominator: Tensor) -> Tensor:
-    """Their ratio. Nothing is added to a denominator: at 1e-8, a usual size, an eps of 1e-6 would be the result."""
-    empty = denominator < torch.finfo(denominator.dtype).tiny
-    return numerator / denominator.masked_fill(empty, 1.0)
+def read(state: LinearState, log_q: Tensor) -> Tensor:
+    """Attention of queries, log phi(q) [B, H, N, m], to every key absorbed so far: [B, H, N, D], 0 without one."""
+    logits = log_q + state.peak.unsqueeze(-2)
+    weights = (logits - logits.detach().amax(-1, keepdim=True).clamp(min=NO_KEY_YET)).exp()
+    numerator, denominator = weights @ state.sums, weights @ state.totals.unsqueeze(-1)
+    # At least 1 with any key, as the largest weight and every total are: nothing is added to it.
+    return numerator / denominator.masked_fill(denominator == 0, 1.0)

@@ -2,7 +2,6 @@
 
 from typing import TYPE_CHECKING, get_args
 
-from model import model_types  # noqa: F401  (registers the built-in types)
 from model.model_types import DecoderConfig, EncoderConfig, EncoderDecoderConfig, ModelConfig, ModelType
 from model.registry import MODELS, model_entry
 

@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field, SerializeAsAny, model_validator
 
 from model.core_registry import core_entry
-from model.registry import model_entry, register_model
+from model.registry import MODELS, model_entry, register_model
 from model.types import PerformerParams
 from yaml_config.strict_model import StrictModel, Violation
 
@@ -22,7 +22,7 @@ def _needs_causal(part: str, params: PerformerParams) -> Iterator[Violation]:
             yield Violation(
                 f"bidirectional `{name}` attention in a decoder lets a token see the ones after it",
                 (part, "attention_type") if index is None else (part, "attention_type", index),
-                suggestion="attention_type: causal_linear" if index is None else "causal_linear",
+                suggestion="attention_type: causal_linear" if index is None else "causal_linear in its place",
             )
 
 
@@ -49,6 +49,10 @@ class EncoderConfig(StrictModel):
         """The stack's parameters as plain keyword arguments."""
         return self.params.model_dump()
 
+    def sized(self, vocab_size: int | None, length: int | None) -> "EncoderConfig":
+        """A copy with a tokenizer's vocabulary, where the section leaves it out; see `PerformerParams.sized`."""
+        return self.model_copy(update={"params": self.params.sized(vocab_size)})
+
 
 class DecoderConfig(StrictModel):
     """A stack whose tokens see only earlier ones. In a file: `decoder: {...}`."""
@@ -68,6 +72,10 @@ class DecoderConfig(StrictModel):
     def to_dict(self) -> dict[str, Any]:
         """The stack's parameters as plain keyword arguments."""
         return {**self.params.model_dump(), "use_cross_attention": self.use_cross_attention}
+
+    def sized(self, vocab_size: int | None, length: int | None) -> "DecoderConfig":
+        """A copy with a tokenizer's vocabulary, where the section leaves it out; see `PerformerParams.sized`."""
+        return self.model_copy(update={"params": self.params.sized(vocab_size)})
 
 
 class EncoderDecoderConfig(StrictModel):
@@ -95,6 +103,11 @@ class EncoderDecoderConfig(StrictModel):
                 ("decoder", "use_cross_attention"),
                 suggestion="leave it out, or model_type: decoder",
             )
+
+    def sized(self, vocab_size: int | None, length: int | None) -> "EncoderDecoderConfig":
+        """A copy in which each part that reads tokens has a tokenizer's vocabulary; see `PerformerParams.sized`."""
+        encoder, decoder = self.encoder_params.sized(vocab_size), self.decoder_params.sized(vocab_size)
+        return self.model_copy(update={"encoder_params": encoder, "decoder_params": decoder})
 
     def to_encoder_dict(self) -> dict[str, Any]:
         """The encoder's parameters as plain keyword arguments."""
@@ -146,3 +159,6 @@ def _build_encoder_decoder(config: EncoderDecoderConfig) -> Any:
     from model.transformer import EncoderDecoderTransformer
 
     return EncoderDecoderTransformer(config.encoder_params, config.decoder_params)
+
+
+MODELS.add_lazy("diffusion", "model.diffusion_types")

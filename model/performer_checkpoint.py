@@ -58,16 +58,13 @@ def load_performer_pytorch(state_dict: Mapping[str, Tensor], config: ModelConfig
     if problems:
         raise CheckpointError(f"the state dict of a {kind} does not fit the config: {'; '.join(problems)}")
     model = create_model(config)
-    own = model.state_dict()
-    tensors = {
-        stack.name + name: tensor
-        for stack in stacks
-        for name, tensor in converted(stack.weights, stack.params, is_hidden=_gives_hidden(stack, kind)).items()
-    }
+    tensors: dict[str, Tensor] = {}
     for stack in stacks:
-        redraw = f"{stack.name}feature_redraw.state"
-        tensors[redraw] = own[redraw].clone()  # the draws to come are ours: their seed is not in the state dict
-        tensors[redraw][2] = stack.weights.steps_since_redraw
+        # The encoder of an encoder-decoder has a head that is never used: ours has none.
+        is_hidden = kind == "PerformerEncDec" and not stack.is_decoder
+        own = converted(stack.weights, stack.params, is_hidden=is_hidden)
+        own["feature_redraw.state"] = _redraw_state(stack, model)
+        tensors |= {stack.name + name: tensor for name, tensor in own.items()}
         unread = stack.weights.unread()
         if unread:
             raise CheckpointError(f"the state dict of a {kind} holds what our networks have no place for: {unread}")
@@ -112,6 +109,8 @@ def _stacks(state_dict: Mapping[str, Tensor], config: ModelConfig, kind: str) ->
     yield Stack(weights, given.params, isinstance(given, DecoderConfig), "")
 
 
-def _gives_hidden(stack: Stack, kind: str) -> bool:
-    """True for the encoder of an encoder-decoder, whose head is never used: ours has none."""
-    return kind == "PerformerEncDec" and not stack.is_decoder
+def _redraw_state(stack: Stack, model: nn.Module) -> Tensor:
+    """The count of steps is theirs; the draws to come are ours, since their seed is not in the state dict."""
+    state: Tensor = model.state_dict()[f"{stack.name}feature_redraw.state"].clone()
+    state[2] = stack.weights.steps_since_redraw
+    return state

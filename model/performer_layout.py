@@ -33,7 +33,9 @@ class StackWeights:
 
     def maybe(self, key: str) -> Tensor | None:
         """The tensor of `key`, or None."""
-        return self[key] if key in self else None
+        if key not in self:
+            return None
+        return self[key]
 
     @property
     def layers(self) -> str:

@@ -17,7 +17,7 @@ from model.core_registry import CORES, core_entry
 from yaml_config.strict_model import StrictModel, Violation
 
 Position = Literal["rotary", "absolute", "none"]
-FeatureMap = Literal["favor+", "relu", "elu"]
+FeatureMap = Literal["favor+", "favor++", "favor#", "relu", "elu"]
 
 _DEVICE = re.compile(r"auto|cpu|mps|(cuda|xpu)(:\d{1,4})?")
 
@@ -81,6 +81,7 @@ AttentionType = Annotated[
 """A name of `model.core_registry` for all layers, or a list with one for each."""
 
 Size = Annotated[int, Field(gt=0, le=1_048_576)]
+Device = Annotated[str, BeforeValidator(_device_name)]
 
 
 class PerformerParams(StrictModel):
@@ -92,7 +93,7 @@ class PerformerParams(StrictModel):
     """Number of layers."""
     num_heads: Annotated[int, Field(gt=0, le=65_536)]
     """Number of query heads; divides d_model."""
-    device: Annotated[str, BeforeValidator(_device_name)] = "auto"
+    device: Device = "auto"
     """auto (the accelerator if there is one, else cpu), cpu, cuda, cuda:N, mps or xpu."""
     batch_size: Size = 32
     """Rows of a batch, where no other section says."""
@@ -131,7 +132,7 @@ class PerformerParams(StrictModel):
     input_dim: Size | None = None
     """Width of float input (80 for log-mel bins), projected to d_model."""
     feature_map: FeatureMap = "favor+"
-    """Feature map of linear attention: favor+ (random, softmax kernel), relu or elu."""
+    """Feature map of linear attention: favor+, favor++ or favor# (random, softmax kernel), relu (random) or elu."""
 
     @property
     def head_dim(self) -> int:
@@ -156,6 +157,7 @@ class PerformerParams(StrictModel):
     def violations(self) -> Iterator[Violation]:
         """Relations inside one stack; those of its role (encoder or decoder) stand in `model_types`."""
         yield from self._width_violations()
+        yield from self._attention_violations()
         if self.num_kv_heads is not None and self.num_heads % self.num_kv_heads:
             yield Violation(
                 f"num_kv_heads {self.num_kv_heads} does not divide num_heads {self.num_heads}",
@@ -170,6 +172,12 @@ class PerformerParams(StrictModel):
                 (("use_rezero",),),
                 "keep one of them",
             )
+        if self.position == "absolute" and self.max_length is None:
+            yield Violation(
+                "position: absolute needs max_length", ("position",), (("max_length",),), "add max_length: 1024"
+            )
+
+    def _attention_violations(self) -> Iterator[Violation]:
         if isinstance(self.attention_type, list) and len(self.attention_type) != self.num_layers:
             yield Violation(
                 f"attention_type lists {len(self.attention_type)} layers, and num_layers is {self.num_layers}",
@@ -185,9 +193,13 @@ class PerformerParams(StrictModel):
                 (("attention_type",),),
                 "attention_type: linear, or leave nb_features out",
             )
-        if self.position == "absolute" and self.max_length is None:
+        elif self.nb_features is not None and self.feature_map == "elu":
             yield Violation(
-                "position: absolute needs max_length", ("position",), (("max_length",),), "add max_length: 1024"
+                f"feature_map elu has one feature for each of the head's {self.head_dim} coordinates, "
+                "and nb_features has no say in it",
+                ("nb_features",),
+                (("feature_map",),),
+                "feature_map: favor+, or leave nb_features out",
             )
 
     def _width_violations(self) -> Iterator[Violation]:
@@ -207,3 +219,9 @@ class PerformerParams(StrictModel):
                 (("d_model",), ("position",)),
                 "position: absolute, or other numbers",
             )
+
+    def sized(self, vocab_size: int | None) -> "PerformerParams":
+        """A copy with the vocabulary of a tokenizer, where its own is left out; raises ValueError where that is smaller."""
+        if self.vocab_size is not None and vocab_size is not None and self.vocab_size < vocab_size:
+            raise ValueError(f"vocab_size is {self.vocab_size}, and the data set's tokenizer has {vocab_size} tokens")
+        return self if vocab_size is None else self.model_copy(update={"vocab_size": self.vocab_size or vocab_size})

@@ -1,45 +1,167 @@
 """Types of the `training` and `generation` sections. Keys are named as `transformers.TrainingArguments` names them."""
 
 from collections.abc import Iterator
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field, GetJsonSchemaHandler
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, PydanticCustomError
 
+from training.registry import TASKS
 from yaml_config.strict_model import StrictModel, Violation
 
 Steps = Annotated[int, Field(gt=0, le=1_000_000_000)]
+Rate = Annotated[float, Field(ge=0, lt=1)]
+Name = Annotated[str, Field(min_length=1)]
+
+
+def _registered_task(value: Any) -> Any:
+    """The name of a registered task; anything else is refused as a Literal would be."""
+    if not isinstance(value, str) or value not in TASKS:
+        *names, last = (f"{name!r}" for name in TASKS)
+        expected = f"{', '.join(names)} or {last}"
+        raise PydanticCustomError("literal_error", "Input should be {expected}", {"expected": expected})
+    return value
+
+
+class _TaskNames:
+    """JSON Schema of a task's name: those registered by the time that the schema is made."""
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        return {"type": "string", "enum": list(TASKS)}
+
+
+TaskName = Annotated[str, BeforeValidator(_registered_task), _TaskNames()]
+
+
+class LoraConfig(StrictModel):
+    """Low-rank adapters (Hu et al. 2021, arXiv 2106.09685) by the extra `peft`; all other weights stay as they are."""
+
+    r: Annotated[int, Field(gt=0, le=4096)] = 8
+    """Rank of the adapters."""
+    lora_alpha: Annotated[float, Field(gt=0, le=65_536)] = 16
+    """An adapter's output is scaled by lora_alpha / r."""
+    lora_dropout: Rate = 0.0
+    """Dropout in front of an adapter."""
+    target_modules: Annotated[list[Name], Field(min_length=1)] | None = None
+    """Names of the linear layers to adapt, say [to_q, to_v]; None: all but the head."""
 
 
 class TrainingConfig(StrictModel):
-    """How long and how fast to train. An optimiser step sees batch_size * gradient_accumulation_steps rows a device."""
+    """How long and how fast to train.
 
+    An optimiser step sees batch_size * gradient_accumulation_steps rows a device, and rows never depend on how many
+    devices share them.
+    """
+
+    task: TaskName | None = None
+    """What is learnt; None: what the model and the data set fit."""
+    dataset: Name | None = None
+    """Name of the data set to train on; None: the only one."""
+    train_split: Name | None = None
+    """Split to train on; None: train, or the first whose name begins so."""
+    eval_split: Name | None = None
+    """Split to evaluate on; None: validation, valid, val or dev, or the first whose name begins so."""
+    max_eval_samples: Annotated[int, Field(gt=0)] | None = None
+    """Rows of the evaluation split to use, from its beginning; None: all."""
+    num_labels: Annotated[int, Field(gt=1, le=1_048_576)] | None = None
+    """Classes of a classification; None: as many as the training split has."""
+    init_from: Name | None = None
+    """Folder of a run, or of a model that `save_pretrained` wrote, whose weights to begin with."""
     max_steps: Steps = 1000
     """Optimiser steps."""
     batch_size: Annotated[int, Field(gt=0, le=1_048_576)] = 32
     """Rows of a batch on each device."""
-    learning_rate: Annotated[float, Field(gt=0, le=10)] = 3e-4
-    """Highest learning rate, reached after the warm-up."""
-    warmup_steps: Annotated[int, Field(ge=0)] = 0
-    """Steps over which the learning rate rises from 0."""
     gradient_accumulation_steps: Annotated[int, Field(gt=0, le=65_536)] = 1
     """Batches whose gradients are summed for one optimiser step."""
-    save_steps: Steps = 500
-    """Steps between two checkpoints."""
-    eval_steps: Steps = 500
-    """Steps between two evaluations."""
+    learning_rate: Annotated[float, Field(gt=0, le=10)] = 3e-4
+    """Highest learning rate, reached after the warm-up."""
+    lr_scheduler_type: Literal[
+        "linear", "cosine", "polynomial", "inverse_sqrt", "constant", "constant_with_warmup"
+    ] = "linear"
+    """Course of the learning rate after the warm-up."""
+    warmup_steps: Annotated[int, Field(ge=0)] = 0
+    """Steps over which the learning rate rises from 0."""
+    optim: Literal["adamw_torch_fused", "adamw_torch", "adafactor"] = "adamw_torch_fused"
+    """Optimiser; adamw_torch_fused is the faster of PyTorch's two AdamW."""
+    weight_decay: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Decoupled weight decay of matrices; biases and norms have none."""
+    adam_beta1: Rate = 0.9
+    """Decay of AdamW's mean of gradients."""
+    adam_beta2: Rate = 0.999
+    """Decay of AdamW's mean of squared gradients."""
+    adam_epsilon: Annotated[float, Field(gt=0, le=1)] = 1e-8
+    """Added to AdamW's denominator."""
+    max_grad_norm: Annotated[float, Field(ge=0, le=1e6)] = 1.0
+    """Gradients of a greater norm are scaled down to it; 0: never."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
-    """Seed of weights, data order and noise."""
+    """Seed of weights, data order, dropout and noise."""
     bf16: bool = False
     """Compute in bfloat16 with float32 weights."""
+    fp16: bool = False
+    """Compute in float16 with float32 weights and a scaled loss; needs a GPU."""
+    torch_compile: bool = False
+    """Compile the model by torch.compile."""
+    fsdp: bool = False
+    """Share weights, gradients and optimiser out over the GPUs (fully_shard); needs GPUs and torchrun."""
+    ddp_find_unused_parameters: bool = False
+    """Let processes agree although some weights take no part in a step; costs time."""
+    dataloader_num_workers: Annotated[int, Field(ge=0, le=1024)] = 0
+    """Processes that prepare batches for each device; 0: the training process itself."""
+    loss_weighting: Literal["bound", "uniform"] = "bound"
+    """Of diffusion: train on the bound, or on its terms weighted alike; the bound is reported either way."""
+    ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Decay of a moving average of the weights, which is evaluated and saved in their place; None: no average."""
+    lora: LoraConfig | None = None
+    """Train low-rank adapters alone; they are merged into the weights at the end."""
+    early_stopping_patience: Annotated[int, Field(gt=0)] | None = None
+    """Stop after so many evaluations without a better loss; None: never."""
+    early_stopping_threshold: Annotated[float, Field(ge=0)] = 0.0
+    """How much lower a loss must be to count as better."""
+    load_best_model_at_end: bool = False
+    """Save the weights of the best evaluation rather than the last ones."""
+    logging_steps: Steps = 10
+    """Steps between two lines of metrics."""
+    eval_steps: Steps = 500
+    """Steps between two evaluations; there is one at the end as well."""
+    save_steps: Steps = 500
+    """Steps between two checkpoints; there is one at the end as well."""
+    save_total_limit: Annotated[int, Field(gt=0)] | None = 2
+    """How many checkpoints to keep, the newest ones; None: all."""
+    report_to: Literal["none", "tensorboard", "wandb"] = "none"
+    """Where metrics go beside metrics.jsonl; both are extras."""
 
     def violations(self) -> Iterator[Violation]:
-        """The warm-up ends before the training does."""
+        """Values that would contradict each other, or would silently do nothing."""
         if self.warmup_steps >= self.max_steps:
             yield Violation(
                 f"warmup_steps {self.warmup_steps} leaves nothing of max_steps {self.max_steps}",
                 ("warmup_steps",),
                 (("max_steps",),),
                 f"at most {self.max_steps - 1}",
+            )
+        elif self.warmup_steps and self.lr_scheduler_type == "constant":
+            yield Violation(
+                "lr_scheduler_type constant has no warm-up",
+                ("warmup_steps",),
+                (("lr_scheduler_type",),),
+                "lr_scheduler_type: constant_with_warmup",
+            )
+        if self.bf16 and self.fp16:
+            yield Violation("bf16 and fp16 exclude each other", ("fp16",), (("bf16",),), "keep one of them")
+        if self.early_stopping_threshold and self.early_stopping_patience is None:
+            yield Violation(
+                "early_stopping_threshold does nothing without early_stopping_patience",
+                ("early_stopping_threshold",),
+                (("early_stopping_patience",),),
+                "early_stopping_patience: 3",
+            )
+        if self.fsdp and self.ema_decay is not None:
+            yield Violation(
+                "ema_decay needs whole weights in each process, and fsdp shares them out",
+                ("ema_decay",),
+                (("fsdp",),),
+                "leave one of the two out",
             )
 
 
@@ -58,3 +180,9 @@ class GenerationConfig(StrictModel):
     """Choose among the likeliest tokens that hold this probability together."""
     num_beams: Annotated[int, Field(gt=0, le=1024)] = 1
     """Beams of beam search; 1: none."""
+    sampler: Name | None = None
+    """Of diffusion: the sampler; None: the process's own."""
+    steps: Steps | None = None
+    """Of diffusion: steps from noise to text; None: the model's own default."""
+    guidance: Annotated[float, Field(ge=0, le=1000)] | None = None
+    """Of diffusion with a condition: 1 follows it, above 1 pushes past it; None: 1."""

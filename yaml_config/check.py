@@ -18,6 +18,7 @@ from yaml_config.messages import explain
 from yaml_config.node import Node, dotted
 from yaml_config.registry import Registry, UnknownNameError, closest
 from yaml_config.strict_model import DEFER_RELATIONS, Location, StrictModel
+from yaml_config.tagged import FromRegistry
 
 Model = TypeVar("Model", bound=StrictModel)
 Entry = TypeVar("Entry")
@@ -151,7 +152,7 @@ class _Check(Generic[Model]):
         near = closest(key, self.absent_keys(parent))
         if near:
             return near
-        model = model_at(self.model, parent)
+        model = model_at(self.model, parent, self.node)
         for name, field in _fields(model).items() if model else ():
             inner = _model_in(field.annotation)
             if inner is not None and key in _fields(inner):
@@ -160,8 +161,10 @@ class _Check(Generic[Model]):
 
     def absent_keys(self, parent: Location) -> list[str]:
         """Known keys of the mapping at `parent` that are not there."""
-        model, present = model_at(self.model, parent), self.nearest(parent).entries
+        model, present = model_at(self.model, parent, self.node), self.nearest(parent).entries
         known = [*(_fields(model) if model else ()), *(self.also if not parent else ())]
+        tagged = _tag_of(self.model, parent, self.node) if model is None and parent else None
+        known += [tagged.key] if tagged else []
         return [name for name in known if name not in present]
 
     def nearest(self, where: Location) -> Node:
@@ -222,10 +225,13 @@ def _model_in(annotation: Any) -> type[BaseModel] | None:
     return None
 
 
-def model_at(model: type[BaseModel], path: Location) -> type[BaseModel] | None:
-    """The pydantic type of the mapping at `path` inside `model`, or None where it is free-form."""
+def model_at(model: type[BaseModel], path: Location, node: Node) -> type[BaseModel] | None:
+    """The pydantic type of the mapping at `path` inside `model`, or None where it is free-form.
+
+    Where a key of the mapping picks the type (`FromRegistry`), the tree `node` says which.
+    """
     here: type[BaseModel] | None = model
-    for key in path:
+    for depth, key in enumerate(path):
         if here is None:
             return None
         field = _fields(here).get(str(key))
@@ -233,8 +239,24 @@ def model_at(model: type[BaseModel], path: Location) -> type[BaseModel] | None:
             if isinstance(key, int) or _fields(here):
                 continue  # an index of a list or a key of a dict of models: the type stays
             return None
-        here = _model_in(field.annotation)
+        tagged = _from_registry(field)
+        if tagged is None:
+            here = _model_in(field.annotation)
+        else:
+            tag = node.at((*path[: depth + 1], tagged.key))
+            here = tagged.config_type(tag.value) if tag is not None else None
     return here
+
+
+def _from_registry(field: Any) -> FromRegistry | None:
+    return next((meta for meta in field.metadata if isinstance(meta, FromRegistry)), None)
+
+
+def _tag_of(model: type[BaseModel], path: Location, node: Node) -> FromRegistry | None:
+    """How the type of the mapping at `path` is picked, where a key inside it does."""
+    parent = model_at(model, path[:-1], node)
+    field = _fields(parent).get(str(path[-1])) if parent else None
+    return _from_registry(field) if field else None
 
 
 @dataclass(frozen=True)

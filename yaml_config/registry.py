@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from difflib import SequenceMatcher
+from importlib import import_module
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 if TYPE_CHECKING:
@@ -64,6 +65,7 @@ class Registry(Generic[T]):
     def __init__(self, kind: str, group: str) -> None:
         self.kind, self.group = kind, group
         self._entries: dict[str, T] = {}
+        self._modules: dict[str, str] = {}
 
     def add(self, name: str, entry: T) -> None:
         """Register `entry`; raises ValueError when the name is taken."""
@@ -71,8 +73,14 @@ class Registry(Generic[T]):
             raise ValueError(f"{self.kind} {name!r} is already registered")
         self._entries[name] = entry
 
+    def add_lazy(self, name: str, module: str) -> None:
+        """Announce a name that importing `module` registers, so that only who uses it pays for the import."""
+        self._modules[name] = module
+
     def get(self, name: str) -> T:
         """The entry of `name`, loading its entry point where one is installed; raises UnknownNameError."""
+        if name not in self._entries and name in self._modules:
+            import_module(self._modules[name])
         if name not in self._entries:
             for point in self._entry_points():
                 if point.name == name:
@@ -82,9 +90,9 @@ class Registry(Generic[T]):
         return self._entries[name]
 
     def names(self) -> list[str]:
-        """Registered names in the order of registration, then installed ones."""
-        installed = sorted({point.name for point in self._entry_points()} - set(self._entries))
-        return [*self._entries, *installed]
+        """Registered names in the order of registration, then announced and installed ones."""
+        known = list(dict.fromkeys([*self._entries, *self._modules]))
+        return [*known, *sorted({point.name for point in self._entry_points()} - set(known))]
 
     def __contains__(self, name: object) -> bool:
         return name in self._entries or name in self.names()

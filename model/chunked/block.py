@@ -8,8 +8,10 @@ from model.chunked.inputs import Inputs, part
 from model.chunked.plan import Group, Workspace
 from model.chunked.state import Sums, no_sums
 
-TINY = torch.finfo(torch.float32).tiny
-"""Least denominator to divide by. Nothing is added to one: at 1e-8, a usual size, 1e-6 would be the result."""
+
+def safe_divisor(denominators: Tensor) -> Tensor:
+    """Denominators to divide by. Nothing is added to them: at 1e-8, a usual size, 1e-6 would be the result."""
+    return denominators.clamp(min=torch.finfo(denominators.dtype).tiny)
 
 
 class Block:
@@ -43,4 +45,4 @@ class Block:
         """Write the group's quotients into out [B, H, N, E], and its denominators into [B, H, N]."""
         target, kept = out[self.rows, :, group.tokens], denominators[self.rows, :, group.tokens]
         kept.copy_(denominator.view(kept.shape))
-        torch.div(numerator.view(target.shape), kept.clamp(min=TINY).unsqueeze(-1), out=target)
+        torch.div(numerator.view(target.shape), safe_divisor(kept).unsqueeze(-1), out=target)

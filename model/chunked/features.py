@@ -4,8 +4,8 @@ Shapes: R rows (batch times heads), T tokens, D the head's width, m features. A 
 each head has h = heads of them, else h = 1.
 """
 
-from math import log2, e
-from typing import Literal, NamedTuple
+from math import e, log2
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,7 +13,6 @@ from torch import Tensor
 from model.chunked.plan import Workspace
 
 LOG2_E = log2(e)
-Kind = Literal["exp", "relu", "identity"]
 RELU_FLOOR = 1e-3
 """Keeps the kernel of Performer-ReLU positive (Choromanski et al. 2021, section 4.2)."""
 
@@ -22,7 +21,8 @@ class Kernel(NamedTuple):
     """What phi is. exp: phi(q) = exp(Wq q + b) and phi(k) = exp(Wk k + b - sum s k^2), up to a factor for each query;
     relu: relu(W x) + 1e-3; identity: q and k are features already. It takes no gradient."""
 
-    kind: Kind
+    kind: str
+    """exp, relu or identity."""
     q_weight: Tensor | None = None
     """[h, m, D]."""
     k_weight: Tensor | None = None
@@ -35,6 +35,11 @@ class Kernel(NamedTuple):
     def nb_features(self, width: int) -> int:
         """m, for queries of this width."""
         return width if self.q_weight is None else self.q_weight.shape[-2]
+
+
+def of_heads(part: Tensor, heads: int) -> Tensor:
+    """A part of a kernel [h, ...] for `heads` heads, a multiple of h: [heads, ...], or as it is where h = 1."""
+    return part if part.shape[0] in (1, heads) else part.repeat_interleave(heads // part.shape[0], 0)
 
 
 class ChunkFeatures:
@@ -51,10 +56,10 @@ class ChunkFeatures:
         self._bias = None if bias is None else scale * bias.unsqueeze(-2)  # [h or R, 1, m]
 
     def _rows(self, part: Tensor | None) -> Tensor | None:
-        """[1, ...] as it is, [heads, ...] for every batch row: [R, ...]."""
+        """[1, ...] as it is, [h, ...] for every head of every batch row: [R, ...]."""
         if part is None:
             return None
-        part = part.to(self.space.dtype)
+        part = of_heads(part.to(self.space.dtype), self._heads)
         return part if part.shape[0] == 1 else part.repeat(self._batch, *[1] * (part.dim() - 1))
 
     def queries(self, q: Tensor) -> Tensor:

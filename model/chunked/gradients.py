@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from model.chunked.block import TINY
+from model.chunked.block import safe_divisor
 from model.chunked.inputs import part
 
 
@@ -34,6 +34,6 @@ class Results(NamedTuple):
     def quotients(self, rows: slice, tokens: slice, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """g' [R, T, E] and e [R, T, 1]; both 0 in a row that saw no key."""
         gradient, out = (part(x, rows, tokens, dtype) for x in (self.gradient, self.out))
-        inverse = self.denominators[rows, :, tokens].flatten(0, 1).clamp(min=TINY).to(dtype).reciprocal_().unsqueeze(-1)
+        inverse = safe_divisor(self.denominators[rows, :, tokens].flatten(0, 1)).reciprocal().unsqueeze(-1)
         scaled = gradient * inverse
         return scaled, -(scaled * out).sum(-1, keepdim=True)

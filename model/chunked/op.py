@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from model.chunked import run
-from model.chunked.features import Kernel, Kind
+from model.chunked.features import Kernel
 from model.chunked.inputs import Inputs
 from model.chunked.state import Borders
 
@@ -56,7 +56,9 @@ def _backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Gradients of q, k, v and log_scale; `saved` are the outputs of forward."""
     inputs = Inputs(q, k, v, key_mask, log_scale, Kernel(kind, q_weight, k_weight, bias, square))
-    return tuple(run.backward(inputs, gradient, *saved[:2], Borders(*saved[2:]), is_causal=is_causal))
+    out, denominators, *kept = saved
+    of_q, of_k, of_v, of_scale = run.backward(inputs, gradient, out, denominators, Borders(*kept), is_causal=is_causal)
+    return of_q, of_k, of_v, of_scale
 
 
 @_forward.register_fake

@@ -1,5 +1,6 @@
 """How an operator call is cut: blocks of batch rows, groups of chunks that are computed together, reused buffers."""
 
+from collections.abc import Sequence
 from math import prod
 from typing import NamedTuple
 
@@ -38,8 +39,9 @@ class Plan(NamedTuple):
         return [slice(i, min(i + self.batch_block, batch)) for i in range(0, batch, self.batch_block)]
 
 
-def make_plan(batch: int, heads: int, tokens: int, device: str) -> Plan:
-    """Plan for [batch, heads, tokens, D] on a device of this type; the last chunk may be shorter."""
+def make_plan(shape: Sequence[int], device: str) -> Plan:
+    """Plan for tensors [batch, heads, tokens, D] on a device of this type; the last chunk may be shorter."""
+    batch, heads, tokens = shape[:3]
     at_once = CHUNKS_AT_ONCE.get(device, CHUNKS_AT_ONCE_ELSEWHERE)
     batch_block = max(1, min(batch, at_once // max(1, heads)))
     whole, rest = divmod(tokens, CHUNK)

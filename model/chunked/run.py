@@ -65,13 +65,13 @@ def borders(inputs: Inputs, *, is_causal: bool, keep: bool) -> Borders:
 
 def gradients(inputs: Inputs) -> Gradients:
     """Room for the gradients, contiguous and in the inputs' dtypes."""
-    like = [torch.empty_like(x, memory_format=torch.contiguous_format) for x in inputs[:3]]
-    return Gradients(*like, inputs.k.new_empty(inputs.k.shape[:-1]))
+    of_q, of_k, of_v = (x.new_empty(x.shape) for x in (inputs.q, inputs.k, inputs.v))
+    return Gradients(of_q, of_k, of_v, inputs.k.new_empty(inputs.k.shape[:-1]))
 
 
 def _plans(inputs: Inputs) -> tuple[Plan, Plan]:
     """Plans of queries and keys, over the same blocks of batch rows."""
-    of_queries, of_keys = (make_plan(*x.shape[:3], x.device.type) for x in (inputs.q, inputs.k))
+    of_queries, of_keys = (make_plan(x.shape, x.device.type) for x in (inputs.q, inputs.k))
     return of_queries, of_keys
 
 

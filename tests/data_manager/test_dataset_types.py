@@ -13,11 +13,11 @@ from data_manager.dataset_types import (
     DatasetConfig,
     EmbeddedDatasetConfig,
     GlobalConfig,
-    LhotseDatasetConfig,
     PairFiles,
     TextDatasetConfig,
     TokenizerConfig,
 )
+from data_manager.speech_types import LhotseDatasetConfig
 
 HEAVY = ("torch", "datasets", "lhotse", "transformers", "numpy")
 
@@ -151,7 +151,7 @@ def test_dump_and_load_is_the_identity(data_files, length, kind):
 
 def test_types_import_nothing_heavy():
     code = (
-        "import sys, data_manager.sources; from data_manager.dataset_types import LhotseDatasetConfig as L;"
+        "import sys, data_manager.sources; from data_manager.speech_types import LhotseDatasetConfig as L;"
         "L(name='timit', process_params={'num_phones': 39});"
         f"print([name for name in {HEAVY} if name in sys.modules])"
     )

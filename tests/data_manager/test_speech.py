@@ -5,10 +5,11 @@ import time
 import pytest
 import torch
 
-from data_manager import corpus_folder
+from data_manager import corpus_download
 from data_manager.data_manager import DatasetManager
-from data_manager.dataset_types import DatasetConfig, GlobalConfig, LhotseDatasetConfig
+from data_manager.dataset_types import DatasetConfig, GlobalConfig
 from data_manager.errors import DataError
+from data_manager.speech_types import LhotseDatasetConfig
 from tests.data_manager.corpora import RATE, librispeech_part, yesno
 from tests.real_data import real_data
 
@@ -25,7 +26,7 @@ def load(config):
 @pytest.fixture
 def offline(monkeypatch):
     """No server answers, and asking takes no time."""
-    monkeypatch.setattr(corpus_folder, "unreachable", lambda url: "no network")
+    monkeypatch.setattr(corpus_download, "unreachable", lambda url: "no network")
 
 
 @pytest.mark.parametrize("layout", ["librispeech/LibriSpeech", "librispeech", "LibriSpeech"])
@@ -146,7 +147,7 @@ def test_a_reachable_corpus_is_downloaded_with_what_was_asked_for(tmp_path, monk
         calls.append((function.name, arguments))
         librispeech_part(tmp_path / "data" / "librispeech" / "LibriSpeech", "dev-clean-2", {"A": 0.2})
 
-    monkeypatch.setattr(corpus_folder, "unreachable", lambda url: None)
+    monkeypatch.setattr(corpus_download, "unreachable", lambda url: None)
     monkeypatch.setattr("data_manager.recipe_call.call_recipe", download)
     config = config_of(tmp_path, download_params={"dataset_parts": "dev-clean-2"})
     assert list(load(config)) == ["dev-clean-2"]

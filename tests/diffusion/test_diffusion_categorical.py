@@ -12,7 +12,7 @@ from diffusion.errors import ProbabilityError, ShapeError
 from diffusion.randomness import RowGenerators
 
 
-@pytest.mark.parametrize("size", [2, 10, 256, 257, 1000, 4097])
+@pytest.mark.parametrize("size", [2, 10, 1024, 1025, 4097])
 @pytest.mark.parametrize("rare", [1e-7, 1e-10, 1e-15])
 def test_rare_tokens_have_their_share_of_the_uniforms(size: int, rare: float) -> None:
     """Token 0 of probability `rare` is drawn exactly by the uniforms below it."""
@@ -24,7 +24,7 @@ def test_rare_tokens_have_their_share_of_the_uniforms(size: int, rare: float) ->
     assert (drawn == 0).tolist() == [True, True, True, False, False]
 
 
-@pytest.mark.parametrize("size", [3, 100, 256, 257, 1001, 30522])
+@pytest.mark.parametrize("size", [3, 100, 1024, 1025, 30522])
 def test_every_boundary_of_the_distribution_function_is_met(size: int) -> None:
     generator = torch.Generator().manual_seed(size)
     counts = torch.randint(1, 50, (size,), generator=generator)
@@ -42,14 +42,14 @@ def test_every_boundary_of_the_distribution_function_is_met(size: int) -> None:
     assert bool((counts[drawn] > 0).all())
 
 
-@pytest.mark.parametrize("size", [5, 300])
-def test_the_last_uniform_never_draws_an_impossible_token(size: int) -> None:
-    probs = torch.rand(50, size, dtype=torch.float64)
-    probs[:, -size // 3 :] = 0
-    last = torch.full((50,), 1 - 2.0**-53, dtype=torch.float64)
-    drawn = invert_distribution(probs, last)
-    assert bool((probs.gather(1, drawn[:, None]) > 0).all())
-    assert torch.equal(drawn, torch.full((50,), size - size // 3 - (size % 3 > 0) - 1)) or size == 5
+@pytest.mark.parametrize("size", [5, 1500])
+def test_the_first_and_the_last_uniform_never_draw_an_impossible_token(size: int) -> None:
+    probs = torch.rand(50, size, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    ends = size // 5
+    probs[:, :ends] = probs[:, -ends:] = 0
+    zeros = torch.zeros(50, dtype=torch.float64)
+    assert bool((invert_distribution(probs, zeros) == ends).all())
+    assert bool((invert_distribution(probs, zeros + 1 - 2.0**-53) == size - ends - 1).all())
 
 
 def test_shapes_types_and_generators() -> None:
@@ -75,10 +75,10 @@ def test_uniforms_must_match() -> None:
         invert_distribution(torch.ones(3, 4), torch.zeros(2, dtype=torch.float64))
 
 
-@pytest.mark.parametrize("size", [28, 257, 1000, 30522])
+@pytest.mark.parametrize("size", [28, 1000, 1025, 30522])
 def test_float64_takes_no_longer_than_draws_in_float32(size: int) -> None:
     """Within 1.5 times of inverting one running sum, and of the Gumbel trick, both in float32."""
-    rows = max(1, 2_000_000 // size)
+    rows = max(1, 300_000 // size)
     probs = torch.rand(rows, size)
 
     def inverted() -> torch.Tensor:
@@ -93,7 +93,7 @@ def test_float64_takes_no_longer_than_draws_in_float32(size: int) -> None:
     assert ours < 1.5 * direct + 2e-4
 
 
-def best_times(*draws: Callable[[], torch.Tensor], repeats: int = 9) -> list[float]:
+def best_times(*draws: Callable[[], torch.Tensor], repeats: int = 60) -> list[float]:
     """The best of some runs each, taken in turns on one thread, so that a busy machine slows all alike."""
     threads, times = torch.get_num_threads(), [[math.inf] for _ in draws]
     torch.set_num_threads(1)

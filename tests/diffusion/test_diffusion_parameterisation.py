@@ -114,6 +114,18 @@ def test_parts_are_per_token_differentiable_and_skip_frozen_places(schedule: Log
         assert len(calls) == 1
 
 
+def test_times_may_differ_between_the_tokens_of_a_row() -> None:
+    """Each token's loss is that of its own time, as blocks need it."""
+    generator = torch.Generator().manual_seed(0)
+    x_0 = torch.randint(5, (4, 6), generator=generator)
+    t = torch.rand(4, 6, generator=generator, dtype=torch.float64).clamp_min(0.05)
+    for objective in objectives(LogLinearNoise()):
+        x_t = objective.process.corrupt(x_0, t, generator)
+        output = torch.randn(4, 6, objective.graph.dim, generator=generator)
+        each = [objective.diffusion(output[:, [k]], x_t[:, [k]], x_0[:, [k]], t[:, k]) for k in range(6)]
+        torch.testing.assert_close(objective.diffusion(output, x_t, x_0, t), torch.cat(each, 1))
+
+
 def test_objectives_refuse_processes_that_do_not_fit() -> None:
     absorbing, uniform = (DiffusionProcess(graph, LogLinearNoise()) for graph in (AbsorbingGraph(5), UniformGraph(5)))
     with pytest.raises(SettingError, match="UdlmLoss fits"):

@@ -88,6 +88,13 @@ def test_times_fill_every_stratum_of_the_global_batch_once() -> None:
     assert abs(float(torch.stack([stratified_times(rows, 64, seed)[5] for seed in range(500)]).mean()) - 0.5) < 0.05
 
 
+def test_times_and_noise_of_one_seed_are_independent() -> None:
+    t = torch.cat([stratified_times(torch.arange(64), 64, seed) for seed in range(100)])
+    noise = torch.cat([RowGenerators.from_seed(seed, torch.arange(64)).rand(2) for seed in range(100)])
+    for draws in noise.T:
+        assert abs(float(((t - 0.5) * (draws - 0.5)).mean()) * 12) < 4 / len(t) ** 0.5
+
+
 def test_streams_do_not_depend_on_the_rows_beside_them() -> None:
     def seeded(rows: int) -> list[RowGenerators]:
         generator = torch.Generator().manual_seed(3)

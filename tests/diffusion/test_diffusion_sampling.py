@@ -11,7 +11,7 @@ from diffusion.denoiser import Denoiser, apply_temperature, keep_top_p
 from diffusion.diffusion_process import DiffusionProcess, reverse
 from diffusion.errors import DiffusionInputError, LengthError, SettingError, ShapeError, TokenError
 from diffusion.graph import AbsorbingGraph, UniformGraph
-from diffusion.noise_schedule import CosineNoise, LogLinearNoise
+from diffusion.noise_schedule import CosineNoise, GeometricNoise, LogLinearNoise
 from diffusion.parameterisation import ScoreParameterisation, X0Parameterisation
 from diffusion.randomness import RowGenerators
 from diffusion.sampler_state import SamplerState
@@ -97,6 +97,14 @@ def test_a_short_prompt_is_a_prefix_and_padding_is_left_alone(kind: str, name: s
     assert bool((state.tokens[~mask] == 0).all())
     if name == "first_hitting":
         assert state.network_calls.tolist() == [7, 3, 0]
+
+
+@pytest.mark.parametrize(("kind", "name"), EVERY)
+def test_a_schedule_that_starts_above_zero_ends_clean(kind: str, name: str) -> None:
+    process = replace(PROCESSES[kind], schedule=GeometricNoise(0.5, 10.0))
+    state = sample(process, denoiser_for(kind), 200, LENGTH, steps=3, sampler=name, generator=seeded())
+    assert bool((state.tokens < N).all())
+    assert bool((state.t <= 0).all()) or name == "first_hitting"
 
 
 def test_network_calls_are_counted_for_each_row() -> None:

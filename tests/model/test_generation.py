@@ -127,6 +127,18 @@ def test_logits_of_the_state_equal_those_of_the_sequence():
     assert state.lengths.tolist() == [9, 9]
 
 
+def test_a_cache_without_room_grows_with_its_mask():
+    model = decoder()
+    tokens = ids(2, 9)
+    mask = torch.tensor([[True] * 4, [False, False, True, True]])
+    logits, state = model.start(tokens[:, :4], mask=mask)
+    for place in range(4, 9):
+        logits = model.step(tokens[:, place : place + 1], state)
+    assert tiny.gap(logits[:1], model(tokens[:1])[:, -1]) < 1e-5
+    assert tiny.gap(logits[1:], model(tokens[1:, 2:])[:, -1]) < 1e-5
+    assert state.lengths.tolist() == [9, 7]
+
+
 def test_float_input_is_decoded_step_by_step():
     model = tiny.decoder(attention_type="causal_linear", input_dim=5)
     x = torch.randn(2, 6, 5)
@@ -250,6 +262,7 @@ LOGITS = torch.tensor([0.5, 0.2, 0.15, 0.1, 0.05]).log()
         ({"top_p": 1e-9}, [1, 0, 0, 0, 0]),
         ({"top_k": 3, "top_p": 0.8}, [0.5, 0.2, 0, 0, 0]),
         ({"temperature": 0.0}, [1, 0, 0, 0, 0]),
+        ({"temperature": 1e-40}, [1, 0, 0, 0, 0]),
     ],
     ids=str,
 )

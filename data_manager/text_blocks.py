@@ -1,0 +1,97 @@
+"""A file of UTF-8 in blocks of whole lines; what is not UTF-8 is named by its line. Memory stays flat."""
+
+import bz2
+import codecs
+import gzip
+import lzma
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO, NamedTuple, cast
+
+from data_manager.documents import Invalid
+from data_manager.errors import DataError
+
+BLOCK = 1 << 16
+LONG_LINE = 1 << 20
+"""Bytes of a line after which it is read in parts."""
+_BOM = codecs.BOM_UTF8
+_PACKED = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+
+
+class Block(NamedTuple):
+    """Text with `\\n` as its line ends, and the number of its first line. It ends a line, but inside a very long one."""
+
+    text: str
+    line: int
+
+
+def text_blocks(path: Path, invalid: Invalid) -> Iterator[Block]:
+    """The blocks of a file, without a byte order mark.
+
+    Raises DataError for a folder, an empty or unreadable file; bytes that are not UTF-8 go to `invalid`, line by line.
+    """
+    if path.is_dir():
+        raise DataError(f"{path} is a folder; name the files in it: [{path / 'a.txt'}, {path / 'b.txt'}]")
+    try:
+        with open_binary(path) as file:
+            yield from _blocks(file, path, invalid)
+    except (OSError, EOFError, lzma.LZMAError) as error:
+        raise DataError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+
+
+def open_binary(path: Path) -> BinaryIO:
+    """Open a file to read its bytes, unpacked where it is packed; raises OSError."""
+    return cast(BinaryIO, _PACKED.get(path.suffix, open)(path, "rb"))
+
+
+def _blocks(file: BinaryIO, path: Path, invalid: Invalid) -> Iterator[Block]:
+    line, offset, held = 1, 0, b""
+    while data := file.read(BLOCK):
+        data = held + data + file.readline(LONG_LINE)
+        if offset == 0 and data.startswith(_BOM):
+            data, offset = data[len(_BOM) :], len(_BOM)
+            if not data:
+                continue
+        data, held = _whole_characters(data)
+        yield Block(_decoded(data, path, line, offset, invalid).replace("\r\n", "\n"), line)
+        line += data.count(b"\n")
+        offset += len(data)
+    if held:
+        yield Block(_decoded(held, path, line, offset, invalid), line)
+    elif offset in (0, len(_BOM)):
+        raise DataError(f"{path} is empty; take it out of data_files, or fill it")
+
+
+def _whole_characters(data: bytes) -> tuple[bytes, bytes]:
+    """Divide before a last character that has not all its bytes yet, or before a last `\\r`."""
+    if data.endswith(b"\n"):
+        return data, b""
+    for back in range(1, min(4, len(data)) + 1):
+        byte = data[-back]
+        if byte & 0xC0 != 0x80:  # the first byte of a character
+            length = 1 if byte < 0xC0 else 2 if byte < 0xE0 else 3 if byte < 0xF0 else 4
+            cut = len(data) - back
+            return (data, b"") if length == back and byte != 0x0D or cut == 0 else (data[:cut], data[cut:])
+    return data, b""
+
+
+def _decoded(data: bytes, path: Path, line: int, offset: int, invalid: Invalid) -> str:
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        good = []
+        for number, one in enumerate(data.splitlines(keepends=True) if b"\r" not in data else _lines(data), line):
+            try:
+                good.append(one.decode())
+            except UnicodeDecodeError as error:
+                at = offset + error.start
+                detail = f"byte 0x{one[error.start]:02x} at offset {at} is not UTF-8; save the file as UTF-8"
+                invalid(f"{path}:{number}", "not UTF-8", detail)
+            offset += len(one)
+        return "".join(good)
+
+
+def _lines(data: bytes) -> list[bytes]:
+    """Lines with their ends, which are `\\n` alone."""
+    parts = data.split(b"\n")
+    return [part + b"\n" for part in parts[:-1]] + ([parts[-1]] if parts[-1] else [])

@@ -1,0 +1,27 @@
+"""The built-in backbones; importing this module registers them, and imports no torch."""
+
+from typing import TYPE_CHECKING
+
+from model.denoisers.config_types import DDiTBackboneConfig, PerformerBackboneConfig
+from model.denoisers.registry import register_backbone
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from model.denoisers.view import BackboneView
+
+
+@register_backbone("performer", config=PerformerBackboneConfig)
+def build_performer(config: "BackboneView", vocab_size: int) -> "nn.Module":
+    """A Performer encoder, softmax or linear."""
+    from model.denoisers.performer import PerformerDenoiser
+
+    return PerformerDenoiser(config, vocab_size)
+
+
+@register_backbone("ddit", config=DDiTBackboneConfig)
+def build_ddit(config: "BackboneView", vocab_size: int) -> "nn.Module":
+    """SEDD's diffusion transformer."""
+    from model.denoisers.ddit import DDiT
+
+    return DDiT(config, vocab_size)

@@ -1,0 +1,66 @@
+"""Types of the `backbone` section of a diffusion model; no torch is imported."""
+
+from collections.abc import Iterator
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from model.types import Device, PerformerParams
+from yaml_config.strict_model import StrictModel, Violation
+
+
+class BackboneConfig(StrictModel):
+    """What every backbone has; own types inherit from it or are mixed with it when they are registered."""
+
+    type: str
+    """Name of a registered backbone."""
+    device: Device = "auto"
+    """auto (the accelerator if there is one, else cpu), cpu, cuda, cuda:N, mps or xpu."""
+
+
+class PerformerBackboneConfig(PerformerParams, BackboneConfig):
+    """A Performer encoder, softmax or linear, whose input is the tokens plus an embedding of the noise level."""
+
+    type: Literal["performer"] = "performer"
+
+    def violations(self) -> Iterator[Violation]:
+        """A denoiser sees the whole sequence, and its tokens and length are those of the model's section."""
+        yield from super().violations()
+        kinds = self.attention_type if isinstance(self.attention_type, list) else [self.attention_type]
+        if "causal_linear" in kinds:
+            yield Violation(
+                "a causal backbone cannot denoise: a token must see the ones after it",
+                ("attention_type",),
+                suggestion="attention_type: linear",
+            )
+        for key in ("vocab_size", "input_dim", "use_cross_attention"):
+            if getattr(self, key):
+                hint = "leave it out" + ("; vocab_size stands one level up" if key == "vocab_size" else "")
+                yield Violation(f"{key} is not a backbone's: it reads the process's tokens", (key,), suggestion=hint)
+
+
+class DDiTBackboneConfig(BackboneConfig):
+    """SEDD's diffusion transformer (Lou et al. 2024, after Peebles and Xie 2022): adaLN, rotary positions, softmax."""
+
+    type: Literal["ddit"] = "ddit"
+    d_model: Annotated[int, Field(gt=0, le=1_048_576)]
+    """Width of the residual stream."""
+    num_layers: Annotated[int, Field(gt=0, le=10_000)]
+    """Number of layers."""
+    num_heads: Annotated[int, Field(gt=0, le=65_536)]
+    """Number of heads; divides d_model into even widths."""
+    d_ff: Annotated[int, Field(gt=0, le=1024)] = 4
+    """Expansion factor of the feed-forward layer."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """Probability of dropping a value before each residual sum."""
+    cond_dim: Annotated[int, Field(gt=0, le=1_048_576)] = 128
+    """Width of the embedding of the noise level and of the condition."""
+
+    def violations(self) -> Iterator[Violation]:
+        """Heads divide the width into even parts, as rotary positions need."""
+        if self.d_model % (2 * self.num_heads):
+            yield Violation(
+                f"d_model {self.d_model} is not a multiple of 2 * num_heads = {2 * self.num_heads}",
+                ("num_heads",),
+                (("d_model",),),
+            )

@@ -1,0 +1,84 @@
+"""What a denoiser is told besides the tokens: the noise level, and a condition."""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class NoiseEmbedding(nn.Module):
+    """Noise level sigma [B] or [B, L] to [B, 1, width] or [B, L, width].
+
+    Sinusoids (Vaswani et al. 2017) of 1000 (1 - exp(-sigma)), the share of lost tokens in thousandths, through a
+    two-layer perceptron.
+    """
+
+    def __init__(self, width: int, frequencies: int = 128) -> None:
+        super().__init__()
+        self.frequencies = frequencies
+        self.net = nn.Sequential(nn.Linear(2 * frequencies, width), nn.SiLU(), nn.Linear(width, width))
+
+    def forward(self, sigma: Tensor) -> Tensor:
+        """Embed sigma; computed in float64 up to the sinusoids, as small levels differ in their last digits."""
+        lost = -1000.0 * torch.expm1(-sigma.double())
+        steps = torch.arange(self.frequencies, device=sigma.device, dtype=torch.float64)
+        angles = lost[..., None] * torch.exp(-math.log(10_000.0) * steps / self.frequencies)
+        features = torch.cat([angles.cos(), angles.sin()], -1).to(self.net[0].weight.dtype)  # type: ignore[arg-type]
+        out: Tensor = self.net(features)
+        return out[:, None] if sigma.dim() == 1 else out
+
+
+class ConditionEmbedding(nn.Module):
+    """A condition to [B, 1, width]: a class [B] int64, or a vector of properties [B, size].
+
+    No condition is the class `num_classes`, or a vector that is NaN throughout; both have a learned embedding.
+    """
+
+    def __init__(self, condition: Any, width: int) -> None:
+        super().__init__()
+        self.num_classes: int | None = condition.get("num_classes")
+        if self.num_classes is not None:
+            self.table = nn.Embedding(self.num_classes + 1, width)
+        else:
+            self.net = nn.Sequential(nn.Linear(condition.size, width), nn.SiLU(), nn.Linear(width, width))
+            self.absent = nn.Parameter(torch.zeros(width))
+
+    def forward(self, cond: Tensor) -> Tensor:
+        """Embed a condition for each row."""
+        if self.num_classes is not None:
+            out: Tensor = self.table(cond)[:, None]
+            return out
+        absent = cond.isnan().any(-1, keepdim=True)
+        known = self.net(cond.masked_fill(absent, 0.0).to(self.absent.dtype))
+        return torch.where(absent, self.absent, known)[:, None]
+
+
+class Told(nn.Module):
+    """Sum of the embeddings of noise level and condition, [B, 1 or L, width]; zeros where a network is told neither."""
+
+    def __init__(self, config: Any, width: int) -> None:
+        super().__init__()
+        self.width = width
+        self.noise = NoiseEmbedding(width) if config.time_conditioning else None
+        condition = config.get("condition")
+        self.condition = ConditionEmbedding(condition, width) if condition is not None else None
+
+    def forward(self, x_t: Tensor, sigma: Tensor | None, cond: Tensor | None) -> Tensor:
+        """Embed what is told of x_t [B, L]; a missing condition counts as none."""
+        like = next(self.parameters(), None)
+        told = torch.zeros(
+            x_t.shape[0], 1, self.width, device=x_t.device, dtype=like.dtype if like is not None else None
+        )
+        if self.noise is not None:
+            assert sigma is not None
+            told = told + self.noise(sigma)
+        if self.condition is not None:
+            told = told + self.condition(cond if cond is not None else self._none(x_t.shape[0], x_t.device))
+        return told
+
+    def _none(self, rows: int, device: torch.device) -> Tensor:
+        assert self.condition is not None
+        if self.condition.num_classes is not None:
+            return torch.full((rows,), self.condition.num_classes, device=device)
+        return torch.full((rows, self.condition.net[0].in_features), torch.nan, device=device)  # type: ignore[arg-type]

@@ -1,0 +1,60 @@
+"""Registry of backbones, the networks of diffusion models: built in, or a user's own in one file.
+
+    @register_backbone("my-transformer")
+    def build(config, vocab_size): ...        # gives an nn.Module
+
+`vocab_size` is the process's `dim` (the mask counts as a token). `config` is a `BackboneView` of the backbone section.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, create_model
+
+from model.denoisers.config_types import BackboneConfig
+from yaml_config.registry import Registry
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from model.denoisers.view import BackboneView
+
+Builder = TypeVar("Builder", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True)
+class BackboneEntry:
+    """What is known of one backbone: the type of its section, and the builder."""
+
+    config_type: type[BackboneConfig]
+    build: "Callable[[BackboneView, int], nn.Module]"
+
+
+BACKBONES: Registry[BackboneEntry] = Registry("backbone", "model_factory.backbones")
+
+
+def register_backbone(name: str, *, config: type[BaseModel] | None = None) -> Callable[[Builder], Builder]:
+    """Register the decorated builder `(config, vocab_size) -> nn.Module` under `name`.
+
+    `config` is a pydantic type of the section's keys; unknown keys are then errors of the file. Without one, any keys are
+    taken. Raises ValueError when the name is taken.
+    """
+
+    def register(build: Builder) -> Builder:
+        BACKBONES.add(name, BackboneEntry(_section_type(name, config), build))
+        return build
+
+    return register
+
+
+def _section_type(name: str, config: type[BaseModel] | None) -> type[BackboneConfig]:
+    """The type of a section: the user's own keys, beside `type` and `device`, as strictly as all others."""
+    if config is None:
+        open_type = type("OpenBackboneConfig", (BackboneConfig,), {"model_config": ConfigDict(extra="allow")})
+        return create_model("OpenBackboneConfig", __base__=open_type, type=(str, name))
+    if issubclass(config, BackboneConfig):
+        return config
+    bases = (config, BackboneConfig)  # BackboneConfig's settings come last, and win
+    section = type(config.__name__, bases, {"__module__": config.__module__, "__doc__": config.__doc__})
+    return create_model(config.__name__, __base__=section, type=(str, name))

@@ -1,0 +1,44 @@
+"""The backbone section as builders read it, also those written for research code with nested configs."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from yaml_config.registry import closest
+
+
+class BackboneView:
+    """Values of the backbone section by attribute, by `["key"]` and by `.get("key", default)`.
+
+    Beside the section's own keys there are `length`, `time_conditioning` and `condition` of the model's section.
+    `config.model` and `config.algo` are views of the same values, as builders expect that read
+    `config.model.hidden_size` or `config.algo.time_conditioning`.
+    """
+
+    def __init__(self, values: Mapping[str, Any]) -> None:
+        self._values = dict(values)
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """The value of a key, or `default` where the section has none."""
+        return self._wrapped(self._values.get(key, default))
+
+    def __getattr__(self, key: str) -> Any:
+        if key in ("model", "algo") and key not in self._values:
+            return self
+        if key.startswith("_") or key not in self._values:
+            near = closest(key, list(self._values))
+            hint = f"; did you mean {near!r}?" if near else f"; it has {', '.join(self._values)}"
+            raise AttributeError(f"the backbone section has no key {key!r}{hint}")
+        return self._wrapped(self._values[key])
+
+    def __getitem__(self, key: str) -> Any:
+        return self._wrapped(self._values[key])
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._values
+
+    def __repr__(self) -> str:
+        return f"BackboneView({self._values!r})"
+
+    @staticmethod
+    def _wrapped(value: Any) -> Any:
+        return BackboneView(value) if isinstance(value, dict) else value

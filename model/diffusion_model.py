@@ -1,0 +1,226 @@
+"""A discrete diffusion model: a process, an objective and a network, trained and sampled through one module."""
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import unset_fake_temporarily
+
+from diffusion.denoiser import Denoiser
+from diffusion.diffusion_process import DiffusionProcess
+from diffusion.losses import LossParts, Objective
+from diffusion.randomness import RowGenerators
+from diffusion.sampler_state import SamplerState
+from diffusion.sampling import sample
+from diffusion.time_strata import stratified_times
+from model.denoisers.calling import DenoiserCall
+from model.denoisers.registry import BACKBONES
+from model.denoisers.view import BackboneView
+from model.device import resolve_device
+from model.diffusion_parts import OBJECTIVES, PROCESSES, SCHEDULES
+from model.diffusion_types import DiffusionConfig
+from model.inputs import InputError, check_mask, describe
+
+
+class DiffusionOutput(NamedTuple):
+    """Nats per real token: `loss`, and the parts of the bound whose sum it is."""
+
+    loss: Tensor
+    diffusion: Tensor
+    prior: Tensor
+    reconstruction: Tensor
+
+
+def build_mathematics(config: DiffusionConfig) -> tuple[DiffusionProcess, Objective]:
+    """Process and objective of a section whose vocab_size is known."""
+    process: Any = config.process
+    schedule: Any = config.schedule
+    objective: Any = config.objective
+    assert config.vocab_size is not None
+    built = DiffusionProcess(
+        PROCESSES.get(process.type).build(process, config.vocab_size), SCHEDULES.get(schedule.type).build(schedule)
+    )
+    return built, OBJECTIVES.get(objective.type).build(objective, built)
+
+
+class DiffusionModel(nn.Module):
+    """Built from a `DiffusionConfig`; `process`, `objective` and `network` are what it names.
+
+    Raises ValueError without a vocab_size, DenoiserCallError for a network that does not take what the section asks of it,
+    DeviceError for a device that this machine lacks.
+    """
+
+    def __init__(self, config: DiffusionConfig) -> None:
+        super().__init__()
+        if config.vocab_size is None:
+            raise ValueError(
+                "a diffusion model needs vocab_size: set it in the model's section, or add a data set with a tokenizer"
+            )
+        self.diffusion_config = config
+        self.num_tokens = config.vocab_size
+        with unset_fake_temporarily():  # a few numbers, which a summary without storage needs too
+            self.process, self.objective = build_mathematics(config)
+        graph = self.process.graph
+        with resolve_device(config.backbone.device) as device:
+            self.network = BACKBONES.get(config.backbone.type).build(BackboneView(config.backbone_values()), graph.dim)
+        if any(p.device.type != device.type for p in self.network.parameters()):
+            self.network.to(device)  # a builder that asked for a device of its own
+        self.call = DenoiserCall(self.network)
+        if config.condition is not None:
+            self.call.require("cond", "the section has a condition")
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network's parameters are."""
+        return next((p.device for p in self.network.parameters()), torch.device("cpu"))
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        cond: Tensor | None = None,
+        *,
+        rows: Tensor | None = None,
+        batch_size: int | None = None,
+        seed: int | None = None,
+    ) -> DiffusionOutput:
+        """Bound of -log p(input_ids), in nats per real token.
+
+        Arguments:
+            input_ids: int [B, L] data tokens; attention_mask: bool [B, L], True at real ones, which alone are noised.
+            cond: condition of each row, [B] or [B, size]; in training some rows' is hidden.
+            rows, batch_size, seed: the rows' indices in the global batch, its size, and the step's seed. They decide
+                times and noise, so that any split of a batch gives the same loss. By default the batch is the whole
+                one, and the seed is drawn from torch's generator.
+        In training the loss is the diffusion part alone, which spares the network's calls at t = 0 and t = 1; in
+        evaluation it is the full bound. Raises TokenError, InputError and DenoiserCallError.
+        """
+        mask = self._check(input_ids, attention_mask)
+        if seed is None:
+            seed = int(torch.randint(2**62, ()))
+        rows = torch.arange(len(input_ids), device=input_ids.device) if rows is None else rows.to(input_ids.device)
+        t = stratified_times(rows, batch_size or len(input_ids), seed)
+        generators = RowGenerators.from_seed(seed + 1, rows)
+        if cond is not None and self.training:
+            cond = self._hide(cond, generators)
+
+        def denoise(x_t: Tensor, sigma: Tensor) -> Tensor:
+            return self.denoise(x_t, sigma, mask=attention_mask if attention_mask is None else mask, cond=cond)
+
+        parts = self.objective.parts(denoise, input_ids, t, generators, ~mask, ends=not self.training)
+        return self._reduced(parts, mask)
+
+    def denoise(self, x_t: Tensor, sigma: Tensor, mask: Tensor | None = None, cond: Tensor | None = None) -> Tensor:
+        """The network's output [B, L, dim] for noisy tokens [B, L] at sigma [B] or [B, L].
+
+        The network is told sigma as float32, or None where the section says `time_conditioning: false`.
+        """
+        told = sigma.to(torch.float32) if self.diffusion_config.tells_time else None
+        return self.call(x_t, told, mask=mask, cond=cond)
+
+    def sample(
+        self,
+        num_samples: int = 1,
+        length: int | None = None,
+        steps: int = 128,
+        sampler: str | None = None,
+        prompt: Tensor | None = None,
+        frozen: Tensor | None = None,
+        generator: torch.Generator | None = None,
+        **options: Any,
+    ) -> Tensor:
+        """Draw tokens [num_samples, length]; `draw` says what each argument is, and also counts network calls."""
+        return self.draw(num_samples, length, steps, sampler, prompt, frozen, generator, **options).tokens
+
+    def draw(
+        self,
+        num_samples: int = 1,
+        length: int | None = None,
+        steps: int = 128,
+        sampler: str | None = None,
+        prompt: Tensor | None = None,
+        frozen: Tensor | None = None,
+        generator: torch.Generator | None = None,
+        *,
+        cond: Tensor | None = None,
+        guidance: float = 1.0,
+        temperature: float = 1.0,
+        top_p: float = 1.0,
+        mask: Tensor | None = None,
+        batch_size: int | None = None,
+    ) -> SamplerState:
+        """The final state of a sampler: `tokens` [num_samples, length], `network_calls` [num_samples].
+
+        Arguments:
+            length: of the samples; by default the section's.
+            steps: of the time grid; sampler: a name, by default the process's own.
+            prompt, frozen: tokens to keep, and bool of where (by default all of the prompt, from the start).
+            generator: seeds each row's stream: the same seed gives the same samples for every `batch_size`.
+            cond, guidance: condition of each row, and how far to push towards it; temperature, top_p: of each token.
+            mask: bool, True at real places, for sequences of several lengths.
+        Raises the errors of `diffusion.sampling.sample`, and InputError without a length.
+        """
+        length = length or self.diffusion_config.length
+        if length is None:
+            raise InputError("the section has no length: give length, the number of tokens of a sample")
+        if cond is None and guidance != 1.0:
+            raise InputError(f"guidance is {guidance}, and there is no cond to guide to")
+        was_training = self.training
+        self.eval()
+        denoiser = Denoiser(
+            self.denoise,
+            self.objective.parameterisation,
+            cond=cond,
+            null_cond=None if cond is None else self._no_condition(cond),
+            guidance=guidance,
+            temperature=temperature,
+            top_p=top_p,
+        )
+        try:
+            return sample(
+                self.process,
+                denoiser,
+                num_samples,
+                length,
+                steps=steps,
+                sampler=sampler or self.diffusion_config.samplers[0],
+                prompt=prompt,
+                frozen=frozen,
+                mask=mask,
+                generator=generator,
+                batch_size=batch_size,
+                device=self.device,
+            )
+        finally:
+            self.train(was_training)
+
+    def _check(self, input_ids: Tensor, attention_mask: Tensor | None) -> Tensor:
+        if input_ids.dim() != 2 or input_ids.is_floating_point():
+            raise InputError(f"input_ids is {describe(input_ids)}, and int [B, L] fits")
+        if attention_mask is not None and attention_mask.dtype in (torch.int64, torch.int32):
+            attention_mask = attention_mask.bool()  # as Hugging Face's collators give it
+        check_mask(attention_mask, input_ids, "attention_mask")
+        return torch.ones_like(input_ids, dtype=torch.bool) if attention_mask is None else attention_mask
+
+    @staticmethod
+    def _reduced(parts: LossParts, mask: Tensor) -> DiffusionOutput:
+        count = mask.sum().clamp_min(1)
+        means = [
+            (part.sum() / count).to(torch.float32) for part in (parts.diffusion, parts.prior, parts.reconstruction)
+        ]
+        return DiffusionOutput(torch.stack(means).sum(), *means)
+
+    def _no_condition(self, cond: Tensor) -> Tensor:
+        """What stands for no condition: the class after the last, or a vector of NaN."""
+        condition = self.diffusion_config.condition
+        if condition is None:
+            raise InputError("cond was given, and the model's section has no condition")
+        return torch.full_like(cond, torch.nan if condition.num_classes is None else condition.num_classes)
+
+    def _hide(self, cond: Tensor, generators: RowGenerators) -> Tensor:
+        """Conditions of a share of the rows replaced by none."""
+        nothing = self._no_condition(cond)
+        condition = self.diffusion_config.condition
+        assert condition is not None
+        hidden = generators.rand(1)[:, 0] < condition.dropout
+        return torch.where(hidden.view(-1, *[1] * (cond.dim() - 1)), nothing, cond)

@@ -1,0 +1,122 @@
+"""The section of `model_type: diffusion`: process, schedule, objective and backbone, and what fits what."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import Field
+
+from model.denoisers import built_in  # noqa: F401  (registers the built-in backbones)
+from model.denoisers.config_types import BackboneConfig
+from model.denoisers.registry import BACKBONES
+from model.diffusion_parts import OBJECTIVES, PROCESSES, SCHEDULES, AbsorbingConfig, LogLinearConfig
+from model.registry import register_model
+from model.types import Size
+from yaml_config.strict_model import StrictModel, Violation
+from yaml_config.tagged import FromRegistry
+
+if TYPE_CHECKING:
+    from model.diffusion_model import DiffusionModel
+
+
+class ConditionConfig(StrictModel):
+    """What samples can be asked for: a class, or a vector of properties; given as `cond` in training and sampling."""
+
+    type: Literal["class", "properties"]
+    """class (an index) or properties (a vector of floats)."""
+    num_classes: Size | None = None
+    """Number of classes, of `type: class`."""
+    size: Size | None = None
+    """Number of properties, of `type: properties`."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """Share of rows whose condition is hidden in training, so that guidance has something to guide (Ho 2022)."""
+
+    def violations(self) -> Iterator[Violation]:
+        """Each type has its own size."""
+        needed, other = ("num_classes", "size") if self.type == "class" else ("size", "num_classes")
+        if getattr(self, needed) is None:
+            yield Violation(f"a condition of type {self.type} needs {needed}", (needed,), (("type",),))
+        if getattr(self, other) is not None:
+            yield Violation(f"a condition of type {self.type} has no {other}", (other,), (("type",),), f"use {needed}")
+
+
+class DiffusionConfig(StrictModel):
+    """A discrete diffusion model: noise that replaces tokens, and a network that learns to undo it."""
+
+    process: Annotated[StrictModel, FromRegistry(PROCESSES)] = AbsorbingConfig()
+    """What noise does to a token: absorbing or uniform."""
+    schedule: Annotated[StrictModel, FromRegistry(SCHEDULES)] = LogLinearConfig()
+    """How fast: loglinear, geometric, cosine or linear."""
+    objective: Annotated[StrictModel, FromRegistry(OBJECTIVES)]
+    """What is learnt: sedd, mdlm or udlm."""
+    backbone: Annotated[BackboneConfig, FromRegistry(BACKBONES)]
+    """The network: performer, ddit, or one that you registered."""
+    vocab_size: Annotated[int, Field(gt=1, le=16_777_216)] | None = None
+    """Number of data tokens N, the mask not counted; None: the data set's tokenizer's."""
+    length: Size | None = None
+    """Length of sequences; None: the data set's sequence_length."""
+    time_conditioning: bool | None = None
+    """Whether the network is told sigma; None: as the objective's authors have it (mdlm: no, sedd and udlm: yes)."""
+    condition: ConditionConfig | None = None
+    """What samples can be asked for; none by default."""
+
+    @property
+    def tells_time(self) -> bool:
+        """Whether the network is told the noise level."""
+        default: bool = OBJECTIVES.get(_name(self.objective)).tells_time
+        return default if self.time_conditioning is None else self.time_conditioning
+
+    @property
+    def samplers(self) -> tuple[str, ...]:
+        """Samplers that fit; the first is the default."""
+        return PROCESSES.get(_name(self.process)).samplers
+
+    def violations(self) -> Iterator[Violation]:
+        """The objective is made for the process; a network of uniform noise or of a score must know the noise level."""
+        objective, process = _name(self.objective), _name(self.process)
+        fitting = OBJECTIVES.get(objective).processes
+        if process not in fitting:
+            others = [name for name in OBJECTIVES if process in OBJECTIVES.get(name).processes]
+            yield Violation(
+                f"objective {objective} is made for {' or '.join(fitting)} noise, and the process is {process}",
+                ("objective", "type"),
+                (("process", "type"),),
+                f"objective: {{type: {others[0]}}}" if others else None,
+            )
+        elif process != "absorbing" and not self.tells_time:
+            yield Violation(
+                f"under {process} noise the network cannot tell the noise level from the tokens, so it must be told",
+                ("time_conditioning",),
+                (("process", "type"), ("objective", "type")),
+                "time_conditioning: true",
+            )
+
+    def sized(self, vocab_size: int | None, length: int | None) -> "DiffusionConfig":
+        """A copy that takes what it leaves out from a data set: the tokenizer's size and the sequence length.
+
+        Raises ValueError where the section's own vocab_size is smaller than the tokenizer's.
+        """
+        if self.vocab_size is not None and vocab_size is not None and self.vocab_size < vocab_size:
+            raise ValueError(f"vocab_size is {self.vocab_size}, and the data set's tokenizer has {vocab_size} tokens")
+        return self.model_copy(
+            update={"vocab_size": self.vocab_size or vocab_size, "length": self.length or length},
+        )
+
+    def backbone_values(self) -> dict[str, Any]:
+        """What a backbone's builder reads: its section, and `length`, `time_conditioning` and `condition`."""
+        return {
+            **self.backbone.model_dump(),
+            "length": self.length,
+            "time_conditioning": self.tells_time,
+            "condition": self.condition.model_dump() if self.condition else None,
+        }
+
+
+def _name(part: Any) -> str:
+    return str(part.type)
+
+
+@register_model("diffusion", config=DiffusionConfig)
+def _build_diffusion(config: DiffusionConfig) -> "DiffusionModel":
+    from model.diffusion_model import DiffusionModel
+
+    return DiffusionModel(config)

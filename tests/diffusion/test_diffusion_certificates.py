@@ -1,0 +1,28 @@
+"""The certificates that the documentation shows can be redrawn."""
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks.certificates import all_certificates, draw, process_named, strata_variances, table
+from diffusion.losses import SubsLoss
+from tests.oracles.diffusion_toy import Toy
+
+
+def test_every_fitting_combination_has_its_row(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    steps = [4, 8]
+    certificates = all_certificates(steps, toys=1)
+    assert len(certificates) == 3 * 6 + 3 * 3
+    lines = table(certificates, steps).splitlines()
+    assert "| absorbing | cosine | first_hitting | exact | 0 | 0 | - |" in lines
+    for row in certificates:
+        assert row.distances[1] < max(row.distances[0], 1e-12)
+    draw(certificates, steps, tmp_path / "plot.png")
+    assert (tmp_path / "plot.png").stat().st_size > 10_000
+
+
+def test_strata_save_the_variance_between_them() -> None:
+    objective = SubsLoss(process_named("absorbing", "cosine"))
+    independent, stratified = strata_variances(objective, Toy.random(0, absorbing=True), 64)
+    assert stratified < 0.9 * independent

@@ -1,0 +1,320 @@
+"""Diffusion models as a file describes them: every valid combination, training, infilling, a user's own network."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from diffusion.errors import DiffusionInputError
+from diffusion.samplers import SAMPLERS, samplers_for
+from model.checkpoint import load_model
+from model.denoisers.calling import DenoiserCall, DenoiserCallError
+from model.denoisers.registry import BACKBONES, register_backbone
+from model.diffusion_model import DiffusionModel
+from model.diffusion_parts import OBJECTIVES, PROCESSES, SCHEDULES, combinations
+from model.diffusion_types import DiffusionConfig
+from model.inputs import InputError
+from model.model_factory import create_model
+from model.parse_model_args import read_model_section
+from yaml_config.compose import compose
+from yaml_config.dump import dump
+
+VOCAB, LENGTH = 5, 8
+BACKBONE = {
+    "ddit": {"type": "ddit", "d_model": 16, "num_layers": 1, "num_heads": 2, "cond_dim": 8, "dropout": 0.0},
+    "performer": {"type": "performer", "d_model": 16, "num_layers": 1, "num_heads": 2, "attention_type": "linear"},
+}
+
+
+def section(
+    process: str = "absorbing",
+    schedule: str = "loglinear",
+    objective: str = "mdlm",
+    backbone: Any = "ddit",
+    **more: Any,
+) -> dict[str, Any]:
+    network = BACKBONE[backbone] if isinstance(backbone, str) else backbone
+    parts = {"process": process, "schedule": schedule, "objective": objective}
+    return {
+        "model_type": "diffusion",
+        **{name: {"type": kind} for name, kind in parts.items()},
+        "backbone": {"device": "cpu", **network},
+        "vocab_size": VOCAB,
+        "length": LENGTH,
+        **more,
+    }
+
+
+def read(data: dict[str, Any]) -> tuple[Any, list[str]]:
+    root, _ = compose(dump({"model": data}), "case.yml")
+    config, problems = read_model_section(root.entries["model"])
+    return config, [problem.headline() for problem in problems]
+
+
+def build(**parts: Any) -> DiffusionModel:
+    torch.manual_seed(0)
+    config, problems = read(section(**parts))
+    assert problems == []
+    model = create_model(config)
+    assert isinstance(model, DiffusionModel)
+    return model
+
+
+def test_what_fits_is_said_once_and_rightly() -> None:
+    for name in PROCESSES:
+        graph = PROCESSES.get(name).build(PROCESSES.get(name).config_type(), 4)
+        assert set(PROCESSES.get(name).samplers) == set(samplers_for(graph))
+    assert {sampler for *_, sampler in combinations()} == set(SAMPLERS)
+    assert set(OBJECTIVES) == {"sedd", "mdlm", "udlm"}
+
+
+@pytest.mark.parametrize("backbone", ["ddit", "performer"])
+@pytest.mark.parametrize("combination", list(combinations()), ids="-".join)
+def test_every_valid_combination_trains_samples_and_infills(combination: tuple[str, ...], backbone: str) -> None:
+    process, schedule, objective, sampler = combination
+    model = build(process=process, schedule=schedule, objective=objective, backbone=backbone)
+    tokens = torch.randint(VOCAB, (2, LENGTH))
+    output = model(tokens, torch.arange(LENGTH) < torch.tensor([[LENGTH], [5]]))
+    output.loss.backward()
+    assert torch.isfinite(output.loss)
+    assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in model.parameters())
+    frozen = torch.tensor([True, False, False, True, False, False, False, True])
+    prompt = torch.randint(VOCAB, (2, LENGTH))
+    samples = model.sample(2, steps=4, sampler=sampler, prompt=prompt, frozen=frozen)
+    assert samples.shape == (2, LENGTH)
+    assert torch.equal(samples[:, frozen], prompt[:, frozen])
+    assert samples.min() >= 0
+    assert samples.max() < VOCAB
+
+
+def invalid() -> list[tuple[dict[str, str], str]]:
+    return [
+        ({"process": process, "objective": objective}, "is made for")
+        for objective in OBJECTIVES
+        for process in PROCESSES
+        if process not in OBJECTIVES.get(objective).processes
+    ]
+
+
+@pytest.mark.parametrize(("parts", "words"), invalid(), ids=str)
+def test_every_other_combination_is_an_error_at_its_line(parts: dict[str, str], words: str) -> None:
+    _, problems = read(section(**parts))
+    assert len(problems) == 1
+    assert "model.objective.type" in problems[0]
+    assert words in problems[0]
+
+
+@pytest.mark.parametrize("objective", ["sedd", "udlm"])
+def test_uniform_noise_needs_to_be_told_the_time(objective: str) -> None:
+    _, problems = read(section(process="uniform", objective=objective, time_conditioning=False))
+    assert [problem.split(": ")[1] for problem in problems] == ["model.time_conditioning"]
+
+
+def test_a_causal_backbone_is_refused() -> None:
+    network = {**BACKBONE["performer"], "attention_type": "causal_linear"}
+    _, problems = read(section(backbone=network))
+    assert len(problems) == 1
+    assert "a causal backbone cannot denoise" in problems[0]
+
+
+@pytest.mark.parametrize("time_conditioning", [True, False])
+def test_the_network_is_told_the_time_as_the_file_says(time_conditioning: bool) -> None:
+    model = build(time_conditioning=time_conditioning)
+    for layer in model.modules():  # adaLN starts at zero, which would hide the time
+        if isinstance(layer, nn.Linear):
+            nn.init.normal_(layer.weight, std=0.2)
+    x_t = torch.full((2, LENGTH), VOCAB)
+    early, late = (model.denoise(x_t, torch.full((2,), sigma)) for sigma in (0.1, 3.0))
+    assert torch.equal(early, late) is not time_conditioning
+
+
+def test_any_split_of_a_batch_has_the_same_loss() -> None:
+    model = build()
+    tokens = torch.randint(VOCAB, (8, LENGTH))
+    whole = model(tokens, batch_size=8, seed=3).loss
+    rows = torch.arange(8)
+    parts = [model(tokens[i : i + 2], rows=rows[i : i + 2], batch_size=8, seed=3).loss for i in range(0, 8, 2)]
+    torch.testing.assert_close(torch.stack(parts).mean(), whole, rtol=1e-5, atol=1e-6)
+
+
+def test_same_seed_same_samples_whatever_the_split() -> None:
+    model = build(process="uniform", objective="udlm").double()
+    draws = [
+        model.sample(6, steps=8, generator=torch.Generator().manual_seed(1), batch_size=size) for size in (None, 2, 3)
+    ]
+    assert torch.equal(draws[0], draws[1])
+    assert torch.equal(draws[0], draws[2])
+    assert not torch.equal(draws[0], model.sample(6, steps=8, generator=torch.Generator().manual_seed(2)))
+
+
+def test_padding_is_neither_noised_nor_counted() -> None:
+    model = build(process="uniform", objective="udlm").eval()
+    tokens = torch.randint(VOCAB, (2, LENGTH))
+    mask = torch.arange(LENGTH) < torch.tensor([[LENGTH], [3]])
+    other = torch.where(mask, tokens, -100)
+    first, second = (model(ids, mask, seed=0) for ids in (tokens, other))
+    for one, two in zip(first, second, strict=True):
+        torch.testing.assert_close(one, two)
+
+
+def test_the_bound_has_all_parts_in_evaluation_and_the_diffusion_part_in_training() -> None:
+    model = build()
+    tokens = torch.randint(VOCAB, (4, LENGTH))
+    training, evaluation = model.train()(tokens, seed=0), model.eval()(tokens, seed=0)
+    assert training.prior == 0
+    assert evaluation.prior > 0  # the last jump, as alpha(1) = eps
+    torch.testing.assert_close(evaluation.loss, sum(evaluation[1:], torch.zeros(())))
+    torch.testing.assert_close(training.diffusion, evaluation.diffusion)
+
+
+@pytest.mark.parametrize(
+    "combination", [("absorbing", "mdlm"), ("absorbing", "sedd"), ("uniform", "sedd"), ("uniform", "udlm")]
+)
+def test_it_learns_to_count_and_counts(combination: tuple[str, str]) -> None:
+    """Sequences that count up modulo 5 from any start: every token follows from any other."""
+    process, objective = combination
+    network = {**BACKBONE["ddit"], "d_model": 32, "num_layers": 2, "cond_dim": 16}
+    model = build(process=process, objective=objective, backbone=network)
+    optimizer = torch.optim.Adam(model.parameters(), lr=5e-3)
+    for _ in range(700):
+        start = torch.randint(VOCAB, (32, 1))
+        optimizer.zero_grad()
+        model((start + torch.arange(LENGTH)) % VOCAB).loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+    samples = model.sample(32, steps=32, sampler="analytic", generator=torch.Generator().manual_seed(0))
+    follows = (samples[:, 1:] - samples[:, :-1]) % VOCAB == 1
+    assert follows.float().mean() > 0.85
+
+
+def test_first_hitting_calls_the_network_once_for_each_masked_token() -> None:
+    state = build().draw(3, sampler="first_hitting", prompt=torch.tensor([1, 2]))
+    assert state.network_calls.tolist() == [LENGTH - 2] * 3
+
+
+@pytest.mark.parametrize("kind", ["class", "properties"])
+def test_conditions_are_learnt_and_guided(kind: str) -> None:
+    size = {"num_classes": 2} if kind == "class" else {"size": 1}
+    model = build(condition={"type": kind, "dropout": 0.2, **size})
+    tokens = torch.stack([torch.full((LENGTH,), c) for c in (0, 1)]).repeat(8, 1)
+    cond = torch.tensor([0, 1]).repeat(8) if kind == "class" else torch.tensor([[-1.0], [1.0]]).repeat(8, 1)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+    for _ in range(150):
+        optimizer.zero_grad()
+        model(tokens, cond=cond).loss.backward()
+        optimizer.step()
+    samples = model.sample(16, cond=cond, guidance=2.0, generator=torch.Generator().manual_seed(0))
+    assert (samples == tokens).float().mean() > 0.9
+
+
+def test_save_and_load(tmp_path: Path) -> None:
+    model = build(backbone="performer", condition={"type": "class", "num_classes": 3})
+    model.save_pretrained(tmp_path)  # type: ignore[operator]
+    again = load_model(tmp_path)
+    x_t = torch.randint(VOCAB + 1, (2, LENGTH))
+    for one in (model, again):
+        one.eval()
+    sigma = torch.ones(2)
+    assert torch.equal(model.denoise(x_t, sigma), again.denoise(x_t, sigma))  # type: ignore[operator]
+
+
+@pytest.mark.parametrize(
+    ("use", "words"),
+    [
+        (lambda m: m(torch.tensor([[VOCAB] * LENGTH])), "x_0"),
+        (lambda m: m(torch.rand(2, LENGTH)), "int [B, L] fits"),
+        (
+            lambda m: m(torch.zeros(2, 4, dtype=torch.long), torch.ones(2, 3, dtype=torch.bool)),
+            "attention_mask is bool [2, 3]",
+        ),
+        (lambda m: m.sample(1, prompt=torch.zeros(LENGTH + 1, dtype=torch.long)), "prompt"),
+        (lambda m: m.sample(1, sampler="first_hiting"), "did you mean 'first_hitting'"),
+        (lambda m: m.sample(1, guidance=2.0), "no cond to guide to"),
+        (lambda m: m.sample(1, cond=torch.zeros(1, dtype=torch.long)), "no condition"),
+        (lambda m: m.sample(1, temperature=-1.0), "temperature"),
+        (lambda m: m.sample(0), "num_samples"),
+        (lambda m: m.sample(1, steps=0), "steps"),
+    ],
+)
+def test_bad_input_names_the_argument(use: Callable[[DiffusionModel], Any], words: str) -> None:
+    with pytest.raises((DiffusionInputError, InputError)) as caught:
+        use(build())
+    assert words in str(caught.value)
+
+
+def test_a_model_without_a_vocabulary_says_what_to_do() -> None:
+    data = {key: value for key, value in section().items() if key != "vocab_size"}
+    config, problems = read(data)
+    assert problems == []
+    with pytest.raises(ValueError, match="needs vocab_size"):
+        create_model(config)
+
+
+class Plain(nn.Module):
+    """A network of research code: no keywords, a config of two levels."""
+
+    def __init__(self, config: Any, vocab_size: int) -> None:
+        super().__init__()
+        width = config.model.hidden_size
+        self.embed = nn.Embedding(vocab_size, width)
+        self.place = nn.Parameter(torch.zeros(config.model.length, width))
+        self.out = nn.Linear(width, vocab_size)
+        self.time = nn.Linear(1, width) if config.algo.time_conditioning else None
+        self.tied = config.model.get("tie_word_embeddings", False)
+
+    def forward(self, x: Tensor, sigma: Tensor | None) -> Tensor:
+        hidden = self.embed(x) + self.place[: x.shape[1]]
+        if self.time is not None and sigma is not None:
+            hidden = hidden + self.time(sigma[:, None])[:, None]
+        out: Tensor = self.out(hidden)
+        return out
+
+
+class Grouped(Plain):
+    def forward(self, x: Tensor, group_idxs: Tensor | None, sigma: Tensor | None) -> Tensor:  # type: ignore[override]
+        assert group_idxs is None
+        return super().forward(x, sigma)
+
+
+@pytest.fixture
+def registered():
+    names = []
+
+    def register(name: str, network: type[nn.Module]) -> None:
+        register_backbone(name)(network)
+        names.append(name)
+
+    yield register
+    for name in names:
+        BACKBONES._entries.pop(name)
+
+
+@pytest.mark.parametrize("network", [Plain, Grouped])
+@pytest.mark.parametrize("time_conditioning", [True, False])
+def test_plain_networks_run_unchanged(registered, network: type[nn.Module], time_conditioning: bool) -> None:
+    registered("plain", network)
+    model = build(backbone={"type": "plain", "hidden_size": 8}, time_conditioning=time_conditioning)
+    model(torch.randint(VOCAB, (2, LENGTH))).loss.backward()
+    assert model.sample(2, steps=2).shape == (2, LENGTH)
+    assert (model.network.time is not None) is time_conditioning
+
+
+def test_a_file_that_asks_more_of_a_network_is_refused(registered) -> None:
+    registered("plain", Plain)
+    with pytest.raises(DenoiserCallError, match="takes no 'cond'"):
+        build(backbone={"type": "plain", "hidden_size": 8}, condition={"type": "class", "num_classes": 2})
+
+
+def test_a_network_must_have_a_place_for_sigma() -> None:
+    with pytest.raises(DenoiserCallError, match="takes no sigma"):
+        DenoiserCall(nn.Linear(2, 2))
+
+
+def test_schedules_are_those_of_the_file() -> None:
+    model = build(schedule="geometric")
+    assert float(model.process.schedule.sigma(1.0)) == pytest.approx(20.0)
+    assert isinstance(model.diffusion_config, DiffusionConfig)
+    assert set(SCHEDULES) == {"loglinear", "geometric", "cosine", "linear"}

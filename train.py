@@ -1,0 +1,52 @@
+"""Train what an experiment's file describes, into a folder of its own; stop and resume at any moment.
+
+    python train.py --config configs/full_experiment.yml --output runs/first
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+EXAMPLES = """\
+examples:
+  python train.py --config configs/full_experiment.yml --output runs/first
+  python train.py --config configs/full_experiment.yml --output runs/first --resume
+  python train.py --config my.yml --output runs/fast --set training.learning_rate=1e-3 --set training.bf16=true
+  torchrun --nproc-per-node=4 train.py --config my.yml --output runs/four_gpus
+
+exit codes: 0 good, 1 invalid, 2 wrong usage, 3 unreadable file or run folder, 4 training failed"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="train.py",
+        description="Train what an experiment's file describes, into a folder of its own.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--config", metavar="F", required=True, help="the experiment's YAML file")
+    parser.add_argument("--output", metavar="RUN", required=True, help="the run's folder, new or empty")
+    parser.add_argument(
+        "--set", metavar="K=V", action="append", default=[], dest="overrides", help="lay a value on the file"
+    )
+    parser.add_argument(
+        "--resume", action="store_true", help="go on from the folder's last checkpoint; afresh where it has none"
+    )
+    parser.add_argument(
+        "--plugin", metavar="MODULE", action="append", default=[], help="import a module that registers your own types"
+    )
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    parser = build_parser()
+    args = parser.parse_args(argv)
+    from training.command import run
+
+    return run(args, parser.error)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,153 @@
+"""What happens beside the steps: metrics, progress, samples, curves, the average, early stopping."""
+
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from training.averaging import Average
+from training.config_types import TrainingConfig
+from training.curves import draw_curves
+from training.distributed import is_main
+from training.durable import explained
+from training.metrics_log import MetricsLog
+from training.module import TaskModule
+from training.noise import mixed_seed
+from training.run_folder import RunFolder
+from training.samples_log import SamplesLog
+
+_SAMPLES = 31
+
+
+def best_step(history: Sequence[dict[str, float]]) -> int | None:
+    """The step of the lowest loss among evaluations, None where there was none."""
+    found = [(entry["eval_loss"], entry["step"]) for entry in history if "eval_loss" in entry]
+    return int(min(found)[1]) if found else None
+
+
+def is_stopped_early(history: Sequence[dict[str, float]], settings: TrainingConfig) -> bool:
+    """Whether the last `early_stopping_patience` evaluations brought nothing better than those before."""
+    patience = settings.early_stopping_patience
+    losses = [entry["eval_loss"] for entry in history if "eval_loss" in entry]
+    if patience is None or len(losses) <= patience:
+        return False
+    best, since = losses[0], 0
+    for loss in losses[1:]:
+        better = loss < best - settings.early_stopping_threshold
+        best, since = (loss, 0) if better else (best, since + 1)
+    return since >= patience
+
+
+def on_device(batch: dict[str, Any], device: torch.device) -> dict[str, Any]:
+    """A batch with its tensors on a device."""
+    return {name: value.to(device) if isinstance(value, torch.Tensor) else value for name, value in batch.items()}
+
+
+class Flow(TrainerCallback):  # type: ignore[misc]
+    """Files of the run folder and lines on the terminal; decisions rest on the evaluations so far alone."""
+
+    def __init__(
+        self,
+        run: RunFolder,
+        settings: TrainingConfig,
+        title: str,
+        average: Average | None,
+        sample_batch: Callable[[], dict[str, Any]],
+    ) -> None:
+        self.run, self.settings, self.title, self.average = run, settings, title, average
+        self.sample_batch = sample_batch
+        self.metrics, self.samples = MetricsLog(run.metrics), SamplesLog(run.samples)
+        self.bar: Any = None
+        self.clock = (0, time.perf_counter())
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> TrainerControl:
+        """The intervals are those of the file, which may have changed since the checkpoint was written."""
+        state.logging_steps, state.eval_steps, state.save_steps = args.logging_steps, args.eval_steps, args.save_steps
+        self.clock = (state.global_step, time.perf_counter())
+        if is_main() and sys.stderr.isatty():
+            from tqdm import tqdm  # type: ignore[import-untyped]
+
+            self.bar = tqdm(total=args.max_steps, initial=state.global_step, unit="step", file=sys.stderr, leave=False)
+        return control
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> TrainerControl:
+        """Move the average; the last step is logged whatever the interval."""
+        if self.average is not None:
+            self.average.update(state.global_step)
+        if self.bar is not None:
+            self.bar.update(1)
+        if state.global_step >= args.max_steps:
+            control.should_log = True
+        return control
+
+    def on_evaluate(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> TrainerControl:
+        """Stop where nothing gets better any more, and keep the best weights where they are wanted."""
+        if self.settings.load_best_model_at_end and best_step(state.log_history) == state.global_step:
+            control.should_save = True
+        if is_stopped_early(state.log_history, self.settings):
+            control.should_save = control.should_training_stop = True
+        return control
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **_: Any,
+    ) -> TrainerControl:
+        """One line in metrics.jsonl and one on the terminal."""
+        if not is_main() or not logs:
+            return control
+        speed = self._speed(state.global_step) if "loss" in logs else {}
+        entry = {"step": state.global_step, **logs, **speed}
+        with explained("metrics", self.run.metrics):
+            self.metrics.append(entry)
+        self._print(entry, args.max_steps)
+        return control
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> TrainerControl:
+        """Take the bar away."""
+        if self.bar is not None:
+            self.bar.close()
+        return control
+
+    def show(self, module: TaskModule, step: int, *, with_samples: bool) -> None:
+        """Samples and curves of this moment."""
+        texts: list[str] = []
+        if with_samples:
+            device = next(module.parameters()).device
+            generator = torch.Generator(device=device).manual_seed(mixed_seed(self.settings.seed, _SAMPLES))
+            texts = module.task.samples(module.network, on_device(self.sample_batch(), device), generator)
+        with explained("samples and curves", self.run.path):
+            if texts:
+                self.samples.append(step, texts)
+            draw_curves(self.metrics.read(), self.run.curves, self.title)
+
+    def _speed(self, step: int) -> dict[str, float]:
+        before, then = self.clock
+        self.clock = (step, time.perf_counter())
+        seconds = self.clock[1] - then
+        return {"steps_per_second": round((step - before) / seconds, 4)} if step > before and seconds > 0 else {}
+
+    def _print(self, entry: dict[str, Any], total: int) -> None:
+        shown = {name: entry[name] for name in ("loss", "eval_loss", "learning_rate") if name in entry}
+        text = "  ".join(f"{name} {value:.4g}" for name, value in shown.items())
+        if self.bar is not None:
+            self.bar.set_postfix_str(text)
+            if "eval_loss" not in entry:
+                return
+            self.bar.write(f"step {entry['step']:,}/{total:,}  {text}", file=sys.stderr)
+        else:
+            print(f"step {entry['step']:,}/{total:,}  {text}", file=sys.stderr, flush=True)

@@ -1,0 +1,135 @@
+"""Checkpoints of a run folder: written aside and put in place whole, found, checked, counted down.
+
+`checkpoint-N` exists only when everything in it is on the disk: it is written as `.writing-checkpoint-N`, synced and
+renamed. `checkpoint.json` says which files belong to it and how long they are, so that one cut short later (by a copy
+that failed, say) is told from a whole one.
+"""
+
+import json
+import re
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from training.durable import write_text
+from training.errors import RunFolderError
+
+MANIFEST = "checkpoint.json"
+STATE, AVERAGE = "trainer_state.json", "ema.safetensors"
+_NAME = re.compile(r"checkpoint-(\d+)")
+_STAGING = ".writing-"
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a checkpoint was made with: its step, number of processes, rows of a step, rows of the training split."""
+
+    step: int
+    world: int
+    batch_rows: int
+    split_rows: int
+    files: dict[str, int]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A whole checkpoint."""
+
+    folder: Path
+    manifest: Manifest
+
+    @property
+    def step(self) -> int:
+        """Optimiser steps that it has behind it."""
+        return self.manifest.step
+
+    def history(self) -> list[dict[str, float]]:
+        """Evaluations so far, the oldest first."""
+        history: list[dict[str, float]] = read_json(self.folder / STATE)["log_history"]
+        return history
+
+
+def checkpoint_folder(run: Path, step: int) -> Path:
+    """Where the checkpoint of a step lies."""
+    return run / f"checkpoint-{step}"
+
+
+def staging_folder(run: Path, step: int) -> Path:
+    """Where the checkpoint of a step is written before it gets its name."""
+    return run / f"{_STAGING}checkpoint-{step}"
+
+
+def steps_of(run: Path) -> list[int]:
+    """Steps of the checkpoints in a run folder, the oldest first."""
+    if not run.is_dir():
+        return []
+    found = (_NAME.fullmatch(path.name) for path in run.iterdir() if path.is_dir())
+    return sorted(int(match[1]) for match in found if match)
+
+
+def newest(run: Path) -> Checkpoint | None:
+    """The last checkpoint, None where there is none; raises RunFolderError where that one is damaged."""
+    steps = steps_of(run)
+    return read_checkpoint(run, steps[-1]) if steps else None
+
+
+def read_checkpoint(run: Path, step: int) -> Checkpoint:
+    """The checkpoint of a step; raises RunFolderError where a file lacks or has another length than it was given."""
+    folder = checkpoint_folder(run, step)
+    earlier = [other for other in steps_of(run) if other < step]
+    way_out = f"go on from checkpoint-{earlier[-1]}" if earlier else "begin again"
+    remedy = f"copy the folder again from where it was written, or remove it to {way_out}"
+    try:
+        manifest = Manifest(**read_json(folder / MANIFEST))
+    except (RunFolderError, TypeError) as error:
+        raise RunFolderError(f"{folder} is not a whole checkpoint: {error}; {remedy}") from error
+    for name, size in manifest.files.items():
+        path = folder / name
+        if not path.is_file():
+            raise RunFolderError(f"{path} is not there; {remedy}")
+        if path.stat().st_size != size:
+            raise RunFolderError(f"{path} has {path.stat().st_size} bytes, and was written with {size}; {remedy}")
+    return Checkpoint(folder, manifest)
+
+
+def write_manifest(staging: Path, *, step: int, world: int, batch_rows: int, split_rows: int) -> None:
+    """Say in a folder that is otherwise complete what belongs to it."""
+    paths = sorted(path for path in staging.rglob("*") if path.is_file())
+    files = {str(path.relative_to(staging)): path.stat().st_size for path in paths}
+    manifest = Manifest(step, world, batch_rows, split_rows, files)
+    write_text(staging / MANIFEST, json.dumps(asdict(manifest), indent=1) + "\n")
+
+
+def rotate(run: Path, limit: int | None, best: int | None) -> None:
+    """Remove the oldest checkpoints beyond `limit`; the newest and the one of step `best` stay."""
+    steps = steps_of(run)
+    for step in steps[: -limit] if limit else []:
+        if step != best:
+            remove(checkpoint_folder(run, step))
+
+
+def remove(folder: Path) -> None:
+    """Remove a checkpoint; one whose removal is interrupted no longer has a checkpoint's name."""
+    aside = folder.with_name(f"{_STAGING}removal-{folder.name}")
+    shutil.rmtree(aside, ignore_errors=True)
+    folder.rename(aside)
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def clean(run: Path) -> None:
+    """Remove what a killed process left half-written or half-removed."""
+    for path in run.glob(f"{_STAGING}*"):
+        shutil.rmtree(path, ignore_errors=True)
+    for path in run.glob(".*.tmp"):
+        path.unlink(missing_ok=True)
+
+
+def read_json(path: Path) -> Any:
+    """A JSON file of a run folder; raises RunFolderError where it is missing or damaged."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise RunFolderError(f"{path} is not there") from error
+    except (OSError, ValueError) as error:
+        raise RunFolderError(f"{path} cannot be read: {error}") from error

@@ -1,0 +1,79 @@
+"""What `train.py` does with its options: check, train, say what became of it; and its exit codes."""
+
+import argparse
+import sys
+import traceback
+from collections.abc import Callable
+from typing import NoReturn
+
+from experiment.command import GOOD, UNREADABLE, USAGE, import_plugins, report_failure
+from experiment.config import Experiment, read_experiment
+from training.engine import Outcome, train
+from training.errors import FAILED, TrainingError
+from yaml_config.check import missing_section
+from yaml_config.errors import ConfigError, ConfigValueError
+from yaml_config.overrides import split_override
+
+INTERRUPTED = 130
+
+
+def run(args: argparse.Namespace, usage_error: Callable[[str], NoReturn]) -> int:
+    """Carry out parsed options; `usage_error` ends the program with code 2."""
+    for option in args.overrides:
+        try:
+            split_override(option)
+        except ValueError as error:
+            usage_error(str(error))
+    import_plugins(args.plugin, usage_error)
+    try:
+        experiment = read_experiment(args.config, args.overrides)
+        _check_sections(experiment)
+    except ConfigError as error:
+        return report_failure(error, False) if _speaks() else 1
+    try:
+        outcome = train(experiment.config, args.output, resume=args.resume)
+    except KeyboardInterrupt:
+        print(f"\n{args.output}: interrupted; --resume goes on from the last checkpoint", file=sys.stderr)
+        return INTERRUPTED
+    except Exception as error:
+        return _report(error, args.config)
+    if _speaks():
+        print(_verdict(outcome))
+    return GOOD
+
+
+def _check_sections(experiment: Experiment) -> None:
+    root = experiment.root
+    missing = [missing_section(root, name) for name in ("model", "datasets") if name not in root.entries]
+    if missing:
+        raise ConfigValueError(missing)
+
+
+def _report(error: Exception, config: str) -> int:
+    """Say what went wrong; a traceback is for what nobody foresaw."""
+    if isinstance(error, ConfigError):
+        return report_failure(error, False)
+    known = isinstance(error, ValueError | OSError | MemoryError | ImportError)
+    if not known:
+        traceback.print_exception(error)
+    hint = "; set training.ddp_find_unused_parameters: true" if "find_unused_parameters" in str(error) else ""
+    print(f"{config}: training failed: {error}{hint}", file=sys.stderr)
+    return error.exit_code if isinstance(error, TrainingError) else FAILED
+
+
+def _speaks() -> bool:
+    """True in the process that speaks for all."""
+    from training.distributed import is_main
+
+    return is_main()
+
+
+def _verdict(outcome: Outcome) -> str:
+    run = outcome.folder
+    if outcome.was_finished:
+        return f"{run}: this run is finished; its weights are in {run.weights}"
+    early = ", stopped early," if outcome.stopped_early else ""
+    return f"{run}: trained{early} to step {outcome.steps:,}; weights in {run.weights}, curves in {run.curves}"
+
+
+__all__ = ["GOOD", "INTERRUPTED", "UNREADABLE", "USAGE", "run"]

@@ -1,0 +1,36 @@
+"""`curves.png`: the loss on train and validation, and the learning rate, over the steps."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from model.checkpoint import replacing
+
+Points = tuple[list[int], list[float]]
+
+
+def draw_curves(entries: Sequence[dict[str, Any]], path: Path, title: str) -> None:
+    """Draw what `metrics.jsonl` holds; nothing where it holds no loss yet. OSError where the disk is full."""
+    train, validation, rate = (_points(entries, key) for key in ("loss", "eval_loss", "learning_rate"))
+    if not train[0] and not validation[0]:
+        return
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # 0.5 s, paid at the first evaluation
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 6), layout="constrained")
+    FigureCanvasAgg(figure)
+    top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=[2, 1])
+    for points, label, mark in ((train, "train", ""), (validation, "validation", "o")):
+        if points[0]:
+            top.plot(*points, label=label, marker=mark, markersize=3)
+    top.set(ylabel="loss", title=title)
+    top.legend()
+    bottom.plot(*rate, color="tab:gray")
+    bottom.set(ylabel="learning rate", xlabel="step")
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=120)
+
+
+def _points(entries: Sequence[dict[str, Any]], key: str) -> Points:
+    found = [(entry["step"], entry[key]) for entry in entries if key in entry]
+    return [step for step, _ in found], [value for _, value in found]

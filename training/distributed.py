@@ -1,0 +1,68 @@
+"""Ranks and what they do together; in a single process everything here is a plain call."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+Item = TypeVar("Item")
+
+
+def world_size() -> int:
+    """Number of processes that train together, as torchrun sets it."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def rank() -> int:
+    """Number of this process, 0 to world_size - 1, over all hosts."""
+    return int(os.environ.get("RANK", "0"))
+
+
+def is_main() -> bool:
+    """True in the one process that writes."""
+    return rank() == 0
+
+
+def barrier() -> None:
+    """Wait until all processes are here."""
+    if dist.is_initialized():
+        dist.barrier()
+
+
+def summed(values: Tensor) -> Tensor:
+    """The sum of a tensor over all processes, on its device."""
+    if dist.is_initialized():
+        values = values.clone()
+        dist.all_reduce(values)
+    return values
+
+
+def from_main(value: Item) -> Item:
+    """The main process's value, in all processes."""
+    if not dist.is_initialized():
+        return value
+    box = [value]
+    dist.broadcast_object_list(box)
+    return box[0]
+
+
+@contextmanager
+def main_first() -> Iterator[None]:
+    """The block runs in the main process first, and in the others when it is through (with downloads, say)."""
+    if not is_main():
+        barrier()
+    yield
+    if is_main():
+        barrier()
+
+
+@contextmanager
+def untouched_randomness(device: torch.device) -> Iterator[None]:
+    """What the block draws from the global generators leaves no trace in training."""
+    devices = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        yield

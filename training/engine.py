@@ -1,0 +1,244 @@
+"""A whole run: from a checked experiment and a folder to a trained model in it."""
+
+import json
+import logging
+import os
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from data_manager.dataset_types import DatasetConfig
+from experiment.config import ExperimentConfig
+from experiment.vocabulary import with_vocabulary
+from training.checkpoints import checkpoint_folder, read_json
+from training.config_types import GenerationConfig, TrainingConfig
+from training.errors import RunFolderError, UnfitError
+from training.extras import check_extras
+from training.resume import Start, compare, plan_start, share_of_step
+from training.run_folder import RunFolder
+from training.splits import Splits, choose_splits, chosen_dataset, chosen_task
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a run: the steps that it has now, and whether it had them before."""
+
+    folder: RunFolder
+    steps: int
+    was_finished: bool = False
+    stopped_early: bool = False
+
+
+def train(config: ExperimentConfig, output: str | os.PathLike[str], *, resume: bool = False) -> Outcome:
+    """Train what an experiment describes into a folder, or go on with what is there; in each process of torchrun.
+
+    Raises TrainingError (and its kinds in `training.errors`), DataError, DeviceError.
+    """
+    config = with_defaults(config)
+    settings = settings_of(config)
+    entry = chosen_dataset(config)
+    check_extras(settings)
+    run = RunFolder(output)
+    start = plan_start(run, config, resume=resume)
+    if start.is_finished:
+        return Outcome(run, settings.max_steps, was_finished=True)
+    from training import distributed
+
+    lock: AbstractContextManager[None] = run.locked() if distributed.is_main() else nullcontext()
+    with lock:
+        return _Session(config, entry, run, start).run_to_end()
+
+
+def with_defaults(config: ExperimentConfig) -> ExperimentConfig:
+    """The experiment with the sections `training` and `generation`; raises UnfitError without a model or data."""
+    for name in ("model", "datasets"):
+        if not getattr(config, name):
+            raise UnfitError(f"training needs a section {name!r}, and the file has none")
+    return config.model_copy(
+        update={
+            "training": config.training or TrainingConfig(),
+            "generation": config.generation or GenerationConfig(),
+        }
+    )
+
+
+def settings_of(config: ExperimentConfig) -> TrainingConfig:
+    """The `training` section of an experiment that has one."""
+    assert config.training is not None
+    return config.training
+
+
+class _Session:
+    """One process's work from data to trained weights; torch and transformers are imported here."""
+
+    def __init__(self, config: ExperimentConfig, entry: DatasetConfig, run: RunFolder, start: Start) -> None:
+        self.config, self.entry, self.run, self.start = config, entry, run, start
+        self.settings = settings_of(config)
+
+    def run_to_end(self) -> Outcome:
+        from training import distributed
+        from training.arguments import is_on_cpu, training_arguments
+
+        share = share_of_step(
+            self.settings, self.start.checkpoint, distributed.world_size(), distributed.rank()
+        )
+        on_cpu = is_on_cpu(self.config.model and self.config.model.config)
+        _quieten()
+        arguments = training_arguments(self.settings, share, str(self.run), use_cpu=on_cpu)
+        distributed.barrier()  # nobody writes before all have seen what was there
+        with distributed.main_first():
+            splits = self.load_data()
+        self.resolve(splits)
+        trainer, network = self.build(splits, share, arguments)
+        if distributed.is_main():
+            self.prepare_folder(str(arguments.device))
+        distributed.barrier()
+        return self.finish(trainer, network, self.optimise(trainer))
+
+    def load_data(self) -> Splits:
+        from data_manager.data_manager import DatasetManager
+
+        loaded = DatasetManager.load_datasets([self.entry])[self.entry.name]
+        splits = choose_splits(loaded, self.settings, self.entry.name)
+        manifest = self.start.checkpoint.manifest if self.start.checkpoint else None
+        if manifest is not None and manifest.split_rows != len(splits.train):
+            raise UnfitError(
+                f"{self.run} was trained on {manifest.split_rows} rows, and data set {self.entry.name!r} now has "
+                f"{len(splits.train)}; give it back what it had, or give another --output"
+            )
+        return splits
+
+    def resolve(self, splits: Splits) -> None:
+        """Fill in what the data decide: vocabulary, task, number of classes; and compare once more."""
+        update: dict[str, Any] = {"task": chosen_task(self.config, splits.columns), "dataset": self.entry.name}
+        if self.settings.num_labels is None and "labels" in splits.columns:
+            update["num_labels"] = max(2, int(max(splits.train["labels"])) + 1)
+        self.settings = self.settings.model_copy(update=update)
+        alone = with_vocabulary(self.config.model_copy(update={"datasets": [self.entry]}))
+        self.config = self.config.model_copy(update={"model": alone.model, "training": self.settings})
+        if self.start.checkpoint is not None:
+            compare(self.run.read_config(), self.config, self.run)
+
+    def build(self, splits: Splits, share: Any, arguments: Any) -> Any:
+        import torch
+
+        from data_manager.data_manager import DatasetManager
+        from training.averaging import Average
+        from training.callbacks import Flow
+        from training.module import TaskModule
+        from training.network import build_network
+        from training.rows import RowCollator, Rows
+        from training.trainer import Data, FactoryTrainer
+
+        self.tokenizer = DatasetManager.tokenizer(self.entry)
+        torch.manual_seed(self.settings.seed)
+        network, task = build_network(self.config, self.tokenizer)
+        if self.settings.init_from is not None and self.start.checkpoint is None:
+            self.take_weights(network, Path(self.settings.init_from))
+        module = TaskModule(network, task)
+        if self.settings.lora is not None:
+            from training.lora import add_adapters
+
+            add_adapters(module, self.settings.lora)
+        module.to(arguments.device)
+        average = None if self.settings.ema_decay is None else Average(network, self.settings.ema_decay)
+        train, evaluation = Rows(splits.train), self.evaluation_rows(splits)
+        collate = RowCollator(DatasetManager.collator(self.entry, splits.train), self.settings.seed, share.rows)
+        shown = self.sample_batch(evaluation or train, collate)
+        assert self.config.model is not None
+        flow = Flow(self.run, self.settings, self.config.model.name, average, shown)
+        step = self.start.checkpoint.step if self.start.checkpoint else 0
+        data = Data(train, evaluation, collate, share)
+        return FactoryTrainer(module, arguments, self.settings, data, flow, average, step), network
+
+    def take_weights(self, network: Any, folder: Path) -> None:
+        """Begin with another run's or model's weights; raises RunFolderError where they do not fit."""
+        from training.weights import WEIGHTS, load_weights
+
+        if not folder.is_dir():
+            raise RunFolderError(f"training.init_from: {folder} is no folder")
+        load_weights(network, folder / WEIGHTS, "this experiment")
+
+    def evaluation_rows(self, splits: Splits) -> Any:
+        from training.rows import Rows
+
+        data, limit = splits.evaluation, self.settings.max_eval_samples
+        if data is None:
+            return None
+        if limit is not None and limit < len(data):
+            data = data.select(range(limit)) if hasattr(data, "column_names") else list(data)[:limit]
+        return Rows(data)
+
+    def sample_batch(self, rows: Any, collate: Any) -> Callable[[], dict[str, Any]]:
+        """A batch of rows from all over the split, as many as there are samples to show."""
+        assert self.config.generation is not None
+        count = min(self.config.generation.num_samples, len(rows))
+        indices = [number * len(rows) // count for number in range(count)]
+
+        def batch() -> dict[str, Any]:
+            found: dict[str, Any] = collate(rows.__getitems__([(index, index) for index in indices]))
+            return found
+
+        return batch
+
+    def prepare_folder(self, device: str) -> None:
+        """Write what a folder has from its beginning, and take back what the next steps will write again."""
+        from training import distributed
+        from training.durable import explained, write_text
+        from training.environment import describe_environment
+        from training.metrics_log import MetricsLog
+        from training.samples_log import SamplesLog
+
+        step = self.start.checkpoint.step if self.start.checkpoint else 0
+        with explained("the run folder", self.run.path):
+            if self.start.checkpoint is None:
+                self.run.write_config(self.config)
+                if self.tokenizer is not None:
+                    self.tokenizer.save(self.run.tokenizer)
+            MetricsLog(self.run.metrics).keep_until(step)
+            SamplesLog(self.run.samples).keep_until(step)
+            before = read_json(self.run.environment)["sessions"] if step and self.run.environment.is_file() else []
+            session = describe_environment(device, distributed.world_size(), step)
+            write_text(self.run.environment, json.dumps({"sessions": [*before, session]}, indent=1) + "\n")
+
+    def optimise(self, trainer: Any) -> bool:
+        """Train to the end; whether it was an early one."""
+        from training.callbacks import is_stopped_early
+
+        checkpoint = self.start.checkpoint
+        if checkpoint is not None and is_stopped_early(checkpoint.history(), self.settings):
+            trainer.restore(checkpoint)
+            return True
+        trainer.train(resume_from_checkpoint=str(checkpoint.folder) if checkpoint else None)
+        return bool(trainer.state.global_step < self.settings.max_steps)
+
+    def finish(self, trainer: Any, network: Any, stopped_early: bool) -> Outcome:
+        """Write the weights: the best, the averaged or the last ones, adapters merged."""
+        from model.checkpoint import replacing
+        from training import distributed
+        from training.callbacks import best_step
+        from training.durable import explained, sync
+        from training.weights import write_weights
+
+        best = best_step(trainer.state.log_history) if self.settings.load_best_model_at_end else None
+        if best is not None and best != trainer.state.global_step:
+            trainer.restore_weights(checkpoint_folder(self.run.path, best))
+        tensors = trainer.final_weights()
+        if distributed.is_main():
+            with explained("the weights", self.run.weights):
+                with replacing(self.run.weights) as temporary:
+                    write_weights(temporary, tensors)
+                sync(self.run.path)
+        distributed.barrier()
+        return Outcome(self.run, trainer.state.global_step, stopped_early=stopped_early)
+
+
+def _quieten() -> None:
+    """Libraries say what went wrong, and nothing else."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.set_verbosity_error()
+    logging.getLogger("accelerate").setLevel(logging.ERROR)

@@ -1,0 +1,39 @@
+"""`metrics.jsonl`: one JSON object a line, in the order of the steps, each step once however often a run was killed."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from training.durable import write_text
+
+
+class MetricsLog:
+    """Appends to a file; a line that a kill cut short is dropped when the run goes on."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def append(self, entry: dict[str, Any]) -> None:
+        """Add one line; OSError where the disk is full."""
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(entry) + "\n")
+
+    def read(self) -> list[dict[str, Any]]:
+        """All whole lines; none where there is no file."""
+        if not self.path.is_file():
+            return []
+        entries = []
+        for line in self.path.read_text(encoding="utf-8", errors="replace").splitlines():
+            try:
+                entry = json.loads(line)
+            except ValueError:
+                continue
+            if isinstance(entry, dict) and "step" in entry:
+                entries.append(entry)
+        return entries
+
+    def keep_until(self, step: int) -> None:
+        """Drop what was measured after `step`: it will be measured again."""
+        if self.path.is_file():
+            kept = [entry for entry in self.read() if entry["step"] <= step]
+            write_text(self.path, "".join(json.dumps(entry) + "\n" for entry in kept))

@@ -1,0 +1,76 @@
+"""From an experiment to the network that is trained, and its weights from a folder."""
+
+from pathlib import Path
+
+from torch import nn
+
+from data_manager.tokenizers import Tokenizer
+from experiment.config import ExperimentConfig
+from model.checkpoint import on_device
+from model.model_factory import create_model
+from training.averaging import Average
+from training.checkpoints import AVERAGE
+from training.errors import RunFolderError, UnfitError
+from training.registry import TASKS
+from training.tasks.base import Task, TaskSetting
+from training.weights import WEIGHTS, load_weights, read_weights
+
+
+class Holder(nn.Module):
+    """Holds a network under a name, for libraries that replace parts of it."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+
+def build_network(
+    config: ExperimentConfig, tokenizer: Tokenizer | None, *, device: str | None = None
+) -> tuple[nn.Module, Task]:
+    """The network with what its task adds to the model, and the task; `config` names the task.
+
+    Raises UnfitError, and DeviceError for a device that this machine lacks.
+    """
+    assert config.model is not None
+    model_config = config.model if device is None else on_device(config.model, device)
+    setting = TaskSetting(config, tokenizer)
+    name = setting.training.task
+    if name is None:
+        raise UnfitError("training.task is not set")
+    task = TASKS.get(name).load()(setting)
+    network = task.network(create_model(model_config))
+    devices = sorted({str(parameter.device) for parameter in network.parameters()})
+    if len(devices) > 1:
+        raise UnfitError(f"training takes a model on one device, and this one is on {', '.join(devices)}")
+    task.check(network)
+    return network, task
+
+
+def restore_network(network: nn.Module, task: Task, config: ExperimentConfig, folder: Path) -> None:
+    """Put the weights of a run or of one of its checkpoints into a network: averaged ones, adapters merged.
+
+    Raises RunFolderError for files that are missing, damaged or of another model.
+    """
+    settings = task.setting.training
+    is_checkpoint = (folder / AVERAGE).is_file() or folder.name.startswith("checkpoint-")
+    holder = Holder(network)
+    if is_checkpoint and settings.lora is not None:
+        from training.lora import add_adapters
+
+        add_adapters(holder, settings.lora)
+    load_weights(network, folder / WEIGHTS, "config.yml")
+    if is_checkpoint and settings.ema_decay is not None:
+        load_average(Average(network, settings.ema_decay), folder).put()
+    if is_checkpoint and settings.lora is not None:
+        from training.lora import merge_adapters
+
+        merge_adapters(holder)
+
+
+def load_average(average: Average, folder: Path) -> Average:
+    """Fill an average from a checkpoint; raises RunFolderError where its file does not fit."""
+    try:
+        average.load(read_weights(folder / AVERAGE))
+    except (KeyError, RuntimeError) as error:
+        raise RunFolderError(f"{folder / AVERAGE} does not fit the model: {error}") from error
+    return average

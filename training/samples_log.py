@@ -1,0 +1,31 @@
+"""`samples.txt`: what the model wrote at each evaluation."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from training.durable import write_text
+
+_HEAD = re.compile(r"^===== step (\d+) =====\n", re.M)
+
+
+class SamplesLog:
+    """Sections `===== step N =====`, one an evaluation, samples in them numbered."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def append(self, step: int, samples: Sequence[str]) -> None:
+        """Add a section; OSError where the disk is full."""
+        numbered = "".join(f"--- {number}\n{text}\n" for number, text in enumerate(samples, 1))
+        with self.path.open("a", encoding="utf-8", errors="replace") as file:
+            file.write(f"===== step {step} =====\n{numbered}\n")
+
+    def keep_until(self, step: int) -> None:
+        """Drop sections of later steps."""
+        if not self.path.is_file():
+            return
+        text = self.path.read_text(encoding="utf-8", errors="replace")
+        later = [match.start() for match in _HEAD.finditer(text) if int(match[1]) > step]
+        if later:
+            write_text(self.path, text[: later[0]])

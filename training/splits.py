@@ -1,0 +1,85 @@
+"""Which data set and which of its splits a run trains and evaluates on, and the task that fits."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from data_manager.dataset_types import DatasetConfig
+from experiment.config import ExperimentConfig
+from training.config_types import TrainingConfig
+from training.errors import UnfitError
+from training.registry import TASKS, choose_task
+
+_TRAIN = ("train",)
+_EVALUATION = ("validation", "valid", "val", "dev")
+
+
+@dataclass(frozen=True)
+class Splits:
+    """The rows to train on, and those to evaluate on (None where there are none)."""
+
+    train: Any
+    evaluation: Any | None
+
+    @property
+    def columns(self) -> list[str]:
+        """Names of what a row holds; cuts of speech have features and a text."""
+        return list(getattr(self.train, "column_names", ("features", "text")))
+
+
+def chosen_dataset(config: ExperimentConfig) -> DatasetConfig:
+    """The data set to train on; raises UnfitError where several are there and none is named, or none of that name."""
+    entries = config.datasets or []
+    wanted = config.training.dataset if config.training else None
+    names = ", ".join(entry.name for entry in entries)
+    if wanted is None and len(entries) > 1:
+        raise UnfitError(f"there are {len(entries)} data sets ({names}); name one of them by training.dataset")
+    found = [entry for entry in entries if wanted is None or entry.name == wanted]
+    if not found:
+        raise UnfitError(f"training.dataset names {wanted!r}, and the data sets are {names}")
+    return found[0]
+
+
+def choose_splits(loaded: dict[str, Any], settings: TrainingConfig, name: str) -> Splits:
+    """Splits by the names in the file, or by those that are usual; raises UnfitError where one is not there."""
+    train = _named(loaded, settings.train_split, _TRAIN, "train_split", name)
+    evaluation = _named(loaded, settings.eval_split, _EVALUATION, "eval_split", name)
+    if train is None:
+        if len(loaded) != 1:
+            raise UnfitError(
+                f"data set {name!r} has the splits {', '.join(loaded)}; name the one to train on by training.train_split"
+            )
+        train = next(iter(loaded))
+    if len(loaded[train]) == 0:
+        raise UnfitError(f"split {train!r} of data set {name!r} has no rows")
+    rows = None if evaluation is None or len(loaded[evaluation]) == 0 else loaded[evaluation]
+    return Splits(loaded[train], rows)
+
+
+def _named(loaded: dict[str, Any], wanted: str | None, usual: tuple[str, ...], key: str, name: str) -> str | None:
+    if wanted is not None:
+        if wanted not in loaded:
+            raise UnfitError(f"training.{key} is {wanted!r}, and data set {name!r} has the splits {', '.join(loaded)}")
+        return wanted
+    exact = [split for word in usual for split in loaded if split == word]
+    return next(iter([*exact, *(split for word in usual for split in loaded if split.startswith(word))]), None)
+
+
+def chosen_task(config: ExperimentConfig, columns: list[str]) -> str:
+    """Name of the task that the file names, or that model and data fit; raises UnfitError where they do not."""
+    assert config.model is not None
+    kind, wanted = config.model.model_type, config.training.task if config.training else None
+    if wanted is not None:
+        entry = TASKS.get(wanted)
+        if not entry.fits(kind, columns):
+            raise UnfitError(
+                f"training.task {wanted} takes {entry.describe()}; the model is of type {kind}, and rows have "
+                f"{', '.join(columns)}"
+            )
+        return wanted
+    found = choose_task(kind, columns)
+    if found is None:
+        known = "".join(f"\n  {name}: {TASKS.get(name).describe()}" for name in TASKS)
+        raise UnfitError(
+            f"no task trains a model of type {kind} on rows with {', '.join(columns)}; there are{known}"
+        )
+    return found

@@ -1,0 +1,68 @@
+"""Any model whose output has a loss: the discrete diffusion models, and those of a user."""
+
+import inspect
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from training.errors import UnfitError
+from training.tasks.base import Batch, Task, real_tokens
+
+PARTS = ("diffusion", "prior", "reconstruction")
+
+
+class Diffusion(Task):
+    """The model's own loss over `input_ids` and `attention_mask`; where its output has the bound's parts, the bound.
+
+    A model whose `forward` takes them by keyword is given `t` (times in (0, 1], float64 [B], by strata over the step's
+    rows), `generator` (a stream of random numbers for each row) and `loss_weighting` (`bound` or `uniform`).
+    """
+
+    def check(self, network: nn.Module) -> None:
+        """Only a model that takes `loss_weighting` can weigh its loss in another way."""
+        if self.setting.training.loss_weighting != "bound" and "loss_weighting" not in _keywords(network):
+            raise UnfitError(
+                "training.loss_weighting: uniform goes with a diffusion model, and this model has its own loss; "
+                "leave it out"
+            )
+
+    def weight(self, batch: Batch) -> Tensor:
+        """Real tokens."""
+        return real_tokens(batch).sum().float()
+
+    def __call__(self, network: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        """The loss, and the bound with its parts, in nats a token."""
+        output = network(batch["input_ids"], attention_mask=batch.get("attention_mask"), **self._extras(network, batch))
+        metrics: dict[str, Tensor] = {"loss": output.loss}
+        parts = {name: getattr(output, name, None) for name in PARTS}
+        found = {name: part.mean() for name, part in parts.items() if isinstance(part, Tensor)}
+        if len(found) == len(PARTS):
+            metrics |= {"bound": torch.stack(list(found.values())).sum(), **found}
+        return metrics
+
+    def samples(self, network: nn.Module, batch: Batch, generator: torch.Generator) -> list[str]:
+        """Texts drawn from noise, as long as the longest of the rows given."""
+        tokenizer, settings = self.setting.tokenizer, self.setting.generation
+        if tokenizer is None or not hasattr(network, "sample"):
+            return []
+        chosen: dict[str, Any] = {"steps": settings.steps, "sampler": settings.sampler}
+        given = {name: value for name, value in chosen.items() if value is not None}
+        length = batch["input_ids"].shape[1]
+        tokens = network.sample(settings.num_samples, length, generator=generator, **given)
+        return [tokenizer.decode(row) for row in tokens.tolist()]
+
+    def _extras(self, network: nn.Module, batch: Batch) -> dict[str, Any]:
+        taken, device = _keywords(network), batch["input_ids"].device
+        extras: dict[str, Any] = {}
+        if "t" in taken:
+            extras["t"] = batch["noise"].times(device)
+        if "generator" in taken:
+            extras["generator"] = batch["noise"].generators(device)
+        if "loss_weighting" in taken:
+            extras["loss_weighting"] = self.setting.training.loss_weighting
+        return extras
+
+
+def _keywords(network: nn.Module) -> set[str]:
+    return set(inspect.signature(network.forward).parameters)

@@ -1,0 +1,76 @@
+"""A field whose type a key inside it picks from a registry: `process: {type: absorbing}`."""
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from pydantic import BaseModel, GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationError, ValidationInfo
+from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError, PydanticKnownError, core_schema
+
+from yaml_config.registry import Registry, UnknownNameError, closest
+
+
+class HasConfigType(Protocol):
+    """An entry of a registry whose things are configured."""
+
+    @property
+    def config_type(self) -> type[BaseModel]:
+        """Type of the keys, the tag among them."""
+
+
+@dataclass(frozen=True)
+class FromRegistry:
+    """Annotation of such a field: `Annotated[ProcessConfig, FromRegistry(PROCESSES)]`.
+
+    A mapping is validated by the config type of the entry that its `key` names; an instance of a config type is taken as
+    it is. Other registered types, and those of installed packages, are found as the registry finds them.
+    """
+
+    registry: Registry[Any]
+    key: str = "type"
+
+    def config_type(self, name: object) -> type[BaseModel] | None:
+        """Type of the mapping whose tag is `name`, None for an unknown one."""
+        try:
+            found: type[BaseModel] = self.registry.get(str(name)).config_type
+        except UnknownNameError:
+            return None
+        return found
+
+    def validate(self, value: Any, info: ValidationInfo) -> Any:
+        """The object that a mapping describes; raises pydantic's errors at the places inside it."""
+        if isinstance(value, BaseModel):
+            if self.config_type(getattr(value, self.key, None)) is None:
+                raise self._unknown(value)
+            return value
+        if not isinstance(value, dict):
+            raise PydanticKnownError("dict_type")
+        if self.key not in value:
+            near = closest(self.key, list(value))
+            kind, loc = ("extra_forbidden", near) if near else ("missing", self.key)
+            raise ValidationError.from_exception_data("tag", [{"type": kind, "loc": (loc,), "input": value}])
+        config_type = self.config_type(value[self.key])
+        if config_type is None:
+            wrong = InitErrorDetails(type=self._unknown(value), loc=(self.key,), input=value[self.key])
+            raise ValidationError.from_exception_data("tag", [wrong])
+        return config_type.model_validate(value, context=info.context, by_alias=True, by_name=not info.context)
+
+    def _unknown(self, value: Any) -> PydanticCustomError:
+        names = [f"{name!r}" for name in self.registry.names()]
+        expected = f"{', '.join(names[:-1])} or {names[-1]}" if len(names) > 1 else names[0]
+        return PydanticCustomError("literal_error", "Input should be {expected}", {"expected": expected})
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.with_info_plain_validator_function(
+            self.validate, serialization=core_schema.plain_serializer_function_ser_schema(_dump, info_arg=True)
+        )
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        variants = []
+        for name in self.registry.names():
+            variant = handler(self.registry.get(name).config_type.__pydantic_core_schema__)
+            variants.append({"allOf": [variant], "properties": {self.key: {"const": name}}, "required": [self.key]})
+        return {"anyOf": variants}
+
+
+def _dump(value: BaseModel, info: Any) -> dict[str, Any]:
+    return value.model_dump(mode=info.mode, by_alias=info.by_alias)
