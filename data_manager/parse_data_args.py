@@ -9,7 +9,8 @@ from data_manager import sources  # noqa: F401  (registers the built-in sources)
 from data_manager.dataset_types import DatasetConfig, GlobalConfig
 from data_manager.registry import SOURCES
 from data_manager.shared_defaults import lay_shared_settings
-from yaml_config.check import Checked, check, choose, missing_section
+from yaml_config.check import Checked, check
+from yaml_config.choose import choose, missing_section
 from yaml_config.document import read_document
 from yaml_config.errors import ConfigValueError, Problem
 from yaml_config.node import Node

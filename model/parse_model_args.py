@@ -11,7 +11,8 @@ from pydantic import Field
 from model.model_types import ModelConfig
 from model.registry import MODELS
 from model.types import PerformerParams
-from yaml_config.check import Checked, check, choose, missing_section
+from yaml_config.check import Checked, check
+from yaml_config.choose import choose, missing_section
 from yaml_config.document import read_document
 from yaml_config.errors import ConfigValueError, Problem
 from yaml_config.node import Node

@@ -10,7 +10,7 @@ from experiment.command import GOOD, UNREADABLE, USAGE, import_plugins, report_f
 from experiment.config import Experiment, read_experiment
 from training.engine import Outcome, train
 from training.errors import FAILED, TrainingError
-from yaml_config.check import missing_section
+from yaml_config.choose import missing_section
 from yaml_config.errors import ConfigError, ConfigValueError
 from yaml_config.overrides import split_override
 

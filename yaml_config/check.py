@@ -6,22 +6,21 @@ by defaults or stand-ins) and validated again, until relations can be checked ov
 """
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from typing import Any, Generic, TypeVar, get_args
+from typing import Any, Generic, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from yaml_config.errors import Problem
 from yaml_config.messages import explain
+from yaml_config.model_tree import fields_of, model_at, model_in, tag_of, walk
 from yaml_config.node import Node, dotted
-from yaml_config.registry import Registry, UnknownNameError, closest
+from yaml_config.registry import closest
 from yaml_config.strict_model import DEFER_RELATIONS, Location, StrictModel
-from yaml_config.tagged import FromRegistry
 
 Model = TypeVar("Model", bound=StrictModel)
-Entry = TypeVar("Entry")
 _STAND_INS: tuple[Any, ...] = (1, 1.0, "x", True, {}, [], [1], ["x"])
 
 
@@ -153,17 +152,17 @@ class _Check(Generic[Model]):
         if near:
             return near
         model = model_at(self.model, parent, self.node)
-        for name, field in _fields(model).items() if model else ():
-            inner = _model_in(field.annotation)
-            if inner is not None and key in _fields(inner):
+        for name, field in fields_of(model).items() if model else ():
+            inner = model_in(field.annotation)
+            if inner is not None and key in fields_of(inner):
                 return f"{name}.{key}"
         return None
 
     def absent_keys(self, parent: Location) -> list[str]:
         """Known keys of the mapping at `parent` that are not there."""
         model, present = model_at(self.model, parent, self.node), self.nearest(parent).entries
-        known = [*(_fields(model) if model else ()), *(self.also if not parent else ())]
-        tagged = _tag_of(self.model, parent, self.node) if model is None and parent else None
+        known = [*(fields_of(model) if model else ()), *(self.also if not parent else ())]
+        tagged = tag_of(self.model, parent, self.node) if model is None and parent else None
         known += [tagged.key] if tagged else []
         return [name for name in known if name not in present]
 
@@ -179,7 +178,7 @@ class _Check(Generic[Model]):
 
     def relations(self, value: StrictModel) -> None:
         """Report the relations that do not hold, save those that rest on a repaired value."""
-        for prefix, model in _walk(value, ()):
+        for prefix, model in walk(value, ()):
             for violation in model.violations():
                 at = (*prefix, *violation.at)
                 if any(self.is_repaired((*prefix, *loc)) for loc in (violation.at, *violation.involves)):
@@ -194,119 +193,3 @@ class _Check(Generic[Model]):
 def advice(suggestion: str) -> str:
     """A suggestion as the end of a message: a bare `key: value` is something to try."""
     return f"try {suggestion}" if re.match(r"\w+: ", suggestion) else suggestion
-
-
-def _walk(value: Any, path: Location) -> Iterator[tuple[Location, StrictModel]]:
-    """Every StrictModel inside `value` with its location in the file."""
-    if isinstance(value, StrictModel):
-        yield path, value
-        for name, field in type(value).model_fields.items():
-            yield from _walk(getattr(value, name), (*path, field.alias or name))
-    elif isinstance(value, dict):
-        for key, item in value.items():
-            yield from _walk(item, (*path, key))
-    elif isinstance(value, list | tuple):
-        for index, item in enumerate(value):
-            yield from _walk(item, (*path, index))
-
-
-def _fields(model: type[BaseModel]) -> dict[str, Any]:
-    return {field.alias or name: field for name, field in model.model_fields.items()}
-
-
-def _model_in(annotation: Any) -> type[BaseModel] | None:
-    """The pydantic type inside an annotation such as `list[X]`, `X | None` or `dict[str, X]`."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    for part in get_args(annotation):
-        found = _model_in(part)
-        if found is not None:
-            return found
-    return None
-
-
-def model_at(model: type[BaseModel], path: Location, node: Node) -> type[BaseModel] | None:
-    """The pydantic type of the mapping at `path` inside `model`, or None where it is free-form.
-
-    Where a key of the mapping picks the type (`FromRegistry`), the tree `node` says which.
-    """
-    here: type[BaseModel] | None = model
-    for depth, key in enumerate(path):
-        if here is None:
-            return None
-        field = _fields(here).get(str(key))
-        if field is None:
-            if isinstance(key, int) or _fields(here):
-                continue  # an index of a list or a key of a dict of models: the type stays
-            return None
-        tagged = _from_registry(field)
-        if tagged is None:
-            here = _model_in(field.annotation)
-        else:
-            tag = node.at((*path[: depth + 1], tagged.key))
-            here = tagged.config_type(tag.value) if tag is not None else None
-    return here
-
-
-def _from_registry(field: Any) -> FromRegistry | None:
-    return next((meta for meta in field.metadata if isinstance(meta, FromRegistry)), None)
-
-
-def _tag_of(model: type[BaseModel], path: Location, node: Node) -> FromRegistry | None:
-    """How the type of the mapping at `path` is picked, where a key inside it does."""
-    parent = model_at(model, path[:-1], node)
-    field = _fields(parent).get(str(path[-1])) if parent else None
-    return _from_registry(field) if field else None
-
-
-@dataclass(frozen=True)
-class Choice(Generic[Entry]):
-    """What the tag of a mapping picks: name and entry (None where it picks nothing), problems, the mapping without it."""
-
-    name: str | None
-    entry: Entry | None
-    problems: list[Problem]
-    body: Node
-
-
-def choose(
-    node: Node, key: str, registry: Registry[Entry], path: Location, default: str | None = None
-) -> Choice[Entry]:
-    """Look up the value of `key` in a registry; a near miss is a problem, and its entry is used to read on."""
-    tag, body, where = node.child(key), node.without(key), dotted((*path, key))
-    if tag is None and default is not None:
-        return Choice(default, registry.get(default), [], body)
-    if tag is None:
-        return _choose_misspelt(node, key, registry, path)
-    if not isinstance(tag.value, str):
-        message = f"must be one of {', '.join(registry.names())}; got {tag.kind}"
-        return Choice(None, None, [Problem(tag.shown_at, where, "type", message)], body)
-    try:
-        return Choice(tag.value, registry.get(tag.value), [], body)
-    except UnknownNameError as error:
-        near = error.suggestion
-        problem = Problem(tag.place, where, "choice", str(error), near)
-        return Choice(near, registry.get(near) if near else None, [problem], body)
-
-
-def _choose_misspelt(node: Node, key: str, registry: Registry[Entry], path: Location) -> Choice[Entry]:
-    """The tag is missing: take the key nearest to it, or report that there is none."""
-    near = closest(key, list(node.entries))
-    if near is None:
-        message = f"missing key {key!r}, one of {', '.join(registry.names())}"
-        return Choice(None, None, [Problem(node.shown_at, dotted((*path, key)), "missing_key", message)], node)
-    wrong = node.entries[near]
-    message = f"unknown key {near!r}; did you mean {key!r}?"
-    problem = Problem(wrong.key_place or wrong.place, dotted((*path, near)), "unknown_key", message, key)
-    found = choose(replace(node, value={**node.without(near).entries, key: wrong}), key, registry, path)
-    return replace(found, problems=[problem, *found.problems])
-
-
-def missing_section(root: Node, name: str) -> Problem:
-    """The problem of a file that lacks a section; where a key is near its name, that key is the problem."""
-    near = closest(name, list(root.entries))
-    if near is None:
-        return Problem(root.place, name, "missing_key", f"missing section {name!r}")
-    wrong = root.entries[near]
-    message = f"unknown section {near!r}; did you mean {name!r}?"
-    return Problem(wrong.key_place or wrong.place, near, "unknown_key", message, name)

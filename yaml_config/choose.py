@@ -1,0 +1,64 @@
+"""A mapping whose type one of its keys picks from a registry, and sections that are not there."""
+
+from dataclasses import dataclass, replace
+from typing import Generic, TypeVar
+
+from yaml_config.errors import Problem
+from yaml_config.node import Node, dotted
+from yaml_config.registry import Registry, UnknownNameError, closest
+from yaml_config.strict_model import Location
+
+Entry = TypeVar("Entry")
+
+
+@dataclass(frozen=True)
+class Choice(Generic[Entry]):
+    """What the tag of a mapping picks: name and entry (None where it picks nothing), problems, the mapping without it."""
+
+    name: str | None
+    entry: Entry | None
+    problems: list[Problem]
+    body: Node
+
+
+def choose(
+    node: Node, key: str, registry: Registry[Entry], path: Location, default: str | None = None
+) -> Choice[Entry]:
+    """Look up the value of `key` in a registry; a near miss is a problem, and its entry is used to read on."""
+    tag, body, where = node.child(key), node.without(key), dotted((*path, key))
+    if tag is None and default is not None:
+        return Choice(default, registry.get(default), [], body)
+    if tag is None:
+        return _choose_misspelt(node, key, registry, path)
+    if not isinstance(tag.value, str):
+        message = f"must be one of {', '.join(registry.names())}; got {tag.kind}"
+        return Choice(None, None, [Problem(tag.shown_at, where, "type", message)], body)
+    try:
+        return Choice(tag.value, registry.get(tag.value), [], body)
+    except UnknownNameError as error:
+        near = error.suggestion
+        problem = Problem(tag.place, where, "choice", str(error), near)
+        return Choice(near, registry.get(near) if near else None, [problem], body)
+
+
+def _choose_misspelt(node: Node, key: str, registry: Registry[Entry], path: Location) -> Choice[Entry]:
+    """The tag is missing: take the key nearest to it, or report that there is none."""
+    near = closest(key, list(node.entries))
+    if near is None:
+        message = f"missing key {key!r}, one of {', '.join(registry.names())}"
+        return Choice(None, None, [Problem(node.shown_at, dotted((*path, key)), "missing_key", message)], node)
+    wrong = node.entries[near]
+    message = f"unknown key {near!r}; did you mean {key!r}?"
+    problem = Problem(wrong.key_place or wrong.place, dotted((*path, near)), "unknown_key", message, key)
+    found = choose(replace(node, value={**node.without(near).entries, key: wrong}), key, registry, path)
+    return replace(found, problems=[problem, *found.problems])
+
+
+def missing_section(root: Node, name: str) -> Problem:
+    """The problem of a file that lacks a section; where a key is near its name, that key is the problem."""
+    near = closest(name, list(root.entries))
+    if near is None:
+        return Problem(root.place, name, "missing_key", f"missing section {name!r}")
+    wrong = root.entries[near]
+    message = f"unknown section {near!r}; did you mean {name!r}?"
+    return Problem(wrong.key_place or wrong.place, near, "unknown_key", message, name)
