@@ -1,12 +1,16 @@
-"""A Hugging Face tokenizer from a local folder, with the special tokens that batches need. Nothing is downloaded."""
+"""A Hugging Face tokenizer from a folder or the hub, with the special tokens that batches need."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from hashlib import sha256
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from data_manager.errors import DataError
-from data_manager.tokenizers import write_vocabulary
+from data_manager.tokenizers import flat, write_vocabulary
+
+if TYPE_CHECKING:
+    from data_manager.tokenizers import Flat
 
 _FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "vocab.txt", "tokenizer.model", "spiece.model")
 
@@ -25,6 +29,11 @@ class HuggingFaceTokenizer:
         self.pad_token_id = _special(tokenizer, "pad", tokenizer.eos_token, "<pad>")
         self.unk_token_id: int | None = tokenizer.unk_token_id
         self.vocab_size = len(tokenizer)
+        self._fast = getattr(tokenizer, "backend_tokenizer", None)
+        if self._fast is not None:
+            # a tokenizer.json may ask for either
+            self._fast.no_truncation()
+            self._fast.no_padding()
 
     @classmethod
     def load(cls, folder: str | PathLike[str]) -> "HuggingFaceTokenizer":
@@ -47,11 +56,23 @@ class HuggingFaceTokenizer:
         ids: list[int] = self.inner.encode(text, add_special_tokens=False, verbose=False)
         return ids
 
+    def encode_many(self, texts: Sequence[str]) -> "Flat":
+        """Ids of several texts, on all cores unless TOKENIZERS_PARALLELISM is false."""
+        if self._fast is None:
+            return flat([self.encode(text) for text in texts])
+        return flat([found.ids for found in self._fast.encode_batch_fast(texts, add_special_tokens=False)])
+
     def decode(self, ids: Iterable[int]) -> str:
         """The text without special tokens; ids beyond the vocabulary are left out."""
         known = [i for i in map(int, ids) if 0 <= i < self.vocab_size]
         text: str = self.inner.decode(known, skip_special_tokens=True, clean_up_tokenization_spaces=False)
         return text
+
+    def identity(self) -> str:
+        """Changes whenever ids do."""
+        content = self._fast.to_str() if self._fast is not None else repr(sorted(self.inner.get_vocab().items()))
+        specials = self.pad_token_id, self.bos_token_id, self.eos_token_id
+        return f"hugging_face {sha256(content.encode()).hexdigest()} {specials}"
 
     def save(self, folder: str | PathLike[str]) -> None:
         """Write the tokenizer's own files, and `vocabulary.json` beside them."""

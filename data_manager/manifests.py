@@ -29,13 +29,21 @@ def split_cuts(manifests: Any, notes: list[str], name: str = "") -> Iterator[tup
         if len(manifests["recordings"]) == 0:
             notes.append(f"split {split} has no recordings and is left out")
             return
-        yield split, CutSet.from_manifests(manifests["recordings"], manifests.get("supervisions"))
+        yield split, _in_order(CutSet.from_manifests(manifests["recordings"], manifests.get("supervisions")))
     else:
         for part, inner in manifests.items():
             if isinstance(inner, Mapping | CutSet):
                 yield from split_cuts(inner, notes, f"{name}-{part}" if name else str(part))
             else:
                 notes.append(f"{name or 'the recipe'} also returns {part} ({type(inner).__name__}), which is left out")
+
+
+def _in_order(cuts: Any) -> Any:
+    """Cuts of whole recordings, named and sorted as these are: recipes take files in the order of the file system."""
+    from lhotse import CutSet
+
+    named = [cut.with_id(cut.recording_id) for cut in cuts]
+    return CutSet.from_cuts(sorted(named, key=lambda cut: cut.id))
 
 
 def write_cuts(folder: Path, split: str, cuts: Any, *, final: Path) -> int:

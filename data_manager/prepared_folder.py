@@ -34,12 +34,11 @@ class PreparedFolder:
     notes: list[str]
 
 
-def prepared_folder(
-    parent: Path, inputs: Mapping[str, Any], make: Make, prefix: str = ""
-) -> PreparedFolder:
+def prepared_folder(parent: Path, inputs: Mapping[str, Any], make: Make, prefix: str = "") -> PreparedFolder:
     """The folder `parent/PREFIX<hash of inputs>`, made by `make` where it is not there.
 
-    `make` is given an empty folder to write into, and the place to which it will be moved; it returns the notes. Raises DataError where nothing can be written.
+    `make` is given an empty folder to write into, and the place to which it will be moved; it returns the notes.
+    Raises DataError where nothing can be written.
     """
     text = json.dumps(inputs, sort_keys=True, default=str)
     place = parent / f"{prefix}{sha256(text.encode()).hexdigest()[:12]}"

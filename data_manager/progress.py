@@ -1,7 +1,7 @@
 """Progress bars: on stderr, only where it is a terminal, and only for work that takes a while."""
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from functools import partial
 from types import ModuleType
@@ -30,3 +30,12 @@ def quiet(module: ModuleType) -> Iterator[None]:
     finally:
         if bar is not None:
             module.tqdm = bar  # type: ignore[attr-defined]
+
+
+@contextmanager
+def counted(label: str, unit: str, total: int | None = None) -> Iterator[Callable[[int], object]]:
+    """A bar over work whose steps are of different sizes; gives what is called with the size of each."""
+    from tqdm import tqdm
+
+    with tqdm(desc=label, unit=unit, total=total, unit_scale=True, file=sys.stderr, disable=None, delay=0.5) as bar:
+        yield bar.update

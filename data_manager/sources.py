@@ -2,25 +2,25 @@
 
 from typing import TYPE_CHECKING, Any
 
-from data_manager.dataset_types import EmbeddedDatasetConfig, TextDatasetConfig
-from data_manager.speech_mixture_types import SpeechMixtureConfig
+from data_manager.mixture_types import MixtureDatasetConfig
 from data_manager.registry import register_source
+from data_manager.smiles_types import SmilesDatasetConfig
+from data_manager.speech_mixture_types import SpeechMixtureConfig
 from data_manager.speech_types import LhotseDatasetConfig, SpeechConfig
+from data_manager.table_types import (
+    CsvDatasetConfig,
+    DiskDatasetConfig,
+    HubDatasetConfig,
+    JsonDatasetConfig,
+    ParquetDatasetConfig,
+)
+from data_manager.text_types import EmbeddedDatasetConfig, TextDatasetConfig
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-
-def _text_texts(config: TextDatasetConfig) -> "dict[str, Sequence[str]]":
-    from data_manager.text import text_texts
-
-    return text_texts(config)
-
-
-def _embedded_texts(config: EmbeddedDatasetConfig) -> "dict[str, Sequence[str]]":
-    from data_manager.text import embedded_texts
-
-    return embedded_texts(config)
+    from data_manager.documents import Corpus
+    from data_manager.mixture import Mixture
 
 
 def _speech_texts(config: SpeechConfig) -> "dict[str, Sequence[str]]":
@@ -37,15 +37,54 @@ def _load_speech(config: SpeechConfig) -> dict[str, Any]:
     return load_speech(config)
 
 
-@register_source("text", config=TextDatasetConfig, texts=_text_texts)
-def _load_text(config: TextDatasetConfig) -> dict[str, Any]:
-    from data_manager.text import load_text
+@register_source("text", config=TextDatasetConfig)
+def _load_text(config: TextDatasetConfig) -> "dict[str, Corpus]":
+    from data_manager.text import text_corpora
 
-    return load_text(config)
+    return text_corpora(config)
 
 
-@register_source("embedded", config=EmbeddedDatasetConfig, texts=_embedded_texts)
-def _load_embedded(config: EmbeddedDatasetConfig) -> dict[str, Any]:
-    from data_manager.text import load_embedded
+@register_source("json", config=JsonDatasetConfig)
+@register_source("csv", config=CsvDatasetConfig)
+@register_source("parquet", config=ParquetDatasetConfig)
+def _load_table(config: "JsonDatasetConfig | CsvDatasetConfig | ParquetDatasetConfig") -> "dict[str, Corpus]":
+    from data_manager.text import table_corpora
 
-    return load_embedded(config)
+    return table_corpora(config)
+
+
+@register_source("disk", config=DiskDatasetConfig)
+def _load_disk(config: DiskDatasetConfig) -> "dict[str, Corpus]":
+    from data_manager.arrow_rows import disk_corpora
+    from data_manager.text import as_divided
+
+    return as_divided(config, disk_corpora(config))
+
+
+@register_source("hub", config=HubDatasetConfig)
+def _load_hub(config: HubDatasetConfig) -> "dict[str, Corpus]":
+    from data_manager.hub import hub_corpora
+    from data_manager.text import as_divided
+
+    return as_divided(config, hub_corpora(config))
+
+
+@register_source("smiles", config=SmilesDatasetConfig)
+def _load_smiles(config: SmilesDatasetConfig) -> "dict[str, Corpus]":
+    from data_manager.text import smiles_corpora
+
+    return smiles_corpora(config)
+
+
+@register_source("mixture", config=MixtureDatasetConfig)
+def _load_mixture(config: MixtureDatasetConfig) -> "dict[str, Mixture]":
+    from data_manager.mixture import mixtures
+
+    return mixtures(config)
+
+
+@register_source("embedded", config=EmbeddedDatasetConfig)
+def _load_embedded(config: EmbeddedDatasetConfig) -> "dict[str, Corpus]":
+    from data_manager.text import embedded_corpora
+
+    return embedded_corpora(config)

@@ -97,7 +97,7 @@ def _prepared(
         "lhotse": lhotse.__version__,
         # how many processes work does not change what they make
         "arguments": {key: value for key, value in arguments.items() if key != "num_jobs"},
-        "files": _fingerprints(recipe, arguments, output),
+        "files": _fingerprints(recipe, arguments),
         "bad_audio": config.loading.bad_audio,
     }
 
@@ -110,20 +110,21 @@ def _prepared(
             found = {split: _readable(cuts, split, notes) for split, cuts in found.items()}
             found = {split: cuts for split, cuts in found.items() if cuts}
         if sum(write_cuts(folder, split, cuts, final=final) for split, cuts in found.items()) == 0:
-            where = f" in {root}" if root else ""
-            raise DataError(f"corpus {config.name!r}: {recipe.prepare.name} found no recordings{where}")
+            given = ", ".join(f"{key}={value!r}" for key, value in arguments.items())
+            said = "".join(f"\n  {note}" for note in notes[:10])
+            raise DataError(f"corpus {config.name!r}: {recipe.prepare.name}({given}) found no recordings{said}")
         return notes
 
     return prepared_cuts(output, inputs, make)
 
 
-def _fingerprints(recipe: RecipeSignature, arguments: Mapping[str, Any], output: Path) -> dict[str, Any]:
+def _fingerprints(recipe: RecipeSignature, arguments: Mapping[str, Any]) -> dict[str, Any]:
     """What tells whether the files have changed that a recipe's arguments name."""
     annotations = recipe.prepare.annotations
     named = {key: value for key, value in arguments.items() if "Path" in annotations.get(key, "")}
     given = {key: value if isinstance(value, list) else [value] for key, value in named.items()}
     paths = {str(path): full_path(path) for values in given.values() for path in values if isinstance(path, str)}
-    return {name: fingerprint(path, [output]) for name, path in paths.items() if path.exists()}
+    return {name: fingerprint(path) for name, path in paths.items() if path.exists()}
 
 
 def _readable(cuts: Any, split: str, notes: list[str]) -> list[Any]:

@@ -21,9 +21,7 @@ class SpeechCollator:
     `speaker_targets` gives.
     """
 
-    def __init__(
-        self, features: FeaturesConfig, tokenizer: Tokenizer | None = None, *, speakers: bool = False
-    ) -> None:
+    def __init__(self, features: FeaturesConfig, tokenizer: Tokenizer | None = None, *, speakers: bool = False) -> None:
         self.frames = FrameReader(features)
         self.tokenizer, self.speakers, self.frame_shift = tokenizer, speakers, features.frame_shift
 

@@ -48,10 +48,11 @@ def _windows(cuts: Sequence[Any], windows: WindowsConfig, shortest: float, where
     else:
         for cut in cuts:
             pieces += cut.cut_into_windows(windows.seconds, hop=windows.hop)
-        crossed = [cut.id for cut in pieces if any(s.start < 0 or s.end > cut.duration for s in cut.supervisions)]
-        _note(notes, where, "windows have text that reaches across their edge and is not cut with them", crossed)
     _note(notes, where, "pieces shorter than a frame are left out", [c.id for c in pieces if c.duration < shortest])
-    return [piece for piece in pieces if piece.duration >= shortest]
+    pieces = [piece for piece in pieces if piece.duration >= shortest]
+    crossed = [cut.id for cut in pieces if any(s.start < 0 or s.end > cut.duration for s in cut.supervisions)]
+    _note(notes, where, "windows have text that reaches across their edge and is not cut with them", crossed)
+    return pieces
 
 
 def _beginning(cuts: list[Any], subset: SubsetConfig, where: str, notes: list[str]) -> list[Any]:

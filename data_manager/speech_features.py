@@ -28,7 +28,7 @@ class FrameReader:
             with _own_noise(cut.id) if self.settings.dither else nullcontext():
                 frames = self.extractor(cut.sampling_rate).extract(samples, cut.sampling_rate)
         except Exception as error:  # lhotse checks little of its settings, and fails inside the computation
-            raise DataError(f"{self.settings.type} features of cut {cut.id} ({cut.duration} s): {error}") from error
+            raise DataError(f"{self.settings.type} features of cut {cut.id} ({cut.duration} s): {plain(error)}") from error
         return torch.as_tensor(frames).float()
 
     def extractor(self, sampling_rate: int) -> Any:
@@ -44,12 +44,14 @@ class FrameReader:
             if cut.num_channels == 1:
                 return torch.as_tensor(cut.load_features()).float()
             stored = cut.features  # channels were averaged before, and lhotse would look for each of them
-            return torch.as_tensor(get_reader(stored.storage_type)(stored.storage_path).read(stored.storage_key)).float()
+            return torch.as_tensor(
+                get_reader(stored.storage_type)(stored.storage_path).read(stored.storage_key)
+            ).float()
         except Exception as error:  # lilcom and numpy each have their own for a damaged file
             place = cut.features.storage_path
             raise DataError(
-                f"features of cut {cut.id} cannot be read from {place}: {error}; remove that folder to have them "
-                "computed again"
+                f"features of cut {cut.id} cannot be read from {place}: {plain(error)}; remove that folder to have "
+                "them computed again"
             ) from error
 
     def __getstate__(self) -> dict[str, Any]:
@@ -70,7 +72,12 @@ def read_audio(cut: Any) -> Any:
     try:
         return cut.load_audio().mean(axis=0, keepdims=True)
     except Exception as error:  # whatever the audio library raises for a broken file
-        raise DataError(f"audio of {cut.id} cannot be read from {audio_files(cut)}: {error}") from error
+        raise DataError(f"audio of {cut.id} cannot be read from {audio_files(cut)}: {plain(error)}") from error
+
+
+def plain(error: Exception) -> str:
+    """What an error says, without the whole cut that lhotse adds to it."""
+    return str(error).partition("\n[extra info]")[0].strip()
 
 
 def audio_files(cut: Any) -> str:

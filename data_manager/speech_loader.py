@@ -1,7 +1,7 @@
 """Batches of cuts by seconds of audio, cuts of like lengths together."""
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from data_manager.speech_settings import FeaturesConfig, LoadingConfig
@@ -39,12 +39,13 @@ def bucketed_loader(
     from torch.utils.data import DataLoader
 
     from data_manager.speech_batches import BatchOfCuts
+    from data_manager.speech_sampler import passes
 
     assert loading.max_duration is not None
     longer = sum(cut.duration > loading.max_duration for cut in cuts)
     if longer:
         _log.warning("%d cuts are longer than max_duration %g s; each is a batch alone", longer, loading.max_duration)
-    batches: Any = Passes(_sampler(cuts, loading, shuffle, seed))
+    batches: Any = passes(cuts, loading, shuffle=shuffle, seed=seed)
     data: Any = BatchOfCuts(collate)
     # without a collate_fn the loader would make lists of the tuples in a batch
     return DataLoader(data, sampler=batches, batch_size=None, num_workers=num_workers, collate_fn=_as_it_is)
@@ -52,33 +53,3 @@ def bucketed_loader(
 
 def _as_it_is(batch: Any) -> Any:
     return batch
-
-
-class Passes:
-    """Batches of a lhotse sampler, in another order each time that they are gone through."""
-
-    def __init__(self, sampler: Any) -> None:
-        self.sampler, self.epoch = sampler, 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """The number of the next pass, from 0; without it each pass follows the one before."""
-        self.epoch = epoch
-
-    def __iter__(self) -> Iterator[Any]:
-        self.sampler.set_epoch(self.epoch)
-        self.epoch += 1
-        yield from self.sampler
-
-
-def _sampler(cuts: Sequence[Any], loading: LoadingConfig, shuffle: bool, seed: int) -> Any:
-    """lhotse's sampler with buckets, or the one without where lengths do not differ enough to have several."""
-    from lhotse.dataset import DynamicBucketingSampler, DynamicCutSampler
-    from lhotse.dataset.sampling.dynamic_bucketing import estimate_duration_buckets
-
-    listed = list(cuts)
-    buckets = min(loading.num_buckets, len(listed))
-    edges = estimate_duration_buckets(listed, buckets) if buckets > 1 else []
-    settings: dict[str, Any] = {"max_duration": loading.max_duration, "shuffle": shuffle, "seed": seed}
-    if not edges:
-        return DynamicCutSampler(listed, **settings)
-    return DynamicBucketingSampler(listed, duration_bins=edges, **settings)

@@ -1,4 +1,4 @@
-"""The source `speech_mixture`: cuts of several corpora interleaved by weight (lhotse's `CutSet.mux`)."""
+"""The source `speech_mixture`: cuts of several corpora interleaved by weight."""
 
 import random
 from collections.abc import Mapping, Sequence
@@ -25,13 +25,15 @@ def load_mixture(config: SpeechMixtureConfig) -> SpeechCorpus:
 
 
 def interleave(parts: Sequence[Sequence[Any]], seed: int) -> Any:
-    """A CutSet of all cuts of all parts, the parts taking turns at random in proportion to what they hold."""
+    """A CutSet of all cuts of all parts, each part spread evenly, with a little chance, and in its own order.
+
+    (lhotse's `CutSet.mux` draws a part for each cut anew, so that a part may not come for a long time.)
+    """
     from lhotse import CutSet
 
-    sets = [CutSet.from_cuts(part) for part in parts if part]
-    if len(sets) < 2:
-        return sets[0] if sets else CutSet.from_cuts([])
-    return CutSet.mux(*sets, weights=[len(part) for part in parts if part], seed=seed).to_eager()
+    rng = random.Random(seed)
+    placed = [((index + rng.random()) / len(part), cut) for part in parts for index, cut in enumerate(part)]
+    return CutSet.from_cuts(cut for _, cut in sorted(placed, key=lambda pair: pair[0]))
 
 
 def cuts_of_a_pass(sizes: Sequence[int], weights: Sequence[float], stop: str) -> list[int]:
@@ -55,7 +57,9 @@ def _weighted(
         order = random.Random(config.seed).sample(range(len(cuts)), len(cuts))
         found[name] = [_again(cuts[order[turn % len(cuts)]], turn // len(cuts)) for turn in range(count)]
         if count != len(cuts):
-            notes.append(f"{config.name} {split}: a pass has {count:,} cuts of the {len(cuts):,} of {name}, by its weight")
+            notes.append(
+                f"{config.name} {split}: a pass has {count:,} cuts of the {len(cuts):,} of {name}, by its weight"
+            )
     return found
 
 

@@ -74,7 +74,10 @@ class FeaturesConfig(StrictModel):
                 yield Violation(f"{self.type} features have no {key}", (key,), (("type",),), "leave it out")
         if self.num_ceps is not None and self.num_mel_bins is not None and self.num_ceps > self.num_mel_bins:
             message = f"{self.num_ceps} coefficients cannot be made of {self.num_mel_bins} mel bins"
-            yield Violation(message, ("num_ceps",), (("num_mel_bins",),), f"at most {self.num_mel_bins}")
+            if "num_ceps" in self.model_fields_set:
+                yield Violation(message, ("num_ceps",), (("num_mel_bins",),), f"at most {self.num_mel_bins}")
+            else:
+                yield Violation(message, ("num_mel_bins",), (("type",),), f"at least {self.num_ceps}")
         if self.frame_shift > self.frame_length:
             message = f"frames of {self.frame_length} s every {self.frame_shift} s leave audio out between them"
             yield Violation(message, ("frame_shift",), (("frame_length",),), f"at most {self.frame_length}")

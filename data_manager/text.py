@@ -1,48 +1,74 @@
-"""The sources `text` and `embedded`: documents and line-aligned pairs to rows of token ids."""
+"""Documents of each split of the sources that read files, and of the embedded text."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from data_manager.dataset_types import EmbeddedDatasetConfig, PairFiles, TextDatasetConfig
-from data_manager.text_files import find_path, read_lines, read_text
-from data_manager.tokenizer_factory import make_tokenizer
+from data_manager.documents import Corpus, Joined, Listed
+from data_manager.errors import DataError
+from data_manager.shares import divided
+from data_manager.tables import TableFile
+from data_manager.text_files import PairedFiles, TextFile, find_path, find_paths
+from data_manager.text_types import CorpusConfig, EmbeddedDatasetConfig, FilesConfig, PairFiles, TextDatasetConfig
 
 if TYPE_CHECKING:
-    import datasets
-
-DEFAULT_LENGTH = 256
-"""Tokens of a row where the data set does not say."""
+    from data_manager.smiles_types import SmilesDatasetConfig
+    from data_manager.table_types import CsvDatasetConfig, JsonDatasetConfig, ParquetDatasetConfig
 
 
-def load_text(config: TextDatasetConfig) -> "dict[str, datasets.Dataset]":
-    """Rows of token ids of each split, see `packing.pack` and `packing.pair`; raises DataError."""
-    from data_manager.packing import pair
+def text_corpora(config: TextDatasetConfig) -> dict[str, Corpus]:
+    """Documents, or pairs of lines, of each split. Raises DataError for a file that is not there."""
+    skip = config.on_invalid == "skip"
+    found: dict[str, Corpus] = {}
+    for split, files in config.data_files.items():
+        if isinstance(files, PairFiles):
+            source = find_path(files.source, config, f"the source file of split {split!r},")
+            target = find_path(files.target, config, f"the target file of split {split!r},")
+            found[split] = PairedFiles(source, target, skip)
+        else:
+            paths = split_paths(config, split)
+            found[split] = joined(TextFile(path, config.documents or "file", skip) for path in paths)
+    return as_divided(config, found)
 
-    if not config.is_paired:
-        return _packed(config, _documents(config))
-    sides = _paired_lines(config)
-    tokenizer = make_tokenizer(config, lambda: {split: _flat(lines) for split, lines in sides.items()})
-    names = {split: tuple(map(str, pair_paths(config, split))) for split in sides}
-    return {
-        split: pair(lines, tokenizer, config.sequence_length, (names[split][0], names[split][1]))
-        for split, lines in sides.items()
+
+def table_corpora(config: "JsonDatasetConfig | CsvDatasetConfig | ParquetDatasetConfig") -> dict[str, Corpus]:
+    """Documents, or pairs, made of the columns of each split's files. Raises DataError like `text_corpora`."""
+    skip, delimiter = config.on_invalid == "skip", getattr(config, "delimiter", ",")
+    found = {
+        split: joined(
+            TableFile(path, config.source, config.templates, skip, delimiter) for path in split_paths(config, split)
+        )
+        for split in config.data_files
     }
+    return as_divided(config, found)
 
 
-def text_texts(config: TextDatasetConfig) -> dict[str, Sequence[str]]:
-    """The texts of each split, of both sides where they are pairs; raises DataError."""
-    if not config.is_paired:
-        return dict(_documents(config))
-    return {split: _flat(sides) for split, sides in _paired_lines(config).items()}
+def smiles_corpora(config: "SmilesDatasetConfig") -> dict[str, Corpus]:
+    """Molecules of each split, cleaned as asked. Raises DataError like `text_corpora`, and where rdkit is missing."""
+    from data_manager.molecules import Molecules, rdkit
+
+    if config.needs_chemistry:
+        rdkit()
+    found: dict[str, Corpus] = {}
+    for split in config.data_files:
+        lines = joined(_molecule_file(config, path) for path in split_paths(config, split))
+        settings = config.check, config.canonical, config.salts, config.drop_duplicates
+        found[split] = Molecules(lines, *settings, config.on_invalid == "skip", config.global_config.num_proc)
+    return as_divided(config, found)
 
 
-def load_embedded(config: EmbeddedDatasetConfig) -> "dict[str, datasets.Dataset]":
-    """Rows of token ids of Python's documentation; each topic is a document."""
-    return _packed(config, embedded_texts(config))
+def _molecule_file(config: "SmilesDatasetConfig", path: Path) -> Corpus:
+    names = [suffix.lower() for suffix in path.suffixes]
+    skip = config.on_invalid == "skip"
+    if config.column is not None:
+        delimiter = config.delimiter or ("\t" if ".tsv" in names else ",")
+        return TableFile(path, "csv", (f"{{{config.column}}}",), skip, delimiter)
+    if {".csv", ".tsv"} & set(names):
+        raise DataError(f"{path} is a file of columns; say which holds the SMILES, say column: smiles")
+    return TextFile(path, "line", skip)
 
 
-def embedded_texts(config: EmbeddedDatasetConfig) -> dict[str, Sequence[str]]:
+def embedded_corpora(config: EmbeddedDatasetConfig) -> dict[str, Corpus]:
     """Topics in the order of their names; of ten, eight go to train, one to validation and one to test.
 
     The text is that of the running Python, so it differs a little from one minor version to the next.
@@ -51,46 +77,31 @@ def embedded_texts(config: EmbeddedDatasetConfig) -> dict[str, Sequence[str]]:
 
     texts: list[str] = [topics[name] for name in sorted(topics)]
     return {
-        "train": [text for index, text in enumerate(texts) if index % 10 < 8],
-        "validation": texts[8::10],
-        "test": texts[9::10],
+        "train": Listed([text for index, text in enumerate(texts) if index % 10 < 8], "topics of train"),
+        "validation": Listed(texts[8::10], "topics of validation"),
+        "test": Listed(texts[9::10], "topics of test"),
     }
 
 
-def pair_paths(config: TextDatasetConfig, split: str) -> tuple[Path, Path]:
-    """Where the two files of a split lie; raises DataError."""
+def split_paths(config: FilesConfig, split: str) -> list[Path]:
+    """The files of a split that is no pair; raises DataError for one that is not there."""
     files = config.data_files[split]
-    assert isinstance(files, PairFiles)
-    source = find_path(files.source, config, f"the source file of split {split!r},")
-    return source, find_path(files.target, config, f"the target file of split {split!r},")
+    named = [files] if isinstance(files, str) else list(files) if isinstance(files, list) else []
+    return [path for file in named for path in find_paths(file, config, f"the file of split {split!r},")]
 
 
-def _paired_lines(config: TextDatasetConfig) -> dict[str, tuple[list[str], list[str]]]:
-    """The lines of the two files of each split."""
-    paths = {split: pair_paths(config, split) for split in config.data_files}
-    return {split: (read_lines(source), read_lines(target)) for split, (source, target) in paths.items()}
+def joined(parts: Iterator[Corpus]) -> Corpus:
+    """Several corpora as one."""
+    found = tuple(parts)
+    return found[0] if len(found) == 1 else Joined(found)
 
 
-def _flat(sides: tuple[list[str], list[str]]) -> list[str]:
-    return [*sides[0], *sides[1]]
-
-
-def _documents(config: TextDatasetConfig) -> dict[str, Sequence[str]]:
-    """The text of each file of each split."""
-    named = {split: [files] if isinstance(files, str) else files for split, files in config.data_files.items()}
-    paths = {
-        split: [find_path(file, config, f"the file of split {split!r},") for file in files]
-        for split, files in named.items()
-        if not isinstance(files, PairFiles)
-    }
-    return {split: [read_text(path) for path in found] for split, found in paths.items()}
-
-
-def _packed(
-    config: TextDatasetConfig | EmbeddedDatasetConfig, documents: Mapping[str, Sequence[str]]
-) -> "dict[str, datasets.Dataset]":
-    from data_manager.packing import pack
-
-    tokenizer = make_tokenizer(config, lambda: documents)
-    length = config.sequence_length or DEFAULT_LENGTH
-    return {split: pack(texts, tokenizer, length, f"{config.name} {split}") for split, texts in documents.items()}
+def as_divided(config: CorpusConfig, corpora: Mapping[str, Corpus]) -> dict[str, Corpus]:
+    """The corpora, or where `splits` asks for it the only one in parts; raises DataError where there are several."""
+    if config.splits is None:
+        return dict(corpora)
+    if len(corpora) != 1:
+        raise DataError(
+            f"data set {config.name!r}: splits divide one split, and it has {', '.join(corpora)}; leave splits out"
+        )
+    return divided(corpora, config.splits, config.split_seed)

@@ -14,6 +14,8 @@ from data_manager.errors import DataError
 BLOCK = 1 << 16
 LONG_LINE = 1 << 20
 """Bytes of a line after which it is read in parts."""
+BAD_LINE = "\udcff"
+"""Stands for a line that is left out because it is not UTF-8, so that the others keep their numbers."""
 _BOM = codecs.BOM_UTF8
 _PACKED = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 
@@ -28,7 +30,8 @@ class Block(NamedTuple):
 def text_blocks(path: Path, invalid: Invalid) -> Iterator[Block]:
     """The blocks of a file, without a byte order mark.
 
-    Raises DataError for a folder, an empty or unreadable file; bytes that are not UTF-8 go to `invalid`, line by line.
+    Raises DataError for a folder, an empty or unreadable file; bytes that are not UTF-8 go to `invalid`, line by line,
+    and where that lets them pass, BAD_LINE stands for the line.
     """
     if path.is_dir():
         raise DataError(f"{path} is a folder; name the files in it: [{path / 'a.txt'}, {path / 'b.txt'}]")
@@ -80,13 +83,14 @@ def _decoded(data: bytes, path: Path, line: int, offset: int, invalid: Invalid) 
         return data.decode()
     except UnicodeDecodeError:
         good = []
-        for number, one in enumerate(data.splitlines(keepends=True) if b"\r" not in data else _lines(data), line):
+        for number, one in enumerate(_lines(data), line):
             try:
                 good.append(one.decode())
             except UnicodeDecodeError as error:
                 at = offset + error.start
                 detail = f"byte 0x{one[error.start]:02x} at offset {at} is not UTF-8; save the file as UTF-8"
                 invalid(f"{path}:{number}", "not UTF-8", detail)
+                good.append(BAD_LINE + ("\n" if one.endswith(b"\n") else ""))
             offset += len(one)
         return "".join(good)
 

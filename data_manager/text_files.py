@@ -12,7 +12,7 @@ from typing import Any, Literal
 from data_manager.dataset_types import DatasetConfig
 from data_manager.documents import Corpus, HashFile, Invalid, Notes, Piece
 from data_manager.errors import DataError, not_found
-from data_manager.text_blocks import text_blocks
+from data_manager.text_blocks import BAD_LINE, text_blocks
 
 PIECE = 1 << 16
 _LONGEST = 1 << 20
@@ -77,9 +77,9 @@ class TextFile:
             return
         found = _lines(self.path, invalid) if self.documents == "line" else _paragraphs(self.path, invalid)
         for number, text in found:
-            if text.strip():
+            if text.strip() and text != BAD_LINE:
                 yield Piece((text,), name, number)
-            else:
+            elif text != BAD_LINE:
                 notes.add("empty line", f"{name}:{number}")
 
 
@@ -101,15 +101,16 @@ class PairedFiles:
 
     def read(self, notes: Notes) -> Iterator[Piece]:
         """A pair for each line; raises DataError where one file has more lines than the other."""
-        sides = [_numbered(path, self.skip_invalid, notes) for path in (self.source, self.target)]
-        for source, target in zip_longest(*sides):
+        invalid = Invalid(self.skip_invalid, notes)
+        for source, target in zip_longest(_lines(self.source, invalid), _lines(self.target, invalid)):
             if source is None or target is None:
-                counts = [sum(1 for _ in _numbered(path, True, Notes())) for path in (self.source, self.target)]
+                ignored = Invalid(True, Notes())
+                counts = [sum(1 for _ in _lines(path, ignored)) for path in (self.source, self.target)]
                 raise DataError(
                     f"{self.source} has {counts[0]} lines and {self.target} has {counts[1]}; line N of one must belong "
                     "to line N of the other"
                 )
-            if source[1] is not None and target[1] is not None:
+            if BAD_LINE not in (source[1], target[1]):
                 yield Piece((source[1], target[1]), str(self.source), source[0])
 
 
@@ -136,12 +137,20 @@ def pieces(blocks: Iterator[str], size: int = PIECE) -> Iterator[str]:
 
 def _whole_file(path: Path, invalid: Invalid) -> Iterator[Piece]:
     held: str | None = None
-    for text in pieces(block.text for block in text_blocks(path, invalid)):
+    for text in pieces(_without_bad_lines(path, invalid)):
         if held is not None:
             yield Piece((held,), str(path), 1, ends=False)
         held = text
     if held is not None:
         yield Piece((held,), str(path), 1)
+
+
+def _without_bad_lines(path: Path, invalid: Invalid) -> Iterator[str]:
+    for block in text_blocks(path, invalid):
+        if BAD_LINE in block.text:
+            yield block.text.replace(f"{BAD_LINE}\n", "").replace(BAD_LINE, "")
+        else:
+            yield block.text
 
 
 def _lines(path: Path, invalid: Invalid) -> Iterator[tuple[int, str]]:
@@ -162,6 +171,8 @@ def _paragraphs(path: Path, invalid: Invalid) -> Iterator[tuple[int, str]]:
     held: list[str] = []
     first = 1
     for number, text in _lines(path, invalid):
+        if text == BAD_LINE:
+            continue
         if text.strip():
             first = first if held else number
             held.append(text)
@@ -170,18 +181,3 @@ def _paragraphs(path: Path, invalid: Invalid) -> Iterator[tuple[int, str]]:
             held = []
     if held:
         yield first, "\n".join(held)
-
-
-def _numbered(path: Path, skip_invalid: bool, notes: Notes) -> Iterator[tuple[int, str | None]]:
-    """Lines by their numbers, None for one that is not UTF-8: the lines behind it keep their partners."""
-    bad: set[str] = set()
-
-    class Recorder(Notes):
-        def add(self, reason: str, place: str) -> None:
-            bad.add(place)
-            notes.add(reason, place)
-
-    expected = 1
-    for number, text in _lines(path, Invalid(skip_invalid, Recorder())):
-        yield expected, text
-        expected += 1

@@ -4,14 +4,23 @@ Both keep whatever text they are given: `decode(encode(text)) == text` over the 
 """
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from hashlib import sha256
 from os import PathLike
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from data_manager.errors import DataError
 
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Flat = tuple[NDArray[np.int32], NDArray[np.int64]]
+    """Ids of several texts one after another, and how many belong to each."""
+
 VOCABULARY_FILE = "vocabulary.json"
+KINDS = ("characters", "bytes", "smiles", "bpe", "hugging_face")
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 
 
@@ -50,6 +59,7 @@ class CharacterTokenizer:
         if len(self._ids) != len(self.characters) or any(len(character) != 1 for character in self.characters):
             raise ValueError("characters must be single and different")
         self.vocab_size = len(self.characters) + 4
+        self._table: NDArray[np.int32] | None = None
 
     @classmethod
     def of(cls, texts: Iterable[str]) -> "CharacterTokenizer":
@@ -64,6 +74,17 @@ class CharacterTokenizer:
         find = self._ids.get
         return [find(character, 3) for character in text]
 
+    def encode_many(self, texts: Sequence[str]) -> "Flat":
+        """Ids of several texts, by a table: a hundred times faster than one character after another."""
+        import numpy as np
+
+        if self._table is None:
+            codes = [ord(character) for character in self.characters]
+            self._table = np.full(max(codes, default=0) + 2, 3, dtype=np.int32)
+            self._table[codes] = np.arange(4, self.vocab_size, dtype=np.int32)
+        found = np.frombuffer("".join(texts).encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
+        return self._table[np.minimum(found, len(self._table) - 1)], np.array([len(text) for text in texts])
+
     def decode(self, ids: Iterable[int]) -> str:
         """The characters; an unknown one becomes U+FFFD."""
         specials = (self.pad_token_id, self.bos_token_id, self.eos_token_id)
@@ -75,6 +96,10 @@ class CharacterTokenizer:
     def save(self, folder: str | PathLike[str]) -> None:
         """Write `vocabulary.json`."""
         write_vocabulary(folder, {"type": "characters", "characters": self.characters})
+
+    def identity(self) -> str:
+        """Changes whenever ids do."""
+        return f"characters {sha256(''.join(self.characters).encode('utf-8', 'surrogatepass')).hexdigest()}"
 
 
 class ByteTokenizer:
@@ -88,6 +113,14 @@ class ByteTokenizer:
         """The bytes of the text; raises UnicodeEncodeError for a lone surrogate."""
         return list(text.encode())
 
+    def encode_many(self, texts: Sequence[str]) -> "Flat":
+        """The bytes of several texts."""
+        import numpy as np
+
+        encoded = [text.encode() for text in texts]
+        ids = np.frombuffer(b"".join(encoded), dtype=np.uint8).astype(np.int32)
+        return ids, np.array([len(data) for data in encoded])
+
     def decode(self, ids: Iterable[int]) -> str:
         """The text; bytes that are no UTF-8, as where a row was cut inside a character, become U+FFFD."""
         return bytes(i for i in map(int, ids) if 0 <= i < 256).decode(errors="replace")
@@ -95,6 +128,31 @@ class ByteTokenizer:
     def save(self, folder: str | PathLike[str]) -> None:
         """Write `vocabulary.json`."""
         write_vocabulary(folder, {"type": "bytes"})
+
+    def identity(self) -> str:
+        """Changes whenever ids do: never."""
+        return "bytes"
+
+
+def encode_many(tokenizer: Tokenizer, texts: Sequence[str]) -> "Flat":
+    """Ids of several texts in one array, and the number of each; a tokenizer's own `encode_many` is used if it has one."""
+    import numpy as np
+
+    own: Callable[[Sequence[str]], Flat] | None = getattr(tokenizer, "encode_many", None)
+    if own is not None:
+        return own(texts)
+    encoded = [tokenizer.encode(text) for text in texts]
+    return flat(encoded) if encoded else (np.empty(0, np.int32), np.empty(0, np.int64))
+
+
+def flat(encoded: Sequence[Sequence[int]]) -> "Flat":
+    """Lists of ids as one array, and their lengths."""
+    from itertools import chain
+
+    import numpy as np
+
+    lengths = np.array([len(ids) for ids in encoded], dtype=np.int64)
+    return np.fromiter(chain.from_iterable(encoded), np.int32, int(lengths.sum())), lengths
 
 
 def write_vocabulary(folder: str | PathLike[str], content: dict[str, Any]) -> None:
@@ -112,16 +170,30 @@ def load_tokenizer(folder: str | PathLike[str]) -> Tokenizer:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         kind = content["type"]
-        if kind == "characters":
-            characters: Sequence[str] = content["characters"]
-            return CharacterTokenizer(characters)
+        found = _of_content(kind, content, folder)
+    except DataError:
+        raise
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path} is not a tokenizer's file: {error}") from error
+    if found is None:
+        raise DataError(f"{path}: unknown type of tokenizer {kind!r}; known: {', '.join(KINDS)}")
+    return found
+
+
+def _of_content(kind: object, content: dict[str, Any], folder: str | PathLike[str]) -> Tokenizer | None:
+    if kind == "characters":
+        return CharacterTokenizer(content["characters"])
     if kind == "bytes":
         return ByteTokenizer()
-    if kind == "hugging_face":
-        return _load_hugging_face(folder)
-    raise DataError(f"{path}: unknown type of tokenizer {kind!r}; known: characters, bytes, hugging_face")
+    if kind == "smiles":
+        from data_manager.smiles_tokenizer import SmilesTokenizer
+
+        return SmilesTokenizer(content["tokens"])
+    if kind == "bpe":
+        from data_manager.bpe_tokenizer import BpeTokenizer
+
+        return BpeTokenizer.load(folder)
+    return _load_hugging_face(folder) if kind == "hugging_face" else None
 
 
 def _load_hugging_face(folder: str | PathLike[str]) -> Tokenizer:

@@ -44,6 +44,8 @@ class ProbabilityError(DiffusionInputError):
 
 def check_tokens(argument: str, tokens: Tensor, limit: int) -> None:
     """Raise ShapeError for tokens that are no integers, TokenError for ids outside 0 .. limit - 1."""
+    if not isinstance(tokens, Tensor):
+        raise ShapeError(argument, f"a {type(tokens).__name__}", "a tensor of integer token ids")
     if tokens.dtype.is_floating_point or tokens.dtype.is_complex or tokens.dtype == torch.bool:
         raise ShapeError(argument, f"dtype {tokens.dtype}", "integer token ids")
     if tokens.numel() == 0:

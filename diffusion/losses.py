@@ -60,6 +60,10 @@ class Objective(ABC):
         Raises TokenError, TimeError and ShapeError.
         """
 
+    def weight(self, t: Tensor) -> Tensor:
+        """-alpha' / (1 - alpha) = sigma' / (exp(sigma) - 1), how fast noise lifts at t: what the bound weighs terms by."""
+        return self.schedule.rate(t) / torch.expm1(self.schedule.sigma(t))
+
     def prior(self, x_0: Tensor, output: Tensor | None = None) -> Tensor:
         """Prior part [B, L]; `output` is the network's at the all-masked sequence where `needs_limit`."""
         sigma = self.schedule.sigma(torch.ones(x_0.shape[0], dtype=torch.float64, device=x_0.device))
@@ -168,10 +172,6 @@ class SubsLoss(Objective):
         if not process.graph.absorbing:
             raise SettingError("process", type(process.graph).__name__, "an absorbing process; UdlmLoss fits uniform")
         super().__init__(process, parameterisation or X0Parameterisation(process.graph))
-
-    def weight(self, t: Tensor) -> Tensor:
-        """Weight of the cross-entropy at t, sigma' / (exp(sigma) - 1)."""
-        return self.schedule.rate(t) / torch.expm1(self.schedule.sigma(t))
 
     def diffusion(self, output: Tensor, x_t: Tensor, x_0: Tensor, t: Tensor) -> Tensor:
         """Weighed cross-entropy, zero at unmasked positions; raises TokenError, TimeError and ShapeError."""

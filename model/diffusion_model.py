@@ -1,6 +1,6 @@
 """A discrete diffusion model: a process, an objective and a network, trained and sampled through one module."""
 
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -8,6 +8,7 @@ from torch._subclasses.fake_tensor import unset_fake_temporarily
 
 from diffusion.denoiser import Denoiser
 from diffusion.diffusion_process import DiffusionProcess
+from diffusion.forward_process import per_token
 from diffusion.losses import LossParts, Objective
 from diffusion.randomness import RowGenerators
 from diffusion.sampler_state import SamplerState
@@ -17,9 +18,12 @@ from model.denoisers.calling import DenoiserCall
 from model.denoisers.registry import BACKBONES
 from model.denoisers.view import BackboneView
 from model.device import resolve_device
+from model.diffusion_inputs import check_condition, check_data, check_level, check_noisy
 from model.diffusion_parts import OBJECTIVES, PROCESSES, SCHEDULES
 from model.diffusion_types import DiffusionConfig
-from model.inputs import InputError, check_mask, describe
+from model.inputs import InputError, check_mask
+
+LossWeighting = Literal["bound", "uniform"]
 
 
 class DiffusionOutput(NamedTuple):
@@ -83,6 +87,7 @@ class DiffusionModel(nn.Module):
         rows: Tensor | None = None,
         batch_size: int | None = None,
         seed: int | None = None,
+        loss_weighting: LossWeighting = "bound",
     ) -> DiffusionOutput:
         """Bound of -log p(input_ids), in nats per real token.
 
@@ -92,12 +97,14 @@ class DiffusionModel(nn.Module):
             rows, batch_size, seed: the rows' indices in the global batch, its size, and the step's seed. They decide
                 times and noise, so that any split of a batch gives the same loss. By default the batch is the whole
                 one, and the seed is drawn from torch's generator.
+            loss_weighting: "uniform" makes `loss`, not the parts, of the bound's terms without their weight
+                -alpha' / (1 - alpha).
         In training the loss is the diffusion part alone, which spares the network's calls at t = 0 and t = 1; in
-        evaluation it is the full bound. Raises TokenError, InputError and DenoiserCallError.
+        evaluation it is the full bound. Raises DiffusionInputError, InputError and DenoiserCallError.
         """
-        mask = self._check(input_ids, attention_mask)
-        if seed is None:
-            seed = int(torch.randint(2**62, ()))
+        mask = check_data(input_ids, attention_mask)
+        check_condition(self.diffusion_config.condition, cond, len(input_ids))
+        seed = int(torch.randint(2**62, ())) if seed is None else seed
         rows = torch.arange(len(input_ids), device=input_ids.device) if rows is None else rows.to(input_ids.device)
         t = stratified_times(rows, batch_size or len(input_ids), seed)
         generators = RowGenerators.from_seed(seed + 1, rows)
@@ -105,17 +112,34 @@ class DiffusionModel(nn.Module):
             cond = self._hide(cond, generators)
 
         def denoise(x_t: Tensor, sigma: Tensor) -> Tensor:
-            return self.denoise(x_t, sigma, mask=attention_mask if attention_mask is None else mask, cond=cond)
+            return self._ask(x_t, sigma, mask=attention_mask if attention_mask is None else mask, cond=cond)
 
         parts = self.objective.parts(denoise, input_ids, t, generators, ~mask, ends=not self.training)
-        return self._reduced(parts, mask)
+        output = self._reduced(parts, mask)
+        if loss_weighting == "uniform":
+            alike = parts.diffusion / per_token(self.objective.weight(t), input_ids)
+            output = output._replace(loss=_mean(alike, mask))
+        return output
 
-    def denoise(self, x_t: Tensor, sigma: Tensor, mask: Tensor | None = None, cond: Tensor | None = None) -> Tensor:
-        """The network's output [B, L, dim] for noisy tokens [B, L] at sigma [B] or [B, L].
+    def denoise(
+        self, x_t: Tensor, sigma: Tensor | float | None, mask: Tensor | None = None, cond: Tensor | None = None
+    ) -> Tensor:
+        """The network's output [B, L, dim] for noisy tokens int [B, L] at sigma, a number, [B] or [B, L].
 
-        The network is told sigma as float32, or None where the section says `time_conditioning: false`.
+        The network is told sigma as float32, or None where the section says `time_conditioning: false`; only then may
+        it be None here. mask is bool [B, L], True at real tokens; cond the condition of each row.
+        Raises TokenError, SigmaError, ShapeError, LengthError, InputError and DenoiserCallError.
         """
-        told = sigma.to(torch.float32) if self.diffusion_config.tells_time else None
+        check_noisy(x_t, self.process.graph.dim)
+        check_mask(mask, x_t, "mask")
+        check_condition(self.diffusion_config.condition, cond, len(x_t))
+        if sigma is not None or self.diffusion_config.tells_time:
+            sigma = check_level(sigma, x_t)  # type: ignore[arg-type]
+        return self._ask(x_t, sigma, mask=mask, cond=cond)
+
+    def _ask(self, x_t: Tensor, sigma: Tensor | None, mask: Tensor | None = None, cond: Tensor | None = None) -> Tensor:
+        """`denoise` without checks, for what is known to be good."""
+        told = sigma.to(torch.float32) if sigma is not None and self.diffusion_config.tells_time else None
         return self.call(x_t, told, mask=mask, cond=cond)
 
     def sample(
@@ -160,15 +184,16 @@ class DiffusionModel(nn.Module):
             mask: bool, True at real places, for sequences of several lengths.
         Raises the errors of `diffusion.sampling.sample`, and InputError without a length.
         """
-        length = length or self.diffusion_config.length
+        length = self.diffusion_config.length if length is None else length
         if length is None:
             raise InputError("the section has no length: give length, the number of tokens of a sample")
         if cond is None and guidance != 1.0:
             raise InputError(f"guidance is {guidance}, and there is no cond to guide to")
+        check_condition(self.diffusion_config.condition, cond, num_samples)
         was_training = self.training
         self.eval()
         denoiser = Denoiser(
-            self.denoise,
+            self._ask,
             self.objective.parameterisation,
             cond=cond,
             null_cond=None if cond is None else self._no_condition(cond),
@@ -194,27 +219,15 @@ class DiffusionModel(nn.Module):
         finally:
             self.train(was_training)
 
-    def _check(self, input_ids: Tensor, attention_mask: Tensor | None) -> Tensor:
-        if input_ids.dim() != 2 or input_ids.is_floating_point():
-            raise InputError(f"input_ids is {describe(input_ids)}, and int [B, L] fits")
-        if attention_mask is not None and attention_mask.dtype in (torch.int64, torch.int32):
-            attention_mask = attention_mask.bool()  # as Hugging Face's collators give it
-        check_mask(attention_mask, input_ids, "attention_mask")
-        return torch.ones_like(input_ids, dtype=torch.bool) if attention_mask is None else attention_mask
-
     @staticmethod
     def _reduced(parts: LossParts, mask: Tensor) -> DiffusionOutput:
-        count = mask.sum().clamp_min(1)
-        means = [
-            (part.sum() / count).to(torch.float32) for part in (parts.diffusion, parts.prior, parts.reconstruction)
-        ]
+        means = [_mean(part, mask) for part in (parts.diffusion, parts.prior, parts.reconstruction)]
         return DiffusionOutput(torch.stack(means).sum(), *means)
 
     def _no_condition(self, cond: Tensor) -> Tensor:
         """What stands for no condition: the class after the last, or a vector of NaN."""
         condition = self.diffusion_config.condition
-        if condition is None:
-            raise InputError("cond was given, and the model's section has no condition")
+        assert condition is not None
         return torch.full_like(cond, torch.nan if condition.num_classes is None else condition.num_classes)
 
     def _hide(self, cond: Tensor, generators: RowGenerators) -> Tensor:
@@ -224,3 +237,8 @@ class DiffusionModel(nn.Module):
         assert condition is not None
         hidden = generators.rand(1)[:, 0] < condition.dropout
         return torch.where(hidden.view(-1, *[1] * (cond.dim() - 1)), nothing, cond)
+
+
+def _mean(values: Tensor, mask: Tensor) -> Tensor:
+    """Mean [] in float32 of per-token values [B, L] over the real tokens."""
+    return (values.sum() / mask.sum().clamp_min(1)).to(torch.float32)

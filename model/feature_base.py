@@ -7,6 +7,7 @@ how causal attention keeps from seeing the future.
 """
 
 from abc import ABC, abstractmethod
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -57,6 +58,8 @@ class RandomFeatures(FeatureMap):
     """
 
     projection_matrix: Tensor
+    in_pairs: ClassVar[bool] = False
+    """Draw rows w together with -w."""
 
     def __init__(self, head_dim: int, nb_features: int, num_heads: int = 1) -> None:
         super().__init__(head_dim, nb_features, num_heads)
@@ -102,4 +105,5 @@ class RandomFeatures(FeatureMap):
     def scaled_projections(self) -> Tensor:
         """Projections of q / D^(1/4), the root of softmax's scale, for every head: [1, m, D]."""
         wide = self.projection_matrix.to(torch.promote_types(self.projection_matrix.dtype, torch.float32))
-        return (wide * self.head_dim**-0.25).unsqueeze(0)
+        scaled: Tensor = wide * self.head_dim**-0.25
+        return scaled.unsqueeze(0)

@@ -26,6 +26,7 @@ class FavorPlusPlus(RandomFeatures):
     """
 
     moments: Tensor
+    in_pairs = True  # opposite errors cancel: a tenth less of them, for nothing
 
     def __init__(self, head_dim: int, nb_features: int, num_heads: int = 1) -> None:
         super().__init__(head_dim, nb_features, num_heads)

@@ -107,7 +107,7 @@ class InputEmbedding(nn.Module):
 
     def _embed(self, ids: Tensor) -> Tensor:
         assert self.embedding is not None
-        if _has_values(ids) and ids.numel():  # a lookup out of range is a crash of the whole process on CUDA
+        if has_values(ids) and ids.numel():  # a lookup out of range is a crash of the whole process on CUDA
             low, high = (int(bound) for bound in torch.stack(ids.aminmax()).tolist())
             if low < 0 or high >= self.vocab_size:  # type: ignore[operator]
                 wrong = low if low < 0 else high
@@ -115,7 +115,7 @@ class InputEmbedding(nn.Module):
         return F.embedding(ids, self.embedding.weight)
 
 
-def _has_values(x: Tensor) -> bool:
+def has_values(x: Tensor) -> bool:
     """False while a graph is traced or captured, where looking at a value would break it."""
     if torch.compiler.is_compiling() or x.is_meta or isinstance(x, FakeTensor):
         return False

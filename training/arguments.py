@@ -36,7 +36,6 @@ def training_arguments(settings: TrainingConfig, share: Share, folder: str, *, u
         ddp_broadcast_buffers=False,  # buffers are equal by construction: features are drawn from a seed
         disable_tqdm=True,
         remove_unused_columns=False,
-        logging_dir=None,
         **given,
     )
 

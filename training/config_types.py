@@ -184,5 +184,7 @@ class GenerationConfig(StrictModel):
     """Of diffusion: the sampler; None: the process's own."""
     steps: Steps | None = None
     """Of diffusion: steps from noise to text; None: the model's own default."""
+    guidance: Annotated[float, Field(ge=-1e6, le=1e6)] | None = None
+    """Of diffusion with a condition: how far to push towards it, 1 being not at all."""
     guidance: Annotated[float, Field(ge=0, le=1000)] | None = None
     """Of diffusion with a condition: 1 follows it, above 1 pushes past it; None: 1."""

@@ -13,8 +13,6 @@ from torch import Tensor
 from diffusion.randomness import RowGenerators, hash_words
 from diffusion.time_strata import stratified_times
 
-_STREAMS, _TIMES = range(2)
-
 
 @dataclass(frozen=True)
 class RowNoise:
@@ -30,15 +28,18 @@ class RowNoise:
     place: Tensor
     batch_size: int
 
+    @property
+    def step_seed(self) -> int:
+        """A seed of the step, the same in all processes."""
+        return mixed_seed(self.seed, self.step)
+
     def generators(self, device: torch.device | str = "cpu") -> RowGenerators:
         """A stream of uniforms for each row, decided by (seed, step, index)."""
-        streams = RowGenerators.from_seed(mixed_seed(self.seed, self.step, _STREAMS), self.index)
-        return RowGenerators(streams.keys.to(device))
+        return RowGenerators(RowGenerators.from_seed(self.step_seed + 1, self.index).keys.to(device))
 
     def times(self, device: torch.device | str = "cpu", t_min: float = 0.0) -> Tensor:
         """Times in (t_min, 1], float64 [B], stratified over the rows of the step."""
-        seed = mixed_seed(self.seed, self.step, _TIMES)
-        return stratified_times(self.place, self.batch_size, seed, t_min).to(device)
+        return stratified_times(self.place, self.batch_size, self.step_seed, t_min).to(device)
 
 
 def mixed_seed(*words: int) -> int:

@@ -15,6 +15,7 @@ WEIGHTS = "model.safetensors"
 def write_weights(path: Path, tensors: Mapping[str, Tensor]) -> None:
     """Write tensors, each with memory of its own; OSError or SafetensorError where the disk does not take them."""
     own = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
+    path.touch()  # with the permissions of any new file; safetensors would leave it to its owner alone
     save_file(own, path, metadata={"format": "pt"})
 
 

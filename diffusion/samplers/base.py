@@ -76,8 +76,8 @@ class Sampler(ABC):
     def __init__(self, process: DiffusionProcess, denoiser: Denoiser, steps: int) -> None:
         if self.absorbing_only and not process.graph.absorbing:
             raise SettingError("sampler", f"{self.name} for {type(process.graph).__name__}", "an absorbing process")
-        if steps < 1:
-            raise SettingError("steps", steps, "1 or more")
+        if not isinstance(steps, int) or steps < 1:
+            raise SettingError("steps", steps, "a whole number, 1 or more")
         self.process, self.denoiser, self.steps = process, denoiser, steps
 
     def begin(self, state: SamplerState) -> SamplerState:

@@ -42,4 +42,7 @@ def create_sampler(name: str, process: DiffusionProcess, denoiser: Denoiser, ste
         near = get_close_matches(name, SAMPLERS, n=1)
         hint = f" (did you mean {near[0]!r}?)" if near else ""
         raise UnknownSamplerError("sampler", repr(name) + hint, "one of " + ", ".join(sorted(SAMPLERS)))
+    if name not in samplers_for(process.graph):
+        fitting = f"an absorbing process; here {', '.join(samplers_for(process.graph))} fit"
+        raise SettingError("sampler", f"{name} for {type(process.graph).__name__}", fitting)
     return SAMPLERS[name](process, denoiser, steps)

@@ -8,9 +8,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.flop_counter import register_flop_formula
 
 from model.chunked import run
 from model.chunked.features import Kernel
+from model.chunked.flops import backward_flops, forward_flops
 from model.chunked.inputs import Inputs
 from model.chunked.state import Borders
 
@@ -85,6 +87,8 @@ def _backward_of(ctx: Any, gradient: Tensor, *_: Tensor | None) -> tuple[Tensor 
 
 
 _forward.register_autograd(_backward_of, setup_context=_setup_context)
+register_flop_formula(torch.ops.model_factory.linear_attention)(forward_flops)
+register_flop_formula(torch.ops.model_factory.linear_attention_backward)(backward_flops)
 
 
 def linear_attention(

@@ -1,17 +1,19 @@
 """How an operator call is cut: blocks of batch rows, groups of chunks that are computed together, reused buffers."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import prod
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, sym_max, sym_min
 
 CHUNK = 64
 """Tokens of a chunk: quadratic work inside grows with it, the number of states falls."""
 CHUNKS_AT_ONCE = {"cpu": 32}
 """Chunks over all heads of a group: on a CPU their features should stay in the cache; elsewhere see below."""
 CHUNKS_AT_ONCE_ELSEWHERE = 1024
+
+Choice = Callable[[int, int], int]
 
 
 class Group(NamedTuple):
@@ -39,13 +41,26 @@ class Plan(NamedTuple):
         return [slice(i, min(i + self.batch_block, batch)) for i in range(0, batch, self.batch_block)]
 
 
+def block_sizes(shape: Sequence[int], device: str) -> tuple[int, int]:
+    """Batch rows of a block and chunks of a group for tensors [batch, heads, tokens, D] on a device of this type."""
+    at_once, (batch, heads, tokens) = CHUNKS_AT_ONCE.get(device, CHUNKS_AT_ONCE_ELSEWHERE), shape[:3]
+    # sym_max and sym_min: under torch.compile with dynamic shapes these are no numbers yet.
+    larger, smaller = cast(Choice, sym_max), cast(Choice, sym_min)
+    rows = larger(1, smaller(batch, at_once // larger(1, heads)))
+    return rows, larger(1, smaller(tokens // CHUNK, at_once // larger(1, rows * heads)))
+
+
+def count_groups(shape: Sequence[int], device: str) -> int:
+    """How many groups `make_plan` makes."""
+    _, chunks = block_sizes(shape, device)
+    whole, rest = shape[2] // CHUNK, shape[2] % CHUNK
+    return (whole + chunks - 1) // chunks + (rest + CHUNK - 1) // CHUNK
+
+
 def make_plan(shape: Sequence[int], device: str) -> Plan:
     """Plan for tensors [batch, heads, tokens, D] on a device of this type; the last chunk may be shorter."""
-    batch, heads, tokens = shape[:3]
-    at_once = CHUNKS_AT_ONCE.get(device, CHUNKS_AT_ONCE_ELSEWHERE)
-    batch_block = max(1, min(batch, at_once // max(1, heads)))
-    whole, rest = divmod(tokens, CHUNK)
-    chunks = max(1, min(whole, at_once // max(1, batch_block * heads)))
+    batch_block, chunks = block_sizes(shape, device)
+    whole, rest = divmod(shape[2], CHUNK)
     groups = [Group(i * CHUNK, min(chunks, whole - i), CHUNK) for i in range(0, whole, chunks)]
     if rest:
         groups.append(Group(whole * CHUNK, 1, rest))

@@ -7,7 +7,7 @@ from model.chunked import bidirectional, causal, causal_backward
 from model.chunked.block import Block
 from model.chunked.gradients import Gradients, Results
 from model.chunked.inputs import Inputs
-from model.chunked.plan import Plan, Workspace, make_plan
+from model.chunked.plan import Plan, Workspace, count_groups, make_plan
 from model.chunked.state import Borders, Sums, no_borders
 
 UNDERFLOW = 1e-30
@@ -58,7 +58,8 @@ def outputs(inputs: Inputs) -> tuple[Tensor, Tensor]:
 
 def borders(inputs: Inputs, *, is_causal: bool, keep: bool) -> Borders:
     """Room for the states at the start of each group, or in the bidirectional form for the one after all keys."""
-    q, count = inputs.q, len(_plans(inputs)[0].groups) if is_causal else 1
+    q = inputs.q
+    count = count_groups(q.shape, q.device.type) if is_causal else 1
     dtype = torch.promote_types(q.dtype, torch.float32)
     return no_borders(q, count if keep else 0, inputs.nb_features, inputs.v.shape[-1], dtype)
 

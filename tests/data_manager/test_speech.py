@@ -9,18 +9,10 @@ from data_manager import corpus_download
 from data_manager.data_manager import DatasetManager
 from data_manager.dataset_types import DatasetConfig, GlobalConfig
 from data_manager.errors import DataError
-from data_manager.speech_types import LhotseDatasetConfig
-from tests.data_manager.corpora import RATE, librispeech_part, yesno
+from data_manager.lhotse_recipes import recipe_names, recipe_signature
+from tests.data_manager.corpora import RATE, librispeech_part, timit, yesno
+from tests.data_manager.speech_cases import config_of, load
 from tests.real_data import real_data
-
-
-def config_of(folder, name="librispeech", **more):
-    shared = GlobalConfig(corpus_dir=folder / "data", output_dir=folder / "manifests", **more.pop("shared", {}))
-    return LhotseDatasetConfig(name=name, global_config=shared, **more)
-
-
-def load(config):
-    return DatasetManager.load_datasets(datasets=[config])[config.name]
 
 
 @pytest.fixture
@@ -73,30 +65,6 @@ def test_only_the_parts_asked_for_are_prepared(tmp_path):
     assert lower["dev-clean"][0].supervisions[0].text == "a"
 
 
-def test_manifests_are_kept_and_made_again_when_the_corpus_changes(tmp_path, monkeypatch):
-    root = tmp_path / "data" / "librispeech"
-    librispeech_part(root, "dev-clean", {"A": 0.2})
-    config = config_of(tmp_path)
-    load(config)
-    made = []
-    monkeypatch.setattr("data_manager.speech.call_recipe", lambda *given: made.append(given))
-    assert len(load(config)["dev-clean"]) == 1
-    assert made == []
-    monkeypatch.undo()
-    librispeech_part(root, "dev-clean", {"B": 0.2}, chapter="2")
-    assert len(load(config)["dev-clean"]) == 2
-
-
-def test_incomplete_manifests_are_made_again(tmp_path):
-    librispeech_part(tmp_path / "data" / "librispeech", "dev-clean", {"A": 0.2})
-    config = config_of(tmp_path)
-    load(config)
-    (stamp,) = (tmp_path / "manifests").glob("*/*/inputs.json")
-    stamp.unlink()
-    (stamp.parent / "librispeech_recordings_dev-clean.jsonl.gz").write_bytes(b"half")
-    assert len(load(config)["dev-clean"]) == 1
-
-
 def test_another_recipe(tmp_path):
     yesno(tmp_path / "data" / "yesno" / "waves_yesno")
     config = config_of(tmp_path, name="yesno")
@@ -105,6 +73,30 @@ def test_another_recipe(tmp_path):
     batch = next(iter(DatasetManager.create_dataloader(splits["train"], config, batch_size=3)))
     assert batch["features"].shape == (3, 10, 80)
     assert batch["text"][0] == "NO NO NO NO NO NO NO NO"
+
+
+def test_timit(tmp_path):
+    timit(tmp_path / "data" / "timit")
+    config = config_of(tmp_path, name="timit", process_params={"num_phones": 39}, loading={"speakers": True})
+    splits = load(config)
+    assert {split: len(cuts) for split, cuts in splits.items()} == {"DEV": 1, "TEST": 1, "TRAIN": 2}
+    batch = next(iter(DatasetManager.create_dataloader(splits["TEST"], config, batch_size=3)))
+    assert batch["features"].shape == (1, 50, 80)
+    assert batch["text"] == ["She had greasy water."]
+    assert batch["speakers"] == [["FDHC0"]]
+    phones = [item.symbol for item in splits["TEST"][0].supervisions[0].alignment["phone"]]
+    assert phones == ["sil", "sh", "iy", "ah"]
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_every_recipe_says_where_it_looked(tmp_path, offline, name):
+    recipe = recipe_signature(name)
+    required = [key for key in recipe.prepare.required() if key not in (recipe.root, "output_dir")]
+    absent = {key: "/absent" for key in required}
+    own = {key: [path] if "List" in recipe.prepare.annotations[key] else path for key, path in absent.items()}
+    with pytest.raises(DataError) as caught:
+        load(config_of(tmp_path, name=name, process_params=own))
+    assert str(tmp_path / "data" / name) in str(caught.value) or f"{recipe.prepare.name}(" in str(caught.value)
 
 
 def test_absent_corpus(tmp_path, offline):
@@ -154,23 +146,6 @@ def test_a_reachable_corpus_is_downloaded_with_what_was_asked_for(tmp_path, monk
     target = str(tmp_path / "data" / "librispeech")
     expected = {"dataset_parts": ["dev-clean-2"], "target_dir": target, "force_download": False}
     assert calls == [("download_librispeech", expected)]
-
-
-def test_a_wrong_layout_is_a_data_error(tmp_path):
-    (tmp_path / "data" / "yesno").mkdir(parents=True)
-    (tmp_path / "data" / "yesno" / "a.wav").touch()
-    with pytest.raises(DataError, match=r"prepare_yesno\(.*failed: AssertionError: an assertion of lhotse's"):
-        load(config_of(tmp_path, name="yesno"))
-
-
-def test_broken_audio_is_named(tmp_path):
-    librispeech_part(tmp_path / "data" / "librispeech", "dev-clean", {"A": 0.2})
-    config = config_of(tmp_path)
-    cuts = load(config)["dev-clean"]
-    (audio,) = tmp_path.rglob("*.flac")
-    audio.write_bytes(b"not audio")
-    with pytest.raises(DataError, match=r"audio of 84-1-0000-0 cannot be read from .*84-1-0000\.flac"):
-        next(iter(DatasetManager.create_dataloader(cuts, config, batch_size=1)))
 
 
 def test_recipes_print_nothing_on_stdout(tmp_path, capfd):

@@ -9,14 +9,17 @@ from model.feature_redraw import orthogonal_projections
 from tests.model.tiny import gap
 from tests.oracles import attention as oracle
 
-MAPS = ["favor+", "relu", "elu"]
+MAPS = ["favor+", "favor++", "favor#", "relu", "elu"]
 
 
 def linear_core(name, head_dim=8, nb_features=24):
-    features = FEATURE_MAPS.get(name)(head_dim, nb_features)
+    features = FEATURE_MAPS.get(name)(head_dim, nb_features, 2)
     if hasattr(features, "projection_matrix"):
         features.projection_matrix.copy_(orthogonal_projections(nb_features, head_dim, 3))
-    return LinearCore(features)
+    if hasattr(features, "moments"):  # in each head and coordinate others
+        spread = torch.rand(features.moments.shape, generator=torch.Generator().manual_seed(4)) + 0.5
+        features.moments.copy_(spread * torch.tensor([1.0, 1.0, 0.3, -0.2])[:, None])
+    return LinearCore(features).eval()
 
 
 def qkv(queries, keys, *, std=1.0, head_dim=8, seed=0):
@@ -28,9 +31,9 @@ def qkv(queries, keys, *, std=1.0, head_dim=8, seed=0):
 def expected(core, q, k, v, **kwargs):
     if isinstance(core, SoftmaxCore):
         return oracle.softmax_attention(q, k, v, **kwargs)
-    name = next(n for n in MAPS if isinstance(core.features, FEATURE_MAPS.get(n)))
-    projection = getattr(core.features, "projection_matrix", None)
-    return oracle.linear_attention(q, k, v, feature_map=name, projection=projection, **kwargs)
+    name = next(n for n in MAPS if type(core.features) is FEATURE_MAPS.get(n))
+    projection, moments = (getattr(core.features, part, None) for part in ("projection_matrix", "moments"))
+    return oracle.linear_attention(q, k, v, feature_map=name, projection=projection, moments=moments, **kwargs)
 
 
 def cores():
@@ -50,10 +53,11 @@ def test_agrees_with_oracle(core, causal, queries, keys):
         assert gap(out, expected(core, q, k, v, key_mask=key_mask, causal=causal)) < 3e-6
 
 
-@pytest.mark.parametrize("std", [0.5, 2.0, 4.0, 8.0])
+@pytest.mark.parametrize("std", [0.5, 2.0, 4.0, 8.0, 16.0])
+@pytest.mark.parametrize("name", ["favor+", "favor#"])
 @pytest.mark.parametrize("causal", [False, True])
-def test_favor_agrees_at_large_scales(std, causal):
-    core = linear_core("favor+", 16, 64)
+def test_favor_agrees_at_large_scales(std, name, causal):
+    core = linear_core(name, 16, 64)
     q, k, v = qkv(130, 130, std=std, head_dim=16)
     assert gap(core(q, k, v, causal=causal), expected(core, q, k, v, causal=causal)) < 5e-6
 

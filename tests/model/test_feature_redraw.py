@@ -99,3 +99,19 @@ def test_the_redraw_breaks_no_graph():
     assert same(before, projections(model))
     compiled(x).sum().backward()
     assert not same(before, projections(model))
+
+
+def draws_of_a_rank(rank, address, folder):
+    torch.distributed.init_process_group("gloo", init_method=address, rank=rank, world_size=2)
+    torch.manual_seed(rank)
+    model = model_of(feature_redraw_interval=1)
+    changes_over(model, 2)
+    torch.save(projections(model), f"{folder}/{rank}")
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.skipif(not torch.distributed.is_available(), reason="needs torch.distributed")
+def test_draws_are_equal_on_all_ranks_whatever_their_seeds(tmp_path):
+    address = f"file://{tmp_path}/rendezvous"
+    torch.multiprocessing.spawn(draws_of_a_rank, args=(address, str(tmp_path)), nprocs=2)
+    assert same(*(torch.load(tmp_path / rank, weights_only=True) for rank in "01"))

@@ -210,7 +210,7 @@ MISFITS = [
     ({}, {"max_length": None}, "max_length is not set, and the checkpoint's positions are 40"),
     ({}, {"qk_norm": True}, "qk_norm is true, and performer-pytorch has none"),
     ({}, {"num_kv_heads": 1}, "num_kv_heads is 1, and performer-pytorch does not group heads"),
-    ({}, {"feature_map": "elu"}, "feature_map is elu, and performer-pytorch has favor+, or relu"),
+    ({}, {"feature_map": "elu", "nb_features": None}, "feature_map is elu, and performer-pytorch has favor+, or relu"),
     ({}, {"num_layers": 1, "d_ff": 3}, "d_ff is 3"),
     ({"dim_head": 4}, {}, "head width d_model / num_heads is 8, and the checkpoint has 4"),
     ({"local_attn_heads": 1}, {}, "local attention (performer.net.layers.0.0.fn.local_attn.rel_pos.inv_freq) has no"),

@@ -1,5 +1,7 @@
 """Attention written out in full, in float64 and the log domain: what every faster form must agree with."""
 
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 
@@ -42,10 +44,48 @@ def log_kernel_elu(q, k, projection):
     return ((F.elu(q.double()) + 1) @ (F.elu(k.double()) + 1).mT).log()
 
 
-LOG_KERNELS = {"favor+": log_kernel_favor, "relu": log_kernel_relu, "elu": log_kernel_elu}
+def best_a(square, dimensions):
+    """A < 1/8 at which the FAVOR++ estimate has its least second moment, by bisection of the derivative's sign."""
+
+    def slope(a):  # of d log(1 - 4a) - d/2 log(1 - 8a) + 2 (1 - 4a) / (1 - 8a) * square
+        return dimensions * (-4 / (1 - 4 * a) + 4 / (1 - 8 * a)) + 8 * square / (1 - 8 * a) ** 2
+
+    low, high = -1e6, 0.125 - 1e-9
+    for _ in range(200):
+        middle = (low + high) / 2
+        low, high = (middle, high) if slope(middle) < 0 else (low, middle)
+    return low
 
 
-def linear_attention(q, k, v, *, feature_map, projection, key_mask=None, causal):
-    """Attention under a feature map's kernel, quadratic, float64."""
-    log_kernel = LOG_KERNELS[feature_map](q, k, projection)
+def log_kernel_fitted(q, k, projection, moments, *, diagonal):
+    """FAVOR++ of each head, or with `diagonal` FAVOR#: x is stretched, and each coordinate has an A of its own."""
+    square_q, square_k, mean_q, mean_k = moments.double().unbind(1)  # [H, D] each
+    stretch = (square_k / square_q) ** 0.25 if diagonal else torch.ones_like(square_q)
+    squares = (stretch**2 * square_q + square_k / stretch**2 + 2 * mean_q * mean_k) / q.shape[-1] ** 0.5
+    if diagonal:
+        a = squares.clone().apply_(lambda square: best_a(square, 1))
+    else:
+        a = torch.stack([torch.full_like(row, best_a(row.sum().item(), len(row))) for row in squares])
+    omega, a, stretch = projection.double(), a[:, None], stretch[:, None]  # [m, D], [H, 1, D]
+    q, k = (x.double() * x.shape[-1] ** -0.25 for x in (q, k))
+    log_q, log_k = (
+        (a * omega**2).sum(-1)[:, None] + (x * (1 - 4 * a).sqrt()) @ omega.T - x.square().sum(-1, keepdim=True) / 2
+        for x in (q * stretch, k / stretch)
+    )
+    return torch.logsumexp(log_q.unsqueeze(-2) + log_k.unsqueeze(-3), -1)
+
+
+LOG_KERNELS = {
+    "favor+": log_kernel_favor,
+    "favor++": partial(log_kernel_fitted, diagonal=False),
+    "favor#": partial(log_kernel_fitted, diagonal=True),
+    "relu": log_kernel_relu,
+    "elu": log_kernel_elu,
+}
+
+
+def linear_attention(q, k, v, *, feature_map, projection, moments=None, key_mask=None, causal):
+    """Attention under a feature map's kernel, quadratic, float64; `moments` [H, 4, D] for the fitted maps."""
+    fitted = () if moments is None else (moments,)
+    log_kernel = LOG_KERNELS[feature_map](q, k, projection, *fitted)
     return from_log_kernel(log_kernel, v, visible(key_mask, q.shape[-2], k.shape[-2], causal))

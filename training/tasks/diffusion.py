@@ -15,16 +15,17 @@ PARTS = ("diffusion", "prior", "reconstruction")
 class Diffusion(Task):
     """The model's own loss over `input_ids` and `attention_mask`; where its output has the bound's parts, the bound.
 
-    A model whose `forward` takes them by keyword is given `t` (times in (0, 1], float64 [B], by strata over the step's
-    rows), `generator` (a stream of random numbers for each row) and `loss_weighting` (`bound` or `uniform`).
+    A model whose `forward` takes them by keyword is given `rows` (int64 [B], the rows' places in the step), `batch_size`
+    (the step's rows over all processes), `seed` (the step's own), so that its times and noise are those of one process,
+    and `loss_weighting` (`bound` or `uniform`).
     """
 
     def check(self, network: nn.Module) -> None:
         """Only a model that takes `loss_weighting` can weigh its loss in another way."""
         if self.setting.training.loss_weighting != "bound" and "loss_weighting" not in _keywords(network):
             raise UnfitError(
-                "training.loss_weighting: uniform goes with a diffusion model, and this model has its own loss; "
-                "leave it out"
+                "training.loss_weighting: uniform asks for another weighting than the model's own loss has, and this "
+                "model offers none; leave it out"
             )
 
     def weight(self, batch: Batch) -> Tensor:
@@ -37,6 +38,8 @@ class Diffusion(Task):
         metrics: dict[str, Tensor] = {"loss": output.loss}
         parts = {name: getattr(output, name, None) for name in PARTS}
         found = {name: part.mean() for name, part in parts.items() if isinstance(part, Tensor)}
+        if network.training:  # where the parts at both ends are left out, to spare network calls
+            return metrics | {"diffusion": found["diffusion"]} if "diffusion" in found else metrics
         if len(found) == len(PARTS):
             metrics |= {"bound": torch.stack(list(found.values())).sum(), **found}
         return metrics
@@ -53,15 +56,14 @@ class Diffusion(Task):
         return [tokenizer.decode(row) for row in tokens.tolist()]
 
     def _extras(self, network: nn.Module, batch: Batch) -> dict[str, Any]:
-        taken, device = _keywords(network), batch["input_ids"].device
-        extras: dict[str, Any] = {}
-        if "t" in taken:
-            extras["t"] = batch["noise"].times(device)
-        if "generator" in taken:
-            extras["generator"] = batch["noise"].generators(device)
-        if "loss_weighting" in taken:
-            extras["loss_weighting"] = self.setting.training.loss_weighting
-        return extras
+        noise = batch["noise"]
+        offered = {
+            "rows": noise.place,
+            "batch_size": noise.batch_size,
+            "seed": noise.step_seed,
+            "loss_weighting": self.setting.training.loss_weighting,
+        }
+        return {name: value for name, value in offered.items() if name in _keywords(network)}
 
 
 def _keywords(network: nn.Module) -> set[str]:

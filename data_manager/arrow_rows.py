@@ -1,0 +1,107 @@
+"""A `datasets.Dataset` or `IterableDataset` of text columns as a corpus: from disk, from the hub, from your own source."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from data_manager.documents import Corpus, HashFile, Invalid, Notes, Piece
+from data_manager.errors import DataError, not_found
+from data_manager.table_types import ColumnsConfig, DiskDatasetConfig
+from data_manager.tables import check_columns, filled
+from data_manager.template import parse_template
+from data_manager.text_files import places_of
+
+if TYPE_CHECKING:
+    import datasets
+
+_BATCH = 1000
+
+
+@dataclass(frozen=True)
+class ArrowRows:
+    """Rows of a loaded table; `label` names it in messages, the row's number stands behind."""
+
+    table: "datasets.Dataset | datasets.IterableDataset"
+    templates: tuple[str, ...]
+    label: str
+    skip_invalid: bool = False
+
+    def inputs(self, hash_file: HashFile) -> Any:
+        """Content of the files that the table lies in, or of the table where it lies in none."""
+        files = getattr(self.table, "cache_files", None) or []
+        indices = getattr(self.table, "_indices", None)
+        if files and indices is None:
+            content: Any = [hash_file(Path(file["filename"])) for file in files]
+            content.append(len(self.table))  # type: ignore[arg-type]
+        else:
+            content = _hash_of_rows(self._rows())
+        return [content, self.templates, self.skip_invalid]
+
+    def shards(self) -> Sequence[Corpus]:
+        """Those of a stream; a table on disk is one."""
+        count = getattr(self.table, "num_shards", 1)
+        if hasattr(self.table, "cache_files") or count == 1:
+            return [self]
+        parts = [self.table.shard(count, index) for index in range(count)]
+        return [ArrowRows(part, self.templates, self.label, self.skip_invalid) for part in parts]
+
+    def read(self, notes: Notes) -> Iterator[Piece]:
+        """A piece for each row; raises DataError where a column is missing."""
+        templates = [parse_template(text) for text in self.templates]
+        yield from filled(self._rows(), templates, f"{self.label} row", Invalid(self.skip_invalid, notes))
+
+    def _rows(self) -> Iterator[tuple[int, Mapping[str, Any]]]:
+        columns = [column for text in self.templates for column in parse_template(text).columns]
+        columns = list(dict.fromkeys(columns))
+        known = self.table.column_names
+        if known is not None:
+            check_columns(self.label, columns, known)
+            known_ones = [name for name in known if name.partition(".")[0] in columns or name in columns]
+            table = self.table.select_columns(known_ones)
+        else:
+            table = self.table
+        number = 0
+        for batch in table.iter(batch_size=_BATCH):
+            for values in zip(*batch.values(), strict=True):
+                number += 1
+                yield number, dict(zip(batch, values, strict=True))
+
+
+def _hash_of_rows(rows: Iterator[tuple[int, Mapping[str, Any]]]) -> str:
+    digest = sha256()
+    for _, row in rows:
+        digest.update(repr(sorted(row.items())).encode("utf-8", "surrogatepass"))
+    return digest.hexdigest()
+
+
+def corpora_of(tables: "Mapping[str, Any]", config: ColumnsConfig, label: str) -> dict[str, Corpus]:
+    """A corpus for each split of loaded tables."""
+    skip = config.on_invalid == "skip"
+    return {
+        str(split): ArrowRows(table, config.templates, f"{label} {split}", skip) for split, table in tables.items()
+    }
+
+
+def disk_corpora(config: DiskDatasetConfig) -> dict[str, Corpus]:
+    """The splits of a folder; one that holds a single table is called `train`. Raises DataError."""
+    import datasets
+
+    places = list(places_of(config.path, config))
+    folder = next((place for place in places if place.exists()), None)
+    if folder is None:
+        raise not_found(
+            f"data set {config.name!r}: the folder {config.path!r}",
+            places,
+            "Put it in one of these places, or set global_config.corpus_dir to its folder.",
+        )
+    try:
+        loaded = datasets.load_from_disk(str(folder))
+    except Exception as error:  # whatever datasets and Arrow raise for a folder of another kind, or a broken one
+        detail = " ".join(str(error).split())
+        raise DataError(
+            f"{folder} cannot be read as a folder of save_to_disk: {type(error).__name__}: {detail}\n"
+            "Files of one table are read by source: parquet, json or csv."
+        ) from error
+    return corpora_of(loaded if isinstance(loaded, dict) else {"train": loaded}, config, str(folder))

@@ -1,0 +1,85 @@
+"""Byte-pair encoding learnt from a corpus: any text comes back, frequent words are one token."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from hashlib import sha256
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from data_manager.errors import DataError
+from data_manager.tokenizers import flat, write_vocabulary
+
+if TYPE_CHECKING:
+    from data_manager.tokenizers import Flat
+
+FILE = "tokenizer.json"
+SPECIALS = ("<pad>", "<bos>", "<eos>", "<unk>")
+
+
+class BpeTokenizer:
+    """Byte-level BPE (Sennrich et al. 2016, over bytes as in GPT-2), special tokens pad 0, bos 1, eos 2, unk 3.
+
+    The bytes are all tokens, so that nothing is unknown. Special tokens have no spelling in a text.
+    """
+
+    pad_token_id, bos_token_id, eos_token_id = 0, 1, 2
+    unk_token_id: int | None = 3
+
+    def __init__(self, inner: Any) -> None:
+        """`inner` is a `tokenizers.Tokenizer` whose first four tokens are the special ones."""
+        inner.encode_special_tokens = True  # "<eos>" in a text is five characters
+        inner.no_truncation()
+        inner.no_padding()
+        self.inner = inner
+        self.vocab_size: int = inner.get_vocab_size()
+
+    @classmethod
+    def learn(cls, texts: Iterator[str], vocab_size: int) -> "BpeTokenizer":
+        """The tokenizer of at most `vocab_size` tokens learnt from texts, which are read once and not kept."""
+        from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+        inner = Tokenizer(models.BPE())
+        inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        inner.decoder = decoders.ByteLevel()
+        trainer = trainers.BpeTrainer(
+            vocab_size=vocab_size,
+            special_tokens=list(SPECIALS),
+            initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+            show_progress=False,
+        )
+        inner.train_from_iterator(texts, trainer)
+        return cls(inner)
+
+    @classmethod
+    def load(cls, folder: str | PathLike[str]) -> "BpeTokenizer":
+        """The tokenizer that `save` wrote; raises DataError."""
+        from tokenizers import Tokenizer
+
+        path = Path(folder) / FILE
+        try:
+            return cls(Tokenizer.from_file(str(path)))
+        except Exception as error:  # tokenizers raises a bare Exception
+            raise DataError(f"{path} is not a tokenizer's file: {error}") from error
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids without special tokens around them."""
+        ids: list[int] = self.inner.encode(text, add_special_tokens=False).ids
+        return ids
+
+    def encode_many(self, texts: Sequence[str]) -> "Flat":
+        """Ids of several texts, on all cores unless TOKENIZERS_PARALLELISM is false."""
+        return flat([found.ids for found in self.inner.encode_batch_fast(texts, add_special_tokens=False)])
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text without special tokens; ids beyond the vocabulary are left out."""
+        text: str = self.inner.decode([i for i in map(int, ids) if 4 <= i < self.vocab_size])
+        return text
+
+    def save(self, folder: str | PathLike[str]) -> None:
+        """Write `tokenizer.json`, and `vocabulary.json` beside it."""
+        write_vocabulary(folder, {"type": "bpe"})
+        self.inner.save(str(Path(folder) / FILE))
+
+    def identity(self) -> str:
+        """Changes whenever ids do."""
+        return f"bpe {sha256(self.inner.to_str().encode()).hexdigest()}"

@@ -1,0 +1,70 @@
+"""Hashes of the content of files. One that has been read is not read again until its size or times change."""
+
+import json
+import os
+import time
+from hashlib import sha256
+from pathlib import Path
+
+from data_manager.errors import DataError
+
+_CHUNK = 1 << 22
+_SETTLED = 2_000_000_000
+"""Nanoseconds after which a change of a file shows in its times."""
+
+
+class FileHashes:
+    """Hashes that are remembered in a folder, one small file for each path."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __call__(self, path: Path) -> str:
+        """The hash of a file's content; raises DataError where it cannot be read."""
+        try:
+            before = _state(path)
+            known = self._known(path)
+            if known.get("state") == before:
+                return str(known["hash"])
+            found = _hash_of(path)
+            # a file that is being written, or was a moment ago, may change without a sign of it
+            if _state(path) == before and time.time_ns() - max(before[1:3]) > _SETTLED:
+                self._remember(path, before, found)
+        except OSError as error:
+            raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
+        return found
+
+    def _place(self, path: Path) -> Path:
+        return self.folder / f"{sha256(os.fsencode(path)).hexdigest()[:24]}.json"
+
+    def _known(self, path: Path) -> dict[str, object]:
+        try:
+            known = json.loads(self._place(path).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return known if isinstance(known, dict) and known.get("path") == str(path) else {}
+
+    def _remember(self, path: Path, state: list[int], found: str) -> None:
+        place = self._place(path)
+        aside = place.with_suffix(f".{os.getpid()}.partial")
+        try:
+            place.parent.mkdir(parents=True, exist_ok=True)
+            aside.write_text(json.dumps({"path": str(path), "state": state, "hash": found}), encoding="utf-8")
+            os.replace(aside, place)
+        except OSError:
+            aside.unlink(missing_ok=True)  # it is only slower without
+
+
+def _state(path: Path) -> list[int]:
+    status = os.stat(path)
+    return [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
+
+
+def _hash_of(path: Path) -> str:
+    from xxhash import xxh3_128  # several GB a second; it is no safeguard against forgery
+
+    digest = xxh3_128()
+    with open(path, "rb") as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()

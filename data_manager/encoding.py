@@ -1,0 +1,89 @@
+"""A corpus to encoded pieces and on to rows: the part that preparing and streaming have in common."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from data_manager.documents import Corpus, Notes, Piece
+from data_manager.ordered_map import ordered_map
+from data_manager.text_types import TokensConfig
+from data_manager.tokenizers import Tokenizer, encode_many
+
+if TYPE_CHECKING:
+    from data_manager.packing import Encoded, RowMaker
+    from data_manager.tokenizers import Flat
+
+BATCH = 1 << 20
+"""Characters that are encoded together."""
+_PIECES = 8192
+
+
+@dataclass(frozen=True)
+class EncodeSides:
+    """Encodes the sides of several pieces; can be sent to another process."""
+
+    tokenizer: Tokenizer
+
+    def __call__(self, batch: Sequence[Piece]) -> "list[Flat]":
+        """Ids and lengths of each side."""
+        return [encode_many(self.tokenizer, side) for side in zip(*(piece.texts for piece in batch), strict=True)]
+
+
+def batches(pieces: Iterable[Piece], size: int = BATCH) -> Iterator[list[Piece]]:
+    """Pieces in lists of about `size` characters."""
+    batch: list[Piece] = []
+    length = 0
+    for piece in pieces:
+        batch.append(piece)
+        length += sum(map(len, piece.texts))
+        if length >= size or len(batch) >= _PIECES:
+            yield batch
+            batch, length = [], 0
+    if batch:
+        yield batch
+
+
+def whole_documents(pieces: Iterable[Piece]) -> Iterator[Piece]:
+    """Pieces joined to the documents that they are parts of."""
+    held: list[Piece] = []
+    for piece in pieces:
+        held.append(piece)
+        if piece.ends:
+            yield piece if len(held) == 1 else piece._replace(texts=("".join(part.texts[0] for part in held),))
+            held = []
+
+
+def encoded(
+    corpus: Corpus, tokenizer: Tokenizer, config: TokensConfig, notes: Notes, *, num_proc: int = 1, size: int = BATCH
+) -> "Iterator[Encoded]":
+    """The pieces of a corpus, encoded in batches by one or several processes."""
+    import numpy as np
+
+    from data_manager.packing import Encoded
+
+    pieces = corpus.read(notes)
+    if config.layout == "whole":
+        pieces = whole_documents(pieces)
+    found = ordered_map(EncodeSides(tokenizer), batches(pieces, size), num_proc, f"data set {config.name!r}")
+    for batch, sides in found:
+        ends = np.fromiter((piece.ends for piece in batch), bool, len(batch))
+        yield Encoded(sides, ends, [piece.place for piece in batch])
+
+
+def row_maker(config: TokensConfig, tokenizer: Tokenizer, is_paired: bool, notes: Notes) -> "RowMaker":
+    """What makes rows of the layout that the data set asks for."""
+    from data_manager.packing import CutRows, WholeRows
+
+    bos, eos = tokenizer.bos_token_id, tokenizer.eos_token_id
+    if is_paired or config.layout == "whole":
+        columns = ("source_ids", "target_ids") if is_paired else ("input_ids",)
+        return WholeRows(bos, eos, config.sequence_length, config.too_long, notes, columns)
+    assert config.limit is not None
+    return CutRows(config.limit, eos, packed=config.layout == "packed")
+
+
+def columns_of(maker: "RowMaker", found: "Iterable[Encoded]") -> "Iterator[tuple[Encoded | None, dict[str, Any]]]":
+    """Columns of rows as they become complete, each with what it was made from."""
+    for part in found:
+        yield part, maker.feed(part)
+    yield None, maker.finish()

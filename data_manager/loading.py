@@ -1,0 +1,113 @@
+"""What a source gives to the splits that a user gets: text is prepared or streamed, anything else is passed on."""
+
+import logging
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+from data_manager.dataset_types import DatasetConfig
+from data_manager.documents import Corpus, Listed
+from data_manager.errors import DataError
+from data_manager.mixture import Mixture, prepare_mixture
+from data_manager.registry import SOURCES
+from data_manager.table_types import DEFAULT_COLUMN
+from data_manager.text_types import TokensConfig
+from data_manager.tokenizer_factory import Texts, make_tokenizer, tokenizer_of
+from data_manager.tokenizers import Tokenizer
+
+if TYPE_CHECKING:
+    from data_manager.prepare import PreparedSplit
+
+_log = logging.getLogger(__name__)
+_prepared: "dict[str, dict[str, PreparedSplit]]" = {}
+
+
+def load(config: DatasetConfig) -> dict[str, Any]:
+    """The splits of a data set whose config is of its source's own type; raises DataError."""
+    found = SOURCES.get(config.source).load(config)
+    if not isinstance(found, dict) or not found:
+        raise DataError(f"data set {config.name!r}: source {config.source!r} gave no splits, but {found!r}")
+    if not isinstance(config, TokensConfig):
+        return found
+    texts = {split: as_text(value, f"{config.name} {split}") for split, value in found.items()}
+    known = {split: text for split, text in texts.items() if text is not None}
+    if not known:
+        return found
+    tokenizer = make_tokenizer(config, lambda: _joined(known))
+    made = {split: prepared(config, split, text, tokenizer) for split, text in known.items()}
+    for part in made.values():
+        for note in part.notes:
+            _log.warning("%s: %s", config.name, note)
+    _prepared[config.model_dump_json()] = made
+    return {split: made[split].rows if split in made else found[split] for split in found}
+
+
+def prepared_splits(config: DatasetConfig) -> "dict[str, PreparedSplit]":
+    """What is known of the splits of a data set of text that has been loaded in this process; else empty."""
+    return _prepared.get(config.model_dump_json(), {})
+
+
+def text_splits(config: DatasetConfig) -> dict[str, Corpus] | None:
+    """The corpora of a data set's splits; None where it has no text, or is a mixture."""
+    found = SOURCES.get(config.source).load(config)
+    texts = {split: as_text(value, f"{config.name} {split}") for split, value in found.items()}
+    corpora = {split: text for split, text in texts.items() if text is not None and not isinstance(text, Mixture)}
+    return corpora if len(corpora) == len(found) else None
+
+
+def tokenizer_for(config: DatasetConfig) -> Tokenizer | None:
+    """The tokenizer of a data set, None where it has none; what is learnt from text needs the text. Raises DataError."""
+    if getattr(config, "tokenizer", None) is None:
+        return None
+    entry = SOURCES.get(config.source)
+    if entry.texts is not None:
+        texts = entry.texts
+        return tokenizer_of(config, lambda: dict(texts(config)))
+
+    def learn_from() -> Texts:
+        found = {split: as_text(value, f"{config.name} {split}") for split, value in entry.load(config).items()}
+        known = {split: text for split, text in found.items() if text is not None}
+        if not known:
+            raise DataError(f"data set {config.name!r} has no text to learn a tokenizer from; tokenizer: {{type: bytes}}")
+        return _joined(known)
+
+    return tokenizer_of(config, learn_from)
+
+
+def prepared(config: TokensConfig, split: str, text: Corpus | Mixture, tokenizer: Tokenizer) -> "PreparedSplit":
+    """The rows of one split, from disk or as a stream."""
+    from data_manager.prepare import PreparedSplit, prepare_split
+    from data_manager.streaming import stream_rows
+
+    if isinstance(text, Mixture):
+        return prepare_mixture(config, split, text, tokenizer)  # type: ignore[arg-type]
+    if config.streaming:
+        return PreparedSplit(stream_rows(config, split, text, tokenizer))
+    return prepare_split(config, split, text, tokenizer)
+
+
+def as_text(value: Any, label: str) -> Corpus | Mixture | None:
+    """What a source gave for a split as a corpus; None where it is no text: rows of ids, cuts of speech.
+
+    Text is a corpus, texts or pairs in a list or from a function without arguments, or a `datasets.Dataset` with a
+    column `text`.
+    """
+    if isinstance(value, Corpus | Mixture):
+        return value
+    columns = getattr(value, "column_names", None)
+    if columns is not None:
+        if DEFAULT_COLUMN not in columns or any(name.endswith("_ids") for name in columns):
+            return None
+        from data_manager.arrow_rows import ArrowRows
+
+        return ArrowRows(value, (f"{{{DEFAULT_COLUMN}}}",), label)
+    if isinstance(value, list | tuple) or _gives_texts(value):
+        return Listed(value, label)
+    return None
+
+
+def _gives_texts(value: Any) -> bool:
+    return isinstance(value, Callable) and not isinstance(value, Iterable)  # type: ignore[arg-type]
+
+
+def _joined(texts: dict[str, Corpus | Mixture]) -> Texts:
+    return {split: text.joined() if isinstance(text, Mixture) else text for split, text in texts.items()}

@@ -1,0 +1,96 @@
+"""Rows of several data sets interleaved by weight."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from data_manager.documents import Corpus, Joined
+from data_manager.errors import DataError
+from data_manager.mixture_types import MixtureDatasetConfig
+
+if TYPE_CHECKING:
+    from data_manager.prepare import PreparedSplit
+    from data_manager.tokenizers import Tokenizer
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """One split of a mixture: its parts' corpora by their names, of those parts that have this split."""
+
+    parts: Mapping[str, Corpus]
+
+    def joined(self) -> Corpus:
+        """All text, from which a tokenizer is learnt."""
+        return Joined(tuple(self.parts.values()))
+
+
+def mixtures(config: MixtureDatasetConfig) -> dict[str, Mixture]:
+    """The splits of a mixture, in the order in which the parts have them; raises DataError for a part without text."""
+    from data_manager.loading import text_splits
+
+    by_name = {entry.name: entry for entry in config.entries}
+    found: dict[str, dict[str, Corpus]] = {}
+    for name in config.datasets:
+        if name not in by_name:
+            raise DataError(f"data set {config.name!r}: give the config of its part {name!r} in entries")
+        splits = text_splits(by_name[name])
+        if splits is None:
+            raise DataError(f"data set {config.name!r}: its part {name!r} has no text")
+        for split, corpus in splits.items():
+            found.setdefault(split, {})[name] = corpus
+    return {split: Mixture(parts) for split, parts in found.items()}
+
+
+def prepare_mixture(
+    config: MixtureDatasetConfig, split: str, mixture: Mixture, tokenizer: "Tokenizer"
+) -> "PreparedSplit":
+    """The rows of all parts: of a split whose name begins with `train` by weight, of another all, one after another.
+
+    The parts are prepared by the mixture's own tokenizer and layout, and kept in its folder.
+    """
+    import datasets
+
+    from data_manager.loading import prepared
+
+    made = {name: prepared(config, f"{name}-{split}", corpus, tokenizer) for name, corpus in mixture.parts.items()}
+    rows: list[Any] = [part.rows for part in made.values()]
+    notes = [note for part in made.values() for note in part.notes]
+    folders = [part.folder for part in made.values()]
+    if len(rows) == 1 or not split.lower().startswith("train"):
+        mixed = datasets.concatenate_datasets(rows)
+    else:
+        weights = [config.datasets[name] for name in made]
+        shares = [weight / sum(weights) for weight in weights]
+        mixed = datasets.interleave_datasets(rows, shares, seed=config.seed, stopping_strategy=config.stop)
+        if not config.streaming:
+            notes += _shares_used(mixed, made, split)
+    return _whole(mixed, made, tuple(notes), folders[0].parent if folders[0] else None)
+
+
+def _whole(mixed: Any, made: "Mapping[str, PreparedSplit]", notes: tuple[str, ...], folder: Any) -> "PreparedSplit":
+    from data_manager.prepare import PreparedSplit
+
+    documents = [part.documents for part in made.values()]
+    if folder is None:
+        return PreparedSplit(mixed, notes=notes)
+    return PreparedSplit(mixed, sum(filter(None, documents)), _tokens(mixed), notes, folder)
+
+
+def _tokens(rows: Any) -> int:
+    from data_manager.row_lengths import row_lengths
+
+    return sum(int(lengths.sum()) for lengths in row_lengths(rows).values())
+
+
+def _shares_used(mixed: Any, made: "Mapping[str, PreparedSplit]", split: str) -> list[str]:
+    """How many rows of each part an epoch has, and of how many."""
+    import numpy as np
+
+    sizes = [len(part.rows) for part in made.values()]  # type: ignore[arg-type]
+    taken = np.asarray(mixed._indices.column(0)) if mixed._indices is not None else np.arange(len(mixed))
+    part_of = np.searchsorted(np.cumsum(sizes), taken, side="right")
+    counts = np.bincount(part_of, minlength=len(sizes))
+    return [
+        f"{split}: an epoch has {count:,} rows of {name}, which has {size:,}"
+        for name, count, size in zip(made, counts.tolist(), sizes, strict=True)
+    ]

@@ -1,0 +1,121 @@
+"""Molecules of a corpus: invalid ones named, salts stripped, canonical form, duplicates dropped."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from itertools import islice
+from typing import Any, Literal
+
+from data_manager.documents import Corpus, HashFile, Invalid, Notes, Piece
+from data_manager.errors import DataError
+from data_manager.ordered_map import ordered_map
+from data_manager.smiles_tokenizer import syntax_error
+
+_BATCH = 512
+Cleaned = tuple[str | None, str]
+"""A SMILES and nothing, or None and what is wrong with it."""
+
+
+def rdkit() -> Any:
+    """The module `rdkit.Chem`, silent; raises DataError where it is not installed."""
+    try:
+        from rdkit import Chem, RDLogger  # type: ignore[import-not-found,unused-ignore]
+    except ImportError as error:
+        raise DataError(
+            f"check: chemistry, canonical and salts: strip need rdkit ({error}); pip install rdkit, or leave them out"
+        ) from error
+    RDLogger.DisableLog("rdApp.*")  # what it would print has no file and line
+    return Chem
+
+
+@dataclass(frozen=True)
+class Molecules:
+    """The lines of `base` as molecules."""
+
+    base: Corpus
+    check: Literal["syntax", "chemistry"]
+    canonical: bool
+    salts: Literal["keep", "strip"]
+    drop_duplicates: bool
+    skip_invalid: bool
+    num_proc: int = 1
+
+    def inputs(self, hash_file: HashFile) -> Any:
+        """Those of the lines, and the settings; with chemistry, rdkit's version, which decides the canonical form."""
+        version = ""
+        if self._chemistry:
+            rdkit()
+            import rdkit as package  # type: ignore[import-not-found,unused-ignore]
+
+            version = package.__version__
+        settings = [self.check, self.canonical, self.salts, self.drop_duplicates, self.skip_invalid, version]
+        return [self.base.inputs(hash_file), "molecules", *settings]
+
+    def shards(self) -> Sequence[Corpus]:
+        """Those of the lines; itself where molecules are compared with each other."""
+        if self.drop_duplicates:
+            return [self]
+        settings = self.check, self.canonical, self.salts, self.drop_duplicates, self.skip_invalid
+        return [Molecules(shard, *settings) for shard in self.base.shards()]
+
+    @property
+    def _chemistry(self) -> bool:
+        return self.check == "chemistry" or self.canonical or self.salts == "strip"
+
+    def read(self, notes: Notes) -> Iterator[Piece]:
+        """The molecules that are valid, and where it is asked for, new."""
+        invalid = Invalid(self.skip_invalid, notes)
+        seen: set[bytes] = set()
+        num_proc = self.num_proc if self._chemistry else 1
+        for pieces, found in ordered_map(self.clean, _batches(self.base.read(notes)), num_proc, "molecules"):
+            for piece, (text, problem) in zip(pieces, found, strict=True):
+                if text is None:
+                    invalid(piece.place, "no valid SMILES", f"{problem} in {_first_word(piece)!r}")
+                elif self.drop_duplicates and _is_known(text, seen):
+                    notes.add("a duplicate", piece.place)
+                else:
+                    yield piece._replace(texts=(text,))
+
+    def clean(self, pieces: Sequence[Piece]) -> list[Cleaned]:
+        """Each molecule in the form that is asked for, or what is wrong with it."""
+        return [self._clean(_first_word(piece)) for piece in pieces]
+
+    def _clean(self, text: str) -> Cleaned:
+        problem = syntax_error(text)
+        if problem or not self._chemistry:
+            return (None, problem) if problem else (text, "")
+        chem = rdkit()
+        molecule = chem.MolFromSmiles(text)
+        if molecule is None:
+            return None, _chemical_problem(chem, text)
+        if self.salts == "strip" and "." in text:
+            # the largest by heavy atoms; of equals the first
+            parts = chem.GetMolFrags(molecule, asMols=True)
+            molecule = max(parts, key=lambda part: part.GetNumHeavyAtoms())
+            return chem.MolToSmiles(molecule, canonical=self.canonical), ""
+        return (chem.MolToSmiles(molecule) if self.canonical else text), ""
+
+
+def _chemical_problem(chem: Any, text: str) -> str:
+    """Why a SMILES is no molecule, in rdkit's words where it has some."""
+    molecule = chem.MolFromSmiles(text, sanitize=False)
+    problems = chem.DetectChemistryProblems(molecule) if molecule is not None else ()
+    return problems[0].Message() if problems else "no molecule"
+
+
+def _first_word(piece: Piece) -> str:
+    # what follows a space is the molecule's name
+    return piece.texts[0].split(None, 1)[0]
+
+
+def _is_known(text: str, seen: set[bytes]) -> bool:
+    digest = blake2b(text.encode(), digest_size=12).digest()
+    if digest in seen:
+        return True
+    seen.add(digest)
+    return False
+
+
+def _batches(pieces: Iterator[Piece]) -> Iterator[list[Piece]]:
+    while batch := list(islice(pieces, _BATCH)):
+        yield batch

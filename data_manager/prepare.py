@@ -1,0 +1,118 @@
+"""A split's corpus to rows of token ids on disk, made once for each content, tokenizer and layout."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from data_manager.documents import Corpus, Notes, is_paired
+from data_manager.errors import DataError
+from data_manager.prepared_folder import PreparedFolder, discard, prepared_folder
+from data_manager.text_types import TokensConfig
+from data_manager.tokenizer_factory import file_hashes, output_folder
+from data_manager.tokenizers import Tokenizer
+
+if TYPE_CHECKING:
+    import datasets
+
+_VERSION = 1
+"""Changed with the form of the rows, so that older ones are not taken for them."""
+_ROWS, _COUNTS = "rows.arrow", "counts.json"
+
+
+@dataclass(frozen=True)
+class PreparedSplit:
+    """Rows of one split, how many documents and tokens are in them, what was left out, and where they are kept.
+
+    Of a stream nothing is counted and kept: `tokens` and `folder` are None.
+    """
+
+    rows: "datasets.Dataset | datasets.IterableDataset"
+    documents: int | None = None
+    tokens: int | None = None
+    notes: tuple[str, ...] = ()
+    folder: Path | None = None
+
+
+def prepare_split(config: TokensConfig, split: str, corpus: Corpus, tokenizer: Tokenizer) -> PreparedSplit:
+    """The rows of a split, read from disk where they have been made before. Raises DataError."""
+    inputs = {
+        "version": _VERSION,
+        "documents": corpus.inputs(file_hashes(config)),
+        "tokenizer": tokenizer_identity(tokenizer),
+        "rows": [config.layout, config.limit, config.too_long, is_paired(corpus)],
+    }
+
+    def make(folder: Path, final: Path) -> list[str]:
+        return write_rows(folder, config, split, corpus, tokenizer)
+
+    def kept() -> PreparedFolder:
+        return prepared_folder(output_folder(config), inputs, make, prefix=f"{split}-")
+
+    folder = kept()
+    try:
+        return _opened(folder)
+    except (OSError, ValueError, KeyError) as error:  # of the right size, and yet not what was written
+        discard(folder, error)
+        return _opened(kept())
+
+
+def tokenizer_identity(tokenizer: Tokenizer) -> str:
+    """What changes whenever the ids of a tokenizer do."""
+    identity = getattr(tokenizer, "identity", None)
+    return str(identity()) if identity is not None else f"{type(tokenizer).__name__} {tokenizer.vocab_size}"
+
+
+def write_rows(folder: Path, config: TokensConfig, split: str, corpus: Corpus, tokenizer: Tokenizer) -> list[str]:
+    """Write rows and counts into a folder; returns notes on what was left out. Raises DataError where nothing is left."""
+    import pyarrow as pa
+
+    from data_manager.encoding import columns_of, encoded, row_maker
+    from data_manager.packing import arrow_columns
+    from data_manager.progress import counted
+
+    notes = Notes()
+    maker = row_maker(config, tokenizer, bool(is_paired(corpus)), notes)
+    kind = pa.list_(pa.int32())
+    schema = pa.schema([(name, kind) for name in maker.columns])
+    counts = {"documents": 0, "rows": 0, "tokens": 0}
+    parts = encoded(corpus, tokenizer, config, notes, num_proc=config.global_config.num_proc)
+    with (
+        pa.OSFile(str(folder / _ROWS), "wb") as file,
+        pa.ipc.new_stream(file, schema) as writer,
+        counted(f"{config.name}: {split}", " tokens") as advance,
+    ):
+        for part, columns in columns_of(maker, parts):
+            lists = arrow_columns(columns)
+            size = sum(len(values) for name, (values, _) in columns.items() if name.endswith("_ids"))
+            counts["tokens"] += size
+            counts["rows"] += len(lists[maker.columns[0]])
+            counts["documents"] += int(part.ends.sum()) if part is not None else 0
+            if len(lists[maker.columns[0]]):
+                writer.write_batch(pa.record_batch(lists, schema=schema))
+            advance(size)
+    if counts["rows"] == 0:
+        raise empty_split(config, split, notes)
+    (folder / _COUNTS).write_text(json.dumps(counts), encoding="utf-8")
+    return notes.lines(split)
+
+
+def empty_split(config: TokensConfig, split: str, notes: Notes) -> DataError:
+    """The error of a split in which nothing is left."""
+    told = "".join(f"\n  {line}" for line in notes.lines(split))
+    remedy = ""
+    if getattr(config, "splits", None):
+        remedy = "\nThere are too few documents to divide; of text files, documents: line or paragraph makes more."
+    return DataError(f"data set {config.name!r}: split {split!r} has no documents{told}{remedy}")
+
+
+def _opened(folder: PreparedFolder) -> PreparedSplit:
+    import datasets
+
+    counts: dict[str, Any] = json.loads((folder.path / _COUNTS).read_text(encoding="utf-8"))
+    rows = datasets.Dataset.from_file(str(folder.path / _ROWS))
+    if len(rows) != counts["rows"]:
+        raise ValueError(f"it has {len(rows)} rows of {counts['rows']}")
+    return PreparedSplit(rows, counts["documents"], counts["tokens"], tuple(folder.notes), folder.path)
+
+

@@ -1,0 +1,124 @@
+"""Rows of JSON, CSV and Parquet files as documents, read a few at a time."""
+
+import csv
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from data_manager.documents import Corpus, HashFile, Invalid, Notes, Piece
+from data_manager.errors import DataError
+from data_manager.json_rows import json_rows
+from data_manager.template import MissingColumnError, NoTextError, Template, parse_template
+from data_manager.text_blocks import BAD_LINE, text_blocks
+
+Rows = Iterator[tuple[int, Mapping[str, Any]]]
+
+
+@dataclass(frozen=True)
+class TableFile:
+    """A file of rows; `templates` make the text of one, or the two sides of a pair."""
+
+    path: Path
+    kind: Literal["json", "csv", "parquet"]
+    templates: tuple[str, ...]
+    skip_invalid: bool = False
+    delimiter: str = ","
+
+    def inputs(self, hash_file: HashFile) -> Any:
+        """Content and settings."""
+        return [hash_file(self.path), self.kind, self.templates, self.skip_invalid, self.delimiter]
+
+    def shards(self) -> Sequence[Corpus]:
+        """Itself."""
+        return [self]
+
+    def read(self, notes: Notes) -> Iterator[Piece]:
+        """A piece for each row whose text is not empty; raises DataError where a column is missing."""
+        invalid = Invalid(self.skip_invalid, notes)
+        templates = [parse_template(text) for text in self.templates]
+        yield from filled(self._rows(templates, invalid), templates, str(self.path), invalid)
+
+    def _rows(self, templates: Sequence[Template], invalid: Invalid) -> Rows:
+        columns = list(dict.fromkeys(column for template in templates for column in template.columns))
+        if self.kind == "json":
+            return json_rows(self.path, invalid)
+        if self.kind == "csv":
+            return csv_rows(self.path, self.delimiter, columns, invalid)
+        return _parquet_rows(self.path, columns)
+
+
+def filled(rows: Rows, templates: Sequence[Template], name: str, invalid: Invalid) -> Iterator[Piece]:
+    """Rows as pieces; one whose text, or a side of it, is empty is counted."""
+    for number, row in rows:
+        place = f"{name}:{number}"
+        try:
+            texts = [template.fill(row) for template in templates]
+        except MissingColumnError as error:
+            invalid(place, "a column is missing", no_column(error.column, error.known))
+            continue
+        except NoTextError as error:
+            invalid(place, "no text", str(error))
+            continue
+        if all(texts):
+            yield Piece(tuple(text for text in texts if text), name, number)
+        else:
+            invalid.notes.add("empty text", place)
+
+
+def no_column(column: str, known: Sequence[str]) -> str:
+    """What to say of a column that is not there."""
+    return f"there is no column {column!r}; there are {', '.join(known)}" if known else f"there is no column {column!r}"
+
+
+def check_columns(place: str, columns: Sequence[str], known: Sequence[str], hint: str = "") -> None:
+    """Raise DataError where one of `columns`, by its name or as the beginning of dotted ones, is not there."""
+    for column in columns:
+        if not any(name == column or name.startswith(f"{column}.") for name in known):
+            raise DataError(f"{place}: {no_column(column, known)}{hint}")
+
+
+def csv_rows(path: Path, delimiter: str, columns: Sequence[str], invalid: Invalid) -> Rows:
+    """Rows by the number of the line that they end in; raises DataError where a column is missing."""
+    csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
+    reader = csv.reader(_csv_lines(path, invalid), delimiter=delimiter)
+    try:
+        header = next(reader, [])
+        hint = "" if len(header) > 1 else f"; is {delimiter!r} the delimiter?"
+        check_columns(f"{path}:1", columns, header, hint)
+        for values in reader:
+            if len(values) == len(header):
+                yield reader.line_num, dict(zip(header, values, strict=True))
+            elif values:
+                detail = f"{len(values)} values, and the first line names {len(header)} columns"
+                invalid(f"{path}:{reader.line_num}", "another number of values", detail)
+    except csv.Error as error:
+        raise DataError(f"{path}:{reader.line_num}: {error}") from error
+
+
+def _csv_lines(path: Path, invalid: Invalid) -> Iterator[str]:
+    rest = ""
+    for block in text_blocks(path, invalid):
+        lines = (rest + block.text).split("\n")
+        rest = lines.pop()
+        for line in lines:
+            yield "\n" if line == BAD_LINE else line + "\n"
+    if rest and rest != BAD_LINE:
+        yield rest
+
+
+def _parquet_rows(path: Path, columns: Sequence[str]) -> Rows:
+    import pyarrow.parquet as pq  # type: ignore[import-untyped]
+    from pyarrow import ArrowException  # type: ignore[import-untyped]
+
+    try:
+        with pq.ParquetFile(path) as file:
+            check_columns(str(path), columns, file.schema_arrow.names)
+            number = 0
+            for batch in file.iter_batches(batch_size=1000, columns=list(columns)):
+                for row in batch.to_pylist():
+                    number += 1
+                    yield number, row
+    except (OSError, ArrowException) as error:
+        raise DataError(f"{path} cannot be read as Parquet: {error}") from error

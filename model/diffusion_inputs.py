@@ -1,0 +1,71 @@
+"""What a caller gives to a diffusion model, checked: errors name the argument, what was given and what fits."""
+
+import torch
+from torch import Tensor
+
+from diffusion.errors import LengthError, ShapeError, SigmaError, TokenError, check_sigma, check_tokens
+from model.diffusion_types import ConditionConfig
+from model.inputs import InputError, check_mask, describe, has_values
+
+
+def check_data(input_ids: Tensor, attention_mask: Tensor | None) -> Tensor:
+    """The mask of real tokens, bool [B, L]; an integer one, as Hugging Face's collators give it, is taken too.
+
+    Raises InputError unless input_ids is int [B, L], with at least one row and token, and the mask has its shape.
+    """
+    if not isinstance(input_ids, Tensor) or input_ids.dim() != 2 or input_ids.is_floating_point():
+        raise InputError(f"input_ids is {describe(input_ids)}, and int [B, L] fits")
+    if 0 in input_ids.shape:
+        raise InputError(f"input_ids is {describe(input_ids)}, and one row of one token is the least")
+    if isinstance(attention_mask, Tensor) and attention_mask.dtype in (torch.int64, torch.int32):
+        attention_mask = attention_mask.bool()
+    check_mask(attention_mask, input_ids, "attention_mask")
+    return torch.ones_like(input_ids, dtype=torch.bool) if attention_mask is None else attention_mask
+
+
+def check_noisy(x_t: Tensor, dim: int) -> None:
+    """Raise ShapeError unless x_t is int [B, L], TokenError for a state that the process lacks."""
+    if not isinstance(x_t, Tensor) or x_t.dim() != 2 or x_t.is_floating_point() or x_t.dtype == torch.bool:
+        raise ShapeError("x_t", describe(x_t), "int [B, L]")
+    if has_values(x_t):
+        check_tokens("x_t", x_t, dim)
+
+
+def check_level(sigma: Tensor | float, x_t: Tensor) -> Tensor:
+    """Sigma, a number or [B] or [B, L], as a tensor [B] or [B, L].
+
+    Raises ShapeError for another shape, SigmaError unless it is finite and not negative everywhere.
+    """
+    if not isinstance(sigma, Tensor | float | int):
+        raise SigmaError("sigma", describe(sigma) if sigma is not None else "None", "the noise level, [B] or [B, L]")
+    sigma = torch.as_tensor(sigma, device=x_t.device)
+    shapes = (x_t.shape[:1], x_t.shape)
+    if sigma.dim() and sigma.shape not in shapes:
+        raise ShapeError("sigma", describe(sigma), f"{list(shapes[0])}, one a row, or {list(shapes[1])}, one a token")
+    if has_values(sigma):
+        check_sigma("sigma", sigma)
+    return sigma if sigma.dim() else sigma.expand(x_t.shape[0])
+
+
+def check_condition(condition: ConditionConfig | None, cond: Tensor | None, rows: int) -> None:
+    """Raise InputError, LengthError, ShapeError or TokenError unless `cond` is one of the section's condition a row.
+
+    Classes are int [rows], `num_classes` standing for none; properties float [rows, size], NaN standing for none.
+    """
+    if cond is None:
+        return
+    if condition is None:
+        raise InputError("cond was given, and the model's section has no condition")
+    fits = f"int [{rows}]" if condition.num_classes is not None else f"float [{rows}, {condition.size}]"
+    dims, floating = (1, False) if condition.num_classes is not None else (2, True)
+    if not isinstance(cond, Tensor) or cond.dim() != dims or cond.is_floating_point() is not floating:
+        raise ShapeError("cond", describe(cond), fits)
+    if cond.shape[0] != rows:
+        raise LengthError("cond", f"{cond.shape[0]} rows", f"{rows}, one a row")
+    if dims == 2 and cond.shape[1] != condition.size:
+        raise ShapeError("cond", describe(cond), fits)
+    if condition.num_classes is not None and has_values(cond) and cond.numel():
+        low, high = (int(bound) for bound in torch.aminmax(cond))
+        if low < 0 or high > condition.num_classes:
+            classes = f"classes from 0 to {condition.num_classes - 1}, or {condition.num_classes} for none"
+            raise TokenError("cond", f"class {low if low < 0 else high}", classes)

@@ -1,0 +1,130 @@
+"""Frames: lhotse's own numbers, stored ones equal to those on the fly, kept and made again."""
+
+import pytest
+import torch
+
+from data_manager import speech_storage
+from data_manager.errors import DataError
+from data_manager.speech import speech_corpus
+from data_manager.speech_features import FrameReader
+from data_manager.speech_settings import FeaturesConfig
+from tests.data_manager.corpora import RATE, librispeech_part
+from tests.data_manager.speech_cases import batches, config_of, load
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A part of LibriSpeech."""
+    librispeech_part(tmp_path / "data" / "librispeech", "dev-clean", {"A": 0.3, "B": 0.5, "C": 0.4})
+    return tmp_path
+
+
+@pytest.fixture
+def computed(monkeypatch):
+    """Ids of the cuts whose frames were computed and stored."""
+    ids = []
+    original = speech_storage._Frames.__getitem__
+
+    def counted(self, index):
+        ids.append(self.cuts[index].id)
+        return original(self, index)
+
+    monkeypatch.setattr(speech_storage._Frames, "__getitem__", counted)
+    return ids
+
+
+@pytest.mark.parametrize("kind", ["mfcc", "spectrogram"])
+def test_other_features_are_those_of_lhotse(folder, kind):
+    import lhotse
+
+    (batch,) = batches(config_of(folder, features={"type": kind}), "dev-clean")
+    own = {"mfcc": lhotse.Mfcc, "spectrogram": lhotse.Spectrogram}[kind]()
+    cut = load(config_of(folder))["dev-clean"][0]
+    expected = torch.as_tensor(own.extract(cut.load_audio(), RATE))
+    assert batch["features"].shape == (3, 50, {"mfcc": 13, "spectrogram": 257}[kind])
+    torch.testing.assert_close(batch["features"][0, :30], expected)
+
+
+@pytest.mark.parametrize(("storage", "tolerance"), [("numpy", 0.0), ("lilcom_chunky", 2**-5)])
+@pytest.mark.parametrize("workers", [0, 2])
+def test_stored_features_are_those_computed_on_the_fly(folder, computed, storage, tolerance, workers):
+    more = {"speed_perturbation": {"factors": [1.1], "splits": ["dev-clean"]}, "windows": {"seconds": 0.3}}
+    (expected,) = batches(config_of(folder, **more), "dev-clean", batch_size=20)
+    config = config_of(folder, features={"storage": storage}, loading={"num_workers": workers}, **more)
+    (batch,) = batches(config, "dev-clean", batch_size=20, num_workers=0)
+    torch.testing.assert_close(batch["features"], expected["features"], atol=tolerance, rtol=0)
+    assert torch.equal(batch["feature_mask"], expected["feature_mask"])
+    assert batch["text"] == expected["text"]
+    assert all(cut.has_features for cut in load(config)["dev-clean"])
+    assert len(speech_corpus(config).folders) == 2
+
+
+def test_stored_features_are_kept_until_something_changes(folder, computed):
+    config = config_of(folder, features={"storage": "numpy"})
+    load(config)
+    load(config)
+    assert len(computed) == 3
+    load(config_of(folder, features={"storage": "numpy", "num_mel_bins": 40}))
+    assert len(computed) == 6
+    librispeech_part(folder / "data" / "librispeech", "dev-clean", {"D": 0.2}, chapter="2")
+    load(config)
+    assert len(computed) == 10
+
+
+def test_an_interrupted_split_is_computed_again_and_a_finished_one_is_not(folder, computed, monkeypatch):
+    librispeech_part(folder / "data" / "librispeech", "test-clean", {"E": 0.2, "F": 0.2}, speaker="90")
+    config = config_of(folder, features={"storage": "lilcom_chunky"})
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        write = speech_storage._write
+
+        def interrupted(*given, split, **more):
+            notes = write(*given, split=split, **more)
+            if split == "test-clean":
+                raise KeyboardInterrupt
+            return notes
+
+        patch.setattr(speech_storage, "_write", interrupted)
+        load(config)
+    computed.clear()
+    assert {split: len(cuts) for split, cuts in load(config).items()} == {"dev-clean": 3, "test-clean": 2}
+    assert computed == ["90-1-0000", "90-1-0001"]
+    assert not list((folder / "manifests").rglob("*.partial"))
+
+
+def test_damaged_storage_is_named(folder):
+    config = config_of(folder, features={"storage": "numpy"})
+    load(config)
+    next((folder / "manifests").rglob("*.npy")).write_bytes(b"")
+    with pytest.raises(DataError, match=r"features of cut 84-1-\d+ cannot be read from .*/frames: .*remove that folder"):
+        batches(config, "dev-clean")
+
+
+def test_channels_are_averaged_in_storage_too(folder):
+    import soundfile
+
+    for path in (folder / "data").rglob("*.flac"):
+        samples, rate = soundfile.read(path)
+        soundfile.write(path, [(value, -value / 2) for value in samples], rate)
+    (expected,) = batches(config_of(folder), "dev-clean")
+    (batch,) = batches(config_of(folder, features={"storage": "numpy"}), "dev-clean")
+    assert torch.equal(batch["features"], expected["features"])
+
+
+def test_dither_is_the_same_each_time_and_leaves_the_random_numbers_alone(folder):
+    config = config_of(folder, features={"dither": 0.01})
+    (first,) = batches(config, "dev-clean")
+    (again,) = batches(config, "dev-clean", num_workers=1)
+    assert torch.equal(first["features"], again["features"])
+    cut = load(config)["dev-clean"][0]
+    assert not torch.equal(first["features"][0, :30], FrameReader(FeaturesConfig())(cut))
+    torch.manual_seed(0)
+    expected = torch.rand(2)
+    torch.manual_seed(0)
+    assert torch.equal(FrameReader(config.features)(cut), first["features"][0, :30])
+    assert torch.equal(torch.rand(2), expected)
+
+
+def test_audio_that_gives_no_frame_is_named(tmp_path):
+    librispeech_part(tmp_path / "data" / "librispeech", "dev-clean", {"A": 0.0001})
+    with pytest.raises(DataError, match=r"fbank features of cut 84-1-0000 \(6\.25e-05 s\)"):
+        batches(config_of(tmp_path), "dev-clean")

@@ -1,0 +1,268 @@
+"""Speech when things go wrong: damaged files and manifests, interruptions, two processes, downloads, leftovers."""
+
+import io
+import multiprocessing
+import tarfile
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from data_manager import corpus_download, prepared_folder, speech, speech_cuts
+from data_manager.data_manager import DatasetManager
+from data_manager.errors import DataError
+from data_manager.speech import speech_corpus
+from tests.data_manager.corpora import librispeech_part, timit, yesno
+from tests.data_manager.speech_cases import config_of, load
+
+
+@pytest.fixture
+def corpus(tmp_path):
+    """A part of LibriSpeech of two utterances."""
+    librispeech_part(tmp_path / "data" / "librispeech", "dev-clean", {"A": 0.2, "B": 0.3})
+    return tmp_path / "data" / "librispeech"
+
+
+def lengths(config):
+    return {split: len(cuts) for split, cuts in load(config).items()}
+
+
+@pytest.fixture
+def preparations(monkeypatch):
+    """Calls of recipes, counted."""
+    calls = []
+    original = speech.call_recipe
+
+    def counted(*given):
+        calls.append(given[0])
+        return original(*given)
+
+    monkeypatch.setattr(speech, "call_recipe", counted)
+    return calls
+
+
+def test_manifests_are_reused(tmp_path, corpus, preparations):
+    load(config_of(tmp_path))
+    load(config_of(tmp_path, process_params={"num_jobs": 2}))
+    load(config_of(tmp_path, features={"num_mel_bins": 40}, loading={"num_workers": 2}))
+    assert preparations == ["librispeech"]
+
+
+@pytest.mark.parametrize("change", ["parameter", "new file", "same size", "lhotse"])
+def test_manifests_are_made_again_when_anything_changes(tmp_path, corpus, preparations, monkeypatch, change):
+    config = config_of(tmp_path)
+    assert load(config)["dev-clean"][0].supervisions[0].text == "A"
+    expected = "A"
+    if change == "parameter":
+        config, expected = config_of(tmp_path, process_params={"normalize_text": "lower"}), "a"
+    elif change == "new file":
+        librispeech_part(corpus, "dev-clean", {"Z": 0.2}, chapter="2")
+    elif change == "same size":
+        (transcript,) = corpus.rglob("*.trans.txt")
+        transcript.write_text(transcript.read_text().replace(" A", " Q"))
+        expected = "Q"
+    else:
+        monkeypatch.setattr("lhotse.__version__", "0.0")
+    assert load(config)["dev-clean"][0].supervisions[0].text == expected
+    assert preparations == ["librispeech"] * 2
+
+
+def test_what_is_prepared_may_lie_inside_the_corpus(tmp_path, corpus, preparations):
+    config = config_of(tmp_path, shared={})
+    inside = config.global_config.model_copy(update={"output_dir": str(tmp_path / "data")})
+    config = config.model_copy(update={"global_config": inside})
+    assert lengths(config) == lengths(config) == {"dev-clean": 2}
+    assert preparations == ["librispeech"]
+
+
+@pytest.mark.parametrize("damage", ["no stamp", "empty", "half", "other bytes", "gone"])
+def test_damaged_manifests_are_made_again(tmp_path, corpus, preparations, damage):
+    config = config_of(tmp_path)
+    load(config)
+    (manifest,) = (tmp_path / "manifests").glob("librispeech/*/cuts_*.jsonl.gz")
+    content = manifest.read_bytes()
+    if damage == "no stamp":
+        (manifest.parent / "inputs.json").unlink()
+    elif damage == "gone":
+        manifest.unlink()
+    else:
+        half = content[: len(content) // 2]
+        manifest.write_bytes({"empty": b"", "half": half, "other bytes": b"x" * len(content)}[damage])
+    assert lengths(config) == {"dev-clean": 2}
+    assert preparations == ["librispeech"] * 2
+    assert lengths(config) == {"dev-clean": 2}
+    assert len(preparations) == 2
+
+
+def test_an_interrupted_preparation_leaves_nothing_to_trip_over(tmp_path, corpus, monkeypatch):
+    config = config_of(tmp_path)
+
+    def interrupted(folder, *given, **more):
+        (folder / "cuts_half.jsonl.gz").write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(speech, "write_cuts", interrupted)
+        load(config)
+    assert not list((tmp_path / "manifests").glob("*/*/*"))
+    # and what a killed process leaves is in no one's way
+    (folder,) = (tmp_path / "manifests").iterdir()
+    key = next(folder.glob(".*.lock")).name.removesuffix(".lock")
+    (folder / f"{key}.partial").mkdir()
+    (folder / f"{key}.partial" / "cuts_half.jsonl.gz").write_bytes(b"half")
+    assert lengths(config) == {"dev-clean": 2}
+    assert not list(folder.glob("*.partial"))
+
+
+def _prepare(folder, barrier, results):
+    barrier.wait()
+    calls = []
+    original = speech.call_recipe
+    speech.call_recipe = lambda *given: calls.append(given[0]) or original(*given)
+    config = config_of(folder, features={"storage": "numpy"})
+    results.put((lengths(config), len(calls)))
+
+
+def test_two_processes_prepare_the_same_corpus_once(tmp_path, corpus):
+    context = multiprocessing.get_context("fork")
+    barrier, results = context.Barrier(2), context.Queue()
+    running = [context.Process(target=_prepare, args=(tmp_path, barrier, results)) for _ in range(2)]
+    for process in running:
+        process.start()
+    found = [results.get(timeout=60) for _ in running]
+    for process in running:
+        process.join()
+    assert [splits for splits, _ in found] == [{"dev-clean": 2}] * 2
+    assert sum(calls for _, calls in found) == 1
+
+
+def test_a_file_that_is_no_audio_is_named_by_the_preparation(tmp_path, corpus):
+    next(corpus.rglob("*-0001.flac")).write_bytes(b"not audio")
+    with pytest.raises(DataError, match=r"(?s)prepare_librispeech.* failed: AudioLoadingError: .*84-1-0001\.flac"):
+        load(config_of(tmp_path))
+
+
+def _cut_short(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def test_audio_that_ends_early_is_named_by_the_batch(tmp_path, corpus):
+    _cut_short(next(corpus.rglob("*-0001.flac")))
+    config = config_of(tmp_path)
+    loader = DatasetManager.create_dataloader(load(config)["dev-clean"], config, batch_size=2)
+    with pytest.raises(DataError, match=r"audio of 84-1-0001 cannot be read from .*84-1-0001\.flac"):
+        next(iter(loader))
+    stored = config_of(tmp_path, features={"storage": "numpy"})
+    with pytest.raises(DataError, match=r"84-1-0001\.flac"):
+        load(stored)
+    assert not list((tmp_path / "manifests").rglob("features-*"))
+
+
+def test_bad_audio_can_be_dropped_and_is_counted(tmp_path, corpus):
+    _cut_short(next(corpus.rglob("*-0001.flac")))
+    config = config_of(tmp_path, loading={"bad_audio": "drop"})
+    assert lengths(config) == {"dev-clean": 1}
+    (note,) = speech_corpus(config).notes
+    assert note.startswith("dev-clean: audio of 84-1-0001 cannot be read from ")
+    assert lengths(config) == {"dev-clean": 1}
+    assert speech_corpus(config).notes == [note]
+
+
+def test_what_a_recipe_leaves_out_is_counted_and_named(tmp_path, corpus, capfd):
+    missing = next(corpus.rglob("*-0001.flac"))
+    missing.unlink()
+    config = config_of(tmp_path)
+    assert lengths(config) == {"dev-clean": 1}
+    assert speech_corpus(config).notes == [f"No such file: {missing}"]
+    timit(tmp_path / "data" / "timit")
+    transcript = tmp_path / "data" / "timit" / "data" / "TRAIN" / "DR1" / "FCJF0" / "SX1.TXT"
+    transcript.unlink()
+    config = config_of(tmp_path, name="timit")
+    assert lengths(config) == {"DEV": 1, "TEST": 1, "TRAIN": 1}
+    assert speech_corpus(config).notes == [f"No such file or directory: {transcript}"]
+    assert "No such file" not in capfd.readouterr().err
+
+
+def test_a_wrong_layout_is_a_data_error(tmp_path):
+    (tmp_path / "data" / "yesno").mkdir(parents=True)
+    (tmp_path / "data" / "yesno" / "a.wav").touch()
+    with pytest.raises(DataError, match=r"prepare_yesno\(.*failed: AssertionError: an assertion of lhotse's"):
+        load(config_of(tmp_path, name="yesno"))
+
+
+def test_a_folder_that_cannot_be_written(tmp_path, corpus):
+    (tmp_path / "manifests").write_text("a file")
+    with pytest.raises(DataError, match=r"cannot be written to .*; set global_config\.output_dir"):
+        load(config_of(tmp_path))
+
+
+@pytest.fixture
+def server(tmp_path):
+    """A server with yesno's archive; gives its address and what was asked of it."""
+    yesno(tmp_path / "original" / "waves_yesno")
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w:gz") as tar:
+        tar.add(tmp_path / "original" / "waves_yesno", "waves_yesno")
+    asked = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            asked.append(self.path)
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(archive.getvalue())))
+            self.end_headers()
+            self.wfile.write(archive.getvalue())
+
+        def log_message(self, *given):
+            pass
+
+    running = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=running.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{running.server_address[1]}/waves_yesno.tar.gz", asked
+    running.shutdown()
+    running.server_close()
+
+
+def test_download(tmp_path, server):
+    url, asked = server
+    config = config_of(tmp_path, name="yesno", download_params={"url": url})
+    assert lengths(config) == lengths(config) == {"test": 30, "train": 30}
+    assert len(asked) == 1
+    assert not list((tmp_path / "data").rglob(".downloading"))
+
+
+def test_an_interrupted_download_is_taken_up_again(tmp_path, server, monkeypatch):
+    url, _ = server
+    folder = tmp_path / "data" / "yesno" / "waves_yesno"
+    folder.mkdir(parents=True)
+    (folder / "0_0_0_0_0_0_0_0.wav").write_bytes(b"half")
+    (folder.parent / ".downloading").touch()
+    config = config_of(tmp_path, name="yesno", download_params={"url": url})
+    with monkeypatch.context() as patch:
+        patch.setattr(corpus_download, "unreachable", lambda url: "no network")
+        with pytest.raises(DataError, match=r"is incomplete, as its download was interrupted, and .*no network"):
+            load(config)
+    assert lengths(config) == {"test": 30, "train": 30}
+
+
+def test_no_network_is_told_within_two_seconds(tmp_path):
+    import time
+
+    start = time.monotonic()
+    config = config_of(tmp_path, name="yesno", download_params={"url": "http://192.0.2.1/x"})
+    with pytest.raises(DataError, match=r"yesno/waves_yesno\n(.|\n)*cannot be downloaded from http://192\.0\.2\.1/x"):
+        load(config)
+    assert time.monotonic() - start < 2
+
+
+def test_split_names_that_are_no_file_names():
+    notes = []
+    from data_manager.manifests import split_cuts
+
+    assert list(split_cuts({"a": {"recordings": []}, "lexicon": ["x"]}, notes)) == []
+    assert notes == [
+        "split a has no recordings and is left out",
+        "the recipe also returns lexicon (list), which is left out",
+    ]
+    assert prepared_folder.STAMP == "inputs.json"
+    assert speech_cuts.Splits

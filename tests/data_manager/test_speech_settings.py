@@ -1,0 +1,189 @@
+"""Settings of speech entries: defaults by type, relations, what global_config gives, values of recipe parameters."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from data_manager.dataset_types import GlobalConfig
+from data_manager.parse_data_args import parse_dataset_configs
+from data_manager.recipe_values import wrong_value
+from data_manager.speech_settings import FeaturesConfig, LoadingConfig
+from data_manager.speech_types import LhotseDatasetConfig, SpeedConfig, SubsetConfig, WindowsConfig
+from yaml_config.errors import ConfigError
+
+
+def violations(config_type, **values):
+    """Places and messages of all violations of a config that is not refused at once."""
+    config = config_type.model_validate(values, context={"defer_relations": True})
+    return [(violation.at, violation.message) for violation in config.violations()]
+
+
+def parsed(tmp_path, text):
+    (tmp_path / "x.yml").write_text(text)
+    return parse_dataset_configs(tmp_path / "x.yml")
+
+
+def problems(tmp_path, text):
+    with pytest.raises(ConfigError) as caught:
+        parsed(tmp_path, text)
+    return [(problem.place.line, problem.path, problem.message) for problem in caught.value.problems]
+
+
+@pytest.mark.parametrize(
+    ("settings", "mel_bins", "ceps", "width"),
+    [({}, 80, None, 80), ({"type": "mfcc"}, 23, 13, 13), ({"type": "spectrogram"}, None, None, None)],
+)
+def test_defaults_follow_the_type(settings, mel_bins, ceps, width):
+    features = FeaturesConfig(**settings)
+    assert (features.num_mel_bins, features.num_ceps, features.width()) == (mel_bins, ceps, width)
+    assert FeaturesConfig.model_validate(features.model_dump()) == features
+
+
+@pytest.mark.parametrize("kind", ["fbank", "mfcc", "spectrogram"])
+@pytest.mark.parametrize("rate", [8000, 11_025, 16_000, 44_100])
+@pytest.mark.parametrize("length", [0.02, 0.025, 0.032])
+def test_width_is_that_of_the_extractor(kind, rate, length):
+    from data_manager.speech_features import make_extractor
+
+    features = FeaturesConfig(type=kind, frame_length=length)
+    assert make_extractor(features, rate).feature_dim(rate) == features.width(rate)
+
+
+@pytest.mark.parametrize(
+    ("config_type", "values", "expected"),
+    [
+        (FeaturesConfig, {"num_ceps": 13}, (("num_ceps",), "fbank features have no num_ceps")),
+        (FeaturesConfig, {"type": "spectrogram", "low_freq": 0}, (("low_freq",), "spectrogram features have no low_freq")),
+        (FeaturesConfig, {"type": "mfcc", "num_ceps": 30}, (("num_ceps",), "30 coefficients cannot be made of 23 mel bins")),
+        (
+            FeaturesConfig,
+            {"frame_shift": 0.03},
+            (("frame_shift",), "frames of 0.025 s every 0.03 s leave audio out between them"),
+        ),
+        (
+            FeaturesConfig,
+            {"sampling_rate": 8000, "high_freq": 7600.0},
+            (("high_freq",), "mel bins from 20 to 7600 Hz do not lie below half the sampling rate, 4000 Hz"),
+        ),
+        (
+            FeaturesConfig,
+            {"low_freq": 300.0, "high_freq": 200.0},
+            (("high_freq",), "high_freq 200 Hz is not above low_freq 300 Hz"),
+        ),
+        (WindowsConfig, {}, (("seconds",), "fixed windows need seconds, their length")),
+        (
+            WindowsConfig,
+            {"type": "supervisions", "hop": 1},
+            (("hop",), "windows by supervisions are as long as these are, and have no hop"),
+        ),
+        (
+            WindowsConfig,
+            {"seconds": 1, "hop": 2},
+            (("hop",), "windows of 1 s every 2 s leave audio out between them"),
+        ),
+        (SubsetConfig, {}, (("first",), "a subset needs first (cuts) or seconds")),
+    ],
+)
+def test_relations(config_type, values, expected):
+    assert violations(config_type, **values) == [expected]
+
+
+@pytest.mark.parametrize("factors", [[], [0.9, 0.9], [1.0], [10.0]])
+def test_bad_speeds(factors):
+    with pytest.raises(ValueError, match="factors"):
+        SpeedConfig(factors=factors)
+
+
+def test_global_settings_are_defaults_in_a_file(tmp_path):
+    first, second, third = parsed(
+        tmp_path,
+        "global_config:\n"
+        "  features: {type: mfcc, num_ceps: 20, sampling_rate: 8000}\n"
+        "  loading: {max_duration: 100.0, speakers: true}\n"
+        "datasets:\n"
+        "  - name: librispeech\n"
+        "  - {name: yesno, features: {num_ceps: 12}, loading: {max_duration: 50}}\n"
+        "  - {name: timit, features: {type: fbank}}\n",
+    )
+    assert (first.features.type, first.features.num_ceps, first.loading.max_duration) == ("mfcc", 20, 100)
+    assert (second.features.type, second.features.num_ceps, second.loading.max_duration) == ("mfcc", 12, 50)
+    assert second.loading.speakers
+    # 20 coefficients are none of fbank's business
+    assert third.features == FeaturesConfig(sampling_rate=8000)
+
+
+def test_global_settings_are_defaults_in_python():
+    shared = GlobalConfig(features=FeaturesConfig(type="mfcc", num_ceps=20), loading=LoadingConfig(num_buckets=3))
+    config = LhotseDatasetConfig(name="yesno", global_config=shared, features={"num_mel_bins": 40})
+    assert (config.features.type, config.features.num_ceps, config.features.num_mel_bins) == ("mfcc", 20, 40)
+    assert config.loading.num_buckets == 3
+    assert LhotseDatasetConfig.model_validate(config.model_dump()) == config
+
+
+def test_a_wrong_global_setting_is_one_problem_where_it_stands(tmp_path):
+    text = "global_config:\n  features: {num_mel_bin: 40, num_ceps: 3}\ndatasets:\n  - name: yesno\n  - name: timit\n"
+    assert problems(tmp_path, text) == [
+        (2, "global_config.features.num_mel_bin", "unknown key 'num_mel_bin'; did you mean 'num_mel_bins'?"),
+        (2, "global_config.features.num_ceps", "fbank features have no num_ceps; leave it out"),
+    ]
+
+
+def test_a_global_setting_that_does_not_suit_an_entry_is_shown_where_it_stands(tmp_path):
+    text = (
+        "global_config:\n  features: {num_mel_bins: 10}\ndatasets:\n"
+        "  - {name: yesno, features: {type: mfcc}}\n  - {name: timit, features: {type: mfcc, num_mel_bins: 20}}\n"
+    )
+    assert problems(tmp_path, text) == [
+        (2, "global_config.features.num_mel_bins", "13 coefficients cannot be made of 10 mel bins; at least 13")
+    ]
+
+
+def test_print_config_names_the_origin_and_reads_back(tmp_path, capsys):
+    from parse_args import main
+
+    (tmp_path / "x.yml").write_text("global_config:\n  features: {type: mfcc}\ndatasets:\n  - name: yesno\n")
+    assert main(["--config", str(tmp_path / "x.yml"), "--print-config"]) == 0
+    printed = capsys.readouterr().out
+    assert "x.yml:2 (global_config.features)" in printed
+    (tmp_path / "y.yml").write_text(printed)
+    assert parse_dataset_configs(tmp_path / "y.yml")[0].features == FeaturesConfig(type="mfcc")
+
+
+@pytest.mark.parametrize(
+    ("annotation", "good", "bad", "wanted"),
+    [
+        ("int", [1, 0], ["1", True, 1.5, None], "an integer"),
+        ("Optional[int]", [1, None], ["1"], "an integer or null"),
+        ("bool", [True], [1, "yes"], "true or false"),
+        ("float", [1, 0.5], [True, "1"], "a number"),
+        ("Seconds", [3], ["3"], "a number"),
+        ("Pathlike", ["a"], [1], "a path"),
+        ("Union[str, Sequence[str]]", ["a", ["a"], []], [1, [1], {}], "a string or a list of strings"),
+        ("str | None", ["a", None], [1], "a string or null"),
+        ("Tuple[str, ...]", [["a"]], ["a"], "a list of strings"),
+        ("Dict[str, int]", [1, "a", {}], [], None),
+        (None, [1, "a"], [], None),
+    ],
+)
+def test_values_of_recipe_parameters(annotation, good, bad, wanted):
+    assert all(wrong_value(annotation, value) is None for value in good)
+    assert all(wrong_value(annotation, value) == wanted for value in bad)
+
+
+def test_values_of_parameters_are_checked_at_their_place(tmp_path):
+    text = "datasets:\n  - name: timit\n    process_params: {num_phones: '48'}\n"
+    assert problems(tmp_path, text) == [
+        (3, "datasets.0.process_params.num_phones", "prepare_timit takes an integer for 'num_phones'; got \"48\"")
+    ]
+
+
+@given(
+    st.sampled_from(["fbank", "mfcc", "spectrogram"]),
+    st.one_of(st.none(), st.integers(20, 200)),
+    st.sampled_from(["on_the_fly", "lilcom_chunky", "numpy"]),
+    st.one_of(st.none(), st.floats(0.5, 1000)),
+)
+def test_dump_and_load_is_the_identity(kind, bins, storage, seconds):
+    features = {"type": kind, "storage": storage, **({"num_mel_bins": bins} if kind != "spectrogram" and bins else {})}
+    config = LhotseDatasetConfig(name="yesno", features=features, loading={"max_duration": seconds})
+    assert LhotseDatasetConfig.model_validate_json(config.model_dump_json()) == config

@@ -1,0 +1,16 @@
+"""What the server imports before training processes are forked from it."""
+
+import torch
+
+import data_manager.data_manager
+import model.transformer
+import training.trainer  # noqa: F401
+
+torch.set_num_threads(1)
+try:
+    import datasets
+    import matplotlib.backends.backend_agg
+    import matplotlib.figure
+    import performer_pytorch.performer_pytorch  # noqa: F401
+except ImportError:
+    pass

@@ -1,0 +1,127 @@
+"""Tiny experiments, and real training processes: forked from a server that has imported torch and transformers once."""
+
+import json
+import multiprocessing
+import os
+import socket
+import sys
+import time
+from pathlib import Path
+
+from yaml_config.dump import dump
+
+TEXT = "the quick brown fox jumps over the lazy dog, and the dog does not mind at all.\n"
+CONTEXT = multiprocessing.get_context("forkserver")
+CONTEXT.set_forkserver_preload(["tests.training.preload"])
+DECODER = {"d_model": 16, "num_layers": 1, "num_heads": 2, "dropout": 0.1, "device": "cpu"}
+
+
+def experiment(folder: Path, *, model: dict | None = None, datasets: list | None = None, **training) -> Path:
+    """A file `experiment.yml` in `folder` with a tiny decoder of characters, or another model."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if datasets is None:
+        (folder / "train.txt").write_text("".join(f"{number} {TEXT}" for number in range(12)))
+        (folder / "valid.txt").write_text(TEXT * 3)
+        files = {"train": str(folder / "train.txt"), "validation": str(folder / "valid.txt")}
+        datasets = [text("tiny", files, sequence_length=24)]
+    settings = {"max_steps": 6, "batch_size": 4, "eval_steps": 3, "save_steps": 2, "logging_steps": 1, **training}
+    content = {
+        "model": model or {"model_type": "decoder", "name": "tiny", "decoder": DECODER},
+        "datasets": datasets,
+        "training": settings,
+        "generation": {"num_samples": 2, "max_new_tokens": 8},
+    }
+    path = folder / "experiment.yml"
+    path.write_text(dump(content))
+    return path
+
+
+def text(name: str, files: dict, **more) -> dict:
+    """A data set of local files."""
+    return {"name": name, "source": "text", "data_files": files, **more}
+
+
+def seq2seq(folder: Path) -> dict:
+    """Model and data of a tiny translator, its sentences of many lengths."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lines = [" ".join(TEXT.split()[: 2 + number % 9]) + f" {number}" for number in range(40)]
+    (folder / "a.txt").write_text("\n".join(lines) + "\n")
+    (folder / "b.txt").write_text("\n".join(line[::-1] for line in lines) + "\n")
+    pair = {"source": str(folder / "a.txt"), "target": str(folder / "b.txt")}
+    side = {**DECODER, "dropout": 0.0}
+    return {
+        "model": {"model_type": "encoder_decoder", "name": "tiny_pair", "encoder": side, "decoder": side},
+        "datasets": [text("pairs", {"train": pair, "validation": pair})],
+    }
+
+
+def start(*argv: object, environment: dict | None = None, log: Path | None = None):
+    """A process that runs `train.py` with these arguments."""
+    process = CONTEXT.Process(target=_train, args=([str(word) for word in argv], environment or {}, log))
+    process.start()
+    return process
+
+
+def train(*argv: object, log: Path | None = None) -> int:
+    """Run `train.py` to its end in a process of its own; the exit code."""
+    process = start(*argv, log=log)
+    process.join(120)
+    return process.exitcode
+
+
+def train_by_two(*argv: object, log: Path | None = None) -> list[int]:
+    """Run `train.py` in two processes, as torchrun would; their exit codes."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    shared = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    ranks = [shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(2)]
+    processes = [start(*argv, environment=environment, log=log) for environment in ranks]
+    for process in processes:
+        process.join(120)
+    return [process.exitcode for process in processes]
+
+
+def _train(argv: list[str], environment: dict, log: Path | None) -> None:
+    os.environ.update(environment)
+    if log is not None:
+        handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        os.dup2(handle, 1)
+        os.dup2(handle, 2)
+    sys.argv = ["train.py", *argv]
+    from train import main
+
+    sys.exit(main(argv))
+
+
+def wait_for(found, seconds: float = 60.0):
+    """The first true value of `found()`."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        value = found()
+        if value:
+            return value
+        time.sleep(0.005)
+    raise TimeoutError
+
+
+def metrics(run: Path) -> list[dict]:
+    """Lines of a run's metrics.jsonl."""
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def losses(run: Path, key: str = "loss") -> dict[int, float]:
+    """Losses by step."""
+    return {entry["step"]: entry[key] for entry in metrics(run) if key in entry}
+
+
+def weights(run: Path):
+    """The weights of a finished run."""
+    from safetensors.torch import load_file
+
+    return load_file(run / "model.safetensors")
+
+
+def bytes_of(run: Path) -> bytes:
+    """The weights of a finished run as they lie on the disk."""
+    return (run / "model.safetensors").read_bytes()

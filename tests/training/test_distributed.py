@@ -1,0 +1,79 @@
+"""Two processes with gloo against one: the same rows, the same losses, runs that change hands."""
+
+import pytest
+import torch
+from tests.training.runs import DECODER, experiment, losses, metrics, seq2seq, train, train_by_two, weights
+
+DETERMINISTIC = {**DECODER, "dropout": 0.0}
+LINEAR = {**DETERMINISTIC, "attention_type": "causal_linear", "feature_redraw_interval": 3}
+MDLM = {"process": {"type": "absorbing"}, "schedule": {"type": "loglinear"}, "objective": {"type": "mdlm"}}
+BACKBONE = {"type": "performer", "d_model": 16, "num_layers": 1, "num_heads": 2, "dropout": 0.0, "device": "cpu"}
+
+
+def models(folder):
+    return {
+        "softmax": {"model": {"model_type": "decoder", "decoder": DETERMINISTIC}},
+        "features redrawn": {"model": {"model_type": "decoder", "decoder": LINEAR}},
+        "ragged pairs": seq2seq(folder),
+        "diffusion": {"model": {"model_type": "diffusion", **MDLM, "backbone": BACKBONE}},
+    }
+
+
+def both(folder, **options):
+    """The same file by two processes with 2 rows each, and by one with 4."""
+    path = experiment(folder, batch_size=2, **options)
+    one = folder / "one"
+    log = folder / "log"
+    assert train_by_two("--config", path, "--output", folder / "two", log=log) == [0, 0], log.read_text()
+    assert train("--config", path, "--output", one, "--set", "training.batch_size=4", log=log) == 0, log.read_text()
+    return folder / "two", one
+
+
+def furthest(two, one):
+    first, second = weights(two), weights(one)
+    return max(float((first[name].double() - second[name].double()).abs().max()) for name in second)
+
+
+@pytest.mark.parametrize("kind", ["softmax", "features redrawn", "ragged pairs", "diffusion"])
+def test_two_processes_train_as_one(kind, tmp_path):
+    options = models(tmp_path)[kind]
+    two, one = both(tmp_path, learning_rate=1e-2, ema_decay=0.9, **options)
+    for key in ("loss", "eval_loss"):
+        assert losses(two, key) == pytest.approx(losses(one, key), abs=1e-4, rel=0)
+    assert furthest(two, one) < 1e-4
+    assert [entry["epoch"] for entry in metrics(two)] == [entry["epoch"] for entry in metrics(one)]
+
+
+@pytest.mark.parametrize("first", [1, 2])
+def test_a_run_changes_hands(first, tmp_path):
+    """4 of 6 steps in one or two processes, the rest in two or one: as one process throughout."""
+    model = {"model_type": "decoder", "decoder": DETERMINISTIC}
+    path = experiment(tmp_path, model=model, learning_rate=1e-2)
+    whole, run, log = tmp_path / "whole", tmp_path / "run", tmp_path / "log"
+    by_two = ("--set", "training.batch_size=2")
+    assert train("--config", path, "--output", whole, log=log) == 0, log.read_text()
+    runs = {1: lambda: [train("--config", path, "--output", run, "--resume", log=log)]}
+    runs[2] = lambda: train_by_two("--config", path, "--output", run, "--resume", *by_two, log=log)
+    assert set(runs[first]()) == {0}, log.read_text()
+    (run / "model.safetensors").unlink()
+    for path_of_last in run.glob("checkpoint-6/*"):
+        path_of_last.unlink()
+    (run / "checkpoint-6").rmdir()
+    assert set(runs[3 - first]()) == {0}, log.read_text()
+    assert losses(run) == pytest.approx(losses(whole), abs=1e-4, rel=0)
+    assert furthest(run, whole) < 1e-4
+
+
+def test_one_process_goes_on_alone_with_the_same_file(tmp_path):
+    """Two processes' batches become accumulated ones: a step keeps its rows."""
+    model = {"model_type": "decoder", "decoder": DETERMINISTIC}
+    path, run, log = experiment(tmp_path, model=model, batch_size=2), tmp_path / "run", tmp_path / "log"
+    assert train_by_two("--config", path, "--output", run, log=log) == [0, 0], log.read_text()
+    before = weights(run)
+    (run / "model.safetensors").unlink()
+    for path_of_last in run.glob("checkpoint-6/*"):
+        path_of_last.unlink()
+    (run / "checkpoint-6").rmdir()
+    assert train("--config", path, "--output", run, "--resume", log=log) == 0, log.read_text()
+    after = weights(run)
+    assert all(torch.allclose(before[name], after[name], atol=1e-4) for name in before)

@@ -1,0 +1,106 @@
+"""Stopped at any moment and resumed, a run ends bit for bit where an uninterrupted one ends."""
+
+import os
+import random
+import shutil
+import signal
+import time
+
+import pytest
+from tests.training.runs import bytes_of, experiment, losses, metrics, start, train, wait_for
+
+from training.checkpoints import steps_of
+
+FULL = {"ema_decay": 0.9, "gradient_accumulation_steps": 2, "load_best_model_at_end": True, "warmup_steps": 2}
+
+
+def killed_at(moment, *argv):
+    """Start a run, send SIGKILL as soon as `moment()` is true, and wait for its end."""
+    process = start(*argv)
+    wait_for(lambda: moment() or not process.is_alive())
+    os.kill(process.pid, signal.SIGKILL)
+    process.join()
+    return process.exitcode
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("whole")
+    path = experiment(folder, max_steps=20, **FULL)
+    assert train("--config", path, "--output", folder / "run") == 0
+    return folder / "run"
+
+
+def test_three_kills_at_random_moments(whole, tmp_path):
+    config, run = whole.parent / "experiment.yml", tmp_path / "run"
+    chance = random.Random(time.time_ns())
+    for _ in range(3):
+        before = steps_of(run)
+        goal = before[-1:] or [0]
+
+        def is_further(goal=goal[0]):
+            return any(step > goal for step in steps_of(run))
+
+        def somewhere(moment=is_further, delay=chance.random() * 0.3):
+            return moment() and time.sleep(delay) is None
+
+        assert killed_at(somewhere, "--config", config, "--output", run, "--resume") in (-signal.SIGKILL, 0)
+    assert train("--config", config, "--output", run, "--resume") == 0
+    assert bytes_of(run) == bytes_of(whole)
+    assert losses(run) == losses(whole)
+    assert [entry["step"] for entry in metrics(run)] == [entry["step"] for entry in metrics(whole)]
+    assert (run / "samples.txt").read_bytes() == (whole / "samples.txt").read_bytes()
+
+
+def test_killed_while_a_checkpoint_is_written(whole, tmp_path):
+    config, run = whole.parent / "experiment.yml", tmp_path / "run"
+
+    def is_writing():
+        return steps_of(run) and any(run.glob(".writing-checkpoint-*"))
+
+    assert killed_at(is_writing, "--config", config, "--output", run, "--resume") == -signal.SIGKILL
+    kept = steps_of(run)
+    assert kept
+    assert train("--config", config, "--output", run, "--resume") == 0
+    assert bytes_of(run) == bytes_of(whole)
+    assert not list(run.glob(".writing-*"))
+
+
+def test_killed_before_the_first_checkpoint_it_starts_afresh(whole, tmp_path):
+    config, run = whole.parent / "experiment.yml", tmp_path / "run"
+    assert killed_at((run / "config.yml").exists, "--config", config, "--output", run) == -signal.SIGKILL
+    shutil.rmtree(run / "checkpoint-2", ignore_errors=True)
+    assert train("--config", config, "--output", run, "--resume") == 0
+    assert bytes_of(run) == bytes_of(whole)
+    assert losses(run) == losses(whole)
+
+
+def test_killed_between_the_last_checkpoint_and_the_weights(whole, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(whole, run)
+    (run / "model.safetensors").unlink()
+    assert train("--config", whole.parent / "experiment.yml", "--output", run, "--resume") == 0
+    assert bytes_of(run) == bytes_of(whole)
+
+
+def test_early_stopping_resumed_at_its_end_does_not_train_on(tmp_path):
+    stop = {"early_stopping_patience": 1, "early_stopping_threshold": 50.0, "eval_steps": 2, "save_steps": 50}
+    path, run = experiment(tmp_path, max_steps=40, **stop), tmp_path / "run"
+    assert train("--config", path, "--output", run) == 0
+    assert steps_of(run) == [4]
+    before = bytes_of(run)
+    (run / "model.safetensors").unlink()
+    assert train("--config", path, "--output", run, "--resume") == 0
+    assert bytes_of(run) == before
+    assert max(losses(run)) == 4
+
+
+def test_checkpoints_are_counted_down_and_the_best_stays(tmp_path):
+    options = {"save_total_limit": 2, "load_best_model_at_end": True, "learning_rate": 3.0, "max_grad_norm": 0.0}
+    path, run = experiment(tmp_path, max_steps=10, eval_steps=1, save_steps=1, **options), tmp_path / "run"
+    assert train("--config", path, "--output", run) == 0
+    found = losses(run, "eval_loss")
+    best = min(found, key=found.get)
+    assert steps_of(run) == sorted({best, 9, 10})
+    (run / "checkpoint-10" / "model.safetensors").read_bytes()
+    assert bytes_of(run) == (run / f"checkpoint-{best}" / "model.safetensors").read_bytes()

@@ -1,0 +1,74 @@
+"""The stream of rows: every row once an epoch, each process its own, noise that no split changes."""
+
+from itertools import islice
+
+import torch
+
+from training.noise import RowNoise
+from training.rows import EvalBatches, RowOrder, Share, TrainBatches
+
+
+def keys(count, share, start=0, stop=6):
+    return list(TrainBatches(RowOrder(count, 7), share, start, stop))
+
+
+def test_an_epoch_has_every_row_once_and_the_next_another_order():
+    flat = [key for batch in keys(10, Share(5), stop=4) for key in batch]
+    epochs = [[index for _, index in flat[first : first + 10]] for first in (0, 10)]
+    assert sorted(epochs[0]) == sorted(epochs[1]) == list(range(10))
+    assert epochs[0] != epochs[1]
+    assert [position for position, _ in flat] == list(range(20))
+
+
+def test_processes_and_parts_share_a_step_without_overlap():
+    whole = keys(11, Share(12))
+    for batch, accumulation, world in ((6, 1, 2), (3, 2, 2), (4, 3, 1), (2, 2, 3)):
+        ranks = [iter(keys(11, Share(batch, accumulation, world, rank))) for rank in range(world)]
+        for step in whole:
+            parts = [key for _ in range(accumulation) for rank in ranks for key in next(rank)]
+            assert parts == step
+
+
+def test_a_later_start_is_the_tail():
+    share = Share(3, 2)
+    assert keys(7, share, start=4) == keys(7, share)[8:]
+    assert len(TrainBatches(RowOrder(7, 0), share, 4, 6)) == 12
+
+
+def test_batches_reach_over_the_end_of_a_small_split():
+    assert [len(batch) for batch in keys(3, Share(8), stop=2)] == [8, 8]
+
+
+def test_evaluation_sees_every_row_once_and_all_ranks_take_as_many_batches():
+    for count in (1, 2, 7, 8, 9):
+        ranks = [list(EvalBatches(count, Share(2, 1, 3, rank))) for rank in range(3)]
+        assert len({len(batches) for batches in ranks}) == 1
+        seen = sorted(index for batches in ranks for batch in batches for _, index in batch)
+        assert seen == list(range(count))
+
+
+def noise(seed, step, rows):
+    index = torch.tensor([13 * row % 29 for row in rows])
+    return RowNoise(seed, step, index, torch.tensor(list(rows)), 8)
+
+
+def test_noise_of_a_row_does_not_depend_on_the_split():
+    whole = noise(3, 5, range(8))
+    parts = [noise(3, 5, range(4)), noise(3, 5, range(4, 8))]
+    assert torch.equal(torch.cat([part.times() for part in parts]), whole.times())
+    drawn = torch.cat([part.generators().rand(6) for part in parts])
+    assert torch.equal(drawn, whole.generators().rand(6))
+
+
+def test_noise_differs_by_seed_step_and_row_and_times_are_stratified():
+    streams = [noise(seed, step, range(8)).generators().rand(4) for seed in range(3) for step in range(3)]
+    values = torch.cat(streams).flatten()
+    assert len(values.unique()) == len(values)
+    times = noise(0, 0, range(8)).times()
+    assert sorted((8 * times).ceil().int().tolist()) == list(range(1, 9))
+
+
+def test_the_order_needs_no_state():
+    order = RowOrder(50, 1)
+    forward = [order.index(position) for position in islice(range(200), 200)]
+    assert [RowOrder(50, 1).index(position) for position in reversed(range(200))] == forward[::-1]
