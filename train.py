@@ -1,6 +1,8 @@
 """Train what an experiment's file describes, into a folder of its own; stop and resume at any moment.
 
     python train.py --config configs/full_experiment.yml --output runs/first
+
+In Python, `training.engine.train(config, folder)` does the same, and `training.run_folder.load_run(folder)` reads it back.
 """
 
 import argparse

@@ -4,8 +4,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
+
+from data_manager.packing import STARTS as DOCUMENT_STARTS
 
 Batch = dict[str, Any]
 
@@ -14,6 +17,9 @@ def pad_rows(rows: Sequence[Any], fill: int) -> tuple[Tensor, Tensor]:
     """Ids [B, L] int64 and mask [B, L] of rows of ids, padded behind with `fill` to the longest row L."""
     lengths = torch.tensor([len(row) for row in rows])
     longest = int(lengths.max())
+    if bool((lengths == longest).all()):
+        same = torch.from_numpy(np.stack([np.asarray(row) for row in rows])).to(torch.int64)
+        return same, torch.ones_like(same, dtype=torch.bool)
     padded = torch.full((len(rows), longest), fill, dtype=torch.int64)
     for index, row in enumerate(rows):
         padded[index, : len(row)] = torch.as_tensor(row)
@@ -22,14 +28,32 @@ def pad_rows(rows: Sequence[Any], fill: int) -> tuple[Tensor, Tensor]:
 
 @dataclass(frozen=True)
 class TextCollator:
-    """Rows with `input_ids` to `{"input_ids": [B, L] int64, "attention_mask": [B, L]}`."""
+    """Rows with `input_ids` to `{"input_ids": [B, L] int64, "attention_mask": [B, L]}`.
+
+    Of packed rows, where it is asked for, also `document_ids` [B, L] int64 (1, 2, ... for the documents of a row, 0 at
+    padding) and `position_ids` [B, L] int64 (0, 1, ... from the beginning of each document, or of the row where a document
+    goes on; 0 at padding). Tokens may attend to each other where their document_ids are equal.
+    """
 
     pad_token_id: int
+    document_ids: bool = False
+    position_ids: bool = False
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> Batch:
         """The batch of `rows`."""
         ids, mask = pad_rows([row["input_ids"] for row in rows], self.pad_token_id)
-        return {"input_ids": ids, "attention_mask": mask}
+        batch: Batch = {"input_ids": ids, "attention_mask": mask}
+        if self.document_ids or self.position_ids:
+            begins = torch.zeros_like(ids)
+            begins[:, 0] = 1
+            for index, row in enumerate(rows):
+                begins[index, torch.as_tensor(row[DOCUMENT_STARTS], dtype=torch.int64)] = 1
+            if self.document_ids:
+                batch["document_ids"] = begins.cumsum(1) * mask
+            if self.position_ids:
+                places = torch.arange(ids.shape[1]).expand_as(ids)
+                batch["position_ids"] = (places - (places * begins).cummax(1).values) * mask
+        return batch
 
 
 @dataclass(frozen=True)

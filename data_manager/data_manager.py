@@ -1,8 +1,9 @@
 """Data sets by their configs: loaded, tokenised and made into batches with masks.
 
     python -m data_manager.data_manager --config experiment.yml
+    python -m data_manager.data_manager --list
 
-loads the data sets of a file and prints a table.
+loads the data sets of a file and shows what they hold, or names what can be had.
 """
 
 import sys
@@ -12,13 +13,13 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from pydantic import ValidationError
 
 from data_manager import sources  # noqa: F401  (registers the built-in ones)
+from data_manager import loading
 from data_manager.dataset_types import DatasetConfig
 from data_manager.errors import DataError
 from data_manager.lhotse_recipes import recipe_names
 from data_manager.registry import SOURCES, SourceEntry
 from data_manager.speech_loader import bucketed_loader, speech_collator
 from data_manager.speech_settings import LoadingConfig
-from data_manager.tokenizer_factory import tokenizer_of
 from data_manager.tokenizers import Tokenizer
 
 if TYPE_CHECKING:
@@ -26,7 +27,9 @@ if TYPE_CHECKING:
     from lhotse import CutSet
     from torch.utils.data import DataLoader
 
-    Split: TypeAlias = CutSet | datasets.Dataset
+    from data_manager.prepare import PreparedSplit
+
+    Split: TypeAlias = CutSet | datasets.Dataset | datasets.IterableDataset
 
 
 class DatasetManager:
@@ -46,18 +49,22 @@ class DatasetManager:
 
     @staticmethod
     def load_dataset(config: DatasetConfig) -> "dict[str, Split]":
-        """The splits of one data set; raises DataError."""
-        config, entry = _resolved(config)
-        return entry.load(config)
+        """The splits of one data set; raises DataError.
+
+        Text is tokenised once and kept in output_dir/name, or with `streaming` made while it is read. What is left out
+        is logged as warnings, and kept by `preparation`.
+        """
+        return loading.load(_resolved(config)[0])
+
+    @staticmethod
+    def preparation(config: DatasetConfig) -> "dict[str, PreparedSplit]":
+        """Documents, tokens, what was left out and where it is kept, for each split of text that was loaded; or empty."""
+        return loading.prepared_splits(_resolved(config)[0])
 
     @staticmethod
     def tokenizer(config: DatasetConfig) -> Tokenizer | None:
-        """The data set's tokenizer, None where it has none; one of characters reads the training text. Raises DataError."""
-        config, entry = _resolved(config)
-        texts = entry.texts
-        if texts is None or getattr(config, "tokenizer", None) is None:
-            return None
-        return tokenizer_of(config, lambda: texts(config))
+        """The data set's tokenizer, None where it has none; one that is learnt reads the training text. Raises DataError."""
+        return loading.tokenizer_for(_resolved(config)[0])
 
     @staticmethod
     def collator(config: DatasetConfig, data: "Split") -> Callable[[Any], dict[str, Any]]:
@@ -73,7 +80,7 @@ class DatasetManager:
         if "source_ids" in columns and "target_ids" in columns:
             return PairCollator(pad)
         if "input_ids" in columns:
-            return TextCollator(pad)
+            return TextCollator(pad, getattr(config, "document_ids", False), getattr(config, "position_ids", False))
         raise DataError(
             f"data set {config.name!r} has the columns {', '.join(columns)}; batches are made of input_ids, or of "
             "source_ids and target_ids"
@@ -91,23 +98,29 @@ class DatasetManager:
     ) -> "DataLoader[dict[str, Any]]":
         """Batches of one split, the last one smaller where it has to be; raises DataError.
 
-        Text gives `{"input_ids": [B, L] int64, "attention_mask": [B, L]}`, pairs `source_ids`, `source_mask`,
+        Text gives `{"input_ids": [B, L] int64, "attention_mask": [B, L]}` (and `document_ids` and `position_ids` where the
+        config asks for them, see `TextCollator`), pairs `source_ids`, `source_mask`,
         `target_ids`, `target_mask`, speech `{"features": [B, T, F] float32, "feature_mask": [B, T], "text": [str]}`.
         Masks are bool, True at what is real. With `shuffle`, `seed` decides the order of the first pass; each later
-        pass has another. Speech with `loading.max_duration` comes in batches of so many seconds instead of
+        pass has another; a stream is shuffled within its `shuffle_buffer`. With `bucketing` a batch has rows of like
+        lengths. Speech with `loading.max_duration` comes in batches of so many seconds instead of
         `batch_size` cuts; where `num_workers` is left out it is that of the config's `loading`, or 0.
         """
         import torch
         from torch.utils.data import DataLoader
+
+        from data_manager.text_loader import row_loader
 
         collate = DatasetManager.collator(config, data)
         loading = getattr(_resolved(config)[0], "loading", LoadingConfig())
         num_workers = loading.num_workers if num_workers is None else num_workers
         if not hasattr(data, "column_names") and loading.max_duration is not None:
             return bucketed_loader(data, collate, loading, shuffle=shuffle, seed=seed, num_workers=num_workers)
-        rows: Any = data.with_format("numpy") if hasattr(data, "column_names") else _Cuts(data)
+        if hasattr(data, "column_names"):
+            order: dict[str, Any] = {"batch_size": batch_size, "shuffle": shuffle, "seed": seed}
+            return row_loader(data, _resolved(config)[0], collate, **order, num_workers=num_workers)
         return DataLoader(
-            rows,
+            _Cuts(data),
             batch_size=batch_size,
             shuffle=shuffle,
             generator=torch.Generator().manual_seed(seed),
@@ -119,6 +132,13 @@ class DatasetManager:
     def list_available_datasets() -> list[str]:
         """Names that an entry of `datasets` without `source` can have: the speech corpora of lhotse, sorted."""
         return recipe_names()
+
+    @staticmethod
+    def describe_available_datasets() -> dict[str, str]:
+        """Every source, and every speech corpus that lhotse has a recipe for, with a line on each."""
+        from data_manager.catalogue import catalogue
+
+        return catalogue()
 
 
 class _Cuts:
@@ -151,6 +171,6 @@ def _resolved(config: DatasetConfig) -> tuple[DatasetConfig, SourceEntry]:
 
 
 if __name__ == "__main__":
-    from data_manager.report import main
+    from data_manager.command import main
 
     sys.exit(main())

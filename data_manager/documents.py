@@ -46,12 +46,22 @@ class Notes:
             found.append(place)
 
     def lines(self, label: str) -> list[str]:
-        """A line for each reason, such as `train: 2 left out: empty line (a.txt:3, a.txt:9)`."""
+        """A line for each reason, such as `train: 2 left out: empty line (a.txt:3, 9)`."""
         found = []
         for reason, count in self.counts.items():
             more = ", ..." if count > _EXAMPLES else ""
-            found.append(f"{label}: {count:,} left out: {reason} ({', '.join(self.places[reason])}{more})")
+            found.append(f"{label}: {count:,} left out: {reason} ({_together(self.places[reason])}{more})")
         return found
+
+
+def _together(places: Sequence[str]) -> str:
+    """`a.txt:3, 9, b.txt:1` for places in files, each file named once in a row."""
+    shown, last = [], None
+    for place in places:
+        file, _, line = place.rpartition(":")
+        shown.append(line if file == last else place)
+        last = file
+    return ", ".join(shown)
 
 
 @dataclass(frozen=True)

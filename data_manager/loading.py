@@ -1,7 +1,7 @@
 """What a source gives to the splits that a user gets: text is prepared or streamed, anything else is passed on."""
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from data_manager.dataset_types import DatasetConfig
@@ -100,13 +100,9 @@ def as_text(value: Any, label: str) -> Corpus | Mixture | None:
         from data_manager.arrow_rows import ArrowRows
 
         return ArrowRows(value, (f"{{{DEFAULT_COLUMN}}}",), label)
-    if isinstance(value, list | tuple) or _gives_texts(value):
+    if isinstance(value, list | tuple) or (callable(value) and not isinstance(value, Iterable)):
         return Listed(value, label)
     return None
-
-
-def _gives_texts(value: Any) -> bool:
-    return isinstance(value, Callable) and not isinstance(value, Iterable)  # type: ignore[arg-type]
 
 
 def _joined(texts: dict[str, Corpus | Mixture]) -> Texts:

@@ -10,32 +10,44 @@ from data_manager.prepared_folder import Make, PreparedFolder, discard, prepared
 
 WHOLE = "all"
 """Name of the split of a corpus that its recipe does not divide."""
+_CUTS = ("cuts", "cutset")
 _BEGIN, _END = "cuts_", ".jsonl.gz"
 
 
 def split_cuts(manifests: Any, notes: list[str], name: str = "") -> Iterator[tuple[str, Any]]:
-    """Every split in what a recipe returns, `{part: {"recordings", "supervisions"}}` nested to any depth, as cuts.
+    """Every split in what a recipe returns, as cuts: `{part: {"recordings", "supervisions"}}` nested to any depth.
 
-    A split without recordings is left out and noted; so is what a recipe returns besides splits.
+    A few recipes return the two as a pair, or cuts. A split without recordings is left out and noted; so is what a
+    recipe returns besides splits.
     """
     from lhotse import CutSet
 
     split = name or WHOLE
+    if isinstance(manifests, tuple) and len(manifests) == 2:
+        manifests = dict(zip(("recordings", "supervisions"), manifests, strict=True))
     if isinstance(manifests, CutSet):
         yield split, manifests
-    elif "cuts" in manifests:
-        yield split, manifests["cuts"]
-    elif "recordings" in manifests:
-        if len(manifests["recordings"]) == 0:
-            notes.append(f"split {split} has no recordings and is left out")
-            return
-        yield split, _in_order(CutSet.from_manifests(manifests["recordings"], manifests.get("supervisions")))
+    elif any(key in manifests for key in _CUTS):
+        yield split, next(manifests[key] for key in _CUTS if key in manifests)
     else:
+        if "recordings" in manifests:
+            yield from _whole_recordings(split, manifests["recordings"], manifests.get("supervisions"), notes)
         for part, inner in manifests.items():
-            if isinstance(inner, Mapping | CutSet):
+            if part in ("recordings", "supervisions"):
+                continue
+            if isinstance(inner, Mapping | CutSet | tuple):
                 yield from split_cuts(inner, notes, f"{name}-{part}" if name else str(part))
             else:
                 notes.append(f"{name or 'the recipe'} also returns {part} ({type(inner).__name__}), which is left out")
+
+
+def _whole_recordings(split: str, recordings: Any, supervisions: Any, notes: list[str]) -> Iterator[tuple[str, Any]]:
+    from lhotse import CutSet
+
+    if len(recordings) == 0:
+        notes.append(f"split {split} has no recordings and is left out")
+    else:
+        yield split, _in_order(CutSet.from_manifests(recordings, supervisions))
 
 
 def _in_order(cuts: Any) -> Any:

@@ -8,6 +8,7 @@ from pydantic.json_schema import SkipJsonSchema
 
 from data_manager.dataset_types import DatasetConfig, not_empty
 from data_manager.text_types import TokensConfig
+from yaml_config.registry import closest
 from yaml_config.strict_model import Violation
 
 Weights = Annotated[dict[str, Annotated[float, Field(gt=0, le=1e6)]], AfterValidator(not_empty)]
@@ -43,7 +44,7 @@ class MixtureDatasetConfig(TokensConfig):
 
     def part_violations(self, known: Mapping[str, DatasetConfig]) -> Iterator[Violation]:
         """What is wrong with the parts, the configs of all entries being known by their names."""
-        paired: dict[bool, str] = {}
+        found: list[TokensConfig] = []
         for name in self.datasets:
             part = known.get(name)
             if name == self.name or isinstance(part, MixtureDatasetConfig):
@@ -53,16 +54,21 @@ class MixtureDatasetConfig(TokensConfig):
                 yield Violation(f"no other entry has the name {name!r}", ("datasets", name), (), _known(name, others))
             elif not isinstance(part, TokensConfig):
                 message = f"{name!r} is of source {part.source}, and a mixture is made of text"
-                yield Violation(message, ("datasets", name))
-            elif paired.setdefault(part.is_paired, name) and len(paired) > 1:
-                other = paired[not part.is_paired]
-                message = f"{name!r} and {other!r} do not mix: one has pairs, the other plain text"
-                yield Violation(message, ("datasets", name), (("datasets", other),))
-                return
+                yield Violation(message, ("datasets", name), (), "source: speech_mixture mixes speech")
+            else:
+                found.append(part)
+        yield from self._pair_violations(found)
+
+    def _pair_violations(self, parts: list[TokensConfig]) -> Iterator[Violation]:
+        """All parts are pairs, and then each is a row, or none is."""
+        odd = next((part for part in parts if part.is_paired != parts[0].is_paired), None)
+        if odd is not None:
+            message = f"{odd.name!r} and {parts[0].name!r} do not mix: one has pairs, the other plain text"
+            yield Violation(message, ("datasets", odd.name), (("datasets", parts[0].name),))
+        elif parts and parts[0].is_paired and self.rows not in (None, "whole"):
+            yield Violation(f"pairs are never {self.rows}: each is a row", ("rows",), (), "leave it out")
 
 
 def _known(name: str, others: list[str]) -> str:
-    from yaml_config.registry import closest
-
     near = closest(name, others)
     return f"did you mean {near!r}?" if near else f"there are {', '.join(others)}" if others else "there is none"

@@ -7,6 +7,8 @@ from typing import Any
 
 from data_manager import sources  # noqa: F401  (registers the built-in sources)
 from data_manager.dataset_types import DatasetConfig, GlobalConfig
+from data_manager.lhotse_recipes import recipe_names
+from data_manager.mixture_parts import with_parts
 from data_manager.registry import SOURCES
 from data_manager.shared_defaults import lay_shared_settings
 from yaml_config.check import Checked, check
@@ -16,6 +18,10 @@ from yaml_config.errors import ConfigValueError, Problem
 from yaml_config.node import Node
 
 DEFAULT_SOURCE = "lhotse"
+_FILLED = {
+    "global_config": "it stands at the root of the file, beside 'datasets', and holds for all entries",
+    "entries": "the parts of a mixture are entries of their own, which 'datasets' names",
+}
 
 
 def parse_dataset_configs(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> list[DatasetConfig]:
@@ -59,7 +65,8 @@ def read_data_sections(section: Node | None, shared: Node | None) -> tuple[list[
             problems.append(Problem(name.place, f"datasets.{index}.name", "relation", message))
         if config is not None and global_config is not None:
             configs.append(config.model_copy(update={"global_config": global_config}))
-    return configs, problems
+    configs, found = with_parts(configs, section)
+    return configs, [*problems, *found]
 
 
 def lay_shared(entry: Node, shared: Node | None, problems: Sequence[Problem] = ()) -> Node:
@@ -78,19 +85,38 @@ def read_entry(entry: Node, index: int) -> tuple[DatasetConfig | None, list[Prob
         what = f"must be a mapping; got {entry.kind}" if entry.value else "is empty"
         fix = f"- name: {entry.value}" if isinstance(entry.value, str) else "- name: librispeech"
         return None, [Problem(entry.place, f"datasets.{index}", "type", f"a data set {what}; write {fix}", fix)]
-    if "source" not in entry.entries and {"data_files", "tokenizer"} & set(entry.entries):
+    if "source" not in entry.entries and _is_text(entry):
         message = "missing key 'source': an entry with data_files is not a lhotse corpus; add source: text"
         problem = Problem(entry.shown_at, f"datasets.{index}.source", "missing_key", message, "source: text")
         entry = replace(entry, value={**entry.entries, "source": Node("text", entry.place)})
         return None, [problem, *read_entry(entry, index)[1]]
+    entry, misplaced = _without_filled_keys(entry, index)
     choice = choose(entry, "source", SOURCES, path, DEFAULT_SOURCE)
     if choice.entry is None:
-        return None, choice.problems
+        return None, [*misplaced, *choice.problems]
     checked: Checked[Any] = check(choice.body, choice.entry.config_type, path, ("source",))
-    problems = [*choice.problems, *checked.problems]
+    problems = [*misplaced, *choice.problems, *checked.problems]
     return (
         None if problems or checked.value is None else checked.value.model_copy(update={"source": choice.name})
     ), problems
+
+
+def _without_filled_keys(entry: Node, index: int) -> tuple[Node, list[Problem]]:
+    """The entry without the keys of its type that are filled in from elsewhere in the file, each of them a problem."""
+    problems = []
+    for key, message in _FILLED.items():
+        node = entry.child(key)
+        if node is not None:
+            place = node.key_place or node.place
+            problems.append(Problem(place, f"datasets.{index}.{key}", "unknown_key", f"unknown key {key!r}; {message}"))
+    return entry.without(*_FILLED), problems
+
+
+def _is_text(entry: Node) -> bool:
+    """Whether an entry without a source has keys of text; a speech corpus may have a tokenizer too."""
+    name = entry.child("name")
+    of_lhotse = name is not None and name.value in recipe_names()
+    return "data_files" in entry.entries or ("tokenizer" in entry.entries and not of_lhotse)
 
 
 def check_section(node: Node, model: Any, name: str) -> Checked[Any]:

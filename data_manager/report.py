@@ -1,99 +1,133 @@
-"""The table of loaded data sets that `python -m data_manager.data_manager --config F` prints."""
+"""What there is to say of loaded data sets: for each split size, lengths, examples, vocabulary, and where it is kept."""
 
-import argparse
-import sys
-from collections.abc import Sequence
-from dataclasses import astuple, dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from itertools import islice, pairwise
 from typing import Any
 
 from data_manager.data_manager import DatasetManager
 from data_manager.dataset_types import DatasetConfig
-from data_manager.errors import DataError
+from data_manager.lengths import Lengths
+from data_manager.packing import STARTS
+from data_manager.prepare import PreparedSplit
+from data_manager.tokenizers import Tokenizer
 
-GOOD, INVALID, _, UNREADABLE, LOADING_FAILED = range(5)
+EXAMPLES = 3
+DIVIDER = " | "
+"""Stands between the documents of a packed row."""
+SAMPLE = 1000
+"""Rows of a stream that are looked at."""
 
 
 @dataclass(frozen=True)
-class Row:
-    """One split in words."""
+class SplitReport:
+    """One split in numbers and examples; `size` is None for a stream, of which only the beginning was looked at."""
 
-    dataset: str
     split: str
-    size: str
     kind: str
-    lengths: str
-    tokenizer: str = "-"
+    size: int | None
+    unit: str
+    lengths: dict[str, Lengths | None]
+    examples: list[str | tuple[str, str]]
+    documents: int | None = None
+    tokens: int | None = None
+    hours: float | None = None
+    left_out: tuple[str, ...] = ()
+    kept_in: tuple[str, ...] = ()
 
 
-HEADINGS = Row("data set", "split", "size", "kind", "lengths (least, mean, most)", "tokenizer")
+@dataclass(frozen=True)
+class DatasetReport:
+    """A data set and its splits; `vocabulary` is the number of ids of its tokenizer."""
+
+    name: str
+    source: str
+    tokenizer: str | None
+    vocabulary: int | None
+    splits: list[SplitReport]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain form for `--json`."""
+        return asdict(self)
 
 
-def describe(config: DatasetConfig, splits: dict[str, Any]) -> list[Row]:
-    """A row of the table for each split of one loaded data set."""
+def describe(config: DatasetConfig, splits: dict[str, Any]) -> DatasetReport:
+    """What there is to say of one loaded data set; raises DataError."""
     tokenizer = DatasetManager.tokenizer(config)
+    known = DatasetManager.preparation(config)
     settings = getattr(config, "tokenizer", None)
-    vocabulary = f"{settings.type}, {tokenizer.vocab_size} ids" if tokenizer and settings else "-"
-    return [Row(config.name, split, *_measures(data), vocabulary) for split, data in splits.items()]
+    if any(getattr(data, "column_names", None) is None for data in splits.values()):
+        reports = _speech_reports(config, splits)
+    else:
+        reports = [text_report(split, data, tokenizer, known.get(split)) for split, data in splits.items()]
+    kind = settings.type if settings is not None and tokenizer is not None else None
+    return DatasetReport(config.name, config.source, kind, tokenizer.vocab_size if tokenizer else None, reports)
 
 
-def table(rows: Sequence[Row]) -> str:
-    """Rows under their headings, the columns aligned."""
-    lines = [astuple(row) for row in (HEADINGS, *rows)]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    lines.insert(1, tuple("-" * width for width in widths))
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
+def text_report(split: str, data: Any, tokenizer: Tokenizer | None, known: PreparedSplit | None) -> SplitReport:
+    """The report of a table or a stream of rows of ids."""
+    size = len(data) if hasattr(data, "__len__") else None
+    columns = [name for name in data.column_names or () if name.endswith("_ids")]
+    if size is None:
+        beginning = list(islice(data, SAMPLE))
+        lengths = {name: Lengths.of([len(row[name]) for row in beginning]) for name in columns}
+        shown: Iterable[Any] = beginning[:EXAMPLES]
+    else:
+        from data_manager.row_lengths import row_lengths
+
+        lengths = {name: Lengths.of(found) for name, found in row_lengths(data).items()}  # type: ignore[arg-type]
+        shown = [data[index] for index in spread(size)]
+    return SplitReport(
+        split,
+        kind="stream" if size is None else "pairs" if "source_ids" in columns else "text",
+        size=size,
+        unit="pairs" if "source_ids" in columns else "rows",
+        lengths=lengths,
+        examples=[example for row in shown for example in _decoded(row, columns, tokenizer)],
+        documents=known.documents if known else None,
+        tokens=known.tokens if known else None,
+        left_out=known.notes if known else (),
+        kept_in=(str(known.folder),) if known and known.folder else (),
     )
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Load what a file names and print it; returns the exit code (0, 1 invalid, 3 unreadable, 4 loading failed)."""
-    from data_manager.parse_data_args import parse_dataset_configs
-    from yaml_config.errors import ConfigError
-
-    parser = argparse.ArgumentParser(prog="python -m data_manager.data_manager", description="Load data sets.")
-    parser.add_argument("--config", metavar="F", required=True, help="a YAML file with a section `datasets`")
-    parser.add_argument("--set", metavar="K=V", action="append", default=[], dest="overrides", help="lay a value on it")
-    args = parser.parse_args(argv)
-    try:
-        configs = parse_dataset_configs(args.config, args.overrides)
-    except ConfigError as error:
-        print(error, file=sys.stderr)
-        return UNREADABLE if error.is_unreadable else INVALID
-    rows = []
-    for config in configs:
-        try:
-            rows += describe(config, DatasetManager.load_dataset(config))
-        except (DataError, OSError) as error:
-            print(f"{args.config}: {error}", file=sys.stderr)
-            if rows:
-                print(table(rows))
-            return LOADING_FAILED
-    print(table(rows))
-    return GOOD
+def spread(size: int) -> list[int]:
+    """Indices of the first, a middle and the last of `size` rows, each once."""
+    return sorted({0, size // 2, size - 1} - {-1})[: min(size, EXAMPLES)]
 
 
-def _measures(data: Any) -> tuple[str, str, str]:
-    """Size, kind and lengths of one split."""
-    columns = getattr(data, "column_names", None)
-    if columns is None:
-        seconds = [cut.duration for cut in data]
-        return f"{len(seconds):,} cuts", "speech", f"{_spread(seconds, '.1f')} s, {sum(seconds) / 3600:.2f} h in all"
-    if "source_ids" in columns:
-        sides = [_lengths(data, side) for side in ("source_ids", "target_ids")]
-        return f"{len(data):,} pairs", "pairs", " / ".join(_spread(side, ".0f") for side in sides) + " tokens"
-    lengths = _lengths(data, "input_ids")
-    return f"{len(data):,} rows", "text", f"{_spread(lengths, '.0f')} tokens, {sum(lengths):,} in all"
+def _decoded(row: Any, columns: Sequence[str], tokenizer: Tokenizer | None) -> "list[str | tuple[str, str]]":
+    if tokenizer is None or not columns:
+        return []
+    if STARTS in row:
+        starts = [0, *map(int, row[STARTS]), len(row[columns[0]])]
+        parts = [row[columns[0]][begin:end] for begin, end in pairwise(starts)]
+        return [DIVIDER.join(tokenizer.decode(part) for part in parts)]
+    texts = [tokenizer.decode(row[name]) for name in columns]
+    return [(texts[0], texts[1])] if len(texts) == 2 else [texts[0]]
 
 
-def _lengths(data: Any, column: str) -> list[int]:
-    import pyarrow.compute as pc  # type: ignore[import-untyped]
+def _speech_reports(config: Any, splits: dict[str, Any]) -> list[SplitReport]:
+    from data_manager.speech import speech_corpus
+    from data_manager.speech_batches import transcript
 
-    found: list[int] = pc.list_value_length(data.data.column(column)).to_pylist()
-    return found
-
-
-def _spread(values: Sequence[float], form: str) -> str:
-    if not values:
-        return "none"
-    return ", ".join(format(value, form) for value in (min(values), sum(values) / len(values), max(values)))
+    corpus = speech_corpus(config)
+    reports = []
+    for split, cuts in splits.items():
+        seconds = [cut.duration for cut in cuts]
+        chosen = set(spread(len(seconds)))
+        texts: list[Any] = [transcript(cut) for index, cut in enumerate(cuts) if index in chosen]
+        reports.append(
+            SplitReport(
+                split,
+                kind="speech",
+                size=len(seconds),
+                unit="cuts",
+                lengths={"seconds": Lengths.of(seconds)},
+                examples=texts,
+                hours=sum(seconds) / 3600,
+                left_out=tuple(corpus.notes) if split == next(iter(splits)) else (),
+                kept_in=tuple(map(str, corpus.folders)),
+            )
+        )
+    return reports

@@ -29,8 +29,8 @@ def _speech_texts(config: SpeechConfig) -> "dict[str, Sequence[str]]":
     return dict(speech_texts(config))
 
 
-@register_source("lhotse", config=LhotseDatasetConfig, texts=_speech_texts)
 @register_source("speech_mixture", config=SpeechMixtureConfig, texts=_speech_texts)
+@register_source("lhotse", config=LhotseDatasetConfig, texts=_speech_texts)
 def _load_speech(config: SpeechConfig) -> dict[str, Any]:
     from data_manager.speech import load_speech
 
@@ -44,9 +44,9 @@ def _load_text(config: TextDatasetConfig) -> "dict[str, Corpus]":
     return text_corpora(config)
 
 
-@register_source("json", config=JsonDatasetConfig)
-@register_source("csv", config=CsvDatasetConfig)
 @register_source("parquet", config=ParquetDatasetConfig)
+@register_source("csv", config=CsvDatasetConfig)
+@register_source("json", config=JsonDatasetConfig)
 def _load_table(config: "JsonDatasetConfig | CsvDatasetConfig | ParquetDatasetConfig") -> "dict[str, Corpus]":
     from data_manager.text import table_corpora
 

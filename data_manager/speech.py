@@ -1,5 +1,6 @@
 """The source `lhotse`: a speech corpus by the name of its recipe to cuts, prepared once and kept."""
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,7 @@ class SpeechCorpus:
     notes: list[str]
 
 
+_log = logging.getLogger(__name__)
 _loaded: dict[str, SpeechCorpus] = {}
 
 
@@ -41,6 +43,8 @@ def load_speech(config: SpeechConfig) -> dict[str, Any]:
         assert isinstance(config, LhotseDatasetConfig)
         corpus = load_corpus(config)
     _loaded[config.model_dump_json()] = corpus
+    for note in corpus.notes:
+        _log.warning("%s: %s", config.name, note)
     return corpus.splits
 
 
@@ -103,7 +107,7 @@ def _prepared(
 
     def make(folder: Path, final: Path) -> list[str]:
         notes: list[str] = []
-        writes = {OUTPUT: str(folder)} if OUTPUT in recipe.prepare.parameters else {}
+        writes = {OUTPUT: str(folder / "recipe")} if OUTPUT in recipe.prepare.parameters else {}
         made = call_recipe(config.name, recipe, recipe.prepare, {**arguments, **writes}, notes)
         found = dict(split_cuts(made, notes))
         if config.loading.bad_audio == "drop":

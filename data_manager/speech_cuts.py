@@ -22,9 +22,9 @@ def shape_splits(splits: dict[str, Any], config: LhotseDatasetConfig, notes: lis
     for split, cuts in splits.items():
         found = list(_resampled(cuts, config.features.sampling_rate))
         if config.windows is not None:
-            found = _windows(found, config.windows, config.features.frame_length, f"{config.name} {split}", notes)
+            found = _windows(found, config.windows, config.features.frame_length, split, notes)
         if config.subset is not None and split in (config.subset.splits or splits):
-            found = _beginning(found, config.subset, f"{config.name} {split}", notes)
+            found = _beginning(found, config.subset, split, notes)
         shaped[split] = found
     if config.speed_perturbation is not None:
         _add_speeds(shaped, config.speed_perturbation, config.name)

@@ -28,7 +28,9 @@ class FrameReader:
             with _own_noise(cut.id) if self.settings.dither else nullcontext():
                 frames = self.extractor(cut.sampling_rate).extract(samples, cut.sampling_rate)
         except Exception as error:  # lhotse checks little of its settings, and fails inside the computation
-            raise DataError(f"{self.settings.type} features of cut {cut.id} ({cut.duration} s): {plain(error)}") from error
+            raise DataError(
+                f"{self.settings.type} features of cut {cut.id} ({cut.duration} s): {plain(error)}"
+            ) from error
         return torch.as_tensor(frames).float()
 
     def extractor(self, sampling_rate: int) -> Any:

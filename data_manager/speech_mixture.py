@@ -13,7 +13,7 @@ from data_manager.speech_mixture_types import SpeechMixtureConfig
 def load_mixture(config: SpeechMixtureConfig) -> SpeechCorpus:
     """The corpora as one, a split of the mixture being made of splits of theirs; raises DataError."""
     loaded = {part.name: load_corpus(part) for part in config.parts()}
-    notes = [note for corpus in loaded.values() for note in corpus.notes]
+    notes = [f"{name}: {note}" for name, corpus in loaded.items() for note in corpus.notes]
     splits = {}
     for split, chosen in _chosen(config, loaded).items():
         if len(chosen) > 1 and split.lower().startswith("train"):
@@ -57,9 +57,7 @@ def _weighted(
         order = random.Random(config.seed).sample(range(len(cuts)), len(cuts))
         found[name] = [_again(cuts[order[turn % len(cuts)]], turn // len(cuts)) for turn in range(count)]
         if count != len(cuts):
-            notes.append(
-                f"{config.name} {split}: a pass has {count:,} cuts of the {len(cuts):,} of {name}, by its weight"
-            )
+            notes.append(f"{split}: a pass has {count:,} cuts of the {len(cuts):,} of {name}, by its weight")
     return found
 
 

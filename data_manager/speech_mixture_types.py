@@ -47,8 +47,9 @@ class SpeechMixtureConfig(SpeechConfig):
         for split, parts in (self.splits or {}).items():
             for name in parts:
                 if name not in self.datasets:
-                    near = closest(name, list(self.datasets)) or ", ".join(self.datasets)
-                    yield Violation(f"{name!r} is not mixed", ("splits", split, name), (("datasets",),), near)
+                    near = closest(name, list(self.datasets))
+                    hint = f"did you mean {near!r}?" if near else f"mixed are {', '.join(self.datasets)}"
+                    yield Violation(f"{name!r} is not mixed", ("splits", split, name), (("datasets",),), hint)
         if self.entries:
             yield from self.part_violations({part.name: part for part in self.entries})
 

@@ -36,6 +36,7 @@ class PaddedConstraint(TimeConstraint):  # type: ignore[misc]
     `edges` are the upper ends of the buckets in seconds, the longest cut of all at the end.
     """
 
+    longest_seen: float = 0.0
     edges: tuple[float, ...] = ()
 
     def add(self, example: Any) -> None:

@@ -71,7 +71,9 @@ class FeaturesConfig(StrictModel):
         """The type takes each parameter that is given, and they fit together."""
         for key in ("num_mel_bins", "num_ceps", "low_freq", "high_freq"):
             if getattr(self, key) is not None and not takes(self.type, key):
-                yield Violation(f"{self.type} features have no {key}", (key,), (("type",),), "leave it out")
+                owners = " or ".join(kind for kind, own in _BY_TYPE.items() if key in own)
+                hint = f"leave it out, or type: {owners}"
+                yield Violation(f"{self.type} features have no {key}", (key,), (("type",),), hint)
         if self.num_ceps is not None and self.num_mel_bins is not None and self.num_ceps > self.num_mel_bins:
             message = f"{self.num_ceps} coefficients cannot be made of {self.num_mel_bins} mel bins"
             if "num_ceps" in self.model_fields_set:

@@ -64,8 +64,9 @@ def _computed(cuts: Any, split: str, config: LhotseDatasetConfig) -> Iterable[tu
     """Each cut with its frames [T, F], computed by `loading.num_workers` processes, in the order of the cuts."""
     from torch.utils.data import DataLoader
 
-    listed, reader = list(cuts), FrameReader(config.features)
-    frames: Any = DataLoader(_Frames(listed, reader), batch_size=None, num_workers=config.loading.num_workers)
+    listed = list(cuts)
+    rows: Any = _Frames(listed, FrameReader(config.features))
+    frames: Any = DataLoader(rows, batch_size=None, num_workers=config.loading.num_workers)
     label = f"features of {config.name} {split}"
     return progress(zip(listed, frames, strict=True), label, total=len(listed))
 
@@ -84,8 +85,13 @@ class _Frames:
 
 
 def _with_features(cut: Any, frames: Any, storage: dict[str, Any]) -> Any:
-    from lhotse import Features
+    from lhotse import Features, MonoCut
 
+    if not hasattr(cut, "features"):  # a mix of several cuts: what is stored is the frames of the mix
+        cut = MonoCut(
+            cut.id, 0.0, cut.duration, 0, supervisions=cut.supervisions, recording=cut.tracks[0].cut.recording
+        )
+        return replace(_with_features(cut, frames, storage), recording=None)
     features = Features(
         num_frames=frames.shape[0],
         num_features=frames.shape[1],

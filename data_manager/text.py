@@ -8,7 +8,7 @@ from data_manager.documents import Corpus, Joined, Listed
 from data_manager.errors import DataError
 from data_manager.shares import divided
 from data_manager.tables import TableFile
-from data_manager.text_files import PairedFiles, TextFile, find_path, find_paths
+from data_manager.text_files import PairedFiles, TextFile, find_paths
 from data_manager.text_types import CorpusConfig, EmbeddedDatasetConfig, FilesConfig, PairFiles, TextDatasetConfig
 
 if TYPE_CHECKING:
@@ -22,9 +22,11 @@ def text_corpora(config: TextDatasetConfig) -> dict[str, Corpus]:
     found: dict[str, Corpus] = {}
     for split, files in config.data_files.items():
         if isinstance(files, PairFiles):
-            source = find_path(files.source, config, f"the source file of split {split!r},")
-            target = find_path(files.target, config, f"the target file of split {split!r},")
-            found[split] = PairedFiles(source, target, skip)
+            source = files_of(config, files.source, f"the source file of split {split!r},")
+            target = files_of(config, files.target, f"the target file of split {split!r},")
+            if len(source) != len(target):
+                raise DataError(f"{files.source} are {len(source)} files and {files.target} are {len(target)}")
+            found[split] = joined(PairedFiles(*pair, skip) for pair in zip(source, target, strict=True))
         else:
             paths = split_paths(config, split)
             found[split] = joined(TextFile(path, config.documents or "file", skip) for path in paths)
@@ -87,7 +89,16 @@ def split_paths(config: FilesConfig, split: str) -> list[Path]:
     """The files of a split that is no pair; raises DataError for one that is not there."""
     files = config.data_files[split]
     named = [files] if isinstance(files, str) else list(files) if isinstance(files, list) else []
-    return [path for file in named for path in find_paths(file, config, f"the file of split {split!r},")]
+    return [path for file in named for path in files_of(config, file, f"the file of split {split!r},")]
+
+
+def files_of(config: FilesConfig, name: str, what: str) -> list[Path]:
+    """The files of a name, several where `*` or `?` stands in it; raises DataError for none, and for a folder."""
+    paths = find_paths(name, config, what)
+    for path in paths:
+        if path.is_dir():
+            raise DataError(f"{path} is a folder; name the files in it: [{path / 'a.txt'}, {path / 'b.txt'}], or {path / '*.txt'}")
+    return paths
 
 
 def joined(parts: Iterator[Corpus]) -> Corpus:

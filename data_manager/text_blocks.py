@@ -30,11 +30,9 @@ class Block(NamedTuple):
 def text_blocks(path: Path, invalid: Invalid) -> Iterator[Block]:
     """The blocks of a file, without a byte order mark.
 
-    Raises DataError for a folder, an empty or unreadable file; bytes that are not UTF-8 go to `invalid`, line by line,
+    Raises DataError for an empty or unreadable file; bytes that are not UTF-8 go to `invalid`, line by line,
     and where that lets them pass, BAD_LINE stands for the line.
     """
-    if path.is_dir():
-        raise DataError(f"{path} is a folder; name the files in it: [{path / 'a.txt'}, {path / 'b.txt'}]")
     try:
         with open_binary(path) as file:
             yield from _blocks(file, path, invalid)
@@ -48,20 +46,23 @@ def open_binary(path: Path) -> BinaryIO:
 
 
 def _blocks(file: BinaryIO, path: Path, invalid: Invalid) -> Iterator[Block]:
-    line, offset, held = 1, 0, b""
+    line, offset, held, empty = 1, 0, b"", True
     while data := file.read(BLOCK):
         data = held + data + file.readline(LONG_LINE)
         if offset == 0 and data.startswith(_BOM):
             data, offset = data[len(_BOM) :], len(_BOM)
             if not data:
                 continue
+        empty = False
         data, held = _whole_characters(data)
+        if not data:
+            continue
         yield Block(_decoded(data, path, line, offset, invalid).replace("\r\n", "\n"), line)
         line += data.count(b"\n")
         offset += len(data)
     if held:
         yield Block(_decoded(held, path, line, offset, invalid), line)
-    elif offset in (0, len(_BOM)):
+    if empty:
         raise DataError(f"{path} is empty; take it out of data_files, or fill it")
 
 
@@ -74,7 +75,7 @@ def _whole_characters(data: bytes) -> tuple[bytes, bytes]:
         if byte & 0xC0 != 0x80:  # the first byte of a character
             length = 1 if byte < 0xC0 else 2 if byte < 0xE0 else 3 if byte < 0xF0 else 4
             cut = len(data) - back
-            return (data, b"") if length == back and byte != 0x0D or cut == 0 else (data[:cut], data[cut:])
+            return (data, b"") if length == back and byte != 0x0D else (data[:cut], data[cut:])
     return data, b""
 
 

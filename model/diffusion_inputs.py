@@ -8,10 +8,11 @@ from model.diffusion_types import ConditionConfig
 from model.inputs import InputError, check_mask, describe, has_values
 
 
-def check_data(input_ids: Tensor, attention_mask: Tensor | None) -> Tensor:
+def check_data(input_ids: Tensor, attention_mask: Tensor | None, num_tokens: int) -> Tensor:
     """The mask of real tokens, bool [B, L]; an integer one, as Hugging Face's collators give it, is taken too.
 
-    Raises InputError unless input_ids is int [B, L], with at least one row and token, and the mask has its shape.
+    Raises InputError unless input_ids is int [B, L], with at least one row and token, and the mask has its shape;
+    TokenError where a real token is none of the vocabulary's.
     """
     if not isinstance(input_ids, Tensor) or input_ids.dim() != 2 or input_ids.is_floating_point():
         raise InputError(f"input_ids is {describe(input_ids)}, and int [B, L] fits")
@@ -20,7 +21,9 @@ def check_data(input_ids: Tensor, attention_mask: Tensor | None) -> Tensor:
     if isinstance(attention_mask, Tensor) and attention_mask.dtype in (torch.int64, torch.int32):
         attention_mask = attention_mask.bool()
     check_mask(attention_mask, input_ids, "attention_mask")
-    return torch.ones_like(input_ids, dtype=torch.bool) if attention_mask is None else attention_mask
+    mask = torch.ones_like(input_ids, dtype=torch.bool) if attention_mask is None else attention_mask
+    check_tokens("input_ids", input_ids.masked_fill(~mask, 0), num_tokens)
+    return mask
 
 
 def check_noisy(x_t: Tensor, dim: int) -> None:

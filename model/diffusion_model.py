@@ -14,8 +14,8 @@ from diffusion.randomness import RowGenerators
 from diffusion.sampler_state import SamplerState
 from diffusion.sampling import sample
 from diffusion.time_strata import stratified_times
+from model.denoisers.build import build_backbone
 from model.denoisers.calling import DenoiserCall
-from model.denoisers.registry import BACKBONES
 from model.denoisers.view import BackboneView
 from model.device import resolve_device
 from model.diffusion_inputs import check_condition, check_data, check_level, check_noisy
@@ -50,8 +50,8 @@ def build_mathematics(config: DiffusionConfig) -> tuple[DiffusionProcess, Object
 class DiffusionModel(nn.Module):
     """Built from a `DiffusionConfig`; `process`, `objective` and `network` are what it names.
 
-    Raises ValueError without a vocab_size, DenoiserCallError for a network that does not take what the section asks of it,
-    DeviceError for a device that this machine lacks.
+    Raises ValueError without a vocab_size, BackboneError for a network that cannot be built, DenoiserCallError for one
+    that does not take what the section asks of it, DeviceError for a device that this machine lacks.
     """
 
     def __init__(self, config: DiffusionConfig) -> None:
@@ -66,7 +66,7 @@ class DiffusionModel(nn.Module):
             self.process, self.objective = build_mathematics(config)
         graph = self.process.graph
         with resolve_device(config.backbone.device) as device:
-            self.network = BACKBONES.get(config.backbone.type).build(BackboneView(config.backbone_values()), graph.dim)
+            self.network = build_backbone(config.backbone.type, BackboneView(config.backbone_values()), graph.dim)
         if any(p.device.type != device.type for p in self.network.parameters()):
             self.network.to(device)  # a builder that asked for a device of its own
         self.call = DenoiserCall(self.network)
@@ -102,7 +102,7 @@ class DiffusionModel(nn.Module):
         In training the loss is the diffusion part alone, which spares the network's calls at t = 0 and t = 1; in
         evaluation it is the full bound. Raises DiffusionInputError, InputError and DenoiserCallError.
         """
-        mask = check_data(input_ids, attention_mask)
+        mask = check_data(input_ids, attention_mask, self.num_tokens)
         check_condition(self.diffusion_config.condition, cond, len(input_ids))
         seed = int(torch.randint(2**62, ())) if seed is None else seed
         rows = torch.arange(len(input_ids), device=input_ids.device) if rows is None else rows.to(input_ids.device)

@@ -64,7 +64,7 @@ class UniformConfig(StrictModel):
     type: Literal["uniform"] = "uniform"
 
 
-Epsilon = Annotated[float, Field(ge=0, lt=1)]
+Epsilon = Annotated[float, Field(ge=0, le=0.5)]
 Sigma = Annotated[float, Field(ge=0, le=50)]
 
 

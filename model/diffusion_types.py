@@ -80,7 +80,7 @@ class DiffusionConfig(StrictModel):
                 f"objective {objective} is made for {' or '.join(fitting)} noise, and the process is {process}",
                 ("objective", "type"),
                 (("process", "type"),),
-                f"objective: {{type: {others[0]}}}" if others else None,
+                " or ".join([*(f"objective: {{type: {name}}}" for name in others), f"process: {{type: {fitting[0]}}}"]),
             )
         elif process != "absorbing" and not self.tells_time:
             yield Violation(

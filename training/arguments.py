@@ -67,7 +67,7 @@ def _devices(config: Any) -> set[str]:
     """Every `device` in a config, however deep."""
     if not hasattr(type(config), "model_fields"):
         return set()
-    found = set()
+    found: set[str] = set()
     for name in type(config).model_fields:
         value = getattr(config, name)
         found |= {value} if name == "device" else _devices(value)

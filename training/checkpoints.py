@@ -104,7 +104,7 @@ def write_manifest(staging: Path, *, step: int, world: int, batch_rows: int, spl
 def rotate(run: Path, limit: int | None, best: int | None) -> None:
     """Remove the oldest checkpoints beyond `limit`; the newest and the one of step `best` stay."""
     steps = steps_of(run)
-    for step in steps[: -limit] if limit else []:
+    for step in steps[:-limit] if limit else []:
         if step != best:
             remove(checkpoint_folder(run, step))
 

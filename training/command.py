@@ -53,8 +53,10 @@ def _report(error: Exception, config: str) -> int:
     """Say what went wrong; a traceback is for what nobody foresaw."""
     if isinstance(error, ConfigError):
         return report_failure(error, False)
-    known = isinstance(error, ValueError | OSError | MemoryError | ImportError)
-    if not known:
+    if "closed by peer" in str(error):
+        print(f"{config}: training failed: another process ended before this one; it says why", file=sys.stderr)
+        return FAILED
+    if not isinstance(error, ValueError | OSError | MemoryError | ImportError):
         traceback.print_exception(error)
     hint = "; set training.ddp_find_unused_parameters: true" if "find_unused_parameters" in str(error) else ""
     print(f"{config}: training failed: {error}{hint}", file=sys.stderr)

@@ -8,6 +8,7 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticCustomError
 
 from training.registry import TASKS
+from training.speech_types import SpeechTaskConfig
 from yaml_config.strict_model import StrictModel, Violation
 
 Steps = Annotated[int, Field(gt=0, le=1_000_000_000)]
@@ -76,9 +77,9 @@ class TrainingConfig(StrictModel):
     """Batches whose gradients are summed for one optimiser step."""
     learning_rate: Annotated[float, Field(gt=0, le=10)] = 3e-4
     """Highest learning rate, reached after the warm-up."""
-    lr_scheduler_type: Literal[
-        "linear", "cosine", "polynomial", "inverse_sqrt", "constant", "constant_with_warmup"
-    ] = "linear"
+    lr_scheduler_type: Literal["linear", "cosine", "polynomial", "inverse_sqrt", "constant", "constant_with_warmup"] = (
+        "linear"
+    )
     """Course of the learning rate after the warm-up."""
     warmup_steps: Annotated[int, Field(ge=0)] = 0
     """Steps over which the learning rate rises from 0."""
@@ -112,6 +113,8 @@ class TrainingConfig(StrictModel):
     """Of diffusion: train on the bound, or on its terms weighted alike; the bound is reported either way."""
     ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = None
     """Decay of a moving average of the weights, which is evaluated and saved in their place; None: no average."""
+    speech: SpeechTaskConfig | None = None
+    """Of speech: subsampling, SpecAugment, the number of speakers; None: their defaults."""
     lora: LoraConfig | None = None
     """Train low-rank adapters alone; they are merged into the weights at the end."""
     early_stopping_patience: Annotated[int, Field(gt=0)] | None = None
@@ -184,7 +187,5 @@ class GenerationConfig(StrictModel):
     """Of diffusion: the sampler; None: the process's own."""
     steps: Steps | None = None
     """Of diffusion: steps from noise to text; None: the model's own default."""
-    guidance: Annotated[float, Field(ge=-1e6, le=1e6)] | None = None
-    """Of diffusion with a condition: how far to push towards it, 1 being not at all."""
     guidance: Annotated[float, Field(ge=0, le=1000)] | None = None
     """Of diffusion with a condition: 1 follows it, above 1 pushes past it; None: 1."""

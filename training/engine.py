@@ -81,9 +81,7 @@ class _Session:
         from training import distributed
         from training.arguments import is_on_cpu, training_arguments
 
-        share = share_of_step(
-            self.settings, self.start.checkpoint, distributed.world_size(), distributed.rank()
-        )
+        share = share_of_step(self.settings, self.start.checkpoint, distributed.world_size(), distributed.rank())
         on_cpu = is_on_cpu(self.config.model and self.config.model.config)
         _quieten()
         arguments = training_arguments(self.settings, share, str(self.run), use_cpu=on_cpu)

@@ -71,4 +71,6 @@ def _built_in(name: str, class_name: str, model_types: tuple[str, ...] | None, *
 _built_in("sequence_classification", "SequenceClassification", ("encoder",), "input_ids", "labels")
 _built_in("language_modelling", "LanguageModelling", ("decoder",), "input_ids")
 _built_in("translation", "Translation", ("encoder_decoder",), "source_ids", "target_ids")
+_built_in("speech_recognition", "SpeechRecognition", ("encoder",), "features", "text")
+_built_in("diarization", "Diarization", ("encoder",), "features")
 _built_in("diffusion", "Diffusion", None, "input_ids")

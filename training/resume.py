@@ -41,7 +41,9 @@ def plan_start(run: RunFolder, config: ExperimentConfig, *, resume: bool) -> Sta
     if not resume:
         raise FolderInUseError(f"{run} is not empty; give another --output, or go on from what is there with --resume")
     if not run.config.is_file():
-        raise FolderInUseError(f"{run} is not empty and has no config.yml, so it is no run folder; give another --output")
+        raise FolderInUseError(
+            f"{run} is not empty and has no config.yml, so it is no run folder; give another --output"
+        )
     checkpoint = None if run.is_finished else newest(run.path)
     if run.is_finished or checkpoint is not None:
         compare(run.read_config(), config, run)

@@ -1,13 +1,13 @@
 """A run's folder: what lies where, who may write to it, and the model, tokenizer and config read back from it.
 
-    RUN/config.yml          the experiment, every default written out
-    RUN/model.safetensors   the trained weights; it is written last, so that a folder with it is a finished run
-    RUN/tokenizer/          the tokenizer, as `data_manager.tokenizers.load_tokenizer` reads it
-    RUN/metrics.jsonl       a line each `logging_steps` and each evaluation
-    RUN/curves.png          losses and learning rate
-    RUN/samples.txt         what the model wrote at each evaluation
-    RUN/environment.json    versions and machine of each session
-    RUN/checkpoint-N/       what `--resume` goes on from, see `training.checkpoints`
+RUN/config.yml          the experiment, every default written out
+RUN/model.safetensors   the trained weights; it is written last, so that a folder with it is a finished run
+RUN/tokenizer/          the tokenizer, as `data_manager.tokenizers.load_tokenizer` reads it
+RUN/metrics.jsonl       a line each `logging_steps` and each evaluation
+RUN/curves.png          losses and learning rate
+RUN/samples.txt         what the model wrote at each evaluation
+RUN/environment.json    versions and machine of each session
+RUN/checkpoint-N/       what `--resume` goes on from, see `training.checkpoints`
 """
 
 import os
@@ -124,7 +124,7 @@ def _load_tokenizer(run: RunFolder, config: ExperimentConfig) -> "Tokenizer | No
 
     if run.tokenizer.is_dir():
         return load_tokenizer(run.tokenizer)
-    if any(hasattr(entry, "tokenizer") for entry in config.datasets or ()):
+    if any(getattr(entry, "tokenizer", None) is not None for entry in config.datasets or ()):
         raise RunFolderError(f"{run.tokenizer} is not there; copy it from where the model was trained")
     return None
 

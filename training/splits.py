@@ -79,7 +79,5 @@ def chosen_task(config: ExperimentConfig, columns: list[str]) -> str:
     found = choose_task(kind, columns)
     if found is None:
         known = "".join(f"\n  {name}: {TASKS.get(name).describe()}" for name in TASKS)
-        raise UnfitError(
-            f"no task trains a model of type {kind} on rows with {', '.join(columns)}; there are{known}"
-        )
+        raise UnfitError(f"no task trains a model of type {kind} on rows with {', '.join(columns)}; there are{known}")
     return found

@@ -47,6 +47,7 @@ class FactoryTrainer(Trainer):  # type: ignore[misc]
     """Trains a `TaskModule`; `start_step` is the step of the checkpoint that it goes on from."""
 
     loss_is_scaled_for_ga = True  # by compute_loss, over all items of a step
+    control: Any
 
     def __init__(
         self,
@@ -89,6 +90,7 @@ class FactoryTrainer(Trainer):  # type: ignore[misc]
         num_items_in_batch: Tensor | int | None = None,
     ) -> Tensor:
         """This part's share of the mean over the step; DDP takes the mean over processes, hence their number."""
+        assert num_items_in_batch is not None
         outputs = model(inputs)
         weight = self.module.task.weight(inputs)
         share = weight * world_size() / num_items_in_batch

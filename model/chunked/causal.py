@@ -15,7 +15,7 @@ from torch import Tensor
 
 from model.chunked.block import Block
 from model.chunked.plan import Group
-from model.chunked.state import Borders, Decays, Sums, make_decays
+from model.chunked.state import Borders, Decays, Sums, make_decays, roll
 
 
 class CausalGroup(NamedTuple):
@@ -56,13 +56,11 @@ class CausalBlock(Block):
         added = torch.bmm(phi_k.mT, weighted, out=space("added", v.shape[0], nb_features, width)).view(shape)
         added_totals = torch.bmm(write.mT, phi_k).view(total_shape)
         states, totals = space("states", *shape), space("totals", *total_shape)
-        states[:, 0], totals[:, 0, 0] = start.values, start.totals
         end = Sums(space("state", *start.values.shape), space("state_totals", *start.totals.shape), decays.peak)
-        for b in range(chunks):
-            last = b + 1 == chunks
-            torch.addcmul(added[:, b], states[:, b], decays.carry[:, b], out=end.values if last else states[:, b + 1])
-            after = end.totals[:, None] if last else totals[:, b + 1]
-            torch.addcmul(added_totals[:, b], totals[:, b], decays.carry[:, b], out=after)
+        carry = decays.carry.unbind(1)
+        roll(start.values, added.unbind(1), carry, states.unbind(1), end.values)
+        totals_end = end.totals.unsqueeze(1)
+        roll(start.totals.unsqueeze(1), added_totals.unbind(1), carry, totals.unbind(1), totals_end)
         return states.flatten(0, 1), totals.flatten(0, 1), end
 
     def output(self, group: CausalGroup) -> tuple[Tensor, Tensor]:

@@ -16,7 +16,7 @@ from torch import Tensor
 from model.chunked.causal import CausalBlock, CausalGroup
 from model.chunked.gradients import Gradients, Results
 from model.chunked.plan import Group
-from model.chunked.state import Borders, Sums
+from model.chunked.state import Borders, Sums, roll
 
 
 def backward(block: CausalBlock, groups: list[Group], results: Results, borders: Borders, into: Gradients) -> None:
@@ -43,12 +43,10 @@ def _scan_back(
     added = torch.bmm(group.phi_q.mT, scaled * read, out=space("added", scaled.shape[0], nb_features, width))
     added, added_totals = added.view(shape), torch.bmm((shares * read).mT, group.phi_q).view(total_shape)
     later, later_totals = space("later", *shape), space("later_totals", *total_shape)
-    later[:, -1], later_totals[:, -1, 0] = adjoint.values, adjoint.totals
-    for b in reversed(range(chunks)):
-        before = adjoint.values if b == 0 else later[:, b - 1]
-        before_totals = adjoint.totals[:, None] if b == 0 else later_totals[:, b - 1]
-        torch.addcmul(added[:, b], later[:, b], group.decays.carry[:, b], out=before)
-        torch.addcmul(added_totals[:, b], later_totals[:, b], group.decays.carry[:, b], out=before_totals)
+    carry = group.decays.carry.unbind(1)[::-1]
+    roll(adjoint.values, added.unbind(1)[::-1], carry, later.unbind(1)[::-1], adjoint.values)
+    totals = adjoint.totals.unsqueeze(1)
+    roll(totals, added_totals.unbind(1)[::-1], carry, later_totals.unbind(1)[::-1], totals)
     return Sums(later.flatten(0, 1), later_totals.flatten(0, 1), Tensor()), adjoint
 
 

@@ -73,11 +73,16 @@ class Workspace:
     def __init__(self, dtype: torch.dtype, device: torch.device) -> None:
         self.dtype, self.device = dtype, device
         self._buffers: dict[str, Tensor] = {}
+        self._views: dict[tuple[str, tuple[int, ...]], Tensor] = {}
 
     def __call__(self, name: str, *shape: int) -> Tensor:
         """A contiguous buffer with anything in it, valid until the next call with the same name."""
-        size = prod(shape)
-        buffer = self._buffers.get(name)
+        view = self._views.get((name, shape))
+        return self._make(name, shape) if view is None else view
+
+    def _make(self, name: str, shape: tuple[int, ...]) -> Tensor:
+        size, buffer = prod(shape), self._buffers.get(name)
         if buffer is None or buffer.numel() < size:
             buffer = self._buffers[name] = torch.empty(size, dtype=self.dtype, device=self.device)
-        return buffer[:size].view(shape)
+        view = self._views[name, shape] = buffer[:size].view(shape)
+        return view

@@ -4,6 +4,7 @@ S = sum_j phi(k_j) v_j^T and z = sum_j phi(k_j) (Katharopoulos et al. 2020, arXi
 2^peak, the running maximum of the keys' scales: no key is scaled by a later one, and nothing overflows.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -87,3 +88,13 @@ def make_decays(scale: Tensor, peak: Tensor, group: Group, space: Workspace) -> 
         running[:, -1].contiguous(),
         (m <= NO_KEY_YET).unsqueeze(-1),
     )
+
+
+def roll(first: Tensor, added: Sequence[Tensor], carry: Sequence[Tensor], into: Sequence[Tensor], last: Tensor) -> None:
+    """The scan over chunks: into[0] = first, into[b + 1] = carry[b] into[b] + added[b], and the final one in `last`.
+
+    `first` and `last` may be the same tensor.
+    """
+    now = into[0].copy_(first)
+    for plus, factor, after in zip(added, carry, [*into[1:], last], strict=True):
+        now = torch.addcmul(plus, now, factor, out=after)

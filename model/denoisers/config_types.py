@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from model.core_registry import first_of_direction
 from model.types import Device, PerformerParams
 from yaml_config.strict_model import StrictModel, Violation
 
@@ -26,10 +27,10 @@ class PerformerBackboneConfig(PerformerParams, BackboneConfig):
     def violations(self) -> Iterator[Violation]:
         """A denoiser sees the whole sequence, and its tokens and length are those of the model's section."""
         yield from super().violations()
-        kinds = self.attention_type if isinstance(self.attention_type, list) else [self.attention_type]
-        if "causal_linear" in kinds:
+        causal = first_of_direction(self, "causal")
+        if causal is not None:
             yield Violation(
-                "a causal backbone cannot denoise: a token must see the ones after it",
+                f"a causal backbone cannot denoise: a token must see the ones after it, and {causal} hides them",
                 ("attention_type",),
                 suggestion="attention_type: linear",
             )
@@ -59,8 +60,11 @@ class DDiTBackboneConfig(BackboneConfig):
     def violations(self) -> Iterator[Violation]:
         """Heads divide the width into even parts, as rotary positions need."""
         if self.d_model % (2 * self.num_heads):
+            fitting = [heads for heads in range(1, self.d_model // 2 + 1) if self.d_model % (2 * heads) == 0]
+            near = min(fitting, key=lambda heads: abs(heads - self.num_heads), default=None)
             yield Violation(
                 f"d_model {self.d_model} is not a multiple of 2 * num_heads = {2 * self.num_heads}",
                 ("num_heads",),
                 (("d_model",),),
+                f"num_heads: {near}" if near else f"d_model: {self.d_model + 1}",
             )

@@ -26,7 +26,7 @@ class BackboneView:
             return self
         if key.startswith("_") or key not in self._values:
             near = closest(key, list(self._values))
-            hint = f"; did you mean {near!r}?" if near else f"; it has {', '.join(self._values)}"
+            hint = f"; it has {near!r}" if near else f"; it has {', '.join(self._values)}"
             raise AttributeError(f"the backbone section has no key {key!r}{hint}")
         return self._wrapped(self._values[key])
 

@@ -9,15 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from data_manager.dataset_types import (
-    DatasetConfig,
-    EmbeddedDatasetConfig,
-    GlobalConfig,
-    PairFiles,
-    TextDatasetConfig,
-    TokenizerConfig,
-)
+from data_manager.dataset_types import DatasetConfig, GlobalConfig, TokenizerConfig
 from data_manager.speech_types import LhotseDatasetConfig
+from data_manager.text_types import EmbeddedDatasetConfig, PairFiles, TextDatasetConfig
 
 HEAVY = ("torch", "datasets", "lhotse", "transformers", "numpy")
 
@@ -71,13 +65,23 @@ def test_corpus_that_cannot_be_downloaded_takes_no_download_params():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"type": "hugging_face"}, "type hugging_face needs path, the tokenizer's folder"),
+        ({"type": "hugging_face"}, "type hugging_face needs path, the tokenizer's folder, or name, its name on the hub"),
         ({"type": "bytes", "path": "x"}, "a tokenizer of bytes has no path"),
+        ({"type": "bpe"}, "type bpe needs vocab_size"),
+        ({"vocab_size": 300}, "a tokenizer of characters has no vocab_size"),
+        ({"type": "hugging_face", "path": "x", "name": "gpt2"}, "path and name are two tokenizers"),
+        ({"type": "hugging_face", "path": "x", "revision": "main"}, "revision is that of a name on the hub"),
     ],
 )
-def test_tokenizer_and_its_path(settings, message):
-    ((at, said, _),) = violations(TokenizerConfig, **settings)
-    assert (at, said) == (("path",), message)
+def test_settings_of_a_tokenizer_fit_its_type(settings, message):
+    ((_, said, _),) = violations(TokenizerConfig, **settings)
+    assert said == message
+
+
+@pytest.mark.parametrize("name", ["./gpt2", "/gpt2", "../a", "~/a", "a/b/c", "a/b.json", "a.txt", "", "a b"])
+def test_a_path_is_no_name_on_the_hub(name):
+    with pytest.raises(ValidationError, match="must be a name on the hub"):
+        TokenizerConfig(type="hugging_face", name=name)
 
 
 @pytest.mark.parametrize(

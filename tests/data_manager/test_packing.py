@@ -1,54 +1,115 @@
-"""Packing: every token stands in exactly one row, and no row spans two documents."""
+"""Packing: every token stands in exactly one row, whatever the batches in which documents come."""
 
-import re
-
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from data_manager.documents import Notes
 from data_manager.errors import DataError
-from data_manager.packing import pack, pair, pieces
-from data_manager.tokenizers import ByteTokenizer, CharacterTokenizer
+from data_manager.packing import STARTS, CutRows, Encoded, WholeRows
+from data_manager.text_files import pieces
+from data_manager.tokenizers import ByteTokenizer, flat
+
+EOS = 258
 
 
-@given(st.text(alphabet="ab \n"), st.integers(1, 20))
-def test_pieces_are_the_text_and_begin_at_lines(text, size):
-    found = list(pieces(text, size))
+@given(st.text(alphabet="ab \n"), st.integers(1, 20), st.integers(1, 7))
+def test_pieces_are_the_text_and_begin_at_lines(text, size, block):
+    blocks = [text[start : start + block] for start in range(0, len(text), block)]
+    found = list(pieces(iter(blocks), size))
+    assert found == list(pieces(iter([text]), size))
     assert "".join(found) == text
     assert all(piece.endswith("\n") for piece in found[:-1])
     assert all(not piece[0].isspace() for piece in found[1:])
 
 
-@settings(deadline=None, max_examples=50)
-@given(st.lists(st.text(alphabet="abc\n", min_size=1, max_size=40), min_size=1, max_size=4), st.integers(2, 12))
-def test_nothing_is_lost(documents, length):
-    tokenizer = CharacterTokenizer.of(documents)
-    rows = pack(documents, tokenizer, length)["input_ids"]
-    flat = [token for row in rows for token in row]
-    wanted = [token for text in documents for token in [*tokenizer.encode(text), tokenizer.eos_token_id]]
-    assert flat == wanted
-    assert all(len(row) <= length for row in rows)
-    assert length == 2 or all(len(row) > 1 for row in rows)
-    ends = [index for index, row in enumerate(rows) if row[-1] == tokenizer.eos_token_id]
-    assert len(ends) == len(documents)
-    assert all(tokenizer.eos_token_id not in row[:-1] for row in rows)
+def test_a_text_without_lines_is_cut_all_the_same():
+    found = list(pieces("a" * (1 << 16) for _ in range(40)))
+    assert sum(map(len, found)) == 40 << 16
+    assert max(map(len, found)) <= 1 << 20
 
 
-def test_long_text_crosses_pieces():
-    text = "line of text\n" * 20_000
-    rows = pack([text], ByteTokenizer(), 256)["input_ids"]
-    assert ByteTokenizer().decode(token for row in rows for token in row) == text
+def parts(documents, sizes):
+    """Documents as encoded parts of `sizes` pieces each; a document of several strings comes in several pieces."""
+    flat_pieces = [
+        (text, index == len(document) - 1) for document in documents for index, text in enumerate(document)
+    ]
+    found, start = [], 0
+    for size in [*sizes, len(flat_pieces)]:
+        chunk = flat_pieces[start : start + size]
+        start += size
+        if chunk:
+            ids = flat([list(text.encode()) for text, _ in chunk])
+            found.append(Encoded([ids], np.array([ends for _, ends in chunk]), ["f:1"] * len(chunk)))
+    return found
 
 
-def test_pairs_begin_and_end_with_special_tokens():
-    tokenizer = ByteTokenizer()
-    rows = pair((["a", ""], ["bc", "d"]), tokenizer, None, ("a", "b"))
-    assert list(rows["source_ids"]) == [[257, 97, 258], [257, 258]]
-    assert list(rows["target_ids"]) == [[257, 98, 99, 258], [257, 100, 258]]
+def rows_of(maker, documents, sizes=()):
+    found = {name: [] for name in maker.columns}
+    for columns in [*(maker.feed(part) for part in parts(documents, sizes)), maker.finish()]:
+        for name, (values, offsets) in columns.items():
+            found[name] += [values[a:b].tolist() for a, b in zip(offsets[:-1], offsets[1:], strict=True)]
+    return found
 
 
-def test_pairs_of_different_lengths_and_long_sentences():
-    with pytest.raises(DataError, match=re.escape("x.en has 2 lines and x.de has 1; line N of one")):
-        pair((["a", "b"], ["c"]), ByteTokenizer(), None, ("x.en", "x.de"))
-    with pytest.raises(DataError, match=re.escape("x.de:2: 5 tokens are more than sequence_length 4")):
-        pair((["a", "b"], ["c", "def"]), ByteTokenizer(), 4, ("x.en", "x.de"))
+documents_and_sizes = st.tuples(
+    st.lists(st.lists(st.text("abc", max_size=15), min_size=1, max_size=3), min_size=1, max_size=6),
+    st.lists(st.integers(1, 4), max_size=4),
+)
+
+
+@settings(deadline=None)
+@given(documents_and_sizes, st.integers(1, 12))
+def test_cut_rows_lose_nothing_and_span_no_two_documents(given_documents, length):
+    documents, sizes = given_documents
+    rows = rows_of(CutRows(length, EOS), documents, sizes)["input_ids"]
+    wanted = [token for document in documents for token in [*"".join(document).encode(), EOS]]
+    assert [token for row in rows for token in row] == wanted
+    assert all(0 < len(row) <= length for row in rows)
+    assert all(EOS not in row[:-1] for row in rows)
+    assert length <= 2 or all(len(row) > 1 or row == [EOS] for row in rows)
+    assert rows == rows_of(CutRows(length, EOS), documents)["input_ids"]
+
+
+@settings(deadline=None)
+@given(documents_and_sizes, st.integers(1, 12))
+def test_packed_rows_are_full_and_know_where_documents_begin(given_documents, length):
+    documents, sizes = given_documents
+    found = rows_of(CutRows(length, EOS, packed=True), documents, sizes)
+    rows, starts = found["input_ids"], found[STARTS]
+    wanted = [token for document in documents for token in [*"".join(document).encode(), EOS]]
+    assert [token for row in rows for token in row] == wanted
+    full = rows[:-2] if length > 2 else rows[:-1]
+    assert all(len(row) == length for row in full)
+    for row, begins in zip(rows, starts, strict=True):
+        assert begins == [index + 1 for index, token in enumerate(row[:-1]) if token == EOS]
+    assert found == rows_of(CutRows(length, EOS, packed=True), documents)
+
+
+def test_whole_rows_stand_between_special_tokens():
+    rows = rows_of(WholeRows(257, EOS, None, "error", Notes()), [["ab"], [""], ["c"]])["input_ids"]
+    assert rows == [[257, 97, 98, EOS], [257, EOS], [257, 99, EOS]]
+
+
+def test_long_documents_are_an_error_or_skipped_or_cut():
+    documents = [["abcd"], ["ab"], ["abc"]]
+    with pytest.raises(DataError, match="f:1: 6 tokens are more than sequence_length 4"):
+        rows_of(WholeRows(257, EOS, 4, "error", Notes()), documents)
+    notes = Notes()
+    assert rows_of(WholeRows(257, EOS, 4, "skip", notes), documents)["input_ids"] == [[257, 97, 98, EOS]]
+    assert notes.lines("train") == ["train: 2 left out: more than sequence_length 4 tokens (f:1, 1)"]
+    notes = Notes()
+    rows = rows_of(WholeRows(257, EOS, 4, "cut", notes), documents)["input_ids"]
+    assert rows == [[257, 97, 98, EOS]] * 3
+    assert notes.counts.total() == 2
+
+
+def test_a_pair_is_skipped_with_both_sides():
+    maker = WholeRows(257, EOS, 3, "skip", Notes(), ("source_ids", "target_ids"))
+    sides = [ByteTokenizer().encode_many(["a", "bb", "c"]), ByteTokenizer().encode_many(["dd", "e", "f"])]
+    columns = maker.feed(Encoded(sides, np.ones(3, bool), ["f:1", "f:2", "f:3"]))
+    assert {name: values.tolist() for name, (values, _) in columns.items()} == {
+        "source_ids": [257, 99, EOS],
+        "target_ids": [257, 102, EOS],
+    }

@@ -28,7 +28,7 @@ def test_parts_on_disk_become_splits(tmp_path, layout):
     config = config_of(tmp_path)
     splits = load(config)
     assert {split: len(cuts) for split, cuts in splits.items()} == {"dev-clean": 2, "train-clean-5": 1}
-    assert list((tmp_path / "manifests" / "librispeech").glob("*/librispeech_recordings_dev-clean.jsonl.gz"))
+    assert list((tmp_path / "manifests" / "librispeech").glob("*/recipe/librispeech_recordings_dev-clean.jsonl.gz"))
 
 
 def test_batches_of_speech(tmp_path):
@@ -92,7 +92,7 @@ def test_timit(tmp_path):
 def test_every_recipe_says_where_it_looked(tmp_path, offline, name):
     recipe = recipe_signature(name)
     required = [key for key in recipe.prepare.required() if key not in (recipe.root, "output_dir")]
-    absent = {key: "/absent" for key in required}
+    absent = dict.fromkeys(required, "/absent")
     own = {key: [path] if "List" in recipe.prepare.annotations[key] else path for key, path in absent.items()}
     with pytest.raises(DataError) as caught:
         load(config_of(tmp_path, name=name, process_params=own))

@@ -74,17 +74,18 @@ def test_stored_features_are_kept_until_something_changes(folder, computed):
 def test_an_interrupted_split_is_computed_again_and_a_finished_one_is_not(folder, computed, monkeypatch):
     librispeech_part(folder / "data" / "librispeech", "test-clean", {"E": 0.2, "F": 0.2}, speaker="90")
     config = config_of(folder, features={"storage": "lilcom_chunky"})
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        write = speech_storage._write
+    write = speech_storage._write
 
-        def interrupted(*given, split, **more):
-            notes = write(*given, split=split, **more)
-            if split == "test-clean":
-                raise KeyboardInterrupt
-            return notes
+    def interrupted(*given, split, **more):
+        notes = write(*given, split=split, **more)
+        if split == "test-clean":
+            raise KeyboardInterrupt
+        return notes
 
+    with monkeypatch.context() as patch:
         patch.setattr(speech_storage, "_write", interrupted)
-        load(config)
+        with pytest.raises(KeyboardInterrupt):
+            load(config)
     computed.clear()
     assert {split: len(cuts) for split, cuts in load(config).items()} == {"dev-clean": 3, "test-clean": 2}
     assert computed == ["90-1-0000", "90-1-0001"]
@@ -95,7 +96,9 @@ def test_damaged_storage_is_named(folder):
     config = config_of(folder, features={"storage": "numpy"})
     load(config)
     next((folder / "manifests").rglob("*.npy")).write_bytes(b"")
-    with pytest.raises(DataError, match=r"features of cut 84-1-\d+ cannot be read from .*/frames: .*remove that folder"):
+    with pytest.raises(
+        DataError, match=r"features of cut 84-1-\d+ cannot be read from .*/frames: .*remove that folder"
+    ):
         batches(config, "dev-clean")
 
 
@@ -108,6 +111,20 @@ def test_channels_are_averaged_in_storage_too(folder):
     (expected,) = batches(config_of(folder), "dev-clean")
     (batch,) = batches(config_of(folder, features={"storage": "numpy"}), "dev-clean")
     assert torch.equal(batch["features"], expected["features"])
+
+
+def test_a_mix_of_cuts_is_stored_as_one(folder):
+    from data_manager.speech_storage import store_features
+
+    first, second, _ = load(config_of(folder))["dev-clean"]
+    config = config_of(folder, features={"storage": "numpy"})
+    mixed = first.mix(second, offset_other_by=0.1, snr=5)
+    expected = FrameReader(config.features)(mixed)
+    (place,) = (folder / "manifests").glob("librispeech/[0-9a-f]*")
+    _, stored = store_features({"dev-clean": [mixed]}, config, place)
+    (cut,) = stored["dev-clean"]
+    assert (cut.sampling_rate, [one.text for one in cut.supervisions]) == (RATE, ["A", "B"])
+    assert torch.equal(FrameReader(config.features)(cut), expected)
 
 
 def test_dither_is_the_same_each_time_and_leaves_the_random_numbers_alone(folder):

@@ -8,9 +8,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from data_manager import corpus_download, prepared_folder, speech, speech_cuts
+from data_manager import corpus_download, speech
 from data_manager.data_manager import DatasetManager
 from data_manager.errors import DataError
+from data_manager.manifests import split_cuts
 from data_manager.speech import speech_corpus
 from tests.data_manager.corpora import librispeech_part, timit, yesno
 from tests.data_manager.speech_cases import config_of, load
@@ -101,9 +102,10 @@ def test_an_interrupted_preparation_leaves_nothing_to_trip_over(tmp_path, corpus
         (folder / "cuts_half.jsonl.gz").write_bytes(b"half")
         raise KeyboardInterrupt
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch:
         patch.setattr(speech, "write_cuts", interrupted)
-        load(config)
+        with pytest.raises(KeyboardInterrupt):
+            load(config)
     assert not list((tmp_path / "manifests").glob("*/*/*"))
     # and what a killed process leaves is in no one's way
     (folder,) = (tmp_path / "manifests").iterdir()
@@ -255,14 +257,25 @@ def test_no_network_is_told_within_two_seconds(tmp_path):
     assert time.monotonic() - start < 2
 
 
-def test_split_names_that_are_no_file_names():
-    notes = []
-    from data_manager.manifests import split_cuts
+def test_forms_in_which_recipes_return_cuts(tmp_path, corpus):
+    cuts = load(config_of(tmp_path))["dev-clean"]
+    recordings, supervisions, _ = cuts.decompose()
+    both = {"recordings": recordings, "supervisions": supervisions}
+    forms = [both, (recordings, supervisions), cuts, {"cutset": cuts}, {**both, "cuts": cuts}]
+    for form in forms:
+        for nested, name in ((form, "all"), ({"a": {"b": form}}, "a-b")):
+            ((split, found),) = split_cuts(nested, [])
+            assert (split, [cut.id for cut in found]) == (name, [cut.id for cut in cuts])
+    (_, (split, found)) = split_cuts({**both, "segments": cuts}, [])
+    assert (split, len(found)) == ("segments", 2)
+    ((_, silent),) = split_cuts({"recordings": recordings}, [])
+    assert len(silent) == 2
 
+
+def test_what_a_recipe_returns_besides_splits_is_noted():
+    notes = []
     assert list(split_cuts({"a": {"recordings": []}, "lexicon": ["x"]}, notes)) == []
     assert notes == [
         "split a has no recordings and is left out",
         "the recipe also returns lexicon (list), which is left out",
     ]
-    assert prepared_folder.STAMP == "inputs.json"
-    assert speech_cuts.Splits

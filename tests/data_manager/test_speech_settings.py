@@ -53,8 +53,16 @@ def test_width_is_that_of_the_extractor(kind, rate, length):
     ("config_type", "values", "expected"),
     [
         (FeaturesConfig, {"num_ceps": 13}, (("num_ceps",), "fbank features have no num_ceps")),
-        (FeaturesConfig, {"type": "spectrogram", "low_freq": 0}, (("low_freq",), "spectrogram features have no low_freq")),
-        (FeaturesConfig, {"type": "mfcc", "num_ceps": 30}, (("num_ceps",), "30 coefficients cannot be made of 23 mel bins")),
+        (
+            FeaturesConfig,
+            {"type": "spectrogram", "low_freq": 0},
+            (("low_freq",), "spectrogram features have no low_freq"),
+        ),
+        (
+            FeaturesConfig,
+            {"type": "mfcc", "num_ceps": 30},
+            (("num_ceps",), "30 coefficients cannot be made of 23 mel bins"),
+        ),
         (
             FeaturesConfig,
             {"frame_shift": 0.03},
@@ -124,7 +132,7 @@ def test_a_wrong_global_setting_is_one_problem_where_it_stands(tmp_path):
     text = "global_config:\n  features: {num_mel_bin: 40, num_ceps: 3}\ndatasets:\n  - name: yesno\n  - name: timit\n"
     assert problems(tmp_path, text) == [
         (2, "global_config.features.num_mel_bin", "unknown key 'num_mel_bin'; did you mean 'num_mel_bins'?"),
-        (2, "global_config.features.num_ceps", "fbank features have no num_ceps; leave it out"),
+        (2, "global_config.features.num_ceps", "fbank features have no num_ceps; leave it out, or type: mfcc"),
     ]
 
 

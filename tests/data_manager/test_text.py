@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from data_manager.data_manager import DatasetManager
-from data_manager.dataset_types import EmbeddedDatasetConfig, GlobalConfig, TextDatasetConfig, TokenizerConfig
+from data_manager.dataset_types import GlobalConfig, TokenizerConfig
 from data_manager.errors import DataError
+from data_manager.text_types import EmbeddedDatasetConfig, TextDatasetConfig
 from tests.real_data import real_data
 
 

@@ -1,9 +1,5 @@
 """Draws: the distribution function is inverted to the last digit of float64."""
 
-import math
-import time
-from collections.abc import Callable
-
 import pytest
 import torch
 
@@ -73,34 +69,3 @@ def test_weights_that_are_no_distribution_are_refused(bad: list[float]) -> None:
 def test_uniforms_must_match() -> None:
     with pytest.raises(ShapeError, match="uniforms"):
         invert_distribution(torch.ones(3, 4), torch.zeros(2, dtype=torch.float64))
-
-
-@pytest.mark.parametrize("size", [28, 1000, 1025, 30522])
-def test_float64_takes_no_longer_than_draws_in_float32(size: int) -> None:
-    """Within 1.5 times of inverting one running sum, and of the Gumbel trick, both in float32."""
-    rows = max(1, 300_000 // size)
-    probs = torch.rand(rows, size)
-
-    def inverted() -> torch.Tensor:
-        cumulative = probs.cumsum(-1)
-        return torch.searchsorted(cumulative, torch.rand(rows, 1) * cumulative[:, -1:])
-
-    def gumbel() -> torch.Tensor:
-        return (probs / (1e-10 - (torch.rand_like(probs) + 1e-10).log())).argmax(-1)
-
-    ours, direct, noisy = best_times(lambda: sample_categorical(probs), inverted, gumbel)
-    assert ours < 1.5 * noisy
-    assert ours < 1.5 * direct + 2e-4
-
-
-def best_times(*draws: Callable[[], torch.Tensor], repeats: int = 60) -> list[float]:
-    """The best of some runs each, taken in turns on one thread, so that a busy machine slows all alike."""
-    threads, times = torch.get_num_threads(), [[math.inf] for _ in draws]
-    torch.set_num_threads(1)
-    for _ in range(repeats):
-        for draw, taken in zip(draws, times, strict=True):
-            start = time.perf_counter()
-            draw()
-            taken.append(time.perf_counter() - start)
-    torch.set_num_threads(threads)
-    return [min(taken) for taken in times]

@@ -224,7 +224,7 @@ def test_save_and_load(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("use", "words"),
     [
-        (lambda m: m(torch.tensor([[VOCAB] * LENGTH])), "x_0"),
+        (lambda m: m(torch.tensor([[VOCAB] * LENGTH])), "input_ids: got token 5; expected ids from 0 to 4"),
         (lambda m: m(torch.rand(2, LENGTH)), "int [B, L] fits"),
         (
             lambda m: m(torch.zeros(2, 4, dtype=torch.long), torch.ones(2, 3, dtype=torch.bool)),

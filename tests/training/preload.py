@@ -2,15 +2,15 @@
 
 import torch
 
-import data_manager.data_manager
-import model.transformer
+import data_manager.data_manager  # noqa: F401
+import model.transformer  # noqa: F401
 import training.trainer  # noqa: F401
 
 torch.set_num_threads(1)
 try:
-    import datasets
+    import datasets  # noqa: F401
     import matplotlib.backends.backend_agg
-    import matplotlib.figure
+    import matplotlib.figure  # noqa: F401
     import performer_pytorch.performer_pytorch  # noqa: F401
 except ImportError:
     pass

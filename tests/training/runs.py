@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import resource
 import socket
 import sys
 import time
@@ -13,6 +14,8 @@ from yaml_config.dump import dump
 TEXT = "the quick brown fox jumps over the lazy dog, and the dog does not mind at all.\n"
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["tests.training.preload"])
+FILE_SIZE = "TESTS_FILE_SIZE"
+"""Of a process's environment: no file that it writes can grow beyond so many bytes, as on a full disk."""
 DECODER = {"d_model": 16, "num_layers": 1, "num_heads": 2, "dropout": 0.1, "device": "cpu"}
 
 
@@ -62,9 +65,9 @@ def start(*argv: object, environment: dict | None = None, log: Path | None = Non
     return process
 
 
-def train(*argv: object, log: Path | None = None) -> int:
+def train(*argv: object, environment: dict | None = None, log: Path | None = None) -> int:
     """Run `train.py` to its end in a process of its own; the exit code."""
-    process = start(*argv, log=log)
+    process = start(*argv, environment=environment, log=log)
     process.join(120)
     return process.exitcode
 
@@ -88,6 +91,9 @@ def _train(argv: list[str], environment: dict, log: Path | None) -> None:
         handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(handle, 1)
         os.dup2(handle, 2)
+    if FILE_SIZE in environment:
+        limit = int(environment[FILE_SIZE])
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
     sys.argv = ["train.py", *argv]
     from train import main
 

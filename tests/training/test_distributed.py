@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from tests.training.runs import DECODER, experiment, losses, metrics, seq2seq, train, train_by_two, weights
 
 DETERMINISTIC = {**DECODER, "dropout": 0.0}

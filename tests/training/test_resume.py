@@ -7,8 +7,8 @@ import signal
 import time
 
 import pytest
-from tests.training.runs import bytes_of, experiment, losses, metrics, start, train, wait_for
 
+from tests.training.runs import bytes_of, experiment, losses, metrics, start, train, wait_for
 from training.checkpoints import steps_of
 
 FULL = {"ema_decay": 0.9, "gradient_accumulation_steps": 2, "load_best_model_at_end": True, "warmup_steps": 2}
@@ -35,14 +35,10 @@ def test_three_kills_at_random_moments(whole, tmp_path):
     config, run = whole.parent / "experiment.yml", tmp_path / "run"
     chance = random.Random(time.time_ns())
     for _ in range(3):
-        before = steps_of(run)
-        goal = before[-1:] or [0]
+        before, delay = max(steps_of(run), default=0), chance.random() * 0.3
 
-        def is_further(goal=goal[0]):
-            return any(step > goal for step in steps_of(run))
-
-        def somewhere(moment=is_further, delay=chance.random() * 0.3):
-            return moment() and time.sleep(delay) is None
+        def somewhere(before=before, delay=delay):
+            return max(steps_of(run), default=0) > before and time.sleep(delay) is None
 
         assert killed_at(somewhere, "--config", config, "--output", run, "--resume") in (-signal.SIGKILL, 0)
     assert train("--config", config, "--output", run, "--resume") == 0

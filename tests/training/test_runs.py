@@ -4,9 +4,9 @@ import shutil
 
 import pytest
 import torch
-from tests.training.runs import bytes_of, experiment, losses, metrics, train
 
 from parse_args import parse_experiment
+from tests.training.runs import bytes_of, experiment, losses, metrics, train
 from training.run_folder import load_run
 
 

@@ -47,12 +47,13 @@ class Diffusion(Task):
     def samples(self, network: nn.Module, batch: Batch, generator: torch.Generator) -> list[str]:
         """Texts drawn from noise, as long as the longest of the rows given."""
         tokenizer, settings = self.setting.tokenizer, self.setting.generation
-        if tokenizer is None or not hasattr(network, "sample"):
+        sample: Any = getattr(network, "sample", None)
+        if tokenizer is None or sample is None:
             return []
         chosen: dict[str, Any] = {"steps": settings.steps, "sampler": settings.sampler}
         given = {name: value for name, value in chosen.items() if value is not None}
         length = batch["input_ids"].shape[1]
-        tokens = network.sample(settings.num_samples, length, generator=generator, **given)
+        tokens = sample(settings.num_samples, length, generator=generator, **given)
         return [tokenizer.decode(row) for row in tokens.tolist()]
 
     def _extras(self, network: nn.Module, batch: Batch) -> dict[str, Any]:

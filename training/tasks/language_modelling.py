@@ -1,5 +1,7 @@
 """Predict each token from those before it."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -28,7 +30,9 @@ class LanguageModelling(Task):
             return []
         shortest = int(real_tokens(batch).sum(1).min())
         length = max(1, min(LONGEST_PROMPT, shortest // 2))
-        room = (network.params.max_length or length + settings.max_new_tokens) - length  # type: ignore[union-attr]
+        params: Any = network.params
+        longest = params.max_length
+        room = settings.max_new_tokens if longest is None else longest - length
         if room < 1:
             return []
         prompts = batch["input_ids"][:, :length]

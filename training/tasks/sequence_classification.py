@@ -1,5 +1,7 @@
 """Tell the class of a sequence."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -13,8 +15,8 @@ class SequenceClassifier(nn.Module):
     def __init__(self, encoder: nn.Module, num_labels: int) -> None:
         super().__init__()
         self.encoder = encoder
-        width = encoder.params.d_model  # type: ignore[union-attr]
-        self.classifier = nn.Linear(width, num_labels, device=next(encoder.parameters()).device)
+        params: Any = encoder.params
+        self.classifier = nn.Linear(params.d_model, num_labels, device=next(encoder.parameters()).device)
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """Logits [B, num_labels] of token ids [B, L]; `mask` bool [B, L] is True at real tokens."""

@@ -1,0 +1,107 @@
+"""Data sets and tokenizers of the Hugging Face hub: downloaded once, found again without a network, refused at once."""
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from data_manager.arrow_rows import corpora_of
+from data_manager.documents import Corpus
+from data_manager.errors import DataError
+from data_manager.network import unreachable
+from data_manager.table_types import HubDatasetConfig
+
+if TYPE_CHECKING:
+    from data_manager.hugging_face_tokenizer import HuggingFaceTokenizer
+
+Found = TypeVar("Found")
+
+_YES = ("1", "ON", "YES", "TRUE")
+
+
+def hub_corpora(config: HubDatasetConfig) -> dict[str, Corpus]:
+    """The splits of a data set of the hub. Raises DataError, without a network within two seconds."""
+    repo = config.repo or config.name
+    wanted = config.their_splits()
+    settings: dict[str, Any] = {"name": config.config, "revision": config.revision, "streaming": config.streaming}
+
+    def get() -> Mapping[str, Any]:
+        import datasets
+
+        # with this prefix a folder of the same name is never taken for the data set
+        path = f"hf://datasets/{repo}"
+        if wanted:
+            return {ours: datasets.load_dataset(path, split=theirs, **settings) for ours, theirs in wanted.items()}
+        found: Mapping[str, Any] = datasets.load_dataset(path, **settings)
+        return found
+
+    remedy = "Save it where there is a network (load_dataset(...).save_to_disk(folder)) and read it by source: disk"
+    return corpora_of(from_hub(f"data set {repo!r}", get, f"{remedy}."), config, repo)
+
+
+def hub_tokenizer(name: str, revision: str | None) -> "HuggingFaceTokenizer":
+    """A tokenizer by its name on the hub; raises DataError, without a network within two seconds."""
+    from data_manager.hugging_face_tokenizer import HuggingFaceTokenizer
+
+    if Path(name).exists():
+        raise DataError(f"tokenizer {name!r}: there is a folder of that name, too; path: ./{name} takes the folder")
+
+    def get() -> HuggingFaceTokenizer:
+        from transformers import AutoTokenizer
+
+        offline = reason_offline() is not None
+        inner = AutoTokenizer.from_pretrained(
+            name, revision=revision or "main", local_files_only=offline, trust_remote_code=False
+        )
+        return HuggingFaceTokenizer(inner)
+
+    remedy = "Save it where there is a network (AutoTokenizer.from_pretrained(...).save_pretrained(folder)) and give path"
+    return from_hub(f"tokenizer {name!r}", get, f"{remedy}.")
+
+
+def from_hub(what: str, get: Callable[[], Found], remedy: str) -> Found:
+    """What `get` downloads or finds in the cache of an earlier download; raises DataError."""
+    reason = reason_offline()
+    try:
+        if reason is None:
+            return get()
+        with _offline():
+            return get()
+    except Exception as error:  # the hub's libraries raise some thirty kinds
+        if reason is None:
+            told = " ".join(str(error).split())
+            raise DataError(f"{what} cannot be had from {endpoint()}: {type(error).__name__}: {told}") from error
+        raise DataError(
+            f"{what} has not been downloaded before, and {endpoint()} cannot be reached ({reason}).\n{remedy}"
+        ) from error
+
+
+def endpoint() -> str:
+    """Address of the hub, which the environment's HF_ENDPOINT may change."""
+    return os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
+
+
+def reason_offline() -> str | None:
+    """Why there is no hub: it does not answer, or the environment forbids asking. None where it can be asked."""
+    for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE"):
+        if os.environ.get(name, "").upper() in _YES:
+            return f"the environment sets {name}"
+    return unreachable(endpoint())
+
+
+@contextmanager
+def _offline() -> Iterator[None]:
+    """Have the hub's libraries look into their caches alone; they would try a dead network for 23 s."""
+    import datasets.config
+    import huggingface_hub.constants
+
+    modules: tuple[Any, ...] = (datasets.config, huggingface_hub.constants)
+    before = [module.HF_HUB_OFFLINE for module in modules]
+    try:
+        for module in modules:
+            module.HF_HUB_OFFLINE = True
+        yield
+    finally:
+        for module, value in zip(modules, before, strict=True):
+            module.HF_HUB_OFFLINE = value

@@ -1,0 +1,69 @@
+"""A data set's report as text for a terminal."""
+
+import os
+from collections.abc import Iterator
+
+from data_manager.lengths import Lengths
+from data_manager.report import DatasetReport, SplitReport
+
+_WIDTH = 100
+_INDENT = " " * 4
+
+
+def report_text(report: DatasetReport, *, plain: bool = False) -> str:
+    """The report in lines; `plain` draws histograms with ASCII alone."""
+    parts = [f"source {report.source}"]
+    if report.tokenizer is not None:
+        parts.append(f"tokenizer {report.tokenizer} with {report.vocabulary:,} ids")
+    lines = [f"{report.name}: {', '.join(parts)}"]
+    for split in report.splits:
+        lines += _split_lines(split, plain)
+    return "\n".join(lines)
+
+
+def _split_lines(split: SplitReport, plain: bool) -> Iterator[str]:
+    yield f"  {split.split}: {', '.join(_sizes(split))}"
+    for name, lengths in split.lengths.items():
+        yield f"{_INDENT}{_length_label(name)}: {_lengths(name, lengths, plain)}"
+    for line in split.left_out:
+        yield f"{_INDENT}note: {line}"
+    for number, example in enumerate(split.examples, 1):
+        shown = " -> ".join(map(_shortened, example)) if isinstance(example, tuple) else _shortened(example)
+        yield f"{_INDENT}{number}. {shown}"
+    for folder in split.kept_in:
+        yield f"{_INDENT}kept in {_near(folder)}"
+
+
+def _sizes(split: SplitReport) -> Iterator[str]:
+    if split.size is None:
+        yield "a stream, of which the beginning is described"
+    else:
+        yield f"{split.size:,} {split.unit}"
+    if split.documents is not None and split.unit == "rows":
+        yield f"{split.documents:,} document{'s' if split.documents != 1 else ''}"
+    if split.tokens is not None:
+        yield f"{split.tokens:,} tokens"
+    if split.hours is not None:
+        yield f"{split.hours:.2f} hours"
+
+
+def _length_label(column: str) -> str:
+    side = column.removesuffix("_ids")
+    return "lengths" if side in ("input", "seconds") else f"lengths of the {side}"
+
+
+def _lengths(column: str, lengths: Lengths | None, plain: bool) -> str:
+    if lengths is None:
+        return "none"
+    return lengths.text("s", 1, plain=plain) if column == "seconds" else lengths.text("tokens", plain=plain)
+
+
+def _shortened(text: str) -> str:
+    shown = repr(text)
+    return shown if len(shown) <= _WIDTH else f"{shown[: _WIDTH - 4]}...{shown[0]}"
+
+
+def _near(folder: str) -> str:
+    """A folder from the working directory, where that is shorter."""
+    relative = os.path.relpath(folder)
+    return relative if len(relative) < len(folder) else folder

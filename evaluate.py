@@ -1,0 +1,13 @@
+"""Measure a trained run on a split of its data, and its samples: each figure with a confidence interval.
+
+    python evaluate.py --run runs/first --split test
+
+All options stand in `evaluation.evaluate_command`, which `model-factory evaluate` calls too.
+"""
+
+import sys
+
+from evaluation.evaluate_command import main
+
+if __name__ == "__main__":
+    sys.exit(main())

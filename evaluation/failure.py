@@ -1,0 +1,47 @@
+"""How the commands end when something is wrong: the message, the JSON and the exit code of `parse_args.py`."""
+
+import json
+import sys
+import traceback
+
+from experiment.command import BUILD_FAILED, GOOD, INVALID, UNREADABLE, USAGE, report_failure
+from yaml_config.errors import UNREADABLE as UNREADABLE_CODE
+from yaml_config.errors import ConfigError, Place, Problem
+from yaml_config.registry import UnknownNameError
+
+FAILED = BUILD_FAILED
+INTERRUPTED = 130
+_CODES = {INVALID: "value", USAGE: "usage", UNREADABLE: UNREADABLE_CODE, FAILED: "failed"}
+
+
+def report_error(error: Exception, place: str, as_json: bool) -> int:
+    """Print what went wrong, on stderr or as one JSON object on stdout; returns the exit code.
+
+    A traceback is for what nobody foresaw.
+    """
+    if isinstance(error, ConfigError):
+        return report_failure(error, as_json)
+    if not isinstance(error, ValueError | OSError | MemoryError | ImportError | UnknownNameError):
+        traceback.print_exception(error)
+    code = exit_code(error)
+    problem = Problem(Place(place), "", _CODES[code], str(error) or type(error).__name__)
+    if as_json:
+        print(json.dumps({"ok": False, "errors": [problem.as_dict()]}, indent=2))
+    else:
+        message = problem.message if problem.message.startswith(place) else problem.headline()
+        print(message, file=sys.stderr)
+    return code
+
+
+def exit_code(error: Exception) -> int:
+    """1 where what was asked does not fit the run, 3 where the folder cannot be read, 4 where the work failed."""
+    from diffusion.errors import DiffusionInputError
+    from model.inputs import InputError
+
+    own = getattr(error, "exit_code", None)
+    if isinstance(own, int):
+        return own
+    return INVALID if isinstance(error, InputError | DiffusionInputError | UnknownNameError) else FAILED
+
+
+__all__ = ["FAILED", "GOOD", "INTERRUPTED", "INVALID", "UNREADABLE", "USAGE", "exit_code", "report_error"]

@@ -1,0 +1,85 @@
+"""A measured figure with all that is needed to judge it, and the report of several."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+LEVEL = 0.95
+"""Of all confidence intervals."""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A value, the interval that holds the true one in 95 of 100 repetitions, and how both were found.
+
+    `n` counts the items (`of` names them: rows, samples, sentences) that the interval is over; `method` says how.
+    """
+
+    name: str
+    value: float
+    low: float
+    high: float
+    n: int
+    of: str
+    seed: int
+    method: str
+    unit: str = ""
+    note: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain form for `--json`; what is no number is null."""
+        plain = dict(vars(self)) | {"level": LEVEL}
+        for key in ("value", "low", "high"):
+            plain[key] = plain[key] if math.isfinite(plain[key]) else None
+        return plain
+
+    def cells(self) -> tuple[str, ...]:
+        """A line of the table."""
+        interval = f"{_short(self.low)} to {_short(self.high)}" if math.isfinite(self.low) else "none"
+        value = f"{_short(self.value)} {self.unit}".rstrip()
+        return self.name, value, interval, f"{self.n:,} {self.of}", self.method, self.note
+
+
+@dataclass
+class Report:
+    """Figures, what could not be measured and why, and a few examples."""
+
+    figures: list[Figure] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    examples: list[str] = field(default_factory=list)
+
+    def add(self, other: "Report") -> None:
+        """Take in another report."""
+        self.figures += other.figures
+        self.notes += other.notes
+        self.examples += other.examples
+
+    def value(self, name: str) -> float:
+        """The value of a figure; raises KeyError."""
+        return {figure.name: figure.value for figure in self.figures}[name]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain form for `--json`."""
+        figures = [figure.as_dict() for figure in self.figures]
+        return {"figures": figures, "notes": self.notes, "examples": self.examples}
+
+    def text(self) -> str:
+        """The table and the notes for the terminal."""
+        head = ("figure", "value", "95 % interval", "over", "interval by", "")
+        lines = table([head, *(figure.cells() for figure in self.figures)]) if self.figures else []
+        lines += [f"note: {note}" for note in self.notes]
+        for number, example in enumerate(self.examples, 1):
+            lines += [f"--- example {number}", example]
+        return "\n".join(lines)
+
+
+def table(rows: Sequence[tuple[str, ...]]) -> list[str]:
+    """Lines of aligned columns; a rule stands under the first row."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return [lines[0], "-" * max(map(len, lines)), *lines[1:]]
+
+
+def _short(value: float) -> str:
+    return f"{value:.4g}" if abs(value) < 1e5 else f"{value:.3e}"

@@ -1,0 +1,114 @@
+"""What `generate.py` does with its options: find the run, draw, print; and its exit codes."""
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from evaluation.options import CODES, add_common, overrides_of
+
+EXAMPLES = f"""\
+examples:
+  python generate.py                                    four samples from the newest run below ./runs
+  python generate.py --run runs/shakespeare --prompt "To be" --set generation.temperature=0.7
+  python generate.py --run runs/en_de --prompt "two dogs play in the snow ." --set generation.num_beams=4
+  python generate.py --run runs/mdlm --sampler first_hitting --steps 64 --num-samples 8 --json
+  python generate.py --run runs/mdlm --prompt "The [[20]] of the city[[]]."
+
+A decoder goes on from the prompt, a translator translates it. A diffusion model keeps it at the beginning of the sample;
+[[N]] in it is a hole of N tokens that is filled, and [[]] one that takes what is left of the sample's length.
+
+{CODES}"""
+
+
+def build_parser(prog: str = "generate.py") -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog=prog,
+        description="Draw texts from a trained run; the folder is enough, wherever it was copied to.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_common(parser)
+    parser.add_argument(
+        "--prompt", metavar="TEXT", action="append", default=[], help="what to begin with or translate; can be repeated"
+    )
+    parser.add_argument("--length", metavar="N", type=int, help="of diffusion models: tokens of a sample")
+    parser.add_argument("--condition", metavar="C", help="of a model with a condition: a class, or numbers as in 0.1,2.5")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None, prog: str = "generate.py") -> int:
+    """Run the command line; returns the exit code."""
+    parser = build_parser(prog)
+    args = parser.parse_args(argv)
+    if any(not prompt for prompt in args.prompt):
+        parser.error("--prompt is empty; give it text, or leave it out")
+    if args.length is not None and args.length < 1:
+        parser.error(f"--length takes a number of tokens from 1 on; got {args.length}")
+    return run(args, parser.error)
+
+
+def run(args: argparse.Namespace, usage_error: Callable[[str], NoReturn]) -> int:
+    """Carry out parsed options; `usage_error` ends the program with code 2."""
+    from evaluation.failure import GOOD, INTERRUPTED, report_error
+    from evaluation.opened import named_after_options, newest_run
+    from experiment.command import import_plugins
+    from yaml_config.errors import ConfigError
+
+    overrides, flags = overrides_of(args, usage_error)
+    import_plugins(args.plugin, usage_error)
+    place = args.run or "runs"
+    try:
+        folder = Path(args.run) if args.run else newest_run()
+        place = str(folder)
+        if not args.run:
+            print(f"{folder}: the newest run", file=sys.stderr)
+        result = _draw(args, folder, overrides)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except ConfigError as error:
+        return report_error(named_after_options(error, flags), place, args.json)
+    except Exception as error:
+        return report_error(error, place, args.json)
+    _print(result, args.json)
+    return GOOD
+
+
+def _draw(args: argparse.Namespace, folder: Path, overrides: list[str]) -> dict[str, Any]:
+    from evaluation.opened import open_run
+    from evaluation.progress import counted
+    from evaluation.sampling import Request, draw
+
+    run = open_run(folder, overrides, device=args.device)
+    request = Request(tuple(args.prompt), args.seed, args.length, args.condition)
+    start = time.perf_counter()
+    with counted("samples", run.generation.num_samples * max(1, len(args.prompt))) as track:
+        found = draw(run, request, track)
+    return {
+        "ok": True,
+        "errors": [],
+        "run": str(folder),
+        "model": run.config.model.name if run.config.model else None,
+        "task": run.task_name,
+        "seed": args.seed,
+        "generation": run.generation.model_dump(mode="json"),
+        "seconds": round(time.perf_counter() - start, 3),
+        "samples": [vars(sample) for sample in found.samples],
+        "notes": found.notes,
+    }
+
+
+def _print(result: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(result, indent=2, ensure_ascii=False))
+        return
+    for note in result["notes"]:
+        print(f"note: {note}", file=sys.stderr)
+    for number, sample in enumerate(result["samples"], 1):
+        prompt = sample["prompt"]
+        print(f"--- {number}" + ("" if prompt is None else f"  {prompt!r}"))
+        print(sample["text"])

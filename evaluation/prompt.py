@@ -1,0 +1,60 @@
+"""A prompt of a diffusion model: text to keep, and holes to be filled.
+
+    "The fox"              the text stands at the beginning, and the rest of the sample is drawn
+    "The [[12]] dog"       between the two texts, 12 tokens are drawn
+    "The [[]] the end."    as many tokens are drawn as make the sample as long as it is asked to be
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from data_manager.tokenizers import Tokenizer
+from training.errors import UnfitError
+
+_HOLE = re.compile(r"\[\[(\d*)\]\]")
+
+
+class PromptError(UnfitError):
+    """A prompt that cannot be used."""
+
+
+@dataclass(frozen=True)
+class Template:
+    """Tokens of a sample, and which of them are kept; what is not kept has the id 0."""
+
+    tokens: list[int]
+    kept: list[bool]
+
+
+def read_template(prompt: str, tokenizer: Tokenizer, length: int, before: Sequence[int] = ()) -> Template:
+    """A prompt as `length` tokens, `before` being tokens that stand in front; raises PromptError where it has no room."""
+    pieces = _HOLE.split(prompt)  # text, size, text, size, ..., text
+    if pieces[1::2].count("") > 1:
+        raise PromptError("the prompt has two holes [[]] without a size; give one of them its number of tokens: [[12]]")
+    texts, sizes = [tokenizer.encode(text) if text else [] for text in pieces[::2]], pieces[1::2]
+    texts[0] = [*before, *texts[0]]
+    fixed = sum(map(len, texts)) + sum(int(size) for size in sizes if size)
+    if fixed > length:
+        raise PromptError(
+            f"the prompt and its holes take {fixed} tokens, and a sample has {length}; shorten it, or set --length"
+        )
+    tokens, kept = list(texts[0]), [True] * len(texts[0])
+    for size, text in zip(sizes, texts[1:], strict=True):
+        hole = int(size) if size else length - fixed
+        tokens += [0] * hole + text
+        kept += [False] * hole + [True] * len(text)
+    rest = length - len(tokens)
+    if not any(kept):
+        raise PromptError("the prompt is nothing but holes; leave --prompt out to draw the whole sample")
+    return Template(tokens + [0] * rest, kept + [False] * rest)
+
+
+def unknown_note(prompt: str, tokenizer: Tokenizer) -> str | None:
+    """What to tell of a prompt with characters that the tokenizer does not know, None where there are none."""
+    unknown = tokenizer.unk_token_id
+    if unknown is None or unknown not in tokenizer.encode(prompt):
+        return None
+    letters = [letter for letter in dict.fromkeys(prompt) if unknown in tokenizer.encode(letter)]
+    shown = f" ({' '.join(map(repr, letters[:5]))})" if letters else ""
+    return f"the prompt has characters that the run's tokenizer does not know{shown}"

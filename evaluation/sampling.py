@@ -1,0 +1,186 @@
+"""Texts from a trained run: prompts continued, translated or filled in, and samples from nothing."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from evaluation.opened import Opened
+from evaluation.prompt import PromptError, read_template, unknown_note
+from training.errors import UnfitError
+
+if TYPE_CHECKING:
+    from data_manager.tokenizers import Tokenizer
+
+BATCH = 64
+Track = Callable[[int], object]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked for beside the `generation` section: prompts (none: from nothing) and a seed.
+
+    `length` of a diffusion model's samples, `condition` as text: a class, or numbers with commas between them.
+    """
+
+    prompts: tuple[str, ...] = ()
+    seed: int = 0
+    length: int | None = None
+    condition: str | None = None
+    batch_size: int = BATCH
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A text (of a continuation, what follows the prompt) with its tokens and the network calls that it took."""
+
+    text: str
+    prompt: str | None
+    tokens: list[int]
+    network_calls: int | None = None
+
+
+@dataclass
+class Samples:
+    """Samples, prompt by prompt, and what is to be said about them."""
+
+    samples: list[Sample] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def draw(run: Opened, request: Request, track: Track = lambda count: None) -> Samples:
+    """`generation.num_samples` samples for each prompt, or without one; `track` is told of each batch's size.
+
+    Raises UnfitError for a run that does not generate and for prompts that do not fit, InputError and
+    DiffusionInputError for settings that do not.
+    """
+    tokenizer = run.needs_tokenizer()
+    kind = _kind(run)
+    if any(not prompt for prompt in request.prompts):
+        raise PromptError("a prompt is empty; give it text, or leave it out")
+    found = Samples()
+    found.notes += filter(None, (unknown_note(prompt, tokenizer) for prompt in request.prompts))
+    generator = torch.Generator(device=run.device).manual_seed(request.seed)
+    for prompt in request.prompts or (None,):
+        for samples in kind(run, request, prompt, generator):
+            found.samples += samples
+            track(len(samples))
+    if kind is _continue and not request.prompts:
+        found.notes.append("without --prompt a text begins behind the token that ends or begins documents")
+    return found
+
+
+def _kind(run: Opened) -> "Callable[[Opened, Request, str | None, torch.Generator], Iterator[list[Sample]]]":
+    """What generates from a run of its task."""
+    if run.task_name == "language_modelling":
+        return _continue
+    if run.task_name == "translation":
+        return _translate
+    if hasattr(run.model, "draw") or hasattr(run.model, "sample"):
+        return _diffuse
+    raise UnfitError(
+        f"{run.folder}: a run of task {run.task_name} does not generate; decoders, translators and diffusion models do, "
+        "and evaluate.py shows what this one can"
+    )
+
+
+def _batches(count: int, size: int) -> Iterator[int]:
+    for first in range(0, count, size):
+        yield min(size, count - first)
+
+
+def _continue(
+    run: Opened, request: Request, prompt: str | None, generator: torch.Generator
+) -> Iterator[list[Sample]]:
+    tokenizer, settings, model = run.needs_tokenizer(), run.generation, run.model
+    start = begin(run, prompt, tokenizer)
+    longest = getattr(model.params, "max_length", None)
+    new = settings.max_new_tokens if longest is None else max(1, min(settings.max_new_tokens, longest - len(start)))
+    for count in _batches(settings.num_samples, request.batch_size):
+        prompts = torch.tensor([start] * count, device=run.device)
+        tokens = model.generate(prompts, new, **_choice(run, generator))  # type: ignore[operator]
+        yield [_sample(row[len(start) :], prompt, tokenizer) for row in tokens.tolist()]
+
+
+def begin(run: Opened, prompt: str | None, tokenizer: "Tokenizer") -> list[int]:
+    """Tokens that a text begins with: those of the prompt, behind the token that stands in front of documents.
+
+    Rows that are whole documents have one of their own there; else a document stands behind the end of another one.
+    """
+    is_whole = getattr(run.entry, "layout", None) == "whole"
+    ids = [] if prompt is None else tokenizer.encode(prompt)
+    if is_whole:
+        return [tokenizer.bos_token_id, *ids]
+    return ids or [tokenizer.eos_token_id]
+
+
+def _translate(
+    run: Opened, request: Request, prompt: str | None, generator: torch.Generator
+) -> Iterator[list[Sample]]:
+    if prompt is None:
+        raise PromptError(f"{run.folder}: a translator needs a text to translate: --prompt TEXT")
+    tokenizer, settings = run.needs_tokenizer(), run.generation
+    source = [tokenizer.bos_token_id, *tokenizer.encode(prompt), tokenizer.eos_token_id]
+    for count in _batches(settings.num_samples, request.batch_size):
+        yield [_sample(row, prompt, tokenizer) for row in translate(run, [source] * count, generator)]
+
+
+def translate(run: Opened, sources: list[list[int]], generator: torch.Generator | None) -> list[list[int]]:
+    """Target tokens of source rows, each with the tokens around it that rows have, as `generation` asks."""
+    from data_manager.collation import pad_rows
+
+    tokenizer = run.needs_tokenizer()
+    padded, mask = (tensor.to(run.device) for tensor in pad_rows(sources, tokenizer.pad_token_id))
+    tokens: Tensor = run.model.generate(  # type: ignore[operator]
+        padded, tokenizer.bos_token_id, run.generation.max_new_tokens, source_mask=mask, **_choice(run, generator)
+    )
+    found: list[list[int]] = tokens.tolist()
+    return found
+
+
+def _choice(run: Opened, generator: torch.Generator | None) -> dict[str, Any]:
+    """How the next token is chosen."""
+    settings, tokenizer = run.generation, run.needs_tokenizer()
+    return {
+        "temperature": settings.temperature,
+        "top_k": settings.top_k,
+        "top_p": settings.top_p,
+        "num_beams": settings.num_beams,
+        "eos_token": tokenizer.eos_token_id,
+        "pad_token": tokenizer.pad_token_id,
+        "generator": generator,
+    }
+
+
+def _sample(tokens: list[int], prompt: str | None, tokenizer: "Tokenizer", calls: int | None = None) -> Sample:
+    end = tokens.index(tokenizer.eos_token_id) if tokenizer.eos_token_id in tokens else len(tokens)
+    return Sample(tokenizer.decode(tokens[:end]), prompt, tokens[:end], calls)
+
+
+def _diffuse(
+    run: Opened, request: Request, prompt: str | None, generator: torch.Generator
+) -> Iterator[list[Sample]]:
+    from evaluation.diffusion_draw import draw_tokens
+
+    tokenizer, count = run.needs_tokenizer(), run.generation.num_samples
+    is_whole = getattr(run.entry, "layout", None) == "whole"
+    length = sample_length(run, request)
+    before = [tokenizer.bos_token_id] if is_whole else []
+    template = None if prompt is None else read_template(prompt, tokenizer, length, before)
+    for size in _batches(count, request.batch_size):
+        tokens, calls = draw_tokens(run, request, size, length, template, generator)
+        if is_whole:  # what stands behind the end of a document was never trained
+            yield [_sample(row, prompt, tokenizer, call) for row, call in zip(tokens, calls, strict=True)]
+        else:
+            yield [Sample(tokenizer.decode(row), prompt, row, call) for row, call in zip(tokens, calls, strict=True)]
+
+
+def sample_length(run: Opened, request: Request) -> int:
+    """Tokens of a diffusion model's sample; raises UnfitError where neither file nor request says."""
+    own = getattr(getattr(run.config.model, "config", None), "length", None)
+    found = request.length or own or getattr(run.entry, "limit", None)
+    if found is None:
+        raise UnfitError(f"{run.folder}: nothing says how long samples are; give --length N, the number of tokens")
+    return int(found)

@@ -1,0 +1,149 @@
+"""Molecules: tokens, what is valid, salts, canonical form, duplicates, and the way from a file to rows and back."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from data_manager.data_manager import DatasetManager
+from data_manager.errors import DataError
+from data_manager.smiles_tokenizer import SmilesTokenizer, smiles_tokens, syntax_error
+from data_manager.smiles_types import SmilesDatasetConfig
+from data_manager.tokenizers import load_tokenizer
+from tests.data_manager.text_configs import notes, shared, texts
+from tests.real_data import real_data
+
+
+def smiles_config(folder, file, **more):
+    return SmilesDatasetConfig(name="tiny", data_files={"train": file}, global_config=shared(folder), **more)
+
+
+def chemistry():
+    pytest.importorskip("rdkit", reason="needs rdkit, the extra chem")
+
+
+@pytest.mark.parametrize(
+    ("text", "tokens"),
+    [
+        ("CC(=O)Oc1ccccc1", "C C ( = O ) O c 1 c c c c c 1"),
+        ("C[C@@H](N)Cl", "C [C@@H] ( N ) Cl"),
+        ("[13CH4].[Na+].Br", "[13CH4] . [Na+] . Br"),
+        ("C%12CC%12", "C %12 C C %12"),
+        ("C%(123)CC%(123)", "C %(123) C C %(123)"),
+        (r"F/C=C\F", r"F / C = C \ F"),
+        ("*C*.B$C#N~N:n", "* C * . B $ C # N ~ N : n"),
+        ("CC>>CO", "C C >> C O"),
+        ("Cn1cnc2C1", "C n 1 c n c 2 C 1"),
+    ],
+)
+def test_tokens(text, tokens):
+    assert smiles_tokens(text) == tokens.split()
+    tokenizer = SmilesTokenizer.of([text])
+    assert tokenizer.decode(tokenizer.encode(text)) == text
+    assert len(tokenizer.encode(text)) == len(tokens.split())
+
+
+@given(st.text(st.sampled_from("CNOcnHBrl[]()@+-=#%0123456789./\\ !ü"), max_size=30))
+def test_nothing_is_lost_that_a_smiles_can_have(text):
+    assert "".join(smiles_tokens(text)) == text
+    tokenizer = SmilesTokenizer.of(["CCO"])
+    known = all(character not in " !ü" for character in text)
+    assert (tokenizer.decode(tokenizer.encode(text)) == text) is known
+    ids, lengths = tokenizer.encode_many([text, "CC"])
+    assert ids.tolist() == [*tokenizer.encode(text), *tokenizer.encode("CC")]
+    assert lengths.tolist()[1] == 2
+
+
+def test_an_atom_that_training_does_not_have_is_spelt_out():
+    tokenizer = SmilesTokenizer.of(["C[C@H](O)N"])
+    ids = tokenizer.encode("[C@@H][C@H]")
+    assert tokenizer.decode(ids) == "[C@@H][C@H]"
+    assert len(ids) == 7
+    assert tokenizer.unk_token_id not in ids
+
+
+def test_saved_and_loaded(tmp_path):
+    tokenizer = SmilesTokenizer.of(["C[C@H](O)N"])
+    tokenizer.save(tmp_path)
+    assert load_tokenizer(tmp_path).identity() == tokenizer.identity()
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("CC!", "'!' is no part of a SMILES"),
+        ("C[CH", "'[' is no part of a SMILES"),
+        ("C(C", "'(' without its ')'"),
+        ("CC)C", "')' without its '('"),
+        ("C1CC", "ring 1 is not closed"),
+        ("C%11CC1", "ring 1 is not closed"),
+        ("C%01CC1", None),
+        ("C1CC1", None),
+    ],
+)
+def test_syntax(text, problem):
+    assert syntax_error(text) == problem
+
+
+def test_invalid_lines_are_counted_and_named(tmp_path):
+    (tmp_path / "a.smi").write_text("CCO ethanol\n\nC(C\tbroken\nc1ccccc1\n")
+    config = smiles_config(tmp_path, "a.smi")
+    assert texts(config) == ["CCO", "c1ccccc1"]
+    assert notes(config) == ["train: 1 left out: empty line (a.smi:2)", "train: 1 left out: no valid SMILES (a.smi:3)"]
+    with pytest.raises(DataError, match=r"a\.smi:3: '\(' without its '\)' in 'C\(C'"):
+        texts(smiles_config(tmp_path, "a.smi", on_invalid="error"))
+
+
+def test_a_column_of_a_file(tmp_path):
+    (tmp_path / "a.csv").write_text("id,smiles,y\n1,CCO,0.5\n2,CCN,0.7\n")
+    (tmp_path / "a.tsv").write_text("id\tsmiles\n1\tCCO\n")
+    assert texts(smiles_config(tmp_path, "a.csv", column="smiles")) == ["CCO", "CCN"]
+    assert texts(smiles_config(tmp_path, "a.tsv", column="smiles")) == ["CCO"]
+    with pytest.raises(DataError, match=r"a\.csv is a file of columns; say which holds the SMILES"):
+        texts(smiles_config(tmp_path, "a.csv"))
+
+
+def test_duplicates_are_dropped_by_their_text(tmp_path):
+    (tmp_path / "a.smi").write_text("CCO\nOCC\nCCO\n")
+    config = smiles_config(tmp_path, "a.smi", drop_duplicates=True)
+    assert texts(config) == ["CCO", "OCC"]
+    assert notes(config) == ["train: 1 left out: a duplicate (a.smi:3)"]
+
+
+def test_chemistry(tmp_path):
+    chemistry()
+    lines = ["OCC", "CCO", "C(C)(C)(C)(C)C", "[Na+].CC(=O)[O-]", "c1cccc1", "CCO.Cl"]
+    (tmp_path / "a.smi").write_text("\n".join(lines))
+    config = smiles_config(tmp_path, "a.smi", check="chemistry")
+    assert texts(config) == [lines[0], lines[1], lines[3], lines[5]]
+    assert notes(config) == ["train: 2 left out: no valid SMILES (a.smi:3, 5)"]
+    config = smiles_config(tmp_path, "a.smi", canonical=True, salts="strip", drop_duplicates=True)
+    assert texts(config) == ["CCO", "CC(=O)[O-]"]
+    assert notes(config)[0] == "train: 2 left out: a duplicate (a.smi:2, 6)"
+    kept = texts(smiles_config(tmp_path, "a.smi", canonical=True))
+    assert kept == ["CCO", "CCO", "CC(=O)[O-].[Na+]", "CCO.Cl"]
+    with pytest.raises(DataError, match=r"a\.smi:3: Explicit valence for atom # 0 C, 5, is greater than permitted"):
+        texts(smiles_config(tmp_path, "a.smi", check="chemistry", on_invalid="error"))
+
+
+def test_without_rdkit(tmp_path, monkeypatch):
+    (tmp_path / "a.smi").write_text("CCO\n")
+    monkeypatch.setitem(__import__("sys").modules, "rdkit", None)
+    with pytest.raises(DataError, match="need rdkit .*; pip install rdkit, or leave them out"):
+        texts(smiles_config(tmp_path, "a.smi", canonical=True))
+    assert texts(smiles_config(tmp_path, "a.smi")) == ["CCO"]
+
+
+@pytest.mark.parametrize("name", ["zinc", "polymers"])
+def test_real_molecules_come_back(name, tmp_path):
+    folder = real_data("smiles")
+    config = SmilesDatasetConfig(
+        name="smiles",
+        data_files={"train": str(folder / f"{name}_train.smi"), "test": str(folder / f"{name}_test.smi")},
+        global_config=shared(tmp_path),
+    )
+    for split in ("train", "test"):
+        lines = (folder / f"{name}_{split}.smi").read_text().split()
+        assert texts(config, split) == lines
+        assert notes(config, split) == []
+    tokenizer = DatasetManager.tokenizer(config)
+    assert tokenizer.unk_token_id not in tokenizer.encode_many(lines)[0]

@@ -1,0 +1,138 @@
+"""What a diffusion model is given: noise levels a row and a token, padding, conditions, and what is refused."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from diffusion.errors import DiffusionInputError, LengthError, ShapeError, SigmaError, TokenError
+from diffusion.time_strata import stratified_times
+from model.denoisers.build import BackboneError
+from model.denoisers.registry import BACKBONES, register_backbone
+from model.diffusion_model import DiffusionModel
+from model.inputs import InputError
+from tests.model.test_diffusion_model import LENGTH, VOCAB, build
+
+X_T = torch.randint(VOCAB, (2, LENGTH), generator=torch.Generator().manual_seed(0))
+ROWS = torch.tensor([0.3, 2.0])
+
+
+def stirred(**parts: Any) -> DiffusionModel:
+    """A model that says something: adaLN and heads start at zero, which would hide what the network is told."""
+    model = build(**parts).eval()
+    for layer in model.modules():
+        if isinstance(layer, nn.Linear):
+            nn.init.normal_(layer.weight, std=0.3)
+    return model
+
+
+@pytest.mark.parametrize("backbone", ["ddit", "performer"])
+def test_sigma_is_one_for_all_a_row_or_a_token(backbone: str) -> None:
+    model = stirred(backbone=backbone, time_conditioning=True)
+    rows = model.denoise(X_T, ROWS)
+    torch.testing.assert_close(model.denoise(X_T, ROWS[:, None].expand(2, LENGTH)), rows)
+    torch.testing.assert_close(model.denoise(X_T, 0.3)[0], rows[0])
+    mixed = torch.where(torch.arange(LENGTH) < 4, 0.3, 2.0).expand(2, -1)
+    assert not torch.allclose(model.denoise(X_T, mixed), rows)
+
+
+@pytest.mark.parametrize("backbone", ["ddit", "performer"])
+def test_padding_changes_nothing_at_real_tokens(backbone: str) -> None:
+    model = stirred(backbone=backbone, time_conditioning=True)
+    mask = torch.arange(LENGTH) < torch.tensor([[LENGTH], [5]])
+    other = torch.where(mask, X_T, (X_T + 1) % VOCAB)
+    first, second = (model.denoise(tokens, ROWS, mask=mask)[mask] for tokens in (X_T, other))
+    torch.testing.assert_close(first, second)
+    assert not torch.allclose(first, model.denoise(X_T, ROWS)[mask])
+
+
+@pytest.mark.parametrize("backbone", ["ddit", "performer"])
+@pytest.mark.parametrize("kind", ["class", "properties"])
+def test_conditions_reach_the_network_row_by_row(backbone: str, kind: str) -> None:
+    size = {"num_classes": 3} if kind == "class" else {"size": 2}
+    model = stirred(backbone=backbone, condition={"type": kind, **size})
+    cond = torch.tensor([0, 2]) if kind == "class" else torch.tensor([[0.1, 0.2], [3.0, -1.0]])
+    nothing = torch.full_like(cond, 3 if kind == "class" else torch.nan)
+    told, silent = model.denoise(X_T, ROWS, cond=cond), model.denoise(X_T, ROWS)
+    torch.testing.assert_close(model.denoise(X_T, ROWS, cond=nothing), silent)
+    torch.testing.assert_close(model.denoise(X_T[1:], ROWS[1:], cond=cond[1:]), told[1:])
+    assert not torch.allclose(told, silent)
+
+
+def test_a_network_that_is_not_told_the_time_needs_no_sigma() -> None:
+    model = build().eval()
+    assert torch.equal(model.denoise(X_T, None), model.denoise(X_T, ROWS))
+
+
+def test_terms_weighted_alike_are_those_of_the_bound_without_its_weight() -> None:
+    model = build().train()
+    given = {"rows": torch.tensor([1]), "batch_size": 4, "seed": 5}
+    bound, alike = (model(X_T[:1], loss_weighting=name, **given) for name in ("bound", "uniform"))
+    torch.testing.assert_close(bound[1:], alike[1:])
+    weight = model.objective.weight(stratified_times(given["rows"], 4, 5))
+    assert float(alike.loss.detach()) == pytest.approx(float(bound.loss.detach() / weight), rel=1e-5)
+
+
+BAD: list[tuple[Callable[[DiffusionModel], Tensor], type[ValueError], str]] = [
+    (lambda m: m.denoise(X_T + 9, ROWS), TokenError, "x_t: got token 13; expected ids from 0 to 5"),
+    (lambda m: m.denoise(X_T - 9, ROWS), TokenError, "x_t: got token -9"),
+    (lambda m: m.denoise(X_T.float(), ROWS), ShapeError, r"x_t: got float32 \[2, 8\]; expected int \[B, L\]"),
+    (lambda m: m.denoise(X_T[0], ROWS), ShapeError, r"x_t: got int64 \[8\]"),
+    (lambda m: m.denoise(X_T, ROWS / 0), SigmaError, "sigma: got inf; expected a finite number, 0 or more"),
+    (lambda m: m.denoise(X_T, ROWS * torch.nan), SigmaError, "sigma: got nan"),
+    (lambda m: m.denoise(X_T, -1.0), SigmaError, "sigma: got -1.0"),
+    (lambda m: m.denoise(X_T, None), SigmaError, "sigma: got None; expected the noise level"),
+    (lambda m: m.denoise(X_T, torch.ones(3)), ShapeError, r"sigma: got float32 \[3\]; expected \[2\], one a row, or"),
+    (lambda m: m.denoise(X_T, ROWS, mask=X_T), InputError, r"mask is int64 \[2, 8\]"),
+    (lambda m: m.denoise(X_T, ROWS, cond=torch.tensor([0, 4])), TokenError, "cond: got class 4; expected classes from"),
+    (lambda m: m.denoise(X_T, ROWS, cond=torch.tensor([0])), LengthError, "cond: got 1 rows; expected 2"),
+    (lambda m: m.denoise(X_T, ROWS, cond=ROWS), ShapeError, r"cond: got float32 \[2\]; expected int \[2\]"),
+    (lambda m: m(X_T, cond=torch.tensor([0, -1])).loss, TokenError, "cond: got class -1"),
+    (lambda m: m(X_T[:0]).loss, InputError, "one row of one token is the least"),
+    (lambda m: m(X_T - 1).loss, TokenError, "input_ids: got token -1"),
+    (lambda m: m.sample(2, cond=torch.tensor([0, 9])), TokenError, "cond: got class 9"),
+    (lambda m: m.sample(1, 0), LengthError, "length"),
+    (lambda m: m.sample(1, steps=2.5), DiffusionInputError, "steps: got 2.5; expected a whole number"),
+    (lambda m: m.sample(1, prompt=[1, 2]), ShapeError, "prompt: got a list; expected a tensor"),
+]
+
+
+@pytest.mark.parametrize(("use", "error", "message"), BAD)
+def test_bad_input_is_named(use: Callable[[DiffusionModel], Tensor], error: type[ValueError], message: str) -> None:
+    model = build(time_conditioning=True, condition={"type": "class", "num_classes": 3})
+    with pytest.raises(error, match=message):
+        use(model)
+
+
+def test_properties_must_have_their_size() -> None:
+    model = build(condition={"type": "properties", "size": 2})
+    for wrong in (torch.rand(2), torch.rand(2, 3), torch.ones(2, 2, dtype=torch.long)):
+        with pytest.raises(ShapeError, match=r"cond: got .*; expected float \[2, 2\]"):
+            model(X_T, cond=wrong)
+
+
+def test_a_sampler_that_does_not_fit_says_which_do() -> None:
+    with pytest.raises(DiffusionInputError, match=r"here .*ancestral.* fit"):
+        build(process="uniform", objective="udlm").sample(1, sampler="first_hitting")
+
+
+@pytest.mark.parametrize(
+    ("builder", "message"),
+    [
+        (
+            lambda config, dim: nn.Linear(config.width, dim),
+            r"AttributeError at test_diffusion_inputs.py:\d+: .*'width'",
+        ),
+        (lambda config, dim: nn.Linear("wide", dim), r"'odd' cannot be built: TypeError"),
+        (lambda config, dim: "network", "'odd' gave a str; its builder must give an nn.Module"),
+    ],
+)
+def test_a_builder_that_fails_says_where(builder: Callable[..., Any], message: str) -> None:
+    register_backbone("odd")(builder)
+    try:
+        with pytest.raises(BackboneError, match=message):
+            build(backbone={"type": "odd", "widht": 3})
+    finally:
+        BACKBONES._entries.pop("odd")

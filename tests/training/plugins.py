@@ -1,0 +1,58 @@
+"""Types that a user might register: a model with a loss of its own, labelled rows, a task that breaks."""
+
+from typing import Literal, NamedTuple
+
+import torch
+from torch import nn
+
+from data_manager.dataset_types import DatasetConfig
+from data_manager.registry import register_source
+from model.registry import register_model
+from training.registry import register_task
+from training.tasks.language_modelling import LanguageModelling
+from yaml_config.strict_model import StrictModel
+
+
+class BigramConfig(StrictModel):
+    size: int = 200
+
+
+class Output(NamedTuple):
+    loss: torch.Tensor
+
+
+class Bigram(nn.Module):
+    def __init__(self, size):
+        super().__init__()
+        self.table = nn.Embedding(size, size)
+
+    def forward(self, input_ids, attention_mask=None):
+        logits = self.table(input_ids[:, :-1])
+        return Output(nn.functional.cross_entropy(logits.flatten(0, 1), input_ids[:, 1:].flatten()))
+
+
+@register_model("bigram", config=BigramConfig)
+def build(config):
+    return Bigram(config.size)
+
+
+class LabelledConfig(DatasetConfig):
+    source: Literal["labelled"] = "labelled"
+
+
+@register_source("labelled", config=LabelledConfig)
+def load(config):
+    """Rows whose class is whether their tokens are large."""
+    import datasets
+
+    generator = torch.Generator().manual_seed(0)
+    rows = [torch.randint(8, (3 + number % 5,), generator=generator).tolist() for number in range(64)]
+    labels = [int(sum(row) > 3.5 * len(row)) for row in rows]
+    split = datasets.Dataset.from_dict({"input_ids": rows, "labels": labels})
+    return {"train": split, "validation": split}
+
+
+@register_task("broken", columns=("input_ids",), model_types=("decoder",))
+class Broken(LanguageModelling):
+    def __call__(self, network, batch):
+        return {"loss": super().__call__(network, batch)["loss"] * torch.nan}

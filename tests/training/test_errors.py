@@ -1,0 +1,180 @@
+"""What cannot work ends with a clear message and an exit code, and nothing that existed is damaged."""
+
+import shutil
+
+import pytest
+
+from tests.training.runs import DECODER, FILE_SIZE, experiment, losses, start, train, wait_for
+from training.checkpoints import read_checkpoint, steps_of
+from training.errors import RunFolderError, UnfitError
+from training.run_folder import load_run
+
+PLUGIN = ("--plugin", "tests.training.plugins")
+
+
+def fails(code, message, *argv, log, environment=None):
+    assert train(*argv, log=log, environment=environment) == code, log.read_text()
+    assert message in log.read_text()
+    assert "Traceback" not in log.read_text()
+
+
+@pytest.fixture(scope="module")
+def unfinished(tmp_path_factory):
+    """A run of 4 steps whose weights have not been written."""
+    folder = tmp_path_factory.mktemp("unfinished")
+    path = experiment(folder, max_steps=4)
+    assert train("--config", path, "--output", folder / "run") == 0
+    (folder / "run" / "model.safetensors").unlink()
+    return folder / "run"
+
+
+@pytest.fixture
+def copy(unfinished, tmp_path):
+    shutil.copytree(unfinished, tmp_path / "run")
+    return tmp_path / "run"
+
+
+def snapshot(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name != ".lock"}
+
+
+def test_a_folder_that_is_not_empty(copy, unfinished, tmp_path):
+    config, before = unfinished.parent / "experiment.yml", snapshot(copy)
+    fails(2, "is not empty; give another --output", "--config", config, "--output", copy, log=tmp_path / "a")
+    assert snapshot(copy) == before
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "letter.txt").write_text("dear")
+    words = ("--config", config, "--output", tmp_path / "other", "--resume")
+    fails(2, "it is no run folder", *words, log=tmp_path / "b")
+    words = ("--config", config, "--output", tmp_path / "other" / "letter.txt")
+    fails(2, "is a file; give a folder", *words, log=tmp_path / "c")
+
+
+def test_another_config(copy, unfinished, tmp_path):
+    config, before = unfinished.parent / "experiment.yml", snapshot(copy)
+    changes = ("--set", "model.decoder.d_model=32", "--set", "training.learning_rate=0.01")
+    words = ("--config", config, "--output", copy, "--resume", *changes)
+    fails(
+        1,
+        "model.decoder.d_model: 16 then, 32 now\n  training.learning_rate: 0.0003 then, 0.01 now",
+        *words,
+        log=tmp_path / "a",
+    )
+    words = ("--config", config, "--output", copy, "--resume", "--set", "training.batch_size=3")
+    fails(1, "a step of this run has 4 rows", *words, log=tmp_path / "b")
+    assert snapshot(copy) == before
+    free = ("--set", "training.save_steps=3", "--set", "generation.num_samples=1")
+    assert train("--config", config, "--output", copy, "--resume", *free) == 0
+
+
+def test_data_that_have_changed(copy, unfinished, tmp_path):
+    lines = (unfinished.parent / "train.txt").read_text()
+    (tmp_path / "train.txt").write_text(lines * 2)
+    text = (unfinished.parent / "experiment.yml").read_text()
+    here = {path: text.replace(str(unfinished.parent / "train.txt"), str(path)) for path in [tmp_path / "train.txt"]}
+    config = tmp_path / "experiment.yml"
+    config.write_text(here[tmp_path / "train.txt"])
+    (copy / "config.yml").write_text(
+        (copy / "config.yml").read_text().replace(str(unfinished.parent / "train.txt"), str(tmp_path / "train.txt"))
+    )
+    fails(1, "give it back what it had", "--config", config, "--output", copy, "--resume", log=tmp_path / "log")
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "optimizer.pt", "trainer_state.json", "checkpoint.json"])
+@pytest.mark.parametrize("how", ["cut short", "gone"])
+def test_a_damaged_checkpoint(name, how, copy):
+    victim = copy / "checkpoint-4" / name
+    if how == "gone":
+        victim.unlink()
+    else:
+        victim.write_bytes(victim.read_bytes()[:-20])
+    with pytest.raises(RunFolderError, match=r"checkpoint-4.*remove it to go on from checkpoint-2"):
+        read_checkpoint(copy, 4)
+    with pytest.raises(RunFolderError):
+        load_run(copy)
+    assert read_checkpoint(copy, 2).step == 2
+
+
+def test_a_damaged_checkpoint_is_not_resumed_and_the_earlier_one_is(copy, unfinished, tmp_path):
+    config = unfinished.parent / "experiment.yml"
+    weights = copy / "checkpoint-4" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-20])
+    before = snapshot(copy)
+    fails(3, "was written with", "--config", config, "--output", copy, "--resume", log=tmp_path / "log")
+    assert snapshot(copy) == before
+    shutil.rmtree(copy / "checkpoint-4")
+    assert train("--config", config, "--output", copy, "--resume") == 0
+
+
+@pytest.mark.parametrize("name", ["config.yml", "tokenizer", "checkpoint-4"])
+def test_a_folder_that_lacks_something(name, copy):
+    for victim in [copy / name, *([copy / "checkpoint-2"] if name == "checkpoint-4" else [])]:
+        shutil.rmtree(victim) if victim.is_dir() else victim.unlink()
+    with pytest.raises(RunFolderError, match=r"is not there"):
+        load_run(copy)
+
+
+def test_a_full_disk_damages_nothing(copy, unfinished, tmp_path):
+    config = unfinished.parent / "experiment.yml"
+    shutil.rmtree(copy / "checkpoint-4")
+    before = snapshot(copy / "checkpoint-2")
+    words = ("--config", config, "--output", copy, "--resume")
+    for size in (3000, 12_000):  # too little for the weights, then for the optimiser
+        fails(4, "cannot be written", *words, log=tmp_path / f"log{size}", environment={FILE_SIZE: str(size)})
+        assert snapshot(copy / "checkpoint-2") == before
+        assert steps_of(copy) == [2]
+        assert not list(copy.glob(".writing-*"))
+    assert train(*words) == 0
+    assert list(losses(copy)) == [1, 2, 3, 4]
+
+
+def test_two_processes_do_not_share_a_folder(tmp_path):
+    config, run = experiment(tmp_path, max_steps=500), tmp_path / "run"
+    first = start("--config", config, "--output", run)
+    wait_for(lambda: steps_of(run))
+    words = ("--config", config, "--output", run, "--resume")
+    fails(2, "another process is training in this folder", *words, log=tmp_path / "log")
+    assert first.is_alive()
+    first.kill()
+    first.join()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"fsdp": True}, "would silently keep whole copies (DDP)"),
+        ({"fp16": True}, "bf16: true works"),
+        ({"dataset": "huge"}, "training.dataset names 'huge', and the data sets are tiny"),
+        ({"eval_split": "test"}, "has the splits train, validation"),
+        ({"task": "translation"}, "takes encoder_decoder with source_ids, target_ids"),
+        ({"init_from": "nowhere"}, "nowhere is no folder"),
+        ({"loss_weighting": "uniform"}, ""),
+    ],
+)
+def test_what_does_not_fit(change, message, tmp_path, monkeypatch):
+    from training.engine import train as run_here
+
+    path = experiment(tmp_path, **change)
+    from parse_args import parse_experiment
+
+    if not message:
+        return
+    with pytest.raises((UnfitError, RunFolderError)) as caught:
+        run_here(parse_experiment(path), tmp_path / "run")
+    assert message in str(caught.value)
+
+
+def test_extras_that_are_not_installed(tmp_path, monkeypatch):
+    import training.extras
+    from training.config_types import LoraConfig, TrainingConfig
+
+    monkeypatch.setattr(training.extras, "find_spec", lambda name: None)
+    for settings in (TrainingConfig(report_to="wandb"), TrainingConfig(lora=LoraConfig())):
+        with pytest.raises(UnfitError, match=r"needs the extra .* pip install"):
+            training.extras.check_extras(settings)
+
+
+def test_a_loss_that_is_no_number(tmp_path):
+    path = experiment(tmp_path, model={"model_type": "decoder", "decoder": DECODER})
+    words = ("--config", path, "--output", tmp_path / "run", *PLUGIN, "--set", "training.task=broken")
+    fails(4, "the loss is nan at step 1", *words, log=tmp_path / "log")
