@@ -34,7 +34,7 @@ class ArrowRows:
         indices = getattr(self.table, "_indices", None)
         if files and indices is None:
             content: Any = [hash_file(Path(file["filename"])) for file in files]
-            content.append(len(self.table))  # type: ignore[arg-type]
+            content.append(len(self.table))
         else:
             content = _hash_of_rows(self._rows())
         return [content, self.templates, self.skip_invalid]
@@ -79,9 +79,7 @@ def _hash_of_rows(rows: Iterator[tuple[int, Mapping[str, Any]]]) -> str:
 def corpora_of(tables: "Mapping[str, Any]", config: ColumnsConfig, label: str) -> dict[str, Corpus]:
     """A corpus for each split of loaded tables."""
     skip = config.on_invalid == "skip"
-    return {
-        str(split): ArrowRows(table, config.templates, f"{label} {split}", skip) for split, table in tables.items()
-    }
+    return {str(split): ArrowRows(table, config.templates, f"{label} {split}", skip) for split, table in tables.items()}
 
 
 def disk_corpora(config: DiskDatasetConfig) -> dict[str, Corpus]:

@@ -35,8 +35,8 @@ def _recipe_line(name: str) -> str:
     """What the module of a recipe says of its corpus, and whether it can be downloaded."""
     recipe = recipe_signature(name)
     spec = find_spec("lhotse")
-    assert spec is not None and spec.origin is not None, "there are recipes only where lhotse is installed"
-    source = (Path(spec.origin).parent / "recipes" / f"{recipe.module}.py").read_text(encoding="utf-8")
+    assert spec, "there are recipes only where lhotse is installed"
+    source = (Path(spec.origin or "").parent / "recipes" / f"{recipe.module}.py").read_text(encoding="utf-8")
     text = first_sentence(ast.get_docstring(ast.parse(source)) or "")
     text = re.sub(r"^(About (the )?|This is an? |Description taken from )", "", text).rstrip(":")
     known = text if 0 < len(text) <= 110 else f"{text[:107]}..." if text else "a speech corpus"

@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import io
 import json
 import logging
 import os
@@ -40,7 +41,11 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--json", action="store_true", help="print one JSON object: ok, errors, datasets")
     parser.add_argument("--list", action="store_true", help="name the sources and speech corpora that there are")
     parser.add_argument(
-        "--plugin", metavar="MODULE", action="append", default=[], help="import a module that registers your own sources"
+        "--plugin",
+        metavar="MODULE",
+        action="append",
+        default=[],
+        help="import a module that registers your own sources",
     )
     return parser
 
@@ -57,6 +62,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             importlib.import_module(module)
         except ImportError as error:
             parser.error(f"--plugin {module}: {error}")
+    if not _draws_bars() and isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a text may have any character
     try:
         return _list(args.json) if args.list else _load(args)
     except BrokenPipeError:  # the reader of what is printed has seen enough

@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from pydantic import ValidationError
 
-from data_manager import sources  # noqa: F401  (registers the built-in ones)
-from data_manager import loading
+from data_manager import (
+    loading,
+    sources,  # noqa: F401  (registers the built-in ones)
+)
 from data_manager.dataset_types import DatasetConfig
 from data_manager.errors import DataError
 from data_manager.lhotse_recipes import recipe_names
@@ -120,7 +122,7 @@ class DatasetManager:
             order: dict[str, Any] = {"batch_size": batch_size, "shuffle": shuffle, "seed": seed}
             return row_loader(data, _resolved(config)[0], collate, **order, num_workers=num_workers)
         return DataLoader(
-            _Cuts(data),
+            _Cuts(data),  # type: ignore[arg-type]
             batch_size=batch_size,
             shuffle=shuffle,
             generator=torch.Generator().manual_seed(seed),

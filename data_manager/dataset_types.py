@@ -114,7 +114,9 @@ class TokenizerConfig(StrictModel):
                 (("type",),),
             )
         if self.type == "bpe" and self.vocab_size is None:
-            yield Violation("type bpe needs vocab_size", ("vocab_size",), (("type",),), "vocab_size: 8000", "missing_key")
+            yield Violation(
+                "type bpe needs vocab_size", ("vocab_size",), (("type",),), "vocab_size: 8000", "missing_key"
+            )
         if self.path is not None and self.name is not None:
             yield Violation("path and name are two tokenizers", ("name",), (("path",),), "leave one of them out")
         if self.revision is not None and self.name is None:

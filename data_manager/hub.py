@@ -6,7 +6,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from data_manager.arrow_rows import corpora_of
 from data_manager.documents import Corpus
 from data_manager.errors import DataError
 from data_manager.network import unreachable
@@ -37,7 +36,10 @@ def hub_corpora(config: HubDatasetConfig) -> dict[str, Corpus]:
         return found
 
     remedy = "Save it where there is a network (load_dataset(...).save_to_disk(folder)) and read it by source: disk"
-    return corpora_of(from_hub(f"data set {repo!r}", get, f"{remedy}."), config, repo)
+    found = from_hub(f"data set {repo!r}", get, f"{remedy}.", _cached_tables(repo))
+    from data_manager.arrow_rows import corpora_of
+
+    return corpora_of(found, config, repo)
 
 
 def hub_tokenizer(name: str, revision: str | None) -> "HuggingFaceTokenizer":
@@ -56,13 +58,20 @@ def hub_tokenizer(name: str, revision: str | None) -> "HuggingFaceTokenizer":
         )
         return HuggingFaceTokenizer(inner)
 
-    remedy = "Save it where there is a network (AutoTokenizer.from_pretrained(...).save_pretrained(folder)) and give path"
-    return from_hub(f"tokenizer {name!r}", get, f"{remedy}.")
+    remedy = (
+        "Save it where there is a network (AutoTokenizer.from_pretrained(...).save_pretrained(folder)) and give path"
+    )
+    return from_hub(f"tokenizer {name!r}", get, f"{remedy}.", _cached_files(f"models--{name.replace('/', '--')}"))
 
 
-def from_hub(what: str, get: Callable[[], Found], remedy: str) -> Found:
-    """What `get` downloads or finds in the cache of an earlier download; raises DataError."""
+def from_hub(what: str, get: Callable[[], Found], remedy: str, cached: Iterator[Path]) -> Found:
+    """What `get` downloads, or without a network finds in the cache of an earlier download; raises DataError.
+
+    Where nothing is `cached` it is not even called, as importing the hub's libraries alone takes a second or two.
+    """
     reason = reason_offline()
+    if reason is not None and next(cached, None) is None:
+        raise _not_there(what, reason, remedy)
     try:
         if reason is None:
             return get()
@@ -72,9 +81,28 @@ def from_hub(what: str, get: Callable[[], Found], remedy: str) -> Found:
         if reason is None:
             told = " ".join(str(error).split())
             raise DataError(f"{what} cannot be had from {endpoint()}: {type(error).__name__}: {told}") from error
-        raise DataError(
-            f"{what} has not been downloaded before, and {endpoint()} cannot be reached ({reason}).\n{remedy}"
-        ) from error
+        raise _not_there(what, reason, remedy) from error
+
+
+def _not_there(what: str, reason: str, remedy: str) -> DataError:
+    return DataError(f"{what} has not been downloaded before, and {endpoint()} cannot be reached ({reason}).\n{remedy}")
+
+
+def _cached_tables(repo: str) -> Iterator[Path]:
+    """Folders of data sets of this owner that have been downloaded."""
+    from huggingface_hub import constants
+
+    owner, _, name = repo.rpartition("/")
+    folder = Path(os.environ.get("HF_DATASETS_CACHE") or Path(constants.HF_HOME) / "datasets")
+    # datasets changes the case of a name, so its owner has to do
+    return folder.glob(f"{owner}___*" if owner else f"{name[0]}*")
+
+
+def _cached_files(name: str) -> Iterator[Path]:
+    """The folder of a repository of which files have been downloaded."""
+    from huggingface_hub import constants
+
+    return Path(constants.HF_HUB_CACHE).glob(name)
 
 
 def endpoint() -> str:

@@ -10,6 +10,8 @@ from data_manager.errors import DataError
 from data_manager.text_blocks import BAD_LINE, text_blocks
 
 _SPACE = " \t\n\r"
+_NEAR_END = 1 << 16
+"""An error this far from the end of what has been read is not healed by what follows."""
 _LONGEST = 1 << 28
 """Characters of one object in an array, beyond which the file is taken to be broken."""
 
@@ -80,7 +82,8 @@ def _array(path: Path, blocks: Iterator[str]) -> Iterator[tuple[int, Mapping[str
             try:
                 row, end = decoder.raw_decode(text)
             except ValueError as error:
-                if len(text) > _LONGEST or isinstance(error, json.JSONDecodeError) and error.pos < len(text) - 65536:
+                inside = isinstance(error, json.JSONDecodeError) and error.pos < len(text) - _NEAR_END
+                if inside or len(text) > _LONGEST:
                     raise DataError(f"{path}:{line}: no JSON: {error}") from error
                 break  # the rest of the object is in the next block
             if not isinstance(row, dict):

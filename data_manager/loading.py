@@ -67,7 +67,9 @@ def tokenizer_for(config: DatasetConfig) -> Tokenizer | None:
         found = {split: as_text(value, f"{config.name} {split}") for split, value in entry.load(config).items()}
         known = {split: text for split, text in found.items() if text is not None}
         if not known:
-            raise DataError(f"data set {config.name!r} has no text to learn a tokenizer from; tokenizer: {{type: bytes}}")
+            raise DataError(
+                f"data set {config.name!r} has no text to learn a tokenizer from; tokenizer: {{type: bytes}}"
+            )
         return _joined(known)
 
     return tokenizer_of(config, learn_from)

@@ -86,7 +86,7 @@ def _shares_used(mixed: Any, made: "Mapping[str, PreparedSplit]", split: str) ->
     """How many rows of each part an epoch has, and of how many."""
     import numpy as np
 
-    sizes = [len(part.rows) for part in made.values()]  # type: ignore[arg-type]
+    sizes = [len(part.rows) for part in made.values()]
     taken = np.asarray(mixed._indices.column(0)) if mixed._indices is not None else np.arange(len(mixed))
     part_of = np.searchsorted(np.cumsum(sizes), taken, side="right")
     counts = np.bincount(part_of, minlength=len(sizes))

@@ -54,7 +54,7 @@ class MixtureDatasetConfig(TokensConfig):
                 yield Violation(f"no other entry has the name {name!r}", ("datasets", name), (), _known(name, others))
             elif not isinstance(part, TokensConfig):
                 message = f"{name!r} is of source {part.source}, and a mixture is made of text"
-                yield Violation(message, ("datasets", name), (), "source: speech_mixture mixes speech")
+                yield Violation(message, ("datasets", name), (), "speech is mixed by source: speech_mixture")
             else:
                 found.append(part)
         yield from self._pair_violations(found)

@@ -24,7 +24,7 @@ def rdkit() -> Any:
         raise DataError(
             f"check: chemistry, canonical and salts: strip need rdkit ({error}); pip install rdkit, or leave them out"
         ) from error
-    RDLogger.DisableLog("rdApp.*")  # what it would print has no file and line
+    RDLogger.DisableLog("rdApp.*")  # type: ignore[attr-defined,unused-ignore]  # what it would print has no file and line
     return Chem
 
 

@@ -36,7 +36,10 @@ class Encoded:
 class RowMaker(Protocol):
     """Makes columns of rows; a column is the flat values and the offsets at which rows begin, the last one its end."""
 
-    columns: tuple[str, ...]
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of the columns."""
+        ...
 
     def feed(self, encoded: Encoded) -> "dict[str, tuple[Ids, Places]]":
         """The rows that are complete."""
@@ -131,7 +134,7 @@ class WholeRows:
         sizes = [lengths + 2 for _, lengths in encoded.sides]
         if self.limit is not None:
             long = np.any([size > self.limit for size in sizes], axis=0)
-            for index in np.flatnonzero(long):
+            for index in np.flatnonzero(long).tolist():
                 self._note(encoded.places[index], max(int(size[index]) for size in sizes))
             keep = ~long if self.too_long == "skip" else keep
         sides = zip(self.columns, encoded.sides, strict=True)
@@ -165,7 +168,7 @@ class WholeRows:
 
 def arrow_columns(columns: "dict[str, tuple[Ids, Places]]") -> dict[str, Any]:
     """Columns as Arrow lists of int32, without a copy of the ids."""
-    import pyarrow as pa  # type: ignore[import-untyped]
+    import pyarrow as pa  # type: ignore[import-untyped,unused-ignore]
 
     kind = pa.list_(pa.int32())
     return {

@@ -65,7 +65,7 @@ def tokenizer_identity(tokenizer: Tokenizer) -> str:
 
 def write_rows(folder: Path, config: TokensConfig, split: str, corpus: Corpus, tokenizer: Tokenizer) -> list[str]:
     """Write rows and counts into a folder; returns notes on what was left out. Raises DataError where nothing is left."""
-    import pyarrow as pa
+    import pyarrow as pa  # type: ignore[import-untyped,unused-ignore]
 
     from data_manager.encoding import columns_of, encoded, row_maker
     from data_manager.packing import arrow_columns
@@ -114,5 +114,3 @@ def _opened(folder: PreparedFolder) -> PreparedSplit:
     if len(rows) != counts["rows"]:
         raise ValueError(f"it has {len(rows)} rows of {counts['rows']}")
     return PreparedSplit(rows, counts["documents"], counts["tokens"], tuple(folder.notes), folder.path)
-
-

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 def row_lengths(rows: Any) -> "dict[str, NDArray[np.int64]]":
     """Tokens of each row in each column of ids of a `datasets.Dataset`."""
     import numpy as np
-    import pyarrow.compute as pc  # type: ignore[import-untyped]
+    import pyarrow.compute as pc  # type: ignore[import-untyped,unused-ignore]
 
     indices = None if rows._indices is None else rows._indices.column(0).to_numpy()
     found = {}

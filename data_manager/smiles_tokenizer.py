@@ -24,13 +24,16 @@ TOKEN = re.compile(
     """,
     re.VERBOSE,
 )
-_BASE = sorted({*"BCNOPSFI", *"bcnops", "Br", "Cl", *string.digits, *"()[]", *"-=#$:/\\~.*@?+%>", *string.ascii_letters})
+_BASE = sorted(
+    {*"BCNOPSFI", *"bcnops", "Br", "Cl", *string.digits, *"()[]", *"-=#$:/\\~.*@?+%>", *string.ascii_letters}
+)
 """Known without a corpus: the organic subset, and every character of which an atom in brackets can be made."""
 
 
 def smiles_tokens(text: str) -> list[str]:
     """The tokens of a SMILES; what is none becomes tokens of one character."""
-    found, end = [], 0
+    found: list[str] = []
+    end = 0
     for match in TOKEN.finditer(text):
         found += text[end : match.start()]
         found.append(match[0])

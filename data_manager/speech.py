@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -105,21 +106,26 @@ def _prepared(
         "bad_audio": config.loading.bad_audio,
     }
 
-    def make(folder: Path, final: Path) -> list[str]:
-        notes: list[str] = []
-        writes = {OUTPUT: str(folder / "recipe")} if OUTPUT in recipe.prepare.parameters else {}
-        made = call_recipe(config.name, recipe, recipe.prepare, {**arguments, **writes}, notes)
-        found = dict(split_cuts(made, notes))
-        if config.loading.bad_audio == "drop":
-            found = {split: _readable(cuts, split, notes) for split, cuts in found.items()}
-            found = {split: cuts for split, cuts in found.items() if cuts}
-        if sum(write_cuts(folder, split, cuts, final=final) for split, cuts in found.items()) == 0:
-            given = ", ".join(f"{key}={value!r}" for key, value in arguments.items())
-            said = "".join(f"\n  {note}" for note in notes[:10])
-            raise DataError(f"corpus {config.name!r}: {recipe.prepare.name}({given}) found no recordings{said}")
-        return notes
-
+    make = partial(_write_manifests, config=config, recipe=recipe, arguments=arguments)
     return prepared_cuts(output, inputs, make)
+
+
+def _write_manifests(
+    folder: Path, final: Path, *, config: LhotseDatasetConfig, recipe: RecipeSignature, arguments: dict[str, Any]
+) -> list[str]:
+    """Write what the recipe makes, and its cuts, into `folder`, which will be moved to `final`; what was left out."""
+    notes: list[str] = []
+    writes = {OUTPUT: str(folder / "recipe")} if OUTPUT in recipe.prepare.parameters else {}
+    made = call_recipe(config.name, recipe, recipe.prepare, {**arguments, **writes}, notes)
+    found = dict(split_cuts(made, notes))
+    if config.loading.bad_audio == "drop":
+        found = {split: _readable(cuts, split, notes) for split, cuts in found.items()}
+        found = {split: cuts for split, cuts in found.items() if cuts}
+    if sum(write_cuts(folder, split, cuts, final=final) for split, cuts in found.items()) == 0:
+        given = ", ".join(f"{key}={value!r}" for key, value in arguments.items())
+        said = "".join(f"\n  {note}" for note in notes[:10])
+        raise DataError(f"corpus {config.name!r}: {recipe.prepare.name}({given}) found no recordings{said}")
+    return notes
 
 
 def _fingerprints(recipe: RecipeSignature, arguments: Mapping[str, Any]) -> dict[str, Any]:

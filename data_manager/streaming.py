@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from data_manager.documents import Corpus, Notes, is_paired
@@ -42,7 +43,7 @@ class StreamRows:
 
 
 def _rows(values: Any, offsets: Any) -> list[Any]:
-    return [values[start:end] for start, end in zip(offsets[:-1], offsets[1:], strict=True)]
+    return [values[start:end] for start, end in pairwise(offsets.tolist())]
 
 
 def stream_rows(config: TokensConfig, split: str, corpus: Corpus, tokenizer: Tokenizer) -> "datasets.IterableDataset":
@@ -59,4 +60,6 @@ def stream_rows(config: TokensConfig, split: str, corpus: Corpus, tokenizer: Tok
     columns = row_maker(config, tokenizer, paired, Notes()).columns
     features = Features({name: List(Value("int32")) for name in columns})
     make = StreamRows(config, tokenizer, split, paired)
-    return datasets.IterableDataset.from_generator(make, features=features, gen_kwargs={"shards": list(corpus.shards())})
+    return datasets.IterableDataset.from_generator(
+        make, features=features, gen_kwargs={"shards": list(corpus.shards())}
+    )

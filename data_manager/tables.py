@@ -109,8 +109,8 @@ def _csv_lines(path: Path, invalid: Invalid) -> Iterator[str]:
 
 
 def _parquet_rows(path: Path, columns: Sequence[str]) -> Rows:
-    import pyarrow.parquet as pq  # type: ignore[import-untyped]
-    from pyarrow import ArrowException  # type: ignore[import-untyped]
+    import pyarrow.parquet as pq  # type: ignore[import-untyped,unused-ignore]
+    from pyarrow import ArrowException  # type: ignore[import-untyped,unused-ignore]
 
     try:
         with pq.ParquetFile(path) as file:

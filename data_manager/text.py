@@ -97,7 +97,9 @@ def files_of(config: FilesConfig, name: str, what: str) -> list[Path]:
     paths = find_paths(name, config, what)
     for path in paths:
         if path.is_dir():
-            raise DataError(f"{path} is a folder; name the files in it: [{path / 'a.txt'}, {path / 'b.txt'}], or {path / '*.txt'}")
+            raise DataError(
+                f"{path} is a folder; name the files in it: [{path / 'a.txt'}, {path / 'b.txt'}], or {path / '*.txt'}"
+            )
     return paths
 
 

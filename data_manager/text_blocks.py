@@ -6,7 +6,7 @@ import gzip
 import lzma
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO, NamedTuple, cast
+from typing import Any, BinaryIO, NamedTuple, cast
 
 from data_manager.documents import Invalid
 from data_manager.errors import DataError
@@ -17,7 +17,7 @@ LONG_LINE = 1 << 20
 BAD_LINE = "\udcff"
 """Stands for a line that is left out because it is not UTF-8, so that the others keep their numbers."""
 _BOM = codecs.BOM_UTF8
-_PACKED = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+_PACKED: dict[str, Any] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 
 
 class Block(NamedTuple):

@@ -23,7 +23,9 @@ def row_loader(
     """Batches of the rows of a `datasets.Dataset` or `IterableDataset`, as the data set's config asks for them."""
     rows = data.with_format("numpy")
     if not hasattr(data, "__len__"):
-        return stream_loader(rows, config, collate, batch_size=batch_size, shuffle=shuffle, seed=seed, workers=num_workers)
+        return stream_loader(
+            rows, config, collate, batch_size=batch_size, shuffle=shuffle, seed=seed, workers=num_workers
+        )
     if getattr(config, "bucketing", False):
         lengths = sum(row_lengths(data).values())
         batches: Any = LengthBuckets(lengths, batch_size, shuffle=shuffle, seed=seed)  # type: ignore[arg-type]

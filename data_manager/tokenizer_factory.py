@@ -117,5 +117,3 @@ def _hugging_face(config: DatasetConfig, settings: TokenizerConfig) -> "HuggingF
 
     assert settings.name is not None
     return hub_tokenizer(settings.name, settings.revision)
-
-

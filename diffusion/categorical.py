@@ -86,7 +86,8 @@ def _first_above(cumulative: Tensor, target: Tensor) -> Tensor:
 
 
 def _checked(total: Tensor) -> Tensor:
-    wrong = ~(torch.isfinite(total) & (total > 0))
-    if bool(wrong.any()):
-        raise ProbabilityError("probs", f"weights that sum to {float(total[wrong][0])}", "a finite positive sum")
+    low, high = torch.aminmax(total) if total.numel() else (total.new_ones(()),) * 2  # NaN where any is
+    if not (float(low) > 0 and float(high) < torch.inf):
+        wrong = total[~(torch.isfinite(total) & (total > 0))]
+        raise ProbabilityError("probs", f"weights that sum to {float(wrong[0])}", "a finite positive sum")
     return total

@@ -4,6 +4,7 @@ from typing import Any
 
 from data_manager.dataset_types import GlobalConfig
 from data_manager.registry import SOURCES
+from experiment.field_docs import describe_fields
 from model.parse_model_args import HEADER_KEYS, ModelHeader
 from model.registry import MODELS
 from training.config_types import GenerationConfig, TrainingConfig
@@ -15,6 +16,10 @@ SCHEMA_FILE = "configs/schema.json"
 
 def experiment_schema() -> Schema:
     """Schema (draft 2020-12) of a file with all registered model types and data sources."""
+    for registry in (MODELS, SOURCES):
+        for name in registry:
+            registry.get(name)  # imports what is announced only
+    describe_fields()
     definitions: Schema = {}
     models = [_model_variant(name, definitions) for name in MODELS]
     sources = [_source_variant(name, definitions) for name in SOURCES]

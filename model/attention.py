@@ -58,7 +58,9 @@ class MultiHeadAttention(nn.Module):
         groups = self.num_heads // self.num_kv_heads
         if groups > 1:
             k, v = k.repeat_interleave(groups, dim=1), v.repeat_interleave(groups, dim=1)
-        return self._joined(self.core(q, k, v, key_mask=key_mask, causal=causal))
+        heads = self.core(q, k, v, key_mask=key_mask, causal=causal)
+        del q, k, v  # at a million tokens, the most of what is held
+        return self._joined(heads)
 
     def new_state(self, room: int) -> CoreState:
         """An empty state for decoding, with room for `room` tokens behind the first ones where that needs room."""

@@ -25,6 +25,8 @@ class FeedForward(nn.Module):
     A gated activation has a first projection of twice that width, split into a value and its gate.
     """
 
+    is_positionwise = True
+
     def __init__(self, params: PerformerParams) -> None:
         super().__init__()
         inner = params.d_ff * params.d_model

@@ -10,6 +10,9 @@ from model.types import PerformerParams
 REZERO_START = 1e-3
 """Not the paper's 0: with it every parameter of a sub-layer has a gradient from the first step on."""
 
+TOKENS_AT_ONCE = 4096
+"""Of a layer that maps each position alone, where nothing is kept for backward."""
+
 
 class ScaleNorm(nn.Module):
     """`g * x / |x|` with one learned scalar g, which starts at sqrt(d_model); x [..., d_model] keeps its shape."""
@@ -36,7 +39,11 @@ def make_norm(params: PerformerParams) -> nn.Module:
 
 
 class Residual(nn.Module):
-    """`x + f(norm(x))`, or with ReZero `x + g * f(x)` with one learned scalar g; x [..., d_model] keeps its shape."""
+    """`x + f(norm(x))`, or with ReZero `x + g * f(x)` with one learned scalar g; x [..., d_model] keeps its shape.
+
+    Where nothing is kept for backward, a sub-layer that maps each position alone (it says so by `is_positionwise`)
+    runs over a long sequence in parts, and its inner width never exists for all tokens.
+    """
 
     def __init__(self, sublayer: nn.Module, params: PerformerParams) -> None:
         super().__init__()
@@ -46,5 +53,19 @@ class Residual(nn.Module):
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """Add the sub-layer's output to x; further arguments go to the sub-layer."""
+        if not self._runs_in_parts(x):
+            return self._add(x, *args, **kwargs)
+        rows = x.reshape(-1, x.shape[-1])  # [tokens, d_model]
+        out = torch.empty_like(rows)
+        for part, target in zip(rows.split(TOKENS_AT_ONCE), out.split(TOKENS_AT_ONCE), strict=True):
+            target.copy_(self._add(part))
+        return out.view(x.shape)
+
+    def _add(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         update: Tensor = self.sublayer(self.norm(x), *args, **kwargs)
         return x + (update if self.rezero is None else self.rezero * update)
+
+    def _runs_in_parts(self, x: Tensor) -> bool:
+        is_kept = torch.is_grad_enabled() or torch.compiler.is_compiling()  # which plans its buffers by itself
+        is_alone = getattr(self.sublayer, "is_positionwise", False)
+        return is_alone and not is_kept and x.numel() > 2 * TOKENS_AT_ONCE * x.shape[-1]

@@ -29,4 +29,5 @@ def rotate(x: Tensor, rotation: Rotation) -> Tensor:
     """Turn the pairs (x_i, x_{i + D/2}) of x [B, H, N, D] by the angles of their position; lengths are kept."""
     cos, sin = rotation
     first, second = x.chunk(2, dim=-1)  # each [..., N, D/2]
-    return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1).to(x.dtype)
+    turned = [torch.addcmul(first * cos, second, sin, value=-1), torch.addcmul(second * cos, first, sin)]
+    return torch.cat(turned, dim=-1).to(x.dtype)

@@ -3,12 +3,13 @@
 from typing import Any
 
 import torch
+from torch import nn
 from transformers import TrainingArguments
 
 from training.config_types import TrainingConfig
 from training.distributed import world_size
 from training.errors import UnfitError
-from training.rows import Share
+from training.share import Share
 
 SAME_NAME = (
     *("max_steps", "learning_rate", "lr_scheduler_type", "warmup_steps", "optim", "weight_decay", "adam_beta1"),
@@ -22,7 +23,7 @@ def training_arguments(settings: TrainingConfig, share: Share, folder: str, *, u
     check_machine(settings, use_cpu=use_cpu)
     given = {name: getattr(settings, name) for name in SAME_NAME}
     if settings.fsdp:
-        given |= {"fsdp": True, "fsdp_config": {"version": 2, "transformer_layer_cls_to_wrap": ["TransformerLayer"]}}
+        given |= {"fsdp": True, "fsdp_config": {"version": 2}}
     return TrainingArguments(
         output_dir=folder,
         per_device_train_batch_size=share.batch_size,
@@ -56,6 +57,13 @@ def check_machine(settings: TrainingConfig, *, use_cpu: bool) -> None:
         raise UnfitError("training.fp16 needs a GPU; on a CPU, bf16: true works")
     if settings.bf16 and not use_cpu and torch.cuda.is_available() and not torch.cuda.is_bf16_supported():
         raise UnfitError("training.bf16: this GPU has no bfloat16; fp16: true works")
+
+
+def shard_by_layer(arguments: TrainingArguments, network: nn.Module) -> None:
+    """Let FSDP gather one layer at a time: the classes of what stands in the network's lists."""
+    lists = [module for module in network.modules() if isinstance(module, nn.ModuleList)]
+    names = sorted({type(layer).__name__ for layers in lists for layer in layers})
+    arguments.fsdp_plugin_args["transformer_cls_names_to_wrap"] = ",".join(names)
 
 
 def is_on_cpu(config: Any) -> bool:

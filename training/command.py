@@ -56,6 +56,8 @@ def _report(error: Exception, config: str) -> int:
     if "closed by peer" in str(error):
         print(f"{config}: training failed: another process ended before this one; it says why", file=sys.stderr)
         return FAILED
+    if isinstance(error, TrainingError) and error.exit_code != FAILED and not _speaks():
+        return error.exit_code  # all processes check alike, and one of them says it
     if not isinstance(error, ValueError | OSError | MemoryError | ImportError):
         traceback.print_exception(error)
     hint = "; set training.ddp_find_unused_parameters: true" if "find_unused_parameters" in str(error) else ""

@@ -6,14 +6,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from safetensors import SafetensorError
-
-from model.checkpoint import CheckpointError, replacing
 from training.errors import TrainingError
 
 
 def write_text(path: Path, text: str) -> None:
     """Write a file whole or not at all."""
+    from model.checkpoint import replacing
+
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
     sync(path.parent)
@@ -46,6 +45,10 @@ def put_in_place(staging: Path, target: Path) -> None:
 @contextmanager
 def explained(what: str, path: Path) -> Iterator[None]:
     """Failures to write inside the block become a TrainingError that names the path; torch raises RuntimeErrors."""
+    from safetensors import SafetensorError
+
+    from model.checkpoint import CheckpointError
+
     try:
         yield
     except (OSError, SafetensorError, CheckpointError) as error:

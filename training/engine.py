@@ -123,6 +123,7 @@ class _Session:
         import torch
 
         from data_manager.data_manager import DatasetManager
+        from training.arguments import shard_by_layer
         from training.averaging import Average
         from training.callbacks import Flow
         from training.module import TaskModule
@@ -141,6 +142,8 @@ class _Session:
 
             add_adapters(module, self.settings.lora)
         module.to(arguments.device)
+        if self.settings.fsdp:
+            shard_by_layer(arguments, network)
         average = None if self.settings.ema_decay is None else Average(network, self.settings.ema_decay)
         train, evaluation = Rows(splits.train), self.evaluation_rows(splits)
         collate = RowCollator(DatasetManager.collator(self.entry, splits.train), self.settings.seed, share.rows)

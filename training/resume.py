@@ -8,8 +8,8 @@ from experiment.config import ExperimentConfig
 from training.checkpoints import Checkpoint, newest
 from training.config_types import TrainingConfig
 from training.errors import FolderInUseError, UnfitError
-from training.rows import Share
 from training.run_folder import RunFolder
+from training.share import Share
 
 FREE = (
     *("training.save_steps", "training.save_total_limit", "training.logging_steps", "training.report_to"),

@@ -14,27 +14,13 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from training.noise import RowNoise, mixed_seed
+from training.share import Share
 
 Key = tuple[int, int]
 """Position in the stream, and the row's index in its split."""
 Collate = Callable[[list[Any]], dict[str, Any]]
 
 _ORDER, _WORKERS = 11, 12
-
-
-@dataclass(frozen=True)
-class Share:
-    """How a step's rows are shared: `batch_size` rows a process and part, `accumulation` parts, `world` processes."""
-
-    batch_size: int
-    accumulation: int = 1
-    world: int = 1
-    rank: int = 0
-
-    @property
-    def rows(self) -> int:
-        """Rows of an optimiser step."""
-        return self.batch_size * self.accumulation * self.world
 
 
 class RowOrder:

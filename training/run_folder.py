@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from experiment.config import ExperimentConfig, read_experiment
 from training.checkpoints import clean, newest
 from training.durable import write_text
-from training.errors import FolderInUseError, RunFolderError
+from training.errors import FolderInUseError, RunFolderError, TrainingError
 from yaml_config.dump import dump
 from yaml_config.errors import ConfigError
 
@@ -90,7 +90,7 @@ class RunFolder:
             self.path.mkdir(parents=True, exist_ok=True)
             file = (self.path / _LOCK).open("w", encoding="utf-8")
         except OSError as error:
-            raise FolderInUseError(f"{self} cannot be written: {error}") from error
+            raise TrainingError(f"{self} cannot be written: {error}") from error
         with file:
             if not _lock(file.fileno()):
                 raise FolderInUseError(f"{self}: another process is training in this folder")

@@ -27,7 +27,8 @@ from training.errors import TrainingError
 from training.module import TaskModule
 from training.network import load_average
 from training.noise import mixed_seed
-from training.rows import EvalBatches, RowCollator, RowOrder, Rows, Share, TrainBatches, row_loader
+from training.rows import EvalBatches, RowCollator, RowOrder, Rows, TrainBatches, row_loader
+from training.share import Share
 from training.weights import WEIGHTS, load_weights, weights_of, write_weights
 
 _DROPOUT = 21

@@ -42,7 +42,7 @@ class StrictModel(BaseModel):
         protected_namespaces=(),
         validate_by_name=True,
         validate_by_alias=True,
-        use_attribute_docstrings=True,
+        defer_build=True,
     )
 
     def violations(self) -> Iterator[Violation]:

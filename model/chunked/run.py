@@ -24,7 +24,7 @@ def forward(inputs: Inputs, *, is_causal: bool, keep: bool) -> tuple[Tensor, Ten
     kept = borders(inputs, is_causal=is_causal, keep=keep)
     _fill(inputs, is_causal, out, denominators, kept if keep else None)
     if _underflows(denominators):
-        precise = out.clone()
+        precise = torch.empty_like(out)
         _fill(inputs, is_causal, precise, denominators.double(), None)
         out = torch.where((denominators < UNDERFLOW).unsqueeze(-1), precise, out)
     return out, denominators, kept
@@ -52,8 +52,10 @@ def backward(
 def outputs(inputs: Inputs) -> tuple[Tensor, Tensor]:
     """Room for out [B, H, N, E], in v's dtype, and the denominators [B, H, N], in float32 at least."""
     q, v = inputs.q, inputs.v
-    dtype = torch.promote_types(q.dtype, torch.float32)
-    return v.new_empty((*q.shape[:-1], v.shape[-1])), q.new_empty(q.shape[:-1], dtype=dtype)
+    batch, heads, tokens = q.shape[:3]
+    # A token's heads side by side: what comes next joins them, and then need not copy.
+    out = v.new_empty((batch, tokens, heads, v.shape[-1])).transpose(1, 2)
+    return out, q.new_empty(q.shape[:-1], dtype=torch.promote_types(q.dtype, torch.float32))
 
 
 def borders(inputs: Inputs, *, is_causal: bool, keep: bool) -> Borders:
@@ -65,8 +67,8 @@ def borders(inputs: Inputs, *, is_causal: bool, keep: bool) -> Borders:
 
 
 def gradients(inputs: Inputs) -> Gradients:
-    """Room for the gradients, contiguous and in the inputs' dtypes."""
-    of_q, of_k, of_v = (x.new_empty(x.shape) for x in (inputs.q, inputs.k, inputs.v))
+    """Room for the gradients, laid out like the inputs."""
+    of_q, of_k, of_v = (torch.empty_like(x) for x in (inputs.q, inputs.k, inputs.v))
     return Gradients(of_q, of_k, of_v, inputs.k.new_empty(inputs.k.shape[:-1]))
 
 

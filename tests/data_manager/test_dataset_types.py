@@ -65,7 +65,10 @@ def test_corpus_that_cannot_be_downloaded_takes_no_download_params():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"type": "hugging_face"}, "type hugging_face needs path, the tokenizer's folder, or name, its name on the hub"),
+        (
+            {"type": "hugging_face"},
+            "type hugging_face needs path, the tokenizer's folder, or name, its name on the hub",
+        ),
         ({"type": "bytes", "path": "x"}, "a tokenizer of bytes has no path"),
         ({"type": "bpe"}, "type bpe needs vocab_size"),
         ({"vocab_size": 300}, "a tokenizer of characters has no vocab_size"),

@@ -1,84 +1,118 @@
-"""`python -m data_manager.data_manager`: a table, or what is wrong, and the exit code."""
+"""`python -m data_manager.data_manager`: what data sets hold, or what is wrong, and the exit code."""
 
+import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from data_manager.command import main
 from data_manager.data_manager import DatasetManager
-from data_manager.dataset_types import DatasetConfig
-from data_manager.registry import SOURCES, register_source
-from data_manager.report import main
+from data_manager.lengths import Lengths, histogram
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def run(capsys, path, *options):
-    code = main(["--config", str(path), *options])
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def run(capsys, *options):
+    code = main([str(option) for option in options])
     return code, *capsys.readouterr()
 
 
-def test_table(tmp_path, capsys):
-    (tmp_path / "a.txt").write_text("abc" * 10)
-    path = tmp_path / "x.yml"
-    path.write_text(
-        f"global_config: {{corpus_dir: {tmp_path}}}\n"
-        "datasets:\n  - {name: tiny, source: text, data_files: {train: a.txt}, sequence_length: 16}\n"
+def write(text, name="x.yml"):
+    Path(name).write_text(f"datasets:\n{text}")
+    return name
+
+
+def test_what_a_text_holds(here, capsys):
+    (here / "a.txt").write_text("abc\n\nab\n" * 10)
+    path = write(
+        "  - {name: tiny, source: text, data_files: {train: a.txt}, documents: line, rows: packed, sequence_length: 16}\n"
     )
-    code, out, err = run(capsys, path)
+    code, out, err = run(capsys, "--config", path)
     assert (code, err) == (0, "")
-    assert out.splitlines() == [
-        "data set  split  size    kind  lengths (least, mean, most)   tokenizer",
-        "--------  -----  ------  ----  ----------------------------  -----------------",
-        "tiny      train  2 rows  text  15, 16, 16 tokens, 31 in all  characters, 7 ids",
+    *lines, kept = out.splitlines()
+    assert lines == [
+        "tiny: source text, tokenizer characters with 7 ids",
+        "  train: 5 rows, 20 documents, 70 tokens",
+        "    lengths: 6 to 16, mean 14.0 tokens  ▂              █",
+        f"    note: train: 10 left out: empty line ({here}/a.txt:2, 5, 8, 11, 14, ...)",
+        "    1. 'abc | ab | abc | ab | ab'",
+        "    2. 'ab | abc | ab | abc | ab'",
+        "    3. 'bc | ab'",
     ]
-    assert run(capsys, path, "--set", "datasets.0.tokenizer.type=bytes")[1].count("bytes, 259 ids") == 1
+    assert kept.startswith("    kept in manifests/tiny/train-")
+    assert Path(kept.split()[-1], "rows.arrow").is_file()
+    assert "bytes with 259 ids" in run(capsys, "--config", path, "--set", "datasets.0.tokenizer.type=bytes")[1]
 
 
-def test_exit_codes(tmp_path, capsys):
-    path = tmp_path / "x.yml"
-    assert run(capsys, path)[0] == 3
-    path.write_text("datasets:\n  - {name: tiny, source: txt}\n")
-    code, out, err = run(capsys, path)
+def test_the_same_for_machines(here, capsys):
+    (here / "a.en").write_text("one\ntwo\n")
+    (here / "a.de").write_text("eins\nzwei\n")
+    path = write("  - {name: tiny, source: text, data_files: {train: {source: a.en, target: a.de}}}\n")
+    code, out, err = run(capsys, "--config", path, "--json")
+    assert (code, err) == (0, "")
+    found = json.loads(out)
+    assert (found["ok"], found["errors"]) == (True, [])
+    (dataset,) = found["datasets"]
+    (split,) = dataset["splits"]
+    assert (dataset["tokenizer"], dataset["vocabulary"]) == ("characters", 12)
+    assert (split["kind"], split["size"], split["documents"], split["tokens"]) == ("pairs", 2, 2, 22)
+    assert split["examples"] == [["one", "eins"], ["two", "zwei"]]
+    assert split["lengths"]["target_ids"] == {"least": 6, "mean": 6, "most": 6, "counts": [2]}
+
+
+def test_exit_codes(here, capsys):
+    assert run(capsys, "--config", "none.yml")[0] == 3
+    code, out, err = run(capsys, "--config", write("  - {name: tiny, source: txt}\n"))
     assert (code, out) == (1, "")
     assert "did you mean 'text'" in err
-    path.write_text(
-        "datasets:\n  - {name: docs, source: embedded}\n  - {name: tiny, source: text, data_files: {train: no.txt}}\n"
-    )
-    code, out, err = run(capsys, path)
+    code, out, err = run(capsys, "--config", "x.yml", "--json")
+    assert (code, err, json.loads(out)["errors"][0]["line"]) == (1, "", 2)
+    path = write("  - {name: docs, source: embedded}\n  - {name: tiny, source: text, data_files: {train: no.txt}}\n")
+    code, out, err = run(capsys, "--config", path)
     assert code == 4
     assert "'no.txt' is not there" in err
-    assert out.count("docs") == 3
+    assert out.startswith("docs: source embedded")
+    assert run(capsys, "--config", path, "--only", "docs")[0] == 0
+    assert "there is no data set 'doc'" in run(capsys, "--config", path, "--only", "doc")[2]
+    with pytest.raises(SystemExit) as caught:
+        run(capsys)
+    assert caught.value.code == 2
 
 
-def test_as_a_module(tmp_path):
-    path = tmp_path / "x.yml"
-    path.write_text("datasets: [{name: docs, source: embedded}]\n")
+def test_as_a_module(here):
+    path = write("  - {name: docs, source: embedded}\n")
+    command = [sys.executable, "-m", "data_manager.data_manager", "--config", str(here / path)]
     done = subprocess.run(
-        [sys.executable, "-m", "data_manager.data_manager", "--config", str(path)],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
+        command, capture_output=True, text=True, cwd=ROOT, env={**os.environ, "PYTHONIOENCODING": "ascii"}, check=False
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert "validation" in done.stdout
+    assert "#" in done.stdout
 
 
-def test_a_source_of_ones_own():
-    class Squares(DatasetConfig):
-        source: str = "squares"
-        count: int = 3
+def test_what_can_be_had(capsys):
+    code, out, _ = run(capsys, "--list")
+    assert code == 0
+    lines = {line[:23].strip(): line[23:].strip() for line in out.splitlines()}
+    assert lines["source: smiles"].startswith("Molecules as SMILES")
+    assert lines["timit"].endswith("(downloaded where it is missing)")
+    assert set(DatasetManager.list_available_datasets()) < set(lines)
+    assert all(len(line) > 10 for line in lines.values())
+    assert json.loads(run(capsys, "--list", "--json")[1]) == DatasetManager.describe_available_datasets()
 
-    @register_source("squares", config=Squares)
-    def load_squares(config):
-        import datasets
 
-        return {"train": datasets.Dataset.from_dict({"input_ids": [[n, n * n] for n in range(config.count)]})}
-
-    try:
-        config = Squares(name="mine", count=2)
-        data = DatasetManager.load_datasets([config])["mine"]["train"]
-        (batch,) = DatasetManager.create_dataloader(data, config, batch_size=5)
-        assert batch["input_ids"].tolist() == [[0, 0], [1, 1]]
-        assert DatasetManager.tokenizer(config) is None
-    finally:
-        SOURCES._entries.pop("squares")
+def test_histograms():
+    assert histogram([0, 1, 50, 100]) == " ▁▄█"
+    assert histogram([0, 1, 50, 100], plain=True) == " .=#"
+    assert Lengths.of([]) is None
+    assert Lengths.of([3, 3]).text("tokens") == "all 3 tokens"
+    assert Lengths.of([1.0, 2.5]).text("s", 1).startswith("1.0 to 2.5, mean 1.8 s  █")

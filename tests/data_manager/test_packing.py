@@ -1,5 +1,7 @@
 """Packing: every token stands in exactly one row, whatever the batches in which documents come."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -32,9 +34,7 @@ def test_a_text_without_lines_is_cut_all_the_same():
 
 def parts(documents, sizes):
     """Documents as encoded parts of `sizes` pieces each; a document of several strings comes in several pieces."""
-    flat_pieces = [
-        (text, index == len(document) - 1) for document in documents for index, text in enumerate(document)
-    ]
+    flat_pieces = [(text, index == len(document) - 1) for document in documents for index, text in enumerate(document)]
     found, start = [], 0
     for size in [*sizes, len(flat_pieces)]:
         chunk = flat_pieces[start : start + size]
@@ -49,7 +49,7 @@ def rows_of(maker, documents, sizes=()):
     found = {name: [] for name in maker.columns}
     for columns in [*(maker.feed(part) for part in parts(documents, sizes)), maker.finish()]:
         for name, (values, offsets) in columns.items():
-            found[name] += [values[a:b].tolist() for a, b in zip(offsets[:-1], offsets[1:], strict=True)]
+            found[name] += [values[a:b].tolist() for a, b in pairwise(offsets)]
     return found
 
 

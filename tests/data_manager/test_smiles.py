@@ -128,7 +128,7 @@ def test_chemistry(tmp_path):
 def test_without_rdkit(tmp_path, monkeypatch):
     (tmp_path / "a.smi").write_text("CCO\n")
     monkeypatch.setitem(__import__("sys").modules, "rdkit", None)
-    with pytest.raises(DataError, match="need rdkit .*; pip install rdkit, or leave them out"):
+    with pytest.raises(DataError, match=r"need rdkit .*; pip install rdkit, or leave them out"):
         texts(smiles_config(tmp_path, "a.smi", canonical=True))
     assert texts(smiles_config(tmp_path, "a.smi")) == ["CCO"]
 

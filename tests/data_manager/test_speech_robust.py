@@ -11,7 +11,7 @@ import pytest
 from data_manager import corpus_download, speech
 from data_manager.data_manager import DatasetManager
 from data_manager.errors import DataError
-from data_manager.manifests import split_cuts
+from data_manager.manifests import read_cuts, split_cuts, write_cuts
 from data_manager.speech import speech_corpus
 from tests.data_manager.corpora import librispeech_part, timit, yesno
 from tests.data_manager.speech_cases import config_of, load
@@ -270,6 +270,21 @@ def test_forms_in_which_recipes_return_cuts(tmp_path, corpus):
     assert (split, len(found)) == ("segments", 2)
     ((_, silent),) = split_cuts({"recordings": recordings}, [])
     assert len(silent) == 2
+
+
+def test_audio_that_a_recipe_writes_moves_with_its_folder(tmp_path, corpus):
+    (cut, other) = load(config_of(tmp_path))["dev-clean"]
+    aside, final = tmp_path / ".x.partial", tmp_path / "x"
+    (aside / "recipe").mkdir(parents=True)
+    audio = aside / "recipe" / "a.flac"
+    audio.write_bytes(next(corpus.rglob("*.flac")).read_bytes())
+    cut.recording.sources[0].source = str(audio)
+    assert write_cuts(aside, "train", [cut, other], final=final) == 2
+    aside.rename(final)
+    moved, same = read_cuts(final)["train"]
+    assert moved.recording.sources[0].source == str(final / "recipe" / "a.flac")
+    assert moved.load_audio().shape == (1, moved.num_samples)
+    assert same.recording.sources[0].source == other.recording.sources[0].source
 
 
 def test_what_a_recipe_returns_besides_splits_is_noted():

@@ -2,6 +2,7 @@
 
 import logging
 from collections import Counter
+from itertools import chain
 
 import numpy as np
 import pytest
@@ -36,14 +37,16 @@ def test_splits_by_ratio(tmp_path):
     config = text_config(tmp_path, {"all": "a.txt"}, documents="line", rows="whole", splits=ratios)
     found = {split: texts(config, split) for split in ratios}
     assert {split: len(rows) for split, rows in found.items()} == {"train": 90, "validation": 5, "test": 5}
-    assert sorted(sum(found.values(), [])) == sorted(f"line {number}" for number in range(100))
+    assert sorted(chain(*found.values())) == sorted(f"line {number}" for number in range(100))
     assert texts(config, "test") == found["test"]
     assert texts(config.model_copy(update={"split_seed": 1}), "test") != found["test"]
 
 
 def test_one_document_cannot_be_divided(tmp_path):
     write_lines(tmp_path / "a.txt", 100)
-    with pytest.raises(DataError, match="split 'test' has no documents\nThere are too few documents to divide; of text"):
+    with pytest.raises(
+        DataError, match="split 'test' has no documents\nThere are too few documents to divide; of text"
+    ):
         texts(text_config(tmp_path, {"all": "a.txt"}, splits={"train": 0.9, "test": 0.1}))
 
 
@@ -100,7 +103,9 @@ def test_a_split_to_evaluate_on_is_all_there_is(tmp_path):
 def test_a_mixture_has_a_tokenizer_of_its_own(tmp_path):
     write_lines(tmp_path / "a.txt", 3, "a")
     write_lines(tmp_path / "b.txt", 3, "b")
-    config = mixture(tmp_path, {"a": 1, "b": 1}).model_copy(update={"tokenizer": BYTES.model_copy(update={"type": "characters"})})
+    config = mixture(tmp_path, {"a": 1, "b": 1}).model_copy(
+        update={"tokenizer": BYTES.model_copy(update={"type": "characters"})}
+    )
     assert DatasetManager.tokenizer(config).characters == [" ", "0", "1", "2", "a", "b"]
 
 
@@ -154,9 +159,7 @@ def test_a_stream_is_shuffled_in_a_buffer(tmp_path):
 def test_more_workers_than_files(tmp_path, caplog):
     write_lines(tmp_path / "a.txt", 30)
     write_lines(tmp_path / "b.txt", 30, "other")
-    config = text_config(
-        tmp_path, {"train": ["a.txt", "b.txt"]}, documents="line", rows="whole", streaming=True
-    )
+    config = text_config(tmp_path, {"train": ["a.txt", "b.txt"]}, documents="line", rows="whole", streaming=True)
     with caplog.at_level(logging.WARNING):
         found = lines_of(config, loader(config, num_workers=5))
     assert len(found) == len(set(found)) == 60
@@ -198,7 +201,7 @@ def test_buckets_hold_every_row_once_and_little_padding():
     buckets = LengthBuckets(lengths, 10, shuffle=True, seed=1)
     first, second = list(buckets), list(buckets)
     assert len(first) == len(buckets) == 101
-    assert sorted(sum(first, [])) == sorted(sum(second, [])) == list(range(1003))
+    assert sorted(chain(*first)) == sorted(chain(*second)) == list(range(1003))
     assert first != second
     assert list(LengthBuckets(lengths, 10, shuffle=True, seed=1)) == first
     padded = sum(len(batch) * lengths[batch].max() for batch in first)

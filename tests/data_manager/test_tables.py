@@ -36,7 +36,7 @@ def test_templates():
     assert template.fill({"a": {"b": "x"}, "c": 3}) == "{x} - 3"
     assert template.fill({"a": {"b": None}, "c": ""}) is None
     for text in ("{a", "a}", "{}", "{ }", "none"):
-        with pytest.raises(ValidationError, match="brace|column"):
+        with pytest.raises(ValidationError, match=r"brace|column"):
             JsonDatasetConfig(name="x", data_files={"train": "a"}, template=text)
 
 
@@ -48,7 +48,9 @@ def test_one_text_only():
 @pytest.mark.parametrize("form", ["lines", "array", "indented"])
 def test_json(tmp_path, form):
     path = tmp_path / "a.json"
-    write_json_lines(path, ROWS) if form == "lines" else path.write_text(json.dumps(ROWS, indent=2 if form == "indented" else None))
+    write_json_lines(path, ROWS) if form == "lines" else path.write_text(
+        json.dumps(ROWS, indent=2 if form == "indented" else None)
+    )
     found = config(JsonDatasetConfig, tmp_path, "a.json", template="{title}: {body}")
     assert texts(found) == ["A: first, one\nmore", "B: zwö"]
     with pytest.raises(DataError, match=r"a\.json:\d: there is no column 'text'; there are id, title, body"):
@@ -109,7 +111,13 @@ def test_parquet(tmp_path):
 
     nested = [row | {"both": {"en": row["title"], "de": row["body"]}} for row in ROWS]
     datasets.Dataset.from_list(nested).to_parquet(str(tmp_path / "a.parquet"))
-    found = config(ParquetDatasetConfig, tmp_path, "a.parquet", rows=None, pair=PairColumns(source="both.en", target="{id} {both.de}"))
+    found = config(
+        ParquetDatasetConfig,
+        tmp_path,
+        "a.parquet",
+        rows=None,
+        pair=PairColumns(source="both.en", target="{id} {both.de}"),
+    )
     assert texts(found) == [("A", "1 first, one\nmore"), ("B", "2 zwö")]
     with pytest.raises(DataError, match=r"a\.parquet: there is no column 'text'; there are id, title, body, both"):
         texts(config(ParquetDatasetConfig, tmp_path, "a.parquet"))

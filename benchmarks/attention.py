@@ -1,0 +1,113 @@
+"""Attention, side by side: this toolkit's linear core, performer-pytorch's, x-transformers' flash attention and SDPA.
+
+    python -m benchmarks.attention                 # about half an hour; --lengths 512,2048 for less
+    python -m benchmarks.attention --write         # and puts the tables into RESULTS.md, the curves into docs/
+
+float32, batch 1, 8 heads of 64, 256 features. The share of torch.mm's peak counts 173,000 FLOP a token and head
+forward and three times that with backward; what backward computes again is not counted.
+"""
+
+import argparse
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+from benchmarks.attention_curves import draw
+from benchmarks.contenders import OURS, PERFORMER, SDPA, SHAPE, X_TRANSFORMERS, make_call
+from benchmarks.peak_memory import in_a_process
+from benchmarks.report import provenance, table, write_section
+from benchmarks.timing import Clock, Timing
+
+CONTENDERS = [OURS, PERFORMER, X_TRANSFORMERS, SDPA]
+FLOPS = 173e3
+LONGEST = {(PERFORMER, "causal", False): 8192, (PERFORMER, "causal", True): 4096}
+"""Tokens up to which a contender is run; performer-pytorch's causal form takes 1.5 MB a token with backward."""
+FIGURE = Path("docs/attention.png")
+
+Cell = tuple[str, str, bool, int]
+"""Contender, form, whether with backward, tokens."""
+
+
+def cells(lengths: list[int], form: str, backward: bool) -> Iterator[Cell]:
+    """What is measured of one form."""
+    for tokens in lengths:
+        for name in CONTENDERS:
+            if tokens <= LONGEST.get((name, form, backward), tokens):
+                yield name, form, backward, tokens
+
+
+def time_all(lengths: list[int], clock: Clock, rounds: int, budget: float) -> dict[Cell, Timing]:
+    """Medians of every cell; the contenders of one length take turns."""
+    timings: dict[Cell, Timing] = {}
+    for form in ("causal", "full"):
+        for backward in (False, True):
+            for tokens in lengths:
+                chosen = {cell[0]: cell for cell in cells([tokens], form, backward)}
+                calls = {name: make_call(name, form, SHAPE, tokens, backward=backward) for name in chosen}
+                measured = clock.medians(calls, rounds=rounds, budget=budget)
+                timings |= {chosen[name]: timing for name, timing in measured.items()}
+                print(time_table(timings, [tokens], form, backward), flush=True)
+    return timings
+
+
+def time_table(timings: dict[Cell, Timing], lengths: list[int], form: str, backward: bool) -> str:
+    """Milliseconds, with how many times as long as ours in brackets."""
+    header = [f"{form}, forward{' + backward' * backward}: N", *(f"{name}, ms" for name in CONTENDERS)]
+    header += ["ours, share of mm", "torch.mm, GFLOP/s", "measurements (busy ones left out)"]
+    rows = []
+    for tokens in lengths:
+        line = [timings.get((name, form, backward, tokens)) for name in CONTENDERS]
+        ours = line[0]
+        assert ours is not None
+        shown = [
+            "–" if one is None else f"{1e3 * one.time:.1f}" + f" ({one.time / ours.time:.2f}×)" * (one is not ours)
+            for one in line
+        ]
+        share = ours.share(FLOPS * SHAPE.heads * tokens * (3 if backward else 1))
+        counts = ", ".join(f"{one.calm} ({one.busy})" for one in line if one is not None)
+        mark = f"{100 * share:.0f} %" if form == "causal" else "–"
+        rows.append([f"{tokens}", *shown, mark, f"{ours.speed / 1e9:.0f}", counts])
+    return table(header, rows) + "\n"
+
+
+def memory_table(lengths: list[int]) -> tuple[str, dict[Cell, int]]:
+    """Peak memory above the inputs, MB, each call in a process of its own."""
+    found: dict[Cell, int] = {}
+    rows = []
+    for form, backward in [("causal", False), ("causal", True), ("full", False), ("full", True)]:
+        chosen = set(cells(lengths, form, backward))
+        for tokens in lengths:
+            line = [f"{form}, forward{' + backward' * backward}", f"{tokens}"]
+            for name in CONTENDERS:
+                cell = (name, form, backward, tokens)
+                peak = in_a_process(name, form, tokens, backward=backward) if cell in chosen else None
+                line.append("–" if peak is None else f"{peak / 1e6:.0f}")
+                if peak is not None:
+                    found[cell] = peak
+            rows.append(line)
+    return table(["memory", "N", *(f"{name}, MB" for name in CONTENDERS)], rows) + "\n", found
+
+
+def main() -> None:
+    """Measure, print, and where asked write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--lengths", default="512,1024,2048,4096,8192")
+    parser.add_argument("--rounds", type=int, default=9, help="calm measurements of each call")
+    parser.add_argument("--budget", type=float, default=20.0, help="seconds after which a slow call is measured enough")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--write", action="store_true", help="into RESULTS.md and the figure")
+    given = parser.parse_args()
+    lengths = [int(tokens) for tokens in given.lengths.split(",")]
+    timings = time_all(lengths, Clock(given.threads), given.rounds, given.budget)
+    memory, peaks = memory_table([lengths[len(lengths) // 2], lengths[-2], lengths[-1]] if lengths[3:] else lengths)
+    print(memory)
+    if given.write:
+        versions = provenance("torch", "performer-pytorch", "x-transformers")
+        show = partial(time_table, timings, lengths)
+        tables = [show(form, backward) for form in ("causal", "full") for backward in (False, True)]
+        write_section("attention", "\n".join(["## Attention", versions + "\n", *tables, memory]))
+        draw({cell: timing.time for cell, timing in timings.items()}, peaks, CONTENDERS, FIGURE)
+
+
+if __name__ == "__main__":
+    main()

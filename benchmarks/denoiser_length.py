@@ -1,0 +1,76 @@
+"""How a training step of a diffusion model grows with the length of its sequences.
+
+    python -m benchmarks.denoiser_length [--lengths 1024 2048 4096 8192] [--attention linear softmax] [--repeats 5]
+
+One process, the lengths in turns; medians of forward, loss and backward of one row, and the slope of a line through them
+in logarithms: 1 is linear in the length, 2 quadratic.
+"""
+
+import argparse
+import math
+import statistics
+import time
+
+import torch
+
+from model.diffusion_model import DiffusionModel
+from model.diffusion_types import DiffusionConfig
+
+VOCABULARY = 106
+
+
+def masked_model(attention: str, length: int, d_model: int, num_layers: int) -> DiffusionModel:
+    """MDLM over a Performer with that attention."""
+    torch.manual_seed(0)
+    backbone = {
+        **{"type": "performer", "d_model": d_model, "num_layers": num_layers, "num_heads": 4, "device": "cpu"},
+        **{"attention_type": attention, "activation": "SWIGLU", "dropout": 0.0},
+    }
+    section = {"objective": {"type": "mdlm"}, "backbone": backbone, "vocab_size": VOCABULARY, "length": length}
+    return DiffusionModel(DiffusionConfig.model_validate(section)).train()
+
+
+def step_seconds(model: DiffusionModel, length: int, seed: int) -> float:
+    """Seconds of one forward pass, loss and backward pass of one row."""
+    tokens = torch.randint(VOCABULARY, (1, length), generator=torch.Generator().manual_seed(seed))
+    model.zero_grad(set_to_none=True)
+    start = time.perf_counter()
+    model(tokens, seed=seed).loss.backward()
+    return time.perf_counter() - start
+
+
+def slope(lengths: list[int], seconds: list[float]) -> float:
+    """Least-squares slope of log seconds over log length."""
+    x, y = [math.log(v) for v in lengths], [math.log(v) for v in seconds]
+    mean_x, mean_y = statistics.fmean(x), statistics.fmean(y)
+    covariance = sum((a - mean_x) * (b - mean_y) for a, b in zip(x, y, strict=True))
+    return covariance / sum((a - mean_x) ** 2 for a in x)
+
+
+def main() -> None:
+    """Print one row for each kind of attention."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--lengths", type=int, nargs="+", default=[1024, 2048, 4096, 8192], help="tokens of a row")
+    parser.add_argument("--attention", nargs="+", default=["linear"], help="attention types, linear or softmax")
+    parser.add_argument("--repeats", type=int, default=5, help="rounds, after one that is not counted")
+    parser.add_argument("--d-model", type=int, default=128, help="width of the network")
+    parser.add_argument("--num-layers", type=int, default=2, help="layers of the network")
+    parser.add_argument("--threads", type=int, default=1, help="threads of torch")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    print(f"torch {torch.__version__}, CPU, {options.threads} thread(s)\n")
+    print("| attention | " + " | ".join(f"{length:,}" for length in options.lengths) + " | slope |")
+    print("| --- |" + " ---: |" * (len(options.lengths) + 1))
+    for attention in options.attention:
+        model = masked_model(attention, max(options.lengths), options.d_model, options.num_layers)
+        taken: dict[int, list[float]] = {length: [] for length in options.lengths}
+        for seed in range(options.repeats + 1):
+            for length in options.lengths:
+                taken[length].append(step_seconds(model, length, seed))
+        seconds = [statistics.median(times[1:]) for times in taken.values()]
+        cells = " | ".join(f"{value:.2f} s" for value in seconds)
+        print(f"| {attention} | {cells} | {slope(options.lengths, seconds):.2f} |")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,121 @@
+"""What sampling costs: draws in float64, and network calls saved by calling only for rows that change.
+
+    python -m benchmarks.samplers [--part draws|network] [--repeats 5] [--steps 1000] [--length 128] [--threads 1]
+
+Everything runs in one process, the contestants in turns, and medians are printed as Markdown: first `sample_categorical`
+beside draws in float32 (inversion of the running sum, and the Gumbel trick of the published samplers), then whole
+samplings of a masked diffusion model over a DDiT, with the network calls of a row.
+"""
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from diffusion.categorical import sample_categorical
+from diffusion.sampler_state import SamplerState
+from model.diffusion_model import DiffusionModel
+from model.diffusion_types import DiffusionConfig
+
+WEIGHTS = 300_000  # numbers in a tensor of distributions, whatever their size
+SIZES = (28, 107, 1000, 8192, 30522, 50258)
+SAMPLERS = ("ancestral", "ancestral_cache", "first_hitting", "confidence")
+
+
+def inverted_in_float32(probs: Tensor) -> Tensor:
+    """The running sum in float32, met by a uniform from a grid of 2^-24."""
+    cumulative = probs.cumsum(-1)
+    return torch.searchsorted(cumulative, torch.rand(len(probs), 1) * cumulative[:, -1:])
+
+
+def gumbel_in_float32(probs: Tensor) -> Tensor:
+    """The Gumbel trick as SEDD and MDLM publish it: argmax of p / -log u."""
+    return (probs / (1e-10 - (torch.rand_like(probs) + 1e-10).log())).argmax(-1)
+
+
+def medians(contestants: Sequence[Callable[[], object]], repeats: int) -> list[float]:
+    """Median seconds of each, run in turns after one round that is not counted."""
+    taken: list[list[float]] = [[] for _ in contestants]
+    for round_ in range(repeats + 1):
+        for run, times in zip(contestants, taken, strict=True):
+            start = time.perf_counter()
+            run()
+            if round_:
+                times.append(time.perf_counter() - start)
+    return [statistics.median(times) for times in taken]
+
+
+def draws_table(repeats: int) -> str:
+    """Draws a tensor of distributions, ours and in float32, as Markdown."""
+    lines = [
+        "| vocabulary | draws | float64, ours | float32, inverted | ratio | float32, Gumbel | ratio |",
+        "|" + " ---: |" * 7,
+    ]
+    for size in SIZES:
+        probs = torch.rand(max(1, WEIGHTS // size), size)
+        draws = (sample_categorical, inverted_in_float32, gumbel_in_float32)
+        ours, direct, noisy = medians([lambda draw=draw: draw(probs) for draw in draws], 40 * repeats)  # type: ignore[misc]
+        lines.append(
+            f"| {size:,} | {len(probs):,} | {1e3 * ours:.2f} ms | {1e3 * direct:.2f} ms | {ours / direct:.2f} "
+            f"| {1e3 * noisy:.2f} ms | {ours / noisy:.2f} |"
+        )
+    return "\n".join(lines)
+
+
+def masked_model(length: int, d_model: int, num_layers: int) -> DiffusionModel:
+    """MDLM over an untrained DDiT with 106 characters: what a network says does not change what it costs."""
+    torch.manual_seed(0)
+    backbone = {"type": "ddit", "d_model": d_model, "num_layers": num_layers, "num_heads": 4, "device": "cpu"}
+    section = {"objective": {"type": "mdlm"}, "backbone": backbone, "vocab_size": 106, "length": length}
+    return DiffusionModel(DiffusionConfig.model_validate(section)).eval()
+
+
+def network_table(model: DiffusionModel, steps: int, repeats: int, batches: Sequence[int]) -> str:
+    """Whole samplings by each sampler of the absorbing process, as Markdown."""
+    lines = [
+        "| batch | sampler | steps | seconds | against ancestral | network calls a row |",
+        "| ---: | --- | ---: | ---: | ---: | ---: |",
+    ]
+    for batch in batches:
+        states: dict[str, SamplerState] = {}
+
+        def run(name: str, batch: int = batch, states: dict[str, SamplerState] = states) -> None:
+            states[name] = model.draw(batch, steps=steps, sampler=name, generator=torch.Generator().manual_seed(0))
+
+        times = medians([lambda name=name: run(name) for name in SAMPLERS], repeats)  # type: ignore[misc]
+        assert torch.equal(states["ancestral"].tokens, states["ancestral_cache"].tokens)  # the same samples, sooner
+        for name, seconds in zip(SAMPLERS, times, strict=True):
+            calls = states[name].network_calls.double().mean()
+            lines.append(
+                f"| {batch} | {name} | {states[name].step:,} | {seconds:.2f} | {times[0] / seconds:.1f} x "
+                f"| {calls:,.1f} |"
+            )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--part", choices=["draws", "network"], help="one table; both where left out")
+    parser.add_argument("--repeats", type=int, default=3, help="rounds of whole samplings; draws take 40 times as many")
+    parser.add_argument("--steps", type=int, default=1000, help="steps of the time grid")
+    parser.add_argument("--length", type=int, default=128, help="tokens of a sample")
+    parser.add_argument("--batches", type=int, nargs="+", default=[1, 16], help="rows at a time")
+    parser.add_argument("--d-model", type=int, default=128, help="width of the network")
+    parser.add_argument("--num-layers", type=int, default=2, help="layers of the network")
+    parser.add_argument("--threads", type=int, default=1, help="threads of torch")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    print(f"torch {torch.__version__}, CPU, {options.threads} thread(s)\n")
+    if options.part != "network":
+        print(draws_table(options.repeats) + "\n")
+    if options.part != "draws":
+        model = masked_model(options.length, options.d_model, options.num_layers)
+        print(network_table(model, options.steps, options.repeats, options.batches))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,88 @@
+"""Diffusion models: the bound of the surprise at the split's text, in its parts, and what they write."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from diffusion.randomness import RowGenerators
+from diffusion.time_strata import stratified_times
+from evaluation.figure import Report
+from evaluation.likelihood import Surprise, ratio_figure
+from evaluation.opened import Opened
+from evaluation.registry import Settings
+from evaluation.rows import Split
+from evaluation.texts import measure_samples
+from training.noise import mixed_seed
+from training.tasks.base import real_tokens
+
+PARTS = ("diffusion", "prior", "reconstruction")
+_NOTE = "at most"
+
+
+def measure(run: Opened, split: Split, settings: Settings) -> Report:
+    """The bound as bits per token, per character and perplexity; its parts in bits per token; figures of samples.
+
+    bound = diffusion + prior + reconstruction >= -log p(text). The diffusion part is an integral over times, taken at
+    `settings.draws` drawn times a row, which are spread evenly over the rows.
+    """
+    total, parts = bound(run, split, settings)
+    report = Report(total.figures(settings.seed, note=_NOTE))
+    for name, nats in parts.items():
+        bits = np.array(nats) / np.log(2)
+        figure = ratio_figure(f"{name}_part", bits, total.tokens, settings.seed, unit="bits a token")
+        report.figures.append(figure)
+    if not parts:
+        report.notes.append("this model's output does not have the bound in its parts; figures are of its loss")
+    report.add(measure_samples(run, split, settings))
+    return report
+
+
+@torch.no_grad()
+def bound(run: Opened, split: Split, settings: Settings) -> tuple[Surprise, dict[str, list[float]]]:
+    """The bound of each row in nats, and its parts; without parts, the model's loss."""
+    total = Surprise()
+    parts: dict[str, list[float]] = {}
+    for batch in split.batches(split.name):
+        drawn = [_row_parts(run.model, batch, mixed_seed(settings.seed, draw)) for draw in range(settings.draws)]
+        mean = {name: torch.stack([one[name] for one in drawn]).mean(0) for name in drawn[0]}
+        ids, told = batch["input_ids"], real_tokens(batch)
+        total.add(torch.stack(list(mean.values())).sum(0), ids, told, run.tokenizer)
+        for name in mean.keys() & set(PARTS):
+            parts.setdefault(name, []).extend(mean[name].tolist())
+    return total, {name: parts[name] for name in PARTS if name in parts}
+
+
+def _row_parts(model: Any, batch: dict[str, Any], seed: int) -> dict[str, Tensor]:
+    """Parts of the bound in nats, float64 [B] each, of the rows of a batch."""
+    from model.diffusion_model import DiffusionModel
+
+    ids, noise, mask = batch["input_ids"], batch["noise"], batch.get("attention_mask")
+    if not isinstance(model, DiffusionModel):
+        return _by_single_rows(model, batch)
+    rows = noise.place.to(ids.device)
+    found = model.objective.parts(
+        lambda x_t, sigma: model.denoise(x_t, sigma, mask=mask),
+        ids,
+        stratified_times(rows, noise.batch_size, seed),
+        RowGenerators.from_seed(seed + 1, rows),
+        ~real_tokens(batch),
+    )
+    return {name: getattr(found, name).sum(1) for name in PARTS}
+
+
+def _by_single_rows(model: Any, batch: dict[str, Any]) -> dict[str, Tensor]:
+    """The parts, or else the loss, that a model of a user's own gives for each row alone."""
+    found: dict[str, list[Tensor]] = {}
+    told = real_tokens(batch)
+    for row in range(len(told)):
+        mask = None if "attention_mask" not in batch else told[row : row + 1]
+        output = model(batch["input_ids"][row : row + 1], attention_mask=mask)
+        values = {name: getattr(output, name, None) for name in PARTS}
+        if any(value is None for value in values.values()):
+            values = {"loss": output.loss}
+        for name, value in values.items():
+            assert value is not None
+            found.setdefault(name, []).append(value.double().mean() * told[row].sum())
+    return {name: torch.stack(nats) for name, nats in found.items()}

@@ -1,0 +1,25 @@
+"""Classifiers: how often they are right."""
+
+import torch
+
+from evaluation.figure import Figure, Report
+from evaluation.intervals import wilson
+from evaluation.likelihood import ratio_figure
+from evaluation.opened import Opened
+from evaluation.registry import Settings
+from evaluation.rows import Split
+
+
+@torch.no_grad()
+def measure(run: Opened, split: Split, settings: Settings) -> Report:
+    """accuracy = right rows / rows, and the cross-entropy in bits a row."""
+    right: list[bool] = []
+    nats: list[float] = []
+    for batch in split.batches(split.name):
+        logits = run.model(batch["input_ids"], batch.get("attention_mask")).float()
+        right += (logits.argmax(-1) == batch["labels"]).tolist()
+        nats += torch.nn.functional.cross_entropy(logits, batch["labels"], reduction="none").tolist()
+    interval, count = wilson(sum(right), len(right)), len(right)
+    accuracy = Figure("accuracy", sum(right) / count, interval.low, interval.high, count, "rows", settings.seed, "Wilson")
+    bits = [value / 0.6931471805599453 for value in nats]
+    return Report([accuracy, ratio_figure("cross_entropy", bits, [1.0] * count, settings.seed, unit="bits")])

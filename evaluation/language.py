@@ -1,0 +1,30 @@
+"""Language models: how surprising the split's text is to them, and what they write."""
+
+import torch
+
+from evaluation.figure import Report
+from evaluation.likelihood import Surprise, row_nats
+from evaluation.opened import Opened
+from evaluation.registry import Settings
+from evaluation.rows import Split
+from evaluation.texts import measure_samples
+from training.tasks.base import real_tokens
+
+
+def measure(run: Opened, split: Split, settings: Settings) -> Report:
+    """Bits per token and per character and the perplexity of all tokens but the first of a row; figures of samples."""
+    report = Report(surprise(run, split).figures(settings.seed))
+    report.add(measure_samples(run, split, settings))
+    return report
+
+
+@torch.no_grad()
+def surprise(run: Opened, split: Split) -> Surprise:
+    """Nats of the tokens that follow others in a row."""
+    found = Surprise()
+    for batch in split.batches(split.name):
+        ids, told, mask = batch["input_ids"], real_tokens(batch), batch.get("attention_mask")
+        logits = run.model(ids[:, :-1], mask=None if mask is None else mask[:, :-1])
+        nats = row_nats(logits, ids[:, 1:], told[:, 1:])
+        found.add(nats, ids[:, 1:], told[:, 1:], run.tokenizer)
+    return found

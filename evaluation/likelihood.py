@@ -1,0 +1,75 @@
+"""How surprising texts are: from nats of rows to bits per token and per character, and perplexity."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from data_manager.tokenizers import Tokenizer
+from evaluation.figure import Figure
+from evaluation.intervals import Interval, Values, bootstrap_ratio
+
+
+@dataclass
+class Surprise:
+    """Nats of each row, and how many tokens and characters they tell."""
+
+    nats: list[float] = field(default_factory=list)
+    tokens: list[int] = field(default_factory=list)
+    characters: list[int] = field(default_factory=list)
+
+    def add(self, nats: Tensor, ids: Tensor, told: Tensor, tokenizer: Tokenizer | None) -> None:
+        """Rows of a batch: nats [B], ids [B, L], and bool [B, L] at the tokens that the nats are of."""
+        self.nats += nats.double().tolist()
+        self.tokens += told.sum(1).tolist()
+        if tokenizer is not None:
+            rows = zip(ids.cpu(), told.cpu(), strict=True)
+            self.characters += [len(tokenizer.decode(row[kept].tolist())) for row, kept in rows]
+
+    def figures(self, seed: int, *, note: str = "") -> list[Figure]:
+        """bits_per_token = sum nats / (ln 2 sum tokens), bits_per_character alike, perplexity = exp(nats per token).
+
+        Characters are those of the decoded text: the end of a document costs bits and counts as none.
+        """
+        bits, tokens = np.array(self.nats) / math.log(2), np.array(self.tokens, dtype=np.float64)
+        found = [ratio_figure("bits_per_token", bits, tokens, seed, unit="bits", note=note)]
+        if sum(self.characters):
+            characters = np.array(self.characters, dtype=np.float64)
+            found.append(ratio_figure("bits_per_character", bits, characters, seed, unit="bits", note=note))
+        first = found[0]
+        ends = Interval(_power(first.low), _power(first.high), first.method)
+        found.append(Figure("perplexity", _power(first.value), *ends[:2], first.n, "rows", seed, ends.method, "", note))
+        return found
+
+
+def ratio_figure(
+    name: str,
+    numerators: Values | Sequence[float],
+    denominators: Values | Sequence[float],
+    seed: int,
+    *,
+    of: str = "rows",
+    unit: str = "",
+    note: str = "",
+) -> Figure:
+    """sum(numerators) / sum(denominators) over independent items, with its bootstrap."""
+    top, bottom = np.asarray(numerators, dtype=np.float64), np.asarray(denominators, dtype=np.float64)
+    interval = bootstrap_ratio(top, bottom, seed=seed, what=of)
+    value = float(top.sum() / bottom.sum()) if bottom.sum() else float("nan")
+    return Figure(name, value, interval.low, interval.high, len(top), of, seed, interval.method, unit, note)
+
+
+def row_nats(logits: Tensor, targets: Tensor, told: Tensor) -> Tensor:
+    """Nats [B] of tokens targets [B, N] under logits [B, N, V], summed over where bool `told` [B, N] is True."""
+    losses = torch.nn.functional.cross_entropy(logits.float().transpose(1, 2), targets, reduction="none")
+    return torch.where(told, losses, 0.0).double().sum(1)
+
+
+def _power(bits: float) -> float:
+    try:
+        return float(2.0**bits)
+    except OverflowError:
+        return float("inf")
