@@ -14,7 +14,6 @@ from pydantic import BaseModel
 
 from yaml_config.strict_model import StrictModel
 
-
 NESTING = 3
 """How deep configuration types stand in each other."""
 
