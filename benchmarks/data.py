@@ -122,10 +122,13 @@ def packing(folder: Path, rounds: int) -> list[tuple[str, ...]]:
 
 def prepare_child(path: str) -> int:
     """Ours: tokens a second from the text file to rows."""
-    import data_manager.loading
-    import data_manager.prepare  # noqa: F401  (what is imported is not measured, on either side)
+    # what is imported is not measured, on either side
     import datasets  # noqa: F401
-    import transformers  # noqa: F401
+    from transformers import AutoTokenizer, GPT2TokenizerFast, PreTrainedTokenizerFast  # noqa: F401
+
+    import data_manager.encoding
+    import data_manager.packing
+    import data_manager.prepare  # noqa: F401
 
     start = time.perf_counter()
     _, data = load(path)

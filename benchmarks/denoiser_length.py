@@ -22,10 +22,8 @@ VOCABULARY = 106
 def masked_model(attention: str, length: int, d_model: int, num_layers: int) -> DiffusionModel:
     """MDLM over a Performer with that attention."""
     torch.manual_seed(0)
-    backbone = {
-        **{"type": "performer", "d_model": d_model, "num_layers": num_layers, "num_heads": 4, "device": "cpu"},
-        **{"attention_type": attention, "activation": "SWIGLU", "dropout": 0.0},
-    }
+    size = {"d_model": d_model, "num_layers": num_layers, "num_heads": 4, "dropout": 0.0}
+    backbone = {"type": "performer", **size, "attention_type": attention, "activation": "SWIGLU", "device": "cpu"}
     section = {"objective": {"type": "mdlm"}, "backbone": backbone, "vocab_size": VOCABULARY, "length": length}
     return DiffusionModel(DiffusionConfig.model_validate(section)).train()
 

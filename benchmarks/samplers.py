@@ -8,9 +8,11 @@ samplings of a masked diffusion model over a DDiT, with the network calls of a r
 """
 
 import argparse
+import random
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -37,15 +39,18 @@ def gumbel_in_float32(probs: Tensor) -> Tensor:
 
 
 def medians(contestants: Sequence[Callable[[], object]], repeats: int) -> list[float]:
-    """Median seconds of each, run in turns after one round that is not counted."""
+    """Median seconds of each after one round that is not counted, in a new order each round: who runs first has cold
+    caches."""
     taken: list[list[float]] = [[] for _ in contestants]
-    for round_ in range(repeats + 1):
-        for run, times in zip(contestants, taken, strict=True):
+    order = list(range(len(contestants)))
+    shuffle = random.Random(0).shuffle
+    for _ in range(repeats + 1):
+        shuffle(order)
+        for index in order:
             start = time.perf_counter()
-            run()
-            if round_:
-                times.append(time.perf_counter() - start)
-    return [statistics.median(times) for times in taken]
+            contestants[index]()
+            taken[index].append(time.perf_counter() - start)
+    return [statistics.median(times[1:]) for times in taken]
 
 
 def draws_table(repeats: int) -> str:
@@ -56,8 +61,8 @@ def draws_table(repeats: int) -> str:
     ]
     for size in SIZES:
         probs = torch.rand(max(1, WEIGHTS // size), size)
-        draws = (sample_categorical, inverted_in_float32, gumbel_in_float32)
-        ours, direct, noisy = medians([lambda draw=draw: draw(probs) for draw in draws], 40 * repeats)  # type: ignore[misc]
+        draws = [partial(draw, probs) for draw in (sample_categorical, inverted_in_float32, gumbel_in_float32)]
+        ours, direct, noisy = medians(draws, 40 * repeats)
         lines.append(
             f"| {size:,} | {len(probs):,} | {1e3 * ours:.2f} ms | {1e3 * direct:.2f} ms | {ours / direct:.2f} "
             f"| {1e3 * noisy:.2f} ms | {ours / noisy:.2f} |"
@@ -85,7 +90,7 @@ def network_table(model: DiffusionModel, steps: int, repeats: int, batches: Sequ
         def run(name: str, batch: int = batch, states: dict[str, SamplerState] = states) -> None:
             states[name] = model.draw(batch, steps=steps, sampler=name, generator=torch.Generator().manual_seed(0))
 
-        times = medians([lambda name=name: run(name) for name in SAMPLERS], repeats)  # type: ignore[misc]
+        times = medians([partial(run, name) for name in SAMPLERS], repeats)
         assert torch.equal(states["ancestral"].tokens, states["ancestral_cache"].tokens)  # the same samples, sooner
         for name, seconds in zip(SAMPLERS, times, strict=True):
             calls = states[name].network_calls.double().mean()

@@ -7,7 +7,6 @@ The model is an MDLM of 4 M parameters: hidden 256, 4 layers, 4 heads, length 25
 """
 
 import argparse
-import json
 import os
 import random
 import signal
@@ -34,15 +33,14 @@ datasets:
 training: {{max_steps: 30, batch_size: {BATCH}, eval_steps: 1000, save_steps: 1000, max_eval_samples: 16}}
 generation: {{num_samples: 1, steps: 2}}
 """
-STEPS = 600
-TINY = f"""\
+TINY = """\
 model:
   model_type: decoder
   decoder: {{d_model: 32, num_layers: 2, num_heads: 2, device: cpu}}
 datasets:
   - {{name: python_docs, source: embedded, sequence_length: 64}}
 training:
-  {{max_steps: {STEPS}, batch_size: 8, eval_steps: 100, save_steps: 10, logging_steps: 5, max_eval_samples: 8,
+  {{max_steps: {steps}, batch_size: 8, eval_steps: 100, save_steps: 10, logging_steps: 5, max_eval_samples: 8,
    ema_decay: 0.99, seed: 3}}
 generation: {{num_samples: 1, max_new_tokens: 8}}
 """
@@ -52,7 +50,7 @@ class Stopwatch:
     """Seconds inside the network's forward and the backward pass, and of whole steps after the first few."""
 
     def __init__(self, warm_up: int) -> None:
-        self.warm_up, self.inside, self.steps, self.begin = warm_up, 0.0, 0, 0.0
+        self.warm_up, self.inside, self.steps, self.begin, self.share = warm_up, 0.0, 0, 0.0, 0.0
 
     def timed(self, function: Any) -> Any:
         """`function` with its time counted."""
@@ -84,43 +82,42 @@ class Stopwatch:
 
 
 def run_engine(folder: Path, warm_up: int) -> float:
-    """The engine with its network and backward timed."""
-    from transformers import TrainerCallback
-
+    """The engine with its network and backward timed; the share outside them."""
     from parse_args import parse_experiment
     from training import trainer
     from training.engine import train
 
     watch = Stopwatch(warm_up)
-
-    class Clock(TrainerCallback):  # type: ignore[misc]
-        def on_step_end(self, *_: Any, **__: Any) -> None:
-            watch.step()
-
-        def on_train_begin(self, *_: Any, model: Any = None, **__: Any) -> None:
-            model.network.network.forward = watch.timed(model.network.network.forward)
-
-    class Timed(trainer.FactoryTrainer):
-        def __init__(self, *args: Any, **kwargs: Any) -> None:
-            super().__init__(*args, **kwargs)
-            self.add_callback(Clock())
-            self.accelerator.backward = watch.timed(self.accelerator.backward)
-
-        def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
-            return {}
-
-        def _save_checkpoint(self, *_: Any, **__: Any) -> None:
-            watch.share = watch.report("engine")  # type: ignore[attr-defined]
-
-    original, trainer.FactoryTrainer = trainer.FactoryTrainer, Timed  # type: ignore[misc]
+    original = trainer.FactoryTrainer
+    trainer.FactoryTrainer = timed_trainer(watch)  # type: ignore[misc]
     try:
         path = folder / "mdlm.yml"
         path.write_text(FILE)
         train(parse_experiment(path), folder / "run")
     finally:
         trainer.FactoryTrainer = original  # type: ignore[misc]
-    share: float = watch.share  # type: ignore[attr-defined]
-    return share
+    return watch.share
+
+
+def timed_trainer(watch: Stopwatch) -> Any:
+    """The Trainer with a stopwatch on it, which is read before the last checkpoint and evaluation."""
+    from training.trainer import FactoryTrainer
+
+    class Timed(FactoryTrainer):
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+            backbone: Any = self.module.network.network
+            backbone.forward = watch.timed(backbone.forward)
+            self.accelerator.backward = watch.timed(self.accelerator.backward)
+
+        def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:
+            watch.step()
+            if self.state.global_step < self.args.max_steps:
+                super()._maybe_log_save_evaluate(*args, **kwargs)
+            elif not watch.share:
+                watch.share = watch.report("engine")
+
+    return Timed
 
 
 def run_bare_loop(folder: Path, warm_up: int, steps: int) -> None:
@@ -156,45 +153,45 @@ def run_bare_loop(folder: Path, warm_up: int, steps: int) -> None:
 def run_kills(folder: Path, kills: int) -> bool:
     """Whether a run that is killed at random moments ends with the weights of one that is not.
 
-    A moment is a random time after the first step of a session; with 10 steps between checkpoints, most fall between
-    two of them, and some into the writing of one, which is counted.
+    A moment is a random part of the time between two checkpoints after the last one that a session was let write;
+    those that fall into the writing of a checkpoint are counted.
     """
     path = folder / "tiny.yml"
-    path.write_text(TINY)
+    path.write_text(TINY.format(steps=30 * kills + 30))
     command = [sys.executable, str(ROOT / "train.py"), "--config", str(path), "--resume", "--output"]
-    quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": ROOT}
+    alone = {**os.environ, "OMP_NUM_THREADS": "1"}  # a model so small gains nothing from a second thread
+    quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": ROOT, "env": alone}
     whole, killed = folder / "whole", folder / "killed"
     subprocess.run([*command, str(whole)], check=True, **quiet)
-    speeds = [entry["steps_per_second"] for entry in _entries(whole) if "steps_per_second" in entry]
-    longest = 2 * STEPS / sorted(speeds)[len(speeds) // 2] / kills  # on average, all sessions make the run once
-    chance, done, writing = random.Random(time.time_ns()), 0, 0
-    while done < kills and not (killed / "model.safetensors").exists():
+    chance, writing = random.Random(time.time_ns()), 0
+    for number in range(1, kills + 1):
         process = subprocess.Popen([*command, str(killed)], **quiet)
-        before = _sessions(killed)
-        while _sessions(killed) == before and process.poll() is None:
-            time.sleep(0.01)
-        time.sleep(chance.random() * longest)
-        if process.poll() is None:
-            os.kill(process.pid, signal.SIGKILL)
-            done += 1
-        process.wait()
+        wait_for_checkpoints(killed, chance.randint(1, 4), chance.random(), process)
+        os.kill(process.pid, signal.SIGKILL)
+        ended = process.wait() != -signal.SIGKILL
         writing += any(killed.glob(".writing-*"))
-        steps = sorted(int(folder.name.partition("-")[2]) for folder in killed.glob("checkpoint-*"))
-        print(f"kill {done}: checkpoints {steps}", flush=True)
+        print(f"kill {number}: checkpoints {_steps(killed)}{' (had ended before)' if ended else ''}", flush=True)
     subprocess.run([*command, str(killed)], check=True, **quiet)
     files = [(folder / "model.safetensors").read_bytes() for folder in (whole, killed)]
-    print(f"{done} kills, {writing} while a checkpoint was written; weights equal bit for bit: {files[0] == files[1]}")
+    print(f"{kills} kills, {writing} while a checkpoint was written; weights equal bit for bit: {files[0] == files[1]}")
     return files[0] == files[1]
 
 
-def _entries(run: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+def wait_for_checkpoints(run: Path, count: int, part: float, process: "subprocess.Popen[bytes]") -> None:
+    """Wait until `count` more checkpoints are there, then for `part` of the time that the last one took."""
+    newest, then, seconds = max(_steps(run), default=0), time.perf_counter(), 1.0
+    while count and process.poll() is None:
+        time.sleep(0.002)
+        now = max(_steps(run), default=0)
+        if now > newest:
+            newest, count = now, count - 1
+            seconds, then = time.perf_counter() - then, time.perf_counter()
+    time.sleep(part * min(seconds, 2.0))
 
 
-def _sessions(run: Path) -> int:
-    """How often a run was started."""
-    path = run / "environment.json"
-    return len(json.loads(path.read_text())["sessions"]) if path.exists() else 0
+def _steps(run: Path) -> list[int]:
+    """Steps of a run's checkpoints."""
+    return sorted(int(folder.name.partition("-")[2]) for folder in run.glob("checkpoint-*"))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -7,7 +7,8 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from data_manager.catalogue import catalogue, print_catalogue
@@ -81,9 +82,6 @@ def _list(as_json: bool) -> int:
 
 def _load(args: argparse.Namespace) -> int:
     """Load and show each data set as soon as it is there."""
-    # what is left out stands in the report
-    for module in ("loading", "speech"):
-        logging.getLogger(f"data_manager.{module}").setLevel(logging.ERROR)
     try:
         configs = chosen(parse_dataset_configs(args.config, args.overrides), args.only)
     except ConfigError as error:
@@ -118,10 +116,25 @@ def _show(config: DatasetConfig, as_json: bool, first: bool) -> dict[str, Any]:
     from data_manager.report import describe
     from data_manager.report_text import report_text
 
-    report = describe(config, DatasetManager.load_dataset(config))
+    with _notes_unlogged():
+        report = describe(config, DatasetManager.load_dataset(config))
     if not as_json:
         print(("" if first else "\n") + report_text(report, plain=not _draws_bars()), flush=True)
     return report.as_dict()
+
+
+@contextmanager
+def _notes_unlogged() -> Iterator[None]:
+    """Keep quiet of what is left out, as it stands in the report."""
+    logs = [logging.getLogger(f"data_manager.{module}") for module in ("loading", "speech")]
+    levels = [log.level for log in logs]
+    try:
+        for log in logs:
+            log.setLevel(logging.ERROR)
+        yield
+    finally:
+        for log, level in zip(logs, levels, strict=True):
+            log.setLevel(level)
 
 
 def _draws_bars() -> bool:

@@ -15,7 +15,8 @@ from diffusion.errors import ProbabilityError, ShapeError
 from diffusion.randomness import Randomness, uniform
 
 _DIRECT_SIZE = 1024  # up to here one running sum is as fast
-_CHUNK = 1 << 18  # weights inverted at a time on a CPU: 2 MB of float64
+# Weights inverted at a time on a CPU: few enough for its caches, and to need little fresh memory.
+_DIRECT_CHUNK, _BLOCKS_CHUNK = 1 << 17, 1 << 18
 
 
 def sample_categorical(probs: Tensor, generator: Randomness = None) -> Tensor:
@@ -42,16 +43,17 @@ def invert_distribution(probs: Tensor, uniforms: Tensor) -> Tensor:
         raise ShapeError("uniforms", tuple(uniforms.shape), f"shape {tuple(probs.shape[:-1])}, one for each row")
     size = probs.shape[-1]
     rows, flat = probs.detach().reshape(-1, size), uniforms.reshape(-1).to(torch.float64)
-    invert = _invert_direct if size <= _DIRECT_SIZE else _invert_by_blocks
-    step = max(1, _CHUNK // max(size, 1)) if probs.device.type == "cpu" else max(1, len(rows))
-    # One buffer for all parts: fresh memory costs several times the arithmetic.
+    is_small = size <= _DIRECT_SIZE
+    invert, chunk = (_invert_direct, _DIRECT_CHUNK) if is_small else (_invert_by_blocks, _BLOCKS_CHUNK)
+    step = max(1, chunk // max(size, 1)) if probs.device.type == "cpu" else max(1, len(rows))
+    # One buffer for all parts, and sums in place: fresh memory costs several times the arithmetic.
     buffer = torch.empty((min(step, len(rows)), size), dtype=torch.float64, device=probs.device)
     drawn = [invert(rows[i : i + step], flat[i : i + step], buffer) for i in range(0, len(rows), step)]
     return torch.cat(drawn or [flat.long()]).reshape(uniforms.shape)
 
 
 def _invert_direct(rows: Tensor, uniforms: Tensor, buffer: Tensor) -> Tensor:
-    cumulative = torch.cumsum(rows, -1, dtype=torch.float64, out=buffer[: len(rows)])
+    cumulative = buffer[: len(rows)].copy_(rows).cumsum_(-1)
     # For u < 1 in float64 the product u * total always rounds to less than the total, so that some index exceeds it.
     return _first_above(cumulative, uniforms * _checked(cumulative[:, -1]))
 

@@ -1,5 +1,7 @@
 """Classifiers: how often they are right."""
 
+import math
+
 import torch
 
 from evaluation.figure import Figure, Report
@@ -20,6 +22,8 @@ def measure(run: Opened, split: Split, settings: Settings) -> Report:
         right += (logits.argmax(-1) == batch["labels"]).tolist()
         nats += torch.nn.functional.cross_entropy(logits, batch["labels"], reduction="none").tolist()
     interval, count = wilson(sum(right), len(right)), len(right)
-    accuracy = Figure("accuracy", sum(right) / count, interval.low, interval.high, count, "rows", settings.seed, "Wilson")
-    bits = [value / 0.6931471805599453 for value in nats]
+    accuracy = Figure(
+        "accuracy", sum(right) / count, interval.low, interval.high, count, "rows", settings.seed, "Wilson"
+    )
+    bits = [value / math.log(2) for value in nats]
     return Report([accuracy, ratio_figure("cross_entropy", bits, [1.0] * count, settings.seed, unit="bits")])

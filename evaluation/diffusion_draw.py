@@ -46,7 +46,9 @@ def _condition(run: Opened, text: str | None, count: int) -> Tensor | None:
     except ValueError:
         numbers = []
     if len(numbers) != size or (section.num_classes is not None and not 0 <= numbers[0] < section.num_classes):
-        fits = f"a class from 0 to {section.num_classes - 1}" if section.num_classes else f"{size} numbers, as in 0.1,2.5"
+        fits = (
+            f"a class from 0 to {section.num_classes - 1}" if section.num_classes else f"{size} numbers, as in 0.1,2.5"
+        )
         raise UnfitError(f"--condition {text}: this model takes {fits}")
     row = torch.tensor(numbers, device=run.device)
     return row.expand(count) if section.num_classes is not None else row.expand(count, size)

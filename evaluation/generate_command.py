@@ -37,7 +37,9 @@ def build_parser(prog: str = "generate.py") -> argparse.ArgumentParser:
         "--prompt", metavar="TEXT", action="append", default=[], help="what to begin with or translate; can be repeated"
     )
     parser.add_argument("--length", metavar="N", type=int, help="of diffusion models: tokens of a sample")
-    parser.add_argument("--condition", metavar="C", help="of a model with a condition: a class, or numbers as in 0.1,2.5")
+    parser.add_argument(
+        "--condition", metavar="C", help="of a model with a condition: a class, or numbers as in 0.1,2.5"
+    )
     return parser
 
 
@@ -97,7 +99,7 @@ def _draw(args: argparse.Namespace, folder: Path, overrides: list[str]) -> dict[
         "seed": args.seed,
         "generation": run.generation.model_dump(mode="json"),
         "seconds": round(time.perf_counter() - start, 3),
-        "samples": [vars(sample) for sample in found.samples],
+        "samples": [_plain(sample) for sample in found.samples],
         "notes": found.notes,
     }
 
@@ -112,3 +114,8 @@ def _print(result: dict[str, Any], as_json: bool) -> None:
         prompt = sample["prompt"]
         print(f"--- {number}" + ("" if prompt is None else f"  {prompt!r}"))
         print(sample["text"])
+
+
+def _plain(sample: Any) -> dict[str, Any]:
+    counts = {"num_tokens": len(sample.tokens), "network_calls": sample.network_calls}
+    return {"prompt": sample.prompt, "text": sample.text, **counts}

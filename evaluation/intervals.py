@@ -1,6 +1,7 @@
 """Confidence intervals: the bootstrap, the jackknife, and Wilson's for a share.
 
-All are over independent items: rows, sentences, recordings, samples. Statistics that count how many items differ
+All are over items taken as independent: rows, sentences, recordings, samples. (Rows cut from one document are not quite
+so, which makes their intervals a little narrow.) Statistics that count how many items differ
 (distinct n-grams, unique molecules) are not bootstrapped, as a resample holds items twice; they have the jackknife.
 """
 

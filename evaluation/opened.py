@@ -116,7 +116,7 @@ def named_after_options(error: ConfigError, flags: dict[str, str]) -> ConfigErro
 
 
 def _check_tokenizer(run: RunFolder, config: ExperimentConfig, tokenizer: "Tokenizer | None") -> None:
-    sizes = {part.vocab_size for part in _parts(config.model) if getattr(part, "vocab_size", None)}
+    sizes = {size for part in _parts(config.model) if (size := getattr(part, "vocab_size", None))}
     if tokenizer is not None and sizes and tokenizer.vocab_size > min(sizes):
         raise RunFolderError(
             f"{run.tokenizer} has {tokenizer.vocab_size} tokens, and the model was trained with {min(sizes)}; it is "

@@ -14,10 +14,12 @@ CODES = "exit codes: 0 good, 1 invalid, 2 wrong usage, 3 unreadable file or run 
 def add_common(parser: argparse.ArgumentParser) -> None:
     """Options of both commands."""
     parser.add_argument("--run", metavar="RUN", help="the run's folder (default: the newest below ./runs)")
-    parser.add_argument("--num-samples", metavar="N", help="samples to draw (default: the run's generation.num_samples)")
+    parser.add_argument(
+        "--num-samples", metavar="N", help="samples to draw (default: the run's generation.num_samples)"
+    )
     parser.add_argument("--sampler", metavar="S", help="of diffusion models: how noise becomes text")
     parser.add_argument("--steps", metavar="K", help="of diffusion models: steps from noise to text")
-    parser.add_argument("--seed", metavar="N", type=int, default=0, help="seed of all draws (default: %(default)s)")
+    parser.add_argument("--seed", metavar="N", type=_seed, default=0, help="seed of all draws (default: %(default)s)")
     parser.add_argument(
         "--set", metavar="K=V", action="append", default=[], dest="overrides", help="lay a value on the run's file"
     )
@@ -28,9 +30,14 @@ def add_common(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def overrides_of(
-    args: argparse.Namespace, usage_error: Callable[[str], NoReturn]
-) -> tuple[list[str], dict[str, str]]:
+def _seed(text: str) -> int:
+    seed = int(text) if text.isascii() and text.isdigit() else -1
+    if not 0 <= seed < 2**32:
+        raise argparse.ArgumentTypeError(f"takes a number from 0 to {2**32 - 1}; got {text!r}")
+    return seed
+
+
+def overrides_of(args: argparse.Namespace, usage_error: Callable[[str], NoReturn]) -> tuple[list[str], dict[str, str]]:
     """What is laid on the run's file, and by which option a user wrote it."""
     for option in args.overrides:
         try:

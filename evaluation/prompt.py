@@ -1,8 +1,8 @@
 """A prompt of a diffusion model: text to keep, and holes to be filled.
 
-    "The fox"              the text stands at the beginning, and the rest of the sample is drawn
-    "The [[12]] dog"       between the two texts, 12 tokens are drawn
-    "The [[]] the end."    as many tokens are drawn as make the sample as long as it is asked to be
+"The fox"              the text stands at the beginning, and the rest of the sample is drawn
+"The [[12]] dog"       between the two texts, 12 tokens are drawn
+"The [[]] the end."    as many tokens are drawn as make the sample as long as it is asked to be
 """
 
 import re

@@ -11,7 +11,8 @@ from data_manager.data_manager import DatasetManager
 from evaluation.opened import Opened
 from evaluation.progress import counted
 from training.errors import UnfitError
-from training.rows import EvalBatches, RowCollator, Rows, Share, row_loader
+from training.rows import EvalBatches, RowCollator, Rows, row_loader
+from training.share import Share
 
 _USUAL = ("test", "validation", "valid", "val", "dev")
 

@@ -91,9 +91,7 @@ def _batches(count: int, size: int) -> Iterator[int]:
         yield min(size, count - first)
 
 
-def _continue(
-    run: Opened, request: Request, prompt: str | None, generator: torch.Generator
-) -> Iterator[list[Sample]]:
+def _continue(run: Opened, request: Request, prompt: str | None, generator: torch.Generator) -> Iterator[list[Sample]]:
     tokenizer, settings, model = run.needs_tokenizer(), run.generation, run.model
     start = begin(run, prompt, tokenizer)
     longest = getattr(model.params, "max_length", None)
@@ -116,9 +114,7 @@ def begin(run: Opened, prompt: str | None, tokenizer: "Tokenizer") -> list[int]:
     return ids or [tokenizer.eos_token_id]
 
 
-def _translate(
-    run: Opened, request: Request, prompt: str | None, generator: torch.Generator
-) -> Iterator[list[Sample]]:
+def _translate(run: Opened, request: Request, prompt: str | None, generator: torch.Generator) -> Iterator[list[Sample]]:
     if prompt is None:
         raise PromptError(f"{run.folder}: a translator needs a text to translate: --prompt TEXT")
     tokenizer, settings = run.needs_tokenizer(), run.generation
@@ -159,9 +155,7 @@ def _sample(tokens: list[int], prompt: str | None, tokenizer: "Tokenizer", calls
     return Sample(tokenizer.decode(tokens[:end]), prompt, tokens[:end], calls)
 
 
-def _diffuse(
-    run: Opened, request: Request, prompt: str | None, generator: torch.Generator
-) -> Iterator[list[Sample]]:
+def _diffuse(run: Opened, request: Request, prompt: str | None, generator: torch.Generator) -> Iterator[list[Sample]]:
     from evaluation.diffusion_draw import draw_tokens
 
     tokenizer, count = run.needs_tokenizer(), run.generation.num_samples

@@ -48,7 +48,9 @@ def bleu_and_chrf(found: Sequence[str], references: Sequence[str], seed: int) ->
     try:
         from sacrebleu.metrics import BLEU, CHRF
     except ImportError as error:
-        raise UnfitError("BLEU and chrF are counted by sacrebleu, which is not installed: pip install sacrebleu") from error
+        raise UnfitError(
+            "BLEU and chrF are counted by sacrebleu, which is not installed: pip install sacrebleu"
+        ) from error
     count, figures, signatures = len(found), [], []
     resamples = max(100, min(1000, 20_000_000 // max(1, count)))  # it holds all resamples in memory at once
     metrics: list[tuple[str, Any]] = [("bleu", BLEU(force=True)), ("chrf", CHRF())]

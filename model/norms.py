@@ -57,7 +57,7 @@ class Residual(nn.Module):
             return self._add(x, *args, **kwargs)
         rows = x.reshape(-1, x.shape[-1])  # [tokens, d_model]
         out = torch.empty_like(rows)
-        for part, target in zip(rows.split(TOKENS_AT_ONCE), out.split(TOKENS_AT_ONCE), strict=True):
+        for part, target in zip(*(torch.split(y, TOKENS_AT_ONCE) for y in (rows, out)), strict=True):
             target.copy_(self._add(part))
         return out.view(x.shape)
 

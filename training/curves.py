@@ -17,8 +17,9 @@ def draw_curves(entries: Sequence[dict[str, Any]], path: Path, title: str) -> No
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # 0.5 s, paid at the first evaluation
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(7, 6), layout="constrained")
+    figure = Figure(figsize=(7, 6))
     FigureCanvasAgg(figure)
+    figure.subplots_adjust(left=0.13, right=0.97, top=0.94, bottom=0.09, hspace=0.08)  # a layout engine takes as long
     top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=[2, 1])
     for points, label, mark in ((train, "train", ""), (validation, "validation", "o")):
         if points[0]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from data_manager.dataset_types import DatasetConfig
+from data_manager.tokenizers import Tokenizer
 from experiment.config import ExperimentConfig
 from experiment.vocabulary import with_vocabulary
 from training.checkpoints import checkpoint_folder, read_json
@@ -18,6 +19,7 @@ from training.errors import RunFolderError, UnfitError
 from training.extras import check_extras
 from training.resume import Start, compare, plan_start, share_of_step
 from training.run_folder import RunFolder
+from training.share import Share
 from training.splits import Splits, choose_splits, chosen_dataset, chosen_task
 
 
@@ -119,19 +121,35 @@ class _Session:
         if self.start.checkpoint is not None:
             compare(self.run.read_config(), self.config, self.run)
 
-    def build(self, splits: Splits, share: Any, arguments: Any) -> Any:
-        import torch
-
+    def build(self, splits: Splits, share: Share, arguments: Any) -> tuple[Any, Any]:
+        """The Trainer with everything that it needs, and the network inside."""
         from data_manager.data_manager import DatasetManager
-        from training.arguments import shard_by_layer
         from training.averaging import Average
         from training.callbacks import Flow
-        from training.module import TaskModule
-        from training.network import build_network
         from training.rows import RowCollator, Rows
         from training.trainer import Data, FactoryTrainer
 
         self.tokenizer = DatasetManager.tokenizer(self.entry)
+        module = self.build_module(arguments)
+        decay = self.settings.ema_decay
+        average = None if decay is None else Average(module.network, decay)
+        train, evaluation = Rows(splits.train), self.evaluation_rows(splits)
+        collate = RowCollator(DatasetManager.collator(self.entry, splits.train), self.settings.seed, share.rows)
+        shown = self.sample_batch(evaluation or train, collate)
+        assert self.config.model is not None
+        flow = Flow(self.run, self.settings, self.config.model.name, average, shown)
+        step = self.start.checkpoint.step if self.start.checkpoint else 0
+        data = Data(train, evaluation, collate, share)
+        return FactoryTrainer(module, arguments, self.settings, data, flow, average, step), module.network
+
+    def build_module(self, arguments: Any) -> Any:
+        """The network with its task, its first weights and its adapters, on the device of `arguments`."""
+        import torch
+
+        from training.arguments import shard_by_layer
+        from training.module import TaskModule
+        from training.network import build_network
+
         torch.manual_seed(self.settings.seed)
         network, task = build_network(self.config, self.tokenizer)
         if self.settings.init_from is not None and self.start.checkpoint is None:
@@ -141,18 +159,9 @@ class _Session:
             from training.lora import add_adapters
 
             add_adapters(module, self.settings.lora)
-        module.to(arguments.device)
         if self.settings.fsdp:
             shard_by_layer(arguments, network)
-        average = None if self.settings.ema_decay is None else Average(network, self.settings.ema_decay)
-        train, evaluation = Rows(splits.train), self.evaluation_rows(splits)
-        collate = RowCollator(DatasetManager.collator(self.entry, splits.train), self.settings.seed, share.rows)
-        shown = self.sample_batch(evaluation or train, collate)
-        assert self.config.model is not None
-        flow = Flow(self.run, self.settings, self.config.model.name, average, shown)
-        step = self.start.checkpoint.step if self.start.checkpoint else 0
-        data = Data(train, evaluation, collate, share)
-        return FactoryTrainer(module, arguments, self.settings, data, flow, average, step), network
+        return module.to(arguments.device)
 
     def take_weights(self, network: Any, folder: Path) -> None:
         """Begin with another run's or model's weights; raises RunFolderError where they do not fit."""
@@ -161,6 +170,15 @@ class _Session:
         if not folder.is_dir():
             raise RunFolderError(f"training.init_from: {folder} is no folder")
         load_weights(network, folder / WEIGHTS, "this experiment")
+        theirs = folder / "tokenizer"
+        if self.tokenizer is not None and theirs.is_dir():
+            from data_manager.tokenizers import load_tokenizer
+
+            if _first_tokens(load_tokenizer(theirs)) != _first_tokens(self.tokenizer):
+                raise UnfitError(
+                    f"training.init_from: {theirs} gives tokens other ids than the tokenizer of data set "
+                    f"{self.entry.name!r}; give the data set that tokenizer"
+                )
 
     def evaluation_rows(self, splits: Splits) -> Any:
         from training.rows import Rows
@@ -234,6 +252,11 @@ class _Session:
                 sync(self.run.path)
         distributed.barrier()
         return Outcome(self.run, trainer.state.global_step, stopped_early=stopped_early)
+
+
+def _first_tokens(tokenizer: Tokenizer, count: int = 5000) -> list[str]:
+    """Texts of the first ids, by which two tokenizers are told apart."""
+    return [tokenizer.decode([token]) for token in range(min(tokenizer.vocab_size, count))]
 
 
 def _quieten() -> None:

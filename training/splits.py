@@ -36,6 +36,12 @@ def chosen_dataset(config: ExperimentConfig) -> DatasetConfig:
     found = [entry for entry in entries if wanted is None or entry.name == wanted]
     if not found:
         raise UnfitError(f"training.dataset names {wanted!r}, and the data sets are {names}")
+    loading = getattr(found[0], "loading", None)
+    if getattr(loading, "max_duration", None) is not None:
+        raise UnfitError(
+            f"data set {found[0].name!r} asks for batches of so many seconds (loading.max_duration), and a training step "
+            "has training.batch_size rows; leave max_duration out"
+        )
     return found[0]
 
 

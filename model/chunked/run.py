@@ -26,7 +26,7 @@ def forward(inputs: Inputs, *, is_causal: bool, keep: bool) -> tuple[Tensor, Ten
     if _underflows(denominators):
         precise = torch.empty_like(out)
         _fill(inputs, is_causal, precise, denominators.double(), None)
-        out = torch.where((denominators < UNDERFLOW).unsqueeze(-1), precise, out)
+        out.copy_(torch.where((denominators < UNDERFLOW).unsqueeze(-1), precise, out))
     return out, denominators, kept
 
 

@@ -70,7 +70,7 @@ class DDiT(nn.Module):
         self.head_dim = width // config.num_heads
         self.embedding = nn.Embedding(vocab_size, width)
         nn.init.normal_(self.embedding.weight, std=width**-0.5)
-        self.told = Told(config, cond_dim)
+        self.told = Told(config, cond_dim, constant=True)
         self.layers = nn.ModuleList(
             DDiTLayer(width, config.num_heads, config.d_ff, config.dropout, cond_dim) for _ in range(config.num_layers)
         )

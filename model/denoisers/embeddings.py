@@ -55,12 +55,16 @@ class ConditionEmbedding(nn.Module):
 
 
 class Told(nn.Module):
-    """Sum of the embeddings of noise level and condition, [B, 1 or L, width]; zeros where a network is told neither."""
+    """Sum of the embeddings of noise level and condition, [B, 1 or L, width]; zeros where a network is told neither.
 
-    def __init__(self, config: Any, width: int) -> None:
+    With `constant`, a network that is not told the noise level always hears of none (sigma = 0), as MDLM's does: adaLN
+    multiplies what is told, and learns tens of times slower from zeros.
+    """
+
+    def __init__(self, config: Any, width: int, *, constant: bool = False) -> None:
         super().__init__()
-        self.width = width
-        self.noise = NoiseEmbedding(width) if config.time_conditioning else None
+        self.width, self.tells_time = width, bool(config.time_conditioning)
+        self.noise = NoiseEmbedding(width) if self.tells_time or constant else None
         condition = config.get("condition")
         self.condition = ConditionEmbedding(condition, width) if condition is not None else None
 
@@ -71,8 +75,8 @@ class Told(nn.Module):
             x_t.shape[0], 1, self.width, device=x_t.device, dtype=like.dtype if like is not None else None
         )
         if self.noise is not None:
-            assert sigma is not None
-            told = told + self.noise(sigma)
+            assert sigma is not None or not self.tells_time
+            told = told + self.noise(sigma if self.tells_time else told.new_zeros(len(x_t)))
         if self.condition is not None:
             told = told + self.condition(cond if cond is not None else self._none(x_t.shape[0], x_t.device))
         return told

@@ -108,4 +108,4 @@ class Diarization(Task):
 
 
 def _drawn(active: Tensor) -> str:
-    return "".join("#" if bool(part.any()) else "." for part in active.split(10))
+    return "".join("#" if bool(active[start : start + 10].any()) else "." for start in range(0, len(active), 10))

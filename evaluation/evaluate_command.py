@@ -1,0 +1,120 @@
+"""What `evaluate.py` does with its options: find the run, measure, print; and its exit codes."""
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from evaluation.options import CODES, add_common, overrides_of
+
+if TYPE_CHECKING:
+    from evaluation.figure import Report
+
+EXAMPLES = f"""\
+examples:
+  python evaluate.py                                      the newest run below ./runs on its split test
+  python evaluate.py --run runs/mdlm --split validation --num-samples 200 --steps 128
+  python evaluate.py --run runs/mdlm --judge models/gpt2  perplexity of samples under another model, and MAUVE
+  python evaluate.py --run runs/en_de --set generation.num_beams=4 --json > en_de.json
+  python evaluate.py --run copied --set global_config.corpus_dir=/data   the data lie elsewhere than when it was trained
+
+What is measured depends on the task: bits per token and character and perplexity (of diffusion models the bound, in its
+parts), accuracy, BLEU and chrF, word and speaker error rates; of samples entropy and distinct n-grams, of molecules
+validity, uniqueness, novelty and internal diversity. Each figure has a 95 % interval, and says over what.
+
+{CODES}"""
+
+
+def build_parser(prog: str = "evaluate.py") -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog=prog,
+        description="Measure a trained run on a split of its data, and what it writes.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_common(parser)
+    parser.add_argument(
+        "--split", metavar="S", help="split to measure on (default: test, or else that of the training)"
+    )
+    parser.add_argument("--max-rows", metavar="N", type=int, help="measure the first N rows alone")
+    parser.add_argument(
+        "--draws", metavar="N", type=int, default=1, help="of diffusion models: times a row (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--judge", metavar="FOLDER", help="a language model that judges samples: a run, or transformers'"
+    )
+    return parser
+
+
+def main(argv: Sequence[str] | None = None, prog: str = "evaluate.py") -> int:
+    """Run the command line; returns the exit code."""
+    parser = build_parser(prog)
+    args = parser.parse_args(argv)
+    for name in ("max_rows", "draws"):
+        value = getattr(args, name)
+        if value is not None and value < 1:
+            parser.error(f"--{name.replace('_', '-')} takes a number from 1 on; got {value}")
+    return run(args, parser.error)
+
+
+def run(args: argparse.Namespace, usage_error: Callable[[str], NoReturn]) -> int:
+    """Carry out parsed options; `usage_error` ends the program with code 2."""
+    from evaluation.failure import GOOD, INTERRUPTED, report_error
+    from evaluation.opened import named_after_options, newest_run
+    from experiment.command import import_plugins
+    from yaml_config.errors import ConfigError
+
+    with_samples = args.num_samples != "0"
+    args.num_samples = args.num_samples if with_samples else None
+    overrides, flags = overrides_of(args, usage_error)
+    import_plugins(args.plugin, usage_error)
+    place = args.run or "runs"
+    try:
+        folder = Path(args.run) if args.run else newest_run()
+        place = str(folder)
+        if not args.run:
+            print(f"{folder}: the newest run", file=sys.stderr)
+        result, report = _measure(args, folder, overrides, with_samples)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except ConfigError as error:
+        return report_error(named_after_options(error, flags), place, args.json)
+    except Exception as error:
+        return report_error(error, place, args.json)
+    if args.json:
+        print(json.dumps(result | report.as_dict(), indent=2, ensure_ascii=False))
+    else:
+        print(f"{folder}: {result['task']} on {result['rows']:,} rows of {result['dataset']} / {result['split']}\n")
+        print(report.text())
+    return GOOD
+
+
+def _measure(
+    args: argparse.Namespace, folder: Path, overrides: list[str], with_samples: bool
+) -> "tuple[dict[str, Any], Report]":
+    from evaluation.opened import open_run
+    from evaluation.registry import Settings, evaluator_of
+    from evaluation.rows import load_split
+
+    run = open_run(folder, overrides, device=args.device)
+    start = time.perf_counter()
+    judge = Path(args.judge) if args.judge else None
+    split = load_split(run, args.split, max_rows=args.max_rows, seed=args.seed)
+    report = evaluator_of(run.task_name)(run, split, Settings(args.seed, args.draws, judge, with_samples))
+    seconds = round(time.perf_counter() - start, 3)
+    return {
+        "ok": True,
+        "errors": [],
+        "run": str(folder),
+        "model": run.config.model.name if run.config.model else None,
+        "task": run.task_name,
+        "dataset": run.entry.name,
+        "split": split.name,
+        "rows": len(split),
+        "seed": args.seed,
+        "seconds": seconds,
+    }, report

@@ -1,0 +1,117 @@
+"""What another language model makes of samples: their perplexity under it, and MAUVE by its features."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from data_manager.tokenizers import Tokenizer
+from evaluation.figure import Figure, Report
+from evaluation.likelihood import ratio_figure
+from evaluation.progress import counted
+from training.errors import RunFolderError, UnfitError
+
+LAYOUT = "a run folder of a decoder, or a folder that transformers' save_pretrained wrote: config.json and weights"
+
+
+@dataclass(frozen=True)
+class Judge:
+    """A language model; `logits` and `hidden` map ids int64 [1, N] to [1, N, V] and [1, N, d]."""
+
+    name: str
+    tokenizer: Tokenizer
+    logits: Any
+    hidden: Any
+    longest: int | None
+    device: torch.device
+
+    def ids(self, text: str) -> Tensor:
+        """Ids [1, N] of a text, as much of it as the model takes."""
+        return torch.tensor([self.tokenizer.encode(text)[: self.longest]], device=self.device)
+
+
+def load_judge(folder: Path) -> Judge:
+    """The model of a folder; nothing is downloaded. Raises RunFolderError for what is no such folder."""
+    if not folder.is_dir():
+        raise RunFolderError(f"--judge {folder} is {'a file' if folder.exists() else 'not there'}; give {LAYOUT}")
+    if (folder / "config.yml").is_file():
+        return _own(folder)
+    if not (folder / "config.json").is_file():
+        raise RunFolderError(f"--judge {folder} has neither config.yml nor config.json; give {LAYOUT}")
+    return _hugging_face(folder)
+
+
+def measure_by_judge(folder: Path, texts: Sequence[str], human: Sequence[str], seed: int) -> Report:
+    """Perplexity of `texts` under the model of `folder`, and their MAUVE beside `human`."""
+    from evaluation.mauve_score import mauve_report
+
+    judge = load_judge(folder)
+    report = Report([generative_perplexity(judge, texts, seed)])
+    report.notes.append(f"judged by {judge.name}")
+    report.add(mauve_report(judge, texts, human, seed))
+    return report
+
+
+@torch.no_grad()
+def generative_perplexity(judge: Judge, texts: Sequence[str], seed: int) -> Figure:
+    """exp(nats / tokens) of the judge's own tokens of all texts, the first of each not counted.
+
+    It is low for fluent texts, and for repetitive ones: read it beside the entropy (arXiv 2409.02908).
+    """
+    nats, counts = [], []
+    with counted("judging", len(texts), "text") as track:
+        for text in texts:
+            ids = judge.ids(text)
+            count = max(0, ids.shape[1] - 1)
+            if count:
+                losses = torch.nn.functional.cross_entropy(
+                    judge.logits(ids)[0, :-1].float(), ids[0, 1:], reduction="sum"
+                )
+                nats.append(float(losses))
+                counts.append(count)
+            track(1)
+    if not counts:
+        raise UnfitError("no sample has two tokens for the judge, so it cannot tell anything of them")
+    plain = ratio_figure("generative_perplexity", nats, counts, seed, of="samples")
+    values = (_exp(plain.value), _exp(plain.low), _exp(plain.high))
+    return Figure(plain.name, *values, plain.n, plain.of, seed, plain.method, "", f"under {judge.name}")
+
+
+def _exp(nats: float) -> float:
+    return math.exp(min(nats, 700.0))
+
+
+def _own(folder: Path) -> Judge:
+    from training.run_folder import load_run
+
+    model, tokenizer, config = load_run(folder)
+    if config.model is None or config.model.model_type != "decoder" or tokenizer is None:
+        raise UnfitError(f"--judge {folder} is no language model that goes from left to right; give {LAYOUT}")
+    longest: int | None = model.params.max_length  # type: ignore[union-attr, assignment]
+    return Judge(folder.name, tokenizer, model, model.hidden, longest, next(model.parameters()).device)
+
+
+def _hugging_face(folder: Path) -> Judge:
+    from transformers import AutoModelForCausalLM
+
+    from data_manager.hugging_face_tokenizer import HuggingFaceTokenizer
+
+    tokenizer = HuggingFaceTokenizer.load(folder)
+    try:
+        model = AutoModelForCausalLM.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # transformers raises whatever a broken folder leads to
+        raise RunFolderError(f"--judge {folder} cannot be read as a language model: {error}") from error
+    model = model.eval().to("cuda" if torch.cuda.is_available() else "cpu")
+    longest = getattr(model.config, "max_position_embeddings", None)
+    return Judge(
+        folder.name,
+        tokenizer,
+        lambda ids: model(ids).logits,
+        lambda ids: model(ids, output_hidden_states=True).hidden_states[-1],
+        longest,
+        model.device,
+    )

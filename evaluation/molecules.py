@@ -1,0 +1,132 @@
+"""Molecules: how many samples are one, how many differ, are new, and how far apart they lie. By RDKit."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evaluation.figure import Figure, Report
+from evaluation.intervals import Interval, jackknife, wilson
+from evaluation.opened import Opened
+from evaluation.sampling import Samples
+from training.errors import UnfitError
+
+MOST_COMPARED = 2000
+
+
+def measure_molecules(run: Opened, samples: Samples, seed: int) -> Report:
+    """Figures of the SMILES in samples, beside the molecules of the split that was trained on."""
+    tokenizer = run.needs_tokenizer()
+    end = tokenizer.eos_token_id
+    smiles = [tokenizer.decode(part) for sample in samples.samples for part in split_at(sample.tokens, end)]
+    return molecule_figures(smiles, _known(run), seed)
+
+
+def molecule_figures(smiles: Sequence[str], known: Iterable[str], seed: int) -> Report:
+    """Validity, uniqueness, novelty and internal diversity, as GuacaMol and MOSES define them.
+
+        validity            molecules that RDKit can read / samples
+        uniqueness          different canonical molecules / valid ones
+        novelty             different molecules that are not among `known` / different molecules
+        internal_diversity  1 - mean Tanimoto similarity over all pairs (i, j) of valid ones, each with itself too,
+                            of Morgan fingerprints of radius 2 and 1024 bits
+    (arXiv 1811.09621, arXiv 1811.12823). A figure whose denominator is 0 is left out.
+    """
+    canonical = [name for name in map(canonical_smiles, smiles) if name is not None]
+    different = sorted(set(canonical))
+    if not smiles:
+        return Report(notes=["no sample holds a molecule's text"])
+    report = Report([_share("validity", len(canonical), len(smiles), "samples", seed)])
+    if not canonical:
+        report.notes.append("no sample is a molecule that RDKit can read, so nothing more is measured")
+        return report
+    report.figures.append(_uniqueness(canonical, seed))
+    old = {name for name in map(canonical_smiles, known) if name is not None}
+    new = sum(name not in old for name in different)
+    report.figures.append(_share("novelty", new, len(different), "different molecules", seed))
+    report.figures.append(_diversity(canonical[:MOST_COMPARED], seed))
+    if len(canonical) > MOST_COMPARED:
+        report.notes.append(f"internal diversity is that of the first {MOST_COMPARED:,} valid molecules")
+    return report
+
+
+def canonical_smiles(smiles: str) -> str | None:
+    """RDKit's canonical form of a molecule, None for what is none; raises UnfitError without RDKit."""
+    chemistry = _rdkit()
+    molecule = chemistry.MolFromSmiles(smiles) if smiles else None
+    return None if molecule is None or not molecule.GetNumAtoms() else str(chemistry.MolToSmiles(molecule))
+
+
+def split_at(tokens: Sequence[int], end: int) -> list[list[int]]:
+    """The runs of tokens between end tokens, empty ones left out."""
+    parts: list[list[int]] = [[]]
+    for token in tokens:
+        if token == end:
+            parts.append([])
+        else:
+            parts[-1].append(token)
+    return [part for part in parts if part]
+
+
+def _share(name: str, hits: int, count: int, of: str, seed: int) -> Figure:
+    interval = wilson(hits, count)
+    return Figure(name, hits / count, interval.low, interval.high, count, of, seed, interval.method)
+
+
+def _uniqueness(canonical: Sequence[str], seed: int) -> Figure:
+    count, copies = len(canonical), Counter(canonical)
+    value = len(copies) / count
+    left_out = [(len(copies) - (copies[name] == 1)) / max(1, count - 1) for name in canonical]
+    return _jackknifed("uniqueness", value, np.array(left_out), seed)
+
+
+def _diversity(canonical: Sequence[str], seed: int) -> Figure:
+    similar = tanimoto(canonical)
+    count, total = len(canonical), similar.sum()
+    value = 1 - total / count**2
+    rest = total - 2 * similar.sum(1) + 1  # without a molecule's row and column, which share the 1 on the diagonal
+    left_out = 1 - rest / max(1, count - 1) ** 2
+    return _jackknifed("internal_diversity", float(value), left_out, seed)
+
+
+def tanimoto(smiles: Sequence[str]) -> NDArray[np.float64]:
+    """Similarities [n, n] of Morgan fingerprints."""
+    from rdkit import DataStructs
+    from rdkit.Chem import rdFingerprintGenerator
+
+    chemistry = _rdkit()
+    generator = rdFingerprintGenerator.GetMorganGenerator(radius=2, fpSize=1024)
+    prints = [generator.GetFingerprint(chemistry.MolFromSmiles(one)) for one in smiles]
+    return np.array([DataStructs.BulkTanimotoSimilarity(one, prints) for one in prints])
+
+
+def _jackknifed(name: str, value: float, left_out: NDArray[np.float64], seed: int) -> Figure:
+    found = jackknife(value, left_out, what="molecules")
+    interval = Interval(max(0.0, found.low), min(1.0, found.high), found.method)
+    return Figure(name, value, interval.low, interval.high, len(left_out), "molecules", seed, interval.method)
+
+
+def _known(run: Opened) -> Iterable[str]:
+    """The molecules of the split that the run was trained on."""
+    from data_manager.data_manager import DatasetManager
+    from training.splits import choose_splits
+
+    tokenizer = run.needs_tokenizer()
+    loaded: dict[str, Any] = DatasetManager.load_dataset(run.entry)
+    rows = choose_splits(loaded, run.training, run.entry.name).train
+    for row in rows:
+        for part in split_at(row["input_ids"], tokenizer.eos_token_id):
+            yield tokenizer.decode(part)
+
+
+def _rdkit() -> Any:
+    try:
+        from rdkit import Chem, RDLogger
+    except ImportError as error:
+        raise UnfitError(
+            "molecules are read by RDKit, which is not installed: pip install 'model-factory[chem]'"
+        ) from error
+    RDLogger.DisableLog("rdApp.*")  # type: ignore[attr-defined]  # it would print a line for each text that is no molecule
+    return Chem

@@ -1,0 +1,61 @@
+"""Figures of what a run writes, beside the split's own text where that is asked for."""
+
+from evaluation.figure import Report
+from evaluation.opened import Opened
+from evaluation.progress import counted
+from evaluation.registry import Settings
+from evaluation.rows import Split
+from evaluation.sampling import Request, Samples, draw
+from evaluation.text_statistics import distinct_figure, entropy_figure
+from training.tasks.base import real_tokens
+
+FEW = 30
+EXAMPLES = 2
+
+
+def measure_samples(run: Opened, split: Split, settings: Settings) -> Report:
+    """Entropy and distinct-n of samples drawn from nothing; of molecules chemistry; with a judge what it makes of them."""
+    if not settings.samples or run.tokenizer is None:
+        return Report()
+    with counted("samples", run.generation.num_samples) as track:
+        samples = draw(run, Request(seed=settings.seed), track)
+    texts = [sample.text for sample in samples.samples]
+    report = Report(notes=list(samples.notes), examples=texts[:EXAMPLES])
+    if len(texts) < FEW:
+        report.notes.append(f"{len(texts)} samples tell little; --num-samples 200 tells more")
+    if is_molecules(run):
+        from evaluation.molecules import measure_molecules
+
+        report.add(measure_molecules(run, samples, settings.seed))
+        return report
+    report.add(_statistics(samples, settings.seed))
+    if settings.judge is not None:
+        from evaluation.judge import measure_by_judge
+
+        report.add(measure_by_judge(settings.judge, texts, split_texts(run, split, len(texts)), settings.seed))
+    return report
+
+
+def is_molecules(run: Opened) -> bool:
+    """Whether the run's texts are SMILES."""
+    tokenizer = getattr(run.entry, "tokenizer", None)
+    return run.entry.source == "smiles" or getattr(tokenizer, "type", None) == "smiles"
+
+
+def split_texts(run: Opened, split: Split, count: int) -> list[str]:
+    """The texts of the first rows of a split."""
+    tokenizer, texts = run.needs_tokenizer(), []
+    for batch in split.batches("texts"):
+        rows = zip(batch["input_ids"].cpu(), real_tokens(batch).cpu(), strict=True)
+        texts += [tokenizer.decode(ids[kept].tolist()) for ids, kept in rows]
+        if len(texts) >= count:
+            break
+    return texts[:count]
+
+
+def _statistics(samples: Samples, seed: int) -> Report:
+    report = Report([entropy_figure([sample.tokens for sample in samples.samples], seed)])
+    words = [sample.text.split() for sample in samples.samples]
+    found = (distinct_figure(words, n, seed) for n in (1, 2, 3))
+    report.figures += [figure for figure in found if figure is not None]
+    return report

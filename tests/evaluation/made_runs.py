@@ -1,0 +1,82 @@
+"""Run folders without a training: a fresh model, its tokenizer and the resolved file, as the engine writes them."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from data_manager.data_manager import DatasetManager
+from evaluation.opened import Opened, open_run
+from evaluation.rows import Split, load_split
+from experiment.vocabulary import with_vocabulary
+from parse_args import parse_experiment
+from training.engine import with_defaults
+from training.network import build_network
+from training.run_folder import RunFolder
+from training.weights import WEIGHTS, weights_of, write_weights
+from yaml_config.dump import dump
+
+TEXT = "the quick brown fox jumps over the lazy dog, and the dog does not mind at all.\n"
+STACK = {"d_model": 16, "num_layers": 1, "num_heads": 2, "dropout": 0.1, "device": "cpu"}
+DECODER = {"model_type": "decoder", "name": "tiny", "decoder": STACK}
+PAIR = {"model_type": "encoder_decoder", "name": "pair", "encoder": STACK, "decoder": STACK}
+BACKBONE = {"type": "performer", "d_model": 16, "num_layers": 1, "num_heads": 2, "device": "cpu"}
+MDLM = {"model_type": "diffusion", "name": "mdlm", "objective": {"type": "mdlm"}, "backbone": BACKBONE}
+
+
+def text_data(folder: Path, **more) -> list:
+    """A data set of two files of text."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "train.txt").write_text("".join(f"{number} {TEXT}" for number in range(12)))
+    (folder / "test.txt").write_text("".join(f"{number} {TEXT}" for number in range(5)))
+    files = {split: str(folder / f"{split}.txt") for split in ("train", "test")}
+    return [{"name": "tiny", "source": "text", "data_files": files, "sequence_length": 24, **more}]
+
+
+def pair_data(folder: Path) -> list:
+    """Words and the same backwards."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lines = [" ".join(TEXT.split()[: 2 + number % 5]) for number in range(12)]
+    (folder / "a.txt").write_text("\n".join(lines) + "\n")
+    (folder / "b.txt").write_text("\n".join(line[::-1] for line in lines) + "\n")
+    pair = {"source": str(folder / "a.txt"), "target": str(folder / "b.txt")}
+    return [{"name": "pairs", "source": "text", "data_files": {"train": pair, "test": pair}}]
+
+
+def make_run(folder: Path, model: dict, datasets: list, task: str, **training) -> Path:
+    """A run folder `folder`/run of an untrained model."""
+    folder.mkdir(parents=True, exist_ok=True)
+    shared = {"corpus_dir": str(folder / "data"), "output_dir": str(folder / "manifests")}
+    settings = {"task": task, "dataset": datasets[0]["name"], "batch_size": 4, **training}
+    content = {"model": model, "global_config": shared, "datasets": datasets, "training": settings}
+    content["generation"] = {"num_samples": 3, "max_new_tokens": 8}
+    (folder / "experiment.yml").write_text(dump(content))
+    config = with_vocabulary(with_defaults(parse_experiment(folder / "experiment.yml")))
+    tokenizer = DatasetManager.tokenizer(config.datasets[0])
+    torch.manual_seed(0)
+    network, _ = build_network(config, tokenizer)
+    run = RunFolder(folder / "run")
+    run.path.mkdir()
+    run.write_config(config)
+    if tokenizer is not None:
+        tokenizer.save(run.tokenizer)
+    write_weights(run.path / WEIGHTS, weights_of(network))
+    return run.path
+
+
+def opened_with(run: Path, model: nn.Module, *overrides: str) -> tuple[Opened, Split]:
+    """An open run with another model in place of its own, and its split `test`."""
+    opened = replace(open_run(run, overrides), model=model.eval())
+    return opened, load_split(opened, "test", max_rows=None, seed=0)
+
+
+class Unigram(nn.Module):
+    """Gives each position the same law of the next token, whatever came before."""
+
+    def __init__(self, probabilities: torch.Tensor) -> None:
+        super().__init__()
+        self.logits = nn.Parameter(probabilities.log())
+
+    def forward(self, ids: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+        return self.logits.expand(*ids.shape, -1)

@@ -1,0 +1,66 @@
+"""`evaluate.py` and `model-factory`: reports, exit codes, verbs."""
+
+import json
+
+import pytest
+
+from evaluation.evaluate_command import main
+from experiment.main_command import main as verbs
+from tests.evaluation.made_runs import DECODER, make_run, text_data
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    return make_run(folder, DECODER, text_data(folder), "language_modelling")
+
+
+def test_the_table(run, capsys):
+    assert main(["--run", str(run), "--num-samples", "0"]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith(f"{run}: language_modelling on ")
+    assert "bits_per_character" in out
+    assert "bootstrap over rows" in out
+    assert "entropy" not in out
+
+
+def test_json_says_how_each_figure_was_found(run, capsys):
+    words = ["--run", str(run), "--split", "train", "--max-rows", "5", "--num-samples", "2", "--seed", "7", "--json"]
+    assert main(words) == 0
+    first = capsys.readouterr().out
+    report = json.loads(first)
+    assert (report["ok"], report["errors"], report["rows"], report["split"]) == (True, [], 5, "train")
+    for figure in report["figures"]:
+        assert {"name", "value", "low", "high", "n", "of", "seed", "method", "level"} <= set(figure)
+        assert figure["seed"] == 7
+    assert main(words) == 0
+    again = json.loads(capsys.readouterr().out)
+    assert again["figures"] == report["figures"]
+
+
+def test_bad_input(run, capsys):
+    assert main(["--run", str(run), "--split", "dev"]) == 1
+    assert "--split dev: data set 'tiny' has the splits train, test" in capsys.readouterr().err
+    assert main(["--run", str(run), "--judge", str(run / "nope")]) == 3
+    assert main(["--run", str(run / "nope")]) == 3
+    assert main(["--run", str(run), "--set", "datasets.0.data_files={train: gone.txt, test: gone.txt}"]) == 4
+    assert "gone.txt" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as caught:
+        main(["--run", str(run), "--draws", "0"])
+    assert caught.value.code == 2
+
+
+def test_verbs(run, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert verbs(["--help"]) == 0
+    assert all(verb in capsys.readouterr().out for verb in ("validate",))
+    assert verbs(["generate", "--run", str(run), "--prompt", "the", "--num-samples", "1"]) == 0
+    assert verbs(["evaluate", "--run", str(run), "--num-samples", "0", "--max-rows", "2"]) == 0
+    assert verbs(["validate", "--config", str(run / "config.yml")]) == 0
+    capsys.readouterr()
+    assert verbs(["evalute"]) == 2
+    assert "there is no verb 'evalute'; did you mean 'evaluate'?" in capsys.readouterr().err
+    assert verbs([]) == 2
+    with pytest.raises(SystemExit) as caught:
+        verbs(["train"])
+    assert caught.value.code == 2

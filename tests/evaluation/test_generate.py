@@ -1,0 +1,184 @@
+"""`generate.py`: what it draws from each kind of run, and what it says of bad input."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from evaluation.generate_command import main
+from evaluation.opened import newest_run, open_run
+from evaluation.prompt import PromptError, read_template
+from model.diffusion_model import DiffusionModel
+from tests.evaluation.made_runs import DECODER, MDLM, PAIR, make_run, pair_data, text_data
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs")
+    kinds = {"decoder": (DECODER, "language_modelling"), "mdlm": (MDLM, "diffusion")}
+    found = {
+        name: make_run(folder / name, model, text_data(folder / name), task) for name, (model, task) in kinds.items()
+    }
+    found["pair"] = make_run(folder / "pair", PAIR, pair_data(folder / "pair"), "translation")
+    return found
+
+
+def generated(capsys, *words):
+    assert main([*map(str, words), "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def failed(capsys, code, *words):
+    assert main([*map(str, words)]) == code
+    out, err = capsys.readouterr()
+    assert out == ""
+    return err
+
+
+def test_a_decoder_goes_on_from_a_prompt(runs, capsys):
+    first = generated(capsys, "--run", runs["decoder"], "--prompt", "the quick", "--num-samples", 2, "--seed", 3)
+    assert [sample["prompt"] for sample in first["samples"]] == ["the quick"] * 2
+    assert all(sample["num_tokens"] <= 8 for sample in first["samples"])
+    again = generated(capsys, "--run", runs["decoder"], "--prompt", "the quick", "--num-samples", 2, "--seed", 3)
+    assert first["samples"] == again["samples"]
+    run = open_run(runs["decoder"])
+    prompt = torch.tensor([run.tokenizer.encode("the quick")] * 2)
+    generator = torch.Generator().manual_seed(3)
+    tokens = run.model.generate(prompt, 8, eos_token=run.tokenizer.eos_token_id, generator=generator)
+    assert first["samples"][0]["text"] == run.tokenizer.decode(tokens[0, prompt.shape[1] :].tolist())
+
+
+def test_a_decoder_begins_by_itself(runs, capsys):
+    found = generated(capsys, "--run", runs["decoder"])
+    assert len(found["samples"]) == 3
+    assert found["notes"] == ["without --prompt a text begins behind the token that ends or begins documents"]
+
+
+def test_a_translator_translates(runs, capsys):
+    words = ("--run", runs["pair"], "--prompt", "the quick", "--prompt", "dog", "--set", "generation.num_beams=2")
+    found = generated(capsys, *words, "--num-samples", 1)
+    assert [sample["prompt"] for sample in found["samples"]] == ["the quick", "dog"]
+    assert "needs a text to translate: --prompt TEXT" in failed(capsys, 1, "--run", runs["pair"])
+
+
+def test_a_diffusion_model_draws_and_fills_in(runs, capsys):
+    words = ("--run", runs["mdlm"], "--sampler", "ancestral", "--steps", 4, "--num-samples", 5)
+    found = generated(capsys, *words)
+    assert len(found["samples"]) == 5
+    assert found["generation"]["steps"] == 4
+    assert all(0 < sample["network_calls"] <= 5 for sample in found["samples"])
+    run = open_run(runs["mdlm"])
+    tokenizer, drawn = run.tokenizer, []
+    draw = DiffusionModel.draw
+    DiffusionModel.draw = lambda *a, **k: drawn.append(draw(*a, **k)) or drawn[-1]
+    try:
+        generated(capsys, "--run", runs["mdlm"], "--prompt", "the [[3]] jumps[[]]dog", "--num-samples", 2)
+    finally:
+        DiffusionModel.draw = draw
+    for row in drawn[0].tokens.tolist():
+        assert row[:4] == tokenizer.encode("the ")
+        assert row[7:13] == tokenizer.encode(" jumps")
+        assert row[-3:] == tokenizer.encode("dog")
+        assert len(row) == 24
+
+
+@pytest.mark.parametrize(
+    ("prompt", "message"),
+    [
+        ("[[]]", "nothing but holes"),
+        ("a[[]]b[[]]", "two holes"),
+        ("a[[30]]", "take 31 tokens, and a sample has 24"),
+        ("a" * 25, "take 25 tokens"),
+    ],
+)
+def test_templates_that_do_not_fit(prompt, message, runs, capsys):
+    assert message in failed(capsys, 1, "--run", runs["mdlm"], "--prompt", prompt)
+
+
+def test_a_template(runs):
+    tokenizer = open_run(runs["mdlm"]).tokenizer
+    a, b, c = (tokenizer.encode(letter)[0] for letter in "abc")
+    found = read_template("a[[1]]b[[]]c", tokenizer, 6)
+    assert found.tokens == [a, 0, b, 0, 0, c]
+    assert found.kept == [True, False, True, False, False, True]
+    assert read_template("ab", tokenizer, 4).kept == [True, True, False, False]
+    assert issubclass(PromptError, ValueError)
+
+
+def test_wrong_samplers_and_conditions(runs, capsys):
+    message = failed(capsys, 1, "--run", runs["mdlm"], "--sampler", "ancestrall")
+    assert message.startswith(
+        "--sampler ancestrall: generation.sampler: sampler 'ancestrall' does not fit absorbing noise"
+    )
+    assert "ancestral" in message
+    assert "first_hitting" in message
+    assert "of diffusion models" in failed(capsys, 1, "--run", runs["decoder"], "--steps", 4)
+    assert "trained without a condition" in failed(capsys, 1, "--run", runs["mdlm"], "--condition", "2")
+    assert "stays as it is" in failed(capsys, 1, "--run", runs["mdlm"], "--set", "model.name=x")
+
+
+@pytest.mark.parametrize("words", [["--prompt", ""], ["--length", "0"], ["--set", "x"], ["--nope"]])
+def test_wrong_usage(words, runs, capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(["--run", str(runs["mdlm"]), *words])
+    assert caught.value.code == 2
+
+
+@pytest.mark.parametrize("name", ["config.yml", "model.safetensors", "tokenizer"])
+def test_a_folder_that_lacks_a_part(name, runs, tmp_path, capsys):
+    copy = tmp_path / "copy"
+    shutil.copytree(runs["mdlm"], copy)
+    path = copy / name
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    assert f"{path} is not there" in failed(capsys, 3, "--run", copy)
+    assert "is not there; give the folder of a run" in failed(capsys, 3, "--run", tmp_path / "nowhere")
+
+
+def test_another_tokenizer(runs, tmp_path, capsys):
+    copy = tmp_path / "copy"
+    shutil.copytree(runs["pair"], copy)
+    shutil.rmtree(copy / "tokenizer")
+    shutil.copytree(runs["mdlm"] / "tokenizer", copy / "tokenizer")
+    assert "it is another run's tokenizer" in failed(capsys, 3, "--run", copy, "--prompt", "dog")
+
+
+def test_errors_as_json(runs, capsys):
+    assert main(["--run", str(runs["mdlm"]), "--prompt", "[[]]", "--json"]) == 1
+    report = json.loads(capsys.readouterr().out)
+    assert report["ok"] is False
+    assert report["errors"][0]["file"] == str(runs["mdlm"])
+    assert "nothing but holes" in report["errors"][0]["message"]
+
+
+def test_the_newest_run_of_a_copy_elsewhere(runs, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert "there is no run folder below ./runs; name one: --run FOLDER" in failed(capsys, 2)
+    for age, name in enumerate(("decoder", "mdlm")):
+        shutil.copytree(runs[name], tmp_path / "runs" / name)
+        for path in (tmp_path / "runs" / name).glob("*.*"):
+            os.utime(path, (1e9 - age, 1e9 - age))
+    assert newest_run() == Path("runs/decoder")
+    assert main(["--prompt", "the é"]) == 0
+    out, err = capsys.readouterr()
+    assert err.startswith("runs/decoder: the newest run\nnote: the prompt has characters")
+    assert out.startswith("--- 1  'the é'\n")
+
+
+def test_help_teaches_and_imports_no_torch():
+    check = "import sys, evaluation.generate_command as g, evaluation.evaluate_command as e\n"
+    check += "g.build_parser(), e.build_parser()\nassert not {'torch', 'transformers'} & set(sys.modules)"
+    assert subprocess.run([sys.executable, "-c", check], cwd=ROOT, check=False).returncode == 0
+    for script in ("generate.py", "evaluate.py"):
+        shown = subprocess.run(
+            [sys.executable, script, "--help"], cwd=ROOT, capture_output=True, text=True, check=False
+        )
+        assert "examples:" in shown.stdout
+        assert "exit codes: 0 good, 1 invalid, 2 wrong usage" in shown.stdout
+        assert len((ROOT / script).read_text().splitlines()) < 100

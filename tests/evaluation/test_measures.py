@@ -1,0 +1,169 @@
+"""Measurements on run folders, against what is computed by hand."""
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+
+from evaluation import bound, judge, language
+from evaluation.opened import open_run
+from evaluation.registry import Settings, evaluator_of
+from evaluation.rows import load_split
+from tests.evaluation.made_runs import DECODER, MDLM, PAIR, STACK, Unigram, make_run, opened_with, pair_data, text_data
+from tests.training import plugins  # noqa: F401  (registers a source with labels)
+from training.errors import RunFolderError, UnfitError
+from training.noise import mixed_seed
+
+ALONE = Settings(samples=False)
+
+
+@pytest.fixture(scope="module")
+def decoder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("decoder")
+    return make_run(folder, DECODER, text_data(folder), "language_modelling")
+
+
+@pytest.fixture(scope="module")
+def mdlm(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("mdlm")
+    return make_run(folder, MDLM, text_data(folder), "diffusion")
+
+
+def test_bits_of_a_unigram_model_are_those_computed_by_hand(decoder):
+    law = torch.rand(open_run(decoder).tokenizer.vocab_size).softmax(0)
+    run, split = opened_with(decoder, Unigram(law))
+    rows = [ids.tolist() for ids in split.rows.table["input_ids"]]
+    told = [token for row in rows for token in row[1:]]
+    bits = -sum(math.log2(float(law[token])) for token in told)
+    characters = sum(len(run.tokenizer.decode(row[1:])) for row in rows)
+    report = language.measure(run, split, ALONE)
+    assert report.value("bits_per_token") == pytest.approx(bits / len(told), rel=1e-5)
+    assert report.value("bits_per_character") == pytest.approx(bits / characters, rel=1e-5)
+    assert report.value("perplexity") == pytest.approx(2 ** (bits / len(told)), rel=1e-5)
+    assert characters < len(told)  # the end of a document costs bits and is no character
+    figure = report.figures[0]
+    assert (figure.n, figure.of) == (len(rows), "rows")
+    assert figure.low < figure.value < figure.high
+
+
+def test_a_uniform_model_needs_the_logarithm_of_the_vocabulary(decoder):
+    size = open_run(decoder).tokenizer.vocab_size
+    run, split = opened_with(decoder, Unigram(torch.full((size,), 1 / size)))
+    figure = language.measure(run, split, ALONE).figures[0]
+    assert (figure.low, figure.value, figure.high) == pytest.approx([math.log2(size)] * 3, rel=1e-5)
+
+
+def test_the_bound_of_rows_adds_up_to_that_of_the_model(mdlm):
+    run = open_run(mdlm)
+    split = load_split(run, "test", max_rows=4, seed=0)
+    total, parts = bound.bound(run, split, Settings(seed=5))
+    (batch,) = split.batches("test")
+    with torch.no_grad():
+        output = run.model(batch["input_ids"], attention_mask=batch.get("attention_mask"), seed=mixed_seed(5, 0))
+    tokens = sum(total.tokens)
+    assert sum(total.nats) / tokens == pytest.approx(float(output.loss), rel=1e-5)
+    for name in bound.PARTS:
+        assert sum(parts[name]) / tokens == pytest.approx(float(getattr(output, name)), rel=1e-5, abs=1e-6)
+
+
+def test_the_bound_of_a_unigram_denoiser_is_its_cross_entropy(mdlm):
+    run = open_run(mdlm)
+    split = load_split(run, "test", max_rows=None, seed=0)
+    law = torch.rand(run.tokenizer.vocab_size).softmax(0)
+    logits = torch.cat([law.log(), torch.zeros(1)])  # the mask, which is never told
+    run.model.denoise = lambda x_t, sigma, mask=None, cond=None: logits.expand(*x_t.shape, -1)
+    report = bound.measure(run, split, Settings(draws=200, samples=False))
+    told = [token for ids in split.rows.table["input_ids"] for token in ids.tolist()]
+    bits = -sum(math.log2(float(law[token])) for token in told) / len(told)
+    assert report.value("bits_per_token") == pytest.approx(bits, rel=0.02)
+    parts = [report.value(f"{name}_part") for name in bound.PARTS]
+    assert sum(parts) == pytest.approx(report.value("bits_per_token"))
+    assert report.figures[0].note == "at most"
+
+
+def test_samples_have_figures(mdlm, decoder):
+    for folder in (mdlm, decoder):
+        run = open_run(folder, ["generation.num_samples=4"])
+        report = evaluator_of(run.task_name)(run, load_split(run, "test", max_rows=4, seed=0), Settings())
+        assert {figure.name for figure in report.figures} >= {"entropy", "distinct_1"}
+        assert any("tell little" in note for note in report.notes)
+        assert len(report.examples) == 2
+
+
+def test_translation(tmp_path):
+    run = open_run(make_run(tmp_path, PAIR, pair_data(tmp_path), "translation"))
+    report = evaluator_of("translation")(run, load_split(run, None, max_rows=6, seed=0), Settings())
+    assert {figure.name for figure in report.figures} == {
+        "bits_per_token",
+        "bits_per_character",
+        "perplexity",
+        "bleu",
+        "chrf",
+    }
+    assert report.notes[0] == "translated greedily"
+    assert report.examples[0].startswith("source      the quick\nreference   kciuq eht\ntranslation ")
+    (batch,) = load_split(run, "test", max_rows=3, seed=0).batches("test")
+    with torch.no_grad():
+        loss = run.task(run.model, batch)["loss"]
+    short = evaluator_of("translation")(run, load_split(run, "test", max_rows=3, seed=0), Settings())
+    assert short.value("bits_per_token") == pytest.approx(float(loss) / math.log(2), rel=1e-5)
+
+
+def test_classification_and_tasks_without_measurements_of_their_own(tmp_path):
+    model = {"model_type": "encoder", "name": "parity", "encoder": {**STACK, "vocab_size": 8}}
+    data = [{"name": "rows", "source": "labelled"}]
+    run = open_run(make_run(tmp_path, model, data, "sequence_classification", num_labels=2))
+    split = load_split(run, None, max_rows=20, seed=0)
+    report = evaluator_of("sequence_classification")(run, split, Settings())
+    own = evaluator_of("of a user's own")(run, split, Settings())
+    assert report.value("accuracy") == pytest.approx(own.value("accuracy"))
+    assert report.value("cross_entropy") == pytest.approx(own.value("loss") / math.log(2), rel=1e-5)
+    assert report.figures[0].method == "Wilson"
+
+
+def test_a_judge_of_ours(decoder):
+    one = judge.load_judge(decoder)
+    texts = ["the quick brown", "lazy dog", "x"]
+    figure = judge.generative_perplexity(one, texts, 0)
+    nats, count = 0.0, 0
+    for text in texts:
+        ids = torch.tensor([one.tokenizer.encode(text)])
+        with torch.no_grad():
+            law = one.logits(ids)[0].log_softmax(-1)
+        nats -= sum(float(law[place, token]) for place, token in enumerate(ids[0, 1:]))
+        count += ids.shape[1] - 1
+    assert figure.value == pytest.approx(math.exp(nats / count), rel=1e-5)
+    assert figure.n == 2  # one letter tells nothing
+
+
+def test_a_judge_of_transformers(tmp_path, decoder):
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
+
+    words = Tokenizer(models.WordLevel({"<eos>": 0, "the": 1, "dog": 2, "fox": 3}, unk_token="<eos>"))
+    words.pre_tokenizer = pre_tokenizers.Whitespace()
+    PreTrainedTokenizerFast(tokenizer_object=words, eos_token="<eos>", unk_token="<eos>").save_pretrained(tmp_path)
+    model = GPT2LMHeadModel(GPT2Config(vocab_size=4, n_positions=8, n_embd=8, n_layer=1, n_head=1)).eval()
+    model.save_pretrained(tmp_path)
+    report = judge.measure_by_judge(tmp_path, ["the dog the fox"], ["the fox"], 0)
+    with torch.no_grad():
+        loss = model(torch.tensor([[1, 2, 1, 3]]), labels=torch.tensor([[1, 2, 1, 3]])).loss
+    assert report.value("generative_perplexity") == pytest.approx(math.exp(loss), rel=1e-4)
+    assert any(note.startswith("MAUVE was left out: ") for note in report.notes)
+
+
+def test_no_judge(tmp_path, mdlm):
+    with pytest.raises(RunFolderError, match="is not there; give a run folder of a decoder"):
+        judge.load_judge(tmp_path / "nope")
+    with pytest.raises(RunFolderError, match=r"neither config\.yml nor config\.json"):
+        judge.load_judge(tmp_path)
+    with pytest.raises(UnfitError, match="no language model that goes from left to right"):
+        judge.load_judge(mdlm)
+
+
+def test_data_of_another_tokenizer(decoder):
+    run = open_run(decoder)
+    other = type(run.tokenizer)("abc")
+    with pytest.raises(UnfitError, match="tokenised by another tokenizer"):
+        load_split(replace(run, tokenizer=other), "test", max_rows=None, seed=0)

@@ -1,0 +1,110 @@
+"""The files in `configs/diffusion/`, made tiny by `--set`, overfit a small corpus and draw text from it."""
+
+import math
+from collections import Counter
+from itertools import cycle, islice
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from data_manager.data_manager import DatasetManager
+from experiment.config import ExperimentConfig, read_experiment
+from experiment.vocabulary import with_vocabulary
+from model.diffusion_model import DiffusionModel
+from model.model_factory import create_model
+
+ROOT = Path(__file__).resolve().parents[2]
+FILES = sorted((ROOT / "configs" / "diffusion").glob("*.yml"))
+LINES = "moss on a wall.\nrain over hills\na heron at dusk\nwind in the rye\n"
+LENGTH = 16  # of each line, so that the rows are the lines
+STEPS = {"absorbing": 250, "uniform": 350}
+
+
+def tiny(file: Path, folder: Path) -> ExperimentConfig:
+    """The file's experiment over LINES, with a network of a few thousand numbers."""
+    (folder / "corpus.txt").write_text(LINES * 12, encoding="utf-8")
+    overrides = [
+        "datasets.0.source=text",
+        f"datasets.0.data_files={{train: {folder / 'corpus.txt'}}}",
+        f"datasets.0.sequence_length={LENGTH}",
+        "model.backbone.d_model=48",
+        "model.backbone.num_layers=2",
+        "model.backbone.device=cpu",
+        "generation.num_samples=4",
+        "generation.steps=64",
+    ]
+    return with_vocabulary(read_experiment(file, overrides).config)
+
+
+def train(model: DiffusionModel, rows: torch.Tensor, steps: int) -> None:
+    optimizer = torch.optim.Adam(model.parameters(), lr=4e-3)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.02 - step / steps)
+    generator = torch.Generator().manual_seed(0)
+    for step in range(steps):
+        batch = rows[torch.randint(len(rows), (32,), generator=generator)]
+        optimizer.zero_grad()
+        model(batch, seed=step).loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+
+
+@torch.no_grad()
+def bound(model: DiffusionModel, rows: torch.Tensor) -> float:
+    """The full bound of some rows, nats a token, over several draws of the noise."""
+    model.eval()
+    return sum(float(model(rows[:64], seed=seed).loss) for seed in range(8)) / 8
+
+
+def entropy(tokens: torch.Tensor) -> float:
+    """Entropy of single characters, nats: what a network that learnt nothing of their order would reach."""
+    counts = torch.tensor(list(Counter(tokens.flatten().tolist()).values()), dtype=torch.float64)
+    shares = counts / counts.sum()
+    return float(-(shares * shares.log()).sum())
+
+
+def known_trigrams(texts: list[str]) -> float:
+    """Share of the trigrams of texts that the corpus has."""
+    corpus = LINES * 2
+    trigrams = [text[i : i + 3] for text in texts for i in range(len(text) - 2)]
+    return sum(trigram in corpus for trigram in trigrams) / len(trigrams)
+
+
+def test_there_is_one_for_each_model_of_the_literature() -> None:
+    assert [file.stem for file in FILES] == ["mdlm", "mdlm_linear", "sedd_absorbing", "sedd_uniform", "udlm"]
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_it_overfits_and_draws_text(file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    experiment = tiny(file, tmp_path)
+    assert experiment.model is not None
+    assert experiment.datasets is not None
+    assert experiment.generation is not None
+    (entry,) = experiment.datasets
+    split = DatasetManager.load_datasets([entry])[entry.name]["train"]
+    loader = DatasetManager.create_dataloader(split, entry, batch_size=64)
+    rows = torch.cat([batch["input_ids"][batch["attention_mask"].all(1)] for batch in islice(cycle(loader), 1)])
+    torch.manual_seed(0)
+    model: Any = create_model(experiment.model)
+    train(model, rows, STEPS[model.diffusion_config.process.type])
+
+    reached, unigram = bound(model, rows), entropy(rows)
+    assert reached < unigram / 3
+    settings = experiment.generation
+    tokens = model.sample(
+        settings.num_samples,
+        steps=settings.steps,
+        sampler=settings.sampler,
+        generator=torch.Generator().manual_seed(0),
+    )
+    tokenizer = DatasetManager.tokenizer(entry)
+    assert tokenizer is not None
+    texts = [tokenizer.decode(row) for row in tokens.tolist()]
+    with capsys.disabled():
+        print(f"\n{file.stem}: {reached:.2f} nats of {unigram:.2f};", *map(repr, texts))
+    assert all(len(text) == LENGTH for text in texts)
+    assert set("".join(texts)) <= set(LINES)
+    assert known_trigrams(texts) > 0.7
+    assert math.isfinite(reached)
