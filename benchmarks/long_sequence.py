@@ -17,6 +17,7 @@ from time import perf_counter
 import torch
 from torch import Tensor
 
+from benchmarks.peak_memory import resident
 from benchmarks.report import provenance, table, write_section
 from benchmarks.timing import Clock
 from model.transformer import PerformerEncoder
@@ -67,8 +68,6 @@ def difference_from_plain(length: int) -> float:
 
 def run_once(attention_type: str, length: int, threads: int) -> None:
     """Print seconds, peak resident bytes and torch.mm's speed before and after, for the parent process."""
-    import resource
-
     clock, encoder, ids = Clock(threads), make_encoder(attention_type), tokens_of(length)
     with torch.no_grad():
         encoder.hidden(ids[:, :512])
@@ -76,7 +75,7 @@ def run_once(attention_type: str, length: int, threads: int) -> None:
         out = encoder.hidden(ids)
         time = perf_counter() - start
     assert out.isfinite().all()
-    print(time, 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, clock.peak)
+    print(time, resident("VmHWM"), clock.peak)
 
 
 def in_a_process(attention_type: str, length: int, threads: int, runs: int) -> tuple[float, float, float]:

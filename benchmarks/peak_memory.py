@@ -12,12 +12,13 @@ STATUS, RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 def rise(call: Callable[[], object]) -> int:
     """Bytes by which this process's resident set rose above the present one during the call, outputs included."""
     RESET.write_text("5")  # the high-water mark starts again from here
-    before = _read("VmRSS")
+    before = resident("VmRSS")
     call()
-    return _read("VmHWM") - before
+    return resident("VmHWM") - before
 
 
-def _read(field: str) -> int:
+def resident(field: str) -> int:
+    """Bytes of this process's resident set: VmRSS now, VmHWM at the most so far."""
     line = next(line for line in STATUS.read_text().splitlines() if line.startswith(field))
     return 1024 * int(line.split()[1])
 

@@ -157,7 +157,7 @@ def run_kills(folder: Path, kills: int) -> bool:
     those that fall into the writing of a checkpoint are counted.
     """
     path = folder / "tiny.yml"
-    path.write_text(TINY.format(steps=30 * kills + 30))
+    path.write_text(TINY.format(steps=45 * kills))
     command = [sys.executable, str(ROOT / "train.py"), "--config", str(path), "--resume", "--output"]
     alone = {**os.environ, "OMP_NUM_THREADS": "1"}  # a model so small gains nothing from a second thread
     quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": ROOT, "env": alone}
@@ -167,7 +167,7 @@ def run_kills(folder: Path, kills: int) -> bool:
     for number in range(1, kills + 1):
         process = subprocess.Popen([*command, str(killed)], **quiet)
         wait_for_checkpoints(killed, chance.randint(1, 4), chance.random(), process)
-        os.kill(process.pid, signal.SIGKILL)
+        process.kill()
         ended = process.wait() != -signal.SIGKILL
         writing += any(killed.glob(".writing-*"))
         print(f"kill {number}: checkpoints {_steps(killed)}{' (had ended before)' if ended else ''}", flush=True)

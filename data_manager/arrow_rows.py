@@ -34,7 +34,8 @@ class ArrowRows:
         indices = getattr(self.table, "_indices", None)
         if files and indices is None:
             content: Any = [hash_file(Path(file["filename"])) for file in files]
-            content.append(len(self.table))
+            # slices of one table lie in the same files, and datasets tells them apart
+            content += [len(self.table), self.table._fingerprint]
         else:
             content = _hash_of_rows(self._rows())
         return [content, self.templates, self.skip_invalid]

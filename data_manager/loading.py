@@ -11,7 +11,7 @@ from data_manager.mixture import Mixture, prepare_mixture
 from data_manager.registry import SOURCES
 from data_manager.table_types import DEFAULT_COLUMN
 from data_manager.text_types import TokensConfig
-from data_manager.tokenizer_factory import Texts, make_tokenizer, tokenizer_of
+from data_manager.tokenizer_factory import Texts, config_key, make_tokenizer, tokenizer_of
 from data_manager.tokenizers import Tokenizer
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ def load(config: DatasetConfig) -> dict[str, Any]:
     if not isinstance(found, dict) or not found:
         raise DataError(f"data set {config.name!r}: source {config.source!r} gave no splits, but {found!r}")
     if not isinstance(config, TokensConfig):
+        _refuse_text(config, found)
         return found
     texts = {split: as_text(value, f"{config.name} {split}") for split, value in found.items()}
     known = {split: text for split, text in texts.items() if text is not None}
@@ -37,13 +38,23 @@ def load(config: DatasetConfig) -> dict[str, Any]:
     for part in made.values():
         for note in part.notes:
             _log.warning("%s: %s", config.name, note)
-    _prepared[config.model_dump_json()] = made
+    _prepared[config_key(config)] = made
     return {split: made[split].rows if split in made else found[split] for split in found}
+
+
+def _refuse_text(config: DatasetConfig, found: dict[str, Any]) -> None:
+    """Raise DataError where a source gives text whose config does not say how it is tokenised."""
+    for split, value in found.items():
+        if not hasattr(value, "column_names") and as_text(value, split) is not None:
+            raise DataError(
+                f"data set {config.name!r}: source {config.source!r} gave text, so its config has to be derived from "
+                f"data_manager.text_types.TokensConfig; it is a {type(config).__name__}"
+            )
 
 
 def prepared_splits(config: DatasetConfig) -> "dict[str, PreparedSplit]":
     """What is known of the splits of a data set of text that has been loaded in this process; else empty."""
-    return _prepared.get(config.model_dump_json(), {})
+    return _prepared.get(config_key(config), {})
 
 
 def text_splits(config: DatasetConfig) -> dict[str, Corpus] | None:

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import signal
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -58,6 +59,7 @@ def _context() -> Any:
 
 
 def _begin(function: Callable[[Any], Any]) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interruption is told by the main process alone
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # one thread a process
     _function[:] = [function]
 

@@ -1,6 +1,7 @@
 """A split's corpus to rows of token ids on disk, made once for each content, tokenizer and layout."""
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -47,7 +48,7 @@ def prepare_split(config: TokensConfig, split: str, corpus: Corpus, tokenizer: T
         return write_rows(folder, config, split, corpus, tokenizer)
 
     def kept() -> PreparedFolder:
-        return prepared_folder(output_folder(config), inputs, make, prefix=f"{split}-")
+        return prepared_folder(output_folder(config), inputs, make, prefix=f"{plain_name(split)}-")
 
     folder = kept()
     try:
@@ -55,6 +56,11 @@ def prepare_split(config: TokensConfig, split: str, corpus: Corpus, tokenizer: T
     except (OSError, ValueError, KeyError) as error:  # of the right size, and yet not what was written
         discard(folder, error)
         return _opened(kept())
+
+
+def plain_name(split: str) -> str:
+    """A split's name as the beginning of a folder's."""
+    return re.sub(r"[^\w.-]", "_", split).lstrip(".") or "split"
 
 
 def tokenizer_identity(tokenizer: Tokenizer) -> str:

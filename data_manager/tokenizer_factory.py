@@ -35,13 +35,13 @@ def make_tokenizer(config: DatasetConfig, texts: Callable[[], Texts]) -> Tokeniz
         tokenizer = _hugging_face(config, settings)
     else:
         tokenizer = _learnt(config, settings, _training_corpus(texts()))
-    _made[_key(config)] = tokenizer
+    _made[config_key(config)] = tokenizer
     return tokenizer
 
 
 def tokenizer_of(config: DatasetConfig, texts: Callable[[], Texts]) -> Tokenizer:
     """The tokenizer made for `config` before, or a new one."""
-    made = _made.get(_key(config))
+    made = _made.get(config_key(config))
     return made if made is not None else make_tokenizer(config, texts)
 
 
@@ -55,8 +55,8 @@ def file_hashes(config: DatasetConfig) -> FileHashes:
     return FileHashes(output_folder(config) / ".hashes")
 
 
-def _key(config: DatasetConfig) -> str:
-    # the parts of a mixture are not dumped with it
+def config_key(config: DatasetConfig) -> str:
+    """What a config says, the parts of a mixture too, which are not dumped with it."""
     return "\n".join(part.model_dump_json() for part in (config, *getattr(config, "entries", ())))
 
 

@@ -81,10 +81,13 @@ class _Session:
 
     def run_to_end(self) -> Outcome:
         from training import distributed
-        from training.arguments import is_on_cpu, training_arguments
+        from training.machine import check_machine, is_on_cpu
 
         share = share_of_step(self.settings, self.start.checkpoint, distributed.world_size(), distributed.rank())
         on_cpu = is_on_cpu(self.config.model and self.config.model.config)
+        check_machine(self.settings, use_cpu=on_cpu)
+        from training.arguments import training_arguments  # transformers, which takes seconds
+
         _quieten()
         arguments = training_arguments(self.settings, share, str(self.run), use_cpu=on_cpu)
         distributed.barrier()  # nobody writes before all have seen what was there

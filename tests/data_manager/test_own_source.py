@@ -112,6 +112,15 @@ def test_what_a_source_must_not_give(tmp_path, register):
         DatasetManager.load_dataset(own(tmp_path))
 
 
+def test_text_needs_a_config_of_text(register):
+    class Plain(DatasetConfig):
+        source: str = "plain"
+
+    register("plain", config=Plain)(lambda config: {"train": ["one"]})
+    with pytest.raises(DataError, match="gave text, so its config has to be derived from data_manager.text_types"):
+        DatasetManager.load_dataset(Plain(name="mine"))
+
+
 def test_rows_of_ids_are_passed_on(register):
     class Squares(DatasetConfig):
         source: str = "squares"

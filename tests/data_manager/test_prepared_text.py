@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -189,6 +190,20 @@ def test_an_output_folder_that_cannot_be_written(tmp_path):
         texts(text_config(tmp_path, {"train": "a.txt"}))
 
 
+def test_memory_is_flat(tmp_path, monkeypatch):
+    monkeypatch.setattr(encoding, "BATCH", 1 << 16)
+    peaks = []
+    for size in (10_000, 100_000):
+        path = tmp_path / f"{size}.txt"
+        path.write_text("".join(f"this is line {number % 1000}\n" for number in range(size)))
+        config = text_config(tmp_path, {"train": path.name}, rows="packed", tokenizer=TokenizerConfig())
+        tracemalloc.start()
+        DatasetManager.load_dataset(config)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < 1.2 * peaks[0] + 100_000, peaks
+
+
 def test_what_is_left_out_is_logged_and_kept(tmp_path, caplog):
     (tmp_path / "a.txt").write_text("one\n\ntwo\n")
     config = text_config(tmp_path, {"train": "a.txt"}, documents="line")
@@ -200,6 +215,12 @@ def test_what_is_left_out_is_logged_and_kept(tmp_path, caplog):
     found = DatasetManager.preparation(config)["train"]
     assert (found.documents, found.tokens) == (2, 8)
     assert json.loads((found.folder / "counts.json").read_text()) == {"documents": 2, "rows": 2, "tokens": 8}
+
+
+@pytest.mark.parametrize("split", ["train/clean", "..", "a b", "ü"])
+def test_a_split_of_any_name(tmp_path, split):
+    (tmp_path / "a.txt").write_text("text")
+    assert texts(text_config(tmp_path, {split: "a.txt"}), split) == ["text"]
 
 
 def test_a_split_without_documents(tmp_path):

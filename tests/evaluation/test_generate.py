@@ -124,6 +124,18 @@ def test_wrong_samplers_and_conditions(runs, capsys):
     assert "stays as it is" in failed(capsys, 1, "--run", runs["mdlm"], "--set", "model.name=x")
 
 
+def test_conditions_and_guidance(tmp_path, capsys):
+    backbone = {"type": "ddit", "d_model": 16, "num_layers": 1, "num_heads": 2, "device": "cpu"}
+    section = {**MDLM, "backbone": backbone, "condition": {"type": "class", "num_classes": 3}}
+    run = make_run(tmp_path, section, text_data(tmp_path), "diffusion")
+    words = ("--run", run, "--steps", 3, "--num-samples", 2, "--set", "generation.guidance=2.0")
+    first, other = (generated(capsys, *words, "--condition", label)["samples"] for label in (0, 2))
+    assert len(first) == len(other) == 2
+    assert "a class from 0 to 2" in failed(capsys, 1, *words, "--condition", 3)
+    assert "a class from 0 to 2" in failed(capsys, 1, *words, "--condition", "x")
+    assert "there is no cond to guide to" in failed(capsys, 1, *words)
+
+
 @pytest.mark.parametrize("words", [["--prompt", ""], ["--length", "0"], ["--set", "x"], ["--nope"]])
 def test_wrong_usage(words, runs, capsys):
     with pytest.raises(SystemExit) as caught:

@@ -2,16 +2,19 @@
 
 import math
 from dataclasses import replace
+from typing import Literal
 
+import datasets
 import pytest
 import torch
 
+from data_manager.dataset_types import DatasetConfig
+from data_manager.registry import SOURCES, SourceEntry
 from evaluation import bound, judge, language
 from evaluation.opened import open_run
 from evaluation.registry import Settings, evaluator_of
 from evaluation.rows import load_split
 from tests.evaluation.made_runs import DECODER, MDLM, PAIR, STACK, Unigram, make_run, opened_with, pair_data, text_data
-from tests.training import plugins  # noqa: F401  (registers a source with labels)
 from training.errors import RunFolderError, UnfitError
 from training.noise import mixed_seed
 
@@ -110,9 +113,20 @@ def test_translation(tmp_path):
     assert short.value("bits_per_token") == pytest.approx(float(loss) / math.log(2), rel=1e-5)
 
 
-def test_classification_and_tasks_without_measurements_of_their_own(tmp_path):
+class LabelledConfig(DatasetConfig):
+    source: Literal["labelled_rows"] = "labelled_rows"
+
+
+def labelled(config):
+    """Rows whose class is whether their first token is large."""
+    rows = torch.randint(8, (30, 5), generator=torch.Generator().manual_seed(0)).tolist()
+    return {"test": datasets.Dataset.from_dict({"input_ids": rows, "labels": [int(row[0] > 3) for row in rows]})}
+
+
+def test_classification_and_tasks_without_measurements_of_their_own(tmp_path, monkeypatch):
+    monkeypatch.setitem(SOURCES._entries, "labelled_rows", SourceEntry(LabelledConfig, labelled))
     model = {"model_type": "encoder", "name": "parity", "encoder": {**STACK, "vocab_size": 8}}
-    data = [{"name": "rows", "source": "labelled"}]
+    data = [{"name": "rows", "source": "labelled_rows"}]
     run = open_run(make_run(tmp_path, model, data, "sequence_classification", num_labels=2))
     split = load_split(run, None, max_rows=20, seed=0)
     report = evaluator_of("sequence_classification")(run, split, Settings())

@@ -1,0 +1,43 @@
+"""What of a `training` section this machine cannot do, found before anything is loaded."""
+
+from typing import Any
+
+import torch
+
+from training.config_types import TrainingConfig
+from training.distributed import world_size
+from training.errors import UnfitError
+
+
+def check_machine(settings: TrainingConfig, *, use_cpu: bool) -> None:
+    """Raise UnfitError for precision or sharding that the devices at hand do not offer."""
+    if settings.fsdp and use_cpu:
+        raise UnfitError(
+            "training.fsdp shards over GPUs, and this run is on a CPU, where the Trainer would silently keep whole "
+            "copies (DDP) instead; leave fsdp out, or run on GPUs"
+        )
+    if settings.fsdp and world_size() == 1:
+        raise UnfitError(
+            "training.fsdp shares a model out over several processes, and there is one; start it with "
+            "torchrun --nproc-per-node=N train.py ..."
+        )
+    if settings.fp16 and use_cpu:
+        raise UnfitError("training.fp16 needs a GPU; on a CPU, bf16: true works")
+    if settings.bf16 and not use_cpu and torch.cuda.is_available() and not torch.cuda.is_bf16_supported():
+        raise UnfitError("training.bf16: this GPU has no bfloat16; fp16: true works")
+
+
+def is_on_cpu(config: Any) -> bool:
+    """Whether a model's config puts it on the CPU, or this machine has nothing else."""
+    return not torch.accelerator.is_available() or "cpu" in _devices(config)
+
+
+def _devices(config: Any) -> set[str]:
+    """Every `device` in a config, however deep."""
+    if not hasattr(type(config), "model_fields"):
+        return set()
+    found: set[str] = set()
+    for name in type(config).model_fields:
+        value = getattr(config, name)
+        found |= {value} if name == "device" else _devices(value)
+    return found
