@@ -1,10 +1,11 @@
 """Certificates: how far the law of each sampler's output is from the data, exactly, where the network is the oracle.
 
-    python -m benchmarks.certificates [--steps 1 2 4 ...] [--toys 3] [--output certificates.png]
+    python -m benchmarks.certificates [--steps 1 2 4 ...] [--toys 3] [--output docs/certificates.png] [--page F]
 
 Toys of three tokens in three places are enumerated: kernels are multiplied over all sequences and nothing is sampled.
 The table shows which sampler is exact, which converges and how fast (order: halving of the distance at each doubling of
-the steps), and which does neither. A second table shows what stratified times save of the loss's variance.
+the steps), and which does neither. A second table shows what stratified times save of the loss's variance. `--page
+docs/diffusion.md` puts these tables, and those of what fits what, into the documentation.
 """
 
 import argparse
@@ -21,6 +22,7 @@ from diffusion.graph import AbsorbingGraph, UniformGraph
 from diffusion.losses import Objective, SubsLoss, UdlmLoss
 from diffusion.noise_schedule import CosineNoise, GeometricNoise, LogLinearNoise, NoiseSchedule
 from diffusion.samplers import SAMPLERS, samplers_for
+from model.diffusion_tables import combinations_table, filled, samplers_table
 from tests.oracles.diffusion_bounds import expected
 from tests.oracles.diffusion_propagation import oracle_sampler, sampler_law
 from tests.oracles.diffusion_toy import VOCABULARY, Toy
@@ -102,19 +104,25 @@ def draw(certificates: list[Certificate], steps: list[int], path: Path) -> None:
     from matplotlib import pyplot as plt
 
     panels = list(dict.fromkeys((row.process, row.schedule) for row in certificates))
+    names = list(dict.fromkeys(row.sampler for row in certificates))
     figure, axes = plt.subplots(2, len(SCHEDULES), figsize=(12, 7), sharex=True, sharey=True)
     for (process, schedule), axis in zip(panels, axes.flat, strict=True):
-        rows = [row for row in certificates if (row.process, row.schedule) == (process, schedule)]
-        for place, row in enumerate(rows):
-            shown = [max(value, FLOOR) for value in row.distances]
-            axis.loglog(steps, shown, marker="osD^vx"[place], markersize=5, alpha=0.8, label=row.sampler)
-        axis.set_title(f"{process}, {schedule}")
+        for row in certificates:
+            if (row.process, row.schedule) == (process, schedule):
+                place = names.index(row.sampler)
+                shown = [max(value, FLOOR) for value in row.distances]
+                # Hollow marks of falling size, so that curves that are one curve are seen to be.
+                style = {"marker": "osD^vx"[place % 6], "markersize": 12 - 1.6 * place, "fillstyle": "none"}
+                axis.loglog(steps, shown, color=f"C{place}", linewidth=1, label=row.sampler, **style)
+        axis.set_title(f"{process}, {schedule}", fontsize=10)
+        axis.set_xscale("log", base=2)
+        axis.set_xticks(steps, [str(count) for count in steps])
         axis.grid(alpha=0.3)
-        axis.legend(fontsize=7)
-    figure.supxlabel("steps (first_hitting takes one a mask)")
-    figure.supylabel("total variation from the data (exact at the bottom)")
-    figure.tight_layout()
-    figure.savefig(path, dpi=120)
+    figure.legend(*axes.flat[0].get_legend_handles_labels(), loc="upper center", ncols=len(names), frameon=False)
+    figure.supxlabel("steps (first_hitting takes one a mask)", fontsize=10)
+    figure.supylabel("total variation from the data (exact at the bottom)", fontsize=10)
+    figure.tight_layout(rect=(0, 0, 1, 0.96))
+    figure.savefig(path, dpi=110, metadata={"Software": None})
     plt.close(figure)
 
 
@@ -165,15 +173,22 @@ def main() -> None:
     parser.add_argument("--steps", type=int, nargs="+", default=DEFAULT_STEPS, help="numbers of steps, each doubled")
     parser.add_argument("--toys", type=int, default=3, help="toys that distances are averaged over")
     parser.add_argument("--output", type=Path, default=Path("certificates.png"), help="where the plot goes")
+    parser.add_argument("--page", type=Path, help="a page whose tables are written anew")
     arguments = parser.parse_args()
     torch.set_num_threads(1)  # matrices are tiny
     certificates = all_certificates(arguments.steps, arguments.toys)
+    tables = {"certificates": table(certificates, arguments.steps), "strata": strata_table()}
     print("Total variation from the data, by number of steps (first_hitting takes one a mask):\n")
-    print(table(certificates, arguments.steps))
+    print(tables["certificates"])
     print("\nVariance of a batch's mean loss (nats a sequence, times from 0.001):\n")
-    print(strata_table())
+    print(tables["strata"])
     draw(certificates, arguments.steps, arguments.output)
     print(f"\n{arguments.output}")
+    if arguments.page is not None:
+        text = arguments.page.read_text(encoding="utf-8")
+        for name, rows in {"combinations": combinations_table(), "samplers": samplers_table(), **tables}.items():
+            text = filled(text, name, rows)
+        arguments.page.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

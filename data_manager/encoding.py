@@ -29,7 +29,7 @@ class EncodeSides:
         return [encode_many(self.tokenizer, side) for side in zip(*(piece.texts for piece in batch), strict=True)]
 
 
-def batches(pieces: Iterable[Piece], size: int = BATCH) -> Iterator[list[Piece]]:
+def batches(pieces: Iterable[Piece], size: int) -> Iterator[list[Piece]]:
     """Pieces in lists of about `size` characters."""
     batch: list[Piece] = []
     length = 0
@@ -54,9 +54,9 @@ def whole_documents(pieces: Iterable[Piece]) -> Iterator[Piece]:
 
 
 def encoded(
-    corpus: Corpus, tokenizer: Tokenizer, config: TokensConfig, notes: Notes, *, num_proc: int = 1, size: int = BATCH
+    corpus: Corpus, tokenizer: Tokenizer, config: TokensConfig, notes: Notes, *, num_proc: int = 1, size: int = 0
 ) -> "Iterator[Encoded]":
-    """The pieces of a corpus, encoded in batches by one or several processes."""
+    """The pieces of a corpus, encoded by one or several processes in batches of `size` characters (0: a million)."""
     import numpy as np
 
     from data_manager.packing import Encoded
@@ -64,7 +64,7 @@ def encoded(
     pieces = corpus.read(notes)
     if config.layout == "whole":
         pieces = whole_documents(pieces)
-    found = ordered_map(EncodeSides(tokenizer), batches(pieces, size), num_proc, f"data set {config.name!r}")
+    found = ordered_map(EncodeSides(tokenizer), batches(pieces, size or BATCH), num_proc, f"data set {config.name!r}")
     for batch, sides in found:
         ends = np.fromiter((piece.ends for piece in batch), bool, len(batch))
         yield Encoded(sides, ends, [piece.place for piece in batch])

@@ -16,10 +16,12 @@ from model.chunked.flops import backward_flops, forward_flops
 from model.chunked.inputs import Inputs
 from model.chunked.state import Borders
 
+UNSAFE = (torch.Tag.cudagraph_unsafe,)
+"""Whether float32 was wide enough is read on the host, which a CUDA graph cannot hold."""
 Outputs = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
 
 
-@torch.library.custom_op("model_factory::linear_attention", mutates_args=())
+@torch.library.custom_op("model_factory::linear_attention", mutates_args=(), tags=UNSAFE)
 def _forward(
     q: Tensor,
     k: Tensor,
@@ -40,7 +42,7 @@ def _forward(
     return out, denominators, *borders
 
 
-@torch.library.custom_op("model_factory::linear_attention_backward", mutates_args=())
+@torch.library.custom_op("model_factory::linear_attention_backward", mutates_args=(), tags=UNSAFE)
 def _backward(
     gradient: Tensor,
     saved: list[Tensor],
@@ -106,7 +108,10 @@ def linear_attention(
     q [B, H, N, D], k [B, H, M, D], v [B, H, M, E]; M = N where `causal`. `key_mask` bool [B, M] is True at keys that
     count; `log_scale` [B, H, M] multiplies phi(k_j) by its exp. Returns [B, H, N, E] in v's dtype, 0 in rows without a
     key. Computed in float32, in float64 for float64 inputs and for rows whose denominator float32 cannot hold.
+    Raises ValueError for causal attention of N queries to other than N keys.
     """
+    if causal and q.shape[2] != k.shape[2]:
+        raise ValueError(f"causal attention needs a key for each query, and there are {q.shape[2]} and {k.shape[2]}")
     needs_gradient = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in (q, k, v, log_scale))
     out: Tensor = _forward(q, k, v, key_mask, log_scale, *kernel[1:], kernel.kind, causal, needs_gradient)[0]
     return out

@@ -9,7 +9,7 @@ from torch import Tensor, sym_max, sym_min
 
 CHUNK = 64
 """Tokens of a chunk: quadratic work inside grows with it, the number of states falls."""
-CHUNKS_AT_ONCE = {"cpu": 32}
+CHUNKS_AT_ONCE = {"cpu": 24}
 """Chunks over all heads of a group: on a CPU their features should stay in the cache; elsewhere see below."""
 CHUNKS_AT_ONCE_ELSEWHERE = 1024
 

@@ -117,7 +117,7 @@ def test_text_needs_a_config_of_text(register):
         source: str = "plain"
 
     register("plain", config=Plain)(lambda config: {"train": ["one"]})
-    with pytest.raises(DataError, match="gave text, so its config has to be derived from data_manager.text_types"):
+    with pytest.raises(DataError, match=r"gave text, so its config has to be derived from data_manager.text_types"):
         DatasetManager.load_dataset(Plain(name="mine"))
 
 
