@@ -2,12 +2,13 @@
 
 On a shared machine a time says little and a ratio more. Each measurement stands between two short matrix products and
 counts only where both ran near the fastest one of the session: another job on the cores slows small parallel
-operations far more than large products, and would be measured instead.
+operations far more than large products, and would be measured instead. With one thread the processor's time is taken, which
+other jobs do not lengthen, and the wall clock's with more.
 """
 
 from collections.abc import Callable, Mapping
 from statistics import median
-from time import perf_counter
+from time import perf_counter, process_time, sleep
 
 import torch
 
@@ -15,6 +16,8 @@ PROBE = 1024
 """Rows and columns of the probing product."""
 CALM = 0.85
 """Share of the fastest probe at which the machine counts as calm."""
+PATIENCE = 20
+"""Probes that a measurement waits for a calm moment to begin in."""
 ATTEMPTS = 12
 """Tries for each measurement that is asked for, before busy ones are taken as well."""
 
@@ -24,16 +27,28 @@ class Clock:
 
     def __init__(self, threads: int) -> None:
         torch.set_num_threads(threads)
+        self.now = process_time if threads == 1 else perf_counter
         self._a, self._b = torch.randn(PROBE, PROBE), torch.randn(PROBE, PROBE)
         self._out = torch.empty(PROBE, PROBE)
         self.peak = max(self._probe() for _ in range(30))
 
     def _probe(self) -> float:
-        return 2 * PROBE**3 / seconds(lambda: torch.mm(self._a, self._b, out=self._out))
+        return 2 * PROBE**3 / self._seconds(lambda: torch.mm(self._a, self._b, out=self._out))
+
+    def _seconds(self, call: Callable[[], object]) -> float:
+        start = self.now()
+        call()
+        return self.now() - start
 
     def measure(self, call: Callable[[], object]) -> tuple[float, float, bool]:
         """Seconds of one call, the mean speed of the probes around it, and whether the machine was calm."""
-        before, time, after = self._probe(), seconds(call), self._probe()
+        before = self._probe()
+        for _ in range(PATIENCE):
+            if before >= CALM * self.peak:
+                break
+            sleep(0.05)
+            before = self._probe()
+        time, after = self._seconds(call), self._probe()
         self.peak = max(self.peak, before, after)
         return time, (before + after) / 2, min(before, after) >= CALM * self.peak
 
@@ -69,10 +84,3 @@ class Timing:
     def share(self, flops: float) -> float:
         """Share of torch.mm's speed, for a call that counts as so many operations."""
         return flops / self.time / self.speed
-
-
-def seconds(call: Callable[[], object]) -> float:
-    """Wall clock of one call."""
-    start = perf_counter()
-    call()
-    return perf_counter() - start

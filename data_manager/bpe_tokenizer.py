@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data_manager.errors import DataError
+from data_manager.text_files import pieces
 from data_manager.tokenizers import flat, write_vocabulary
 
 if TYPE_CHECKING:
     from data_manager.tokenizers import Flat
 
 FILE = "tokenizer.json"
+_LEARNT_AT_ONCE = 1 << 12
 SPECIALS = ("<pad>", "<bos>", "<eos>", "<unk>")
 
 
@@ -47,7 +49,8 @@ class BpeTokenizer:
             initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
             show_progress=False,
         )
-        inner.train_from_iterator(texts, trainer)
+        # tokenizers keeps 256 texts at a time, and several copies of each
+        inner.train_from_iterator((part for text in texts for part in pieces(iter([text]), _LEARNT_AT_ONCE)), trainer)
         return cls(inner)
 
     @classmethod

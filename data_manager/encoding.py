@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from data_manager.packing import Encoded, RowMaker
     from data_manager.tokenizers import Flat
 
-BATCH = 1 << 20
+BATCH = 1 << 18
 """Characters that are encoded together."""
 _PIECES = 8192
 
@@ -56,7 +56,7 @@ def whole_documents(pieces: Iterable[Piece]) -> Iterator[Piece]:
 def encoded(
     corpus: Corpus, tokenizer: Tokenizer, config: TokensConfig, notes: Notes, *, num_proc: int = 1, size: int = 0
 ) -> "Iterator[Encoded]":
-    """The pieces of a corpus, encoded by one or several processes in batches of `size` characters (0: a million)."""
+    """The pieces of a corpus, encoded by one or several processes in batches of `size` characters (0: a quarter of a million)."""
     import numpy as np
 
     from data_manager.packing import Encoded

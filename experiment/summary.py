@@ -99,7 +99,8 @@ def summarise(config: ExperimentConfig) -> Summary:
         forward.get_total_flops(),
         training.get_total_flops(),
     )
-    parts = _parts(model, {name: sum(flops.values()) for name, flops in forward.get_flop_counts().items()})
+    counted = getattr(model, "network", model)  # of a diffusion model the network alone was run
+    parts = _parts(counted, {name: sum(flops.values()) for name, flops in forward.get_flop_counts().items()})
     return Summary(config.model.name, _with_rest(parts, total), total, inputs.text)
 
 

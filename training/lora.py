@@ -24,7 +24,7 @@ def add_adapters(holder: nn.Module, settings: LoraConfig) -> None:
         )
     config = PeftConfig(
         r=settings.r,
-        lora_alpha=settings.lora_alpha,  # type: ignore[arg-type]
+        lora_alpha=settings.lora_alpha,
         lora_dropout=settings.lora_dropout,
         target_modules=wanted,
     )

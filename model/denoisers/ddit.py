@@ -28,15 +28,33 @@ class Modulation(nn.Module):
         return modulation.chunk(self.parts, dim=-1)
 
 
+class SelfAttention(nn.Module):
+    """Softmax attention with rotary positions, by PyTorch's own kernels."""
+
+    def __init__(self, d_model: int, num_heads: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.to_qkv = nn.Linear(d_model, 3 * d_model, bias=False)
+        self.to_out = nn.Linear(d_model, d_model, bias=False)
+
+    def forward(self, x: Tensor, rotation: Rotation, mask: Tensor | None) -> Tensor:
+        """Map x [B, L, d_model] to the same shape; mask bool [B, 1, 1, L]."""
+        batch, length, width = x.shape
+        heads = self.to_qkv(x).view(batch, length, 3, self.num_heads, width // self.num_heads)
+        q, k, v = heads.permute(2, 0, 3, 1, 4)  # each [B, heads, L, head_dim]
+        out = F.scaled_dot_product_attention(rotate(q, rotation), rotate(k, rotation), v, attn_mask=mask)
+        projected: Tensor = self.to_out(out.transpose(1, 2).reshape(batch, length, width))
+        return projected
+
+
 class DDiTLayer(nn.Module):
     """Self-attention and feed-forward layer, each shifted, scaled and gated by what is told."""
 
     def __init__(self, d_model: int, num_heads: int, d_ff: int, dropout: float, cond_dim: int) -> None:
         super().__init__()
-        self.num_heads, self.dropout = num_heads, dropout
+        self.dropout = dropout
         self.norm_attention = nn.LayerNorm(d_model, bias=False)
-        self.to_qkv = nn.Linear(d_model, 3 * d_model, bias=False)
-        self.to_out = nn.Linear(d_model, d_model, bias=False)
+        self.attention = SelfAttention(d_model, num_heads)
         self.norm_feed_forward = nn.LayerNorm(d_model, bias=False)
         self.feed_forward = nn.Sequential(
             nn.Linear(d_model, d_ff * d_model), nn.GELU(approximate="tanh"), nn.Linear(d_ff * d_model, d_model)
@@ -46,19 +64,11 @@ class DDiTLayer(nn.Module):
     def forward(self, x: Tensor, told: Tensor, rotation: Rotation, mask: Tensor | None) -> Tensor:
         """Map x [B, L, d_model] to the same shape; mask bool [B, 1, 1, L]."""
         shift, scale, gate, shift_ff, scale_ff, gate_ff = self.modulation(told)
-        attended = self._attend(self.norm_attention(x) * (1 + scale) + shift, rotation, mask)
+        attended: Tensor = self.attention(self.norm_attention(x) * (1 + scale) + shift, rotation, mask)
         x = x + gate * F.dropout(attended, self.dropout, self.training)
         fed: Tensor = self.feed_forward(self.norm_feed_forward(x) * (1 + scale_ff) + shift_ff)
         out: Tensor = x + gate_ff * F.dropout(fed, self.dropout, self.training)
         return out
-
-    def _attend(self, x: Tensor, rotation: Rotation, mask: Tensor | None) -> Tensor:
-        batch, length, width = x.shape
-        heads = self.to_qkv(x).view(batch, length, 3, self.num_heads, width // self.num_heads)
-        q, k, v = heads.permute(2, 0, 3, 1, 4)  # each [B, heads, L, head_dim]
-        out = F.scaled_dot_product_attention(rotate(q, rotation), rotate(k, rotation), v, attn_mask=mask)
-        projected: Tensor = self.to_out(out.transpose(1, 2).reshape(batch, length, width))
-        return projected
 
 
 class DDiT(nn.Module):

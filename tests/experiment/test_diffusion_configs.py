@@ -9,6 +9,7 @@ import torch
 
 from data_manager.data_manager import DatasetManager
 from experiment.config import ExperimentConfig, read_experiment
+from experiment.summary import summarise
 from experiment.vocabulary import with_vocabulary
 from model.diffusion_model import DiffusionModel
 from model.model_factory import create_model
@@ -99,3 +100,13 @@ def test_it_overfits_and_draws_text(file: Path, tmp_path: Path, capsys: pytest.C
         print(f"\n{file.stem}: {reached:.2f} nats of {unigram:.2f};", *map(repr, texts))
     assert all(texts)
     assert set("".join(texts)) <= set(LINES)
+
+
+@pytest.mark.parametrize("name", ["mdlm", "mdlm_linear"])
+def test_a_summary_says_where_the_products_are(name: str, tmp_path: Path) -> None:
+    file = next(file for file in FILES if file.stem == name)
+    summary = summarise(tiny(file, tmp_path))
+    counted = {part.name.rpartition(".")[2]: part.forward_flops for part in summary.parts}
+    attention = counted.get("attention", counted.get("self_attention", 0))
+    assert min(attention, counted["feed_forward"]) > 0.2 * summary.total.forward_flops
+    assert sum(counted.values()) == summary.total.forward_flops
