@@ -15,8 +15,8 @@ from data_manager.errors import DataError, not_found
 from data_manager.text_blocks import BAD_LINE, text_blocks
 
 PIECE = 1 << 16
-_LONGEST = 1 << 20
-_LINE_START = re.compile(r"\n(?=\S)")
+_LONGEST = 1 << 18
+_LINE_START = re.compile(r"\n(?= ?\S)")
 
 
 def places_of(path: str, config: DatasetConfig) -> Iterator[Path]:
@@ -117,8 +117,8 @@ class PairedFiles:
 def pieces(blocks: Iterator[str], size: int = PIECE) -> Iterator[str]:
     """Cut a text that comes in blocks into pieces of `size` characters or a little more.
 
-    A cut stands before a line that does not begin with a space, where no token of GPT-2's kind reaches across; in a
-    text without such lines, after a million characters.
+    A cut stands before a line that begins with one space at most, where no token of GPT-2's kind reaches across; in a
+    text without such lines, before a space, or where there is none either, after a quarter of a million characters.
     """
     text = ""
     for block in blocks:
@@ -128,8 +128,10 @@ def pieces(blocks: Iterator[str], size: int = PIECE) -> Iterator[str]:
             yield text[start : cut.end()]
             start = cut.end()
         while len(text) - start > _LONGEST:
-            yield text[start : start + _LONGEST]
-            start += _LONGEST
+            space = text.rfind(" ", start + _LONGEST // 2, start + _LONGEST)
+            end = space if space > 0 else start + _LONGEST
+            yield text[start:end]
+            start = end
         text = text[start:]
     if text:
         yield text

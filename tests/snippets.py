@@ -13,10 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-LINKED = (
-    *("parse_args.py", "train.py", "configs", "model", "data_manager", "diffusion", "experiment", "training"),
-    *("yaml_config", "tests", "benchmarks"),
-)
 _BLOCK = re.compile(r"^```(?P<kind>\w+)(?P<info>[^\n]*)\n(?P<text>.*?)^```", re.M | re.S)
 
 
@@ -44,8 +40,9 @@ def snippets(page: str) -> list[Snippet]:
 
 def link_project(folder: Path) -> None:
     """Put the project into `folder` by links, so that what snippets write stays out of it."""
-    for name in LINKED:
-        (folder / name).symlink_to(ROOT / name)
+    for path in ROOT.iterdir():
+        if path.suffix == ".py" or (path / "__init__.py").exists() or path.name in ("configs", "tests"):
+            (folder / path.name).symlink_to(path)
 
 
 class Page:

@@ -9,9 +9,11 @@ from hypothesis import strategies as st
 
 from data_manager.documents import Notes
 from data_manager.errors import DataError
+from data_manager.hugging_face_tokenizer import HuggingFaceTokenizer
 from data_manager.packing import STARTS, CutRows, Encoded, WholeRows
 from data_manager.text_files import pieces
 from data_manager.tokenizers import ByteTokenizer, flat
+from tests.real_data import real_data
 
 EOS = 258
 
@@ -23,13 +25,23 @@ def test_pieces_are_the_text_and_begin_at_lines(text, size, block):
     assert found == list(pieces(iter([text]), size))
     assert "".join(found) == text
     assert all(piece.endswith("\n") for piece in found[:-1])
-    assert all(not piece[0].isspace() for piece in found[1:])
+    assert all(piece[0] == "a" or piece[0] == "b" or piece[:2] in (" a", " b") for piece in found[1:])
 
 
 def test_a_text_without_lines_is_cut_all_the_same():
     found = list(pieces("a" * (1 << 16) for _ in range(40)))
     assert sum(map(len, found)) == 40 << 16
-    assert max(map(len, found)) <= 1 << 20
+    assert max(map(len, found)) <= 1 << 18
+    found = list(pieces("word " * (1 << 16) for _ in range(4)))
+    assert all(piece.startswith(" word") for piece in found[1:])
+
+
+def test_tokens_are_those_of_the_whole_text():
+    tokenizer = HuggingFaceTokenizer.load(real_data("gpt2_tokenizer"))
+    text = (real_data("wikitext2") / "valid.txt").read_text(encoding="utf-8")[:200_000]
+    found = list(pieces(iter([text]), 1000))
+    assert len(found) > 100
+    assert [token for piece in found for token in tokenizer.encode(piece)] == tokenizer.encode(text)
 
 
 def parts(documents, sizes):
