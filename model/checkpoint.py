@@ -8,7 +8,6 @@ from itertools import chain
 from pathlib import Path
 from typing import TypeVar
 
-import yaml
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 from model.extra_parts import add_extra_parts
 from model.inputs import describe
 from model.model_types import ModelConfig
+from yaml_config.dump import dump
 from yaml_config.strict_model import StrictModel
 
 Config = TypeVar("Config", bound=StrictModel)
@@ -51,7 +51,7 @@ def save_model(model: nn.Module, config: ModelConfig, folder: str | os.PathLike[
     """
     target = Path(folder)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in named_tensors(model).items()}
-    text = yaml.safe_dump({"model": config.to_section()}, sort_keys=False, allow_unicode=True)
+    text = dump({"model": config.to_section()})
     try:
         target.mkdir(parents=True, exist_ok=True)
         with replacing(target / WEIGHTS_FILE) as weights, replacing(target / CONFIG_FILE) as config_file:

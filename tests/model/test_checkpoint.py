@@ -55,6 +55,14 @@ def test_round_trip_is_bit_equal(config, dtype, tmp_path):
     assert same_state(model, load_model(str(tmp_path / "deep" / "folder")))
 
 
+@pytest.mark.parametrize("name", ["1e-4", "no", "010", "~", "0x1F", "a: b", "line\nbreak", "ünï"])
+def test_any_name_reads_back_as_it_was(name, tmp_path):
+    """`1e-4` is a number in YAML 1.2, and text in YAML 1.1, whose writers do not quote it."""
+    config = ModelConfig(model_type="encoder", name=name, config=EncoderConfig(params=tiny.params()))
+    create_model(config).save_pretrained(tmp_path)
+    assert load_model(tmp_path).config == config
+
+
 class TinySection(StrictModel):
     width: int
 
