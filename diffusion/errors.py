@@ -1,7 +1,5 @@
 """What is wrong with an argument, said with its name, what was given and what fits."""
 
-import math
-
 import torch
 from torch import Tensor
 
@@ -42,12 +40,17 @@ class ProbabilityError(DiffusionInputError):
     """Weights that are no distribution: negative, infinite, not a number, or all zero."""
 
 
-def check_tokens(argument: str, tokens: Tensor, limit: int) -> None:
-    """Raise ShapeError for tokens that are no integers, TokenError for ids outside 0 .. limit - 1."""
+def check_integers(argument: str, tokens: Tensor) -> None:
+    """Raise ShapeError unless `tokens` is a tensor of integers."""
     if not isinstance(tokens, Tensor):
         raise ShapeError(argument, f"a {type(tokens).__name__}", "a tensor of integer token ids")
     if tokens.dtype.is_floating_point or tokens.dtype.is_complex or tokens.dtype == torch.bool:
         raise ShapeError(argument, f"dtype {tokens.dtype}", "integer token ids")
+
+
+def check_tokens(argument: str, tokens: Tensor, limit: int) -> None:
+    """Raise ShapeError for tokens that are no integers, TokenError for ids outside 0 .. limit - 1."""
+    check_integers(argument, tokens)
     if tokens.numel() == 0:
         return
     low, high = (int(bound) for bound in torch.aminmax(tokens))
@@ -77,7 +80,20 @@ def check_time(argument: str, t: Tensor | float, *, allow_zero: bool = False) ->
 
 def check_number(argument: str, value: float, low: float, high: float, *, low_open: bool = False) -> float:
     """A plain number in [low, high], or (low, high] with `low_open`; raises SettingError otherwise."""
-    inside = (low < value if low_open else low <= value) and value <= high
-    if not inside or math.isnan(value):
-        raise SettingError(argument, value, f"a number in {'(' if low_open else '['}{low:g}, {high:g}]")
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or not (low < value if low_open else low <= value) or not value <= high:  # NaN fails every comparison
+        raise SettingError(argument, repr(value), f"a number in {'(' if low_open else '['}{low:g}, {high:g}]")
     return float(value)
+
+
+def check_count(argument: str, value: int) -> int:
+    """A whole number, 1 or more; raises SettingError otherwise."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise SettingError(argument, repr(value), "a whole number, 1 or more")
+    return value
+
+
+def check_entries(argument: str, values: Tensor, tokens: Tensor, dim: int) -> None:
+    """Raise ShapeError unless `values` has `dim` entries for each of the tokens."""
+    if values.shape != (*tokens.shape, dim):
+        raise ShapeError(argument, f"shape {list(values.shape)}", f"{[*tokens.shape, dim]}, dim entries a token")

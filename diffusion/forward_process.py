@@ -18,7 +18,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from diffusion.errors import SettingError, ShapeError, check_sigma, check_tokens
+from diffusion.errors import SettingError, ShapeError, check_count, check_entries, check_sigma, check_tokens
 from diffusion.randomness import Randomness, uniform
 
 _TRACE = 1e-12  # least share of a token's probability that counts as clean
@@ -38,12 +38,6 @@ def per_token(values: Tensor, tokens: Tensor) -> Tensor:
     return values.reshape(values.shape + (1,) * (tokens.ndim - values.ndim))
 
 
-def check_size(num_tokens: int) -> None:
-    """Raise SettingError for a vocabulary without tokens."""
-    if num_tokens < 1:
-        raise SettingError("num_tokens", num_tokens, "1 or more")
-
-
 class Graph:
     """A forward process over `dim` states; as it stands, the one that mixes every token towards `limit`.
 
@@ -57,7 +51,7 @@ class Graph:
     absorbing: ClassVar[bool] = False
 
     def __init__(self, num_tokens: int, limit: Tensor) -> None:
-        check_size(num_tokens)
+        check_count("num_tokens", num_tokens)
         if limit.ndim != 1 or limit.shape[0] not in (num_tokens, num_tokens + 1):
             raise SettingError("limit", f"shape {tuple(limit.shape)}", f"[{num_tokens}] or [{num_tokens + 1}]")
         if not (bool((limit >= 0).all()) and 0 < float(limit.sum()) < torch.inf):
@@ -138,10 +132,9 @@ class Graph:
     def staggered_score(self, score: Tensor, dsigma: Tensor, sigma: Tensor | None = None) -> Tensor:
         """p_{sigma - dsigma}(y) / p_sigma(x) from the score at sigma, both [..., dim]: exp(-dsigma Q) s.
 
-        Raises SigmaError.
+        Raises SigmaError and ShapeError.
         """
-        dsigma = check_sigma("dsigma", dsigma)
-        dsigma = dsigma.reshape(dsigma.shape + (1,) * (score.ndim - 1 - dsigma.ndim))
+        dsigma = self._check_stagger(score, dsigma)
         total = score.to(torch.float64).sum(-1, keepdim=True)
         lost = -torch.expm1(-dsigma)[..., None]
         # With mix = noise_between / lost, (s - noise_between * total) / keep is written so that s near 1 stays near 1.
@@ -153,8 +146,9 @@ class Graph:
     def reverse_rate(self, x: Tensor, score: Tensor, sigma: Tensor | None = None) -> Tensor:
         """Rates of the time-reversed process, s_y Q(y -> x) off the diagonal, rows summing to zero, [..., dim].
 
-        Per unit of sigma: multiply by d sigma / dt for rates per unit of time. Raises TokenError.
+        Per unit of sigma: multiply by d sigma / dt for rates per unit of time. Raises TokenError and ShapeError.
         """
+        check_entries("score", score, x, self.dim)
         own = x[..., None]
         rates = (self.rate_into(x, sigma) * score.to(torch.float64)).scatter(-1, own, 0.0)
         return rates.scatter(-1, own, -rates.sum(-1, keepdim=True))
@@ -208,9 +202,10 @@ class Graph:
         Arguments:
             log_score: [B, L, dim], of which the entry of x_t itself is ignored.
             sigma: [B] or [B, L]; x_t, x_0: [B, L] token ids.
-        Returns: [B, L] float64. Raises TokenError and SigmaError.
+        Returns: [B, L] float64. Raises TokenError, SigmaError and ShapeError.
         """
-        check_tokens("x_t", x_t, self.dim)
+        self._check_pair(log_score, x_t, x_0)
+        check_tokens("x_0", x_0, self.dim)
         sigma = per_token(check_sigma("sigma", sigma), x_t)
         own = x_t[..., None]
         log_a = self.transition(x_0, sigma).log()
@@ -223,6 +218,18 @@ class Graph:
         """Divergence KL(q_sigma(. | x_0) || prior) of each token in nats; here no network (`log_x_0`) is needed."""
         q = self.transition(x_0, sigma)
         return (q * (q / self.limit.to(q.device)).log()).sum(-1).clamp_min(0)
+
+    def _check_stagger(self, score: Tensor, dsigma: Tensor) -> Tensor:
+        """dsigma as float64 that broadcasts against score[..., 0]."""
+        tokens = score[..., 0]
+        check_entries("score", score, tokens, self.dim)
+        return per_token(check_sigma("dsigma", dsigma), tokens)
+
+    def _check_pair(self, log_score: Tensor, x_t: Tensor, x_0: Tensor) -> None:
+        check_tokens("x_t", x_t, self.dim)
+        check_entries("log_score", log_score, x_t, self.dim)
+        if x_0.shape != x_t.shape:
+            raise ShapeError("x_0", f"shape {list(x_0.shape)}", f"{list(x_t.shape)}, as x_t has")
 
     def _one_hot(self, tokens: Tensor) -> Tensor:
         return torch.nn.functional.one_hot(tokens.long(), self.dim).to(torch.float64)

@@ -6,8 +6,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from diffusion.errors import check_sigma, check_tokens
-from diffusion.forward_process import Graph, check_size, per_token
+from diffusion.errors import check_count, check_sigma, check_tokens
+from diffusion.forward_process import Graph, per_token
 from diffusion.randomness import Randomness, uniform
 
 __all__ = ["AbsorbingGraph", "Graph", "UniformGraph"]
@@ -22,7 +22,7 @@ class UniformGraph(Graph):
     """Tokens are replaced by uniformly drawn ones: Q = 11'/N - I; dim = N."""
 
     def __init__(self, num_tokens: int) -> None:
-        check_size(num_tokens)
+        check_count("num_tokens", num_tokens)
         super().__init__(num_tokens, torch.full((num_tokens,), 1.0 / num_tokens, dtype=torch.float64))
 
     def sample_limit(
@@ -49,7 +49,7 @@ class AbsorbingGraph(Graph):
     absorbing: ClassVar[bool] = True
 
     def __init__(self, num_tokens: int) -> None:
-        check_size(num_tokens)
+        check_count("num_tokens", num_tokens)
         limit = torch.zeros(num_tokens + 1, dtype=torch.float64)
         limit[-1] = 1.0
         super().__init__(num_tokens, limit)
@@ -62,8 +62,7 @@ class AbsorbingGraph(Graph):
 
     def staggered_score(self, score: Tensor, dsigma: Tensor, sigma: Tensor | None = None) -> Tensor:
         """exp(dsigma) s at the data tokens, s_M - (exp(dsigma) - 1) sum of the others at the mask."""
-        dsigma = check_sigma("dsigma", dsigma)
-        dsigma = dsigma.reshape(dsigma.shape + (1,) * (score.ndim - 1 - dsigma.ndim))[..., None]
+        dsigma = self._check_stagger(score, dsigma)[..., None]
         score = score.to(torch.float64)
         data, mask = score[..., : self.num_tokens], score[..., self.num_tokens :]
         return torch.cat([torch.exp(dsigma) * data, mask - torch.expm1(dsigma) * data.sum(-1, keepdim=True)], -1)
@@ -100,7 +99,7 @@ class AbsorbingGraph(Graph):
 
         With r = 1 / (exp(sigma) - 1): the sum of s_y over y != x_0, M, plus r (exp(d) - 1 - d), d = log s_{x_0} / r.
         """
-        check_tokens("x_t", x_t, self.dim)
+        self._check_pair(log_score, x_t, x_0)
         check_tokens("x_0", x_0, self.num_tokens)
         masked = self.is_masked(x_t)
         log_r = -log_expm1(per_token(check_sigma("sigma", sigma), x_t)).expand(x_t.shape)[masked]

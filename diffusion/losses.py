@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from diffusion.diffusion_process import DiffusionProcess
-from diffusion.errors import SettingError, check_time, check_tokens
+from diffusion.errors import SettingError, check_count, check_time, check_tokens
 from diffusion.forward_process import per_token
 from diffusion.noise_schedule import TINY_ALPHA
 from diffusion.parameterisation import Parameterisation, ScoreParameterisation, X0Parameterisation
@@ -198,10 +198,8 @@ class DiscreteSubsLoss(SubsLoss):
     def __init__(
         self, process: DiffusionProcess, num_steps: int, parameterisation: Parameterisation | None = None
     ) -> None:
-        if num_steps < 1:
-            raise SettingError("num_steps", num_steps, "1 or more")
         super().__init__(process, parameterisation)
-        self.num_steps = num_steps
+        self.num_steps = check_count("num_steps", num_steps)
 
     def on_grid(self, t: Tensor) -> Tensor:
         """The end i / T of the step that t in (0, 1] lies in; raises TimeError."""

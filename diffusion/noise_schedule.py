@@ -158,7 +158,7 @@ class GeometricNoise(SigmaSchedule):
 class LinearNoise(SigmaSchedule):
     """sigma(t) = sigma_min + t (sigma_max - sigma_min)."""
 
-    def __init__(self, sigma_min: float = 0.0, sigma_max: float = 20.0) -> None:
+    def __init__(self, sigma_min: float = 0.0, sigma_max: float = 10.0) -> None:
         super().__init__(sigma_min, sigma_max)
 
     def sigma(self, t: Tensor | float) -> Tensor:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from diffusion.errors import LengthError, ShapeError, check_tokens
+from diffusion.errors import LengthError, ShapeError, check_integers, check_tokens
 from diffusion.forward_process import Graph
 from diffusion.randomness import RowGenerators
 
@@ -85,9 +85,9 @@ def _place_prompt(
     tokens = torch.zeros(shape, dtype=torch.int64, device=device)
     if prompt is None:
         if frozen is not None:
-            raise ShapeError("frozen", f"shape {tuple(frozen.shape)}", "a prompt whose tokens it keeps")
+            raise ShapeError("frozen", "places to keep and no prompt", "a prompt whose tokens it keeps")
         return tokens, torch.zeros(shape, dtype=torch.bool, device=device)
-    check_tokens("prompt", prompt, torch.iinfo(torch.int64).max)
+    check_integers("prompt", prompt)
     width = prompt.shape[-1] if prompt.ndim else 0
     if width > shape[1]:
         raise LengthError("prompt", f"{width} tokens", f"{shape[1]} at most, the length of the samples")
@@ -96,9 +96,9 @@ def _place_prompt(
     given = torch.arange(shape[1], device=device).expand(shape) < width
     if frozen is None:
         return tokens, given
-    columns = frozen.shape[-1] if frozen.ndim else 0
+    columns = frozen.shape[-1] if isinstance(frozen, Tensor) and frozen.ndim else width
     if columns not in (width, shape[1]):
-        raise LengthError("frozen", f"{columns} places", f"{width}, as the prompt has, or {shape[1]}")
+        raise LengthError("frozen", f"{columns} places", f"as many as the prompt, {width}, or as a sample, {shape[1]}")
     keep = torch.zeros(shape, dtype=torch.bool, device=device)
     keep[:, :columns] = fit_rows("frozen", frozen, (shape[0], columns)).to(device)
     if bool((keep & ~given).any()):
@@ -108,6 +108,8 @@ def _place_prompt(
 
 def fit_rows(argument: str, values: Tensor, shape: tuple[int, int]) -> Tensor:
     """Values of [L], [1, L] or [B, L] as [B, L]; raises ShapeError, also for masks that are not bool."""
+    if not isinstance(values, Tensor):
+        raise ShapeError(argument, f"a {type(values).__name__}", f"a bool tensor, [{shape[1]}] or {list(shape)}")
     if argument != "prompt" and values.dtype != torch.bool:
         raise ShapeError(argument, f"dtype {values.dtype}", "torch.bool")
     rows = values.shape[0] if values.ndim == 2 else 1

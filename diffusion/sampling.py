@@ -7,7 +7,7 @@ from torch import Tensor
 
 from diffusion.denoiser import Denoiser
 from diffusion.diffusion_process import DiffusionProcess, reverse
-from diffusion.errors import LengthError, SettingError
+from diffusion.errors import LengthError, SettingError, check_count
 from diffusion.randomness import RowGenerators
 from diffusion.sampler_state import SamplerState, fit_rows, start_state
 from diffusion.samplers import create_sampler, default_sampler
@@ -41,20 +41,21 @@ def sample(
         batch_size: rows at a time, all by default; `denoiser.cond` has num_samples rows.
     Raises UnknownSamplerError, SettingError, LengthError, ShapeError and TokenError.
     """
-    if num_samples < 1 or length < 1:
-        raise LengthError("num_samples, length", (num_samples, length), "1 or more each")
-    if batch_size is not None and batch_size < 1:
-        raise SettingError("batch_size", batch_size, "1 or more")
+    check_count("num_samples", num_samples)
+    check_count("length", length)
+    size = num_samples if batch_size is None else check_count("batch_size", batch_size)
+    if generator is not None and not isinstance(generator, torch.Generator):
+        raise SettingError("generator", repr(generator), "a torch.Generator, such as torch.Generator().manual_seed(0)")
     if denoiser.cond is not None and denoiser.cond.shape[0] != num_samples:
         raise LengthError("cond", f"{denoiser.cond.shape[0]} rows", f"{num_samples}, one for each sample")
     if mask is not None:
-        mask = fit_rows("mask", mask.to(device), (num_samples, length))
+        mask = fit_rows("mask", mask, (num_samples, length)).to(device)
         denoiser = replace(denoiser, mask=mask)
     generators = RowGenerators.from_generator(generator, num_samples, device)
     start = start_state(
         process.graph, num_samples, length, prompt=prompt, frozen=frozen, mask=mask, generators=generators
     )
-    name, size = sampler or default_sampler(process.graph), batch_size or num_samples
+    name = sampler or default_sampler(process.graph)
     finished = []
     for first in range(0, num_samples, size):
         rows = slice(first, first + size)

@@ -9,7 +9,7 @@ with 4 each, or four accumulated batches draw the same times.
 import torch
 from torch import Tensor
 
-from diffusion.errors import SettingError, check_number, check_tokens
+from diffusion.errors import check_count, check_number, check_tokens
 from diffusion.randomness import RowGenerators
 
 _SALT = 0x74696D6573  # parts the times from noise that is drawn with the same seed
@@ -25,8 +25,7 @@ def stratified_times(rows: Tensor, batch_size: int, seed: int, t_min: float = 0.
         t_min: where the times start; above 0 the bound loses what lies before.
     Raises SettingError and TokenError (for a row outside the batch).
     """
-    if batch_size < 1:
-        raise SettingError("batch_size", batch_size, "1 or more")
+    check_count("batch_size", batch_size)
     check_tokens("rows", rows, batch_size)
     check_number("t_min", t_min, 0.0, 0.999)
     everyone = torch.arange(batch_size, device=rows.device)

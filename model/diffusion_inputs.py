@@ -3,13 +3,21 @@
 import torch
 from torch import Tensor
 
-from diffusion.errors import LengthError, ShapeError, SigmaError, TokenError, check_sigma, check_tokens
+from diffusion.errors import (
+    LengthError,
+    ShapeError,
+    SigmaError,
+    TokenError,
+    check_integers,
+    check_sigma,
+    check_tokens,
+)
 from model.diffusion_types import ConditionConfig
 from model.inputs import InputError, check_mask, describe, has_values
 
 
-def check_data(input_ids: Tensor, attention_mask: Tensor | None, num_tokens: int) -> Tensor:
-    """The mask of real tokens, bool [B, L]; an integer one, as Hugging Face's collators give it, is taken too.
+def check_data(input_ids: Tensor, attention_mask: Tensor | None, num_tokens: int) -> tuple[Tensor, Tensor]:
+    """Tokens, int64 [B, L], and where they are real, bool [B, L]; the mask may be of integers, as collators give it.
 
     Raises InputError unless input_ids is int [B, L], with at least one row and token, and the mask has its shape;
     TokenError where a real token is none of the vocabulary's.
@@ -23,7 +31,17 @@ def check_data(input_ids: Tensor, attention_mask: Tensor | None, num_tokens: int
     check_mask(attention_mask, input_ids, "attention_mask")
     mask = torch.ones_like(input_ids, dtype=torch.bool) if attention_mask is None else attention_mask
     check_tokens("input_ids", input_ids.masked_fill(~mask, 0), num_tokens)
-    return mask
+    return input_ids.long(), mask
+
+
+def check_rows(rows: Tensor | None, input_ids: Tensor) -> Tensor:
+    """Indices of the rows in the global batch, int [B]: by default from 0; raises ShapeError for another shape."""
+    if rows is None:
+        return torch.arange(len(input_ids), device=input_ids.device)
+    check_integers("rows", rows)
+    if rows.shape != input_ids.shape[:1]:
+        raise ShapeError("rows", f"shape {list(rows.shape)}", f"[{len(input_ids)}], one for each row of input_ids")
+    return rows.to(input_ids.device)
 
 
 def check_noisy(x_t: Tensor, dim: int) -> None:

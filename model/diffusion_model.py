@@ -1,6 +1,6 @@
 """A discrete diffusion model: a process, an objective and a network, trained and sampled through one module."""
 
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +18,7 @@ from model.denoisers.build import build_backbone
 from model.denoisers.calling import DenoiserCall
 from model.denoisers.view import BackboneView
 from model.device import resolve_device
-from model.diffusion_inputs import check_condition, check_data, check_level, check_noisy
+from model.diffusion_inputs import check_condition, check_data, check_level, check_noisy, check_rows
 from model.diffusion_parts import OBJECTIVES, PROCESSES, SCHEDULES
 from model.diffusion_types import DiffusionConfig
 from model.inputs import InputError, check_mask
@@ -102,10 +102,12 @@ class DiffusionModel(nn.Module):
         In training the loss is the diffusion part alone, which spares the network's calls at t = 0 and t = 1; in
         evaluation it is the full bound. Raises DiffusionInputError, InputError and DenoiserCallError.
         """
-        mask = check_data(input_ids, attention_mask, self.num_tokens)
+        input_ids, mask = check_data(input_ids, attention_mask, self.num_tokens)
         check_condition(self.diffusion_config.condition, cond, len(input_ids))
+        if loss_weighting not in get_args(LossWeighting):
+            raise InputError(f"loss_weighting is {loss_weighting!r}, and bound or uniform fits")
         seed = int(torch.randint(2**62, ())) if seed is None else seed
-        rows = torch.arange(len(input_ids), device=input_ids.device) if rows is None else rows.to(input_ids.device)
+        rows = check_rows(rows, input_ids)
         t = stratified_times(rows, batch_size or len(input_ids), seed)
         generators = RowGenerators.from_seed(seed + 1, rows)
         if cond is not None and self.training:
@@ -116,10 +118,10 @@ class DiffusionModel(nn.Module):
 
         parts = self.objective.parts(denoise, input_ids, t, generators, ~mask, ends=not self.training)
         output = self._reduced(parts, mask)
-        if loss_weighting == "uniform":
-            alike = parts.diffusion / per_token(self.objective.weight(t), input_ids)
-            output = output._replace(loss=_mean(alike, mask))
-        return output
+        if loss_weighting == "bound":
+            return output
+        alike = parts.diffusion / per_token(self.objective.weight(t), input_ids)
+        return output._replace(loss=_mean(alike, mask))
 
     def denoise(
         self, x_t: Tensor, sigma: Tensor | float | None, mask: Tensor | None = None, cond: Tensor | None = None
@@ -135,7 +137,7 @@ class DiffusionModel(nn.Module):
         check_condition(self.diffusion_config.condition, cond, len(x_t))
         if sigma is not None or self.diffusion_config.tells_time:
             sigma = check_level(sigma, x_t)  # type: ignore[arg-type]
-        return self._ask(x_t, sigma, mask=mask, cond=cond)
+        return self._ask(x_t.long(), sigma, mask=mask, cond=cond)
 
     def _ask(self, x_t: Tensor, sigma: Tensor | None, mask: Tensor | None = None, cond: Tensor | None = None) -> Tensor:
         """`denoise` without checks, for what is known to be good."""
@@ -184,7 +186,7 @@ class DiffusionModel(nn.Module):
             mask: bool, True at real places, for sequences of several lengths.
         Raises the errors of `diffusion.sampling.sample`, and InputError without a length.
         """
-        length = self.diffusion_config.length if length is None else length
+        length = self.diffusion_config.sequence_length if length is None else length
         if length is None:
             raise InputError("the section has no length: give length, the number of tokens of a sample")
         if cond is None and guidance != 1.0:

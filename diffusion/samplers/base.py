@@ -13,7 +13,7 @@ from torch import Tensor
 from diffusion.categorical import invert_distribution
 from diffusion.denoiser import Denoiser
 from diffusion.diffusion_process import DiffusionProcess
-from diffusion.errors import SettingError
+from diffusion.errors import SettingError, check_count
 from diffusion.forward_process import leave_or_stay
 from diffusion.randomness import RowGenerators
 from diffusion.sampler_state import SamplerState
@@ -76,9 +76,7 @@ class Sampler(ABC):
     def __init__(self, process: DiffusionProcess, denoiser: Denoiser, steps: int) -> None:
         if self.absorbing_only and not process.graph.absorbing:
             raise SettingError("sampler", f"{self.name} for {type(process.graph).__name__}", "an absorbing process")
-        if not isinstance(steps, int) or steps < 1:
-            raise SettingError("steps", steps, "a whole number, 1 or more")
-        self.process, self.denoiser, self.steps = process, denoiser, steps
+        self.process, self.denoiser, self.steps = process, denoiser, check_count("steps", steps)
 
     def begin(self, state: SamplerState) -> SamplerState:
         """The state with what the sampler keeps between steps."""

@@ -39,7 +39,7 @@ def default_sampler(graph: Graph) -> str:
 def create_sampler(name: str, process: DiffusionProcess, denoiser: Denoiser, steps: int) -> Sampler:
     """The sampler of that name; raises UnknownSamplerError and SettingError."""
     if name not in SAMPLERS:
-        near = get_close_matches(name, SAMPLERS, n=1)
+        near = get_close_matches(str(name), SAMPLERS, n=1)
         hint = f" (did you mean {near[0]!r}?)" if near else ""
         raise UnknownSamplerError("sampler", repr(name) + hint, "one of " + ", ".join(sorted(SAMPLERS)))
     if name not in samplers_for(process.graph):

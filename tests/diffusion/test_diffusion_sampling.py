@@ -275,11 +275,17 @@ BAD: list[tuple[Callable[[], object], type[DiffusionInputError], str]] = [
     (drawn(prompt=SHORT, frozen=LONG[:10] == 0), LengthError, "frozen: got a place past the prompt's 4 tokens"),
     (drawn(prompt=SHORT, frozen=LONG[:5] == 0), LengthError, "frozen: got 5 places"),
     (drawn(mask=torch.ones(2, 9, dtype=torch.bool)), ShapeError, "mask"),
-    (drawn(num_samples=0), LengthError, "num_samples"),
+    (drawn(prompt=SHORT, frozen=[True] * 4), ShapeError, "frozen: got a list; expected a bool tensor"),
+    (drawn(mask=[[True] * 10] * 2), ShapeError, "mask: got a list"),
+    (drawn(num_samples=0), SettingError, "num_samples: got 0; expected a whole number, 1 or more"),
+    (drawn(num_samples=1.5), SettingError, "num_samples: got 1.5"),
+    (drawn(generator=3), SettingError, "generator: got 3; expected a torch.Generator"),
+    (drawn(sampler=3), UnknownSamplerError, "sampler: got 3; expected one of"),
     (drawn(steps=0, sampler="ancestral"), SettingError, "steps: got 0"),
     (drawn(batch_size=0), SettingError, "batch_size"),
     (drawn(sampler="ancestrl"), UnknownSamplerError, "did you mean 'ancestral'"),
     (lambda: denoiser_for("absorbing", temperature=-1.0), SettingError, "temperature: got -1"),
+    (lambda: denoiser_for("absorbing", temperature="hot"), SettingError, "temperature: got 'hot'"),
     (lambda: denoiser_for("absorbing", top_p=0.0), SettingError, "top_p: got 0"),
     (
         lambda: create_sampler("first_hitting", PROCESSES["uniform"], denoiser_for("uniform"), 3),
@@ -292,6 +298,17 @@ BAD: list[tuple[Callable[[], object], type[DiffusionInputError], str]] = [
         "cond: got 3 rows; expected 2",
     ),
 ]
+
+
+def test_what_a_prompt_holds_where_it_is_not_kept_does_not_matter() -> None:
+    kept = torch.arange(LENGTH) < 3
+    prompt = torch.where(kept, 1, -100)
+    for name in samplers_for(PROCESSES["absorbing"].graph):
+        tokens = sample(
+            PROCESSES["absorbing"], denoiser_for("absorbing"), 2, LENGTH, sampler=name, prompt=prompt, frozen=kept
+        ).tokens
+        assert bool((tokens[:, :3] == 1).all()), name
+        assert bool((tokens >= 0).all()), name
 
 
 @pytest.mark.parametrize(("call", "error", "message"), BAD)

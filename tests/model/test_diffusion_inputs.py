@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from diffusion.errors import DiffusionInputError, LengthError, ShapeError, SigmaError, TokenError
+from diffusion.errors import DiffusionInputError, LengthError, SettingError, ShapeError, SigmaError, TokenError
 from diffusion.time_strata import stratified_times
 from model.denoisers.build import BackboneError
 from model.denoisers.registry import BACKBONES, register_backbone
@@ -92,8 +92,11 @@ BAD: list[tuple[Callable[[DiffusionModel], Tensor], type[ValueError], str]] = [
     (lambda m: m(X_T, cond=torch.tensor([0, -1])).loss, TokenError, "cond: got class -1"),
     (lambda m: m(X_T[:0]).loss, InputError, "one row of one token is the least"),
     (lambda m: m(X_T - 1).loss, TokenError, "input_ids: got token -1"),
+    (lambda m: m(X_T, rows=torch.arange(3)).loss, ShapeError, r"rows: got shape \[3\]; expected \[2\]"),
+    (lambda m: m(X_T, loss_weighting="unifrom").loss, InputError, "loss_weighting is 'unifrom', and bound or uniform"),
     (lambda m: m.sample(2, cond=torch.tensor([0, 9])), TokenError, "cond: got class 9"),
-    (lambda m: m.sample(1, 0), LengthError, "length"),
+    (lambda m: m.sample(1, 0), SettingError, "length: got 0"),
+    (lambda m: m.sample(1, 2.5), SettingError, "length: got 2.5"),
     (lambda m: m.sample(1, steps=2.5), DiffusionInputError, "steps: got 2.5; expected a whole number"),
     (lambda m: m.sample(1, prompt=[1, 2]), ShapeError, "prompt: got a list; expected a tensor"),
 ]
@@ -104,6 +107,13 @@ def test_bad_input_is_named(use: Callable[[DiffusionModel], Tensor], error: type
     model = build(time_conditioning=True, condition={"type": "class", "num_classes": 3})
     with pytest.raises(error, match=message):
         use(model)
+
+
+@pytest.mark.parametrize("dtype", [torch.int32, torch.uint8])
+def test_tokens_may_be_of_any_integers(dtype: torch.dtype) -> None:
+    model = build(time_conditioning=True).eval()
+    assert torch.equal(model(X_T.to(dtype), seed=0).loss, model(X_T, seed=0).loss)
+    assert torch.equal(model.denoise(X_T.to(dtype), ROWS), model.denoise(X_T, ROWS))
 
 
 def test_properties_must_have_their_size() -> None:
