@@ -17,7 +17,7 @@ def combinations_table() -> str:
             entry = OBJECTIVES.get(objective)
             if process in entry.processes:
                 samplers = ", ".join(PROCESSES.get(process).samplers)
-                told = "yes" if entry.tells_time else "no"
+                told = "yes" if entry.tells_time else "only a backbone of your own"
                 cells = [process, objective, ", ".join(SCHEDULES), samplers, told]
             else:
                 cells = [process, objective, "none", f"none: {objective} is made for {entry.processes[0]} noise", ""]

@@ -55,15 +55,19 @@ class DiffusionConfig(StrictModel):
     length: Size | None = None
     """Length of sequences; None: the data set's sequence_length."""
     time_conditioning: bool | None = None
-    """Whether the network is told sigma; None: as the objective's authors have it (mdlm: no, sedd and udlm: yes)."""
+    """Whether the network is told sigma; None: yes, but for mdlm's performer and ddit, as its authors have it."""
     condition: ConditionConfig | None = None
     """What samples can be asked for; none by default."""
 
     @property
     def tells_time(self) -> bool:
-        """Whether the network is told the noise level."""
-        default: bool = OBJECTIVES.get(_name(self.objective)).tells_time
-        return default if self.time_conditioning is None else self.time_conditioning
+        """Whether the network is told the noise level.
+
+        A network of one's own is told it unless the file says otherwise: it may have no place for None.
+        """
+        if self.time_conditioning is not None:
+            return self.time_conditioning
+        return OBJECTIVES.get(_name(self.objective)).tells_time or not BACKBONES.get(self.backbone.type).sigma_optional
 
     @property
     def samplers(self) -> tuple[str, ...]:
@@ -71,7 +75,7 @@ class DiffusionConfig(StrictModel):
         return PROCESSES.get(_name(self.process)).samplers
 
     def violations(self) -> Iterator[Violation]:
-        """The objective is made for the process; a network of uniform noise or of a score must know the noise level."""
+        """The objective is made for the process; a network under uniform noise must know the noise level."""
         objective, process = _name(self.objective), _name(self.process)
         fitting = OBJECTIVES.get(objective).processes
         if process not in fitting:
@@ -98,14 +102,20 @@ class DiffusionConfig(StrictModel):
         if self.vocab_size is not None and vocab_size is not None and self.vocab_size < vocab_size:
             raise ValueError(f"vocab_size is {self.vocab_size}, and the data set's tokenizer has {vocab_size} tokens")
         return self.model_copy(
-            update={"vocab_size": self.vocab_size or vocab_size, "length": self.length or length},
+            update={"vocab_size": self.vocab_size or vocab_size, "length": self.sequence_length or length},
         )
+
+    @property
+    def sequence_length(self) -> int | None:
+        """Length of sequences: the section's, else the one that is written in the backbone's."""
+        own = getattr(self.backbone, "length", None) if "length" in self.backbone.model_fields_set else None
+        return self.length or (own if isinstance(own, int) else None)
 
     def backbone_values(self) -> dict[str, Any]:
         """What a backbone's builder reads: its section, and `length`, `time_conditioning` and `condition`."""
         return {
             **self.backbone.model_dump(),
-            "length": self.length,
+            "length": self.sequence_length or getattr(self.backbone, "length", None),
             "time_conditioning": self.tells_time,
             "condition": self.condition.model_dump() if self.condition else None,
         }

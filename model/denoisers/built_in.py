@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from model.denoisers.view import BackboneView
 
 
-@register_backbone("performer", config=PerformerBackboneConfig)
+@register_backbone("performer", config=PerformerBackboneConfig, sigma_optional=True)
 def build_performer(config: "BackboneView", vocab_size: int) -> "nn.Module":
     """A Performer encoder, softmax or linear."""
     from model.denoisers.performer import PerformerDenoiser
@@ -19,7 +19,7 @@ def build_performer(config: "BackboneView", vocab_size: int) -> "nn.Module":
     return PerformerDenoiser(config, vocab_size)
 
 
-@register_backbone("ddit", config=DDiTBackboneConfig)
+@register_backbone("ddit", config=DDiTBackboneConfig, sigma_optional=True)
 def build_ddit(config: "BackboneView", vocab_size: int) -> "nn.Module":
     """SEDD's diffusion transformer."""
     from model.denoisers.ddit import DDiT

@@ -25,24 +25,28 @@ Builder = TypeVar("Builder", bound=Callable[..., Any])
 
 @dataclass(frozen=True)
 class BackboneEntry:
-    """What is known of one backbone: the type of its section, and the builder."""
+    """What is known of one backbone: the type of its section, the builder, and whether it can go without sigma."""
 
     config_type: type[BackboneConfig]
     build: "Callable[[BackboneView, int], nn.Module]"
+    sigma_optional: bool = False
 
 
 BACKBONES: Registry[BackboneEntry] = Registry("backbone", "model_factory.backbones")
 
 
-def register_backbone(name: str, *, config: type[BaseModel] | None = None) -> Callable[[Builder], Builder]:
+def register_backbone(
+    name: str, *, config: type[BaseModel] | None = None, sigma_optional: bool = False
+) -> Callable[[Builder], Builder]:
     """Register the decorated builder `(config, vocab_size) -> nn.Module` under `name`.
 
     `config` is a pydantic type of the section's keys; unknown keys are then errors of the file. Without one, any keys are
-    taken. Raises ValueError when the name is taken.
+    taken. With `sigma_optional` the network is not told sigma where the objective does without it and the file does not
+    say otherwise. Raises ValueError when the name is taken.
     """
 
     def register(build: Builder) -> Builder:
-        BACKBONES.add(name, BackboneEntry(_section_type(name, config), build))
+        BACKBONES.add(name, BackboneEntry(_section_type(name, config), build, sigma_optional))
         return build
 
     return register

@@ -1,13 +1,13 @@
 """The backbone section as builders read it, also those written for research code with nested configs."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from yaml_config.registry import closest
 
 
-class BackboneView:
-    """Values of the backbone section by attribute, by `["key"]` and by `.get("key", default)`.
+class BackboneView(Mapping[str, Any]):
+    """Values of the backbone section by attribute, and as a mapping: `["key"]`, `.get("key", default)`, `**config`.
 
     Beside the section's own keys there are `length`, `time_conditioning` and `condition` of the model's section.
     `config.model` and `config.algo` are views of the same values, as builders expect that read
@@ -22,9 +22,11 @@ class BackboneView:
         return self._wrapped(self._values.get(key, default))
 
     def __getattr__(self, key: str) -> Any:
+        if key.startswith("_"):  # also while a copy or an unpickled one has no values yet
+            raise AttributeError(key)
         if key in ("model", "algo") and key not in self._values:
             return self
-        if key.startswith("_") or key not in self._values:
+        if key not in self._values:
             near = closest(key, list(self._values))
             hint = f"; it has {near!r}" if near else f"; it has {', '.join(self._values)}"
             raise AttributeError(f"the backbone section has no key {key!r}{hint}")
@@ -33,8 +35,11 @@ class BackboneView:
     def __getitem__(self, key: str) -> Any:
         return self._wrapped(self._values[key])
 
-    def __contains__(self, key: object) -> bool:
-        return key in self._values
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
 
     def __repr__(self) -> str:
         return f"BackboneView({self._values!r})"
