@@ -7,6 +7,7 @@ import pytest
 from data_manager.command import main
 from data_manager.data_manager import DatasetManager
 from data_manager.parse_data_args import parse_dataset_configs
+from experiment.config import read_experiment
 from tests.data_manager.corpora import librispeech_part, timit, yesno
 from tests.real_data import real_data
 
@@ -49,7 +50,8 @@ def test_what_is_printed(overrides, tmp_path, capsys):
     assert "90-1-0000.flac" in capsys.readouterr().err
     assert main(["--config", str(CONFIGS / "timit.yml"), *options]) == 0
     printed = capsys.readouterr().out
-    assert "TRAIN: 2 cuts" in printed
+    assert "TRAIN: 2 cuts, 1.0 seconds" in printed
+    assert "TEST: 1 cut, 0.5 seconds" in printed
     assert "She had greasy water." in printed
     assert "manifests/timit/" in printed
 
@@ -72,3 +74,19 @@ def test_the_real_utterance_with_everything(tmp_path):
     found = list(DatasetManager.create_dataloader(cuts, config, batch_size=1))
     assert sum(len(batch["text"]) for batch in found) == 6
     assert all(batch["feature_mask"].numel() <= 900 and batch["features"].shape[2] == 40 for batch in found)
+
+
+@pytest.mark.parametrize(
+    ("encoder", "more"),
+    [
+        ("d_model: 80", ""),
+        ("d_model: 64", "training: {max_steps: 1}\n"),
+        ("d_model: 64, vocab_size: 9", ""),
+        ("d_model: 64, input_dim: 80", ""),
+    ],
+)
+def test_frames_that_fit_an_encoder(tmp_path, encoder, more):
+    path = tmp_path / "x.yml"
+    model = f"model:\n  model_type: encoder\n  encoder: {{{encoder}, num_layers: 1, num_heads: 4}}\n"
+    path.write_text(f"{model}datasets: [{{name: yesno}}]\n{more}")
+    assert read_experiment(path).config.datasets
