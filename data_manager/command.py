@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from typing import Any
 
 from data_manager.catalogue import catalogue, print_catalogue
@@ -18,6 +19,7 @@ from data_manager.parse_data_args import parse_dataset_configs
 from yaml_config.errors import ConfigError
 
 GOOD, INVALID, USAGE, UNREADABLE, LOADING_FAILED = range(5)
+INTERRUPTED = 130
 
 EXAMPLES = """\
 examples:
@@ -25,7 +27,7 @@ examples:
   python -m data_manager.data_manager --config my.yml --set global_config.num_proc=4 --json
   python -m data_manager.data_manager --list
 
-exit codes: 0 good, 1 invalid, 2 wrong usage, 3 unreadable file, 4 loading failed"""
+exit codes: 0 good, 1 invalid, 2 wrong usage, 3 unreadable file, 4 loading failed, 130 interrupted"""
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -39,7 +41,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--config", metavar="F", help="a YAML file with a section `datasets`")
     parser.add_argument("--only", metavar="NAME", action="append", default=[], help="load this data set alone")
     parser.add_argument("--set", metavar="K=V", action="append", default=[], dest="overrides", help="lay a value on it")
-    parser.add_argument("--json", action="store_true", help="print one JSON object: ok, errors, datasets")
+    parser.add_argument("--json", action="store_true", help="print one JSON object: ok, errors, datasets, unused")
+    parser.add_argument("--prune", action="store_true", help="remove what is prepared and not used by this file")
     parser.add_argument("--list", action="store_true", help="name the sources and speech corpora that there are")
     parser.add_argument(
         "--plugin",
@@ -52,11 +55,13 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code (0 good, 1 invalid, 3 unreadable, 4 loading failed)."""
+    """Run the command line; returns the exit code, see EXAMPLES."""
     parser = build_parser()
     args = parser.parse_args(argv)
     if not args.config and not args.list:
         parser.error("give a file, --config experiment.yml, or --list")
+    if args.prune and args.only:
+        parser.error("--prune looks at all data sets of a file, so it does not go with --only")
     sys.path.insert(0, os.getcwd())
     for module in args.plugin:
         try:
@@ -70,6 +75,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of what is printed has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return GOOD
+    except KeyboardInterrupt:
+        print("\ninterrupted; what was finished is kept, and a second start goes on from there", file=sys.stderr)
+        return INTERRUPTED
 
 
 def _list(as_json: bool) -> int:
@@ -97,9 +105,25 @@ def _load(args: argparse.Namespace) -> int:
         except (DataError, OSError) as error:
             _fail(args.json, f"{args.config}: {error}", [{"file": args.config, "message": str(error)}], reports)
             return LOADING_FAILED
+    unused = [] if args.only else _unused(configs, args.prune, quiet=args.json)
     if args.json:
-        print(json.dumps({"ok": True, "errors": [], "datasets": reports}, indent=2))
+        print(json.dumps({"ok": True, "errors": [], "datasets": reports, "unused": unused}, indent=2))
     return GOOD
+
+
+def _unused(configs: Sequence[DatasetConfig], removes: bool, quiet: bool) -> list[dict[str, Any]]:
+    """What the folders of the data sets, all of them loaded, hold besides; told or removed."""
+    from data_manager.leftovers import leftovers, prune
+    from data_manager.report_text import unused_text
+    from data_manager.tokenizer_factory import output_folder
+
+    found = [left for config in configs if (left := leftovers(output_folder(config))) is not None]
+    for left in found:
+        if removes:
+            prune(left)
+        if not quiet:
+            print("\n" + unused_text(left, removed=removes))
+    return [asdict(left) for left in found]
 
 
 def chosen(configs: Sequence[DatasetConfig], names: Sequence[str]) -> list[DatasetConfig]:

@@ -19,11 +19,15 @@ from data_manager.errors import DataError
 
 STAMP = "inputs.json"
 """What a folder was made from, what was left out of it, and the sizes of its files; written last."""
+PARTIAL = ".partial"
+"""Ends the name of a folder that is being made."""
 _WAIT = 2.0
 
 Make = Callable[[Path, Path], list[str]]
 
 _log = logging.getLogger(__name__)
+used_folders: set[Path] = set()
+"""The folders that this process has asked for."""
 
 
 @dataclass(frozen=True)
@@ -42,12 +46,13 @@ def prepared_folder(parent: Path, inputs: Mapping[str, Any], make: Make, prefix:
     """
     text = json.dumps(inputs, sort_keys=True, default=str)
     place = parent / f"{prefix}{sha256(text.encode()).hexdigest()[:12]}"
+    used_folders.add(place)
     found = _complete(place)
     if found is not None:
         return found
     try:
         parent.mkdir(parents=True, exist_ok=True)
-        with exclusively(parent / f".{place.name}.lock"):
+        with exclusively(lock_of(place)):
             found = _complete(place)  # another process may have made it meanwhile
             return found if found is not None else _made(place, inputs, make)
     except OSError as error:
@@ -63,7 +68,7 @@ def discard(folder: PreparedFolder, reason: object) -> None:
 
 
 def _made(place: Path, inputs: Mapping[str, Any], make: Make) -> PreparedFolder:
-    aside = place.with_name(f".{place.name}.partial")
+    aside = place.with_name(f".{place.name}{PARTIAL}")
     shutil.rmtree(aside, ignore_errors=True)  # what an interrupted preparation left
     aside.mkdir()
     try:
@@ -88,6 +93,23 @@ def _complete(place: Path) -> PreparedFolder | None:
         return PreparedFolder(place, list(stamp["notes"])) if whole else None
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
+
+
+def lock_of(place: Path) -> Path:
+    """The lock of a prepared folder, also of one that is being made."""
+    name = place.name.removeprefix(".").removesuffix(PARTIAL)
+    return place.with_name(f".{name}.lock")
+
+
+def is_held(path: Path) -> bool:
+    """Whether some process holds a lock."""
+    from filelock import FileLock, Timeout
+
+    try:
+        FileLock(str(path)).acquire(blocking=False).lock.release()
+    except Timeout:
+        return True
+    return False
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from importlib import import_module
 from typing import Any
 
-from data_manager.errors import DataError
+from data_manager.errors import MEND, DataError, plain
 from data_manager.lhotse_recipes import RecipeFunction, RecipeSignature
 from data_manager.progress import quiet
 from data_manager.recipe_notes import recipe_notes
@@ -37,8 +37,8 @@ def call_recipe(
             return getattr(module, function.name)(**arguments)
     except Exception as error:
         given = ", ".join(f"{key}={value!r}" for key, value in arguments.items())
-        detail = str(error) or "an assertion of lhotse's does not hold"
-        raise DataError(
-            f"corpus {corpus!r}: {function.name}({given}) failed: {type(error).__name__}: {detail}\n"
-            "Is the corpus complete, and laid as lhotse's downloader lays it?"
-        ) from error
+        detail = plain(error) or "an assertion of lhotse's does not hold"
+        is_audio = type(error).__name__ == "AudioLoadingError"
+        remedy = MEND if is_audio else "Is the corpus complete, and laid as lhotse's downloader lays it?"
+        told = f"{function.name}({given}) failed: {type(error).__name__}: {detail}"
+        raise DataError(f"corpus {corpus!r}: {told}\n{remedy}") from error

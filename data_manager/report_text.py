@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 
+from data_manager.leftovers import Leftovers
 from data_manager.lengths import Lengths
 from data_manager.report import DatasetReport, SplitReport
 
@@ -19,6 +20,18 @@ def report_text(report: DatasetReport, *, plain: bool = False) -> str:
     for split in report.splits:
         lines += _split_lines(split, plain)
     return "\n".join(lines)
+
+
+def unused_text(left: Leftovers, *, removed: bool) -> str:
+    """What else lies in the folder of a data set."""
+    count = f"{len(left.names)} folder{'s' if len(left.names) != 1 else ''} that this file does not use"
+    names = ", ".join(left.names[:3]) + (", ..." if len(left.names) > 3 else "")
+    told = "removed" if removed else "--prune removes them"
+    return f"{_near(left.folder)}: {count}, {_size(left.bytes)} ({names}); {told}"
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e6:,.1f} MB" if count >= 1e6 else f"{count / 1e3:,.1f} kB"
 
 
 def _split_lines(split: SplitReport, plain: bool) -> Iterator[str]:
@@ -38,13 +51,21 @@ def _sizes(split: SplitReport) -> Iterator[str]:
     if split.size is None:
         yield "a stream, of which the beginning is described"
     else:
-        yield f"{split.size:,} {split.unit}"
+        yield f"{split.size:,} {split.unit if split.size != 1 else split.unit.removesuffix('s')}"
     if split.documents is not None and split.unit == "rows":
         yield f"{split.documents:,} document{'s' if split.documents != 1 else ''}"
     if split.tokens is not None:
         yield f"{split.tokens:,} tokens"
     if split.hours is not None:
-        yield f"{split.hours:.2f} hours"
+        yield duration(split.hours * 3600)
+
+
+def duration(seconds: float) -> str:
+    """Seconds in the largest unit of which there is one at least: `11.7 seconds`, `5.0 minutes`, `960.9 hours`."""
+    for unit, size in (("hours", 3600), ("minutes", 60)):
+        if seconds >= size:
+            return f"{seconds / size:,.1f} {unit}"
+    return f"{seconds:.1f} seconds"
 
 
 def _length_label(column: str) -> str:

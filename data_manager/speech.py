@@ -2,11 +2,13 @@
 
 import logging
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from data_manager.bad_audio import readable, stand_ins
 from data_manager.corpus_download import obtain_corpus
 from data_manager.errors import DataError
 from data_manager.fingerprint import fingerprint
@@ -116,10 +118,12 @@ def _write_manifests(
     """Write what the recipe makes, and its cuts, into `folder`, which will be moved to `final`; what was left out."""
     notes: list[str] = []
     writes = {OUTPUT: str(folder / "recipe")} if OUTPUT in recipe.prepare.parameters else {}
-    made = call_recipe(config.name, recipe, recipe.prepare, {**arguments, **writes}, notes)
+    drops = config.loading.bad_audio == "drop"
+    with stand_ins() if drops else nullcontext():
+        made = call_recipe(config.name, recipe, recipe.prepare, {**arguments, **writes}, notes)
     found = dict(split_cuts(made, notes))
-    if config.loading.bad_audio == "drop":
-        found = {split: _readable(cuts, split, notes) for split, cuts in found.items()}
+    if drops:
+        found = {split: readable(cuts, split, notes) for split, cuts in found.items()}
         found = {split: cuts for split, cuts in found.items() if cuts}
     if sum(write_cuts(folder, split, cuts, final=final) for split, cuts in found.items()) == 0:
         given = ", ".join(f"{key}={value!r}" for key, value in arguments.items())
@@ -135,19 +139,3 @@ def _fingerprints(recipe: RecipeSignature, arguments: Mapping[str, Any]) -> dict
     given = {key: value if isinstance(value, list) else [value] for key, value in named.items()}
     paths = {str(path): full_path(path) for values in given.values() for path in values if isinstance(path, str)}
     return {name: fingerprint(path) for name, path in paths.items() if path.exists()}
-
-
-def _readable(cuts: Any, split: str, notes: list[str]) -> list[Any]:
-    """The cuts whose audio can be read from end to end; the others are noted."""
-    from data_manager.progress import progress
-    from data_manager.speech_features import read_audio
-
-    kept = []
-    for cut in progress(cuts, f"reading {split}"):
-        try:
-            read_audio(cut)
-        except DataError as error:
-            notes.append(f"{split}: {' '.join(str(error).split())}")
-        else:
-            kept.append(cut)
-    return kept

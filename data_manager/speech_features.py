@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from data_manager.errors import DataError
+from data_manager.errors import MEND, DataError, plain
 from data_manager.speech_settings import FeaturesConfig
 
 
@@ -74,12 +74,8 @@ def read_audio(cut: Any) -> Any:
     try:
         return cut.load_audio().mean(axis=0, keepdims=True)
     except Exception as error:  # whatever the audio library raises for a broken file
-        raise DataError(f"audio of {cut.id} cannot be read from {audio_files(cut)}: {plain(error)}") from error
-
-
-def plain(error: Exception) -> str:
-    """What an error says, without the whole cut that lhotse adds to it."""
-    return str(error).partition("\n[extra info]")[0].strip()
+        told = plain(error).rpartition(" failed. ")[2]  # in front of it the file is named again
+        raise DataError(f"audio of {cut.id} cannot be read from {audio_files(cut)}: {told}\n{MEND}") from error
 
 
 def audio_files(cut: Any) -> str:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,10 @@ import pytest
 
 from data_manager.command import main
 from data_manager.data_manager import DatasetManager
+from data_manager.leftovers import leftovers
 from data_manager.lengths import Lengths, histogram
+from data_manager.prepared_folder import exclusively, used_folders
+from data_manager.report_text import duration
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -97,6 +101,60 @@ def test_as_a_module(here):
     assert (done.returncode, done.stderr) == (0, "")
     assert "validation" in done.stdout
     assert "#" in done.stdout
+
+
+def test_what_is_not_used_any_more_is_told_and_removed(here, capsys):
+    (here / "a.txt").write_text("one text\n" * 500)
+    path = write("  - {name: tiny, source: text, data_files: {train: a.txt}}\n  - {name: docs, source: embedded}\n")
+    assert "does not use" not in run(capsys, "--config", path)[1]
+    folder = here / "manifests" / "tiny"
+    first = {place.name for place in folder.iterdir() if place.is_dir() and place.name != ".hashes"}
+    (folder / ".train-0.partial").mkdir()  # as a killed preparation leaves it
+    (folder / ".train-0.partial" / "rows.arrow").write_bytes(bytes(2_000_000))
+    (folder / "notes").mkdir()  # the user's own
+    used_folders.clear()  # as in a process of its own
+    bytewise = "--config", path, "--set", "datasets.0.tokenizer.type=bytes"
+    code, out, _ = run(capsys, *bytewise)
+    assert code == 0
+    assert re.search(
+        r"^manifests/tiny: 3 folders that this file does not use, 2\.0 MB \(.*\); --prune removes", out, re.M
+    )
+    (unused,) = json.loads(run(capsys, *bytewise, "--json")[1])["unused"]
+    assert set(unused["names"]) == first | {".train-0.partial"}
+    assert unused["bytes"] > 2_000_000
+    assert "3 folders that this file does not use" in run(capsys, *bytewise, "--prune")[1]
+    (kept,) = (place.name for place in folder.iterdir() if place.is_dir() and place.name not in (".hashes", "notes"))
+    assert kept.startswith("train-")
+    assert kept not in first
+    assert (folder / "notes").is_dir()
+    assert "does not use" not in run(capsys, *bytewise)[1]
+    with pytest.raises(SystemExit):
+        run(capsys, *bytewise, "--prune", "--only", "tiny")
+
+
+def test_what_another_process_is_making_is_left_alone(tmp_path):
+    with exclusively(tmp_path / ".train-0.lock"):
+        (tmp_path / ".train-0.partial").mkdir()
+        code = "import sys; from pathlib import Path; from data_manager.leftovers import leftovers; "
+        command = [sys.executable, "-c", f"{code}print(leftovers(Path(sys.argv[1])))", str(tmp_path)]
+        assert subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout == "None\n"
+    assert leftovers(tmp_path).names == (".train-0.partial",)
+
+
+def test_an_interruption(here, capsys, monkeypatch):
+    def interrupted(config):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(DatasetManager, "load_dataset", interrupted)
+    code, out, err = run(capsys, "--config", write("  - {name: docs, source: embedded}\n"))
+    assert (code, out) == (130, "")
+    assert err.strip().startswith("interrupted")
+
+
+def test_durations_are_told_in_a_unit_that_shows_them():
+    assert [duration(seconds) for seconds in (0.4, 11.66, 59.9, 60, 3599, 3600, 3_459_240)] == [
+        *("0.4 seconds", "11.7 seconds", "59.9 seconds", "1.0 minutes", "60.0 minutes", "1.0 hours", "960.9 hours")
+    ]
 
 
 def test_what_can_be_had(capsys):

@@ -160,12 +160,18 @@ def test_audio_that_ends_early_is_named_by_the_batch(tmp_path, corpus):
     assert not list((tmp_path / "manifests").rglob("features-*"))
 
 
-def test_bad_audio_can_be_dropped_and_is_counted(tmp_path, corpus):
-    _cut_short(next(corpus.rglob("*-0001.flac")))
+def _make_noise(path):
+    path.write_bytes(b"not audio")
+
+
+@pytest.mark.parametrize("damage", [_cut_short, _make_noise])
+def test_bad_audio_can_be_dropped_and_is_counted(tmp_path, corpus, damage):
+    damage(next(corpus.rglob("*-0001.flac")))
     config = config_of(tmp_path, loading={"bad_audio": "drop"})
     assert lengths(config) == {"dev-clean": 1}
     (note,) = speech_corpus(config).notes
     assert note.startswith("dev-clean: audio of 84-1-0001 cannot be read from ")
+    assert "Exception" not in note
     assert lengths(config) == {"dev-clean": 1}
     assert speech_corpus(config).notes == [note]
 
