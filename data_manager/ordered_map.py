@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from threading import Thread
 from typing import Any, TypeVar
 
 from data_manager.errors import DataError
@@ -61,7 +62,16 @@ def _context() -> Any:
 def _begin(function: Callable[[Any], Any]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interruption is told by the main process alone
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # one thread a process
+    Thread(target=_end_with_parent, daemon=True).start()
     _function[:] = [function]
+
+
+def _end_with_parent() -> None:
+    """End this process when the main one is gone: killed, it cannot say so, and its lock would be held on here."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _call(item: Any) -> Any:

@@ -18,6 +18,7 @@ from data_manager.data_manager import DatasetManager
 from data_manager.dataset_types import TokenizerConfig
 from data_manager.errors import DataError
 from data_manager.ordered_map import ordered_map
+from data_manager.prepared_folder import is_held
 from tests.data_manager.text_configs import BYTES, text_config, texts
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -181,6 +182,22 @@ def test_a_killed_preparation_is_taken_up_by_the_next(tmp_path):
     assert [name for name in os.listdir(tmp_path / "out" / "tiny") if name.endswith(".partial")]
     assert "".join(texts(text_config(tmp_path, {"train": "a.txt"}))) == "text\n" * 99
     assert not [name for name in os.listdir(tmp_path / "out" / "tiny") if name.endswith(".partial")]
+
+
+def test_processes_end_with_the_one_that_is_killed_and_let_go_of_its_lock(tmp_path):
+    (tmp_path / "a.txt").write_text("text\n" * 99)
+    code = (
+        "import os, sys, time; from data_manager import encoding; from tests.data_manager.text_configs import *;"
+        "encoding.encode_many = lambda *_: os.kill(os.getppid(), 9) or time.sleep(600);"
+        "DatasetManager.load_dataset(text_config(Path(sys.argv[1]), {'train': 'a.txt'}, num_proc=2))"
+    )
+    # a process that lived on would keep the pipe of its output open
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, stdout=subprocess.PIPE, timeout=120, check=False
+    )
+    assert done.returncode == -9
+    (lock,) = (tmp_path / "out" / "tiny").glob(".train-*.lock")
+    assert not is_held(lock)
 
 
 def test_an_output_folder_that_cannot_be_written(tmp_path):
