@@ -1,10 +1,10 @@
-"""The main job on a corpus that every Python carries: file, model, data, one batch forward and backward."""
+"""The main job on a corpus that every Python carries: a file checked, its model trained, samples, figures, curves."""
 
 import argparse
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +12,15 @@ from experiment.config import ExperimentConfig, read_experiment
 from yaml_config.errors import ConfigError
 
 CONFIG = os.path.relpath(Path(__file__).resolve().parent.parent / "configs" / "full_experiment.yml")
+ROWS = 64
+"""Rows of the test split that are measured."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the main job on a file and print what came of it; returns the exit code."""
     parser = argparse.ArgumentParser(prog="scripts/demo", description=__doc__)
     parser.add_argument("--config", metavar="F", default=CONFIG, help="the experiment (default: %(default)s)")
+    parser.add_argument("--output", metavar="RUN", help="the run's folder (default: the first free one of runs/demo-N)")
     parser.add_argument("--set", metavar="K=V", action="append", default=[], dest="overrides", help="lay a value on it")
     args = parser.parse_args(argv)
     start = time.perf_counter()
@@ -28,17 +31,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 3 if error.is_unreadable else 1
     print(f"{args.config}: good ({time.perf_counter() - start:.2f} s)")
     try:
-        run(experiment)
+        describe(experiment)
     except (ValueError, OSError, RuntimeError) as error:
         print(f"{args.config}: {error}", file=sys.stderr)
         return 4
-    return 0
+    return train_and_show(args, args.output or free_folder())
 
 
-def run(experiment: ExperimentConfig) -> None:
-    """Build the model, load the data, push one batch through, print the tables."""
-    import torch
-
+def describe(experiment: ExperimentConfig) -> None:
+    """Build the model and load the data; print their parts and one batch. Raises ValueError where one is missing."""
     from data_manager.data_manager import DatasetManager
     from experiment.vocabulary import with_vocabulary
     from model.model_factory import create_model
@@ -46,56 +47,43 @@ def run(experiment: ExperimentConfig) -> None:
     if experiment.model is None or not experiment.datasets:
         raise ValueError("the demo needs a file with a model and a data set")
     splits = DatasetManager.load_datasets(datasets=experiment.datasets)
-    experiment = with_vocabulary(experiment)
-    assert experiment.model is not None
-    assert experiment.datasets
-    torch.manual_seed(experiment.training.seed if experiment.training else 0)
-    model = create_model(experiment.model)
-    _print_table("part of the model", "parameters", _parts(model))
+    model = with_vocabulary(experiment).model
+    assert model is not None
+    _print_table("part of the model", "parameters", _parts(create_model(model)))
     rows = [(f"{name} / {split}", f"{len(data):,}") for name, parts in splits.items() for split, data in parts.items()]
     _print_table("split of the data", "rows", rows)
     entry = experiment.datasets[0]
-    split = next(iter(splits[entry.name]))
-    loader = DatasetManager.create_dataloader(
-        splits[entry.name][split],
-        entry,
-        batch_size=experiment.training.batch_size if experiment.training else 8,
-        shuffle=True,
-    )
-    batch = next(iter(loader))
+    rows_of_first = next(iter(splits[entry.name].values()))
+    size = experiment.training.batch_size if experiment.training else 8
+    batch = next(iter(DatasetManager.create_dataloader(rows_of_first, entry, batch_size=size)))
     _print_table("one batch", "shape", [(name, _shape(value)) for name, value in batch.items()])
-    start = time.perf_counter()
-    loss, meaning = one_step(model, batch)
-    gradient = torch.stack([p.grad.norm() for p in model.parameters() if p.grad is not None]).norm()
-    print(f"\nloss {loss:.4f} ({meaning}), gradient norm {gradient:.4f}, {time.perf_counter() - start:.2f} s")
 
 
-def one_step(model: Any, batch: dict[str, Any]) -> tuple[float, str]:
-    """Forward and backward over one batch; the loss as a number, and what it means.
+def train_and_show(args: argparse.Namespace, run: str) -> int:
+    """The three commands that a user would type; the first exit code that is not 0, or 0."""
+    import train
+    from evaluation import evaluate_command, generate_command
 
-    Language models and translators: cross-entropy of the next token in nats, over real tokens. Encoders of features
-    have no target in this file: the mean square of their output stands in, to show that gradients flow.
-    """
-    import torch.nn.functional as F
+    laid = [part for option in args.overrides for part in ("--set", option)]
+    training = ["--config", args.config, "--output", run, *laid]
+    commands: list[tuple[str, Any, list[str]]] = [
+        ("train.py", train.main, training),
+        ("generate.py", generate_command.main, ["--run", run]),
+        ("evaluate.py", evaluate_command.main, ["--run", run, "--max-rows", str(ROWS), "--num-samples", "0"]),
+    ]
+    for program, command, arguments in commands:
+        print(f"\n$ python {program} {' '.join(arguments)}", flush=True)
+        code: int = command(arguments)
+        if code:
+            return code
+    print(f"\nsamples at each evaluation: {run}/samples.txt; loss and learning rate: {run}/curves.png")
+    return 0
 
-    device = next(model.parameters()).device
-    moved = {name: value.to(device) if hasattr(value, "to") else value for name, value in batch.items()}
-    if "features" in moved:
-        mask = moved["feature_mask"]
-        loss = model(moved["features"], mask=mask)[mask].square().mean()
-        meaning = "mean square of the encoding"
-    else:
-        if "source_ids" in moved:
-            target, mask = moved["target_ids"], moved["target_mask"]
-            logits = model(moved["source_ids"], target[:, :-1], moved["source_mask"], mask[:, :-1])
-        else:
-            target, mask = moved["input_ids"], moved["attention_mask"]
-            logits = model(target[:, :-1], mask=mask[:, :-1])
-        real = mask[:, 1:]
-        loss = F.cross_entropy(logits[real].float(), target[:, 1:][real])
-        meaning = "nats a token; a uniform guess has " + f"{float(logits.new_tensor(logits.shape[-1]).log()):.4f}"
-    loss.backward()
-    return loss.item(), meaning
+
+def free_folder() -> str:
+    """runs/demo-1, or the next one that is not there."""
+    names: Iterator[str] = (f"runs/demo-{number}" for number in range(1, 1_000_000))
+    return next(name for name in names if not os.path.exists(name))
 
 
 def _parts(model: Any) -> list[tuple[str, str]]:
@@ -106,11 +94,9 @@ def _parts(model: Any) -> list[tuple[str, str]]:
 
 
 def _shape(value: Any) -> str:
-    return (
-        f"{str(value.dtype).removeprefix('torch.')} {list(value.shape)}"
-        if hasattr(value, "shape")
-        else f"{len(value)} items"
-    )
+    if hasattr(value, "shape"):
+        return f"{str(value.dtype).removeprefix('torch.')} {list(value.shape)}"
+    return f"{len(value)} items"
 
 
 def _print_table(left: str, right: str, rows: Sequence[tuple[str, str]]) -> None:

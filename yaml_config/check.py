@@ -93,8 +93,10 @@ class _Check(Generic[Model]):
                 continue
             parent, key = detail["loc"][:-1], str(detail["loc"][-1])
             mapping, value = self.node.at(parent), self.node.at(detail["loc"])
-            near = closest(key, self.absent_keys(parent))
-            if near is None or mapping is None or value is None or near in self.also:
+            if mapping is None or value is None:
+                continue
+            near = closest(key, self.absent_keys(parent, value.place.file))
+            if near is None or near in self.also:
                 continue
             self.problems.append(self.describe(detail))
             moved = replace(value, origin=value.origin or (*self.path, *detail["loc"]))
@@ -137,7 +139,7 @@ class _Check(Generic[Model]):
             return Problem(parent.shown_at, self.written(where), "missing_key", f"missing key {str(where[-1])!r}")
         if kind == "extra_forbidden" and node is not None:
             key = str(where[-1])
-            fix, message = self.where_key_belongs(where[:-1], key), f"unknown key {key!r}"
+            fix, message = self.where_key_belongs(where[:-1], key, node.place.file), f"unknown key {key!r}"
             absent = self.absent_keys(where[:-1])
             known = f"; what can be added: {', '.join(absent)}" if 0 < len(absent) <= 12 else ""
             hint = f"; did you mean {fix!r}?" if fix else known
@@ -146,9 +148,9 @@ class _Check(Generic[Model]):
         place = (node or self.nearest(where)).shown_at
         return Problem(place, self.written(where), explanation.code, explanation.message, explanation.suggestion)
 
-    def where_key_belongs(self, parent: Location, key: str) -> str | None:
+    def where_key_belongs(self, parent: Location, key: str, file: str) -> str | None:
         """The known key nearest to `key` that is not there yet, here or in a mapping below."""
-        near = closest(key, self.absent_keys(parent))
+        near = closest(key, self.absent_keys(parent, file))
         if near:
             return near
         model = model_at(self.model, parent, self.node)
@@ -158,13 +160,14 @@ class _Check(Generic[Model]):
                 return f"{name}.{key}"
         return None
 
-    def absent_keys(self, parent: Location) -> list[str]:
-        """Known keys of the mapping at `parent` that are not there."""
+    def absent_keys(self, parent: Location, file: str | None = None) -> list[str]:
+        """Known keys of the mapping at `parent` that are not there, or are laid under what stands in `file`."""
         model, present = model_at(self.model, parent, self.node), self.nearest(parent).entries
         known = [*(fields_of(model) if model else ()), *(self.also if not parent else ())]
         tagged = tag_of(self.model, parent, self.node) if model is None and parent else None
         known += [tagged.key] if tagged else []
-        return [name for name in known if name not in present]
+        laid_under = {name for name, node in present.items() if file and node.place.file != file}
+        return [name for name in known if name not in present or name in laid_under]
 
     def nearest(self, where: Location) -> Node:
         """The node at `where`, or the closest one above it."""

@@ -69,6 +69,19 @@ def test_json_of_a_bad_file(here: Path, capsys: pytest.CaptureFixture[str]) -> N
     }
 
 
+def test_a_slip_in_an_option_is_seen_though_the_file_has_the_key(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("good.yml").write_text(ENCODER)
+    Path("child.yml").write_text("extends: good.yml\nmodel: {encoder: {num_head: 2}}\n")
+    assert main(["--config", "child.yml"]) == 1
+    assert "child.yml:2:19: model.encoder.num_head: unknown key 'num_head'; did you mean 'num_heads'?" in (
+        capsys.readouterr().err
+    )
+    assert main(["--config", "good.yml", "--set", "model.encoder.num_head=2"]) == 1
+    assert "did you mean 'num_heads'?" in capsys.readouterr().err
+
+
 def test_json_of_a_good_file_is_the_resolved_config(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Path("good.yml").write_text(ENCODER)
     assert main(["--config", "good.yml", "--json"]) == 0
