@@ -64,6 +64,8 @@ def encoded(
     pieces = corpus.read(notes)
     if config.layout == "whole":
         pieces = whole_documents(pieces)
+    if num_proc > 1:
+        tokenizer.encode("")  # one that is read at its first use is read here, once for all processes
     found = ordered_map(EncodeSides(tokenizer), batches(pieces, size or BATCH), num_proc, f"data set {config.name!r}")
     for batch, sides in found:
         ends = np.fromiter((piece.ends for piece in batch), bool, len(batch))

@@ -2,18 +2,15 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from data_manager.content_hash import FileHashes
 from data_manager.dataset_types import DatasetConfig, TokenizerConfig
 from data_manager.documents import Corpus, Joined, Listed, Notes
 from data_manager.errors import DataError
 from data_manager.prepared_folder import discard, prepared_folder
+from data_manager.remembered_tokenizer import remembered_tokenizer
 from data_manager.text_files import find_path, full_path
 from data_manager.tokenizers import ByteTokenizer, CharacterTokenizer, Tokenizer, load_tokenizer
-
-if TYPE_CHECKING:
-    from data_manager.hugging_face_tokenizer import HuggingFaceTokenizer
 
 Texts = Mapping[str, "Corpus | Iterable[str]"]
 
@@ -108,11 +105,10 @@ def _texts(corpus: Corpus) -> Iterator[str]:
         yield from piece.texts
 
 
-def _hugging_face(config: DatasetConfig, settings: TokenizerConfig) -> "HuggingFaceTokenizer":
-    from data_manager.hugging_face_tokenizer import HuggingFaceTokenizer
-
+def _hugging_face(config: DatasetConfig, settings: TokenizerConfig) -> Tokenizer:
     if settings.path is not None:
-        return HuggingFaceTokenizer.load(find_path(settings.path, config, "the tokenizer folder"))
+        folder = find_path(settings.path, config, "the tokenizer folder")
+        return remembered_tokenizer(folder, output_folder(config), file_hashes(config))
     from data_manager.hub import hub_tokenizer
 
     assert settings.name is not None
