@@ -9,7 +9,9 @@
     randomness        a stream of uniforms for each row, the same for any split of a batch
     categorical       exact draws in float64
     denoiser          a network as the samplers see it: guidance, temperature, top-p
-    samplers          Euler, analytic, ancestral, first-hitting, confidence, and their registry
+    sampler_base      what samplers have in common, and their registry; sampler_state, what they step through
+    samplers          Euler, analytic, ancestral, first-hitting, confidence
+    sampling          from a process and a network to samples, in one call
 
 Symbols: x_0 clean and x_t noisy tokens, both [B, L]; t in (0, 1]; sigma the total noise up to t, of shape [B] or,
 where blocks have times of their own, [B, L]; alpha = exp(-sigma) the chance that a token is untouched. Logarithms are

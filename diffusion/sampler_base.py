@@ -1,11 +1,12 @@
-"""What samplers have in common: a step is a proposal, which is mathematics, and a draw from it, which is chance.
+"""What samplers have in common, and their registry. A step is a proposal, which is mathematics, and a draw from it.
 
 A proposal is a function of the state, so that certificates can follow the exact law of a sampler over all sequences.
 """
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal
+from difflib import get_close_matches
+from typing import ClassVar, Literal, TypeVar
 
 import torch
 from torch import Tensor
@@ -13,8 +14,8 @@ from torch import Tensor
 from diffusion.categorical import invert_distribution
 from diffusion.denoiser import Denoiser
 from diffusion.diffusion_process import DiffusionProcess
-from diffusion.errors import SettingError, check_count
-from diffusion.forward_process import leave_or_stay
+from diffusion.errors import DiffusionInputError, SettingError, check_count
+from diffusion.forward_process import Graph, leave_or_stay
 from diffusion.randomness import RowGenerators
 from diffusion.sampler_state import SamplerState
 
@@ -115,3 +116,42 @@ class Sampler(ABC):
         if state.step + 1 >= self.steps:
             return sigma, torch.zeros_like(sigma)
         return sigma, self.process.schedule.sigma(torch.full_like(state.t, self.time(state.step + 1)))
+
+
+SAMPLERS: dict[str, type[Sampler]] = {}
+
+SamplerClass = TypeVar("SamplerClass", bound=type[Sampler])
+
+
+class UnknownSamplerError(DiffusionInputError):
+    """A name that no sampler has."""
+
+
+def register_sampler(sampler: SamplerClass) -> SamplerClass:
+    """Register a sampler class under its `name`; raises SettingError when the name is taken."""
+    if sampler.name in SAMPLERS:
+        raise SettingError("name", repr(sampler.name), "a name that no sampler has yet")
+    SAMPLERS[sampler.name] = sampler
+    return sampler
+
+
+def samplers_for(graph: Graph) -> list[str]:
+    """Names of the samplers that fit a process."""
+    return [name for name, sampler in SAMPLERS.items() if graph.absorbing or not sampler.absorbing_only]
+
+
+def default_sampler(graph: Graph) -> str:
+    """First-hitting, which is exact, for the absorbing process; ancestral for the others."""
+    return "first_hitting" if graph.absorbing else "ancestral"
+
+
+def create_sampler(name: str, process: DiffusionProcess, denoiser: Denoiser, steps: int) -> Sampler:
+    """The sampler of that name; raises UnknownSamplerError and SettingError."""
+    if name not in SAMPLERS:
+        near = get_close_matches(str(name), SAMPLERS, n=1)
+        hint = f" (did you mean {near[0]!r}?)" if near else ""
+        raise UnknownSamplerError("sampler", repr(name) + hint, "one of " + ", ".join(sorted(SAMPLERS)))
+    if name not in samplers_for(process.graph):
+        fitting = f"an absorbing process; here {', '.join(samplers_for(process.graph))} fit"
+        raise SettingError("sampler", f"{name} for {type(process.graph).__name__}", fitting)
+    return SAMPLERS[name](process, denoiser, steps)
