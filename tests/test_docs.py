@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.certificates import all_certificates, table
+from benchmarks.certificates import all_certificates, strata_table, table
 from model.diffusion_parts import OBJECTIVES, PROCESSES, SCHEDULES
 from model.diffusion_tables import combinations_table, filled, samplers_table
 from model.diffusion_types import ConditionConfig, DiffusionConfig
@@ -33,12 +33,16 @@ def test_tables_of_what_fits_are_the_codes_own() -> None:
 
 
 def test_certificates_are_those_of_the_code() -> None:
-    """Two columns of the table, computed anew."""
-    steps = [2, 8]
+    """The first columns of the table, computed anew."""
+    steps = [1, 2, 4, 8, 16]
     shown = rows_of("certificates")
     computed = [cells(line) for line in table(all_certificates(steps, toys=3), steps).splitlines()[2:]]
     columns = [shown[0].index(str(count)) for count in steps]
-    assert [[*row[:4], *(row[column] for column in columns)] for row in shown[2:]] == [row[:6] for row in computed]
+    assert [[*row[:4], *(row[column] for column in columns)] for row in shown[2:]] == [row[:-1] for row in computed]
+
+
+def test_what_strata_save_is_what_the_code_finds() -> None:
+    assert filled(DIFFUSION, "strata", strata_table()) == DIFFUSION
 
 
 def test_every_key_of_the_section_is_explained() -> None:
