@@ -97,8 +97,9 @@ class DiffusionModel(nn.Module):
             rows, batch_size, seed: the rows' indices in the global batch, its size, and the step's seed. They decide
                 times and noise, so that any split of a batch gives the same loss. By default the batch is the whole
                 one, and the seed is drawn from torch's generator.
-            loss_weighting: "uniform" makes `loss`, not the parts, of the bound's terms without their weight
-                -alpha' / (1 - alpha).
+            loss_weighting: "uniform" takes the weight -alpha' / (1 - alpha) from the terms of `loss`, so that all times
+                count alike: cross-entropy at masks for mdlm, score entropy times exp(sigma) - 1 for sedd and udlm. The
+                parts stay the bound's.
         In training the loss is the diffusion part alone, which spares the network's calls at t = 0 and t = 1; in
         evaluation it is the full bound. Raises DiffusionInputError, InputError and DenoiserCallError.
         """

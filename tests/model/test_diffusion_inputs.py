@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from diffusion.errors import DiffusionInputError, LengthError, SettingError, ShapeError, SigmaError, TokenError
+from diffusion.randomness import RowGenerators
 from diffusion.time_strata import stratified_times
 from model.denoisers.build import BackboneError
 from model.denoisers.registry import BACKBONES, register_backbone
@@ -66,13 +67,29 @@ def test_a_network_that_is_not_told_the_time_needs_no_sigma() -> None:
     assert torch.equal(model.denoise(X_T, None), model.denoise(X_T, ROWS))
 
 
-def test_terms_weighted_alike_are_those_of_the_bound_without_its_weight() -> None:
-    model = build().train()
-    given = {"rows": torch.tensor([1]), "batch_size": 4, "seed": 5}
-    bound, alike = (model(X_T[:1], loss_weighting=name, **given) for name in ("bound", "uniform"))
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize(
+    ("process", "objective"), [("absorbing", "mdlm"), ("absorbing", "sedd"), ("uniform", "sedd"), ("uniform", "udlm")]
+)
+def test_terms_weighted_alike_leave_the_bound_as_it_is(process: str, objective: str, training: bool) -> None:
+    """Cross-entropy at masks, or the score entropy times exp(sigma) - 1, from the same noise as the bound."""
+    model = stirred(process=process, objective=objective, schedule="cosine").train(training)
+    mask = torch.arange(LENGTH) < torch.tensor([[LENGTH], [5]])
+    bound, alike = (model(X_T, mask, seed=5, loss_weighting=name) for name in ("bound", "uniform"))
     torch.testing.assert_close(bound[1:], alike[1:])
-    weight = model.objective.weight(stratified_times(given["rows"], 4, 5))
-    assert float(alike.loss.detach()) == pytest.approx(float(bound.loss.detach() / weight), rel=1e-5)
+    torch.testing.assert_close(bound.loss, torch.stack(bound[1:]).sum())
+
+    rows = torch.arange(2)
+    sigma = model.process.schedule.sigma(stratified_times(rows, 2, 5))
+    x_t = model.process.corrupt_at(X_T, sigma, RowGenerators.from_seed(6, rows), ~mask)
+    output, graph = model.denoise(x_t, sigma, mask=mask), model.process.graph
+    if objective == "mdlm":
+        logits = output[..., :VOCAB].double().transpose(1, 2)
+        terms = nn.functional.cross_entropy(logits, X_T, reduction="none") * (x_t == VOCAB)
+    else:
+        log_score = model.objective.parameterisation.log_score(output, x_t, sigma)
+        terms = graph.score_entropy(log_score, sigma, x_t, X_T) * torch.expm1(sigma)[:, None]
+    torch.testing.assert_close(alike.loss.double(), terms[mask].mean(), rtol=1e-5, atol=1e-6)
 
 
 BAD: list[tuple[Callable[[DiffusionModel], Tensor], type[ValueError], str]] = [
