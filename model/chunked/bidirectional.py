@@ -21,7 +21,9 @@ def absorb(block: Block, groups: list[Group]) -> Sums:
         _, phi_k, scale = block.keys(group)
         after = torch.maximum(peak, scale.amax(-1))
         carry, write = (peak - after).exp2_()[:, None], (scale - after[:, None]).exp2_().unsqueeze(-1)
-        values.mul_(carry.unsqueeze(-1)).baddbmm_(phi_k.mT, block.part(block.inputs.v, group) * write)
+        v = block.part(block.inputs.v, group, "v")
+        weighted = torch.mul(v, write, out=block.space("weighted", *v.shape))
+        values.mul_(carry.unsqueeze(-1)).baddbmm_(phi_k.mT, weighted)
         totals.mul_(carry).add_(torch.bmm(write.mT, phi_k).squeeze(1))
         peak = after
     return Sums(values, totals, peak)
@@ -43,7 +45,7 @@ def queries_backward(block: Block, groups: list[Group], sums: Sums, results: Res
     adjoint, adjoint_totals = torch.zeros_like(sums.values), torch.zeros_like(sums.totals)
     for group in groups:
         _, phi_q = block.queries(group)
-        scaled, shares = results.quotients(block.rows, group.tokens, space.dtype)
+        scaled, shares = results.quotients(block.rows, group.tokens, space)
         adjoint.baddbmm_(phi_q.mT, scaled)
         adjoint_totals += torch.bmm(shares.mT, phi_q).squeeze(1)
         gradient = torch.bmm(scaled, sums.values.mT, out=space("grad_phi_q", *phi_q.shape))
@@ -54,12 +56,14 @@ def queries_backward(block: Block, groups: list[Group], sums: Sums, results: Res
 
 def keys_backward(block: Block, groups: list[Group], adjoint: Sums, into: Gradients) -> None:
     """Fill in the gradients of k, v and the log scales from R and r."""
+    space = block.space
     for group in groups:
         k, phi_k, scale = block.keys(group)
-        v = block.part(block.inputs.v, group)
+        v = block.part(block.inputs.v, group, "v")
         write = (scale - adjoint.peak[:, None]).exp2_().unsqueeze(-1)
-        grad_v = torch.bmm(phi_k, adjoint.values).mul_(write)
-        gradient = torch.bmm(v * write, adjoint.values.mT, out=block.space("grad_phi_k", *phi_k.shape))
+        grad_v = torch.bmm(phi_k, adjoint.values, out=space("grad_v", *v.shape)).mul_(write)
+        weighted = torch.mul(v, write, out=space("weighted", *v.shape))
+        gradient = torch.bmm(weighted, adjoint.values.mT, out=space("grad_phi_k", *phi_k.shape))
         gradient.addcmul_(write, adjoint.totals.unsqueeze(1))
         of_k, of_scale = block.features.keys_backward(k, phi_k, gradient)
         into.store(block.rows, group.tokens, k=of_k, v=grad_v, log_scale=of_scale)

@@ -23,18 +23,18 @@ class Block:
         self.size = batch * heads  # R
         self.features = ChunkFeatures(inputs.kernel, batch, heads, space)
 
-    def part(self, x: Tensor, group: Group) -> Tensor:
-        """x [B, H, N, D] at the group's tokens, [R, T, D]."""
-        return part(x, self.rows, group.tokens, self.space.dtype)
+    def part(self, x: Tensor, group: Group, name: str) -> Tensor:
+        """x [B, H, N, D] at the group's tokens, [R, T, D], under a name of its own."""
+        return part(x, self.rows, group.tokens, self.space, name)
 
     def queries(self, group: Group) -> tuple[Tensor, Tensor]:
         """q [R, T, D] of the group and its features [R, T, m]."""
-        q = self.part(self.inputs.q, group)
+        q = self.part(self.inputs.q, group, "q")
         return q, self.features.queries(q)
 
     def keys(self, group: Group) -> tuple[Tensor, Tensor, Tensor]:
         """k [R, T, D] of the group, its features [R, T, m] and their scales [R, T] in log2."""
-        k = self.part(self.inputs.k, group)
+        k = self.part(self.inputs.k, group, "k")
         return k, *self.features.keys(k, self.inputs.log_weights(self.rows, group.tokens, self.space.dtype))
 
     def start(self) -> Sums:

@@ -39,8 +39,9 @@ class CausalBlock(Block):
         """A group that starts from the state `start`, and the state after it."""
         (_, chunks, length), space = group, self.space
         (q, phi_q), (k, phi_k, scale) = self.queries(group), self.keys(group)
-        v = self.part(self.inputs.v, group).reshape(self.size * chunks, length, -1)
-        phi_q, phi_k = (x.reshape(self.size * chunks, length, -1) for x in (phi_q, phi_k))
+        v = self.part(self.inputs.v, group, "v")
+        v = v if v.is_contiguous() else space("v", *v.shape).copy_(v)
+        phi_q, phi_k, v = (x.reshape(self.size * chunks, length, -1) for x in (phi_q, phi_k, v))
         decays = make_decays(scale, start.peak, group, space)
         weights = torch.bmm(phi_q, phi_k.mT, out=space("weights", self.size * chunks, length, length))
         weights *= decays.within.view_as(weights)

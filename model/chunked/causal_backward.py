@@ -26,7 +26,7 @@ def backward(block: CausalBlock, groups: list[Group], results: Results, borders:
     adjoint = Sums(space("adjoint", *shape).zero_(), space("adjoint_totals", *shape[:2]).zero_(), Tensor())
     for index, group in reversed(list(enumerate(groups))):
         computed, _ = block.compute(group, borders.load(index, block.rows))
-        quotients = results.quotients(block.rows, group.tokens, space.dtype)
+        quotients = results.quotients(block.rows, group.tokens, space)
         scaled, shares = (x.reshape(*computed.v.shape[:2], -1) for x in quotients)
         later, adjoint = _scan_back(block, computed, scaled, shares, adjoint)
         _group_gradients(block, computed, scaled, shares, later, group, into)
@@ -40,7 +40,8 @@ def _scan_back(
     read = group.decays.read.view(-1, shares.shape[1], 1)
     width, nb_features = scaled.shape[-1], group.phi_q.shape[-1]
     shape, total_shape = (block.size, chunks, nb_features, width), (block.size, chunks, 1, nb_features)
-    added = torch.bmm(group.phi_q.mT, scaled * read, out=space("added", scaled.shape[0], nb_features, width))
+    weighted = torch.mul(scaled, read, out=space("weighted", *scaled.shape))
+    added = torch.bmm(group.phi_q.mT, weighted, out=space("added", scaled.shape[0], nb_features, width))
     added, added_totals = added.view(shape), torch.bmm((shares * read).mT, group.phi_q).view(total_shape)
     later, later_totals = space("later", *shape), space("later_totals", *total_shape)
     carry = group.decays.carry.unbind(1)[::-1]
@@ -67,9 +68,11 @@ def _group_gradients(
     pairs = torch.bmm(scaled, group.v.mT, out=space("pairs", size, length, length))
     pairs.add_(shares).mul_(group.decays.within.view_as(pairs))
     grad_q = torch.bmm(pairs, group.phi_k, out=space("grad_phi_q", size, length, nb_features))
-    grad_q.baddbmm_(scaled * read, group.states.mT).addcmul_(shares * read, group.totals)
+    weighted = torch.mul(scaled, read, out=space("weighted", size, length, width))
+    grad_q.baddbmm_(weighted, group.states.mT).addcmul_(shares * read, group.totals)
     grad_k = torch.bmm(pairs.mT, group.phi_q, out=space("grad_phi_k", size, length, nb_features))
-    grad_k.baddbmm_(group.v * write, later.values.mT).addcmul_(write, later.totals)
+    weighted = torch.mul(group.v, write, out=space("weighted", size, length, width))
+    grad_k.baddbmm_(weighted, later.values.mT).addcmul_(write, later.totals)
     rows = (block.size, -1, nb_features)
     of_q = block.features.queries_backward(group.phi_q.view(rows), grad_q.view(rows))
     of_k, of_scale = block.features.keys_backward(group.k, group.phi_k.view(rows), grad_k.view(rows))

@@ -71,7 +71,8 @@ class ChunkFeatures:
         features, peak = self._features(k, self._k_matrix, "phi_k")
         scale = k.new_zeros(k.shape[:-1]) if peak is None else peak
         if self.square is not None:
-            scale = scale - LOG2_E * (k.square() * self.square.unsqueeze(-2)).sum(-1)
+            squares = torch.mul(k, k, out=self.space("squares", *k.shape))
+            scale = scale - LOG2_E * self._product(squares, self.square.unsqueeze(-1), "norms").squeeze(-1)
         return features, scale if log_scale is None else scale + log_scale
 
     def _features(self, x: Tensor, matrix: Tensor | None, name: str) -> tuple[Tensor, Tensor | None]:
@@ -87,11 +88,8 @@ class ChunkFeatures:
 
     def _product(self, x: Tensor, matrix: Tensor, name: str) -> Tensor:
         """x [R, T, a] times matrix [1 or R, a, b]."""
-        rows, tokens, width = x.shape
-        if matrix.shape[0] > 1:
-            return torch.bmm(x, matrix, out=self.space(name, rows, tokens, matrix.shape[-1]))
-        out = self.space(name, rows * tokens, matrix.shape[-1])
-        return torch.mm(x.reshape(-1, width), matrix[0], out=out).view(rows, tokens, -1)
+        out = self.space(name, *x.shape[:2], matrix.shape[-1])
+        return torch.bmm(x, matrix.expand(x.shape[0], -1, -1), out=out)
 
     def queries_backward(self, features: Tensor, gradient: Tensor) -> Tensor:
         """Gradient [R, T, D] of q, of that of phi(q); overwrites `gradient`."""
@@ -104,7 +102,8 @@ class ChunkFeatures:
         grad_k = self._backward(features, gradient, self.k_weight, "grad_k")
         of_scale = gradient.sum(-1) if self.kind == "exp" else (features * gradient).sum(-1)
         if self.square is not None:
-            grad_k.addcmul_(k * self.square.unsqueeze(-2), of_scale.unsqueeze(-1), value=-2)
+            slope = torch.mul(k, self.square.unsqueeze(-2), out=self.space("squares", *k.shape))
+            grad_k.addcmul_(slope, of_scale.unsqueeze(-1), value=-2)
         return grad_k, of_scale
 
     def _backward(self, features: Tensor, gradient: Tensor, weight: Tensor | None, name: str) -> Tensor:

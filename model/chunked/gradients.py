@@ -7,6 +7,7 @@ from torch import Tensor
 
 from model.chunked.block import safe_divisor
 from model.chunked.inputs import part
+from model.chunked.plan import Workspace
 
 
 class Gradients(NamedTuple):
@@ -31,9 +32,10 @@ class Results(NamedTuple):
     out: Tensor
     denominators: Tensor
 
-    def quotients(self, rows: slice, tokens: slice, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    def quotients(self, rows: slice, tokens: slice, space: Workspace) -> tuple[Tensor, Tensor]:
         """g' [R, T, E] and e [R, T, 1]; both 0 in a row that saw no key."""
-        gradient, out = (part(x, rows, tokens, dtype) for x in (self.gradient, self.out))
+        gradient = part(self.gradient, rows, tokens, space, "gradient")
+        out = part(self.out, rows, tokens, space, "out")
         inverse = safe_divisor(self.denominators[rows, :, tokens].flatten(0, 1)).reciprocal().unsqueeze(-1)
-        scaled = gradient * inverse
-        return scaled, -(scaled * out).sum(-1, keepdim=True)
+        scaled = torch.mul(gradient, inverse, out=space("scaled", *gradient.shape))
+        return scaled, -torch.mul(scaled, out, out=space("shares", *out.shape)).sum(-1, keepdim=True)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from model.chunked.features import LOG2_E, Kernel
+from model.chunked.plan import Workspace
 
 NO_KEY_YET = -1e30
 """Running maximum before the first key: finite, so that -inf (a masked key) minus it is no NaN."""
@@ -39,6 +40,13 @@ class Inputs(NamedTuple):
         return weights.flatten(0, 1)
 
 
-def part(x: Tensor, rows: slice, tokens: slice, dtype: torch.dtype) -> Tensor:
-    """x[rows, :, tokens] in `dtype` with batch and heads as one dimension: [R, T, D]; a view where one is possible."""
-    return x[rows, :, tokens].to(dtype).flatten(0, 1)
+def part(x: Tensor, rows: slice, tokens: slice, space: Workspace, name: str) -> Tensor:
+    """x[rows, :, tokens] with batch and heads as one dimension, [R, T, D], in the dtype of `space`.
+
+    A view where one is possible, else a copy in the buffer `name`; not to be written into.
+    """
+    there = x[rows, :, tokens]
+    is_joined = there.shape[0] == 1 or there.stride(0) == there.shape[1] * there.stride(1)
+    if there.dtype != space.dtype or not is_joined:
+        there = space(name, *there.shape).copy_(there)
+    return there.flatten(0, 1)

@@ -80,9 +80,12 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Outputs) -> None:
     ctx.save_for_backward(*inputs[:9], *output)
     ctx.kind, ctx.is_causal = inputs[9:11]
     ctx.mark_non_differentiable(*output[1:])
+    ctx.set_materialize_grads(False)  # of the states, as large as they are
 
 
-def _backward_of(ctx: Any, gradient: Tensor, *_: Tensor | None) -> tuple[Tensor | None, ...]:
+def _backward_of(ctx: Any, gradient: Tensor | None, *_: Tensor | None) -> tuple[Tensor | None, ...]:
+    if gradient is None:
+        return (None,) * 12
     tensors = ctx.saved_tensors
     q, k, v, log_scale = _backward(gradient, list(tensors[9:]), *tensors[:9], ctx.kind, ctx.is_causal)
     return q, k, v, None, log_scale if tensors[4] is not None else None, *[None] * 7

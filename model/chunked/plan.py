@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from math import prod
+from threading import local
 from typing import NamedTuple, cast
 
 import torch
@@ -12,6 +13,9 @@ CHUNK = 64
 CHUNKS_AT_ONCE = {"cpu": 24}
 """Chunks over all heads of a group: on a CPU their features should stay in the cache; elsewhere see below."""
 CHUNKS_AT_ONCE_ELSEWHERE = 1024
+
+VIEWS = 1000
+"""Shapes that a workspace remembers."""
 
 Choice = Callable[[int, int], int]
 
@@ -68,7 +72,7 @@ def make_plan(shape: Sequence[int], device: str) -> Plan:
 
 
 class Workspace:
-    """Buffers by name, allocated once a call: fresh memory for every chunk costs as much as some of the products."""
+    """Buffers by name: fresh memory for every chunk would cost as much as the products themselves."""
 
     def __init__(self, dtype: torch.dtype, device: torch.device) -> None:
         self.dtype, self.device = dtype, device
@@ -82,7 +86,22 @@ class Workspace:
 
     def _make(self, name: str, shape: tuple[int, ...]) -> Tensor:
         size, buffer = prod(shape), self._buffers.get(name)
-        if buffer is None or buffer.numel() < size:
-            buffer = self._buffers[name] = torch.empty(size, dtype=self.dtype, device=self.device)
-        view = self._views[name, shape] = buffer[:size].view(shape)
+        with torch.inference_mode(False):  # what is made in that mode could not be written to outside of it
+            if buffer is None or buffer.numel() < size:
+                buffer = self._buffers[name] = torch.empty(size, dtype=self.dtype, device=self.device)
+                self._views.clear()  # those of smaller buffers keep them alive
+            if len(self._views) >= VIEWS:
+                self._views.clear()
+            view = self._views[name, shape] = buffer[:size].view(shape)
         return view
+
+
+_kept = local()
+
+
+def workspace(dtype: torch.dtype, device: torch.device) -> Workspace:
+    """A workspace for one call: on a CPU this thread's own, from call to call; elsewhere torch keeps freed memory."""
+    if device.type != "cpu":
+        return Workspace(dtype, device)
+    spaces: dict[torch.dtype, Workspace] = _kept.__dict__.setdefault("spaces", {})
+    return spaces.setdefault(dtype, Workspace(dtype, device))

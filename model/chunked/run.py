@@ -7,7 +7,7 @@ from model.chunked import bidirectional, causal, causal_backward
 from model.chunked.block import Block
 from model.chunked.gradients import Gradients, Results
 from model.chunked.inputs import Inputs
-from model.chunked.plan import Plan, Workspace, count_groups, make_plan
+from model.chunked.plan import Plan, count_groups, make_plan, workspace
 from model.chunked.state import Borders, Sums, no_borders
 
 UNDERFLOW = 1e-30
@@ -37,7 +37,8 @@ def backward(
     if _underflows(denominators):
         denominators, kept = denominators.double(), Borders(*(x.double() for x in kept))
         _fill(inputs, is_causal, torch.empty_like(out), denominators, kept)
-    results, into, space = Results(gradient, out, denominators), gradients(inputs), _space(denominators)
+    results, into = Results(gradient, out, denominators), gradients(inputs)
+    space = workspace(denominators.dtype, out.device)
     of_queries, of_keys = _plans(inputs)
     for rows in of_queries.blocks(out.shape[0]):
         if is_causal:
@@ -78,13 +79,9 @@ def _plans(inputs: Inputs) -> tuple[Plan, Plan]:
     return of_queries, of_keys
 
 
-def _space(denominators: Tensor) -> Workspace:
-    return Workspace(denominators.dtype, denominators.device)
-
-
 def _fill(inputs: Inputs, is_causal: bool, out: Tensor, denominators: Tensor, kept: Borders | None) -> None:
     """Compute everything in the dtype of `denominators`."""
-    (of_queries, of_keys), space = _plans(inputs), _space(denominators)
+    (of_queries, of_keys), space = _plans(inputs), workspace(denominators.dtype, out.device)
     for rows in of_queries.blocks(out.shape[0]):
         if is_causal:
             causal.forward(causal.CausalBlock(inputs, rows, space), of_queries.groups, out, denominators, kept)
