@@ -1,11 +1,13 @@
 """Text from files to batches: how fast, in how much memory, and how soon again.
 
-    python -m benchmarks.data [--text FILE] [--megabytes 8] [--rounds 3]
+    python -m benchmarks.data [--part packing] [--text FILE] [--megabytes 8] [--rounds 3]
 
-Four questions. Tokenising and packing: tokens a second beside `datasets.map` with the same tokenizer and the usual two
-functions written by hand (tokenise; join and cut). Batches of characters: tokens a second beside what a training step
-of a model of four million parameters consumes on as many cores. Memory: the peak of a process that prepares a text, and
-one ten times as long. A second start: seconds from a new process to its first batch of what has been prepared before.
+Four parts. packing: tokens a second of tokenising and packing beside `datasets.map` with the same tokenizer and the
+usual two functions written by hand (tokenise; join and cut). batches: tokens a second of batches of characters beside
+what a training step of a model of four million parameters consumes on as many cores. memory: the peak of a process that
+prepares a text, and one ten times as long. start: seconds from a new process to its first batch of what has been
+prepared before, of the long text and of a corpus of speech with as many utterances as the small edition of LibriSpeech,
+each of them at three speeds.
 Without --text the text is that of Python's own documentation, its lines shuffled and repeated.
 """
 
@@ -18,6 +20,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
@@ -29,11 +32,13 @@ import yaml
 ROOT = Path(__file__).resolve().parent.parent
 LENGTH = 256
 VOCABULARY = 8000
+UTTERANCES = 2600
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run what is asked for and print a table; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.data", description=__doc__.splitlines()[0])
+    parser.add_argument("--part", choices=PARTS, action="append", help="measure this alone; may be repeated")
     parser.add_argument("--text", metavar="FILE", type=Path, help="text to repeat; Python's documentation if left out")
     parser.add_argument("--megabytes", type=int, default=8, help="size of the text (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=3, help="repetitions, of which the median counts")
@@ -46,8 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         write_text(folder / "text.txt", args.megabytes << 20, args.text)
         write_text(folder / "long.txt", args.megabytes * 10 << 20, args.text)
         rows = []
-        parts = packing(folder, args.rounds), batches(folder), memory(folder), second_start(folder, args.rounds)
-        for row in chain(*parts):
+        for row in chain.from_iterable(PARTS[part](folder, args.rounds) for part in args.part or PARTS):
             print("  ".join(row), file=sys.stderr, flush=True)
             rows.append(row)
     finally:
@@ -71,33 +75,49 @@ def write_text(path: Path, size: int, source: Path | None) -> None:
             file.write("\n".join(lines[: 1 + (size - file.tell()) // 40]) + "\n")
 
 
-def write_config(folder: Path, name: str, **entry: Any) -> Path:
+def write_config(folder: Path, name: str, *, num_proc: int = 1, **entry: Any) -> Path:
     """A file with one data set of text, its output in a folder of its own."""
-    path = folder / f"{name}.yml"
-    shared = {"corpus_dir": str(folder), "output_dir": str(folder / "out" / name), "num_proc": entry.pop("num_proc", 1)}
     settings = {"name": name, "source": "text", "data_files": {"train": "text.txt"}, "sequence_length": LENGTH}
-    path.write_text(yaml.safe_dump({"global_config": shared, "datasets": [settings | entry]}), encoding="utf-8")
+    return write_entry(folder, name, settings | entry, num_proc)
+
+
+def write_entry(folder: Path, name: str, entry: dict[str, Any], num_proc: int = 1) -> Path:
+    """A file with one data set whose corpus lies in `folder`."""
+    path = folder / f"{name}.yml"
+    shared = {"corpus_dir": str(folder), "output_dir": str(folder / "out" / name), "num_proc": num_proc}
+    path.write_text(yaml.safe_dump({"global_config": shared, "datasets": [entry]}), encoding="utf-8")
     return path
 
 
 def child(what: str, config: Path, **environment: str) -> dict[str, Any]:
-    """What a process of its own finds out: a JSON object on its last line, and `seconds` from its start."""
-    start = time.perf_counter()
+    """What a process of its own finds out: a JSON object on its last line."""
     command = [sys.executable, "-m", "benchmarks.data", "--child", what, str(config)]
     done = subprocess.run(
-        command, cwd=ROOT, env={**os.environ, **environment}, stdout=subprocess.PIPE, text=True, check=True
+        command,
+        cwd=ROOT,
+        env={**os.environ, "STARTED": str(time.time()), **environment},
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
     )
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return found | {"seconds": time.perf_counter() - start}
+    return found
 
 
 def load(path: str) -> tuple[Any, Any]:
-    """The config of a file and its train split."""
+    """The config of a file and its first split."""
     from data_manager.data_manager import DatasetManager
     from data_manager.parse_data_args import parse_dataset_configs
 
     (config,) = parse_dataset_configs(path)
-    return config, DatasetManager.load_dataset(config)["train"]
+    return config, next(iter(DatasetManager.load_dataset(config).values()))
+
+
+def learnt_tokenizer(folder: Path) -> Path:
+    """The folder of a BPE tokenizer learnt from the text, made at the first call."""
+    entry = {"documents": "line", "rows": "packed", "tokenizer": {"type": "bpe", "vocab_size": VOCABULARY}}
+    load(str(write_config(folder, "learnt", **entry)))
+    return next((folder / "out" / "learnt" / "learnt").glob("tokenizer-*"))
 
 
 # tokenising and packing
@@ -105,11 +125,9 @@ def load(path: str) -> tuple[Any, Any]:
 
 def packing(folder: Path, rounds: int) -> Iterator[tuple[str, ...]]:
     """Ours from the file to rows on disk; beside it the two maps alone, their table of lines being there already."""
-    learnt = {"documents": "line", "rows": "packed", "tokenizer": {"type": "bpe", "vocab_size": VOCABULARY}}
-    load(str(write_config(folder, "learnt", **learnt)))
-    tokenizer = next((folder / "out" / "learnt" / "learnt").glob("tokenizer-*"))
+    tokenizer = {"type": "hugging_face", "path": str(learnt_tokenizer(folder))}
     for processes in (1, 2):
-        entry = learnt | {"tokenizer": {"type": "hugging_face", "path": str(tokenizer)}, "num_proc": processes}
+        entry = {"documents": "line", "rows": "packed", "tokenizer": tokenizer, "num_proc": processes}
         config = write_config(folder, "packing", **entry)
         threads = "true" if processes == 1 else "false"
         ours, theirs = [], []
@@ -176,7 +194,7 @@ def map_child(path: str) -> int:
 # batches beside a training step
 
 
-def batches(folder: Path) -> Iterator[tuple[str, ...]]:
+def batches(folder: Path, rounds: int) -> Iterator[tuple[str, ...]]:
     """Batches of 32 rows of characters, and the training step of a model that would read them."""
     config = write_config(folder, "characters", tokenizer={"type": "characters"})
     found = child("batches", config)
@@ -236,7 +254,7 @@ def rate_of(run: Callable[[], Any], seconds: float) -> float:
 # memory, and a second start
 
 
-def memory(folder: Path) -> Iterator[tuple[str, ...]]:
+def memory(folder: Path, rounds: int) -> Iterator[tuple[str, ...]]:
     """The peak of a process that learns a tokenizer from a text, tokenises and packs it."""
     for kind in ({"type": "characters"}, {"type": "bpe", "vocab_size": VOCABULARY}):
         peaks = []
@@ -250,27 +268,53 @@ def memory(folder: Path) -> Iterator[tuple[str, ...]]:
 
 
 def memory_child(path: str) -> int:
-    """Peak of the resident memory in MB, shared pages of files not counted where the system tells them apart."""
-    load(path)
-    import resource
+    """Peak of the memory that is the process's own, in MB: mapped pages of files, which are taken back, do not count."""
+    peak = [0.0]
 
-    return report(megabytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    def watch() -> None:
+        while True:
+            lines = Path("/proc/self/status").read_text().splitlines()
+            peak[0] = max(peak[0], *(int(line.split()[1]) / 1024 for line in lines if line.startswith("RssAnon")))
+            time.sleep(0.01)
+
+    threading.Thread(target=watch, daemon=True).start()
+    load(path)
+    return report(megabytes=peak[0])
 
 
 def second_start(folder: Path, rounds: int) -> Iterator[tuple[str, ...]]:
     """From the start of Python to the first batch, all being prepared."""
-    tokenizer = next((folder / "out" / "learnt" / "learnt").glob("tokenizer-*"))
-    kinds = {
-        "characters": {"type": "characters"},
-        "bpe": {"type": "bpe", "vocab_size": VOCABULARY},
-        "hugging_face": {"type": "hugging_face", "path": str(tokenizer)},
-    }
-    for name, kind in kinds.items():
-        config = write_config(folder, f"start-{name}", data_files={"train": "long.txt"}, tokenizer=kind)
+    for name, config in (text_starts(folder) | speech_starts(folder)).items():
         child("start", config)
         runs = [child("start", config) for _ in range(rounds)]
         seconds, cpu = (statistics.median(run[key] for run in runs) for key in ("seconds", "cpu"))
         yield f"second start to the first batch, {name}", f"{seconds:.2f} s", f"{cpu:.2f} s of CPU", "", "< 3 s"
+
+
+def text_starts(folder: Path) -> dict[str, Path]:
+    """A file for each kind of tokenizer, over the long text."""
+    kinds = {
+        "characters": {"type": "characters"},
+        "bpe": {"type": "bpe", "vocab_size": VOCABULARY},
+        "hugging_face": {"type": "hugging_face", "path": str(learnt_tokenizer(folder))},
+    }
+    files = {"train": "long.txt"}
+    return {name: write_config(folder, f"start-{name}", data_files=files, tokenizer=kinds[name]) for name in kinds}
+
+
+def speech_starts(folder: Path) -> dict[str, Path]:
+    """A file for features computed by batch and one for stored features, over a corpus of short utterances."""
+    from tests.data_manager.corpora import librispeech_part
+
+    texts = {f"UTTERANCE {index}": 0.3 + index % 20 / 100 for index in range(UTTERANCES)}
+    librispeech_part(folder / "librispeech", "train-clean-5", texts)
+    entry = {"name": "librispeech", "speed_perturbation": {"factors": [0.9, 1.1]}, "loading": {"max_duration": 30}}
+    entry["tokenizer"] = {"type": "characters"}
+    kinds = {"speech on the fly": "on_the_fly", "speech stored": "lilcom_chunky"}
+    return {
+        name: write_entry(folder, storage, entry | {"features": {"storage": storage}})
+        for name, storage in kinds.items()
+    }
 
 
 def start_child(path: str) -> int:
@@ -279,7 +323,8 @@ def start_child(path: str) -> int:
 
     config, data = load(path)
     batch = next(iter(DatasetManager.create_dataloader(data, config, batch_size=32, shuffle=True)))
-    return report(rows=len(batch["input_ids"]), cpu=time.process_time())
+    seconds = time.time() - float(os.environ["STARTED"])
+    return report(rows=len(next(iter(batch.values()))), seconds=seconds, cpu=time.process_time())
 
 
 def report(**found: float) -> int:
@@ -297,6 +342,12 @@ def print_table(rows: Sequence[tuple[str, ...]]) -> None:
             print("|" + "|".join("-" * (width + 2) for width in widths) + "|")
 
 
+PARTS: dict[str, Callable[[Path, int], Iterator[tuple[str, ...]]]] = {
+    "packing": packing,
+    "batches": batches,
+    "memory": memory,
+    "start": second_start,
+}
 CHILDREN: dict[str, Callable[[str], int]] = {
     "prepare": prepare_child,
     "map": map_child,
