@@ -1,7 +1,8 @@
 """Attention, side by side: this toolkit's linear core, performer-pytorch's, x-transformers' flash attention and SDPA.
 
-    python -m benchmarks.attention                 # about half an hour; --lengths 512,2048 for less
+    python -m benchmarks.attention                 # about ten minutes; --lengths 512,2048 for less
     python -m benchmarks.attention --write         # and puts the tables into RESULTS.md, the curves into docs/
+    python -m benchmarks.attention --part times    # or memory, alone
 
 float32, batch 1, 8 heads of 64, 256 features. The share of torch.mm's peak counts 173,000 FLOP a token and head
 forward and three times that with backward; what backward computes again is not counted.
@@ -12,7 +13,7 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from benchmarks.attention_curves import draw
+from benchmarks.attention_curves import Cell, draw
 from benchmarks.contenders import OURS, PERFORMER, SDPA, SHAPE, X_TRANSFORMERS, make_call
 from benchmarks.peak_memory import in_a_process
 from benchmarks.report import provenance, table, write_section
@@ -22,10 +23,9 @@ CONTENDERS = [OURS, PERFORMER, X_TRANSFORMERS, SDPA]
 FLOPS = 173e3
 LONGEST = {(PERFORMER, "causal", False): 4096, (PERFORMER, "causal", True): 4096}
 """Tokens up to which a contender is run; performer-pytorch's causal form takes 1.5 MB a token with backward."""
-FIGURE = Path("docs/attention.png")
+TIMES, MEMORY = Path("docs/attention.png"), Path("docs/attention_memory.png")
 
-Cell = tuple[str, str, bool, int]
-"""Contender, form, whether with backward, tokens."""
+VERSIONS = partial(provenance, "torch", "performer-pytorch", "x-transformers")
 
 
 def cells(lengths: list[int], form: str, backward: bool) -> Iterator[Cell]:
@@ -88,6 +88,32 @@ def memory_table(lengths: list[int]) -> tuple[str, dict[Cell, int]]:
     return table(["memory", "N", *(f"{name}, MB" for name in CONTENDERS)], rows) + "\n", found
 
 
+def measure_times(lengths: list[int], threads: int, rounds: int, budget: float, *, write: bool) -> None:
+    """Print the tables of times, and where asked write them and the curves."""
+    timings = time_all(lengths, Clock(threads), rounds, budget)
+    if write:
+        show = partial(time_table, timings, lengths)
+        tables = [show(form, backward) for form in ("causal", "full") for backward in (False, True)]
+        clock = "processor time of one thread" if threads == 1 else f"wall clock, {threads} threads"
+        write_section("attention, times", "\n".join([f"## Attention: time, {clock}", VERSIONS() + "\n", *tables]))
+        milliseconds = {cell: 1e3 * timing.time for cell, timing in timings.items()}
+        draw(milliseconds, [("causal", False), ("causal", True), ("full", True)], "milliseconds", TIMES)
+
+
+def measure_memory(lengths: list[int], *, write: bool) -> None:
+    """The same for peak memory."""
+    text, peaks = memory_table(lengths)
+    print(text)
+    if write:
+        write_section(
+            "attention, memory", "\n".join(["## Attention: peak memory over the inputs", VERSIONS() + "\n", text])
+        )
+        megabytes = {cell: peak / 1e6 for cell, peak in peaks.items()}
+        draw(
+            megabytes, [("causal", False), ("causal", True), ("full", True)], "peak memory over the inputs, MB", MEMORY
+        )
+
+
 def main() -> None:
     """Measure, print, and where asked write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -95,19 +121,14 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=9, help="calm measurements of each call")
     parser.add_argument("--budget", type=float, default=20.0, help="seconds after which a slow call is measured enough")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--write", action="store_true", help="into RESULTS.md and the figure")
+    parser.add_argument("--part", choices=["times", "memory"], help="measure this alone")
+    parser.add_argument("--write", action="store_true", help="into RESULTS.md and the figures")
     given = parser.parse_args()
     lengths = [int(tokens) for tokens in given.lengths.split(",")]
-    timings = time_all(lengths, Clock(given.threads), given.rounds, given.budget)
-    memory, peaks = memory_table([lengths[len(lengths) // 2], lengths[-2], lengths[-1]] if lengths[3:] else lengths)
-    print(memory)
-    if given.write:
-        versions = provenance("torch", "performer-pytorch", "x-transformers")
-        show = partial(time_table, timings, lengths)
-        tables = [show(form, backward) for form in ("causal", "full") for backward in (False, True)]
-        clock = "processor time of one thread" if given.threads == 1 else f"wall clock, {given.threads} threads"
-        write_section(f"attention, {clock}", "\n".join([f"## Attention, {clock}", versions + "\n", *tables, memory]))
-        draw({cell: timing.time for cell, timing in timings.items()}, peaks, CONTENDERS, FIGURE)
+    if given.part != "memory":
+        measure_times(lengths, given.threads, given.rounds, given.budget, write=given.write)
+    if given.part != "times":
+        measure_memory(lengths, write=given.write)
 
 
 if __name__ == "__main__":
