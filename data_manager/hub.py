@@ -80,7 +80,9 @@ def from_hub(what: str, get: Callable[[], Found], remedy: str, cached: Iterator[
     except Exception as error:  # the hub's libraries raise some thirty kinds
         if reason is None:
             told = " ".join(str(error).split())
-            raise DataError(f"{what} cannot be had from {endpoint()}: {type(error).__name__}: {told}") from error
+            raise DataError(
+                f"{what} cannot be had from {endpoint()}: {type(error).__name__}: {told}\n{remedy}"
+            ) from error
         raise _not_there(what, reason, remedy) from error
 
 
@@ -99,10 +101,10 @@ def _cached_tables(repo: str) -> Iterator[Path]:
 
 
 def _cached_files(name: str) -> Iterator[Path]:
-    """The folder of a repository of which files have been downloaded."""
+    """Files of a repository that have been downloaded."""
     from huggingface_hub import constants
 
-    return Path(constants.HF_HUB_CACHE).glob(name)
+    return Path(constants.HF_HUB_CACHE).glob(f"{name}/snapshots/*/*")
 
 
 def endpoint() -> str:
