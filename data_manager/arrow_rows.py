@@ -1,15 +1,16 @@
 """A `datasets.Dataset` or `IterableDataset` of text columns as a corpus: from disk, from the hub, from your own source."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from data_manager.classes import Classes
 from data_manager.documents import Corpus, HashFile, Invalid, Notes, Piece
 from data_manager.errors import DataError, not_found
 from data_manager.table_types import ColumnsConfig, DiskDatasetConfig
-from data_manager.tables import check_columns, filled
+from data_manager.tables import check_columns, classes_of, columns_in, filled
 from data_manager.template import parse_template
 from data_manager.text_files import places_of
 
@@ -27,6 +28,7 @@ class ArrowRows:
     templates: tuple[str, ...]
     label: str
     skip_invalid: bool = False
+    classes: Classes | None = None
 
     def inputs(self, hash_file: HashFile) -> Any:
         """Content of the files that the table lies in, or of the table where it lies in none."""
@@ -38,7 +40,8 @@ class ArrowRows:
             content += [len(self.table), self.table._fingerprint]
         else:
             content = _hash_of_rows(self._rows())
-        return [content, self.templates, self.skip_invalid]
+        found = [content, self.templates, self.skip_invalid]
+        return found if self.classes is None else [*found, self.classes.column, self.classes.names]
 
     def shards(self) -> Sequence[Corpus]:
         """Those of a stream; a table on disk is one."""
@@ -46,16 +49,16 @@ class ArrowRows:
         if hasattr(self.table, "cache_files") or count == 1:
             return [self]
         parts = [self.table.shard(count, index) for index in range(count)]
-        return [ArrowRows(part, self.templates, self.label, self.skip_invalid) for part in parts]
+        return [replace(self, table=part) for part in parts]
 
     def read(self, notes: Notes) -> Iterator[Piece]:
         """A piece for each row; raises DataError where a column is missing."""
         templates = [parse_template(text) for text in self.templates]
-        yield from filled(self._rows(), templates, f"{self.label} row", Invalid(self.skip_invalid, notes))
+        invalid = Invalid(self.skip_invalid, notes)
+        yield from filled(self._rows(), templates, f"{self.label} row", invalid, self.classes)
 
     def _rows(self) -> Iterator[tuple[int, Mapping[str, Any]]]:
-        columns = [column for text in self.templates for column in parse_template(text).columns]
-        columns = list(dict.fromkeys(columns))
+        columns = columns_in([parse_template(text) for text in self.templates], self.classes)
         known = self.table.column_names
         if known is not None:
             check_columns(self.label, columns, known)
@@ -80,7 +83,10 @@ def _hash_of_rows(rows: Iterator[tuple[int, Mapping[str, Any]]]) -> str:
 def corpora_of(tables: "Mapping[str, Any]", config: ColumnsConfig, label: str) -> dict[str, Corpus]:
     """A corpus for each split of loaded tables."""
     skip = config.on_invalid == "skip"
-    return {str(split): ArrowRows(table, config.templates, f"{label} {split}", skip) for split, table in tables.items()}
+    return {
+        str(split): ArrowRows(table, config.templates, f"{label} {split}", skip, classes_of(config))
+        for split, table in tables.items()
+    }
 
 
 def disk_corpora(config: DiskDatasetConfig) -> dict[str, Corpus]:

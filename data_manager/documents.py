@@ -17,13 +17,15 @@ _EXAMPLES = 5
 class Piece(NamedTuple):
     """A document, or the next part of a long one.
 
-    `texts` is the text, or the two sides of a pair; `file` and `line` (of a table: its row) say where it begins.
+    `texts` is the text, or the two sides of a pair; `file` and `line` (of a table: its row) say where it begins; `label`
+    is the number of its class, where it has one.
     """
 
     texts: tuple[str, ...]
     file: str
     line: int
     ends: bool = True
+    label: int | None = None
 
     @property
     def place(self) -> str:

@@ -69,16 +69,21 @@ def encoded(
     found = ordered_map(EncodeSides(tokenizer), batches(pieces, size or BATCH), num_proc, f"data set {config.name!r}")
     for batch, sides in found:
         ends = np.fromiter((piece.ends for piece in batch), bool, len(batch))
-        yield Encoded(sides, ends, [piece.place for piece in batch])
+        labels = None
+        if batch[0].label is not None:
+            labels = np.fromiter((piece.label for piece in batch if piece.label is not None), np.int32)
+        yield Encoded(sides, ends, [piece.place for piece in batch], labels)
 
 
 def row_maker(config: TokensConfig, tokenizer: Tokenizer, is_paired: bool, notes: Notes) -> "RowMaker":
     """What makes rows of the layout that the data set asks for."""
-    from data_manager.packing import CutRows, WholeRows
+    from data_manager.packing import LABELS, CutRows, WholeRows
 
     bos, eos = tokenizer.bos_token_id, tokenizer.eos_token_id
     if is_paired or config.layout == "whole":
         columns = ("source_ids", "target_ids") if is_paired else ("input_ids",)
+        if getattr(config, "label", None) is not None:
+            columns = (*columns, LABELS)
         return WholeRows(bos, eos, config.sequence_length, config.too_long, notes, columns)
     assert config.limit is not None
     return CutRows(config.limit, eos, packed=config.layout == "packed")

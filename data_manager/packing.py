@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     Ids = NDArray[np.int32]
     Places = NDArray[np.int64]
 
+LABELS = "labels"
+"""Column of rows with a class: its number, one value a row."""
 STARTS = "document_starts"
 """Column of packed rows: positions in the row, but the first, at which a document begins."""
 
@@ -28,6 +30,8 @@ class Encoded:
     sides: "Sequence[Flat]"
     ends: "NDArray[np.bool_]"
     places: Sequence[str]
+    labels: "Ids | None" = None
+    """Numbers of their classes, where documents have one."""
 
     def __len__(self) -> int:
         return len(self.ends)
@@ -137,8 +141,12 @@ class WholeRows:
             for index in np.flatnonzero(long).tolist():
                 self._note(encoded.places[index], max(int(size[index]) for size in sizes))
             keep = ~long if self.too_long == "skip" else keep
-        sides = zip(self.columns, encoded.sides, strict=True)
-        return {column: self._rows(ids, lengths, keep) for column, (ids, lengths) in sides}
+        sides = zip(self.columns, encoded.sides, strict=False)
+        rows = {column: self._rows(ids, lengths, keep) for column, (ids, lengths) in sides}
+        if LABELS in self.columns:
+            labels = np.empty(0, np.int32) if encoded.labels is None else encoded.labels[keep]
+            rows[LABELS] = labels, np.arange(len(labels) + 1)
+        return rows
 
     def finish(self) -> "dict[str, tuple[Ids, Places]]":
         """Nothing is left."""
@@ -167,11 +175,12 @@ class WholeRows:
 
 
 def arrow_columns(columns: "dict[str, tuple[Ids, Places]]") -> dict[str, Any]:
-    """Columns as Arrow lists of int32, without a copy of the ids."""
+    """Columns as Arrow lists of int32, without a copy of the ids; labels as int32."""
     import pyarrow as pa  # type: ignore[import-untyped,unused-ignore]
 
-    kind = pa.list_(pa.int32())
     return {
-        name: pa.ListArray.from_arrays(pa.array(offsets.astype(np.int32)), pa.array(values), type=kind)
+        name: pa.array(values)
+        if name == LABELS
+        else pa.ListArray.from_arrays(pa.array(offsets.astype(np.int32)), pa.array(values), type=pa.list_(pa.int32()))
         for name, (values, offsets) in columns.items()
     }

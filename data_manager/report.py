@@ -1,5 +1,6 @@
 """What there is to say of loaded data sets: for each split size, lengths, examples, vocabulary, and where it is kept."""
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice, pairwise
@@ -8,7 +9,7 @@ from typing import Any
 from data_manager.data_manager import DatasetManager
 from data_manager.dataset_types import DatasetConfig
 from data_manager.lengths import Lengths
-from data_manager.packing import STARTS
+from data_manager.packing import LABELS, STARTS
 from data_manager.prepare import PreparedSplit
 from data_manager.tokenizers import Tokenizer
 
@@ -32,6 +33,7 @@ class SplitReport:
     documents: int | None = None
     tokens: int | None = None
     hours: float | None = None
+    classes: dict[str, int] | None = None
     left_out: tuple[str, ...] = ()
     kept_in: tuple[str, ...] = ()
 
@@ -59,13 +61,20 @@ def describe(config: DatasetConfig, splits: dict[str, Any]) -> DatasetReport:
     if any(getattr(data, "column_names", None) is None for data in splits.values()):
         reports = _speech_reports(config, splits)
     else:
-        reports = [text_report(split, data, tokenizer, known.get(split)) for split, data in splits.items()]
+        names = getattr(config, "classes", None)
+        reports = [text_report(split, data, tokenizer, known.get(split), names) for split, data in splits.items()]
     kind = settings.type if settings is not None and tokenizer is not None else None
     return DatasetReport(config.name, config.source, kind, tokenizer.vocab_size if tokenizer else None, reports)
 
 
-def text_report(split: str, data: Any, tokenizer: Tokenizer | None, known: PreparedSplit | None) -> SplitReport:
-    """The report of a table or a stream of rows of ids."""
+def text_report(
+    split: str,
+    data: Any,
+    tokenizer: Tokenizer | None,
+    known: PreparedSplit | None,
+    classes: Sequence[str] | None = None,
+) -> SplitReport:
+    """The report of a table or a stream of rows of ids; `classes` are the names of classes, where they have some."""
     size = len(data) if hasattr(data, "__len__") else None
     columns = [name for name in data.column_names or () if name.endswith("_ids")]
     if size is None:
@@ -86,9 +95,18 @@ def text_report(split: str, data: Any, tokenizer: Tokenizer | None, known: Prepa
         examples=[example for row in shown for example in _decoded(row, columns, tokenizer)],
         documents=known.documents if known else None,
         tokens=known.tokens if known else None,
+        classes=_class_sizes(data, classes) if size is not None and LABELS in data.column_names else None,
         left_out=known.notes if known else (),
         kept_in=(str(known.folder),) if known and known.folder else (),
     )
+
+
+def _class_sizes(data: Any, names: Sequence[str] | None) -> dict[str, int]:
+    """How many rows each class has, by its name or its number."""
+    counts = Counter(data[LABELS])
+    if names:
+        return {name: counts[number] for number, name in enumerate(names)}
+    return {str(number): counts[number] for number in sorted(counts)}
 
 
 def spread(size: int) -> list[int]:

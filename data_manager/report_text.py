@@ -38,6 +38,8 @@ def _split_lines(split: SplitReport, plain: bool) -> Iterator[str]:
     yield f"  {split.split}: {', '.join(_sizes(split))}"
     for name, lengths in split.lengths.items():
         yield f"{_INDENT}{_length_label(name)}: {_lengths(name, lengths, plain)}"
+    if split.classes is not None:
+        yield f"{_INDENT}classes: {', '.join(f'{name} {count:,}' for name, count in split.classes.items())}"
     for line in split.left_out:
         yield f"{_INDENT}note: {line}"
     for number, example in enumerate(split.examples, 1):

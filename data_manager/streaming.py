@@ -30,12 +30,13 @@ class StreamRows:
     def __call__(self, shards: Sequence[Corpus]) -> Iterator[dict[str, Any]]:
         """The rows of each shard. What is left out is logged when a shard has been read."""
         from data_manager.encoding import columns_of, encoded, row_maker
+        from data_manager.packing import LABELS
 
         for shard in shards:
             notes = Notes()
             maker = row_maker(self.config, self.tokenizer, self.is_paired, notes)
             for _, columns in columns_of(maker, encoded(shard, self.tokenizer, self.config, notes, size=_BATCH)):
-                cut = {name: _rows(*found) for name, found in columns.items()}
+                cut = {name: found[0] if name == LABELS else _rows(*found) for name, found in columns.items()}
                 for values in zip(*cut.values(), strict=True):
                     yield dict(zip(cut, values, strict=True))
             for line in notes.lines(f"{self.config.name} {self.split}"):
@@ -52,13 +53,14 @@ def stream_rows(config: TokensConfig, split: str, corpus: Corpus, tokenizer: Tok
     from datasets import Features, List, Value
 
     from data_manager.encoding import row_maker
+    from data_manager.packing import LABELS
     from data_manager.prepare import empty_split
 
     paired = is_paired(corpus)
     if paired is None:
         raise empty_split(config, split, Notes())
     columns = row_maker(config, tokenizer, paired, Notes()).columns
-    features = Features({name: List(Value("int32")) for name in columns})
+    features = Features({name: Value("int32") if name == LABELS else List(Value("int32")) for name in columns})
     make = StreamRows(config, tokenizer, split, paired)
     return datasets.IterableDataset.from_generator(
         make, features=features, gen_kwargs={"shards": list(corpus.shards())}

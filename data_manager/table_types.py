@@ -7,7 +7,7 @@ from pydantic import AfterValidator, Field
 
 from data_manager.dataset_types import FilePath, HubName, NotEmpty, not_empty
 from data_manager.template import fields_of
-from data_manager.text_types import CorpusConfig, FilesConfig
+from data_manager.text_types import CorpusConfig, FilesConfig, Layout
 from yaml_config.strict_model import StrictModel, Violation
 
 DEFAULT_COLUMN = "text"
@@ -45,6 +45,15 @@ class ColumnsConfig(CorpusConfig):
     """Columns joined to one text: `"{title}\\n{body}"`. A brace of the text itself is doubled."""
     pair: PairColumns | None = None
     """Parallel text: `{source: en, target: de}`, two columns or templates."""
+    label: NotEmpty | None = None
+    """Column with the class of a row, for classification; each row is then a whole document, and gets `labels`."""
+    classes: Annotated[list[NotEmpty], Field(min_length=2)] | None = None
+    """What stands in the column `label`, in the order of the classes' numbers; whole numbers from 0 where left out."""
+
+    @property
+    def layout(self) -> Layout:
+        """How documents become rows; one with a class is a row."""
+        return "whole" if self.label is not None else super().layout
 
     @property
     def is_paired(self) -> bool:
@@ -64,6 +73,15 @@ class ColumnsConfig(CorpusConfig):
         given = [key for key in ("column", "template", "pair") if getattr(self, key) is not None]
         for other in given[1:]:
             yield Violation(f"{given[0]} and {other} both make the text", (other,), ((given[0],),), "keep one of them")
+        if self.classes is not None and self.label is None:
+            yield Violation("classes name what stands in the column `label`", ("classes",), (), "add label: COLUMN")
+        if self.classes is not None and len(set(self.classes)) < len(self.classes):
+            yield Violation("classes names a class twice", ("classes",), (), "keep one of them")
+        if self.label is not None and self.pair is not None:
+            yield Violation("a pair has no class", ("label",), (("pair",),), "keep one of them")
+        if self.label is not None and self.rows not in (None, "whole"):
+            message = f"a document with a class is a row, and is never {self.rows}"
+            yield Violation(message, ("rows",), (("label",),), "leave it out")
 
 
 class JsonDatasetConfig(ColumnsConfig, FilesConfig):

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from data_manager.classes import Classes, NoClassError
 from data_manager.documents import Corpus, HashFile, Invalid, Notes, Piece
 from data_manager.errors import DataError
 from data_manager.json_rows import json_rows
+from data_manager.table_types import ColumnsConfig
 from data_manager.template import MissingColumnError, NoTextError, Template, parse_template
 from data_manager.text_blocks import BAD_LINE, text_blocks
 
@@ -25,10 +27,12 @@ class TableFile:
     templates: tuple[str, ...]
     skip_invalid: bool = False
     delimiter: str = ","
+    classes: Classes | None = None
 
     def inputs(self, hash_file: HashFile) -> Any:
         """Content and settings."""
-        return [hash_file(self.path), self.kind, self.templates, self.skip_invalid, self.delimiter]
+        found = [hash_file(self.path), self.kind, self.templates, self.skip_invalid, self.delimiter]
+        return found if self.classes is None else [*found, self.classes.column, self.classes.names]
 
     def shards(self) -> Sequence[Corpus]:
         """Itself."""
@@ -38,10 +42,10 @@ class TableFile:
         """A piece for each row whose text is not empty; raises DataError where a column is missing."""
         invalid = Invalid(self.skip_invalid, notes)
         templates = [parse_template(text) for text in self.templates]
-        yield from filled(self._rows(templates, invalid), templates, str(self.path), invalid)
+        yield from filled(self._rows(templates, invalid), templates, str(self.path), invalid, self.classes)
 
     def _rows(self, templates: Sequence[Template], invalid: Invalid) -> Rows:
-        columns = list(dict.fromkeys(column for template in templates for column in template.columns))
+        columns = columns_in(templates, self.classes)
         if self.kind == "json":
             return json_rows(self.path, invalid)
         if self.kind == "csv":
@@ -49,20 +53,41 @@ class TableFile:
         return _parquet_rows(self.path, columns)
 
 
-def filled(rows: Rows, templates: Sequence[Template], name: str, invalid: Invalid) -> Iterator[Piece]:
+def classes_of(config: ColumnsConfig) -> Classes | None:
+    """What a data set says of its classes, None where it has none."""
+    names = tuple(config.classes) if config.classes else None
+    return None if config.label is None else Classes(config.label, names)
+
+
+def columns_in(templates: Sequence[Template], classes: Classes | None) -> list[str]:
+    """Names of the columns that are read."""
+    label = [classes.column] if classes else []
+    return list(dict.fromkeys([*(column for template in templates for column in template.columns), *label]))
+
+
+def filled(
+    rows: Rows, templates: Sequence[Template], name: str, invalid: Invalid, classes: Classes | None = None
+) -> Iterator[Piece]:
     """Rows as pieces; one whose text, or a side of it, is empty is counted."""
     for number, row in rows:
         place = f"{name}:{number}"
         try:
             texts = [template.fill(row) for template in templates]
+            label = classes.number(row) if classes else None
         except MissingColumnError as error:
             invalid(place, "a column is missing", no_column(error.column, error.known))
             continue
         except NoTextError as error:
             invalid(place, "no text", str(error))
             continue
+        except NoClassError as error:
+            invalid(place, "no class", str(error))
+            continue
+        except KeyError as error:
+            invalid(place, "a column is missing", no_column(str(error.args[0]), list(row)))
+            continue
         if all(texts):
-            yield Piece(tuple(text for text in texts if text), name, number)
+            yield Piece(tuple(text for text in texts if text), name, number, label=label)
         else:
             invalid.notes.add("empty text", place)
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from data_manager.documents import Corpus, Joined, Listed
 from data_manager.errors import DataError
 from data_manager.shares import divided
-from data_manager.tables import TableFile
+from data_manager.tables import TableFile, classes_of
 from data_manager.text_files import PairedFiles, TextFile, find_paths
 from data_manager.text_types import CorpusConfig, EmbeddedDatasetConfig, FilesConfig, PairFiles, TextDatasetConfig
 
@@ -38,7 +38,8 @@ def table_corpora(config: "JsonDatasetConfig | CsvDatasetConfig | ParquetDataset
     skip, delimiter = config.on_invalid == "skip", getattr(config, "delimiter", ",")
     found = {
         split: joined(
-            TableFile(path, config.source, config.templates, skip, delimiter) for path in split_paths(config, split)
+            TableFile(path, config.source, config.templates, skip, delimiter, classes_of(config))
+            for path in split_paths(config, split)
         )
         for split in config.data_files
     }

@@ -117,7 +117,8 @@ class _Session:
         """Fill in what the data decide: vocabulary, task, number of classes; and compare once more."""
         update: dict[str, Any] = {"task": chosen_task(self.config, splits.columns), "dataset": self.entry.name}
         if self.settings.num_labels is None and "labels" in splits.columns:
-            update["num_labels"] = max(2, int(max(splits.train["labels"])) + 1)
+            named = getattr(self.entry, "classes", None)
+            update["num_labels"] = len(named) if named else max(2, int(max(splits.train["labels"])) + 1)
         self.settings = self.settings.model_copy(update=update)
         alone = with_vocabulary(self.config.model_copy(update={"datasets": [self.entry]}))
         self.config = self.config.model_copy(update={"model": alone.model, "training": self.settings})
@@ -233,6 +234,7 @@ class _Session:
         if checkpoint is not None and is_stopped_early(checkpoint.history(), self.settings):
             trainer.restore(checkpoint)
             return True
+        os.environ.setdefault("WANDB_DIR", str(self.run))  # its files belong into the run folder
         trainer.train(resume_from_checkpoint=str(checkpoint.folder) if checkpoint else None)
         return bool(trainer.state.global_step < self.settings.max_steps)
 

@@ -34,6 +34,9 @@ def write_corpora(folder: Path) -> None:
     rows = [json.dumps({"title": line[:5], "body": line}) + "\n" for line in _LINES]
     _write(folder / "articles/articles-1.jsonl", "".join(rows))
     _write(folder / "questions/questions.csv", "question;answer;topic\nwhy;because;a\nhow;so;b\n")
+    opinions = "".join(f"{line},{('negative', 'positive')['dog' in line]}\n" for line in _LINES)
+    for split in ("train", "test"):
+        _write(folder / f"opinions/{split}.csv", f"review,opinion\n{opinions}")
     _write_tables(folder)
 
 

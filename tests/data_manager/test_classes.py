@@ -1,0 +1,99 @@
+"""A column with the class of a row becomes `labels`, whatever the table is read from."""
+
+import datasets
+import pytest
+from pydantic import ValidationError
+
+from data_manager.data_manager import DatasetManager
+from data_manager.errors import DataError
+from data_manager.report import describe
+from data_manager.report_text import report_text
+from data_manager.table_types import CsvDatasetConfig, DiskDatasetConfig, JsonDatasetConfig
+from tests.data_manager.text_configs import BYTES, notes, shared
+
+MOODS = [("so glad", "joy"), ("grim", "woe"), ("merry day", "joy")]
+
+
+def config(folder, kind=CsvDatasetConfig, **more):
+    settings = {"tokenizer": BYTES, "global_config": shared(folder), "label": "mood", **more}
+    files = {} if kind is DiskDatasetConfig else {"data_files": {"train": "a.csv"}}
+    return kind(name="moods", **files, **settings)
+
+
+def write(folder, rows=MOODS):
+    (folder / "a.csv").write_text("text,mood\n" + "".join(f"{text},{mood}\n" for text, mood in rows))
+
+
+def labels(found):
+    return list(DatasetManager.load_dataset(found)["train"]["labels"])
+
+
+def test_names_become_numbers_and_a_batch_has_them(tmp_path):
+    write(tmp_path)
+    found = config(tmp_path, classes=["woe", "joy"])
+    assert labels(found) == [1, 0, 1]
+    data = DatasetManager.load_dataset(found)["train"]
+    batch = next(iter(DatasetManager.create_dataloader(data, found, batch_size=3)))
+    assert batch["labels"].tolist() == [1, 0, 1]
+    assert batch["input_ids"].shape == (3, len("merry day") + 2)
+    assert "classes: woe 1, joy 2" in report_text(describe(found, {"train": data}))
+
+
+def test_other_names_are_another_preparation(tmp_path):
+    write(tmp_path)
+    assert labels(config(tmp_path, classes=["woe", "joy"])) == [1, 0, 1]
+    assert labels(config(tmp_path, classes=["joy", "woe"])) == [0, 1, 0]
+
+
+def test_whole_numbers_need_no_names(tmp_path):
+    write(tmp_path, [("a", 2), ("b", 0)])
+    assert labels(config(tmp_path)) == [2, 0]
+
+
+def test_what_is_left_out_takes_its_class_with_it(tmp_path):
+    write(tmp_path, [("much too long a text", 1), ("b", 0), ("c", 2)])
+    found = config(tmp_path, sequence_length=5, too_long="skip")
+    assert labels(found) == [0, 2]
+
+
+def test_streams_and_tables_on_disk(tmp_path):
+    write(tmp_path)
+    stream = DatasetManager.load_dataset(config(tmp_path, classes=["woe", "joy"], streaming=True))["train"]
+    assert [int(row["labels"]) for row in stream] == [1, 0, 1]
+    table = datasets.Dataset.from_dict({"text": [text for text, _ in MOODS], "mood": [1, 0, 1]})
+    table.save_to_disk(str(tmp_path / "saved"))
+    assert labels(config(tmp_path, DiskDatasetConfig, path="saved")) == [1, 0, 1]
+
+
+def test_a_class_that_is_none(tmp_path):
+    write(tmp_path, [*MOODS, ("hm", "meh")])
+    with pytest.raises(DataError, match=r"a\.csv:5: column 'mood' holds 'meh'; the classes are woe, joy"):
+        labels(config(tmp_path, classes=["woe", "joy"]))
+    with pytest.raises(DataError, match=r"a\.csv:2: column 'mood' holds 'joy', and a class is a whole number from 0"):
+        labels(config(tmp_path))
+    skipping = config(tmp_path, classes=["woe", "joy"], on_invalid="skip")
+    assert labels(skipping) == [1, 0, 1]
+    assert any("1 left out: no class" in line for line in notes(skipping))
+
+
+def test_a_column_that_is_not_there(tmp_path):
+    write(tmp_path)
+    with pytest.raises(DataError, match=r"a\.csv:1: there is no column 'feeling'; there are text, mood"):
+        labels(config(tmp_path, label="feeling"))
+    (tmp_path / "a.csv").write_text('{"text": "a"}\n')
+    with pytest.raises(DataError, match=r"a\.csv:1: there is no column 'mood'; there are text"):
+        labels(config(tmp_path, JsonDatasetConfig))
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ({"rows": "packed"}, "a document with a class is a row"),
+        ({"pair": {"source": "a", "target": "b"}}, "a pair has no class"),
+        ({"label": None, "classes": ["a", "b"]}, "classes name what stands in the column"),
+        ({"classes": ["a", "a"]}, "names a class twice"),
+    ],
+)
+def test_what_does_not_go_together(tmp_path, more, words):
+    with pytest.raises(ValidationError, match=words):
+        config(tmp_path, **more)
