@@ -18,8 +18,15 @@ ROOT = Path(__file__).resolve().parents[2]
 FILES = sorted((ROOT / "configs" / "diffusion").glob("*.yml"))
 LINES = "moss on a wall.\nrain over hills\na heron at dusk\nwind in the rye\n"
 LENGTH = 16  # of each line, so that the rows are the lines
-STEPS = {"mdlm": 200, "mdlm_linear": 120, "sedd_absorbing": 200, "sedd_uniform": 350, "udlm": 250}
-REACHED = {"absorbing": 0.5, "uniform": 0.7}  # of the characters' entropy; uniform noise is learnt more slowly
+# Steps, and nats a token that they reach at most, with what seeds reached beside. Single characters have an entropy of 2.77;
+# uniform noise is learnt more slowly.
+OVERFIT = {
+    "mdlm": (400, 1.2),  # 0.39 to 0.49 over five seeds
+    "mdlm_linear": (200, 1.2),  # 0.30 to 0.35 over five
+    "sedd_absorbing": (400, 1.2),  # 0.53 to 0.78 over five
+    "sedd_uniform": (600, 2.2),  # 1.71 and 1.78
+    "udlm": (400, 2.0),  # 0.86
+}
 
 
 def tiny(file: Path, folder: Path) -> ExperimentConfig:
@@ -31,6 +38,7 @@ def tiny(file: Path, folder: Path) -> ExperimentConfig:
         f"datasets.0.sequence_length={LENGTH}",
         "model.backbone.d_model=48",
         "model.backbone.num_layers=2",
+        *([] if file.stem == "mdlm_linear" else ["model.backbone.cond_dim=32"]),
         "model.backbone.device=cpu",
         "generation.num_samples=4",
         "generation.steps=64",
@@ -43,7 +51,7 @@ def train(model: DiffusionModel, rows: torch.Tensor, steps: int) -> None:
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1, (step + 1) / 20) * (1 - step / steps))
     generator = torch.Generator().manual_seed(0)
     for step in range(steps):
-        batch = rows[torch.randint(len(rows), (32,), generator=generator)]
+        batch = rows[torch.randint(len(rows), (16,), generator=generator)]
         optimizer.zero_grad()
         model(batch, seed=step).loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -66,7 +74,7 @@ def entropy(tokens: torch.Tensor) -> float:
 
 
 def test_there_is_one_for_each_model_of_the_literature() -> None:
-    assert [file.stem for file in FILES] == ["mdlm", "mdlm_linear", "sedd_absorbing", "sedd_uniform", "udlm"]
+    assert [file.stem for file in FILES] == list(OVERFIT)
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
@@ -82,10 +90,11 @@ def test_it_overfits_and_draws_text(file: Path, tmp_path: Path, capsys: pytest.C
     rows = batch["input_ids"][batch["attention_mask"].all(1)]
     torch.manual_seed(0)
     model: Any = create_model(experiment.model)
-    train(model, rows, STEPS[file.stem])
+    steps, most = OVERFIT[file.stem]
+    train(model, rows, steps)
 
     reached, unigram = bound(model, rows), entropy(rows)
-    assert reached < REACHED[model.diffusion_config.process.type] * unigram
+    assert reached < most < unigram
     settings = experiment.generation
     tokens = model.sample(
         settings.num_samples,
