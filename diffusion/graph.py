@@ -79,7 +79,9 @@ class AbsorbingGraph(Graph):
 
     def clean_log_probs(self, logits: Tensor, x_t: Tensor) -> Tensor:
         """SUBS (Sahoo et al. 2024): no probability for the mask, unmasked tokens as they are."""
-        return self._masked_or_copied(super().clean_log_probs(logits, x_t), x_t)
+        law = super().clean_log_probs(logits, x_t)
+        copied = torch.full_like(law, -torch.inf).scatter(-1, x_t[..., None], 0.0)
+        return torch.where(self.is_masked(x_t)[..., None], law, copied)
 
     def log_score_from_x0(self, log_x_0: Tensor, x_t: Tensor, sigma: Tensor) -> Tensor:
         """s_y = x_0(y) / (exp(sigma) - 1) at a mask; 1 for the token itself."""
@@ -120,7 +122,3 @@ class AbsorbingGraph(Graph):
         if log_x_0 is None:
             return torch.zeros_like(alpha)
         return -alpha * log_x_0.to(torch.float64).gather(-1, x_0[..., None])[..., 0]
-
-    def _masked_or_copied(self, log_x_0: Tensor, x_t: Tensor) -> Tensor:
-        copied = torch.full_like(log_x_0, -torch.inf).scatter(-1, x_t[..., None], 0.0)
-        return torch.where(self.is_masked(x_t)[..., None], log_x_0, copied)

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from diffusion.categorical import invert_distribution, sample_categorical
-from diffusion.forward_process import leave_or_stay
 from diffusion.graph import AbsorbingGraph
 from diffusion.sampler_base import (
     SAMPLERS,
@@ -73,7 +72,7 @@ class AnalyticSampler(Sampler):
         weights = weights * graph.transition_into(tokens, dsigma, sigma)
         if graph.mask_token is not None and not bool(sigma_next.any()):
             weights[..., graph.mask_token] = 0.0
-        return Proposal(*leave_or_stay(weights, tokens))
+        return Proposal.from_weights(weights, tokens)
 
 
 @register_sampler

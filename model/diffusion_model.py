@@ -190,20 +190,9 @@ class DiffusionModel(nn.Module):
         length = self.diffusion_config.sequence_length if length is None else length
         if length is None:
             raise InputError("the section has no length: give length, the number of tokens of a sample")
-        if cond is None and guidance != 1.0:
-            raise InputError(f"guidance is {guidance}, and there is no cond to guide to")
-        check_condition(self.diffusion_config.condition, cond, num_samples)
+        denoiser = self._denoiser(cond, num_samples, guidance=guidance, temperature=temperature, top_p=top_p)
         was_training = self.training
         self.eval()
-        denoiser = Denoiser(
-            self._ask,
-            self.objective.parameterisation,
-            cond=cond,
-            null_cond=None if cond is None else self._no_condition(cond),
-            guidance=guidance,
-            temperature=temperature,
-            top_p=top_p,
-        )
         try:
             return sample(
                 self.process,
@@ -221,6 +210,15 @@ class DiffusionModel(nn.Module):
             )
         finally:
             self.train(was_training)
+
+    def _denoiser(self, cond: Tensor | None, rows: int, *, guidance: float, **settings: float) -> Denoiser:
+        """The network as samplers see it, with a condition a row."""
+        if cond is None and guidance != 1.0:
+            raise InputError(f"guidance is {guidance}, and there is no cond to guide to")
+        check_condition(self.diffusion_config.condition, cond, rows)
+        null = None if cond is None else self._no_condition(cond)
+        reading = self.objective.parameterisation
+        return Denoiser(self._ask, reading, cond=cond, null_cond=null, guidance=guidance, **settings)
 
     @staticmethod
     def _reduced(parts: LossParts, mask: Tensor) -> DiffusionOutput:
