@@ -211,7 +211,7 @@ class DiffusionModel(nn.Module):
         finally:
             self.train(was_training)
 
-    def _denoiser(self, cond: Tensor | None, rows: int, *, guidance: float, **settings: float) -> Denoiser:
+    def _denoiser(self, cond: Tensor | None, rows: int, *, guidance: float, **settings: Any) -> Denoiser:
         """The network as samplers see it, with a condition a row."""
         if cond is None and guidance != 1.0:
             raise InputError(f"guidance is {guidance}, and there is no cond to guide to")
