@@ -90,7 +90,7 @@ def test_rows_without_a_key_are_zero(core, causal):
 
 
 @pytest.mark.parametrize("core", cores(), ids=["softmax", *MAPS])
-@pytest.mark.parametrize("factor", [4.0, 10.0, 100.0])
+@pytest.mark.parametrize("factor", [-4.0, 0.0, 1e-3, 4.0, 100.0, 1e4, 1e12])
 def test_no_future_key_reaches_an_earlier_row(core, factor):
     q, k, v = qkv(100, 100)
     before = core(q, k, v, causal=True)
@@ -100,6 +100,34 @@ def test_no_future_key_reaches_an_earlier_row(core, factor):
     after = core(q, k, v, causal=True)
     assert gap(after[:, :, :90], before[:, :, :90]) == 0
     assert gap(after[:, :, 90:], before[:, :, 90:]) > 1e-2
+
+
+@pytest.mark.parametrize("core", cores(), ids=["softmax", *MAPS])
+@pytest.mark.parametrize("std", [1.0, 8.0])
+def test_any_one_future_token_leaves_earlier_rows_alone(core, std):
+    q, k, v = qkv(140, 140, std=std)
+    before = core(q, k, v, causal=True)
+    for place in (1, 63, 64, 65, 139):
+        changed = [x.clone() for x in (q, k, v)]
+        for x, factor in zip(changed, (-3.0, 50.0, 1e3), strict=True):
+            x[:, :, place] *= factor
+        assert gap(core(*changed, causal=True)[:, :, :place], before[:, :, :place]) <= 1e-6
+
+
+@pytest.mark.parametrize("core", cores(), ids=["softmax", *MAPS])
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("std", [1.0, 8.0])
+def test_padded_equals_unpadded(core, causal, std):
+    q, k, v = qkv(100, 100, std=std)
+    mask = torch.arange(160)[None].expand(2, -1) < 100
+    padded = [torch.cat([x, 30 * torch.randn(2, 2, 60, 8)], 2).requires_grad_() for x in (q, k, v)]
+    alone = [x.requires_grad_() for x in (q, k, v)]
+    out, wanted = core(*padded, key_mask=mask, causal=causal)[:, :, :100], core(*alone, causal=causal)
+    assert gap(out, wanted) < 1e-5
+    ours, theirs = (torch.autograd.grad(x.square().sum(), xs) for x, xs in ((out, padded), (wanted, alone)))
+    for ours_of, theirs_of in zip(ours, theirs, strict=True):
+        assert gap(ours_of[:, :, :100], theirs_of) < 1e-4
+        assert (ours_of[:, :, 100:] == 0).all()
 
 
 @pytest.mark.parametrize("core", cores(), ids=["softmax", *MAPS])

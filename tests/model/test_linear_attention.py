@@ -1,5 +1,7 @@
 """The chunked operator and the recurrent form: one operation, as an operator and at every size of its inputs."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -67,10 +69,11 @@ def test_a_state_selects_rows_and_can_be_empty():
     assert gap(core.read(state, q[[1, 1, 0]]), core(q, k, v, causal=False)[[1, 1, 0]]) < 1e-5
 
 
+@pytest.mark.parametrize("name", MAPS)
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("std", [1.0, 8.0, 12.0])
-def test_at_full_size_with_gradients(causal, std):
-    core = linear_core("favor+", HEAD_DIM, NB_FEATURES)
+def test_at_full_size_with_gradients(name, causal, std):
+    core = linear_core(name, HEAD_DIM, NB_FEATURES)
     inputs = [x.requires_grad_() for x in qkv(200, 200, std=std, head_dim=HEAD_DIM)]
     weight = torch.randn(2, 2, 200, HEAD_DIM, generator=torch.Generator().manual_seed(2))
     out, wanted = core(*inputs, causal=causal), expected(core, *inputs, causal=causal)
@@ -112,7 +115,7 @@ def test_half_precision_gradients_are_finite_and_near(dtype, causal):
     inputs = [x.to(dtype).requires_grad_() for x in qkv(200, 200, std=8.0, head_dim=HEAD_DIM)]
     out, wanted = core(*inputs, causal=causal), expected(core, *inputs, causal=causal)
     ours, theirs = (torch.autograd.grad(x.float().square().sum(), inputs) for x in (out, wanted))
-    assert all(x.dtype == dtype and x.isfinite().all() for x in ours)
+    assert all(x.dtype == dtype and x.isfinite().all() for x in (out, *ours))
     assert max(map(gap, ours, theirs)) < (0.01 if dtype == torch.float16 else 0.06)
 
 
@@ -199,3 +202,18 @@ def test_no_graph_break(name, causal):
     assert gap(out, wanted) < 1e-6
     assert max(map(gap, ours, theirs)) < 1e-5
     assert all(torch.allclose(after[key], value) for key, value in core.state_dict().items())
+
+
+def test_buffers_serve_calls_of_any_mode_shape_and_thread():
+    core = linear_core("favor+")
+    wanted = {n: expected(core, *qkv(n, n), causal=True) for n in (70, 150)}
+    with torch.inference_mode():  # whose tensors could not be written to afterwards
+        core(*qkv(150, 150), causal=True)
+    with ThreadPoolExecutor(4) as pool:
+        outs = [(n, pool.submit(core, *qkv(n, n), causal=True)) for n in [70, 150] * 10]
+        assert max(gap(out.result(), wanted[n]) for n, out in outs) < 1e-5
+    out = core(*[x.requires_grad_() for x in qkv(70, 70)], causal=True)
+    kept = out.detach().clone()
+    core(*qkv(150, 150, seed=1), causal=True)
+    assert torch.equal(out, kept)
+    out.sum().backward()
