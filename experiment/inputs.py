@@ -18,6 +18,7 @@ class Inputs:
 
     tensors: tuple[Any, ...]
     text: str
+    length: int
 
     def run(self, model: "nn.Module") -> Any:
         """Output of one pass through the network; of a diffusion model, of its denoiser."""
@@ -47,7 +48,7 @@ def example_inputs(config: ExperimentConfig, batch_size: int | None = None) -> I
     limits = [getattr(stack, key, None) for stack in stacks for key in ("max_length", "length")]
     length: int = min([_length(config), *(limit for limit in limits if limit)])
     tensors = _noisy(batch, length) if is_diffusion else tuple(_input(stack, batch, length) for stack in stacks)
-    return Inputs(tensors, f"batch {batch}, length {length}")
+    return Inputs(tensors, f"batch {batch}, length {length}", length)
 
 
 def _length(config: ExperimentConfig) -> int:

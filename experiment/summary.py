@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from experiment.config import ExperimentConfig
+from experiment.crossover import Crossover, crossovers
 from experiment.inputs import example_inputs
 from experiment.vocabulary import with_vocabulary
 
@@ -49,6 +50,10 @@ class Summary:
     parts: list[Part]
     total: Part
     input_text: str
+    length: int
+    """Tokens of a sequence."""
+    crossovers: list[Crossover]
+    """Of each stack that softmax and linear attention both fit."""
 
     def as_dict(self) -> dict[str, Any]:
         """Plain form for `--json`."""
@@ -56,7 +61,9 @@ class Summary:
             vars(part) | {"weights_bytes": part.weights_bytes, "training_bytes": part.training_bytes}
             for part in (*self.parts, self.total)
         ]
-        return {"model": self.name, "input": self.input_text, "parts": rows[:-1], "total": rows[-1]}
+        faster_below = [vars(crossover) for crossover in self.crossovers]
+        counts = {"parts": rows[:-1], "total": rows[-1], "softmax_faster_below": faster_below}
+        return {"model": self.name, "input": self.input_text, "length": self.length, **counts}
 
     def table(self) -> str:
         """A table for the terminal."""
@@ -69,7 +76,8 @@ class Summary:
         ]
         rule = "-" * len(lines[0])
         note = "* weights, gradients and Adam's moments in float32; FLOPs are matrix products of one batch"
-        return "\n".join([f"{self.name}, {self.input_text}", lines[0], rule, *lines[1:-1], rule, lines[-1], note])
+        body = [f"{self.name}, {self.input_text}", lines[0], rule, *lines[1:-1], rule, lines[-1], note]
+        return "\n".join([*body, *(crossover.text(self.length) for crossover in self.crossovers)])
 
 
 def summarise(config: ExperimentConfig) -> Summary:
@@ -101,7 +109,8 @@ def summarise(config: ExperimentConfig) -> Summary:
     )
     counted = getattr(model, "network", model)  # of a diffusion model the network alone was run
     parts = _parts(counted, {name: sum(flops.values()) for name, flops in forward.get_flop_counts().items()})
-    return Summary(config.model.name, _with_rest(parts, total), total, inputs.text)
+    kinds = list(crossovers(config))
+    return Summary(config.model.name, _with_rest(parts, total), total, inputs.text, inputs.length, kinds)
 
 
 def _attention_formulas() -> dict[Any, Any]:
