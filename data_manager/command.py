@@ -99,13 +99,13 @@ def _load(args: argparse.Namespace) -> int:
         _fail(args.json, f"{args.config}: {error}", [{"file": args.config, "message": str(error)}])
         return INVALID
     reports: list[dict[str, Any]] = []
-    for config in configs:
-        try:
+    try:
+        for config in configs:
             reports.append(_show(config, args.json, first=not reports))
-        except (DataError, OSError) as error:
-            _fail(args.json, f"{args.config}: {error}", [{"file": args.config, "message": str(error)}], reports)
-            return LOADING_FAILED
-    unused = [] if args.only else _unused(configs, args.prune, quiet=args.json)
+        unused = [] if args.only else _unused(configs, args.prune, quiet=args.json)
+    except (DataError, OSError) as error:
+        _fail(args.json, f"{args.config}: {error}", [{"file": args.config, "message": str(error)}], reports)
+        return LOADING_FAILED
     if args.json:
         print(json.dumps({"ok": True, "errors": [], "datasets": reports, "unused": unused}, indent=2))
     return GOOD

@@ -25,12 +25,13 @@ def leftovers(folder: Path) -> Leftovers | None:
 
 
 def prune(left: Leftovers) -> None:
-    """Remove what is left; a folder that another process is making or looking for waits for it."""
+    """Remove what is left; a folder that another process is making or looking for waits for it. Raises OSError."""
     for name in left.names:
         place = Path(left.folder) / name
         with exclusively(lock_of(place)):
-            (place / STAMP).unlink(missing_ok=True)  # so that a removal cut short leaves no folder that seems complete
-            shutil.rmtree(place)
+            if place.is_dir():  # and not made complete, or removed, by another process meanwhile
+                (place / STAMP).unlink(missing_ok=True)  # so that a removal cut short leaves none that seems complete
+                shutil.rmtree(place)
 
 
 def _unused(folder: Path) -> Iterator[Path]:

@@ -102,12 +102,12 @@ def lock_of(place: Path) -> Path:
 
 
 def is_held(path: Path) -> bool:
-    """Whether some process holds a lock."""
+    """Whether some process holds a lock; one that may not be tried counts as held."""
     from filelock import FileLock, Timeout
 
     try:
         FileLock(str(path)).acquire(blocking=False).lock.release()
-    except Timeout:
+    except (Timeout, OSError):
         return True
     return False
 
