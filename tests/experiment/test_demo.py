@@ -34,7 +34,7 @@ def printed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
 
 def test_it_shows_parts_splits_and_a_batch(printed: tuple[Path, str]) -> None:
     text = printed[1]
-    for line in ("total                 805,632", "python_docs / train       1,560", "input_ids       int64 [16, 256]"):
+    for line in ("total                 805,632", "python_docs / train       1,560", "input_ids       int64 [8, 256]"):
         assert line in text
 
 
