@@ -12,12 +12,12 @@ from model.core_registry import first_of_direction
 from model.types import PerformerParams
 
 MEASURED: dict[tuple[int, bool], tuple[int, int]] = {
-    (32, False): (627, 487),
-    (32, True): (1180, 823),
-    (64, False): (774, 608),
-    (64, True): (1881, 1472),
-    (128, False): (1427, 1183),
-    (128, True): (4100, 3000),
+    (32, False): (747, 520),
+    (32, True): (1313, 1117),
+    (64, False): (822, 626),
+    (64, True): (1819, 1561),
+    (128, False): (1530, 1316),
+    (128, True): (3714, 3438),
 }
 """Head's width and whether causal, to tokens at which the times forward and forward + backward cross.
 
