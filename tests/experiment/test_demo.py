@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.snippets import snippets
+
 ROOT = Path(__file__).resolve().parents[2]
 SHORT = (
     "training.max_steps=3",
@@ -32,10 +34,11 @@ def printed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     return folder, found.stdout
 
 
-def test_it_shows_parts_splits_and_a_batch(printed: tuple[Path, str]) -> None:
-    text = printed[1]
-    for line in ("total                 805,632", "python_docs / train       1,560", "input_ids       int64 [8, 256]"):
-        assert line in text
+def test_it_shows_the_tables_of_the_readme(printed: tuple[Path, str]) -> None:
+    block = next(snippet.text for snippet in snippets("README.md") if snippet.kind == "text")
+    tables, _, rest = block.partition("$ python train.py")
+    assert tables.partition("\n")[2] in printed[1]
+    assert "evaluate.py" in rest
 
 
 def test_it_trains_draws_and_measures(printed: tuple[Path, str]) -> None:
