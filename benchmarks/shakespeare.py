@@ -1,6 +1,6 @@
 """Three decoders on Shakespeare's plays at equal steps, through the same engine: causal linear, softmax, performer-pytorch.
 
-    python -m benchmarks.shakespeare [--steps 400] [--corpus-dir data] [--output runs]
+    python -m benchmarks.shakespeare [--steps 250] [--corpus-dir data] [--output runs]
 
 Characters, 3 layers of width 128 with 4 heads, batches of 8 rows of 256; the files are `configs/training/shakespeare_*.yml`,
 with performer-pytorch's own PerformerLM put in the model's place for the third. Rows, their order and the course of the
@@ -89,7 +89,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from benchmarks.report import table
 
     parser = argparse.ArgumentParser(prog="python -m benchmarks.shakespeare", description=__doc__.splitlines()[0])
-    parser.add_argument("--steps", type=int, default=400, help="optimiser steps of each (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=250, help="optimiser steps of each (default: %(default)s)")
     parser.add_argument("--corpus-dir", default="data", help="folder of tinyshakespeare/ (default: %(default)s)")
     parser.add_argument("--output", default="runs", help="where run folders go (default: %(default)s)")
     parser.add_argument("--only", nargs="+", choices=CONTENDERS, default=CONTENDERS, help="train these alone")

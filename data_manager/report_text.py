@@ -26,7 +26,7 @@ def unused_text(left: Leftovers, *, removed: bool) -> str:
     """What else lies in the folder of a data set."""
     count = f"{len(left.names)} folder{'s' if len(left.names) != 1 else ''} that this file does not use"
     names = ", ".join(left.names[:3]) + (", ..." if len(left.names) > 3 else "")
-    told = "removed" if removed else "--prune removes them"
+    told = "removed" if removed else "--prune removes them, also what other files with this name use"
     return f"{_near(left.folder)}: {count}, {_size(left.bytes)} ({names}); {told}"
 
 

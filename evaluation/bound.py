@@ -16,6 +16,7 @@ from evaluation.rows import Split
 from evaluation.texts import measure_samples
 from training.noise import mixed_seed
 from training.tasks.base import real_tokens
+from training.tasks.diffusion import condition_of
 
 PARTS = ("diffusion", "prior", "reconstruction")
 _NOTE = "at most"
@@ -61,9 +62,9 @@ def _row_parts(model: Any, batch: dict[str, Any], seed: int) -> dict[str, Tensor
     ids, noise, mask = batch["input_ids"], batch["noise"], batch.get("attention_mask")
     if not isinstance(model, DiffusionModel):
         return _by_single_rows(model, batch)
-    rows = noise.place.to(ids.device)
+    rows, cond = noise.place.to(ids.device), condition_of(model, batch)
     found = model.objective.parts(
-        lambda x_t, sigma: model.denoise(x_t, sigma, mask=mask),
+        lambda x_t, sigma: model.denoise(x_t, sigma, mask=mask, cond=cond),
         ids,
         stratified_times(rows, noise.batch_size, seed),
         RowGenerators.from_seed(seed + 1, rows),

@@ -99,8 +99,15 @@ def _measure(
     from evaluation.opened import open_run
     from evaluation.registry import Settings, evaluator_of
     from evaluation.rows import load_split
+    from training.errors import UnfitError
 
     run = open_run(folder, overrides, device=args.device)
+    if args.draws != 1 and run.task_name != "diffusion":
+        raise UnfitError(f"--draws is of diffusion models, and {folder} is a run of task {run.task_name}")
+    if args.judge and run.task_name not in ("diffusion", "language_modelling"):
+        raise UnfitError(
+            f"--judge judges samples, and a run of task {run.task_name} ({folder}) is measured without any"
+        )
     start = time.perf_counter()
     judge = Path(args.judge) if args.judge else None
     split = load_split(run, args.split, max_rows=args.max_rows, seed=args.seed)

@@ -60,6 +60,12 @@ def draw(run: Opened, request: Request, track: Track = lambda count: None) -> Sa
     kind = _kind(run)
     if any(not prompt for prompt in request.prompts):
         raise PromptError("a prompt is empty; give it text, or leave it out")
+    if kind is not _diffuse and (request.length is not None or request.condition is not None):
+        option = "--condition" if request.length is None else "--length"
+        raise UnfitError(
+            f"{option} is of diffusion models, and {run.folder} is a run of task {run.task_name}; how many tokens it "
+            "writes is said by --set generation.max_new_tokens=N"
+        )
     found = Samples()
     found.notes += filter(None, (unknown_note(prompt, tokenizer) for prompt in request.prompts))
     generator = torch.Generator(device=run.device).manual_seed(request.seed)

@@ -4,12 +4,15 @@ import argparse
 import sys
 import traceback
 from collections.abc import Callable
+from pathlib import Path
 from typing import NoReturn
 
 from experiment.command import GOOD, UNREADABLE, USAGE, import_plugins, report_failure
 from experiment.config import Experiment, read_experiment
+from training.checkpoints import steps_of
 from training.engine import Outcome, train
 from training.errors import FAILED, TrainingError
+from training.run_folder import RunFolder
 from yaml_config.choose import missing_section
 from yaml_config.errors import ConfigError, ConfigValueError
 from yaml_config.overrides import split_override
@@ -30,16 +33,36 @@ def run(args: argparse.Namespace, usage_error: Callable[[str], NoReturn]) -> int
         _check_sections(experiment)
     except ConfigError as error:
         return report_failure(error, False) if _speaks() else 1
+    if args.resume and _speaks():
+        print(f"{args.output}: {_beginning(args.output)}", file=sys.stderr)
     try:
         outcome = train(experiment.config, args.output, resume=args.resume)
     except KeyboardInterrupt:
-        print(f"\n{args.output}: interrupted; --resume goes on from the last checkpoint", file=sys.stderr)
+        print(f"\n{args.output}: interrupted; {_way_on(args.output)}", file=sys.stderr)
         return INTERRUPTED
     except Exception as error:
         return _report(error, args.config)
     if _speaks():
         print(_verdict(outcome))
     return GOOD
+
+
+def _way_on(output: str) -> str:
+    steps = steps_of(Path(output))
+    return (
+        f"--resume goes on from step {steps[-1]:,}" if steps else "no checkpoint was written yet, so it begins afresh"
+    )
+
+
+def _beginning(output: str) -> str:
+    """What --resume comes to, before anything is loaded."""
+    folder = Path(output)
+    if not folder.is_dir():
+        return "there is no such folder; the run begins afresh"
+    if RunFolder(output).weights.is_file():
+        return "the run was finished before"
+    steps = steps_of(folder)
+    return f"going on from step {steps[-1]:,}" if steps else "no checkpoint here; the run begins afresh"
 
 
 def _check_sections(experiment: Experiment) -> None:

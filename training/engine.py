@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -105,6 +106,8 @@ class _Session:
 
         loaded = DatasetManager.load_datasets([self.entry])[self.entry.name]
         splits = choose_splits(loaded, self.settings, self.entry.name)
+        if splits.evaluation is None:
+            self.without_evaluation(", ".join(loaded))
         manifest = self.start.checkpoint.manifest if self.start.checkpoint else None
         if manifest is not None and manifest.split_rows != len(splits.train):
             raise UnfitError(
@@ -113,6 +116,17 @@ class _Session:
             )
         return splits
 
+    def without_evaluation(self, names: str) -> None:
+        """Say that nothing is evaluated; raises UnfitError where evaluations are to decide something."""
+        from training import distributed
+
+        told = f"data set {self.entry.name!r} has the splits {names}, and none to evaluate on"
+        for key in ("early_stopping_patience", "load_best_model_at_end"):
+            if getattr(self.settings, key):
+                raise UnfitError(f"training.{key} needs evaluations: {told}; name one by training.eval_split")
+        if distributed.is_main():
+            print(f"note: {told}; training.eval_split names one", file=sys.stderr)
+
     def resolve(self, splits: Splits) -> None:
         """Fill in what the data decide: vocabulary, task, number of classes; and compare once more."""
         update: dict[str, Any] = {"task": chosen_task(self.config, splits.columns), "dataset": self.entry.name}
@@ -120,10 +134,20 @@ class _Session:
             named = getattr(self.entry, "classes", None)
             update["num_labels"] = len(named) if named else max(2, int(max(splits.train["labels"])) + 1)
         self.settings = self.settings.model_copy(update=update)
+        if update["task"] == "translation":
+            self.translate_steadily()
         alone = with_vocabulary(self.config.model_copy(update={"datasets": [self.entry]}))
         self.config = self.config.model_copy(update={"model": alone.model, "training": self.settings})
         if self.start.checkpoint is not None:
             compare(self.run.read_config(), self.config, self.run)
+
+    def translate_steadily(self) -> None:
+        """What the file does not say of generation: one translation, the likeliest."""
+        assert self.config.generation is not None
+        steady = {"temperature": 0.0, "num_samples": 1}
+        left_out = {key: value for key, value in steady.items() if key not in self.config.generation.model_fields_set}
+        generation = self.config.generation.model_copy(update=left_out)
+        self.config = self.config.model_copy(update={"generation": generation})
 
     def build(self, splits: Splits, share: Share, arguments: Any) -> tuple[Any, Any]:
         """The Trainer with everything that it needs, and the network inside."""

@@ -63,7 +63,8 @@ def compare(then: ExperimentConfig, now: ExperimentConfig, run: RunFolder) -> No
     if differing:
         raise UnfitError(
             f"{run} was trained with another config:{''.join(differing)}\n"
-            "set these keys back, or give another --output to begin anew"
+            f"set these keys back, or give another --output to begin anew; training.init_from: {run} begins there with "
+            "the weights of this run"
         )
 
 

@@ -84,8 +84,11 @@ class RunFolder:
     def locked(self) -> Iterator[None]:
         """The folder is this process's alone inside the block; made where missing, and rid of what a kill left.
 
+        One that was made here and is still empty at the end is taken away again.
+
         Raises FolderInUseError while another process has it. The lock ends with the process, however that ends.
         """
+        is_new = not self.path.exists()
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             file = (self.path / _LOCK).open("w", encoding="utf-8")
@@ -95,7 +98,12 @@ class RunFolder:
             if not _lock(file.fileno()):
                 raise FolderInUseError(f"{self}: another process is training in this folder")
             clean(self.path)
-            yield
+            try:
+                yield
+            finally:
+                if is_new and [path.name for path in self.path.iterdir()] == [_LOCK]:
+                    (self.path / _LOCK).unlink()  # the run failed before it wrote anything
+                    self.path.rmdir()
 
 
 def load_run(folder: str | os.PathLike[str], *, device: str | None = None) -> Run:

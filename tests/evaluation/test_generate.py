@@ -55,6 +55,19 @@ def test_a_decoder_goes_on_from_a_prompt(runs, capsys):
     assert first["samples"][0]["text"] == run.tokenizer.decode(tokens[0, prompt.shape[1] :].tolist())
 
 
+def test_options_of_diffusion_models_alone(runs, capsys):
+    for kind in ("decoder", "pair"):
+        for option in (("--length", 10), ("--condition", 3)):
+            words = failed(capsys, 1, "--run", runs[kind], "--prompt", "the", *option)
+            assert f"{option[0]} is of diffusion models" in words
+            assert "generation.max_new_tokens" in words
+
+
+@pytest.mark.parametrize("prompt", ["The [[x]] of", "The [[-3]] of", "the [[3.] of", "the [[3"])
+def test_a_mistyped_hole(runs, capsys, prompt):
+    assert "a hole of 12 tokens is [[12]]" in failed(capsys, 1, "--run", runs["mdlm"], "--prompt", prompt)
+
+
 def test_a_decoder_begins_by_itself(runs, capsys):
     found = generated(capsys, "--run", runs["decoder"])
     assert len(found["samples"]) == 3

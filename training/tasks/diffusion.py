@@ -17,7 +17,7 @@ class Diffusion(Task):
 
     A model whose `forward` takes them by keyword is given `rows` (int64 [B], the rows' places in the step), `batch_size`
     (the step's rows over all processes), `seed` (the step's own), so that its times and noise are those of one process,
-    and `loss_weighting` (`bound` or `uniform`).
+    and `loss_weighting` (`bound` or `uniform`). One with a condition is given that of each row.
     """
 
     def check(self, network: nn.Module) -> None:
@@ -64,7 +64,30 @@ class Diffusion(Task):
             "seed": noise.step_seed,
             "loss_weighting": self.setting.training.loss_weighting,
         }
-        return {name: value for name, value in offered.items() if name in _keywords(network)}
+        given = {name: value for name, value in offered.items() if name in _keywords(network)}
+        cond = condition_of(network, batch)
+        return given if cond is None else given | {"cond": cond}
+
+
+def condition_of(network: nn.Module, batch: Batch) -> Tensor | None:
+    """What a model with a condition is told of each row: `labels` int64 [B], or the vectors `cond` float [B, size].
+
+    None for a model without one; raises UnfitError where the data set does not have what the model asks for.
+    """
+    condition = getattr(getattr(network, "diffusion_config", None), "condition", None)
+    if condition is None:
+        return None
+    key = "labels" if condition.num_classes is not None else "cond"
+    if key not in batch:
+        remedy = "give it `label: COLUMN`, or leave the condition out" if key == "labels" else "leave the condition out"
+        raise UnfitError(f"model.condition asks for {key} of each row, and the data set has none; {remedy}")
+    found: Tensor = batch[key]
+    if key == "labels" and int(found.max()) >= condition.num_classes:
+        raise UnfitError(
+            f"model.condition has num_classes {condition.num_classes}, and a row is of class {int(found.max())}; classes "
+            "are numbered from 0"
+        )
+    return found
 
 
 def _keywords(network: nn.Module) -> set[str]:

@@ -1,0 +1,99 @@
+"""What a run says: where --resume begins, that nothing is evaluated, what a condition is made of."""
+
+import os
+import signal
+
+import pytest
+
+from tests.training.runs import DECODER, experiment, metrics, start, train, wait_for
+from training.checkpoints import steps_of
+from training.run_folder import RunFolder
+
+MOODS = "".join(f"{'aaaa' if row % 2 else 'bbbb'},{row % 2}\n" for row in range(24))
+CONDITIONED = {
+    "model_type": "diffusion",
+    "objective": {"type": "mdlm"},
+    "backbone": {"type": "performer", **DECODER, "dropout": 0.0, "position": "absolute", "max_length": 6},
+}
+
+
+def said(tmp_path, code, *argv):
+    log = tmp_path / "log"
+    log.unlink(missing_ok=True)
+    assert train(*argv, log=log) == code, log.read_text()
+    return log.read_text()
+
+
+def moods(tmp_path, num_classes=2, **entry):
+    (tmp_path / "moods.csv").write_text("text,mood\n" + MOODS)
+    files = {"train": str(tmp_path / "moods.csv"), "validation": str(tmp_path / "moods.csv")}
+    data = {"name": "moods", "source": "csv", "data_files": files, "rows": "whole", "sequence_length": 6, **entry}
+    model = {**CONDITIONED, "condition": {"type": "class", "num_classes": num_classes}}
+    steps = {"max_steps": 150, "learning_rate": 1e-2, "eval_steps": 150, "save_steps": 150, "batch_size": 16}
+    return experiment(tmp_path, model=model, datasets=[data], **steps)
+
+
+def test_resume_says_where_it_begins(tmp_path):
+    path, run = experiment(tmp_path), tmp_path / "run"
+    assert "there is no such folder; the run begins afresh" in said(
+        tmp_path, 0, "--config", path, "--output", run, "--resume"
+    )
+    assert "the run was finished before" in said(tmp_path, 0, "--config", path, "--output", run, "--resume")
+    more = said(tmp_path, 1, "--config", path, "--output", run, "--resume", "--set", "training.max_steps=9")
+    assert f"training.init_from: {run} begins there" in more
+    (run / "model.safetensors").unlink()
+    assert "going on from step 6" in said(tmp_path, 0, "--config", path, "--output", run, "--resume")
+
+
+@pytest.mark.parametrize("save_steps", [2, 100_000])
+def test_an_interrupt_says_what_is_kept(tmp_path, save_steps):
+    path, log = experiment(tmp_path, max_steps=100_000, save_steps=save_steps, eval_steps=100_000), tmp_path / "log"
+    process = start("--config", path, "--output", tmp_path / "run", log=log)
+    wait_for(lambda: log.exists() and "step 4/" in log.read_text())
+    os.kill(process.pid, signal.SIGINT)
+    process.join(60)
+    assert process.exitcode == 130
+    steps = steps_of(tmp_path / "run")
+    words = f"--resume goes on from step {steps[-1]:,}" if steps else "no checkpoint was written yet"
+    assert bool(steps) == (save_steps == 2)
+    assert words in log.read_text()
+
+
+def test_nothing_to_evaluate_on(tmp_path):
+    path = experiment(tmp_path, datasets=[data_without_validation(tmp_path)])
+    text = said(tmp_path, 0, "--config", path, "--output", tmp_path / "run")
+    assert "note: data set 'alone' has the splits train, and none to evaluate on" in text
+    for key in ("early_stopping_patience=2", "load_best_model_at_end=true"):
+        text = said(tmp_path, 1, "--config", path, "--output", tmp_path / "other", "--set", f"training.{key}")
+        assert f"training.{key.partition('=')[0]} needs evaluations" in text
+        assert not (tmp_path / "other").exists()  # nothing was written, so nothing is left
+
+
+def data_without_validation(tmp_path):
+    (tmp_path / "alone.txt").write_text("one text after another, " * 40)
+    return {"name": "alone", "source": "text", "data_files": {"train": str(tmp_path / "alone.txt")}}
+
+
+def test_a_condition_is_the_class_of_a_row(tmp_path):
+    path = moods(tmp_path, label="mood")
+    said(tmp_path, 0, "--config", path, "--output", tmp_path / "run")
+    told = [entry["eval_bound"] for entry in metrics(tmp_path / "run") if "eval_bound" in entry][-1]
+    assert told < 0.05  # a row is its class, and without it there would be ln 2 nats a row, 0.12 a token
+
+
+def test_a_condition_without_classes(tmp_path):
+    text = said(tmp_path, 1, "--config", moods(tmp_path), "--output", tmp_path / "run")
+    assert "model.condition asks for labels of each row, and the data set has none" in text
+    few = moods(tmp_path, label="mood", classes=["0", "x", "1"])
+    text = said(tmp_path, 1, "--config", few, "--output", tmp_path / "few")
+    assert "model.condition has num_classes 2, and a row is of class 2" in text
+
+
+def test_a_translator_draws_nothing_unless_asked(tmp_path):
+    from tests.training.runs import seq2seq
+
+    path = experiment(tmp_path, **seq2seq(tmp_path))
+    path.write_text(path.read_text().replace("num_samples: 2", "top_k: 3"))
+    said(tmp_path, 0, "--config", path, "--output", tmp_path / "run")
+    generation = RunFolder(tmp_path / "run").read_config().generation
+    assert (generation.temperature, generation.num_samples, generation.top_k) == (0.0, 1, 3)
