@@ -175,6 +175,6 @@ def _cells(part: Part) -> tuple[str, ...]:
 def _scaled(number: float, step: int, units: tuple[str, ...]) -> str:
     for unit in units[:-1]:
         if number < step:
-            return f"{number:.3g} {unit}".strip()
+            return f"{number:.{3 if number < 999.5 else 4}g} {unit}".strip()  # never 1e+03
         number /= step
     return f"{number:.4g} {units[-1]}"
