@@ -219,9 +219,10 @@ class _Session:
         return Rows(data)
 
     def sample_batch(self, rows: Any, collate: Any) -> Callable[[], dict[str, Any]]:
-        """A batch of rows from all over the split, as many as there are samples to show."""
+        """A batch of rows from all over the split, as many as there are samples to show; of translations a few."""
         assert self.config.generation is not None
-        count = min(self.config.generation.num_samples, len(rows))
+        wanted = self.config.generation.num_samples
+        count = min(max(wanted, 4) if self.settings.task == "translation" else wanted, len(rows))
         indices = [number * len(rows) // count for number in range(count)]
 
         def batch() -> dict[str, Any]:

@@ -39,7 +39,7 @@ def trained(folder, *options, **changes):
 def test_translation(tmp_path):
     run = trained(tmp_path, **seq2seq(tmp_path))
     assert losses(run, "eval_loss")
-    assert (run / "samples.txt").read_text().count("--- ") == 4
+    assert (run / "samples.txt").read_text().count("--- ") == 8  # four at each of two evaluations
     model, tokenizer, _ = load_run(run)
     source = torch.tensor([tokenizer.encode("the quick")])
     assert model.generate(source, tokenizer.bos_token_id, 3, temperature=0.0).shape == (1, 4)
