@@ -10,6 +10,7 @@ from pydantic import SerializeAsAny
 from data_manager.dataset_types import DatasetConfig, GlobalConfig
 from data_manager.parse_data_args import check_section, read_data_sections
 from experiment.feature_width import feature_problems
+from model.diffusion_parts import PROCESSES
 from model.model_types import ModelConfig
 from model.parse_model_args import read_model_section
 from training.config_types import GenerationConfig, TrainingConfig
@@ -110,8 +111,9 @@ def _between_sections(found: dict[str, Any], root: Node) -> Iterator[Problem]:
         elif key == "sampler" and generation.sampler not in section.samplers:
             process = getattr(section.process, "type", "")
             fix = closest(generation.sampler, list(section.samplers)) or section.samplers[0]
-            message = f"sampler {generation.sampler!r} does not fit {process} noise, and these do: "
-            message += f"{', '.join(section.samplers)}; try {fix}"
+            is_known = any(generation.sampler in PROCESSES.get(name).samplers for name in PROCESSES)
+            wrong = f"does not fit {process} noise" if is_known else "is unknown"
+            message = f"sampler {generation.sampler!r} {wrong}; of {process} noise are {', '.join(section.samplers)}; try {fix}"
         elif key == "guidance" and section.condition is None:
             message = "guidance needs a condition in the model's section"
         if message:

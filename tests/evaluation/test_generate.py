@@ -128,7 +128,7 @@ def test_a_template(runs):
 def test_wrong_samplers_and_conditions(runs, capsys):
     message = failed(capsys, 1, "--run", runs["mdlm"], "--sampler", "ancestrall")
     assert message.startswith(
-        "--sampler ancestrall: generation.sampler: sampler 'ancestrall' does not fit absorbing noise"
+        "--sampler ancestrall: generation.sampler: sampler 'ancestrall' is unknown; of absorbing noise are"
     )
     assert "ancestral" in message
     assert "first_hitting" in message
