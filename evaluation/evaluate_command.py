@@ -2,13 +2,13 @@
 
 import argparse
 import json
-import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from evaluation.options import CODES, add_common, overrides_of
+from evaluation.on_run import on_run
+from evaluation.options import CODES, add_common
 
 if TYPE_CHECKING:
     from evaluation.figure import Report
@@ -63,34 +63,18 @@ def main(argv: Sequence[str] | None = None, prog: str = "evaluate.py") -> int:
 
 def run(args: argparse.Namespace, usage_error: Callable[[str], NoReturn]) -> int:
     """Carry out parsed options; `usage_error` ends the program with code 2."""
-    from evaluation.failure import GOOD, INTERRUPTED, report_error
-    from evaluation.opened import named_after_options, newest_run
-    from experiment.command import import_plugins
-    from yaml_config.errors import ConfigError
-
     with_samples = args.num_samples != "0"
     args.num_samples = args.num_samples if with_samples else None
-    overrides, flags = overrides_of(args, usage_error)
-    import_plugins(args.plugin, usage_error)
-    place = args.run or "runs"
-    try:
-        folder = Path(args.run) if args.run else newest_run()
-        place = str(folder)
-        if not args.run:
-            print(f"{folder}: the newest run", file=sys.stderr)
-        result, report = _measure(args, folder, overrides, with_samples)
-    except KeyboardInterrupt:
-        return INTERRUPTED
-    except ConfigError as error:
-        return report_error(named_after_options(error, flags), place, args.json)
-    except Exception as error:
-        return report_error(error, place, args.json)
-    if args.json:
-        print(json.dumps(result | report.as_dict(), indent=2, ensure_ascii=False))
-    else:
-        print(f"{folder}: {result['task']} on {result['rows']:,} rows of {result['dataset']} / {result['split']}\n")
-        print(report.text())
-    return GOOD
+
+    def show(folder: Path, found: "tuple[dict[str, Any], Report]") -> None:
+        result, report = found
+        if args.json:
+            print(json.dumps(result | report.as_dict(), indent=2, ensure_ascii=False))
+        else:
+            print(f"{folder}: {result['task']} on {result['rows']:,} rows of {result['dataset']} / {result['split']}\n")
+            print(report.text())
+
+    return on_run(args, usage_error, lambda folder, overrides: _measure(args, folder, overrides, with_samples), show)
 
 
 def _measure(

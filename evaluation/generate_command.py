@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from evaluation.options import CODES, add_common, overrides_of
+from evaluation.on_run import on_run
+from evaluation.options import CODES, add_common
 
 EXAMPLES = f"""\
 examples:
@@ -56,28 +57,12 @@ def main(argv: Sequence[str] | None = None, prog: str = "generate.py") -> int:
 
 def run(args: argparse.Namespace, usage_error: Callable[[str], NoReturn]) -> int:
     """Carry out parsed options; `usage_error` ends the program with code 2."""
-    from evaluation.failure import GOOD, INTERRUPTED, report_error
-    from evaluation.opened import named_after_options, newest_run
-    from experiment.command import import_plugins
-    from yaml_config.errors import ConfigError
-
-    overrides, flags = overrides_of(args, usage_error)
-    import_plugins(args.plugin, usage_error)
-    place = args.run or "runs"
-    try:
-        folder = Path(args.run) if args.run else newest_run()
-        place = str(folder)
-        if not args.run:
-            print(f"{folder}: the newest run", file=sys.stderr)
-        result = _draw(args, folder, overrides)
-    except KeyboardInterrupt:
-        return INTERRUPTED
-    except ConfigError as error:
-        return report_error(named_after_options(error, flags), place, args.json)
-    except Exception as error:
-        return report_error(error, place, args.json)
-    _print(result, args.json)
-    return GOOD
+    return on_run(
+        args,
+        usage_error,
+        lambda folder, overrides: _draw(args, folder, overrides),
+        lambda _, result: _print(result, args.json),
+    )
 
 
 def _draw(args: argparse.Namespace, folder: Path, overrides: list[str]) -> dict[str, Any]:

@@ -10,7 +10,6 @@ from pydantic import SerializeAsAny
 from data_manager.dataset_types import DatasetConfig, GlobalConfig
 from data_manager.parse_data_args import check_section, read_data_sections
 from experiment.feature_width import feature_problems
-from model.diffusion_parts import PROCESSES
 from model.model_types import ModelConfig
 from model.parse_model_args import read_model_section
 from training.config_types import GenerationConfig, TrainingConfig
@@ -111,6 +110,8 @@ def _between_sections(found: dict[str, Any], root: Node) -> Iterator[Problem]:
         elif key == "sampler" and generation.sampler not in section.samplers:
             process = getattr(section.process, "type", "")
             fix = closest(generation.sampler, list(section.samplers)) or section.samplers[0]
+            from model.diffusion_parts import PROCESSES
+
             is_known = any(generation.sampler in PROCESSES.get(name).samplers for name in PROCESSES)
             wrong = f"does not fit {process} noise" if is_known else "is unknown"
             message = f"sampler {generation.sampler!r} {wrong}; of {process} noise are {', '.join(section.samplers)}; try {fix}"

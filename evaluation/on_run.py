@@ -1,0 +1,45 @@
+"""What generating and evaluating have in common: the run's folder, its options, and how errors end the program."""
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NoReturn, TypeVar
+
+from evaluation.options import overrides_of
+
+Found = TypeVar("Found")
+
+
+def on_run(
+    args: argparse.Namespace,
+    usage_error: Callable[[str], NoReturn],
+    work: Callable[[Path, list[str]], Found],
+    show: Callable[[Path, Found], None],
+) -> int:
+    """Do `work` on the folder that --run names, or on the newest run, with the options laid on its file; then `show` it.
+
+    Returns the exit code; `usage_error` ends the program with code 2.
+    """
+    from evaluation.failure import GOOD, INTERRUPTED, report_error
+    from evaluation.opened import named_after_options, newest_run
+    from experiment.command import import_plugins
+    from yaml_config.errors import ConfigError
+
+    overrides, flags = overrides_of(args, usage_error)
+    import_plugins(args.plugin, usage_error)
+    place = args.run or "runs"
+    try:
+        folder = Path(args.run) if args.run else newest_run()
+        place = str(folder)
+        if not args.run:
+            print(f"{folder}: the newest run", file=sys.stderr)
+        found = work(folder, overrides)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except ConfigError as error:
+        return report_error(named_after_options(error, flags), place, args.json)
+    except Exception as error:
+        return report_error(error, place, args.json)
+    show(folder, found)
+    return GOOD
