@@ -4,7 +4,7 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,7 @@ from training.checkpoints import checkpoint_folder, read_json
 from training.config_types import GenerationConfig, TrainingConfig
 from training.errors import RunFolderError, UnfitError
 from training.extras import check_extras
+from training.registry import TASKS
 from training.resume import Start, compare, plan_start, share_of_step
 from training.run_folder import RunFolder
 from training.share import Share
@@ -134,18 +135,16 @@ class _Session:
             named = getattr(self.entry, "classes", None)
             update["num_labels"] = len(named) if named else max(2, int(max(splits.train["labels"])) + 1)
         self.settings = self.settings.model_copy(update=update)
-        if update["task"] == "translation":
-            self.translate_steadily()
+        self.fit_generation(TASKS.get(update["task"]).load().generation)
         alone = with_vocabulary(self.config.model_copy(update={"datasets": [self.entry]}))
         self.config = self.config.model_copy(update={"model": alone.model, "training": self.settings})
         if self.start.checkpoint is not None:
             compare(self.run.read_config(), self.config, self.run)
 
-    def translate_steadily(self) -> None:
-        """What the file does not say of generation: one translation, the likeliest."""
+    def fit_generation(self, defaults: Mapping[str, Any]) -> None:
+        """Fill in what the file does not say of generation as the task has it."""
         assert self.config.generation is not None
-        steady = {"temperature": 0.0, "num_samples": 1}
-        left_out = {key: value for key, value in steady.items() if key not in self.config.generation.model_fields_set}
+        left_out = {key: value for key, value in defaults.items() if key not in self.config.generation.model_fields_set}
         generation = self.config.generation.model_copy(update=left_out)
         self.config = self.config.model_copy(update={"generation": generation})
 
@@ -219,10 +218,11 @@ class _Session:
         return Rows(data)
 
     def sample_batch(self, rows: Any, collate: Any) -> Callable[[], dict[str, Any]]:
-        """A batch of rows from all over the split, as many as there are samples to show; of translations a few."""
+        """A batch of rows from all over the split, as many as there are samples to show."""
         assert self.config.generation is not None
-        wanted = self.config.generation.num_samples
-        count = min(max(wanted, 4) if self.settings.task == "translation" else wanted, len(rows))
+        assert self.settings.task is not None
+        fewest = TASKS.get(self.settings.task).load().rows_shown
+        count = min(max(self.config.generation.num_samples, fewest), len(rows))
         indices = [number * len(rows) // count for number in range(count)]
 
         def batch() -> dict[str, Any]:

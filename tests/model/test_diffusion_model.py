@@ -227,6 +227,21 @@ def test_conditions_are_learnt_and_guided(kind: str) -> None:
     assert (samples == tokens).float().mean() > 0.9
 
 
+def test_the_same_network_has_no_worse_bound_as_an_mdlm_than_as_a_sedd() -> None:
+    sedd, mdlm = build(objective="sedd").eval(), build(objective="mdlm", time_conditioning=True).eval()
+    ids = torch.randint(VOCAB, (16, LENGTH), generator=torch.Generator().manual_seed(0))
+    rows = {"rows": torch.arange(16), "batch_size": 16, "seed": 1}
+    for scale in (0.0, 0.3, 1.0):
+        torch.manual_seed(1)
+        for parameter in sedd.network.parameters():
+            nn.init.normal_(parameter, std=scale)
+        mdlm.load_state_dict(sedd.state_dict())
+        with torch.no_grad():
+            scored, normalised = sedd(ids, **rows).diffusion, mdlm(ids, **rows).diffusion
+        # log z <= z - 1, z being the sum of a token's probabilities; 1 where all logits are 0
+        assert torch.allclose(normalised, scored) if scale == 0.0 else normalised < scored
+
+
 def test_save_and_load(tmp_path: Path) -> None:
     model = build(backbone="performer", condition={"type": "class", "num_classes": 3})
     model.save_pretrained(tmp_path)  # type: ignore[operator]

@@ -8,7 +8,7 @@ split over processes. A mask that is True everywhere is left out.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -40,6 +40,11 @@ class TaskSetting:
 
 class Task:
     """(network, batch) -> {"loss": scalar, further metrics: scalars}, each a mean over `weight(batch)` items."""
+
+    generation: ClassVar[Mapping[str, Any]] = {}
+    """What a file that leaves these keys of the section `generation` out gets, where the type's defaults do not fit."""
+    rows_shown: ClassVar[int] = 1
+    """So many rows at least are given to `samples`, however few `generation.num_samples` are."""
 
     def __init__(self, setting: TaskSetting) -> None:
         self.setting = setting

@@ -1,5 +1,8 @@
 """Predict a target sentence from its source."""
 
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
 import torch
 from torch import Tensor, nn
 
@@ -8,6 +11,9 @@ from training.tasks.base import Batch, Task, next_token_loss, real_tokens
 
 class Translation(Task):
     """Cross-entropy of the target's next token in nats, over all tokens but the first of a row."""
+
+    generation: ClassVar[Mapping[str, Any]] = {"temperature": 0.0, "num_samples": 1}  # one text, the likeliest
+    rows_shown: ClassVar[int] = 4
 
     def weight(self, batch: Batch) -> Tensor:
         """Target tokens that are predicted."""
