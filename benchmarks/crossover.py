@@ -10,7 +10,7 @@ from math import exp, log
 from benchmarks.contenders import OURS, SDPA, Shape, make_call
 from benchmarks.report import provenance, table, write_section
 from benchmarks.timing import Clock
-from experiment.crossover import default_features
+from model.types import default_features
 
 HEADS, WIDTHS, LENGTHS = 8, [32, 64, 128], [256, 512, 1024, 2048, 4096, 8192]
 

@@ -9,7 +9,7 @@ from math import log
 
 from experiment.config import ExperimentConfig
 from model.core_registry import first_of_direction
-from model.types import PerformerParams
+from model.types import PerformerParams, default_features
 
 MEASURED: dict[tuple[int, bool], tuple[int, int]] = {
     (32, False): (747, 520),
@@ -66,11 +66,6 @@ def crossover(part: str, params: PerformerParams, *, is_decoder: bool) -> Crosso
     share = (params.head_dim if params.feature_map == "elu" else features) / default_features(near)
     forward, training = (_rounded(tokens * share) for tokens in MEASURED[near, causal])
     return Crossover(part, " and ".join(dict.fromkeys(params.attention_types)), forward, training)
-
-
-def default_features(head_dim: int) -> int:
-    """D ln D."""
-    return max(1, int(head_dim * log(head_dim)))
 
 
 def _rounded(tokens: float) -> int:

@@ -1,14 +1,13 @@
 """The feature maps of linear attention by name; `model.feature_base` says what one gives."""
 
 from collections.abc import Callable
-from math import log
 
 from torch import Tensor
 
 from model.chunked.features import Kernel
 from model.feature_base import FeatureMap, RandomFeatures
 from model.fitted_features import FavorPlusPlus, FavorSharp
-from model.types import PerformerParams
+from model.types import PerformerParams, default_features
 from yaml_config.registry import Registry
 
 __all__ = ["FEATURE_MAPS", "FeatureMap", "RandomFeatures", "make_feature_map"]
@@ -59,6 +58,6 @@ FEATURE_MAPS.add("elu", EluFeatures)
 
 def make_feature_map(params: PerformerParams) -> FeatureMap:
     """The map named by `params.feature_map`; by default D ln D features, as in performer-pytorch."""
-    nb_features = params.nb_features or max(1, int(params.head_dim * log(params.head_dim)))
+    nb_features = params.nb_features or default_features(params.head_dim)
     num_heads = params.num_kv_heads or params.num_heads
     return FEATURE_MAPS.get(params.feature_map)(params.head_dim, nb_features, num_heads)

@@ -1,14 +1,13 @@
 """One network of performer-pytorch 1.1.4, by its state dict: what shape it has, and its tensors under our names."""
 
 from collections.abc import Iterator, Mapping
-from math import log
 
 import torch
 from torch import Tensor
 
 from model.activations import ActivationFunctions
 from model.checkpoint import CheckpointError
-from model.types import PerformerParams
+from model.types import PerformerParams, default_features
 
 Tensors = dict[str, Tensor]
 
@@ -103,7 +102,7 @@ def _differences(weights: StackWeights, params: PerformerParams) -> Iterator[str
     inner, d_model = to_q.shape
     gain = weights.maybe(f"{first}0.g")
     per_layer = 2 if params.use_cross_attention else 1
-    own_features = params.nb_features or max(1, int(params.head_dim * log(params.head_dim)))
+    own_features = params.nb_features or default_features(params.head_dim)
     is_gated = w1.shape[0] == 2 * w2.shape[1]
     activation = ActivationFunctions.GEGLU if is_gated else ActivationFunctions.GELU
     embedding = weights["token_emb.weight"] if weights.is_lm else None

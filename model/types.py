@@ -6,6 +6,7 @@ Run files of this folder with `-m`: this module has the name of one of the stand
 import re
 import sys
 from collections.abc import Iterable, Iterator
+from math import log
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Discriminator, Field, GetJsonSchemaHandler, Tag
@@ -82,6 +83,11 @@ AttentionType = Annotated[
 
 Size = Annotated[int, Field(gt=0, le=1_048_576)]
 Device = Annotated[str, BeforeValidator(_device_name)]
+
+
+def default_features(head_dim: int) -> int:
+    """D ln D random features for heads of width D, as in performer-pytorch: what a file gets that does not say."""
+    return max(1, int(head_dim * log(head_dim)))
 
 
 class PerformerParams(StrictModel):
