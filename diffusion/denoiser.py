@@ -25,6 +25,7 @@ class Denoiser:
         temperature: divides the log-probabilities of the clean token; 0 keeps the likeliest only.
         top_p: keeps the fewest tokens whose probabilities reach it (Holtzman et al. 2020).
         mask: bool [B, L], True at real tokens, passed on to the network.
+        block_size: tokens of a block where the network knows the law of one block only, the first that has masks.
     Raises SettingError for a temperature, top_p or guidance that cannot work.
     """
 
@@ -36,6 +37,7 @@ class Denoiser:
     temperature: float = 1.0
     top_p: float = 1.0
     mask: Tensor | None = None
+    block_size: int | None = None
 
     def __post_init__(self) -> None:
         check_number("temperature", self.temperature, 0.0, 1e6)

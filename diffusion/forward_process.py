@@ -13,13 +13,16 @@ Scores are ratios s_y = p_sigma(x with y in one place) / p_sigma(x), with s_x = 
 """
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
 
 from diffusion.errors import SettingError, ShapeError, check_count, check_entries, check_sigma, check_tokens
 from diffusion.randomness import Randomness, uniform
+
+if TYPE_CHECKING:
+    from diffusion.noise_schedule import NoiseSchedule
 
 _TRACE = 1e-12  # least share of a token's probability that counts as clean
 _SMALLEST = 1e-300
@@ -63,6 +66,10 @@ class Graph:
     def is_masked(self, tokens: Tensor) -> Tensor:
         """Where tokens are the mask, bool of their shape; nowhere in a process without one."""
         return tokens >= self.num_tokens
+
+    def at_pace(self, pace: "NoiseSchedule") -> "tuple[Graph, NoiseSchedule]":
+        """The process and its noise levels where a schedule sets the pace; a process whose mixture changes has its own."""
+        return self, pace
 
     # The noise, which defines the process.
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from diffusion.diffusion_process import DiffusionProcess
-from diffusion.errors import SettingError, check_count, check_time, check_tokens
+from diffusion.errors import SettingError, check_time, check_tokens
 from diffusion.forward_process import per_token
 from diffusion.noise_schedule import TINY_ALPHA
 from diffusion.parameterisation import Parameterisation, ScoreParameterisation, X0Parameterisation
@@ -64,6 +64,14 @@ class Objective(ABC):
         """-alpha' / (1 - alpha) = sigma' / (exp(sigma) - 1), how fast noise lifts at t: what the bound weighs terms by."""
         return self.schedule.rate(t) / torch.expm1(self.schedule.sigma(t))
 
+    def times(self, t: Tensor, x_0: Tensor) -> Tensor:
+        """The times [B] or [B, L] that x_0 [B, L] is noised at, from those drawn for its rows; raises TimeError."""
+        return check_time("t", t)
+
+    def ask(self, denoise: Denoise, x_t: Tensor, sigma: Tensor, x_0: Tensor) -> Tensor:
+        """The network's output [B, L, dim] for noisy tokens; an objective may show it clean ones besides."""
+        return denoise(x_t, sigma)
+
     def prior(self, x_0: Tensor, output: Tensor | None = None) -> Tensor:
         """Prior part [B, L]; `output` is the network's at the all-masked sequence where `needs_limit`."""
         sigma = self.schedule.sigma(torch.ones(x_0.shape[0], dtype=torch.float64, device=x_0.device))
@@ -107,14 +115,16 @@ class Objective(ABC):
         Raises TokenError, TimeError and ShapeError.
         """
         frozen = torch.zeros_like(x_0, dtype=torch.bool) if frozen is None else frozen
+        t = self.times(t, x_0)
         x_t = self.process.corrupt(x_0, t, generator, frozen)
         clean = x_0.masked_fill(frozen, 0)  # padding may hold any id
-        output = denoise(x_t, self.schedule.sigma(t))
+        output = self.ask(denoise, x_t, self.schedule.sigma(t), x_0)
         prior = reconstruction = torch.zeros(x_0.shape, dtype=torch.float64, device=x_0.device)
         if ends and self.needs_start:
             sigma = self._sigma_at(0.0, x_0)
             x_start = self.process.corrupt_at(x_0, sigma, generator, frozen)
-            reconstruction = self.reconstruction(denoise(x_start, sigma), self._data(x_start, frozen), clean)
+            answer = self.ask(denoise, x_start, sigma, x_0)
+            reconstruction = self.reconstruction(answer, self._data(x_start, frozen), clean)
         if ends or not self.needs_limit:
             prior = self.prior(clean, self._limit_output(denoise, x_0, frozen) if self.needs_limit else None)
         diffusion = self.diffusion(output, self._data(x_t, frozen), clean, t)
@@ -122,7 +132,7 @@ class Objective(ABC):
 
     def _limit_output(self, denoise: Denoise, x_0: Tensor, frozen: Tensor) -> Tensor:
         limit = torch.where(frozen, x_0, self.graph.sample_limit(x_0.shape, None, x_0.device))
-        return denoise(limit, self._sigma_at(1.0, x_0))
+        return self.ask(denoise, limit, self._sigma_at(1.0, x_0), x_0)
 
     def _sigma_at(self, t: float, x_0: Tensor) -> Tensor:
         return self.schedule.sigma(torch.full(x_0.shape[:1], t, dtype=torch.float64, device=x_0.device))
@@ -152,7 +162,8 @@ class UdlmLoss(ScoreEntropyLoss):
     """UDLM (Schiff et al. 2024): the bound of a network that gives the law of the clean token, under uniform noise.
 
     Their formula with x̄ = N alpha x + 1 - alpha is the score entropy at s_y = x̄θ_y / x̄θ_z, a_y = x̄_y / x̄_z (z = x_t,
-    both sum to N / x̄_z), which is computed here because it does not subtract numbers of the order of 1 / t.
+    both sum to N / x̄_z), which is computed here because it does not subtract numbers of the order of 1 / t. The graph
+    sums it in the Rao-Blackwellised form.
     """
 
     name: ClassVar[str] = "udlm"
@@ -185,42 +196,3 @@ class SubsLoss(Objective):
             -law.gather(-1, x_0[masked][:, None])[:, 0] * per_token(self.weight(t), x_t).expand(x_t.shape)[masked]
         )
         return torch.zeros(x_t.shape, dtype=torch.float64, device=x_t.device).masked_scatter(masked, surprise)
-
-
-class DiscreteSubsLoss(SubsLoss):
-    """D3PM with a mask (Austin et al. 2021) in `num_steps` steps; its gap to the entropy falls as 1 / num_steps.
-
-    A time t stands for the step that ends at ceil(t T) / T; corrupt at `on_grid(t)`.
-    """
-
-    name: ClassVar[str] = "d3pm"
-
-    def __init__(
-        self, process: DiffusionProcess, num_steps: int, parameterisation: Parameterisation | None = None
-    ) -> None:
-        super().__init__(process, parameterisation)
-        self.num_steps = check_count("num_steps", num_steps)
-
-    def on_grid(self, t: Tensor) -> Tensor:
-        """The end i / T of the step that t in (0, 1] lies in; raises TimeError."""
-        steps = check_time("t", t) * self.num_steps - 1e-9  # a time that is on the grid stays there
-        return torch.ceil(steps).clamp(1, self.num_steps) / self.num_steps
-
-    def weight(self, t: Tensor) -> Tensor:
-        """T (alpha_s - alpha_t) / (1 - alpha_t) with s = t - 1/T."""
-        earlier = self.schedule.alpha((t - 1 / self.num_steps).clamp_min(0))
-        later = self.schedule.alpha(t)
-        return self.num_steps * (earlier - later) / (1 - later)
-
-    def parts(
-        self,
-        denoise: Denoise,
-        x_0: Tensor,
-        t: Tensor,
-        generator: Randomness = None,
-        frozen: Tensor | None = None,
-        *,
-        ends: bool = True,
-    ) -> LossParts:
-        """As `Objective.parts`, with the times moved to the grid."""
-        return super().parts(denoise, x_0, self.on_grid(t), generator, frozen, ends=ends)

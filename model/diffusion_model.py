@@ -1,5 +1,6 @@
 """A discrete diffusion model: a process, an objective and a network, trained and sampled through one module."""
 
+from collections.abc import Callable
 from typing import Any, Literal, NamedTuple, get_args
 
 import torch
@@ -14,6 +15,7 @@ from diffusion.randomness import RowGenerators
 from diffusion.sampler_state import SamplerState
 from diffusion.sampling import sample
 from diffusion.time_strata import stratified_times
+from model.denoisers.blocks import BlockReader, Blocks
 from model.denoisers.build import build_backbone
 from model.denoisers.calling import DenoiserCall
 from model.denoisers.view import BackboneView
@@ -21,7 +23,7 @@ from model.device import resolve_device
 from model.diffusion_inputs import check_condition, check_data, check_level, check_noisy, check_rows
 from model.diffusion_parts import OBJECTIVES, PROCESSES, SCHEDULES
 from model.diffusion_types import DiffusionConfig
-from model.inputs import InputError, check_mask
+from model.inputs import InputError, check_mask, describe
 
 LossWeighting = Literal["bound", "uniform"]
 
@@ -41,9 +43,8 @@ def build_mathematics(config: DiffusionConfig) -> tuple[DiffusionProcess, Object
     schedule: Any = config.schedule
     objective: Any = config.objective
     assert config.vocab_size is not None
-    built = DiffusionProcess(
-        PROCESSES.get(process.type).build(process, config.vocab_size), SCHEDULES.get(schedule.type).build(schedule)
-    )
+    graph = PROCESSES.get(process.type).build(process, config.vocab_size)
+    built = DiffusionProcess(*graph.at_pace(SCHEDULES.get(schedule.type).build(schedule)))
     return built, OBJECTIVES.get(objective.type).build(objective, built)
 
 
@@ -72,6 +73,9 @@ class DiffusionModel(nn.Module):
         self.call = DenoiserCall(self.network)
         if config.condition is not None:
             self.call.require("cond", "the section has a condition")
+        self.block_size: int | None = getattr(self.objective, "block_size", None)
+        if self.block_size is not None:
+            self.call.require("blocks", f"objective {self.objective.name} writes blocks")
 
     @property
     def device(self) -> torch.device:
@@ -134,16 +138,28 @@ class DiffusionModel(nn.Module):
         Raises TokenError, SigmaError, ShapeError, LengthError, InputError and DenoiserCallError.
         """
         check_noisy(x_t, self.process.graph.dim)
-        check_mask(mask, x_t, "mask")
+        if self.block_size is not None and x_t.shape[1] % 2:
+            raise InputError(f"x_t is {describe(x_t)}, and a model of blocks reads [x_t ; x_0], an even number of tokens")
+        check_mask(mask, x_t if self.block_size is None else x_t.chunk(2, 1)[0], "mask")
         check_condition(self.diffusion_config.condition, cond, len(x_t))
         if sigma is not None or self.diffusion_config.tells_time:
             sigma = check_level(sigma, x_t)  # type: ignore[arg-type]
         return self._ask(x_t.long(), sigma, mask=mask, cond=cond)
 
-    def _ask(self, x_t: Tensor, sigma: Tensor | None, mask: Tensor | None = None, cond: Tensor | None = None) -> Tensor:
-        """`denoise` without checks, for what is known to be good."""
+    def _ask(
+        self,
+        x_t: Tensor,
+        sigma: Tensor | None,
+        mask: Tensor | None = None,
+        cond: Tensor | None = None,
+        blocks: Blocks | None = None,
+    ) -> Tensor:
+        """`denoise` without checks, for what is known to be good; blocks that are not given are those of [x_t ; x_0]."""
         told = sigma.to(torch.float32) if sigma is not None and self.diffusion_config.tells_time else None
-        return self.call(x_t, told, mask=mask, cond=cond)
+        if self.block_size is not None and blocks is None:
+            blocks = Blocks.doubled(x_t.shape[1] // 2, self.block_size, x_t.device)
+            mask = None if mask is None else torch.cat([mask, mask], 1)
+        return self.call(x_t, told, mask=mask, cond=cond, blocks=blocks)
 
     def sample(
         self,
@@ -217,8 +233,11 @@ class DiffusionModel(nn.Module):
             raise InputError(f"guidance is {guidance}, and there is no cond to guide to")
         check_condition(self.diffusion_config.condition, cond, rows)
         null = None if cond is None else self._no_condition(cond)
-        reading = self.objective.parameterisation
-        return Denoiser(self._ask, reading, cond=cond, null_cond=null, guidance=guidance, **settings)
+        network: Callable[..., Tensor] = self._ask
+        if self.block_size is not None:
+            network = BlockReader(self._ask, self.process.graph.is_masked, self.block_size)
+        settings |= {"cond": cond, "null_cond": null, "guidance": guidance, "block_size": self.block_size}
+        return Denoiser(network, self.objective.parameterisation, **settings)
 
     @staticmethod
     def _reduced(parts: LossParts, mask: Tensor) -> DiffusionOutput:

@@ -39,12 +39,16 @@ class ScheduleEntry:
 
 @dataclass(frozen=True)
 class ObjectiveEntry:
-    """A training objective; `processes` are those that it fits, `tells_time` whether its networks are told sigma."""
+    """A training objective; `processes` are those that it fits, `tells_time` whether its networks are told sigma.
+
+    `samplers` are those of its networks where they are not the process's: a network of blocks sees no others behind it.
+    """
 
     config_type: type[StrictModel]
     build: "Callable[[Any, DiffusionProcess], Objective]"
     processes: tuple[str, ...]
     tells_time: bool
+    samplers: tuple[str, ...] | None = None
 
 
 PROCESSES: Registry[ProcessEntry] = Registry("process", "model_factory.processes")
@@ -56,6 +60,20 @@ class AbsorbingConfig(StrictModel):
     """Tokens turn into a mask and stay masked (Austin et al. 2021, Lou et al. 2024)."""
 
     type: Literal["absorbing"] = "absorbing"
+
+
+class HybridConfig(StrictModel):
+    """Tokens turn into a mask or into uniformly drawn ones, in a mixture that changes on the way (GIDD).
+
+    von Ruette et al. 2025. The schedule sets the pace: at the time when it has taken half of the tokens from another
+    process, a share p_uniform of them is wrong here.
+    """
+
+    type: Literal["hybrid"] = "hybrid"
+    p_uniform: Annotated[float, Field(gt=0, le=0.99)] = 0.1
+    """Share of tokens that are replaced by uniform ones half-way."""
+    gamma: Annotated[float, Field(gt=0, le=2)] = 1.0
+    """How sharply the wrong tokens come and go; 1 as published."""
 
 
 class UniformConfig(StrictModel):
@@ -112,6 +130,26 @@ class LinearConfig(StrictModel):
         yield from _grows(self.sigma_min, self.sigma_max)
 
 
+class DiscreteConfig(StrictModel):
+    """alpha from a table of num_steps steps (Austin et al. 2021, D3PM), straight in between."""
+
+    type: Literal["discrete"] = "discrete"
+    num_steps: Annotated[int, Field(gt=0, le=1_000_000)] = 1000
+    """Number of steps T."""
+    curve: Literal["even", "cosine", "linear", "quadratic"] = "even"
+    """even: 1 - i / T, D3PM's for masks; cosine: Nichol and Dhariwal's; linear, quadratic: of beta, between the two below."""
+    beta_start: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Chance to lose a token in the first step, of linear and quadratic; None: 0.1 / num_steps."""
+    beta_end: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """The same in the last step; None: 20 / num_steps, which leaves almost nothing at t = 1."""
+
+    def violations(self) -> Iterator[Violation]:
+        """Only two of the curves have a beta."""
+        for key in ("beta_start", "beta_end"):
+            if getattr(self, key) is not None and self.curve in ("even", "cosine"):
+                yield Violation(f"curve {self.curve} has no {key}", (key,), (("curve",),), "curve: linear, or leave it out")
+
+
 def _grows(sigma_min: float, sigma_max: float) -> Iterator[Violation]:
     if sigma_min >= sigma_max:
         message = f"sigma_max {sigma_max:g} must be above sigma_min {sigma_min:g}"
@@ -138,10 +176,38 @@ class UdlmConfig(StrictModel):
     type: Literal["udlm"] = "udlm"
 
 
+class D3pmConfig(StrictModel):
+    """The bound in discrete time (Austin et al. 2021), in the steps of `schedule: {type: discrete}` or in its own."""
+
+    type: Literal["d3pm"] = "d3pm"
+    num_steps: Annotated[int, Field(gt=0, le=1_000_000)] | None = None
+    """Number of steps; None: the schedule's, which is then a discrete one."""
+
+
+class GiddConfig(StrictModel):
+    """The bound of a network that gives the law of the clean token, under any noise (von Ruette et al. 2025)."""
+
+    type: Literal["gidd"] = "gidd"
+
+
+class Bd3lmConfig(StrictModel):
+    """Masked diffusion inside blocks that are written one after another (Arriola et al. 2025)."""
+
+    type: Literal["bd3lm"] = "bd3lm"
+    block_size: Annotated[int, Field(gt=0, le=1_048_576)] = 16
+    """Tokens of a block: 1 is an autoregressive model, the whole length is mdlm."""
+
+
 def _absorbing(config: AbsorbingConfig, num_tokens: int) -> "Graph":
     from diffusion.graph import AbsorbingGraph
 
     return AbsorbingGraph(num_tokens)
+
+
+def _hybrid(config: HybridConfig, num_tokens: int) -> "Graph":
+    from diffusion.hybrid import HybridGraph
+
+    return HybridGraph(num_tokens, config.p_uniform, config.gamma)
 
 
 def _uniform(config: UniformConfig, num_tokens: int) -> "Graph":
@@ -152,8 +218,10 @@ def _uniform(config: UniformConfig, num_tokens: int) -> "Graph":
 
 def _schedule(config: Any) -> "NoiseSchedule":
     from diffusion import noise_schedule
+    from diffusion.discrete_time import DiscreteNoise
 
     kinds = {
+        "discrete": DiscreteNoise,
         "loglinear": noise_schedule.LogLinearNoise,
         "cosine": noise_schedule.CosineNoise,
         "geometric": noise_schedule.GeometricNoise,
@@ -182,17 +250,48 @@ def _udlm(config: UdlmConfig, process: "DiffusionProcess") -> "Objective":
     return UdlmLoss(process)
 
 
+def _d3pm(config: D3pmConfig, process: "DiffusionProcess") -> "Objective":
+    from diffusion.discrete_time import discrete_loss
+
+    return discrete_loss(process, config.num_steps)
+
+
+def _gidd(config: GiddConfig, process: "DiffusionProcess") -> "Objective":
+    from diffusion.hybrid import GiddLoss
+
+    return GiddLoss(process)
+
+
+def _bd3lm(config: Bd3lmConfig, process: "DiffusionProcess") -> "Objective":
+    from diffusion.block import BlockSubsLoss
+
+    return BlockSubsLoss(process, config.block_size)
+
+
 _ANY = ("ancestral", "euler", "analytic")
 PROCESSES.add(
     "absorbing",
     ProcessEntry(AbsorbingConfig, _absorbing, ("first_hitting", *_ANY, "ancestral_cache", "confidence")),
 )
 PROCESSES.add("uniform", ProcessEntry(UniformConfig, _uniform, _ANY))
-for _type in (LogLinearConfig, GeometricConfig, CosineConfig, LinearConfig):
+PROCESSES.add("hybrid", ProcessEntry(HybridConfig, _hybrid, _ANY))
+for _type in (LogLinearConfig, GeometricConfig, CosineConfig, LinearConfig, DiscreteConfig):
     SCHEDULES.add(_type.model_fields["type"].default, ScheduleEntry(_type, _schedule))
-OBJECTIVES.add("sedd", ObjectiveEntry(SeddConfig, _sedd, ("absorbing", "uniform"), tells_time=True))
+_EVERY = ("absorbing", "uniform", "hybrid")
+OBJECTIVES.add("sedd", ObjectiveEntry(SeddConfig, _sedd, _EVERY, tells_time=True))
 OBJECTIVES.add("mdlm", ObjectiveEntry(MdlmConfig, _mdlm, ("absorbing",), tells_time=False))
 OBJECTIVES.add("udlm", ObjectiveEntry(UdlmConfig, _udlm, ("uniform",), tells_time=True))
+OBJECTIVES.add("d3pm", ObjectiveEntry(D3pmConfig, _d3pm, _EVERY, tells_time=True))
+OBJECTIVES.add("gidd", ObjectiveEntry(GiddConfig, _gidd, _EVERY, tells_time=True))
+OBJECTIVES.add(
+    "bd3lm",
+    ObjectiveEntry(Bd3lmConfig, _bd3lm, ("absorbing",), tells_time=False, samplers=("semi_autoregressive",)),
+)
+
+
+def samplers_of(process: str, objective: str) -> tuple[str, ...]:
+    """Samplers of an objective's networks under a process; the first is the default."""
+    return OBJECTIVES.get(objective).samplers or PROCESSES.get(process).samplers
 
 
 def combinations() -> Iterator[tuple[str, str, str, str]]:
@@ -200,5 +299,5 @@ def combinations() -> Iterator[tuple[str, str, str, str]]:
     for objective in OBJECTIVES:
         for process in OBJECTIVES.get(objective).processes:
             for schedule in SCHEDULES:
-                for sampler in PROCESSES.get(process).samplers:
+                for sampler in samplers_of(process, objective):
                     yield process, schedule, objective, sampler

@@ -8,7 +8,17 @@ from pydantic import Field
 from model.denoisers import built_in  # noqa: F401  (registers the built-in backbones)
 from model.denoisers.config_types import BackboneConfig
 from model.denoisers.registry import BACKBONES
-from model.diffusion_parts import OBJECTIVES, PROCESSES, SCHEDULES, AbsorbingConfig, LogLinearConfig
+from model.diffusion_parts import (
+    OBJECTIVES,
+    PROCESSES,
+    SCHEDULES,
+    AbsorbingConfig,
+    Bd3lmConfig,
+    D3pmConfig,
+    DiscreteConfig,
+    LogLinearConfig,
+    samplers_of,
+)
 from model.registry import register_model
 from model.types import Size
 from yaml_config.strict_model import StrictModel, Violation
@@ -43,11 +53,11 @@ class DiffusionConfig(StrictModel):
     """A discrete diffusion model: noise that replaces tokens, and a network that learns to undo it."""
 
     process: Annotated[StrictModel, FromRegistry(PROCESSES)] = AbsorbingConfig()
-    """What noise does to a token: absorbing or uniform."""
+    """What noise does to a token: absorbing, uniform or hybrid."""
     schedule: Annotated[StrictModel, FromRegistry(SCHEDULES)] = LogLinearConfig()
-    """How fast: loglinear, geometric, cosine or linear."""
+    """How fast: loglinear, geometric, cosine, linear or discrete."""
     objective: Annotated[StrictModel, FromRegistry(OBJECTIVES)]
-    """What is learnt: sedd, mdlm or udlm."""
+    """What is learnt: sedd, mdlm, udlm, d3pm, gidd or bd3lm."""
     backbone: Annotated[BackboneConfig, FromRegistry(BACKBONES)]
     """The network: performer, ddit, or one that you registered."""
     vocab_size: Annotated[int, Field(gt=1, le=16_777_216)] | None = None
@@ -72,7 +82,7 @@ class DiffusionConfig(StrictModel):
     @property
     def samplers(self) -> tuple[str, ...]:
         """Samplers that fit; the first is the default."""
-        return PROCESSES.get(_name(self.process)).samplers
+        return samplers_of(_name(self.process), _name(self.objective))
 
     def violations(self) -> Iterator[Violation]:
         """The objective is made for the process; a network under uniform noise must know the noise level."""
@@ -93,6 +103,29 @@ class DiffusionConfig(StrictModel):
                 (("process", "type"), ("objective", "type")),
                 "time_conditioning: true",
             )
+        yield from self._discrete_time()
+        if isinstance(self.objective, Bd3lmConfig) and not BACKBONES.get(self.backbone.type).takes_blocks:
+            fitting = [name for name in BACKBONES if BACKBONES.get(name).takes_blocks]
+            yield Violation(
+                f"objective bd3lm asks its network for blocks, which backbone {self.backbone.type} does not know",
+                ("backbone", "type"),
+                (("objective", "type"),),
+                "backbone: {type: " + " or ".join(fitting) + "}",
+            )
+
+    def _discrete_time(self) -> Iterator[Violation]:
+        """D3PM's number of steps stands once, in the schedule or in the objective."""
+        if not isinstance(self.objective, D3pmConfig):
+            return
+        steps, schedule = self.objective.num_steps, self.schedule
+        if not isinstance(schedule, DiscreteConfig):
+            if steps is None:
+                message = f"objective d3pm needs a number of steps, and schedule {_name(schedule)} has none"
+                remedy = "schedule: {type: discrete, num_steps: 1000}, or num_steps: 1000 here"
+                yield Violation(message, ("objective", "type"), (("schedule", "type"),), remedy)
+        elif steps is not None and steps != schedule.num_steps:
+            message = f"objective d3pm has {steps} steps, and the schedule {schedule.num_steps}"
+            yield Violation(message, ("objective", "num_steps"), (("schedule", "num_steps"),), "leave it out")
 
     def sized(self, vocab_size: int | None, length: int | None) -> "DiffusionConfig":
         """A copy that takes what it leaves out from a data set: the tokenizer's size and the sequence length.

@@ -19,7 +19,7 @@ def build_performer(config: "BackboneView", vocab_size: int) -> "nn.Module":
     return PerformerDenoiser(config, vocab_size)
 
 
-@register_backbone("ddit", config=DDiTBackboneConfig, sigma_optional=True)
+@register_backbone("ddit", config=DDiTBackboneConfig, sigma_optional=True, takes_blocks=True)
 def build_ddit(config: "BackboneView", vocab_size: int) -> "nn.Module":
     """SEDD's diffusion transformer."""
     from model.denoisers.ddit import DDiT

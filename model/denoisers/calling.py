@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-OPTIONAL = ("mask", "cond", "group_idxs", "cache")
+OPTIONAL = ("mask", "cond", "blocks", "group_idxs", "cache")
 
 
 class DenoiserCallError(ValueError):
@@ -52,10 +52,10 @@ class DenoiserCall:
     def __call__(self, x_t: Tensor, sigma: Tensor | None, **optional: Any) -> Tensor:
         """Logits [B, L, dim] of noisy tokens [B, L]; optional arguments that are None or not accepted are left out.
 
-        `group_idxs` and `cond` without a default are given as None. Raises DenoiserCallError for a `cond` or `cache`
-        that the network has no place for.
+        `group_idxs` and `cond` without a default are given as None. Raises DenoiserCallError for a `cond`, `blocks` or
+        `cache` that the network has no place for.
         """
-        for name in ("cond", "cache"):
+        for name in ("cond", "blocks", "cache"):
             if optional.get(name) is not None:
                 self.require(name, f"{name} was given")
         given = {

@@ -3,13 +3,21 @@
 adaLN with zero-initialised gates is from Peebles and Xie 2022 (DiT, arXiv 2212.09748). Attention is PyTorch's own.
 """
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from model.denoisers.blocks import Blocks, KeyValue
 from model.denoisers.embeddings import Told
-from model.position import Rotation, rotary_angles, rotate
+from model.position import Rotation, rotate, rotation_at
+
+
+Before = Callable[[Tensor, Tensor], KeyValue]
+"""Adds the keys and values of the tokens before."""
 
 
 class Modulation(nn.Module):
@@ -37,12 +45,15 @@ class SelfAttention(nn.Module):
         self.to_qkv = nn.Linear(d_model, 3 * d_model, bias=False)
         self.to_out = nn.Linear(d_model, d_model, bias=False)
 
-    def forward(self, x: Tensor, rotation: Rotation, mask: Tensor | None) -> Tensor:
-        """Map x [B, L, d_model] to the same shape; mask bool [B, 1, 1, L]."""
+    def forward(self, x: Tensor, rotation: Rotation, mask: Tensor | None, before: Before | None = None) -> Tensor:
+        """Map x [B, L, d_model] to the same shape; mask bool [B or 1, 1, L or 1, keys], `before` adds earlier keys."""
         batch, length, width = x.shape
         heads = self.to_qkv(x).view(batch, length, 3, self.num_heads, width // self.num_heads)
         q, k, v = heads.permute(2, 0, 3, 1, 4)  # each [B, heads, L, head_dim]
-        out = F.scaled_dot_product_attention(rotate(q, rotation), rotate(k, rotation), v, attn_mask=mask)
+        q, k = rotate(q, rotation), rotate(k, rotation)
+        if before is not None:
+            k, v = before(k, v)
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
         projected: Tensor = self.to_out(out.transpose(1, 2).reshape(batch, length, width))
         return projected
 
@@ -61,10 +72,12 @@ class DDiTLayer(nn.Module):
         )
         self.modulation = Modulation(cond_dim, d_model, 6)
 
-    def forward(self, x: Tensor, told: Tensor, rotation: Rotation, mask: Tensor | None) -> Tensor:
-        """Map x [B, L, d_model] to the same shape; mask bool [B, 1, 1, L]."""
+    def forward(
+        self, x: Tensor, told: Tensor, rotation: Rotation, mask: Tensor | None, before: Before | None = None
+    ) -> Tensor:
+        """Map x [B, L, d_model] to the same shape; mask and `before` as in SelfAttention."""
         shift, scale, gate, shift_ff, scale_ff, gate_ff = self.modulation(told)
-        attended: Tensor = self.attention(self.norm_attention(x) * (1 + scale) + shift, rotation, mask)
+        attended: Tensor = self.attention(self.norm_attention(x) * (1 + scale) + shift, rotation, mask, before)
         x = x + gate * F.dropout(attended, self.dropout, self.training)
         fed: Tensor = self.feed_forward(self.norm_feed_forward(x) * (1 + scale_ff) + shift_ff)
         out: Tensor = x + gate_ff * F.dropout(fed, self.dropout, self.training)
@@ -91,15 +104,37 @@ class DDiT(nn.Module):
         nn.init.zeros_(self.head.bias)
 
     def forward(
-        self, x_t: Tensor, sigma: Tensor | None = None, *, mask: Tensor | None = None, cond: Tensor | None = None
+        self,
+        x_t: Tensor,
+        sigma: Tensor | None = None,
+        *,
+        mask: Tensor | None = None,
+        cond: Tensor | None = None,
+        blocks: Blocks | None = None,
     ) -> Tensor:
-        """Logits [B, L, dim] of x_t int [B, L] at sigma [B] or [B, L]; mask bool [B, L] is True at real tokens."""
-        ids = x_t if mask is None else x_t.masked_fill(~mask, 0)
+        """Logits [B, L, dim] of x_t int [B, L] at sigma [B] or [B, L].
+
+        mask is bool, True at real tokens: [B, L], or with the P of a block cache in front [B, P + L].
+        """
+        ids = x_t if mask is None else x_t.masked_fill(~mask[:, mask.shape[1] - x_t.shape[1] :], 0)
         x, told = self.embedding(ids), self.told(x_t, sigma, cond)
-        rotation = rotary_angles(x.shape[1], self.head_dim, x.device)
-        keys = None if mask is None else (mask | ~mask.any(1, keepdim=True))[:, None, None]  # never an empty row
-        for layer in self.layers:
-            x = layer(x, told, rotation, keys)
+        places = torch.arange(x.shape[1], device=x.device) if blocks is None else blocks.places
+        rotation = rotation_at(places, self.head_dim)
+        keys = _attend(mask, None if blocks is None else blocks.attend)
+        for index, layer in enumerate(self.layers):
+            before = None if blocks is None or blocks.cache is None else partial(blocks.cache.before, index)
+            x = layer(x, told, rotation, keys, before)
         shift, scale = self.final_modulation(told)
         out: Tensor = self.head(self.final_norm(x) * (1 + scale) + shift)
         return out
+
+
+def _attend(mask: Tensor | None, attend: Tensor | None) -> Tensor | None:
+    """What attends to what, bool [B or 1, 1, L or 1, keys], from real tokens [B, keys] and blocks [L, keys].
+
+    A token that may attend to nothing, which is padding, attends to all, as a softmax over nothing is NaN.
+    """
+    if mask is None:
+        return None if attend is None else attend[None, None]
+    seen = mask[:, None] if attend is None else mask[:, None] & attend
+    return (seen | ~seen.any(-1, keepdim=True))[:, None]

@@ -25,28 +25,30 @@ Builder = TypeVar("Builder", bound=Callable[..., Any])
 
 @dataclass(frozen=True)
 class BackboneEntry:
-    """What is known of one backbone: the type of its section, the builder, and whether it can go without sigma."""
+    """What is known of one backbone: the type of its section, the builder, whether it can go without sigma, and blocks."""
 
     config_type: type[BackboneConfig]
     build: "Callable[[BackboneView, int], nn.Module]"
     sigma_optional: bool = False
+    takes_blocks: bool = False
 
 
 BACKBONES: Registry[BackboneEntry] = Registry("backbone", "model_factory.backbones")
 
 
 def register_backbone(
-    name: str, *, config: type[BaseModel] | None = None, sigma_optional: bool = False
+    name: str, *, config: type[BaseModel] | None = None, sigma_optional: bool = False, takes_blocks: bool = False
 ) -> Callable[[Builder], Builder]:
     """Register the decorated builder `(config, vocab_size) -> nn.Module` under `name`.
 
     `config` is a pydantic type of the section's keys; unknown keys are then errors of the file. Without one, any keys are
     taken. With `sigma_optional` the network is not told sigma where the objective does without it and the file does not
-    say otherwise. Raises ValueError when the name is taken.
+    say otherwise. With `takes_blocks` its `forward` has `blocks`, a `model.denoisers.blocks.Blocks`, which bd3lm asks for.
+    Raises ValueError when the name is taken.
     """
 
     def register(build: Builder) -> Builder:
-        BACKBONES.add(name, BackboneEntry(_section_type(name, config), build, sigma_optional))
+        BACKBONES.add(name, BackboneEntry(_section_type(name, config), build, sigma_optional, takes_blocks))
         return build
 
     return register

@@ -8,7 +8,8 @@ from diffusion.diffusion_process import DiffusionProcess
 from diffusion.errors import SettingError, ShapeError
 from diffusion.forward_process import Graph
 from diffusion.graph import AbsorbingGraph, UniformGraph
-from diffusion.losses import DiscreteSubsLoss, Objective, ScoreEntropyLoss, SubsLoss, UdlmLoss
+from diffusion.discrete_time import DiscreteSubsLoss
+from diffusion.losses import Objective, ScoreEntropyLoss, SubsLoss, UdlmLoss
 from diffusion.noise_schedule import GeometricNoise, LogLinearNoise
 from diffusion.parameterisation import Parameterisation, ScoreParameterisation, X0Parameterisation
 from diffusion.randomness import RowGenerators

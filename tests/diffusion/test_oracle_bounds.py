@@ -5,8 +5,9 @@ import torch
 from torch import Tensor
 
 from diffusion.diffusion_process import DiffusionProcess
+from diffusion.discrete_time import DiscreteSubsLoss
 from diffusion.graph import AbsorbingGraph, UniformGraph
-from diffusion.losses import DiscreteSubsLoss, ScoreEntropyLoss, SubsLoss, UdlmLoss
+from diffusion.losses import ScoreEntropyLoss, SubsLoss, UdlmLoss
 from diffusion.noise_schedule import CosineNoise, GeometricNoise, LinearNoise, LogLinearNoise, NoiseSchedule
 from diffusion.parameterisation import ScoreParameterisation, X0Parameterisation
 from tests.oracles.diffusion_bounds import exact_bound, quadrature

@@ -20,6 +20,14 @@ def quadrature(points: int, power: int = 1) -> Iterator[tuple[float, float]]:
         yield float(node**power), float(weight * power * node ** (power - 1))
 
 
+def quadrature_at_both_ends(points: int, power: int) -> Iterator[tuple[float, float]]:
+    """Nodes gathered at both ends, t = u^power / (u^power + (1 - u)^power), for integrands with a root at 1 too."""
+    for u, weight in quadrature(points):
+        rising, falling = u**power, (1 - u) ** power
+        slope = power * (u * (1 - u)) ** (power - 1) / (rising + falling) ** 2
+        yield rising / (rising + falling), weight * slope
+
+
 def pairs(toy: Toy, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Indices of x_0 and of x_t, and their probability p(x_0) q_sigma(x_t | x_0), for all pairs that can occur."""
     q = toy.kernel(sigma)[:VOCABULARY]

@@ -1,0 +1,43 @@
+"""The toy language under hybrid noise, from the paper's q_t(z | x) = alpha_t x + (beta pi)_t and a bisection in t."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from tests.oracles.diffusion_toy import VOCABULARY, Toy
+
+
+@dataclass(frozen=True)
+class HybridToy(Toy):
+    """Toy whose noise is a mask or a uniform token (von Ruette et al. 2025, equations of section 3)."""
+
+    p_uniform: float = 0.2
+    gamma: float = 1.0
+
+    @classmethod
+    def drawn(cls, seed: int, p_uniform: float = 0.2, gamma: float = 1.0) -> "HybridToy":
+        """A toy of the same languages as `Toy.random`."""
+        return cls(Toy.random(seed, absorbing=True).joint, True, p_uniform, gamma)
+
+    def shares(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """alpha_t, and the parts of (beta pi)_t at the mask and at all data tokens together."""
+        strength = 2**self.gamma * self.p_uniform / (1 - self.p_uniform)
+        c = strength * t ** (self.gamma / 2) * (1 - t) ** (self.gamma / 2)
+        return (1 - t) / (1 + c), t / (1 + c), c / (1 + c)
+
+    def time(self, sigma: Tensor) -> Tensor:
+        """t with alpha_t = exp(-sigma), halving the interval."""
+        low, high = torch.zeros_like(sigma), torch.ones_like(sigma)
+        for _ in range(200):
+            middle = (low + high) / 2
+            later = self.shares(middle)[0] > torch.exp(-sigma)
+            low, high = torch.where(later, middle, low), torch.where(later, high, middle)
+        return (low + high) / 2
+
+    def kernel(self, sigma: Tensor) -> Tensor:
+        """q at noise level sigma, [..., dim, dim], rows of clean tokens; a mask stays one here."""
+        alpha, mask, other = self.shares(self.time(sigma.to(torch.float64)))
+        data = (other / VOCABULARY)[..., None].expand(*other.shape, VOCABULARY)
+        noise = torch.cat([data, mask[..., None]], -1)
+        return alpha[..., None, None] * torch.eye(self.dim, dtype=torch.float64) + noise[..., None, :]
