@@ -182,11 +182,9 @@ def _udlm(config: UdlmConfig, process: "DiffusionProcess") -> "Objective":
     return UdlmLoss(process)
 
 
-_ANY = ("ancestral", "euler", "analytic")
-PROCESSES.add(
-    "absorbing",
-    ProcessEntry(AbsorbingConfig, _absorbing, ("first_hitting", *_ANY, "ancestral_cache", "confidence")),
-)
+_ANY = ("ancestral", "euler", "analytic", "predictor_corrector")
+_MASKS = ("ancestral_cache", "confidence", "entropy_bounded", "remasking")
+PROCESSES.add("absorbing", ProcessEntry(AbsorbingConfig, _absorbing, ("first_hitting", *_ANY, *_MASKS)))
 PROCESSES.add("uniform", ProcessEntry(UniformConfig, _uniform, _ANY))
 for _type in (LogLinearConfig, GeometricConfig, CosineConfig, LinearConfig):
     SCHEDULES.add(_type.model_fields["type"].default, ScheduleEntry(_type, _schedule))
