@@ -8,14 +8,8 @@ from diffusion.denoiser import Denoiser
 from diffusion.parameterisation import X0Parameterisation
 from diffusion.sampling import sample
 from tests.oracles.diffusion_noises import GRAPHS, NoisyToy, noisy_toy, process_of
-from tests.oracles.diffusion_propagation import oracle_sampler, sampler_law
+from tests.oracles.diffusion_propagation import divergence, oracle_sampler, sampler_law
 from tests.oracles.diffusion_toy import LENGTH, VOCABULARY, Toy
-
-
-def divergence(toy: Toy, law: Tensor) -> float:
-    """KL(data, law) in nats."""
-    reached = law.reshape((toy.dim,) * LENGTH)[:VOCABULARY, :VOCABULARY, :VOCABULARY]
-    return float((toy.joint * (toy.joint / reached).log()).sum())
 
 
 @pytest.mark.parametrize("gamma", [0.0, 0.3, 0.7, 0.9, 1.1, 3.0])

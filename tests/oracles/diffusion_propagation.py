@@ -90,3 +90,9 @@ def _first_hitting_law(
     for _ in range(free):
         law = law @ step
     return law
+
+
+def divergence(toy: Toy, law: Tensor) -> float:
+    """KL(data, law) in nats, of a law over all sequences, [dim^3]."""
+    reached = law.reshape((toy.dim,) * LENGTH)[:VOCABULARY, :VOCABULARY, :VOCABULARY]
+    return float((toy.joint * (toy.joint / reached).log()).sum())
