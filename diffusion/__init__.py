@@ -10,7 +10,10 @@
     categorical       exact draws in float64
     denoiser          a network as the samplers see it: guidance, temperature, top-p
     sampler_base      what samplers have in common, and their registry; sampler_state, what they step through
+    lifting           what samplers of masks share
     samplers          Euler, analytic, ancestral, first-hitting, confidence
+    entropy_bounded   as many masks a call as are nearly independent; remasking, tokens masked again;
+                      predictor_corrector, tokens drawn clean and noised anew: samplers with settings
     sampling          from a process and a network to samples, in one call
 
 Symbols: x_0 clean and x_t noisy tokens, both [B, L]; t in (0, 1]; sigma the total noise up to t, of shape [B] or,

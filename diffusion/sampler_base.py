@@ -4,9 +4,11 @@ A proposal is a function of the state, so that certificates can follow the exact
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
-from typing import ClassVar, Literal, TypeVar
+from inspect import Parameter, signature
+from typing import Any, ClassVar, Literal, TypeVar
 
 import torch
 from torch import Tensor
@@ -66,7 +68,7 @@ class Sampler(ABC):
         absorbing_only: fits the absorbing process alone.
     Arguments:
         steps: number of steps from t = 1 to t = 0; samplers that count their own ignore it.
-    Raises SettingError for a process that does not fit, or fewer than one step.
+    A sampler's own settings follow as keywords with defaults. Raises SettingError for a process that does not fit, or fewer than one step.
     """
 
     name: ClassVar[str]
@@ -145,13 +147,38 @@ def default_sampler(graph: Graph) -> str:
     return "first_hitting" if graph.absorbing else "ancestral"
 
 
-def create_sampler(name: str, process: DiffusionProcess, denoiser: Denoiser, steps: int) -> Sampler:
-    """The sampler of that name; raises UnknownSamplerError and SettingError."""
+def default_settings(sampler: type[Sampler]) -> dict[str, Any]:
+    """A sampler's own settings with their defaults: the keywords of its constructor."""
+    parameters = signature(sampler).parameters.values()
+    return {one.name: one.default for one in parameters if one.kind is Parameter.KEYWORD_ONLY}
+
+
+SamplerChoice = str | Mapping[str, Any]
+"""A sampler's name, or a mapping of `type`, its name, and its settings."""
+
+
+def create_sampler(sampler: SamplerChoice, process: DiffusionProcess, denoiser: Denoiser, steps: int) -> Sampler:
+    """The sampler of a name, or of a mapping such as {"type": "entropy_bounded", "gamma": 0.5}.
+
+    Raises UnknownSamplerError, and SettingError for a process or settings that do not fit.
+    """
+    settings = dict(sampler) if isinstance(sampler, Mapping) else {}
+    name = settings.pop("type", None) if isinstance(sampler, Mapping) else sampler
     if name not in SAMPLERS:
-        near = get_close_matches(str(name), SAMPLERS, n=1)
-        hint = f" (did you mean {near[0]!r}?)" if near else ""
-        raise UnknownSamplerError("sampler", repr(name) + hint, "one of " + ", ".join(sorted(SAMPLERS)))
+        raise UnknownSamplerError(
+            "sampler", repr(name) + _hint(name, SAMPLERS), "one of " + ", ".join(sorted(SAMPLERS))
+        )
     if name not in samplers_for(process.graph):
         fitting = f"an absorbing process; here {', '.join(samplers_for(process.graph))} fit"
         raise SettingError("sampler", f"{name} for {type(process.graph).__name__}", fitting)
-    return SAMPLERS[name](process, denoiser, steps)
+    known = default_settings(SAMPLERS[name])
+    for key in settings:
+        if key not in known:
+            fitting = f"settings of {name}: {', '.join(known)}" if known else f"no settings: {name} has none"
+            raise SettingError("sampler", repr(key) + _hint(key, known), fitting)
+    return SAMPLERS[name](process, denoiser, steps, **settings)
+
+
+def _hint(word: object, known: Iterable[str]) -> str:
+    near = get_close_matches(str(word), known, n=1)
+    return f" (did you mean {near[0]!r}?)" if near else ""

@@ -5,6 +5,9 @@ the whole x_t. That independence is their only error where the network is right,
 
 The others are of the absorbing process. Whether a mask is lifted does not depend on the network (its times are those of
 the forward process), so they choose places first, ask the network only about those, and not at all for rows without any.
+
+Samplers with settings of their own have a file each; they are registered here, so that the order does not depend on who
+is imported first.
 """
 
 from dataclasses import replace
@@ -14,7 +17,11 @@ import torch
 from torch import Tensor
 
 from diffusion.categorical import invert_distribution, sample_categorical
+from diffusion.entropy_bounded import EntropyBoundedSampler
 from diffusion.graph import AbsorbingGraph
+from diffusion.lifting import free_masks, lift
+from diffusion.predictor_corrector import PredictorCorrectorSampler
+from diffusion.remasking import RemaskingSampler
 from diffusion.sampler_base import (
     SAMPLERS,
     Accuracy,
@@ -27,6 +34,7 @@ from diffusion.sampler_base import (
     samplers_for,
 )
 from diffusion.sampler_state import SamplerState
+from diffusion.semi_autoregressive import SemiAutoregressiveSampler
 
 __all__ = [
     "SAMPLERS",
@@ -34,10 +42,14 @@ __all__ = [
     "AncestralSampler",
     "CachedAncestralSampler",
     "ConfidenceSampler",
+    "EntropyBoundedSampler",
     "EulerSampler",
     "FirstHittingSampler",
+    "PredictorCorrectorSampler",
     "Proposal",
+    "RemaskingSampler",
     "Sampler",
+    "SemiAutoregressiveSampler",
     "UnknownSamplerError",
     "create_sampler",
     "default_sampler",
@@ -109,28 +121,6 @@ class AncestralSampler(Sampler):
         sigma, sigma_next = self.levels(state)
         x_0 = self.denoiser.log_x0(state.tokens, sigma).exp()
         return Proposal(*self.process.graph.reverse_posterior(x_0, state.tokens, sigma, sigma_next))
-
-
-def free_masks(sampler: Sampler, state: SamplerState) -> Tensor:
-    """Where masks are left that are to be lifted, bool [B, L]."""
-    return sampler.process.graph.is_masked(state.tokens) & ~state.frozen
-
-
-def lift(
-    sampler: Sampler, state: SamplerState, sigma: Tensor, chosen: Tensor, uniforms: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Draw clean tokens at the chosen places [B, L], calling the network for rows that have any.
-
-    Returns the tokens [B, L] and which rows were evaluated, bool [B].
-    """
-    evaluated = chosen.any(1)
-    rows = evaluated.nonzero()[:, 0]
-    if rows.numel() == 0:
-        return state.tokens, evaluated
-    law = sampler.denoiser.log_x0(state.tokens[rows], sigma[rows], rows, chosen[rows])
-    tokens = state.tokens.clone()
-    tokens[chosen] = invert_distribution(law.exp(), uniforms[chosen])
-    return tokens, evaluated
 
 
 @register_sampler
@@ -260,3 +250,7 @@ def _surest(surety: Tensor, masked: Tensor, count: Tensor) -> Tensor:
     order = surety.masked_fill(~masked, -torch.inf).argsort(dim=1, descending=True, stable=True)
     rank = torch.zeros_like(order).scatter(1, order, torch.arange(order.shape[1], device=order.device).expand_as(order))
     return (rank < count[:, None]) & masked
+
+
+for _sampler in (EntropyBoundedSampler, RemaskingSampler, PredictorCorrectorSampler, SemiAutoregressiveSampler):
+    register_sampler(_sampler)

@@ -9,6 +9,7 @@ from diffusion.denoiser import Denoiser
 from diffusion.diffusion_process import DiffusionProcess, reverse
 from diffusion.errors import LengthError, SettingError, check_count
 from diffusion.randomness import RowGenerators
+from diffusion.sampler_base import SamplerChoice
 from diffusion.sampler_state import SamplerState, fit_rows, start_state
 from diffusion.samplers import create_sampler, default_sampler
 
@@ -21,7 +22,7 @@ def sample(
     length: int,
     *,
     steps: int = 128,
-    sampler: str | None = None,
+    sampler: SamplerChoice | None = None,
     prompt: Tensor | None = None,
     frozen: Tensor | None = None,
     mask: Tensor | None = None,
@@ -32,8 +33,8 @@ def sample(
     """Draw samples; the final state holds `tokens` [num_samples, length] and `network_calls` [num_samples].
 
     Arguments:
-        steps: of the time grid; `first_hitting` takes as many as there are masks.
-        sampler: a name of `SAMPLERS`, or None for the process's default.
+        steps: of the time grid; `first_hitting` takes as many as there are masks, `entropy_bounded` that many at most.
+        sampler: a name of `SAMPLERS`, a mapping of its `type` and its settings, or None for the process's default.
         prompt, frozen: tokens to keep and where, see `start_state`.
         mask: bool [num_samples, length] or [length], True at real tokens: sequences of several lengths. It is passed
             on to the network.
@@ -55,11 +56,11 @@ def sample(
     start = start_state(
         process.graph, num_samples, length, prompt=prompt, frozen=frozen, mask=mask, generators=generators
     )
-    name = sampler or default_sampler(process.graph)
+    chosen = default_sampler(process.graph) if sampler is None else sampler
     finished = []
     for first in range(0, num_samples, size):
         rows = slice(first, first + size)
-        finished.append(reverse(create_sampler(name, process, denoiser.select(rows), steps), start.select(rows)))
+        finished.append(reverse(create_sampler(chosen, process, denoiser.select(rows), steps), start.select(rows)))
     return _join(finished)
 
 

@@ -16,7 +16,7 @@ def draw_tokens(
 ) -> tuple[list[list[int]], list[int | None]]:
     """Token rows [count][length], and the network calls of each where the model counts them."""
     settings = run.generation
-    options: dict[str, Any] = {"steps": settings.steps, "sampler": settings.sampler, "top_p": settings.top_p}
+    options: dict[str, Any] = {"steps": settings.steps, "sampler": settings.sampler_choice, "top_p": settings.top_p}
     options |= {"guidance": settings.guidance, "cond": _condition(run, request.condition, count)}
     options = {name: value for name, value in options.items() if value is not None}
     if settings.temperature != 1.0:

@@ -107,14 +107,14 @@ def _between_sections(found: dict[str, Any], root: Node) -> Iterator[Problem]:
         message = fix = None
         if section is None:
             message = f"{key} is of diffusion models, and this model is of type {model.model_type}"
-        elif key == "sampler" and generation.sampler not in section.samplers:
+        elif key == "sampler" and (name := generation.sampler_name) not in section.samplers:
             process = getattr(section.process, "type", "")
-            fix = closest(generation.sampler, list(section.samplers)) or section.samplers[0]
+            fix = closest(name, list(section.samplers)) or section.samplers[0]
             from model.diffusion_parts import PROCESSES
 
-            is_known = any(generation.sampler in PROCESSES.get(name).samplers for name in PROCESSES)
+            is_known = any(name in PROCESSES.get(one).samplers for one in PROCESSES)
             wrong = f"does not fit {process} noise" if is_known else "is unknown"
-            message = f"sampler {generation.sampler!r} {wrong}; of {process} noise are {', '.join(section.samplers)}; try {fix}"
+            message = f"sampler {name!r} {wrong}; of {process} noise are {', '.join(section.samplers)}; try {fix}"
         elif key == "guidance" and section.condition is None:
             message = "guidance needs a condition in the model's section"
         if message:

@@ -7,6 +7,7 @@ from data_manager.registry import SOURCES
 from experiment.field_docs import describe_fields
 from model.parse_model_args import HEADER_KEYS, ModelHeader
 from model.registry import MODELS
+from model.sampler_registry import SAMPLER_SETTINGS
 from training.config_types import GenerationConfig, TrainingConfig
 from yaml_config.strict_model import StrictModel
 
@@ -16,7 +17,7 @@ SCHEMA_FILE = "configs/schema.json"
 
 def experiment_schema() -> Schema:
     """Schema (draft 2020-12) of a file with all registered model types and data sources."""
-    for registry in (MODELS, SOURCES):
+    for registry in (MODELS, SOURCES, SAMPLER_SETTINGS):
         for name in registry:
             registry.get(name)  # imports what is announced only
     describe_fields()

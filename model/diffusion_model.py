@@ -12,6 +12,7 @@ from diffusion.diffusion_process import DiffusionProcess
 from diffusion.forward_process import per_token
 from diffusion.losses import LossParts, Objective
 from diffusion.randomness import RowGenerators
+from diffusion.sampler_base import SamplerChoice
 from diffusion.sampler_state import SamplerState
 from diffusion.sampling import sample
 from diffusion.time_strata import stratified_times
@@ -166,7 +167,7 @@ class DiffusionModel(nn.Module):
         num_samples: int = 1,
         length: int | None = None,
         steps: int = 128,
-        sampler: str | None = None,
+        sampler: SamplerChoice | None = None,
         prompt: Tensor | None = None,
         frozen: Tensor | None = None,
         generator: torch.Generator | None = None,
@@ -180,7 +181,7 @@ class DiffusionModel(nn.Module):
         num_samples: int = 1,
         length: int | None = None,
         steps: int = 128,
-        sampler: str | None = None,
+        sampler: SamplerChoice | None = None,
         prompt: Tensor | None = None,
         frozen: Tensor | None = None,
         generator: torch.Generator | None = None,
@@ -196,7 +197,8 @@ class DiffusionModel(nn.Module):
 
         Arguments:
             length: of the samples; by default the section's.
-            steps: of the time grid; sampler: a name, by default the process's own.
+            steps: of the time grid; sampler: a name, or a mapping of its `type` and its settings, by default the
+                process's own.
             prompt, frozen: tokens to keep, and bool of where (by default all of the prompt, from the start).
             generator: seeds each row's stream: the same seed gives the same samples for every `batch_size`.
             cond, guidance: condition of each row, and how far to push towards it; temperature, top_p: of each token.

@@ -268,11 +268,9 @@ def _bd3lm(config: Bd3lmConfig, process: "DiffusionProcess") -> "Objective":
     return BlockSubsLoss(process, config.block_size)
 
 
-_ANY = ("ancestral", "euler", "analytic")
-PROCESSES.add(
-    "absorbing",
-    ProcessEntry(AbsorbingConfig, _absorbing, ("first_hitting", *_ANY, "ancestral_cache", "confidence")),
-)
+_ANY = ("ancestral", "euler", "analytic", "predictor_corrector")
+_MASKS = ("ancestral_cache", "confidence", "entropy_bounded", "remasking", "semi_autoregressive")
+PROCESSES.add("absorbing", ProcessEntry(AbsorbingConfig, _absorbing, ("first_hitting", *_ANY, *_MASKS)))
 PROCESSES.add("uniform", ProcessEntry(UniformConfig, _uniform, _ANY))
 PROCESSES.add("hybrid", ProcessEntry(HybridConfig, _hybrid, _ANY))
 for _type in (LogLinearConfig, GeometricConfig, CosineConfig, LinearConfig, DiscreteConfig):

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.certificates import all_certificates, strata_table, table
+from benchmarks.entropy_bounds import bounds_table
 from model.diffusion_parts import OBJECTIVES, PROCESSES, SCHEDULES
 from model.diffusion_tables import combinations_table, filled, samplers_table
 from model.diffusion_types import ConditionConfig, DiffusionConfig
@@ -39,6 +40,10 @@ def test_certificates_are_those_of_the_code() -> None:
     computed = [cells(line) for line in table(all_certificates(steps, toys=3), steps).splitlines()[2:]]
     columns = [shown[0].index(str(count)) for count in steps]
     assert [[*row[:4], *(row[column] for column in columns)] for row in shown[2:]] == [row[:-1] for row in computed]
+
+
+def test_what_the_entropies_bound_is_what_the_code_finds() -> None:
+    assert filled(DIFFUSION, "bounds", bounds_table()) == DIFFUSION
 
 
 def test_what_strata_save_is_what_the_code_finds() -> None:

@@ -7,9 +7,11 @@ from pydantic import BeforeValidator, Field, GetJsonSchemaHandler
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticCustomError
 
+from model.sampler_registry import SAMPLER_SETTINGS
 from training.registry import TASKS
 from training.speech_types import SpeechTaskConfig
 from yaml_config.strict_model import StrictModel, Violation
+from yaml_config.tagged import FromRegistry
 
 Steps = Annotated[int, Field(gt=0, le=1_000_000_000)]
 Rate = Annotated[float, Field(ge=0, lt=1)]
@@ -183,9 +185,20 @@ class GenerationConfig(StrictModel):
     """Choose among the likeliest tokens that hold this probability together."""
     num_beams: Annotated[int, Field(gt=0, le=1024)] = 1
     """Beams of beam search; 1: none."""
-    sampler: Name | None = None
-    """Of diffusion: the sampler; None: the process's own."""
+    sampler: Annotated[StrictModel | str | None, FromRegistry(SAMPLER_SETTINGS, or_name=True)] = None
+    """Of diffusion: the sampler's name, or {type: name} with its settings; None: the process's own."""
     steps: Steps | None = None
     """Of diffusion: steps from noise to text; None: the model's own default."""
     guidance: Annotated[float, Field(ge=0, le=1000)] | None = None
     """Of diffusion with a condition: 1 follows it, above 1 pushes past it; None: 1."""
+
+    @property
+    def sampler_choice(self) -> str | dict[str, Any] | None:
+        """The sampler as models take it: a name, or a mapping of `type` and settings."""
+        return self.sampler.model_dump() if isinstance(self.sampler, StrictModel) else self.sampler
+
+    @property
+    def sampler_name(self) -> str | None:
+        """The sampler without its settings."""
+        choice = self.sampler_choice
+        return choice["type"] if isinstance(choice, dict) else choice

@@ -60,10 +60,13 @@ def _slips(a: str, b: str) -> int:
 
 
 class Registry(Generic[T]):
-    """Names to entries. Entry points of `group` are looked up only for a name that is not registered yet."""
+    """Names to entries. Entry points of `group` are looked up only for a name that is not registered yet.
 
-    def __init__(self, kind: str, group: str) -> None:
-        self.kind, self.group = kind, group
+    `filled_by` is a module whose import registers the built-in entries, for who pays for them only when it is asked.
+    """
+
+    def __init__(self, kind: str, group: str, filled_by: str | None = None) -> None:
+        self.kind, self.group, self.filled_by = kind, group, filled_by
         self._entries: dict[str, T] = {}
         self._modules: dict[str, str] = {}
 
@@ -79,6 +82,7 @@ class Registry(Generic[T]):
 
     def get(self, name: str) -> T:
         """The entry of `name`, loading its entry point where one is installed; raises UnknownNameError."""
+        self._fill()
         if name not in self._entries and name in self._modules:
             import_module(self._modules[name])
         if name not in self._entries:
@@ -91,6 +95,7 @@ class Registry(Generic[T]):
 
     def names(self) -> list[str]:
         """Registered names in the order of registration, then announced and installed ones."""
+        self._fill()
         known = list(dict.fromkeys([*self._entries, *self._modules]))
         return [*known, *sorted({point.name for point in self._entry_points()} - set(known))]
 
@@ -99,6 +104,10 @@ class Registry(Generic[T]):
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.names())
+
+    def _fill(self) -> None:
+        if self.filled_by is not None:
+            import_module(self.filled_by)
 
     def _entry_points(self) -> "list[EntryPoint]":
         from importlib.metadata import entry_points  # 15 ms, paid only for a name that is not built in

@@ -8,6 +8,8 @@ from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError, Pyd
 
 from yaml_config.registry import Registry, UnknownNameError, closest
 
+_NAME_OR_MAPPING = "Input should be a name, or a mapping of a type and its settings"
+
 
 class HasConfigType(Protocol):
     """An entry of a registry whose things are configured."""
@@ -22,11 +24,13 @@ class FromRegistry:
     """Annotation of such a field: `Annotated[ProcessConfig, FromRegistry(PROCESSES)]`.
 
     A mapping is validated by the config type of the entry that its `key` names; an instance of a config type is taken as
-    it is. Other registered types, and those of installed packages, are found as the registry finds them.
+    it is. Other registered types, and those of installed packages, are found as the registry finds them. With `or_name`
+    the field may also be a plain name, which stays one, or nothing: `sampler: ancestral`.
     """
 
     registry: Registry[Any]
     key: str = "type"
+    or_name: bool = False
 
     def config_type(self, name: object) -> type[BaseModel] | None:
         """Type of the mapping whose tag is `name`, None for an unknown one."""
@@ -42,8 +46,14 @@ class FromRegistry:
             if self.config_type(getattr(value, self.key, None)) is None:
                 raise self._unknown(value)
             return value
+        if self.or_name and (value is None or (isinstance(value, str) and value)):
+            return value
         if not isinstance(value, dict):
-            raise PydanticKnownError("dict_type")
+            raise (
+                PydanticCustomError("name_or_mapping", _NAME_OR_MAPPING)
+                if self.or_name
+                else PydanticKnownError("dict_type")
+            )
         if self.key not in value:
             near = closest(self.key, list(value))
             kind, loc = ("extra_forbidden", near) if near else ("missing", self.key)
@@ -69,8 +79,11 @@ class FromRegistry:
         for name in self.registry.names():
             variant = handler(self.registry.get(name).config_type.__pydantic_core_schema__)
             variants.append({"allOf": [variant], "properties": {self.key: {"const": name}}, "required": [self.key]})
-        return {"anyOf": variants}
+        names: list[dict[str, Any]] = [{"type": "string", "minLength": 1}, {"type": "null"}] if self.or_name else []
+        return {"anyOf": [*names, *variants]}
 
 
-def _dump(value: BaseModel, info: Any) -> dict[str, Any]:
+def _dump(value: BaseModel | str | None, info: Any) -> dict[str, Any] | str | None:
+    if not isinstance(value, BaseModel):
+        return value
     return value.model_dump(mode=info.mode, by_alias=info.by_alias)

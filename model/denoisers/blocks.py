@@ -13,18 +13,21 @@ KeyValue = tuple[Tensor, Tensor]
 
 @dataclass
 class PrefixCache:
-    """Keys and values [B, heads, P, head_dim] of each layer for the P clean tokens before, and whether to add to them."""
+    """Keys and values [B, heads, P, head_dim] of each layer for the P clean tokens before; `keep` more are added."""
 
     layers: list[KeyValue] = field(default_factory=list)
-    grows: bool = False
+    keep: int = 0
 
     def before(self, layer: int, keys: Tensor, values: Tensor) -> KeyValue:
-        """Keys and values of the tokens before and of those given."""
+        """Keys and values of the tokens before and of those given, of which the first `keep` are kept."""
+        known = 0
         if layer < len(self.layers):
             old_keys, old_values = self.layers[layer]
+            known = old_keys.shape[2]
             keys, values = torch.cat([old_keys, keys], 2), torch.cat([old_values, values], 2)
-        if self.grows:
-            self.layers[layer : layer + 1] = [(keys, values)]
+        if self.keep:
+            end = known + self.keep
+            self.layers[layer : layer + 1] = [(keys[:, :, :end], values[:, :, :end])]
         return keys, values
 
 
@@ -52,11 +55,11 @@ class Blocks:
 class BlockReader:
     """A network of blocks as samplers see it: `(x_t, sigma)` gives the law in the block that is being written.
 
-    The first block with a mask in any row is that block; those before are clean, and their keys and values are computed
-    once and kept for as long as the tokens stay the same. The output is zero elsewhere: no law of later blocks is known.
+    The first block with a mask in any row is that block. Those before are clean; their keys and values are computed
+    in the call that first needs them, and kept for as long as the tokens stay the same. The output is zero elsewhere.
 
     Arguments:
-        network: called as `network(tokens, sigma, mask=, cond=, blocks=)`.
+        network: called as `network(tokens, sigma, mask=, cond=, blocks=)`, sigma [B, N].
         is_masked: where tokens are masks; block_size: tokens of a block.
     """
 
@@ -68,32 +71,26 @@ class BlockReader:
 
     def __call__(self, x_t: Tensor, sigma: Tensor, mask: Tensor | None = None, cond: Tensor | None = None) -> Tensor:
         """Output [B, L, dim] for x_t [B, L] at sigma [B]."""
+        length = x_t.shape[1]
         masked = self.is_masked(x_t).any(0).nonzero()[:, 0]
-        first = int(masked[0]) if masked.numel() else x_t.shape[1] - 1
+        first = int(masked[0]) if masked.numel() else length - 1
         start = first // self.block_size * self.block_size
-        stop = min(start + self.block_size, x_t.shape[1])
-        cache = self._prefix(x_t[:, :start], mask, cond)
-        place = torch.arange(start, stop, device=x_t.device)
-        everything = torch.ones(stop - start, stop, dtype=torch.bool, device=x_t.device)
-        blocks = Blocks(place, everything, cache)
+        stop = min(start + self.block_size, length)
+        done, cache = self._known(x_t[:, :start], cond)
+        block = block_numbers(stop, self.block_size, x_t.device)
+        # Clean tokens that are new come first, at sigma = 0, and do not see those of the block.
+        blocks = Blocks(torch.arange(done, stop, device=x_t.device), block[done:, None] >= block[None], cache)
+        levels = torch.where(blocks.places < start, 0.0, sigma[:, None])
+        cache.keep = start - done
         seen = None if mask is None else mask[:, :stop]
-        output = self.network(x_t[:, start:stop], sigma, mask=seen, cond=cond, blocks=blocks)
-        return torch.nn.functional.pad(output, (0, 0, start, x_t.shape[1] - stop))
+        output = self.network(x_t[:, done:stop], levels, mask=seen, cond=cond, blocks=blocks)
+        self._kept[id(cond)] = (x_t[:, :start], cache)
+        return torch.nn.functional.pad(output[:, start - done :], (0, 0, start, length - stop))
 
-    def _prefix(self, clean: Tensor, mask: Tensor | None, cond: Tensor | None) -> PrefixCache:
-        """Keys and values of clean tokens [B, P], from those kept where they begin with the same ones."""
+    def _known(self, clean: Tensor, cond: Tensor | None) -> tuple[int, PrefixCache]:
+        """How many of the clean tokens [B, P] have keys and values, and those."""
         known, cache = self._kept.get(id(cond), (clean[:, :0], PrefixCache()))
         done = known.shape[1]
         if known.shape[0] != clean.shape[0] or not torch.equal(known, clean[:, :done]):
-            cache, done = PrefixCache(), 0
-        if done < clean.shape[1]:
-            place = torch.arange(done, clean.shape[1], device=clean.device)
-            block = block_numbers(clean.shape[1], self.block_size, clean.device)
-            blocks = Blocks(place, block[done:, None] >= block[None], cache)
-            cache.grows = True
-            nothing = torch.zeros(len(clean), dtype=torch.float64, device=clean.device)
-            seen = None if mask is None else mask[:, : clean.shape[1]]
-            self.network(clean[:, done:], nothing, mask=seen, cond=cond, blocks=blocks)
-            cache.grows = False
-        self._kept[id(cond)] = (clean, cache)
-        return cache
+            return 0, PrefixCache()
+        return done, cache

@@ -238,7 +238,7 @@ def test_guidance_reaches_every_sampler_row_by_row(kind: str, name: str) -> None
 
 def test_the_registry_says_what_fits() -> None:
     assert set(samplers_for(AbsorbingGraph(3))) == set(SAMPLERS)
-    assert samplers_for(UniformGraph(3)) == ["analytic", "euler", "ancestral"]
+    assert samplers_for(UniformGraph(3)) == ["analytic", "euler", "ancestral", "predictor_corrector"]
     for kind, process in PROCESSES.items():
         assert default_sampler(process.graph) in samplers_for(process.graph), kind
     for name, sampler in SAMPLERS.items():

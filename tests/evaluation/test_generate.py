@@ -102,6 +102,16 @@ def test_a_diffusion_model_draws_and_fills_in(runs, capsys):
         assert len(row) == 24
 
 
+def test_a_sampler_with_settings(runs, capsys):
+    """All masks at once where the bound allows it, and what was set is in the answer."""
+    chosen = "{type: entropy_bounded, gamma: 1000}"
+    found = generated(capsys, "--run", runs["mdlm"], "--sampler", chosen, "--num-samples", 2)
+    assert found["generation"]["sampler"] == {"type": "entropy_bounded", "gamma": 1000}
+    assert [sample["network_calls"] for sample in found["samples"]] == [1, 1]
+    wrong = failed(capsys, 1, "--run", runs["mdlm"], "--sampler", "{type: entropy_bounded, gama: 1}")
+    assert "unknown key 'gama'; did you mean 'gamma'?" in wrong
+
+
 @pytest.mark.parametrize(
     ("prompt", "message"),
     [

@@ -10,13 +10,19 @@ from diffusion.denoiser import Denoiser
 from diffusion.diffusion_process import DiffusionProcess
 from diffusion.parameterisation import Parameterisation, X0Parameterisation
 from diffusion.randomness import RowGenerators
+from diffusion.sampler_base import SamplerChoice
 from diffusion.sampler_state import SamplerState
 from diffusion.samplers import Sampler, create_sampler
+from diffusion.semi_autoregressive import SemiAutoregressiveSampler
 from tests.oracles.diffusion_toy import LENGTH, VOCABULARY, Toy
 
 
 def oracle_sampler(
-    toy: Toy, process: DiffusionProcess, name: str, steps: int, parameterisation: Parameterisation | None = None
+    toy: Toy,
+    process: DiffusionProcess,
+    choice: SamplerChoice,
+    steps: int,
+    parameterisation: Parameterisation | None = None,
 ) -> Sampler:
     """A sampler whose network is the oracle, written as `parameterisation` has it."""
     reading = parameterisation or X0Parameterisation(process.graph)
@@ -24,7 +30,7 @@ def oracle_sampler(
     def network(x_t: Tensor, sigma: Tensor) -> Tensor:
         return reading.output_from_x0(toy.oracle(x_t, sigma), x_t, sigma)
 
-    return create_sampler(name, process, Denoiser(network, reading), steps)
+    return create_sampler(choice, process, Denoiser(network, reading), steps)
 
 
 def state_of(tokens: Tensor, frozen: Tensor | None = None) -> SamplerState:
@@ -59,7 +65,8 @@ def prior(toy: Toy, frozen: Tensor | None = None) -> Tensor:
 def sampler_law(toy: Toy, sampler: Sampler, frozen: Tensor | None = None) -> Tensor:
     """Law of the sampler's output over all sequences, [dim^3].
 
-    `frozen`, bool [3], holds token 1 at its places. First-hitting's drawn times are averaged over their orders.
+    `frozen`, bool [3], holds token 1 at its places. First-hitting's drawn times are averaged over their orders, and
+    entropy-bounded lifts at least one mask with each kernel, which leaves clean sequences as they are.
     """
     keep = None if frozen is None else frozen.expand(len(toy.states), -1)
     state = state_of(toy.states, keep)
@@ -67,9 +74,12 @@ def sampler_law(toy: Toy, sampler: Sampler, frozen: Tensor | None = None) -> Ten
     if sampler.name == "first_hitting":
         laws = [_first_hitting_law(toy, sampler, state, order, free, frozen) for order in permutations(range(LENGTH))]
         return torch.stack(laws).mean(0)
+    if isinstance(sampler, SemiAutoregressiveSampler):
+        laws = [_block_law(toy, sampler, state, order, frozen) for order in permutations(range(LENGTH))]
+        return torch.stack(laws).mean(0)
     state = replace(sampler.begin(state), cache={"masks": torch.full((len(toy.states),), free)})
     law = prior(toy, frozen)
-    for _ in range(sampler.steps):
+    for _ in range(free if sampler.name == "entropy_bounded" else sampler.steps):
         law = law @ kernel(sampler, state)
         state = sampler.advance(state, state.tokens, torch.zeros_like(state.network_calls))
     return law
@@ -84,3 +94,21 @@ def _first_hitting_law(
     for _ in range(free):
         law = law @ step
     return law
+
+
+def _block_law(
+    toy: Toy, sampler: SemiAutoregressiveSampler, state: SamplerState, order: tuple[int, ...], frozen: Tensor | None
+) -> Tensor:
+    free = torch.ones(LENGTH, dtype=torch.bool) if frozen is None else ~frozen
+    turns = sampler.turns(free[None], torch.tensor([order], dtype=torch.float64) / LENGTH)
+    state = replace(state, cache={"turn": turns.expand(len(toy.states), -1)})
+    law = prior(toy, frozen)
+    for step in range(int(turns.max()) + 1):
+        law = law @ kernel(sampler, replace(state, step=step))
+    return law
+
+
+def divergence(toy: Toy, law: Tensor) -> float:
+    """KL(data, law) in nats, of a law over all sequences, [dim^3]."""
+    reached = law.reshape((toy.dim,) * LENGTH)[:VOCABULARY, :VOCABULARY, :VOCABULARY]
+    return float((toy.joint * (toy.joint / reached).log()).sum())

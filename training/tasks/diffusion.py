@@ -50,7 +50,7 @@ class Diffusion(Task):
         sample: Any = getattr(network, "sample", None)
         if tokenizer is None or sample is None:
             return []
-        chosen: dict[str, Any] = {"steps": settings.steps, "sampler": settings.sampler}
+        chosen: dict[str, Any] = {"steps": settings.steps, "sampler": settings.sampler_choice}
         given = {name: value for name, value in chosen.items() if value is not None}
         length = batch["input_ids"].shape[1]
         tokens = sample(settings.num_samples, length, generator=generator, **given)

@@ -1,0 +1,29 @@
+"""What samplers of the absorbing process share: where masks are left, and what lifted ones become."""
+
+from torch import Tensor
+
+from diffusion.categorical import invert_distribution
+from diffusion.sampler_base import Sampler
+from diffusion.sampler_state import SamplerState
+
+
+def free_masks(sampler: Sampler, state: SamplerState) -> Tensor:
+    """Where masks are left that are to be lifted, bool [B, L]."""
+    return sampler.process.graph.is_masked(state.tokens) & ~state.frozen
+
+
+def lift(
+    sampler: Sampler, state: SamplerState, sigma: Tensor, chosen: Tensor, uniforms: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Draw clean tokens at the chosen places [B, L], calling the network for rows that have any.
+
+    Returns the tokens [B, L] and which rows were evaluated, bool [B].
+    """
+    evaluated = chosen.any(1)
+    rows = evaluated.nonzero()[:, 0]
+    if rows.numel() == 0:
+        return state.tokens, evaluated
+    law = sampler.denoiser.log_x0(state.tokens[rows], sigma[rows], rows, chosen[rows])
+    tokens = state.tokens.clone()
+    tokens[chosen] = invert_distribution(law.exp(), uniforms[chosen])
+    return tokens, evaluated

@@ -1,0 +1,78 @@
+"""Steps that predict and correct, for any process: the Psi-samplers (Deschenaux et al. 2026)."""
+
+from typing import ClassVar
+
+from torch import Tensor
+
+from diffusion.denoiser import Denoiser
+from diffusion.diffusion_process import DiffusionProcess
+from diffusion.errors import check_number
+from diffusion.forward_process import Graph, per_token
+from diffusion.sampler_base import Accuracy, Proposal, Sampler
+from diffusion.sampler_state import SamplerState
+
+
+class PredictorCorrectorSampler(Sampler):
+    """With probability kappa a token takes the ancestral step, else it is drawn clean and noised anew to time s.
+
+    The Psi-posterior of Deschenaux et al. (2026, arXiv 2602.21185) is kappa q(x_s | x_t, x_0) + (1 - kappa) q(x_s | x_0)
+    over x_0 given x_t, and keeps q(x_s | x_0) of each token whatever kappa. Remasking is one: under absorbing noise,
+    kappa = 1 - rho / (1 - alpha_s).
+
+    Arguments:
+        kappa: from 0, all corrector, to 1, which is `ancestral`.
+        t_on, t_off: the times t_off < t <= t_on of the steps that correct; the others are ancestral.
+    Raises SettingError.
+    """
+
+    name: ClassVar[str] = "predictor_corrector"
+    accuracy: ClassVar[Accuracy] = "neither"
+    summary: ClassVar[str] = "ancestral, with tokens drawn clean and noised anew"
+
+    def __init__(
+        self,
+        process: DiffusionProcess,
+        denoiser: Denoiser,
+        steps: int,
+        *,
+        kappa: float = 0.95,
+        t_on: float = 0.5,
+        t_off: float = 0.1,
+    ) -> None:
+        super().__init__(process, denoiser, steps)
+        self.kappa = check_number("kappa", kappa, 0.0, 1.0)
+        self.t_on = check_number("t_on", t_on, 0.0, 1.0)
+        self.t_off = check_number("t_off", t_off, 0.0, self.t_on)
+
+    def propose(self, state: SamplerState) -> Proposal:
+        """The mixture of both steps, from the law of the clean token."""
+        graph, x_t = self.process.graph, state.tokens
+        sigma, sigma_next = self.levels(state)
+        x_0 = self.denoiser.log_x0(x_t, sigma).exp()
+        predicted = Proposal(*graph.reverse_posterior(x_0, x_t, sigma, sigma_next))
+        if not self.t_off < self.time(state.step) <= self.t_on:
+            return predicted
+        corrected = noised_anew(graph, x_0, x_t, sigma, sigma_next)
+        return mixture(predicted, corrected, self.kappa, x_t)
+
+
+def noised_anew(graph: Graph, x_0: Tensor, x_t: Tensor, sigma: Tensor, sigma_next: Tensor) -> Tensor:
+    """The law [B, L, dim] of tokens at sigma_next if all x_t [B, L] says is about x_0: the forward marginal.
+
+    `x_0` [B, L, dim] is the law of the clean token given the *other* tokens, as networks give it; that of x_0 given all
+    of x_t is it times q(x_t | x_0), normalised.
+    """
+    sigma, sigma_next = per_token(sigma, x_t), per_token(sigma_next, x_t)
+    posterior = x_0 * graph.transition_into(x_t, sigma, sigma)
+    posterior = posterior / posterior.sum(-1, keepdim=True)
+    return (-sigma_next).exp()[..., None] * posterior + graph.noise(sigma_next)
+
+
+def mixture(predicted: Proposal, corrected: Tensor, kappa: float, x_t: Tensor) -> Proposal:
+    """kappa of one law and 1 - kappa of the other; what leaves x_t is added up, so that rare moves keep their digits."""
+    own = x_t[..., None]
+    target = predicted.target.scatter(-1, own, 0.0)
+    total = target.sum(-1, keepdim=True)
+    leave = kappa * predicted.move[..., None] * target / total.clamp_min(1e-300)
+    leave = leave + (1 - kappa) * corrected.scatter(-1, own, 0.0)
+    return Proposal(leave.sum(-1).clamp_max(1.0), leave)

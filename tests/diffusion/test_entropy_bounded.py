@@ -1,0 +1,73 @@
+"""The entropy-bounded sampler: its bound, its calls, and what it tells the network."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from diffusion.denoiser import Denoiser
+from diffusion.parameterisation import X0Parameterisation
+from diffusion.sampling import sample
+from tests.oracles.diffusion_noises import GRAPHS, NoisyToy, noisy_toy, process_of
+from tests.oracles.diffusion_propagation import divergence, oracle_sampler, sampler_law
+from tests.oracles.diffusion_toy import LENGTH, VOCABULARY, Toy
+
+
+@pytest.mark.parametrize("gamma", [0.0, 0.3, 0.7, 0.9, 1.1, 3.0])
+def test_entropy_bounded_keeps_its_bound(gamma: float) -> None:
+    """Of three tokens one call at most lifts several, so KL(data, samples) <= gamma and TV <= sqrt(gamma / 2)."""
+    worst = 0.0
+    for seed in range(8):
+        toy = noisy_toy("absorbing", seed)
+        law = sampler_law(
+            toy, oracle_sampler(toy, process_of("absorbing"), {"type": "entropy_bounded", "gamma": gamma}, 1)
+        )
+        worst = max(worst, divergence(toy, law))
+        assert float(law.sum()) == pytest.approx(1.0, abs=1e-12)
+        assert divergence(toy, law) <= gamma + 1e-12
+        assert toy.total_variation(law) <= (gamma / 2) ** 0.5 + 1e-12
+    assert worst > 1e-2 or gamma <= 0.7
+
+
+@pytest.mark.parametrize("frozen", [[True, False, False], [True, False, True]])
+def test_entropy_bounded_conditions_exactly_on_prompts(frozen: list[bool]) -> None:
+    toy, kept = noisy_toy("absorbing"), torch.tensor(frozen)
+    matches = (toy.data[:, kept] == 1).all(1).reshape(toy.joint.shape)
+    condition = toy.joint * matches
+    sampler = oracle_sampler(toy, process_of("absorbing"), {"type": "entropy_bounded", "gamma": 0.0}, 1)
+    target = Toy(condition / condition.sum(), absorbing=True)
+    assert target.total_variation(sampler_law(toy, sampler, kept)) < 1e-12
+
+
+def test_certain_tokens_come_together_whatever_gamma() -> None:
+    """Sequences of one repeated token: a first call for it, and one for the rest, which is certain."""
+    joint = torch.zeros((VOCABULARY,) * LENGTH, dtype=torch.float64)
+    for token, chance in enumerate([0.5, 0.3, 0.2]):
+        joint[token, token, token] = chance
+    toy, process = NoisyToy(joint, True, GRAPHS["absorbing"]), process_of("absorbing")
+    state = sample(
+        process,
+        Denoiser(toy.oracle, X0Parameterisation(process.graph)),
+        2000,
+        LENGTH,
+        sampler={"type": "entropy_bounded", "gamma": 0.0},
+    )
+    assert bool((state.tokens == state.tokens[:, :1]).all())
+    assert state.network_calls.tolist() == [2] * 2000
+    shares = torch.bincount(state.tokens[:, 0], minlength=VOCABULARY) / 2000
+    torch.testing.assert_close(shares.double(), joint.sum((1, 2)), atol=0.05, rtol=0)
+
+
+def test_entropy_bounded_tells_the_network_the_level_of_its_masks() -> None:
+    process, told = process_of("absorbing"), []
+    toy = noisy_toy("absorbing")
+
+    def listening(x_t: Tensor, sigma: Tensor) -> Tensor:
+        told.append((int((x_t == VOCABULARY).sum()), float(sigma)))
+        return toy.oracle(x_t, sigma)
+
+    denoiser = Denoiser(listening, X0Parameterisation(process.graph))
+    state = sample(process, denoiser, 1, LENGTH, sampler={"type": "entropy_bounded", "gamma": 0.0})
+    assert float(state.t) == 0
+    most = 1 - float(process.schedule.alpha(1.0))
+    for masks, sigma in told:
+        assert 1 - torch.tensor(-sigma, dtype=torch.float64).exp().item() == pytest.approx(most * masks / LENGTH)

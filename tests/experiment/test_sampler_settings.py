@@ -1,0 +1,66 @@
+"""Settings of samplers, from a file to the sampler that draws."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from diffusion.sampler_base import default_settings
+from diffusion.samplers import SAMPLERS
+from experiment.config import read_experiment
+from experiment.print_config import print_config
+from model.model_factory import create_model
+from model.sampler_registry import SAMPLER_SETTINGS
+from yaml_config.strict_model import StrictModel
+
+FILE = """\
+model:
+  model_type: diffusion
+  objective: {type: mdlm}
+  backbone: {type: ddit, d_model: 16, num_layers: 1, num_heads: 2}
+  vocab_size: 9
+  length: 12
+generation:
+  sampler: CHOICE
+"""
+
+
+def generation_of(tmp_path: Path, choice: str) -> tuple[Any, Any]:
+    file = tmp_path / "case.yml"
+    file.write_text(FILE.replace("CHOICE", choice))
+    experiment = read_experiment(file)
+    again = tmp_path / "again.yml"
+    again.write_text(print_config(experiment))
+    assert read_experiment(again).config == experiment.config
+    return experiment.config.generation, experiment.config.model
+
+
+def test_a_files_defaults_are_the_samplers() -> None:
+    assert set(SAMPLER_SETTINGS.names()) == set(SAMPLERS)
+    for name, sampler in SAMPLERS.items():
+        config: StrictModel = SAMPLER_SETTINGS.get(name).config_type.model_validate({"type": name})
+        assert config.model_dump(exclude={"type"}) == default_settings(sampler), name
+
+
+@pytest.mark.parametrize(
+    ("choice", "given"),
+    [
+        ("ancestral", "ancestral"),
+        ("{type: ancestral}", {"type": "ancestral"}),
+        ("{type: remasking, eta_cap: 0.2}", {"type": "remasking", "eta_cap": 0.2, "eta_rescale": 1.0}),
+        ("null", None),
+    ],
+)
+def test_a_sampler_is_a_name_or_a_mapping(choice: str, given: object, tmp_path: Path) -> None:
+    generation, _ = generation_of(tmp_path, choice)
+    assert generation.sampler_choice == given
+    assert generation.sampler_name == (given["type"] if isinstance(given, dict) else given)
+
+
+def test_settings_reach_the_sampler(tmp_path: Path) -> None:
+    """With a bound that nothing exceeds all masks are lifted in one call; with none, one a call."""
+    for gamma, calls in ((1000.0, 1), (0.0, 12)):
+        generation, model = generation_of(tmp_path, f"{{type: entropy_bounded, gamma: {gamma}}}")
+        torch.manual_seed(0)
+        assert create_model(model).draw(3, sampler=generation.sampler_choice).network_calls.tolist() == [calls] * 3
