@@ -20,9 +20,7 @@ Curve = Literal["even", "cosine", "linear", "quadratic"]
 _OFFSET, _MOST_BETA = 0.008, 0.999  # of the cosine, Nichol and Dhariwal 2021
 
 
-def alpha_table(
-    curve: Curve, num_steps: int, beta_start: float | None = None, beta_end: float | None = None
-) -> Tensor:
+def alpha_table(curve: Curve, num_steps: int, beta_start: float | None = None, beta_end: float | None = None) -> Tensor:
     """alpha after 0, 1, ... T steps, [T + 1] float64.
 
     even: 1 - i / T, the schedule that D3PM has for masks (beta = 1 / (T - i + 1)); cosine: that of Nichol and Dhariwal

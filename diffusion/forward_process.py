@@ -142,6 +142,7 @@ class Graph:
         Raises SigmaError and ShapeError.
         """
         dsigma = self._check_stagger(score, dsigma)
+        sigma = None if sigma is None else per_token(sigma, score[..., 0])
         total = score.to(torch.float64).sum(-1, keepdim=True)
         lost = -torch.expm1(-dsigma)[..., None]
         # With mix = noise_between / lost, (s - noise_between * total) / keep is written so that s near 1 stays near 1.

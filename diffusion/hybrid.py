@@ -37,7 +37,8 @@ class HybridMixture:
 
     def replaced(self, r: Tensor) -> Tensor:
         """u(r), the odds of a wrong token, of any shape."""
-        return self.scale * r ** (self.gamma / 2) * (1 + r) ** (1 - self.gamma)
+        odds: Tensor = self.scale * r ** (self.gamma / 2) * (1 + r) ** (1 - self.gamma)
+        return odds
 
     def slope(self, r: Tensor) -> Tensor:
         """du / dr, not negative for gamma up to 2; infinite at r = 0 for gamma below 2."""

@@ -76,7 +76,7 @@ class DiffusionModel(nn.Module):
             self.call.require("cond", "the section has a condition")
         self.block_size: int | None = getattr(self.objective, "block_size", None)
         if self.block_size is not None:
-            self.call.require("blocks", f"objective {self.objective.name} writes blocks")
+            self.call.require("blocks", "objective bd3lm writes blocks")
 
     @property
     def device(self) -> torch.device:
@@ -140,7 +140,9 @@ class DiffusionModel(nn.Module):
         """
         check_noisy(x_t, self.process.graph.dim)
         if self.block_size is not None and x_t.shape[1] % 2:
-            raise InputError(f"x_t is {describe(x_t)}, and a model of blocks reads [x_t ; x_0], an even number of tokens")
+            raise InputError(
+                f"x_t is {describe(x_t)}, and a model of blocks reads [x_t ; x_0], an even number of tokens"
+            )
         check_mask(mask, x_t if self.block_size is None else x_t.chunk(2, 1)[0], "mask")
         check_condition(self.diffusion_config.condition, cond, len(x_t))
         if sigma is not None or self.diffusion_config.tells_time:

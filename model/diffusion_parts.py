@@ -147,7 +147,9 @@ class DiscreteConfig(StrictModel):
         """Only two of the curves have a beta."""
         for key in ("beta_start", "beta_end"):
             if getattr(self, key) is not None and self.curve in ("even", "cosine"):
-                yield Violation(f"curve {self.curve} has no {key}", (key,), (("curve",),), "curve: linear, or leave it out")
+                yield Violation(
+                    f"curve {self.curve} has no {key}", (key,), (("curve",),), "curve: linear, or leave it out"
+                )
 
 
 def _grows(sigma_min: float, sigma_max: float) -> Iterator[Violation]:

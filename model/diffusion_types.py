@@ -105,12 +105,12 @@ class DiffusionConfig(StrictModel):
             )
         yield from self._discrete_time()
         if isinstance(self.objective, Bd3lmConfig) and not BACKBONES.get(self.backbone.type).takes_blocks:
-            fitting = [name for name in BACKBONES if BACKBONES.get(name).takes_blocks]
+            known = [name for name in BACKBONES if BACKBONES.get(name).takes_blocks]
             yield Violation(
                 f"objective bd3lm asks its network for blocks, which backbone {self.backbone.type} does not know",
                 ("backbone", "type"),
                 (("objective", "type"),),
-                "backbone: {type: " + " or ".join(fitting) + "}",
+                "backbone: {type: " + " or ".join(known) + "}",
             )
 
     def _discrete_time(self) -> Iterator[Violation]:

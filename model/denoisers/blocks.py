@@ -63,9 +63,7 @@ class BlockReader:
         is_masked: where tokens are masks; block_size: tokens of a block.
     """
 
-    def __init__(
-        self, network: Callable[..., Tensor], is_masked: Callable[[Tensor], Tensor], block_size: int
-    ) -> None:
+    def __init__(self, network: Callable[..., Tensor], is_masked: Callable[[Tensor], Tensor], block_size: int) -> None:
         self.network, self.is_masked, self.block_size = network, is_masked, block_size
         self._kept: dict[int, tuple[Tensor, PrefixCache]] = {}
 

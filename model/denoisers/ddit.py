@@ -15,7 +15,6 @@ from model.denoisers.blocks import Blocks, KeyValue
 from model.denoisers.embeddings import Told
 from model.position import Rotation, rotate, rotation_at
 
-
 Before = Callable[[Tensor, Tensor], KeyValue]
 """Adds the keys and values of the tokens before."""
 

@@ -5,10 +5,10 @@ import torch
 from torch import Tensor
 
 from diffusion.diffusion_process import DiffusionProcess
+from diffusion.discrete_time import DiscreteSubsLoss
 from diffusion.errors import SettingError, ShapeError
 from diffusion.forward_process import Graph
 from diffusion.graph import AbsorbingGraph, UniformGraph
-from diffusion.discrete_time import DiscreteSubsLoss
 from diffusion.losses import Objective, ScoreEntropyLoss, SubsLoss, UdlmLoss
 from diffusion.noise_schedule import GeometricNoise, LogLinearNoise
 from diffusion.parameterisation import Parameterisation, ScoreParameterisation, X0Parameterisation

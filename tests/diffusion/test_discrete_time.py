@@ -1,5 +1,7 @@
 """Schedules of T steps, and D3PM's bound for every process."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 
@@ -62,7 +64,7 @@ def test_11_the_gap_of_every_discrete_bound_falls_as_one_over_steps(name: str) -
         grid = (((i + 1) / steps, 1 / steps) for i in range(steps))
         gaps.append(sum(exact_bound(toy, D3pmLoss(process, steps), toy.oracle, grid)) - toy.entropy)
     assert gaps[-1] > 0
-    for early, late in zip(gaps, gaps[1:], strict=False):
+    for early, late in pairwise(gaps):
         assert 2.5 < early / late < 4.6  # the singular start of hybrid noise slows it a little
 
 

@@ -1,5 +1,7 @@
 """Oracle test 12: the block bound is the entropy for every block size."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 from torch import Tensor
@@ -56,7 +58,7 @@ def test_12_blocks_of_one_token_are_the_chain_rule() -> None:
     found = places(toy, BlockSubsLoss(DiffusionProcess(GRAPH, LogLinearNoise(0.0)), 1))
     prefix = [toy.joint.sum((1, 2)), toy.joint.sum(2), toy.joint]
     entropies = [0.0, *(float(-(law * law.log()).sum()) for law in prefix)]
-    chain = torch.tensor([late - early for early, late in zip(entropies, entropies[1:], strict=False)])
+    chain = torch.tensor([late - early for early, late in pairwise(entropies)])
     torch.testing.assert_close(found, chain.to(torch.float64), atol=1e-7, rtol=0)
 
 
@@ -84,8 +86,10 @@ def test_each_block_has_a_uniform_time_of_its_own() -> None:
     t = (torch.arange(1000, dtype=torch.float64) + 1) / 1000
     times = objective.times(t, torch.zeros(1000, 10, dtype=torch.int64))
     assert times.shape == (1000, 10)
-    assert bool((times > 0).all()) and bool((times <= 1).all())
-    assert torch.equal(times[:, 0], times[:, 3]) and torch.equal(times[:, 8], times[:, 9])
+    assert bool((times > 0).all())
+    assert bool((times <= 1).all())
+    assert torch.equal(times[:, 0], times[:, 3])
+    assert torch.equal(times[:, 8], times[:, 9])
     assert float((times[:, 0] - times[:, 4]).abs().min()) > 0.3
     for place in (0, 4, 8):
         torch.testing.assert_close(times[:, place].sort().values, t, atol=1.1e-3, rtol=0)

@@ -29,6 +29,7 @@ BACKBONE = {
     "ddit": {"type": "ddit", "d_model": 16, "num_layers": 1, "num_heads": 2, "cond_dim": 8, "dropout": 0.0},
     "performer": {"type": "performer", "d_model": 16, "num_layers": 1, "num_heads": 2, "attention_type": "linear"},
 }
+SETTINGS = {"d3pm": {"num_steps": 10}, "bd3lm": {"block_size": 3}}
 
 
 def section(
@@ -39,10 +40,13 @@ def section(
     **more: Any,
 ) -> dict[str, Any]:
     network = BACKBONE[backbone] if isinstance(backbone, str) else backbone
-    parts = {"process": process, "schedule": schedule, "objective": objective}
+    parts: dict[str, Any] = {name: {"type": kind} for name, kind in (("process", process), ("schedule", schedule))}
+    parts["objective"] = {"type": objective, **SETTINGS.get(objective, {})}
+    if schedule == "discrete":
+        parts["schedule"]["num_steps"] = 10
     return {
         "model_type": "diffusion",
-        **{name: {"type": kind} for name, kind in parts.items()},
+        **parts,
         "backbone": {"device": "cpu", **network},
         "vocab_size": VOCAB,
         "length": LENGTH,
@@ -70,20 +74,39 @@ def test_what_fits_is_said_once_and_rightly() -> None:
         graph = PROCESSES.get(name).build(PROCESSES.get(name).config_type(), 4)
         assert set(PROCESSES.get(name).samplers) == set(samplers_for(graph))
     assert {sampler for *_, sampler in combinations()} == set(SAMPLERS)
-    assert set(OBJECTIVES) == {"sedd", "mdlm", "udlm"}
+    assert set(OBJECTIVES) == {"sedd", "mdlm", "udlm", "d3pm", "gidd", "bd3lm"}
 
 
-@pytest.mark.parametrize("backbone", ["ddit", "performer"])
-@pytest.mark.parametrize("combination", list(combinations()), ids="-".join)
-def test_every_valid_combination_trains_samples_and_infills(combination: tuple[str, ...], backbone: str) -> None:
-    process, schedule, objective, sampler = combination
+def smoke_cases() -> list[tuple[str, ...]]:
+    """Every valid combination with one of the backbones in turn, so that each meets every objective and sampler."""
+    found = []
+    for number, parts in enumerate(combinations()):
+        fitting = [name for name in BACKBONE if "bd3lm" not in parts or BACKBONES.get(name).takes_blocks]
+        found.append((*parts, fitting[(number + number // len(fitting) ** 2) % len(fitting)]))
+    return found
+
+
+def test_enough_combinations_are_tried() -> None:
+    cases = smoke_cases()
+    assert len(cases) == len(set(cases)) >= 150
+    met = {(objective, backbone) for _, _, objective, _, backbone in cases}
+    assert met >= {(objective, name) for objective in OBJECTIVES for name in BACKBONE if objective != "bd3lm"}
+    met = {(sampler, backbone) for *_, sampler, backbone in cases}
+    assert met == {(sampler, name) for sampler in SAMPLERS for name in BACKBONE}
+
+
+@pytest.mark.parametrize("combination", smoke_cases(), ids="-".join)
+def test_every_valid_combination_trains_samples_and_infills(combination: tuple[str, ...]) -> None:
+    process, schedule, objective, sampler, backbone = combination
     model = build(process=process, schedule=schedule, objective=objective, backbone=backbone)
     tokens = torch.randint(VOCAB, (2, LENGTH))
     output = model(tokens, torch.arange(LENGTH) < torch.tensor([[LENGTH], [5]]))
     output.loss.backward()
     assert torch.isfinite(output.loss)
     assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in model.parameters())
-    frozen = torch.tensor([True, False, False, True, False, False, False, True])
+    frozen = torch.tensor([True, False, False, True, False, False, False, objective != "bd3lm"])
+    if objective == "bd3lm":  # which does not see what stands behind
+        frozen[3] = False
     prompt = torch.randint(VOCAB, (2, LENGTH))
     samples = model.sample(2, steps=4, sampler=sampler, prompt=prompt, frozen=frozen)
     assert samples.shape == (2, LENGTH)
@@ -399,11 +422,13 @@ def test_schedules_are_those_of_the_file() -> None:
     model = build(schedule="geometric")
     assert float(model.process.schedule.sigma(1.0)) == pytest.approx(20.0)
     assert isinstance(model.diffusion_config, DiffusionConfig)
-    assert set(SCHEDULES) == {"loglinear", "geometric", "cosine", "linear"}
+    assert set(SCHEDULES) == {"loglinear", "geometric", "cosine", "linear", "discrete"}
 
 
 @pytest.mark.parametrize("name", list(SCHEDULES))
 def test_defaults_of_a_file_are_those_of_the_mathematics(name: str) -> None:
     entry = SCHEDULES.get(name)
     built = entry.build(entry.config_type())
-    assert vars(built) == vars(type(built)())
+    default, times = type(built)(), torch.linspace(0, 1, 9, dtype=torch.float64)
+    assert torch.equal(built.sigma(times), default.sigma(times))
+    assert {key for key in vars(built) if key != "table"} == {key for key in vars(default) if key != "table"}
