@@ -1,0 +1,204 @@
+"""Diffusion models and an autoregressive decoder of equal size on one text, at equal steps and seeds, side by side.
+
+    python -m benchmarks.diffusion --corpus data/wikitext2 [--steps 1000] [--seeds 0] [--output runs/comparison]
+
+The text is that of text8: the letters a to z and spaces, from train files and a test file of the folder (for WikiText-2
+`valid.txt` and `test.txt`). All train through the same engine from `benchmarks/diffusion.yml`: 3 layers of width 128,
+batches of 32 rows of 128 characters, the same rows in the same order, the same course of the learning rate. Bits a
+character are of the test split, the bound in its parts; entropies are of samples' characters, in nats, beside that of the
+test split's own; calls and seconds are of one sample. The decoder's first character of a row is counted at its frequency.
+`--report benchmarks/RESULTS.md` writes the tables between their marks there, `--plot` draws the curves.
+"""
+
+import argparse
+import json
+import math
+import re
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+BASE = Path(__file__).with_name("diffusion.yml")
+PAPER = {"ar": 1.23, "sedd_absorbing": 1.39, "mdlm": 1.40, "udlm": 1.44, "d3pm": 1.45, "sedd_uniform": 1.47}
+"""Bits a character on text8 of the contenders that papers report (Lou et al. 2024, Sahoo et al. 2024, Schiff 2024)."""
+DIFFUSION: dict[str, list[str]] = {
+    "mdlm": ["objective={type: mdlm}"],
+    "sedd_absorbing": ["objective={type: sedd}"],
+    "sedd_uniform": ["objective={type: sedd}", "process={type: uniform}", "schedule={type: geometric}"],
+    "udlm": ["objective={type: udlm}", "process={type: uniform}"],
+    "d3pm": ["objective={type: d3pm}", "schedule={type: discrete, num_steps: 1000}"],
+    "gidd": ["objective={type: gidd}", "process={type: hybrid, p_uniform: 0.1}"],
+    "bd3lm_16": ["objective={type: bd3lm, block_size: 16}"],
+}
+DECODER = (
+    "model={model_type: decoder, name: ar, decoder: {d_model: 128, num_layers: 3, num_heads: 4, d_ff: 4, dropout: 0.0, "
+    "attention_type: softmax}}"
+)
+CONTENDERS = ("ar", *DIFFUSION)
+
+
+def normalised(text: str) -> str:
+    """Lower-case letters and single spaces, as text8 has them; what is no letter becomes a space."""
+    return re.sub(r"[^a-z]+", " ", text.lower().replace("<unk>", " ")).strip()
+
+
+def make_corpus(source: Path, folder: Path) -> None:
+    """`train.txt` and `test.txt` in `folder`; raises FileNotFoundError."""
+    folder.mkdir(parents=True, exist_ok=True)
+    found = {name: source / f"{name}.txt" for name in ("train", "valid", "test")}
+    train = found["train"] if found["train"].is_file() else found["valid"]
+    for name, path in (("train", train), ("test", found["test"])):
+        (folder / f"{name}.txt").write_text(normalised(path.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+def overrides(name: str, seed: int, args: argparse.Namespace) -> list[str]:
+    """What the contender changes in the file."""
+    parts = [DECODER] if name == "ar" else [f"model.{part}" for part in DIFFUSION[name]]
+    folders = [f"global_config.{key}={Path(args.output).resolve() / key}" for key in ("corpus_dir", "output_dir")]
+    if name == "ar":
+        parts += ["generation={num_samples: 32, max_new_tokens: 128}"]
+    return [*parts, *folders, f"training.max_steps={args.steps}", f"training.seed={seed}"]
+
+
+def run(name: str, seed: int, args: argparse.Namespace) -> dict[str, Any]:
+    """Train one contender, or read back what was measured of it; gives its figures."""
+    from evaluation.opened import open_run
+    from experiment.config import read_experiment
+    from training.engine import train
+
+    folder = Path(args.output) / f"{name}-{args.steps}-{seed}"
+    result = folder / "comparison.json"
+    if result.is_file():
+        found: dict[str, Any] = json.loads(result.read_text(encoding="utf-8"))
+        return found
+    start = time.perf_counter()
+    train(read_experiment(BASE, overrides(name, seed, args)).config, folder)
+    figures = {"name": name, "seed": seed, "minutes": (time.perf_counter() - start) / 60}
+    opened = open_run(folder, [])
+    figures |= measure(opened, args.rows, seed) | {"parameters": sum(p.numel() for p in opened.model.parameters())}
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    figures["curve"] = [(line["step"], line["eval_loss"] / math.log(2)) for line in lines if "eval_loss" in line]
+    result.write_text(json.dumps(figures), encoding="utf-8")
+    return figures
+
+
+def measure(opened: Any, rows: int, seed: int) -> dict[str, Any]:
+    """Bits a character with their interval and parts; entropy, calls and seconds of samples."""
+    from evaluation.registry import Settings, evaluator_of
+    from evaluation.rows import load_split
+    from evaluation.sampling import Request, draw
+    from evaluation.text_statistics import entropy_figure
+
+    split = load_split(opened, "test", max_rows=rows, seed=seed)
+    report = evaluator_of(opened.task_name)(opened, split, Settings(seed=seed, draws=2, samples=False))
+    bits = next(figure for figure in report.figures if figure.name == "bits_per_character")
+    found = {"bits": bits.value, "low": bits.low, "high": bits.high}
+    parts = ("diffusion_part", "prior_part", "reconstruction_part")
+    found |= {figure.name: figure.value for figure in report.figures if figure.name in parts}
+    ids = [row for batch in split.batches("rows") for row in batch["input_ids"].tolist()]
+    if opened.task_name == "language_modelling":
+        found |= with_first_character(found, [row[0] for row in ids], len(ids[0]))
+    start = time.perf_counter()
+    samples = draw(opened, Request(seed=seed)).samples
+    found["seconds"] = (time.perf_counter() - start) / len(samples)
+    calls = [sample.network_calls for sample in samples if sample.network_calls is not None]
+    found["calls"] = sum(calls) / len(calls) if calls else float(opened.generation.max_new_tokens)
+    found["entropy"] = entropy_figure([sample.tokens for sample in samples], seed).value
+    found["text_entropy"] = entropy_figure(ids, seed).value
+    return found
+
+
+def with_first_character(found: dict[str, Any], first: list[int], length: int) -> dict[str, Any]:
+    """Bits over all characters of a row, the first at the frequency that it has at beginnings of rows."""
+    counts = Counter(first)
+    cost = -sum(count * math.log2(count / len(first)) for count in counts.values()) / len(first)
+    return {key: (found[key] * (length - 1) + cost) / length for key in ("bits", "low", "high")}
+
+
+def table_of(results: list[dict[str, Any]]) -> str:
+    """One line a contender, the mean over its seeds."""
+    from benchmarks.report import table
+
+    lines = []
+    for name in dict.fromkeys(result["name"] for result in results):
+        mine = [result for result in results if result["name"] == name]
+
+        def mean(key: str, mine: list[dict[str, Any]] = mine) -> float:
+            return sum(one.get(key, 0.0) for one in mine) / len(mine)
+
+        parts = " + ".join(f"{mean(f'{part}_part'):.3f}" for part in ("diffusion", "prior", "reconstruction"))
+        lines.append(
+            [
+                name,
+                f"{mean('bits'):.3f}",
+                f"{mean('low'):.3f} to {mean('high'):.3f}",
+                parts if "diffusion_part" in mine[0] else "-",
+                f"{PAPER[name]:.2f}" if name in PAPER else "-",
+                f"{mean('entropy'):.2f} ({mean('text_entropy'):.2f})",
+                f"{mean('calls'):.0f}",
+                f"{mean('seconds'):.2f}",
+                f"{mean('minutes'):.1f}",
+                f"{mean('parameters') / 1e6:.2f}",
+            ]
+        )
+    head = ["model", "bits a character", "95 % interval", "diffusion + prior + reconstruction", "on text8, papers"]
+    head += ["entropy of samples (of text)", "calls a sample", "s a sample", "minutes", "million parameters"]
+    return table(head, lines)
+
+
+def draw_curves(results: list[dict[str, Any]], path: Path) -> None:
+    """Bits a character of the first test rows over the steps."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, axis = plt.subplots(figsize=(8, 5))
+    for index, name in enumerate(dict.fromkeys(result["name"] for result in results)):
+        for result in (one for one in results if one["name"] == name):
+            label = name if result["seed"] == min(one["seed"] for one in results) else None
+            axis.plot(*zip(*result["curve"], strict=True), color=f"C{index}", label=label, linewidth=1.2)
+    axis.set_xlabel("steps")
+    axis.set_ylabel("bits a character (bound)")
+    axis.set_ylim(top=4.6)
+    axis.grid(alpha=0.3)
+    axis.legend(frameon=False)
+    figure.tight_layout()
+    figure.savefig(path, dpi=110, metadata={"Software": None})
+    plt.close(figure)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Train the contenders one after another and print the table; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.diffusion",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--corpus", type=Path, required=True, help="folder with train.txt or valid.txt, and test.txt")
+    parser.add_argument("--steps", type=int, default=1000, help="optimiser steps of each (default: %(default)s)")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="one training each (default: 0)")
+    parser.add_argument("--rows", type=int, default=512, help="test rows that are measured on (default: %(default)s)")
+    parser.add_argument("--output", default="runs/comparison", help="where runs go (default: %(default)s)")
+    parser.add_argument("--only", nargs="+", choices=CONTENDERS, default=CONTENDERS, help="train these alone")
+    parser.add_argument("--plot", type=Path, help="where the curves go")
+    parser.add_argument("--report", type=Path, help="a page whose table is written anew")
+    args = parser.parse_args(argv)
+    make_corpus(args.corpus, Path(args.output) / "corpus_dir")
+    results = [run(name, seed, args) for seed in args.seeds for name in args.only]
+    print(table_of(results))
+    if args.plot is not None:
+        draw_curves(results, args.plot)
+    if args.report is not None:
+        from model.diffusion_tables import filled
+
+        page = args.report.read_text(encoding="utf-8")
+        args.report.write_text(filled(page, "diffusion", table_of(results)), encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
