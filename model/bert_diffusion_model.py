@@ -7,7 +7,7 @@ import copy
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -15,9 +15,6 @@ from transformers import BertConfig, BertModel, BertPreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPoolingAndCrossAttentions
 
 from model.bert_layers import ModulatedBertModel
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
 
 TimeInjection = Literal["output", "input", "adaln"]
 
@@ -138,10 +135,10 @@ class BertDiffusionModel(BertPreTrainedModel):  # type: ignore[misc]
             self.set_attn_implementation(usual)
 
 
-def build_medium_bert_diffusion_model(
-    tokenizer: "PreTrainedTokenizerBase | None" = None, diffusion_steps: int = 100
-) -> "tuple[BertDiffusionModel, PreTrainedTokenizerBase]":
-    """A `BertDiffusionModel` of 6 layers, 512 wide, and its tokenizer; see `model.bert_factory`."""
-    from model.bert_factory import build_medium_bert_diffusion_model as build
+def __getattr__(name: str) -> Any:
+    """`build_medium_bert_diffusion_model` is here, too; its module imports this one."""
+    if name == "build_medium_bert_diffusion_model":
+        from model.bert_factory import build_medium_bert_diffusion_model
 
-    return build(tokenizer, diffusion_steps)
+        return build_medium_bert_diffusion_model
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

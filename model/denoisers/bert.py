@@ -5,9 +5,9 @@ from typing import Any
 from torch import Tensor, nn
 from transformers import BertConfig
 
+from diffusion.errors import LengthError
 from model.bert_diffusion_model import BertDiffusionModel
 from model.denoisers.embeddings import Told
-from diffusion.errors import LengthError
 
 
 class BertDenoiser(nn.Module):
