@@ -70,11 +70,11 @@ class BertDiffusionModel(BertPreTrainedModel):  # type: ignore[misc]
         last dimension of timestep_embeds is the hidden size, and for both or none of input_ids and inputs_embeds.
         """
         told = self._told(timestep_embeds)
-        where = self.config.time_injection if told is not None else None
-        if where == "input" and inputs_embeds is None and input_ids is not None:
-            inputs_embeds, input_ids = self.bert.embeddings.word_embeddings(input_ids), None
-        if where == "input" and inputs_embeds is not None:
-            inputs_embeds = inputs_embeds + told
+        where = self.config.time_injection
+        if told is not None and where == "input":
+            if inputs_embeds is None and input_ids is not None:
+                inputs_embeds, input_ids = self.bert.embeddings.word_embeddings(input_ids), None
+            inputs_embeds = inputs_embeds + told if inputs_embeds is not None else None
         as_dict = self.config.return_dict if return_dict is None else return_dict
         weights = self.config.output_attentions if output_attentions is None else output_attentions
         with self._attention_shown(bool(weights)):
@@ -89,7 +89,7 @@ class BertDiffusionModel(BertPreTrainedModel):  # type: ignore[misc]
                 return_dict=True,
                 **({"timestep_embeds": told} if where == "adaln" else {}),
             )
-        if where == "output":
+        if told is not None and where == "output":
             outputs.last_hidden_state = outputs.last_hidden_state + told
         return outputs if as_dict else outputs.to_tuple()
 

@@ -41,7 +41,7 @@ class PerformerBackboneConfig(PerformerParams, BackboneConfig):
 
 
 class BertBackboneConfig(BackboneConfig):
-    """BERT (Devlin et al. 2019) from scratch: learned positions, softmax, and the noise level told where you say."""
+    """BERT (Devlin et al. 2019) from scratch: softmax over the whole sequence, told the noise level where you say."""
 
     type: Literal["bert"] = "bert"
     hidden_size: Annotated[int, Field(gt=0, le=1_048_576)]
@@ -49,11 +49,13 @@ class BertBackboneConfig(BackboneConfig):
     num_layers: Annotated[int, Field(gt=0, le=10_000)]
     """Number of layers."""
     num_heads: Annotated[int, Field(gt=0, le=65_536)]
-    """Number of heads; divides hidden_size."""
+    """Number of heads; divides hidden_size, into even widths where positions are rotary."""
     intermediate_size: Annotated[int, Field(gt=0, le=16_777_216)] | None = None
     """Width of the feed-forward layer; None: 4 * hidden_size."""
     max_length: Annotated[int, Field(gt=0, le=16_777_216)] = 512
     """Number of positions: the longest sequence."""
+    position: Literal["rotary", "absolute"] = "rotary"
+    """rotary (arXiv 2104.09864; learns sooner) or absolute (learned, BERT's own)."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """Probability of dropping an attention weight, and a value before each residual sum."""
     time_injection: Literal["adaln", "input", "output"] = "adaln"
@@ -63,15 +65,18 @@ class BertBackboneConfig(BackboneConfig):
     """Use the token embedding as the output head too."""
 
     def violations(self) -> Iterator[Violation]:
-        """Heads divide the width."""
-        if self.hidden_size % self.num_heads:
-            fitting = [heads for heads in range(1, self.hidden_size + 1) if self.hidden_size % heads == 0]
-            near = min(fitting, key=lambda heads: abs(heads - self.num_heads))
+        """Heads divide the width, into even parts where positions are rotary."""
+        part = 2 if self.position == "rotary" else 1
+        if self.hidden_size % (part * self.num_heads):
+            fitting = [heads for heads in range(1, self.hidden_size + 1) if self.hidden_size % (part * heads) == 0]
+            near = min(fitting, key=lambda heads: abs(heads - self.num_heads), default=None)
+            whole = self.hidden_size % self.num_heads
             yield Violation(
-                f"num_heads {self.num_heads} does not divide hidden_size {self.hidden_size}",
+                f"num_heads {self.num_heads} does not divide hidden_size {self.hidden_size}"
+                + ("" if whole else " into the even widths that rotary positions need"),
                 ("num_heads",),
                 (("hidden_size",),),
-                f"num_heads: {near}",
+                f"num_heads: {near}" if near else f"hidden_size: {self.hidden_size + 1}",
             )
 
 
