@@ -20,8 +20,8 @@ def build_medium_bert_diffusion_model(
 ) -> "tuple[BertDiffusionModel, PreTrainedTokenizerBase]":
     """A `BertDiffusionModel` for the tokens of a tokenizer, and that tokenizer.
 
-    It is 512 wide, with 6 layers of 8 heads, feed-forward layers of 2048, and 512 positions. `tokenizer` is anything
-    that has `len()`; None: that of ChemBERTa, from the Hugging Face hub or the cache of an earlier download.
+    It is 512 wide, with 6 layers of 8 heads, feed-forward layers of 2048, and 512 positions. `tokenizer` is one of
+    Hugging Face or of ours; None: that of ChemBERTa, from the hub or the cache of an earlier download.
     `diffusion_steps` is kept in `model.config`, for `model.embed_timesteps`.
     Raises ValueError for fewer than one diffusion step, HubError (an OSError) where the tokenizer cannot be had.
     """
@@ -34,7 +34,7 @@ def build_medium_bert_diffusion_model(
         tokenizer = load_from_hub(AutoTokenizer.from_pretrained, MOLECULES_TOKENIZER, "tokenizer", remedy)
     pad = getattr(tokenizer, "pad_token_id", None)
     config = BertConfig(
-        vocab_size=len(tokenizer),
+        vocab_size=len(tokenizer) if hasattr(tokenizer, "__len__") else tokenizer.vocab_size,  # with added tokens
         hidden_size=512,
         num_hidden_layers=6,
         num_attention_heads=8,
