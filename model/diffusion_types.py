@@ -112,8 +112,9 @@ class DiffusionConfig(StrictModel):
         return self.length or (own if isinstance(own, int) else None)
 
     def backbone_values(self) -> dict[str, Any]:
-        """What a backbone's builder reads: its section, and `length`, `time_conditioning` and `condition`."""
+        """What a backbone's builder reads: its section, and `length`, `time_conditioning`, `condition`, `num_tokens`."""
         return {
+            "num_tokens": self.vocab_size,
             **self.backbone.model_dump(),
             "length": self.sequence_length or getattr(self.backbone, "length", None),
             "time_conditioning": self.tells_time,

@@ -45,6 +45,16 @@ def looks_like_folder(name: str) -> bool:
     return name.startswith(("/", "./", "../", "~")) or name.count("/") > 1 or name.endswith("/") or "\\" in name
 
 
+def folder_problem(name: str) -> str | None:
+    """Why a folder is no model's; None where it is one, or where a name on the hub is meant. Reads nothing."""
+    folder = Path(name).expanduser()
+    if folder.is_file():
+        return "is a file; give the folder that it is in"
+    if not folder.is_dir():
+        return "there is no such folder" if looks_like_folder(name) else None
+    return None if (folder / "config.json").is_file() else "the folder has no config.json"
+
+
 def reason_offline() -> str | None:
     """Why the hub cannot be asked: the environment forbids it, or it does not answer; None where it can."""
     for variable in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):

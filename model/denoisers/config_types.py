@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from model.core_registry import first_of_direction
+from model.hub import folder_problem
 from model.types import Device, PerformerParams
 from yaml_config.strict_model import StrictModel, Violation
 
@@ -108,3 +109,20 @@ class DDiTBackboneConfig(BackboneConfig):
                 (("d_model",),),
                 f"num_heads: {near}" if near else f"d_model: {self.d_model + 1}",
             )
+
+
+class HuggingFaceBackboneConfig(BackboneConfig):
+    """A pretrained masked or causal language model of Hugging Face, which goes on learning as a denoiser."""
+
+    type: Literal["hugging_face"] = "hugging_face"
+    path: Annotated[str, Field(min_length=1)]
+    """A folder with config.json and weights in safetensors, or a name on the hub, `owner/name`."""
+    adapt: Literal["masked", "causal"] | None = None
+    """masked (BERT, RoBERTa, ModernBERT, ...: as it is) or causal (GPT-2, Llama, Qwen, ...: attention sees both ways,
+    and logits are shifted by one, as DiffuLLaMA has it, arXiv 2410.17891); None: as its config.json says."""
+
+    def violations(self) -> Iterator[Violation]:
+        """A folder is there, and holds a model."""
+        problem = folder_problem(self.path)
+        if problem is not None:
+            yield Violation(f"{self.path}: {problem}", ("path",), suggestion="a folder with config.json, or owner/name")
