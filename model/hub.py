@@ -13,7 +13,7 @@ Loaded = TypeVar("Loaded")
 _TIMEOUT = 2.0
 
 
-class HubError(OSError):
+class HubError(OSError, ValueError):
     """A folder or a name from which nothing can be loaded; the message says what was tried and what to do."""
 
 

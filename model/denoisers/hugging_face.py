@@ -35,21 +35,20 @@ class HuggingFaceDenoiser(nn.Module):
     def __init__(self, config: Any, vocab_size: int) -> None:
         super().__init__()
         name = f"backbone hugging_face: {config.path}"
-        model, kind = load_language_model(config.path, config.adapt)
-        self.model: Any = model
+        self.model, kind = load_language_model(config.path, config.adapt)
         self.shifted = kind == "causal"
         see_both_ways(self.model)
         self.num_tokens: int = self.model.config.vocab_size
         _check_sizes(name, self.model, config)
         weight = self.model.get_input_embeddings().weight
-        self.mask_embedding = None
+        self.mask_embedding: nn.Parameter | None = None
         if vocab_size > self.num_tokens:
             self.mask_embedding = nn.Parameter(_mask_embedding(config.path, weight))
-        self.told = None
+        self.told: Told | None = None
+        check_sees_later_tokens(self, self.num_tokens, name)
         if config.time_conditioning or config.get("condition"):
             self.told = Told(config, weight.shape[1])
             _silence(self.told)
-        check_sees_later_tokens(self, self.num_tokens, name)
 
     def forward(
         self, x_t: Tensor, sigma: Tensor | None = None, *, mask: Tensor | None = None, cond: Tensor | None = None

@@ -15,7 +15,7 @@ class PretrainedError(ValueError):
     """A pretrained model that cannot serve as a denoiser; the message says why, and what would."""
 
 
-def load_language_model(path: str, adapt: str | None) -> tuple[nn.Module, str]:
+def load_language_model(path: str, adapt: str | None) -> tuple[Any, str]:
     """The model of a folder or of a name on the hub, in float32, and how it is adapted: masked or causal.
 
     Without storage (a summary), it is built from its config alone. Raises HubError and PretrainedError.
