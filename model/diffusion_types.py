@@ -49,13 +49,13 @@ class DiffusionConfig(StrictModel):
     objective: Annotated[StrictModel, FromRegistry(OBJECTIVES)]
     """What is learnt: sedd, mdlm or udlm."""
     backbone: Annotated[BackboneConfig, FromRegistry(BACKBONES)]
-    """The network: performer, ddit, or one that you registered."""
+    """The network: performer, ddit, bert, hugging_face (a pretrained model), or one that you registered."""
     vocab_size: Annotated[int, Field(gt=1, le=16_777_216)] | None = None
     """Number of data tokens N, the mask not counted; None: the data set's tokenizer's."""
     length: Size | None = None
     """Length of sequences; None: the data set's sequence_length."""
     time_conditioning: bool | None = None
-    """Whether the network is told sigma; None: yes, but for mdlm's performer and ddit, as its authors have it."""
+    """Whether the network is told sigma; None: yes, but for mdlm's backbones of ours, as its authors have it."""
     condition: ConditionConfig | None = None
     """What samples can be asked for; none by default."""
 
