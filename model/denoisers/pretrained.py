@@ -10,6 +10,8 @@ from model.hub import HubError, load_from_hub
 
 _REMEDY = "give the path of a folder that save_pretrained wrote, with config.json and weights in safetensors"
 
+_FITTING = "a model with softmax attention in every layer fits, such as gpt2, llama, qwen2, bert or roberta"
+
 
 class PretrainedError(ValueError):
     """A pretrained model that cannot serve as a denoiser; the message says why, and what would."""
@@ -69,13 +71,14 @@ def check_sees_later_tokens(network: nn.Module, num_tokens: int, name: str) -> N
         first, second = (network.eval()(tokens)[:, 0] for tokens in (ids, changed))
     except (TypeError, ValueError, RuntimeError, AttributeError, NotImplementedError) as error:
         told = " ".join(str(error).split())[:200]
-        raise PretrainedError(f"{name} cannot be called as a denoiser: {type(error).__name__}: {told}") from error
+        raise PretrainedError(
+            f"{name} cannot be called as a denoiser, with embeddings and a mask of full attention: {_FITTING} ({told})"
+        ) from error
     finally:
         network.train(training)
     if torch.equal(first, second):
         raise PretrainedError(
-            f"{name} stays causal: a later token changes nothing before it, so it cannot denoise; a model with softmax "
-            "attention in every layer (gpt2, llama, qwen2, bert, ...) fits"
+            f"{name} stays causal: a later token changes nothing before it, so it cannot denoise: {_FITTING}"
         )
 
 
