@@ -59,13 +59,13 @@ class DiffusionConfig(StrictModel):
     objective: Annotated[StrictModel, FromRegistry(OBJECTIVES)]
     """What is learnt: sedd, mdlm, udlm, d3pm, gidd or bd3lm."""
     backbone: Annotated[BackboneConfig, FromRegistry(BACKBONES)]
-    """The network: performer, ddit, or one that you registered."""
+    """The network: performer, ddit, bert, hugging_face (a pretrained model), or one that you registered."""
     vocab_size: Annotated[int, Field(gt=1, le=16_777_216)] | None = None
     """Number of data tokens N, the mask not counted; None: the data set's tokenizer's."""
     length: Size | None = None
     """Length of sequences; None: the data set's sequence_length."""
     time_conditioning: bool | None = None
-    """Whether the network is told sigma; None: yes, but for mdlm's performer and ddit, as its authors have it."""
+    """Whether the network is told sigma; None: yes, but for mdlm's backbones of ours, as its authors have it."""
     condition: ConditionConfig | None = None
     """What samples can be asked for; none by default."""
 
@@ -145,8 +145,9 @@ class DiffusionConfig(StrictModel):
         return self.length or (own if isinstance(own, int) else None)
 
     def backbone_values(self) -> dict[str, Any]:
-        """What a backbone's builder reads: its section, and `length`, `time_conditioning` and `condition`."""
+        """What a backbone's builder reads: its section, and `length`, `time_conditioning`, `condition`, `num_tokens`."""
         return {
+            "num_tokens": self.vocab_size,
             **self.backbone.model_dump(),
             "length": self.sequence_length or getattr(self.backbone, "length", None),
             "time_conditioning": self.tells_time,

@@ -1,5 +1,7 @@
 """Low-rank adapters in a network, and their merging into its weights. Needs the extra `peft`."""
 
+from typing import Any
+
 from torch import nn
 
 from training.config_types import LoraConfig
@@ -9,13 +11,22 @@ from training.errors import UnfitError
 def add_adapters(holder: nn.Module, settings: LoraConfig) -> None:
     """Put adapters into `holder` (which has no `config`, as peft would read it) and freeze all other weights.
 
+    What the network names in `trained_beside_adapters` is new, and goes on learning as it is.
     Raises UnfitError where no linear layer has one of the names asked for.
     """
     from peft import LoraConfig as PeftConfig
     from peft import inject_adapter_in_model
+    from transformers.pytorch_utils import Conv1D  # a linear layer in the manner of GPT-2
 
-    known = sorted({name.rpartition(".")[2] for name, child in holder.named_modules() if isinstance(child, nn.Linear)})
-    wanted = settings.target_modules or [name for name in known if name != "head"]
+    new = _new_parts(holder)
+    beside = {id(inner) for part in new if isinstance(part, nn.Module) for inner in part.modules()}
+    kinds = (nn.Linear, Conv1D)
+    linear = {
+        name: child for name, child in holder.named_modules() if isinstance(child, kinds) and id(child) not in beside
+    }
+    known = sorted({name.rpartition(".")[2] for name in linear})
+    heads = {"head", *(name.rpartition(".")[2] for name, child in linear.items() if id(child) in _heads(holder))}
+    wanted = settings.target_modules or [name for name in known if name not in heads]
     unknown = [name for name in wanted if name not in known]
     if unknown or not wanted:
         raise UnfitError(
@@ -29,6 +40,20 @@ def add_adapters(holder: nn.Module, settings: LoraConfig) -> None:
         target_modules=wanted,
     )
     inject_adapter_in_model(config, holder)
+    for part in new:
+        part.requires_grad_(True)
+
+
+def _new_parts(holder: nn.Module) -> list[Any]:
+    """Modules and parameters that a network names as new."""
+    named = [(module, name) for module in holder.modules() for name in getattr(module, "trained_beside_adapters", ())]
+    return [part for part in (getattr(module, name) for module, name in named) if part is not None]
+
+
+def _heads(holder: nn.Module) -> set[int]:
+    """Identities of the heads of pretrained models in a network, which may share weights with the embedding."""
+    models: list[Any] = [module for module in holder.modules() if hasattr(module, "get_output_embeddings")]
+    return {id(model.get_output_embeddings()) for model in models}
 
 
 def merge_adapters(holder: nn.Module) -> None:

@@ -1,0 +1,206 @@
+"""Pretrained language models as denoisers: nothing of them changes at the start but what their attention sees."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from tokenizers import Tokenizer, models
+from torch import Tensor
+from transformers import PreTrainedTokenizerFast
+
+from model.checkpoint import load_model
+from model.denoisers.pretrained import PretrainedError
+from model.diffusion_model import DiffusionModel
+from model.hub import HubError
+from model.model_factory import create_model
+from tests.model.test_diffusion_model import read, section
+
+TOKENS, LONG = 30, 8
+SIZES: dict[str, Any] = {
+    "vocab_size": TOKENS,
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 48,
+    "max_position_embeddings": 32,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "pad_token_id": 0,
+}
+GROUPED = {**SIZES, "num_key_value_heads": 1}
+GPT2 = {"n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 32}
+DISTILBERT = {"dim": 32, "n_layers": 2, "n_heads": 2, "hidden_dim": 48}
+MASKED = {
+    "Bert": SIZES,
+    "Roberta": SIZES,
+    "DistilBert": {**SIZES, **DISTILBERT},
+    "Electra": {**SIZES, "embedding_size": 16},
+    "ModernBert": {**SIZES, "cls_token_id": 1, "sep_token_id": 2},
+}
+CAUSAL = {
+    "GPT2": {**SIZES, **GPT2},
+    "Llama": GROUPED,
+    "Qwen2": GROUPED,
+    "Qwen3": {**GROUPED, "head_dim": 16},
+    "GPTNeoX": SIZES,
+    "Mistral": {**GROUPED, "sliding_window": None},
+}
+
+
+def pretrained(family: str, folder: Path) -> Any:
+    """A tiny model of a family, saved into a folder."""
+    torch.manual_seed(0)
+    config = getattr(transformers, f"{family}Config")(**{**MASKED, **CAUSAL}[family])
+    head = "ForMaskedLM" if family in MASKED else "LMHeadModel" if family == "GPT2" else "ForCausalLM"
+    model = getattr(transformers, f"{family}{head}")(config).eval()
+    model.save_pretrained(folder)
+    return model
+
+
+def build(folder: Path | str, more: dict[str, Any] | None = None, **parts: Any) -> DiffusionModel:
+    backbone = {"type": "hugging_face", "path": str(folder), **(more or {})}
+    config, problems = read(section(backbone=backbone, **{"vocab_size": TOKENS, **parts}))
+    assert problems == []
+    model = create_model(config)
+    assert isinstance(model, DiffusionModel)
+    return model.eval()
+
+
+def tokens(rows: int = 2) -> Tensor:
+    return torch.randint(3, TOKENS, (rows, LONG), generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("family", [*MASKED, *CAUSAL])
+def test_it_starts_as_the_pretrained_model(family: str, tmp_path: Path) -> None:
+    original = pretrained(family, tmp_path)
+    network: Any = build(tmp_path).network
+    assert network.shifted is (family in CAUSAL)
+    weights, own = original.state_dict(), network.model.state_dict()
+    assert weights.keys() == own.keys()
+    assert all(torch.equal(weights[name], own[name]) for name in weights)
+    if family in MASKED:
+        assert torch.equal(network(tokens())[..., :TOKENS], original(tokens()).logits)
+        return
+    x = network.model.get_input_embeddings()(tokens())
+    causal = torch.full((LONG, LONG), torch.finfo(torch.float32).min).triu(1)[None, None]
+    wanted = original(tokens()).logits
+    torch.testing.assert_close(network.model(inputs_embeds=x, attention_mask=causal).logits, wanted)
+    both = network.model(inputs_embeds=x, attention_mask=torch.zeros(1, 1, LONG, LONG)).logits
+    assert torch.equal(network(tokens())[:, 1:, :TOKENS], both[:, :-1])  # shifted by one
+    assert not torch.allclose(both[:, :-1], wanted[:, :-1], atol=1e-4)
+
+
+@pytest.mark.parametrize("family", [*MASKED, *CAUSAL])
+def test_every_token_sees_every_other_and_no_padding(family: str, tmp_path: Path) -> None:
+    pretrained(family, tmp_path)
+    network = build(tmp_path).network.double()
+    mask = torch.arange(LONG)[None].expand(2, -1) < 6
+    usual = network(tokens(), mask=mask)
+    changed = tokens()
+    changed[:, 5] = (changed[:, 5] + 1) % TOKENS
+    moved = (usual - network(changed, mask=mask)).abs().amax(-1)[:, :6]
+    assert (moved > 1e-9).all()
+    padded = torch.where(mask, tokens(), 3)
+    torch.testing.assert_close(usual[:, :6], network(padded, mask=mask)[:, :6])
+    torch.testing.assert_close(usual[:, :6], network(tokens()[:, :6]))
+    assert torch.isfinite(network(tokens(), mask=torch.zeros_like(mask))).all()
+
+
+@pytest.mark.parametrize("family", ["Bert", "GPT2", "Llama"])
+def test_it_trains_samples_and_comes_back(family: str, tmp_path: Path) -> None:
+    pretrained(family, tmp_path / "pretrained")
+    model = build(tmp_path / "pretrained", condition={"type": "class", "num_classes": 2}, time_conditioning=True)
+    cond = torch.tensor([0, 1])
+    model.train()(tokens(), cond=cond).loss.backward()
+    missing = [name for name, p in model.named_parameters() if p.grad is None]
+    assert missing == []
+    assert model.sample(2, steps=2, cond=cond).max() < TOKENS
+    model.eval().save_pretrained(tmp_path / "saved")  # type: ignore[operator]
+    again: Any = load_model(tmp_path / "saved").eval()
+    x_t, sigma = torch.full((2, LONG), TOKENS), torch.ones(2)
+    assert torch.equal(again.denoise(x_t, sigma, cond=cond), model.denoise(x_t, sigma, cond=cond))
+
+
+@pytest.mark.parametrize("kind", ["class", "properties"])
+def test_what_it_is_told_starts_silent_and_is_learnt(kind: str, tmp_path: Path) -> None:
+    pretrained("Llama", tmp_path)
+    size = {"num_classes": 2} if kind == "class" else {"size": 3}
+    model = build(tmp_path, objective="sedd", condition={"type": kind, **size})
+    cond = torch.tensor([0, 1]) if kind == "class" else torch.randn(2, 3)
+    silent, plain = (build(tmp_path).network, model.network)
+    assert torch.equal(plain(tokens(), torch.ones(2), cond=cond), silent(tokens()))
+    plain(tokens(), torch.ones(2), cond=cond)[..., :TOKENS].square().mean().backward()
+    told: Any = plain.told
+    assert float(told.noise.net[-1].weight.grad.abs().max()) > 0
+
+
+@pytest.mark.parametrize("with_mask", [True, False])
+def test_the_mask_begins_as_the_tokenizers_or_as_the_mean(with_mask: bool, tmp_path: Path) -> None:
+    original = pretrained("Bert", tmp_path)
+    inner = Tokenizer(models.WordLevel({f"t{i}": i for i in range(TOKENS)}, unk_token="t0"))
+    special = {"mask_token": "t4"} if with_mask else {}
+    PreTrainedTokenizerFast(tokenizer_object=inner, unk_token="t0", **special).save_pretrained(tmp_path)
+    network: Any = build(tmp_path).network
+    table = original.get_input_embeddings().weight
+    torch.testing.assert_close(network.mask_embedding, table[4] if with_mask else table.mean(0))
+    replaced = tokens().masked_fill(torch.arange(LONG) == 2, TOKENS)
+    assert not torch.equal(network(replaced), network(tokens()))
+
+
+def test_under_uniform_noise_there_is_no_mask(tmp_path: Path) -> None:
+    pretrained("GPT2", tmp_path)
+    model = build(tmp_path, process="uniform", objective="udlm")
+    assert model.network.mask_embedding is None
+    assert model.denoise(tokens(), 0.5).shape == (2, LONG, TOKENS)
+
+
+@pytest.mark.parametrize(
+    ("parts", "words"),
+    [
+        ({"vocab_size": TOKENS - 1}, f"set model.vocab_size: {TOKENS}, with the model's own tokenizer"),
+        ({"vocab_size": TOKENS + 1}, "use its own tokenizer: {type: hugging_face, path:"),
+        ({"length": 33}, "has 32 positions, and sequences 33 tokens"),
+    ],
+)
+def test_what_does_not_fit_is_refused(parts: dict[str, Any], words: str, tmp_path: Path) -> None:
+    pretrained("Bert", tmp_path)
+    with pytest.raises(PretrainedError) as caught:
+        build(tmp_path, **parts)
+    assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("family", "sizes"),
+    [("Mamba", {"state_size": 4}), ("Rwkv", {"attention_hidden_size": 32, "context_length": 16}), ("T5", {})],
+)
+def test_an_architecture_that_cannot_see_both_ways_is_refused(family: str, sizes: Any, tmp_path: Path) -> None:
+    config = getattr(transformers, f"{family}Config")(vocab_size=TOKENS, hidden_size=32, num_hidden_layers=2, **sizes)
+    config.save_pretrained(tmp_path)
+    auto = transformers.AutoModelForCausalLM if family != "T5" else transformers.AutoModelForSeq2SeqLM
+    if family != "T5":
+        auto.from_config(config).save_pretrained(tmp_path)
+    with pytest.raises(PretrainedError, match=r"stays causal|cannot be called|has no causal language model"):
+        build(tmp_path)
+
+
+def test_a_folder_that_holds_no_model_is_an_error_of_the_file(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").write_text("")
+    for name, words in [("none", "no such folder"), ("empty", "no config.json"), ("file", "is a file")]:
+        _, problems = read(section(backbone={"type": "hugging_face", "path": str(tmp_path / name)}))
+        assert len(problems) == 1
+        assert "model.backbone.path" in problems[0]
+        assert words in problems[0]
+
+
+def test_weights_that_are_missing_or_a_hub_that_is_away_are_said_at_once(tmp_path: Path) -> None:
+    transformers.BertConfig(**SIZES).save_pretrained(tmp_path)
+    begun = time.monotonic()
+    with pytest.raises(HubError, match="cannot be loaded"):
+        build(tmp_path)
+    with pytest.raises(HubError, match=r"the hub cannot be reached.*give the path of a folder"):
+        build("nobody/no-such-model")
+    assert time.monotonic() - begun < 10
