@@ -63,7 +63,7 @@ _SETTINGS: dict[str, type[StrictModel]] = {
     "remasking": RemaskingConfig,
     "predictor_corrector": PredictorCorrectorConfig,
 }
-for _process in ("absorbing", "uniform"):
+for _process in PROCESSES:
     for _name in PROCESSES.get(_process).samplers:
         _SETTINGS.setdefault(_name, PlainConfig)
 for _name, _type in _SETTINGS.items():
