@@ -24,7 +24,15 @@ from model.diffusion_types import DiffusionConfig
 
 WEIGHTS = 300_000  # numbers in a tensor of distributions, whatever their size
 SIZES = (28, 107, 1000, 8192, 30522, 50258)
-SAMPLERS = ("ancestral", "ancestral_cache", "first_hitting", "confidence")
+SAMPLERS = (
+    "ancestral",
+    "ancestral_cache",
+    "first_hitting",
+    "confidence",
+    "entropy_bounded",
+    "remasking",
+    "predictor_corrector",
+)
 
 
 def inverted_in_float32(probs: Tensor) -> Tensor:

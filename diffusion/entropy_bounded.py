@@ -22,13 +22,15 @@ class EntropyBoundedSampler(Sampler):
     which is at most sum - max, as the joint entropy is no less than any of them. A call lifts the largest set, taken in
     the order of entropies, that keeps this bound within `gamma`, and one mask at least. Entropies are known before
     anything is drawn, so with the true law the divergences of the calls add up: KL(data, samples) is at most gamma
-    times the number of calls that lift several, and the total variation at most sqrt(KL / 2). With gamma = 0 several
-    tokens come at once only where all but one are certain, and samples are exact.
+    times the mean number of calls that lift several, and the total variation at most sqrt(KL / 2) (Pinsker). With gamma
+    = 0 several tokens come at once only where all but one are certain, and samples are exact.
+
+    The network is told the noise level at which the share of masks is that of the row.
 
     Arguments:
         steps: ignored; the entropies say how many calls a row takes, as many as it has masks at most.
         gamma: nats, 0 or more.
-    Raises SettingError. The network is told the level at which as large a share of tokens is masked as in the row.
+    Raises SettingError.
     """
 
     name: ClassVar[str] = "entropy_bounded"

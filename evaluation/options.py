@@ -17,7 +17,11 @@ def add_common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--num-samples", metavar="N", help="samples to draw (default: the run's generation.num_samples)"
     )
-    parser.add_argument("--sampler", metavar="S", help="of diffusion models: how noise becomes text")
+    parser.add_argument(
+        "--sampler",
+        metavar="S",
+        help="of diffusion models: how noise becomes text; a name, or {type: NAME, SETTING: VALUE}",
+    )
     parser.add_argument("--steps", metavar="K", help="of diffusion models: steps from noise to text")
     parser.add_argument("--seed", metavar="N", type=_seed, default=0, help="seed of all draws (default: %(default)s)")
     parser.add_argument(

@@ -7,6 +7,7 @@ import pytest
 
 from benchmarks.certificates import all_certificates, strata_table, table
 from benchmarks.entropy_bounds import bounds_table
+from benchmarks.erring_networks import erring_table
 from model.diffusion_parts import OBJECTIVES, PROCESSES, SCHEDULES
 from model.diffusion_tables import combinations_table, filled, samplers_table
 from model.diffusion_types import ConditionConfig, DiffusionConfig
@@ -44,6 +45,10 @@ def test_certificates_are_those_of_the_code() -> None:
 
 def test_what_the_entropies_bound_is_what_the_code_finds() -> None:
     assert filled(DIFFUSION, "bounds", bounds_table()) == DIFFUSION
+
+
+def test_which_samplers_forgive_is_what_the_code_finds() -> None:
+    assert filled(DIFFUSION, "erring", erring_table()) == DIFFUSION
 
 
 def test_what_strata_save_is_what_the_code_finds() -> None:
