@@ -22,6 +22,7 @@ from benchmarks.entropy_bounds import bounds_table
 from benchmarks.erring_networks import erring_table
 from diffusion.diffusion_process import DiffusionProcess
 from diffusion.graph import AbsorbingGraph, UniformGraph
+from diffusion.hybrid import HybridGraph
 from diffusion.losses import Objective, SubsLoss, UdlmLoss
 from diffusion.noise_schedule import CosineNoise, GeometricNoise, LogLinearNoise, NoiseSchedule
 from diffusion.samplers import SAMPLERS, samplers_for
@@ -29,11 +30,18 @@ from model.diffusion_tables import combinations_table, filled, samplers_table
 from tests.oracles.diffusion_bounds import pairs
 from tests.oracles.diffusion_propagation import oracle_sampler, sampler_law
 from tests.oracles.diffusion_toy import VOCABULARY, Toy
+from tests.oracles.hybrid_toy import HybridToy
 
 SCHEDULES: dict[str, NoiseSchedule] = {
     "loglinear": LogLinearNoise(1e-3),
     "cosine": CosineNoise(1e-3),
     "geometric": GeometricNoise(1e-4, 20.0),
+}
+P_UNIFORM = 0.3
+GRAPHS = {
+    "absorbing": AbsorbingGraph(VOCABULARY),
+    "uniform": UniformGraph(VOCABULARY),
+    "hybrid": HybridGraph(VOCABULARY, P_UNIFORM),
 }
 FLOOR = 1e-4  # where the plot draws an exact law
 PIECES = 64  # of the times, for the quadrature of variances
@@ -62,8 +70,12 @@ class Certificate:
 
 def process_named(process: str, schedule: str) -> DiffusionProcess:
     """The toy's process of that name with that schedule."""
-    graph = AbsorbingGraph(VOCABULARY) if process == "absorbing" else UniformGraph(VOCABULARY)
-    return DiffusionProcess(graph, SCHEDULES[schedule])
+    return DiffusionProcess(*GRAPHS[process].at_pace(SCHEDULES[schedule]))
+
+
+def toy_of(process: str, seed: int) -> Toy:
+    """A toy under that noise."""
+    return HybridToy.drawn(seed, P_UNIFORM) if process == "hybrid" else Toy.random(seed, process == "absorbing")
 
 
 def certify(process: str, schedule: str, sampler: str, steps: list[int], toys: int) -> Certificate:
@@ -72,7 +84,7 @@ def certify(process: str, schedule: str, sampler: str, steps: list[int], toys: i
     for count in steps:
         laws = []
         for seed in range(toys):
-            toy = Toy.random(seed, process == "absorbing")
+            toy = toy_of(process, seed)
             choice = {"type": sampler, **SETTINGS.get(sampler, {})}
             laws.append(toy.total_variation(sampler_law(toy, oracle_sampler(toy, shared, choice, count))))
         distances.append(sum(laws) / toys)
@@ -83,7 +95,7 @@ def all_certificates(steps: list[int], toys: int) -> list[Certificate]:
     """Every process x schedule x sampler that fits."""
     return [
         certify(process, schedule, sampler, steps, toys)
-        for process in ("absorbing", "uniform")
+        for process in GRAPHS
         for schedule in SCHEDULES
         for sampler in samplers_for(process_named(process, schedule).graph)
     ]
@@ -116,7 +128,7 @@ def draw(certificates: list[Certificate], steps: list[int], path: Path) -> None:
 
     panels = list(dict.fromkeys((row.process, row.schedule) for row in certificates))
     names = list(dict.fromkeys(row.sampler for row in certificates))
-    figure, axes = plt.subplots(2, len(SCHEDULES), figsize=(12, 7), sharex=True, sharey=True)
+    figure, axes = plt.subplots(len(GRAPHS), len(SCHEDULES), figsize=(12, 10), sharex=True, sharey=True)
     for (process, schedule), axis in zip(panels, axes.flat, strict=True):
         for row in certificates:
             if (row.process, row.schedule) == (process, schedule):

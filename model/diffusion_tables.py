@@ -3,25 +3,23 @@
 python -m model.diffusion_tables
 """
 
-from model.diffusion_parts import OBJECTIVES, PROCESSES, SCHEDULES
+from model.diffusion_parts import OBJECTIVES, PROCESSES, SCHEDULES, samplers_of
 
 
 def combinations_table() -> str:
     """Processes and objectives with the schedules and samplers that go with them, as Markdown."""
     lines = [
-        "| process | objective | schedules | samplers, the default first | told sigma by default |",
-        "| --- | --- | --- | --- | --- |",
+        "| process | objectives | schedules | samplers, the default first |",
+        "| --- | --- | --- | --- |",
     ]
     for process in PROCESSES:
+        groups: dict[tuple[str, ...], list[str]] = {}
         for objective in OBJECTIVES:
-            entry = OBJECTIVES.get(objective)
-            if process in entry.processes:
-                samplers = ", ".join(PROCESSES.get(process).samplers)
-                told = "yes" if entry.tells_time else "only a backbone of your own"
-                cells = [process, objective, ", ".join(SCHEDULES), samplers, told]
-            else:
-                cells = [process, objective, "none", f"none: {objective} is made for {entry.processes[0]} noise", ""]
-            lines.append("| " + " | ".join(cells).rstrip() + " |")
+            if process in OBJECTIVES.get(objective).processes:
+                groups.setdefault(samplers_of(process, objective), []).append(objective)
+        for samplers, objectives in groups.items():
+            cells = [process, ", ".join(objectives), ", ".join(SCHEDULES), ", ".join(samplers)]
+            lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 

@@ -13,7 +13,7 @@ def test_every_fitting_combination_has_its_row(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     steps = [4, 8]
     certificates = all_certificates(steps, toys=1)
-    assert len(certificates) == 3 * 10 + 3 * 4
+    assert len(certificates) == 3 * 10 + 3 * 4 + 3 * 4
     lines = table(certificates, steps).splitlines()
     assert "| absorbing | cosine | first_hitting | exact | 0 | 0 | - |" in lines
     for row in certificates:

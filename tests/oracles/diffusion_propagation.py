@@ -52,10 +52,14 @@ def kernel(sampler: Sampler, state: SamplerState) -> Tensor:
     return rows.reshape(len(law), -1)
 
 
-def prior(toy: Toy, frozen: Tensor | None = None) -> Tensor:
-    """The law that sampling starts from, [dim^3]; with the frozen places [3] the first of two tokens there."""
+def prior(toy: Toy, frozen: Tensor | None = None, limit: Tensor | None = None) -> Tensor:
+    """The law that sampling starts from, [dim^3]; with the frozen places [3] the first of two tokens there.
+
+    `limit` [dim] is that of each place where it is not the toy's own.
+    """
     single = torch.zeros(toy.dim, dtype=torch.float64)
     single[VOCABULARY if toy.absorbing else slice(None)] = 1.0 if toy.absorbing else 1 / VOCABULARY
+    single = single if limit is None else limit
     kept = torch.zeros_like(single)
     kept[1] = 1.0
     places = [kept if frozen is not None and bool(frozen[k]) else single for k in range(LENGTH)]
@@ -78,7 +82,7 @@ def sampler_law(toy: Toy, sampler: Sampler, frozen: Tensor | None = None) -> Ten
         laws = [_block_law(toy, sampler, state, order, frozen) for order in permutations(range(LENGTH))]
         return torch.stack(laws).mean(0)
     state = replace(sampler.begin(state), cache={"masks": torch.full((len(toy.states),), free)})
-    law = prior(toy, frozen)
+    law = prior(toy, frozen, sampler.process.graph.limit)
     for _ in range(free if sampler.name == "entropy_bounded" else sampler.steps):
         law = law @ kernel(sampler, state)
         state = sampler.advance(state, state.tokens, torch.zeros_like(state.network_calls))
@@ -102,7 +106,7 @@ def _block_law(
     free = torch.ones(LENGTH, dtype=torch.bool) if frozen is None else ~frozen
     turns = sampler.turns(free[None], torch.tensor([order], dtype=torch.float64) / LENGTH)
     state = replace(state, cache={"turn": turns.expand(len(toy.states), -1)})
-    law = prior(toy, frozen)
+    law = prior(toy, frozen, sampler.process.graph.limit)
     for step in range(int(turns.max()) + 1):
         law = law @ kernel(sampler, replace(state, step=step))
     return law
