@@ -94,9 +94,9 @@ class Registry(Generic[T]):
         return self._entries[name]
 
     def names(self) -> list[str]:
-        """Registered names in the order of registration, then announced and installed ones."""
+        """Registered names in the order of registration, then announced ones, imported or not, and installed ones."""
         self._fill()
-        known = list(dict.fromkeys([*self._entries, *self._modules]))
+        known = [*(name for name in self._entries if name not in self._modules), *self._modules]
         return [*known, *sorted({point.name for point in self._entry_points()} - set(known))]
 
     def __contains__(self, name: object) -> bool:
