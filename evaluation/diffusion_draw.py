@@ -12,10 +12,10 @@ from training.errors import UnfitError
 
 
 def draw_tokens(
-    run: Opened, request: Request, count: int, length: int, template: Template | None, generator: torch.Generator
+    run: Opened, request: Request, lengths: Tensor, template: Template | None, generator: torch.Generator
 ) -> tuple[list[list[int]], list[int | None]]:
-    """Token rows [count][length], and the network calls of each where the model counts them."""
-    settings = run.generation
+    """A row of tokens for each of `lengths` int64 [count], and the network calls of each where the model counts them."""
+    settings, count, length = run.generation, len(lengths), int(lengths.max())
     options: dict[str, Any] = {"steps": settings.steps, "sampler": settings.sampler, "top_p": settings.top_p}
     options |= {"guidance": settings.guidance, "cond": _condition(run, request.condition, count)}
     options = {name: value for name, value in options.items() if value is not None}
@@ -26,11 +26,18 @@ def draw_tokens(
     if template is not None:
         options["prompt"] = torch.tensor(template.tokens, device=run.device)
         options["frozen"] = torch.tensor(template.kept, device=run.device)
+    if bool((lengths < length).any()):
+        options["mask"] = (torch.arange(length) < lengths[:, None]).to(run.device)
     if hasattr(run.model, "draw"):
         state = run.model.draw(count, length, generator=generator, **options)  # type: ignore[operator]
-        return state.tokens.tolist(), state.network_calls.tolist()
+        return _cut(state.tokens, lengths), state.network_calls.tolist()
     tokens = run.model.sample(count, length, generator=generator, **options)  # type: ignore[operator]
-    return tokens.tolist(), [None] * count
+    return _cut(tokens, lengths), [None] * count
+
+
+def _cut(tokens: Tensor, lengths: Tensor) -> list[list[int]]:
+    """Rows of tokens without the padding behind them."""
+    return [row[:length] for row, length in zip(tokens.tolist(), lengths.tolist(), strict=True)]
 
 
 def _condition(run: Opened, text: str | None, count: int) -> Tensor | None:

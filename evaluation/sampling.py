@@ -22,7 +22,8 @@ Track = Callable[[int], object]
 class Request:
     """What is asked for beside the `generation` section: prompts (none: from nothing) and a seed.
 
-    `length` of a diffusion model's samples, `condition` as text: a class, or numbers with commas between them.
+    `length` of a diffusion model's samples (where they are whole documents and nothing is said, each has a length of
+    the training data); `condition` as text: a class, or numbers with commas between them.
     """
 
     prompts: tuple[str, ...] = ()
@@ -163,14 +164,20 @@ def _sample(tokens: list[int], prompt: str | None, tokenizer: "Tokenizer", calls
 
 def _diffuse(run: Opened, request: Request, prompt: str | None, generator: torch.Generator) -> Iterator[list[Sample]]:
     from evaluation.diffusion_draw import draw_tokens
+    from evaluation.sample_lengths import drawn_lengths, draws_lengths
 
     tokenizer, count = run.needs_tokenizer(), run.generation.num_samples
     is_whole = getattr(run.entry, "layout", None) == "whole"
-    length = sample_length(run, request)
-    before = [tokenizer.bos_token_id] if is_whole else []
-    template = None if prompt is None else read_template(prompt, tokenizer, length, before)
-    for size in _batches(count, request.batch_size):
-        tokens, calls = draw_tokens(run, request, size, length, template, generator)
+    template = None
+    if prompt is None and request.length is None and draws_lengths(run):
+        lengths = drawn_lengths(run, count, request.seed)
+    else:
+        before = [tokenizer.bos_token_id] if is_whole else []
+        length = sample_length(run, request)
+        template = None if prompt is None else read_template(prompt, tokenizer, length, before)
+        lengths = torch.full((count,), length)
+    for part in torch.split(lengths, request.batch_size):
+        tokens, calls = draw_tokens(run, request, part, template, generator)
         if is_whole:  # what stands behind the end of a document was never trained
             yield [_sample(row, prompt, tokenizer, call) for row, call in zip(tokens, calls, strict=True)]
         else:

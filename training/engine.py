@@ -99,6 +99,7 @@ class _Session:
         trainer, network = self.build(splits, share, arguments)
         if distributed.is_main():
             self.prepare_folder(str(arguments.device))
+            self.keep_lengths(splits.train)
         distributed.barrier()
         return self.finish(trainer, network, self.optimise(trainer))
 
@@ -250,6 +251,16 @@ class _Session:
             before = read_json(self.run.environment)["sessions"] if step and self.run.environment.is_file() else []
             session = describe_environment(device, distributed.world_size(), step)
             write_text(self.run.environment, json.dumps({"sessions": [*before, session]}, indent=1) + "\n")
+
+    def keep_lengths(self, rows: Any) -> None:
+        """Write how long whole documents are, from which a diffusion model's samples take their lengths."""
+        if self.settings.task != "diffusion" or getattr(self.entry, "layout", None) != "whole":
+            return
+        from training.durable import explained
+        from training.length_counts import count_lengths, write_lengths
+
+        with explained("lengths", self.run.lengths):
+            write_lengths(self.run.lengths, count_lengths(rows))
 
     def optimise(self, trainer: Any) -> bool:
         """Train to the end; whether it was an early one."""
