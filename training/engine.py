@@ -167,8 +167,19 @@ class _Session:
         assert self.config.model is not None
         flow = Flow(self.run, self.settings, self.config.model.name, average, shown)
         step = self.start.checkpoint.step if self.start.checkpoint else 0
-        data = Data(train, evaluation, collate, share)
+        data = Data(train, evaluation, collate, share, self.buckets(splits.train, share))
         return FactoryTrainer(module, arguments, self.settings, data, flow, average, step), module.network
+
+    def buckets(self, rows: Any, share: Share) -> Any:
+        """What puts rows of like lengths into one step, where the data set asks for it."""
+        if not getattr(self.entry, "bucketing", False):
+            return None
+        import torch
+
+        from data_manager.row_lengths import row_lengths
+        from training.rows import Buckets
+
+        return Buckets(torch.from_numpy(sum(row_lengths(rows).values())), share.rows)
 
     def build_module(self, arguments: Any) -> Any:
         """The network with its task, its first weights and its adapters, on the device of `arguments`."""
