@@ -130,7 +130,7 @@ class _Session:
             print(f"note: {told}; training.eval_split names one", file=sys.stderr)
 
     def resolve(self, splits: Splits) -> None:
-        """Fill in what the data decide: vocabulary, task, number of classes; and compare once more."""
+        """Fill in what the data decide: vocabulary, task, number of classes, scale of properties; compare once more."""
         update: dict[str, Any] = {"task": chosen_task(self.config, splits.columns), "dataset": self.entry.name}
         if self.settings.num_labels is None and "labels" in splits.columns:
             named = getattr(self.entry, "classes", None)
@@ -138,7 +138,11 @@ class _Session:
         self.settings = self.settings.model_copy(update=update)
         self.fit_generation(TASKS.get(update["task"]).load().generation)
         alone = with_vocabulary(self.config.model_copy(update={"datasets": [self.entry]}))
-        self.config = self.config.model_copy(update={"model": alone.model, "training": self.settings})
+        from training.condition_scale import with_condition_scale
+
+        assert alone.model is not None
+        model = with_condition_scale(alone.model, splits.train)
+        self.config = self.config.model_copy(update={"model": model, "training": self.settings})
         if self.start.checkpoint is not None:
             compare(self.run.read_config(), self.config, self.run)
 

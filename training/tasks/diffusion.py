@@ -57,6 +57,9 @@ class Diffusion(Task):
         mask = real[torch.arange(count, device=real.device) % len(real)]
         if not bool(mask.all()) and hasattr(network, "draw"):  # a model of a user's own may take no mask
             given["mask"] = mask
+        cond = condition_of(network, batch)
+        if cond is not None:
+            given["cond"] = cond[torch.arange(count, device=real.device) % len(real)]
         tokens = sample(count, length, generator=generator, **given).tolist()
         return [tokenizer.decode(row[:size]) for row, size in zip(tokens, mask.sum(1).tolist(), strict=True)]
 
@@ -83,7 +86,10 @@ def condition_of(network: nn.Module, batch: Batch) -> Tensor | None:
         return None
     key = "labels" if condition.num_classes is not None else "cond"
     if key not in batch:
-        remedy = "give it `label: COLUMN`, or leave the condition out" if key == "labels" else "leave the condition out"
+        remedy = (
+            "give it `label: COLUMN`" if key == "labels" else "give it `properties: [logp]` (of smiles) or `measured`"
+        )
+        remedy += ", or leave the condition out"
         raise UnfitError(f"model.condition asks for {key} of each row, and the data set has none; {remedy}")
     found: Tensor = batch[key]
     if key == "labels" and int(found.max()) >= condition.num_classes:
