@@ -13,6 +13,7 @@ from training.errors import UnfitError
 
 if TYPE_CHECKING:
     from data_manager.tokenizers import Tokenizer
+    from evaluation.exact_counts import Kind
 
 BATCH = 64
 Track = Callable[[int], object]
@@ -71,7 +72,7 @@ def draw(run: Opened, request: Request, track: Track = lambda count: None) -> Sa
     found.notes += filter(None, (unknown_note(prompt, tokenizer) for prompt in request.prompts))
     generator = torch.Generator(device=run.device).manual_seed(request.seed)
     for prompt in request.prompts or (None,):
-        for samples in kind(run, request, prompt, generator):
+        for samples in _drawn(kind, run, request, prompt, generator, found.notes):
             found.samples += samples
             track(len(samples))
     if kind is _continue and not request.prompts:
@@ -79,7 +80,23 @@ def draw(run: Opened, request: Request, track: Track = lambda count: None) -> Sa
     return found
 
 
-def _kind(run: Opened) -> "Callable[[Opened, Request, str | None, torch.Generator], Iterator[list[Sample]]]":
+def _drawn(
+    kind: "Kind",
+    run: Opened,
+    request: Request,
+    prompt: str | None,
+    generator: torch.Generator,
+    notes: list[str],
+) -> Iterator[list[Sample]]:
+    """The samples of a prompt; where `generation.exactly` asks for it, those alone that hold it."""
+    if run.generation.exactly is None:
+        return kind(run, request, prompt, generator)
+    from evaluation.exact_counts import kept_samples
+
+    return kept_samples(kind, run, request, prompt, generator, notes)
+
+
+def _kind(run: Opened) -> "Kind":
     """What generates from a run of its task."""
     if run.task_name == "language_modelling":
         return _continue

@@ -33,7 +33,9 @@ def experiment(folder, lines, training, **more):
     sections = {"model": SECTION, "datasets": [entry], "training": {"eval_split": "test", **training}}
     sections["global_config"] = {"output_dir": str(folder / "manifests")}
     (folder / "file.yml").write_text("generation: {num_samples: 2}\n")
-    return read_experiment(folder / "file.yml", [f"{key}={json.dumps(value)}" for key, value in sections.items()]).config
+    return read_experiment(
+        folder / "file.yml", [f"{key}={json.dumps(value)}" for key, value in sections.items()]
+    ).config
 
 
 def test_samples_follow_a_property_in_its_own_unit(tmp_path):
@@ -76,7 +78,11 @@ def test_the_network_sees_scaled_properties():
 @pytest.mark.parametrize(
     ("condition", "properties", "message"),
     [
-        ("{type: properties, size: 3}", "[logp, qed]", "asks for as many properties of each row, and data set 'a' gives 2"),
+        (
+            "{type: properties, size: 3}",
+            "[logp, qed]",
+            "asks for as many properties of each row, and data set 'a' gives 2",
+        ),
         ("{type: properties, size: 3}", None, "data set 'a' gives none; try properties: [logp, qed]"),
         ("{type: properties, size: 2, mean: [1.0], std: [1.0]}", "[logp, qed]", "mean has 1 numbers, and there are 2"),
         ("{type: properties, size: 1, mean: [1.0]}", "[logp]", "mean is given without std; give both, or neither"),
