@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from model.denoisers.config_types import DDiTBackboneConfig, PerformerBackboneConfig
+from model.denoisers.config_types import BertBackboneConfig, DDiTBackboneConfig, PerformerBackboneConfig
 from model.denoisers.registry import register_backbone
 
 if TYPE_CHECKING:
@@ -25,3 +25,11 @@ def build_ddit(config: "BackboneView", vocab_size: int) -> "nn.Module":
     from model.denoisers.ddit import DDiT
 
     return DDiT(config, vocab_size)
+
+
+@register_backbone("bert", config=BertBackboneConfig, sigma_optional=True)
+def build_bert(config: "BackboneView", vocab_size: int) -> "nn.Module":
+    """BERT, from scratch."""
+    from model.denoisers.bert import BertDenoiser
+
+    return BertDenoiser(config, vocab_size)

@@ -40,6 +40,46 @@ class PerformerBackboneConfig(PerformerParams, BackboneConfig):
                 yield Violation(f"{key} is not a backbone's: it reads the process's tokens", (key,), suggestion=hint)
 
 
+class BertBackboneConfig(BackboneConfig):
+    """BERT (Devlin et al. 2019) from scratch: softmax over the whole sequence, told the noise level where you say."""
+
+    type: Literal["bert"] = "bert"
+    hidden_size: Annotated[int, Field(gt=0, le=1_048_576)]
+    """Width of the residual stream."""
+    num_layers: Annotated[int, Field(gt=0, le=10_000)]
+    """Number of layers."""
+    num_heads: Annotated[int, Field(gt=0, le=65_536)]
+    """Number of heads; divides hidden_size, into even widths where positions are rotary."""
+    intermediate_size: Annotated[int, Field(gt=0, le=16_777_216)] | None = None
+    """Width of the feed-forward layer; None: 4 * hidden_size."""
+    max_length: Annotated[int, Field(gt=0, le=16_777_216)] = 512
+    """Number of positions: the longest sequence."""
+    position: Literal["rotary", "absolute"] = "rotary"
+    """rotary (arXiv 2104.09864; learns sooner) or absolute (learned, BERT's own)."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """Probability of dropping an attention weight, and a value before each residual sum."""
+    time_injection: Literal["adaln", "input", "output"] = "adaln"
+    """Where what is told enters: adaln (every layer is shifted, scaled and gated), input (added to the embeddings of
+    tokens) or output (added to the last hidden states, which attention never sees)."""
+    tie_embeddings: bool = False
+    """Use the token embedding as the output head too."""
+
+    def violations(self) -> Iterator[Violation]:
+        """Heads divide the width, into even parts where positions are rotary."""
+        part = 2 if self.position == "rotary" else 1
+        if self.hidden_size % (part * self.num_heads):
+            fitting = [heads for heads in range(1, self.hidden_size + 1) if self.hidden_size % (part * heads) == 0]
+            near = min(fitting, key=lambda heads: abs(heads - self.num_heads), default=None)
+            whole = self.hidden_size % self.num_heads
+            yield Violation(
+                f"num_heads {self.num_heads} does not divide hidden_size {self.hidden_size}"
+                + ("" if whole else " into the even widths that rotary positions need"),
+                ("num_heads",),
+                (("hidden_size",),),
+                f"num_heads: {near}" if near else f"hidden_size: {self.hidden_size + 1}",
+            )
+
+
 class DDiTBackboneConfig(BackboneConfig):
     """SEDD's diffusion transformer (Lou et al. 2024, after Peebles and Xie 2022): adaLN, rotary positions, softmax."""
 

@@ -1,0 +1,144 @@
+"""BERT as a denoiser in the manner of Hugging Face: its weights, its call, and beside them the time of the noise.
+
+`model.denoisers.bert` puts it into a discrete diffusion model, as the backbone `bert`.
+"""
+
+import copy
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+from transformers import BertConfig, BertModel, BertPreTrainedModel
+from transformers.modeling_outputs import BaseModelOutputWithPoolingAndCrossAttentions
+
+from model.bert_layers import ModulatedBertModel
+
+TimeInjection = Literal["output", "input", "adaln"]
+
+
+class BertDiffusionModel(BertPreTrainedModel):  # type: ignore[misc]
+    """BERT that is told the time: `forward(input_ids, timestep_embeds=...)` gives hidden states [B, L, hidden].
+
+    `time_injection` (else `config.time_injection`, else "output") says where the time enters:
+        output: it is added to the last hidden states, as PolyDiff has it; attention never sees it.
+        input: it is added to the embeddings of the words.
+        adaln: it shifts, scales and gates both halves of every layer (Peebles and Xie 2022), from zero at first.
+    Weights of a saved BertModel, BertForMaskedLM, ... load by `from_pretrained`; what they lack starts so that without
+    a time, and under adaln with any time, the hidden states are BERT's own.
+    Raises ValueError for another time_injection, and for a config of a causal BERT (`is_decoder`).
+    """
+
+    def __init__(
+        self, config: BertConfig, time_injection: TimeInjection | None = None, add_pooling_layer: bool = True
+    ) -> None:
+        config = copy.deepcopy(config)
+        config.time_injection = time_injection or getattr(config, "time_injection", None) or "output"
+        if config.time_injection not in get_args(TimeInjection):
+            fitting = ", ".join(get_args(TimeInjection))
+            raise ValueError(f"time_injection is {config.time_injection!r}, and one of {fitting} fits")
+        if config.is_decoder:
+            raise ValueError("a causal BERT cannot denoise: its tokens must see those after them; set is_decoder=False")
+        super().__init__(config)
+        bert = ModulatedBertModel if config.time_injection == "adaln" else BertModel
+        self.bert = bert(config, add_pooling_layer=add_pooling_layer)
+        self.post_init()
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        timestep_embeds: Tensor | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+    ) -> BaseModelOutputWithPoolingAndCrossAttentions | tuple[Any, ...]:
+        """Hidden states of tokens, told the time.
+
+        Arguments:
+            input_ids: int [B, L]; or inputs_embeds, float [B, L, hidden], in its place.
+            attention_mask: [B, L], 1 or True at real tokens; token_type_ids and position_ids: int [B, L].
+            timestep_embeds: [B, hidden], or [B, L, hidden] where tokens have times of their own; None: no time.
+            output_attentions, output_hidden_states: also give these of every layer.
+            return_dict: a tuple where it is False; None: as the config says.
+        `last_hidden_state` is [B, L, hidden], `pooler_output` [B, hidden], BERT's own. Raises ValueError unless the
+        last dimension of timestep_embeds is the hidden size, and for both or none of input_ids and inputs_embeds.
+        """
+        told = self._told(timestep_embeds)
+        where = self.config.time_injection
+        if told is not None and where == "input":
+            if inputs_embeds is None and input_ids is not None:
+                inputs_embeds, input_ids = self.bert.embeddings.word_embeddings(input_ids), None
+            inputs_embeds = inputs_embeds + told if inputs_embeds is not None else None
+        as_dict = self.config.return_dict if return_dict is None else return_dict
+        weights = self.config.output_attentions if output_attentions is None else output_attentions
+        with self._attention_shown(bool(weights)):
+            outputs = self.bert(
+                input_ids,
+                attention_mask=attention_mask,
+                token_type_ids=token_type_ids,
+                position_ids=position_ids,
+                inputs_embeds=inputs_embeds,
+                output_attentions=weights,
+                output_hidden_states=output_hidden_states,
+                return_dict=True,
+                **({"timestep_embeds": told} if where == "adaln" else {}),
+            )
+        if told is not None and where == "output":
+            outputs.last_hidden_state = outputs.last_hidden_state + told
+        return outputs if as_dict else outputs.to_tuple()
+
+    def get_embedding_layer(self) -> nn.Module:
+        """BERT's embeddings: `word_embeddings`, `position_embeddings`, `token_type_embeddings` and their norm."""
+        embeddings: nn.Module = self.bert.embeddings
+        return embeddings
+
+    def embed_timesteps(self, timesteps: Tensor) -> Tensor:
+        """Sinusoids (Vaswani et al. 2017) [B, hidden] of timesteps [B], 0 to `config.diffusion_steps` (100 if unset).
+
+        A choice for `timestep_embeds` that needs no training: thousandths of the way, cosines before sines.
+        """
+        half = self.config.hidden_size // 2
+        way = 1000.0 * timesteps.double() / getattr(self.config, "diffusion_steps", 100)
+        rates = torch.exp(-math.log(10_000.0) * torch.arange(half, device=timesteps.device, dtype=torch.float64) / half)
+        angles = way[:, None] * rates
+        features = torch.cat([angles.cos(), angles.sin()], -1).to(self.dtype)
+        return nn.functional.pad(features, (0, self.config.hidden_size - 2 * half))
+
+    def _told(self, timestep_embeds: Tensor | None) -> Tensor | None:
+        """The time as [B, 1 or L, hidden]."""
+        if timestep_embeds is None:
+            return None
+        hidden = self.config.hidden_size
+        if timestep_embeds.dim() not in (2, 3) or timestep_embeds.shape[-1] != hidden:
+            raise ValueError(
+                f"timestep_embeds is {list(timestep_embeds.shape)}, and [B, {hidden}] or [B, L, {hidden}] fits"
+            )
+        return timestep_embeds[:, None] if timestep_embeds.dim() == 2 else timestep_embeds
+
+    @contextmanager
+    def _attention_shown(self, shown: bool) -> Iterator[None]:
+        """Only eager attention gives its weights; the others would give None."""
+        usual = self.config._attn_implementation
+        if not shown or usual == "eager":
+            yield
+            return
+        self.set_attn_implementation("eager")
+        try:
+            yield
+        finally:
+            self.set_attn_implementation(usual)
+
+
+def __getattr__(name: str) -> Any:
+    """`build_medium_bert_diffusion_model` is here, too; its module imports this one."""
+    if name == "build_medium_bert_diffusion_model":
+        from model.bert_factory import build_medium_bert_diffusion_model
+
+        return build_medium_bert_diffusion_model
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

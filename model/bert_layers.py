@@ -1,0 +1,80 @@
+"""BERT's layer, shifted, scaled and gated by what it is told (adaLN: Peebles and Xie 2022, arXiv 2212.09748)."""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import BertConfig, BertModel
+from transformers import initialization as init
+from transformers.models.bert.modeling_bert import BertLayer
+
+
+class BertModulation(nn.Linear):
+    """Shift, scale and gate of attention and of the feed-forward layer, six tensors [B, 1 or L, hidden].
+
+    Zero at first (`ModulatedBertModel._init_weights`), so that the layer starts as BERT's own.
+    """
+
+    def __init__(self, hidden_size: int) -> None:
+        super().__init__(hidden_size, 6 * hidden_size)
+
+    def forward(self, told: Tensor) -> tuple[Tensor, ...]:  # type: ignore[override]
+        """What to do with x, from what the layer is told."""
+        return super().forward(F.silu(told)).chunk(6, dim=-1)
+
+
+class ModulatedBertLayer(BertLayer):  # type: ignore[misc]
+    """BERT's layer, with its names of weights, and `modulation` beside them.
+
+    Each half computes LayerNorm(x + (1 + gate) f((1 + scale) x + shift)), where BERT's has LayerNorm(x + f(x)).
+    """
+
+    def __init__(self, config: BertConfig, layer_idx: int | None = None) -> None:
+        super().__init__(config, layer_idx=layer_idx)
+        self.modulation = BertModulation(config.hidden_size)
+
+    def forward(
+        self,
+        hidden_states: Tensor,
+        attention_mask: Tensor | None = None,
+        encoder_hidden_states: Tensor | None = None,
+        timestep_embeds: Tensor | None = None,
+        **kwargs: Any,
+    ) -> Tensor:
+        """Map x [B, L, hidden] to the same shape; timestep_embeds [B, 1 or L, hidden]; without, it is BERT's layer.
+
+        `encoder_hidden_states` is passed by BERT's encoder in this place; an encoder has none.
+        """
+        if timestep_embeds is None:
+            out: Tensor = super().forward(hidden_states, attention_mask, encoder_hidden_states, **kwargs)
+            return out
+        shift, scale, gate, shift_ff, scale_ff, gate_ff = self.modulation(timestep_embeds)
+        attended, _ = self.attention.self(hidden_states * (1 + scale) + shift, attention_mask=attention_mask, **kwargs)
+        x = _gated(self.attention.output, attended, gate, hidden_states)
+        return _gated(self.output, self.intermediate(x * (1 + scale_ff) + shift_ff), gate_ff, x)
+
+
+class ModulatedBertModel(BertModel):  # type: ignore[misc]
+    """BERT of modulated layers: `forward(..., timestep_embeds)`, float [B, 1 or L, hidden], reaches each of them."""
+
+    def __init__(self, config: BertConfig, add_pooling_layer: bool = True) -> None:
+        super().__init__(config, add_pooling_layer=add_pooling_layer)
+        layers = (ModulatedBertLayer(config, layer_idx=index) for index in range(config.num_hidden_layers))
+        self.encoder.layer = nn.ModuleList(layers)
+        self.post_init()
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        """BERT's own initialisation, and zeros for what modulates its layers."""
+        if isinstance(module, BertModulation):
+            init.zeros_(module.weight)
+            init.zeros_(module.bias)
+        else:
+            super()._init_weights(module)
+
+
+def _gated(output: nn.Module, inner: Tensor, gate: Tensor, residual: Tensor) -> Tensor:
+    """The end of either half of a BERT layer: its linear map and dropout, gated, then residual sum and norm."""
+    ended: Tensor = output.LayerNorm(residual + (1 + gate) * output.dropout(output.dense(inner)))  # type: ignore[operator]
+    return ended

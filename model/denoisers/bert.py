@@ -1,0 +1,111 @@
+"""BERT as a denoiser (Devlin et al. 2019): bidirectional, and told the noise level where `time_injection` says."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import BertConfig
+
+from model.bert_diffusion_model import BertDiffusionModel
+from model.bert_layers import BertModulation
+from model.denoisers.embeddings import Told
+from model.position import rotary_angles, rotate
+
+
+class BertDenoiser(nn.Module):
+    """`forward(x_t, sigma)`: a `BertDiffusionModel` over the process's tokens, and a linear head.
+
+    Raises ValueError where sequences of the section's `length` have more tokens than there are positions.
+    """
+
+    def __init__(self, config: Any, vocab_size: int) -> None:
+        super().__init__()
+        if config.get("length") and config.length > config.max_length:
+            raise ValueError(
+                f"sequences have {config.length} tokens, and the backbone bert has max_length {config.max_length} "
+                f"positions; set backbone.max_length: {config.length}"
+            )
+        width = config.hidden_size
+        self.model = BertDiffusionModel(_bert_config(config, vocab_size), add_pooling_layer=False)
+        if config.position == "rotary":
+            _make_rotary(self.model)
+        _initialise(self.model)
+        self.told = Told(config, width, constant=config.time_injection == "adaln")
+        self.head = nn.Linear(width, vocab_size)
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
+        if config.tie_embeddings:
+            self.head.weight = self.model.bert.embeddings.word_embeddings.weight
+
+    def forward(
+        self, x_t: Tensor, sigma: Tensor | None = None, *, mask: Tensor | None = None, cond: Tensor | None = None
+    ) -> Tensor:
+        """Logits [B, L, dim] of x_t int [B, L] at sigma [B] or [B, L]; mask bool [B, L] is True at real tokens.
+
+        Raises ValueError for more tokens than positions.
+        """
+        positions = self.model.config.max_position_embeddings
+        if x_t.shape[1] > positions:
+            raise ValueError(f"got {x_t.shape[1]} tokens, and the backbone bert has max_length {positions} positions")
+        ids = x_t if mask is None else x_t.masked_fill(~mask, 0)
+        keys = None if mask is None else mask | ~mask.any(1, keepdim=True)  # never an empty row
+        told = self.told(x_t, sigma, cond)
+        hidden = self.model(ids, attention_mask=keys, timestep_embeds=told).last_hidden_state
+        out: Tensor = self.head(hidden)
+        return out
+
+
+class RotaryLinear(nn.Linear):
+    """Queries or keys, turned by the angles of their places (Su et al. 2021)."""
+
+    def __init__(self, width: int, num_heads: int) -> None:
+        super().__init__(width, width)
+        self.num_heads = num_heads
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map x [B, L, width] to the same shape."""
+        heads = super().forward(x).view(*x.shape[:2], self.num_heads, -1).transpose(1, 2)
+        turned = rotate(heads, rotary_angles(x.shape[1], heads.shape[-1], x.device))
+        return turned.transpose(1, 2).flatten(-2)
+
+
+def _make_rotary(model: BertDiffusionModel) -> None:
+    """Queries and keys say where they are; the learned positions start at zero, and are there to be learnt."""
+    config = model.config
+    for layer in model.bert.encoder.layer:
+        for name in ("query", "key"):
+            setattr(layer.attention.self, name, RotaryLinear(config.hidden_size, config.num_attention_heads))
+    nn.init.zeros_(model.bert.embeddings.position_embeddings.weight)
+
+
+@torch.no_grad()
+def _initialise(model: BertDiffusionModel) -> None:
+    """Weights of unit gain, and adaLN's gates closed, as in DiT.
+
+    BERT's own 0.02 suits widths of 768; narrower networks stay for long at the frequencies of single tokens.
+    """
+    nn.init.normal_(model.bert.embeddings.word_embeddings.weight, std=model.config.hidden_size**-0.5)
+    for module in model.bert.encoder.modules():
+        if isinstance(module, BertModulation):
+            for gate in (2, 5):
+                module.bias.chunk(6)[gate].fill_(-1.0)  # a half is multiplied by 1 + gate
+        elif isinstance(module, nn.Linear):
+            nn.init.normal_(module.weight, std=module.in_features**-0.5)
+            nn.init.zeros_(module.bias)
+
+
+def _bert_config(config: Any, vocab_size: int) -> BertConfig:
+    """The section in BERT's own terms. No token is padding, so that token 0 learns; a sequence is of one type."""
+    return BertConfig(
+        vocab_size=vocab_size,
+        hidden_size=config.hidden_size,
+        num_hidden_layers=config.num_layers,
+        num_attention_heads=config.num_heads,
+        intermediate_size=config.intermediate_size or 4 * config.hidden_size,
+        max_position_embeddings=config.max_length,
+        hidden_dropout_prob=config.dropout,
+        attention_probs_dropout_prob=config.dropout,
+        type_vocab_size=1,
+        pad_token_id=None,
+        time_injection=config.time_injection,
+    )
