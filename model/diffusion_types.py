@@ -51,9 +51,10 @@ class ConditionConfig(StrictModel):
                 continue
             if self.type == "class":
                 yield Violation(f"a class has no {key}", (key,), (("type",),), "leave it out")
-            elif self.size is not None and len(given) != self.size:
+                continue
+            if self.size is not None and len(given) != self.size:
                 message = f"{key} has {len(given)} numbers, and there are {self.size} properties"
-                yield Violation(message, (key,), (("size",),), f"{self.size} numbers")
+                yield Violation(message, (key,), (("size",),), f"give {self.size}")
             if getattr(self, pair) is None:
                 yield Violation(f"{key} is given without {pair}", (key,), (), "give both, or neither")
 

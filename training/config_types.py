@@ -3,10 +3,11 @@
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, GetJsonSchemaHandler
+from pydantic import AfterValidator, BeforeValidator, Field, GetJsonSchemaHandler
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticCustomError
 
+from data_manager.dataset_types import not_empty
 from training.registry import TASKS
 from training.speech_types import SpeechTaskConfig
 from yaml_config.strict_model import StrictModel, Violation
@@ -193,7 +194,7 @@ class GenerationConfig(StrictModel):
     """Of diffusion: steps from noise to text; None: the model's own default."""
     guidance: Annotated[float, Field(ge=0, le=1000)] | None = None
     """Of diffusion with a condition: 1 follows it, above 1 pushes past it; None: 1."""
-    exactly: Annotated[dict[Name, Annotated[int, Field(ge=0)]], Field(min_length=1)] | None = None
+    exactly: Annotated[dict[Name, Annotated[int, Field(ge=0)]], AfterValidator(not_empty)] | None = None
     """How often pieces of text stand in each sample: `{"*": 2}` of polymers with two ends. Samples are drawn again until
     it holds, so that they have the model's own law given that it does; None: as they come."""
     max_attempts: Annotated[int, Field(gt=0, le=1_000_000)] | None = None
