@@ -6,6 +6,7 @@ from itertools import pairwise
 import pytest
 import torch
 
+from benchmarks.molecule_conditions import main as conditions
 from benchmarks.molecules import main
 from benchmarks.polydiff_sampler import redraw_every_token
 from evaluation.opened import open_run
@@ -59,3 +60,15 @@ def test_the_published_sampler_draws_all_places_anew_and_masks_none(tmp_path):
     seen.clear()
     redraw_every_token(model, lengths, steps=7, copies=True, generator=torch.Generator().manual_seed(0))
     assert len(seen) == 1
+
+
+def test_properties_over_guidance(tmp_path, capsys):
+    section = {**MDLM, "length": 8, "condition": {"type": "properties", "size": 1, "mean": [1.0], "std": [1.0]}}
+    data = [{**molecules(tmp_path)[0], "properties": ["logp"]}]
+    folder = make_run(tmp_path, section, data, "diffusion")
+    words = ["--run", folder, "--condition", "1.5", "--guidance", 0, 2, "--samples", 5, "--output", tmp_path / "plot.png"]
+    assert conditions(list(map(str, words))) == 0
+    table = capsys.readouterr().out.splitlines()
+    assert table[0] == "| asked for | guidance | samples | valid | logp |"
+    assert [line.split("|")[2].strip() for line in table[2:]] == ["0", "2"]
+    assert (tmp_path / "plot.png").exists()
