@@ -12,12 +12,15 @@ from training.errors import UnfitError
 
 
 def draw_tokens(
-    run: Opened, request: Request, lengths: Tensor, template: Template | None, generator: torch.Generator
+    run: Opened, lengths: Tensor, cond: Tensor | None, template: Template | None, generator: torch.Generator
 ) -> tuple[list[list[int]], list[int | None]]:
-    """A row of tokens for each of `lengths` int64 [count], and the network calls of each where the model counts them."""
+    """A row of tokens for each of `lengths` int64 [count], and the network calls of each where the model counts them.
+
+    `cond` is the condition of each, see `conditions_of`.
+    """
     settings, count, length = run.generation, len(lengths), int(lengths.max())
     options: dict[str, Any] = {"steps": settings.steps, "sampler": settings.sampler, "top_p": settings.top_p}
-    options |= {"guidance": settings.guidance, "cond": _condition(run, request.condition, count)}
+    options |= {"guidance": settings.guidance, "cond": cond}
     options = {name: value for name, value in options.items() if value is not None}
     if settings.temperature != 1.0:
         options["temperature"] = settings.temperature
@@ -40,9 +43,15 @@ def _cut(tokens: Tensor, lengths: Tensor) -> list[list[int]]:
     return [row[:length] for row, length in zip(tokens.tolist(), lengths.tolist(), strict=True)]
 
 
-def _condition(run: Opened, text: str | None, count: int) -> Tensor | None:
-    """The condition of every row: a class int64 [count], or properties float32 [count, size]."""
+def conditions_of(run: Opened, request: Request, count: int) -> Tensor | None:
+    """The condition of each sample: classes int64 [count], or properties float32 [count, size]; None without any.
+
+    Those of `request.cond` are taken in turn. Raises UnfitError for a text that is no condition of this model.
+    """
     section = getattr(getattr(run.config.model, "config", None), "condition", None)
+    text = request.condition
+    if request.cond is not None:
+        return request.cond[torch.arange(count) % len(request.cond)].to(run.device)
     if text is None:
         return None
     if section is None:

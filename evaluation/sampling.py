@@ -24,13 +24,15 @@ class Request:
     """What is asked for beside the `generation` section: prompts (none: from nothing) and a seed.
 
     `length` of a diffusion model's samples (where they are whole documents and nothing is said, each has a length of
-    the training data); `condition` as text: a class, or numbers with commas between them.
+    the training data); `condition` as text: a class, or numbers with commas between them; or `cond`, those of several
+    samples as a model takes them, [n] or [n, size].
     """
 
     prompts: tuple[str, ...] = ()
     seed: int = 0
     length: int | None = None
     condition: str | None = None
+    cond: Tensor | None = None
     batch_size: int = BATCH
 
 
@@ -180,7 +182,7 @@ def _sample(tokens: list[int], prompt: str | None, tokenizer: "Tokenizer", calls
 
 
 def _diffuse(run: Opened, request: Request, prompt: str | None, generator: torch.Generator) -> Iterator[list[Sample]]:
-    from evaluation.diffusion_draw import draw_tokens
+    from evaluation.diffusion_draw import conditions_of, draw_tokens
     from evaluation.sample_lengths import drawn_lengths, draws_lengths
 
     tokenizer, count = run.needs_tokenizer(), run.generation.num_samples
@@ -193,8 +195,11 @@ def _diffuse(run: Opened, request: Request, prompt: str | None, generator: torch
         length = sample_length(run, request)
         template = None if prompt is None else read_template(prompt, tokenizer, length, before)
         lengths = torch.full((count,), length)
-    for part in torch.split(lengths, request.batch_size):
-        tokens, calls = draw_tokens(run, request, part, template, generator)
+    cond = conditions_of(run, request, count)
+    parts = torch.split(lengths, request.batch_size)
+    told = [None] * len(parts) if cond is None else torch.split(cond, request.batch_size)
+    for part, part_cond in zip(parts, told, strict=True):
+        tokens, calls = draw_tokens(run, part, part_cond, template, generator)
         if is_whole:  # what stands behind the end of a document was never trained
             yield [_sample(row, prompt, tokenizer, call) for row, call in zip(tokens, calls, strict=True)]
         else:

@@ -66,7 +66,19 @@ def test_properties_over_guidance(tmp_path, capsys):
     section = {**MDLM, "length": 8, "condition": {"type": "properties", "size": 1, "mean": [1.0], "std": [1.0]}}
     data = [{**molecules(tmp_path)[0], "properties": ["logp"]}]
     folder = make_run(tmp_path, section, data, "diffusion")
-    words = ["--run", folder, "--condition", "1.5", "--guidance", 0, 2, "--samples", 5, "--output", tmp_path / "plot.png"]
+    words = [
+        "--run",
+        folder,
+        "--condition",
+        "1.5",
+        "--guidance",
+        0,
+        2,
+        "--samples",
+        5,
+        "--output",
+        tmp_path / "plot.png",
+    ]
     assert conditions(list(map(str, words))) == 0
     table = capsys.readouterr().out.splitlines()
     assert table[0] == "| asked for | guidance | samples | valid | logp |"

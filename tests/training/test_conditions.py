@@ -6,6 +6,8 @@ import pytest
 import torch
 
 from evaluation.opened import open_run
+from evaluation.registry import Settings, evaluator_of
+from evaluation.rows import load_split
 from evaluation.sampling import Request, draw
 from experiment.config import read_experiment
 from model.denoisers.embeddings import ConditionEmbedding
@@ -51,6 +53,8 @@ def test_samples_follow_a_property_in_its_own_unit(tmp_path):
         charged = sum("[NH3+]" in sample.text for sample in draw(run, Request(condition=charge)).samples)
         assert charged == pytest.approx(expected, abs=4)
     assert train(experiment(tmp_path, lines, settings), tmp_path / "run", resume=True).was_finished
+    report = evaluator_of("diffusion")(run, load_split(run, "test", max_rows=None, seed=0), Settings())
+    assert 0 <= report.value("validity") <= 1  # guidance follows the conditions of the split's rows
 
 
 def test_scale_of_the_training_rows(tmp_path):
