@@ -20,7 +20,7 @@ SHARED = ("training.batch_size", "training.gradient_accumulation_steps")
 """Keys that may change as long as a step has as many rows as before."""
 _RESOLVED = (
     *("vocab_size", "task", "num_labels", "eval_split", "train_split", "dataset"),
-    *("condition.mean", "condition.std"),
+    *("model.length", "condition.mean", "condition.std"),
 )
 _MISSING = object()
 
