@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -52,6 +53,7 @@ def molecule_figures(smiles: Sequence[str], known: Iterable[str], seed: int) -> 
     return report
 
 
+@lru_cache(maxsize=1 << 16)  # the molecules trained on are asked for again with each set of samples
 def canonical_smiles(smiles: str) -> str | None:
     """RDKit's canonical form of a molecule, None for what is none; raises UnfitError without RDKit."""
     chemistry = _rdkit()
