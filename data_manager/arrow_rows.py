@@ -29,6 +29,7 @@ class ArrowRows:
     label: str
     skip_invalid: bool = False
     classes: Classes | None = None
+    measured: tuple[str, ...] = ()
 
     def inputs(self, hash_file: HashFile) -> Any:
         """Content of the files that the table lies in, or of the table where it lies in none."""
@@ -40,8 +41,9 @@ class ArrowRows:
             content += [len(self.table), self.table._fingerprint]
         else:
             content = _hash_of_rows(self._rows())
-        found = [content, self.templates, self.skip_invalid]
-        return found if self.classes is None else [*found, self.classes.column, self.classes.names]
+        found: list[Any] = [content, self.templates, self.skip_invalid]
+        found += [] if self.classes is None else [self.classes.column, self.classes.names]
+        return [*found, self.measured] if self.measured else found
 
     def shards(self) -> Sequence[Corpus]:
         """Those of a stream; a table on disk is one."""
@@ -55,10 +57,10 @@ class ArrowRows:
         """A piece for each row; raises DataError where a column is missing."""
         templates = [parse_template(text) for text in self.templates]
         invalid = Invalid(self.skip_invalid, notes)
-        yield from filled(self._rows(), templates, f"{self.label} row", invalid, self.classes)
+        yield from filled(self._rows(), templates, f"{self.label} row", invalid, self.classes, self.measured)
 
     def _rows(self) -> Iterator[tuple[int, Mapping[str, Any]]]:
-        columns = columns_in([parse_template(text) for text in self.templates], self.classes)
+        columns = columns_in([parse_template(text) for text in self.templates], self.classes, self.measured)
         known = self.table.column_names
         if known is not None:
             check_columns(self.label, columns, known)
@@ -82,9 +84,9 @@ def _hash_of_rows(rows: Iterator[tuple[int, Mapping[str, Any]]]) -> str:
 
 def corpora_of(tables: "Mapping[str, Any]", config: ColumnsConfig, label: str) -> dict[str, Corpus]:
     """A corpus for each split of loaded tables."""
-    skip = config.on_invalid == "skip"
+    skip, measured = config.on_invalid == "skip", config.condition_names
     return {
-        str(split): ArrowRows(table, config.templates, f"{label} {split}", skip, classes_of(config))
+        str(split): ArrowRows(table, config.templates, f"{label} {split}", skip, classes_of(config), measured)
         for split, table in tables.items()
     }
 

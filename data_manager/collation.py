@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from data_manager.packing import LABELS
+from data_manager.packing import COND, LABELS
 from data_manager.packing import STARTS as DOCUMENT_STARTS
 
 Batch = dict[str, Any]
@@ -33,7 +33,8 @@ class TextCollator:
 
     Of packed rows, where it is asked for, also `document_ids` [B, L] int64 (1, 2, ... for the documents of a row, 0 at
     padding) and `position_ids` [B, L] int64 (0, 1, ... from the beginning of each document, or of the row where a document
-    goes on; 0 at padding). Rows with a class also give `labels` [B] int64. Tokens may attend to each other where their document_ids are equal.
+    goes on; 0 at padding). Rows with a class also give `labels` [B] int64, rows with properties
+    `cond` [B, size] float32. Tokens may attend to each other where their document_ids are equal.
     """
 
     pad_token_id: int
@@ -46,6 +47,8 @@ class TextCollator:
         batch: Batch = {"input_ids": ids, "attention_mask": mask}
         if LABELS in rows[0]:
             batch[LABELS] = torch.tensor([int(row[LABELS]) for row in rows])
+        if COND in rows[0]:
+            batch[COND] = torch.from_numpy(np.array([row[COND] for row in rows], np.float32))
         if self.document_ids or self.position_ids:
             begins = torch.zeros_like(ids)
             begins[:, 0] = 1

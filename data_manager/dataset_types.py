@@ -103,10 +103,11 @@ class TokenizerConfig(StrictModel):
     revision: NotEmpty | None = None
     """Branch, tag or commit of the tokenizer on the hub."""
     vocab_size: Annotated[int, Field(ge=260, le=1_000_000)] | None = None
-    """Tokens of a bpe tokenizer, the 256 bytes and four special ones among them; fewer where the text has no more."""
+    """Tokens of a bpe tokenizer, the 256 bytes and four special ones among them; fewer where the text has no more. Of a
+    smiles tokenizer: what often stands together becomes one token, up to so many; left out, each atom is one."""
 
     def violations(self) -> Iterator[Violation]:
-        """Only hugging_face is found by a path or a name, only bpe has a vocab_size, and each needs its own."""
+        """Only hugging_face is found by a path or a name, only what joins tokens has a vocab_size; each needs its own."""
         if self.type == "hugging_face" and self.path is None and self.name is None:
             yield Violation(
                 "type hugging_face needs path, the tokenizer's folder, or name, its name on the hub",
@@ -122,6 +123,7 @@ class TokenizerConfig(StrictModel):
         if self.revision is not None and self.name is None:
             yield Violation("revision is that of a name on the hub", ("revision",), (("path",),), "leave it out")
         for key, owner in (("path", "hugging_face"), ("name", "hugging_face"), ("vocab_size", "bpe")):
-            if getattr(self, key) is not None and self.type != owner:
+            fits = self.type == owner or (key == "vocab_size" and self.type == "smiles")
+            if getattr(self, key) is not None and not fits:
                 message = f"a tokenizer of {self.type} has no {key}"
                 yield Violation(message, (key,), (("type",),), f"leave it out, or type: {owner}")

@@ -18,7 +18,7 @@ class Piece(NamedTuple):
     """A document, or the next part of a long one.
 
     `texts` is the text, or the two sides of a pair; `file` and `line` (of a table: its row) say where it begins; `label`
-    is the number of its class, where it has one.
+    is the number of its class, `cond` its properties, where it has them.
     """
 
     texts: tuple[str, ...]
@@ -26,6 +26,7 @@ class Piece(NamedTuple):
     line: int
     ends: bool = True
     label: int | None = None
+    cond: tuple[float, ...] = ()
 
     @property
     def place(self) -> str:

@@ -72,18 +72,21 @@ def encoded(
         labels = None
         if batch[0].label is not None:
             labels = np.fromiter((piece.label for piece in batch if piece.label is not None), np.int32)
-        yield Encoded(sides, ends, [piece.place for piece in batch], labels)
+        cond = np.array([piece.cond for piece in batch], np.float32) if batch[0].cond else None
+        yield Encoded(sides, ends, [piece.place for piece in batch], labels, cond)
 
 
 def row_maker(config: TokensConfig, tokenizer: Tokenizer, is_paired: bool, notes: Notes) -> "RowMaker":
     """What makes rows of the layout that the data set asks for."""
-    from data_manager.packing import LABELS, CutRows, WholeRows
+    from data_manager.packing import COND, LABELS, CutRows, WholeRows
 
     bos, eos = tokenizer.bos_token_id, tokenizer.eos_token_id
     if is_paired or config.layout == "whole":
         columns = ("source_ids", "target_ids") if is_paired else ("input_ids",)
         if getattr(config, "label", None) is not None:
             columns = (*columns, LABELS)
+        if getattr(config, "condition_names", ()):
+            columns = (*columns, COND)
         return WholeRows(bos, eos, config.sequence_length, config.too_long, notes, columns)
     assert config.limit is not None
     return CutRows(config.limit, eos, packed=config.layout == "packed")

@@ -1,19 +1,27 @@
 """Molecules of a corpus: invalid ones named, salts stripped, canonical form, duplicates dropped."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 from itertools import islice
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from data_manager.documents import Corpus, HashFile, Invalid, Notes, Piece
 from data_manager.errors import DataError
+from data_manager.molecule_properties import properties_of
 from data_manager.ordered_map import ordered_map
 from data_manager.smiles_tokenizer import syntax_error
+from data_manager.smiles_types import Property
 
 _BATCH = 512
-Cleaned = tuple[str | None, str]
-"""A SMILES and nothing, or None and what is wrong with it."""
+
+
+class Cleaned(NamedTuple):
+    """A SMILES with its properties, or None and what is wrong with it."""
+
+    text: str | None
+    problem: str = ""
+    properties: tuple[float, ...] = ()
 
 
 def rdkit() -> Any:
@@ -22,7 +30,8 @@ def rdkit() -> Any:
         from rdkit import Chem, RDLogger  # type: ignore[import-not-found,unused-ignore]
     except ImportError as error:
         raise DataError(
-            f"check: chemistry, canonical and salts: strip need rdkit ({error}); pip install rdkit, or leave them out"
+            "check: chemistry, canonical, salts: strip, properties, split: scaffold and randomise need rdkit "
+            f"({error}); pip install rdkit, or leave them out"
         ) from error
     RDLogger.DisableLog("rdApp.*")  # type: ignore[attr-defined,unused-ignore]  # what it would print has no file and line
     return Chem
@@ -39,6 +48,7 @@ class Molecules:
     drop_duplicates: bool
     skip_invalid: bool
     num_proc: int = 1
+    properties: tuple[Property, ...] = ()
 
     def inputs(self, hash_file: HashFile) -> Any:
         """Those of the lines, and the settings; with chemistry, rdkit's version, which decides the canonical form."""
@@ -49,18 +59,18 @@ class Molecules:
 
             version = package.__version__
         settings = [self.check, self.canonical, self.salts, self.drop_duplicates, self.skip_invalid, version]
-        return [self.base.inputs(hash_file), "molecules", *settings]
+        found = [self.base.inputs(hash_file), "molecules", *settings]
+        return [*found, self.properties] if self.properties else found
 
     def shards(self) -> Sequence[Corpus]:
         """Those of the lines; itself where molecules are compared with each other."""
         if self.drop_duplicates:
             return [self]
-        settings = self.check, self.canonical, self.salts, self.drop_duplicates, self.skip_invalid
-        return [Molecules(shard, *settings) for shard in self.base.shards()]
+        return [replace(self, base=shard, num_proc=1) for shard in self.base.shards()]
 
     @property
     def _chemistry(self) -> bool:
-        return self.check == "chemistry" or self.canonical or self.salts == "strip"
+        return self.check == "chemistry" or self.canonical or self.salts == "strip" or bool(self.properties)
 
     def read(self, notes: Notes) -> Iterator[Piece]:
         """The molecules that are valid, and where it is asked for, new."""
@@ -68,13 +78,13 @@ class Molecules:
         seen: set[bytes] = set()
         num_proc = self.num_proc if self._chemistry else 1
         for pieces, found in ordered_map(self.clean, _batches(self.base.read(notes)), num_proc, "molecules"):
-            for piece, (text, problem) in zip(pieces, found, strict=True):
+            for piece, (text, problem, properties) in zip(pieces, found, strict=True):
                 if text is None:
                     invalid(piece.place, "no valid SMILES", f"{problem} in {_first_word(piece)!r}")
                 elif self.drop_duplicates and _is_known(text, seen):
                     notes.add("a duplicate", piece.place)
                 else:
-                    yield piece._replace(texts=(text,))
+                    yield piece._replace(texts=(text,), cond=(*properties, *piece.cond))
 
     def clean(self, pieces: Sequence[Piece]) -> list[Cleaned]:
         """Each molecule in the form that is asked for, or what is wrong with it."""
@@ -83,17 +93,19 @@ class Molecules:
     def _clean(self, text: str) -> Cleaned:
         problem = syntax_error(text)
         if problem or not self._chemistry:
-            return (None, problem) if problem else (text, "")
+            return Cleaned(None, problem) if problem else Cleaned(text)
         chem = rdkit()
         molecule = chem.MolFromSmiles(text)
         if molecule is None:
-            return None, _chemical_problem(chem, text)
+            return Cleaned(None, _chemical_problem(chem, text))
         if self.salts == "strip" and "." in text:
             # the largest by heavy atoms; of equals the first
             parts = chem.GetMolFrags(molecule, asMols=True)
             molecule = max(parts, key=lambda part: part.GetNumHeavyAtoms())
-            return chem.MolToSmiles(molecule, canonical=self.canonical), ""
-        return (chem.MolToSmiles(molecule) if self.canonical else text), ""
+            text = chem.MolToSmiles(molecule, canonical=self.canonical)
+        elif self.canonical:
+            text = chem.MolToSmiles(molecule)
+        return Cleaned(text, "", properties_of(molecule, self.properties) if self.properties else ())
 
 
 def _chemical_problem(chem: Any, text: str) -> str:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 LABELS = "labels"
 """Column of rows with a class: its number, one value a row."""
+COND = "cond"
+"""Column of rows with properties: their numbers, float32, as many in each row."""
 STARTS = "document_starts"
 """Column of packed rows: positions in the row, but the first, at which a document begins."""
 
@@ -32,6 +34,8 @@ class Encoded:
     places: Sequence[str]
     labels: "Ids | None" = None
     """Numbers of their classes, where documents have one."""
+    cond: "NDArray[np.float32] | None" = None
+    """Their properties [documents, size], where they have some."""
 
     def __len__(self) -> int:
         return len(self.ends)
@@ -146,6 +150,9 @@ class WholeRows:
         if LABELS in self.columns:
             labels = np.empty(0, np.int32) if encoded.labels is None else encoded.labels[keep]
             rows[LABELS] = labels, np.arange(len(labels) + 1)
+        if COND in self.columns:
+            cond = np.empty((0, 1), np.float32) if encoded.cond is None else encoded.cond[keep]
+            rows[COND] = cond.ravel(), np.arange(len(cond) + 1) * cond.shape[1]  # type: ignore[assignment]
         return rows
 
     def finish(self) -> "dict[str, tuple[Ids, Places]]":
@@ -175,12 +182,22 @@ class WholeRows:
 
 
 def arrow_columns(columns: "dict[str, tuple[Ids, Places]]") -> dict[str, Any]:
-    """Columns as Arrow lists of int32, without a copy of the ids; labels as int32."""
+    """Columns as Arrow lists of int32, without a copy of the ids; labels as int32, properties as lists of float32."""
     import pyarrow as pa  # type: ignore[import-untyped,unused-ignore]
 
-    return {
-        name: pa.array(values)
-        if name == LABELS
-        else pa.ListArray.from_arrays(pa.array(offsets.astype(np.int32)), pa.array(values), type=pa.list_(pa.int32()))
-        for name, (values, offsets) in columns.items()
-    }
+    found = {}
+    for name, (values, offsets) in columns.items():
+        kind = arrow_type(name)
+        if name == LABELS:
+            found[name] = pa.array(values)
+        else:
+            values = values.astype(np.float32 if name == COND else np.int32, copy=False)
+            found[name] = pa.ListArray.from_arrays(pa.array(offsets.astype(np.int32)), pa.array(values), type=kind)
+    return found
+
+
+def arrow_type(column: str) -> Any:
+    """The Arrow type of a column's values."""
+    import pyarrow as pa
+
+    return pa.int32() if column == LABELS else pa.list_(pa.float32() if column == COND else pa.int32())

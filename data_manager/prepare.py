@@ -43,6 +43,8 @@ def prepare_split(config: TokensConfig, split: str, corpus: Corpus, tokenizer: T
         "tokenizer": tokenizer_identity(tokenizer),
         "rows": [config.layout, config.limit, config.too_long, is_paired(corpus)],
     }
+    if names := getattr(config, "condition_names", ()):
+        inputs["cond"] = list(names)
 
     def make(folder: Path, final: Path) -> list[str]:
         return write_rows(folder, config, split, corpus, tokenizer)
@@ -74,13 +76,12 @@ def write_rows(folder: Path, config: TokensConfig, split: str, corpus: Corpus, t
     import pyarrow as pa  # type: ignore[import-untyped,unused-ignore]
 
     from data_manager.encoding import columns_of, encoded, row_maker
-    from data_manager.packing import LABELS, arrow_columns
+    from data_manager.packing import arrow_columns, arrow_type
     from data_manager.progress import counted
 
     notes = Notes()
     maker = row_maker(config, tokenizer, bool(is_paired(corpus)), notes)
-    kind = pa.list_(pa.int32())
-    schema = pa.schema([(name, pa.int32() if name == LABELS else kind) for name in maker.columns])
+    schema = pa.schema([(name, arrow_type(name)) for name in maker.columns])
     counts = {"documents": 0, "rows": 0, "tokens": 0}
     parts = encoded(corpus, tokenizer, config, notes, num_proc=config.global_config.num_proc)
     with (

@@ -53,14 +53,15 @@ def stream_rows(config: TokensConfig, split: str, corpus: Corpus, tokenizer: Tok
     from datasets import Features, List, Value
 
     from data_manager.encoding import row_maker
-    from data_manager.packing import LABELS
+    from data_manager.packing import COND, LABELS
     from data_manager.prepare import empty_split
 
     paired = is_paired(corpus)
     if paired is None:
         raise empty_split(config, split, Notes())
     columns = row_maker(config, tokenizer, paired, Notes()).columns
-    features = Features({name: Value("int32") if name == LABELS else List(Value("int32")) for name in columns})
+    kinds = {LABELS: Value("int32"), COND: List(Value("float32"))}
+    features = Features({name: kinds.get(name, List(Value("int32"))) for name in columns})
     make = StreamRows(config, tokenizer, split, paired)
     return datasets.IterableDataset.from_generator(
         make, features=features, gen_kwargs={"shards": list(corpus.shards())}

@@ -50,10 +50,18 @@ class ColumnsConfig(CorpusConfig):
     classes: Annotated[list[NotEmpty], Field(min_length=2)] | None = None
     """What stands in the column `label`, in the order of the classes' numbers; whole numbers from 0 where left out."""
 
+    measured: Annotated[list[NotEmpty], AfterValidator(not_empty)] | None = None
+    """Columns with numbers, the properties `cond` of a row; each row is then a whole document."""
+
     @property
     def layout(self) -> Layout:
-        """How documents become rows; one with a class is a row."""
-        return "whole" if self.label is not None else super().layout
+        """How documents become rows; one with a class or with properties is a row."""
+        return "whole" if self.label is not None or self.measured is not None else super().layout
+
+    @property
+    def condition_names(self) -> tuple[str, ...]:
+        """What the numbers of `cond` are."""
+        return tuple(self.measured or ())
 
     @property
     def is_paired(self) -> bool:
@@ -77,11 +85,14 @@ class ColumnsConfig(CorpusConfig):
             yield Violation("classes name what stands in the column `label`", ("classes",), (), "add label: COLUMN")
         if self.classes is not None and len(set(self.classes)) < len(self.classes):
             yield Violation("classes names a class twice", ("classes",), (), "keep one of them")
-        if self.label is not None and self.pair is not None:
-            yield Violation("a pair has no class", ("label",), (("pair",),), "keep one of them")
-        if self.label is not None and self.rows not in (None, "whole"):
-            message = f"a document with a class is a row, and is never {self.rows}"
-            yield Violation(message, ("rows",), (("label",),), "leave it out")
+        for key, what in (("label", "class"), ("measured", "property")):
+            if getattr(self, key) is None:
+                continue
+            if self.pair is not None:
+                yield Violation(f"a pair has no {what}", (key,), (("pair",),), "keep one of them")
+            if self.rows not in (None, "whole"):
+                message = f"a document with a {what} is a row, and is never {self.rows}"
+                yield Violation(message, ("rows",), ((key,),), "leave it out")
 
 
 class JsonDatasetConfig(ColumnsConfig, FilesConfig):

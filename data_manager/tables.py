@@ -1,6 +1,7 @@
 """Rows of JSON, CSV and Parquet files as documents, read a few at a time."""
 
 import csv
+import math
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,11 +29,13 @@ class TableFile:
     skip_invalid: bool = False
     delimiter: str = ","
     classes: Classes | None = None
+    measured: tuple[str, ...] = ()
 
     def inputs(self, hash_file: HashFile) -> Any:
         """Content and settings."""
-        found = [hash_file(self.path), self.kind, self.templates, self.skip_invalid, self.delimiter]
-        return found if self.classes is None else [*found, self.classes.column, self.classes.names]
+        found: list[Any] = [hash_file(self.path), self.kind, self.templates, self.skip_invalid, self.delimiter]
+        found += [] if self.classes is None else [self.classes.column, self.classes.names]
+        return [*found, self.measured] if self.measured else found
 
     def shards(self) -> Sequence[Corpus]:
         """Itself."""
@@ -42,10 +45,11 @@ class TableFile:
         """A piece for each row whose text is not empty; raises DataError where a column is missing."""
         invalid = Invalid(self.skip_invalid, notes)
         templates = [parse_template(text) for text in self.templates]
-        yield from filled(self._rows(templates, invalid), templates, str(self.path), invalid, self.classes)
+        rows = self._rows(templates, invalid)
+        yield from filled(rows, templates, str(self.path), invalid, self.classes, self.measured)
 
     def _rows(self, templates: Sequence[Template], invalid: Invalid) -> Rows:
-        columns = columns_in(templates, self.classes)
+        columns = columns_in(templates, self.classes, self.measured)
         if self.kind == "json":
             return json_rows(self.path, invalid)
         if self.kind == "csv":
@@ -59,14 +63,20 @@ def classes_of(config: ColumnsConfig) -> Classes | None:
     return None if config.label is None else Classes(config.label, names)
 
 
-def columns_in(templates: Sequence[Template], classes: Classes | None) -> list[str]:
+def columns_in(templates: Sequence[Template], classes: Classes | None, measured: Sequence[str] = ()) -> list[str]:
     """Names of the columns that are read."""
     label = [classes.column] if classes else []
-    return list(dict.fromkeys([*(column for template in templates for column in template.columns), *label]))
+    texts = [column for template in templates for column in template.columns]
+    return list(dict.fromkeys([*texts, *label, *measured]))
 
 
 def filled(
-    rows: Rows, templates: Sequence[Template], name: str, invalid: Invalid, classes: Classes | None = None
+    rows: Rows,
+    templates: Sequence[Template],
+    name: str,
+    invalid: Invalid,
+    classes: Classes | None = None,
+    measured: Sequence[str] = (),
 ) -> Iterator[Piece]:
     """Rows as pieces; one whose text, or a side of it, is empty is counted."""
     for number, row in rows:
@@ -74,6 +84,7 @@ def filled(
         try:
             texts = [template.fill(row) for template in templates]
             label = classes.number(row) if classes else None
+            cond = tuple(_measured(row, column) for column in measured)
         except MissingColumnError as error:
             invalid(place, "a column is missing", no_column(error.column, error.known))
             continue
@@ -83,13 +94,31 @@ def filled(
         except NoClassError as error:
             invalid(place, "no class", str(error))
             continue
+        except _NoNumberError as error:
+            invalid(place, "no number", str(error))
+            continue
         except KeyError as error:
             invalid(place, "a column is missing", no_column(str(error.args[0]), list(row)))
             continue
         if all(texts):
-            yield Piece(tuple(text for text in texts if text), name, number, label=label)
+            yield Piece(tuple(text for text in texts if text), name, number, label=label, cond=cond)
         else:
             invalid.notes.add("empty text", place)
+
+
+class _NoNumberError(ValueError):
+    """What stands in a column of numbers is none."""
+
+
+def _measured(row: Mapping[str, Any], column: str) -> float:
+    value = row[column]
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise _NoNumberError(f"column {column!r} holds {value!r}, and a property is a finite number")
+    return number
 
 
 def no_column(column: str, known: Sequence[str]) -> str:

@@ -38,7 +38,9 @@ def table_corpora(config: "JsonDatasetConfig | CsvDatasetConfig | ParquetDataset
     skip, delimiter = config.on_invalid == "skip", getattr(config, "delimiter", ",")
     found = {
         split: joined(
-            TableFile(path, config.source, config.templates, skip, delimiter, classes_of(config))
+            TableFile(
+                path, config.source, config.templates, skip, delimiter, classes_of(config), config.condition_names
+            )
             for path in split_paths(config, split)
         )
         for split in config.data_files
@@ -48,7 +50,10 @@ def table_corpora(config: "JsonDatasetConfig | CsvDatasetConfig | ParquetDataset
 
 def smiles_corpora(config: "SmilesDatasetConfig") -> dict[str, Corpus]:
     """Molecules of each split, cleaned as asked. Raises DataError like `text_corpora`, and where rdkit is missing."""
+    from data_manager.molecule_writings import Randomised
     from data_manager.molecules import Molecules, rdkit
+    from data_manager.scaffolds import divided_by_scaffold
+    from data_manager.smiles_types import is_train
 
     if config.needs_chemistry:
         rdkit()
@@ -56,8 +61,19 @@ def smiles_corpora(config: "SmilesDatasetConfig") -> dict[str, Corpus]:
     for split in config.data_files:
         lines = joined(_molecule_file(config, path) for path in split_paths(config, split))
         settings = config.check, config.canonical, config.salts, config.drop_duplicates
-        found[split] = Molecules(lines, *settings, config.on_invalid == "skip", config.global_config.num_proc)
-    return as_divided(config, found)
+        skip, num_proc = config.on_invalid == "skip", config.global_config.num_proc
+        found[split] = Molecules(lines, *settings, skip, num_proc, tuple(config.properties or ()))
+    if config.split == "scaffold" and config.splits is not None:
+        (whole,) = found.values()
+        found = divided_by_scaffold(whole, config.splits, config.split_seed)
+    else:
+        found = as_divided(config, found)
+    if not config.randomise:
+        return found
+    return {
+        split: Randomised(corpus, config.randomise, config.randomise_seed) if is_train(split) else corpus
+        for split, corpus in found.items()
+    }
 
 
 def _molecule_file(config: "SmilesDatasetConfig", path: Path) -> Corpus:
@@ -65,7 +81,7 @@ def _molecule_file(config: "SmilesDatasetConfig", path: Path) -> Corpus:
     skip = config.on_invalid == "skip"
     if config.column is not None:
         delimiter = config.delimiter or ("\t" if ".tsv" in names else ",")
-        return TableFile(path, "csv", (f"{{{config.column}}}",), skip, delimiter)
+        return TableFile(path, "csv", (f"{{{config.column}}}",), skip, delimiter, None, tuple(config.measured or ()))
     if {".csv", ".tsv"} & set(names):
         raise DataError(f"{path} is a file of columns; say which holds the SMILES, say column: smiles")
     return TextFile(path, "line", skip)

@@ -137,6 +137,11 @@ class CorpusConfig(TokensConfig):
     on_invalid: Literal["error", "skip"] = "error"
     """A line or row that cannot be read: stops the preparation, or is left out, counted and named."""
 
+    @property
+    def condition_names(self) -> tuple[str, ...]:
+        """What the numbers of a row's `cond` are; none where it has no properties."""
+        return ()
+
     def violations(self) -> Iterator[Violation]:
         """A seed has something to draw."""
         yield from super().violations()

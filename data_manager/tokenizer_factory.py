@@ -91,13 +91,21 @@ def _learn(settings: TokenizerConfig, corpus: Corpus, label: str) -> Tokenizer:
     if settings.type == "characters":
         return CharacterTokenizer.of(texts)
     if settings.type == "smiles":
-        from data_manager.smiles_tokenizer import SmilesTokenizer
-
-        return SmilesTokenizer.of(texts)
+        return _learn_smiles(texts, settings.vocab_size)
     from data_manager.bpe_tokenizer import BpeTokenizer
 
     assert settings.vocab_size is not None
     return BpeTokenizer.learn(iter(texts), settings.vocab_size)
+
+
+def _learn_smiles(texts: Iterable[str], vocab_size: int | None) -> Tokenizer:
+    if vocab_size is None:
+        from data_manager.smiles_tokenizer import SmilesTokenizer
+
+        return SmilesTokenizer.of(texts)
+    from data_manager.smiles_pairs import SmilesPairTokenizer
+
+    return SmilesPairTokenizer.learn(texts, vocab_size)
 
 
 def _texts(corpus: Corpus) -> Iterator[str]:

@@ -188,7 +188,11 @@ def _of_content(kind: object, content: dict[str, Any], folder: str | PathLike[st
     if kind == "smiles":
         from data_manager.smiles_tokenizer import SmilesTokenizer
 
-        return SmilesTokenizer(content["tokens"])
+        if "pairs" not in content:
+            return SmilesTokenizer(content["tokens"])
+        from data_manager.smiles_pairs import SmilesPairTokenizer
+
+        return SmilesPairTokenizer(content["tokens"], content["pairs"])
     if kind == "bpe":
         from data_manager.bpe_tokenizer import BpeTokenizer
 

@@ -12,12 +12,15 @@ from training.errors import UnfitError
 
 
 def draw_tokens(
-    run: Opened, request: Request, count: int, length: int, template: Template | None, generator: torch.Generator
+    run: Opened, lengths: Tensor, cond: Tensor | None, template: Template | None, generator: torch.Generator
 ) -> tuple[list[list[int]], list[int | None]]:
-    """Token rows [count][length], and the network calls of each where the model counts them."""
-    settings = run.generation
+    """A row of tokens for each of `lengths` int64 [count], and the network calls of each where the model counts them.
+
+    `cond` is the condition of each, see `conditions_of`.
+    """
+    settings, count, length = run.generation, len(lengths), int(lengths.max())
     options: dict[str, Any] = {"steps": settings.steps, "sampler": settings.sampler_choice, "top_p": settings.top_p}
-    options |= {"guidance": settings.guidance, "cond": _condition(run, request.condition, count)}
+    options |= {"guidance": settings.guidance, "cond": cond}
     options = {name: value for name, value in options.items() if value is not None}
     if settings.temperature != 1.0:
         options["temperature"] = settings.temperature
@@ -26,16 +29,29 @@ def draw_tokens(
     if template is not None:
         options["prompt"] = torch.tensor(template.tokens, device=run.device)
         options["frozen"] = torch.tensor(template.kept, device=run.device)
+    if bool((lengths < length).any()):
+        options["mask"] = (torch.arange(length) < lengths[:, None]).to(run.device)
     if hasattr(run.model, "draw"):
         state = run.model.draw(count, length, generator=generator, **options)  # type: ignore[operator]
-        return state.tokens.tolist(), state.network_calls.tolist()
+        return _cut(state.tokens, lengths), state.network_calls.tolist()
     tokens = run.model.sample(count, length, generator=generator, **options)  # type: ignore[operator]
-    return tokens.tolist(), [None] * count
+    return _cut(tokens, lengths), [None] * count
 
 
-def _condition(run: Opened, text: str | None, count: int) -> Tensor | None:
-    """The condition of every row: a class int64 [count], or properties float32 [count, size]."""
+def _cut(tokens: Tensor, lengths: Tensor) -> list[list[int]]:
+    """Rows of tokens without the padding behind them."""
+    return [row[:length] for row, length in zip(tokens.tolist(), lengths.tolist(), strict=True)]
+
+
+def conditions_of(run: Opened, request: Request, count: int) -> Tensor | None:
+    """The condition of each sample: classes int64 [count], or properties float32 [count, size]; None without any.
+
+    Those of `request.cond` are taken in turn. Raises UnfitError for a text that is no condition of this model.
+    """
     section = getattr(getattr(run.config.model, "config", None), "condition", None)
+    text = request.condition
+    if request.cond is not None:
+        return request.cond[torch.arange(count) % len(request.cond)].to(run.device)
     if text is None:
         return None
     if section is None:

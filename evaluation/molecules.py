@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ def measure_molecules(run: Opened, samples: Samples, seed: int) -> Report:
     tokenizer = run.needs_tokenizer()
     end = tokenizer.eos_token_id
     smiles = [tokenizer.decode(part) for sample in samples.samples for part in split_at(sample.tokens, end)]
-    return molecule_figures(smiles, _known(run), seed)
+    return molecule_figures(smiles, known_molecules(run), seed)
 
 
 def molecule_figures(smiles: Sequence[str], known: Iterable[str], seed: int) -> Report:
@@ -52,6 +53,7 @@ def molecule_figures(smiles: Sequence[str], known: Iterable[str], seed: int) -> 
     return report
 
 
+@lru_cache(maxsize=1 << 16)  # the molecules trained on are asked for again with each set of samples
 def canonical_smiles(smiles: str) -> str | None:
     """RDKit's canonical form of a molecule, None for what is none; raises UnfitError without RDKit."""
     chemistry = _rdkit()
@@ -108,7 +110,7 @@ def _jackknifed(name: str, value: float, left_out: NDArray[np.float64], seed: in
     return Figure(name, value, interval.low, interval.high, len(left_out), "molecules", seed, interval.method)
 
 
-def _known(run: Opened) -> Iterable[str]:
+def known_molecules(run: Opened) -> Iterable[str]:
     """The molecules of the split that the run was trained on."""
     from data_manager.data_manager import DatasetManager
     from training.splits import choose_splits

@@ -13,6 +13,7 @@ from training.errors import UnfitError
 
 if TYPE_CHECKING:
     from data_manager.tokenizers import Tokenizer
+    from evaluation.exact_counts import Kind
 
 BATCH = 64
 Track = Callable[[int], object]
@@ -22,13 +23,16 @@ Track = Callable[[int], object]
 class Request:
     """What is asked for beside the `generation` section: prompts (none: from nothing) and a seed.
 
-    `length` of a diffusion model's samples, `condition` as text: a class, or numbers with commas between them.
+    `length` of a diffusion model's samples (where they are whole documents and nothing is said, each has a length of
+    the training data); `condition` as text: a class, or numbers with commas between them; or `cond`, those of several
+    samples as a model takes them, [n] or [n, size].
     """
 
     prompts: tuple[str, ...] = ()
     seed: int = 0
     length: int | None = None
     condition: str | None = None
+    cond: Tensor | None = None
     batch_size: int = BATCH
 
 
@@ -70,7 +74,7 @@ def draw(run: Opened, request: Request, track: Track = lambda count: None) -> Sa
     found.notes += filter(None, (unknown_note(prompt, tokenizer) for prompt in request.prompts))
     generator = torch.Generator(device=run.device).manual_seed(request.seed)
     for prompt in request.prompts or (None,):
-        for samples in kind(run, request, prompt, generator):
+        for samples in _drawn(kind, run, request, prompt, generator, found.notes):
             found.samples += samples
             track(len(samples))
     if kind is _continue and not request.prompts:
@@ -78,7 +82,23 @@ def draw(run: Opened, request: Request, track: Track = lambda count: None) -> Sa
     return found
 
 
-def _kind(run: Opened) -> "Callable[[Opened, Request, str | None, torch.Generator], Iterator[list[Sample]]]":
+def _drawn(
+    kind: "Kind",
+    run: Opened,
+    request: Request,
+    prompt: str | None,
+    generator: torch.Generator,
+    notes: list[str],
+) -> Iterator[list[Sample]]:
+    """The samples of a prompt; where `generation.exactly` asks for it, those alone that hold it."""
+    if run.generation.exactly is None:
+        return kind(run, request, prompt, generator)
+    from evaluation.exact_counts import kept_samples
+
+    return kept_samples(kind, run, request, prompt, generator, notes)
+
+
+def _kind(run: Opened) -> "Kind":
     """What generates from a run of its task."""
     if run.task_name == "language_modelling":
         return _continue
@@ -162,15 +182,24 @@ def _sample(tokens: list[int], prompt: str | None, tokenizer: "Tokenizer", calls
 
 
 def _diffuse(run: Opened, request: Request, prompt: str | None, generator: torch.Generator) -> Iterator[list[Sample]]:
-    from evaluation.diffusion_draw import draw_tokens
+    from evaluation.diffusion_draw import conditions_of, draw_tokens
+    from evaluation.sample_lengths import drawn_lengths, draws_lengths
 
     tokenizer, count = run.needs_tokenizer(), run.generation.num_samples
     is_whole = getattr(run.entry, "layout", None) == "whole"
-    length = sample_length(run, request)
-    before = [tokenizer.bos_token_id] if is_whole else []
-    template = None if prompt is None else read_template(prompt, tokenizer, length, before)
-    for size in _batches(count, request.batch_size):
-        tokens, calls = draw_tokens(run, request, size, length, template, generator)
+    template = None
+    if prompt is None and request.length is None and draws_lengths(run):
+        lengths = drawn_lengths(run, count, request.seed)
+    else:
+        before = [tokenizer.bos_token_id] if is_whole else []
+        length = sample_length(run, request)
+        template = None if prompt is None else read_template(prompt, tokenizer, length, before)
+        lengths = torch.full((count,), length)
+    cond = conditions_of(run, request, count)
+    parts = torch.split(lengths, request.batch_size)
+    told = [None] * len(parts) if cond is None else torch.split(cond, request.batch_size)
+    for part, part_cond in zip(parts, told, strict=True):
+        tokens, calls = draw_tokens(run, part, part_cond, template, generator)
         if is_whole:  # what stands behind the end of a document was never trained
             yield [_sample(row, prompt, tokenizer, call) for row, call in zip(tokens, calls, strict=True)]
         else:

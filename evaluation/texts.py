@@ -1,5 +1,10 @@
 """Figures of what a run writes, beside the split's own text where that is asked for."""
 
+from itertools import islice
+
+import torch
+from torch import Tensor
+
 from evaluation.figure import Report
 from evaluation.opened import Opened
 from evaluation.progress import counted
@@ -11,6 +16,8 @@ from training.tasks.base import real_tokens
 
 FEW = 30
 EXAMPLES = 2
+_CONDITIONS = 32
+"""Batches of the split whose conditions samples are asked for."""
 
 
 def measure_samples(run: Opened, split: Split, settings: Settings) -> Report:
@@ -18,7 +25,7 @@ def measure_samples(run: Opened, split: Split, settings: Settings) -> Report:
     if not settings.samples or run.tokenizer is None:
         return Report()
     with counted("samples", run.generation.num_samples) as track:
-        samples = draw(run, Request(seed=settings.seed), track)
+        samples = draw(run, Request(seed=settings.seed, cond=_conditions(run, split)), track)
     texts = [sample.text for sample in samples.samples]
     report = Report(notes=list(samples.notes), examples=texts[:EXAMPLES])
     if len(texts) < FEW:
@@ -34,6 +41,16 @@ def measure_samples(run: Opened, split: Split, settings: Settings) -> Report:
 
         report.add(measure_by_judge(settings.judge, texts, split_texts(run, split, len(texts)), settings.seed))
     return report
+
+
+def _conditions(run: Opened, split: Split) -> Tensor | None:
+    """What the split's rows are told, where a diffusion model is told something; samples are asked for the same."""
+    from training.tasks.diffusion import condition_of
+
+    if getattr(getattr(run.model, "diffusion_config", None), "condition", None) is None:
+        return None
+    found = [condition_of(run.model, batch) for batch in islice(split.batches("conditions"), _CONDITIONS)]
+    return torch.cat([cond for cond in found if cond is not None])
 
 
 def is_molecules(run: Opened) -> bool:

@@ -9,6 +9,7 @@ from pydantic import SerializeAsAny
 
 from data_manager.dataset_types import DatasetConfig, GlobalConfig
 from data_manager.parse_data_args import check_section, read_data_sections
+from experiment.condition_size import condition_problems
 from experiment.feature_width import feature_problems
 from model.model_types import ModelConfig
 from model.parse_model_args import read_model_section
@@ -85,6 +86,8 @@ def read_experiment(
     problems += list(_between_sections(found, root))
     if found.get("model") is not None:
         problems += feature_problems(found["model"], datasets, root, has_training="training" in sections)
+        trained_on = getattr(found.get("training"), "dataset", None)
+        problems += condition_problems(found["model"], datasets, root, trained_on)
     if problems:
         raise ConfigValueError(problems)
     if "datasets" in sections:

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from model.diffusion_model import DiffusionModel
 
 
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+
+
 class ConditionConfig(StrictModel):
     """What samples can be asked for: a class, or a vector of properties; given as `cond` in training and sampling."""
 
@@ -37,6 +40,11 @@ class ConditionConfig(StrictModel):
     """Number of classes, of `type: class`."""
     size: Size | None = None
     """Number of properties, of `type: properties`."""
+    mean: list[Finite] | None = None
+    """Mean of each property, which is subtracted from it; None: that of the rows that are trained on."""
+    std: list[Annotated[Finite, Field(gt=0)]] | None = None
+    """Standard deviation of each property, by which it is then divided, so that conditions are given in their own
+    units; None: that of the rows that are trained on."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """Share of rows whose condition is hidden in training, so that guidance has something to guide (Ho 2022)."""
 
@@ -47,6 +55,18 @@ class ConditionConfig(StrictModel):
             yield Violation(f"a condition of type {self.type} needs {needed}", (needed,), (("type",),))
         if getattr(self, other) is not None:
             yield Violation(f"a condition of type {self.type} has no {other}", (other,), (("type",),), f"use {needed}")
+        for key, pair in (("mean", "std"), ("std", "mean")):
+            given: list[float] | None = getattr(self, key)
+            if given is None:
+                continue
+            if self.type == "class":
+                yield Violation(f"a class has no {key}", (key,), (("type",),), "leave it out")
+                continue
+            if self.size is not None and len(given) != self.size:
+                message = f"{key} has {len(given)} numbers, and there are {self.size} properties"
+                yield Violation(message, (key,), (("size",),), f"give {self.size}")
+            if getattr(self, pair) is None:
+                yield Violation(f"{key} is given without {pair}", (key,), (), "give both, or neither")
 
 
 class DiffusionConfig(StrictModel):

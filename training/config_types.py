@@ -3,10 +3,11 @@
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, GetJsonSchemaHandler
+from pydantic import AfterValidator, BeforeValidator, Field, GetJsonSchemaHandler
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticCustomError
 
+from data_manager.dataset_types import not_empty
 from model.sampler_registry import SAMPLER_SETTINGS
 from training.registry import TASKS
 from training.speech_types import SpeechTaskConfig
@@ -170,6 +171,10 @@ class TrainingConfig(StrictModel):
             )
 
 
+MAX_ATTEMPTS = 100
+"""Samples drawn for each one that is kept, where the file does not say."""
+
+
 class GenerationConfig(StrictModel):
     """What to generate, and how the next token is chosen."""
 
@@ -191,6 +196,21 @@ class GenerationConfig(StrictModel):
     """Of diffusion: steps from noise to text; None: the model's own default."""
     guidance: Annotated[float, Field(ge=0, le=1000)] | None = None
     """Of diffusion with a condition: 1 follows it, above 1 pushes past it; None: 1."""
+    exactly: Annotated[dict[Name, Annotated[int, Field(ge=0)]], AfterValidator(not_empty)] | None = None
+    """How often pieces of text stand in each sample: `{"*": 2}` of polymers with two ends. Samples are drawn again until
+    it holds, so that they have the model's own law given that it does; None: as they come."""
+    max_attempts: Annotated[int, Field(gt=0, le=1_000_000)] | None = None
+    """With exactly: samples drawn for each one that is kept, at most; None: 100."""
+
+    def violations(self) -> Iterator[Violation]:
+        """Attempts are of what is drawn again."""
+        if self.max_attempts is not None and self.exactly is None:
+            yield Violation(
+                "max_attempts limits how often samples are drawn again, and without exactly none is",
+                ("max_attempts",),
+                (("exactly",),),
+                'exactly: {"*": 2}',
+            )
 
     @property
     def sampler_choice(self) -> str | dict[str, Any] | None:

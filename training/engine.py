@@ -99,6 +99,7 @@ class _Session:
         trainer, network = self.build(splits, share, arguments)
         if distributed.is_main():
             self.prepare_folder(str(arguments.device))
+            self.keep_lengths(splits.train)
         distributed.barrier()
         return self.finish(trainer, network, self.optimise(trainer))
 
@@ -129,7 +130,7 @@ class _Session:
             print(f"note: {told}; training.eval_split names one", file=sys.stderr)
 
     def resolve(self, splits: Splits) -> None:
-        """Fill in what the data decide: vocabulary, task, number of classes; and compare once more."""
+        """Fill in what the data decide: vocabulary, task, number of classes, scale of properties; compare once more."""
         update: dict[str, Any] = {"task": chosen_task(self.config, splits.columns), "dataset": self.entry.name}
         if self.settings.num_labels is None and "labels" in splits.columns:
             named = getattr(self.entry, "classes", None)
@@ -137,7 +138,11 @@ class _Session:
         self.settings = self.settings.model_copy(update=update)
         self.fit_generation(TASKS.get(update["task"]).load().generation)
         alone = with_vocabulary(self.config.model_copy(update={"datasets": [self.entry]}))
-        self.config = self.config.model_copy(update={"model": alone.model, "training": self.settings})
+        from training.condition_scale import with_condition_scale
+
+        assert alone.model is not None
+        model = with_condition_scale(alone.model, splits.train)
+        self.config = self.config.model_copy(update={"model": model, "training": self.settings})
         if self.start.checkpoint is not None:
             compare(self.run.read_config(), self.config, self.run)
 
@@ -166,8 +171,19 @@ class _Session:
         assert self.config.model is not None
         flow = Flow(self.run, self.settings, self.config.model.name, average, shown)
         step = self.start.checkpoint.step if self.start.checkpoint else 0
-        data = Data(train, evaluation, collate, share)
+        data = Data(train, evaluation, collate, share, self.buckets(splits.train, share))
         return FactoryTrainer(module, arguments, self.settings, data, flow, average, step), module.network
+
+    def buckets(self, rows: Any, share: Share) -> Any:
+        """What puts rows of like lengths into one step, where the data set asks for it."""
+        if not getattr(self.entry, "bucketing", False):
+            return None
+        import torch
+
+        from data_manager.row_lengths import row_lengths
+        from training.rows import Buckets
+
+        return Buckets(torch.from_numpy(sum(row_lengths(rows).values())), share.rows)
 
     def build_module(self, arguments: Any) -> Any:
         """The network with its task, its first weights and its adapters, on the device of `arguments`."""
@@ -250,6 +266,16 @@ class _Session:
             before = read_json(self.run.environment)["sessions"] if step and self.run.environment.is_file() else []
             session = describe_environment(device, distributed.world_size(), step)
             write_text(self.run.environment, json.dumps({"sessions": [*before, session]}, indent=1) + "\n")
+
+    def keep_lengths(self, rows: Any) -> None:
+        """Write how long whole documents are, from which a diffusion model's samples take their lengths."""
+        if self.settings.task != "diffusion" or getattr(self.entry, "layout", None) != "whole":
+            return
+        from training.durable import explained
+        from training.length_counts import count_lengths, write_lengths
+
+        with explained("lengths", self.run.lengths):
+            write_lengths(self.run.lengths, count_lengths(rows))
 
     def optimise(self, trainer: Any) -> bool:
         """Train to the end; whether it was an early one."""

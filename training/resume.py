@@ -18,7 +18,10 @@ FREE = (
 """Keys that may change when a run goes on: they decide nothing about the weights."""
 SHARED = ("training.batch_size", "training.gradient_accumulation_steps")
 """Keys that may change as long as a step has as many rows as before."""
-_RESOLVED = ("vocab_size", "task", "num_labels", "eval_split", "train_split", "dataset")
+_RESOLVED = (
+    *("vocab_size", "task", "num_labels", "eval_split", "train_split", "dataset"),
+    *("model.length", "condition.mean", "condition.std"),
+)
 _MISSING = object()
 
 

@@ -3,7 +3,7 @@
 Training is one stream of rows, epoch after epoch, each epoch in an order of its own. Step s takes the rows from
 s * G on, where G is the number of rows of a step over all processes and accumulated parts; a batch may reach from one
 epoch into the next, and all are of one size. Where a run goes on is therefore a product, not a state, and rows do not
-depend on how many processes share a step.
+depend on how many processes share a step. Where the data set asks for `bucketing`, the rows of a step are of like lengths.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from training.noise import RowNoise, mixed_seed
@@ -21,13 +22,36 @@ Key = tuple[int, int]
 Collate = Callable[[list[Any]], dict[str, Any]]
 
 _ORDER, _WORKERS = 11, 12
+_POOL = 100
+
+
+@dataclass(frozen=True)
+class Buckets:
+    """Steps of rows of like lengths: `lengths` int64 [rows of the split], and the rows of a step."""
+
+    lengths: Tensor
+    step_rows: int
+
+    def sorted(self, order: Tensor, start: int, generator: torch.Generator) -> Tensor:
+        """An epoch's order int64 [count], which begins at position `start` of the stream, with its steps alike.
+
+        A hundred steps at a time are sorted by length, then steps are shuffled; those at the epoch's ends are not whole.
+        """
+        pools = torch.split(order, _POOL * self.step_rows)
+        order = torch.cat([pool[torch.argsort(self.lengths[pool], stable=True)] for pool in pools])
+        first = min(-start % self.step_rows, len(order))
+        steps = (len(order) - first) // self.step_rows
+        last = first + steps * self.step_rows
+        whole = order[first:last].view(steps, self.step_rows)
+        mixed = whole[torch.randperm(steps, generator=generator)].flatten()
+        return torch.cat([order[:first], mixed, order[last:]])
 
 
 class RowOrder:
-    """A permutation of `count` rows for each epoch, decided by (seed, epoch)."""
+    """A permutation of `count` rows for each epoch, decided by (seed, epoch), and by `buckets` where there are some."""
 
-    def __init__(self, count: int, seed: int) -> None:
-        self.count, self.seed = count, seed
+    def __init__(self, count: int, seed: int, buckets: Buckets | None = None) -> None:
+        self.count, self.seed, self.buckets = count, seed, buckets
         self._epoch, self._order = -1, torch.empty(0, dtype=torch.int64)
 
     def index(self, position: int) -> int:
@@ -36,6 +60,8 @@ class RowOrder:
         if epoch != self._epoch:
             generator = torch.Generator().manual_seed(mixed_seed(self.seed, _ORDER, epoch))
             self._epoch, self._order = epoch, torch.randperm(self.count, generator=generator)
+            if self.buckets is not None:
+                self._order = self.buckets.sorted(self._order, epoch * self.count, generator)
         return int(self._order[place])
 
 

@@ -27,7 +27,7 @@ from training.errors import TrainingError
 from training.module import TaskModule
 from training.network import load_average
 from training.noise import mixed_seed
-from training.rows import EvalBatches, RowCollator, RowOrder, Rows, TrainBatches, row_loader
+from training.rows import Buckets, EvalBatches, RowCollator, RowOrder, Rows, TrainBatches, row_loader
 from training.share import Share
 from training.weights import WEIGHTS, load_weights, weights_of, write_weights
 
@@ -36,12 +36,13 @@ _DROPOUT = 21
 
 @dataclass(frozen=True)
 class Data:
-    """Rows to train on, rows to evaluate on (None: no evaluation), and what makes batches of them."""
+    """Rows to train on, rows to evaluate on (None: no evaluation), what makes batches of them, and which rows of a step."""
 
     train: Rows
     evaluation: Rows | None
     collate: RowCollator
     share: Share
+    buckets: Buckets | None = None
 
 
 class FactoryTrainer(Trainer):  # type: ignore[misc]
@@ -73,7 +74,7 @@ class FactoryTrainer(Trainer):  # type: ignore[misc]
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         """Batches from `start_step` on; the Trainer counts them as one epoch of max_steps."""
-        order = RowOrder(len(self.data.train), self.settings.seed)
+        order = RowOrder(len(self.data.train), self.settings.seed, self.data.buckets)
         batches = TrainBatches(order, self.data.share, self.start_step, self.args.max_steps)
         workers = self.args.dataloader_num_workers
         return row_loader(self.data.train, batches, self.data.collate, workers=workers)

@@ -32,8 +32,12 @@ class NoiseEmbedding(nn.Module):
 class ConditionEmbedding(nn.Module):
     """A condition to [B, 1, width]: a class [B] int64, or a vector of properties [B, size].
 
-    No condition is the class `num_classes`, or a vector that is NaN throughout; both have a learned embedding.
+    No condition is the class `num_classes`, or a vector that is NaN throughout; both have a learned embedding. Properties
+    come in their own units and are scaled by the section's `mean` and `std`.
     """
+
+    mean: Tensor
+    std: Tensor
 
     def __init__(self, condition: Any, width: int) -> None:
         super().__init__()
@@ -41,7 +45,11 @@ class ConditionEmbedding(nn.Module):
         if self.num_classes is not None:
             self.table = nn.Embedding(self.num_classes + 1, width)
         else:
-            self.net = nn.Sequential(nn.Linear(condition.size, width), nn.SiLU(), nn.Linear(width, width))
+            size = condition.size
+            mean, std = condition.get("mean") or [0.0] * size, condition.get("std") or [1.0] * size
+            self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32), persistent=False)
+            self.register_buffer("std", torch.tensor(std, dtype=torch.float32), persistent=False)
+            self.net = nn.Sequential(nn.Linear(size, width), nn.SiLU(), nn.Linear(width, width))
             self.absent = nn.Parameter(torch.zeros(width))
 
     def forward(self, cond: Tensor) -> Tensor:
@@ -50,7 +58,8 @@ class ConditionEmbedding(nn.Module):
             out: Tensor = self.table(cond)[:, None]
             return out
         absent = cond.isnan().any(-1, keepdim=True)
-        known = self.net(cond.masked_fill(absent, 0.0).to(self.absent.dtype))
+        scaled = (cond.float() - self.mean) / self.std
+        known = self.net(scaled.masked_fill(absent, 0.0).to(self.absent.dtype))
         return torch.where(absent, self.absent, known)[:, None]
 
 

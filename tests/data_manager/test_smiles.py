@@ -6,11 +6,14 @@ from hypothesis import strategies as st
 
 from data_manager.data_manager import DatasetManager
 from data_manager.errors import DataError
+from data_manager.smiles_pairs import SmilesPairTokenizer
 from data_manager.smiles_tokenizer import SmilesTokenizer, smiles_tokens, syntax_error
 from data_manager.smiles_types import SmilesDatasetConfig
 from data_manager.tokenizers import load_tokenizer
 from tests.data_manager.text_configs import notes, shared, texts
 from tests.real_data import real_data
+
+JOINED = SmilesPairTokenizer.learn(["CC(=O)Nc1ccccc1", "CC(=O)NCCBr"], 300)
 
 
 def smiles_config(folder, file, **more):
@@ -147,3 +150,28 @@ def test_real_molecules_come_back(name, tmp_path):
         assert notes(config, split) == []
     tokenizer = DatasetManager.tokenizer(config)
     assert tokenizer.unk_token_id not in tokenizer.encode_many(lines)[0]
+
+
+def test_tokens_that_stand_together_are_joined(tmp_path):
+    (tmp_path / "a.smi").write_text("c1ccccc1CC(=O)N\nc1ccccc1CBr\nCC(=O)NC\n" * 20 + "[13CH4]Cl\n")
+    config = smiles_config(tmp_path, "a.smi", tokenizer={"type": "smiles", "vocab_size": 260})
+    assert texts(config)[:3] == ["c1ccccc1CC(=O)N", "c1ccccc1CBr", "CC(=O)NC"]
+    tokenizer, single = DatasetManager.tokenizer(config), SmilesTokenizer.of(["[13CH4]"])
+    assert len(tokenizer.encode("c1ccccc1")) <= 2
+    for text in ("c1ccccc1CC(=O)N", "[13CH4]CCl", "N[C@@H](C)C", "C%12CC%12", "ClCCl"):
+        assert tokenizer.decode(tokenizer.encode(text)) == text
+        assert len(tokenizer.encode(text)) <= len(single.encode(text))
+    assert tokenizer.encode("C!C").count(tokenizer.unk_token_id) == 1
+    tokenizer.save(tmp_path / "saved")
+    again = load_tokenizer(tmp_path / "saved")
+    assert again.identity() == tokenizer.identity()
+    assert again.encode("c1ccccc1CBr") == tokenizer.encode("c1ccccc1CBr")
+    assert again.vocab_size == tokenizer.vocab_size == len(tokenizer.tokens) + 4
+    assert tokenizer.identity() != DatasetManager.tokenizer(smiles_config(tmp_path, "a.smi")).identity()
+    with pytest.raises(ValueError, match="the pair 4, 999 has an id that is no token before it"):
+        SmilesPairTokenizer(tokenizer.base, [(4, 999)])
+
+
+@given(st.text(st.sampled_from("CNOcnHBrl[]()@+-=#%0123456789./\\"), max_size=30))
+def test_joined_tokens_lose_nothing_either(text):
+    assert JOINED.decode(JOINED.encode(text)) == text

@@ -17,6 +17,8 @@ _MOLECULES = [
     "CCCl",
     "BrCCBr",
     "C1CC1",
+    "CCCO",
+    "C1CCCC1O",
 ]
 
 
@@ -28,9 +30,11 @@ def write_corpora(folder: Path) -> None:
     for name in ("train", "val", "test_2016_flickr"):
         for side in ("en", "de"):
             _write(folder / f"multi30k/{name}.{side}", "".join(f"{line} {side}\n" for line in _LINES))
-    for name in ("zinc_train", "zinc_test"):
+    for name in ("zinc_train", "zinc_test", "polymers_train", "polymers_test"):
         _write(folder / f"smiles/{name}.smi", "".join(f"{molecule}\n" for molecule in _MOLECULES))
     _write(folder / "molecules/molecules.csv", "id,smiles\n" + "".join(f"{i},{m}\n" for i, m in enumerate(_MOLECULES)))
+    measured = "".join(f"{molecule},{number / 10}\n" for number, molecule in enumerate(_MOLECULES))
+    _write(folder / "measured/measured.csv", f"smiles,gap\n{measured}")
     rows = [json.dumps({"title": line[:5], "body": line}) + "\n" for line in _LINES]
     _write(folder / "articles/articles-1.jsonl", "".join(rows))
     _write(folder / "questions/questions.csv", "question;answer;topic\nwhy;because;a\nhow;so;b\n")

@@ -5,7 +5,7 @@ from itertools import islice
 import torch
 
 from training.noise import RowNoise
-from training.rows import EvalBatches, RowOrder, Share, TrainBatches
+from training.rows import Buckets, EvalBatches, RowOrder, Share, TrainBatches
 
 
 def keys(count, share, start=0, stop=6):
@@ -72,3 +72,23 @@ def test_the_order_needs_no_state():
     order = RowOrder(50, 1)
     forward = [order.index(position) for position in islice(range(200), 200)]
     assert [RowOrder(50, 1).index(position) for position in reversed(range(200))] == forward[::-1]
+
+
+def test_buckets_put_like_lengths_into_a_step_and_leave_no_row_out():
+    count, rows = 1000, 16
+    lengths = torch.randint(5, 60, (count,), generator=torch.Generator().manual_seed(0))
+    order = RowOrder(count, 3, Buckets(lengths, rows))
+    stream = [order.index(position) for position in range(3 * count)]
+    assert all(sorted(stream[first : first + count]) == list(range(count)) for first in range(0, 3 * count, count))
+    steps = [lengths[stream[first : first + rows]] for first in range(0, 3 * count - rows, rows)]
+    spread = torch.stack([(step.max() - step.min()).float() for step in steps])
+    assert spread.median() <= 3  # where steps of any rows spread over 50
+    assert (spread > 6).sum() <= 2  # the step between two epochs
+    means = torch.stack([step.float().mean() for step in steps])
+    assert not torch.equal(means, means.sort().values)
+    assert [RowOrder(count, 3, Buckets(lengths, rows)).index(place) for place in (2500, 7)] == [stream[2500], stream[7]]
+
+
+def test_a_split_smaller_than_a_step_has_no_buckets():
+    order = RowOrder(3, 0, Buckets(torch.tensor([5, 6, 7]), 8))
+    assert sorted(order.index(place) for place in range(3)) == [0, 1, 2]

@@ -45,16 +45,23 @@ class Diffusion(Task):
         return metrics
 
     def samples(self, network: nn.Module, batch: Batch, generator: torch.Generator) -> list[str]:
-        """Texts drawn from noise, as long as the longest of the rows given."""
+        """Texts drawn from noise, as long as the rows given; of rows of several lengths, each as long as one of them."""
         tokenizer, settings = self.setting.tokenizer, self.setting.generation
         sample: Any = getattr(network, "sample", None)
         if tokenizer is None or sample is None:
             return []
         chosen: dict[str, Any] = {"steps": settings.steps, "sampler": settings.sampler_choice}
         given = {name: value for name, value in chosen.items() if value is not None}
-        length = batch["input_ids"].shape[1]
-        tokens = sample(settings.num_samples, length, generator=generator, **given)
-        return [tokenizer.decode(row) for row in tokens.tolist()]
+        real = real_tokens(batch)
+        count, length = settings.num_samples, real.shape[1]
+        mask = real[torch.arange(count, device=real.device) % len(real)]
+        if not bool(mask.all()) and hasattr(network, "draw"):  # a model of a user's own may take no mask
+            given["mask"] = mask
+        cond = condition_of(network, batch)
+        if cond is not None:
+            given["cond"] = cond[torch.arange(count, device=real.device) % len(real)]
+        tokens = sample(count, length, generator=generator, **given).tolist()
+        return [tokenizer.decode(row[:size]) for row, size in zip(tokens, mask.sum(1).tolist(), strict=True)]
 
     def _extras(self, network: nn.Module, batch: Batch) -> dict[str, Any]:
         noise = batch["noise"]
@@ -79,7 +86,10 @@ def condition_of(network: nn.Module, batch: Batch) -> Tensor | None:
         return None
     key = "labels" if condition.num_classes is not None else "cond"
     if key not in batch:
-        remedy = "give it `label: COLUMN`, or leave the condition out" if key == "labels" else "leave the condition out"
+        remedy = (
+            "give it `label: COLUMN`" if key == "labels" else "give it `properties: [logp]` (of smiles) or `measured`"
+        )
+        remedy += ", or leave the condition out"
         raise UnfitError(f"model.condition asks for {key} of each row, and the data set has none; {remedy}")
     found: Tensor = batch[key]
     if key == "labels" and int(found.max()) >= condition.num_classes:

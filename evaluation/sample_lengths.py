@@ -1,0 +1,57 @@
+"""How long the samples of a diffusion model are, where nobody says: as long as the rows that it was trained on."""
+
+import inspect
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from data_manager.errors import DataError
+from evaluation.opened import Opened
+from training.errors import UnfitError
+from training.length_counts import count_lengths, read_lengths
+from training.noise import mixed_seed
+from training.run_folder import RunFolder
+
+_LENGTHS = 41
+
+
+def draws_lengths(run: Opened) -> bool:
+    """Whether rows are whole documents, and the model can leave the places behind a document's end out."""
+    draw: Any = getattr(run.model, "draw", None) or getattr(run.model, "sample", None)
+    if getattr(run.entry, "layout", None) != "whole" or draw is None:
+        return False
+    parameters = inspect.signature(draw).parameters.values()
+    return any(parameter.name == "mask" or parameter.kind == parameter.VAR_KEYWORD for parameter in parameters)
+
+
+def drawn_lengths(run: Opened, count: int, seed: int) -> Tensor:
+    """Lengths int64 [count] of the rows of the training split, drawn with replacement; decided by the seed alone.
+
+    Raises RunFolderError for a damaged file, UnfitError where neither the run's folder nor its data set tells them.
+    """
+    counts = _counts(run)
+    generator = torch.Generator().manual_seed(mixed_seed(seed, _LENGTHS))
+    weights = torch.tensor(list(counts.values()), dtype=torch.float64)
+    chosen = torch.multinomial(weights, count, replacement=True, generator=generator)
+    return torch.tensor(list(counts))[chosen]
+
+
+def _counts(run: Opened) -> dict[int, int]:
+    """Those of the run's folder; of one without them, those of the data set."""
+    path = RunFolder(run.folder).lengths
+    if path.is_file():
+        return read_lengths(path)
+    from data_manager.data_manager import DatasetManager
+    from training.splits import choose_splits
+
+    try:
+        rows = choose_splits(DatasetManager.load_dataset(run.entry), run.training, run.entry.name).train
+    except DataError as error:
+        raise UnfitError(
+            f"samples are as long as rows of the data, and {path} is not there; give --length N, the tokens of a sample, "
+            f"or the data: {error}"
+        ) from error
+    if not hasattr(rows, "__len__"):
+        raise UnfitError(f"{path} is not there, and a stream has no lengths to draw; give --length N")
+    return count_lengths(rows)

@@ -1,0 +1,100 @@
+"""Samples of a diffusion model over whole documents are as long as the documents that it was trained on."""
+
+import json
+
+import pytest
+import torch
+
+from evaluation.opened import open_run
+from evaluation.sample_lengths import drawn_lengths
+from evaluation.sampling import Request, draw
+from experiment.config import read_experiment
+from tests.evaluation.made_runs import MDLM, make_run, text_data
+from training.engine import train
+from training.errors import RunFolderError, UnfitError
+
+MOLECULES = ["CC", "CCO", "CCO", "CCNC", "CCCCCC"]
+LENGTHS = {4, 5, 6, 8}
+
+
+def molecules(folder):
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "train.smi").write_text("\n".join(MOLECULES) + "\n")
+    (folder / "test.smi").write_text("CCCCCCCC\n")
+    files = {split: str(folder / f"{split}.smi") for split in ("train", "test")}
+    return [{"name": "tiny", "source": "smiles", "data_files": files, "sequence_length": 16}]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    made = tmp_path_factory.mktemp("molecules")
+    return make_run(made, MDLM, molecules(made), "diffusion")
+
+
+def watched(run):
+    """The run, with what its model is asked to draw."""
+    asked, own = [], run.model.draw
+
+    def watch(count, length, **options):
+        asked.append({"length": length, **options})
+        return own(count, length, **options)
+
+    run.model.draw = watch
+    return run, asked
+
+
+def test_samples_are_as_long_as_the_molecules_trained_on(folder):
+    run, asked = watched(open_run(folder, ["generation.num_samples=40"]))
+    found = draw(run, Request(seed=3, batch_size=16)).samples
+    sizes = torch.cat([options["mask"].sum(1) for options in asked])
+    assert sizes.tolist() == drawn_lengths(run, 40, 3).tolist()
+    assert set(sizes.tolist()) == LENGTHS
+    assert all(len(sample.tokens) <= size for sample, size in zip(found, sizes.tolist(), strict=True))
+    assert [sample.network_calls for sample in found] == sizes.tolist()  # first-hitting: a call a real token
+
+
+def test_the_seed_decides_and_batches_do_not(folder):
+    run = open_run(folder, ["generation.num_samples=12"])
+    lengths = drawn_lengths(run, 12, 3)
+    assert torch.equal(lengths, drawn_lengths(run, 12, 3))
+    assert not torch.equal(lengths, drawn_lengths(run, 12, 4))
+    many = drawn_lengths(run, 10_000, 0)
+    assert (many == 5).float().mean() == pytest.approx(2 / 5, abs=0.02)
+
+
+def test_a_length_and_a_prompt_keep_their_meaning(folder):
+    run, asked = watched(open_run(folder))
+    draw(run, Request(length=7))
+    draw(run, Request(prompts=("CC",)))
+    assert [options["length"] for options in asked] == [7, 16]
+    assert all("mask" not in options for options in asked)
+
+
+def test_rows_that_are_cut_keep_the_length_of_the_file(tmp_path):
+    run, asked = watched(open_run(make_run(tmp_path, MDLM, text_data(tmp_path), "diffusion")))
+    draw(run, Request())
+    assert asked[0]["length"] == 24
+    assert "mask" not in asked[0]
+
+
+def test_training_writes_the_lengths_and_a_copy_needs_no_data(tmp_path):
+    overrides = [
+        f"model={json.dumps(MDLM)}",
+        f"datasets={json.dumps(molecules(tmp_path))}",
+        f"global_config={json.dumps({'output_dir': str(tmp_path / 'manifests')})}",
+        "training={max_steps: 2, batch_size: 2, eval_split: test}",
+    ]
+    (tmp_path / "file.yml").write_text("generation: {num_samples: 4}\n")
+    train(read_experiment(tmp_path / "file.yml", overrides).config, tmp_path / "run")
+    assert json.loads((tmp_path / "run/lengths.json").read_text()) == {"4": 1, "5": 2, "6": 1, "8": 1}
+    assert (tmp_path / "run/samples.txt").read_text().count("--- ") == 4
+    (tmp_path / "train.smi").unlink()
+    run = open_run(tmp_path / "run")
+    assert set(drawn_lengths(run, 200, 0).tolist()) == LENGTHS
+    (tmp_path / "run/lengths.json").write_text("{}")
+    with pytest.raises(RunFolderError, match=r"lengths\.json has a length or a count below 1, or none; remove it"):
+        draw(run, Request())
+    (tmp_path / "run/lengths.json").unlink()
+    with pytest.raises(UnfitError, match=r"lengths\.json is not there; give --length N"):
+        draw(run, Request())
+    assert draw(run, Request(length=5)).samples

@@ -1,0 +1,115 @@
+"""Properties from a file to the network and back: sizes, scales, and samples that follow them in their own units."""
+
+import json
+
+import pytest
+import torch
+
+from evaluation.opened import open_run
+from evaluation.registry import Settings, evaluator_of
+from evaluation.rows import load_split
+from evaluation.sampling import Request, draw
+from experiment.config import read_experiment
+from model.denoisers.embeddings import ConditionEmbedding
+from model.denoisers.view import BackboneView
+from parse_args import main
+from training.condition_scale import with_condition_scale
+from training.engine import train
+from training.run_folder import load_run
+
+pytest.importorskip("rdkit", reason="needs rdkit, the extra chem")
+BACKBONE = {"type": "ddit", "d_model": 32, "num_layers": 1, "num_heads": 2, "cond_dim": 16, "dropout": 0.0}
+SECTION = {
+    "model_type": "diffusion",
+    "name": "chains",
+    "objective": {"type": "mdlm"},
+    "backbone": {**BACKBONE, "device": "cpu"},
+    "condition": {"type": "properties", "size": 1},
+}
+
+
+def experiment(folder, lines, training, **more):
+    (folder / "train.smi").write_text("\n".join(lines) + "\n")
+    files = {"train": str(folder / "train.smi"), "test": str(folder / "train.smi")}
+    entry = {
+        "name": "tiny",
+        "source": "smiles",
+        "data_files": files,
+        "properties": ["charge"],
+        "sequence_length": 12,
+        **more,
+    }
+    sections = {"model": SECTION, "datasets": [entry], "training": {"eval_split": "test", **training}}
+    sections["global_config"] = {"output_dir": str(folder / "manifests")}
+    (folder / "file.yml").write_text("generation: {num_samples: 2}\n")
+    return read_experiment(
+        folder / "file.yml", [f"{key}={json.dumps(value)}" for key, value in sections.items()]
+    ).config
+
+
+def test_samples_follow_a_property_in_its_own_unit(tmp_path):
+    # charges of 0 and 1 are told apart by one atom
+    lines = ["CCCC", "CCC[NH3+]"] * 8
+    settings = {"max_steps": 200, "batch_size": 32, "learning_rate": 1e-2, "eval_steps": 200}
+    train(experiment(tmp_path, lines, settings), tmp_path / "run")
+    condition = load_run(tmp_path / "run").config.model.config.condition
+    assert condition.mean == [0.5]
+    assert condition.std == [0.5]
+    run = open_run(tmp_path / "run", ["generation.num_samples=20", "generation.guidance=2.0"])
+    for charge, expected in (("0", 0), ("1.0", 20)):
+        charged = sum("[NH3+]" in sample.text for sample in draw(run, Request(condition=charge)).samples)
+        assert charged == pytest.approx(expected, abs=4)
+    assert train(experiment(tmp_path, lines, settings), tmp_path / "run", resume=True).was_finished
+    report = evaluator_of("diffusion")(run, load_split(run, "test", max_rows=None, seed=0), Settings())
+    assert 0 <= report.value("validity") <= 1  # guidance follows the conditions of the split's rows
+
+
+def test_scale_of_the_training_rows(tmp_path):
+    from data_manager.data_manager import DatasetManager
+
+    config = experiment(tmp_path, ["C", "CC", "CCCCC"], {}, properties=["heavy_atoms"])
+    rows = DatasetManager.load_dataset(config.datasets[0])["train"]
+    found = with_condition_scale(config.model, rows)
+    assert found.config.condition.mean == [2.66667]
+    assert found.config.condition.std == [1.69967]
+    assert with_condition_scale(found, rows.select([0])) is found
+    constant = with_condition_scale(config.model, rows.select([1]))
+    assert (constant.config.condition.mean, constant.config.condition.std) == ([2.0], [1.0])
+
+
+def test_the_network_sees_scaled_properties():
+    torch.manual_seed(0)
+    plain = ConditionEmbedding(BackboneView({"size": 2}), 8)
+    scaled = ConditionEmbedding(BackboneView({"size": 2, "mean": [300.0, 0.5], "std": [100.0, 0.1]}), 8)
+    scaled.load_state_dict(plain.state_dict())
+    raw = torch.tensor([[400.0, 0.4], [torch.nan, torch.nan]])
+    torch.testing.assert_close(scaled(raw), plain(torch.tensor([[1.0, -1.0], [torch.nan, torch.nan]])))
+
+
+@pytest.mark.parametrize(
+    ("condition", "properties", "message"),
+    [
+        (
+            "{type: properties, size: 3}",
+            "[logp, qed]",
+            "asks for as many properties of each row, and data set 'a' gives 2",
+        ),
+        ("{type: properties, size: 3}", None, "data set 'a' gives none; try properties: [logp, qed]"),
+        ("{type: properties, size: 2, mean: [1.0], std: [1.0]}", "[logp, qed]", "mean has 1 numbers, and there are 2"),
+        ("{type: properties, size: 1, mean: [1.0]}", "[logp]", "mean is given without std; give both, or neither"),
+        ("{type: properties, size: 1, mean: [1.0], std: [0.0]}", "[logp]", "must be greater than 0; got 0.0"),
+        ("{type: class, num_classes: 3}", None, None),
+    ],
+)
+def test_sizes_are_checked_before_anything_is_built(condition, properties, message, tmp_path, capsys):
+    told = f", properties: {properties}" if properties else ""
+    (tmp_path / "case.yml").write_text(
+        "model:\n  model_type: diffusion\n  name: x\n  objective: {type: mdlm}\n"
+        f"  backbone: {json.dumps(BACKBONE)}\n  condition: {condition}\n"
+        f"datasets:\n  - {{name: a, source: smiles, data_files: {{train: a.smi}}{told}}}\n"
+    )
+    assert main(["--config", str(tmp_path / "case.yml")]) == (1 if message else 0)
+    if message:
+        error = capsys.readouterr().err
+        assert message in error
+        assert "case.yml:6:" in error

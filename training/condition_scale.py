@@ -1,0 +1,32 @@
+"""Mean and standard deviation of the properties that a condition is made of, taken from the rows that are trained on."""
+
+from typing import Any
+
+import numpy as np
+
+from model.model_types import ModelConfig
+
+
+def with_condition_scale(model: ModelConfig, rows: Any) -> ModelConfig:
+    """A copy whose condition has `mean` and `std` of the column `cond` of `rows`, where its section leaves them out.
+
+    A property that is the same throughout has the deviation 1. The same config comes back for a model without a
+    condition of properties, and for rows without them or with another number of them.
+    """
+    condition: Any = getattr(model.config, "condition", None)
+    if condition is None or condition.size is None or condition.mean is not None:
+        return model
+    if "cond" not in getattr(rows, "column_names", ()):
+        return model
+    values = np.array(rows.with_format("numpy")["cond"][:], np.float64)
+    if values.shape[1:] != (condition.size,):
+        return model
+    mean, std = values.mean(0), values.std(0)
+    # six digits do, and read well in config.yml
+    scale = {"mean": _rounded(mean), "std": _rounded(np.where(std > 0, std, 1.0))}
+    section = model.config.model_copy(update={"condition": condition.model_copy(update=scale)})
+    return model.model_copy(update={"config": section})
+
+
+def _rounded(values: Any) -> list[float]:
+    return [float(f"{value:.6g}") for value in values]

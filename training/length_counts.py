@@ -1,0 +1,37 @@
+"""`lengths.json` of a run: how many rows of the split that was trained on have how many tokens.
+
+A diffusion model over whole documents draws the lengths of its samples from them, as GenMol does (arXiv 2501.06158):
+behind a row's end nothing was ever trained.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from training.durable import write_text
+from training.errors import RunFolderError
+
+
+def count_lengths(rows: Any) -> dict[int, int]:
+    """Number of rows by their number of tokens, of a `datasets.Dataset` with `input_ids`; the shortest first."""
+    from data_manager.row_lengths import row_lengths
+
+    return dict(sorted(Counter(row_lengths(rows)["input_ids"].tolist()).items()))
+
+
+def write_lengths(path: Path, counts: Mapping[int, int]) -> None:
+    """Write the counts; OSError where the disk is full."""
+    write_text(path, json.dumps(dict(counts)) + "\n")
+
+
+def read_lengths(path: Path) -> dict[int, int]:
+    """The counts of a file; raises RunFolderError for one that is damaged."""
+    try:
+        found = {int(length): int(count) for length, count in json.loads(path.read_text(encoding="utf-8")).items()}
+    except (ValueError, AttributeError, TypeError) as error:
+        raise RunFolderError(f"{path} cannot be read as counts of lengths: {error}; remove it") from error
+    if not found or min(found) < 1 or min(found.values()) < 1:
+        raise RunFolderError(f"{path} has a length or a count below 1, or none; remove it")
+    return found
