@@ -7,7 +7,7 @@ The text is that of text8: the letters a to z and spaces, from train files and a
 batches of 32 rows of 128 characters, the same rows in the same order, the same course of the learning rate. Bits a
 character are of the test split, the bound in its parts; entropies are of samples' characters, in nats, beside that of the
 test split's own; calls and seconds are of one sample. The decoder's first character of a row is counted at its frequency.
-`--report benchmarks/RESULTS.md` writes the tables between their marks there, `--plot` draws the curves.
+`--write` puts the table into benchmarks/RESULTS.md and the curves beside the documentation.
 """
 
 import argparse
@@ -20,6 +20,8 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from benchmarks.report import provenance, table, write_section
 
 BASE = Path(__file__).with_name("diffusion.yml")
 PAPER = {"ar": 1.23, "sedd_absorbing": 1.39, "mdlm": 1.40, "udlm": 1.44, "d3pm": 1.45, "sedd_uniform": 1.47}
@@ -38,6 +40,7 @@ DECODER = (
     "attention_type: softmax}}"
 )
 CONTENDERS = ("ar", *DIFFUSION)
+PLOT = Path(__file__).resolve().parent.parent / "docs" / "diffusion_family.png"
 
 
 def normalised(text: str) -> str:
@@ -120,8 +123,6 @@ def with_first_character(found: dict[str, Any], first: list[int], length: int) -
 
 def table_of(results: list[dict[str, Any]]) -> str:
     """One line a contender, the mean over its seeds."""
-    from benchmarks.report import table
-
     lines = []
     for name in dict.fromkeys(result["name"] for result in results):
         mine = [result for result in results if result["name"] == name]
@@ -184,19 +185,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--rows", type=int, default=512, help="test rows that are measured on (default: %(default)s)")
     parser.add_argument("--output", default="runs/comparison", help="where runs go (default: %(default)s)")
     parser.add_argument("--only", nargs="+", choices=CONTENDERS, default=CONTENDERS, help="train these alone")
-    parser.add_argument("--plot", type=Path, help="where the curves go")
-    parser.add_argument("--report", type=Path, help="a page whose table is written anew")
+    parser.add_argument("--write", action="store_true", help="write RESULTS.md and docs/diffusion_family.png")
     args = parser.parse_args(argv)
     make_corpus(args.corpus, Path(args.output) / "corpus_dir")
     results = [run(name, seed, args) for seed in args.seeds for name in args.only]
     print(table_of(results))
-    if args.plot is not None:
-        draw_curves(results, args.plot)
-    if args.report is not None:
-        from model.diffusion_tables import filled
-
-        page = args.report.read_text(encoding="utf-8")
-        args.report.write_text(filled(page, "diffusion", table_of(results)), encoding="utf-8")
+    if args.write:
+        draw_curves(results, PLOT)
+        head = "## The diffusion family and a decoder, side by side"
+        curves = f"![Bits a character over the steps](../docs/{PLOT.name})"
+        write_section("diffusion family", "\n\n".join([head, provenance("torch"), table_of(results), curves]))
     return 0
 
 

@@ -126,7 +126,8 @@ class DiffusionModel(nn.Module):
         output = self._reduced(parts, mask)
         if loss_weighting == "bound":
             return output
-        alike = parts.diffusion / per_token(self.objective.weight(t), input_ids)
+        weight = self.objective.weight(self.objective.times(t, input_ids))
+        alike = parts.diffusion / per_token(weight, input_ids)
         return output._replace(loss=_mean(alike, mask))
 
     def denoise(

@@ -85,7 +85,7 @@ class DiffusionConfig(StrictModel):
     length: Size | None = None
     """Length of sequences; None: the data set's sequence_length."""
     time_conditioning: bool | None = None
-    """Whether the network is told sigma; None: yes, but for mdlm's backbones of ours, as its authors have it."""
+    """Whether the network is told sigma; None: yes, but for mdlm's and bd3lm's backbones of ours, as published."""
     condition: ConditionConfig | None = None
     """What samples can be asked for; none by default."""
 

@@ -1,5 +1,6 @@
 """A network of blocks: what it sees, its prefix that is kept, and what it writes."""
 
+import math
 from typing import Any
 
 import pytest
@@ -154,3 +155,24 @@ def test_a_network_of_ones_own_needs_a_place_for_blocks() -> None:
             build(backbone={"type": "claims-blocks"})
     finally:
         BACKBONES._entries.pop("claims-blocks")
+
+
+@pytest.mark.parametrize(
+    ("objective", "schedule"),
+    [
+        ({"type": "mdlm"}, {"type": "cosine"}),
+        ({"type": "d3pm"}, {"type": "discrete", "num_steps": 7, "curve": "cosine"}),
+        ({"type": "bd3lm", "block_size": BLOCK}, {"type": "cosine"}),
+    ],
+)
+def test_uniform_weighting_leaves_the_cross_entropy_at_masks(
+    objective: dict[str, Any], schedule: dict[str, Any]
+) -> None:
+    """A network of zeros has log N nats at each mask, so that the loss counts masks: a whole number of them."""
+    model = build(0, objective=objective, schedule=schedule)
+    for parameter in model.parameters():
+        nn.init.zeros_(parameter)
+    tokens = torch.randint(VOCAB, (8, LENGTH))
+    masks = model(tokens, seed=2, loss_weighting="uniform").loss.item() * tokens.numel() / math.log(VOCAB)
+    assert masks > 10
+    assert masks == pytest.approx(round(masks), abs=1e-3)
