@@ -1,10 +1,11 @@
-"""What sampling costs: draws in float64, and network calls saved by calling only for rows that change.
+"""What sampling costs: draws in float64, network calls saved by calling only for rows that change, prefixes that are kept.
 
-    python -m benchmarks.samplers [--part draws|network] [--repeats 5] [--steps 1000] [--length 128] [--threads 1]
+    python -m benchmarks.samplers [--part draws|network|blocks] [--repeats 5] [--steps 1000] [--length 128] [--threads 1]
 
 Everything runs in one process, the contestants in turns, and medians are printed as Markdown: first `sample_categorical`
 beside draws in float32 (inversion of the running sum, and the Gumbel trick of the published samplers), then whole
-samplings of a masked diffusion model over a DDiT, with the network calls of a row.
+samplings of a masked diffusion model over a DDiT, with the network calls of a row; last BD3LM with and without the keys and
+values of the blocks that are written, which are the same samples.
 """
 
 import argparse
@@ -13,11 +14,13 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from diffusion.categorical import sample_categorical
+from diffusion.denoiser import Denoiser
 from diffusion.sampler_state import SamplerState
 from model.diffusion_model import DiffusionModel
 from model.diffusion_types import DiffusionConfig
@@ -78,11 +81,11 @@ def draws_table(repeats: int) -> str:
     return "\n".join(lines)
 
 
-def masked_model(length: int, d_model: int, num_layers: int) -> DiffusionModel:
-    """MDLM over an untrained DDiT with 106 characters: what a network says does not change what it costs."""
+def masked_model(length: int, d_model: int, num_layers: int, objective: dict[str, Any] | None = None) -> DiffusionModel:
+    """MDLM, or another objective, over an untrained DDiT with 106 characters: what a network says does not change what it costs."""
     torch.manual_seed(0)
     backbone = {"type": "ddit", "d_model": d_model, "num_layers": num_layers, "num_heads": 4, "device": "cpu"}
-    section = {"objective": {"type": "mdlm"}, "backbone": backbone, "vocab_size": 106, "length": length}
+    section = {"objective": objective or {"type": "mdlm"}, "backbone": backbone, "vocab_size": 106, "length": length}
     return DiffusionModel(DiffusionConfig.model_validate(section)).eval()
 
 
@@ -109,10 +112,41 @@ def network_table(model: DiffusionModel, steps: int, repeats: int, batches: Sequ
     return "\n".join(lines)
 
 
+def blocks_table(lengths: Sequence[int], d_model: int, num_layers: int, repeats: int, block_size: int = 16) -> str:
+    """Seconds of a whole sampling of BD3LM, one token a call: the prefix kept, against [x_t ; x_0] in each call."""
+    lines = ["| length | calls | prefix kept | doubled sequence | ratio |", "| ---: " * 5 + "|"]
+    for length in lengths:
+        model = masked_model(length, d_model, num_layers, {"type": "bd3lm", "block_size": block_size})
+        plain = masked_model(length, d_model, num_layers, {"type": "bd3lm", "block_size": block_size})
+        plain.load_state_dict(model.state_dict())
+        plain._denoiser = partial(doubled_denoiser, plain)  # type: ignore[method-assign]
+        seeds = torch.Generator()
+        draws = [partial(_drawn, one, seeds, length) for one in (model, plain)]
+        assert torch.equal(*(draw() for draw in draws))
+        kept, doubled = medians(draws, repeats)
+        lines.append(f"| {length} | {length} | {kept:.2f} s | {doubled:.2f} s | {doubled / kept:.1f} |")
+    return "\n".join(lines)
+
+
+def doubled_denoiser(model: DiffusionModel, cond: Tensor | None, rows: int, **settings: object) -> Denoiser:
+    """A model of blocks that reads the whole doubled sequence at each call."""
+
+    def network(x_t: Tensor, sigma: Tensor) -> Tensor:
+        levels = sigma[:, None].expand(x_t.shape)
+        both = torch.cat([x_t, x_t], 1), torch.cat([levels, torch.zeros_like(levels)], 1)
+        return model._ask(*both)[:, : x_t.shape[1]]
+
+    return Denoiser(network, model.objective.parameterisation, block_size=model.block_size)
+
+
+def _drawn(model: DiffusionModel, seeds: torch.Generator, length: int) -> Tensor:
+    return model.sample(1, length, steps=length, generator=seeds.manual_seed(0))
+
+
 def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--part", choices=["draws", "network"], help="one table; both where left out")
+    parser.add_argument("--part", choices=["draws", "network", "blocks"], help="one table; all where left out")
     parser.add_argument("--repeats", type=int, default=3, help="rounds of whole samplings; draws take 40 times as many")
     parser.add_argument("--steps", type=int, default=1000, help="steps of the time grid")
     parser.add_argument("--length", type=int, default=128, help="tokens of a sample")
@@ -123,11 +157,13 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     print(f"torch {torch.__version__}, CPU, {options.threads} thread(s)\n")
-    if options.part != "network":
+    if options.part in (None, "draws"):
         print(draws_table(options.repeats) + "\n")
-    if options.part != "draws":
+    if options.part in (None, "network"):
         model = masked_model(options.length, options.d_model, options.num_layers)
-        print(network_table(model, options.steps, options.repeats, options.batches))
+        print(network_table(model, options.steps, options.repeats, options.batches) + "\n")
+    if options.part in (None, "blocks"):
+        print(blocks_table((128, 256, 512), options.d_model, options.num_layers, options.repeats))
 
 
 if __name__ == "__main__":
