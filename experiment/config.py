@@ -97,6 +97,19 @@ def read_experiment(
     return Experiment(ExperimentConfig(**found), root)
 
 
+def _unfit_sampler(name: str, section: Any) -> tuple[str, str]:
+    """What is wrong with a sampler that does not fit a diffusion section, and what to write instead."""
+    from model.diffusion_parts import OBJECTIVES, PROCESSES
+
+    own = OBJECTIVES.get(section.objective.type).samplers
+    of = f"objective {section.objective.type}" if own else f"{section.process.type} noise"
+    fix = closest(name, list(section.samplers)) or section.samplers[0]
+    is_known = any(name in PROCESSES.get(one).samplers for one in PROCESSES)
+    wrong = f"does not fit {of}" if is_known else "is unknown"
+    fitting = f"of {of} {'is' if len(section.samplers) == 1 else 'are'} {', '.join(section.samplers)}"
+    return f"sampler {name!r} {wrong}; {fitting}; try {fix}", fix
+
+
 def _between_sections(found: dict[str, Any], root: Node) -> Iterator[Problem]:
     """What one section asks of another that it cannot give."""
     model, generation = found.get("model"), found.get("generation")
@@ -111,13 +124,7 @@ def _between_sections(found: dict[str, Any], root: Node) -> Iterator[Problem]:
         if section is None:
             message = f"{key} is of diffusion models, and this model is of type {model.model_type}"
         elif key == "sampler" and (name := generation.sampler_name) not in section.samplers:
-            process = getattr(section.process, "type", "")
-            fix = closest(name, list(section.samplers)) or section.samplers[0]
-            from model.diffusion_parts import PROCESSES
-
-            is_known = any(name in PROCESSES.get(one).samplers for one in PROCESSES)
-            wrong = f"does not fit {process} noise" if is_known else "is unknown"
-            message = f"sampler {name!r} {wrong}; of {process} noise are {', '.join(section.samplers)}; try {fix}"
+            message, fix = _unfit_sampler(name, section)
         elif key == "guidance" and section.condition is None:
             message = "guidance needs a condition in the model's section"
         if message:
