@@ -8,6 +8,7 @@ from torch import Tensor
 
 from diffusion.diffusion_process import DiffusionProcess
 from diffusion.errors import SettingError
+from diffusion.forward_process import Graph
 from diffusion.graph import AbsorbingGraph, UniformGraph
 from diffusion.hybrid import GiddLoss, HybridGraph
 from diffusion.losses import SubsLoss, UdlmLoss
@@ -132,3 +133,14 @@ def _noise_gain(process: DiffusionProcess, t: Tensor) -> Tensor:
 def test_settings_that_are_no_process_are_refused(p_uniform: float, gamma: float) -> None:
     with pytest.raises(SettingError):
         HybridGraph(VOCABULARY, p_uniform, gamma)
+
+
+def test_6_the_rao_blackwellised_form_is_the_same_number() -> None:
+    general, own = Graph(5, torch.ones(5, dtype=torch.float64)), UniformGraph(5)
+    generator = torch.Generator().manual_seed(7)
+    x_0, x_t = (torch.randint(5, (400, 3), generator=generator) for _ in range(2))
+    x_t = torch.where(torch.rand(x_0.shape, generator=generator) < 0.5, x_0, x_t)
+    sigma = 10 ** (6 * torch.rand(400, generator=generator, dtype=torch.float64) - 5)
+    log_score = torch.randn(400, 3, 5, generator=generator, dtype=torch.float64)
+    found, expected = (graph.score_entropy(log_score, sigma, x_t, x_0) for graph in (own, general))
+    torch.testing.assert_close(found, expected, atol=1e-12, rtol=1e-12)
