@@ -31,7 +31,14 @@ SECTION = {
 def experiment(folder, lines, training, **more):
     (folder / "train.smi").write_text("\n".join(lines) + "\n")
     files = {"train": str(folder / "train.smi"), "test": str(folder / "train.smi")}
-    entry = {"name": "tiny", "source": "smiles", "data_files": files, "properties": ["charge"], "sequence_length": 12, **more}
+    entry = {
+        "name": "tiny",
+        "source": "smiles",
+        "data_files": files,
+        "properties": ["charge"],
+        "sequence_length": 12,
+        **more,
+    }
     sections = {"model": SECTION, "datasets": [entry], "training": {"eval_split": "test", **training}}
     sections["global_config"] = {"output_dir": str(folder / "manifests")}
     (folder / "file.yml").write_text("generation: {num_samples: 2}\n")
