@@ -41,8 +41,9 @@ def _draw_rows(panel: Any, rows: Sequence[Mapping[str, Any]]) -> None:
         if not found:
             continue
         values = [figure["value"] for _, figure in found]
-        below = [figure["value"] - figure["low"] for _, figure in found]
-        above = [figure["high"] - figure["value"] for _, figure in found]
+        # Wilson's ends miss 0 and 1 by the last digit
+        below = [max(0.0, figure["value"] - figure["low"]) for _, figure in found]
+        above = [max(0.0, figure["high"] - figure["value"]) for _, figure in found]
         places = [place + 0.15 * (shift - 1.5) for place, _ in found]
         panel.errorbar(values, places, xerr=[below, above], fmt="o", markersize=4, label=kind.replace("_", " "))
     panel.set_yticks(range(len(names)), names)

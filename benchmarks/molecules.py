@@ -6,7 +6,7 @@
 
 A row of the table for the run as its file has it, for each --vary (keys of the section `generation`), and for each
 baseline: another run's folder, or polydiff, the published sampler that draws every token anew at each step and masks
-none again, over the same weights (see `benchmarks.polydiff_sampler`). --curve draws so many samples from each checkpoint
+none again, over the same weights and at the run's temperature (see `benchmarks.polydiff_sampler`). --curve draws so many samples from each checkpoint
 of the run and of the runs beside it. All from one seed; intervals are of 95 %.
 """
 
@@ -76,7 +76,8 @@ def drawn_by_polydiff(run: Any, count: int, seed: int, *, copies: bool) -> list[
     tokenizer, generator = run.needs_tokenizer(), torch.Generator().manual_seed(seed)
     found = []
     for lengths in torch.split(drawn_lengths(run, count, seed), 64):
-        for row in redraw_every_token(run.model, lengths, copies=copies, generator=generator):
+        settings: dict[str, Any] = {"copies": copies, "temperature": run.generation.temperature}
+        for row in redraw_every_token(run.model, lengths, **settings, generator=generator):
             end = row.index(tokenizer.eos_token_id) if tokenizer.eos_token_id in row else len(row)
             found.append(tokenizer.decode(row[:end]))
     return found
