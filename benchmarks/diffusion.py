@@ -96,7 +96,10 @@ def run(name: str, seed: int, args: argparse.Namespace) -> dict[str, Any]:
     opened = open_run(folder, [])
     figures |= measure(opened, args.rows, seed) | {"parameters": sum(p.numel() for p in opened.model.parameters())}
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-    figures["curve"] = [(line["step"], line["eval_loss"] / math.log(2)) for line in lines if "eval_loss" in line]
+    nats = [
+        (line["step"], line.get("eval_bound", line.get("eval_loss"))) for line in lines
+    ]  # a loss may be weighed alike
+    figures["curve"] = [(step, value / math.log(2)) for step, value in nats if value is not None]
     result.write_text(json.dumps(figures), encoding="utf-8")
     return figures
 
