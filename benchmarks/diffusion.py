@@ -182,7 +182,7 @@ def draw_curves(results: list[dict[str, Any]], path: Path) -> None:
     axis.set_ylabel("bits a character (bound)")
     axis.set_ylim(top=4.6)
     axis.grid(alpha=0.3)
-    axis.legend(frameon=False)
+    axis.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
     figure.tight_layout()
     figure.savefig(path, dpi=110, metadata={"Software": None})
     plt.close(figure)
