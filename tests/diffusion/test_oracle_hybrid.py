@@ -68,22 +68,22 @@ def test_drawn_noise_has_the_law_of_the_noise() -> None:
         assert bool(((found - expected[0, 0]).abs() < 4 * deviation).all())
 
 
-@pytest.mark.parametrize("pace", [LogLinearNoise(0.0), CosineNoise(0.0)])
-@pytest.mark.parametrize(("p_uniform", "gamma"), CASES)
+@pytest.mark.parametrize(
+    ("pace", "p_uniform", "gamma"), [(CosineNoise(0.0), 0.2, 1.0), *((LogLinearNoise(0.0), *case) for case in CASES)]
+)
 def test_6_gidd_bound_is_the_entropy(pace: NoiseSchedule, p_uniform: float, gamma: float) -> None:
     toy, objective = HybridToy.drawn(4, p_uniform, gamma), GiddLoss(hybrid(pace, p_uniform, gamma))
-    times = list(quadrature_at_both_ends(160, 8))
-    parts = exact_bound(toy, objective, toy.oracle, iter(times))
+    parts = exact_bound(toy, objective, toy.oracle, quadrature_at_both_ends(160, 8))
     assert sum(parts) == pytest.approx(toy.entropy, abs=1e-8)
-    mean = exact_bound(toy, objective, toy.posterior_mean_oracle, iter(times))
+    mean = exact_bound(toy, objective, toy.posterior_mean_oracle, quadrature_at_both_ends(60, 6))
     assert sum(mean) > toy.entropy + 2e-4
 
 
-@pytest.mark.parametrize(("p_uniform", "gamma"), CASES)
+@pytest.mark.parametrize(("p_uniform", "gamma"), [(0.2, 1.0), (0.2, 2.0)])
 def test_an_end_before_all_is_noise_costs_no_more_than_what_is_left(p_uniform: float, gamma: float) -> None:
     """At eps = 1e-3 the prior takes the kept tokens for uniform ones: eps log N nats a token at most."""
     toy, objective = HybridToy.drawn(4, p_uniform, gamma), GiddLoss(hybrid(LogLinearNoise(1e-3), p_uniform, gamma))
-    parts = exact_bound(toy, objective, toy.oracle, quadrature_at_both_ends(160, 8))
+    parts = exact_bound(toy, objective, toy.oracle, quadrature_at_both_ends(100, 8))
     assert parts[1] > 0
     assert toy.entropy - 1e-8 < sum(parts) < toy.entropy + LENGTH * 1e-3 * math.log(VOCABULARY)
 

@@ -86,7 +86,7 @@ def test_a_condition_without_classes(tmp_path):
     assert "model.condition asks for labels of each row, and the data set has none" in text
     few = moods(tmp_path, label="mood", classes=["0", "x", "1"])
     text = said(tmp_path, 1, "--config", few, "--output", tmp_path / "few")
-    assert "model.condition has num_classes 2, and a row is of class 2" in text
+    assert "data set 'moods' names 3 classes; try num_classes: 3" in text
 
 
 def test_a_translator_draws_nothing_unless_asked(tmp_path):
