@@ -52,6 +52,16 @@ class Blocks:
         return cls(torch.cat([place, place]), doubled_attention(length, block_size, device))
 
 
+@dataclass(frozen=True)
+class _Kept:
+    """Clean tokens [B, P] that were read, under which mask and condition (the tensors themselves), and what is kept."""
+
+    tokens: Tensor
+    mask: Tensor | None
+    cond: Tensor | None
+    cache: PrefixCache
+
+
 class BlockReader:
     """A network of blocks as samplers see it: `(x_t, sigma)` gives the law in the block that is being written.
 
@@ -65,7 +75,7 @@ class BlockReader:
 
     def __init__(self, network: Callable[..., Tensor], is_masked: Callable[[Tensor], Tensor], block_size: int) -> None:
         self.network, self.is_masked, self.block_size = network, is_masked, block_size
-        self._kept: dict[int, tuple[Tensor, PrefixCache]] = {}
+        self._kept: list[_Kept] = []
 
     def __call__(self, x_t: Tensor, sigma: Tensor, mask: Tensor | None = None, cond: Tensor | None = None) -> Tensor:
         """Output [B, L, dim] for x_t [B, L] at sigma [B]."""
@@ -74,7 +84,7 @@ class BlockReader:
         first = int(masked[0]) if masked.numel() else length - 1
         start = first // self.block_size * self.block_size
         stop = min(start + self.block_size, length)
-        done, cache = self._known(x_t[:, :start], cond)
+        done, cache = self._known(x_t[:, :start], mask, cond)
         block = block_numbers(stop, self.block_size, x_t.device)
         # Clean tokens that are new come first, at sigma = 0, and do not see those of the block.
         blocks = Blocks(torch.arange(done, stop, device=x_t.device), block[done:, None] >= block[None], cache)
@@ -82,13 +92,18 @@ class BlockReader:
         cache.keep = start - done
         seen = None if mask is None else mask[:, :stop]
         output = self.network(x_t[:, done:stop], levels, mask=seen, cond=cond, blocks=blocks)
-        self._kept[id(cond)] = (x_t[:, :start], cache)
+        self._keep(_Kept(x_t[:, :start], mask, cond, cache))
         return torch.nn.functional.pad(output[:, start - done :], (0, 0, start, length - stop))
 
-    def _known(self, clean: Tensor, cond: Tensor | None) -> tuple[int, PrefixCache]:
+    def _known(self, clean: Tensor, mask: Tensor | None, cond: Tensor | None) -> tuple[int, PrefixCache]:
         """How many of the clean tokens [B, P] have keys and values, and those."""
-        known, cache = self._kept.get(id(cond), (clean[:, :0], PrefixCache()))
-        done = known.shape[1]
-        if known.shape[0] != clean.shape[0] or not torch.equal(known, clean[:, :done]):
-            return 0, PrefixCache()
-        return done, cache
+        for kept in self._kept:
+            done = kept.tokens.shape[1]
+            if kept.cond is cond and kept.mask is mask and torch.equal(kept.tokens, clean[:, :done]):
+                return done, kept.cache
+        return 0, PrefixCache()
+
+    def _keep(self, new: "_Kept") -> None:
+        """Put a prefix first; two are kept, as guidance asks with the condition and without it in turn."""
+        others = [kept for kept in self._kept if kept.cond is not new.cond]
+        self._kept = [new, *others[:1]]

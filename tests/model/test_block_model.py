@@ -176,3 +176,22 @@ def test_uniform_weighting_leaves_the_cross_entropy_at_masks(
     masks = model(tokens, seed=2, loss_weighting="uniform").loss.item() * tokens.numel() / math.log(VOCAB)
     assert masks > 10
     assert masks == pytest.approx(round(masks), abs=1e-3)
+
+
+def test_a_prefix_that_is_kept_belongs_to_its_condition_and_its_padding() -> None:
+    """One batch after another begins with the same tokens, and tensors of old batches are gone."""
+    model = build(condition={"type": "class", "num_classes": 3})
+    reader = BlockReader(model._ask, model.process.graph.is_masked, BLOCK)
+    _, x_t = half_written(2)
+    sigma, places = torch.ones(3, dtype=torch.float64), slice(2 * BLOCK, 3 * BLOCK)
+
+    def check(cond: Tensor, mask: Tensor | None = None) -> None:
+        expected = doubled(model, x_t, x_t, sigma, cond=cond, mask=mask)[:, places]
+        torch.testing.assert_close(reader(x_t, sigma, mask=mask, cond=cond)[:, places], expected)
+
+    with torch.no_grad():
+        for kind in (0, 1, 2, 0):
+            check(torch.full((3,), kind))
+        cond = torch.zeros(3, dtype=torch.int64)
+        for first in (0, 1, 2):
+            check(cond, (torch.arange(LENGTH) >= first).expand(3, -1))
