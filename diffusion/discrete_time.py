@@ -54,7 +54,7 @@ class DiscreteNoise(AlphaSchedule):
         beta_start: float | None = None,
         beta_end: float | None = None,
     ) -> None:
-        self.num_steps = check_count("num_steps", num_steps)
+        self.num_steps: int = check_count("num_steps", num_steps)
         for name, beta in (("beta_start", beta_start), ("beta_end", beta_end)):
             if beta is not None:
                 check_number(name, beta, 0.0, _MOST_BETA, low_open=True)
@@ -74,8 +74,7 @@ class DiscreteNoise(AlphaSchedule):
 
     def _invert(self, sigma: Tensor) -> Tensor:
         alpha, table = torch.exp(-sigma), self.table.to(sigma.device)
-        falling = -table.contiguous()
-        step = (torch.searchsorted(falling, -alpha) - 1).clamp(0, self.num_steps - 1)
+        step = (torch.searchsorted(-table, -alpha) - 1).clamp(0, self.num_steps - 1)
         return (step + (table[step] - alpha) / (table[step] - table[step + 1])) / self.num_steps
 
     def _place(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -88,7 +87,13 @@ class DiscreteNoise(AlphaSchedule):
 class _DiscreteTime(Objective):
     """Times on the grid of `num_steps`; a time t stands for the step that ends at ceil(t T) / T."""
 
-    num_steps: int
+    name: ClassVar[str] = "d3pm"
+
+    def __init__(
+        self, process: DiffusionProcess, num_steps: int, parameterisation: Parameterisation | None = None
+    ) -> None:
+        super().__init__(process, parameterisation or X0Parameterisation(process.graph))
+        self.num_steps = check_count("num_steps", num_steps)
 
     def on_grid(self, t: Tensor) -> Tensor:
         """The end i / T of the step that t in (0, 1] lies in; raises TimeError."""
@@ -112,14 +117,6 @@ class _DiscreteTime(Objective):
 class DiscreteSubsLoss(_DiscreteTime, SubsLoss):
     """D3PM with a mask: cross-entropy at masks, weighed by T (alpha_s - alpha_t) / (1 - alpha_t)."""
 
-    name: ClassVar[str] = "d3pm"
-
-    def __init__(
-        self, process: DiffusionProcess, num_steps: int, parameterisation: Parameterisation | None = None
-    ) -> None:
-        super().__init__(process, parameterisation)
-        self.num_steps = check_count("num_steps", num_steps)
-
 
 class D3pmLoss(_DiscreteTime):
     """D3PM under any noise: T KL(q(x_s | x_t, x_0) || q(x_s | x_t, law of x_0)), from `Graph.reverse_posterior`.
@@ -128,14 +125,6 @@ class D3pmLoss(_DiscreteTime):
     digits. Under masks it is DiscreteSubsLoss, which looks at masked tokens only. The law is that of the clean token
     given the other tokens; Bayes' rule makes of it the x_0-parameterisation of the paper.
     """
-
-    name: ClassVar[str] = "d3pm"
-
-    def __init__(
-        self, process: DiffusionProcess, num_steps: int, parameterisation: Parameterisation | None = None
-    ) -> None:
-        super().__init__(process, parameterisation or X0Parameterisation(process.graph))
-        self.num_steps = check_count("num_steps", num_steps)
 
     def diffusion(self, output: Tensor, x_t: Tensor, x_0: Tensor, t: Tensor) -> Tensor:
         """T times the divergence of one step, [B, L]; raises TokenError, TimeError and ShapeError."""
@@ -168,9 +157,7 @@ def discrete_loss(process: DiffusionProcess, num_steps: int | None) -> Objective
 
     Raises SettingError where neither says how many, or each says another number.
     """
-    own = getattr(process.schedule, "num_steps", None) or getattr(
-        getattr(process.schedule, "pace", None), "num_steps", None
-    )
+    own = process.schedule.num_steps
     if own is not None and num_steps is not None and own != num_steps:
         raise SettingError("num_steps", num_steps, f"{own}, the number of the schedule's steps")
     count = own or num_steps

@@ -10,7 +10,7 @@ from diffusion.categorical import invert_distribution
 from diffusion.denoiser import Denoiser
 from diffusion.diffusion_process import DiffusionProcess
 from diffusion.errors import check_number
-from diffusion.lifting import free_masks
+from diffusion.lifting import free_masks, level_at_share
 from diffusion.sampler_base import Accuracy, Proposal, Sampler
 from diffusion.sampler_state import SamplerState
 
@@ -73,11 +73,8 @@ class EntropyBoundedSampler(Sampler):
         return replace(state, t=torch.where(free_masks(self, state).any(1), t, 0.0))
 
     def _sigma(self, state: SamplerState) -> Tensor:
-        """Noise level [B] at which the share of masks is that of the row: 1 - alpha falls with the masks left."""
-        top = self.process.schedule.sigma(torch.ones_like(state.t))
-        share = free_masks(self, state).sum(1) / state.cache["masks"].clamp_min(1)
-        floor = self.process.schedule.sigma(torch.zeros_like(state.t))
-        return torch.minimum(-torch.log1p(share * torch.expm1(-top)), top).maximum(floor)
+        """Noise level [B] at which the share of masks is that of the row."""
+        return level_at_share(self, free_masks(self, state).sum(1) / state.cache["masks"].clamp_min(1))
 
 
 def entropy(law: Tensor) -> Tensor:

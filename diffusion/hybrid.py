@@ -117,7 +117,7 @@ class HybridNoise(NoiseSchedule):
     """sigma(t) = log(1 + r + u(r)), where r + 1 = exp(sigma(t)) of the pace."""
 
     def __init__(self, pace: NoiseSchedule, mixture: HybridMixture) -> None:
-        self.pace, self.mixture = pace, mixture
+        self.pace, self.mixture, self.num_steps = pace, mixture, pace.num_steps
 
     def sigma(self, t: Tensor | float) -> Tensor:
         """Total noise at time t; raises TimeError unless t is in [0, 1]."""

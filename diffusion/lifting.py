@@ -1,5 +1,6 @@
 """What samplers of the absorbing process share: where masks are left, and what lifted ones become."""
 
+import torch
 from torch import Tensor
 
 from diffusion.categorical import invert_distribution
@@ -27,3 +28,10 @@ def lift(
     tokens = state.tokens.clone()
     tokens[chosen] = invert_distribution(law.exp(), uniforms[chosen])
     return tokens, evaluated
+
+
+def level_at_share(sampler: Sampler, share: Tensor) -> Tensor:
+    """Noise level [B] at which this share of the masks of t = 1 is left: 1 - alpha falls with the masks."""
+    schedule = sampler.process.schedule
+    top, floor = (schedule.sigma(torch.full_like(share, end, dtype=torch.float64)) for end in (1.0, 0.0))
+    return torch.minimum(-torch.log1p(share * torch.expm1(-top)), top).maximum(floor)

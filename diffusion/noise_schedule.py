@@ -20,7 +20,12 @@ MAX_SIGMA = -math.log(TINY_ALPHA)
 
 
 class NoiseSchedule(ABC):
-    """sigma(t), its rate, alpha(t) and the inverse; each takes a number or a tensor and gives float64."""
+    """sigma(t), its rate, alpha(t) and the inverse; each takes a number or a tensor and gives float64.
+
+    `num_steps` is the number of steps of a schedule in discrete time, None of one in continuous time.
+    """
+
+    num_steps: int | None = None
 
     @abstractmethod
     def sigma(self, t: Tensor | float) -> Tensor:

@@ -11,7 +11,7 @@ from diffusion.categorical import invert_distribution
 from diffusion.denoiser import Denoiser
 from diffusion.diffusion_process import DiffusionProcess
 from diffusion.errors import SettingError, check_count
-from diffusion.lifting import free_masks, lift
+from diffusion.lifting import free_masks, level_at_share, lift
 from diffusion.sampler_base import Accuracy, Proposal, Sampler
 from diffusion.sampler_state import SamplerState
 
@@ -108,7 +108,4 @@ class SemiAutoregressiveSampler(Sampler):
             starts, calls = self._calls(masked.shape[1], masked.device)
             now = int(((starts <= state.step) & (state.step < starts + calls)).long().argmax())
             counted &= block_numbers(masked.shape[1], self.block_size, masked.device) == now
-        share = (masked & counted).sum(1) / counted.sum(1).clamp_min(1)
-        top = self.process.schedule.sigma(torch.ones_like(state.t))
-        floor = self.process.schedule.sigma(torch.zeros_like(state.t))
-        return torch.minimum(-torch.log1p(share * torch.expm1(-top)), top).maximum(floor)
+        return level_at_share(self, (masked & counted).sum(1) / counted.sum(1).clamp_min(1))
