@@ -9,7 +9,7 @@ character are of the test split, the bound in its parts; entropies are of sample
 test split's own; calls and seconds are of one sample, drawn with 31 others. The decoder's first character of a row is
 counted at its frequency; it has no adaLN, whose weights the others have besides. Objectives tell their networks the noise
 level as published: all but mdlm and bd3lm; `mdlm_told` is mdlm with it.
-Training follows each bound but in `gidd`, whose authors weigh all times more alike; `gidd_bound` shows why.
+Training follows each bound but in `gidd`, whose authors weigh all times more alike; `gidd_bound` is it on its bound.
 `--write` puts the table into benchmarks/RESULTS.md and the curves beside the documentation.
 """
 
