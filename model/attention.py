@@ -1,5 +1,6 @@
 """Multi-head attention over a sequence or over a context, around a core of `model.core_registry`."""
 
+import torch
 from torch import Tensor, nn
 
 from model.core_registry import core_entry
@@ -38,12 +39,14 @@ class MultiHeadAttention(nn.Module):
         causal: bool = False,
         rotation: Rotation | None = None,
         seen: CoreState | None = None,
+        memory: Tensor | None = None,
     ) -> Tensor:
         """Attend from x [B, N, d_model] to `context` [B, M, d_model], or to x itself without one.
 
         `key_mask` bool [B, M] is True at keys that may be seen; `rotation` is of x's positions, for self-attention.
         While decoding, `context` is what `remember` made of it, and `seen` is what self-attention has seen so far,
-        which takes in x: a whole prompt while it is empty, one token from then on. Returns [B, N, d_model].
+        which takes in x: a whole prompt while it is empty, one token from then on. `memory` [B, num_kv_heads, P, D]
+        stands for both keys and values of the first P places. Returns [B, N, d_model].
         """
         q = self.q_norm(self._heads(self.to_q(x)))  # [B, H, N, D]
         if rotation is not None:
@@ -51,6 +54,9 @@ class MultiHeadAttention(nn.Module):
         if isinstance(context, CoreState):
             return self._joined(context.read(q))
         k, v = self._keys_values(x if context is None else context, rotation)  # [B, num_kv_heads, M, D] each
+        if memory is not None:
+            slots = memory.shape[2]
+            k, v = (torch.cat([memory.to(part.dtype), part[:, :, slots:]], 2) for part in (k, v))
         if seen is not None:
             seen.absorb(k, v, key_mask)
             if x.shape[1] == 1:

@@ -50,15 +50,23 @@ def save_model(model: nn.Module, config: ModelConfig, folder: str | os.PathLike[
     Raises CheckpointError where the folder cannot be written.
     """
     target = Path(folder)
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in named_tensors(model).items()}
     text = dump({"model": config.to_section()})
     try:
         target.mkdir(parents=True, exist_ok=True)
         with replacing(target / WEIGHTS_FILE) as weights, replacing(target / CONFIG_FILE) as config_file:
-            save_file(_own_storage(tensors), weights, metadata={"format": "pt"})
+            _save(weights, named_tensors(model))
             config_file.write_text(text, encoding="utf-8")
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{target}: cannot be written: {error}") from error
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write a safetensors file, whole or not at all; raises CheckpointError where it cannot be written."""
+    try:
+        with replacing(path) as file:
+            _save(file, tensors)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path}: cannot be written: {error}") from error
 
 
 def load_model(folder: str | os.PathLike[str], *, device: str | None = None) -> nn.Module:
@@ -143,6 +151,11 @@ def replacing(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _save(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    on_cpu = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    save_file(_own_storage(on_cpu), path, metadata={"format": "pt"})
 
 
 def _own_storage(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -1,5 +1,6 @@
 """The stack of pre-norm layers (arXiv 2002.04745) that the Performer encoder and decoder are made of."""
 
+from collections.abc import Sequence
 from typing import cast
 
 import torch.nn.functional as F
@@ -42,13 +43,15 @@ class TransformerLayer(nn.Module):
         causal: bool,
         rotation: Rotation | None = None,
         seen: CoreState | None = None,
+        memory: Tensor | None = None,
     ) -> Tensor:
         """Map x [B, N, d_model] to the same shape; `context` is [B, M, d_model], `rotation` of x's positions.
 
-        While decoding, `seen` and `context` are this layer's states (`MultiHeadAttention.forward`).
+        While decoding, `seen` and `context` are this layer's states; `memory` are keys and values in place of those of
+        the first places (`MultiHeadAttention.forward`).
         """
         causal = causal or self.always_causal
-        x = self.self_attention(x, key_mask=mask, causal=causal, rotation=rotation, seen=seen)
+        x = self.self_attention(x, key_mask=mask, causal=causal, rotation=rotation, seen=seen, memory=memory)
         if self.feed_forward_between is not None:
             x = self.feed_forward_between(x)
         if self.cross_attention is not None:
@@ -124,16 +127,18 @@ class PerformerStack(nn.Module):
         causal: bool,
         positions: Tensor | None = None,
         state: DecodingState | None = None,
+        memory: Sequence[Tensor] | None = None,
     ) -> Tensor:
-        """Input to final hidden states; `positions` int64 [B, N] are 0..N-1 where not given."""
+        """Input to final hidden states; `positions` int64 [B, N] are 0..N-1 where not given, `memory` one a layer."""
         x = self.input(x, mask, positions)
         if self.training and self.params.auto_check_redraw and self.feature_redraw is not None:
             self.feature_redraw.count_step()
         rotation = self._rotation(x, positions)
         states = [LayerState(None, context)] * len(self.layers) if state is None else state.layers
         shared = {"mask": mask, "context_mask": context_mask, "causal": causal, "rotation": rotation}
-        for layer, (seen, kept) in zip(self.layers, states, strict=True):
-            x = layer(x, kept, seen=seen, **shared)
+        slots = [None] * len(self.layers) if memory is None else memory
+        for layer, (seen, kept), own in zip(self.layers, states, slots, strict=True):
+            x = layer(x, kept, seen=seen, memory=own, **shared)
         out: Tensor = self.final_norm(x)
         return out
 

@@ -4,6 +4,8 @@ With `attention_type: softmax` they are the transformer of Vaswani et al. 2017 (
 Masks are bool [B, N], True at real tokens; what stands at the others never changes an output at a real one.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -61,13 +63,18 @@ class PerformerDecoder(PerformerStack):
         mask: Tensor | None = None,
         context_mask: Tensor | None = None,
         use_causal_mask: bool = True,
+        *,
+        memory: Sequence[Tensor] | None = None,
     ) -> Tensor:
-        """Final hidden states [B, N, d_model], before the head; arguments as in `forward`."""
+        """Final hidden states [B, N, d_model], before the head; arguments as in `forward`.
+
+        `memory` [B, num_kv_heads, P, head_dim] for each layer is key and value at the first P places of x.
+        """
         causal_core = None if use_causal_mask else first_of_direction(self.params, "causal")
         if causal_core is not None:
             raise InputError(f"use_causal_mask=False: {causal_core} attention is causal by construction; softmax fits")
         self._check_context(x, context, context_mask)
-        return self._run(x, context, mask=mask, context_mask=context_mask, causal=use_causal_mask)
+        return self._run(x, context, mask=mask, context_mask=context_mask, causal=use_causal_mask, memory=memory)
 
     def forward(
         self,
@@ -93,12 +100,13 @@ class PerformerDecoder(PerformerStack):
         context_mask: Tensor | None = None,
         *,
         room: int = 0,
+        memory: Sequence[Tensor] | None = None,
     ) -> tuple[Tensor, DecodingState]:
         """Read prompts x, as in `forward`, for decoding token by token.
 
         Rows shorter than N are padded on either side, where `mask` is False, and positions count their real tokens.
         Caches set `room` places aside for what follows. Returns the logits (or hidden states) of each row's last
-        token, [B, vocab_size], and the state that `step` moves on. Raises InputError.
+        token, [B, vocab_size], and the state that `step` moves on; `memory` is as in `hidden`. Raises InputError.
         """
         self._check_context(x, context, context_mask)
         if mask is not None:
@@ -108,7 +116,7 @@ class PerformerDecoder(PerformerStack):
         longest = x.shape[1]
         lengths = torch.full(x.shape[:1], longest, device=x.device) if mask is None else mask.sum(1)
         state = DecodingState(layers, lengths, longest)
-        hidden = self._run(x, mask=mask, causal=True, state=state)  # [B, N, d_model]
+        hidden = self._run(x, mask=mask, causal=True, state=state, memory=memory)  # [B, N, d_model]
         last = hidden[torch.arange(len(lengths), device=hidden.device), lengths - 1]
         return self.logits(last), state
 

@@ -1,0 +1,30 @@
+"""One more block for GPT-2, in front of those that a pretrained model has."""
+
+from typing import Any
+
+from torch import nn
+
+
+def add_block(gpt2: Any, feed_forward: int | None = None) -> nn.Module:
+    """Put a new block in front of a `GPT2Model`'s and freeze all the rest; `feed_forward` is its inner width.
+
+    The numbers that blocks have in the cache of keys and values move on by one. Returns the block.
+    """
+    from transformers.models.gpt2.modeling_gpt2 import GPT2Block
+
+    gpt2.requires_grad_(False)
+    config = type(gpt2.config).from_dict(gpt2.config.to_dict())
+    config.n_inner = feed_forward or config.n_inner
+    config._attn_implementation = gpt2.config._attn_implementation
+    config.n_layer += 1
+    block = GPT2Block(config, layer_idx=0)
+    block.apply(gpt2._init_weights)
+    reference = next(gpt2.parameters())
+    block.to(reference.device, reference.dtype)
+    gpt2.h.insert(0, block)
+    for index, other in enumerate(gpt2.h):
+        other.attn.layer_idx = index
+        if hasattr(other, "crossattention"):
+            other.crossattention.layer_idx = index
+    gpt2.config.n_layer += 1
+    return block

@@ -1,0 +1,236 @@
+"""The fifteen connectors by their published names: presets of a backbone, a pooler and ways for the latent to enter.
+
+Encoders are `Class(config, latent_size=64, pad_id=None)` and are called `(input_ids, attention_mask)`; decoders
+`Class(config, latent_size=64, latent_as_gpt_emb=True, latent_as_gpt_memory=True)` and are called
+`(input_ids=, past=latent, labels=, label_ignore=)`. `config` is a config of transformers. `from_pretrained(path, ...)` begins
+with pretrained weights, or reads back what `save_pretrained(folder)` wrote.
+"""
+
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+
+from model.latent.blocks_in_front import add_block
+from model.latent.decoder import LatentDecoder
+from model.latent.encoder import LatentEncoder, top_layer
+from model.latent.hugging_face import decoder_of, encoder_of, take_pooler
+from model.latent.hugging_face_reader import HuggingFaceReader, shape_of
+from model.latent.injection import Injection, Route
+from model.latent.pooling import Pooling
+from model.latent.saving import Connector, check_architecture
+
+
+class EncoderConnector(Connector, LatentEncoder):
+    """An encoder of transformers whose pooled output becomes mu and logvar by `linear`, hidden to 2 * latent_size.
+
+    `pad_id` says what is padding where no mask is given; None: the config's. `backbone` is one that is there already.
+    Raises ConnectorError for a config of another architecture.
+    """
+
+    pooling: ClassVar[Pooling] = "first"
+    is_new: ClassVar[bool] = False
+    """The backbone is frozen, and one layer on top of it is trained."""
+
+    def __init__(
+        self, config: Any, latent_size: int = 64, pad_id: int | None = None, *, backbone: nn.Module | None = None
+    ) -> None:
+        check_architecture(type(self), config)
+        backbone = encoder_of(config) if backbone is None else backbone
+        pad = config.pad_token_id if pad_id is None else pad_id
+        pooler, top = take_pooler(backbone, self.pooling), top_layer(config) if self.is_new else None
+        super().__init__(backbone, pooler, config.hidden_size, latent_size, pad_id=pad, top_layer=top)
+        self.config, self.arguments = config, {"latent_size": latent_size, "pad_id": pad}
+
+    @classmethod
+    def backbone_from(cls, config: Any, path: str) -> nn.Module:
+        """The pretrained backbone of a folder or of a name on the hub."""
+        return encoder_of(config, path)
+
+
+class BertForLatentConnector(EncoderConnector):
+    """BERT with its own pooler over the first token."""
+
+    architectures = ("bert",)
+
+
+class BertForLatentConnectorAVG(EncoderConnector):
+    """BERT with its pooler over the masked mean."""
+
+    architectures, pooling = ("bert",), "mean"
+
+
+class BertForLatentConnectorNew(EncoderConnector):
+    """BERT as it is, with one trained layer on top, and a pooler over the masked mean."""
+
+    architectures, pooling, is_new = ("bert",), "mean", True
+
+
+class RobertaForLatentConnector(EncoderConnector):
+    """RoBERTa with a pooler over the masked mean."""
+
+    architectures, pooling = ("roberta",), "mean"
+
+
+class RobertaForLatentConnectorNew(EncoderConnector):
+    """RoBERTa as it is, with one trained layer on top, and a pooler over the masked mean."""
+
+    architectures, pooling, is_new = ("roberta",), "mean", True
+
+
+class DebertaForLatentConnector(EncoderConnector):
+    """DeBERTa with its context pooler."""
+
+    architectures, pooling = ("deberta", "deberta-v2"), "context"
+
+
+class DebertaForLatentConnectorNew(EncoderConnector):
+    """DeBERTa as it is, with one trained layer on top, and a pooler over the masked mean."""
+
+    architectures, pooling, is_new = ("deberta", "deberta-v2"), "mean", True
+
+
+class T5EncoderForLatentConnector(EncoderConnector):
+    """The encoder of T5 with a BERT-style pooler over the masked mean."""
+
+    architectures, pooling = ("t5", "mt5", "umt5"), "mean"
+
+
+class AlbertForLatentConnector(EncoderConnector):
+    """ALBERT with a pooler over the masked mean."""
+
+    architectures, pooling = ("albert",), "mean"
+
+
+class GPT2ModelForVAE(Connector, HuggingFaceReader):
+    """GPT-2 without a language head; `linear` gives each layer one slot of memory, `linear_emb` what tokens are added.
+
+    Called `(input_ids, past=latent)`, it gives (hidden states [B, N, hidden],).
+    """
+
+    architectures = ("gpt2",)
+    has_new_block: ClassVar[bool] = False
+    feed_forward: ClassVar[int | None] = None
+    """Inner width of the new block, in multiples of the hidden size; None: as the others have."""
+
+    def __init__(
+        self,
+        config: Any,
+        latent_size: int = 64,
+        latent_as_gpt_emb: bool = True,
+        latent_as_gpt_memory: bool = True,
+        *,
+        backbone: nn.Module | None = None,
+    ) -> None:
+        check_architecture(type(self), config)
+        backbone = decoder_of(config, has_head=False) if backbone is None else backbone
+        if self.has_new_block:
+            add_block(backbone, self.feed_forward and self.feed_forward * config.hidden_size)
+        chosen: dict[Route, bool] = {"embedding": latent_as_gpt_emb, "memory": latent_as_gpt_memory}
+        routes = [route for route, is_chosen in chosen.items() if is_chosen]
+        super().__init__(backbone, Injection(latent_size, shape_of(backbone.config), routes))
+        self.config = config
+        self.arguments = {
+            "latent_size": latent_size,
+            "latent_as_gpt_emb": latent_as_gpt_emb,
+            "latent_as_gpt_memory": latent_as_gpt_memory,
+        }
+
+    @classmethod
+    def backbone_from(cls, config: Any, path: str) -> nn.Module:
+        """The pretrained backbone of a folder or of a name on the hub."""
+        return decoder_of(config, path, has_head=False)
+
+    @property
+    def linear(self) -> nn.Linear | None:
+        """From a latent to a slot of memory in each layer; None without a memory."""
+        return self.injection.linear
+
+    @property
+    def linear_emb(self) -> nn.Linear | None:
+        """From a latent to what is added to embeddings; None where nothing is."""
+        return self.injection.linear_emb
+
+    def change_order(self) -> None:
+        """Published code puts the new block in front by this call; here it stands there from the beginning."""
+
+    def forward(self, input_ids: Tensor, past: Tensor, attention_mask: Tensor | None = None) -> tuple[Tensor]:
+        """Hidden states of ids int [B, N] with latents `past` [B, latent_size]; attention_mask [B, N] as everywhere."""
+        return (self.states(input_ids, past, None if attention_mask is None else attention_mask.bool()),)
+
+
+class GPT2ModelForVAENew(GPT2ModelForVAE):
+    """GPT-2 as it is, with one trained block in front."""
+
+    has_new_block = True
+
+
+class GPT2ModelForVAENew2(GPT2ModelForVAENew):
+    """The same, with a feed-forward layer of 12 times the hidden size in the new block."""
+
+    feed_forward = 12
+
+
+class GPT2ForLatentConnector(Connector, LatentDecoder):
+    """GPT-2 with its language head, which is its embedding; the latent is a memory and is added to embeddings."""
+
+    architectures = ("gpt2",)
+    inner: ClassVar[type[GPT2ModelForVAE]] = GPT2ModelForVAE
+
+    def __init__(
+        self,
+        config: Any,
+        latent_size: int = 64,
+        latent_as_gpt_emb: bool = True,
+        latent_as_gpt_memory: bool = True,
+        *,
+        backbone: nn.Module | None = None,
+    ) -> None:
+        reader = self.inner(config, latent_size, latent_as_gpt_emb, latent_as_gpt_memory, backbone=backbone)
+        embedding: Any = reader.backbone.get_input_embeddings()
+        head = nn.Linear(embedding.embedding_dim, embedding.num_embeddings, bias=False, device="meta")
+        head.weight = embedding.weight
+        super().__init__(reader, head)
+        self.config, self.arguments = config, reader.arguments
+
+    @classmethod
+    def backbone_from(cls, config: Any, path: str) -> nn.Module:
+        """The pretrained backbone of a folder or of a name on the hub."""
+        return cls.inner.backbone_from(config, path)
+
+    def change_order(self) -> None:
+        """Published code puts the new block in front by this call; here it stands there from the beginning."""
+
+
+class GPT2ForLatentConnectorNew(GPT2ForLatentConnector):
+    """GPT-2 as it is, with one trained block in front."""
+
+    inner = GPT2ModelForVAENew
+
+
+class GPT2ForLatentConnectorNew2(GPT2ForLatentConnector):
+    """The same, with a feed-forward layer of 12 times the hidden size in the new block."""
+
+    inner = GPT2ModelForVAENew2
+
+
+ENCODERS: tuple[type[EncoderConnector], ...] = (
+    BertForLatentConnector,
+    BertForLatentConnectorAVG,
+    BertForLatentConnectorNew,
+    RobertaForLatentConnector,
+    RobertaForLatentConnectorNew,
+    DebertaForLatentConnector,
+    DebertaForLatentConnectorNew,
+    T5EncoderForLatentConnector,
+    AlbertForLatentConnector,
+)
+DECODERS: tuple[type[GPT2ForLatentConnector], ...] = (
+    GPT2ForLatentConnector,
+    GPT2ForLatentConnectorNew,
+    GPT2ForLatentConnectorNew2,
+)
+MODEL_CLASS: dict[str, type[Connector]] = {
+    connector.__name__: connector
+    for connector in (*ENCODERS, GPT2ModelForVAE, GPT2ModelForVAENew, GPT2ModelForVAENew2, *DECODERS)
+}
+"""All connectors by their published names."""

@@ -1,0 +1,155 @@
+"""The decoder's side: a network that reads tokens and a latent, its language head, its loss, and texts from latents."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from model.generation import generate
+from model.generation_options import GenerationOptions
+from model.inputs import InputError, describe
+from model.latent.hugging_face_reader import HuggingFaceReader
+from model.latent.performer_reader import PerformerReader
+
+Reader = HuggingFaceReader | PerformerReader
+
+
+class LatentDecoder(nn.Module):
+    """`decoder(input_ids=ids, past=latent, labels=ids, label_ignore=pad_id)`; its first output is the loss of each text.
+
+    `transformer` gives logits, or hidden states that `lm_head` makes logits of.
+    """
+
+    def __init__(self, transformer: Reader, lm_head: nn.Linear | None = None) -> None:
+        super().__init__()
+        self.transformer, self.lm_head = transformer, lm_head
+
+    @property
+    def latent_size(self) -> int:
+        """Size of the latent."""
+        return self.transformer.injection.latent_size
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        past: Tensor,
+        labels: Tensor | None = None,
+        label_ignore: int | None = None,
+        attention_mask: Tensor | None = None,
+    ) -> tuple[Tensor, ...]:
+        """(loss, logits), or (logits,) without labels.
+
+        Arguments:
+            input_ids: int [B, N]; past: the latent [B, latent_size].
+            labels: int [B, N], mostly input_ids; the loss [B] is the sum over n >= 1 of -log p(labels_n | before, past).
+            label_ignore: an id, mostly that of padding, that is no token of labels.
+            attention_mask: [B, N], nonzero at real tokens; by default those that are not label_ignore.
+        Raises InputError for a latent of another size, and for ids out of range.
+        """
+        mask = None if attention_mask is None else attention_mask.bool()
+        if mask is None and label_ignore is not None:
+            mask = input_ids != label_ignore
+        logits = self.head(self.transformer.states(input_ids, past, mask))
+        if labels is None:
+            return (logits,)
+        counted = torch.ones_like(labels, dtype=torch.bool) if label_ignore is None else labels != label_ignore
+        if attention_mask is not None:
+            counted = attention_mask.bool()
+        return text_loss(logits, labels, counted), logits
+
+    def head(self, states: Tensor) -> Tensor:
+        """Logits [..., vocab_size] of what `transformer` gives."""
+        if self.lm_head is None:
+            return states
+        logits: Tensor = self.lm_head(states)
+        return logits
+
+    def generate(
+        self,
+        latent: Tensor,
+        tokens: Tensor | int,
+        max_new_tokens: int,
+        temperature: float = 0.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        num_beams: int = 1,
+        eos_token: int | None = None,
+        generator: torch.Generator | None = None,
+        mask: Tensor | None = None,
+        *,
+        pad_token: int | None = None,
+        length_penalty: float = 0.0,
+        use_cache: bool = True,
+    ) -> Tensor:
+        """Texts int64 [B, N + T] of latents [B, latent_size], behind prompts int [B, N] or one first token; greedy.
+
+        What else is given and returned is as in `PerformerDecoder.generate`. `use_cache=False` reads the whole text again
+        for each token, as the published code does: slow, and the same tokens. Raises InputError.
+        """
+        options = GenerationOptions(
+            max_new_tokens, temperature, top_k, top_p, num_beams, eos_token, pad_token, length_penalty, generator
+        )
+        if isinstance(tokens, int):
+            tokens = torch.full((len(latent), 1), tokens, device=latent.device)
+        if len(tokens) != len(latent):
+            raise InputError(f"prompts are {describe(tokens)} and latents {describe(latent)}; each latent takes one prompt")
+        told = (_Cached if use_cache else _Uncached)(self, latent)
+        return generate(told, tokens, options, mask=mask)  # type: ignore[arg-type]
+
+
+def text_loss(logits: Tensor, labels: Tensor, counted: Tensor) -> Tensor:
+    """Nats [B] of each text: cross-entropy of labels int [B, N] after the first, where counted bool [B, N] is True."""
+    targets = labels[:, 1:].masked_fill(~counted[:, 1:], -100)
+    nats = nn.functional.cross_entropy(logits[:, :-1].float().transpose(1, 2), targets, reduction="none")
+    return nats.sum(1)
+
+
+class _Cached(nn.Module):
+    """A decoder with its latents, as `model.generation` reads decoders."""
+
+    def __init__(self, decoder: LatentDecoder, latent: Tensor) -> None:
+        super().__init__()
+        self.decoder, self.latent = decoder, latent
+        reader = decoder.transformer
+        self.params = SimpleNamespace(vocab_size=reader.vocab_size, input_dim=None, max_length=reader.max_length)
+
+    def start(self, tokens: Tensor, _: Any, mask: Tensor | None, __: Any, *, room: int) -> tuple[Tensor, Any]:
+        output, state = self.decoder.transformer.start(tokens, self.latent, mask, room)
+        return self.decoder.head(output), state
+
+    def step(self, tokens: Tensor, state: Any) -> Tensor:
+        return self.decoder.head(self.decoder.transformer.step(tokens, state))
+
+
+class _Texts:
+    """Everything that was read so far; a row's new tokens stand behind its padding, which is masked."""
+
+    def __init__(self, tokens: Tensor, mask: Tensor, latent: Tensor) -> None:
+        self.tokens, self.mask, self.latent = tokens, mask, latent
+
+    def select(self, rows: Tensor, *, context: bool = True) -> None:
+        self.tokens, self.mask, self.latent = (
+            part.index_select(0, rows) for part in (self.tokens, self.mask, self.latent)
+        )
+
+
+class _Uncached(_Cached):
+    """The same without a cache: each step reads the whole text, its rows pushed to the left again."""
+
+    def start(self, tokens: Tensor, _: Any, mask: Tensor | None, __: Any, *, room: int) -> tuple[Tensor, Any]:
+        real = torch.ones_like(tokens, dtype=torch.bool) if mask is None else mask
+        state = _Texts(tokens, real, self.latent)
+        return self._last(state), state
+
+    def step(self, tokens: Tensor, state: Any) -> Tensor:
+        state.tokens = torch.cat([state.tokens, tokens], 1)
+        state.mask = torch.cat([state.mask, torch.ones_like(tokens, dtype=torch.bool)], 1)
+        return self._last(state)
+
+    def _last(self, state: _Texts) -> Tensor:
+        order = (~state.mask).byte().argsort(dim=1, stable=True)
+        tokens, mask = state.tokens.gather(1, order), state.mask.gather(1, order)
+        states = self.decoder.transformer.states(tokens, state.latent, mask)
+        last = states[torch.arange(len(tokens), device=tokens.device), mask.sum(1) - 1]
+        return self.decoder.head(last)

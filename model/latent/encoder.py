@@ -1,0 +1,95 @@
+"""The encoder's side: any network that reads tokens, a pooler, and a linear layer to mean and log-variance."""
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from model.inputs import InputError, describe, has_values
+from model.latent.pooling import Pooler
+from model.transformer import PerformerEncoder
+
+
+class Encoded(NamedTuple):
+    """Hidden states [B, N, width], and their pooled vector [B, width] after and before the pooler's linear layer."""
+
+    sequence: Tensor
+    pooled: Tensor
+    unpooled: Tensor
+
+
+class LatentEncoder(nn.Module):
+    """`encoder(input_ids, attention_mask)`; `encoder.linear(pooled).chunk(2, -1)` is mu and logvar of the latent.
+
+    `backbone` is an encoder of Hugging Face or a `PerformerEncoder`. Without a mask, what is not `pad_id` is real.
+    With `top_layer` only that one layer, the pooler and `linear` are trained: the backbone stays as it is.
+    """
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        pooler: Pooler,
+        width: int,
+        latent_size: int,
+        *,
+        pad_id: int | None = None,
+        top_layer: nn.Module | None = None,
+    ) -> None:
+        super().__init__()
+        self.latent_size, self.pad_id = latent_size, pad_id
+        self.backbone, self.top_layer, self.pooler = backbone, top_layer, pooler
+        self.linear = nn.Linear(width, 2 * latent_size, bias=False)
+        if top_layer is not None:
+            backbone.requires_grad_(False)
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Encoded:
+        """Encode int [B, N]; attention_mask [B, N] is nonzero at real tokens.
+
+        Raises InputError for a text without a token, and where nothing says what is padding.
+        """
+        mask = self._mask(input_ids, attention_mask)
+        hidden = self._hidden(input_ids, mask)
+        if self.top_layer is not None:
+            hidden = self.top_layer(hidden, src_key_padding_mask=~mask)
+        return Encoded(hidden, *self.pooler(hidden, mask))
+
+    def moments(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """mu and logvar [B, latent_size] of texts; arguments as in `forward`."""
+        mu, logvar = self.linear(self(input_ids, attention_mask).pooled).chunk(2, -1)
+        return mu, logvar
+
+    def _hidden(self, ids: Tensor, mask: Tensor) -> Tensor:
+        if isinstance(self.backbone, PerformerEncoder):
+            return self.backbone.hidden(ids, mask)
+        hidden: Tensor = self.backbone(input_ids=ids.masked_fill(~mask, 0), attention_mask=mask.long())[0]
+        return hidden
+
+    def _mask(self, ids: Tensor, mask: Tensor | None) -> Tensor:
+        """Bool [B, N] of real tokens."""
+        if not isinstance(ids, Tensor) or ids.dim() != 2 or ids.is_floating_point() or ids.shape[1] == 0:
+            raise InputError(f"the encoder's input is {describe(ids)}, and token ids, int [B, N] with N > 0, fit")
+        if mask is None:
+            mask = torch.ones_like(ids, dtype=torch.bool) if self.pad_id is None else ids != self.pad_id
+        elif mask.shape != ids.shape:
+            raise InputError(f"attention_mask is {describe(mask)}, and the tokens are {describe(ids)}")
+        mask = mask.bool()
+        if has_values(mask) and not bool(mask.any(1).all()):
+            empty = (~mask.any(1)).nonzero()[:, 0].tolist()
+            raise InputError(
+                f"texts {empty[:5]} of the batch are empty: every token of theirs is padding"
+                + (f" (pad_id {self.pad_id})" if self.pad_id is not None else "")
+                + "; leave them out, or give each a first token"
+            )
+        return mask
+
+
+def top_layer(config: Any) -> nn.TransformerEncoderLayer:
+    """One post-norm layer (Vaswani et al. 2017) of a Hugging Face config's width and heads, to be trained on a frozen model."""
+    return nn.TransformerEncoderLayer(
+        config.hidden_size,
+        config.num_attention_heads,
+        getattr(config, "intermediate_size", None) or 4 * config.hidden_size,
+        dropout=getattr(config, "hidden_dropout_prob", 0.1),
+        activation="gelu",
+        batch_first=True,
+    )

@@ -1,0 +1,136 @@
+"""A decoder of Hugging Face that has a latent in front of it or in its embeddings.
+
+The memory is a prefix of its cache of keys and values, so the attention mask covers P + N places, and positions of
+tokens begin at P (as in Optimus).
+"""
+
+import inspect
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from model.decoding_state import aligned_left
+from model.inputs import InputError, has_values
+from model.latent.injection import DecoderShape, Injected, Injection
+
+
+@dataclass
+class CachedTexts:
+    """What is kept between two tokens: the model's cache, which places of it are real, and tokens of each row so far."""
+
+    cache: Any
+    mask: Tensor
+    lengths: Tensor
+    injected: Injected
+
+    def select(self, rows: Tensor, *, context: bool = True) -> None:
+        """Keep the batch rows `rows` int64 [B']; `context` is for symmetry: what a latent gave goes with its row."""
+        self.cache.reorder_cache(rows)
+        self.mask, self.lengths = self.mask.index_select(0, rows), self.lengths.index_select(0, rows)
+        given = self.injected
+        chosen = [None if part is None else part.index_select(0, rows) for part in (given.embedding, given.context)]
+        self.injected = Injected(chosen[0], None, chosen[1], None)
+
+
+class HuggingFaceReader(nn.Module):
+    """`backbone` gives logits (with its language head) or hidden states [B, N, ...] as the first of its output."""
+
+    def __init__(self, backbone: Any, injection: Injection) -> None:
+        super().__init__()
+        self.backbone, self.injection = backbone, injection
+        self.takes_positions = "position_ids" in inspect.signature(backbone.forward).parameters
+
+    @property
+    def max_length(self) -> int | None:
+        """The longest text, slots in front of it taken off; None without a limit."""
+        limit = getattr(self.backbone.config, "max_position_embeddings", None)
+        return None if limit is None else limit - slots_of(self.injection)
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of token ids."""
+        size: int = self.backbone.get_input_embeddings().num_embeddings
+        return size
+
+    def states(self, ids: Tensor, latent: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Logits or hidden states [B, N, ...] of ids int [B, N]; mask bool [B, N] is True at real tokens."""
+        injected = self.injection(latent)
+        output, _, _ = self._read(ids, injected, mask, use_cache=False)
+        return output[:, output.shape[1] - ids.shape[1] :]
+
+    def start(self, ids: Tensor, latent: Tensor, mask: Tensor | None, room: int) -> tuple[Tensor, CachedTexts]:
+        """Output [B, ...] of each row's last token, and the state; padding may stand on either side of a row."""
+        injected = self.injection(latent)
+        if mask is not None:
+            ids, mask = aligned_left(ids, mask)
+        lengths = torch.full(ids.shape[:1], ids.shape[1], device=ids.device) if mask is None else mask.sum(1)
+        output, cache, seen = self._read(ids, injected, mask, use_cache=True)
+        output = output[:, output.shape[1] - ids.shape[1] :]
+        last = output[torch.arange(len(ids), device=ids.device), lengths - 1]
+        return last, CachedTexts(cache, seen, lengths + injected.num_slots, injected)
+
+    def step(self, ids: Tensor, state: CachedTexts) -> Tensor:
+        """Output [B, ...] of one more token of each row, ids int [B, 1]; changes `state`."""
+        state.mask = torch.cat([state.mask, state.mask.new_ones(len(ids), 1)], 1)
+        given: dict[str, Any] = {"inputs_embeds": self._embedded(ids, state.injected.embedding)}
+        if self.takes_positions:
+            given["position_ids"] = state.lengths.unsqueeze(1)
+        state.lengths = state.lengths + 1
+        output = self._call(given, state.mask, state.injected.context, state.cache, use_cache=True)
+        state.cache = output.past_key_values
+        last: Tensor = output[0][:, -1]
+        return last
+
+    def _read(self, ids: Tensor, injected: Injected, mask: Tensor | None, *, use_cache: bool) -> tuple[Tensor, Any, Tensor]:
+        """Output over soft prompt and tokens, the cache, and the mask over slots and tokens."""
+        from transformers import DynamicCache
+
+        mask = torch.ones_like(ids, dtype=torch.bool) if mask is None else mask
+        x = self._embedded(ids.masked_fill(~mask, 0), injected.embedding)
+        if injected.prompt is not None:
+            x = torch.cat([injected.prompt, x], 1)
+        cache = DynamicCache(config=self.backbone.config) if use_cache or injected.memory else None
+        for index, slots in enumerate(injected.memory or ()):
+            cache.update(slots, slots, index)
+        seen = torch.cat([mask.new_ones(len(ids), injected.num_slots), mask], 1)
+        output = self._call({"inputs_embeds": x}, seen, injected.context, cache, use_cache=cache is not None)
+        found: Tensor = output[0]
+        return found, output.past_key_values, seen
+
+    def _call(self, given: dict[str, Any], mask: Tensor, context: Tensor | None, cache: Any, *, use_cache: bool) -> Any:
+        if context is not None:
+            given["encoder_hidden_states"] = context
+        return self.backbone(**given, attention_mask=mask.long(), past_key_values=cache, use_cache=use_cache)
+
+    def _embedded(self, ids: Tensor, embedding: Tensor | None) -> Tensor:
+        table = self.backbone.get_input_embeddings()
+        check_ids(ids, table.num_embeddings)
+        x: Tensor = table(ids)
+        return x if embedding is None else x + embedding
+
+
+def slots_of(injection: Injection) -> int:
+    """Places in front of the tokens that an injection takes."""
+    parts = (injection.linear, injection.linear_prompt)
+    return injection.num_slots * sum(part is not None for part in parts)
+
+
+def check_ids(ids: Tensor, vocab_size: int) -> None:
+    """Raise InputError for a token id outside the vocabulary; a lookup out of range kills a process on CUDA."""
+    if not has_values(ids) or not ids.numel():
+        return
+    low, high = (int(bound) for bound in ids.aminmax())
+    if low < 0 or high >= vocab_size:
+        wrong = low if low < 0 else high
+        raise InputError(f"token id {wrong} is out of range: vocab_size is {vocab_size}, ids start at 0")
+
+
+def shape_of(config: Any) -> DecoderShape:
+    """Sizes of a Hugging Face decoder from its config."""
+    heads: int = config.num_attention_heads
+    head_dim = getattr(config, "head_dim", None) or config.hidden_size // heads
+    return DecoderShape(
+        config.hidden_size, config.num_hidden_layers, getattr(config, "num_key_value_heads", None) or heads, head_dim
+    )

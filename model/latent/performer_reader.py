@@ -1,0 +1,88 @@
+"""Our Performer decoder with a latent; a memory takes the place of keys and values at P dummy tokens in front."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from model.decoding_state import DecodingState
+from model.latent.hugging_face_reader import check_ids, slots_of
+from model.latent.injection import DecoderShape, Injected, Injection
+from model.transformer import PerformerDecoder
+from model.types import PerformerParams
+
+
+@dataclass
+class PerformerTexts:
+    """The decoder's own state, and what is added to the embedding of each further token."""
+
+    state: DecodingState
+    embedding: Tensor | None
+
+    def select(self, rows: Tensor, *, context: bool = True) -> None:
+        """Keep the batch rows `rows` int64 [B']; see `DecodingState.select`."""
+        self.state.select(rows, context=context)
+        self.embedding = None if self.embedding is None else self.embedding.index_select(0, rows)
+
+
+class PerformerReader(nn.Module):
+    """Any attention core; where a latent is attended to, the decoder has cross-attention."""
+
+    def __init__(self, backbone: PerformerDecoder, injection: Injection) -> None:
+        super().__init__()
+        self.backbone, self.injection = backbone, injection
+
+    @property
+    def max_length(self) -> int | None:
+        """The longest text, slots in front of it taken off; None without a limit."""
+        limit = self.backbone.params.max_length
+        return None if limit is None else limit - slots_of(self.injection)
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of token ids."""
+        assert self.backbone.params.vocab_size is not None
+        return self.backbone.params.vocab_size
+
+    def states(self, ids: Tensor, latent: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Logits [B, N, vocab_size] of ids int [B, N]; mask bool [B, N] is True at real tokens."""
+        injected = self.injection(latent)
+        x, mask = self._with_slots(ids, injected, mask)
+        hidden = self.backbone.hidden(x, injected.context, mask, memory=injected.memory)
+        return self.backbone.logits(hidden[:, injected.num_slots :])
+
+    def start(self, ids: Tensor, latent: Tensor, mask: Tensor | None, room: int) -> tuple[Tensor, PerformerTexts]:
+        """Logits [B, vocab_size] after each row's last token, and the state; padding may stand on either side."""
+        injected = self.injection(latent)
+        x, mask = self._with_slots(ids, injected, mask)
+        if mask is not None and injected.num_slots:
+            order = (~mask[:, injected.num_slots :]).byte().argsort(dim=1, stable=True) + injected.num_slots
+            order = torch.cat([torch.arange(injected.num_slots, device=ids.device).expand(len(ids), -1), order], 1)
+            x, mask = x.gather(1, order.unsqueeze(-1).expand_as(x)), mask.gather(1, order)
+        logits, state = self.backbone.start(x, injected.context, mask, room=room, memory=injected.memory)
+        return logits, PerformerTexts(state, injected.embedding)
+
+    def step(self, ids: Tensor, state: PerformerTexts) -> Tensor:
+        """Logits [B, vocab_size] of one more token of each row, ids int [B, 1]; changes `state`."""
+        return self.backbone.step(self._embedded(ids, state.embedding), state.state)
+
+    def _with_slots(self, ids: Tensor, injected: Injected, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Embeddings of tokens behind those of the slots, and their mask; a memory's dummies are zeros."""
+        x = self._embedded(ids if mask is None else ids.masked_fill(~mask, 0), injected.embedding)
+        front = [x.new_zeros(len(x), injected.memory[0].shape[2], x.shape[2])] if injected.memory else []
+        front += [injected.prompt] if injected.prompt is not None else []
+        if mask is not None:
+            mask = torch.cat([mask.new_ones(len(x), injected.num_slots), mask], 1)
+        return torch.cat([*front, x], 1), mask
+
+    def _embedded(self, ids: Tensor, embedding: Tensor | None) -> Tensor:
+        table = self.backbone.input.embedding
+        assert table is not None
+        check_ids(ids, table.num_embeddings)
+        x: Tensor = table(ids)
+        return x if embedding is None else x + embedding
+
+
+def shape_of(params: PerformerParams) -> DecoderShape:
+    """Sizes of a Performer decoder."""
+    return DecoderShape(params.d_model, params.num_layers, params.num_kv_heads or params.num_heads, params.head_dim)

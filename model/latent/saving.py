@@ -1,0 +1,79 @@
+"""Connectors to a folder and back: the backbone's `config.json`, `connector.json` and `model.safetensors`."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any, ClassVar, Self, cast
+
+from torch import nn
+
+from model.checkpoint import WEIGHTS_FILE, assign, named_tensors, read_tensors, replacing, write_tensors
+from model.latent.hugging_face import ConnectorError, load_config
+
+CONNECTOR_FILE = "connector.json"
+SCHEMA_VERSION = 1
+
+
+class Connector:
+    """What all connectors have: the config of their backbone, and ways to a folder and back."""
+
+    architectures: ClassVar[tuple[str, ...]] = ()
+    """What `config.model_type` may be."""
+    config: Any
+    arguments: dict[str, Any]
+    """What else the connector was made with."""
+
+    @classmethod
+    def backbone_from(cls, config: Any, path: str) -> nn.Module:
+        """The pretrained backbone of a folder or of a name on the hub."""
+        raise NotImplementedError
+
+    def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
+        """Write the connector into a folder, in its own dtype; each file appears whole or not at all."""
+        target = Path(folder)
+        target.mkdir(parents=True, exist_ok=True)
+        self.config.save_pretrained(target)
+        write_tensors(target / WEIGHTS_FILE, named_tensors(cast(nn.Module, self)))
+        told = {"schema_version": SCHEMA_VERSION, "connector": type(self).__name__, **self.arguments}
+        with replacing(target / CONNECTOR_FILE) as file:
+            file.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+
+    @classmethod
+    def from_pretrained(cls, path: str | os.PathLike[str], **arguments: Any) -> Self:
+        """A connector that was saved, or a new one around a pretrained model of a folder or of the hub.
+
+        `arguments` are the constructor's; those of a saved connector are known. Raises ConnectorError, HubError, and
+        CheckpointError for files that are damaged or of another connector.
+        """
+        config, saved = load_config(str(path)), Path(path).expanduser() / CONNECTOR_FILE
+        check_architecture(cls, config)
+        if not saved.is_file():
+            return cls(config, backbone=cls.backbone_from(config, str(path)), **arguments)  # type: ignore[call-arg]
+        connector = cls(config, **(_read(saved, cls.__name__) | arguments))  # type: ignore[call-arg]
+        weights = saved.with_name(WEIGHTS_FILE)
+        assign(cast(nn.Module, connector), read_tensors(weights), f"{weights} does not fit {cls.__name__}")
+        return connector
+
+
+def check_architecture(connector: type[Connector], config: Any) -> None:
+    """Raise ConnectorError unless a config is of the connector's architecture."""
+    found = getattr(config, "model_type", None)
+    if found not in connector.architectures:
+        given = f"a {type(config).__name__}" + (f" (model_type {found!r})" if found else "")
+        raise ConnectorError(
+            f"{connector.__name__} takes a config of {' or '.join(connector.architectures)}, and was given {given}"
+        )
+
+
+def _read(path: Path, name: str) -> dict[str, Any]:
+    """The constructor's arguments of a saved connector."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        version, connector = found.pop("schema_version"), found.pop("connector")
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        raise ConnectorError(f"{path} is not a connector's file: {error!r}; save the connector again") from error
+    if version != SCHEMA_VERSION:
+        raise ConnectorError(f"{path} has schema_version {version}, and this program reads {SCHEMA_VERSION}")
+    if connector != name:
+        raise ConnectorError(f"{path.parent} holds a {connector}; read it by {connector}.from_pretrained")
+    return dict(found)
