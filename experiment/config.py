@@ -11,6 +11,7 @@ from data_manager.dataset_types import DatasetConfig, GlobalConfig
 from data_manager.parse_data_args import check_section, read_data_sections
 from experiment.condition_size import condition_problems
 from experiment.feature_width import feature_problems
+from experiment.latent_fit import latent_problems
 from model.model_types import ModelConfig
 from model.parse_model_args import read_model_section
 from training.config_types import GenerationConfig, TrainingConfig
@@ -88,6 +89,7 @@ def read_experiment(
         problems += feature_problems(found["model"], datasets, root, has_training="training" in sections)
         trained_on = getattr(found.get("training"), "dataset", None)
         problems += condition_problems(found["model"], datasets, root, trained_on)
+        problems += latent_problems(found["model"], datasets, root, found.get("training"))
     if problems:
         raise ConfigValueError(problems)
     if "datasets" in sections:
@@ -101,10 +103,13 @@ def _unfit_sampler(name: str, section: Any) -> tuple[str, str]:
     """What is wrong with a sampler that does not fit a diffusion section, and what to write instead."""
     from model.diffusion_parts import OBJECTIVES, PROCESSES
 
-    own = OBJECTIVES.get(section.objective.type).samplers
-    of = f"objective {section.objective.type}" if own else f"{section.process.type} noise"
+    is_known = any(name in PROCESSES.get(one).samplers for one in PROCESSES) or name == "ddim"
     fix = closest(name, list(section.samplers)) or section.samplers[0]
-    is_known = any(name in PROCESSES.get(one).samplers for one in PROCESSES)
+    if not hasattr(section, "objective"):
+        of = "a diffusion of latents"
+    else:
+        own = OBJECTIVES.get(section.objective.type).samplers
+        of = f"objective {section.objective.type}" if own else f"{section.process.type} noise"
     wrong = f"does not fit {of}" if is_known else "is unknown"
     fitting = f"of {of} {'is' if len(section.samplers) == 1 else 'are'} {', '.join(section.samplers)}"
     return f"sampler {name!r} {wrong}; {fitting}; try {fix}", fix
@@ -115,7 +120,7 @@ def _between_sections(found: dict[str, Any], root: Node) -> Iterator[Problem]:
     model, generation = found.get("model"), found.get("generation")
     if model is None or generation is None:
         return
-    section = model.config if model.model_type == "diffusion" else None
+    section = model.config if model.model_type in ("diffusion", "latent_diffusion") else None
     for key in ("sampler", "steps", "guidance"):
         node = root.at(("generation", key))
         if node is None or node.value is None:
@@ -125,7 +130,7 @@ def _between_sections(found: dict[str, Any], root: Node) -> Iterator[Problem]:
             message = f"{key} is of diffusion models, and this model is of type {model.model_type}"
         elif key == "sampler" and (name := generation.sampler_name) not in section.samplers:
             message, fix = _unfit_sampler(name, section)
-        elif key == "guidance" and section.condition is None:
+        elif key == "guidance" and getattr(section, "condition", None) is None:
             message = "guidance needs a condition in the model's section"
         if message:
             yield Problem(node.place, f"generation.{key}", "relation", message, fix)

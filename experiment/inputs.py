@@ -21,8 +21,8 @@ class Inputs:
     length: int
 
     def run(self, model: "nn.Module") -> Any:
-        """Output of one pass through the network; of a diffusion model, of its denoiser."""
-        network = getattr(model, "denoise", model)
+        """Output of one pass through the network; of a diffusion model, of its denoiser, of a latent one its loss."""
+        network = getattr(model, "denoise", None) or getattr(model, "loss_of", model)
         device = next((p.device for p in model.parameters()), None)
         return network(*(tensor.to(device) for tensor in self.tensors))
 
@@ -37,9 +37,12 @@ def example_inputs(config: ExperimentConfig, batch_size: int | None = None) -> I
     assert config.model is not None
     section = config.model.config
     is_diffusion = config.model.model_type == "diffusion"
-    stacks: list[Any] = (
-        [section] if is_diffusion else [v for v in dict(section).values() if isinstance(v, PerformerParams)]
-    )
+    is_latent = config.model.model_type == "latent_diffusion"
+    stacks: list[Any] = [v for v in dict(section).values() if isinstance(v, PerformerParams)]
+    if is_diffusion:
+        stacks = [section]
+    elif is_latent:
+        stacks = [section.decoder, section.encoder]
     if not stacks:
         raise ValueError(f"no example input is known for model type {config.model.model_type!r}")
     batch = (
@@ -47,7 +50,12 @@ def example_inputs(config: ExperimentConfig, batch_size: int | None = None) -> I
     )
     limits = [getattr(stack, key, None) for stack in stacks for key in ("max_length", "length")]
     length: int = min([_length(config), *(limit for limit in limits if limit)])
-    tensors = _noisy(batch, length) if is_diffusion else tuple(_input(stack, batch, length) for stack in stacks)
+    if is_diffusion:
+        tensors: tuple[Any, ...] = _noisy(batch, length)
+    elif is_latent:
+        tensors = _noisy(batch, length)[:1]
+    else:
+        tensors = tuple(_input(stack, batch, length) for stack in stacks)
     return Inputs(tensors, f"batch {batch}, length {length}", length)
 
 

@@ -162,3 +162,4 @@ def _build_encoder_decoder(config: EncoderDecoderConfig) -> Any:
 
 
 MODELS.add_lazy("diffusion", "model.diffusion_types")
+MODELS.add_lazy("latent_diffusion", "model.latent.types")

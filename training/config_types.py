@@ -11,6 +11,7 @@ from data_manager.dataset_types import not_empty
 from model.sampler_registry import SAMPLER_SETTINGS
 from training.registry import TASKS
 from training.speech_types import SpeechTaskConfig
+from training.stage_types import StageConfig, stage_violations
 from yaml_config.strict_model import StrictModel, Violation
 from yaml_config.tagged import FromRegistry
 
@@ -118,6 +119,8 @@ class TrainingConfig(StrictModel):
     """Decay of a moving average of the weights, which is evaluated and saved in their place; None: no average."""
     speech: SpeechTaskConfig | None = None
     """Of speech: subsampling, SpecAugment, the number of speakers; None: their defaults."""
+    stages: Annotated[list[StageConfig], Field(min_length=1)] | None = None
+    """Of latent diffusion: what is trained when; None: the autoencoder for half of max_steps, then the diffusion."""
     lora: LoraConfig | None = None
     """Train low-rank adapters alone; they are merged into the weights at the end."""
     early_stopping_patience: Annotated[int, Field(gt=0)] | None = None
@@ -162,6 +165,8 @@ class TrainingConfig(StrictModel):
                 (("early_stopping_patience",),),
                 "early_stopping_patience: 3",
             )
+        if self.stages is not None:
+            yield from stage_violations(self.stages, self.max_steps)
         if self.fsdp and self.ema_decay is not None:
             yield Violation(
                 "ema_decay needs whole weights in each process, and fsdp shares them out",

@@ -39,7 +39,7 @@ class TaskEntry:
         return f"{models} with {', '.join(sorted(self.columns))}"
 
 
-BUILT_IN_MODELS = ("encoder", "decoder", "encoder_decoder")
+BUILT_IN_MODELS = ("encoder", "decoder", "encoder_decoder", "latent_diffusion")
 TASKS: Registry[TaskEntry] = Registry("task", "model_factory.tasks")
 
 
@@ -73,4 +73,5 @@ _built_in("language_modelling", "LanguageModelling", ("decoder",), "input_ids")
 _built_in("translation", "Translation", ("encoder_decoder",), "source_ids", "target_ids")
 _built_in("speech_recognition", "SpeechRecognition", ("encoder",), "features", "text")
 _built_in("diarization", "Diarization", ("encoder",), "features")
+_built_in("latent_diffusion", "LatentDiffusion", ("latent_diffusion",), "input_ids")
 _built_in("diffusion", "Diffusion", None, "input_ids")

@@ -93,7 +93,9 @@ class LatentDecoder(nn.Module):
         if isinstance(tokens, int):
             tokens = torch.full((len(latent), 1), tokens, device=latent.device)
         if len(tokens) != len(latent):
-            raise InputError(f"prompts are {describe(tokens)} and latents {describe(latent)}; each latent takes one prompt")
+            raise InputError(
+                f"prompts are {describe(tokens)} and latents {describe(latent)}; each latent takes one prompt"
+            )
         told = (_Cached if use_cache else _Uncached)(self, latent)
         return generate(told, tokens, options, mask=mask)  # type: ignore[arg-type]
 

@@ -83,7 +83,9 @@ class HuggingFaceReader(nn.Module):
         last: Tensor = output[0][:, -1]
         return last
 
-    def _read(self, ids: Tensor, injected: Injected, mask: Tensor | None, *, use_cache: bool) -> tuple[Tensor, Any, Tensor]:
+    def _read(
+        self, ids: Tensor, injected: Injected, mask: Tensor | None, *, use_cache: bool
+    ) -> tuple[Tensor, Any, Tensor]:
         """Output over soft prompt and tokens, the cache, and the mask over slots and tokens."""
         from transformers import DynamicCache
 

@@ -1,9 +1,9 @@
 """How a latent enters a decoder: as an embedding, a memory, something to attend to, or a soft prompt.
 
-    embedding         added to the embedding of every token (Optimus, Li et al. 2020, arXiv 2004.04092)
-    memory            keys and values of P slots in front of the tokens, in every layer (Optimus; prefix-tuning, Li 2021)
-    cross_attention   P vectors that every layer attends to
-    soft_prompt       P vectors in front of the tokens' embeddings (Lester et al. 2021, arXiv 2104.08691)
+embedding         added to the embedding of every token (Optimus, Li et al. 2020, arXiv 2004.04092)
+memory            keys and values of P slots in front of the tokens, in every layer (Optimus; prefix-tuning, Li 2021)
+cross_attention   P vectors that every layer attends to
+soft_prompt       P vectors in front of the tokens' embeddings (Lester et al. 2021, arXiv 2104.08691)
 """
 
 from collections.abc import Sequence

@@ -1,0 +1,221 @@
+"""Latent diffusion of texts as one module: an autoencoder, a diffusion of its latents, and how they are trained."""
+
+from contextlib import nullcontext
+from functools import partial
+from typing import Any, Literal, NamedTuple, cast, get_args
+
+import torch
+from torch import Tensor, nn
+
+from diffusion.randomness import RowGenerators
+from diffusion.time_strata import stratified_times
+from model.device import resolve_device
+from model.generation import evaluating
+from model.inputs import InputError, check_mask, describe, has_values
+from model.latent.ddpm import DDPM, ddpm_schedule
+from model.latent.decoder import LatentDecoder, text_loss
+from model.latent.encoder import LatentEncoder
+from model.latent.joint import joint_loss
+from model.latent.normaliser import LatentNormaliser
+from model.latent.registry import LATENT_DECODERS, LATENT_DENOISERS, LATENT_ENCODERS
+from model.latent.types import LatentDiffusionConfig
+from model.latent.variational import kl_cost, kl_divergence, reparameterise
+
+Stage = Literal["autoencoder", "diffusion", "joint"]
+TIME_SCALE = 1000.0
+
+
+class LatentOutput(NamedTuple):
+    """Scalars: `loss`, nats a token of the reconstruction, nats a text of the KL, and the diffusion's squared error."""
+
+    loss: Tensor
+    reconstruction: Tensor
+    kl: Tensor
+    diffusion: Tensor
+
+
+class Draws(NamedTuple):
+    """What a training batch draws for its rows: noises [B, D], steps int64 [B] of 1..T, uniforms [B]."""
+
+    latent: Tensor
+    decoder: Tensor
+    diffusion: Tensor
+    steps: Tensor
+    coin: Tensor
+
+
+class LatentDiffusionModel(nn.Module):
+    """Built from a `LatentDiffusionConfig`; `encoder`, `decoder` and `ddpm` are what it names.
+
+    Raises ConnectorError and HubError for a part that cannot be built, DeviceError for a device not on this machine.
+    """
+
+    def __init__(self, config: LatentDiffusionConfig) -> None:
+        super().__init__()
+        self.latent_config = config = config.resolved
+        latent, gaussian, size = config.latent, config.diffusion, config.latent.size
+        kinds: Any = config.encoder, config.decoder, config.denoiser
+        with resolve_device(config.device) as device:
+            entries = LATENT_ENCODERS.get(kinds[0].type), LATENT_DECODERS.get(kinds[1].type)
+            parts = [_placed(part, config.device) for part in kinds[:2]]
+            self.encoder: LatentEncoder = entries[0].build(parts[0], size)
+            self.decoder: LatentDecoder = entries[1].build(parts[1], size)
+            denoiser = LATENT_DENOISERS.get(kinds[2].type).build(kinds[2], size, 1.0 if config.compat else TIME_SCALE)
+            self.ddpm = DDPM(
+                denoiser,
+                gaussian.betas,
+                gaussian.num_steps,
+                ddpm_schedule=partial(ddpm_schedule, kind=gaussian.schedule, compat=config.compat),
+                prediction=gaussian.prediction,
+                self_conditioning=gaussian.self_conditioning,
+                latent_dim=size,
+                compat=config.compat,
+            )
+            self.normaliser = LatentNormaliser(size) if latent.normalise else None
+        self.to(device)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        return next(self.parameters()).device
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        *,
+        encoder_ids: Tensor | None = None,
+        encoder_mask: Tensor | None = None,
+        stage: Stage = "joint",
+        kl_share: float = 1.0,
+        encoder_share: float = 1.0,
+        rows: Tensor | None = None,
+        batch_size: int | None = None,
+        seed: int | None = None,
+    ) -> LatentOutput:
+        """The loss of a stage over texts int [B, N], each beginning with the token that stands before texts.
+
+        Arguments:
+            attention_mask: bool [B, N], True at real tokens.
+            encoder_ids, encoder_mask: the same texts as the encoder reads them, where it has a tokenizer of its own.
+            stage: autoencoder (reconstruction and KL), diffusion (of the latents of an encoder that stays as it is), or
+                joint; in evaluation everything is measured, and the loss is that of joint.
+            kl_share: of the KL's weight; encoder_share: of the diffusion's gradient that reaches the encoder, in joint.
+            rows, batch_size, seed: as in `DiffusionModel.forward`: they decide all draws.
+        Raises InputError.
+        """
+        if stage not in get_args(Stage):
+            raise InputError(f"stage is {stage!r}, and {', '.join(get_args(Stage))} fit")
+        check_mask(attention_mask, input_ids, "attention_mask")
+        mask = torch.ones_like(input_ids, dtype=torch.bool) if attention_mask is None else attention_mask
+        read = (input_ids, mask) if encoder_ids is None else (encoder_ids, encoder_mask)
+        draws = self._draws(len(input_ids), rows, batch_size, seed)
+        stays = stage == "diffusion" and self.training
+        with torch.no_grad() if stays else nullcontext(), evaluating(self.encoder) if stays else nullcontext():
+            mu, logvar = self.moments(*read)
+            z = reparameterise(mu, logvar, draws.latent.to(mu.dtype))
+        if stays:
+            diffusion = self._diffusion_loss(z, mu, draws)[0].mean()
+            nothing = diffusion.detach().new_zeros(())
+            return LatentOutput(diffusion, nothing, nothing, diffusion.detach())
+        rebuilt, kl, loss = self._autoencoder_loss(z, mu, logvar, input_ids, mask, draws, kl_share)
+        if stage == "autoencoder" and self.training:
+            nothing = loss.detach().new_zeros(())
+            return LatentOutput(loss.mean(), rebuilt.detach().mean(), kl.detach().mean(), nothing)
+        seen = z.detach() + encoder_share * (z - z.detach())
+        diffusion, weight = self._diffusion_loss(seen, mu, draws)
+        gaussian = self.latent_config.diffusion
+        weighting = cast(Any, "inverse" if self.latent_config.compat else gaussian.weighting)
+        total = joint_loss(
+            loss,
+            diffusion,
+            weight,
+            gaussian.weight,
+            gaussian.num_steps,
+            weighting=weighting,
+            compat=self.latent_config.compat,
+        )
+        return LatentOutput(total, rebuilt.detach().mean(), kl.detach().mean(), diffusion.detach().mean())
+
+    def loss_of(self, input_ids: Tensor) -> Tensor:
+        """The joint loss [] of texts int [B, N] without padding."""
+        return self(input_ids, seed=0).loss
+
+    def moments(self, ids: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """mu and logvar [B, size] of texts int [B, N] as the encoder reads them; logvar as the section has it."""
+        mu, logvar = self.encoder.moments(ids, mask)
+        variance = self.latent_config.latent.variance
+        if variance != "learnt":
+            logvar = torch.full_like(mu, float(variance)).log()
+        return mu, logvar
+
+    @torch.no_grad()
+    def encode(self, ids: Tensor, mask: Tensor | None = None) -> Tensor:
+        """The latents mu [B, size] of texts int [B, N] as the encoder reads them."""
+        with evaluating(self.encoder):
+            return self.moments(ids, mask)[0]
+
+    @torch.no_grad()
+    def sample_latents(
+        self,
+        num_samples: int,
+        steps: int | None = None,
+        sampler: Literal["ancestral", "ddim"] = "ancestral",
+        generator: torch.Generator | None = None,
+        *,
+        eta: float = 0.0,
+    ) -> Tensor:
+        """Latents [num_samples, size] drawn by the diffusion, in all steps or in `steps` of them; eta is of ddim."""
+        size = self.latent_config.latent.size
+        with evaluating(self.ddpm):
+            drawn = self.ddpm.sample(
+                num_samples, size, self.device, steps=steps, sampler=sampler, eta=eta, generator=generator
+            )
+        return drawn if self.normaliser is None else self.normaliser.invert(drawn)
+
+    def decode(self, latent: Tensor, tokens: Tensor | int, max_new_tokens: int, **options: Any) -> Tensor:
+        """Texts int64 [B, N + T] of latents [B, size], behind prompts [B, N] or a first token; `LatentDecoder.generate`."""
+        return self.decoder.generate(latent, tokens, max_new_tokens, **options)
+
+    def _autoencoder_loss(
+        self, z: Tensor, mu: Tensor, logvar: Tensor, ids: Tensor, mask: Tensor, draws: Draws, kl_share: float
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Nats a token, nats of the KL, and the loss, each [B]."""
+        latent = self.latent_config.latent
+        counts = mask[:, 1:].sum(1)
+        if has_values(counts) and not bool((counts > 0).all()):
+            empty = (counts == 0).nonzero()[:, 0].tolist()
+            raise InputError(
+                f"texts {empty[:5]} of the batch {describe(ids)} have no token behind the first; leave them out"
+            )
+        if self.training and self.normaliser is not None:
+            self.normaliser.observe(z)
+        shown = z + latent.decoder_noise * draws.decoder.to(z.dtype) if self.training and latent.decoder_noise else z
+        (logits,) = self.decoder(ids, shown, attention_mask=mask)
+        nats, kl = text_loss(logits, ids, mask), kl_divergence(mu, logvar)
+        loss = nats
+        if latent.kl_weight * kl_share:
+            loss = nats + latent.kl_weight * kl_share * kl_cost(kl, latent.free_bits)
+        lengths = mask.sum(1) if self.latent_config.compat else counts
+        return nats / counts, kl.sum(-1), loss / lengths
+
+    def _diffusion_loss(self, z: Tensor, mu: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
+        """Squared error [B], and the weights [B, 1] of the times that were drawn."""
+        if self.normaliser is not None:
+            z, mu = self.normaliser(z), self.normaliser(mu)
+        return self.ddpm(z, mu, t=draws.steps, noise=draws.diffusion.to(z.dtype), coin=draws.coin)
+
+    def _draws(self, count: int, rows: Tensor | None, batch_size: int | None, seed: int | None) -> Draws:
+        rows = torch.arange(count) if rows is None else rows
+        seed = int(torch.randint(2**62, ())) if seed is None else seed
+        generators = RowGenerators.from_seed(seed, rows.to(self.device))
+        times = stratified_times(rows, batch_size or count, seed, 0.0).to(self.device)
+        steps = (times * self.ddpm.n_T).ceil().long().clamp(1, self.ddpm.n_T)
+        size = self.latent_config.latent.size
+        noises = [generators.randn(size) for _ in range(3)]
+        return Draws(*noises, steps, generators.rand(1)[:, 0])
+
+
+def _placed(part: Any, device: str) -> Any:
+    """A part's section with the model's device, where it has a device of its own."""
+    return part.model_copy(update={"device": device}) if hasattr(part, "device") else part

@@ -1,0 +1,47 @@
+"""Running mean and standard deviation of latents, so that the diffusion sees them at unit scale."""
+
+import torch
+import torch.distributed
+from torch import Tensor, nn
+
+DECAY = 0.99
+
+
+class LatentNormaliser(nn.Module):
+    """z -> (z - mean) / std of each coordinate, and back; both are running averages over batches of all processes."""
+
+    mean: Tensor
+    square: Tensor
+    seen: Tensor
+
+    def __init__(self, latent_size: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(latent_size))
+        self.register_buffer("square", torch.ones(latent_size))
+        self.register_buffer("seen", torch.zeros(()))
+
+    @torch.no_grad()
+    def observe(self, latent: Tensor) -> None:
+        """Take in latents [B, latent_size]; the first batches count as a plain mean."""
+        x = latent.detach().float()
+        sums = torch.cat([x.sum(0), x.square().sum(0), x.new_full((1,), len(x))])
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            torch.distributed.all_reduce(sums)
+        mean, square = (sums[:-1] / sums[-1]).chunk(2)
+        self.seen += 1
+        share = max(1 - DECAY, 1 / float(self.seen))
+        self.mean += share * (mean - self.mean)
+        self.square += share * (square - self.square)
+
+    @property
+    def std(self) -> Tensor:
+        """Standard deviation [latent_size], never 0."""
+        return (self.square - self.mean.square()).clamp_min(1e-6).sqrt()
+
+    def forward(self, latent: Tensor) -> Tensor:
+        """Latents [B, latent_size] at mean 0 and variance 1."""
+        return ((latent - self.mean) / self.std).to(latent.dtype)
+
+    def invert(self, normal: Tensor) -> Tensor:
+        """Latents again."""
+        return (normal * self.std + self.mean).to(normal.dtype)

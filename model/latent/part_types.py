@@ -1,0 +1,226 @@
+"""Types of the sections `encoder`, `decoder` and `denoiser` of a latent diffusion model; no torch is imported."""
+
+from collections.abc import Iterator
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field
+
+from model.core_registry import first_of_direction
+from model.hub import folder_problem
+from model.types import PerformerParams, Size
+from yaml_config.strict_model import StrictModel, Violation
+
+Pooling = Literal["first", "mean", "context"]
+RouteName = Literal["embedding", "memory", "cross_attention", "soft_prompt"]
+Share = Annotated[float, Field(ge=0, lt=1)]
+_SIZES = ("hidden_size", "num_layers", "num_heads")
+
+
+def _different(value: list[RouteName]) -> list[RouteName]:
+    if len(set(value)) < len(value):
+        raise ValueError("names a route twice")
+    return value
+
+
+Routes = Annotated[list[RouteName], Field(min_length=1), AfterValidator(_different)]
+
+
+class HuggingFacePart(StrictModel):
+    """A transformer of Hugging Face: pretrained from `path`, or from scratch, of the sizes that are given."""
+
+    type: str
+    """The architecture's connector, or hugging_face."""
+    path: Annotated[str, Field(min_length=1)] | None = None
+    """A folder with config.json and weights in safetensors, or a name on the hub; None: from scratch."""
+    hidden_size: Size | None = None
+    """Width of the residual stream, from scratch."""
+    num_layers: Annotated[int, Field(gt=0, le=10_000)] | None = None
+    """Number of layers, from scratch."""
+    num_heads: Annotated[int, Field(gt=0, le=65_536)] | None = None
+    """Number of heads, from scratch; divides hidden_size."""
+    intermediate_size: Annotated[int, Field(gt=0, le=16_777_216)] | None = None
+    """Width of the feed-forward layer, from scratch; None: 4 * hidden_size."""
+    max_length: Size | None = None
+    """Number of positions, from scratch; None: 512."""
+    dropout: Share | None = None
+    """Probability of dropping a value or an attention weight, from scratch; None: 0.1."""
+    vocab_size: Annotated[int, Field(gt=0, le=16_777_216)] | None = None
+    """Number of token ids, from scratch; None: the data set's tokenizer's."""
+
+    def violations(self) -> Iterator[Violation]:
+        """Weights have sizes of their own; without weights, sizes are needed."""
+        keys = (*_SIZES, "intermediate_size", "max_length", "dropout")
+        if self.path is not None:
+            problem = folder_problem(self.path)
+            if problem is not None:
+                yield Violation(f"{self.path}: {problem}", ("path",), (), "a folder with config.json, or owner/name")
+            for key in keys:
+                if getattr(self, key) is not None:
+                    yield Violation(f"{key} is what the weights of path have", (key,), (("path",),), "leave it out")
+            return
+        for key in _SIZES:
+            if getattr(self, key) is None:
+                message = f"without path the model is built from scratch, and that needs {key}"
+                yield Violation(message, (key,), (("type",),), f"add {key}: {64 if key == 'hidden_size' else 2}")
+        width, heads = self.hidden_size, self.num_heads
+        if width is not None and heads is not None and width % heads:
+            near = min((n for n in range(1, width + 1) if width % n == 0), key=lambda n: abs(n - heads))
+            message = f"num_heads {heads} does not divide hidden_size {width}"
+            yield Violation(message, ("num_heads",), (("hidden_size",),), f"num_heads: {near}")
+
+
+class ArchitecturePart(HuggingFacePart):
+    """Any architecture of transformers."""
+
+    architecture: Annotated[str, Field(min_length=1)] | None = None
+    """Without path: what transformers calls model_type, such as bert, modernbert, gpt2 or llama."""
+
+    def violations(self) -> Iterator[Violation]:
+        """One of path and architecture."""
+        yield from super().violations()
+        if (self.path is None) == (self.architecture is None):
+            given = "neither path nor architecture is given" if self.path is None else "path has an architecture"
+            key = "architecture"
+            yield Violation(
+                given, (key,), (("path",),), "add architecture: bert" if self.path is None else "leave it out"
+            )
+
+
+class ConnectorEncoderConfig(HuggingFacePart):
+    """An encoder by its published name, which decides architecture and pooling."""
+
+
+class HuggingFaceEncoderConfig(ArchitecturePart):
+    """Any encoder of Hugging Face; of an encoder-decoder such as T5 its encoder."""
+
+    type: Literal["hugging_face"] = "hugging_face"
+    pooling: Pooling = "mean"
+    """first token, masked mean, or DeBERTa's context pooler."""
+    freeze: bool = False
+    """Leave the pretrained weights as they are, and train one more layer on top."""
+
+
+class PerformerEncoderConfig(PerformerParams):
+    """Our Performer encoder, softmax or linear."""
+
+    type: Literal["performer"] = "performer"
+    pooling: Pooling = "mean"
+    """first token, masked mean, or DeBERTa's context pooler."""
+
+    def violations(self) -> Iterator[Violation]:
+        """An encoder reads tokens and sees all of them."""
+        yield from super().violations()
+        causal = first_of_direction(self, "causal")
+        if causal is not None:
+            message = f"{causal} hides later tokens, and a latent is of the whole text"
+            yield Violation(message, ("attention_type",), (), "attention_type: linear")
+        yield from _tokens_alone(self)
+        if self.use_cross_attention:
+            yield Violation("an encoder has no context to attend to", ("use_cross_attention",), (), "leave it out")
+
+
+class Injected(StrictModel):
+    """How the latent enters a decoder."""
+
+    routes: Routes = ["embedding", "memory"]
+    """embedding (added to every token's), memory (keys and values of num_slots places in front, in every layer),
+    cross_attention (to num_slots vectors), soft_prompt (num_slots vectors in front)."""
+    num_slots: Annotated[int, Field(gt=0, le=1024)] = 1
+    """Places or vectors of memory, cross_attention and soft_prompt."""
+
+
+class ConnectorDecoderConfig(HuggingFacePart):
+    """GPT-2 by the published name of its connector."""
+
+    latent_as_gpt_emb: bool = True
+    """Add the latent to the embedding of every token."""
+    latent_as_gpt_memory: bool = True
+    """Give every layer the latent as one more key and value."""
+
+    def violations(self) -> Iterator[Violation]:
+        """The latent enters in one way at least."""
+        yield from super().violations()
+        if not self.latent_as_gpt_emb and not self.latent_as_gpt_memory:
+            message = "the decoder would never see the latent: both ways for it to enter are off"
+            yield Violation(message, ("latent_as_gpt_memory",), (("latent_as_gpt_emb",),), "true for one of them")
+
+
+class HuggingFaceDecoderConfig(ArchitecturePart, Injected):
+    """Any causal decoder of Hugging Face."""
+
+    type: Literal["hugging_face"] = "hugging_face"
+
+
+class PerformerDecoderConfig(PerformerParams, Injected):
+    """Our Performer decoder, softmax or causal_linear."""
+
+    type: Literal["performer"] = "performer"
+
+    def violations(self) -> Iterator[Violation]:
+        """A decoder reads tokens, sees the earlier ones, and has cross-attention where a route asks for it."""
+        yield from super().violations()
+        open_core = first_of_direction(self, "bidirectional")
+        if open_core is not None:
+            message = f"bidirectional `{open_core}` attention in a decoder lets a token see the ones after it"
+            yield Violation(message, ("attention_type",), (), "attention_type: causal_linear")
+        yield from _tokens_alone(self)
+        if self.use_cross_attention is not None:
+            message = "what the decoder attends to is said by routes"
+            yield Violation(message, ("use_cross_attention",), (("routes",),), "routes: [cross_attention]")
+
+
+def _tokens_alone(params: PerformerParams) -> Iterator[Violation]:
+    if params.input_dim is not None:
+        yield Violation("input_dim is of float input, and this part reads tokens", ("input_dim",), (), "leave it out")
+
+
+class MlpDenoiserConfig(StrictModel):
+    """MLPSkipNet: the latent is concatenated again before every layer (Preechakul et al. 2022, arXiv 2111.15640)."""
+
+    type: Literal["mlp"] = "mlp"
+    width: Size = 512
+    """Width of the layers (2048 as published)."""
+    num_layers: Annotated[int, Field(gt=1, le=1000)] = 8
+    """Number of layers (20 as published)."""
+
+
+class TransformerDenoiserConfig(StrictModel):
+    """TransformerNet: the latent as a few tokens, seen by a transformer."""
+
+    type: Literal["transformer"] = "transformer"
+    d_model: Size = 512
+    """Width of a token."""
+    num_tokens: Annotated[int, Field(gt=0, le=4096)] = 4
+    """Tokens that the latent becomes."""
+    num_layers: Annotated[int, Field(gt=0, le=1000)] = 12
+    """Number of layers."""
+    num_heads: Annotated[int, Field(gt=0, le=65_536)] = 8
+    """Number of heads; divides d_model."""
+
+    def violations(self) -> Iterator[Violation]:
+        """Heads divide the width."""
+        if self.d_model % self.num_heads:
+            message = f"num_heads {self.num_heads} does not divide d_model {self.d_model}"
+            yield Violation(message, ("num_heads",), (("d_model",),), "a divisor of d_model")
+
+
+class PerformerDenoiserConfig(TransformerDenoiserConfig):
+    """The latent as a few tokens, seen by our Performer encoder."""
+
+    type: Literal["performer"] = "performer"  # type: ignore[assignment]
+    num_layers: Annotated[int, Field(gt=0, le=1000)] = 4
+    """Number of layers."""
+    attention_type: Literal["softmax", "linear"] = "softmax"
+    """softmax or linear."""
+
+
+class LinearDenoiserConfig(StrictModel):
+    """LinearModel: three linear layers."""
+
+    type: Literal["linear"] = "linear"
+
+
+class ResidualDenoiserConfig(StrictModel):
+    """ResidualLinear: layers of norm, linear and LeakyReLU around which the input goes."""
+
+    type: Literal["residual"] = "residual"

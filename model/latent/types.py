@@ -1,0 +1,164 @@
+"""The section of `model_type: latent_diffusion`: encoder, decoder, latent, denoiser, diffusion; no torch is imported."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import Field
+
+from model.latent.registry import LATENT_DECODERS, LATENT_DENOISERS, LATENT_ENCODERS
+from model.registry import register_model
+from model.types import Device, Size
+from yaml_config.strict_model import StrictModel, Violation
+from yaml_config.tagged import FromRegistry
+
+if TYPE_CHECKING:
+    from model.latent.model import LatentDiffusionModel
+
+SAMPLERS = ("ancestral", "ddim")
+"""Samplers that fit; the first is the default."""
+PUBLISHED_VARIANCE = 0.008
+Positive = Annotated[float, Field(gt=0, le=1e6)]
+NotNegative = Annotated[float, Field(ge=0, le=1e6)]
+Beta = Annotated[float, Field(gt=0, lt=1)]
+
+
+class LatentConfig(StrictModel):
+    """The latent: its size, how it is drawn, and what holds it near N(0, I)."""
+
+    size: Size = 64
+    """Numbers of a latent."""
+    variance: Literal["learnt"] | Positive = "learnt"
+    """learnt by the encoder, or a number: the same for all."""
+    kl_weight: NotNegative = 0.1
+    """Weight of KL(q(z | text) || N(0, I)) beside the reconstruction, both in nats."""
+    free_bits: NotNegative = 0.0
+    """Nats of each coordinate that cost nothing (Kingma et al. 2016, arXiv 1606.04934)."""
+    kl_cycles: Annotated[int, Field(ge=0, le=1000)] = 1
+    """How often kl_weight rises from 0 while the autoencoder is trained (Fu et al. 2019, arXiv 1903.10145); 0: never."""
+    kl_ramp: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """Share of a cycle in which it rises."""
+    decoder_noise: NotNegative = 0.0
+    """Standard deviation of noise added to the latent in front of the decoder, in training."""
+    normalise: bool = True
+    """Give the diffusion latents of mean 0 and variance 1 in each coordinate."""
+
+    def violations(self) -> Iterator[Violation]:
+        """A ramp is one of cycles."""
+        if self.kl_cycles == 0 and "kl_ramp" in self.model_fields_set and self.kl_ramp != 0.5:
+            yield Violation("kl_ramp is of cycles, and there are none", ("kl_ramp",), (("kl_cycles",),), "kl_cycles: 1")
+
+
+class GaussianConfig(StrictModel):
+    """Gaussian diffusion of latents (DDPM, Ho et al. 2020, arXiv 2006.11239)."""
+
+    num_steps: Annotated[int, Field(gt=0, le=1_000_000)] = 1000
+    """Steps T from a latent to noise."""
+    schedule: Literal["linear", "cosine", "constant"] = "cosine"
+    """How beta grows: linear from beta_start to beta_end, cosine (arXiv 2102.09672), or constant at beta_start."""
+    beta_start: Beta | None = None
+    """Of linear and constant: the first beta; None: 0.1 / num_steps, and 8 / num_steps of constant."""
+    beta_end: Beta | None = None
+    """Of linear: the last beta; None: 20 / num_steps, at most 0.999."""
+    prediction: Literal["noise", "x0", "v"] = "v"
+    """What the denoiser gives: the noise, the latent, or v (Salimans and Ho 2022, arXiv 2202.00512)."""
+    self_conditioning: Annotated[float, Field(ge=0, lt=1)] = 0.5
+    """Share of rows that see their own first estimate (Chen et al. 2022, arXiv 2208.04202); 0: none."""
+    weight: NotNegative = 1.0
+    """Of joint training: weight of the diffusion loss beside that of the autoencoder."""
+    weighting: Literal["uniform", "inverse"] = "uniform"
+    """Of joint training: texts weigh alike, or each by 1 / (its time's weight * num_steps)."""
+
+    def violations(self) -> Iterator[Violation]:
+        """Betas are those that the schedule reads."""
+        if self.beta_end is not None and self.schedule != "linear":
+            yield Violation(
+                f"schedule {self.schedule} has no beta_end", ("beta_end",), (("schedule",),), "leave it out"
+            )
+        if self.beta_start is not None and self.schedule == "cosine":
+            yield Violation("schedule cosine has no beta_start", ("beta_start",), (("schedule",),), "leave it out")
+        if self.beta_start is not None and self.beta_end is not None and self.beta_end < self.beta_start:
+            message = f"beta_end {self.beta_end} is below beta_start {self.beta_start}"
+            yield Violation(message, ("beta_end",), (("beta_start",),), "the greater one as beta_end")
+
+    @property
+    def betas(self) -> tuple[float, float]:
+        """First and last beta, left-out ones filled in: beta * T of linear is that of Ho et al."""
+        first = self.beta_start or min(0.999, (8.0 if self.schedule == "constant" else 0.1) / self.num_steps)
+        return first, self.beta_end or max(first, min(0.999, 20.0 / self.num_steps))
+
+
+_COMPAT: dict[str, dict[str, Any]] = {
+    "latent": {"variance": PUBLISHED_VARIANCE, "kl_weight": 0.0, "normalise": False, "decoder_noise": 0.0},
+    "diffusion": {"schedule": "constant", "beta_start": 0.008, "prediction": "noise", "self_conditioning": 0.0},
+}
+"""What compat: dmlp fixes."""
+
+
+class LatentDiffusionConfig(StrictModel):
+    """A variational autoencoder of texts, and a diffusion of its latents."""
+
+    encoder: Annotated[StrictModel, FromRegistry(LATENT_ENCODERS)]
+    """performer, hugging_face, or a connector by its name, such as BertForLatentConnector."""
+    decoder: Annotated[StrictModel, FromRegistry(LATENT_DECODERS)]
+    """performer, hugging_face, or a connector by its name, such as GPT2ForLatentConnector."""
+    latent: LatentConfig = LatentConfig()
+    """The latent."""
+    denoiser: Annotated[StrictModel, FromRegistry(LATENT_DENOISERS)]
+    """The network that undoes noise: mlp, transformer, performer, linear, residual, or one that you registered."""
+    diffusion: GaussianConfig = GaussianConfig()
+    """The noise."""
+    compat: Literal["dmlp"] | None = None
+    """dmlp: as published, with its variance of 0.008, its constant beta and its joint loss; None: what works better."""
+    device: Device = "auto"
+    """auto (the accelerator if there is one, else cpu), cpu, cuda, cuda:N, mps or xpu."""
+
+    @property
+    def samplers(self) -> tuple[str, ...]:
+        """Samplers that fit; the first is the default."""
+        return SAMPLERS
+
+    def violations(self) -> Iterator[Violation]:
+        """One device, and nothing said that compat decides otherwise."""
+        for part in ("encoder", "decoder"):
+            device = getattr(getattr(self, part), "device", "auto")
+            if device not in ("auto", self.device):
+                message = f"the {part} is on {device}, and the model on {self.device}; it is on one device"
+                yield Violation(message, (part, "device"), (("device",),), "leave it out")
+        if self.compat is None:
+            return
+        for section, fixed in _COMPAT.items():
+            given = getattr(self, section)
+            for key, value in fixed.items():
+                if key in given.model_fields_set and getattr(given, key) != value:
+                    message = f"compat: dmlp has {key} {str(value).lower()}"
+                    yield Violation(message, (section, key), (("compat",),), "leave it out, or leave compat out")
+
+    @property
+    def resolved(self) -> "LatentDiffusionConfig":
+        """With what compat fixes filled in."""
+        if self.compat is None:
+            return self
+        update = {name: getattr(self, name).model_copy(update=fixed) for name, fixed in _COMPAT.items()}
+        return self.model_copy(update=update)
+
+    def sized(self, vocab_size: int | None, length: int | None) -> "LatentDiffusionConfig":
+        """A copy in which parts from scratch have a tokenizer's vocabulary; raises ValueError where one is too small."""
+        parts = {name: _sized(getattr(self, name), vocab_size, name) for name in ("encoder", "decoder")}
+        return self.model_copy(update=parts)
+
+
+def _sized(part: Any, vocab_size: int | None, name: str) -> Any:
+    if vocab_size is None or not hasattr(part, "vocab_size") or getattr(part, "path", None) is not None:
+        return part
+    if part.vocab_size is not None and part.vocab_size < vocab_size:
+        raise ValueError(
+            f"{name}.vocab_size is {part.vocab_size}, and the data set's tokenizer has {vocab_size} tokens"
+        )
+    return part.model_copy(update={"vocab_size": part.vocab_size or vocab_size})
+
+
+@register_model("latent_diffusion", config=LatentDiffusionConfig)
+def _build(config: LatentDiffusionConfig) -> "LatentDiffusionModel":
+    from model.latent.model import LatentDiffusionModel
+
+    return LatentDiffusionModel(config)

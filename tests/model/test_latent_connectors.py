@@ -1,0 +1,155 @@
+"""The fifteen connectors: built, trained a step, saved and read back in two precisions, offline; and what each one does."""
+
+import json
+
+import pytest
+import torch
+
+from model.checkpoint import CheckpointError
+from model.inputs import InputError
+from model.latent.connectors import DECODERS, ENCODERS, MODEL_CLASS
+from model.latent.hugging_face import ConnectorError
+from model.latent.pooling import masked_mean
+from tests.model.latent_parts import LATENT, VOCAB, config, connector
+
+NEW_ONES = [name for name in MODEL_CLASS if "New" in name]
+
+
+def called(model):
+    torch.manual_seed(2)
+    ids = torch.randint(3, VOCAB, (2, 5))
+    if isinstance(model, tuple(ENCODERS)):
+        return model.linear(model(ids, torch.ones_like(ids)).pooled)
+    latent = torch.randn(2, LATENT, dtype=next(model.parameters()).dtype)
+    options = {"labels": ids, "label_ignore": 0} if isinstance(model, tuple(DECODERS)) else {}
+    return model(input_ids=ids, past=latent, **options)[0]
+
+
+def test_there_are_fifteen():
+    assert len(MODEL_CLASS) == 15
+    assert all(name == kind.__name__ for name, kind in MODEL_CLASS.items())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("name", MODEL_CLASS)
+def test_it_trains_a_step_and_survives_a_folder(name, dtype, tmp_path):
+    model = connector(name).to(dtype)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    torch.optim.SGD(model.parameters(), lr=1.0).zero_grad()
+    called(model).float().square().sum().backward()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.grad is not None:
+                parameter -= 0.1 * parameter.grad
+    assert any(not torch.equal(before[key], value) for key, value in model.state_dict().items())
+    model.save_pretrained(tmp_path)
+    again = MODEL_CLASS[name].from_pretrained(tmp_path)
+    assert again.state_dict().keys() == before.keys()
+    assert all(torch.equal(value, again.state_dict()[key]) for key, value in model.state_dict().items())
+    assert {value.dtype for value in again.parameters()} == {dtype}
+    assert torch.equal(called(model.eval()), called(again.eval()))
+
+
+@pytest.mark.parametrize("name", NEW_ONES)
+def test_new_ones_train_one_layer_and_leave_the_backbone_as_it_is(name):
+    model = connector(name)
+    called(model).float().square().sum().backward()
+    frozen = [key for key, value in model.named_parameters() if not value.requires_grad]
+    trained = [
+        key for key, value in model.named_parameters() if value.grad is not None and bool(value.grad.abs().sum())
+    ]
+    assert frozen
+    assert not set(frozen) & set(trained)
+    assert any("top_layer" in key or ".h.0." in key for key in trained)
+    assert not any(".h.1." in key or "backbone.encoder" in key for key in trained)
+
+
+@pytest.mark.parametrize("name", ["GPT2ForLatentConnectorNew", "GPT2ForLatentConnectorNew2"])
+def test_the_new_block_stands_in_front_and_moving_it_there_again_changes_nothing(name):
+    model = connector(name)
+    blocks = model.transformer.backbone.h
+    assert [block.attn.layer_idx for block in blocks] == [0, 1, 2]
+    assert [block.mlp.c_fc.nf for block in blocks] == [12 * 16 if name.endswith("2") else 64, 64, 64]
+    assert model.transformer.linear.weight.shape == (16 * 3, LATENT)  # a slot of memory in the new layer as well
+    before = called(model.eval())
+    model.change_order()
+    assert torch.equal(before, called(model))
+
+
+@pytest.mark.parametrize("name", ["GPT2ForLatentConnectorNew", "GPT2ForLatentConnector", "BertForLatentConnectorNew"])
+def test_pretrained_weights_come_from_a_plain_folder(name, tmp_path):
+    from transformers import AutoModel
+
+    kind = MODEL_CLASS[name]
+    torch.manual_seed(5)
+    plain = AutoModel.from_config(config(kind.architectures[0]))
+    plain.save_pretrained(tmp_path)
+    model = kind.from_pretrained(tmp_path, latent_size=LATENT)
+    backbone = model.backbone if hasattr(model, "backbone") else model.transformer.backbone
+    own, theirs = backbone.state_dict(), plain.state_dict()
+    shift = int("GPT2" in name and "New" in name)
+    moved = {key: ".".join(_moved(key, shift)) for key in theirs if not key.startswith("pooler")}
+    assert all(torch.equal(own[new], theirs[key]) for key, new in moved.items())
+
+
+def _moved(key, shift):
+    words = key.split(".")
+    return [str(int(word) + shift) if words[0] == "h" and index == 1 else word for index, word in enumerate(words)]
+
+
+def test_poolers_differ_as_published():
+    ids = torch.randint(3, VOCAB, (2, 5))
+    mask = torch.tensor([[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]])
+    first, mean = (
+        connector(name).eval()(ids, mask) for name in ("BertForLatentConnector", "BertForLatentConnectorAVG")
+    )
+    assert torch.equal(first.unpooled, first.sequence[:, 0])
+    torch.testing.assert_close(mean.unpooled[0], mean.sequence[0, :3].mean(0))
+    assert torch.equal(mean.unpooled, masked_mean(mean.sequence, mask.bool()))
+    deberta = connector("DebertaForLatentConnector").eval()
+    pooled = deberta(ids, mask)
+    wanted = torch.nn.functional.gelu(deberta.pooler.dense(pooled.sequence[:, 0]))
+    torch.testing.assert_close(pooled.pooled, wanted)
+
+
+@pytest.mark.parametrize("kind", ENCODERS, ids=lambda kind: kind.__name__)
+def test_an_encoded_text_never_sees_its_neighbours_or_its_padding(kind):
+    encoder = connector(kind.__name__).eval()
+    ids = torch.randint(3, VOCAB, (3, 6))
+    mask = torch.tensor([[1, 1, 1, 0, 0, 0], [1] * 6, [1, 1, 0, 0, 0, 0]])
+    changed = ids.clone()
+    changed[1] = 5
+    changed[0, 3:] = 9
+    before, after = encoder(ids, mask).pooled, encoder(changed, mask).pooled
+    assert torch.equal(before[[0, 2]], after[[0, 2]])
+    assert not torch.equal(before[1], after[1])
+
+
+def test_a_mask_is_made_from_the_padding():
+    encoder = connector("BertForLatentConnector", pad_id=7).eval()
+    ids = torch.tensor([[3, 4, 5, 7, 7]])
+    assert torch.equal(encoder(ids).pooled, encoder(ids, (ids != 7).long()).pooled)
+    with pytest.raises(InputError, match=r"texts \[1\] of the batch are empty.*pad_id 7"):
+        encoder(torch.tensor([[3, 4], [7, 7]]))
+
+
+def test_what_does_not_fit_is_refused(tmp_path):
+    with pytest.raises(ConnectorError, match="takes a config of bert, and was given a GPT2Config"):
+        MODEL_CLASS["BertForLatentConnector"](config("gpt2"))
+    with pytest.raises(ValueError, match="enters a decoder through nothing"):
+        connector("GPT2ForLatentConnector", latent_as_gpt_emb=False, latent_as_gpt_memory=False)
+    model = connector("BertForLatentConnector")
+    model.save_pretrained(tmp_path)
+    with pytest.raises(ConnectorError, match="read it by BertForLatentConnector"):
+        MODEL_CLASS["BertForLatentConnectorAVG"].from_pretrained(tmp_path)
+    with pytest.raises(CheckpointError, match="linear.weight is float32"):
+        MODEL_CLASS["BertForLatentConnector"].from_pretrained(tmp_path, latent_size=2 * LATENT)
+    told = json.loads((tmp_path / "connector.json").read_text())
+    (tmp_path / "connector.json").write_text(json.dumps(told | {"schema_version": 99}))
+    with pytest.raises(ConnectorError, match="schema_version 99"):
+        MODEL_CLASS["BertForLatentConnector"].from_pretrained(tmp_path)
+    weights = tmp_path / "model.safetensors"
+    (tmp_path / "connector.json").write_text(json.dumps(told))
+    weights.write_bytes(weights.read_bytes()[:100])
+    with pytest.raises(CheckpointError, match="not a whole safetensors file"):
+        MODEL_CLASS["BertForLatentConnector"].from_pretrained(tmp_path)
