@@ -2,12 +2,16 @@
 
 from typing import Any, NamedTuple
 
+from math import log
+
 import torch
 from torch import Tensor, nn
 
 from model.inputs import InputError, describe, has_values
 from model.latent.pooling import Pooler
 from model.transformer import PerformerEncoder
+
+FIRST_VARIANCE = 0.008
 
 
 class Encoded(NamedTuple):
@@ -56,7 +60,7 @@ class LatentEncoder(nn.Module):
     def moments(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """mu and logvar [B, latent_size] of texts; arguments as in `forward`."""
         mu, logvar = self.linear(self(input_ids, attention_mask).pooled).chunk(2, -1)
-        return mu, logvar
+        return mu, logvar + log(FIRST_VARIANCE)
 
     def _hidden(self, ids: Tensor, mask: Tensor) -> Tensor:
         if isinstance(self.backbone, PerformerEncoder):

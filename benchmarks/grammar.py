@@ -1,0 +1,75 @@
+"""A small English grammar with agreement in number: sentences to train on, and an exact check of what a model writes.
+
+    S  -> NP(n) VP(n) [ADVERB]          n is singular or plural
+    NP -> DETERMINER(n) [ADJECTIVE] NOUN(n)
+    VP -> VERB(n) NP(m)
+
+It has `count()` sentences, so that a training set of thousands holds next to none of them.
+"""
+
+import random
+from collections.abc import Sequence
+
+DETERMINERS = (("the", "a", "every"), ("the", "two", "some"))
+ADJECTIVES = ("old", "small", "quick", "green", "happy", "tired", "brave", "quiet")
+STEMS = ("dog", "cat", "bird", "horse", "farmer", "doctor", "singer", "robot", "teacher", "painter")
+VERBS = ("see", "find", "help", "like", "follow", "know", "draw", "meet")
+ADVERBS = ("today", "again", "slowly", "often")
+NOUNS = (STEMS, tuple(f"{stem}s" for stem in STEMS))
+VERB_FORMS = (tuple(f"{verb}s" for verb in VERBS), VERBS)
+
+
+def sentence(random_source: random.Random) -> str:
+    """One sentence, drawn from the rules."""
+    choose = random_source.choice
+    subject, other = random_source.randrange(2), random_source.randrange(2)
+    words = [*_noun_phrase(subject, random_source), choose(VERB_FORMS[subject]), *_noun_phrase(other, random_source)]
+    return " ".join(words + ([choose(ADVERBS)] if random_source.random() < 0.5 else []))
+
+
+def sentences(count: int, seed: int) -> list[str]:
+    """Different sentences."""
+    source, found = random.Random(seed), dict[str, None]()
+    while len(found) < count:
+        found[sentence(source)] = None
+    return list(found)
+
+
+def is_grammatical(text: str) -> bool:
+    """Whether the rules give this text."""
+    words = text.split(" ")
+    return any(
+        _rest(words, subject, verbs) for subject, verbs in enumerate(VERB_FORMS)
+    )
+
+
+def count() -> int:
+    """Number of sentences."""
+    phrases = [len(DETERMINERS[n]) * (len(ADJECTIVES) + 1) * len(NOUNS[n]) for n in (0, 1)]
+    return sum(phrases) ** 2 * len(VERBS) * (len(ADVERBS) + 1)
+
+
+def share_grammatical(texts: Sequence[str]) -> float:
+    """Share of texts that are sentences."""
+    return sum(map(is_grammatical, texts)) / len(texts)
+
+
+def _noun_phrase(number: int, random_source: random.Random) -> list[str]:
+    adjective = [random_source.choice(ADJECTIVES)] if random_source.random() < 0.5 else []
+    return [random_source.choice(DETERMINERS[number]), *adjective, random_source.choice(NOUNS[number])]
+
+
+def _rest(words: list[str], subject: int, verbs: Sequence[str]) -> bool:
+    after = _after_phrase(words, subject)
+    if after is None or not after or after[0] not in verbs:
+        return False
+    ends = (_after_phrase(after[1:], number) for number in (0, 1))
+    return any(end is not None and (not end or (len(end) == 1 and end[0] in ADVERBS)) for end in ends)
+
+
+def _after_phrase(words: list[str], number: int) -> list[str] | None:
+    """The words behind a noun phrase at the beginning, None where there is none."""
+    if len(words) < 2 or words[0] not in DETERMINERS[number]:
+        return None
+    at = 2 if words[1] in ADJECTIVES else 1
+    return words[at + 1 :] if len(words) > at and words[at] in NOUNS[number] else None
