@@ -1,4 +1,4 @@
-"""Discrete diffusion as mathematics: no network, float64 inside, nothing imported but torch.
+"""Diffusion as mathematics: no network, float64 inside, nothing imported but torch.
 
     noise_schedule    sigma(t) and its inverse
     forward_process   the family of processes that replace tokens by noise; graph has uniform and absorbing
@@ -15,6 +15,7 @@
     entropy_bounded   as many masks a call as are nearly independent; remasking, tokens masked again;
                       predictor_corrector, tokens drawn clean and noised anew: samplers with settings
     sampling          from a process and a network to samples, in one call
+    gaussian          diffusion of vectors instead of tokens, with its gaussian_schedule
 
 Symbols: x_0 clean and x_t noisy tokens, both [B, L]; t in (0, 1]; sigma the total noise up to t, of shape [B] or,
 where blocks have times of their own, [B, L]; alpha = exp(-sigma) the chance that a token is untouched. Logarithms are

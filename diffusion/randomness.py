@@ -1,4 +1,4 @@
-"""A stream of uniforms for each row of a batch, so that a row's draws do not depend on the rows beside it.
+"""A stream of draws for each row of a batch, so that a row's draws do not depend on the rows beside it.
 
 The streams are counter-based (SplitMix64, Steele et al. 2014, in int64 arithmetic), so that one call draws for all rows
 on any device, and the same numbers on each. All rows of one object have drawn equally often.
@@ -86,6 +86,17 @@ def uniform(shape: Sequence[int], generator: Randomness, device: torch.device | 
     if len(generator) != shape[0]:
         raise ShapeError("generator", f"{len(generator)} rows", f"{shape[0]}, one for each row of the batch")
     return generator.rand(*shape[1:]).to(device)
+
+
+def normal(
+    shape: Sequence[int], generator: Randomness, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float64
+) -> Tensor:
+    """Standard normals of a type; raises ShapeError where there is not one row generator for each row of `shape`."""
+    if not isinstance(generator, RowGenerators):
+        source = generator.device if generator is not None else device
+        return torch.randn(tuple(shape), dtype=dtype, generator=generator, device=source).to(device)
+    drawn: Tensor = torch.special.ndtri(uniform(shape, generator, device).clamp_min(2.0**-54))  # of 0 it is infinite
+    return drawn.to(dtype)
 
 
 def _wrap(seed: int) -> int:

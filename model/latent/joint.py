@@ -1,0 +1,69 @@
+"""An autoencoder of texts and a diffusion of its latents, trained together."""
+
+from typing import Any, Literal, cast, get_args
+
+import torch
+from torch import Tensor, nn
+
+from model.inputs import InputError, describe
+from model.latent.abstract import JointLosses, VAE_DDPM_Abs
+from model.latent.schedule import Compat, check_compat
+
+Weighting = Literal["uniform", "inverse"]
+
+
+class VAE_DDPM(VAE_DDPM_Abs):
+    """Both losses of a batch: the autoencoder's, plus `ddpm_weight` times the mean of the diffusion's.
+
+    Arguments:
+        model_vae: called as `model_vae(inputs, labels)`, gives (loss_rec, loss_kl, loss, latent_z, mu), losses [B].
+        ddpm: called as `ddpm(latent_z, mu)`, gives a loss [B] and a weight [B, 1]; it has `n_T` steps.
+        ddpm_weight: 0 leaves the autoencoder's mean loss alone, and the diffusion is then only measured.
+        weighting: uniform, the mean of the autoencoder's losses; inverse, each row's divided by n_T times the weight of
+            the time that was drawn for it, which makes the two parts of a row those of one bound up to a factor.
+        compat: "dmlp" is inverse as published, where the weights of all rows meet the losses of all rows.
+    Raises InputError for a setting that cannot be.
+    """
+
+    def __init__(
+        self,
+        model_vae: nn.Module,
+        ddpm: nn.Module,
+        ddpm_weight: float,
+        *,
+        weighting: Weighting = "uniform",
+        compat: Compat = None,
+    ) -> None:
+        check_compat(compat)
+        if weighting not in get_args(Weighting):
+            raise InputError(f"weighting is {weighting!r}, and 'uniform' or 'inverse' fits")
+        if not 0 <= ddpm_weight < float("inf"):
+            raise InputError(f"ddpm_weight is {ddpm_weight}, and a finite number, 0 or more, fits")
+        super().__init__(model_vae, ddpm, ddpm_weight)
+        self.weighting, self.compat, self.n_T = weighting, compat, cast(int, ddpm.n_T)
+
+    def forward(self, inputs: Tensor, labels: Tensor, **draws: Any) -> JointLosses:
+        """Losses of texts, int64 [B, N] for the encoder and [B, M] for the decoder; `loss` is the scalar to minimise.
+
+        `draws` (t, noise, generator) go to the diffusion. Raises InputError where a part's losses are not [B].
+        """
+        loss_rec, loss_kl, loss, latent_z, mu = self.model_vae(inputs, labels)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.ddpm_weight > 0):
+            ddpm_loss, loss_weight = self.ddpm(latent_z, mu, **draws)
+        total = self._total(loss, ddpm_loss, loss_weight)
+        return JointLosses(loss_rec, loss_kl, total, latent_z, mu, ddpm_loss, loss_weight)
+
+    def _total(self, loss: Tensor, ddpm_loss: Tensor, loss_weight: Tensor) -> Tensor:
+        rows = len(loss_weight)
+        for name, value in (("autoencoder", loss), ("diffusion", ddpm_loss)):
+            if list(value.shape) != [rows]:
+                raise InputError(f"the {name}'s loss is {describe(value)}, and [{rows}], one for each row, is needed")
+        if self.ddpm_weight == 0:
+            return loss.mean()
+        return self._weighted(loss, loss_weight).mean() + self.ddpm_weight * ddpm_loss.mean()
+
+    def _weighted(self, loss: Tensor, loss_weight: Tensor) -> Tensor:
+        scale = 1 / (loss_weight * self.n_T)  # [B, 1]
+        if self.compat:
+            return scale * loss  # [B, B]
+        return scale[:, 0] * loss if self.weighting == "inverse" else loss

@@ -1,0 +1,27 @@
+"""Self-conditioning (Chen et al. 2022, Analog Bits, arXiv 2208.04202): a network is shown its last estimate of x_0."""
+
+from torch import Tensor, nn
+
+from model.latent.networks.conditions import check_latent
+
+
+class SelfConditioned(nn.Module):
+    """Any denoiser of latents, with a linear of the estimate added to its input.
+
+    The linear has no bias and starts at zero: an estimate changes nothing before training, and an estimate of zeros is
+    none at all.
+    """
+
+    def __init__(self, network: nn.Module, latent_dim: int) -> None:
+        super().__init__()
+        self.network, self.latent_dim = network, latent_dim
+        self.linear = nn.Linear(latent_dim, latent_dim, bias=False)
+        nn.init.zeros_(self.linear.weight)
+
+    def forward(self, x: Tensor, t: Tensor, z_sem: Tensor | None = None, *, estimate: Tensor | None = None) -> Tensor:
+        """Denoise x as the network does, given an estimate of x_0 of the same shape; raises InputError."""
+        if estimate is not None:
+            check_latent("the estimate", estimate, self.latent_dim)
+            x = x + self.linear(estimate.to(self.linear.weight.dtype))
+        out: Tensor = self.network(x, t) if z_sem is None else self.network(x, t, z_sem)
+        return out

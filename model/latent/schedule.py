@@ -1,0 +1,116 @@
+"""Tables of Gaussian diffusion under their published names, and a module that keeps them as they are."""
+
+from collections.abc import Mapping
+from typing import Any, Literal
+from warnings import warn
+
+import torch
+from torch import Tensor, nn
+
+from diffusion.gaussian import GaussianDiffusion, Prediction
+from diffusion.gaussian_schedule import BetaKind, beta_table
+from model.inputs import InputError, describe
+
+Compat = Literal["dmlp"] | None
+
+DMLP_BETA = 0.008
+
+_MOST_LEFT, _HARDEST_STEP = 0.01, 0.99
+
+
+def ddpm_schedule(
+    beta1: float, beta2: float, T: int, *, kind: BetaKind = "linear", compat: Compat = None
+) -> dict[str, Tensor]:
+    """Tables float32 [T + 1] by name; entry t belongs to step t, entry 0 to no step, where nothing is lost.
+
+    alpha_t = 1 - beta_t; oneover_sqrta = 1 / sqrt(alpha_t); sqrt_beta_t; alphabar_t, their product up to t; sqrtab and
+    sqrtmab, the roots of alphabar_t and of 1 - alphabar_t; mab_over_sqrtmab = beta_t / sqrtmab; loss_weight
+    = beta_t / (2 alpha_t (1 - alphabar_t)), what a squared error of the noise weighs in the bound (Ho et al. 2020,
+    equation 12, with sigma^2 = beta_t). `kind` is as in `diffusion.gaussian_schedule.beta_table`; a cosine does without
+    the two betas. With `compat="dmlp"` beta is 0.008 throughout, at entry 0 too, whatever the arguments say. Raises
+    SettingError, a ValueError, for betas or a T that cannot be, InputError for an unknown compat.
+    """
+    check_compat(compat)
+    betas = beta_table("constant" if compat else kind, T, *((DMLP_BETA, DMLP_BETA) if compat else (beta1, beta2)))
+    if compat:
+        betas[0] = DMLP_BETA
+    log_alpha = torch.log1p(-betas)
+    log_kept = log_alpha.cumsum(0)
+    kept, lost = log_kept.exp(), -torch.expm1(log_kept)
+    divisor = torch.where(lost > 0, lost, 1.0)  # entry 0 has a beta of 0, and gives 0
+    tables = {
+        "alpha_t": log_alpha.exp(),
+        "beta_t": betas,
+        "oneover_sqrta": torch.exp(-log_alpha / 2),
+        "sqrt_beta_t": betas.sqrt(),
+        "alphabar_t": kept,
+        "sqrtab": kept.sqrt(),
+        "sqrtmab": lost.sqrt(),
+        "mab_over_sqrtmab": betas / divisor.sqrt(),
+        "loss_weight": betas / (2 * (1 - betas) * divisor),
+    }
+    return {name: table.float() for name, table in tables.items()}
+
+
+def check_compat(compat: str | None) -> None:
+    """Raise InputError unless `compat` is None or "dmlp"."""
+    if compat not in (None, "dmlp"):
+        raise InputError(f"compat is {compat!r}, and None or 'dmlp', the published system, fits")
+
+
+def warn_of_ends(diffusion: GaussianDiffusion, prediction: Prediction) -> None:
+    """Warn of a schedule that leaves too much of the latent at t = T, or too little for the prediction of noise.
+
+    Sampling starts from pure noise, which is no x_T while more than a hundredth of the variance is left. A step whose
+    beta is above 0.99 (a cosine's last) makes an error of predicted noise ten times as large, and DDIM with few steps
+    still larger: of samples of two points 23 % came near one with a cosine, and 90 % with a linear schedule.
+    """
+    left, hardest = (
+        float(diffusion.alpha_bar[-1]),
+        float(1 - (diffusion.alpha_bar[1:] / diffusion.alpha_bar[:-1]).min()),
+    )
+    if left > _MOST_LEFT:
+        where = f"t = {diffusion.num_steps}"
+        warn(f"the schedule leaves {left:.2g} of the latent's variance at {where}; raise betas or n_T, or use cosine")
+    if prediction == "noise" and hardest > _HARDEST_STEP:
+        warn(
+            f"a step of the schedule has beta {hardest:.3g}, which predicted noise bears badly; prediction 'v' or 'x0' fits"
+        )
+
+
+class ScheduleTables(nn.Module):
+    """A module with tables [T + 1] as float32 buffers, saved with it, that no conversion or checkpoint changes.
+
+    `to(bfloat16)` leaves their type alone. A checkpoint's tables are compared with these and not read, so that one that
+    was rounded does no harm, and loading one of another schedule is an error of `load_state_dict`.
+    """
+
+    beta_t: Tensor
+    loss_weight: Tensor
+
+    def register_tables(self, tables: Mapping[str, Tensor], num_steps: int) -> None:
+        """Keep the tables as buffers; raises InputError unless each is [T + 1], beta_t and loss_weight among them."""
+        self.table_names = tuple(tables)
+        for name in ("beta_t", "loss_weight", *tables):
+            if name not in tables or list(tables[name].shape) != [num_steps + 1]:
+                found = describe(tables[name]) if name in tables else "missing"
+                raise InputError(f"the schedule's table {name} is {found}, and float [{num_steps + 1}] is needed")
+            self.register_buffer(name, tables[name].detach().float())
+
+    def _apply(self, fn: Any, recurse: bool = True) -> "ScheduleTables":
+        own = {name: getattr(self, name) for name in self.table_names}
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        for name, table in own.items():
+            if not table.is_meta:
+                setattr(self, name, table.to(getattr(self, name).device))
+        return self
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        error_msgs: list[str] = args[-1]
+        own, saved = self.beta_t, state_dict.get(prefix + "beta_t")
+        if saved is not None and saved.shape != own.shape:
+            error_msgs.append(f"{prefix}beta_t is of {len(saved) - 1} steps, and this schedule of {len(own) - 1}")
+        elif saved is not None and not torch.allclose(saved.to(own), own, rtol=0.01, atol=0.0):  # bfloat16 loses 0.004
+            error_msgs.append(f"{prefix}beta_t is of another schedule; its betas and kind build a model that fits")
+        state_dict.update({prefix + name: getattr(self, name) for name in self.table_names})
+        super()._load_from_state_dict(state_dict, prefix, *args)

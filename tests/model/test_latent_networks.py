@@ -1,0 +1,190 @@
+"""Denoisers of latents: shapes, sizes, what they are told, and rows that do not see one another."""
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from model.inputs import InputError
+from model.latent.networks import (
+    LinearModel,
+    MLPSkipNet,
+    PerformerNet,
+    ResidualLinear,
+    SelfConditioned,
+    TransformerNet,
+)
+from model.latent.networks.conditions import Condition, SineCondition, sinusoids
+
+LATENT = 12
+TOKENS = {"d_model": 16, "num_tokens": 3, "num_layers": 2, "num_heads": 2}
+BUILDERS = {
+    "mlp": lambda: MLPSkipNet(LATENT, width=24, num_layers=4),
+    "transformer": lambda: TransformerNet(LATENT, **TOKENS),
+    "post-norm": lambda: TransformerNet(LATENT, norm_first=False, **TOKENS),
+    "performer": lambda: PerformerNet(LATENT, **TOKENS),
+    "performer-linear": lambda: PerformerNet(LATENT, attention_type="linear", **TOKENS),
+    "linear": lambda: LinearModel(LATENT),
+    "residual": lambda: ResidualLinear(LATENT),
+    "no-residual": lambda: ResidualLinear(LATENT, residual=False),
+    "self-conditioned": lambda: SelfConditioned(LinearModel(LATENT), LATENT),
+}
+every_network = pytest.mark.parametrize("name", BUILDERS)
+
+
+def built(name: str) -> nn.Module:
+    torch.manual_seed(0)
+    return BUILDERS[name]().eval()
+
+
+def inputs(rows: int = 5, seed: int = 1) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    x, z_sem = (torch.randn(rows, LATENT, generator=generator) for _ in range(2))
+    return x, torch.rand(rows, generator=generator), z_sem
+
+
+@every_network
+@pytest.mark.parametrize("training", [False, True])
+def test_a_row_never_sees_another(name: str, training: bool) -> None:
+    network = built(name).train(training)
+    x, t, z_sem = inputs()
+    others = [value.clone() for value in (x, t, z_sem)]
+    for value in others:
+        value[[0, 1, 3, 4]] = torch.rand_like(value[[0, 1, 3, 4]])
+    out = network(x, t, z_sem)
+    assert torch.equal(network(*others)[2], out[2])
+    assert not torch.isclose(network(*others)[0], out[0]).all()
+    torch.testing.assert_close(network(x[2:3], t[2:3], z_sem[2:3])[0], out[2], rtol=1e-5, atol=1e-6)
+
+
+@every_network
+def test_everything_that_is_told_matters(name: str) -> None:
+    network, (x, t, z_sem) = built(name), inputs()
+    out = network(x, t, z_sem)
+    for changed in [(x.flip(1), t, z_sem), (x, t * 0.5, z_sem), (x, t, z_sem.flip(1)), (x, t, None)]:
+        assert (network(*changed) - out).abs().amax(1).min() > 1e-4
+    assert torch.equal(network(x, t[:, None], z_sem), out)
+    assert torch.equal(network(x, t), network(x, t, torch.zeros_like(x)))
+
+
+@every_network
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+def test_every_parameter_learns_in_every_type(name: str, dtype: torch.dtype) -> None:
+    network, (x, t, z_sem) = built(name).to(dtype).train(), inputs()
+    extra = {"estimate": x.to(dtype)} if name == "self-conditioned" else {}
+    out = network(x.to(dtype), t, z_sem, **extra)
+    assert (out.shape, out.dtype) == (x.shape, dtype)
+    (out - x).square().sum().backward()
+    for parameter_name, parameter in network.named_parameters():
+        assert parameter.grad is not None, parameter_name
+        assert parameter.grad.isfinite().all()
+        # what is added to all keys of a softmax alike has no effect
+        assert parameter.grad.any() or "in_proj_bias" in parameter_name, parameter_name
+
+
+@every_network
+def test_a_saved_network_is_the_same_network(name: str) -> None:
+    network, (x, t, z_sem) = built(name), inputs()
+    torch.manual_seed(7)
+    other = BUILDERS[name]().eval()
+    assert not torch.equal(other(x, t, z_sem), network(x, t, z_sem))
+    other.load_state_dict(network.state_dict())
+    assert torch.equal(other(x, t, z_sem), network(x, t, z_sem))
+
+
+def mlp_parameters(latent: int, width: int, layers: int, time: int) -> int:
+    def linear(given: int, wanted: int) -> int:
+        return (given + 1) * wanted
+
+    def layer(given: int) -> int:
+        return linear(given, width) + linear(latent, width) + 2 * width
+
+    inner = layer(latent) + (layers - 2) * layer(width + latent)
+    return linear(time, latent) + linear(latent, latent) + inner + linear(width + latent, latent)
+
+
+@pytest.mark.parametrize(("latent", "millions"), [(128, 85.9), (64, 80.8)])
+def test_the_published_size(latent: int, millions: float) -> None:
+    with torch.device("meta"):
+        count = sum(p.numel() for p in MLPSkipNet(latent).parameters())
+    assert count == mlp_parameters(latent, 2048, 20, 64)
+    assert round(count / 1e6, 1) == millions
+
+
+def test_the_published_layers_of_mlp_skip_net() -> None:
+    """The layers as the paper writes them, over the network's own weights."""
+    network, (x, t, z_sem) = MLPSkipNet(LATENT, width=24, num_layers=4, time_scale=1.0).eval(), inputs()
+    places = torch.arange(32) / 32
+    angles = t[:, None] / 10_000**places
+    first, second = network.condition.first, network.condition.second
+    told = second(F.silu(first(torch.cat([torch.cos(angles), torch.sin(angles)], 1)))) + z_sem
+    hidden = x
+    for index, layer in enumerate(network.layers):
+        joined = hidden if index == 0 else torch.cat([hidden, x], 1)
+        hidden = F.silu(layer.norm(layer.linear(joined) * (1 + layer.scale(F.silu(told)))))
+    wanted = network.last(torch.cat([hidden, x], 1))
+    torch.testing.assert_close(network(x, t, z_sem), wanted, rtol=1e-5, atol=1e-6)
+
+
+def test_the_published_time_of_the_linear_model() -> None:
+    told, t = SineCondition(LATENT), torch.tensor([0.1, 0.7])
+    line = t[:, None] * told.first.weight[:, 0]
+    wanted = torch.sin(torch.where(line > 0, line, 0.01 * line) @ told.second.weight.T + told.second.bias)
+    torch.testing.assert_close(told(t), wanted)
+
+
+def test_unscaled_times_look_alike_and_scaled_ones_do_not() -> None:
+    published, scaled = (sinusoids(scale * torch.tensor([0.1, 1.0]), 64) for scale in (1.0, 1000.0))
+    assert F.cosine_similarity(*published, dim=0) == pytest.approx(0.97, abs=0.005)
+    assert abs(F.cosine_similarity(*scaled, dim=0)) < 0.6
+
+
+def test_sinusoids_are_cosines_then_sines_in_the_wide_type() -> None:
+    features = sinusoids(torch.tensor([2.0], dtype=torch.bfloat16), 4)
+    assert features.dtype == torch.float32
+    angles = torch.tensor([2.0, 0.02])
+    torch.testing.assert_close(features[0], torch.cat([angles.cos(), angles.sin()]))
+
+
+def test_a_new_self_conditioned_network_is_the_network_it_wraps() -> None:
+    network, (x, t, z_sem) = built("linear"), inputs()
+    wrapped = SelfConditioned(network, LATENT)
+    assert torch.equal(wrapped(x, t, z_sem, estimate=100 * x), network(x, t, z_sem))
+    nn.init.eye_(wrapped.linear.weight)
+    assert torch.equal(wrapped(x, t, estimate=z_sem), network(x + z_sem, t))
+    assert torch.equal(wrapped(x, t, estimate=0 * z_sem), wrapped(x, t))
+
+
+@every_network
+def test_a_latent_of_the_wrong_width_names_both(name: str) -> None:
+    network, (x, t, z_sem) = built(name), inputs()
+    with pytest.raises(InputError, match=f"the latent is {LATENT - 2} wide, and the network was built for {LATENT}"):
+        network(x[:, 2:], t)
+    with pytest.raises(InputError, match="z_sem is 11 wide"):
+        network(x, t, z_sem[:, 1:])
+    with pytest.raises(InputError, match="z_sem has 1 rows, and the latent 5"):
+        network(x, t, z_sem[:1])
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda net: net(torch.zeros(3, 2, LATENT), torch.zeros(3)), r"float32 \[3, 2, 12\], and float \[B, 12\] fits"),
+        (lambda net: net(torch.zeros(3, LATENT).long(), torch.zeros(3)), r"int64 \[3, 12\]"),
+        (lambda net: net(torch.zeros(3, LATENT), torch.zeros(2)), r"t is float32 \[2\], and float \[3\]"),
+        (lambda net: net(torch.zeros(3, LATENT), torch.ones(3).long()), r"t is int64 \[3\]"),
+        (lambda net: net(torch.zeros(3, LATENT), 0.5), "t is a float"),
+        (lambda net: Condition(LATENT, time_dim=7), "time_dim is 7"),
+        (lambda net: MLPSkipNet(LATENT, num_layers=1), "num_layers is 1"),
+        (lambda net: TransformerNet(LATENT, d_model=16, num_heads=3), "num_heads 3 does not divide d_model 16"),
+        (lambda net: TransformerNet(LATENT, num_tokens=0), "num_tokens is 0"),
+    ],
+)
+def test_errors_say_what_fits(call, message) -> None:
+    with pytest.raises(InputError, match=message):
+        call(built("mlp"))
+
+
+def test_a_performer_refuses_numbers_that_do_not_go_together() -> None:
+    with pytest.raises(ValueError, match="num_heads 3 does not divide d_model 16"):
+        PerformerNet(LATENT, d_model=16, num_heads=3)
