@@ -38,9 +38,7 @@ def sentences(count: int, seed: int) -> list[str]:
 def is_grammatical(text: str) -> bool:
     """Whether the rules give this text."""
     words = text.split(" ")
-    return any(
-        _rest(words, subject, verbs) for subject, verbs in enumerate(VERB_FORMS)
-    )
+    return any(_rest(words, subject, verbs) for subject, verbs in enumerate(VERB_FORMS))
 
 
 def count() -> int:

@@ -66,10 +66,6 @@ class RowGenerators:
         self.counter += count
         return to_unit_interval(hash_words(self.keys[:, None] + steps * _GOLDEN)).reshape(-1, *shape)
 
-    def randn(self, *shape: int) -> Tensor:
-        """Float64 standard normals of shape [rows, *shape], by the inverse of their distribution function."""
-        return torch.special.ndtri(self.rand(*shape).clamp_min(2.0**-54))
-
     def __getitem__(self, rows: slice) -> "RowGenerators":
         """The streams of some rows, from where they stand."""
         return RowGenerators(self.keys[rows], self.counter)

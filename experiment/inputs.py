@@ -21,8 +21,8 @@ class Inputs:
     length: int
 
     def run(self, model: "nn.Module") -> Any:
-        """Output of one pass through the network; of a diffusion model, of its denoiser, of a latent one its loss."""
-        network = getattr(model, "denoise", None) or getattr(model, "loss_of", model)
+        """Output of one pass through the network; of a diffusion model, of its denoiser, of a latent one, of all its parts."""
+        network: Any = getattr(model, "denoise", None) or getattr(model, "network", model)
         device = next((p.device for p in model.parameters()), None)
         return network(*(tensor.to(device) for tensor in self.tensors))
 
@@ -35,7 +35,7 @@ def example_inputs(config: ExperimentConfig, batch_size: int | None = None) -> I
     Must run inside the model's own tensor mode. Raises ValueError for a model type whose input is not known.
     """
     assert config.model is not None
-    section = config.model.config
+    section: Any = config.model.config
     is_diffusion = config.model.model_type == "diffusion"
     is_latent = config.model.model_type == "latent_diffusion"
     stacks: list[Any] = [v for v in dict(section).values() if isinstance(v, PerformerParams)]

@@ -30,14 +30,16 @@ def latent_problems(
         yield _problem(root, ("datasets", index), message, "data_files: {train: train.en}")
     elif entry.layout != "whole":
         message = f"a latent is of a whole text, and rows are {entry.layout}"
-        place = ("datasets", index, "rows") if root.at(("datasets", index, "rows")) else ("datasets", index)
+        place: tuple[str | int, ...] = ("datasets", index, "rows")
+        place = place if root.at(place) else place[:2]
         yield _problem(root, place, message, "rows: whole")
     section: Any = model.config
     for name in ("encoder", "decoder"):
         room = _room(getattr(section, name))
         if room is not None and entry.limit is not None and entry.limit > room:
             message = f"rows have up to {entry.limit} tokens, and the {name} has {room} places for them"
-            place = ("model", name, "max_length") if root.at(("model", name, "max_length")) else ("model", name)
+            place = ("model", name, "max_length")
+            place = place if root.at(place) else place[:2]
             yield _problem(root, place, message, f"sequence_length: {room}, or a longer max_length")
 
 

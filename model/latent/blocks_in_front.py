@@ -17,7 +17,7 @@ def add_block(gpt2: Any, feed_forward: int | None = None) -> nn.Module:
     config.n_inner = feed_forward or config.n_inner
     config._attn_implementation = gpt2.config._attn_implementation
     config.n_layer += 1
-    block = GPT2Block(config, layer_idx=0)
+    block: nn.Module = GPT2Block(config, layer_idx=0)
     block.apply(gpt2._init_weights)
     reference = next(gpt2.parameters())
     block.to(reference.device, reference.dtype)

@@ -143,12 +143,14 @@ class GPT2ModelForVAE(Connector, HuggingFaceReader):
     @property
     def linear(self) -> nn.Linear | None:
         """From a latent to a slot of memory in each layer; None without a memory."""
-        return self.injection.linear
+        layer: nn.Linear | None = self.injection.linear  # type: ignore[assignment]
+        return layer
 
     @property
     def linear_emb(self) -> nn.Linear | None:
         """From a latent to what is added to embeddings; None where nothing is."""
-        return self.injection.linear_emb
+        layer: nn.Linear | None = self.injection.linear_emb  # type: ignore[assignment]
+        return layer
 
     def change_order(self) -> None:
         """Published code puts the new block in front by this call; here it stands there from the beginning."""

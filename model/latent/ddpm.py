@@ -6,6 +6,7 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import unset_fake_temporarily
 
 from diffusion.errors import check_number
 from diffusion.gaussian import GaussianDiffusion, Prediction, check_prediction
@@ -63,9 +64,10 @@ class DDPM(ScheduleTables, DDPM_Abs):
             eps_model = SelfConditioned(eps_model, _latent_dim(eps_model))
         super().__init__(eps_model, betas, n_T, criterion or nn.MSELoss(reduction="none"), ddpm_schedule)
         self.prediction, self.self_conditioning, self.compat = prediction, self_conditioning, compat
-        self.register_tables(ddpm_schedule(*betas, n_T), n_T)
-        self.diffusion = GaussianDiffusion(self.beta_t)
-        warn_of_ends(self.diffusion, prediction)
+        with unset_fake_temporarily():  # a few numbers, which a summary without storage needs too
+            self.register_tables(ddpm_schedule(*betas, n_T), n_T)
+            self.diffusion = GaussianDiffusion(self.beta_t)
+            warn_of_ends(self.diffusion, prediction)
 
     def forward(
         self,

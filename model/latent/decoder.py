@@ -50,7 +50,8 @@ class LatentDecoder(nn.Module):
         mask = None if attention_mask is None else attention_mask.bool()
         if mask is None and label_ignore is not None:
             mask = input_ids != label_ignore
-        logits = self.head(self.transformer.states(input_ids, past, mask))
+        found = self.transformer(input_ids, past, mask)
+        logits = self.head(found[0] if isinstance(found, tuple) else found)
         if labels is None:
             return (logits,)
         counted = torch.ones_like(labels, dtype=torch.bool) if label_ignore is None else labels != label_ignore

@@ -1,8 +1,7 @@
 """The encoder's side: any network that reads tokens, a pooler, and a linear layer to mean and log-variance."""
 
-from typing import Any, NamedTuple
-
 from math import log
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +11,8 @@ from model.latent.pooling import Pooler
 from model.transformer import PerformerEncoder
 
 FIRST_VARIANCE = 0.008
+"""What a learnt variance begins at: that which is published as fixed. From 1 a latent drowns in its own noise, and the
+decoder learns to do without it before the encoder has anything to say."""
 
 
 class Encoded(NamedTuple):

@@ -29,7 +29,8 @@ def encoder_of(config: Any, path: str | None = None) -> nn.Module:
     from transformers import AutoModel
 
     model: Any = _model(AutoModel, config, path)
-    return model.get_encoder() if config.is_encoder_decoder else model
+    encoder: nn.Module = model.get_encoder() if config.is_encoder_decoder else model
+    return encoder
 
 
 def decoder_of(config: Any, path: str | None = None, *, has_head: bool = True) -> nn.Module:

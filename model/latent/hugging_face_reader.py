@@ -60,6 +60,10 @@ class HuggingFaceReader(nn.Module):
         output, _, _ = self._read(ids, injected, mask, use_cache=False)
         return output[:, output.shape[1] - ids.shape[1] :]
 
+    def forward(self, ids: Tensor, latent: Tensor, mask: Tensor | None = None) -> Any:
+        """`states`."""
+        return self.states(ids, latent, mask)
+
     def start(self, ids: Tensor, latent: Tensor, mask: Tensor | None, room: int) -> tuple[Tensor, CachedTexts]:
         """Output [B, ...] of each row's last token, and the state; padding may stand on either side of a row."""
         injected = self.injection(latent)
@@ -93,7 +97,7 @@ class HuggingFaceReader(nn.Module):
         x = self._embedded(ids.masked_fill(~mask, 0), injected.embedding)
         if injected.prompt is not None:
             x = torch.cat([injected.prompt, x], 1)
-        cache = DynamicCache(config=self.backbone.config) if use_cache or injected.memory else None
+        cache: Any = DynamicCache(config=self.backbone.config) if use_cache or injected.memory else None
         for index, slots in enumerate(injected.memory or ()):
             cache.update(slots, slots, index)
         seen = torch.cat([mask.new_ones(len(ids), injected.num_slots), mask], 1)

@@ -50,20 +50,35 @@ class VAE_DDPM(VAE_DDPM_Abs):
         loss_rec, loss_kl, loss, latent_z, mu = self.model_vae(inputs, labels)
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.ddpm_weight > 0):
             ddpm_loss, loss_weight = self.ddpm(latent_z, mu, **draws)
-        total = self._total(loss, ddpm_loss, loss_weight)
+        total = joint_loss(
+            loss, ddpm_loss, loss_weight, self.ddpm_weight, self.n_T, weighting=self.weighting, compat=self.compat
+        )
         return JointLosses(loss_rec, loss_kl, total, latent_z, mu, ddpm_loss, loss_weight)
 
-    def _total(self, loss: Tensor, ddpm_loss: Tensor, loss_weight: Tensor) -> Tensor:
-        rows = len(loss_weight)
-        for name, value in (("autoencoder", loss), ("diffusion", ddpm_loss)):
-            if list(value.shape) != [rows]:
-                raise InputError(f"the {name}'s loss is {describe(value)}, and [{rows}], one for each row, is needed")
-        if self.ddpm_weight == 0:
-            return loss.mean()
-        return self._weighted(loss, loss_weight).mean() + self.ddpm_weight * ddpm_loss.mean()
 
-    def _weighted(self, loss: Tensor, loss_weight: Tensor) -> Tensor:
-        scale = 1 / (loss_weight * self.n_T)  # [B, 1]
-        if self.compat:
-            return scale * loss  # [B, B]
-        return scale[:, 0] * loss if self.weighting == "inverse" else loss
+def joint_loss(
+    loss: Tensor,
+    ddpm_loss: Tensor,
+    loss_weight: Tensor,
+    ddpm_weight: float,
+    num_steps: int,
+    *,
+    weighting: Weighting = "uniform",
+    compat: Compat = None,
+) -> Tensor:
+    """The scalar to minimise, of losses [B] of both parts and the weights [B, 1] of the times that were drawn.
+
+    Settings are as in `VAE_DDPM`. Raises InputError where a part's losses are not [B].
+    """
+    rows = len(loss_weight)
+    for name, value in (("autoencoder", loss), ("diffusion", ddpm_loss)):
+        if list(value.shape) != [rows]:
+            raise InputError(f"the {name}'s loss is {describe(value)}, and [{rows}], one for each row, is needed")
+    if ddpm_weight == 0:
+        return loss.mean()
+    scale = 1 / (loss_weight * num_steps)  # [B, 1]
+    if compat:
+        loss = scale * loss  # [B, B]
+    elif weighting == "inverse":
+        loss = scale[:, 0] * loss
+    return loss.mean() + ddpm_weight * ddpm_loss.mean()

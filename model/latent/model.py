@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple, cast, get_args
 import torch
 from torch import Tensor, nn
 
-from diffusion.randomness import RowGenerators
+from diffusion.randomness import RowGenerators, normal
 from diffusion.time_strata import stratified_times
 from model.device import resolve_device
 from model.generation import evaluating
@@ -35,13 +35,26 @@ class LatentOutput(NamedTuple):
 
 
 class Draws(NamedTuple):
-    """What a training batch draws for its rows: noises [B, D], steps int64 [B] of 1..T, uniforms [B]."""
+    """What decides a batch's draws: noise of the latent [B, D], steps int64 [B] of 1..T, and a stream for each row."""
 
-    latent: Tensor
-    decoder: Tensor
-    diffusion: Tensor
+    noise: Tensor
     steps: Tensor
-    coin: Tensor
+    streams: RowGenerators
+
+
+class Chain(nn.Module):
+    """Encoder, denoiser and decoder, each run once: ids int [B, N] to logits [B, N, vocab_size]."""
+
+    def __init__(self, model: "LatentDiffusionModel") -> None:
+        super().__init__()
+        self.encoder, self.denoiser, self.decoder = model.encoder, model.ddpm.eps_model, model.decoder
+
+    def forward(self, input_ids: Tensor) -> Tensor:
+        """Logits of texts whose latents the denoiser has seen once."""
+        pooled = self.encoder(input_ids, torch.ones_like(input_ids)).pooled
+        mu, _ = self.encoder.linear(pooled).chunk(2, -1)
+        logits: Tensor = self.decoder(input_ids, self.denoiser(mu, mu.new_ones(len(mu))))[0]
+        return logits
 
 
 class LatentDiffusionModel(nn.Module):
@@ -68,11 +81,11 @@ class LatentDiffusionModel(nn.Module):
                 ddpm_schedule=partial(ddpm_schedule, kind=gaussian.schedule, compat=config.compat),
                 prediction=gaussian.prediction,
                 self_conditioning=gaussian.self_conditioning,
-                latent_dim=size,
                 compat=config.compat,
             )
             self.normaliser = LatentNormaliser(size) if latent.normalise else None
-        self.to(device)
+        if any(parameter.device.type != device.type for parameter in self.parameters()):
+            self.to(device)
 
     @property
     def device(self) -> torch.device:
@@ -113,7 +126,7 @@ class LatentDiffusionModel(nn.Module):
         stays = stage == "diffusion" and self.training
         with torch.no_grad() if stays else nullcontext(), evaluating(self.encoder) if stays else nullcontext():
             mu, logvar = self.moments(*read)
-            z = reparameterise(mu, logvar, draws.latent.to(mu.dtype))
+            z = reparameterise(mu, logvar, draws.noise.to(mu.dtype))
         if stays:
             diffusion = self._diffusion_loss(z, mu, draws)[0].mean()
             nothing = diffusion.detach().new_zeros(())
@@ -137,9 +150,10 @@ class LatentDiffusionModel(nn.Module):
         )
         return LatentOutput(total, rebuilt.detach().mean(), kl.detach().mean(), diffusion.detach().mean())
 
-    def loss_of(self, input_ids: Tensor) -> Tensor:
-        """The joint loss [] of texts int [B, N] without padding."""
-        return self(input_ids, seed=0).loss
+    @property
+    def network(self) -> "Chain":
+        """All three networks as one, for summaries."""
+        return Chain(self)
 
     def moments(self, ids: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """mu and logvar [B, size] of texts int [B, N] as the encoder reads them; logvar as the section has it."""
@@ -190,7 +204,9 @@ class LatentDiffusionModel(nn.Module):
             )
         if self.training and self.normaliser is not None:
             self.normaliser.observe(z)
-        shown = z + latent.decoder_noise * draws.decoder.to(z.dtype) if self.training and latent.decoder_noise else z
+        shown = z
+        if self.training and latent.decoder_noise:
+            shown = z + latent.decoder_noise * normal(z.shape, draws.streams, z.device, z.dtype)
         (logits,) = self.decoder(ids, shown, attention_mask=mask)
         nats, kl = text_loss(logits, ids, mask), kl_divergence(mu, logvar)
         loss = nats
@@ -203,17 +219,17 @@ class LatentDiffusionModel(nn.Module):
         """Squared error [B], and the weights [B, 1] of the times that were drawn."""
         if self.normaliser is not None:
             z, mu = self.normaliser(z), self.normaliser(mu)
-        return self.ddpm(z, mu, t=draws.steps, noise=draws.diffusion.to(z.dtype), coin=draws.coin)
+        loss, weight = self.ddpm(z, mu, t=draws.steps, generator=draws.streams)
+        return loss, weight
 
     def _draws(self, count: int, rows: Tensor | None, batch_size: int | None, seed: int | None) -> Draws:
         rows = torch.arange(count) if rows is None else rows
         seed = int(torch.randint(2**62, ())) if seed is None else seed
-        generators = RowGenerators.from_seed(seed, rows.to(self.device))
-        times = stratified_times(rows, batch_size or count, seed, 0.0).to(self.device)
+        streams = RowGenerators.from_seed(seed, rows.to(self.device))
+        times = stratified_times(rows, batch_size or count, seed).to(self.device)
         steps = (times * self.ddpm.n_T).ceil().long().clamp(1, self.ddpm.n_T)
-        size = self.latent_config.latent.size
-        noises = [generators.randn(size) for _ in range(3)]
-        return Draws(*noises, steps, generators.rand(1)[:, 0])
+        size = (count, self.latent_config.latent.size)
+        return Draws(normal(size, streams, self.device), steps, streams)
 
 
 def _placed(part: Any, device: str) -> Any:

@@ -29,7 +29,7 @@ class LatentNormaliser(nn.Module):
             torch.distributed.all_reduce(sums)
         mean, square = (sums[:-1] / sums[-1]).chunk(2)
         self.seen += 1
-        share = max(1 - DECAY, 1 / float(self.seen))
+        share = self.seen.reciprocal().clamp_min(1 - DECAY)
         self.mean += share * (mean - self.mean)
         self.square += share * (square - self.square)
 

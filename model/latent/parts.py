@@ -135,11 +135,11 @@ def _performer(config: types.PerformerDenoiserConfig, latent_size: int, time_sca
 def _linear(config: types.LinearDenoiserConfig, latent_size: int, time_scale: float) -> "nn.Module":
     from model.latent.networks import LinearModel
 
-    return LinearModel(latent_size, time_scale=time_scale)
+    return LinearModel(latent_size)
 
 
 @register_latent_denoiser("residual", config=types.ResidualDenoiserConfig)
 def _residual(config: types.ResidualDenoiserConfig, latent_size: int, time_scale: float) -> "nn.Module":
     from model.latent.networks import ResidualLinear
 
-    return ResidualLinear(latent_size, time_scale=time_scale)
+    return ResidualLinear(latent_size)

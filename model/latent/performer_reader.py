@@ -1,6 +1,7 @@
 """Our Performer decoder with a latent; a memory takes the place of keys and values at P dummy tokens in front."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -50,6 +51,10 @@ class PerformerReader(nn.Module):
         x, mask = self._with_slots(ids, injected, mask)
         hidden = self.backbone.hidden(x, injected.context, mask, memory=injected.memory)
         return self.backbone.logits(hidden[:, injected.num_slots :])
+
+    def forward(self, ids: Tensor, latent: Tensor, mask: Tensor | None = None) -> Any:
+        """`states`."""
+        return self.states(ids, latent, mask)
 
     def start(self, ids: Tensor, latent: Tensor, mask: Tensor | None, room: int) -> tuple[Tensor, PerformerTexts]:
         """Logits [B, vocab_size] after each row's last token, and the state; padding may stand on either side."""

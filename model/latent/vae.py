@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from model.inputs import InputError, describe, has_values
 from model.latent.abstract import VAE_Abs
@@ -36,6 +36,9 @@ class VAE(VAE_Abs):
     Raises InputError for sizes that differ, for a tokenizer without a token that is needed, and for one whose padding is
     also the end of a text, which would never be learnt.
     """
+
+    encoder: LatentEncoder
+    decoder: LatentDecoder
 
     def __init__(
         self,
@@ -144,11 +147,3 @@ def needed(tokenizer: Any, role: str, name: str) -> int:
             "(backbone.resize_token_embeddings(len(tokenizer)))"
         )
     return int(found)
-
-
-def parts_of(vae: nn.Module) -> tuple[LatentEncoder, LatentDecoder]:
-    """Encoder and decoder of a VAE, typed."""
-    encoder, decoder = vae.encoder, vae.decoder
-    assert isinstance(encoder, LatentEncoder)
-    assert isinstance(decoder, LatentDecoder)
-    return encoder, decoder

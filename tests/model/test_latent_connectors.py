@@ -142,7 +142,7 @@ def test_what_does_not_fit_is_refused(tmp_path):
     model.save_pretrained(tmp_path)
     with pytest.raises(ConnectorError, match="read it by BertForLatentConnector"):
         MODEL_CLASS["BertForLatentConnectorAVG"].from_pretrained(tmp_path)
-    with pytest.raises(CheckpointError, match="linear.weight is float32"):
+    with pytest.raises(CheckpointError, match=r"linear\.weight is float32"):
         MODEL_CLASS["BertForLatentConnector"].from_pretrained(tmp_path, latent_size=2 * LATENT)
     told = json.loads((tmp_path / "connector.json").read_text())
     (tmp_path / "connector.json").write_text(json.dumps(told | {"schema_version": 99}))

@@ -26,8 +26,9 @@ class LatentDiffusion(Task):
         super().__init__(setting)
         self.encoder_texts: EncoderTexts | None = None
         assert setting.config.model is not None
-        self.section: Any = setting.config.model.config
-        path = getattr(self.section.encoder, "path", None)
+        section: Any = setting.config.model.config
+        self.section = section
+        path = getattr(section.encoder, "path", None)
         if setting.tokenizer is None:
             raise UnfitError("a latent diffusion model writes texts, and the data set has no tokenizer")
         if path is not None:
@@ -70,7 +71,8 @@ class LatentDiffusion(Task):
             seed=noise.step_seed,
         )
         if not network.training:
-            return output._asdict()
+            measured: dict[str, Tensor] = output._asdict()
+            return measured
         parts = {"autoencoder": ("reconstruction", "kl"), "diffusion": ("diffusion",)}
         shown = parts.get(stage, ("reconstruction", "kl", "diffusion"))
         return {"loss": output.loss} | {name: getattr(output, name) for name in shown}
