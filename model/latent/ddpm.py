@@ -147,7 +147,7 @@ class DDPM(ScheduleTables, DDPM_Abs):
         shown = uniform((len(x_t),), generator, x_t.device) < self.self_conditioning
         with torch.no_grad():
             first = self.diffusion.x0_from(self.prediction, self._output(x_t, t, None), x_t, t)
-        return first * shown.reshape(-1, *[1] * (x_t.dim() - 1))
+        return torch.where(shown.reshape(-1, *[1] * (x_t.dim() - 1)), first, 0.0)
 
     def _first_step_loss(self, mu: Tensor | None, x_1: Tensor, output: Tensor) -> Tensor:
         if mu is None or mu.shape != x_1.shape:
