@@ -102,7 +102,10 @@ def test_its_interface_stands_under_both_names():
 @pytest.mark.parametrize(
     ("tokenizer", "message"),
     [
-        (SimpleNamespace(pad_token_id=None, bos_token_id=1, eos_token_id=2), "has no padding token.*'pad_token': '<PAD>'"),
+        (
+            SimpleNamespace(pad_token_id=None, bos_token_id=1, eos_token_id=2),
+            "has no padding token.*'pad_token': '<PAD>'",
+        ),
         (SimpleNamespace(pad_token_id=0, bos_token_id=None, eos_token_id=2), "has no beginning-of-text token.*'<BOS>'"),
         (SimpleNamespace(pad_token_id=0, bos_token_id=1, eos_token_id=None), "has no end-of-text token.*'<EOS>'"),
         (SimpleNamespace(pad_token_id=2, bos_token_id=1, eos_token_id=2), "pads with its end-of-text token 2"),
