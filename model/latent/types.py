@@ -3,11 +3,11 @@
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Discriminator, Field, Tag
 
 from model.latent.registry import LATENT_DECODERS, LATENT_DENOISERS, LATENT_ENCODERS
 from model.registry import register_model
-from model.types import Device, Size
+from model.types import AnyOf, Device, Size
 from yaml_config.strict_model import StrictModel, Violation
 from yaml_config.tagged import FromRegistry
 
@@ -19,6 +19,11 @@ SAMPLERS = ("ancestral", "ddim")
 PUBLISHED_VARIANCE = 0.008
 Positive = Annotated[float, Field(gt=0, le=1e6)]
 NotNegative = Annotated[float, Field(ge=0, le=1e6)]
+Variance = Annotated[
+    Annotated[Literal["learnt"], Tag("learnt")] | Annotated[Positive, Tag("number")],
+    Discriminator(lambda value: "learnt" if isinstance(value, str) else "number"),
+    AnyOf(),
+]
 Beta = Annotated[float, Field(gt=0, lt=1)]
 
 
@@ -27,7 +32,7 @@ class LatentConfig(StrictModel):
 
     size: Size = 64
     """Numbers of a latent."""
-    variance: Literal["learnt"] | Positive = "learnt"
+    variance: Variance = "learnt"
     """learnt by the encoder, or a number: the same for all."""
     kl_weight: NotNegative = 0.1
     """Weight of KL(q(z | text) || N(0, I)) beside the reconstruction, both in nats."""
@@ -76,7 +81,7 @@ class GaussianConfig(StrictModel):
             )
         if self.beta_start is not None and self.schedule == "cosine":
             yield Violation("schedule cosine has no beta_start", ("beta_start",), (("schedule",),), "leave it out")
-        if self.beta_start is not None and self.beta_end is not None and self.beta_end < self.beta_start:
+        if self.schedule == "linear" and self.beta_end is not None and self.beta_end < (self.beta_start or 0.0):
             message = f"beta_end {self.beta_end} is below beta_start {self.beta_start}"
             yield Violation(message, ("beta_end",), (("beta_start",),), "the greater one as beta_end")
 
