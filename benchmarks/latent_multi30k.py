@@ -1,0 +1,66 @@
+"""Latent diffusion of the English side of Multi30k: what is rebuilt, and how far samples are from the test sentences.
+
+    python -m benchmarks.latent_multi30k --corpus data [--seeds 0 1 2] [--output runs/multi30k_latent] [--write]
+
+Trains `configs/latent/bert_gpt2.yml` and measures each run as `evaluate.py --split test --num-samples 1000` does; the
+corpora lie in CORPUS/multi30k. Reconstruction is greedy, from the mean latents of the 1,000 test sentences. Of 1,000
+samples: self-BLEU (low is diverse) and copies (share that stands in the training set) beside those of 1,000 training or
+test sentences themselves; the Jensen-Shannon divergence of word unigrams and bigrams from the test sentences', beside
+that of as many training sentences; the Frechet distance of latents from the test sentences', beside latents of N(m, s).
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.report import provenance, table, write_section
+
+CONFIG = Path(__file__).resolve().parent.parent / "configs" / "latent" / "bert_gpt2.yml"
+SAMPLES = 1000
+SHOWN = 4
+
+
+def measured(seed: int, corpus: Path, output: Path) -> tuple[dict[str, Any], list[str], float]:
+    """Figures of one run by name, its first samples, and the minutes of its training."""
+    from evaluation.opened import open_run
+    from evaluation.registry import Settings, evaluator_of
+    from evaluation.rows import load_split
+    from experiment.config import read_experiment
+    from training.engine import train
+
+    folder = output / f"seed_{seed}"
+    places = [f"global_config.corpus_dir={corpus}", f"global_config.output_dir={output / 'prepared'}"]
+    start = time.perf_counter()
+    train(read_experiment(CONFIG, [*places, f"training.seed={seed}"]).config, folder, resume=folder.exists())
+    minutes = (time.perf_counter() - start) / 60
+    run = open_run(folder, [f"generation.num_samples={SAMPLES}"])
+    report = evaluator_of(run.task_name)(run, load_split(run, "test", max_rows=None, seed=seed), Settings(seed))
+    return {figure.name: figure for figure in report.figures}, report.examples[:SHOWN], minutes
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure, print, and write where asked."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--corpus", type=Path, required=True)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--output", type=Path, default=Path("runs/multi30k_latent"))
+    parser.add_argument("--write", action="store_true", help="put the table into benchmarks/RESULTS.md")
+    args = parser.parse_args(argv)
+    found = {seed: measured(seed, args.corpus, args.output) for seed in args.seeds}
+    names = list(next(iter(found.values()))[0])
+    rows = [[name, *(f"{figures[name].value:.4g}" for figures, *_ in found.values())] for name in names]
+    rows.append(["minutes", *(f"{minutes:.0f}" for *_, minutes in found.values())])
+    text = table(("figure", *(f"seed {seed}" for seed in found)), rows)
+    shown = "\n\n".join(next(iter(found.values()))[1])
+    text = f"{text}\n\n```text\n{shown}\n```"
+    print(text)
+    if args.write:
+        write_section("latent_multi30k", f"{provenance('torch', 'transformers')}\n\n{text}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
