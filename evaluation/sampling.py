@@ -67,7 +67,7 @@ def draw(run: Opened, request: Request, track: Track = lambda count: None) -> Sa
     if kind is not _diffuse and (request.length is not None or request.condition is not None):
         option = "--condition" if request.length is None else "--length"
         raise UnfitError(
-            f"{option} is of diffusion models, and {run.folder} is a run of task {run.task_name}; how many tokens it "
+            f"{option} is of diffusion models of tokens, and {run.folder} is a run of task {run.task_name}; how many tokens it "
             "writes is said by --set generation.max_new_tokens=N"
         )
     found = Samples()
@@ -104,6 +104,10 @@ def _kind(run: Opened) -> "Kind":
         return _continue
     if run.task_name == "translation":
         return _translate
+    if run.task_name == "latent_diffusion":
+        from evaluation.latent_draw import diffuse_latents
+
+        return diffuse_latents
     if hasattr(run.model, "draw") or hasattr(run.model, "sample"):
         return _diffuse
     raise UnfitError(
@@ -124,8 +128,8 @@ def _continue(run: Opened, request: Request, prompt: str | None, generator: torc
     new = settings.max_new_tokens if longest is None else max(1, min(settings.max_new_tokens, longest - len(start)))
     for count in _batches(settings.num_samples, request.batch_size):
         prompts = torch.tensor([start] * count, device=run.device)
-        tokens = model.generate(prompts, new, **_choice(run, generator))  # type: ignore[operator]
-        yield [_sample(row[len(start) :], prompt, tokenizer) for row in tokens.tolist()]
+        tokens = model.generate(prompts, new, **choice_of(run, generator))  # type: ignore[operator]
+        yield [sample_of(row[len(start) :], prompt, tokenizer) for row in tokens.tolist()]
 
 
 def begin(run: Opened, prompt: str | None, tokenizer: "Tokenizer") -> list[int]:
@@ -146,7 +150,7 @@ def _translate(run: Opened, request: Request, prompt: str | None, generator: tor
     tokenizer, settings = run.needs_tokenizer(), run.generation
     source = [tokenizer.bos_token_id, *tokenizer.encode(prompt), tokenizer.eos_token_id]
     for count in _batches(settings.num_samples, request.batch_size):
-        yield [_sample(row, prompt, tokenizer) for row in translate(run, [source] * count, generator)]
+        yield [sample_of(row, prompt, tokenizer) for row in translate(run, [source] * count, generator)]
 
 
 def translate(run: Opened, sources: list[list[int]], generator: torch.Generator | None) -> list[list[int]]:
@@ -156,13 +160,13 @@ def translate(run: Opened, sources: list[list[int]], generator: torch.Generator 
     tokenizer = run.needs_tokenizer()
     padded, mask = (tensor.to(run.device) for tensor in pad_rows(sources, tokenizer.pad_token_id))
     tokens: Tensor = run.model.generate(  # type: ignore[operator]
-        padded, tokenizer.bos_token_id, run.generation.max_new_tokens, source_mask=mask, **_choice(run, generator)
+        padded, tokenizer.bos_token_id, run.generation.max_new_tokens, source_mask=mask, **choice_of(run, generator)
     )
     found: list[list[int]] = tokens.tolist()
     return found
 
 
-def _choice(run: Opened, generator: torch.Generator | None) -> dict[str, Any]:
+def choice_of(run: Opened, generator: torch.Generator | None) -> dict[str, Any]:
     """How the next token is chosen."""
     settings, tokenizer = run.generation, run.needs_tokenizer()
     return {
@@ -176,7 +180,8 @@ def _choice(run: Opened, generator: torch.Generator | None) -> dict[str, Any]:
     }
 
 
-def _sample(tokens: list[int], prompt: str | None, tokenizer: "Tokenizer", calls: int | None = None) -> Sample:
+def sample_of(tokens: list[int], prompt: str | None, tokenizer: "Tokenizer", calls: int | None = None) -> Sample:
+    """The text of tokens up to the one that ends it."""
     end = tokens.index(tokenizer.eos_token_id) if tokenizer.eos_token_id in tokens else len(tokens)
     return Sample(tokenizer.decode(tokens[:end]), prompt, tokens[:end], calls)
 
@@ -201,7 +206,7 @@ def _diffuse(run: Opened, request: Request, prompt: str | None, generator: torch
     for part, part_cond in zip(parts, told, strict=True):
         tokens, calls = draw_tokens(run, part, part_cond, template, generator)
         if is_whole:  # what stands behind the end of a document was never trained
-            yield [_sample(row, prompt, tokenizer, call) for row, call in zip(tokens, calls, strict=True)]
+            yield [sample_of(row, prompt, tokenizer, call) for row, call in zip(tokens, calls, strict=True)]
         else:
             yield [Sample(tokenizer.decode(row), prompt, row, call) for row, call in zip(tokens, calls, strict=True)]
 
