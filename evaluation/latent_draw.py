@@ -1,6 +1,7 @@
 """Latents of texts, of the diffusion and of the prior, and the texts that the decoder of a latent model makes of them."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any, cast
 
 import torch
@@ -103,7 +104,8 @@ def decoded(
     for part in torch.split(latents, size):
         prompts = torch.tensor([start] * len(part), device=model.device)
         rows = model.decode(part, prompts, new, **choice_of(run, generator))
-        yield [sample_of(row[1:], prompt, tokenizer, calls) for row in rows.tolist()]
+        found = [sample_of(row[1:], prompt, tokenizer, calls) for row in rows.tolist()]
+        yield [replace(sample, latent=latent) for sample, latent in zip(found, part, strict=True)]
 
 
 def read_latents(run: Opened, texts: Sequence[str]) -> Tensor:

@@ -38,12 +38,16 @@ class Request:
 
 @dataclass(frozen=True)
 class Sample:
-    """A text (of a continuation, what follows the prompt) with its tokens and the network calls that it took."""
+    """A text (of a continuation, what follows the prompt) with its tokens and the network calls that it took.
+
+    `latent` is that of a latent diffusion model, [size].
+    """
 
     text: str
     prompt: str | None
     tokens: list[int]
     network_calls: int | None = None
+    latent: Tensor | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass

@@ -45,13 +45,13 @@ def trained_run(folder: Path) -> Path:
             }
         ],
         "training": {
-            "max_steps": 300,
+            "max_steps": 240,
             "batch_size": 30,
-            "learning_rate": 3e-3,
+            "learning_rate": 4e-3,
             "adam_beta2": 0.99,
-            "save_steps": 300,
-            "eval_steps": 300,
-            "stages": [{"train": "autoencoder", "steps": 200}, {"train": "diffusion"}],
+            "save_steps": 240,
+            "eval_steps": 240,
+            "stages": [{"train": "autoencoder", "steps": 160}, {"train": "diffusion"}],
         },
         "generation": {"num_samples": 5, "max_new_tokens": 20},
     }
