@@ -128,8 +128,7 @@ def _read(run: Opened, text: str) -> Tensor:
         ids = torch.tensor([row], device=model.device)
         return model.encode(ids, torch.ones_like(ids, dtype=torch.bool))
     own = task.encoder_texts
-    limits = [limit for limit in (own.longest, encoder_limit(model)) if limit is not None]
-    _check_length("encoder", len(own.own(text, verbose=False)["input_ids"]), min(limits), text)
+    _check_length("encoder", len(own.own(text, verbose=False)["input_ids"]), encoder_limit(model), text)
     return model.encode(*own.of_texts([text], model.device))
 
 

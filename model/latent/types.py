@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from model.latent.registry import LATENT_DECODERS, LATENT_DENOISERS, LATENT_ENCODERS
 from model.registry import register_model
@@ -140,6 +140,12 @@ class LatentDiffusionConfig(StrictModel):
             return self
         update = {name: getattr(self, name).model_copy(update=fixed) for name, fixed in _COMPAT.items()}
         return self.model_copy(update=update)
+
+    @model_serializer(mode="wrap")
+    def _written(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """What compat fixes is written into files as it is, so that a run's file reads back."""
+        found: dict[str, Any] = handler(self.resolved)
+        return found
 
     def sized(self, vocab_size: int | None, length: int | None) -> "LatentDiffusionConfig":
         """A copy in which parts from scratch have a tokenizer's vocabulary; raises ValueError where one is too small."""
