@@ -43,7 +43,7 @@ def beta_table(kind: BetaKind, num_steps: int, beta_1: float = 1e-4, beta_2: flo
 
 
 def check_betas(betas: Tensor) -> Tensor:
-    """The table as float64 on the CPU; raises ShapeError unless it is [T + 1], SettingError for a beta that cannot be."""
+    """The table as float64 on the CPU; raises ShapeError unless [T + 1], SettingError for a wrong beta."""
     if betas.dim() != 1 or len(betas) < 2 or not betas.is_floating_point():
         raise ShapeError("betas", f"{betas.dtype} {list(betas.shape)}", "floats [T + 1], entry 0 for no step")
     table = betas.detach().to("cpu", torch.float64)

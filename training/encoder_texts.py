@@ -10,24 +10,29 @@ from data_manager.tokenizers import Tokenizer
 from model.hub import load_from_hub
 from training.errors import UnfitError
 
+_BEHIND_PADDING = ("roberta", "xlm-roberta", "camembert")
+"""Architectures whose positions begin behind the id of padding."""
 _REMEDY = "the folder of a pretrained encoder must hold its tokenizer too, as save_pretrained of one writes it"
 
 
 class EncoderTexts:
     """Rows of the data set's tokens as ids [B, N] and mask [B, N] of the encoder's own tokenizer."""
 
-    def __init__(self, path: str, tokenizer: Tokenizer, longest: int | None) -> None:
-        from transformers import AutoTokenizer
+    def __init__(self, path: str, tokenizer: Tokenizer) -> None:
+        from transformers import AutoConfig, AutoTokenizer
 
-        self.data_tokenizer = tokenizer
+        self.data_tokenizer, self.path = tokenizer, path
+        config: Any = load_from_hub(AutoConfig.from_pretrained, path, "pretrained model", _REMEDY)
         self.own: Any = load_from_hub(AutoTokenizer.from_pretrained, path, "tokenizer", _REMEDY)
         if self.own.pad_token_id is None:
             raise UnfitError(
                 f"the tokenizer of encoder {path} has no padding token, so texts of several lengths make no batch; add "
                 "one: tokenizer.add_special_tokens({'pad_token': '<PAD>'}), and save it into the folder"
             )
-        limits = [limit for limit in (longest, self.own.model_max_length) if limit]
-        self.longest = min(limits)
+        positions = getattr(config, "max_position_embeddings", None)
+        if positions is not None and config.model_type in _BEHIND_PADDING:
+            positions -= config.pad_token_id + 1
+        self.longest: int | None = positions
 
     def __call__(self, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Read rows int [B, N] again, mask bool [B, N] being True at their real tokens."""
@@ -35,6 +40,12 @@ class EncoderTexts:
         return self.of_texts([self.data_tokenizer.decode(row[:count]) for row, count in rows], ids.device)
 
     def of_texts(self, texts: Sequence[str], device: torch.device) -> tuple[Tensor, Tensor]:
-        """Ids and mask of texts."""
-        found = self.own(list(texts), padding=True, truncation=True, max_length=self.longest, return_tensors="pt")
+        """Ids and mask of texts; raises UnfitError for one that is longer than the encoder can read."""
+        found = self.own(list(texts), padding=True, return_tensors="pt", verbose=False)
+        length = found["input_ids"].shape[1]
+        if self.longest is not None and length > self.longest:
+            raise UnfitError(
+                f"a text has {length} tokens of the tokenizer of encoder {self.path}, which reads {self.longest}; leave "
+                "longer texts out: a smaller sequence_length, with too_long: skip"
+            )
         return found["input_ids"].to(device), found["attention_mask"].bool().to(device)

@@ -15,6 +15,8 @@ class StageConfig(StrictModel):
     """autoencoder alone; diffusion, of the latents of an encoder that stays as it is; or both together (joint)."""
     steps: Annotated[int, Field(gt=0, le=1_000_000_000)] | None = None
     """Optimiser steps; of the last stage None: what is left of max_steps."""
+    learning_rate: Annotated[float, Field(gt=0, le=10)] | None = None
+    """Highest learning rate of the stage; None: the training's. Each stage warms up and decays anew."""
     warmup_steps: Annotated[int, Field(ge=0, le=1_000_000_000)] = 0
     """Of joint: steps over which the diffusion's gradient into the encoder grows from nothing to its full size."""
 

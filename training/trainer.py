@@ -70,6 +70,15 @@ class FactoryTrainer(Trainer):  # type: ignore[misc]
         self.add_callback(flow)
         self._seed_dropout()
 
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        """The course of the learning rate: the task's, or transformers' over all steps."""
+        rates = self.module.task.rates()
+        if rates is None or self.lr_scheduler is not None:
+            return super().create_scheduler(num_training_steps, optimizer)
+        self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer or self.optimizer, rates)
+        self._created_lr_scheduler = True
+        return self.lr_scheduler
+
     # ---- batches and loss ----
 
     def get_train_dataloader(self) -> DataLoader[Any]:

@@ -1,4 +1,4 @@
-"""The interfaces of latent diffusion of text, for classes of a user's own: an autoencoder, a diffusion, both together."""
+"""Interfaces of latent diffusion of text, for classes of a user's own: an autoencoder, a diffusion, and both."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping

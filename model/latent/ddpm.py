@@ -83,7 +83,7 @@ class DDPM(ScheduleTables, DDPM_Abs):
         t, int64 [B] in 1 .. n_T, and noise, as x, are drawn where they are not given, and so are the rows that are
         shown an estimate: from `generator`, or each row's from its own with `RowGenerators`. mu [B, latent] is looked
         at under `compat` alone, where rows at t = 1 lose alpha_1 / beta_1 times the criterion of mu and the x_0 that
-        the network means. The weight is the table's, of an error of the noise. Raises InputError and DiffusionInputError.
+        the network means. The weight is the table's, of noise. Raises InputError and DiffusionInputError.
         """
         x_0 = self._checked(x)
         t = self._times(x_0, t, generator)
@@ -149,7 +149,7 @@ class DDPM(ScheduleTables, DDPM_Abs):
         shown = uniform((len(x_t),), generator, x_t.device) < self.self_conditioning
         with torch.no_grad():
             first = self.diffusion.x0_from(self.prediction, self._output(x_t, t, None), x_t, t)
-        return first * shown.reshape(-1, *[1] * (x_t.dim() - 1))
+        return torch.where(shown.reshape(-1, *[1] * (x_t.dim() - 1)), first, 0.0)
 
     def _first_step_loss(self, mu: Tensor | None, x_1: Tensor, output: Tensor) -> Tensor:
         if mu is None or mu.shape != x_1.shape:

@@ -73,9 +73,7 @@ def warn_of_ends(diffusion: GaussianDiffusion, prediction: Prediction) -> None:
         where = f"t = {diffusion.num_steps}"
         warn(f"the schedule leaves {left:.2g} of the latent's variance at {where}; raise betas or n_T, or use cosine")
     if prediction == "noise" and hardest > _HARDEST_STEP:
-        warn(
-            f"a step of the schedule has beta {hardest:.3g}, which predicted noise bears badly; prediction 'v' or 'x0' fits"
-        )
+        warn(f"a step of the schedule has beta {hardest:.3g}, hard on predicted noise; prediction 'v' or 'x0' fits")
 
 
 class ScheduleTables(nn.Module):

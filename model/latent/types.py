@@ -84,6 +84,8 @@ class GaussianConfig(StrictModel):
     def betas(self) -> tuple[float, float]:
         """First and last beta, left-out ones filled in: beta * T of linear is that of Ho et al."""
         first = self.beta_start or min(0.999, (8.0 if self.schedule == "constant" else 0.1) / self.num_steps)
+        if self.schedule == "constant":
+            return first, first
         return first, self.beta_end or max(first, min(0.999, 20.0 / self.num_steps))
 
 

@@ -166,6 +166,12 @@ def test_normals_of_row_generators_belong_to_the_row() -> None:
     assert torch.equal(normal((2, 3), first[0]), torch.randn(2, 3, generator=first[1], dtype=torch.float64))
 
 
+def test_a_uniform_of_zero_is_a_finite_normal() -> None:
+    rows = RowGenerators(torch.tensor([-(0x9E3779B97F4A7C15 - (1 << 64))]))  # its first word is 0
+    assert RowGenerators(rows.keys).rand(1).item() == 0.0
+    assert -9 < normal((1, 1), rows).item() < -8
+
+
 @pytest.mark.parametrize("num_steps", [1, 7, 50, 1000])
 def test_strides_are_even_and_reach_both_ends(num_steps: int) -> None:
     for steps in {1, (num_steps + 1) // 2, max(1, num_steps // 3), num_steps}:

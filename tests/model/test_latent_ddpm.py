@@ -341,7 +341,7 @@ def test_a_schedule_that_keeps_the_latent_is_warned_of() -> None:
         warnings.simplefilter("error")
         DDPM(network(), (1e-4, 0.02), 1000)
         DDPM(network(), (1e-4, 0.02), 1000, ddpm_schedule=cosine, prediction="v")
-    with pytest.warns(UserWarning, match=r"beta 0.999, which predicted noise bears badly; prediction 'v' or 'x0' fits"):
+    with pytest.warns(UserWarning, match=r"beta 0.999, hard on predicted noise; prediction 'v' or 'x0' fits"):
         DDPM(network(), BETAS, 50, ddpm_schedule=cosine)
 
 

@@ -37,7 +37,7 @@ class NormalData:
         return self.mean + sqrt(self.alpha_bar(t)) * self.std**2 / variance * (x_t - mean)
 
     def posterior_on_a_grid(self, x_t: float, x_0: float, t: int, s: int) -> tuple[float, float]:
-        """Mean and variance of q(x_s | x_t, x_0) by Bayes' rule over a grid of x_s, with the chain's own transitions."""
+        """Mean and variance of q(x_s | x_t, x_0) by Bayes' rule over a grid of x_s."""
         grid = torch.linspace(-12, 12, 200_001, dtype=torch.float64)
         kept_s, kept = self.alpha_bar(s), self.alpha_bar(t) / self.alpha_bar(s)
         log_prior = -((grid - sqrt(kept_s) * x_0) ** 2) / (2 * (1 - kept_s))

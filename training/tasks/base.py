@@ -6,7 +6,7 @@ device, with one more key: `noise` holds a `RowNoise`, random numbers for each r
 split over processes. A mask that is True everywhere is left out.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -55,6 +55,10 @@ class Task:
 
     def check(self, network: nn.Module) -> None:
         """Raise UnfitError for settings that this network cannot follow, before anything is trained."""
+
+    def rates(self) -> Callable[[int], float] | None:
+        """Share of the learning rate at each step, where it is not one course over all steps."""
+        return None
 
     def weight(self, batch: Batch) -> Tensor:
         """How many items (tokens, rows, frames) the loss is a mean over, a float scalar.

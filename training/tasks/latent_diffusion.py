@@ -1,6 +1,6 @@
 """Latent diffusion: an autoencoder of texts, then a diffusion of its latents, or both together."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -32,7 +32,7 @@ class LatentDiffusion(Task):
         if setting.tokenizer is None:
             raise UnfitError("a latent diffusion model writes texts, and the data set has no tokenizer")
         if path is not None:
-            self.encoder_texts = EncoderTexts(path, setting.tokenizer, None)
+            self.encoder_texts = EncoderTexts(path, setting.tokenizer)
 
     def check(self, network: nn.Module) -> None:
         """Several processes must know that a stage leaves some weights alone."""
@@ -47,6 +47,12 @@ class LatentDiffusion(Task):
             )
         if settings.fsdp:
             raise UnfitError("fsdp shares out weights that take part in every step; leave it out: DDP fits this model")
+
+    def rates(self) -> Callable[[int], float]:
+        """Each stage has a course of its own."""
+        from training.stage_rates import staged_rates
+
+        return staged_rates(self.setting.training)
 
     def weight(self, batch: Batch) -> Tensor:
         """Texts."""

@@ -8,7 +8,7 @@ from model.latent.networks.conditions import Condition, check_inputs
 
 
 class MLPSkipNet(nn.Module):
-    """`num_layers` linears of `width`, the input joined to what goes into each but the first; 85.9 M parameters for 128.
+    """`num_layers` linears of `width`, the input joined to what each but the first is given; 85.9 M parameters for 128.
 
     After each linear but the last: times 1 + Linear(SiLU(condition)), LayerNorm, SiLU, dropout. The condition is the
     time's embedding plus z_sem (`conditions.Condition`, which says what `time_scale` is for). `time_scale=1.0` is the
