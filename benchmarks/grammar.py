@@ -1,20 +1,21 @@
 """A small English grammar with agreement in number: sentences to train on, and an exact check of what a model writes.
 
-    S  -> NP(n) VP(n) [ADVERB]          n is singular or plural
+    S  -> NP(n) VERB(n) NP(m)           n and m are singular or plural
     NP -> DETERMINER(n) [ADJECTIVE] NOUN(n)
-    VP -> VERB(n) NP(m)
 
-It has `count()` sentences, so that a training set of thousands holds next to none of them.
+    python -m benchmarks.grammar --count 1000 --seed 0 > train.txt
+
+It has 162,000 sentences, so that a training set of 4,000 holds one in forty.
 """
 
+import argparse
 import random
 from collections.abc import Sequence
 
 DETERMINERS = (("the", "a", "every"), ("the", "two", "some"))
-ADJECTIVES = ("old", "small", "quick", "green", "happy", "tired", "brave", "quiet")
-STEMS = ("dog", "cat", "bird", "horse", "farmer", "doctor", "singer", "robot", "teacher", "painter")
-VERBS = ("see", "find", "help", "like", "follow", "know", "draw", "meet")
-ADVERBS = ("today", "again", "slowly", "often")
+ADJECTIVES = ("old", "small", "green", "happy")
+STEMS = ("dog", "cat", "farmer", "doctor", "robot", "painter")
+VERBS = ("see", "find", "help", "like", "follow")
 NOUNS = (STEMS, tuple(f"{stem}s" for stem in STEMS))
 VERB_FORMS = (tuple(f"{verb}s" for verb in VERBS), VERBS)
 
@@ -24,7 +25,7 @@ def sentence(random_source: random.Random) -> str:
     choose = random_source.choice
     subject, other = random_source.randrange(2), random_source.randrange(2)
     words = [*_noun_phrase(subject, random_source), choose(VERB_FORMS[subject]), *_noun_phrase(other, random_source)]
-    return " ".join(words + ([choose(ADVERBS)] if random_source.random() < 0.5 else []))
+    return " ".join(words)
 
 
 def sentences(count: int, seed: int) -> list[str]:
@@ -44,7 +45,7 @@ def is_grammatical(text: str) -> bool:
 def count() -> int:
     """Number of sentences."""
     phrases = [len(DETERMINERS[n]) * (len(ADJECTIVES) + 1) * len(NOUNS[n]) for n in (0, 1)]
-    return sum(phrases) ** 2 * len(VERBS) * (len(ADVERBS) + 1)
+    return sum(phrases) ** 2 * len(VERBS)
 
 
 def share_grammatical(texts: Sequence[str]) -> float:
@@ -59,10 +60,7 @@ def _noun_phrase(number: int, random_source: random.Random) -> list[str]:
 
 def _rest(words: list[str], subject: int, verbs: Sequence[str]) -> bool:
     after = _after_phrase(words, subject)
-    if after is None or not after or after[0] not in verbs:
-        return False
-    ends = (_after_phrase(after[1:], number) for number in (0, 1))
-    return any(end is not None and (not end or (len(end) == 1 and end[0] in ADVERBS)) for end in ends)
+    return bool(after) and after[0] in verbs and any(_after_phrase(after[1:], number) == [] for number in (0, 1))
 
 
 def _after_phrase(words: list[str], number: int) -> list[str] | None:
@@ -71,3 +69,16 @@ def _after_phrase(words: list[str], number: int) -> list[str] | None:
         return None
     at = 2 if words[1] in ADJECTIVES else 1
     return words[at + 1 :] if len(words) > at and words[at] in NOUNS[number] else None
+
+
+def main() -> None:
+    """Print sentences, one a line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--count", type=int, default=1000)
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    print("\n".join(sentences(args.count, args.seed)))
+
+
+if __name__ == "__main__":
+    main()

@@ -64,7 +64,7 @@ class _CoreNames:
         return {"type": "string", "enum": list(CORES)}
 
 
-class _AnyOf:
+class AnyOf:
     """JSON Schema of a union: pydantic writes oneOf where a function tells the cases apart."""
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
@@ -77,7 +77,7 @@ _CoreName = Annotated[str, BeforeValidator(_registered_core), _CoreNames()]
 AttentionType = Annotated[
     Annotated[_CoreName, Tag("one")] | Annotated[list[_CoreName], Tag("each")],
     Discriminator(lambda value: "each" if isinstance(value, list) else "one"),
-    _AnyOf(),
+    AnyOf(),
 ]
 """A name of `model.core_registry` for all layers, or a list with one for each."""
 

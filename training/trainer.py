@@ -50,6 +50,7 @@ class FactoryTrainer(Trainer):  # type: ignore[misc]
 
     loss_is_scaled_for_ga = True  # by compute_loss, over all items of a step
     control: Any
+    lr_scheduler: Any
 
     def __init__(
         self,

@@ -3,11 +3,11 @@
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
+from pydantic import Discriminator, Field, Tag, model_validator
 
 from model.latent.registry import LATENT_DECODERS, LATENT_DENOISERS, LATENT_ENCODERS
 from model.registry import register_model
-from model.types import Device, Size
+from model.types import AnyOf, Device, Size
 from yaml_config.strict_model import StrictModel, Violation
 from yaml_config.tagged import FromRegistry
 
@@ -19,6 +19,11 @@ SAMPLERS = ("ancestral", "ddim")
 PUBLISHED_VARIANCE = 0.008
 Positive = Annotated[float, Field(gt=0, le=1e6)]
 NotNegative = Annotated[float, Field(ge=0, le=1e6)]
+Variance = Annotated[
+    Annotated[Literal["learnt"], Tag("learnt")] | Annotated[Positive, Tag("number")],
+    Discriminator(lambda value: "learnt" if isinstance(value, str) else "number"),
+    AnyOf(),
+]
 Beta = Annotated[float, Field(gt=0, lt=1)]
 
 
@@ -27,7 +32,7 @@ class LatentConfig(StrictModel):
 
     size: Size = 64
     """Numbers of a latent."""
-    variance: Literal["learnt"] | Positive = "learnt"
+    variance: Variance = "learnt"
     """learnt by the encoder, or a number: the same for all."""
     kl_weight: NotNegative = 0.1
     """Weight of KL(q(z | text) || N(0, I)) beside the reconstruction, both in nats."""
@@ -76,7 +81,7 @@ class GaussianConfig(StrictModel):
             )
         if self.beta_start is not None and self.schedule == "cosine":
             yield Violation("schedule cosine has no beta_start", ("beta_start",), (("schedule",),), "leave it out")
-        if self.beta_start is not None and self.beta_end is not None and self.beta_end < self.beta_start:
+        if self.schedule == "linear" and self.beta_end is not None and self.beta_end < (self.beta_start or 0.0):
             message = f"beta_end {self.beta_end} is below beta_start {self.beta_start}"
             yield Violation(message, ("beta_end",), (("beta_start",),), "the greater one as beta_end")
 
@@ -143,11 +148,14 @@ class LatentDiffusionConfig(StrictModel):
         update = {name: getattr(self, name).model_copy(update=fixed) for name, fixed in _COMPAT.items()}
         return self.model_copy(update=update)
 
-    @model_serializer(mode="wrap")
-    def _written(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """What compat fixes is written into files as it is, so that a run's file reads back."""
-        found: dict[str, Any] = handler(self.resolved)
-        return found
+    @model_validator(mode="after")
+    def _filled_in(self) -> "LatentDiffusionConfig":
+        """What compat fixes and nobody gave is as compat has it, so that a file written from this one reads back."""
+        for section, fixed in _COMPAT.items() if self.compat else ():
+            given = getattr(self, section)
+            update = {key: value for key, value in fixed.items() if key not in given.model_fields_set}
+            self.__dict__[section] = given.model_copy(update=update)  # this type is frozen
+        return self
 
     def sized(self, vocab_size: int | None, length: int | None) -> "LatentDiffusionConfig":
         """A copy in which parts from scratch have a tokenizer's vocabulary; raises ValueError where one is too small."""

@@ -48,6 +48,8 @@ def trained_run(folder: Path) -> Path:
             "max_steps": 240,
             "batch_size": 30,
             "learning_rate": 4e-3,
+            "lr_scheduler_type": "constant_with_warmup",
+            "warmup_steps": 10,
             "adam_beta2": 0.99,
             "save_steps": 240,
             "eval_steps": 240,
