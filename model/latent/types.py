@@ -153,8 +153,9 @@ class LatentDiffusionConfig(StrictModel):
         """What compat fixes and nobody gave is as compat has it, so that a file written from this one reads back."""
         for section, fixed in _COMPAT.items() if self.compat else ():
             given = getattr(self, section)
-            update = {key: value for key, value in fixed.items() if key not in given.model_fields_set}
-            self.__dict__[section] = given.model_copy(update=update)  # this type is frozen
+            told = {key: getattr(given, key) for key in given.model_fields_set & fixed.keys()}
+            if all(value == fixed[key] for key, value in told.items()):  # `violations` tells of the others
+                self.__dict__[section] = given.model_copy(update=fixed)  # this type is frozen
         return self
 
     def sized(self, vocab_size: int | None, length: int | None) -> "LatentDiffusionConfig":
