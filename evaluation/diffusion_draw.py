@@ -1,14 +1,49 @@
-"""One batch of a diffusion model's samples, by its own `draw`, or the `sample` of a model of a user's own."""
+"""A diffusion model's samples, by its own `draw`, or the `sample` of a model of a user's own."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from evaluation.opened import Opened
-from evaluation.prompt import Template
-from evaluation.sampling import Request
+from evaluation.prompt import Template, read_template
+from evaluation.sampling import Request, Sample, sample_of
 from training.errors import UnfitError
+
+
+def diffuse(run: Opened, request: Request, prompt: str | None, generator: torch.Generator) -> Iterator[list[Sample]]:
+    """`generation.num_samples` samples in batches, as long as the request, the template or the training data say."""
+    from evaluation.sample_lengths import drawn_lengths, draws_lengths
+
+    tokenizer, count = run.needs_tokenizer(), run.generation.num_samples
+    is_whole = getattr(run.entry, "layout", None) == "whole"
+    template = None
+    if prompt is None and request.length is None and draws_lengths(run):
+        lengths = drawn_lengths(run, count, request.seed)
+    else:
+        before = [tokenizer.bos_token_id] if is_whole else []
+        length = sample_length(run, request)
+        template = None if prompt is None else read_template(prompt, tokenizer, length, before)
+        lengths = torch.full((count,), length)
+    cond = conditions_of(run, request, count)
+    parts = torch.split(lengths, request.batch_size)
+    told = [None] * len(parts) if cond is None else torch.split(cond, request.batch_size)
+    for part, part_cond in zip(parts, told, strict=True):
+        tokens, calls = draw_tokens(run, part, part_cond, template, generator)
+        if is_whole:  # what stands behind the end of a document was never trained
+            yield [sample_of(row, prompt, tokenizer, call) for row, call in zip(tokens, calls, strict=True)]
+        else:
+            yield [Sample(tokenizer.decode(row), prompt, row, call) for row, call in zip(tokens, calls, strict=True)]
+
+
+def sample_length(run: Opened, request: Request) -> int:
+    """Tokens of a diffusion model's sample; raises UnfitError where neither file nor request says."""
+    own = getattr(getattr(run.config.model, "config", None), "length", None)
+    found = request.length or own or getattr(run.entry, "limit", None)
+    if found is None:
+        raise UnfitError(f"{run.folder}: nothing says how long samples are; give --length N, the number of tokens")
+    return int(found)
 
 
 def draw_tokens(

@@ -18,12 +18,15 @@ examples:
   python evaluate.py                                      the newest run below ./runs on its split test
   python evaluate.py --run runs/mdlm --split validation --num-samples 200 --steps 128
   python evaluate.py --run runs/mdlm --judge models/gpt2  perplexity of samples under another model, and MAUVE
+  python evaluate.py --run runs/latent --num-samples 500 --steps 50
   python evaluate.py --run runs/en_de --set generation.num_beams=4 --json > en_de.json
   python evaluate.py --run copied --set global_config.corpus_dir=/data   the data lie elsewhere than when it was trained
 
 What is measured depends on the task: bits per token and character and perplexity (of diffusion models the bound, in its
 parts), accuracy, BLEU and chrF, word and speaker error rates; of samples entropy and distinct n-grams, of molecules
-validity, uniqueness, novelty and internal diversity. Each figure has a 95 % interval, and says over what.
+validity, uniqueness, novelty and internal diversity. Of latent diffusion: how well texts are rebuilt from their latents
+(bits per token, exact ones, BLEU), the KL and the diffusion's error; of samples self-BLEU, copies of training texts, and
+distances of words (Jensen-Shannon) and latents (Frechet) to the split, beside those of training texts. Each figure has a 95 % interval, and says over what.
 
 {CODES}"""
 
@@ -86,9 +89,9 @@ def _measure(
     from training.errors import UnfitError
 
     run = open_run(folder, overrides, device=args.device)
-    if args.draws != 1 and run.task_name != "diffusion":
+    if args.draws != 1 and run.task_name not in ("diffusion", "latent_diffusion"):
         raise UnfitError(f"--draws is of diffusion models, and {folder} is a run of task {run.task_name}")
-    if args.judge and run.task_name not in ("diffusion", "language_modelling"):
+    if args.judge and run.task_name not in ("diffusion", "latent_diffusion", "language_modelling"):
         raise UnfitError(
             f"--judge judges samples, and a run of task {run.task_name} ({folder}) is measured without any"
         )

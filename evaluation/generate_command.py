@@ -6,10 +6,15 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
+from evaluation.latent_options import ABOUT, add_moves, check_moves, move_of, moved, moved_lines
+from evaluation.latent_options import EXAMPLES as MOVES
 from evaluation.on_run import on_run
 from evaluation.options import CODES, add_common
+
+if TYPE_CHECKING:
+    from evaluation.opened import Opened
 
 EXAMPLES = f"""\
 examples:
@@ -18,9 +23,12 @@ examples:
   python generate.py --run runs/en_de --prompt "two dogs play in the snow ." --set generation.num_beams=4
   python generate.py --run runs/mdlm --sampler first_hitting --steps 64 --num-samples 8 --json
   python generate.py --run runs/mdlm --prompt "The [[20]] of the city[[]]."
-
+{MOVES}
 A decoder goes on from the prompt, a translator translates it. A diffusion model keeps it at the beginning of the sample;
-[[N]] in it is a hole of N tokens that is filled, and [[]] one that takes what is left of the sample's length.
+[[N]] in it is a hole of N tokens that is filled, and [[]] one that takes what is left of the sample's length. A latent
+diffusion model draws a latent for each text, and its decoder goes on from the prompt.
+
+{ABOUT}
 
 {CODES}"""
 
@@ -41,6 +49,7 @@ def build_parser(prog: str = "generate.py") -> argparse.ArgumentParser:
     parser.add_argument(
         "--condition", metavar="C", help="of a model with a condition: a class, or numbers as in 0.1,2.5"
     )
+    add_moves(parser)
     return parser
 
 
@@ -52,6 +61,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "generate.py") -> int:
         parser.error("--prompt is empty; give it text, or leave it out")
     if args.length is not None and args.length < 1:
         parser.error(f"--length takes a number of tokens from 1 on; got {args.length}")
+    check_moves(args, parser.error)
     return run(args, parser.error)
 
 
@@ -67,14 +77,10 @@ def run(args: argparse.Namespace, usage_error: Callable[[str], NoReturn]) -> int
 
 def _draw(args: argparse.Namespace, folder: Path, overrides: list[str]) -> dict[str, Any]:
     from evaluation.opened import open_run
-    from evaluation.progress import counted
-    from evaluation.sampling import Request, draw
 
     run = open_run(folder, overrides, device=args.device)
-    request = Request(tuple(args.prompt), args.seed, args.length, args.condition)
     start = time.perf_counter()
-    with counted("samples", run.generation.num_samples * max(1, len(args.prompt))) as track:
-        found = draw(run, request, track)
+    found = _samples(args, run) if move_of(args) is None else moved(args, run)
     return {
         "ok": True,
         "errors": [],
@@ -84,9 +90,18 @@ def _draw(args: argparse.Namespace, folder: Path, overrides: list[str]) -> dict[
         "seed": args.seed,
         "generation": run.generation.model_dump(mode="json"),
         "seconds": round(time.perf_counter() - start, 3),
-        "samples": [_plain(sample) for sample in found.samples],
-        "notes": found.notes,
+        **found,
     }
+
+
+def _samples(args: argparse.Namespace, run: "Opened") -> dict[str, Any]:
+    from evaluation.progress import counted
+    from evaluation.sampling import Request, draw
+
+    request = Request(tuple(args.prompt), args.seed, args.length, args.condition)
+    with counted("samples", run.generation.num_samples * max(1, len(args.prompt))) as track:
+        found = draw(run, request, track)
+    return {"samples": [_plain(sample) for sample in found.samples], "notes": found.notes}
 
 
 def _print(result: dict[str, Any], as_json: bool) -> None:
@@ -95,6 +110,9 @@ def _print(result: dict[str, Any], as_json: bool) -> None:
         return
     for note in result["notes"]:
         print(f"note: {note}", file=sys.stderr)
+    if "samples" not in result:
+        print("\n".join(moved_lines(result)))
+        return
     for number, sample in enumerate(result["samples"], 1):
         prompt = sample["prompt"]
         print(f"--- {number}" + ("" if prompt is None else f"  {prompt!r}"))

@@ -112,13 +112,10 @@ def _jackknifed(name: str, value: float, left_out: NDArray[np.float64], seed: in
 
 def known_molecules(run: Opened) -> Iterable[str]:
     """The molecules of the split that the run was trained on."""
-    from data_manager.data_manager import DatasetManager
-    from training.splits import choose_splits
+    from evaluation.training_texts import training_rows
 
     tokenizer = run.needs_tokenizer()
-    loaded: dict[str, Any] = DatasetManager.load_dataset(run.entry)
-    rows = choose_splits(loaded, run.training, run.entry.name).train
-    for row in rows:
+    for row in training_rows(run):
         for part in split_at(row["input_ids"], tokenizer.eos_token_id):
             yield tokenizer.decode(part)
 

@@ -55,11 +55,11 @@ def read_template(prompt: str, tokenizer: Tokenizer, length: int, before: Sequen
     return Template(tokens + [0] * rest, kept + [False] * rest)
 
 
-def unknown_note(prompt: str, tokenizer: Tokenizer) -> str | None:
-    """What to tell of a prompt with characters that the tokenizer does not know, None where there are none."""
+def unknown_note(prompt: str, tokenizer: Tokenizer, what: str = "the prompt") -> str | None:
+    """What to tell of a prompt (or `what` it is) with characters that the tokenizer does not know, None without any."""
     unknown = tokenizer.unk_token_id
     if unknown is None or unknown not in tokenizer.encode(prompt):
         return None
     letters = [letter for letter in dict.fromkeys(prompt) if unknown in tokenizer.encode(letter)]
     shown = f" ({' '.join(map(repr, letters[:5]))})" if letters else ""
-    return f"the prompt has characters that the run's tokenizer does not know{shown}"
+    return f"{what} has characters that the run's tokenizer does not know{shown}"

@@ -47,6 +47,7 @@ def _lazy(module: str, function: str) -> Evaluator:
 for _task, _module in {
     "language_modelling": "language",
     "diffusion": "bound",
+    "latent_diffusion": "latent",
     "translation": "translation",
     "sequence_classification": "classification",
     "speech_recognition": "recognition",

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from evaluation.opened import Opened
-from evaluation.prompt import PromptError, read_template, unknown_note
+from evaluation.prompt import PromptError, unknown_note
 from training.errors import UnfitError
 
 if TYPE_CHECKING:
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 BATCH = 64
 Track = Callable[[int], object]
+_OTHERS = ("language_modelling", "translation", "latent_diffusion")
+"""Tasks that generate otherwise than by a diffusion of tokens."""
 
 
 @dataclass(frozen=True)
@@ -38,12 +40,16 @@ class Request:
 
 @dataclass(frozen=True)
 class Sample:
-    """A text (of a continuation, what follows the prompt) with its tokens and the network calls that it took."""
+    """A text (of a continuation, what follows the prompt) with its tokens and the network calls that it took.
+
+    `latent` is that of a latent diffusion model, [size].
+    """
 
     text: str
     prompt: str | None
     tokens: list[int]
     network_calls: int | None = None
+    latent: Tensor | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass
@@ -64,10 +70,10 @@ def draw(run: Opened, request: Request, track: Track = lambda count: None) -> Sa
     kind = _kind(run)
     if any(not prompt for prompt in request.prompts):
         raise PromptError("a prompt is empty; give it text, or leave it out")
-    if kind is not _diffuse and (request.length is not None or request.condition is not None):
+    if run.task_name in _OTHERS and (request.length is not None or request.condition is not None):
         option = "--condition" if request.length is None else "--length"
         raise UnfitError(
-            f"{option} is of diffusion models, and {run.folder} is a run of task {run.task_name}; how many tokens it "
+            f"{option} is of diffusion models of tokens, and {run.folder} is a run of task {run.task_name}; how many tokens it "
             "writes is said by --set generation.max_new_tokens=N"
         )
     found = Samples()
@@ -104,8 +110,14 @@ def _kind(run: Opened) -> "Kind":
         return _continue
     if run.task_name == "translation":
         return _translate
+    if run.task_name == "latent_diffusion":
+        from evaluation.latent_draw import diffuse_latents
+
+        return diffuse_latents
     if hasattr(run.model, "draw") or hasattr(run.model, "sample"):
-        return _diffuse
+        from evaluation.diffusion_draw import diffuse
+
+        return diffuse
     raise UnfitError(
         f"{run.folder}: a run of task {run.task_name} does not generate; decoders, translators and diffusion models do, "
         "and evaluate.py shows what this one can"
@@ -124,8 +136,8 @@ def _continue(run: Opened, request: Request, prompt: str | None, generator: torc
     new = settings.max_new_tokens if longest is None else max(1, min(settings.max_new_tokens, longest - len(start)))
     for count in _batches(settings.num_samples, request.batch_size):
         prompts = torch.tensor([start] * count, device=run.device)
-        tokens = model.generate(prompts, new, **_choice(run, generator))  # type: ignore[operator]
-        yield [_sample(row[len(start) :], prompt, tokenizer) for row in tokens.tolist()]
+        tokens = model.generate(prompts, new, **choice_of(run, generator))  # type: ignore[operator]
+        yield [sample_of(row[len(start) :], prompt, tokenizer) for row in tokens.tolist()]
 
 
 def begin(run: Opened, prompt: str | None, tokenizer: "Tokenizer") -> list[int]:
@@ -146,7 +158,7 @@ def _translate(run: Opened, request: Request, prompt: str | None, generator: tor
     tokenizer, settings = run.needs_tokenizer(), run.generation
     source = [tokenizer.bos_token_id, *tokenizer.encode(prompt), tokenizer.eos_token_id]
     for count in _batches(settings.num_samples, request.batch_size):
-        yield [_sample(row, prompt, tokenizer) for row in translate(run, [source] * count, generator)]
+        yield [sample_of(row, prompt, tokenizer) for row in translate(run, [source] * count, generator)]
 
 
 def translate(run: Opened, sources: list[list[int]], generator: torch.Generator | None) -> list[list[int]]:
@@ -156,13 +168,13 @@ def translate(run: Opened, sources: list[list[int]], generator: torch.Generator 
     tokenizer = run.needs_tokenizer()
     padded, mask = (tensor.to(run.device) for tensor in pad_rows(sources, tokenizer.pad_token_id))
     tokens: Tensor = run.model.generate(  # type: ignore[operator]
-        padded, tokenizer.bos_token_id, run.generation.max_new_tokens, source_mask=mask, **_choice(run, generator)
+        padded, tokenizer.bos_token_id, run.generation.max_new_tokens, source_mask=mask, **choice_of(run, generator)
     )
     found: list[list[int]] = tokens.tolist()
     return found
 
 
-def _choice(run: Opened, generator: torch.Generator | None) -> dict[str, Any]:
+def choice_of(run: Opened, generator: torch.Generator | None) -> dict[str, Any]:
     """How the next token is chosen."""
     settings, tokenizer = run.generation, run.needs_tokenizer()
     return {
@@ -176,40 +188,7 @@ def _choice(run: Opened, generator: torch.Generator | None) -> dict[str, Any]:
     }
 
 
-def _sample(tokens: list[int], prompt: str | None, tokenizer: "Tokenizer", calls: int | None = None) -> Sample:
+def sample_of(tokens: list[int], prompt: str | None, tokenizer: "Tokenizer", calls: int | None = None) -> Sample:
+    """The text of tokens up to the one that ends it."""
     end = tokens.index(tokenizer.eos_token_id) if tokenizer.eos_token_id in tokens else len(tokens)
     return Sample(tokenizer.decode(tokens[:end]), prompt, tokens[:end], calls)
-
-
-def _diffuse(run: Opened, request: Request, prompt: str | None, generator: torch.Generator) -> Iterator[list[Sample]]:
-    from evaluation.diffusion_draw import conditions_of, draw_tokens
-    from evaluation.sample_lengths import drawn_lengths, draws_lengths
-
-    tokenizer, count = run.needs_tokenizer(), run.generation.num_samples
-    is_whole = getattr(run.entry, "layout", None) == "whole"
-    template = None
-    if prompt is None and request.length is None and draws_lengths(run):
-        lengths = drawn_lengths(run, count, request.seed)
-    else:
-        before = [tokenizer.bos_token_id] if is_whole else []
-        length = sample_length(run, request)
-        template = None if prompt is None else read_template(prompt, tokenizer, length, before)
-        lengths = torch.full((count,), length)
-    cond = conditions_of(run, request, count)
-    parts = torch.split(lengths, request.batch_size)
-    told = [None] * len(parts) if cond is None else torch.split(cond, request.batch_size)
-    for part, part_cond in zip(parts, told, strict=True):
-        tokens, calls = draw_tokens(run, part, part_cond, template, generator)
-        if is_whole:  # what stands behind the end of a document was never trained
-            yield [_sample(row, prompt, tokenizer, call) for row, call in zip(tokens, calls, strict=True)]
-        else:
-            yield [Sample(tokenizer.decode(row), prompt, row, call) for row, call in zip(tokens, calls, strict=True)]
-
-
-def sample_length(run: Opened, request: Request) -> int:
-    """Tokens of a diffusion model's sample; raises UnfitError where neither file nor request says."""
-    own = getattr(getattr(run.config.model, "config", None), "length", None)
-    found = request.length or own or getattr(run.entry, "limit", None)
-    if found is None:
-        raise UnfitError(f"{run.folder}: nothing says how long samples are; give --length N, the number of tokens")
-    return int(found)

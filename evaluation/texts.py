@@ -26,6 +26,11 @@ def measure_samples(run: Opened, split: Split, settings: Settings) -> Report:
         return Report()
     with counted("samples", run.generation.num_samples) as track:
         samples = draw(run, Request(seed=settings.seed, cond=_conditions(run, split)), track)
+    return sample_figures(run, split, samples, settings)
+
+
+def sample_figures(run: Opened, split: Split, samples: Samples, settings: Settings) -> Report:
+    """`measure_samples` of samples that were drawn."""
     texts = [sample.text for sample in samples.samples]
     report = Report(notes=list(samples.notes), examples=texts[:EXAMPLES])
     if len(texts) < FEW:

@@ -5,19 +5,30 @@ from typing import Any
 from data_manager.dataset_types import GlobalConfig
 from data_manager.registry import SOURCES
 from experiment.field_docs import describe_fields
+from model.latent.registry import LATENT_DECODERS, LATENT_DENOISERS, LATENT_ENCODERS
 from model.parse_model_args import HEADER_KEYS, ModelHeader
 from model.registry import MODELS
 from model.sampler_registry import SAMPLER_SETTINGS
 from training.config_types import GenerationConfig, TrainingConfig
+from yaml_config.registry import Registry
 from yaml_config.strict_model import StrictModel
 
 Schema = dict[str, Any]
 SCHEMA_FILE = "configs/schema.json"
+_ANNOUNCED: tuple[Registry[Any], ...] = (
+    MODELS,
+    SOURCES,
+    SAMPLER_SETTINGS,
+    LATENT_ENCODERS,
+    LATENT_DECODERS,
+    LATENT_DENOISERS,
+)
+"""Registries whose types are imported when they are asked for, and described then."""
 
 
 def experiment_schema() -> Schema:
     """Schema (draft 2020-12) of a file with all registered model types and data sources."""
-    for registry in (MODELS, SOURCES, SAMPLER_SETTINGS):
+    for registry in _ANNOUNCED:
         for name in registry:
             registry.get(name)  # imports what is announced only
     describe_fields()

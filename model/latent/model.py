@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple, cast, get_args
 import torch
 from torch import Tensor, nn
 
-from diffusion.randomness import RowGenerators, normal
+from diffusion.randomness import Randomness, RowGenerators, normal
 from diffusion.time_strata import stratified_times
 from model.device import resolve_device
 from model.generation import evaluating
@@ -175,7 +175,7 @@ class LatentDiffusionModel(nn.Module):
         num_samples: int,
         steps: int | None = None,
         sampler: Literal["ancestral", "ddim"] = "ancestral",
-        generator: torch.Generator | None = None,
+        generator: Randomness = None,
         *,
         eta: float = 0.0,
     ) -> Tensor:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, Tag
+from pydantic import Discriminator, Field, Tag, model_validator
 
 from model.latent.registry import LATENT_DECODERS, LATENT_DENOISERS, LATENT_ENCODERS
 from model.registry import register_model
@@ -147,6 +147,16 @@ class LatentDiffusionConfig(StrictModel):
             return self
         update = {name: getattr(self, name).model_copy(update=fixed) for name, fixed in _COMPAT.items()}
         return self.model_copy(update=update)
+
+    @model_validator(mode="after")
+    def _filled_in(self) -> "LatentDiffusionConfig":
+        """What compat fixes and nobody gave is as compat has it, so that a file written from this one reads back."""
+        for section, fixed in _COMPAT.items() if self.compat else ():
+            given = getattr(self, section)
+            told = {key: getattr(given, key) for key in given.model_fields_set & fixed.keys()}
+            if all(value == fixed[key] for key, value in told.items()):  # `violations` tells of the others
+                self.__dict__[section] = given.model_copy(update=fixed)  # this type is frozen
+        return self
 
     def sized(self, vocab_size: int | None, length: int | None) -> "LatentDiffusionConfig":
         """A copy in which parts from scratch have a tokenizer's vocabulary; raises ValueError where one is too small."""

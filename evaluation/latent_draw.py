@@ -1,0 +1,153 @@
+"""Latents of texts, of the diffusion and of the prior, and the texts that the decoder of a latent model makes of them."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from diffusion.randomness import RowGenerators, normal
+from evaluation.opened import Opened
+from evaluation.prompt import PromptError
+from evaluation.sampling import BATCH, Request, Sample, choice_of, sample_of
+from model.latent.model import LatentDiffusionModel
+from training.errors import UnfitError
+from training.tasks.latent_diffusion import LatentDiffusion
+
+TASK = "latent_diffusion"
+AT_ONCE = 4096
+"""Latents that the diffusion draws at once; it changes nothing but the memory."""
+_SHOWN = 40
+
+
+def latent_model(run: Opened) -> LatentDiffusionModel:
+    """The model of a run; raises UnfitError for one of another task."""
+    if run.task_name != TASK or not isinstance(run.model, LatentDiffusionModel):
+        raise UnfitError(
+            f"{run.folder}: a run of task {run.task_name} has no latents; those of task {TASK} have, which train.py makes "
+            f"of a file with model_type: {TASK}"
+        )
+    return run.model
+
+
+def diffuse_latents(
+    run: Opened, request: Request, prompt: str | None, generator: torch.Generator
+) -> Iterator[list[Sample]]:
+    """Texts of `generation.num_samples` latents that the diffusion draws; with a prompt they begin with it.
+
+    All latents are drawn before the first is decoded, so that the batch size of decoding changes no greedy text and no
+    beam; tokens drawn at a temperature are drawn batch by batch.
+    """
+    latents = drawn_latents(run, run.generation.num_samples, generator)
+    calls = num_steps(run)
+    return decoded(run, latents, prompt, size=request.batch_size, generator=generator, calls=calls)
+
+
+def num_steps(run: Opened) -> int:
+    """Network calls of the diffusion for a latent: `generation.steps`, or all steps of the model."""
+    return run.generation.steps or latent_model(run).latent_config.diffusion.num_steps
+
+
+def drawn_latents(run: Opened, count: int, generator: torch.Generator) -> Tensor:
+    """Latents [count, size] of the diffusion, by the sampler and in the steps of `generation`.
+
+    A row has a stream of its own, so the first of many are the same as a few.
+    """
+    model, settings = latent_model(run), run.generation
+    sampler: Any = settings.sampler_name or model.latent_config.samplers[0]
+    found = []
+    for first in range(0, count, AT_ONCE):
+        size = min(AT_ONCE, count - first)
+        streams = RowGenerators.from_generator(generator, size, model.device)
+        found.append(model.sample_latents(size, settings.steps, sampler, streams))
+    return torch.cat(found)
+
+
+def prior_latents(run: Opened, n: int, seed: int, *, scaled: bool = True) -> Tensor:
+    """Latents [n, size] drawn from N(0, I) instead of by the diffusion, to compare with; decided by the seed.
+
+    `scaled`: with the mean and the standard deviation that each coordinate had in training, where the model keeps them
+    (`latent.normalise`), which is the harder comparison; else the prior of the autoencoder itself.
+    """
+    model = latent_model(run)
+    streams = RowGenerators.from_seed(seed, torch.arange(n, device=model.device))
+    like = next(model.parameters())
+    drawn = normal((n, model.latent_config.latent.size), streams, model.device, like.dtype)
+    return drawn if model.normaliser is None or not scaled else model.normaliser.invert(drawn)
+
+
+def decoded(
+    run: Opened,
+    latents: Tensor,
+    prompt: str | None = None,
+    *,
+    size: int = BATCH,
+    generator: torch.Generator | None = None,
+    calls: int | None = None,
+    at_least: int = 0,
+) -> Iterator[list[Sample]]:
+    """Texts of latents [B, latent size] in batches of `size`, chosen as `generation` says, each beginning with the prompt.
+
+    `at_least` lifts `generation.max_new_tokens`. Raises PromptError for a prompt that leaves no room.
+    """
+    model, tokenizer = latent_model(run), run.needs_tokenizer()
+    start = [tokenizer.bos_token_id, *(tokenizer.encode(prompt) if prompt else [])]
+    new, longest = max(run.generation.max_new_tokens, at_least), model.decoder.transformer.max_length
+    if longest is not None:
+        if len(start) >= longest:
+            raise PromptError(
+                f"the prompt takes {len(start)} tokens with the one in front, and the decoder's texts have {longest} at "
+                "most; shorten it"
+            )
+        new = min(new, longest - len(start))
+    for part in torch.split(latents, size):
+        prompts = torch.tensor([start] * len(part), device=model.device)
+        rows = model.decode(part, prompts, new, **choice_of(run, generator))
+        found = [sample_of(row[1:], prompt, tokenizer, calls) for row in rows.tolist()]
+        yield [replace(sample, latent=latent) for sample, latent in zip(found, part, strict=True)]
+
+
+def read_latents(run: Opened, texts: Sequence[str]) -> Tensor:
+    """The mean latents [B, size] of texts, each read alone, so that none changes another's.
+
+    Raises PromptError for a text without a token, and for one longer than encoder or decoder can read.
+    """
+    return torch.cat([_read(run, text) for text in texts])
+
+
+def _read(run: Opened, text: str) -> Tensor:
+    model, tokenizer, task = latent_model(run), run.needs_tokenizer(), cast(LatentDiffusion, run.task)
+    inner = tokenizer.encode(text)
+    if not inner:
+        raise PromptError(f"{text!r} has no token of the run's tokenizer; give another text")
+    row = [tokenizer.bos_token_id, *inner, tokenizer.eos_token_id]
+    _check_length("decoder", len(row), model.decoder.transformer.max_length, text)
+    if task.encoder_texts is None:
+        _check_length("encoder", len(row), encoder_limit(model), text)
+        ids = torch.tensor([row], device=model.device)
+        return model.encode(ids, torch.ones_like(ids, dtype=torch.bool))
+    own = task.encoder_texts
+    _check_length("encoder", len(own.own(text, verbose=False)["input_ids"]), encoder_limit(model), text)
+    return model.encode(*own.of_texts([text], model.device))
+
+
+def encoder_limit(model: LatentDiffusionModel) -> int | None:
+    """Tokens of the longest text that the encoder can read; None without a limit."""
+    backbone: Any = model.encoder.backbone
+    if hasattr(backbone, "params"):
+        own: int | None = backbone.params.max_length
+        return own
+    limit: int | None = getattr(backbone.config, "max_position_embeddings", None)
+    table = getattr(getattr(backbone, "embeddings", None), "position_embeddings", None)
+    before = getattr(table, "padding_idx", None)  # RoBERTa's positions begin behind the id of its padding
+    return limit if limit is None or before is None else limit - before - 1
+
+
+def _check_length(part: str, count: int, limit: int | None, text: str) -> None:
+    if limit is not None and count > limit:
+        shown = text if len(text) <= _SHOWN else text[:_SHOWN] + "..."
+        raise PromptError(
+            f"{shown!r} has {count} tokens with those around it, and the {part} reads {limit} at most; shorten it by "
+            f"{count - limit}"
+        )

@@ -1,0 +1,156 @@
+"""`evaluate.py` on latent diffusion: every figure of a trained run, what it is made of, and that it stays the same."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from evaluation.evaluate_command import main
+from evaluation.latent import latents_of, read_split
+from evaluation.opened import open_run
+from evaluation.registry import Settings, evaluator_of
+from evaluation.rows import load_split
+from evaluation.sampling import Request, Sample, Samples, draw
+from model.latent.variational import kl_divergence
+from tests.evaluation.latent_runs import TEXTS
+from tests.evaluation.made_runs import DECODER, make_run, text_data
+
+AUTOENCODER = {
+    "reconstruction_nats",
+    "reconstruction_bits",
+    "exact",
+    "reconstruction_bleu",
+    "kl",
+    "diffusion_error",
+    "latent_norm",
+}
+SAMPLES = {
+    "tokens",
+    "entropy",
+    "distinct_1",
+    "distinct_2",
+    "distinct_3",
+    "self_bleu",
+    "copies",
+    "copies_of_split",
+    *(f"jsd_{kind}{suffix}" for kind in ("unigrams", "bigrams") for suffix in ("", "_training")),
+    "frechet",
+    "frechet_training",
+    "frechet_prior",
+}
+
+
+@pytest.fixture(scope="module")
+def run(latent_run):
+    return open_run(latent_run, ["generation.num_samples=40", "generation.steps=10"])
+
+
+@pytest.fixture(scope="module")
+def split(run):
+    return load_split(run, "train", max_rows=None, seed=0)
+
+
+@pytest.fixture(scope="module")
+def report(run, split):
+    return evaluator_of("latent_diffusion")(run, split, Settings(seed=1))
+
+
+def test_every_figure_is_there_and_the_same_again(latent_run, capsys):
+    words = ["--run", str(latent_run), "--num-samples", "12", "--steps", "10", "--seed", "3", "--json"]
+    assert main(words) == 0
+    first = json.loads(capsys.readouterr().out)
+    assert {figure["name"] for figure in first["figures"]} == AUTOENCODER | SAMPLES
+    assert (first["split"], first["rows"]) == ("test", 6)
+    for figure in first["figures"]:
+        assert figure["seed"] == 3
+        assert figure["low"] <= figure["value"] <= figure["high"] + 1e-9 or figure["name"].endswith("bleu")
+    assert any("need more samples and texts than 16" in note for note in first["notes"])
+    assert main(words) == 0
+    assert json.loads(capsys.readouterr().out)["figures"] == first["figures"]
+
+
+def test_without_samples(latent_run, capsys):
+    assert main(["--run", str(latent_run), "--num-samples", "0", "--split", "train", "--draws", "3"]) == 0
+    out = capsys.readouterr().out
+    assert "reconstruction_bits" in out
+    assert "self_bleu" not in out
+    assert "rebuilt " in out
+
+
+def test_figures_of_the_autoencoder_are_those_of_the_model(run, split, report):
+    texts, nats, tokens, kl, norm = [], 0.0, 0, 0.0, 0.0
+    model, tokenizer = run.model, run.tokenizer
+    with torch.no_grad():
+        for row in split.rows.table["input_ids"]:
+            ids = torch.as_tensor(row)[None].long()
+            mu, logvar = model.moments(ids, torch.ones_like(ids))
+            nats += float(model.decoder(ids, mu, labels=ids)[0])
+            tokens += ids.shape[1] - 1
+            kl += float(kl_divergence(mu, logvar).sum())
+            norm += float(mu.norm())
+            written = model.decode(mu, tokenizer.bos_token_id, 20, eos_token=tokenizer.eos_token_id)
+            texts.append((tokenizer.decode(ids[0].tolist()), tokenizer.decode(written[0].tolist())))
+    count = len(texts)
+    assert report.value("reconstruction_nats") == pytest.approx(nats / tokens, rel=1e-4)
+    assert report.value("reconstruction_bits") == pytest.approx(nats / tokens / math.log(2), rel=1e-4)
+    assert report.value("kl") == pytest.approx(kl / count, rel=1e-4)
+    assert report.value("latent_norm") == pytest.approx(norm / count, rel=1e-4)
+    assert report.value("exact") == sum(text == again for text, again in texts) / count
+    assert report.value("exact") > 0.9
+    assert report.value("reconstruction_bleu") > 90
+
+
+def test_the_error_is_that_of_training(run, split, report):
+    errors = []
+    with torch.no_grad():
+        for seed in range(60):
+            (batch,) = split.batches("train")
+            errors.append(float(run.model(batch["input_ids"], batch.get("attention_mask"), seed=seed).diffusion))
+    many = read_split(run, split, Settings(seed=2, draws=60)).error
+    assert np.mean(many) == pytest.approx(np.mean(errors), rel=0.1)
+    figure = next(figure for figure in report.figures if figure.name == "diffusion_error")
+    assert figure.low < np.mean(errors) < figure.high
+
+
+def test_max_new_tokens_is_not_too_few_to_rebuild(latent_run):
+    run = open_run(latent_run, ["generation.max_new_tokens=2", "generation.temperature=3.0"])
+    found = read_split(run, load_split(run, "train", max_rows=None, seed=0), Settings())
+    assert np.mean([text == again for text, again in zip(found.texts, found.rebuilt, strict=True)]) > 0.9
+
+
+def test_samples_that_are_the_training_texts(run, split, monkeypatch):
+    """Copies of the split itself: every distance of words is 0, and every sample a copy."""
+    ids = [[int(token) for token in row] for row in split.rows.table["input_ids"]]
+    latents = latents_of(run, ids, 0)
+    texts = [run.tokenizer.decode(row) for row in ids]
+    told = Samples([Sample(text, None, row, 10, latent) for text, row, latent in zip(texts, ids, latents, strict=True)])
+    monkeypatch.setattr("evaluation.latent_samples.draw", lambda *_: told)
+    report = evaluator_of("latent_diffusion")(run, split, Settings())
+    assert report.value("copies") == report.value("copies_of_split") == 1
+    assert report.value("jsd_unigrams") == report.value("jsd_bigrams") == 0
+    assert report.value("jsd_bigrams_training") == 0  # as many as there are: all of them
+    assert report.value("frechet") < report.value("frechet_prior")
+    held_out = load_split(run, "test", max_rows=None, seed=0)
+    assert evaluator_of("latent_diffusion")(run, held_out, Settings()).value("copies_of_split") == 0
+
+
+def test_latents_of_samples_are_those_that_were_decoded(run):
+    samples = draw(run, Request(seed=1)).samples
+    model, tokenizer = run.model, run.tokenizer
+    latents = torch.stack([sample.latent for sample in samples])
+    written = model.decode(latents, tokenizer.bos_token_id, 20, eos_token=2, pad_token=0)
+    assert [tokenizer.decode(row) for row in written.tolist()] == [sample.text for sample in samples]
+    assert len({sample.text for sample in samples} & set(TEXTS)) > 2
+
+
+def test_a_judge(tmp_path, latent_run, capsys):
+    judge = make_run(tmp_path, DECODER, text_data(tmp_path), "language_modelling")
+    words = ["--run", str(latent_run), "--judge", str(judge), "--num-samples", "3", "--steps", "5"]
+    assert main(words) == 0
+    assert "generative_perplexity" in capsys.readouterr().out
+    assert main(["--run", str(latent_run), "--judge", str(latent_run / "nowhere"), "--num-samples", "2"]) == 3
+    assert "nowhere is not there" in capsys.readouterr().err
+    assert main(["--run", str(latent_run), "--judge", str(latent_run), "--num-samples", "2"]) == 1
+    assert "is no language model that goes from left to right" in capsys.readouterr().err
