@@ -17,7 +17,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from model.latent.abstract import DDPM_Abs, DDPM_abs, VAE_Abs, VAE_abs, VAE_DDPM_Abs
+    from model.latent.abstract import DDPM_Abs, DDPM_abs, VAE_Abs, VAE_abs, VAE_DDPM_Abs, VAE_DDPM_abs
     from model.latent.connectors import (
         MODEL_CLASS,
         AlbertForLatentConnector,
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from model.latent.vae import VAE
 
 _HOMES = {
-    "abstract": ("DDPM_Abs", "DDPM_abs", "VAE_Abs", "VAE_DDPM_Abs", "VAE_abs"),
+    "abstract": ("DDPM_Abs", "DDPM_abs", "VAE_Abs", "VAE_DDPM_Abs", "VAE_DDPM_abs", "VAE_abs"),
     "connectors": (
         "MODEL_CLASS",
         "AlbertForLatentConnector",

@@ -98,3 +98,4 @@ class JointLosses(NamedTuple):
 
 VAE_abs = VAE_Abs
 DDPM_abs = DDPM_Abs
+VAE_DDPM_abs = VAE_DDPM_Abs

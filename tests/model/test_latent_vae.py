@@ -71,12 +71,15 @@ def test_one_text_never_changes_another():
         assert not torch.equal(one[0], other[0])
 
 
-@pytest.mark.parametrize("decoder", ["GPT2ForLatentConnectorNew", "GPT2ForLatentConnectorNew2"])
-def test_with_the_diffusion_it_gives_seven(decoder):
-    model = vae("DebertaForLatentConnectorNew", decoder).train()
-    joint = VAE_DDPM(model, DDPM(LinearModel(LATENT), (1e-4, 0.02), 1000), 1.0)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("compat", [None, "dmlp"])
+@pytest.mark.parametrize("decoder", ["GPT2ForLatentConnectorNew", "GPT2ForLatentConnector"])
+def test_with_the_diffusion_it_gives_seven(decoder, compat, dtype):
+    model = vae("DebertaForLatentConnectorNew", decoder, compat=compat).train()
+    ddpm = DDPM(LinearModel(LATENT), (1e-4, 0.02), 1000, compat=compat)
+    joint = VAE_DDPM(model, ddpm, 1.0, compat=compat).to(dtype)
     values = joint(texts(), texts())
-    assert len(values) == 7
+    assert [list(value.shape) for value in values] == [[3], [3], [], [3, LATENT], [3, LATENT], [3], [3, 1]]
     values.loss.backward()
     assert all(torch.isfinite(p.grad).all() for p in joint.parameters() if p.grad is not None)
 
