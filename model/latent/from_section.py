@@ -55,11 +55,19 @@ def config_of(section: HuggingFacePart, architecture: str | None) -> Any:
         "eos_token_id": None,
     }
     known = {key: value for key, value in values.items() if hasattr(config, key)}
-    return type(config)(**known)
+    for key in [key for key in vars(config) if key.endswith("_token_id") and key not in values]:
+        if isinstance(getattr(config, key), int) and getattr(config, key) >= section.vocab_size:
+            known[key] = 0 if key == "pad_token_id" else None
+    try:
+        return type(config)(**known)
+    except (NotImplementedError, ValueError, TypeError) as error:
+        raise ConnectorError(f"architecture {architecture!r} cannot be made of these sizes: {error}") from error
 
 
 def decoder_with(config: Any, path: str | None, *, cross_attention: bool) -> nn.Module:
     """A causal decoder, with cross-attention where asked; raises ConnectorError where its architecture has none."""
+    if getattr(config, "is_decoder", None) is False and not config.is_encoder_decoder:
+        config.is_decoder = True  # BERT and its kin can be both
     if cross_attention:
         if not hasattr(config, "add_cross_attention"):
             raise ConnectorError(

@@ -10,9 +10,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._guards import active_fake_mode
 
 from model.decoding_state import aligned_left
 from model.inputs import InputError, has_values
+from model.latent.hugging_face import ConnectorError
 from model.latent.injection import DecoderShape, Injected, Injection
 
 
@@ -91,7 +93,7 @@ class HuggingFaceReader(nn.Module):
         self, ids: Tensor, injected: Injected, mask: Tensor | None, *, use_cache: bool
     ) -> tuple[Tensor, Any, Tensor]:
         """Output over soft prompt and tokens, the cache, and the mask over slots and tokens."""
-        from transformers import DynamicCache
+        from transformers import DynamicCache, EncoderDecoderCache
 
         mask = torch.ones_like(ids, dtype=torch.bool) if mask is None else mask
         x = self._embedded(ids.masked_fill(~mask, 0), injected.embedding)
@@ -100,6 +102,8 @@ class HuggingFaceReader(nn.Module):
         cache: Any = DynamicCache(config=self.backbone.config) if use_cache or injected.memory else None
         for index, slots in enumerate(injected.memory or ()):
             cache.update(slots, slots, index)
+        if cache is not None and injected.context is not None:
+            cache = EncoderDecoderCache(cache, DynamicCache(config=self.backbone.config))
         seen = torch.cat([mask.new_ones(len(ids), injected.num_slots), mask], 1)
         output = self._call({"inputs_embeds": x}, seen, injected.context, cache, use_cache=cache is not None)
         found: Tensor = output[0]
@@ -115,6 +119,31 @@ class HuggingFaceReader(nn.Module):
         check_ids(ids, table.num_embeddings)
         x: Tensor = table(ids)
         return x if embedding is None else x + embedding
+
+
+@torch.no_grad()
+def check_reads(reader: HuggingFaceReader, name: str) -> None:
+    """Raise ConnectorError unless a decoder takes embeddings, a mask and a cache, and hides later tokens from earlier ones."""
+    if active_fake_mode() is not None:
+        return
+    device, was_training = next(reader.parameters()).device, reader.training
+    ids = torch.tensor([[0, 1, 2]], device=device) % reader.vocab_size
+    latent = torch.zeros(1, reader.injection.latent_size, device=device)
+    try:
+        reader.eval()
+        state = reader.start(ids[:, :2], latent, None, 0)[1]
+        stepped, whole = reader.step(ids[:, 2:], state), reader.states(ids, latent)
+        earlier = reader.states(ids[:, :2], latent)
+    except (TypeError, ValueError, RuntimeError, AttributeError, IndexError, NotImplementedError) as error:
+        told = " ".join(str(error).split())[:200]
+        raise ConnectorError(f"{name} cannot be read as a decoder with a cache; gpt2 or llama fit ({told})") from error
+    finally:
+        reader.train(was_training)
+    for one, other in ((stepped, whole[:, -1]), (earlier, whole[:, :2])):
+        if not torch.allclose(one, other, atol=1e-3, rtol=1e-2):
+            raise ConnectorError(
+                f"{name} lets a token see later ones, or keeps no cache as others do; gpt2 or llama fit"
+            )
 
 
 def slots_of(injection: Injection) -> int:
@@ -135,6 +164,8 @@ def check_ids(ids: Tensor, vocab_size: int) -> None:
 
 def shape_of(config: Any) -> DecoderShape:
     """Sizes of a Hugging Face decoder from its config."""
+    if getattr(config, "num_attention_heads", None) is None:
+        raise ConnectorError(f"a model of type {config.model_type!r} has no attention; gpt2 or llama fit")
     heads: int = config.num_attention_heads
     head_dim = getattr(config, "head_dim", None) or config.hidden_size // heads
     return DecoderShape(

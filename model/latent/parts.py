@@ -73,13 +73,15 @@ def _performer_decoder(config: types.PerformerDecoderConfig, latent_size: int) -
 def _hugging_face_decoder(config: types.HuggingFaceDecoderConfig, latent_size: int) -> "LatentDecoder":
     from model.latent.decoder import LatentDecoder
     from model.latent.from_section import config_of, decoder_with
-    from model.latent.hugging_face_reader import HuggingFaceReader, shape_of
+    from model.latent.hugging_face_reader import HuggingFaceReader, check_reads, shape_of
     from model.latent.injection import Injection
 
     theirs = config_of(config, config.architecture)
     backbone = decoder_with(theirs, config.path, cross_attention="cross_attention" in config.routes)
     injection = Injection(latent_size, shape_of(theirs), config.routes, config.num_slots)
-    return LatentDecoder(HuggingFaceReader(backbone, injection))
+    reader = HuggingFaceReader(backbone, injection)
+    check_reads(reader, f"decoder {config.path or config.architecture}")
+    return LatentDecoder(reader)
 
 
 def _connector(name: str, config: types.HuggingFacePart, latent_size: int) -> "nn.Module":

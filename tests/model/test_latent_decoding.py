@@ -4,7 +4,10 @@ import pytest
 import torch
 
 from model.inputs import InputError
-from tests.model.latent_parts import LATENT, VOCAB, hugging_face_decoder, performer_decoder
+from model.latent.hugging_face import ConnectorError
+from model.latent.part_types import HuggingFaceDecoderConfig, HuggingFaceEncoderConfig
+from model.latent.registry import LATENT_DECODERS, LATENT_ENCODERS
+from tests.model.latent_parts import LATENT, VOCAB, hugging_face_decoder, performer_decoder, spread
 
 ROUTES = [
     ["embedding"],
@@ -106,6 +109,49 @@ def test_the_loss_of_a_text_is_the_sum_of_its_tokens_surprises():
         -sum(logits[row, n - 1].log_softmax(-1)[ids[row, n]] for n in range(1, size)) for row, size in ((0, 5), (1, 3))
     ]
     torch.testing.assert_close(loss, torch.stack(wanted))
+
+
+SIZES = {"hidden_size": 16, "num_layers": 2, "num_heads": 2, "vocab_size": VOCAB, "max_length": 64}
+
+
+@pytest.mark.parametrize("routes", [["embedding", "memory"], ["cross_attention"], ["soft_prompt"]], ids="+".join)
+@pytest.mark.parametrize("architecture", ["bert", "qwen2", "opt", "bloom", "gpt_neox"])
+def test_other_architectures_write_the_same_with_and_without_a_cache(architecture, routes):
+    config = HuggingFaceDecoderConfig(architecture=architecture, routes=routes, num_slots=2, **SIZES)
+    build = LATENT_DECODERS.get("hugging_face").build
+    if "cross_attention" in routes and architecture != "bert":
+        with pytest.raises(ConnectorError, match="has no cross-attention; gpt2 has"):
+            build(config, LATENT)
+        return
+    decoder, (ids, mask, latent) = spread(build(config, LATENT)), ragged()
+    cached = decoder.generate(latent, ids, NEW, mask=mask)
+    assert torch.equal(cached, decoder.generate(latent, ids, NEW, mask=mask, use_cache=False))
+    for row in range(3):
+        alone = decoder.generate(latent[row : row + 1], ids[row : row + 1][:, mask[row]], NEW)
+        assert torch.equal(cached[row, -NEW:], alone[0, -NEW:])
+
+
+@pytest.mark.parametrize(
+    ("architecture", "message"),
+    [("bart", "cannot be read as a decoder"), ("mamba", "has no attention"), ("berd", "is none of transformers'")],
+)
+def test_what_is_no_decoder_is_refused(architecture, message):
+    config = HuggingFaceDecoderConfig(architecture=architecture, **SIZES)
+    with pytest.raises(ConnectorError, match=message):
+        LATENT_DECODERS.get("hugging_face").build(config, LATENT)
+
+
+@pytest.mark.parametrize("architecture", ["modernbert", "t5", "electra", "mpnet"])
+def test_other_architectures_read_texts(architecture):
+    config = HuggingFaceEncoderConfig(architecture=architecture, **SIZES)
+    encoder = LATENT_ENCODERS.get("hugging_face").build(config, LATENT).eval()
+    ids, mask, _ = ragged()
+    ids, mask = ids.roll(1, 0)[:2, :5], torch.tensor([[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]]).bool()
+    changed = ids.clone()
+    changed[0, 3:] = 7
+    before, after = encoder.moments(ids, mask)[0], encoder.moments(changed, mask)[0]
+    torch.testing.assert_close(before, after)
+    assert not torch.allclose(before[0], before[1])
 
 
 def test_wrong_input_is_refused():
