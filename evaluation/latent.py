@@ -33,7 +33,7 @@ _LATENTS, _ROWS = 59, 61
 class Measured:
     """A number for each row: `nats` over `tokens` of the rebuilt text, `kl` in nats, `error` of the diffusion, `norm`.
 
-    `latents` are drawn from the rows' posteriors, [size] each.
+    `latents` are the rows' as the diffusion learns them, means or draws, [size] each.
     """
 
     nats: list[float] = field(default_factory=list)
@@ -102,7 +102,7 @@ def moments(run: Opened, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
 
 @torch.no_grad()
 def latents_of(run: Opened, rows: Sequence[list[int]], seed: int) -> Tensor:
-    """Latents float32 [n, size] drawn from the posteriors of rows of tokens; those of row i by its own stream."""
+    """Latents float32 [n, size] of rows of tokens as the diffusion learns them; draws of row i by its own stream."""
     return torch.cat(list(_latents_of(run, rows, seed)))
 
 
@@ -113,17 +113,19 @@ def _latents_of(run: Opened, rows: Sequence[list[int]], seed: int) -> Iterator[T
         mu, logvar = moments(run, {"input_ids": ids, "attention_mask": mask})
         places = torch.arange(first, first + len(ids), device=run.device)
         streams = RowGenerators.from_seed(mixed_seed(seed, _ROWS), places)
-        yield reparameterise(mu, logvar, normal(mu.shape, streams, mu.device, mu.dtype)).float().cpu()
+        drawn = reparameterise(mu, logvar, normal(mu.shape, streams, mu.device, mu.dtype))
+        yield latent_model(run).diffused(mu, drawn).float().cpu()
 
 
 def _diffused(
     model: LatentDiffusionModel, mu: Tensor, logvar: Tensor, rows: Tensor, settings: Settings
 ) -> tuple[Tensor, Tensor]:
-    """Latents [B, size] from the posteriors, and the diffusion's squared errors [B], means over draws."""
+    """Latents [B, size] as the diffusion learns them, and the diffusion's squared errors [B], means over draws."""
     latents, errors = [], []
     for draw in range(settings.draws):
         streams = RowGenerators.from_seed(mixed_seed(settings.seed, _LATENTS, draw), rows)
-        z = reparameterise(mu, logvar, normal(mu.shape, streams, mu.device, mu.dtype))
+        drawn = reparameterise(mu, logvar, normal(mu.shape, streams, mu.device, mu.dtype))
+        z = model.diffused(mu, drawn)
         latents.append(z)
         seen = (z, mu) if model.normaliser is None else (model.normaliser(z), model.normaliser(mu))
         errors.append(model.ddpm(*seen, generator=streams)[0].double())

@@ -128,14 +128,15 @@ class LatentDiffusionModel(nn.Module):
             mu, logvar = self.moments(*read)
             z = reparameterise(mu, logvar, draws.noise.to(mu.dtype))
         if stays:
-            diffusion = self._diffusion_loss(z, mu, draws)[0].mean()
+            diffusion = self._diffusion_loss(self.diffused(mu, z), mu, draws)[0].mean()
             nothing = diffusion.detach().new_zeros(())
             return LatentOutput(diffusion, nothing, nothing, diffusion.detach())
         rebuilt, kl, loss = self._autoencoder_loss(z, mu, logvar, input_ids, mask, draws, kl_share)
         if stage == "autoencoder" and self.training:
             nothing = loss.detach().new_zeros(())
             return LatentOutput(loss.mean(), rebuilt.detach().mean(), kl.detach().mean(), nothing)
-        seen = z.detach() + encoder_share * (z - z.detach())
+        latent = self.diffused(mu, z)
+        seen = latent.detach() + encoder_share * (latent - latent.detach())
         diffusion, weight = self._diffusion_loss(seen, mu, draws)
         gaussian = self.latent_config.diffusion
         weighting = cast(Any, "inverse" if self.latent_config.compat else gaussian.weighting)
@@ -162,6 +163,10 @@ class LatentDiffusionModel(nn.Module):
         if variance != "learnt":
             logvar = torch.full_like(mu, float(variance)).log()
         return mu, logvar
+
+    def diffused(self, mu: Tensor, z: Tensor) -> Tensor:
+        """What the diffusion learns, before it is normalised: means mu [B, size] or draws z [B, size]."""
+        return mu if self.latent_config.latent.diffused == "mean" else z
 
     @torch.no_grad()
     def encode(self, ids: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -203,7 +208,7 @@ class LatentDiffusionModel(nn.Module):
                 f"texts {empty[:5]} of the batch {describe(ids)} have no token behind the first; leave them out"
             )
         if self.training and self.normaliser is not None:
-            self.normaliser.observe(z)
+            self.normaliser.observe(self.diffused(mu, z))
         shown = z
         if self.training and latent.decoder_noise:
             shown = z + latent.decoder_noise * normal(z.shape, draws.streams, z.device, z.dtype)

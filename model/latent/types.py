@@ -44,6 +44,8 @@ class LatentConfig(StrictModel):
     """Share of a cycle in which it rises."""
     decoder_noise: NotNegative = 0.0
     """Standard deviation of noise added to the latent in front of the decoder, in training."""
+    diffused: Literal["mean", "draw"] = "mean"
+    """What the diffusion learns: means of latents, whose structure no noise hides, or draws (as published)."""
     normalise: bool = True
     """Give the diffusion latents of mean 0 and variance 1 in each coordinate."""
 
@@ -95,7 +97,13 @@ class GaussianConfig(StrictModel):
 
 
 _COMPAT: dict[str, dict[str, Any]] = {
-    "latent": {"variance": PUBLISHED_VARIANCE, "kl_weight": 0.0, "normalise": False, "decoder_noise": 0.0},
+    "latent": {
+        "variance": PUBLISHED_VARIANCE,
+        "kl_weight": 0.0,
+        "diffused": "draw",
+        "normalise": False,
+        "decoder_noise": 0.0,
+    },
     "diffusion": {"schedule": "constant", "beta_start": 0.008, "prediction": "noise", "self_conditioning": 0.0},
 }
 """What compat: dmlp fixes."""
