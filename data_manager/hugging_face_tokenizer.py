@@ -12,7 +12,14 @@ from data_manager.tokenizers import flat, write_vocabulary
 if TYPE_CHECKING:
     from data_manager.tokenizers import Flat
 
-_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "vocab.txt", "tokenizer.model", "spiece.model")
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "vocab.json",
+    "vocab.txt",
+    "tokenizer.model",
+    "spiece.model",
+)
 
 
 class HuggingFaceTokenizer:
@@ -42,8 +49,8 @@ class HuggingFaceTokenizer:
         if not path.is_dir():
             kind = "is a file; give the folder that it is in" if path.exists() else "is not there"
             raise DataError(f"tokenizer folder {path} {kind}")
-        if not any((path / name).is_file() for name in _FILES):
-            raise DataError(f"tokenizer folder {path} has none of {', '.join(_FILES)}")
+        if not any((path / name).is_file() for name in TOKENIZER_FILES):
+            raise DataError(f"tokenizer folder {path} has none of {', '.join(TOKENIZER_FILES)}")
         try:
             return cls(_read(path))
         except DataError:

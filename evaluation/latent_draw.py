@@ -39,6 +39,10 @@ def diffuse_latents(
     All latents are drawn before the first is decoded, so that the batch size of decoding changes no greedy text and no
     beam; tokens drawn at a temperature are drawn batch by batch.
     """
+    if prompt is not None and "[[" in prompt:
+        raise PromptError(
+            "[[N]] is a hole of discrete diffusion; a latent model's decoder goes on from the prompt's end"
+        )
     latents = drawn_latents(run, run.generation.num_samples, generator)
     calls = num_steps(run)
     return decoded(run, latents, prompt, size=request.batch_size, generator=generator, calls=calls)

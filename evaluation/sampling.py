@@ -72,9 +72,13 @@ def draw(run: Opened, request: Request, track: Track = lambda count: None) -> Sa
         raise PromptError("a prompt is empty; give it text, or leave it out")
     if run.task_name in _OTHERS and (request.length is not None or request.condition is not None):
         option = "--condition" if request.length is None else "--length"
+        instead = (
+            "this one takes no condition"
+            if request.length is None
+            else "how many tokens it writes is said by --set generation.max_new_tokens=N"
+        )
         raise UnfitError(
-            f"{option} is of diffusion models of tokens, and {run.folder} is a run of task {run.task_name}; how many tokens it "
-            "writes is said by --set generation.max_new_tokens=N"
+            f"{option} is of diffusion models of tokens, and {run.folder} is a run of task {run.task_name}; {instead}"
         )
     found = Samples()
     found.notes += filter(None, (unknown_note(prompt, tokenizer) for prompt in request.prompts))

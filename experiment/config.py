@@ -130,6 +130,10 @@ def _between_sections(found: dict[str, Any], root: Node) -> Iterator[Problem]:
             message = f"{key} is of diffusion models, and this model is of type {model.model_type}"
         elif key == "sampler" and (name := generation.sampler_name) not in section.samplers:
             message, fix = _unfit_sampler(name, section)
+        elif key == "steps" and generation.steps > getattr(
+            getattr(section, "diffusion", None), "num_steps", generation.steps
+        ):
+            message = f"steps {generation.steps} are more than the diffusion's num_steps {section.diffusion.num_steps}"
         elif key == "guidance" and getattr(section, "condition", None) is None:
             message = "guidance needs a condition in the model's section"
         if message:

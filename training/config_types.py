@@ -166,7 +166,7 @@ class TrainingConfig(StrictModel):
                 "early_stopping_patience: 3",
             )
         if self.stages is not None:
-            yield from stage_violations(self.stages, self.max_steps)
+            yield from stage_violations(self.stages, self.max_steps, self.init_from)
         if self.fsdp and self.ema_decay is not None:
             yield Violation(
                 "ema_decay needs whole weights in each process, and fsdp shares them out",

@@ -1,17 +1,18 @@
 """Texts as a latent model's encoder reads them, where a pretrained encoder has a tokenizer of its own."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from data_manager.hugging_face_tokenizer import TOKENIZER_FILES, HuggingFaceTokenizer
 from data_manager.tokenizers import Tokenizer
 from model.hub import load_from_hub
+from model.latent.checks import places_of
 from training.errors import UnfitError
 
-_BEHIND_PADDING = ("roberta", "xlm-roberta", "camembert")
-"""Architectures whose positions begin behind the id of padding."""
 _REMEDY = "the folder of a pretrained encoder must hold its tokenizer too, as save_pretrained of one writes it"
 
 
@@ -23,16 +24,20 @@ class EncoderTexts:
 
         self.data_tokenizer, self.path = tokenizer, path
         config: Any = load_from_hub(AutoConfig.from_pretrained, path, "pretrained model", _REMEDY)
+        if _lacks_tokenizer(path):
+            raise UnfitError(f"encoder {path} has no tokenizer beside its weights; {_REMEDY}")
         self.own: Any = load_from_hub(AutoTokenizer.from_pretrained, path, "tokenizer", _REMEDY)
         if self.own.pad_token_id is None:
             raise UnfitError(
                 f"the tokenizer of encoder {path} has no padding token, so texts of several lengths make no batch; add "
                 "one: tokenizer.add_special_tokens({'pad_token': '<PAD>'}), and save it into the folder"
             )
-        positions = getattr(config, "max_position_embeddings", None)
-        if positions is not None and config.model_type in _BEHIND_PADDING:
-            positions -= config.pad_token_id + 1
-        self.longest: int | None = positions
+        if len(self.own) > config.vocab_size:
+            raise UnfitError(
+                f"the tokenizer of encoder {path} has {len(self.own)} tokens, and its embeddings {config.vocab_size}; "
+                "give it the tokenizer that belongs to it"
+            )
+        self.longest = places_of(config)
 
     def __call__(self, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Read rows int [B, N] again, mask bool [B, N] being True at their real tokens."""
@@ -49,3 +54,25 @@ class EncoderTexts:
                 "longer texts out: a smaller sequence_length, with too_long: skip"
             )
         return found["input_ids"].to(device), found["attention_mask"].bool().to(device)
+
+
+def check_decoder_tokenizer(path: str, tokenizer: Tokenizer) -> None:
+    """Raise UnfitError unless a pretrained decoder writes by its own tokenizer, as far as its folder has one."""
+    remedy = f"tokenizer: {{type: hugging_face, path: {path}}} fits"
+    inner: Any = getattr(getattr(tokenizer, "whole", tokenizer), "inner", None)
+    if inner is None:
+        raise UnfitError(
+            f"decoder {path} has learnt to write by its own tokenizer, and the data set has another; {remedy}"
+        )
+    if not Path(path).expanduser().is_dir() or _lacks_tokenizer(path):
+        return
+    given = inner.get_vocab()
+    own = HuggingFaceTokenizer.load(Path(path).expanduser()).inner.get_vocab()
+    if any(given.get(token) != index for token, index in own.items()):
+        raise UnfitError(f"decoder {path} gives tokens other ids than the tokenizer of the data set; {remedy}")
+
+
+def _lacks_tokenizer(path: str) -> bool:
+    """Whether a folder is there, and no tokenizer in it."""
+    folder = Path(path).expanduser()
+    return folder.is_dir() and not any((folder / name).is_file() for name in TOKENIZER_FILES)

@@ -30,15 +30,24 @@ class StageConfig(StrictModel):
             yield Violation(message, ("warmup_steps",), (("steps",),), f"at most {self.steps}")
 
 
-def stage_violations(stages: list[StageConfig], max_steps: int) -> Iterator[Violation]:
-    """Stages fill max_steps, each but the last with steps of its own."""
+def stage_violations(stages: list[StageConfig], max_steps: int, init_from: str | None) -> Iterator[Violation]:
+    """Stages fill max_steps, each but the last with steps of its own; a diffusion has latents that mean something."""
+    if stages[0].train == "diffusion" and init_from is None:
+        message = "the first stage trains the diffusion of an autoencoder that was never trained"
+        fix = "a stage {train: autoencoder} before it, or init_from: a run that has one"
+        yield Violation(message, ("stages", 0, "train"), (("init_from",),), fix)
     for index, stage in enumerate(stages[:-1]):
         if stage.steps is None:
             message = "only the last stage may leave its steps out"
             yield Violation(message, ("stages", index), (), f"add steps: {max(1, max_steps // len(stages))}")
     told = sum(stage.steps or 0 for stage in stages)
     open_end = stages[-1].steps is None
-    if told != max_steps and not (open_end and told < max_steps):
+    if open_end and told == max_steps:
+        message = f"the last stage has no steps: those before it have all {max_steps}"
+        yield Violation(
+            message, ("stages", len(stages) - 1), (("max_steps",),), "fewer steps before it, or more max_steps"
+        )
+    elif told != max_steps and not (open_end and told < max_steps):
         message = f"the stages have {told} steps, and max_steps is {max_steps}"
         fix = "leave out the last stage's steps, or max_steps: " + str(told if not open_end else told + 1)
         yield Violation(message, ("stages",), (("max_steps",),), fix)

@@ -6,6 +6,7 @@ Encoders are `Class(config, latent_size=64, pad_id=None)` and are called `(input
 with pretrained weights, or reads back what `save_pretrained(folder)` wrote.
 """
 
+from copy import deepcopy
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
@@ -45,6 +46,10 @@ class EncoderConnector(Connector, LatentEncoder):
     def backbone_from(cls, config: Any, path: str) -> nn.Module:
         """The pretrained backbone of a folder or of a name on the hub."""
         return encoder_of(config, path)
+
+    def resize_token_embeddings(self, num_tokens: int) -> None:
+        """Give the embeddings so many tokens, for those that were added to a tokenizer."""
+        self.config = resized(self.backbone, self.config, num_tokens)
 
 
 class BertForLatentConnector(EncoderConnector):
@@ -199,6 +204,14 @@ class GPT2ForLatentConnector(Connector, LatentDecoder):
         """The pretrained backbone of a folder or of a name on the hub."""
         return cls.inner.backbone_from(config, path)
 
+    def resize_token_embeddings(self, num_tokens: int) -> None:
+        """Give the embeddings, and the head that they are, so many tokens, for those that were added to a tokenizer."""
+        backbone: Any = self.transformer.backbone
+        self.config = resized(backbone, self.config, num_tokens)
+        assert self.lm_head is not None
+        self.lm_head.weight = backbone.get_input_embeddings().weight
+        self.lm_head.out_features = num_tokens
+
     def change_order(self) -> None:
         """Published code puts the new block in front by this call; here it stands there from the beginning."""
 
@@ -213,6 +226,14 @@ class GPT2ForLatentConnectorNew2(GPT2ForLatentConnector):
     """The same, with a feed-forward layer of 12 times the hidden size in the new block."""
 
     inner = GPT2ModelForVAENew2
+
+
+def resized(backbone: Any, config: Any, num_tokens: int) -> Any:
+    """A copy of the config for so many tokens, the backbone's embeddings being resized to them."""
+    backbone.resize_token_embeddings(num_tokens)
+    changed = deepcopy(config)
+    changed.vocab_size = num_tokens
+    return changed
 
 
 ENCODERS: tuple[type[EncoderConnector], ...] = (

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from model.inputs import InputError, describe, has_values
+from model.latent.checks import check_ids, check_length, places_of
 from model.latent.pooling import Pooler
 from model.transformer import PerformerEncoder
 
@@ -66,6 +67,9 @@ class LatentEncoder(nn.Module):
     def _hidden(self, ids: Tensor, mask: Tensor) -> Tensor:
         if isinstance(self.backbone, PerformerEncoder):
             return self.backbone.hidden(ids, mask)
+        backbone: Any = self.backbone
+        check_ids(ids.masked_fill(~mask, 0), backbone.get_input_embeddings().num_embeddings)
+        check_length(ids.shape[1], places_of(backbone.config), "encoder")
         hidden: Tensor = self.backbone(input_ids=ids.masked_fill(~mask, 0), attention_mask=mask.long())[0]
         return hidden
 

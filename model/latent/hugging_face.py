@@ -26,8 +26,11 @@ def load_config(path: str) -> Any:
 
 def encoder_of(config: Any, path: str | None = None) -> nn.Module:
     """The encoder that a config describes, with the weights of `path`; of T5 or BART, their encoder alone."""
-    from transformers import AutoModel
+    from transformers import AutoModel, AutoModelForTextEncoding
 
+    if config.model_type in ("t5", "mt5", "umt5"):  # whose folders may hold the encoder alone
+        found: nn.Module = _model(AutoModelForTextEncoding, config, path)
+        return found
     model: Any = _model(AutoModel, config, path)
     encoder: nn.Module = model.get_encoder() if config.is_encoder_decoder else model
     return encoder

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch._guards import active_fake_mode
 
 from model.decoding_state import aligned_left
-from model.inputs import InputError, has_values
+from model.latent.checks import check_ids, check_length, places_of
 from model.latent.hugging_face import ConnectorError
 from model.latent.injection import DecoderShape, Injected, Injection
 
@@ -47,7 +47,7 @@ class HuggingFaceReader(nn.Module):
     @property
     def max_length(self) -> int | None:
         """The longest text, slots in front of it taken off; None without a limit."""
-        limit = getattr(self.backbone.config, "max_position_embeddings", None)
+        limit = places_of(self.backbone.config)
         return None if limit is None else limit - slots_of(self.injection)
 
     @property
@@ -59,6 +59,7 @@ class HuggingFaceReader(nn.Module):
     def states(self, ids: Tensor, latent: Tensor, mask: Tensor | None = None) -> Tensor:
         """Logits or hidden states [B, N, ...] of ids int [B, N]; mask bool [B, N] is True at real tokens."""
         injected = self.injection(latent)
+        check_length(ids.shape[1], self.max_length, "decoder")
         output, _, _ = self._read(ids, injected, mask, use_cache=False)
         return output[:, output.shape[1] - ids.shape[1] :]
 
@@ -150,16 +151,6 @@ def slots_of(injection: Injection) -> int:
     """Places in front of the tokens that an injection takes."""
     parts = (injection.linear, injection.linear_prompt)
     return injection.num_slots * sum(part is not None for part in parts)
-
-
-def check_ids(ids: Tensor, vocab_size: int) -> None:
-    """Raise InputError for a token id outside the vocabulary; a lookup out of range kills a process on CUDA."""
-    if not has_values(ids) or not ids.numel():
-        return
-    low, high = (int(bound) for bound in ids.aminmax())
-    if low < 0 or high >= vocab_size:
-        wrong = low if low < 0 else high
-        raise InputError(f"token id {wrong} is out of range: vocab_size is {vocab_size}, ids start at 0")
 
 
 def shape_of(config: Any) -> DecoderShape:

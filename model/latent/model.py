@@ -2,7 +2,7 @@
 
 from contextlib import nullcontext
 from functools import partial
-from typing import Any, Literal, NamedTuple, cast, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
@@ -139,14 +139,13 @@ class LatentDiffusionModel(nn.Module):
         seen = latent.detach() + encoder_share * (latent - latent.detach())
         diffusion, weight = self._diffusion_loss(seen, mu, draws)
         gaussian = self.latent_config.diffusion
-        weighting = cast(Any, "inverse" if self.latent_config.compat else gaussian.weighting)
         total = joint_loss(
             loss,
             diffusion,
             weight,
             gaussian.weight,
             gaussian.num_steps,
-            weighting=weighting,
+            weighting=gaussian.weighting,
             compat=self.latent_config.compat,
         )
         return LatentOutput(total, rebuilt.detach().mean(), kl.detach().mean(), diffusion.detach().mean())

@@ -150,6 +150,11 @@ class HuggingFaceDecoderConfig(ArchitecturePart, Injected):
 
     type: Literal["hugging_face"] = "hugging_face"
 
+    def violations(self) -> Iterator[Violation]:
+        """Slots are of routes that have some."""
+        yield from super().violations()
+        yield from _idle_slots(self)
+
 
 class PerformerDecoderConfig(PerformerParams, Injected):
     """Our Performer decoder, softmax or causal_linear."""
@@ -164,9 +169,16 @@ class PerformerDecoderConfig(PerformerParams, Injected):
             message = f"bidirectional `{open_core}` attention in a decoder lets a token see the ones after it"
             yield Violation(message, ("attention_type",), (), "attention_type: causal_linear")
         yield from _tokens_alone(self)
+        yield from _idle_slots(self)
         if self.use_cross_attention is not None:
             message = "what the decoder attends to is said by routes"
             yield Violation(message, ("use_cross_attention",), (("routes",),), "routes: [cross_attention]")
+
+
+def _idle_slots(part: Injected) -> Iterator[Violation]:
+    if part.num_slots > 1 and part.routes == ["embedding"]:
+        message = "num_slots is of memory, cross_attention and soft_prompt, and the only route is embedding"
+        yield Violation(message, ("num_slots",), (("routes",),), "leave it out")
 
 
 def _tokens_alone(params: PerformerParams) -> Iterator[Violation]:

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from model.decoding_state import DecodingState
-from model.latent.hugging_face_reader import check_ids, slots_of
+from model.latent.checks import check_ids
+from model.latent.hugging_face_reader import slots_of
 from model.latent.injection import DecoderShape, Injected, Injection
 from model.transformer import PerformerDecoder
 from model.types import PerformerParams

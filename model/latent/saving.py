@@ -49,7 +49,13 @@ class Connector:
         check_architecture(cls, config)
         if not saved.is_file():
             return cls(config, backbone=cls.backbone_from(config, str(path)), **arguments)  # type: ignore[call-arg]
-        connector = cls(config, **(_read(saved, cls.__name__) | arguments))  # type: ignore[call-arg]
+        known = _read(saved, cls.__name__)
+        for name, value in arguments.items():
+            if name in known and known[name] != value:
+                raise ConnectorError(
+                    f"{path} was saved with {name} {known[name]}, and {value} is asked for; leave it out"
+                )
+        connector = cls(config, **(known | arguments))  # type: ignore[call-arg]
         weights = saved.with_name(WEIGHTS_FILE)
         assign(cast(nn.Module, connector), read_tensors(weights), f"{weights} does not fit {cls.__name__}")
         return connector

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
 from model.latent.registry import LATENT_DECODERS, LATENT_DENOISERS, LATENT_ENCODERS
 from model.registry import register_model
@@ -19,9 +19,18 @@ SAMPLERS = ("ancestral", "ddim")
 PUBLISHED_VARIANCE = 0.008
 Positive = Annotated[float, Field(gt=0, le=1e6)]
 NotNegative = Annotated[float, Field(ge=0, le=1e6)]
+
+
+def _learnt(value: Any) -> Any:
+    if isinstance(value, str) and value != "learnt":
+        raise ValueError("must be learnt, or a number above 0")
+    return value
+
+
 Variance = Annotated[
     Annotated[Literal["learnt"], Tag("learnt")] | Annotated[Positive, Tag("number")],
     Discriminator(lambda value: "learnt" if isinstance(value, str) else "number"),
+    BeforeValidator(_learnt),
     AnyOf(),
 ]
 Beta = Annotated[float, Field(gt=0, lt=1)]
@@ -100,11 +109,19 @@ _COMPAT: dict[str, dict[str, Any]] = {
     "latent": {
         "variance": PUBLISHED_VARIANCE,
         "kl_weight": 0.0,
+        "free_bits": 0.0,
+        "kl_cycles": 1,
         "diffused": "draw",
         "normalise": False,
         "decoder_noise": 0.0,
     },
-    "diffusion": {"schedule": "constant", "beta_start": 0.008, "prediction": "noise", "self_conditioning": 0.0},
+    "diffusion": {
+        "schedule": "constant",
+        "beta_start": 0.008,
+        "prediction": "noise",
+        "self_conditioning": 0.0,
+        "weighting": "inverse",
+    },
 }
 """What compat: dmlp fixes."""
 

@@ -101,6 +101,10 @@ class VAE(VAE_Abs):
         [B] is (loss_rec + kl_weight * cost of the KL) / length, the length being the tokens of labels; latent_z and mu are
         [B, latent_size]. Raises InputError for a batch with empty texts.
         """
+        if labels.dim() != 2 or inputs.dim() != 2 or len(labels) != len(inputs):
+            raise InputError(
+                f"inputs are {describe(inputs)} and labels {describe(labels)}; the same texts, int [B, N] and [B, M], fit"
+            )
         lengths = (labels != self.decoder_pad).sum(1)
         if has_values(lengths) and not bool((lengths > 1).all()):
             empty = (lengths <= 1).nonzero()[:, 0].tolist()
@@ -143,7 +147,7 @@ def needed(tokenizer: Any, role: str, name: str) -> int:
     if found is None:
         words = {"pad": "padding", "bos": "beginning-of-text", "eos": "end-of-text"}[role]
         raise InputError(
-            f"{name} has no {words} token; set one: {WAYS[role]}, and let the model's embeddings grow with it "
-            "(backbone.resize_token_embeddings(len(tokenizer)))"
+            f"{name} has no {words} token; set one: {WAYS[role]}, and let the model grow with it: "
+            f"{name.removeprefix('tokenizer_')}.resize_token_embeddings(len(tokenizer))"
         )
     return int(found)

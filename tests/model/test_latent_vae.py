@@ -129,6 +129,15 @@ def test_what_does_not_fit_is_refused():
     ids[1] = 0
     with pytest.raises(InputError, match=r"texts \[1\] of the batch are empty"):
         vae()(ids, texts())
+    with pytest.raises(InputError, match="token id 900 is out of range"):
+        vae()(texts() + (texts() == 5) * 895, texts())
+    with pytest.raises(InputError, match="the same texts"):
+        vae()(texts(), texts()[:1])
+    long = torch.full((1, 70), 5)
+    with pytest.raises(InputError, match="texts have 70 tokens, and the encoder reads 64"):
+        vae()(long, texts()[:1])
+    with pytest.raises(InputError, match="texts have 70 tokens, and the decoder reads 63"):
+        vae()(texts()[:1], long)
     with pytest.raises(InputError, match="give it one, or the VAE an output_dir"):
         vae().save_pretrained()
 

@@ -143,6 +143,35 @@ def test_pretrained_parts_keep_their_tokenizers(tmp_path):
     assert run.model.sample_latents(2, steps=2).shape == (2, 4)
 
 
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        ("encoder without a tokenizer", "has no tokenizer beside its weights"),
+        ("data of characters", "has learnt to write by its own tokenizer, and the data set has another"),
+        ("another tokenizer", "gives tokens other ids than the tokenizer of the data set"),
+    ],
+)
+def test_pretrained_parts_with_tokenizers_that_are_not_theirs(spoil, message, tmp_path):
+    bert, gpt2 = pretrained(tmp_path / "bert", "bert"), pretrained(tmp_path / "gpt2", "gpt2")
+    tokenizer = {"type": "hugging_face", "path": str(bert)}
+    if spoil == "encoder without a tokenizer":
+        for file in bert.glob("tokenizer*"):
+            file.unlink()
+        tokenizer["path"] = str(gpt2)
+    elif spoil == "data of characters":
+        tokenizer = {"type": "characters"}
+    else:
+        content = json.loads((bert / "tokenizer.json").read_text())
+        content["model"]["vocab"] |= {"a": content["model"]["vocab"]["b"], "b": content["model"]["vocab"]["a"]}
+        (bert / "tokenizer.json").write_text(json.dumps(content))
+    encoder = {"type": "BertForLatentConnector", "path": str(bert)}
+    model = {**MODEL, "encoder": encoder, "decoder": {"type": "GPT2ForLatentConnector", "path": str(gpt2)}}
+    log = tmp_path / "log"
+    path = latent(tmp_path, model, sentences(tmp_path, tokenizer=tokenizer))
+    assert train("--config", path, "--output", tmp_path / "run", log=log) == 1
+    assert message in log.read_text()
+
+
 def test_the_encoder_reads_by_its_own_tokenizer(tmp_path):
     from data_manager.hugging_face_tokenizer import HuggingFaceTokenizer
     from training.encoder_texts import EncoderTexts

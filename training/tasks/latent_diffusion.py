@@ -8,8 +8,9 @@ from torch import Tensor, nn
 
 from model.latent.model import LatentDiffusionModel
 from model.latent.variational import cyclical_weight
-from training.encoder_texts import EncoderTexts
+from training.encoder_texts import EncoderTexts, check_decoder_tokenizer
 from training.errors import UnfitError
+from training.stage_types import StageConfig
 from training.stages import Moment, moment_of, stages_of
 from training.tasks.base import Batch, Task, TaskSetting, real_tokens
 
@@ -25,12 +26,15 @@ class LatentDiffusion(Task):
     def __init__(self, setting: TaskSetting) -> None:
         super().__init__(setting)
         self.encoder_texts: EncoderTexts | None = None
+        self.told: StageConfig | None = None
         assert setting.config.model is not None
         section: Any = setting.config.model.config
         self.section = section
         path = getattr(section.encoder, "path", None)
         if setting.tokenizer is None:
             raise UnfitError("a latent diffusion model writes texts, and the data set has no tokenizer")
+        if getattr(section.decoder, "path", None) is not None:
+            check_decoder_tokenizer(section.decoder.path, setting.tokenizer)
         if path is not None:
             self.encoder_texts = EncoderTexts(path, setting.tokenizer)
 
@@ -63,6 +67,8 @@ class LatentDiffusion(Task):
         noise = batch["noise"]
         moment = moment_of(self.setting.training, noise.step)
         stage = moment.stage.train if network.training else "joint"
+        if network.training:
+            self._tell(moment)
         read = self.encoder_inputs(batch)
         output = network(
             batch["input_ids"],
@@ -112,6 +118,14 @@ class LatentDiffusion(Task):
         ends = {"eos_token": tokenizer.eos_token_id, "pad_token": tokenizer.pad_token_id}
         rows = network.decode(latents, tokenizer.bos_token_id, new, **ends)[:, 1:].tolist()
         return [tokenizer.decode(_until(row, tokenizer.eos_token_id)) for row in rows]
+
+    def _tell(self, moment: Moment) -> None:
+        """Say once that a stage begins: what the loss means changes with it."""
+        from training.distributed import is_main
+
+        if is_main() and moment.stage != self.told:
+            print(f"stage {moment.stage.train}, {moment.steps:,} steps", flush=True)
+        self.told = moment.stage
 
     def _kl_share(self, moment: Moment) -> float:
         latent = self.section.resolved.latent
