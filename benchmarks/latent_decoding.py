@@ -55,7 +55,9 @@ def main() -> None:
     text = table(("decoder", "cached", "uncached", "ratio"), rows)
     print(text)
     if args.write:
-        write_section("latent_decoding", f"{provenance('torch', 'transformers')}\n\n{text}")
+        told = (__doc__ or "").split("\n\n")[-1].strip()
+        made = provenance("torch", "transformers")
+        write_section("latent_decoding", f"## Texts from latents, cached\n\n{made} {told}\n\n{text}")
 
 
 if __name__ == "__main__":

@@ -54,7 +54,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     text = f"{text}\n\n```text\n{shown}\n```"
     print(text)
     if args.write:
-        write_section("latent_multi30k", f"{provenance('torch', 'transformers')}\n\n{text}")
+        told = (__doc__ or "").split("\n\n")[-1].strip()
+        made = provenance("torch", "transformers")
+        write_section("latent_multi30k", f"## Latent diffusion of Multi30k\n\n{made} {told}\n\n{text}")
     return 0
 
 

@@ -205,7 +205,7 @@ def test_what_does_not_fit_the_run(latent_run, decoder, capsys):
     for option in (["--length", "4"], ["--condition", "1"]):
         assert "is of diffusion models of tokens" in failed(capsys, 1, "--run", latent_run, *option)
     assert "sampler 'first_hitting'" in failed(capsys, 1, "--run", latent_run, "--sampler", "first_hitting")
-    assert "at most the 50 steps" in failed(capsys, 1, "--run", latent_run, "--steps", 51)
+    assert "more than the diffusion's num_steps 50" in failed(capsys, 1, "--run", latent_run, "--steps", 51)
 
 
 def test_latents_of_the_prior(run):
