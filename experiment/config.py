@@ -12,6 +12,7 @@ from data_manager.parse_data_args import check_section, read_data_sections
 from experiment.condition_size import condition_problems
 from experiment.feature_width import feature_problems
 from experiment.latent_fit import latent_problems
+from experiment.shipped import find_config
 from model.model_types import ModelConfig
 from model.parse_model_args import read_model_section
 from training.config_types import GenerationConfig, TrainingConfig
@@ -65,11 +66,11 @@ class Experiment:
 def read_experiment(
     path: str | os.PathLike[str], overrides: Sequence[str] = (), only: Sequence[str] = SECTIONS
 ) -> Experiment:
-    """Read and check a file; `only` limits which sections are looked at.
+    """Read and check a file; `only` limits which sections are looked at. `configs/...` is found from any folder.
 
     Raises ConfigError with all problems: ConfigFileError or ConfigSyntaxError where reading stopped.
     """
-    document = read_document(path, overrides)
+    document = read_document(find_config(path), overrides)
     problems = [*document.problems, *_root_problems(document, only)]
     root = document.root
     found: dict[str, Any] = {}

@@ -6,8 +6,11 @@ that failed, say) is told from a whole one.
 """
 
 import json
+import pickle
 import re
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -133,3 +136,15 @@ def read_json(path: Path) -> Any:
         raise RunFolderError(f"{path} is not there") from error
     except (OSError, ValueError) as error:
         raise RunFolderError(f"{path} cannot be read: {error}") from error
+
+
+@contextmanager
+def plain_values(folder: object) -> Iterator[None]:
+    """Raise RunFolderError where torch, which is asked for plain values alone, finds anything else in a checkpoint."""
+    try:
+        yield
+    except pickle.UnpicklingError as error:
+        raise RunFolderError(
+            f"{folder}: one of optimizer.pt, scheduler.pt and rng_state.pth holds more than numbers, and is not read: it "
+            "was not written by train.py, or is damaged; delete this checkpoint to go on from the one before"
+        ) from error

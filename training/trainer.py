@@ -255,13 +255,18 @@ class FactoryTrainer(Trainer):  # type: ignore[misc]
             merge_adapters(self.module)
         return self.whole_weights()
 
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        with checkpoints.plain_values(checkpoint):
+            super()._load_optimizer_and_scheduler(checkpoint)
+
     def _load_rng_state(self, checkpoint: str | None) -> None:
         """States of the processes that wrote it; where they were more or fewer, fresh ones decided by the step."""
         if checkpoint is None:
             return
         manifest = checkpoints.read_json(Path(checkpoint) / checkpoints.MANIFEST)
         if manifest["world"] == world_size():
-            super()._load_rng_state(checkpoint)
+            with checkpoints.plain_values(checkpoint):
+                super()._load_rng_state(checkpoint)
         else:
             self._seed_dropout()
 

@@ -1,0 +1,34 @@
+"""A backbone: each token sees the mean of all others, which is about the least that can denoise."""
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, Field
+
+from model.denoisers.registry import register_backbone
+
+
+class AveragingConfig(BaseModel):
+    """Keys of `backbone: {type: averaging, ...}`; what is not here is an error of the file."""
+
+    width: Annotated[int, Field(gt=0, le=4096)] = 32
+
+
+@register_backbone("averaging", config=AveragingConfig)
+def build(config: Any, vocab_size: int) -> Any:
+    """torch is imported here, so that checking a file stays fast."""
+    import torch
+    from torch import nn
+
+    class Averaging(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embedding = nn.Embedding(vocab_size, config.width)
+            self.inner = nn.Sequential(nn.Linear(2 * config.width, config.width), nn.GELU())
+            self.head = nn.Linear(config.width, vocab_size)
+
+        def forward(self, x_t: Any, sigma: Any) -> Any:
+            x = self.embedding(x_t)
+            mean = x.mean(1, keepdim=True).expand_as(x)
+            return self.head(self.inner(torch.cat([x, mean], -1)))
+
+    return Averaging()

@@ -1,0 +1,25 @@
+"""A data source: rhymes that are made up as they are asked for."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from data_manager.registry import register_source
+from data_manager.text_types import TokensConfig
+
+COLOURS = ("red", "blue", "green", "white")
+
+
+class RhymesConfig(TokensConfig):
+    """Rhymes about roses."""
+
+    source: Literal["rhymes"] = "rhymes"
+    count: Annotated[int, Field(gt=0, le=1_000_000)] = 8
+    """How many to train on."""
+
+
+@register_source("rhymes", config=RhymesConfig)
+def load(config: RhymesConfig) -> dict[str, list[str]]:
+    """Documents of each split."""
+    rhymes = [f"roses are {COLOURS[number % len(COLOURS)]} {number}" for number in range(config.count)]
+    return {"train": rhymes, "validation": rhymes[:4]}

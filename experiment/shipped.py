@@ -1,0 +1,16 @@
+"""The configs that come with the project, found from any folder by the names that they have in a checkout."""
+
+from os import PathLike
+from pathlib import Path
+
+CONFIGS = Path(__file__).resolve().parent.parent / "configs"
+
+
+def find_config(path: str | PathLike[str]) -> Path:
+    """`path` where it is there; else the shipped file that `configs/...` names, where there is one."""
+    given = Path(path)
+    if given.exists() or given.is_absolute() or given.parts[:1] != (CONFIGS.name,):
+        return given
+    shipped = CONFIGS.joinpath(*given.parts[1:])
+    inside = shipped.resolve().is_relative_to(CONFIGS)
+    return shipped if inside and shipped.is_file() else given

@@ -1,0 +1,173 @@
+"""Nothing is executed from data: real attack files in every place that the program reads."""
+
+import json
+import os
+import pickle
+import shutil
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+
+from data_manager.errors import DataError
+from data_manager.tokenizers import load_tokenizer
+from experiment.config import read_experiment
+from model.hub import HubError
+from tests.training.runs import experiment, start, train
+from training.checkpoints import MANIFEST, read_json
+from training.errors import RunFolderError
+from training.run_folder import load_run
+from yaml_config.errors import ConfigError
+
+CODE = """
+from pathlib import Path
+Path({mark!r}).touch()
+from transformers import BertConfig, BertForMaskedLM
+class EvilConfig(BertConfig):
+    model_type = "evil"
+class EvilModel(BertForMaskedLM):
+    config_class = EvilConfig
+"""
+
+
+class Payload:
+    """What makes a pickle write a file as soon as it is read."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self):
+        return (os.system, (f"touch {self.mark}",))
+
+
+def pickled(mark: Path) -> bytes:
+    return pickle.dumps({"weights": Payload(mark)})
+
+
+def in_torchs_format(path: Path, mark: Path) -> None:
+    """A file as torch.save writes it, with the payload in its pickle."""
+    torch.save({"a": torch.zeros(1)}, path)
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, pickled(mark) if name.endswith("data.pkl") else content)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    folder = tmp_path_factory.mktemp("trained")
+    path = experiment(folder, max_steps=2, save_steps=1, eval_steps=2)
+    log = folder / "log"
+    assert train("--config", path, "--output", folder / "run", log=log) == 0, log.read_text()
+    return path, folder / "run"
+
+
+@pytest.fixture
+def attacked(trained: tuple[Path, Path], tmp_path: Path) -> tuple[Path, Path]:
+    """A copy of the run that a test may spoil, and the file of its experiment."""
+    shutil.copytree(trained[1], tmp_path / "run")
+    return trained[0], tmp_path / "run"
+
+
+def test_the_attack_files_work_where_they_are_read_carelessly(tmp_path: Path) -> None:
+    mark, path = tmp_path / "mark", tmp_path / "file"
+    pickle.loads(pickled(mark))
+    assert mark.exists()
+    mark.unlink()
+    in_torchs_format(path, mark)
+    torch.load(path, weights_only=False)
+    assert mark.exists()
+
+
+@pytest.mark.parametrize(
+    "tag", ["!!python/object/apply:os.system [touch MARK]", "!!python/name:os.system", "!include x"]
+)
+def test_tags_of_yaml(tag: str, tmp_path: Path) -> None:
+    mark = tmp_path / "mark"
+    (tmp_path / "x.yml").write_text(f"model: {tag.replace('MARK', str(mark))}\n")
+    with pytest.raises(ConfigError, match=r"x\.yml:1:8: tag .* is not allowed"):
+        read_experiment(tmp_path / "x.yml")
+    assert not mark.exists()
+
+
+def test_a_pickle_in_place_of_weights(attacked: tuple[Path, Path], tmp_path: Path) -> None:
+    run, mark = attacked[1], tmp_path / "mark"
+    for write in (lambda path: path.write_bytes(pickled(mark)), lambda path: in_torchs_format(path, mark)):
+        write(run / "model.safetensors")
+        with pytest.raises(RunFolderError, match="not a whole safetensors file"):
+            load_run(run)
+        assert not mark.exists()
+
+
+@pytest.mark.parametrize("name", ["optimizer.pt", "scheduler.pt", "rng_state.pth"])
+def test_a_pickle_in_a_checkpoint(name: str, attacked: tuple[Path, Path], tmp_path: Path) -> None:
+    path, run = attacked
+    mark, log = tmp_path / "mark", tmp_path / "log"
+    (run / "model.safetensors").unlink()
+    shutil.rmtree(run / "checkpoint-2")
+    file = run / "checkpoint-1" / name
+    in_torchs_format(file, mark)
+    told = read_json(run / "checkpoint-1" / MANIFEST)  # which tells files that were cut short
+    told["files"][name] = file.stat().st_size
+    (run / "checkpoint-1" / MANIFEST).write_text(json.dumps(told))
+    code = train("--config", path, "--output", run, "--resume", log=log)
+    assert not mark.exists()
+    assert code != 0
+    assert "Traceback" not in log.read_text()
+    assert name in log.read_text()
+
+
+def test_code_beside_a_pretrained_model(tmp_path: Path) -> None:
+    """A config that names code of its own is refused, and the code is not run."""
+    from model.denoisers.pretrained import load_language_model
+    from model.latent import BertForLatentConnector
+
+    folder, mark = tmp_path / "evil", tmp_path / "mark"
+    folder.mkdir()
+    (folder / "evil.py").write_text(CODE.format(mark=str(mark)))
+    names = {"AutoConfig": "evil.EvilConfig", "AutoModel": "evil.EvilModel", "AutoModelForMaskedLM": "evil.EvilModel"}
+    (folder / "config.json").write_text(json.dumps({"model_type": "evil", "auto_map": names}))
+    for load in (
+        lambda: load_language_model(str(folder), None),
+        lambda: BertForLatentConnector.from_pretrained(folder),
+    ):
+        with pytest.raises(HubError):
+            load()
+        assert not mark.exists()
+
+
+def test_code_beside_a_tokenizer(tmp_path: Path) -> None:
+    folder, mark = tmp_path / "evil", tmp_path / "mark"
+    folder.mkdir()
+    (folder / "evil.py").write_text(f"from pathlib import Path\nPath({str(mark)!r}).touch()\nEvil = None\n")
+    told = {"tokenizer_class": "Evil", "auto_map": {"AutoTokenizer": ["evil.Evil", None]}}
+    (folder / "tokenizer_config.json").write_text(json.dumps(told))
+    (folder / "vocab.txt").write_text("a\n")
+    with pytest.raises(DataError):
+        load_tokenizer(folder)
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize("name", ["../outside", "/tmp/outside", "a/b", "..", "."])
+def test_a_data_set_cannot_be_named_out_of_its_folder(name: str, tmp_path: Path) -> None:
+    (tmp_path / "x.yml").write_text(f"datasets:\n  - {{name: {name!r}, source: embedded}}\n")
+    with pytest.raises(ConfigError, match=r"x\.yml:2:12: datasets\.0\.name"):
+        read_experiment(tmp_path / "x.yml")
+
+
+def test_checkpoints_that_are_links_are_not_followed_when_old_ones_go(
+    attacked: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """An old checkpoint that is a link to somewhere else is not emptied there."""
+    path, run = attacked
+    precious = tmp_path / "precious"
+    precious.mkdir()
+    (precious / "thesis.txt").write_text("years of work")
+    shutil.rmtree(run / "checkpoint-2")
+    (run / "model.safetensors").unlink()
+    (run / "checkpoint-0").symlink_to(precious)
+    process = start("--config", path, "--output", run, "--resume", log=tmp_path / "log")
+    process.join(120)
+    assert (precious / "thesis.txt").read_text() == "years of work"
