@@ -2,7 +2,7 @@
 
     python -m benchmarks.latent_grammar [--seeds 0 1 2] [--kinds bert_gpt2 performer] [--output runs/grammar] [--write]
 
-A model trains on 4,000 sentences of `benchmarks.grammar`, its autoencoder for 1,000 steps, then its diffusion for 3,000.
+A model trains on 4,000 sentences of `benchmarks.grammar`, its autoencoder for 1,000 steps, then its diffusion for 4,000.
 `exact` is the share of 500 sentences, none of which it was trained on, that come back word for word from the mean of
 their latent. Of 1,000 samples the others give the share that is grammatical, by steps of the ancestral sampler and of
 DDIM, beside texts of latents drawn from N(0, I) and from N(0, I) brought to the latents' mean and deviation. `copies` is
