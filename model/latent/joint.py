@@ -50,10 +50,12 @@ class VAE_DDPM(VAE_DDPM_Abs):
         loss_rec, loss_kl, loss, latent_z, mu = self.model_vae(inputs, labels)
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.ddpm_weight > 0):
             ddpm_loss, loss_weight = self.ddpm(latent_z, mu, **draws)
-        total = joint_loss(
-            loss, ddpm_loss, loss_weight, self.ddpm_weight, self.n_T, weighting=self.weighting, compat=self.compat
-        )
+        total = self._total(loss, ddpm_loss, loss_weight)
         return JointLosses(loss_rec, loss_kl, total, latent_z, mu, ddpm_loss, loss_weight)
+
+    def _total(self, loss: Tensor, ddpm_loss: Tensor, loss_weight: Tensor) -> Tensor:
+        settings: Any = {"weighting": self.weighting, "compat": self.compat}
+        return joint_loss(loss, ddpm_loss, loss_weight, self.ddpm_weight, self.n_T, **settings)
 
 
 def joint_loss(

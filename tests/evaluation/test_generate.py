@@ -57,10 +57,13 @@ def test_a_decoder_goes_on_from_a_prompt(runs, capsys):
 
 def test_options_of_diffusion_models_alone(runs, capsys):
     for kind in ("decoder", "pair"):
-        for option in (("--length", 10), ("--condition", 3)):
+        for option, instead in (
+            (("--length", 10), "generation.max_new_tokens"),
+            (("--condition", 3), "takes no condition"),
+        ):
             words = failed(capsys, 1, "--run", runs[kind], "--prompt", "the", *option)
             assert f"{option[0]} is of diffusion models" in words
-            assert "generation.max_new_tokens" in words
+            assert instead in words
 
 
 @pytest.mark.parametrize("prompt", ["The [[x]] of", "The [[-3]] of", "the [[3.] of", "the [[3"])
