@@ -4,9 +4,9 @@
 
 Trains `configs/latent/bert_gpt2.yml` and measures each run as `evaluate.py --split test --num-samples 1000` does; the
 corpora lie in CORPUS/multi30k. Reconstruction is greedy, from the mean latents of the 1,000 test sentences. Of 1,000
-samples: self-BLEU (low is diverse) and copies (share that stands in the training set) beside those of 1,000 training or
-test sentences themselves; the Jensen-Shannon divergence of word unigrams and bigrams from the test sentences', beside
-that of as many training sentences; the Frechet distance of latents from the test sentences', beside latents of N(m, s).
+samples: self-BLEU (low is diverse), copies (share that stands in the training set), the Jensen-Shannon divergence of word
+unigrams and bigrams from the test sentences', beside that of as many training sentences, and the Frechet distance of
+latents from the test sentences', beside that of training sentences and of latents of N(m, s).
 """
 
 import argparse
