@@ -11,13 +11,14 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from training.averaging import Average
 from training.config_types import TrainingConfig
 from training.curves import draw_curves
-from training.distributed import is_main
+from training.distributed import Agreement, is_main
 from training.durable import explained
 from training.metrics_log import MetricsLog
 from training.module import TaskModule
 from training.noise import mixed_seed
 from training.run_folder import RunFolder
 from training.samples_log import SamplesLog
+from training.signals import GracePeriod
 
 _SAMPLES = 31
 
@@ -60,6 +61,9 @@ class Flow(TrainerCallback):  # type: ignore[misc]
         self.run, self.settings, self.title, self.average = run, settings, title, average
         self.sample_batch = sample_batch
         self.metrics, self.samples = MetricsLog(run.metrics), SamplesLog(run.samples)
+        self.grace = GracePeriod()
+        self.agreement: Agreement | None = None
+        self.is_told_to_stop = False
         self.bar: Any = None
         self.clock = (0, time.perf_counter())
 
@@ -69,6 +73,7 @@ class Flow(TrainerCallback):  # type: ignore[misc]
         """The intervals are those of the file, which may have changed since the checkpoint was written."""
         state.logging_steps, state.eval_steps, state.save_steps = args.logging_steps, args.eval_steps, args.save_steps
         self.clock = (state.global_step, time.perf_counter())
+        self.agreement = Agreement()
         if is_main() and sys.stderr.isatty():
             from tqdm import tqdm  # type: ignore[import-untyped]
 
@@ -78,13 +83,15 @@ class Flow(TrainerCallback):  # type: ignore[misc]
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> TrainerControl:
-        """Move the average; the last step is logged whatever the interval."""
+        """Move the average; the last step is logged whatever the interval; a signal ends the run with a checkpoint."""
         if self.average is not None:
             self.average.update(state.global_step)
         if self.bar is not None:
             self.bar.update(1)
         if state.global_step >= args.max_steps:
             control.should_log = True
+        elif self.agreement is not None and self.agreement.any(self.grace.received is not None):
+            self.is_told_to_stop = control.should_save = control.should_training_stop = True
         return control
 
     def on_evaluate(

@@ -18,6 +18,14 @@ from yaml_config.errors import ConfigError, ConfigValueError
 from yaml_config.overrides import split_override
 
 INTERRUPTED = 130
+_GONE = "another process ended before this one, and says why where it could"
+_MEANINGS = {
+    "by peer": _GONE,  # gloo, closed or reset
+    "ncclRemoteError": _GONE,
+    "DataLoader worker (pid": "a process that loads data ended unexpectedly: killed, or for want of memory; "
+    "training.dataloader_num_workers: 0 does without them",
+}
+"""What torch says of a process that is gone, and what that means."""
 
 
 def run(args: argparse.Namespace, usage_error: Callable[[str], NoReturn]) -> int:
@@ -41,7 +49,12 @@ def run(args: argparse.Namespace, usage_error: Callable[[str], NoReturn]) -> int
         print(f"\n{args.output}: interrupted; {_way_on(args.output)}", file=sys.stderr)
         return INTERRUPTED
     except Exception as error:
-        return _report(error, args.config)
+        return _report(error, args)
+    if outcome.stopped_by is not None:
+        if _speaks():
+            told = f"{args.output}: stopped by {outcome.stopped_by.name}"
+            print(f"{told} after step {outcome.steps:,}; {_way_on(args.output)}", file=sys.stderr)
+        return 128 + outcome.stopped_by
     if _speaks():
         print(_verdict(outcome))
     return GOOD
@@ -72,19 +85,20 @@ def _check_sections(experiment: Experiment) -> None:
         raise ConfigValueError(missing)
 
 
-def _report(error: Exception, config: str) -> int:
+def _report(error: Exception, args: argparse.Namespace) -> int:
     """Say what went wrong; a traceback is for what nobody foresaw."""
     if isinstance(error, ConfigError):
         return report_failure(error, False)
-    if "closed by peer" in str(error):
-        print(f"{config}: training failed: another process ended before this one; it says why", file=sys.stderr)
-        return FAILED
+    for words, meaning in _MEANINGS.items():
+        if words in str(error):
+            print(f"{args.config}: training failed: {meaning}; {_way_on(args.output)}", file=sys.stderr)
+            return FAILED
     if isinstance(error, TrainingError) and error.exit_code != FAILED and not _speaks():
         return error.exit_code  # all processes check alike, and one of them says it
     if not isinstance(error, ValueError | OSError | MemoryError | ImportError):
         traceback.print_exception(error)
     hint = "; set training.ddp_find_unused_parameters: true" if "find_unused_parameters" in str(error) else ""
-    print(f"{config}: training failed: {error}{hint}", file=sys.stderr)
+    print(f"{args.config}: training failed: {error}{hint}", file=sys.stderr)
     return error.exit_code if isinstance(error, TrainingError) else FAILED
 
 

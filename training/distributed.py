@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -48,6 +48,31 @@ def from_main(value: Item) -> Item:
     box = [value]
     dist.broadcast_object_list(box)
     return box[0]
+
+
+def from_all(value: Item) -> list[Item]:
+    """Every process's value, in all processes."""
+    if not dist.is_initialized():
+        return [value]
+    found: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(found, value)
+    return found
+
+
+class Agreement:
+    """Whether any process says yes; asked at each step, so over the CPU, where no process waits for its GPU."""
+
+    def __init__(self) -> None:
+        on_cpu = not dist.is_initialized() or dist.get_backend() == "gloo"
+        self.group = None if on_cpu else dist.new_group(backend="gloo")
+
+    def any(self, says_yes: bool) -> bool:
+        """True in all processes where it is in one; all have to ask."""
+        if not dist.is_initialized():
+            return says_yes
+        flag = torch.tensor([int(says_yes)])
+        dist.all_reduce(flag, group=self.group)
+        return bool(flag)
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import signal
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -27,12 +28,13 @@ from training.splits import Splits, choose_splits, chosen_dataset, chosen_task
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a run: the steps that it has now, and whether it had them before."""
+    """What became of a run: the steps that it has now, whether it had them before, and what ended it before its time."""
 
     folder: RunFolder
     steps: int
     was_finished: bool = False
     stopped_early: bool = False
+    stopped_by: signal.Signals | None = None
 
 
 def train(config: ExperimentConfig, output: str | os.PathLike[str], *, resume: bool = False) -> Outcome:
@@ -286,7 +288,8 @@ class _Session:
             trainer.restore(checkpoint)
             return True
         os.environ.setdefault("WANDB_DIR", str(self.run))  # its files belong into the run folder
-        trainer.train(resume_from_checkpoint=str(checkpoint.folder) if checkpoint else None)
+        with trainer.flow.grace:
+            trainer.train(resume_from_checkpoint=str(checkpoint.folder) if checkpoint else None)
         return bool(trainer.state.global_step < self.settings.max_steps)
 
     def finish(self, trainer: Any, network: Any, stopped_early: bool) -> Outcome:
@@ -297,6 +300,10 @@ class _Session:
         from training.durable import explained, sync
         from training.weights import write_weights
 
+        if trainer.flow.is_told_to_stop:
+            return Outcome(
+                self.run, trainer.state.global_step, stopped_by=trainer.flow.grace.received or signal.SIGTERM
+            )
         best = best_step(trainer.state.log_history) if self.settings.load_best_model_at_end else None
         if best is not None and best != trainer.state.global_step:
             trainer.restore_weights(checkpoint_folder(self.run.path, best))

@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from training.noise import RowNoise, mixed_seed
 from training.share import Share
+from training.signals import leave_to_parent
 
 Key = tuple[int, int]
 """Position in the stream, and the row's index in its split."""
@@ -158,6 +159,7 @@ def row_loader(rows: Rows, batches: Sampler[list[Key]], collate: RowCollator, *,
         batch_sampler=batches,
         collate_fn=collate,
         num_workers=workers,
+        worker_init_fn=leave_to_parent,
         pin_memory=torch.cuda.is_available(),
         generator=torch.Generator().manual_seed(mixed_seed(collate.seed, _WORKERS)),
     )

@@ -5,7 +5,6 @@ as one weighted mean, and checkpoints that appear whole or not at all and are re
 """
 
 import json
-import math
 import shutil
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -15,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.utils.data import DataLoader
 from transformers import Trainer, TrainingArguments
 
@@ -23,7 +23,7 @@ from training.averaging import Average
 from training.callbacks import Flow, best_step
 from training.config_types import TrainingConfig
 from training.distributed import barrier, from_main, is_main, summed, untouched_randomness, world_size
-from training.errors import TrainingError
+from training.finite import FiniteCheck
 from training.module import TaskModule
 from training.network import load_average
 from training.noise import mixed_seed
@@ -65,6 +65,7 @@ class FactoryTrainer(Trainer):  # type: ignore[misc]
         self.module, self.settings, self.data, self.flow = module, settings, data, flow
         self.average, self.start_step = average, start_step
         self.measured: dict[str, Tensor] = {}
+        self.check_finite = FiniteCheck(Path(args.output_dir))
         super().__init__(model=module, args=args, eval_dataset=[])
         for callback in [callback for callback in self.callback_handler.callbacks if _prints(callback)]:
             self.remove_callback(callback)
@@ -110,7 +111,31 @@ class FactoryTrainer(Trainer):  # type: ignore[misc]
             if name != "loss":
                 _add(self.measured, name, value.detach(), weight)
         loss: Tensor = outputs["loss"] * share
+        self.check_finite.add(loss, inputs["noise"].index)
         return loss
+
+    def _clip_grad_norm(self, model: Any) -> Any:
+        return self._checked_norm(model, self.args.max_grad_norm)
+
+    def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
+        return self._checked_norm(model) if grad_norm is None else grad_norm
+
+    def _checked_norm(self, model: Any, limit: float = float("inf")) -> Any:
+        """The gradients' norm before they are clipped, which makes all of them NaN where one is; hence the check between.
+
+        accelerate clips at once what is sharded or scaled; a scaler skips steps that are not finite by itself.
+        """
+        parameters = [value for value in model.parameters() if value.grad is not None]
+        by_accelerate = self.is_fsdp_enabled or self.accelerator.scaler is not None
+        if by_accelerate:
+            norm = self.accelerator.clip_grad_norm_(model.parameters(), limit)
+        else:
+            norm = get_total_norm([value.grad for value in parameters])
+        told = None if self.accelerator.scaler is not None else norm
+        self.check_finite(self.state.global_step + 1, told, self.module, self.optimizer.param_groups)
+        if not by_accelerate:
+            clip_grads_with_norm_(parameters, limit, norm)
+        return norm
 
     # ---- evaluation and metrics ----
 
@@ -154,17 +179,12 @@ class FactoryTrainer(Trainer):  # type: ignore[misc]
         return {name: total / weight for name, (total, weight) in zip(names, pairs, strict=True) if weight}
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Write one line of metrics; a training loss that is no number ends the run."""
+        """Write one line of metrics."""
         if "train_runtime" in logs:  # the Trainer's summary, which is of the last session alone
             return
         if "loss" in logs:
             logs |= self._gathered(self.measured)
             self.measured = {}
-            if not math.isfinite(logs["loss"]):
-                raise TrainingError(
-                    f"the loss is {logs['loss']} at step {self.state.global_step}; a lower learning_rate, a longer "
-                    "warm-up or a smaller max_grad_norm may help"
-                )
         logs["epoch"] = self.state.global_step * self.data.share.rows / len(self.data.train)
         if any(name.startswith("eval_") for name in logs):  # what best_step and early stopping look at
             self.state.log_history.append({**logs, "step": self.state.global_step})

@@ -56,3 +56,15 @@ def load(config):
 class Broken(LanguageModelling):
     def __call__(self, network, batch):
         return {"loss": super().__call__(network, batch)["loss"] * torch.nan}
+
+
+@register_task("bursting", columns=("input_ids",), model_types=("decoder",))
+class Bursting(LanguageModelling):
+    """A finite loss whose gradient is not, at the fourth step: a root at zero."""
+
+    def __call__(self, network, batch):
+        measured = super().__call__(network, batch)
+        if batch["noise"].step == 3:
+            weight = next(network.parameters())
+            measured["loss"] = measured["loss"] + (weight - weight.detach()).pow(2).sum().sqrt()
+        return measured

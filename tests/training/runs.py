@@ -74,15 +74,20 @@ def train(*argv: object, environment: dict | None = None, log: Path | None = Non
 
 def train_by_two(*argv: object, log: Path | None = None) -> list[int]:
     """Run `train.py` in two processes, as torchrun would; their exit codes."""
+    processes = start_two(*argv, log=log)
+    for process in processes:
+        process.join(120)
+    return [process.exitcode for process in processes]
+
+
+def start_two(*argv: object, log: Path | None = None) -> list:
+    """Two processes that run `train.py` together."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
     shared = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     ranks = [shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(2)]
-    processes = [start(*argv, environment=environment, log=log) for environment in ranks]
-    for process in processes:
-        process.join(120)
-    return [process.exitcode for process in processes]
+    return [start(*argv, environment=environment, log=log) for environment in ranks]
 
 
 def _train(argv: list[str], environment: dict, log: Path | None) -> None:

@@ -1,0 +1,143 @@
+"""What goes wrong around a run: it is told to end, requeued, loses a worker, a rank or a file; nothing is lost."""
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tests.training.runs import bytes_of, experiment, losses, start, start_two, train, wait_for
+from training.checkpoints import read_checkpoint, steps_of
+
+PLUGIN = ("--plugin", "tests.training.plugins")
+LONG = {"max_steps": 100_000, "save_steps": 100_000, "eval_steps": 100_000}
+
+
+def reached(log, step):
+    return lambda: log.exists() and f"step {step}/" in log.read_text().replace(",", "")
+
+
+def told_to_stop(number, path, run, log, *more):
+    """A run that gets a signal behind its fourth step; its exit code."""
+    process = start("--config", path, "--output", run, *more, log=log)
+    wait_for(reached(log, 4))
+    os.kill(process.pid, number)
+    process.join(60)
+    return process.exitcode
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
+def test_a_signal_ends_a_run_with_a_checkpoint(number, tmp_path):
+    log, run = tmp_path / "log", tmp_path / "run"
+    assert told_to_stop(number, experiment(tmp_path, **LONG), run, log) == 128 + number
+    (step,) = steps_of(run)
+    assert read_checkpoint(run, step).step == step >= 4
+    assert not (run / "model.safetensors").exists()
+    said = log.read_text()
+    assert f"{number.name}: finishing this step" in said
+    assert f"stopped by {number.name} after step {step:,}; --resume goes on from step {step:,}" in said
+    assert "Traceback" not in said
+
+
+def test_requeued_by_a_scheduler_again_and_again_a_run_ends_as_it_would_have(tmp_path):
+    path = experiment(tmp_path, max_steps=400, save_steps=400, eval_steps=400, logging_steps=1)
+    words = ("--config", path, "--resume", "--output")
+    assert train(*words, tmp_path / "whole") == 0
+    stops = 0
+    for attempt in range(6):  # the same command each time, as a scheduler has it
+        log = tmp_path / f"log{attempt}"
+        process = start(*words, tmp_path / "run", log=log)
+        wait_for(
+            lambda log=log, process=process: "  loss " in log.read_text() if log.exists() else not process.is_alive()
+        )
+        if attempt < 3:
+            os.kill(process.pid, signal.SIGUSR1)
+        process.join(60)
+        if process.exitcode == 0:
+            break
+        assert process.exitcode == 128 + signal.SIGUSR1
+        stops += 1
+    assert stops == 3
+    assert bytes_of(tmp_path / "run") == bytes_of(tmp_path / "whole")
+    assert losses(tmp_path / "run") == losses(tmp_path / "whole")
+
+
+def test_workers_of_a_loader_outlive_a_signal_to_the_whole_job(tmp_path):
+    path, log, run = experiment(tmp_path, **LONG, dataloader_num_workers=2), tmp_path / "log", tmp_path / "run"
+    with log.open("w") as file:
+        process = subprocess.Popen(
+            [sys.executable, "train.py", "--config", str(path), "--output", str(run)],
+            stderr=file,
+            start_new_session=True,
+        )
+    wait_for(reached(log, 4))
+    os.killpg(process.pid, signal.SIGTERM)
+    assert process.wait(60) == 128 + signal.SIGTERM
+    assert len(steps_of(run)) == 1
+
+
+def test_one_rank_is_told_and_all_stop_at_the_same_step(tmp_path):
+    path, log, run = experiment(tmp_path, **LONG), tmp_path / "log", tmp_path / "run"
+    first, second = start_two("--config", path, "--output", run, log=log)
+    wait_for(reached(log, 4))
+    os.kill(second.pid, signal.SIGTERM)
+    for process in (first, second):
+        process.join(60)
+        assert process.exitcode == 128 + signal.SIGTERM
+    assert read_checkpoint(run, steps_of(run)[0]).manifest.world == 2
+
+
+def test_a_rank_that_dies_ends_the_others_and_the_run_goes_on_from_its_checkpoint(tmp_path):
+    path, log, run = experiment(tmp_path, **LONG | {"save_steps": 2}), tmp_path / "log", tmp_path / "run"
+    first, second = start_two("--config", path, "--output", run, log=log)
+    wait_for(reached(log, 4))
+    second.kill()
+    first.join(60)
+    assert first.exitcode == 4
+    assert "another process ended before this one" in log.read_text()
+    step = steps_of(run)[-1]
+    both = start_two("--config", path, "--output", run, "--resume", log=log)
+    wait_for(reached(log, step + 2))
+    for process in both:
+        process.kill()
+        process.join()
+
+
+def test_a_worker_that_dies(tmp_path):
+    path, log, run = (
+        experiment(tmp_path, **LONG | {"save_steps": 2}, dataloader_num_workers=2),
+        tmp_path / "log",
+        tmp_path / "run",
+    )
+    process = start("--config", path, "--output", run, log=log)
+    wait_for(reached(log, 4))
+    os.kill(child_of(process.pid), signal.SIGKILL)
+    process.join(60)
+    assert process.exitcode == 4
+    said = log.read_text()
+    assert "a process that loads data ended unexpectedly" in said
+    assert "--resume goes on from step" in said
+    assert "Traceback" not in said
+
+
+def child_of(pid):
+    """A loader's worker: a child of the training process."""
+    with open(f"/proc/{pid}/task/{pid}/children") as file:
+        return int(file.read().split()[0])
+
+
+def test_a_gradient_that_is_no_number_names_rows_and_parameters_and_keeps_the_checkpoint(tmp_path):
+    path, log, run = experiment(tmp_path), tmp_path / "log", tmp_path / "run"
+    words = ("--config", path, "--output", run, *PLUGIN, "--set", "training.task=bursting")
+    assert train(*words, log=log) == 4
+    said = log.read_text()
+    assert "the gradients are not finite at step 4" in said
+    assert "not finite are the gradients of 1 of " in said
+    assert "parameter group 0 (weight_decay" in said
+    assert f"{run / 'checkpoint-2'} is from before it" in said
+    kept = load_file(run / "checkpoint-2" / "model.safetensors")
+    assert all(torch.isfinite(value).all() for value in kept.values())
+    assert steps_of(run) == [2]
