@@ -7,6 +7,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from data_manager.errors import DataError
+from yaml_config.schema_version import stamped, unstamped
 
 _CHUNK = 1 << 22
 _SETTLED = 2_000_000_000
@@ -39,17 +40,17 @@ class FileHashes:
 
     def _known(self, path: Path) -> dict[str, object]:
         try:
-            known = json.loads(self._place(path).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            known = unstamped(json.loads(self._place(path).read_text(encoding="utf-8")), path)
+        except (OSError, ValueError, TypeError):
             return {}
-        return known if isinstance(known, dict) and known.get("path") == str(path) else {}
+        return known if known.get("path") == str(path) else {}
 
     def _remember(self, path: Path, state: list[int], found: str) -> None:
         place = self._place(path)
         aside = place.with_suffix(f".{os.getpid()}.partial")
         try:
             place.parent.mkdir(parents=True, exist_ok=True)
-            aside.write_text(json.dumps({"path": str(path), "state": state, "hash": found}), encoding="utf-8")
+            aside.write_text(json.dumps(stamped({"path": str(path), "state": state, "hash": found})), encoding="utf-8")
             os.replace(aside, place)
         except OSError:
             aside.unlink(missing_ok=True)  # it is only slower without

@@ -12,6 +12,7 @@ from data_manager.prepared_folder import PreparedFolder, discard, prepared_folde
 from data_manager.text_types import TokensConfig
 from data_manager.tokenizer_factory import file_hashes, output_folder
 from data_manager.tokenizers import Tokenizer
+from yaml_config.schema_version import stamped
 
 if TYPE_CHECKING:
     import datasets
@@ -100,7 +101,7 @@ def write_rows(folder: Path, config: TokensConfig, split: str, corpus: Corpus, t
             advance(size)
     if counts["rows"] == 0:
         raise empty_split(config, split, notes)
-    (folder / _COUNTS).write_text(json.dumps(counts), encoding="utf-8")
+    (folder / _COUNTS).write_text(json.dumps(stamped(counts)), encoding="utf-8")
     return notes.lines(split)
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from data_manager.errors import DataError
+from yaml_config.schema_version import stamped, unstamped
 
 STAMP = "inputs.json"
 """What a folder was made from, what was left out of it, and the sizes of its files; written last."""
@@ -74,7 +75,7 @@ def _made(place: Path, inputs: Mapping[str, Any], make: Make) -> PreparedFolder:
     try:
         notes = make(aside, place)
         sizes = {path.name: path.stat().st_size for path in sorted(aside.iterdir()) if path.is_file()}
-        stamp = json.dumps({"inputs": inputs, "notes": notes, "sizes": sizes}, indent=1, default=str)
+        stamp = json.dumps(stamped({"inputs": inputs, "notes": notes, "sizes": sizes}), indent=1, default=str)
         (aside / STAMP).write_text(stamp + "\n", encoding="utf-8")
         if place.exists():
             _log.warning("%s was incomplete and is made again", place)
@@ -88,7 +89,7 @@ def _made(place: Path, inputs: Mapping[str, Any], make: Make) -> PreparedFolder:
 def _complete(place: Path) -> PreparedFolder | None:
     """The folder, where its stamp can be read and every file has the size that it had when it was made."""
     try:
-        stamp = json.loads((place / STAMP).read_text(encoding="utf-8"))
+        stamp = unstamped(json.loads((place / STAMP).read_text(encoding="utf-8")), place)
         whole = all((place / name).stat().st_size == size for name, size in stamp["sizes"].items())
         return PreparedFolder(place, list(stamp["notes"])) if whole else None
     except (OSError, ValueError, KeyError, TypeError, AttributeError):

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from data_manager.documents import HashFile
 from data_manager.prepared_folder import discard, prepared_folder
+from yaml_config.schema_version import stamped, unstamped
 
 if TYPE_CHECKING:
     from data_manager.hugging_face_tokenizer import HuggingFaceTokenizer
@@ -71,7 +72,7 @@ def remembered_tokenizer(
         from data_manager.hugging_face_tokenizer import HuggingFaceTokenizer
 
         made.append(HuggingFaceTokenizer.load(folder))
-        (aside / _FACTS).write_text(json.dumps(_facts(made[0])), encoding="utf-8")
+        (aside / _FACTS).write_text(json.dumps(stamped(_facts(made[0]))), encoding="utf-8")
         return []
 
     files = sorted(path for path in folder.glob("*") if path.suffix in _ENDINGS and path.is_file())
@@ -83,7 +84,8 @@ def remembered_tokenizer(
     if made:
         return made[0]
     try:
-        return RememberedTokenizer(folder, **json.loads((found.path / _FACTS).read_text(encoding="utf-8")))
+        facts = unstamped(json.loads((found.path / _FACTS).read_text(encoding="utf-8")), found.path)
+        return RememberedTokenizer(folder, **facts)
     except (OSError, ValueError, TypeError) as error:
         discard(found, error)
         return remembered_tokenizer(folder, kept_in, hash_file)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from data_manager.errors import DataError
+from yaml_config.schema_version import SchemaVersionError, stamped, unstamped
 
 if TYPE_CHECKING:
     import numpy as np
@@ -158,7 +159,7 @@ def flat(encoded: Sequence[Sequence[int]]) -> "Flat":
 def write_vocabulary(folder: str | PathLike[str], content: dict[str, Any]) -> None:
     """Write the file by which `load_tokenizer` knows a tokenizer's folder."""
     Path(folder).mkdir(parents=True, exist_ok=True)
-    text = json.dumps(content, ensure_ascii=False, indent=1)
+    text = json.dumps(stamped(content), ensure_ascii=False, indent=1)
     (Path(folder) / VOCABULARY_FILE).write_text(text + "\n", encoding="utf-8")
 
 
@@ -168,11 +169,13 @@ def load_tokenizer(folder: str | PathLike[str]) -> Tokenizer:
     if not path.is_file():
         return _load_hugging_face(folder)
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = unstamped(json.loads(path.read_text(encoding="utf-8")), path)
         kind = content["type"]
         found = _of_content(kind, content, folder)
     except DataError:
         raise
+    except SchemaVersionError as error:
+        raise DataError(str(error)) from error
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path} is not a tokenizer's file: {error}") from error
     if found is None:

@@ -11,6 +11,7 @@ from model.registry import MODELS
 from model.sampler_registry import SAMPLER_SETTINGS
 from training.config_types import GenerationConfig, TrainingConfig
 from yaml_config.registry import Registry
+from yaml_config.schema_version import KEY, SCHEMA_VERSION
 from yaml_config.strict_model import StrictModel
 
 Schema = dict[str, Any]
@@ -36,6 +37,10 @@ def experiment_schema() -> Schema:
     models = [_model_variant(name, definitions) for name in MODELS]
     sources = [_source_variant(name, definitions) for name in SOURCES]
     properties = {
+        KEY: {
+            "description": "Form of the file, written by the program; later ones than it knows are refused.",
+            "const": SCHEMA_VERSION,
+        },
         "extends": {
             "description": "Files that this one is laid on, relative to it.",
             "anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}],

@@ -8,7 +8,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TypeVar
 
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -16,10 +16,13 @@ from model.extra_parts import add_extra_parts
 from model.inputs import describe
 from model.model_types import ModelConfig
 from yaml_config.dump import dump
+from yaml_config.schema_version import KEY, SCHEMA_VERSION, misfit, stamped
 from yaml_config.strict_model import StrictModel
 
 Config = TypeVar("Config", bound=StrictModel)
 
+METADATA = {"format": "pt", KEY: str(SCHEMA_VERSION)}
+"""Of the weights' files; `format` is what transformers looks for."""
 CONFIG_FILE, WEIGHTS_FILE = "config.yml", "model.safetensors"
 LAYOUT = f"a folder written by save_pretrained holds {CONFIG_FILE} and {WEIGHTS_FILE}"
 
@@ -50,7 +53,7 @@ def save_model(model: nn.Module, config: ModelConfig, folder: str | os.PathLike[
     Raises CheckpointError where the folder cannot be written.
     """
     target = Path(folder)
-    text = dump({"model": config.to_section()})
+    text = dump(stamped({"model": config.to_section()}))
     try:
         target.mkdir(parents=True, exist_ok=True)
         with replacing(target / WEIGHTS_FILE) as weights, replacing(target / CONFIG_FILE) as config_file:
@@ -90,8 +93,12 @@ def load_model(folder: str | os.PathLike[str], *, device: str | None = None) -> 
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """All tensors of a safetensors file, on the CPU; raises CheckpointError for a damaged one."""
+    """All tensors of a safetensors file, on the CPU; raises CheckpointError for a damaged or a later one."""
     try:
+        with safe_open(path, "pt") as file:
+            version = (file.metadata() or {}).get(KEY, "1")
+        if message := misfit(int(version) if version.isdecimal() else version):
+            raise CheckpointError(f"{path}: {message}")
         return load_file(path)
     except (SafetensorError, OSError) as error:
         raise CheckpointError(
@@ -155,7 +162,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 def _save(path: Path, tensors: Mapping[str, Tensor]) -> None:
     on_cpu = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    save_file(_own_storage(on_cpu), path, metadata={"format": "pt"})
+    save_file(_own_storage(on_cpu), path, metadata=METADATA)
 
 
 def _own_storage(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -3,10 +3,13 @@
 import os
 
 import pytest
+from hypothesis import settings
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+settings.register_profile("project", deadline=None)  # how long an example takes is the machine's
+settings.load_profile("project")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -17,6 +17,7 @@ from typing import Any
 
 from training.durable import write_text
 from training.errors import RunFolderError
+from yaml_config.schema_version import SchemaVersionError, stamped, unstamped
 
 MANIFEST = "checkpoint.json"
 STATE, AVERAGE = "trainer_state.json", "ema.safetensors"
@@ -101,7 +102,7 @@ def write_manifest(staging: Path, *, step: int, world: int, batch_rows: int, spl
     paths = sorted(path for path in staging.rglob("*") if path.is_file())
     files = {str(path.relative_to(staging)): path.stat().st_size for path in paths}
     manifest = Manifest(step, world, batch_rows, split_rows, files)
-    write_text(staging / MANIFEST, json.dumps(asdict(manifest), indent=1) + "\n")
+    write_text(staging / MANIFEST, json.dumps(stamped(asdict(manifest)), indent=1) + "\n")
 
 
 def rotate(run: Path, limit: int | None, best: int | None) -> None:
@@ -129,9 +130,12 @@ def clean(run: Path) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """A JSON file of a run folder; raises RunFolderError where it is missing or damaged."""
+    """A JSON file of a run folder; raises RunFolderError where it is missing, damaged or of a later version."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return unstamped(content, path) if isinstance(content, dict) else content
+    except SchemaVersionError as error:
+        raise RunFolderError(str(error)) from error
     except FileNotFoundError as error:
         raise RunFolderError(f"{path} is not there") from error
     except (OSError, ValueError) as error:

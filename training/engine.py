@@ -256,6 +256,7 @@ class _Session:
         from training.environment import describe_environment
         from training.metrics_log import MetricsLog
         from training.samples_log import SamplesLog
+        from yaml_config.schema_version import stamped
 
         step = self.start.checkpoint.step if self.start.checkpoint else 0
         with explained("the run folder", self.run.path):
@@ -267,7 +268,7 @@ class _Session:
             SamplesLog(self.run.samples).keep_until(step)
             before = read_json(self.run.environment)["sessions"] if step and self.run.environment.is_file() else []
             session = describe_environment(device, distributed.world_size(), step)
-            write_text(self.run.environment, json.dumps({"sessions": [*before, session]}, indent=1) + "\n")
+            write_text(self.run.environment, json.dumps(stamped({"sessions": [*before, session]}), indent=1) + "\n")
 
     def keep_lengths(self, rows: Any) -> None:
         """Write how long whole documents are, from which a diffusion model's samples take their lengths."""

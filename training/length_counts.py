@@ -12,6 +12,7 @@ from typing import Any
 
 from training.durable import write_text
 from training.errors import RunFolderError
+from yaml_config.schema_version import SchemaVersionError, stamped, unstamped
 
 
 def count_lengths(rows: Any) -> dict[int, int]:
@@ -23,13 +24,17 @@ def count_lengths(rows: Any) -> dict[int, int]:
 
 def write_lengths(path: Path, counts: Mapping[int, int]) -> None:
     """Write the counts; OSError where the disk is full."""
-    write_text(path, json.dumps(dict(counts)) + "\n")
+    write_text(path, json.dumps(stamped({"counts": dict(counts)})) + "\n")
 
 
 def read_lengths(path: Path) -> dict[int, int]:
     """The counts of a file; raises RunFolderError for one that is damaged."""
     try:
-        found = {int(length): int(count) for length, count in json.loads(path.read_text(encoding="utf-8")).items()}
+        content = unstamped(json.loads(path.read_text(encoding="utf-8")), path)
+        counts = content.get("counts", content)  # before there were versions, the counts were all that there was
+        found = {int(length): int(count) for length, count in counts.items()}
+    except SchemaVersionError as error:
+        raise RunFolderError(str(error)) from error
     except (ValueError, AttributeError, TypeError) as error:
         raise RunFolderError(f"{path} cannot be read as counts of lengths: {error}; remove it") from error
     if not found or min(found) < 1 or min(found.values()) < 1:

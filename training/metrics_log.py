@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from training.durable import write_text
+from yaml_config.schema_version import KEY, SCHEMA_VERSION
 
 
 class MetricsLog:
@@ -16,7 +17,7 @@ class MetricsLog:
     def append(self, entry: dict[str, Any]) -> None:
         """Add one line; OSError where the disk is full."""
         with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(entry) + "\n")
+            file.write(_line(entry))
 
     def read(self) -> list[dict[str, Any]]:
         """All whole lines; none where there is no file."""
@@ -36,4 +37,8 @@ class MetricsLog:
         """Drop what was measured after `step`: it will be measured again."""
         if self.path.is_file():
             kept = [entry for entry in self.read() if entry["step"] <= step]
-            write_text(self.path, "".join(json.dumps(entry) + "\n" for entry in kept))
+            write_text(self.path, "".join(map(_line, kept)))
+
+
+def _line(entry: dict[str, Any]) -> str:
+    return json.dumps(entry | {KEY: SCHEMA_VERSION}) + "\n"

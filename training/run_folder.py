@@ -23,6 +23,7 @@ from training.durable import write_text
 from training.errors import FolderInUseError, RunFolderError, TrainingError
 from yaml_config.dump import dump
 from yaml_config.errors import ConfigError
+from yaml_config.schema_version import stamped
 
 if TYPE_CHECKING:
     from torch import nn
@@ -80,7 +81,7 @@ class RunFolder:
 
     def write_config(self, config: ExperimentConfig) -> None:
         """Write the experiment with every default."""
-        write_text(self.config, dump(config.to_dict()))
+        write_text(self.config, dump(stamped(config.to_dict())))
 
     @contextmanager
     def locked(self) -> Iterator[None]:

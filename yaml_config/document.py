@@ -18,6 +18,7 @@ from yaml_config.errors import (
 )
 from yaml_config.node import Node
 from yaml_config.overrides import apply_override
+from yaml_config.schema_version import unstamped_root
 
 MAX_BYTES = 1_000_000
 MAX_FILES = 50
@@ -46,7 +47,8 @@ def read_document(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -
             reader.problems += problems
         except ConfigError as error:
             reader.problems += error.problems
-    return Document(root, tuple(reader.problems))
+    root, problems = unstamped_root(root)
+    return Document(root, (*reader.problems, *problems))
 
 
 def read_text(path: Path, place: Place) -> str:

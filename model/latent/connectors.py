@@ -252,8 +252,7 @@ DECODERS: tuple[type[GPT2ForLatentConnector], ...] = (
     GPT2ForLatentConnectorNew,
     GPT2ForLatentConnectorNew2,
 )
-MODEL_CLASS: dict[str, type[Connector]] = {
-    connector.__name__: connector
-    for connector in (*ENCODERS, GPT2ModelForVAE, GPT2ModelForVAENew, GPT2ModelForVAENew2, *DECODERS)
-}
+_READERS: tuple[type[GPT2ModelForVAE], ...] = (GPT2ModelForVAE, GPT2ModelForVAENew, GPT2ModelForVAENew2)
+_ALL: tuple[type[Connector], ...] = (*ENCODERS, *_READERS, *DECODERS)
+MODEL_CLASS: dict[str, type[Connector]] = {connector.__name__: connector for connector in _ALL}
 """All connectors by their published names."""

@@ -2,6 +2,7 @@
 
 import json
 import os
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any, ClassVar, Self, cast
 
@@ -9,12 +10,12 @@ from torch import nn
 
 from model.checkpoint import WEIGHTS_FILE, assign, named_tensors, read_tensors, replacing, write_tensors
 from model.latent.hugging_face import ConnectorError, load_config
+from yaml_config.schema_version import SchemaVersionError, stamped, unstamped
 
 CONNECTOR_FILE = "connector.json"
-SCHEMA_VERSION = 1
 
 
-class Connector:
+class Connector(ABC):
     """What all connectors have: the config of their backbone, and ways to a folder and back."""
 
     architectures: ClassVar[tuple[str, ...]] = ()
@@ -24,9 +25,9 @@ class Connector:
     """What else the connector was made with."""
 
     @classmethod
+    @abstractmethod
     def backbone_from(cls, config: Any, path: str) -> nn.Module:
         """The pretrained backbone of a folder or of a name on the hub."""
-        raise NotImplementedError
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
         """Write the connector into a folder, in its own dtype; each file appears whole or not at all."""
@@ -34,7 +35,7 @@ class Connector:
         target.mkdir(parents=True, exist_ok=True)
         self.config.save_pretrained(target)
         write_tensors(target / WEIGHTS_FILE, named_tensors(cast(nn.Module, self)))
-        told = {"schema_version": SCHEMA_VERSION, "connector": type(self).__name__, **self.arguments}
+        told = stamped({"connector": type(self).__name__, **self.arguments})
         with replacing(target / CONNECTOR_FILE) as file:
             file.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
 
@@ -74,12 +75,12 @@ def check_architecture(connector: type[Connector], config: Any) -> None:
 def _read(path: Path, name: str) -> dict[str, Any]:
     """The constructor's arguments of a saved connector."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        version, connector = found.pop("schema_version"), found.pop("connector")
+        found = unstamped(json.loads(path.read_text(encoding="utf-8")), path)
+        connector = found.pop("connector")
+    except SchemaVersionError as error:
+        raise ConnectorError(str(error)) from error
     except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise ConnectorError(f"{path} is not a connector's file: {error!r}; save the connector again") from error
-    if version != SCHEMA_VERSION:
-        raise ConnectorError(f"{path} has schema_version {version}, and this program reads {SCHEMA_VERSION}")
     if connector != name:
         raise ConnectorError(f"{path.parent} holds a {connector}; read it by {connector}.from_pretrained")
     return dict(found)

@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from data_manager.documents import Notes
@@ -71,7 +71,6 @@ documents_and_sizes = st.tuples(
 )
 
 
-@settings(deadline=None)
 @given(documents_and_sizes, st.integers(1, 12))
 def test_cut_rows_lose_nothing_and_span_no_two_documents(given_documents, length):
     documents, sizes = given_documents
@@ -84,7 +83,6 @@ def test_cut_rows_lose_nothing_and_span_no_two_documents(given_documents, length
     assert rows == rows_of(CutRows(length, EOS), documents)["input_ids"]
 
 
-@settings(deadline=None)
 @given(documents_and_sizes, st.integers(1, 12))
 def test_packed_rows_are_full_and_know_where_documents_begin(given_documents, length):
     documents, sizes = given_documents

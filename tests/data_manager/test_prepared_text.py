@@ -232,7 +232,12 @@ def test_what_is_left_out_is_logged_and_kept(tmp_path, caplog):
         assert f"tiny: train: 1 left out: empty line ({tmp_path}/a.txt:2)" in caplog.text
     found = DatasetManager.preparation(config)["train"]
     assert (found.documents, found.tokens) == (2, 8)
-    assert json.loads((found.folder / "counts.json").read_text()) == {"documents": 2, "rows": 2, "tokens": 8}
+    assert json.loads((found.folder / "counts.json").read_text()) == {
+        "schema_version": 1,
+        "documents": 2,
+        "rows": 2,
+        "tokens": 8,
+    }
 
 
 @pytest.mark.parametrize("split", ["train/clean", "..", "a b", "ü"])

@@ -1,7 +1,7 @@
 """Molecules: tokens, what is valid, salts, canonical form, duplicates, and the way from a file to rows and back."""
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from data_manager.data_manager import DatasetManager
@@ -45,7 +45,6 @@ def test_tokens(text, tokens):
     assert len(tokenizer.encode(text)) == len(tokens.split())
 
 
-@settings(deadline=None)  # how long it takes is the machine's
 @given(st.text(st.sampled_from("CNOcnHBrl[]()@+-=#%0123456789./\\ !ü"), max_size=30))
 def test_nothing_is_lost_that_a_smiles_can_have(text):
     assert "".join(smiles_tokens(text)) == text

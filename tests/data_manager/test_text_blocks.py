@@ -5,7 +5,7 @@ import gzip
 import lzma
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from data_manager import text_blocks as module
@@ -25,7 +25,6 @@ def read(path, skip=False):
     return list(text_blocks(path, Invalid(skip, Notes())))
 
 
-@settings(deadline=None)
 @given(st.text(st.sampled_from("aä€𝄞\n\r"), min_size=1), st.integers(1, 5), st.integers(1, 5))
 def test_blocks_are_the_text(place, text, block, long_line):
     place.write_bytes(text.encode())

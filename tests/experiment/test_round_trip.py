@@ -73,7 +73,7 @@ def experiments(draw: st.DrawFn) -> ExperimentConfig:
     )
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(experiments())
 def test_dump_and_load_is_the_identity(tmp_path: Path, config: ExperimentConfig) -> None:
     file = tmp_path / "case.yml"
@@ -84,7 +84,7 @@ def test_dump_and_load_is_the_identity(tmp_path: Path, config: ExperimentConfig)
     assert read_experiment(file).config == config
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(model_configs())
 def test_summary_counts_what_a_real_build_has(config: ModelConfig) -> None:
     on_cpu = {

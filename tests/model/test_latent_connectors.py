@@ -168,7 +168,7 @@ def test_what_does_not_fit_is_refused(tmp_path):
         MODEL_CLASS["BertForLatentConnector"].from_pretrained(tmp_path, latent_size=2 * LATENT)
     told = json.loads((tmp_path / "connector.json").read_text())
     (tmp_path / "connector.json").write_text(json.dumps(told | {"schema_version": 99}))
-    with pytest.raises(ConnectorError, match="schema_version 99"):
+    with pytest.raises(ConnectorError, match="schema_version is 99"):
         MODEL_CLASS["BertForLatentConnector"].from_pretrained(tmp_path)
     weights = tmp_path / "model.safetensors"
     (tmp_path / "connector.json").write_text(json.dumps(told))

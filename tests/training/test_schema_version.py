@@ -1,0 +1,96 @@
+"""Every file that a run writes says the version of its form; one of a later version is refused, one without is read."""
+
+import json
+import re
+import shutil
+
+import pytest
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from model.checkpoint import CheckpointError
+from tests.training.runs import experiment, text, train
+from training.checkpoints import read_checkpoint
+from training.errors import RunFolderError
+from training.length_counts import read_lengths
+from training.run_folder import load_run
+
+DIFFUSION = {
+    "model_type": "diffusion",
+    "objective": {"type": "mdlm"},
+    "backbone": {"type": "ddit", "d_model": 16, "num_layers": 1, "num_heads": 2, "device": "cpu"},
+}
+LATER = r"schema_version is 7, and this program reads up to 1; update it"
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    """A run of a diffusion model over whole documents, which writes every kind of file."""
+    folder = tmp_path_factory.mktemp("written")
+    (folder / "a.txt").write_text("one line\nand another one\n" * 8)
+    data = text("lines", {"train": str(folder / "a.txt")}, documents="line", rows="whole", sequence_length=24)
+    assert train("--config", experiment(folder, model=DIFFUSION, datasets=[data]), "--output", folder / "run") == 0
+    return folder / "run"
+
+
+@pytest.fixture
+def copy(written, tmp_path):
+    return shutil.copytree(written, tmp_path / "run")
+
+
+def test_every_file_that_is_read_back_has_its_version(written):
+    of_others = {"tokenizer.json", "trainer_state.json"}  # of tokenizers and of transformers
+    found = {str(path.relative_to(written)) for path in written.rglob("*.json") if path.name not in of_others}
+    assert found >= {"lengths.json", "environment.json", "tokenizer/vocabulary.json", "checkpoint-6/checkpoint.json"}
+    for name in found:
+        assert json.loads((written / name).read_text())["schema_version"] == 1, name
+    for line in (written / "metrics.jsonl").read_text().splitlines():
+        assert json.loads(line)["schema_version"] == 1
+    assert (written / "config.yml").read_text().startswith("schema_version: 1\n")
+    for path in written.rglob("*.safetensors"):
+        with safe_open(path, "pt") as file:
+            assert file.metadata()["schema_version"] == "1"
+
+
+def with_version(path, version):
+    """The file, of another version, or of none."""
+    if path.suffix == ".safetensors":
+        save_file(load_file(path), path, metadata={"schema_version": str(version)} if version else None)
+    elif path.suffix == ".yml":
+        path.write_text(
+            re.sub(r"schema_version: 1\n", f"schema_version: {version}\n" if version else "", path.read_text())
+        )
+    else:
+        content = json.loads(path.read_text())
+        content.pop("schema_version")
+        path.write_text(json.dumps(content | ({"schema_version": version} if version else {})))
+
+
+READERS = {
+    "config.yml": lambda run: load_run(run),
+    "model.safetensors": lambda run: load_run(run),
+    "tokenizer/vocabulary.json": lambda run: load_run(run),
+    "lengths.json": lambda run: read_lengths(run / "lengths.json"),
+    "checkpoint-6/checkpoint.json": lambda run: read_checkpoint(run, 6),
+}
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_a_later_version_is_refused_and_none_is_read(name, copy):
+    with_version(copy / name, 7)
+    with pytest.raises((RunFolderError, CheckpointError, ValueError), match=LATER) as refused:
+        READERS[name](copy)
+    assert name.rpartition("/")[2] in str(refused.value)
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_a_file_from_before_there_were_versions_is_read(name, written, tmp_path):
+    run = shutil.copytree(written, tmp_path / "run")
+    with_version(run / name, None)
+    READERS[name](run)
+
+
+def test_lengths_from_before_there_were_versions(tmp_path):
+    path = tmp_path / "lengths.json"
+    path.write_text('{"3": 2, "5": 1}')
+    assert read_lengths(path) == {3: 2, 5: 1}
