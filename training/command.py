@@ -1,6 +1,8 @@
 """What `train.py` does with its options: check, train, say what became of it; and its exit codes."""
 
 import argparse
+import faulthandler
+import re
 import sys
 import traceback
 from collections.abc import Callable
@@ -36,6 +38,8 @@ def run(args: argparse.Namespace, usage_error: Callable[[str], NoReturn]) -> int
         except ValueError as error:
             usage_error(str(error))
     import_plugins(args.plugin, usage_error)
+    if not faulthandler.is_enabled():
+        faulthandler.enable()  # a file cut short under our feet is a bus error, which would end us without a word
     try:
         experiment = read_experiment(args.config, args.overrides)
         _check_sections(experiment)
@@ -97,9 +101,17 @@ def _report(error: Exception, args: argparse.Namespace) -> int:
         return error.exit_code  # all processes check alike, and one of them says it
     if not isinstance(error, ValueError | OSError | MemoryError | ImportError):
         traceback.print_exception(error)
+    told = _of_worker(str(error))
     hint = "; set training.ddp_find_unused_parameters: true" if "find_unused_parameters" in str(error) else ""
-    print(f"{args.config}: training failed: {error}{hint}", file=sys.stderr)
+    print(f"{args.config}: training failed: {told}{hint}", file=sys.stderr)
     return error.exit_code if isinstance(error, TrainingError) else FAILED
+
+
+def _of_worker(message: str) -> str:
+    """What went wrong in a process that loads data, out of the traceback that torch brings it in."""
+    _, found, trace = message.partition("Original Traceback (most recent call last):")
+    errors = re.split(r"^[\w.]+(?:Error|Exception): ", trace, flags=re.MULTILINE) if found else []
+    return errors[-1].rstrip() if len(errors) > 1 else message
 
 
 def _speaks() -> bool:

@@ -4,6 +4,7 @@ SIGTERM comes from a cluster that takes a machine back, SIGUSR1 from a scheduler
 job's time, SIGINT from Ctrl-C. A second one ends the process at once.
 """
 
+import multiprocessing
 import os
 import signal
 import threading
@@ -45,6 +46,21 @@ class GracePeriod:
 
 
 def leave_to_parent(_: int) -> None:
-    """In a loader's worker: a signal to the whole job is for the training process, which still needs its workers."""
+    """In a loader's worker: a signal to the whole job is for the training process, which still needs its workers.
+
+    SIGTERM counts where the training process sends it, as it does at its end. Where Python does not tell who sent a
+    signal (macOS, Windows), workers end by any.
+    """
     for number in HANDLED:
-        signal.signal(number, signal.SIG_IGN)
+        if number != signal.SIGTERM:
+            signal.signal(number, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()  # by a fork server, os.getppid() is another
+    if parent is not None and hasattr(signal, "sigwaitinfo"):
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_end_for, args=(parent.pid,), daemon=True).start()
+
+
+def _end_for(process: int | None) -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != process:
+        pass
+    os._exit(128 + signal.SIGTERM)

@@ -1,16 +1,32 @@
 """What goes wrong around a run: it is told to end, requeued, loses a worker, a rank or a file; nothing is lost."""
 
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.training.runs import bytes_of, experiment, losses, start, start_two, train, wait_for
+from benchmarks.two_speakers import write_corpus
+from tests.training.runs import (
+    DECODER,
+    FILE_SIZE,
+    bytes_of,
+    experiment,
+    losses,
+    start,
+    start_two,
+    text,
+    train,
+    wait_for,
+)
 from training.checkpoints import read_checkpoint, steps_of
+from yaml_config.dump import dump
 
 PLUGIN = ("--plugin", "tests.training.plugins")
 LONG = {"max_steps": 100_000, "save_steps": 100_000, "eval_steps": 100_000}
@@ -99,8 +115,8 @@ def test_a_rank_that_dies_ends_the_others_and_the_run_goes_on_from_its_checkpoin
     assert first.exitcode == 4
     assert "another process ended before this one" in log.read_text()
     step = steps_of(run)[-1]
-    both = start_two("--config", path, "--output", run, "--resume", log=log)
-    wait_for(reached(log, step + 2))
+    both = start_two("--config", path, "--output", run, "--resume", log=tmp_path / "again")
+    wait_for(reached(tmp_path / "again", step + 2))
     for process in both:
         process.kill()
         process.join()
@@ -141,3 +157,106 @@ def test_a_gradient_that_is_no_number_names_rows_and_parameters_and_keeps_the_ch
     kept = load_file(run / "checkpoint-2" / "model.safetensors")
     assert all(torch.isfinite(value).all() for value in kept.values())
     assert steps_of(run) == [2]
+
+
+def test_prepared_rows_cut_short_under_a_run_are_made_again(tmp_path):
+    (tmp_path / "long.txt").write_text("".join(f"{number} is one of many numbers.\n" for number in range(30_000)))
+    data = [text("long", {"train": str(tmp_path / "long.txt")}, sequence_length=24)]
+    common = {"datasets": data, "logging_steps": 1, "eval_steps": 100_000}
+    path = experiment(tmp_path, max_steps=100_000, save_steps=5, **common)
+    path.write_text(path.read_text() + f"global_config:\n  output_dir: {tmp_path / 'prepared'}\n")
+    log, run = tmp_path / "log", tmp_path / "run"
+    process = start("--config", path, "--output", run, log=log)
+    wait_for(reached(log, 6))
+    (rows,) = (tmp_path / "prepared").rglob("rows.arrow")
+    before = rows.read_bytes()
+    os.truncate(rows, 1000)
+    process.join(60)
+    assert process.exitcode == -signal.SIGBUS
+    assert "Bus error" in log.read_text()
+    step = steps_of(run)[-1]
+    again = start("--config", path, "--output", run, "--resume", log=tmp_path / "again")
+    wait_for(reached(tmp_path / "again", step + 2))
+    again.kill()
+    again.join()
+    (rows,) = (tmp_path / "prepared").rglob("rows.arrow")
+    assert rows.read_bytes() == before
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_recording_that_is_gone_is_named(workers, tmp_path):
+    write_corpus(tmp_path / "voxconverse", 8, 1.0, seed=0)
+    content = {
+        "model": {"model_type": "encoder", "name": "speech", "encoder": {**DECODER, "input_dim": 80}},
+        "global_config": {"corpus_dir": str(tmp_path), "output_dir": str(tmp_path / "prepared")},
+        "datasets": [{"name": "voxconverse", "source": "lhotse", "loading": {"speakers": True}}],
+        "training": {
+            "task": "diarization",
+            "train_split": "dev",
+            "eval_split": "dev",
+            "logging_steps": 1,
+            "batch_size": 4,
+        }
+        | LONG
+        | {"dataloader_num_workers": workers, "save_steps": 2},
+    }
+    path, log, run = tmp_path / "speech.yml", tmp_path / "log", tmp_path / "run"
+    path.write_text(dump(content))
+    process = start("--config", path, "--output", run, log=log)
+    wait_for(reached(log, 4))
+    victims = sorted((tmp_path / "voxconverse").rglob("*.wav"))
+    for victim in victims:
+        victim.unlink()
+    process.join(60)
+    said = log.read_text()
+    assert process.exitcode == 4, said
+    assert any(victim.name in said for victim in victims)
+    assert "Traceback" not in said
+    assert steps_of(run)
+
+
+def test_a_clock_that_jumps_back_changes_nothing(tmp_path):
+    """Of the machine that a run goes on at, by a day: files have times of the future, and so has what was written."""
+    path = experiment(tmp_path)
+    words = ("--config", path, "--resume", "--output")
+    assert train(*words, tmp_path / "whole") == 0
+    shutil.copytree(tmp_path / "whole", tmp_path / "run")
+    (tmp_path / "run" / "model.safetensors").unlink()
+    shutil.rmtree(tmp_path / "run" / "checkpoint-6")
+    later = time.time() + 86_400
+    for file in [*tmp_path.glob("*.txt"), *(tmp_path / "run").rglob("*")]:
+        os.utime(file, (later, later))
+    assert train(*words, tmp_path / "run") == 0
+    assert bytes_of(tmp_path / "run") == bytes_of(tmp_path / "whole")
+    speeds = losses(tmp_path / "run", "steps_per_second").values()
+    assert all(speed > 0 for speed in speeds)
+
+
+def test_a_folder_that_may_not_be_written(tmp_path, request):
+    """A file system that is mounted for reading only: even root cannot write there."""
+    path, place = experiment(tmp_path), tmp_path / "read_only"
+    place.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "ro", "none", str(place)], capture_output=True, text=True)
+    if mounted.returncode:
+        pytest.skip(f"a read-only file system cannot be mounted here: {mounted.stderr.strip()}")
+    request.addfinalizer(lambda: subprocess.run(["umount", str(place)], check=True))
+    log = tmp_path / "log"
+    assert train("--config", path, "--output", place / "run", log=log) == 4
+    said = log.read_text()
+    assert re.search(r"read_only/run cannot be written: .*Read-only file system", said)
+    assert "Traceback" not in said
+    prepared = ("--set", f"global_config.output_dir={place}")
+    assert train("--config", path, "--output", tmp_path / "run", *prepared, log=log) != 0
+    assert f"prepared data cannot be written to {place}" in log.read_text()
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_disk_that_is_full_when_data_are_prepared(tmp_path):
+    path, log = experiment(tmp_path), tmp_path / "log"
+    prepared = ("--set", f"global_config.output_dir={tmp_path / 'prepared'}")
+    full = {FILE_SIZE: "300"}
+    assert train("--config", path, "--output", tmp_path / "run", *prepared, log=log, environment=full) != 0
+    assert "Traceback" not in log.read_text()
+    assert f"prepared data cannot be written to {tmp_path / 'prepared'}" in log.read_text()
+    assert not list((tmp_path / "prepared").rglob("inputs.json"))
+    assert train("--config", path, "--output", tmp_path / "run", *prepared) == 0
