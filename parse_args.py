@@ -18,7 +18,7 @@ EXAMPLES = """\
 examples:
   python parse_args.py --config configs/full_experiment.yml
   python parse_args.py --config my.yml --set model.encoder.dropout=0.2 --print-config
-  python parse_args.py --config my.yml --summary
+  python parse_args.py --config my.yml --summary --html my_model.html
   python parse_args.py --schema > configs/schema.json
 
 exit codes: 0 good, 1 invalid, 2 wrong usage, 3 unreadable file, 4 build failed"""
@@ -66,6 +66,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--summary", action="store_true", help="parameters, memory and FLOPs, without allocating weights"
     )
+    parser.add_argument("--html", metavar="FILE", help="with --summary: write it as a page with pictures as well")
     parser.add_argument("--build", action="store_true", help="build the model for real and run it forward once")
     parser.add_argument(
         "--plugin", metavar="MODULE", action="append", default=[], help="import a module that registers your own types"
@@ -81,6 +82,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if not args.config and not args.schema:
         parser.error("give the file to check: --config experiment.yml")
+    if args.html and not args.summary:
+        parser.error("--html goes with --summary")
     args.only = MODEL_SECTIONS if args.model_only else DATA_SECTIONS if args.data_only else SECTIONS
     return run(args, parser.error)
 

@@ -20,6 +20,7 @@ examples:
   python evaluate.py --run runs/mdlm --judge models/gpt2  perplexity of samples under another model, and MAUVE
   python evaluate.py --run runs/latent --num-samples 500 --steps 50
   python evaluate.py --run runs/en_de --set generation.num_beams=4 --json > en_de.json
+  python evaluate.py --run runs/mdlm --html mdlm.html     a page with figures, curves and samples
   python evaluate.py --run copied --set global_config.corpus_dir=/data   the data lie elsewhere than when it was trained
 
 What is measured depends on the task: bits per token and character and perplexity (of diffusion models the bound, in its
@@ -50,6 +51,7 @@ def build_parser(prog: str = "evaluate.py") -> argparse.ArgumentParser:
     parser.add_argument(
         "--judge", metavar="FOLDER", help="a language model that judges samples: a run, or transformers'"
     )
+    parser.add_argument("--html", metavar="FILE", help="write a page with figures, curves and samples as well")
     return parser
 
 
@@ -71,6 +73,11 @@ def run(args: argparse.Namespace, usage_error: Callable[[str], NoReturn]) -> int
 
     def show(folder: Path, found: "tuple[dict[str, Any], Report]") -> None:
         result, report = found
+        if args.html:
+            from pages.document import write
+            from pages.evaluation_page import evaluation_page
+
+            write(args.html, evaluation_page(folder, result, report))
         if args.json:
             print(json.dumps(result | report.as_dict(), indent=2, ensure_ascii=False))
         else:

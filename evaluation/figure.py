@@ -7,6 +7,7 @@ from typing import Any
 
 LEVEL = 0.95
 """Of all confidence intervals."""
+HEAD = ("figure", "value", "95 % interval", "over", "interval by", "")
 
 
 @dataclass(frozen=True)
@@ -66,8 +67,7 @@ class Report:
 
     def text(self) -> str:
         """The table and the notes for the terminal."""
-        head = ("figure", "value", "95 % interval", "over", "interval by", "")
-        lines = table([head, *(figure.cells() for figure in self.figures)]) if self.figures else []
+        lines = table([HEAD, *(figure.cells() for figure in self.figures)]) if self.figures else []
         lines += [f"note: {note}" for note in self.notes]
         for number, example in enumerate(self.examples, 1):
             lines += [f"--- example {number}", example]

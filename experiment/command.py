@@ -88,6 +88,11 @@ def _after_check(args: argparse.Namespace, experiment: Experiment) -> tuple[int,
             extra["summary"] = summary.as_dict()
             if not args.json:
                 print(summary.table())
+            if args.html:
+                from pages.document import write
+                from pages.summary_page import summary_page
+
+                write(args.html, summary_page(experiment.config, summary))
         if args.build:
             from experiment.build import build_and_run
 

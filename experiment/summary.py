@@ -15,6 +15,8 @@ from experiment.vocabulary import with_vocabulary
 BYTES = 4
 FLOPS = ("", "kFLOP", "MFLOP", "GFLOP", "TFLOP", "PFLOP")
 MEMORY = ("B", "KiB", "MiB", "GiB", "TiB")
+HEAD = ("part", "parameters", "weights", "training*", "forward", "fwd+bwd")
+NOTE = "* weights, gradients and Adam's moments in float32; FLOPs are matrix products of one batch"
 ADAM_COPIES = 4
 """Training with Adam keeps weights, gradients and two moments."""
 
@@ -65,18 +67,20 @@ class Summary:
         counts = {"parts": rows[:-1], "total": rows[-1], "softmax_faster_below": faster_below}
         return {"model": self.name, "input": self.input_text, "length": self.length, **counts}
 
+    def rows(self) -> list[tuple[str, ...]]:
+        """Cells of a table, its head first."""
+        return [HEAD, *(_cells(part) for part in (*self.parts, self.total))]
+
     def table(self) -> str:
         """A table for the terminal."""
-        head = ("part", "parameters", "weights", "training*", "forward", "fwd+bwd")
-        rows = [head, *(_cells(part) for part in (*self.parts, self.total))]
-        widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
+        rows = self.rows()
+        widths = [max(len(row[column]) for row in rows) for column in range(len(HEAD))]
         lines = [
             "  ".join([row[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=True))])
             for row in rows
         ]
         rule = "-" * len(lines[0])
-        note = "* weights, gradients and Adam's moments in float32; FLOPs are matrix products of one batch"
-        body = [f"{self.name}, {self.input_text}", lines[0], rule, *lines[1:-1], rule, lines[-1], note]
+        body = [f"{self.name}, {self.input_text}", lines[0], rule, *lines[1:-1], rule, lines[-1], NOTE]
         return "\n".join([*body, *(crossover.text(self.length) for crossover in self.crossovers)])
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-PACKAGES = ("data_manager", "diffusion", "evaluation", "experiment", "model", "training", "yaml_config")
+PACKAGES = ("data_manager", "diffusion", "evaluation", "experiment", "model", "pages", "training", "yaml_config")
 
 
 def pip(*words: object) -> None:

@@ -106,9 +106,9 @@ class PerformerNet(TokenNet):
             attention_type=attention_type,
             dropout=dropout,
             position="none",
-            device="cpu",
+            device=str(self.tell.weight.device),
         )
-        self.encoder = PerformerEncoder(params).to(self.tell.weight.device)
+        self.encoder = PerformerEncoder(params)
 
     def mix(self, tokens: Tensor) -> Tensor:
         """Tokens [B, num_tokens, d_model] through the encoder."""

@@ -1,0 +1,70 @@
+"""A run's evaluation to look at: figures with their intervals, how training went, and what the model wrote."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from evaluation.figure import HEAD, Report
+from pages.document import Section, render
+from pages.plots import Line, lines
+from training.metrics_log import MetricsLog
+from training.run_folder import RunFolder
+
+_FACTS = ("run", "model", "task", "dataset", "split", "rows", "seed", "seconds")
+_KEPT = 4
+"""Evaluations during training whose samples are shown, the last ones."""
+
+
+def evaluation_page(folder: Path, facts: dict[str, Any], report: Report) -> str:
+    """The page of a run's folder; `facts` and `report` are what `evaluate.py --json` prints."""
+    run = RunFolder(folder)
+    sections = [
+        Section(
+            "Figures",
+            "Each with the interval that holds it in 95 of 100 repetitions.",
+            [HEAD, *(figure.cells() for figure in report.figures)],
+        ),
+        Section("Notes", blocks=report.notes),
+        *_curves(MetricsLog(run.metrics).read()),
+        Section("Examples", blocks=report.examples),
+        *_samples(run.samples),
+        Section(
+            "The file", "As it was trained, every default written out.", blocks=[run.config.read_text(encoding="utf-8")]
+        ),
+    ]
+    told = [(name, str(facts[name])) for name in _FACTS if facts.get(name) is not None]
+    shown = [section for section in sections if section.rows or section.svg or section.blocks]
+    return render(f"{facts.get('model') or folder.name}: evaluation", told, shown)
+
+
+def _curves(entries: list[dict[str, Any]]) -> Iterator[Section]:
+    found = {name: _line(entries, key) for name, key in (("training", "loss"), ("evaluation", "eval_loss"))}
+    if any(places for places, _ in found.values()):
+        known = {name: line for name, line in found.items() if line[0]}
+        yield Section("Loss over steps", svg=lines(known, "step", "loss"))
+    rate = _line(entries, "learning_rate")
+    if rate[0]:
+        yield Section("Learning rate", svg=lines({"learning rate": rate}, "step", "learning rate"))
+    others = sorted({key for entry in entries for key in entry if key.startswith("eval_") and key != "eval_loss"})
+    for key in others:
+        name = key.removeprefix("eval_")
+        yield Section(f"{name} over steps", svg=lines({name: _line(entries, key)}, "step", name))
+
+
+def _line(entries: list[dict[str, Any]], key: str) -> Line:
+    found = [(float(entry["step"]), float(entry[key])) for entry in entries if isinstance(entry.get(key), int | float)]
+    return [step for step, _ in found], [value for _, value in found]
+
+
+def _samples(path: Path) -> Iterator[Section]:
+    if not path.is_file():
+        return
+    text = path.read_text(encoding="utf-8", errors="replace")
+    parts = [part for part in re.split(r"^(?====== step \d+ =====$)", text, flags=re.MULTILINE) if part.strip()]
+    if parts:
+        yield Section(
+            "Samples during training",
+            f"Of the last {min(_KEPT, len(parts))} evaluations, the newest first.",
+            blocks=parts[: -_KEPT - 1 : -1],
+        )

@@ -1,0 +1,203 @@
+"""Pages: what they hold, that nothing in them comes from elsewhere, and that a browser shows them."""
+
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+
+import pytest
+
+from evaluate import main as evaluate
+from experiment.attention_cost import core_flops
+from experiment.config import read_experiment
+from experiment.noise_curves import noise_curves
+from experiment.summary import summarise
+from model.types import PerformerParams
+from pages.document import Section, render
+from parse_args import main as parse
+from tests.training.runs import experiment, train
+from yaml_config.dump import dump
+
+STACK = {"d_model": 32, "num_layers": 2, "num_heads": 4, "device": "cpu"}
+DIFFUSION = {
+    "model_type": "diffusion",
+    "name": "masks <&>",
+    "process": {"type": "absorbing"},
+    "schedule": {"type": "cosine"},
+    "objective": {"type": "mdlm"},
+    "backbone": {"type": "performer", "attention_type": "linear", **STACK},
+    "vocab_size": 30,
+}
+
+
+def file(tmp_path, model):
+    path = tmp_path / "model.yml"
+    path.write_text(dump({"model": model}))
+    return path
+
+
+class _Reader(HTMLParser):
+    """Tags that are open, headings, and everything by which a page could ask for something else."""
+
+    VOID = {"meta", "link", "br", "img", "input", "hr"}
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.headings, self.asked = [], [], []
+
+    def handle_starttag(self, tag, attrs):
+        assert tag not in ("script", "iframe", "img", "link", "object")
+        self.asked += [
+            v for k, v in attrs if k in ("src", "href", "xlink:href", "data") and not (v or "").startswith("#")
+        ]
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.asked += [v for k, v in attrs if k in ("src", "href", "xlink:href") and not (v or "").startswith("#")]
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] in ("h1", "h2"):
+            self.headings.append(data)
+
+
+def read(page):
+    """A page's headings; it is well-formed and needs nothing beside it."""
+    reader = _Reader()
+    reader.feed(page)
+    assert (reader.open, reader.asked) == ([], [])
+    assert "url(http" not in page
+    assert "@import" not in page
+    return reader.headings
+
+
+@pytest.fixture(scope="module")
+def summary(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("summary")
+    target = folder / "page.html"
+    assert parse(["--config", str(file(folder, DIFFUSION)), "--summary", "--html", str(target)]) == 0
+    return target
+
+
+def test_a_summary_has_what_people_look_at(summary):
+    page = summary.read_text()
+    headings = read(page)
+    assert headings[0] == "masks <&>: what the model consists of"
+    assert headings[1:] == [
+        "Structure",
+        "Parameters by part",
+        "Memory by part",
+        "FLOPs of a forward pass by part",
+        "Noise schedule",
+        "Attention's cost over length of backbone",
+        "The model's section of the file",
+    ]
+    assert "<b>" not in page
+    assert "masks &lt;&amp;&gt;" in page
+    assert page.count("<svg") == 5
+
+
+def test_equal_files_give_equal_pages(summary, tmp_path):
+    target = tmp_path / "again.html"
+    assert parse(["--config", str(summary.with_name("model.yml")), "--summary", "--html", str(target)]) == 0
+    assert target.read_text() == summary.read_text()
+
+
+@pytest.mark.parametrize("name", ["bert_gpt2", "performer", "dmlp"])
+def test_latent_models_have_a_page(name, tmp_path):
+    sizes = [word for part in ("encoder", "decoder") for word in ("--set", f"model.{part}.vocab_size=50")]
+    words = ["--config", f"configs/latent/{name}.yml", "--model-only", "--summary", *sizes]
+    assert parse([*words, "--html", str(tmp_path / "page.html")]) == 0
+    assert "Noise schedule" in read((tmp_path / "page.html").read_text())
+
+
+@pytest.mark.parametrize("attention", ["softmax", "linear"])
+@pytest.mark.parametrize("length", [64, 96])
+def test_the_formula_is_what_the_counter_counts(attention, length, tmp_path):
+    """Of a whole summary, less the projections around the core."""
+    params = {**STACK, "attention_type": attention, "vocab_size": 11, "max_length": length}
+    config = read_experiment(
+        file(tmp_path, {"model_type": "encoder", "encoder": params}), ["model.encoder.batch_size=1"]
+    )
+    (part,) = (part for part in summarise(config.config).parts if "attention" in part.name)
+    projections = length * 2 * 4 * 32 * 32 * 2  # four of them, two layers
+    found = core_flops(PerformerParams(**params), length, linear=attention == "linear")
+    assert found == pytest.approx(part.forward_flops - projections, rel=0.02)
+
+
+def test_noise_of_each_kind(tmp_path):
+    config = read_experiment(file(tmp_path, DIFFUSION)).config
+    t, alpha = noise_curves(config)["untouched, alpha(t)"]
+    assert (t[0], t[-1], alpha[0]) == (0, 1, 1)
+    assert alpha[-1] == pytest.approx(1e-3)
+    assert noise_curves(read_experiment("configs/encoder_model.yml", only=("model",)).config) == {}
+    latent = noise_curves(read_experiment("configs/latent/dmlp.yml", only=("model",)).config)
+    _, kept = latent["signal, alphabar(t)"]
+    assert kept[100] == pytest.approx((1 - 0.008) ** 101, rel=1e-3)
+
+
+def test_html_without_a_summary_is_wrong_usage(tmp_path):
+    with pytest.raises(SystemExit) as stopped:
+        parse(["--config", str(file(tmp_path, DIFFUSION)), "--html", "x.html"])
+    assert stopped.value.code == 2
+
+
+def test_a_page_that_cannot_be_written(tmp_path, capsys):
+    words = ["--config", str(file(tmp_path, DIFFUSION)), "--summary", "--html", str(tmp_path / "none" / "x.html")]
+    assert parse(words) == 4
+    assert "the page cannot be written: No such file or directory" in capsys.readouterr().err
+
+
+def test_text_is_escaped():
+    page = render(
+        "<script>alert(1)</script>", [("a", "<img src=x>")], [Section("<b>", "&", [["<i>"]], "", ["</pre><script>"])]
+    )
+    assert read(page)[0] == "<script>alert(1)</script>"
+
+
+@pytest.fixture(scope="module")
+def evaluation(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("evaluation")
+    assert train("--config", experiment(folder), "--output", folder / "run") == 0
+    target = folder / "page.html"
+    words = ["--run", str(folder / "run"), "--split", "validation", "--num-samples", "2", "--html", str(target)]
+    assert evaluate(words) == 0
+    return target
+
+
+def test_an_evaluation_has_figures_curves_and_samples(evaluation):
+    page = evaluation.read_text()
+    headings = read(page)
+    for heading in ("Figures", "Loss over steps", "Learning rate", "Samples during training", "The file"):
+        assert heading in headings, headings
+    assert re.search(r"<td>bits_per_\w+</td>", page)
+    assert "===== step 6 =====" in page
+
+
+@pytest.mark.parametrize("kind", ["summary", "evaluation"])
+def test_a_browser_shows_it(kind, request, tmp_path):
+    browser = next((path for name in BROWSERS if (path := shutil.which(name))), None)
+    if browser is None:
+        pytest.skip(f"no browser is installed; one of {', '.join(BROWSERS)} would do")
+    page = request.getfixturevalue(kind)
+    picture = tmp_path / "page.png"
+    options = ["--headless", "--no-sandbox", "--disable-gpu", "--window-size=1000,3000", f"--user-data-dir={tmp_path}"]
+    shown = subprocess.run(
+        [browser, *options, "--dump-dom", page.as_uri()], capture_output=True, text=True, timeout=120, check=True
+    )
+    assert shown.stdout.count("<section>") == page.read_text().count("<section>")
+    assert "<svg" in shown.stdout
+    subprocess.run(
+        [browser, *options, f"--screenshot={picture}", page.as_uri()], capture_output=True, timeout=120, check=True
+    )
+    from matplotlib.image import imread
+
+    pixels = imread(picture)
+    assert pixels.shape[:2] == (3000, 1000)
+    assert (pixels[..., :3].min(2) < 0.5).mean() > 0.005  # there is ink
+
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
