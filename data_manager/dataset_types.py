@@ -59,7 +59,7 @@ class GlobalConfig(StrictModel):
     force_download: bool = False
     """Download a corpus again although it is there."""
     num_proc: Annotated[int, Field(ge=1, le=1024)] = 1
-    """Processes that tokenise text; what comes out does not depend on it."""
+    """Processes that tokenise text; what comes out does not depend on it. [processes]"""
     features: FeaturesConfig | None = None
     """Defaults for the `features` of every speech corpus; an entry's own value wins."""
     loading: LoadingConfig | None = None
@@ -104,7 +104,8 @@ class TokenizerConfig(StrictModel):
     """Branch, tag or commit of the tokenizer on the hub."""
     vocab_size: Annotated[int, Field(ge=260, le=1_000_000)] | None = None
     """Tokens of a bpe tokenizer, the 256 bytes and four special ones among them; fewer where the text has no more. Of a
-    smiles tokenizer: what often stands together becomes one token, up to so many; left out, each atom is one."""
+    smiles tokenizer: what often stands together becomes one token, up to so many; left out, each atom
+    is one. [tokens]"""
 
     def violations(self) -> Iterator[Violation]:
         """Only hugging_face is found by a path or a name, only what joins tokens has a vocab_size; each needs its own."""

@@ -22,9 +22,9 @@ class MixtureDatasetConfig(TokensConfig):
 
     source: Literal["mixture"] = "mixture"
     datasets: Weights
-    """Names of other entries to their weights, `{a: 0.7, b: 0.3}`: seven rows of ten come from a."""
+    """Names of other entries to their weights, `{a: 0.7, b: 0.3}`: seven rows of ten come from a. [1]"""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
-    """Seed of the draw."""
+    """Seed of the draw. [1]"""
     stop: Literal["first_exhausted", "all_exhausted"] = "first_exhausted"
     """Where an epoch ends: with the first part that has no more rows (the rest of the others is left for no one), or
     when each row of each part has come at least once (those of small parts come again)."""

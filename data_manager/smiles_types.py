@@ -54,9 +54,9 @@ class SmilesDatasetConfig(FilesConfig):
     """How `splits` divides: molecule by molecule, or so that molecules of one Bemis-Murcko scaffold stay together, the
     commonest scaffolds first in the largest split (needs rdkit)."""
     randomise: Annotated[int, Field(ge=0, le=1000)] = 0
-    """So many other writings of each molecule beside its own, in the split `train` alone (needs rdkit)."""
+    """So many other writings of each molecule beside its own, in the split `train` alone (needs rdkit). [writings]"""
     randomise_seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
-    """Seed of those writings."""
+    """Seed of those writings. [1]"""
     on_invalid: Literal["error", "skip"] = "skip"
     """A line that is no molecule: is left out, counted and named, or stops the preparation."""
 

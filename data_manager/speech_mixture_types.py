@@ -29,12 +29,13 @@ class SpeechMixtureConfig(SpeechConfig):
 
     source: Literal["speech_mixture"] = "speech_mixture"
     datasets: Weights
-    """Names of other entries to their weights, `{librispeech: 3, timit: 1}`: three cuts of four are of librispeech."""
+    """Names of other entries to their weights, `{librispeech: 3, timit: 1}`: three cuts of four are
+    of librispeech. [1]"""
     splits: dict[str, dict[str, list[str]]] | None = None
     """Splits of the mixture, each with those of the entries that go into it: `{train: {librispeech: [train-clean-5],
     timit: [TRAIN]}}`; where left out, splits of the same name are mixed."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
-    """Seed of the draw."""
+    """Seed of the draw. [1]"""
     stop: Literal["first_exhausted", "all_exhausted"] = "first_exhausted"
     """What a pass holds: first_exhausted, as many cuts as keep to the weights without one coming twice (the rest is left
     out and counted); all_exhausted, each cut at least once (those of small entries come again)."""

@@ -34,21 +34,23 @@ class FeaturesConfig(StrictModel):
     type: FeatureType = "fbank"
     """fbank (log energies of mel bins), mfcc (cepstral coefficients) or spectrogram (log power of every frequency)."""
     num_mel_bins: Annotated[int, Field(gt=0, le=1024)] | None = _BY_ITS_TYPE
-    """Mel bins; of fbank the width of a frame. 80 for fbank and 23 for mfcc where left out."""
+    """Mel bins; of fbank the width of a frame. 80 for fbank and 23 for mfcc where left out. [bins]"""
     num_ceps: Annotated[int, Field(gt=0, le=1024)] | None = _BY_ITS_TYPE
-    """Coefficients of mfcc, the width of a frame; 13 where left out."""
+    """Coefficients of mfcc, the width of a frame; 13 where left out. [coefficients]"""
     low_freq: Annotated[float, Field(ge=0)] | None = _BY_ITS_TYPE
-    """Lowest frequency of the mel bins in Hz; 20 where left out."""
+    """Lowest frequency of the mel bins in Hz; 20 where left out. [Hz]"""
     high_freq: float | None = _BY_ITS_TYPE
-    """Highest frequency of the mel bins in Hz; zero or less is counted from half the sampling rate; -400 if left out."""
+    """Highest frequency of the mel bins in Hz; zero or less is counted from half the sampling rate; -400 if
+    left out. [Hz]"""
     frame_length: Annotated[float, Field(gt=0, le=1)] = 0.025
-    """Length of a frame in seconds."""
+    """Length of a frame in seconds. [s]"""
     frame_shift: Annotated[float, Field(gt=0, le=1)] = 0.01
-    """From the beginning of one frame to that of the next, in seconds."""
+    """From the beginning of one frame to that of the next, in seconds. [s]"""
     dither: Annotated[float, Field(ge=0, le=1)] = 0.0
-    """Standard deviation of noise added to the samples, which reach from -1 to 1; the same for a cut each time."""
+    """Standard deviation of noise added to the samples, which reach from -1 to 1; the same for a cut each time. [1]"""
     sampling_rate: Annotated[int, Field(ge=1000, le=384_000)] | None = None
-    """Audio of another rate is resampled to this one, in Hz; where left out, the corpus must have a single rate."""
+    """Audio of another rate is resampled to this one, in Hz; where left out, the corpus must have a
+    single rate. [Hz]"""
     storage: Storage = "on_the_fly"
     """on_the_fly (computed by batch), lilcom_chunky (stored, compressed a little lossily) or numpy (stored as it is)."""
 
@@ -105,11 +107,11 @@ class LoadingConfig(StrictModel):
 
     max_duration: Seconds | None = None
     """Seconds of audio in a batch, padding counted: cuts of like lengths come together (lhotse's
-    `DynamicBucketingSampler`). Where left out, a batch has `batch_size` cuts."""
+    `DynamicBucketingSampler`). Where left out, a batch has `batch_size` cuts. [s]"""
     num_buckets: Annotated[int, Field(ge=1, le=1000)] = 10
-    """Classes of length into which cuts are sorted under max_duration."""
+    """Classes of length into which cuts are sorted under max_duration. [buckets]"""
     num_workers: Annotated[int, Field(ge=0, le=1024)] = 0
-    """Processes that make batches; 0 makes them in the training process."""
+    """Processes that make batches; 0 makes them in the training process. [processes]"""
     speakers: bool = False
     """Add who speaks: `speakers`, `segments` in seconds and `speaker_activity`, bool [B, T, S], to a batch."""
     bad_audio: Literal["error", "drop"] = "error"

@@ -18,9 +18,9 @@ class WindowsConfig(StrictModel):
     type: Literal["fixed", "supervisions"] = "fixed"
     """fixed: windows of `seconds`, the last one shorter; supervisions: a piece for each transcribed segment."""
     seconds: Seconds | None = None
-    """Length of a fixed window."""
+    """Length of a fixed window. [s]"""
     hop: Seconds | None = None
-    """From the beginning of one fixed window to that of the next; `seconds` where left out."""
+    """From the beginning of one fixed window to that of the next; `seconds` where left out. [s]"""
 
     def violations(self) -> Iterator[Violation]:
         """Fixed windows have a length, and only they."""
@@ -52,7 +52,7 @@ class SpeedConfig(StrictModel):
     """Copies of the cuts played faster or slower, besides the cuts as they are."""
 
     factors: Annotated[list[Annotated[float, Field(ge=0.25, le=4)]], AfterValidator(_factors)] = [0.9, 1.1]
-    """Speeds: 1.1 is a tenth faster and higher."""
+    """Speeds: 1.1 is a tenth faster and higher. [1]"""
     splits: Splits = None
     """Splits to copy; those whose names begin with `train` where left out."""
 
@@ -61,9 +61,9 @@ class SubsetConfig(StrictModel):
     """The beginning of each split, before speed perturbation."""
 
     first: Annotated[int, Field(gt=0)] | None = None
-    """At most so many cuts."""
+    """At most so many cuts. [cuts]"""
     seconds: Annotated[float, Field(gt=0)] | None = None
-    """At most so many seconds of audio, and at least one cut."""
+    """At most so many seconds of audio, and at least one cut. [s]"""
     splits: Splits = None
     """Splits to shorten; all where left out."""
 

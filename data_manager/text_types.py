@@ -23,7 +23,7 @@ class TokensConfig(DatasetConfig):
     tokenizer: TokenizerConfig = TokenizerConfig()
     """How text becomes token ids."""
     sequence_length: Annotated[int, Field(gt=0, le=16_777_216)] | None = None
-    """Tokens of a row (256 where left out); of pairs and of whole documents, the most that a row may have."""
+    """Tokens of a row (256 where left out); of pairs and of whole documents, the most that a row may have. [tokens]"""
     rows: Layout | None = None
     """cut: each document is cut into rows, its last row is shorter, and no row holds two documents (the default).
     packed: documents one after another, all rows full but the last. whole: a document a row, with a token before and
@@ -40,7 +40,7 @@ class TokensConfig(DatasetConfig):
     streaming: bool = False
     """Read, tokenise and pack while training, and keep no rows on disk."""
     shuffle_buffer: Annotated[int, Field(ge=1, le=100_000_000)] | None = None
-    """Rows of a stream among which the next one is drawn when batches are shuffled (1000 where left out)."""
+    """Rows of a stream among which the next one is drawn when batches are shuffled (1000 where left out). [rows]"""
 
     @property
     def is_paired(self) -> bool:
@@ -131,9 +131,10 @@ class CorpusConfig(TokensConfig):
     """Text that is read from somewhere, and may have flaws or have to be divided."""
 
     splits: Shares | None = None
-    """Divide the only split there is: `{train: 0.9, validation: 0.05, test: 0.05}`. Documents are drawn at random."""
+    """Divide the only split there is: `{train: 0.9, validation: 0.05, test: 0.05}`. Documents are drawn
+    at random. [share]"""
     split_seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
-    """Seed of that draw."""
+    """Seed of that draw. [1]"""
     on_invalid: Literal["error", "skip"] = "error"
     """A line or row that cannot be read: stops the preparation, or is left out, counted and named."""
 

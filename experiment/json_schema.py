@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import data_manager.sources  # noqa: F401  (registers the built-in ones)
 from data_manager.dataset_types import GlobalConfig
 from data_manager.registry import SOURCES
 from experiment.field_docs import describe_fields
@@ -27,12 +28,17 @@ _ANNOUNCED: tuple[Registry[Any], ...] = (
 """Registries whose types are imported when they are asked for, and described then."""
 
 
-def experiment_schema() -> Schema:
-    """Schema (draft 2020-12) of a file with all registered model types and data sources."""
+def describe_every_type() -> None:
+    """Import every type that a file can name, and give its fields their docstrings as descriptions."""
     for registry in _ANNOUNCED:
         for name in registry:
             registry.get(name)  # imports what is announced only
     describe_fields()
+
+
+def experiment_schema() -> Schema:
+    """Schema (draft 2020-12) of a file with all registered model types and data sources."""
+    describe_every_type()
     definitions: Schema = {}
     models = [_model_variant(name, definitions) for name in MODELS]
     sources = [_source_variant(name, definitions) for name in SOURCES]

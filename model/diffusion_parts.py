@@ -71,9 +71,9 @@ class HybridConfig(StrictModel):
 
     type: Literal["hybrid"] = "hybrid"
     p_uniform: Annotated[float, Field(gt=0, le=0.99)] = 0.1
-    """Share of tokens that are replaced by uniform ones half-way."""
+    """Share of tokens that are replaced by uniform ones half-way. [share]"""
     gamma: Annotated[float, Field(gt=0, le=2)] = 1.0
-    """How sharply the wrong tokens come and go; 1 as published."""
+    """How sharply the wrong tokens come and go; 1 as published. [1]"""
 
 
 class UniformConfig(StrictModel):
@@ -91,7 +91,7 @@ class LogLinearConfig(StrictModel):
 
     type: Literal["loglinear"] = "loglinear"
     eps: Epsilon = 1e-3
-    """alpha at t = 1."""
+    """alpha at t = 1. [probability]"""
 
 
 class CosineConfig(StrictModel):
@@ -99,7 +99,7 @@ class CosineConfig(StrictModel):
 
     type: Literal["cosine"] = "cosine"
     eps: Epsilon = 1e-3
-    """alpha at t = 1."""
+    """alpha at t = 1. [probability]"""
 
 
 class GeometricConfig(StrictModel):
@@ -107,9 +107,9 @@ class GeometricConfig(StrictModel):
 
     type: Literal["geometric"] = "geometric"
     sigma_min: Annotated[float, Field(gt=0, le=50)] = 1e-4
-    """Noise at t = 0."""
+    """Noise at t = 0. [1]"""
     sigma_max: Annotated[float, Field(gt=0, le=50)] = 20.0
-    """Noise at t = 1."""
+    """Noise at t = 1. [1]"""
 
     def violations(self) -> Iterator[Violation]:
         """Noise grows."""
@@ -121,9 +121,9 @@ class LinearConfig(StrictModel):
 
     type: Literal["linear"] = "linear"
     sigma_min: Sigma = 0.0
-    """Noise at t = 0."""
+    """Noise at t = 0. [1]"""
     sigma_max: Annotated[float, Field(gt=0, le=50)] = 10.0
-    """Noise at t = 1."""
+    """Noise at t = 1. [1]"""
 
     def violations(self) -> Iterator[Violation]:
         """Noise grows."""
@@ -135,13 +135,13 @@ class DiscreteConfig(StrictModel):
 
     type: Literal["discrete"] = "discrete"
     num_steps: Annotated[int, Field(gt=0, le=1_000_000)] = 1000
-    """Number of steps T."""
+    """Number of steps T. [steps]"""
     curve: Literal["even", "cosine", "linear", "quadratic"] = "even"
     """even: 1 - i / T, D3PM's for masks; cosine: Nichol and Dhariwal's; linear, quadratic: of beta, between the two below."""
     beta_start: Annotated[float, Field(gt=0, lt=1)] | None = None
-    """Chance to lose a token in the first step, of linear and quadratic; None: 0.1 / num_steps."""
+    """Chance to lose a token in the first step, of linear and quadratic; None: 0.1 / num_steps. [probability]"""
     beta_end: Annotated[float, Field(gt=0, lt=1)] | None = None
-    """The same in the last step; None: 20 / num_steps, which leaves almost nothing at t = 1."""
+    """The same in the last step; None: 20 / num_steps, which leaves almost nothing at t = 1. [probability]"""
 
     def violations(self) -> Iterator[Violation]:
         """Only two of the curves have a beta."""
@@ -183,7 +183,7 @@ class D3pmConfig(StrictModel):
 
     type: Literal["d3pm"] = "d3pm"
     num_steps: Annotated[int, Field(gt=0, le=1_000_000)] | None = None
-    """Number of steps; None: the schedule's, which is then a discrete one."""
+    """Number of steps; None: the schedule's, which is then a discrete one. [steps]"""
 
 
 class GiddConfig(StrictModel):
@@ -197,7 +197,7 @@ class Bd3lmConfig(StrictModel):
 
     type: Literal["bd3lm"] = "bd3lm"
     block_size: Annotated[int, Field(gt=0, le=1_048_576)] = 16
-    """Tokens of a block: 1 is an autoregressive model, the whole length is mdlm."""
+    """Tokens of a block: 1 is an autoregressive model, the whole length is mdlm. [tokens]"""
 
 
 def _absorbing(config: AbsorbingConfig, num_tokens: int) -> "Graph":

@@ -37,16 +37,18 @@ class ConditionConfig(StrictModel):
     type: Literal["class", "properties"]
     """class (an index) or properties (a vector of floats)."""
     num_classes: Size | None = None
-    """Number of classes, of `type: class`."""
+    """Number of classes, of `type: class`. [classes]"""
     size: Size | None = None
-    """Number of properties, of `type: properties`."""
+    """Number of properties, of `type: properties`. [properties]"""
     mean: list[Finite] | None = None
-    """Mean of each property, which is subtracted from it; None: that of the rows that are trained on."""
+    """Mean of each property, which is subtracted from it; None: that of the rows that are
+    trained on. [each property's own]"""
     std: list[Annotated[Finite, Field(gt=0)]] | None = None
     """Standard deviation of each property, by which it is then divided, so that conditions are given in their own
-    units; None: that of the rows that are trained on."""
+    units; None: that of the rows that are trained on. [each property's own]"""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    """Share of rows whose condition is hidden in training, so that guidance has something to guide (Ho 2022)."""
+    """Share of rows whose condition is hidden in training, so that guidance has something to guide
+    (Ho 2022). [probability]"""
 
     def violations(self) -> Iterator[Violation]:
         """Each type has its own size."""
@@ -81,9 +83,9 @@ class DiffusionConfig(StrictModel):
     backbone: Annotated[BackboneConfig, FromRegistry(BACKBONES)]
     """The network: performer, ddit, bert, hugging_face (a pretrained model), or one that you registered."""
     vocab_size: Annotated[int, Field(gt=1, le=16_777_216)] | None = None
-    """Number of data tokens N, the mask not counted; None: the data set's tokenizer's."""
+    """Number of data tokens N, the mask not counted; None: the data set's tokenizer's. [tokens]"""
     length: Size | None = None
-    """Length of sequences; None: the data set's sequence_length."""
+    """Length of sequences; None: the data set's sequence_length. [tokens]"""
     time_conditioning: bool | None = None
     """Whether the network is told sigma; None: yes, but for mdlm's and bd3lm's backbones of ours, as published."""
     condition: ConditionConfig | None = None

@@ -40,6 +40,7 @@ class EncoderConfig(StrictModel):
 
     parts: ClassVar[tuple[str, ...]] = ("encoder",)
     params: PerformerParams = Field(alias="encoder")
+    """The stack."""
 
     def violations(self) -> Iterator[Violation]:
         """An encoder has no context to attend to."""
@@ -59,6 +60,7 @@ class DecoderConfig(StrictModel):
 
     parts: ClassVar[tuple[str, ...]] = ("decoder",)
     params: PerformerParams = Field(alias="decoder")
+    """The stack."""
 
     def violations(self) -> Iterator[Violation]:
         """A decoder's self-attention is causal."""
@@ -83,7 +85,9 @@ class EncoderDecoderConfig(StrictModel):
 
     parts: ClassVar[tuple[str, ...]] = ("encoder", "decoder")
     encoder_params: PerformerParams = Field(alias="encoder")
+    """The stack that reads the source."""
     decoder_params: PerformerParams = Field(alias="decoder")
+    """The stack that writes the target, attending to the encoder's output."""
 
     def violations(self) -> Iterator[Violation]:
         """Roles of the two parts, and widths that agree."""

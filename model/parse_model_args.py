@@ -63,7 +63,8 @@ def read_model_section(section: Node) -> tuple[ModelConfig | None, list[Problem]
     if parts:
         body, found = with_defaults(body, parts)
         problems += found
-    checked: Checked[Any] = check(body, entry.config_type, ("model",), HEADER_KEYS)
+    header_keys = HEADER_KEYS if parts else tuple(key for key in HEADER_KEYS if key != "global_config")
+    checked: Checked[Any] = check(body, entry.config_type, ("model",), header_keys)
     problems += [*header.problems, *checked.problems]
     if problems or checked.value is None or header.value is None:
         return None, problems

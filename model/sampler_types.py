@@ -21,7 +21,7 @@ class EntropyBoundedConfig(StrictModel):
 
     type: Literal["entropy_bounded"] = "entropy_bounded"
     gamma: Annotated[float, Field(ge=0, le=1e6)] = 0.1
-    """Bound in nats of what tokens of one call may say of each other; 0: exact."""
+    """Bound in nats of what tokens of one call may say of each other; 0: exact. [nats]"""
 
 
 class RemaskingConfig(StrictModel):
@@ -29,9 +29,9 @@ class RemaskingConfig(StrictModel):
 
     type: Literal["remasking"] = "remasking"
     eta_cap: Share = 0.01
-    """Highest probability of a step that a token is masked again; 0: never."""
+    """Highest probability of a step that a token is masked again; 0: never. [probability]"""
     eta_rescale: Share = 1.0
-    """Share to take of the highest probability that keeps each token's law."""
+    """Share to take of the highest probability that keeps each token's law. [share]"""
 
 
 class PredictorCorrectorConfig(StrictModel):
@@ -39,11 +39,11 @@ class PredictorCorrectorConfig(StrictModel):
 
     type: Literal["predictor_corrector"] = "predictor_corrector"
     kappa: Share = 0.95
-    """Probability that a token takes the ancestral step; 1: no correction."""
+    """Probability that a token takes the ancestral step; 1: no correction. [probability]"""
     t_on: Share = 0.5
-    """Time below which steps correct."""
+    """Time below which steps correct. [time]"""
     t_off: Share = 0.1
-    """Time below which they no longer do; 0: to the end, which converges."""
+    """Time below which they no longer do; 0: to the end, which converges. [time]"""
 
     def violations(self) -> Iterator[Violation]:
         """Time runs from 1 to 0."""
@@ -57,7 +57,7 @@ class SemiAutoregressiveConfig(StrictModel):
 
     type: Literal["semi_autoregressive"] = "semi_autoregressive"
     block_size: Annotated[int, Field(gt=0, le=1_048_576)] = 16
-    """Tokens of a block, for networks that see the whole sequence; those of bd3lm have their own."""
+    """Tokens of a block, for networks that see the whole sequence; those of bd3lm have their own. [tokens]"""
 
 
 class PlainConfig(StrictModel):

@@ -94,25 +94,25 @@ class PerformerParams(StrictModel):
     """Shape and attention of a stack of pre-norm transformer layers (Choromanski et al. 2021, arXiv 2009.14794)."""
 
     d_model: Size
-    """Width of the residual stream."""
+    """Width of the residual stream. [channels]"""
     num_layers: Annotated[int, Field(gt=0, le=10_000)]
-    """Number of layers."""
+    """Number of layers. [layers]"""
     num_heads: Annotated[int, Field(gt=0, le=65_536)]
-    """Number of query heads; divides d_model."""
+    """Number of query heads; divides d_model. [heads]"""
     device: Device = "auto"
     """auto (the accelerator if there is one, else cpu), cpu, cuda, cuda:N, mps or xpu."""
     batch_size: Size = 32
-    """Rows of a batch, where no other section says."""
+    """Rows of a batch, where no other section says. [rows]"""
     d_ff: Annotated[int, Field(gt=0, le=1024)] = 4
-    """Expansion factor of the feed-forward layer: its inner width is d_ff * d_model."""
+    """Expansion factor of the feed-forward layer: its inner width is d_ff * d_model. [1]"""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    """Probability of dropping a value after attention and inside the feed-forward layer."""
+    """Probability of dropping a value after attention and inside the feed-forward layer. [probability]"""
     attention_type: AttentionType = "softmax"
     """softmax, linear (bidirectional), causal_linear or a registered core; a list of them has one for each layer."""
     activation: Annotated[ActivationFunctions, BeforeValidator(_activation)] = ActivationFunctions.GELU
     """GELU, RELU, SILU, GEGLU, REGLU or SWIGLU, in any case."""
     nb_features: Size | None = None
-    """Random features of linear attention; None: head_dim * ln(head_dim)."""
+    """Random features of linear attention; None: head_dim * ln(head_dim). [features]"""
     use_cross_attention: bool | None = None
     """Attend to a context as well; None: true in an encoder-decoder's decoder, false elsewhere."""
     use_rezero: bool = False
@@ -120,23 +120,23 @@ class PerformerParams(StrictModel):
     use_scalenorm: bool = False
     """ScaleNorm (arXiv 1910.05895) in place of pre-LayerNorm."""
     feature_redraw_interval: Annotated[int, Field(gt=0)] | None = 1000
-    """Training steps between two draws of the random features; None: never."""
+    """Training steps between two draws of the random features; None: never. [steps]"""
     auto_check_redraw: bool = True
     """Redraw by itself during training; false: only when `redraw_projections` is called."""
     vocab_size: Annotated[int, Field(gt=0, le=16_777_216)] | None = None
-    """Number of token ids; None: from the data set's tokenizer, or the input is float."""
+    """Number of token ids; None: from the data set's tokenizer, or the input is float. [tokens]"""
     max_length: Size | None = None
-    """Longest sequence; needed by `position: absolute`, else a bound that is checked."""
+    """Longest sequence; needed by `position: absolute`, else a bound that is checked. [tokens]"""
     position: Position = "rotary"
     """rotary (arXiv 2104.09864), absolute (learned) or none."""
     qk_norm: bool = False
     """RMS-normalise queries and keys of each head (arXiv 2010.04245)."""
     num_kv_heads: Annotated[int, Field(gt=0, le=65_536)] | None = None
-    """Key and value heads (grouped-query attention, arXiv 2305.13245); divides num_heads; None: num_heads."""
+    """Key and value heads (grouped-query attention, arXiv 2305.13245); divides num_heads; None: num_heads. [heads]"""
     tie_embeddings: bool = True
     """Use the token embedding as the output head too."""
     input_dim: Size | None = None
-    """Width of float input (80 for log-mel bins), projected to d_model."""
+    """Width of float input (80 for log-mel bins), projected to d_model. [channels]"""
     feature_map: FeatureMap = "favor+"
     """Feature map of linear attention: favor+, favor++ or favor# (random, softmax kernel), relu (random) or elu."""
 

@@ -1,18 +1,26 @@
 """Runs the snippets of a page of documentation as they stand, in the page's order, in a folder of its own.
 
 ```yaml title=NAME``` and ```python title=NAME``` write a file; ```python``` runs in one process with the ones before it,
-back to the last command; ```bash``` runs in a shell, `exit=N` being the code that it ends with; ```text output``` is what
-the snippet before it prints. Blocks marked `no-test` do not run; the reason stands beside the mark.
+back to the last command; ```bash``` runs in a shell, `exit=N` being the code that it ends with (`python ...`
+is forked from a process that has imported torch, as `tests/warm.py` says); ```text output``` is what
+the snippet before it prints. A ```bash``` marked `no-test`, with the reason beside the mark, does not run: its commands are
+read by the parsers that would read them (`tests/commands.py`). A file of YAML that no snippet names is checked at the end.
 """
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.commands import check_command, commands
+from tests.warm import run_warm
+
 ROOT = Path(__file__).resolve().parents[1]
+SHELL = re.compile(r"[|<>;&$`*]")
+"""What only a shell understands."""
 _BLOCK = re.compile(r"^```(?P<kind>\w+)(?P<info>[^\n]*)\n(?P<text>.*?)^```", re.M | re.S)
 
 
@@ -51,24 +59,36 @@ class Page:
     def __init__(self, page: str, folder: Path) -> None:
         self.page, self.folder = page, folder
         self.pending: list[str] = []
+        self.files: list[str] = []
         self.ran, self.printed = 0, ""
         link_project(folder)
 
     def run(self) -> int:
-        for snippet in snippets(self.page):
+        found = snippets(self.page)
+        for snippet in found:
             if "no-test" not in snippet.info:
                 self.take(snippet)
         self.run_python()
+        code = "\n".join(one.text for one in found if one.kind in ("bash", "python"))
+        for name in self.files:
+            if name not in code:
+                self.run_bash(f"python parse_args.py --config {name}", 0)
+        for snippet in found:
+            if "no-test" in snippet.info:
+                assert snippet.kind == "bash", f"{self.page}: only commands may be left out: {snippet.text[:60]!r}"
+                for words in commands(snippet.text):
+                    check_command(words, self.folder)
         return self.ran
 
     def take(self, snippet: Snippet) -> None:
         if snippet.title:
             (self.folder / snippet.title).write_text(snippet.text, encoding="utf-8")
+            self.files += [snippet.title] if snippet.kind == "yaml" else []
         elif snippet.kind == "python":
             self.pending.append(snippet.text)
         elif snippet.kind == "bash":
             self.run_python()
-            self.execute(["bash", "-ec", snippet.text], snippet.exit_code)
+            self.run_bash(snippet.text, snippet.exit_code)
         elif snippet.kind == "text" and snippet.info == "output":
             self.run_python()
             assert self.printed == snippet.text, self.page
@@ -79,15 +99,37 @@ class Page:
 
     def run_python(self) -> None:
         if self.pending:
-            self.execute([sys.executable, "-c", "\n".join(self.pending)], 0, count=len(self.pending))
+            text = "\n".join(self.pending)
+            code, out, error = run_warm(["-c", text], self.folder)
+            self.done(text, code, 0, out + error, len(self.pending))
             self.pending = []
 
-    def execute(self, command: list[str], expected: int, count: int = 1) -> None:
+    def run_bash(self, text: str, expected: int) -> None:
+        """Each command as it stands, up to the first that fails."""
+        printed = []
+        for line in text.replace("\\\n", " ").splitlines():
+            words = shlex.split(line, comments=True)
+            if not words:
+                continue
+            if words[0] == "model-factory":  # the command that the package installs
+                words = ["python", "-m", "experiment.main_command", *words[1:]]
+            plain = words[0] == "python" and not SHELL.search(line)
+            code, out, error = run_warm(words[1:], self.folder) if plain else self.in_shell(line)
+            printed += [out, error]
+            if code:
+                break
+        self.done(text, code, expected, "".join(printed), 1)
+
+    def in_shell(self, line: str) -> tuple[int, str, str]:
         environment = {
             **os.environ,
             "PYTHONPATH": str(self.folder),
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         }
+        command = ["bash", "-ec", line]
         done = subprocess.run(command, cwd=self.folder, env=environment, capture_output=True, text=True, check=False)
-        assert done.returncode == expected, f"{self.page}\n{command[-1]}\n{done.stdout}\n{done.stderr}"
-        self.ran, self.printed = self.ran + count, done.stdout + done.stderr
+        return done.returncode, done.stdout, done.stderr
+
+    def done(self, text: str, code: int, expected: int, printed: str, count: int) -> None:
+        assert code == expected, f"{self.page}\n{text}\n{printed}"
+        self.ran, self.printed = self.ran + count, printed

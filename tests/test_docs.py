@@ -1,6 +1,8 @@
 """Every snippet of every page under `docs/` runs as it stands (`tests/snippets.py` says how), and what pages say holds."""
 
+import importlib
 import re
+from functools import reduce
 from pathlib import Path
 
 import pytest
@@ -11,22 +13,19 @@ from benchmarks.erring_networks import erring_table
 from model.diffusion_parts import OBJECTIVES, PROCESSES, SCHEDULES
 from model.diffusion_tables import combinations_table, filled, samplers_table
 from model.diffusion_types import ConditionConfig, DiffusionConfig
+from tests.commands import check_command, commands
 from tests.snippets import ROOT, Page
+from yaml_config.errors import ConfigError
 
-PAGES = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").glob("*.md"))
+PAGES = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").rglob("*.md"))
+MATHEMATICS = (ROOT / "docs" / "mathematics.md").read_text(encoding="utf-8")
+WORTH = (ROOT / "docs" / "worth.md").read_text(encoding="utf-8")
 DIFFUSION = (ROOT / "docs" / "diffusion.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("page", PAGES)
 def test_snippets(page: str, tmp_path: Path) -> None:
     Page(page, tmp_path).run()
-
-
-@pytest.mark.parametrize("page", PAGES)
-def test_links_lead_somewhere(page: str) -> None:
-    text = (ROOT / page).read_text(encoding="utf-8")
-    for target in re.findall(r"\]\((?!https?:)([^)#]+)", text):
-        assert (ROOT / page).parent.joinpath(target).exists(), target
 
 
 def test_tables_of_what_fits_are_the_codes_own() -> None:
@@ -64,10 +63,107 @@ def test_every_key_of_the_section_is_explained() -> None:
             assert f"`{key}" in DIFFUSION or key == "type", key
 
 
-def test_tests_that_a_page_names_exist() -> None:
-    sources = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("test_*.py"))
-    for name in re.findall(r"`(test_\w+)`", DIFFUSION):
-        assert f"def {name}(" in sources, name
+@pytest.mark.parametrize("page", PAGES)
+def test_tests_that_a_page_names_exist(page: str) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    for name in re.findall(r"`(test_\w+)`", text):
+        assert name in TESTS, name
+    for path in re.findall(r"`(tests/[\w/.]+)`", text):
+        assert (ROOT / path).exists(), path
+
+
+def test_every_formula_has_a_function_and_a_test_in_the_file_that_is_named() -> None:
+    _, *formulas = re.split(r"^### ", MATHEMATICS, flags=re.M)
+    assert len(formulas) > 30
+    for formula in formulas:
+        title = formula.splitlines()[0]
+        functions = re.findall(r"`((?:diffusion|model|evaluation)\.[\w.]+)`", formula)
+        listed = formula.partition("- proved by ")[2].partition("\n\n")[0]
+        proofs = [" ".join(part.split()) for part in listed.split(";") if part]
+        assert functions, title
+        assert proofs, title
+        for dotted in functions:
+            resolve(dotted)
+        for proof in proofs:
+            [path] = re.findall(r"in `(tests/[\w/]+\.py)`", proof)
+            for name in re.findall(r"`(test_\w+)`", proof):
+                assert path in TESTS[name], (title, name)
+
+
+def test_what_things_are_registered_by_is_there() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    names = re.findall(r"`([\w.]+\.register_\w+)`", text)
+    assert len(names) == 7
+    for dotted in names:
+        assert callable(resolve(dotted))
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "python train.py --config configs/full_experiment.yml",  # no --output
+        "python generate.py --run runs/first --promt x",
+        "python parse_args.py --config configs/full_experiment.yml --set training.max_stepz=3",
+        "torchrun --nproc-for-node=2 train.py --config configs/full_experiment.yml --output x",
+        "python -m benchmarks.attention --rouns 3",
+        "scripts/nothing",
+        "unheard-of --of",
+    ],
+)
+def test_a_wrong_command_is_noticed(line: str, tmp_path: Path) -> None:
+    [words] = commands(line)
+    with pytest.raises((AssertionError, ConfigError, SystemExit)):
+        check_command(words, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        "```bash\npython parse_args.py --config nowhere.yml\n```\n",
+        "```python\nassert 1 + 1 == 3\n```\n",
+        "```yaml title=wrong.yml\ntraining: {max_stepz: 3}\n```\n",
+        "```yaml\ntraining: {max_steps: 3}\n```\n",
+        "```bash\npython -c 'print(1)'\n```\n\n```text output\n2\n```\n",
+    ],
+)
+def test_a_snippet_that_fails_is_noticed(block: str, tmp_path: Path) -> None:
+    (tmp_path / "page.md").write_text(block, encoding="utf-8")
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    with pytest.raises(AssertionError):
+        Page(str(tmp_path / "page.md"), folder).run()
+
+
+def test_figures_that_are_quoted_stand_in_the_results() -> None:
+    """Numbers with two digits or more behind the point, of the page on what they are worth."""
+    results = (ROOT / "benchmarks" / "RESULTS.md").read_text(encoding="utf-8")
+    for section in set(re.findall(r"(?<!\*)\*([A-Z][\w ]+)\*(?!\*)", WORTH)):
+        assert re.search(rf"^#+ .*{section}|\*\*{section}", results, re.M), section
+    for number in set(re.findall(r"(?<![\d.])\d+\.\d{2,}(?![\d.])", WORTH)):
+        assert number in results or number in DIFFUSION or number in MATHEMATICS, number
+
+
+def resolve(dotted: str) -> object:
+    """The object of a dotted name; raises ImportError or AttributeError where there is none."""
+    words = dotted.split(".")
+    for cut in range(len(words), 0, -1):
+        try:
+            module = importlib.import_module(".".join(words[:cut]))
+        except ModuleNotFoundError:
+            continue
+        return reduce(getattr, words[cut:], module)
+    raise ModuleNotFoundError(dotted)
+
+
+def names_of_tests() -> dict[str, set[str]]:
+    found: dict[str, set[str]] = {}
+    for path in (ROOT / "tests").rglob("test_*.py"):
+        for name in re.findall(r"^def (test_\w+)\(", path.read_text(encoding="utf-8"), re.M):
+            found.setdefault(name, set()).add(str(path.relative_to(ROOT)))
+    return found
+
+
+TESTS = names_of_tests()
 
 
 def rows_of(name: str) -> list[list[str]]:

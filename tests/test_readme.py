@@ -23,5 +23,5 @@ def test_the_two_commands_come_first() -> None:
 
 @pytest.mark.skipif(shutil.which("bash") is None, reason="bash is not installed")
 def test_scripts_are_good_bash() -> None:
-    for name in ("scripts/setup", "scripts/test", "scripts/demo", ".ci/run"):
+    for name in ("scripts/setup", "scripts/test", "scripts/demo", "scripts/docs", ".ci/run"):
         assert subprocess.run(["bash", "-n", ROOT / name], check=False).returncode == 0

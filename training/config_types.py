@@ -43,11 +43,11 @@ class LoraConfig(StrictModel):
     """Low-rank adapters (Hu et al. 2021, arXiv 2106.09685) by the extra `peft`; all other weights stay as they are."""
 
     r: Annotated[int, Field(gt=0, le=4096)] = 8
-    """Rank of the adapters."""
+    """Rank of the adapters. [rank]"""
     lora_alpha: Annotated[float, Field(gt=0, le=65_536)] = 16
-    """An adapter's output is scaled by lora_alpha / r."""
+    """An adapter's output is scaled by lora_alpha / r. [1]"""
     lora_dropout: Rate = 0.0
-    """Dropout in front of an adapter."""
+    """Dropout in front of an adapter. [probability]"""
     target_modules: Annotated[list[Name], Field(min_length=1)] | None = None
     """Names of the linear layers to adapt, say [to_q, to_v]; None: all but the head."""
 
@@ -68,39 +68,39 @@ class TrainingConfig(StrictModel):
     eval_split: Name | None = None
     """Split to evaluate on; None: validation, valid, val or dev, or the first whose name begins so."""
     max_eval_samples: Annotated[int, Field(gt=0)] | None = None
-    """Rows of the evaluation split to use, from its beginning; None: all."""
+    """Rows of the evaluation split to use, from its beginning; None: all. [rows]"""
     num_labels: Annotated[int, Field(gt=1, le=1_048_576)] | None = None
-    """Classes of a classification; None: as many as the training split has."""
+    """Classes of a classification; None: as many as the training split has. [classes]"""
     init_from: Name | None = None
     """Folder of a run, or of a model that `save_pretrained` wrote, whose weights to begin with."""
     max_steps: Steps = 1000
-    """Optimiser steps."""
+    """Optimiser steps. [steps]"""
     batch_size: Annotated[int, Field(gt=0, le=1_048_576)] = 32
-    """Rows of a batch on each device."""
+    """Rows of a batch on each device. [rows]"""
     gradient_accumulation_steps: Annotated[int, Field(gt=0, le=65_536)] = 1
-    """Batches whose gradients are summed for one optimiser step."""
+    """Batches whose gradients are summed for one optimiser step. [batches]"""
     learning_rate: Annotated[float, Field(gt=0, le=10)] = 3e-4
-    """Highest learning rate, reached after the warm-up."""
+    """Highest learning rate, reached after the warm-up. [1]"""
     lr_scheduler_type: Literal["linear", "cosine", "polynomial", "inverse_sqrt", "constant", "constant_with_warmup"] = (
         "linear"
     )
     """Course of the learning rate after the warm-up."""
     warmup_steps: Annotated[int, Field(ge=0)] = 0
-    """Steps over which the learning rate rises from 0."""
+    """Steps over which the learning rate rises from 0. [steps]"""
     optim: Literal["adamw_torch_fused", "adamw_torch", "adafactor"] = "adamw_torch_fused"
     """Optimiser; adamw_torch_fused is the faster of PyTorch's two AdamW."""
     weight_decay: Annotated[float, Field(ge=0, le=1)] = 0.0
-    """Decoupled weight decay of matrices; biases and norms have none."""
+    """Decoupled weight decay of matrices; biases and norms have none. [1]"""
     adam_beta1: Rate = 0.9
-    """Decay of AdamW's mean of gradients."""
+    """Decay of AdamW's mean of gradients. [1]"""
     adam_beta2: Rate = 0.999
-    """Decay of AdamW's mean of squared gradients."""
+    """Decay of AdamW's mean of squared gradients. [1]"""
     adam_epsilon: Annotated[float, Field(gt=0, le=1)] = 1e-8
-    """Added to AdamW's denominator."""
+    """Added to AdamW's denominator. [1]"""
     max_grad_norm: Annotated[float, Field(ge=0, le=1e6)] = 1.0
-    """Gradients of a greater norm are scaled down to it; 0: never."""
+    """Gradients of a greater norm are scaled down to it; 0: never. [1]"""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
-    """Seed of weights, data order, dropout and noise."""
+    """Seed of weights, data order, dropout and noise. [1]"""
     bf16: bool = False
     """Compute in bfloat16 with float32 weights."""
     fp16: bool = False
@@ -112,11 +112,11 @@ class TrainingConfig(StrictModel):
     ddp_find_unused_parameters: bool = False
     """Let processes agree although some weights take no part in a step; costs time."""
     dataloader_num_workers: Annotated[int, Field(ge=0, le=1024)] = 0
-    """Processes that prepare batches for each device; 0: the training process itself."""
+    """Processes that prepare batches for each device; 0: the training process itself. [processes]"""
     loss_weighting: Literal["bound", "uniform"] = "bound"
     """Of diffusion: train on the bound, or on its terms weighted alike; the bound is reported either way."""
     ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = None
-    """Decay of a moving average of the weights, which is evaluated and saved in their place; None: no average."""
+    """Decay of a moving average of the weights, which is evaluated and saved in their place; None: no average. [1]"""
     speech: SpeechTaskConfig | None = None
     """Of speech: subsampling, SpecAugment, the number of speakers; None: their defaults."""
     stages: Annotated[list[StageConfig], Field(min_length=1)] | None = None
@@ -124,19 +124,19 @@ class TrainingConfig(StrictModel):
     lora: LoraConfig | None = None
     """Train low-rank adapters alone; they are merged into the weights at the end."""
     early_stopping_patience: Annotated[int, Field(gt=0)] | None = None
-    """Stop after so many evaluations without a better loss; None: never."""
+    """Stop after so many evaluations without a better loss; None: never. [evaluations]"""
     early_stopping_threshold: Annotated[float, Field(ge=0)] = 0.0
-    """How much lower a loss must be to count as better."""
+    """How much lower a loss must be to count as better. [nats]"""
     load_best_model_at_end: bool = False
     """Save the weights of the best evaluation rather than the last ones."""
     logging_steps: Steps = 10
-    """Steps between two lines of metrics."""
+    """Steps between two lines of metrics. [steps]"""
     eval_steps: Steps = 500
-    """Steps between two evaluations; there is one at the end as well."""
+    """Steps between two evaluations; there is one at the end as well. [steps]"""
     save_steps: Steps = 500
-    """Steps between two checkpoints; there is one at the end as well."""
+    """Steps between two checkpoints; there is one at the end as well. [steps]"""
     save_total_limit: Annotated[int, Field(gt=0)] | None = 2
-    """How many checkpoints to keep, the newest ones; None: all."""
+    """How many checkpoints to keep, the newest ones; None: all. [checkpoints]"""
     report_to: Literal["none", "tensorboard", "wandb"] = "none"
     """Where metrics go beside metrics.jsonl; both are extras."""
 
@@ -184,28 +184,28 @@ class GenerationConfig(StrictModel):
     """What to generate, and how the next token is chosen."""
 
     num_samples: Annotated[int, Field(gt=0, le=1_000_000)] = 4
-    """Number of samples."""
+    """Number of samples. [samples]"""
     max_new_tokens: Annotated[int, Field(gt=0, le=1_048_576)] = 128
-    """Longest continuation, in tokens."""
+    """Longest continuation, in tokens. [tokens]"""
     temperature: Annotated[float, Field(ge=0, le=100)] = 1.0
-    """Divides the logits; 0 takes the likeliest token."""
+    """Divides the logits; 0 takes the likeliest token. [1]"""
     top_k: Annotated[int, Field(gt=0)] | None = None
-    """Choose among the k likeliest tokens."""
+    """Choose among the k likeliest tokens. [tokens]"""
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
-    """Choose among the likeliest tokens that hold this probability together."""
+    """Choose among the likeliest tokens that hold this probability together. [probability]"""
     num_beams: Annotated[int, Field(gt=0, le=1024)] = 1
-    """Beams of beam search; 1: none."""
+    """Beams of beam search; 1: none. [beams]"""
     sampler: Annotated[StrictModel | str | None, FromRegistry(SAMPLER_SETTINGS, or_name=True)] = None
     """Of diffusion: the sampler's name, or {type: name} with its settings; None: the process's own."""
     steps: Steps | None = None
-    """Of diffusion: steps from noise to text; None: the model's own default."""
+    """Of diffusion: steps from noise to text; None: the model's own default. [steps]"""
     guidance: Annotated[float, Field(ge=0, le=1000)] | None = None
-    """Of diffusion with a condition: 1 follows it, above 1 pushes past it; None: 1."""
+    """Of diffusion with a condition: 1 follows it, above 1 pushes past it; None: 1. [1]"""
     exactly: Annotated[dict[Name, Annotated[int, Field(ge=0)]], AfterValidator(not_empty)] | None = None
     """How often pieces of text stand in each sample: `{"*": 2}` of polymers with two ends. Samples are drawn again until
-    it holds, so that they have the model's own law given that it does; None: as they come."""
+    it holds, so that they have the model's own law given that it does; None: as they come. [times]"""
     max_attempts: Annotated[int, Field(gt=0, le=1_000_000)] | None = None
-    """With exactly: samples drawn for each one that is kept, at most; None: 100."""
+    """With exactly: samples drawn for each one that is kept, at most; None: 100. [samples]"""
 
     def violations(self) -> Iterator[Violation]:
         """Attempts are of what is drawn again."""

@@ -14,11 +14,12 @@ class StageConfig(StrictModel):
     train: Literal["autoencoder", "diffusion", "joint"]
     """autoencoder alone; diffusion, of the latents of an encoder that stays as it is; or both together (joint)."""
     steps: Annotated[int, Field(gt=0, le=1_000_000_000)] | None = None
-    """Optimiser steps; of the last stage None: what is left of max_steps."""
+    """Optimiser steps; of the last stage None: what is left of max_steps. [steps]"""
     learning_rate: Annotated[float, Field(gt=0, le=10)] | None = None
-    """Highest learning rate of the stage; None: the training's. Each stage warms up and decays anew."""
+    """Highest learning rate of the stage; None: the training's. Each stage warms up and decays anew. [1]"""
     warmup_steps: Annotated[int, Field(ge=0, le=1_000_000_000)] = 0
-    """Of joint: steps over which the diffusion's gradient into the encoder grows from nothing to its full size."""
+    """Of joint: steps over which the diffusion's gradient into the encoder grows from nothing to its
+    full size. [steps]"""
 
     def violations(self) -> Iterator[Violation]:
         """Only joint training has two losses that meet in the encoder."""

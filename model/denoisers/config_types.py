@@ -46,19 +46,19 @@ class BertBackboneConfig(BackboneConfig):
 
     type: Literal["bert"] = "bert"
     hidden_size: Annotated[int, Field(gt=0, le=1_048_576)]
-    """Width of the residual stream."""
+    """Width of the residual stream. [channels]"""
     num_layers: Annotated[int, Field(gt=0, le=10_000)]
-    """Number of layers."""
+    """Number of layers. [layers]"""
     num_heads: Annotated[int, Field(gt=0, le=65_536)]
-    """Number of heads; divides hidden_size, into even widths where positions are rotary."""
+    """Number of heads; divides hidden_size, into even widths where positions are rotary. [heads]"""
     intermediate_size: Annotated[int, Field(gt=0, le=16_777_216)] | None = None
-    """Width of the feed-forward layer; None: 4 * hidden_size."""
+    """Width of the feed-forward layer; None: 4 * hidden_size. [channels]"""
     max_length: Annotated[int, Field(gt=0, le=16_777_216)] = 512
-    """Number of positions: the longest sequence."""
+    """Number of positions: the longest sequence. [tokens]"""
     position: Literal["rotary", "absolute"] = "rotary"
     """rotary (arXiv 2104.09864; learns sooner) or absolute (learned, BERT's own)."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    """Probability of dropping an attention weight, and a value before each residual sum."""
+    """Probability of dropping an attention weight, and a value before each residual sum. [probability]"""
     time_injection: Literal["adaln", "input", "output"] = "adaln"
     """Where what is told enters: adaln (every layer is shifted, scaled and gated), input (added to the embeddings of
     tokens) or output (added to the last hidden states, which attention never sees)."""
@@ -86,17 +86,17 @@ class DDiTBackboneConfig(BackboneConfig):
 
     type: Literal["ddit"] = "ddit"
     d_model: Annotated[int, Field(gt=0, le=1_048_576)]
-    """Width of the residual stream."""
+    """Width of the residual stream. [channels]"""
     num_layers: Annotated[int, Field(gt=0, le=10_000)]
-    """Number of layers."""
+    """Number of layers. [layers]"""
     num_heads: Annotated[int, Field(gt=0, le=65_536)]
-    """Number of heads; divides d_model into even widths."""
+    """Number of heads; divides d_model into even widths. [heads]"""
     d_ff: Annotated[int, Field(gt=0, le=1024)] = 4
-    """Expansion factor of the feed-forward layer."""
+    """Expansion factor of the feed-forward layer. [1]"""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    """Probability of dropping a value before each residual sum."""
+    """Probability of dropping a value before each residual sum. [probability]"""
     cond_dim: Annotated[int, Field(gt=0, le=1_048_576)] = 128
-    """Width of the embedding of the noise level and of the condition."""
+    """Width of the embedding of the noise level and of the condition. [channels]"""
 
     def violations(self) -> Iterator[Violation]:
         """Heads divide the width into even parts, as rotary positions need."""

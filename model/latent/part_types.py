@@ -33,19 +33,19 @@ class HuggingFacePart(StrictModel):
     path: Annotated[str, Field(min_length=1)] | None = None
     """A folder with config.json and weights in safetensors, or a name on the hub; None: from scratch."""
     hidden_size: Size | None = None
-    """Width of the residual stream, from scratch."""
+    """Width of the residual stream, from scratch. [channels]"""
     num_layers: Annotated[int, Field(gt=0, le=10_000)] | None = None
-    """Number of layers, from scratch."""
+    """Number of layers, from scratch. [layers]"""
     num_heads: Annotated[int, Field(gt=0, le=65_536)] | None = None
-    """Number of heads, from scratch; divides hidden_size."""
+    """Number of heads, from scratch; divides hidden_size. [heads]"""
     intermediate_size: Annotated[int, Field(gt=0, le=16_777_216)] | None = None
-    """Width of the feed-forward layer, from scratch; None: 4 * hidden_size."""
+    """Width of the feed-forward layer, from scratch; None: 4 * hidden_size. [channels]"""
     max_length: Size | None = None
-    """Number of positions, from scratch; None: 512."""
+    """Number of positions, from scratch; None: 512. [tokens]"""
     dropout: Share | None = None
-    """Probability of dropping a value or an attention weight, from scratch; None: 0.1."""
+    """Probability of dropping a value or an attention weight, from scratch; None: 0.1. [probability]"""
     vocab_size: Annotated[int, Field(gt=0, le=16_777_216)] | None = None
-    """Number of token ids, from scratch; None: the data set's tokenizer's."""
+    """Number of token ids, from scratch; None: the data set's tokenizer's. [tokens]"""
 
     def violations(self) -> Iterator[Violation]:
         """Weights have sizes of their own; without weights, sizes are needed."""
@@ -126,7 +126,7 @@ class Injected(StrictModel):
     """embedding (added to every token's), memory (keys and values of num_slots places in front, in every layer),
     cross_attention (to num_slots vectors), soft_prompt (num_slots vectors in front)."""
     num_slots: Annotated[int, Field(gt=0, le=1024)] = 1
-    """Places or vectors of memory, cross_attention and soft_prompt."""
+    """Places or vectors of memory, cross_attention and soft_prompt. [vectors]"""
 
 
 class ConnectorDecoderConfig(HuggingFacePart):
@@ -191,9 +191,9 @@ class MlpDenoiserConfig(StrictModel):
 
     type: Literal["mlp"] = "mlp"
     width: Size = 512
-    """Width of the layers (2048 as published)."""
+    """Width of the layers (2048 as published). [channels]"""
     num_layers: Annotated[int, Field(gt=1, le=1000)] = 8
-    """Number of layers (20 as published)."""
+    """Number of layers (20 as published). [layers]"""
 
 
 class TransformerDenoiserConfig(StrictModel):
@@ -201,13 +201,13 @@ class TransformerDenoiserConfig(StrictModel):
 
     type: Literal["transformer"] = "transformer"
     d_model: Size = 512
-    """Width of a token."""
+    """Width of a token. [channels]"""
     num_tokens: Annotated[int, Field(gt=0, le=4096)] = 4
-    """Tokens that the latent becomes."""
+    """Tokens that the latent becomes. [tokens]"""
     num_layers: Annotated[int, Field(gt=0, le=1000)] = 12
-    """Number of layers."""
+    """Number of layers. [layers]"""
     num_heads: Annotated[int, Field(gt=0, le=65_536)] = 8
-    """Number of heads; divides d_model."""
+    """Number of heads; divides d_model. [heads]"""
 
     def violations(self) -> Iterator[Violation]:
         """Heads divide the width."""
@@ -221,7 +221,7 @@ class PerformerDenoiserConfig(TransformerDenoiserConfig):
 
     type: Literal["performer"] = "performer"  # type: ignore[assignment]
     num_layers: Annotated[int, Field(gt=0, le=1000)] = 4
-    """Number of layers."""
+    """Number of layers. [layers]"""
     attention_type: Literal["softmax", "linear"] = "softmax"
     """softmax or linear."""
 

@@ -40,19 +40,20 @@ class LatentConfig(StrictModel):
     """The latent: its size, how it is drawn, and what holds it near N(0, I)."""
 
     size: Size = 64
-    """Numbers of a latent."""
+    """Numbers of a latent. [coordinates]"""
     variance: Variance = "learnt"
-    """learnt by the encoder, or a number: the same for all."""
+    """learnt by the encoder, or a number: the same for all. [1]"""
     kl_weight: NotNegative = 0.1
-    """Weight of KL(q(z | text) || N(0, I)) beside the reconstruction, both in nats."""
+    """Weight of KL(q(z | text) || N(0, I)) beside the reconstruction, both in nats. [1]"""
     free_bits: NotNegative = 0.0
-    """Nats of each coordinate that cost nothing (Kingma et al. 2016, arXiv 1606.04934)."""
+    """Nats of each coordinate that cost nothing (Kingma et al. 2016, arXiv 1606.04934). [nats]"""
     kl_cycles: Annotated[int, Field(ge=0, le=1000)] = 1
-    """How often kl_weight rises from 0 while the autoencoder is trained (Fu et al. 2019, arXiv 1903.10145); 0: never."""
+    """How often kl_weight rises from 0 while the autoencoder is trained (Fu et al. 2019, arXiv 1903.10145);
+    0: never. [cycles]"""
     kl_ramp: Annotated[float, Field(gt=0, le=1)] = 0.5
-    """Share of a cycle in which it rises."""
+    """Share of a cycle in which it rises. [share]"""
     decoder_noise: NotNegative = 0.0
-    """Standard deviation of noise added to the latent in front of the decoder, in training."""
+    """Standard deviation of noise added to the latent in front of the decoder, in training. [1]"""
     diffused: Literal["mean", "draw"] = "mean"
     """What the diffusion learns: means of latents, whose structure no noise hides, or draws (as published)."""
     normalise: bool = True
@@ -68,19 +69,19 @@ class GaussianConfig(StrictModel):
     """Gaussian diffusion of latents (DDPM, Ho et al. 2020, arXiv 2006.11239)."""
 
     num_steps: Annotated[int, Field(gt=0, le=1_000_000)] = 1000
-    """Steps T from a latent to noise."""
+    """Steps T from a latent to noise. [steps]"""
     schedule: Literal["linear", "cosine", "constant"] = "cosine"
     """How beta grows: linear from beta_start to beta_end, cosine (arXiv 2102.09672), or constant at beta_start."""
     beta_start: Beta | None = None
-    """Of linear and constant: the first beta; None: 0.1 / num_steps, and 8 / num_steps of constant."""
+    """Of linear and constant: the first beta; None: 0.1 / num_steps, and 8 / num_steps of constant. [1]"""
     beta_end: Beta | None = None
-    """Of linear: the last beta; None: 20 / num_steps, at most 0.999."""
+    """Of linear: the last beta; None: 20 / num_steps, at most 0.999. [1]"""
     prediction: Literal["noise", "x0", "v"] = "v"
     """What the denoiser gives: the noise, the latent, or v (Salimans and Ho 2022, arXiv 2202.00512)."""
     self_conditioning: Annotated[float, Field(ge=0, lt=1)] = 0.5
-    """Share of rows that see their own first estimate (Chen et al. 2022, arXiv 2208.04202); 0: none."""
+    """Share of rows that see their own first estimate (Chen et al. 2022, arXiv 2208.04202); 0: none. [probability]"""
     weight: NotNegative = 1.0
-    """Of joint training: weight of the diffusion loss beside that of the autoencoder."""
+    """Of joint training: weight of the diffusion loss beside that of the autoencoder. [1]"""
     weighting: Literal["uniform", "inverse"] = "uniform"
     """Of joint training: texts weigh alike, or each by 1 / (its time's weight * num_steps)."""
 

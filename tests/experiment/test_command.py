@@ -164,6 +164,14 @@ def test_schema_is_the_shipped_one(capsys: pytest.CaptureFixture[str]) -> None:
     assert schema == json.loads((ROOT / "configs" / "schema.json").read_text())
 
 
+def test_schema_asked_for_in_python_alone_is_whole() -> None:
+    """Nothing but the schema's own module is imported."""
+    code = "from experiment.json_schema import experiment_schema as e; import json; print(json.dumps(e()))"
+    done = run("-c", code)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == json.loads((ROOT / "configs" / "schema.json").read_text())
+
+
 def test_model_parser_runs_as_a_module() -> None:
     done = run("-m", "model.parse_model_args", "--config", "configs/example_model.yml")
     assert done.returncode == 0, done.stderr

@@ -95,3 +95,14 @@ def test_one_slip_gets_the_right_suggestion(in_key: bool) -> None:
             wrong += 1
             failures.append((meant, typed, [str(problem) for problem in problems]))
     assert right / (right + wrong) >= 0.95, failures
+
+
+def test_what_can_be_added_is_what_the_type_takes() -> None:
+    """`global_config` has a meaning where a model has parts, and none in a diffusion model."""
+    backbone = {"type": "ddit", "d_model": 8, "num_layers": 1, "num_heads": 2}
+    section = {"model_type": "diffusion", "objective": {"type": "mdlm"}, "backbone": backbone, "decoder": {}}
+    root, _ = compose(dump(section), "case.yml")
+    _, problems = read_model_section(root)
+    [told] = [problem.message for problem in problems if problem.path == "model.decoder"]
+    assert "what can be added: " in told
+    assert "global_config" not in told

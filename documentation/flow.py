@@ -1,0 +1,136 @@
+"""The picture of the data flow: what each function gives is read from its signature, who calls it from its callers."""
+
+import ast
+from dataclasses import dataclass
+from pathlib import Path
+
+from documentation.svg import Drawing, Point
+
+ROOT = Path(__file__).resolve().parents[1]
+WIDTH, HEIGHT, SIZE = 960, 640, (250, 62)
+
+
+@dataclass(frozen=True)
+class Step:
+    """A function `name` in `file`, drawn at `corner`."""
+
+    file: str
+    name: str
+    corner: Point
+
+
+STEPS = {
+    "read_document": Step("yaml_config/document.py", "read_document", (355, 96)),
+    "read_experiment": Step("experiment/config.py", "read_experiment", (355, 192)),
+    "load_datasets": Step("data_manager/data_manager.py", "load_datasets", (20, 300)),
+    "create_model": Step("model/model_factory.py", "create_model", (690, 192)),
+    "build_network": Step("training/network.py", "build_network", (690, 300)),
+    "train": Step("training/engine.py", "train", (355, 300)),
+    "load_run": Step("training/run_folder.py", "load_run", (690, 436)),
+    "open_run": Step("evaluation/opened.py", "open_run", (690, 548)),
+    "generate": Step("evaluation/generate_command.py", "main", (20, 548)),
+    "evaluate": Step("evaluation/evaluate_command.py", "main", (355, 548)),
+}
+CALLS = (
+    ("read_document", "read_experiment", "experiment/config.py"),
+    ("read_experiment", "train", "training/command.py"),
+    ("load_datasets", "train", "training/engine.py"),
+    ("create_model", "build_network", "training/network.py"),
+    ("build_network", "train", "training/engine.py"),
+    ("build_network", "load_run", "training/run_folder.py"),
+    ("load_run", "open_run", "evaluation/opened.py"),
+    ("open_run", "evaluate", "evaluation/evaluate_command.py"),
+)
+"""What one gives the other takes; the file is where the first is called."""
+TAKES: dict[str, list[Point]] = {
+    "load_datasets": [(352, 223), (145, 223), (145, 297)],
+    "create_model": [(608, 223), (687, 223)],
+}
+"""What takes a part of the experiment, by its first parameter, and the arrow there."""
+RUN_FOLDER = ((355, 412), (250, 96))
+
+
+def given(step: Step) -> str:
+    """What the function returns, by its annotation; raises LookupError where there is no such function."""
+    for node in ast.walk(ast.parse((ROOT / step.file).read_text(encoding="utf-8"))):
+        if isinstance(node, ast.FunctionDef) and node.name == step.name and node.returns is not None:
+            return ast.unparse(node.returns).strip("'")
+    raise LookupError(f"{step.file} has no function {step.name} with a return annotation")
+
+
+def taken(step: Step) -> str:
+    """Type of the function's first parameter; raises LookupError where there is no such function."""
+    for node in ast.walk(ast.parse((ROOT / step.file).read_text(encoding="utf-8"))):
+        if isinstance(node, ast.FunctionDef) and node.name == step.name and node.args.args[0].annotation is not None:
+            return ast.unparse(node.args.args[0].annotation)
+    raise LookupError(f"{step.file} has no function {step.name} that says what it takes")
+
+
+def is_called(name: str, file: str) -> bool:
+    """Whether a file calls a function or method of that name."""
+    tree = ast.parse((ROOT / file).read_text(encoding="utf-8"))
+    called = [node.func for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    return any((one.attr if isinstance(one, ast.Attribute) else getattr(one, "id", "")) == name for one in called)
+
+
+def run_files() -> list[str]:
+    """What lies in a run folder, by the attributes of `RunFolder`."""
+    tree = ast.parse((ROOT / "training/run_folder.py").read_text(encoding="utf-8"))
+    [folder] = [node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == "RunFolder"]
+    return [
+        str(node.right.value)
+        for node in ast.walk(folder)
+        if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div) and isinstance(node.right, ast.Constant)
+    ]
+
+
+def flow() -> str:
+    """The SVG; raises LookupError where a function or a call that it shows is gone."""
+    for giver, _, file in CALLS:
+        if not is_called(STEPS[giver].name, file):
+            raise LookupError(f"{file} does not call {STEPS[giver].name}")
+    drawing = Drawing(WIDTH, HEIGHT, "The way data flows, from a file to figures")
+    drawing.box((355, 12), (250, 44), "experiment.yml", kind="file")
+    for points in [*_arrows(), *TAKES.values()]:
+        drawing.arrow(points)
+    for key, step in STEPS.items():
+        drawing.box(step.corner, SIZE, key if step.name == "main" else step.name, [step.file])
+    corner, size = RUN_FOLDER
+    names = run_files()
+    drawing.box(corner, size, "run folder", [", ".join(names[at : at + 3]) for at in range(0, len(names), 3)], "file")
+    for name, place, anchor in _LABELS:
+        drawing.text(place, given(STEPS[name]), anchor=anchor)
+    drawing.text((248, 214), taken(STEPS["load_datasets"]))
+    drawing.text((648, 214), taken(STEPS["create_model"]))
+    drawing.text((20, 40), "Beside an arrow stands the type that a function", anchor="start")
+    drawing.text((20, 56), "returns, or of what it takes of the experiment.", anchor="start")
+    return drawing.svg()
+
+
+_LABELS: tuple[tuple[str, Point, str], ...] = (
+    ("read_document", (488, 180), "start"),
+    ("read_experiment", (488, 288), "start"),
+    ("load_datasets", (312, 290), "middle"),
+    ("create_model", (823, 282), "start"),
+    ("build_network", (648, 290), "middle"),
+    ("train", (488, 392), "start"),
+    ("load_run", (823, 530), "start"),
+    ("open_run", (648, 570), "middle"),
+)
+
+
+def _arrows() -> list[list[Point]]:
+    return [
+        [(480, 56), (480, 93)],
+        [(480, 158), (480, 189)],
+        [(480, 254), (480, 297)],
+        [(270, 331), (352, 331)],
+        [(815, 254), (815, 297)],
+        [(690, 331), (608, 331)],
+        [(815, 362), (815, 433)],
+        [(480, 362), (480, 409)],
+        [(605, 467), (687, 467)],
+        [(815, 498), (815, 545)],
+        [(690, 579), (608, 579)],
+        [(690, 600), (648, 600), (648, 624), (145, 624), (145, 613)],
+    ]

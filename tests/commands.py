@@ -1,0 +1,78 @@
+"""Reads the command lines of a page that are not run: with the parser that would read them, and their file is checked."""
+
+import argparse
+import re
+import shlex
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import parse_args
+import train
+from data_manager import command as data_command
+from evaluation import evaluate_command, generate_command
+from experiment.config import read_experiment
+
+ROOT = Path(__file__).resolve().parents[1]
+PARSERS = {
+    "parse_args.py": parse_args.build_parser,
+    "train.py": train.build_parser,
+    "generate.py": generate_command.build_parser,
+    "evaluate.py": evaluate_command.build_parser,
+    "data_manager.data_manager": data_command.build_parser,
+}
+OTHERS = ("source", ".venv/bin/pip")
+"""Programs of others, which are not looked into."""
+
+
+def commands(text: str) -> Iterator[list[str]]:
+    """Words of each command."""
+    for line in text.replace("\\\n", " ").splitlines():
+        words = shlex.split(line, comments=True)
+        if words:
+            yield words
+
+
+def check_command(words: Sequence[str], folder: Path) -> None:
+    """Fail where a program, an option or the experiment's file is not as the command has it."""
+    program, *rest = words
+    if program in OTHERS or (program == "python" and rest[:2] == ["-m", "venv"]):
+        return
+    if program == "torchrun":
+        program, rest = "python", _after_torchrun(rest)
+    if program == "./run_train.sh":
+        assert (ROOT / program).exists()
+        program, rest = "python", ["train.py", *(rest[2:] if rest[0] == "--gpu" else rest)]
+    if program != "python":
+        assert program.startswith("scripts/"), f"no test knows the program of: {shlex.join(words)}"
+        assert (ROOT / program).exists(), program
+        return
+    name, options = (rest[1], rest[2:]) if rest[0] == "-m" else (rest[0], rest[1:])
+    if name.startswith("benchmarks."):
+        _check_benchmark(name, options)
+        return
+    try:
+        args = PARSERS[name]().parse_args(options)
+    except SystemExit as error:
+        raise AssertionError(f"not understood: {shlex.join(words)}") from error
+    _check_file(args, folder)
+
+
+def _check_file(args: argparse.Namespace, folder: Path) -> None:
+    config = getattr(args, "config", None)
+    if config is not None:
+        path = folder / config
+        read_experiment(path if path.exists() else config, args.overrides)
+
+
+def _after_torchrun(words: list[str]) -> list[str]:
+    from torch.distributed.run import parse_args as torchrun_args
+
+    args = torchrun_args(words)
+    return [args.training_script, *args.training_script_args]
+
+
+def _check_benchmark(name: str, options: Sequence[str]) -> None:
+    path = ROOT / f"{name.replace('.', '/')}.py"
+    assert path.exists(), name
+    known = set(re.findall(r'"(--[\w-]+)"', path.read_text(encoding="utf-8")))
+    assert {word for word in options if word.startswith("--")} <= known, f"{name} takes {sorted(known)}"
