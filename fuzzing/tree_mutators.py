@@ -150,3 +150,10 @@ def written(tree: Any) -> bytes:
         for number, scalar in enumerate(RAW):
             text = text.replace(_RAW.format(number), scalar)
     return text.encode("utf-8", "surrogatepass")
+
+
+def mutate_plain(tree: Tree, rng: random.Random) -> Tree:
+    """One or two mutations of a mapping that is to be written as something else than YAML, in place."""
+    for _ in range(rng.choice((1, 1, 2))):
+        rng.choice((drop, rename, move, swap, nest, replace, replace, replace, retype, refit))(tree, rng)
+    return tree
