@@ -58,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _all(args: argparse.Namespace) -> Iterator[Verdict]:
-    from tqdm import tqdm
+    from tqdm import tqdm  # type: ignore[import-untyped]
 
     limits = Limits(args.seconds)
     configs = list(cases(args.runs, args.seed))

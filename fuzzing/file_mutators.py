@@ -12,7 +12,20 @@ from fuzzing.tree_mutators import mutate_plain
 from yaml_config.compose import compose
 from yaml_config.dump import dump
 
-_PIECES = (b"\x00", b"\xff", b"\n", b"{", b"[", b'"', b"NaN", b"1e999", b"9" * 5000, b"[" * 3000, b"\xed\xa0\x80", b"\xc3")
+_PIECES = (
+    b"\x00",
+    b"\xff",
+    b"\n",
+    b"{",
+    b"[",
+    b'"',
+    b"NaN",
+    b"1e999",
+    b"9" * 5000,
+    b"[" * 3000,
+    b"\xed\xa0\x80",
+    b"\xc3",
+)
 
 
 def mutate_file(path: Path, rng: random.Random) -> str:
@@ -102,7 +115,9 @@ def _safetensors(old: bytes, rng: random.Random) -> bytes:
     if way == 0:
         header = mutate_plain(deepcopy(header), rng)
     elif way == 1:
-        header[name]["shape"] = rng.choice(([], [0], [2**40], [-1], header[name]["shape"][::-1], [1, *header[name]["shape"]]))
+        header[name]["shape"] = rng.choice(
+            ([], [0], [2**40], [-1], header[name]["shape"][::-1], [1, *header[name]["shape"]])
+        )
     elif way == 2:
         header[name]["dtype"] = rng.choice(("F64", "BF16", "I64", "BOOL", "U8", "F8_E4M3", "x", "", 3))
     elif way == 3:

@@ -38,13 +38,13 @@ def _train(*more: str) -> int:
 
 
 def _generate() -> int:
-    from generate import main
+    from evaluation.generate_command import main
 
     return main(["--run", "run", "--num-samples", "1", "--device", "cpu"])
 
 
 def _evaluate() -> int:
-    from evaluate import main
+    from evaluation.evaluate_command import main
 
     return main(["--run", "run", "--num-samples", "0", "--max-rows", "2", "--device", "cpu"])
 
@@ -106,7 +106,12 @@ def _corpora() -> None:
         {"name": "lines", "source": "json", "data_files": {"train": "corpus/a.jsonl"}, **column},
         {"name": "csv", "source": "csv", "data_files": {"train": "corpus/a.csv"}, **column},
         {"name": "parquet", "source": "parquet", "data_files": {"train": "corpus/a.parquet"}, **column},
-        {"name": "smiles", "source": "smiles", "data_files": {"train": "corpus/a.smi"}, "tokenizer": {"type": "smiles"}},
+        {
+            "name": "smiles",
+            "source": "smiles",
+            "data_files": {"train": "corpus/a.smi"},
+            "tokenizer": {"type": "smiles"},
+        },
         {"name": "disk", "source": "disk", "path": "corpus/disk", "column": "text"},
         {"name": "bpe", "source": "text", "data_files": {"train": "corpus/a.txt"}},
         {"name": "own", "source": "text", "data_files": {"train": "corpus/a.txt"}},
@@ -132,7 +137,7 @@ def _write_tokenizer(folder: Path) -> None:
 def _connector() -> None:
     from transformers import BertConfig
 
-    from model.latent import BertForLatentConnector
+    from model.latent.connectors import BertForLatentConnector
 
     sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
     BertForLatentConnector(BertConfig(vocab_size=20, max_position_embeddings=16, **sizes)).save_pretrained("connector")
@@ -144,7 +149,7 @@ def _read_connector() -> int:
 
     from model.checkpoint import CheckpointError
     from model.hub import HubError
-    from model.latent import BertForLatentConnector
+    from model.latent.connectors import BertForLatentConnector
     from model.latent.hugging_face import ConnectorError
 
     try:
@@ -163,7 +168,12 @@ TARGETS = {
         Target("run", lambda: _experiment(_DECODER), _RUN, _generate),
         Target("lengths", lambda: _experiment(_MDLM, rows="whole"), ("run/lengths.json", *_RUN), _generate),
         Target("checkpoint", _unfinished, ("run/config.yml", "run/checkpoint-2/*"), _generate),
-        Target("resume", _resumable, (*_ALL, "run/checkpoint-1/*", "run/checkpoint-1/*", "manifests/**/*"), lambda: _train("--resume")),
+        Target(
+            "resume",
+            _resumable,
+            (*_ALL, "run/checkpoint-1/*", "run/checkpoint-1/*", "manifests/**/*"),
+            lambda: _train("--resume"),
+        ),
         Target("evaluate", lambda: _experiment(_DECODER), ("corpus/*", "manifests/**/*"), _evaluate),
         Target("corpora", _corpora, ("corpus/**/*", "corpus/**/*", "prepared/**/*"), _load),
         Target("connector", _connector, ("connector/*",), _read_connector),

@@ -95,7 +95,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         return load_file(path)
     except (SafetensorError, OSError) as error:
         raise CheckpointError(
-            f"{path}: not a whole safetensors file ({path.stat().st_size} bytes; {error}); "
+            f"{path}: not a whole safetensors file ({path.lstat().st_size} bytes; {error}); "
             "copy it again from where it was written, or save the model again"
         ) from error
 

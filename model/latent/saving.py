@@ -2,6 +2,8 @@
 
 import json
 import os
+from collections.abc import Callable, Mapping
+from inspect import signature
 from pathlib import Path
 from typing import Any, ClassVar, Self, cast
 
@@ -12,6 +14,12 @@ from model.latent.hugging_face import ConnectorError, load_config
 
 CONNECTOR_FILE = "connector.json"
 SCHEMA_VERSION = 1
+_FITTING: dict[str, Callable[[Any], bool]] = {
+    "latent_size": lambda value: type(value) is int and 0 < value <= 2**20,
+    "pad_id": lambda value: value is None or type(value) is int,
+    "latent_as_gpt_emb": lambda value: isinstance(value, bool),
+    "latent_as_gpt_memory": lambda value: isinstance(value, bool),
+}
 
 
 class Connector:
@@ -50,6 +58,7 @@ class Connector:
         if not saved.is_file():
             return cls(config, backbone=cls.backbone_from(config, str(path)), **arguments)  # type: ignore[call-arg]
         known = _read(saved, cls.__name__)
+        _check_arguments(saved, known, signature(cls).parameters)
         for name, value in arguments.items():
             if name in known and known[name] != value:
                 raise ConnectorError(
@@ -57,7 +66,11 @@ class Connector:
                 )
         connector = cls(config, **(known | arguments))  # type: ignore[call-arg]
         weights = saved.with_name(WEIGHTS_FILE)
-        assign(cast(nn.Module, connector), read_tensors(weights), f"{weights} does not fit {cls.__name__}")
+        assign(
+            cast(nn.Module, connector),
+            read_tensors(weights),
+            f"{weights} does not fit {cls.__name__} of the config.json beside it",
+        )
         return connector
 
 
@@ -71,15 +84,27 @@ def check_architecture(connector: type[Connector], config: Any) -> None:
         )
 
 
+def _check_arguments(path: Path, known: dict[str, Any], parameters: Mapping[str, Any]) -> None:
+    """Raise ConnectorError for an argument that the constructor does not take, or not so."""
+    for name, value in known.items():
+        fits = _FITTING.get(name)
+        if name not in parameters or name in ("config", "backbone"):
+            raise ConnectorError(f"{path} holds {name!r}, which is no argument of it; save the connector again")
+        if fits is not None and not fits(value):
+            raise ConnectorError(f"{path} holds {name}: {value!r}, which cannot be; save the connector again")
+
+
 def _read(path: Path, name: str) -> dict[str, Any]:
     """The constructor's arguments of a saved connector."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
         version, connector = found.pop("schema_version"), found.pop("connector")
-    except (ValueError, KeyError, AttributeError, TypeError) as error:
+    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
         raise ConnectorError(f"{path} is not a connector's file: {error!r}; save the connector again") from error
     if version != SCHEMA_VERSION:
         raise ConnectorError(f"{path} has schema_version {version}, and this program reads {SCHEMA_VERSION}")
+    if not isinstance(connector, str):
+        raise ConnectorError(f"{path} is not a connector's file: connector is {connector!r}; save the connector again")
     if connector != name:
         raise ConnectorError(f"{path.parent} holds a {connector}; read it by {connector}.from_pretrained")
     return dict(found)
