@@ -20,6 +20,7 @@ _INDIRECT = (
     ("corpus/*.txt", "data set 'tiny'"),
     ("rows.arrow", "run: token id"),
     ("*.safetensors", "not finite"),
+    ("optimizer.pt", "not finite"),
 )
 """What messages say of files whose damage shows elsewhere: another corpus makes another tokenizer, and of rows that were
 prepared only the sizes are looked at, as their content may be many gigabytes."""

@@ -5,12 +5,15 @@ import os
 from collections.abc import Callable, Mapping
 from inspect import signature
 from pathlib import Path
-from typing import Any, ClassVar, Self, cast
+from typing import Any, ClassVar, Self, TypeVar, cast
 
 from torch import nn
 
 from model.checkpoint import WEIGHTS_FILE, assign, named_tensors, read_tensors, replacing, write_tensors
+from model.hub import HubError
 from model.latent.hugging_face import ConnectorError, load_config
+
+Made = TypeVar("Made")
 
 CONNECTOR_FILE = "connector.json"
 SCHEMA_VERSION = 1
@@ -64,7 +67,7 @@ class Connector:
                 raise ConnectorError(
                     f"{path} was saved with {name} {known[name]}, and {value} is asked for; leave it out"
                 )
-        connector = cls(config, **(known | arguments))  # type: ignore[call-arg]
+        connector = _made(cls, config, known | arguments, path)
         weights = saved.with_name(WEIGHTS_FILE)
         assign(
             cast(nn.Module, connector),
@@ -82,6 +85,18 @@ def check_architecture(connector: type[Connector], config: Any) -> None:
         raise ConnectorError(
             f"{connector.__name__} takes a config of {' or '.join(connector.architectures)}, and was given {given}"
         )
+
+
+def _made(kind: Callable[..., Made], config: Any, arguments: dict[str, Any], path: object) -> Made:
+    """A connector around a fresh backbone; raises ConnectorError where transformers cannot make one of the config."""
+    try:
+        return kind(config, **arguments)
+    except (ConnectorError, HubError):
+        raise
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        raise ConnectorError(
+            f"{path}: config.json describes no model that can be made: {type(error).__name__}: {error}"
+        ) from error
 
 
 def _check_arguments(path: Path, known: dict[str, Any], parameters: Mapping[str, Any]) -> None:
@@ -103,7 +118,7 @@ def _read(path: Path, name: str) -> dict[str, Any]:
         raise ConnectorError(f"{path} is not a connector's file: {error!r}; save the connector again") from error
     if version != SCHEMA_VERSION:
         raise ConnectorError(f"{path} has schema_version {version}, and this program reads {SCHEMA_VERSION}")
-    if not isinstance(connector, str):
+    if not isinstance(connector, str) or not connector.isidentifier():
         raise ConnectorError(f"{path} is not a connector's file: connector is {connector!r}; save the connector again")
     if connector != name:
         raise ConnectorError(f"{path.parent} holds a {connector}; read it by {connector}.from_pretrained")

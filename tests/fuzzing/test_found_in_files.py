@@ -101,6 +101,7 @@ def test_weights_that_are_a_link_to_themselves(tmp_path: Path) -> None:
         ({"latent_size": 2.5}, r"connector\.json holds latent_size: 2\.5, which cannot be"),
         ({"latent_size": 2**40}, r"connector\.json holds latent_size: \d+, which cannot be"),
         ({"pad_id": "x"}, r"connector\.json holds pad_id: 'x', which cannot be"),
+        ({"connector": "BertForLatentConnector\n"}, r"connector\.json is not a connector's file: connector is 'Bert"),
         ({"connector": None}, r"connector\.json is not a connector's file: connector is None"),
     ],
 )
@@ -115,6 +116,19 @@ def test_a_connector_with_other_arguments(change: dict, told: str, tmp_path: Pat
     BertForLatentConnector.from_pretrained(tmp_path)
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
     with pytest.raises(ConnectorError, match=told):
+        BertForLatentConnector.from_pretrained(tmp_path)
+
+
+def test_a_connector_whose_config_describes_no_model(tmp_path: Path) -> None:
+    from transformers import BertConfig
+
+    from model.latent import BertForLatentConnector
+
+    sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
+    BertForLatentConnector(BertConfig(vocab_size=20, **sizes)).save_pretrained(tmp_path)
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"num_attention_heads": 7}))
+    with pytest.raises(ConnectorError, match=r"config\.json describes no model that can be made: ValueError"):
         BertForLatentConnector.from_pretrained(tmp_path)
 
 
