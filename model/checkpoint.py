@@ -90,9 +90,11 @@ def load_model(folder: str | os.PathLike[str], *, device: str | None = None) -> 
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """All tensors of a safetensors file, on the CPU; raises CheckpointError for a damaged one."""
+    """All tensors of a safetensors file, on the CPU; raises CheckpointError for one that is damaged or not there."""
     try:
         return load_file(path)
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{path}: no such file; {LAYOUT}") from error
     except (SafetensorError, OSError) as error:
         raise CheckpointError(
             f"{path}: not a whole safetensors file ({path.lstat().st_size} bytes; {error}); "

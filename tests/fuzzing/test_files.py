@@ -9,7 +9,7 @@ from fuzzing.file_cases import FileCase
 from fuzzing.file_oracle import Workplace
 from fuzzing.targets import TARGETS
 
-RUNS = {"resume": 15, "corpora": 60}
+RUNS = {"resume": 8, "lengths": 20, "run": 30}
 
 
 @pytest.fixture(scope="module")

@@ -15,6 +15,7 @@ from model.generation import choose
 from model.generation_options import GenerationOptions
 from model.inputs import InputError
 from model.latent.hugging_face import ConnectorError
+from tests.data_manager.text_configs import text_config, texts
 from training.checkpoints import MANIFEST, STATE, Checkpoint, Manifest, plain_values, read_checkpoint
 from training.environment import sessions
 from training.errors import RunFolderError
@@ -86,10 +87,12 @@ def test_logits_that_are_not_finite(broken: float) -> None:
         choose(logits, GenerationOptions(max_new_tokens=1))
 
 
-def test_weights_that_are_a_link_to_themselves(tmp_path: Path) -> None:
+def test_weights_that_are_not_there_or_a_link_to_themselves(tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
+    with pytest.raises(CheckpointError, match=r"model\.safetensors: no such file"):
+        read_tensors(path)
     path.symlink_to(path.name)
-    with pytest.raises(CheckpointError, match=r"model\.safetensors: not a whole safetensors file"):
+    with pytest.raises(CheckpointError, match=r"model\.safetensors: no such file"):
         read_tensors(path)
 
 
@@ -158,3 +161,22 @@ def test_integers_of_sixteen_have_as_many_digits_of_ten() -> None:
     assert resolve_scalar("0x" + "f" * 300) == 16**300 - 1
     with pytest.raises(ValueError, match="an integer of more than 400 digits"):
         resolve_scalar("0x" + "f" * 390)
+
+
+def test_prepared_rows_that_begin_beyond_their_file(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Arrow ended the whole process for them."""
+    import pyarrow as pa
+
+    (tmp_path / "a.txt").write_text("some text\nand more of it\nand the end\n")
+    config = text_config(tmp_path, {"train": "a.txt"}, documents="line")
+    whole = texts(config)
+    [path] = (tmp_path / "out").rglob("rows.arrow")
+    content = path.read_bytes()
+    [column, *_] = pa.ipc.open_stream(content).read_all().columns
+    offsets = column.chunk(0).offsets.to_numpy().astype("<i4")
+    assert content.count(offsets.tobytes()) >= 1
+    beyond = offsets.copy()
+    beyond[1] = 2**30
+    path.write_bytes(content.replace(offsets.tobytes(), beyond.tobytes()))
+    assert texts(config) == whole
+    assert "is made again" in caplog.text
