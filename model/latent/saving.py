@@ -121,5 +121,5 @@ def _read(path: Path, name: str) -> dict[str, Any]:
     if not isinstance(connector, str) or not connector.isidentifier():
         raise ConnectorError(f"{path} is not a connector's file: connector is {connector!r}; save the connector again")
     if connector != name:
-        raise ConnectorError(f"{path.parent} holds a {connector}; read it by {connector}.from_pretrained")
+        raise ConnectorError(f"{path} is of a {connector}; read it by {connector}.from_pretrained")
     return dict(found)
