@@ -61,6 +61,7 @@ class ArrowRows:
 
     def _rows(self) -> Iterator[tuple[int, Mapping[str, Any]]]:
         columns = columns_in([parse_template(text) for text in self.templates], self.classes, self.measured)
+        self._check_content()
         known = self.table.column_names
         if known is not None:
             check_columns(self.label, columns, known)
@@ -73,6 +74,17 @@ class ArrowRows:
             for values in zip(*batch.values(), strict=True):
                 number += 1
                 yield number, dict(zip(batch, values, strict=True))
+
+    def _check_content(self) -> None:
+        """Raise DataError for damage in the files of a table: Arrow itself would read beyond the memory they have."""
+        from pyarrow import ArrowException  # type: ignore[import-untyped,unused-ignore]
+
+        data = getattr(self.table, "data", None)
+        try:
+            if data is not None:
+                data.validate(full=True)
+        except ArrowException as error:
+            raise DataError(f"{self.label} is damaged: {' '.join(str(error).split())}") from error
 
 
 def _hash_of_rows(rows: Iterator[tuple[int, Mapping[str, Any]]]) -> str:
@@ -111,4 +123,6 @@ def disk_corpora(config: DiskDatasetConfig) -> dict[str, Corpus]:
             f"{folder} cannot be read as a folder of save_to_disk: {type(error).__name__}: {detail}\n"
             "Files of one table are read by source: parquet, json or csv."
         ) from error
+    if not len(loaded):
+        raise DataError(f"{folder} holds no {'splits' if isinstance(loaded, dict) else 'rows'}")
     return corpora_of(loaded if isinstance(loaded, dict) else {"train": loaded}, config, str(folder))

@@ -18,6 +18,7 @@ from yaml_config.errors import ConfigValueError, Problem
 from yaml_config.node import Node
 
 DEFAULT_SOURCE = "lhotse"
+MAX_DATASETS = 200
 _FILLED = {
     "global_config": "it stands at the root of the file, beside 'datasets', and holds for all entries",
     "entries": "the parts of a mixture are entries of their own, which 'datasets' names",
@@ -53,12 +54,16 @@ def read_data_sections(section: Node | None, shared: Node | None) -> tuple[list[
         fix = "- name: librispeech"
         message = f"section 'datasets' {what}; begin with {fix}"
         return [], [*problems, Problem(section.shown_at, "datasets", "empty_section", message, fix)]
+    if len(section.value) > MAX_DATASETS:
+        message = f"section 'datasets' has {len(section.value):,} entries, and may have {MAX_DATASETS:,}"
+        return [], [*problems, Problem(section.shown_at, "datasets", "too_large", message)]
     configs: list[DatasetConfig] = []
     names: dict[str, int] = {}
     for index, entry in enumerate(section.value):
         config, found = read_entry(lay_shared(entry, shared, problems), index)
         # a default that does not suit several entries is one problem, where it stands
-        problems += [problem for problem in found if problem not in problems]
+        told = set(problems)
+        problems += [problem for problem in found if problem not in told]
         name = entry.child("name")
         if name is not None and isinstance(name.value, str) and names.setdefault(name.value, index) != index:
             message = f"data set {name.value!r} is already entry {names[name.value]}; names must differ"

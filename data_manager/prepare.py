@@ -119,6 +119,7 @@ def _opened(folder: PreparedFolder) -> PreparedSplit:
 
     counts: dict[str, Any] = json.loads((folder.path / _COUNTS).read_text(encoding="utf-8"))
     rows = datasets.Dataset.from_file(str(folder.path / _ROWS))
+    rows.data.validate(full=True)  # where rows begin; Arrow ends the process for a place beyond the file
     if len(rows) != counts["rows"]:
         raise ValueError(f"it has {len(rows)} rows of {counts['rows']}")
     return PreparedSplit(rows, counts["documents"], counts["tokens"], tuple(folder.notes), folder.path)

@@ -23,9 +23,10 @@ def on_run(
     """
     from evaluation.failure import GOOD, INTERRUPTED, report_error
     from evaluation.opened import named_after_options, newest_run
-    from experiment.command import import_plugins
+    from experiment.command import import_plugins, take_any_text
     from yaml_config.errors import ConfigError
 
+    take_any_text()
     overrides, flags = overrides_of(args, usage_error)
     import_plugins(args.plugin, usage_error)
     place = args.run or "runs"

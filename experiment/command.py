@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import io
 import json
 import os
 import sys
@@ -17,6 +18,7 @@ GOOD, INVALID, USAGE, UNREADABLE, BUILD_FAILED = range(5)
 
 def run(args: argparse.Namespace, usage_error: Callable[[str], NoReturn]) -> int:
     """Carry out parsed options; `usage_error` ends the program with code 2."""
+    take_any_text()
     for option in args.overrides:
         try:
             split_override(option)
@@ -36,6 +38,12 @@ def run(args: argparse.Namespace, usage_error: Callable[[str], NoReturn]) -> int
     if args.json:
         print(json.dumps({"ok": code == GOOD, "errors": [], "config": experiment.config.to_dict(), **extra}, indent=2))
     return code
+
+
+def take_any_text() -> None:
+    """Have stdout write as escapes what its encoding lacks: a name in a file may have any character."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def report_failure(error: ConfigError, as_json: bool) -> int:
@@ -65,7 +73,8 @@ def print_problems(problems: list[Problem], stream: TextIO) -> None:
 
 def import_plugins(modules: list[str], usage_error: Callable[[str], NoReturn]) -> None:
     """Import modules that register types of their own, from the working directory too."""
-    sys.path.insert(0, os.getcwd())
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
     for module in modules:
         try:
             importlib.import_module(module)

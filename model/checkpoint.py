@@ -93,16 +93,18 @@ def load_model(folder: str | os.PathLike[str], *, device: str | None = None) -> 
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """All tensors of a safetensors file, on the CPU; raises CheckpointError for a damaged or a later one."""
+    """All tensors of a safetensors file, on the CPU; raises CheckpointError for one that is damaged, later or not there."""
     try:
         with safe_open(path, "pt") as file:
             version = (file.metadata() or {}).get(KEY, "1")
         if message := misfit(int(version) if version.isdecimal() else version):
             raise CheckpointError(f"{path}: {message}")
         return load_file(path)
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{path}: no such file; {LAYOUT}") from error
     except (SafetensorError, OSError) as error:
         raise CheckpointError(
-            f"{path}: not a whole safetensors file ({path.stat().st_size} bytes; {error}); "
+            f"{path}: not a whole safetensors file ({path.lstat().st_size} bytes; {error}); "
             "copy it again from where it was written, or save the model again"
         ) from error
 

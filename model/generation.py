@@ -65,7 +65,14 @@ def choose(logits: Tensor, options: GenerationOptions) -> Tensor:
         logits = logits.masked_fill(logits < least, -torch.inf)
     if options.top_p is not None and options.top_p < 1:
         logits = _nucleus(logits, options.top_p)
-    return torch.multinomial(logits.softmax(-1), 1, generator=options.generator).squeeze(1)
+    try:
+        return torch.multinomial(logits.softmax(-1), 1, generator=options.generator).squeeze(1)
+    except RuntimeError as error:
+        if torch.isfinite(logits.amax(-1)).all():
+            raise
+        raise InputError(
+            "the model's logits are not finite: its weights are damaged, or its training diverged"
+        ) from error
 
 
 def _nucleus(logits: Tensor, top_p: float) -> Tensor:

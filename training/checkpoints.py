@@ -35,6 +35,15 @@ class Manifest:
     split_rows: int
     files: dict[str, int]
 
+    def check(self) -> None:
+        """Raise ValueError where a number is none, or a file would lie elsewhere."""
+        numbers = {"step": self.step, "world": self.world, "batch_rows": self.batch_rows, "split_rows": self.split_rows}
+        for name, value in numbers.items():
+            if type(value) is not int or not 0 <= value < 2**62:
+                raise ValueError(f"{MANIFEST} has {name}: {value!r}")
+        if not isinstance(self.files, dict) or any(type(size) is not int for size in self.files.values()):
+            raise ValueError(f"{MANIFEST} does not list files and their sizes")
+
 
 @dataclass(frozen=True)
 class Checkpoint:
@@ -50,8 +59,15 @@ class Checkpoint:
 
     def history(self) -> list[dict[str, float]]:
         """Evaluations so far, the oldest first."""
-        history: list[dict[str, float]] = read_json(self.folder / STATE)["log_history"]
+        state = read_json(self.folder / STATE)
+        history = state.get("log_history") if isinstance(state, dict) else None
+        if not isinstance(history, list) or not all(_is_entry(entry) for entry in history):
+            raise RunFolderError(f"{self.folder / STATE} does not hold the evaluations so far, as log_history")
         return history
+
+
+def _is_entry(entry: object) -> bool:
+    return isinstance(entry, dict) and all(isinstance(value, int | float) for value in entry.values())
 
 
 def checkpoint_folder(run: Path, step: int) -> Path:
@@ -86,7 +102,8 @@ def read_checkpoint(run: Path, step: int) -> Checkpoint:
     remedy = f"copy the folder again from where it was written, or remove it to {way_out}"
     try:
         manifest = Manifest(**read_json(folder / MANIFEST))
-    except (RunFolderError, TypeError) as error:
+        manifest.check()
+    except (RunFolderError, TypeError, ValueError) as error:
         raise RunFolderError(f"{folder} is not a whole checkpoint: {error}; {remedy}") from error
     for name, size in manifest.files.items():
         path = folder / name
@@ -144,9 +161,16 @@ def read_json(path: Path) -> Any:
 
 @contextmanager
 def plain_values(folder: object) -> Iterator[None]:
-    """Raise RunFolderError where torch, which is asked for plain values alone, finds anything else in a checkpoint."""
+    """Raise RunFolderError where torch, which is asked for plain values alone, finds anything else, or damage."""
     try:
         yield
+    except (EOFError, ValueError, LookupError, TypeError, AttributeError, RuntimeError) as error:
+        if type(error).__name__ == "OutOfMemoryError":  # torch's
+            raise
+        raise RunFolderError(
+            f"{folder}: one of optimizer.pt, scheduler.pt and rng_state.pth is damaged ({type(error).__name__}: {error}); "
+            "delete this checkpoint to go on from the one before"
+        ) from error
     except pickle.UnpicklingError as error:
         raise RunFolderError(
             f"{folder}: one of optimizer.pt, scheduler.pt and rng_state.pth holds more than numbers, and is not read: it "

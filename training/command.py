@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
-from experiment.command import GOOD, UNREADABLE, USAGE, import_plugins, report_failure
+from experiment.command import GOOD, UNREADABLE, USAGE, import_plugins, report_failure, take_any_text
 from experiment.config import Experiment, read_experiment
 from training.checkpoints import steps_of
 from training.engine import Outcome, train
@@ -32,6 +32,7 @@ _MEANINGS = {
 
 def run(args: argparse.Namespace, usage_error: Callable[[str], NoReturn]) -> int:
     """Carry out parsed options; `usage_error` ends the program with code 2."""
+    take_any_text()
     for option in args.overrides:
         try:
             split_override(option)

@@ -15,7 +15,7 @@ from data_manager.dataset_types import DatasetConfig
 from data_manager.tokenizers import Tokenizer
 from experiment.config import ExperimentConfig
 from experiment.vocabulary import with_vocabulary
-from training.checkpoints import checkpoint_folder, read_json
+from training.checkpoints import checkpoint_folder
 from training.config_types import GenerationConfig, TrainingConfig
 from training.errors import RunFolderError, UnfitError
 from training.extras import check_extras
@@ -253,7 +253,7 @@ class _Session:
         """Write what a folder has from its beginning, and take back what the next steps will write again."""
         from training import distributed
         from training.durable import explained, write_text
-        from training.environment import describe_environment
+        from training.environment import describe_environment, sessions
         from training.metrics_log import MetricsLog
         from training.samples_log import SamplesLog
         from yaml_config.schema_version import stamped
@@ -266,7 +266,7 @@ class _Session:
                     self.tokenizer.save(self.run.tokenizer)
             MetricsLog(self.run.metrics).keep_until(step)
             SamplesLog(self.run.samples).keep_until(step)
-            before = read_json(self.run.environment)["sessions"] if step and self.run.environment.is_file() else []
+            before = sessions(self.run.environment) if step else []
             session = describe_environment(device, distributed.world_size(), step)
             write_text(self.run.environment, json.dumps(stamped({"sessions": [*before, session]}), indent=1) + "\n")
 

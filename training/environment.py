@@ -5,12 +5,27 @@ import platform
 import sys
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
+
+from training.checkpoints import read_json
+from training.errors import RunFolderError
 
 PACKAGES = (
     *("torch", "transformers", "accelerate", "datasets", "tokenizers", "safetensors", "numpy", "pydantic"),
     *("performer-pytorch", "lhotse", "peft"),
 )
+
+
+def sessions(path: Path) -> list[Any]:
+    """What each session so far ran with, none where there is no file; raises RunFolderError for a damaged one."""
+    if not path.is_file():
+        return []
+    held = read_json(path)
+    found = held.get("sessions") if isinstance(held, dict) else None
+    if not isinstance(found, list):
+        raise RunFolderError(f"{path} does not hold a list of sessions; remove it, as it decides nothing")
+    return found
 
 
 def describe_environment(device: str, world: int, step: int) -> dict[str, Any]:

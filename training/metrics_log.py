@@ -29,7 +29,7 @@ class MetricsLog:
                 entry = json.loads(line)
             except ValueError:
                 continue
-            if isinstance(entry, dict) and "step" in entry:
+            if isinstance(entry, dict) and type(entry.get("step")) is int:
                 entries.append(entry)
         return entries
 

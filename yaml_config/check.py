@@ -21,6 +21,8 @@ from yaml_config.registry import closest
 from yaml_config.strict_model import DEFER_RELATIONS, Location, StrictModel
 
 Model = TypeVar("Model", bound=StrictModel)
+MAX_PROBLEMS = 100
+"""Of one section, after which it is not looked at further: nobody mends more at a time, and each costs a copy."""
 _STAND_INS: tuple[Any, ...] = (1, 1.0, "x", True, {}, [], [1], ["x"])
 
 
@@ -54,11 +56,20 @@ class _Check(Generic[Model]):
                 )
                 break
             except ValidationError as error:
-                if not self.repair([self.located(detail) for detail in error.errors(include_url=False)]):
+                details = error.errors(include_url=False)
+                if not self.repair([self.located(detail) for detail in details[:MAX_PROBLEMS]]):
+                    break
+                if len(self.problems) >= MAX_PROBLEMS:
+                    self.problems = [*self.problems[:MAX_PROBLEMS], self.unread()]
                     break
         if loose is not None:
             self.relations(loose)
         return Checked(None if self.problems else loose, self.problems, loose)
+
+    def unread(self) -> Problem:
+        """What is said of a section that has too many problems to look for more."""
+        message = f"reading stops here, after {MAX_PROBLEMS} problems; mend them first"
+        return Problem(self.original.shown_at, dotted(self.path), "too_large", message)
 
     def located(self, detail: ErrorDetails) -> ErrorDetails:
         """The error with what pydantic adds to a location (tags of unions, validators' names) taken out."""

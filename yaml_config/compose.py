@@ -16,7 +16,11 @@ from yaml_config.node import Node
 from yaml_config.scalars import resolve_scalar
 
 MAX_DEPTH = 64
-MAX_NODES = 100_000
+MAX_NODES = 10_000
+MAX_KEYS = 1000
+"""Of one mapping. What is not known is told key by key, which would take minutes for as many as a file can hold."""
+MAX_PROBLEMS = 500
+"""Of one file's text: duplicate keys, keys that are no text, tags."""
 _TAGS = {f"tag:yaml.org,2002:{name}": name for name in ("str", "int", "float", "bool", "null", "map", "seq")}
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -52,6 +56,7 @@ class _Composer:
         self.problems: list[Problem] = []
         self.anchors: dict[str, Node | None] = {}  # None while the anchored node is being composed
         self.depth = 0
+        self.count = 0
         self.events: Iterator[Event] = yaml.parse(text, Loader=_LOADER)
 
     def document(self) -> Node:
@@ -74,6 +79,9 @@ class _Composer:
         if event.anchor:
             self.anchors[event.anchor] = None
         self.depth += 1
+        self.count += 1
+        if self.count > MAX_NODES:
+            raise fail(ConfigSyntaxError, self.place(event), f"more than {MAX_NODES:,} values", code="too_large")
         if self.depth > MAX_DEPTH:
             raise fail(ConfigSyntaxError, self.place(event), f"nested more than {MAX_DEPTH} deep", code="too_large")
         if isinstance(event, yaml.ScalarEvent):
@@ -128,6 +136,8 @@ class _Composer:
         merges: list[Node] = []
         while not isinstance(item := next(self.events), yaml.MappingEndEvent):
             key, key_place = self.key(item)
+            if len(entries) == MAX_KEYS:
+                raise fail(ConfigSyntaxError, key_place, f"a mapping of more than {MAX_KEYS:,} keys", code="too_large")
             node = self.node(next(self.events))
             if key == "<<" and item.implicit[0]:
                 merges += self.merge_sources(node, key_place)
@@ -172,7 +182,9 @@ class _Composer:
         return _TAGS.get(event.tag)
 
     def note(self, place: Place, message: str, code: str, fix: str) -> None:
-        """Keep a problem after which reading goes on."""
+        """Keep a problem after which reading goes on; raises ConfigSyntaxError where there are more than anyone reads."""
+        if len(self.problems) == MAX_PROBLEMS:
+            raise fail(ConfigSyntaxError, place, f"reading stops here, after {MAX_PROBLEMS} problems", code="too_large")
         self.problems += fail(ConfigSyntaxError, place, message, code=code, fix=fix).problems
 
     def place(self, event: Event) -> Place:

@@ -111,6 +111,8 @@ class _Reader:
 
     def read(self, path: Path, asked_at: Place, chain: tuple[Path, ...]) -> Node:
         """Tree of `path` over the trees that it extends; `chain` holds the files that led here."""
+        if chain and os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path)):
+            raise _unreadable(asked_at, f"{path} is a device or a pipe, and extends takes files")  # it may never end
         text = read_text(path, asked_at)
         real = Path(os.path.realpath(path))
         if real in chain:

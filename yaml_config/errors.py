@@ -22,7 +22,8 @@ class Place:
     width: int = 1
 
     def __str__(self) -> str:
-        return self.file if self.line is None else f"{self.file}:{self.line}:{self.column}"
+        file = printable(self.file)
+        return file if self.line is None else f"{file}:{self.line}:{self.column}"
 
 
 @dataclass(frozen=True)
@@ -41,19 +42,19 @@ class Problem:
     def headline(self) -> str:
         """`file:line:column: path: message`, on one line."""
         path = f"{self.path}: " if self.path else ""
-        return f"{self.place}: {path}{self.message}"
+        return f"{self.place}: {printable(path + self.message)}"
 
     def excerpt(self) -> list[str]:
         """The source line and a caret under the value; empty where there is no line to show."""
         place = self.place
         if place.text is None or place.column is None:
             return []
-        start, shown, column = 0, place.text.replace("\t", " "), place.column - 1
+        start, shown, column = 0, place.text, place.column - 1
         if len(shown) > 160:  # a long line: show the neighbourhood of the value only
             start = max(0, column - 60)
             shown = shown[start : start + 160]
         width = max(1, min(place.width, len(shown) - (column - start)))
-        return [f"    {shown}", "    " + " " * (column - start) + "^" * width]
+        return ["    " + "".join(map(_as_wide, shown)), "    " + " " * (column - start) + "^" * width]
 
     def as_dict(self) -> dict[str, Any]:
         """Plain form for `--json`."""
@@ -103,6 +104,18 @@ def sort_problems(problems: Iterable[Problem]) -> list[Problem]:
     return sorted(
         unique.values(), key=lambda p: (files.index(p.place.file), p.place.line or 0, p.place.column or 0, p.message)
     )
+
+
+def printable(text: str) -> str:
+    """`text` on one line that any terminal shows as it is: breaks, control and invisible characters become escapes."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def _as_wide(character: str) -> str:
+    """What stands for a character of a source line, so that carets stay below what they point at."""
+    if character.isprintable() or character == "\xa0":
+        return character
+    return " " if character == "\t" else "\N{REPLACEMENT CHARACTER}"
 
 
 def fail(

@@ -1,30 +1,46 @@
 """`--set a.b.0.c=value`: a value laid on a tree, remembering the option that set it."""
 
+import re
 from dataclasses import replace
 
-from yaml_config.compose import compose
+from yaml_config.compose import MAX_DEPTH, compose
 from yaml_config.errors import ConfigSyntaxError, ConfigValueError, Place, Problem, fail
 from yaml_config.node import Node, dotted
 from yaml_config.strict_model import Location
+
+MAX_LENGTH = 10_000
+_SHOWN = 200
+"""Characters of an option that messages about it show."""
 
 
 def split_override(option: str) -> tuple[Location, str]:
     """`a.b.0.c=value` as (('a', 'b', 0, 'c'), 'value'); raises ValueError where the form is another."""
     path, equals, text = option.partition("=")
-    keys = tuple(int(key) if key.isascii() and key.isdigit() else key for key in path.strip().split("."))
+    keys = tuple(int(key) if _is_index(key) else key for key in path.strip().split("."))
     if not equals or "" in keys:
         raise ValueError(f"--set takes KEY=VALUE with a dotted key, as in model.encoder.dropout=0.2; got {option!r}")
     return keys, text
 
 
+def _is_index(key: str) -> bool:
+    """Whether a key is written as that of a list's entry: `007` and numbers of thousands of digits are not."""
+    return re.fullmatch("0|[1-9][0-9]{0,17}", key) is not None
+
+
 def apply_override(root: Node, option: str) -> tuple[Node, list[Problem]]:
     """A copy of `root` with the option laid on it, and what was doubtful in its value.
 
-    The value is read as YAML. Raises ConfigSyntaxError for a value that is not, ConfigValueError where a key leads
-    into a scalar or past the end of a list, ValueError for an option of the wrong form.
+    The value is read as YAML. Raises ConfigSyntaxError for a value that is not, and for one that is too long or deep,
+    ConfigValueError where a key leads into a scalar or past the end of a list, ValueError for an option of the wrong
+    form.
     """
     keys, text = split_override(option)
-    place = Place(f"--set {option}")
+    place = Place(f"--set {option if len(option) <= _SHOWN else option[: _SHOWN - 3] + '...'}")
+    if len(option) > MAX_LENGTH:
+        message = f"the option has {len(option):,} characters, and may have {MAX_LENGTH:,}"
+        raise fail(ConfigSyntaxError, place, message, code="too_large", fix="write it into the file")
+    if len(keys) > MAX_DEPTH:
+        raise fail(ConfigSyntaxError, place, f"nested more than {MAX_DEPTH} deep", code="too_large")
     try:
         text.encode()
     except UnicodeEncodeError:

@@ -18,6 +18,7 @@ _WORDS |= {word: float("nan") for word in (".nan", ".NaN", ".NAN")}
 
 MAX_DIGITS = 400
 """Longer integers are refused: no setting needs them, and converting them takes quadratic time."""
+_TOO_LARGE = 10**MAX_DIGITS
 
 
 def resolve_scalar(text: str) -> Scalar:
@@ -30,7 +31,10 @@ def resolve_scalar(text: str) -> Scalar:
         if pattern.fullmatch(text):
             if len(text) > MAX_DIGITS:
                 raise ValueError(f"an integer of {len(text)} digits")
-            return int(text, base)
+            value = int(text, base)
+            if value >= _TOO_LARGE:
+                raise ValueError(f"an integer of more than {MAX_DIGITS} digits")  # of ten, where the text has sixteen
+            return value
     return float(text) if _FLOAT.fullmatch(text) else text
 
 

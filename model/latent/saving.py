@@ -3,16 +3,27 @@
 import json
 import os
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from inspect import signature
 from pathlib import Path
-from typing import Any, ClassVar, Self, cast
+from typing import Any, ClassVar, Self, TypeVar, cast
 
 from torch import nn
 
 from model.checkpoint import WEIGHTS_FILE, assign, named_tensors, read_tensors, replacing, write_tensors
+from model.hub import HubError
 from model.latent.hugging_face import ConnectorError, load_config
 from yaml_config.schema_version import SchemaVersionError, stamped, unstamped
 
+Made = TypeVar("Made")
+
 CONNECTOR_FILE = "connector.json"
+_FITTING: dict[str, Callable[[Any], bool]] = {
+    "latent_size": lambda value: type(value) is int and 0 < value <= 2**20,
+    "pad_id": lambda value: value is None or type(value) is int,
+    "latent_as_gpt_emb": lambda value: isinstance(value, bool),
+    "latent_as_gpt_memory": lambda value: isinstance(value, bool),
+}
 
 
 class Connector(ABC):
@@ -51,14 +62,19 @@ class Connector(ABC):
         if not saved.is_file():
             return cls(config, backbone=cls.backbone_from(config, str(path)), **arguments)  # type: ignore[call-arg]
         known = _read(saved, cls.__name__)
+        _check_arguments(saved, known, signature(cls).parameters)
         for name, value in arguments.items():
             if name in known and known[name] != value:
                 raise ConnectorError(
                     f"{path} was saved with {name} {known[name]}, and {value} is asked for; leave it out"
                 )
-        connector = cls(config, **(known | arguments))  # type: ignore[call-arg]
+        connector = _made(cls, config, known | arguments, path)
         weights = saved.with_name(WEIGHTS_FILE)
-        assign(cast(nn.Module, connector), read_tensors(weights), f"{weights} does not fit {cls.__name__}")
+        assign(
+            cast(nn.Module, connector),
+            read_tensors(weights),
+            f"{weights} does not fit {cls.__name__} of the config.json beside it",
+        )
         return connector
 
 
@@ -72,6 +88,28 @@ def check_architecture(connector: type[Connector], config: Any) -> None:
         )
 
 
+def _made(kind: Callable[..., Made], config: Any, arguments: dict[str, Any], path: object) -> Made:
+    """A connector around a fresh backbone; raises ConnectorError where transformers cannot make one of the config."""
+    try:
+        return kind(config, **arguments)
+    except (ConnectorError, HubError):
+        raise
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        raise ConnectorError(
+            f"{path}: config.json describes no model that can be made: {type(error).__name__}: {error}"
+        ) from error
+
+
+def _check_arguments(path: Path, known: dict[str, Any], parameters: Mapping[str, Any]) -> None:
+    """Raise ConnectorError for an argument that the constructor does not take, or not so."""
+    for name, value in known.items():
+        fits = _FITTING.get(name)
+        if name not in parameters or name in ("config", "backbone"):
+            raise ConnectorError(f"{path} holds {name!r}, which is no argument of it; save the connector again")
+        if fits is not None and not fits(value):
+            raise ConnectorError(f"{path} holds {name}: {value!r}, which cannot be; save the connector again")
+
+
 def _read(path: Path, name: str) -> dict[str, Any]:
     """The constructor's arguments of a saved connector."""
     try:
@@ -79,8 +117,10 @@ def _read(path: Path, name: str) -> dict[str, Any]:
         connector = found.pop("connector")
     except SchemaVersionError as error:
         raise ConnectorError(str(error)) from error
-    except (ValueError, KeyError, AttributeError, TypeError) as error:
+    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
         raise ConnectorError(f"{path} is not a connector's file: {error!r}; save the connector again") from error
+    if not isinstance(connector, str) or not connector.isidentifier():
+        raise ConnectorError(f"{path} is not a connector's file: connector is {connector!r}; save the connector again")
     if connector != name:
-        raise ConnectorError(f"{path.parent} holds a {connector}; read it by {connector}.from_pretrained")
+        raise ConnectorError(f"{path} is of a {connector}; read it by {connector}.from_pretrained")
     return dict(found)

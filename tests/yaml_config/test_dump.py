@@ -3,7 +3,7 @@
 import math
 
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from yaml_config.compose import compose
@@ -45,6 +45,7 @@ def same(a: object, b: object) -> bool:
     return type(a) is type(b) and a == b
 
 
+@settings(deadline=None)
 @given(st.dictionaries(KEYS, DATA, min_size=1, max_size=4))
 def test_round_trip(data: dict[str, object]) -> None:
     node, problems = compose(dump(data), "dump.yml")
@@ -52,6 +53,7 @@ def test_round_trip(data: dict[str, object]) -> None:
     assert same(node.data(), data)
 
 
+@settings(deadline=None)
 @given(st.dictionaries(KEYS, DATA, min_size=1, max_size=4))
 def test_yaml_1_1_agrees(data: dict[str, object]) -> None:
     assert same(yaml.safe_load(dump(data)), data)

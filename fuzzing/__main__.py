@@ -1,0 +1,101 @@
+"""`python -m fuzzing`: many mutated configs, and files of runs and corpora, against the program; or one again."""
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from fuzzing.cases import KINDS, Case, cases
+from fuzzing.limits import Limits
+from fuzzing.oracle import Verdict, judge
+from fuzzing.pool import judged
+from fuzzing.report import table
+
+EXAMPLES = """\
+examples:
+  python -m fuzzing --runs 50000 --jobs 2 --seed 0        mutated configs
+  python -m fuzzing --runs 0 --files 2000                 mutated files of runs, tokenizers, prepared data and corpora
+  python -m fuzzing --replay configs/full_experiment.yml:tree:17
+
+exit codes: 0 nothing was found, 1 something was, 2 wrong usage"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m fuzzing",
+        description="Mutated input against all that reads it: never a traceback, a hang or a message without a place.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--runs", type=int, default=2000, metavar="N", help="mutated configs (default: %(default)s)")
+    parser.add_argument("--files", type=int, default=0, metavar="N", help="mutated files (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, metavar="S", help="other cases for each (default: %(default)s)")
+    parser.add_argument("--jobs", type=int, default=1, metavar="J", help="processes (default: %(default)s)")
+    parser.add_argument("--seconds", type=float, default=2.0, help="what a config may take (default: %(default)s)")
+    parser.add_argument("--replay", metavar="CASE", help="print what a case is, and judge it again")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    parser = build_parser()
+    args = parser.parse_args(argv)
+    if min(args.runs, args.files, args.seed) < 0 or args.jobs < 1:
+        parser.error("--runs, --files and --seed take numbers from 0 on, --jobs from 1 on")
+    if args.replay:
+        try:
+            return _replay(args.replay, Limits(args.seconds))
+        except ValueError as error:
+            parser.error(str(error))
+    verdicts = list(_all(args))
+    print(table(verdicts))
+    findings = [verdict for verdict in verdicts if verdict.complaint is not None]
+    for verdict in findings:
+        print(f"\n{verdict.name}: {verdict.complaint}\n    python -m fuzzing --replay '{verdict.name}'")
+    return 1 if findings else 0
+
+
+def _all(args: argparse.Namespace) -> Iterator[Verdict]:
+    from tqdm import tqdm  # type: ignore[import-untyped]
+
+    limits = Limits(args.seconds)
+    configs = list(cases(args.runs, args.seed))
+    with tqdm(total=args.runs + args.files, unit=" cases", mininterval=1.0) as bar:
+        for verdict in judged(configs, lambda case, folder: judge(case, folder, limits), args.jobs, lambda c: c.kind):
+            bar.update()
+            yield verdict
+        if args.files:
+            from fuzzing.file_cases import file_cases
+            from fuzzing.file_oracle import Workplace
+
+            with Workplace() as place:
+                files = list(file_cases(args.files, args.seed))
+                for verdict in judged(files, place.judge, args.jobs, lambda case: case.target):
+                    bar.update()
+                    yield verdict
+
+
+def _replay(name: str, limits: Limits) -> int:
+    if name.rsplit(":", 2)[-2:-1][0] not in KINDS:
+        from fuzzing.file_cases import FileCase
+        from fuzzing.file_oracle import Workplace
+
+        with Workplace() as place, tempfile.TemporaryDirectory() as folder:
+            verdict = place.judge(FileCase.named(name), Path(folder))
+    else:
+        case = Case.named(name)
+        made = case.made()
+        for file, content in made.files.items():
+            print(f"--- {file}\n{content.decode(errors='backslashreplace')}")
+        print(f"--- parse_args.py {' '.join(map(repr, made.argv))}   (output in {made.encoding})")
+        with tempfile.TemporaryDirectory() as folder:
+            verdict = judge(case, Path(folder), limits)
+    print(f"--- exit code {verdict.code} after {verdict.seconds:.3f} s, {verdict.megabytes:.0f} MB\n{verdict.output}")
+    print(f"--- {verdict.complaint or 'nothing is wrong with it'}")
+    return 1 if verdict.complaint else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

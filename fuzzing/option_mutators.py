@@ -1,0 +1,73 @@
+"""`--set` options: good ones, near ones, and ones that no one would write."""
+
+import random
+from typing import Any
+
+from fuzzing.known import at, fitting, places, properties
+from fuzzing.values import NUMBERS, RAW, TEXTS
+from yaml_config.dump import dump_scalar
+from yaml_config.strict_model import Location
+
+_KEYS = (
+    "",
+    " ",
+    "-1",
+    "99",
+    "9" * 30,
+    "9" * 5000,
+    "x",
+    "ü",
+    "\udcff",
+    "a b",
+    "\n",
+    "\x1b[1m",
+    "<<",
+    "extends",
+    "'",
+    "٣",
+    "0x1",
+)
+
+
+def options(tree: Any, rng: random.Random) -> list[str]:
+    """One to four options on a config."""
+    return [_option(tree, rng) for _ in range(rng.choice((1, 1, 2, 4)))]
+
+
+def _option(tree: Any, rng: random.Random) -> str:
+    path = list(rng.choice(list(places(tree)))) if tree else ["model"]
+    kind = rng.random()
+    if kind < 0.2:
+        path.append(rng.choice(list(properties())))
+    elif kind < 0.3:
+        path[rng.randrange(len(path))] = rng.choice(_KEYS)
+    elif kind < 0.35:
+        path += [rng.choice(_KEYS)] * rng.choice((1, 3, 70, 3000))
+    elif kind < 0.4:
+        del path[rng.randrange(len(path)) :]
+    key = ".".join(map(str, path)).replace("\x00", "")
+    return key + rng.choice(("=",) * 20 + ("", "==", " = ", ":")) + _value(tuple(path), rng).replace("\x00", "")
+
+
+def _value(path: Location, rng: random.Random) -> str:
+    kind = rng.random()
+    if kind < 0.4 and path and path[-1] in properties():
+        found = fitting(rng.choice(properties()[str(path[-1])]), rng)
+        return dump_scalar(found) if not isinstance(found, dict | list) else _flow(found)
+    if kind < 0.6:
+        return dump_scalar(rng.choice(NUMBERS))
+    return rng.choice(RAW if kind < 0.85 else TEXTS)
+
+
+def _flow(data: Any) -> str:
+    """Plain data as flow YAML on one line."""
+    if isinstance(data, dict):
+        return "{" + ", ".join(f"{dump_scalar(key)}: {_flow(item)}" for key, item in data.items()) + "}"
+    if isinstance(data, list):
+        return "[" + ", ".join(map(_flow, data)) + "]"
+    return dump_scalar(data)
+
+
+def spelt(tree: Any, at_path: Location) -> str:
+    """The value that stands at a path, as an option would set it."""
+    return f"{'.'.join(map(str, at_path))}={_flow(at(tree, at_path))}"

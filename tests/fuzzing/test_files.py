@@ -1,0 +1,42 @@
+"""Mutated files of runs, checkpoints, tokenizers, prepared data, corpora and connectors against what reads them."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from fuzzing.file_cases import FileCase
+from fuzzing.file_oracle import Workplace
+from fuzzing.targets import TARGETS
+
+RUNS = {"resume": 8, "lengths": 20, "run": 30}
+
+
+@pytest.fixture(scope="module")
+def place() -> Iterator[Workplace]:
+    """Each target is made once, when the first test needs it."""
+    found = Workplace()
+    yield found
+    found.close()
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_mutated_files_are_read_or_named(target: str, place: Workplace, tmp_path: Path) -> None:
+    verdicts = [place.judge(FileCase(target, seed), tmp_path) for seed in range(RUNS.get(target, 40))]
+    assert [f"{found.name}: {found.complaint}" for found in verdicts if found.complaint] == []
+    assert {0} < {found.code for found in verdicts}
+
+
+def test_a_case_is_the_same_by_its_name(tmp_path: Path) -> None:
+    for seed in range(20):
+        contents = []
+        for side in ("a", "b"):
+            folder = tmp_path / f"{side}{seed}" / "connector"
+            folder.mkdir(parents=True)
+            (folder / "connector.json").write_text('{"schema_version": 1, "connector": "x", "latent_size": 3}')
+            path, way = FileCase.named(f"connector:file:{seed}").apply(folder.parent)
+            changed = folder.parent / path
+            contents.append((path, way, changed.read_bytes() if changed.is_file() else None))
+        assert contents[0] == contents[1]
+    with pytest.raises(ValueError, match="names no case"):
+        FileCase.named("nothing:file:1")

@@ -1,0 +1,182 @@
+"""What mutated files have brought to light, each as a test of its own."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from data_manager.arrow_rows import disk_corpora
+from data_manager.documents import Notes
+from data_manager.errors import DataError
+from data_manager.table_types import DiskDatasetConfig
+from model.checkpoint import CheckpointError, read_tensors
+from model.generation import choose
+from model.generation_options import GenerationOptions
+from model.inputs import InputError
+from model.latent.hugging_face import ConnectorError
+from tests.data_manager.text_configs import text_config, texts
+from training.checkpoints import MANIFEST, STATE, Checkpoint, Manifest, plain_values, read_checkpoint
+from training.environment import sessions
+from training.errors import RunFolderError
+from training.metrics_log import MetricsLog
+from yaml_config.scalars import resolve_scalar
+
+MADE = {"step": 1, "world": 1, "batch_rows": 4, "split_rows": 12, "files": {}}
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"step": []}, {"world": "1"}, {"batch_rows": -1}, {"split_rows": 2**70}, {"files": []}, {"files": {"a": "b"}}],
+)
+def test_a_manifest_of_other_types(wrong: dict, tmp_path: Path) -> None:
+    folder = tmp_path / "checkpoint-1"
+    folder.mkdir()
+    (folder / MANIFEST).write_text(json.dumps(MADE))
+    assert read_checkpoint(tmp_path, 1).manifest == Manifest(**MADE)
+    (folder / MANIFEST).write_text(json.dumps(MADE | wrong))
+    with pytest.raises(RunFolderError, match=r"checkpoint-1 is not a whole checkpoint: .*checkpoint\.json"):
+        read_checkpoint(tmp_path, 1)
+
+
+@pytest.mark.parametrize("state", [None, {}, {"log_history": 3}, {"log_history": [1]}, {"log_history": [{"a": "b"}]}])
+def test_evaluations_of_other_types(state: object, tmp_path: Path) -> None:
+    (tmp_path / STATE).write_text(json.dumps(state))
+    with pytest.raises(RunFolderError, match=r"trainer_state\.json does not hold the evaluations"):
+        Checkpoint(tmp_path, Manifest(**MADE)).history()
+
+
+@pytest.mark.parametrize("held", [None, {}, {"sessions": None}, []])
+def test_an_environment_of_another_form(held: object, tmp_path: Path) -> None:
+    path = tmp_path / "environment.json"
+    assert sessions(path) == []
+    path.write_text(json.dumps(held))
+    with pytest.raises(RunFolderError, match=r"environment\.json does not hold a list of sessions"):
+        sessions(path)
+
+
+def test_lines_of_metrics_without_a_step(tmp_path: Path) -> None:
+    log = MetricsLog(tmp_path / "metrics.jsonl")
+    for step in (1, None, "2", [], 3):
+        log.append({"step": step})
+    log.keep_until(2)
+    assert log.read() == [{"step": 1}]
+
+
+def test_a_damaged_state_of_torch(tmp_path: Path) -> None:
+    path = tmp_path / "rng_state.pth"
+    torch.save({"python": "ü" * 40}, path)
+    whole = path.read_bytes()
+    where = whole.index("ü".encode())
+    for damaged in (whole[: len(whole) // 2], whole[:where] + b"\xff" + whole[where + 1 :], b"", b"\x80\x04K"):
+        path.write_bytes(damaged)
+        with pytest.raises(RunFolderError, match=r"is damaged|holds more than numbers"), plain_values(tmp_path):
+            torch.load(path, weights_only=True)
+
+
+def test_memory_that_runs_out_is_no_damage() -> None:
+    with pytest.raises(torch.OutOfMemoryError), plain_values("folder"):
+        raise torch.OutOfMemoryError
+
+
+@pytest.mark.parametrize("broken", [float("nan"), float("inf")])
+def test_logits_that_are_not_finite(broken: float) -> None:
+    logits = torch.zeros(2, 5)
+    logits[1, 3] = broken
+    with pytest.raises(InputError, match="the model's logits are not finite"):
+        choose(logits, GenerationOptions(max_new_tokens=1))
+
+
+def test_weights_that_are_not_there_or_a_link_to_themselves(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    with pytest.raises(CheckpointError, match=r"model\.safetensors: no such file"):
+        read_tensors(path)
+    path.symlink_to(path.name)
+    with pytest.raises(CheckpointError, match=r"model\.safetensors: no such file"):
+        read_tensors(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"PAD_ID": 3}, r"connector\.json holds 'PAD_ID', which is no argument"),
+        ({"backbone": 3}, r"connector\.json holds 'backbone', which is no argument"),
+        ({"latent_size": 2.5}, r"connector\.json holds latent_size: 2\.5, which cannot be"),
+        ({"latent_size": 2**40}, r"connector\.json holds latent_size: \d+, which cannot be"),
+        ({"pad_id": "x"}, r"connector\.json holds pad_id: 'x', which cannot be"),
+        ({"connector": "BertForLatentConnector\n"}, r"connector\.json is not a connector's file: connector is 'Bert"),
+        ({"connector": None}, r"connector\.json is not a connector's file: connector is None"),
+    ],
+)
+def test_a_connector_with_other_arguments(change: dict, told: str, tmp_path: Path) -> None:
+    from transformers import BertConfig
+
+    from model.latent import BertForLatentConnector
+
+    sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
+    BertForLatentConnector(BertConfig(vocab_size=20, max_position_embeddings=16, **sizes)).save_pretrained(tmp_path)
+    path = tmp_path / "connector.json"
+    BertForLatentConnector.from_pretrained(tmp_path)
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(ConnectorError, match=told):
+        BertForLatentConnector.from_pretrained(tmp_path)
+
+
+def test_a_connector_whose_config_describes_no_model(tmp_path: Path) -> None:
+    from transformers import BertConfig
+
+    from model.latent import BertForLatentConnector
+
+    sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
+    BertForLatentConnector(BertConfig(vocab_size=20, **sizes)).save_pretrained(tmp_path)
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"num_attention_heads": 7}))
+    with pytest.raises(ConnectorError, match=r"config\.json describes no model that can be made: ValueError"):
+        BertForLatentConnector.from_pretrained(tmp_path)
+
+
+def test_a_table_whose_offsets_lead_out_of_it(tmp_path: Path) -> None:
+    import datasets
+
+    texts = [f"text {number} of this table" for number in range(8)]
+    datasets.DatasetDict({"train": datasets.Dataset.from_dict({"text": texts})}).save_to_disk(tmp_path / "disk")
+    config = DiskDatasetConfig(name="disk", path=str(tmp_path / "disk"), column="text")
+    assert [piece.texts[0] for piece in disk_corpora(config)["train"].read(Notes())] == texts
+    [table] = (tmp_path / "disk" / "train").glob("*.arrow")
+    whole, end = table.read_bytes(), len("".join(texts)).to_bytes(4, "little")
+    assert whole.count(end) == 1 or end in whole
+    here = whole.rindex(end, 0, whole.index(b"text 0 of"))
+    table.write_bytes(whole[:here] + (2**31 - 9).to_bytes(4, "little") + whole[here + 4 :])
+    with pytest.raises(DataError, match=r"disk train is damaged"):
+        list(disk_corpora(config)["train"].read(Notes()))
+
+
+def test_a_folder_of_no_splits(tmp_path: Path) -> None:
+    (tmp_path / "dataset_dict.json").write_text('{"splits": []}')
+    with pytest.raises(DataError, match="holds no splits"):
+        disk_corpora(DiskDatasetConfig(name="disk", path=str(tmp_path), column="text"))
+
+
+def test_integers_of_sixteen_have_as_many_digits_of_ten() -> None:
+    assert resolve_scalar("0x" + "f" * 300) == 16**300 - 1
+    with pytest.raises(ValueError, match="an integer of more than 400 digits"):
+        resolve_scalar("0x" + "f" * 390)
+
+
+def test_prepared_rows_that_begin_beyond_their_file(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Arrow ended the whole process for them."""
+    import pyarrow as pa
+
+    (tmp_path / "a.txt").write_text("some text\nand more of it\nand the end\n")
+    config = text_config(tmp_path, {"train": "a.txt"}, documents="line")
+    whole = texts(config)
+    [path] = (tmp_path / "out").rglob("rows.arrow")
+    content = path.read_bytes()
+    [column, *_] = pa.ipc.open_stream(content).read_all().columns
+    offsets = column.chunk(0).offsets.to_numpy().astype("<i4")
+    assert content.count(offsets.tobytes()) >= 1
+    beyond = offsets.copy()
+    beyond[1] = 2**30
+    path.write_bytes(content.replace(offsets.tobytes(), beyond.tobytes()))
+    assert texts(config) == whole
+    assert "is made again" in caplog.text
