@@ -16,6 +16,9 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=1, help="mutants at a time")
     parser.add_argument("--thorough", action="store_true", help="give those that passed all tests, slow ones too")
     parser.add_argument("--minutes", type=float, default=1e9, help="stop after so long; the next run goes on")
+    parser.add_argument(
+        "--sample", type=int, default=0, help="only so many mutants of each file, drawn by their digest"
+    )
     parser.add_argument("--fresh", action="store_true", help="forget what is known")
     parser.add_argument("--named", action="store_true", help="only the faults of mutation/named.py")
     parser.add_argument("--report", action="store_true", help="only write the tables of docs/mutation.md")
@@ -47,7 +50,7 @@ def _run(options: argparse.Namespace) -> int:
         if pid := os.fork():  # a part of its own process: each collects its own tests
             code = max(code, os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
             continue
-        chosen = Options(suite, files, options.jobs, options.thorough, options.minutes)
+        chosen = Options(suite, files, options.jobs, options.thorough, options.minutes, options.sample)
         end = collect(SUITES[suite][1], Campaign(chosen, Results(kept)).work)
         sys.stdout.flush()
         os._exit(end)

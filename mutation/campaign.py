@@ -19,13 +19,17 @@ from mutation.touched import Touched
 
 @dataclass(frozen=True)
 class Options:
-    """How thoroughly: which files of the part, how many children at once, and whether no test is left out."""
+    """How thoroughly: which files of the part, how many children at once, and whether no test is left out.
+
+    With `sample` only so many mutants of each file, by the order of their digests, which is as good as random.
+    """
 
     suite: str
     files: list[str]
     jobs: int = 1
     thorough: bool = False
     minutes: float = 1e9
+    sample: int = 0
     folder: Path = ROOT / ".mutation"
 
 
@@ -66,13 +70,18 @@ class Campaign:
 
     def _waiting(self) -> Iterator[Mutant]:
         for path in self.options.files:
-            found = [one for one in mutants_of(path) if one.excluded is None]
+            found = sampled([one for one in mutants_of(path) if one.excluded is None], self.options.sample)
             todo = [one for one in found if self._is_open(one)]
             began = time.monotonic()
             yield from todo
             if todo:
-                killed = sum(1 for one in found if one.key in self.results.known and self.results.known[one.key].is_killed)
-                print(f"{path}: {killed} of {len(found)} killed, {time.monotonic() - began:.0f} s for {len(todo)}", flush=True)
+                killed = sum(
+                    1 for one in found if one.key in self.results.known and self.results.known[one.key].is_killed
+                )
+                print(
+                    f"{path}: {killed} of {len(found)} killed, {time.monotonic() - began:.0f} s for {len(todo)}",
+                    flush=True,
+                )
 
     def _is_open(self, mutant: Mutant) -> bool:
         known = self.results.known.get(mutant.key)
@@ -111,7 +120,9 @@ class Campaign:
         return start(prepare, tests), complete
 
     def _note(self, mutant: Mutant, state: str, test: str, complete: bool) -> None:
-        if test:
+        if state == "unpatched" and mutant.scope.count(".") < 1:
+            state, test = "killed", "import of the module"
+        elif test:
             self._count(mutant.path, mutant.scope, test)
         what = mutant.path, mutant.scope, mutant.line, mutant.before, mutant.after
         self.results.add(Result(mutant.key, *what, state, test, complete, "" if test else self.print_of_tests))
@@ -119,6 +130,13 @@ class Campaign:
     def _count(self, path: str, scope: str, test: str) -> None:
         self.kills[f"{path}:{scope}"][test] += 1
         self.kills[path][test] += 1
+
+
+def sampled(mutants: list[Mutant], count: int) -> list[Mutant]:
+    """`count` of the mutants, those of the least digests, in their order; all of them for 0."""
+    least = sorted(mutants, key=lambda one: one.key)[: count or len(mutants)]
+    kept = {one.key for one in least}
+    return [one for one in mutants if one.key in kept]
 
 
 def fingerprint(paths: list[Path]) -> str:

@@ -2,6 +2,10 @@
 
 import libcst as cst
 
+_WORK = (
+    "_DIRECT_SIZE _DIRECT_CHUNK _BLOCKS_CHUNK _NEWTON_STEPS CHUNK CHUNKS_AT_ONCE CHUNKS_AT_ONCE_ELSEWHERE VIEWS UNSAFE"
+    " ABSORBED_AT_ONCE"
+).split()
 _CHECKS = {"fit_rows", "Registry", "cast", "TypeVar", "check_like", "custom_op"}
 _BUFFERS = {"space", "part", "_product", "_features", "_backward", "_check_like"}
 
@@ -15,13 +19,25 @@ def reason_to_exclude(
         return "text of an error"
     if _is_typing(chain, module):
         return "typing"
+    if _is_size_of_work(chain, module):
+        return "size of work: changes the speed, not the result"
     if not any(isinstance(one, cst.FunctionDef) for one in chain) and not _is_constant(chain):
         return "import time: registration"
     if _changes_only(node, mutated, above, _names_something):
         return "name in an error or of a buffer"
     if _changes_only(node, mutated, above, _is_device):
         return "device: the same on a CPU"
+    if any(isinstance(one, cst.Param) and one.name.value == "device" for one in chain):
+        return "device: the same on a CPU"
     return None
+
+
+def _is_size_of_work(chain: list[cst.CSTNode], module: cst.Module) -> bool:
+    assigned = next((one for one in chain if isinstance(one, cst.Assign)), None)
+    inside = any(isinstance(one, cst.FunctionDef) for one in chain)
+    if assigned is None or inside:
+        return False
+    return any(name in _WORK for name in module.code_for_node(assigned.targets[0].target).split(", "))
 
 
 def _is_typing(chain: list[cst.CSTNode], module: cst.Module) -> bool:
@@ -33,10 +49,12 @@ def _is_typing(chain: list[cst.CSTNode], module: cst.Module) -> bool:
         if isinstance(one, cst.Assign | cst.AnnAssign):
             target = one.targets[0].target if isinstance(one, cst.Assign) else one.target
             inside = any(isinstance(outer, cst.FunctionDef) for outer in chain)
-            if not inside and module.code_for_node(target) in ("__all__", "summary"):
+            if not inside and module.code_for_node(target) in ("__all__", "summary", "name"):
                 return True
             value = module.code_for_node(one.value) if one.value is not None else ""
-            if not inside and value.startswith(("Literal[", "Callable[", "TypeVar(", "tuple[", "torch.Generator |", "Tensor |", "str |")):
+            if not inside and value.startswith(
+                ("Literal[", "Callable[", "TypeVar(", "tuple[", "torch.Generator |", "Tensor |", "str |")
+            ):
                 return True
     return False
 

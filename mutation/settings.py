@@ -22,10 +22,10 @@ SUITES: dict[str, tuple[list[str], list[str]]] = {
 }
 """For each part its files and the tests that are run for them."""
 
-SLOW = 1.5
+SLOW = 1.0
 """Seconds: longer tests are kept for mutants that all others let pass, with `--thorough`."""
 
-BUDGET = 4.0
+BUDGET = 2.0
 """Seconds of tests for a mutant, cheap ones first; `--thorough` goes on to the end."""
 
 
