@@ -2,10 +2,8 @@
 
 import libcst as cst
 
-_WORK = (
-    "_DIRECT_SIZE _DIRECT_CHUNK _BLOCKS_CHUNK _NEWTON_STEPS CHUNK CHUNKS_AT_ONCE CHUNKS_AT_ONCE_ELSEWHERE VIEWS UNSAFE"
-    " ABSORBED_AT_ONCE"
-).split()
+_WORK = {"_DIRECT_SIZE", "_DIRECT_CHUNK", "_BLOCKS_CHUNK", "_NEWTON_STEPS", "VIEWS", "UNSAFE", "ABSORBED_AT_ONCE"}
+_WORK |= {"CHUNK", "CHUNKS_AT_ONCE", "CHUNKS_AT_ONCE_ELSEWHERE"}
 _CHECKS = {"fit_rows", "Registry", "cast", "TypeVar", "check_like", "custom_op"}
 _BUFFERS = {"space", "part", "_product", "_features", "_backward", "_check_like"}
 
@@ -25,6 +23,8 @@ def reason_to_exclude(
         return "import time: registration"
     if _changes_only(node, mutated, above, _names_something):
         return "name in an error or of a buffer"
+    if _changes_only(node, mutated, above, _is_buffer):
+        return "buffer: changes the memory, not the result"
     if _changes_only(node, mutated, above, _is_device):
         return "device: the same on a CPU"
     if any(isinstance(one, cst.Param) and one.name.value == "device" for one in chain):
@@ -87,6 +87,11 @@ def _names_something(call: cst.Call, place: int, argument: cst.Arg) -> bool:
     name = _called(call)
     is_named = name.startswith("check_") or name in _CHECKS or name in _BUFFERS
     return is_named and isinstance(argument.value, cst.SimpleString)
+
+
+def _is_buffer(call: cst.Call, place: int, argument: cst.Arg) -> bool:
+    """Where a result is to be written."""
+    return argument.keyword is not None and argument.keyword.value == "out" and isinstance(argument.value, cst.Call)
 
 
 def _is_device(call: cst.Call, place: int, argument: cst.Arg) -> bool:
