@@ -52,7 +52,8 @@ class Campaign:
             print("left out, as they fail without a fault:", *self.touched.failing, sep="\n    ")
         self.print_of_tests = fingerprint(sorted({item.path for item in items}))
         self.functions: Functions = live_functions(options.files)
-        began, running = time.monotonic(), {}
+        running: dict[int, tuple[Child, Mutant, bool]] = {}
+        began = time.monotonic()
         for one in self.results.known.values():
             if one.test:
                 self._count(one.path, one.scope, one.test)
