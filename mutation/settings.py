@@ -6,7 +6,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 _CORE = "attention attention_core core_registry decoding_state feature_base feature_maps feature_redraw fitted_features"
 _TESTS = """
-    test_attention_core test_linear_attention test_feature_maps test_feature_redraw test_position test_mixers
+    test_attention_layer test_attention_core test_linear_attention test_feature_maps test_feature_redraw test_position test_mixers
     test_generation test_long_sequences test_diffusion_model test_block_model test_diffusion_inputs
 """
 
@@ -25,7 +25,7 @@ SUITES: dict[str, tuple[list[str], list[str]]] = {
 SLOW = 1.0
 """Seconds: longer tests are kept for mutants that all others let pass, with `--thorough`."""
 
-BUDGET = 2.0
+BUDGET = 3.0
 """Seconds of tests for a mutant, cheap ones first; `--thorough` goes on to the end."""
 
 
