@@ -15,6 +15,10 @@ def reason_to_exclude(
     chain = [*above, node]
     if any(isinstance(one, cst.Raise) for one in chain):
         return "text of an error"
+    if any(isinstance(one, cst.Assign) and _target(one) in ("fitting", "interval") for one in chain):
+        return "text of an error"
+    if any(isinstance(one, cst.Assign) and _target(one) in ("device", "source") for one in chain):
+        return "device: the same on a CPU"
     if _is_typing(chain, module):
         return "typing"
     if _is_size_of_work(chain, module):
@@ -101,6 +105,11 @@ def _is_device(call: cst.Call, place: int, argument: cst.Arg) -> bool:
     taken = isinstance(value, cst.Attribute) and value.attr.value == "device"
     keyword = argument.keyword is not None and argument.keyword.value == "device"
     return named or taken or keyword
+
+
+def _target(assigned: cst.Assign) -> str:
+    target = assigned.targets[0].target
+    return target.value if isinstance(target, cst.Name) else ""
 
 
 def _called(call: cst.Call) -> str:
