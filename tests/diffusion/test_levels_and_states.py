@@ -191,3 +191,31 @@ def test_outputs_from_scores_and_laws_are_float64() -> None:
         assert output.dtype == torch.float64
         shift = torch.log(torch.expm1(sigma.double()) * 3) if reading.scale_by_sigma else torch.zeros(1).double()
         torch.testing.assert_close(output, shift[:, None, None].expand(1, 2, 4), rtol=1e-12, atol=1e-12)
+
+
+def test_a_mask_is_lifted_with_its_share_and_a_token_never() -> None:
+    """(alpha_s - alpha_t) / (1 - alpha_t) at masks, in what a proposal says and in what is drawn."""
+    x_t, sigma, later = torch.tensor([[3, 0, 3]]), torch.tensor([2.0]).double(), torch.tensor([0.5]).double()
+    lifted = (torch.exp(-later) - torch.exp(-sigma)) / (1 - torch.exp(-sigma))
+    graph = AbsorbingGraph(3)
+    for found in (
+        graph.unmask_probability(x_t, sigma, later),
+        graph.reverse_posterior(torch.ones(1, 3, 4), x_t, sigma, later)[0],
+    ):
+        torch.testing.assert_close(found, torch.stack([lifted, torch.zeros(1).double(), lifted], 1))
+    state = start_state(
+        graph, 1, 3, prompt=torch.tensor([0, 1, 2]), frozen=torch.tensor([False, True, False]), generators=rows_of(1)
+    )
+    for name in ("ancestral_cache", "ancestral", "remasking"):
+        sampler = create_sampler(name, MASKS, denoiser(MASKS), 1)
+        done = sampler.step(state)
+        assert done.tokens[0, 1] == 1
+        assert bool((done.tokens < 3).all())
+        assert done.network_calls.tolist() == [1]
+        again = sampler.step(done)  # nothing is masked any more
+        assert torch.equal(again.tokens, done.tokens)
+        assert again.network_calls.tolist() == ([2] if name == "ancestral" else [1])
+
+
+def rows_of(count: int) -> RowGenerators:
+    return RowGenerators.from_seed(0, torch.arange(count))

@@ -6,6 +6,7 @@ import torch
 from model.chunked import run
 from model.chunked.inputs import Inputs
 from model.chunked.op import linear_attention
+from model.linear_attention import absorb, initial_state, read
 from tests.model.test_attention_core import expected, linear_core, qkv
 from tests.model.tiny import gap, lengths_mask
 
@@ -51,3 +52,19 @@ def test_log_scales_weigh_keys_and_have_gradients(causal: bool) -> None:
     assert gap(found, reference) < 1e-4
     with pytest.raises(ValueError, match="70 and 69"):
         linear_attention(q, k[:, :, 1:], v[:, :, 1:], kernel, causal=True)
+
+
+def test_a_factor_of_a_whole_query_row_cancels() -> None:
+    """Also one that exp cannot hold, for any row beside it, and where nothing was absorbed yet."""
+    generator = torch.Generator().manual_seed(0)
+    log_q, log_k = (3 * torch.randn(2, 3, n, 6, generator=generator) for n in (5, 7))
+    v = torch.randn(2, 3, 7, 4, generator=generator)
+    empty = initial_state(2, 3, 6, 4, dtype=torch.float16, device=torch.device("cpu"))
+    assert {part.dtype for part in empty} == {torch.float32}
+    assert torch.equal(read(empty, log_q), torch.zeros(2, 3, 5, 4))
+    state = absorb(absorb(empty, log_k[:, :, :3], v[:, :, :3]), log_k[:, :, 3:] + 400, v[:, :, 3:])
+    log_k = torch.cat([log_k[:, :, :3], log_k[:, :, 3:] + 400], 2).double()
+    weights = torch.logsumexp(log_q.double().unsqueeze(-2) + log_k.unsqueeze(-3), -1).softmax(-1)
+    assert gap(read(state, log_q), weights @ v.double()) < 1e-5
+    factors = 500 * torch.arange(5.0)[:, None] - 1000
+    assert gap(read(state, log_q + factors), weights @ v.double()) < 1e-4
