@@ -1,6 +1,7 @@
 """The mutants of some files against the tests of their part."""
 
 import hashlib
+import inspect
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ from mutation.operators import Mutant, mutants_of
 from mutation.patching import Functions, live_functions, put
 from mutation.results import Result, Results
 from mutation.session import Child, ended, start
-from mutation.settings import BUDGET, ROOT, SLOW, files_of
+from mutation.settings import BUDGET, LIMIT, ROOT, SLOW, files_of
 from mutation.touched import Touched
 
 
@@ -41,6 +42,8 @@ class Campaign:
     results: Results
     kills: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
     """For each file and function, how often each test killed: what killed a neighbour is tried first."""
+    texts: dict[str, str] = field(default_factory=dict)
+    """Sources of tests."""
 
     def work(self, items: list[pytest.Item]) -> None:
         """Run all mutants that have no result yet."""
@@ -97,8 +100,11 @@ class Campaign:
         found = set(self.touched.tests(mutant.path, *mutant.lines))
         if not found:
             found = set(self.touched.tests(mutant.path, mutant.first_line, mutant.last_line))
-        if not found and "." not in mutant.scope:
-            found = set(self.touched.tests(mutant.path, 1, 10_000))
+        if not found and "." not in mutant.scope:  # a constant, which no test runs: those that speak of it first
+            found = set(self.touched.seconds)
+            told = mutant.source.splitlines()[mutant.lines[0] - 1].split(":")[0].split("=")[0].strip()
+            for test in found:
+                self.kills[f"{mutant.path}:{mutant.scope}"][test] += told in self._text_of(test)
         near, here = self.kills[f"{mutant.path}:{mutant.scope}"], self.kills[mutant.path]
         cost = {test: self.touched.seconds[test] + 0.004 for test in found}
         order = sorted(found, key=lambda test: cost[test] / (1 + 20 * near[test] + here[test]))
@@ -111,9 +117,14 @@ class Campaign:
                 spent += cost[test]
         return kept, len(kept) == len(order)
 
+    def _text_of(self, test: str) -> str:
+        if test not in self.texts:
+            self.texts[test] = inspect.getsource(self.items[test].function)  # type: ignore[attr-defined]
+        return self.texts[test]
+
     def _start(self, mutant: Mutant) -> tuple[Child, bool]:
         names, complete = self.chosen(mutant)
-        tests = [(self.items[name], 1.5 + 6 * self.touched.seconds[name]) for name in names]
+        tests = [(self.items[name], LIMIT + 6 * self.touched.seconds[name]) for name in names]
 
         def prepare() -> None:
             put(mutant.path, mutant.scope, mutant.source, mutant.line, self.functions)

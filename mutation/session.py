@@ -4,6 +4,7 @@ The parent imports and collects, and never runs a test itself: no cache of a fix
 code gave. A child has its limits in processor time and memory; one that passes them has noticed the fault.
 """
 
+import importlib
 import os
 import resource
 import signal
@@ -70,8 +71,22 @@ def collect(tests: list[str], work: Work) -> int:
     os.chdir(ROOT)
     sys.path.insert(0, str(ROOT))
     _calm_hypothesis()
+    _warm()
     plain = ["-p", "no:xdist", "-p", "no:cacheprovider", "-q", "-q", "--no-header", "--capture=no", "-W", "ignore"]
     return int(pytest.main([*plain, *tests], plugins=[_Collected(work), reports]))
+
+
+def _warm() -> None:
+    """What torch imports at the first call of an operator of one's own takes a second, and each child would pay it."""
+    import torch
+
+    @torch.library.custom_op("mutation::warm", mutates_args=())
+    def warm(x: torch.Tensor) -> torch.Tensor:
+        return x.clone()
+
+    warm.register_autograd(lambda _, gradient: gradient)
+    warm(torch.ones(1, requires_grad=True)).sum().backward()
+    importlib.import_module("performer_pytorch.performer_pytorch")
 
 
 def _calm_hypothesis() -> None:

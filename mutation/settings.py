@@ -28,6 +28,9 @@ SLOW = 1.0
 BUDGET = 3.0
 """Seconds of tests for a mutant, cheap ones first; `--thorough` goes on to the end."""
 
+LIMIT = 10.0
+"""Seconds of processor time, and six times what a test takes without a fault: who needs more is taken for endless."""
+
 
 def files_of(suite: str) -> list[str]:
     """The mutated files of a part, relative to the root, in order; those that only say what is where are left out."""
