@@ -139,3 +139,26 @@ def test_top_p_takes_the_earlier_of_equals_and_the_limits_that_are_told() -> Non
     for wrong in ({"temperature": 1e6 + 1}, {"top_p": 0.0}, {"top_p": 1.1}, {"guidance": 1e6 + 1}):
         with pytest.raises(SettingError, match=next(iter(wrong))):
             Denoiser(zeros, X0Parameterisation(GRAPH), **wrong)
+
+
+def test_a_mask_is_passed_on_and_the_likeliest_kept_row_by_row() -> None:
+    """With a condition and without; temperature 0 leaves the first maximum of each place."""
+    asked: list[Tensor | None] = []
+
+    def network(x_t: Tensor, sigma: Tensor, mask: Tensor | None = None, cond: Tensor | None = None) -> Tensor:
+        asked.append(mask)
+        answer = torch.arange(5.0).expand(*x_t.shape, 5).clone()
+        answer[:, 0] = torch.tensor([2.0, 7.0, 7.0, 1.0, 0.0])
+        return answer
+
+    mask = torch.tensor([[True, True], [True, False]])
+    x_t, sigma = torch.full((2, 2), 4), torch.ones(2)
+    for settings in ({}, {"cond": torch.zeros(2, 1)}, {"cond": torch.zeros(2, 1), "guidance": 2.0}):
+        denoiser = Denoiser(network, X0Parameterisation(GRAPH), mask=mask, temperature=0.0, **settings)
+        asked.clear()
+        law = denoiser.log_x0(x_t, sigma).exp()
+        assert law.argmax(-1).tolist() == [[1, 3], [1, 3]]
+        assert torch.equal(law.sum(-1), torch.ones(2, 2).double())
+        denoiser.output(x_t[1:], sigma[1:], torch.tensor([1]))
+        assert [one.tolist() for one in asked] == [mask.tolist()] * denoiser.calls + [[[True, False]]] * denoiser.calls
+        assert denoiser.block_size is None
