@@ -6,6 +6,8 @@ import pytest
 import torch
 from torch import nn
 
+from model.chunked.features import Kernel, of_heads
+from model.chunked.op import linear_attention
 from model.feature_maps import FEATURE_MAPS
 from model.feature_redraw import FeatureRedraw, orthogonal_projections, redraw_features, shared_seed
 from tests.model.test_attention_core import linear_core, qkv
@@ -107,3 +109,21 @@ def test_rows_are_orthogonal_in_blocks_and_paired_where_asked() -> None:
         assert paired.shape == (count, 4)
         assert torch.equal(paired[half:], -paired[: count - half])
     assert not torch.equal(plain, orthogonal_projections(10, 4, 4))
+
+
+def test_parts_of_a_kernel_serve_the_heads_of_their_group() -> None:
+    part = torch.arange(12.0).reshape(2, 3, 2)
+    assert torch.equal(of_heads(part, 4), torch.stack([part[0], part[0], part[1], part[1]]))
+    assert of_heads(part, 2) is part
+    assert of_heads(part[:1], 4).shape == (1, 3, 2)
+    core = linear_core("favor#")  # two key-value heads with moments of their own, and four of queries
+    kernel = core.features.kernel()
+    q, k, v = (x.repeat_interleave(2, 1) for x in qkv(70, 70))
+    out = linear_attention(q, k, v, kernel, causal=True)
+    alone = [
+        linear_attention(
+            q[:, [i]], k[:, [i]], v[:, [i]], Kernel("exp", *(x[i // 2 :][:1] for x in kernel[1:])), causal=True
+        )
+        for i in range(4)
+    ]
+    torch.testing.assert_close(out, torch.cat(alone, 1), rtol=1e-5, atol=1e-5)
