@@ -8,6 +8,7 @@ from diffusion.block import BlockSubsLoss
 from diffusion.diffusion_process import DiffusionProcess
 from diffusion.discrete_time import D3pmLoss, DiscreteSubsLoss
 from diffusion.errors import ShapeError
+from diffusion.forward_process import Graph
 from diffusion.graph import AbsorbingGraph, UniformGraph
 from diffusion.losses import Objective, ScoreEntropyLoss, SubsLoss, UdlmLoss
 from diffusion.noise_schedule import CosineNoise, GeometricNoise
@@ -147,3 +148,24 @@ def test_without_the_ends_the_network_is_asked_once() -> None:
         assert len(asked) == 1
         assert bool((parts.reconstruction == 0).all())
         assert bool((parts.prior > 0).all()) == (not objective.needs_limit)
+
+
+def test_a_score_network_has_the_loss_of_the_law_behind_it() -> None:
+    """SUBS reads scores at their own level: the same cross-entropy as of the law that they follow from."""
+    x_0, t, _ = drawn()
+    x_t, sigma = MASKS.corrupt(x_0, t, streams()), SCHEDULE.sigma(t)
+    logits = torch.randn(ROWS, LENGTH, N + 1, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    law, reading = SubsLoss(MASKS), ScoreParameterisation(MASKS.graph)
+    output = reading.output_from_x0(law.parameterisation.log_x0(logits, x_t, sigma), x_t, sigma)
+    expected = law.diffusion(logits, x_t, x_0, t)
+    torch.testing.assert_close(SubsLoss(MASKS, reading).diffusion(output, x_t, x_0, t), expected, atol=1e-9, rtol=1e-9)
+
+
+def test_the_prior_of_any_mixture_is_its_divergence() -> None:
+    limit = torch.tensor([0.1, 0.3, 0.6], dtype=torch.float64)
+    graph, sigma = Graph(3, limit), torch.tensor([0.2], dtype=torch.float64)
+    alpha = torch.exp(-sigma)
+    for token in range(3):
+        q = (1 - alpha) * limit + alpha * torch.nn.functional.one_hot(torch.tensor(token), 3)
+        expected = (q * (q / limit).log()).sum()
+        torch.testing.assert_close(graph.prior_part(torch.tensor([[token]]), sigma)[0, 0], expected)
