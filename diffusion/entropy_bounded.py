@@ -74,7 +74,7 @@ class EntropyBoundedSampler(Sampler):
 
     def _sigma(self, state: SamplerState) -> Tensor:
         """Noise level [B] at which the share of masks is that of the row."""
-        return level_at_share(self, free_masks(self, state).sum(1) / state.cache["masks"].clamp_min(1))
+        return level_at_share(self, free_masks(self, state).sum(1).double() / state.cache["masks"].clamp_min(1))
 
 
 def entropy(law: Tensor) -> Tensor:

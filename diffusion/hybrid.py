@@ -42,7 +42,8 @@ class HybridMixture:
 
     def slope(self, r: Tensor) -> Tensor:
         """du / dr, not negative for gamma up to 2; infinite at r = 0 for gamma below 2."""
-        return self.replaced(r) * (self.gamma / 2 / r + (1 - self.gamma) / (1 + r))
+        rising: Tensor = self.scale * r ** (self.gamma / 2 - 1) * (1 + r) ** (1 - self.gamma)
+        return rising * (self.gamma / 2 + (1 - self.gamma) * (r / (1 + r)))
 
     def masked(self, sigma: Tensor) -> Tensor:
         """r, the odds of a mask at sigma: Newton's method for log(r + u) = log(exp(sigma) - 1) over log r."""
@@ -125,7 +126,10 @@ class HybridNoise(NoiseSchedule):
         return torch.log1p(r + self.mixture.replaced(r))
 
     def rate(self, t: Tensor | float) -> Tensor:
-        """d sigma / dt; infinite at t = 0 for gamma below 2. Raises TimeError unless t is in [0, 1]."""
+        """d sigma / dt; raises TimeError unless t is in [0, 1].
+
+        At t = 0 and for gamma below 2 it is infinite, or not a number where the pace starts from rest.
+        """
         r = torch.expm1(self.pace.sigma(t))
         faster = (1 + self.mixture.slope(r)) * (1 + r) / (1 + r + self.mixture.replaced(r))
         return faster * self.pace.rate(t)

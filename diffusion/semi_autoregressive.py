@@ -108,4 +108,4 @@ class SemiAutoregressiveSampler(Sampler):
             starts, calls = self._calls(masked.shape[1], masked.device)
             now = int(((starts <= state.step) & (state.step < starts + calls)).long().argmax())
             counted &= block_numbers(masked.shape[1], self.block_size, masked.device) == now
-        return level_at_share(self, (masked & counted).sum(1) / counted.sum(1).clamp_min(1))
+        return level_at_share(self, (masked & counted).sum(1).double() / counted.sum(1).clamp_min(1))

@@ -99,8 +99,9 @@ class ChunkFeatures:
         """Gradients of k [R, T, D] and of its log scale [R, T], of that of phi(k); overwrites `gradient`."""
         if self.kind == "identity":
             return gradient, (features * gradient).sum(-1)
+        of_all = None if self.kind == "exp" else (features * gradient).sum(-1)  # those on the floor of relu among them
         grad_k = self._backward(features, gradient, self.k_weight, "grad_k")
-        of_scale = gradient.sum(-1) if self.kind == "exp" else (features * gradient).sum(-1)
+        of_scale = gradient.sum(-1) if of_all is None else of_all  # the gradient is now multiplied by the features
         if self.square is not None:
             slope = torch.mul(k, self.square.unsqueeze(-2), out=self.space("squares", *k.shape))
             grad_k.addcmul_(slope, of_scale.unsqueeze(-1), value=-2)

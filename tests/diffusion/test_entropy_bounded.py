@@ -70,4 +70,6 @@ def test_entropy_bounded_tells_the_network_the_level_of_its_masks() -> None:
     assert float(state.t) == 0
     most = 1 - float(process.schedule.alpha(1.0))
     for masks, sigma in told:
-        assert 1 - torch.tensor(-sigma, dtype=torch.float64).exp().item() == pytest.approx(most * masks / LENGTH)
+        assert 1 - torch.tensor(-sigma, dtype=torch.float64).exp().item() == pytest.approx(
+            most * masks / LENGTH, rel=1e-12
+        )

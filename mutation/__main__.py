@@ -1,0 +1,61 @@
+"""`python -m mutation`: put faults into the mathematics, and see which ones no test notices."""
+
+import argparse
+import os
+import sys
+
+os.environ["OMP_NUM_THREADS"] = "1"  # before torch; a forked child must not meet the threads of its parent
+
+from mutation.settings import ROOT, SUITES, files_of, suite_of
+
+
+def main() -> int:
+    """Run from the command line; returns 1 where a named fault is not noticed."""
+    parser = argparse.ArgumentParser(prog="python -m mutation", description=__doc__)
+    parser.add_argument("--module", action="append", help="a file such as diffusion/losses.py; may be repeated")
+    parser.add_argument("--jobs", type=int, default=1, help="mutants at a time")
+    parser.add_argument("--thorough", action="store_true", help="give those that passed all tests, slow ones too")
+    parser.add_argument("--minutes", type=float, default=1e9, help="stop after so long; the next run goes on")
+    parser.add_argument(
+        "--sample", type=int, default=0, help="only so many mutants of each file, drawn by their digest"
+    )
+    parser.add_argument("--fresh", action="store_true", help="forget what is known")
+    parser.add_argument("--named", action="store_true", help="only the faults of mutation/named.py")
+    parser.add_argument("--report", action="store_true", help="only write the tables of docs/mutation.md")
+    parser.add_argument("--survivors", action="store_true", help="only show the survivors")
+    options = parser.parse_args()
+    if options.named:
+        from mutation.named import check_named
+
+        return check_named()
+    if options.report or options.survivors:
+        from mutation.report import show_survivors, write_tables
+
+        return show_survivors(options.module) if options.survivors else write_tables()
+    return _run(options)
+
+
+def _run(options: argparse.Namespace) -> int:
+    from mutation.campaign import Campaign, Options
+    from mutation.results import Results
+    from mutation.session import collect
+
+    code, kept = 0, ROOT / ".mutation" / "results.jsonl"
+    if options.fresh:
+        kept.unlink(missing_ok=True)
+    for suite in SUITES:
+        files = [path for path in options.module or files_of(suite) if suite_of(path) == suite]
+        if not files:
+            continue
+        if pid := os.fork():  # a part of its own process: each collects its own tests
+            code = max(code, os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+            continue
+        chosen = Options(suite, files, options.jobs, options.thorough, options.minutes, options.sample)
+        end = collect(SUITES[suite][1], Campaign(chosen, Results(kept)).work)
+        sys.stdout.flush()
+        os._exit(end)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,159 @@
+"""The mutants of some files against the tests of their part."""
+
+import hashlib
+import inspect
+import time
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from mutation.operators import Mutant, mutants_of
+from mutation.patching import Functions, live_functions, put
+from mutation.results import Result, Results
+from mutation.session import Child, ended, start
+from mutation.settings import BUDGET, LIMIT, ROOT, SLOW, files_of
+from mutation.touched import Touched
+
+
+@dataclass(frozen=True)
+class Options:
+    """How thoroughly: which files of the part, how many children at once, and whether no test is left out.
+
+    With `sample` only so many mutants of each file, by the order of their digests, which is as good as random.
+    """
+
+    suite: str
+    files: list[str]
+    jobs: int = 1
+    thorough: bool = False
+    minutes: float = 1e9
+    sample: int = 0
+    folder: Path = ROOT / ".mutation"
+
+
+@dataclass
+class Campaign:
+    """One run over the mutants of a part."""
+
+    options: Options
+    results: Results
+    kills: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
+    """For each file and function, how often each test killed: what killed a neighbour is tried first."""
+    texts: dict[str, str] = field(default_factory=dict)
+    """Sources of tests."""
+
+    def work(self, items: list[pytest.Item]) -> None:
+        """Run all mutants that have no result yet."""
+        options = self.options
+        self.items = {item.nodeid: item for item in items}
+        self.touched = Touched(options.folder / "touched")
+        self.touched.measure(items, files_of(options.suite))
+        if self.touched.failing:
+            print("left out, as they fail without a fault:", *self.touched.failing, sep="\n    ")
+        self.print_of_tests = fingerprint(sorted({item.path for item in items}))
+        self.functions: Functions = live_functions(options.files)
+        running: dict[int, tuple[Child, Mutant, bool]] = {}
+        began = time.monotonic()
+        for one in self.results.known.values():
+            if one.test:
+                self._count(one.path, one.scope, one.test)
+        waiting = self._waiting()
+        mutant = next(waiting, None)
+        while running or mutant is not None:
+            while mutant is not None and len(running) < options.jobs:
+                child, complete = self._start(mutant)
+                running[child.pid] = child, mutant, complete
+                is_over = time.monotonic() - began > options.minutes * 60
+                mutant = None if is_over else next(waiting, None)
+            for child, state, test in ended([child for child, *_ in running.values()]):
+                _, done, complete = running.pop(child.pid)
+                self._note(done, state, test, complete)
+
+    def _waiting(self) -> Iterator[Mutant]:
+        for path in self.options.files:
+            found = sampled([one for one in mutants_of(path) if one.excluded is None], self.options.sample)
+            todo = [one for one in found if self._is_open(one)]
+            began = time.monotonic()
+            yield from todo
+            if todo:
+                killed = sum(
+                    1 for one in found if one.key in self.results.known and self.results.known[one.key].is_killed
+                )
+                print(
+                    f"{path}: {killed} of {len(found)} killed, {time.monotonic() - began:.0f} s for {len(todo)}",
+                    flush=True,
+                )
+
+    def _is_open(self, mutant: Mutant) -> bool:
+        known = self.results.known.get(mutant.key)
+        if known is None:
+            return True
+        if known.is_killed:
+            return False
+        return known.tests != self.print_of_tests or (self.options.thorough and not known.complete)
+
+    def chosen(self, mutant: Mutant) -> tuple[list[str], bool]:
+        """The tests for a mutant in their order, and whether these are all that run its lines."""
+        found = set(self.touched.tests(mutant.path, *mutant.lines))
+        if not found:
+            found = set(self.touched.tests(mutant.path, mutant.first_line, mutant.last_line))
+        if not found and "." not in mutant.scope:  # a constant, which no test runs: those that speak of it first
+            found = set(self.touched.seconds)
+            told = mutant.source.splitlines()[mutant.lines[0] - 1].split(":")[0].split("=")[0].strip()
+            for test in found:
+                self.kills[f"{mutant.path}:{mutant.scope}"][test] += told in self._text_of(test)
+        near, here = self.kills[f"{mutant.path}:{mutant.scope}"], self.kills[mutant.path]
+        cost = {test: self.touched.seconds[test] + 0.004 for test in found}
+        order = sorted(found, key=lambda test: cost[test] / (1 + 20 * near[test] + here[test]))
+        if self.options.thorough:
+            return order, True
+        kept, spent = [], 0.0
+        for test in order:
+            if cost[test] < SLOW and spent + cost[test] < BUDGET:
+                kept.append(test)
+                spent += cost[test]
+        return kept, len(kept) == len(order)
+
+    def _text_of(self, test: str) -> str:
+        if test not in self.texts:
+            self.texts[test] = inspect.getsource(self.items[test].function)  # type: ignore[attr-defined]
+        return self.texts[test]
+
+    def _start(self, mutant: Mutant) -> tuple[Child, bool]:
+        names, complete = self.chosen(mutant)
+        tests = [(self.items[name], LIMIT + 6 * self.touched.seconds[name]) for name in names]
+
+        def prepare() -> None:
+            put(mutant.path, mutant.scope, mutant.source, mutant.line, self.functions)
+
+        return start(prepare, tests), complete
+
+    def _note(self, mutant: Mutant, state: str, test: str, complete: bool) -> None:
+        if state == "unpatched" and mutant.scope.count(".") < 1:
+            state, test = "killed", "import of the module"
+        elif test:
+            self._count(mutant.path, mutant.scope, test)
+        what = mutant.path, mutant.scope, mutant.line, mutant.before, mutant.after
+        self.results.add(Result(mutant.key, *what, state, test, complete, "" if test else self.print_of_tests))
+
+    def _count(self, path: str, scope: str, test: str) -> None:
+        self.kills[f"{path}:{scope}"][test] += 1
+        self.kills[path][test] += 1
+
+
+def sampled(mutants: list[Mutant], count: int) -> list[Mutant]:
+    """`count` of the mutants, those of the least digests, in their order; all of them for 0."""
+    least = sorted(mutants, key=lambda one: one.key)[: count or len(mutants)]
+    kept = {one.key for one in least}
+    return [one for one in mutants if one.key in kept]
+
+
+def fingerprint(paths: list[Path]) -> str:
+    """A digest of the tests and their oracles."""
+    whole = hashlib.sha1()
+    for path in [*paths, *sorted((ROOT / "tests/oracles").glob("*.py"))]:
+        whole.update(path.read_bytes())
+    return whole.hexdigest()[:12]

@@ -1,0 +1,309 @@
+"""Faults of this field, written by hand, each with the tests that must notice it.
+
+Mutation operators change one sign or one argument. These are what a person gets wrong: one alpha for the corruption and
+another for the weight, a posterior with its times swapped, a sum that is never normalised.
+"""
+
+from dataclasses import dataclass
+
+import pytest
+
+from mutation.patching import live_functions, put
+from mutation.session import collect, ended, start
+from mutation.settings import ROOT
+
+_BOUNDS, _PROCESS = "tests/diffusion/test_oracle_bounds.py", "tests/diffusion/test_diffusion_process.py"
+_KERNELS, _SAMPLERS = "tests/diffusion/test_oracle_process.py", "tests/diffusion/test_oracle_samplers.py"
+_PARTS, _GAUSSIAN = "tests/diffusion/test_bound_parts.py", "tests/diffusion/test_oracle_gaussian.py"
+_CORE, _LINEAR = "tests/model/test_attention_core.py", "tests/model/test_linear_attention.py"
+_MAPS, _POSITION = "tests/model/test_feature_maps.py", "tests/model/test_position.py"
+
+
+@dataclass(frozen=True)
+class Named:
+    """A fault: in `scope` of `path` the text `before` becomes `after`, and a test whose name starts with `test` fails."""
+
+    name: str
+    path: str
+    scope: str
+    before: str
+    after: str
+    test: str
+
+
+NAMED = [
+    Named(
+        "corruption with one alpha, weight with another time's",
+        "diffusion/losses.py",
+        "Objective.weight",
+        "torch.expm1(self.schedule.sigma(t))",
+        "torch.expm1(self.schedule.sigma(t / 2))",
+        f"{_BOUNDS}::test_5_subs_bound_is_the_entropy",
+    ),
+    Named(
+        "corruption with one alpha, weight with another schedule's (1 / t, that of alpha = 1 - t)",
+        "diffusion/losses.py",
+        "Objective.weight",
+        "self.schedule.rate(t) / torch.expm1(self.schedule.sigma(t))",
+        "1 / t.to(torch.float64)",
+        f"{_BOUNDS}::test_5_subs_bound_is_the_entropy",
+    ),
+    Named(
+        "corruption at another time than the loss is weighed at",
+        "diffusion/losses.py",
+        "Objective.parts",
+        "self.process.corrupt(x_0, t, generator, frozen)",
+        "self.process.corrupt(x_0, t / 2, generator, frozen)",
+        f"{_PARTS}::test_parts_corrupt_ask_and_weigh_at_one_time",
+    ),
+    Named(
+        "the network is told another level than the tokens have",
+        "diffusion/losses.py",
+        "Objective.parts",
+        "output = self.ask(denoise, x_t, self.schedule.sigma(t), x_0)",
+        "output = self.ask(denoise, x_t, self.schedule.sigma(1 - t), x_0)",
+        f"{_PARTS}::test_parts_corrupt_ask_and_weigh_at_one_time",
+    ),
+    Named(
+        "score entropy weighed at another time",
+        "diffusion/losses.py",
+        "ScoreEntropyLoss.diffusion",
+        "per_token(self.schedule.rate(t), x_t)",
+        "per_token(self.schedule.rate(1 - t), x_t)",
+        f"{_BOUNDS}::test_4_score_entropy_bound_is_the_entropy",
+    ),
+    Named(
+        "sigma instead of 1 - exp(-sigma) in the corruption",
+        "diffusion/forward_process.py",
+        "Graph.sample_transition",
+        "< -torch.expm1(-sigma)",
+        "< sigma",
+        f"{_PROCESS}::test_tokens_are_replaced_with_the_schedules_own_probability",
+    ),
+    Named(
+        "sigma instead of 1 - exp(-sigma) in the noise",
+        "diffusion/forward_process.py",
+        "Graph.noise",
+        "-torch.expm1(-sigma)[..., None]",
+        "sigma[..., None]",
+        f"{_KERNELS}::test_transition_is_the_matrix_exponential_of_the_rate",
+    ),
+    Named(
+        "posterior of masks with t and s swapped",
+        "diffusion/graph.py",
+        "AbsorbingGraph.unmask_probability",
+        "torch.exp(-sigma_next) * torch.expm1(sigma_next - sigma) / torch.expm1(-sigma)",
+        "torch.exp(-sigma) * torch.expm1(sigma - sigma_next) / -torch.expm1(-sigma_next)",
+        f"{_SAMPLERS}::test_9_euler_analytic_and_ancestral_are_one_sampler",
+    ),
+    Named(
+        "posterior of any noise with t for s",
+        "diffusion/forward_process.py",
+        "Graph.reverse_posterior",
+        "torch.exp(-sigma_next)[..., None] * x_0 + self.noise(sigma_next)",
+        "torch.exp(-sigma)[..., None] * x_0 + self.noise(sigma)",
+        f"{_SAMPLERS}::test_analytic_and_ancestral_are_one_sampler_for_uniform_noise",
+    ),
+    Named(
+        "Gaussian posterior with t for s",
+        "diffusion/gaussian.py",
+        "GaussianDiffusion.posterior",
+        "self._rows(self.alpha_bar.sqrt(), s, x_t)",
+        "self._rows(self.alpha_bar.sqrt(), t, x_t)",
+        f"{_GAUSSIAN}::test_the_posterior_is_bayes_rule",
+    ),
+    Named(
+        "divergence of D3PM the wrong way round",
+        "diffusion/discrete_time.py",
+        "D3pmLoss.diffusion",
+        "_divergence(_normal(to), _normal(model))",
+        "_divergence(_normal(model), _normal(to))",
+        "tests/diffusion/test_discrete_time.py::test_under_masks_the_divergence_is_the_weighed_cross_entropy",
+    ),
+    Named(
+        "a uniform process that never draws the token itself",
+        "diffusion/graph.py",
+        "UniformGraph.score_entropy",
+        "(others + truth) / self.num_tokens",
+        "(others + truth) / (self.num_tokens - 1)",
+        f"{_BOUNDS}::test_6_udlm_bound_is_the_entropy",
+    ),
+    Named(
+        "no prior part under masks that are not all there at t = 1",
+        "diffusion/graph.py",
+        "AbsorbingGraph.prior_part",
+        "return -alpha * log_x_0",
+        "return -0.0 * log_x_0",
+        f"{_BOUNDS}::test_5_the_last_jump_closes_the_gap_that_eps_leaves",
+    ),
+    Named(
+        "draws in float32",
+        "diffusion/categorical.py",
+        "invert_distribution",
+        "size), dtype=torch.float64",
+        "size), dtype=torch.float32",
+        "tests/diffusion/test_written_out.py::test_a_rare_token_behind_all_others_has_its_share",
+    ),
+    Named(
+        "a mask that is lifted at any time, whatever is left at t = 1",
+        "diffusion/samplers.py",
+        "FirstHittingSampler.begin",
+        "* -torch.expm1(-top)",
+        "* 1.0",
+        "tests/diffusion/test_written_out.py::test_masks_are_hit_where_the_process_can_hit_them",
+    ),
+    Named(
+        "guidance counted from the condition",
+        "diffusion/denoiser.py",
+        "Denoiser.output",
+        "plain + self.guidance",
+        "conditioned + self.guidance",
+        "tests/diffusion/test_diffusion_sampling.py::test_guidance_temperature_and_top_p",
+    ),
+    Named(
+        "tokens masked again, and no mask lifted for it",
+        "diffusion/remasking.py",
+        "RemaskingSampler.move_probability",
+        "rho / torch.expm1(sigma)",
+        "0 * rho",
+        "tests/diffusion/test_oracle_correctors.py::test_remasking_keeps_the_law_of_each_token",
+    ),
+    Named(
+        "eta instead of its square in DDIM",
+        "diffusion/gaussian.py",
+        "GaussianDiffusion.ddim_step",
+        "eta**2 * replaced",
+        "eta * replaced",
+        f"{_GAUSSIAN}::",
+    ),
+    Named(
+        "a feature map whose stabiliser does not cancel",
+        "model/chunked/features.py",
+        "ChunkFeatures.keys",
+        "k.new_zeros(k.shape[:-1]) if peak is None else peak",
+        "k.new_zeros(k.shape[:-1])",
+        f"{_CORE}::test_agrees_with_oracle",
+    ),
+    Named(
+        "|k|^2 / 2 left out of FAVOR+",
+        "model/feature_maps.py",
+        "FavorPlus.kernel",
+        "weight.new_full((1, self.head_dim), 0.5 / self.head_dim**0.5)",
+        "None",
+        f"{_MAPS}::test_the_kernel_is_that_of_softmax_on_average",
+    ),
+    Named(
+        "causal prefix off by one: a token does not see itself",
+        "model/chunked/state.py",
+        "make_decays",
+        ".tril_()",
+        ".tril_(-1)",
+        f"{_CORE}::test_agrees_with_oracle",
+    ),
+    Named(
+        "causal prefix off by one: a token sees the next",
+        "model/chunked/state.py",
+        "make_decays",
+        ".tril_()",
+        ".tril_(1)",
+        f"{_CORE}::test_any_one_future_token_leaves_earlier_rows_alone",
+    ),
+    Named(
+        "the state of a chunk holds the chunk itself",
+        "model/chunked/state.py",
+        "roll",
+        "now = into[0].copy_(first)",
+        "now = into[0].copy_(first + added[0])",
+        f"{_LINEAR}::test_blocks_and_groups_change_nothing",
+    ),
+    Named(
+        "the normaliser is missing",
+        "model/chunked/block.py",
+        "Block.divide",
+        "torch.div(numerator.view(target.shape), safe_divisor(kept).unsqueeze(-1), out=target)",
+        "target.copy_(numerator.view(target.shape))",
+        f"{_CORE}::test_agrees_with_oracle",
+    ),
+    Named(
+        "1e-6 added to the normaliser",
+        "model/chunked/block.py",
+        "safe_divisor",
+        "denominators.clamp(min=torch.finfo(denominators.dtype).tiny)",
+        "denominators + 1e-6",
+        f"{_CORE}::test_agrees_with_oracle",
+    ),
+    Named(
+        "the normaliser has no gradient",
+        "model/chunked/gradients.py",
+        "Results.quotients",
+        'out=space("shares", *out.shape)).sum(-1, keepdim=True)',
+        'out=space("shares", *out.shape)).sum(-1, keepdim=True) * 0',
+        f"{_CORE}::test_gradients_agree_with_oracle",
+    ),
+    Named(
+        "what was absorbed keeps an old scale",
+        "model/linear_attention.py",
+        "absorb",
+        "kept.unsqueeze(-1) * state.sums",
+        "state.sums",
+        f"{_LINEAR}::test_recurrent_agrees_with_oracle",
+    ),
+    Named(
+        "queries and keys divided by the root of D twice",
+        "model/feature_base.py",
+        "RandomFeatures.scaled_projections",
+        "self.head_dim**-0.25",
+        "self.head_dim**-0.5",
+        f"{_MAPS}::test_the_kernel_is_that_of_softmax_on_average",
+    ),
+    Named(
+        "a rotation that is none",
+        "model/position.py",
+        "rotate",
+        "second, sin, value=-1",
+        "second, sin, value=1",
+        f"{_POSITION}::test_inner_products_depend_on_the_distance_alone",
+    ),
+]
+
+
+def check_named(wanted: str = "") -> int:
+    """Put each fault whose name contains `wanted` into the process, in a child of its own; prints what noticed it.
+
+    Returns 0 where every one is noticed by its test.
+    """
+    chosen = [one for one in NAMED if wanted in one.name]
+    unnoticed: list[str] = []
+
+    def work(items: list[pytest.Item]) -> None:
+        functions = live_functions(sorted({one.path for one in chosen}))
+        for one in chosen:
+            source, line = with_fault(one)
+            tests = [(item, 60.0) for item in items if item.nodeid.startswith(one.test)]
+
+            def prepare(one: Named = one, source: str = source, line: int = line) -> None:
+                put(one.path, one.scope, source, line, functions)
+
+            ((_, state, test),) = ended([start(prepare, tests)])
+            is_killed = bool(tests) and state in ("killed", "timeout")
+            print(f"{'noticed  ' if is_killed else 'UNNOTICED'}  {one.name}: {test or one.test}", flush=True)
+            if not is_killed:
+                unnoticed.append(one.name)
+
+    code = collect(sorted({one.test.partition("::")[0] for one in chosen}), work)
+    print(f"{len(chosen) - len(unnoticed)} of {len(chosen)} named faults are noticed")
+    return 1 if unnoticed or code else 0
+
+
+def with_fault(fault: Named) -> tuple[str, int]:
+    """The file with the fault, and its line; raises ValueError unless its text stands exactly once in its scope."""
+    text = (ROOT / fault.path).read_text()
+    outer, _, name = fault.scope.rpartition(".")
+    begin = text.index(f"class {outer}") if outer else 0
+    begin = text.index(f"def {name}(", begin)
+    end = text.find("\n    def " if outer else "\ndef ", begin)
+    body = text[begin : end if end > 0 else len(text)]
+    if body.count(fault.before) != 1:
+        raise ValueError(f"{fault.name}: {fault.before!r} stands {body.count(fault.before)} times in {fault.scope}")
+    source = text[:begin] + body.replace(fault.before, fault.after) + text[begin + len(body) :]
+    return source, text[: begin + body.index(fault.before)].count("\n") + 1

@@ -1,0 +1,105 @@
+"""Which tests run which lines of the mutated files, and how long each takes; measured once and kept on disk."""
+
+import ast
+import hashlib
+import json
+import os
+import time
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+
+from mutation.session import reports, run, silence
+from mutation.settings import ROOT
+
+Lines = dict[str, dict[int, list[str]]]
+"""For each file the tests that run a line."""
+
+
+class Touched:
+    """What tests touch: `seconds` of each that passes, and the tests of each line."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.seconds: dict[str, float] = {}
+        self.lines: Lines = defaultdict(lambda: defaultdict(list))
+        self.failing: list[str] = []
+
+    def measure(self, items: list[pytest.Item], files: list[str]) -> None:
+        """Measure the tests of each test file in a child of its own, unless that is known."""
+        by_file: dict[Path, list[pytest.Item]] = defaultdict(list)
+        for item in items:
+            by_file[item.path].append(item)
+        sources = hashlib.sha1("".join(skeleton((ROOT / one).read_text()) for one in files).encode())
+        for path, own in by_file.items():
+            digest = sources.copy()
+            digest.update(path.read_bytes())
+            digest.update(",".join(item.nodeid for item in own).encode())
+            kept = self.folder / f"{path.stem}-{digest.hexdigest()[:16]}.json"
+            if not kept.exists():
+                print(f"which lines does {path.name} run?", flush=True)
+                _in_child(own, files, kept)
+            self._add(json.loads(kept.read_text()))
+
+    def tests(self, path: str, first: int, last: int) -> list[str]:
+        """The tests that run any of these lines of a file."""
+        found = {test for line in range(first, last + 1) for test in self.lines[path].get(line, [])}
+        return [test for test in found if test in self.seconds]
+
+    def _add(self, known: dict[str, dict[str, dict[str, list[str]]]]) -> None:
+        for test, (outcome, seconds) in known["tests"].items():
+            if outcome == "passed":
+                self.seconds[test] = float(seconds)
+            elif outcome == "failed":
+                self.failing.append(test)
+        for path, lines in known["lines"].items():
+            for line, tests in lines.items():
+                self.lines[path][int(line)] += tests
+
+
+def skeleton(source: str) -> str:
+    """Where the statements of a file stand; what they say does not change which lines a test runs, or hardly."""
+    return str(
+        [(type(node).__name__, node.lineno) for node in ast.walk(ast.parse(source)) if isinstance(node, ast.stmt)]
+    )
+
+
+def _in_child(items: list[pytest.Item], files: list[str], kept: Path) -> None:
+    pid = os.fork()
+    if pid:
+        _, status = os.waitpid(pid, 0)
+        if status:
+            raise RuntimeError(f"the tests of {items[0].path} ended their process ({status})")
+        return
+    code = 1
+    try:
+        silence()
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        kept.write_text(json.dumps(_measure(items, files)))
+        code = 0
+    finally:
+        os._exit(code)
+
+
+def _measure(items: list[pytest.Item], files: list[str]) -> dict[str, object]:
+    from coverage import Coverage
+
+    cover = Coverage(data_file=None, include=[str(ROOT / one) for one in files], config_file=False)
+    began: list[tuple[str, float]] = []
+
+    def before(item: pytest.Item) -> None:
+        cover.switch_context(item.nodeid)
+        began.append((item.nodeid, time.process_time()))
+
+    cover.start()
+    run([(item, 1000.0) for item in items], before)
+    cover.stop()
+    ends = [*(when for _, when in began[1:]), time.process_time()]
+    spent = {test: end - when for (test, when), end in zip(began, ends, strict=True)}
+    data = cover.get_data()
+    lines = {}
+    for path in files:
+        contexts = data.contexts_by_lineno(str(ROOT / path))
+        lines[path] = {str(line): [test for test in tests if test] for line, tests in contexts.items()}
+    return {"tests": {test: (reports.outcomes.get(test, "failed"), spent[test]) for test in spent}, "lines": lines}

@@ -1,0 +1,89 @@
+"""The command that puts faults into the mathematics: it finds the places, and says truly what was noticed."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("mutmut")
+
+from mutation.named import NAMED, with_fault
+from mutation.operators import mutants_of
+from mutation.report import interval
+from mutation.settings import ROOT
+
+SOURCE = '''"""A module."""
+RATE = 0.5
+
+
+def grown(x: int, device: str = "cpu") -> int:
+    """Larger."""
+    if x < 0:
+        raise ValueError(f"x: got {x}")
+    return x + 1
+'''
+
+
+def test_the_mutants_of_a_function() -> None:
+    found = mutants_of("grown.py", SOURCE)
+    counted = {(one.scope, one.before.strip(), one.after) for one in found if one.excluded is None}
+    assert counted == {
+        ("", "RATE = 0.5", "RATE = None"),
+        ("", "0.5", "1.5"),
+        ("grown", "< 0", "<= 0"),
+        ("grown", "0", "1"),
+        ("grown", "x + 1", "x - 1"),
+        ("grown", "1", "2"),
+    }
+    assert {one.excluded for one in found} == {None, "text of an error", "device: the same on a CPU"}
+    assert len({one.key for one in found}) == len(found)
+
+
+def test_every_named_fault_stands_where_it_says() -> None:
+    assert len({one.name for one in NAMED}) == len(NAMED)
+    for fault in NAMED:
+        source, line = with_fault(fault)
+        assert fault.after in "\n".join(source.splitlines()[line - 1 : line + 3])
+        compile(source, fault.path, "exec")
+
+
+CHECK = """
+import sys
+from mutation import named
+from mutation.named import Named
+
+oracle = "tests/diffusion/test_oracle_bounds.py::test_5_subs_bound_is_the_entropy"
+weight = "self.schedule.rate(t) / torch.expm1(self.schedule.sigma(t))"
+harmless = weight.replace("(t) / torch", "(t) * 1.0 / torch")
+named.NAMED.append(Named("harmless", "diffusion/losses.py", "Objective.weight", weight, harmless, oracle))
+sys.exit(10 * named.check_named("one alpha") + named.check_named("harmless"))
+"""
+
+
+def test_one_alpha_for_the_corruption_and_another_for_the_weight_is_noticed() -> None:
+    """And a change that means nothing is not."""
+    done = subprocess.run([sys.executable, "-c", CHECK], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert done.stdout.count("noticed   ") == 2
+    assert "UNNOTICED  harmless" in done.stdout
+
+
+def test_the_interval_of_a_share() -> None:
+    """Newcombe 1998, table I: 81 of 263 are 0.2553 to 0.3662."""
+    low, high = interval(81, 263)
+    assert (round(low, 4), round(high, 4)) == (0.2553, 0.3662)
+    assert interval(10, 10)[1] == pytest.approx(1)
+
+
+def test_results_are_kept(tmp_path: Path) -> None:
+    from mutation.results import Result, Results
+
+    kept = Results(tmp_path / "results.jsonl")
+    kept.add(Result("a", "p.py", "f", 3, "x", "y", "survived", complete=False))
+    kept.add(Result("a", "p.py", "f", 3, "x", "y", "killed", "test"))
+    again = Results(tmp_path / "results.jsonl").known
+    assert again["a"].is_killed
+    assert len(again) == 1
+    assert json.loads((tmp_path / "results.jsonl").read_text().splitlines()[0])["complete"] is False
