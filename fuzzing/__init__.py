@@ -4,4 +4,5 @@
     python -m fuzzing --replay configs/full_experiment.yml:tree:17
 
 A case is named by what is mutated, how, and a seed; the name is all that is needed to make it again.
+No room imports it but tests; nothing here mends what it finds.
 """

@@ -1,4 +1,8 @@
-"""Networks and the types that describe them. Importing this package imports no torch."""
+"""Networks, the types that describe them in a file, and the registry from one to the other.
+
+Importing this package, or a module of types, imports no torch. Nothing here imports data_manager, training or evaluation:
+a network is given tensors and a config, and knows no corpus and no loop.
+"""
 
 from typing import TYPE_CHECKING, Any
 

@@ -10,5 +10,5 @@
     results       what became of each mutant, on disk
     report        the tables of docs/mutation.md
 
-`python -m mutation` runs it; docs/mutation.md says how, and what was found.
+`python -m mutation` runs it; docs/mutation.md says how, and what was found. No room imports it but tests.
 """

@@ -1,4 +1,7 @@
-"""Denoisers of latent vectors: `network(x, t, z_sem=None)`, x float [B, latent_dim], t in [0, 1], to the shape of x."""
+"""Denoisers of latent vectors: `network(x, t, z_sem=None)`, x float [B, latent_dim], t in [0, 1], to the shape of x.
+
+None of them imports a schedule, a text or a row beside its own: what t means is the business of `model.latent.ddpm`.
+"""
 
 from model.latent.networks.linear import LinearModel, ResidualLinear
 from model.latent.networks.mlp_skip import MLPSkipNet
