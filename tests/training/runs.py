@@ -16,6 +16,8 @@ CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["tests.training.preload"])
 FILE_SIZE = "TESTS_FILE_SIZE"
 """Of a process's environment: no file that it writes can grow beyond so many bytes, as on a full disk."""
+CLOCK = "TESTS_CLOCK"
+"""Of a process's environment: its wall clock jumps by so many seconds, back or forth, at every tenth look at it."""
 DECODER = {"d_model": 16, "num_layers": 1, "num_heads": 2, "dropout": 0.1, "device": "cpu"}
 
 
@@ -99,10 +101,22 @@ def _train(argv: list[str], environment: dict, log: Path | None) -> None:
     if FILE_SIZE in environment:
         limit = int(environment[FILE_SIZE])
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+    if CLOCK in environment:
+        _let_clock_jump(float(environment[CLOCK]))
     sys.argv = ["train.py", *argv]
     from train import main
 
     sys.exit(main(argv))
+
+
+def _let_clock_jump(seconds: float) -> None:
+    real, looks = time.time, iter(range(2**31))
+
+    def jumping() -> float:
+        return real() + seconds * (next(looks) // 10 % 2)
+
+    time.time = jumping
+    time.time_ns = lambda: int(jumping() * 1e9)
 
 
 def wait_for(found, seconds: float = 60.0):

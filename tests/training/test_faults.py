@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 
 from benchmarks.two_speakers import write_corpus
 from tests.training.runs import (
+    CLOCK,
     DECODER,
     FILE_SIZE,
     bytes_of,
@@ -215,8 +216,18 @@ def test_a_recording_that_is_gone_is_named(workers, tmp_path):
     assert steps_of(run)
 
 
-def test_a_clock_that_jumps_back_changes_nothing(tmp_path):
-    """Of the machine that a run goes on at, by a day: files have times of the future, and so has what was written."""
+@pytest.mark.parametrize("jump", [-86_400, 86_400])
+def test_a_clock_that_jumps_while_a_run_goes_on_changes_nothing(jump, tmp_path):
+    path = experiment(tmp_path)
+    assert train("--config", path, "--output", tmp_path / "whole") == 0
+    assert train("--config", path, "--output", tmp_path / "run", environment={CLOCK: str(jump)}) == 0
+    assert bytes_of(tmp_path / "run") == bytes_of(tmp_path / "whole")
+    assert losses(tmp_path / "run") == losses(tmp_path / "whole")
+    assert all(0 < speed < 1e4 for speed in losses(tmp_path / "run", "steps_per_second").values())
+
+
+def test_files_of_the_future_change_nothing(tmp_path):
+    """Written on a machine whose clock is a day ahead of that on which the run goes on."""
     path = experiment(tmp_path)
     words = ("--config", path, "--resume", "--output")
     assert train(*words, tmp_path / "whole") == 0
