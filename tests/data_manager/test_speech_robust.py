@@ -4,6 +4,7 @@ import io
 import multiprocessing
 import tarfile
 import threading
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -204,31 +205,70 @@ def test_a_folder_that_cannot_be_written(tmp_path, corpus):
         load(config_of(tmp_path))
 
 
-@pytest.fixture
-def server(tmp_path):
-    """A server with yesno's archive; gives its address and what was asked of it."""
-    yesno(tmp_path / "original" / "waves_yesno")
-    archive = io.BytesIO()
-    with tarfile.open(fileobj=archive, mode="w:gz") as tar:
-        tar.add(tmp_path / "original" / "waves_yesno", "waves_yesno")
+@contextmanager
+def serving(archive):
+    """A server with an archive, its bytes; gives its address and what was asked of it."""
     asked = []
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self):
             asked.append(self.path)
             self.send_response(200)
-            self.send_header("Content-Length", str(len(archive.getvalue())))
+            self.send_header("Content-Length", str(len(archive)))
             self.end_headers()
-            self.wfile.write(archive.getvalue())
+            self.wfile.write(archive)
 
         def log_message(self, *given):
             pass
 
     running = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=running.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{running.server_address[1]}/waves_yesno.tar.gz", asked
-    running.shutdown()
-    running.server_close()
+    try:
+        yield f"http://127.0.0.1:{running.server_address[1]}/waves_yesno.tar.gz", asked
+    finally:
+        running.shutdown()
+        running.server_close()
+
+
+def archive_of_yesno(folder, *more):
+    """The corpus in an archive, with further members: (member, content)."""
+    yesno(folder / "original" / "waves_yesno")
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w:gz") as tar:
+        tar.add(folder / "original" / "waves_yesno", "waves_yesno")
+        for member, content in more:
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    return archive.getvalue()
+
+
+@pytest.fixture
+def server(tmp_path):
+    with serving(archive_of_yesno(tmp_path)) as found:
+        yield found
+
+
+def linked(name, target):
+    member = tarfile.TarInfo(name)
+    member.type, member.linkname = tarfile.SYMTYPE, target
+    return member
+
+
+@pytest.mark.parametrize("way", ["above", "absolute", "link", "relative link"])
+def test_an_archive_writes_nothing_outside_its_folder(way, tmp_path):
+    outside = tmp_path / "outside.txt"
+    names = {"above": "../../outside.txt", "absolute": str(outside)}
+    more = [(tarfile.TarInfo(names.get(way, "waves_yesno/out/outside.txt")), b"attacked")]
+    if way.endswith("link"):
+        more.insert(0, (linked("waves_yesno/out", str(tmp_path) if way == "link" else "../../../.."), b""))
+    with serving(archive_of_yesno(tmp_path, *more)) as (url, _):
+        config = config_of(tmp_path, name="yesno", download_params={"url": url})
+        with pytest.raises(
+            DataError, match=r"failed: \w+: (Attempted Path Traversal|.*is a link to an absolute path|.*would link to)"
+        ):
+            load(config)
+    assert not outside.exists()
+    assert not list(tmp_path.rglob("outside.txt"))
 
 
 def test_download(tmp_path, server):
