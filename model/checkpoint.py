@@ -8,7 +8,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TypeVar
 
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -16,13 +16,16 @@ from model.extra_parts import add_extra_parts
 from model.inputs import describe
 from model.model_types import ModelConfig
 from yaml_config.dump import dump
-from yaml_config.schema_version import KEY, SCHEMA_VERSION, misfit, stamped
+from yaml_config.schema_version import stamped
 from yaml_config.strict_model import StrictModel
 
 Config = TypeVar("Config", bound=StrictModel)
 
-METADATA = {"format": "pt", KEY: str(SCHEMA_VERSION)}
-"""Of the weights' files; `format` is what transformers looks for."""
+METADATA = {"format": "pt"}
+"""Of the weights' files: what transformers looks for. Of several entries safetensors writes now this, now that one first.
+
+So the version of their form is that of the `config.yml` or `checkpoint.json` beside them.
+"""
 CONFIG_FILE, WEIGHTS_FILE = "config.yml", "model.safetensors"
 LAYOUT = f"a folder written by save_pretrained holds {CONFIG_FILE} and {WEIGHTS_FILE}"
 
@@ -93,12 +96,8 @@ def load_model(folder: str | os.PathLike[str], *, device: str | None = None) -> 
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """All tensors of a safetensors file, on the CPU; raises CheckpointError for one that is damaged, later or not there."""
+    """All tensors of a safetensors file, on the CPU; raises CheckpointError for one that is damaged or not there."""
     try:
-        with safe_open(path, "pt") as file:
-            version = (file.metadata() or {}).get(KEY, "1")
-        if message := misfit(int(version) if version.isdecimal() else version):
-            raise CheckpointError(f"{path}: {message}")
         return load_file(path)
     except FileNotFoundError as error:
         raise CheckpointError(f"{path}: no such file; {LAYOUT}") from error

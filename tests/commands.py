@@ -20,7 +20,7 @@ PARSERS = {
     "evaluate.py": evaluate_command.build_parser,
     "data_manager.data_manager": data_command.build_parser,
 }
-OTHERS = ("source", ".venv/bin/pip")
+OTHERS = ("source", ".venv/bin/pip", "pip", "trap", "wait", "test")
 """Programs of others, which are not looked into."""
 
 
@@ -37,6 +37,7 @@ def check_command(words: Sequence[str], folder: Path) -> None:
     program, *rest = words
     if program in OTHERS or (program == "python" and rest[:2] == ["-m", "venv"]):
         return
+    rest = [word for word in rest if word != "&"]
     if program == "torchrun":
         program, rest = "python", _after_torchrun(rest)
     if program == "./run_train.sh":
@@ -47,8 +48,8 @@ def check_command(words: Sequence[str], folder: Path) -> None:
         assert (ROOT / program).exists(), program
         return
     name, options = (rest[1], rest[2:]) if rest[0] == "-m" else (rest[0], rest[1:])
-    if name.startswith("benchmarks."):
-        _check_benchmark(name, options)
+    if name.startswith("benchmarks.") or name in ("mutation", "fuzzing"):
+        _check_options(name, options)
         return
     try:
         args = PARSERS[name]().parse_args(options)
@@ -71,8 +72,9 @@ def _after_torchrun(words: list[str]) -> list[str]:
     return [args.training_script, *args.training_script_args]
 
 
-def _check_benchmark(name: str, options: Sequence[str]) -> None:
-    path = ROOT / f"{name.replace('.', '/')}.py"
+def _check_options(name: str, options: Sequence[str]) -> None:
+    path = ROOT / f"{name.replace('.', '/')}"
+    path = path / "__main__.py" if path.is_dir() else path.with_suffix(".py")
     assert path.exists(), name
     known = set(re.findall(r'"(--[\w-]+)"', path.read_text(encoding="utf-8")))
     assert {word for word in options if word.startswith("--")} <= known, f"{name} takes {sorted(known)}"

@@ -30,7 +30,7 @@ class MetricsLog:
             except ValueError:
                 continue
             if isinstance(entry, dict) and type(entry.get("step")) is int:
-                entries.append(entry)
+                entries.append({key: value for key, value in entry.items() if key != KEY})
         return entries
 
     def keep_until(self, step: int) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import sys
+import time
 from collections.abc import Iterator
 from difflib import SequenceMatcher
 from functools import lru_cache
@@ -12,6 +13,8 @@ if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
 T = TypeVar("T")
+_GLANCE = 0.2
+"""Seconds for which what is installed is taken to be as it was."""
 
 
 class UnknownNameError(ValueError):
@@ -113,7 +116,7 @@ class Registry(Generic[T]):
             import_module(self.filled_by)
 
     def _entry_points(self) -> "tuple[EntryPoint, ...]":
-        return _installed(self.group, tuple((folder, _changed(folder)) for folder in sys.path))
+        return _installed(self.group, _changes(tuple(sys.path), int(time.monotonic() / _GLANCE)))
 
 
 @lru_cache(maxsize=64)
@@ -122,6 +125,12 @@ def _installed(group: str, folders: tuple[tuple[str, int | None], ...]) -> "tupl
     from importlib.metadata import entry_points  # 15 ms, paid only for a name that is not built in
 
     return tuple(entry_points(group=group))
+
+
+@lru_cache(maxsize=1)
+def _changes(folders: tuple[str, ...], _: int) -> tuple[tuple[str, int | None], ...]:
+    """When each folder has changed, looked at once a glance: a file may have thousands of wrong names."""
+    return tuple((folder, _changed(folder)) for folder in folders)
 
 
 def _changed(folder: str) -> int | None:

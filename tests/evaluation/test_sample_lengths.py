@@ -86,7 +86,7 @@ def test_training_writes_the_lengths_and_a_copy_needs_no_data(tmp_path):
     ]
     (tmp_path / "file.yml").write_text("generation: {num_samples: 4}\n")
     train(read_experiment(tmp_path / "file.yml", overrides).config, tmp_path / "run")
-    assert json.loads((tmp_path / "run/lengths.json").read_text()) == {"4": 1, "5": 2, "6": 1, "8": 1}
+    assert json.loads((tmp_path / "run/lengths.json").read_text())["counts"] == {"4": 1, "5": 2, "6": 1, "8": 1}
     assert (tmp_path / "run/samples.txt").read_text().count("--- ") == 4
     (tmp_path / "train.smi").unlink()
     run = open_run(tmp_path / "run")
