@@ -50,7 +50,7 @@ class Chain(nn.Module):
         self.encoder, self.denoiser, self.decoder = model.encoder, model.ddpm.eps_model, model.decoder
 
     def forward(self, input_ids: Tensor) -> Tensor:
-        """Logits of texts whose latents the denoiser has seen once."""
+        """Logits [B, N, vocab_size] of texts int [B, N] whose latents the denoiser has seen once."""
         pooled = self.encoder(input_ids, torch.ones_like(input_ids)).pooled
         mu, _ = self.encoder.linear(pooled).chunk(2, -1)
         logits: Tensor = self.decoder(input_ids, self.denoiser(mu, mu.new_ones(len(mu))))[0]

@@ -47,14 +47,17 @@ class PerformerReader(nn.Module):
         return self.backbone.params.vocab_size
 
     def states(self, ids: Tensor, latent: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Logits [B, N, vocab_size] of ids int [B, N]; mask bool [B, N] is True at real tokens."""
+        """Logits [B, N, vocab_size] of ids int [B, N] and a latent [B, latent_size].
+
+        mask bool [B, N] is True at real tokens.
+        """
         injected = self.injection(latent)
         x, mask = self._with_slots(ids, injected, mask)
         hidden = self.backbone.hidden(x, injected.context, mask, memory=injected.memory)
         return self.backbone.logits(hidden[:, injected.num_slots :])
 
     def forward(self, ids: Tensor, latent: Tensor, mask: Tensor | None = None) -> Any:
-        """`states`."""
+        """`states` [B, N, vocab_size] of ids int [B, N] and a latent [B, latent_size]."""
         return self.states(ids, latent, mask)
 
     def start(self, ids: Tensor, latent: Tensor, mask: Tensor | None, room: int) -> tuple[Tensor, PerformerTexts]:
