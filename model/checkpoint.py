@@ -113,7 +113,10 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def named_tensors(model: nn.Module) -> dict[str, Tensor]:
-    """Parameters and persistent buffers, of any shape, by name in the state dict; each object once, the first name."""
+    """Parameters and persistent buffers, of any shape, by name in the state dict.
+
+    Each object comes once, under its first name.
+    """
     kept = model.state_dict().keys()
     named = chain(model.named_parameters(), model.named_buffers())  # both leave out an object seen before
     return {name: tensor for name, tensor in named if name in kept}

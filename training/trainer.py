@@ -102,7 +102,10 @@ class FactoryTrainer(Trainer):  # type: ignore[misc]
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Tensor:
-        """This part's share of the mean over the step, a scalar; DDP means over processes, hence their number."""
+        """This part's share of the mean over the step, a scalar.
+
+        DDP takes the mean over processes, hence their number.
+        """
         assert num_items_in_batch is not None
         outputs = model(inputs)
         weight = self.module.task.weight(inputs)

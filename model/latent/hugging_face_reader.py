@@ -71,7 +71,10 @@ class HuggingFaceReader(nn.Module):
         return self.states(ids, latent, mask)
 
     def start(self, ids: Tensor, latent: Tensor, mask: Tensor | None, room: int) -> tuple[Tensor, CachedTexts]:
-        """Output [B, ...] of each row's last token, and the state; padding may stand on either side of a row."""
+        """Output [B, ...] of the last token of each row of ids int [B, N], and the state.
+
+        Padding, where mask bool [B, N] is False, may stand on either side of a row.
+        """
         injected = self.injection(latent)
         if mask is not None:
             ids, mask = aligned_left(ids, mask)

@@ -110,7 +110,8 @@ class LatentDiffusionModel(nn.Module):
 
         Arguments:
             attention_mask: bool [B, N], True at real tokens.
-            encoder_ids, encoder_mask: the same texts as the encoder reads them, where it has a tokenizer of its own.
+            encoder_ids, encoder_mask: int and bool [B, M], the same texts as the encoder reads them, where it has a
+                tokenizer of its own.
             stage: autoencoder (reconstruction and KL), diffusion (of the latents of an encoder that stays as it is), or
                 joint; in evaluation everything is measured, and the loss is that of joint.
             kl_share: of the KL's weight; encoder_share: of the diffusion's gradient that reaches the encoder, in joint.

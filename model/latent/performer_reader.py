@@ -61,7 +61,10 @@ class PerformerReader(nn.Module):
         return self.states(ids, latent, mask)
 
     def start(self, ids: Tensor, latent: Tensor, mask: Tensor | None, room: int) -> tuple[Tensor, PerformerTexts]:
-        """Logits [B, vocab_size] after each row's last token, and the state; padding may stand on either side."""
+        """Logits [B, vocab_size] after the last token of each row of ids int [B, N], and the state.
+
+        Padding, where mask bool [B, N] is False, may stand on either side of a row.
+        """
         injected = self.injection(latent)
         x, mask = self._with_slots(ids, injected, mask)
         if mask is not None and injected.num_slots:
