@@ -38,12 +38,12 @@ def parse_experiment(path: str | os.PathLike[str], overrides: Sequence[str] = ()
     return read_experiment(path, overrides).config
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser(prog: str = "parse_args.py") -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(
-        prog="parse_args.py",
+        prog=prog,
         description="Check an experiment's file completely, before anything is built.",
-        epilog=EXAMPLES,
+        epilog=EXAMPLES.replace("python parse_args.py", prog) if " " in prog else EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--config", metavar="F", help="the experiment's YAML file")
@@ -74,11 +74,11 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None, prog: str = "parse_args.py") -> int:
     """Run the command line; returns the exit code."""
     from experiment.command import run
 
-    parser = build_parser()
+    parser = build_parser(prog)
     args = parser.parse_args(argv)
     if not args.config and not args.schema:
         parser.error("give the file to check: --config experiment.yml")

@@ -60,7 +60,7 @@ class BlockSubsLoss(SubsLoss):
         return 1 - torch.remainder(1 - t[:, None] + block / count, 1.0)
 
     def ask(self, denoise: Denoise, x_t: Tensor, sigma: Tensor, x_0: Tensor) -> Tensor:
-        """The first half of the output for [x_t ; x_0], [B, 2 L], at [sigma ; 0]."""
+        """The first half, [B, L, dim], of the output for [x_t ; x_0], [B, 2 L], at [sigma ; 0]."""
         levels = (sigma[:, None] if sigma.dim() == 1 else sigma).expand(x_t.shape)
         output = denoise(torch.cat([x_t, x_0], 1), torch.cat([levels, torch.zeros_like(levels)], 1))
         return output[:, : x_t.shape[1]]

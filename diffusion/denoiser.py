@@ -100,7 +100,7 @@ class Denoiser:
 
 
 def apply_temperature(log_probs: Tensor, temperature: float) -> Tensor:
-    """Log-probabilities over the last axis divided by a temperature and normalised; 0 leaves the first maximum."""
+    """Log-probabilities [..., dim] divided by a temperature and normalised; 0 leaves the first maximum."""
     if temperature == 1:
         return log_probs
     if temperature == 0:
@@ -110,7 +110,10 @@ def apply_temperature(log_probs: Tensor, temperature: float) -> Tensor:
 
 
 def keep_top_p(log_probs: Tensor, top_p: float) -> Tensor:
-    """The likeliest tokens whose probabilities reach `top_p` together, at least one, normalised; the rest at -inf."""
+    """Keep in log-probabilities [..., dim] the likeliest tokens that reach `top_p` together, at least one.
+
+    They are normalised, and the rest is at -inf.
+    """
     if top_p == 1:
         return log_probs
     ordered, order = log_probs.sort(dim=-1, descending=True, stable=True)

@@ -37,7 +37,7 @@ class DiffusionProcess:
     def corrupt_at(
         self, x_0: Tensor, sigma: Tensor, generator: Randomness = None, frozen: Tensor | None = None
     ) -> Tensor:
-        """The same at a noise level; raises TokenError, SigmaError and ShapeError."""
+        """The same at a noise level sigma [B] or [B, L]; raises TokenError, SigmaError and ShapeError."""
         if frozen is None:
             check_tokens("x_0", x_0, self.graph.num_tokens)
             return self.graph.sample_transition(x_0, sigma, generator)

@@ -41,7 +41,7 @@ class ProbabilityError(DiffusionInputError):
 
 
 def check_integers(argument: str, tokens: Tensor) -> None:
-    """Raise ShapeError unless `tokens` is a tensor of integers."""
+    """Raise ShapeError unless `tokens` is a tensor of integers, of any shape."""
     if not isinstance(tokens, Tensor):
         raise ShapeError(argument, f"a {type(tokens).__name__}", "a tensor of integer token ids")
     if tokens.dtype.is_floating_point or tokens.dtype.is_complex or tokens.dtype == torch.bool:
@@ -49,7 +49,7 @@ def check_integers(argument: str, tokens: Tensor) -> None:
 
 
 def check_tokens(argument: str, tokens: Tensor, limit: int) -> None:
-    """Raise ShapeError for tokens that are no integers, TokenError for ids outside 0 .. limit - 1."""
+    """Raise ShapeError for tokens that are no integers, TokenError for ids outside 0 .. limit - 1; of any shape."""
     check_integers(argument, tokens)
     if tokens.numel() == 0:
         return
@@ -59,7 +59,7 @@ def check_tokens(argument: str, tokens: Tensor, limit: int) -> None:
 
 
 def check_sigma(argument: str, sigma: Tensor | float) -> Tensor:
-    """The noise level as float64; raises SigmaError unless it is finite and not negative everywhere."""
+    """The noise level as float64 of its shape; raises SigmaError unless it is finite and not negative everywhere."""
     values = torch.as_tensor(sigma, dtype=torch.float64)
     wrong = ~(torch.isfinite(values) & (values >= 0))
     if bool(wrong.any()):
@@ -68,7 +68,7 @@ def check_sigma(argument: str, sigma: Tensor | float) -> Tensor:
 
 
 def check_time(argument: str, t: Tensor | float, *, allow_zero: bool = False) -> Tensor:
-    """The time as float64; raises TimeError unless it lies in (0, 1], or in [0, 1] with `allow_zero`."""
+    """The time as float64 of its shape; raises TimeError unless it lies in (0, 1], or in [0, 1] with `allow_zero`."""
     values = torch.as_tensor(t, dtype=torch.float64)
     above = values >= 0 if allow_zero else values > 0
     wrong = ~(above & (values <= 1))
@@ -94,6 +94,6 @@ def check_count(argument: str, value: int) -> int:
 
 
 def check_entries(argument: str, values: Tensor, tokens: Tensor, dim: int) -> None:
-    """Raise ShapeError unless `values` has `dim` entries for each of the tokens."""
+    """Raise ShapeError unless `values` is [..., dim] for tokens of shape [...]."""
     if values.shape != (*tokens.shape, dim):
         raise ShapeError(argument, f"shape {list(values.shape)}", f"{[*tokens.shape, dim]}, dim entries a token")

@@ -123,7 +123,10 @@ class Graph:
         return torch.where(replaced, self.sample_noise(x_0, sigma, generator), x_0)
 
     def sample_noise(self, tokens: Tensor, sigma: Tensor, generator: Randomness = None) -> Tensor:
-        """What replaced tokens become at `sigma`, drawn for all of them; constant mixtures draw from the limit."""
+        """What replaced tokens become at `sigma`, int64 of their shape, drawn for all of them.
+
+        Constant mixtures draw from the limit.
+        """
         return self.sample_limit(tokens.shape, generator, tokens.device)
 
     def sample_limit(
@@ -175,18 +178,21 @@ class Graph:
     # What is learnt: the law of the clean token and the score, each from the other. All are logarithms [..., dim].
 
     def clean_log_probs(self, logits: Tensor, x_t: Tensor) -> Tensor:
-        """Log-probabilities of the clean token from a network's logits; noise states get none."""
+        """Log-probabilities [..., dim] of the clean token from a network's logits [..., dim]; noise states get none."""
         log_x_0 = torch.log_softmax(logits[..., : self.num_tokens].to(torch.float64), -1)
         return torch.nn.functional.pad(log_x_0, (0, self.dim - self.num_tokens), value=-torch.inf)
 
     def log_score_from_x0(self, log_x_0: Tensor, x_t: Tensor, sigma: Tensor) -> Tensor:
-        """Score from the law of the clean token given the *other* tokens: the ratio of exp(-sigma) x_0 + m."""
+        """Score [..., dim] from the law [..., dim] of the clean token given the *other* tokens.
+
+        It is the ratio of exp(-sigma) x_0 + m.
+        """
         sigma = per_token(sigma, x_t)
         log_p = torch.logaddexp(log_x_0.to(torch.float64) - sigma[..., None], self.noise(sigma).log())
         return log_p - log_p.gather(-1, x_t[..., None])
 
     def log_x0_from_score(self, log_score: Tensor, x_t: Tensor, sigma: Tensor) -> Tensor:
-        """The inverse of `log_score_from_x0`; where a wrong score leaves less than nothing, a trace is kept.
+        """The inverse of `log_score_from_x0`, [..., dim]; where a wrong score leaves less than nothing, a trace stays.
 
         Precision is that of float64 divided by exp(-sigma): at sigma = 20 about seven digits are left.
         """
@@ -223,7 +229,10 @@ class Graph:
         return weight * (log_a.exp() * (torch.expm1(excess) - excess)).sum(-1)
 
     def prior_part(self, x_0: Tensor, sigma: Tensor, log_x_0: Tensor | None = None) -> Tensor:
-        """Divergence KL(q_sigma(. | x_0) || prior) of each token in nats; here no network (`log_x_0`) is needed."""
+        """Divergence KL(q_sigma(. | x_0) || prior) of each token in nats, float64 of the shape of x_0.
+
+        Here no network (`log_x_0` [..., dim]) is needed. Raises TokenError, SigmaError and ShapeError.
+        """
         q = self.transition(x_0, sigma)
         return (q * (q / self.limit.to(q.device)).log()).sum(-1).clamp_min(0)
 

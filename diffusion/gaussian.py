@@ -37,14 +37,20 @@ class GaussianDiffusion:
         return self._at(self.alpha_bar.sqrt(), t, x_0) * x_0 + self._at(self.lost.sqrt(), t, x_0) * noise
 
     def target(self, prediction: Prediction, x_0: Tensor, noise: Tensor, t: Times) -> Tensor:
-        """What a network that predicts `prediction` should say; raises SettingError, TimeError and ShapeError."""
+        """What a network that predicts `prediction` should say, of the shape of x_0, as the noise is.
+
+        Raises SettingError, TimeError and ShapeError.
+        """
         self._check_like("noise", noise, x_0)
         if check_prediction(prediction) != "v":
             return noise if prediction == "noise" else x_0
         return self._at(self.alpha_bar.sqrt(), t, x_0) * noise - self._at(self.lost.sqrt(), t, x_0) * x_0
 
     def x0_from(self, prediction: Prediction, output: Tensor, x_t: Tensor, t: Times) -> Tensor:
-        """x_0 according to a network's output at t >= 1; raises SettingError, TimeError and ShapeError."""
+        """x_0 according to a network's output of the shape of x_t, at t >= 1.
+
+        Raises SettingError, TimeError and ShapeError.
+        """
         self._check_like("output", output, x_t)
         if check_prediction(prediction) == "x0":
             return output
@@ -52,7 +58,10 @@ class GaussianDiffusion:
         return kept * x_t - noisy * output if prediction == "v" else (x_t - noisy * output) / kept
 
     def noise_from(self, prediction: Prediction, output: Tensor, x_t: Tensor, t: Times) -> Tensor:
-        """The noise according to a network's output at t >= 1; raises SettingError, TimeError and ShapeError."""
+        """The noise according to a network's output of the shape of x_t, at t >= 1.
+
+        Raises SettingError, TimeError and ShapeError.
+        """
         self._check_like("output", output, x_t)
         if check_prediction(prediction) == "noise":
             return output
@@ -74,7 +83,7 @@ class GaussianDiffusion:
     def ancestral_step(
         self, x_t: Tensor, x_0: Tensor, t: Times, s: Times, noise: Tensor | None, variance: Variance = "posterior"
     ) -> Tensor:
-        """x_s drawn from x_t and an estimate of x_0; without noise the mean.
+        """x_s drawn from x_t, an estimate of x_0 and standard normal noise of the shape of x_t; without noise the mean.
 
         The variance is the posterior's, beta-tilde, or the `forward` step's own, 1 - alpha_bar_t / alpha_bar_s, which
         is beta_t for s = t - 1: Ho et al. 2020, section 3.2. Raises SettingError, TimeError and ShapeError.
@@ -93,6 +102,8 @@ class GaussianDiffusion:
         self, x_t: Tensor, x_0: Tensor, t: Times, s: Times, eta: float = 0.0, noise: Tensor | None = None
     ) -> Tensor:
         """x_s by Song et al. 2021, equation 12: no noise for eta = 0, the ancestral step for eta = 1.
+
+        x_0 and the noise are of the shape of x_t, and so is x_s.
 
         Raises SettingError for an eta outside [0, 1], or above 0 without noise; TimeError and ShapeError.
         """

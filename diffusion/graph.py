@@ -14,7 +14,7 @@ __all__ = ["AbsorbingGraph", "Graph", "UniformGraph"]
 
 
 def log_expm1(sigma: Tensor) -> Tensor:
-    """log(exp(sigma) - 1), accurate for small and for large sigma."""
+    """log(exp(sigma) - 1), accurate for small and for large sigma, of any shape."""
     return sigma + torch.log(-torch.expm1(-sigma))
 
 
@@ -106,7 +106,7 @@ class AbsorbingGraph(Graph):
         return torch.where(self.is_masked(x_t)[..., None], law, copied)
 
     def log_score_from_x0(self, log_x_0: Tensor, x_t: Tensor, sigma: Tensor) -> Tensor:
-        """s_y = x_0(y) / (exp(sigma) - 1) at a mask; 1 for the token itself."""
+        """log s_y, s_y = x_0(y) / (exp(sigma) - 1) at a mask; at a token 1 for itself, exp(sigma) - 1 for the mask."""
         level = log_expm1(per_token(sigma, x_t))[..., None]
         masked = self.is_masked(x_t)[..., None]
         at_mask = log_x_0.to(torch.float64) - level

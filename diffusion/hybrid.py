@@ -41,12 +41,12 @@ class HybridMixture:
         return odds
 
     def slope(self, r: Tensor) -> Tensor:
-        """du / dr, not negative for gamma up to 2; infinite at r = 0 for gamma below 2."""
+        """du / dr of the shape of r, not negative for gamma up to 2; infinite at r = 0 for gamma below 2."""
         rising: Tensor = self.scale * r ** (self.gamma / 2 - 1) * (1 + r) ** (1 - self.gamma)
         return rising * (self.gamma / 2 + (1 - self.gamma) * (r / (1 + r)))
 
     def masked(self, sigma: Tensor) -> Tensor:
-        """r, the odds of a mask at sigma: Newton's method for log(r + u) = log(exp(sigma) - 1) over log r."""
+        """r, odds of a mask, of the shape of sigma: Newton's method for log(r + u) = log(e^sigma - 1) over log r."""
         level = (sigma + torch.log(-torch.expm1(-sigma).clamp_max(-_LEAST))).clamp_min(-690.0)
         half, rest = self.gamma / 2, 1 - self.gamma
         log_r = level.clone()  # r + u is above exp(sigma) - 1 there, and Newton's steps come down from above

@@ -16,8 +16,9 @@ def free_masks(sampler: Sampler, state: SamplerState) -> Tensor:
 def lift(
     sampler: Sampler, state: SamplerState, sigma: Tensor, chosen: Tensor, uniforms: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Draw clean tokens at the chosen places [B, L], calling the network for rows that have any.
+    """Draw clean tokens at the chosen places, bool [B, L], calling the network for rows that have any.
 
+    sigma is [B]; uniforms float64 [B, L] in [0, 1) decide the draws.
     Returns the tokens [B, L] and which rows were evaluated, bool [B].
     """
     evaluated = chosen.any(1)

@@ -61,7 +61,10 @@ class Objective(ABC):
         """
 
     def weight(self, t: Tensor) -> Tensor:
-        """-alpha' / (1 - alpha) = sigma' / (exp(sigma) - 1), how fast noise lifts at t: what the bound weighs terms by."""
+        """-alpha' / (1 - alpha) = sigma' / (exp(sigma) - 1) of the shape of t.
+
+        It is how fast noise lifts at t: what the bound weighs terms by.
+        """
         return self.schedule.rate(t) / torch.expm1(self.schedule.sigma(t))
 
     def times(self, t: Tensor, x_0: Tensor) -> Tensor:

@@ -29,22 +29,22 @@ class NoiseSchedule(ABC):
 
     @abstractmethod
     def sigma(self, t: Tensor | float) -> Tensor:
-        """Total noise at time t; raises TimeError unless t is in [0, 1]."""
+        """Total noise at time t, of the shape of t; raises TimeError unless t is in [0, 1]."""
 
     @abstractmethod
     def rate(self, t: Tensor | float) -> Tensor:
-        """d sigma / dt; raises TimeError unless t is in [0, 1]."""
+        """d sigma / dt, of the shape of t; raises TimeError unless t is in [0, 1]."""
 
     @abstractmethod
     def alpha(self, t: Tensor | float) -> Tensor:
-        """Chance that a token is untouched at time t; raises TimeError unless t is in [0, 1]."""
+        """Chance that a token is untouched at time t, of the shape of t; raises TimeError unless t is in [0, 1]."""
 
     @abstractmethod
     def _invert(self, sigma: Tensor) -> Tensor:
         """The time of a noise level that lies between sigma(0) and sigma(1)."""
 
     def inverse(self, sigma: Tensor | float) -> Tensor:
-        """The time t in [0, 1] with sigma(t) = sigma; raises SigmaError outside sigma(0) .. sigma(1)."""
+        """The time t in [0, 1] with sigma(t) = sigma, of its shape; raises SigmaError outside sigma(0) .. sigma(1)."""
         values = check_sigma("sigma", sigma)
         low, high = (float(self.sigma(end)) for end in (0.0, 1.0))
         slack = 1e-12 * max(high, 1.0)  # a level that was itself computed from the schedule

@@ -33,11 +33,11 @@ class Parameterisation(ABC):
 
     @abstractmethod
     def output_from_x0(self, log_x_0: Tensor, x_t: Tensor, sigma: Tensor) -> Tensor:
-        """An output that `log_x0` reads as `log_x_0`."""
+        """An output [B, L, dim] that `log_x0` reads as `log_x_0`, of the same shape."""
 
     @abstractmethod
     def output_from_score(self, log_score: Tensor, x_t: Tensor, sigma: Tensor) -> Tensor:
-        """An output that `log_score` reads as `log_score`."""
+        """An output [B, L, dim] that `log_score` reads as the `log_score` given, of the same shape."""
 
     def _check(self, output: Tensor, x_t: Tensor) -> None:
         expected = (*x_t.shape, self.graph.dim)

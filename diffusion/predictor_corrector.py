@@ -69,7 +69,10 @@ def noised_anew(graph: Graph, x_0: Tensor, x_t: Tensor, sigma: Tensor, sigma_nex
 
 
 def mixture(predicted: Proposal, corrected: Tensor, kappa: float, x_t: Tensor) -> Proposal:
-    """kappa of one law and 1 - kappa of the other; what leaves x_t is added up, so that rare moves keep their digits."""
+    """kappa of one law and 1 - kappa of the other, `corrected` [B, L, dim], at tokens x_t int64 [B, L].
+
+    What leaves x_t is added up, so that rare moves keep their digits.
+    """
     own = x_t[..., None]
     target = predicted.target.scatter(-1, own, 0.0)
     total = target.sum(-1, keepdim=True)

@@ -21,14 +21,14 @@ def _shift_right(words: Tensor, bits: int) -> Tensor:
 
 
 def hash_words(words: Tensor) -> Tensor:
-    """SplitMix64's finaliser: a bijection of int64 under which neighbours look independent."""
+    """SplitMix64's finaliser on int64 of any shape: a bijection under which neighbours look independent."""
     for bits, multiplier in _MULTIPLIERS:
         words = (words ^ _shift_right(words, bits)) * multiplier
     return words ^ _shift_right(words, 31)
 
 
 def to_unit_interval(words: Tensor) -> Tensor:
-    """The upper 53 bits of int64 words as float64 in [0, 1)."""
+    """The upper 53 bits of int64 words, of any shape, as float64 in [0, 1)."""
     return _shift_right(words, 11).to(torch.float64) * 2.0**-53
 
 
@@ -75,7 +75,10 @@ Randomness = torch.Generator | RowGenerators | None
 
 
 def uniform(shape: Sequence[int], generator: Randomness, device: torch.device | str = "cpu") -> Tensor:
-    """Float64 uniforms in [0, 1); raises ShapeError where there is not one row generator for each row of `shape`."""
+    """Float64 uniforms in [0, 1) of the given shape.
+
+    Raises ShapeError where there is not one row generator for each row of `shape`.
+    """
     if not isinstance(generator, RowGenerators):
         source = generator.device if generator is not None else device
         return torch.rand(tuple(shape), dtype=torch.float64, generator=generator, device=source).to(device)
@@ -87,7 +90,10 @@ def uniform(shape: Sequence[int], generator: Randomness, device: torch.device | 
 def normal(
     shape: Sequence[int], generator: Randomness, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float64
 ) -> Tensor:
-    """Standard normals of a type; raises ShapeError where there is not one row generator for each row of `shape`."""
+    """Standard normals of the given shape and type.
+
+    Raises ShapeError where there is not one row generator for each row of `shape`.
+    """
     if not isinstance(generator, RowGenerators):
         source = generator.device if generator is not None else device
         return torch.randn(tuple(shape), dtype=dtype, generator=generator, device=source).to(device)

@@ -78,7 +78,7 @@ class AnalyticSampler(Sampler):
         return self.tweedie(score, state.tokens, sigma, sigma_next)
 
     def tweedie(self, score: Tensor, tokens: Tensor, sigma: Tensor, sigma_next: Tensor) -> Proposal:
-        """Tweedie's proposal from sigma to sigma_next, both [B]."""
+        """Tweedie's proposal from sigma to sigma_next, both [B], for tokens [B, L] with the score [B, L, dim]."""
         graph, dsigma = self.process.graph, sigma - sigma_next
         weights = graph.staggered_score(score, dsigma, sigma).clamp_min(0)
         weights = weights * graph.transition_into(tokens, dsigma, sigma)

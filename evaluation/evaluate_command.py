@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -37,7 +38,7 @@ def build_parser(prog: str = "evaluate.py") -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=prog,
         description="Measure a trained run on a split of its data, and what it writes.",
-        epilog=EXAMPLES,
+        epilog=EXAMPLES.replace("python evaluate.py", prog) if " " in prog else EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_common(parser)
@@ -68,6 +69,10 @@ def main(argv: Sequence[str] | None = None, prog: str = "evaluate.py") -> int:
 
 def run(args: argparse.Namespace, usage_error: Callable[[str], NoReturn]) -> int:
     """Carry out parsed options; `usage_error` ends the program with code 2."""
+    if args.html:
+        from pages.target import check_target
+
+        check_target(args.html, usage_error)
     with_samples = args.num_samples != "0"
     args.num_samples = args.num_samples if with_samples else None
 
@@ -78,6 +83,7 @@ def run(args: argparse.Namespace, usage_error: Callable[[str], NoReturn]) -> int
             from pages.evaluation_page import evaluation_page
 
             write(args.html, evaluation_page(folder, result, report))
+            print(f"page written to {args.html}", file=sys.stderr)
         if args.json:
             print(json.dumps(result | report.as_dict(), indent=2, ensure_ascii=False))
         else:

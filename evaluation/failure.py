@@ -6,7 +6,7 @@ import traceback
 
 from experiment.command import BUILD_FAILED, GOOD, INVALID, UNREADABLE, USAGE, report_failure
 from yaml_config.errors import UNREADABLE as UNREADABLE_CODE
-from yaml_config.errors import ConfigError, Place, Problem
+from yaml_config.errors import ConfigError, Place, Problem, printable
 from yaml_config.registry import UnknownNameError
 
 FAILED = BUILD_FAILED
@@ -28,8 +28,8 @@ def report_error(error: Exception, place: str, as_json: bool) -> int:
     if as_json:
         print(json.dumps({"ok": False, "errors": [problem.as_dict()]}, indent=2))
     else:
-        message = problem.message if problem.message.startswith(place) else problem.headline()
-        print(message, file=sys.stderr)
+        message = "\n".join(map(printable, problem.message.split("\n")))
+        print(message if message.startswith(place) else f"{problem.place}: {message}", file=sys.stderr)
     return code
 
 

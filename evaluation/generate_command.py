@@ -38,7 +38,7 @@ def build_parser(prog: str = "generate.py") -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=prog,
         description="Draw texts from a trained run; the folder is enough, wherever it was copied to.",
-        epilog=EXAMPLES,
+        epilog=EXAMPLES.replace("python generate.py", prog) if " " in prog else EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_common(parser)

@@ -91,7 +91,7 @@ def decoded(
     calls: int | None = None,
     at_least: int = 0,
 ) -> Iterator[list[Sample]]:
-    """Texts of latents [B, latent size] in batches of `size`, chosen as `generation` says, each beginning with the prompt.
+    """Texts of latents [n, latent_size] in batches of `size`, chosen as `generation` says, each behind the prompt.
 
     `at_least` lifts `generation.max_new_tokens`. Raises PromptError for a prompt that leaves no room.
     """

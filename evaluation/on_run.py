@@ -35,12 +35,11 @@ def on_run(
         place = str(folder)
         if not args.run:
             print(f"{folder}: the newest run", file=sys.stderr)
-        found = work(folder, overrides)
+        show(folder, work(folder, overrides))
     except KeyboardInterrupt:
         return INTERRUPTED
     except ConfigError as error:
         return report_error(named_after_options(error, flags), place, args.json)
     except Exception as error:
         return report_error(error, place, args.json)
-    show(folder, found)
     return GOOD

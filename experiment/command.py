@@ -25,6 +25,10 @@ def run(args: argparse.Namespace, usage_error: Callable[[str], NoReturn]) -> int
         except ValueError as error:
             usage_error(str(error))
     import_plugins(args.plugin, usage_error)
+    if args.html:
+        from pages.target import check_target
+
+        check_target(args.html, usage_error)
     if args.schema:
         from experiment.json_schema import experiment_schema
 
@@ -102,6 +106,7 @@ def _after_check(args: argparse.Namespace, experiment: Experiment) -> tuple[int,
                 from pages.summary_page import summary_page
 
                 write(args.html, summary_page(experiment.config, summary))
+                print(f"page written to {args.html}", file=sys.stderr)
         if args.build:
             from experiment.build import build_and_run
 

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
+from importlib.metadata import version
 
 VERBS = {
     "validate": ("parse_args", "check an experiment's file, summarise or build its model"),
@@ -26,15 +27,18 @@ exit codes: 0 good, 1 invalid, 2 wrong usage, 3 unreadable file or run folder, 4
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb with the rest of the command line; returns the exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
-    if words and words[0] in ("-h", "--help"):
+    if words and words[0] in ("-h", "--help", "help"):
         print(HELP)
+        return 0
+    if words and words[0] == "--version":
+        print(f"model-factory {version('model-factory')}")
         return 0
     if not words or words[0] not in VERBS:
         given = f"there is no verb {words[0]!r}; " if words else "give a verb: "
         print(f"model-factory: {given}{_hint(words)}", file=sys.stderr)
         return 2
-    run: Callable[[Sequence[str]], int] = import_module(VERBS[words[0]][0]).main
-    return run(words[1:])
+    run: Callable[[Sequence[str], str], int] = import_module(VERBS[words[0]][0]).main
+    return run(words[1:], f"model-factory {words[0]}")
 
 
 def _hint(words: Sequence[str]) -> str:

@@ -140,7 +140,14 @@ def _parts(model: Any, flops: dict[str, int]) -> list[Part]:
         sizes[label] = sizes.get(label, 0) + sum(p.numel() for p in module.parameters(recurse=False))
         if _is_part(name, label):
             forward[label] = forward.get(label, 0) + flops.get(f"{type(model).__name__}.{name}", 0)
-    return [Part(label, size, forward.get(label, 0)) for label, size in sizes.items() if size]
+    return [Part(label, size, _own(label, forward)) for label, size in sizes.items() if size]
+
+
+def _own(label: str, forward: dict[str, int]) -> int:
+    """FLOPs of a part without those of the parts inside it, which are rows of their own."""
+    inner = [other for other in forward if other.startswith(f"{label}.")]
+    direct = [other for other in inner if not any(other.startswith(f"{between}.") for between in inner)]
+    return forward.get(label, 0) - sum(forward[other] for other in direct)
 
 
 def _with_rest(parts: list[Part], total: Part) -> list[Part]:

@@ -19,7 +19,10 @@ class SoftmaxCore(nn.Module):
     """Exact attention (Vaswani et al. 2017, arXiv 1706.03762) through `scaled_dot_product_attention`."""
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor, *, key_mask: Tensor | None = None, causal: bool) -> Tensor:
-        """Attend with weights softmax(q . k / sqrt(D)); shapes as in the module's docstring."""
+        """Attend with weights softmax(q . k / sqrt(D)): q [B, H, N, D], k and v [B, H, M, D] to [B, H, N, D].
+
+        `key_mask` bool [B, M] is True at real tokens.
+        """
         if key_mask is None:
             return F.scaled_dot_product_attention(q, k, v, is_causal=causal)
         allowed = key_mask[:, None, None, :]
@@ -42,7 +45,10 @@ class LinearCore(nn.Module):
         self.features = features
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor, *, key_mask: Tensor | None = None, causal: bool) -> Tensor:
-        """Attend with weights phi(q) . phi(k); shapes as in the module's docstring."""
+        """Attend with weights phi(q) . phi(k): q [B, H, N, D], k and v [B, H, M, D] to [B, H, N, D] in q's dtype.
+
+        `key_mask` bool [B, M] is True at real tokens.
+        """
         with torch.autocast(q.device.type, enabled=False):
             kernel = self.features.kernel()
             if kernel is not None:

@@ -20,7 +20,7 @@ class BertModulation(nn.Linear):
         super().__init__(hidden_size, 6 * hidden_size)
 
     def forward(self, told: Tensor) -> tuple[Tensor, ...]:  # type: ignore[override]
-        """What to do with x, from what the layer is told."""
+        """What to do with x, six tensors of the shape of `told` [B, 1 or L, hidden]."""
         return super().forward(F.silu(told)).chunk(6, dim=-1)
 
 

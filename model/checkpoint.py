@@ -67,7 +67,7 @@ def save_model(model: nn.Module, config: ModelConfig, folder: str | os.PathLike[
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Write a safetensors file, whole or not at all; raises CheckpointError where it cannot be written."""
+    """Write a safetensors file of tensors of any shape, whole or not at all; raises CheckpointError where it cannot."""
     try:
         with replacing(path) as file:
             _save(file, tensors)
@@ -96,7 +96,10 @@ def load_model(folder: str | os.PathLike[str], *, device: str | None = None) -> 
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """All tensors of a safetensors file, on the CPU; raises CheckpointError for one that is damaged or not there."""
+    """All tensors of a safetensors file, of any shape, on the CPU.
+
+    Raises CheckpointError for a file that is damaged or not there.
+    """
     try:
         return load_file(path)
     except FileNotFoundError as error:
@@ -109,7 +112,10 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def named_tensors(model: nn.Module) -> dict[str, Tensor]:
-    """Parameters and persistent buffers by name in the state dict, each object once, under its first name."""
+    """Parameters and persistent buffers, of any shape, by name in the state dict.
+
+    Each object comes once, under its first name.
+    """
     kept = model.state_dict().keys()
     named = chain(model.named_parameters(), model.named_buffers())  # both leave out an object seen before
     return {name: tensor for name, tensor in named if name in kept}
@@ -118,6 +124,7 @@ def named_tensors(model: nn.Module) -> dict[str, Tensor]:
 def assign(model: nn.Module, tensors: Mapping[str, Tensor], misfit: str) -> None:
     """Put `tensors` into `model` in place, so that ties stay; raises CheckpointError unless names and shapes fit.
 
+    Each has the shape of the model's own, goes to its device and keeps the file's dtype.
     Parts that only a checkpoint can ask for (`model.extra_parts`) are added to the model first; `misfit` opens the
     message.
     """

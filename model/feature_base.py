@@ -34,11 +34,11 @@ class FeatureMap(nn.Module, ABC):
         """Features [B, H, M, m] of keys [B, H, M, D] and their log scale c [B, H, M]: phi(k) = exp(c) * features."""
 
     def log_query(self, q: Tensor) -> Tensor:
-        """log phi(q), each row up to a constant of its own."""
+        """log phi(q) [B, H, N, m] of queries [B, H, N, D], each row up to a constant of its own."""
         return self.query(q).log()
 
     def log_key(self, k: Tensor) -> Tensor:
-        """log phi(k)."""
+        """log phi(k) [B, H, M, m] of keys [B, H, M, D]."""
         features, log_scale = self.key(k)
         return features.log() + log_scale.unsqueeze(-1)
 

@@ -41,11 +41,11 @@ class EluFeatures(FeatureMap):
         super().__init__(head_dim, head_dim, num_heads)
 
     def query(self, q: Tensor) -> Tensor:
-        """Features of queries; elu(x) + 1 written without the cancellation that loses it below x = -16."""
+        """Features [B, H, N, D]; elu(x) + 1 written without the cancellation that loses it below x = -16."""
         return q.clamp(max=0).exp() + q.relu()
 
     def key(self, k: Tensor) -> tuple[Tensor, Tensor]:
-        """Features of keys, all of scale 1."""
+        """Features [B, H, M, D] of keys, all of scale 1."""
         return self.query(k), k.new_zeros(k.shape[:-1])
 
 

@@ -16,7 +16,8 @@ from model.feature_base import RandomFeatures
 def orthogonal_projections(nb_features: int, head_dim: int, seed: int, *, in_pairs: bool = False) -> Tensor:
     """Gaussian rows [nb_features, head_dim] on the CPU, orthogonal in blocks of head_dim, drawn from `seed`.
 
-    With `in_pairs` the second half of the rows is the first one negated (antithetic sampling). Raises ImportError where performer-pytorch lacks `distutils`, with what to install.
+    With `in_pairs` the second half of the rows is the first one negated (antithetic sampling). Raises ImportError where
+    performer-pytorch lacks `distutils`, with what to install.
     """
     try:  # 1 s of imports, paid only by models with random features
         from performer_pytorch.performer_pytorch import gaussian_orthogonal_random_matrix
@@ -35,9 +36,10 @@ def orthogonal_projections(nb_features: int, head_dim: int, seed: int, *, in_pai
 # does nothing under FakeTensorMode and on the meta device, where performer-pytorch's QR fails.
 @torch.library.custom_op("model_factory::redraw_features", mutates_args=("projections", "state"))
 def redraw_features(projections: list[Tensor], in_pairs: list[bool], state: Tensor, interval: int) -> None:
-    """Count one step of `state` (seed, draws so far, steps since the last); draw first when `interval` are past.
+    """Count one step of `state` int64 [3] (seed, draws so far, steps since the last).
 
-    `in_pairs` says for each of the projections how to draw it. An interval of 0 draws now and counts no step.
+    It draws first when `interval` are past. `in_pairs` says for each of the projections [m, D] how to draw
+    it. An interval of 0 draws now and counts no step.
     """
     seed, draws, steps = state.tolist()
     if steps >= interval:

@@ -40,7 +40,7 @@ class FavorPlusPlus(RandomFeatures):
 
     @torch.no_grad()
     def fit(self, q: Tensor, k: Tensor, key_mask: Tensor | None = None) -> None:
-        """Set the means to those of q and k; arguments as in `observe`."""
+        """Set the means to those of q [B, H, N, D] and k [B, H, M, D]; `key_mask` [B, M] as in `observe`."""
         self.moments.copy_(self._means(q.float(), k.float(), key_mask))
 
     def _means(self, q: Tensor, k: Tensor, key_mask: Tensor | None) -> Tensor:
@@ -94,7 +94,7 @@ class FavorSharp(FavorPlusPlus):
 
 
 def least_variance(square: Tensor, dimensions: int) -> Tensor:
-    """A of least variance for E |x + y|^2 = `square` over so many dimensions, from the root of a quadratic."""
+    """A of least variance for E |x + y|^2 = `square`, of its shape, over so many dimensions: a quadratic's root."""
     phi, b = square.clamp(min=LEAST), 2 * square.clamp(min=LEAST) + dimensions
     rho: Tensor = 2 * dimensions / (b + (b**2 + 8 * dimensions * phi).sqrt())  # in (0, 1)
     return (1 - 1 / rho) / 8

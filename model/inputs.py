@@ -116,7 +116,7 @@ class InputEmbedding(nn.Module):
 
 
 def has_values(x: Tensor) -> bool:
-    """False while a graph is traced or captured, where looking at a value would break it."""
+    """False while a graph is traced or captured, where looking at a value of x, of any shape, would break it."""
     if torch.compiler.is_compiling() or x.is_meta or isinstance(x, FakeTensor):
         return False
     return not (x.is_cuda and torch.cuda.is_current_stream_capturing())

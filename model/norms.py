@@ -23,7 +23,7 @@ class ScaleNorm(nn.Module):
         self.scale = nn.Parameter(torch.tensor(d_model**0.5))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Scale each vector to the length g."""
+        """Scale each vector of x [..., d_model] to the length g."""
         # float16 would overflow in the sum of squares from |x| = 256 on, and in 1 / eps.
         wide = x.to(torch.promote_types(x.dtype, torch.float32))
         length = torch.linalg.vector_norm(wide, dim=-1, keepdim=True)
@@ -52,7 +52,7 @@ class Residual(nn.Module):
         self.rezero = nn.Parameter(torch.tensor(REZERO_START)) if params.use_rezero else None
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        """Add the sub-layer's output to x; further arguments go to the sub-layer."""
+        """Add the sub-layer's output to x [..., d_model]; further arguments go to the sub-layer."""
         if not self._runs_in_parts(x):
             return self._add(x, *args, **kwargs)
         rows = x.reshape(-1, x.shape[-1])  # [tokens, d_model]

@@ -44,7 +44,8 @@ class Stack(NamedTuple):
 def load_performer_pytorch(state_dict: Mapping[str, Tensor], config: ModelConfig) -> nn.Module:
     """Our model of `config` with the weights of `state_dict`, that of a Performer, PerformerLM or PerformerEncDec.
 
-    Raises CheckpointError, which names the keys of the state dict and the values of the config that do not fit.
+    Its tensors have the shapes of that network, which `config` must ask for. Raises CheckpointError, which names the
+    keys of the state dict and the values of the config that do not fit.
     """
     from model.model_factory import create_model
 
@@ -73,7 +74,10 @@ def load_performer_pytorch(state_dict: Mapping[str, Tensor], config: ModelConfig
 
 
 def kind_of(state_dict: Mapping[str, Tensor]) -> str:
-    """Name of the class in performer-pytorch whose state dict this is; raises CheckpointError where it is none."""
+    """Name of the class in performer-pytorch whose state dict this is, by its keys; tensors may be of any shape.
+
+    Raises CheckpointError where it is none.
+    """
     keys = list(state_dict) if isinstance(state_dict, Mapping) else []
     if any(key.startswith("net.blocks.") or "performer.net.blocks." in key for key in keys):
         raise CheckpointError("the state dict is of a reversible Performer, which our networks cannot represent")

@@ -31,7 +31,7 @@ class StackWeights:
         return self.tensors[key]
 
     def maybe(self, key: str) -> Tensor | None:
-        """The tensor of `key`, or None."""
+        """The tensor of `key`, of any shape, or None."""
         if key not in self:
             return None
         return self[key]

@@ -26,7 +26,7 @@ class Average:
         torch._foreach_lerp_(list(self.values.values()), [current[name].detach() for name in self.values], weight)
 
     def load(self, values: Mapping[str, Tensor]) -> None:
-        """Go on from what `values` of an earlier run held; raises KeyError for a name that is missing."""
+        """Go on from an earlier run's `values`, each of the shape of its weight; raises KeyError for a missing name."""
         for name, tensor in self.values.items():
             tensor.copy_(values[name])
 

@@ -34,7 +34,7 @@ def barrier() -> None:
 
 
 def summed(values: Tensor) -> Tensor:
-    """The sum of a tensor over all processes, on its device."""
+    """The sum of a tensor of any shape over all processes, on its device."""
     if dist.is_initialized():
         values = values.clone()
         dist.all_reduce(values)

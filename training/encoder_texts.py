@@ -40,12 +40,12 @@ class EncoderTexts:
         self.longest = places_of(config)
 
     def __call__(self, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Read rows int [B, N] again, mask bool [B, N] being True at their real tokens."""
+        """Read rows int [B, N] again, mask bool [B, N] being True at their real tokens; the ids and mask are [B, M]."""
         rows = zip(ids.tolist(), mask.sum(1).tolist(), strict=True)
         return self.of_texts([self.data_tokenizer.decode(row[:count]) for row, count in rows], ids.device)
 
     def of_texts(self, texts: Sequence[str], device: torch.device) -> tuple[Tensor, Tensor]:
-        """Ids and mask of texts; raises UnfitError for one that is longer than the encoder can read."""
+        """Ids int64 [B, N] and mask bool [B, N] of texts; raises UnfitError for one longer than the encoder reads."""
         found = self.own(list(texts), padding=True, return_tensors="pt", verbose=False)
         length = found["input_ids"].shape[1]
         if self.longest is not None and length > self.longest:

@@ -18,6 +18,6 @@ class TaskModule(nn.Module):
         self.task = task
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """The task's loss and metrics over a batch on the network's device."""
+        """The task's loss and metrics over a batch, scalars on the network's device."""
         found: dict[str, Any] = self.task(self.network, batch)
         return found

@@ -102,7 +102,10 @@ class FactoryTrainer(Trainer):  # type: ignore[misc]
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Tensor:
-        """This part's share of the mean over the step; DDP takes the mean over processes, hence their number."""
+        """This part's share of the mean over the step, a scalar.
+
+        DDP takes the mean over processes, hence their number.
+        """
         assert num_items_in_batch is not None
         outputs = model(inputs)
         weight = self.module.task.weight(inputs)
@@ -239,7 +242,7 @@ class FactoryTrainer(Trainer):  # type: ignore[misc]
             )
 
     def whole_weights(self) -> dict[str, Tensor]:
-        """The network's own weights under their own names, gathered where they are sharded."""
+        """The network's own weights under their own names, of any shape, gathered where they are sharded."""
         if not self.is_fsdp_enabled:
             return weights_of(self.module.network)
         gathered = self.accelerator.get_state_dict(self.model_wrapped)
@@ -266,7 +269,7 @@ class FactoryTrainer(Trainer):  # type: ignore[misc]
         self._load_from_checkpoint(str(folder), self.model_wrapped)
 
     def final_weights(self) -> dict[str, Tensor]:
-        """What a finished run has: averaged weights where there is an average, adapters merged."""
+        """What a finished run has, of any shape: averaged weights where there is an average, adapters merged."""
         if self.average is not None:
             self.average.put()
         if self.settings.lora is not None:

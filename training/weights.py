@@ -13,14 +13,14 @@ WEIGHTS = "model.safetensors"
 
 
 def write_weights(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Write tensors, each with memory of its own; OSError or SafetensorError where the disk does not take them."""
+    """Write tensors of any shape, each with memory of its own; OSError or SafetensorError where the disk refuses."""
     own = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
     path.touch()  # with the permissions of any new file; safetensors would leave it to its owner alone
     save_file(own, path, metadata=METADATA)
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """Tensors of a file; raises RunFolderError where it is missing or damaged."""
+    """Tensors of a file, of any shape, on the CPU; raises RunFolderError where it is missing or damaged."""
     if not path.is_file():
         raise RunFolderError(f"{path} is not there")
     try:
@@ -38,5 +38,5 @@ def load_weights(network: nn.Module, path: Path, source: str) -> None:
 
 
 def weights_of(network: nn.Module) -> dict[str, Tensor]:
-    """Parameters and persistent buffers of a network, tied ones once."""
+    """Parameters and persistent buffers of a network, of any shape, tied ones once."""
     return named_tensors(network)

@@ -93,12 +93,22 @@ def _conversion(expected: str, value: Any) -> str | None:
         return _YES_NO.get(value.lower()) or (value.lower() if value.lower() in ("true", "false") else None)
     if expected in ("an integer", "a number"):
         try:
-            number = resolve_scalar(value.replace("_", "").replace(",", "") or "x")
+            number = resolve_scalar(_without_commas(value.replace("_", ""), expected) or "x")
         except ValueError:
             return None
         wanted = int if expected == "an integer" else (int, float)
         return f"{number}" if isinstance(number, wanted) and not isinstance(number, bool) else None
     return None
+
+
+def _without_commas(text: str, expected: str) -> str:
+    """`1,000` as 1000 where a whole number is wanted, `0,005` as 0.005 where any is; what may be either is left alone."""
+    has_thousands = re.fullmatch(r"[+-]?[1-9]\d{0,2}(,\d{3})+(\.\d+)?", text) is not None
+    if has_thousands and (expected == "an integer" or text.count(",") > 1 or "." in text):
+        return text.replace(",", "")
+    if expected == "a number" and not has_thousands and text.count(",") == 1 and "." not in text:
+        return text.replace(",", ".")
+    return text
 
 
 def _wrong_choice(expected: str, node: Node | None) -> Explanation:

@@ -10,7 +10,7 @@ from model.chunked.state import Sums, no_sums
 
 
 def safe_divisor(denominators: Tensor) -> Tensor:
-    """Denominators to divide by. Nothing is added to them: at 1e-8, a usual size, 1e-6 would be the result."""
+    """Denominators to divide by, of any shape. Nothing is added: at 1e-8, a usual size, 1e-6 would be the result."""
     return denominators.clamp(min=torch.finfo(denominators.dtype).tiny)
 
 

@@ -33,7 +33,10 @@ def forward(inputs: Inputs, *, is_causal: bool, keep: bool) -> tuple[Tensor, Ten
 def backward(
     inputs: Inputs, gradient: Tensor, out: Tensor, denominators: Tensor, kept: Borders, *, is_causal: bool
 ) -> Gradients:
-    """Gradients of q, k, v and the log scales from that of the output; all in float64 where forward underflowed."""
+    """Gradients of q, k, v and the log scales, in the shapes of these, from that of out [B, H, N, E].
+
+    Computed in float64 where forward's denominators [B, H, N] underflowed, and given in the dtypes of the inputs.
+    """
     if _underflows(denominators):
         denominators, kept = denominators.double(), Borders(*(x.double() for x in kept))
         _fill(inputs, is_causal, torch.empty_like(out), denominators, kept)

@@ -93,7 +93,7 @@ def make_decays(scale: Tensor, peak: Tensor, group: Group, space: Workspace) -> 
 def roll(first: Tensor, added: Sequence[Tensor], carry: Sequence[Tensor], into: Sequence[Tensor], last: Tensor) -> None:
     """The scan over chunks: into[0] = first, into[b + 1] = carry[b] into[b] + added[b], and the final one in `last`.
 
-    `first` and `last` may be the same tensor.
+    All are [R, ...] of the shape of `first`, but the factors [R, 1, 1]. `first` and `last` may be the same tensor.
     """
     now = into[0].copy_(first)
     for plus, factor, after in zip(added, carry, [*into[1:], last], strict=True):

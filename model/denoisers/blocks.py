@@ -19,7 +19,10 @@ class PrefixCache:
     keep: int = 0
 
     def before(self, layer: int, keys: Tensor, values: Tensor) -> KeyValue:
-        """Keys and values of the tokens before and of those given, of which the first `keep` are kept."""
+        """Keys and values [B, heads, P + N, head_dim] of the tokens before and of the N given.
+
+        Of the N the first `keep` are kept.
+        """
         known = 0
         if layer < len(self.layers):
             old_keys, old_values = self.layers[layer]

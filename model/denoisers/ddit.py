@@ -30,7 +30,7 @@ class Modulation(nn.Module):
         nn.init.zeros_(self.linear.bias)
 
     def forward(self, told: Tensor) -> tuple[Tensor, ...]:
-        """Shifts, scales and gates, in the order that the layer asks for."""
+        """Shifts, scales and gates [B, 1 or L, d_model] from `told` [B, 1 or L, cond_dim], in the layer's order."""
         modulation: Tensor = self.linear(F.silu(told))
         return modulation.chunk(self.parts, dim=-1)
 

@@ -20,7 +20,7 @@ class NoiseEmbedding(nn.Module):
         self.net = nn.Sequential(nn.Linear(2 * frequencies, width), nn.SiLU(), nn.Linear(width, width))
 
     def forward(self, sigma: Tensor) -> Tensor:
-        """Embed sigma; computed in float64 up to the sinusoids, as small levels differ in their last digits."""
+        """Embed sigma [B] or [B, L]; in float64 up to the sinusoids, as small levels differ in their last digits."""
         lost = -1000.0 * torch.expm1(-sigma.double())
         steps = torch.arange(self.frequencies, device=sigma.device, dtype=torch.float64)
         angles = lost[..., None] * torch.exp(-math.log(10_000.0) * steps / self.frequencies)
@@ -32,7 +32,7 @@ class NoiseEmbedding(nn.Module):
 class ConditionEmbedding(nn.Module):
     """A condition to [B, 1, width]: a class [B] int64, or a vector of properties [B, size].
 
-    No condition is the class `num_classes`, or a vector that is NaN throughout; both have a learned embedding. Properties
+    No condition is the class `num_classes`, or a vector with a NaN in it; both have a learned embedding. Properties
     come in their own units and are scaled by the section's `mean` and `std`.
     """
 
@@ -53,7 +53,7 @@ class ConditionEmbedding(nn.Module):
             self.absent = nn.Parameter(torch.zeros(width))
 
     def forward(self, cond: Tensor) -> Tensor:
-        """Embed a condition for each row."""
+        """Embed a condition for each row, [B, 1, width], from int64 [B] or float [B, size]."""
         if self.num_classes is not None:
             out: Tensor = self.table(cond)[:, None]
             return out

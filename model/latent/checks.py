@@ -11,7 +11,7 @@ BEHIND_PADDING = ("roberta", "xlm-roberta", "camembert")
 
 
 def check_ids(ids: Tensor, vocab_size: int) -> None:
-    """Raise InputError for a token id outside the vocabulary."""
+    """Raise InputError for a token id outside the vocabulary; ids are int of any shape."""
     if not has_values(ids) or not ids.numel():
         return
     low, high = (int(bound) for bound in ids.aminmax())

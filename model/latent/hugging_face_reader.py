@@ -57,18 +57,24 @@ class HuggingFaceReader(nn.Module):
         return size
 
     def states(self, ids: Tensor, latent: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Logits or hidden states [B, N, ...] of ids int [B, N]; mask bool [B, N] is True at real tokens."""
+        """Logits or hidden states [B, N, ...] of ids int [B, N] and a latent [B, latent_size].
+
+        mask bool [B, N] is True at real tokens.
+        """
         injected = self.injection(latent)
         check_length(ids.shape[1], self.max_length, "decoder")
         output, _, _ = self._read(ids, injected, mask, use_cache=False)
         return output[:, output.shape[1] - ids.shape[1] :]
 
     def forward(self, ids: Tensor, latent: Tensor, mask: Tensor | None = None) -> Any:
-        """`states`."""
+        """`states` [B, N, ...] of ids int [B, N] and a latent [B, latent_size]."""
         return self.states(ids, latent, mask)
 
     def start(self, ids: Tensor, latent: Tensor, mask: Tensor | None, room: int) -> tuple[Tensor, CachedTexts]:
-        """Output [B, ...] of each row's last token, and the state; padding may stand on either side of a row."""
+        """Output [B, ...] of the last token of each row of ids int [B, N], and the state.
+
+        Padding, where mask bool [B, N] is False, may stand on either side of a row.
+        """
         injected = self.injection(latent)
         if mask is not None:
             ids, mask = aligned_left(ids, mask)

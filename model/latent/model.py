@@ -50,7 +50,7 @@ class Chain(nn.Module):
         self.encoder, self.denoiser, self.decoder = model.encoder, model.ddpm.eps_model, model.decoder
 
     def forward(self, input_ids: Tensor) -> Tensor:
-        """Logits of texts whose latents the denoiser has seen once."""
+        """Logits [B, N, vocab_size] of texts int [B, N] whose latents the denoiser has seen once."""
         pooled = self.encoder(input_ids, torch.ones_like(input_ids)).pooled
         mu, _ = self.encoder.linear(pooled).chunk(2, -1)
         logits: Tensor = self.decoder(input_ids, self.denoiser(mu, mu.new_ones(len(mu))))[0]
@@ -110,7 +110,8 @@ class LatentDiffusionModel(nn.Module):
 
         Arguments:
             attention_mask: bool [B, N], True at real tokens.
-            encoder_ids, encoder_mask: the same texts as the encoder reads them, where it has a tokenizer of its own.
+            encoder_ids, encoder_mask: int and bool [B, M], the same texts as the encoder reads them, where it has a
+                tokenizer of its own.
             stage: autoencoder (reconstruction and KL), diffusion (of the latents of an encoder that stays as it is), or
                 joint; in evaluation everything is measured, and the loss is that of joint.
             kl_share: of the KL's weight; encoder_share: of the diffusion's gradient that reaches the encoder, in joint.

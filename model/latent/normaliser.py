@@ -43,5 +43,5 @@ class LatentNormaliser(nn.Module):
         return ((latent - self.mean) / self.std).to(latent.dtype)
 
     def invert(self, normal: Tensor) -> Tensor:
-        """Latents again."""
+        """Latents [B, latent_size] again, from those at mean 0 and variance 1."""
         return (normal * self.std + self.mean).to(normal.dtype)

@@ -47,18 +47,24 @@ class PerformerReader(nn.Module):
         return self.backbone.params.vocab_size
 
     def states(self, ids: Tensor, latent: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Logits [B, N, vocab_size] of ids int [B, N]; mask bool [B, N] is True at real tokens."""
+        """Logits [B, N, vocab_size] of ids int [B, N] and a latent [B, latent_size].
+
+        mask bool [B, N] is True at real tokens.
+        """
         injected = self.injection(latent)
         x, mask = self._with_slots(ids, injected, mask)
         hidden = self.backbone.hidden(x, injected.context, mask, memory=injected.memory)
         return self.backbone.logits(hidden[:, injected.num_slots :])
 
     def forward(self, ids: Tensor, latent: Tensor, mask: Tensor | None = None) -> Any:
-        """`states`."""
+        """`states` [B, N, vocab_size] of ids int [B, N] and a latent [B, latent_size]."""
         return self.states(ids, latent, mask)
 
     def start(self, ids: Tensor, latent: Tensor, mask: Tensor | None, room: int) -> tuple[Tensor, PerformerTexts]:
-        """Logits [B, vocab_size] after each row's last token, and the state; padding may stand on either side."""
+        """Logits [B, vocab_size] after the last token of each row of ids int [B, N], and the state.
+
+        Padding, where mask bool [B, N] is False, may stand on either side of a row.
+        """
         injected = self.injection(latent)
         x, mask = self._with_slots(ids, injected, mask)
         if mask is not None and injected.num_slots:

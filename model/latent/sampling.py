@@ -35,7 +35,10 @@ class LatentStep:
     def take(
         self, diffusion: GaussianDiffusion, x_t: Tensor, x_0: Tensor, t: int, s: int, draw: Callable[[], Tensor]
     ) -> Tensor:
-        """x_s from x_t and an estimate of x_0; `draw` gives noise, asked for only where it is used, never at s = 0."""
+        """x_s from x_t and an estimate of x_0, all [B, ...].
+
+        `draw` gives noise of that shape, asked for only where it is used, never at s = 0.
+        """
         if self.sampler == "ddim":
             noise = draw() if s > 0 and self.eta > 0 else None
             return diffusion.ddim_step(x_t, x_0, t, s, 0.0 if noise is None else self.eta, noise)

@@ -5,7 +5,7 @@ from torch import Tensor
 
 
 def reparameterise(mu: Tensor, logvar: Tensor, noise: Tensor) -> Tensor:
-    """mu + exp(logvar / 2) * noise, all of one shape."""
+    """mu + exp(logvar / 2) * noise, all of the same shape."""
     return mu + torch.exp(0.5 * logvar) * noise
 
 

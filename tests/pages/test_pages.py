@@ -13,7 +13,7 @@ from experiment.config import read_experiment
 from experiment.noise_curves import noise_curves
 from experiment.summary import summarise
 from model.types import PerformerParams
-from pages.document import Section, render
+from pages.document import PageError, Section, render, write
 from parse_args import main as parse
 from tests.training.runs import experiment, train
 from yaml_config.dump import dump
@@ -112,6 +112,9 @@ def test_latent_models_have_a_page(name, tmp_path):
     words = ["--config", f"configs/latent/{name}.yml", "--model-only", "--summary", *sizes]
     assert parse([*words, "--html", str(tmp_path / "page.html")]) == 0
     assert "Noise schedule" in read((tmp_path / "page.html").read_text())
+    summary = summarise(read_experiment(f"configs/latent/{name}.yml", sizes[1::2], ("model",)).config)
+    assert sum(part.forward_flops for part in summary.parts) == summary.total.forward_flops
+    assert sum(part.parameters for part in summary.parts) == summary.total.parameters
 
 
 @pytest.mark.parametrize("attention", ["softmax", "linear"])
@@ -145,10 +148,21 @@ def test_html_without_a_summary_is_wrong_usage(tmp_path):
     assert stopped.value.code == 2
 
 
-def test_a_page_that_cannot_be_written(tmp_path, capsys):
-    words = ["--config", str(file(tmp_path, DIFFUSION)), "--summary", "--html", str(tmp_path / "none" / "x.html")]
-    assert parse(words) == 4
-    assert "the page cannot be written: No such file or directory" in capsys.readouterr().err
+@pytest.mark.parametrize("target", ["none/x.html", "."])
+def test_a_place_for_no_page_is_told_before_the_work(target, tmp_path, capsys):
+    for verb, words in (
+        (parse, ["--config", str(file(tmp_path, DIFFUSION)), "--summary"]),
+        (evaluate, ["--run", str(tmp_path / "no_run")]),
+    ):
+        with pytest.raises(SystemExit) as stopped:
+            verb([*words, "--html", str(tmp_path / target)])
+        assert stopped.value.code == 2
+        assert ("there is no folder" if "none" in target else "is a folder: --html") in capsys.readouterr().err
+
+
+def test_a_page_that_cannot_be_written(tmp_path):
+    with pytest.raises(PageError, match="the page cannot be written: No such file or directory"):
+        write(tmp_path / "none" / "x.html", "")
 
 
 def test_text_is_escaped():

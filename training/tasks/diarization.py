@@ -97,7 +97,7 @@ class Diarization(Task):
         return [(activity[row, :count], told[row, :count]) for row, count in enumerate(counts)]
 
     def activity(self, batch: Batch, speakers: int) -> Tensor:
-        """`speaker_activity` of a batch with a column for each of `speakers`; raises UnfitError where there are more."""
+        """`speaker_activity` of a batch, bool [B, T, speakers]; raises UnfitError where there are more."""
         found: Tensor = batch["speaker_activity"]
         if found.shape[-1] > speakers:
             raise UnfitError(

@@ -90,7 +90,7 @@ class LatentDiffusion(Task):
         return {"loss": output.loss} | {name: getattr(output, name) for name in shown}
 
     def encoder_inputs(self, batch: Batch) -> tuple[Tensor, Tensor] | None:
-        """Ids and mask as the encoder reads them, where it has a tokenizer of its own."""
+        """Ids int64 [B, M] and mask bool [B, M] as the encoder reads them, where it has a tokenizer of its own."""
         if self.encoder_texts is None:
             return None
         return self.encoder_texts(batch["input_ids"], real_tokens(batch))

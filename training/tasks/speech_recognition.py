@@ -72,7 +72,10 @@ class SpeechRecognition(Task):
         return self.setting.tokenizer.pad_token_id
 
     def transcripts(self, logits: Tensor, lengths: Tensor) -> list[str]:
-        """Texts of the likeliest token at each of the real positions, repetitions and blanks taken out."""
+        """Texts of the likeliest token of logits [B, N, V] at each of the real positions, `lengths` int [B] of them.
+
+        Repetitions and blanks are taken out.
+        """
         assert self.setting.tokenizer is not None
         best = logits.argmax(-1).cpu()
         texts = []

@@ -60,7 +60,7 @@ class Condition(nn.Module):
         self.second = nn.Linear(latent_dim, latent_dim)
 
     def forward(self, t: Tensor, z_sem: Tensor | None = None) -> Tensor:
-        """Embed the time, and add z_sem [B, latent_dim] where there is one."""
+        """Embed t [B] to [B, latent_dim], and add z_sem [B, latent_dim] where there is one."""
         features = sinusoids(t * self.time_scale, self.time_dim).to(self.first.weight.dtype)
         told: Tensor = self.second(nn.functional.silu(self.first(features)))
         return told if z_sem is None else told + z_sem.to(told.dtype)

@@ -19,7 +19,7 @@ class SelfConditioned(nn.Module):
         nn.init.zeros_(self.linear.weight)
 
     def forward(self, x: Tensor, t: Tensor, z_sem: Tensor | None = None, *, estimate: Tensor | None = None) -> Tensor:
-        """Denoise x as the network does, given an estimate of x_0 of the same shape; raises InputError."""
+        """Denoise x [B, latent_dim] as the network does, given an estimate of x_0 of its shape; raises InputError."""
         if estimate is not None:
             check_latent("the estimate", estimate, self.latent_dim)
             x = x + self.linear(estimate.to(self.linear.weight.dtype))
