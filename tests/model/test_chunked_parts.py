@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from model.chunked import plan, run
+from model.chunked.block import Block
 from model.chunked.features import LOG2_E, Kernel
 from model.chunked.inputs import NO_KEY_YET, Inputs, part
 from model.chunked.op import linear_attention
@@ -90,9 +91,9 @@ def test_a_workspace_is_a_threads_own_and_of_one_type() -> None:
         made = one("made in inference mode", 2)
     made.add_(torch.ones(2, requires_grad=True).detach())
     meta = torch.device("meta")
-    other = workspace(torch.float32, meta)
-    assert workspace(torch.float32, meta) is not other
-    assert other("a", 2).device == meta
+    other = workspace(torch.float64, meta)
+    assert workspace(torch.float64, meta) is not other
+    assert (other("a", 2).device, other("a", 2).dtype) == (meta, torch.float64)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -205,6 +206,30 @@ def test_buffers_have_the_shapes_that_are_written(name: str, causal: bool) -> No
     assert gap(out, wanted) < 3e-6
     theirs = torch.autograd.grad(wanted.square().sum(), (q, k, v))
     assert max(map(gap, gradients, theirs)) < 1e-5
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_heads_that_lie_side_by_side_have_a_buffer_each(causal: bool) -> None:
+    """q, k and v of several rows cannot be views then, and none may be written over another."""
+    core, generator = linear_core("elu"), torch.Generator().manual_seed(0)
+    q, k, v = (torch.randn(3, 70, 2, 8, generator=generator).transpose(1, 2).requires_grad_() for _ in range(3))
+    out, wanted = core(q, k, v, causal=causal), expected(core, q, k, v, causal=causal)
+    assert gap(out, wanted) < 3e-6
+    ours, theirs = (torch.autograd.grad(x.square().sum(), (q, k, v)) for x in (out, wanted))
+    assert max(map(gap, ours, theirs)) < 1e-5
+
+
+def test_a_block_is_its_rows_with_all_their_heads() -> None:
+    q, k, v = (torch.rand(5, 3, 70, size) for size in (4, 4, 2))
+    weight = torch.randn(1, 6, 4)
+    block = Block(Inputs(q, k, v, None, None, Kernel("exp", weight, weight)), slice(3, 5), Workspace(q.dtype, CPU))
+    assert block.size == 6
+    assert [tuple(one.shape) for one in block.start()] == [(6, 6, 2), (6, 6), (6,)]
+    group = Group(64, 1, 6)
+    found = block.queries(group)
+    assert torch.equal(found[0], q[3:, :, 64:].flatten(0, 1))
+    logits = found[0] @ weight[0].T
+    torch.testing.assert_close(found[1], (logits - logits.amax(-1, keepdim=True)).exp())
 
 
 @pytest.mark.parametrize("name", MAPS)

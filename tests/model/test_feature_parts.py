@@ -4,12 +4,12 @@ from random import Random
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from model import core_registry
 from model.attention import MultiHeadAttention
 from model.core_registry import CoreEntry, core_entry, register_attention
-from model.feature_maps import FEATURE_MAPS
+from model.feature_maps import FEATURE_MAPS, FeatureMap
 from model.feature_redraw import FeatureRedraw, orthogonal_projections, redraw_features, shared_seed
 from model.linear_attention import absorb, initial_state, read
 from model.position import rotary_angles, rotation_at
@@ -34,6 +34,25 @@ def test_a_map_says_what_it_was_made_for(name: str) -> None:
     features, scale = made.key(k)
     assert made.query(q).shape == (2, 2, 3, nb_features)
     assert (features.shape, scale.shape) == ((2, 2, 5, nb_features), (2, 2, 5))
+
+
+class Plain(FeatureMap):
+    """A map of one's own that says nothing of heads."""
+
+    def query(self, q: Tensor) -> Tensor:
+        return q.exp()
+
+    def key(self, k: Tensor) -> tuple[Tensor, Tensor]:
+        return k.exp(), k.mean(-1)
+
+
+def test_a_map_of_ones_own_is_for_one_head_unless_told_and_has_no_kernel() -> None:
+    made = Plain(HEAD_DIM, NB_FEATURES)
+    assert (made.head_dim, made.nb_features, made.num_heads) == (HEAD_DIM, NB_FEATURES, 1)
+    assert made.kernel() is None
+    q, k, _ = qkv(3, 5)
+    torch.testing.assert_close(made.log_query(q), q)
+    torch.testing.assert_close(made.log_key(k), k + k.mean(-1, keepdim=True))
 
 
 @pytest.mark.parametrize("name", ["favor++", "favor#"])
@@ -116,7 +135,7 @@ def test_a_core_of_ones_own_may_look_either_way_and_has_no_features(monkeypatch:
 
 @pytest.mark.parametrize("qk_norm", [False, True])
 def test_queries_and_keys_are_normalised_where_asked(qk_norm: bool) -> None:
-    made = MultiHeadAttention(params(d_model=16, num_heads=4, qk_norm=qk_norm, num_kv_heads=2))
+    made = MultiHeadAttention(params(d_model=16, num_heads=4, num_layers=1, qk_norm=qk_norm, num_kv_heads=2))
     kind = nn.RMSNorm if qk_norm else nn.Identity
     assert type(made.q_norm) is type(made.k_norm) is kind
     shapes = {"to_q.weight": (16, 16), "to_k.weight": (8, 16), "to_v.weight": (8, 16)}
