@@ -1,5 +1,7 @@
 """What feature maps, their draws, their states and rotations start from, and the types that they are computed in."""
 
+import sys
+from importlib.abc import MetaPathFinder
 from random import Random
 
 import pytest
@@ -63,6 +65,31 @@ def test_fitted_maps_start_at_unit_variance_and_no_mean(name: str) -> None:
         assert torch.equal(moments, wanted.expand(heads, 4, HEAD_DIM))
 
 
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_moments_are_means_over_rows_tokens_and_the_heads_that_share_a_key_head(
+    masked: bool, dtype: torch.dtype
+) -> None:
+    """Four heads, two of a key head each: means of q^2, k^2, q and k, those of k where it may be seen."""
+    made, generator = FEATURE_MAPS.get("favor++")(3, NB_FEATURES, 2).to(dtype), torch.Generator().manual_seed(0)
+    q, k = (torch.randn(3, 4, tokens, 3, generator=generator) for tokens in (5, 6))
+    mask = torch.rand(3, 6, generator=generator) > 0.4 if masked else None
+    wanted = torch.empty(2, 4, 3)
+    for head in range(2):
+        of_q = torch.cat([q[row, 2 * head + shared] for row in range(3) for shared in range(2)])
+        seen = [torch.ones(6).bool() if mask is None else mask[row] for row in range(3)]
+        of_k = torch.cat([k[row, 2 * head + shared][seen[row]] for row in range(3) for shared in range(2)])
+        wanted[head] = torch.stack([of_q.square().mean(0), of_k.square().mean(0), of_q.mean(0), of_k.mean(0)])
+    before = made.moments.clone().float()
+    made.observe(q, k, mask)
+    assert made.moments.dtype == dtype
+    tolerance = 1e-6 if dtype == torch.float32 else 2e-2
+    assert gap(made.moments.float(), 0.95 * before + 0.05 * wanted) < tolerance
+    made.fit(q, k, mask)
+    assert made.moments.dtype == dtype
+    assert gap(made.moments.float(), wanted) < tolerance
+
+
 @pytest.mark.parametrize("name", ["favor+", "favor++", "favor#", "relu"])
 def test_the_kernel_of_a_half_model_is_computed_in_float32(name: str) -> None:
     """From what its buffers hold, rounded as they are."""
@@ -77,11 +104,12 @@ def test_the_kernel_of_a_half_model_is_computed_in_float32(name: str) -> None:
     assert gap(wide.log_key(k), wide.log_key(k.double())) < 1e-6
 
 
-def test_the_n_th_draw_of_a_layer_is_that_of_its_seed_index_and_number() -> None:
+@pytest.mark.parametrize("interval", [1, 2, None])
+def test_the_n_th_draw_of_a_layer_is_that_of_its_seed_index_and_number(interval: int | None) -> None:
     """Of fitted maps in pairs, of the others not; state is seed, draws so far, steps since the last."""
     torch.manual_seed(2**62 + 5)
     maps = stack("favor+", "favor++", "elu", "relu", "favor#")
-    redraw = FeatureRedraw(maps, interval=2)
+    redraw = FeatureRedraw(maps, interval=interval)
     random = [maps[place] for place in (0, 1, 3, 4)]
     pairs = [False, True, False, True]
 
@@ -93,11 +121,33 @@ def test_the_n_th_draw_of_a_layer_is_that_of_its_seed_index_and_number() -> None
             assert torch.equal(features.projection_matrix, wanted)
 
     check(1, 0)
-    for draws, steps in ((1, 1), (1, 2), (2, 1), (2, 2), (3, 1)):
+    wanted = {
+        1: [(1, 1), (2, 1), (3, 1)],
+        2: [(1, 1), (1, 2), (2, 1), (2, 2), (3, 1)],
+        None: [(1, 0), (1, 0)],
+    }[interval]
+    for draws, steps in wanted:
         redraw.count_step()
         check(draws, steps)
     redraw.redraw()
-    check(4, 0)
+    check(wanted[-1][0] + 1, 0)
+
+
+@pytest.mark.parametrize("missing", ["distutils", "performer_pytorch"])
+def test_what_is_missing_is_said(missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """distutils is gone in Python 3.12, and setuptools has it; what else is missing is said as it is."""
+
+    class Without(MetaPathFinder):
+        def find_spec(self, fullname: str, path: object, target: object = None) -> None:
+            if fullname == "performer_pytorch.performer_pytorch":
+                raise ModuleNotFoundError(f"No module named {missing!r}", name=missing)
+
+    monkeypatch.delitem(sys.modules, "performer_pytorch.performer_pytorch", raising=False)
+    monkeypatch.setattr(sys, "meta_path", [Without(), *sys.meta_path])
+    with pytest.raises(ImportError) as caught:
+        orthogonal_projections(4, 2, 0)
+    assert ("pip install setuptools" in str(caught.value)) == (missing == "distutils")
+    assert isinstance(caught.value, ModuleNotFoundError) == (missing != "distutils")
 
 
 @pytest.mark.parametrize("nb_features", [1, 8, 11, 12])
