@@ -7,9 +7,11 @@ import torch
 from torch import Tensor
 
 from diffusion import sampler_base
+from diffusion.categorical import invert_distribution
 from diffusion.denoiser import Denoiser
 from diffusion.diffusion_process import DiffusionProcess
-from diffusion.errors import SettingError, TokenError
+from diffusion.discrete_time import _normal
+from diffusion.errors import SettingError, ShapeError, TokenError, check_integers
 from diffusion.gaussian import GaussianDiffusion
 from diffusion.gaussian_schedule import beta_table
 from diffusion.graph import AbsorbingGraph, UniformGraph
@@ -117,10 +119,10 @@ def test_few_rows_and_places_are_drawn_like_many(name: str, rows: int) -> None:
 def test_correcting_steps_are_those_after_t_off_up_to_t_on() -> None:
     """t_off < t <= t_on, at both ends: kappa = 0 masks data tokens again where a step corrects, ancestral never."""
     settings = {"type": "predictor_corrector", "kappa": 0.0, "t_on": 0.75, "t_off": 0.25}
-    sampler = create_sampler(settings, MASKS, denoiser(), 4)
-    for step, corrects in ((0, False), (1, True), (2, True), (3, False)):
+    sampler = create_sampler(settings, MASKS, denoiser(), 8)
+    for step, corrects in ((1, False), (2, True), (5, True), (6, False)):
         state = start_state(MASKS.graph, 1, 2, generators=RowGenerators(torch.zeros(1).long()))
-        tokens, t = torch.tensor([[0, N]]), torch.full((1,), 1 - step / 4).double()
+        tokens, t = torch.tensor([[0, N]]), torch.full((1,), 1 - step / 8).double()
         proposal = sampler.propose(replace(state, tokens=tokens, t=t, step=step))
         assert (float(proposal.move[0, 0]) > 0) == corrects
 
@@ -192,3 +194,33 @@ def test_a_state_is_finished_after_its_steps() -> None:
     state: SamplerState = start_state(MASKS.graph, 1, 1, generators=RowGenerators(torch.zeros(1).long()))
     assert [sampler.finished(replace(state, step=step)) for step in (0, 2, 3, 4)] == [False, False, True, True]
     assert [sampler.time(step) for step in (0, 3)] == [1.0, 0.0]
+
+
+def test_whole_counts_in_float32_weights_are_kept_where_float32_has_none() -> None:
+    """2^24 and 1 and 1 are 2^24 + 2 in float64, and 2^24 in float32; in a block of many tokens and among few."""
+    for size in (3, 5000):
+        weights = torch.zeros(3, size)
+        weights[:, :3] = torch.tensor([2.0**24, 1.0, 1.0])
+        uniforms = (2**24 + torch.tensor([-0.5, 0.5, 1.5], dtype=torch.float64)) / (2**24 + 2)
+        assert invert_distribution(weights, uniforms).tolist() == [0, 1, 2]
+
+
+def test_the_divergence_of_weights_is_that_of_the_laws_they_stand_for() -> None:
+    """D3PM compares where a token moves to by weights of any size; none at all are no law, and cost nothing."""
+    weights = torch.tensor([[2.0, 6.0, 0.0], [0.0, 0.0, 0.0], [0.1, 0.1, 0.2]], dtype=torch.float64)
+    laws = torch.tensor([[0.25, 0.75, 0.0], [0.0, 0.0, 0.0], [0.25, 0.25, 0.5]], dtype=torch.float64)
+    torch.testing.assert_close(_normal(weights), laws)
+
+
+def test_gamma_ends_at_a_million() -> None:
+    for wrong in (-1e-9, 1e6 + 1):
+        with pytest.raises(SettingError, match="gamma"):
+            create_sampler({"type": "entropy_bounded", "gamma": wrong}, MASKS, denoiser(), 3)
+    create_sampler({"type": "entropy_bounded", "gamma": 1e6}, MASKS, denoiser(), 3)
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.float32, torch.float64, torch.complex64])
+def test_token_ids_are_whole_numbers(dtype: torch.dtype) -> None:
+    check_integers("tokens", torch.zeros(2, dtype=torch.uint8))
+    with pytest.raises(ShapeError, match=f"tokens: got dtype {dtype}"):
+        check_integers("tokens", torch.zeros(2, dtype=dtype))
