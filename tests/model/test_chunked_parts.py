@@ -1,11 +1,13 @@
 """The parts of the chunked form, each against its formula: how a call is cut, its buffers, views, factors and types."""
 
 import warnings
+from contextlib import AbstractContextManager, nullcontext
 from threading import Thread
 
 import pytest
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from model.chunked import plan, run
 from model.chunked.block import Block
@@ -273,3 +275,23 @@ def test_a_causal_call_has_a_key_for_each_query() -> None:
     q, k, v = qkv(5, 4)
     with pytest.raises(ValueError, match="there are 5 and 4"):
         linear_attention(q.exp(), k.exp(), v, Kernel("identity"), causal=True)
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("keep", [False, True])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_a_fake_run_has_the_layout_of_a_real_one(causal: bool, keep: bool, dtype: torch.dtype) -> None:
+    """Forward and backward, with as many features and groups as there are: what torch.compile plans by."""
+
+    def layouts(mode: AbstractContextManager[object]) -> list[tuple[object, ...]]:
+        with mode:
+            q, k, v = (torch.ones(2, 30, 140, size, dtype=dtype) for size in (4, 4, 3))
+            weight = torch.ones(1, 6, 4)
+            call = (q, k, v, None, None, weight, weight, None, None, "exp", causal)
+            outputs = torch.ops.model_factory.linear_attention(*call, keep)
+            made = list(outputs)
+            if keep:
+                made += torch.ops.model_factory.linear_attention_backward(outputs[0], list(outputs), *call)
+            return [(tuple(one.shape), one.dtype, one.stride()) for one in made]
+
+    assert layouts(FakeTensorMode()) == layouts(nullcontext())
