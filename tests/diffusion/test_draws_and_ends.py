@@ -183,3 +183,13 @@ def test_noise_levels_may_differ_from_place_to_place(graph: AbsorbingGraph | Uni
     alone = tokens.reshape(-1, 1), levels.reshape(-1)
     for formula in (graph.rate, graph.rate_into, graph.transition):
         torch.testing.assert_close(formula(tokens, levels).reshape(6, 1, -1), formula(*alone))
+
+
+def test_hybrid_noise_ends_where_its_odds_say_and_rises_from_nothing() -> None:
+    """The limit has masks in odds r, and what is replaced and what is left in odds u(r) + 1 over all tokens."""
+    graph, odds = HybridGraph(N, 0.3, 0.5, mask_odds=2.0), torch.tensor(2.0, dtype=torch.float64)
+    wrong = float(graph.mixture.replaced(odds)) + 1
+    wanted = torch.tensor([wrong / N] * N + [2.0], dtype=torch.float64) / (wrong + 2)
+    torch.testing.assert_close(graph.limit, wanted)
+    torch.testing.assert_close(graph.noise_between(SIGMA), graph.noise(SIGMA))
+    torch.testing.assert_close(graph.noise_between(SIGMA, SIGMA), graph.noise(SIGMA))
