@@ -107,7 +107,8 @@ class Campaign:
                 self.kills[f"{mutant.path}:{mutant.scope}"][test] += told in self._text_of(test)
         near, here = self.kills[f"{mutant.path}:{mutant.scope}"], self.kills[mutant.path]
         cost = {test: self.touched.seconds[test] + 0.004 for test in found}
-        order = sorted(found, key=lambda test: cost[test] / (1 + 20 * near[test] + here[test]))
+        breadth = self.touched.breadth  # of two equally cheap tests the one of a part alone, not of a whole model
+        order = sorted(found, key=lambda test: cost[test] * (1 + breadth[test]) / (1 + 20 * near[test] + here[test]))
         if self.options.thorough:
             return order, True
         kept, spent = [], 0.0

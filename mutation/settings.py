@@ -7,7 +7,7 @@ ROOT = Path(__file__).resolve().parent.parent
 _CORE = "attention attention_core core_registry decoding_state feature_base feature_maps feature_redraw fitted_features"
 _TESTS = """
     test_attention_layer test_attention_core test_linear_attention test_feature_maps test_feature_redraw test_position test_mixers
-    test_generation test_long_sequences test_attention_flops test_attention_underflow test_random_features test_diffusion_model test_block_model test_diffusion_inputs
+    test_chunked_parts test_feature_parts test_generation test_long_sequences test_attention_flops test_attention_underflow test_random_features test_diffusion_model test_block_model test_diffusion_inputs
 """
 
 SUITES: dict[str, tuple[list[str], list[str]]] = {

@@ -5,7 +5,7 @@ import hashlib
 import json
 import os
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from pathlib import Path
 
 import pytest
@@ -24,6 +24,8 @@ class Touched:
         self.folder = folder
         self.seconds: dict[str, float] = {}
         self.lines: Lines = defaultdict(lambda: defaultdict(list))
+        self.breadth: Counter[str] = Counter()
+        """How many lines each test runs: one of few lines looks at them more closely."""
         self.failing: list[str] = []
 
     def measure(self, items: list[pytest.Item], files: list[str]) -> None:
@@ -56,6 +58,7 @@ class Touched:
         for path, lines in known["lines"].items():
             for line, tests in lines.items():
                 self.lines[path][int(line)] += tests
+                self.breadth.update(tests)
 
 
 def skeleton(source: str) -> str:

@@ -16,6 +16,7 @@ from mutation.settings import ROOT
 
 SOURCE = '''"""A module."""
 RATE = 0.5
+MOST = 1e30
 
 
 def grown(x: int, device: str = "cpu") -> int:
@@ -32,12 +33,13 @@ def test_the_mutants_of_a_function() -> None:
     assert counted == {
         ("", "RATE = 0.5", "RATE = None"),
         ("", "0.5", "1.5"),
+        ("", "MOST = 1e30", "MOST = None"),
         ("grown", "< 0", "<= 0"),
         ("grown", "0", "1"),
         ("grown", "x + 1", "x - 1"),
         ("grown", "1", "2"),
     }
-    assert {one.excluded for one in found} == {None, "text of an error", "device: the same on a CPU"}
+    assert {one.excluded for one in found} == {None, "text of an error", "device: the same on a CPU", "the same number"}
     assert len({one.key for one in found}) == len(found)
 
 

@@ -1,0 +1,297 @@
+"""The parts of the chunked form, each against its formula: how a call is cut, its buffers, views, factors and types."""
+
+import warnings
+from contextlib import AbstractContextManager, nullcontext
+from threading import Thread
+
+import pytest
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from model.chunked import plan, run
+from model.chunked.block import Block
+from model.chunked.features import LOG2_E, Kernel
+from model.chunked.inputs import NO_KEY_YET, Inputs, part
+from model.chunked.op import linear_attention
+from model.chunked.plan import CHUNK, Group, Workspace, block_sizes, count_groups, make_plan, workspace
+from model.chunked.state import make_decays, no_borders, no_sums
+from tests.model.test_attention_core import MAPS, expected, linear_core, qkv
+from tests.model.tiny import gap
+from tests.oracles import attention as oracle
+
+CPU = torch.device("cpu")
+TOKENS = [0, 1, 63, 64, 65, 127, 128, 129, 1000, 4096, 100_000]
+
+
+@pytest.mark.parametrize(("device", "at_once"), [("cpu", 24), ("cuda", 1024)])
+@pytest.mark.parametrize("heads", [1, 5, 24, 25, 2000])
+@pytest.mark.parametrize("batch", [1, 2, 7, 300])
+def test_a_call_is_cut_into_the_largest_parts_that_fit(device: str, at_once: int, heads: int, batch: int) -> None:
+    """As many rows as fit, then as many chunks; together they are the whole batch and all tokens, in order."""
+    for tokens in TOKENS:
+        shape, whole = (batch, heads, tokens, 8), tokens // CHUNK
+        rows, chunks = block_sizes(shape, device)
+        assert 1 <= rows <= batch
+        assert rows == 1 or rows * heads <= at_once
+        assert rows == batch or (rows + 1) * heads > at_once
+        assert chunks == 1 or (chunks <= whole and chunks * rows * heads <= at_once)
+        assert chunks >= max(whole, 1) or (chunks + 1) * rows * heads > at_once
+        made = make_plan(shape, device)
+        assert (made.batch_block, made.chunks) == (rows, chunks)
+        assert [row for block in made.blocks(batch) for row in range(batch)[block]] == list(range(batch))
+        assert all(block.stop - block.start == rows for block in made.blocks(batch)[:-1])
+        full, rest = divmod(whole, chunks)
+        lengths = [(chunks, CHUNK)] * full + [(rest, CHUNK)] * (rest > 0) + [(1, tokens % CHUNK)] * (tokens % CHUNK > 0)
+        assert [(group.chunks, group.length) for group in made.groups] == lengths
+        ends = [0, *(group.tokens.stop for group in made.groups)]
+        assert [group.tokens.start for group in made.groups] == ends[:-1]
+        assert ends[-1] == tokens
+        assert count_groups(shape, device) == len(made.groups)
+
+
+def test_nothing_is_cut_too() -> None:
+    assert block_sizes((0, 4, 200, 8), "cpu") == (1, 3)
+    assert block_sizes((3, 0, 6400, 8), "cpu") == (3, 24)
+
+
+def test_buffers_are_kept_by_name_and_grow() -> None:
+    space = Workspace(torch.float64, CPU)
+    first = space("a", 2, 3)
+    assert (first.dtype, first.shape, first.is_contiguous()) == (torch.float64, (2, 3), True)
+    assert space("a", 2, 3) is first
+    assert space("b", 2, 3).data_ptr() != first.data_ptr()
+    assert space("a", 3, 2).data_ptr() == space("a", 5).data_ptr() == space("a", 6).data_ptr() == first.data_ptr()
+    larger = space("a", 7)
+    assert larger.untyped_storage().nbytes() == 7 * 8
+    assert space("a", 2, 3).data_ptr() == larger.data_ptr() != first.data_ptr()
+
+
+def test_views_that_are_remembered_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plan, "VIEWS", 3)
+    space = Workspace(torch.float32, CPU)
+    space("a", 9)
+    kept = [space("a", size) for size in (1, 2)]
+    assert all(space("a", size) is one for size, one in zip((1, 2), kept, strict=True))
+    space("a", 3)
+    assert space("a", 1) is not kept[0]
+    for size in range(1, 9):
+        assert space("a", size).shape == (size,)
+        assert len(space._views) <= 3
+
+
+def test_a_workspace_is_a_threads_own_and_of_one_type() -> None:
+    one, found = workspace(torch.float32, CPU), []
+    assert workspace(torch.float32, CPU) is one
+    assert workspace(torch.float64, CPU) is not one
+    assert (one.dtype, workspace(torch.float64, CPU).dtype, one.device) == (torch.float32, torch.float64, CPU)
+    thread = Thread(target=lambda: found.append(workspace(torch.float32, CPU)))
+    thread.start()
+    thread.join()
+    assert found[0] is not one
+    with torch.inference_mode():
+        made = one("made in inference mode", 2)
+    made.add_(torch.ones(2, requires_grad=True).detach())
+    meta = torch.device("meta")
+    other = workspace(torch.float64, meta)
+    assert workspace(torch.float64, meta) is not other
+    assert (other("a", 2).device, other("a", 2).dtype) == (meta, torch.float64)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_part_is_a_view_where_batch_and_heads_can_be_joined(dtype: torch.dtype) -> None:
+    """They can in [B, H, N, D] as it stands, in one row of any layout, and not in heads that lie side by side."""
+    space, tokens = Workspace(dtype, CPU), slice(2, 5)
+    joined = torch.arange(3 * 2 * 7 * 4.0).view(3, 2, 7, 4)
+    beside = torch.arange(3 * 7 * 2 * 4.0).view(3, 7, 2, 4).transpose(1, 2)
+    for x, rows, is_view in (
+        (joined, slice(1, 3), True),
+        (joined, slice(1, 2), True),
+        (beside, slice(1, 2), True),
+        (beside, slice(1, 3), False),
+        (beside, slice(0, 3), False),
+    ):
+        found = part(x, rows, tokens, space, "x")
+        wanted = torch.stack([x[row, head, tokens] for row in range(3)[rows] for head in range(2)])
+        assert found.dtype == dtype
+        assert torch.equal(found, wanted.to(dtype))
+        views_x = found.data_ptr() == x[rows, :, tokens].data_ptr()
+        assert views_x == (is_view and dtype == torch.float32)
+        assert views_x or found.data_ptr() == space("x", *x[rows, :, tokens].shape).data_ptr()
+
+
+def test_what_a_mask_and_scales_add_is_kept_in_the_wider_type() -> None:
+    q = torch.zeros(3, 2, 5, 4, dtype=torch.float64)
+    scale = torch.randn(3, 2, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    mask = torch.rand(3, 5, generator=torch.Generator().manual_seed(1)) > 0.4
+    rows, tokens = slice(1, 3), slice(1, 4)
+    for key_mask, log_scale in ((None, None), (mask, None), (None, scale), (mask, scale)):
+        found = Inputs(q, q, q, key_mask, log_scale, Kernel("identity")).log_weights(rows, tokens, torch.float64)
+        if key_mask is None and log_scale is None:
+            assert found is None
+            continue
+        for row in (1, 2):
+            for head in (0, 1):
+                for token in (1, 2, 3):
+                    wanted = 0.0 if log_scale is None else float(log_scale[row, head, token]) * LOG2_E
+                    wanted = wanted if key_mask is None or bool(key_mask[row, token]) else -torch.inf
+                    assert found[2 * (row - 1) + head, token - 1].item() == wanted
+
+
+def test_sums_start_from_nothing_in_the_type_of_their_space() -> None:
+    space = Workspace(torch.float64, CPU)
+    for _ in range(2):
+        sums = no_sums(3, 4, 5, space)
+        assert [tuple(one.shape) for one in sums] == [(3, 4, 5), (3, 4), (3,)]
+        assert all(one.dtype == torch.float64 for one in sums)
+        assert not bool(sums.values.any() | sums.totals.any())
+        assert bool((sums.peak == NO_KEY_YET).all())
+        sums.values.fill_(7.0), sums.totals.fill_(7.0)  # as a call leaves them
+
+
+def test_borders_are_kept_in_float32_for_half_inputs() -> None:
+    x = torch.zeros(2, 3, 200, 4, dtype=torch.bfloat16)
+    inputs = Inputs(x, x, x[..., :2], None, None, Kernel("identity"))
+    for is_causal, keep, count in ((True, True, count_groups(x.shape, "cpu")), (False, True, 1), (True, False, 0)):
+        kept = run.borders(inputs, is_causal=is_causal, keep=keep)
+        assert [tuple(one.shape) for one in kept] == [(2, 3, count, 4, 2), (2, 3, count, 4), (2, 3, count)]
+        assert all(one.dtype == torch.float32 for one in kept)
+    assert no_borders(x, 1, 4, 2, torch.float64).peaks.dtype == torch.float64
+    drawn = torch.randn(3, 4, 2), torch.randn(3, 4), torch.randn(3)
+    kept = no_borders(x, 2, 4, 2, torch.float32)
+    kept.save(1, slice(1, 2), run.Sums(*drawn))
+    assert all(torch.equal(one, other) for one, other in zip(kept.load(1, slice(1, 2)), drawn, strict=True))
+
+
+@pytest.mark.parametrize("lowest", [NO_KEY_YET, -0.5])
+def test_factors_between_scales_and_the_running_maximum(lowest: float) -> None:
+    """Each factor of `Decays`, token by token, from the largest scale so far; masked keys have scale -inf."""
+    rows, group = 2, Group(128, 3, 4)
+    scale = 3 * torch.randn(rows, 12, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    scale[0, :6] = -torch.inf
+    start = torch.full((rows,), lowest, dtype=torch.float64)
+    found = make_decays(scale, start, group, Workspace(torch.float64, CPU))
+    assert found.within.shape == (rows, 3, 4, 4)
+    assert found.read.shape == found.write.shape == found.is_empty.shape == (rows, 3, 4, 1)
+    assert found.carry.shape == (rows, 3, 1, 1)
+    for row in range(rows):
+        most = [max([lowest, *scale[row, : token + 1].tolist()]) for token in range(12)]
+        assert found.peak[row].item() == most[-1]
+        for token in range(12):
+            chunk, place = divmod(token, 4)
+            before, after = lowest if chunk == 0 else most[4 * chunk - 1], most[4 * chunk + 3]
+            own = float(scale[row, token])
+            assert found.read[row, chunk, place, 0].item() == pytest.approx(2 ** (before - most[token]), rel=1e-12)
+            assert found.write[row, chunk, place, 0].item() == pytest.approx(2 ** (own - after), rel=1e-12)
+            assert found.carry[row, chunk, 0, 0].item() == pytest.approx(2 ** (before - after), rel=1e-12)
+            assert found.is_empty[row, chunk, place, 0].item() == (most[token] <= NO_KEY_YET)
+            for other in range(4):
+                c = float(scale[row, 4 * chunk + other])
+                wanted = 2 ** (c - most[token]) if other <= place else 0.0
+                assert found.within[row, chunk, place, other].item() == pytest.approx(wanted, rel=1e-12)
+
+
+@pytest.mark.parametrize("name", MAPS)
+@pytest.mark.parametrize("causal", [False, True])
+def test_buffers_have_the_shapes_that_are_written(name: str, causal: bool) -> None:
+    """torch warns where it has to make another one; heads of several sizes, blocks of a row, chunks and a rest."""
+    core, width = linear_core(name), 5
+    generator = torch.Generator().manual_seed(0)
+    q, k, v = (torch.randn(3, 20, 70, size, generator=generator, requires_grad=True) for size in (8, 8, width))
+    if name in ("favor++", "favor#"):
+        q, k, v = (x[:, :2].detach().requires_grad_() for x in (q, k, v))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        out = core(q, k, v, causal=causal)
+        gradients = torch.autograd.grad(out.square().sum(), (q, k, v))
+    wanted = expected(core, q, k, v, causal=causal)
+    assert gap(out, wanted) < 3e-6
+    theirs = torch.autograd.grad(wanted.square().sum(), (q, k, v))
+    assert max(map(gap, gradients, theirs)) < 1e-5
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_heads_that_lie_side_by_side_have_a_buffer_each(causal: bool) -> None:
+    """q, k and v of several rows cannot be views then, and none may be written over another."""
+    core, generator = linear_core("elu"), torch.Generator().manual_seed(0)
+    q, k, v = (torch.randn(3, 70, 2, 8, generator=generator).transpose(1, 2).requires_grad_() for _ in range(3))
+    out, wanted = core(q, k, v, causal=causal), expected(core, q, k, v, causal=causal)
+    assert gap(out, wanted) < 3e-6
+    ours, theirs = (torch.autograd.grad(x.square().sum(), (q, k, v)) for x in (out, wanted))
+    assert max(map(gap, ours, theirs)) < 1e-5
+
+
+def test_a_block_is_its_rows_with_all_their_heads() -> None:
+    q, k, v = (torch.rand(5, 3, 70, size) for size in (4, 4, 2))
+    weight = torch.randn(1, 6, 4)
+    block = Block(Inputs(q, k, v, None, None, Kernel("exp", weight, weight)), slice(3, 5), Workspace(q.dtype, CPU))
+    assert block.size == 6
+    assert [tuple(one.shape) for one in block.start()] == [(6, 6, 2), (6, 6), (6,)]
+    group = Group(64, 1, 6)
+    found = block.queries(group)
+    assert torch.equal(found[0], q[3:, :, 64:].flatten(0, 1))
+    logits = found[0] @ weight[0].T
+    torch.testing.assert_close(found[1], (logits - logits.amax(-1, keepdim=True)).exp())
+
+
+@pytest.mark.parametrize("name", MAPS)
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_inputs_are_computed_in_float32_and_rounded_once(name: str, causal: bool, dtype: torch.dtype) -> None:
+    core = linear_core(name)
+    q, k, v = (x.to(dtype) for x in qkv(70, 70))
+    wide = core(q.float(), k.float(), v.float(), causal=causal)
+    assert torch.equal(core(q, k, v, causal=causal), wide.to(dtype))
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_float64_is_float64_throughout(causal: bool) -> None:
+    """Scales and masks among it, against the sums written out."""
+    generator = torch.Generator().manual_seed(0)
+    q, k, v = (torch.rand(2, 2, 70, size, generator=generator, dtype=torch.float64) + 0.1 for size in (4, 4, 3))
+    scale = torch.randn(2, 2, 70, generator=generator, dtype=torch.float64)
+    mask = torch.rand(2, 70, generator=generator) > 0.3
+    log_kernel = (q @ k.mT).log() + scale[:, :, None]
+    wanted = oracle.from_log_kernel(log_kernel, v, oracle.visible(mask, 70, 70, causal))
+    out = linear_attention(q, k, v, Kernel("identity"), key_mask=mask, log_scale=scale, causal=causal)
+    assert gap(out, wanted) < 1e-13
+
+
+def test_only_the_output_has_a_gradient() -> None:
+    """Nor is one kept where none is asked for; those of the kernel are not taken."""
+    q, k, v = (torch.rand(1, 2, 70, 3, requires_grad=True) for _ in range(3))
+    kernel: list[Tensor | None] = [None] * 4
+    outputs = torch.ops.model_factory.linear_attention(q, k, v, None, None, *kernel, "identity", True, True)
+    assert [one.requires_grad for one in outputs] == [True, False, False, False, False]
+    assert all(one.shape[2] == count_groups(q.shape, "cpu") for one in outputs[2:])
+    (gradient,) = torch.autograd.grad(outputs[0].sum(), v)
+    # d out_i / d v_j is A_ij / sum_j A_ij, so that its sum over i does not depend on v.
+    weights = (q @ k.mT).tril()
+    weights = (weights / weights.sum(-1, keepdim=True)).sum(-2)
+    torch.testing.assert_close(gradient, weights[..., None].expand(1, 2, 70, 3))
+
+
+def test_a_causal_call_has_a_key_for_each_query() -> None:
+    q, k, v = qkv(5, 4)
+    with pytest.raises(ValueError, match="there are 5 and 4"):
+        linear_attention(q.exp(), k.exp(), v, Kernel("identity"), causal=True)
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("keep", [False, True])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_a_fake_run_has_the_layout_of_a_real_one(causal: bool, keep: bool, dtype: torch.dtype) -> None:
+    """Forward and backward, with as many features and groups as there are: what torch.compile plans by."""
+
+    def layouts(mode: AbstractContextManager[object]) -> list[tuple[object, ...]]:
+        with mode:
+            q, k, v = (torch.ones(2, 30, 140, size, dtype=dtype) for size in (4, 4, 3))
+            weight = torch.ones(1, 6, 4)
+            call = (q, k, v, None, None, weight, weight, None, None, "exp", causal)
+            outputs = torch.ops.model_factory.linear_attention(*call, keep)
+            made = list(outputs)
+            if keep:
+                made += torch.ops.model_factory.linear_attention_backward(outputs[0], list(outputs), *call)
+            return [(tuple(one.shape), one.dtype, one.stride()) for one in made]
+
+    assert layouts(FakeTensorMode()) == layouts(nullcontext())
