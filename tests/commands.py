@@ -27,7 +27,7 @@ OTHERS = ("source", ".venv/bin/pip", "pip", "trap", "wait", "test")
 def commands(text: str) -> Iterator[list[str]]:
     """Words of each command."""
     for line in text.replace("\\\n", " ").splitlines():
-        words = shlex.split(line, comments=True)
+        words = shlex.split(line.replace("wait; wait", "wait"), comments=True)
         if words:
             yield words
 

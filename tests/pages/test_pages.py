@@ -112,7 +112,11 @@ def test_latent_models_have_a_page(name, tmp_path):
     words = ["--config", f"configs/latent/{name}.yml", "--model-only", "--summary", *sizes]
     assert parse([*words, "--html", str(tmp_path / "page.html")]) == 0
     assert "Noise schedule" in read((tmp_path / "page.html").read_text())
-    summary = summarise(read_experiment(f"configs/latent/{name}.yml", sizes[1::2], ("model",)).config)
+
+
+def test_parts_within_parts_are_not_counted_twice():
+    sizes = [f"model.{part}.vocab_size=50" for part in ("encoder", "decoder")]
+    summary = summarise(read_experiment("configs/latent/performer.yml", sizes, ("model",)).config)
     assert sum(part.forward_flops for part in summary.parts) == summary.total.forward_flops
     assert sum(part.parameters for part in summary.parts) == summary.total.parameters
 
