@@ -9,10 +9,10 @@ _POINTS = 201
 
 
 def noise_curves(config: ExperimentConfig) -> dict[str, Curve]:
-    """Named curves over t in [0, 1], None of them for a model without a diffusion.
+    """Named curves over t in [0, 1]; empty for a model without a diffusion.
 
-    Discrete: the share of tokens that are untouched (alpha), and of those that the last step's noise has changed. Latent:
-    the share of the latent's variance that is signal (alpha-bar), and noise.
+    Discrete: the share of tokens that are untouched (alpha), and of the others. Latent: the share of the latent's variance
+    that is signal (alpha-bar), and noise.
     """
     if config.model is None:
         return {}

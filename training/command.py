@@ -95,7 +95,7 @@ def _report(error: Exception, args: argparse.Namespace) -> int:
     if isinstance(error, ConfigError):
         return report_failure(error, False)
     for words, meaning in _MEANINGS.items():
-        if words in str(error):
+        if words in str(error) and (meaning is not _GONE or _is_one_of_several()):
             print(f"{args.config}: training failed: {meaning}; {_way_on(args.output)}", file=sys.stderr)
             return FAILED
     if isinstance(error, TrainingError) and error.exit_code != FAILED and not _speaks():
@@ -113,6 +113,13 @@ def _of_worker(message: str) -> str:
     _, found, trace = message.partition("Original Traceback (most recent call last):")
     errors = re.split(r"^[\w.]+(?:Error|Exception): ", trace, flags=re.MULTILINE) if found else []
     return errors[-1].rstrip() if len(errors) > 1 else message
+
+
+def _is_one_of_several() -> bool:
+    """Whether a lost connection may be one to another process, and not to a hub."""
+    from training.distributed import world_size
+
+    return world_size() > 1
 
 
 def _speaks() -> bool:

@@ -5,6 +5,7 @@ as one weighted mean, and checkpoints that appear whole or not at all and are re
 """
 
 import json
+import math
 import shutil
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -136,7 +137,7 @@ class FactoryTrainer(Trainer):  # type: ignore[misc]
             norm = get_total_norm([value.grad for value in parameters])
         told = None if self.accelerator.scaler is not None else norm
         self.check_finite(self.state.global_step + 1, told, self.module, self.optimizer.param_groups)
-        if not by_accelerate:
+        if not by_accelerate and math.isfinite(limit):
             clip_grads_with_norm_(parameters, limit, norm)
         return norm
 

@@ -95,3 +95,15 @@ def test_a_translator_draws_nothing_unless_asked(tmp_path):
     said(tmp_path, 0, "--config", path, "--output", tmp_path / "run")
     generation = RunFolder(tmp_path / "run").read_config().generation
     assert (generation.temperature, generation.num_samples, generation.top_k) == (0.0, 1, 3)
+
+
+@pytest.mark.parametrize(("processes", "words"), [("1", "reset by peer"), ("2", "another process ended before")])
+def test_a_connection_that_breaks_is_another_process_only_where_there_is_one(processes, words, monkeypatch, capsys):
+    from argparse import Namespace
+
+    from training.command import _report
+
+    monkeypatch.setenv("WORLD_SIZE", processes)
+    lost = ConnectionResetError(104, "Connection reset by peer")
+    assert _report(lost, Namespace(config="a.yml", output="runs/none")) == 4
+    assert words in capsys.readouterr().err
