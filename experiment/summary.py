@@ -135,12 +135,15 @@ def _parts(model: Any, flops: dict[str, int]) -> list[Part]:
     """Parts in the order of the model; a stack's layers are taken together, by what they consist of."""
     sizes: dict[str, int] = {}
     forward: dict[str, int] = {}
+    seen: set[int] = set()  # weights that are tied count where they stand first, as in the total
     for name, module in model.named_modules():
         label = _label(name)
-        sizes[label] = sizes.get(label, 0) + sum(p.numel() for p in module.parameters(recurse=False))
+        own = {id(p): p.numel() for p in module.parameters(recurse=False) if id(p) not in seen}
+        seen |= own.keys()
+        sizes[label] = sizes.get(label, 0) + sum(own.values())
         if _is_part(name, label):
             forward[label] = forward.get(label, 0) + flops.get(f"{type(model).__name__}.{name}", 0)
-    return [Part(label, size, _own(label, forward)) for label, size in sizes.items() if size]
+    return [Part(label, size, _own(label, forward)) for label, size in sizes.items() if size or forward.get(label)]
 
 
 def _own(label: str, forward: dict[str, int]) -> int:
