@@ -143,14 +143,23 @@ def _parts(model: Any, flops: dict[str, int]) -> list[Part]:
         sizes[label] = sizes.get(label, 0) + sum(own.values())
         if _is_part(name, label):
             forward[label] = forward.get(label, 0) + flops.get(f"{type(model).__name__}.{name}", 0)
-    return [Part(label, size, _own(label, forward)) for label, size in sizes.items() if size or forward.get(label)]
+    shown = [label for label, size in sizes.items() if size or (forward.get(label) and not _inner(label, forward))]
+    return [Part(label, sizes[label], _own(label, forward)) for label in shown]
 
 
 def _own(label: str, forward: dict[str, int]) -> int:
-    """FLOPs of a part without those of the parts inside it, which are rows of their own."""
-    inner = [other for other in forward if other.startswith(f"{label}.")]
+    """FLOPs of a part without those of the parts inside it, which are rows of their own.
+
+    None are counted at a part that runs by another method than `forward`.
+    """
+    inner = _inner(label, forward)
     direct = [other for other in inner if not any(other.startswith(f"{between}.") for between in inner)]
-    return forward.get(label, 0) - sum(forward[other] for other in direct)
+    return max(0, forward.get(label, 0) - sum(forward[other] for other in direct))
+
+
+def _inner(label: str, forward: dict[str, int]) -> list[str]:
+    """Parts that stand inside this one."""
+    return [other for other in forward if other.startswith(f"{label}.")]
 
 
 def _with_rest(parts: list[Part], total: Part) -> list[Part]:
@@ -172,7 +181,7 @@ def _label(name: str) -> str:
 def _is_part(name: str, label: str) -> bool:
     """True for the module that a part is counted at, not for those inside it."""
     keys = name.split(".")
-    return len(keys) == len(label.split(".")) + (2 if "layers" in keys else 0)
+    return len(keys) == (keys.index("layers") + 3 if "layers" in keys else len(label.split(".")))
 
 
 def _cells(part: Part) -> tuple[str, ...]:

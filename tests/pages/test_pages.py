@@ -118,8 +118,8 @@ def test_latent_models_have_a_page(name, tmp_path):
 def test_parts_within_parts_and_tied_weights_are_not_counted_twice(name):
     sizes = [f"model.{part}.vocab_size=50" for part in ("encoder", "decoder")]
     summary = summarise(read_experiment(f"configs/latent/{name}.yml", sizes, ("model",)).config)
-    if name == "performer":
-        assert sum(part.forward_flops for part in summary.parts) == summary.total.forward_flops
+    assert min(part.forward_flops for part in summary.parts) >= 0
+    assert sum(part.forward_flops for part in summary.parts) == summary.total.forward_flops
     assert sum(part.parameters for part in summary.parts) == summary.total.parameters
 
 
