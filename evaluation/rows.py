@@ -11,7 +11,9 @@ from data_manager.data_manager import DatasetManager
 from evaluation.opened import Opened
 from evaluation.progress import counted
 from training.errors import UnfitError
+from training.known_rows import changed_rows
 from training.rows import EvalBatches, RowCollator, Rows, row_loader
+from training.run_folder import RunFolder
 from training.share import Share
 
 _USUAL = ("test", "validation", "valid", "val", "dev")
@@ -25,6 +27,8 @@ class Split:
     name: str
     rows: Rows
     collate: RowCollator
+    notes: tuple[str, ...] = ()
+    """What is to be said of the data beside the figures."""
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -56,7 +60,8 @@ def load_split(run: Opened, name: str | None, *, max_rows: int | None, seed: int
     if len(data) == 0:
         raise UnfitError(f"split {chosen!r} of data set {entry.name!r} has no rows")
     collate = DatasetManager.collator(entry, loaded[chosen])
-    return Split(run, chosen, Rows(data), RowCollator(collate, seed, len(data)))
+    notes = tuple(changed_rows(RunFolder(run.folder).rows, loaded))
+    return Split(run, chosen, Rows(data), RowCollator(collate, seed, len(data)), notes)
 
 
 def on_device(batch: dict[str, Any], device: torch.device) -> dict[str, Any]:

@@ -107,6 +107,7 @@ class _Session:
 
     def load_data(self) -> Splits:
         from data_manager.data_manager import DatasetManager
+        from training import distributed
 
         loaded = DatasetManager.load_datasets([self.entry])[self.entry.name]
         splits = choose_splits(loaded, self.settings, self.entry.name)
@@ -118,7 +119,21 @@ class _Session:
                 f"{self.run} was trained on {manifest.split_rows} rows, and data set {self.entry.name!r} now has "
                 f"{len(splits.train)}; give it back what it had, or give another --output"
             )
+        if distributed.is_main():
+            self.know_rows(loaded)
         return splits
+
+    def know_rows(self, loaded: Mapping[str, Any]) -> None:
+        """Hash the rows of a run that begins; raises UnfitError where those of one that goes on have changed."""
+        from training.known_rows import changed_rows, describe_rows
+
+        if self.start.checkpoint is None:
+            self.rows = describe_rows(loaded)
+        elif told := changed_rows(self.run.rows, loaded):
+            raise UnfitError(
+                f"{self.run}: the files of data set {self.entry.name!r} have changed\n  " + "\n  ".join(told) + "\n"
+                "give it back what it had, or another --output with training.init_from to begin there with these weights"
+            )
 
     def without_evaluation(self, names: str) -> None:
         """Say that nothing is evaluated; raises UnfitError where evaluations are to decide something."""
@@ -254,6 +269,7 @@ class _Session:
         from training import distributed
         from training.durable import explained, write_text
         from training.environment import describe_environment, sessions
+        from training.known_rows import write_rows
         from training.metrics_log import MetricsLog
         from training.samples_log import SamplesLog
         from yaml_config.schema_version import stamped
@@ -262,6 +278,7 @@ class _Session:
         with explained("the run folder", self.run.path):
             if self.start.checkpoint is None:
                 self.run.write_config(self.config)
+                write_rows(self.run.rows, self.rows)
                 if self.tokenizer is not None:
                     self.tokenizer.save(self.run.tokenizer)
             MetricsLog(self.run.metrics).keep_until(step)

@@ -3,6 +3,7 @@
 RUN/config.yml          the experiment, every default written out
 RUN/model.safetensors   the trained weights; it is written last, so that a folder with it is a finished run
 RUN/tokenizer/          the tokenizer, as `data_manager.tokenizers.load_tokenizer` reads it
+RUN/rows.json           a hash of the rows of each split
 RUN/lengths.json        of diffusion over whole documents: how long those of the training split are
 RUN/metrics.jsonl       a line each `logging_steps` and each evaluation
 RUN/curves.png          losses and learning rate
@@ -49,6 +50,7 @@ class RunFolder:
         self.config = self.path / "config.yml"
         self.weights = self.path / "model.safetensors"
         self.tokenizer = self.path / "tokenizer"
+        self.rows = self.path / "rows.json"
         self.lengths = self.path / "lengths.json"
         self.metrics = self.path / "metrics.jsonl"
         self.curves = self.path / "curves.png"

@@ -4,9 +4,12 @@ import json
 
 import pytest
 
+from data_manager.data_manager import DatasetManager
 from evaluation.evaluate_command import main
 from experiment.main_command import main as verbs
+from parse_args import parse_experiment
 from tests.evaluation.made_runs import DECODER, make_run, text_data
+from training.known_rows import describe_rows, write_rows
 
 
 @pytest.fixture(scope="module")
@@ -64,3 +67,17 @@ def test_verbs(run, tmp_path, capsys, monkeypatch):
     with pytest.raises(SystemExit) as caught:
         verbs(["train"])
     assert caught.value.code == 2
+
+
+def test_edited_data_are_measured_and_told(tmp_path, capsys):
+    data = text_data(tmp_path)
+    run = make_run(tmp_path, DECODER, data, "language_modelling")
+    (entry,) = parse_experiment(run / "config.yml").datasets
+    write_rows(run / "rows.json", describe_rows(DatasetManager.load_dataset(entry)))
+    assert main(["--run", str(run), "--num-samples", "0"]) == 0
+    assert "other rows" not in capsys.readouterr().out
+    file = tmp_path / "test.txt"
+    file.write_text(file.read_text().replace("quick brown", "brown quick", 1))
+    assert main(["--run", str(run), "--num-samples", "0", "--json"]) == 0
+    (note,) = json.loads(capsys.readouterr().out)["notes"]
+    assert note.startswith("split 'test' has other rows than when the run began")

@@ -99,3 +99,23 @@ def test_checkpoints_are_counted_down_and_the_best_stays(tmp_path):
     assert steps_of(run) == sorted({best, 9, 10})
     (run / "checkpoint-10" / "model.safetensors").read_bytes()
     assert bytes_of(run) == (run / f"checkpoint-{best}" / "model.safetensors").read_bytes()
+
+
+def test_edited_data_are_refused_and_data_that_moved_are_not(tmp_path):
+    path, run, log = experiment(tmp_path / "a"), tmp_path / "run", tmp_path / "log.txt"
+    assert train("--config", path, "--output", run) == 0
+    (run / "model.safetensors").unlink()  # as if killed after its last checkpoint
+    (tmp_path / "a").rename(tmp_path / "b")
+    path = tmp_path / "b/experiment.yml"
+    for file in (path, run / "config.yml"):
+        file.write_text(file.read_text().replace(f"{tmp_path}/a/", f"{tmp_path}/b/"))
+    assert train("--config", path, "--output", run, "--resume") == 0
+    (run / "model.safetensors").unlink()
+
+    valid = tmp_path / "b/valid.txt"
+    valid.write_text(valid.read_text().replace("jumps over", "over jumps", 1))
+    assert train("--config", path, "--output", run, "--resume", log=log) == 1
+    said = log.read_text()
+    assert "split 'validation' has other rows than when the run began: " in said
+    assert "split 'train'" not in said
+    assert not (run / "model.safetensors").exists()

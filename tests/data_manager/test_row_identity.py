@@ -1,0 +1,66 @@
+"""A hash of rows is that of what they hold: of each number, of where rows end, and of nothing else."""
+
+import datasets
+import pytest
+from lhotse import CutSet, MonoCut, Recording, SupervisionSegment
+from lhotse.audio import AudioSource
+
+from data_manager.row_identity import row_identity
+
+ROWS = [[1, 2, 3], [4], [5, 6]]
+
+
+def table(**columns):
+    return datasets.Dataset.from_dict(columns)
+
+
+def test_rows_that_hold_the_same_are_the_same():
+    rows = table(input_ids=ROWS, labels=[0, 1, 0])
+    parts = datasets.concatenate_datasets([rows.select([0]), rows.select([1, 2])])
+    moved = table(labels=[0, 0, 1], input_ids=[ROWS[2], ROWS[0], ROWS[1]]).select([1, 2, 0])
+    assert row_identity(rows) == row_identity(parts) == row_identity(moved)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"input_ids": [[1, 2, 3], [4], [5, 7]], "labels": [0, 1, 0]},
+        {"input_ids": [[1, 2], [3, 4], [5, 6]], "labels": [0, 1, 0]},
+        {"input_ids": [[4], [1, 2, 3], [5, 6]], "labels": [1, 0, 0]},
+        {"input_ids": ROWS, "labels": [0, 1, 1]},
+        {"input_ids": ROWS, "classes": [0, 1, 0]},
+        {"input_ids": ROWS},
+        {"input_ids": ROWS[:2], "labels": [0, 1]},
+    ],
+    ids=["a token", "an end", "an order", "a label", "a name", "a column", "a row"],
+)
+def test_rows_that_differ_are_told_apart(other):
+    assert row_identity(table(**other)) != row_identity(table(input_ids=ROWS, labels=[0, 1, 0]))
+
+
+def test_numbers_with_a_point_texts_and_lists_of_lists():
+    assert row_identity(table(cond=[[0.5, 1.0]])) != row_identity(table(cond=[[0.5, 1.0 + 1e-12]]))
+    assert row_identity(table(text=["a", "bc"])) != row_identity(table(text=["ab", "c"]))
+    assert row_identity(table(deep=[[[1], [2]]])) != row_identity(table(deep=[[[1, 2]]]))
+
+
+def test_rows_behind_the_first_batch_count():
+    many = [[number] for number in range(10_001)]
+    assert row_identity(table(input_ids=many)) != row_identity(table(input_ids=[*many[:-1], [0]]))
+
+
+def cuts(path, text="hello", duration=1.0):
+    recording = Recording("r", [AudioSource("file", [0], path)], 16_000, int(16_000 * duration), duration)
+    said = SupervisionSegment("s", "r", 0.0, duration, text=text, speaker="one")
+    return CutSet.from_cuts([MonoCut("c", 0.0, duration, 0, supervisions=[said], recording=recording)])
+
+
+def test_cuts_are_known_by_what_is_said_and_not_by_where_they_lie():
+    known = row_identity(cuts("/a/b.wav"))
+    assert row_identity(cuts("/c/d.wav")) == known
+    assert row_identity(cuts("/a/b.wav", text="hullo")) != known
+    assert row_identity(cuts("/a/b.wav", duration=1.5)) != known
+
+
+def test_a_stream_has_no_hash():
+    assert row_identity(table(input_ids=ROWS).to_iterable_dataset()) is None
