@@ -3,16 +3,16 @@
 Whether a file exists is not looked at here: a config may be checked on one machine and run on another.
 """
 
-import os
 import re
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, Field
 
 from data_manager.recipe_checks import unknown_corpus
 from data_manager.registry import SOURCES
 from data_manager.speech_settings import FeaturesConfig, LoadingConfig
+from yaml_config.paths import PathText
 from yaml_config.registry import closest
 from yaml_config.strict_model import StrictModel, Violation
 
@@ -33,10 +33,6 @@ def _folder_name(value: str) -> str:
     return value
 
 
-def _path_text(value: Any) -> Any:
-    return os.fspath(value) if isinstance(value, os.PathLike) else value
-
-
 def _hub_name(value: str) -> str:
     """A name on the hub, `name` or `owner/name`, which no path is taken for."""
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", value) or value.endswith(_FILE_ENDINGS):
@@ -46,15 +42,14 @@ def _hub_name(value: str) -> str:
 
 HubName = Annotated[str, AfterValidator(_hub_name)]
 NotEmpty = Annotated[str, AfterValidator(not_empty)]
-FilePath = Annotated[str, BeforeValidator(_path_text), AfterValidator(not_empty)]
 
 
 class GlobalConfig(StrictModel):
     """Where corpora lie and where what is made from them goes; shared by all entries of `datasets`."""
 
-    corpus_dir: FilePath = "./data"
+    corpus_dir: PathText = "./data"
     """Folder of the corpora, each in a folder of its own name."""
-    output_dir: FilePath = "./manifests"
+    output_dir: PathText = "./manifests"
     """Folder for what is prepared from them, in a folder a data set."""
     force_download: bool = False
     """Download a corpus again although it is there."""
@@ -96,7 +91,7 @@ class TokenizerConfig(StrictModel):
     type: Literal["characters", "bytes", "hugging_face", "bpe", "smiles"] = "characters"
     """characters (those of the train split), bytes (of UTF-8, 259 ids), hugging_face (one that is there), bpe (byte
     pairs, learnt from the train split) or smiles (atoms, bonds, rings and branches of molecules)."""
-    path: FilePath | None = None
+    path: PathText | None = None
     """Folder of a Hugging Face tokenizer: tokenizer.json, or vocab.json and merges.txt."""
     name: HubName | None = None
     """Name of a Hugging Face tokenizer on the hub, say `gpt2` or `google/byt5-small`."""

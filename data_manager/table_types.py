@@ -5,9 +5,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 
-from data_manager.dataset_types import FilePath, HubName, NotEmpty, not_empty
+from data_manager.dataset_types import HubName, NotEmpty, not_empty
 from data_manager.template import fields_of
 from data_manager.text_types import CorpusConfig, FilesConfig, Layout
+from yaml_config.paths import PathText
 from yaml_config.strict_model import StrictModel, Violation
 
 DEFAULT_COLUMN = "text"
@@ -119,7 +120,7 @@ class DiskDatasetConfig(ColumnsConfig):
     """A folder that `Dataset.save_to_disk` or `DatasetDict.save_to_disk` wrote."""
 
     source: Literal["disk"] = "disk"
-    path: FilePath
+    path: PathText
     """The folder; a relative path is looked for as those of data_files are."""
 
 

@@ -13,6 +13,7 @@ from data_manager.dataset_types import DatasetConfig
 from data_manager.documents import Corpus, HashFile, Invalid, Notes, Piece
 from data_manager.errors import DataError, not_found
 from data_manager.text_blocks import BAD_LINE, text_blocks
+from yaml_config.paths import from_home
 
 PIECE = 1 << 16
 _LONGEST = 1 << 18
@@ -21,7 +22,7 @@ _LINE_START = re.compile(r"\n(?= ?\S)")
 
 def places_of(path: str, config: DatasetConfig) -> Iterator[Path]:
     """Where a path of a data set may lie: as given, in corpus_dir/name, in corpus_dir."""
-    given = Path(path).expanduser()
+    given = from_home(path)
     yield full_path(given)
     if not given.is_absolute():
         corpora = full_path(config.global_config.corpus_dir)
@@ -31,7 +32,7 @@ def places_of(path: str, config: DatasetConfig) -> Iterator[Path]:
 
 def full_path(path: str | Path) -> Path:
     """A path from the root, `~` and `..` taken out."""
-    return Path(os.path.abspath(Path(path).expanduser()))
+    return Path(os.path.abspath(from_home(path)))
 
 
 def find_path(path: str, config: DatasetConfig, what: str) -> Path:
@@ -43,7 +44,7 @@ def find_paths(path: str, config: DatasetConfig, what: str) -> list[Path]:
     """The files that `path` names, several where `*` or `?` stands in it, sorted; raises DataError like `find_path`."""
     places = list(places_of(path, config))
     for place in places:
-        if place.exists():
+        if os.path.exists(place):  # False also for a name that is too long
             return [place]
         matches = [full_path(match) for match in sorted(glob.glob(str(place), recursive=True))]
         if matches:

@@ -7,7 +7,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag
 
-from data_manager.dataset_types import DatasetConfig, FilePath, TokenizerConfig, not_empty
+from data_manager.dataset_types import DatasetConfig, TokenizerConfig, not_empty
+from yaml_config.paths import PathText
 from yaml_config.strict_model import StrictModel, Violation
 
 DEFAULT_LENGTH = 256
@@ -80,9 +81,9 @@ class TokensConfig(DatasetConfig):
 class PairFiles(StrictModel):
     """Two files of which line N of one belongs to line N of the other."""
 
-    source: FilePath
+    source: PathText
     """File of the sentences that are read."""
-    target: FilePath
+    target: PathText
     """File of the sentences that are to be written."""
 
     def violations(self) -> Iterator[Violation]:
@@ -98,8 +99,8 @@ def _kind_of_files(value: Any) -> str | None:
 
 
 SplitFiles = Annotated[
-    Annotated[FilePath, Tag("file")]
-    | Annotated[list[FilePath], AfterValidator(not_empty), Tag("files")]
+    Annotated[PathText, Tag("file")]
+    | Annotated[list[PathText], AfterValidator(not_empty), Tag("files")]
     | Annotated[PairFiles, Tag("pair")],
     Discriminator(
         _kind_of_files,

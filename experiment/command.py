@@ -38,9 +38,16 @@ def run(args: argparse.Namespace, usage_error: Callable[[str], NoReturn]) -> int
         experiment = read_experiment(args.config, args.overrides, args.only)
     except ConfigError as error:
         return report_failure(error, args.json)
+    from experiment.absent_files import absent_files
+
+    notes = absent_files(experiment)
     code, extra = _after_check(args, experiment)
     if args.json:
-        print(json.dumps({"ok": code == GOOD, "errors": [], "config": experiment.config.to_dict(), **extra}, indent=2))
+        told = {"ok": code == GOOD, "errors": [], "notes": [note.as_dict() for note in notes]}
+        print(json.dumps({**told, "config": experiment.config.to_dict(), **extra}, indent=2))
+    else:
+        for note in notes:
+            print(f"note: {note.headline()}", file=sys.stderr)
     return code
 
 

@@ -24,6 +24,7 @@ LIMITS = Limits()
 _HEADLINE = re.compile(r"(?P<file>--set .+?|\S.*?)(?P<place>:[1-9]\d*:[1-9]\d*)?: \S.*", re.DOTALL)
 _COUNT = re.compile(r"(\d+) problems?")
 _LATE = "it did not end within"
+_NOTE = "note: "
 _EXCERPT = "    "
 
 
@@ -137,7 +138,7 @@ def complaint_about(ran: Ran, made: Made) -> str | None:
     if "--json" in made.argv and ran.code != USAGE:
         return _about_json(ran)
     if ran.code == GOOD:
-        return f"it is good, and printed {ran.err!r}" if ran.err else None
+        return _about_notes(ran.err, made)
     if ran.code == USAGE:
         is_told = ran.err.startswith("usage: ") and "error: --set" in ran.err
         return None if is_told else "wrong usage without the option that is wrong"
@@ -155,15 +156,28 @@ def _about_problems(text: str, code: int, made: Made) -> str | None:
     headlines = [line for line in lines if not line.startswith(_EXCERPT)]
     if len(headlines) != int(told[1]):
         return f"{len(headlines)} headlines, and {told[1]} problems"
-    for line in headlines:
-        found = _HEADLINE.fullmatch(line)
-        if found is None or not line.isprintable():
-            return f"no place, or not one line of print: {line!r}"
-        is_of_option = found["file"].startswith("--set ")
-        if code == INVALID and not found["place"] and not is_of_option:
-            return f"no line and column: {line!r}"
-        if not is_of_option and not (found["file"].rpartition("/")[2] in made.files or code == UNREADABLE):
-            return f"no file of the case: {line!r}"
+    return next(filter(None, (_about_headline(line, code, made) for line in headlines)), None)
+
+
+def _about_notes(text: str, made: Made) -> str | None:
+    """Beside a good config stands nothing but notes, which have places as problems have."""
+    for line in text.splitlines():
+        if not line.startswith(_NOTE):
+            return f"it is good, and printed {line!r}"
+        if complaint := _about_headline(line.removeprefix(_NOTE), INVALID, made):
+            return complaint
+    return None
+
+
+def _about_headline(line: str, code: int, made: Made) -> str | None:
+    found = _HEADLINE.fullmatch(line)
+    if found is None or not line.isprintable():
+        return f"no place, or not one line of print: {line!r}"
+    is_of_option = found["file"].startswith("--set ")
+    if code == INVALID and not found["place"] and not is_of_option:
+        return f"no line and column: {line!r}"
+    if not is_of_option and not (found["file"].rpartition("/")[2] in made.files or code == UNREADABLE):
+        return f"no file of the case: {line!r}"
     return None
 
 

@@ -3,10 +3,11 @@
 import os
 import socket
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
+
+from yaml_config.paths import from_home
 
 Loaded = TypeVar("Loaded")
 
@@ -23,7 +24,7 @@ def load_from_hub(load: Callable[..., Loaded], name: str, what: str, remedy: str
     `what` names the thing, and `remedy` says what else would do. Raises HubError: where the folder is not there or
     cannot be read, at once; where the hub does not answer, after two seconds instead of the library's 23.
     """
-    folder = Path(name).expanduser()
+    folder = from_home(name)
     if folder.is_dir() or looks_like_folder(name):
         if not folder.is_dir():
             raise HubError(f"{what} {name!r}: there is no such folder; {remedy}")
@@ -47,7 +48,7 @@ def looks_like_folder(name: str) -> bool:
 
 def folder_problem(name: str) -> str | None:
     """Why a folder is no model's; None where it is one, or where a name on the hub is meant. Reads nothing."""
-    folder = Path(name).expanduser()
+    folder = from_home(name)
     if folder.is_file():
         return "is a file; give the folder that it is in"
     if not folder.is_dir():

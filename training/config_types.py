@@ -12,6 +12,7 @@ from model.sampler_registry import SAMPLER_SETTINGS
 from training.registry import TASKS
 from training.speech_types import SpeechTaskConfig
 from training.stage_types import StageConfig, stage_violations
+from yaml_config.paths import PathText
 from yaml_config.strict_model import StrictModel, Violation
 from yaml_config.tagged import FromRegistry
 
@@ -71,7 +72,7 @@ class TrainingConfig(StrictModel):
     """Rows of the evaluation split to use, from its beginning; None: all. [rows]"""
     num_labels: Annotated[int, Field(gt=1, le=1_048_576)] | None = None
     """Classes of a classification; None: as many as the training split has. [classes]"""
-    init_from: Name | None = None
+    init_from: PathText | None = None
     """Folder of a run, or of a model that `save_pretrained` wrote, whose weights to begin with."""
     max_steps: Steps = 1000
     """Optimiser steps. [steps]"""

@@ -1,7 +1,6 @@
 """Texts as a latent model's encoder reads them, where a pretrained encoder has a tokenizer of its own."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,6 +11,7 @@ from data_manager.tokenizers import Tokenizer
 from model.hub import load_from_hub
 from model.latent.checks import places_of
 from training.errors import UnfitError
+from yaml_config.paths import from_home
 
 _REMEDY = "the folder of a pretrained encoder must hold its tokenizer too, as save_pretrained of one writes it"
 
@@ -64,15 +64,15 @@ def check_decoder_tokenizer(path: str, tokenizer: Tokenizer) -> None:
         raise UnfitError(
             f"decoder {path} has learnt to write by its own tokenizer, and the data set has another; {remedy}"
         )
-    if not Path(path).expanduser().is_dir() or _lacks_tokenizer(path):
+    if not from_home(path).is_dir() or _lacks_tokenizer(path):
         return
     given = inner.get_vocab()
-    own = HuggingFaceTokenizer.load(Path(path).expanduser()).inner.get_vocab()
+    own = HuggingFaceTokenizer.load(from_home(path)).inner.get_vocab()
     if any(given.get(token) != index for token, index in own.items()):
         raise UnfitError(f"decoder {path} gives tokens other ids than the tokenizer of the data set; {remedy}")
 
 
 def _lacks_tokenizer(path: str) -> bool:
     """Whether a folder is there, and no tokenizer in it."""
-    folder = Path(path).expanduser()
+    folder = from_home(path)
     return folder.is_dir() and not any((folder / name).is_file() for name in TOKENIZER_FILES)

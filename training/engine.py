@@ -24,6 +24,7 @@ from training.resume import Start, compare, plan_start, share_of_step
 from training.run_folder import RunFolder
 from training.share import Share
 from training.splits import Splits, choose_splits, chosen_dataset, chosen_task
+from yaml_config.paths import from_home
 
 
 @dataclass(frozen=True)
@@ -213,7 +214,7 @@ class _Session:
         torch.manual_seed(self.settings.seed)
         network, task = build_network(self.config, self.tokenizer)
         if self.settings.init_from is not None and self.start.checkpoint is None:
-            self.take_weights(network, Path(self.settings.init_from))
+            self.take_weights(network, from_home(self.settings.init_from))
         module = TaskModule(network, task)
         if self.settings.lora is not None:
             from training.lora import add_adapters

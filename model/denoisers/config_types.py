@@ -8,6 +8,7 @@ from pydantic import Field
 from model.core_registry import first_of_direction
 from model.hub import folder_problem
 from model.types import Device, PerformerParams
+from yaml_config.paths import PathText
 from yaml_config.strict_model import StrictModel, Violation
 
 
@@ -115,7 +116,7 @@ class HuggingFaceBackboneConfig(BackboneConfig):
     """A pretrained masked or causal language model of Hugging Face, which goes on learning as a denoiser."""
 
     type: Literal["hugging_face"] = "hugging_face"
-    path: Annotated[str, Field(min_length=1)]
+    path: PathText
     """A folder with config.json and weights in safetensors, or a name on the hub, `owner/name`."""
     adapt: Literal["masked", "causal"] | None = None
     """masked (BERT, RoBERTa, ModernBERT, ...: as it is) or causal (GPT-2, Llama, Qwen, ...: attention sees both ways,

@@ -8,6 +8,7 @@ from pydantic import AfterValidator, Field
 from model.core_registry import first_of_direction
 from model.hub import folder_problem
 from model.types import PerformerParams, Size
+from yaml_config.paths import PathText
 from yaml_config.strict_model import StrictModel, Violation
 
 Pooling = Literal["first", "mean", "context"]
@@ -30,7 +31,7 @@ class HuggingFacePart(StrictModel):
 
     type: str
     """The architecture's connector, or hugging_face."""
-    path: Annotated[str, Field(min_length=1)] | None = None
+    path: PathText | None = None
     """A folder with config.json and weights in safetensors, or a name on the hub; None: from scratch."""
     hidden_size: Size | None = None
     """Width of the residual stream, from scratch. [channels]"""

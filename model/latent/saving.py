@@ -13,6 +13,7 @@ from torch import nn
 from model.checkpoint import WEIGHTS_FILE, assign, named_tensors, read_tensors, replacing, write_tensors
 from model.hub import HubError
 from model.latent.hugging_face import ConnectorError, load_config
+from yaml_config.paths import from_home
 from yaml_config.schema_version import SchemaVersionError, stamped, unstamped
 
 Made = TypeVar("Made")
@@ -57,7 +58,7 @@ class Connector(ABC):
         `arguments` are the constructor's; those of a saved connector are known. Raises ConnectorError, HubError, and
         CheckpointError for files that are damaged or of another connector.
         """
-        config, saved = load_config(str(path)), Path(path).expanduser() / CONNECTOR_FILE
+        config, saved = load_config(str(path)), from_home(path) / CONNECTOR_FILE
         check_architecture(cls, config)
         if not saved.is_file():
             return cls(config, backbone=cls.backbone_from(config, str(path)), **arguments)  # type: ignore[call-arg]

@@ -260,3 +260,28 @@ def test_a_model_type_from_an_installed_package(here: Path) -> None:
         "parse_args.py", "--config", str(here / "mine.yml"), "--set", "model.model_type=perceptrn", PYTHONPATH=str(here)
     )
     assert "did you mean 'perceptron'?" in typo.stderr
+
+
+def test_files_that_are_not_there_are_noted_and_no_error(tmp_path, capsys):
+    (tmp_path / "here.txt").write_text("a\n")
+    names = f"{{train: [{tmp_path}/here.txt, gone.txt], test: '~nosuchuser/x.txt', validation: '*.txt'}}"
+    path = tmp_path / "data.yml"
+    path.write_text(f"datasets:\n  - name: lines\n    source: text\n    data_files: {names}\n")
+    assert main(["--config", str(path)]) == 0
+    out, err = capsys.readouterr()
+    assert out.endswith("good: 1 data set (lines)\n")
+    at = path.read_text().splitlines()[3].index("gone") + 1
+    place = f"note: {path}:4:{at}: datasets.0.data_files.train.1: "
+    assert err.startswith(f"{place}'gone.txt' and '~nosuchuser/x.txt' are not there yet; looked for in {os.getcwd()}, ")
+    assert err.count("\n") == 1
+    assert main(["--config", str(path), "--json"]) == 0
+    (note,) = json.loads(capsys.readouterr().out)["notes"]
+    assert (note["line"], note["code"]) == (4, "absent_file")
+    assert main(["--config", str(path), "--set", f"datasets.0.data_files={{train: {tmp_path}/here.txt}}"]) == 0
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("key", ["datasets.0.data_files.train", "global_config.corpus_dir", "training.init_from"])
+def test_no_path_holds_a_null(key, capsys):
+    assert main(["--config", str(ROOT / "configs/training/translation.yml"), "--set", f'{key}="a\\0b"']) == 1
+    assert "must not hold the character \\0, which no path can" in capsys.readouterr().err

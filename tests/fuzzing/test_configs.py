@@ -95,6 +95,7 @@ BROKEN = {
     "a hang": ("\n    while True: pass", "it did not end"),
     "much memory": ("bytearray(400 << 20)[::4096] = b'x' * 102400; return 0", "MemoryError"),
     "not on this screen": ("print('ü'); return 0", "UnicodeEncodeError"),
+    "a note without a place": ("sys.stderr.write('note: case.yml: gone\\n'); return 0", "no line and column"),
     "good and refused": ("sys.stderr.write('case.yml:1:1: a\\n1 problem\\n'); return 0", "it is good, and printed"),
 }
 
