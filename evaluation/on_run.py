@@ -37,6 +37,7 @@ def on_run(
             print(f"{folder}: the newest run", file=sys.stderr)
         show(folder, work(folder, overrides))
     except KeyboardInterrupt:
+        print(f"\n{place}: interrupted", file=sys.stderr)
         return INTERRUPTED
     except ConfigError as error:
         return report_error(named_after_options(error, flags), place, args.json)

@@ -13,6 +13,7 @@ from training.registry import TASKS
 from training.run_folder import RunFolder, load_run
 from training.splits import chosen_dataset
 from yaml_config.errors import ConfigError, Place
+from yaml_config.registry import closest
 
 if TYPE_CHECKING:
     import torch
@@ -73,10 +74,21 @@ class Opened:
 
 def newest_run(parent: Path = RUNS) -> Path:
     """The folder below `parent` that a run wrote to last; raises NoRunError where there is none."""
-    found = [path.parent for path in parent.glob("*/config.yml")] if parent.is_dir() else []
+    found = [path.parent for path in _configs(parent)]
     if not found:
         raise NoRunError(f"there is no run folder below ./{parent}; name one: --run FOLDER")
     return max(found, key=_last_written)
+
+
+def _near(folder: Path) -> str:
+    """A run beside `folder`, or below ./runs, whose name is nearly the one that was given."""
+    beside = {path.parent.name: path.parent for place in (RUNS, folder.parent) for path in _configs(place)}
+    name = closest(folder.name, list(beside))
+    return "" if name is None else f"; did you mean {beside[name]}?"
+
+
+def _configs(parent: Path) -> list[Path]:
+    return list(parent.glob("*/config.yml")) if parent.is_dir() else []
 
 
 def open_run(folder: Path, overrides: Sequence[str] = (), *, device: str | None = None) -> Opened:
@@ -89,7 +101,8 @@ def open_run(folder: Path, overrides: Sequence[str] = (), *, device: str | None 
         if option.partition(".")[0].partition("=")[0] == "model":
             raise UnfitError(f"--set {option}: a trained model stays as it is; train another one with train.py")
     if not folder.is_dir():
-        raise RunFolderError(f"{folder} is {'a file' if folder.exists() else 'not there'}; give the folder of a run")
+        told = "a file" if folder.exists() else "not there"
+        raise RunFolderError(f"{folder} is {told}; give the folder of a run{_near(folder)}")
     run = RunFolder(folder)
     run.read_config()  # says what is wrong with the folder before options are looked at
     config = read_experiment(run.config, overrides).config

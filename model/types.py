@@ -5,16 +5,18 @@ Run files of this folder with `-m`: this module has the name of one of the stand
 
 import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from math import log
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Discriminator, Field, GetJsonSchemaHandler, Tag
 from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import CoreSchema, PydanticCustomError
+from pydantic_core import CoreSchema
 
 from model.activations import ActivationFunctions
 from model.core_registry import CORES, core_entry
+from yaml_config.choice import not_one_of
+from yaml_config.registry import OWN
 from yaml_config.strict_model import StrictModel, Violation
 
 Position = Literal["rotary", "absolute", "none"]
@@ -33,27 +35,20 @@ def _device_name(value: Any) -> Any:
     return value
 
 
-def _not_one_of(names: Iterable[str]) -> PydanticCustomError:
-    """The error that a Literal of `names` would raise."""
-    quoted = [f"{name!r}" for name in names]
-    expected = f"{', '.join(quoted[:-1])} or {quoted[-1]}"
-    return PydanticCustomError("literal_error", "Input should be {expected}", {"expected": expected})
-
-
 def _activation(value: Any) -> Any:
     """A name in any case to the enum's member; anything else is refused as a Literal would be."""
     if isinstance(value, ActivationFunctions):
         return value
     member = ActivationFunctions.__members__.get(value.upper()) if isinstance(value, str) else None
     if member is None:
-        raise _not_one_of(ActivationFunctions.__members__)
+        raise not_one_of(ActivationFunctions.__members__)
     return member
 
 
 def _registered_core(value: Any) -> Any:
     """The name of a registered attention core; anything else is refused as a Literal would be."""
     if not isinstance(value, str) or value not in CORES:
-        raise _not_one_of(CORES)
+        raise not_one_of(CORES, OWN)
     return value
 
 

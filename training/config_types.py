@@ -5,14 +5,16 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, GetJsonSchemaHandler
 from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import CoreSchema, PydanticCustomError
+from pydantic_core import CoreSchema
 
 from data_manager.dataset_types import not_empty
 from model.sampler_registry import SAMPLER_SETTINGS
 from training.registry import TASKS
 from training.speech_types import SpeechTaskConfig
 from training.stage_types import StageConfig, stage_violations
+from yaml_config.choice import not_one_of
 from yaml_config.paths import PathText
+from yaml_config.registry import OWN
 from yaml_config.strict_model import StrictModel, Violation
 from yaml_config.tagged import FromRegistry
 
@@ -24,9 +26,7 @@ Name = Annotated[str, Field(min_length=1)]
 def _registered_task(value: Any) -> Any:
     """The name of a registered task; anything else is refused as a Literal would be."""
     if not isinstance(value, str) or value not in TASKS:
-        *names, last = (f"{name!r}" for name in TASKS)
-        expected = f"{', '.join(names)} or {last}"
-        raise PydanticCustomError("literal_error", "Input should be {expected}", {"expected": expected})
+        raise not_one_of(TASKS, OWN)
     return value
 
 

@@ -28,6 +28,10 @@ _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 Event = Any
 """An event of the parser; PyYAML's stubs leave out most of their attributes."""
 
+_LARGEST = 10**15
+_JOINED = re.compile(r"(?P<key>[A-Za-z_][\w.-]*):(?P<value>[^\s:/\\].*)")
+"""A key and its value without a space between them; what may be a path or an address is not meant."""
+_ONE_A_LINE = "one 'key: value' a line; quote a value that holds ': '"
 _BREAK = re.compile("\r\n|[\n\r\x85\u2028\u2029]")
 
 
@@ -47,6 +51,10 @@ def compose(text: str, file: str) -> tuple[Node, list[Problem]]:
     except ConfigSyntaxError as error:
         last = error
     raise ConfigSyntaxError([*composer.problems, *last.problems]) from None
+
+
+def _spaced(joined: re.Match[str]) -> str:
+    return f"write '{joined['key']}: {joined['value']}', with a space behind the colon"
 
 
 class _Composer:
@@ -139,6 +147,12 @@ class _Composer:
             if len(entries) == MAX_KEYS:
                 raise fail(ConfigSyntaxError, key_place, f"a mapping of more than {MAX_KEYS:,} keys", code="too_large")
             node = self.node(next(self.events))
+            if event.flow_style and node.value is None and item.implicit[0]:
+                if self.is_rest_of_number(key, key_place, entries):
+                    continue
+                key, node = self.whole_entry(key, node, key_place)
+            if not isinstance(self.scalar(item).value, str):
+                self.note(key_place, f"the key {key!r} is not text", "key", f'quote it: "{key}"')
             if key == "<<" and item.implicit[0]:
                 merges += self.merge_sources(node, key_place)
             elif key in entries:
@@ -153,14 +167,35 @@ class _Composer:
             entries = {**source.entries, **entries}
         return Node(entries, self.place(event), size=1 + sum(node.size for node in entries.values()))
 
+    def whole_entry(self, key: str, node: Node, place: Place) -> tuple[str, Node]:
+        """Key and value of a word in braces that stands without a value; `d_model:64` is noted, and read as meant."""
+        if (joined := _JOINED.fullmatch(key)) is None:
+            return key, node
+        self.note(place, f"{key!r} is one word", "syntax", _spaced(joined))
+        try:
+            return joined["key"], Node(resolve_scalar(joined["value"]), place)
+        except ValueError:
+            return joined["key"], Node(joined["value"], place)
+
+    def is_rest_of_number(self, key: str, place: Place, entries: dict[str, Node]) -> bool:
+        """Whether this is what a comma has cut off a number in braces: `{d_model: 1,024}` is noted, and read as meant."""
+        name, before = next(reversed(entries.items()), ("", None))
+        if before is None or type(before.value) is not int or not re.fullmatch("[0-9]{1,15}", key):
+            return False
+        if abs(before.value) > _LARGEST:
+            return False
+        is_thousands = before.value != 0 and len(key) == 3
+        meant = int(f"{before.value}{key}") if is_thousands else float(f"{before.value}.{key}")
+        message = f"in braces a comma ends a value, so {name} is {before.value} and {key} another key"
+        self.note(place, message, "syntax", f"write {name}: {meant}")
+        entries[name] = replace(before, value=meant)
+        return True
+
     def key(self, event: Event) -> tuple[str, Place]:
         """Text of a key and its place; numbers, bools, lists and mappings are refused as keys."""
         place = self.place(event)
         if isinstance(event, yaml.AliasEvent) or not isinstance(event, yaml.ScalarEvent):
             raise fail(ConfigSyntaxError, place, "a key must be plain text")
-        node = self.scalar(event)
-        if not isinstance(node.value, str):
-            self.note(place, f"the key {event.value!r} is not text", "key", f'quote it: "{event.value}"')
         return event.value, place
 
     def merge_sources(self, node: Node, place: Place) -> list[Node]:
@@ -222,5 +257,7 @@ class _Composer:
         else:
             message = f"not YAML: {error.problem}" + self.context(error)
             if "mapping values are not allowed" in message:
-                fix = "one 'key: value' a line; quote a value that holds ': '"
+                before = next((line for line in reversed(self.lines[: (place.line or 1) - 1]) if line.strip()), "")
+                joined = _JOINED.fullmatch(before.strip().removeprefix("- "))
+                fix = f"line before: {_spaced(joined)}" if joined else _ONE_A_LINE
         return fail(ConfigSyntaxError, place, message, fix=fix)

@@ -45,7 +45,7 @@ def explain(detail: ErrorDetails, node: Node | None) -> Explanation:
     if kind in _TYPES:
         return _wrong_type(_TYPES[kind], node)
     if kind in ("literal_error", "enum"):
-        return _wrong_choice(str(context["expected"]), node)
+        return _wrong_choice(str(context["expected"]), node, str(context.get("remedy", "")))
     if kind in _BOUNDS:
         key, words = _BOUNDS[kind]
         return Explanation("range", f"must be {words} {_number(context[key])}; got {shown(node)}")
@@ -111,9 +111,9 @@ def _without_commas(text: str, expected: str) -> str:
     return text
 
 
-def _wrong_choice(expected: str, node: Node | None) -> Explanation:
+def _wrong_choice(expected: str, node: Node | None, remedy: str) -> Explanation:
     """A value outside a Literal or an enum; pydantic's `expected` reads "'a', 'b' or 'c'"."""
     choices = re.findall(r"'([^']*)'", expected)
     near = closest(str(node.value), choices) if node is not None and isinstance(node.value, str) else None
-    hint = f"; did you mean {near!r}?" if near else ""
+    hint = f"; did you mean {near!r}?" if near else f"; {remedy}" if remedy else ""
     return Explanation("choice", f"must be one of {', '.join(choices)}; got {shown(node)}{hint}", near)

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
 T = TypeVar("T")
+OWN = "one of your own is found by --plugin MODULE"
+"""What is said where an unknown name is near no known one."""
 _GLANCE = 0.2
 """Seconds for which what is installed is taken to be as it was."""
 
@@ -20,11 +22,12 @@ _GLANCE = 0.2
 class UnknownNameError(ValueError):
     """A name that is in no registry; `suggestion` is the nearest one that is, or None."""
 
-    def __init__(self, kind: str, name: object, known: list[str]) -> None:
+    def __init__(self, kind: str, name: object, known: list[str], remedy: str = "") -> None:
         self.known = known
         self.suggestion = closest(str(name), known)
         hint = f"; did you mean {self.suggestion!r}?" if self.suggestion else ";"
-        super().__init__(f"unknown {kind} {name!r}{hint} known: {', '.join(known)}")
+        more = f"; {remedy}" if remedy and not self.suggestion else ""
+        super().__init__(f"unknown {kind} {name!r}{hint} known: {', '.join(known)}{more}")
 
 
 def closest(word: str, known: list[str]) -> str | None:
@@ -96,7 +99,7 @@ class Registry(Generic[T]):
                 if point.name == name:
                     point.load()  # importing the module runs its decorator
         if name not in self._entries:
-            raise UnknownNameError(self.kind, name, self.names())
+            raise UnknownNameError(self.kind, name, self.names(), OWN)
         return self._entries[name]
 
     def names(self) -> list[str]:

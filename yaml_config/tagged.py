@@ -6,7 +6,8 @@ from typing import Any, Protocol
 from pydantic import BaseModel, GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationError, ValidationInfo
 from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError, PydanticKnownError, core_schema
 
-from yaml_config.registry import Registry, UnknownNameError, closest
+from yaml_config.choice import not_one_of
+from yaml_config.registry import OWN, Registry, UnknownNameError, closest
 
 _NAME_OR_MAPPING = "Input should be a name, or a mapping of a type and its settings"
 
@@ -44,7 +45,7 @@ class FromRegistry:
         """The object that a mapping describes; raises pydantic's errors at the places inside it."""
         if isinstance(value, BaseModel):
             if self.config_type(getattr(value, self.key, None)) is None:
-                raise self._unknown(value)
+                raise not_one_of(self.registry.names(), OWN)
             return value
         if self.or_name and (value is None or (isinstance(value, str) and value)):
             return value
@@ -60,14 +61,11 @@ class FromRegistry:
             raise ValidationError.from_exception_data("tag", [{"type": kind, "loc": (loc,), "input": value}])
         config_type = self.config_type(value[self.key])
         if config_type is None:
-            wrong = InitErrorDetails(type=self._unknown(value), loc=(self.key,), input=value[self.key])
+            wrong = InitErrorDetails(
+                type=not_one_of(self.registry.names(), OWN), loc=(self.key,), input=value[self.key]
+            )
             raise ValidationError.from_exception_data("tag", [wrong])
         return config_type.model_validate(value, context=info.context, by_alias=True, by_name=not info.context)
-
-    def _unknown(self, value: Any) -> PydanticCustomError:
-        names = [f"{name!r}" for name in self.registry.names()]
-        expected = f"{', '.join(names[:-1])} or {names[-1]}" if len(names) > 1 else names[0]
-        return PydanticCustomError("literal_error", "Input should be {expected}", {"expected": expected})
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         return core_schema.with_info_plain_validator_function(

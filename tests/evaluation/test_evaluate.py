@@ -81,3 +81,18 @@ def test_edited_data_are_measured_and_told(tmp_path, capsys):
     assert main(["--run", str(run), "--num-samples", "0", "--json"]) == 0
     (note,) = json.loads(capsys.readouterr().out)["notes"]
     assert note.startswith("split 'test' has other rows than when the run began")
+
+
+def test_a_run_with_a_slip_in_its_name(run, capsys, monkeypatch):
+    for name in (run.parent / "rum", run.parent / "Run"):
+        assert main(["--run", str(name)]) == 3
+        assert capsys.readouterr().err == f"{name} is not there; give the folder of a run; did you mean {run}?\n"
+    assert main(["--run", str(run.parent / "elsewhere")]) == 3
+    assert "did you mean" not in capsys.readouterr().err
+    monkeypatch.setattr("evaluation.rows.load_split", stopped)
+    assert main(["--run", str(run)]) == 130
+    assert capsys.readouterr().err == f"\n{run}: interrupted\n"
+
+
+def stopped(*args, **options):
+    raise KeyboardInterrupt

@@ -1,0 +1,13 @@
+"""The error of a name that is none of several, as a Literal of pydantic has it."""
+
+from collections.abc import Iterable
+
+from pydantic_core import PydanticCustomError
+
+
+def not_one_of(names: Iterable[str], remedy: str = "") -> PydanticCustomError:
+    """The error that a Literal of `names` would raise; `remedy` is said where none of them is near."""
+    quoted = [f"{name!r}" for name in names]
+    expected = f"{', '.join(quoted[:-1])} or {quoted[-1]}" if len(quoted) > 1 else quoted[0]
+    context = {"expected": expected, "remedy": remedy}
+    return PydanticCustomError("literal_error", "Input should be {expected}", context)
