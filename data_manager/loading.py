@@ -35,9 +35,11 @@ def load(config: DatasetConfig) -> dict[str, Any]:
         return found
     tokenizer = make_tokenizer(config, lambda: _joined(known))
     made = {split: prepared(config, split, text, tokenizer) for split, text in known.items()}
+    told = {note for part in prepared_splits(config).values() for note in part.notes}  # by an earlier call
     for part in made.values():
         for note in part.notes:
-            _log.warning("%s: %s", config.name, note)
+            if note not in told:
+                _log.warning("%s: %s", config.name, note)
     _prepared[config_key(config)] = made
     return {split: made[split].rows if split in made else found[split] for split in found}
 

@@ -45,9 +45,12 @@ def load_speech(config: SpeechConfig) -> dict[str, Any]:
     else:
         assert isinstance(config, LhotseDatasetConfig)
         corpus = load_corpus(config)
-    _loaded[config.model_dump_json()] = corpus
+    key = config.model_dump_json()
+    told = _loaded[key].notes if key in _loaded else []
+    _loaded[key] = corpus
     for note in corpus.notes:
-        _log.warning("%s: %s", config.name, note)
+        if note not in told:
+            _log.warning("%s: %s", config.name, note)
     return corpus.splits
 
 
