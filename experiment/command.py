@@ -45,7 +45,7 @@ def run(args: argparse.Namespace, usage_error: Callable[[str], NoReturn]) -> int
     if args.json:
         told = {"ok": code == GOOD, "errors": [], "notes": [note.as_dict() for note in notes]}
         print(json.dumps({**told, "config": experiment.config.to_dict(), **extra}, indent=2))
-    else:
+    elif code == GOOD:
         for note in notes:
             print(f"note: {note.headline()}", file=sys.stderr)
     return code
