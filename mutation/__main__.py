@@ -6,7 +6,7 @@ import sys
 
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch; a forked child must not meet the threads of its parent
 
-from mutation.settings import ROOT, SUITES, files_of, suite_of
+from mutation.settings import BUDGET, ROOT, SUITES, files_of, suite_of
 
 
 def main() -> int:
@@ -14,7 +14,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m mutation", description=__doc__)
     parser.add_argument("--module", action="append", help="a file such as diffusion/losses.py; may be repeated")
     parser.add_argument("--jobs", type=int, default=1, help="mutants at a time")
-    parser.add_argument("--thorough", action="store_true", help="give those that passed all tests, slow ones too")
+    parser.add_argument(
+        "--thorough", action="store_true", help="give those without a reason that passed all tests, slow ones too"
+    )
+    parser.add_argument(
+        "--budget",
+        type=float,
+        default=BUDGET,
+        help="seconds of tests for a mutant; survivors that had less have another try",
+    )
     parser.add_argument("--minutes", type=float, default=1e9, help="stop after so long; the next run goes on")
     parser.add_argument(
         "--sample", type=int, default=0, help="only so many mutants of each file, drawn by their digest"
@@ -50,7 +58,7 @@ def _run(options: argparse.Namespace) -> int:
         if pid := os.fork():  # a part of its own process: each collects its own tests
             code = max(code, os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
             continue
-        chosen = Options(suite, files, options.jobs, options.thorough, options.minutes, options.sample)
+        chosen = Options(suite, files, options.jobs, options.thorough, options.minutes, options.sample, options.budget)
         end = collect(SUITES[suite][1], Campaign(chosen, Results(kept)).work)
         sys.stdout.flush()
         os._exit(end)

@@ -12,6 +12,7 @@ import pytest
 
 from mutation.operators import Mutant, mutants_of
 from mutation.patching import Functions, live_functions, put
+from mutation.report import read_reasons, reason_of
 from mutation.results import Result, Results
 from mutation.session import Child, ended, start
 from mutation.settings import BUDGET, LIMIT, ROOT, SLOW, files_of
@@ -22,7 +23,8 @@ from mutation.touched import Touched
 class Options:
     """How thoroughly: which files of the part, how many children at once, and whether no test is left out.
 
-    With `sample` only so many mutants of each file, by the order of their digests, which is as good as random.
+    With `sample` only so many mutants of each file, by the order of their digests, which is as good as random. `budget`
+    are the seconds of tests for a mutant, cheap ones first; survivors that had less, and have no reason, are tried again.
     """
 
     suite: str
@@ -31,6 +33,7 @@ class Options:
     thorough: bool = False
     minutes: float = 1e9
     sample: int = 0
+    budget: float = BUDGET
     folder: Path = ROOT / ".mutation"
 
 
@@ -53,6 +56,7 @@ class Campaign:
         self.touched.measure(items, files_of(options.suite))
         if self.touched.failing:
             print("left out, as they fail without a fault:", *self.touched.failing, sep="\n    ")
+        self.reasons = read_reasons()
         self.print_of_tests = fingerprint(sorted({item.path for item in items}))
         self.functions: Functions = live_functions(options.files)
         running: dict[int, tuple[Child, Mutant, bool]] = {}
@@ -93,7 +97,11 @@ class Campaign:
             return True
         if known.is_killed:
             return False
-        return known.tests != self.print_of_tests or (self.options.thorough and not known.complete)
+        if known.tests != self.print_of_tests:
+            return True
+        has_more = self.options.thorough or self.options.budget > known.budget
+        reason = reason_of(known, self.reasons)
+        return has_more and not known.complete and (reason is None or reason.startswith("open"))
 
     def chosen(self, mutant: Mutant) -> tuple[list[str], bool]:
         """The tests for a mutant in their order, and whether these are all that run its lines."""
@@ -111,9 +119,10 @@ class Campaign:
         order = sorted(found, key=lambda test: cost[test] * (1 + breadth[test]) / (1 + 20 * near[test] + here[test]))
         if self.options.thorough:
             return order, True
+        longest = max(SLOW, self.options.budget / 3)
         kept, spent = [], 0.0
         for test in order:
-            if cost[test] < SLOW and spent + cost[test] < BUDGET:
+            if cost[test] < longest and spent + cost[test] < self.options.budget:
                 kept.append(test)
                 spent += cost[test]
         return kept, len(kept) == len(order)
@@ -138,7 +147,8 @@ class Campaign:
         elif test:
             self._count(mutant.path, mutant.scope, test)
         what = mutant.path, mutant.scope, mutant.line, mutant.before, mutant.after
-        self.results.add(Result(mutant.key, *what, state, test, complete, "" if test else self.print_of_tests))
+        tests, budget = "" if test else self.print_of_tests, self.options.budget
+        self.results.add(Result(mutant.key, *what, state, test, complete, tests, budget))
 
     def _count(self, path: str, scope: str, test: str) -> None:
         self.kills[f"{path}:{scope}"][test] += 1

@@ -4,6 +4,8 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from mutation.settings import BUDGET
+
 
 @dataclass(frozen=True)
 class Result:
@@ -21,6 +23,8 @@ class Result:
     complete: bool = True
     tests: str = ""
     """Fingerprint of the tests that let it pass; with others it is tried again."""
+    budget: float = BUDGET
+    """Seconds of tests that it was given."""
 
     @property
     def is_killed(self) -> bool:
