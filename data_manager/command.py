@@ -1,7 +1,6 @@
 """`python -m data_manager.data_manager`: load what a file names and show it, or name what can be had."""
 
 import argparse
-import importlib
 import io
 import json
 import logging
@@ -17,6 +16,7 @@ from data_manager.dataset_types import DatasetConfig
 from data_manager.errors import DataError
 from data_manager.parse_data_args import parse_dataset_configs
 from yaml_config.errors import ConfigError
+from yaml_config.plugins import import_plugins
 
 GOOD, INVALID, USAGE, UNREADABLE, LOADING_FAILED = range(5)
 INTERRUPTED = 130
@@ -62,12 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error("give a file, --config experiment.yml, or --list")
     if args.prune and args.only:
         parser.error("--prune looks at all data sets of a file, so it does not go with --only")
-    sys.path.insert(0, os.getcwd())
-    for module in args.plugin:
-        try:
-            importlib.import_module(module)
-        except ImportError as error:
-            parser.error(f"--plugin {module}: {error}")
+    import_plugins(args.plugin, parser.error)
     if not _draws_bars() and isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a text may have any character
     try:

@@ -33,7 +33,7 @@ def _table(rows: Any) -> Iterator[bytes]:
 
 
 def _values(array: "pa.Array") -> Iterator[bytes]:
-    """Lengths and values of lists of any depth, as little-endian numbers."""
+    """Lengths and values of lists of any depth, as little-endian numbers, and what is null."""
     import pyarrow as pa
     import pyarrow.compute as pc  # type: ignore[import-untyped,unused-ignore]
 
@@ -49,13 +49,26 @@ def _values(array: "pa.Array") -> Iterator[bytes]:
 def _numbers(array: "pa.Array") -> Iterator[bytes]:
     import numpy as np
 
+    if array.null_count:
+        yield array.is_null().to_numpy(zero_copy_only=False).tobytes()
+        array = array.fill_null(0)
     values = array.to_numpy(zero_copy_only=False)
     kind = "<f8" if np.issubdtype(values.dtype, np.floating) else "<i8"
     yield values.astype(kind).tobytes()
 
 
 def _cuts(cuts: Any) -> Iterator[bytes]:
-    """Lengths of cuts, and who says what when in them; where the recordings lie does not count."""
+    """Which part of which recordings a cut has, and who says what when in it; where recordings lie does not count."""
     for cut in cuts:
         said = [(part.start, part.duration, part.speaker, part.text) for part in cut.supervisions]
-        yield repr((cut.duration, cut.num_samples, said)).encode()
+        yield repr((cut.duration, said)).encode()
+        for offset, gain, one in ((track.offset, track.snr, track.cut) for track in getattr(cut, "tracks", ())):
+            yield repr((offset, gain, *_of_recording(one))).encode()
+        if not hasattr(cut, "tracks"):
+            yield repr(_of_recording(cut)).encode()
+
+
+def _of_recording(cut: Any) -> tuple[Any, ...]:
+    recording = getattr(cut, "recording", None)
+    known = (recording.id, recording.sampling_rate, recording.num_samples) if recording is not None else None
+    return getattr(cut, "start", None), cut.duration, getattr(cut, "channel", None), known

@@ -76,21 +76,30 @@ def run(args: argparse.Namespace, usage_error: Callable[[str], NoReturn]) -> int
     with_samples = args.num_samples != "0"
     args.num_samples = args.num_samples if with_samples else None
 
-    def show(folder: Path, found: "tuple[dict[str, Any], Report]") -> None:
+    def show(folder: Path, found: "tuple[dict[str, Any], Report]") -> int:
         result, report = found
-        if args.html:
-            from pages.document import write
-            from pages.evaluation_page import evaluation_page
-
-            write(args.html, evaluation_page(folder, result, report))
-            print(f"page written to {args.html}", file=sys.stderr)
         if args.json:
             print(json.dumps(result | report.as_dict(), indent=2, ensure_ascii=False))
         else:
             print(f"{folder}: {result['task']} on {result['rows']:,} rows of {result['dataset']} / {result['split']}\n")
             print(report.text())
+        return _write_page(args.html, folder, result, report) if args.html else 0
 
     return on_run(args, usage_error, lambda folder, overrides: _measure(args, folder, overrides, with_samples), show)
+
+
+def _write_page(target: str, folder: Path, result: "dict[str, Any]", report: "Report") -> int:
+    """Write the page behind the figures, which are not lost where it cannot be made; returns the exit code."""
+    from evaluation.failure import report_error
+    from pages.document import write
+    from pages.evaluation_page import evaluation_page
+
+    try:
+        write(target, evaluation_page(folder, result, report))
+    except Exception as error:
+        return report_error(error, target, as_json=False)
+    print(f"page written to {target}", file=sys.stderr)
+    return 0
 
 
 def _measure(

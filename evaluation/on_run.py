@@ -15,16 +15,17 @@ def on_run(
     args: argparse.Namespace,
     usage_error: Callable[[str], NoReturn],
     work: Callable[[Path, list[str]], Found],
-    show: Callable[[Path, Found], None],
+    show: Callable[[Path, Found], int | None],
 ) -> int:
     """Do `work` on the folder that --run names, or on the newest run, with the options laid on its file; then `show` it.
 
-    Returns the exit code; `usage_error` ends the program with code 2.
+    Returns the exit code, which is that of `show` where it gives one; `usage_error` ends the program with code 2.
     """
     from evaluation.failure import GOOD, INTERRUPTED, report_error
     from evaluation.opened import named_after_options, newest_run
-    from experiment.command import import_plugins, take_any_text
+    from experiment.command import take_any_text
     from yaml_config.errors import ConfigError
+    from yaml_config.plugins import import_plugins
 
     take_any_text()
     overrides, flags = overrides_of(args, usage_error)
@@ -35,7 +36,7 @@ def on_run(
         place = str(folder)
         if not args.run:
             print(f"{folder}: the newest run", file=sys.stderr)
-        show(folder, work(folder, overrides))
+        return show(folder, work(folder, overrides)) or GOOD
     except KeyboardInterrupt:
         print(f"\n{place}: interrupted", file=sys.stderr)
         return INTERRUPTED
@@ -43,4 +44,3 @@ def on_run(
         return report_error(named_after_options(error, flags), place, args.json)
     except Exception as error:
         return report_error(error, place, args.json)
-    return GOOD

@@ -60,7 +60,7 @@ def load_split(run: Opened, name: str | None, *, max_rows: int | None, seed: int
     if len(data) == 0:
         raise UnfitError(f"split {chosen!r} of data set {entry.name!r} has no rows")
     collate = DatasetManager.collator(entry, loaded[chosen])
-    notes = tuple(changed_rows(RunFolder(run.folder).rows, loaded))
+    notes = tuple(changed_rows(RunFolder(run.folder).rows, loaded).values())
     return Split(run, chosen, Rows(data), RowCollator(collate, seed, len(data)), notes)
 
 

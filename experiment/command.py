@@ -1,7 +1,6 @@
 """What `parse_args.py` does with its options: check, print, summarise, build; and its exit codes."""
 
 import argparse
-import importlib
 import io
 import json
 import os
@@ -12,6 +11,7 @@ from typing import Any, NoReturn, TextIO
 from experiment.config import Experiment, read_experiment
 from yaml_config.errors import ConfigError, Problem
 from yaml_config.overrides import split_override
+from yaml_config.plugins import import_plugins
 
 GOOD, INVALID, USAGE, UNREADABLE, BUILD_FAILED = range(5)
 
@@ -80,17 +80,6 @@ def print_problems(problems: list[Problem], stream: TextIO) -> None:
         if caret:
             print(f"{red}{caret}{reset}", file=stream)
     print(f"{len(problems)} problem{'s' if len(problems) != 1 else ''}", file=stream)
-
-
-def import_plugins(modules: list[str], usage_error: Callable[[str], NoReturn]) -> None:
-    """Import modules that register types of their own, from the working directory too."""
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
-    for module in modules:
-        try:
-            importlib.import_module(module)
-        except ImportError as error:
-            usage_error(f"--plugin {module}: {error}")
 
 
 def _after_check(args: argparse.Namespace, experiment: Experiment) -> tuple[int, dict[str, Any]]:

@@ -41,7 +41,7 @@ def render(title: str, facts: Sequence[tuple[str, str]], sections: Sequence[Sect
 def write(path: str | os.PathLike[str], page: str) -> None:
     """Write a page, whole or not at all; raises PageError."""
     try:
-        with replacing(Path(path)) as temporary:
+        with replacing(Path(os.path.realpath(path))) as temporary:  # a link stays one
             temporary.write_text(page, encoding="utf-8")
     except OSError as error:
         raise PageError(f"{path}: the page cannot be written: {error.strerror or error}") from error

@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from io import StringIO
 from typing import Any
 
+from training.curves import literal
+
 Line = tuple[Sequence[float], Sequence[float]]
 """Places on x, and values there."""
 
@@ -14,12 +16,12 @@ def lines(
     """Named curves over one x axis; `log` on both axes, `marks` are named places on x."""
     figure, axes = _figure(3.4)
     for name, (places, values) in curves.items():
-        axes.plot(places, values, label=name, marker="o" if len(places) < 3 else "", markersize=3)
+        axes.plot(places, values, label=literal(name), marker="o" if len(places) < 3 else "", markersize=3)
     for name, place in (marks or {}).items():
-        axes.axvline(place, color="0.5", linestyle=":", label=name)
+        axes.axvline(place, color="0.5", linestyle=":", label=literal(name))
     if log:
         axes.set(xscale="log", yscale="log")
-    axes.set(xlabel=x, ylabel=y)
+    axes.set(xlabel=literal(x), ylabel=literal(y))
     axes.grid(alpha=0.25)
     axes.legend(frameon=False)
     return _svg(figure)
@@ -30,7 +32,7 @@ def bars(values: Mapping[str, Sequence[float]], names: Sequence[str], x: str) ->
     figure, axes = _figure(0.7 + 0.32 * len(names))
     left = [0.0] * len(names)
     for kind, widths in values.items():
-        axes.barh(names, widths, left=left, label=kind)
+        axes.barh([*map(literal, names)], widths, left=left, label=kind)
         left = [start + width for start, width in zip(left, widths, strict=True)]
     axes.invert_yaxis()
     axes.set(xlabel=x)

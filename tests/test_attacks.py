@@ -4,6 +4,8 @@ import json
 import os
 import pickle
 import shutil
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -20,6 +22,7 @@ from training.errors import RunFolderError
 from training.run_folder import load_run
 from yaml_config.errors import ConfigError
 
+ROOT = Path(__file__).resolve().parents[1]
 CODE = """
 from pathlib import Path
 Path({mark!r}).touch()
@@ -171,3 +174,35 @@ def test_checkpoints_that_are_links_are_not_followed_when_old_ones_go(
     process = start("--config", path, "--output", run, "--resume", log=tmp_path / "log")
     process.join(120)
     assert (precious / "thesis.txt").read_text() == "years of work"
+
+
+@pytest.mark.parametrize("name", [".lock", "samples.txt", "metrics.jsonl", "tokenizer", "rows.json", "checkpoint-1"])
+def test_a_run_writes_through_no_link(name: str, attacked: tuple[Path, Path], tmp_path: Path) -> None:
+    path, run = attacked
+    precious = tmp_path / "precious"
+    precious.write_text("years of work")
+    (run / "model.safetensors").unlink()
+    if (run / name).is_dir():
+        shutil.rmtree(run / name)
+    (run / name).unlink(missing_ok=True)
+    (run / name).symlink_to(precious)
+    log = tmp_path / "log"
+    assert train("--config", path, "--output", run, "--resume", log=log) == 2
+    assert f"{run / name} is a link, and a run writes into its own folder alone" in log.read_text()
+    assert precious.read_text() == "years of work"
+
+
+@pytest.mark.parametrize("verb", ["parse_args", "generate", "evaluate", "train"])
+def test_modules_beside_the_data_are_not_imported(verb: str, trained: tuple[Path, Path], tmp_path: Path) -> None:
+    for name in ("torch", "numpy", "matplotlib", "pynvml", "lhotse"):
+        (tmp_path / f"{name}.py").write_text(f"open({str(tmp_path / 'mark')!r}, 'w')\n")
+    words = {
+        "parse_args": ["--config", trained[0], "--build"],
+        "train": ["--config", trained[0], "--output", tmp_path / "run", "--set", "training.max_steps=1"],
+        "generate": ["--run", trained[1]],
+        "evaluate": ["--run", trained[1], "--num-samples", "0", "--html", tmp_path / "page.html"],
+    }[verb]
+    command = [sys.executable, ROOT / f"{verb}.py", *words]
+    done = subprocess.run([*map(str, command)], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert not (tmp_path / "mark").exists()

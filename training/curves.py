@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from model.checkpoint import replacing
+from yaml_config.errors import printable
 
 Points = tuple[list[int], list[float]]
 
@@ -24,12 +25,17 @@ def draw_curves(entries: Sequence[dict[str, Any]], path: Path, title: str) -> No
     for points, label, mark in ((train, "train", ""), (validation, "validation", "o")):
         if points[0]:
             top.plot(*points, label=label, marker=mark, markersize=3)
-    top.set(ylabel="loss", title=title)
+    top.set(ylabel="loss", title=literal(title))
     top.legend()
     bottom.plot(*rate, color="tab:gray")
     bottom.set(ylabel="learning rate", xlabel="step")
     with replacing(path) as temporary:
         figure.savefig(temporary, format="png", dpi=120)
+
+
+def literal(text: str) -> str:
+    """A text that matplotlib draws as it is: `$` begins no formula, and characters that no font has are escapes."""
+    return printable(text).replace("$", r"\$")
 
 
 def _points(entries: Sequence[dict[str, Any]], key: str) -> Points:

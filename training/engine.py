@@ -5,7 +5,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,7 @@ from experiment.config import ExperimentConfig
 from experiment.vocabulary import with_vocabulary
 from training.checkpoints import checkpoint_folder
 from training.config_types import GenerationConfig, TrainingConfig
-from training.errors import RunFolderError, UnfitError
+from training.errors import FolderInUseError, RunFolderError, UnfitError
 from training.extras import check_extras
 from training.registry import TASKS
 from training.resume import Start, compare, plan_start, share_of_step
@@ -55,6 +55,10 @@ def train(config: ExperimentConfig, output: str | os.PathLike[str], *, resume: b
 
     lock: AbstractContextManager[None] = run.locked() if distributed.is_main() else nullcontext()
     with lock:
+        if distributed.is_main() and plan_start(run, config, resume=resume) != start:
+            raise FolderInUseError(
+                f"{run}: another process has trained in this folder meanwhile; look at what is there"
+            )
         return _Session(config, entry, run, start).run_to_end()
 
 
@@ -83,6 +87,7 @@ class _Session:
     def __init__(self, config: ExperimentConfig, entry: DatasetConfig, run: RunFolder, start: Start) -> None:
         self.config, self.entry, self.run, self.start = config, entry, run, start
         self.settings = settings_of(config)
+        self.rows: dict[str, dict[str, Any]] | None = None
 
     def run_to_end(self) -> Outcome:
         from training import distributed
@@ -121,20 +126,27 @@ class _Session:
                 f"{len(splits.train)}; give it back what it had, or give another --output"
             )
         if distributed.is_main():
-            self.know_rows(loaded)
+            self.know_rows(loaded, [name for name, rows in loaded.items() if splits.holds(rows)])
         return splits
 
-    def know_rows(self, loaded: Mapping[str, Any]) -> None:
-        """Hash the rows of a run that begins; raises UnfitError where those of one that goes on have changed."""
+    def know_rows(self, loaded: Mapping[str, Any], used: Sequence[str]) -> None:
+        """Hash the rows of a run that begins; of one that goes on, say which have changed.
+
+        Raises UnfitError where those that it is trained or evaluated on have.
+        """
         from training.known_rows import changed_rows, describe_rows
 
-        if self.start.checkpoint is None:
+        if self.start.checkpoint is None or not self.run.rows.exists():
             self.rows = describe_rows(loaded)
-        elif told := changed_rows(self.run.rows, loaded):
+            return
+        told = changed_rows(self.run.rows, loaded)
+        if refused := [told[name] for name in told if name in used]:
             raise UnfitError(
-                f"{self.run}: the files of data set {self.entry.name!r} have changed\n  " + "\n  ".join(told) + "\n"
+                f"{self.run}: the files of data set {self.entry.name!r} have changed\n  " + "\n  ".join(refused) + "\n"
                 "give it back what it had, or another --output with training.init_from to begin there with these weights"
             )
+        for sentence in told.values():
+            print(f"note: {sentence}", file=sys.stderr)
 
     def without_evaluation(self, names: str) -> None:
         """Say that nothing is evaluated; raises UnfitError where evaluations are to decide something."""
@@ -279,9 +291,10 @@ class _Session:
         with explained("the run folder", self.run.path):
             if self.start.checkpoint is None:
                 self.run.write_config(self.config)
-                write_rows(self.run.rows, self.rows)
                 if self.tokenizer is not None:
                     self.tokenizer.save(self.run.tokenizer)
+            if self.rows is not None:
+                write_rows(self.run.rows, self.rows)
             MetricsLog(self.run.metrics).keep_until(step)
             SamplesLog(self.run.samples).keep_until(step)
             before = sessions(self.run.environment) if step else []

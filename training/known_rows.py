@@ -9,6 +9,7 @@ from data_manager.row_identity import row_identity
 from training.checkpoints import read_json
 from training.durable import write_text
 from training.errors import RunFolderError
+from yaml_config.errors import printable
 from yaml_config.schema_version import stamped
 
 
@@ -23,20 +24,33 @@ def write_rows(path: Path, splits: Mapping[str, dict[str, Any]]) -> None:
     write_text(path, json.dumps(stamped({"splits": dict(splits)}), indent=1) + "\n")
 
 
-def changed_rows(path: Path, splits: Mapping[str, Any]) -> list[str]:
-    """A sentence for each of these splits that the run had with other rows; a run of before there were hashes has none.
+def changed_rows(path: Path, splits: Mapping[str, Any]) -> dict[str, str]:
+    """A sentence for each split that has other rows than the run had, by its name, and for each that is gone.
 
-    Raises RunFolderError for a damaged file.
+    A run of before there were hashes has none. Raises RunFolderError for a damaged file.
     """
-    if not path.is_file():
-        return []
+    if not path.exists():
+        return {}
     held = read_json(path)
     known = held.get("splits") if isinstance(held, dict) else None
-    if not isinstance(known, dict) or not all(isinstance(entry, dict) for entry in known.values()):
+    if not isinstance(known, dict) or not all(map(_is_entry, known.values())):
         raise RunFolderError(f"{path} does not hold hashes of splits; remove it, and changes of the data go unnoticed")
-    found = describe_rows({name: rows for name, rows in splits.items() if name in known})
-    return [
-        f"split {name!r} has other rows than when the run began: {now['rows']:,} now, {known[name].get('rows')} then"
-        for name, now in found.items()
-        if now["hash"] != known[name].get("hash")
-    ]
+    now = describe_rows({name: rows for name, rows in splits.items() if name in known})
+    return {
+        name: _sentence(name, then, now.get(name))
+        for name, then in known.items()
+        if name not in now or now[name]["hash"] != then["hash"]
+    }
+
+
+def _is_entry(entry: object) -> bool:
+    return isinstance(entry, dict) and type(entry.get("rows")) is int and isinstance(entry.get("hash"), str)
+
+
+def _sentence(name: str, then: Mapping[str, Any], now: Mapping[str, Any] | None) -> str:
+    split = f"split {printable(name)!r}"
+    if now is None:
+        return f"{split}, which the run had when it began, is not there"
+    if now["rows"] == then["rows"]:
+        return f"{split} has as many rows as when the run began, {now['rows']:,}, and others"
+    return f"{split} has other rows than when the run began: {now['rows']:,} now, {then['rows']:,} then"

@@ -85,6 +85,13 @@ class RunFolder:
         """Write the experiment with every default."""
         write_text(self.config, dump(stamped(config.to_dict())))
 
+    def _refuse_links(self) -> None:
+        """What is written here goes nowhere else; raises FolderInUseError for a link among the run's own files."""
+        own = [path for path in vars(self).values() if path != self.path]
+        for path in (*own, self.path / _LOCK, *self.path.glob("checkpoint-*")):
+            if path.is_symlink():
+                raise FolderInUseError(f"{path} is a link, and a run writes into its own folder alone; remove the link")
+
     @contextmanager
     def locked(self) -> Iterator[None]:
         """The folder is this process's alone inside the block; made where missing, and rid of what a kill left.
@@ -96,7 +103,8 @@ class RunFolder:
         is_new = not self.path.exists()
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            file = (self.path / _LOCK).open("w", encoding="utf-8")
+            self._refuse_links()
+            file = (self.path / _LOCK).open("a", encoding="utf-8")
         except OSError as error:
             raise TrainingError(f"{self} cannot be written: {error}") from error
         with file:

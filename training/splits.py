@@ -20,6 +20,10 @@ class Splits:
     train: Any
     evaluation: Any | None
 
+    def holds(self, rows: Any) -> bool:
+        """Whether these are the rows that are trained or evaluated on."""
+        return rows is self.train or rows is self.evaluation
+
     @property
     def columns(self) -> list[str]:
         """Names of what a row holds; cuts of speech have features and a text."""
@@ -55,6 +59,11 @@ def choose_splits(loaded: dict[str, Any], settings: TrainingConfig, name: str) -
                 f"data set {name!r} has the splits {', '.join(loaded)}; name the one to train on by training.train_split"
             )
         train = next(iter(loaded))
+    if not hasattr(loaded[train], "__len__"):
+        raise UnfitError(
+            f"data set {name!r} is a stream, and training has to count its rows to order them; leave streaming out: they are "
+            "prepared once, and read from disk as they are needed"
+        )
     if len(loaded[train]) == 0:
         raise UnfitError(f"split {train!r} of data set {name!r} has no rows")
     rows = None if evaluation is None or len(loaded[evaluation]) == 0 else loaded[evaluation]

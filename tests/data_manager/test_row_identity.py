@@ -1,5 +1,7 @@
 """A hash of rows is that of what they hold: of each number, of where rows end, and of nothing else."""
 
+from dataclasses import replace
+
 import datasets
 import pytest
 from lhotse import CutSet, MonoCut, Recording, SupervisionSegment
@@ -60,6 +62,27 @@ def test_cuts_are_known_by_what_is_said_and_not_by_where_they_lie():
     assert row_identity(cuts("/c/d.wav")) == known
     assert row_identity(cuts("/a/b.wav", text="hullo")) != known
     assert row_identity(cuts("/a/b.wav", duration=1.5)) != known
+
+
+@pytest.mark.parametrize("change", [{"start": 0.5}, {"channel": 1}])
+def test_another_part_of_a_recording_is_another_cut(change):
+    (cut,) = cuts("/a/b.wav", duration=2.0)
+    cut.duration = 1.0
+    other = replace(cut, **change)
+    assert row_identity(CutSet.from_cuts([cut])) != row_identity(CutSet.from_cuts([other]))
+
+
+def test_mixed_cuts_are_known_by_their_tracks():
+    (cut,) = cuts("/a/b.wav")
+    mixed = [CutSet.from_cuts([cut.mix(cut, offset_other_by=offset, snr=10)]) for offset in (0.25, 0.25, 0.5)]
+    first, same, other = map(row_identity, mixed)
+    assert first == same != other
+
+
+def test_what_is_null_is_told_from_what_is_near():
+    assert row_identity(table(n=[2**53, None])) != row_identity(table(n=[2**53 + 1, None]))
+    assert row_identity(table(n=[0, 1])) != row_identity(table(n=[None, 1]))
+    assert row_identity(table(x=[1.0, None])) != row_identity(table(x=[1.0, float("nan")]))
 
 
 def test_a_stream_has_no_hash():

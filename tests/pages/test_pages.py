@@ -1,9 +1,11 @@
 """Pages: what they hold, that nothing in them comes from elsewhere, and that a browser shows them."""
 
+import os
 import re
 import shutil
 import subprocess
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 
@@ -221,3 +223,36 @@ def test_a_browser_shows_it(kind, request, tmp_path):
 
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+
+
+def test_figures_are_printed_where_the_page_cannot_be_written(evaluation, tmp_path, monkeypatch, capsys):
+    def full(self, *args, **options):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    target = tmp_path / "page.html"
+    run = evaluation.parent / "run"
+    assert evaluate(["--run", str(run), "--split", "validation", "--num-samples", "0", "--html", str(target)]) == 4
+    out, err = capsys.readouterr()
+    assert "bits_per_token" in out
+    assert f"{target}: the page cannot be written: No space left on device" in err
+
+
+@pytest.mark.parametrize("kind", ["device", "pipe", "null", "long", "folder"])
+def test_what_is_no_file_is_no_page(kind, tmp_path, capsys):
+    os.mkfifo(tmp_path / "pipe")
+    link = tmp_path / "device"
+    link.symlink_to(os.devnull)
+    name = {"null": "a\0b.html", "long": "x" * 300, "folder": str(tmp_path)}.get(kind, str(tmp_path / kind))
+    with pytest.raises(SystemExit) as ended:
+        parse(["--config", "configs/encoder_model.yml", "--summary", "--html", name])
+    assert ended.value.code == 2
+    assert "--html" in capsys.readouterr().err
+    assert not Path(os.devnull).is_file()
+
+
+def test_a_page_is_written_through_a_link(tmp_path):
+    (tmp_path / "link.html").symlink_to(tmp_path / "page.html")
+    write(tmp_path / "link.html", "<p>")
+    assert (tmp_path / "link.html").is_symlink()
+    assert (tmp_path / "page.html").read_text() == "<p>"

@@ -116,6 +116,34 @@ def test_edited_data_are_refused_and_data_that_moved_are_not(tmp_path):
     valid.write_text(valid.read_text().replace("jumps over", "over jumps", 1))
     assert train("--config", path, "--output", run, "--resume", log=log) == 1
     said = log.read_text()
-    assert "split 'validation' has other rows than when the run began: " in said
+    assert "split 'validation' has as many rows as when the run began, " in said
     assert "split 'train'" not in said
     assert not (run / "model.safetensors").exists()
+
+
+def test_rows_that_are_not_trained_on_may_change_and_old_runs_get_their_hashes(tmp_path):
+    path, run, log = experiment(tmp_path, max_steps=2), tmp_path / "run", tmp_path / "log.txt"
+    (tmp_path / "test.txt").write_text("one line\n")
+    path.write_text(path.read_text().replace("valid.txt", f"valid.txt\n      test: {tmp_path}/test.txt"))
+    assert train("--config", path, "--output", run) == 0
+    known = (run / "rows.json").read_text()
+    (run / "rows.json").unlink()
+    (run / "model.safetensors").unlink()
+    assert train("--config", path, "--output", run, "--resume") == 0
+    assert (run / "rows.json").read_text() == known
+    (run / "model.safetensors").unlink()
+    (tmp_path / "test.txt").write_text("another line\nand one more\n")
+    assert train("--config", path, "--output", run, "--resume", log=log) == 0
+    assert "note: split 'test' has other rows than when the run began" in log.read_text()
+
+
+@pytest.mark.parametrize(
+    "content", ["{}", '{"splits": {"train": 3}}', '{"splits": {"train": {"rows": "x", "hash": "y"}}}']
+)
+def test_damaged_hashes_are_told(whole, tmp_path, content):
+    run, log = tmp_path / "run", tmp_path / "log.txt"
+    shutil.copytree(whole, run)
+    (run / "model.safetensors").unlink()
+    (run / "rows.json").write_text(content)
+    assert train("--config", whole.parent / "experiment.yml", "--output", run, "--resume", log=log) == 3
+    assert f"{run / 'rows.json'} does not hold hashes of splits; remove it" in log.read_text()

@@ -1,12 +1,16 @@
 """What a run says: where --resume begins, that nothing is evaluated, what a condition is made of."""
 
 import os
+import shutil
 import signal
 
 import pytest
 
-from tests.training.runs import DECODER, experiment, metrics, start, train, wait_for
+from experiment.config import read_experiment
+from tests.training.runs import DECODER, bytes_of, experiment, metrics, start, train, wait_for
+from training import engine
 from training.checkpoints import steps_of
+from training.errors import FolderInUseError
 from training.run_folder import RunFolder
 
 MOODS = "".join(f"{'aaaa' if row % 2 else 'bbbb'},{row % 2}\n" for row in range(24))
@@ -107,3 +111,36 @@ def test_a_connection_that_breaks_is_another_process_only_where_there_is_one(pro
     lost = ConnectionResetError(104, "Connection reset by peer")
     assert _report(lost, Namespace(config="a.yml", output="runs/none")) == 4
     assert words in capsys.readouterr().err
+
+
+def test_a_run_that_another_process_made_meanwhile_stays_as_it_is(tmp_path, monkeypatch):
+    """Between the look at a folder and its lock stands the import of torch; another process may be faster."""
+    path, run = experiment(tmp_path / "a", max_steps=1, save_steps=1, eval_steps=1), tmp_path / "run"
+    assert train("--config", path, "--output", tmp_path / "other") == 0
+    locked = RunFolder.locked
+
+    def late(self):
+        shutil.copytree(tmp_path / "other", run)
+        return locked(self)
+
+    monkeypatch.setattr(RunFolder, "locked", late)
+    config = read_experiment(path, ["training.seed=77"]).config
+    with pytest.raises(FolderInUseError, match="is not empty; give another --output"):
+        engine.train(config, run)
+    shutil.rmtree(run)
+    with pytest.raises(FolderInUseError, match="another process has trained in this folder meanwhile"):
+        engine.train(read_experiment(path).config, run, resume=True)
+    assert bytes_of(run) == bytes_of(tmp_path / "other")
+
+
+def test_a_stream_cannot_be_trained_on(tmp_path):
+    path = experiment(tmp_path)
+    told = said(tmp_path, 1, "--config", path, "--output", tmp_path / "run", "--set", "datasets.0.streaming=true")
+    assert "data set 'tiny' is a stream, and training has to count its rows" in told
+    assert "Traceback" not in told
+
+
+def test_a_name_that_looks_like_a_formula_is_drawn_as_it_is(tmp_path):
+    path, run = experiment(tmp_path), tmp_path / "run"
+    said(tmp_path, 0, "--config", path, "--output", run, "--set", "model.name=a$\\foo{$b")
+    assert (run / "curves.png").stat().st_size > 1000

@@ -1,0 +1,23 @@
+"""Modules of the user's own, named on the command line, that register types when they are imported."""
+
+import importlib
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import NoReturn
+
+
+def import_plugins(modules: Sequence[str], usage_error: Callable[[str], NoReturn]) -> None:
+    """Import modules by name, from the working directory too; `usage_error` ends the program where that fails.
+
+    Only then is the directory looked at, and behind what is installed: a run from elsewhere may hold a torch.py.
+    """
+    if modules and os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
+    for module in modules:
+        if not all(part.isidentifier() for part in module.split(".")):
+            usage_error(f"--plugin takes the name of a module, such as my_types; got {module!r}")
+        try:
+            importlib.import_module(module)
+        except ImportError as error:
+            usage_error(f"--plugin {module}: {error}")
