@@ -21,7 +21,7 @@ def finished(tmp_path_factory):
 def test_folder_holds_what_it_should(finished):
     names = {path.name for path in finished.iterdir() if not path.name.startswith(".")}
     files = {"config.yml", "model.safetensors", "metrics.jsonl", "curves.png", "samples.txt", "environment.json"}
-    assert names == files | {"tokenizer", "checkpoint-4", "checkpoint-6"}
+    assert names == files | {"rows.json", "tokenizer", "checkpoint-4", "checkpoint-6"}
     assert (finished / "curves.png").read_bytes().startswith(b"\x89PNG")
     assert list(losses(finished)) == [1, 2, 3, 4, 5, 6]
     assert list(losses(finished, "eval_loss")) == [3, 6]
