@@ -13,6 +13,7 @@ from data_manager.table_types import ColumnsConfig, DiskDatasetConfig
 from data_manager.tables import check_columns, classes_of, columns_in, filled
 from data_manager.template import parse_template
 from data_manager.text_files import places_of
+from yaml_config.json_text import from_json
 
 if TYPE_CHECKING:
     import datasets
@@ -103,6 +104,22 @@ def corpora_of(tables: "Mapping[str, Any]", config: ColumnsConfig, label: str) -
     }
 
 
+def _refuse_other_folders(folder: Path) -> None:
+    """Raise DataError where what `save_to_disk` wrote names files outside, or is a link to one."""
+    for path in (*folder.rglob("dataset_dict.json"), *folder.rglob("state.json")):
+        try:
+            held = from_json(path.read_text(encoding="utf-8"))
+            names = [*held.get("splits", ()), *(one["filename"] for one in held.get("_data_files") or ())]
+            plain = all(isinstance(name, str) and name not in (".", "..") and Path(name).name == name for name in names)
+        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+            raise DataError(f"{path} cannot be read as a file of save_to_disk: {error}") from error
+        outside = [
+            name for name in names if not plain or not (path.parent / name).resolve().is_relative_to(folder.resolve())
+        ]
+        if outside:
+            raise DataError(f"{path} names {outside[0]!r}, which is not in its folder; nothing outside is read")
+
+
 def disk_corpora(config: DiskDatasetConfig) -> dict[str, Corpus]:
     """The splits of a folder; one that holds a single table is called `train`. Raises DataError."""
     import datasets
@@ -115,6 +132,7 @@ def disk_corpora(config: DiskDatasetConfig) -> dict[str, Corpus]:
             places,
             "Put it in one of these places, or set global_config.corpus_dir to its folder.",
         )
+    _refuse_other_folders(folder)
     try:
         loaded = datasets.load_from_disk(str(folder))
     except Exception as error:  # whatever datasets and Arrow raise for a folder of another kind, or a broken one

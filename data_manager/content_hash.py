@@ -7,6 +7,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from data_manager.errors import DataError
+from yaml_config.json_text import from_json
 from yaml_config.schema_version import stamped, unstamped
 
 _CHUNK = 1 << 22
@@ -40,7 +41,7 @@ class FileHashes:
 
     def _known(self, path: Path) -> dict[str, object]:
         try:
-            known = unstamped(json.loads(self._place(path).read_text(encoding="utf-8")), path)
+            known = unstamped(from_json(self._place(path).read_text(encoding="utf-8")), path)
         except (OSError, ValueError, TypeError):
             return {}
         return known if known.get("path") == str(path) else {}

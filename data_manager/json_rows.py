@@ -8,6 +8,7 @@ from typing import Any
 from data_manager.documents import Invalid
 from data_manager.errors import DataError
 from data_manager.text_blocks import BAD_LINE, text_blocks
+from yaml_config.json_text import from_json
 
 _SPACE = " \t\n\r"
 _NEAR_END = 1 << 16
@@ -48,7 +49,7 @@ def _line(path: Path, number: int, line: str, invalid: Invalid) -> Iterator[tupl
     if not line.strip() or line == BAD_LINE:
         return
     try:
-        row = json.loads(line)
+        row = from_json(line)
     except ValueError as error:
         what = getattr(error, "msg", error)
         column = f", column {error.colno}" if isinstance(error, json.JSONDecodeError) else ""
@@ -81,6 +82,8 @@ def _array(path: Path, blocks: Iterator[str]) -> Iterator[tuple[int, Mapping[str
                 continue
             try:
                 row, end = decoder.raw_decode(text)
+            except RecursionError as error:
+                raise DataError(f"{path}:{line}: no JSON: nested too deep") from error
             except ValueError as error:
                 inside = isinstance(error, json.JSONDecodeError) and error.pos < len(text) - _NEAR_END
                 if inside or len(text) > _LONGEST:

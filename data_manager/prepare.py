@@ -12,6 +12,7 @@ from data_manager.prepared_folder import PreparedFolder, discard, prepared_folde
 from data_manager.text_types import TokensConfig
 from data_manager.tokenizer_factory import file_hashes, output_folder
 from data_manager.tokenizers import Tokenizer
+from yaml_config.json_text import from_json
 from yaml_config.schema_version import stamped
 
 if TYPE_CHECKING:
@@ -117,7 +118,7 @@ def empty_split(config: TokensConfig, split: str, notes: Notes) -> DataError:
 def _opened(folder: PreparedFolder) -> PreparedSplit:
     import datasets
 
-    counts: dict[str, Any] = json.loads((folder.path / _COUNTS).read_text(encoding="utf-8"))
+    counts: dict[str, Any] = from_json((folder.path / _COUNTS).read_text(encoding="utf-8"))
     rows = datasets.Dataset.from_file(str(folder.path / _ROWS))
     rows.data.validate(full=True)  # where rows begin; Arrow ends the process for a place beyond the file
     if len(rows) != counts["rows"]:

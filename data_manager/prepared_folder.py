@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from data_manager.errors import DataError
+from yaml_config.json_text import from_json
 from yaml_config.schema_version import stamped, unstamped
 
 STAMP = "inputs.json"
@@ -89,7 +90,7 @@ def _made(place: Path, inputs: Mapping[str, Any], make: Make) -> PreparedFolder:
 def _complete(place: Path) -> PreparedFolder | None:
     """The folder, where its stamp can be read and every file has the size that it had when it was made."""
     try:
-        stamp = unstamped(json.loads((place / STAMP).read_text(encoding="utf-8")), place)
+        stamp = unstamped(from_json((place / STAMP).read_text(encoding="utf-8")), place)
         whole = all((place / name).stat().st_size == size for name, size in stamp["sizes"].items())
         return PreparedFolder(place, list(stamp["notes"])) if whole else None
     except (OSError, ValueError, KeyError, TypeError, AttributeError):

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from data_manager.documents import HashFile
 from data_manager.prepared_folder import discard, prepared_folder
+from yaml_config.json_text import from_json
 from yaml_config.schema_version import stamped, unstamped
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ def remembered_tokenizer(
     if made:
         return made[0]
     try:
-        facts = unstamped(json.loads((found.path / _FACTS).read_text(encoding="utf-8")), found.path)
+        facts = unstamped(from_json((found.path / _FACTS).read_text(encoding="utf-8")), found.path)
         return RememberedTokenizer(folder, **facts)
     except (OSError, ValueError, TypeError) as error:
         discard(found, error)

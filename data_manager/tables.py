@@ -2,6 +2,7 @@
 
 import csv
 import math
+import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -100,10 +101,15 @@ def filled(
         except KeyError as error:
             invalid(place, "a column is missing", no_column(str(error.args[0]), list(row)))
             continue
-        if all(texts):
+        if any(_SURROGATE.search(text or "") for text in texts):
+            invalid(place, "half a character", "holds half of a character that needs two (a lone surrogate)")
+        elif all(texts):
             yield Piece(tuple(text for text in texts if text), name, number, label=label, cond=cond)
         else:
             invalid.notes.add("empty text", place)
+
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class _NoNumberError(ValueError):
@@ -114,7 +120,7 @@ def _measured(row: Mapping[str, Any], column: str) -> float:
     value = row[column]
     try:
         number = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         number = math.nan
     if not math.isfinite(number):
         raise _NoNumberError(f"column {column!r} holds {value!r}, and a property is a finite number")
@@ -168,7 +174,10 @@ def _parquet_rows(path: Path, columns: Sequence[str]) -> Rows:
 
     try:
         with pq.ParquetFile(path) as file:
-            check_columns(str(path), columns, file.schema_arrow.names)
+            known = file.schema_arrow.names
+            check_columns(str(path), columns, known)
+            if double := next((name for name in columns if known.count(name) > 1), None):
+                raise DataError(f"{path} has two columns of the name {double!r}; give one of them another name")
             number = 0
             for batch in file.iter_batches(batch_size=1000, columns=list(columns)):
                 for row in batch.to_pylist():
@@ -176,3 +185,5 @@ def _parquet_rows(path: Path, columns: Sequence[str]) -> Rows:
                     yield number, row
     except (OSError, ArrowException) as error:
         raise DataError(f"{path} cannot be read as Parquet: {error}") from error
+    except (UnicodeError, OverflowError) as error:  # text that is not UTF-8, a time that no calendar has
+        raise DataError(f"{path}: a row behind row {number} holds what cannot be read: {error}") from error

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from data_manager.errors import DataError
+from yaml_config.json_text import from_json
 from yaml_config.schema_version import SchemaVersionError, stamped, unstamped
 
 if TYPE_CHECKING:
@@ -169,7 +170,7 @@ def load_tokenizer(folder: str | PathLike[str]) -> Tokenizer:
     if not path.is_file():
         return _load_hugging_face(folder)
     try:
-        content = unstamped(json.loads(path.read_text(encoding="utf-8")), path)
+        content = unstamped(from_json(path.read_text(encoding="utf-8")), path)
         kind = content["type"]
         found = _of_content(kind, content, folder)
     except DataError:
@@ -183,19 +184,28 @@ def load_tokenizer(folder: str | PathLike[str]) -> Tokenizer:
     return found
 
 
+def _words(value: object) -> list[str]:
+    """Tokens as a file lists them; raises ValueError for what is no list of texts."""
+    if not isinstance(value, list) or not all(isinstance(word, str) and word for word in value):
+        raise ValueError("its tokens are no list of texts that are not empty")
+    for word in value:
+        word.encode()  # UnicodeEncodeError, a ValueError, for half a character
+    return value
+
+
 def _of_content(kind: object, content: dict[str, Any], folder: str | PathLike[str]) -> Tokenizer | None:
     if kind == "characters":
-        return CharacterTokenizer(content["characters"])
+        return CharacterTokenizer(_words(list(content["characters"])))
     if kind == "bytes":
         return ByteTokenizer()
     if kind == "smiles":
         from data_manager.smiles_tokenizer import SmilesTokenizer
 
         if "pairs" not in content:
-            return SmilesTokenizer(content["tokens"])
+            return SmilesTokenizer(_words(content["tokens"]))
         from data_manager.smiles_pairs import SmilesPairTokenizer
 
-        return SmilesPairTokenizer(content["tokens"], content["pairs"])
+        return SmilesPairTokenizer(_words(content["tokens"]), content["pairs"])
     if kind == "bpe":
         from data_manager.bpe_tokenizer import BpeTokenizer
 

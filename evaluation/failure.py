@@ -9,6 +9,7 @@ from yaml_config.errors import UNREADABLE as UNREADABLE_CODE
 from yaml_config.errors import ConfigError, Place, Problem, printable
 from yaml_config.registry import UnknownNameError
 
+_NO_MEMORY = ("can't allocate memory", "out of memory", "Storage size calculation overflowed", "too large to convert")
 FAILED = BUILD_FAILED
 INTERRUPTED = 130
 _CODES = {INVALID: "value", USAGE: "usage", UNREADABLE: UNREADABLE_CODE, FAILED: "failed"}
@@ -21,6 +22,8 @@ def report_error(error: Exception, place: str, as_json: bool) -> int:
     """
     if isinstance(error, ConfigError):
         return report_failure(error, as_json)
+    if _is_out_of_memory(error):
+        error = MemoryError(f"there is not enough memory for this: {str(error).splitlines()[0][:200]}")
     if not isinstance(error, ValueError | OSError | MemoryError | ImportError | UnknownNameError):
         traceback.print_exception(error)
     code = exit_code(error)
@@ -31,6 +34,12 @@ def report_error(error: Exception, place: str, as_json: bool) -> int:
         message = "\n".join(map(printable, problem.message.split("\n")))
         print(message if message.startswith(place) else f"{problem.place}: {message}", file=sys.stderr)
     return code
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Whether torch could not get what it asked for, which it tells by a RuntimeError or, of a size beyond 64 bits, otherwise."""
+    text = str(error)
+    return isinstance(error, RuntimeError | OverflowError) and any(words in text for words in _NO_MEMORY)
 
 
 def exit_code(error: Exception) -> int:

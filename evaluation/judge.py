@@ -102,7 +102,9 @@ def _hugging_face(folder: Path) -> Judge:
 
     tokenizer = HuggingFaceTokenizer.load(folder)
     try:
-        model = AutoModelForCausalLM.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
+        model = AutoModelForCausalLM.from_pretrained(
+            str(folder), local_files_only=True, trust_remote_code=False, use_safetensors=True
+        )
     except Exception as error:  # transformers raises whatever a broken folder leads to
         raise RunFolderError(f"--judge {folder} cannot be read as a language model: {error}") from error
     model = model.eval().to("cuda" if torch.cuda.is_available() else "cpu")

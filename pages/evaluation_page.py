@@ -1,5 +1,6 @@
 """A run's evaluation to look at: figures with their intervals, how training went, and what the model wrote."""
 
+import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,9 @@ from training.metrics_log import MetricsLog
 from training.run_folder import RunFolder
 
 _FACTS = ("run", "model", "task", "dataset", "split", "rows", "seed", "seconds")
+_NAME = re.compile(r"eval_\w+", re.ASCII)
+_MOST = 24
+"""Curves of figures; each takes a tenth of a second."""
 _KEPT = 4
 """Evaluations during training whose samples are shown, the last ones."""
 
@@ -46,14 +50,15 @@ def _curves(entries: list[dict[str, Any]]) -> Iterator[Section]:
     rate = _line(entries, "learning_rate")
     if rate[0]:
         yield Section("Learning rate", svg=lines({"learning rate": rate}, "step", "learning rate"))
-    others = sorted({key for entry in entries for key in entry if key.startswith("eval_") and key != "eval_loss"})
-    for key in others:
+    others = sorted({key for entry in entries for key in entry if _NAME.fullmatch(key) and key != "eval_loss"})
+    for key in others[:_MOST]:
         name = key.removeprefix("eval_")
         yield Section(f"{name} over steps", svg=lines({name: _line(entries, key)}, "step", name))
 
 
 def _line(entries: list[dict[str, Any]], key: str) -> Line:
-    found = [(float(entry["step"]), float(entry[key])) for entry in entries if isinstance(entry.get(key), int | float)]
+    measured = [entry for entry in entries if isinstance(entry.get(key), int | float) and math.isfinite(entry[key])]
+    found = [(float(entry["step"]), float(entry[key])) for entry in measured]
     return [step for step, _ in found], [value for _, value in found]
 
 

@@ -6,6 +6,7 @@ that failed, say) is told from a whole one.
 """
 
 import json
+import os
 import pickle
 import re
 import shutil
@@ -17,11 +18,14 @@ from typing import Any
 
 from training.durable import write_text
 from training.errors import RunFolderError
+from yaml_config.json_text import from_json
 from yaml_config.schema_version import SchemaVersionError, stamped, unstamped
 
 MANIFEST = "checkpoint.json"
 STATE, AVERAGE = "trainer_state.json", "ema.safetensors"
 _NAME = re.compile(r"checkpoint-(\d+)")
+_LONGEST_NAME = 200
+_REMEDY = "copy the folder again from where it was written, or remove it to go on from an earlier one"
 _STAGING = ".writing-"
 
 
@@ -41,8 +45,21 @@ class Manifest:
         for name, value in numbers.items():
             if type(value) is not int or not 0 <= value < 2**62:
                 raise ValueError(f"{MANIFEST} has {name}: {value!r}")
+        if self.world < 1 or self.batch_rows < 1:
+            raise ValueError(
+                f"{MANIFEST} has world: {self.world} and batch_rows: {self.batch_rows}, which are at least 1"
+            )
         if not isinstance(self.files, dict) or any(type(size) is not int for size in self.files.values()):
             raise ValueError(f"{MANIFEST} does not list files and their sizes")
+        for name in self.files:
+            if (
+                not name
+                or len(name) > _LONGEST_NAME
+                or Path(name).is_absolute()
+                or ".." in Path(name).parts
+                or "\0" in name
+            ):
+                raise ValueError(f"{MANIFEST} lists {name[:60]!r}, which is no file of this folder")
 
 
 @dataclass(frozen=True)
@@ -64,6 +81,28 @@ class Checkpoint:
         if not isinstance(history, list) or not all(_is_entry(entry) for entry in history):
             raise RunFolderError(f"{self.folder / STATE} does not hold the evaluations so far, as log_history")
         return history
+
+    def check_state(self) -> None:
+        """Raise RunFolderError unless transformers can take up its own state; imports transformers."""
+        from transformers import TrainerState
+
+        path, usual = self.folder / STATE, vars(TrainerState())
+        state = read_json(path)
+        if not isinstance(state, dict) or not state.keys() <= usual.keys():
+            raise RunFolderError(f"{path} is no state of a Trainer; {_REMEDY}")
+        if state.get("global_step") != self.step:
+            raise RunFolderError(
+                f"{path} has global_step {state.get('global_step')!r}, and the checkpoint {self.step}; {_REMEDY}"
+            )
+        for name, value in state.items():
+            if value is not None and usual[name] is not None and not _is_like(value, usual[name]):
+                raise RunFolderError(f"{path} has {name}: {str(value)[:60]!r}; {_REMEDY}")
+
+
+def _is_like(value: object, usual: object) -> bool:
+    """Whether a value is of the kind of the usual one; a whole number is a number too."""
+    kinds = (int, float) if type(usual) in (int, float) else type(usual)
+    return isinstance(value, kinds) and isinstance(value, bool) == isinstance(usual, bool)
 
 
 def _is_entry(entry: object) -> bool:
@@ -103,12 +142,14 @@ def read_checkpoint(run: Path, step: int) -> Checkpoint:
     try:
         manifest = Manifest(**read_json(folder / MANIFEST))
         manifest.check()
+        if manifest.step != step:
+            raise ValueError(f"{MANIFEST} is of step {manifest.step}")
     except (RunFolderError, TypeError, ValueError) as error:
         raise RunFolderError(f"{folder} is not a whole checkpoint: {error}; {remedy}") from error
     for name, size in manifest.files.items():
         path = folder / name
-        if not path.is_file():
-            raise RunFolderError(f"{path} is not there; {remedy}")
+        if not os.path.isfile(path) or path.is_symlink():
+            raise RunFolderError(f"{path} is not there, or a link; {remedy}")
         if path.stat().st_size != size:
             raise RunFolderError(f"{path} has {path.stat().st_size} bytes, and was written with {size}; {remedy}")
     return Checkpoint(folder, manifest)
@@ -149,7 +190,7 @@ def clean(run: Path) -> None:
 def read_json(path: Path) -> Any:
     """A JSON file of a run folder; raises RunFolderError where it is missing, damaged or of a later version."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = from_json(path.read_text(encoding="utf-8"))
         return unstamped(content, path) if isinstance(content, dict) else content
     except SchemaVersionError as error:
         raise RunFolderError(str(error)) from error

@@ -316,6 +316,8 @@ class _Session:
         from training.callbacks import is_stopped_early
 
         checkpoint = self.start.checkpoint
+        if checkpoint is not None:
+            checkpoint.check_state()
         if checkpoint is not None and is_stopped_early(checkpoint.history(), self.settings):
             trainer.restore(checkpoint)
             return True

@@ -5,7 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from training.durable import write_text
+from yaml_config.json_text import from_json
 from yaml_config.schema_version import KEY, SCHEMA_VERSION
+
+_MOST = 2**53
 
 
 class MetricsLog:
@@ -26,11 +29,11 @@ class MetricsLog:
         entries = []
         for line in self.path.read_text(encoding="utf-8", errors="replace").splitlines():
             try:
-                entry = json.loads(line)
+                entry = from_json(line)
             except ValueError:
                 continue
-            if isinstance(entry, dict) and type(entry.get("step")) is int:
-                entries.append({key: value for key, value in entry.items() if key != KEY})
+            if isinstance(entry, dict) and type(step := entry.get("step")) is int and 0 <= step < _MOST:
+                entries.append({key: value for key, value in entry.items() if key != KEY and _is_measured(value)})
         return entries
 
     def keep_until(self, step: int) -> None:
@@ -38,6 +41,11 @@ class MetricsLog:
         if self.path.is_file():
             kept = [entry for entry in self.read() if entry["step"] <= step]
             write_text(self.path, "".join(map(_line, kept)))
+
+
+def _is_measured(value: object) -> bool:
+    """Whether a value can be drawn: no number has so many digits that it is none to a float."""
+    return type(value) is not int or abs(value) < _MOST
 
 
 def _line(entry: dict[str, Any]) -> str:

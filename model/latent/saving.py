@@ -13,6 +13,7 @@ from torch import nn
 from model.checkpoint import WEIGHTS_FILE, assign, named_tensors, read_tensors, replacing, write_tensors
 from model.hub import HubError
 from model.latent.hugging_face import ConnectorError, load_config
+from yaml_config.json_text import from_json
 from yaml_config.paths import from_home
 from yaml_config.schema_version import SchemaVersionError, stamped, unstamped
 
@@ -114,7 +115,7 @@ def _check_arguments(path: Path, known: dict[str, Any], parameters: Mapping[str,
 def _read(path: Path, name: str) -> dict[str, Any]:
     """The constructor's arguments of a saved connector."""
     try:
-        found = unstamped(json.loads(path.read_text(encoding="utf-8")), path)
+        found = unstamped(from_json(path.read_text(encoding="utf-8")), path)
         connector = found.pop("connector")
     except SchemaVersionError as error:
         raise ConnectorError(str(error)) from error

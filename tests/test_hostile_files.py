@@ -1,0 +1,228 @@
+"""Files that say more than they should: places elsewhere, endless nests, numbers beyond all bounds, half characters."""
+
+import json
+import pickle
+import shutil
+from pathlib import Path
+
+import datasets
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from transformers import GPT2Config, GPT2LMHeadModel
+
+from data_manager.data_manager import DatasetManager
+from data_manager.dataset_types import TokenizerConfig
+from data_manager.errors import DataError
+from data_manager.table_types import DiskDatasetConfig, JsonDatasetConfig, ParquetDatasetConfig
+from data_manager.tokenizers import load_tokenizer
+from evaluation.failure import report_error
+from evaluation.judge import load_judge
+from pages.evaluation_page import _curves
+from tests.test_attacks import pickled
+from tests.training.runs import experiment, train
+from training.checkpoints import read_checkpoint, read_json
+from training.errors import RunFolderError
+from training.length_counts import read_lengths
+from training.metrics_log import MetricsLog
+
+DEEP = "[" * 200_000
+BYTES = TokenizerConfig(type="bytes")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    folder = tmp_path_factory.mktemp("trained")
+    path = experiment(folder, max_steps=2, save_steps=1, eval_steps=2)
+    assert train("--config", path, "--output", folder / "run") == 0
+    (folder / "run" / "model.safetensors").unlink()
+    return path, folder / "run"
+
+
+@pytest.fixture
+def copy(trained: tuple[Path, Path], tmp_path: Path) -> Path:
+    return shutil.copytree(trained[1], tmp_path / "run")
+
+
+def disk(folder: Path) -> dict:
+    return DatasetManager.load_dataset(DiskDatasetConfig(name="rows", path=str(folder), tokenizer=BYTES))
+
+
+def test_a_folder_of_datasets_names_no_file_outside(tmp_path: Path) -> None:
+    rows = datasets.Dataset.from_dict({"text": ["secret one", "secret two"]})
+    rows.save_to_disk(str(tmp_path / "outside"))
+    datasets.DatasetDict({"train": rows}).save_to_disk(str(tmp_path / "parts"))
+    rows.save_to_disk(str(tmp_path / "whole"))
+    assert len(disk(tmp_path / "parts")["train"]) == len(disk(tmp_path / "whole")["train"]) > 0
+    (tmp_path / "parts" / "dataset_dict.json").write_text('{"splits": ["../outside"]}')
+    state = json.loads((tmp_path / "whole" / "state.json").read_text())
+    (name,) = [one["filename"] for one in state["_data_files"]]
+    state["_data_files"] = [{"filename": f"../outside/{name}"}]
+    (tmp_path / "whole" / "state.json").write_text(json.dumps(state))
+    for folder in ("parts", "whole"):
+        with pytest.raises(DataError, match=r"names '\.\./outside.*', which is not in its folder"):
+            disk(tmp_path / folder)
+    state["_data_files"] = [{"filename": name}]
+    (tmp_path / "whole" / "state.json").write_text(json.dumps(state))
+    (tmp_path / "whole" / name).unlink()
+    (tmp_path / "whole" / name).symlink_to(tmp_path / "outside" / name)
+    with pytest.raises(DataError, match="which is not in its folder"):
+        disk(tmp_path / "whole")
+
+
+@pytest.mark.parametrize(
+    "name", ["rows.json", "environment.json", "checkpoint-2/checkpoint.json", "checkpoint-2/trainer_state.json"]
+)
+def test_endless_nests_in_a_run(name: str, copy: Path, trained: tuple[Path, Path], tmp_path: Path) -> None:
+    (copy / name).write_text(DEEP)
+    if "trainer" in name:
+        told = json.loads((copy / "checkpoint-2/checkpoint.json").read_text())
+        told["files"]["trainer_state.json"] = len(DEEP)
+        (copy / "checkpoint-2/checkpoint.json").write_text(json.dumps(told))
+    log = tmp_path / "log"
+    assert train("--config", trained[0], "--output", copy, "--resume", log=log) == 3
+    assert "nested too deep" in log.read_text()
+    assert "Traceback" not in log.read_text()
+
+
+def test_endless_nests_elsewhere(tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").write_text(f'{DEEP}\n{{"step": 1, "loss": 2.0}}\n')
+    assert MetricsLog(tmp_path / "metrics.jsonl").read() == [{"step": 1, "loss": 2.0}]
+    for name in ("vocabulary.json", "lengths.json", "a.json", "b.json"):
+        (tmp_path / name).write_text(DEEP if name != "b.json" else f'{{"text": {DEEP}\n')
+    with pytest.raises(DataError, match="nested too deep"):
+        load_tokenizer(tmp_path)
+    with pytest.raises(RunFolderError, match="nested too deep"):
+        read_lengths(tmp_path / "lengths.json")
+    for name in ("a.json", "b.json"):
+        with pytest.raises(DataError, match=f"{name}:1: no JSON.*nested too deep"):
+            rows(JsonDatasetConfig, tmp_path / name)
+
+
+def rows(kind: type, path: Path, **more: object) -> list:
+    config = kind(
+        name="rows", data_files={"train": str(path)}, tokenizer=BYTES, rows="whole", sequence_length=64, **more
+    )
+    tokenizer = DatasetManager.tokenizer(config)
+    return [tokenizer.decode(row) for row in DatasetManager.load_dataset(config)["train"]["input_ids"]]
+
+
+def test_half_a_character(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.json").write_text('{"text": "good"}\n{"text": "\\ud800"}\n')
+    with pytest.raises(DataError, match=r"a\.json:2: holds half of a character"):
+        rows(JsonDatasetConfig, tmp_path / "a.json")
+    assert rows(JsonDatasetConfig, tmp_path / "a.json", on_invalid="skip") == ["good"]
+    (tmp_path / "b.json").write_text('{"text": "a", "n": 1%s}\n' % ("0" * 400))
+    with pytest.raises(DataError, match=r"b\.json:1: column 'n' holds"):
+        rows(JsonDatasetConfig, tmp_path / "b.json", measured=["n"])
+
+
+def test_parquet_that_holds_what_python_cannot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    data = pa.array([b"good", b"\xff\xfe"], pa.binary()).view(pa.string())
+    pq.write_table(pa.table({"text": data}), tmp_path / "a.parquet")
+    pq.write_table(pa.table({"text": pa.array([2**62], pa.timestamp("us"))}), tmp_path / "b.parquet")
+    for name in ("a", "b"):
+        with pytest.raises(DataError, match=f"{name}.parquet: a row behind row 0 holds what cannot be read"):
+            rows(ParquetDatasetConfig, tmp_path / f"{name}.parquet")
+    pq.write_table(pa.Table.from_arrays([pa.array(["a"]), pa.array(["b"])], ["text", "text"]), tmp_path / "c.parquet")
+    with pytest.raises(DataError, match="two columns of the name 'text'"):
+        rows(ParquetDatasetConfig, tmp_path / "c.parquet")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"step": 4_000_000},
+        {"step": 0},
+        {"world": 0},
+        {"batch_rows": 0},
+        {"files": {"../../../../../../etc/hostname": 1}},
+        {"files": {"/etc/hostname": 1}},
+        {"files": {"x" * 5000: 1}},
+        {"files": {"a\0b": 1}},
+    ],
+    ids=lambda change: str(change)[:40],
+)
+def test_a_checkpoint_says_what_cannot_be(change: dict, copy: Path) -> None:
+    path = copy / "checkpoint-2" / "checkpoint.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(RunFolderError, match=r"is not a whole checkpoint: checkpoint\.json"):
+        read_checkpoint(copy, 2)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"stateful_callbacks": 5}, {"global_step": "x"}, {"global_step": 1}, {"unknown": 1}, {"max_steps": "many"}],
+    ids=str,
+)
+def test_a_state_that_transformers_cannot_take_up(change: dict, copy: Path) -> None:
+    path = copy / "checkpoint-2" / "trainer_state.json"
+    read_checkpoint(copy, 2).check_state()
+    told = json.loads((copy / "checkpoint-2/checkpoint.json").read_text())
+    path.write_text(json.dumps(read_json(path) | change))
+    told["files"]["trainer_state.json"] = path.stat().st_size
+    (copy / "checkpoint-2/checkpoint.json").write_text(json.dumps(told))
+    with pytest.raises(RunFolderError, match=r"trainer_state\.json"):
+        read_checkpoint(copy, 2).check_state()
+
+
+@pytest.mark.parametrize(
+    "counts", ['{"5": Infinity}', '{"5": 1%s}' % ("0" * 400), '{"1%s": 1}' % ("0" * 12), '{"5": -1}']
+)
+def test_lengths_beyond_all_bounds(counts: str, tmp_path: Path) -> None:
+    (tmp_path / "lengths.json").write_text(f'{{"counts": {counts}}}')
+    with pytest.raises(RunFolderError, match="remove it"):
+        read_lengths(tmp_path / "lengths.json")
+
+
+def test_metrics_beyond_all_bounds_are_not_drawn(tmp_path: Path) -> None:
+    path, huge = tmp_path / "metrics.jsonl", "1" + "0" * 400
+    keys = "".join(f', "eval_k{number}": 1' for number in range(300))
+    path.write_text(
+        f'{{"step": {huge}, "loss": 1}}\n{{"step": 1, "loss": {huge}, "eval_a": NaN, "eval_\\u0000": 1{keys}}}\n'
+        '{"step": 2, "loss": 2.5, "eval_$\\\\foo{$": 3}\n'
+    )
+    entries = MetricsLog(path).read()
+    assert [entry["step"] for entry in entries] == [1, 2]
+    assert "loss" not in entries[0]
+    sections = list(_curves(entries))
+    assert len(sections) < 30
+    assert not any("foo" in section.title or "\0" in section.title for section in sections)
+
+
+@pytest.mark.parametrize(
+    "content", ['{"type": "smiles", "tokens": [1, 2]}', '{"type": "smiles", "tokens": ["\\ud800"]}', '{"type": "smiles", "tokens": {"a": 1}}',
+                '{"type": "characters", "characters": [1]}', '{"type": "characters", "characters": ["\\ud800"]}'],
+)  # fmt: skip
+def test_vocabularies_that_are_none(content: str, tmp_path: Path) -> None:
+    (tmp_path / "vocabulary.json").write_text(content)
+    with pytest.raises(DataError, match=r"vocabulary\.json is not a tokenizer's file"):
+        load_tokenizer(tmp_path)
+
+
+def test_a_judge_that_is_a_pickle_is_not_opened(tmp_path: Path) -> None:
+    config = GPT2Config(vocab_size=300, n_positions=16, n_embd=8, n_layer=1, n_head=1)
+    GPT2LMHeadModel(config).save_pretrained(tmp_path)
+    (tmp_path / "model.safetensors").unlink()
+    mark = tmp_path / "mark"
+    (tmp_path / "pytorch_model.bin").write_bytes(pickled(mark))
+    (tmp_path / "vocab.json").write_text(json.dumps({chr(33 + index): index for index in range(90)}))
+    (tmp_path / "merges.txt").write_text("#version: 0.2\n")
+    with pytest.raises(RunFolderError, match="safetensors"):
+        load_judge(tmp_path)
+    assert not mark.exists()
+    pickle.loads(pickled(mark))  # the same file, where it is opened
+    assert mark.exists()
+
+
+def test_what_does_not_fit_into_memory_is_told_without_a_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+    for size in ((1 << 50,), (1 << 40, 1 << 40)):
+        with pytest.raises((RuntimeError, OverflowError)) as caught:
+            torch.zeros(size)
+        assert report_error(caught.value, "runs/a", as_json=False) == 4
+        err = capsys.readouterr().err
+        assert "there is not enough memory for this" in err
+        assert "Traceback" not in err
