@@ -15,7 +15,7 @@ from data_manager.catalogue import catalogue, print_catalogue
 from data_manager.dataset_types import DatasetConfig
 from data_manager.errors import DataError
 from data_manager.parse_data_args import parse_dataset_configs
-from yaml_config.errors import ConfigError
+from yaml_config.errors import ConfigError, harmless
 from yaml_config.plugins import import_plugins
 
 GOOD, INVALID, USAGE, UNREADABLE, LOADING_FAILED = range(5)
@@ -138,7 +138,7 @@ def _show(config: DatasetConfig, as_json: bool, first: bool) -> dict[str, Any]:
     with _notes_unlogged():
         report = describe(config, DatasetManager.load_dataset(config))
     if not as_json:
-        print(("" if first else "\n") + report_text(report, plain=not _draws_bars()), flush=True)
+        print(("" if first else "\n") + harmless(report_text(report, plain=not _draws_bars())), flush=True)
     return report.as_dict()
 
 
@@ -168,4 +168,4 @@ def _fail(as_json: bool, text: str, errors: list[dict[str, Any]], reports: Seque
     if as_json:
         print(json.dumps({"ok": False, "errors": errors, "datasets": list(reports)}, indent=2))
     else:
-        print(text, file=sys.stderr)
+        print(harmless(text), file=sys.stderr)

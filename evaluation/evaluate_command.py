@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from evaluation.on_run import on_run
 from evaluation.options import CODES, add_common
+from yaml_config.errors import harmless
 
 if TYPE_CHECKING:
     from evaluation.figure import Report
@@ -82,7 +83,7 @@ def run(args: argparse.Namespace, usage_error: Callable[[str], NoReturn]) -> int
             print(json.dumps(result | report.as_dict(), indent=2, ensure_ascii=False))
         else:
             print(f"{folder}: {result['task']} on {result['rows']:,} rows of {result['dataset']} / {result['split']}\n")
-            print(report.text())
+            print(harmless(report.text()))
         return _write_page(args.html, folder, result, report) if args.html else 0
 
     return on_run(args, usage_error, lambda folder, overrides: _measure(args, folder, overrides, with_samples), show)

@@ -12,6 +12,7 @@ from evaluation.latent_options import ABOUT, add_moves, check_moves, move_of, mo
 from evaluation.latent_options import EXAMPLES as MOVES
 from evaluation.on_run import on_run
 from evaluation.options import CODES, add_common
+from yaml_config.errors import harmless
 
 if TYPE_CHECKING:
     from evaluation.opened import Opened
@@ -109,14 +110,14 @@ def _print(result: dict[str, Any], as_json: bool) -> None:
         print(json.dumps(result, indent=2, ensure_ascii=False))
         return
     for note in result["notes"]:
-        print(f"note: {note}", file=sys.stderr)
+        print(harmless(f"note: {note}"), file=sys.stderr)
     if "samples" not in result:
-        print("\n".join(moved_lines(result)))
+        print(harmless("\n".join(moved_lines(result))))
         return
     for number, sample in enumerate(result["samples"], 1):
         prompt = sample["prompt"]
         print(f"--- {number}" + ("" if prompt is None else f"  {prompt!r}"))
-        print(sample["text"])
+        print(harmless(sample["text"]))
 
 
 def _plain(sample: Any) -> dict[str, Any]:

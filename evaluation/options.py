@@ -8,6 +8,7 @@ from yaml_config.overrides import split_override
 
 FLAGS = {"num_samples": "--num-samples", "sampler": "--sampler", "steps": "--steps"}
 """Options that stand for keys of the section `generation`."""
+_TEXTS = ("run", "num_samples", "sampler", "steps", "device", "split", "judge", "html")
 CODES = "exit codes: 0 good, 1 invalid, 2 wrong usage, 3 unreadable file or run folder, 4 failed"
 
 
@@ -43,6 +44,9 @@ def _seed(text: str) -> int:
 
 def overrides_of(args: argparse.Namespace, usage_error: Callable[[str], NoReturn]) -> tuple[list[str], dict[str, str]]:
     """What is laid on the run's file, and by which option a user wrote it."""
+    for name in _TEXTS:
+        if getattr(args, name, None) == "":
+            usage_error(f"--{name.replace('_', '-')} is empty; give it a value, or leave it out")
     for option in args.overrides:
         try:
             split_override(option)

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from data_manager.tokenizers import Tokenizer
 from training.errors import UnfitError
 
-_HOLE = re.compile(r"\[\[(\d*)\]\]")
-_SLIP = re.compile(r"\[\[[^\[\]]{0,8}(\]{1,2}|$)")
+_HOLE = re.compile(r"\[\[(\d{0,9})\]\]")
+_SLIP = re.compile(r"\[\[(?:\d+|[^\[\]]{0,8})(\]{1,2}|$)")
 """What looks like a hole that was mistyped."""
+_HALF = re.compile("[\ud800-\udfff]")
 
 
 class PromptError(UnfitError):
@@ -31,9 +32,11 @@ class Template:
 
 def read_template(prompt: str, tokenizer: Tokenizer, length: int, before: Sequence[int] = ()) -> Template:
     """A prompt as `length` tokens, `before` being tokens that stand in front; raises PromptError where it has no room."""
+    if _HALF.search(prompt):
+        raise PromptError("the prompt has half of a character that needs two (a lone surrogate)")
     slip = _SLIP.search(_HOLE.sub("", prompt))
     if slip:
-        raise PromptError(f"the prompt has {slip[0]!r}, and a hole of 12 tokens is [[12]], one of any size [[]]")
+        raise PromptError(f"the prompt has {slip[0][:40]!r}, and a hole of 12 tokens is [[12]], one of any size [[]]")
     pieces = _HOLE.split(prompt)  # text, size, text, size, ..., text
     if pieces[1::2].count("") > 1:
         raise PromptError("the prompt has two holes [[]] without a size; give one of them its number of tokens: [[12]]")

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any, NoReturn, TextIO
 
 from experiment.config import Experiment, read_experiment
-from yaml_config.errors import ConfigError, Problem
+from yaml_config.errors import ConfigError, Problem, harmless, printable
 from yaml_config.overrides import split_override
 from yaml_config.plugins import import_plugins
 
@@ -96,7 +96,7 @@ def _after_check(args: argparse.Namespace, experiment: Experiment) -> tuple[int,
             summary = summarise(experiment.config)
             extra["summary"] = summary.as_dict()
             if not args.json:
-                print(summary.table())
+                print(harmless(summary.table()))
             if args.html:
                 from pages.document import write
                 from pages.summary_page import summary_page
@@ -109,14 +109,14 @@ def _after_check(args: argparse.Namespace, experiment: Experiment) -> tuple[int,
             built = build_and_run(experiment.config)
             extra["build"] = built.as_dict()
             if not args.json:
-                print(built.text())
+                print(harmless(built.text()))
     except (ValueError, OSError, RuntimeError, MemoryError) as error:
         if args.json:
             return BUILD_FAILED, {"build_error": f"{type(error).__name__}: {error}"}
-        print(f"{args.config}: build failed: {error}", file=sys.stderr)
+        print(harmless(f"{args.config}: build failed: {error}"), file=sys.stderr)
         return BUILD_FAILED, extra
     if not (args.print_config or args.summary or args.build or args.json):
-        print(_verdict(args.config, experiment))
+        print(printable(_verdict(args.config, experiment)))
     return GOOD, extra
 
 

@@ -1,6 +1,7 @@
 """A built model to a folder and back: `config.yml` and `model.safetensors`, never a pickle."""
 
 import os
+import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
@@ -170,7 +171,18 @@ def replacing(path: Path) -> Iterator[Path]:
 
 def _save(path: Path, tensors: Mapping[str, Tensor]) -> None:
     on_cpu = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    save_file(_own_storage(on_cpu), path, metadata=METADATA)
+    save_tensors(path, _own_storage(on_cpu))
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write tensors of any shape, with the permissions of any new file; safetensors leaves it to its owner alone.
+
+    Raises OSError or SafetensorError where the disk refuses.
+    """
+    path.touch()
+    mode = stat.S_IMODE(path.stat().st_mode)
+    save_file(dict(tensors), path, metadata=METADATA)
+    path.chmod(mode)
 
 
 def _own_storage(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -16,7 +16,7 @@ from training.engine import Outcome, train
 from training.errors import FAILED, TrainingError
 from training.run_folder import RunFolder
 from yaml_config.choose import missing_section
-from yaml_config.errors import ConfigError, ConfigValueError
+from yaml_config.errors import ConfigError, ConfigValueError, harmless
 from yaml_config.overrides import split_override
 from yaml_config.plugins import import_plugins
 
@@ -97,7 +97,7 @@ def _report(error: Exception, args: argparse.Namespace) -> int:
         return report_failure(error, False)
     for words, meaning in _MEANINGS.items():
         if words in str(error) and (meaning is not _GONE or _is_one_of_several()):
-            print(f"{args.config}: training failed: {meaning}; {_way_on(args.output)}", file=sys.stderr)
+            print(harmless(f"{args.config}: training failed: {meaning}; {_way_on(args.output)}"), file=sys.stderr)
             return FAILED
     if isinstance(error, TrainingError) and error.exit_code != FAILED and not _speaks():
         return error.exit_code  # all processes check alike, and one of them says it
@@ -105,7 +105,7 @@ def _report(error: Exception, args: argparse.Namespace) -> int:
         traceback.print_exception(error)
     told = _of_worker(str(error))
     hint = "; set training.ddp_find_unused_parameters: true" if "find_unused_parameters" in str(error) else ""
-    print(f"{args.config}: training failed: {told}{hint}", file=sys.stderr)
+    print(harmless(f"{args.config}: training failed: {told}{hint}"), file=sys.stderr)
     return error.exit_code if isinstance(error, TrainingError) else FAILED
 
 

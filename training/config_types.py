@@ -20,6 +20,7 @@ from yaml_config.tagged import FromRegistry
 
 Steps = Annotated[int, Field(gt=0, le=1_000_000_000)]
 Rate = Annotated[float, Field(ge=0, lt=1)]
+COLDEST = 1e-3
 Name = Annotated[str, Field(min_length=1)]
 
 
@@ -209,7 +210,10 @@ class GenerationConfig(StrictModel):
     """With exactly: samples drawn for each one that is kept, at most; None: 100. [samples]"""
 
     def violations(self) -> Iterator[Violation]:
-        """Attempts are of what is drawn again."""
+        """Attempts are of what is drawn again, and logits are divided by what leaves them numbers."""
+        if 0 < self.temperature < COLDEST:
+            message = f"temperature {self.temperature:g} is below {COLDEST:g}, where logits overflow"
+            yield Violation(message, ("temperature",), (), "0, which takes the likeliest token")
         if self.max_attempts is not None and self.exactly is None:
             yield Violation(
                 "max_attempts limits how often samples are drawn again, and without exactly none is",

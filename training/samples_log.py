@@ -6,7 +6,7 @@ from pathlib import Path
 
 from training.durable import write_text
 
-_HEAD = re.compile(r"^===== step (\d+) =====\n", re.M)
+_HEAD = re.compile(r"^===== step (\d{1,15}) =====\n", re.M)
 
 
 class SamplesLog:

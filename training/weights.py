@@ -3,10 +3,9 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from model.checkpoint import METADATA, CheckpointError, assign, named_tensors, read_tensors
+from model.checkpoint import CheckpointError, assign, named_tensors, read_tensors, save_tensors
 from training.errors import RunFolderError
 
 WEIGHTS = "model.safetensors"
@@ -15,8 +14,7 @@ WEIGHTS = "model.safetensors"
 def write_weights(path: Path, tensors: Mapping[str, Tensor]) -> None:
     """Write tensors of any shape, each with memory of its own; OSError or SafetensorError where the disk refuses."""
     own = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
-    path.touch()  # with the permissions of any new file; safetensors would leave it to its owner alone
-    save_file(own, path, metadata=METADATA)
+    save_tensors(path, own)
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:

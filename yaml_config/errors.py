@@ -1,9 +1,12 @@
 """Problems of a configuration, each with its place, and the exceptions that carry them."""
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+"""Control characters but for line breaks and tabs, what turns the direction of writing, and halves of characters."""
 UNREADABLE = "unreadable"
 """Code of a problem with the file itself (missing, a folder, not UTF-8, too large) rather than with what it says."""
 
@@ -109,6 +112,11 @@ def sort_problems(problems: Iterable[Problem]) -> list[Problem]:
 def printable(text: str) -> str:
     """`text` on one line that any terminal shows as it is: breaks, control and invisible characters become escapes."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def harmless(text: str) -> str:
+    """`text` with its lines as they are, and escapes for all else that would tell a terminal to do something."""
+    return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def _as_wide(character: str) -> str:

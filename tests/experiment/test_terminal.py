@@ -1,0 +1,101 @@
+"""What is printed does nothing to a terminal but print, whatever stands in names, texts and messages."""
+
+import shutil
+import stat
+
+import pytest
+
+from data_manager.command import main as load_data
+from data_manager.tokenizers import ByteTokenizer
+from evaluation.evaluate_command import main as evaluate
+from evaluation.generate_command import _print
+from evaluation.prompt import PromptError, read_template
+from parse_args import main
+from tests.training.runs import experiment, train
+from yaml_config.dump import dump
+from yaml_config.errors import harmless
+
+RED = "\x1b[31mred\x1b]0;title\x07"
+ENCODER = {"d_model": 16, "num_layers": 1, "num_heads": 2, "device": "cpu"}
+
+
+def test_lines_and_letters_stay_and_controls_are_escaped():
+    text = "a\tb\n\u3000 \xa0\u200d\U0001f600"
+    assert harmless(text) == text
+    assert harmless(RED + "\r\x00\x9b\u202e\ud800") == "\\x1b[31mred\\x1b]0;title\\x07\\r\\x00\\x9b\\u202e\\ud800"
+
+
+@pytest.mark.parametrize("option", [[], ["--summary"], ["--build"]], ids=str)
+def test_a_models_name(option, tmp_path, capsys):
+    path = tmp_path / "x.yml"
+    path.write_text(dump({"model": {"model_type": "encoder", "name": RED, "encoder": ENCODER}}))
+    assert main(["--config", str(path), *option]) == 0
+    out = capsys.readouterr().out
+    assert "red" in out
+    assert "\x1b" not in out
+
+
+def test_a_sample(capsys):
+    _print({"notes": [RED], "samples": [{"prompt": RED, "text": f"{RED}\nsecond line"}]}, as_json=False)
+    out, err = capsys.readouterr()
+    assert "\x1b" not in out + err
+    assert out.endswith("\nsecond line\n")
+
+
+def test_names_of_columns(tmp_path, capsys):
+    (tmp_path / "a.csv").write_text(f"{RED},other\nx,y\n")
+    data = {"name": "rows", "source": "csv", "data_files": {"train": str(tmp_path / "a.csv")}, "column": "text"}
+    path = experiment(tmp_path / "e", datasets=[data])
+    assert load_data(["--config", str(path)]) == 4
+    assert train("--config", path, "--output", tmp_path / "run", log=tmp_path / "log") == 4
+    for said in (capsys.readouterr().err, (tmp_path / "log").read_text()):
+        assert "there is no column 'text'" in said
+        assert "\x1b" not in said
+
+
+@pytest.mark.parametrize(
+    "prompt", ["a\ud800", "[[" + "9" * 5000 + "]]", "[[9999999999]]"], ids=["half", "long", "many"]
+)
+def test_prompts_that_are_none(prompt):
+    with pytest.raises(PromptError, match=r"half of a character|the prompt has '\[\[9"):
+        read_template(prompt, ByteTokenizer(), 16)
+
+
+def test_a_name_that_no_file_has(capsys):
+    assert main(["--config", "x" * 300]) == 3
+    assert "cannot be read: File name too long" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", ["--run", "--sampler", "--steps", "--num-samples", "--split", "--html", "--device"])
+def test_an_empty_option_is_wrong_usage(option, capsys):
+    with pytest.raises(SystemExit) as ended:
+        evaluate([f"{option}="])
+    assert ended.value.code == 2
+    assert f"{option} is empty" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("module", ["", ".x", "..", "a b"])
+def test_plugins_have_names(module, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["--config", "configs/encoder_model.yml", f"--plugin={module}"])
+    assert ended.value.code == 2
+    assert "--plugin takes the name of a module" in capsys.readouterr().err
+
+
+def test_a_temperature_under_which_nothing_is_a_number(capsys):
+    options = ["--config", "configs/full_experiment.yml", "--set"]
+    assert main([*options, "generation.temperature=1e-300"]) == 1
+    assert "temperature 1e-300 is below 0.001, where logits overflow" in capsys.readouterr().err
+    assert main([*options, "generation.temperature=0"]) == 0
+
+
+def test_files_of_a_run_may_be_read_alike_and_a_long_step_is_no_step(tmp_path):
+    path, run = experiment(tmp_path, max_steps=2, save_steps=1), tmp_path / "run"
+    assert train("--config", path, "--output", run) == 0
+    modes = {stat.S_IMODE(file.stat().st_mode) for file in run.rglob("*") if file.is_file() and file.name != ".lock"}
+    assert modes == {stat.S_IMODE((run / "config.yml").stat().st_mode)}
+    (run / "model.safetensors").unlink()
+    shutil.rmtree(run / "checkpoint-2")
+    samples = run / "samples.txt"
+    samples.write_text(samples.read_text() + f"===== step {'9' * 5000} =====\n")
+    assert train("--config", path, "--output", run, "--resume") == 0
