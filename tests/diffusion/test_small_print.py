@@ -16,7 +16,9 @@ from diffusion.graph import AbsorbingGraph, UniformGraph
 from diffusion.hybrid import HybridGraph, HybridMixture
 from diffusion.noise_schedule import CosineNoise, GeometricNoise, LogLinearNoise
 from diffusion.parameterisation import ScoreParameterisation, X0Parameterisation
+from diffusion.randomness import RowGenerators
 from diffusion.remasking import RemaskingSampler
+from diffusion.sampler_state import start_state
 from diffusion.samplers import create_sampler
 
 B, L = 2, 3
@@ -256,3 +258,16 @@ def test_tweedies_proposal_is_bayes_rule_where_the_score_is_right(graph: Graph) 
     expected = to / to.sum(-1, keepdim=True)
     found = proposal.target / proposal.target.sum(-1, keepdim=True)
     torch.testing.assert_close(found[move > 1e-9], expected[move > 1e-9], rtol=1e-7, atol=1e-12)
+
+
+def test_confidence_lifts_none_where_the_process_has_lost_none() -> None:
+    process = DiffusionProcess(AbsorbingGraph(3), LogLinearNoise())
+    sampler = create_sampler("confidence", process, denoiser(process.graph), 8)
+    generators = RowGenerators.from_generator(torch.Generator().manual_seed(0), 2)
+    state = sampler.begin(start_state(process.graph, 2, 2, generators=generators))
+    lifted = []
+    while not sampler.finished(state):
+        before = (state.tokens == 3).sum(1)
+        state = sampler.step(state)
+        lifted.append((before - (state.tokens == 3).sum(1)).tolist())
+    assert lifted == [[1, 1], [0, 0], [0, 0], [0, 0], [1, 1], [0, 0], [0, 0], [0, 0]]

@@ -146,3 +146,27 @@ def test_linear_core_is_not_rounded_by_autocast():
     wanted = core(q, k, v, causal=True)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert torch.equal(core(q, k, v, causal=True), wanted)
+
+
+@pytest.mark.parametrize("core", cores(), ids=["softmax", *MAPS])
+def test_a_row_that_sees_no_key_gives_nothing_and_the_others_what_they_see(core):
+    q, k, v = qkv(3, 3)
+    mask = torch.tensor([[True, True, False], [False, False, False]])
+    out = core(q, k, v, key_mask=mask, causal=False)
+    assert torch.equal(out[1], torch.zeros_like(out[1]))
+    torch.testing.assert_close(out[:1], core(q[:1], k[:1, :, :2], v[:1, :, :2], causal=False), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", MAPS)
+def test_a_state_in_float32_serves_calls_in_bfloat16(name):
+    core = linear_core(name)
+    q, k, v = (part.bfloat16() for part in qkv(3, 3))
+    state = core.absorb(core.initial_state(k.float()), k, v)
+    assert state.sums.dtype == torch.float32
+    read = core.read(state, q)
+    assert read.dtype == torch.bfloat16
+    whole = core(q, k, v, causal=False)
+    assert whole.dtype == torch.bfloat16
+    torch.testing.assert_close(read, whole, rtol=0.02, atol=0.02)
+    exact = core.read(core.absorb(core.initial_state(k.float()), k.float(), v.float()), q.float())
+    torch.testing.assert_close(read.float(), exact, rtol=0.01, atol=0.01)
