@@ -65,7 +65,9 @@ def model_configs(draw: st.DrawFn) -> ModelConfig:
 @st.composite
 def experiments(draw: st.DrawFn) -> ExperimentConfig:
     training = TrainingConfig(learning_rate=draw(st.floats(1e-12, 10)), seed=draw(st.integers(0, 2**32 - 1)))
-    generation = GenerationConfig(temperature=draw(st.floats(0, 100)), top_p=draw(st.none() | st.floats(1e-9, 1)))
+    generation = GenerationConfig(
+        temperature=draw(st.just(0.0) | st.floats(1e-3, 100)), top_p=draw(st.none() | st.floats(1e-9, 1))
+    )
     return ExperimentConfig(
         model=draw(model_configs()),
         training=draw(st.none() | st.just(training)),

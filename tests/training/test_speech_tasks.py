@@ -151,7 +151,7 @@ def test_one_utterance_is_learnt_to_a_word_error_rate_of_0(kind, tmp_path, capsy
         "tokenizer": {"type": "characters"},
     }
     split = {"train_split": "dev-clean", "eval_split": "dev-clean"}
-    steps = {"max_steps": 110, "eval_steps": 55, "save_steps": 200, "batch_size": 1}
+    steps = {"max_steps": 170, "eval_steps": 85, "save_steps": 200, "batch_size": 1}
     rate = {"learning_rate": 3e-3, "lr_scheduler_type": "cosine", "warmup_steps": 5}
     speech = {"channels": 16, "spec_augment": None if kind == "real" else {"time_width": 3}}
     width = {"d_model": 64}
