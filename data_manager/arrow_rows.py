@@ -108,16 +108,21 @@ def _refuse_other_folders(folder: Path) -> None:
     """Raise DataError where what `save_to_disk` wrote names files outside, or is a link to one."""
     for path in (*folder.rglob("dataset_dict.json"), *folder.rglob("state.json")):
         try:
+            if not path.resolve().is_relative_to(folder.resolve()):
+                raise ValueError("it is a link to somewhere else")
             held = from_json(path.read_text(encoding="utf-8"))
             names = [*held.get("splits", ()), *(one["filename"] for one in held.get("_data_files") or ())]
-            plain = all(isinstance(name, str) and name not in (".", "..") and Path(name).name == name for name in names)
-        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+            outside = [name for name in names if not _is_inside(path.parent, name, folder)]
+        except (OSError, RuntimeError, ValueError, LookupError, TypeError, AttributeError) as error:
             raise DataError(f"{path} cannot be read as a file of save_to_disk: {error}") from error
-        outside = [
-            name for name in names if not plain or not (path.parent / name).resolve().is_relative_to(folder.resolve())
-        ]
         if outside:
             raise DataError(f"{path} names {outside[0]!r}, which is not in its folder; nothing outside is read")
+
+
+def _is_inside(parent: Path, name: str, folder: Path) -> bool:
+    """Whether a plain name is that of something in a folder, links followed."""
+    is_plain = name not in ("", ".", "..") and Path(name).name == name
+    return is_plain and (parent / name).resolve().is_relative_to(folder.resolve())
 
 
 def disk_corpora(config: DiskDatasetConfig) -> dict[str, Corpus]:

@@ -195,7 +195,7 @@ def _words(value: object) -> list[str]:
 
 def _of_content(kind: object, content: dict[str, Any], folder: str | PathLike[str]) -> Tokenizer | None:
     if kind == "characters":
-        return CharacterTokenizer(_words(list(content["characters"])))
+        return CharacterTokenizer(_words(content["characters"]))
     if kind == "bytes":
         return ByteTokenizer()
     if kind == "smiles":

@@ -1,6 +1,5 @@
 """A run's evaluation to look at: figures with their intervals, how training went, and what the model wrote."""
 
-import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +12,9 @@ from training.metrics_log import MetricsLog
 from training.run_folder import RunFolder
 
 _FACTS = ("run", "model", "task", "dataset", "split", "rows", "seed", "seconds")
-_NAME = re.compile(r"eval_\w+", re.ASCII)
+_NAME = re.compile(r"eval_\w{1,60}", re.ASCII)
+_LARGEST = 1e100
+"""Beyond it a picture has no room, and NaN is not below it either."""
 _MOST = 24
 """Curves of figures; each takes a tenth of a second."""
 _KEPT = 4
@@ -57,7 +58,7 @@ def _curves(entries: list[dict[str, Any]]) -> Iterator[Section]:
 
 
 def _line(entries: list[dict[str, Any]], key: str) -> Line:
-    measured = [entry for entry in entries if isinstance(entry.get(key), int | float) and math.isfinite(entry[key])]
+    measured = [entry for entry in entries if isinstance(entry.get(key), int | float) and abs(entry[key]) < _LARGEST]
     found = [(float(entry["step"]), float(entry[key])) for entry in measured]
     return [step for step, _ in found], [value for _, value in found]
 

@@ -195,7 +195,7 @@ def test_metrics_beyond_all_bounds_are_not_drawn(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "content", ['{"type": "smiles", "tokens": [1, 2]}', '{"type": "smiles", "tokens": ["\\ud800"]}', '{"type": "smiles", "tokens": {"a": 1}}',
-                '{"type": "characters", "characters": [1]}', '{"type": "characters", "characters": ["\\ud800"]}'],
+                '{"type": "characters", "characters": {"a": 1}}', '{"type": "characters", "characters": [1]}', '{"type": "characters", "characters": ["\\ud800"]}'],
 )  # fmt: skip
 def test_vocabularies_that_are_none(content: str, tmp_path: Path) -> None:
     (tmp_path / "vocabulary.json").write_text(content)

@@ -148,7 +148,7 @@ def read_checkpoint(run: Path, step: int) -> Checkpoint:
         raise RunFolderError(f"{folder} is not a whole checkpoint: {error}; {remedy}") from error
     for name, size in manifest.files.items():
         path = folder / name
-        if not os.path.isfile(path) or path.is_symlink():
+        if not os.path.isfile(path) or path.resolve() != folder.resolve() / name:
             raise RunFolderError(f"{path} is not there, or a link; {remedy}")
         if path.stat().st_size != size:
             raise RunFolderError(f"{path} has {path.stat().st_size} bytes, and was written with {size}; {remedy}")

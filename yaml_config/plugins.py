@@ -17,7 +17,10 @@ def import_plugins(modules: Sequence[str], usage_error: Callable[[str], NoReturn
     for module in modules:
         if not all(part.isidentifier() for part in module.split(".")):
             usage_error(f"--plugin takes the name of a module, such as my_types; got {module!r}")
+        if module.endswith(".py"):
+            usage_error(f"--plugin takes the name of a module, not of a file: --plugin {module.removesuffix('.py')}")
         try:
             importlib.import_module(module)
-        except ImportError as error:
-            usage_error(f"--plugin {module}: {error}")
+        except Exception as error:  # whatever stands in the user's module
+            told = f"{error}" if isinstance(error, ImportError) else f"{type(error).__name__}: {error}"
+            usage_error(f"--plugin {module}: {told}")

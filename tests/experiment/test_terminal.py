@@ -74,6 +74,22 @@ def test_an_empty_option_is_wrong_usage(option, capsys):
     assert f"{option} is empty" in capsys.readouterr().err
 
 
+def test_a_plugin_that_breaks_is_told_in_a_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "broken_types.py").write_text("def f()\n    pass\n")
+    (tmp_path / "raising_types.py").write_text("raise RuntimeError('no luck')\n")
+    for name, told in (
+        ("broken_types", "SyntaxError: expected ':' (broken_types.py, line 1)"),
+        ("raising_types", "RuntimeError: no luck"),
+        ("no_such_types", "No module named 'no_such_types'"),
+        ("raising_types.py", "not of a file: --plugin raising_types"),
+    ):
+        with pytest.raises(SystemExit) as ended:
+            main(["--config", "x.yml", "--plugin", name])
+        assert ended.value.code == 2
+        assert told in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("module", ["", ".x", "..", "a b"])
 def test_plugins_have_names(module, capsys):
     with pytest.raises(SystemExit) as ended:
