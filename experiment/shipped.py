@@ -13,5 +13,6 @@ def find_config(path: str | PathLike[str]) -> Path:
     if os.path.exists(given) or given.is_absolute() or given.parts[:1] != (CONFIGS.name,):
         return given
     shipped = CONFIGS.joinpath(*given.parts[1:])
-    inside = shipped.resolve().is_relative_to(CONFIGS)
-    return shipped if inside and shipped.is_file() else given
+    if not os.path.isfile(shipped):  # False too for what no file can be named, where Path's own methods raise
+        return given
+    return shipped if shipped.resolve().is_relative_to(CONFIGS) else given

@@ -61,9 +61,15 @@ def test_prompts_that_are_none(prompt):
         read_template(prompt, ByteTokenizer(), 16)
 
 
-def test_a_name_that_no_file_has(capsys):
-    assert main(["--config", "x" * 300]) == 3
-    assert "cannot be read: File name too long" in capsys.readouterr().err
+@pytest.mark.parametrize("folder", ["", "configs/"])
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [("x" * 300, "cannot be read: File name too long"), ("a\0b", "cannot be a file's name"), ("\ud800", "cannot be")],
+    ids=["long", "null", "half"],
+)
+def test_a_name_that_no_file_has(name, reason, folder, capsys):
+    assert main(["--config", folder + name]) == 3
+    assert reason in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("option", ["--run", "--sampler", "--steps", "--num-samples", "--split", "--html", "--device"])
