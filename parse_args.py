@@ -82,6 +82,8 @@ def main(argv: Sequence[str] | None = None, prog: str = "parse_args.py") -> int:
     args = parser.parse_args(argv)
     if not args.config and not args.schema:
         parser.error("give the file to check: --config experiment.yml")
+    if args.html == "":
+        parser.error("--html is empty; give it a file's name, or leave it out")
     if args.html and not args.summary:
         parser.error("--html goes with --summary")
     args.only = MODEL_SECTIONS if args.model_only else DATA_SECTIONS if args.data_only else SECTIONS

@@ -45,6 +45,9 @@ def main(argv: Sequence[str] | None = None, prog: str = "train.py") -> int:
     """Run the command line; returns the exit code."""
     parser = build_parser(prog)
     args = parser.parse_args(argv)
+    for name in ("config", "output"):
+        if not getattr(args, name):  # else the working directory would be meant
+            parser.error(f"--{name} is empty; give it a value")
     from training.command import run
 
     return run(args, parser.error)

@@ -8,7 +8,7 @@ from yaml_config.overrides import split_override
 
 FLAGS = {"num_samples": "--num-samples", "sampler": "--sampler", "steps": "--steps"}
 """Options that stand for keys of the section `generation`."""
-_TEXTS = ("run", "num_samples", "sampler", "steps", "device", "split", "judge", "html")
+_TEXTS = ("run", "num_samples", "sampler", "steps", "device", "condition", "split", "judge", "html")
 CODES = "exit codes: 0 good, 1 invalid, 2 wrong usage, 3 unreadable file or run folder, 4 failed"
 
 

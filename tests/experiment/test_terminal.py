@@ -9,9 +9,11 @@ from data_manager.command import main as load_data
 from data_manager.tokenizers import ByteTokenizer
 from evaluation.evaluate_command import main as evaluate
 from evaluation.generate_command import _print
+from evaluation.generate_command import main as generate
 from evaluation.prompt import PromptError, read_template
 from parse_args import main
 from tests.training.runs import experiment, train
+from train import main as train_main
 from yaml_config.dump import dump
 from yaml_config.errors import harmless
 
@@ -94,6 +96,24 @@ def test_a_plugin_that_breaks_is_told_in_a_line(tmp_path, monkeypatch, capsys):
             main(["--config", "x.yml", "--plugin", name])
         assert ended.value.code == 2
         assert told in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("verb", "words"),
+    [
+        (generate, ["--run", "a", "--condition="]),
+        (main, ["--config", "configs/encoder_model.yml", "--summary", "--html="]),
+        (main, ["--config", "configs/encoder_model.yml", "--html="]),
+        (train_main, ["--config", "configs/full_experiment.yml", "--output="]),
+        (train_main, ["--output", "a", "--config="]),
+    ],
+    ids=["condition", "html of a summary", "html alone", "output", "config"],
+)
+def test_an_empty_option_of_another_verb_is_too(verb, words, capsys):
+    with pytest.raises(SystemExit) as ended:
+        verb(words)
+    assert ended.value.code == 2
+    assert f"{words[-1][:-1]} is empty; give it " in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("module", ["", ".x", "..", "a b"])
