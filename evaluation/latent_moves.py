@@ -6,7 +6,7 @@ import torch
 
 from evaluation.latent_draw import decoded, latent_model, read_latents
 from evaluation.opened import Opened
-from evaluation.prompt import unknown_note
+from evaluation.prompt import refuse_halves, unknown_note
 from evaluation.sampling import Samples
 
 
@@ -17,6 +17,7 @@ def interpolate(run: Opened, first: str, last: str, points: int, seed: int) -> t
     UnfitError for another task's run, and PromptError for texts that do not fit.
     """
     latent_model(run)
+    refuse_halves(first, last, what="the text of --interpolate")
     notes = _notes(run, [first, last])
     start, end = read_latents(run, [first, last]).double()
     shares = [point / (points - 1) for point in range(points)]
@@ -30,6 +31,7 @@ def edit(run: Opened, text: str, sources: Sequence[str], targets: Sequence[str],
     Raises as `interpolate`.
     """
     latent_model(run)
+    refuse_halves(text, *sources, *targets, what="a text of --edit, --from or --to")
     notes = _notes(run, [text, *sources, *targets])
     here, before, after = (read_latents(run, texts).double().mean(0) for texts in ([text], sources, targets))
     return _texts(run, torch.stack([here, here + strength * (after - before)]), seed, notes)

@@ -32,8 +32,7 @@ class Template:
 
 def read_template(prompt: str, tokenizer: Tokenizer, length: int, before: Sequence[int] = ()) -> Template:
     """A prompt as `length` tokens, `before` being tokens that stand in front; raises PromptError where it has no room."""
-    if _HALF.search(prompt):
-        raise PromptError("the prompt has half of a character that needs two (a lone surrogate)")
+    refuse_halves(prompt)
     slip = _SLIP.search(_HOLE.sub("", prompt))
     if slip:
         raise PromptError(f"the prompt has {slip[0][:40]!r}, and a hole of 12 tokens is [[12]], one of any size [[]]")
@@ -56,6 +55,22 @@ def read_template(prompt: str, tokenizer: Tokenizer, length: int, before: Sequen
     if not any(kept):
         raise PromptError("the prompt is nothing but holes; leave --prompt out to draw the whole sample")
     return Template(tokens + [0] * rest, kept + [False] * rest)
+
+
+def check_prompts(prompts: Sequence[str]) -> None:
+    """Raise PromptError for a prompt that no model can begin with: an empty one, or one with half of a character."""
+    if any(not prompt for prompt in prompts):
+        raise PromptError("a prompt is empty; give it text, or leave it out")
+    refuse_halves(*prompts)
+
+
+def refuse_halves(*texts: str, what: str = "the prompt") -> None:
+    """Raise PromptError for a text (or `what` it is) with half of a character, which no tokenizer of bytes can write."""
+    for text in texts:
+        if found := _HALF.search(text):
+            raise PromptError(
+                f"{what} has {found[0]!r}, half of a character that needs two (a lone surrogate); write it in UTF-8"
+            )
 
 
 def unknown_note(prompt: str, tokenizer: Tokenizer, what: str = "the prompt") -> str | None:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from evaluation.opened import Opened
-from evaluation.prompt import PromptError, unknown_note
+from evaluation.prompt import PromptError, check_prompts, unknown_note
 from training.errors import UnfitError
 
 if TYPE_CHECKING:
@@ -68,8 +68,7 @@ def draw(run: Opened, request: Request, track: Track = lambda count: None) -> Sa
     """
     tokenizer = run.needs_tokenizer()
     kind = _kind(run)
-    if any(not prompt for prompt in request.prompts):
-        raise PromptError("a prompt is empty; give it text, or leave it out")
+    check_prompts(request.prompts)
     if run.task_name in _OTHERS and (request.length is not None or request.condition is not None):
         option = "--condition" if request.length is None else "--length"
         instead = (

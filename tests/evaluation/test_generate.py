@@ -128,6 +128,13 @@ def test_templates_that_do_not_fit(prompt, message, runs, capsys):
     assert message in failed(capsys, 1, "--run", runs["mdlm"], "--prompt", prompt)
 
 
+@pytest.mark.parametrize("kind", ["decoder", "pair", "mdlm"])
+def test_half_of_a_character_fits_no_model(kind, runs, capsys):
+    words = ["--run", runs[kind], "--prompt", "good", "--prompt", "a\ud800"]
+    told = r"the prompt has '\ud800', half of a character that needs two (a lone surrogate); write it in UTF-8"
+    assert told in failed(capsys, 1, *words)
+
+
 def test_a_template(runs):
     tokenizer = open_run(runs["mdlm"]).tokenizer
     a, b, c = (tokenizer.encode(letter)[0] for letter in "abc")

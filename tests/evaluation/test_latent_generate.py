@@ -162,6 +162,13 @@ def test_unknown_characters_are_noted(letters, capsys):
     assert "'the \u00e9' has characters" in found["notes"][0]
 
 
+@pytest.mark.parametrize("words", [["--interpolate", "a", "\udfff"], ["--edit", "a", "--from", "b", "--to", "\udfff"]])
+def test_half_of_a_character(words, letters, capsys):
+    assert main(["--run", str(letters), *words]) == 1
+    assert f"text of {words[0]}" in (told := capsys.readouterr().err)
+    assert r"has '\udfff', half of a character that needs two (a lone surrogate)" in told
+
+
 def test_what_the_encoder_cannot_read(letters, capsys):
     message = failed(capsys, 1, "--run", letters, "--interpolate", "a" * 100, "the")
     assert f"'{'a' * 40}...' has 102 tokens with those around it, and the encoder reads 90 at most" in message
