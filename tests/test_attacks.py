@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import re
 import shutil
 import subprocess
 import sys
@@ -18,8 +19,10 @@ from experiment.config import read_experiment
 from model.hub import HubError
 from tests.training.runs import experiment, start, train
 from training.checkpoints import MANIFEST, read_json
-from training.errors import RunFolderError
+from training.durable import open_own
+from training.errors import RunFolderError, TrainingError
 from training.run_folder import load_run
+from training.samples_log import SamplesLog
 from yaml_config.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -190,6 +193,30 @@ def test_a_run_writes_through_no_link(name: str, attacked: tuple[Path, Path], tm
     assert train("--config", path, "--output", run, "--resume", log=log) == 2
     assert f"{run / name} is a link, and a run writes into its own folder alone" in log.read_text()
     assert precious.read_text() == "years of work"
+
+
+def test_samples_are_appended_to_no_link_that_comes_while_a_run_goes_on(tmp_path: Path) -> None:
+    path, precious = tmp_path / "samples.txt", tmp_path / "precious"
+    log = SamplesLog(path)
+    log.append(1, ["one"])
+    log.append(2, ["half \ud800"])
+    assert path.read_text() == "===== step 1 =====\n--- 1\none\n\n===== step 2 =====\n--- 1\nhalf ?\n\n"
+    path.rename(precious)
+    path.symlink_to(precious)
+    known = precious.read_text()
+    with pytest.raises(TrainingError, match=re.escape(f"{path} is a link, and a run folder's files are its own")):
+        log.append(3, ["three"])
+    assert precious.read_text() == known
+    path.unlink()
+    path.symlink_to(tmp_path / "nowhere")
+    with pytest.raises(TrainingError, match="is a link"):
+        log.append(3, ["three"])
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_a_file_that_may_not_be_opened_is_no_link(tmp_path: Path) -> None:
+    with pytest.raises(IsADirectoryError):
+        open_own(tmp_path, "a")
 
 
 @pytest.mark.parametrize("verb", ["parse_args", "generate", "evaluate", "train"])

@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal, TextIO
 
 from training.errors import TrainingError
 
@@ -16,6 +17,23 @@ def write_text(path: Path, text: str) -> None:
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
     sync(path.parent)
+
+
+def open_own(path: Path, mode: Literal["a", "w"], errors: str = "strict") -> TextIO:
+    """Open a text file that is a run folder's own, as `mode` says; what a link points at is somebody else's.
+
+    Raises TrainingError where it is a link, OSError where the system refuses.
+    """
+    try:
+        return open(path, mode, encoding="utf-8", errors=errors, opener=_unfollowed)
+    except OSError as error:
+        if not path.is_symlink():
+            raise
+        raise TrainingError(f"{path} is a link, and a run folder's files are its own; remove the link") from error
+
+
+def _unfollowed(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)  # Windows lacks it, and links are rare there
 
 
 def sync(path: Path) -> None:

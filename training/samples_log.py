@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from training.durable import write_text
+from training.durable import open_own, write_text
 
 _HEAD = re.compile(r"^===== step (\d{1,15}) =====\n", re.M)
 
@@ -16,9 +16,9 @@ class SamplesLog:
         self.path = path
 
     def append(self, step: int, samples: Sequence[str]) -> None:
-        """Add a section; OSError where the disk is full."""
+        """Add a section; TrainingError where the file is a link, OSError where the disk is full."""
         numbered = "".join(f"--- {number}\n{text}\n" for number, text in enumerate(samples, 1))
-        with self.path.open("a", encoding="utf-8", errors="replace") as file:
+        with open_own(self.path, "a", errors="replace") as file:
             file.write(f"===== step {step} =====\n{numbered}\n")
 
     def keep_until(self, step: int) -> None:
