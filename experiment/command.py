@@ -102,7 +102,7 @@ def _after_check(args: argparse.Namespace, experiment: Experiment) -> tuple[int,
                 from pages.summary_page import summary_page
 
                 write(args.html, summary_page(experiment.config, summary))
-                print(f"page written to {args.html}", file=sys.stderr)
+                print(printable(f"page written to {args.html}"), file=sys.stderr)
         if args.build:
             from experiment.build import build_and_run
 

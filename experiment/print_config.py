@@ -7,6 +7,7 @@ from data_manager.parse_data_args import lay_shared
 from experiment.config import Experiment
 from model.parse_model_args import with_defaults
 from yaml_config.dump import dump_scalar
+from yaml_config.errors import printable
 from yaml_config.node import Node
 
 COMMENT_COLUMN = 44
@@ -37,7 +38,8 @@ def _origin(node: Node | None) -> str:
         return "default"
     inherited = f" ({'.'.join(map(str, node.origin[:-1]))})" if node.origin else ""
     place = node.place
-    return (place.file if place.line is None else f"{place.file}:{place.line}") + inherited
+    file = printable(place.file)  # a line break in a name would end the comment, and what follows would be YAML
+    return (file if place.line is None else f"{file}:{place.line}") + inherited
 
 
 def _mapping(data: dict[str, Any], node: Node | None, depth: int) -> list[str]:

@@ -37,6 +37,23 @@ def test_a_models_name(option, tmp_path, capsys):
     assert "\x1b" not in out
 
 
+def test_a_files_name_stays_in_the_comment_that_tells_where_a_value_is_from(tmp_path, capsys):
+    path = tmp_path / f"{RED}\nmodel: 3 # "
+    path.write_text(dump({"model": {"model_type": "encoder", "name": "a", "encoder": ENCODER}}))
+    options = ["--set", "model.name=b\n# c", "--print-config", "--config"]
+    assert main([*options, str(path)]) == 0
+    out = capsys.readouterr().out
+    assert "\x1b" not in out
+    assert "# --set model.name=b\\n# c\n" in out
+    again = tmp_path / "again.yml"
+    again.write_text(out)
+    assert main(["--config", str(again)]) == 0
+    assert main(["--config", str(path), "--summary", "--html", str(tmp_path / f"{RED}.html")]) == 0
+    out, err = capsys.readouterr()
+    assert "page written to " in err
+    assert "\x1b" not in out + err
+
+
 def test_a_sample(capsys):
     _print({"notes": [RED], "samples": [{"prompt": RED, "text": f"{RED}\nsecond line"}]}, as_json=False)
     out, err = capsys.readouterr()
