@@ -117,7 +117,7 @@ def _unused(configs: Sequence[DatasetConfig], removes: bool, quiet: bool) -> lis
         if removes:
             prune(left)
         if not quiet:
-            print("\n" + unused_text(left, removed=removes))
+            print("\n" + harmless(unused_text(left, removed=removes)))
     return [asdict(left) for left in found]
 
 

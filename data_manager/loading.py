@@ -13,6 +13,7 @@ from data_manager.table_types import DEFAULT_COLUMN
 from data_manager.text_types import TokensConfig
 from data_manager.tokenizer_factory import Texts, config_key, make_tokenizer, tokenizer_of
 from data_manager.tokenizers import Tokenizer
+from yaml_config.errors import harmless
 
 if TYPE_CHECKING:
     from data_manager.prepare import PreparedSplit
@@ -39,7 +40,7 @@ def load(config: DatasetConfig) -> dict[str, Any]:
     for part in made.values():
         for note in part.notes:
             if note not in told:
-                _log.warning("%s: %s", config.name, note)
+                _log.warning("%s", harmless(f"{config.name}: {note}"))
     _prepared[config_key(config)] = made
     return {split: made[split].rows if split in made else found[split] for split in found}
 

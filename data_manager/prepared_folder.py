@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from data_manager.errors import DataError
+from yaml_config.errors import harmless, printable
 from yaml_config.json_text import from_json
 from yaml_config.schema_version import stamped, unstamped
 
@@ -65,7 +66,7 @@ def prepared_folder(parent: Path, inputs: Mapping[str, Any], make: Make, prefix:
 
 def discard(folder: PreparedFolder, reason: object) -> None:
     """Have a folder made again by the next call, as what is in it cannot be used."""
-    _log.warning("%s cannot be used (%s) and is made again", folder.path, reason)
+    _log.warning("%s", harmless(f"{folder.path} cannot be used ({reason}) and is made again"))
     (folder.path / STAMP).unlink(missing_ok=True)
 
 
@@ -79,7 +80,7 @@ def _made(place: Path, inputs: Mapping[str, Any], make: Make) -> PreparedFolder:
         stamp = json.dumps(stamped({"inputs": inputs, "notes": notes, "sizes": sizes}), indent=1, default=str)
         (aside / STAMP).write_text(stamp + "\n", encoding="utf-8")
         if place.exists():
-            _log.warning("%s was incomplete and is made again", place)
+            _log.warning("%s was incomplete and is made again", printable(str(place)))
             shutil.rmtree(place)
         os.replace(aside, place)
     finally:
@@ -123,7 +124,8 @@ def exclusively(path: Path) -> Iterator[None]:
     try:
         lock.acquire(timeout=_WAIT)
     except Timeout:
-        _log.warning("another process prepares %s; waiting for it", path.name.removesuffix(".lock").lstrip("."))
+        name = printable(path.name.removesuffix(".lock").lstrip("."))
+        _log.warning("another process prepares %s; waiting for it", name)
         lock.acquire()
     try:
         yield

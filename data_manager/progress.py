@@ -7,6 +7,8 @@ from functools import partial
 from types import ModuleType
 from typing import TypeVar
 
+from yaml_config.errors import printable
+
 Item = TypeVar("Item")
 
 
@@ -14,7 +16,9 @@ def progress(items: Iterable[Item], label: str, *, total: int | None = None) -> 
     """`items`, with a bar once half a second has gone by."""
     from tqdm import tqdm  # type: ignore[import-untyped]
 
-    bar: Iterable[Item] = tqdm(items, label, total=total, file=sys.stderr, disable=None, leave=False, delay=0.5)
+    bar: Iterable[Item] = tqdm(
+        items, printable(label), total=total, file=sys.stderr, disable=None, leave=False, delay=0.5
+    )
     return bar
 
 
@@ -37,5 +41,7 @@ def counted(label: str, unit: str, total: int | None = None) -> Iterator[Callabl
     """A bar over work whose steps are of different sizes; gives what is called with the size of each."""
     from tqdm import tqdm
 
-    with tqdm(desc=label, unit=unit, total=total, unit_scale=True, file=sys.stderr, disable=None, delay=0.5) as bar:
+    with tqdm(
+        desc=printable(label), unit=unit, total=total, unit_scale=True, file=sys.stderr, disable=None, delay=0.5
+    ) as bar:
         yield bar.update

@@ -20,6 +20,7 @@ from data_manager.recipe_call import call_recipe, import_lhotse
 from data_manager.speech_cuts import shape_splits
 from data_manager.speech_types import LhotseDatasetConfig, SpeechConfig
 from data_manager.text_files import full_path
+from yaml_config.errors import harmless
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ def load_speech(config: SpeechConfig) -> dict[str, Any]:
     _loaded[key] = corpus
     for note in corpus.notes:
         if note not in told:
-            _log.warning("%s: %s", config.name, note)
+            _log.warning("%s", harmless(f"{config.name}: {note}"))
     return corpus.splits
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from data_manager.documents import Corpus, Notes, is_paired
 from data_manager.text_types import TokensConfig
 from data_manager.tokenizers import Tokenizer
+from yaml_config.errors import harmless
 
 if TYPE_CHECKING:
     import datasets
@@ -40,7 +41,7 @@ class StreamRows:
                 for values in zip(*cut.values(), strict=True):
                     yield dict(zip(cut, values, strict=True))
             for line in notes.lines(f"{self.config.name} {self.split}"):
-                _log.warning(line)
+                _log.warning("%s", harmless(line))
 
 
 def _rows(values: Any, offsets: Any) -> list[Any]:

@@ -24,7 +24,7 @@ def on_run(
     from evaluation.failure import GOOD, INTERRUPTED, report_error
     from evaluation.opened import named_after_options, newest_run
     from experiment.command import take_any_text
-    from yaml_config.errors import ConfigError
+    from yaml_config.errors import ConfigError, printable
     from yaml_config.plugins import import_plugins
 
     take_any_text()
@@ -35,10 +35,10 @@ def on_run(
         folder = Path(args.run) if args.run else newest_run()
         place = str(folder)
         if not args.run:
-            print(f"{folder}: the newest run", file=sys.stderr)
+            print(printable(f"{folder}: the newest run"), file=sys.stderr)
         return show(folder, work(folder, overrides)) or GOOD
     except KeyboardInterrupt:
-        print(f"\n{place}: interrupted", file=sys.stderr)
+        print(f"\n{printable(place)}: interrupted", file=sys.stderr)
         return INTERRUPTED
     except ConfigError as error:
         return report_error(named_after_options(error, flags), place, args.json)

@@ -48,21 +48,21 @@ def run(args: argparse.Namespace, usage_error: Callable[[str], NoReturn]) -> int
     except ConfigError as error:
         return report_failure(error, False) if _speaks() else 1
     if args.resume and _speaks():
-        print(f"{args.output}: {_beginning(args.output)}", file=sys.stderr)
+        print(harmless(f"{args.output}: {_beginning(args.output)}"), file=sys.stderr)
     try:
         outcome = train(experiment.config, args.output, resume=args.resume)
     except KeyboardInterrupt:
-        print(f"\n{args.output}: interrupted; {_way_on(args.output)}", file=sys.stderr)
+        print(harmless(f"\n{args.output}: interrupted; {_way_on(args.output)}"), file=sys.stderr)
         return INTERRUPTED
     except Exception as error:
         return _report(error, args)
     if outcome.stopped_by is not None:
         if _speaks():
             told = f"{args.output}: stopped by {outcome.stopped_by.name}"
-            print(f"{told} after step {outcome.steps:,}; {_way_on(args.output)}", file=sys.stderr)
+            print(harmless(f"{told} after step {outcome.steps:,}; {_way_on(args.output)}"), file=sys.stderr)
         return 128 + outcome.stopped_by
     if _speaks():
-        print(_verdict(outcome))
+        print(harmless(_verdict(outcome)))
     return GOOD
 
 
@@ -102,7 +102,7 @@ def _report(error: Exception, args: argparse.Namespace) -> int:
     if isinstance(error, TrainingError) and error.exit_code != FAILED and not _speaks():
         return error.exit_code  # all processes check alike, and one of them says it
     if not isinstance(error, ValueError | OSError | MemoryError | ImportError):
-        traceback.print_exception(error)
+        print(harmless("".join(traceback.format_exception(error))), end="", file=sys.stderr)
     told = _of_worker(str(error))
     hint = "; set training.ddp_find_unused_parameters: true" if "find_unused_parameters" in str(error) else ""
     print(harmless(f"{args.config}: training failed: {told}{hint}"), file=sys.stderr)

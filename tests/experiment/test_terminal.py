@@ -2,18 +2,25 @@
 
 import shutil
 import stat
+from argparse import Namespace
+from unittest.mock import MagicMock
 
 import pytest
 
 from data_manager.command import main as load_data
+from data_manager.data_manager import DatasetManager
+from data_manager.prepared_folder import STAMP
+from data_manager.progress import counted, progress
 from data_manager.tokenizers import ByteTokenizer
 from evaluation.evaluate_command import main as evaluate
 from evaluation.generate_command import _print
 from evaluation.generate_command import main as generate
 from evaluation.prompt import PromptError, read_template
 from parse_args import main
+from tests.data_manager.text_configs import text_config, texts
 from tests.training.runs import experiment, train
 from train import main as train_main
+from training.command import _report
 from yaml_config.dump import dump
 from yaml_config.errors import harmless
 
@@ -70,6 +77,64 @@ def test_names_of_columns(tmp_path, capsys):
     for said in (capsys.readouterr().err, (tmp_path / "log").read_text()):
         assert "there is no column 'text'" in said
         assert "\x1b" not in said
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_what_data_log(streaming, tmp_path, caplog):
+    folder = tmp_path / RED
+    folder.mkdir()
+    (folder / f"{RED}.txt").write_text("one\n\ntwo\n")
+    config = text_config(folder, {"train": f"{RED}.txt"}, documents="line", streaming=streaming)
+    assert texts(config) == ["one", "two"]
+    if not streaming:
+        (DatasetManager.preparation(config)["train"].folder / "rows.arrow").write_bytes(b"x")
+        assert texts(config) == ["one", "two"]
+        assert "is made again" in caplog.text
+    assert "1 left out: empty line" in caplog.text
+    assert "\x1b" not in caplog.text
+
+
+def test_labels_of_bars(monkeypatch):
+    labels = []
+    monkeypatch.setattr("tqdm.tqdm", lambda *items, desc="", **_: MagicMock(labels.extend([*items, desc])))
+    progress([], RED)
+    with counted(RED, "tokens"):
+        assert "red" in str(labels)
+    assert "\x1b" not in "".join(map(str, labels))
+
+
+def test_folders_that_nobody_uses(tmp_path, capsys):
+    left = tmp_path / "e" / "manifests" / "tiny" / RED
+    left.mkdir(parents=True)
+    (left / STAMP).touch()
+    path = experiment(tmp_path / "e")
+    with path.open("a") as file:
+        file.write(dump({"global_config": {"output_dir": str(tmp_path / "e" / "manifests")}}))
+    assert load_data(["--config", str(path)]) == 0
+    out = capsys.readouterr().out
+    assert "1 folder that this file does not use" in out
+    assert "\x1b" not in out
+
+
+def test_a_runs_folder(tmp_path, monkeypatch, capsys):
+    path, run, log = experiment(tmp_path / "e", max_steps=1), tmp_path / "runs" / RED, tmp_path / "log"
+    for option in ([], ["--resume"]):
+        assert train("--config", path, "--output", run, *option, log=log) == 0
+    said = log.read_text()
+    assert "trained to step 1" in said
+    assert "the run was finished before" in said
+    monkeypatch.chdir(tmp_path)
+    assert generate(["--num-samples", "1"]) == 0
+    out, err = capsys.readouterr()
+    assert "the newest run" in err
+    assert "\x1b" not in said + out + err
+
+
+def test_what_nobody_foresaw(capsys):
+    assert _report(TypeError(RED), Namespace(config="a.yml", output="none")) == 4
+    err = capsys.readouterr().err
+    assert "TypeError: \\x1b[31mred" in err
+    assert "\x1b" not in err
 
 
 @pytest.mark.parametrize(
