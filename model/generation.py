@@ -59,7 +59,8 @@ def choose(logits: Tensor, options: GenerationOptions) -> Tensor:
     if options.temperature == 0:
         return logits.argmax(-1)
     logits = logits.float()
-    logits = (logits - logits.amax(-1, keepdim=True)) / options.temperature  # finite at any temperature
+    coldest = torch.finfo(logits.dtype).tiny  # a smaller divisor is 0 in float32, and 0 / 0 no number
+    logits = (logits - logits.amax(-1, keepdim=True)) / max(options.temperature, coldest)
     if options.top_k is not None and options.top_k < logits.shape[-1]:
         least = logits.topk(options.top_k, dim=-1).values[:, -1:]
         logits = logits.masked_fill(logits < least, -torch.inf)

@@ -190,7 +190,7 @@ class GenerationConfig(StrictModel):
     max_new_tokens: Annotated[int, Field(gt=0, le=1_048_576)] = 128
     """Longest continuation, in tokens. [tokens]"""
     temperature: Annotated[float, Field(ge=0, le=100)] = 1.0
-    """Divides the logits; 0 takes the likeliest token. [1]"""
+    """Divides the logits, from 0.001 on; 0 takes the likeliest token. [1]"""
     top_k: Annotated[int, Field(gt=0)] | None = None
     """Choose among the k likeliest tokens. [tokens]"""
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None

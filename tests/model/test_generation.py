@@ -276,6 +276,13 @@ def test_draws_follow_the_probabilities(options, wanted):
     assert ((seen - wanted).abs() < 5 * (wanted * (1 - wanted) / count).sqrt() + 1e-9).all()
 
 
+@pytest.mark.parametrize("temperature", [1e-300, 5e-324, 1e-38])
+def test_the_coldest_draw_is_of_the_likeliest(temperature):
+    """In float32 such a divisor is 0, and what it made of the likeliest token was no number."""
+    logits = torch.tensor([[0.0, 3.0, 2.0], [-5.0, -7.0, -6.0]])
+    assert choose(logits, GenerationOptions(1, temperature=temperature)).tolist() == [1, 0]
+
+
 def test_the_model_is_left_as_it_was():
     model = decoder(attention_type="causal_linear", feature_redraw_interval=1, dropout=0.5).train()
     model.layers[0].eval()
