@@ -10,6 +10,7 @@ import pytest
 from benchmarks.certificates import all_certificates, strata_table, table
 from benchmarks.entropy_bounds import bounds_table
 from benchmarks.erring_networks import erring_table
+from experiment.main_command import VERBS
 from model.diffusion_parts import OBJECTIVES, PROCESSES, SCHEDULES
 from model.diffusion_tables import combinations_table, filled, samplers_table
 from model.diffusion_types import ConditionConfig, DiffusionConfig
@@ -18,9 +19,19 @@ from tests.snippets import ROOT, Page
 from yaml_config.errors import ConfigError
 
 PAGES = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").rglob("*.md"))
+INDEX = (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
 MATHEMATICS = (ROOT / "docs" / "mathematics.md").read_text(encoding="utf-8")
 WORTH = (ROOT / "docs" / "worth.md").read_text(encoding="utf-8")
 DIFFUSION = (ROOT / "docs" / "diffusion.md").read_text(encoding="utf-8")
+
+
+def test_the_installed_verbs_are_those_of_the_files() -> None:
+    """The first page tells what each file of a checkout is called where the package is installed."""
+    table = re.findall(r"^\| `python (\w+)\.py` \| `model-factory (\w+)` \|$", INDEX, re.M)
+    assert {verb: file for file, verb in table} == {
+        verb: module.rpartition(".")[2].removesuffix("_command") for verb, (module, _) in VERBS.items()
+    }
+    assert all((ROOT / f"{file}.py").is_file() for file, _ in table)
 
 
 @pytest.mark.parametrize("page", PAGES)

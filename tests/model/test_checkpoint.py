@@ -1,6 +1,8 @@
 """Folders written by `save_pretrained`, and what is said of those that cannot be read."""
 
 import copy
+import os
+import stat
 
 import pytest
 import torch
@@ -160,6 +162,17 @@ def test_tensors_that_do_not_fit(saved):
         "final_norm.bias is float32 [3] instead of float32 [16]",
     ):
         assert text in str(caught.value)
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o077, 0o002], ids=oct)
+def test_weights_may_be_read_by_whom_the_config_may(umask, tmp_path):
+    before = os.umask(umask)
+    try:
+        create_model(configs()[0]).save_pretrained(tmp_path)
+    finally:
+        os.umask(before)
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()}
+    assert modes == dict.fromkeys(["config.yml", "model.safetensors"], 0o666 & ~umask)
 
 
 def test_a_failed_write_leaves_the_old_folder(saved, monkeypatch):
