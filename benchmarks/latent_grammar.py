@@ -1,6 +1,6 @@
 """Latent diffusion on a grammar whose every sentence can be checked: what is rebuilt, and what the diffusion writes.
 
-    python -m benchmarks.latent_grammar [--seeds 0 1 2] [--kinds bert_gpt2 performer] [--output runs/grammar] [--write]
+    python -m benchmarks.latent_grammar [--seeds 0 1 2] [--kinds bert_gpt2 performer] [--set K=V] [--output runs/grammar] [--write]
 
 A model trains on 4,000 sentences of `benchmarks.grammar`, its autoencoder for 1,000 steps, then its diffusion for 4,000.
 `exact` is the share of 500 sentences, none of which it was trained on, that come back word for word from the mean of
@@ -55,7 +55,7 @@ def write_corpus(folder: Path) -> None:
         (folder / f"{name}.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-def measured(kind: str, seed: int, output: Path) -> list[str]:
+def measured(kind: str, seed: int, output: Path, overrides: Sequence[str] = ()) -> list[str]:
     """A row of the table: train (or take up again) a run, and measure it."""
     from experiment.config import read_experiment
     from training.engine import train
@@ -63,7 +63,7 @@ def measured(kind: str, seed: int, output: Path) -> list[str]:
     corpus, folder = output / "corpus", output / f"{kind}_{seed}"
     write_corpus(corpus)
     places = [f"global_config.corpus_dir={corpus}", f"global_config.output_dir={output / 'prepared'}"]
-    config = read_experiment(BASE, [*KINDS[kind], f"training.seed={seed}", *places]).config
+    config = read_experiment(BASE, [*KINDS[kind], *overrides, f"training.seed={seed}", *places]).config
     train(config, folder, resume=folder.exists())
     return [kind, str(seed), *_figures(folder, corpus, seed)]
 
@@ -126,10 +126,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--kinds", nargs="+", choices=list(KINDS), default=["bert_gpt2"])
+    parser.add_argument(
+        "--set", metavar="K=V", action="append", default=[], dest="overrides", help="on latent_grammar.yml"
+    )
     parser.add_argument("--output", type=Path, default=Path("runs/grammar"))
     parser.add_argument("--write", action="store_true", help="put the table into benchmarks/RESULTS.md")
     args = parser.parse_args(argv)
-    rows = [measured(kind, seed, args.output) for kind in args.kinds for seed in args.seeds]
+    rows = [measured(kind, seed, args.output, args.overrides) for kind in args.kinds for seed in args.seeds]
     text = table(HEAD, rows)
     print(text)
     if args.write:

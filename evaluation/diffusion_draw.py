@@ -10,6 +10,7 @@ from evaluation.opened import Opened
 from evaluation.prompt import Template, read_template
 from evaluation.sampling import Request, Sample, sample_of
 from training.errors import UnfitError
+from training.length_counts import LONGEST
 
 
 def diffuse(run: Opened, request: Request, prompt: str | None, generator: torch.Generator) -> Iterator[list[Sample]]:
@@ -43,6 +44,8 @@ def sample_length(run: Opened, request: Request) -> int:
     found = request.length or own or getattr(run.entry, "limit", None)
     if found is None:
         raise UnfitError(f"{run.folder}: nothing says how long samples are; give --length N, the number of tokens")
+    if found > LONGEST:
+        raise UnfitError(f"{run.folder}: samples of {found:,} tokens are asked for, and the most is {LONGEST:,}")
     return int(found)
 
 

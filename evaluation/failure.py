@@ -9,7 +9,7 @@ from yaml_config.errors import UNREADABLE as UNREADABLE_CODE
 from yaml_config.errors import ConfigError, Place, Problem, printable
 from yaml_config.registry import UnknownNameError
 
-_NO_MEMORY = ("can't allocate memory", "out of memory", "Storage size calculation overflowed", "too large to convert")
+_NO_MEMORY = ("can't allocate memory", "out of memory", "Storage size calculation overflowed")
 FAILED = BUILD_FAILED
 INTERRUPTED = 130
 _CODES = {INVALID: "value", USAGE: "usage", UNREADABLE: UNREADABLE_CODE, FAILED: "failed"}
@@ -37,9 +37,8 @@ def report_error(error: Exception, place: str, as_json: bool) -> int:
 
 
 def _is_out_of_memory(error: Exception) -> bool:
-    """Whether torch could not get what it asked for, which it tells by a RuntimeError or, of a size beyond 64 bits, otherwise."""
-    text = str(error)
-    return isinstance(error, RuntimeError | OverflowError) and any(words in text for words in _NO_MEMORY)
+    """Whether torch could not get the memory that it asked for, which it tells by a RuntimeError."""
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in _NO_MEMORY)
 
 
 def exit_code(error: Exception) -> int:

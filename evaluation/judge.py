@@ -99,7 +99,10 @@ def _hugging_face(folder: Path) -> Judge:
     from transformers import AutoModelForCausalLM
 
     from data_manager.hugging_face_tokenizer import HuggingFaceTokenizer
+    from model.hub import weights_problem
 
+    if problem := weights_problem(folder):
+        raise RunFolderError(f"--judge {folder}: {problem}")
     tokenizer = HuggingFaceTokenizer.load(folder)
     try:
         model = AutoModelForCausalLM.from_pretrained(

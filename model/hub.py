@@ -3,10 +3,12 @@
 import os
 import socket
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
+from yaml_config.json_text import from_json
 from yaml_config.paths import from_home
 
 Loaded = TypeVar("Loaded")
@@ -28,6 +30,8 @@ def load_from_hub(load: Callable[..., Loaded], name: str, what: str, remedy: str
     if folder.is_dir() or looks_like_folder(name):
         if not folder.is_dir():
             raise HubError(f"{what} {name!r}: there is no such folder; {remedy}")
+        if options.get("use_safetensors") and (problem := weights_problem(folder)):
+            raise HubError(f"{what} {name!r}: {problem}; {remedy}")
         return _called(load, str(folder), f"{what} folder {name}", remedy, local_files_only=True, **options)
     try:
         return load(name, local_files_only=True, trust_remote_code=False, **options)
@@ -54,6 +58,28 @@ def folder_problem(name: str) -> str | None:
     if not folder.is_dir():
         return "there is no such folder" if looks_like_folder(name) else None
     return None if (folder / "config.json").is_file() else "the folder has no config.json"
+
+
+def weights_problem(folder: Path) -> str | None:
+    """Why the weights of a model's folder are not read, None where they may be: an index that names other files.
+
+    With `use_safetensors` transformers takes an index of that name for granted, and opens a pickle that it lists.
+    """
+    for path in sorted(folder.glob("*.safetensors.index.json")):
+        try:
+            names = from_json(path.read_text(encoding="utf-8"))["weight_map"].values()
+            odd = next((name for name in names if Path(name).name != name or not name.endswith(".safetensors")), None)
+        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+            return f"{path} cannot be read as an index of weights: {error}"
+        if odd is not None:
+            return f"{path} names {odd!r}, and weights are read from safetensors files of that folder alone"
+    try:
+        chosen = from_json((folder / "config.json").read_text(encoding="utf-8")).get("transformers_weights")
+    except (OSError, ValueError, AttributeError):
+        return None  # transformers says what is wrong with it
+    if chosen is None or (isinstance(chosen, str) and chosen.endswith((".safetensors", ".safetensors.index.json"))):
+        return None
+    return f"{folder / 'config.json'} names weights {chosen!r}, and they are read from safetensors files alone"
 
 
 def reason_offline() -> str | None:

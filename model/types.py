@@ -16,7 +16,7 @@ from pydantic_core import CoreSchema
 from model.activations import ActivationFunctions
 from model.core_registry import CORES, core_entry
 from yaml_config.choice import not_one_of
-from yaml_config.registry import OWN
+from yaml_config.registry import PLUGIN_HINT
 from yaml_config.strict_model import StrictModel, Violation
 
 Position = Literal["rotary", "absolute", "none"]
@@ -48,7 +48,7 @@ def _activation(value: Any) -> Any:
 def _registered_core(value: Any) -> Any:
     """The name of a registered attention core; anything else is refused as a Literal would be."""
     if not isinstance(value, str) or value not in CORES:
-        raise not_one_of(CORES, OWN)
+        raise not_one_of(CORES, PLUGIN_HINT)
     return value
 
 

@@ -27,6 +27,12 @@ _NAME = re.compile(r"checkpoint-(\d+)")
 _LONGEST_NAME = 200
 _REMEDY = "copy the folder again from where it was written, or remove it to go on from an earlier one"
 _STAGING = ".writing-"
+_UNSET: dict[str, Any] = {
+    **dict.fromkeys(("epoch", "train_batch_size", "best_global_step", "best_metric"), 0),
+    **dict.fromkeys(("best_model_checkpoint", "trial_name"), ""),
+    "trial_params": {},
+}
+"""Of what kind those entries of a Trainer's state are that may be None."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +92,7 @@ class Checkpoint:
         """Raise RunFolderError unless transformers can take up its own state; imports transformers."""
         from transformers import TrainerState
 
-        path, usual = self.folder / STATE, vars(TrainerState())
+        path, usual = self.folder / STATE, vars(TrainerState()) | _UNSET
         state = read_json(path)
         if not isinstance(state, dict) or not state.keys() <= usual.keys():
             raise RunFolderError(f"{path} is no state of a Trainer; {_REMEDY}")
@@ -95,7 +101,7 @@ class Checkpoint:
                 f"{path} has global_step {state.get('global_step')!r}, and the checkpoint {self.step}; {_REMEDY}"
             )
         for name, value in state.items():
-            if value is not None and usual[name] is not None and not _is_like(value, usual[name]):
+            if value is not None and not _is_like(value, usual[name]):
                 raise RunFolderError(f"{path} has {name}: {str(value)[:60]!r}; {_REMEDY}")
 
 

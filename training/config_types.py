@@ -14,7 +14,7 @@ from training.speech_types import SpeechTaskConfig
 from training.stage_types import StageConfig, stage_violations
 from yaml_config.choice import not_one_of
 from yaml_config.paths import PathText
-from yaml_config.registry import OWN
+from yaml_config.registry import PLUGIN_HINT
 from yaml_config.strict_model import StrictModel, Violation
 from yaml_config.tagged import FromRegistry
 
@@ -27,7 +27,7 @@ Name = Annotated[str, Field(min_length=1)]
 def _registered_task(value: Any) -> Any:
     """The name of a registered task; anything else is refused as a Literal would be."""
     if not isinstance(value, str) or value not in TASKS:
-        raise not_one_of(TASKS, OWN)
+        raise not_one_of(TASKS, PLUGIN_HINT)
     return value
 
 

@@ -3,6 +3,7 @@
 import importlib
 import os
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
@@ -22,5 +23,13 @@ def import_plugins(modules: Sequence[str], usage_error: Callable[[str], NoReturn
         try:
             importlib.import_module(module)
         except Exception as error:  # whatever stands in the user's module
-            told = f"{error}" if isinstance(error, ImportError) else f"{type(error).__name__}: {error}"
-            usage_error(f"--plugin {module}: {told}")
+            usage_error(f"--plugin {module}: {_told(error)}")
+
+
+def _told(error: Exception) -> str:
+    """What went wrong, and where: SyntaxError says it itself, and a module that is not there has no place."""
+    if isinstance(error, ModuleNotFoundError):
+        return str(error)
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    where = "" if isinstance(error, SyntaxError) else f" ({place.filename}, line {place.lineno})"
+    return f"{type(error).__name__}: {error}{where}"

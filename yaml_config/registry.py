@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
 T = TypeVar("T")
-OWN = "one of your own is found by --plugin MODULE"
+PLUGIN_HINT = "one of your own is found by --plugin MODULE"
 """What is said where an unknown name is near no known one."""
 _GLANCE = 0.2
 """Seconds for which what is installed is taken to be as it was."""
@@ -99,7 +99,7 @@ class Registry(Generic[T]):
                 if point.name == name:
                     point.load()  # importing the module runs its decorator
         if name not in self._entries:
-            raise UnknownNameError(self.kind, name, self.names(), OWN)
+            raise UnknownNameError(self.kind, name, self.names(), PLUGIN_HINT)
         return self._entries[name]
 
     def names(self) -> list[str]:

@@ -7,7 +7,7 @@ from pydantic import BaseModel, GetCoreSchemaHandler, GetJsonSchemaHandler, Vali
 from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError, PydanticKnownError, core_schema
 
 from yaml_config.choice import not_one_of
-from yaml_config.registry import OWN, Registry, UnknownNameError, closest
+from yaml_config.registry import PLUGIN_HINT, Registry, UnknownNameError, closest
 
 _NAME_OR_MAPPING = "Input should be a name, or a mapping of a type and its settings"
 
@@ -45,7 +45,7 @@ class FromRegistry:
         """The object that a mapping describes; raises pydantic's errors at the places inside it."""
         if isinstance(value, BaseModel):
             if self.config_type(getattr(value, self.key, None)) is None:
-                raise not_one_of(self.registry.names(), OWN)
+                raise not_one_of(self.registry.names(), PLUGIN_HINT)
             return value
         if self.or_name and (value is None or (isinstance(value, str) and value)):
             return value
@@ -62,7 +62,7 @@ class FromRegistry:
         config_type = self.config_type(value[self.key])
         if config_type is None:
             wrong = InitErrorDetails(
-                type=not_one_of(self.registry.names(), OWN), loc=(self.key,), input=value[self.key]
+                type=not_one_of(self.registry.names(), PLUGIN_HINT), loc=(self.key,), input=value[self.key]
             )
             raise ValidationError.from_exception_data("tag", [wrong])
         return config_type.model_validate(value, context=info.context, by_alias=True, by_name=not info.context)

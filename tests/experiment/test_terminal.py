@@ -170,7 +170,7 @@ def test_a_plugin_that_breaks_is_told_in_a_line(tmp_path, monkeypatch, capsys):
     (tmp_path / "raising_types.py").write_text("raise RuntimeError('no luck')\n")
     for name, told in (
         ("broken_types", "SyntaxError: expected ':' (broken_types.py, line 1)"),
-        ("raising_types", "RuntimeError: no luck"),
+        ("raising_types", f"RuntimeError: no luck ({tmp_path}/raising_types.py, line 1)"),
         ("no_such_types", "No module named 'no_such_types'"),
         ("raising_types.py", "not of a file: --plugin raising_types"),
     ):
