@@ -32,8 +32,9 @@ def diffuse(run: Opened, request: Request, prompt: str | None, generator: torch.
     told = [None] * len(parts) if cond is None else torch.split(cond, request.batch_size)
     for part, part_cond in zip(parts, told, strict=True):
         tokens, calls = draw_tokens(run, part, part_cond, template, generator)
-        if is_whole:  # what stands behind the end of a document was never trained
-            yield [sample_of(row, prompt, tokenizer, call) for row, call in zip(tokens, calls, strict=True)]
+        if is_whole:  # what stands behind the end of a document was never trained, but for what the prompt has there
+            kept = 0 if template is None else template.end
+            yield [sample_of(row, prompt, tokenizer, call, kept) for row, call in zip(tokens, calls, strict=True)]
         else:
             yield [Sample(tokenizer.decode(row), prompt, row, call) for row, call in zip(tokens, calls, strict=True)]
 

@@ -122,7 +122,7 @@ def _measure(
     judge = Path(args.judge) if args.judge else None
     split = load_split(run, args.split, max_rows=args.max_rows, seed=args.seed)
     report = evaluator_of(run.task_name)(run, split, Settings(args.seed, args.draws, judge, with_samples))
-    report.notes[:0] = split.notes
+    report.notes[:0] = [*run.notes, *split.notes]
     seconds = round(time.perf_counter() - start, 3)
     return {
         "ok": True,

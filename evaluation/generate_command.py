@@ -92,6 +92,7 @@ def _draw(args: argparse.Namespace, folder: Path, overrides: list[str]) -> dict[
         "generation": run.generation.model_dump(mode="json"),
         "seconds": round(time.perf_counter() - start, 3),
         **found,
+        "notes": [*run.notes, *found["notes"]],
     }
 
 

@@ -23,7 +23,7 @@ def on_run(
     """
     from evaluation.failure import GOOD, INTERRUPTED, report_error
     from evaluation.opened import named_after_options, newest_run
-    from experiment.command import take_any_text
+    from experiment.command import stop_printing, take_any_text
     from yaml_config.errors import ConfigError, printable
     from yaml_config.plugins import import_plugins
 
@@ -40,6 +40,9 @@ def on_run(
     except KeyboardInterrupt:
         print(f"\n{printable(place)}: interrupted", file=sys.stderr)
         return INTERRUPTED
+    except BrokenPipeError:
+        stop_printing()
+        return GOOD
     except ConfigError as error:
         return report_error(named_after_options(error, flags), place, args.json)
     except Exception as error:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from data_manager.dataset_types import DatasetConfig
 from experiment.config import ExperimentConfig, read_experiment
+from training.checkpoints import steps_of
 from training.config_types import GenerationConfig, TrainingConfig
 from training.errors import FolderInUseError, RunFolderError, UnfitError
 from training.registry import TASKS
@@ -64,6 +65,14 @@ class Opened:
     def device(self) -> "torch.device":
         """Where the model is."""
         return next(self.model.parameters()).device
+
+    @property
+    def notes(self) -> list[str]:
+        """What is to be said of the run beside all that is drawn from it or measured: that it is not finished."""
+        steps = [] if RunFolder(self.folder).is_finished else steps_of(self.folder)
+        if not steps:
+            return []
+        return [f"this run is not finished: weights of step {steps[-1]:,} of {self.training.max_steps:,}"]
 
     def needs_tokenizer(self) -> "Tokenizer":
         """The tokenizer; raises UnfitError where the run has none."""

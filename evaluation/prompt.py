@@ -29,11 +29,16 @@ class Template:
     tokens: list[int]
     kept: list[bool]
 
+    @property
+    def end(self) -> int:
+        """Number of tokens up to the last that is kept."""
+        return len(self.kept) - self.kept[::-1].index(True)
+
 
 def read_template(prompt: str, tokenizer: Tokenizer, length: int, before: Sequence[int] = ()) -> Template:
     """A prompt as `length` tokens, `before` being tokens that stand in front; raises PromptError where it has no room."""
     refuse_halves(prompt)
-    slip = _SLIP.search(_HOLE.sub("", prompt))
+    slip = _SLIP.search(without_holes(prompt))
     if slip:
         raise PromptError(f"the prompt has {slip[0][:40]!r}, and a hole of 12 tokens is [[12]], one of any size [[]]")
     pieces = _HOLE.split(prompt)  # text, size, text, size, ..., text
@@ -55,6 +60,11 @@ def read_template(prompt: str, tokenizer: Tokenizer, length: int, before: Sequen
     if not any(kept):
         raise PromptError("the prompt is nothing but holes; leave --prompt out to draw the whole sample")
     return Template(tokens + [0] * rest, kept + [False] * rest)
+
+
+def without_holes(prompt: str) -> str:
+    """The text of a prompt alone."""
+    return _HOLE.sub("", prompt)
 
 
 def check_prompts(prompts: Sequence[str]) -> None:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from evaluation.opened import Opened
-from evaluation.prompt import PromptError, check_prompts, unknown_note
+from evaluation.prompt import PromptError, check_prompts, unknown_note, without_holes
 from training.errors import UnfitError
 
 if TYPE_CHECKING:
@@ -80,7 +80,8 @@ def draw(run: Opened, request: Request, track: Track = lambda count: None) -> Sa
             f"{option} is of diffusion models of tokens, and {run.folder} is a run of task {run.task_name}; {instead}"
         )
     found = Samples()
-    found.notes += filter(None, (unknown_note(prompt, tokenizer) for prompt in request.prompts))
+    texts = map(without_holes, request.prompts) if run.task_name == "diffusion" else request.prompts
+    found.notes += filter(None, (unknown_note(text, tokenizer) for text in texts))
     generator = torch.Generator(device=run.device).manual_seed(request.seed)
     for prompt in request.prompts or (None,):
         for samples in _drawn(kind, run, request, prompt, generator, found.notes):
@@ -191,7 +192,10 @@ def choice_of(run: Opened, generator: torch.Generator | None) -> dict[str, Any]:
     }
 
 
-def sample_of(tokens: list[int], prompt: str | None, tokenizer: "Tokenizer", calls: int | None = None) -> Sample:
-    """The text of tokens up to the one that ends it."""
-    end = tokens.index(tokenizer.eos_token_id) if tokenizer.eos_token_id in tokens else len(tokens)
+def sample_of(
+    tokens: list[int], prompt: str | None, tokenizer: "Tokenizer", calls: int | None = None, kept: int = 0
+) -> Sample:
+    """The text of tokens up to the one that ends it; the first `kept` of them belong to it whatever they are."""
+    ends = (place for place, token in enumerate(tokens) if place >= kept and token == tokenizer.eos_token_id)
+    end = next(ends, len(tokens))
     return Sample(tokenizer.decode(tokens[:end]), prompt, tokens[:end], calls)

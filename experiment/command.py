@@ -18,6 +18,19 @@ GOOD, INVALID, USAGE, UNREADABLE, BUILD_FAILED = range(5)
 
 def run(args: argparse.Namespace, usage_error: Callable[[str], NoReturn]) -> int:
     """Carry out parsed options; `usage_error` ends the program with code 2."""
+    try:
+        return _run(args, usage_error)
+    except BrokenPipeError:
+        stop_printing()
+        return GOOD
+
+
+def stop_printing() -> None:
+    """Leave it at what has been printed, as its reader has seen enough; else Python complains once more at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _run(args: argparse.Namespace, usage_error: Callable[[str], NoReturn]) -> int:
     take_any_text()
     for option in args.overrides:
         try:

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ import torch
 from evaluation.generate_command import main
 from evaluation.opened import newest_run, open_run
 from evaluation.prompt import PromptError, read_template
+from evaluation.sampling import Request, draw
 from model.diffusion_model import DiffusionModel
 from tests.evaluation.made_runs import DECODER, MDLM, PAIR, make_run, pair_data, text_data
 
@@ -227,3 +229,45 @@ def test_help_teaches_and_imports_no_torch():
         assert "examples:" in shown.stdout
         assert "exit codes: 0 good, 1 invalid, 2 wrong usage" in shown.stdout
         assert len((ROOT / script).read_text().splitlines()) < 100
+
+
+class Ends(torch.nn.Module):
+    """A model of a user's own that sees the end of the text wherever it may write."""
+
+    def __init__(self, end):
+        super().__init__()
+        self.end = torch.nn.Parameter(torch.tensor(float(end)))
+
+    def sample(self, count, length, *, prompt=None, frozen=None, generator=None):
+        drawn = torch.full((length,), int(self.end))
+        return (drawn if prompt is None else torch.where(frozen, prompt, drawn)).expand(count, length)
+
+
+def test_text_behind_a_hole_is_kept_where_the_end_is_drawn_in_it(tmp_path):
+    data = text_data(tmp_path, documents="line", rows="whole", sequence_length=96)
+    run = open_run(make_run(tmp_path, MDLM, data, "diffusion"), ["generation={num_samples: 2}"])
+    run = replace(run, model=Ends(run.tokenizer.eos_token_id))
+    found = draw(run, Request(("the [[5]] dog[[]]", "the [[]]", "[[3]]fox"), length=40))
+    assert [sample.text for sample in found.samples] == ["the  dog"] * 2 + ["the "] * 2 + ["fox"] * 2
+    assert found.notes == []
+    assert "'É'" in draw(run, Request(("É [[3]]",), length=40)).notes[0]
+
+
+def test_a_run_that_is_not_finished_says_so(runs, tmp_path, capsys):
+    run = tmp_path / "run"
+    shutil.copytree(runs["decoder"], run)
+    assert open_run(run).notes == []
+    (run / "checkpoint-40").mkdir()
+    assert open_run(run).notes == []
+    opened = open_run(run)
+    (run / "model.safetensors").unlink()
+    assert opened.notes == ["this run is not finished: weights of step 40 of 1,000"]
+
+
+def test_who_reads_no_further_gets_no_traceback(runs):
+    for words in (["parse_args.py", "--schema"], ["generate.py", "--run", runs["decoder"], "--json"]):
+        done = subprocess.Popen(
+            [sys.executable, *map(str, words)], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+        done.stdout.close()
+        assert (done.stderr.read(), done.wait()) == (b"", 0)
