@@ -114,7 +114,7 @@ def open_run(folder: Path, overrides: Sequence[str] = (), *, device: str | None 
         raise RunFolderError(f"{folder} is {told}; give the folder of a run{_near(folder)}")
     run = RunFolder(folder)
     run.read_config()  # says what is wrong with the folder before options are looked at
-    config = read_experiment(run.config, overrides).config
+    config = read_experiment(run.config, overrides, will_train=False).config
     model, tokenizer, written = load_run(folder, device=device)
     config = config.model_copy(update={"model": written.model})
     _check_tokenizer(run, config, tokenizer)

@@ -12,6 +12,7 @@ from data_manager.parse_data_args import check_section, read_data_sections
 from experiment.condition_size import condition_problems
 from experiment.feature_width import feature_problems
 from experiment.latent_fit import latent_problems
+from experiment.named_data import named_data_problems
 from experiment.shipped import find_config
 from model.model_types import ModelConfig
 from model.parse_model_args import read_model_section
@@ -64,9 +65,15 @@ class Experiment:
 
 
 def read_experiment(
-    path: str | os.PathLike[str], overrides: Sequence[str] = (), only: Sequence[str] = SECTIONS
+    path: str | os.PathLike[str],
+    overrides: Sequence[str] = (),
+    only: Sequence[str] = SECTIONS,
+    *,
+    will_train: bool = True,
 ) -> Experiment:
     """Read and check a file; `only` limits which sections are looked at. `configs/...` is found from any folder.
+
+    Without `will_train`, the data may be others than those that `training` names, as of a run that is measured on them.
 
     Raises ConfigError with all problems: ConfigFileError or ConfigSyntaxError where reading stopped.
     """
@@ -78,14 +85,16 @@ def read_experiment(
     if "model" in sections:
         found["model"], more = read_model_section(sections["model"])
         problems += more
-    datasets, more = read_data_sections(sections.get("datasets"), sections.get("global_config"))
-    problems += more
+    datasets, data_problems = read_data_sections(sections.get("datasets"), sections.get("global_config"))
+    problems += data_problems
     for name, kind in (("training", TrainingConfig), ("generation", GenerationConfig)):
         if name in sections:
             checked = check_section(sections[name], kind, name)
             found[name] = checked.value
             problems += checked.problems
     problems += list(_between_sections(found, root))
+    if will_train and not data_problems:
+        problems += named_data_problems(found.get("training"), datasets, root)
     if found.get("model") is not None:
         problems += feature_problems(found["model"], datasets, root, has_training="training" in sections)
         trained_on = getattr(found.get("training"), "dataset", None)

@@ -10,6 +10,7 @@ import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from experiment.config import read_experiment
 from fuzzing.cases import Case, Made
@@ -206,7 +207,7 @@ def _lasting(made: Made) -> str | None:
     only = {"--model-only": ("model",), "--data-only": ("global_config", "datasets")}
     sections = next((only[word] for word in made.argv if word in only), None)
     try:
-        more = {} if sections is None else {"only": sections}
+        more: dict[str, Any] = {} if sections is None else {"only": sections}
         config = read_experiment("case.yml", options, **more).config
         text = dump(config.to_dict())
         Path("again.yml").write_text(text, encoding="utf-8")

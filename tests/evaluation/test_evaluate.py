@@ -96,3 +96,11 @@ def test_a_run_with_a_slip_in_its_name(run, capsys, monkeypatch):
 
 def stopped(*args, **options):
     raise KeyboardInterrupt
+
+
+def test_a_run_is_measured_on_other_splits_than_it_was_trained_on(tmp_path, capsys):
+    data = text_data(tmp_path, tokenizer={"type": "bytes"})
+    run = make_run(tmp_path, DECODER, data, "language_modelling", train_split="train", eval_split="test")
+    other = f"datasets.0.data_files={{elsewhere: {tmp_path}/test.txt}}"
+    assert main(["--run", str(run), "--set", other, "--split", "elsewhere", "--num-samples", "0", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["split"] == "elsewhere"

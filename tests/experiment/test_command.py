@@ -285,3 +285,15 @@ def test_files_that_are_not_there_are_noted_and_no_error(tmp_path, capsys):
 def test_no_path_holds_a_null(key, capsys):
     assert main(["--config", str(ROOT / "configs/training/translation.yml"), "--set", f'{key}="a\\0b"']) == 1
     assert "must not hold the character \\0, which no path can" in capsys.readouterr().err
+
+
+def test_splits_that_only_a_corpus_tells_are_left_to_it(tmp_path):
+    path = tmp_path / "x.yml"
+    path.write_text("datasets:\n  - {name: docs, source: embedded}\ntraining: {train_split: anything}\n")
+    assert main(["--config", str(path)]) == 0
+    path.write_text("datasets:\n  - {name: docs, source: txt}\ntraining: {dataset: other}\n")
+    with pytest.raises(ConfigError) as caught:
+        parse_experiment(path)
+    assert [problem.path for problem in caught.value.problems] == [
+        "datasets.0.source"
+    ]  # what stands there is not known

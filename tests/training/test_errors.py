@@ -144,7 +144,7 @@ def test_two_processes_do_not_share_a_folder(tmp_path):
     [
         ({"fsdp": True}, "would silently keep whole copies (DDP)"),
         ({"fp16": True}, "bf16: true works"),
-        ({"dataset": "huge"}, "training.dataset names 'huge', and the data sets are tiny"),
+        ({"dataset": "huge"}, "training.dataset: training names 'huge', and the data sets are tiny"),
         ({"eval_split": "test"}, "has the splits train, validation"),
         ({"task": "translation"}, "takes encoder_decoder with source_ids, target_ids"),
     ],
