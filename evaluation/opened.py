@@ -10,8 +10,7 @@ from experiment.config import ExperimentConfig, read_experiment
 from training.checkpoints import steps_of
 from training.config_types import GenerationConfig, TrainingConfig
 from training.errors import FolderInUseError, RunFolderError, UnfitError
-from training.registry import TASKS
-from training.run_folder import RunFolder, load_run
+from training.run_folder import RunFolder, restore_run
 from training.splits import chosen_dataset
 from yaml_config.errors import ConfigError, Place
 from yaml_config.registry import closest
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
     from training.tasks.base import Task
 
 RUNS = Path("runs")
+_DATA_SECTIONS = ("global_config", "datasets", "training")
 
 
 class NoRunError(FolderInUseError):
@@ -107,24 +107,33 @@ def open_run(folder: Path, overrides: Sequence[str] = (), *, device: str | None 
     options that do not fit, UnfitError for one that would change the model.
     """
     for option in overrides:
-        if option.partition(".")[0].partition("=")[0] == "model":
+        if _section(option) == "model":
             raise UnfitError(f"--set {option}: a trained model stays as it is; train another one with train.py")
     if not folder.is_dir():
         told = "a file" if folder.exists() else "not there"
         raise RunFolderError(f"{folder} is {told}; give the folder of a run{_near(folder)}")
     run = RunFolder(folder)
-    run.read_config()  # says what is wrong with the folder before options are looked at
-    config = read_experiment(run.config, overrides, will_train=False).config
-    model, tokenizer, written = load_run(folder, device=device)
-    config = config.model_copy(update={"model": written.model})
+    config = _read_config(run, overrides)
+    model, task = restore_run(run, config, device=device)
+    tokenizer = task.setting.tokenizer
     _check_tokenizer(run, config, tokenizer)
-    from training.tasks.base import TaskSetting
-
-    name = config.training.task if config.training else None
-    if name is None:
-        raise RunFolderError(f"{run.config} does not name training.task, so it was not written by train.py")
-    task = TASKS.get(name).load()(TaskSetting(config, tokenizer))
     return Opened(folder, model, tokenizer, config, task)
+
+
+def _read_config(run: RunFolder, overrides: Sequence[str]) -> ExperimentConfig:
+    """Parse the run's file with the overrides; raise RunFolderError for an invalid file, ConfigError for the overrides."""
+    if not overrides:
+        return run.read_config()
+    has_other_data = any(_section(option) in _DATA_SECTIONS for option in overrides)
+    try:
+        return read_experiment(run.config, overrides, will_train=not has_other_data).config
+    except ConfigError:
+        run.read_config()  # an invalid file is reported before invalid overrides
+        raise
+
+
+def _section(override: str) -> str:
+    return override.partition("=")[0].strip().partition(".")[0]
 
 
 def named_after_options(error: ConfigError, flags: dict[str, str]) -> ConfigError:
