@@ -11,8 +11,9 @@ from diffusion.time_strata import stratified_times
 from evaluation.figure import Report
 from evaluation.likelihood import Surprise, ratio_figure
 from evaluation.opened import Opened
-from evaluation.registry import Settings
+from evaluation.registry import register_metric
 from evaluation.rows import Split
+from evaluation.settings import Settings
 from evaluation.texts import measure_samples
 from training.noise import mixed_seed
 from training.tasks.base import real_tokens
@@ -22,6 +23,7 @@ PARTS = ("diffusion", "prior", "reconstruction")
 _NOTE = "at most"
 
 
+@register_metric("diffusion")
 def measure(run: Opened, split: Split, settings: Settings) -> Report:
     """The bound as bits per token, per character and perplexity; its parts in bits per token; figures of samples.
 

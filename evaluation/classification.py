@@ -8,10 +8,12 @@ from evaluation.figure import Figure, Report
 from evaluation.intervals import wilson
 from evaluation.likelihood import ratio_figure
 from evaluation.opened import Opened
-from evaluation.registry import Settings
+from evaluation.registry import register_metric
 from evaluation.rows import Split
+from evaluation.settings import Settings
 
 
+@register_metric("sequence_classification")
 @torch.no_grad()
 def measure(run: Opened, split: Split, settings: Settings) -> Report:
     """accuracy = right rows / rows, and the cross-entropy in bits a row."""

@@ -107,8 +107,9 @@ def _measure(
     args: argparse.Namespace, folder: Path, overrides: list[str], with_samples: bool
 ) -> "tuple[dict[str, Any], Report]":
     from evaluation.opened import open_run
-    from evaluation.registry import Settings, evaluator_of
+    from evaluation.registry import evaluator_of
     from evaluation.rows import load_split
+    from evaluation.settings import Settings
     from training.errors import UnfitError
 
     run = open_run(folder, overrides, device=args.device)

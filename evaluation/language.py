@@ -5,12 +5,14 @@ import torch
 from evaluation.figure import Report
 from evaluation.likelihood import Surprise, row_nats
 from evaluation.opened import Opened
-from evaluation.registry import Settings
+from evaluation.registry import register_metric
 from evaluation.rows import Split
+from evaluation.settings import Settings
 from evaluation.texts import measure_samples
 from training.tasks.base import real_tokens
 
 
+@register_metric("language_modelling")
 def measure(run: Opened, split: Split, settings: Settings) -> Report:
     """Bits per token and per character and the perplexity of all tokens but the first of a row; figures of samples."""
     report = Report(surprise(run, split).figures(settings.seed))

@@ -15,9 +15,10 @@ from evaluation.intervals import wilson
 from evaluation.latent_draw import decoded, latent_model
 from evaluation.likelihood import ratio_figure, row_nats
 from evaluation.opened import Opened
-from evaluation.registry import Settings
+from evaluation.registry import register_metric
 from evaluation.rows import Split
 from evaluation.sampling import BATCH
+from evaluation.settings import Settings
 from evaluation.translation import bleu_and_chrf
 from model.latent.model import LatentDiffusionModel
 from model.latent.variational import kl_divergence, reparameterise
@@ -46,6 +47,7 @@ class Measured:
     rebuilt: list[str] = field(default_factory=list)
 
 
+@register_metric("latent_diffusion")
 def measure(run: Opened, split: Split, settings: Settings) -> Report:
     """Figures of the autoencoder and of the diffusion's error on the split's rows, and figures of samples.
 

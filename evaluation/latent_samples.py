@@ -14,10 +14,10 @@ from evaluation.latent_draw import prior_latents
 from evaluation.likelihood import ratio_figure
 from evaluation.opened import Opened
 from evaluation.progress import counted
-from evaluation.registry import Settings
 from evaluation.rows import Split
 from evaluation.sampling import Request, Sample, draw
 from evaluation.self_bleu import self_bleu_figure
+from evaluation.settings import Settings
 from evaluation.texts import is_molecules, sample_figures
 from evaluation.training_texts import plain, some_rows, standing_in, training_rows
 

@@ -5,8 +5,8 @@ import torch
 from evaluation.figure import Report
 from evaluation.likelihood import ratio_figure
 from evaluation.opened import Opened
-from evaluation.registry import Settings
 from evaluation.rows import Split
+from evaluation.settings import Settings
 
 
 @torch.no_grad()

@@ -5,14 +5,16 @@ import torch
 from evaluation.figure import Report
 from evaluation.likelihood import ratio_figure
 from evaluation.opened import Opened
-from evaluation.registry import Settings
+from evaluation.registry import register_metric
 from evaluation.rows import Split
+from evaluation.settings import Settings
 from training.speech_metrics import character_errors, word_errors
 from training.tasks.speech_recognition import SpeechRecognition
 
 EXAMPLES = 3
 
 
+@register_metric("speech_recognition")
 @torch.no_grad()
 def measure(run: Opened, split: Split, settings: Settings) -> Report:
     """wer = errors / words and cer = errors / characters of greedy decoding, by jiwer."""

@@ -5,14 +5,16 @@ import torch
 from evaluation.figure import Report
 from evaluation.likelihood import ratio_figure
 from evaluation.opened import Opened
-from evaluation.registry import Settings
+from evaluation.registry import register_metric
 from evaluation.rows import Split
+from evaluation.settings import Settings
 from training.speech_metrics import SpeakerErrors, speaker_errors
 from training.tasks.diarization import Diarization
 
 KINDS = ("errors", "missed", "false_alarm", "confusion")
 
 
+@register_metric("diarization")
 @torch.no_grad()
 def measure(run: Opened, split: Split, settings: Settings) -> Report:
     """der = (missed + false alarm + confusion) / speech, in frames of speakers; see `speaker_errors`."""

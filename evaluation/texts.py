@@ -8,9 +8,9 @@ from torch import Tensor
 from evaluation.figure import Report
 from evaluation.opened import Opened
 from evaluation.progress import counted
-from evaluation.registry import Settings
 from evaluation.rows import Split
 from evaluation.sampling import Request, Samples, draw
+from evaluation.settings import Settings
 from evaluation.text_statistics import distinct_figure, entropy_figure
 from training.tasks.base import real_tokens
 

@@ -12,15 +12,17 @@ import torch
 from evaluation.figure import Figure, Report
 from evaluation.likelihood import Surprise, row_nats
 from evaluation.opened import Opened
-from evaluation.registry import Settings
+from evaluation.registry import register_metric
 from evaluation.rows import Split
 from evaluation.sampling import translate
+from evaluation.settings import Settings
 from training.errors import UnfitError
 from training.tasks.base import real_tokens
 
 EXAMPLES = 3
 
 
+@register_metric("translation")
 def measure(run: Opened, split: Split, settings: Settings) -> Report:
     """Surprise at the targets, and BLEU and chrF of translations: greedy, or by beam search under num_beams.
 

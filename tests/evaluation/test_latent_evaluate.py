@@ -10,9 +10,10 @@ import torch
 from evaluation.evaluate_command import main
 from evaluation.latent import latents_of, read_split
 from evaluation.opened import open_run
-from evaluation.registry import Settings, evaluator_of
+from evaluation.registry import evaluator_of
 from evaluation.rows import load_split
 from evaluation.sampling import Request, Sample, Samples, draw
+from evaluation.settings import Settings
 from model.latent.variational import kl_divergence
 from tests.evaluation.latent_runs import TEXTS
 from tests.evaluation.made_runs import DECODER, make_run, text_data

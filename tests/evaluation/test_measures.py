@@ -12,8 +12,9 @@ from data_manager.dataset_types import DatasetConfig
 from data_manager.registry import SOURCES, SourceEntry
 from evaluation import bound, judge, language
 from evaluation.opened import open_run
-from evaluation.registry import Settings, evaluator_of
+from evaluation.registry import evaluator_of
 from evaluation.rows import load_split
+from evaluation.settings import Settings
 from tests.evaluation.made_runs import DECODER, MDLM, PAIR, STACK, Unigram, make_run, opened_with, pair_data, text_data
 from training.errors import RunFolderError, UnfitError
 from training.noise import mixed_seed

@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from evaluation.opened import open_run
-from evaluation.registry import Settings, evaluator_of
+from evaluation.registry import evaluator_of
 from evaluation.rows import load_split
+from evaluation.settings import Settings
 from tests.evaluation.made_runs import MDLM, make_run
 
 pytest.importorskip("rdkit")
