@@ -25,7 +25,8 @@ def measured(run: Any, condition: str, guidance: float, count: int, seed: int) -
 
     from data_manager.molecule_properties import properties_of
     from evaluation.molecules import canonical_smiles
-    from evaluation.sampling import Request, draw
+    from evaluation.sample import Request
+    from evaluation.sampling import draw
 
     generation = run.generation.model_copy(update={"num_samples": count, "guidance": guidance})
     asked = replace(run, config=run.config.model_copy(update={"generation": generation}))

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from evaluation.opened import Opened
 from evaluation.prompt import Template, read_template
-from evaluation.sampling import Request, Sample, sample_of
+from evaluation.sample import Request, Sample, sample_of
 from training.errors import UnfitError
 from training.length_counts import LONGEST
 

@@ -11,7 +11,7 @@ from math import ceil
 import torch
 
 from evaluation.opened import Opened
-from evaluation.sampling import Request, Sample
+from evaluation.sample import Request, Sample
 from training.config_types import MAX_ATTEMPTS
 from training.errors import UnfitError
 from training.noise import mixed_seed

@@ -98,7 +98,8 @@ def _draw(args: argparse.Namespace, folder: Path, overrides: list[str]) -> dict[
 
 def _samples(args: argparse.Namespace, run: "Opened") -> dict[str, Any]:
     from evaluation.progress import counted
-    from evaluation.sampling import Request, draw
+    from evaluation.sample import Request
+    from evaluation.sampling import draw
 
     request = Request(tuple(args.prompt), args.seed, args.length, args.condition)
     with counted("samples", run.generation.num_samples * max(1, len(args.prompt))) as track:

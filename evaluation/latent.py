@@ -1,33 +1,29 @@
 """Latent diffusion: how well texts are rebuilt from their latents, what latents cost, and what the diffusion writes."""
 
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from data_manager.collation import pad_rows
 from diffusion.randomness import RowGenerators, normal
 from evaluation.figure import Figure, Report
 from evaluation.intervals import wilson
-from evaluation.latent_draw import decoded, latent_model
+from evaluation.latent_draw import decoded, latent_model, moments
+from evaluation.latent_samples import measure_drawn
 from evaluation.likelihood import ratio_figure, row_nats
 from evaluation.opened import Opened
 from evaluation.registry import register_metric
 from evaluation.rows import Split
-from evaluation.sampling import BATCH
 from evaluation.settings import Settings
 from evaluation.translation import bleu_and_chrf
 from model.latent.model import LatentDiffusionModel
 from model.latent.variational import kl_divergence, reparameterise
 from training.noise import mixed_seed
 from training.tasks.base import real_tokens
-from training.tasks.latent_diffusion import LatentDiffusion
 
 EXAMPLES = 3
-_LATENTS, _ROWS = 59, 61
+_LATENTS = 59
 
 
 @dataclass
@@ -58,8 +54,6 @@ def measure(run: Opened, split: Split, settings: Settings) -> Report:
     diffusion_error       squared error of the denoiser's output a coordinate, at `settings.draws` times a row
     latent_norm           length of the mean of a text's latent
     """
-    from evaluation.latent_samples import measure_drawn
-
     found = read_split(run, split, settings)
     report = Report(_autoencoder_figures(found, settings.seed))
     figures, signatures = bleu_and_chrf(found.rebuilt, found.texts, settings.seed)
@@ -68,7 +62,7 @@ def measure(run: Opened, split: Split, settings: Settings) -> Report:
     report.figures += _latent_figures(run, found, settings.seed)
     pairs = list(zip(found.texts, found.rebuilt, strict=True))[:EXAMPLES]
     report.examples += [f"text    {text}\nrebuilt {again}" for text, again in pairs]
-    report.add(measure_drawn(run, split, found, settings))
+    report.add(measure_drawn(run, split, found.texts, found.latents, settings))
     return report
 
 
@@ -94,29 +88,6 @@ def read_split(run: Opened, split: Split, settings: Settings) -> Measured:
         again = decoded(greedy, mu, at_least=ids.shape[1] - 1)
         found.rebuilt += [sample.text for samples in again for sample in samples]
     return found
-
-
-def moments(run: Opened, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
-    """mu and logvar [B, size] of a batch of the data set's rows."""
-    read = cast(LatentDiffusion, run.task).encoder_inputs(batch)
-    return latent_model(run).moments(*(read or (batch["input_ids"], real_tokens(batch))))
-
-
-@torch.no_grad()
-def latents_of(run: Opened, rows: Sequence[list[int]], seed: int) -> Tensor:
-    """Latents float32 [n, size] of rows of tokens as the diffusion learns them; draws of row i by its own stream."""
-    return torch.cat(list(_latents_of(run, rows, seed)))
-
-
-def _latents_of(run: Opened, rows: Sequence[list[int]], seed: int) -> Iterator[Tensor]:
-    fill = run.needs_tokenizer().pad_token_id
-    for first in range(0, len(rows), BATCH):
-        ids, mask = (part.to(run.device) for part in pad_rows(rows[first : first + BATCH], fill))
-        mu, logvar = moments(run, {"input_ids": ids, "attention_mask": mask})
-        places = torch.arange(first, first + len(ids), device=run.device)
-        streams = RowGenerators.from_seed(mixed_seed(seed, _ROWS), places)
-        drawn = reparameterise(mu, logvar, normal(mu.shape, streams, mu.device, mu.dtype))
-        yield latent_model(run).diffused(mu, drawn).float().cpu()
 
 
 def _diffused(

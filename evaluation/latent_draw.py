@@ -7,18 +7,23 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from data_manager.collation import pad_rows
 from diffusion.randomness import RowGenerators, normal
 from evaluation.opened import Opened
 from evaluation.prompt import PromptError
-from evaluation.sampling import BATCH, Request, Sample, choice_of, sample_of
+from evaluation.sample import BATCH, Request, Sample, choice_of, sample_of
 from model.latent.model import LatentDiffusionModel
+from model.latent.variational import reparameterise
 from training.errors import UnfitError
+from training.noise import mixed_seed
+from training.tasks.base import real_tokens
 from training.tasks.latent_diffusion import LatentDiffusion
 
 TASK = "latent_diffusion"
 AT_ONCE = 4096
 """Latents that the diffusion draws at once; it changes nothing but the memory."""
 _SHOWN = 40
+_ROWS = 61
 
 
 def latent_model(run: Opened) -> LatentDiffusionModel:
@@ -134,6 +139,29 @@ def _read(run: Opened, text: str) -> Tensor:
     own = task.encoder_texts
     _check_length("encoder", len(own.own(text, verbose=False)["input_ids"]), encoder_limit(model), text)
     return model.encode(*own.of_texts([text], model.device))
+
+
+def moments(run: Opened, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
+    """mu and logvar [B, size] of a batch of the data set's rows."""
+    read = cast(LatentDiffusion, run.task).encoder_inputs(batch)
+    return latent_model(run).moments(*(read or (batch["input_ids"], real_tokens(batch))))
+
+
+@torch.no_grad()
+def latents_of(run: Opened, rows: Sequence[list[int]], seed: int) -> Tensor:
+    """Latents float32 [n, size] of rows of tokens as the diffusion learns them; draws of row i by its own stream."""
+    return torch.cat(list(_latents_of(run, rows, seed)))
+
+
+def _latents_of(run: Opened, rows: Sequence[list[int]], seed: int) -> Iterator[Tensor]:
+    fill = run.needs_tokenizer().pad_token_id
+    for first in range(0, len(rows), BATCH):
+        ids, mask = (part.to(run.device) for part in pad_rows(rows[first : first + BATCH], fill))
+        mu, logvar = moments(run, {"input_ids": ids, "attention_mask": mask})
+        places = torch.arange(first, first + len(ids), device=run.device)
+        streams = RowGenerators.from_seed(mixed_seed(seed, _ROWS), places)
+        drawn = reparameterise(mu, logvar, normal(mu.shape, streams, mu.device, mu.dtype))
+        yield latent_model(run).diffused(mu, drawn).float().cpu()
 
 
 def encoder_limit(model: LatentDiffusionModel) -> int | None:

@@ -7,7 +7,7 @@ import torch
 from evaluation.latent_draw import decoded, latent_model, read_latents
 from evaluation.opened import Opened
 from evaluation.prompt import refuse_halves, unknown_note
-from evaluation.sampling import Samples
+from evaluation.sample import Samples
 
 
 def interpolate(run: Opened, first: str, last: str, points: int, seed: int) -> tuple[list[float], Samples]:

@@ -1,7 +1,7 @@
 """What the diffusion of latents writes, beside the split and the training texts: diversity, copies, and distances."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,22 +10,22 @@ from torch import Tensor
 from evaluation.distances import distance_figure, latent_distance, word_distance
 from evaluation.figure import Figure, Report
 from evaluation.intervals import Values, wilson
-from evaluation.latent_draw import prior_latents
+from evaluation.latent_draw import latents_of, prior_latents
 from evaluation.likelihood import ratio_figure
 from evaluation.opened import Opened
 from evaluation.progress import counted
 from evaluation.rows import Split
-from evaluation.sampling import Request, Sample, draw
+from evaluation.sample import Request, Sample
+from evaluation.sampling import draw
 from evaluation.self_bleu import self_bleu_figure
 from evaluation.settings import Settings
 from evaluation.texts import is_molecules, sample_figures
 from evaluation.training_texts import plain, some_rows, standing_in, training_rows
 
-if TYPE_CHECKING:
-    from evaluation.latent import Measured
 
-
-def measure_drawn(run: Opened, split: Split, found: "Measured", settings: Settings) -> Report:
+def measure_drawn(
+    run: Opened, split: Split, texts: Sequence[str], latents: Sequence[Tensor], settings: Settings
+) -> Report:
     """Figures of `generation.num_samples` samples; none where no samples are asked for.
 
         tokens              of a sample
@@ -53,11 +53,11 @@ def measure_drawn(run: Opened, split: Split, found: "Measured", settings: Settin
     if not is_molecules(run):
         report.figures += self_bleu_figure([sample.text.split() for sample in drawn], seed)
         if rows is not None:
-            report.figures += _copies(run, rows, drawn, found.texts, seed)
-        report.figures += _word_figures(run, drawn, found.texts, chosen, seed)
-    report.figures += _latent_figures(run, drawn, found.latents, chosen, seed)
-    size = len(found.latents[0])
-    if min(len(drawn), len(found.latents)) <= size:
+            report.figures += _copies(run, rows, drawn, texts, seed)
+        report.figures += _word_figures(run, drawn, texts, chosen, seed)
+    report.figures += _latent_figures(run, drawn, latents, chosen, seed)
+    size = len(latents[0])
+    if min(len(drawn), len(latents)) <= size:
         report.notes.append(f"Frechet distances of latents of {size} numbers need more samples and texts than {size}")
     return report
 
@@ -97,8 +97,6 @@ def _word_figures(
 def _latent_figures(
     run: Opened, drawn: Sequence[Sample], latents: Sequence[Tensor], chosen: Sequence[list[int]], seed: int
 ) -> list[Figure]:
-    from evaluation.latent import latents_of
-
     own = torch.stack([sample.latent for sample in drawn if sample.latent is not None])
     sides = {"frechet": (own, "samples", "latents, to the split")}
     if chosen:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from evaluation.figure import Figure, Report
 from evaluation.intervals import Interval, jackknife, wilson
 from evaluation.opened import Opened
-from evaluation.sampling import Samples
+from evaluation.sample import Samples
 from training.errors import UnfitError
 
 MOST_COMPARED = 2000

@@ -1,63 +1,22 @@
 """Texts from a trained run: prompts continued, translated or filled in, and samples from nothing."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from evaluation.opened import Opened
 from evaluation.prompt import PromptError, check_prompts, unknown_note, without_holes
+from evaluation.sample import Request, Sample, Samples, Track, batch_sizes, choice_of, sample_of
 from training.errors import UnfitError
 
 if TYPE_CHECKING:
     from data_manager.tokenizers import Tokenizer
     from evaluation.exact_counts import Kind
 
-BATCH = 64
-Track = Callable[[int], object]
 _OTHERS = ("language_modelling", "translation", "latent_diffusion")
 """Tasks that generate otherwise than by a diffusion of tokens."""
-
-
-@dataclass(frozen=True)
-class Request:
-    """What is asked for beside the `generation` section: prompts (none: from nothing) and a seed.
-
-    `length` of a diffusion model's samples (where they are whole documents and nothing is said, each has a length of
-    the training data); `condition` as text: a class, or numbers with commas between them; or `cond`, those of several
-    samples as a model takes them, [n] or [n, size].
-    """
-
-    prompts: tuple[str, ...] = ()
-    seed: int = 0
-    length: int | None = None
-    condition: str | None = None
-    cond: Tensor | None = None
-    batch_size: int = BATCH
-
-
-@dataclass(frozen=True)
-class Sample:
-    """A text (of a continuation, what follows the prompt) with its tokens and the network calls that it took.
-
-    `latent` is that of a latent diffusion model, [size].
-    """
-
-    text: str
-    prompt: str | None
-    tokens: list[int]
-    network_calls: int | None = None
-    latent: Tensor | None = field(default=None, compare=False, repr=False)
-
-
-@dataclass
-class Samples:
-    """Samples, prompt by prompt, and what is to be said about them."""
-
-    samples: list[Sample] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
 
 
 def draw(run: Opened, request: Request, track: Track = lambda count: None) -> Samples:
@@ -128,17 +87,12 @@ def _kind(run: Opened) -> "Kind":
     )
 
 
-def _batches(count: int, size: int) -> Iterator[int]:
-    for first in range(0, count, size):
-        yield min(size, count - first)
-
-
 def _continue(run: Opened, request: Request, prompt: str | None, generator: torch.Generator) -> Iterator[list[Sample]]:
     tokenizer, settings, model = run.needs_tokenizer(), run.generation, run.model
     start = begin(run, prompt, tokenizer)
     longest = getattr(model.params, "max_length", None)
     new = settings.max_new_tokens if longest is None else max(1, min(settings.max_new_tokens, longest - len(start)))
-    for count in _batches(settings.num_samples, request.batch_size):
+    for count in batch_sizes(settings.num_samples, request.batch_size):
         prompts = torch.tensor([start] * count, device=run.device)
         tokens = model.generate(prompts, new, **choice_of(run, generator))  # type: ignore[operator]
         yield [sample_of(row[len(start) :], prompt, tokenizer) for row in tokens.tolist()]
@@ -161,7 +115,7 @@ def _translate(run: Opened, request: Request, prompt: str | None, generator: tor
         raise PromptError(f"{run.folder}: a translator needs a text to translate: --prompt TEXT")
     tokenizer, settings = run.needs_tokenizer(), run.generation
     source = [tokenizer.bos_token_id, *tokenizer.encode(prompt), tokenizer.eos_token_id]
-    for count in _batches(settings.num_samples, request.batch_size):
+    for count in batch_sizes(settings.num_samples, request.batch_size):
         yield [sample_of(row, prompt, tokenizer) for row in translate(run, [source] * count, generator)]
 
 
@@ -176,26 +130,3 @@ def translate(run: Opened, sources: list[list[int]], generator: torch.Generator 
     )
     found: list[list[int]] = tokens.tolist()
     return found
-
-
-def choice_of(run: Opened, generator: torch.Generator | None) -> dict[str, Any]:
-    """How the next token is chosen."""
-    settings, tokenizer = run.generation, run.needs_tokenizer()
-    return {
-        "temperature": settings.temperature,
-        "top_k": settings.top_k,
-        "top_p": settings.top_p,
-        "num_beams": settings.num_beams,
-        "eos_token": tokenizer.eos_token_id,
-        "pad_token": tokenizer.pad_token_id,
-        "generator": generator,
-    }
-
-
-def sample_of(
-    tokens: list[int], prompt: str | None, tokenizer: "Tokenizer", calls: int | None = None, kept: int = 0
-) -> Sample:
-    """The text of tokens up to the one that ends it; the first `kept` of them belong to it whatever they are."""
-    ends = (place for place, token in enumerate(tokens) if place >= kept and token == tokenizer.eos_token_id)
-    end = next(ends, len(tokens))
-    return Sample(tokenizer.decode(tokens[:end]), prompt, tokens[:end], calls)

@@ -9,7 +9,8 @@ from evaluation.figure import Report
 from evaluation.opened import Opened
 from evaluation.progress import counted
 from evaluation.rows import Split
-from evaluation.sampling import Request, Samples, draw
+from evaluation.sample import Request, Samples
+from evaluation.sampling import draw
 from evaluation.settings import Settings
 from evaluation.text_statistics import distinct_figure, entropy_figure
 from training.tasks.base import real_tokens

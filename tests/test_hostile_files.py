@@ -21,7 +21,7 @@ from evaluation.diffusion_draw import sample_length
 from evaluation.failure import report_error
 from evaluation.judge import load_judge
 from evaluation.opened import open_run
-from evaluation.sampling import Request
+from evaluation.sample import Request
 from model.hub import HubError, load_from_hub, weights_problem
 from pages.evaluation_page import _curves
 from tests.evaluation.made_runs import MDLM, make_run, text_data

@@ -7,7 +7,8 @@ import torch
 
 from evaluation.generate_command import main
 from evaluation.opened import open_run
-from evaluation.sampling import Request, draw
+from evaluation.sample import Request
+from evaluation.sampling import draw
 from tests.evaluation.made_runs import DECODER, MDLM, make_run
 from training.errors import UnfitError
 

@@ -14,7 +14,8 @@ import torch
 from evaluation.generate_command import main
 from evaluation.opened import newest_run, open_run
 from evaluation.prompt import PromptError, read_template
-from evaluation.sampling import Request, draw
+from evaluation.sample import Request
+from evaluation.sampling import draw
 from model.diffusion_model import DiffusionModel
 from tests.evaluation.made_runs import DECODER, MDLM, PAIR, make_run, pair_data, text_data
 

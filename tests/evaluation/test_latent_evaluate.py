@@ -8,11 +8,13 @@ import pytest
 import torch
 
 from evaluation.evaluate_command import main
-from evaluation.latent import latents_of, read_split
+from evaluation.latent import read_split
+from evaluation.latent_draw import latents_of
 from evaluation.opened import open_run
 from evaluation.registry import evaluator_of
 from evaluation.rows import load_split
-from evaluation.sampling import Request, Sample, Samples, draw
+from evaluation.sample import Request, Sample, Samples
+from evaluation.sampling import draw
 from evaluation.settings import Settings
 from model.latent.variational import kl_divergence
 from tests.evaluation.latent_runs import TEXTS

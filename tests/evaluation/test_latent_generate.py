@@ -9,7 +9,8 @@ from evaluation.generate_command import main
 from evaluation.latent_draw import decoded, drawn_latents, prior_latents, read_latents
 from evaluation.latent_moves import edit, interpolate
 from evaluation.opened import open_run
-from evaluation.sampling import Request, draw
+from evaluation.sample import Request
+from evaluation.sampling import draw
 from model.inputs import InputError
 from model.latent.model import LatentDiffusionModel
 from tests.evaluation.latent_runs import TEXTS

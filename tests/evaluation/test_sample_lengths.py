@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from evaluation.opened import open_run
+from evaluation.sample import Request
 from evaluation.sample_lengths import drawn_lengths
-from evaluation.sampling import Request, draw
+from evaluation.sampling import draw
 from experiment.config import read_experiment
 from tests.evaluation.made_runs import MDLM, make_run, text_data
 from training.engine import train
