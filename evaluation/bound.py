@@ -9,8 +9,8 @@ from torch import Tensor
 from diffusion.randomness import RowGenerators
 from diffusion.time_strata import stratified_times
 from evaluation.figure import Report
-from evaluation.likelihood import Surprise, ratio_figure
-from evaluation.opened import Opened
+from evaluation.likelihood import TextNLL, ratio_figure
+from evaluation.opened import LoadedRun
 from evaluation.registry import register_metric
 from evaluation.rows import Split
 from evaluation.settings import Settings
@@ -24,7 +24,7 @@ _NOTE = "at most"
 
 
 @register_metric("diffusion")
-def measure(run: Opened, split: Split, settings: Settings) -> Report:
+def measure(run: LoadedRun, split: Split, settings: Settings) -> Report:
     """The bound as bits per token, per character and perplexity; its parts in bits per token; figures of samples.
 
     bound = diffusion + prior + reconstruction >= -log p(text). The diffusion part is an integral over times, taken at
@@ -43,9 +43,9 @@ def measure(run: Opened, split: Split, settings: Settings) -> Report:
 
 
 @torch.no_grad()
-def bound(run: Opened, split: Split, settings: Settings) -> tuple[Surprise, dict[str, list[float]]]:
+def bound(run: LoadedRun, split: Split, settings: Settings) -> tuple[TextNLL, dict[str, list[float]]]:
     """The bound of each row in nats, and its parts; without parts, the model's loss."""
-    total = Surprise()
+    total = TextNLL()
     parts: dict[str, list[float]] = {}
     for batch in split.batches(split.name):
         drawn = [_row_parts(run.model, batch, mixed_seed(settings.seed, draw)) for draw in range(settings.draws)]

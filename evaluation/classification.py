@@ -7,7 +7,7 @@ import torch
 from evaluation.figure import Figure, Report
 from evaluation.intervals import wilson
 from evaluation.likelihood import ratio_figure
-from evaluation.opened import Opened
+from evaluation.opened import LoadedRun
 from evaluation.registry import register_metric
 from evaluation.rows import Split
 from evaluation.settings import Settings
@@ -15,7 +15,7 @@ from evaluation.settings import Settings
 
 @register_metric("sequence_classification")
 @torch.no_grad()
-def measure(run: Opened, split: Split, settings: Settings) -> Report:
+def measure(run: LoadedRun, split: Split, settings: Settings) -> Report:
     """accuracy = right rows / rows, and the cross-entropy in bits a row."""
     right: list[bool] = []
     nats: list[float] = []

@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from evaluation.on_run import on_run
-from evaluation.options import CODES, add_common
+from evaluation.on_run import run_command
+from evaluation.options import CODES, add_common_options
 from yaml_config.errors import harmless
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def build_parser(prog: str = "evaluate.py") -> argparse.ArgumentParser:
         epilog=EXAMPLES.replace("python evaluate.py", prog) if " " in prog else EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    add_common(parser)
+    add_common_options(parser)
     parser.add_argument(
         "--split", metavar="S", help="split to measure on (default: test, or else that of the training)"
     )
@@ -86,7 +86,9 @@ def run(args: argparse.Namespace, usage_error: Callable[[str], NoReturn]) -> int
             print(harmless(report.text()))
         return _write_page(args.html, folder, result, report) if args.html else 0
 
-    return on_run(args, usage_error, lambda folder, overrides: _measure(args, folder, overrides, with_samples), show)
+    return run_command(
+        args, usage_error, lambda folder, overrides: _measure(args, folder, overrides, with_samples), show
+    )
 
 
 def _write_page(target: str, folder: Path, result: "dict[str, Any]", report: "Report") -> int:

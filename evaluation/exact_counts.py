@@ -10,25 +10,30 @@ from math import ceil
 
 import torch
 
-from evaluation.opened import Opened
+from evaluation.opened import LoadedRun
 from evaluation.sample import Request, Sample
 from training.config_types import MAX_ATTEMPTS
 from training.errors import UnfitError
 from training.noise import mixed_seed
 
-Kind = Callable[[Opened, Request, "str | None", torch.Generator], Iterator[list[Sample]]]
+DrawSamples = Callable[[LoadedRun, Request, "str | None", torch.Generator], Iterator[list[Sample]]]
 _MOST_AT_ONCE = 1024
 
 
-def holds(text: str, exactly: Mapping[str, int]) -> bool:
+def has_exact_counts(text: str, exactly: Mapping[str, int]) -> bool:
     """Whether each piece stands in a text as often as it should."""
     return all(text.count(piece) == count for piece, count in exactly.items())
 
 
-def kept_samples(
-    kind: Kind, run: Opened, request: Request, prompt: str | None, generator: torch.Generator, notes: list[str]
+def draw_with_rejection(
+    draw_samples: DrawSamples,
+    run: LoadedRun,
+    request: Request,
+    prompt: str | None,
+    generator: torch.Generator,
+    notes: list[str],
 ) -> Iterator[list[Sample]]:
-    """`generation.num_samples` samples of `kind` that hold `generation.exactly`, and a note on the share that did.
+    """`generation.num_samples` samples of `draw_samples` that hold `generation.exactly`, and a note on the share that did.
 
     Raises UnfitError where `generation.max_attempts` samples for each one asked for do not bring enough.
     """
@@ -43,12 +48,12 @@ def kept_samples(
         size = min(expected, limit - drawn, _MOST_AT_ONCE)
         asked = request if not number else replace(request, seed=mixed_seed(request.seed, number))
         number += 1
-        for samples in kind(_asked_for(run, size), asked, prompt, generator):
+        for samples in draw_samples(_asked_for(run, size), asked, prompt, generator):
             found = []
             for sample in samples:
                 if kept < wanted:
                     drawn += 1
-                    if holds(sample.text, exactly):
+                    if has_exact_counts(sample.text, exactly):
                         kept += 1
                         found.append(sample)
             yield found
@@ -59,7 +64,7 @@ def kept_samples(
     )
 
 
-def _asked_for(run: Opened, count: int) -> Opened:
+def _asked_for(run: LoadedRun, count: int) -> LoadedRun:
     generation = run.generation.model_copy(update={"num_samples": count})
     return replace(run, config=run.config.model_copy(update={"generation": generation}))
 

@@ -8,14 +8,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from evaluation.latent_options import ABOUT, add_moves, check_moves, move_of, moved, moved_lines
+from evaluation.latent_options import ABOUT, add_move_options, check_move_options, format_move, run_move, selected_move
 from evaluation.latent_options import EXAMPLES as MOVES
-from evaluation.on_run import on_run
-from evaluation.options import CODES, add_common
+from evaluation.on_run import run_command
+from evaluation.options import CODES, add_common_options
 from yaml_config.errors import harmless
 
 if TYPE_CHECKING:
-    from evaluation.opened import Opened
+    from evaluation.opened import LoadedRun
 
 EXAMPLES = f"""\
 examples:
@@ -42,7 +42,7 @@ def build_parser(prog: str = "generate.py") -> argparse.ArgumentParser:
         epilog=EXAMPLES.replace("python generate.py", prog) if " " in prog else EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    add_common(parser)
+    add_common_options(parser)
     parser.add_argument(
         "--prompt", metavar="TEXT", action="append", default=[], help="what to begin with or translate; can be repeated"
     )
@@ -50,7 +50,7 @@ def build_parser(prog: str = "generate.py") -> argparse.ArgumentParser:
     parser.add_argument(
         "--condition", metavar="C", help="of a model with a condition: a class, or numbers as in 0.1,2.5"
     )
-    add_moves(parser)
+    add_move_options(parser)
     return parser
 
 
@@ -62,13 +62,13 @@ def main(argv: Sequence[str] | None = None, prog: str = "generate.py") -> int:
         parser.error("--prompt is empty; give it text, or leave it out")
     if args.length is not None and args.length < 1:
         parser.error(f"--length takes a number of tokens from 1 on; got {args.length}")
-    check_moves(args, parser.error)
+    check_move_options(args, parser.error)
     return run(args, parser.error)
 
 
 def run(args: argparse.Namespace, usage_error: Callable[[str], NoReturn]) -> int:
     """Carry out parsed options; `usage_error` ends the program with code 2."""
-    return on_run(
+    return run_command(
         args,
         usage_error,
         lambda folder, overrides: _draw(args, folder, overrides),
@@ -81,7 +81,7 @@ def _draw(args: argparse.Namespace, folder: Path, overrides: list[str]) -> dict[
 
     run = open_run(folder, overrides, device=args.device)
     start = time.perf_counter()
-    found = _samples(args, run) if move_of(args) is None else moved(args, run)
+    found = _samples(args, run) if selected_move(args) is None else run_move(args, run)
     return {
         "ok": True,
         "errors": [],
@@ -96,13 +96,13 @@ def _draw(args: argparse.Namespace, folder: Path, overrides: list[str]) -> dict[
     }
 
 
-def _samples(args: argparse.Namespace, run: "Opened") -> dict[str, Any]:
-    from evaluation.progress import counted
+def _samples(args: argparse.Namespace, run: "LoadedRun") -> dict[str, Any]:
+    from evaluation.progress import progress_bar
     from evaluation.sample import Request
     from evaluation.sampling import draw
 
     request = Request(tuple(args.prompt), args.seed, args.length, args.condition)
-    with counted("samples", run.generation.num_samples * max(1, len(args.prompt))) as track:
+    with progress_bar("samples", run.generation.num_samples * max(1, len(args.prompt))) as track:
         found = draw(run, request, track)
     return {"samples": [_plain(sample) for sample in found.samples], "notes": found.notes}
 
@@ -114,7 +114,7 @@ def _print(result: dict[str, Any], as_json: bool) -> None:
     for note in result["notes"]:
         print(harmless(f"note: {note}"), file=sys.stderr)
     if "samples" not in result:
-        print(harmless("\n".join(moved_lines(result))))
+        print(harmless("\n".join(format_move(result))))
         return
     for number, sample in enumerate(result["samples"], 1):
         prompt = sample["prompt"]

@@ -12,7 +12,7 @@ from torch import Tensor
 from data_manager.tokenizers import Tokenizer
 from evaluation.figure import Figure, Report
 from evaluation.likelihood import ratio_figure
-from evaluation.progress import counted
+from evaluation.progress import progress_bar
 from training.errors import RunFolderError, UnfitError
 
 LAYOUT = "a run folder of a decoder, or a folder that transformers' save_pretrained wrote: config.json and weights"
@@ -63,7 +63,7 @@ def generative_perplexity(judge: Judge, texts: Sequence[str], seed: int) -> Figu
     It is low for fluent texts, and for repetitive ones: read it beside the entropy (arXiv 2409.02908).
     """
     nats, counts = [], []
-    with counted("judging", len(texts), "text") as track:
+    with progress_bar("judging", len(texts), "text") as track:
         for text in texts:
             ids = judge.ids(text)
             count = max(0, ids.shape[1] - 1)

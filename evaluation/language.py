@@ -3,8 +3,8 @@
 import torch
 
 from evaluation.figure import Report
-from evaluation.likelihood import Surprise, row_nats
-from evaluation.opened import Opened
+from evaluation.likelihood import TextNLL, row_nll
+from evaluation.opened import LoadedRun
 from evaluation.registry import register_metric
 from evaluation.rows import Split
 from evaluation.settings import Settings
@@ -13,7 +13,7 @@ from training.tasks.base import real_tokens
 
 
 @register_metric("language_modelling")
-def measure(run: Opened, split: Split, settings: Settings) -> Report:
+def measure(run: LoadedRun, split: Split, settings: Settings) -> Report:
     """Bits per token and per character and the perplexity of all tokens but the first of a row; figures of samples."""
     report = Report(surprise(run, split).figures(settings.seed))
     report.add(measure_samples(run, split, settings))
@@ -21,12 +21,12 @@ def measure(run: Opened, split: Split, settings: Settings) -> Report:
 
 
 @torch.no_grad()
-def surprise(run: Opened, split: Split) -> Surprise:
+def surprise(run: LoadedRun, split: Split) -> TextNLL:
     """Nats of the tokens that follow others in a row."""
-    found = Surprise()
+    found = TextNLL()
     for batch in split.batches(split.name):
         ids, told, mask = batch["input_ids"], real_tokens(batch), batch.get("attention_mask")
         logits = run.model(ids[:, :-1], mask=None if mask is None else mask[:, :-1])
-        nats = row_nats(logits, ids[:, 1:], told[:, 1:])
+        nats = row_nll(logits, ids[:, 1:], told[:, 1:])
         found.add(nats, ids[:, 1:], told[:, 1:], run.tokenizer)
     return found

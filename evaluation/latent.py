@@ -9,10 +9,10 @@ from torch import Tensor
 from diffusion.randomness import RowGenerators, normal
 from evaluation.figure import Figure, Report
 from evaluation.intervals import wilson
-from evaluation.latent_draw import decoded, latent_model, moments
-from evaluation.latent_samples import measure_drawn
-from evaluation.likelihood import ratio_figure, row_nats
-from evaluation.opened import Opened
+from evaluation.latent_draw import decode_latents, encode_moments, latent_model
+from evaluation.latent_samples import measure_latent_samples
+from evaluation.likelihood import ratio_figure, row_nll
+from evaluation.opened import LoadedRun
 from evaluation.registry import register_metric
 from evaluation.rows import Split
 from evaluation.settings import Settings
@@ -27,7 +27,7 @@ _LATENTS = 59
 
 
 @dataclass
-class Measured:
+class LatentMeasurements:
     """A number for each row: `nats` over `tokens` of the rebuilt text, `kl` in nats, `error` of the diffusion, `norm`.
 
     `latents` are the rows' as the diffusion learns them, means or draws, [size] each.
@@ -44,7 +44,7 @@ class Measured:
 
 
 @register_metric("latent_diffusion")
-def measure(run: Opened, split: Split, settings: Settings) -> Report:
+def measure(run: LoadedRun, split: Split, settings: Settings) -> Report:
     """Figures of the autoencoder and of the diffusion's error on the split's rows, and figures of samples.
 
     reconstruction_...    -log p(text | mean of its latent) a token, of all tokens but the first
@@ -54,7 +54,7 @@ def measure(run: Opened, split: Split, settings: Settings) -> Report:
     diffusion_error       squared error of the denoiser's output a coordinate, at `settings.draws` times a row
     latent_norm           length of the mean of a text's latent
     """
-    found = read_split(run, split, settings)
+    found = measure_rows(run, split, settings)
     report = Report(_autoencoder_figures(found, settings.seed))
     figures, signatures = bleu_and_chrf(found.rebuilt, found.texts, settings.seed)
     report.figures.insert(3, replace(figures[0], name="reconstruction_bleu", of="texts"))
@@ -62,21 +62,21 @@ def measure(run: Opened, split: Split, settings: Settings) -> Report:
     report.figures += _latent_figures(run, found, settings.seed)
     pairs = list(zip(found.texts, found.rebuilt, strict=True))[:EXAMPLES]
     report.examples += [f"text    {text}\nrebuilt {again}" for text, again in pairs]
-    report.add(measure_drawn(run, split, found.texts, found.latents, settings))
+    report.add(measure_latent_samples(run, split, found.texts, found.latents, settings))
     return report
 
 
 @torch.no_grad()
-def read_split(run: Opened, split: Split, settings: Settings) -> Measured:
+def measure_rows(run: LoadedRun, split: Split, settings: Settings) -> LatentMeasurements:
     """What `measure` counts, row by row."""
-    model, tokenizer, found = latent_model(run), run.needs_tokenizer(), Measured()
+    model, tokenizer, found = latent_model(run), run.needs_tokenizer(), LatentMeasurements()
     steady = {"temperature": 0.0, "top_k": None, "top_p": None, "num_beams": 1}
     greedy = replace(run, config=run.config.model_copy(update={"generation": run.generation.model_copy(update=steady)}))
     for batch in split.batches(split.name):
         ids, told = batch["input_ids"], real_tokens(batch)
-        mu, logvar = moments(run, batch)
+        mu, logvar = encode_moments(run, batch)
         (logits,) = model.decoder(ids, mu, attention_mask=told)
-        found.nats += row_nats(logits[:, :-1], ids[:, 1:], told[:, 1:]).tolist()
+        found.nats += row_nll(logits[:, :-1], ids[:, 1:], told[:, 1:]).tolist()
         found.tokens += told[:, 1:].sum(1).tolist()
         found.kl += kl_divergence(mu, logvar).sum(1).tolist()
         found.norm += mu.float().norm(dim=1).tolist()
@@ -85,7 +85,7 @@ def read_split(run: Opened, split: Split, settings: Settings) -> Measured:
         found.error += error.tolist()
         found.latents += list(z.float().cpu())
         found.texts += [tokenizer.decode(row[kept].tolist()) for row, kept in zip(ids, told, strict=True)]
-        again = decoded(greedy, mu, at_least=ids.shape[1] - 1)
+        again = decode_latents(greedy, mu, at_least=ids.shape[1] - 1)
         found.rebuilt += [sample.text for samples in again for sample in samples]
     return found
 
@@ -105,7 +105,7 @@ def _diffused(
     return latents[0], torch.stack(errors).mean(0)
 
 
-def _autoencoder_figures(found: Measured, seed: int) -> list[Figure]:
+def _autoencoder_figures(found: LatentMeasurements, seed: int) -> list[Figure]:
     nats, note = np.array(found.nats), "given the mean latent"
     hits = sum(text == again for text, again in zip(found.texts, found.rebuilt, strict=True))
     share = wilson(hits, len(found.texts))
@@ -119,7 +119,7 @@ def _autoencoder_figures(found: Measured, seed: int) -> list[Figure]:
     ]
 
 
-def _latent_figures(run: Opened, found: Measured, seed: int) -> list[Figure]:
+def _latent_figures(run: LoadedRun, found: LatentMeasurements, seed: int) -> list[Figure]:
     latent = latent_model(run).latent_config
     ones = np.ones(len(found.kl))
     near = f"about {latent.latent.size**0.5:.3g} under N(0, I)"

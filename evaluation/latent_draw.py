@@ -9,9 +9,9 @@ from torch import Tensor
 
 from data_manager.collation import pad_rows
 from diffusion.randomness import RowGenerators, normal
-from evaluation.opened import Opened
+from evaluation.opened import LoadedRun
 from evaluation.prompt import PromptError
-from evaluation.sample import BATCH, Request, Sample, choice_of, sample_of
+from evaluation.sample import BATCH, Request, Sample, decode_sample, decoding_options
 from model.latent.model import LatentDiffusionModel
 from model.latent.variational import reparameterise
 from training.errors import UnfitError
@@ -26,7 +26,7 @@ _SHOWN = 40
 _ROWS = 61
 
 
-def latent_model(run: Opened) -> LatentDiffusionModel:
+def latent_model(run: LoadedRun) -> LatentDiffusionModel:
     """The model of a run; raises UnfitError for one of another task."""
     if run.task_name != TASK or not isinstance(run.model, LatentDiffusionModel):
         raise UnfitError(
@@ -36,8 +36,8 @@ def latent_model(run: Opened) -> LatentDiffusionModel:
     return run.model
 
 
-def diffuse_latents(
-    run: Opened, request: Request, prompt: str | None, generator: torch.Generator
+def draw_latent_samples(
+    run: LoadedRun, request: Request, prompt: str | None, generator: torch.Generator
 ) -> Iterator[list[Sample]]:
     """Texts of `generation.num_samples` latents that the diffusion draws; with a prompt they begin with it.
 
@@ -48,17 +48,17 @@ def diffuse_latents(
         raise PromptError(
             "[[N]] is a hole of discrete diffusion; a latent model's decoder goes on from the prompt's end"
         )
-    latents = drawn_latents(run, run.generation.num_samples, generator)
+    latents = draw_latents(run, run.generation.num_samples, generator)
     calls = num_steps(run)
-    return decoded(run, latents, prompt, size=request.batch_size, generator=generator, calls=calls)
+    return decode_latents(run, latents, prompt, size=request.batch_size, generator=generator, calls=calls)
 
 
-def num_steps(run: Opened) -> int:
+def num_steps(run: LoadedRun) -> int:
     """Network calls of the diffusion for a latent: `generation.steps`, or all steps of the model."""
     return run.generation.steps or latent_model(run).latent_config.diffusion.num_steps
 
 
-def drawn_latents(run: Opened, count: int, generator: torch.Generator) -> Tensor:
+def draw_latents(run: LoadedRun, count: int, generator: torch.Generator) -> Tensor:
     """Latents [count, size] of the diffusion, by the sampler and in the steps of `generation`.
 
     A row has a stream of its own, so the first of many are the same as a few.
@@ -73,7 +73,7 @@ def drawn_latents(run: Opened, count: int, generator: torch.Generator) -> Tensor
     return torch.cat(found)
 
 
-def prior_latents(run: Opened, n: int, seed: int, *, scaled: bool = True) -> Tensor:
+def draw_prior_latents(run: LoadedRun, n: int, seed: int, *, scaled: bool = True) -> Tensor:
     """Latents [n, size] drawn from N(0, I) instead of by the diffusion, to compare with; decided by the seed.
 
     `scaled`: with the mean and the standard deviation that each coordinate had in training, where the model keeps them
@@ -86,8 +86,8 @@ def prior_latents(run: Opened, n: int, seed: int, *, scaled: bool = True) -> Ten
     return drawn if model.normaliser is None or not scaled else model.normaliser.invert(drawn)
 
 
-def decoded(
-    run: Opened,
+def decode_latents(
+    run: LoadedRun,
     latents: Tensor,
     prompt: str | None = None,
     *,
@@ -112,12 +112,12 @@ def decoded(
         new = min(new, longest - len(start))
     for part in torch.split(latents, size):
         prompts = torch.tensor([start] * len(part), device=model.device)
-        rows = model.decode(part, prompts, new, **choice_of(run, generator))
-        found = [sample_of(row[1:], prompt, tokenizer, calls) for row in rows.tolist()]
+        rows = model.decode(part, prompts, new, **decoding_options(run, generator))
+        found = [decode_sample(row[1:], prompt, tokenizer, calls) for row in rows.tolist()]
         yield [replace(sample, latent=latent) for sample, latent in zip(found, part, strict=True)]
 
 
-def read_latents(run: Opened, texts: Sequence[str]) -> Tensor:
+def encode_texts(run: LoadedRun, texts: Sequence[str]) -> Tensor:
     """The mean latents [B, size] of texts, each read alone, so that none changes another's.
 
     Raises PromptError for a text without a token, and for one longer than encoder or decoder can read.
@@ -125,7 +125,7 @@ def read_latents(run: Opened, texts: Sequence[str]) -> Tensor:
     return torch.cat([_read(run, text) for text in texts])
 
 
-def _read(run: Opened, text: str) -> Tensor:
+def _read(run: LoadedRun, text: str) -> Tensor:
     model, tokenizer, task = latent_model(run), run.needs_tokenizer(), cast(LatentDiffusion, run.task)
     inner = tokenizer.encode(text)
     if not inner:
@@ -141,23 +141,23 @@ def _read(run: Opened, text: str) -> Tensor:
     return model.encode(*own.of_texts([text], model.device))
 
 
-def moments(run: Opened, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
+def encode_moments(run: LoadedRun, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
     """mu and logvar [B, size] of a batch of the data set's rows."""
     read = cast(LatentDiffusion, run.task).encoder_inputs(batch)
     return latent_model(run).moments(*(read or (batch["input_ids"], real_tokens(batch))))
 
 
 @torch.no_grad()
-def latents_of(run: Opened, rows: Sequence[list[int]], seed: int) -> Tensor:
+def encode_rows(run: LoadedRun, rows: Sequence[list[int]], seed: int) -> Tensor:
     """Latents float32 [n, size] of rows of tokens as the diffusion learns them; draws of row i by its own stream."""
-    return torch.cat(list(_latents_of(run, rows, seed)))
+    return torch.cat(list(_encode_batches(run, rows, seed)))
 
 
-def _latents_of(run: Opened, rows: Sequence[list[int]], seed: int) -> Iterator[Tensor]:
+def _encode_batches(run: LoadedRun, rows: Sequence[list[int]], seed: int) -> Iterator[Tensor]:
     fill = run.needs_tokenizer().pad_token_id
     for first in range(0, len(rows), BATCH):
         ids, mask = (part.to(run.device) for part in pad_rows(rows[first : first + BATCH], fill))
-        mu, logvar = moments(run, {"input_ids": ids, "attention_mask": mask})
+        mu, logvar = encode_moments(run, {"input_ids": ids, "attention_mask": mask})
         places = torch.arange(first, first + len(ids), device=run.device)
         streams = RowGenerators.from_seed(mixed_seed(seed, _ROWS), places)
         drawn = reparameterise(mu, logvar, normal(mu.shape, streams, mu.device, mu.dtype))

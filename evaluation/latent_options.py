@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
-    from evaluation.opened import Opened
+    from evaluation.opened import LoadedRun
 
 POINTS = 5
 STRENGTH = 1.0
@@ -20,7 +20,7 @@ Of a latent diffusion model, --interpolate prints the texts on the straight line
 _DRAWN = ("num_samples", "sampler", "steps", "length", "condition")
 
 
-def add_moves(parser: argparse.ArgumentParser) -> None:
+def add_move_options(parser: argparse.ArgumentParser) -> None:
     """The options."""
     parser.add_argument(
         "--interpolate", metavar=("A", "B"), nargs=2, help="of latent diffusion: texts between two texts, these rebuilt"
@@ -46,16 +46,16 @@ def add_moves(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def move_of(args: argparse.Namespace) -> str | None:
+def selected_move(args: argparse.Namespace) -> str | None:
     """`--interpolate` or `--edit`, whichever is asked for."""
     if args.interpolate is not None:
         return "--interpolate"
     return None if args.edit is None else "--edit"
 
 
-def check_moves(args: argparse.Namespace, usage_error: Callable[[str], NoReturn]) -> None:
+def check_move_options(args: argparse.Namespace, usage_error: Callable[[str], NoReturn]) -> None:
     """End with code 2 where options do not go together."""
-    move = move_of(args)
+    move = selected_move(args)
     if args.interpolate is not None and args.edit is not None:
         usage_error("--interpolate and --edit are two commands; give one of them")
     if move is not None:
@@ -96,7 +96,7 @@ def _check_edit(args: argparse.Namespace, usage_error: Callable[[str], NoReturn]
         usage_error(f"--strength takes a number such as 1 or -0.5; got {args.strength}")
 
 
-def moved(args: argparse.Namespace, run: "Opened") -> dict[str, Any]:
+def run_move(args: argparse.Namespace, run: "LoadedRun") -> dict[str, Any]:
     """What the command makes of a run: plain, for `--json`."""
     from evaluation.latent_moves import edit, interpolate
 
@@ -115,7 +115,7 @@ def moved(args: argparse.Namespace, run: "Opened") -> dict[str, Any]:
     return {"edit": asked | {"rebuilt": rebuilt, "edited": edited}, "notes": found.notes}
 
 
-def moved_lines(result: dict[str, Any]) -> list[str]:
+def format_move(result: dict[str, Any]) -> list[str]:
     """`moved`'s answer for the terminal, a text a line."""
     if "points" in result:
         return [f"{point['share']:.2f}  {_one_line(point['text'])}" for point in result["points"]]

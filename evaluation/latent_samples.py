@@ -10,21 +10,21 @@ from torch import Tensor
 from evaluation.distances import distance_figure, latent_distance, word_distance
 from evaluation.figure import Figure, Report
 from evaluation.intervals import Values, wilson
-from evaluation.latent_draw import latents_of, prior_latents
+from evaluation.latent_draw import draw_prior_latents, encode_rows
 from evaluation.likelihood import ratio_figure
-from evaluation.opened import Opened
-from evaluation.progress import counted
+from evaluation.opened import LoadedRun
+from evaluation.progress import progress_bar
 from evaluation.rows import Split
 from evaluation.sample import Request, Sample
 from evaluation.sampling import draw
 from evaluation.self_bleu import self_bleu_figure
 from evaluation.settings import Settings
 from evaluation.texts import is_molecules, sample_figures
-from evaluation.training_texts import plain, some_rows, standing_in, training_rows
+from evaluation.training_texts import choose_rows, find_copies, normalise_spaces, training_rows
 
 
-def measure_drawn(
-    run: Opened, split: Split, texts: Sequence[str], latents: Sequence[Tensor], settings: Settings
+def measure_latent_samples(
+    run: LoadedRun, split: Split, texts: Sequence[str], latents: Sequence[Tensor], settings: Settings
 ) -> Report:
     """Figures of `generation.num_samples` samples; none where no samples are asked for.
 
@@ -40,7 +40,7 @@ def measure_drawn(
     """
     if not settings.samples:
         return Report()
-    with counted("samples", run.generation.num_samples) as track:
+    with progress_bar("samples", run.generation.num_samples) as track:
         samples = draw(run, Request(seed=settings.seed), track)
     drawn, seed = samples.samples, settings.seed
     report = Report([ratio_figure("tokens", [len(s.tokens) for s in drawn], np.ones(len(drawn)), seed, of="samples")])
@@ -49,7 +49,7 @@ def measure_drawn(
     if not hasattr(rows, "__len__"):
         report.notes.append("the training split is a stream: copies of its texts and distances of them are left out")
         rows = None
-    chosen = [] if rows is None else some_rows(rows, len(drawn), seed)
+    chosen = [] if rows is None else choose_rows(rows, len(drawn), seed)
     if not is_molecules(run):
         report.figures += self_bleu_figure([sample.text.split() for sample in drawn], seed)
         if rows is not None:
@@ -62,12 +62,12 @@ def measure_drawn(
     return report
 
 
-def _copies(run: Opened, rows: Any, drawn: Sequence[Sample], texts: Sequence[str], seed: int) -> list[Figure]:
+def _copies(run: LoadedRun, rows: Any, drawn: Sequence[Sample], texts: Sequence[str], seed: int) -> list[Figure]:
     sides = {
-        "copies": ("samples", [plain(sample.text) for sample in drawn], ""),
-        "copies_of_split": ("texts", [plain(text) for text in texts], "of the split's own texts"),
+        "copies": ("samples", [normalise_spaces(sample.text) for sample in drawn], ""),
+        "copies_of_split": ("texts", [normalise_spaces(text) for text in texts], "of the split's own texts"),
     }
-    known = standing_in(run, rows, {text for _, side, _ in sides.values() for text in side})
+    known = find_copies(run, rows, {text for _, side, _ in sides.values() for text in side})
     figures = []
     for name, (of, side, note) in sides.items():
         hits = sum(text in known for text in side)
@@ -78,7 +78,7 @@ def _copies(run: Opened, rows: Any, drawn: Sequence[Sample], texts: Sequence[str
 
 
 def _word_figures(
-    run: Opened, drawn: Sequence[Sample], texts: Sequence[str], chosen: Sequence[list[int]], seed: int
+    run: LoadedRun, drawn: Sequence[Sample], texts: Sequence[str], chosen: Sequence[list[int]], seed: int
 ) -> list[Figure]:
     tokenizer = run.needs_tokenizer()
     reference = [text.split() for text in texts]
@@ -95,13 +95,13 @@ def _word_figures(
 
 
 def _latent_figures(
-    run: Opened, drawn: Sequence[Sample], latents: Sequence[Tensor], chosen: Sequence[list[int]], seed: int
+    run: LoadedRun, drawn: Sequence[Sample], latents: Sequence[Tensor], chosen: Sequence[list[int]], seed: int
 ) -> list[Figure]:
     own = torch.stack([sample.latent for sample in drawn if sample.latent is not None])
     sides = {"frechet": (own, "samples", "latents, to the split")}
     if chosen:
-        sides["frechet_training"] = (latents_of(run, chosen, seed), "training texts", "floor")
-    sides["frechet_prior"] = (prior_latents(run, len(drawn), seed), "draws", "N(0, I), scaled as in training")
+        sides["frechet_training"] = (encode_rows(run, chosen, seed), "training texts", "floor")
+    sides["frechet_prior"] = (draw_prior_latents(run, len(drawn), seed), "draws", "N(0, I), scaled as in training")
     figures, reference = [], _plain(torch.stack(list(latents)))
     for name, (side, of, note) in sides.items():
         figures += distance_figure(

@@ -14,7 +14,7 @@ from evaluation.intervals import Interval, Values, bootstrap_ratio
 
 
 @dataclass
-class Surprise:
+class TextNLL:
     """Nats of each row, and how many tokens and characters they tell."""
 
     nats: list[float] = field(default_factory=list)
@@ -62,7 +62,7 @@ def ratio_figure(
     return Figure(name, value, interval.low, interval.high, len(top), of, seed, interval.method, unit, note)
 
 
-def row_nats(logits: Tensor, targets: Tensor, told: Tensor) -> Tensor:
+def row_nll(logits: Tensor, targets: Tensor, told: Tensor) -> Tensor:
     """Nats [B] of tokens targets [B, N] under logits [B, N, V], summed over where bool `told` [B, N] is True."""
     losses = torch.nn.functional.cross_entropy(logits.float().transpose(1, 2), targets, reduction="none")
     return torch.where(told, losses, 0.0).double().sum(1)

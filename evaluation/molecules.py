@@ -10,14 +10,14 @@ from numpy.typing import NDArray
 
 from evaluation.figure import Figure, Report
 from evaluation.intervals import Interval, jackknife, wilson
-from evaluation.opened import Opened
+from evaluation.opened import LoadedRun
 from evaluation.sample import Samples
 from training.errors import UnfitError
 
 MOST_COMPARED = 2000
 
 
-def measure_molecules(run: Opened, samples: Samples, seed: int) -> Report:
+def measure_molecules(run: LoadedRun, samples: Samples, seed: int) -> Report:
     """Figures of the SMILES in samples, beside the molecules of the split that was trained on."""
     tokenizer = run.needs_tokenizer()
     end = tokenizer.eos_token_id
@@ -110,7 +110,7 @@ def _jackknifed(name: str, value: float, left_out: NDArray[np.float64], seed: in
     return Figure(name, value, interval.low, interval.high, len(left_out), "molecules", seed, interval.method)
 
 
-def known_molecules(run: Opened) -> Iterable[str]:
+def known_molecules(run: LoadedRun) -> Iterable[str]:
     """The molecules of the split that the run was trained on."""
     from evaluation.training_texts import training_rows
 

@@ -6,12 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn, TypeVar
 
-from evaluation.options import overrides_of
+from evaluation.options import collect_overrides
 
 Found = TypeVar("Found")
 
 
-def on_run(
+def run_command(
     args: argparse.Namespace,
     usage_error: Callable[[str], NoReturn],
     work: Callable[[Path, list[str]], Found],
@@ -28,7 +28,7 @@ def on_run(
     from yaml_config.plugins import import_plugins
 
     take_any_text()
-    overrides, flags = overrides_of(args, usage_error)
+    overrides, flags = collect_overrides(args, usage_error)
     import_plugins(args.plugin, usage_error)
     place = args.run or "runs"
     try:

@@ -31,7 +31,7 @@ class NoRunError(FolderInUseError):
 
 
 @dataclass(frozen=True)
-class Opened:
+class LoadedRun:
     """A trained model with what belongs to it; `config` has the options of the command line."""
 
     folder: Path
@@ -100,7 +100,7 @@ def _configs(parent: Path) -> list[Path]:
     return list(parent.glob("*/config.yml")) if parent.is_dir() else []
 
 
-def open_run(folder: Path, overrides: Sequence[str] = (), *, device: str | None = None) -> Opened:
+def open_run(folder: Path, overrides: Sequence[str] = (), *, device: str | None = None) -> LoadedRun:
     """Load a run's model; the options in `overrides` (`generation.steps=8`) are laid on its file, and checked with it.
 
     Raises RunFolderError for a file that is missing or damaged and for a tokenizer of another size, ConfigError for
@@ -117,7 +117,7 @@ def open_run(folder: Path, overrides: Sequence[str] = (), *, device: str | None 
     model, task = restore_run(run, config, device=device)
     tokenizer = task.setting.tokenizer
     _check_tokenizer(run, config, tokenizer)
-    return Opened(folder, model, tokenizer, config, task)
+    return LoadedRun(folder, model, tokenizer, config, task)
 
 
 def _read_config(run: RunFolder, overrides: Sequence[str]) -> ExperimentConfig:

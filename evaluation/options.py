@@ -12,7 +12,7 @@ _TEXTS = ("run", "num_samples", "sampler", "steps", "device", "condition", "spli
 CODES = "exit codes: 0 good, 1 invalid, 2 wrong usage, 3 unreadable file or run folder, 4 failed"
 
 
-def add_common(parser: argparse.ArgumentParser) -> None:
+def add_common_options(parser: argparse.ArgumentParser) -> None:
     """Options of both commands."""
     parser.add_argument("--run", metavar="RUN", help="the run's folder (default: the newest below ./runs)")
     parser.add_argument(
@@ -42,7 +42,9 @@ def _seed(text: str) -> int:
     return seed
 
 
-def overrides_of(args: argparse.Namespace, usage_error: Callable[[str], NoReturn]) -> tuple[list[str], dict[str, str]]:
+def collect_overrides(
+    args: argparse.Namespace, usage_error: Callable[[str], NoReturn]
+) -> tuple[list[str], dict[str, str]]:
     """What is laid on the run's file, and by which option a user wrote it."""
     for name in _TEXTS:
         if getattr(args, name, None) == "":

@@ -4,13 +4,13 @@ import torch
 
 from evaluation.figure import Report
 from evaluation.likelihood import ratio_figure
-from evaluation.opened import Opened
+from evaluation.opened import LoadedRun
 from evaluation.rows import Split
 from evaluation.settings import Settings
 
 
 @torch.no_grad()
-def measure(run: Opened, split: Split, settings: Settings) -> Report:
+def measure(run: LoadedRun, split: Split, settings: Settings) -> Report:
     """The loss and every metric of the task, each row a batch of its own, weighted as the task weighs batches."""
     sums: dict[str, list[float]] = {}
     weights: list[float] = []

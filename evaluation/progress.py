@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def counted(label: str, total: int | None, unit: str = "") -> Iterator[Callable[[int], object]]:
+def progress_bar(label: str, total: int | None, unit: str = "") -> Iterator[Callable[[int], object]]:
     """A bar on stderr for work that takes more than half a second; gives what is called with each piece's size."""
     from tqdm import tqdm  # type: ignore[import-untyped]
 

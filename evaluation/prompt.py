@@ -37,7 +37,7 @@ class Template:
 
 def read_template(prompt: str, tokenizer: Tokenizer, length: int, before: Sequence[int] = ()) -> Template:
     """A prompt as `length` tokens, `before` being tokens that stand in front; raises PromptError where it has no room."""
-    refuse_halves(prompt)
+    refuse_lone_surrogates(prompt)
     slip = _SLIP.search(without_holes(prompt))
     if slip:
         raise PromptError(f"the prompt has {slip[0][:40]!r}, and a hole of 12 tokens is [[12]], one of any size [[]]")
@@ -71,10 +71,10 @@ def check_prompts(prompts: Sequence[str]) -> None:
     """Raise PromptError for a prompt that no model can begin with: an empty one, or one with half of a character."""
     if any(not prompt for prompt in prompts):
         raise PromptError("a prompt is empty; give it text, or leave it out")
-    refuse_halves(*prompts)
+    refuse_lone_surrogates(*prompts)
 
 
-def refuse_halves(*texts: str, what: str = "the prompt") -> None:
+def refuse_lone_surrogates(*texts: str, what: str = "the prompt") -> None:
     """Raise PromptError for a text (or `what` it is) with half of a character, which no tokenizer of bytes can write."""
     for text in texts:
         if found := _HALF.search(text):
@@ -83,7 +83,7 @@ def refuse_halves(*texts: str, what: str = "the prompt") -> None:
             )
 
 
-def unknown_note(prompt: str, tokenizer: Tokenizer, what: str = "the prompt") -> str | None:
+def unknown_characters_note(prompt: str, tokenizer: Tokenizer, what: str = "the prompt") -> str | None:
     """What to tell of a prompt (or `what` it is) with characters that the tokenizer does not know, None without any."""
     unknown = tokenizer.unk_token_id
     if unknown is None or unknown not in tokenizer.encode(prompt):

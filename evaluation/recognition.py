@@ -4,7 +4,7 @@ import torch
 
 from evaluation.figure import Report
 from evaluation.likelihood import ratio_figure
-from evaluation.opened import Opened
+from evaluation.opened import LoadedRun
 from evaluation.registry import register_metric
 from evaluation.rows import Split
 from evaluation.settings import Settings
@@ -16,7 +16,7 @@ EXAMPLES = 3
 
 @register_metric("speech_recognition")
 @torch.no_grad()
-def measure(run: Opened, split: Split, settings: Settings) -> Report:
+def measure(run: LoadedRun, split: Split, settings: Settings) -> Report:
     """wer = errors / words and cer = errors / characters of greedy decoding, by jiwer."""
     task = run.task
     assert isinstance(task, SpeechRecognition)

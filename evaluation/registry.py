@@ -12,11 +12,11 @@ from yaml_config.registry import Registry
 
 if TYPE_CHECKING:
     from evaluation.figure import Report
-    from evaluation.opened import Opened
+    from evaluation.opened import LoadedRun
     from evaluation.rows import Split
     from evaluation.settings import Settings
 
-Metric = Callable[["Opened", "Split", "Settings"], "Report"]
+Metric = Callable[["LoadedRun", "Split", "Settings"], "Report"]
 MetricFunction = TypeVar("MetricFunction", bound=Metric)
 METRICS: Registry[Metric] = Registry("metric", "model_factory.metrics")
 """Metrics by the names of tasks; a task without an entry is measured by its own loss and metrics."""

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 
 from data_manager.data_manager import DatasetManager
-from evaluation.opened import Opened
-from evaluation.progress import counted
+from evaluation.opened import LoadedRun
+from evaluation.progress import progress_bar
 from training.errors import UnfitError
 from training.known_rows import changed_rows
 from training.rows import EvalBatches, RowCollator, Rows, row_loader
@@ -23,7 +23,7 @@ _USUAL = ("test", "validation", "valid", "val", "dev")
 class Split:
     """Rows to measure on, with what makes batches of them."""
 
-    run: Opened
+    run: LoadedRun
     name: str
     rows: Rows
     collate: RowCollator
@@ -36,13 +36,13 @@ class Split:
     def batches(self, label: str, size: int | None = None) -> Iterator[dict[str, Any]]:
         """Batches on the model's device, of the run's batch_size where `size` is left out; a bar on a terminal."""
         share = Share(size or self.run.training.batch_size)
-        with counted(label, len(self), "row") as track:
+        with progress_bar(label, len(self), "row") as track:
             for batch in row_loader(self.rows, EvalBatches(len(self), share), self.collate):
-                yield on_device(batch, self.run.device)
+                yield move_to_device(batch, self.run.device)
                 track(len(batch["noise"].place))
 
 
-def load_split(run: Opened, name: str | None, *, max_rows: int | None, seed: int) -> Split:
+def load_split(run: LoadedRun, name: str | None, *, max_rows: int | None, seed: int) -> Split:
     """A split of the run's data set, `test` or else the one it was evaluated on where no name is given.
 
     Raises UnfitError for a split that is not there or has no rows, and where the data are tokenised otherwise than those
@@ -64,7 +64,7 @@ def load_split(run: Opened, name: str | None, *, max_rows: int | None, seed: int
     return Split(run, chosen, Rows(data), RowCollator(collate, seed, len(data)), notes)
 
 
-def on_device(batch: dict[str, Any], device: torch.device) -> dict[str, Any]:
+def move_to_device(batch: dict[str, Any], device: torch.device) -> dict[str, Any]:
     """A batch with its tensors on a device."""
     return {name: value.to(device) if isinstance(value, torch.Tensor) else value for name, value in batch.items()}
 
@@ -82,7 +82,7 @@ def _chosen(splits: list[str], wanted: str | None, trained: str | None, where: s
     return str(found[0])
 
 
-def _check_tokenizer(run: Opened) -> None:
+def _check_tokenizer(run: LoadedRun) -> None:
     """The ids of the data are those that the model learnt."""
     now = DatasetManager.tokenizer(run.entry)
     identities = [getattr(tokenizer, "identity", None) for tokenizer in (now, run.tokenizer)]

@@ -9,7 +9,7 @@ from torch import Tensor
 
 if TYPE_CHECKING:
     from data_manager.tokenizers import Tokenizer
-    from evaluation.opened import Opened
+    from evaluation.opened import LoadedRun
 
 BATCH = 64
 Track = Callable[[int], object]
@@ -60,7 +60,7 @@ def batch_sizes(count: int, size: int) -> Iterator[int]:
         yield min(size, count - first)
 
 
-def choice_of(run: "Opened", generator: torch.Generator | None) -> dict[str, Any]:
+def decoding_options(run: "LoadedRun", generator: torch.Generator | None) -> dict[str, Any]:
     """How the next token is chosen."""
     settings, tokenizer = run.generation, run.needs_tokenizer()
     return {
@@ -74,7 +74,7 @@ def choice_of(run: "Opened", generator: torch.Generator | None) -> dict[str, Any
     }
 
 
-def sample_of(
+def decode_sample(
     tokens: list[int], prompt: str | None, tokenizer: "Tokenizer", calls: int | None = None, kept: int = 0
 ) -> Sample:
     """The text of tokens up to the one that ends it; the first `kept` of them belong to it whatever they are."""

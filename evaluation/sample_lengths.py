@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from data_manager.errors import DataError
-from evaluation.opened import Opened
+from evaluation.opened import LoadedRun
 from training.errors import UnfitError
 from training.length_counts import count_lengths, read_lengths
 from training.noise import mixed_seed
@@ -16,7 +16,7 @@ from training.run_folder import RunFolder
 _LENGTHS = 41
 
 
-def draws_lengths(run: Opened) -> bool:
+def has_drawn_lengths(run: LoadedRun) -> bool:
     """Whether rows are whole documents, and the model can leave the places behind a document's end out."""
     draw: Any = getattr(run.model, "draw", None) or getattr(run.model, "sample", None)
     if getattr(run.entry, "layout", None) != "whole" or draw is None:
@@ -25,7 +25,7 @@ def draws_lengths(run: Opened) -> bool:
     return any(parameter.name == "mask" or parameter.kind == parameter.VAR_KEYWORD for parameter in parameters)
 
 
-def drawn_lengths(run: Opened, count: int, seed: int) -> Tensor:
+def drawn_lengths(run: LoadedRun, count: int, seed: int) -> Tensor:
     """Lengths int64 [count] of the rows of the training split, drawn with replacement; decided by the seed alone.
 
     Raises RunFolderError for a damaged file, UnfitError where neither the run's folder nor its data set tells them.
@@ -37,7 +37,7 @@ def drawn_lengths(run: Opened, count: int, seed: int) -> Tensor:
     return torch.tensor(list(counts))[chosen]
 
 
-def _counts(run: Opened) -> dict[int, int]:
+def _counts(run: LoadedRun) -> dict[int, int]:
     """Those of the run's folder; of one without them, those of the data set."""
     path = RunFolder(run.folder).lengths
     if path.is_file():

@@ -6,27 +6,27 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from evaluation.opened import Opened
-from evaluation.prompt import PromptError, check_prompts, unknown_note, without_holes
-from evaluation.sample import Request, Sample, Samples, Track, batch_sizes, choice_of, sample_of
+from evaluation.opened import LoadedRun
+from evaluation.prompt import PromptError, check_prompts, unknown_characters_note, without_holes
+from evaluation.sample import Request, Sample, Samples, Track, batch_sizes, decode_sample, decoding_options
 from training.errors import UnfitError
 
 if TYPE_CHECKING:
     from data_manager.tokenizers import Tokenizer
-    from evaluation.exact_counts import Kind
+    from evaluation.exact_counts import DrawSamples
 
 _OTHERS = ("language_modelling", "translation", "latent_diffusion")
 """Tasks that generate otherwise than by a diffusion of tokens."""
 
 
-def draw(run: Opened, request: Request, track: Track = lambda count: None) -> Samples:
+def draw(run: LoadedRun, request: Request, track: Track = lambda count: None) -> Samples:
     """`generation.num_samples` samples for each prompt, or without one; `track` is told of each batch's size.
 
     Raises UnfitError for a run that does not generate and for prompts that do not fit, InputError and
     DiffusionInputError for settings that do not.
     """
     tokenizer = run.needs_tokenizer()
-    kind = _kind(run)
+    draw_samples = _kind(run)
     check_prompts(request.prompts)
     if run.task_name in _OTHERS and (request.length is not None or request.condition is not None):
         option = "--condition" if request.length is None else "--length"
@@ -40,20 +40,20 @@ def draw(run: Opened, request: Request, track: Track = lambda count: None) -> Sa
         )
     found = Samples()
     texts = map(without_holes, request.prompts) if run.task_name == "diffusion" else request.prompts
-    found.notes += filter(None, (unknown_note(text, tokenizer) for text in texts))
+    found.notes += filter(None, (unknown_characters_note(text, tokenizer) for text in texts))
     generator = torch.Generator(device=run.device).manual_seed(request.seed)
     for prompt in request.prompts or (None,):
-        for samples in _drawn(kind, run, request, prompt, generator, found.notes):
+        for samples in _drawn(draw_samples, run, request, prompt, generator, found.notes):
             found.samples += samples
             track(len(samples))
-    if kind is _continue and not request.prompts:
+    if draw_samples is _continue and not request.prompts:
         found.notes.append("without --prompt a text begins behind the token that ends or begins documents")
     return found
 
 
 def _drawn(
-    kind: "Kind",
-    run: Opened,
+    draw_samples: "DrawSamples",
+    run: LoadedRun,
     request: Request,
     prompt: str | None,
     generator: torch.Generator,
@@ -61,44 +61,46 @@ def _drawn(
 ) -> Iterator[list[Sample]]:
     """The samples of a prompt; where `generation.exactly` asks for it, those alone that hold it."""
     if run.generation.exactly is None:
-        return kind(run, request, prompt, generator)
-    from evaluation.exact_counts import kept_samples
+        return draw_samples(run, request, prompt, generator)
+    from evaluation.exact_counts import draw_with_rejection
 
-    return kept_samples(kind, run, request, prompt, generator, notes)
+    return draw_with_rejection(draw_samples, run, request, prompt, generator, notes)
 
 
-def _kind(run: Opened) -> "Kind":
+def _kind(run: LoadedRun) -> "DrawSamples":
     """What generates from a run of its task."""
     if run.task_name == "language_modelling":
         return _continue
     if run.task_name == "translation":
         return _translate
     if run.task_name == "latent_diffusion":
-        from evaluation.latent_draw import diffuse_latents
+        from evaluation.latent_draw import draw_latent_samples
 
-        return diffuse_latents
+        return draw_latent_samples
     if hasattr(run.model, "draw") or hasattr(run.model, "sample"):
-        from evaluation.diffusion_draw import diffuse
+        from evaluation.diffusion_draw import draw_diffusion_samples
 
-        return diffuse
+        return draw_diffusion_samples
     raise UnfitError(
         f"{run.folder}: a run of task {run.task_name} does not generate; decoders, translators and diffusion models do, "
         "and evaluate.py shows what this one can"
     )
 
 
-def _continue(run: Opened, request: Request, prompt: str | None, generator: torch.Generator) -> Iterator[list[Sample]]:
+def _continue(
+    run: LoadedRun, request: Request, prompt: str | None, generator: torch.Generator
+) -> Iterator[list[Sample]]:
     tokenizer, settings, model = run.needs_tokenizer(), run.generation, run.model
-    start = begin(run, prompt, tokenizer)
+    start = encode_start(run, prompt, tokenizer)
     longest = getattr(model.params, "max_length", None)
     new = settings.max_new_tokens if longest is None else max(1, min(settings.max_new_tokens, longest - len(start)))
     for count in batch_sizes(settings.num_samples, request.batch_size):
         prompts = torch.tensor([start] * count, device=run.device)
-        tokens = model.generate(prompts, new, **choice_of(run, generator))  # type: ignore[operator]
-        yield [sample_of(row[len(start) :], prompt, tokenizer) for row in tokens.tolist()]
+        tokens = model.generate(prompts, new, **decoding_options(run, generator))  # type: ignore[operator]
+        yield [decode_sample(row[len(start) :], prompt, tokenizer) for row in tokens.tolist()]
 
 
-def begin(run: Opened, prompt: str | None, tokenizer: "Tokenizer") -> list[int]:
+def encode_start(run: LoadedRun, prompt: str | None, tokenizer: "Tokenizer") -> list[int]:
     """Tokens that a text begins with: those of the prompt, behind the token that stands in front of documents.
 
     Rows that are whole documents have one of their own there; else a document stands behind the end of another one.
@@ -110,23 +112,29 @@ def begin(run: Opened, prompt: str | None, tokenizer: "Tokenizer") -> list[int]:
     return ids or [tokenizer.eos_token_id]
 
 
-def _translate(run: Opened, request: Request, prompt: str | None, generator: torch.Generator) -> Iterator[list[Sample]]:
+def _translate(
+    run: LoadedRun, request: Request, prompt: str | None, generator: torch.Generator
+) -> Iterator[list[Sample]]:
     if prompt is None:
         raise PromptError(f"{run.folder}: a translator needs a text to translate: --prompt TEXT")
     tokenizer, settings = run.needs_tokenizer(), run.generation
     source = [tokenizer.bos_token_id, *tokenizer.encode(prompt), tokenizer.eos_token_id]
     for count in batch_sizes(settings.num_samples, request.batch_size):
-        yield [sample_of(row, prompt, tokenizer) for row in translate(run, [source] * count, generator)]
+        yield [decode_sample(row, prompt, tokenizer) for row in translate(run, [source] * count, generator)]
 
 
-def translate(run: Opened, sources: list[list[int]], generator: torch.Generator | None) -> list[list[int]]:
+def translate(run: LoadedRun, sources: list[list[int]], generator: torch.Generator | None) -> list[list[int]]:
     """Target tokens of source rows, each with the tokens around it that rows have, as `generation` asks."""
     from data_manager.collation import pad_rows
 
     tokenizer = run.needs_tokenizer()
     padded, mask = (tensor.to(run.device) for tensor in pad_rows(sources, tokenizer.pad_token_id))
     tokens: Tensor = run.model.generate(  # type: ignore[operator]
-        padded, tokenizer.bos_token_id, run.generation.max_new_tokens, source_mask=mask, **choice_of(run, generator)
+        padded,
+        tokenizer.bos_token_id,
+        run.generation.max_new_tokens,
+        source_mask=mask,
+        **decoding_options(run, generator),
     )
     found: list[list[int]] = tokens.tolist()
     return found

@@ -4,7 +4,7 @@ import torch
 
 from evaluation.figure import Report
 from evaluation.likelihood import ratio_figure
-from evaluation.opened import Opened
+from evaluation.opened import LoadedRun
 from evaluation.registry import register_metric
 from evaluation.rows import Split
 from evaluation.settings import Settings
@@ -16,7 +16,7 @@ KINDS = ("errors", "missed", "false_alarm", "confusion")
 
 @register_metric("diarization")
 @torch.no_grad()
-def measure(run: Opened, split: Split, settings: Settings) -> Report:
+def measure(run: LoadedRun, split: Split, settings: Settings) -> Report:
     """der = (missed + false alarm + confusion) / speech, in frames of speakers; see `speaker_errors`."""
     task = run.task
     assert isinstance(task, Diarization)

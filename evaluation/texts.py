@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from evaluation.figure import Report
-from evaluation.opened import Opened
-from evaluation.progress import counted
+from evaluation.opened import LoadedRun
+from evaluation.progress import progress_bar
 from evaluation.rows import Split
 from evaluation.sample import Request, Samples
 from evaluation.sampling import draw
@@ -21,16 +21,16 @@ _CONDITIONS = 32
 """Batches of the split whose conditions samples are asked for."""
 
 
-def measure_samples(run: Opened, split: Split, settings: Settings) -> Report:
+def measure_samples(run: LoadedRun, split: Split, settings: Settings) -> Report:
     """Entropy and distinct-n of samples drawn from nothing; of molecules chemistry; with a judge what it makes of them."""
     if not settings.samples or run.tokenizer is None:
         return Report()
-    with counted("samples", run.generation.num_samples) as track:
+    with progress_bar("samples", run.generation.num_samples) as track:
         samples = draw(run, Request(seed=settings.seed, cond=_conditions(run, split)), track)
     return sample_figures(run, split, samples, settings)
 
 
-def sample_figures(run: Opened, split: Split, samples: Samples, settings: Settings) -> Report:
+def sample_figures(run: LoadedRun, split: Split, samples: Samples, settings: Settings) -> Report:
     """`measure_samples` of samples that were drawn."""
     texts = [sample.text for sample in samples.samples]
     report = Report(notes=list(samples.notes), examples=texts[:EXAMPLES])
@@ -49,7 +49,7 @@ def sample_figures(run: Opened, split: Split, samples: Samples, settings: Settin
     return report
 
 
-def _conditions(run: Opened, split: Split) -> Tensor | None:
+def _conditions(run: LoadedRun, split: Split) -> Tensor | None:
     """What the split's rows are told, where a diffusion model is told something; samples are asked for the same."""
     from training.tasks.diffusion import condition_of
 
@@ -59,13 +59,13 @@ def _conditions(run: Opened, split: Split) -> Tensor | None:
     return torch.cat([cond for cond in found if cond is not None])
 
 
-def is_molecules(run: Opened) -> bool:
+def is_molecules(run: LoadedRun) -> bool:
     """Whether the run's texts are SMILES."""
     tokenizer = getattr(run.entry, "tokenizer", None)
     return run.entry.source == "smiles" or getattr(tokenizer, "type", None) == "smiles"
 
 
-def split_texts(run: Opened, split: Split, count: int) -> list[str]:
+def split_texts(run: LoadedRun, split: Split, count: int) -> list[str]:
     """The texts of the first rows of a split."""
     tokenizer, texts = run.needs_tokenizer(), []
     for batch in split.batches("texts"):

@@ -6,38 +6,38 @@ from typing import Any
 import numpy as np
 
 from data_manager.data_manager import DatasetManager
-from evaluation.opened import Opened
-from evaluation.progress import counted
+from evaluation.opened import LoadedRun
+from evaluation.progress import progress_bar
 from training.noise import mixed_seed
 from training.splits import choose_splits
 
 _CHOSEN = 53
 
 
-def training_rows(run: Opened) -> Any:
+def training_rows(run: LoadedRun) -> Any:
     """The split that a run was trained on, as its data set loads it; raises DataError where it cannot be had."""
     return choose_splits(DatasetManager.load_dataset(run.entry), run.training, run.entry.name).train
 
 
-def standing_in(run: Opened, rows: Any, texts: Collection[str]) -> set[str]:
+def find_copies(run: LoadedRun, rows: Any, texts: Collection[str]) -> set[str]:
     """Those of `texts`, as `plain` gives them, that are the whole text of a row."""
     tokenizer, found, wanted = run.needs_tokenizer(), set[str](), frozenset(texts)
-    with counted("training texts", len(rows), "row") as track:
+    with progress_bar("training texts", len(rows), "row") as track:
         for row in rows:
-            text = plain(tokenizer.decode(row["input_ids"]))
+            text = normalise_spaces(tokenizer.decode(row["input_ids"]))
             if text in wanted:
                 found.add(text)
             track(1)
     return found
 
 
-def some_rows(rows: Any, count: int, seed: int) -> list[list[int]]:
+def choose_rows(rows: Any, count: int, seed: int) -> list[list[int]]:
     """Token ids of `count` rows chosen by a seed, of all where there are fewer."""
     rng = np.random.default_rng(mixed_seed(seed, _CHOSEN))
     chosen = rng.choice(len(rows), size=min(count, len(rows)), replace=False)
     return [list(rows[int(index)]["input_ids"]) for index in np.sort(chosen)]
 
 
-def plain(text: str) -> str:
+def normalise_spaces(text: str) -> str:
     """A text's words with one space between them."""
     return " ".join(text.split())

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 
 from evaluation.figure import Figure, Report
-from evaluation.likelihood import Surprise, row_nats
-from evaluation.opened import Opened
+from evaluation.likelihood import TextNLL, row_nll
+from evaluation.opened import LoadedRun
 from evaluation.registry import register_metric
 from evaluation.rows import Split
 from evaluation.sampling import translate
@@ -23,8 +23,8 @@ EXAMPLES = 3
 
 
 @register_metric("translation")
-def measure(run: Opened, split: Split, settings: Settings) -> Report:
-    """Surprise at the targets, and BLEU and chrF of translations: greedy, or by beam search under num_beams.
+def measure(run: LoadedRun, split: Split, settings: Settings) -> Report:
+    """TextNLL at the targets, and BLEU and chrF of translations: greedy, or by beam search under num_beams.
 
     Nothing is drawn, whatever temperature the file has: a drawn translation says little about the model's best.
     """
@@ -72,16 +72,16 @@ def bleu_and_chrf(found: Sequence[str], references: Sequence[str], seed: int) ->
 
 
 @torch.no_grad()
-def _translated(run: Opened, split: Split) -> tuple[Surprise, list[tuple[str, str, str]]]:
-    """Surprise at targets, and (source, reference, translation) of each row."""
-    tokenizer, seen = run.needs_tokenizer(), Surprise()
+def _translated(run: LoadedRun, split: Split) -> tuple[TextNLL, list[tuple[str, str, str]]]:
+    """TextNLL at targets, and (source, reference, translation) of each row."""
+    tokenizer, seen = run.needs_tokenizer(), TextNLL()
     texts: list[tuple[str, str, str]] = []
     for batch in split.batches(split.name):
         target, told = batch["target_ids"], real_tokens(batch, "target_ids", "target_mask")
         mask, source_mask = batch.get("target_mask"), real_tokens(batch, "source_ids", "source_mask")
         shown = None if mask is None else mask[:, :-1]
         logits = run.model(batch["source_ids"], target[:, :-1], batch.get("source_mask"), shown)
-        seen.add(row_nats(logits, target[:, 1:], told[:, 1:]), target[:, 1:], told[:, 1:], tokenizer)
+        seen.add(row_nll(logits, target[:, 1:], told[:, 1:]), target[:, 1:], told[:, 1:], tokenizer)
         sources = [row[kept].tolist() for row, kept in zip(batch["source_ids"], source_mask, strict=True)]
         references = [row[kept].tolist() for row, kept in zip(target, told, strict=True)]
         sides = (sources, references, translate(run, sources, None))

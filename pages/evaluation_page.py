@@ -7,7 +7,7 @@ from typing import Any
 
 from evaluation.figure import HEAD, Report
 from pages.document import Section, render
-from pages.plots import Line, lines
+from pages.plots import Curve
 from training.metrics_log import MetricsLog
 from training.run_folder import RunFolder
 
@@ -47,17 +47,17 @@ def _curves(entries: list[dict[str, Any]]) -> Iterator[Section]:
     found = {name: _line(entries, key) for name, key in (("training", "loss"), ("evaluation", "eval_loss"))}
     if any(places for places, _ in found.values()):
         known = {name: line for name, line in found.items() if line[0]}
-        yield Section("Loss over steps", svg=lines(known, "step", "loss"))
+        yield Section("Loss over steps", svg=plot_lines(known, "step", "loss"))
     rate = _line(entries, "learning_rate")
     if rate[0]:
-        yield Section("Learning rate", svg=lines({"learning rate": rate}, "step", "learning rate"))
+        yield Section("Learning rate", svg=plot_lines({"learning rate": rate}, "step", "learning rate"))
     others = sorted({key for entry in entries for key in entry if _NAME.fullmatch(key) and key != "eval_loss"})
     for key in others[:_MOST]:
         name = key.removeprefix("eval_")
-        yield Section(f"{name} over steps", svg=lines({name: _line(entries, key)}, "step", name))
+        yield Section(f"{name} over steps", svg=plot_lines({name: _line(entries, key)}, "step", name))
 
 
-def _line(entries: list[dict[str, Any]], key: str) -> Line:
+def _line(entries: list[dict[str, Any]], key: str) -> Curve:
     measured = [entry for entry in entries if isinstance(entry.get(key), int | float) and abs(entry[key]) < _LARGEST]
     found = [(float(entry["step"]), float(entry[key])) for entry in measured]
     return [step for step, _ in found], [value for _, value in found]

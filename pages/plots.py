@@ -6,12 +6,12 @@ from typing import Any
 
 from training.curves import literal
 
-Line = tuple[Sequence[float], Sequence[float]]
+Curve = tuple[Sequence[float], Sequence[float]]
 """Places on x, and values there."""
 
 
-def lines(
-    curves: Mapping[str, Line], x: str, y: str, *, log: bool = False, marks: Mapping[str, float] | None = None
+def plot_lines(
+    curves: Mapping[str, Curve], x: str, y: str, *, log: bool = False, marks: Mapping[str, float] | None = None
 ) -> str:
     """Named curves over one x axis; `log` on both axes, `marks` are named places on x."""
     figure, axes = _figure(3.4)
@@ -27,7 +27,7 @@ def lines(
     return _svg(figure)
 
 
-def bars(values: Mapping[str, Sequence[float]], names: Sequence[str], x: str) -> str:
+def plot_bars(values: Mapping[str, Sequence[float]], names: Sequence[str], x: str) -> str:
     """Horizontal bars of `names`, one on another for each kind of value; the first name on top."""
     figure, axes = _figure(0.7 + 0.32 * len(names))
     left = [0.0] * len(names)

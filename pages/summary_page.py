@@ -9,7 +9,7 @@ from experiment.noise_curves import noise_curves
 from experiment.summary import NOTE, Summary
 from model.types import PerformerParams
 from pages.document import Section, render
-from pages.plots import bars, lines
+from pages.plots import plot_bars, plot_lines
 from yaml_config.dump import dump
 
 
@@ -51,13 +51,13 @@ def _names(summary: Summary) -> list[str]:
 
 
 def _bars(summary: Summary, attribute: str, unit: float, label: str) -> str:
-    return bars({label: [getattr(part, attribute) / unit for part in summary.parts]}, _names(summary), label)
+    return plot_bars({label: [getattr(part, attribute) / unit for part in summary.parts]}, _names(summary), label)
 
 
 def _memory(summary: Summary) -> str:
     mib = [part.weights_bytes / 2**20 for part in summary.parts]
     kinds = {"weights": mib, "gradients": mib, "Adam's two moments": [2 * size for size in mib]}
-    return bars(kinds, _names(summary), "MiB")
+    return plot_bars(kinds, _names(summary), "MiB")
 
 
 def _noise(config: ExperimentConfig) -> Iterator[Section]:
@@ -65,7 +65,7 @@ def _noise(config: ExperimentConfig) -> Iterator[Section]:
         text = (
             "How much of the data is left at time t, from 0, where nothing is lost, to 1, from where samples are drawn."
         )
-        yield Section("Noise schedule", text, svg=lines(curves, "t", "share"))
+        yield Section("Noise schedule", text, svg=plot_lines(curves, "t", "share"))
 
 
 def _attention(section: Any, length: int) -> Iterator[Section]:
@@ -77,5 +77,7 @@ def _attention(section: Any, length: int) -> Iterator[Section]:
                 f"The file has {used}. By formula, one sequence, all layers, both directions; products with a causal mask "
                 "are counted whole, as the terminal's summary does."
             )
-            svg = lines(cost_over_length(params), "tokens", "GFLOP", log=True, marks={f"this file, {length:,}": length})
+            svg = plot_lines(
+                cost_over_length(params), "tokens", "GFLOP", log=True, marks={f"this file, {length:,}": length}
+            )
             yield Section(f"Attention's cost over length{name}", text, svg=svg)

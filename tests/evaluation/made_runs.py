@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from data_manager.data_manager import DatasetManager
-from evaluation.opened import Opened, open_run
+from evaluation.opened import LoadedRun, open_run
 from evaluation.rows import Split, load_split
 from experiment.vocabulary import with_vocabulary
 from parse_args import parse_experiment
@@ -65,7 +65,7 @@ def make_run(folder: Path, model: dict, datasets: list, task: str, **training) -
     return run.path
 
 
-def opened_with(run: Path, model: nn.Module, *overrides: str) -> tuple[Opened, Split]:
+def opened_with(run: Path, model: nn.Module, *overrides: str) -> tuple[LoadedRun, Split]:
     """An open run with another model in place of its own, and its split `test`."""
     opened = replace(open_run(run, overrides), model=model.eval())
     return opened, load_split(opened, "test", max_rows=None, seed=0)

@@ -8,7 +8,7 @@ import sacrebleu
 
 from evaluation.distances import gaussian_frechet, jensen_shannon, latent_distance, word_distance
 from evaluation.self_bleu import self_bleu, self_bleu_figure
-from evaluation.training_texts import plain
+from evaluation.training_texts import normalise_spaces
 
 WORDS = [text.split() for text in ("a dog sees a cat", "two dogs see it", "a cat", "the dog sees the dog sees")]
 
@@ -94,4 +94,4 @@ def test_self_bleu_is_that_of_sacrebleu():
 
 
 def test_words_with_one_space_between():
-    assert plain(" a  dog\n sees ") == "a dog sees"
+    assert normalise_spaces(" a  dog\n sees ") == "a dog sees"

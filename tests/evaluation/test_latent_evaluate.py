@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from evaluation.evaluate_command import main
-from evaluation.latent import read_split
-from evaluation.latent_draw import latents_of
+from evaluation.latent import measure_rows
+from evaluation.latent_draw import encode_rows
 from evaluation.opened import open_run
 from evaluation.registry import evaluator_of
 from evaluation.rows import load_split
@@ -111,7 +111,7 @@ def test_the_error_is_that_of_training(run, split, report):
         for seed in range(60):
             (batch,) = split.batches("train")
             errors.append(float(run.model(batch["input_ids"], batch.get("attention_mask"), seed=seed).diffusion))
-    many = read_split(run, split, Settings(seed=2, draws=60)).error
+    many = measure_rows(run, split, Settings(seed=2, draws=60)).error
     assert np.mean(many) == pytest.approx(np.mean(errors), rel=0.1)
     figure = next(figure for figure in report.figures if figure.name == "diffusion_error")
     assert figure.low < np.mean(errors) < figure.high
@@ -119,14 +119,14 @@ def test_the_error_is_that_of_training(run, split, report):
 
 def test_max_new_tokens_is_not_too_few_to_rebuild(latent_run):
     run = open_run(latent_run, ["generation.max_new_tokens=2", "generation.temperature=3.0"])
-    found = read_split(run, load_split(run, "train", max_rows=None, seed=0), Settings())
+    found = measure_rows(run, load_split(run, "train", max_rows=None, seed=0), Settings())
     assert np.mean([text == again for text, again in zip(found.texts, found.rebuilt, strict=True)]) > 0.9
 
 
 def test_samples_that_are_the_training_texts(run, split, monkeypatch):
     """Copies of the split itself: every distance of words is 0, and every sample a copy."""
     ids = [[int(token) for token in row] for row in split.rows.table["input_ids"]]
-    latents = latents_of(run, ids, 0)
+    latents = encode_rows(run, ids, 0)
     texts = [run.tokenizer.decode(row) for row in ids]
     told = Samples([Sample(text, None, row, 10, latent) for text, row, latent in zip(texts, ids, latents, strict=True)])
     monkeypatch.setattr("evaluation.latent_samples.draw", lambda *_: told)

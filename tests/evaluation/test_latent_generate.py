@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from evaluation.generate_command import main
-from evaluation.latent_draw import decoded, drawn_latents, prior_latents, read_latents
+from evaluation.latent_draw import decode_latents, draw_latents, draw_prior_latents, encode_texts
 from evaluation.latent_moves import edit, interpolate
 from evaluation.opened import open_run
 from evaluation.sample import Request
@@ -62,7 +62,7 @@ def failed(capsys, code, *words):
 
 
 def rebuilt(run, text):
-    (samples,) = decoded(run, read_latents(run, [text]))
+    (samples,) = decode_latents(run, encode_texts(run, [text]))
     return samples[0].text
 
 
@@ -150,7 +150,7 @@ def test_a_direction_is_between_means_of_examples(run, monkeypatch):
     decode = LatentDiffusionModel.decode
     monkeypatch.setattr(LatentDiffusionModel, "decode", lambda *a, **k: seen.append(a[1]) or decode(*a, **k))
     edit(run, A, TEXTS[:2], TEXTS[2:5], 0.5, seed=0)
-    here, sources, targets = (read_latents(run, texts).mean(0) for texts in ([A], TEXTS[:2], TEXTS[2:5]))
+    here, sources, targets = (encode_texts(run, texts).mean(0) for texts in ([A], TEXTS[:2], TEXTS[2:5]))
     torch.testing.assert_close(seen[0], torch.stack([here, here + 0.5 * (targets - sources)]))
 
 
@@ -218,16 +218,16 @@ def test_what_does_not_fit_the_run(latent_run, decoder, capsys):
 
 def test_latents_of_the_prior(run):
     first, again, plain = (
-        prior_latents(run, 400, 3),
-        prior_latents(run, 400, 3),
-        prior_latents(run, 400, 3, scaled=False),
+        draw_prior_latents(run, 400, 3),
+        draw_prior_latents(run, 400, 3),
+        draw_prior_latents(run, 400, 3, scaled=False),
     )
     assert torch.equal(first, again)
     assert float(plain.std()) == pytest.approx(1, abs=0.05)
     torch.testing.assert_close(first, run.model.normaliser.invert(plain))
-    assert first.shape == drawn_latents(run, 400, torch.Generator().manual_seed(0)).shape
+    assert first.shape == draw_latents(run, 400, torch.Generator().manual_seed(0)).shape
 
 
 def test_a_latent_of_another_size(run):
     with pytest.raises(InputError, match="16"):
-        list(decoded(run, torch.zeros(2, 5)))
+        list(decode_latents(run, torch.zeros(2, 5)))

@@ -8,7 +8,7 @@ from transformers import BertConfig, BertModel, BertTokenizerFast
 
 from evaluation.evaluate_command import main as evaluate
 from evaluation.generate_command import main as generate
-from evaluation.latent_draw import encoder_limit, prior_latents, read_latents
+from evaluation.latent_draw import draw_prior_latents, encode_texts, encoder_limit
 from evaluation.opened import open_run
 from tests.evaluation.made_runs import make_run, text_data
 
@@ -50,7 +50,7 @@ def test_texts_as_the_encoder_reads_them(pretrained, capsys):
     own = run.task.encoder_texts.own(["the quick fox"], return_tensors="pt")
     with torch.no_grad():
         wanted = run.model.moments(own["input_ids"], own["attention_mask"].bool())[0]
-    torch.testing.assert_close(read_latents(run, ["the quick fox"]), wanted)
+    torch.testing.assert_close(encode_texts(run, ["the quick fox"]), wanted)
     assert encoder_limit(run.model) == 40
     assert generate(["--run", str(pretrained), "--interpolate", "the quick", "not the dog"]) == 0
     capsys.readouterr()
@@ -66,7 +66,7 @@ def test_settings_of_the_latent(more, tmp_path, capsys):
     found = {figure["name"]: figure["value"] for figure in json.loads(capsys.readouterr().out)["figures"]}
     assert {"kl", "diffusion_error", "frechet", "frechet_prior"} <= set(found)
     opened = open_run(run)
-    same = torch.equal(prior_latents(opened, 3, 0), prior_latents(opened, 3, 0, scaled=False))
+    same = torch.equal(draw_prior_latents(opened, 3, 0), draw_prior_latents(opened, 3, 0, scaled=False))
     assert same or opened.model.normaliser is not None
 
 
