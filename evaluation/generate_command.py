@@ -1,4 +1,4 @@
-"""What `generate.py` does with its options: find the run, draw, print; and its exit codes."""
+"""Command line of `generate.py`: find the run, draw samples, print them, return the exit code."""
 
 import argparse
 import json
@@ -25,9 +25,9 @@ examples:
   python generate.py --run runs/mdlm --sampler first_hitting --steps 64 --num-samples 8 --json
   python generate.py --run runs/mdlm --prompt "The [[20]] of the city[[]]."
 {MOVES}
-A decoder goes on from the prompt, a translator translates it. A diffusion model keeps it at the beginning of the sample;
-[[N]] in it is a hole of N tokens that is filled, and [[]] one that takes what is left of the sample's length. A latent
-diffusion model draws a latent for each text, and its decoder goes on from the prompt.
+A decoder continues the prompt, and a translator translates it. A diffusion model keeps it at the start of the sample:
+[[N]] is a hole of N tokens to fill in, and [[]] a hole that takes the rest of the sample's length. A latent diffusion
+model draws a latent for each text, and its decoder continues the prompt.
 
 {ABOUT}
 
@@ -35,21 +35,23 @@ diffusion model draws a latent for each text, and its decoder goes on from the p
 
 
 def build_parser(prog: str = "generate.py") -> argparse.ArgumentParser:
-    """The command line."""
+    """Build the argument parser."""
     parser = argparse.ArgumentParser(
         prog=prog,
-        description="Draw texts from a trained run; the folder is enough, wherever it was copied to.",
+        description="Sample texts from a trained run; only its folder is needed, also a copy elsewhere.",
         epilog=EXAMPLES.replace("python generate.py", prog) if " " in prog else EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_common_options(parser)
     parser.add_argument(
-        "--prompt", metavar="TEXT", action="append", default=[], help="what to begin with or translate; can be repeated"
+        "--prompt",
+        metavar="TEXT",
+        action="append",
+        default=[],
+        help="text to continue or to translate; can be repeated",
     )
-    parser.add_argument("--length", metavar="N", type=int, help="of diffusion models: tokens of a sample")
-    parser.add_argument(
-        "--condition", metavar="C", help="of a model with a condition: a class, or numbers as in 0.1,2.5"
-    )
+    parser.add_argument("--length", metavar="N", type=int, help="diffusion models: number of tokens per sample")
+    parser.add_argument("--condition", metavar="C", help="conditional models: a class, or numbers as in 0.1,2.5")
     add_move_options(parser)
     return parser
 
@@ -61,13 +63,13 @@ def main(argv: Sequence[str] | None = None, prog: str = "generate.py") -> int:
     if any(not prompt for prompt in args.prompt):
         parser.error("--prompt is empty; give it text, or leave it out")
     if args.length is not None and args.length < 1:
-        parser.error(f"--length takes a number of tokens from 1 on; got {args.length}")
+        parser.error(f"--length takes a number of tokens of at least 1; got {args.length}")
     check_move_options(args, parser.error)
     return run(args, parser.error)
 
 
 def run(args: argparse.Namespace, usage_error: Callable[[str], NoReturn]) -> int:
-    """Carry out parsed options; `usage_error` ends the program with code 2."""
+    """Run the parsed options and return the exit code; `usage_error` ends the program with code 2."""
     return run_command(
         args,
         usage_error,

@@ -51,7 +51,7 @@ class LoadedRun:
         return self.config.generation or GenerationConfig()
 
     @property
-    def entry(self) -> DatasetConfig:
+    def dataset_config(self) -> DatasetConfig:
         """The data set that it was trained on."""
         return chosen_dataset(self.config)
 

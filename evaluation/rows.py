@@ -48,7 +48,7 @@ def load_split(run: LoadedRun, name: str | None, *, max_rows: int | None, seed: 
     Raises UnfitError for a split that is not there or has no rows, and where the data are tokenised otherwise than those
     that the run was trained on; DataError where they cannot be had.
     """
-    entry = run.entry
+    entry = run.dataset_config
     loaded = DatasetManager.load_dataset(entry)
     chosen = _chosen(list(loaded), name, run.training.eval_split, f"data set {entry.name!r}")
     _check_tokenizer(run)
@@ -84,10 +84,10 @@ def _chosen(splits: list[str], wanted: str | None, trained: str | None, where: s
 
 def _check_tokenizer(run: LoadedRun) -> None:
     """The ids of the data are those that the model learnt."""
-    now = DatasetManager.tokenizer(run.entry)
+    now = DatasetManager.tokenizer(run.dataset_config)
     identities = [getattr(tokenizer, "identity", None) for tokenizer in (now, run.tokenizer)]
     if all(identities) and identities[0]() != identities[1]():  # type: ignore[misc]
         raise UnfitError(
-            f"data set {run.entry.name!r} is tokenised by another tokenizer than {run.folder / 'tokenizer'}: its files "
+            f"data set {run.dataset_config.name!r} is tokenised by another tokenizer than {run.folder / 'tokenizer'}: its files "
             "have changed since the run, or are others; name those that it was trained on by --set datasets.0...."
         )

@@ -19,7 +19,7 @@ _LENGTHS = 41
 def has_drawn_lengths(run: LoadedRun) -> bool:
     """Whether rows are whole documents, and the model can leave the places behind a document's end out."""
     draw: Any = getattr(run.model, "draw", None) or getattr(run.model, "sample", None)
-    if getattr(run.entry, "layout", None) != "whole" or draw is None:
+    if getattr(run.dataset_config, "layout", None) != "whole" or draw is None:
         return False
     parameters = inspect.signature(draw).parameters.values()
     return any(parameter.name == "mask" or parameter.kind == parameter.VAR_KEYWORD for parameter in parameters)
@@ -46,7 +46,9 @@ def _counts(run: LoadedRun) -> dict[int, int]:
     from training.splits import choose_splits
 
     try:
-        rows = choose_splits(DatasetManager.load_dataset(run.entry), run.training, run.entry.name).train
+        rows = choose_splits(
+            DatasetManager.load_dataset(run.dataset_config), run.training, run.dataset_config.name
+        ).train
     except DataError as error:
         raise UnfitError(
             f"samples are as long as rows of the data, and {path} is not there; give --length N, the tokens of a sample, "

@@ -105,7 +105,7 @@ def encode_start(run: LoadedRun, prompt: str | None, tokenizer: "Tokenizer") -> 
 
     Rows that are whole documents have one of their own there; else a document stands behind the end of another one.
     """
-    is_whole = getattr(run.entry, "layout", None) == "whole"
+    is_whole = getattr(run.dataset_config, "layout", None) == "whole"
     ids = [] if prompt is None else tokenizer.encode(prompt)
     if is_whole:
         return [tokenizer.bos_token_id, *ids]

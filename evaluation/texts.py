@@ -61,8 +61,8 @@ def _conditions(run: LoadedRun, split: Split) -> Tensor | None:
 
 def is_molecules(run: LoadedRun) -> bool:
     """Whether the run's texts are SMILES."""
-    tokenizer = getattr(run.entry, "tokenizer", None)
-    return run.entry.source == "smiles" or getattr(tokenizer, "type", None) == "smiles"
+    tokenizer = getattr(run.dataset_config, "tokenizer", None)
+    return run.dataset_config.source == "smiles" or getattr(tokenizer, "type", None) == "smiles"
 
 
 def split_texts(run: LoadedRun, split: Split, count: int) -> list[str]:

@@ -16,7 +16,7 @@ _CHOSEN = 53
 
 def training_rows(run: LoadedRun) -> Any:
     """The split that a run was trained on, as its data set loads it; raises DataError where it cannot be had."""
-    return choose_splits(DatasetManager.load_dataset(run.entry), run.training, run.entry.name).train
+    return choose_splits(DatasetManager.load_dataset(run.dataset_config), run.training, run.dataset_config.name).train
 
 
 def find_copies(run: LoadedRun, rows: Any, texts: Collection[str]) -> set[str]:
