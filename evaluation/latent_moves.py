@@ -19,7 +19,7 @@ def interpolate(run: LoadedRun, first: str, last: str, points: int, seed: int) -
     latent_model(run)
     refuse_lone_surrogates(first, last, what="the text of --interpolate")
     notes = _notes(run, [first, last])
-    start, end = encode_decode(run, [first, last]).double()
+    start, end = encode_texts(run, [first, last]).double()
     shares = [point / (points - 1) for point in range(points)]
     line = torch.stack([(1 - share) * start + share * end for share in shares])
     return shares, _decode(run, line, seed, notes)
@@ -35,7 +35,7 @@ def edit(
     latent_model(run)
     refuse_lone_surrogates(text, *sources, *targets, what="a text of --edit, --from or --to")
     notes = _notes(run, [text, *sources, *targets])
-    here, before, after = (encode_decode(run, texts).double().mean(0) for texts in ([text], sources, targets))
+    here, before, after = (encode_texts(run, texts).double().mean(0) for texts in ([text], sources, targets))
     return _decode(run, torch.stack([here, here + strength * (after - before)]), seed, notes)
 
 

@@ -1,4 +1,4 @@
-"""A run folder opened for use: found, its model loaded, its file with the options of the command line laid on it."""
+"""Loaded runs: find a run folder, load its model, apply config overrides of the command line."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -27,12 +27,12 @@ _DATA_SECTIONS = ("global_config", "datasets", "training")
 
 
 class NoRunError(FolderInUseError):
-    """No run folder was named, and none is there to be taken."""
+    """Error for a missing --run where no run folder exists either."""
 
 
 @dataclass(frozen=True)
 class LoadedRun:
-    """A trained model with what belongs to it; `config` has the options of the command line."""
+    """Trained model with its folder, tokenizer, config (with the overrides of the command line) and task."""
 
     folder: Path
     model: "nn.Module"
@@ -42,55 +42,57 @@ class LoadedRun:
 
     @property
     def training(self) -> TrainingConfig:
-        """The `training` section."""
+        """Return the `training` section, or its defaults."""
         return self.config.training or TrainingConfig()
 
     @property
     def generation(self) -> GenerationConfig:
-        """The `generation` section, or its defaults."""
+        """Return the `generation` section, or its defaults."""
         return self.config.generation or GenerationConfig()
 
     @property
     def dataset_config(self) -> DatasetConfig:
-        """The data set that it was trained on."""
+        """Return the config of the data set that the run was trained on."""
         return chosen_dataset(self.config)
 
     @property
     def task_name(self) -> str:
-        """The name of its task."""
+        """Return the name of the task."""
         assert self.training.task is not None
         return self.training.task
 
     @property
     def device(self) -> "torch.device":
-        """Where the model is."""
+        """Return the device of the model."""
         return next(self.model.parameters()).device
 
     @property
     def notes(self) -> list[str]:
-        """What is to be said of the run beside all that is drawn from it or measured: that it is not finished."""
+        """Return notes to print beside samples and figures: that the run is not finished."""
         steps = [] if RunFolder(self.folder).is_finished else steps_of(self.folder)
         if not steps:
             return []
         return [f"this run is not finished: weights of step {steps[-1]:,} of {self.training.max_steps:,}"]
 
     def needs_tokenizer(self) -> "Tokenizer":
-        """The tokenizer; raises UnfitError where the run has none."""
+        """Return the tokenizer; raises UnfitError where the run has no tokenizer."""
         if self.tokenizer is None:
-            raise UnfitError(f"{self.folder}: this run has no tokenizer, so there is no text to write or to measure")
+            raise UnfitError(
+                f"{self.folder}: this run has no tokenizer, so it can neither generate text nor be measured on text"
+            )
         return self.tokenizer
 
 
 def newest_run(parent: Path = RUNS) -> Path:
-    """The folder below `parent` that a run wrote to last; raises NoRunError where there is none."""
+    """Return the run folder below `parent` that was written last; raises NoRunError where there is no run."""
     found = [path.parent for path in _configs(parent)]
     if not found:
         raise NoRunError(f"there is no run folder below ./{parent}; name one: --run FOLDER")
     return max(found, key=_last_written)
 
 
-def _near(folder: Path) -> str:
-    """A run beside `folder`, or below ./runs, whose name is nearly the one that was given."""
+def _suggestion(folder: Path) -> str:
+    """Suggest a run beside `folder`, or below ./runs, with a similar name."""
     beside = {path.parent.name: path.parent for place in (RUNS, folder.parent) for path in _configs(place)}
     name = closest(folder.name, list(beside))
     return "" if name is None else f"; did you mean {beside[name]}?"
@@ -101,17 +103,19 @@ def _configs(parent: Path) -> list[Path]:
 
 
 def open_run(folder: Path, overrides: Sequence[str] = (), *, device: str | None = None) -> LoadedRun:
-    """Load a run's model; the options in `overrides` (`generation.steps=8`) are laid on its file, and checked with it.
+    """Load a run's model, with `overrides` (`generation.steps=8`) of its config.
 
-    Raises RunFolderError for a file that is missing or damaged and for a tokenizer of another size, ConfigError for
-    options that do not fit, UnfitError for one that would change the model.
+    Raises RunFolderError for a missing or damaged file and for a tokenizer of another size, ConfigError for invalid
+    overrides, UnfitError for an override of the model.
     """
     for option in overrides:
         if _section(option) == "model":
-            raise UnfitError(f"--set {option}: a trained model stays as it is; train another one with train.py")
+            raise UnfitError(
+                f"--set {option}: the model of a trained run cannot be changed; train another one with train.py"
+            )
     if not folder.is_dir():
-        told = "a file" if folder.exists() else "not there"
-        raise RunFolderError(f"{folder} is {told}; give the folder of a run{_near(folder)}")
+        problem = "a file" if folder.exists() else "not there"
+        raise RunFolderError(f"{folder} is {problem}; give the folder of a run{_suggestion(folder)}")
     run = RunFolder(folder)
     config = _read_config(run, overrides)
     model, task = restore_run(run, config, device=device)
@@ -137,7 +141,7 @@ def _section(override: str) -> str:
 
 
 def named_after_options(error: ConfigError, flags: dict[str, str]) -> ConfigError:
-    """The error with places that name the options which a user wrote: `--sampler x` for `--set generation.sampler=x`."""
+    """Replace places in an error by the option that the user wrote: `--sampler x` for `--set generation.sampler=x`."""
     problems = []
     for problem in error.problems:
         option = problem.place.file.removeprefix("--set ")
@@ -156,7 +160,7 @@ def _check_tokenizer(run: RunFolder, config: ExperimentConfig, tokenizer: "Token
 
 
 def _parts(model: object) -> list[object]:
-    """A model's section and the parts in it."""
+    """Return a model's section and the parts in it."""
     section = getattr(model, "config", None)
     return [section, *(vars(section).values() if section is not None else ())]
 

@@ -1,4 +1,4 @@
-"""Tasks of a user's own: the means of what they return, with intervals over rows."""
+"""Metrics of custom tasks: means of the loss and metrics that they return, with intervals over rows."""
 
 import torch
 
@@ -11,7 +11,7 @@ from evaluation.settings import Settings
 
 @torch.no_grad()
 def measure(run: LoadedRun, split: Split, settings: Settings) -> Report:
-    """The loss and every metric of the task, each row a batch of its own, weighted as the task weighs batches."""
+    """Measure the loss and every metric of the task, with one row per batch, weighted by the task's `weight`."""
     sums: dict[str, list[float]] = {}
     weights: list[float] = []
     for batch in split.batches(split.name, size=1):

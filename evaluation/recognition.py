@@ -1,4 +1,4 @@
-"""Speech recognisers: error rates of words and characters, pooled over all utterances."""
+"""Metrics of speech recognition: word and character error rates, pooled over all utterances."""
 
 import torch
 
@@ -17,7 +17,7 @@ EXAMPLES = 3
 @register_metric("speech_recognition")
 @torch.no_grad()
 def measure(run: LoadedRun, split: Split, settings: Settings) -> Report:
-    """wer = errors / words and cer = errors / characters of greedy decoding, by jiwer."""
+    """Measure wer = errors / words and cer = errors / characters of greedy decoding, by jiwer."""
     task = run.task
     assert isinstance(task, SpeechRecognition)
     pairs: list[tuple[str, str]] = []
@@ -28,5 +28,5 @@ def measure(run: LoadedRun, split: Split, settings: Settings) -> Report:
     for name, count in (("wer", word_errors), ("cer", character_errors)):
         errors, sizes = zip(*(count(*pair) for pair in pairs), strict=True)
         report.figures.append(ratio_figure(name, errors, sizes, settings.seed, of="utterances"))
-    report.examples = [f"reference  {text}\nheard      {told}" for text, told in pairs[:EXAMPLES]]
+    report.examples = [f"reference  {text}\nheard      {heard}" for text, heard in pairs[:EXAMPLES]]
     return report

@@ -7,7 +7,7 @@ from typing import Any
 
 from evaluation.figure import HEAD, Report
 from pages.document import Section, render
-from pages.plots import Curve
+from pages.plots import Curve, plot_lines
 from training.metrics_log import MetricsLog
 from training.run_folder import RunFolder
 
