@@ -121,7 +121,7 @@ def run_move(args: argparse.Namespace, run: "LoadedRun") -> dict[str, Any]:
 
 
 def format_move(result: dict[str, Any]) -> list[str]:
-    """`moved`'s answer for the terminal, a text a line."""
+    """Format the result of `run_move` for the terminal, one text per line."""
     if "points" in result:
         return [f"{point['share']:.2f}  {_one_line(point['text'])}" for point in result["points"]]
     found = result["edit"]

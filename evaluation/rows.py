@@ -1,4 +1,4 @@
-"""Rows of one split of the data that a run was trained on, in batches as its task takes them."""
+"""Rows of a split of a run's data set, in batches for its task."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,20 +21,20 @@ _USUAL = ("test", "validation", "valid", "val", "dev")
 
 @dataclass(frozen=True)
 class Split:
-    """Rows to measure on, with what makes batches of them."""
+    """Split to measure on: its rows and their collator."""
 
     run: LoadedRun
     name: str
     rows: Rows
     collate: RowCollator
     notes: tuple[str, ...] = ()
-    """What is to be said of the data beside the figures."""
+    """Notes on the data, printed beside the figures."""
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def batches(self, label: str, size: int | None = None) -> Iterator[dict[str, Any]]:
-        """Batches on the model's device, of the run's batch_size where `size` is left out; a bar on a terminal."""
+        """Yield batches on the model's device, by default of the run's batch_size, with a progress bar labelled `label`."""
         share = Share(size or self.run.training.batch_size)
         with progress_bar(label, len(self), "row") as track:
             for batch in row_loader(self.rows, EvalBatches(len(self), share), self.collate):
@@ -43,17 +43,17 @@ class Split:
 
 
 def load_split(run: LoadedRun, name: str | None, *, max_rows: int | None, seed: int) -> Split:
-    """A split of the run's data set, `test` or else the one it was evaluated on where no name is given.
+    """Load a split of the run's data set; without a name `test`, or else the split that training evaluated on.
 
-    Raises UnfitError for a split that is not there or has no rows, and where the data are tokenised otherwise than those
-    that the run was trained on; DataError where they cannot be had.
+    Raises UnfitError for a split that is missing or empty and for data tokenised by another tokenizer than the run's,
+    DataError where the data cannot be loaded.
     """
     entry = run.dataset_config
     loaded = DatasetManager.load_dataset(entry)
-    chosen = _chosen(list(loaded), name, run.training.eval_split, f"data set {entry.name!r}")
+    chosen = _choose_split(list(loaded), name, run.training.eval_split, f"data set {entry.name!r}")
     _check_tokenizer(run)
     data = loaded[chosen]
-    if not hasattr(data, "__len__"):  # a stream, which is measured as far as it is asked for
+    if not hasattr(data, "__len__"):  # a stream, of which at most max_rows are measured
         data = list(islice(iter(data.with_format("numpy")), max_rows))
     elif max_rows is not None and max_rows < len(data):
         data = data.select(range(max_rows)) if hasattr(data, "column_names") else list(data)[:max_rows]
@@ -65,11 +65,11 @@ def load_split(run: LoadedRun, name: str | None, *, max_rows: int | None, seed: 
 
 
 def move_to_device(batch: dict[str, Any], device: torch.device) -> dict[str, Any]:
-    """A batch with its tensors on a device."""
+    """Move the tensors of a batch to a device; shapes stay the same."""
     return {name: value.to(device) if isinstance(value, torch.Tensor) else value for name, value in batch.items()}
 
 
-def _chosen(splits: list[str], wanted: str | None, trained: str | None, where: str) -> str:
+def _choose_split(splits: list[str], wanted: str | None, trained: str | None, where: str) -> str:
     if wanted is not None:
         if wanted not in splits:
             raise UnfitError(f"--split {wanted}: {where} has the splits {', '.join(splits)}")
@@ -83,11 +83,11 @@ def _chosen(splits: list[str], wanted: str | None, trained: str | None, where: s
 
 
 def _check_tokenizer(run: LoadedRun) -> None:
-    """The ids of the data are those that the model learnt."""
+    """Raise UnfitError where the data set's tokenizer is not the one that the run was trained with."""
     now = DatasetManager.tokenizer(run.dataset_config)
     identities = [getattr(tokenizer, "identity", None) for tokenizer in (now, run.tokenizer)]
     if all(identities) and identities[0]() != identities[1]():  # type: ignore[misc]
         raise UnfitError(
             f"data set {run.dataset_config.name!r} is tokenised by another tokenizer than {run.folder / 'tokenizer'}: its files "
-            "have changed since the run, or are others; name those that it was trained on by --set datasets.0...."
+            "have changed since the run, or are others; give the files of the training by --set datasets.0...."
         )

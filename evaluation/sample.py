@@ -17,11 +17,11 @@ Track = Callable[[int], object]
 
 @dataclass(frozen=True)
 class Request:
-    """What is asked for beside the `generation` section: prompts (none: from nothing) and a seed.
+    """Request for samples, beside the `generation` section: prompts (without any, unprompted samples) and a seed.
 
-    `length` of a diffusion model's samples (where they are whole documents and nothing is said, each has a length of
-    the training data); `condition` as text: a class, or numbers with commas between them; or `cond`, those of several
-    samples as a model takes them, [n] or [n, size].
+    `length` is that of a diffusion model's samples; without it, samples that are whole documents have lengths drawn from
+    the training data. The condition is text in `condition`, a class or numbers with commas between them, or a tensor in
+    `cond`, [n] or [n, size], for several samples.
     """
 
     prompts: tuple[str, ...] = ()
@@ -34,9 +34,9 @@ class Request:
 
 @dataclass(frozen=True)
 class Sample:
-    """A text (of a continuation, what follows the prompt) with its tokens and the network calls that it took.
+    """Sampled text with its tokens and network calls; a continuation is without its prompt.
 
-    `latent` is that of a latent diffusion model, [size].
+    `latent` [size] is that of a latent diffusion model.
     """
 
     text: str
@@ -48,7 +48,7 @@ class Sample:
 
 @dataclass
 class Samples:
-    """Samples, prompt by prompt, and what is to be said about them."""
+    """Samples, prompt by prompt, and notes on them."""
 
     samples: list[Sample] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -61,7 +61,7 @@ def batch_sizes(count: int, size: int) -> Iterator[int]:
 
 
 def decoding_options(run: "LoadedRun", generator: torch.Generator | None) -> dict[str, Any]:
-    """How the next token is chosen."""
+    """Return the keyword arguments that set how the next token is chosen."""
     settings, tokenizer = run.generation, run.needs_tokenizer()
     return {
         "temperature": settings.temperature,
@@ -77,7 +77,7 @@ def decoding_options(run: "LoadedRun", generator: torch.Generator | None) -> dic
 def decode_sample(
     tokens: list[int], prompt: str | None, tokenizer: "Tokenizer", calls: int | None = None, kept: int = 0
 ) -> Sample:
-    """The text of tokens up to the one that ends it; the first `kept` of them belong to it whatever they are."""
-    ends = (place for place, token in enumerate(tokens) if place >= kept and token == tokenizer.eos_token_id)
+    """Decode tokens up to the first end token at or after position `kept`."""
+    ends = (position for position, token in enumerate(tokens) if position >= kept and token == tokenizer.eos_token_id)
     end = next(ends, len(tokens))
     return Sample(tokenizer.decode(tokens[:end]), prompt, tokens[:end], calls)

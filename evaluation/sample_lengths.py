@@ -1,4 +1,4 @@
-"""How long the samples of a diffusion model are, where nobody says: as long as the rows that it was trained on."""
+"""Default lengths of diffusion samples: drawn from the lengths of the training rows."""
 
 import inspect
 from typing import Any
@@ -17,7 +17,7 @@ _LENGTHS = 41
 
 
 def has_drawn_lengths(run: LoadedRun) -> bool:
-    """Whether rows are whole documents, and the model can leave the places behind a document's end out."""
+    """Return True if rows are whole documents and the model can mask positions after a document's end."""
     draw: Any = getattr(run.model, "draw", None) or getattr(run.model, "sample", None)
     if getattr(run.dataset_config, "layout", None) != "whole" or draw is None:
         return False
@@ -26,9 +26,9 @@ def has_drawn_lengths(run: LoadedRun) -> bool:
 
 
 def drawn_lengths(run: LoadedRun, count: int, seed: int) -> Tensor:
-    """Lengths int64 [count] of the rows of the training split, drawn with replacement; decided by the seed alone.
+    """Draw lengths int64 [count] of training rows with replacement; only the seed decides them.
 
-    Raises RunFolderError for a damaged file, UnfitError where neither the run's folder nor its data set tells them.
+    Raises RunFolderError for a damaged file, UnfitError where neither the run's folder nor its data set has lengths.
     """
     counts = _counts(run)
     generator = torch.Generator().manual_seed(mixed_seed(seed, _LENGTHS))
@@ -38,7 +38,7 @@ def drawn_lengths(run: LoadedRun, count: int, seed: int) -> Tensor:
 
 
 def _counts(run: LoadedRun) -> dict[int, int]:
-    """Those of the run's folder; of one without them, those of the data set."""
+    """Read the counts of lengths in the run's folder, or count those of the data set."""
     path = RunFolder(run.folder).lengths
     if path.is_file():
         return read_lengths(path)
@@ -51,7 +51,7 @@ def _counts(run: LoadedRun) -> dict[int, int]:
         ).train
     except DataError as error:
         raise UnfitError(
-            f"samples are as long as rows of the data, and {path} is not there; give --length N, the tokens of a sample, "
+            f"lengths of samples are drawn from the data, and {path} is not there; give --length N, the number of tokens, "
             f"or the data: {error}"
         ) from error
     if not hasattr(rows, "__len__"):

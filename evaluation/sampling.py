@@ -1,4 +1,4 @@
-"""Texts from a trained run: prompts continued, translated or filled in, and samples from nothing."""
+"""Sampling from a trained run: continuation, translation and infilling of prompts, and unprompted samples."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -16,42 +16,42 @@ if TYPE_CHECKING:
     from evaluation.exact_counts import DrawSamples
 
 _OTHERS = ("language_modelling", "translation", "latent_diffusion")
-"""Tasks that generate otherwise than by a diffusion of tokens."""
+"""Tasks that generate by something else than token diffusion."""
 
 
 def draw(run: LoadedRun, request: Request, track: Track = lambda count: None) -> Samples:
-    """`generation.num_samples` samples for each prompt, or without one; `track` is told of each batch's size.
+    """Draw `generation.num_samples` samples per prompt, or unprompted; call `track` with the size of each batch.
 
-    Raises UnfitError for a run that does not generate and for prompts that do not fit, InputError and
-    DiffusionInputError for settings that do not.
+    Raises UnfitError for a run that cannot generate and for invalid prompts, InputError and DiffusionInputError for
+    invalid settings.
     """
     tokenizer = run.needs_tokenizer()
-    draw_samples = _kind(run)
+    draw_samples = _sampler_for(run)
     check_prompts(request.prompts)
     if run.task_name in _OTHERS and (request.length is not None or request.condition is not None):
         option = "--condition" if request.length is None else "--length"
         instead = (
             "this one takes no condition"
             if request.length is None
-            else "how many tokens it writes is said by --set generation.max_new_tokens=N"
+            else "set the number of tokens by --set generation.max_new_tokens=N"
         )
         raise UnfitError(
-            f"{option} is of diffusion models of tokens, and {run.folder} is a run of task {run.task_name}; {instead}"
+            f"{option} is for diffusion models of tokens, and {run.folder} is a run of task {run.task_name}; {instead}"
         )
     found = Samples()
     texts = map(without_holes, request.prompts) if run.task_name == "diffusion" else request.prompts
     found.notes += filter(None, (unknown_characters_note(text, tokenizer) for text in texts))
     generator = torch.Generator(device=run.device).manual_seed(request.seed)
     for prompt in request.prompts or (None,):
-        for samples in _drawn(draw_samples, run, request, prompt, generator, found.notes):
+        for samples in _draw_prompt(draw_samples, run, request, prompt, generator, found.notes):
             found.samples += samples
             track(len(samples))
     if draw_samples is _continue and not request.prompts:
-        found.notes.append("without --prompt a text begins behind the token that ends or begins documents")
+        found.notes.append("without --prompt a text begins after the token that ends or begins documents")
     return found
 
 
-def _drawn(
+def _draw_prompt(
     draw_samples: "DrawSamples",
     run: LoadedRun,
     request: Request,
@@ -59,7 +59,7 @@ def _drawn(
     generator: torch.Generator,
     notes: list[str],
 ) -> Iterator[list[Sample]]:
-    """The samples of a prompt; where `generation.exactly` asks for it, those alone that hold it."""
+    """Draw the samples of a prompt, by rejection sampling where `generation.exactly` is set."""
     if run.generation.exactly is None:
         return draw_samples(run, request, prompt, generator)
     from evaluation.exact_counts import draw_with_rejection
@@ -67,8 +67,8 @@ def _drawn(
     return draw_with_rejection(draw_samples, run, request, prompt, generator, notes)
 
 
-def _kind(run: LoadedRun) -> "DrawSamples":
-    """What generates from a run of its task."""
+def _sampler_for(run: LoadedRun) -> "DrawSamples":
+    """Return the function that draws samples from a run of this task."""
     if run.task_name == "language_modelling":
         return _continue
     if run.task_name == "translation":
@@ -82,8 +82,8 @@ def _kind(run: LoadedRun) -> "DrawSamples":
 
         return draw_diffusion_samples
     raise UnfitError(
-        f"{run.folder}: a run of task {run.task_name} does not generate; decoders, translators and diffusion models do, "
-        "and evaluate.py shows what this one can"
+        f"{run.folder}: a run of task {run.task_name} cannot generate; decoders, translators and diffusion models can; "
+        "measure this run with evaluate.py"
     )
 
 
@@ -101,9 +101,10 @@ def _continue(
 
 
 def encode_start(run: LoadedRun, prompt: str | None, tokenizer: "Tokenizer") -> list[int]:
-    """Tokens that a text begins with: those of the prompt, behind the token that stands in front of documents.
+    """Encode the prompt to the tokens that a text begins with.
 
-    Rows that are whole documents have one of their own there; else a document stands behind the end of another one.
+    Rows that are whole documents begin with the begin token. In other rows a document follows the end token of the one
+    before, so a text without a prompt begins after an end token.
     """
     is_whole = getattr(run.dataset_config, "layout", None) == "whole"
     ids = [] if prompt is None else tokenizer.encode(prompt)
@@ -124,7 +125,7 @@ def _translate(
 
 
 def translate(run: LoadedRun, sources: list[list[int]], generator: torch.Generator | None) -> list[list[int]]:
-    """Target tokens of source rows, each with the tokens around it that rows have, as `generation` asks."""
+    """Generate the target tokens of source rows, which include begin and end tokens, with the settings of `generation`."""
     from data_manager.collation import pad_rows
 
     tokenizer = run.needs_tokenizer()

@@ -8,8 +8,8 @@ from pathlib import Path
 class Settings:
     """Settings for measuring a run.
 
-    `seed` is the seed of all draws, `draws` the number of times and noises per row, `judge` the folder of a judging
-    language model; `samples` is False to draw no samples.
+    `seed` seeds all draws. `draws` is the number of random times and noises per row. `judge` is the folder of a language
+    model that judges samples. `samples` is False to draw no samples.
     """
 
     seed: int = 0

@@ -1,4 +1,4 @@
-"""Diarization: the error rate and its three kinds, pooled over all recordings."""
+"""Metrics of diarization: the diarization error rate and its three parts, pooled over all recordings."""
 
 import torch
 
@@ -17,7 +17,7 @@ KINDS = ("errors", "missed", "false_alarm", "confusion")
 @register_metric("diarization")
 @torch.no_grad()
 def measure(run: LoadedRun, split: Split, settings: Settings) -> Report:
-    """der = (missed + false alarm + confusion) / speech, in frames of speakers; see `speaker_errors`."""
+    """Measure der = (missed + false alarm + confusion) / speech, in frames times speakers; see `speaker_errors`."""
     task = run.task
     assert isinstance(task, Diarization)
     found: list[SpeakerErrors] = []

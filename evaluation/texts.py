@@ -1,4 +1,4 @@
-"""Figures of what a run writes, beside the split's own text where that is asked for."""
+"""Metrics of a run's samples, and with a judge their comparison with the split's text."""
 
 from itertools import islice
 
@@ -18,11 +18,11 @@ from training.tasks.base import real_tokens
 FEW = 30
 EXAMPLES = 2
 _CONDITIONS = 32
-"""Batches of the split whose conditions samples are asked for."""
+"""Number of batches of the split whose conditions the samples get."""
 
 
 def measure_samples(run: LoadedRun, split: Split, settings: Settings) -> Report:
-    """Entropy and distinct-n of samples drawn from nothing; of molecules chemistry; with a judge what it makes of them."""
+    """Draw unprompted samples and measure them, see `sample_figures`."""
     if not settings.samples or run.tokenizer is None:
         return Report()
     with progress_bar("samples", run.generation.num_samples) as track:
@@ -31,11 +31,13 @@ def measure_samples(run: LoadedRun, split: Split, settings: Settings) -> Report:
 
 
 def sample_figures(run: LoadedRun, split: Split, samples: Samples, settings: Settings) -> Report:
-    """`measure_samples` of samples that were drawn."""
+    """Measure entropy and distinct-n of samples, with a judge its metrics too; for molecules those of chemistry instead."""
     texts = [sample.text for sample in samples.samples]
     report = Report(notes=list(samples.notes), examples=texts[:EXAMPLES])
     if len(texts) < FEW:
-        report.notes.append(f"{len(texts)} samples tell little; --num-samples 200 tells more")
+        report.notes.append(
+            f"{len(texts)} samples are few, so intervals are wide; raise them, for example --num-samples 200"
+        )
     if is_molecules(run):
         from evaluation.molecules import measure_molecules
 
@@ -50,7 +52,7 @@ def sample_figures(run: LoadedRun, split: Split, samples: Samples, settings: Set
 
 
 def _conditions(run: LoadedRun, split: Split) -> Tensor | None:
-    """What the split's rows are told, where a diffusion model is told something; samples are asked for the same."""
+    """Return the conditions [n] or [n, size] of the split's rows for the samples; None for a model without a condition."""
     from training.tasks.diffusion import condition_of
 
     if getattr(getattr(run.model, "diffusion_config", None), "condition", None) is None:
@@ -60,13 +62,13 @@ def _conditions(run: LoadedRun, split: Split) -> Tensor | None:
 
 
 def is_molecules(run: LoadedRun) -> bool:
-    """Whether the run's texts are SMILES."""
+    """Return True if the run's texts are SMILES."""
     tokenizer = getattr(run.dataset_config, "tokenizer", None)
     return run.dataset_config.source == "smiles" or getattr(tokenizer, "type", None) == "smiles"
 
 
 def split_texts(run: LoadedRun, split: Split, count: int) -> list[str]:
-    """The texts of the first rows of a split."""
+    """Decode the texts of the first rows of a split."""
     tokenizer, texts = run.needs_tokenizer(), []
     for batch in split.batches("texts"):
         rows = zip(batch["input_ids"].cpu(), real_tokens(batch).cpu(), strict=True)

@@ -1,4 +1,4 @@
-"""The rows that a run was trained on: which texts stand among them, and some of them by chance."""
+"""Rows that a run was trained on: search texts among them, and choose some at random."""
 
 from collections.abc import Collection
 from typing import Any
@@ -15,12 +15,12 @@ _CHOSEN = 53
 
 
 def training_rows(run: LoadedRun) -> Any:
-    """The split that a run was trained on, as its data set loads it; raises DataError where it cannot be had."""
+    """Load the split that a run was trained on; raises DataError where it cannot be loaded."""
     return choose_splits(DatasetManager.load_dataset(run.dataset_config), run.training, run.dataset_config.name).train
 
 
 def find_copies(run: LoadedRun, rows: Any, texts: Collection[str]) -> set[str]:
-    """Those of `texts`, as `plain` gives them, that are the whole text of a row."""
+    """Return those `texts`, normalised by `normalise_spaces`, that equal the text of a row."""
     tokenizer, found, wanted = run.needs_tokenizer(), set[str](), frozenset(texts)
     with progress_bar("training texts", len(rows), "row") as track:
         for row in rows:
@@ -32,12 +32,12 @@ def find_copies(run: LoadedRun, rows: Any, texts: Collection[str]) -> set[str]:
 
 
 def choose_rows(rows: Any, count: int, seed: int) -> list[list[int]]:
-    """Token ids of `count` rows chosen by a seed, of all where there are fewer."""
+    """Choose `count` rows at random, or all if there are fewer; return their token ids."""
     rng = np.random.default_rng(mixed_seed(seed, _CHOSEN))
     chosen = rng.choice(len(rows), size=min(count, len(rows)), replace=False)
     return [list(rows[int(index)]["input_ids"]) for index in np.sort(chosen)]
 
 
 def normalise_spaces(text: str) -> str:
-    """A text's words with one space between them."""
+    """Replace all whitespace between words by one space."""
     return " ".join(text.split())
