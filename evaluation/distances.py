@@ -127,5 +127,5 @@ def _over(groups: int, count: int, what: str) -> str:
     return what if groups == count else f"{groups} groups of {what}"
 
 
-def _bounded(interval: Interval, most: float) -> Interval:
-    return Interval(max(0.0, interval.low), min(most, interval.high), interval.method)
+def _bounded(interval: Interval, upper: float) -> Interval:
+    return Interval(max(0.0, interval.low), min(upper, interval.high), interval.method)

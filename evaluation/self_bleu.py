@@ -56,13 +56,13 @@ def _two_largest(grams: list[Grams]) -> dict[tuple[Hashable, ...], tuple[int, in
 
 
 def _bleu(
-    own: list[Grams],
-    most: list[dict[tuple[Hashable, ...], tuple[int, int]]],
+    counts_by_order: list[Grams],
+    top_counts: list[dict[tuple[Hashable, ...], tuple[int, int]]],
     length: int,
     lengths: Counter[int],
 ) -> float:
     logs, halving, any_hit = [], 1, False
-    for counts, best in zip(own, most, strict=True):
+    for counts, best in zip(counts_by_order, top_counts, strict=True):
         total = sum(counts.values())
         if not total:
             break

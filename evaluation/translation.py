@@ -24,9 +24,9 @@ EXAMPLES = 3
 
 @register_metric("translation")
 def measure(run: LoadedRun, split: Split, settings: Settings) -> Report:
-    """TextNLL at the targets, and BLEU and chrF of translations: greedy, or by beam search under num_beams.
+    """Measure the NLL of the targets, and BLEU and chrF of translations by greedy decoding, or beam search with num_beams.
 
-    Nothing is drawn, whatever temperature the file has: a drawn translation says little about the model's best.
+    The file's temperature is ignored, because a random translation says little about the model's best one.
     """
     beams = run.generation.num_beams
     greedy = run.generation.model_copy(update={"temperature": 0.0, "top_k": None, "top_p": None})
@@ -73,7 +73,7 @@ def bleu_and_chrf(found: Sequence[str], references: Sequence[str], seed: int) ->
 
 @torch.no_grad()
 def _translate_split(run: LoadedRun, split: Split) -> tuple[TextNLL, list[tuple[str, str, str]]]:
-    """TextNLL at targets, and (source, reference, translation) of each row."""
+    """Return the NLL of the targets, and (source, reference, translation) of each row."""
     tokenizer, nll = run.needs_tokenizer(), TextNLL()
     texts: list[tuple[str, str, str]] = []
     for batch in split.batches(split.name):

@@ -1,4 +1,4 @@
-"""`open_run`: one parse, one task, and which errors come first."""
+"""Loading a run with `open_run`: one parse, one task, and the order of errors."""
 
 import pytest
 
@@ -40,7 +40,7 @@ def test_open_run_parses_once_and_builds_one_task(overrides, run, monkeypatch):
 
 @pytest.mark.parametrize("override", ["model.name=x", " model.decoder.dropout=0.5", "model={}"])
 def test_open_run_refuses_model_overrides(override, run):
-    with pytest.raises(UnfitError, match="a trained model stays as it is"):
+    with pytest.raises(UnfitError, match="the model of a trained run cannot be changed"):
         open_run(run, [override])
 
 
