@@ -38,7 +38,7 @@ def build_parser(prog: str = "generate.py") -> argparse.ArgumentParser:
     """Build the argument parser."""
     parser = argparse.ArgumentParser(
         prog=prog,
-        description="Sample texts from a trained run; only its folder is needed, also a copy elsewhere.",
+        description="Sample texts from a trained run; its folder is all that is needed, and it can be moved.",
         epilog=EXAMPLES.replace("python generate.py", prog) if " " in prog else EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
