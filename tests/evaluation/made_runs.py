@@ -66,7 +66,7 @@ def make_run(folder: Path, model: dict, datasets: list, task: str, **training) -
 
 
 def opened_with(run: Path, model: nn.Module, *overrides: str) -> tuple[LoadedRun, Split]:
-    """Load a run with another model in place of its own, and its split `test`."""
+    """Load a run and its split `test`, and replace its model."""
     opened = replace(open_run(run, overrides), model=model.eval())
     return opened, load_split(opened, "test", max_rows=None, seed=0)
 
