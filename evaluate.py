@@ -1,8 +1,8 @@
-"""Measure a trained run on a split of its data, and its samples: each figure with a confidence interval.
+"""Evaluate a trained run on a split of its data, and its samples: each figure has a confidence interval.
 
     python evaluate.py --run runs/first --split test
 
-All options stand in `evaluation.evaluate_command`, which `model-factory evaluate` calls too.
+All options are defined in `evaluation.evaluate_command`, which `model-factory evaluate` calls too.
 """
 
 import sys

@@ -1,8 +1,8 @@
-"""Draw texts from a trained run: samples, continuations, translations.
+"""Generate texts from a trained run: samples, continuations, translations.
 
     python generate.py --run runs/first --prompt "To be"
 
-All options stand in `evaluation.generate_command`, which `model-factory generate` calls too.
+All options are defined in `evaluation.generate_command`, which `model-factory generate` calls too.
 """
 
 import sys

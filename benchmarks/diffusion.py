@@ -106,9 +106,11 @@ def run(name: str, seed: int, args: argparse.Namespace) -> dict[str, Any]:
 
 def measure(opened: Any, rows: int, seed: int) -> dict[str, Any]:
     """Bits a character with their interval and parts; entropy, calls and seconds of samples."""
-    from evaluation.registry import Settings, evaluator_of
+    from evaluation.registry import evaluator_of
     from evaluation.rows import load_split
-    from evaluation.sampling import Request, draw
+    from evaluation.sample import Request
+    from evaluation.sampling import draw
+    from evaluation.settings import Settings
     from evaluation.text_statistics import entropy_figure
 
     split = load_split(opened, "test", max_rows=rows, seed=seed)

@@ -25,8 +25,9 @@ SHOWN = 8
 def measured(seed: int, corpus: Path, output: Path) -> tuple[dict[str, Any], list[str]]:
     """Figures of one run by name, and examples."""
     from evaluation.opened import open_run
-    from evaluation.registry import Settings, evaluator_of
+    from evaluation.registry import evaluator_of
     from evaluation.rows import load_split
+    from evaluation.settings import Settings
     from experiment.config import read_experiment
     from training.engine import train
 

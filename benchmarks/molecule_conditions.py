@@ -25,12 +25,13 @@ def measured(run: Any, condition: str, guidance: float, count: int, seed: int) -
 
     from data_manager.molecule_properties import properties_of
     from evaluation.molecules import canonical_smiles
-    from evaluation.sampling import Request, draw
+    from evaluation.sample import Request
+    from evaluation.sampling import draw
 
     generation = run.generation.model_copy(update={"num_samples": count, "guidance": guidance})
     asked = replace(run, config=run.config.model_copy(update={"generation": generation}))
     texts = [sample.text for sample in draw(asked, Request(seed=seed, condition=condition)).samples]
-    names = run.entry.properties
+    names = run.dataset_config.properties
     found = [properties_of(Chem.MolFromSmiles(text), names) for text in texts if canonical_smiles(text)]
     return len(found), np.array(found).reshape(len(found), len(names))
 
@@ -94,7 +95,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from evaluation.opened import open_run
 
     run = open_run(args.run, [f"generation.{option}" for option in args.set], device="cpu")
-    names: Any = run.entry.properties  # type: ignore[attr-defined]
+    names: Any = run.dataset_config.properties  # type: ignore[attr-defined]
     lines: list[list[str]] = []
     points: dict[tuple[str, int], list[tuple[float, tuple[float, float, float]]]] = {}
     for condition in args.condition:

@@ -59,7 +59,8 @@ def opened(folder: Path, options: Sequence[str]) -> Any:
 
 def drawn(run: Any, count: int, seed: int) -> list[str]:
     """SMILES by the run's own sampler, lengths as its data have them."""
-    from evaluation.sampling import Request, draw
+    from evaluation.sample import Request
+    from evaluation.sampling import draw
 
     generation = run.generation.model_copy(update={"num_samples": count})
     asked = replace(run, config=run.config.model_copy(update={"generation": generation}))

@@ -26,7 +26,7 @@ STEPS = {
     "create_model": Step("model/model_factory.py", "create_model", (690, 192)),
     "build_network": Step("training/network.py", "build_network", (690, 300)),
     "train": Step("training/engine.py", "train", (355, 300)),
-    "load_run": Step("training/run_folder.py", "load_run", (690, 436)),
+    "restore_run": Step("training/run_folder.py", "restore_run", (690, 436)),
     "open_run": Step("evaluation/opened.py", "open_run", (690, 548)),
     "generate": Step("evaluation/generate_command.py", "main", (20, 548)),
     "evaluate": Step("evaluation/evaluate_command.py", "main", (355, 548)),
@@ -37,8 +37,8 @@ CALLS = (
     ("load_datasets", "train", "training/engine.py"),
     ("create_model", "build_network", "training/network.py"),
     ("build_network", "train", "training/engine.py"),
-    ("build_network", "load_run", "training/run_folder.py"),
-    ("load_run", "open_run", "evaluation/opened.py"),
+    ("build_network", "restore_run", "training/run_folder.py"),
+    ("restore_run", "open_run", "evaluation/opened.py"),
     ("open_run", "evaluate", "evaluation/evaluate_command.py"),
 )
 """What one gives the other takes; the file is where the first is called."""
@@ -114,7 +114,7 @@ _LABELS: tuple[tuple[str, Point, str], ...] = (
     ("create_model", (823, 282), "start"),
     ("build_network", (648, 290), "middle"),
     ("train", (488, 392), "start"),
-    ("load_run", (823, 530), "start"),
+    ("restore_run", (807, 530), "end"),
     ("open_run", (648, 570), "middle"),
 )
 

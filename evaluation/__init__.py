@@ -1,4 +1,5 @@
-"""What a trained run writes, and how good it is: samples, metrics, confidence intervals, reports.
+"""Sampling from trained runs and evaluating them: samples, metrics, confidence intervals, reports.
 
-Reads run folders and imports all below; only the commands and `pages/` import it. Nothing here trains or changes a run.
+Reads run folders and may import every other package but the engine; only the commands and `pages/` import it. Nothing
+here trains or changes a run.
 """

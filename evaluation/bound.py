@@ -1,4 +1,4 @@
-"""Diffusion models: the bound of the surprise at the split's text, in its parts, and what they write."""
+"""Metrics of diffusion models: the variational bound of the NLL of the split's text, its parts, and samples."""
 
 from typing import Any
 
@@ -9,10 +9,11 @@ from torch import Tensor
 from diffusion.randomness import RowGenerators
 from diffusion.time_strata import stratified_times
 from evaluation.figure import Report
-from evaluation.likelihood import Surprise, ratio_figure
-from evaluation.opened import Opened
-from evaluation.registry import Settings
+from evaluation.likelihood import TextNLL, ratio_figure
+from evaluation.opened import LoadedRun
+from evaluation.registry import register_metric
 from evaluation.rows import Split
+from evaluation.settings import Settings
 from evaluation.texts import measure_samples
 from training.noise import mixed_seed
 from training.tasks.base import real_tokens
@@ -22,11 +23,12 @@ PARTS = ("diffusion", "prior", "reconstruction")
 _NOTE = "at most"
 
 
-def measure(run: Opened, split: Split, settings: Settings) -> Report:
-    """The bound as bits per token, per character and perplexity; its parts in bits per token; figures of samples.
+@register_metric("diffusion")
+def measure(run: LoadedRun, split: Split, settings: Settings) -> Report:
+    """Measure the bound in bits per token and per character and as perplexity, its parts in bits per token, and samples.
 
-    bound = diffusion + prior + reconstruction >= -log p(text). The diffusion part is an integral over times, taken at
-    `settings.draws` drawn times a row, which are spread evenly over the rows.
+    bound = diffusion + prior + reconstruction >= -log p(text). The diffusion part is an integral over time, estimated
+    at `settings.draws` random times per row, stratified over the rows.
     """
     total, parts = bound(run, split, settings)
     report = Report(total.figures(settings.seed, note=_NOTE))
@@ -35,33 +37,33 @@ def measure(run: Opened, split: Split, settings: Settings) -> Report:
         figure = ratio_figure(f"{name}_part", bits, total.tokens, settings.seed, unit="bits a token")
         report.figures.append(figure)
     if not parts:
-        report.notes.append("this model's output does not have the bound in its parts; figures are of its loss")
+        report.notes.append("this model's output has no bound in parts; the figures are of its loss")
     report.add(measure_samples(run, split, settings))
     return report
 
 
 @torch.no_grad()
-def bound(run: Opened, split: Split, settings: Settings) -> tuple[Surprise, dict[str, list[float]]]:
-    """The bound of each row in nats, and its parts; without parts, the model's loss."""
-    total = Surprise()
+def bound(run: LoadedRun, split: Split, settings: Settings) -> tuple[TextNLL, dict[str, list[float]]]:
+    """Compute the bound of each row in nats, and its parts; the model's loss where its output has no parts."""
+    total = TextNLL()
     parts: dict[str, list[float]] = {}
     for batch in split.batches(split.name):
         drawn = [_row_parts(run.model, batch, mixed_seed(settings.seed, draw)) for draw in range(settings.draws)]
         mean = {name: torch.stack([one[name] for one in drawn]).mean(0) for name in drawn[0]}
-        ids, told = batch["input_ids"], real_tokens(batch)
-        total.add(torch.stack(list(mean.values())).sum(0), ids, told, run.tokenizer)
+        ids, is_real = batch["input_ids"], real_tokens(batch)
+        total.add(torch.stack(list(mean.values())).sum(0), ids, is_real, run.tokenizer)
         for name in mean.keys() & set(PARTS):
             parts.setdefault(name, []).extend(mean[name].tolist())
     return total, {name: parts[name] for name in PARTS if name in parts}
 
 
 def _row_parts(model: Any, batch: dict[str, Any], seed: int) -> dict[str, Tensor]:
-    """Parts of the bound in nats, float64 [B] each, of the rows of a batch."""
+    """Compute the parts of the bound in nats, float64 [B] each, of the rows of a batch."""
     from model.diffusion_model import DiffusionModel
 
     ids, noise, mask = batch["input_ids"], batch["noise"], batch.get("attention_mask")
     if not isinstance(model, DiffusionModel):
-        return _by_single_rows(model, batch)
+        return _parts_by_row(model, batch)
     rows, cond = noise.place.to(ids.device), condition_of(model, batch)
     found = model.objective.parts(
         lambda x_t, sigma: model.denoise(x_t, sigma, mask=mask, cond=cond),
@@ -73,17 +75,17 @@ def _row_parts(model: Any, batch: dict[str, Any], seed: int) -> dict[str, Tensor
     return {name: getattr(found, name).sum(1) for name in PARTS}
 
 
-def _by_single_rows(model: Any, batch: dict[str, Any]) -> dict[str, Tensor]:
-    """The parts, or else the loss, that a model of a user's own gives for each row alone."""
+def _parts_by_row(model: Any, batch: dict[str, Any]) -> dict[str, Tensor]:
+    """Compute the parts [B], or else the loss, of a custom model, row by row."""
     found: dict[str, list[Tensor]] = {}
-    told = real_tokens(batch)
-    for row in range(len(told)):
-        mask = None if "attention_mask" not in batch else told[row : row + 1]
+    is_real = real_tokens(batch)
+    for row in range(len(is_real)):
+        mask = None if "attention_mask" not in batch else is_real[row : row + 1]
         output = model(batch["input_ids"][row : row + 1], attention_mask=mask)
         values = {name: getattr(output, name, None) for name in PARTS}
         if any(value is None for value in values.values()):
             values = {"loss": output.loss}
         for name, value in values.items():
             assert value is not None
-            found.setdefault(name, []).append(value.double().mean() * told[row].sum())
+            found.setdefault(name, []).append(value.double().mean() * is_real[row].sum())
     return {name: torch.stack(nats) for name, nats in found.items()}

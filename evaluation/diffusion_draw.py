@@ -1,4 +1,4 @@
-"""A diffusion model's samples, by its own `draw`, or the `sample` of a model of a user's own."""
+"""Sampling from diffusion models: by the model's `draw`, or by `sample` of a custom model."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -6,56 +6,58 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from evaluation.opened import Opened
+from evaluation.opened import LoadedRun
 from evaluation.prompt import Template, read_template
-from evaluation.sampling import Request, Sample, sample_of
+from evaluation.sample import Request, Sample, decode_sample
 from training.errors import UnfitError
 from training.length_counts import LONGEST
 
 
-def diffuse(run: Opened, request: Request, prompt: str | None, generator: torch.Generator) -> Iterator[list[Sample]]:
-    """`generation.num_samples` samples in batches, as long as the request, the template or the training data say."""
-    from evaluation.sample_lengths import drawn_lengths, draws_lengths
+def draw_diffusion_samples(
+    run: LoadedRun, request: Request, prompt: str | None, generator: torch.Generator
+) -> Iterator[list[Sample]]:
+    """Yield `generation.num_samples` samples in batches; the request, the prompt or the training data set their length."""
+    from evaluation.sample_lengths import drawn_lengths, has_drawn_lengths
 
     tokenizer, count = run.needs_tokenizer(), run.generation.num_samples
-    is_whole = getattr(run.entry, "layout", None) == "whole"
+    is_whole = getattr(run.dataset_config, "layout", None) == "whole"
     template = None
-    if prompt is None and request.length is None and draws_lengths(run):
+    if prompt is None and request.length is None and has_drawn_lengths(run):
         lengths = drawn_lengths(run, count, request.seed)
     else:
         before = [tokenizer.bos_token_id] if is_whole else []
         length = sample_length(run, request)
         template = None if prompt is None else read_template(prompt, tokenizer, length, before)
         lengths = torch.full((count,), length)
-    cond = conditions_of(run, request, count)
+    cond = parse_condition(run, request, count)
     parts = torch.split(lengths, request.batch_size)
-    told = [None] * len(parts) if cond is None else torch.split(cond, request.batch_size)
-    for part, part_cond in zip(parts, told, strict=True):
+    conds = [None] * len(parts) if cond is None else torch.split(cond, request.batch_size)
+    for part, part_cond in zip(parts, conds, strict=True):
         tokens, calls = draw_tokens(run, part, part_cond, template, generator)
-        if is_whole:  # what stands behind the end of a document was never trained, but for what the prompt has there
+        if is_whole:  # tokens after a document's end were never trained, so only those of the prompt are kept
             kept = 0 if template is None else template.end
-            yield [sample_of(row, prompt, tokenizer, call, kept) for row, call in zip(tokens, calls, strict=True)]
+            yield [decode_sample(row, prompt, tokenizer, call, kept) for row, call in zip(tokens, calls, strict=True)]
         else:
             yield [Sample(tokenizer.decode(row), prompt, row, call) for row, call in zip(tokens, calls, strict=True)]
 
 
-def sample_length(run: Opened, request: Request) -> int:
-    """Tokens of a diffusion model's sample; raises UnfitError where neither file nor request says."""
-    own = getattr(getattr(run.config.model, "config", None), "length", None)
-    found = request.length or own or getattr(run.entry, "limit", None)
+def sample_length(run: LoadedRun, request: Request) -> int:
+    """Return the number of tokens of a sample; raises UnfitError where neither the file nor the request sets it."""
+    model_length = getattr(getattr(run.config.model, "config", None), "length", None)
+    found = request.length or model_length or getattr(run.dataset_config, "limit", None)
     if found is None:
-        raise UnfitError(f"{run.folder}: nothing says how long samples are; give --length N, the number of tokens")
+        raise UnfitError(f"{run.folder}: the length of samples is not set; give --length N, the number of tokens")
     if found > LONGEST:
-        raise UnfitError(f"{run.folder}: samples of {found:,} tokens are asked for, and the most is {LONGEST:,}")
+        raise UnfitError(f"{run.folder}: samples of {found:,} tokens were requested, and the maximum is {LONGEST:,}")
     return int(found)
 
 
 def draw_tokens(
-    run: Opened, lengths: Tensor, cond: Tensor | None, template: Template | None, generator: torch.Generator
+    run: LoadedRun, lengths: Tensor, cond: Tensor | None, template: Template | None, generator: torch.Generator
 ) -> tuple[list[list[int]], list[int | None]]:
-    """A row of tokens for each of `lengths` int64 [count], and the network calls of each where the model counts them.
+    """Draw a row of tokens for each of `lengths` int64 [count]; also return each one's network calls, None if not counted.
 
-    `cond` is the condition of each, see `conditions_of`.
+    `cond` holds the condition of each sample, see `parse_condition`.
     """
     settings, count, length = run.generation, len(lengths), int(lengths.max())
     options: dict[str, Any] = {"steps": settings.steps, "sampler": settings.sampler_choice, "top_p": settings.top_p}
@@ -64,7 +66,9 @@ def draw_tokens(
     if settings.temperature != 1.0:
         options["temperature"] = settings.temperature
     if settings.top_k is not None:
-        raise UnfitError("generation.top_k is of decoders and translators; diffusion models take top_p or temperature")
+        raise UnfitError(
+            "generation.top_k is for decoders and translators; a diffusion model takes top_p or temperature"
+        )
     if template is not None:
         options["prompt"] = torch.tensor(template.tokens, device=run.device)
         options["frozen"] = torch.tensor(template.kept, device=run.device)
@@ -78,14 +82,14 @@ def draw_tokens(
 
 
 def _cut(tokens: Tensor, lengths: Tensor) -> list[list[int]]:
-    """Rows of tokens without the padding behind them."""
+    """Cut the padding off the end of each row of tokens [count, L]."""
     return [row[:length] for row, length in zip(tokens.tolist(), lengths.tolist(), strict=True)]
 
 
-def conditions_of(run: Opened, request: Request, count: int) -> Tensor | None:
-    """The condition of each sample: classes int64 [count], or properties float32 [count, size]; None without any.
+def parse_condition(run: LoadedRun, request: Request, count: int) -> Tensor | None:
+    """Return the condition of each sample: classes int64 [count], or properties float32 [count, size]; None without one.
 
-    Those of `request.cond` are taken in turn. Raises UnfitError for a text that is no condition of this model.
+    The rows of `request.cond` are taken in turn. Raises UnfitError for a text that is not a valid condition.
     """
     section = getattr(getattr(run.config.model, "config", None), "condition", None)
     text = request.condition

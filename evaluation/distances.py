@@ -1,7 +1,7 @@
-"""How far samples lie from text: Jensen-Shannon divergence of their words, Frechet distance of their latents.
+"""Distances between samples and text: Jensen-Shannon divergence of words, Frechet distance of latents.
 
-Both are above 0 even between two sets of one law, the more so the fewer there are: the same distance of equally many
-texts of the training data is the floor to read them beside.
+Both are positive even between two sets from one distribution, and larger for smaller sets. Compare them with the same
+distance of equally many training texts, which is the floor.
 """
 
 from collections import Counter
@@ -15,13 +15,13 @@ from evaluation.figure import Figure
 from evaluation.intervals import Interval, Values, jackknife
 
 GROUPS = 100
-"""At most so many groups of samples are left out, one after another."""
+"""Maximum number of groups that the jackknife leaves out, one after another."""
 
 
 def jensen_shannon(p: Values, q: Values) -> float:
-    """Jensen-Shannon divergence in bits of two distributions [n] (Lin 1991): H((p + q) / 2) - (H(p) + H(q)) / 2.
+    """Compute the Jensen-Shannon divergence in bits of two distributions [n] (Lin 1991): H((p + q) / 2) - (H(p) + H(q)) / 2.
 
-    0 where they are the same, 1 where no outcome has probability under both.
+    It is 0 for equal distributions, 1 where no outcome has probability under both.
     """
     found = _entropy((p + q) / 2) - (_entropy(p) + _entropy(q)) / 2
     return min(1.0, max(0.0, found))
@@ -30,19 +30,19 @@ def jensen_shannon(p: Values, q: Values) -> float:
 def word_distance(
     samples: Sequence[Sequence[Hashable]], texts: Iterable[Sequence[Hashable]], n: int, *, what: str = "samples"
 ) -> tuple[float, Interval] | None:
-    """`jensen_shannon` of the n-grams of words in samples and in texts; None where either has none.
+    """Compute `jensen_shannon` of the word n-grams in samples and in texts; None where either side has no n-gram.
 
-    The interval is over samples, the texts staying as they are.
+    The interval is over samples; the texts are fixed.
     """
     reference = Counter(chain.from_iterable(_grams(text, n) for text in texts))
     counts = [Counter(_grams(sample, n)) for sample in samples]
-    places = {gram: place for place, gram in enumerate(dict.fromkeys(chain(reference, *counts)))}
-    told = _vector([reference], places)
-    groups = [_vector(group, places) for group in _groups(counts)]
-    total = np.sum(groups, axis=0) if groups else told * 0
-    if not total.sum() or not told.sum():
+    index = {gram: position for position, gram in enumerate(dict.fromkeys(chain(reference, *counts)))}
+    wanted = _vector([reference], index)
+    groups = [_vector(group, index) for group in _groups(counts)]
+    total = np.sum(groups, axis=0) if groups else wanted * 0
+    if not total.sum() or not wanted.sum():
         return None
-    q = told / told.sum()
+    q = wanted / wanted.sum()
     left_out = [total - group for group in groups]
     value = jensen_shannon(total / total.sum(), q)
     others = [jensen_shannon(rest / rest.sum(), q) for rest in left_out if rest.sum()]
@@ -50,18 +50,18 @@ def word_distance(
 
 
 def gaussian_frechet(mean_a: Values, cov_a: Values, mean_b: Values, cov_b: Values) -> float:
-    """Squared Frechet (Wasserstein-2) distance of two Gaussians, means [D] and covariances [D, D] (Dowson, Landau 1982).
+    """Compute the squared Frechet (Wasserstein-2) distance of two Gaussians, means [D], covariances [D, D].
 
-    |m_a - m_b|^2 + tr(A + B - 2 (A B)^(1/2)), the last trace being the sum of the roots of the eigenvalues of
-    B^(1/2) A B^(1/2), which are those of A B.
+    |m_a - m_b|^2 + tr(A + B - 2 (A B)^(1/2)) (Dowson, Landau 1982). The trace of the root is the sum of the roots of the
+    eigenvalues of B^(1/2) A B^(1/2), which equal those of A B.
     """
     return _frechet_to(mean_b, cov_b)(mean_a, cov_a)
 
 
 def latent_distance(drawn: Values, reference: Values, *, what: str = "samples") -> tuple[float, Interval] | None:
-    """`gaussian_frechet` of the Gaussians fitted to rows [n, D] and [m, D]; None where a side has fewer than 2.
+    """Compute `gaussian_frechet` of Gaussians fitted to rows [n, D] and [m, D]; None where a side has fewer than 2 rows.
 
-    Covariances divide by the rows less one. The interval is over the drawn rows, the reference staying as it is.
+    Covariances divide by the number of rows minus one. The interval is over the drawn rows; the reference is fixed.
     """
     if min(len(drawn), len(reference)) < 2:
         return None
@@ -77,7 +77,7 @@ def latent_distance(drawn: Values, reference: Values, *, what: str = "samples") 
 def distance_figure(
     name: str, found: tuple[float, Interval] | None, count: int, of: str, seed: int, unit: str, note: str
 ) -> list[Figure]:
-    """The figure of a distance; none where there is nothing to measure."""
+    """Return the figure of a distance, or an empty list where there was nothing to measure."""
     if found is None:
         return []
     value, interval = found
@@ -85,7 +85,7 @@ def distance_figure(
 
 
 def _frechet_to(mean: Values, cov: Values) -> Callable[[Values, Values], float]:
-    """`gaussian_frechet` to a Gaussian whose root is taken once."""
+    """Return a function that computes `gaussian_frechet` to one Gaussian; its matrix root is computed once."""
     values, vectors = np.linalg.eigh(cov)
     root = (vectors * np.sqrt(values.clip(0))) @ vectors.T
 
@@ -115,11 +115,11 @@ def _groups(counts: list[Counter[tuple[Hashable, ...]]]) -> list[list[Counter[tu
     return [counts[first::number] for first in range(number)]
 
 
-def _vector(counts: Iterable[Counter[tuple[Hashable, ...]]], places: dict[tuple[Hashable, ...], int]) -> Values:
-    found: NDArray[np.float64] = np.zeros(len(places))
+def _vector(counts: Iterable[Counter[tuple[Hashable, ...]]], index: dict[tuple[Hashable, ...], int]) -> Values:
+    found: NDArray[np.float64] = np.zeros(len(index))
     for one in counts:
         for gram, count in one.items():
-            found[places[gram]] += count
+            found[index[gram]] += count
     return found
 
 
@@ -127,5 +127,5 @@ def _over(groups: int, count: int, what: str) -> str:
     return what if groups == count else f"{groups} groups of {what}"
 
 
-def _bounded(interval: Interval, most: float) -> Interval:
-    return Interval(max(0.0, interval.low), min(most, interval.high), interval.method)
+def _bounded(interval: Interval, upper: float) -> Interval:
+    return Interval(max(0.0, interval.low), min(upper, interval.high), interval.method)

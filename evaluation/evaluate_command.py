@@ -1,4 +1,4 @@
-"""What `evaluate.py` does with its options: find the run, measure, print; and its exit codes."""
+"""Command line of `evaluate.py`: find the run, measure it, print the report, return the exit code."""
 
 import argparse
 import json
@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from evaluation.on_run import on_run
-from evaluation.options import CODES, add_common
+from evaluation.on_run import run_command
+from evaluation.options import CODES, add_common_options
 from yaml_config.errors import harmless
 
 if TYPE_CHECKING:
@@ -22,38 +22,48 @@ examples:
   python evaluate.py --run runs/mdlm --judge models/gpt2  perplexity of samples under another model, and MAUVE
   python evaluate.py --run runs/latent --num-samples 500 --steps 50
   python evaluate.py --run runs/en_de --set generation.num_beams=4 --json > en_de.json
-  python evaluate.py --run runs/mdlm --html mdlm.html     a page with figures, curves and samples
-  python evaluate.py --run copied --set global_config.corpus_dir=/data   the data lie elsewhere than when it was trained
+  python evaluate.py --run runs/mdlm --html mdlm.html     an HTML page with figures, curves and samples
+  python evaluate.py --run copied --set global_config.corpus_dir=/data   the data have moved since training
 
-What is measured depends on the task: bits per token and character and perplexity (of diffusion models the bound, in its
-parts), accuracy, BLEU and chrF, word and speaker error rates; of samples entropy and distinct n-grams, of molecules
-validity, uniqueness, novelty and internal diversity. Of latent diffusion: how well texts are rebuilt from their latents
-(bits per token, exact ones, BLEU), the KL and the diffusion's error; of samples self-BLEU, copies of training texts, and
-distances of words (Jensen-Shannon) and latents (Frechet) to the split, beside those of training texts. Each figure has a 95 % interval, and says over what.
+The task decides the metrics:
+  language models   bits per token and per character, perplexity
+  diffusion models  the same of the variational bound, and its parts
+  translators       BLEU and chrF, perplexity of the references
+  classifiers       accuracy, cross-entropy
+  speech            word and character error rates, diarization error rate
+  latent diffusion  reconstruction (bits per token, exact matches, BLEU), KL, diffusion error
+  samples           entropy, distinct n-grams; of latent diffusion also self-BLEU, copies of training texts, and distances
+                    to the split (Jensen-Shannon of words, Frechet of latents) beside those of training texts
+  molecules         validity, uniqueness, novelty, internal diversity
+Each figure has a 95 % confidence interval and names the items it is over.
 
 {CODES}"""
 
 
 def build_parser(prog: str = "evaluate.py") -> argparse.ArgumentParser:
-    """The command line."""
+    """Build the argument parser."""
     parser = argparse.ArgumentParser(
         prog=prog,
-        description="Measure a trained run on a split of its data, and what it writes.",
+        description="Evaluate a trained run: metrics on a split of its data, and of its samples.",
         epilog=EXAMPLES.replace("python evaluate.py", prog) if " " in prog else EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    add_common(parser)
+    add_common_options(parser)
+    parser.add_argument("--split", metavar="S", help="split to measure on (default: test, or else training.eval_split)")
+    parser.add_argument("--max-rows", metavar="N", type=int, help="measure only the first N rows")
     parser.add_argument(
-        "--split", metavar="S", help="split to measure on (default: test, or else that of the training)"
+        "--draws",
+        metavar="N",
+        type=int,
+        default=1,
+        help="diffusion models: random times per row (default: %(default)s)",
     )
-    parser.add_argument("--max-rows", metavar="N", type=int, help="measure the first N rows alone")
     parser.add_argument(
-        "--draws", metavar="N", type=int, default=1, help="of diffusion models: times a row (default: %(default)s)"
+        "--judge",
+        metavar="FOLDER",
+        help="language model for the perplexity of samples and MAUVE: a run folder, or a transformers folder",
     )
-    parser.add_argument(
-        "--judge", metavar="FOLDER", help="a language model that judges samples: a run, or transformers'"
-    )
-    parser.add_argument("--html", metavar="FILE", help="write a page with figures, curves and samples as well")
+    parser.add_argument("--html", metavar="FILE", help="also write an HTML page with figures, curves and samples")
     return parser
 
 
@@ -64,12 +74,12 @@ def main(argv: Sequence[str] | None = None, prog: str = "evaluate.py") -> int:
     for name in ("max_rows", "draws"):
         value = getattr(args, name)
         if value is not None and value < 1:
-            parser.error(f"--{name.replace('_', '-')} takes a number from 1 on; got {value}")
+            parser.error(f"--{name.replace('_', '-')} takes a number of at least 1; got {value}")
     return run(args, parser.error)
 
 
 def run(args: argparse.Namespace, usage_error: Callable[[str], NoReturn]) -> int:
-    """Carry out parsed options; `usage_error` ends the program with code 2."""
+    """Run the parsed options and return the exit code; `usage_error` ends the program with code 2."""
     if args.html:
         from pages.target import check_target
 
@@ -86,11 +96,13 @@ def run(args: argparse.Namespace, usage_error: Callable[[str], NoReturn]) -> int
             print(harmless(report.text()))
         return _write_page(args.html, folder, result, report) if args.html else 0
 
-    return on_run(args, usage_error, lambda folder, overrides: _measure(args, folder, overrides, with_samples), show)
+    return run_command(
+        args, usage_error, lambda folder, overrides: _measure(args, folder, overrides, with_samples), show
+    )
 
 
 def _write_page(target: str, folder: Path, result: "dict[str, Any]", report: "Report") -> int:
-    """Write the page behind the figures, which are not lost where it cannot be made; returns the exit code."""
+    """Write the page after the figures are printed, so that an error loses no figures; returns the exit code."""
     from evaluation.failure import report_error
     from pages.document import write
     from pages.evaluation_page import evaluation_page
@@ -107,16 +119,17 @@ def _measure(
     args: argparse.Namespace, folder: Path, overrides: list[str], with_samples: bool
 ) -> "tuple[dict[str, Any], Report]":
     from evaluation.opened import open_run
-    from evaluation.registry import Settings, evaluator_of
+    from evaluation.registry import evaluator_of
     from evaluation.rows import load_split
+    from evaluation.settings import Settings
     from training.errors import UnfitError
 
     run = open_run(folder, overrides, device=args.device)
     if args.draws != 1 and run.task_name not in ("diffusion", "latent_diffusion"):
-        raise UnfitError(f"--draws is of diffusion models, and {folder} is a run of task {run.task_name}")
+        raise UnfitError(f"--draws is for diffusion models, and {folder} is a run of task {run.task_name}")
     if args.judge and run.task_name not in ("diffusion", "latent_diffusion", "language_modelling"):
         raise UnfitError(
-            f"--judge judges samples, and a run of task {run.task_name} ({folder}) is measured without any"
+            f"--judge needs samples, and a run of task {run.task_name} ({folder}) is measured without samples"
         )
     start = time.perf_counter()
     judge = Path(args.judge) if args.judge else None
@@ -130,7 +143,7 @@ def _measure(
         "run": str(folder),
         "model": run.config.model.name if run.config.model else None,
         "task": run.task_name,
-        "dataset": run.entry.name,
+        "dataset": run.dataset_config.name,
         "split": split.name,
         "rows": len(split),
         "seed": args.seed,

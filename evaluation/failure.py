@@ -1,4 +1,4 @@
-"""How the commands end when something is wrong: the message, the JSON and the exit code of `parse_args.py`."""
+"""Reporting of errors by the commands: the message, the JSON and the exit code, as `parse_args.py` does."""
 
 import json
 import sys
@@ -16,9 +16,9 @@ _CODES = {INVALID: "value", USAGE: "usage", UNREADABLE: UNREADABLE_CODE, FAILED:
 
 
 def report_error(error: Exception, place: str, as_json: bool) -> int:
-    """Print what went wrong, on stderr or as one JSON object on stdout; returns the exit code.
+    """Print an error on stderr, or as one JSON object on stdout; returns the exit code.
 
-    A traceback is for what nobody foresaw.
+    Only unexpected types of error have a traceback.
     """
     if isinstance(error, ConfigError):
         return report_failure(error, as_json)
@@ -37,18 +37,18 @@ def report_error(error: Exception, place: str, as_json: bool) -> int:
 
 
 def _is_out_of_memory(error: Exception) -> bool:
-    """Whether torch could not get the memory that it asked for, which it tells by a RuntimeError."""
+    """Return True for the RuntimeError that torch raises when memory runs out."""
     return isinstance(error, RuntimeError) and any(words in str(error) for words in _NO_MEMORY)
 
 
 def exit_code(error: Exception) -> int:
-    """1 where what was asked does not fit the run, 3 where the folder cannot be read, 4 where the work failed."""
+    """Return 1 for a request that does not fit the run, 3 for an unreadable folder, 4 for a failure."""
     from diffusion.errors import DiffusionInputError
     from model.inputs import InputError
 
-    own = getattr(error, "exit_code", None)
-    if isinstance(own, int):
-        return own
+    code = getattr(error, "exit_code", None)
+    if isinstance(code, int):
+        return code
     return INVALID if isinstance(error, InputError | DiffusionInputError | UnknownNameError) else FAILED
 
 

@@ -1,4 +1,4 @@
-"""A measured figure with all that is needed to judge it, and the report of several."""
+"""Figures: measured values with their confidence intervals, and reports of them."""
 
 import math
 from collections.abc import Sequence
@@ -6,15 +6,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 LEVEL = 0.95
-"""Of all confidence intervals."""
+"""Level of all confidence intervals."""
 HEAD = ("figure", "value", "95 % interval", "over", "interval by", "")
 
 
 @dataclass(frozen=True)
 class Figure:
-    """A value, the interval that holds the true one in 95 of 100 repetitions, and how both were found.
+    """Measured value with its 95 % confidence interval.
 
-    `n` counts the items (`of` names them: rows, samples, sentences) that the interval is over; `method` says how.
+    `n` is the number of items that the interval is over, `of` their name (rows, samples, sentences), `method` the kind of
+    interval.
     """
 
     name: str
@@ -29,14 +30,14 @@ class Figure:
     note: str = ""
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain form for `--json`; what is no number is null."""
+        """Return a dictionary for `--json`; NaN and infinity become null."""
         plain = dict(vars(self)) | {"level": LEVEL}
         for key in ("value", "low", "high"):
             plain[key] = plain[key] if math.isfinite(plain[key]) else None
         return plain
 
     def cells(self) -> tuple[str, ...]:
-        """A line of the table."""
+        """Return the cells of the table's row."""
         interval = f"{_short(self.low)} to {_short(self.high)}" if math.isfinite(self.low) else "none"
         value = f"{_short(self.value)} {self.unit}".rstrip()
         return self.name, value, interval, f"{self.n:,} {self.of}", self.method, self.note
@@ -44,29 +45,29 @@ class Figure:
 
 @dataclass
 class Report:
-    """Figures, what could not be measured and why, and a few examples."""
+    """Report: figures, notes (for example on what could not be measured) and a few examples."""
 
     figures: list[Figure] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     examples: list[str] = field(default_factory=list)
 
     def add(self, other: "Report") -> None:
-        """Take in another report."""
+        """Append another report."""
         self.figures += other.figures
         self.notes += other.notes
         self.examples += other.examples
 
     def value(self, name: str) -> float:
-        """The value of a figure; raises KeyError."""
+        """Return the value of the figure `name`; raises KeyError."""
         return {figure.name: figure.value for figure in self.figures}[name]
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain form for `--json`."""
+        """Return a dictionary for `--json`."""
         figures = [figure.as_dict() for figure in self.figures]
         return {"figures": figures, "notes": self.notes, "examples": self.examples}
 
     def text(self) -> str:
-        """The table and the notes for the terminal."""
+        """Return the table, notes and examples for the terminal."""
         lines = table([HEAD, *(figure.cells() for figure in self.figures)]) if self.figures else []
         lines += [f"note: {note}" for note in self.notes]
         for number, example in enumerate(self.examples, 1):
@@ -75,7 +76,7 @@ class Report:
 
 
 def table(rows: Sequence[tuple[str, ...]]) -> list[str]:
-    """Lines of aligned columns; a rule stands under the first row."""
+    """Format rows as lines of aligned columns, with a rule under the first row."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     return [lines[0], "-" * max(map(len, lines)), *lines[1:]]

@@ -1,4 +1,4 @@
-"""What `generate.py` does with its options: find the run, draw, print; and its exit codes."""
+"""Command line of `generate.py`: find the run, draw samples, print them, return the exit code."""
 
 import argparse
 import json
@@ -8,14 +8,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from evaluation.latent_options import ABOUT, add_moves, check_moves, move_of, moved, moved_lines
+from evaluation.latent_options import ABOUT, add_move_options, check_move_options, format_move, run_move, selected_move
 from evaluation.latent_options import EXAMPLES as MOVES
-from evaluation.on_run import on_run
-from evaluation.options import CODES, add_common
+from evaluation.on_run import run_command
+from evaluation.options import CODES, add_common_options
 from yaml_config.errors import harmless
 
 if TYPE_CHECKING:
-    from evaluation.opened import Opened
+    from evaluation.opened import LoadedRun
 
 EXAMPLES = f"""\
 examples:
@@ -25,9 +25,9 @@ examples:
   python generate.py --run runs/mdlm --sampler first_hitting --steps 64 --num-samples 8 --json
   python generate.py --run runs/mdlm --prompt "The [[20]] of the city[[]]."
 {MOVES}
-A decoder goes on from the prompt, a translator translates it. A diffusion model keeps it at the beginning of the sample;
-[[N]] in it is a hole of N tokens that is filled, and [[]] one that takes what is left of the sample's length. A latent
-diffusion model draws a latent for each text, and its decoder goes on from the prompt.
+A decoder continues the prompt, and a translator translates it. A diffusion model keeps it at the start of the sample:
+[[N]] is a hole of N tokens to fill in, and [[]] a hole that takes the rest of the sample's length. A latent diffusion
+model draws a latent for each text, and its decoder continues the prompt.
 
 {ABOUT}
 
@@ -35,22 +35,24 @@ diffusion model draws a latent for each text, and its decoder goes on from the p
 
 
 def build_parser(prog: str = "generate.py") -> argparse.ArgumentParser:
-    """The command line."""
+    """Build the argument parser."""
     parser = argparse.ArgumentParser(
         prog=prog,
-        description="Draw texts from a trained run; the folder is enough, wherever it was copied to.",
+        description="Sample texts from a trained run; its folder is all that is needed, and it can be moved.",
         epilog=EXAMPLES.replace("python generate.py", prog) if " " in prog else EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    add_common(parser)
+    add_common_options(parser)
     parser.add_argument(
-        "--prompt", metavar="TEXT", action="append", default=[], help="what to begin with or translate; can be repeated"
+        "--prompt",
+        metavar="TEXT",
+        action="append",
+        default=[],
+        help="text to continue or to translate; can be repeated",
     )
-    parser.add_argument("--length", metavar="N", type=int, help="of diffusion models: tokens of a sample")
-    parser.add_argument(
-        "--condition", metavar="C", help="of a model with a condition: a class, or numbers as in 0.1,2.5"
-    )
-    add_moves(parser)
+    parser.add_argument("--length", metavar="N", type=int, help="diffusion models: number of tokens per sample")
+    parser.add_argument("--condition", metavar="C", help="conditional models: a class, or numbers as in 0.1,2.5")
+    add_move_options(parser)
     return parser
 
 
@@ -61,14 +63,14 @@ def main(argv: Sequence[str] | None = None, prog: str = "generate.py") -> int:
     if any(not prompt for prompt in args.prompt):
         parser.error("--prompt is empty; give it text, or leave it out")
     if args.length is not None and args.length < 1:
-        parser.error(f"--length takes a number of tokens from 1 on; got {args.length}")
-    check_moves(args, parser.error)
+        parser.error(f"--length takes a number of tokens of at least 1; got {args.length}")
+    check_move_options(args, parser.error)
     return run(args, parser.error)
 
 
 def run(args: argparse.Namespace, usage_error: Callable[[str], NoReturn]) -> int:
-    """Carry out parsed options; `usage_error` ends the program with code 2."""
-    return on_run(
+    """Run the parsed options and return the exit code; `usage_error` ends the program with code 2."""
+    return run_command(
         args,
         usage_error,
         lambda folder, overrides: _draw(args, folder, overrides),
@@ -81,7 +83,7 @@ def _draw(args: argparse.Namespace, folder: Path, overrides: list[str]) -> dict[
 
     run = open_run(folder, overrides, device=args.device)
     start = time.perf_counter()
-    found = _samples(args, run) if move_of(args) is None else moved(args, run)
+    found = _samples(args, run) if selected_move(args) is None else run_move(args, run)
     return {
         "ok": True,
         "errors": [],
@@ -96,12 +98,13 @@ def _draw(args: argparse.Namespace, folder: Path, overrides: list[str]) -> dict[
     }
 
 
-def _samples(args: argparse.Namespace, run: "Opened") -> dict[str, Any]:
-    from evaluation.progress import counted
-    from evaluation.sampling import Request, draw
+def _samples(args: argparse.Namespace, run: "LoadedRun") -> dict[str, Any]:
+    from evaluation.progress import progress_bar
+    from evaluation.sample import Request
+    from evaluation.sampling import draw
 
     request = Request(tuple(args.prompt), args.seed, args.length, args.condition)
-    with counted("samples", run.generation.num_samples * max(1, len(args.prompt))) as track:
+    with progress_bar("samples", run.generation.num_samples * max(1, len(args.prompt))) as track:
         found = draw(run, request, track)
     return {"samples": [_plain(sample) for sample in found.samples], "notes": found.notes}
 
@@ -113,7 +116,7 @@ def _print(result: dict[str, Any], as_json: bool) -> None:
     for note in result["notes"]:
         print(harmless(f"note: {note}"), file=sys.stderr)
     if "samples" not in result:
-        print(harmless("\n".join(moved_lines(result))))
+        print(harmless("\n".join(format_move(result))))
         return
     for number, sample in enumerate(result["samples"], 1):
         prompt = sample["prompt"]

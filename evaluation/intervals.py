@@ -1,8 +1,8 @@
-"""Confidence intervals: the bootstrap, the jackknife, and Wilson's for a share.
+"""Confidence intervals: bootstrap, jackknife, and Wilson's interval of a proportion.
 
-All are over items taken as independent: rows, sentences, recordings, samples. (Rows cut from one document are not quite
-so, which makes their intervals a little narrow.) Statistics that count how many items differ
-(distinct n-grams, unique molecules) are not bootstrapped, as a resample holds items twice; they have the jackknife.
+All treat the items (rows, sentences, recordings, samples) as independent. Rows cut from one document are not quite
+independent, so their intervals are a little too narrow. Statistics that count different items (distinct n-grams, unique
+molecules) use the jackknife, because a bootstrap resample contains items twice.
 """
 
 from collections.abc import Callable
@@ -20,30 +20,31 @@ _BLOCK = 2**22
 
 
 class Interval(NamedTuple):
-    """The ends of an interval and the name of its method."""
+    """Interval: its lower and upper end and the name of its method."""
 
     low: float
     high: float
     method: str
 
 
-NONE = Interval(float("nan"), float("nan"), "none: fewer than 2 items")
+NO_INTERVAL = Interval(float("nan"), float("nan"), "none: fewer than 2 items")
 
 
 def bootstrap_ratio(
     numerators: Values, denominators: Values | None = None, *, seed: int, what: str, resamples: int = RESAMPLES
 ) -> Interval:
-    """Percentile bootstrap of sum(numerators) / sum(denominators) over items [n] (Efron 1979); of a mean by default.
+    """Compute the percentile bootstrap of sum(numerators) / sum(denominators) over items [n] (Efron 1979).
 
-    Items are drawn with replacement, both of their numbers together, `resamples` times from a generator of `seed`.
+    Without denominators it is that of the mean. Items are drawn with replacement, numerator and denominator together,
+    `resamples` times from a generator seeded by `seed`.
     """
     denominators = np.ones_like(numerators) if denominators is None else denominators
     count = len(numerators)
     if count < 2:
-        return NONE
+        return NO_INTERVAL
     rng = np.random.default_rng(seed)
     found = np.empty(resamples)
-    block = max(1, _BLOCK // count)  # so that the memory stays flat
+    block = max(1, _BLOCK // count)  # bounds the memory
     for first in range(0, resamples, block):
         drawn = rng.integers(count, size=(min(block, resamples - first), count))
         bottom = denominators[drawn].sum(1)
@@ -54,9 +55,9 @@ def bootstrap_ratio(
 
 
 def bootstrap(statistic: Callable[[NDArray[np.int64]], float], count: int, *, seed: int, what: str) -> Interval:
-    """Percentile bootstrap of any statistic of the indices of items, 0 to count - 1."""
+    """Compute the percentile bootstrap of a statistic of item indices, int64 [count] from 0 to count - 1."""
     if count < 2:
-        return NONE
+        return NO_INTERVAL
     rng = np.random.default_rng(seed)
     found = np.array([statistic(rng.integers(count, size=count)) for _ in range(RESAMPLES)])
     low, high = _percentiles(found)
@@ -64,21 +65,21 @@ def bootstrap(statistic: Callable[[NDArray[np.int64]], float], count: int, *, se
 
 
 def jackknife(value: float, left_out: Values, *, what: str) -> Interval:
-    """Normal interval with the jackknife's variance (Quenouille 1949, Tukey 1958).
+    """Compute the normal interval with the jackknife variance (Quenouille 1949, Tukey 1958).
 
     `left_out` [n] is the statistic without each item: var = (n - 1) / n * sum (left_out - mean)^2.
     """
     count = len(left_out)
     if count < 2:
-        return NONE
+        return NO_INTERVAL
     spread = float(np.sqrt((count - 1) / count * np.square(left_out - left_out.mean()).sum()))
     return Interval(value - _Z * spread, value + _Z * spread, f"jackknife over {what}")
 
 
 def wilson(hits: int, count: int) -> Interval:
-    """Wilson's interval (1927) of the share hits / count of independent items, which holds near 0 and 1 too."""
+    """Compute Wilson's interval (1927) of the proportion hits / count, which is valid near 0 and 1 too."""
     if count == 0:
-        return NONE
+        return NO_INTERVAL
     share, z2 = hits / count, _Z**2
     centre = (share + z2 / (2 * count)) / (1 + z2 / count)
     half = _Z / (1 + z2 / count) * np.sqrt(share * (1 - share) / count + z2 / (4 * count**2))

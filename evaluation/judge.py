@@ -1,4 +1,4 @@
-"""What another language model makes of samples: their perplexity under it, and MAUVE by its features."""
+"""Judging samples by another language model: generative perplexity, and MAUVE on its features."""
 
 import math
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from torch import Tensor
 from data_manager.tokenizers import Tokenizer
 from evaluation.figure import Figure, Report
 from evaluation.likelihood import ratio_figure
-from evaluation.progress import counted
+from evaluation.progress import progress_bar
 from training.errors import RunFolderError, UnfitError
 
 LAYOUT = "a run folder of a decoder, or a folder that transformers' save_pretrained wrote: config.json and weights"
@@ -20,7 +20,7 @@ LAYOUT = "a run folder of a decoder, or a folder that transformers' save_pretrai
 
 @dataclass(frozen=True)
 class Judge:
-    """A language model; `logits` and `hidden` map ids int64 [1, N] to [1, N, V] and [1, N, d]."""
+    """Language model that judges samples; `logits` and `hidden` map ids int64 [1, N] to [1, N, V] and [1, N, d]."""
 
     name: str
     tokenizer: Tokenizer
@@ -30,23 +30,23 @@ class Judge:
     device: torch.device
 
     def ids(self, text: str) -> Tensor:
-        """Ids [1, N] of a text, as much of it as the model takes."""
+        """Encode a text as ids [1, N], truncated to the model's maximum length."""
         return torch.tensor([self.tokenizer.encode(text)[: self.longest]], device=self.device)
 
 
 def load_judge(folder: Path) -> Judge:
-    """The model of a folder; nothing is downloaded. Raises RunFolderError for what is no such folder."""
+    """Load the model of a folder; nothing is downloaded. Raises RunFolderError for any other folder."""
     if not folder.is_dir():
         raise RunFolderError(f"--judge {folder} is {'a file' if folder.exists() else 'not there'}; give {LAYOUT}")
     if (folder / "config.yml").is_file():
-        return _own(folder)
+        return _load_run_judge(folder)
     if not (folder / "config.json").is_file():
         raise RunFolderError(f"--judge {folder} has neither config.yml nor config.json; give {LAYOUT}")
-    return _hugging_face(folder)
+    return _load_transformers_judge(folder)
 
 
 def measure_by_judge(folder: Path, texts: Sequence[str], human: Sequence[str], seed: int) -> Report:
-    """Perplexity of `texts` under the model of `folder`, and their MAUVE beside `human`."""
+    """Measure the perplexity of `texts` under the model of `folder`, and their MAUVE against `human`."""
     from evaluation.mauve_score import mauve_report
 
     judge = load_judge(folder)
@@ -58,12 +58,12 @@ def measure_by_judge(folder: Path, texts: Sequence[str], human: Sequence[str], s
 
 @torch.no_grad()
 def generative_perplexity(judge: Judge, texts: Sequence[str], seed: int) -> Figure:
-    """exp(nats / tokens) of the judge's own tokens of all texts, the first of each not counted.
+    """Compute exp(nats / tokens) over the judge's tokens of all texts, except the first token of each.
 
-    It is low for fluent texts, and for repetitive ones: read it beside the entropy (arXiv 2409.02908).
+    It is low for fluent texts, but also for repetitive ones: read it together with the entropy (arXiv 2409.02908).
     """
     nats, counts = [], []
-    with counted("judging", len(texts), "text") as track:
+    with progress_bar("judging", len(texts), "text") as track:
         for text in texts:
             ids = judge.ids(text)
             count = max(0, ids.shape[1] - 1)
@@ -75,7 +75,7 @@ def generative_perplexity(judge: Judge, texts: Sequence[str], seed: int) -> Figu
                 counts.append(count)
             track(1)
     if not counts:
-        raise UnfitError("no sample has two tokens for the judge, so it cannot tell anything of them")
+        raise UnfitError("no sample has two tokens of the judge's tokenizer, so there is no perplexity to compute")
     plain = ratio_figure("generative_perplexity", nats, counts, seed, of="samples")
     values = (_exp(plain.value), _exp(plain.low), _exp(plain.high))
     return Figure(plain.name, *values, plain.n, plain.of, seed, plain.method, "", f"under {judge.name}")
@@ -85,17 +85,17 @@ def _exp(nats: float) -> float:
     return math.exp(min(nats, 700.0))
 
 
-def _own(folder: Path) -> Judge:
+def _load_run_judge(folder: Path) -> Judge:
     from training.run_folder import load_run
 
     model, tokenizer, config = load_run(folder)
     if config.model is None or config.model.model_type != "decoder" or tokenizer is None:
-        raise UnfitError(f"--judge {folder} is no language model that goes from left to right; give {LAYOUT}")
+        raise UnfitError(f"--judge {folder} is not a left-to-right language model; give {LAYOUT}")
     longest: int | None = model.params.max_length  # type: ignore[union-attr, assignment]
     return Judge(folder.name, tokenizer, model, model.hidden, longest, next(model.parameters()).device)
 
 
-def _hugging_face(folder: Path) -> Judge:
+def _load_transformers_judge(folder: Path) -> Judge:
     from transformers import AutoModelForCausalLM
 
     from data_manager.hugging_face_tokenizer import HuggingFaceTokenizer
@@ -108,7 +108,7 @@ def _hugging_face(folder: Path) -> Judge:
         model = AutoModelForCausalLM.from_pretrained(
             str(folder), local_files_only=True, trust_remote_code=False, use_safetensors=True
         )
-    except Exception as error:  # transformers raises whatever a broken folder leads to
+    except Exception as error:  # transformers raises many types of error for a broken folder
         raise RunFolderError(f"--judge {folder} cannot be read as a language model: {error}") from error
     model = model.eval().to("cuda" if torch.cuda.is_available() else "cpu")
     longest = getattr(model.config, "max_position_embeddings", None)

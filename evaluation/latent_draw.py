@@ -1,4 +1,4 @@
-"""Latents of texts, of the diffusion and of the prior, and the texts that the decoder of a latent model makes of them."""
+"""Latents of a latent diffusion model: encode texts, draw from the diffusion or the prior, decode to texts."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -7,56 +7,61 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from data_manager.collation import pad_rows
 from diffusion.randomness import RowGenerators, normal
-from evaluation.opened import Opened
+from evaluation.opened import LoadedRun
 from evaluation.prompt import PromptError
-from evaluation.sampling import BATCH, Request, Sample, choice_of, sample_of
+from evaluation.sample import BATCH, Request, Sample, decode_sample, decoding_options
 from model.latent.model import LatentDiffusionModel
+from model.latent.variational import reparameterise
 from training.errors import UnfitError
+from training.noise import mixed_seed
+from training.tasks.base import real_tokens
 from training.tasks.latent_diffusion import LatentDiffusion
 
 TASK = "latent_diffusion"
 AT_ONCE = 4096
-"""Latents that the diffusion draws at once; it changes nothing but the memory."""
+"""Batch size of drawing latents; it affects only the memory."""
 _SHOWN = 40
+_ROWS = 61
 
 
-def latent_model(run: Opened) -> LatentDiffusionModel:
-    """The model of a run; raises UnfitError for one of another task."""
+def latent_model(run: LoadedRun) -> LatentDiffusionModel:
+    """Return the latent diffusion model of a run; raises UnfitError for a run of another task."""
     if run.task_name != TASK or not isinstance(run.model, LatentDiffusionModel):
         raise UnfitError(
-            f"{run.folder}: a run of task {run.task_name} has no latents; those of task {TASK} have, which train.py makes "
-            f"of a file with model_type: {TASK}"
+            f"{run.folder}: a run of task {run.task_name} has no latents; give a run of task {TASK}, which train.py "
+            f"trains from a file with model_type: {TASK}"
         )
     return run.model
 
 
-def diffuse_latents(
-    run: Opened, request: Request, prompt: str | None, generator: torch.Generator
+def draw_latent_samples(
+    run: LoadedRun, request: Request, prompt: str | None, generator: torch.Generator
 ) -> Iterator[list[Sample]]:
-    """Texts of `generation.num_samples` latents that the diffusion draws; with a prompt they begin with it.
+    """Draw `generation.num_samples` latents by the diffusion and decode them, from the prompt if there is one.
 
     All latents are drawn before the first is decoded, so that the batch size of decoding changes no greedy text and no
-    beam; tokens drawn at a temperature are drawn batch by batch.
+    beam. Tokens at a temperature are drawn batch by batch.
     """
     if prompt is not None and "[[" in prompt:
         raise PromptError(
-            "[[N]] is a hole of discrete diffusion; a latent model's decoder goes on from the prompt's end"
+            "[[N]] is a hole for discrete diffusion; a latent model's decoder continues the prompt, so leave the hole out"
         )
-    latents = drawn_latents(run, run.generation.num_samples, generator)
+    latents = draw_latents(run, run.generation.num_samples, generator)
     calls = num_steps(run)
-    return decoded(run, latents, prompt, size=request.batch_size, generator=generator, calls=calls)
+    return decode_latents(run, latents, prompt, size=request.batch_size, generator=generator, calls=calls)
 
 
-def num_steps(run: Opened) -> int:
-    """Network calls of the diffusion for a latent: `generation.steps`, or all steps of the model."""
+def num_steps(run: LoadedRun) -> int:
+    """Return the diffusion's network calls per latent: `generation.steps`, or all steps of the model."""
     return run.generation.steps or latent_model(run).latent_config.diffusion.num_steps
 
 
-def drawn_latents(run: Opened, count: int, generator: torch.Generator) -> Tensor:
-    """Latents [count, size] of the diffusion, by the sampler and in the steps of `generation`.
+def draw_latents(run: LoadedRun, count: int, generator: torch.Generator) -> Tensor:
+    """Draw latents [count, size] from the diffusion, with the sampler and steps of `generation`.
 
-    A row has a stream of its own, so the first of many are the same as a few.
+    Each row has its own random stream, so the first rows do not depend on `count`.
     """
     model, settings = latent_model(run), run.generation
     sampler: Any = settings.sampler_name or model.latent_config.samplers[0]
@@ -68,11 +73,11 @@ def drawn_latents(run: Opened, count: int, generator: torch.Generator) -> Tensor
     return torch.cat(found)
 
 
-def prior_latents(run: Opened, n: int, seed: int, *, scaled: bool = True) -> Tensor:
-    """Latents [n, size] drawn from N(0, I) instead of by the diffusion, to compare with; decided by the seed.
+def draw_prior_latents(run: LoadedRun, n: int, seed: int, *, scaled: bool = True) -> Tensor:
+    """Draw latents [n, size] from N(0, I) instead of the diffusion, as a baseline; the seed decides them.
 
-    `scaled`: with the mean and the standard deviation that each coordinate had in training, where the model keeps them
-    (`latent.normalise`), which is the harder comparison; else the prior of the autoencoder itself.
+    `scaled`: with the mean and the standard deviation of each coordinate in training, where the model keeps them
+    (`latent.normalise`); that baseline is harder to beat. Otherwise the prior of the autoencoder itself.
     """
     model = latent_model(run)
     streams = RowGenerators.from_seed(seed, torch.arange(n, device=model.device))
@@ -81,8 +86,8 @@ def prior_latents(run: Opened, n: int, seed: int, *, scaled: bool = True) -> Ten
     return drawn if model.normaliser is None or not scaled else model.normaliser.invert(drawn)
 
 
-def decoded(
-    run: Opened,
+def decode_latents(
+    run: LoadedRun,
     latents: Tensor,
     prompt: str | None = None,
     *,
@@ -91,9 +96,9 @@ def decoded(
     calls: int | None = None,
     at_least: int = 0,
 ) -> Iterator[list[Sample]]:
-    """Texts of latents [n, latent_size] in batches of `size`, chosen as `generation` says, each behind the prompt.
+    """Decode latents [n, latent_size] in batches of `size` with the settings of `generation`, each after the prompt.
 
-    `at_least` lifts `generation.max_new_tokens`. Raises PromptError for a prompt that leaves no room.
+    `at_least` raises `generation.max_new_tokens` to this number. Raises PromptError for a prompt that is too long.
     """
     model, tokenizer = latent_model(run), run.needs_tokenizer()
     start = [tokenizer.bos_token_id, *(tokenizer.encode(prompt) if prompt else [])]
@@ -101,26 +106,26 @@ def decoded(
     if longest is not None:
         if len(start) >= longest:
             raise PromptError(
-                f"the prompt takes {len(start)} tokens with the one in front, and the decoder's texts have {longest} at "
-                "most; shorten it"
+                f"the prompt takes {len(start)} tokens with the begin token, and the decoder takes at most {longest} "
+                "in all; shorten it"
             )
         new = min(new, longest - len(start))
     for part in torch.split(latents, size):
         prompts = torch.tensor([start] * len(part), device=model.device)
-        rows = model.decode(part, prompts, new, **choice_of(run, generator))
-        found = [sample_of(row[1:], prompt, tokenizer, calls) for row in rows.tolist()]
+        rows = model.decode(part, prompts, new, **decoding_options(run, generator))
+        found = [decode_sample(row[1:], prompt, tokenizer, calls) for row in rows.tolist()]
         yield [replace(sample, latent=latent) for sample, latent in zip(found, part, strict=True)]
 
 
-def read_latents(run: Opened, texts: Sequence[str]) -> Tensor:
-    """The mean latents [B, size] of texts, each read alone, so that none changes another's.
+def encode_texts(run: LoadedRun, texts: Sequence[str]) -> Tensor:
+    """Encode texts to their mean latents [B, size], each text alone, so that no text affects another.
 
-    Raises PromptError for a text without a token, and for one longer than encoder or decoder can read.
+    Raises PromptError for a text without a token, and for a text longer than the encoder or decoder accepts.
     """
-    return torch.cat([_read(run, text) for text in texts])
+    return torch.cat([_encode_text(run, text) for text in texts])
 
 
-def _read(run: Opened, text: str) -> Tensor:
+def _encode_text(run: LoadedRun, text: str) -> Tensor:
     model, tokenizer, task = latent_model(run), run.needs_tokenizer(), cast(LatentDiffusion, run.task)
     inner = tokenizer.encode(text)
     if not inner:
@@ -131,20 +136,46 @@ def _read(run: Opened, text: str) -> Tensor:
         _check_length("encoder", len(row), encoder_limit(model), text)
         ids = torch.tensor([row], device=model.device)
         return model.encode(ids, torch.ones_like(ids, dtype=torch.bool))
-    own = task.encoder_texts
-    _check_length("encoder", len(own.own(text, verbose=False)["input_ids"]), encoder_limit(model), text)
-    return model.encode(*own.of_texts([text], model.device))
+    encoder_texts = task.encoder_texts
+    _check_length("encoder", len(encoder_texts.own(text, verbose=False)["input_ids"]), encoder_limit(model), text)
+    return model.encode(*encoder_texts.of_texts([text], model.device))
+
+
+def encode_moments(run: LoadedRun, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
+    """Encode a batch of the data set's rows to mu and logvar [B, size]."""
+    read = cast(LatentDiffusion, run.task).encoder_inputs(batch)
+    return latent_model(run).moments(*(read or (batch["input_ids"], real_tokens(batch))))
+
+
+@torch.no_grad()
+def encode_rows(run: LoadedRun, rows: Sequence[list[int]], seed: int) -> Tensor:
+    """Encode rows of tokens to latents float32 [n, size], as the diffusion is trained on them.
+
+    Draws of row i use a random stream of the seed and i.
+    """
+    return torch.cat(list(_encode_batches(run, rows, seed)))
+
+
+def _encode_batches(run: LoadedRun, rows: Sequence[list[int]], seed: int) -> Iterator[Tensor]:
+    fill = run.needs_tokenizer().pad_token_id
+    for first in range(0, len(rows), BATCH):
+        ids, mask = (part.to(run.device) for part in pad_rows(rows[first : first + BATCH], fill))
+        mu, logvar = encode_moments(run, {"input_ids": ids, "attention_mask": mask})
+        indices = torch.arange(first, first + len(ids), device=run.device)
+        streams = RowGenerators.from_seed(mixed_seed(seed, _ROWS), indices)
+        drawn = reparameterise(mu, logvar, normal(mu.shape, streams, mu.device, mu.dtype))
+        yield latent_model(run).diffused(mu, drawn).float().cpu()
 
 
 def encoder_limit(model: LatentDiffusionModel) -> int | None:
-    """Tokens of the longest text that the encoder can read; None without a limit."""
+    """Return the maximum number of tokens that the encoder accepts; None without a limit."""
     backbone: Any = model.encoder.backbone
     if hasattr(backbone, "params"):
-        own: int | None = backbone.params.max_length
-        return own
+        max_length: int | None = backbone.params.max_length
+        return max_length
     limit: int | None = getattr(backbone.config, "max_position_embeddings", None)
     table = getattr(getattr(backbone, "embeddings", None), "position_embeddings", None)
-    before = getattr(table, "padding_idx", None)  # RoBERTa's positions begin behind the id of its padding
+    before = getattr(table, "padding_idx", None)  # RoBERTa's positions begin after the id of its padding
     return limit if limit is None or before is None else limit - before - 1
 
 
@@ -152,6 +183,6 @@ def _check_length(part: str, count: int, limit: int | None, text: str) -> None:
     if limit is not None and count > limit:
         shown = text if len(text) <= _SHOWN else text[:_SHOWN] + "..."
         raise PromptError(
-            f"{shown!r} has {count} tokens with those around it, and the {part} reads {limit} at most; shorten it by "
+            f"{shown!r} has {count} tokens with the begin and end tokens, and the {part} takes at most {limit}; shorten it by "
             f"{count - limit}"
         )

@@ -1,51 +1,57 @@
-"""Texts between two texts, and texts moved in a direction that examples give: straight lines in the space of latents."""
+"""Interpolation between texts and editing of texts along straight lines in latent space."""
 
 from collections.abc import Sequence
 
 import torch
 
-from evaluation.latent_draw import decoded, latent_model, read_latents
-from evaluation.opened import Opened
-from evaluation.prompt import refuse_halves, unknown_note
-from evaluation.sampling import Samples
+from evaluation.latent_draw import decode_latents, encode_texts, latent_model
+from evaluation.opened import LoadedRun
+from evaluation.prompt import refuse_lone_surrogates, unknown_characters_note
+from evaluation.sample import Samples
 
 
-def interpolate(run: Opened, first: str, last: str, points: int, seed: int) -> tuple[list[float], Samples]:
-    """Shares from 0 to 1 in equal steps, and the texts of (1 - share) * mu(first) + share * mu(last).
+def interpolate(run: LoadedRun, first: str, last: str, points: int, seed: int) -> tuple[list[float], Samples]:
+    """Decode (1 - share) * mu(first) + share * mu(last) for shares from 0 to 1 in equal steps; return shares and texts.
 
-    mu are the mean latents; the tokens are chosen as `generation` says, the seed being of those that are drawn. Raises
-    UnfitError for another task's run, and PromptError for texts that do not fit.
+    mu are the mean latents. `generation` sets how tokens are chosen, `seed` those that are drawn. Raises UnfitError for
+    a run of another task, and PromptError for texts that do not fit.
     """
     latent_model(run)
-    refuse_halves(first, last, what="the text of --interpolate")
+    refuse_lone_surrogates(first, last, what="the text of --interpolate")
     notes = _notes(run, [first, last])
-    start, end = read_latents(run, [first, last]).double()
+    start, end = encode_texts(run, [first, last]).double()
     shares = [point / (points - 1) for point in range(points)]
     line = torch.stack([(1 - share) * start + share * end for share in shares])
-    return shares, _texts(run, line, seed, notes)
+    return shares, _decode(run, line, seed, notes)
 
 
-def edit(run: Opened, text: str, sources: Sequence[str], targets: Sequence[str], strength: float, seed: int) -> Samples:
-    """The text rebuilt without a move and with it: mu(text) + strength * (mean of mu(targets) - mean of mu(sources)).
+def edit(
+    run: LoadedRun, text: str, sources: Sequence[str], targets: Sequence[str], strength: float, seed: int
+) -> Samples:
+    """Decode mu(text), and mu(text) + strength * (mean of mu(targets) - mean of mu(sources)).
 
-    Raises as `interpolate`.
+    Raises the same errors as `interpolate`.
     """
     latent_model(run)
-    refuse_halves(text, *sources, *targets, what="a text of --edit, --from or --to")
+    refuse_lone_surrogates(text, *sources, *targets, what="a text of --edit, --from or --to")
     notes = _notes(run, [text, *sources, *targets])
-    here, before, after = (read_latents(run, texts).double().mean(0) for texts in ([text], sources, targets))
-    return _texts(run, torch.stack([here, here + strength * (after - before)]), seed, notes)
+    here, before, after = (encode_texts(run, texts).double().mean(0) for texts in ([text], sources, targets))
+    return _decode(run, torch.stack([here, here + strength * (after - before)]), seed, notes)
 
 
-def _texts(run: Opened, latents: torch.Tensor, seed: int, notes: list[str]) -> Samples:
+def _decode(run: LoadedRun, latents: torch.Tensor, seed: int, notes: list[str]) -> Samples:
     generator = torch.Generator(device=run.device).manual_seed(seed)
-    own = next(run.model.parameters()).dtype
+    dtype = next(run.model.parameters()).dtype
     found = Samples(notes=notes)
-    for samples in decoded(run, latents.to(own), generator=generator):
+    for samples in decode_latents(run, latents.to(dtype), generator=generator):
         found.samples += samples
     return found
 
 
-def _notes(run: Opened, texts: Sequence[str]) -> list[str]:
+def _notes(run: LoadedRun, texts: Sequence[str]) -> list[str]:
     tokenizer = run.needs_tokenizer()
-    return [note for text in dict.fromkeys(texts) if (note := unknown_note(text, tokenizer, f"the text {text!r}"))]
+    return [
+        note
+        for text in dict.fromkeys(texts)
+        if (note := unknown_characters_note(text, tokenizer, f"the text {text!r}"))
+    ]

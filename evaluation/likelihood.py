@@ -1,4 +1,4 @@
-"""How surprising texts are: from nats of rows to bits per token and per character, and perplexity."""
+"""Likelihood of texts: from NLL of rows in nats to bits per token, bits per character and perplexity."""
 
 import math
 from collections.abc import Sequence
@@ -14,25 +14,25 @@ from evaluation.intervals import Interval, Values, bootstrap_ratio
 
 
 @dataclass
-class Surprise:
-    """Nats of each row, and how many tokens and characters they tell."""
+class TextNLL:
+    """NLL of each row in nats, and the number of tokens and characters that it covers."""
 
     nats: list[float] = field(default_factory=list)
     tokens: list[int] = field(default_factory=list)
     characters: list[int] = field(default_factory=list)
 
-    def add(self, nats: Tensor, ids: Tensor, told: Tensor, tokenizer: Tokenizer | None) -> None:
-        """Rows of a batch: nats [B], ids [B, L], and bool [B, L] at the tokens that the nats are of."""
+    def add(self, nats: Tensor, ids: Tensor, counts: Tensor, tokenizer: Tokenizer | None) -> None:
+        """Add a batch: nats [B], ids [B, L], and bool `counts` [B, L], True at the tokens that the nats cover."""
         self.nats += nats.double().tolist()
-        self.tokens += told.sum(1).tolist()
+        self.tokens += counts.sum(1).tolist()
         if tokenizer is not None:
-            rows = zip(ids.cpu(), told.cpu(), strict=True)
+            rows = zip(ids.cpu(), counts.cpu(), strict=True)
             self.characters += [len(tokenizer.decode(row[kept].tolist())) for row, kept in rows]
 
     def figures(self, seed: int, *, note: str = "") -> list[Figure]:
-        """bits_per_token = sum nats / (ln 2 sum tokens), bits_per_character alike, perplexity = exp(nats per token).
+        """Return bits_per_token = sum nats / (ln 2 sum tokens), bits_per_character alike, perplexity = exp(nats per token).
 
-        Characters are those of the decoded text: the end of a document costs bits and counts as none.
+        Characters are those of the decoded text: the end token costs bits but has no character.
         """
         bits, tokens = np.array(self.nats) / math.log(2), np.array(self.tokens, dtype=np.float64)
         found = [ratio_figure("bits_per_token", bits, tokens, seed, unit="bits", note=note)]
@@ -55,17 +55,17 @@ def ratio_figure(
     unit: str = "",
     note: str = "",
 ) -> Figure:
-    """sum(numerators) / sum(denominators) over independent items, with its bootstrap."""
+    """Compute sum(numerators) / sum(denominators) over independent items, with its bootstrap interval."""
     top, bottom = np.asarray(numerators, dtype=np.float64), np.asarray(denominators, dtype=np.float64)
     interval = bootstrap_ratio(top, bottom, seed=seed, what=of)
     value = float(top.sum() / bottom.sum()) if bottom.sum() else float("nan")
     return Figure(name, value, interval.low, interval.high, len(top), of, seed, interval.method, unit, note)
 
 
-def row_nats(logits: Tensor, targets: Tensor, told: Tensor) -> Tensor:
-    """Nats [B] of tokens targets [B, N] under logits [B, N, V], summed over where bool `told` [B, N] is True."""
+def row_nll(logits: Tensor, targets: Tensor, is_real: Tensor) -> Tensor:
+    """Compute the NLL in nats [B] of targets [B, N] under logits [B, N, V], summed where bool `is_real` [B, N] is True."""
     losses = torch.nn.functional.cross_entropy(logits.float().transpose(1, 2), targets, reduction="none")
-    return torch.where(told, losses, 0.0).double().sum(1)
+    return torch.where(is_real, losses, 0.0).double().sum(1)
 
 
 def _power(bits: float) -> float:

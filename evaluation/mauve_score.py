@@ -1,4 +1,4 @@
-"""MAUVE (Pillutla et al. 2021, arXiv 2102.01454) of samples beside human text, where its library is installed."""
+"""MAUVE (Pillutla et al. 2021, arXiv 2102.01454) of samples against human text, if its library is installed."""
 
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -16,10 +16,10 @@ FEWEST = 20
 
 
 def mauve_report(judge: "Judge", texts: Sequence[str], human: Sequence[str], seed: int) -> Report:
-    """The area under the divergence curve of both texts' features, 0 to 1; a note where it cannot be computed.
+    """Compute the area under the divergence curve of both sides' features, 0 to 1; a note where that is impossible.
 
-    A text's feature is the judge's last hidden state at its last token. There is no interval: resamples would hold
-    texts twice, which the clusters of MAUVE take for a peak.
+    A text's feature is the judge's last hidden state at its last token. There is no interval: resamples contain texts
+    twice, which form false clusters in MAUVE.
     """
     if find_spec("mauve") is None:
         return Report(notes=["MAUVE was left out: its library is not installed; pip install mauve-text"])
@@ -29,8 +29,8 @@ def mauve_report(judge: "Judge", texts: Sequence[str], human: Sequence[str], see
         return Report(notes=[f"MAUVE was left out: it needs {FEWEST} texts on each side, and there are {few}"])
     import mauve
 
-    drawn, told = (_features(judge, side) for side in kept)
-    score = mauve.compute_mauve(p_features=told, q_features=drawn, seed=seed, verbose=False).mauve
+    drawn, reference = (_features(judge, side) for side in kept)
+    score = mauve.compute_mauve(p_features=reference, q_features=drawn, seed=seed, verbose=False).mauve
     nothing = float("nan")
     note = f"features of {judge.name}"
     return Report([Figure("mauve", float(score), nothing, nothing, len(drawn), "samples", seed, "none", "", note)])

@@ -1,4 +1,4 @@
-"""Molecules: how many samples are one, how many differ, are new, and how far apart they lie. By RDKit."""
+"""Metrics of molecules by RDKit: validity, uniqueness, novelty and internal diversity of samples."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -10,15 +10,15 @@ from numpy.typing import NDArray
 
 from evaluation.figure import Figure, Report
 from evaluation.intervals import Interval, jackknife, wilson
-from evaluation.opened import Opened
-from evaluation.sampling import Samples
+from evaluation.opened import LoadedRun
+from evaluation.sample import Samples
 from training.errors import UnfitError
 
 MOST_COMPARED = 2000
 
 
-def measure_molecules(run: Opened, samples: Samples, seed: int) -> Report:
-    """Figures of the SMILES in samples, beside the molecules of the split that was trained on."""
+def measure_molecules(run: LoadedRun, samples: Samples, seed: int) -> Report:
+    """Measure the SMILES in samples against the molecules of the training split."""
     tokenizer = run.needs_tokenizer()
     end = tokenizer.eos_token_id
     smiles = [tokenizer.decode(part) for sample in samples.samples for part in split_at(sample.tokens, end)]
@@ -26,22 +26,22 @@ def measure_molecules(run: Opened, samples: Samples, seed: int) -> Report:
 
 
 def molecule_figures(smiles: Sequence[str], known: Iterable[str], seed: int) -> Report:
-    """Validity, uniqueness, novelty and internal diversity, as GuacaMol and MOSES define them.
+    """Measure validity, uniqueness, novelty and internal diversity, as defined by GuacaMol and MOSES.
 
-        validity            molecules that RDKit can read / samples
-        uniqueness          different canonical molecules / valid ones
-        novelty             different molecules that are not among `known` / different molecules
-        internal_diversity  1 - mean Tanimoto similarity over all pairs (i, j) of valid ones, each with itself too,
+        validity            molecules that RDKit can parse / samples
+        uniqueness          different canonical molecules / valid molecules
+        novelty             different molecules that are not in `known` / different molecules
+        internal_diversity  1 - mean Tanimoto similarity over all pairs (i, j) of valid molecules, i = j included,
                             of Morgan fingerprints of radius 2 and 1024 bits
-    (arXiv 1811.09621, arXiv 1811.12823). A figure whose denominator is 0 is left out.
+    (arXiv 1811.09621, arXiv 1811.12823). Figures with a denominator of 0 are left out.
     """
     canonical = [name for name in map(canonical_smiles, smiles) if name is not None]
     different = sorted(set(canonical))
     if not smiles:
-        return Report(notes=["no sample holds a molecule's text"])
+        return Report(notes=["no sample contains the text of a molecule"])
     report = Report([_share("validity", len(canonical), len(smiles), "samples", seed)])
     if not canonical:
-        report.notes.append("no sample is a molecule that RDKit can read, so nothing more is measured")
+        report.notes.append("no sample is a molecule that RDKit can parse, so only validity is measured")
         return report
     report.figures.append(_uniqueness(canonical, seed))
     old = {name for name in map(canonical_smiles, known) if name is not None}
@@ -53,16 +53,16 @@ def molecule_figures(smiles: Sequence[str], known: Iterable[str], seed: int) -> 
     return report
 
 
-@lru_cache(maxsize=1 << 16)  # the molecules trained on are asked for again with each set of samples
+@lru_cache(maxsize=1 << 16)  # the training molecules are needed again for each set of samples
 def canonical_smiles(smiles: str) -> str | None:
-    """RDKit's canonical form of a molecule, None for what is none; raises UnfitError without RDKit."""
+    """Return RDKit's canonical SMILES, or None for an invalid molecule; raises UnfitError without RDKit."""
     chemistry = _rdkit()
     molecule = chemistry.MolFromSmiles(smiles) if smiles else None
     return None if molecule is None or not molecule.GetNumAtoms() else str(chemistry.MolToSmiles(molecule))
 
 
 def split_at(tokens: Sequence[int], end: int) -> list[list[int]]:
-    """The runs of tokens between end tokens, empty ones left out."""
+    """Split tokens at end tokens; empty parts are left out."""
     parts: list[list[int]] = [[]]
     for token in tokens:
         if token == end:
@@ -94,7 +94,7 @@ def _diversity(canonical: Sequence[str], seed: int) -> Figure:
 
 
 def tanimoto(smiles: Sequence[str]) -> NDArray[np.float64]:
-    """Similarities [n, n] of Morgan fingerprints."""
+    """Compute the Tanimoto similarities [n, n] of Morgan fingerprints."""
     from rdkit import DataStructs
     from rdkit.Chem import rdFingerprintGenerator
 
@@ -110,8 +110,8 @@ def _jackknifed(name: str, value: float, left_out: NDArray[np.float64], seed: in
     return Figure(name, value, interval.low, interval.high, len(left_out), "molecules", seed, interval.method)
 
 
-def known_molecules(run: Opened) -> Iterable[str]:
-    """The molecules of the split that the run was trained on."""
+def known_molecules(run: LoadedRun) -> Iterable[str]:
+    """Yield the molecules of the split that the run was trained on."""
     from evaluation.training_texts import training_rows
 
     tokenizer = run.needs_tokenizer()
@@ -125,7 +125,7 @@ def _rdkit() -> Any:
         from rdkit import Chem, RDLogger
     except ImportError as error:
         raise UnfitError(
-            "molecules are read by RDKit, which is not installed: pip install 'model-factory[chem]'"
+            "molecules are parsed by RDKit, which is not installed: pip install 'model-factory[chem]'"
         ) from error
-    RDLogger.DisableLog("rdApp.*")  # type: ignore[attr-defined]  # it would print a line for each text that is no molecule
+    RDLogger.DisableLog("rdApp.*")  # type: ignore[attr-defined]  # it prints a line for each invalid molecule
     return Chem

@@ -1,4 +1,4 @@
-"""What generating and evaluating have in common: the run's folder, its options, and how errors end the program."""
+"""Shared part of the generate and evaluate commands: find the run's folder, apply overrides, handle errors."""
 
 import argparse
 import sys
@@ -6,20 +6,20 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn, TypeVar
 
-from evaluation.options import overrides_of
+from evaluation.options import collect_overrides
 
 Found = TypeVar("Found")
 
 
-def on_run(
+def run_command(
     args: argparse.Namespace,
     usage_error: Callable[[str], NoReturn],
     work: Callable[[Path, list[str]], Found],
     show: Callable[[Path, Found], int | None],
 ) -> int:
-    """Do `work` on the folder that --run names, or on the newest run, with the options laid on its file; then `show` it.
+    """Run `work` on the folder given by --run, or on the newest run, with the config overrides; pass its result to `show`.
 
-    Returns the exit code, which is that of `show` where it gives one; `usage_error` ends the program with code 2.
+    Returns the exit code of `show`, 0 where it returns None; `usage_error` ends the program with code 2.
     """
     from evaluation.failure import GOOD, INTERRUPTED, report_error
     from evaluation.opened import named_after_options, newest_run
@@ -28,7 +28,7 @@ def on_run(
     from yaml_config.plugins import import_plugins
 
     take_any_text()
-    overrides, flags = overrides_of(args, usage_error)
+    overrides, flags = collect_overrides(args, usage_error)
     import_plugins(args.plugin, usage_error)
     place = args.run or "runs"
     try:

@@ -1,4 +1,4 @@
-"""A run folder opened for use: found, its model loaded, its file with the options of the command line laid on it."""
+"""Loaded runs: find a run folder, load its model, apply config overrides of the command line."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -10,8 +10,7 @@ from experiment.config import ExperimentConfig, read_experiment
 from training.checkpoints import steps_of
 from training.config_types import GenerationConfig, TrainingConfig
 from training.errors import FolderInUseError, RunFolderError, UnfitError
-from training.registry import TASKS
-from training.run_folder import RunFolder, load_run
+from training.run_folder import RunFolder, restore_run
 from training.splits import chosen_dataset
 from yaml_config.errors import ConfigError, Place
 from yaml_config.registry import closest
@@ -24,15 +23,16 @@ if TYPE_CHECKING:
     from training.tasks.base import Task
 
 RUNS = Path("runs")
+_DATA_SECTIONS = ("global_config", "datasets", "training")
 
 
 class NoRunError(FolderInUseError):
-    """No run folder was named, and none is there to be taken."""
+    """Error for a missing --run where no run folder exists either."""
 
 
 @dataclass(frozen=True)
-class Opened:
-    """A trained model with what belongs to it; `config` has the options of the command line."""
+class LoadedRun:
+    """Trained model with its folder, tokenizer, config (with the overrides of the command line) and task."""
 
     folder: Path
     model: "nn.Module"
@@ -42,55 +42,57 @@ class Opened:
 
     @property
     def training(self) -> TrainingConfig:
-        """The `training` section."""
+        """Return the `training` section, or its defaults."""
         return self.config.training or TrainingConfig()
 
     @property
     def generation(self) -> GenerationConfig:
-        """The `generation` section, or its defaults."""
+        """Return the `generation` section, or its defaults."""
         return self.config.generation or GenerationConfig()
 
     @property
-    def entry(self) -> DatasetConfig:
-        """The data set that it was trained on."""
+    def dataset_config(self) -> DatasetConfig:
+        """Return the config of the data set that the run was trained on."""
         return chosen_dataset(self.config)
 
     @property
     def task_name(self) -> str:
-        """The name of its task."""
+        """Return the name of the task."""
         assert self.training.task is not None
         return self.training.task
 
     @property
     def device(self) -> "torch.device":
-        """Where the model is."""
+        """Return the device of the model."""
         return next(self.model.parameters()).device
 
     @property
     def notes(self) -> list[str]:
-        """What is to be said of the run beside all that is drawn from it or measured: that it is not finished."""
+        """Return notes to print beside samples and figures: that the run is not finished."""
         steps = [] if RunFolder(self.folder).is_finished else steps_of(self.folder)
         if not steps:
             return []
         return [f"this run is not finished: weights of step {steps[-1]:,} of {self.training.max_steps:,}"]
 
     def needs_tokenizer(self) -> "Tokenizer":
-        """The tokenizer; raises UnfitError where the run has none."""
+        """Return the tokenizer; raises UnfitError where the run has no tokenizer."""
         if self.tokenizer is None:
-            raise UnfitError(f"{self.folder}: this run has no tokenizer, so there is no text to write or to measure")
+            raise UnfitError(
+                f"{self.folder}: this run has no tokenizer, so it can neither generate text nor be measured on text"
+            )
         return self.tokenizer
 
 
 def newest_run(parent: Path = RUNS) -> Path:
-    """The folder below `parent` that a run wrote to last; raises NoRunError where there is none."""
+    """Return the run folder below `parent` that was written last; raises NoRunError where there is no run."""
     found = [path.parent for path in _configs(parent)]
     if not found:
         raise NoRunError(f"there is no run folder below ./{parent}; name one: --run FOLDER")
     return max(found, key=_last_written)
 
 
-def _near(folder: Path) -> str:
-    """A run beside `folder`, or below ./runs, whose name is nearly the one that was given."""
+def _suggestion(folder: Path) -> str:
+    """Suggest a run beside `folder`, or below ./runs, with a similar name."""
     beside = {path.parent.name: path.parent for place in (RUNS, folder.parent) for path in _configs(place)}
     name = closest(folder.name, list(beside))
     return "" if name is None else f"; did you mean {beside[name]}?"
@@ -100,35 +102,46 @@ def _configs(parent: Path) -> list[Path]:
     return list(parent.glob("*/config.yml")) if parent.is_dir() else []
 
 
-def open_run(folder: Path, overrides: Sequence[str] = (), *, device: str | None = None) -> Opened:
-    """Load a run's model; the options in `overrides` (`generation.steps=8`) are laid on its file, and checked with it.
+def open_run(folder: Path, overrides: Sequence[str] = (), *, device: str | None = None) -> LoadedRun:
+    """Load a run's model, with `overrides` (`generation.steps=8`) of its config.
 
-    Raises RunFolderError for a file that is missing or damaged and for a tokenizer of another size, ConfigError for
-    options that do not fit, UnfitError for one that would change the model.
+    Raises RunFolderError for a missing or damaged file and for a tokenizer of another size, ConfigError for invalid
+    overrides, UnfitError for an override of the model.
     """
     for option in overrides:
-        if option.partition(".")[0].partition("=")[0] == "model":
-            raise UnfitError(f"--set {option}: a trained model stays as it is; train another one with train.py")
+        if _section(option) == "model":
+            raise UnfitError(
+                f"--set {option}: the model of a trained run cannot be changed; train another one with train.py"
+            )
     if not folder.is_dir():
-        told = "a file" if folder.exists() else "not there"
-        raise RunFolderError(f"{folder} is {told}; give the folder of a run{_near(folder)}")
+        problem = "a file" if folder.exists() else "not there"
+        raise RunFolderError(f"{folder} is {problem}; give the folder of a run{_suggestion(folder)}")
     run = RunFolder(folder)
-    run.read_config()  # says what is wrong with the folder before options are looked at
-    config = read_experiment(run.config, overrides, will_train=False).config
-    model, tokenizer, written = load_run(folder, device=device)
-    config = config.model_copy(update={"model": written.model})
+    config = _read_config(run, overrides)
+    model, task = restore_run(run, config, device=device)
+    tokenizer = task.setting.tokenizer
     _check_tokenizer(run, config, tokenizer)
-    from training.tasks.base import TaskSetting
+    return LoadedRun(folder, model, tokenizer, config, task)
 
-    name = config.training.task if config.training else None
-    if name is None:
-        raise RunFolderError(f"{run.config} does not name training.task, so it was not written by train.py")
-    task = TASKS.get(name).load()(TaskSetting(config, tokenizer))
-    return Opened(folder, model, tokenizer, config, task)
+
+def _read_config(run: RunFolder, overrides: Sequence[str]) -> ExperimentConfig:
+    """Parse the run's file with the overrides; raise RunFolderError for an invalid file, ConfigError for the overrides."""
+    if not overrides:
+        return run.read_config()
+    has_other_data = any(_section(option) in _DATA_SECTIONS for option in overrides)
+    try:
+        return read_experiment(run.config, overrides, will_train=not has_other_data).config
+    except ConfigError:
+        run.read_config()  # an invalid file is reported before invalid overrides
+        raise
+
+
+def _section(override: str) -> str:
+    return override.partition("=")[0].strip().partition(".")[0]
 
 
 def named_after_options(error: ConfigError, flags: dict[str, str]) -> ConfigError:
-    """The error with places that name the options which a user wrote: `--sampler x` for `--set generation.sampler=x`."""
+    """Replace places in an error by the option that the user wrote: `--sampler x` for `--set generation.sampler=x`."""
     problems = []
     for problem in error.problems:
         option = problem.place.file.removeprefix("--set ")
@@ -147,7 +160,7 @@ def _check_tokenizer(run: RunFolder, config: ExperimentConfig, tokenizer: "Token
 
 
 def _parts(model: object) -> list[object]:
-    """A model's section and the parts in it."""
+    """Return a model's section and the parts in it."""
     section = getattr(model, "config", None)
     return [section, *(vars(section).values() if section is not None else ())]
 

@@ -1,4 +1,4 @@
-"""Options that generating and evaluating share, and where they lead; no torch is imported."""
+"""Command-line options shared by generate and evaluate, and their config overrides; no torch is imported."""
 
 import argparse
 from collections.abc import Callable
@@ -7,31 +7,31 @@ from typing import NoReturn
 from yaml_config.overrides import split_override
 
 FLAGS = {"num_samples": "--num-samples", "sampler": "--sampler", "steps": "--steps"}
-"""Options that stand for keys of the section `generation`."""
+"""Options that set keys of the section `generation`."""
 _TEXTS = ("run", "num_samples", "sampler", "steps", "device", "condition", "split", "judge", "html")
 CODES = "exit codes: 0 good, 1 invalid, 2 wrong usage, 3 unreadable file or run folder, 4 failed"
 
 
-def add_common(parser: argparse.ArgumentParser) -> None:
-    """Options of both commands."""
-    parser.add_argument("--run", metavar="RUN", help="the run's folder (default: the newest below ./runs)")
+def add_common_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of both commands."""
+    parser.add_argument("--run", metavar="RUN", help="run folder (default: the newest below ./runs)")
     parser.add_argument(
-        "--num-samples", metavar="N", help="samples to draw (default: the run's generation.num_samples)"
+        "--num-samples", metavar="N", help="number of samples (default: the run's generation.num_samples)"
     )
     parser.add_argument(
         "--sampler",
         metavar="S",
-        help="of diffusion models: how noise becomes text; a name, or {type: NAME, SETTING: VALUE}",
+        help="diffusion models: sampler; a name, or {type: NAME, SETTING: VALUE}",
     )
-    parser.add_argument("--steps", metavar="K", help="of diffusion models: steps from noise to text")
-    parser.add_argument("--seed", metavar="N", type=_seed, default=0, help="seed of all draws (default: %(default)s)")
+    parser.add_argument("--steps", metavar="K", help="diffusion models: number of sampling steps")
+    parser.add_argument("--seed", metavar="N", type=_seed, default=0, help="random seed (default: %(default)s)")
     parser.add_argument(
-        "--set", metavar="K=V", action="append", default=[], dest="overrides", help="lay a value on the run's file"
+        "--set", metavar="K=V", action="append", default=[], dest="overrides", help="override a config value"
     )
-    parser.add_argument("--device", metavar="D", help="cpu, cuda, ... (default: the run's own)")
-    parser.add_argument("--json", action="store_true", help="print one JSON object: ok, errors and what was found")
+    parser.add_argument("--device", metavar="D", help="cpu, cuda, ... (default: the device of the run's config)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object with ok, errors and the results")
     parser.add_argument(
-        "--plugin", metavar="MODULE", action="append", default=[], help="import a module that registers your own types"
+        "--plugin", metavar="MODULE", action="append", default=[], help="import a module that registers custom types"
     )
 
 
@@ -42,8 +42,10 @@ def _seed(text: str) -> int:
     return seed
 
 
-def overrides_of(args: argparse.Namespace, usage_error: Callable[[str], NoReturn]) -> tuple[list[str], dict[str, str]]:
-    """What is laid on the run's file, and by which option a user wrote it."""
+def collect_overrides(
+    args: argparse.Namespace, usage_error: Callable[[str], NoReturn]
+) -> tuple[list[str], dict[str, str]]:
+    """Collect config overrides and the command-line option that each came from."""
     for name in _TEXTS:
         if getattr(args, name, None) == "":
             usage_error(f"--{name.replace('_', '-')} is empty; give it a value, or leave it out")

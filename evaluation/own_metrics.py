@@ -1,17 +1,17 @@
-"""Tasks of a user's own: the means of what they return, with intervals over rows."""
+"""Metrics of custom tasks: means of the loss and metrics that they return, with intervals over rows."""
 
 import torch
 
 from evaluation.figure import Report
 from evaluation.likelihood import ratio_figure
-from evaluation.opened import Opened
-from evaluation.registry import Settings
+from evaluation.opened import LoadedRun
 from evaluation.rows import Split
+from evaluation.settings import Settings
 
 
 @torch.no_grad()
-def measure(run: Opened, split: Split, settings: Settings) -> Report:
-    """The loss and every metric of the task, each row a batch of its own, weighted as the task weighs batches."""
+def measure(run: LoadedRun, split: Split, settings: Settings) -> Report:
+    """Measure the loss and every metric of the task, with one row per batch, weighted by the task's `weight`."""
     sums: dict[str, list[float]] = {}
     weights: list[float] = []
     for batch in split.batches(split.name, size=1):

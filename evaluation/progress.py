@@ -1,4 +1,4 @@
-"""Progress on a terminal; nothing elsewhere."""
+"""Progress bars, shown only on a terminal."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -6,8 +6,8 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def counted(label: str, total: int | None, unit: str = "") -> Iterator[Callable[[int], object]]:
-    """A bar on stderr for work that takes more than half a second; gives what is called with each piece's size."""
+def progress_bar(label: str, total: int | None, unit: str = "") -> Iterator[Callable[[int], object]]:
+    """Show a progress bar on stderr after half a second of work; yield the function that advances it by a count."""
     from tqdm import tqdm  # type: ignore[import-untyped]
 
     bar = tqdm(desc=label, total=total, unit=unit or "it", file=sys.stderr, disable=None, leave=False, delay=0.5)

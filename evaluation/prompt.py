@@ -1,8 +1,8 @@
-"""A prompt of a diffusion model: text to keep, and holes to be filled.
+"""Prompts of diffusion models: text to keep, and holes to fill in.
 
-"The fox"              the text stands at the beginning, and the rest of the sample is drawn
-"The [[12]] dog"       between the two texts, 12 tokens are drawn
-"The [[]] the end."    as many tokens are drawn as make the sample as long as it is asked to be
+"The fox"              the sample begins with this text, and the rest is drawn
+"The [[12]] dog"       12 tokens are drawn between the two texts
+"The [[]] the end."    the hole takes the rest of the sample's length
 """
 
 import re
@@ -13,38 +13,40 @@ from data_manager.tokenizers import Tokenizer
 from training.errors import UnfitError
 
 _HOLE = re.compile(r"\[\[(\d{0,9})\]\]")
-_SLIP = re.compile(r"\[\[(?:\d+|[^\[\]]{0,8})(\]{1,2}|$)")
-"""What looks like a hole that was mistyped."""
-_HALF = re.compile("[\ud800-\udfff]")
+_TYPO = re.compile(r"\[\[(?:\d+|[^\[\]]{0,8})(\]{1,2}|$)")
+"""Mistyped hole."""
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class PromptError(UnfitError):
-    """A prompt that cannot be used."""
+    """Error for an invalid prompt."""
 
 
 @dataclass(frozen=True)
 class Template:
-    """Tokens of a sample, and which of them are kept; what is not kept has the id 0."""
+    """Tokens of a sample, and which of them are kept; tokens to draw have the id 0."""
 
     tokens: list[int]
     kept: list[bool]
 
     @property
     def end(self) -> int:
-        """Number of tokens up to the last that is kept."""
+        """Return the number of tokens up to the last kept one."""
         return len(self.kept) - self.kept[::-1].index(True)
 
 
 def read_template(prompt: str, tokenizer: Tokenizer, length: int, before: Sequence[int] = ()) -> Template:
-    """A prompt as `length` tokens, `before` being tokens that stand in front; raises PromptError where it has no room."""
-    refuse_halves(prompt)
-    slip = _SLIP.search(without_holes(prompt))
-    if slip:
-        raise PromptError(f"the prompt has {slip[0][:40]!r}, and a hole of 12 tokens is [[12]], one of any size [[]]")
-    pieces = _HOLE.split(prompt)  # text, size, text, size, ..., text
-    if pieces[1::2].count("") > 1:
-        raise PromptError("the prompt has two holes [[]] without a size; give one of them its number of tokens: [[12]]")
-    texts, sizes = [tokenizer.encode(text) if text else [] for text in pieces[::2]], pieces[1::2]
+    """Parse a prompt to `length` tokens that begin with `before`; raises PromptError for an invalid or long prompt."""
+    refuse_lone_surrogates(prompt)
+    typo = _TYPO.search(without_holes(prompt))
+    if typo:
+        raise PromptError(
+            f"the prompt has {typo[0][:40]!r}, and a hole of 12 tokens is [[12]], a hole of any size [[]]"
+        )
+    parts = _HOLE.split(prompt)  # text, size, text, size, ..., text
+    if parts[1::2].count("") > 1:
+        raise PromptError("the prompt has two holes [[]] without a size; give one of them a number of tokens: [[12]]")
+    texts, sizes = [tokenizer.encode(text) if text else [] for text in parts[::2]], parts[1::2]
     texts[0] = [*before, *texts[0]]
     fixed = sum(map(len, texts)) + sum(int(size) for size in sizes if size)
     if fixed > length:
@@ -58,33 +60,31 @@ def read_template(prompt: str, tokenizer: Tokenizer, length: int, before: Sequen
         kept += [False] * hole + [True] * len(text)
     rest = length - len(tokens)
     if not any(kept):
-        raise PromptError("the prompt is nothing but holes; leave --prompt out to draw the whole sample")
+        raise PromptError("the prompt has only holes and no text; leave --prompt out to draw the whole sample")
     return Template(tokens + [0] * rest, kept + [False] * rest)
 
 
 def without_holes(prompt: str) -> str:
-    """The text of a prompt alone."""
+    """Remove the holes from a prompt."""
     return _HOLE.sub("", prompt)
 
 
 def check_prompts(prompts: Sequence[str]) -> None:
-    """Raise PromptError for a prompt that no model can begin with: an empty one, or one with half of a character."""
+    """Raise PromptError for an empty prompt and for a prompt with a lone surrogate."""
     if any(not prompt for prompt in prompts):
         raise PromptError("a prompt is empty; give it text, or leave it out")
-    refuse_halves(*prompts)
+    refuse_lone_surrogates(*prompts)
 
 
-def refuse_halves(*texts: str, what: str = "the prompt") -> None:
-    """Raise PromptError for a text (or `what` it is) with half of a character, which no tokenizer of bytes can write."""
+def refuse_lone_surrogates(*texts: str, what: str = "the prompt") -> None:
+    """Raise PromptError for a text with a lone surrogate, which has no UTF-8 form; `what` names the text."""
     for text in texts:
-        if found := _HALF.search(text):
-            raise PromptError(
-                f"{what} has {found[0]!r}, half of a character that needs two (a lone surrogate); write it in UTF-8"
-            )
+        if found := _SURROGATE.search(text):
+            raise PromptError(f"{what} has {found[0]!r}, half of a character (a lone surrogate); write it in UTF-8")
 
 
-def unknown_note(prompt: str, tokenizer: Tokenizer, what: str = "the prompt") -> str | None:
-    """What to tell of a prompt (or `what` it is) with characters that the tokenizer does not know, None without any."""
+def unknown_characters_note(prompt: str, tokenizer: Tokenizer, what: str = "the prompt") -> str | None:
+    """Return a note on characters that the tokenizer does not know, or None; `what` names the text."""
     unknown = tokenizer.unk_token_id
     if unknown is None or unknown not in tokenizer.encode(prompt):
         return None

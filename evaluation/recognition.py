@@ -1,21 +1,23 @@
-"""Speech recognisers: error rates of words and characters, pooled over all utterances."""
+"""Metrics of speech recognition: word and character error rates, pooled over all utterances."""
 
 import torch
 
 from evaluation.figure import Report
 from evaluation.likelihood import ratio_figure
-from evaluation.opened import Opened
-from evaluation.registry import Settings
+from evaluation.opened import LoadedRun
+from evaluation.registry import register_metric
 from evaluation.rows import Split
+from evaluation.settings import Settings
 from training.speech_metrics import character_errors, word_errors
 from training.tasks.speech_recognition import SpeechRecognition
 
 EXAMPLES = 3
 
 
+@register_metric("speech_recognition")
 @torch.no_grad()
-def measure(run: Opened, split: Split, settings: Settings) -> Report:
-    """wer = errors / words and cer = errors / characters of greedy decoding, by jiwer."""
+def measure(run: LoadedRun, split: Split, settings: Settings) -> Report:
+    """Measure wer = errors / words and cer = errors / characters of greedy decoding, by jiwer."""
     task = run.task
     assert isinstance(task, SpeechRecognition)
     pairs: list[tuple[str, str]] = []
@@ -26,5 +28,5 @@ def measure(run: Opened, split: Split, settings: Settings) -> Report:
     for name, count in (("wer", word_errors), ("cer", character_errors)):
         errors, sizes = zip(*(count(*pair) for pair in pairs), strict=True)
         report.figures.append(ratio_figure(name, errors, sizes, settings.seed, of="utterances"))
-    report.examples = [f"reference  {text}\nheard      {told}" for text, told in pairs[:EXAMPLES]]
+    report.examples = [f"reference  {text}\nheard      {heard}" for text, heard in pairs[:EXAMPLES]]
     return report

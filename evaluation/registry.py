@@ -1,56 +1,50 @@
-"""Which measurements a task has: a function of the open run, the split's rows and the settings, by the task's name."""
+"""Registry of metrics: which function measures a run of a task; no torch is imported.
+
+A custom task's metrics are a function under `@register_metric("task_name")`, found with `--plugin MODULE` or through the
+entry point group `model_factory.metrics`.
+"""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from importlib import import_module
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
-from evaluation.figure import Report
 from yaml_config.registry import Registry
 
 if TYPE_CHECKING:
-    from evaluation.opened import Opened
+    from evaluation.figure import Report
+    from evaluation.opened import LoadedRun
     from evaluation.rows import Split
+    from evaluation.settings import Settings
+
+Metric = Callable[["LoadedRun", "Split", "Settings"], "Report"]
+MetricFunction = TypeVar("MetricFunction", bound=Metric)
+METRICS: Registry[Metric] = Registry("metric", "model_factory.metrics")
+"""Metrics by the names of tasks; a task without an entry is measured by its own loss and metrics."""
 
 
-@dataclass(frozen=True)
-class Settings:
-    """How to measure: seed of all draws, `draws` of times and noise a row, a judge's folder, whether to draw samples."""
+def register_metric(task: str) -> Callable[[MetricFunction], MetricFunction]:
+    """Register the decorated function as the metrics of `task`; raises ValueError when the name is taken."""
 
-    seed: int = 0
-    draws: int = 1
-    judge: Path | None = None
-    samples: bool = True
+    def register(function: MetricFunction) -> MetricFunction:
+        METRICS.add(task, function)
+        return function
 
-
-Evaluator = Callable[["Opened", "Split", Settings], Report]
-EVALUATORS: Registry[Evaluator] = Registry("evaluator", "model_factory.evaluators")
-"""By the names of tasks; a task without an entry is measured by its own loss and metrics."""
+    return register
 
 
-def evaluator_of(task: str) -> Evaluator:
-    """What measures a run of a task."""
-    if task in EVALUATORS:
-        return EVALUATORS.get(task)
-    return _lazy("evaluation.own_metrics", "measure")
+def evaluator_of(task: str) -> Metric:
+    """Return the function that measures a run of a task, by default `measure` of the task's own metrics."""
+    if task in METRICS:
+        return METRICS.get(task)
+    default: Metric = import_module(_DEFAULT).measure
+    return default
 
 
-def _lazy(module: str, function: str) -> Evaluator:
-    def measure(run: "Opened", split: "Split", settings: Settings) -> Report:
-        found: Evaluator = getattr(import_module(module), function)
-        return found(run, split, settings)
-
-    return measure
-
-
-for _task, _module in {
-    "language_modelling": "language",
-    "diffusion": "bound",
-    "latent_diffusion": "latent",
-    "translation": "translation",
-    "sequence_classification": "classification",
-    "speech_recognition": "recognition",
-    "diarization": "speakers",
-}.items():
-    EVALUATORS.add(_task, _lazy(f"evaluation.{_module}", "measure"))
+_DEFAULT = "evaluation.own_metrics"
+METRICS.add_lazy("language_modelling", "evaluation.language")
+METRICS.add_lazy("diffusion", "evaluation.bound")
+METRICS.add_lazy("latent_diffusion", "evaluation.latent")
+METRICS.add_lazy("translation", "evaluation.translation")
+METRICS.add_lazy("sequence_classification", "evaluation.classification")
+METRICS.add_lazy("speech_recognition", "evaluation.recognition")
+METRICS.add_lazy("diarization", "evaluation.speakers")

@@ -1,4 +1,4 @@
-"""Rows of one split of the data that a run was trained on, in batches as its task takes them."""
+"""Rows of a split of a run's data set, in batches for its task."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -8,8 +8,8 @@ from typing import Any
 import torch
 
 from data_manager.data_manager import DatasetManager
-from evaluation.opened import Opened
-from evaluation.progress import counted
+from evaluation.opened import LoadedRun
+from evaluation.progress import progress_bar
 from training.errors import UnfitError
 from training.known_rows import changed_rows
 from training.rows import EvalBatches, RowCollator, Rows, row_loader
@@ -21,39 +21,39 @@ _USUAL = ("test", "validation", "valid", "val", "dev")
 
 @dataclass(frozen=True)
 class Split:
-    """Rows to measure on, with what makes batches of them."""
+    """Split to measure on: its rows and their collator."""
 
-    run: Opened
+    run: LoadedRun
     name: str
     rows: Rows
     collate: RowCollator
     notes: tuple[str, ...] = ()
-    """What is to be said of the data beside the figures."""
+    """Notes on the data, printed beside the figures."""
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def batches(self, label: str, size: int | None = None) -> Iterator[dict[str, Any]]:
-        """Batches on the model's device, of the run's batch_size where `size` is left out; a bar on a terminal."""
+        """Yield batches on the model's device, by default of the run's batch_size, with a progress bar labelled `label`."""
         share = Share(size or self.run.training.batch_size)
-        with counted(label, len(self), "row") as track:
+        with progress_bar(label, len(self), "row") as track:
             for batch in row_loader(self.rows, EvalBatches(len(self), share), self.collate):
-                yield on_device(batch, self.run.device)
+                yield move_to_device(batch, self.run.device)
                 track(len(batch["noise"].place))
 
 
-def load_split(run: Opened, name: str | None, *, max_rows: int | None, seed: int) -> Split:
-    """A split of the run's data set, `test` or else the one it was evaluated on where no name is given.
+def load_split(run: LoadedRun, name: str | None, *, max_rows: int | None, seed: int) -> Split:
+    """Load a split of the run's data set; without a name `test`, or else the split that training evaluated on.
 
-    Raises UnfitError for a split that is not there or has no rows, and where the data are tokenised otherwise than those
-    that the run was trained on; DataError where they cannot be had.
+    Raises UnfitError for a split that is missing or empty and for data tokenised by another tokenizer than the run's,
+    DataError where the data cannot be loaded.
     """
-    entry = run.entry
+    entry = run.dataset_config
     loaded = DatasetManager.load_dataset(entry)
-    chosen = _chosen(list(loaded), name, run.training.eval_split, f"data set {entry.name!r}")
+    chosen = _choose_split(list(loaded), name, run.training.eval_split, f"data set {entry.name!r}")
     _check_tokenizer(run)
     data = loaded[chosen]
-    if not hasattr(data, "__len__"):  # a stream, which is measured as far as it is asked for
+    if not hasattr(data, "__len__"):  # a stream, of which at most max_rows are measured
         data = list(islice(iter(data.with_format("numpy")), max_rows))
     elif max_rows is not None and max_rows < len(data):
         data = data.select(range(max_rows)) if hasattr(data, "column_names") else list(data)[:max_rows]
@@ -64,12 +64,12 @@ def load_split(run: Opened, name: str | None, *, max_rows: int | None, seed: int
     return Split(run, chosen, Rows(data), RowCollator(collate, seed, len(data)), notes)
 
 
-def on_device(batch: dict[str, Any], device: torch.device) -> dict[str, Any]:
-    """A batch with its tensors on a device."""
+def move_to_device(batch: dict[str, Any], device: torch.device) -> dict[str, Any]:
+    """Move the tensors of a batch to a device; shapes stay the same."""
     return {name: value.to(device) if isinstance(value, torch.Tensor) else value for name, value in batch.items()}
 
 
-def _chosen(splits: list[str], wanted: str | None, trained: str | None, where: str) -> str:
+def _choose_split(splits: list[str], wanted: str | None, trained: str | None, where: str) -> str:
     if wanted is not None:
         if wanted not in splits:
             raise UnfitError(f"--split {wanted}: {where} has the splits {', '.join(splits)}")
@@ -82,12 +82,12 @@ def _chosen(splits: list[str], wanted: str | None, trained: str | None, where: s
     return str(found[0])
 
 
-def _check_tokenizer(run: Opened) -> None:
-    """The ids of the data are those that the model learnt."""
-    now = DatasetManager.tokenizer(run.entry)
+def _check_tokenizer(run: LoadedRun) -> None:
+    """Raise UnfitError where the data set's tokenizer is not the one that the run was trained with."""
+    now = DatasetManager.tokenizer(run.dataset_config)
     identities = [getattr(tokenizer, "identity", None) for tokenizer in (now, run.tokenizer)]
     if all(identities) and identities[0]() != identities[1]():  # type: ignore[misc]
         raise UnfitError(
-            f"data set {run.entry.name!r} is tokenised by another tokenizer than {run.folder / 'tokenizer'}: its files "
-            "have changed since the run, or are others; name those that it was trained on by --set datasets.0...."
+            f"data set {run.dataset_config.name!r} is tokenised by another tokenizer than {run.folder / 'tokenizer'}: its files "
+            "have changed since the run, or are others; give the files of the training by --set datasets.0...."
         )

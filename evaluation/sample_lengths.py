@@ -1,4 +1,4 @@
-"""How long the samples of a diffusion model are, where nobody says: as long as the rows that it was trained on."""
+"""Default lengths of diffusion samples: drawn from the lengths of the training rows."""
 
 import inspect
 from typing import Any
@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from data_manager.errors import DataError
-from evaluation.opened import Opened
+from evaluation.opened import LoadedRun
 from training.errors import UnfitError
 from training.length_counts import count_lengths, read_lengths
 from training.noise import mixed_seed
@@ -16,19 +16,19 @@ from training.run_folder import RunFolder
 _LENGTHS = 41
 
 
-def draws_lengths(run: Opened) -> bool:
-    """Whether rows are whole documents, and the model can leave the places behind a document's end out."""
+def has_drawn_lengths(run: LoadedRun) -> bool:
+    """Return True if rows are whole documents and the model can mask positions after a document's end."""
     draw: Any = getattr(run.model, "draw", None) or getattr(run.model, "sample", None)
-    if getattr(run.entry, "layout", None) != "whole" or draw is None:
+    if getattr(run.dataset_config, "layout", None) != "whole" or draw is None:
         return False
     parameters = inspect.signature(draw).parameters.values()
     return any(parameter.name == "mask" or parameter.kind == parameter.VAR_KEYWORD for parameter in parameters)
 
 
-def drawn_lengths(run: Opened, count: int, seed: int) -> Tensor:
-    """Lengths int64 [count] of the rows of the training split, drawn with replacement; decided by the seed alone.
+def drawn_lengths(run: LoadedRun, count: int, seed: int) -> Tensor:
+    """Draw lengths int64 [count] of training rows with replacement; only the seed decides them.
 
-    Raises RunFolderError for a damaged file, UnfitError where neither the run's folder nor its data set tells them.
+    Raises RunFolderError for a damaged file, UnfitError where neither the run's folder nor its data set has lengths.
     """
     counts = _counts(run)
     generator = torch.Generator().manual_seed(mixed_seed(seed, _LENGTHS))
@@ -37,8 +37,8 @@ def drawn_lengths(run: Opened, count: int, seed: int) -> Tensor:
     return torch.tensor(list(counts))[chosen]
 
 
-def _counts(run: Opened) -> dict[int, int]:
-    """Those of the run's folder; of one without them, those of the data set."""
+def _counts(run: LoadedRun) -> dict[int, int]:
+    """Read the counts of lengths in the run's folder, or count those of the data set."""
     path = RunFolder(run.folder).lengths
     if path.is_file():
         return read_lengths(path)
@@ -46,10 +46,12 @@ def _counts(run: Opened) -> dict[int, int]:
     from training.splits import choose_splits
 
     try:
-        rows = choose_splits(DatasetManager.load_dataset(run.entry), run.training, run.entry.name).train
+        rows = choose_splits(
+            DatasetManager.load_dataset(run.dataset_config), run.training, run.dataset_config.name
+        ).train
     except DataError as error:
         raise UnfitError(
-            f"samples are as long as rows of the data, and {path} is not there; give --length N, the tokens of a sample, "
+            f"lengths of samples are drawn from the data, and {path} is not there; give --length N, the number of tokens, "
             f"or the data: {error}"
         ) from error
     if not hasattr(rows, "__len__"):

@@ -1,4 +1,4 @@
-"""Self-BLEU (Zhu et al. 2018, Texygen, arXiv 1802.01886): how much samples are like each other."""
+"""Self-BLEU (Zhu et al. 2018, Texygen, arXiv 1802.01886): similarity of samples to each other."""
 
 import math
 from collections import Counter
@@ -14,22 +14,23 @@ Grams = Counter[tuple[Hashable, ...]]
 
 
 def self_bleu(samples: Sequence[Sequence[Hashable]]) -> list[float]:
-    """BLEU of each sample, 0 to 100, with all others as its references: 100 where all are the same, low where diverse.
+    """Compute BLEU of each sample, 0 to 100, with all others as references: 100 for equal samples, low for diverse ones.
 
-    Orders 1 to 4, those alone that the sample has n-grams of; an order without a hit counts as half a hit, the next one
-    as a quarter, as sacrebleu does with sentences (smooth_method exp, effective order), and the length closest to the
-    sample's is the reference's.
+    Orders are 1 to 4, if the sample has n-grams of that order. As in sacrebleu's sentence BLEU (smooth_method exp,
+    effective order), an order without a match counts as half a match, the next such order as a quarter. The reference
+    length is the one closest to the sample's.
     """
     counts = [[_grams(sample, n) for sample in samples] for n in range(1, ORDER + 1)]
-    most = [_two_most(grams) for grams in counts]
+    top_counts = [_two_largest(grams) for grams in counts]
     lengths = Counter(map(len, samples))
     return [
-        _bleu([grams[index] for grams in counts], most, len(sample), lengths) for index, sample in enumerate(samples)
+        _bleu([grams[index] for grams in counts], top_counts, len(sample), lengths)
+        for index, sample in enumerate(samples)
     ]
 
 
 def self_bleu_figure(samples: Sequence[Sequence[Hashable]], seed: int) -> list[Figure]:
-    """The mean of `self_bleu` over samples with words; none where there are fewer than two."""
+    """Return the mean of `self_bleu` over samples with words, or an empty list for fewer than two of them."""
     samples = [sample for sample in samples if sample]
     if len(samples) < 2:
         return []
@@ -44,8 +45,8 @@ def _grams(sample: Sequence[Hashable], n: int) -> Grams:
     return Counter(zip(*(sample[start:] for start in range(n)), strict=False))
 
 
-def _two_most(grams: list[Grams]) -> dict[tuple[Hashable, ...], tuple[int, int]]:
-    """How often an n-gram stands in the sample that has it most often, and in the next one."""
+def _two_largest(grams: list[Grams]) -> dict[tuple[Hashable, ...], tuple[int, int]]:
+    """Return the two largest counts of each n-gram over samples."""
     found: dict[tuple[Hashable, ...], tuple[int, int]] = {}
     for counts in grams:
         for gram, count in counts.items():
@@ -55,13 +56,13 @@ def _two_most(grams: list[Grams]) -> dict[tuple[Hashable, ...], tuple[int, int]]
 
 
 def _bleu(
-    own: list[Grams],
-    most: list[dict[tuple[Hashable, ...], tuple[int, int]]],
+    counts_by_order: list[Grams],
+    top_counts: list[dict[tuple[Hashable, ...], tuple[int, int]]],
     length: int,
     lengths: Counter[int],
 ) -> float:
     logs, halving, any_hit = [], 1, False
-    for counts, best in zip(own, most, strict=True):
+    for counts, best in zip(counts_by_order, top_counts, strict=True):
         total = sum(counts.values())
         if not total:
             break

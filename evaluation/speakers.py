@@ -1,21 +1,23 @@
-"""Diarization: the error rate and its three kinds, pooled over all recordings."""
+"""Metrics of diarization: the diarization error rate and its three parts, pooled over all recordings."""
 
 import torch
 
 from evaluation.figure import Report
 from evaluation.likelihood import ratio_figure
-from evaluation.opened import Opened
-from evaluation.registry import Settings
+from evaluation.opened import LoadedRun
+from evaluation.registry import register_metric
 from evaluation.rows import Split
+from evaluation.settings import Settings
 from training.speech_metrics import SpeakerErrors, speaker_errors
 from training.tasks.diarization import Diarization
 
 KINDS = ("errors", "missed", "false_alarm", "confusion")
 
 
+@register_metric("diarization")
 @torch.no_grad()
-def measure(run: Opened, split: Split, settings: Settings) -> Report:
-    """der = (missed + false alarm + confusion) / speech, in frames of speakers; see `speaker_errors`."""
+def measure(run: LoadedRun, split: Split, settings: Settings) -> Report:
+    """Measure der = (missed + false alarm + confusion) / speech, in frames times speakers; see `speaker_errors`."""
     task = run.task
     assert isinstance(task, Diarization)
     found: list[SpeakerErrors] = []

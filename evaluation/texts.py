@@ -1,4 +1,4 @@
-"""Figures of what a run writes, beside the split's own text where that is asked for."""
+"""Metrics of a run's samples, and with a judge their comparison with the split's text."""
 
 from itertools import islice
 
@@ -6,35 +6,38 @@ import torch
 from torch import Tensor
 
 from evaluation.figure import Report
-from evaluation.opened import Opened
-from evaluation.progress import counted
-from evaluation.registry import Settings
+from evaluation.opened import LoadedRun
+from evaluation.progress import progress_bar
 from evaluation.rows import Split
-from evaluation.sampling import Request, Samples, draw
+from evaluation.sample import Request, Samples
+from evaluation.sampling import draw
+from evaluation.settings import Settings
 from evaluation.text_statistics import distinct_figure, entropy_figure
 from training.tasks.base import real_tokens
 
 FEW = 30
 EXAMPLES = 2
 _CONDITIONS = 32
-"""Batches of the split whose conditions samples are asked for."""
+"""Number of batches of the split whose conditions the samples get."""
 
 
-def measure_samples(run: Opened, split: Split, settings: Settings) -> Report:
-    """Entropy and distinct-n of samples drawn from nothing; of molecules chemistry; with a judge what it makes of them."""
+def measure_samples(run: LoadedRun, split: Split, settings: Settings) -> Report:
+    """Draw unprompted samples and measure them, see `sample_figures`."""
     if not settings.samples or run.tokenizer is None:
         return Report()
-    with counted("samples", run.generation.num_samples) as track:
+    with progress_bar("samples", run.generation.num_samples) as track:
         samples = draw(run, Request(seed=settings.seed, cond=_conditions(run, split)), track)
     return sample_figures(run, split, samples, settings)
 
 
-def sample_figures(run: Opened, split: Split, samples: Samples, settings: Settings) -> Report:
-    """`measure_samples` of samples that were drawn."""
+def sample_figures(run: LoadedRun, split: Split, samples: Samples, settings: Settings) -> Report:
+    """Measure entropy and distinct-n of samples, with a judge its metrics too; for molecules those of chemistry instead."""
     texts = [sample.text for sample in samples.samples]
     report = Report(notes=list(samples.notes), examples=texts[:EXAMPLES])
     if len(texts) < FEW:
-        report.notes.append(f"{len(texts)} samples tell little; --num-samples 200 tells more")
+        report.notes.append(
+            f"{len(texts)} samples are few, so intervals are wide; raise them, for example --num-samples 200"
+        )
     if is_molecules(run):
         from evaluation.molecules import measure_molecules
 
@@ -48,8 +51,8 @@ def sample_figures(run: Opened, split: Split, samples: Samples, settings: Settin
     return report
 
 
-def _conditions(run: Opened, split: Split) -> Tensor | None:
-    """What the split's rows are told, where a diffusion model is told something; samples are asked for the same."""
+def _conditions(run: LoadedRun, split: Split) -> Tensor | None:
+    """Return the conditions [n] or [n, size] of the split's rows for the samples; None for a model without a condition."""
     from training.tasks.diffusion import condition_of
 
     if getattr(getattr(run.model, "diffusion_config", None), "condition", None) is None:
@@ -58,14 +61,14 @@ def _conditions(run: Opened, split: Split) -> Tensor | None:
     return torch.cat([cond for cond in found if cond is not None])
 
 
-def is_molecules(run: Opened) -> bool:
-    """Whether the run's texts are SMILES."""
-    tokenizer = getattr(run.entry, "tokenizer", None)
-    return run.entry.source == "smiles" or getattr(tokenizer, "type", None) == "smiles"
+def is_molecules(run: LoadedRun) -> bool:
+    """Return True if the run's texts are SMILES."""
+    tokenizer = getattr(run.dataset_config, "tokenizer", None)
+    return run.dataset_config.source == "smiles" or getattr(tokenizer, "type", None) == "smiles"
 
 
-def split_texts(run: Opened, split: Split, count: int) -> list[str]:
-    """The texts of the first rows of a split."""
+def split_texts(run: LoadedRun, split: Split, count: int) -> list[str]:
+    """Decode the texts of the first rows of a split."""
     tokenizer, texts = run.needs_tokenizer(), []
     for batch in split.batches("texts"):
         rows = zip(batch["input_ids"].cpu(), real_tokens(batch).cpu(), strict=True)

@@ -1,4 +1,4 @@
-"""Translators: BLEU and chrF by sacrebleu, and how surprising the references are."""
+"""Metrics of translators: BLEU and chrF by sacrebleu, and NLL of the references."""
 
 import json
 import os
@@ -10,28 +10,30 @@ from typing import Any
 import torch
 
 from evaluation.figure import Figure, Report
-from evaluation.likelihood import Surprise, row_nats
-from evaluation.opened import Opened
-from evaluation.registry import Settings
+from evaluation.likelihood import TextNLL, row_nll
+from evaluation.opened import LoadedRun
+from evaluation.registry import register_metric
 from evaluation.rows import Split
 from evaluation.sampling import translate
+from evaluation.settings import Settings
 from training.errors import UnfitError
 from training.tasks.base import real_tokens
 
 EXAMPLES = 3
 
 
-def measure(run: Opened, split: Split, settings: Settings) -> Report:
-    """Surprise at the targets, and BLEU and chrF of translations: greedy, or by beam search under num_beams.
+@register_metric("translation")
+def measure(run: LoadedRun, split: Split, settings: Settings) -> Report:
+    """Measure the NLL of the targets, and BLEU and chrF of translations by greedy decoding, or beam search with num_beams.
 
-    Nothing is drawn, whatever temperature the file has: a drawn translation says little about the model's best.
+    The file's temperature is ignored, because a random translation says little about the model's best one.
     """
     beams = run.generation.num_beams
-    steady = run.generation.model_copy(update={"temperature": 0.0, "top_k": None, "top_p": None})
-    run = replace(run, config=run.config.model_copy(update={"generation": steady}))
-    seen, texts = _translated(run, split)
+    greedy = run.generation.model_copy(update={"temperature": 0.0, "top_k": None, "top_p": None})
+    run = replace(run, config=run.config.model_copy(update={"generation": greedy}))
+    nll, texts = _translate_split(run, split)
     sources, references, found = zip(*texts, strict=True)
-    report = Report(seen.figures(settings.seed))
+    report = Report(nll.figures(settings.seed))
     figures, signatures = bleu_and_chrf(found, references, settings.seed)
     report.figures += figures
     report.notes += [f"translated {'greedily' if beams == 1 else f'with {beams} beams'}", *signatures]
@@ -41,27 +43,27 @@ def measure(run: Opened, split: Split, settings: Settings) -> Report:
 
 
 def bleu_and_chrf(found: Sequence[str], references: Sequence[str], seed: int) -> tuple[list[Figure], list[str]]:
-    """BLEU (Papineni et al. 2002) and chrF (Popović 2015) of a corpus, 0 to 100, as sacrebleu counts them, and how.
+    """Compute corpus BLEU (Papineni et al. 2002) and chrF (Popović 2015), 0 to 100, by sacrebleu; also its signatures.
 
-    Intervals are sacrebleu's: a bootstrap over sentences. Raises UnfitError where it is not installed.
+    Intervals are sacrebleu's bootstrap over sentences. Raises UnfitError where sacrebleu is not installed.
     """
     try:
         from sacrebleu.metrics import BLEU, CHRF
     except ImportError as error:
         raise UnfitError(
-            "BLEU and chrF are counted by sacrebleu, which is not installed: pip install sacrebleu"
+            "BLEU and chrF are computed by sacrebleu, which is not installed: pip install sacrebleu"
         ) from error
     count, figures, signatures = len(found), [], []
-    resamples = max(100, min(1000, 20_000_000 // max(1, count)))  # it holds all resamples in memory at once
+    resamples = max(100, min(1000, 20_000_000 // max(1, count)))  # sacrebleu holds all resamples in memory at once
     metrics: list[tuple[str, Any]] = [("bleu", BLEU(force=True)), ("chrf", CHRF())]
     for name, metric in metrics:
         with _seeded(seed):
             score = metric.corpus_score(list(found), [list(references)], n_bootstrap=resamples if count > 1 else 1)
         signature = str(metric.get_signature())
-        told = json.loads(score.format(width=8, signature=signature, is_json=True))
+        result = json.loads(score.format(width=8, signature=signature, is_json=True))
         low, high = float("nan"), float("nan")
-        if count > 1 and "confidence_mean" in told:
-            low, high = (told["confidence_mean"] + sign * told["confidence_var"] for sign in (-1, 1))
+        if count > 1 and "confidence_mean" in result:
+            low, high = (result["confidence_mean"] + sign * result["confidence_var"] for sign in (-1, 1))
         elif count > 1:
             low, high = score.score, score.score
         figures.append(Figure(name, score.score, low, high, count, "sentences", seed, "bootstrap over sentences"))
@@ -70,26 +72,26 @@ def bleu_and_chrf(found: Sequence[str], references: Sequence[str], seed: int) ->
 
 
 @torch.no_grad()
-def _translated(run: Opened, split: Split) -> tuple[Surprise, list[tuple[str, str, str]]]:
-    """Surprise at targets, and (source, reference, translation) of each row."""
-    tokenizer, seen = run.needs_tokenizer(), Surprise()
+def _translate_split(run: LoadedRun, split: Split) -> tuple[TextNLL, list[tuple[str, str, str]]]:
+    """Return the NLL of the targets, and (source, reference, translation) of each row."""
+    tokenizer, nll = run.needs_tokenizer(), TextNLL()
     texts: list[tuple[str, str, str]] = []
     for batch in split.batches(split.name):
-        target, told = batch["target_ids"], real_tokens(batch, "target_ids", "target_mask")
+        target, is_real = batch["target_ids"], real_tokens(batch, "target_ids", "target_mask")
         mask, source_mask = batch.get("target_mask"), real_tokens(batch, "source_ids", "source_mask")
-        shown = None if mask is None else mask[:, :-1]
-        logits = run.model(batch["source_ids"], target[:, :-1], batch.get("source_mask"), shown)
-        seen.add(row_nats(logits, target[:, 1:], told[:, 1:]), target[:, 1:], told[:, 1:], tokenizer)
+        target_mask = None if mask is None else mask[:, :-1]
+        logits = run.model(batch["source_ids"], target[:, :-1], batch.get("source_mask"), target_mask)
+        nll.add(row_nll(logits, target[:, 1:], is_real[:, 1:]), target[:, 1:], is_real[:, 1:], tokenizer)
         sources = [row[kept].tolist() for row, kept in zip(batch["source_ids"], source_mask, strict=True)]
-        references = [row[kept].tolist() for row, kept in zip(target, told, strict=True)]
+        references = [row[kept].tolist() for row, kept in zip(target, is_real, strict=True)]
         sides = (sources, references, translate(run, sources, None))
         texts += [tuple(map(tokenizer.decode, row)) for row in zip(*sides, strict=True)]  # type: ignore[misc]
-    return seen, texts
+    return nll, texts
 
 
 @contextmanager
 def _seeded(seed: int) -> Iterator[None]:
-    """sacrebleu takes the seed of its bootstrap from the environment."""
+    """Set the seed of sacrebleu's bootstrap, which it reads from the environment."""
     before = os.environ.get("SACREBLEU_SEED")
     os.environ["SACREBLEU_SEED"] = str(seed)
     try:

@@ -1,5 +1,5 @@
-"""Pages to look at: a model's summary and a run's evaluation, each one HTML file that needs nothing beside it.
+"""HTML pages of a model's summary and a run's evaluation, each one self-contained file.
 
-What is shown is computed in `experiment/`, `evaluation/` and `training/`; here it is only laid out. No other room imports
-this one but the commands that write a page.
+The content is computed in `experiment/`, `evaluation/` and `training/`; this package only renders it. Only the commands
+that write a page import it.
 """

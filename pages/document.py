@@ -1,4 +1,4 @@
-"""One HTML file with everything in it: text, tables, pictures as SVG; no script, nothing fetched."""
+"""Self-contained HTML documents: text, tables and SVG plots, without scripts or external resources."""
 
 import os
 from collections.abc import Sequence
@@ -12,14 +12,14 @@ from model.checkpoint import replacing
 
 
 class PageError(OSError):
-    """A page that cannot be written."""
+    """Error for a page that cannot be written."""
 
 
 @dataclass(frozen=True)
 class Section:
-    """A heading with what stands below it, in this order; whatever is empty is left out.
+    """Section of a page: a heading, then text, table, plot and blocks, in this order; empty parts are left out.
 
-    `rows` are a table's, its head first; `svg` comes from `pages.plots`; `blocks` are kept as they are, line by line.
+    `rows` are those of the table, header first; `svg` comes from `pages.plots`; `blocks` are preformatted text.
     """
 
     title: str
@@ -30,7 +30,7 @@ class Section:
 
 
 def render(title: str, facts: Sequence[tuple[str, str]], sections: Sequence[Section]) -> str:
-    """The page; `facts` are named values below its title. All text is escaped."""
+    """Render a page to HTML; `facts` are named values below its title. All text is escaped."""
     environment = Environment(
         loader=PackageLoader("pages", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
@@ -39,9 +39,9 @@ def render(title: str, facts: Sequence[tuple[str, str]], sections: Sequence[Sect
 
 
 def write(path: str | os.PathLike[str], page: str) -> None:
-    """Write a page, whole or not at all; raises PageError."""
+    """Write a page atomically; raises PageError."""
     try:
-        with replacing(Path(os.path.realpath(path))) as temporary:  # a link stays one
+        with replacing(Path(os.path.realpath(path))) as temporary:  # keeps a symbolic link
             temporary.write_text(page, encoding="utf-8")
     except OSError as error:
         raise PageError(f"{path}: the page cannot be written: {error.strerror or error}") from error

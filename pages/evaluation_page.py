@@ -1,4 +1,4 @@
-"""A run's evaluation to look at: figures with their intervals, how training went, and what the model wrote."""
+"""HTML page of a run's evaluation: figures with their intervals, training curves and samples."""
 
 import re
 from collections.abc import Iterator
@@ -7,27 +7,27 @@ from typing import Any
 
 from evaluation.figure import HEAD, Report
 from pages.document import Section, render
-from pages.plots import Line, lines
+from pages.plots import Curve, plot_lines
 from training.metrics_log import MetricsLog
 from training.run_folder import RunFolder
 
 _FACTS = ("run", "model", "task", "dataset", "split", "rows", "seed", "seconds")
 _NAME = re.compile(r"eval_\w{1,60}", re.ASCII)
 _LARGEST = 1e100
-"""Beyond it a picture has no room, and NaN is not below it either."""
-_MOST = 24
-"""Curves of figures; each takes a tenth of a second."""
-_KEPT = 4
-"""Evaluations during training whose samples are shown, the last ones."""
+"""Largest value that is plotted; the comparison also drops NaN."""
+_MAX_CURVES = 24
+"""Maximum number of metric curves; each takes 0.1 s to plot."""
+_MAX_EVALUATIONS = 4
+"""Number of last evaluations during training whose samples are shown."""
 
 
 def evaluation_page(folder: Path, facts: dict[str, Any], report: Report) -> str:
-    """The page of a run's folder; `facts` and `report` are what `evaluate.py --json` prints."""
+    """Render the page of a run's folder; `facts` and `report` are the content of `evaluate.py --json`."""
     run = RunFolder(folder)
     sections = [
         Section(
             "Figures",
-            "Each with the interval that holds it in 95 of 100 repetitions.",
+            "Each with its 95 % confidence interval.",
             [HEAD, *(figure.cells() for figure in report.figures)],
         ),
         Section("Notes", blocks=report.notes),
@@ -35,29 +35,31 @@ def evaluation_page(folder: Path, facts: dict[str, Any], report: Report) -> str:
         Section("Examples", blocks=report.examples),
         *_samples(run.samples),
         Section(
-            "The file", "As it was trained, every default written out.", blocks=[run.config.read_text(encoding="utf-8")]
+            "Configuration",
+            "The file of the training, with all defaults.",
+            blocks=[run.config.read_text(encoding="utf-8")],
         ),
     ]
-    told = [(name, str(facts[name])) for name in _FACTS if facts.get(name) is not None]
+    shown_facts = [(name, str(facts[name])) for name in _FACTS if facts.get(name) is not None]
     shown = [section for section in sections if section.rows or section.svg or section.blocks]
-    return render(f"{facts.get('model') or folder.name}: evaluation", told, shown)
+    return render(f"{facts.get('model') or folder.name}: evaluation", shown_facts, shown)
 
 
 def _curves(entries: list[dict[str, Any]]) -> Iterator[Section]:
     found = {name: _line(entries, key) for name, key in (("training", "loss"), ("evaluation", "eval_loss"))}
-    if any(places for places, _ in found.values()):
+    if any(steps for steps, _ in found.values()):
         known = {name: line for name, line in found.items() if line[0]}
-        yield Section("Loss over steps", svg=lines(known, "step", "loss"))
+        yield Section("Loss over steps", svg=plot_lines(known, "step", "loss"))
     rate = _line(entries, "learning_rate")
     if rate[0]:
-        yield Section("Learning rate", svg=lines({"learning rate": rate}, "step", "learning rate"))
+        yield Section("Learning rate", svg=plot_lines({"learning rate": rate}, "step", "learning rate"))
     others = sorted({key for entry in entries for key in entry if _NAME.fullmatch(key) and key != "eval_loss"})
-    for key in others[:_MOST]:
+    for key in others[:_MAX_CURVES]:
         name = key.removeprefix("eval_")
-        yield Section(f"{name} over steps", svg=lines({name: _line(entries, key)}, "step", name))
+        yield Section(f"{name} over steps", svg=plot_lines({name: _line(entries, key)}, "step", name))
 
 
-def _line(entries: list[dict[str, Any]], key: str) -> Line:
+def _line(entries: list[dict[str, Any]], key: str) -> Curve:
     measured = [entry for entry in entries if isinstance(entry.get(key), int | float) and abs(entry[key]) < _LARGEST]
     found = [(float(entry["step"]), float(entry[key])) for entry in measured]
     return [step for step, _ in found], [value for _, value in found]
@@ -71,6 +73,6 @@ def _samples(path: Path) -> Iterator[Section]:
     if parts:
         yield Section(
             "Samples during training",
-            f"Of the last {min(_KEPT, len(parts))} evaluations, the newest first.",
-            blocks=parts[: -_KEPT - 1 : -1],
+            f"Of the last {min(_MAX_EVALUATIONS, len(parts))} evaluations, the newest first.",
+            blocks=parts[: -_MAX_EVALUATIONS - 1 : -1],
         )

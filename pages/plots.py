@@ -1,4 +1,4 @@
-"""Plots as SVG text for a page; equal data give equal text."""
+"""Plots as SVG text; equal data give equal text."""
 
 from collections.abc import Mapping, Sequence
 from io import StringIO
@@ -6,19 +6,19 @@ from typing import Any
 
 from training.curves import literal
 
-Line = tuple[Sequence[float], Sequence[float]]
-"""Places on x, and values there."""
+Curve = tuple[Sequence[float], Sequence[float]]
+"""Positions on the x axis, and the values there."""
 
 
-def lines(
-    curves: Mapping[str, Line], x: str, y: str, *, log: bool = False, marks: Mapping[str, float] | None = None
+def plot_lines(
+    curves: Mapping[str, Curve], x: str, y: str, *, log: bool = False, marks: Mapping[str, float] | None = None
 ) -> str:
-    """Named curves over one x axis; `log` on both axes, `marks` are named places on x."""
+    """Plot named curves over one x axis; `log` scales both axes, `marks` are named positions on the x axis."""
     figure, axes = _figure(3.4)
-    for name, (places, values) in curves.items():
-        axes.plot(places, values, label=literal(name), marker="o" if len(places) < 3 else "", markersize=3)
-    for name, place in (marks or {}).items():
-        axes.axvline(place, color="0.5", linestyle=":", label=literal(name))
+    for name, (positions, values) in curves.items():
+        axes.plot(positions, values, label=literal(name), marker="o" if len(positions) < 3 else "", markersize=3)
+    for name, position in (marks or {}).items():
+        axes.axvline(position, color="0.5", linestyle=":", label=literal(name))
     if log:
         axes.set(xscale="log", yscale="log")
     axes.set(xlabel=literal(x), ylabel=literal(y))
@@ -27,8 +27,8 @@ def lines(
     return _svg(figure)
 
 
-def bars(values: Mapping[str, Sequence[float]], names: Sequence[str], x: str) -> str:
-    """Horizontal bars of `names`, one on another for each kind of value; the first name on top."""
+def plot_bars(values: Mapping[str, Sequence[float]], names: Sequence[str], x: str) -> str:
+    """Plot stacked horizontal bars of `names`, one part per kind of value; the first name is on top."""
     figure, axes = _figure(0.7 + 0.32 * len(names))
     left = [0.0] * len(names)
     for kind, widths in values.items():

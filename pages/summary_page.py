@@ -1,4 +1,4 @@
-"""A model's summary to look at: its parts, what they cost, its noise, and its attention over length."""
+"""HTML page of a model's summary: its parts and their cost, noise schedule, attention cost over length."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -9,12 +9,12 @@ from experiment.noise_curves import noise_curves
 from experiment.summary import NOTE, Summary
 from model.types import PerformerParams
 from pages.document import Section, render
-from pages.plots import bars, lines
+from pages.plots import plot_bars, plot_lines
 from yaml_config.dump import dump
 
 
 def summary_page(config: ExperimentConfig, summary: Summary) -> str:
-    """The page of one experiment; `summary` is what `experiment.summary.summarise` says of it."""
+    """Render the page of an experiment; `summary` is the result of `experiment.summary.summarise`."""
     assert config.model is not None
     facts = [
         ("model type", config.model.model_type),
@@ -38,12 +38,12 @@ def summary_page(config: ExperimentConfig, summary: Summary) -> str:
         *_noise(config),
         *_attention(config.model.config, summary.length),
         Section(
-            "The model's section of the file",
-            "Every default written out.",
+            "Configuration of the model",
+            "The section of the file, with all defaults.",
             blocks=[dump({"model": config.model.to_section()})],
         ),
     ]
-    return render(f"{summary.name}: what the model consists of", facts, sections)
+    return render(f"{summary.name}: parts and cost of the model", facts, sections)
 
 
 def _names(summary: Summary) -> list[str]:
@@ -51,21 +51,19 @@ def _names(summary: Summary) -> list[str]:
 
 
 def _bars(summary: Summary, attribute: str, unit: float, label: str) -> str:
-    return bars({label: [getattr(part, attribute) / unit for part in summary.parts]}, _names(summary), label)
+    return plot_bars({label: [getattr(part, attribute) / unit for part in summary.parts]}, _names(summary), label)
 
 
 def _memory(summary: Summary) -> str:
     mib = [part.weights_bytes / 2**20 for part in summary.parts]
     kinds = {"weights": mib, "gradients": mib, "Adam's two moments": [2 * size for size in mib]}
-    return bars(kinds, _names(summary), "MiB")
+    return plot_bars(kinds, _names(summary), "MiB")
 
 
 def _noise(config: ExperimentConfig) -> Iterator[Section]:
     if curves := noise_curves(config):
-        text = (
-            "How much of the data is left at time t, from 0, where nothing is lost, to 1, from where samples are drawn."
-        )
-        yield Section("Noise schedule", text, svg=lines(curves, "t", "share"))
+        text = "Share of the data that is left at time t. At t = 0 nothing is lost; sampling starts at t = 1."
+        yield Section("Noise schedule", text, svg=plot_lines(curves, "t", "share"))
 
 
 def _attention(section: Any, length: int) -> Iterator[Section]:
@@ -74,8 +72,10 @@ def _attention(section: Any, length: int) -> Iterator[Section]:
             name = "" if key == "params" else f" of {key.removesuffix('_params')}"
             used = " and ".join(dict.fromkeys(params.attention_types))
             text = (
-                f"The file has {used}. By formula, one sequence, all layers, both directions; products with a causal mask "
-                "are counted whole, as the terminal's summary does."
+                f"The file uses {used}. Computed by formula for one sequence, all layers, bidirectional; products with a "
+                "causal mask are counted in full, as in the terminal's summary."
             )
-            svg = lines(cost_over_length(params), "tokens", "GFLOP", log=True, marks={f"this file, {length:,}": length})
-            yield Section(f"Attention's cost over length{name}", text, svg=svg)
+            svg = plot_lines(
+                cost_over_length(params), "tokens", "GFLOP", log=True, marks={f"this file, {length:,}": length}
+            )
+            yield Section(f"Attention cost over length{name}", text, svg=svg)

@@ -21,7 +21,7 @@ from evaluation.diffusion_draw import sample_length
 from evaluation.failure import report_error
 from evaluation.judge import load_judge
 from evaluation.opened import open_run
-from evaluation.sampling import Request
+from evaluation.sample import Request
 from model.hub import HubError, load_from_hub, weights_problem
 from pages.evaluation_page import _curves
 from tests.evaluation.made_runs import MDLM, make_run, text_data
@@ -259,7 +259,7 @@ def test_a_config_names_safetensors_alone(tmp_path: Path) -> None:
 def test_samples_longer_than_anybody_trains(tmp_path: Path) -> None:
     data = text_data(tmp_path)
     run = open_run(make_run(tmp_path, MDLM, data, "diffusion"))
-    with pytest.raises(UnfitError, match="samples of 10,000,001 tokens are asked for, and the most is 10,000,000"):
+    with pytest.raises(UnfitError, match="samples of 10,000,001 tokens were requested, and the maximum is 10,000,000"):
         sample_length(run, Request(length=10_000_001))
 
 

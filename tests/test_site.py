@@ -96,5 +96,5 @@ def test_rooms_import_in_one_direction_and_checking_needs_no_torch() -> None:
 
 def test_the_flow_is_that_of_the_code() -> None:
     assert all(is_called(STEPS[giver].name, file) for giver, _, file in CALLS)
-    assert given(STEPS["load_run"]) == "Run"
+    assert given(STEPS["restore_run"]) == "tuple[nn.Module, Task]"
     assert not is_called("nowhere", "training/engine.py")

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from data_manager.tokenizers import Tokenizer
+    from training.tasks.base import Task
 
 _LOCK = ".lock"
 
@@ -127,6 +128,15 @@ def load_run(folder: str | os.PathLike[str], *, device: str | None = None) -> Ru
     """
     run = RunFolder(folder)
     config = run.read_config()
+    network, task = restore_run(run, config, device=device)
+    return Run(network, task.setting.tokenizer, config)
+
+
+def restore_run(run: RunFolder, config: ExperimentConfig, *, device: str | None = None) -> "tuple[nn.Module, Task]":
+    """Build the network (in evaluation mode) and the task of a parsed run file, and load the run's weights.
+
+    Raises the same errors as `load_run`, except those of reading the file.
+    """
     if config.model is None:
         raise RunFolderError(f"{run.config} has no section 'model'")
     checkpoint = None if run.is_finished else newest(run.path)
@@ -137,7 +147,7 @@ def load_run(folder: str | os.PathLike[str], *, device: str | None = None) -> Ru
 
     network, task = build_network(config, tokenizer, device=device)
     restore_network(network, task, config, checkpoint.folder if checkpoint else run.path)
-    return Run(network.eval(), tokenizer, config)
+    return network.eval(), task
 
 
 def _load_tokenizer(run: RunFolder, config: ExperimentConfig) -> "Tokenizer | None":

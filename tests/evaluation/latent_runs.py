@@ -1,4 +1,4 @@
-"""A latent diffusion run that was really trained, small enough for tests: sentences of a few words, spelt in full."""
+"""Trained latent diffusion run, small enough for tests, on sentences of a few words."""
 
 from itertools import product
 from pathlib import Path
@@ -15,7 +15,7 @@ PART = {"hidden_size": 32, "num_layers": 1, "num_heads": 2, "dropout": 0.0, "max
 
 
 def trained_run(folder: Path) -> Path:
-    """The folder of a run: 30 of the 36 sentences are trained on, the last 6 are its split test."""
+    """Train on 30 of the 36 sentences, with the other 6 as split test; return the run folder."""
     data = folder / "data"
     data.mkdir(parents=True)
     texts = TEXTS[::5] + [text for index, text in enumerate(TEXTS) if index % 5]

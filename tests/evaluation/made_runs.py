@@ -1,4 +1,4 @@
-"""Run folders without a training: a fresh model, its tokenizer and the resolved file, as the engine writes them."""
+"""Run folders of untrained models: weights, tokenizer and resolved config, as the engine writes them."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from data_manager.data_manager import DatasetManager
-from evaluation.opened import Opened, open_run
+from evaluation.opened import LoadedRun, open_run
 from evaluation.rows import Split, load_split
 from experiment.vocabulary import with_vocabulary
 from parse_args import parse_experiment
@@ -26,7 +26,7 @@ MDLM = {"model_type": "diffusion", "name": "mdlm", "objective": {"type": "mdlm"}
 
 
 def text_data(folder: Path, **more) -> list:
-    """A data set of two files of text."""
+    """Write a data set of two text files."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "train.txt").write_text("".join(f"{number} {TEXT}" for number in range(12)))
     (folder / "test.txt").write_text("".join(f"{number} {TEXT}" for number in range(5)))
@@ -35,7 +35,7 @@ def text_data(folder: Path, **more) -> list:
 
 
 def pair_data(folder: Path) -> list:
-    """Words and the same backwards."""
+    """Write sentence pairs of words and the same words backwards."""
     folder.mkdir(parents=True, exist_ok=True)
     lines = [" ".join(TEXT.split()[: 2 + number % 5]) for number in range(12)]
     (folder / "a.txt").write_text("\n".join(lines) + "\n")
@@ -45,7 +45,7 @@ def pair_data(folder: Path) -> list:
 
 
 def make_run(folder: Path, model: dict, datasets: list, task: str, **training) -> Path:
-    """A run folder `folder`/run of an untrained model."""
+    """Write the run folder `folder`/run of an untrained model."""
     folder.mkdir(parents=True, exist_ok=True)
     shared = {"corpus_dir": str(folder / "data"), "output_dir": str(folder / "manifests")}
     settings = {"task": task, "dataset": datasets[0]["name"], "batch_size": 4, **training}
@@ -65,14 +65,14 @@ def make_run(folder: Path, model: dict, datasets: list, task: str, **training) -
     return run.path
 
 
-def opened_with(run: Path, model: nn.Module, *overrides: str) -> tuple[Opened, Split]:
-    """An open run with another model in place of its own, and its split `test`."""
+def opened_with(run: Path, model: nn.Module, *overrides: str) -> tuple[LoadedRun, Split]:
+    """Load a run and its split `test`, and replace its model."""
     opened = replace(open_run(run, overrides), model=model.eval())
     return opened, load_split(opened, "test", max_rows=None, seed=0)
 
 
 class Unigram(nn.Module):
-    """Gives each position the same law of the next token, whatever came before."""
+    """Unigram model: the same distribution of the next token at every position."""
 
     def __init__(self, probabilities: torch.Tensor) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Distances and self-BLEU against closed forms, counts by hand, and sacrebleu."""
+"""Distances and self-BLEU against closed forms, hand counts and sacrebleu."""
 
 import math
 
@@ -8,12 +8,12 @@ import sacrebleu
 
 from evaluation.distances import gaussian_frechet, jensen_shannon, latent_distance, word_distance
 from evaluation.self_bleu import self_bleu, self_bleu_figure
-from evaluation.training_texts import plain
+from evaluation.training_texts import normalise_spaces
 
 WORDS = [text.split() for text in ("a dog sees a cat", "two dogs see it", "a cat", "the dog sees the dog sees")]
 
 
-def test_jensen_shannon_in_closed_form():
+def test_jensen_shannon_matches_closed_form():
     p = np.array([0.5, 0.25, 0.25, 0.0])
     assert jensen_shannon(p, p) == 0
     assert jensen_shannon(np.array([0.5, 0.5, 0, 0]), np.array([0, 0, 0.25, 0.75])) == 1
@@ -23,7 +23,7 @@ def test_jensen_shannon_in_closed_form():
 
 
 @pytest.mark.parametrize("n", [1, 2])
-def test_distances_of_words(n):
+def test_word_distance_of_equal_disjoint_and_empty_sides(n):
     value, interval = word_distance(WORDS, WORDS, n)
     assert value == 0
     assert interval.low == 0
@@ -34,7 +34,7 @@ def test_distances_of_words(n):
     assert word_distance([[], []], WORDS, n) is None
 
 
-def test_the_jackknife_of_words_leaves_a_sample_out():
+def test_word_distance_jackknife_leaves_one_sample_out():
     reference = WORDS[:2]
     value, interval = word_distance(WORDS, reference, 1)
     others = np.array([word_distance(WORDS[:i] + WORDS[i + 1 :], reference, 1)[0] for i in range(4)])
@@ -45,7 +45,7 @@ def test_the_jackknife_of_words_leaves_a_sample_out():
     assert grouped.method == "jackknife over 100 groups of samples"
 
 
-def test_frechet_in_closed_form():
+def test_frechet_matches_closed_form():
     rng = np.random.default_rng(0)
     assert gaussian_frechet(np.zeros(3), np.eye(3), np.full(3, 2.0), np.eye(3)) == pytest.approx(12)
     a, b = np.array([1.0, 4.0, 9.0]), np.array([4.0, 1.0, 0.25])  # diagonal: the sum of (sigma_a - sigma_b)^2
@@ -58,7 +58,7 @@ def test_frechet_in_closed_form():
     assert found == pytest.approx(6 - 2 * (math.sqrt(3) + 1))
 
 
-def test_frechet_of_rows():
+def test_latent_distance_fits_gaussians_to_rows():
     rows = np.random.default_rng(1).normal(size=(300, 4))
     assert latent_distance(rows, rows)[0] == pytest.approx(0, abs=1e-12)
     value, interval = latent_distance(rows + 3, rows)
@@ -75,7 +75,7 @@ def test_frechet_of_rows():
     assert interval.high - value == pytest.approx(spread, rel=1e-5)
 
 
-def test_self_bleu_of_the_same_samples_is_100():
+def test_self_bleu_of_equal_samples_is_100():
     same = [["a", "dog", "sees", "a", "cat"]] * 3
     assert self_bleu(same) == pytest.approx([100, 100, 100])
     (figure,) = self_bleu_figure(same, 0)
@@ -84,7 +84,7 @@ def test_self_bleu_of_the_same_samples_is_100():
     assert self_bleu_figure([["a"], []], 0) == []
 
 
-def test_self_bleu_is_that_of_sacrebleu():
+def test_self_bleu_matches_sacrebleu():
     rng = np.random.default_rng(3)
     samples = [[str(word) for word in rng.integers(4, size=length)] for length in rng.integers(1, 12, size=30)]
     metric = sacrebleu.metrics.BLEU(tokenize="none", effective_order=True)
@@ -93,5 +93,5 @@ def test_self_bleu_is_that_of_sacrebleu():
     assert self_bleu(samples) == pytest.approx(wanted)
 
 
-def test_words_with_one_space_between():
-    assert plain(" a  dog\n sees ") == "a dog sees"
+def test_normalise_spaces_leaves_one_space():
+    assert normalise_spaces(" a  dog\n sees ") == "a dog sees"

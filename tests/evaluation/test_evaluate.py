@@ -1,4 +1,4 @@
-"""`evaluate.py` and `model-factory`: reports, exit codes, verbs."""
+"""Commands `evaluate.py` and `model-factory`: reports, exit codes, verbs."""
 
 import json
 
@@ -18,7 +18,7 @@ def run(tmp_path_factory):
     return make_run(folder, DECODER, text_data(folder), "language_modelling")
 
 
-def test_the_table(run, capsys):
+def test_evaluate_prints_a_table(run, capsys):
     assert main(["--run", str(run), "--num-samples", "0"]) == 0
     out = capsys.readouterr().out
     assert out.startswith(f"{run}: language_modelling on ")
@@ -27,7 +27,7 @@ def test_the_table(run, capsys):
     assert "entropy" not in out
 
 
-def test_json_says_how_each_figure_was_found(run, capsys):
+def test_evaluate_json_describes_each_figure(run, capsys):
     words = ["--run", str(run), "--split", "train", "--max-rows", "5", "--num-samples", "2", "--seed", "7", "--json"]
     assert main(words) == 0
     first = capsys.readouterr().out
@@ -41,7 +41,7 @@ def test_json_says_how_each_figure_was_found(run, capsys):
     assert again["figures"] == report["figures"]
 
 
-def test_bad_input(run, capsys):
+def test_evaluate_exit_codes_of_bad_input(run, capsys):
     assert main(["--run", str(run), "--split", "dev"]) == 1
     assert "--split dev: data set 'tiny' has the splits train, test" in capsys.readouterr().err
     assert main(["--run", str(run), "--judge", str(run / "nope")]) == 3
@@ -53,7 +53,7 @@ def test_bad_input(run, capsys):
     assert caught.value.code == 2
 
 
-def test_verbs(run, tmp_path, capsys, monkeypatch):
+def test_model_factory_verbs(run, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert verbs(["--help"]) == 0
     assert all(verb in capsys.readouterr().out for verb in ("validate",))
@@ -69,7 +69,7 @@ def test_verbs(run, tmp_path, capsys, monkeypatch):
     assert caught.value.code == 2
 
 
-def test_edited_data_are_measured_and_told(tmp_path, capsys):
+def test_evaluate_notes_changed_data(tmp_path, capsys):
     data = text_data(tmp_path)
     run = make_run(tmp_path, DECODER, data, "language_modelling")
     (entry,) = parse_experiment(run / "config.yml").datasets
@@ -83,12 +83,15 @@ def test_edited_data_are_measured_and_told(tmp_path, capsys):
     assert note.startswith("split 'test' has ")
 
 
-def test_a_run_with_a_slip_in_its_name(run, capsys, monkeypatch):
+def test_evaluate_suggests_similar_run_names(run, capsys):
     for name in (run.parent / "rum", run.parent / "Run"):
         assert main(["--run", str(name)]) == 3
         assert capsys.readouterr().err == f"{name} is not there; give the folder of a run; did you mean {run}?\n"
     assert main(["--run", str(run.parent / "elsewhere")]) == 3
     assert "did you mean" not in capsys.readouterr().err
+
+
+def test_evaluate_interrupted_exits_with_130(run, capsys, monkeypatch):
     monkeypatch.setattr("evaluation.rows.load_split", stopped)
     assert main(["--run", str(run)]) == 130
     assert capsys.readouterr().err == f"\n{run}: interrupted\n"
@@ -98,7 +101,7 @@ def stopped(*args, **options):
     raise KeyboardInterrupt
 
 
-def test_a_run_is_measured_on_other_splits_than_it_was_trained_on(tmp_path, capsys):
+def test_evaluate_on_a_split_that_training_lacked(tmp_path, capsys):
     data = text_data(tmp_path, tokenizer={"type": "bytes"})
     run = make_run(tmp_path, DECODER, data, "language_modelling", train_split="train", eval_split="test")
     other = f"datasets.0.data_files={{elsewhere: {tmp_path}/test.txt}}"

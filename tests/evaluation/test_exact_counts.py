@@ -1,4 +1,4 @@
-"""Polymers with exactly two ends: samples are drawn again until it holds, and nothing else about them changes."""
+"""Rejection sampling by exact counts, on polymers with exactly two ends."""
 
 from collections import Counter
 
@@ -7,7 +7,8 @@ import torch
 
 from evaluation.generate_command import main
 from evaluation.opened import open_run
-from evaluation.sampling import Request, draw
+from evaluation.sample import Request
+from evaluation.sampling import draw
 from tests.evaluation.made_runs import DECODER, MDLM, make_run
 from training.errors import UnfitError
 
@@ -27,8 +28,8 @@ def folder(tmp_path_factory):
     return make_run(made, section, polymers(made), "diffusion")
 
 
-def leaning(run):
-    """The run with a model that writes `*` in two of five places and C in the others, whatever it sees."""
+def biased(run):
+    """Make the model predict `*` with probability 0.4 and C with 0.6 at every position."""
     ids = {text: run.tokenizer.encode(text)[0] for text in "*C"}
     logits = torch.full((run.model.process.graph.dim,), -30.0)
     logits[ids["*"]], logits[ids["C"]] = torch.tensor([0.4, 0.6]).log()
@@ -36,14 +37,14 @@ def leaning(run):
     return run
 
 
-def test_kept_samples_have_the_models_law_given_the_rule(folder):
-    run = leaning(open_run(folder, ["generation.num_samples=600", "generation.exactly={'*': 2}"]))
+def test_rejection_keeps_the_conditional_distribution(folder):
+    run = biased(open_run(folder, ["generation.num_samples=600", "generation.exactly={'*': 2}"]))
     found = draw(run, Request(length=4, seed=1))
     texts = [sample.text for sample in found.samples]
     assert len(texts) == 600
     assert {text.count("*") for text in texts} == {2}
     counts = Counter(texts)
-    assert len(counts) == 6  # places of two in four, all alike likely
+    assert len(counts) == 6  # positions of two in four, all equally likely
     assert max(counts.values()) < 100 + 4 * 9.2
     assert min(counts.values()) > 100 - 4 * 9.2
     (note,) = found.notes
@@ -52,23 +53,23 @@ def test_kept_samples_have_the_models_law_given_the_rule(folder):
     assert share == pytest.approx(6 * 0.4**2 * 0.6**2, abs=0.05)
 
 
-def test_the_seed_decides_and_lengths_are_drawn_anew(folder):
+def test_rejection_is_seeded_and_redraws_lengths(folder):
     options = ["generation.num_samples=30", "generation.exactly={'*': 2, 'C': 1}"]
-    first, again = (draw(leaning(open_run(folder, options)), Request(seed=2)) for _ in range(2))
+    first, again = (draw(biased(open_run(folder, options)), Request(seed=2)) for _ in range(2))
     assert [sample.text for sample in first.samples] == [sample.text for sample in again.samples]
     assert {"".join(sorted(sample.text)) for sample in first.samples} == {"**C"}
 
 
-def test_what_never_holds_ends_with_what_to_do(folder):
-    run = leaning(
+def test_rejection_ends_after_max_attempts(folder):
+    run = biased(
         open_run(folder, ["generation.num_samples=2", "generation.exactly={N: 1}", "generation.max_attempts=5"])
     )
-    message = r"exactly 1 'N' held in 0 of 10 samples, and 2 were asked for; raise generation\.max_attempts"
+    message = r"exactly 1 'N' held in 0 of 10 samples, and 2 were requested; raise generation\.max_attempts"
     with pytest.raises(UnfitError, match=message):
         draw(run, Request())
 
 
-def test_a_decoder_too_and_the_command_says_the_share(tmp_path, capsys):
+def test_rejection_with_a_decoder_notes_the_acceptance_rate(tmp_path, capsys):
     run = make_run(tmp_path, DECODER, polymers(tmp_path), "language_modelling")
     rule = ("--set", "generation.exactly={'*': 0}", "--set", "generation.max_new_tokens=3", "--num-samples", "3")
     assert main(["--run", str(run), *rule]) == 0

@@ -1,4 +1,4 @@
-"""`generate.py`: what it draws from each kind of run, and what it says of bad input."""
+"""Command `generate.py`: samples of each kind of run, and messages for bad input."""
 
 import json
 import os
@@ -14,7 +14,8 @@ import torch
 from evaluation.generate_command import main
 from evaluation.opened import newest_run, open_run
 from evaluation.prompt import PromptError, read_template
-from evaluation.sampling import Request, draw
+from evaluation.sample import Request
+from evaluation.sampling import draw
 from model.diffusion_model import DiffusionModel
 from tests.evaluation.made_runs import DECODER, MDLM, PAIR, make_run, pair_data, text_data
 
@@ -44,7 +45,7 @@ def failed(capsys, code, *words):
     return err
 
 
-def test_a_decoder_goes_on_from_a_prompt(runs, capsys):
+def test_decoder_continues_the_prompt(runs, capsys):
     first = generated(capsys, "--run", runs["decoder"], "--prompt", "the quick", "--num-samples", 2, "--seed", 3)
     assert [sample["prompt"] for sample in first["samples"]] == ["the quick"] * 2
     assert all(sample["num_tokens"] <= 8 for sample in first["samples"])
@@ -57,36 +58,36 @@ def test_a_decoder_goes_on_from_a_prompt(runs, capsys):
     assert first["samples"][0]["text"] == run.tokenizer.decode(tokens[0, prompt.shape[1] :].tolist())
 
 
-def test_options_of_diffusion_models_alone(runs, capsys):
+def test_diffusion_options_are_refused_by_other_models(runs, capsys):
     for kind in ("decoder", "pair"):
         for option, instead in (
             (("--length", 10), "generation.max_new_tokens"),
             (("--condition", 3), "takes no condition"),
         ):
             words = failed(capsys, 1, "--run", runs[kind], "--prompt", "the", *option)
-            assert f"{option[0]} is of diffusion models" in words
+            assert f"{option[0]} is for diffusion models" in words
             assert instead in words
 
 
 @pytest.mark.parametrize("prompt", ["The [[x]] of", "The [[-3]] of", "the [[3.] of", "the [[3"])
-def test_a_mistyped_hole(runs, capsys, prompt):
+def test_prompt_with_a_mistyped_hole(runs, capsys, prompt):
     assert "a hole of 12 tokens is [[12]]" in failed(capsys, 1, "--run", runs["mdlm"], "--prompt", prompt)
 
 
-def test_a_decoder_begins_by_itself(runs, capsys):
+def test_decoder_without_a_prompt(runs, capsys):
     found = generated(capsys, "--run", runs["decoder"])
     assert len(found["samples"]) == 3
-    assert found["notes"] == ["without --prompt a text begins behind the token that ends or begins documents"]
+    assert found["notes"] == ["without --prompt a text begins after the token that ends or begins documents"]
 
 
-def test_a_translator_translates(runs, capsys):
+def test_translator_needs_a_prompt(runs, capsys):
     words = ("--run", runs["pair"], "--prompt", "the quick", "--prompt", "dog", "--set", "generation.num_beams=2")
     found = generated(capsys, *words, "--num-samples", 1)
     assert [sample["prompt"] for sample in found["samples"]] == ["the quick", "dog"]
     assert "needs a text to translate: --prompt TEXT" in failed(capsys, 1, "--run", runs["pair"])
 
 
-def test_a_diffusion_model_draws_and_fills_in(runs, capsys):
+def test_diffusion_samples_and_infilling(runs, capsys):
     words = ("--run", runs["mdlm"], "--sampler", "ancestral", "--steps", 4, "--num-samples", 5)
     found = generated(capsys, *words)
     assert len(found["samples"]) == 5
@@ -107,8 +108,8 @@ def test_a_diffusion_model_draws_and_fills_in(runs, capsys):
         assert len(row) == 24
 
 
-def test_a_sampler_with_settings(runs, capsys):
-    """All masks at once where the bound allows it, and what was set is in the answer."""
+def test_sampler_with_settings(runs, capsys):
+    """With a large gamma all masks are filled in one call; the output has the settings."""
     chosen = "{type: entropy_bounded, gamma: 1000}"
     found = generated(capsys, "--run", runs["mdlm"], "--sampler", chosen, "--num-samples", 2)
     assert found["generation"]["sampler"] == {"type": "entropy_bounded", "gamma": 1000}
@@ -120,24 +121,24 @@ def test_a_sampler_with_settings(runs, capsys):
 @pytest.mark.parametrize(
     ("prompt", "message"),
     [
-        ("[[]]", "nothing but holes"),
+        ("[[]]", "only holes and no text"),
         ("a[[]]b[[]]", "two holes"),
         ("a[[30]]", "take 31 tokens, and a sample has 24"),
         ("a" * 25, "take 25 tokens"),
     ],
 )
-def test_templates_that_do_not_fit(prompt, message, runs, capsys):
+def test_template_that_does_not_fit(prompt, message, runs, capsys):
     assert message in failed(capsys, 1, "--run", runs["mdlm"], "--prompt", prompt)
 
 
 @pytest.mark.parametrize("kind", ["decoder", "pair", "mdlm"])
-def test_half_of_a_character_fits_no_model(kind, runs, capsys):
+def test_lone_surrogate_in_a_prompt_is_refused(kind, runs, capsys):
     words = ["--run", runs[kind], "--prompt", "good", "--prompt", "a\ud800"]
-    told = r"the prompt has '\ud800', half of a character that needs two (a lone surrogate); write it in UTF-8"
-    assert told in failed(capsys, 1, *words)
+    message = r"the prompt has '\ud800', half of a character (a lone surrogate); write it in UTF-8"
+    assert message in failed(capsys, 1, *words)
 
 
-def test_a_template(runs):
+def test_template_tokens_and_kept_positions(runs):
     tokenizer = open_run(runs["mdlm"]).tokenizer
     a, b, c = (tokenizer.encode(letter)[0] for letter in "abc")
     found = read_template("a[[1]]b[[]]c", tokenizer, 6)
@@ -147,7 +148,7 @@ def test_a_template(runs):
     assert issubclass(PromptError, ValueError)
 
 
-def test_wrong_samplers_and_conditions(runs, capsys):
+def test_invalid_samplers_and_conditions(runs, capsys):
     message = failed(capsys, 1, "--run", runs["mdlm"], "--sampler", "ancestrall")
     assert message.startswith(
         "--sampler ancestrall: generation.sampler: sampler 'ancestrall' is unknown; of absorbing noise are"
@@ -156,10 +157,10 @@ def test_wrong_samplers_and_conditions(runs, capsys):
     assert "first_hitting" in message
     assert "of diffusion models" in failed(capsys, 1, "--run", runs["decoder"], "--steps", 4)
     assert "trained without a condition" in failed(capsys, 1, "--run", runs["mdlm"], "--condition", "2")
-    assert "stays as it is" in failed(capsys, 1, "--run", runs["mdlm"], "--set", "model.name=x")
+    assert "cannot be changed" in failed(capsys, 1, "--run", runs["mdlm"], "--set", "model.name=x")
 
 
-def test_conditions_and_guidance(tmp_path, capsys):
+def test_conditions_and_guidance_of_diffusion(tmp_path, capsys):
     backbone = {"type": "ddit", "d_model": 16, "num_layers": 1, "num_heads": 2, "device": "cpu"}
     section = {**MDLM, "backbone": backbone, "condition": {"type": "class", "num_classes": 3}}
     run = make_run(tmp_path, section, text_data(tmp_path), "diffusion")
@@ -172,14 +173,14 @@ def test_conditions_and_guidance(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("words", [["--prompt", ""], ["--length", "0"], ["--set", "x"], ["--nope"]])
-def test_wrong_usage(words, runs, capsys):
+def test_generate_usage_errors_exit_with_2(words, runs, capsys):
     with pytest.raises(SystemExit) as caught:
         main(["--run", str(runs["mdlm"]), *words])
     assert caught.value.code == 2
 
 
 @pytest.mark.parametrize("name", ["config.yml", "model.safetensors", "tokenizer"])
-def test_a_folder_that_lacks_a_part(name, runs, tmp_path, capsys):
+def test_run_folder_with_a_missing_file(name, runs, tmp_path, capsys):
     copy = tmp_path / "copy"
     shutil.copytree(runs["mdlm"], copy)
     path = copy / name
@@ -188,7 +189,7 @@ def test_a_folder_that_lacks_a_part(name, runs, tmp_path, capsys):
     assert "is not there; give the folder of a run" in failed(capsys, 3, "--run", tmp_path / "nowhere")
 
 
-def test_another_tokenizer(runs, tmp_path, capsys):
+def test_tokenizer_of_another_run_is_refused(runs, tmp_path, capsys):
     copy = tmp_path / "copy"
     shutil.copytree(runs["pair"], copy)
     shutil.rmtree(copy / "tokenizer")
@@ -196,15 +197,15 @@ def test_another_tokenizer(runs, tmp_path, capsys):
     assert "it is another run's tokenizer" in failed(capsys, 3, "--run", copy, "--prompt", "dog")
 
 
-def test_errors_as_json(runs, capsys):
+def test_generate_errors_as_json(runs, capsys):
     assert main(["--run", str(runs["mdlm"]), "--prompt", "[[]]", "--json"]) == 1
     report = json.loads(capsys.readouterr().out)
     assert report["ok"] is False
     assert report["errors"][0]["file"] == str(runs["mdlm"])
-    assert "nothing but holes" in report["errors"][0]["message"]
+    assert "only holes and no text" in report["errors"][0]["message"]
 
 
-def test_the_newest_run_of_a_copy_elsewhere(runs, tmp_path, monkeypatch, capsys):
+def test_newest_run_is_the_default(runs, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert "there is no run folder below ./runs; name one: --run FOLDER" in failed(capsys, 2)
     for age, name in enumerate(("decoder", "mdlm")):
@@ -218,7 +219,7 @@ def test_the_newest_run_of_a_copy_elsewhere(runs, tmp_path, monkeypatch, capsys)
     assert out.startswith("--- 1  'the é'\n")
 
 
-def test_help_teaches_and_imports_no_torch():
+def test_help_has_examples_and_imports_no_torch():
     check = "import sys, evaluation.generate_command as g, evaluation.evaluate_command as e\n"
     check += "g.build_parser(), e.build_parser()\nassert not {'torch', 'transformers'} & set(sys.modules)"
     assert subprocess.run([sys.executable, "-c", check], cwd=ROOT, check=False).returncode == 0
@@ -231,8 +232,8 @@ def test_help_teaches_and_imports_no_torch():
         assert len((ROOT / script).read_text().splitlines()) < 100
 
 
-class Ends(torch.nn.Module):
-    """A model of a user's own that sees the end of the text wherever it may write."""
+class EndModel(torch.nn.Module):
+    """Custom model that predicts the end token at every free position."""
 
     def __init__(self, end):
         super().__init__()
@@ -243,17 +244,17 @@ class Ends(torch.nn.Module):
         return (drawn if prompt is None else torch.where(frozen, prompt, drawn)).expand(count, length)
 
 
-def test_text_behind_a_hole_is_kept_where_the_end_is_drawn_in_it(tmp_path):
+def test_text_after_a_hole_survives_an_end_token_in_it(tmp_path):
     data = text_data(tmp_path, documents="line", rows="whole", sequence_length=96)
     run = open_run(make_run(tmp_path, MDLM, data, "diffusion"), ["generation={num_samples: 2}"])
-    run = replace(run, model=Ends(run.tokenizer.eos_token_id))
+    run = replace(run, model=EndModel(run.tokenizer.eos_token_id))
     found = draw(run, Request(("the [[5]] dog[[]]", "the [[]]", "[[3]]fox"), length=40))
     assert [sample.text for sample in found.samples] == ["the  dog"] * 2 + ["the "] * 2 + ["fox"] * 2
     assert found.notes == []
     assert "'É'" in draw(run, Request(("É [[3]]",), length=40)).notes[0]
 
 
-def test_a_run_that_is_not_finished_says_so(runs, tmp_path, capsys):
+def test_unfinished_run_has_a_note(runs, tmp_path, capsys):
     run = tmp_path / "run"
     shutil.copytree(runs["decoder"], run)
     assert open_run(run).notes == []
@@ -264,7 +265,7 @@ def test_a_run_that_is_not_finished_says_so(runs, tmp_path, capsys):
     assert opened.notes == ["this run is not finished: weights of step 40 of 1,000"]
 
 
-def test_who_reads_no_further_gets_no_traceback(runs):
+def test_broken_pipe_has_no_traceback(runs):
     for words in (["parse_args.py", "--schema"], ["generate.py", "--run", runs["decoder"], "--json"]):
         done = subprocess.Popen(
             [sys.executable, *map(str, words)], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE

@@ -1,4 +1,4 @@
-"""`evaluate.py` on latent diffusion: every figure of a trained run, what it is made of, and that it stays the same."""
+"""Command `evaluate.py` on latent diffusion: figures of a trained run, their definitions, reproducibility."""
 
 import json
 import math
@@ -8,11 +8,14 @@ import pytest
 import torch
 
 from evaluation.evaluate_command import main
-from evaluation.latent import latents_of, read_split
+from evaluation.latent import measure_rows
+from evaluation.latent_draw import encode_rows
 from evaluation.opened import open_run
-from evaluation.registry import Settings, evaluator_of
+from evaluation.registry import evaluator_of
 from evaluation.rows import load_split
-from evaluation.sampling import Request, Sample, Samples, draw
+from evaluation.sample import Request, Sample, Samples
+from evaluation.sampling import draw
+from evaluation.settings import Settings
 from model.latent.variational import kl_divergence
 from tests.evaluation.latent_runs import TEXTS
 from tests.evaluation.made_runs import DECODER, make_run, text_data
@@ -57,7 +60,7 @@ def report(run, split):
     return evaluator_of("latent_diffusion")(run, split, Settings(seed=1))
 
 
-def test_every_figure_is_there_and_the_same_again(latent_run, capsys):
+def test_latent_figures_are_complete_and_reproducible(latent_run, capsys):
     words = ["--run", str(latent_run), "--num-samples", "12", "--steps", "10", "--seed", "3", "--json"]
     assert main(words) == 0
     first = json.loads(capsys.readouterr().out)
@@ -71,7 +74,7 @@ def test_every_figure_is_there_and_the_same_again(latent_run, capsys):
     assert json.loads(capsys.readouterr().out)["figures"] == first["figures"]
 
 
-def test_without_samples(latent_run, capsys):
+def test_latent_evaluation_without_samples(latent_run, capsys):
     assert main(["--run", str(latent_run), "--num-samples", "0", "--split", "train", "--draws", "3"]) == 0
     out = capsys.readouterr().out
     assert "reconstruction_bits" in out
@@ -79,7 +82,7 @@ def test_without_samples(latent_run, capsys):
     assert "rebuilt " in out
 
 
-def test_figures_of_the_autoencoder_are_those_of_the_model(run, split, report):
+def test_autoencoder_figures_match_the_model(run, split, report):
     texts, nats, tokens, kl, norm = [], 0.0, 0, 0.0, 0.0
     model, tokenizer = run.model, run.tokenizer
     with torch.no_grad():
@@ -102,41 +105,43 @@ def test_figures_of_the_autoencoder_are_those_of_the_model(run, split, report):
     assert report.value("reconstruction_bleu") > 90
 
 
-def test_the_error_is_that_of_training(run, split, report):
+def test_diffusion_error_matches_training_loss(run, split, report):
     errors = []
     with torch.no_grad():
         for seed in range(60):
             (batch,) = split.batches("train")
             errors.append(float(run.model(batch["input_ids"], batch.get("attention_mask"), seed=seed).diffusion))
-    many = read_split(run, split, Settings(seed=2, draws=60)).error
+    many = measure_rows(run, split, Settings(seed=2, draws=60)).error
     assert np.mean(many) == pytest.approx(np.mean(errors), rel=0.1)
     figure = next(figure for figure in report.figures if figure.name == "diffusion_error")
     assert figure.low < np.mean(errors) < figure.high
 
 
-def test_max_new_tokens_is_not_too_few_to_rebuild(latent_run):
+def test_reconstruction_ignores_small_max_new_tokens(latent_run):
     run = open_run(latent_run, ["generation.max_new_tokens=2", "generation.temperature=3.0"])
-    found = read_split(run, load_split(run, "train", max_rows=None, seed=0), Settings())
+    found = measure_rows(run, load_split(run, "train", max_rows=None, seed=0), Settings())
     assert np.mean([text == again for text, again in zip(found.texts, found.rebuilt, strict=True)]) > 0.9
 
 
-def test_samples_that_are_the_training_texts(run, split, monkeypatch):
-    """Copies of the split itself: every distance of words is 0, and every sample a copy."""
+def test_copied_training_texts_are_found(run, split, monkeypatch):
+    """Samples that copy the split: every word distance is 0, and every sample is a copy."""
     ids = [[int(token) for token in row] for row in split.rows.table["input_ids"]]
-    latents = latents_of(run, ids, 0)
+    latents = encode_rows(run, ids, 0)
     texts = [run.tokenizer.decode(row) for row in ids]
-    told = Samples([Sample(text, None, row, 10, latent) for text, row, latent in zip(texts, ids, latents, strict=True)])
-    monkeypatch.setattr("evaluation.latent_samples.draw", lambda *_: told)
+    copied = Samples(
+        [Sample(text, None, row, 10, latent) for text, row, latent in zip(texts, ids, latents, strict=True)]
+    )
+    monkeypatch.setattr("evaluation.latent_samples.draw", lambda *_: copied)
     report = evaluator_of("latent_diffusion")(run, split, Settings())
     assert report.value("copies") == report.value("copies_of_split") == 1
     assert report.value("jsd_unigrams") == report.value("jsd_bigrams") == 0
-    assert report.value("jsd_bigrams_training") == 0  # as many as there are: all of them
+    assert report.value("jsd_bigrams_training") == 0  # all rows are chosen, as there are no more
     assert report.value("frechet") < report.value("frechet_prior")
     held_out = load_split(run, "test", max_rows=None, seed=0)
     assert evaluator_of("latent_diffusion")(run, held_out, Settings()).value("copies_of_split") == 0
 
 
-def test_latents_of_samples_are_those_that_were_decoded(run):
+def test_sample_latents_decode_to_the_samples(run):
     samples = draw(run, Request(seed=1)).samples
     model, tokenizer = run.model, run.tokenizer
     latents = torch.stack([sample.latent for sample in samples])
@@ -145,7 +150,7 @@ def test_latents_of_samples_are_those_that_were_decoded(run):
     assert len({sample.text for sample in samples} & set(TEXTS)) > 2
 
 
-def test_a_judge(tmp_path, latent_run, capsys):
+def test_latent_evaluation_with_a_judge(tmp_path, latent_run, capsys):
     judge = make_run(tmp_path, DECODER, text_data(tmp_path), "language_modelling")
     words = ["--run", str(latent_run), "--judge", str(judge), "--num-samples", "3", "--steps", "5"]
     assert main(words) == 0
@@ -153,4 +158,4 @@ def test_a_judge(tmp_path, latent_run, capsys):
     assert main(["--run", str(latent_run), "--judge", str(latent_run / "nowhere"), "--num-samples", "2"]) == 3
     assert "nowhere is not there" in capsys.readouterr().err
     assert main(["--run", str(latent_run), "--judge", str(latent_run), "--num-samples", "2"]) == 1
-    assert "is no language model that goes from left to right" in capsys.readouterr().err
+    assert "is not a left-to-right language model" in capsys.readouterr().err

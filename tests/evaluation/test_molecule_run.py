@@ -1,18 +1,19 @@
-"""A run on molecules: chemistry in place of words."""
+"""Evaluation of a run on molecules, with metrics of chemistry instead of words."""
 
 import pytest
 import torch
 
 from evaluation.opened import open_run
-from evaluation.registry import Settings, evaluator_of
+from evaluation.registry import evaluator_of
 from evaluation.rows import load_split
+from evaluation.settings import Settings
 from tests.evaluation.made_runs import MDLM, make_run
 
 pytest.importorskip("rdkit")
 KNOWN = ["CCO", "CCN", "c1ccccc1", "CC(=O)O", "CCCl", "C1CCCCC1"]
 
 
-def test_molecules_of_a_run(tmp_path):
+def test_molecule_metrics_of_a_run(tmp_path):
     for split, names in (("train", KNOWN), ("test", ["CCC", "CCS"])):
         (tmp_path / f"{split}.smi").write_text("\n".join(names) + "\n")
     files = {split: str(tmp_path / f"{split}.smi") for split in ("train", "test")}

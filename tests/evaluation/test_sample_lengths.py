@@ -1,4 +1,4 @@
-"""Samples of a diffusion model over whole documents are as long as the documents that it was trained on."""
+"""Lengths of diffusion samples over whole documents, drawn from the training data."""
 
 import json
 
@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from evaluation.opened import open_run
+from evaluation.sample import Request
 from evaluation.sample_lengths import drawn_lengths
-from evaluation.sampling import Request, draw
+from evaluation.sampling import draw
 from experiment.config import read_experiment
 from tests.evaluation.made_runs import MDLM, make_run, text_data
 from training.engine import train
@@ -32,28 +33,28 @@ def folder(tmp_path_factory):
 
 
 def watched(run):
-    """The run, with what its model is asked to draw."""
-    asked, own = [], run.model.draw
+    """Record the arguments of the model's `draw`."""
+    calls, draw_samples = [], run.model.draw
 
     def watch(count, length, **options):
-        asked.append({"length": length, **options})
-        return own(count, length, **options)
+        calls.append({"length": length, **options})
+        return draw_samples(count, length, **options)
 
     run.model.draw = watch
-    return run, asked
+    return run, calls
 
 
-def test_samples_are_as_long_as_the_molecules_trained_on(folder):
-    run, asked = watched(open_run(folder, ["generation.num_samples=40"]))
+def test_sample_lengths_follow_the_training_rows(folder):
+    run, calls = watched(open_run(folder, ["generation.num_samples=40"]))
     found = draw(run, Request(seed=3, batch_size=16)).samples
-    sizes = torch.cat([options["mask"].sum(1) for options in asked])
+    sizes = torch.cat([options["mask"].sum(1) for options in calls])
     assert sizes.tolist() == drawn_lengths(run, 40, 3).tolist()
     assert set(sizes.tolist()) == LENGTHS
     assert all(len(sample.tokens) <= size for sample, size in zip(found, sizes.tolist(), strict=True))
     assert [sample.network_calls for sample in found] == sizes.tolist()  # first-hitting: a call a real token
 
 
-def test_the_seed_decides_and_batches_do_not(folder):
+def test_sample_lengths_are_seeded(folder):
     run = open_run(folder, ["generation.num_samples=12"])
     lengths = drawn_lengths(run, 12, 3)
     assert torch.equal(lengths, drawn_lengths(run, 12, 3))
@@ -62,22 +63,22 @@ def test_the_seed_decides_and_batches_do_not(folder):
     assert (many == 5).float().mean() == pytest.approx(2 / 5, abs=0.02)
 
 
-def test_a_length_and_a_prompt_keep_their_meaning(folder):
-    run, asked = watched(open_run(folder))
+def test_sample_lengths_yield_to_length_and_prompt(folder):
+    run, calls = watched(open_run(folder))
     draw(run, Request(length=7))
     draw(run, Request(prompts=("CC",)))
-    assert [options["length"] for options in asked] == [7, 16]
-    assert all("mask" not in options for options in asked)
+    assert [options["length"] for options in calls] == [7, 16]
+    assert all("mask" not in options for options in calls)
 
 
-def test_rows_that_are_cut_keep_the_length_of_the_file(tmp_path):
-    run, asked = watched(open_run(make_run(tmp_path, MDLM, text_data(tmp_path), "diffusion")))
+def test_sample_length_of_packed_rows_is_the_row_length(tmp_path):
+    run, calls = watched(open_run(make_run(tmp_path, MDLM, text_data(tmp_path), "diffusion")))
     draw(run, Request())
-    assert asked[0]["length"] == 24
-    assert "mask" not in asked[0]
+    assert calls[0]["length"] == 24
+    assert "mask" not in calls[0]
 
 
-def test_training_writes_the_lengths_and_a_copy_needs_no_data(tmp_path):
+def test_training_saves_lengths_for_sampling_without_data(tmp_path):
     overrides = [
         f"model={json.dumps(MDLM)}",
         f"datasets={json.dumps(molecules(tmp_path))}",

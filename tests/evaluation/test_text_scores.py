@@ -1,4 +1,4 @@
-"""Scores of texts against sacrebleu's own interface, counts by hand, and definitions of molecules."""
+"""Scores of texts and molecules against sacrebleu, hand counts and definitions."""
 
 import math
 from collections import Counter
@@ -20,7 +20,7 @@ REFERENCES = [
 FOUND = ["a man in a blue shirt stands on a ladder .", "two dogs are playing in snow .", "a girl sits on the bench ."]
 
 
-def test_bleu_and_chrf_are_those_of_sacrebleu():
+def test_bleu_and_chrf_match_sacrebleu():
     (bleu, chrf), signatures = bleu_and_chrf(FOUND, REFERENCES, seed=1)
     assert bleu.value == sacrebleu.corpus_bleu(FOUND, [REFERENCES], force=True).score
     assert chrf.value == sacrebleu.corpus_chrf(FOUND, [REFERENCES]).score
@@ -30,21 +30,21 @@ def test_bleu_and_chrf_are_those_of_sacrebleu():
     assert "seed:1" in signatures[0]
 
 
-def test_perfect_and_single_translations():
+def test_bleu_of_perfect_and_single_translations():
     (bleu, chrf), _ = bleu_and_chrf(REFERENCES, REFERENCES, seed=0)
     assert (bleu.value, bleu.low, chrf.value) == pytest.approx((100, 100, 100))
     (bleu, _), _ = bleu_and_chrf(FOUND[:1], REFERENCES[:1], seed=0)
     assert math.isnan(bleu.low)
 
 
-def test_entropy_of_a_sample():
+def test_sample_entropy_by_hand():
     assert sample_entropy("aabb") == pytest.approx(math.log(2))
     assert sample_entropy("aaaa") == 0
     assert sample_entropy("") == 0
     assert entropy_figure(["aabb", "aaaa"], 0).value == pytest.approx(math.log(2) / 2)
 
 
-def test_distinct_n_and_its_jackknife_by_brute_force():
+def test_distinct_n_and_jackknife_match_brute_force():
     samples = [["a", "b", "a"], ["b", "c"], ["d", "a", "b", "a"]]
     assert distinct_figure(samples, 1, 0).value == pytest.approx(4 / 9)
     figure = distinct_figure(samples, 2, 0)
@@ -58,7 +58,7 @@ def test_distinct_n_and_its_jackknife_by_brute_force():
     assert distinct_figure([["a"]], 2, 0) is None
 
 
-def test_molecules_by_hand():
+def test_molecule_figures_by_hand():
     pytest.importorskip("rdkit")
     smiles = ["CCO", "OCC", "c1ccccc1", "C1CC", "CCN", "not one"]
     report = molecule_figures(smiles, ["CCO", "CCC"], 0)
@@ -70,11 +70,11 @@ def test_molecules_by_hand():
     assert report.value("internal_diversity") == pytest.approx(1 - np.mean(similar))
     assert molecule_figures(["CCO", "OCC"], [], 0).value("internal_diversity") == 0
     assert molecule_figures(["X", "("], [], 0).notes == [
-        "no sample is a molecule that RDKit can read, so nothing more is measured"
+        "no sample is a molecule that RDKit can parse, so only validity is measured"
     ]
 
 
-def test_the_jackknife_of_diversity_leaves_a_molecule_out():
+def test_diversity_jackknife_leaves_one_molecule_out():
     pytest.importorskip("rdkit")
     names = ["CCO", "c1ccccc1", "CCN", "CC(=O)O", "CCCl"]
     figure = next(f for f in molecule_figures(names, [], 0).figures if f.name == "internal_diversity")
@@ -83,5 +83,5 @@ def test_the_jackknife_of_diversity_leaves_a_molecule_out():
     assert figure.high - figure.value == pytest.approx(min(spread, 1 - figure.value), abs=1e-6)
 
 
-def test_tokens_are_split_at_ends():
+def test_split_at_end_tokens():
     assert split_at([2, 5, 6, 2, 2, 7], 2) == [[5, 6], [7]]

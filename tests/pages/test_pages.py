@@ -1,4 +1,4 @@
-"""Pages: what they hold, that nothing in them comes from elsewhere, and that a browser shows them."""
+"""HTML pages: content, no external resources, rendering in a browser."""
 
 import os
 import re
@@ -39,24 +39,24 @@ def file(tmp_path, model):
 
 
 class _Reader(HTMLParser):
-    """Tags that are open, headings, and everything by which a page could ask for something else."""
+    """HTML parser that records open tags, headings and references to external resources."""
 
     VOID = {"meta", "link", "br", "img", "input", "hr"}
 
     def __init__(self):
         super().__init__()
-        self.open, self.headings, self.asked = [], [], []
+        self.open, self.headings, self.references = [], [], []
 
     def handle_starttag(self, tag, attrs):
         assert tag not in ("script", "iframe", "img", "link", "object")
-        self.asked += [
+        self.references += [
             v for k, v in attrs if k in ("src", "href", "xlink:href", "data") and not (v or "").startswith("#")
         ]
         if tag not in self.VOID:
             self.open.append(tag)
 
     def handle_startendtag(self, tag, attrs):
-        self.asked += [v for k, v in attrs if k in ("src", "href", "xlink:href") and not (v or "").startswith("#")]
+        self.references += [v for k, v in attrs if k in ("src", "href", "xlink:href") and not (v or "").startswith("#")]
 
     def handle_endtag(self, tag):
         assert self.open.pop() == tag
@@ -67,10 +67,10 @@ class _Reader(HTMLParser):
 
 
 def read(page):
-    """A page's headings; it is well-formed and needs nothing beside it."""
+    """Return a page's headings; assert that it is well-formed and self-contained."""
     reader = _Reader()
     reader.feed(page)
-    assert (reader.open, reader.asked) == ([], [])
+    assert (reader.open, reader.references) == ([], [])
     assert "url(http" not in page
     assert "@import" not in page
     return reader.headings
@@ -84,32 +84,32 @@ def summary(tmp_path_factory):
     return target
 
 
-def test_a_summary_has_what_people_look_at(summary):
+def test_summary_page_headings_and_plots(summary):
     page = summary.read_text()
     headings = read(page)
-    assert headings[0] == "masks <&>: what the model consists of"
+    assert headings[0] == "masks <&>: parts and cost of the model"
     assert headings[1:] == [
         "Structure",
         "Parameters by part",
         "Memory by part",
         "FLOPs of a forward pass by part",
         "Noise schedule",
-        "Attention's cost over length of backbone",
-        "The model's section of the file",
+        "Attention cost over length of backbone",
+        "Configuration of the model",
     ]
     assert "<b>" not in page
     assert "masks &lt;&amp;&gt;" in page
     assert page.count("<svg") == 5
 
 
-def test_equal_files_give_equal_pages(summary, tmp_path):
+def test_summary_page_is_reproducible(summary, tmp_path):
     target = tmp_path / "again.html"
     assert parse(["--config", str(summary.with_name("model.yml")), "--summary", "--html", str(target)]) == 0
     assert target.read_text() == summary.read_text()
 
 
 @pytest.mark.parametrize("name", ["bert_gpt2", "performer", "dmlp"])
-def test_latent_models_have_a_page(name, tmp_path):
+def test_summary_page_of_latent_models(name, tmp_path):
     sizes = [word for part in ("encoder", "decoder") for word in ("--set", f"model.{part}.vocab_size=50")]
     words = ["--config", f"configs/latent/{name}.yml", "--model-only", "--summary", *sizes]
     assert parse([*words, "--html", str(tmp_path / "page.html")]) == 0
@@ -117,7 +117,7 @@ def test_latent_models_have_a_page(name, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["bert_gpt2", "performer", "dmlp"])
-def test_parts_within_parts_and_tied_weights_are_not_counted_twice(name):
+def test_summary_counts_nested_parts_and_tied_weights_once(name):
     sizes = [f"model.{part}.vocab_size=50" for part in ("encoder", "decoder")]
     summary = summarise(read_experiment(f"configs/latent/{name}.yml", sizes, ("model",)).config)
     assert min(part.forward_flops for part in summary.parts) >= 0
@@ -127,8 +127,8 @@ def test_parts_within_parts_and_tied_weights_are_not_counted_twice(name):
 
 @pytest.mark.parametrize("attention", ["softmax", "linear"])
 @pytest.mark.parametrize("length", [64, 96])
-def test_the_formula_is_what_the_counter_counts(attention, length, tmp_path):
-    """Of a whole summary, less the projections around the core."""
+def test_attention_flops_formula_matches_the_counter(attention, length, tmp_path):
+    """The FLOPs of a whole summary, minus the projections around the core."""
     params = {**STACK, "attention_type": attention, "vocab_size": 11, "max_length": length}
     config = read_experiment(
         file(tmp_path, {"model_type": "encoder", "encoder": params}), ["model.encoder.batch_size=1"]
@@ -139,7 +139,7 @@ def test_the_formula_is_what_the_counter_counts(attention, length, tmp_path):
     assert found == pytest.approx(part.forward_flops - projections, rel=0.02)
 
 
-def test_noise_of_each_kind(tmp_path):
+def test_noise_curves_of_each_kind(tmp_path):
     config = read_experiment(file(tmp_path, DIFFUSION)).config
     t, alpha = noise_curves(config)["untouched, alpha(t)"]
     assert (t[0], t[-1], alpha[0]) == (0, 1, 1)
@@ -150,14 +150,14 @@ def test_noise_of_each_kind(tmp_path):
     assert kept[100] == pytest.approx((1 - 0.008) ** 101, rel=1e-3)
 
 
-def test_html_without_a_summary_is_wrong_usage(tmp_path):
+def test_html_option_needs_summary(tmp_path):
     with pytest.raises(SystemExit) as stopped:
         parse(["--config", str(file(tmp_path, DIFFUSION)), "--html", "x.html"])
     assert stopped.value.code == 2
 
 
 @pytest.mark.parametrize("target", ["none/x.html", "."])
-def test_a_place_for_no_page_is_told_before_the_work(target, tmp_path, capsys):
+def test_html_target_is_checked_before_the_work(target, tmp_path, capsys):
     for verb, words in (
         (parse, ["--config", str(file(tmp_path, DIFFUSION)), "--summary"]),
         (evaluate, ["--run", str(tmp_path / "no_run")]),
@@ -168,12 +168,12 @@ def test_a_place_for_no_page_is_told_before_the_work(target, tmp_path, capsys):
         assert ("there is no folder" if "none" in target else "is a folder: --html") in capsys.readouterr().err
 
 
-def test_a_page_that_cannot_be_written(tmp_path):
+def test_unwritable_page_raises_page_error(tmp_path):
     with pytest.raises(PageError, match="the page cannot be written: No such file or directory"):
         write(tmp_path / "none" / "x.html", "")
 
 
-def test_text_is_escaped():
+def test_page_escapes_text():
     page = render(
         "<script>alert(1)</script>", [("a", "<img src=x>")], [Section("<b>", "&", [["<i>"]], "", ["</pre><script>"])]
     )
@@ -190,17 +190,17 @@ def evaluation(tmp_path_factory):
     return target
 
 
-def test_an_evaluation_has_figures_curves_and_samples(evaluation):
+def test_evaluation_page_has_figures_curves_and_samples(evaluation):
     page = evaluation.read_text()
     headings = read(page)
-    for heading in ("Figures", "Loss over steps", "Learning rate", "Samples during training", "The file"):
+    for heading in ("Figures", "Loss over steps", "Learning rate", "Samples during training", "Configuration"):
         assert heading in headings, headings
     assert re.search(r"<td>bits_per_\w+</td>", page)
     assert "===== step 6 =====" in page
 
 
 @pytest.mark.parametrize("kind", ["summary", "evaluation"])
-def test_a_browser_shows_it(kind, request, tmp_path):
+def test_page_renders_in_a_browser(kind, request, tmp_path):
     browser = next((path for name in BROWSERS if (path := shutil.which(name))), None)
     if browser is None:
         pytest.skip(f"no browser is installed; one of {', '.join(BROWSERS)} would do")
@@ -219,13 +219,13 @@ def test_a_browser_shows_it(kind, request, tmp_path):
 
     pixels = imread(picture)
     assert pixels.shape[:2] == (3000, 1000)
-    assert (pixels[..., :3].min(2) < 0.5).mean() > 0.005  # there is ink
+    assert (pixels[..., :3].min(2) < 0.5).mean() > 0.005  # the picture is not blank
 
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
-def test_figures_are_printed_where_the_page_cannot_be_written(evaluation, tmp_path, monkeypatch, capsys):
+def test_figures_are_printed_if_the_page_cannot_be_written(evaluation, tmp_path, monkeypatch, capsys):
     def full(self, *args, **options):
         raise OSError(28, "No space left on device")
 
@@ -239,7 +239,7 @@ def test_figures_are_printed_where_the_page_cannot_be_written(evaluation, tmp_pa
 
 
 @pytest.mark.parametrize("kind", ["device", "pipe", "null", "long", "folder"])
-def test_what_is_no_file_is_no_page(kind, tmp_path, capsys):
+def test_html_target_must_be_a_regular_file(kind, tmp_path, capsys):
     os.mkfifo(tmp_path / "pipe")
     link = tmp_path / "device"
     link.symlink_to(os.devnull)
@@ -251,7 +251,7 @@ def test_what_is_no_file_is_no_page(kind, tmp_path, capsys):
     assert not Path(os.devnull).is_file()
 
 
-def test_a_page_is_written_through_a_link(tmp_path):
+def test_page_is_written_through_a_symlink(tmp_path):
     (tmp_path / "link.html").symlink_to(tmp_path / "page.html")
     write(tmp_path / "link.html", "<p>")
     assert (tmp_path / "link.html").is_symlink()

@@ -6,9 +6,11 @@ import pytest
 import torch
 
 from evaluation.opened import open_run
-from evaluation.registry import Settings, evaluator_of
+from evaluation.registry import evaluator_of
 from evaluation.rows import load_split
-from evaluation.sampling import Request, draw
+from evaluation.sample import Request
+from evaluation.sampling import draw
+from evaluation.settings import Settings
 from experiment.config import read_experiment
 from model.denoisers.embeddings import ConditionEmbedding
 from model.denoisers.view import BackboneView

@@ -1,4 +1,4 @@
-"""Latent diffusion with an encoder that has a tokenizer of its own, as published, and of molecules; none is trained."""
+"""Untrained latent diffusion: a pretrained encoder with its own tokenizer, settings of the latent, molecules."""
 
 import json
 
@@ -8,7 +8,7 @@ from transformers import BertConfig, BertModel, BertTokenizerFast
 
 from evaluation.evaluate_command import main as evaluate
 from evaluation.generate_command import main as generate
-from evaluation.latent_draw import encoder_limit, prior_latents, read_latents
+from evaluation.latent_draw import draw_prior_latents, encode_texts, encoder_limit
 from evaluation.opened import open_run
 from tests.evaluation.made_runs import make_run, text_data
 
@@ -33,7 +33,7 @@ def lines(folder):
 
 @pytest.fixture(scope="module")
 def pretrained(tmp_path_factory):
-    """A BERT of 40 positions that reads words, saved with its tokenizer."""
+    """Save a BERT of 40 positions over words with its tokenizer, and make a run with it."""
     folder = tmp_path_factory.mktemp("pretrained")
     words = "[PAD] [UNK] [CLS] [SEP] [MASK] the quick brown fox jumps over lazy dog and does not"
     (folder / "vocab.txt").write_text(words.replace(" ", "\n") + "\n")
@@ -45,37 +45,37 @@ def pretrained(tmp_path_factory):
     return make_run(folder, LATENT | {"encoder": encoder}, lines(folder), "latent_diffusion")
 
 
-def test_texts_as_the_encoder_reads_them(pretrained, capsys):
+def test_pretrained_encoder_uses_its_own_tokenizer(pretrained, capsys):
     run = open_run(pretrained)
     own = run.task.encoder_texts.own(["the quick fox"], return_tensors="pt")
     with torch.no_grad():
         wanted = run.model.moments(own["input_ids"], own["attention_mask"].bool())[0]
-    torch.testing.assert_close(read_latents(run, ["the quick fox"]), wanted)
+    torch.testing.assert_close(encode_texts(run, ["the quick fox"]), wanted)
     assert encoder_limit(run.model) == 40
     assert generate(["--run", str(pretrained), "--interpolate", "the quick", "not the dog"]) == 0
     capsys.readouterr()
     many = "a " * 45
     assert generate(["--run", str(pretrained), "--interpolate", "the quick", many.strip()]) == 1
-    assert "has 47 tokens with those around it, and the encoder reads 40 at most" in capsys.readouterr().err
+    assert "has 47 tokens with the begin and end tokens, and the encoder takes at most 40" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("more", [{}, {"compat": "dmlp"}, {"latent": {"size": 4, "normalise": False, "variance": 0.1}}])
-def test_settings_of_the_latent(more, tmp_path, capsys):
+def test_latent_evaluation_with_settings(more, tmp_path, capsys):
     run = make_run(tmp_path, LATENT | more, lines(tmp_path), "latent_diffusion")
     assert evaluate(["--run", str(run), "--num-samples", "4", "--steps", "5", "--json"]) == 0
     found = {figure["name"]: figure["value"] for figure in json.loads(capsys.readouterr().out)["figures"]}
     assert {"kl", "diffusion_error", "frechet", "frechet_prior"} <= set(found)
     opened = open_run(run)
-    same = torch.equal(prior_latents(opened, 3, 0), prior_latents(opened, 3, 0, scaled=False))
+    same = torch.equal(draw_prior_latents(opened, 3, 0), draw_prior_latents(opened, 3, 0, scaled=False))
     assert same or opened.model.normaliser is not None
 
 
-def test_an_encoder_with_a_tokenizer_of_its_own_is_measured(pretrained, capsys):
+def test_pretrained_encoder_is_measured(pretrained, capsys):
     assert evaluate(["--run", str(pretrained), "--num-samples", "3", "--steps", "5"]) == 0
     assert "frechet_training" in capsys.readouterr().out
 
 
-def test_molecules(tmp_path, capsys):
+def test_latent_diffusion_of_molecules(tmp_path, capsys):
     pytest.importorskip("rdkit")
     for split, names in (("train", ["CCO", "CCN", "c1ccccc1", "CCCl"]), ("test", ["CCC", "CCS", "CC"])):
         (tmp_path / f"{split}.smi").write_text("\n".join(names) + "\n")

@@ -1,4 +1,4 @@
-"""Measurements on run folders, against what is computed by hand."""
+"""Metrics on run folders, against values computed by hand."""
 
 import math
 from dataclasses import replace
@@ -12,8 +12,9 @@ from data_manager.dataset_types import DatasetConfig
 from data_manager.registry import SOURCES, SourceEntry
 from evaluation import bound, judge, language
 from evaluation.opened import open_run
-from evaluation.registry import Settings, evaluator_of
+from evaluation.registry import evaluator_of
 from evaluation.rows import load_split
+from evaluation.settings import Settings
 from tests.evaluation.made_runs import DECODER, MDLM, PAIR, STACK, Unigram, make_run, opened_with, pair_data, text_data
 from training.errors import RunFolderError, UnfitError
 from training.noise import mixed_seed
@@ -33,31 +34,31 @@ def mdlm(tmp_path_factory):
     return make_run(folder, MDLM, text_data(folder), "diffusion")
 
 
-def test_bits_of_a_unigram_model_are_those_computed_by_hand(decoder):
-    law = torch.rand(open_run(decoder).tokenizer.vocab_size).softmax(0)
-    run, split = opened_with(decoder, Unigram(law))
+def test_unigram_bits_match_hand_computation(decoder):
+    probabilities = torch.rand(open_run(decoder).tokenizer.vocab_size).softmax(0)
+    run, split = opened_with(decoder, Unigram(probabilities))
     rows = [ids.tolist() for ids in split.rows.table["input_ids"]]
-    told = [token for row in rows for token in row[1:]]
-    bits = -sum(math.log2(float(law[token])) for token in told)
+    targets = [token for row in rows for token in row[1:]]
+    bits = -sum(math.log2(float(probabilities[token])) for token in targets)
     characters = sum(len(run.tokenizer.decode(row[1:])) for row in rows)
     report = language.measure(run, split, ALONE)
-    assert report.value("bits_per_token") == pytest.approx(bits / len(told), rel=1e-5)
+    assert report.value("bits_per_token") == pytest.approx(bits / len(targets), rel=1e-5)
     assert report.value("bits_per_character") == pytest.approx(bits / characters, rel=1e-5)
-    assert report.value("perplexity") == pytest.approx(2 ** (bits / len(told)), rel=1e-5)
-    assert characters < len(told)  # the end of a document costs bits and is no character
+    assert report.value("perplexity") == pytest.approx(2 ** (bits / len(targets)), rel=1e-5)
+    assert characters < len(targets)  # the end token costs bits and has no character
     figure = report.figures[0]
     assert (figure.n, figure.of) == (len(rows), "rows")
     assert figure.low < figure.value < figure.high
 
 
-def test_a_uniform_model_needs_the_logarithm_of_the_vocabulary(decoder):
+def test_uniform_model_needs_log2_vocabulary_bits(decoder):
     size = open_run(decoder).tokenizer.vocab_size
     run, split = opened_with(decoder, Unigram(torch.full((size,), 1 / size)))
     figure = language.measure(run, split, ALONE).figures[0]
     assert (figure.low, figure.value, figure.high) == pytest.approx([math.log2(size)] * 3, rel=1e-5)
 
 
-def test_the_bound_of_rows_adds_up_to_that_of_the_model(mdlm):
+def test_row_bounds_add_up_to_the_model_bound(mdlm):
     run = open_run(mdlm)
     split = load_split(run, "test", max_rows=4, seed=0)
     total, parts = bound.bound(run, split, Settings(seed=5))
@@ -70,31 +71,31 @@ def test_the_bound_of_rows_adds_up_to_that_of_the_model(mdlm):
         assert sum(parts[name]) / tokens == pytest.approx(float(getattr(output, name)), rel=1e-5, abs=1e-6)
 
 
-def test_the_bound_of_a_unigram_denoiser_is_its_cross_entropy(mdlm):
+def test_bound_of_a_unigram_denoiser_is_its_cross_entropy(mdlm):
     run = open_run(mdlm)
     split = load_split(run, "test", max_rows=None, seed=0)
-    law = torch.rand(run.tokenizer.vocab_size).softmax(0)
-    logits = torch.cat([law.log(), torch.zeros(1)])  # the mask, which is never told
+    probabilities = torch.rand(run.tokenizer.vocab_size).softmax(0)
+    logits = torch.cat([probabilities.log(), torch.zeros(1)])  # the mask, which is never a target
     run.model.denoise = lambda x_t, sigma, mask=None, cond=None: logits.expand(*x_t.shape, -1)
     report = bound.measure(run, split, Settings(draws=200, samples=False))
-    told = [token for ids in split.rows.table["input_ids"] for token in ids.tolist()]
-    bits = -sum(math.log2(float(law[token])) for token in told) / len(told)
+    targets = [token for ids in split.rows.table["input_ids"] for token in ids.tolist()]
+    bits = -sum(math.log2(float(probabilities[token])) for token in targets) / len(targets)
     assert report.value("bits_per_token") == pytest.approx(bits, rel=0.02)
     parts = [report.value(f"{name}_part") for name in bound.PARTS]
     assert sum(parts) == pytest.approx(report.value("bits_per_token"))
     assert report.figures[0].note == "at most"
 
 
-def test_samples_have_figures(mdlm, decoder):
+def test_sample_figures_and_notes(mdlm, decoder):
     for folder in (mdlm, decoder):
         run = open_run(folder, ["generation.num_samples=4"])
         report = evaluator_of(run.task_name)(run, load_split(run, "test", max_rows=4, seed=0), Settings())
         assert {figure.name for figure in report.figures} >= {"entropy", "distinct_1"}
-        assert any("tell little" in note for note in report.notes)
+        assert any("are few" in note for note in report.notes)
         assert len(report.examples) == 2
 
 
-def test_translation(tmp_path):
+def test_translation_figures_match_the_task_loss(tmp_path):
     run = open_run(make_run(tmp_path, PAIR, pair_data(tmp_path), "translation"))
     report = evaluator_of("translation")(run, load_split(run, None, max_rows=6, seed=0), Settings())
     assert {figure.name for figure in report.figures} == {
@@ -118,25 +119,25 @@ class LabelledConfig(DatasetConfig):
 
 
 def labelled(config):
-    """Rows whose class is whether their first token is large."""
+    """Make rows whose class is 1 where the first token is above 3."""
     rows = torch.randint(8, (30, 5), generator=torch.Generator().manual_seed(0)).tolist()
     return {"test": datasets.Dataset.from_dict({"input_ids": rows, "labels": [int(row[0] > 3) for row in rows]})}
 
 
-def test_classification_and_tasks_without_measurements_of_their_own(tmp_path, monkeypatch):
+def test_classification_and_unregistered_tasks_agree(tmp_path, monkeypatch):
     monkeypatch.setitem(SOURCES._entries, "labelled_rows", SourceEntry(LabelledConfig, labelled))
     model = {"model_type": "encoder", "name": "parity", "encoder": {**STACK, "vocab_size": 8}}
     data = [{"name": "rows", "source": "labelled_rows"}]
     run = open_run(make_run(tmp_path, model, data, "sequence_classification", num_labels=2))
     split = load_split(run, None, max_rows=20, seed=0)
     report = evaluator_of("sequence_classification")(run, split, Settings())
-    own = evaluator_of("of a user's own")(run, split, Settings())
+    own = evaluator_of("custom")(run, split, Settings())
     assert report.value("accuracy") == pytest.approx(own.value("accuracy"))
     assert report.value("cross_entropy") == pytest.approx(own.value("loss") / math.log(2), rel=1e-5)
     assert report.figures[0].method == "Wilson"
 
 
-def test_a_judge_of_ours(decoder):
+def test_judge_from_a_run_folder(decoder):
     one = judge.load_judge(decoder)
     texts = ["the quick brown", "lazy dog", "x"]
     figure = judge.generative_perplexity(one, texts, 0)
@@ -144,14 +145,14 @@ def test_a_judge_of_ours(decoder):
     for text in texts:
         ids = torch.tensor([one.tokenizer.encode(text)])
         with torch.no_grad():
-            law = one.logits(ids)[0].log_softmax(-1)
-        nats -= sum(float(law[place, token]) for place, token in enumerate(ids[0, 1:]))
+            probabilities = one.logits(ids)[0].log_softmax(-1)
+        nats -= sum(float(probabilities[position, token]) for position, token in enumerate(ids[0, 1:]))
         count += ids.shape[1] - 1
     assert figure.value == pytest.approx(math.exp(nats / count), rel=1e-5)
-    assert figure.n == 2  # one letter tells nothing
+    assert figure.n == 2  # one letter has no second token
 
 
-def test_a_judge_of_transformers(tmp_path, decoder):
+def test_judge_from_a_transformers_folder(tmp_path, decoder):
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
@@ -167,16 +168,16 @@ def test_a_judge_of_transformers(tmp_path, decoder):
     assert any(note.startswith("MAUVE was left out: ") for note in report.notes)
 
 
-def test_no_judge(tmp_path, mdlm):
+def test_judge_folder_errors(tmp_path, mdlm):
     with pytest.raises(RunFolderError, match="is not there; give a run folder of a decoder"):
         judge.load_judge(tmp_path / "nope")
     with pytest.raises(RunFolderError, match=r"neither config\.yml nor config\.json"):
         judge.load_judge(tmp_path)
-    with pytest.raises(UnfitError, match="no language model that goes from left to right"):
+    with pytest.raises(UnfitError, match="not a left-to-right language model"):
         judge.load_judge(mdlm)
 
 
-def test_data_of_another_tokenizer(decoder):
+def test_data_of_another_tokenizer_are_refused(decoder):
     run = open_run(decoder)
     other = type(run.tokenizer)("abc")
     with pytest.raises(UnfitError, match="tokenised by another tokenizer"):

@@ -1,0 +1,18 @@
+"""Settings of an evaluation; no torch is imported."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Settings for measuring a run.
+
+    `seed` seeds all draws. `draws` is the number of random times and noises per row. `judge` is the folder of a language
+    model that judges samples. `samples` is False to draw no samples.
+    """
+
+    seed: int = 0
+    draws: int = 1
+    judge: Path | None = None
+    samples: bool = True
