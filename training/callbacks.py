@@ -3,7 +3,7 @@
 import sys
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -19,6 +19,10 @@ from training.noise import mixed_seed
 from training.run_folder import RunFolder
 from training.samples_log import SamplesLog
 from training.signals import GracePeriod
+from training.tasks.base import Batch
+
+if TYPE_CHECKING:
+    from tqdm import tqdm  # type: ignore[import-untyped]
 
 _SAMPLES = 31
 
@@ -42,7 +46,7 @@ def is_stopped_early(history: Sequence[dict[str, float]], settings: TrainingConf
     return since >= patience
 
 
-def on_device(batch: dict[str, Any], device: torch.device) -> dict[str, Any]:
+def on_device(batch: Batch, device: torch.device) -> Batch:
     """A batch with its tensors on a device."""
     return {name: value.to(device) if isinstance(value, torch.Tensor) else value for name, value in batch.items()}
 
@@ -56,7 +60,7 @@ class Flow(TrainerCallback):  # type: ignore[misc]
         settings: TrainingConfig,
         title: str,
         average: Average | None,
-        sample_batch: Callable[[], dict[str, Any]],
+        sample_batch: Callable[[], Batch],
     ) -> None:
         self.run, self.settings, self.title, self.average = run, settings, title, average
         self.sample_batch = sample_batch
@@ -64,24 +68,24 @@ class Flow(TrainerCallback):  # type: ignore[misc]
         self.grace = GracePeriod()
         self.agreement: Agreement | None = None
         self.is_told_to_stop = False
-        self.bar: Any = None
+        self.bar: tqdm | None = None
         self.clock = (0, time.perf_counter())
 
     def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
     ) -> TrainerControl:
         """The intervals are those of the file, which may have changed since the checkpoint was written."""
         state.logging_steps, state.eval_steps, state.save_steps = args.logging_steps, args.eval_steps, args.save_steps
         self.clock = (state.global_step, time.perf_counter())
         self.agreement = Agreement()
         if is_main() and sys.stderr.isatty():
-            from tqdm import tqdm  # type: ignore[import-untyped]
+            from tqdm import tqdm
 
             self.bar = tqdm(total=args.max_steps, initial=state.global_step, unit="step", file=sys.stderr, leave=False)
         return control
 
     def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
     ) -> TrainerControl:
         """Move the average; the last step is logged whatever the interval; a signal ends the run with a checkpoint."""
         if self.average is not None:
@@ -95,7 +99,7 @@ class Flow(TrainerCallback):  # type: ignore[misc]
         return control
 
     def on_evaluate(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
     ) -> TrainerControl:
         """Stop where nothing gets better any more, and keep the best weights where they are wanted."""
         if self.settings.load_best_model_at_end and best_step(state.log_history) == state.global_step:
@@ -110,7 +114,7 @@ class Flow(TrainerCallback):  # type: ignore[misc]
         state: TrainerState,
         control: TrainerControl,
         logs: dict[str, float] | None = None,
-        **_: Any,
+        **_: object,
     ) -> TrainerControl:
         """One line in metrics.jsonl and one on the terminal."""
         if not is_main() or not logs:
@@ -123,7 +127,7 @@ class Flow(TrainerCallback):  # type: ignore[misc]
         return control
 
     def on_train_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
     ) -> TrainerControl:
         """Take the bar away."""
         if self.bar is not None:

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
@@ -54,7 +54,7 @@ def from_all(value: Item) -> list[Item]:
     """Every process's value, in all processes."""
     if not dist.is_initialized():
         return [value]
-    found: list[Any] = [None] * dist.get_world_size()
+    found = [value] * dist.get_world_size()
     dist.all_gather_object(found, value)
     return found
 

@@ -1,7 +1,7 @@
 """Texts as a latent model's encoder reads them, where a pretrained encoder has a tokenizer of its own."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -13,6 +13,10 @@ from model.latent.checks import places_of
 from training.errors import UnfitError
 from yaml_config.paths import from_home
 
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer as HuggingFaceModel
+    from transformers import PretrainedConfig, PreTrainedTokenizerBase
+
 _REMEDY = "the folder of a pretrained encoder must hold its tokenizer too, as save_pretrained of one writes it"
 
 
@@ -23,10 +27,10 @@ class EncoderTexts:
         from transformers import AutoConfig, AutoTokenizer
 
         self.data_tokenizer, self.path = tokenizer, path
-        config: Any = load_from_hub(AutoConfig.from_pretrained, path, "pretrained model", _REMEDY)
+        config: PretrainedConfig = load_from_hub(AutoConfig.from_pretrained, path, "pretrained model", _REMEDY)
         if _lacks_tokenizer(path):
             raise UnfitError(f"encoder {path} has no tokenizer beside its weights; {_REMEDY}")
-        self.own: Any = load_from_hub(AutoTokenizer.from_pretrained, path, "tokenizer", _REMEDY)
+        self.own: PreTrainedTokenizerBase = load_from_hub(AutoTokenizer.from_pretrained, path, "tokenizer", _REMEDY)
         if self.own.pad_token_id is None:
             raise UnfitError(
                 f"the tokenizer of encoder {path} has no padding token, so texts of several lengths make no batch; add "
@@ -59,7 +63,7 @@ class EncoderTexts:
 def check_decoder_tokenizer(path: str, tokenizer: Tokenizer) -> None:
     """Raise UnfitError unless a pretrained decoder writes by its own tokenizer, as far as its folder has one."""
     remedy = f"tokenizer: {{type: hugging_face, path: {path}}} fits"
-    inner: Any = getattr(getattr(tokenizer, "whole", tokenizer), "inner", None)
+    inner: HuggingFaceModel | None = getattr(getattr(tokenizer, "whole", tokenizer), "inner", None)
     if inner is None:
         raise UnfitError(
             f"decoder {path} has learnt to write by its own tokenizer, and the data set has another; {remedy}"

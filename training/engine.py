@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from data_manager.dataset_types import DatasetConfig
 from data_manager.tokenizers import Tokenizer
@@ -23,8 +23,18 @@ from training.registry import TASKS
 from training.resume import Start, compare, plan_start, share_of_step
 from training.run_folder import RunFolder
 from training.share import Share
-from training.splits import Splits, choose_splits, chosen_dataset, chosen_task
+from training.splits import Split, Splits, choose_splits, chosen_dataset, chosen_task, is_table
 from yaml_config.paths import from_home
+
+if TYPE_CHECKING:
+    from torch import nn
+    from transformers import TrainingArguments
+
+    from training.known_rows import SplitRecord
+    from training.module import TaskModule
+    from training.rows import Buckets, RowCollator, Rows
+    from training.tasks.base import Batch
+    from training.trainer import FactoryTrainer
 
 
 @dataclass(frozen=True)
@@ -87,7 +97,7 @@ class _Session:
     def __init__(self, config: ExperimentConfig, entry: DatasetConfig, run: RunFolder, start: Start) -> None:
         self.config, self.entry, self.run, self.start = config, entry, run, start
         self.settings = settings_of(config)
-        self.rows: dict[str, dict[str, Any]] | None = None
+        self.rows: dict[str, SplitRecord] | None = None
 
     def run_to_end(self) -> Outcome:
         from training import distributed
@@ -129,7 +139,7 @@ class _Session:
             self.know_rows(loaded, [name for name, rows in loaded.items() if splits.holds(rows)])
         return splits
 
-    def know_rows(self, loaded: Mapping[str, Any], used: Sequence[str]) -> None:
+    def know_rows(self, loaded: Mapping[str, Split], used: Sequence[str]) -> None:
         """Hash the rows of a run that begins; of one that goes on, say which have changed.
 
         Raises UnfitError where those that it is trained or evaluated on have.
@@ -162,7 +172,7 @@ class _Session:
     def resolve(self, splits: Splits) -> None:
         """Fill in what the data decide: vocabulary, task, number of classes, scale of properties; compare once more."""
         update: dict[str, Any] = {"task": chosen_task(self.config, splits.columns), "dataset": self.entry.name}
-        if self.settings.num_labels is None and "labels" in splits.columns:
+        if self.settings.num_labels is None and is_table(splits.train) and "labels" in splits.columns:
             named = getattr(self.entry, "classes", None)
             update["num_labels"] = len(named) if named else max(2, int(max(splits.train["labels"])) + 1)
         self.settings = self.settings.model_copy(update=update)
@@ -183,7 +193,7 @@ class _Session:
         generation = self.config.generation.model_copy(update=left_out)
         self.config = self.config.model_copy(update={"generation": generation})
 
-    def build(self, splits: Splits, share: Share, arguments: Any) -> tuple[Any, Any]:
+    def build(self, splits: Splits, share: Share, arguments: "TrainingArguments") -> "tuple[FactoryTrainer, nn.Module]":
         """The Trainer with everything that it needs, and the network inside."""
         from data_manager.data_manager import DatasetManager
         from training.averaging import Average
@@ -204,7 +214,7 @@ class _Session:
         data = Data(train, evaluation, collate, share, self.buckets(splits.train, share))
         return FactoryTrainer(module, arguments, self.settings, data, flow, average, step), module.network
 
-    def buckets(self, rows: Any, share: Share) -> Any:
+    def buckets(self, rows: Split, share: Share) -> "Buckets | None":
         """What puts rows of like lengths into one step, where the data set asks for it."""
         if not getattr(self.entry, "bucketing", False):
             return None
@@ -215,7 +225,7 @@ class _Session:
 
         return Buckets(torch.from_numpy(sum(row_lengths(rows).values())), share.rows)
 
-    def build_module(self, arguments: Any) -> Any:
+    def build_module(self, arguments: "TrainingArguments") -> "TaskModule":
         """The network with its task, its first weights and its adapters, on the device of `arguments`."""
         import torch
 
@@ -236,7 +246,7 @@ class _Session:
             shard_by_layer(arguments, network)
         return module.to(arguments.device)
 
-    def take_weights(self, network: Any, folder: Path) -> None:
+    def take_weights(self, network: "nn.Module", folder: Path) -> None:
         """Begin with another run's or model's weights; raises RunFolderError where they do not fit."""
         from training.weights import WEIGHTS, load_weights
 
@@ -253,17 +263,17 @@ class _Session:
                     f"{self.entry.name!r}; give the data set that tokenizer"
                 )
 
-    def evaluation_rows(self, splits: Splits) -> Any:
+    def evaluation_rows(self, splits: Splits) -> "Rows | None":
         from training.rows import Rows
 
         data, limit = splits.evaluation, self.settings.max_eval_samples
         if data is None:
             return None
         if limit is not None and limit < len(data):
-            data = data.select(range(limit)) if hasattr(data, "column_names") else list(data)[:limit]
+            data = data.select(range(limit)) if is_table(data) else list(data)[:limit]
         return Rows(data)
 
-    def sample_batch(self, rows: Any, collate: Any) -> Callable[[], dict[str, Any]]:
+    def sample_batch(self, rows: "Rows", collate: "RowCollator") -> "Callable[[], Batch]":
         """A batch of rows from all over the split, as many as there are samples to show."""
         assert self.config.generation is not None
         assert self.settings.task is not None
@@ -271,9 +281,8 @@ class _Session:
         count = min(max(self.config.generation.num_samples, fewest), len(rows))
         indices = [number * len(rows) // count for number in range(count)]
 
-        def batch() -> dict[str, Any]:
-            found: dict[str, Any] = collate(rows.__getitems__([(index, index) for index in indices]))
-            return found
+        def batch() -> "Batch":
+            return collate(rows.__getitems__([(index, index) for index in indices]))
 
         return batch
 
@@ -301,7 +310,7 @@ class _Session:
             session = describe_environment(device, distributed.world_size(), step)
             write_text(self.run.environment, json.dumps(stamped({"sessions": [*before, session]}), indent=1) + "\n")
 
-    def keep_lengths(self, rows: Any) -> None:
+    def keep_lengths(self, rows: Split) -> None:
         """Write how long whole documents are, from which a diffusion model's samples take their lengths."""
         if self.settings.task != "diffusion" or getattr(self.entry, "layout", None) != "whole":
             return
@@ -311,7 +320,7 @@ class _Session:
         with explained("lengths", self.run.lengths):
             write_lengths(self.run.lengths, count_lengths(rows))
 
-    def optimise(self, trainer: Any) -> bool:
+    def optimise(self, trainer: "FactoryTrainer") -> bool:
         """Train to the end; whether it was an early one."""
         from training.callbacks import is_stopped_early
 
@@ -326,7 +335,7 @@ class _Session:
             trainer.train(resume_from_checkpoint=str(checkpoint.folder) if checkpoint else None)
         return bool(trainer.state.global_step < self.settings.max_steps)
 
-    def finish(self, trainer: Any, network: Any, stopped_early: bool) -> Outcome:
+    def finish(self, trainer: "FactoryTrainer", network: "nn.Module", stopped_early: bool) -> Outcome:
         """Write the weights: the best, the averaged or the last ones, adapters merged."""
         from model.checkpoint import replacing
         from training import distributed

@@ -6,7 +6,6 @@ import sys
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
 from training.checkpoints import read_json
 from training.errors import RunFolderError
@@ -17,7 +16,7 @@ PACKAGES = (
 )
 
 
-def sessions(path: Path) -> list[Any]:
+def sessions(path: Path) -> list[object]:
     """What each session so far ran with, none where there is no file; raises RunFolderError for a damaged one."""
     if not path.is_file():
         return []
@@ -28,7 +27,7 @@ def sessions(path: Path) -> list[Any]:
     return found
 
 
-def describe_environment(device: str, world: int, step: int) -> dict[str, Any]:
+def describe_environment(device: str, world: int, step: int) -> dict[str, object]:
     """Versions, machine and command of the session that begins at `step` on `world` devices."""
     import torch
 

@@ -26,7 +26,9 @@ class FiniteCheck:
         """A part's loss, scalar, and the indices int64 [B] of its rows in the training split."""
         self.parts.append((loss.detach(), rows))
 
-    def __call__(self, step: int, norm: float | Tensor | None, network: nn.Module, groups: Sequence[Any]) -> None:
+    def __call__(
+        self, step: int, norm: float | Tensor | None, network: nn.Module, groups: Sequence[Mapping[str, Any]]
+    ) -> None:
         """Look at a step's losses and at the norm of its gradients, None where it decides nothing (a scaler skips steps).
 
         `groups` are the optimiser's. Gradients are all processes' mean, so a loss of any of them shows in the norm.
@@ -71,6 +73,6 @@ def named_gradients(network: nn.Module, groups: Sequence[Mapping[str, Any]]) -> 
     )
 
 
-def _listed(things: Sequence[Any]) -> str:
+def _listed(things: Sequence[object]) -> str:
     more = f" and {len(things) - _SHOWN} more" if len(things) > _SHOWN else ""
     return ", ".join(str(thing) for thing in things[:_SHOWN]) + more

@@ -3,28 +3,36 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from data_manager.row_identity import row_identity
 from training.checkpoints import read_json
 from training.durable import write_text
 from training.errors import RunFolderError
+from training.splits import Split
 from yaml_config.errors import printable
 from yaml_config.schema_version import stamped
 
 
-def describe_rows(splits: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+class SplitRecord(TypedDict):
+    """Number of rows of a split, and their hash."""
+
+    rows: int
+    hash: str
+
+
+def describe_rows(splits: Mapping[str, Split]) -> dict[str, SplitRecord]:
     """`{split: {"rows": count, "hash": text}}`; a stream, whose rows nobody has counted, is left out."""
     hashes = {name: row_identity(rows) for name, rows in splits.items()}
     return {name: {"rows": len(splits[name]), "hash": found} for name, found in hashes.items() if found is not None}
 
 
-def write_rows(path: Path, splits: Mapping[str, dict[str, Any]]) -> None:
+def write_rows(path: Path, splits: Mapping[str, SplitRecord]) -> None:
     """Write what `describe_rows` found; OSError where the disk is full."""
     write_text(path, json.dumps(stamped({"splits": dict(splits)}), indent=1) + "\n")
 
 
-def changed_rows(path: Path, splits: Mapping[str, Any]) -> dict[str, str]:
+def changed_rows(path: Path, splits: Mapping[str, Split]) -> dict[str, str]:
     """A sentence for each split that has other rows than the run had, by its name, and for each that is gone.
 
     A run of before there were hashes has none. Raises RunFolderError for a damaged file.
@@ -47,7 +55,7 @@ def _is_entry(entry: object) -> bool:
     return isinstance(entry, dict) and type(entry.get("rows")) is int and isinstance(entry.get("hash"), str)
 
 
-def _sentence(name: str, then: Mapping[str, Any], now: Mapping[str, Any] | None) -> str:
+def _sentence(name: str, then: SplitRecord, now: SplitRecord | None) -> str:
     split = f"split {printable(name)!r}"
     if now is None:
         return f"{split}, which the run had when it began, is not there"

@@ -8,10 +8,10 @@ import json
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from training.durable import write_text
 from training.errors import RunFolderError
+from training.splits import Split
 from yaml_config.json_text import from_json
 from yaml_config.schema_version import SchemaVersionError, stamped, unstamped
 
@@ -20,7 +20,7 @@ LONGEST = 10_000_000
 _MOST = 2**53
 
 
-def count_lengths(rows: Any) -> dict[int, int]:
+def count_lengths(rows: Split) -> dict[int, int]:
     """Number of rows by their number of tokens, of a `datasets.Dataset` with `input_ids`; the shortest first."""
     from data_manager.row_lengths import row_lengths
 

@@ -1,6 +1,6 @@
 """Low-rank adapters in a network, and their merging into its weights. Needs the extra `peft`."""
 
-from typing import Any
+from typing import Protocol, TypeGuard
 
 from torch import nn
 
@@ -44,16 +44,23 @@ def add_adapters(holder: nn.Module, settings: LoraConfig) -> None:
         part.requires_grad_(True)
 
 
-def _new_parts(holder: nn.Module) -> list[Any]:
+def _new_parts(holder: nn.Module) -> list[nn.Module | nn.Parameter]:
     """Modules and parameters that a network names as new."""
     named = [(module, name) for module in holder.modules() for name in getattr(module, "trained_beside_adapters", ())]
     return [part for part in (getattr(module, name) for module, name in named) if part is not None]
 
 
+class _HasOutputHead(Protocol):
+    def get_output_embeddings(self) -> nn.Module | None: ...
+
+
+def _has_output_head(module: object) -> TypeGuard[_HasOutputHead]:
+    return hasattr(module, "get_output_embeddings")
+
+
 def _heads(holder: nn.Module) -> set[int]:
     """Identities of the heads of pretrained models in a network, which may share weights with the embedding."""
-    models: list[Any] = [module for module in holder.modules() if hasattr(module, "get_output_embeddings")]
-    return {id(model.get_output_embeddings()) for model in models}
+    return {id(module.get_output_embeddings()) for module in holder.modules() if _has_output_head(module)}
 
 
 def merge_adapters(holder: nn.Module) -> None:

@@ -1,8 +1,7 @@
 """What of a `training` section this machine cannot do, found before anything is loaded."""
 
-from typing import Any
-
 import torch
+from pydantic import BaseModel
 
 from training.config_types import TrainingConfig
 from training.distributed import world_size
@@ -27,14 +26,14 @@ def check_machine(settings: TrainingConfig, *, use_cpu: bool) -> None:
         raise UnfitError("training.bf16: this GPU has no bfloat16; fp16: true works")
 
 
-def is_on_cpu(config: Any) -> bool:
+def is_on_cpu(config: object) -> bool:
     """Whether a model's config puts it on the CPU, or this machine has nothing else."""
     return not torch.accelerator.is_available() or "cpu" in _devices(config)
 
 
-def _devices(config: Any) -> set[str]:
+def _devices(config: object) -> set[str]:
     """Every `device` in a config, however deep."""
-    if not hasattr(type(config), "model_fields"):
+    if not isinstance(config, BaseModel):
         return set()
     found: set[str] = set()
     for name in type(config).model_fields:

@@ -1,7 +1,5 @@
 """The one module that the Trainer sees: a network with its task, from a batch to a loss."""
 
-from typing import Any
-
 from torch import Tensor, nn
 
 from training.tasks.base import Batch, Task
@@ -19,5 +17,4 @@ class TaskModule(nn.Module):
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """The task's loss and metrics over a batch, scalars on the network's device."""
-        found: dict[str, Any] = self.task(self.network, batch)
-        return found
+        return self.task(self.network, batch)

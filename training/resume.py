@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from experiment.config import ExperimentConfig
 from training.checkpoints import Checkpoint, newest
@@ -91,7 +90,7 @@ def share_of_step(settings: TrainingConfig, checkpoint: Checkpoint | None, world
     return Share(settings.batch_size, parts, world, rank)
 
 
-def _differences(then: Any, now: Any, path: str) -> Iterator[tuple[str, Any, Any]]:
+def _differences(then: object, now: object, path: str) -> Iterator[tuple[str, object, object]]:
     """Dotted keys with both values, where two trees differ."""
     if isinstance(then, Mapping) and isinstance(now, Mapping):
         for key in dict.fromkeys([*then, *now]):
@@ -104,5 +103,5 @@ def _differences(then: Any, now: Any, path: str) -> Iterator[tuple[str, Any, Any
         yield path, then, now
 
 
-def _shown(value: Any) -> str:
+def _shown(value: object) -> str:
     return "absent" if value is _MISSING else repr(value) if isinstance(value, str) else str(value)

@@ -17,10 +17,13 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from training.noise import RowNoise, mixed_seed
 from training.share import Share
 from training.signals import leave_to_parent
+from training.splits import Row, Split, is_table
 
 Key = tuple[int, int]
 """Position in the stream, and the row's index in its split."""
-Collate = Callable[[list[Any]], dict[str, Any]]
+Item = tuple[Key, Row]
+"""A row with its key."""
+Collate = Callable[[list[Row]], dict[str, Any]]
 
 _ORDER, _WORKERS = 11, 12
 _POOL = 100
@@ -98,20 +101,20 @@ class EvalBatches(Sampler[list[Key]]):
             yield [(index, index) for index in part]
 
 
-class Rows(Dataset[tuple[Key, Any]]):
+class Rows(Dataset[Item]):
     """Rows of a split (a `datasets.Dataset` or lhotse cuts) by their keys."""
 
-    def __init__(self, data: Any) -> None:
-        self.table = data.with_format("numpy") if hasattr(data, "column_names") else None
-        self.items: Sequence[Any] = () if self.table is not None else list(data)
+    def __init__(self, data: Split) -> None:
+        self.table = data.with_format("numpy") if is_table(data) else None
+        self.items: Sequence[Row] = () if self.table is not None else list(data)
 
     def __len__(self) -> int:
         return len(self.items) if self.table is None else len(self.table)
 
-    def __getitem__(self, key: Key) -> tuple[Key, Any]:
+    def __getitem__(self, key: Key) -> Item:
         return self.__getitems__([key])[0]
 
-    def __getitems__(self, keys: list[Key]) -> list[tuple[Key, Any]]:
+    def __getitems__(self, keys: list[Key]) -> list[Item]:
         """Several rows at once, which an Arrow table is much faster at."""
         indices = [index for _, index in keys]
         if self.table is None or not indices:
@@ -132,7 +135,7 @@ class RowCollator:
     seed: int
     batch_size: int
 
-    def __call__(self, items: list[tuple[Key, Any]]) -> dict[str, Any]:
+    def __call__(self, items: list[Item]) -> dict[str, Any]:
         """The batch of some rows; an empty dictionary of none."""
         if not items:
             return {}
@@ -147,12 +150,12 @@ class RowCollator:
         return batch
 
 
-def _is_idle_mask(name: str, value: Any) -> bool:
+def _is_idle_mask(name: str, value: object) -> bool:
     """True for a mask that hides nothing: attention is faster without one."""
     return name.endswith("mask") and isinstance(value, torch.Tensor) and bool(value.all())
 
 
-def row_loader(rows: Rows, batches: Sampler[list[Key]], collate: RowCollator, *, workers: int = 0) -> DataLoader[Any]:
+def row_loader(rows: Rows, batches: Sampler[list[Key]], collate: RowCollator, *, workers: int = 0) -> DataLoader[Item]:
     """Batches on the CPU, pinned where there is a GPU; no number is taken from the global generators."""
     return DataLoader(
         rows,

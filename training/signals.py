@@ -8,12 +8,16 @@ import multiprocessing
 import os
 import signal
 import threading
+from collections.abc import Callable
 from types import FrameType, TracebackType
-from typing import Any, Self
+from typing import Self
 
 _NAMES = ("SIGTERM", "SIGUSR1", "SIGINT")
 """SIGUSR1 is not known to Windows."""
 HANDLED = tuple(signal.Signals[name] for name in _NAMES if hasattr(signal, name))
+
+
+_Handler = Callable[[int, FrameType | None], object] | int | signal.Handlers | None
 
 
 class GracePeriod:
@@ -21,7 +25,7 @@ class GracePeriod:
 
     def __init__(self) -> None:
         self.received: signal.Signals | None = None
-        self._before: dict[signal.Signals, Any] = {}
+        self._before: dict[signal.Signals, _Handler] = {}
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():  # Python takes handlers nowhere else

@@ -1,7 +1,9 @@
 """Error rates of speech: words by jiwer, frames of speakers by the formula of NIST's evaluations."""
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from importlib import import_module
+from types import ModuleType
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -71,9 +73,8 @@ def speaker_errors(reference: Tensor, hypothesis: Tensor) -> SpeakerErrors:
     )
 
 
-def _jiwer() -> Any:
+def _jiwer() -> ModuleType:
     try:
-        import jiwer
+        return import_module("jiwer")
     except ImportError as error:
         raise UnfitError("word error rates are counted by jiwer, which is not installed: pip install jiwer") from error
-    return jiwer

@@ -1,7 +1,8 @@
 """Which data set and which of its splits a run trains and evaluates on, and the task that fits."""
 
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, TypeGuard
 
 from data_manager.dataset_types import DatasetConfig
 from experiment.config import ExperimentConfig
@@ -9,25 +10,57 @@ from training.config_types import TrainingConfig
 from training.errors import UnfitError
 from training.registry import TASKS, choose_task
 
+Row = Any
+"""One row: a dictionary of a table's columns, or a lhotse cut."""
+
 _TRAIN = ("train",)
 _EVALUATION = ("validation", "valid", "val", "dev")
+
+
+class Split(Protocol):
+    """Rows of one split: a `datasets.Dataset` or lhotse cuts."""
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[Row]: ...
+
+
+class Table(Split, Protocol):
+    """Split whose rows are columns of an Arrow table (`datasets.Dataset`)."""
+
+    column_names: list[str]
+
+    def __getitem__(self, key: int | str | list[int]) -> Any: ...
+
+    def with_format(self, name: str) -> "Table":
+        """Return the table with its values converted to `name` (numpy, arrow, torch)."""
+        ...
+
+    def select(self, indices: Iterable[int]) -> "Table":
+        """Return a table of the rows at `indices`."""
+        ...
+
+
+def is_table(rows: Split) -> TypeGuard[Table]:
+    """Return True for a `datasets.Dataset`, False for lhotse cuts."""
+    return hasattr(rows, "column_names")
 
 
 @dataclass(frozen=True)
 class Splits:
     """The rows to train on, and those to evaluate on (None where there are none)."""
 
-    train: Any
-    evaluation: Any | None
+    train: Split
+    evaluation: Split | None
 
-    def holds(self, rows: Any) -> bool:
+    def holds(self, rows: Split) -> bool:
         """Whether these are the rows that are trained or evaluated on."""
         return rows is self.train or rows is self.evaluation
 
     @property
     def columns(self) -> list[str]:
         """Names of what a row holds; cuts of speech have features and a text."""
-        return list(getattr(self.train, "column_names", ("features", "text")))
+        return list(self.train.column_names) if is_table(self.train) else ["features", "text"]
 
 
 def chosen_dataset(config: ExperimentConfig) -> DatasetConfig:
@@ -49,7 +82,7 @@ def chosen_dataset(config: ExperimentConfig) -> DatasetConfig:
     return found[0]
 
 
-def choose_splits(loaded: dict[str, Any], settings: TrainingConfig, name: str) -> Splits:
+def choose_splits(loaded: Mapping[str, Split], settings: TrainingConfig, name: str) -> Splits:
     """Splits by the names in the file, or by those that are usual; raises UnfitError where one is not there."""
     train = _named(loaded, settings.train_split, _TRAIN, "train_split", name)
     evaluation = _named(loaded, settings.eval_split, _EVALUATION, "eval_split", name)
@@ -70,7 +103,7 @@ def choose_splits(loaded: dict[str, Any], settings: TrainingConfig, name: str) -
     return Splits(loaded[train], rows)
 
 
-def _named(loaded: dict[str, Any], wanted: str | None, usual: tuple[str, ...], key: str, name: str) -> str | None:
+def _named(loaded: Mapping[str, Split], wanted: str | None, usual: tuple[str, ...], key: str, name: str) -> str | None:
     if wanted is not None:
         if wanted not in loaded:
             raise UnfitError(f"training.{key} is {wanted!r}, and data set {name!r} has the splits {', '.join(loaded)}")

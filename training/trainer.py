@@ -7,17 +7,17 @@ as one weighted mean, and checkpoints that appear whole or not at all and are re
 import json
 import math
 import shutil
-from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 from torch.utils.data import DataLoader
-from transformers import Trainer, TrainingArguments
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainingArguments
 
 from training import checkpoints, durable
 from training.averaging import Average
@@ -28,8 +28,9 @@ from training.finite import FiniteCheck
 from training.module import TaskModule
 from training.network import load_average
 from training.noise import mixed_seed
-from training.rows import Buckets, EvalBatches, RowCollator, RowOrder, Rows, TrainBatches, row_loader
+from training.rows import Buckets, EvalBatches, Item, RowCollator, RowOrder, Rows, TrainBatches, row_loader
 from training.share import Share
+from training.tasks.base import Batch
 from training.weights import WEIGHTS, load_weights, weights_of, write_weights
 
 _DROPOUT = 21
@@ -50,8 +51,8 @@ class FactoryTrainer(Trainer):  # type: ignore[misc]
     """Trains a `TaskModule`; `start_step` is the step of the checkpoint that it goes on from."""
 
     loss_is_scaled_for_ga = True  # by compute_loss, over all items of a step
-    control: Any
-    lr_scheduler: Any
+    control: TrainerControl
+    lr_scheduler: LRScheduler | None
 
     def __init__(
         self,
@@ -73,33 +74,34 @@ class FactoryTrainer(Trainer):  # type: ignore[misc]
         self.add_callback(flow)
         self._seed_dropout()
 
-    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+    def create_scheduler(self, num_training_steps: int, optimizer: Optimizer | None = None) -> LRScheduler:
         """The course of the learning rate: the task's, or transformers' over all steps."""
         rates = self.module.task.rates()
         if rates is None or self.lr_scheduler is not None:
-            return super().create_scheduler(num_training_steps, optimizer)
-        self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer or self.optimizer, rates)
+            usual: LRScheduler = super().create_scheduler(num_training_steps, optimizer)
+            return usual
+        self.lr_scheduler = LambdaLR(optimizer or self.optimizer, rates)
         self._created_lr_scheduler = True
         return self.lr_scheduler
 
     # ---- batches and loss ----
 
-    def get_train_dataloader(self) -> DataLoader[Any]:
+    def get_train_dataloader(self) -> DataLoader[Item]:
         """Batches from `start_step` on; the Trainer counts them as one epoch of max_steps."""
         order = RowOrder(len(self.data.train), self.settings.seed, self.data.buckets)
         batches = TrainBatches(order, self.data.share, self.start_step, self.args.max_steps)
         workers = self.args.dataloader_num_workers
         return row_loader(self.data.train, batches, self.data.collate, workers=workers)
 
-    def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> Tensor:
+    def _get_num_items_in_batch(self, batch_samples: list[Batch], device: torch.device) -> Tensor:
         """Items of a step over all its parts and processes."""
         own = torch.stack([self.module.task.weight(batch) for batch in batch_samples]).sum()
         return summed(own.to(device)).clamp(min=1)
 
     def compute_loss(
         self,
-        model: Any,
-        inputs: Mapping[str, Any],
+        model: nn.Module,
+        inputs: Batch,
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Tensor:
@@ -118,32 +120,33 @@ class FactoryTrainer(Trainer):  # type: ignore[misc]
         self.check_finite.add(loss, inputs["noise"].index)
         return loss
 
-    def _clip_grad_norm(self, model: Any) -> Any:
+    def _clip_grad_norm(self, model: nn.Module) -> Tensor | float:
         return self._checked_norm(model, self.args.max_grad_norm)
 
-    def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
+    def _get_grad_norm(self, model: nn.Module, grad_norm: Tensor | float | None = None) -> Tensor | float:
         return self._checked_norm(model) if grad_norm is None else grad_norm
 
-    def _checked_norm(self, model: Any, limit: float = float("inf")) -> Any:
+    def _checked_norm(self, model: nn.Module, limit: float = float("inf")) -> Tensor | float:
         """The gradients' norm before they are clipped, which makes all of them NaN where one is; hence the check between.
 
         accelerate clips at once what is sharded or scaled; a scaler skips steps that are not finite by itself.
         """
         parameters = [value for value in model.parameters() if value.grad is not None]
+        norm: Tensor | float
         by_accelerate = self.is_fsdp_enabled or self.accelerator.scaler is not None
         if by_accelerate:
             norm = self.accelerator.clip_grad_norm_(model.parameters(), limit)
         else:
-            norm = get_total_norm([value.grad for value in parameters])
+            norm = get_total_norm([value.grad for value in parameters if value.grad is not None])
         told = None if self.accelerator.scaler is not None else norm
         self.check_finite(self.state.global_step + 1, told, self.module, self.optimizer.param_groups)
         if not by_accelerate and math.isfinite(limit):
-            clip_grads_with_norm_(parameters, limit, norm)
+            clip_grads_with_norm_(parameters, limit, torch.as_tensor(norm))
         return norm
 
     # ---- evaluation and metrics ----
 
-    def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
+    def evaluate(self, *_: object, **__: object) -> dict[str, float]:
         """Mean loss and metrics of the evaluation split, logged; samples and curves are made as well."""
         with untouched_randomness(self.args.device), torch.no_grad(), self.averaged():
             self.model.eval()
@@ -160,7 +163,7 @@ class FactoryTrainer(Trainer):  # type: ignore[misc]
         """Weighted means over all processes' rows; noise is that of step 0, equal in every evaluation."""
         collate = RowCollator(self.data.collate.collate, self.settings.seed, max(len(rows), 1))
         totals: dict[str, Tensor] = {}
-        last: Mapping[str, Any] | None = None
+        last: Batch | None = None
         for batch in row_loader(rows, EvalBatches(len(rows), self.data.share), collate):
             if not batch and not (self.is_fsdp_enabled and last):
                 continue
@@ -200,7 +203,7 @@ class FactoryTrainer(Trainer):  # type: ignore[misc]
 
     # ---- checkpoints ----
 
-    def _save_checkpoint(self, model: Any, trial: Any = None) -> None:
+    def _save_checkpoint(self, model: nn.Module, trial: object = None) -> None:
         run, step = Path(self.args.output_dir), self.state.global_step
         staging = checkpoints.staging_folder(run, step)
         with durable.explained(f"checkpoint {step}", run):
@@ -249,12 +252,12 @@ class FactoryTrainer(Trainer):  # type: ignore[misc]
         gathered = self.accelerator.get_state_dict(self.model_wrapped)
         return {name.removeprefix("network."): tensor for name, tensor in gathered.items()}
 
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         folder = Path(resume_from_checkpoint)
         if self.is_fsdp_enabled:
             from training.sharding import load_sharded
 
-            load_sharded(model, folder / WEIGHTS)
+            load_sharded(self.model_wrapped if model is None else model, folder / WEIGHTS)
         else:
             load_weights(self.module.network, folder / WEIGHTS, "config.yml")
         if self.average is not None:
@@ -307,5 +310,5 @@ def _add(totals: dict[str, Tensor], name: str, value: Tensor, weight: Tensor) ->
     totals[name] = totals[name] + pair if name in totals else pair
 
 
-def _prints(callback: Any) -> bool:
+def _prints(callback: TrainerCallback) -> bool:
     return type(callback).__name__ in ("PrinterCallback", "ProgressCallback")

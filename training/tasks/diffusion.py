@@ -1,6 +1,7 @@
 """Any model whose output has a loss: the discrete diffusion models, and those of a user."""
 
 import inspect
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -47,7 +48,7 @@ class Diffusion(Task):
     def samples(self, network: nn.Module, batch: Batch, generator: torch.Generator) -> list[str]:
         """Texts drawn from noise, as long as the rows given; of rows of several lengths, each as long as one of them."""
         tokenizer, settings = self.setting.tokenizer, self.setting.generation
-        sample: Any = getattr(network, "sample", None)
+        sample: Callable[..., Tensor] | None = getattr(network, "sample", None)
         if tokenizer is None or sample is None:
             return []
         chosen: dict[str, Any] = {"steps": settings.steps, "sampler": settings.sampler_choice}

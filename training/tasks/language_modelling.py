@@ -1,10 +1,9 @@
 """Predict each token from those before it."""
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
+from model.types import PerformerParams
 from training.tasks.base import Batch, Task, next_token_loss, real_tokens
 
 LONGEST_PROMPT = 16
@@ -30,7 +29,7 @@ class LanguageModelling(Task):
             return []
         shortest = int(real_tokens(batch).sum(1).min())
         length = max(1, min(LONGEST_PROMPT, shortest // 2))
-        params: Any = network.params
+        params: PerformerParams = network.params  # type: ignore[assignment]
         longest = params.max_length
         room = settings.max_new_tokens if longest is None else longest - length
         if room < 1:

@@ -1,12 +1,13 @@
 """Latent diffusion: an autoencoder of texts, then a diffusion of its latents, or both together."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, cast
 
 import torch
 from torch import Tensor, nn
 
 from model.latent.model import LatentDiffusionModel
+from model.latent.types import LatentDiffusionConfig
 from model.latent.variational import cyclical_weight
 from training.encoder_texts import EncoderTexts, check_decoder_tokenizer
 from training.errors import UnfitError
@@ -28,13 +29,15 @@ class LatentDiffusion(Task):
         self.encoder_texts: EncoderTexts | None = None
         self.told: StageConfig | None = None
         assert setting.config.model is not None
-        section: Any = setting.config.model.config
+        section = setting.config.model.config
+        assert isinstance(section, LatentDiffusionConfig)
         self.section = section
         path = getattr(section.encoder, "path", None)
         if setting.tokenizer is None:
             raise UnfitError("a latent diffusion model writes texts, and the data set has no tokenizer")
-        if getattr(section.decoder, "path", None) is not None:
-            check_decoder_tokenizer(section.decoder.path, setting.tokenizer)
+        decoder_path = getattr(section.decoder, "path", None)
+        if decoder_path is not None:
+            check_decoder_tokenizer(decoder_path, setting.tokenizer)
         if path is not None:
             self.encoder_texts = EncoderTexts(path, setting.tokenizer)
 
@@ -103,7 +106,7 @@ class LatentDiffusion(Task):
         real = real_tokens(batch)
         ids, mask = batch["input_ids"][:SHOWN], real[:SHOWN]
         read = self.encoder_inputs({"input_ids": ids, "attention_mask": mask}) or (ids, mask)
-        sampler: Any = settings.sampler_name or "ancestral"
+        sampler = cast(Literal["ancestral", "ddim"], settings.sampler_name or "ancestral")
         drawn = network.sample_latents(settings.num_samples, settings.steps, sampler, generator)
         rebuilt = self._texts(network, network.encode(*read))
         sources = [tokenizer.decode(row[kept].tolist()) for row, kept in zip(ids, mask, strict=True)]

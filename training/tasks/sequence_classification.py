@@ -1,10 +1,9 @@
 """Tell the class of a sequence."""
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
+from model.types import PerformerParams
 from training.errors import UnfitError
 from training.tasks.base import Batch, Task
 
@@ -15,7 +14,7 @@ class SequenceClassifier(nn.Module):
     def __init__(self, encoder: nn.Module, num_labels: int) -> None:
         super().__init__()
         self.encoder = encoder
-        params: Any = encoder.params
+        params: PerformerParams = encoder.params  # type: ignore[assignment]
         self.classifier = nn.Linear(params.d_model, num_labels, device=next(encoder.parameters()).device)
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
