@@ -1,7 +1,9 @@
 """Each task end to end, and what may go with it: adapters, averages, other optimisers, models and data of a user."""
 
 import importlib
+import subprocess
 import sys
+from typing import Literal
 
 import pytest
 import torch
@@ -10,8 +12,10 @@ from data_manager.registry import SOURCES
 from model.registry import MODELS
 from tests.training.runs import DECODER, experiment, losses, metrics, seq2seq, train, weights
 from training.network import build_network
-from training.registry import TASKS, choose_task
+from training.registry import TASKS, choose_task, register_task
 from training.run_folder import load_run
+from training.tasks.base import Task
+from yaml_config.strict_model import StrictModel
 
 PLUGIN = ("--plugin", "tests.training.plugins")
 
@@ -112,6 +116,34 @@ def test_other_ways_to_train(change, tmp_path):
 def test_workers_change_nothing(tmp_path):
     one, two = (trained(tmp_path / str(count), max_steps=4, dataloader_num_workers=count) for count in (0, 2))
     assert losses(one) == losses(two)
+
+
+def test_task_registry_needs_no_torch():
+    code = (
+        "import sys; from training.registry import TASKS, choose_task\n"
+        "assert choose_task('anything', ['input_ids']) == 'diffusion'\n"
+        "sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("name", list(TASKS))
+def test_announced_task_loads_its_class(name):
+    assert issubclass(TASKS.get(name).load(), Task)
+
+
+def test_registered_task_keeps_its_config_type():
+    class Own(StrictModel):
+        type: Literal["own"] = "own"
+
+    try:
+        register_task("own", columns=("input_ids",), config=Own)(Task)
+        assert TASKS.get("own").config_type is Own
+        assert TASKS.get("own").load() is Task
+        with pytest.raises(ValueError, match="task 'own' is already registered"):
+            register_task("own", columns=("input_ids",))(Task)
+    finally:
+        TASKS._entries.pop("own")
 
 
 def test_tasks_are_chosen_by_model_and_columns():
