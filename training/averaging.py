@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 
-class Average:
+class EMA:
     """average <- decay * average + (1 - decay) * weights after each step.
 
     Early on the decay is (1 + n) / (10 + n) at step n, so that random first weights are soon forgotten. Buffers and

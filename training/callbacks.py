@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from training.averaging import Average
+from training.averaging import EMA
 from training.config_types import TrainingConfig
 from training.curves import draw_curves
 from training.distributed import Agreement, is_main
-from training.durable import explained
+from training.durable import explain_write_errors
 from training.metrics_log import MetricsLog
 from training.module import TaskModule
 from training.noise import mixed_seed
@@ -51,7 +51,7 @@ def on_device(batch: Batch, device: torch.device) -> Batch:
     return {name: value.to(device) if isinstance(value, torch.Tensor) else value for name, value in batch.items()}
 
 
-class Flow(TrainerCallback):  # type: ignore[misc]
+class RunCallback(TrainerCallback):  # type: ignore[misc]
     """Files of the run folder and lines on the terminal; decisions rest on the evaluations so far alone."""
 
     def __init__(
@@ -59,7 +59,7 @@ class Flow(TrainerCallback):  # type: ignore[misc]
         run: RunFolder,
         settings: TrainingConfig,
         title: str,
-        average: Average | None,
+        average: EMA | None,
         sample_batch: Callable[[], Batch],
     ) -> None:
         self.run, self.settings, self.title, self.average = run, settings, title, average
@@ -67,7 +67,7 @@ class Flow(TrainerCallback):  # type: ignore[misc]
         self.metrics, self.samples = MetricsLog(run.metrics), SamplesLog(run.samples)
         self.grace = GracePeriod()
         self.agreement: Agreement | None = None
-        self.is_told_to_stop = False
+        self.is_stop_requested = False
         self.bar: tqdm | None = None
         self.clock = (0, time.perf_counter())
 
@@ -95,7 +95,7 @@ class Flow(TrainerCallback):  # type: ignore[misc]
         if state.global_step >= args.max_steps:
             control.should_log = True
         elif self.agreement is not None and self.agreement.any(self.grace.received is not None):
-            self.is_told_to_stop = control.should_save = control.should_training_stop = True
+            self.is_stop_requested = control.should_save = control.should_training_stop = True
         return control
 
     def on_evaluate(
@@ -121,7 +121,7 @@ class Flow(TrainerCallback):  # type: ignore[misc]
             return control
         speed = self._speed(state.global_step) if "loss" in logs else {}
         entry = {"step": state.global_step, **logs, **speed}
-        with explained("metrics", self.run.metrics):
+        with explain_write_errors("metrics", self.run.metrics):
             self.metrics.append(entry)
         self._print(entry, args.max_steps)
         return control
@@ -141,7 +141,7 @@ class Flow(TrainerCallback):  # type: ignore[misc]
             device = next(module.parameters()).device
             generator = torch.Generator(device=device).manual_seed(mixed_seed(self.settings.seed, _SAMPLES))
             texts = module.task.samples(module.network, on_device(self.sample_batch(), device), generator)
-        with explained("samples and curves", self.run.path):
+        with explain_write_errors("samples and curves", self.run.path):
             if texts:
                 self.samples.append(step, texts)
             draw_curves(self.metrics.read(), self.run.curves, self.title)

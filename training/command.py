@@ -12,7 +12,7 @@ from typing import NoReturn
 from experiment.command import GOOD, UNREADABLE, USAGE, report_failure, take_any_text
 from experiment.config import Experiment, read_experiment
 from training.checkpoints import steps_of
-from training.engine import Outcome, train
+from training.engine import TrainResult, train
 from training.errors import FAILED, TrainingError
 from training.run_folder import RunFolder
 from yaml_config.choose import missing_section
@@ -130,7 +130,7 @@ def _speaks() -> bool:
     return is_main()
 
 
-def _verdict(outcome: Outcome) -> str:
+def _verdict(outcome: TrainResult) -> str:
     run = outcome.folder
     if outcome.was_finished:
         return f"{run}: this run is finished; its weights are in {run.weights}"

@@ -8,7 +8,7 @@ from model.model_types import ModelConfig
 from training.splits import Split, is_table
 
 
-def with_condition_scale(model: ModelConfig, rows: Split) -> ModelConfig:
+def fill_condition_scale(model: ModelConfig, rows: Split) -> ModelConfig:
     """A copy whose condition has `mean` and `std` of the column `cond` of `rows`, where its section leaves them out.
 
     A property that is the same throughout has the deviation 1. The same config comes back for a model without a

@@ -33,7 +33,7 @@ def barrier() -> None:
         dist.barrier()
 
 
-def summed(values: Tensor) -> Tensor:
+def all_reduce_sum(values: Tensor) -> Tensor:
     """The sum of a tensor of any shape over all processes, on its device."""
     if dist.is_initialized():
         values = values.clone()
@@ -41,7 +41,7 @@ def summed(values: Tensor) -> Tensor:
     return values
 
 
-def from_main(value: Item) -> Item:
+def broadcast_from_main(value: Item) -> Item:
     """The main process's value, in all processes."""
     if not dist.is_initialized():
         return value
@@ -50,7 +50,7 @@ def from_main(value: Item) -> Item:
     return box[0]
 
 
-def from_all(value: Item) -> list[Item]:
+def gather_from_all(value: Item) -> list[Item]:
     """Every process's value, in all processes."""
     if not dist.is_initialized():
         return [value]
@@ -86,7 +86,7 @@ def main_first() -> Iterator[None]:
 
 
 @contextmanager
-def untouched_randomness(device: torch.device) -> Iterator[None]:
+def preserve_rng_state(device: torch.device) -> Iterator[None]:
     """What the block draws from the global generators leaves no trace in training."""
     devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):

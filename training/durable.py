@@ -61,7 +61,7 @@ def put_in_place(staging: Path, target: Path) -> None:
 
 
 @contextmanager
-def explained(what: str, path: Path) -> Iterator[None]:
+def explain_write_errors(what: str, path: Path) -> Iterator[None]:
     """Failures to write inside the block become a TrainingError that names the path; torch raises RuntimeErrors."""
     from safetensors import SafetensorError
 

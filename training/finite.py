@@ -9,13 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from training.checkpoints import steps_of
-from training.distributed import from_all
+from training.distributed import gather_from_all
 from training.errors import TrainingError
 
 _SHOWN = 8
 
 
-class FiniteCheck:
+class NanCheck:
     """Keeps the losses of a step's parts with their rows, and raises TrainingError where the step cannot be taken."""
 
     def __init__(self, run: Path) -> None:
@@ -39,7 +39,7 @@ class FiniteCheck:
             return
         own = [row for part in bad for row in part.tolist()]
         all_are_here = norm is not None and not math.isfinite(norm)
-        rows = sorted(row for found in (from_all(own) if all_are_here else [own]) for row in found)
+        rows = sorted(row for found in (gather_from_all(own) if all_are_here else [own]) for row in found)
         what = f"the loss is not finite at step {step}" if rows else f"the gradients are not finite at step {step}"
         where = f", in the rows {_listed(rows)} of the training split" if rows else ""
         raise TrainingError(

@@ -8,7 +8,7 @@ from data_manager.tokenizers import Tokenizer
 from experiment.config import ExperimentConfig
 from model.checkpoint import on_device
 from model.model_factory import create_model
-from training.averaging import Average
+from training.averaging import EMA
 from training.checkpoints import AVERAGE
 from training.errors import RunFolderError, UnfitError
 from training.registry import TASKS
@@ -60,14 +60,14 @@ def restore_network(network: nn.Module, task: Task, config: ExperimentConfig, fo
         add_adapters(holder, settings.lora)
     load_weights(network, folder / WEIGHTS, "config.yml")
     if is_checkpoint and settings.ema_decay is not None:
-        load_average(Average(network, settings.ema_decay), folder).put()
+        load_average(EMA(network, settings.ema_decay), folder).put()
     if is_checkpoint and settings.lora is not None:
         from training.lora import merge_adapters
 
         merge_adapters(holder)
 
 
-def load_average(average: Average, folder: Path) -> Average:
+def load_average(average: EMA, folder: Path) -> EMA:
     """Fill an average from a checkpoint; raises RunFolderError where its file does not fit."""
     try:
         average.load(read_weights(folder / AVERAGE))

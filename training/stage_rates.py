@@ -8,15 +8,15 @@ import torch
 from transformers import get_scheduler
 
 from training.config_types import TrainingConfig
-from training.stages import stages_of
+from training.stages import resolve_stages
 
 
-def staged_rates(settings: TrainingConfig) -> Callable[[int], float]:
+def stage_lr_factors(settings: TrainingConfig) -> Callable[[int], float]:
     """Share of `learning_rate` at each optimiser step, counted from 0.
 
     A stage warms up over `warmup_steps`, or over all of its steps but one where it is shorter.
     """
-    stages = stages_of(settings)
+    stages = resolve_stages(settings)
     courses = [_course(settings, steps) for _, steps in stages]
     shares = [(stage.learning_rate or settings.learning_rate) / settings.learning_rate for stage, _ in stages]
     ends = list(accumulate(steps for _, steps in stages))

@@ -7,7 +7,7 @@ from training.stage_types import StageConfig
 
 
 @dataclass(frozen=True)
-class Moment:
+class StageStep:
     """A step within its stage: `step` counts from 0, `steps` are the stage's."""
 
     stage: StageConfig
@@ -21,7 +21,7 @@ class Moment:
         return 1.0 if not warmup else min(1.0, self.step / warmup)
 
 
-def stages_of(settings: TrainingConfig) -> list[tuple[StageConfig, int]]:
+def resolve_stages(settings: TrainingConfig) -> list[tuple[StageConfig, int]]:
     """The stages with their steps; without any in the file, the autoencoder for half of them, then the diffusion."""
     total = settings.max_steps
     if settings.stages is None:
@@ -33,12 +33,12 @@ def stages_of(settings: TrainingConfig) -> list[tuple[StageConfig, int]]:
     return list(zip(settings.stages, told, strict=True))
 
 
-def moment_of(settings: TrainingConfig, step: int) -> Moment:
+def locate_step(settings: TrainingConfig, step: int) -> StageStep:
     """The stage of a step, counted from 0; a step behind the end belongs to the last one."""
     start = 0
-    stages = stages_of(settings)
+    stages = resolve_stages(settings)
     for stage, steps in stages:
         if step < start + steps:
-            return Moment(stage, step - start, steps)
+            return StageStep(stage, step - start, steps)
         start += steps
-    return Moment(stages[-1][0], stages[-1][1], stages[-1][1])
+    return StageStep(stages[-1][0], stages[-1][1], stages[-1][1])

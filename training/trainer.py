@@ -20,11 +20,11 @@ from torch.utils.data import DataLoader
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainingArguments
 
 from training import checkpoints, durable
-from training.averaging import Average
-from training.callbacks import Flow, best_step
+from training.averaging import EMA
+from training.callbacks import RunCallback, best_step
 from training.config_types import TrainingConfig
-from training.distributed import barrier, from_main, is_main, summed, untouched_randomness, world_size
-from training.finite import FiniteCheck
+from training.distributed import all_reduce_sum, barrier, broadcast_from_main, is_main, preserve_rng_state, world_size
+from training.finite import NanCheck
 from training.module import TaskModule
 from training.network import load_average
 from training.noise import mixed_seed
@@ -60,18 +60,18 @@ class FactoryTrainer(Trainer):  # type: ignore[misc]
         args: TrainingArguments,
         settings: TrainingConfig,
         data: Data,
-        flow: Flow,
-        average: Average | None,
+        run_callback: RunCallback,
+        average: EMA | None,
         start_step: int = 0,
     ) -> None:
-        self.module, self.settings, self.data, self.flow = module, settings, data, flow
+        self.module, self.settings, self.data, self.run_callback = module, settings, data, run_callback
         self.average, self.start_step = average, start_step
         self.measured: dict[str, Tensor] = {}
-        self.check_finite = FiniteCheck(Path(args.output_dir))
+        self.check_nan = NanCheck(Path(args.output_dir))
         super().__init__(model=module, args=args, eval_dataset=[])
         for callback in [callback for callback in self.callback_handler.callbacks if _prints(callback)]:
             self.remove_callback(callback)
-        self.add_callback(flow)
+        self.add_callback(run_callback)
         self._seed_dropout()
 
     def create_scheduler(self, num_training_steps: int, optimizer: Optimizer | None = None) -> LRScheduler:
@@ -96,7 +96,7 @@ class FactoryTrainer(Trainer):  # type: ignore[misc]
     def _get_num_items_in_batch(self, batch_samples: list[Batch], device: torch.device) -> Tensor:
         """Items of a step over all its parts and processes."""
         own = torch.stack([self.module.task.weight(batch) for batch in batch_samples]).sum()
-        return summed(own.to(device)).clamp(min=1)
+        return all_reduce_sum(own.to(device)).clamp(min=1)
 
     def compute_loss(
         self,
@@ -117,7 +117,7 @@ class FactoryTrainer(Trainer):  # type: ignore[misc]
             if name != "loss":
                 _add(self.measured, name, value.detach(), weight)
         loss: Tensor = outputs["loss"] * share
-        self.check_finite.add(loss, inputs["noise"].index)
+        self.check_nan.add(loss, inputs["noise"].index)
         return loss
 
     def _clip_grad_norm(self, model: nn.Module) -> Tensor | float:
@@ -139,7 +139,7 @@ class FactoryTrainer(Trainer):  # type: ignore[misc]
         else:
             norm = get_total_norm([value.grad for value in parameters if value.grad is not None])
         told = None if self.accelerator.scaler is not None else norm
-        self.check_finite(self.state.global_step + 1, told, self.module, self.optimizer.param_groups)
+        self.check_nan(self.state.global_step + 1, told, self.module, self.optimizer.param_groups)
         if not by_accelerate and math.isfinite(limit):
             clip_grads_with_norm_(parameters, limit, torch.as_tensor(norm))
         return norm
@@ -148,14 +148,14 @@ class FactoryTrainer(Trainer):  # type: ignore[misc]
 
     def evaluate(self, *_: object, **__: object) -> dict[str, float]:
         """Mean loss and metrics of the evaluation split, logged; samples and curves are made as well."""
-        with untouched_randomness(self.args.device), torch.no_grad(), self.averaged():
+        with preserve_rng_state(self.args.device), torch.no_grad(), self.averaged():
             self.model.eval()
             means = {} if self.data.evaluation is None else self._measure(self.data.evaluation)
             metrics = {f"eval_{name}": value for name, value in means.items()}
             if metrics:
                 self.log(dict(metrics))
             if is_main():
-                self.flow.show(self.module, self.state.global_step, with_samples=not self.is_fsdp_enabled)
+                self.run_callback.show(self.module, self.state.global_step, with_samples=not self.is_fsdp_enabled)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
@@ -177,12 +177,12 @@ class FactoryTrainer(Trainer):  # type: ignore[misc]
 
     def _gathered(self, totals: dict[str, Tensor]) -> dict[str, float]:
         """Means over all processes, by the names that the main one has: another may have had no rows."""
-        names = from_main(sorted(totals))
+        names = broadcast_from_main(sorted(totals))
         if not names:
             return {}
         none = torch.zeros_like(next(iter(totals.values()))) if totals else torch.zeros(2, dtype=torch.float64)
         flat = torch.cat([totals.get(name, none) for name in names]).to(self.args.device)
-        pairs = summed(flat).view(-1, 2).tolist()
+        pairs = all_reduce_sum(flat).view(-1, 2).tolist()
         return {name: total / weight for name, (total, weight) in zip(names, pairs, strict=True) if weight}
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
@@ -206,7 +206,7 @@ class FactoryTrainer(Trainer):  # type: ignore[misc]
     def _save_checkpoint(self, model: nn.Module, trial: object = None) -> None:
         run, step = Path(self.args.output_dir), self.state.global_step
         staging = checkpoints.staging_folder(run, step)
-        with durable.explained(f"checkpoint {step}", run):
+        with durable.explain_write_errors(f"checkpoint {step}", run):
             try:
                 self._write_checkpoint(staging)
                 if is_main():

@@ -13,7 +13,7 @@ from experiment.config import read_experiment
 from model.denoisers.embeddings import ConditionEmbedding
 from model.denoisers.view import BackboneView
 from parse_args import main
-from training.condition_scale import with_condition_scale
+from training.condition_scale import fill_condition_scale
 from training.engine import train
 from training.run_folder import load_run
 
@@ -69,11 +69,11 @@ def test_scale_of_the_training_rows(tmp_path):
 
     config = experiment(tmp_path, ["C", "CC", "CCCCC"], {}, properties=["heavy_atoms"])
     rows = DatasetManager.load_dataset(config.datasets[0])["train"]
-    found = with_condition_scale(config.model, rows)
+    found = fill_condition_scale(config.model, rows)
     assert found.config.condition.mean == [2.66667]
     assert found.config.condition.std == [1.69967]
-    assert with_condition_scale(found, rows.select([0])) is found
-    constant = with_condition_scale(config.model, rows.select([1]))
+    assert fill_condition_scale(found, rows.select([0])) is found
+    constant = fill_condition_scale(config.model, rows.select([1]))
     assert (constant.config.condition.mean, constant.config.condition.std) == ([2.0], [1.0])
 
 

@@ -12,8 +12,8 @@ from tests.training.runs import experiment, losses, metrics, text, train, train_
 from tests.training.test_pretrained import pretrained
 from training.config_types import TrainingConfig
 from training.run_folder import load_run
-from training.stage_rates import staged_rates
-from training.stages import moment_of
+from training.stage_rates import stage_lr_factors
+from training.stages import locate_step
 
 PERFORMER = {"type": "performer", "d_model": 16, "num_layers": 1, "num_heads": 2, "dropout": 0.0}
 MODEL = {
@@ -194,18 +194,18 @@ def test_stages_follow_each_other():
     )
     found = [
         (moment.stage.train, moment.step, moment.steps)
-        for moment in (moment_of(settings, step) for step in (0, 3, 4, 9))
+        for moment in (locate_step(settings, step) for step in (0, 3, 4, 9))
     ]
     assert found == [("autoencoder", 0, 4), ("autoencoder", 3, 4), ("joint", 0, 6), ("joint", 5, 6)]
-    assert [moment_of(settings, step).encoder_share for step in (4, 6, 9)] == [0.0, 0.5, 1.0]
+    assert [locate_step(settings, step).encoder_share for step in (4, 6, 9)] == [0.0, 0.5, 1.0]
     halves = TrainingConfig(max_steps=5)
-    assert [moment_of(halves, step).stage.train for step in range(5)] == ["autoencoder"] * 2 + ["diffusion"] * 3
+    assert [locate_step(halves, step).stage.train for step in range(5)] == ["autoencoder"] * 2 + ["diffusion"] * 3
 
 
 def test_each_stage_has_a_learning_rate_of_its_own():
     stages = [{"train": "autoencoder", "steps": 4}, {"train": "diffusion", "learning_rate": 0.5}]
     settings = TrainingConfig(max_steps=8, learning_rate=1.0, lr_scheduler_type="linear", stages=stages)
-    rate = staged_rates(settings)
+    rate = stage_lr_factors(settings)
     assert [rate(step) for step in range(8)] == pytest.approx([1, 0.75, 0.5, 0.25, 0.5, 0.375, 0.25, 0.125])
-    warm = staged_rates(settings.model_copy(update={"warmup_steps": 2}))
+    warm = stage_lr_factors(settings.model_copy(update={"warmup_steps": 2}))
     assert [warm(step) for step in (0, 1, 2, 4, 5, 6)] == pytest.approx([0, 0.5, 1, 0, 0.25, 0.5])

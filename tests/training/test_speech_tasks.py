@@ -21,7 +21,7 @@ from training.speech_metrics import character_errors, speaker_errors, word_error
 from training.speech_types import SpecAugmentConfig, SpeechTaskConfig
 from training.tasks.base import TaskSetting
 from training.tasks.diarization import permutation_free_loss
-from training.tasks.speech_front import Subsampling, normalised, spec_augment
+from training.tasks.speech_front import Subsampling, normalise_features, spec_augment
 from training.tasks.speech_recognition import SpeechRecognition
 from yaml_config.dump import dump
 
@@ -34,8 +34,8 @@ def test_subsampling_sees_no_padding(factor):
     front = Subsampling(10, 6, SpeechTaskConfig(subsampling=factor, channels=3))
     features = torch.randn(2, 23, 10)
     mask = torch.arange(23) < torch.tensor([[23], [13]])
-    whole, kept = front(normalised(features, mask), mask)
-    alone, _ = front(normalised(features[1:, :13], None), None)
+    whole, kept = front(normalise_features(features, mask), mask)
+    alone, _ = front(normalise_features(features[1:, :13], None), None)
     assert kept.sum(1).tolist() == [-(-23 // factor), -(-13 // factor)] == [whole.shape[1], alone.shape[1]]
     assert torch.allclose(whole[1, : alone.shape[1]], alone[0], atol=1e-5)
 
@@ -43,7 +43,7 @@ def test_subsampling_sees_no_padding(factor):
 def test_features_are_normalised():
     features = torch.randn(2, 50, 4) * 3 + 7
     mask = torch.arange(50) < torch.tensor([[50], [20]])
-    found = normalised(features, mask)
+    found = normalise_features(features, mask)
     assert torch.allclose(found[1, :20].mean(0), torch.zeros(4), atol=1e-5)
     assert torch.allclose(found[1, :20].std(0, correction=0), torch.ones(4), atol=1e-3)
     assert not found[1, 20:].any()

@@ -9,7 +9,7 @@ from training.errors import UnfitError
 from training.speech_metrics import speaker_errors
 from training.splits import chosen_dataset
 from training.tasks.base import Batch, Task
-from training.tasks.speech_front import augmentation, put_around, speech_settings
+from training.tasks.speech_front import build_augment, speech_settings, wrap_encoder
 
 
 def permutation_free_loss(logits: Tensor, activity: Tensor, real: Tensor) -> Tensor:
@@ -44,7 +44,7 @@ class Diarization(Task):
             raise UnfitError(
                 f"diarization needs to know who speaks; add to data set {entry.name!r} loading: {{speakers: true}}"
             )
-        return put_around(model, self.setting, speech_settings(self.setting).num_speakers)
+        return wrap_encoder(model, self.setting, speech_settings(self.setting).num_speakers)
 
     def weight(self, batch: Batch) -> Tensor:
         """Frames of features."""
@@ -59,7 +59,7 @@ class Diarization(Task):
     def __call__(self, network: nn.Module, batch: Batch) -> dict[str, Tensor]:
         """The loss of a batch with `features` [B, T, F] and `speaker_activity` bool [B, T, S]."""
         noise = batch["noise"].generators(batch["features"].device) if network.training else None
-        logits, lengths = network(batch["features"], batch.get("feature_mask"), augmentation(self.setting, noise))
+        logits, lengths = network(batch["features"], batch.get("feature_mask"), build_augment(self.setting, noise))
         step = speech_settings(self.setting).subsampling
         activity = self.activity(batch, logits.shape[-1])
         real = torch.arange(logits.shape[1], device=logits.device) < lengths[:, None]

@@ -12,7 +12,7 @@ from model.latent.variational import cyclical_weight
 from training.encoder_texts import EncoderTexts, check_decoder_tokenizer
 from training.errors import UnfitError
 from training.stage_types import StageConfig
-from training.stages import Moment, moment_of, stages_of
+from training.stages import StageStep, locate_step, resolve_stages
 from training.tasks.base import Batch, Task, TaskSetting, real_tokens
 
 SHOWN = 4
@@ -46,7 +46,7 @@ class LatentDiffusion(Task):
         from training.distributed import world_size
 
         settings = self.setting.training
-        trained = {stage.train for stage, _ in stages_of(settings)}
+        trained = {stage.train for stage, _ in resolve_stages(settings)}
         if world_size() > 1 and trained != {"joint"} and not settings.ddp_find_unused_parameters:
             raise UnfitError(
                 "in each stage of a latent diffusion model some weights take no part, which several processes must be "
@@ -57,9 +57,9 @@ class LatentDiffusion(Task):
 
     def rates(self) -> Callable[[int], float]:
         """Each stage has a course of its own."""
-        from training.stage_rates import staged_rates
+        from training.stage_rates import stage_lr_factors
 
-        return staged_rates(self.setting.training)
+        return stage_lr_factors(self.setting.training)
 
     def weight(self, batch: Batch) -> Tensor:
         """Texts."""
@@ -68,7 +68,7 @@ class LatentDiffusion(Task):
     def __call__(self, network: nn.Module, batch: Batch) -> dict[str, Tensor]:
         """The loss; nats a token of the reconstruction, nats a text of the KL, and the diffusion's squared error."""
         noise = batch["noise"]
-        moment = moment_of(self.setting.training, noise.step)
+        moment = locate_step(self.setting.training, noise.step)
         stage = moment.stage.train if network.training else "joint"
         if network.training:
             self._tell(moment)
@@ -122,7 +122,7 @@ class LatentDiffusion(Task):
         rows = network.decode(latents, tokenizer.bos_token_id, new, **ends)[:, 1:].tolist()
         return [tokenizer.decode(_until(row, tokenizer.eos_token_id)) for row in rows]
 
-    def _tell(self, moment: Moment) -> None:
+    def _tell(self, moment: StageStep) -> None:
         """Say once that a stage begins: what the loss means changes with it."""
         from training.distributed import is_main
 
@@ -130,7 +130,7 @@ class LatentDiffusion(Task):
             print(f"stage {moment.stage.train}, {moment.steps:,} steps", flush=True)
         self.told = moment.stage
 
-    def _kl_share(self, moment: Moment) -> float:
+    def _kl_share(self, moment: StageStep) -> float:
         latent = self.section.resolved.latent
         return cyclical_weight(moment.step, moment.steps, latent.kl_cycles, latent.kl_ramp)
 

@@ -14,7 +14,7 @@ from training.tasks.base import TaskSetting
 Augment = Callable[[Tensor, Tensor | None], Tensor]
 
 
-def normalised(features: Tensor, mask: Tensor | None) -> Tensor:
+def normalise_features(features: Tensor, mask: Tensor | None) -> Tensor:
     """Features [B, T, F] with mean 0 and variance 1 of each bin over the real frames of an utterance, 0 elsewhere."""
     real = torch.ones_like(features[..., :1]) if mask is None else mask.unsqueeze(-1).to(features.dtype)
     features = features * real
@@ -82,7 +82,7 @@ class SpeechEncoder(nn.Module):
         self, features: Tensor, mask: Tensor | None = None, augment: Augment | None = None
     ) -> tuple[Tensor, Tensor]:
         """Logits [B, N, V] of features [B, T, F], and how many of the N are real, int64 [B]."""
-        x = normalised(features, mask)
+        x = normalise_features(features, mask)
         x, mask = self.front(x if augment is None else augment(x, mask), mask)
         # a head of the task's own stands on hidden states
         logits = self.encoder(x, mask) if self.head is None else self.head(self.encoder.hidden(x, mask))  # type: ignore[operator]
@@ -95,7 +95,7 @@ def speech_settings(setting: TaskSetting) -> SpeechTaskConfig:
     return setting.training.speech or SpeechTaskConfig()
 
 
-def put_around(model: nn.Module, setting: TaskSetting, outputs: int | None = None) -> SpeechEncoder:
+def wrap_encoder(model: nn.Module, setting: TaskSetting, outputs: int | None = None) -> SpeechEncoder:
     """An encoder with a front for the data set's features; with `outputs`, a head of so many in place of its own.
 
     The front gives what the encoder reads: vectors of `input_dim`, or of d_model where that is left out.
@@ -115,7 +115,7 @@ def put_around(model: nn.Module, setting: TaskSetting, outputs: int | None = Non
     return SpeechEncoder(model, front, head)
 
 
-def augmentation(setting: TaskSetting, noise: RowGenerators | None) -> Augment | None:
+def build_augment(setting: TaskSetting, noise: RowGenerators | None) -> Augment | None:
     """SpecAugment as the file asks for it, None where it asks for none or `noise` is None."""
     chosen = speech_settings(setting).spec_augment
     if chosen is None or noise is None:

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from training.errors import UnfitError
 from training.speech_metrics import word_errors
 from training.tasks.base import Batch, Task
-from training.tasks.speech_front import augmentation, put_around
+from training.tasks.speech_front import build_augment, wrap_encoder
 
 
 class SpeechRecognition(Task):
@@ -22,7 +22,7 @@ class SpeechRecognition(Task):
             raise UnfitError(
                 "speech recognition writes tokens, and the data set has no tokenizer; add to it tokenizer: {type: characters}"
             )
-        return put_around(model, self.setting)
+        return wrap_encoder(model, self.setting)
 
     def weight(self, batch: Batch) -> Tensor:
         """Words."""
@@ -36,7 +36,7 @@ class SpeechRecognition(Task):
         alignment and add nothing to the loss.
         """
         noise = batch["noise"].generators(batch["features"].device) if network.training else None
-        logits, lengths = network(batch["features"], batch.get("feature_mask"), augmentation(self.setting, noise))
+        logits, lengths = network(batch["features"], batch.get("feature_mask"), build_augment(self.setting, noise))
         labels = batch["labels"]
         mask = batch.get("label_mask")
         counts = torch.full(labels.shape[:1], labels.shape[1], device=labels.device) if mask is None else mask.sum(1)
