@@ -1,4 +1,4 @@
-"""What happens beside the steps: metrics, progress, samples, curves, the average, early stopping."""
+"""Trainer callback: metrics, progress bar, samples, curves, EMA update, early stopping, signals."""
 
 import sys
 import time
@@ -28,13 +28,13 @@ _SAMPLES = 31
 
 
 def best_step(history: Sequence[dict[str, float]]) -> int | None:
-    """The step of the lowest loss among evaluations, None where there was none."""
+    """Return the step with the lowest evaluation loss, None without evaluations."""
     found = [(entry["eval_loss"], entry["step"]) for entry in history if "eval_loss" in entry]
     return int(min(found)[1]) if found else None
 
 
 def is_stopped_early(history: Sequence[dict[str, float]], settings: TrainingConfig) -> bool:
-    """Whether the last `early_stopping_patience` evaluations brought nothing better than those before."""
+    """Return True if the last `early_stopping_patience` evaluations did not improve on the best loss before."""
     patience = settings.early_stopping_patience
     losses = [entry["eval_loss"] for entry in history if "eval_loss" in entry]
     if patience is None or len(losses) <= patience:
@@ -47,12 +47,12 @@ def is_stopped_early(history: Sequence[dict[str, float]], settings: TrainingConf
 
 
 def on_device(batch: Batch, device: torch.device) -> Batch:
-    """A batch with its tensors on a device."""
+    """Copy the tensors of a batch to a device."""
     return {name: value.to(device) if isinstance(value, torch.Tensor) else value for name, value in batch.items()}
 
 
 class RunCallback(TrainerCallback):  # type: ignore[misc]
-    """Files of the run folder and lines on the terminal; decisions rest on the evaluations so far alone."""
+    """Callback that writes a run's logs and prints progress; its decisions depend only on the evaluations so far."""
 
     def __init__(
         self,
@@ -74,7 +74,7 @@ class RunCallback(TrainerCallback):  # type: ignore[misc]
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
     ) -> TrainerControl:
-        """The intervals are those of the file, which may have changed since the checkpoint was written."""
+        """Use the intervals of the current config, which may have changed since the checkpoint was written."""
         state.logging_steps, state.eval_steps, state.save_steps = args.logging_steps, args.eval_steps, args.save_steps
         self.clock = (state.global_step, time.perf_counter())
         self.agreement = Agreement()
@@ -87,7 +87,7 @@ class RunCallback(TrainerCallback):  # type: ignore[misc]
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
     ) -> TrainerControl:
-        """Move the average; the last step is logged whatever the interval; a signal ends the run with a checkpoint."""
+        """Update the EMA, log the last step whatever the interval, and stop with a checkpoint after a signal."""
         if self.average is not None:
             self.average.update(state.global_step)
         if self.bar is not None:
@@ -101,7 +101,7 @@ class RunCallback(TrainerCallback):  # type: ignore[misc]
     def on_evaluate(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
     ) -> TrainerControl:
-        """Stop where nothing gets better any more, and keep the best weights where they are wanted."""
+        """Save a checkpoint of the best evaluation if it is needed, and stop early if the loss no longer improves."""
         if self.settings.load_best_model_at_end and best_step(state.log_history) == state.global_step:
             control.should_save = True
         if is_stopped_early(state.log_history, self.settings):
@@ -116,7 +116,7 @@ class RunCallback(TrainerCallback):  # type: ignore[misc]
         logs: dict[str, float] | None = None,
         **_: object,
     ) -> TrainerControl:
-        """One line in metrics.jsonl and one on the terminal."""
+        """Write one line to metrics.jsonl and one to the terminal."""
         if not is_main() or not logs:
             return control
         speed = self._speed(state.global_step) if "loss" in logs else {}
@@ -129,13 +129,13 @@ class RunCallback(TrainerCallback):  # type: ignore[misc]
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
     ) -> TrainerControl:
-        """Take the bar away."""
+        """Close the progress bar."""
         if self.bar is not None:
             self.bar.close()
         return control
 
-    def show(self, module: TaskModule, step: int, *, with_samples: bool) -> None:
-        """Samples and curves of this moment."""
+    def write_samples_and_curves(self, module: TaskModule, step: int, *, with_samples: bool) -> None:
+        """Append samples of the current weights to samples.txt and redraw curves.png."""
         texts: list[str] = []
         if with_samples:
             device = next(module.parameters()).device
@@ -147,10 +147,10 @@ class RunCallback(TrainerCallback):  # type: ignore[misc]
             draw_curves(self.metrics.read(), self.run.curves, self.title)
 
     def _speed(self, step: int) -> dict[str, float]:
-        before, then = self.clock
+        last_step, last_time = self.clock
         self.clock = (step, time.perf_counter())
-        seconds = self.clock[1] - then
-        return {"steps_per_second": round((step - before) / seconds, 4)} if step > before and seconds > 0 else {}
+        seconds = self.clock[1] - last_time
+        return {"steps_per_second": round((step - last_step) / seconds, 4)} if step > last_step and seconds > 0 else {}
 
     def _print(self, entry: dict[str, Any], total: int) -> None:
         shown = {name: entry[name] for name in ("loss", "eval_loss", "learning_rate") if name in entry}

@@ -1,4 +1,4 @@
-"""Mean and standard deviation of the properties that a condition is made of, taken from the rows that are trained on."""
+"""Normalisation of a condition's properties: mean and standard deviation over the training rows."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,10 +9,10 @@ from training.splits import Split, is_table
 
 
 def fill_condition_scale(model: ModelConfig, rows: Split) -> ModelConfig:
-    """A copy whose condition has `mean` and `std` of the column `cond` of `rows`, where its section leaves them out.
+    """Return a copy whose condition has `mean` and `std` of the column `cond` of `rows`, unless they are set.
 
-    A property that is the same throughout has the deviation 1. The same config comes back for a model without a
-    condition of properties, and for rows without them or with another number of them.
+    A constant property gets standard deviation 1. The config is returned unchanged if the model has no condition on
+    properties, or if the rows have no properties or another number of them.
     """
     condition: ConditionConfig | None = getattr(model.config, "condition", None)
     if condition is None or condition.size is None or condition.mean is not None:
@@ -23,7 +23,7 @@ def fill_condition_scale(model: ModelConfig, rows: Split) -> ModelConfig:
     if values.shape[1:] != (condition.size,):
         return model
     mean, std = values.mean(0), values.std(0)
-    # six digits do, and read well in config.yml
+    # six digits are precise enough, and easy to read in config.yml
     scale = {"mean": _rounded(mean), "std": _rounded(np.where(std > 0, std, 1.0))}
     section = model.config.model_copy(update={"condition": condition.model_copy(update=scale)})
     return model.model_copy(update={"config": section})

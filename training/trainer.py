@@ -1,7 +1,7 @@
-"""transformers' Trainer with our batches, losses and checkpoints; its loop, optimisers and devices are its own.
+"""transformers' Trainer with our batches, losses and checkpoints; loop, optimisers and devices are the Trainer's.
 
-What is overridden: where batches come from (`training.rows`), the loss as a mean over all items of a step, evaluation
-as one weighted mean, and checkpoints that appear whole or not at all and are read back strictly.
+Overridden are the source of batches (`training.rows`), the loss (a mean over all items of a step), evaluation (one
+weighted mean) and checkpoints (written atomically, read back strictly).
 """
 
 import json
@@ -26,7 +26,7 @@ from training.config_types import TrainingConfig
 from training.distributed import all_reduce_sum, barrier, broadcast_from_main, is_main, preserve_rng_state, world_size
 from training.finite import NanCheck
 from training.module import TaskModule
-from training.network import load_average
+from training.network import load_ema
 from training.noise import mixed_seed
 from training.rows import Buckets, EvalBatches, Item, RowCollator, RowOrder, Rows, TrainBatches, row_loader
 from training.share import Share
@@ -38,7 +38,7 @@ _DROPOUT = 21
 
 @dataclass(frozen=True)
 class Data:
-    """Rows to train on, rows to evaluate on (None: no evaluation), what makes batches of them, and which rows of a step."""
+    """Rows to train on and to evaluate on (None: no evaluation), their collator, and this process's share of a step."""
 
     train: Rows
     evaluation: Rows | None
@@ -48,7 +48,7 @@ class Data:
 
 
 class FactoryTrainer(Trainer):  # type: ignore[misc]
-    """Trains a `TaskModule`; `start_step` is the step of the checkpoint that it goes on from."""
+    """Trainer of a `TaskModule`; `start_step` is the step of the checkpoint that it resumes from."""
 
     loss_is_scaled_for_ga = True  # by compute_loss, over all items of a step
     control: TrainerControl
@@ -75,7 +75,7 @@ class FactoryTrainer(Trainer):  # type: ignore[misc]
         self._seed_dropout()
 
     def create_scheduler(self, num_training_steps: int, optimizer: Optimizer | None = None) -> LRScheduler:
-        """The course of the learning rate: the task's, or transformers' over all steps."""
+        """Create the learning rate schedule: the task's, or transformers' over all steps."""
         rates = self.module.task.rates()
         if rates is None or self.lr_scheduler is not None:
             usual: LRScheduler = super().create_scheduler(num_training_steps, optimizer)
@@ -87,14 +87,14 @@ class FactoryTrainer(Trainer):  # type: ignore[misc]
     # ---- batches and loss ----
 
     def get_train_dataloader(self) -> DataLoader[Item]:
-        """Batches from `start_step` on; the Trainer counts them as one epoch of max_steps."""
+        """Return batches from `start_step` on; the Trainer counts them as one epoch of max_steps."""
         order = RowOrder(len(self.data.train), self.settings.seed, self.data.buckets)
         batches = TrainBatches(order, self.data.share, self.start_step, self.args.max_steps)
         workers = self.args.dataloader_num_workers
         return row_loader(self.data.train, batches, self.data.collate, workers=workers)
 
     def _get_num_items_in_batch(self, batch_samples: list[Batch], device: torch.device) -> Tensor:
-        """Items of a step over all its parts and processes."""
+        """Count the items of a step over all its parts and processes."""
         own = torch.stack([self.module.task.weight(batch) for batch in batch_samples]).sum()
         return all_reduce_sum(own.to(device)).clamp(min=1)
 
@@ -105,9 +105,9 @@ class FactoryTrainer(Trainer):  # type: ignore[misc]
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Tensor:
-        """This part's share of the mean over the step, a scalar.
+        """Return this part's contribution to the mean over the step, a scalar.
 
-        DDP takes the mean over processes, hence their number.
+        It is multiplied by the number of processes, because DDP averages gradients over processes.
         """
         assert num_items_in_batch is not None
         outputs = model(inputs)
@@ -115,21 +115,22 @@ class FactoryTrainer(Trainer):  # type: ignore[misc]
         share = weight * world_size() / num_items_in_batch
         for name, value in outputs.items():
             if name != "loss":
-                _add(self.measured, name, value.detach(), weight)
+                _accumulate(self.measured, name, value.detach(), weight)
         loss: Tensor = outputs["loss"] * share
         self.check_nan.add(loss, inputs["noise"].index)
         return loss
 
     def _clip_grad_norm(self, model: nn.Module) -> Tensor | float:
-        return self._checked_norm(model, self.args.max_grad_norm)
+        return self._check_and_clip(model, self.args.max_grad_norm)
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: Tensor | float | None = None) -> Tensor | float:
-        return self._checked_norm(model) if grad_norm is None else grad_norm
+        return self._check_and_clip(model) if grad_norm is None else grad_norm
 
-    def _checked_norm(self, model: nn.Module, limit: float = float("inf")) -> Tensor | float:
-        """The gradients' norm before they are clipped, which makes all of them NaN where one is; hence the check between.
+    def _check_and_clip(self, model: nn.Module, limit: float = float("inf")) -> Tensor | float:
+        """Check the gradients for NaN, clip them to norm `limit` and return their norm before clipping.
 
-        accelerate clips at once what is sharded or scaled; a scaler skips steps that are not finite by itself.
+        The check comes first because clipping by a NaN norm makes every gradient NaN. Sharded or scaled gradients are
+        clipped by accelerate in one call; a gradient scaler skips steps with non-finite gradients by itself.
         """
         parameters = [value for value in model.parameters() if value.grad is not None]
         norm: Tensor | float
@@ -138,8 +139,8 @@ class FactoryTrainer(Trainer):  # type: ignore[misc]
             norm = self.accelerator.clip_grad_norm_(model.parameters(), limit)
         else:
             norm = get_total_norm([value.grad for value in parameters if value.grad is not None])
-        told = None if self.accelerator.scaler is not None else norm
-        self.check_nan(self.state.global_step + 1, told, self.module, self.optimizer.param_groups)
+        checked = None if self.accelerator.scaler is not None else norm
+        self.check_nan(self.state.global_step + 1, checked, self.module, self.optimizer.param_groups)
         if not by_accelerate and math.isfinite(limit):
             clip_grads_with_norm_(parameters, limit, torch.as_tensor(norm))
         return norm
@@ -147,7 +148,7 @@ class FactoryTrainer(Trainer):  # type: ignore[misc]
     # ---- evaluation and metrics ----
 
     def evaluate(self, *_: object, **__: object) -> dict[str, float]:
-        """Mean loss and metrics of the evaluation split, logged; samples and curves are made as well."""
+        """Evaluate and log the mean loss and metrics of the evaluation split; write samples and curves."""
         with preserve_rng_state(self.args.device), torch.no_grad(), self.averaged():
             self.model.eval()
             means = {} if self.data.evaluation is None else self._measure(self.data.evaluation)
@@ -155,12 +156,14 @@ class FactoryTrainer(Trainer):  # type: ignore[misc]
             if metrics:
                 self.log(dict(metrics))
             if is_main():
-                self.run_callback.show(self.module, self.state.global_step, with_samples=not self.is_fsdp_enabled)
+                self.run_callback.write_samples_and_curves(
+                    self.module, self.state.global_step, with_samples=not self.is_fsdp_enabled
+                )
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
     def _measure(self, rows: Rows) -> dict[str, float]:
-        """Weighted means over all processes' rows; noise is that of step 0, equal in every evaluation."""
+        """Compute weighted means over all processes' rows; the noise is that of step 0, equal in every evaluation."""
         collate = RowCollator(self.data.collate.collate, self.settings.seed, max(len(rows), 1))
         totals: dict[str, Tensor] = {}
         last: Batch | None = None
@@ -169,37 +172,39 @@ class FactoryTrainer(Trainer):  # type: ignore[misc]
                 continue
             inputs = last if not batch else self._prepare_inputs(batch)
             assert inputs is not None
-            weight = self.module.task.weight(inputs) * bool(batch)  # FSDP's processes step together
+            weight = self.module.task.weight(inputs) * bool(
+                batch
+            )  # under FSDP, all processes must run the same number of forward passes
             for name, value in self.model(inputs).items():
-                _add(totals, name, value, weight)
+                _accumulate(totals, name, value, weight)
             last = inputs
-        return self._gathered(totals)
+        return self._reduce_means(totals)
 
-    def _gathered(self, totals: dict[str, Tensor]) -> dict[str, float]:
-        """Means over all processes, by the names that the main one has: another may have had no rows."""
+    def _reduce_means(self, totals: dict[str, Tensor]) -> dict[str, float]:
+        """Return means over all processes by name; the main process gives the names, as another may have no rows."""
         names = broadcast_from_main(sorted(totals))
         if not names:
             return {}
-        none = torch.zeros_like(next(iter(totals.values()))) if totals else torch.zeros(2, dtype=torch.float64)
-        flat = torch.cat([totals.get(name, none) for name in names]).to(self.args.device)
+        empty = torch.zeros_like(next(iter(totals.values()))) if totals else torch.zeros(2, dtype=torch.float64)
+        flat = torch.cat([totals.get(name, empty) for name in names]).to(self.args.device)
         pairs = all_reduce_sum(flat).view(-1, 2).tolist()
         return {name: total / weight for name, (total, weight) in zip(names, pairs, strict=True) if weight}
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Write one line of metrics."""
-        if "train_runtime" in logs:  # the Trainer's summary, which is of the last session alone
+        if "train_runtime" in logs:  # the Trainer's summary, which covers the last session only
             return
         if "loss" in logs:
-            logs |= self._gathered(self.measured)
+            logs |= self._reduce_means(self.measured)
             self.measured = {}
         logs["epoch"] = self.state.global_step * self.data.share.rows / len(self.data.train)
-        if any(name.startswith("eval_") for name in logs):  # what best_step and early stopping look at
+        if any(name.startswith("eval_") for name in logs):  # read by best_step and early stopping
             self.state.log_history.append({**logs, "step": self.state.global_step})
         self.control = self.callback_handler.on_log(self.args, self.state, self.control, logs)
 
     def averaged(self) -> AbstractContextManager[None]:
-        """The averaged weights in place inside the block, where there is an average."""
-        return nullcontext() if self.average is None else self.average.in_place()
+        """Use the EMA weights inside the block, if there is an EMA."""
+        return nullcontext() if self.average is None else self.average.applied()
 
     # ---- checkpoints ----
 
@@ -246,7 +251,7 @@ class FactoryTrainer(Trainer):  # type: ignore[misc]
             )
 
     def whole_weights(self) -> dict[str, Tensor]:
-        """The network's own weights under their own names, of any shape, gathered where they are sharded."""
+        """Return the network's weights by name, gathered if they are sharded."""
         if not self.is_fsdp_enabled:
             return weights_of(self.module.network)
         gathered = self.accelerator.get_state_dict(self.model_wrapped)
@@ -261,21 +266,21 @@ class FactoryTrainer(Trainer):  # type: ignore[misc]
         else:
             load_weights(self.module.network, folder / WEIGHTS, "config.yml")
         if self.average is not None:
-            load_average(self.average, folder)
+            load_ema(self.average, folder)
 
     def restore(self, checkpoint: checkpoints.Checkpoint) -> None:
-        """Weights and history of a checkpoint after which there is nothing more to train."""
+        """Restore weights and history of a checkpoint that needs no further training."""
         self.restore_weights(checkpoint.folder)
         self.state.log_history, self.state.global_step = checkpoint.history(), checkpoint.step
 
     def restore_weights(self, folder: Path) -> None:
-        """Weights of a checkpoint, averaged ones included."""
+        """Load the weights of a checkpoint, EMA included."""
         self._load_from_checkpoint(str(folder), self.model_wrapped)
 
     def final_weights(self) -> dict[str, Tensor]:
-        """What a finished run has, of any shape: averaged weights where there is an average, adapters merged."""
+        """Return the weights of a finished run: those of the EMA if there is one, adapters merged."""
         if self.average is not None:
-            self.average.put()
+            self.average.copy_to_network()
         if self.settings.lora is not None:
             from training.lora import merge_adapters
 
@@ -287,7 +292,7 @@ class FactoryTrainer(Trainer):  # type: ignore[misc]
             super()._load_optimizer_and_scheduler(checkpoint)
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
-        """States of the processes that wrote it; where they were more or fewer, fresh ones decided by the step."""
+        """Load the RNG state of each process; if the number of processes differs, reseed from the step."""
         if checkpoint is None:
             return
         manifest = checkpoints.read_json(Path(checkpoint) / checkpoints.MANIFEST)
@@ -298,17 +303,18 @@ class FactoryTrainer(Trainer):  # type: ignore[misc]
             self._seed_dropout()
 
     def _seed_dropout(self) -> None:
-        """Each process drops out values of its own, not those of its neighbours."""
+        """Seed dropout differently in each process."""
         seed = mixed_seed(self.settings.seed, _DROPOUT, self.start_step, self.args.process_index)
         torch.manual_seed(seed % 2**63)
 
 
-def _add(totals: dict[str, Tensor], name: str, value: Tensor, weight: Tensor) -> None:
-    """Take a mean over `weight` items into (weighted sum, sum of weights), float64 [2] (float32 on mps)."""
+def _accumulate(totals: dict[str, Tensor], name: str, value: Tensor, weight: Tensor) -> None:
+    """Add a mean over `weight` items to (weighted sum, sum of weights), float64 [2] (float32 on mps)."""
     kind = torch.float32 if value.device.type == "mps" else torch.float64
     pair = torch.stack([value.detach().to(kind) * weight, weight.to(value.device, kind)])
     totals[name] = totals[name] + pair if name in totals else pair
 
 
 def _prints(callback: TrainerCallback) -> bool:
+    """Return True for the Trainer's own progress output, which is replaced by ours."""
     return type(callback).__name__ in ("PrinterCallback", "ProgressCallback")
