@@ -41,10 +41,12 @@ class NanCheck:
         own_rows = [row for part in bad for row in part.tolist()]
         is_collective = norm is not None and not math.isfinite(norm)
         rows = sorted(row for found in (gather_from_all(own_rows) if is_collective else [own_rows]) for row in found)
-        problem = f"the loss is not finite at step {step}" if rows else f"the gradients are not finite at step {step}"
+        problem = (
+            f"the loss is not finite at step {step}" if rows else f"the gradient norm is not finite at step {step}"
+        )
         where = f", in the rows {_join(rows)} of the training split" if rows else ""
         raise TrainingError(
-            f"{problem}{where}; {describe_gradients(network, groups)}. This step was not taken; {self._describe_checkpoint()}"
+            f"{problem}{where}; {describe_gradients(network, groups)}. The optimiser step was skipped; {self._describe_checkpoint()}"
         )
 
     def _describe_checkpoint(self) -> str:
@@ -62,7 +64,7 @@ def describe_gradients(network: nn.Module, groups: Sequence[Mapping[str, Any]]) 
     with_gradient = [(name, value) for name, value in network.named_parameters() if value.grad is not None]
     bad = {name: value for name, value in with_gradient if not torch.isfinite(value.grad).all()}  # type: ignore[arg-type]
     if not bad:
-        return "all gradients are finite"
+        return "each gradient is finite, and only their norm overflows"
     ids = {id(value) for value in bad.values()}
     found = [
         f"{number} (weight_decay {group.get('weight_decay', 0)}, lr {group['lr']:.3g})"
@@ -70,7 +72,7 @@ def describe_gradients(network: nn.Module, groups: Sequence[Mapping[str, Any]]) 
         if any(id(value) in ids for value in group["params"])
     ]
     return (
-        f"the gradients are not finite in {len(bad)} of {len(with_gradient)} parameters: {_join(list(bad))}"
+        f"the gradient is not finite in {len(bad)} of {len(with_gradient)} parameters: {_join(list(bad))}"
         f"; parameter group {' and '.join(found)}"
     )
 
