@@ -1,4 +1,4 @@
-"""Types that a user might register: a model with a loss of its own, labelled rows, a task that breaks."""
+"""Custom types of a plugin: a model with a loss, labelled rows, tasks with NaN losses or gradients."""
 
 from typing import Literal, NamedTuple
 
@@ -42,7 +42,7 @@ class LabelledConfig(DatasetConfig):
 
 @register_source("labelled", config=LabelledConfig)
 def load(config):
-    """Rows whose class is whether their tokens are large."""
+    """Make rows of class 1 if their tokens are large, 0 otherwise."""
     import datasets
 
     generator = torch.Generator().manual_seed(0)
@@ -60,7 +60,7 @@ class Broken(LanguageModelling):
 
 @register_task("bursting", columns=("input_ids",), model_types=("decoder",))
 class Bursting(LanguageModelling):
-    """A finite loss whose gradient is not, at the fourth step: a root at zero."""
+    """Task with a finite loss but an infinite gradient at the fourth step: a square root at 0."""
 
     def __call__(self, network, batch):
         measured = super().__call__(network, batch)

@@ -1,4 +1,4 @@
-"""Each task end to end, and what may go with it: adapters, averages, other optimisers, models and data of a user."""
+"""Tasks end to end, with LoRA, EMA, other optimisers, loader workers and custom models; the task registry."""
 
 import importlib
 import subprocess
@@ -22,7 +22,7 @@ PLUGIN = ("--plugin", "tests.training.plugins")
 
 @pytest.fixture
 def plugin_types():
-    """The plugin's types in this process too, and for one test only: other tests list what is registered."""
+    """Register the plugin's types for one test only, because other tests list the registries."""
     module = importlib.import_module("tests.training.plugins")
     yield module
     for registry, name in ((MODELS, "bigram"), (SOURCES, "labelled"), (TASKS, "broken")):
@@ -40,7 +40,7 @@ def trained(folder, *options, **changes):
     return folder / "run"
 
 
-def test_translation(tmp_path):
+def test_translation_writes_samples_and_loads(tmp_path):
     run = trained(tmp_path, **seq2seq(tmp_path))
     assert losses(run, "eval_loss")
     assert (run / "samples.txt").read_text().count("--- ") == 8  # four at each of two evaluations
@@ -49,7 +49,7 @@ def test_translation(tmp_path):
     assert model.generate(source, tokenizer.bos_token_id, 3, temperature=0.0).shape == (1, 4)
 
 
-def test_classification_learns_and_comes_back(plugin_types, tmp_path):
+def test_classification_learns_and_loads(plugin_types, tmp_path):
     encoder = {**DECODER, "vocab_size": 8}
     model = {"model_type": "encoder", "name": "sizes", "encoder": encoder}
     data = [{"name": "rows", "source": "labelled"}]
@@ -62,7 +62,7 @@ def test_classification_learns_and_comes_back(plugin_types, tmp_path):
     assert network(torch.tensor([[2, 5, 1]])).shape == (1, 2)
 
 
-def test_diffusion(tmp_path):
+def test_diffusion_reports_parts_of_bound(tmp_path):
     backbone = {"type": "performer", "d_model": 16, "num_layers": 1, "num_heads": 2, "device": "cpu"}
     run = trained(tmp_path, model={"model_type": "diffusion", **MDLM, "backbone": backbone})
     entry = next(entry for entry in metrics(run) if "eval_bound" in entry)
@@ -71,13 +71,13 @@ def test_diffusion(tmp_path):
     assert "--- 2" in (run / "samples.txt").read_text()
 
 
-def test_a_users_model_with_a_loss(tmp_path):
+def test_custom_model_with_loss_trains(tmp_path):
     run = trained(tmp_path, *PLUGIN, model={"model_type": "bigram", "size": 60})
     assert losses(run)[6] < losses(run)[1]
     assert weights(run).keys() == {"table.weight"}
 
 
-def test_adapters_train_alone_and_are_merged(tmp_path):
+def test_lora_trains_adapters_only_and_merges_them(tmp_path):
     pytest.importorskip("peft")
     changes = {"model": {"model_type": "decoder", "decoder": {**DECODER, "dropout": 0.0}}, "learning_rate": 1e-2}
     base = trained(tmp_path / "base", **changes)
@@ -93,7 +93,7 @@ def test_adapters_train_alone_and_are_merged(tmp_path):
     assert all(torch.equal(last[name], restored[name]) for name in last)
 
 
-def test_the_average_is_what_is_saved(tmp_path):
+def test_ema_weights_are_saved(tmp_path):
     run = trained(tmp_path, ema_decay=0.5, max_steps=4, save_steps=1, save_total_limit=9)
     from safetensors.torch import load_file
 
@@ -108,12 +108,12 @@ def test_the_average_is_what_is_saved(tmp_path):
 
 
 @pytest.mark.parametrize("change", [{"optim": "adafactor"}, {"bf16": True}])
-def test_other_ways_to_train(change, tmp_path):
+def test_optimiser_and_precision_options_train(change, tmp_path):
     run = trained(tmp_path, max_steps=4, **change)
     assert losses(run)[4] < losses(run)[1]
 
 
-def test_workers_change_nothing(tmp_path):
+def test_loader_workers_do_not_change_losses(tmp_path):
     one, two = (trained(tmp_path / str(count), max_steps=4, dataloader_num_workers=count) for count in (0, 2))
     assert losses(one) == losses(two)
 
@@ -146,7 +146,7 @@ def test_registered_task_keeps_its_config_type():
         TASKS._entries.pop("own")
 
 
-def test_tasks_are_chosen_by_model_and_columns():
+def test_task_is_chosen_by_model_and_columns():
     assert choose_task("decoder", ["input_ids"]) == "language_modelling"
     assert choose_task("encoder_decoder", ["source_ids", "target_ids"]) == "translation"
     assert choose_task("encoder", ["input_ids", "labels"]) == "sequence_classification"
