@@ -133,7 +133,7 @@ def steps_of(run: Path) -> list[int]:
     return sorted(int(match[1]) for match in found if match)
 
 
-def newest(run: Path) -> Checkpoint | None:
+def find_newest_checkpoint(run: Path) -> Checkpoint | None:
     """Return the last checkpoint, None if there is no checkpoint; raise RunFolderError if it is damaged."""
     steps = steps_of(run)
     return read_checkpoint(run, steps[-1]) if steps else None
@@ -185,7 +185,7 @@ def remove(folder: Path) -> None:
     shutil.rmtree(aside, ignore_errors=True)
 
 
-def clean(run: Path) -> None:
+def remove_partial_files(run: Path) -> None:
     """Remove partially written or removed files of a killed process."""
     for path in run.glob(f"{_STAGING}*"):
         shutil.rmtree(path, ignore_errors=True)

@@ -210,16 +210,16 @@ class _Session:
         module = self.build_module(arguments)
         decay = self.settings.ema_decay
         average = None if decay is None else EMA(module.network, decay)
-        train, evaluation = Rows(splits.train), self.evaluation_rows(splits)
+        train, evaluation = Rows(splits.train), self.select_evaluation_rows(splits)
         collate = RowCollator(DatasetManager.collator(self.entry, splits.train), self.settings.seed, share.rows)
-        shown = self.sample_batch(evaluation or train, collate)
+        shown = self.make_sample_batch(evaluation or train, collate)
         assert self.config.model is not None
         callback = RunCallback(self.run, self.settings, self.config.model.name, average, shown)
         step = self.plan.checkpoint.step if self.plan.checkpoint else 0
-        data = Data(train, evaluation, collate, share, self.buckets(splits.train, share))
+        data = Data(train, evaluation, collate, share, self.build_buckets(splits.train, share))
         return FactoryTrainer(module, arguments, self.settings, data, callback, average, step), module.network
 
-    def buckets(self, rows: Split, share: Share) -> "Buckets | None":
+    def build_buckets(self, rows: Split, share: Share) -> "Buckets | None":
         """Return buckets that group rows of similar length into a step, None unless the data set sets `bucketing`."""
         if not getattr(self.entry, "bucketing", False):
             return None
@@ -268,7 +268,7 @@ class _Session:
                     f"{self.entry.name!r}; use that tokenizer for the data set"
                 )
 
-    def evaluation_rows(self, splits: Splits) -> "Rows | None":
+    def select_evaluation_rows(self, splits: Splits) -> "Rows | None":
         """Return the first `max_eval_samples` rows of the evaluation split, None if there is no such split."""
         from training.rows import Rows
 
@@ -279,7 +279,7 @@ class _Session:
             data = data.select(range(limit)) if is_table(data) else list(data)[:limit]
         return Rows(data)
 
-    def sample_batch(self, rows: "Rows", collate: "RowCollator") -> "Callable[[], Batch]":
+    def make_sample_batch(self, rows: "Rows", collate: "RowCollator") -> "Callable[[], Batch]":
         """Return a function that collates evenly spaced rows of the split, one for each sample to show."""
         assert self.config.generation is not None
         assert self.settings.task is not None

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from experiment.config import ExperimentConfig
-from training.checkpoints import Checkpoint, newest
+from training.checkpoints import Checkpoint, find_newest_checkpoint
 from training.config_types import TrainingConfig
 from training.errors import FolderInUseError, UnfitError
 from training.run_folder import RunFolder
@@ -46,7 +46,7 @@ def plan_resume(run: RunFolder, config: ExperimentConfig, *, resume: bool) -> Re
         raise FolderInUseError(
             f"{run} is not empty and has no config.yml, so it is not a run folder; give another --output"
         )
-    checkpoint = None if run.is_finished else newest(run.path)
+    checkpoint = None if run.is_finished else find_newest_checkpoint(run.path)
     if run.is_finished or checkpoint is not None:
         check_same_config(run.read_config(), config, run)
     return ResumePlan(checkpoint, run.is_finished)

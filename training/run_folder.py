@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from experiment.config import ExperimentConfig, read_experiment
-from training.checkpoints import clean, newest
+from training.checkpoints import find_newest_checkpoint, remove_partial_files
 from training.durable import write_text
 from training.errors import FolderInUseError, RunFolderError, TrainingError
 from yaml_config.dump import dump
@@ -112,7 +112,7 @@ class RunFolder:
         with file:
             if not _lock(file.fileno()):
                 raise FolderInUseError(f"{self}: another process is training in this folder")
-            clean(self.path)
+            remove_partial_files(self.path)
             try:
                 yield
             finally:
@@ -131,7 +131,7 @@ def load_run(folder: str | os.PathLike[str], *, device: str | None = None) -> Ru
     config = run.read_config()
     if config.model is None:
         raise RunFolderError(f"{run.config} has no section 'model'")
-    checkpoint = None if run.is_finished else newest(run.path)
+    checkpoint = None if run.is_finished else find_newest_checkpoint(run.path)
     if not run.is_finished and checkpoint is None:
         raise RunFolderError(f"{run.weights} is not there, nor a checkpoint; train the run with --resume")
     tokenizer = _load_tokenizer(run, config)

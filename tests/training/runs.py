@@ -61,21 +61,21 @@ def seq2seq(folder: Path) -> dict:
 
 
 def start(*argv: object, environment: dict | None = None, log: Path | None = None):
-    """A process that runs `train.py` with these arguments."""
+    """Start a process that runs `train.py` with these arguments."""
     process = CONTEXT.Process(target=_train, args=([str(word) for word in argv], environment or {}, log))
     process.start()
     return process
 
 
 def train(*argv: object, environment: dict | None = None, log: Path | None = None) -> int:
-    """Run `train.py` to its end in a process of its own; the exit code."""
+    """Run `train.py` in a separate process and return its exit code."""
     process = start(*argv, environment=environment, log=log)
     process.join(120)
     return process.exitcode
 
 
 def train_by_two(*argv: object, log: Path | None = None) -> list[int]:
-    """Run `train.py` in two processes, as torchrun would; their exit codes."""
+    """Run `train.py` in two processes, as torchrun does, and return their exit codes."""
     processes = start_two(*argv, log=log)
     for process in processes:
         process.join(120)
@@ -83,7 +83,7 @@ def train_by_two(*argv: object, log: Path | None = None) -> list[int]:
 
 
 def start_two(*argv: object, log: Path | None = None) -> list:
-    """Two processes that run `train.py` together."""
+    """Start two processes that run `train.py` together."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
