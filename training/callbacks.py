@@ -2,7 +2,8 @@
 
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -11,7 +12,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from training.averaging import EMA
 from training.config_types import TrainingConfig
 from training.curves import draw_curves
-from training.distributed import Agreement, is_main
+from training.distributed import Agreement, get_rng_state, is_main, preserve_rng_state
 from training.durable import explain_write_errors
 from training.metrics_log import MetricsLog
 from training.module import TaskModule
@@ -20,6 +21,7 @@ from training.run_folder import RunFolder
 from training.samples_log import SamplesLog
 from training.signals import GracePeriod
 from training.tasks.base import Batch
+from yaml_config.errors import harmless
 
 if TYPE_CHECKING:
     from tqdm import tqdm  # type: ignore[import-untyped]
@@ -69,12 +71,22 @@ class RunCallback(TrainerCallback):  # type: ignore[misc]
         self.agreement: Agreement | None = None
         self.is_stop_requested = False
         self.bar: tqdm | None = None
+        self.reported_failures: set[str] = set()
+        self.rng_state = get_rng_state()
         self.clock = (0, time.perf_counter())
 
     def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        model: TaskModule | None = None,
+        **_: object,
     ) -> TrainerControl:
-        """Use the intervals of the current config, which may have changed since the checkpoint was written."""
+        """Use the intervals of the current config, which may have changed since the checkpoint was written.
+
+        Write the samples of a resumed evaluation step if the process was killed before it could write them.
+        """
         state.logging_steps, state.eval_steps, state.save_steps = args.logging_steps, args.eval_steps, args.save_steps
         self.clock = (state.global_step, time.perf_counter())
         self.agreement = Agreement()
@@ -82,12 +94,18 @@ class RunCallback(TrainerCallback):  # type: ignore[misc]
             from tqdm import tqdm
 
             self.bar = tqdm(total=args.max_steps, initial=state.global_step, unit="step", file=sys.stderr, leave=False)
+        step = state.global_step
+        is_evaluated = step > 0 and (step % args.eval_steps == 0 or step >= args.max_steps)
+        if is_main() and model is not None and is_evaluated and self.samples.last_step() != step:
+            self.write_samples_and_curves(model, step)
+        self.rng_state = get_rng_state()
         return control
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
     ) -> TrainerControl:
         """Update the EMA, log the last step whatever the interval, and stop with a checkpoint after a signal."""
+        self.rng_state = get_rng_state()
         if self.average is not None:
             self.average.update(state.global_step)
         if self.bar is not None:
@@ -134,17 +152,47 @@ class RunCallback(TrainerCallback):  # type: ignore[misc]
             self.bar.close()
         return control
 
-    def write_samples_and_curves(self, module: TaskModule, step: int, *, with_samples: bool) -> None:
-        """Append samples of the current weights to samples.txt and redraw curves.png."""
-        texts: list[str] = []
-        if with_samples:
-            device = next(module.parameters()).device
+    def write_samples_and_curves(self, module: TaskModule, step: int) -> None:
+        """Append samples of the current weights to samples.txt and redraw curves.png.
+
+        Training does not depend on them, so a failure is reported once and training continues.
+        """
+        if not self.settings.fsdp:  # the main process alone cannot run a sharded network
+            with self._report_failure("samples"):
+                self._write_samples(module, step)
+        with self._report_failure("curves"):
+            draw_curves(self.metrics.read(), self.run.curves, self.title)
+
+    def _write_samples(self, module: TaskModule, step: int) -> None:
+        """Generate samples with the EMA weights, if there is an EMA, and append them to samples.txt."""
+        device = next(module.parameters()).device
+        with (
+            preserve_rng_state(device),
+            torch.no_grad(),
+            nullcontext() if self.average is None else self.average.applied(),
+        ):
+            module.eval()
             generator = torch.Generator(device=device).manual_seed(mixed_seed(self.settings.seed, _SAMPLES))
             texts = module.task.samples(module.network, on_device(self.sample_batch(), device), generator)
-        with explain_write_errors("samples and curves", self.run.path):
-            if texts:
-                self.samples.append(step, texts)
-            draw_curves(self.metrics.read(), self.run.curves, self.title)
+        if texts:
+            self.samples.append(step, texts)
+
+    @contextmanager
+    def _report_failure(self, what: str) -> Iterator[None]:
+        """Print the first failure inside the block for each `what`, instead of raising it."""
+        try:
+            yield
+        except Exception as error:
+            if what not in self.reported_failures:
+                self.reported_failures.add(what)
+                self._print_line(harmless(f"note: {what} cannot be written, and training continues: {error}"))
+
+    def _print_line(self, text: str) -> None:
+        """Print a line to standard error, above the progress bar if there is one."""
+        if self.bar is None:
+            print(text, file=sys.stderr, flush=True)
+        else:
+            self.bar.write(text, file=sys.stderr)
 
     def _speed(self, step: int) -> dict[str, float]:
         last_step, last_time = self.clock
@@ -159,6 +207,4 @@ class RunCallback(TrainerCallback):  # type: ignore[misc]
             self.bar.set_postfix_str(text)
             if "eval_loss" not in entry:
                 return
-            self.bar.write(f"step {entry['step']:,}/{total:,}  {text}", file=sys.stderr)
-        else:
-            print(f"step {entry['step']:,}/{total:,}  {text}", file=sys.stderr, flush=True)
+        self._print_line(f"step {entry['step']:,}/{total:,}  {text}")

@@ -75,6 +75,18 @@ class Agreement:
         return bool(count)
 
 
+def get_rng_state() -> list[Tensor]:
+    """Return the global RNG states of the CPU and of the current CUDA device, if CUDA is in use."""
+    return [torch.get_rng_state(), *([torch.cuda.get_rng_state()] if torch.cuda.is_initialized() else [])]  # type: ignore[no-untyped-call]
+
+
+def set_rng_state(states: list[Tensor]) -> None:
+    """Restore the RNG states from `get_rng_state`."""
+    torch.set_rng_state(states[0])
+    for state in states[1:]:
+        torch.cuda.set_rng_state(state)
+
+
 @contextmanager
 def main_first() -> Iterator[None]:
     """Run the block in the main process first (downloads, for example), and in the others after it."""

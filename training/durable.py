@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal, TextIO
 
-from training.errors import TrainingError
+from training.errors import TrainingError, WriteError
 
 
 def write_text(path: Path, text: str) -> None:
@@ -64,7 +64,7 @@ def put_in_place(staging: Path, target: Path) -> None:
 
 @contextmanager
 def explain_write_errors(what: str, path: Path) -> Iterator[None]:
-    """Convert write errors inside the block, RuntimeErrors of torch included, to a TrainingError that names the path."""
+    """Convert write errors inside the block, RuntimeErrors of torch included, to a WriteError that names the path."""
     from safetensors import SafetensorError
 
     from model.checkpoint import CheckpointError
@@ -72,8 +72,8 @@ def explain_write_errors(what: str, path: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, SafetensorError, CheckpointError) as error:
-        raise TrainingError(f"{path}: {what} cannot be written: {error}") from error
+        raise WriteError(f"{path}: {what} cannot be written: {error}") from error
     except RuntimeError as error:
         if "PytorchStreamWriter" not in str(error) and "inline_container" not in str(error):
             raise
-        raise TrainingError(f"{path}: {what} cannot be written: {str(error).splitlines()[0]}") from error
+        raise WriteError(f"{path}: {what} cannot be written: {str(error).splitlines()[0]}") from error

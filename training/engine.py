@@ -338,7 +338,11 @@ class _Session:
             return True
         os.environ.setdefault("WANDB_DIR", str(self.run))  # its files belong in the run folder
         with trainer.run_callback.grace:
-            trainer.train(resume_from_checkpoint=str(checkpoint.folder) if checkpoint else None)
+            try:
+                trainer.train(resume_from_checkpoint=str(checkpoint.folder) if checkpoint else None)
+            except Exception as error:
+                trainer.save_after_error(error)
+                raise
         return bool(trainer.state.global_step < self.settings.max_steps)
 
     def finish(self, trainer: "FactoryTrainer", network: "nn.Module", stopped_early: bool) -> TrainResult:

@@ -11,6 +11,14 @@ class TrainingError(ValueError):
     exit_code = FAILED
 
 
+class WriteError(TrainingError):
+    """Error of a file that cannot be written, on a full disk for example."""
+
+
+class NonFiniteError(TrainingError):
+    """Error of a NaN or infinite loss or gradient."""
+
+
 class UnfitError(TrainingError):
     """Error of a model, data, machine and `training` section that do not fit each other."""
 

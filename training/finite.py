@@ -10,13 +10,13 @@ from torch import Tensor, nn
 
 from training.checkpoints import steps_of
 from training.distributed import gather_from_all
-from training.errors import TrainingError
+from training.errors import NonFiniteError
 
 _SHOWN = 8
 
 
 class NanCheck:
-    """NaN check of each step's losses and gradients; raises TrainingError before the optimiser step."""
+    """NaN check of each step's losses and gradients; raises NonFiniteError before the optimiser step."""
 
     def __init__(self, run: Path) -> None:
         self.run = run
@@ -44,8 +44,8 @@ class NanCheck:
         problem = (
             f"the loss is not finite at step {step}" if rows else f"the gradient norm is not finite at step {step}"
         )
-        where = f", in the rows {_join(rows)} of the training split" if rows else ""
-        raise TrainingError(
+        where = f", in the rows {join_some(rows)} of the training split" if rows else ""
+        raise NonFiniteError(
             f"{problem}{where}; {describe_gradients(network, groups)}. The optimiser step was skipped; {self._describe_checkpoint()}"
         )
 
@@ -72,12 +72,12 @@ def describe_gradients(network: nn.Module, groups: Sequence[Mapping[str, Any]]) 
         if any(id(value) in ids for value in group["params"])
     ]
     return (
-        f"the gradient is not finite in {len(bad)} of {len(with_gradient)} parameters: {_join(list(bad))}"
+        f"the gradient is not finite in {len(bad)} of {len(with_gradient)} parameters: {join_some(list(bad))}"
         f"; parameter group {' and '.join(found)}"
     )
 
 
-def _join(items: Sequence[object]) -> str:
+def join_some(items: Sequence[object]) -> str:
     """Join the first few items with commas, and count the rest."""
     more = f" and {len(items) - _SHOWN} more" if len(items) > _SHOWN else ""
     return ", ".join(str(thing) for thing in items[:_SHOWN]) + more

@@ -21,6 +21,13 @@ class SamplesLog:
         with open_own(self.path, "a", errors="replace") as file:
             file.write(f"===== step {step} =====\n{numbered}\n")
 
+    def last_step(self) -> int | None:
+        """Return the step of the last section, None if there is no section."""
+        if not self.path.is_file():
+            return None
+        steps = _HEAD.findall(self.path.read_text(encoding="utf-8", errors="replace"))
+        return int(steps[-1]) if steps else None
+
     def keep_until(self, step: int) -> None:
         """Drop the sections after `step`."""
         if not self.path.is_file():

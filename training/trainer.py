@@ -7,7 +7,9 @@ weighted mean) and checkpoints (written atomically, read back strictly).
 import json
 import math
 import shutil
-from contextlib import AbstractContextManager, nullcontext
+import sys
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -23,8 +25,17 @@ from training import checkpoints, durable
 from training.averaging import EMA
 from training.callbacks import RunCallback, best_step
 from training.config_types import TrainingConfig
-from training.distributed import all_reduce_sum, barrier, broadcast_from_main, is_main, preserve_rng_state, world_size
-from training.finite import NanCheck
+from training.distributed import (
+    all_reduce_sum,
+    barrier,
+    broadcast_from_main,
+    is_main,
+    preserve_rng_state,
+    set_rng_state,
+    world_size,
+)
+from training.errors import NonFiniteError, TrainingError, WriteError
+from training.finite import NanCheck, join_some
 from training.module import TaskModule
 from training.network import load_ema
 from training.noise import mixed_seed
@@ -67,6 +78,7 @@ class FactoryTrainer(Trainer):  # type: ignore[misc]
         self.module, self.settings, self.data, self.run_callback = module, settings, data, run_callback
         self.average, self.start_step = average, start_step
         self.measured: dict[str, Tensor] = {}
+        self.has_evaluated = False
         self.check_nan = NanCheck(Path(args.output_dir))
         super().__init__(model=module, args=args, eval_dataset=[])
         for callback in [callback for callback in self.callback_handler.callbacks if _prints(callback)]:
@@ -110,7 +122,8 @@ class FactoryTrainer(Trainer):  # type: ignore[misc]
         It is multiplied by the number of processes, because DDP averages gradients over processes.
         """
         assert num_items_in_batch is not None
-        outputs = model(inputs)
+        with self._name_rows(inputs, "training"):
+            outputs = model(inputs)
         weight = self.module.task.weight(inputs)
         share = weight * world_size() / num_items_in_batch
         for name, value in outputs.items():
@@ -119,6 +132,17 @@ class FactoryTrainer(Trainer):  # type: ignore[misc]
         loss: Tensor = outputs["loss"] * share
         self.check_nan.add(loss, inputs["noise"].index)
         return loss
+
+    @contextmanager
+    def _name_rows(self, batch: Batch, split: str) -> Iterator[None]:
+        """Add the step and the rows of `batch` to a ValueError of the model or the task."""
+        try:
+            yield
+        except ValueError as error:
+            kind = type(error) if isinstance(error, TrainingError) else TrainingError
+            rows = join_some(batch["noise"].index.tolist())
+            step = self.state.global_step + (split == "training")
+            raise kind(f"step {step}, in one of the rows {rows} of the {split} split: {error}") from error
 
     def _clip_grad_norm(self, model: nn.Module) -> Tensor | float:
         return self._check_and_clip(model, self.args.max_grad_norm)
@@ -148,17 +172,14 @@ class FactoryTrainer(Trainer):  # type: ignore[misc]
     # ---- evaluation and metrics ----
 
     def evaluate(self, *_: object, **__: object) -> dict[str, float]:
-        """Evaluate and log the mean loss and metrics of the evaluation split; write samples and curves."""
+        """Compute and log the mean loss and metrics of the evaluation split."""
         with preserve_rng_state(self.args.device), torch.no_grad(), self.averaged():
             self.model.eval()
             means = {} if self.data.evaluation is None else self._measure(self.data.evaluation)
             metrics = {f"eval_{name}": value for name, value in means.items()}
             if metrics:
                 self.log(dict(metrics))
-            if is_main():
-                self.run_callback.write_samples_and_curves(
-                    self.module, self.state.global_step, with_samples=not self.is_fsdp_enabled
-                )
+        self.has_evaluated = True
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
@@ -175,7 +196,9 @@ class FactoryTrainer(Trainer):  # type: ignore[misc]
             weight = self.module.task.weight(inputs) * bool(
                 batch
             )  # under FSDP, all processes must run the same number of forward passes
-            for name, value in self.model(inputs).items():
+            with self._name_rows(inputs, "evaluation"):
+                outputs = self.model(inputs)
+            for name, value in outputs.items():
                 _accumulate(totals, name, value, weight)
             last = inputs
         return self._reduce_means(totals)
@@ -207,6 +230,30 @@ class FactoryTrainer(Trainer):  # type: ignore[misc]
         return nullcontext() if self.average is None else self.average.applied()
 
     # ---- checkpoints ----
+
+    def _maybe_log_save_evaluate(self, *args: object, **kwargs: object) -> None:
+        """Log, evaluate and save; write samples and curves last, so that their failure loses no checkpoint."""
+        super()._maybe_log_save_evaluate(*args, **kwargs)
+        if self.has_evaluated and is_main():
+            self.run_callback.write_samples_and_curves(self.module, self.state.global_step)
+        self.has_evaluated = False
+
+    def save_after_error(self, error: Exception) -> None:
+        """Save a checkpoint of the last completed step after an error in the next one, and print a note.
+
+        Nothing is saved after a NaN or a write error, and nothing with several processes, of which some may have ended.
+        """
+        run, step = Path(self.args.output_dir), self.state.global_step
+        has_no_new_step = step <= self.start_step or checkpoints.checkpoint_folder(run, step).exists()
+        if has_no_new_step or world_size() > 1 or isinstance(error, NonFiniteError | WriteError):
+            return
+        set_rng_state(self.run_callback.rng_state)
+        try:
+            self._save_checkpoint(self.model)
+        except Exception as failure:
+            print(f"note: no checkpoint of step {step:,} could be saved after the error: {failure}", file=sys.stderr)
+            return
+        print(f"note: a checkpoint of step {step:,} was saved; --resume continues from it", file=sys.stderr)
 
     def _save_checkpoint(self, model: nn.Module, trial: object = None) -> None:
         run, step = Path(self.args.output_dir), self.state.global_step

@@ -30,6 +30,7 @@ from training.checkpoints import read_checkpoint, steps_of
 from yaml_config.dump import dump
 
 PLUGIN = ("--plugin", "tests.training.plugins")
+FAILING_STEP = "TESTS_FAILING_STEP"  # read by the task `failing` of the plugin, which is not imported here
 LONG = {"max_steps": 100_000, "save_steps": 100_000, "eval_steps": 100_000}
 
 
@@ -158,6 +159,51 @@ def test_nan_gradient_names_parameters_and_keeps_checkpoint(tmp_path):
     kept = load_file(run / "checkpoint-2" / "model.safetensors")
     assert all(torch.isfinite(value).all() for value in kept.values())
     assert steps_of(run) == [2]
+
+
+def test_failing_samples_are_reported_once_and_lose_nothing(tmp_path):
+    path, log, run = experiment(tmp_path, eval_steps=2), tmp_path / "log", tmp_path / "run"
+    words = ("--config", path, "--output", run, *PLUGIN, "--set", "training.task=mute")
+    assert train(*words, log=log) == 0
+    said = log.read_text()
+    assert said.count("note: samples cannot be written, and training continues: no samples today") == 1
+    assert steps_of(run) == [4, 6]
+    assert (run / "curves.png").exists()
+    assert list(losses(run, "eval_loss")) == [2, 4, 6]
+
+
+def test_curves_on_full_disk_lose_no_checkpoint(tmp_path):
+    path, log, run = experiment(tmp_path, eval_steps=2, optim="adafactor"), tmp_path / "log", tmp_path / "run"
+    limit = {FILE_SIZE: "30000"}  # less than curves.png, more than the optimiser state of Adafactor
+    assert train("--config", path, "--output", run, log=log, environment=limit) == 0, log.read_text()
+    assert log.read_text().count("note: curves cannot be written, and training continues: ") == 1
+    assert not (run / "curves.png").exists()
+    assert (run / "samples.txt").read_text().count("===== step") == 3
+
+
+def test_error_in_step_saves_checkpoint_and_names_rows(tmp_path):
+    path, log, run = experiment(tmp_path, save_steps=100, eval_steps=3), tmp_path / "log", tmp_path / "run"
+    words = ("--config", path, *PLUGIN, "--set", "training.task=failing", "--output")
+    assert train(*words, tmp_path / "whole") == 0
+    assert train(*words, run, log=log, environment={FAILING_STEP: "5"}) == 4
+    said = log.read_text()
+    assert re.search(r"step 5, in one of the rows \d+, .* of the training split: this row is too long", said)
+    assert "note: a checkpoint of step 4 was saved; --resume continues from it" in said
+    assert "Traceback" not in said
+    assert read_checkpoint(run, 4).step == 4
+    assert train(*words, run, "--resume") == 0
+    assert bytes_of(run) == bytes_of(tmp_path / "whole")
+    assert losses(run) == losses(tmp_path / "whole")
+
+
+def test_samples_lost_by_sigkill_are_written_on_resume(tmp_path):
+    path, run = experiment(tmp_path), tmp_path / "run"
+    assert train("--config", path, "--output", run) == 0
+    samples = (run / "samples.txt").read_text()
+    (run / "samples.txt").write_text(samples[: samples.index("===== step 6")])
+    (run / "model.safetensors").unlink()  # as after a kill between the last checkpoint and its samples
+    assert train("--config", path, "--output", run, "--resume") == 0
+    assert (run / "samples.txt").read_text() == samples
 
 
 def test_truncated_prepared_rows_are_prepared_again(tmp_path):

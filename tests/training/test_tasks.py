@@ -25,7 +25,8 @@ def plugin_types():
     """Register the plugin's types for one test only, because other tests list the registries."""
     module = importlib.import_module("tests.training.plugins")
     yield module
-    for registry, name in ((MODELS, "bigram"), (SOURCES, "labelled"), (TASKS, "broken")):
+    tasks = [(TASKS, name) for name in ("broken", "bursting", "mute", "failing")]
+    for registry, name in ((MODELS, "bigram"), (SOURCES, "labelled"), *tasks):
         registry._entries.pop(name)
     del sys.modules[module.__name__]
 
