@@ -58,8 +58,8 @@ class Opened:
     @property
     def task_name(self) -> str:
         """The name of its task."""
-        assert self.training.task is not None
-        return self.training.task
+        assert self.training.task_name is not None
+        return self.training.task_name
 
     @property
     def device(self) -> "torch.device":
@@ -120,7 +120,7 @@ def open_run(folder: Path, overrides: Sequence[str] = (), *, device: str | None 
     _check_tokenizer(run, config, tokenizer)
     from training.tasks.base import TaskSetting
 
-    name = config.training.task if config.training else None
+    name = config.training.task_name if config.training else None
     if name is None:
         raise RunFolderError(f"{run.config} does not name training.task, so it was not written by train.py")
     task = TASKS.get(name).load()(TaskSetting(config, tokenizer))

@@ -176,12 +176,13 @@ class _Session:
 
         On resume, compare the result with the run's config.yml; raise UnfitError if they differ.
         """
-        update: dict[str, Any] = {"task": select_task(self.config, splits.columns), "dataset": self.entry.name}
+        task = select_task(self.config, splits.columns)
+        update: dict[str, Any] = {"task": self.settings.task or task, "dataset": self.entry.name}
         if self.settings.num_labels is None and is_table(splits.train) and "labels" in splits.columns:
             named = getattr(self.entry, "classes", None)
             update["num_labels"] = len(named) if named else max(2, int(max(splits.train["labels"])) + 1)
         self.settings = self.settings.model_copy(update=update)
-        self.fill_generation_defaults(TASKS.get(update["task"]).load().generation)
+        self.fill_generation_defaults(TASKS.get(task).load().generation)
         alone = with_vocabulary(self.config.model_copy(update={"datasets": [self.entry]}))
         from training.condition_scale import fill_condition_scale
 
@@ -282,8 +283,8 @@ class _Session:
     def make_sample_batch(self, rows: "Rows", collate: "RowCollator") -> "Callable[[], Batch]":
         """Return a function that collates evenly spaced rows of the split, one for each sample to show."""
         assert self.config.generation is not None
-        assert self.settings.task is not None
-        least = TASKS.get(self.settings.task).load().rows_shown
+        assert self.settings.task_name is not None
+        least = TASKS.get(self.settings.task_name).load().rows_shown
         count = min(max(self.config.generation.num_samples, least), len(rows))
         indices = [number * len(rows) // count for number in range(count)]
 
@@ -318,7 +319,7 @@ class _Session:
 
     def write_length_counts(self, rows: Split) -> None:
         """Write the lengths of whole documents, from which a diffusion model draws the lengths of its samples."""
-        if self.settings.task != "diffusion" or getattr(self.entry, "layout", None) != "whole":
+        if self.settings.task_name != "diffusion" or getattr(self.entry, "layout", None) != "whole":
             return
         from training.durable import explain_write_errors
         from training.length_counts import count_lengths, write_lengths

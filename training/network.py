@@ -34,7 +34,7 @@ def build_network(
     assert config.model is not None
     model_config = config.model if device is None else on_device(config.model, device)
     setting = TaskSetting(config, tokenizer)
-    name = setting.training.task
+    name = setting.training.task_name
     if name is None:
         raise UnfitError("training.task is not set")
     task = TASKS.get(name).load()(setting)

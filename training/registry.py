@@ -14,10 +14,15 @@ can be checked against `model_types` and `columns` without torch.
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from importlib import import_module
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from yaml_config.registry import Registry
+from pydantic import GetJsonSchemaHandler, ValidationInfo
+from pydantic_core import CoreSchema, PydanticCustomError
+
+from yaml_config.choice import not_one_of
+from yaml_config.registry import PLUGIN_HINT, Registry
 from yaml_config.strict_model import StrictModel
+from yaml_config.tagged import FromRegistry
 
 if TYPE_CHECKING:
     from training.tasks.base import Task
@@ -85,6 +90,37 @@ def announce_task(
         return task
 
     TASKS.add(name, TaskEntry(model_types, frozenset(columns), load))
+
+
+class TaskField(FromRegistry):
+    """Annotation of the field `training.task`: a task's name, or a mapping of `type` and the task's own keys."""
+
+    def __init__(self) -> None:
+        super().__init__(TASKS, or_name=True)
+
+    def validate(self, value: Any, info: ValidationInfo) -> Any:
+        """Return the name, or the mapping as the task's config type; raise pydantic's errors for invalid ones."""
+        if isinstance(value, dict):
+            name = value.get(self.key)
+            if isinstance(name, str) and name in TASKS and TASKS.get(name).config_type is None:
+                raise PydanticCustomError(
+                    "task_keys", "Input should be a name: task {name} has no keys", {"name": name}
+                )
+        elif (
+            value is not None
+            and not isinstance(value, StrictModel)
+            and (not isinstance(value, str) or value not in TASKS)
+        ):
+            raise not_one_of(TASKS, PLUGIN_HINT)
+        return super().validate(value, info)
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        variants = []
+        for name in TASKS:
+            if (config := TASKS.get(name).config_type) is not None:
+                variant = handler(config.__pydantic_core_schema__)
+                variants.append({"allOf": [variant], "properties": {"type": {"const": name}}, "required": ["type"]})
+        return {"anyOf": [{"enum": list(TASKS), "type": "string"}, {"type": "null"}, *variants]}
 
 
 def choose_task(model_type: str, columns: Collection[str]) -> str | None:

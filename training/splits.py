@@ -118,7 +118,7 @@ def _find_split(
 def select_task(config: ExperimentConfig, columns: list[str]) -> str:
     """Return the task that the file names, or the first that fits; raise UnfitError if model or data do not fit."""
     assert config.model is not None
-    kind, wanted = config.model.model_type, config.training.task if config.training else None
+    kind, wanted = config.model.model_type, config.training.task_name if config.training else None
     if wanted is not None:
         entry = TASKS.get(wanted)
         if not entry.fits(kind, columns):

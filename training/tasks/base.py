@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from data_manager.tokenizers import Tokenizer
 from experiment.config import ExperimentConfig
 from training.config_types import GenerationConfig, TrainingConfig
+from training.registry import TASKS
+from yaml_config.strict_model import StrictModel
 
 Batch = Mapping[str, Any]
 
@@ -36,6 +38,15 @@ class TaskSetting:
     def generation(self) -> GenerationConfig:
         """Return the `generation` section, or its defaults."""
         return self.config.generation or GenerationConfig()
+
+    @property
+    def task_config(self) -> StrictModel | None:
+        """Return the task's own keys, or their defaults if the file gives only its name; None if it has no keys."""
+        task = self.training.task
+        if isinstance(task, StrictModel) or task is None:
+            return task
+        config_type = TASKS.get(task).config_type
+        return None if config_type is None else config_type()
 
 
 class Task:
