@@ -44,7 +44,7 @@ def test_resume_reports_its_first_step(tmp_path):
     )
     assert "the run was already finished" in said(tmp_path, 0, "--config", path, "--output", run, "--resume")
     more = said(tmp_path, 1, "--config", path, "--output", run, "--resume", "--set", "training.max_steps=9")
-    assert f"training.init_from: {run} starts from" in more
+    assert f"training.init_from: {run} it starts from" in more
     (run / "model.safetensors").unlink()
     assert "resuming from step 6" in said(tmp_path, 0, "--config", path, "--output", run, "--resume")
 
