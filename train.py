@@ -1,8 +1,8 @@
-"""Train what an experiment's file describes, into a folder of its own; stop and resume at any moment.
+"""Train the experiment of a YAML file into a run folder; stop and resume at any moment.
 
     python train.py --config configs/full_experiment.yml --output runs/first
 
-In Python, `training.engine.train(config, folder)` does the same, and `training.run_folder.load_run(folder)` reads it back.
+In Python, `training.engine.train(config, folder)` does the same, and `training.run_folder.load_run(folder)` loads the result.
 """
 
 import argparse
@@ -20,33 +20,33 @@ exit codes: 0 good, 1 invalid, 2 wrong usage, 3 unreadable file or run folder, 4
 
 
 def build_parser(prog: str = "train.py") -> argparse.ArgumentParser:
-    """The command line."""
+    """Build the parser of the command line."""
     parser = argparse.ArgumentParser(
         prog=prog,
-        description="Train what an experiment's file describes, into a folder of its own.",
+        description="Train the experiment of a YAML file into a run folder.",
         epilog=EXAMPLES.replace("python train.py", prog) if " " in prog else EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--config", metavar="F", required=True, help="the experiment's YAML file")
     parser.add_argument("--output", metavar="RUN", required=True, help="the run's folder, new or empty")
     parser.add_argument(
-        "--set", metavar="K=V", action="append", default=[], dest="overrides", help="lay a value on the file"
+        "--set", metavar="K=V", action="append", default=[], dest="overrides", help="override a config value"
     )
     parser.add_argument(
-        "--resume", action="store_true", help="go on from the folder's last checkpoint; afresh where it has none"
+        "--resume", action="store_true", help="resume from the folder's last checkpoint; start from scratch without one"
     )
     parser.add_argument(
-        "--plugin", metavar="MODULE", action="append", default=[], help="import a module that registers your own types"
+        "--plugin", metavar="MODULE", action="append", default=[], help="import a module that registers custom types"
     )
     return parser
 
 
 def main(argv: Sequence[str] | None = None, prog: str = "train.py") -> int:
-    """Run the command line; returns the exit code."""
+    """Run the command line and return the exit code."""
     parser = build_parser(prog)
     args = parser.parse_args(argv)
     for name in ("config", "output"):
-        if not getattr(args, name):  # else the working directory would be meant
+        if not getattr(args, name):  # an empty path would mean the working directory
             parser.error(f"--{name} is empty; give it a value")
     from training.command import run
 

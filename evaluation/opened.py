@@ -58,8 +58,8 @@ class LoadedRun:
     @property
     def task_name(self) -> str:
         """Return the name of the task."""
-        assert self.training.task is not None
-        return self.training.task
+        assert self.training.task_name is not None
+        return self.training.task_name
 
     @property
     def device(self) -> "torch.device":

@@ -191,7 +191,7 @@ def test_a_run_writes_through_no_link(name: str, attacked: tuple[Path, Path], tm
     (run / name).symlink_to(precious)
     log = tmp_path / "log"
     assert train("--config", path, "--output", run, "--resume", log=log) == 2
-    assert f"{run / name} is a link, and a run writes into its own folder alone" in log.read_text()
+    assert f"{run / name} is a link, and a run writes only inside its own folder" in log.read_text()
     assert precious.read_text() == "years of work"
 
 
@@ -204,7 +204,7 @@ def test_samples_are_appended_to_no_link_that_comes_while_a_run_goes_on(tmp_path
     path.rename(precious)
     path.symlink_to(precious)
     known = precious.read_text()
-    with pytest.raises(TrainingError, match=re.escape(f"{path} is a link, and a run folder's files are its own")):
+    with pytest.raises(TrainingError, match=re.escape(f"{path} is a link, and a run writes only inside its own folder")):
         log.append(3, ["three"])
     assert precious.read_text() == known
     path.unlink()

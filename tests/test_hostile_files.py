@@ -154,7 +154,7 @@ def test_parquet_that_holds_what_python_cannot(tmp_path: Path, monkeypatch: pyte
 def test_a_checkpoint_says_what_cannot_be(change: dict, copy: Path) -> None:
     path = copy / "checkpoint-2" / "checkpoint.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
-    with pytest.raises(RunFolderError, match=r"is not a whole checkpoint: checkpoint\.json"):
+    with pytest.raises(RunFolderError, match=r"is not a complete checkpoint: checkpoint\.json"):
         read_checkpoint(copy, 2)
 
 

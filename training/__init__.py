@@ -1,5 +1,5 @@
 """Training: types of the `training` and `generation` sections, the engine around transformers' Trainer, run folders.
 
-Imports everything below it (model, diffusion, data_manager, experiment), and never evaluation or pages. Importing a module of
-types imports no torch. What a kind of model does with a batch is in `tasks/`, and nowhere else.
+This package imports model, diffusion, data_manager and experiment, never evaluation or pages. Importing a module of types
+imports no torch. Only `tasks/` knows how a kind of model processes a batch.
 """

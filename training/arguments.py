@@ -1,4 +1,4 @@
-"""The `training` section as `transformers.TrainingArguments`."""
+"""Conversion of the `training` section to `transformers.TrainingArguments`."""
 
 from torch import nn
 from transformers import TrainingArguments
@@ -14,7 +14,7 @@ SAME_NAME = (
 
 
 def training_arguments(settings: TrainingConfig, share: Share, folder: str, *, use_cpu: bool) -> TrainingArguments:
-    """Arguments for the Trainer; that the machine can do what they ask is checked by `training.machine`."""
+    """Build the Trainer's arguments; `training.machine` checks that the machine supports them."""
     given = {name: getattr(settings, name) for name in SAME_NAME}
     if settings.fsdp:
         given |= {"fsdp": True, "fsdp_config": {"version": 2}}
@@ -26,8 +26,8 @@ def training_arguments(settings: TrainingConfig, share: Share, folder: str, *, u
         use_cpu=use_cpu,
         eval_strategy="steps",
         save_strategy="steps",
-        ignore_data_skip=True,  # our batches begin where the run goes on, so none is to be skipped
-        logging_nan_inf_filter=False,  # it waits for the GPU at each step; a loss that is no number ends the run
+        ignore_data_skip=True,  # our batches begin at the step that the run resumes from, so nothing is to be skipped
+        logging_nan_inf_filter=False,  # the filter synchronises with the GPU at each step; a NaN loss ends the run anyway
         ddp_broadcast_buffers=False,  # buffers are equal by construction: features are drawn from a seed
         disable_tqdm=True,
         remove_unused_columns=False,
@@ -36,7 +36,7 @@ def training_arguments(settings: TrainingConfig, share: Share, folder: str, *, u
 
 
 def shard_by_layer(arguments: TrainingArguments, network: nn.Module) -> None:
-    """Let FSDP gather one layer at a time: the classes of what stands in the network's lists."""
+    """Let FSDP gather one layer at a time: wrap the classes of the modules in the network's ModuleLists."""
     lists = [module for module in network.modules() if isinstance(module, nn.ModuleList)]
     names = sorted({type(layer).__name__ for layers in lists for layer in layers})
     arguments.fsdp_plugin_args["transformer_cls_names_to_wrap"] = ",".join(names)

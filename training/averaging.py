@@ -1,4 +1,4 @@
-"""An exponential moving average of the weights (Polyak averaging), evaluated and saved in their place."""
+"""EMA: exponential moving average of the weights (Polyak averaging), evaluated and saved instead of them."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -7,10 +7,10 @@ import torch
 from torch import Tensor, nn
 
 
-class Average:
-    """average <- decay * average + (1 - decay) * weights after each step.
+class EMA:
+    """Exponential moving average: average <- decay * average + (1 - decay) * weights after each step.
 
-    Early on the decay is (1 + n) / (10 + n) at step n, so that random first weights are soon forgotten. Buffers and
+    At step n the decay is at most (1 + n) / (10 + n), so that random initial weights are forgotten quickly. Buffers and
     frozen weights are not averaged.
     """
 
@@ -20,33 +20,33 @@ class Average:
 
     @torch.no_grad()
     def update(self, step: int) -> None:
-        """Take in the weights after optimiser step `step`, counted from 1."""
+        """Update with the weights after optimiser step `step`, counted from 1."""
         weight = 1 - min(self.decay, (1 + step) / (10 + step))
         current = dict(self.network.named_parameters())
         torch._foreach_lerp_(list(self.values.values()), [current[name].detach() for name in self.values], weight)
 
     def load(self, values: Mapping[str, Tensor]) -> None:
-        """Go on from an earlier run's `values`, each of the shape of its weight; raises KeyError for a missing name."""
+        """Load saved `values`, each with the shape of its weight; raise KeyError for a missing name."""
         for name, tensor in self.values.items():
             tensor.copy_(values[name])
 
-    def put(self) -> None:
-        """Give the network the averaged weights for good."""
-        _put(dict(self.network.named_parameters()), self.values)
+    def copy_to_network(self) -> None:
+        """Replace the network's weights by their averages."""
+        _copy(dict(self.network.named_parameters()), self.values)
 
     @contextmanager
-    def in_place(self) -> Iterator[None]:
-        """The network has the averaged weights inside the block, its own ones afterwards."""
+    def applied(self) -> Iterator[None]:
+        """Use the averaged weights inside the block, and restore the network's own weights after it."""
         parameters = {name: p for name, p in self.network.named_parameters() if name in self.values}
         own = {name: p.detach().clone() for name, p in parameters.items()}
         try:
-            _put(parameters, self.values)
+            _copy(parameters, self.values)
             yield
         finally:
-            _put(parameters, own)
+            _copy(parameters, own)
 
 
 @torch.no_grad()
-def _put(parameters: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> None:
+def _copy(parameters: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> None:
     for name, value in values.items():
         parameters[name].copy_(value)

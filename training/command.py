@@ -1,4 +1,4 @@
-"""What `train.py` does with its options: check, train, say what became of it; and its exit codes."""
+"""Command line of `train.py`: check the options, train, report the result; and its exit codes."""
 
 import argparse
 import faulthandler
@@ -12,7 +12,7 @@ from typing import NoReturn
 from experiment.command import GOOD, UNREADABLE, USAGE, report_failure, take_any_text
 from experiment.config import Experiment, read_experiment
 from training.checkpoints import steps_of
-from training.engine import Outcome, train
+from training.engine import TrainResult, train
 from training.errors import FAILED, TrainingError
 from training.run_folder import RunFolder
 from yaml_config.choose import missing_section
@@ -21,18 +21,18 @@ from yaml_config.overrides import split_override
 from yaml_config.plugins import import_plugins
 
 INTERRUPTED = 130
-_GONE = "another process ended before this one, and says why where it could"
+_PEER_GONE = "another process ended before this one; its own message says why, if it could write one"
 _MEANINGS = {
-    "by peer": _GONE,  # gloo, closed or reset
-    "ncclRemoteError": _GONE,
-    "DataLoader worker (pid": "a process that loads data ended unexpectedly: killed, or for want of memory; "
-    "training.dataloader_num_workers: 0 does without them",
+    "by peer": _PEER_GONE,  # gloo, closed or reset
+    "ncclRemoteError": _PEER_GONE,
+    "DataLoader worker (pid": "a process that loads data ended unexpectedly: killed, or out of memory; "
+    "training.dataloader_num_workers: 0 loads data without such processes",
 }
-"""What torch says of a process that is gone, and what that means."""
+"""Parts of torch's messages about a process that is gone, and their meaning."""
 
 
 def run(args: argparse.Namespace, usage_error: Callable[[str], NoReturn]) -> int:
-    """Carry out parsed options; `usage_error` ends the program with code 2."""
+    """Run the command with parsed options and return the exit code; `usage_error` exits with code 2."""
     take_any_text()
     for option in args.overrides:
         try:
@@ -41,50 +41,54 @@ def run(args: argparse.Namespace, usage_error: Callable[[str], NoReturn]) -> int
             usage_error(str(error))
     import_plugins(args.plugin, usage_error)
     if not faulthandler.is_enabled():
-        faulthandler.enable()  # a file cut short under our feet is a bus error, which would end us without a word
+        faulthandler.enable()  # a truncated memory-mapped file raises SIGBUS, which kills the process silently
     try:
         experiment = read_experiment(args.config, args.overrides)
         _check_sections(experiment)
     except ConfigError as error:
-        return report_failure(error, False) if _speaks() else 1
-    if args.resume and _speaks():
-        print(harmless(f"{args.output}: {_beginning(args.output)}"), file=sys.stderr)
+        return report_failure(error, False) if _is_main() else 1
+    if args.resume and _is_main():
+        print(harmless(f"{args.output}: {_describe_start(args.output)}"), file=sys.stderr)
     try:
-        outcome = train(experiment.config, args.output, resume=args.resume)
+        result = train(experiment.config, args.output, resume=args.resume)
     except KeyboardInterrupt:
-        print(harmless(f"\n{args.output}: interrupted; {_way_on(args.output)}"), file=sys.stderr)
+        print(harmless(f"\n{args.output}: interrupted; {_resume_hint(args.output)}"), file=sys.stderr)
         return INTERRUPTED
     except Exception as error:
         return _report(error, args)
-    if outcome.stopped_by is not None:
-        if _speaks():
-            told = f"{args.output}: stopped by {outcome.stopped_by.name}"
-            print(harmless(f"{told} after step {outcome.steps:,}; {_way_on(args.output)}"), file=sys.stderr)
-        return 128 + outcome.stopped_by
-    if _speaks():
-        print(harmless(_verdict(outcome)))
+    if result.stopped_by is not None:
+        if _is_main():
+            stopped = f"{args.output}: stopped by {result.stopped_by.name}"
+            print(harmless(f"{stopped} after step {result.steps:,}; {_resume_hint(args.output)}"), file=sys.stderr)
+        return 128 + result.stopped_by
+    if _is_main():
+        print(harmless(_describe_result(result)))
     return GOOD
 
 
-def _way_on(output: str) -> str:
+def _resume_hint(output: str) -> str:
+    """Describe from which step --resume would continue."""
     steps = steps_of(Path(output))
     return (
-        f"--resume goes on from step {steps[-1]:,}" if steps else "no checkpoint was written yet, so it begins afresh"
+        f"--resume continues from step {steps[-1]:,}"
+        if steps
+        else "no checkpoint was written yet; it starts from scratch"
     )
 
 
-def _beginning(output: str) -> str:
-    """What --resume comes to, before anything is loaded."""
+def _describe_start(output: str) -> str:
+    """Describe where a run with --resume starts, before anything is loaded."""
     folder = Path(output)
     if not folder.is_dir():
-        return "there is no such folder; the run begins afresh"
+        return "there is no such folder; the run starts from scratch"
     if RunFolder(output).weights.is_file():
-        return "the run was finished before"
+        return "the run was already finished"
     steps = steps_of(folder)
-    return f"going on from step {steps[-1]:,}" if steps else "no checkpoint here; the run begins afresh"
+    return f"resuming from step {steps[-1]:,}" if steps else "no checkpoint here; the run starts from scratch"
 
 
 def _check_sections(experiment: Experiment) -> None:
+    """Raise ConfigValueError if the section `model` or `datasets` is missing."""
     root = experiment.root
     missing = [missing_section(root, name) for name in ("model", "datasets") if name not in root.entries]
     if missing:
@@ -92,50 +96,51 @@ def _check_sections(experiment: Experiment) -> None:
 
 
 def _report(error: Exception, args: argparse.Namespace) -> int:
-    """Say what went wrong; a traceback is for what nobody foresaw."""
+    """Print the error and return its exit code; print a traceback only for unexpected errors."""
     if isinstance(error, ConfigError):
         return report_failure(error, False)
     for words, meaning in _MEANINGS.items():
-        if words in str(error) and (meaning is not _GONE or _is_one_of_several()):
-            print(harmless(f"{args.config}: training failed: {meaning}; {_way_on(args.output)}"), file=sys.stderr)
+        if words in str(error) and (meaning is not _PEER_GONE or _is_one_of_several()):
+            print(harmless(f"{args.config}: training failed: {meaning}; {_resume_hint(args.output)}"), file=sys.stderr)
             return FAILED
-    if isinstance(error, TrainingError) and error.exit_code != FAILED and not _speaks():
-        return error.exit_code  # all processes check alike, and one of them says it
+    if isinstance(error, TrainingError) and error.exit_code != FAILED and not _is_main():
+        return error.exit_code  # all processes find the same error, and the main one reports it
     if not isinstance(error, ValueError | OSError | MemoryError | ImportError):
         print(harmless("".join(traceback.format_exception(error))), end="", file=sys.stderr)
-    told = _of_worker(str(error))
+    message = _extract_worker_error(str(error))
     hint = "; set training.ddp_find_unused_parameters: true" if "find_unused_parameters" in str(error) else ""
-    print(harmless(f"{args.config}: training failed: {told}{hint}"), file=sys.stderr)
+    print(harmless(f"{args.config}: training failed: {message}{hint}"), file=sys.stderr)
     return error.exit_code if isinstance(error, TrainingError) else FAILED
 
 
-def _of_worker(message: str) -> str:
-    """What went wrong in a process that loads data, out of the traceback that torch brings it in."""
+def _extract_worker_error(message: str) -> str:
+    """Extract the error of a data loading process from the traceback in torch's message."""
     _, found, trace = message.partition("Original Traceback (most recent call last):")
     errors = re.split(r"^[\w.]+(?:Error|Exception): ", trace, flags=re.MULTILINE) if found else []
     return errors[-1].rstrip() if len(errors) > 1 else message
 
 
 def _is_one_of_several() -> bool:
-    """Whether a lost connection may be one to another process, and not to a hub."""
+    """Return True if several processes train, so that a lost connection may be to one of them."""
     from training.distributed import world_size
 
     return world_size() > 1
 
 
-def _speaks() -> bool:
-    """True in the process that speaks for all."""
+def _is_main() -> bool:
+    """Return True in the main process, which prints messages."""
     from training.distributed import is_main
 
     return is_main()
 
 
-def _verdict(outcome: Outcome) -> str:
-    run = outcome.folder
-    if outcome.was_finished:
+def _describe_result(result: TrainResult) -> str:
+    """Describe a finished run, for standard output."""
+    run = result.folder
+    if result.was_finished:
         return f"{run}: this run is finished; its weights are in {run.weights}"
-    early = ", stopped early," if outcome.stopped_early else ""
-    return f"{run}: trained{early} to step {outcome.steps:,}; weights in {run.weights}, curves in {run.curves}"
+    early = ", stopped early," if result.stopped_early else ""
+    return f"{run}: trained{early} to step {result.steps:,}; weights in {run.weights}, curves in {run.curves}"
 
 
 __all__ = ["GOOD", "INTERRUPTED", "UNREADABLE", "USAGE", "run"]

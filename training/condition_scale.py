@@ -1,32 +1,33 @@
-"""Mean and standard deviation of the properties that a condition is made of, taken from the rows that are trained on."""
-
-from typing import Any
+"""Normalisation of a condition's properties: mean and standard deviation over the training rows."""
 
 import numpy as np
+from numpy.typing import NDArray
 
+from model.diffusion_types import ConditionConfig
 from model.model_types import ModelConfig
+from training.splits import Split, is_table
 
 
-def with_condition_scale(model: ModelConfig, rows: Any) -> ModelConfig:
-    """A copy whose condition has `mean` and `std` of the column `cond` of `rows`, where its section leaves them out.
+def fill_condition_scale(model: ModelConfig, rows: Split) -> ModelConfig:
+    """Return a copy whose condition has `mean` and `std` of the column `cond` of `rows`, unless they are set.
 
-    A property that is the same throughout has the deviation 1. The same config comes back for a model without a
-    condition of properties, and for rows without them or with another number of them.
+    A constant property gets standard deviation 1. The config is returned unchanged if the model has no condition on
+    properties, or if the rows have no properties or another number of them.
     """
-    condition: Any = getattr(model.config, "condition", None)
+    condition: ConditionConfig | None = getattr(model.config, "condition", None)
     if condition is None or condition.size is None or condition.mean is not None:
         return model
-    if "cond" not in getattr(rows, "column_names", ()):
+    if not is_table(rows) or "cond" not in rows.column_names:
         return model
     values = np.array(rows.with_format("numpy")["cond"][:], np.float64)
     if values.shape[1:] != (condition.size,):
         return model
     mean, std = values.mean(0), values.std(0)
-    # six digits do, and read well in config.yml
+    # six digits are precise enough, and easy to read in config.yml
     scale = {"mean": _rounded(mean), "std": _rounded(np.where(std > 0, std, 1.0))}
     section = model.config.model_copy(update={"condition": condition.model_copy(update=scale)})
     return model.model_copy(update={"config": section})
 
 
-def _rounded(values: Any) -> list[float]:
+def _rounded(values: NDArray[np.float64]) -> list[float]:
     return [float(f"{value:.6g}") for value in values]

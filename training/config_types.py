@@ -3,18 +3,14 @@
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, GetJsonSchemaHandler
-from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import CoreSchema
+from pydantic import AfterValidator, Field
 
 from data_manager.dataset_types import not_empty
 from model.sampler_registry import SAMPLER_SETTINGS
-from training.registry import TASKS
+from training.registry import TaskField
 from training.speech_types import SpeechTaskConfig
 from training.stage_types import StageConfig, stage_violations
-from yaml_config.choice import not_one_of
 from yaml_config.paths import PathText
-from yaml_config.registry import PLUGIN_HINT
 from yaml_config.strict_model import StrictModel, Violation
 from yaml_config.tagged import FromRegistry
 
@@ -22,23 +18,6 @@ Steps = Annotated[int, Field(gt=0, le=1_000_000_000)]
 Rate = Annotated[float, Field(ge=0, lt=1)]
 COLDEST = 1e-3
 Name = Annotated[str, Field(min_length=1)]
-
-
-def _registered_task(value: Any) -> Any:
-    """The name of a registered task; anything else is refused as a Literal would be."""
-    if not isinstance(value, str) or value not in TASKS:
-        raise not_one_of(TASKS, PLUGIN_HINT)
-    return value
-
-
-class _TaskNames:
-    """JSON Schema of a task's name: those registered by the time that the schema is made."""
-
-    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        return {"type": "string", "enum": list(TASKS)}
-
-
-TaskName = Annotated[str, BeforeValidator(_registered_task), _TaskNames()]
 
 
 class LoraConfig(StrictModel):
@@ -61,7 +40,7 @@ class TrainingConfig(StrictModel):
     devices share them.
     """
 
-    task: TaskName | None = None
+    task: Annotated[StrictModel | str | None, TaskField()] = None
     """What is learnt; None: what the model and the data set fit."""
     dataset: Name | None = None
     """Name of the data set to train on; None: the only one."""
@@ -141,6 +120,11 @@ class TrainingConfig(StrictModel):
     """How many checkpoints to keep, the newest ones; None: all. [checkpoints]"""
     report_to: Literal["none", "tensorboard", "wandb"] = "none"
     """Where metrics go beside metrics.jsonl; both are extras."""
+
+    @property
+    def task_name(self) -> str | None:
+        """Return the name of the task, without its own keys."""
+        return self.task.model_dump()["type"] if isinstance(self.task, StrictModel) else self.task
 
     def violations(self) -> Iterator[Violation]:
         """Values that would contradict each other, or would silently do nothing."""

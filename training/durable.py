@@ -1,4 +1,4 @@
-"""Files and folders that are on the disk whole, or not at all, also when the power fails."""
+"""Atomic IO: files and folders that are on the disk completely or not at all, even after a power failure."""
 
 import os
 import shutil
@@ -7,11 +7,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal, TextIO
 
-from training.errors import TrainingError
+from training.errors import TrainingError, WriteError
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
+    """Write a file atomically."""
     from model.checkpoint import replacing
 
     with replacing(path) as temporary:
@@ -20,24 +20,26 @@ def write_text(path: Path, text: str) -> None:
 
 
 def open_own(path: Path, mode: Literal["a", "w"], errors: str = "strict") -> TextIO:
-    """Open a text file that is a run folder's own, as `mode` says; what a link points at is somebody else's.
+    """Open a text file of a run folder without following a link, which may point outside the folder.
 
-    Raises TrainingError where it is a link, OSError where the system refuses.
+    Raises TrainingError if it is a link, OSError if it cannot be opened.
     """
     try:
-        return open(path, mode, encoding="utf-8", errors=errors, opener=_unfollowed)
+        return open(path, mode, encoding="utf-8", errors=errors, opener=_open_without_following)
     except OSError as error:
         if not path.is_symlink():
             raise
-        raise TrainingError(f"{path} is a link, and a run folder's files are its own; remove the link") from error
+        raise TrainingError(
+            f"{path} is a link, and a run writes only inside its own folder; remove the link"
+        ) from error
 
 
-def _unfollowed(path: str, flags: int) -> int:
+def _open_without_following(path: str, flags: int) -> int:
     return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)  # Windows lacks it, and links are rare there
 
 
 def sync(path: Path) -> None:
-    """Have the disk take a file's content, or a folder's list of names."""
+    """Flush a file, or the entries of a folder, to the disk (fsync)."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -49,7 +51,7 @@ def sync(path: Path) -> None:
 
 
 def put_in_place(staging: Path, target: Path) -> None:
-    """Give a finished folder its final name once all that is in it is on the disk; one that is there already stays."""
+    """Sync a folder and rename it to `target`; discard it if `target` already exists."""
     if target.exists():
         shutil.rmtree(staging)
         return
@@ -61,8 +63,8 @@ def put_in_place(staging: Path, target: Path) -> None:
 
 
 @contextmanager
-def explained(what: str, path: Path) -> Iterator[None]:
-    """Failures to write inside the block become a TrainingError that names the path; torch raises RuntimeErrors."""
+def explain_write_errors(what: str, path: Path) -> Iterator[None]:
+    """Convert write errors inside the block, RuntimeErrors of torch included, to a WriteError that names the path."""
     from safetensors import SafetensorError
 
     from model.checkpoint import CheckpointError
@@ -70,8 +72,8 @@ def explained(what: str, path: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, SafetensorError, CheckpointError) as error:
-        raise TrainingError(f"{path}: {what} cannot be written: {error}") from error
+        raise WriteError(f"{path}: {what} cannot be written: {error}") from error
     except RuntimeError as error:
         if "PytorchStreamWriter" not in str(error) and "inline_container" not in str(error):
             raise
-        raise TrainingError(f"{path}: {what} cannot be written: {str(error).splitlines()[0]}") from error
+        raise WriteError(f"{path}: {what} cannot be written: {str(error).splitlines()[0]}") from error

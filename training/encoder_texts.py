@@ -1,7 +1,7 @@
-"""Texts as a latent model's encoder reads them, where a pretrained encoder has a tokenizer of its own."""
+"""Retokenisation for a latent model whose pretrained encoder has a different tokenizer from the data set."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -13,23 +13,27 @@ from model.latent.checks import places_of
 from training.errors import UnfitError
 from yaml_config.paths import from_home
 
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer as HuggingFaceModel
+    from transformers import PretrainedConfig, PreTrainedTokenizerBase
+
 _REMEDY = "the folder of a pretrained encoder must hold its tokenizer too, as save_pretrained of one writes it"
 
 
 class EncoderTexts:
-    """Rows of the data set's tokens as ids [B, N] and mask [B, N] of the encoder's own tokenizer."""
+    """Converter of rows of the data set's tokens to ids [B, N] and mask [B, N] of the encoder's tokenizer."""
 
     def __init__(self, path: str, tokenizer: Tokenizer) -> None:
         from transformers import AutoConfig, AutoTokenizer
 
         self.data_tokenizer, self.path = tokenizer, path
-        config: Any = load_from_hub(AutoConfig.from_pretrained, path, "pretrained model", _REMEDY)
+        config: PretrainedConfig = load_from_hub(AutoConfig.from_pretrained, path, "pretrained model", _REMEDY)
         if _lacks_tokenizer(path):
             raise UnfitError(f"encoder {path} has no tokenizer beside its weights; {_REMEDY}")
-        self.own: Any = load_from_hub(AutoTokenizer.from_pretrained, path, "tokenizer", _REMEDY)
+        self.own: PreTrainedTokenizerBase = load_from_hub(AutoTokenizer.from_pretrained, path, "tokenizer", _REMEDY)
         if self.own.pad_token_id is None:
             raise UnfitError(
-                f"the tokenizer of encoder {path} has no padding token, so texts of several lengths make no batch; add "
+                f"the tokenizer of encoder {path} has no padding token, so texts of several lengths cannot be batched; add "
                 "one: tokenizer.add_special_tokens({'pad_token': '<PAD>'}), and save it into the folder"
             )
         if len(self.own) > config.vocab_size:
@@ -40,30 +44,28 @@ class EncoderTexts:
         self.longest = places_of(config)
 
     def __call__(self, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Read rows int [B, N] again, mask bool [B, N] being True at their real tokens; the ids and mask are [B, M]."""
+        """Retokenise rows int [B, N], whose mask bool [B, N] is True at real tokens, to ids and mask [B, M]."""
         rows = zip(ids.tolist(), mask.sum(1).tolist(), strict=True)
         return self.of_texts([self.data_tokenizer.decode(row[:count]) for row, count in rows], ids.device)
 
     def of_texts(self, texts: Sequence[str], device: torch.device) -> tuple[Tensor, Tensor]:
-        """Ids int64 [B, N] and mask bool [B, N] of texts; raises UnfitError for one longer than the encoder reads."""
+        """Encode texts to ids int64 [B, N] and mask bool [B, N]; raise UnfitError if one exceeds the encoder's length."""
         found = self.own(list(texts), padding=True, return_tensors="pt", verbose=False)
         length = found["input_ids"].shape[1]
         if self.longest is not None and length > self.longest:
             raise UnfitError(
-                f"a text has {length} tokens of the tokenizer of encoder {self.path}, which reads {self.longest}; leave "
-                "longer texts out: a smaller sequence_length, with too_long: skip"
+                f"a text has {length} tokens of the tokenizer of encoder {self.path}, which reads at most "
+                f"{self.longest}; skip longer texts with a smaller sequence_length and too_long: skip"
             )
         return found["input_ids"].to(device), found["attention_mask"].bool().to(device)
 
 
 def check_decoder_tokenizer(path: str, tokenizer: Tokenizer) -> None:
-    """Raise UnfitError unless a pretrained decoder writes by its own tokenizer, as far as its folder has one."""
+    """Raise UnfitError unless the data set uses the tokenizer in a pretrained decoder's folder, if it has one."""
     remedy = f"tokenizer: {{type: hugging_face, path: {path}}} fits"
-    inner: Any = getattr(getattr(tokenizer, "whole", tokenizer), "inner", None)
+    inner: HuggingFaceModel | None = getattr(getattr(tokenizer, "whole", tokenizer), "inner", None)
     if inner is None:
-        raise UnfitError(
-            f"decoder {path} has learnt to write by its own tokenizer, and the data set has another; {remedy}"
-        )
+        raise UnfitError(f"decoder {path} was trained with its own tokenizer, and the data set has another; {remedy}")
     if not from_home(path).is_dir() or _lacks_tokenizer(path):
         return
     given = inner.get_vocab()
@@ -73,6 +75,6 @@ def check_decoder_tokenizer(path: str, tokenizer: Tokenizer) -> None:
 
 
 def _lacks_tokenizer(path: str) -> bool:
-    """Whether a folder is there, and no tokenizer in it."""
+    """Return True if the folder exists and holds no tokenizer."""
     folder = from_home(path)
     return folder.is_dir() and not any((folder / name).is_file() for name in TOKENIZER_FILES)

@@ -1,4 +1,4 @@
-"""`environment.json`: what each session of a run ran with."""
+"""`environment.json`: versions, machine and command of each session of a run."""
 
 import os
 import platform
@@ -6,7 +6,6 @@ import sys
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
 from training.checkpoints import read_json
 from training.errors import RunFolderError
@@ -17,19 +16,19 @@ PACKAGES = (
 )
 
 
-def sessions(path: Path) -> list[Any]:
-    """What each session so far ran with, none where there is no file; raises RunFolderError for a damaged one."""
+def sessions(path: Path) -> list[object]:
+    """Read the earlier sessions, an empty list without a file; raise RunFolderError if the file is damaged."""
     if not path.is_file():
         return []
     held = read_json(path)
     found = held.get("sessions") if isinstance(held, dict) else None
     if not isinstance(found, list):
-        raise RunFolderError(f"{path} does not hold a list of sessions; remove it, as it decides nothing")
+        raise RunFolderError(f"{path} does not hold a list of sessions; remove it, as nothing depends on it")
     return found
 
 
-def describe_environment(device: str, world: int, step: int) -> dict[str, Any]:
-    """Versions, machine and command of the session that begins at `step` on `world` devices."""
+def describe_environment(device: str, world: int, step: int) -> dict[str, object]:
+    """Describe the session that begins at `step` on `world` devices: versions, machine, command."""
     import torch
 
     cuda = torch.cuda.is_available() and device.startswith("cuda")
@@ -48,6 +47,7 @@ def describe_environment(device: str, world: int, step: int) -> dict[str, Any]:
 
 
 def _version(package: str) -> str | None:
+    """Return the installed version of a package, None if it is not installed."""
     try:
         return version(package)
     except PackageNotFoundError:

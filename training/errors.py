@@ -1,4 +1,4 @@
-"""What can go wrong with a training run, each with the exit code that the command line ends with."""
+"""Errors of training runs, each with the exit code of the command line."""
 
 from experiment.command import BUILD_FAILED, INVALID, UNREADABLE, USAGE
 
@@ -6,24 +6,32 @@ FAILED = BUILD_FAILED
 
 
 class TrainingError(ValueError):
-    """A run that cannot be started or went wrong; the message says what to do."""
+    """Error of a run that cannot start or failed; the message says what to do."""
 
     exit_code = FAILED
 
 
+class WriteError(TrainingError):
+    """Error of a file that cannot be written, on a full disk for example."""
+
+
+class NonFiniteError(TrainingError):
+    """Error of a NaN or infinite loss or gradient."""
+
+
 class UnfitError(TrainingError):
-    """Model, data, machine and `training` section do not go together."""
+    """Error of a model, data, machine and `training` section that do not fit each other."""
 
     exit_code = INVALID
 
 
 class FolderInUseError(TrainingError):
-    """The folder given for a run holds something else, or another process is writing to it."""
+    """Error of a run folder that holds something else, or that another process is writing to."""
 
     exit_code = USAGE
 
 
 class RunFolderError(TrainingError):
-    """A run folder that lacks a file, or has a damaged one."""
+    """Error of a run folder with a missing or damaged file."""
 
     exit_code = UNREADABLE

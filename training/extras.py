@@ -1,4 +1,4 @@
-"""Libraries that are installed only where a file asks for what they do."""
+"""Checks that optional libraries are installed if a `training` section needs them."""
 
 from importlib.util import find_spec
 
@@ -9,7 +9,7 @@ _REPORTERS = {"tensorboard": ("tensorboard", "tensorboardX"), "wandb": ("wandb",
 
 
 def check_extras(settings: TrainingConfig) -> None:
-    """Raise UnfitError, with what to install, for a key of `training` whose library is not there."""
+    """Raise UnfitError, with the extra to install, for a key of `training` whose library is missing."""
     for module in _REPORTERS.get(settings.report_to, ()):
         if find_spec(module) is not None:
             break

@@ -1,43 +1,53 @@
-"""`rows.json` of a run: a hash of the rows of each split that its data set had, by which edited data are noticed."""
+"""`rows.json` of a run: data hashes of each split, to detect data that changed since the run started."""
 
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from data_manager.row_identity import row_identity
 from training.checkpoints import read_json
 from training.durable import write_text
 from training.errors import RunFolderError
+from training.splits import Split
 from yaml_config.errors import printable
 from yaml_config.schema_version import stamped
 
 
-def describe_rows(splits: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """`{split: {"rows": count, "hash": text}}`; a stream, whose rows nobody has counted, is left out."""
+class SplitRecord(TypedDict):
+    """Number of rows of a split, and their hash."""
+
+    rows: int
+    hash: str
+
+
+def describe_rows(splits: Mapping[str, Split]) -> dict[str, SplitRecord]:
+    """Hash the rows of each split: `{split: {"rows": count, "hash": text}}`; streams, without a length, are left out."""
     hashes = {name: row_identity(rows) for name, rows in splits.items()}
     return {name: {"rows": len(splits[name]), "hash": found} for name, found in hashes.items() if found is not None}
 
 
-def write_rows(path: Path, splits: Mapping[str, dict[str, Any]]) -> None:
-    """Write what `describe_rows` found; OSError where the disk is full."""
+def write_rows(path: Path, splits: Mapping[str, SplitRecord]) -> None:
+    """Write the hashes from `describe_rows`; raise OSError if the disk is full."""
     write_text(path, json.dumps(stamped({"splits": dict(splits)}), indent=1) + "\n")
 
 
-def changed_rows(path: Path, splits: Mapping[str, Any]) -> dict[str, str]:
-    """A sentence for each split that has other rows than the run had, by its name, and for each that is gone.
+def changed_rows(path: Path, splits: Mapping[str, Split]) -> dict[str, str]:
+    """Check data hashes: return a sentence for each split, by name, that is missing or has other rows than the run had.
 
-    A run of before there were hashes has none. Raises RunFolderError for a damaged file.
+    Return an empty dictionary for a run without rows.json. Raises RunFolderError for a damaged file.
     """
     if not path.exists():
         return {}
     held = read_json(path)
     known = held.get("splits") if isinstance(held, dict) else None
     if not isinstance(known, dict) or not all(map(_is_entry, known.values())):
-        raise RunFolderError(f"{path} does not hold hashes of splits; remove it, and changes of the data go unnoticed")
+        raise RunFolderError(
+            f"{path} does not hold hashes of splits; remove it to resume without a check for changed data"
+        )
     now = describe_rows({name: rows for name, rows in splits.items() if name in known})
     return {
-        name: _sentence(name, then, now.get(name))
+        name: _describe_change(name, then, now.get(name))
         for name, then in known.items()
         if name not in now or now[name]["hash"] != then["hash"]
     }
@@ -47,10 +57,11 @@ def _is_entry(entry: object) -> bool:
     return isinstance(entry, dict) and type(entry.get("rows")) is int and isinstance(entry.get("hash"), str)
 
 
-def _sentence(name: str, then: Mapping[str, Any], now: Mapping[str, Any] | None) -> str:
+def _describe_change(name: str, then: SplitRecord, now: SplitRecord | None) -> str:
+    """Describe how a split differs from when the run began."""
     split = f"split {printable(name)!r}"
     if now is None:
-        return f"{split}, which the run had when it began, is not there"
+        return f"{split}, which the run had when it began, is missing"
     if now["rows"] == then["rows"]:
-        return f"{split} has as many rows as when the run began, {now['rows']:,}, and others"
+        return f"{split} has as many rows as when the run began, {now['rows']:,}, but other content"
     return f"{split} has other rows than when the run began: {now['rows']:,} now, {then['rows']:,} then"

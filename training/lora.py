@@ -1,6 +1,6 @@
-"""Low-rank adapters in a network, and their merging into its weights. Needs the extra `peft`."""
+"""LoRA: add low-rank adapters to a network and merge them into its weights. Needs the extra `peft`."""
 
-from typing import Any
+from typing import Protocol, TypeGuard
 
 from torch import nn
 
@@ -9,14 +9,14 @@ from training.errors import UnfitError
 
 
 def add_adapters(holder: nn.Module, settings: LoraConfig) -> None:
-    """Put adapters into `holder` (which has no `config`, as peft would read it) and freeze all other weights.
+    """Add adapters to the linear layers of `holder` and freeze all other weights.
 
-    What the network names in `trained_beside_adapters` is new, and goes on learning as it is.
-    Raises UnfitError where no linear layer has one of the names asked for.
+    `holder` must have no attribute `config`, which peft would read. New parts, which the network names in
+    `trained_beside_adapters`, are trained as a whole. Raises UnfitError if no linear layer has one of the target names.
     """
     from peft import LoraConfig as PeftConfig
     from peft import inject_adapter_in_model
-    from transformers.pytorch_utils import Conv1D  # a linear layer in the manner of GPT-2
+    from transformers.pytorch_utils import Conv1D  # the linear layer of GPT-2
 
     new = _new_parts(holder)
     beside = {id(inner) for part in new if isinstance(part, nn.Module) for inner in part.modules()}
@@ -44,20 +44,27 @@ def add_adapters(holder: nn.Module, settings: LoraConfig) -> None:
         part.requires_grad_(True)
 
 
-def _new_parts(holder: nn.Module) -> list[Any]:
-    """Modules and parameters that a network names as new."""
+def _new_parts(holder: nn.Module) -> list[nn.Module | nn.Parameter]:
+    """Collect the modules and parameters that a network lists in `trained_beside_adapters`."""
     named = [(module, name) for module in holder.modules() for name in getattr(module, "trained_beside_adapters", ())]
     return [part for part in (getattr(module, name) for module, name in named) if part is not None]
 
 
+class _HasOutputHead(Protocol):
+    def get_output_embeddings(self) -> nn.Module | None: ...
+
+
+def _has_output_head(module: object) -> TypeGuard[_HasOutputHead]:
+    return hasattr(module, "get_output_embeddings")
+
+
 def _heads(holder: nn.Module) -> set[int]:
-    """Identities of the heads of pretrained models in a network, which may share weights with the embedding."""
-    models: list[Any] = [module for module in holder.modules() if hasattr(module, "get_output_embeddings")]
-    return {id(model.get_output_embeddings()) for model in models}
+    """Return the ids of the output heads of pretrained models, which may share weights with the embedding."""
+    return {id(module.get_output_embeddings()) for module in holder.modules() if _has_output_head(module)}
 
 
 def merge_adapters(holder: nn.Module) -> None:
-    """Add what adapters have learnt to the weights, and take them out: the network is as it was built."""
+    """Merge the adapters into the weights and remove them, so that the network has its original structure."""
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     for name, module in list(holder.named_modules()):

@@ -1,8 +1,7 @@
-"""What of a `training` section this machine cannot do, found before anything is loaded."""
-
-from typing import Any
+"""Checks that this machine supports a `training` section, made before anything is loaded."""
 
 import torch
+from pydantic import BaseModel
 
 from training.config_types import TrainingConfig
 from training.distributed import world_size
@@ -10,7 +9,7 @@ from training.errors import UnfitError
 
 
 def check_machine(settings: TrainingConfig, *, use_cpu: bool) -> None:
-    """Raise UnfitError for precision or sharding that the devices at hand do not offer."""
+    """Raise UnfitError for a precision or sharding that the available devices do not support."""
     if settings.fsdp and use_cpu:
         raise UnfitError(
             "training.fsdp shards over GPUs, and this run is on a CPU, where the Trainer would silently keep whole "
@@ -18,7 +17,7 @@ def check_machine(settings: TrainingConfig, *, use_cpu: bool) -> None:
         )
     if settings.fsdp and world_size() == 1:
         raise UnfitError(
-            "training.fsdp shares a model out over several processes, and there is one; start it with "
+            "training.fsdp shards a model over several processes, and there is one; start it with "
             "torchrun --nproc-per-node=N train.py ..."
         )
     if settings.fp16 and use_cpu:
@@ -27,14 +26,14 @@ def check_machine(settings: TrainingConfig, *, use_cpu: bool) -> None:
         raise UnfitError("training.bf16: this GPU has no bfloat16; fp16: true works")
 
 
-def is_on_cpu(config: Any) -> bool:
-    """Whether a model's config puts it on the CPU, or this machine has nothing else."""
+def is_on_cpu(config: object) -> bool:
+    """Return True if a model's config selects the CPU, or this machine has no accelerator."""
     return not torch.accelerator.is_available() or "cpu" in _devices(config)
 
 
-def _devices(config: Any) -> set[str]:
-    """Every `device` in a config, however deep."""
-    if not hasattr(type(config), "model_fields"):
+def _devices(config: object) -> set[str]:
+    """Collect every `device` in a config, at any depth."""
+    if not isinstance(config, BaseModel):
         return set()
     found: set[str] = set()
     for name in type(config).model_fields:

@@ -1,4 +1,4 @@
-"""`metrics.jsonl`: one JSON object a line, in the order of the steps, each step once however often a run was killed."""
+"""`metrics.jsonl`: one JSON object per line, in step order, without repeated steps after a resume."""
 
 import json
 from pathlib import Path
@@ -8,22 +8,22 @@ from training.durable import write_text
 from yaml_config.json_text import from_json
 from yaml_config.schema_version import KEY, SCHEMA_VERSION
 
-_MOST = 2**53
+_MAX_INTEGER = 2**53
 
 
 class MetricsLog:
-    """Appends to a file; a line that a kill cut short is dropped when the run goes on."""
+    """Log file of metrics; a line that was cut off when the process was killed is dropped on resume."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def append(self, entry: dict[str, Any]) -> None:
-        """Add one line; OSError where the disk is full."""
+        """Append one line; raise OSError if the disk is full."""
         with self.path.open("a", encoding="utf-8") as file:
-            file.write(_line(entry))
+            file.write(_to_line(entry))
 
     def read(self) -> list[dict[str, Any]]:
-        """All whole lines; none where there is no file."""
+        """Read all complete lines, an empty list without a file."""
         if not self.path.is_file():
             return []
         entries = []
@@ -32,21 +32,21 @@ class MetricsLog:
                 entry = from_json(line)
             except ValueError:
                 continue
-            if isinstance(entry, dict) and type(step := entry.get("step")) is int and 0 <= step < _MOST:
-                entries.append({key: value for key, value in entry.items() if key != KEY and _is_measured(value)})
+            if isinstance(entry, dict) and type(step := entry.get("step")) is int and 0 <= step < _MAX_INTEGER:
+                entries.append({key: value for key, value in entry.items() if key != KEY and _is_plottable(value)})
         return entries
 
     def keep_until(self, step: int) -> None:
-        """Drop what was measured after `step`: it will be measured again."""
+        """Drop the lines after `step`, which will be measured again."""
         if self.path.is_file():
             kept = [entry for entry in self.read() if entry["step"] <= step]
-            write_text(self.path, "".join(map(_line, kept)))
+            write_text(self.path, "".join(map(_to_line, kept)))
 
 
-def _is_measured(value: object) -> bool:
-    """Whether a value can be drawn: no number has so many digits that it is none to a float."""
-    return type(value) is not int or abs(value) < _MOST
+def _is_plottable(value: object) -> bool:
+    """Return False for an integer too large to plot as a float."""
+    return type(value) is not int or abs(value) < _MAX_INTEGER
 
 
-def _line(entry: dict[str, Any]) -> str:
+def _to_line(entry: dict[str, Any]) -> str:
     return json.dumps(entry | {KEY: SCHEMA_VERSION}) + "\n"

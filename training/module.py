@@ -1,6 +1,4 @@
-"""The one module that the Trainer sees: a network with its task, from a batch to a loss."""
-
-from typing import Any
+"""Module that the Trainer trains: a network with its task, mapping a batch to a loss."""
 
 from torch import Tensor, nn
 
@@ -8,9 +6,9 @@ from training.tasks.base import Batch, Task
 
 
 class TaskModule(nn.Module):
-    """Calls the task inside `forward`, so that DDP, FSDP and torch.compile take hold of whatever the task calls."""
+    """Module that calls the task inside `forward`, so that DDP, FSDP and torch.compile wrap every call of the task."""
 
-    accepts_loss_kwargs = False  # else the Trainer hands counts of its own to forward and scales the loss by them
+    accepts_loss_kwargs = False  # otherwise the Trainer passes its item counts to forward and scales the loss by them
 
     def __init__(self, network: nn.Module, task: Task) -> None:
         super().__init__()
@@ -18,6 +16,5 @@ class TaskModule(nn.Module):
         self.task = task
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """The task's loss and metrics over a batch, scalars on the network's device."""
-        found: dict[str, Any] = self.task(self.network, batch)
-        return found
+        """Return the task's loss and metrics of a batch, scalars on the network's device."""
+        return self.task(self.network, batch)

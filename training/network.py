@@ -1,4 +1,4 @@
-"""From an experiment to the network that is trained, and its weights from a folder."""
+"""Building of the network that an experiment trains, and loading of its weights from a folder."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from data_manager.tokenizers import Tokenizer
 from experiment.config import ExperimentConfig
 from model.checkpoint import on_device
 from model.model_factory import create_model
-from training.averaging import Average
+from training.averaging import EMA
 from training.checkpoints import AVERAGE
 from training.errors import RunFolderError, UnfitError
 from training.registry import TASKS
@@ -17,7 +17,7 @@ from training.weights import WEIGHTS, load_weights, read_weights
 
 
 class Holder(nn.Module):
-    """Holds a network under a name, for libraries that replace parts of it."""
+    """Module that holds a network as an attribute, for libraries that replace submodules."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -27,27 +27,27 @@ class Holder(nn.Module):
 def build_network(
     config: ExperimentConfig, tokenizer: Tokenizer | None, *, device: str | None = None
 ) -> tuple[nn.Module, Task]:
-    """The network with what its task adds to the model, and the task; `config` names the task.
+    """Build the network, with the parts that its task adds to the model, and the task that `config` names.
 
-    Raises UnfitError, and DeviceError for a device that this machine lacks.
+    Raises UnfitError, and DeviceError for a device that this machine does not have.
     """
     assert config.model is not None
     model_config = config.model if device is None else on_device(config.model, device)
     setting = TaskSetting(config, tokenizer)
-    name = setting.training.task
+    name = setting.training.task_name
     if name is None:
         raise UnfitError("training.task is not set")
     task = TASKS.get(name).load()(setting)
     network = task.network(create_model(model_config))
     devices = sorted({str(parameter.device) for parameter in network.parameters()})
     if len(devices) > 1:
-        raise UnfitError(f"training takes a model on one device, and this one is on {', '.join(devices)}")
+        raise UnfitError(f"training needs a model on one device, and this one is on {', '.join(devices)}")
     task.check(network)
     return network, task
 
 
 def restore_network(network: nn.Module, task: Task, config: ExperimentConfig, folder: Path) -> None:
-    """Put the weights of a run or of one of its checkpoints into a network: averaged ones, adapters merged.
+    """Load the weights of a run or of one of its checkpoints into a network: EMA applied, adapters merged.
 
     Raises RunFolderError for files that are missing, damaged or of another model.
     """
@@ -60,15 +60,15 @@ def restore_network(network: nn.Module, task: Task, config: ExperimentConfig, fo
         add_adapters(holder, settings.lora)
     load_weights(network, folder / WEIGHTS, "config.yml")
     if is_checkpoint and settings.ema_decay is not None:
-        load_average(Average(network, settings.ema_decay), folder).put()
+        load_ema(EMA(network, settings.ema_decay), folder).copy_to_network()
     if is_checkpoint and settings.lora is not None:
         from training.lora import merge_adapters
 
         merge_adapters(holder)
 
 
-def load_average(average: Average, folder: Path) -> Average:
-    """Fill an average from a checkpoint; raises RunFolderError where its file does not fit."""
+def load_ema(average: EMA, folder: Path) -> EMA:
+    """Load an EMA from a checkpoint; raise RunFolderError if its file does not fit."""
     try:
         average.load(read_weights(folder / AVERAGE))
     except (KeyError, RuntimeError) as error:

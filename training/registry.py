@@ -1,77 +1,162 @@
-"""Registry of tasks: a name, which models and data it fits, and its class; no torch is imported.
+"""Registry of tasks: for each name, the models and data that the task fits and its class; no torch is imported.
 
-A task of your own is a class under `@register_task`, found with `--plugin MODULE` or through the entry point group
-`model_factory.tasks`; what it has to offer stands in `training.tasks.base`.
+A custom task is a class decorated with `@register_task`. It is found with `--plugin MODULE` or through the entry point
+group `model_factory.tasks`; its base class is `training.tasks.base.Task`.
+
+    @register_task("masked_lm", columns=("input_ids",), model_types=("encoder",))
+    class MaskedLanguageModelling(Task):
+        ...
+
+Built-in tasks are announced by the module and name of their class, which is imported when the task is used. So a config
+can be checked against `model_types` and `columns` without torch.
 """
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from importlib import import_module
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from yaml_config.registry import Registry
+from pydantic import GetJsonSchemaHandler, ValidationInfo
+from pydantic_core import CoreSchema, PydanticCustomError
+
+from yaml_config.choice import not_one_of
+from yaml_config.registry import PLUGIN_HINT, Registry
+from yaml_config.strict_model import StrictModel
+from yaml_config.tagged import FromRegistry
 
 if TYPE_CHECKING:
     from training.tasks.base import Task
 
 TaskClass = TypeVar("TaskClass", bound="type[Task]")
 
+BUILT_IN_MODELS = ("encoder", "decoder", "encoder_decoder", "latent_diffusion")
+TASKS: "Registry[TaskEntry]" = Registry("task", "model_factory.tasks")
+
 
 @dataclass(frozen=True)
 class TaskEntry:
-    """What is known of a task before its class is imported.
+    """Facts about a task that are known before its class is imported.
 
-    `model_types` are those that it trains (None: any that is not built in), `columns` what a row of its data has.
+    `model_types` are the model types that it trains (None: any type that is not built in), `columns` the columns that
+    its data set must have. `config_type` declares the task's own keys, the tag `type` among them (None: it has no keys).
     """
 
     model_types: tuple[str, ...] | None
     columns: frozenset[str]
     load: "Callable[[], type[Task]]"
+    config_type: type[StrictModel] | None = None
 
     def fits(self, model_type: str, columns: Collection[str]) -> bool:
-        """Whether the task can train a model of this type on rows with these columns."""
+        """Return True if the task can train a model of this type on rows with these columns."""
         known = model_type not in BUILT_IN_MODELS if self.model_types is None else model_type in self.model_types
         return known and self.columns <= set(columns)
 
     def describe(self) -> str:
-        """What the task takes, for messages."""
+        """Describe the models and columns that the task takes, for messages."""
         models = "a model whose output has a loss" if self.model_types is None else " or ".join(self.model_types)
         return f"{models} with {', '.join(sorted(self.columns))}"
 
 
-BUILT_IN_MODELS = ("encoder", "decoder", "encoder_decoder", "latent_diffusion")
-TASKS: Registry[TaskEntry] = Registry("task", "model_factory.tasks")
-
-
 def register_task(
-    name: str, *, columns: Collection[str], model_types: tuple[str, ...] | None = None
+    name: str,
+    *,
+    columns: Collection[str],
+    model_types: tuple[str, ...] | None = None,
+    config: type[StrictModel] | None = None,
 ) -> Callable[[TaskClass], TaskClass]:
-    """Register the decorated `Task` class under `name`; raises ValueError when the name is taken."""
+    """Register the decorated `Task` class under `name`; raise ValueError if the name is taken.
+
+    Arguments:
+        columns: columns that the data set must have.
+        model_types: model types that the task trains; None for any type that is not built in.
+        config: type of the task's own keys, `training.task: {type: name, ...}`, with a field `type: Literal[name]`.
+    """
 
     def register(task: TaskClass) -> TaskClass:
-        TASKS.add(name, TaskEntry(model_types, frozenset(columns), lambda: task))
+        TASKS.add(name, TaskEntry(model_types, frozenset(columns), lambda: task, config))
         return task
 
     return register
 
 
-def choose_task(model_type: str, columns: Collection[str]) -> str | None:
-    """The first registered task that fits a model type and the columns of a data set, None where none does."""
-    return next((name for name in TASKS if TASKS.get(name).fits(model_type, columns)), None)
+def announce_task(
+    name: str, target: str, *, columns: Collection[str], model_types: tuple[str, ...] | None = None
+) -> None:
+    """Register a task by `target`, "module:Class", which is imported only when the task is loaded."""
+    module, _, class_name = target.partition(":")
 
-
-def _built_in(name: str, class_name: str, model_types: tuple[str, ...] | None, *columns: str) -> None:
     def load() -> "type[Task]":
-        found: type[Task] = getattr(import_module(f"training.tasks.{name}"), class_name)
-        return found
+        task: type[Task] = getattr(import_module(module), class_name)
+        return task
 
     TASKS.add(name, TaskEntry(model_types, frozenset(columns), load))
 
 
-_built_in("sequence_classification", "SequenceClassification", ("encoder",), "input_ids", "labels")
-_built_in("language_modelling", "LanguageModelling", ("decoder",), "input_ids")
-_built_in("translation", "Translation", ("encoder_decoder",), "source_ids", "target_ids")
-_built_in("speech_recognition", "SpeechRecognition", ("encoder",), "features", "text")
-_built_in("diarization", "Diarization", ("encoder",), "features")
-_built_in("latent_diffusion", "LatentDiffusion", ("latent_diffusion",), "input_ids")
-_built_in("diffusion", "Diffusion", None, "input_ids")
+class TaskField(FromRegistry):
+    """Annotation of the field `training.task`: a task's name, or a mapping of `type` and the task's own keys."""
+
+    def __init__(self) -> None:
+        super().__init__(TASKS, or_name=True)
+
+    def validate(self, value: Any, info: ValidationInfo) -> Any:
+        """Return the name, or the mapping as the task's config type; raise pydantic's errors for invalid ones."""
+        if isinstance(value, dict):
+            name = value.get(self.key)
+            if isinstance(name, str) and name in TASKS and TASKS.get(name).config_type is None:
+                raise PydanticCustomError(
+                    "task_keys", "Input should be a name: task {name} has no keys", {"name": name}
+                )
+        elif (
+            value is not None
+            and not isinstance(value, StrictModel)
+            and (not isinstance(value, str) or value not in TASKS)
+        ):
+            raise not_one_of(TASKS, PLUGIN_HINT)
+        return super().validate(value, info)
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        variants = []
+        for name in TASKS:
+            if (config := TASKS.get(name).config_type) is not None:
+                variant = handler(config.__pydantic_core_schema__)
+                variants.append({"allOf": [variant], "properties": {"type": {"const": name}}, "required": ["type"]})
+        return {"anyOf": [{"enum": list(TASKS), "type": "string"}, {"type": "null"}, *variants]}
+
+
+def choose_task(model_type: str, columns: Collection[str]) -> str | None:
+    """Return the first registered task that fits a model type and the columns of a data set, None if none fits."""
+    return next((name for name in TASKS if TASKS.get(name).fits(model_type, columns)), None)
+
+
+announce_task(
+    "sequence_classification",
+    "training.tasks.sequence_classification:SequenceClassification",
+    columns=("input_ids", "labels"),
+    model_types=("encoder",),
+)
+announce_task(
+    "language_modelling",
+    "training.tasks.language_modelling:LanguageModelling",
+    columns=("input_ids",),
+    model_types=("decoder",),
+)
+announce_task(
+    "translation",
+    "training.tasks.translation:Translation",
+    columns=("source_ids", "target_ids"),
+    model_types=("encoder_decoder",),
+)
+announce_task(
+    "speech_recognition",
+    "training.tasks.speech_recognition:SpeechRecognition",
+    columns=("features", "text"),
+    model_types=("encoder",),
+)
+announce_task("diarization", "training.tasks.diarization:Diarization", columns=("features",), model_types=("encoder",))
+announce_task(
+    "latent_diffusion",
+    "training.tasks.latent_diffusion:LatentDiffusion",
+    columns=("input_ids",),
+    model_types=("latent_diffusion",),
+)
+announce_task("diffusion", "training.tasks.diffusion:Diffusion", columns=("input_ids",))

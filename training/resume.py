@@ -1,11 +1,10 @@
-"""Where a run begins: afresh, from a checkpoint, or nowhere because it is finished."""
+"""Resume plan: start a run from scratch, from a checkpoint, or not at all because it is finished."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from experiment.config import ExperimentConfig
-from training.checkpoints import Checkpoint, newest
+from training.checkpoints import Checkpoint, find_newest_checkpoint
 from training.config_types import TrainingConfig
 from training.errors import FolderInUseError, UnfitError
 from training.run_folder import RunFolder
@@ -15,9 +14,9 @@ FREE = (
     *("training.save_steps", "training.save_total_limit", "training.logging_steps", "training.report_to"),
     *("training.dataloader_num_workers", "training.ddp_find_unused_parameters", "generation", "global_config"),
 )
-"""Keys that may change when a run goes on: they decide nothing about the weights."""
+"""Keys that may change when a run resumes: they do not affect the weights."""
 SHARED = ("training.batch_size", "training.gradient_accumulation_steps")
-"""Keys that may change as long as a step has as many rows as before."""
+"""Keys that may change as long as an optimiser step has as many rows as before."""
 _RESOLVED = (
     *("vocab_size", "task", "num_labels", "eval_split", "train_split", "dataset"),
     *("model.length", "condition.mean", "condition.std"),
@@ -26,37 +25,37 @@ _MISSING = object()
 
 
 @dataclass(frozen=True)
-class Start:
-    """A plan; neither field is set for a run that begins afresh."""
+class ResumePlan:
+    """Plan for a run: its checkpoint to resume from, or that it is finished; neither is set for a new run."""
 
     checkpoint: Checkpoint | None = None
     is_finished: bool = False
 
 
-def plan_start(run: RunFolder, config: ExperimentConfig, *, resume: bool) -> Start:
-    """What `--output` and `--resume` come to; nothing is written.
+def plan_resume(run: RunFolder, config: ExperimentConfig, *, resume: bool) -> ResumePlan:
+    """Decide from `--output` and `--resume` how the run starts; write nothing.
 
-    Raises FolderInUseError for a folder that holds something else or a run that is not to be resumed, UnfitError where
-    the run was trained with another config, RunFolderError where its newest checkpoint is damaged.
+    Raises FolderInUseError if the folder is not empty and `resume` is False or it is not a run folder, UnfitError if the
+    run was trained with another config, RunFolderError if its newest checkpoint is damaged.
     """
     if run.is_empty:
-        return Start()
+        return ResumePlan()
     if not resume:
-        raise FolderInUseError(f"{run} is not empty; give another --output, or go on from what is there with --resume")
+        raise FolderInUseError(f"{run} is not empty; give another --output, or continue the run in it with --resume")
     if not run.config.is_file():
         raise FolderInUseError(
-            f"{run} is not empty and has no config.yml, so it is no run folder; give another --output"
+            f"{run} is not empty and has no config.yml, so it is not a run folder; give another --output"
         )
-    checkpoint = None if run.is_finished else newest(run.path)
+    checkpoint = None if run.is_finished else find_newest_checkpoint(run.path)
     if run.is_finished or checkpoint is not None:
-        compare(run.read_config(), config, run)
-    return Start(checkpoint, run.is_finished)
+        check_same_config(run.read_config(), config, run)
+    return ResumePlan(checkpoint, run.is_finished)
 
 
-def compare(then: ExperimentConfig, now: ExperimentConfig, run: RunFolder) -> None:
-    """Raise UnfitError that names every key by which a run's config differs from the one given now.
+def check_same_config(then: ExperimentConfig, now: ExperimentConfig, run: RunFolder) -> None:
+    """Raise UnfitError that lists every key in which the run's config `then` differs from the config `now`.
 
-    What is left out now and was filled in from the data then (the vocabulary, the task) does not differ.
+    A key that is left out now and was filled in from the data then (vocabulary, task) counts as equal.
     """
     differing = [
         f"\n  {key}: {_shown(before)} then, {_shown(after)} now"
@@ -66,15 +65,15 @@ def compare(then: ExperimentConfig, now: ExperimentConfig, run: RunFolder) -> No
     if differing:
         raise UnfitError(
             f"{run} was trained with another config:{''.join(differing)}\n"
-            f"set these keys back, or give another --output to begin anew; training.init_from: {run} begins there with "
+            f"restore these keys, or give another --output for a new run; with training.init_from: {run} it starts from "
             "the weights of this run"
         )
 
 
-def share_of_step(settings: TrainingConfig, checkpoint: Checkpoint | None, world: int, rank: int) -> Share:
-    """How `world` processes share a step; a run that goes on keeps the number of rows that its steps had.
+def plan_share(settings: TrainingConfig, checkpoint: Checkpoint | None, world: int, rank: int) -> Share:
+    """Divide the rows of an optimiser step over `world` processes; a resumed run keeps its rows per step.
 
-    Raises UnfitError where that cannot be divided so.
+    Raises UnfitError if the number of rows is not divisible in this way.
     """
     share = Share(settings.batch_size, settings.gradient_accumulation_steps, world, rank)
     rows = checkpoint.manifest.batch_rows if checkpoint else share.rows
@@ -91,8 +90,8 @@ def share_of_step(settings: TrainingConfig, checkpoint: Checkpoint | None, world
     return Share(settings.batch_size, parts, world, rank)
 
 
-def _differences(then: Any, now: Any, path: str) -> Iterator[tuple[str, Any, Any]]:
-    """Dotted keys with both values, where two trees differ."""
+def _differences(then: object, now: object, path: str) -> Iterator[tuple[str, object, object]]:
+    """Yield (dotted key, then, now) for each leaf in which two trees differ."""
     if isinstance(then, Mapping) and isinstance(now, Mapping):
         for key in dict.fromkeys([*then, *now]):
             inner = f"{path}.{key}" if path else str(key)
@@ -104,5 +103,5 @@ def _differences(then: Any, now: Any, path: str) -> Iterator[tuple[str, Any, Any
         yield path, then, now
 
 
-def _shown(value: Any) -> str:
+def _shown(value: object) -> str:
     return "absent" if value is _MISSING else repr(value) if isinstance(value, str) else str(value)

@@ -1,9 +1,9 @@
-"""The order in which rows are trained on, and the batches of one process.
+"""Row order and batches of one process.
 
-Training is one stream of rows, epoch after epoch, each epoch in an order of its own. Step s takes the rows from
-s * G on, where G is the number of rows of a step over all processes and accumulated parts; a batch may reach from one
-epoch into the next, and all are of one size. Where a run goes on is therefore a product, not a state, and rows do not
-depend on how many processes share a step. Where the data set asks for `bucketing`, the rows of a step are of like lengths.
+Training reads one stream of rows, epoch after epoch, each epoch in its own random order. Step s takes the rows from
+position s * G on, where G is the number of rows of a step over all processes and accumulated parts. A batch may span two
+epochs, and all batches have one size. So the position to resume from is a product, not a state, and rows do not depend on
+how many processes share a step. If the data set sets `bucketing`, the rows of a step have similar lengths.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -17,10 +17,13 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from training.noise import RowNoise, mixed_seed
 from training.share import Share
 from training.signals import leave_to_parent
+from training.splits import Row, Split, is_table
 
 Key = tuple[int, int]
 """Position in the stream, and the row's index in its split."""
-Collate = Callable[[list[Any]], dict[str, Any]]
+Item = tuple[Key, Row]
+"""A row with its key."""
+Collate = Callable[[list[Row]], dict[str, Any]]
 
 _ORDER, _WORKERS = 11, 12
 _POOL = 100
@@ -28,15 +31,16 @@ _POOL = 100
 
 @dataclass(frozen=True)
 class Buckets:
-    """Steps of rows of like lengths: `lengths` int64 [rows of the split], and the rows of a step."""
+    """Buckets of rows of similar length: `lengths` int64 [rows of the split], and the number of rows of a step."""
 
     lengths: Tensor
     step_rows: int
 
-    def sorted(self, order: Tensor, start: int, generator: torch.Generator) -> Tensor:
-        """An epoch's order int64 [count], which begins at position `start` of the stream, with its steps alike.
+    def sort(self, order: Tensor, start: int, generator: torch.Generator) -> Tensor:
+        """Reorder an epoch's rows int64 [count], which begin at stream position `start`, by length within pools.
 
-        A hundred steps at a time are sorted by length, then steps are shuffled; those at the epoch's ends are not whole.
+        Pools of a hundred steps are sorted by length, then the steps are shuffled. Partial steps at the two ends of the
+        epoch stay where they are.
         """
         pools = torch.split(order, _POOL * self.step_rows)
         order = torch.cat([pool[torch.argsort(self.lengths[pool], stable=True)] for pool in pools])
@@ -49,25 +53,25 @@ class Buckets:
 
 
 class RowOrder:
-    """A permutation of `count` rows for each epoch, decided by (seed, epoch), and by `buckets` where there are some."""
+    """Permutation of `count` rows for each epoch, a function of (seed, epoch) and of `buckets` if given."""
 
     def __init__(self, count: int, seed: int, buckets: Buckets | None = None) -> None:
         self.count, self.seed, self.buckets = count, seed, buckets
         self._epoch, self._order = -1, torch.empty(0, dtype=torch.int64)
 
     def index(self, position: int) -> int:
-        """Row at a position of the stream."""
-        epoch, place = divmod(position, self.count)
+        """Return the row at a position of the stream."""
+        epoch, offset = divmod(position, self.count)
         if epoch != self._epoch:
             generator = torch.Generator().manual_seed(mixed_seed(self.seed, _ORDER, epoch))
             self._epoch, self._order = epoch, torch.randperm(self.count, generator=generator)
             if self.buckets is not None:
-                self._order = self.buckets.sorted(self._order, epoch * self.count, generator)
-        return int(self._order[place])
+                self._order = self.buckets.sort(self._order, epoch * self.count, generator)
+        return int(self._order[offset])
 
 
 class TrainBatches(Sampler[list[Key]]):
-    """Keys of the batches of one process, from step `start` to `stop`; its length is that of steps 0 to `stop`."""
+    """Sampler of one process's batches from step `start` to `stop`; its length counts steps 0 to `stop`."""
 
     def __init__(self, order: RowOrder, share: Share, start: int, stop: int) -> None:
         self.order, self.share, self.start, self.stop = order, share, start, stop
@@ -83,7 +87,7 @@ class TrainBatches(Sampler[list[Key]]):
 
 
 class EvalBatches(Sampler[list[Key]]):
-    """Keys of every `world`-th of `count` rows; all processes give equally many batches, the last may be empty."""
+    """Sampler of every `world`-th of `count` rows; all processes get the same number of batches, the last may be empty."""
 
     def __init__(self, count: int, share: Share) -> None:
         self.count, self.share = count, share
@@ -98,21 +102,21 @@ class EvalBatches(Sampler[list[Key]]):
             yield [(index, index) for index in part]
 
 
-class Rows(Dataset[tuple[Key, Any]]):
-    """Rows of a split (a `datasets.Dataset` or lhotse cuts) by their keys."""
+class Rows(Dataset[Item]):
+    """Dataset of the rows of a split (a `datasets.Dataset` or lhotse cuts), indexed by key."""
 
-    def __init__(self, data: Any) -> None:
-        self.table = data.with_format("numpy") if hasattr(data, "column_names") else None
-        self.items: Sequence[Any] = () if self.table is not None else list(data)
+    def __init__(self, data: Split) -> None:
+        self.table = data.with_format("numpy") if is_table(data) else None
+        self.items: Sequence[Row] = () if self.table is not None else list(data)
 
     def __len__(self) -> int:
         return len(self.items) if self.table is None else len(self.table)
 
-    def __getitem__(self, key: Key) -> tuple[Key, Any]:
+    def __getitem__(self, key: Key) -> Item:
         return self.__getitems__([key])[0]
 
-    def __getitems__(self, keys: list[Key]) -> list[tuple[Key, Any]]:
-        """Several rows at once, which an Arrow table is much faster at."""
+    def __getitems__(self, keys: list[Key]) -> list[Item]:
+        """Return several rows at once, which is much faster for an Arrow table."""
         indices = [index for _, index in keys]
         if self.table is None or not indices:
             return list(zip(keys, [self.items[index] for index in indices], strict=True))
@@ -123,17 +127,17 @@ class Rows(Dataset[tuple[Key, Any]]):
 
 @dataclass(frozen=True)
 class RowCollator:
-    """The data set's own collator, and what training adds: `noise`, `labels` where rows have them, no idle masks.
+    """Collator of the data set that also adds `noise` and `labels`, and drops masks that are True everywhere.
 
-    `batch_size` is the number of rows of a step, by which a position tells its step.
+    `batch_size` is the number of rows of a step; dividing a stream position by it gives the step.
     """
 
     collate: Collate
     seed: int
     batch_size: int
 
-    def __call__(self, items: list[tuple[Key, Any]]) -> dict[str, Any]:
-        """The batch of some rows; an empty dictionary of none."""
+    def __call__(self, items: list[Item]) -> dict[str, Any]:
+        """Collate rows into a batch; return an empty dictionary without rows."""
         if not items:
             return {}
         rows = [row for _, row in items]
@@ -147,13 +151,13 @@ class RowCollator:
         return batch
 
 
-def _is_idle_mask(name: str, value: Any) -> bool:
-    """True for a mask that hides nothing: attention is faster without one."""
+def _is_idle_mask(name: str, value: object) -> bool:
+    """Return True for a mask that hides nothing; attention is faster without a mask."""
     return name.endswith("mask") and isinstance(value, torch.Tensor) and bool(value.all())
 
 
-def row_loader(rows: Rows, batches: Sampler[list[Key]], collate: RowCollator, *, workers: int = 0) -> DataLoader[Any]:
-    """Batches on the CPU, pinned where there is a GPU; no number is taken from the global generators."""
+def row_loader(rows: Rows, batches: Sampler[list[Key]], collate: RowCollator, *, workers: int = 0) -> DataLoader[Item]:
+    """Load batches on the CPU, pinned if there is a GPU, without drawing from the global RNG."""
     return DataLoader(
         rows,
         batch_sampler=batches,

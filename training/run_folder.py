@@ -1,15 +1,15 @@
-"""A run's folder: what lies where, who may write to it, and the model, tokenizer and config read back from it.
+"""Run folder: its file names, its lock, and loading of the model, tokenizer and config of a run.
 
 RUN/config.yml          the experiment, every default written out
-RUN/model.safetensors   the trained weights; it is written last, so that a folder with it is a finished run
-RUN/tokenizer/          the tokenizer, as `data_manager.tokenizers.load_tokenizer` reads it
+RUN/model.safetensors   the trained weights; written last, so that a folder with this file is a finished run
+RUN/tokenizer/          the tokenizer, in the format of `data_manager.tokenizers.load_tokenizer`
 RUN/rows.json           a hash of the rows of each split
-RUN/lengths.json        of diffusion over whole documents: how long those of the training split are
-RUN/metrics.jsonl       a line each `logging_steps` and each evaluation
+RUN/lengths.json        for diffusion over whole documents: counts of document lengths in the training split
+RUN/metrics.jsonl       a line every `logging_steps` and at each evaluation
 RUN/curves.png          losses and learning rate
-RUN/samples.txt         what the model wrote at each evaluation
+RUN/samples.txt         samples of the model at each evaluation
 RUN/environment.json    versions and machine of each session
-RUN/checkpoint-N/       what `--resume` goes on from, see `training.checkpoints`
+RUN/checkpoint-N/       checkpoint that `--resume` starts from, see `training.checkpoints`
 """
 
 import os
@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from experiment.config import ExperimentConfig, read_experiment
-from training.checkpoints import clean, newest
+from training.checkpoints import find_newest_checkpoint, remove_partial_files
 from training.durable import write_text
 from training.errors import FolderInUseError, RunFolderError, TrainingError
 from yaml_config.dump import dump
@@ -36,7 +36,7 @@ _LOCK = ".lock"
 
 
 class Run(NamedTuple):
-    """A trained model, its data set's tokenizer (None where it has none) and the experiment it comes from."""
+    """Trained model, tokenizer of its data set (None if it has no tokenizer) and its experiment."""
 
     model: "nn.Module"
     tokenizer: "Tokenizer | None"
@@ -44,7 +44,7 @@ class Run(NamedTuple):
 
 
 class RunFolder:
-    """Paths of a run, and its lock."""
+    """Paths of a run's files, and its lock."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
@@ -63,43 +63,45 @@ class RunFolder:
 
     @property
     def is_empty(self) -> bool:
-        """True where nothing is there, or nothing but what a process that was killed at once left behind."""
+        """Return True if the folder is missing or holds only hidden files, left by a process that was killed early."""
         if self.path.exists() and not self.path.is_dir():
             raise FolderInUseError(f"{self} is a file; give a folder for the run")
         return not self.path.exists() or all(path.name.startswith(".") for path in self.path.iterdir())
 
     @property
     def is_finished(self) -> bool:
-        """Whether the run went to its end."""
+        """Return True if the run is finished."""
         return self.weights.is_file()
 
     def read_config(self) -> ExperimentConfig:
-        """The experiment; raises RunFolderError where config.yml is missing or damaged."""
+        """Read the experiment; raise RunFolderError if config.yml is missing or damaged."""
         if not self.config.is_file():
-            raise RunFolderError(f"{self.config} is not there; a run folder has one")
+            raise RunFolderError(f"{self.config} is not there; every run folder has this file")
         try:
             return read_experiment(self.config).config
         except ConfigError as error:
             raise RunFolderError(f"{self.config} cannot be read as an experiment:\n{error}") from error
 
     def write_config(self, config: ExperimentConfig) -> None:
-        """Write the experiment with every default."""
+        """Write the experiment to config.yml with every default."""
         write_text(self.config, dump(stamped(config.to_dict())))
 
     def _refuse_links(self) -> None:
-        """What is written here goes nowhere else; raises FolderInUseError for a link among the run's own files."""
+        """Raise FolderInUseError if one of the run's files is a link, which would be written outside the folder."""
         own = [path for path in vars(self).values() if path != self.path]
         for path in (*own, self.path / _LOCK, *self.path.glob("checkpoint-*")):
             if path.is_symlink():
-                raise FolderInUseError(f"{path} is a link, and a run writes into its own folder alone; remove the link")
+                raise FolderInUseError(
+                    f"{path} is a link, and a run writes only inside its own folder; remove the link"
+                )
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """The folder is this process's alone inside the block; made where missing, and rid of what a kill left.
+        """Lock the folder for this process inside the block; create it if missing, remove files of a killed process.
 
-        One that was made here and is still empty at the end is taken away again.
+        A folder that was created here and is still empty at the end is removed.
 
-        Raises FolderInUseError while another process has it. The lock ends with the process, however that ends.
+        Raises FolderInUseError if another process holds the lock. The lock is released whenever the process ends.
         """
         is_new = not self.path.exists()
         try:
@@ -111,7 +113,7 @@ class RunFolder:
         with file:
             if not _lock(file.fileno()):
                 raise FolderInUseError(f"{self}: another process is training in this folder")
-            clean(self.path)
+            remove_partial_files(self.path)
             try:
                 yield
             finally:
@@ -121,9 +123,9 @@ class RunFolder:
 
 
 def load_run(folder: str | os.PathLike[str], *, device: str | None = None) -> Run:
-    """Model (in evaluation mode), tokenizer and config of a run folder, wherever it has been copied to.
+    """Load the model (in evaluation mode), tokenizer and config of a run folder, which may have been moved.
 
-    A run that is not finished gives the weights of its last checkpoint. `device` replaces the one that it was trained
+    The weights of an unfinished run are those of its last checkpoint. `device` replaces the device that it was trained
     on. Raises RunFolderError for a file that is missing or damaged, DeviceError for a device not on this machine.
     """
     run = RunFolder(folder)
@@ -139,9 +141,9 @@ def restore_run(run: RunFolder, config: ExperimentConfig, *, device: str | None 
     """
     if config.model is None:
         raise RunFolderError(f"{run.config} has no section 'model'")
-    checkpoint = None if run.is_finished else newest(run.path)
+    checkpoint = None if run.is_finished else find_newest_checkpoint(run.path)
     if not run.is_finished and checkpoint is None:
-        raise RunFolderError(f"{run.weights} is not there, nor a checkpoint; train it with --resume")
+        raise RunFolderError(f"{run.weights} is not there, nor a checkpoint; train the run with --resume")
     tokenizer = _load_tokenizer(run, config)
     from training.network import build_network, restore_network
 
@@ -151,6 +153,7 @@ def restore_run(run: RunFolder, config: ExperimentConfig, *, device: str | None 
 
 
 def _load_tokenizer(run: RunFolder, config: ExperimentConfig) -> "Tokenizer | None":
+    """Load the tokenizer, None if the data set has no tokenizer."""
     from data_manager.tokenizers import load_tokenizer
 
     if run.tokenizer.is_dir():
@@ -161,9 +164,10 @@ def _load_tokenizer(run: RunFolder, config: ExperimentConfig) -> "Tokenizer | No
 
 
 def _lock(handle: int) -> bool:
+    """Lock an open file; return False if another process holds the lock."""
     try:
         import fcntl
-    except ImportError:  # Windows, where a second process is not kept out
+    except ImportError:  # Windows, where a second process is not locked out
         return True
     try:
         fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)  # unlike flock, not inherited by workers that outlive us

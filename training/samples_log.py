@@ -1,4 +1,4 @@
-"""`samples.txt`: what the model wrote at each evaluation."""
+"""`samples.txt`: samples of the model at each evaluation."""
 
 import re
 from collections.abc import Sequence
@@ -10,19 +10,26 @@ _HEAD = re.compile(r"^===== step (\d{1,15}) =====\n", re.M)
 
 
 class SamplesLog:
-    """Sections `===== step N =====`, one an evaluation, samples in them numbered."""
+    """Log file of samples: a section `===== step N =====` per evaluation, with numbered samples."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def append(self, step: int, samples: Sequence[str]) -> None:
-        """Add a section; TrainingError where the file is a link, OSError where the disk is full."""
+        """Append a section; raise TrainingError if the file is a link, OSError if the disk is full."""
         numbered = "".join(f"--- {number}\n{text}\n" for number, text in enumerate(samples, 1))
         with open_own(self.path, "a", errors="replace") as file:
             file.write(f"===== step {step} =====\n{numbered}\n")
 
+    def last_step(self) -> int | None:
+        """Return the step of the last section, None if there is no section."""
+        if not self.path.is_file():
+            return None
+        steps = _HEAD.findall(self.path.read_text(encoding="utf-8", errors="replace"))
+        return int(steps[-1]) if steps else None
+
     def keep_until(self, step: int) -> None:
-        """Drop sections of later steps."""
+        """Drop the sections after `step`."""
         if not self.path.is_file():
             return
         text = self.path.read_text(encoding="utf-8", errors="replace")

@@ -1,18 +1,17 @@
-"""Whole weights into a model that is sharded over processes (fully_shard)."""
+"""Loading of full weights into a model that is sharded over processes (fully_shard)."""
 
 from pathlib import Path
-from typing import Any
 
 from torch import nn
-from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
+from torch.distributed.checkpoint.state_dict import StateDictOptions, ValueType, set_model_state_dict
 
 from training.errors import RunFolderError
 from training.weights import read_weights
 
 
 def load_sharded(module: nn.Module, path: Path) -> None:
-    """Give each process its part of the weights of a `TaskModule`; raises RunFolderError where they do not fit."""
-    tensors: dict[str, Any] = {f"network.{name}": tensor for name, tensor in read_weights(path).items()}
+    """Load each process's shard of the weights of a `TaskModule`; raise RunFolderError if they do not fit."""
+    tensors: dict[str, ValueType] = {f"network.{name}": tensor for name, tensor in read_weights(path).items()}
     options = StateDictOptions(full_state_dict=True, strict=True)
     try:
         set_model_state_dict(module, tensors, options=options)

@@ -1,11 +1,11 @@
-"""How the rows of an optimiser step are shared over processes and accumulated parts."""
+"""Division of an optimiser step's rows over processes and gradient accumulation parts."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Share:
-    """How a step's rows are shared: `batch_size` rows a process and part, `accumulation` parts, `world` processes."""
+    """Division of a step: `batch_size` rows per process and part, `accumulation` parts, `world` processes."""
 
     batch_size: int
     accumulation: int = 1
@@ -14,5 +14,5 @@ class Share:
 
     @property
     def rows(self) -> int:
-        """Rows of an optimiser step."""
+        """Return the number of rows of an optimiser step."""
         return self.batch_size * self.accumulation * self.world

@@ -1,39 +1,43 @@
-"""Signals that ask a run to end: the step at hand is finished, a checkpoint is written, and the process ends.
+"""Signals SIGTERM, SIGUSR1 and SIGINT: finish the current step, write a checkpoint and end the process.
 
-SIGTERM comes from a cluster that takes a machine back, SIGUSR1 from a scheduler that was asked to warn of the end of a
-job's time, SIGINT from Ctrl-C. A second one ends the process at once.
+SIGTERM comes from a cluster that preempts a machine, SIGUSR1 from a scheduler that warns before the job's time limit,
+SIGINT from Ctrl-C. A second signal ends the process at once.
 """
 
 import multiprocessing
 import os
 import signal
 import threading
+from collections.abc import Callable
 from types import FrameType, TracebackType
-from typing import Any, Self
+from typing import Self
 
 _NAMES = ("SIGTERM", "SIGUSR1", "SIGINT")
-"""SIGUSR1 is not known to Windows."""
+"""Windows has no SIGUSR1."""
 HANDLED = tuple(signal.Signals[name] for name in _NAMES if hasattr(signal, name))
 
 
+_Handler = Callable[[int, FrameType | None], object] | int | signal.Handlers | None
+
+
 class GracePeriod:
-    """Inside the block, remembers the first of these signals in `received`; outside, they do what they did before."""
+    """Context manager that stores the first signal in `received`; the former handlers are restored after it."""
 
     def __init__(self) -> None:
         self.received: signal.Signals | None = None
-        self._before: dict[signal.Signals, Any] = {}
+        self._former_handlers: dict[signal.Signals, _Handler] = {}
 
     def __enter__(self) -> Self:
-        if threading.current_thread() is threading.main_thread():  # Python takes handlers nowhere else
-            self._before = {number: signal.signal(number, self._receive) for number in HANDLED}
+        if threading.current_thread() is threading.main_thread():  # Python allows handlers only here
+            self._former_handlers = {number: signal.signal(number, self._receive) for number in HANDLED}
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for number, handler in self._before.items():
+        for number, handler in self._former_handlers.items():
             signal.signal(number, handler)
-        self._before = {}
+        self._former_handlers = {}
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         if self.received is not None:
@@ -41,26 +45,27 @@ class GracePeriod:
             signal.raise_signal(number)
             return
         self.received = signal.Signals(number)
-        text = f"\n{self.received.name}: finishing this step, then writing a checkpoint; once more ends at once\n"
-        os.write(2, text.encode())  # print may be in the middle of a line of its own
+        text = f"\n{self.received.name}: finishing this step, then writing a checkpoint; a second signal ends the process at once\n"
+        os.write(2, text.encode())  # not print, which may be interrupted in the middle of a line
 
 
 def leave_to_parent(_: int) -> None:
-    """In a loader's worker: a signal to the whole job is for the training process, which still needs its workers.
+    """Ignore signals in a data loading worker, because the training process needs its workers for the last step.
 
-    SIGTERM counts where the training process sends it, as it does at its end. Where Python does not tell who sent a
-    signal (macOS, Windows), workers end by any.
+    SIGTERM from the training process, which sends it at its end, still ends the worker. On systems where Python does not
+    report the sender of a signal (macOS, Windows), SIGTERM from any process ends it.
     """
     for number in HANDLED:
         if number != signal.SIGTERM:
             signal.signal(number, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()  # by a fork server, os.getppid() is another
+    parent = multiprocessing.parent_process()  # not os.getppid(), which is the fork server
     if parent is not None and hasattr(signal, "sigwaitinfo"):
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-        threading.Thread(target=_end_for, args=(parent.pid,), daemon=True).start()
+        threading.Thread(target=_exit_on_sigterm_from, args=(parent.pid,), daemon=True).start()
 
 
-def _end_for(process: int | None) -> None:
+def _exit_on_sigterm_from(process: int | None) -> None:
+    """Wait for SIGTERM from `process`, then exit."""
     while signal.sigwaitinfo({signal.SIGTERM}).si_pid != process:
         pass
     os._exit(128 + signal.SIGTERM)

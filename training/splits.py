@@ -1,7 +1,8 @@
-"""Which data set and which of its splits a run trains and evaluates on, and the task that fits."""
+"""Selection of the data set, its train and evaluation splits, and the task."""
 
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, TypeGuard
 
 from data_manager.dataset_types import DatasetConfig
 from experiment.config import ExperimentConfig
@@ -9,60 +10,92 @@ from training.config_types import TrainingConfig
 from training.errors import UnfitError
 from training.registry import TASKS, choose_task
 
+Row = Any
+"""One row: a dictionary of a table's columns, or a lhotse cut."""
+
 _TRAIN = ("train",)
 _EVALUATION = ("validation", "valid", "val", "dev")
 
 
+class Split(Protocol):
+    """Rows of one split: a `datasets.Dataset` or lhotse cuts."""
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[Row]: ...
+
+
+class Table(Split, Protocol):
+    """Split whose rows are columns of an Arrow table (`datasets.Dataset`)."""
+
+    column_names: list[str]
+
+    def __getitem__(self, key: int | str | list[int]) -> Any: ...
+
+    def with_format(self, name: str) -> "Table":
+        """Return the table with its values converted to `name` (numpy, arrow, torch)."""
+        ...
+
+    def select(self, indices: Iterable[int]) -> "Table":
+        """Return a table of the rows at `indices`."""
+        ...
+
+
+def is_table(rows: Split) -> TypeGuard[Table]:
+    """Return True for a `datasets.Dataset`, False for lhotse cuts."""
+    return hasattr(rows, "column_names")
+
+
 @dataclass(frozen=True)
 class Splits:
-    """The rows to train on, and those to evaluate on (None where there are none)."""
+    """Rows to train on and rows to evaluate on (None: no evaluation)."""
 
-    train: Any
-    evaluation: Any | None
+    train: Split
+    evaluation: Split | None
 
-    def holds(self, rows: Any) -> bool:
-        """Whether these are the rows that are trained or evaluated on."""
+    def contains(self, rows: Split) -> bool:
+        """Return True if `rows` is the train or the evaluation split."""
         return rows is self.train or rows is self.evaluation
 
     @property
     def columns(self) -> list[str]:
-        """Names of what a row holds; cuts of speech have features and a text."""
-        return list(getattr(self.train, "column_names", ("features", "text")))
+        """Return the column names of the train split; lhotse cuts have features and text."""
+        return list(self.train.column_names) if is_table(self.train) else ["features", "text"]
 
 
 def chosen_dataset(config: ExperimentConfig) -> DatasetConfig:
-    """The data set to train on; raises UnfitError where several are there and none is named, or none of that name."""
+    """Return the data set that `training.dataset` names, or the only one; raise UnfitError if it is not clear which."""
     entries = config.datasets or []
     wanted = config.training.dataset if config.training else None
     names = ", ".join(entry.name for entry in entries)
     if wanted is None and len(entries) > 1:
-        raise UnfitError(f"there are {len(entries)} data sets ({names}); name one of them by training.dataset")
+        raise UnfitError(f"there are {len(entries)} data sets ({names}); set training.dataset to one of them")
     found = [entry for entry in entries if wanted is None or entry.name == wanted]
     if not found:
-        raise UnfitError(f"training.dataset names {wanted!r}, and the data sets are {names}")
+        raise UnfitError(f"training.dataset is {wanted!r}, and the data sets are {names}")
     loading = getattr(found[0], "loading", None)
     if getattr(loading, "max_duration", None) is not None:
         raise UnfitError(
-            f"data set {found[0].name!r} asks for batches of so many seconds (loading.max_duration), and a training step "
+            f"data set {found[0].name!r} sets batches by duration (loading.max_duration), and a training step "
             "has training.batch_size rows; leave max_duration out"
         )
     return found[0]
 
 
-def choose_splits(loaded: dict[str, Any], settings: TrainingConfig, name: str) -> Splits:
-    """Splits by the names in the file, or by those that are usual; raises UnfitError where one is not there."""
-    train = _named(loaded, settings.train_split, _TRAIN, "train_split", name)
-    evaluation = _named(loaded, settings.eval_split, _EVALUATION, "eval_split", name)
+def choose_splits(loaded: Mapping[str, Split], settings: TrainingConfig, name: str) -> Splits:
+    """Select the splits that `settings` names, or those with usual names; raise UnfitError if one is missing."""
+    train = _find_split(loaded, settings.train_split, _TRAIN, "train_split", name)
+    evaluation = _find_split(loaded, settings.eval_split, _EVALUATION, "eval_split", name)
     if train is None:
         if len(loaded) != 1:
             raise UnfitError(
-                f"data set {name!r} has the splits {', '.join(loaded)}; name the one to train on by training.train_split"
+                f"data set {name!r} has the splits {', '.join(loaded)}; set training.train_split to one of them"
             )
         train = next(iter(loaded))
     if not hasattr(loaded[train], "__len__"):
         raise UnfitError(
-            f"data set {name!r} is a stream, and training has to count its rows to order them; leave streaming out: they are "
-            "prepared once, and read from disk as they are needed"
+            f"data set {name!r} is a stream, and training has to count its rows to shuffle them; leave streaming out: rows "
+            "are prepared once and read from disk when needed"
         )
     if len(loaded[train]) == 0:
         raise UnfitError(f"split {train!r} of data set {name!r} has no rows")
@@ -70,7 +103,10 @@ def choose_splits(loaded: dict[str, Any], settings: TrainingConfig, name: str) -
     return Splits(loaded[train], rows)
 
 
-def _named(loaded: dict[str, Any], wanted: str | None, usual: tuple[str, ...], key: str, name: str) -> str | None:
+def _find_split(
+    loaded: Mapping[str, Split], wanted: str | None, usual: tuple[str, ...], key: str, name: str
+) -> str | None:
+    """Return the wanted split, or the first with a usual name; raise UnfitError if the wanted one is missing."""
     if wanted is not None:
         if wanted not in loaded:
             raise UnfitError(f"training.{key} is {wanted!r}, and data set {name!r} has the splits {', '.join(loaded)}")
@@ -79,10 +115,10 @@ def _named(loaded: dict[str, Any], wanted: str | None, usual: tuple[str, ...], k
     return next(iter([*exact, *(split for word in usual for split in loaded if split.startswith(word))]), None)
 
 
-def chosen_task(config: ExperimentConfig, columns: list[str]) -> str:
-    """Name of the task that the file names, or that model and data fit; raises UnfitError where they do not."""
+def select_task(config: ExperimentConfig, columns: list[str]) -> str:
+    """Return the task that the file names, or the first that fits; raise UnfitError if model or data do not fit."""
     assert config.model is not None
-    kind, wanted = config.model.model_type, config.training.task if config.training else None
+    kind, wanted = config.model.model_type, config.training.task_name if config.training else None
     if wanted is not None:
         entry = TASKS.get(wanted)
         if not entry.fits(kind, columns):
@@ -94,5 +130,7 @@ def chosen_task(config: ExperimentConfig, columns: list[str]) -> str:
     found = choose_task(kind, columns)
     if found is None:
         known = "".join(f"\n  {name}: {TASKS.get(name).describe()}" for name in TASKS)
-        raise UnfitError(f"no task trains a model of type {kind} on rows with {', '.join(columns)}; there are{known}")
+        raise UnfitError(
+            f"no task trains a model of type {kind} on rows with {', '.join(columns)}; the tasks are{known}"
+        )
     return found

@@ -1,4 +1,4 @@
-"""Which stage of a latent diffusion model's training a step belongs to."""
+"""Stages of training a latent diffusion model: lookup of the stage of a step."""
 
 from dataclasses import dataclass
 
@@ -7,8 +7,8 @@ from training.stage_types import StageConfig
 
 
 @dataclass(frozen=True)
-class Moment:
-    """A step within its stage: `step` counts from 0, `steps` are the stage's."""
+class StageStep:
+    """Step within its stage: `step` counts from 0, `steps` is the length of the stage."""
 
     stage: StageConfig
     step: int
@@ -16,29 +16,29 @@ class Moment:
 
     @property
     def encoder_share(self) -> float:
-        """Share of the diffusion's gradient that reaches the encoder, 1 after the warm-up."""
+        """Return the factor on the diffusion's gradient into the encoder, 1 after the warm-up."""
         warmup = self.stage.warmup_steps
         return 1.0 if not warmup else min(1.0, self.step / warmup)
 
 
-def stages_of(settings: TrainingConfig) -> list[tuple[StageConfig, int]]:
-    """The stages with their steps; without any in the file, the autoencoder for half of them, then the diffusion."""
+def resolve_stages(settings: TrainingConfig) -> list[tuple[StageConfig, int]]:
+    """Return (stage, steps) pairs; by default, the autoencoder for half of max_steps, then the diffusion."""
     total = settings.max_steps
     if settings.stages is None:
         half = total // 2
         parts = [(StageConfig(train="autoencoder", steps=half), half)] if half else []
         return [*parts, (StageConfig(train="diffusion"), total - half)]
-    told = [stage.steps or 0 for stage in settings.stages]
-    told[-1] = settings.stages[-1].steps or total - sum(told)
-    return list(zip(settings.stages, told, strict=True))
+    steps = [stage.steps or 0 for stage in settings.stages]
+    steps[-1] = settings.stages[-1].steps or total - sum(steps)
+    return list(zip(settings.stages, steps, strict=True))
 
 
-def moment_of(settings: TrainingConfig, step: int) -> Moment:
-    """The stage of a step, counted from 0; a step behind the end belongs to the last one."""
+def locate_step(settings: TrainingConfig, step: int) -> StageStep:
+    """Return the stage of a step, counted from 0; a step after the end belongs to the last stage."""
     start = 0
-    stages = stages_of(settings)
+    stages = resolve_stages(settings)
     for stage, steps in stages:
         if step < start + steps:
-            return Moment(stage, step - start, steps)
+            return StageStep(stage, step - start, steps)
         start += steps
-    return Moment(stages[-1][0], stages[-1][1], stages[-1][1])
+    return StageStep(stages[-1][0], stages[-1][1], stages[-1][1])

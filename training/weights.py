@@ -1,4 +1,4 @@
-"""Weights of a network to a safetensors file and back, by the names of its own state dict."""
+"""Reading and writing of a network's weights as safetensors, by the names of its state dict."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,13 +12,13 @@ WEIGHTS = "model.safetensors"
 
 
 def write_weights(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Write tensors of any shape, each with memory of its own; OSError or SafetensorError where the disk refuses."""
+    """Write tensors, each copied to its own storage; raise OSError or SafetensorError if the disk is full."""
     own = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
     save_tensors(path, own)
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """Tensors of a file, of any shape, on the CPU; raises RunFolderError where it is missing or damaged."""
+    """Read the tensors of a file to the CPU; raise RunFolderError if it is missing or damaged."""
     if not path.is_file():
         raise RunFolderError(f"{path} is not there")
     try:
@@ -28,7 +28,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 
 def load_weights(network: nn.Module, path: Path, source: str) -> None:
-    """Put a file's tensors into a network; raises RunFolderError where names or shapes differ from `source`'s."""
+    """Load a file's tensors into a network; raise RunFolderError if names or shapes differ from those of `source`."""
     try:
         assign(network, read_weights(path), f"{path} does not fit the model of {source}")
     except CheckpointError as error:
@@ -36,5 +36,5 @@ def load_weights(network: nn.Module, path: Path, source: str) -> None:
 
 
 def weights_of(network: nn.Module) -> dict[str, Tensor]:
-    """Parameters and persistent buffers of a network, of any shape, tied ones once."""
+    """Return the parameters and persistent buffers of a network by name, tied ones once."""
     return named_tensors(network)

@@ -93,7 +93,7 @@ def test_training_saves_lengths_for_sampling_without_data(tmp_path):
     run = open_run(tmp_path / "run")
     assert set(drawn_lengths(run, 200, 0).tolist()) == LENGTHS
     (tmp_path / "run/lengths.json").write_text("{}")
-    with pytest.raises(RunFolderError, match=r"lengths\.json has a length or a count below 1, or none; remove it"):
+    with pytest.raises(RunFolderError, match=r"lengths\.json is empty or has a length or a count below 1; remove it"):
         draw(run, Request())
     (tmp_path / "run/lengths.json").unlink()
     with pytest.raises(UnfitError, match=r"lengths\.json is not there; give --length N"):

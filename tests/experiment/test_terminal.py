@@ -122,7 +122,7 @@ def test_a_runs_folder(tmp_path, monkeypatch, capsys):
         assert train("--config", path, "--output", run, *option, log=log) == 0
     said = log.read_text()
     assert "trained to step 1" in said
-    assert "the run was finished before" in said
+    assert "the run was already finished" in said
     monkeypatch.chdir(tmp_path)
     assert generate(["--num-samples", "1"]) == 0
     out, err = capsys.readouterr()

@@ -35,7 +35,7 @@ def test_a_manifest_of_other_types(wrong: dict, tmp_path: Path) -> None:
     (folder / MANIFEST).write_text(json.dumps(MADE))
     assert read_checkpoint(tmp_path, 1).manifest == Manifest(**MADE)
     (folder / MANIFEST).write_text(json.dumps(MADE | wrong))
-    with pytest.raises(RunFolderError, match=r"checkpoint-1 is not a whole checkpoint: .*checkpoint\.json"):
+    with pytest.raises(RunFolderError, match=r"checkpoint-1 is not a complete checkpoint: .*checkpoint\.json"):
         read_checkpoint(tmp_path, 1)
 
 

@@ -1,5 +1,6 @@
-"""Types that a user might register: a model with a loss of its own, labelled rows, a task that breaks."""
+"""Custom types of a plugin: a model with a loss, labelled rows, tasks with NaN losses or gradients."""
 
+import os
 from typing import Literal, NamedTuple
 
 import torch
@@ -42,7 +43,7 @@ class LabelledConfig(DatasetConfig):
 
 @register_source("labelled", config=LabelledConfig)
 def load(config):
-    """Rows whose class is whether their tokens are large."""
+    """Make rows of class 1 if their tokens are large, 0 otherwise."""
     import datasets
 
     generator = torch.Generator().manual_seed(0)
@@ -58,9 +59,32 @@ class Broken(LanguageModelling):
         return {"loss": super().__call__(network, batch)["loss"] * torch.nan}
 
 
+@register_task("mute", columns=("input_ids",), model_types=("decoder",))
+class Mute(LanguageModelling):
+    """Task whose samples fail."""
+
+    def samples(self, network, batch, generator):
+        raise RuntimeError("no samples today")
+
+
+FAILING_STEP = "TESTS_FAILING_STEP"
+"""Environment variable: step, counted from 1, at which the task `failing` raises an error."""
+
+
+@register_task("failing", columns=("input_ids",), model_types=("decoder",))
+class Failing(LanguageModelling):
+    """Task that raises a ValueError at one step, after the forward pass has drawn from the RNG."""
+
+    def __call__(self, network, batch):
+        measured = super().__call__(network, batch)
+        if network.training and str(batch["noise"].step + 1) == os.environ.get(FAILING_STEP):
+            raise ValueError("this row is too long")
+        return measured
+
+
 @register_task("bursting", columns=("input_ids",), model_types=("decoder",))
 class Bursting(LanguageModelling):
-    """A finite loss whose gradient is not, at the fourth step: a root at zero."""
+    """Task with a finite loss but an infinite gradient at the fourth step: a square root at 0."""
 
     def __call__(self, network, batch):
         measured = super().__call__(network, batch)

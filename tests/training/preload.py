@@ -1,4 +1,4 @@
-"""What the server imports before training processes are forked from it."""
+"""Imports of the fork server, made before training processes are forked from it."""
 
 import torch
 

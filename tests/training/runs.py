@@ -1,4 +1,4 @@
-"""Tiny experiments, and real training processes: forked from a server that has imported torch and transformers once."""
+"""Tiny experiments, and training processes forked from a server that has imported torch and transformers once."""
 
 import json
 import multiprocessing
@@ -15,14 +15,14 @@ TEXT = "the quick brown fox jumps over the lazy dog, and the dog does not mind a
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["tests.training.preload"])
 FILE_SIZE = "TESTS_FILE_SIZE"
-"""Of a process's environment: no file that it writes can grow beyond so many bytes, as on a full disk."""
+"""Environment variable: largest size of a file that the process can write, to simulate a full disk. [bytes]"""
 CLOCK = "TESTS_CLOCK"
-"""Of a process's environment: its wall clock jumps by so many seconds, back or forth, at every tenth look at it."""
+"""Environment variable: jump of the wall clock, back or forth, at every tenth reading. [seconds]"""
 DECODER = {"d_model": 16, "num_layers": 1, "num_heads": 2, "dropout": 0.1, "device": "cpu"}
 
 
 def experiment(folder: Path, *, model: dict | None = None, datasets: list | None = None, **training) -> Path:
-    """A file `experiment.yml` in `folder` with a tiny decoder of characters, or another model."""
+    """Write `experiment.yml` to `folder`, with a tiny decoder of characters or another model."""
     folder.mkdir(parents=True, exist_ok=True)
     if datasets is None:
         (folder / "train.txt").write_text("".join(f"{number} {TEXT}" for number in range(12)))
@@ -42,12 +42,12 @@ def experiment(folder: Path, *, model: dict | None = None, datasets: list | None
 
 
 def text(name: str, files: dict, **more) -> dict:
-    """A data set of local files."""
+    """Return a data set of local text files."""
     return {"name": name, "source": "text", "data_files": files, **more}
 
 
 def seq2seq(folder: Path) -> dict:
-    """Model and data of a tiny translator, its sentences of many lengths."""
+    """Return model and data of a tiny translator with sentences of many lengths."""
     folder.mkdir(parents=True, exist_ok=True)
     lines = [" ".join(TEXT.split()[: 2 + number % 9]) + f" {number}" for number in range(40)]
     (folder / "a.txt").write_text("\n".join(lines) + "\n")
@@ -61,21 +61,21 @@ def seq2seq(folder: Path) -> dict:
 
 
 def start(*argv: object, environment: dict | None = None, log: Path | None = None):
-    """A process that runs `train.py` with these arguments."""
+    """Start a process that runs `train.py` with these arguments."""
     process = CONTEXT.Process(target=_train, args=([str(word) for word in argv], environment or {}, log))
     process.start()
     return process
 
 
 def train(*argv: object, environment: dict | None = None, log: Path | None = None) -> int:
-    """Run `train.py` to its end in a process of its own; the exit code."""
+    """Run `train.py` in a separate process and return its exit code."""
     process = start(*argv, environment=environment, log=log)
     process.join(120)
     return process.exitcode
 
 
 def train_by_two(*argv: object, log: Path | None = None) -> list[int]:
-    """Run `train.py` in two processes, as torchrun would; their exit codes."""
+    """Run `train.py` in two processes, as torchrun does, and return their exit codes."""
     processes = start_two(*argv, log=log)
     for process in processes:
         process.join(120)
@@ -83,7 +83,7 @@ def train_by_two(*argv: object, log: Path | None = None) -> list[int]:
 
 
 def start_two(*argv: object, log: Path | None = None) -> list:
-    """Two processes that run `train.py` together."""
+    """Start two processes that run `train.py` together."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
@@ -120,7 +120,7 @@ def _let_clock_jump(seconds: float) -> None:
 
 
 def wait_for(found, seconds: float = 60.0):
-    """The first true value of `found()`."""
+    """Return the first true value of `found()`; raise TimeoutError after `seconds`."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         value = found()
@@ -131,22 +131,22 @@ def wait_for(found, seconds: float = 60.0):
 
 
 def metrics(run: Path) -> list[dict]:
-    """Lines of a run's metrics.jsonl."""
+    """Read the lines of a run's metrics.jsonl."""
     return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
 def losses(run: Path, key: str = "loss") -> dict[int, float]:
-    """Losses by step."""
+    """Return losses by step."""
     return {entry["step"]: entry[key] for entry in metrics(run) if key in entry}
 
 
 def weights(run: Path):
-    """The weights of a finished run."""
+    """Load the weights of a finished run."""
     from safetensors.torch import load_file
 
     return load_file(run / "model.safetensors")
 
 
 def bytes_of(run: Path) -> bytes:
-    """The weights of a finished run as they lie on the disk."""
+    """Return the bytes of the weights file of a finished run."""
     return (run / "model.safetensors").read_bytes()

@@ -1,4 +1,4 @@
-"""Properties from a file to the network and back: sizes, scales, and samples that follow them in their own units."""
+"""Conditioning on properties: sizes, normalisation, and samples that follow a property in its own unit."""
 
 import json
 
@@ -15,7 +15,7 @@ from experiment.config import read_experiment
 from model.denoisers.embeddings import ConditionEmbedding
 from model.denoisers.view import BackboneView
 from parse_args import main
-from training.condition_scale import with_condition_scale
+from training.condition_scale import fill_condition_scale
 from training.engine import train
 from training.run_folder import load_run
 
@@ -49,8 +49,8 @@ def experiment(folder, lines, training, **more):
     ).config
 
 
-def test_samples_follow_a_property_in_its_own_unit(tmp_path):
-    # charges of 0 and 1 are told apart by one atom
+def test_condition_in_its_own_unit_steers_samples(tmp_path):
+    # molecules of charge 0 and 1 differ in one atom
     lines = ["CCCC", "CCC[NH3+]"] * 8
     settings = {"max_steps": 200, "batch_size": 32, "learning_rate": 1e-2, "eval_steps": 200}
     train(experiment(tmp_path, lines, settings), tmp_path / "run")
@@ -63,23 +63,23 @@ def test_samples_follow_a_property_in_its_own_unit(tmp_path):
         assert charged == pytest.approx(expected, abs=4)
     assert train(experiment(tmp_path, lines, settings), tmp_path / "run", resume=True).was_finished
     report = evaluator_of("diffusion")(run, load_split(run, "test", max_rows=None, seed=0), Settings())
-    assert 0 <= report.value("validity") <= 1  # guidance follows the conditions of the split's rows
+    assert 0 <= report.value("validity") <= 1  # guidance uses the conditions of the split's rows
 
 
-def test_scale_of_the_training_rows(tmp_path):
+def test_condition_scale_is_that_of_training_rows(tmp_path):
     from data_manager.data_manager import DatasetManager
 
     config = experiment(tmp_path, ["C", "CC", "CCCCC"], {}, properties=["heavy_atoms"])
     rows = DatasetManager.load_dataset(config.datasets[0])["train"]
-    found = with_condition_scale(config.model, rows)
+    found = fill_condition_scale(config.model, rows)
     assert found.config.condition.mean == [2.66667]
     assert found.config.condition.std == [1.69967]
-    assert with_condition_scale(found, rows.select([0])) is found
-    constant = with_condition_scale(config.model, rows.select([1]))
+    assert fill_condition_scale(found, rows.select([0])) is found
+    constant = fill_condition_scale(config.model, rows.select([1]))
     assert (constant.config.condition.mean, constant.config.condition.std) == ([2.0], [1.0])
 
 
-def test_the_network_sees_scaled_properties():
+def test_condition_embedding_scales_properties():
     torch.manual_seed(0)
     plain = ConditionEmbedding(BackboneView({"size": 2}), 8)
     scaled = ConditionEmbedding(BackboneView({"size": 2, "mean": [300.0, 0.5], "std": [100.0, 0.1]}), 8)
@@ -103,12 +103,12 @@ def test_the_network_sees_scaled_properties():
         ("{type: class, num_classes: 3}", None, None),
     ],
 )
-def test_sizes_are_checked_before_anything_is_built(condition, properties, message, tmp_path, capsys):
-    told = f", properties: {properties}" if properties else ""
+def test_condition_size_is_checked_before_building(condition, properties, message, tmp_path, capsys):
+    extra = f", properties: {properties}" if properties else ""
     (tmp_path / "case.yml").write_text(
         "model:\n  model_type: diffusion\n  name: x\n  objective: {type: mdlm}\n"
         f"  backbone: {json.dumps(BACKBONE)}\n  condition: {condition}\n"
-        f"datasets:\n  - {{name: a, source: smiles, data_files: {{train: a.smi}}{told}}}\n"
+        f"datasets:\n  - {{name: a, source: smiles, data_files: {{train: a.smi}}{extra}}}\n"
     )
     assert main(["--config", str(tmp_path / "case.yml")]) == (1 if message else 0)
     if message:

@@ -1,4 +1,4 @@
-"""Two processes with gloo against one: the same rows, the same losses, runs that change hands."""
+"""Two processes with gloo against one: same rows, same losses, resuming with another number of processes."""
 
 import pytest
 import torch
@@ -21,7 +21,7 @@ def models(folder):
 
 
 def both(folder, **options):
-    """The same file by two processes with 2 rows each, and by one with 4."""
+    """Train the same file with two processes of 2 rows each, and with one of 4."""
     path = experiment(folder, batch_size=2, **options)
     one = folder / "one"
     log = folder / "log"
@@ -30,24 +30,24 @@ def both(folder, **options):
     return folder / "two", one
 
 
-def furthest(two, one):
+def max_difference(two, one):
     first, second = weights(two), weights(one)
     return max(float((first[name].double() - second[name].double()).abs().max()) for name in second)
 
 
 @pytest.mark.parametrize("kind", ["softmax", "features redrawn", "ragged pairs", "diffusion"])
-def test_two_processes_train_as_one(kind, tmp_path):
+def test_ddp_matches_single_process(kind, tmp_path):
     options = models(tmp_path)[kind]
     two, one = both(tmp_path, learning_rate=1e-2, ema_decay=0.9, **options)
     for key in ("loss", "eval_loss"):
         assert losses(two, key) == pytest.approx(losses(one, key), abs=1e-4, rel=0)
-    assert furthest(two, one) < 1e-4
+    assert max_difference(two, one) < 1e-4
     assert [entry["epoch"] for entry in metrics(two)] == [entry["epoch"] for entry in metrics(one)]
 
 
 @pytest.mark.parametrize("first", [1, 2])
-def test_a_run_changes_hands(first, tmp_path):
-    """4 of 6 steps in one or two processes, the rest in two or one: as one process throughout."""
+def test_ddp_resume_with_other_world_size(first, tmp_path):
+    """Train 4 of 6 steps in one or two processes and the rest in two or one: the result is that of one process."""
     model = {"model_type": "decoder", "decoder": DETERMINISTIC}
     path = experiment(tmp_path, model=model, learning_rate=1e-2)
     whole, run, log = tmp_path / "whole", tmp_path / "run", tmp_path / "log"
@@ -62,11 +62,11 @@ def test_a_run_changes_hands(first, tmp_path):
     (run / "checkpoint-6").rmdir()
     assert set(runs[3 - first]()) == {0}, log.read_text()
     assert losses(run) == pytest.approx(losses(whole), abs=1e-4, rel=0)
-    assert furthest(run, whole) < 1e-4
+    assert max_difference(run, whole) < 1e-4
 
 
-def test_one_process_goes_on_alone_with_the_same_file(tmp_path):
-    """Two processes' batches become accumulated ones: a step keeps its rows."""
+def test_ddp_run_resumes_in_one_process_with_same_file(tmp_path):
+    """Batches of two processes become gradient accumulation, so that a step keeps its rows."""
     model = {"model_type": "decoder", "decoder": DETERMINISTIC}
     path, run, log = experiment(tmp_path, model=model, batch_size=2), tmp_path / "run", tmp_path / "log"
     assert train_by_two("--config", path, "--output", run, log=log) == [0, 0], log.read_text()

@@ -1,4 +1,4 @@
-"""What cannot work ends with a clear message and an exit code, and nothing that existed is damaged."""
+"""Errors end with a clear message and an exit code, and leave existing files intact."""
 
 import shutil
 
@@ -20,7 +20,7 @@ def fails(code, message, *argv, log, environment=None):
 
 @pytest.fixture(scope="module")
 def unfinished(tmp_path_factory):
-    """A run of 4 steps whose weights have not been written."""
+    """Train a run of 4 steps and remove its final weights."""
     folder = tmp_path_factory.mktemp("unfinished")
     path = experiment(folder, max_steps=4)
     assert train("--config", path, "--output", folder / "run") == 0
@@ -38,19 +38,19 @@ def snapshot(folder):
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name != ".lock"}
 
 
-def test_a_folder_that_is_not_empty(copy, unfinished, tmp_path):
+def test_output_folder_not_empty_is_refused(copy, unfinished, tmp_path):
     config, before = unfinished.parent / "experiment.yml", snapshot(copy)
     fails(2, "is not empty; give another --output", "--config", config, "--output", copy, log=tmp_path / "a")
     assert snapshot(copy) == before
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "letter.txt").write_text("dear")
     words = ("--config", config, "--output", tmp_path / "other", "--resume")
-    fails(2, "it is no run folder", *words, log=tmp_path / "b")
+    fails(2, "it is not a run folder", *words, log=tmp_path / "b")
     words = ("--config", config, "--output", tmp_path / "other" / "letter.txt")
     fails(2, "is a file; give a folder", *words, log=tmp_path / "c")
 
 
-def test_another_config(copy, unfinished, tmp_path):
+def test_resume_with_other_config_is_refused(copy, unfinished, tmp_path):
     config, before = unfinished.parent / "experiment.yml", snapshot(copy)
     changes = ("--set", "model.decoder.d_model=32", "--set", "training.learning_rate=0.01")
     words = ("--config", config, "--output", copy, "--resume", *changes)
@@ -67,7 +67,7 @@ def test_another_config(copy, unfinished, tmp_path):
     assert train("--config", config, "--output", copy, "--resume", *free) == 0
 
 
-def test_data_that_have_changed(copy, unfinished, tmp_path):
+def test_resume_with_other_row_count_is_refused(copy, unfinished, tmp_path):
     lines = (unfinished.parent / "train.txt").read_text()
     (tmp_path / "train.txt").write_text(lines * 2)
     text = (unfinished.parent / "experiment.yml").read_text()
@@ -77,25 +77,34 @@ def test_data_that_have_changed(copy, unfinished, tmp_path):
     (copy / "config.yml").write_text(
         (copy / "config.yml").read_text().replace(str(unfinished.parent / "train.txt"), str(tmp_path / "train.txt"))
     )
-    fails(1, "give it back what it had", "--config", config, "--output", copy, "--resume", log=tmp_path / "log")
+    fails(
+        1,
+        "restore its files, or give another --output",
+        "--config",
+        config,
+        "--output",
+        copy,
+        "--resume",
+        log=tmp_path / "log",
+    )
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "optimizer.pt", "trainer_state.json", "checkpoint.json"])
-@pytest.mark.parametrize("how", ["cut short", "gone"])
-def test_a_damaged_checkpoint(name, how, copy):
+@pytest.mark.parametrize("how", ["truncated", "missing"])
+def test_damaged_checkpoint_is_detected(name, how, copy):
     victim = copy / "checkpoint-4" / name
-    if how == "gone":
+    if how == "missing":
         victim.unlink()
     else:
         victim.write_bytes(victim.read_bytes()[:-20])
-    with pytest.raises(RunFolderError, match=r"checkpoint-4.*remove it to go on from checkpoint-2"):
+    with pytest.raises(RunFolderError, match=r"checkpoint-4.*remove it to resume from checkpoint-2"):
         read_checkpoint(copy, 4)
     with pytest.raises(RunFolderError):
         load_run(copy)
     assert read_checkpoint(copy, 2).step == 2
 
 
-def test_a_damaged_checkpoint_is_not_resumed_and_the_earlier_one_is(copy, unfinished, tmp_path):
+def test_resume_refuses_damaged_checkpoint_but_not_earlier(copy, unfinished, tmp_path):
     config = unfinished.parent / "experiment.yml"
     weights = copy / "checkpoint-4" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-20])
@@ -107,19 +116,19 @@ def test_a_damaged_checkpoint_is_not_resumed_and_the_earlier_one_is(copy, unfini
 
 
 @pytest.mark.parametrize("name", ["config.yml", "tokenizer", "checkpoint-4"])
-def test_a_folder_that_lacks_something(name, copy):
+def test_load_run_names_missing_file(name, copy):
     for victim in [copy / name, *([copy / "checkpoint-2"] if name == "checkpoint-4" else [])]:
         shutil.rmtree(victim) if victim.is_dir() else victim.unlink()
     with pytest.raises(RunFolderError, match=r"is not there"):
         load_run(copy)
 
 
-def test_a_full_disk_damages_nothing(copy, unfinished, tmp_path):
+def test_full_disk_keeps_earlier_checkpoint(copy, unfinished, tmp_path):
     config = unfinished.parent / "experiment.yml"
     shutil.rmtree(copy / "checkpoint-4")
     before = snapshot(copy / "checkpoint-2")
     words = ("--config", config, "--output", copy, "--resume")
-    for size in (3000, 12_000):  # too little for the weights, then for the optimiser
+    for size in (3000, 12_000):  # too small for the weights, then for the optimiser state
         fails(4, "cannot be written", *words, log=tmp_path / f"log{size}", environment={FILE_SIZE: str(size)})
         assert snapshot(copy / "checkpoint-2") == before
         assert steps_of(copy) == [2]
@@ -128,7 +137,7 @@ def test_a_full_disk_damages_nothing(copy, unfinished, tmp_path):
     assert list(losses(copy)) == [1, 2, 3, 4]
 
 
-def test_two_processes_do_not_share_a_folder(tmp_path):
+def test_run_folder_lock_excludes_second_process(tmp_path):
     config, run = experiment(tmp_path, max_steps=500), tmp_path / "run"
     first = start("--config", config, "--output", run)
     wait_for(lambda: steps_of(run))
@@ -149,20 +158,20 @@ def test_two_processes_do_not_share_a_folder(tmp_path):
         ({"task": "translation"}, "takes encoder_decoder with source_ids, target_ids"),
     ],
 )
-def test_what_does_not_fit(change, message, tmp_path):
+def test_config_that_does_not_fit_is_refused(change, message, tmp_path):
     fails(1, message, "--config", experiment(tmp_path, **change), "--output", tmp_path / "run", log=tmp_path / "log")
 
 
-def test_weights_to_begin_with(tmp_path, unfinished):
+def test_init_from_refuses_other_weights(tmp_path, unfinished):
     path, run = experiment(tmp_path), tmp_path / "run"
     words = ("--config", path, "--output", run, "--resume", "--set")
-    fails(3, "nowhere is no folder", *words, "training.init_from=nowhere", log=tmp_path / "a")
+    fails(3, "nowhere is not a folder", *words, "training.init_from=nowhere", log=tmp_path / "a")
     (tmp_path / "train.txt").write_text("other letters, ÄÖÜ\n" * 20)
     other = f"training.init_from={unfinished / 'checkpoint-4'}"
     fails(3, "does not fit the model of this experiment", *words, other, log=tmp_path / "b")
 
 
-def test_extras_that_are_not_installed(tmp_path, monkeypatch):
+def test_missing_extra_names_install_command(tmp_path, monkeypatch):
     import training.extras
     from training.config_types import LoraConfig, TrainingConfig
 
@@ -172,7 +181,7 @@ def test_extras_that_are_not_installed(tmp_path, monkeypatch):
             training.extras.check_extras(settings)
 
 
-def test_a_loss_that_is_no_number(tmp_path):
+def test_nan_loss_names_rows(tmp_path):
     path = experiment(tmp_path, model={"model_type": "decoder", "decoder": DECODER})
     words = ("--config", path, "--output", tmp_path / "run", *PLUGIN, "--set", "training.task=broken")
     fails(4, "the loss is not finite at step 1, in the rows ", *words, log=tmp_path / "log")

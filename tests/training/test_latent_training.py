@@ -1,4 +1,4 @@
-"""Latent diffusion through the Trainer: what each stage moves, resumed runs, two processes, pretrained parts."""
+"""Latent diffusion through the Trainer: weights trained per stage, resume, DDP, pretrained parts, stage schedules."""
 
 import json
 import random
@@ -12,8 +12,8 @@ from tests.training.runs import experiment, losses, metrics, text, train, train_
 from tests.training.test_pretrained import pretrained
 from training.config_types import TrainingConfig
 from training.run_folder import load_run
-from training.stage_rates import staged_rates
-from training.stages import moment_of
+from training.stage_rates import stage_lr_factors
+from training.stages import locate_step
 
 PERFORMER = {"type": "performer", "d_model": 16, "num_layers": 1, "num_heads": 2, "dropout": 0.0}
 MODEL = {
@@ -33,7 +33,7 @@ STAGES = [
 
 
 def sentences(folder: Path, **more) -> list[dict]:
-    """A data set of short lines, a row each."""
+    """Write a data set of short lines, one row per line."""
     folder.mkdir(parents=True, exist_ok=True)
     source = random.Random(0)
     lines = [" ".join(source.choices(["ab", "cab", "d", "bad"], k=source.randint(1, 4))) for _ in range(24)]
@@ -52,7 +52,7 @@ def latent(folder: Path, model: dict | None = None, datasets: list | None = None
     )
 
 
-def test_each_stage_moves_its_own_weights_and_no_others(tmp_path):
+def test_latent_stage_trains_only_its_own_weights(tmp_path):
     log = tmp_path / "log"
     path = latent(tmp_path, save_total_limit=None, weight_decay=0.1)
     assert train("--config", path, "--output", tmp_path / "run", log=log) == 0, log.read_text()
@@ -74,7 +74,7 @@ def test_each_stage_moves_its_own_weights_and_no_others(tmp_path):
 
 
 def weights_at_start(path: Path) -> dict[str, torch.Tensor]:
-    """The first weights of a file's run, as the engine makes them."""
+    """Return the initial weights of an experiment, as the engine builds them."""
     from experiment.config import read_experiment
     from experiment.vocabulary import with_vocabulary
     from model.checkpoint import named_tensors
@@ -85,7 +85,7 @@ def weights_at_start(path: Path) -> dict[str, torch.Tensor]:
     return {name: tensor.clone() for name, tensor in named_tensors(create_model(config.model)).items()}
 
 
-def test_a_run_that_was_stopped_goes_on_as_if_it_had_not_been(tmp_path):
+def test_latent_resume_is_bit_exact(tmp_path):
     path, log = latent(tmp_path), tmp_path / "log"
     assert train("--config", path, "--output", tmp_path / "whole", log=log) == 0, log.read_text()
     crashed = tmp_path / "stopped"
@@ -99,7 +99,7 @@ def test_a_run_that_was_stopped_goes_on_as_if_it_had_not_been(tmp_path):
     assert all(torch.equal(whole[name], again[name]) for name in whole)
 
 
-def test_two_processes_train_as_one(tmp_path):
+def test_latent_ddp_matches_single_process(tmp_path):
     path, log = latent(tmp_path, batch_size=2, ddp_find_unused_parameters=True), tmp_path / "log"
     assert train_by_two("--config", path, "--output", tmp_path / "two", log=log) == [0, 0], log.read_text()
     by_one = ("--set", "training.batch_size=4")
@@ -110,14 +110,14 @@ def test_two_processes_train_as_one(tmp_path):
     assert max(float((one[name] - two[name]).abs().max()) for name in one) < 1e-4
 
 
-def test_two_processes_must_be_told_of_stages(tmp_path):
+def test_latent_ddp_needs_find_unused_parameters(tmp_path):
     path, log = latent(tmp_path), tmp_path / "log"
     assert train_by_two("--config", path, "--output", tmp_path / "two", log=log) == [1, 1]
     assert "set training.ddp_find_unused_parameters: true" in log.read_text()
 
 
-def test_pretrained_parts_keep_their_tokenizers(tmp_path):
-    """An encoder with a tokenizer of its own reads the texts anew; a run begins with both parts' weights."""
+def test_latent_pretrained_parts_keep_weights_and_tokenizers(tmp_path):
+    """An encoder with another tokenizer retokenises the texts; training starts from the weights of both parts."""
     bert, gpt2 = pretrained(tmp_path / "bert", "bert"), pretrained(tmp_path / "gpt2", "gpt2")
     shuffled = json.loads((bert / "tokenizer.json").read_text())
     vocabulary = shuffled["model"]["vocab"]
@@ -147,11 +147,11 @@ def test_pretrained_parts_keep_their_tokenizers(tmp_path):
     ("spoil", "message"),
     [
         ("encoder without a tokenizer", "has no tokenizer beside its weights"),
-        ("data of characters", "has learnt to write by its own tokenizer, and the data set has another"),
+        ("data of characters", "was trained with its own tokenizer, and the data set has another"),
         ("another tokenizer", "gives tokens other ids than the tokenizer of the data set"),
     ],
 )
-def test_pretrained_parts_with_tokenizers_that_are_not_theirs(spoil, message, tmp_path):
+def test_latent_pretrained_parts_refuse_other_tokenizers(spoil, message, tmp_path):
     bert, gpt2 = pretrained(tmp_path / "bert", "bert"), pretrained(tmp_path / "gpt2", "gpt2")
     tokenizer = {"type": "hugging_face", "path": str(bert)}
     if spoil == "encoder without a tokenizer":
@@ -172,7 +172,7 @@ def test_pretrained_parts_with_tokenizers_that_are_not_theirs(spoil, message, tm
     assert message in log.read_text()
 
 
-def test_the_encoder_reads_by_its_own_tokenizer(tmp_path):
+def test_latent_encoder_retokenises_texts(tmp_path):
     from data_manager.hugging_face_tokenizer import HuggingFaceTokenizer
     from training.encoder_texts import EncoderTexts
 
@@ -183,29 +183,29 @@ def test_the_encoder_reads_by_its_own_tokenizer(tmp_path):
     tokenizer = HuggingFaceTokenizer.load(gpt2)
     rows = [[tokenizer.bos_token_id, *tokenizer.encode(word), tokenizer.eos_token_id] for word in ("a", "b")]
     ids = torch.tensor(rows)
-    read, seen = EncoderTexts(str(bert), tokenizer)(ids, torch.ones_like(ids).bool())
+    encoded, mask = EncoderTexts(str(bert), tokenizer)(ids, torch.ones_like(ids).bool())
     a, b = tokenizer.encode("a")[0], tokenizer.encode("b")[0]
-    assert read[seen].tolist() == [b, a]
+    assert encoded[mask].tolist() == [b, a]
 
 
-def test_stages_follow_each_other():
+def test_stages_are_located_by_step():
     settings = TrainingConfig(
         max_steps=10, stages=[{"train": "autoencoder", "steps": 4}, {"train": "joint", "warmup_steps": 4}]
     )
     found = [
         (moment.stage.train, moment.step, moment.steps)
-        for moment in (moment_of(settings, step) for step in (0, 3, 4, 9))
+        for moment in (locate_step(settings, step) for step in (0, 3, 4, 9))
     ]
     assert found == [("autoencoder", 0, 4), ("autoencoder", 3, 4), ("joint", 0, 6), ("joint", 5, 6)]
-    assert [moment_of(settings, step).encoder_share for step in (4, 6, 9)] == [0.0, 0.5, 1.0]
+    assert [locate_step(settings, step).encoder_share for step in (4, 6, 9)] == [0.0, 0.5, 1.0]
     halves = TrainingConfig(max_steps=5)
-    assert [moment_of(halves, step).stage.train for step in range(5)] == ["autoencoder"] * 2 + ["diffusion"] * 3
+    assert [locate_step(halves, step).stage.train for step in range(5)] == ["autoencoder"] * 2 + ["diffusion"] * 3
 
 
-def test_each_stage_has_a_learning_rate_of_its_own():
+def test_stages_have_own_learning_rate_schedules():
     stages = [{"train": "autoencoder", "steps": 4}, {"train": "diffusion", "learning_rate": 0.5}]
     settings = TrainingConfig(max_steps=8, learning_rate=1.0, lr_scheduler_type="linear", stages=stages)
-    rate = staged_rates(settings)
+    rate = stage_lr_factors(settings)
     assert [rate(step) for step in range(8)] == pytest.approx([1, 0.75, 0.5, 0.25, 0.5, 0.375, 0.25, 0.125])
-    warm = staged_rates(settings.model_copy(update={"warmup_steps": 2}))
+    warm = stage_lr_factors(settings.model_copy(update={"warmup_steps": 2}))
     assert [warm(step) for step in (0, 1, 2, 4, 5, 6)] == pytest.approx([0, 0.5, 1, 0, 0.25, 0.5])

@@ -1,4 +1,4 @@
-"""Pretrained backbones from a file, with their own tokenizer: whole, and by adapters beside what is new."""
+"""Pretrained backbones with their own tokenizer: full training, and LoRA adapters beside new parts."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ CHARACTERS = "abcdefghijklmnopqrstuvwxyz .,"
 
 
 def pretrained(folder: Path, family: str) -> Path:
-    """A tiny model and a tokenizer of characters, saved into one folder."""
+    """Save a tiny model and a tokenizer of characters to one folder."""
     names = ["<pad>", "<s>", "</s>", "<unk>", "<mask>", *CHARACTERS]
     inner = Tokenizer(models.WordLevel({name: i for i, name in enumerate(names)}, unk_token="<unk>"))
     inner.pre_tokenizer = pre_tokenizers.Split("", "isolated")
@@ -38,9 +38,9 @@ def pretrained(folder: Path, family: str) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("lora", [None, {"r": 2}], ids=["whole", "adapters"])
+@pytest.mark.parametrize("lora", [None, {"r": 2}], ids=["full", "adapters"])
 @pytest.mark.parametrize("family", ["bert", "gpt2"])
-def test_it_trains_from_a_file(family: str, lora: dict[str, int] | None, tmp_path: Path) -> None:
+def test_pretrained_backbone_trains(family: str, lora: dict[str, int] | None, tmp_path: Path) -> None:
     if lora is not None:
         pytest.importorskip("peft")
     folder = pretrained(tmp_path / family, family)

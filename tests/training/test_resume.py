@@ -1,4 +1,4 @@
-"""Stopped at any moment and resumed, a run ends bit for bit where an uninterrupted one ends."""
+"""Resume: a run killed at any moment and resumed ends bit for bit like an uninterrupted one."""
 
 import random
 import shutil
@@ -13,11 +13,11 @@ from training.checkpoints import steps_of
 FULL = {"ema_decay": 0.9, "gradient_accumulation_steps": 2, "load_best_model_at_end": True, "warmup_steps": 2}
 
 
-def killed_at(moment, *argv):
-    """Start a run, send SIGKILL as soon as `moment()` is true, and wait for its end."""
+def kill_at(moment, *argv):
+    """Start a run, send SIGKILL as soon as `moment()` is true, and return its exit code."""
     process = start(*argv)
     wait_for(lambda: moment() or not process.is_alive())
-    process.kill()  # nothing happens to one that has just ended
+    process.kill()  # no effect if it has just ended
     process.join()
     return process.exitcode
 
@@ -30,7 +30,7 @@ def whole(tmp_path_factory):
     return folder / "run"
 
 
-def test_three_kills_at_random_moments(whole, tmp_path):
+def test_resume_after_three_sigkills_is_bit_exact(whole, tmp_path):
     config, run = whole.parent / "experiment.yml", tmp_path / "run"
     chance = random.Random(time.time_ns())
     for _ in range(3):
@@ -39,7 +39,7 @@ def test_three_kills_at_random_moments(whole, tmp_path):
         def somewhere(before=before, delay=delay):
             return max(steps_of(run), default=0) > before and time.sleep(delay) is None
 
-        assert killed_at(somewhere, "--config", config, "--output", run, "--resume") in (-signal.SIGKILL, 0)
+        assert kill_at(somewhere, "--config", config, "--output", run, "--resume") in (-signal.SIGKILL, 0)
     assert train("--config", config, "--output", run, "--resume") == 0
     assert bytes_of(run) == bytes_of(whole)
     assert losses(run) == losses(whole)
@@ -47,13 +47,13 @@ def test_three_kills_at_random_moments(whole, tmp_path):
     assert (run / "samples.txt").read_bytes() == (whole / "samples.txt").read_bytes()
 
 
-def test_killed_while_a_checkpoint_is_written(whole, tmp_path):
+def test_resume_after_sigkill_while_writing_checkpoint(whole, tmp_path):
     config, run = whole.parent / "experiment.yml", tmp_path / "run"
 
     def is_writing():
         return steps_of(run) and any(run.glob(".writing-checkpoint-*"))
 
-    assert killed_at(is_writing, "--config", config, "--output", run, "--resume") == -signal.SIGKILL
+    assert kill_at(is_writing, "--config", config, "--output", run, "--resume") == -signal.SIGKILL
     kept = steps_of(run)
     assert kept
     assert train("--config", config, "--output", run, "--resume") == 0
@@ -61,16 +61,16 @@ def test_killed_while_a_checkpoint_is_written(whole, tmp_path):
     assert not list(run.glob(".writing-*"))
 
 
-def test_killed_before_the_first_checkpoint_it_starts_afresh(whole, tmp_path):
+def test_resume_without_checkpoint_starts_from_scratch(whole, tmp_path):
     config, run = whole.parent / "experiment.yml", tmp_path / "run"
-    assert killed_at((run / "config.yml").exists, "--config", config, "--output", run) == -signal.SIGKILL
+    assert kill_at((run / "config.yml").exists, "--config", config, "--output", run) == -signal.SIGKILL
     shutil.rmtree(run / "checkpoint-2", ignore_errors=True)
     assert train("--config", config, "--output", run, "--resume") == 0
     assert bytes_of(run) == bytes_of(whole)
     assert losses(run) == losses(whole)
 
 
-def test_killed_between_the_last_checkpoint_and_the_weights(whole, tmp_path):
+def test_resume_after_last_checkpoint_writes_weights(whole, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(whole, run)
     (run / "model.safetensors").unlink()
@@ -78,7 +78,7 @@ def test_killed_between_the_last_checkpoint_and_the_weights(whole, tmp_path):
     assert bytes_of(run) == bytes_of(whole)
 
 
-def test_early_stopping_resumed_at_its_end_does_not_train_on(tmp_path):
+def test_resume_after_early_stopping_trains_no_further(tmp_path):
     stop = {"early_stopping_patience": 1, "early_stopping_threshold": 50.0, "eval_steps": 2, "save_steps": 50}
     path, run = experiment(tmp_path, max_steps=40, **stop), tmp_path / "run"
     assert train("--config", path, "--output", run) == 0
@@ -90,7 +90,7 @@ def test_early_stopping_resumed_at_its_end_does_not_train_on(tmp_path):
     assert max(losses(run)) == 4
 
 
-def test_checkpoints_are_counted_down_and_the_best_stays(tmp_path):
+def test_checkpoint_rotation_keeps_best(tmp_path):
     options = {"save_total_limit": 2, "load_best_model_at_end": True, "learning_rate": 3.0, "max_grad_norm": 0.0}
     path, run = experiment(tmp_path, max_steps=10, eval_steps=1, save_steps=1, **options), tmp_path / "run"
     assert train("--config", path, "--output", run) == 0
@@ -101,7 +101,7 @@ def test_checkpoints_are_counted_down_and_the_best_stays(tmp_path):
     assert bytes_of(run) == (run / f"checkpoint-{best}" / "model.safetensors").read_bytes()
 
 
-def test_edited_data_are_refused_and_data_that_moved_are_not(tmp_path):
+def test_data_hashes_refuse_edited_but_not_moved_data(tmp_path):
     path, run, log = experiment(tmp_path / "a"), tmp_path / "run", tmp_path / "log.txt"
     assert train("--config", path, "--output", run) == 0
     (run / "model.safetensors").unlink()  # as if killed after its last checkpoint
@@ -121,7 +121,7 @@ def test_edited_data_are_refused_and_data_that_moved_are_not(tmp_path):
     assert not (run / "model.safetensors").exists()
 
 
-def test_rows_that_are_not_trained_on_may_change_and_old_runs_get_their_hashes(tmp_path):
+def test_data_hashes_allow_changes_in_unused_splits(tmp_path):
     path, run, log = experiment(tmp_path, max_steps=2), tmp_path / "run", tmp_path / "log.txt"
     (tmp_path / "test.txt").write_text("one line\n")
     path.write_text(path.read_text().replace("valid.txt", f"valid.txt\n      test: {tmp_path}/test.txt"))
@@ -140,7 +140,7 @@ def test_rows_that_are_not_trained_on_may_change_and_old_runs_get_their_hashes(t
 @pytest.mark.parametrize(
     "content", ["{}", '{"splits": {"train": 3}}', '{"splits": {"train": {"rows": "x", "hash": "y"}}}']
 )
-def test_damaged_hashes_are_told(whole, tmp_path, content):
+def test_data_hashes_report_damaged_file(whole, tmp_path, content):
     run, log = tmp_path / "run", tmp_path / "log.txt"
     shutil.copytree(whole, run)
     (run / "model.safetensors").unlink()

@@ -1,4 +1,4 @@
-"""A run from a file to a folder, and what is in it."""
+"""Training run from a YAML file: files in the run folder, loading, loss and learning rate."""
 
 import shutil
 
@@ -18,7 +18,7 @@ def finished(tmp_path_factory):
     return run
 
 
-def test_folder_holds_what_it_should(finished):
+def test_run_folder_has_all_files(finished):
     names = {path.name for path in finished.iterdir() if not path.name.startswith(".")}
     files = {"config.yml", "model.safetensors", "metrics.jsonl", "curves.png", "samples.txt", "environment.json"}
     assert names == files | {"rows.json", "tokenizer", "checkpoint-4", "checkpoint-6"}
@@ -32,7 +32,7 @@ def test_folder_holds_what_it_should(finished):
     assert not [path for path in finished.rglob("*") if path.name in ("training_args.bin", "pytorch_model.bin")]
 
 
-def test_config_has_every_default_and_reads_back(finished):
+def test_run_config_has_every_default_and_is_readable(finished):
     config = parse_experiment(finished / "config.yml")
     assert config.training.task == "language_modelling"
     assert config.model.config.params.vocab_size is not None
@@ -40,7 +40,7 @@ def test_config_has_every_default_and_reads_back(finished):
     assert all(f"\n  {key}: " in text for key in type(config.training).model_fields if key != "lora")
 
 
-def test_a_copied_folder_gives_model_tokenizer_and_config(finished, tmp_path):
+def test_load_run_from_copied_folder(finished, tmp_path):
     copy = tmp_path / "elsewhere"
     shutil.copytree(finished, copy)
     model, tokenizer, config = load_run(copy)
@@ -51,7 +51,7 @@ def test_a_copied_folder_gives_model_tokenizer_and_config(finished, tmp_path):
     assert tokenizer.decode(tokenizer.encode("the quick")) == "the quick"
 
 
-def test_an_unfinished_folder_gives_the_last_checkpoint(finished, tmp_path):
+def test_load_run_of_unfinished_run_uses_last_checkpoint(finished, tmp_path):
     copy = tmp_path / "unfinished"
     shutil.copytree(finished, copy)
     (copy / "model.safetensors").unlink()
@@ -59,14 +59,14 @@ def test_an_unfinished_folder_gives_the_last_checkpoint(finished, tmp_path):
     assert all(torch.equal(state[name], whole[name]) for name in whole)
 
 
-def test_resume_of_a_finished_run_says_so(finished, tmp_path):
+def test_resume_of_finished_run_is_reported(finished, tmp_path):
     before, log = bytes_of(finished), tmp_path / "log"
     assert train("--config", finished.parent / "experiment.yml", "--output", finished, "--resume", log=log) == 0
     assert "this run is finished" in log.read_text()
     assert bytes_of(finished) == before
 
 
-def test_the_loss_falls_and_the_rate_follows_its_schedule(tmp_path):
+def test_loss_falls_and_learning_rate_follows_schedule(tmp_path):
     options = {"max_steps": 20, "learning_rate": 1e-2, "warmup_steps": 5, "lr_scheduler_type": "cosine"}
     path = experiment(tmp_path, **options)
     assert train("--config", path, "--output", tmp_path / "run") == 0

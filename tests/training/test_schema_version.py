@@ -1,4 +1,4 @@
-"""Every file that a run writes says the version of its form; one of a later version is refused, one without is read."""
+"""Schema versions of run files: written to every file, later versions refused, files without a version read."""
 
 import json
 import re
@@ -23,7 +23,7 @@ LATER = r"schema_version is 7, and this program reads up to 1; update it"
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory):
-    """A run of a diffusion model over whole documents, which writes every kind of file."""
+    """Train a diffusion model over whole documents, which writes every kind of file."""
     folder = tmp_path_factory.mktemp("written")
     (folder / "a.txt").write_text("one line\nand another one\n" * 8)
     data = text("lines", {"train": str(folder / "a.txt")}, documents="line", rows="whole", sequence_length=24)
@@ -36,9 +36,9 @@ def copy(written, tmp_path):
     return shutil.copytree(written, tmp_path / "run")
 
 
-def test_every_file_that_is_read_back_has_its_version(written):
-    of_others = {"tokenizer.json", "trainer_state.json"}  # of tokenizers and of transformers
-    found = {str(path.relative_to(written)) for path in written.rglob("*.json") if path.name not in of_others}
+def test_schema_version_is_in_every_file(written):
+    foreign = {"tokenizer.json", "trainer_state.json"}  # written by tokenizers and transformers
+    found = {str(path.relative_to(written)) for path in written.rglob("*.json") if path.name not in foreign}
     assert found >= {"lengths.json", "environment.json", "tokenizer/vocabulary.json", "checkpoint-6/checkpoint.json"}
     for name in found:
         assert json.loads((written / name).read_text())["schema_version"] == 1, name
@@ -47,8 +47,8 @@ def test_every_file_that_is_read_back_has_its_version(written):
     assert (written / "config.yml").read_text().startswith("schema_version: 1\n")
 
 
-def with_version(path, version):
-    """The file, of another version, or of none."""
+def set_version(path, version):
+    """Change the schema version of a file; None removes it."""
     if path.suffix == ".yml":
         path.write_text(
             re.sub(r"schema_version: 1\n", f"schema_version: {version}\n" if version else "", path.read_text())
@@ -68,21 +68,21 @@ READERS = {
 
 
 @pytest.mark.parametrize("name", READERS)
-def test_a_later_version_is_refused_and_none_is_read(name, copy):
-    with_version(copy / name, 7)
+def test_schema_version_later_than_ours_is_refused(name, copy):
+    set_version(copy / name, 7)
     with pytest.raises((RunFolderError, CheckpointError, ValueError), match=LATER) as refused:
         READERS[name](copy)
     assert name.rpartition("/")[2] in str(refused.value)
 
 
 @pytest.mark.parametrize("name", READERS)
-def test_a_file_from_before_there_were_versions_is_read(name, written, tmp_path):
+def test_schema_version_may_be_missing(name, written, tmp_path):
     run = shutil.copytree(written, tmp_path / "run")
-    with_version(run / name, None)
+    set_version(run / name, None)
     READERS[name](run)
 
 
-def test_lengths_from_before_there_were_versions(tmp_path):
+def test_lengths_without_schema_version_are_read(tmp_path):
     path = tmp_path / "lengths.json"
     path.write_text('{"3": 2, "5": 1}')
     assert read_lengths(path) == {3: 2, 5: 1}

@@ -1,4 +1,4 @@
-"""Each of our models shards over two processes with fully_shard, trains a step, and comes back whole in one."""
+"""FSDP: each model shards over two processes with fully_shard, trains a step, and gathers to full weights."""
 
 import socket
 
@@ -65,15 +65,15 @@ def in_one_of_two(rank, port, section, folder):
     assert all(isinstance(parameter, DTensor) for parameter in model.parameters())
     loss = step(model, section)
     options = StateDictOptions(full_state_dict=True, cpu_offload=True)
-    whole = get_model_state_dict(model, options=options)
+    full = get_model_state_dict(model, options=options)
     if rank == 0:
-        torch.save({"loss": loss, "weights": whole}, folder / "whole.pt")
+        torch.save({"loss": loss, "weights": full}, folder / "full.pt")
     dist.barrier()
     dist.destroy_process_group()
 
 
 @pytest.mark.parametrize("kind", list(MODELS))
-def test_a_model_shards_and_comes_back_whole(kind, tmp_path):
+def test_fully_shard_step_matches_single_process(kind, tmp_path):
     for rank in range(2):
         (tmp_path / str(rank)).mkdir()
     with socket.socket() as probe:
@@ -86,7 +86,7 @@ def test_a_model_shards_and_comes_back_whole(kind, tmp_path):
     for process in processes:
         process.join(60)
     assert [process.exitcode for process in processes] == [0, 0]
-    found = torch.load(tmp_path / "whole.pt", weights_only=True)
+    found = torch.load(tmp_path / "full.pt", weights_only=True)
     alone = build(section, tmp_path)
     assert step(alone, section) == pytest.approx(found["loss"], abs=1e-5)
     missing, unexpected = build(section, tmp_path).load_state_dict(found["weights"], strict=False)

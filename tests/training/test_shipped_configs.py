@@ -1,4 +1,4 @@
-"""Every file of `configs/training/` and `configs/latent/` trains a step, measures itself and draws, on small corpora in the right layout."""
+"""Packaged configs of `configs/training/` and `configs/latent/`: each trains, evaluates and samples on small corpora."""
 
 from pathlib import Path
 
@@ -30,7 +30,7 @@ LATENT = {"stages": "[{train: autoencoder, steps: 1}, {train: diffusion, steps: 
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
-def test_it_trains(file: Path, corpora: Path, tmp_path: Path) -> None:
+def test_packaged_config_trains(file: Path, corpora: Path, tmp_path: Path) -> None:
     if "properties" in file.stem:
         pytest.importorskip("rdkit", reason="needs rdkit, the extra chem")
     short = [f"{section}.{key}={value}" for section, keys in SHORT.items() for key, value in keys.items()]

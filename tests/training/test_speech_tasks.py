@@ -1,4 +1,4 @@
-"""Speech: what stands in front of the encoder, losses and error rates by hand, and runs from a file to a WER of 0."""
+"""Speech tasks: front end, SpecAugment, CTC and diarization losses, WER and DER, training runs to a WER of 0."""
 
 import json
 from itertools import permutations
@@ -21,7 +21,7 @@ from training.speech_metrics import character_errors, speaker_errors, word_error
 from training.speech_types import SpecAugmentConfig, SpeechTaskConfig
 from training.tasks.base import TaskSetting
 from training.tasks.diarization import permutation_free_loss
-from training.tasks.speech_front import Subsampling, normalised, spec_augment
+from training.tasks.speech_front import Subsampling, normalise_features, spec_augment
 from training.tasks.speech_recognition import SpeechRecognition
 from yaml_config.dump import dump
 
@@ -29,43 +29,43 @@ ENCODER = {"num_layers": 2, "num_heads": 4, "dropout": 0.0, "input_dim": 80, "de
 
 
 @pytest.mark.parametrize("factor", [1, 2, 4, 8])
-def test_subsampling_sees_no_padding(factor):
+def test_subsampling_is_independent_of_padding(factor):
     torch.manual_seed(0)
     front = Subsampling(10, 6, SpeechTaskConfig(subsampling=factor, channels=3))
     features = torch.randn(2, 23, 10)
     mask = torch.arange(23) < torch.tensor([[23], [13]])
-    whole, kept = front(normalised(features, mask), mask)
-    alone, _ = front(normalised(features[1:, :13], None), None)
+    whole, kept = front(normalise_features(features, mask), mask)
+    alone, _ = front(normalise_features(features[1:, :13], None), None)
     assert kept.sum(1).tolist() == [-(-23 // factor), -(-13 // factor)] == [whole.shape[1], alone.shape[1]]
     assert torch.allclose(whole[1, : alone.shape[1]], alone[0], atol=1e-5)
 
 
-def test_features_are_normalised():
+def test_features_are_normalised_per_utterance():
     features = torch.randn(2, 50, 4) * 3 + 7
     mask = torch.arange(50) < torch.tensor([[50], [20]])
-    found = normalised(features, mask)
+    found = normalise_features(features, mask)
     assert torch.allclose(found[1, :20].mean(0), torch.zeros(4), atol=1e-5)
     assert torch.allclose(found[1, :20].std(0, correction=0), torch.ones(4), atol=1e-3)
     assert not found[1, 20:].any()
 
 
-def test_spec_augment_hides_bands_and_stretches():
+def test_spec_augment_masks_frequency_and_time():
     settings = SpecAugmentConfig(frequency_width=5, time_width=8, time_share=0.5)
     features, mask = torch.ones(64, 40, 20), torch.arange(40) < torch.tensor([[40]] * 32 + [[10]] * 32)
     noise = RowGenerators.from_seed(3, torch.arange(64))
     hidden = spec_augment(features, mask, settings, noise) == 0
-    bands, stretches = hidden.all(1), hidden.all(2)
-    assert torch.equal(hidden, bands.unsqueeze(1) | stretches.unsqueeze(2))
+    bands, spans = hidden.all(1), hidden.all(2)
+    assert torch.equal(hidden, bands.unsqueeze(1) | spans.unsqueeze(2))
     assert 0 < bands.sum(1).max() <= 10  # two masks of up to 5 bins
-    assert 0 < stretches[:32].sum(1).max() <= 16
-    assert stretches[32:].sum(1).max() <= 10  # half of 10 frames, twice
-    assert not stretches[32:, 10:].any()
+    assert 0 < spans[:32].sum(1).max() <= 16
+    assert spans[32:].sum(1).max() <= 10  # half of 10 frames, twice
+    assert not spans[32:, 10:].any()
     assert bands.sum(1).float().mean() == pytest.approx(2 * 2.5, abs=0.9)
     part = spec_augment(features[5:7], mask[5:7], settings, RowGenerators.from_seed(3, torch.arange(5, 7)))
-    assert torch.equal(part == 0, hidden[5:7])  # a row's masks do not depend on the rows beside it
+    assert torch.equal(part == 0, hidden[5:7])  # the masks of a row do not depend on the other rows
 
 
-def test_greedy_decoding_takes_out_repetitions_and_blanks():
+def test_ctc_greedy_decoding_merges_repeats_and_blanks():
     tokenizer = CharacterTokenizer("abc")
     task = SpeechRecognition(TaskSetting(ExperimentConfig(), tokenizer))
     a, b = tokenizer.encode("ab")
@@ -81,19 +81,19 @@ def test_word_and_character_errors():
     assert character_errors("ab", "axb") == (1, 2)
 
 
-def test_diarization_errors_by_hand():
-    wanted = torch.tensor([[1, 1, 1, 1, 0, 0, 0, 0], [0, 0, 1, 1, 1, 1, 0, 0]]).bool().T
-    told = torch.tensor([[0, 0, 0, 1, 1, 1, 1, 0], [1, 1, 1, 0, 0, 0, 0, 0]]).bool().T
-    found = speaker_errors(wanted, told)  # the second told is the first wanted: 3 + 3 frames are right
+def test_diarization_errors_of_small_example():
+    reference = torch.tensor([[1, 1, 1, 1, 0, 0, 0, 0], [0, 0, 1, 1, 1, 1, 0, 0]]).bool().T
+    hypothesis = torch.tensor([[0, 0, 0, 1, 1, 1, 1, 0], [1, 1, 1, 0, 0, 0, 0, 0]]).bool().T
+    found = speaker_errors(reference, hypothesis)  # hypothesis 2 is reference 1: 3 + 3 frames are correct
     assert (found.missed, found.false_alarm, found.confusion, found.speech) == (2, 1, 0, 8)
-    swapped = speaker_errors(wanted, wanted.flip(1))
+    swapped = speaker_errors(reference, reference.flip(1))
     assert swapped.errors == 0
-    assert speaker_errors(wanted, torch.zeros_like(wanted)).missed == 8
+    assert speaker_errors(reference, torch.zeros_like(reference)).missed == 8
     one = speaker_errors(torch.ones(4, 1).bool(), torch.tensor([[1, 0], [1, 0], [0, 1], [1, 0]]).bool())
     assert (one.confusion, one.errors, one.speech) == (1, 1, 4)
 
 
-def test_the_permutation_free_loss_is_the_least_of_all_orders():
+def test_permutation_free_loss_is_minimum_over_permutations():
     torch.manual_seed(0)
     logits, activity = torch.randn(5, 7, 3), torch.rand(5, 7, 3) > 0.5
     real = torch.arange(7) < torch.tensor([7, 7, 4, 1, 3])[:, None]
@@ -109,7 +109,7 @@ def test_the_permutation_free_loss_is_the_least_of_all_orders():
     assert torch.allclose(permutation_free_loss(logits[..., [2, 0, 1]], activity, real), found)
 
 
-def test_tasks_of_speech_are_chosen():
+def test_speech_task_is_chosen_by_columns():
     assert choose_task("encoder", ["features", "text"]) == "speech_recognition"
     assert choose_task("encoder", ["features"]) == "diarization"
 
@@ -127,7 +127,7 @@ def experiment(folder, model, corpora, entry, **training):
 
 
 def tones(folder):
-    """An utterance whose words are tones, as a corpus in LibriSpeech's layout."""
+    """Write an utterance whose words are tones, as a corpus in LibriSpeech's layout."""
     pitches = {"do": 300, "re": 600, "mi": 1200}
     words = ["do", "re", "mi", "re", "do", "mi"]
     time = np.arange(int(0.4 * RATE)) / RATE
@@ -140,7 +140,7 @@ def tones(folder):
 
 
 @pytest.mark.parametrize("kind", ["real", "tones"])
-def test_one_utterance_is_learnt_to_a_word_error_rate_of_0(kind, tmp_path, capsys):
+def test_speech_recognition_overfits_to_zero_wer(kind, tmp_path, capsys):
     if kind == "real" and not (FOLDER / "librispeech").is_dir():
         pytest.skip("needs the corpus librispeech in ../shared/data, beside the repository")
     corpora = FOLDER if kind == "real" else tones(tmp_path)
@@ -168,7 +168,7 @@ def test_one_utterance_is_learnt_to_a_word_error_rate_of_0(kind, tmp_path, capsy
     )
 
 
-def test_two_voices_are_told_apart(tmp_path, capsys):
+def test_diarization_separates_two_voices(tmp_path, capsys):
     write_corpus(tmp_path / "voxconverse", 8, 3.0, seed=0)
     entry = {
         "name": "voxconverse",
@@ -183,7 +183,7 @@ def test_two_voices_are_told_apart(tmp_path, capsys):
     log = tmp_path / "log"
     assert train("--config", path, "--output", tmp_path / "run", log=log) == 0, log.read_text()
     assert losses(tmp_path / "run", "eval_der")[60] < 0.2
-    assert "told " in (tmp_path / "run" / "samples.txt").read_text()
+    assert "prediction " in (tmp_path / "run" / "samples.txt").read_text()
     assert evaluate(["--run", str(tmp_path / "run"), "--split", "dev", "--json"]) == 0
     figures = {figure["name"]: figure for figure in json.loads(capsys.readouterr().out)["figures"]}
     parts = sum(figures[name]["value"] for name in ("missed", "false_alarm", "confusion"))
@@ -196,11 +196,11 @@ def test_two_voices_are_told_apart(tmp_path, capsys):
     ("entry", "changes", "message"),
     [
         ({"tokenizer": None}, {}, "the data set has no tokenizer"),
-        ({"tokenizer": {"type": "characters"}}, {"task": "diarization"}, "diarization writes no text"),
+        ({"tokenizer": {"type": "characters"}}, {"task": "diarization"}, "diarization has no text output"),
         ({"tokenizer": None}, {"task": "diarization"}, "loading: {speakers: true}"),
     ],
 )
-def test_data_that_do_not_fit(entry, changes, message, tmp_path):
+def test_speech_task_refuses_unfit_data(entry, changes, message, tmp_path):
     common = {"name": "librispeech", "process_params": {"dataset_parts": ["dev-clean"]}}
     path = experiment(
         tmp_path, {"d_model": 8}, tones(tmp_path), {**common, **entry}, train_split="dev-clean", **changes

@@ -1,7 +1,9 @@
-"""Each task end to end, and what may go with it: adapters, averages, other optimisers, models and data of a user."""
+"""Tasks end to end, with LoRA, EMA, other optimisers, loader workers and custom models; the task registry."""
 
 import importlib
+import subprocess
 import sys
+from typing import Literal
 
 import pytest
 import torch
@@ -10,18 +12,21 @@ from data_manager.registry import SOURCES
 from model.registry import MODELS
 from tests.training.runs import DECODER, experiment, losses, metrics, seq2seq, train, weights
 from training.network import build_network
-from training.registry import TASKS, choose_task
+from training.registry import TASKS, choose_task, register_task
 from training.run_folder import load_run
+from training.tasks.base import Task
+from yaml_config.strict_model import StrictModel
 
 PLUGIN = ("--plugin", "tests.training.plugins")
 
 
 @pytest.fixture
 def plugin_types():
-    """The plugin's types in this process too, and for one test only: other tests list what is registered."""
+    """Register the plugin's types for one test only, because other tests list the registries."""
     module = importlib.import_module("tests.training.plugins")
     yield module
-    for registry, name in ((MODELS, "bigram"), (SOURCES, "labelled"), (TASKS, "broken")):
+    tasks = [(TASKS, name) for name in ("broken", "bursting", "mute", "failing")]
+    for registry, name in ((MODELS, "bigram"), (SOURCES, "labelled"), *tasks):
         registry._entries.pop(name)
     del sys.modules[module.__name__]
 
@@ -36,7 +41,7 @@ def trained(folder, *options, **changes):
     return folder / "run"
 
 
-def test_translation(tmp_path):
+def test_translation_writes_samples_and_loads(tmp_path):
     run = trained(tmp_path, **seq2seq(tmp_path))
     assert losses(run, "eval_loss")
     assert (run / "samples.txt").read_text().count("--- ") == 8  # four at each of two evaluations
@@ -45,7 +50,7 @@ def test_translation(tmp_path):
     assert model.generate(source, tokenizer.bos_token_id, 3, temperature=0.0).shape == (1, 4)
 
 
-def test_classification_learns_and_comes_back(plugin_types, tmp_path):
+def test_classification_learns_and_loads(plugin_types, tmp_path):
     encoder = {**DECODER, "vocab_size": 8}
     model = {"model_type": "encoder", "name": "sizes", "encoder": encoder}
     data = [{"name": "rows", "source": "labelled"}]
@@ -58,7 +63,7 @@ def test_classification_learns_and_comes_back(plugin_types, tmp_path):
     assert network(torch.tensor([[2, 5, 1]])).shape == (1, 2)
 
 
-def test_diffusion(tmp_path):
+def test_diffusion_reports_parts_of_bound(tmp_path):
     backbone = {"type": "performer", "d_model": 16, "num_layers": 1, "num_heads": 2, "device": "cpu"}
     run = trained(tmp_path, model={"model_type": "diffusion", **MDLM, "backbone": backbone})
     entry = next(entry for entry in metrics(run) if "eval_bound" in entry)
@@ -67,13 +72,13 @@ def test_diffusion(tmp_path):
     assert "--- 2" in (run / "samples.txt").read_text()
 
 
-def test_a_users_model_with_a_loss(tmp_path):
+def test_custom_model_with_loss_trains(tmp_path):
     run = trained(tmp_path, *PLUGIN, model={"model_type": "bigram", "size": 60})
     assert losses(run)[6] < losses(run)[1]
     assert weights(run).keys() == {"table.weight"}
 
 
-def test_adapters_train_alone_and_are_merged(tmp_path):
+def test_lora_trains_adapters_only_and_merges_them(tmp_path):
     pytest.importorskip("peft")
     changes = {"model": {"model_type": "decoder", "decoder": {**DECODER, "dropout": 0.0}}, "learning_rate": 1e-2}
     base = trained(tmp_path / "base", **changes)
@@ -89,7 +94,7 @@ def test_adapters_train_alone_and_are_merged(tmp_path):
     assert all(torch.equal(last[name], restored[name]) for name in last)
 
 
-def test_the_average_is_what_is_saved(tmp_path):
+def test_ema_weights_are_saved(tmp_path):
     run = trained(tmp_path, ema_decay=0.5, max_steps=4, save_steps=1, save_total_limit=9)
     from safetensors.torch import load_file
 
@@ -104,17 +109,45 @@ def test_the_average_is_what_is_saved(tmp_path):
 
 
 @pytest.mark.parametrize("change", [{"optim": "adafactor"}, {"bf16": True}])
-def test_other_ways_to_train(change, tmp_path):
+def test_optimiser_and_precision_options_train(change, tmp_path):
     run = trained(tmp_path, max_steps=4, **change)
     assert losses(run)[4] < losses(run)[1]
 
 
-def test_workers_change_nothing(tmp_path):
+def test_loader_workers_do_not_change_losses(tmp_path):
     one, two = (trained(tmp_path / str(count), max_steps=4, dataloader_num_workers=count) for count in (0, 2))
     assert losses(one) == losses(two)
 
 
-def test_tasks_are_chosen_by_model_and_columns():
+def test_task_registry_needs_no_torch():
+    code = (
+        "import sys; from training.registry import TASKS, choose_task\n"
+        "assert choose_task('anything', ['input_ids']) == 'diffusion'\n"
+        "sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("name", list(TASKS))
+def test_announced_task_loads_its_class(name):
+    assert issubclass(TASKS.get(name).load(), Task)
+
+
+def test_registered_task_keeps_its_config_type():
+    class Own(StrictModel):
+        type: Literal["own"] = "own"
+
+    try:
+        register_task("own", columns=("input_ids",), config=Own)(Task)
+        assert TASKS.get("own").config_type is Own
+        assert TASKS.get("own").load() is Task
+        with pytest.raises(ValueError, match="task 'own' is already registered"):
+            register_task("own", columns=("input_ids",))(Task)
+    finally:
+        TASKS._entries.pop("own")
+
+
+def test_task_is_chosen_by_model_and_columns():
     assert choose_task("decoder", ["input_ids"]) == "language_modelling"
     assert choose_task("encoder_decoder", ["source_ids", "target_ids"]) == "translation"
     assert choose_task("encoder", ["input_ids", "labels"]) == "sequence_classification"

@@ -1,4 +1,4 @@
-"""Tasks, one small class a file: from a model and a batch to a loss, metrics and samples.
+"""Tasks, one class per file: compute a loss, metrics and samples from a model and a batch.
 
-A task knows no loop, no optimiser and no folder; it imports networks' parts and `diffusion/`, never the engine.
+A task knows nothing of loops, optimisers and folders; it imports parts of networks and `diffusion/`, never the engine.
 """

@@ -1,25 +1,24 @@
-"""Tell the class of a sequence."""
-
-from typing import Any
+"""Task sequence classification: predict the class of a sequence."""
 
 import torch
 from torch import Tensor, nn
 
+from model.types import PerformerParams
 from training.errors import UnfitError
 from training.tasks.base import Batch, Task
 
 
 class SequenceClassifier(nn.Module):
-    """An encoder with a linear layer over the mean of its hidden states at real tokens."""
+    """Encoder with a linear layer on the mean of its hidden states at real tokens."""
 
     def __init__(self, encoder: nn.Module, num_labels: int) -> None:
         super().__init__()
         self.encoder = encoder
-        params: Any = encoder.params
+        params: PerformerParams = encoder.params  # type: ignore[assignment]
         self.classifier = nn.Linear(params.d_model, num_labels, device=next(encoder.parameters()).device)
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Logits [B, num_labels] of token ids [B, L]; `mask` bool [B, L] is True at real tokens."""
+        """Compute logits [B, num_labels] of token ids [B, L]; `mask` bool [B, L] is True at real tokens."""
         hidden = self.encoder.hidden(x, mask)  # type: ignore[operator]  # (B, L, d_model)
         if mask is None:
             return self.classifier(hidden.mean(1))  # type: ignore[no-any-return]
@@ -32,18 +31,20 @@ class SequenceClassification(Task):
     """Cross-entropy of a row's class in nats, and the accuracy."""
 
     def network(self, model: nn.Module) -> nn.Module:
-        """The encoder with its classifier; raises UnfitError where the number of classes is not known."""
+        """Return the encoder with a classifier; raise UnfitError if the number of classes is unknown."""
         labels = self.setting.training.num_labels
         if labels is None:
-            raise UnfitError("training.num_labels is not set, and the data set does not say how many classes there are")
+            raise UnfitError(
+                "the number of classes is unknown: set training.num_labels, or give the data set a label column"
+            )
         return SequenceClassifier(model, labels)
 
     def weight(self, batch: Batch) -> Tensor:
-        """Rows."""
+        """Return the number of rows."""
         return torch.tensor(float(len(batch["labels"])), device=batch["labels"].device)
 
     def __call__(self, network: nn.Module, batch: Batch) -> dict[str, Tensor]:
-        """The loss of a batch with `input_ids` [B, L] and `labels` [B]."""
+        """Compute the loss of a batch with `input_ids` [B, L] and `labels` [B]."""
         logits = network(batch["input_ids"], batch.get("attention_mask")).float()
         labels = batch["labels"]
         return {

@@ -1,4 +1,4 @@
-"""What stands in front of an encoder of speech: normalised features, SpecAugment, convolutional subsampling."""
+"""Front end of speech encoders: feature normalisation, SpecAugment, convolutional subsampling."""
 
 from collections.abc import Callable
 
@@ -14,8 +14,8 @@ from training.tasks.base import TaskSetting
 Augment = Callable[[Tensor, Tensor | None], Tensor]
 
 
-def normalised(features: Tensor, mask: Tensor | None) -> Tensor:
-    """Features [B, T, F] with mean 0 and variance 1 of each bin over the real frames of an utterance, 0 elsewhere."""
+def normalise_features(features: Tensor, mask: Tensor | None) -> Tensor:
+    """Normalise features [B, T, F] to mean 0 and variance 1 per bin over the real frames; set padding to 0."""
     real = torch.ones_like(features[..., :1]) if mask is None else mask.unsqueeze(-1).to(features.dtype)
     features = features * real
     count = real.sum(1, keepdim=True).clamp(min=1)
@@ -25,31 +25,34 @@ def normalised(features: Tensor, mask: Tensor | None) -> Tensor:
 
 
 def spec_augment(features: Tensor, mask: Tensor | None, settings: SpecAugmentConfig, noise: RowGenerators) -> Tensor:
-    """Normalised features [B, T, F] with bands and stretches at 0, their mean; `noise` decides which, row by row."""
+    """Apply SpecAugment: set random frequency bands and time spans of normalised features [B, T, F] to 0, their mean.
+
+    `noise` draws the masks of each row independently of the other rows.
+    """
     batch, frames, bins = features.shape
     lengths = torch.full((batch,), frames, device=features.device) if mask is None else mask.sum(1)
     widest = torch.full((batch,), min(settings.frequency_width, bins), device=features.device)
-    bands = _hidden(settings.frequency_masks, widest, torch.full_like(widest, bins), bins, noise)
+    bands = _random_masks(settings.frequency_masks, widest, torch.full_like(widest, bins), bins, noise)
     longest = (lengths * settings.time_share).floor().clamp(max=settings.time_width)
-    stretches = _hidden(settings.time_masks, longest, lengths, frames, noise)
-    return features.masked_fill(bands.unsqueeze(1) | stretches.unsqueeze(2), 0.0)
+    spans = _random_masks(settings.time_masks, longest, lengths, frames, noise)
+    return features.masked_fill(bands.unsqueeze(1) | spans.unsqueeze(2), 0.0)
 
 
-def _hidden(count: int, widest: Tensor, size: Tensor, places: int, noise: RowGenerators) -> Tensor:
-    """Bool [B, places], True inside `count` intervals of 0 to `widest` [B] places, all within the first `size` [B]."""
+def _random_masks(count: int, widest: Tensor, size: Tensor, positions: int, noise: RowGenerators) -> Tensor:
+    """Draw masks bool [B, positions], True in `count` intervals of 0 to `widest` [B], within the first `size` [B]."""
     draws = noise.rand(count, 2)  # (B, count, 2)
     width = (draws[..., 0] * (widest.unsqueeze(1) + 1)).floor()
     start = (draws[..., 1] * (size.unsqueeze(1) - width + 1)).floor()
-    place = torch.arange(places, device=widest.device)
-    inside = (place >= start.unsqueeze(-1)) & (place < (start + width).unsqueeze(-1))
+    position = torch.arange(positions, device=widest.device)
+    inside = (position >= start.unsqueeze(-1)) & (position < (start + width).unsqueeze(-1))
     return inside.any(1)
 
 
 class Subsampling(nn.Module):
-    """Two-dimensional convolutions over time and frequency, each of stride 2, as in Speech-Transformer (Dong 2018).
+    """Subsampling by 2D convolutions over time and frequency, each of stride 2, as in Speech-Transformer (Dong 2018).
 
-    With a factor of 4, output t is centred on frame 4 t and has seen the 7 frames around it; an utterance of T frames
-    gives ceil(T / 4) outputs, whatever it is padded to.
+    With a factor of 4, output t is centred on frame 4 t and depends on the 7 frames around it. An utterance of T frames
+    has ceil(T / 4) outputs, independent of padding.
     """
 
     def __init__(self, bins: int, width: int, settings: SpeechTaskConfig) -> None:
@@ -62,17 +65,19 @@ class Subsampling(nn.Module):
         self.project = nn.Linear(channels * bins, width)
 
     def forward(self, features: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """Features [B, T, F] to [B, N, width], and their mask bool [B, N]."""
+        """Map features [B, T, F] to [B, N, width], and their mask to bool [B, N]."""
         x = features.unsqueeze(1)  # (B, 1, T, F)
         for convolution in self.convolutions:
-            x = x if mask is None else x * mask[:, None, :, None]  # so that padding is what the edge is: zeros
+            x = (
+                x if mask is None else x * mask[:, None, :, None]
+            )  # padding frames are 0, as at the edges of the convolution
             x = nn.functional.gelu(convolution(x))
             mask = None if mask is None else mask[:, ::2]
         return self.project(x.transpose(1, 2).flatten(2)), mask
 
 
 class SpeechEncoder(nn.Module):
-    """An encoder behind normalisation and subsampling; `head` replaces its own, where it is given."""
+    """Encoder with normalisation and subsampling in front; `head`, if given, replaces the encoder's head."""
 
     def __init__(self, encoder: nn.Module, front: Subsampling, head: nn.Linear | None = None) -> None:
         super().__init__()
@@ -81,32 +86,32 @@ class SpeechEncoder(nn.Module):
     def forward(
         self, features: Tensor, mask: Tensor | None = None, augment: Augment | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Logits [B, N, V] of features [B, T, F], and how many of the N are real, int64 [B]."""
-        x = normalised(features, mask)
+        """Compute logits [B, N, V] of features [B, T, F], and the number of real positions, int64 [B]."""
+        x = normalise_features(features, mask)
         x, mask = self.front(x if augment is None else augment(x, mask), mask)
-        # a head of the task's own stands on hidden states
+        # a head of the task takes hidden states, not logits
         logits = self.encoder(x, mask) if self.head is None else self.head(self.encoder.hidden(x, mask))  # type: ignore[operator]
         full = torch.full((x.shape[0],), x.shape[1], device=x.device)
         return logits, full if mask is None else mask.sum(1)
 
 
 def speech_settings(setting: TaskSetting) -> SpeechTaskConfig:
-    """The section `training.speech`, or its defaults."""
+    """Return the section `training.speech`, or its defaults."""
     return setting.training.speech or SpeechTaskConfig()
 
 
-def put_around(model: nn.Module, setting: TaskSetting, outputs: int | None = None) -> SpeechEncoder:
-    """An encoder with a front for the data set's features; with `outputs`, a head of so many in place of its own.
+def wrap_encoder(model: nn.Module, setting: TaskSetting, outputs: int | None = None) -> SpeechEncoder:
+    """Wrap an encoder with a front end for the data set's features; with `outputs`, replace its head by one of this size.
 
-    The front gives what the encoder reads: vectors of `input_dim`, or of d_model where that is left out.
+    The front end outputs vectors of the encoder's `input_dim`, or of d_model if that is not set.
     """
     entry = chosen_dataset(setting.config)
     features = getattr(entry, "features", None)
     bins = features.width() if features is not None else None
     if bins is None:
         raise UnfitError(
-            f"data set {entry.name!r} does not say how wide its features are; for spectrograms set "
-            "features.sampling_rate, and a data set of speech has features"
+            f"the width of the features of data set {entry.name!r} is unknown; use a speech data set, and for "
+            "spectrograms set features.sampling_rate"
         )
     device = next(model.parameters()).device
     width: int = model.input.width  # type: ignore[union-attr, assignment]
@@ -115,8 +120,8 @@ def put_around(model: nn.Module, setting: TaskSetting, outputs: int | None = Non
     return SpeechEncoder(model, front, head)
 
 
-def augmentation(setting: TaskSetting, noise: RowGenerators | None) -> Augment | None:
-    """SpecAugment as the file asks for it, None where it asks for none or `noise` is None."""
+def build_augment(setting: TaskSetting, noise: RowGenerators | None) -> Augment | None:
+    """Return SpecAugment as configured, None if it is disabled or `noise` is None."""
     chosen = speech_settings(setting).spec_augment
     if chosen is None or noise is None:
         return None

@@ -1,4 +1,4 @@
-"""Predict a target sentence from its source."""
+"""Task translation: predict a target sentence from its source."""
 
 from collections.abc import Mapping
 from typing import Any, ClassVar
@@ -12,22 +12,22 @@ from training.tasks.base import Batch, Task, next_token_loss, real_tokens
 class Translation(Task):
     """Cross-entropy of the target's next token in nats, over all tokens but the first of a row."""
 
-    generation: ClassVar[Mapping[str, Any]] = {"temperature": 0.0, "num_samples": 1}  # one text, the likeliest
+    generation: ClassVar[Mapping[str, Any]] = {"temperature": 0.0, "num_samples": 1}  # greedy decoding, one text
     rows_shown: ClassVar[int] = 4
 
     def weight(self, batch: Batch) -> Tensor:
-        """Target tokens that are predicted."""
+        """Return the number of predicted target tokens."""
         return real_tokens(batch, "target_ids", "target_mask")[:, 1:].sum().float()
 
     def __call__(self, network: nn.Module, batch: Batch) -> dict[str, Tensor]:
-        """The loss of a batch with `source_ids` [B, M] and `target_ids` [B, N]."""
+        """Compute the loss of a batch with `source_ids` [B, M] and `target_ids` [B, N]."""
         target, mask = batch["target_ids"], batch.get("target_mask")
-        seen = None if mask is None else mask[:, :-1]
-        logits = network(batch["source_ids"], target[:, :-1], batch.get("source_mask"), seen)
+        input_mask = None if mask is None else mask[:, :-1]
+        logits = network(batch["source_ids"], target[:, :-1], batch.get("source_mask"), input_mask)
         return {"loss": next_token_loss(logits, target, real_tokens(batch, "target_ids", "target_mask"))}
 
     def samples(self, network: nn.Module, batch: Batch, generator: torch.Generator) -> list[str]:
-        """Source, reference and translation of each row."""
+        """Return source, reference and translation of each row."""
         tokenizer, settings = self.setting.tokenizer, self.setting.generation
         if tokenizer is None:
             return []

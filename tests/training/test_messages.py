@@ -1,4 +1,4 @@
-"""What a run says: where --resume begins, that nothing is evaluated, what a condition is made of."""
+"""Messages of a run: start of --resume, missing evaluation, conditions, interrupts, concurrent runs, streams."""
 
 import os
 import shutil
@@ -37,20 +37,20 @@ def moods(tmp_path, num_classes=2, **entry):
     return experiment(tmp_path, model=model, datasets=[data], **steps)
 
 
-def test_resume_says_where_it_begins(tmp_path):
+def test_resume_reports_its_first_step(tmp_path):
     path, run = experiment(tmp_path), tmp_path / "run"
-    assert "there is no such folder; the run begins afresh" in said(
+    assert "there is no such folder; the run starts from scratch" in said(
         tmp_path, 0, "--config", path, "--output", run, "--resume"
     )
-    assert "the run was finished before" in said(tmp_path, 0, "--config", path, "--output", run, "--resume")
+    assert "the run was already finished" in said(tmp_path, 0, "--config", path, "--output", run, "--resume")
     more = said(tmp_path, 1, "--config", path, "--output", run, "--resume", "--set", "training.max_steps=9")
-    assert f"training.init_from: {run} begins there" in more
+    assert f"training.init_from: {run} it starts from" in more
     (run / "model.safetensors").unlink()
-    assert "going on from step 6" in said(tmp_path, 0, "--config", path, "--output", run, "--resume")
+    assert "resuming from step 6" in said(tmp_path, 0, "--config", path, "--output", run, "--resume")
 
 
 @pytest.mark.parametrize("save_steps", [2, 100_000])
-def test_an_interrupt_says_what_is_kept(tmp_path, save_steps):
+def test_sigint_reports_last_checkpoint(tmp_path, save_steps):
     path, log = experiment(tmp_path, max_steps=100_000, save_steps=save_steps, eval_steps=100_000), tmp_path / "log"
     process = start("--config", path, "--output", tmp_path / "run", log=log)
     wait_for(lambda: log.exists() and "step 4/" in log.read_text())
@@ -58,13 +58,13 @@ def test_an_interrupt_says_what_is_kept(tmp_path, save_steps):
     process.join(60)
     assert process.exitcode == 130
     steps = steps_of(tmp_path / "run")
-    assert f"stopped by SIGINT after step {steps[-1]:,}; --resume goes on from step {steps[-1]:,}" in log.read_text()
+    assert f"stopped by SIGINT after step {steps[-1]:,}; --resume continues from step {steps[-1]:,}" in log.read_text()
 
 
-def test_nothing_to_evaluate_on(tmp_path):
+def test_missing_evaluation_split_is_reported(tmp_path):
     path = experiment(tmp_path, datasets=[data_without_validation(tmp_path)])
     text = said(tmp_path, 0, "--config", path, "--output", tmp_path / "run")
-    assert "note: data set 'alone' has the splits train, and none to evaluate on" in text
+    assert "note: data set 'alone' has the splits train, and no evaluation split" in text
     for key in ("early_stopping_patience=2", "load_best_model_at_end=true"):
         text = said(tmp_path, 1, "--config", path, "--output", tmp_path / "other", "--set", f"training.{key}")
         assert f"training.{key.partition('=')[0]} needs evaluations" in text
@@ -76,22 +76,22 @@ def data_without_validation(tmp_path):
     return {"name": "alone", "source": "text", "data_files": {"train": str(tmp_path / "alone.txt")}}
 
 
-def test_a_condition_is_the_class_of_a_row(tmp_path):
+def test_class_condition_is_learnt(tmp_path):
     path = moods(tmp_path, label="mood")
     said(tmp_path, 0, "--config", path, "--output", tmp_path / "run")
-    told = [entry["eval_bound"] for entry in metrics(tmp_path / "run") if "eval_bound" in entry][-1]
-    assert told < 0.05  # a row is its class, and without it there would be ln 2 nats a row, 0.12 a token
+    bound = [entry["eval_bound"] for entry in metrics(tmp_path / "run") if "eval_bound" in entry][-1]
+    assert bound < 0.05  # the class determines the row; without it, the bound is ln 2 nats per row, 0.12 per token
 
 
-def test_a_condition_without_classes(tmp_path):
+def test_class_condition_needs_labels(tmp_path):
     text = said(tmp_path, 1, "--config", moods(tmp_path), "--output", tmp_path / "run")
-    assert "model.condition asks for labels of each row, and the data set has none" in text
+    assert "model.condition needs labels of each row, which the data set lacks" in text
     few = moods(tmp_path, label="mood", classes=["0", "x", "1"])
     text = said(tmp_path, 1, "--config", few, "--output", tmp_path / "few")
     assert "data set 'moods' names 3 classes; try num_classes: 3" in text
 
 
-def test_a_translator_draws_nothing_unless_asked(tmp_path):
+def test_translation_decodes_greedily_by_default(tmp_path):
     from tests.training.runs import seq2seq
 
     path = experiment(tmp_path, **seq2seq(tmp_path))
@@ -102,7 +102,7 @@ def test_a_translator_draws_nothing_unless_asked(tmp_path):
 
 
 @pytest.mark.parametrize(("processes", "words"), [("1", "reset by peer"), ("2", "another process ended before")])
-def test_a_connection_that_breaks_is_another_process_only_where_there_is_one(processes, words, monkeypatch, capsys):
+def test_connection_reset_is_explained_with_several_ranks(processes, words, monkeypatch, capsys):
     from argparse import Namespace
 
     from training.command import _report
@@ -113,8 +113,8 @@ def test_a_connection_that_breaks_is_another_process_only_where_there_is_one(pro
     assert words in capsys.readouterr().err
 
 
-def test_a_run_that_another_process_made_meanwhile_stays_as_it_is(tmp_path, monkeypatch):
-    """Between the look at a folder and its lock stands the import of torch; another process may be faster."""
+def test_run_created_concurrently_is_left_unchanged(tmp_path, monkeypatch):
+    """Another process may create the run between the check of the folder and its lock, while torch is imported."""
     path, run = experiment(tmp_path / "a", max_steps=1, save_steps=1, eval_steps=1), tmp_path / "run"
     assert train("--config", path, "--output", tmp_path / "other") == 0
     locked = RunFolder.locked
@@ -128,19 +128,19 @@ def test_a_run_that_another_process_made_meanwhile_stays_as_it_is(tmp_path, monk
     with pytest.raises(FolderInUseError, match="is not empty; give another --output"):
         engine.train(config, run)
     shutil.rmtree(run)
-    with pytest.raises(FolderInUseError, match="another process has trained in this folder meanwhile"):
+    with pytest.raises(FolderInUseError, match="another process has trained in this folder in the meantime"):
         engine.train(read_experiment(path).config, run, resume=True)
     assert bytes_of(run) == bytes_of(tmp_path / "other")
 
 
-def test_a_stream_cannot_be_trained_on(tmp_path):
+def test_stream_is_refused(tmp_path):
     path = experiment(tmp_path)
-    told = said(tmp_path, 1, "--config", path, "--output", tmp_path / "run", "--set", "datasets.0.streaming=true")
-    assert "data set 'tiny' is a stream, and training has to count its rows" in told
-    assert "Traceback" not in told
+    text = said(tmp_path, 1, "--config", path, "--output", tmp_path / "run", "--set", "datasets.0.streaming=true")
+    assert "data set 'tiny' is a stream, and training has to count its rows" in text
+    assert "Traceback" not in text
 
 
-def test_a_name_that_looks_like_a_formula_is_drawn_as_it_is(tmp_path):
+def test_curves_escape_formula_in_title(tmp_path):
     path, run = experiment(tmp_path), tmp_path / "run"
     said(tmp_path, 0, "--config", path, "--output", run, "--set", "model.name=a$\\foo{$b")
     assert (run / "curves.png").stat().st_size > 1000

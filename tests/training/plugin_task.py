@@ -1,0 +1,25 @@
+"""Plugin with a task that has a key of its own."""
+
+from typing import Literal
+
+from training.registry import register_task
+from training.tasks.language_modelling import LanguageModelling
+from yaml_config.strict_model import StrictModel
+
+
+class ScaledConfig(StrictModel):
+    """Keys of the task `scaled`."""
+
+    type: Literal["scaled"] = "scaled"
+    factor: float = 1.0
+
+
+@register_task("scaled", columns=("input_ids",), model_types=("decoder",), config=ScaledConfig)
+class Scaled(LanguageModelling):
+    """Language modelling with a scaled loss."""
+
+    def __call__(self, network, batch):
+        config = self.setting.task_config
+        assert isinstance(config, ScaledConfig)
+        measured = super().__call__(network, batch)
+        return {**measured, "loss": measured["loss"] * config.factor}
