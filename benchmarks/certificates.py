@@ -20,12 +20,12 @@ import torch
 
 from benchmarks.entropy_bounds import bounds_table
 from benchmarks.erring_networks import erring_table
-from diffusion.diffusion_process import DiffusionProcess
-from diffusion.graph import AbsorbingGraph, UniformGraph
-from diffusion.hybrid import HybridGraph
-from diffusion.losses import Objective, SubsLoss, UdlmLoss
-from diffusion.noise_schedule import CosineNoise, GeometricNoise, LogLinearNoise, NoiseSchedule
-from diffusion.samplers import SAMPLERS, samplers_for
+from diffusion.objectives.losses import Objective, SubsLoss, UdlmLoss
+from diffusion.processes.diffusion_process import DiffusionProcess
+from diffusion.processes.graph import AbsorbingGraph, UniformGraph
+from diffusion.processes.hybrid import HybridGraph
+from diffusion.processes.noise_schedule import CosineNoise, GeometricNoise, LogLinearNoise, NoiseSchedule
+from diffusion.samplers.standard import SAMPLERS, samplers_for
 from model.diffusion_tables import combinations_table, filled, samplers_table
 from tests.oracles.diffusion_bounds import pairs
 from tests.oracles.diffusion_propagation import oracle_sampler, sampler_law

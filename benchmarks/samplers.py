@@ -20,8 +20,8 @@ import torch
 from torch import Tensor
 
 from diffusion.categorical import sample_categorical
-from diffusion.denoiser import Denoiser
-from diffusion.sampler_state import SamplerState
+from diffusion.samplers.denoiser import Denoiser
+from diffusion.samplers.state import SamplerState
 from model.diffusion_model import DiffusionModel
 from model.diffusion_types import DiffusionConfig
 

@@ -7,14 +7,14 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import unset_fake_temporarily
 
-from diffusion.denoiser import Denoiser
-from diffusion.diffusion_process import DiffusionProcess
-from diffusion.forward_process import per_token
-from diffusion.losses import LossParts, Objective
+from diffusion.objectives.losses import LossParts, Objective
+from diffusion.processes.diffusion_process import DiffusionProcess
+from diffusion.processes.forward_process import per_token
 from diffusion.randomness import RowGenerators
-from diffusion.sampler_base import SamplerChoice
-from diffusion.sampler_state import SamplerState
-from diffusion.sampling import sample
+from diffusion.samplers.base import SamplerChoice
+from diffusion.samplers.denoiser import Denoiser
+from diffusion.samplers.sampling import sample
+from diffusion.samplers.state import SamplerState
 from diffusion.time_strata import stratified_times
 from model.denoisers.blocks import BlockReader, Blocks
 from model.denoisers.build import build_backbone
@@ -206,7 +206,7 @@ class DiffusionModel(nn.Module):
             generator: seeds each row's stream: the same seed gives the same samples for every `batch_size`.
             cond, guidance: condition of each row, and how far to push towards it; temperature, top_p: of each token.
             mask: bool, True at real places, for sequences of several lengths.
-        Raises the errors of `diffusion.sampling.sample`, and InputError without a length.
+        Raises the errors of `diffusion.samplers.sampling.sample`, and InputError without a length.
         """
         length = self.diffusion_config.sequence_length if length is None else length
         if length is None:

@@ -14,10 +14,10 @@ from yaml_config.registry import Registry
 from yaml_config.strict_model import StrictModel, Violation
 
 if TYPE_CHECKING:
-    from diffusion.diffusion_process import DiffusionProcess
-    from diffusion.graph import Graph
-    from diffusion.losses import Objective
-    from diffusion.noise_schedule import NoiseSchedule
+    from diffusion.objectives.losses import Objective
+    from diffusion.processes.diffusion_process import DiffusionProcess
+    from diffusion.processes.graph import Graph
+    from diffusion.processes.noise_schedule import NoiseSchedule
 
 
 @dataclass(frozen=True)
@@ -201,26 +201,26 @@ class Bd3lmConfig(StrictModel):
 
 
 def _absorbing(config: AbsorbingConfig, num_tokens: int) -> "Graph":
-    from diffusion.graph import AbsorbingGraph
+    from diffusion.processes.graph import AbsorbingGraph
 
     return AbsorbingGraph(num_tokens)
 
 
 def _hybrid(config: HybridConfig, num_tokens: int) -> "Graph":
-    from diffusion.hybrid import HybridGraph
+    from diffusion.processes.hybrid import HybridGraph
 
     return HybridGraph(num_tokens, config.p_uniform, config.gamma)
 
 
 def _uniform(config: UniformConfig, num_tokens: int) -> "Graph":
-    from diffusion.graph import UniformGraph
+    from diffusion.processes.graph import UniformGraph
 
     return UniformGraph(num_tokens)
 
 
 def _schedule(config: Any) -> "NoiseSchedule":
-    from diffusion import noise_schedule
-    from diffusion.discrete_time import DiscreteNoise
+    from diffusion.objectives.discrete_time import DiscreteNoise
+    from diffusion.processes import noise_schedule
 
     kinds = {
         "discrete": DiscreteNoise,
@@ -234,38 +234,38 @@ def _schedule(config: Any) -> "NoiseSchedule":
 
 
 def _sedd(config: SeddConfig, process: "DiffusionProcess") -> "Objective":
-    from diffusion.losses import ScoreEntropyLoss
-    from diffusion.parameterisation import ScoreParameterisation
+    from diffusion.objectives.losses import ScoreEntropyLoss
+    from diffusion.objectives.parameterisation import ScoreParameterisation
 
     return ScoreEntropyLoss(process, ScoreParameterisation(process.graph, config.scale_by_sigma))
 
 
 def _mdlm(config: MdlmConfig, process: "DiffusionProcess") -> "Objective":
-    from diffusion.losses import SubsLoss
+    from diffusion.objectives.losses import SubsLoss
 
     return SubsLoss(process)
 
 
 def _udlm(config: UdlmConfig, process: "DiffusionProcess") -> "Objective":
-    from diffusion.losses import UdlmLoss
+    from diffusion.objectives.losses import UdlmLoss
 
     return UdlmLoss(process)
 
 
 def _d3pm(config: D3pmConfig, process: "DiffusionProcess") -> "Objective":
-    from diffusion.discrete_time import discrete_loss
+    from diffusion.objectives.discrete_time import discrete_loss
 
     return discrete_loss(process, config.num_steps)
 
 
 def _gidd(config: GiddConfig, process: "DiffusionProcess") -> "Objective":
-    from diffusion.hybrid import GiddLoss
+    from diffusion.processes.hybrid import GiddLoss
 
     return GiddLoss(process)
 
 
 def _bd3lm(config: Bd3lmConfig, process: "DiffusionProcess") -> "Objective":
-    from diffusion.block import BlockSubsLoss
+    from diffusion.objectives.block import BlockSubsLoss
 
     return BlockSubsLoss(process, config.block_size)
 

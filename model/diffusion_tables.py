@@ -25,7 +25,7 @@ def combinations_table() -> str:
 
 def samplers_table() -> str:
     """Samplers with the processes that they fit and their accuracy where the network is right, as Markdown."""
-    from diffusion.samplers import SAMPLERS
+    from diffusion.samplers.standard import SAMPLERS
 
     lines = ["| sampler | fits | default of | accuracy | what it does |", "| --- | --- | --- | --- | --- |"]
     for name, sampler in SAMPLERS.items():

@@ -34,7 +34,7 @@ class Named:
 NAMED = [
     Named(
         "corruption with one alpha, weight with another time's",
-        "diffusion/losses.py",
+        "diffusion/objectives/losses.py",
         "Objective.weight",
         "torch.expm1(self.schedule.sigma(t))",
         "torch.expm1(self.schedule.sigma(t / 2))",
@@ -42,7 +42,7 @@ NAMED = [
     ),
     Named(
         "corruption with one alpha, weight with another schedule's (1 / t, that of alpha = 1 - t)",
-        "diffusion/losses.py",
+        "diffusion/objectives/losses.py",
         "Objective.weight",
         "self.schedule.rate(t) / torch.expm1(self.schedule.sigma(t))",
         "1 / t.to(torch.float64)",
@@ -50,7 +50,7 @@ NAMED = [
     ),
     Named(
         "corruption at another time than the loss is weighed at",
-        "diffusion/losses.py",
+        "diffusion/objectives/losses.py",
         "Objective.parts",
         "self.process.corrupt(x_0, t, generator, frozen)",
         "self.process.corrupt(x_0, t / 2, generator, frozen)",
@@ -58,7 +58,7 @@ NAMED = [
     ),
     Named(
         "the network is told another level than the tokens have",
-        "diffusion/losses.py",
+        "diffusion/objectives/losses.py",
         "Objective.parts",
         "output = self.ask(denoise, x_t, self.schedule.sigma(t), x_0)",
         "output = self.ask(denoise, x_t, self.schedule.sigma(1 - t), x_0)",
@@ -66,7 +66,7 @@ NAMED = [
     ),
     Named(
         "score entropy weighed at another time",
-        "diffusion/losses.py",
+        "diffusion/objectives/losses.py",
         "ScoreEntropyLoss.diffusion",
         "per_token(self.schedule.rate(t), x_t)",
         "per_token(self.schedule.rate(1 - t), x_t)",
@@ -74,7 +74,7 @@ NAMED = [
     ),
     Named(
         "sigma instead of 1 - exp(-sigma) in the corruption",
-        "diffusion/forward_process.py",
+        "diffusion/processes/forward_process.py",
         "Graph.sample_transition",
         "< -torch.expm1(-sigma)",
         "< sigma",
@@ -82,7 +82,7 @@ NAMED = [
     ),
     Named(
         "sigma instead of 1 - exp(-sigma) in the noise",
-        "diffusion/forward_process.py",
+        "diffusion/processes/forward_process.py",
         "Graph.noise",
         "-torch.expm1(-sigma)[..., None]",
         "sigma[..., None]",
@@ -90,7 +90,7 @@ NAMED = [
     ),
     Named(
         "posterior of masks with t and s swapped",
-        "diffusion/graph.py",
+        "diffusion/processes/graph.py",
         "AbsorbingGraph.unmask_probability",
         "torch.exp(-sigma_next) * torch.expm1(sigma_next - sigma) / torch.expm1(-sigma)",
         "torch.exp(-sigma) * torch.expm1(sigma - sigma_next) / -torch.expm1(-sigma_next)",
@@ -98,7 +98,7 @@ NAMED = [
     ),
     Named(
         "posterior of any noise with t for s",
-        "diffusion/forward_process.py",
+        "diffusion/processes/forward_process.py",
         "Graph.reverse_posterior",
         "torch.exp(-sigma_next)[..., None] * x_0 + self.noise(sigma_next)",
         "torch.exp(-sigma)[..., None] * x_0 + self.noise(sigma)",
@@ -114,7 +114,7 @@ NAMED = [
     ),
     Named(
         "divergence of D3PM the wrong way round",
-        "diffusion/discrete_time.py",
+        "diffusion/objectives/discrete_time.py",
         "D3pmLoss.diffusion",
         "_divergence(_normal(to), _normal(model))",
         "_divergence(_normal(model), _normal(to))",
@@ -122,7 +122,7 @@ NAMED = [
     ),
     Named(
         "a uniform process that never draws the token itself",
-        "diffusion/graph.py",
+        "diffusion/processes/graph.py",
         "UniformGraph.score_entropy",
         "(others + truth) / self.num_tokens",
         "(others + truth) / (self.num_tokens - 1)",
@@ -130,7 +130,7 @@ NAMED = [
     ),
     Named(
         "no prior part under masks that are not all there at t = 1",
-        "diffusion/graph.py",
+        "diffusion/processes/graph.py",
         "AbsorbingGraph.prior_part",
         "return -alpha * log_x_0",
         "return -0.0 * log_x_0",
@@ -146,7 +146,7 @@ NAMED = [
     ),
     Named(
         "a mask that is lifted at any time, whatever is left at t = 1",
-        "diffusion/samplers.py",
+        "diffusion/samplers/standard.py",
         "FirstHittingSampler.begin",
         "* -torch.expm1(-top)",
         "* 1.0",
@@ -154,7 +154,7 @@ NAMED = [
     ),
     Named(
         "guidance counted from the condition",
-        "diffusion/denoiser.py",
+        "diffusion/samplers/denoiser.py",
         "Denoiser.output",
         "plain + self.guidance",
         "conditioned + self.guidance",
@@ -162,7 +162,7 @@ NAMED = [
     ),
     Named(
         "tokens masked again, and no mask lifted for it",
-        "diffusion/remasking.py",
+        "diffusion/samplers/remasking.py",
         "RemaskingSampler.move_probability",
         "rho / torch.expm1(sigma)",
         "0 * rho",

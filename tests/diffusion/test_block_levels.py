@@ -4,15 +4,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from diffusion.denoiser import Denoiser
-from diffusion.diffusion_process import DiffusionProcess
 from diffusion.errors import SettingError
-from diffusion.graph import AbsorbingGraph
-from diffusion.noise_schedule import CosineNoise
-from diffusion.parameterisation import X0Parameterisation
+from diffusion.objectives.parameterisation import X0Parameterisation
+from diffusion.processes.diffusion_process import DiffusionProcess
+from diffusion.processes.graph import AbsorbingGraph
+from diffusion.processes.noise_schedule import CosineNoise
 from diffusion.randomness import RowGenerators
-from diffusion.sampler_state import SamplerState, start_state
-from diffusion.samplers import Sampler, create_sampler
+from diffusion.samplers.denoiser import Denoiser
+from diffusion.samplers.standard import Sampler, create_sampler
+from diffusion.samplers.state import SamplerState, start_state
 
 N, LENGTH, BLOCK = 3, 7, 3
 PROCESS = DiffusionProcess(AbsorbingGraph(N), CosineNoise(0.05))

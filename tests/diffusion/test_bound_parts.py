@@ -4,15 +4,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from diffusion.block import BlockSubsLoss
-from diffusion.diffusion_process import DiffusionProcess
-from diffusion.discrete_time import D3pmLoss, DiscreteSubsLoss
 from diffusion.errors import ShapeError
-from diffusion.forward_process import Graph
-from diffusion.graph import AbsorbingGraph, UniformGraph
-from diffusion.losses import Objective, ScoreEntropyLoss, SubsLoss, UdlmLoss
-from diffusion.noise_schedule import CosineNoise, GeometricNoise
-from diffusion.parameterisation import ScoreParameterisation
+from diffusion.objectives.block import BlockSubsLoss
+from diffusion.objectives.discrete_time import D3pmLoss, DiscreteSubsLoss
+from diffusion.objectives.losses import Objective, ScoreEntropyLoss, SubsLoss, UdlmLoss
+from diffusion.objectives.parameterisation import ScoreParameterisation
+from diffusion.processes.diffusion_process import DiffusionProcess
+from diffusion.processes.forward_process import Graph
+from diffusion.processes.graph import AbsorbingGraph, UniformGraph
+from diffusion.processes.noise_schedule import CosineNoise, GeometricNoise
 from diffusion.randomness import RowGenerators
 
 N, ROWS, LENGTH = 5, 6, 7

@@ -19,8 +19,8 @@ from diffusion.errors import (
     check_tokens,
 )
 from diffusion.gaussian_schedule import MAX_BETA, beta_table, check_betas, strided_times
-from diffusion.graph import AbsorbingGraph, UniformGraph
-from diffusion.parameterisation import ScoreParameterisation, X0Parameterisation
+from diffusion.objectives.parameterisation import ScoreParameterisation, X0Parameterisation
+from diffusion.processes.graph import AbsorbingGraph, UniformGraph
 
 
 def test_levels_and_times_become_float64_without_a_detour() -> None:

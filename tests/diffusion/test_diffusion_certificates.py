@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.certificates import all_certificates, draw, process_named, strata_variances, table
-from diffusion.losses import SubsLoss
+from diffusion.objectives.losses import SubsLoss
 from tests.oracles.diffusion_toy import Toy
 
 

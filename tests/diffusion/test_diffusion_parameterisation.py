@@ -4,14 +4,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from diffusion.diffusion_process import DiffusionProcess
-from diffusion.discrete_time import DiscreteSubsLoss
 from diffusion.errors import SettingError, ShapeError
-from diffusion.forward_process import Graph
-from diffusion.graph import AbsorbingGraph, UniformGraph
-from diffusion.losses import Objective, ScoreEntropyLoss, SubsLoss, UdlmLoss
-from diffusion.noise_schedule import GeometricNoise, LogLinearNoise
-from diffusion.parameterisation import Parameterisation, ScoreParameterisation, X0Parameterisation
+from diffusion.objectives.discrete_time import DiscreteSubsLoss
+from diffusion.objectives.losses import Objective, ScoreEntropyLoss, SubsLoss, UdlmLoss
+from diffusion.objectives.parameterisation import Parameterisation, ScoreParameterisation, X0Parameterisation
+from diffusion.processes.diffusion_process import DiffusionProcess
+from diffusion.processes.forward_process import Graph
+from diffusion.processes.graph import AbsorbingGraph, UniformGraph
+from diffusion.processes.noise_schedule import GeometricNoise, LogLinearNoise
 from diffusion.randomness import RowGenerators
 
 GRAPHS = [UniformGraph(5), AbsorbingGraph(5), Graph(5, torch.tensor([0.1, 0.1, 0.1, 0.1, 0.1, 0.5]))]

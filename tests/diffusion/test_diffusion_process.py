@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from diffusion.diffusion_process import DiffusionProcess
 from diffusion.errors import DiffusionInputError, SettingError, ShapeError, SigmaError, TimeError, TokenError
-from diffusion.graph import AbsorbingGraph, UniformGraph
-from diffusion.noise_schedule import CosineNoise, GeometricNoise, LogLinearNoise, NoiseSchedule
+from diffusion.processes.diffusion_process import DiffusionProcess
+from diffusion.processes.graph import AbsorbingGraph, UniformGraph
+from diffusion.processes.noise_schedule import CosineNoise, GeometricNoise, LogLinearNoise, NoiseSchedule
 from diffusion.randomness import RowGenerators, uniform
 from diffusion.time_strata import stratified_times
 

@@ -7,16 +7,23 @@ import pytest
 import torch
 from torch import Tensor
 
-from diffusion.denoiser import Denoiser, apply_temperature, keep_top_p
-from diffusion.diffusion_process import DiffusionProcess, reverse
 from diffusion.errors import DiffusionInputError, LengthError, SettingError, ShapeError, TokenError
-from diffusion.graph import AbsorbingGraph, UniformGraph
-from diffusion.noise_schedule import CosineNoise, GeometricNoise, LogLinearNoise
-from diffusion.parameterisation import ScoreParameterisation, X0Parameterisation
+from diffusion.objectives.parameterisation import ScoreParameterisation, X0Parameterisation
+from diffusion.processes.diffusion_process import DiffusionProcess, reverse
+from diffusion.processes.graph import AbsorbingGraph, UniformGraph
+from diffusion.processes.noise_schedule import CosineNoise, GeometricNoise, LogLinearNoise
 from diffusion.randomness import RowGenerators
-from diffusion.sampler_state import SamplerState
-from diffusion.samplers import SAMPLERS, Sampler, UnknownSamplerError, create_sampler, default_sampler, samplers_for
-from diffusion.sampling import sample
+from diffusion.samplers.denoiser import Denoiser, apply_temperature, keep_top_p
+from diffusion.samplers.sampling import sample
+from diffusion.samplers.standard import (
+    SAMPLERS,
+    Sampler,
+    UnknownSamplerError,
+    create_sampler,
+    default_sampler,
+    samplers_for,
+)
+from diffusion.samplers.state import SamplerState
 from tests.oracles.diffusion_propagation import oracle_sampler, state_of
 from tests.oracles.diffusion_toy import VOCABULARY, Toy
 

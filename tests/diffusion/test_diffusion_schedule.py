@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from diffusion.errors import SettingError, SigmaError, TimeError
-from diffusion.noise_schedule import (
+from diffusion.processes.noise_schedule import (
     MAX_SIGMA,
     CosineNoise,
     GeometricNoise,

@@ -5,13 +5,13 @@ from itertools import pairwise
 import pytest
 import torch
 
-from diffusion.diffusion_process import DiffusionProcess
-from diffusion.discrete_time import D3pmLoss, DiscreteNoise, DiscreteSubsLoss, discrete_loss
 from diffusion.errors import SettingError
-from diffusion.graph import AbsorbingGraph, UniformGraph
-from diffusion.hybrid import HybridGraph
-from diffusion.losses import SubsLoss
-from diffusion.noise_schedule import CosineNoise, LogLinearNoise
+from diffusion.objectives.discrete_time import D3pmLoss, DiscreteNoise, DiscreteSubsLoss, discrete_loss
+from diffusion.objectives.losses import SubsLoss
+from diffusion.processes.diffusion_process import DiffusionProcess
+from diffusion.processes.graph import AbsorbingGraph, UniformGraph
+from diffusion.processes.hybrid import HybridGraph
+from diffusion.processes.noise_schedule import CosineNoise, LogLinearNoise
 from tests.oracles.diffusion_bounds import exact_bound
 from tests.oracles.diffusion_toy import VOCABULARY, Toy
 from tests.oracles.hybrid_toy import HybridToy

@@ -6,19 +6,19 @@ import pytest
 import torch
 from torch import Tensor
 
-from diffusion.block import BlockSubsLoss
-from diffusion.denoiser import Denoiser
-from diffusion.diffusion_process import DiffusionProcess
 from diffusion.errors import SettingError
-from diffusion.graph import AbsorbingGraph, UniformGraph
-from diffusion.hybrid import HybridGraph
-from diffusion.noise_schedule import GeometricNoise, LogLinearNoise
-from diffusion.parameterisation import X0Parameterisation
+from diffusion.objectives.block import BlockSubsLoss
+from diffusion.objectives.parameterisation import X0Parameterisation
+from diffusion.processes.diffusion_process import DiffusionProcess
+from diffusion.processes.graph import AbsorbingGraph, UniformGraph
+from diffusion.processes.hybrid import HybridGraph
+from diffusion.processes.noise_schedule import GeometricNoise, LogLinearNoise
 from diffusion.randomness import RowGenerators
-from diffusion.sampler_base import Proposal
-from diffusion.sampler_state import SamplerState, start_state
-from diffusion.samplers import create_sampler
-from diffusion.sampling import sample
+from diffusion.samplers.base import Proposal
+from diffusion.samplers.denoiser import Denoiser
+from diffusion.samplers.sampling import sample
+from diffusion.samplers.standard import create_sampler
+from diffusion.samplers.state import SamplerState, start_state
 from diffusion.time_strata import stratified_times
 from tests.diffusion.test_written_out import Chosen
 

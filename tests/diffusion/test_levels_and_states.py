@@ -6,18 +6,25 @@ import pytest
 import torch
 from torch import Tensor
 
-from diffusion.denoiser import Denoiser
-from diffusion.diffusion_process import DiffusionProcess
-from diffusion.discrete_time import DiscreteNoise
 from diffusion.errors import SettingError
-from diffusion.graph import AbsorbingGraph, UniformGraph
-from diffusion.hybrid import HybridGraph
-from diffusion.noise_schedule import MAX_SIGMA, CosineNoise, GeometricNoise, LinearNoise, LogLinearNoise, NoiseSchedule
-from diffusion.parameterisation import ScoreParameterisation, X0Parameterisation
+from diffusion.objectives.discrete_time import DiscreteNoise
+from diffusion.objectives.parameterisation import ScoreParameterisation, X0Parameterisation
+from diffusion.processes.diffusion_process import DiffusionProcess
+from diffusion.processes.graph import AbsorbingGraph, UniformGraph
+from diffusion.processes.hybrid import HybridGraph
+from diffusion.processes.noise_schedule import (
+    MAX_SIGMA,
+    CosineNoise,
+    GeometricNoise,
+    LinearNoise,
+    LogLinearNoise,
+    NoiseSchedule,
+)
 from diffusion.randomness import RowGenerators
-from diffusion.sampler_base import SAMPLERS, Proposal, create_sampler, register_sampler, samplers_for
-from diffusion.sampler_state import start_state
-from diffusion.sampling import sample
+from diffusion.samplers.base import SAMPLERS, Proposal, create_sampler, register_sampler, samplers_for
+from diffusion.samplers.denoiser import Denoiser
+from diffusion.samplers.sampling import sample
+from diffusion.samplers.state import start_state
 
 SCHEDULES = [LogLinearNoise(), CosineNoise(), GeometricNoise(), LinearNoise(), LinearNoise(0.5, 3.0), DiscreteNoise(7)]
 SCHEDULES.append(HybridGraph(3, 0.2, 2.0).at_pace(LogLinearNoise())[1])

@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from diffusion.block import BlockSubsLoss, doubled_attention
-from diffusion.diffusion_process import DiffusionProcess
 from diffusion.errors import SettingError
-from diffusion.graph import AbsorbingGraph, UniformGraph
-from diffusion.losses import SubsLoss
-from diffusion.noise_schedule import CosineNoise, LogLinearNoise, NoiseSchedule
+from diffusion.objectives.block import BlockSubsLoss, doubled_attention
+from diffusion.objectives.losses import SubsLoss
+from diffusion.processes.diffusion_process import DiffusionProcess
+from diffusion.processes.graph import AbsorbingGraph, UniformGraph
+from diffusion.processes.noise_schedule import CosineNoise, LogLinearNoise, NoiseSchedule
 from tests.oracles.diffusion_bounds import exact_bound, pairs, quadrature
 from tests.oracles.diffusion_propagation import oracle_sampler, sampler_law
 from tests.oracles.diffusion_toy import LENGTH, VOCABULARY, Toy

@@ -4,12 +4,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from diffusion.diffusion_process import DiffusionProcess
-from diffusion.discrete_time import DiscreteSubsLoss
-from diffusion.graph import AbsorbingGraph, UniformGraph
-from diffusion.losses import ScoreEntropyLoss, SubsLoss, UdlmLoss
-from diffusion.noise_schedule import CosineNoise, GeometricNoise, LinearNoise, LogLinearNoise, NoiseSchedule
-from diffusion.parameterisation import ScoreParameterisation, X0Parameterisation
+from diffusion.objectives.discrete_time import DiscreteSubsLoss
+from diffusion.objectives.losses import ScoreEntropyLoss, SubsLoss, UdlmLoss
+from diffusion.objectives.parameterisation import ScoreParameterisation, X0Parameterisation
+from diffusion.processes.diffusion_process import DiffusionProcess
+from diffusion.processes.graph import AbsorbingGraph, UniformGraph
+from diffusion.processes.noise_schedule import CosineNoise, GeometricNoise, LinearNoise, LogLinearNoise, NoiseSchedule
 from tests.oracles.diffusion_bounds import exact_bound, quadrature
 from tests.oracles.diffusion_toy import VOCABULARY, Toy
 

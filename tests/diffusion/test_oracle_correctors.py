@@ -7,14 +7,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from diffusion.denoiser import Denoiser
 from diffusion.errors import DiffusionInputError
-from diffusion.noise_schedule import NoiseSchedule
-from diffusion.parameterisation import X0Parameterisation
-from diffusion.remasking import RemaskingSampler
-from diffusion.sampler_base import default_settings
-from diffusion.samplers import SAMPLERS, Sampler, create_sampler, samplers_for
-from diffusion.sampling import sample
+from diffusion.objectives.parameterisation import X0Parameterisation
+from diffusion.processes.noise_schedule import NoiseSchedule
+from diffusion.samplers.base import default_settings
+from diffusion.samplers.denoiser import Denoiser
+from diffusion.samplers.remasking import RemaskingSampler
+from diffusion.samplers.sampling import sample
+from diffusion.samplers.standard import SAMPLERS, Sampler, create_sampler, samplers_for
 from tests.oracles.diffusion_noises import GRAPHS, SCHEDULES, noisy_toy, process_of
 from tests.oracles.diffusion_propagation import kernel, oracle_sampler, sampler_law, state_of
 from tests.oracles.diffusion_toy import LENGTH, Toy

@@ -6,13 +6,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from diffusion.diffusion_process import DiffusionProcess
 from diffusion.errors import SettingError
-from diffusion.forward_process import Graph
-from diffusion.graph import AbsorbingGraph, UniformGraph
-from diffusion.hybrid import GiddLoss, HybridGraph
-from diffusion.losses import SubsLoss, UdlmLoss
-from diffusion.noise_schedule import CosineNoise, GeometricNoise, LogLinearNoise, NoiseSchedule
+from diffusion.objectives.losses import SubsLoss, UdlmLoss
+from diffusion.processes.diffusion_process import DiffusionProcess
+from diffusion.processes.forward_process import Graph
+from diffusion.processes.graph import AbsorbingGraph, UniformGraph
+from diffusion.processes.hybrid import GiddLoss, HybridGraph
+from diffusion.processes.noise_schedule import CosineNoise, GeometricNoise, LogLinearNoise, NoiseSchedule
 from tests.oracles.diffusion_bounds import exact_bound, quadrature_at_both_ends
 from tests.oracles.diffusion_toy import LENGTH, VOCABULARY
 from tests.oracles.hybrid_toy import HybridToy

@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from diffusion.diffusion_process import DiffusionProcess
-from diffusion.graph import AbsorbingGraph, UniformGraph
-from diffusion.noise_schedule import CosineNoise, GeometricNoise, LogLinearNoise, NoiseSchedule
-from diffusion.parameterisation import ScoreParameterisation
-from diffusion.samplers import SAMPLERS
+from diffusion.objectives.parameterisation import ScoreParameterisation
+from diffusion.processes.diffusion_process import DiffusionProcess
+from diffusion.processes.graph import AbsorbingGraph, UniformGraph
+from diffusion.processes.noise_schedule import CosineNoise, GeometricNoise, LogLinearNoise, NoiseSchedule
+from diffusion.samplers.standard import SAMPLERS
 from tests.oracles.diffusion_propagation import kernel, oracle_sampler, sampler_law, state_of
 from tests.oracles.diffusion_toy import VOCABULARY, Toy
 

@@ -6,23 +6,23 @@ import pytest
 import torch
 from torch import Tensor
 
-from diffusion import sampler_base
 from diffusion.categorical import invert_distribution
-from diffusion.denoiser import Denoiser
-from diffusion.diffusion_process import DiffusionProcess
-from diffusion.discrete_time import _normal
 from diffusion.errors import SettingError, ShapeError, TokenError, check_integers
 from diffusion.gaussian import GaussianDiffusion
 from diffusion.gaussian_schedule import beta_table
-from diffusion.graph import AbsorbingGraph, UniformGraph
-from diffusion.noise_schedule import LogLinearNoise
-from diffusion.parameterisation import X0Parameterisation
-from diffusion.predictor_corrector import mixture
+from diffusion.objectives.discrete_time import _normal
+from diffusion.objectives.parameterisation import X0Parameterisation
+from diffusion.processes.diffusion_process import DiffusionProcess
+from diffusion.processes.graph import AbsorbingGraph, UniformGraph
+from diffusion.processes.noise_schedule import LogLinearNoise
 from diffusion.randomness import RowGenerators
-from diffusion.sampler_base import SAMPLERS, Proposal, register_sampler
-from diffusion.sampler_state import SamplerState, start_state
-from diffusion.samplers import AncestralSampler, create_sampler
-from diffusion.sampling import sample
+from diffusion.samplers import base as sampler_base
+from diffusion.samplers.base import SAMPLERS, Proposal, register_sampler
+from diffusion.samplers.denoiser import Denoiser
+from diffusion.samplers.predictor_corrector import mixture
+from diffusion.samplers.sampling import sample
+from diffusion.samplers.standard import AncestralSampler, create_sampler
+from diffusion.samplers.state import SamplerState, start_state
 
 N = 4
 MASKS, WRONG = (DiffusionProcess(graph, LogLinearNoise()) for graph in (AbsorbingGraph(N), UniformGraph(N)))

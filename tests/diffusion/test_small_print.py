@@ -6,20 +6,27 @@ import pytest
 import torch
 from torch import Tensor
 
-from diffusion import forward_process
-from diffusion.denoiser import Denoiser, apply_temperature
-from diffusion.diffusion_process import DiffusionProcess
-from diffusion.discrete_time import D3pmLoss, DiscreteNoise, DiscreteSubsLoss, _divergence, _normal, discrete_loss
 from diffusion.errors import SettingError
-from diffusion.forward_process import _TRACE, Graph
-from diffusion.graph import AbsorbingGraph, UniformGraph
-from diffusion.hybrid import HybridGraph, HybridMixture
-from diffusion.noise_schedule import CosineNoise, GeometricNoise, LogLinearNoise
-from diffusion.parameterisation import ScoreParameterisation, X0Parameterisation
+from diffusion.objectives.discrete_time import (
+    D3pmLoss,
+    DiscreteNoise,
+    DiscreteSubsLoss,
+    _divergence,
+    _normal,
+    discrete_loss,
+)
+from diffusion.objectives.parameterisation import ScoreParameterisation, X0Parameterisation
+from diffusion.processes import forward_process
+from diffusion.processes.diffusion_process import DiffusionProcess
+from diffusion.processes.forward_process import _TRACE, Graph
+from diffusion.processes.graph import AbsorbingGraph, UniformGraph
+from diffusion.processes.hybrid import HybridGraph, HybridMixture
+from diffusion.processes.noise_schedule import CosineNoise, GeometricNoise, LogLinearNoise
 from diffusion.randomness import RowGenerators
-from diffusion.remasking import RemaskingSampler
-from diffusion.sampler_state import start_state
-from diffusion.samplers import create_sampler
+from diffusion.samplers.denoiser import Denoiser, apply_temperature
+from diffusion.samplers.remasking import RemaskingSampler
+from diffusion.samplers.standard import create_sampler
+from diffusion.samplers.state import start_state
 
 B, L = 2, 3
 MIXED = Graph(3, torch.tensor([1, 2, 1, 4]))

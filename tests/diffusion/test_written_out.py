@@ -7,17 +7,17 @@ import torch
 from torch import Tensor
 
 from diffusion.categorical import invert_distribution
-from diffusion.denoiser import Denoiser, keep_top_p
-from diffusion.diffusion_process import DiffusionProcess
-from diffusion.discrete_time import DiscreteNoise, alpha_table
 from diffusion.errors import SettingError
-from diffusion.graph import AbsorbingGraph
-from diffusion.lifting import level_at_share
-from diffusion.noise_schedule import LogLinearNoise
-from diffusion.parameterisation import X0Parameterisation
+from diffusion.objectives.discrete_time import DiscreteNoise, alpha_table
+from diffusion.objectives.parameterisation import X0Parameterisation
+from diffusion.processes.diffusion_process import DiffusionProcess
+from diffusion.processes.graph import AbsorbingGraph
+from diffusion.processes.noise_schedule import LogLinearNoise
 from diffusion.randomness import RowGenerators
-from diffusion.sampler_state import start_state
-from diffusion.samplers import create_sampler
+from diffusion.samplers.denoiser import Denoiser, keep_top_p
+from diffusion.samplers.lifting import level_at_share
+from diffusion.samplers.standard import create_sampler
+from diffusion.samplers.state import start_state
 
 GRAPH = AbsorbingGraph(4)
 

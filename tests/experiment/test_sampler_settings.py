@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 import torch
 
-from diffusion.sampler_base import default_settings
-from diffusion.samplers import SAMPLERS
+from diffusion.samplers.base import default_settings
+from diffusion.samplers.standard import SAMPLERS
 from experiment.config import read_experiment
 from experiment.print_config import print_config
 from model.model_factory import create_model

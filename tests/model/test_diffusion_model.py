@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from diffusion.errors import DiffusionInputError
-from diffusion.samplers import SAMPLERS, samplers_for
+from diffusion.samplers.standard import SAMPLERS, samplers_for
 from model.checkpoint import load_model
 from model.denoisers.registry import BACKBONES
 from model.diffusion_model import DiffusionModel

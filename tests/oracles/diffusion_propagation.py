@@ -6,14 +6,14 @@ from itertools import permutations
 import torch
 from torch import Tensor
 
-from diffusion.denoiser import Denoiser
-from diffusion.diffusion_process import DiffusionProcess
-from diffusion.parameterisation import Parameterisation, X0Parameterisation
+from diffusion.objectives.parameterisation import Parameterisation, X0Parameterisation
+from diffusion.processes.diffusion_process import DiffusionProcess
 from diffusion.randomness import RowGenerators
-from diffusion.sampler_base import SamplerChoice
-from diffusion.sampler_state import SamplerState
-from diffusion.samplers import Sampler, create_sampler
-from diffusion.semi_autoregressive import SemiAutoregressiveSampler
+from diffusion.samplers.base import SamplerChoice
+from diffusion.samplers.denoiser import Denoiser
+from diffusion.samplers.semi_autoregressive import SemiAutoregressiveSampler
+from diffusion.samplers.standard import Sampler, create_sampler
+from diffusion.samplers.state import SamplerState
 from tests.oracles.diffusion_toy import LENGTH, VOCABULARY, Toy
 
 

@@ -17,12 +17,8 @@ import torch
 from torch import Tensor
 
 from diffusion.categorical import invert_distribution, sample_categorical
-from diffusion.entropy_bounded import EntropyBoundedSampler
-from diffusion.graph import AbsorbingGraph
-from diffusion.lifting import free_masks, lift
-from diffusion.predictor_corrector import PredictorCorrectorSampler
-from diffusion.remasking import RemaskingSampler
-from diffusion.sampler_base import (
+from diffusion.processes.graph import AbsorbingGraph
+from diffusion.samplers.base import (
     SAMPLERS,
     Accuracy,
     Proposal,
@@ -33,8 +29,12 @@ from diffusion.sampler_base import (
     register_sampler,
     samplers_for,
 )
-from diffusion.sampler_state import SamplerState
-from diffusion.semi_autoregressive import SemiAutoregressiveSampler
+from diffusion.samplers.entropy_bounded import EntropyBoundedSampler
+from diffusion.samplers.lifting import free_masks, lift
+from diffusion.samplers.predictor_corrector import PredictorCorrectorSampler
+from diffusion.samplers.remasking import RemaskingSampler
+from diffusion.samplers.semi_autoregressive import SemiAutoregressiveSampler
+from diffusion.samplers.state import SamplerState
 
 __all__ = [
     "SAMPLERS",

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from diffusion.errors import ShapeError, check_time, check_tokens
-from diffusion.forward_process import Graph
-from diffusion.noise_schedule import NoiseSchedule
+from diffusion.processes.forward_process import Graph
+from diffusion.processes.noise_schedule import NoiseSchedule
 from diffusion.randomness import Randomness
 
 

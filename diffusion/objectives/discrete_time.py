@@ -10,11 +10,11 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from diffusion.diffusion_process import DiffusionProcess
 from diffusion.errors import SettingError, check_count, check_number, check_time, check_tokens
-from diffusion.losses import Objective, SubsLoss
-from diffusion.noise_schedule import AlphaSchedule
-from diffusion.parameterisation import Parameterisation, X0Parameterisation
+from diffusion.objectives.losses import Objective, SubsLoss
+from diffusion.objectives.parameterisation import Parameterisation, X0Parameterisation
+from diffusion.processes.diffusion_process import DiffusionProcess
+from diffusion.processes.noise_schedule import AlphaSchedule
 
 Curve = Literal["even", "cosine", "linear", "quadratic"]
 _OFFSET, _MOST_BETA = 0.008, 0.999  # of the cosine, Nichol and Dhariwal 2021

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from diffusion.errors import LengthError, ShapeError, check_integers, check_tokens
-from diffusion.forward_process import Graph
+from diffusion.processes.forward_process import Graph
 from diffusion.randomness import RowGenerators
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from diffusion.errors import check_number
-from diffusion.parameterisation import Parameterisation
+from diffusion.objectives.parameterisation import Parameterisation
 
 
 @dataclass(frozen=True)

@@ -14,12 +14,12 @@ import torch
 from torch import Tensor
 
 from diffusion.categorical import invert_distribution
-from diffusion.denoiser import Denoiser
-from diffusion.diffusion_process import DiffusionProcess
 from diffusion.errors import DiffusionInputError, SettingError, check_count
-from diffusion.forward_process import Graph, leave_or_stay
+from diffusion.processes.diffusion_process import DiffusionProcess
+from diffusion.processes.forward_process import Graph, leave_or_stay
 from diffusion.randomness import RowGenerators
-from diffusion.sampler_state import SamplerState
+from diffusion.samplers.denoiser import Denoiser
+from diffusion.samplers.state import SamplerState
 
 Accuracy = Literal["exact", "convergent", "neither"]
 

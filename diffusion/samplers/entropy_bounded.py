@@ -7,12 +7,12 @@ import torch
 from torch import Tensor
 
 from diffusion.categorical import invert_distribution
-from diffusion.denoiser import Denoiser
-from diffusion.diffusion_process import DiffusionProcess
 from diffusion.errors import check_number
-from diffusion.lifting import free_masks, level_at_share
-from diffusion.sampler_base import Accuracy, Proposal, Sampler
-from diffusion.sampler_state import SamplerState
+from diffusion.processes.diffusion_process import DiffusionProcess
+from diffusion.samplers.base import Accuracy, Proposal, Sampler
+from diffusion.samplers.denoiser import Denoiser
+from diffusion.samplers.lifting import free_masks, level_at_share
+from diffusion.samplers.state import SamplerState
 
 
 class EntropyBoundedSampler(Sampler):

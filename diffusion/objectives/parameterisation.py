@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from diffusion.errors import ShapeError, check_sigma
-from diffusion.forward_process import Graph, per_token
-from diffusion.graph import log_expm1
+from diffusion.processes.forward_process import Graph, per_token
+from diffusion.processes.graph import log_expm1
 
 
 class Parameterisation(ABC):

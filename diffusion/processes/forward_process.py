@@ -22,7 +22,7 @@ from diffusion.errors import SettingError, ShapeError, check_count, check_entrie
 from diffusion.randomness import Randomness, uniform
 
 if TYPE_CHECKING:
-    from diffusion.noise_schedule import NoiseSchedule
+    from diffusion.processes.noise_schedule import NoiseSchedule
 
 _TRACE = 1e-12  # least share of a token's probability that counts as clean
 _SMALLEST = 1e-300

@@ -5,13 +5,13 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from diffusion.denoiser import Denoiser
-from diffusion.diffusion_process import DiffusionProcess, reverse
 from diffusion.errors import LengthError, SettingError, check_count
+from diffusion.processes.diffusion_process import DiffusionProcess, reverse
 from diffusion.randomness import RowGenerators
-from diffusion.sampler_base import SamplerChoice
-from diffusion.sampler_state import SamplerState, fit_rows, start_state
-from diffusion.samplers import create_sampler, default_sampler
+from diffusion.samplers.base import SamplerChoice
+from diffusion.samplers.denoiser import Denoiser
+from diffusion.samplers.standard import create_sampler, default_sampler
+from diffusion.samplers.state import SamplerState, fit_rows, start_state
 
 
 @torch.no_grad()

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from diffusion.errors import check_count, check_sigma, check_tokens
-from diffusion.forward_process import Graph, per_token
+from diffusion.processes.forward_process import Graph, per_token
 from diffusion.randomness import Randomness, uniform
 
 __all__ = ["AbsorbingGraph", "Graph", "UniformGraph"]

@@ -6,14 +6,14 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from diffusion.block import block_numbers
 from diffusion.categorical import invert_distribution
-from diffusion.denoiser import Denoiser
-from diffusion.diffusion_process import DiffusionProcess
 from diffusion.errors import SettingError, check_count
-from diffusion.lifting import free_masks, level_at_share, lift
-from diffusion.sampler_base import Accuracy, Proposal, Sampler
-from diffusion.sampler_state import SamplerState
+from diffusion.objectives.block import block_numbers
+from diffusion.processes.diffusion_process import DiffusionProcess
+from diffusion.samplers.base import Accuracy, Proposal, Sampler
+from diffusion.samplers.denoiser import Denoiser
+from diffusion.samplers.lifting import free_masks, level_at_share, lift
+from diffusion.samplers.state import SamplerState
 
 
 class SemiAutoregressiveSampler(Sampler):

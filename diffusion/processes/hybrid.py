@@ -15,12 +15,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from diffusion.diffusion_process import DiffusionProcess
 from diffusion.errors import check_count, check_number
-from diffusion.forward_process import Graph, per_token
-from diffusion.losses import ScoreEntropyLoss
-from diffusion.noise_schedule import NoiseSchedule
-from diffusion.parameterisation import X0Parameterisation
+from diffusion.objectives.losses import ScoreEntropyLoss
+from diffusion.objectives.parameterisation import X0Parameterisation
+from diffusion.processes.diffusion_process import DiffusionProcess
+from diffusion.processes.forward_process import Graph, per_token
+from diffusion.processes.noise_schedule import NoiseSchedule
 from diffusion.randomness import Randomness, uniform
 
 _LEAST = 1e-300

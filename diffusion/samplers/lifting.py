@@ -4,8 +4,8 @@ import torch
 from torch import Tensor
 
 from diffusion.categorical import invert_distribution
-from diffusion.sampler_base import Sampler
-from diffusion.sampler_state import SamplerState
+from diffusion.samplers.base import Sampler
+from diffusion.samplers.state import SamplerState
 
 
 def free_masks(sampler: Sampler, state: SamplerState) -> Tensor:

@@ -16,11 +16,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from diffusion.diffusion_process import DiffusionProcess
 from diffusion.errors import SettingError, check_time, check_tokens
-from diffusion.forward_process import per_token
-from diffusion.noise_schedule import TINY_ALPHA
-from diffusion.parameterisation import Parameterisation, ScoreParameterisation, X0Parameterisation
+from diffusion.objectives.parameterisation import Parameterisation, ScoreParameterisation, X0Parameterisation
+from diffusion.processes.diffusion_process import DiffusionProcess
+from diffusion.processes.forward_process import per_token
+from diffusion.processes.noise_schedule import TINY_ALPHA
 from diffusion.randomness import Randomness
 
 Denoise = Callable[[Tensor, Tensor], Tensor]

@@ -5,14 +5,14 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from diffusion.denoiser import Denoiser
-from diffusion.diffusion_process import DiffusionProcess
 from diffusion.errors import check_number
-from diffusion.forward_process import per_token
-from diffusion.graph import AbsorbingGraph
-from diffusion.lifting import lift
-from diffusion.sampler_base import Accuracy, Proposal, Sampler
-from diffusion.sampler_state import SamplerState
+from diffusion.processes.diffusion_process import DiffusionProcess
+from diffusion.processes.forward_process import per_token
+from diffusion.processes.graph import AbsorbingGraph
+from diffusion.samplers.base import Accuracy, Proposal, Sampler
+from diffusion.samplers.denoiser import Denoiser
+from diffusion.samplers.lifting import lift
+from diffusion.samplers.state import SamplerState
 
 
 class RemaskingSampler(Sampler):

@@ -4,12 +4,12 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from diffusion.denoiser import Denoiser
-from diffusion.diffusion_process import DiffusionProcess
 from diffusion.errors import check_number
-from diffusion.forward_process import Graph, per_token
-from diffusion.sampler_base import Accuracy, Proposal, Sampler
-from diffusion.sampler_state import SamplerState
+from diffusion.processes.diffusion_process import DiffusionProcess
+from diffusion.processes.forward_process import Graph, per_token
+from diffusion.samplers.base import Accuracy, Proposal, Sampler
+from diffusion.samplers.denoiser import Denoiser
+from diffusion.samplers.state import SamplerState
 
 
 class PredictorCorrectorSampler(Sampler):

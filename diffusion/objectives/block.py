@@ -11,10 +11,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from diffusion.diffusion_process import DiffusionProcess
 from diffusion.errors import check_count, check_time
-from diffusion.losses import Denoise, SubsLoss
-from diffusion.parameterisation import Parameterisation
+from diffusion.objectives.losses import Denoise, SubsLoss
+from diffusion.objectives.parameterisation import Parameterisation
+from diffusion.processes.diffusion_process import DiffusionProcess
 
 
 def block_numbers(length: int, block_size: int, device: torch.device | str = "cpu") -> Tensor:
