@@ -10,8 +10,8 @@ from diffusion.objectives.parameterisation import X0Parameterisation
 from diffusion.processes.diffusion_process import DiffusionProcess
 from diffusion.processes.graph import AbsorbingGraph, UniformGraph
 from diffusion.processes.noise_schedule import LogLinearNoise
+from diffusion.samplers.base import create_sampler, samplers_for
 from diffusion.samplers.denoiser import Denoiser
-from diffusion.samplers.standard import create_sampler, samplers_for
 from tests.oracles.diffusion_propagation import sampler_law
 from tests.oracles.diffusion_toy import VOCABULARY, Toy
 

@@ -1,5 +1,7 @@
 """What a caller gives to a diffusion model, checked: errors name the argument, what was given and what fits."""
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor
 
@@ -12,8 +14,10 @@ from diffusion.errors import (
     check_sigma,
     check_tokens,
 )
-from model.diffusion_types import ConditionConfig
 from model.inputs import InputError, check_mask, describe, has_values
+
+if TYPE_CHECKING:
+    from model.diffusion_types import ConditionConfig
 
 
 def check_data(input_ids: Tensor, attention_mask: Tensor | None, num_tokens: int) -> tuple[Tensor, Tensor]:
@@ -68,7 +72,7 @@ def check_level(sigma: Tensor | float, x_t: Tensor) -> Tensor:
     return sigma if sigma.dim() else sigma.expand(x_t.shape[0])
 
 
-def check_condition(condition: ConditionConfig | None, cond: Tensor | None, rows: int) -> None:
+def check_condition(condition: "ConditionConfig | None", cond: Tensor | None, rows: int) -> None:
     """Raise InputError, LengthError, ShapeError or TokenError unless `cond` is one of the section's condition a row.
 
     Classes are int [rows], `num_classes` standing for none; properties float [rows, size], NaN standing for none.

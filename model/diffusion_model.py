@@ -1,7 +1,7 @@
 """A discrete diffusion model: a process, an objective and a network, trained and sampled through one module."""
 
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple, get_args
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +11,7 @@ from diffusion.objectives.losses import LossParts, Objective
 from diffusion.processes.diffusion_process import DiffusionProcess
 from diffusion.processes.forward_process import per_token
 from diffusion.randomness import RowGenerators
+from diffusion.registry import OBJECTIVES, PROCESSES, SCHEDULES
 from diffusion.samplers.base import SamplerChoice
 from diffusion.samplers.denoiser import Denoiser
 from diffusion.samplers.sampling import sample
@@ -22,9 +23,10 @@ from model.denoisers.calling import DenoiserCall
 from model.denoisers.view import BackboneView
 from model.device import resolve_device
 from model.diffusion_inputs import check_condition, check_data, check_level, check_noisy, check_rows
-from model.diffusion_parts import OBJECTIVES, PROCESSES, SCHEDULES
-from model.diffusion_types import DiffusionConfig
 from model.inputs import InputError, check_mask, describe
+
+if TYPE_CHECKING:
+    from model.diffusion_types import DiffusionConfig
 
 LossWeighting = Literal["bound", "uniform"]
 
@@ -38,7 +40,7 @@ class DiffusionOutput(NamedTuple):
     reconstruction: Tensor
 
 
-def build_mathematics(config: DiffusionConfig) -> tuple[DiffusionProcess, Objective]:
+def build_mathematics(config: "DiffusionConfig") -> tuple[DiffusionProcess, Objective]:
     """Process and objective of a section whose vocab_size is known."""
     process: Any = config.process
     schedule: Any = config.schedule
@@ -56,7 +58,7 @@ class DiffusionModel(nn.Module):
     that does not take what the section asks of it, DeviceError for a device that this machine lacks.
     """
 
-    def __init__(self, config: DiffusionConfig) -> None:
+    def __init__(self, config: "DiffusionConfig") -> None:
         super().__init__()
         if config.vocab_size is None:
             raise ValueError(
@@ -76,7 +78,8 @@ class DiffusionModel(nn.Module):
             self.call.require("cond", "the section has a condition")
         self.block_size: int | None = getattr(self.objective, "block_size", None)
         if self.block_size is not None:
-            self.call.require("blocks", "objective bd3lm writes blocks")
+            objective: Any = config.objective
+            self.call.require("blocks", f"objective {objective.type} writes blocks")
 
     @property
     def device(self) -> torch.device:

@@ -3,7 +3,7 @@
 python -m model.diffusion_tables
 """
 
-from model.diffusion_parts import OBJECTIVES, PROCESSES, SCHEDULES, samplers_of
+from diffusion.registry import OBJECTIVES, PROCESSES, SAMPLERS, SCHEDULES, default_sampler_name, samplers_of
 
 
 def combinations_table() -> str:
@@ -15,7 +15,7 @@ def combinations_table() -> str:
     for process in PROCESSES:
         groups: dict[tuple[str, ...], list[str]] = {}
         for objective in OBJECTIVES:
-            if process in OBJECTIVES.get(objective).processes:
+            if OBJECTIVES.get(objective).fits(PROCESSES.get(process)):
                 groups.setdefault(samplers_of(process, objective), []).append(objective)
         for samplers, objectives in groups.items():
             cells = [process, ", ".join(objectives), ", ".join(SCHEDULES), ", ".join(samplers)]
@@ -25,12 +25,12 @@ def combinations_table() -> str:
 
 def samplers_table() -> str:
     """Samplers with the processes that they fit and their accuracy where the network is right, as Markdown."""
-    from diffusion.samplers.standard import SAMPLERS
-
     lines = ["| sampler | fits | default of | accuracy | what it does |", "| --- | --- | --- | --- | --- |"]
-    for name, sampler in SAMPLERS.items():
-        fits = [process for process in PROCESSES if name in PROCESSES.get(process).samplers]
-        default = [process for process in fits if PROCESSES.get(process).samplers[0] == name]
+    absorbing = {process: PROCESSES.get(process).absorbing for process in PROCESSES}
+    for name in SAMPLERS:
+        sampler = SAMPLERS.get(name)
+        fits = [process for process in PROCESSES if sampler.fits(absorbing=absorbing[process])]
+        default = [process for process in fits if default_sampler_name(absorbing=absorbing[process]) == name]
         cells = [name, ", ".join(fits), ", ".join(default) or "-", sampler.accuracy, sampler.summary]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)

@@ -5,20 +5,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
+from diffusion.processes.built_in import AbsorbingConfig, LogLinearConfig
+from diffusion.registry import OBJECTIVES, PROCESSES, SCHEDULES, processes_of, samplers_of
 from model.denoisers import built_in  # noqa: F401  (registers the built-in backbones)
 from model.denoisers.config_types import BackboneConfig
 from model.denoisers.registry import BACKBONES
-from model.diffusion_parts import (
-    OBJECTIVES,
-    PROCESSES,
-    SCHEDULES,
-    AbsorbingConfig,
-    Bd3lmConfig,
-    D3pmConfig,
-    DiscreteConfig,
-    LogLinearConfig,
-    samplers_of,
-)
 from model.registry import register_model
 from model.types import Size
 from yaml_config.strict_model import StrictModel, Violation
@@ -99,7 +90,10 @@ class DiffusionConfig(StrictModel):
         """
         if self.time_conditioning is not None:
             return self.time_conditioning
-        return OBJECTIVES.get(_name(self.objective)).tells_time or not BACKBONES.get(self.backbone.type).sigma_optional
+        return (
+            OBJECTIVES.get(_name(self.objective)).time_conditioning
+            or not BACKBONES.get(self.backbone.type).sigma_optional
+        )
 
     @property
     def samplers(self) -> tuple[str, ...]:
@@ -109,16 +103,17 @@ class DiffusionConfig(StrictModel):
     def violations(self) -> Iterator[Violation]:
         """The objective is made for the process; a network under uniform noise must know the noise level."""
         objective, process = _name(self.objective), _name(self.process)
-        fitting = OBJECTIVES.get(objective).processes
-        if process not in fitting:
-            others = [name for name in OBJECTIVES if process in OBJECTIVES.get(name).processes]
+        entry, noise = OBJECTIVES.get(objective), PROCESSES.get(process)
+        if not entry.fits(noise):
+            fitting = processes_of(objective)
+            others = [name for name in OBJECTIVES if OBJECTIVES.get(name).fits(noise)]
             yield Violation(
                 f"objective {objective} is made for {' or '.join(fitting)} noise, and the process is {process}",
                 ("objective", "type"),
                 (("process", "type"),),
                 " or ".join([*(f"objective: {{type: {name}}}" for name in others), f"process: {{type: {fitting[0]}}}"]),
             )
-        elif process != "absorbing" and not self.tells_time:
+        elif not noise.absorbing and not self.tells_time:
             yield Violation(
                 f"under {process} noise the network cannot tell the noise level from the tokens, so it must be told",
                 ("time_conditioning",),
@@ -126,10 +121,10 @@ class DiffusionConfig(StrictModel):
                 "time_conditioning: true",
             )
         yield from self._discrete_time()
-        if isinstance(self.objective, Bd3lmConfig) and not BACKBONES.get(self.backbone.type).takes_blocks:
+        if entry.blockwise and not BACKBONES.get(self.backbone.type).takes_blocks:
             known = [name for name in BACKBONES if BACKBONES.get(name).takes_blocks]
             yield Violation(
-                f"objective bd3lm asks its network for blocks, which backbone {self.backbone.type} does not know",
+                f"objective {objective} asks its network for blocks, which backbone {self.backbone.type} does not know",
                 ("backbone", "type"),
                 (("objective", "type"),),
                 "backbone: {type: " + " or ".join(known) + "}",
@@ -137,16 +132,18 @@ class DiffusionConfig(StrictModel):
 
     def _discrete_time(self) -> Iterator[Violation]:
         """D3PM's number of steps stands once, in the schedule or in the objective."""
-        if not isinstance(self.objective, D3pmConfig):
+        objective, schedule = _name(self.objective), _name(self.schedule)
+        if not OBJECTIVES.get(objective).discrete_time:
             return
-        steps, schedule = self.objective.num_steps, self.schedule
-        if not isinstance(schedule, DiscreteConfig):
+        steps = getattr(self.objective, "num_steps", None)
+        own = getattr(self.schedule, "num_steps", None)
+        if not SCHEDULES.get(schedule).discrete:
             if steps is None:
-                message = f"objective d3pm needs a number of steps, and schedule {_name(schedule)} has none"
+                message = f"objective {objective} needs a number of steps, and schedule {schedule} has none"
                 remedy = "schedule: {type: discrete, num_steps: 1000}, or num_steps: 1000 here"
                 yield Violation(message, ("objective", "type"), (("schedule", "type"),), remedy)
-        elif steps is not None and steps != schedule.num_steps:
-            message = f"objective d3pm has {steps} steps, and the schedule {schedule.num_steps}"
+        elif steps is not None and steps != own:
+            message = f"objective {objective} has {steps} steps, and the schedule {own}"
             yield Violation(message, ("objective", "num_steps"), (("schedule", "num_steps"),), "leave it out")
 
     def sized(self, vocab_size: int | None, length: int | None) -> "DiffusionConfig":

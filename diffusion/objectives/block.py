@@ -6,8 +6,6 @@ blocks, each as if those before it were written. With blocks of one token this i
 block it is MDLM.
 """
 
-from typing import ClassVar
-
 import torch
 from torch import Tensor
 
@@ -41,8 +39,6 @@ class BlockSubsLoss(SubsLoss):
     one that is drawn for it, which saves variance and leaves each uniform. `block_size` is in tokens.
     Raises SettingError for a process that is not absorbing, and blocks of less than one token.
     """
-
-    name: ClassVar[str] = "bd3lm"
 
     def __init__(
         self, process: DiffusionProcess, block_size: int, parameterisation: Parameterisation | None = None

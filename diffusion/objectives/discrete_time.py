@@ -5,7 +5,7 @@ of them. Its gap to the bound of continuous time falls as 1 / T.
 """
 
 import math
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -86,8 +86,6 @@ class DiscreteNoise(AlphaSchedule):
 
 class _DiscreteTime(Objective):
     """Times on the grid of `num_steps`; a time t stands for the step that ends at ceil(t T) / T."""
-
-    name: ClassVar[str] = "d3pm"
 
     def __init__(
         self, process: DiffusionProcess, num_steps: int, parameterisation: Parameterisation | None = None

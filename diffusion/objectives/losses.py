@@ -11,7 +11,6 @@ Their sum is a bound that no network can bring below the entropy of the data; th
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -148,8 +147,6 @@ class Objective(ABC):
 class ScoreEntropyLoss(Objective):
     """SEDD (Lou et al. 2024): the full score entropy times d sigma / dt, for any process."""
 
-    name: ClassVar[str] = "sedd"
-
     def __init__(self, process: DiffusionProcess, parameterisation: Parameterisation | None = None) -> None:
         super().__init__(process, parameterisation or ScoreParameterisation(process.graph))
 
@@ -169,8 +166,6 @@ class UdlmLoss(ScoreEntropyLoss):
     sums it in the Rao-Blackwellised form.
     """
 
-    name: ClassVar[str] = "udlm"
-
     def __init__(self, process: DiffusionProcess) -> None:
         if process.graph.absorbing:
             raise SettingError("process", "an absorbing process", "uniform noise; SubsLoss fits the absorbing one")
@@ -179,8 +174,6 @@ class UdlmLoss(ScoreEntropyLoss):
 
 class SubsLoss(Objective):
     """MDLM (Sahoo et al. 2024): cross-entropy at masked positions, weighed by -alpha' / (1 - alpha)."""
-
-    name: ClassVar[str] = "mdlm"
 
     def __init__(self, process: DiffusionProcess, parameterisation: Parameterisation | None = None) -> None:
         if not process.graph.absorbing:

@@ -10,7 +10,6 @@ all schedules are the same process, gone through in another time.
 """
 
 import math
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -154,8 +153,6 @@ class GiddLoss(ScoreEntropyLoss):
     The score entropy at s_y = q'(y) / q'(z), a_y = q(y) / q(z) is the same number, term by term, and loses fewer
     digits. Under masks it is MDLM's bound, under uniform noise UDLM's.
     """
-
-    name: ClassVar[str] = "gidd"
 
     def __init__(self, process: DiffusionProcess) -> None:
         super().__init__(process, X0Parameterisation(process.graph))

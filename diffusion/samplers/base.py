@@ -6,11 +6,10 @@ A proposal is a function of the state, so that certificates can follow the exact
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
-from inspect import Parameter, signature
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import Any, ClassVar
 
 import torch
+from pydantic import ValidationError
 from torch import Tensor
 
 from diffusion.categorical import invert_distribution
@@ -18,10 +17,11 @@ from diffusion.errors import DiffusionInputError, SettingError, check_count
 from diffusion.processes.diffusion_process import DiffusionProcess
 from diffusion.processes.forward_process import Graph, leave_or_stay
 from diffusion.randomness import RowGenerators
+from diffusion.registry import SAMPLERS, default_sampler_name, fitting_samplers
 from diffusion.samplers.denoiser import Denoiser
 from diffusion.samplers.state import SamplerState
-
-Accuracy = Literal["exact", "convergent", "neither"]
+from yaml_config.registry import closest
+from yaml_config.strict_model import DEFER_RELATIONS, StrictModel
 
 
 @dataclass(frozen=True)
@@ -62,23 +62,19 @@ class Sampler(ABC):
     """A sampler over an explicit state; subclasses say what they propose.
 
     Class attributes:
-        name: as written in a file.
-        accuracy: with the true law of the clean tokens, is the law of the samples right ("exact"), right in the limit
-            of many steps ("convergent"), or "neither".
-        absorbing_only: fits the absorbing process alone.
+        absorbing_only: True if it fits an absorbing process only.
     Arguments:
         steps: number of steps from t = 1 to t = 0; samplers that count their own ignore it.
     A sampler's own settings follow as keywords with defaults. Raises SettingError for a process that does not fit, or fewer than one step.
     """
 
-    name: ClassVar[str]
-    accuracy: ClassVar[Accuracy]
     absorbing_only: ClassVar[bool] = False
-    summary: ClassVar[str]
 
     def __init__(self, process: DiffusionProcess, denoiser: Denoiser, steps: int) -> None:
         if self.absorbing_only and not process.graph.absorbing:
-            raise SettingError("sampler", f"{self.name} for {type(process.graph).__name__}", "an absorbing process")
+            raise SettingError(
+                "sampler", f"{type(self).__name__} for {type(process.graph).__name__}", "an absorbing process"
+            )
         self.process, self.denoiser, self.steps = process, denoiser, check_count("steps", steps)
 
     def begin(self, state: SamplerState) -> SamplerState:
@@ -120,37 +116,18 @@ class Sampler(ABC):
         return sigma, self.process.schedule.sigma(torch.full_like(state.t, self.time(state.step + 1)))
 
 
-SAMPLERS: dict[str, type[Sampler]] = {}
-
-SamplerClass = TypeVar("SamplerClass", bound=type[Sampler])
-
-
 class UnknownSamplerError(DiffusionInputError):
-    """A name that no sampler has."""
-
-
-def register_sampler(sampler: SamplerClass) -> SamplerClass:
-    """Register a sampler class under its `name`; raises SettingError when the name is taken."""
-    if sampler.name in SAMPLERS:
-        raise SettingError("name", repr(sampler.name), "a name that no sampler has yet")
-    SAMPLERS[sampler.name] = sampler
-    return sampler
+    """The name of a sampler that is not registered."""
 
 
 def samplers_for(graph: Graph) -> list[str]:
-    """Names of the samplers that fit a process."""
-    return [name for name, sampler in SAMPLERS.items() if graph.absorbing or not sampler.absorbing_only]
+    """Return the names of the samplers that fit a process."""
+    return fitting_samplers(absorbing=graph.absorbing)
 
 
 def default_sampler(graph: Graph) -> str:
-    """First-hitting, which is exact, for the absorbing process; ancestral for the others."""
-    return "first_hitting" if graph.absorbing else "ancestral"
-
-
-def default_settings(sampler: type[Sampler]) -> dict[str, Any]:
-    """A sampler's own settings with their defaults: the keywords of its constructor."""
-    parameters = signature(sampler).parameters.values()
-    return {one.name: one.default for one in parameters if one.kind is Parameter.KEYWORD_ONLY}
+    """Return the name of a process's default sampler: first_hitting if it is absorbing, else ancestral."""
+    return default_sampler_name(absorbing=graph.absorbing)
 
 
 SamplerChoice = str | Mapping[str, Any]
@@ -158,27 +135,43 @@ SamplerChoice = str | Mapping[str, Any]
 
 
 def create_sampler(sampler: SamplerChoice, process: DiffusionProcess, denoiser: Denoiser, steps: int) -> Sampler:
-    """The sampler of a name, or of a mapping such as {"type": "entropy_bounded", "gamma": 0.5}.
+    """Create a sampler from its name, or from a mapping such as {"type": "entropy_bounded", "gamma": 0.5}.
 
     Raises UnknownSamplerError, and SettingError for a process or settings that do not fit.
     """
     settings = dict(sampler) if isinstance(sampler, Mapping) else {}
     name = settings.pop("type", None) if isinstance(sampler, Mapping) else sampler
-    if name not in SAMPLERS:
+    if not isinstance(name, str) or name not in SAMPLERS:
         raise UnknownSamplerError(
             "sampler", repr(name) + _hint(name, SAMPLERS), "one of " + ", ".join(sorted(SAMPLERS))
         )
-    if name not in samplers_for(process.graph):
+    entry = SAMPLERS.get(name)
+    if not entry.fits(absorbing=process.graph.absorbing):
         fitting = f"an absorbing process; here {', '.join(samplers_for(process.graph))} fit"
         raise SettingError("sampler", f"{name} for {type(process.graph).__name__}", fitting)
-    known = default_settings(SAMPLERS[name])
+    return entry.build(_check_settings(name, entry.config_type, settings), process, denoiser, steps)
+
+
+def _check_settings(name: str, config_type: type[StrictModel], settings: dict[str, Any]) -> StrictModel:
+    """Return the config of a sampler's settings; raise SettingError for the first that does not fit."""
+    known = [key for key in config_type.model_fields if key != "type"]
     for key in settings:
         if key not in known:
             fitting = f"settings of {name}: {', '.join(known)}" if known else f"no settings: {name} has none"
             raise SettingError("sampler", repr(key) + _hint(key, known), fitting)
-    return SAMPLERS[name](process, denoiser, steps, **settings)
+    try:
+        config = config_type.model_validate({"type": name, **settings}, context={DEFER_RELATIONS: True})
+    except ValidationError as error:
+        wrong = error.errors()[0]
+        argument = ".".join(str(key) for key in wrong["loc"])
+        raise SettingError(argument, repr(wrong["input"]), wrong["msg"].removeprefix("Input should be ")) from None
+    for violation in config.violations():
+        argument = ".".join(str(key) for key in violation.at)
+        raise SettingError(argument, repr(settings.get(argument)), f"settings that fit together: {violation.message}")
+    return config
 
 
 def _hint(word: object, known: Iterable[str]) -> str:
-    near = get_close_matches(str(word), known, n=1)
-    return f" (did you mean {near[0]!r}?)" if near else ""
+    """Return a suggestion of the nearest known word, or an empty string."""
+    near = closest(str(word), list(known))
+    return f" (did you mean {near!r}?)" if near else ""

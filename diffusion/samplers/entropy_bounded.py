@@ -9,7 +9,7 @@ from torch import Tensor
 from diffusion.categorical import invert_distribution
 from diffusion.errors import check_number
 from diffusion.processes.diffusion_process import DiffusionProcess
-from diffusion.samplers.base import Accuracy, Proposal, Sampler
+from diffusion.samplers.base import Proposal, Sampler
 from diffusion.samplers.denoiser import Denoiser
 from diffusion.samplers.lifting import free_masks, level_at_share
 from diffusion.samplers.state import SamplerState
@@ -33,10 +33,7 @@ class EntropyBoundedSampler(Sampler):
     Raises SettingError.
     """
 
-    name: ClassVar[str] = "entropy_bounded"
-    accuracy: ClassVar[Accuracy] = "neither"
     absorbing_only: ClassVar[bool] = True
-    summary: ClassVar[str] = "as many tokens a call as are nearly independent; exact at gamma = 0"
 
     def __init__(self, process: DiffusionProcess, denoiser: Denoiser, steps: int, *, gamma: float = 0.1) -> None:
         super().__init__(process, denoiser, steps)

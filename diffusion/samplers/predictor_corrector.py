@@ -1,13 +1,11 @@
 """Steps that predict and correct, for any process: the Psi-samplers (Deschenaux et al. 2026)."""
 
-from typing import ClassVar
-
 from torch import Tensor
 
 from diffusion.errors import check_number
 from diffusion.processes.diffusion_process import DiffusionProcess
 from diffusion.processes.forward_process import Graph, per_token
-from diffusion.samplers.base import Accuracy, Proposal, Sampler
+from diffusion.samplers.base import Proposal, Sampler
 from diffusion.samplers.denoiser import Denoiser
 from diffusion.samplers.state import SamplerState
 
@@ -24,10 +22,6 @@ class PredictorCorrectorSampler(Sampler):
         t_on, t_off: the times t_off < t <= t_on of the steps that correct; the others are ancestral.
     Raises SettingError.
     """
-
-    name: ClassVar[str] = "predictor_corrector"
-    accuracy: ClassVar[Accuracy] = "neither"
-    summary: ClassVar[str] = "ancestral, with tokens drawn clean and noised anew"
 
     def __init__(
         self,

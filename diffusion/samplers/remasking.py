@@ -9,7 +9,7 @@ from diffusion.errors import check_number
 from diffusion.processes.diffusion_process import DiffusionProcess
 from diffusion.processes.forward_process import per_token
 from diffusion.processes.graph import AbsorbingGraph
-from diffusion.samplers.base import Accuracy, Proposal, Sampler
+from diffusion.samplers.base import Proposal, Sampler
 from diffusion.samplers.denoiser import Denoiser
 from diffusion.samplers.lifting import lift
 from diffusion.samplers.state import SamplerState
@@ -32,10 +32,7 @@ class RemaskingSampler(Sampler):
     Raises SettingError.
     """
 
-    name: ClassVar[str] = "remasking"
-    accuracy: ClassVar[Accuracy] = "convergent"
     absorbing_only: ClassVar[bool] = True
-    summary: ClassVar[str] = "ancestral, with tokens masked again and drawn anew"
 
     def __init__(
         self,

@@ -8,9 +8,8 @@ from torch import Tensor
 from diffusion.errors import LengthError, SettingError, check_count
 from diffusion.processes.diffusion_process import DiffusionProcess, reverse
 from diffusion.randomness import RowGenerators
-from diffusion.samplers.base import SamplerChoice
+from diffusion.samplers.base import SamplerChoice, create_sampler, default_sampler
 from diffusion.samplers.denoiser import Denoiser
-from diffusion.samplers.standard import create_sampler, default_sampler
 from diffusion.samplers.state import SamplerState, fit_rows, start_state
 
 

@@ -10,7 +10,7 @@ from diffusion.categorical import invert_distribution
 from diffusion.errors import SettingError, check_count
 from diffusion.objectives.block import block_numbers
 from diffusion.processes.diffusion_process import DiffusionProcess
-from diffusion.samplers.base import Accuracy, Proposal, Sampler
+from diffusion.samplers.base import Proposal, Sampler
 from diffusion.samplers.denoiser import Denoiser
 from diffusion.samplers.lifting import free_masks, level_at_share, lift
 from diffusion.samplers.state import SamplerState
@@ -30,10 +30,7 @@ class SemiAutoregressiveSampler(Sampler):
     sees only that. Raises SettingError.
     """
 
-    name: ClassVar[str] = "semi_autoregressive"
-    accuracy: ClassVar[Accuracy] = "convergent"
     absorbing_only: ClassVar[bool] = True
-    summary: ClassVar[str] = "blocks from left to right, a random order inside; exact at one token a call"
 
     def __init__(self, process: DiffusionProcess, denoiser: Denoiser, steps: int, *, block_size: int = 16) -> None:
         super().__init__(process, denoiser, steps)

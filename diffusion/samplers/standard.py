@@ -1,13 +1,10 @@
-"""Samplers, from the prior back to clean tokens; `SAMPLERS` has each by name, with what it fits and its accuracy.
+"""Samplers without settings: analytic, Euler, ancestral, first-hitting and confidence.
 
 Analytic, Euler and ancestral step on a grid of times, for any process: all tokens move in one step, independently given
 the whole x_t. That independence is their only error where the network is right, and it falls as 1 / steps.
 
 The others are of the absorbing process. Whether a mask is lifted does not depend on the network (its times are those of
 the forward process), so they choose places first, ask the network only about those, and not at all for rows without any.
-
-Samplers with settings of their own have a file each; they are registered here, so that the order does not depend on who
-is imported first.
 """
 
 from dataclasses import replace
@@ -16,60 +13,19 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from diffusion.categorical import invert_distribution, sample_categorical
+from diffusion.categorical import invert_distribution
 from diffusion.processes.graph import AbsorbingGraph
-from diffusion.samplers.base import (
-    SAMPLERS,
-    Accuracy,
-    Proposal,
-    Sampler,
-    UnknownSamplerError,
-    create_sampler,
-    default_sampler,
-    register_sampler,
-    samplers_for,
-)
-from diffusion.samplers.entropy_bounded import EntropyBoundedSampler
+from diffusion.samplers.base import Proposal, Sampler
 from diffusion.samplers.lifting import free_masks, lift
-from diffusion.samplers.predictor_corrector import PredictorCorrectorSampler
-from diffusion.samplers.remasking import RemaskingSampler
-from diffusion.samplers.semi_autoregressive import SemiAutoregressiveSampler
 from diffusion.samplers.state import SamplerState
 
-__all__ = [
-    "SAMPLERS",
-    "AnalyticSampler",
-    "AncestralSampler",
-    "CachedAncestralSampler",
-    "ConfidenceSampler",
-    "EntropyBoundedSampler",
-    "EulerSampler",
-    "FirstHittingSampler",
-    "PredictorCorrectorSampler",
-    "Proposal",
-    "RemaskingSampler",
-    "Sampler",
-    "SemiAutoregressiveSampler",
-    "UnknownSamplerError",
-    "create_sampler",
-    "default_sampler",
-    "register_sampler",
-    "sample_categorical",
-    "samplers_for",
-]
 
-
-@register_sampler
 class AnalyticSampler(Sampler):
     """Tweedie's formula (Lou et al. 2024): p(y) is proportional to [exp(-dsigma Q) s]_y q_dsigma(x | y).
 
     With the true score this is the exact law of each single token. The last step removes all noise, and the mask.
     Weights that a wrong score makes negative count as zero.
     """
-
-    name: ClassVar[str] = "analytic"
-    accuracy: ClassVar[Accuracy] = "convergent"
-    summary: ClassVar[str] = "Tweedie's formula: the exact law of each token alone"
 
     def propose(self, state: SamplerState) -> Proposal:
         """The analytic step, from the score."""
@@ -87,12 +43,8 @@ class AnalyticSampler(Sampler):
         return Proposal.from_weights(weights, tokens)
 
 
-@register_sampler
 class EulerSampler(AnalyticSampler):
     """Euler's step of the reverse process: 1 + dt R, with the analytic step as the last (Lou et al. 2024)."""
-
-    name: ClassVar[str] = "euler"
-    summary: ClassVar[str] = "Euler steps of the reverse rates"
 
     def propose(self, state: SamplerState) -> Proposal:
         """The Euler step: rates times the step's length, cut at a total of one."""
@@ -105,16 +57,11 @@ class EulerSampler(AnalyticSampler):
         return Proposal(leave.sum(-1).clamp_max(1.0), leave)
 
 
-@register_sampler
 class AncestralSampler(Sampler):
     """The posterior q(x_s | x_t, x_0) at the network's law of x_0 (Austin et al. 2021, Sahoo et al. 2024).
 
     It is the analytic step written for x_0 instead of the score, and precise where alpha is tiny too.
     """
-
-    name: ClassVar[str] = "ancestral"
-    accuracy: ClassVar[Accuracy] = "convergent"
-    summary: ClassVar[str] = "the posterior of each token alone, from the law of the clean token"
 
     def propose(self, state: SamplerState) -> Proposal:
         """The posterior step, from the law of the clean token."""
@@ -123,7 +70,6 @@ class AncestralSampler(Sampler):
         return Proposal(*self.process.graph.reverse_posterior(x_0, state.tokens, sigma, sigma_next))
 
 
-@register_sampler
 class CachedAncestralSampler(AncestralSampler):
     """The ancestral sampler of MDLM, calling the network only for rows that change in a step.
 
@@ -132,9 +78,7 @@ class CachedAncestralSampler(AncestralSampler):
     calls, no memory, and is right for every network.
     """
 
-    name: ClassVar[str] = "ancestral_cache"
     absorbing_only: ClassVar[bool] = True
-    summary: ClassVar[str] = "ancestral, with network calls only for rows that change"
 
     def step(self, state: SamplerState) -> SamplerState:
         """Draw which masks are lifted, then what they become."""
@@ -147,17 +91,13 @@ class CachedAncestralSampler(AncestralSampler):
         return self.advance(state, tokens, evaluated)
 
 
-@register_sampler
 class FirstHittingSampler(Sampler):
     """Zheng et al. 2024: draw when each mask is lifted, then lift them one by one, each at its time.
 
     Exact for any schedule, in as many network calls for a row as it has masks.
     """
 
-    name: ClassVar[str] = "first_hitting"
-    accuracy: ClassVar[Accuracy] = "exact"
     absorbing_only: ClassVar[bool] = True
-    summary: ClassVar[str] = "one token a call, at its drawn time"
 
     def begin(self, state: SamplerState) -> SamplerState:
         """Draw the noise level at which each mask is lifted: 1 - alpha is uniform below its value at t = 1."""
@@ -192,7 +132,6 @@ class FirstHittingSampler(Sampler):
         return torch.maximum(sigma, floor), chosen
 
 
-@register_sampler
 class ConfidenceSampler(Sampler):
     """Lift the masks that the network is surest of (after Chang et al. 2022), as many as the schedule lifts.
 
@@ -202,10 +141,7 @@ class ConfidenceSampler(Sampler):
     it is surest of comes first, and the entropy of samples falls.
     """
 
-    name: ClassVar[str] = "confidence"
-    accuracy: ClassVar[Accuracy] = "convergent"
     absorbing_only: ClassVar[bool] = True
-    summary: ClassVar[str] = "the surest tokens first, several a call"
 
     def begin(self, state: SamplerState) -> SamplerState:
         """Count the masks that are to be lifted."""
@@ -250,7 +186,3 @@ def _surest(surety: Tensor, masked: Tensor, count: Tensor) -> Tensor:
     order = surety.masked_fill(~masked, -torch.inf).argsort(dim=1, descending=True, stable=True)
     rank = torch.zeros_like(order).scatter(1, order, torch.arange(order.shape[1], device=order.device).expand_as(order))
     return (rank < count[:, None]) & masked
-
-
-for _sampler in (EntropyBoundedSampler, RemaskingSampler, PredictorCorrectorSampler, SemiAutoregressiveSampler):
-    register_sampler(_sampler)

@@ -10,8 +10,8 @@ from diffusion.processes.diffusion_process import DiffusionProcess
 from diffusion.processes.graph import AbsorbingGraph
 from diffusion.processes.noise_schedule import CosineNoise
 from diffusion.randomness import RowGenerators
+from diffusion.samplers.base import Sampler, create_sampler
 from diffusion.samplers.denoiser import Denoiser
-from diffusion.samplers.standard import Sampler, create_sampler
 from diffusion.samplers.state import SamplerState, start_state
 
 N, LENGTH, BLOCK = 3, 7, 3

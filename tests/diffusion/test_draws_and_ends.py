@@ -14,10 +14,9 @@ from diffusion.processes.graph import AbsorbingGraph, UniformGraph
 from diffusion.processes.hybrid import HybridGraph
 from diffusion.processes.noise_schedule import GeometricNoise, LogLinearNoise
 from diffusion.randomness import RowGenerators
-from diffusion.samplers.base import Proposal
+from diffusion.samplers.base import Proposal, create_sampler
 from diffusion.samplers.denoiser import Denoiser
 from diffusion.samplers.sampling import sample
-from diffusion.samplers.standard import create_sampler
 from diffusion.samplers.state import SamplerState, start_state
 from diffusion.time_strata import stratified_times
 from tests.diffusion.test_written_out import Chosen

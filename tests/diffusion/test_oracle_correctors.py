@@ -10,11 +10,10 @@ from torch import Tensor
 from diffusion.errors import DiffusionInputError
 from diffusion.objectives.parameterisation import X0Parameterisation
 from diffusion.processes.noise_schedule import NoiseSchedule
-from diffusion.samplers.base import default_settings
+from diffusion.samplers.base import Sampler, create_sampler, samplers_for
 from diffusion.samplers.denoiser import Denoiser
 from diffusion.samplers.remasking import RemaskingSampler
 from diffusion.samplers.sampling import sample
-from diffusion.samplers.standard import SAMPLERS, Sampler, create_sampler, samplers_for
 from tests.oracles.diffusion_noises import GRAPHS, SCHEDULES, noisy_toy, process_of
 from tests.oracles.diffusion_propagation import kernel, oracle_sampler, sampler_law, state_of
 from tests.oracles.diffusion_toy import LENGTH, Toy
@@ -176,12 +175,12 @@ def test_network_calls_are_those_of_rows_that_lift_a_mask(choice: Choice) -> Non
 
 
 BAD: list[tuple[Mapping[str, object], str]] = [
-    ({"type": "entropy_bounded", "gamma": -0.1}, r"gamma: got -0.1; expected a number in \[0, 1e\+06\]"),
+    ({"type": "entropy_bounded", "gamma": -0.1}, r"gamma: got -0.1; expected greater than or equal to 0"),
     ({"type": "entropy_bounded", "gama": 0.1}, r"sampler: got 'gama' \(did you mean 'gamma'\?\); expected settings of"),
     ({"type": "remasking", "eta_cap": 1.5}, "eta_cap: got 1.5"),
     ({"type": "remasking", "eta_rescale": "a"}, "eta_rescale: got 'a'"),
     ({"type": "predictor_corrector", "kappa": 2}, "kappa: got 2"),
-    ({"type": "predictor_corrector", "t_on": 0.3, "t_off": 0.4}, r"t_off: got 0.4; expected a number in \[0, 0.3\]"),
+    ({"type": "predictor_corrector", "t_on": 0.3, "t_off": 0.4}, r"t_off: got 0.4; expected settings that fit together: t_off 0.4 must not be above t_on 0.3"),
     ({"type": "ancestral", "gamma": 0.1}, "sampler: got 'gamma'; expected no settings: ancestral has none"),
     ({"gamma": 0.1}, "sampler: got None; expected one of"),
     ({"type": "remaskin"}, "did you mean 'remasking'"),
@@ -194,8 +193,3 @@ def test_wrong_settings_are_named(choice: Mapping[str, object], message: str) ->
     toy = noisy_toy("absorbing")
     with pytest.raises(DiffusionInputError, match=message):
         create_sampler(choice, process, Denoiser(toy.oracle, X0Parameterisation(process.graph)), 3)
-
-
-def test_settings_are_the_keywords_of_a_sampler() -> None:
-    assert default_settings(SAMPLERS["remasking"]) == {"eta_cap": 0.01, "eta_rescale": 1.0}
-    assert default_settings(SAMPLERS["ancestral"]) == {}

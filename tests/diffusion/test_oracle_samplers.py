@@ -7,7 +7,7 @@ from diffusion.objectives.parameterisation import ScoreParameterisation
 from diffusion.processes.diffusion_process import DiffusionProcess
 from diffusion.processes.graph import AbsorbingGraph, UniformGraph
 from diffusion.processes.noise_schedule import CosineNoise, GeometricNoise, LogLinearNoise, NoiseSchedule
-from diffusion.samplers.standard import SAMPLERS
+from diffusion.registry import SAMPLERS
 from tests.oracles.diffusion_propagation import kernel, oracle_sampler, sampler_law, state_of
 from tests.oracles.diffusion_toy import VOCABULARY, Toy
 
@@ -91,10 +91,10 @@ def test_prompts_condition_the_samples_exactly(frozen: list[bool]) -> None:
     assert target.total_variation(close) < 2e-3
 
 
-@pytest.mark.parametrize("name", [name for name, sampler in SAMPLERS.items() if sampler.accuracy == "convergent"])
+@pytest.mark.parametrize("name", [name for name in SAMPLERS if SAMPLERS.get(name).accuracy == "convergent"])
 @pytest.mark.parametrize("absorbing", [True, False])
 def test_convergent_samplers_converge_also_from_a_score_network(name: str, absorbing: bool) -> None:
-    if SAMPLERS[name].absorbing_only and not absorbing:
+    if SAMPLERS.get(name).absorbing_only and not absorbing:
         pytest.skip("fits the absorbing process only")
     toy, process = Toy.random(13, absorbing), process_of(absorbing, CosineNoise(1e-5))
     reading = ScoreParameterisation(process.graph)

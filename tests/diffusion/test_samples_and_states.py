@@ -16,12 +16,11 @@ from diffusion.processes.diffusion_process import DiffusionProcess
 from diffusion.processes.graph import AbsorbingGraph, UniformGraph
 from diffusion.processes.noise_schedule import LogLinearNoise
 from diffusion.randomness import RowGenerators
-from diffusion.samplers import base as sampler_base
-from diffusion.samplers.base import SAMPLERS, Proposal, register_sampler
+from diffusion.registry import SAMPLERS
+from diffusion.samplers.base import Proposal, create_sampler
 from diffusion.samplers.denoiser import Denoiser
 from diffusion.samplers.predictor_corrector import mixture
 from diffusion.samplers.sampling import sample
-from diffusion.samplers.standard import AncestralSampler, create_sampler
 from diffusion.samplers.state import SamplerState, start_state
 
 N = 4
@@ -105,7 +104,7 @@ def test_rows_of_a_state_keep_all_that_is_theirs() -> None:
     assert torch.equal(part.generators.rand(2), state.generators.rand(2)[1:])
 
 
-@pytest.mark.parametrize("name", [name for name in SAMPLERS if SAMPLERS[name].absorbing_only])
+@pytest.mark.parametrize("name", [name for name in SAMPLERS if SAMPLERS.get(name).absorbing_only])
 @pytest.mark.parametrize("rows", [1, 2])
 def test_few_rows_and_places_are_drawn_like_many(name: str, rows: int) -> None:
     """No mask is left, and none is drawn, in one row of one place as in larger ones."""
@@ -136,19 +135,6 @@ def test_a_mixture_moves_with_a_probability_of_at_most_one() -> None:
     half = mixture(Proposal(torch.ones(1, 2).double(), law), law, 0.5, x_t)
     torch.testing.assert_close(half.move, torch.tensor([[1.0, 0.75]], dtype=torch.float64))
     assert float(half.move.max()) <= 1
-
-
-def test_a_sampler_of_ones_own_is_found_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sampler_base, "SAMPLERS", dict(SAMPLERS))
-
-    class Own(AncestralSampler):
-        name = "own"
-
-    assert register_sampler(Own) is Own
-    assert sampler_base.SAMPLERS["own"] is Own
-    assert type(create_sampler("own", MASKS, denoiser(), 2)) is Own
-    with pytest.raises(SettingError, match="no sampler has yet"):
-        register_sampler(Own)
 
 
 def test_guidance_takes_the_conditions_word_where_the_plain_answer_is_infinite() -> None:

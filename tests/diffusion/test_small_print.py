@@ -23,9 +23,9 @@ from diffusion.processes.graph import AbsorbingGraph, UniformGraph
 from diffusion.processes.hybrid import HybridGraph, HybridMixture
 from diffusion.processes.noise_schedule import CosineNoise, GeometricNoise, LogLinearNoise
 from diffusion.randomness import RowGenerators
+from diffusion.samplers.base import create_sampler
 from diffusion.samplers.denoiser import Denoiser, apply_temperature
 from diffusion.samplers.remasking import RemaskingSampler
-from diffusion.samplers.standard import create_sampler
 from diffusion.samplers.state import start_state
 
 B, L = 2, 3

@@ -14,9 +14,9 @@ from diffusion.processes.diffusion_process import DiffusionProcess
 from diffusion.processes.graph import AbsorbingGraph
 from diffusion.processes.noise_schedule import LogLinearNoise
 from diffusion.randomness import RowGenerators
+from diffusion.samplers.base import create_sampler
 from diffusion.samplers.denoiser import Denoiser, keep_top_p
 from diffusion.samplers.lifting import level_at_share
-from diffusion.samplers.standard import create_sampler
 from diffusion.samplers.state import start_state
 
 GRAPH = AbsorbingGraph(4)

@@ -9,11 +9,11 @@ import torch
 from torch import nn
 
 from diffusion.errors import DiffusionInputError
-from diffusion.samplers.standard import SAMPLERS, samplers_for
+from diffusion.registry import OBJECTIVES, PROCESSES, SAMPLERS, SCHEDULES, combinations, fitting_samplers, processes_of
+from diffusion.samplers.base import samplers_for
 from model.checkpoint import load_model
 from model.denoisers.registry import BACKBONES
 from model.diffusion_model import DiffusionModel
-from model.diffusion_parts import OBJECTIVES, PROCESSES, SCHEDULES, combinations
 from model.diffusion_types import DiffusionConfig
 from model.inputs import InputError
 from model.model_factory import create_model
@@ -69,7 +69,8 @@ def build(**parts: Any) -> DiffusionModel:
 def test_what_fits_is_said_once_and_rightly() -> None:
     for name in PROCESSES:
         graph = PROCESSES.get(name).build(PROCESSES.get(name).config_type(), 4)
-        assert set(PROCESSES.get(name).samplers) == set(samplers_for(graph))
+        assert PROCESSES.get(name).absorbing == graph.absorbing
+        assert fitting_samplers(absorbing=PROCESSES.get(name).absorbing) == samplers_for(graph)
     assert {sampler for *_, sampler in combinations()} == set(SAMPLERS)
     assert set(OBJECTIVES) == {"sedd", "mdlm", "udlm", "d3pm", "gidd", "bd3lm"}
 
@@ -117,7 +118,7 @@ def invalid() -> list[tuple[dict[str, str], str]]:
         ({"process": process, "objective": objective}, "is made for")
         for objective in OBJECTIVES
         for process in PROCESSES
-        if process not in OBJECTIVES.get(objective).processes
+        if process not in processes_of(objective)
     ]
 
 

@@ -9,10 +9,11 @@ from torch import Tensor
 from diffusion.objectives.parameterisation import Parameterisation, X0Parameterisation
 from diffusion.processes.diffusion_process import DiffusionProcess
 from diffusion.randomness import RowGenerators
-from diffusion.samplers.base import SamplerChoice
+from diffusion.samplers.base import Sampler, SamplerChoice, create_sampler
 from diffusion.samplers.denoiser import Denoiser
+from diffusion.samplers.entropy_bounded import EntropyBoundedSampler
 from diffusion.samplers.semi_autoregressive import SemiAutoregressiveSampler
-from diffusion.samplers.standard import Sampler, create_sampler
+from diffusion.samplers.standard import FirstHittingSampler
 from diffusion.samplers.state import SamplerState
 from tests.oracles.diffusion_toy import LENGTH, VOCABULARY, Toy
 
@@ -75,7 +76,7 @@ def sampler_law(toy: Toy, sampler: Sampler, frozen: Tensor | None = None) -> Ten
     keep = None if frozen is None else frozen.expand(len(toy.states), -1)
     state = state_of(toy.states, keep)
     free = LENGTH if frozen is None else LENGTH - int(frozen.sum())
-    if sampler.name == "first_hitting":
+    if isinstance(sampler, FirstHittingSampler):
         laws = [_first_hitting_law(toy, sampler, state, order, free, frozen) for order in permutations(range(LENGTH))]
         return torch.stack(laws).mean(0)
     if isinstance(sampler, SemiAutoregressiveSampler):
@@ -83,7 +84,7 @@ def sampler_law(toy: Toy, sampler: Sampler, frozen: Tensor | None = None) -> Ten
         return torch.stack(laws).mean(0)
     state = replace(sampler.begin(state), cache={"masks": torch.full((len(toy.states),), free)})
     law = prior(toy, frozen, sampler.process.graph.limit)
-    for _ in range(free if sampler.name == "entropy_bounded" else sampler.steps):
+    for _ in range(free if isinstance(sampler, EntropyBoundedSampler) else sampler.steps):
         law = law @ kernel(sampler, state)
         state = sampler.advance(state, state.tokens, torch.zeros_like(state.network_calls))
     return law
