@@ -120,13 +120,13 @@ class DiffusionModel(nn.Module):
         t = stratified_times(rows, batch_size or len(input_ids), seed)
         generators = RowGenerators.from_seed(seed + 1, rows)
         if cond is not None and self.training:
-            cond = self._hide(cond, generators)
+            cond = self._drop_condition(cond, generators)
 
         def denoise(x_t: Tensor, sigma: Tensor) -> Tensor:
-            return self._ask(x_t, sigma, mask=attention_mask if attention_mask is None else mask, cond=cond)
+            return self._predict(x_t, sigma, mask=attention_mask if attention_mask is None else mask, cond=cond)
 
         parts = self.objective.parts(denoise, input_ids, t, generators, ~mask, ends=not self.training)
-        output = self._reduced(parts, mask)
+        output = self._reduce(parts, mask)
         if loss_weighting == "bound":
             return output
         weight = self.objective.weight(self.objective.times(t, input_ids))
@@ -149,11 +149,11 @@ class DiffusionModel(nn.Module):
             )
         check_mask(mask, x_t if self.block_size is None else x_t.chunk(2, 1)[0], "mask")
         check_condition(self.diffusion_config.condition, cond, len(x_t))
-        if sigma is not None or self.diffusion_config.tells_time:
+        if sigma is not None or self.diffusion_config.is_time_conditioned:
             sigma = check_level(sigma, x_t)  # type: ignore[arg-type]
-        return self._ask(x_t.long(), sigma, mask=mask, cond=cond)
+        return self._predict(x_t.long(), sigma, mask=mask, cond=cond)
 
-    def _ask(
+    def _predict(
         self,
         x_t: Tensor,
         sigma: Tensor | None,
@@ -162,7 +162,7 @@ class DiffusionModel(nn.Module):
         blocks: Blocks | None = None,
     ) -> Tensor:
         """`denoise` without checks, for what is known to be good; blocks that are not given are those of [x_t ; x_0]."""
-        told = sigma.to(torch.float32) if sigma is not None and self.diffusion_config.tells_time else None
+        told = sigma.to(torch.float32) if sigma is not None and self.diffusion_config.is_time_conditioned else None
         if self.block_size is not None and blocks is None:
             blocks = Blocks.doubled(x_t.shape[1] // 2, self.block_size, x_t.device)
             mask = None if mask is None else torch.cat([mask, mask], 1)
@@ -240,27 +240,27 @@ class DiffusionModel(nn.Module):
         if cond is None and guidance != 1.0:
             raise InputError(f"guidance is {guidance}, and there is no cond to guide to")
         check_condition(self.diffusion_config.condition, cond, rows)
-        null = None if cond is None else self._no_condition(cond)
-        network: Callable[..., Tensor] = self._ask
+        null = None if cond is None else self._null_condition(cond)
+        network: Callable[..., Tensor] = self._predict
         if self.block_size is not None:
-            network = BlockReader(self._ask, self.process.graph.is_masked, self.block_size)
+            network = BlockReader(self._predict, self.process.graph.is_masked, self.block_size)
         settings |= {"cond": cond, "null_cond": null, "guidance": guidance, "block_size": self.block_size}
         return Denoiser(network, self.objective.parameterisation, **settings)
 
     @staticmethod
-    def _reduced(parts: LossParts, mask: Tensor) -> DiffusionOutput:
+    def _reduce(parts: LossParts, mask: Tensor) -> DiffusionOutput:
         means = [_mean(part, mask) for part in (parts.diffusion, parts.prior, parts.reconstruction)]
         return DiffusionOutput(torch.stack(means).sum(), *means)
 
-    def _no_condition(self, cond: Tensor) -> Tensor:
+    def _null_condition(self, cond: Tensor) -> Tensor:
         """What stands for no condition: the class after the last, or a vector of NaN."""
         condition = self.diffusion_config.condition
         assert condition is not None
         return torch.full_like(cond, torch.nan if condition.num_classes is None else condition.num_classes)
 
-    def _hide(self, cond: Tensor, generators: RowGenerators) -> Tensor:
+    def _drop_condition(self, cond: Tensor, generators: RowGenerators) -> Tensor:
         """Conditions of a share of the rows replaced by none."""
-        nothing = self._no_condition(cond)
+        nothing = self._null_condition(cond)
         condition = self.diffusion_config.condition
         assert condition is not None
         hidden = generators.rand(1)[:, 0] < condition.dropout

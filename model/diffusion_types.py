@@ -83,7 +83,7 @@ class DiffusionConfig(StrictModel):
     """What samples can be asked for; none by default."""
 
     @property
-    def tells_time(self) -> bool:
+    def is_time_conditioned(self) -> bool:
         """Whether the network is told the noise level.
 
         A network of one's own is told it unless the file says otherwise: it may have no place for None.
@@ -113,7 +113,7 @@ class DiffusionConfig(StrictModel):
                 (("process", "type"),),
                 " or ".join([*(f"objective: {{type: {name}}}" for name in others), f"process: {{type: {fitting[0]}}}"]),
             )
-        elif not noise.absorbing and not self.tells_time:
+        elif not noise.absorbing and not self.is_time_conditioned:
             yield Violation(
                 f"under {process} noise the network cannot tell the noise level from the tokens, so it must be told",
                 ("time_conditioning",),
@@ -169,7 +169,7 @@ class DiffusionConfig(StrictModel):
             "num_tokens": self.vocab_size,
             **self.backbone.model_dump(),
             "length": self.sequence_length or getattr(self.backbone, "length", None),
-            "time_conditioning": self.tells_time,
+            "time_conditioning": self.is_time_conditioned,
             "condition": self.condition.model_dump() if self.condition else None,
         }
 

@@ -60,8 +60,8 @@ NAMED = [
         "the network is told another level than the tokens have",
         "diffusion/objectives/losses.py",
         "Objective.parts",
-        "output = self.ask(denoise, x_t, self.schedule.sigma(t), x_0)",
-        "output = self.ask(denoise, x_t, self.schedule.sigma(1 - t), x_0)",
+        "output = self.predict(denoise, x_t, self.schedule.sigma(t), x_0)",
+        "output = self.predict(denoise, x_t, self.schedule.sigma(1 - t), x_0)",
         f"{_PARTS}::test_parts_corrupt_ask_and_weigh_at_one_time",
     ),
     Named(
@@ -116,8 +116,8 @@ NAMED = [
         "divergence of D3PM the wrong way round",
         "diffusion/objectives/discrete_time.py",
         "D3pmLoss.diffusion",
-        "_divergence(_normal(to), _normal(model))",
-        "_divergence(_normal(model), _normal(to))",
+        "_divergence(_normalise(to), _normalise(model))",
+        "_divergence(_normalise(model), _normalise(to))",
         "tests/diffusion/test_discrete_time.py::test_under_masks_the_divergence_is_the_weighed_cross_entropy",
     ),
     Named(

@@ -1,11 +1,11 @@
-"""Objectives: upper bounds of -log p(x_0), token by token, in three parts.
+"""Objectives: upper bounds of the NLL -log p(x_0), per token, in three parts.
 
     diffusion       the integrand of the bound at one drawn time t; its mean over t in (0, 1] is the integral
-    prior           what the noise at t = 1 still tells of x_0
-    reconstruction  the step from noise at t = 0 to clean tokens, where a schedule starts above sigma = 0
+    prior           KL divergence of q(x_1 | x_0) from the prior: information on x_0 left at t = 1
+    reconstruction  the step from noise at t = 0 to clean tokens, for schedules with sigma(0) > 0
 
-Their sum is a bound that no network can bring below the entropy of the data; the diffusion part alone can be lower.
-`Objective.parts` corrupts with the process that weighs the loss, which is what makes it a bound.
+No network can bring their sum below the entropy of the data; the diffusion part alone can be lower. `Objective.parts`
+corrupts and weights with the same process, without which it would not be a bound.
 """
 
 from abc import ABC, abstractmethod
@@ -23,12 +23,12 @@ from diffusion.processes.noise_schedule import TINY_ALPHA
 from diffusion.randomness import Randomness
 
 Denoise = Callable[[Tensor, Tensor], Tensor]
-"""A network: (x_t [B, L], sigma [B] or [B, L]) -> output [B, L, dim]."""
+"""Network: (x_t [B, L], sigma [B] or [B, L]) -> output [B, L, dim]."""
 
 
 @dataclass(frozen=True)
 class LossParts:
-    """Parts of the bound in nats for each token, [B, L] float64; reduce them outside."""
+    """Parts of the bound in nats per token, [B, L] float64, not reduced."""
 
     diffusion: Tensor
     prior: Tensor
@@ -36,17 +36,17 @@ class LossParts:
 
     @property
     def total(self) -> Tensor:
-        """The sum of the three parts, [B, L]."""
+        """Sum of the three parts, [B, L]."""
         return self.diffusion + self.prior + self.reconstruction
 
     def without(self, frozen: Tensor) -> "LossParts":
-        """Parts with zero at the frozen positions, bool [B, L]."""
+        """Return the parts with zeros at frozen positions, bool [B, L]."""
         kept = (part.masked_fill(frozen, 0.0) for part in (self.diffusion, self.prior, self.reconstruction))
         return LossParts(*kept)
 
 
 class Objective(ABC):
-    """A bound for one process; `parameterisation` says what the network's output means."""
+    """Bound for one process; `parameterisation` interprets the network's output."""
 
     def __init__(self, process: DiffusionProcess, parameterisation: Parameterisation) -> None:
         self.process, self.parameterisation = process, parameterisation
@@ -54,28 +54,28 @@ class Objective(ABC):
 
     @abstractmethod
     def diffusion(self, output: Tensor, x_t: Tensor, x_0: Tensor, t: Tensor) -> Tensor:
-        """Diffusion part [B, L] of tokens x_t noised at times t in (0, 1], [B] or [B, L].
+        """Return the diffusion part [B, L] of tokens x_t noised at times t in (0, 1], [B] or [B, L].
 
         Raises TokenError, TimeError and ShapeError.
         """
 
     def weight(self, t: Tensor) -> Tensor:
-        """-alpha' / (1 - alpha) = sigma' / (exp(sigma) - 1) of the shape of t.
+        """Return -alpha' / (1 - alpha) = sigma' / (exp(sigma) - 1) of the shape of t, the weight of the bound at t.
 
-        It is how fast noise lifts at t: what the bound weighs terms by.
+        It is the rate at which a noised token becomes clean in reverse time.
         """
         return self.schedule.rate(t) / torch.expm1(self.schedule.sigma(t))
 
     def times(self, t: Tensor, x_0: Tensor) -> Tensor:
-        """The times [B] or [B, L] that x_0 [B, L] is noised at, from those drawn for its rows; raises TimeError."""
+        """Return the times [B] or [B, L] at which x_0 [B, L] is noised, from the times of its rows; raise TimeError."""
         return check_time("t", t)
 
-    def ask(self, denoise: Denoise, x_t: Tensor, sigma: Tensor, x_0: Tensor) -> Tensor:
-        """The network's output [B, L, dim] for noisy tokens; an objective may show it clean ones besides."""
+    def predict(self, denoise: Denoise, x_t: Tensor, sigma: Tensor, x_0: Tensor) -> Tensor:
+        """Call the network for noisy tokens, returning [B, L, dim]; some objectives also pass it clean tokens."""
         return denoise(x_t, sigma)
 
     def prior(self, x_0: Tensor, output: Tensor | None = None) -> Tensor:
-        """Prior part [B, L]; `output` is the network's at the all-masked sequence where `needs_limit`."""
+        """Return the prior part [B, L]; if `needs_limit`, `output` is the network's at the all-masked sequence."""
         sigma = self.schedule.sigma(torch.ones(x_0.shape[0], dtype=torch.float64, device=x_0.device))
         if output is None:
             return self.graph.prior_part(x_0, sigma)
@@ -83,20 +83,20 @@ class Objective(ABC):
         return self.graph.prior_part(x_0, sigma, self.parameterisation.log_x0(output, limit, sigma))
 
     def reconstruction(self, output: Tensor, x_start: Tensor, x_0: Tensor) -> Tensor:
-        """-log p(x_0 | x_start) [B, L] of tokens x_start noised at sigma(0), from the network's output there."""
+        """Return -log p(x_0 | x_start) [B, L] of tokens x_start noised at sigma(0), from the network's output there."""
         sigma = self._sigma_at(0.0, x_0)
-        law = self.parameterisation.log_x0(output, x_start, sigma)
-        law = torch.log_softmax(law + self.graph.transition_into(x_start, sigma).log(), -1)
-        return -law.gather(-1, x_0[..., None])[..., 0]
+        log_x_0 = self.parameterisation.log_x0(output, x_start, sigma)
+        log_x_0 = torch.log_softmax(log_x_0 + self.graph.transition_into(x_start, sigma).log(), -1)
+        return -log_x_0.gather(-1, x_0[..., None])[..., 0]
 
     @property
     def needs_limit(self) -> bool:
-        """Whether the prior part needs the network at the all-masked sequence, as alpha(1) > 0 does there."""
+        """True if the prior part needs the network at the all-masked sequence, which is so if alpha(1) > 0."""
         return self.graph.absorbing and float(self.schedule.alpha(1.0)) > TINY_ALPHA
 
     @property
     def needs_start(self) -> bool:
-        """Whether there is a reconstruction part, as sigma(0) > 0."""
+        """True if there is a reconstruction part, which is so if sigma(0) > 0."""
         return float(self.schedule.sigma(0.0)) > 0
 
     def parts(
@@ -109,24 +109,24 @@ class Objective(ABC):
         *,
         ends: bool = True,
     ) -> LossParts:
-        """Corrupt x_0, ask the network, and give the parts of the bound, zero at frozen positions.
+        """Corrupt x_0, call the network, and return the parts of the bound, zero at frozen positions.
 
         Arguments:
             x_0: [B, L]; t: [B] or [B, L] in (0, 1]; frozen: bool [B, L], True at prompts and padding.
-            ends: False skips the network's further calls at t = 0 and t = 1; their parts are then zero.
+            ends: False skips the network's calls at t = 0 and t = 1; the parts that need them are then zero.
         Raises TokenError, TimeError and ShapeError.
         """
         frozen = torch.zeros_like(x_0, dtype=torch.bool) if frozen is None else frozen
         t = self.times(t, x_0)
         x_t = self.process.corrupt(x_0, t, generator, frozen)
         clean = x_0.masked_fill(frozen, 0)  # padding may hold any id
-        output = self.ask(denoise, x_t, self.schedule.sigma(t), x_0)
+        output = self.predict(denoise, x_t, self.schedule.sigma(t), x_0)
         prior = reconstruction = torch.zeros(x_0.shape, dtype=torch.float64, device=x_0.device)
         if ends and self.needs_start:
             sigma = self._sigma_at(0.0, x_0)
             x_start = self.process.corrupt_at(x_0, sigma, generator, frozen)
-            answer = self.ask(denoise, x_start, sigma, x_0)
-            reconstruction = self.reconstruction(answer, self._data(x_start, frozen), clean)
+            start_output = self.predict(denoise, x_start, sigma, x_0)
+            reconstruction = self.reconstruction(start_output, self._data(x_start, frozen), clean)
         if ends or not self.needs_limit:
             prior = self.prior(clean, self._limit_output(denoise, x_0, frozen) if self.needs_limit else None)
         diffusion = self.diffusion(output, self._data(x_t, frozen), clean, t)
@@ -134,7 +134,7 @@ class Objective(ABC):
 
     def _limit_output(self, denoise: Denoise, x_0: Tensor, frozen: Tensor) -> Tensor:
         limit = torch.where(frozen, x_0, self.graph.sample_limit(x_0.shape, None, x_0.device))
-        return self.ask(denoise, limit, self._sigma_at(1.0, x_0), x_0)
+        return self.predict(denoise, limit, self._sigma_at(1.0, x_0), x_0)
 
     def _sigma_at(self, t: float, x_0: Tensor) -> Tensor:
         return self.schedule.sigma(torch.full(x_0.shape[:1], t, dtype=torch.float64, device=x_0.device))
@@ -151,7 +151,7 @@ class ScoreEntropyLoss(Objective):
         super().__init__(process, parameterisation or ScoreParameterisation(process.graph))
 
     def diffusion(self, output: Tensor, x_t: Tensor, x_0: Tensor, t: Tensor) -> Tensor:
-        """sigma'(t) times the score entropy; raises TokenError, TimeError and ShapeError."""
+        """Return sigma'(t) times the score entropy, [B, L]; raise TokenError, TimeError and ShapeError."""
         t = check_time("t", t)
         sigma = self.schedule.sigma(t)
         log_score = self.parameterisation.log_score(output, x_t, sigma)
@@ -159,11 +159,11 @@ class ScoreEntropyLoss(Objective):
 
 
 class UdlmLoss(ScoreEntropyLoss):
-    """UDLM (Schiff et al. 2024): the bound of a network that gives the law of the clean token, under uniform noise.
+    """UDLM (Schiff et al. 2024): the bound of a network that predicts the clean token, under uniform noise.
 
     Their formula with x̄ = N alpha x + 1 - alpha is the score entropy at s_y = x̄θ_y / x̄θ_z, a_y = x̄_y / x̄_z (z = x_t,
-    both sum to N / x̄_z), which is computed here because it does not subtract numbers of the order of 1 / t. The graph
-    sums it in the Rao-Blackwellised form.
+    both sum to N / x̄_z). That form is computed here because it does not subtract numbers of the order of 1 / t. The
+    graph sums it in the Rao-Blackwellised form.
     """
 
     def __init__(self, process: DiffusionProcess) -> None:
@@ -173,7 +173,7 @@ class UdlmLoss(ScoreEntropyLoss):
 
 
 class SubsLoss(Objective):
-    """MDLM (Sahoo et al. 2024): cross-entropy at masked positions, weighed by -alpha' / (1 - alpha)."""
+    """MDLM (Sahoo et al. 2024): cross-entropy at masked positions, weighted by -alpha' / (1 - alpha)."""
 
     def __init__(self, process: DiffusionProcess, parameterisation: Parameterisation | None = None) -> None:
         if not process.graph.absorbing:
@@ -181,14 +181,12 @@ class SubsLoss(Objective):
         super().__init__(process, parameterisation or X0Parameterisation(process.graph))
 
     def diffusion(self, output: Tensor, x_t: Tensor, x_0: Tensor, t: Tensor) -> Tensor:
-        """Weighed cross-entropy, zero at unmasked positions; raises TokenError, TimeError and ShapeError."""
+        """Return the weighted cross-entropy [B, L], zero at unmasked positions; raise TokenError, TimeError and ShapeError."""
         check_tokens("x_t", x_t, self.graph.dim)
         check_tokens("x_0", x_0, self.graph.num_tokens)
         t = check_time("t", t)
         masked = self.graph.is_masked(x_t)
         sigma = per_token(self.schedule.sigma(t), x_t).expand(x_t.shape)[masked]
-        law = self.parameterisation.log_x0(output[masked], x_t[masked], sigma)  # masked rows only, to save memory
-        surprise = (
-            -law.gather(-1, x_0[masked][:, None])[:, 0] * per_token(self.weight(t), x_t).expand(x_t.shape)[masked]
-        )
-        return torch.zeros(x_t.shape, dtype=torch.float64, device=x_t.device).masked_scatter(masked, surprise)
+        log_x_0 = self.parameterisation.log_x0(output[masked], x_t[masked], sigma)  # masked rows only, to save memory
+        nll = -log_x_0.gather(-1, x_0[masked][:, None])[:, 0] * per_token(self.weight(t), x_t).expand(x_t.shape)[masked]
+        return torch.zeros(x_t.shape, dtype=torch.float64, device=x_t.device).masked_scatter(masked, nll)

@@ -1,7 +1,7 @@
-"""A forward process with its noise schedule: corruption on the way there, and the loop of the way back.
+"""A forward process with its noise schedule: corruption of clean tokens, and the reverse loop.
 
-One object holds both, so that what corrupts and what weighs the loss have the same alpha(t): with two of them a
-"bound" may fall below the entropy.
+One object holds both, so that corruption and loss weight use the same alpha(t): with two different ones a "bound" may
+fall below the entropy.
 """
 
 from dataclasses import dataclass
@@ -18,18 +18,18 @@ from diffusion.randomness import Randomness
 
 @dataclass(frozen=True)
 class DiffusionProcess:
-    """Which noise replaces tokens (`graph`) and how fast (`schedule`)."""
+    """Forward process (`graph`) and noise schedule (`schedule`)."""
 
     graph: Graph
     schedule: NoiseSchedule
 
     def corrupt(self, x_0: Tensor, t: Tensor, generator: Randomness = None, frozen: Tensor | None = None) -> Tensor:
-        """Noisy tokens x_t ~ q_t(. | x_0), exact in float64.
+        """Draw noisy tokens x_t ~ q_t(. | x_0), exact in float64.
 
         Arguments:
             x_0: [B, L] data tokens; t: [B] or [B, L] times in (0, 1].
-            generator: RowGenerators make a row's noise independent of the rows beside it.
-            frozen: bool [B, L], True at prompts and padding, which stay as they are, whatever they hold.
+            generator: with RowGenerators a row's noise does not depend on the other rows.
+            frozen: bool [B, L], True at prompts and padding, which are kept and may hold any id.
         Returns: [B, L]. Raises TokenError, TimeError and ShapeError.
         """
         return self.corrupt_at(x_0, self.schedule.sigma(check_time("t", t)), generator, frozen)
@@ -37,7 +37,7 @@ class DiffusionProcess:
     def corrupt_at(
         self, x_0: Tensor, sigma: Tensor, generator: Randomness = None, frozen: Tensor | None = None
     ) -> Tensor:
-        """The same at a noise level sigma [B] or [B, L]; raises TokenError, SigmaError and ShapeError."""
+        """Draw noisy tokens at a noise level sigma [B] or [B, L]; raise TokenError, SigmaError and ShapeError."""
         if frozen is None:
             check_tokens("x_0", x_0, self.graph.num_tokens)
             return self.graph.sample_transition(x_0, sigma, generator)
@@ -52,21 +52,21 @@ State = TypeVar("State")
 
 
 class Steps(Protocol[State]):
-    """What the reverse loop needs of a sampler."""
+    """Protocol of a sampler in the reverse loop."""
 
     def begin(self, state: State) -> State:
-        """The state with what the sampler keeps between steps."""
+        """Return the state with the sampler's cache."""
 
-    def finished(self, state: State) -> bool:
-        """Whether the state is clean."""
+    def is_finished(self, state: State) -> bool:
+        """Return True if the state is clean."""
 
     def step(self, state: State) -> State:
-        """One step back in time."""
+        """Take one step back in time."""
 
 
 def reverse(sampler: Steps[State], state: State) -> State:
     """Run a sampler from the prior to clean tokens."""
     state = sampler.begin(state)
-    while not sampler.finished(state):
+    while not sampler.is_finished(state):
         state = sampler.step(state)
     return state

@@ -81,7 +81,7 @@ class Sampler(ABC):
         """The state with what the sampler keeps between steps."""
         return state
 
-    def finished(self, state: SamplerState) -> bool:
+    def is_finished(self, state: SamplerState) -> bool:
         """Whether the state stands at t = 0."""
         return state.step >= self.steps
 

@@ -1,4 +1,4 @@
-"""A network as the samplers see it: conditions, guidance, temperature and top-p, and what its output means."""
+"""A network with condition, guidance, temperature, top-p and the parameterisation of its output, for samplers."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -13,20 +13,20 @@ from diffusion.objectives.parameterisation import Parameterisation
 
 @dataclass(frozen=True)
 class Denoiser:
-    """Gives the law of the clean tokens and the score of any network, for all rows of a batch or some of them.
+    """Distribution of the clean tokens and score from a network, for all or some rows of a batch.
 
     Arguments:
-        network: called as `network(x_t, sigma)`, x_t [b, L] and sigma [b], with `cond` and `mask` by keyword where
-            they are given; returns [b, L, dim].
-        parameterisation: what that output means.
-        cond: [B, ...], a condition for each row; null_cond: what stands for no condition, else `cond` is left out.
-        guidance: 1 follows the condition, above 1 pushes past it: null + guidance (conditioned - null), taken on the
-            network's outputs, which are logarithms (Ho and Salimans 2022; Schiff et al. 2024).
-        temperature: divides the log-probabilities of the clean token; 0 keeps the likeliest only.
-        top_p: keeps the fewest tokens whose probabilities reach it (Holtzman et al. 2020).
-        mask: bool [B, L], True at real tokens, passed on to the network.
-        block_size: tokens of a block where the network knows the law of one block only, the first that has masks.
-    Raises SettingError for a temperature, top_p or guidance that cannot work.
+        network: called as `network(x_t, sigma)`, x_t [b, L] and sigma [b], with `cond` and `mask` by keyword if they
+            are given; returns [b, L, dim].
+        parameterisation: of that output.
+        cond: [B, ...], a condition for each row; null_cond: the null condition; without it `cond` is left out.
+        guidance: scale of classifier-free guidance, null + guidance (conditioned - null) on the network's outputs, which
+            are logarithms (Ho and Salimans 2022; Schiff et al. 2024); 1: the conditional output.
+        temperature: divides the log-probabilities of the clean token; 0 takes the most likely token.
+        top_p: nucleus sampling, keeps the fewest tokens whose probabilities reach it (Holtzman et al. 2020).
+        mask: bool [B, L], True at real tokens, passed to the network.
+        block_size: tokens of a block if the network predicts one block only, the first with masks.
+    Raises SettingError for an invalid temperature, top_p or guidance.
     """
 
     network: Callable[..., Tensor]
@@ -46,18 +46,18 @@ class Denoiser:
 
     @property
     def calls(self) -> int:
-        """Network calls for one evaluation of a row: two under guidance."""
+        """Network calls for one evaluation of a row: two with guidance."""
         return 1 if self.cond is None or self.guidance in (0.0, 1.0) else 2
 
     def select(self, rows: slice) -> "Denoiser":
-        """The denoiser of some rows of the batch."""
+        """Return the denoiser of a slice of rows of the batch."""
         cut = {name: value[rows] for name in ("cond", "mask") if (value := getattr(self, name)) is not None}
         if self.null_cond is not None and self.cond is not None and self.null_cond.shape == self.cond.shape:
             cut["null_cond"] = self.null_cond[rows]
         return replace(self, **cut)
 
     def output(self, x_t: Tensor, sigma: Tensor, rows: Tensor | None = None) -> Tensor:
-        """The guided output for x_t [b, L] at sigma [b], the rows (indices, or all) of the batch."""
+        """Return the guided output for x_t [b, L] at sigma [b]; `rows` are their indices in the batch, all by default."""
         extras = {} if self.mask is None else {"mask": _take(self.mask, rows)}
         if self.cond is None:
             return self.network(x_t, sigma, **extras)
@@ -68,7 +68,7 @@ class Denoiser:
         if self.guidance == 1:
             return conditioned
         plain = self.network(x_t, sigma, **extras, **null)
-        # Infinite log-probabilities (an impossible token) would give inf - inf; the condition's word holds there.
+        # Infinite log-probabilities (an impossible token) would give inf - inf; the conditional output is used there.
         return torch.where(
             torch.isfinite(plain) & torch.isfinite(conditioned),
             plain + self.guidance * (conditioned - plain),
@@ -76,7 +76,7 @@ class Denoiser:
         )
 
     def log_x0(self, x_t: Tensor, sigma: Tensor, rows: Tensor | None = None, where: Tensor | None = None) -> Tensor:
-        """Log-probabilities of clean tokens, [b, L, dim], or [n, dim] at the n places where bool [b, L] is True."""
+        """Return log-probabilities of clean tokens, [b, L, dim], or [n, dim] at the n positions where bool [b, L] is True."""
         output = self.output(x_t, sigma, rows)
         if where is not None:
             sigma = sigma[:, None].expand(x_t.shape)[where]
@@ -84,12 +84,12 @@ class Denoiser:
         return self._shape(self.parameterisation.log_x0(output, x_t, sigma))
 
     def log_score(self, x_t: Tensor, sigma: Tensor, rows: Tensor | None = None) -> Tensor:
-        """Log-scores [b, L, dim]; temperature and top-p act on the law of the clean token behind them."""
+        """Return log-scores [b, L, dim]; temperature and top-p act on the distribution of the clean token."""
         output = self.output(x_t, sigma, rows)
         if self.temperature == 1 and self.top_p == 1:
             return self.parameterisation.log_score(output, x_t, sigma)
-        law = self._shape(self.parameterisation.log_x0(output, x_t, sigma))
-        return self.parameterisation.graph.log_score_from_x0(law, x_t, sigma)
+        log_x_0 = self._shape(self.parameterisation.log_x0(output, x_t, sigma))
+        return self.parameterisation.graph.log_score_from_x0(log_x_0, x_t, sigma)
 
     def _shape(self, log_probs: Tensor) -> Tensor:
         return keep_top_p(apply_temperature(log_probs, self.temperature), self.top_p)
@@ -100,7 +100,7 @@ class Denoiser:
 
 
 def apply_temperature(log_probs: Tensor, temperature: float) -> Tensor:
-    """Log-probabilities [..., dim] divided by a temperature and normalised; 0 leaves the first maximum."""
+    """Divide log-probabilities [..., dim] by a temperature and normalise; 0 keeps the first maximum."""
     if temperature == 1:
         return log_probs
     if temperature == 0:
@@ -110,9 +110,9 @@ def apply_temperature(log_probs: Tensor, temperature: float) -> Tensor:
 
 
 def keep_top_p(log_probs: Tensor, top_p: float) -> Tensor:
-    """Keep in log-probabilities [..., dim] the likeliest tokens that reach `top_p` together, at least one.
+    """Keep the most likely tokens of log-probabilities [..., dim] that reach `top_p` together, at least one.
 
-    They are normalised, and the rest is at -inf.
+    The others become -inf; the result is normalised.
     """
     if top_p == 1:
         return log_probs

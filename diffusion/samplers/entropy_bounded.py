@@ -11,7 +11,7 @@ from diffusion.errors import check_number
 from diffusion.processes.diffusion_process import DiffusionProcess
 from diffusion.samplers.base import Proposal, Sampler
 from diffusion.samplers.denoiser import Denoiser
-from diffusion.samplers.lifting import free_masks, level_at_share
+from diffusion.samplers.unmasking import free_masks, sigma_at_masked_share
 from diffusion.samplers.state import SamplerState
 
 
@@ -43,7 +43,7 @@ class EntropyBoundedSampler(Sampler):
         """Count the masks that are to be lifted."""
         return replace(state, cache={"masks": free_masks(self, state).sum(1)})
 
-    def finished(self, state: SamplerState) -> bool:
+    def is_finished(self, state: SamplerState) -> bool:
         """Whether no mask is left."""
         return not bool(free_masks(self, state).any())
 
@@ -51,7 +51,7 @@ class EntropyBoundedSampler(Sampler):
         """The places that the bound allows are lifted for certain."""
         masked = free_masks(self, state)
         law = self.denoiser.log_x0(state.tokens, self._sigma(state)).exp()
-        return Proposal(within_bound(entropy(law), masked, self.gamma).to(torch.float64), law)
+        return Proposal(select_within_bound(entropy(law), masked, self.gamma).to(torch.float64), law)
 
     def step(self, state: SamplerState) -> SamplerState:
         """Lift masks of the rows that have any."""
@@ -61,7 +61,7 @@ class EntropyBoundedSampler(Sampler):
         rows = evaluated.nonzero()[:, 0]
         law = self.denoiser.log_x0(state.tokens[rows], sigma[rows], rows, masked[rows]).exp()
         entropies = uniforms.new_zeros(len(rows), uniforms.shape[1]).masked_scatter(masked[rows], entropy(law))
-        lifted = within_bound(entropies, masked[rows], self.gamma)
+        lifted = select_within_bound(entropies, masked[rows], self.gamma)
         chosen = torch.zeros_like(masked).index_put((rows,), lifted)
         tokens = state.tokens.clone()
         tokens[chosen] = invert_distribution(law[lifted[masked[rows]]], uniforms[chosen])
@@ -71,7 +71,7 @@ class EntropyBoundedSampler(Sampler):
 
     def _sigma(self, state: SamplerState) -> Tensor:
         """Noise level [B] at which the share of masks is that of the row."""
-        return level_at_share(self, free_masks(self, state).sum(1).double() / state.cache["masks"].clamp_min(1))
+        return sigma_at_masked_share(self, free_masks(self, state).sum(1).double() / state.cache["masks"].clamp_min(1))
 
 
 def entropy(law: Tensor) -> Tensor:
@@ -80,7 +80,7 @@ def entropy(law: Tensor) -> Tensor:
     return -terms.sum(-1)
 
 
-def within_bound(entropies: Tensor, masked: Tensor, gamma: float) -> Tensor:
+def select_within_bound(entropies: Tensor, masked: Tensor, gamma: float) -> Tensor:
     """The masked places [B, L] of least entropy with sum - max of entropies at most gamma, at least one a row.
 
     Ties go to the earlier place. Returns bool [B, L].

@@ -46,11 +46,11 @@ class PredictorCorrectorSampler(Sampler):
         predicted = Proposal(*graph.reverse_posterior(x_0, x_t, sigma, sigma_next))
         if not self.t_off < self.time(state.step) <= self.t_on:
             return predicted
-        corrected = noised_anew(graph, x_0, x_t, sigma, sigma_next)
-        return mixture(predicted, corrected, self.kappa, x_t)
+        corrected = renoise(graph, x_0, x_t, sigma, sigma_next)
+        return mix_with_corrector(predicted, corrected, self.kappa, x_t)
 
 
-def noised_anew(graph: Graph, x_0: Tensor, x_t: Tensor, sigma: Tensor, sigma_next: Tensor) -> Tensor:
+def renoise(graph: Graph, x_0: Tensor, x_t: Tensor, sigma: Tensor, sigma_next: Tensor) -> Tensor:
     """The law [B, L, dim] of tokens at sigma_next if all x_t [B, L] says is about x_0: the forward marginal.
 
     `x_0` [B, L, dim] is the law of the clean token given the *other* tokens, as networks give it; that of x_0 given all
@@ -62,7 +62,7 @@ def noised_anew(graph: Graph, x_0: Tensor, x_t: Tensor, sigma: Tensor, sigma_nex
     return (-sigma_next).exp()[..., None] * posterior + graph.noise(sigma_next)
 
 
-def mixture(predicted: Proposal, corrected: Tensor, kappa: float, x_t: Tensor) -> Proposal:
+def mix_with_corrector(predicted: Proposal, corrected: Tensor, kappa: float, x_t: Tensor) -> Proposal:
     """kappa of one law and 1 - kappa of the other, `corrected` [B, L, dim], at tokens x_t int64 [B, L].
 
     What leaves x_t is added up, so that rare moves keep their digits.

@@ -11,7 +11,7 @@ from diffusion.processes.forward_process import per_token
 from diffusion.processes.graph import AbsorbingGraph
 from diffusion.samplers.base import Proposal, Sampler
 from diffusion.samplers.denoiser import Denoiser
-from diffusion.samplers.lifting import lift
+from diffusion.samplers.unmasking import unmask
 from diffusion.samplers.state import SamplerState
 
 
@@ -60,7 +60,7 @@ class RemaskingSampler(Sampler):
         uniforms = state.generators.rand(2, state.tokens.shape[1])
         moved = (uniforms[:, 0] < self.move_probability(state)) & ~state.frozen
         masked = self.process.graph.is_masked(state.tokens)
-        tokens, evaluated = lift(self, state, self.levels(state)[0], moved & masked, uniforms[:, 1])
+        tokens, evaluated = unmask(self, state, self.levels(state)[0], moved & masked, uniforms[:, 1])
         return self.advance(state, tokens.masked_fill(moved & ~masked, self.process.graph.num_tokens), evaluated)
 
     def move_probability(self, state: SamplerState) -> Tensor:

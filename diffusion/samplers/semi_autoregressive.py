@@ -12,7 +12,7 @@ from diffusion.objectives.block import block_numbers
 from diffusion.processes.diffusion_process import DiffusionProcess
 from diffusion.samplers.base import Proposal, Sampler
 from diffusion.samplers.denoiser import Denoiser
-from diffusion.samplers.lifting import free_masks, level_at_share, lift
+from diffusion.samplers.unmasking import free_masks, sigma_at_masked_share, unmask
 from diffusion.samplers.state import SamplerState
 
 
@@ -67,7 +67,7 @@ class SemiAutoregressiveSampler(Sampler):
                 "frozen", "a token behind the first block that is written", "a prompt: blocks do not see later ones"
             )
 
-    def finished(self, state: SamplerState) -> bool:
+    def is_finished(self, state: SamplerState) -> bool:
         """Whether no mask is left."""
         return not bool(free_masks(self, state).any())
 
@@ -81,7 +81,7 @@ class SemiAutoregressiveSampler(Sampler):
         chosen, sigma = state.cache["turn"] == state.step, self._sigma(state)
         uniforms = state.generators.rand(state.tokens.shape[1])
         if self.denoiser.block_size is None:
-            tokens, evaluated = lift(self, state, sigma, chosen, uniforms)
+            tokens, evaluated = unmask(self, state, sigma, chosen, uniforms)
         else:  # all rows, as the network keeps what it has seen of them
             tokens, evaluated = state.tokens.clone(), chosen.any().expand(len(chosen))
             if bool(chosen.any()):
@@ -105,4 +105,4 @@ class SemiAutoregressiveSampler(Sampler):
             starts, calls = self._calls(masked.shape[1], masked.device)
             now = int(((starts <= state.step) & (state.step < starts + calls)).long().argmax())
             counted &= block_numbers(masked.shape[1], self.block_size, masked.device) == now
-        return level_at_share(self, (masked & counted).sum(1).double() / counted.sum(1).clamp_min(1))
+        return sigma_at_masked_share(self, (masked & counted).sum(1).double() / counted.sum(1).clamp_min(1))

@@ -16,7 +16,7 @@ from torch import Tensor
 from diffusion.categorical import invert_distribution
 from diffusion.processes.graph import AbsorbingGraph
 from diffusion.samplers.base import Proposal, Sampler
-from diffusion.samplers.lifting import free_masks, lift
+from diffusion.samplers.unmasking import free_masks, unmask
 from diffusion.samplers.state import SamplerState
 
 
@@ -87,7 +87,7 @@ class CachedAncestralSampler(AncestralSampler):
         graph = self.process.graph
         assert isinstance(graph, AbsorbingGraph)
         lifted = uniforms[:, 0] < graph.unmask_probability(state.tokens, sigma, sigma_next)
-        tokens, evaluated = lift(self, state, sigma, lifted & ~state.frozen, uniforms[:, 1])
+        tokens, evaluated = unmask(self, state, sigma, lifted & ~state.frozen, uniforms[:, 1])
         return self.advance(state, tokens, evaluated)
 
 
@@ -105,24 +105,24 @@ class FirstHittingSampler(Sampler):
         below = (1 - state.generators.rand(state.tokens.shape[1])) * -torch.expm1(-top)
         return replace(state, cache={"hit_sigma": torch.minimum(-torch.log1p(-below), top)})
 
-    def finished(self, state: SamplerState) -> bool:
+    def is_finished(self, state: SamplerState) -> bool:
         """Whether no mask is left."""
         return not bool(free_masks(self, state).any())
 
     def propose(self, state: SamplerState) -> Proposal:
         """The next mask of each row is lifted for certain."""
-        sigma, chosen = self._next(state)
+        sigma, chosen = self._next_unmask(state)
         return Proposal(chosen.to(torch.float64), self.denoiser.log_x0(state.tokens, sigma).exp())
 
     def step(self, state: SamplerState) -> SamplerState:
         """Lift the next mask of each row that has one."""
-        sigma, chosen = self._next(state)
+        sigma, chosen = self._next_unmask(state)
         uniforms = state.generators.rand(state.tokens.shape[1])
-        tokens, evaluated = lift(self, state, sigma, chosen, uniforms)
+        tokens, evaluated = unmask(self, state, sigma, chosen, uniforms)
         t = torch.where(evaluated, self.process.schedule.inverse(sigma), 0.0)
         return replace(self.advance(state, tokens, evaluated), t=t)
 
-    def _next(self, state: SamplerState) -> tuple[Tensor, Tensor]:
+    def _next_unmask(self, state: SamplerState) -> tuple[Tensor, Tensor]:
         """Noise level [B] of the next lift, and its place as bool [B, L]; finished rows have none."""
         masked = free_masks(self, state)
         levels = state.cache["hit_sigma"].masked_fill(~masked, -1.0)
@@ -150,14 +150,14 @@ class ConfidenceSampler(Sampler):
 
     def propose(self, state: SamplerState) -> Proposal:
         """The surest places are lifted for certain."""
-        sigma, count = self._count(state)
+        sigma, count = self._count_unmasked(state)
         law = self.denoiser.log_x0(state.tokens, sigma)
         masked = free_masks(self, state)
-        return Proposal(_surest(law.amax(-1), masked, count).to(torch.float64), law.exp())
+        return Proposal(_select_most_confident(law.amax(-1), masked, count).to(torch.float64), law.exp())
 
     def step(self, state: SamplerState) -> SamplerState:
         """Lift the surest places of the rows that have any to lift at this step."""
-        sigma, count = self._count(state)
+        sigma, count = self._count_unmasked(state)
         uniforms = state.generators.rand(state.tokens.shape[1])
         rows = (count > 0).nonzero()[:, 0]
         if rows.numel() == 0:
@@ -165,13 +165,13 @@ class ConfidenceSampler(Sampler):
         masked = free_masks(self, state)[rows]
         law = self.denoiser.log_x0(state.tokens[rows], sigma[rows], rows, masked)
         surety = torch.zeros(masked.shape, dtype=law.dtype, device=law.device).masked_scatter(masked, law.amax(-1))
-        lifted = _surest(surety, masked, count[rows])
+        lifted = _select_most_confident(surety, masked, count[rows])
         tokens, chosen = state.tokens.clone(), torch.zeros_like(state.frozen)
         chosen[rows] = lifted
         tokens[chosen] = invert_distribution(law[lifted[masked]].exp(), uniforms[chosen])
         return self.advance(state, tokens, count > 0)
 
-    def _count(self, state: SamplerState) -> tuple[Tensor, Tensor]:
+    def _count_unmasked(self, state: SamplerState) -> tuple[Tensor, Tensor]:
         """Noise level [B] and how many masks [B] this step lifts: the share that the process has left, rounded down."""
         sigma, sigma_next = self.levels(state)
         top = self.process.schedule.sigma(torch.ones_like(state.t))
@@ -181,7 +181,7 @@ class ConfidenceSampler(Sampler):
         return sigma, (masked - left).clamp_min(0)
 
 
-def _surest(surety: Tensor, masked: Tensor, count: Tensor) -> Tensor:
+def _select_most_confident(surety: Tensor, masked: Tensor, count: Tensor) -> Tensor:
     """The `count` [B] masked places of greatest surety [B, L], as bool [B, L]; ties go to the earlier place."""
     order = surety.masked_fill(~masked, -torch.inf).argsort(dim=1, descending=True, stable=True)
     rank = torch.zeros_like(order).scatter(1, order, torch.arange(order.shape[1], device=order.device).expand_as(order))

@@ -51,7 +51,7 @@ def test_the_level_is_that_of_the_masks_in_sight(blocks: int | None, steps: int)
     turns = [
         block for block, calls in enumerate({7: (3, 3, 1), 5: (2, 2, 1), 3: (1, 1, 1)}[steps]) for _ in range(calls)
     ]
-    while not sampler.finished(state):
+    while not sampler.is_finished(state):
         before, calls = state, len(asked)
         state = sampler.step(state)
         if len(asked) == calls:  # the prompt left this call nothing to do

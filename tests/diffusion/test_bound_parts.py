@@ -115,7 +115,7 @@ def test_blocks_have_evenly_spread_times_and_see_the_clean_text() -> None:
         return torch.arange(doubled.shape[1]).expand(doubled.shape)[..., None]
 
     for sigma in (SCHEDULE.sigma(t), SCHEDULE.sigma(times)):
-        output = objective.ask(network, x_0 + 1, sigma, x_0)
+        output = objective.predict(network, x_0 + 1, sigma, x_0)
         doubled, levels = asked.pop()
         assert torch.equal(doubled, torch.cat([x_0 + 1, x_0], 1))
         assert torch.equal(levels[:, :LENGTH], (sigma if sigma.dim() > 1 else sigma[:, None]).expand(ROWS, LENGTH))

@@ -251,7 +251,7 @@ def test_a_state_can_be_stepped_by_hand() -> None:
     sampler: Sampler = create_sampler("ancestral", PROCESSES["absorbing"], denoiser_for("absorbing"), 4)
     state = state_of(torch.full((2, LENGTH), N))
     times = []
-    while not sampler.finished(state):
+    while not sampler.is_finished(state):
         state = sampler.step(state)
         times.append(float(state.t[0]))
     assert times == [0.75, 0.5, 0.25, 0.0]

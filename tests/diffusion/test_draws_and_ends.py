@@ -152,7 +152,7 @@ def test_first_hitting_state_has_the_level_of_the_mask_that_comes_last() -> None
         state = sampler.step(state)
         assert int(state.tokens[0, place]) < N
         torch.testing.assert_close(state.t, PROCESS.schedule.inverse(levels[:, place]))
-    assert sampler.finished(state)
+    assert sampler.is_finished(state)
 
 
 def test_a_block_network_sees_the_clean_half_at_both_ends_of_time() -> None:

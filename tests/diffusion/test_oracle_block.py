@@ -41,7 +41,7 @@ def places(toy: Toy, objective: BlockSubsLoss, points: int = 40) -> Tensor:
         level = objective.schedule.sigma(t)
         clean, noisy, probability = pairs(toy, level)
         x_t, x_0 = toy.states[noisy], toy.data[clean]
-        output = objective.ask(network, x_t, level.expand(len(x_t)), x_0)
+        output = objective.predict(network, x_t, level.expand(len(x_t)), x_0)
         times = torch.full((len(x_t), LENGTH), t, dtype=torch.float64)
         total += weight * (probability[:, None] * objective.diffusion(output, x_t, x_0, times)).sum(0)
     return total

@@ -19,7 +19,7 @@ from diffusion.randomness import RowGenerators
 from diffusion.registry import SAMPLERS
 from diffusion.samplers.base import Proposal, create_sampler
 from diffusion.samplers.denoiser import Denoiser
-from diffusion.samplers.predictor_corrector import mixture
+from diffusion.samplers.predictor_corrector import mix_with_corrector
 from diffusion.samplers.sampling import sample
 from diffusion.samplers.state import SamplerState, start_state
 
@@ -131,8 +131,8 @@ def test_a_mixture_moves_with_a_probability_of_at_most_one() -> None:
     x_t = torch.tensor([[0, 1]])
     law = torch.tensor([[[0.0, 0.7, 0.3 + 1e-9], [0.25, 0.5, 0.25]]], dtype=torch.float64)
     stay = Proposal(torch.zeros(1, 2).double(), law)
-    assert mixture(stay, law, 0.0, x_t).move.tolist() == [[1.0, 0.5]]
-    half = mixture(Proposal(torch.ones(1, 2).double(), law), law, 0.5, x_t)
+    assert mix_with_corrector(stay, law, 0.0, x_t).move.tolist() == [[1.0, 0.5]]
+    half = mix_with_corrector(Proposal(torch.ones(1, 2).double(), law), law, 0.5, x_t)
     torch.testing.assert_close(half.move, torch.tensor([[1.0, 0.75]], dtype=torch.float64))
     assert float(half.move.max()) <= 1
 
@@ -178,7 +178,7 @@ def test_a_latent_keeps_its_type(dtype: torch.dtype, t: int | Tensor) -> None:
 def test_a_state_is_finished_after_its_steps() -> None:
     sampler = create_sampler("ancestral", MASKS, denoiser(), 3)
     state: SamplerState = start_state(MASKS.graph, 1, 1, generators=RowGenerators(torch.zeros(1).long()))
-    assert [sampler.finished(replace(state, step=step)) for step in (0, 2, 3, 4)] == [False, False, True, True]
+    assert [sampler.is_finished(replace(state, step=step)) for step in (0, 2, 3, 4)] == [False, False, True, True]
     assert [sampler.time(step) for step in (0, 3)] == [1.0, 0.0]
 
 
@@ -195,7 +195,7 @@ def test_the_divergence_of_weights_is_that_of_the_laws_they_stand_for() -> None:
     """D3PM compares where a token moves to by weights of any size; none at all are no law, and cost nothing."""
     weights = torch.tensor([[2.0, 6.0, 0.0], [0.0, 0.0, 0.0], [0.1, 0.1, 0.2]], dtype=torch.float64)
     laws = torch.tensor([[0.25, 0.75, 0.0], [0.0, 0.0, 0.0], [0.25, 0.25, 0.5]], dtype=torch.float64)
-    torch.testing.assert_close(_normal(weights), laws)
+    torch.testing.assert_close(_normalise(weights), laws)
 
 
 def test_gamma_ends_at_a_million() -> None:

@@ -150,8 +150,8 @@ def test_divergences_of_nothing() -> None:
     assert _divergence(zero, zero).item() == 0
     assert _divergence(half, zero).item() == torch.inf
     assert _divergence(half, one).item() == pytest.approx(0.5 * math.log(0.5) - 0.5 + 1)
-    assert _normal(torch.zeros(1, 3, dtype=torch.float64)).tolist() == [[0.0] * 3]
-    assert _normal(torch.tensor([[1.0, 3.0]], dtype=torch.float64)).tolist() == [[0.25, 0.75]]
+    assert _normalise(torch.zeros(1, 3, dtype=torch.float64)).tolist() == [[0.0] * 3]
+    assert _normalise(torch.tensor([[1.0, 3.0]], dtype=torch.float64)).tolist() == [[0.25, 0.75]]
 
 
 @pytest.mark.parametrize("graph", [UniformGraph(4), HybridGraph(3, 0.3)], ids=["uniform", "hybrid"])
@@ -273,7 +273,7 @@ def test_confidence_lifts_none_where_the_process_has_lost_none() -> None:
     generators = RowGenerators.from_generator(torch.Generator().manual_seed(0), 2)
     state = sampler.begin(start_state(process.graph, 2, 2, generators=generators))
     lifted = []
-    while not sampler.finished(state):
+    while not sampler.is_finished(state):
         before = (state.tokens == 3).sum(1)
         state = sampler.step(state)
         lifted.append((before - (state.tokens == 3).sum(1)).tolist())

@@ -16,7 +16,7 @@ from diffusion.processes.noise_schedule import LogLinearNoise
 from diffusion.randomness import RowGenerators
 from diffusion.samplers.base import create_sampler
 from diffusion.samplers.denoiser import Denoiser, keep_top_p
-from diffusion.samplers.lifting import level_at_share
+from diffusion.samplers.unmasking import sigma_at_masked_share
 from diffusion.samplers.state import start_state
 
 GRAPH = AbsorbingGraph(4)
@@ -101,7 +101,7 @@ def test_masks_are_hit_where_the_process_can_hit_them() -> None:
     state = sampler.begin(start_state(GRAPH, 1, 4, generators=Chosen(draws)))
     torch.testing.assert_close(-torch.expm1(-state.cache["hit_sigma"]), 0.6 * (1 - draws))
     share = torch.tensor([0.0, 0.25, 1.0])
-    level = level_at_share(sampler, share)
+    level = sigma_at_masked_share(sampler, share)
     assert level.dtype == torch.float64
     torch.testing.assert_close(-torch.expm1(-level), 0.6 * share.double())
 

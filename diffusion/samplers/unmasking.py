@@ -13,7 +13,7 @@ def free_masks(sampler: Sampler, state: SamplerState) -> Tensor:
     return sampler.process.graph.is_masked(state.tokens) & ~state.frozen
 
 
-def lift(
+def unmask(
     sampler: Sampler, state: SamplerState, sigma: Tensor, chosen: Tensor, uniforms: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Draw clean tokens at the chosen places, bool [B, L], calling the network for rows that have any.
@@ -31,7 +31,7 @@ def lift(
     return tokens, evaluated
 
 
-def level_at_share(sampler: Sampler, share: Tensor) -> Tensor:
+def sigma_at_masked_share(sampler: Sampler, share: Tensor) -> Tensor:
     """Noise level [B] at which this share of the masks of t = 1 is left: 1 - alpha falls with the masks."""
     schedule = sampler.process.schedule
     top, floor = (schedule.sigma(torch.full_like(share, end, dtype=torch.float64)) for end in (1.0, 0.0))
