@@ -1,4 +1,4 @@
-"""The tables of documentation that say what fits what, from the registries themselves.
+"""Tables for the documentation of which processes, objectives, schedules and samplers fit, from the registries.
 
 python -m model.diffusion_tables
 """
@@ -7,7 +7,7 @@ from diffusion.registry import OBJECTIVES, PROCESSES, SAMPLERS, SCHEDULES, defau
 
 
 def combinations_table() -> str:
-    """Processes and objectives with the schedules and samplers that go with them, as Markdown."""
+    """Return a Markdown table of processes and objectives with the schedules and samplers that fit."""
     lines = [
         "| process | objectives | schedules | samplers, the default first |",
         "| --- | --- | --- | --- |",
@@ -24,7 +24,7 @@ def combinations_table() -> str:
 
 
 def samplers_table() -> str:
-    """Samplers with the processes that they fit and their accuracy where the network is right, as Markdown."""
+    """Return a Markdown table of samplers with the processes that they fit and their accuracy with an exact network."""
     lines = ["| sampler | fits | default of | accuracy | what it does |", "| --- | --- | --- | --- | --- |"]
     absorbing = {process: PROCESSES.get(process).absorbing for process in PROCESSES}
     for name in SAMPLERS:
@@ -37,7 +37,7 @@ def samplers_table() -> str:
 
 
 def filled(page: str, name: str, table: str) -> str:
-    """A page's text with a table between its marks `<!-- table: NAME -->` and `<!-- end -->`; ValueError without them."""
+    """Insert a table between `<!-- table: NAME -->` and `<!-- end -->` of a page; raise ValueError without these marks."""
     before, mark, rest = page.partition(f"<!-- table: {name} -->")
     _, end, after = rest.partition("<!-- end -->")
     if not mark or not end:

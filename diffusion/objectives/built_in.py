@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 
 class SeddConfig(StrictModel):
-    """Score entropy (Lou et al. 2024): the network gives log-ratios of probabilities."""
+    """Score entropy (Lou et al. 2024): the network predicts log-ratios of probabilities."""
 
     type: Literal["sedd"] = "sedd"
     scale_by_sigma: bool | None = None
-    """Shift outputs by the noise level; None: under absorbing noise only, as published."""
+    """Shift outputs by the noise level; None: for absorbing noise only, as published."""
 
 
 @register_objective("sedd", config=SeddConfig)
@@ -45,7 +45,7 @@ def _mdlm(config: MdlmConfig, process: "DiffusionProcess") -> "Objective":
 
 
 class UdlmConfig(StrictModel):
-    """Uniform diffusion (Schiff et al. 2024): the bound of a network that gives the law of the clean token."""
+    """Uniform diffusion (Schiff et al. 2024): the bound of a network that predicts the clean token."""
 
     type: Literal["udlm"] = "udlm"
 
@@ -58,11 +58,11 @@ def _udlm(config: UdlmConfig, process: "DiffusionProcess") -> "Objective":
 
 
 class D3pmConfig(StrictModel):
-    """The bound in discrete time (Austin et al. 2021), in the steps of `schedule: {type: discrete}` or in its own."""
+    """The discrete-time bound (Austin et al. 2021), with the num_steps of `schedule: {type: discrete}` or its own."""
 
     type: Literal["d3pm"] = "d3pm"
     num_steps: Annotated[int, Field(gt=0, le=1_000_000)] | None = None
-    """Number of steps; None: the schedule's, which is then a discrete one. [steps]"""
+    """Number of steps; None: the schedule's, which must then be discrete. [steps]"""
 
 
 @register_objective("d3pm", config=D3pmConfig, discrete_time=True)
@@ -73,7 +73,7 @@ def _d3pm(config: D3pmConfig, process: "DiffusionProcess") -> "Objective":
 
 
 class GiddConfig(StrictModel):
-    """The bound of a network that gives the law of the clean token, under any noise (von Ruette et al. 2025)."""
+    """The bound of a network that predicts the clean token, under any noise (von Ruette et al. 2025)."""
 
     type: Literal["gidd"] = "gidd"
 
@@ -86,7 +86,7 @@ def _gidd(config: GiddConfig, process: "DiffusionProcess") -> "Objective":
 
 
 class Bd3lmConfig(StrictModel):
-    """Masked diffusion inside blocks that are written one after another (Arriola et al. 2025)."""
+    """Masked diffusion inside blocks, which are generated one after another (Arriola et al. 2025)."""
 
     type: Literal["bd3lm"] = "bd3lm"
     block_size: Annotated[int, Field(gt=0, le=1_048_576)] = 16

@@ -20,7 +20,7 @@ Sigma = Annotated[float, Field(ge=0, le=50)]
 
 
 class AbsorbingConfig(StrictModel):
-    """Tokens turn into a mask and stay masked (Austin et al. 2021, Lou et al. 2024)."""
+    """Noise that replaces tokens by a mask, which stays (Austin et al. 2021, Lou et al. 2024)."""
 
     type: Literal["absorbing"] = "absorbing"
 
@@ -33,7 +33,7 @@ def _absorbing(config: AbsorbingConfig, num_tokens: int) -> "Graph":
 
 
 class UniformConfig(StrictModel):
-    """Tokens turn into uniformly drawn ones."""
+    """Noise that replaces tokens by uniformly drawn ones."""
 
     type: Literal["uniform"] = "uniform"
 
@@ -46,17 +46,17 @@ def _uniform(config: UniformConfig, num_tokens: int) -> "Graph":
 
 
 class HybridConfig(StrictModel):
-    """Tokens turn into a mask or into uniformly drawn ones, in a mixture that changes on the way (GIDD).
+    """Noise that replaces tokens by a mask or by uniformly drawn ones, in a mixture that changes with time (GIDD).
 
-    von Ruette et al. 2025. The schedule sets the pace: at the time when it has taken half of the tokens from another
-    process, a share p_uniform of them is wrong here.
+    von Ruette et al. 2025. At the time at which alpha of the schedule is 1/2, a share p_uniform of all tokens is replaced
+    by uniform ones.
     """
 
     type: Literal["hybrid"] = "hybrid"
     p_uniform: Annotated[float, Field(gt=0, le=0.99)] = 0.1
-    """Share of tokens that are replaced by uniform ones half-way. [share]"""
+    """Share of tokens replaced by uniform ones at alpha = 1/2 of the schedule. [share]"""
     gamma: Annotated[float, Field(gt=0, le=2)] = 1.0
-    """How sharply the wrong tokens come and go; 1 as published. [1]"""
+    """Sharpness in time of the uniform noise; 1 as published. [1]"""
 
 
 @register_process("hybrid", config=HybridConfig)
@@ -67,7 +67,7 @@ def _hybrid(config: HybridConfig, num_tokens: int) -> "Graph":
 
 
 class LogLinearConfig(StrictModel):
-    """alpha(t) = 1 - (1 - eps) t: as many masks as t says."""
+    """Schedule alpha(t) = 1 - (1 - eps) t: the share of masks is t."""
 
     type: Literal["loglinear"] = "loglinear"
     eps: Epsilon = 1e-3
@@ -82,7 +82,7 @@ def _loglinear(config: LogLinearConfig) -> "NoiseSchedule":
 
 
 class GeometricConfig(StrictModel):
-    """sigma(t) = sigma_min^(1 - t) sigma_max^t."""
+    """Schedule sigma(t) = sigma_min^(1 - t) sigma_max^t."""
 
     type: Literal["geometric"] = "geometric"
     sigma_min: Annotated[float, Field(gt=0, le=50)] = 1e-4
@@ -91,7 +91,7 @@ class GeometricConfig(StrictModel):
     """Noise at t = 1. [1]"""
 
     def violations(self) -> Iterator[Violation]:
-        """Noise grows."""
+        """Yield a violation unless sigma_min is below sigma_max."""
         yield from _grows(self.sigma_min, self.sigma_max)
 
 
@@ -103,7 +103,7 @@ def _geometric(config: GeometricConfig) -> "NoiseSchedule":
 
 
 class CosineConfig(StrictModel):
-    """alpha(t) = eps + (1 - eps) cos(pi t / 2)."""
+    """Schedule alpha(t) = eps + (1 - eps) cos(pi t / 2)."""
 
     type: Literal["cosine"] = "cosine"
     eps: Epsilon = 1e-3
@@ -118,7 +118,7 @@ def _cosine(config: CosineConfig) -> "NoiseSchedule":
 
 
 class LinearConfig(StrictModel):
-    """sigma(t) = sigma_min + t (sigma_max - sigma_min)."""
+    """Schedule sigma(t) = sigma_min + t (sigma_max - sigma_min)."""
 
     type: Literal["linear"] = "linear"
     sigma_min: Sigma = 0.0
@@ -127,7 +127,7 @@ class LinearConfig(StrictModel):
     """Noise at t = 1. [1]"""
 
     def violations(self) -> Iterator[Violation]:
-        """Noise grows."""
+        """Yield a violation unless sigma_min is below sigma_max."""
         yield from _grows(self.sigma_min, self.sigma_max)
 
 
@@ -139,20 +139,20 @@ def _linear(config: LinearConfig) -> "NoiseSchedule":
 
 
 class DiscreteConfig(StrictModel):
-    """alpha from a table of num_steps steps (Austin et al. 2021, D3PM), straight in between."""
+    """Schedule with alpha from a table of num_steps steps (Austin et al. 2021, D3PM), linearly interpolated."""
 
     type: Literal["discrete"] = "discrete"
     num_steps: Annotated[int, Field(gt=0, le=1_000_000)] = 1000
     """Number of steps T. [steps]"""
     curve: Literal["even", "cosine", "linear", "quadratic"] = "even"
-    """even: 1 - i / T, D3PM's for masks; cosine: Nichol and Dhariwal's; linear, quadratic: of beta, between the two below."""
+    """even: 1 - i / T, D3PM's for masks; cosine: Nichol and Dhariwal's; linear, quadratic: beta from beta_start to beta_end."""
     beta_start: Annotated[float, Field(gt=0, lt=1)] | None = None
-    """Chance to lose a token in the first step, of linear and quadratic; None: 0.1 / num_steps. [probability]"""
+    """Probability of noising a token in the first step, for linear and quadratic; None: 0.1 / num_steps. [probability]"""
     beta_end: Annotated[float, Field(gt=0, lt=1)] | None = None
-    """The same in the last step; None: 20 / num_steps, which leaves almost nothing at t = 1. [probability]"""
+    """Probability of noising a token in the last step; None: 20 / num_steps, which makes alpha(1) tiny. [probability]"""
 
     def violations(self) -> Iterator[Violation]:
-        """Only two of the curves have a beta."""
+        """Yield a violation for a beta that the curve does not use."""
         for key in ("beta_start", "beta_end"):
             if getattr(self, key) is not None and self.curve in ("even", "cosine"):
                 yield Violation(

@@ -1,6 +1,7 @@
-"""What samplers have in common, and their registry. A step is a proposal, which is mathematics, and a draw from it.
+"""Base class of samplers, and creation by name. A step is a proposal, a distribution, and a draw from it.
 
-A proposal is a function of the state, so that certificates can follow the exact law of a sampler over all sequences.
+A proposal is a function of the state, so that tests can propagate the exact distribution of a sampler over all
+sequences.
 """
 
 from abc import ABC, abstractmethod
@@ -26,11 +27,11 @@ from yaml_config.strict_model import DEFER_RELATIONS, StrictModel
 
 @dataclass(frozen=True)
 class Proposal:
-    """The law of the next tokens, independent between places: whether a token changes, and into what.
+    """Distribution of the next tokens, independent between positions: probability of a change, and its target.
 
     Fields:
-        move: [B, L] probability of a change; target: [B, L, dim] weights, not normalised, of what it changes to.
-    The two are drawn apart so that rare changes and rare tokens each keep float64's relative precision.
+        move: [B, L] probability of a change; target: [B, L, dim] weights, not normalised, of the new token.
+    The two are drawn separately, so that rare changes and rare tokens each keep float64's relative precision.
     """
 
     move: Tensor
@@ -38,11 +39,11 @@ class Proposal:
 
     @classmethod
     def from_weights(cls, weights: Tensor, tokens: Tensor) -> "Proposal":
-        """The proposal of weights [B, L, dim] for the next token, the present one among them."""
+        """Create the proposal of weights [B, L, dim] for the next token, including the current one."""
         return cls(*leave_or_stay(weights, tokens))
 
     def draw(self, tokens: Tensor, frozen: Tensor, generators: RowGenerators) -> Tensor:
-        """Next tokens [B, L]; frozen ones are kept."""
+        """Draw the next tokens [B, L]; frozen ones are kept."""
         uniforms = generators.rand(2, tokens.shape[1])
         moved = (uniforms[:, 0] < self.move) & ~frozen
         tokens = tokens.clone()
@@ -50,22 +51,23 @@ class Proposal:
         return tokens
 
     def probabilities(self, tokens: Tensor, frozen: Tensor | None = None) -> Tensor:
-        """The law itself, [B, L, dim], rows summing to one."""
+        """Return the probabilities of the next tokens, [B, L, dim], rows summing to one."""
         move = self.move if frozen is None else self.move.masked_fill(frozen, 0.0)
         total = self.target.sum(-1, keepdim=True)
-        law = move[..., None] * torch.where(total > 0, self.target / total, 0.0)
-        stay = torch.zeros_like(law).scatter(-1, tokens[..., None], 1 - move[..., None])
-        return law + stay
+        leave = move[..., None] * torch.where(total > 0, self.target / total, 0.0)
+        stay = torch.zeros_like(leave).scatter(-1, tokens[..., None], 1 - move[..., None])
+        return leave + stay
 
 
 class Sampler(ABC):
-    """A sampler over an explicit state; subclasses say what they propose.
+    """Sampler over an explicit state; subclasses define `propose`.
 
     Class attributes:
         absorbing_only: True if it fits an absorbing process only.
     Arguments:
-        steps: number of steps from t = 1 to t = 0; samplers that count their own ignore it.
-    A sampler's own settings follow as keywords with defaults. Raises SettingError for a process that does not fit, or fewer than one step.
+        steps: number of steps from t = 1 to t = 0; samplers that determine their own number ignore it.
+    Settings of subclasses follow as keywords with defaults. Raises SettingError for a process that does not fit, and for
+    fewer than one step.
     """
 
     absorbing_only: ClassVar[bool] = False
@@ -78,24 +80,24 @@ class Sampler(ABC):
         self.process, self.denoiser, self.steps = process, denoiser, check_count("steps", steps)
 
     def begin(self, state: SamplerState) -> SamplerState:
-        """The state with what the sampler keeps between steps."""
+        """Return the state with the sampler's cache."""
         return state
 
     def is_finished(self, state: SamplerState) -> bool:
-        """Whether the state stands at t = 0."""
+        """Return True if the state is at t = 0."""
         return state.step >= self.steps
 
     @abstractmethod
     def propose(self, state: SamplerState) -> Proposal:
-        """The law of the next tokens."""
+        """Return the distribution of the next tokens."""
 
     def step(self, state: SamplerState) -> SamplerState:
-        """One step back in time, with a network call for each row."""
+        """Take one step back in time, with a network call for each row."""
         tokens = self.propose(state).draw(state.tokens, state.frozen, state.generators)
         return self.advance(state, tokens, torch.ones_like(state.network_calls))
 
     def advance(self, state: SamplerState, tokens: Tensor, evaluated: Tensor) -> SamplerState:
-        """The state one grid step on; `evaluated` [B] counts the evaluations of each row."""
+        """Return the state after one grid step; `evaluated` [B] counts the evaluations of each row."""
         return replace(
             state,
             tokens=tokens,
@@ -105,11 +107,11 @@ class Sampler(ABC):
         )
 
     def time(self, step: int) -> float:
-        """Time after so many steps, on an even grid from 1 to 0."""
+        """Return the time after `step` steps, on an even grid from 1 to 0."""
         return 1.0 - step / self.steps
 
     def levels(self, state: SamplerState) -> tuple[Tensor, Tensor]:
-        """Noise levels [B] now and after this step; the last step removes all noise, also a schedule's sigma(0)."""
+        """Return noise levels [B] before and after this step; the last step removes all noise, also sigma(0)."""
         sigma = self.process.schedule.sigma(state.t)
         if state.step + 1 >= self.steps:
             return sigma, torch.zeros_like(sigma)

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
-@register_sampler("analytic", accuracy="convergent", summary="Tweedie's formula: the exact law of each token alone")
+@register_sampler(
+    "analytic", accuracy="convergent", summary="Tweedie's formula: the exact distribution of each token alone"
+)
 def _analytic(config: PlainConfig, process: "DiffusionProcess", denoiser: "Denoiser", steps: int) -> "Sampler":
     from diffusion.samplers.standard import AnalyticSampler
 
@@ -35,7 +37,9 @@ def _euler(config: PlainConfig, process: "DiffusionProcess", denoiser: "Denoiser
 
 
 @register_sampler(
-    "ancestral", accuracy="convergent", summary="the posterior of each token alone, from the law of the clean token"
+    "ancestral",
+    accuracy="convergent",
+    summary="the posterior of each token alone, from the distribution of the clean token",
 )
 def _ancestral(config: PlainConfig, process: "DiffusionProcess", denoiser: "Denoiser", steps: int) -> "Sampler":
     from diffusion.samplers.standard import AncestralSampler
@@ -55,7 +59,9 @@ def _ancestral_cache(config: PlainConfig, process: "DiffusionProcess", denoiser:
     return CachedAncestralSampler(process, denoiser, steps)
 
 
-@register_sampler("first_hitting", absorbing_only=True, accuracy="exact", summary="one token a call, at its drawn time")
+@register_sampler(
+    "first_hitting", absorbing_only=True, accuracy="exact", summary="one token per call, at its drawn time"
+)
 def _first_hitting(config: PlainConfig, process: "DiffusionProcess", denoiser: "Denoiser", steps: int) -> "Sampler":
     from diffusion.samplers.standard import FirstHittingSampler
 
@@ -63,7 +69,10 @@ def _first_hitting(config: PlainConfig, process: "DiffusionProcess", denoiser: "
 
 
 @register_sampler(
-    "confidence", absorbing_only=True, accuracy="convergent", summary="the surest tokens first, several a call"
+    "confidence",
+    absorbing_only=True,
+    accuracy="convergent",
+    summary="the most confident tokens first, several per call",
 )
 def _confidence(config: PlainConfig, process: "DiffusionProcess", denoiser: "Denoiser", steps: int) -> "Sampler":
     from diffusion.samplers.standard import ConfidenceSampler
@@ -72,18 +81,18 @@ def _confidence(config: PlainConfig, process: "DiffusionProcess", denoiser: "Den
 
 
 class EntropyBoundedConfig(StrictModel):
-    """As many tokens a call as are nearly independent (Ben-Hamu et al. 2025)."""
+    """Unmask as many tokens per call as are nearly independent (Ben-Hamu et al. 2025)."""
 
     type: Literal["entropy_bounded"] = "entropy_bounded"
     gamma: Annotated[float, Field(ge=0, le=1e6)] = 0.1
-    """Bound in nats of what tokens of one call may say of each other; 0: exact. [nats]"""
+    """Bound on the KL divergence due to tokens drawn independently in one call; 0: exact. [nats]"""
 
 
 @register_sampler(
     "entropy_bounded",
     config=EntropyBoundedConfig,
     absorbing_only=True,
-    summary="as many tokens a call as are nearly independent; exact at gamma = 0",
+    summary="as many tokens per call as are nearly independent; exact at gamma = 0",
 )
 def _entropy_bounded(
     config: EntropyBoundedConfig, process: "DiffusionProcess", denoiser: "Denoiser", steps: int
@@ -98,9 +107,9 @@ class RemaskingConfig(StrictModel):
 
     type: Literal["remasking"] = "remasking"
     eta_cap: Share = 0.01
-    """Highest probability of a step that a token is masked again; 0: never. [probability]"""
+    """Upper bound on the probability per step that a token is masked again; 0: never. [probability]"""
     eta_rescale: Share = 1.0
-    """Share to take of the highest probability that keeps each token's law. [share]"""
+    """Fraction of the largest probability that keeps each token's marginal distribution. [share]"""
 
 
 @register_sampler(
@@ -108,7 +117,7 @@ class RemaskingConfig(StrictModel):
     config=RemaskingConfig,
     absorbing_only=True,
     accuracy="convergent",
-    summary="ancestral, with tokens masked again and drawn anew",
+    summary="ancestral, with tokens masked again and redrawn",
 )
 def _remasking(config: RemaskingConfig, process: "DiffusionProcess", denoiser: "Denoiser", steps: int) -> "Sampler":
     from diffusion.samplers.remasking import RemaskingSampler
@@ -117,25 +126,27 @@ def _remasking(config: RemaskingConfig, process: "DiffusionProcess", denoiser: "
 
 
 class PredictorCorrectorConfig(StrictModel):
-    """Ancestral steps in which tokens are drawn clean and noised anew (Psi-samplers, Deschenaux et al. 2026)."""
+    """Ancestral steps in which tokens are drawn clean and noised again (Psi-samplers, Deschenaux et al. 2026)."""
 
     type: Literal["predictor_corrector"] = "predictor_corrector"
     kappa: Share = 0.95
     """Probability that a token takes the ancestral step; 1: no correction. [probability]"""
     t_on: Share = 0.5
-    """Time below which steps correct. [time]"""
+    """Time up to which steps correct. [time]"""
     t_off: Share = 0.1
-    """Time below which they no longer do; 0: to the end, which converges. [time]"""
+    """Time from which on steps no longer correct; 0: correct to the end, which converges. [time]"""
 
     def violations(self) -> Iterator[Violation]:
-        """Time runs from 1 to 0."""
+        """Yield a violation if t_off is above t_on."""
         if self.t_off > self.t_on:
-            message = f"t_off {self.t_off:g} must not be above t_on {self.t_on:g}, as time runs from 1 to 0"
+            message = f"t_off {self.t_off:g} must not be above t_on {self.t_on:g}: time runs from 1 to 0"
             yield Violation(message, ("t_off",), (("t_on",),))
 
 
 @register_sampler(
-    "predictor_corrector", config=PredictorCorrectorConfig, summary="ancestral, with tokens drawn clean and noised anew"
+    "predictor_corrector",
+    config=PredictorCorrectorConfig,
+    summary="ancestral, with tokens drawn clean and noised again",
 )
 def _predictor_corrector(
     config: PredictorCorrectorConfig, process: "DiffusionProcess", denoiser: "Denoiser", steps: int
@@ -146,11 +157,11 @@ def _predictor_corrector(
 
 
 class SemiAutoregressiveConfig(StrictModel):
-    """Blocks from left to right, places of a block in a random order (Arriola et al. 2025)."""
+    """Unmask blocks from left to right, positions of a block in a random order (Arriola et al. 2025)."""
 
     type: Literal["semi_autoregressive"] = "semi_autoregressive"
     block_size: Annotated[int, Field(gt=0, le=1_048_576)] = 16
-    """Tokens of a block, for networks that see the whole sequence; those of bd3lm have their own. [tokens]"""
+    """Tokens of a block, for networks that attend to the whole sequence; bd3lm's block_size overrides it. [tokens]"""
 
 
 @register_sampler(
@@ -159,7 +170,7 @@ class SemiAutoregressiveConfig(StrictModel):
     absorbing_only=True,
     blockwise=True,
     accuracy="convergent",
-    summary="blocks from left to right, a random order inside; exact at one token a call",
+    summary="blocks from left to right, a random order inside; exact at one token per call",
 )
 def _semi_autoregressive(
     config: SemiAutoregressiveConfig, process: "DiffusionProcess", denoiser: "Denoiser", steps: int

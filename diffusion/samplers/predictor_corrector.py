@@ -1,4 +1,4 @@
-"""Steps that predict and correct, for any process: the Psi-samplers (Deschenaux et al. 2026)."""
+"""Predictor-corrector samplers for any process: the Psi-samplers (Deschenaux et al. 2026)."""
 
 from torch import Tensor
 
@@ -11,15 +11,15 @@ from diffusion.samplers.state import SamplerState
 
 
 class PredictorCorrectorSampler(Sampler):
-    """With probability kappa a token takes the ancestral step, else it is drawn clean and noised anew to time s.
+    """With probability kappa a token takes the ancestral step, else it is drawn clean and noised again to time s.
 
     The Psi-posterior of Deschenaux et al. (2026, arXiv 2602.21185) is kappa q(x_s | x_t, x_0) + (1 - kappa) q(x_s | x_0)
-    over x_0 given x_t, and keeps q(x_s | x_0) of each token whatever kappa. Remasking is one: under absorbing noise,
+    over x_0 given x_t, and keeps q(x_s | x_0) of each token for any kappa. Under absorbing noise, remasking is the case
     kappa = 1 - rho / (1 - alpha_s).
 
     Arguments:
-        kappa: from 0, all corrector, to 1, which is `ancestral`.
-        t_on, t_off: the times t_off < t <= t_on of the steps that correct; the others are ancestral.
+        kappa: from 0, corrector only, to 1, which is `ancestral`.
+        t_on, t_off: steps at t_off < t <= t_on correct; the others are ancestral.
     Raises SettingError.
     """
 
@@ -39,7 +39,7 @@ class PredictorCorrectorSampler(Sampler):
         self.t_off = check_number("t_off", t_off, 0.0, self.t_on)
 
     def propose(self, state: SamplerState) -> Proposal:
-        """The mixture of both steps, from the law of the clean token."""
+        """Propose the mixture of both steps, from the distribution of the clean token."""
         graph, x_t = self.process.graph, state.tokens
         sigma, sigma_next = self.levels(state)
         x_0 = self.denoiser.log_x0(x_t, sigma).exp()
@@ -51,10 +51,10 @@ class PredictorCorrectorSampler(Sampler):
 
 
 def renoise(graph: Graph, x_0: Tensor, x_t: Tensor, sigma: Tensor, sigma_next: Tensor) -> Tensor:
-    """The law [B, L, dim] of tokens at sigma_next if all x_t [B, L] says is about x_0: the forward marginal.
+    """Return the distribution [B, L, dim] of q(x_s | x_0) at sigma_next, averaged over x_0 given x_t [B, L].
 
-    `x_0` [B, L, dim] is the law of the clean token given the *other* tokens, as networks give it; that of x_0 given all
-    of x_t is it times q(x_t | x_0), normalised.
+    `x_0` [B, L, dim] is the distribution of the clean token given the *other* tokens, as networks predict it. Times
+    q(x_t | x_0) and normalised, it is the posterior of x_0 given all of x_t.
     """
     sigma, sigma_next = per_token(sigma, x_t), per_token(sigma_next, x_t)
     posterior = x_0 * graph.transition_into(x_t, sigma, sigma)
@@ -63,9 +63,9 @@ def renoise(graph: Graph, x_0: Tensor, x_t: Tensor, sigma: Tensor, sigma_next: T
 
 
 def mix_with_corrector(predicted: Proposal, corrected: Tensor, kappa: float, x_t: Tensor) -> Proposal:
-    """kappa of one law and 1 - kappa of the other, `corrected` [B, L, dim], at tokens x_t int64 [B, L].
+    """Mix the proposal, with weight kappa, and probabilities `corrected` [B, L, dim] at tokens x_t, int64 [B, L].
 
-    What leaves x_t is added up, so that rare moves keep their digits.
+    Probabilities of leaving x_t are summed, so that rare moves keep their precision.
     """
     own = x_t[..., None]
     target = predicted.target.scatter(-1, own, 0.0)

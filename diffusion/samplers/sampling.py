@@ -1,4 +1,4 @@
-"""From a process and a network to samples, in one call."""
+"""Sampling from a process and a network in one call."""
 
 from dataclasses import replace
 
@@ -32,13 +32,13 @@ def sample(
     """Draw samples; the final state holds `tokens` [num_samples, length] and `network_calls` [num_samples].
 
     Arguments:
-        steps: of the time grid; `first_hitting` takes as many as there are masks, `entropy_bounded` that many at most.
-        sampler: a name of `SAMPLERS`, a mapping of its `type` and its settings, or None for the process's default.
-        prompt, frozen: tokens to keep and where, see `start_state`.
-        mask: bool [num_samples, length] or [length], True at real tokens: sequences of several lengths. It is passed
-            on to the network.
-        generator: seeds one stream for each row: the same seed gives the same samples for every `batch_size`.
-        batch_size: rows at a time, all by default; `denoiser.cond` has num_samples rows.
+        steps: of the time grid; `first_hitting` takes one for each mask, `entropy_bounded` at most that many.
+        sampler: a registered name, a mapping of its `type` and settings, or None for the process's default.
+        prompt, frozen: tokens to keep and their positions, see `start_state`.
+        mask: bool [num_samples, length] or [length], True at real tokens, for sequences of different lengths. It is
+            passed to the network.
+        generator: seeds a stream for each row, so the same seed gives the same samples for any `batch_size`.
+        batch_size: rows in a batch, all by default; `denoiser.cond` has num_samples rows.
     Raises UnknownSamplerError, SettingError, LengthError, ShapeError and TokenError.
     """
     check_count("num_samples", num_samples)

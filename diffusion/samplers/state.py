@@ -1,4 +1,4 @@
-"""The state that samplers step through, and its start: the prior, with prompts, suffixes and padding in place."""
+"""State of a sampler, and the initial state: noise from the prior with prompts, suffixes and padding."""
 
 from dataclasses import dataclass, field, replace
 
@@ -12,14 +12,14 @@ from diffusion.randomness import RowGenerators
 
 @dataclass(frozen=True)
 class SamplerState:
-    """Everything that the next step depends on.
+    """State of a sampler: everything the next step depends on.
 
     Fields:
-        tokens: [B, L] noisy tokens; t: [B] float64, the time that they stand at.
-        generators: a stream of uniforms for each row, which steps move on.
-        frozen: bool [B, L], True where tokens stay as they are: prompts and padding.
+        tokens: [B, L] noisy tokens; t: [B] float64, their time.
+        generators: a stream of uniforms for each row, advanced by steps.
+        frozen: bool [B, L], True at tokens that are kept: prompts and padding.
         network_calls: int64 [B], evaluations of the network so far.
-        step: steps done; cache: what a sampler keeps between steps, tensors of B rows.
+        step: steps done; cache: tensors of B rows that a sampler keeps between steps.
     """
 
     tokens: Tensor
@@ -31,7 +31,7 @@ class SamplerState:
     cache: dict[str, Tensor] = field(default_factory=dict)
 
     def select(self, rows: slice) -> "SamplerState":
-        """The state of some rows of the batch."""
+        """Return the state of a slice of rows of the batch."""
         return replace(
             self,
             tokens=self.tokens[rows],
@@ -53,12 +53,12 @@ def start_state(
     mask: Tensor | None = None,
     generators: RowGenerators,
 ) -> SamplerState:
-    """Noise from the prior at t = 1, with the prompt's tokens where they are frozen.
+    """Create the state at t = 1: noise from the prior, with the prompt's tokens at frozen positions.
 
     Arguments:
         prompt: [P] or [num_samples, P] data tokens, P at most `length`.
-        frozen: bool of the prompt's shape, or [L] or [num_samples, L]: which places keep the prompt's tokens. By
-            default all of the prompt, from the first place on.
+        frozen: bool of the prompt's shape, or [L] or [num_samples, L]: positions that keep the prompt's
+            tokens; by default all of the prompt, from position 0.
         mask: bool [num_samples, L], True at real tokens; padding keeps the prompt's token, or 0.
     Raises LengthError, ShapeError and TokenError.
     """
@@ -81,11 +81,11 @@ def start_state(
 def _place_prompt(
     shape: tuple[int, int], prompt: Tensor | None, frozen: Tensor | None, device: torch.device
 ) -> tuple[Tensor, Tensor]:
-    """Tokens and frozen places, both of `shape`."""
+    """Return tokens and frozen positions, both of `shape`."""
     tokens = torch.zeros(shape, dtype=torch.int64, device=device)
     if prompt is None:
         if frozen is not None:
-            raise ShapeError("frozen", "places to keep and no prompt", "a prompt whose tokens it keeps")
+            raise ShapeError("frozen", "positions without a prompt", "a prompt whose tokens are kept")
         return tokens, torch.zeros(shape, dtype=torch.bool, device=device)
     check_integers("prompt", prompt)
     width = prompt.shape[-1] if prompt.ndim else 0
@@ -98,16 +98,18 @@ def _place_prompt(
         return tokens, given
     columns = frozen.shape[-1] if isinstance(frozen, Tensor) and frozen.ndim else width
     if columns not in (width, shape[1]):
-        raise LengthError("frozen", f"{columns} places", f"as many as the prompt, {width}, or as a sample, {shape[1]}")
+        raise LengthError(
+            "frozen", f"{columns} positions", f"the length of the prompt, {width}, or of a sample, {shape[1]}"
+        )
     keep = torch.zeros(shape, dtype=torch.bool, device=device)
     keep[:, :columns] = fit_rows("frozen", frozen, (shape[0], columns)).to(device)
     if bool((keep & ~given).any()):
-        raise LengthError("frozen", f"a place past the prompt's {width} tokens", "places that the prompt covers")
+        raise LengthError("frozen", f"a position after the prompt's {width} tokens", "positions inside the prompt")
     return tokens, keep
 
 
 def fit_rows(argument: str, values: Tensor, shape: tuple[int, int]) -> Tensor:
-    """Values of [L], [1, L] or [B, L] as [B, L]; raises ShapeError, also for masks that are not bool."""
+    """Expand values of [L], [1, L] or [B, L] to [B, L]; raise ShapeError, also for masks that are not bool."""
     if not isinstance(values, Tensor):
         raise ShapeError(argument, f"a {type(values).__name__}", f"a bool tensor, [{shape[1]}] or {list(shape)}")
     if argument != "prompt" and values.dtype != torch.bool:

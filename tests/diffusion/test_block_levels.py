@@ -87,7 +87,7 @@ def test_only_padding_may_stand_behind_the_block_that_is_written() -> None:
     )
     padded, _ = made(BLOCK, LENGTH, real)
     assert padded.begin(state).cache["turn"][0, [0, 5, 6]].tolist() == [-1, -1, -1]
-    with pytest.raises(SettingError, match="frozen: got a token behind the first block"):
+    with pytest.raises(SettingError, match="frozen: got a token after the first block"):
         made(BLOCK, LENGTH)[0].begin(state)
     made(None, LENGTH)[0].begin(state)  # who sees everything may be given a suffix
     inside = torch.tensor([[True, False, True, False, False, False, False]])

@@ -199,7 +199,7 @@ def test_strides_are_even_and_reach_both_ends(num_steps: int) -> None:
         (lambda p: p.q_sample(normals(2), 1, normals(3)), ShapeError, r"noise: got shape \[3\]; expected \[2\]"),
         (lambda p: p.posterior(normals(2), normals(2), 3, 3), TimeError, "s: got 3; expected a time before t = 3"),
         (lambda p: p.ddim_step(normals(2), normals(2), 3, 2, 1.5, normals(2)), SettingError, "eta: got 1.5"),
-        (lambda p: p.ddim_step(normals(2), normals(2), 3, 2, 0.5), SettingError, "0 where no noise is given"),
+        (lambda p: p.ddim_step(normals(2), normals(2), 3, 2, 0.5), SettingError, "0 without noise"),
         (lambda p: p.target("score", normals(2), normals(2), 3), SettingError, "prediction: got 'score'"),
         (lambda p: p.ancestral_step(*[normals(2)] * 2, 3, 2, None, "big"), SettingError, "variance: got 'big'"),
     ],

@@ -10,7 +10,7 @@ from diffusion.categorical import invert_distribution
 from diffusion.errors import SettingError, ShapeError, TokenError, check_integers
 from diffusion.gaussian import GaussianDiffusion
 from diffusion.gaussian_schedule import beta_table
-from diffusion.objectives.discrete_time import _normal
+from diffusion.objectives.discrete_time import _normalise
 from diffusion.objectives.parameterisation import X0Parameterisation
 from diffusion.processes.diffusion_process import DiffusionProcess
 from diffusion.processes.graph import AbsorbingGraph, UniformGraph

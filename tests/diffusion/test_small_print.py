@@ -12,7 +12,7 @@ from diffusion.objectives.discrete_time import (
     DiscreteNoise,
     DiscreteSubsLoss,
     _divergence,
-    _normal,
+    _normalise,
     discrete_loss,
 )
 from diffusion.objectives.parameterisation import ScoreParameterisation, X0Parameterisation

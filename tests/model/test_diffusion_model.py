@@ -115,7 +115,7 @@ def test_every_valid_combination_trains_samples_and_infills(combination: tuple[s
 
 def invalid() -> list[tuple[dict[str, str], str]]:
     return [
-        ({"process": process, "objective": objective}, "is made for")
+        ({"process": process, "objective": objective}, "is defined for")
         for objective in OBJECTIVES
         for process in PROCESSES
         if process not in processes_of(objective)
