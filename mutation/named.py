@@ -54,7 +54,7 @@ NAMED = [
         "Objective.parts",
         "self.process.corrupt(x_0, t, generator, frozen)",
         "self.process.corrupt(x_0, t / 2, generator, frozen)",
-        f"{_PARTS}::test_parts_corrupt_ask_and_weigh_at_one_time",
+        f"{_PARTS}::test_loss_parts_use_one_time_throughout",
     ),
     Named(
         "the network is told another level than the tokens have",
@@ -62,7 +62,7 @@ NAMED = [
         "Objective.parts",
         "output = self.predict(denoise, x_t, self.schedule.sigma(t), x_0)",
         "output = self.predict(denoise, x_t, self.schedule.sigma(1 - t), x_0)",
-        f"{_PARTS}::test_parts_corrupt_ask_and_weigh_at_one_time",
+        f"{_PARTS}::test_loss_parts_use_one_time_throughout",
     ),
     Named(
         "score entropy weighed at another time",
@@ -78,7 +78,7 @@ NAMED = [
         "Graph.sample_transition",
         "< -torch.expm1(-sigma)",
         "< sigma",
-        f"{_PROCESS}::test_tokens_are_replaced_with_the_schedules_own_probability",
+        f"{_PROCESS}::test_corruption_probability_matches_schedule",
     ),
     Named(
         "sigma instead of 1 - exp(-sigma) in the noise",
@@ -110,7 +110,7 @@ NAMED = [
         "GaussianDiffusion.posterior",
         "self._rows(self.alpha_bar.sqrt(), s, x_t)",
         "self._rows(self.alpha_bar.sqrt(), t, x_t)",
-        f"{_GAUSSIAN}::test_the_posterior_is_bayes_rule",
+        f"{_GAUSSIAN}::test_gaussian_posterior_follows_bayes_rule",
     ),
     Named(
         "divergence of D3PM the wrong way round",
@@ -118,7 +118,7 @@ NAMED = [
         "D3pmLoss.diffusion",
         "_divergence(_normalise(to), _normalise(model))",
         "_divergence(_normalise(model), _normalise(to))",
-        "tests/diffusion/test_discrete_time.py::test_under_masks_the_divergence_is_the_weighed_cross_entropy",
+        "tests/diffusion/test_discrete_time.py::test_d3pm_under_masks_is_weighted_cross_entropy",
     ),
     Named(
         "a uniform process that never draws the token itself",
@@ -134,7 +134,7 @@ NAMED = [
         "AbsorbingGraph.prior_part",
         "return -alpha * log_x_0",
         "return -0.0 * log_x_0",
-        f"{_BOUNDS}::test_5_the_last_jump_closes_the_gap_that_eps_leaves",
+        f"{_BOUNDS}::test_5_prior_part_closes_gap_of_eps",
     ),
     Named(
         "draws in float32",
@@ -142,7 +142,7 @@ NAMED = [
         "invert_distribution",
         "size), dtype=torch.float64",
         "size), dtype=torch.float32",
-        "tests/diffusion/test_written_out.py::test_a_rare_token_behind_all_others_has_its_share",
+        "tests/diffusion/test_reference_formulas.py::test_categorical_rare_last_token_is_exact",
     ),
     Named(
         "a mask that is lifted at any time, whatever is left at t = 1",
@@ -150,7 +150,7 @@ NAMED = [
         "FirstHittingSampler.begin",
         "* -torch.expm1(-top)",
         "* 1.0",
-        "tests/diffusion/test_written_out.py::test_masks_are_hit_where_the_process_can_hit_them",
+        "tests/diffusion/test_reference_formulas.py::test_first_hitting_levels_are_uniform_below_1_minus_alpha",
     ),
     Named(
         "guidance counted from the condition",
@@ -166,7 +166,7 @@ NAMED = [
         "RemaskingSampler.move_probability",
         "rho / torch.expm1(sigma)",
         "0 * rho",
-        "tests/diffusion/test_oracle_correctors.py::test_remasking_keeps_the_law_of_each_token",
+        "tests/diffusion/test_oracle_correctors.py::test_remasking_keeps_token_marginals",
     ),
     Named(
         "eta instead of its square in DDIM",

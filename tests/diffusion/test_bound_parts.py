@@ -37,7 +37,7 @@ def streams() -> RowGenerators:
 
 
 @pytest.mark.parametrize("index", range(6))
-def test_parts_corrupt_ask_and_weigh_at_one_time(index: int) -> None:
+def test_loss_parts_use_one_time_throughout(index: int) -> None:
     """The tokens shown, the level told and the weight of the loss all belong to the same t, and so at both ends."""
     objective, (x_0, t, frozen) = objectives()[index], drawn()
     dim, process = objective.graph.dim, objective.process
@@ -79,7 +79,7 @@ def test_parts_corrupt_ask_and_weigh_at_one_time(index: int) -> None:
 
 
 @pytest.mark.parametrize("process", [MASKS, WRONG])
-def test_the_reconstruction_is_bayes_rule(process: DiffusionProcess) -> None:
+def test_reconstruction_follows_bayes_rule(process: DiffusionProcess) -> None:
     """-log of law(x_0) q(x_start | x_0), normalised over x_0, with q written out."""
     objective = SubsLoss(process) if process is MASKS else UdlmLoss(process)
     x_0, _, _ = drawn()
@@ -96,7 +96,7 @@ def test_the_reconstruction_is_bayes_rule(process: DiffusionProcess) -> None:
     torch.testing.assert_close(objective.reconstruction(logits, x_start, x_0), expected, atol=1e-10, rtol=1e-10)
 
 
-def test_blocks_have_evenly_spread_times_and_see_the_clean_text() -> None:
+def test_block_times_are_even_and_clean_half_is_passed() -> None:
     reading = ScoreParameterisation(MASKS.graph)
     objective = BlockSubsLoss(MASKS, 3, reading)
     assert objective.parameterisation is reading
@@ -124,7 +124,7 @@ def test_blocks_have_evenly_spread_times_and_see_the_clean_text() -> None:
 
 
 @pytest.mark.parametrize("process", [MASKS, WRONG])
-def test_noise_beside_frozen_places_comes_from_the_generator_given(process: DiffusionProcess) -> None:
+def test_noise_with_frozen_positions_uses_the_generator(process: DiffusionProcess) -> None:
     x_0, t, frozen = drawn()
     first, second = (process.corrupt(x_0, t, streams(), frozen) for _ in range(2))
     assert torch.equal(first, second)
@@ -134,7 +134,7 @@ def test_noise_beside_frozen_places_comes_from_the_generator_given(process: Diff
         process.corrupt(x_0, t, streams(), frozen[0])
 
 
-def test_without_the_ends_the_network_is_asked_once() -> None:
+def test_loss_without_ends_calls_network_once() -> None:
     """What needs no network is still there: the prior of uniform noise."""
     x_0, t, _ = drawn()
     for objective in (UdlmLoss(WRONG), SubsLoss(DiffusionProcess(AbsorbingGraph(N), CosineNoise(0.1)))):
@@ -150,7 +150,7 @@ def test_without_the_ends_the_network_is_asked_once() -> None:
         assert bool((parts.prior > 0).all()) == (not objective.needs_limit)
 
 
-def test_a_score_network_has_the_loss_of_the_law_behind_it() -> None:
+def test_subs_loss_of_score_network_equals_x0_loss() -> None:
     """SUBS reads scores at their own level: the same cross-entropy as of the law that they follow from."""
     x_0, t, _ = drawn()
     x_t, sigma = MASKS.corrupt(x_0, t, streams()), SCHEDULE.sigma(t)
@@ -161,7 +161,7 @@ def test_a_score_network_has_the_loss_of_the_law_behind_it() -> None:
     torch.testing.assert_close(SubsLoss(MASKS, reading).diffusion(output, x_t, x_0, t), expected, atol=1e-9, rtol=1e-9)
 
 
-def test_the_prior_of_any_mixture_is_its_divergence() -> None:
+def test_prior_of_constant_mixture_is_kl_divergence() -> None:
     limit = torch.tensor([0.1, 0.3, 0.6], dtype=torch.float64)
     graph, sigma = Graph(3, limit), torch.tensor([0.2], dtype=torch.float64)
     alpha = torch.exp(-sigma)

@@ -9,7 +9,7 @@ from diffusion.objectives.losses import SubsLoss
 from tests.oracles.diffusion_toy import Toy
 
 
-def test_every_fitting_combination_has_its_row(tmp_path: Path) -> None:
+def test_certificates_have_a_row_per_combination(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     steps = [4, 8]
     certificates = all_certificates(steps, toys=1)
@@ -25,7 +25,7 @@ def test_every_fitting_combination_has_its_row(tmp_path: Path) -> None:
     assert (tmp_path / "plot.png").stat().st_size > 10_000
 
 
-def test_strata_save_the_variance_between_them() -> None:
+def test_strata_remove_variance_between_strata() -> None:
     objective = SubsLoss(process_named("absorbing", "cosine"))
     for independent, stratified in strata_variances(objective, Toy.random(0, absorbing=True), (4, 64)):
         assert 0.5 * independent < stratified < 0.9 * independent

@@ -61,7 +61,7 @@ def seeded(seed: int = 0) -> torch.Generator:
 
 @pytest.mark.parametrize(("kind", "name"), EVERY)
 @pytest.mark.parametrize("reading", ["x0", "score"])
-def test_same_seed_same_samples_whatever_the_split(kind: str, name: str, reading: str) -> None:
+def test_samples_do_not_depend_on_batch_split(kind: str, name: str, reading: str) -> None:
     def draw(batch_size: int | None, seed: int = 0) -> SamplerState:
         settings = {"steps": 7, "sampler": name, "batch_size": batch_size}
         return sample(PROCESSES[kind], denoiser_for(kind, reading), 16, LENGTH, generator=seeded(seed), **settings)
@@ -78,7 +78,7 @@ def test_same_seed_same_samples_whatever_the_split(kind: str, name: str, reading
 
 @pytest.mark.parametrize(("kind", "name"), EVERY)
 @pytest.mark.parametrize("places", [[0, 1, 2], [7, 8, 9], [0, 3, 8], list(range(LENGTH))])
-def test_prompts_suffixes_and_scattered_places_are_kept(kind: str, name: str, places: list[int]) -> None:
+def test_sampling_keeps_frozen_positions(kind: str, name: str, places: list[int]) -> None:
     prompt = torch.randint(N, (5, LENGTH), generator=seeded(3))
     frozen = torch.zeros(LENGTH, dtype=torch.bool)
     frozen[places] = True
@@ -89,7 +89,7 @@ def test_prompts_suffixes_and_scattered_places_are_kept(kind: str, name: str, pl
 
 
 @pytest.mark.parametrize(("kind", "name"), EVERY)
-def test_a_short_prompt_is_a_prefix_and_padding_is_left_alone(kind: str, name: str) -> None:
+def test_sampling_short_prompt_is_prefix_and_padding_kept(kind: str, name: str) -> None:
     prompt = torch.tensor([3, 1, 4])
     mask = torch.arange(LENGTH) < torch.tensor([10, 6, 3])[:, None]
     settings = {"prompt": prompt, "mask": mask, "generator": seeded()}
@@ -101,14 +101,14 @@ def test_a_short_prompt_is_a_prefix_and_padding_is_left_alone(kind: str, name: s
 
 
 @pytest.mark.parametrize(("kind", "name"), EVERY)
-def test_a_schedule_that_starts_above_zero_ends_clean(kind: str, name: str) -> None:
+def test_sampling_ends_clean_for_sigma_0_above_zero(kind: str, name: str) -> None:
     process = replace(PROCESSES[kind], schedule=GeometricNoise(0.5, 10.0))
     state = sample(process, denoiser_for(kind), 200, LENGTH, steps=3, sampler=name, generator=seeded())
     assert bool((state.tokens < N).all())
     assert bool((state.t <= 0).all()) or name == "first_hitting"
 
 
-def test_network_calls_are_counted_for_each_row() -> None:
+def test_network_calls_are_counted_per_row() -> None:
     kind = "absorbing"
     frozen = torch.zeros(4, LENGTH, dtype=torch.bool)
     for row, count in enumerate([0, 3, 9, 10]):
@@ -131,7 +131,7 @@ def test_network_calls_are_counted_for_each_row() -> None:
     assert max(calls) <= 5
 
 
-def test_first_hitting_tells_the_network_when_each_mask_is_lifted() -> None:
+def test_first_hitting_passes_sigma_of_each_unmasking() -> None:
     """Levels fall from sigma(1), and a uniform share of masks is left at each, as the forward process has it."""
     process = PROCESSES["absorbing"]
     levels: list[Tensor] = []
@@ -150,7 +150,7 @@ def test_first_hitting_tells_the_network_when_each_mask_is_lifted() -> None:
 
 
 @pytest.mark.parametrize("reading", ["x0", "score"])
-def test_calling_only_for_changed_rows_gives_the_ancestral_samples(reading: str) -> None:
+def test_ancestral_cache_draws_ancestral_samples(reading: str) -> None:
     """Also for a network that is told the time."""
     tokens = [
         sample(
@@ -184,7 +184,7 @@ class Grid(RowGenerators):
 
 @pytest.mark.parametrize(("kind", "name"), EVERY)
 @pytest.mark.parametrize("step", [0, 2, 3])
-def test_steps_draw_what_they_propose(kind: str, name: str, step: int) -> None:
+def test_steps_draw_from_their_proposal(kind: str, name: str, step: int) -> None:
     """Over all pairs of uniforms of a grid the frequencies of the next token are those of the proposal."""
     side, toy = 200, Toy.random(1, kind == "absorbing")
     graph = AbsorbingGraph(VOCABULARY) if toy.absorbing else UniformGraph(VOCABULARY)
@@ -223,7 +223,7 @@ def test_guidance_temperature_and_top_p() -> None:
 
 
 @pytest.mark.parametrize(("kind", "name"), EVERY)
-def test_guidance_reaches_every_sampler_row_by_row(kind: str, name: str) -> None:
+def test_guidance_applies_per_row_in_every_sampler(kind: str, name: str) -> None:
     """Rows follow their own condition, in any split."""
     cond = torch.tensor([0, 1, 2, 3] * 8)
     denoiser = denoiser_for(kind, cond=cond, guidance=2.5, temperature=0.9, top_p=0.95)
@@ -237,7 +237,7 @@ def test_guidance_reaches_every_sampler_row_by_row(kind: str, name: str) -> None
     assert float((drawn[0] == cond[:, None]).double().mean()) > 0.6
 
 
-def test_the_registry_says_what_fits() -> None:
+def test_registry_knows_fitting_samplers() -> None:
     assert set(samplers_for(AbsorbingGraph(3))) == set(SAMPLERS)
     assert samplers_for(UniformGraph(3)) == ["analytic", "euler", "ancestral", "predictor_corrector"]
     for kind, process in PROCESSES.items():
@@ -247,7 +247,7 @@ def test_the_registry_says_what_fits() -> None:
         assert SAMPLERS.get(name).summary
 
 
-def test_a_state_can_be_stepped_by_hand() -> None:
+def test_sampler_steps_can_be_called_manually() -> None:
     sampler: Sampler = create_sampler("ancestral", PROCESSES["absorbing"], denoiser_for("absorbing"), 4)
     state = state_of(torch.full((2, LENGTH), N))
     times = []
@@ -300,7 +300,7 @@ BAD: list[tuple[Callable[[], object], type[DiffusionInputError], str]] = [
 ]
 
 
-def test_what_a_prompt_holds_where_it_is_not_kept_does_not_matter() -> None:
+def test_prompt_tokens_at_unfrozen_positions_are_ignored() -> None:
     kept = torch.arange(LENGTH) < 3
     prompt = torch.where(kept, 1, -100)
     for name in samplers_for(PROCESSES["absorbing"].graph):

@@ -38,7 +38,7 @@ def test_entropy_bounded_conditions_exactly_on_prompts(frozen: list[bool]) -> No
     assert target.total_variation(sampler_law(toy, sampler, kept)) < 1e-12
 
 
-def test_certain_tokens_come_together_whatever_gamma() -> None:
+def test_entropy_bounded_unmasks_certain_tokens_together() -> None:
     """Sequences of one repeated token: a first call for it, and one for the rest, which is certain."""
     joint = torch.zeros((VOCABULARY,) * LENGTH, dtype=torch.float64)
     for token, chance in enumerate([0.5, 0.3, 0.2]):
@@ -57,7 +57,7 @@ def test_certain_tokens_come_together_whatever_gamma() -> None:
     torch.testing.assert_close(shares.double(), joint.sum((1, 2)), atol=0.05, rtol=0)
 
 
-def test_entropy_bounded_tells_the_network_the_level_of_its_masks() -> None:
+def test_entropy_bounded_passes_sigma_of_mask_share() -> None:
     process, told = process_of("absorbing"), []
     toy = noisy_toy("absorbing")
 

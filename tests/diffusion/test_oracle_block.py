@@ -49,7 +49,7 @@ def places(toy: Toy, objective: BlockSubsLoss, points: int = 40) -> Tensor:
 
 @pytest.mark.parametrize("schedule", [LogLinearNoise(0.0), CosineNoise(0.0)])
 @pytest.mark.parametrize("block_size", [1, 2, 3, 5])
-def test_12_the_block_bound_is_the_entropy(schedule: NoiseSchedule, block_size: int) -> None:
+def test_12_block_bound_is_the_entropy(schedule: NoiseSchedule, block_size: int) -> None:
     toy, process = Toy.random(3, absorbing=True), DiffusionProcess(GRAPH, schedule)
     assert float(places(toy, BlockSubsLoss(process, block_size)).sum()) == pytest.approx(toy.entropy, abs=1e-10)
 
@@ -70,7 +70,7 @@ def test_12_one_block_is_mdlm() -> None:
 
 
 @pytest.mark.parametrize(("length", "block_size"), [(12, 1), (12, 3), (12, 4), (12, 12), (64, 16)])
-def test_12_as_many_pairs_attend_as_the_formula_says(length: int, block_size: int) -> None:
+def test_12_number_of_attended_pairs_matches_formula(length: int, block_size: int) -> None:
     allowed = doubled_attention(length, block_size)
     assert int(allowed.sum()) == length * (length + block_size)
     for query in range(length):
@@ -82,7 +82,7 @@ def test_12_as_many_pairs_attend_as_the_formula_says(length: int, block_size: in
             assert not bool(allowed[length + query, key])
 
 
-def test_each_block_has_a_uniform_time_of_its_own() -> None:
+def test_each_block_has_a_uniform_time() -> None:
     objective = BlockSubsLoss(DiffusionProcess(GRAPH, LogLinearNoise()), 4)
     t = (torch.arange(1000, dtype=torch.float64) + 1) / 1000
     times = objective.times(t, torch.zeros(1000, 10, dtype=torch.int64))
@@ -96,7 +96,7 @@ def test_each_block_has_a_uniform_time_of_its_own() -> None:
         torch.testing.assert_close(times[:, place].sort().values, t, atol=1.1e-3, rtol=0)
 
 
-def test_what_is_no_block_process_is_refused() -> None:
+def test_block_loss_refuses_unfit_process_and_size() -> None:
     with pytest.raises(SettingError):
         BlockSubsLoss(DiffusionProcess(UniformGraph(3), LogLinearNoise()), 4)
     with pytest.raises(SettingError):
@@ -104,7 +104,7 @@ def test_what_is_no_block_process_is_refused() -> None:
 
 
 @pytest.mark.parametrize("block_size", [1, 2, 3])
-def test_semi_autoregressive_is_exact_at_one_token_a_call(block_size: int) -> None:
+def test_semi_autoregressive_is_exact_at_one_token_per_call(block_size: int) -> None:
     toy, process = Toy.random(5, absorbing=True), DiffusionProcess(GRAPH, CosineNoise(1e-3))
     choice = {"type": "semi_autoregressive", "block_size": block_size}
     frozen = torch.tensor([True, False, False])

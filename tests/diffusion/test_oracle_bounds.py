@@ -57,7 +57,7 @@ def test_5_subs_bound_is_the_entropy(schedule: NoiseSchedule) -> None:
     assert sum(parts) == pytest.approx(toy.entropy, abs=1e-10)
 
 
-def test_5_the_last_jump_closes_the_gap_that_eps_leaves() -> None:
+def test_5_prior_part_closes_gap_of_eps() -> None:
     toy = Toy.random(3, absorbing=True)
     gaps = []
     for eps in (1e-3, 4e-3):
@@ -68,7 +68,7 @@ def test_5_the_last_jump_closes_the_gap_that_eps_leaves() -> None:
     assert gaps[1] / gaps[0] == pytest.approx(16, rel=0.05)
 
 
-def test_5_the_bound_is_the_same_for_the_oracle_as_a_score() -> None:
+def test_5_bound_is_the_same_for_a_score_oracle() -> None:
     toy, process = Toy.random(3, absorbing=True), absorbing(LogLinearNoise(0.0))
     reading = ScoreParameterisation(ABSORBING)
 
@@ -91,7 +91,7 @@ def test_6_udlm_bound_is_the_entropy(schedule: NoiseSchedule, points: int, power
     assert sum(mean) > toy.entropy + 2e-4
 
 
-def test_6_udlm_is_the_papers_formula() -> None:
+def test_6_udlm_matches_formula_of_paper() -> None:
     process = uniform(LogLinearNoise(1e-3))
     generator = torch.Generator().manual_seed(5)
     logits = torch.randn(200, 2, VOCABULARY, generator=generator, dtype=torch.float64)
@@ -108,7 +108,7 @@ def test_6_udlm_is_the_papers_formula() -> None:
     torch.testing.assert_close(UdlmLoss(process).diffusion(logits, x_t, x_0, t), expected, atol=1e-10, rtol=1e-10)
 
 
-def test_7_score_entropy_through_subs_is_mdlm_for_each_sample() -> None:
+def test_7_score_entropy_of_subs_is_mdlm_per_sample() -> None:
     for schedule in (LogLinearNoise(1e-3), CosineNoise(1e-3), GeometricNoise()):
         process = absorbing(schedule)
         generator = torch.Generator().manual_seed(6)
@@ -121,7 +121,7 @@ def test_7_score_entropy_through_subs_is_mdlm_for_each_sample() -> None:
         torch.testing.assert_close(sedd, mdlm, atol=1e-10, rtol=1e-12)
 
 
-def test_11_the_gap_of_the_discrete_bound_falls_as_one_over_steps() -> None:
+def test_11_gap_of_discrete_bound_falls_as_1_over_steps() -> None:
     toy = Toy.random(7, absorbing=True)
     gaps = []
     for steps in (16, 64, 256):
@@ -156,9 +156,7 @@ def test_no_bound_is_below_the_entropy(seed: int) -> None:
 @pytest.mark.parametrize(
     ("used", "weighed"), [(LogLinearNoise(0.0), CosineNoise(0.0)), (CosineNoise(0.0), LogLinearNoise(0.0))]
 )
-def test_corrupting_with_one_alpha_and_weighing_with_another_is_noticed(
-    used: NoiseSchedule, weighed: NoiseSchedule
-) -> None:
+def test_bound_with_two_different_alphas_is_detected(used: NoiseSchedule, weighed: NoiseSchedule) -> None:
     """The mistake moves every bound by far more than the tolerances above, one of the two ways below the entropy."""
     for objective, power in ((SubsLoss(absorbing(weighed)), 1), (UdlmLoss(uniform(weighed)), 6)):
         toy = Toy.random(8, objective.graph.absorbing)

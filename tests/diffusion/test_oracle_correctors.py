@@ -40,7 +40,7 @@ def marginal_error(toy: Toy, sampler: Sampler, step: int) -> float:
 @pytest.mark.parametrize("kind", list(GRAPHS))
 @pytest.mark.parametrize("schedule", SCHEDULES)
 @pytest.mark.parametrize("kappa", [0.0, 0.6, 1.0])
-def test_prediction_and_correction_keep_the_law_of_each_token(kind: str, schedule: NoiseSchedule, kappa: float) -> None:
+def test_predictor_corrector_keeps_token_marginals(kind: str, schedule: NoiseSchedule, kappa: float) -> None:
     toy = noisy_toy(kind)
     choice = {"type": "predictor_corrector", "kappa": kappa, "t_on": 1.0, "t_off": 0.0}
     sampler = oracle_sampler(toy, process_of(kind, schedule), choice, 4)
@@ -50,14 +50,14 @@ def test_prediction_and_correction_keep_the_law_of_each_token(kind: str, schedul
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
 @pytest.mark.parametrize("settings", [{}, {"eta_cap": 0.4}, {"eta_cap": 1.0}, {"eta_cap": 1.0, "eta_rescale": 0.3}])
-def test_remasking_keeps_the_law_of_each_token(schedule: NoiseSchedule, settings: Choice) -> None:
+def test_remasking_keeps_token_marginals(schedule: NoiseSchedule, settings: Choice) -> None:
     toy = noisy_toy("absorbing")
     sampler = oracle_sampler(toy, process_of("absorbing", schedule), {"type": "remasking", **settings}, 4)
     for step in range(4):
         assert marginal_error(toy, sampler, step) < 1e-12
 
 
-def test_the_posterior_mean_as_the_networks_law_would_be_noticed() -> None:
+def test_corrector_with_posterior_mean_is_detected() -> None:
     """The corrector weighs the leave-one-out law by q(x_t | x_0); a network that has done so already is off."""
     toy, process = noisy_toy("uniform"), process_of("uniform")
     reading = X0Parameterisation(process.graph)
@@ -92,7 +92,7 @@ def test_remasking_is_a_predictor_corrector(step: int, settings: Choice) -> None
         ("absorbing", {"type": "remasking", "eta_rescale": 0.0}),
     ],
 )
-def test_without_correction_samples_are_the_ancestral_ones(kind: str, choice: Choice) -> None:
+def test_without_correction_samples_are_ancestral(kind: str, choice: Choice) -> None:
     toy, process = noisy_toy(kind), process_of(kind)
     tokens = [
         sample(process, oracle_sampler(toy, process, name, 9).denoiser, 64, LENGTH, steps=9, sampler=name, generator=g)
@@ -107,13 +107,13 @@ def variation(kind: str, choice: str | Choice, steps: int, seed: int = 0) -> flo
 
 
 @pytest.mark.parametrize("settings", [{"eta_cap": 0.3}, {"eta_cap": 1.0, "eta_rescale": 1.0}])
-def test_remasking_converges_as_one_over_the_root_of_steps(settings: Choice) -> None:
+def test_remasking_converges_as_1_over_sqrt_steps(settings: Choice) -> None:
     coarse, fine = (variation("absorbing", {"type": "remasking", **settings}, steps) for steps in (64, 1024))
     assert 3.5 < coarse / fine < 4.5
 
 
 @pytest.mark.parametrize("kind", ["absorbing", "uniform"])
-def test_correction_converges_where_it_goes_on_to_the_end_and_not_where_it_stops(kind: str) -> None:
+def test_correction_converges_only_if_it_runs_to_time_zero(kind: str) -> None:
     """What correction leaves at t_off, of the size of 1 - kappa, no later step mends."""
 
     def distances(t_off: float) -> tuple[float, float]:
@@ -137,7 +137,7 @@ CASES += [("absorbing", choice) for choice in STRONG] + [("uniform", STRONG[-1])
 
 
 @pytest.mark.parametrize(("kind", "choice"), CASES)
-def test_samples_have_the_law_that_kernels_give(kind: str, choice: str | Choice) -> None:
+def test_samples_follow_propagated_kernels(kind: str, choice: str | Choice) -> None:
     """Chi-square over all sequences, 26 degrees of freedom; the same samples in parts as at once."""
     toy, process, count = noisy_toy(kind, 3), process_of(kind), 20_000
     sampler = oracle_sampler(toy, process, choice, 4)
@@ -158,7 +158,7 @@ def test_samples_have_the_law_that_kernels_give(kind: str, choice: str | Choice)
 
 
 @pytest.mark.parametrize("choice", STRONG[:2])
-def test_network_calls_are_those_of_rows_that_lift_a_mask(choice: Choice) -> None:
+def test_remasking_calls_network_only_for_unmasking_rows(choice: Choice) -> None:
     toy, process = noisy_toy("absorbing"), process_of("absorbing")
     rows = 0
 
@@ -180,7 +180,10 @@ BAD: list[tuple[Mapping[str, object], str]] = [
     ({"type": "remasking", "eta_cap": 1.5}, "eta_cap: got 1.5"),
     ({"type": "remasking", "eta_rescale": "a"}, "eta_rescale: got 'a'"),
     ({"type": "predictor_corrector", "kappa": 2}, "kappa: got 2"),
-    ({"type": "predictor_corrector", "t_on": 0.3, "t_off": 0.4}, r"t_off: got 0.4; expected settings that fit together: t_off 0.4 must not be above t_on 0.3"),
+    (
+        {"type": "predictor_corrector", "t_on": 0.3, "t_off": 0.4},
+        r"t_off: got 0.4; expected settings that fit together: t_off 0.4 must not be above t_on 0.3",
+    ),
     ({"type": "ancestral", "gamma": 0.1}, "sampler: got 'gamma'; expected no settings: ancestral has none"),
     ({"gamma": 0.1}, "sampler: got None; expected one of"),
     ({"type": "remaskin"}, "did you mean 'remasking'"),
@@ -188,7 +191,7 @@ BAD: list[tuple[Mapping[str, object], str]] = [
 
 
 @pytest.mark.parametrize(("choice", "message"), BAD)
-def test_wrong_settings_are_named(choice: Mapping[str, object], message: str) -> None:
+def test_create_sampler_names_wrong_settings(choice: Mapping[str, object], message: str) -> None:
     process = process_of("absorbing")
     toy = noisy_toy("absorbing")
     with pytest.raises(DiffusionInputError, match=message):

@@ -66,7 +66,7 @@ def test_10_first_hitting_is_exact(schedule: NoiseSchedule) -> None:
     assert toy.total_variation(sampler_law(toy, sampler)) < 1e-12
 
 
-def test_10_the_posterior_of_a_masked_token_is_free_of_the_time() -> None:
+def test_10_posterior_of_masked_token_does_not_depend_on_time() -> None:
     toy = Toy.random(11, absorbing=True)
     masked = toy.states == VOCABULARY
     laws = [
@@ -93,7 +93,7 @@ def test_prompts_condition_the_samples_exactly(frozen: list[bool]) -> None:
 
 @pytest.mark.parametrize("name", [name for name in SAMPLERS if SAMPLERS.get(name).accuracy == "convergent"])
 @pytest.mark.parametrize("absorbing", [True, False])
-def test_convergent_samplers_converge_also_from_a_score_network(name: str, absorbing: bool) -> None:
+def test_convergent_samplers_converge_with_score_network(name: str, absorbing: bool) -> None:
     if SAMPLERS.get(name).absorbing_only and not absorbing:
         pytest.skip("fits the absorbing process only")
     toy, process = Toy.random(13, absorbing), process_of(absorbing, CosineNoise(1e-5))
@@ -105,7 +105,7 @@ def test_convergent_samplers_converge_also_from_a_score_network(name: str, absor
     assert fine < 0.01
 
 
-def test_confidence_is_exact_one_at_a_time_and_not_before() -> None:
+def test_confidence_is_exact_only_at_one_token_per_call() -> None:
     toy, process = Toy.random(14, absorbing=True), process_of(True, LogLinearNoise(0.0))
     assert variation(toy, process, "confidence", 3) < 1e-12
     assert variation(toy, process, "confidence", 2) > 0.01

@@ -48,7 +48,7 @@ def half_written(block: int) -> tuple[Tensor, Tensor]:
 
 @pytest.mark.parametrize("told", [False, True])
 @pytest.mark.parametrize("padded", [False, True])
-def test_the_kept_prefix_changes_nothing(told: bool, padded: bool) -> None:
+def test_block_prefix_cache_matches_full_pass(told: bool, padded: bool) -> None:
     model = build(time_conditioning=told)
     reader = BlockReader(model._ask, model.process.graph.is_masked, BLOCK)
     sigma = torch.tensor([0.5, 1.0, 2.0], dtype=torch.float64)
@@ -68,7 +68,7 @@ def test_the_kept_prefix_changes_nothing(told: bool, padded: bool) -> None:
         torch.testing.assert_close(reader(other, sigma, mask=mask)[:, places], expected[:, places])
 
 
-def test_a_block_sees_itself_noisy_and_earlier_ones_clean() -> None:
+def test_block_attends_to_itself_and_clean_earlier_blocks() -> None:
     model = build()
     x_0, x_t = torch.randint(VOCAB, (1, LENGTH)), torch.randint(VOCAB + 1, (1, LENGTH))
     sigma = torch.ones(1, dtype=torch.float64)
@@ -83,7 +83,7 @@ def test_a_block_sees_itself_noisy_and_earlier_ones_clean() -> None:
             assert torch.equal(moved, block > mine if clean else block == mine)
 
 
-def test_one_block_is_mdlm_to_the_last_digit() -> None:
+def test_one_block_equals_mdlm_exactly() -> None:
     block, plain = build(LENGTH), build(0)
     block.load_state_dict(plain.state_dict())
     tokens = torch.randint(VOCAB, (4, LENGTH))
@@ -91,7 +91,7 @@ def test_one_block_is_mdlm_to_the_last_digit() -> None:
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 5])
-def test_samples_do_not_depend_on_the_rows_beside_them(batch_size: int) -> None:
+def test_block_samples_do_not_depend_on_other_rows(batch_size: int) -> None:
     model = build(condition={"type": "class", "num_classes": 3})
     prompt = torch.randint(VOCAB, (5, 6))
     kept = torch.arange(6) < torch.tensor([[6], [5], [6], [4], [6]])
@@ -105,7 +105,7 @@ def test_samples_do_not_depend_on_the_rows_beside_them(batch_size: int) -> None:
     assert int(whole.tokens.max()) < VOCAB
 
 
-def test_a_call_a_turn_and_guidance_twice_that() -> None:
+def test_block_network_calls_double_with_guidance() -> None:
     model = build(condition={"type": "class", "num_classes": 3})
     assert model.draw(2).network_calls.tolist() == [LENGTH] * 2
     assert model.draw(2, steps=7).network_calls.tolist() == [7] * 2  # two a block, and one for the short last
@@ -113,7 +113,7 @@ def test_a_call_a_turn_and_guidance_twice_that() -> None:
     assert model.draw(2, cond=torch.zeros(2, dtype=torch.int64), guidance=2.0).network_calls.tolist() == [28] * 2
 
 
-def test_guided_samples_follow_the_guided_law() -> None:
+def test_guided_block_samples_follow_guided_distribution() -> None:
     """The two prefixes, with and without the condition, are not mixed up."""
     model = build(condition={"type": "class", "num_classes": 3})
     cond = torch.tensor([0, 1, 2])
@@ -130,7 +130,7 @@ def test_guided_samples_follow_the_guided_law() -> None:
     torch.testing.assert_close(found, plain + 3 * (asked - plain), atol=1e-4, rtol=1e-4)
 
 
-def test_what_blocks_cannot_do_is_said() -> None:
+def test_block_model_errors() -> None:
     model = build()
     frozen = torch.zeros(LENGTH, dtype=torch.bool)
     frozen[-1] = True
@@ -144,7 +144,7 @@ def test_what_blocks_cannot_do_is_said() -> None:
     assert "backbone performer does not know" in problems[0]
 
 
-def test_a_network_of_ones_own_needs_a_place_for_blocks() -> None:
+def test_custom_network_needs_blocks_argument() -> None:
     class Plain(nn.Module):
         def forward(self, x_t: Tensor, sigma: Tensor | None) -> Tensor:
             return torch.zeros(*x_t.shape, VOCAB + 1)
@@ -165,9 +165,7 @@ def test_a_network_of_ones_own_needs_a_place_for_blocks() -> None:
         ({"type": "bd3lm", "block_size": BLOCK}, {"type": "cosine"}),
     ],
 )
-def test_uniform_weighting_leaves_the_cross_entropy_at_masks(
-    objective: dict[str, Any], schedule: dict[str, Any]
-) -> None:
+def test_uniform_weighting_is_cross_entropy_at_masks(objective: dict[str, Any], schedule: dict[str, Any]) -> None:
     """A network of zeros has log N nats at each mask, so that the loss counts masks: a whole number of them."""
     model = build(0, objective=objective, schedule=schedule)
     for parameter in model.parameters():
@@ -178,7 +176,7 @@ def test_uniform_weighting_leaves_the_cross_entropy_at_masks(
     assert masks == pytest.approx(round(masks), abs=1e-3)
 
 
-def test_a_prefix_that_is_kept_belongs_to_its_condition_and_its_padding() -> None:
+def test_prefix_cache_is_per_condition_and_padding() -> None:
     """One batch after another begins with the same tokens, and tensors of old batches are gone."""
     model = build(condition={"type": "class", "num_classes": 3})
     reader = BlockReader(model._ask, model.process.graph.is_masked, BLOCK)

@@ -30,7 +30,7 @@ def stirred(**parts: Any) -> DiffusionModel:
 
 
 @pytest.mark.parametrize("backbone", ["ddit", "performer"])
-def test_sigma_is_one_for_all_a_row_or_a_token(backbone: str) -> None:
+def test_sigma_may_be_scalar_per_row_or_per_token(backbone: str) -> None:
     model = stirred(backbone=backbone, time_conditioning=True)
     rows = model.denoise(X_T, ROWS)
     torch.testing.assert_close(model.denoise(X_T, ROWS[:, None].expand(2, LENGTH)), rows)
@@ -51,7 +51,7 @@ def test_padding_changes_nothing_at_real_tokens(backbone: str) -> None:
 
 @pytest.mark.parametrize("backbone", ["ddit", "performer"])
 @pytest.mark.parametrize("kind", ["class", "properties"])
-def test_conditions_reach_the_network_row_by_row(backbone: str, kind: str) -> None:
+def test_conditions_are_applied_per_row(backbone: str, kind: str) -> None:
     size = {"num_classes": 3} if kind == "class" else {"size": 2}
     model = stirred(backbone=backbone, condition={"type": kind, **size})
     cond = torch.tensor([0, 2]) if kind == "class" else torch.tensor([[0.1, 0.2], [3.0, -1.0]])
@@ -62,7 +62,7 @@ def test_conditions_reach_the_network_row_by_row(backbone: str, kind: str) -> No
     assert not torch.allclose(told, silent)
 
 
-def test_a_network_that_is_not_told_the_time_needs_no_sigma() -> None:
+def test_network_without_time_conditioning_needs_no_sigma() -> None:
     model = build().eval()
     assert torch.equal(model.denoise(X_T, None), model.denoise(X_T, ROWS))
 
@@ -71,7 +71,7 @@ def test_a_network_that_is_not_told_the_time_needs_no_sigma() -> None:
 @pytest.mark.parametrize(
     ("process", "objective"), [("absorbing", "mdlm"), ("absorbing", "sedd"), ("uniform", "sedd"), ("uniform", "udlm")]
 )
-def test_terms_weighted_alike_leave_the_bound_as_it_is(process: str, objective: str, training: bool) -> None:
+def test_uniform_weighting_keeps_the_bound(process: str, objective: str, training: bool) -> None:
     """Cross-entropy at masks, or the score entropy times exp(sigma) - 1, from the same noise as the bound."""
     model = stirred(process=process, objective=objective, schedule="cosine").train(training)
     mask = torch.arange(LENGTH) < torch.tensor([[LENGTH], [5]])
@@ -127,20 +127,20 @@ def test_bad_input_is_named(use: Callable[[DiffusionModel], Tensor], error: type
 
 
 @pytest.mark.parametrize("dtype", [torch.int32, torch.uint8])
-def test_tokens_may_be_of_any_integers(dtype: torch.dtype) -> None:
+def test_tokens_may_have_any_integer_dtype(dtype: torch.dtype) -> None:
     model = build(time_conditioning=True).eval()
     assert torch.equal(model(X_T.to(dtype), seed=0).loss, model(X_T, seed=0).loss)
     assert torch.equal(model.denoise(X_T.to(dtype), ROWS), model.denoise(X_T, ROWS))
 
 
-def test_properties_must_have_their_size() -> None:
+def test_properties_must_match_size() -> None:
     model = build(condition={"type": "properties", "size": 2})
     for wrong in (torch.rand(2), torch.rand(2, 3), torch.ones(2, 2, dtype=torch.long)):
         with pytest.raises(ShapeError, match=r"cond: got .*; expected float \[2, 2\]"):
             model(X_T, cond=wrong)
 
 
-def test_a_sampler_that_does_not_fit_says_which_do() -> None:
+def test_unfit_sampler_error_lists_fitting_ones() -> None:
     with pytest.raises(DiffusionInputError, match=r"here .*ancestral.* fit"):
         build(process="uniform", objective="udlm").sample(1, sampler="first_hitting")
 
@@ -156,7 +156,7 @@ def test_a_sampler_that_does_not_fit_says_which_do() -> None:
         (lambda config, dim: "network", "'odd' gave a str; its builder must give an nn.Module"),
     ],
 )
-def test_a_builder_that_fails_says_where(builder: Callable[..., Any], message: str) -> None:
+def test_failing_builder_names_location(builder: Callable[..., Any], message: str) -> None:
     register_backbone("odd")(builder)
     try:
         with pytest.raises(BackboneError, match=message):

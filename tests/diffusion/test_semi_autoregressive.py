@@ -43,7 +43,7 @@ def level(share: float) -> float:
 
 @pytest.mark.parametrize("blocks", [None, BLOCK])
 @pytest.mark.parametrize("steps", [LENGTH, 5, 3])
-def test_the_level_is_that_of_the_masks_in_sight(blocks: int | None, steps: int) -> None:
+def test_blockwise_sigma_matches_visible_mask_share(blocks: int | None, steps: int) -> None:
     """Of the row, or of the block that is written; a prompt counts in neither."""
     sampler, asked = made(blocks, steps)
     state = sampler.begin(begun(2, torch.tensor([1])))
@@ -78,7 +78,7 @@ def test_the_level_is_that_of_the_masks_in_sight(blocks: int | None, steps: int)
     assert state.network_calls.tolist() == [len(asked)] * 2
 
 
-def test_only_padding_may_stand_behind_the_block_that_is_written() -> None:
+def test_blockwise_prompt_allows_only_padding_after_block() -> None:
     real = torch.tensor([[True] * 5 + [False] * 2])
     tokens = torch.ones(1, LENGTH, dtype=torch.int64)
     frozen = torch.tensor([[True, False, False, False, False, True, True]])
@@ -97,7 +97,7 @@ def test_only_padding_may_stand_behind_the_block_that_is_written() -> None:
     made(BLOCK, LENGTH)[0].begin(kept)
 
 
-def test_a_block_has_its_share_of_the_steps() -> None:
+def test_blockwise_steps_are_shared_between_blocks() -> None:
     """7 places in blocks of 3, 3 and 1; turns of a full block go from its first call to its last, evenly."""
     masked = torch.ones(1, LENGTH, dtype=torch.bool)
     draws = torch.tensor([[0.9, 0.1, 0.5, 0.2, 0.3, 0.1, 0.7]], dtype=torch.float64)

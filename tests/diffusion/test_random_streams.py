@@ -28,7 +28,7 @@ def upper(word: int) -> float:
     return ((word & WORD) >> 11) / 2**53
 
 
-def test_a_stream_is_splitmix64() -> None:
+def test_stream_is_splitmix64() -> None:
     rows = RowGenerators(torch.tensor([1234567, -3]))
     drawn = torch.cat([rows.rand(2, 1)[..., 0], rows.rand(3)], 1)
     assert [mixed(1234567 + (i + 1) * GOLDEN) for i in range(5)] == PUBLISHED
@@ -43,7 +43,7 @@ def test_a_stream_is_splitmix64() -> None:
 
 
 @pytest.mark.parametrize("seed", [0, 7, -1, 2**63 - 1, 2**63, -(2**63), 2**64 + 9, -(2**70) - 5])
-def test_a_seed_and_a_row_make_a_key(seed: int) -> None:
+def test_stream_key_from_seed_and_row(seed: int) -> None:
     """Any integer serves as a seed, and stands for its lower 64 bits."""
     for dtype in (torch.int64, torch.int32):
         rows = RowGenerators.from_seed(seed, torch.tensor([0, 1, 1000], dtype=dtype))
@@ -52,7 +52,7 @@ def test_a_seed_and_a_row_make_a_key(seed: int) -> None:
         assert rows.counter == 0
 
 
-def test_a_generator_seeds_rows_over_all_of_int64() -> None:
+def test_generator_seeds_rows_over_all_int64() -> None:
     rows = RowGenerators.from_generator(torch.Generator().manual_seed(5), 3)
     seeds = torch.randint(-(2**63), 2**63 - 1, (3,), generator=torch.Generator().manual_seed(5))
     assert rows.keys.tolist() == [signed(mixed(seed)) for seed in seeds.tolist()]
@@ -62,7 +62,7 @@ def test_a_generator_seeds_rows_over_all_of_int64() -> None:
     assert torch.equal(first, RowGenerators.from_generator(None, 2).keys)
 
 
-def test_plain_generators_draw_as_torch_does() -> None:
+def test_torch_generators_draw_as_torch() -> None:
     one, other = (torch.Generator().manual_seed(1) for _ in range(2))
     assert torch.equal(uniform([2, 3], one), torch.rand(2, 3, dtype=torch.float64, generator=other))
     for dtype in (torch.float32, torch.float64):
@@ -74,7 +74,7 @@ def test_plain_generators_draw_as_torch_does() -> None:
     torch.testing.assert_close(normal([2, 3], RowGenerators(torch.tensor([4, 5]))), wanted, rtol=1e-9, atol=1e-12)
 
 
-def test_times_are_strata_in_the_order_of_one_draw_and_places_by_another() -> None:
+def test_strata_match_formula_from_two_draws() -> None:
     """Both written out from the seed; the salt parts them from noise of the same seed."""
     seed, size = 11, 6
 

@@ -30,7 +30,7 @@ def kept(beta: list[float]) -> list[float]:
 
 
 @pytest.mark.parametrize("steps", [2, 9, 400])
-def test_alpha_is_the_papers_in_every_step(steps: int) -> None:
+def test_discrete_alpha_matches_papers_at_every_step(steps: int) -> None:
     def even(low: float, high: float) -> list[float]:
         return [low + (high - low) * i / (steps - 1) for i in range(steps)]
 
@@ -51,7 +51,7 @@ def test_alpha_is_the_papers_in_every_step(steps: int) -> None:
         torch.testing.assert_close(table, torch.tensor(alpha, dtype=torch.float64), rtol=1e-11, atol=1e-15)
 
 
-def test_a_step_may_take_nearly_everything_and_not_all() -> None:
+def test_discrete_beta_is_below_one() -> None:
     for name in ("beta_start", "beta_end"):
         DiscreteNoise(3, "linear", **{name: 0.999})
         for beta in (0.0, 0.9991, -0.1):
@@ -61,7 +61,7 @@ def test_a_step_may_take_nearly_everything_and_not_all() -> None:
 
 @pytest.mark.parametrize("size", [3, 1024, 1025, 5000])
 @pytest.mark.parametrize("rare", [1e-7, 1e-10])
-def test_a_rare_token_behind_all_others_has_its_share(size: int, rare: float) -> None:
+def test_categorical_rare_last_token_is_exact(size: int, rare: float) -> None:
     """Near 1 the sums keep float64's digits too: float32 has none below 6e-8 there."""
     probs = torch.full((4, size), (1 - rare) / (size - 1), dtype=torch.float64)
     probs[:, -1] = rare
@@ -69,7 +69,7 @@ def test_a_rare_token_behind_all_others_has_its_share(size: int, rare: float) ->
     assert (invert_distribution(probs, uniforms) == size - 1).tolist() == [True, True, False, False]
 
 
-def test_float32_uniforms_and_weights_are_taken_at_their_word() -> None:
+def test_categorical_float32_inputs_are_exact() -> None:
     probs = torch.tensor([[1, 2, 1]], dtype=torch.float32).expand(4, -1)
     uniforms = torch.tensor([0.0, 0.25, 0.74, 0.75], dtype=torch.float32)
     assert invert_distribution(probs, uniforms).tolist() == [0, 1, 1, 2]
@@ -92,7 +92,7 @@ def zeros(x_t: Tensor, sigma: Tensor, **_: Tensor) -> Tensor:
     return torch.zeros(*x_t.shape, 5)
 
 
-def test_masks_are_hit_where_the_process_can_hit_them() -> None:
+def test_first_hitting_levels_are_uniform_below_1_minus_alpha() -> None:
     """1 - alpha at the hit is uniform below 1 - alpha(1), also where much is left at t = 1."""
     schedule = LogLinearNoise(0.4)
     denoiser = Denoiser(zeros, X0Parameterisation(GRAPH))
@@ -106,7 +106,7 @@ def test_masks_are_hit_where_the_process_can_hit_them() -> None:
     torch.testing.assert_close(-torch.expm1(-level), 0.6 * share.double())
 
 
-def test_guidance_takes_its_plain_answer_from_what_stands_for_no_condition() -> None:
+def test_guidance_uses_null_condition() -> None:
     """One for all rows, or one for each; and only where the network is asked without a condition."""
     asked: list[Tensor | None] = []
 
@@ -132,7 +132,7 @@ def test_guidance_takes_its_plain_answer_from_what_stands_for_no_condition() -> 
     assert asked == [None]
 
 
-def test_top_p_takes_the_earlier_of_equals_and_the_limits_that_are_told() -> None:
+def test_top_p_keeps_earlier_of_ties() -> None:
     law = torch.full((64,), 1 / 64, dtype=torch.float64)
     assert keep_top_p(law.log(), 0.25).exp().nonzero()[:, 0].tolist() == list(range(16))
     Denoiser(zeros, X0Parameterisation(GRAPH), temperature=1e6, top_p=1.0, guidance=-1e6)
@@ -141,7 +141,7 @@ def test_top_p_takes_the_earlier_of_equals_and_the_limits_that_are_told() -> Non
             Denoiser(zeros, X0Parameterisation(GRAPH), **wrong)
 
 
-def test_a_mask_is_passed_on_and_the_likeliest_kept_row_by_row() -> None:
+def test_mask_is_passed_and_temperature_0_keeps_maximum() -> None:
     """With a condition and without; temperature 0 leaves the first maximum of each place."""
     asked: list[Tensor | None] = []
 

@@ -23,7 +23,7 @@ from diffusion.objectives.parameterisation import ScoreParameterisation, X0Param
 from diffusion.processes.graph import AbsorbingGraph, UniformGraph
 
 
-def test_levels_and_times_become_float64_without_a_detour() -> None:
+def test_sigma_and_time_convert_to_float64_exactly() -> None:
     """0.1 in float32 is 1.5e-9 off."""
     for value in (0.1, torch.tensor(0.1, dtype=torch.float64)):
         for checked in (check_sigma("sigma", value), check_time("t", value), check_time("t", value, allow_zero=True)):
@@ -42,7 +42,7 @@ def test_levels_and_times_become_float64_without_a_detour() -> None:
             check_sigma("sigma", torch.tensor([[0.5, wrong]], dtype=torch.float64))
 
 
-def test_numbers_at_their_bounds() -> None:
+def test_number_checks_at_bounds() -> None:
     assert check_number("x", 1, 1.0, 2.0) == 1.0
     assert isinstance(check_number("x", 1, 1.0, 2.0), float)
     assert check_number("x", 2.0, 1.0, 2.0, low_open=True) == 2.0
@@ -65,7 +65,7 @@ def test_numbers_at_their_bounds() -> None:
             check_count("n", count)  # type: ignore[arg-type]
 
 
-def test_tokens_at_their_bounds() -> None:
+def test_token_checks_at_bounds() -> None:
     check_tokens("x", torch.tensor([0, 4]), 5)
     check_tokens("x", torch.zeros(0, dtype=torch.int64), 5)
     for token in (-1, 5):
@@ -75,7 +75,7 @@ def test_tokens_at_their_bounds() -> None:
         check_tokens("x", torch.tensor([0.0]), 5)
 
 
-def test_betas_at_their_bounds() -> None:
+def test_beta_checks_at_bounds() -> None:
     for kind, low, high in (("linear", MAX_BETA, MAX_BETA), ("constant", 1e-9, 1e-9), ("linear", 1e-9, MAX_BETA)):
         table = beta_table(kind, 3, low, high)  # type: ignore[arg-type]
         assert table.dtype == torch.float64
@@ -95,14 +95,14 @@ def test_betas_at_their_bounds() -> None:
 
 
 @pytest.mark.parametrize(("num_steps", "steps"), [(10, 3), (10, 4), (7, 5), (1000, 7)])
-def test_strides_are_the_nearest_whole_numbers(num_steps: int, steps: int) -> None:
+def test_strided_times_are_nearest_integers(num_steps: int, steps: int) -> None:
     times = strided_times(num_steps, steps)
     for place, time in enumerate(times):
         assert abs(time - num_steps * (1 - place / steps)) <= 0.5
 
 
 @pytest.mark.parametrize("alpha", [0.9, 0.3, 1e-4])
-def test_the_prior_of_uniform_noise_is_its_divergence(alpha: float) -> None:
+def test_prior_of_uniform_noise_is_kl_divergence(alpha: float) -> None:
     """KL of (alpha + (1 - alpha) / N, (1 - alpha) / N, ...) from the uniform law, term by term."""
     n = 5
     q = [alpha + (1 - alpha) / n] + [(1 - alpha) / n] * (n - 1)
@@ -111,7 +111,7 @@ def test_the_prior_of_uniform_noise_is_its_divergence(alpha: float) -> None:
     torch.testing.assert_close(found, torch.full((1, 2), expected, dtype=torch.float64), rtol=1e-9, atol=1e-12)
 
 
-def test_laws_and_scores_of_float32_outputs_are_float64() -> None:
+def test_parameterisation_of_float32_output_is_float64() -> None:
     """Rounded to float32 once, in the output, and not again in the logarithm."""
     x_t, sigma = torch.tensor([[5, 1]]), torch.tensor([0.7])
     for graph in (AbsorbingGraph(5), UniformGraph(6)):

@@ -32,7 +32,7 @@ SCHEDULES.append(HybridGraph(3, 0.2, 2.0).at_pace(LogLinearNoise())[1])
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
-def test_schedules_reach_both_ends(schedule: NoiseSchedule) -> None:
+def test_schedule_is_exact_at_both_ends(schedule: NoiseSchedule) -> None:
     """Numbers and float32 times alike are taken as float64, and a level a rounding error past an end is that end."""
     for method in (schedule.sigma, schedule.rate, schedule.alpha):
         for t in (0.0, 0.3, 1.0):
@@ -51,7 +51,7 @@ def test_schedules_reach_both_ends(schedule: NoiseSchedule) -> None:
 
 
 @pytest.mark.parametrize("gamma", [0.5, 1.0, 1.5, 2.0])
-def test_the_hybrid_rate_is_a_number_where_nothing_has_happened(gamma: float) -> None:
+def test_hybrid_rate_at_time_zero(gamma: float) -> None:
     """u(r) = B r^(gamma / 2) (1 + r)^(1 - gamma) starts infinitely steep below gamma = 2, and with slope B there."""
     schedule = HybridGraph(3, 0.2, gamma).at_pace(LogLinearNoise(0.1))[1]
     first = float(schedule.rate(0.0))
@@ -61,14 +61,14 @@ def test_the_hybrid_rate_is_a_number_where_nothing_has_happened(gamma: float) ->
     torch.testing.assert_close(schedule.rate(t.detach()), slope, rtol=1e-9, atol=0)
 
 
-def test_a_schedule_that_ends_without_data_has_a_gradient_there() -> None:
+def test_schedule_ending_at_alpha_0_has_gradient() -> None:
     t = torch.tensor([0.2, 1.0], dtype=torch.float64, requires_grad=True)
     for schedule in (LogLinearNoise(0.0), CosineNoise(0.0)):
         (slope,) = torch.autograd.grad(schedule.sigma(t).sum(), t)
         assert bool(slope.isfinite().all())
 
 
-def test_settings_of_schedules_at_their_bounds() -> None:
+def test_schedule_settings_at_bounds() -> None:
     for build in (LogLinearNoise, CosineNoise):
         assert float(build(0.5).alpha(1.0)) == pytest.approx(0.5)
         assert build().eps == 1e-3
@@ -91,7 +91,7 @@ def test_settings_of_schedules_at_their_bounds() -> None:
             build(low, high)
 
 
-def test_the_hybrid_process_has_the_papers_defaults() -> None:
+def test_hybrid_defaults_match_paper() -> None:
     for graph in (HybridGraph(4), HybridGraph(4, 0.1), HybridGraph(4, 0.1, 1.0)):
         assert graph.settings == (4, 0.1, 1.0)
         assert (graph.dim, graph.num_tokens, graph.mask_token) == (5, 4, 4)
@@ -113,7 +113,7 @@ def denoiser(process: DiffusionProcess, **settings: object) -> Denoiser:
 MASKS, WRONG = (DiffusionProcess(graph, LogLinearNoise()) for graph in (AbsorbingGraph(3), UniformGraph(3)))
 
 
-def test_the_start_is_noise_at_time_one() -> None:
+def test_initial_state_is_noise_at_time_one() -> None:
     rows = RowGenerators.from_seed(0, torch.arange(2))
     state = start_state(MASKS.graph, 2, 4, generators=rows)
     assert state.tokens.tolist() == [[3] * 4] * 2
@@ -131,7 +131,7 @@ def test_the_start_is_noise_at_time_one() -> None:
     assert tokens.tolist() == [[0, 1]]
 
 
-def test_a_proposal_says_its_law() -> None:
+def test_proposal_probabilities() -> None:
     move = torch.tensor([[0.25, 1.0, 0.0]], dtype=torch.float64)
     target = torch.tensor([[[0.0, 1.0, 3.0], [2.0, 0.0, 2.0], [0.0, 0.0, 0.0]]], dtype=torch.float64)
     tokens = torch.tensor([[0, 1, 2]])
@@ -145,7 +145,7 @@ def test_a_proposal_says_its_law() -> None:
     assert (made.move.tolist(), made.target.tolist()) == ([[0.25]], [[[0.0, 1.0, 1.0]]])
 
 
-def test_the_registry_takes_a_name_once_and_knows_what_fits() -> None:
+def test_registry_refuses_taken_names_and_unfit_processes() -> None:
     fits_all = {"analytic", "euler", "ancestral", "predictor_corrector"}
     for name in SAMPLERS:
         sampler = type(create_sampler(name, MASKS, denoiser(MASKS), 3))
@@ -166,7 +166,7 @@ def test_the_registry_takes_a_name_once_and_knows_what_fits() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(SAMPLERS))
-def test_levels_are_those_of_the_grid_and_the_last_is_none(name: str) -> None:
+def test_sampler_levels_follow_grid_and_end_at_zero(name: str) -> None:
     sampler = create_sampler(name, MASKS, denoiser(MASKS), 4)
     state = start_state(MASKS.graph, 2, 3, generators=RowGenerators.from_seed(0, torch.arange(2)))
     for step, t in enumerate((1.0, 0.75, 0.5, 0.25)):
@@ -181,7 +181,7 @@ def test_levels_are_those_of_the_grid_and_the_last_is_none(name: str) -> None:
     assert state.step == 4
 
 
-def test_calls_are_counted_twice_under_guidance_and_batches_are_joined() -> None:
+def test_guidance_doubles_network_calls_in_joined_batches() -> None:
     cond = torch.zeros(5, 1)
     for guidance, calls in ((1.0, 3), (0.0, 3), (2.0, 6)):
         made = denoiser(MASKS, cond=cond, guidance=guidance)
@@ -193,7 +193,7 @@ def test_calls_are_counted_twice_under_guidance_and_batches_are_joined() -> None
             assert state.frozen.shape == state.tokens.shape == (5, 3)
 
 
-def test_outputs_from_scores_and_laws_are_float64() -> None:
+def test_parameterisation_inverses_are_float64() -> None:
     x_t, sigma = torch.tensor([[3, 1]]), torch.tensor([0.3])
     for reading in (ScoreParameterisation(MASKS.graph), ScoreParameterisation(MASKS.graph, False)):
         output: Tensor = reading.output_from_score(torch.zeros(1, 2, 4), x_t, sigma)
@@ -202,7 +202,7 @@ def test_outputs_from_scores_and_laws_are_float64() -> None:
         torch.testing.assert_close(output, shift[:, None, None].expand(1, 2, 4), rtol=1e-12, atol=1e-12)
 
 
-def test_a_mask_is_lifted_with_its_share_and_a_token_never() -> None:
+def test_unmask_probability_and_tokens_are_kept() -> None:
     """(alpha_s - alpha_t) / (1 - alpha_t) at masks, in what a proposal says and in what is drawn."""
     x_t, sigma, later = torch.tensor([[3, 0, 3]]), torch.tensor([2.0]).double(), torch.tensor([0.5]).double()
     lifted = (torch.exp(-later) - torch.exp(-sigma)) / (1 - torch.exp(-sigma))

@@ -34,7 +34,7 @@ def even(x_t: Tensor, sigma: Tensor, **_: Tensor) -> Tensor:
     return torch.zeros(*x_t.shape, N + 1)
 
 
-def test_rates_at_a_level_are_the_slope_of_the_transitions_there() -> None:
+def test_rates_are_derivatives_of_transitions() -> None:
     """Q = lim (q over a short rise of the level - 1) / rise, by rows and by columns; masks and wrong tokens mix anew."""
     rise = torch.full((2,), 1e-6, dtype=torch.float64)
     added = HYBRID.noise_between(rise, SIGMA + rise)[:, None].expand(2, N + 1, N + 1)
@@ -45,7 +45,7 @@ def test_rates_at_a_level_are_the_slope_of_the_transitions_there() -> None:
     torch.testing.assert_close(HYBRID.rate_into(TOKENS, SIGMA), columns, rtol=1e-5, atol=1e-5)
 
 
-def test_an_euler_step_of_hybrid_noise_takes_the_rates_of_its_level() -> None:
+def test_euler_step_of_hybrid_noise_uses_rates_at_sigma() -> None:
     """It leaves x for y at the rate Q_sigma(y, x) p(y) / p(x), p the law of a noisy token, over the step's time."""
     sampler = create_sampler(
         "euler", DiffusionProcess(HYBRID, PACE), Denoiser(even, X0Parameterisation(HYBRID)), steps=1000
@@ -64,7 +64,7 @@ def test_an_euler_step_of_hybrid_noise_takes_the_rates_of_its_level() -> None:
             torch.testing.assert_close(move[row, place], wanted)
 
 
-def test_hybrid_noise_is_a_mask_or_any_token_by_its_own_uniform() -> None:
+def test_hybrid_noise_draws_mask_or_uniform_token() -> None:
     """The second uniform decides between them, in the shares of `noise`; the first is spread evenly over tokens."""
     noise = HYBRID.noise(SIGMA[:1])[0]
     share = float(noise[:N].sum() / noise.sum())
@@ -76,7 +76,7 @@ def test_hybrid_noise_is_a_mask_or_any_token_by_its_own_uniform() -> None:
     assert drawn.tolist() == [[0, 0, 1, 1, 2, 2, *[N] * len(first)]]
 
 
-def test_what_has_no_probability_does_not_happen_at_a_uniform_of_zero() -> None:
+def test_zero_probability_never_happens_at_uniform_zero() -> None:
     """Uniforms are of [0, 1): 0 is drawn, and must not pass for less than a probability of 0."""
     zeros, free = torch.zeros(1, 2, 2, dtype=torch.float64), torch.zeros(1, 2, dtype=torch.bool)
     tokens, weights = torch.tensor([[0, 1]]), torch.tensor([[[0.0, 0.0, 1.0]] * 2], dtype=torch.float64)
@@ -96,7 +96,7 @@ def test_what_has_no_probability_does_not_happen_at_a_uniform_of_zero() -> None:
         ("predictor_corrector", ["kappa", "t_on", "t_off"]),
     ],
 )
-def test_probabilities_and_times_end_at_one(name: str, settings: list[str]) -> None:
+def test_sampler_settings_end_at_one(name: str, settings: list[str]) -> None:
     denoiser = Denoiser(even, X0Parameterisation(MASKS))
     for setting in settings:
         for value in (-1e-9, 1.0 + 1e-9, 1.5):
@@ -110,7 +110,7 @@ def test_probabilities_and_times_end_at_one(name: str, settings: list[str]) -> N
         create_sampler({"type": "predictor_corrector", "t_on": 0.3, "t_off": 0.31}, PROCESS, denoiser, 3)
 
 
-def test_strata_start_before_one() -> None:
+def test_strata_t_min_is_below_one() -> None:
     rows = torch.arange(4)
     for wrong in (-1e-9, 0.9991, 1.0):
         with pytest.raises(SettingError, match="t_min"):
@@ -119,7 +119,7 @@ def test_strata_start_before_one() -> None:
     assert bool(((low > 0.999) & (low <= high)).all())
 
 
-def test_one_seed_gives_the_same_samples_however_they_are_cut() -> None:
+def test_sampling_is_the_same_for_any_batch_size() -> None:
     """All of the last state, and what its generators draw next; the global generator has no say."""
     denoiser = Denoiser(even, X0Parameterisation(MASKS))
 
@@ -142,7 +142,7 @@ def test_one_seed_gives_the_same_samples_however_they_are_cut() -> None:
         assert torch.equal(again.generators[0:5].rand(3), whole.generators[0:5].rand(3))
 
 
-def test_first_hitting_state_has_the_level_of_the_mask_that_comes_last() -> None:
+def test_first_hitting_state_time_is_of_last_unmasking() -> None:
     """Lifted from the largest level down; t is the time of the level, and 0 once nothing is left."""
     sampler = create_sampler("first_hitting", PROCESS, Denoiser(even, X0Parameterisation(MASKS)), 3)
     state = start_state(MASKS, 1, 3, generators=Chosen(torch.full((1, 3), 0.5, dtype=torch.float64)))
@@ -155,7 +155,7 @@ def test_first_hitting_state_has_the_level_of_the_mask_that_comes_last() -> None
     assert sampler.is_finished(state)
 
 
-def test_a_block_network_sees_the_clean_half_at_both_ends_of_time() -> None:
+def test_block_network_gets_clean_half_at_both_ends() -> None:
     """Where sigma(0) > 0 the reconstruction asks for [x ; x_0] at [sigma(0) ; 0], and the prior at [sigma(1) ; 0]."""
     asked: list[tuple[Tensor, Tensor]] = []
 
@@ -175,7 +175,7 @@ def test_a_block_network_sees_the_clean_half_at_both_ends_of_time() -> None:
 
 
 @pytest.mark.parametrize("graph", [MASKS, UniformGraph(N), HYBRID])
-def test_noise_levels_may_differ_from_place_to_place(graph: AbsorbingGraph | UniformGraph | HybridGraph) -> None:
+def test_sigma_may_differ_between_positions(graph: AbsorbingGraph | UniformGraph | HybridGraph) -> None:
     """Levels [B, L] act at each place as levels [B] do on rows of one token."""
     tokens = TOKENS.clamp_max(graph.dim - 1)
     levels = torch.tensor([[0.1, 0.7, 2.0], [3.0, 0.2, 0.4]], dtype=torch.float64)
@@ -184,7 +184,7 @@ def test_noise_levels_may_differ_from_place_to_place(graph: AbsorbingGraph | Uni
         torch.testing.assert_close(formula(tokens, levels).reshape(6, 1, -1), formula(*alone))
 
 
-def test_hybrid_noise_ends_where_its_odds_say_and_rises_from_nothing() -> None:
+def test_hybrid_limit_follows_odds_and_noise_starts_at_0() -> None:
     """The limit has masks in odds r, and what is replaced and what is left in odds u(r) + 1 over all tokens."""
     graph, odds = HybridGraph(N, 0.3, 0.5, mask_odds=2.0), torch.tensor(2.0, dtype=torch.float64)
     wrong = float(graph.mixture.replaced(odds)) + 1

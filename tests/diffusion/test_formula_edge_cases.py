@@ -48,7 +48,7 @@ def tokens(graph: Graph, seed: int = 1) -> Tensor:
     return torch.randint(graph.dim, (B, L), generator=torch.Generator().manual_seed(seed))
 
 
-def test_a_limit_is_normalised_in_float64_and_may_have_a_state_of_noise() -> None:
+def test_graph_limit_is_normalised_in_float64() -> None:
     assert MIXED.limit.tolist() == [0.125, 0.25, 0.125, 0.5]
     assert MIXED.limit.dtype == torch.float64
     assert (MIXED.mask_token, MIXED.dim) == (3, 4)
@@ -61,7 +61,7 @@ def test_a_limit_is_normalised_in_float64_and_may_have_a_state_of_noise() -> Non
             Graph(3, limit)
 
 
-def test_draws_from_a_limit_are_those_of_its_sums(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_graph_samples_follow_cumulative_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     graph = Graph(4, torch.tensor([0, 1, 2, 1]))
     draws = torch.tensor([0.0, 0.2499, 0.25, 0.5, 0.7499, 0.75, 0.9999, 1.0], dtype=torch.float64)
     asked = []
@@ -81,7 +81,7 @@ def test_draws_from_a_limit_are_those_of_its_sums(monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.parametrize("graph", GRAPHS, ids=lambda graph: f"{type(graph).__name__}{graph.dim}")
-def test_the_way_back_is_computed_in_float64_and_as_it_is_written(graph: Graph) -> None:
+def test_reverse_process_matches_formulas_in_float64(graph: Graph) -> None:
     score, x = random(B, L, graph.dim).float().exp(), tokens(graph)
     staggered = graph.staggered_score(score, SIGMA - EARLIER, SIGMA)
     grown = torch.exp(SIGMA - EARLIER)[:, None, None]
@@ -106,7 +106,7 @@ def test_the_way_back_is_computed_in_float64_and_as_it_is_written(graph: Graph) 
         assert call(log_law).dtype == torch.float64
 
 
-def test_a_score_that_leaves_nothing_leaves_a_trace_or_the_uniform_law() -> None:
+def test_x0_from_wrong_score_is_trace_or_uniform() -> None:
     graph = HybridGraph(3, 0.3)
     x, sigma = torch.zeros(1, 1, dtype=torch.long), torch.ones(1, dtype=torch.float64)
     all_masks = torch.tensor([[[-torch.inf, -torch.inf, -torch.inf, 0.0]]])
@@ -120,7 +120,7 @@ def test_a_score_that_leaves_nothing_leaves_a_trace_or_the_uniform_law() -> None
     assert trace - first == pytest.approx(math.log(_TRACE * 1e-5 / left), abs=1e-6)
 
 
-def test_the_noise_at_the_end_of_a_hybrid_is_that_of_its_odds() -> None:
+def test_hybrid_limit_follows_odds() -> None:
     odds, mixture = torch.tensor(0.1, dtype=torch.float64), HybridMixture(0.3, 1.4)
     rest = float(mixture.replaced(odds)) + 1
     expected = torch.tensor([*[rest / 3] * 3, 0.1], dtype=torch.float64) / (rest + 0.1)
@@ -132,7 +132,7 @@ def test_the_noise_at_the_end_of_a_hybrid_is_that_of_its_odds() -> None:
     assert not torch.equal(graph.limit, HybridGraph(3, 0.3, 1.4).limit)
 
 
-def test_a_time_on_the_grid_ends_a_step() -> None:
+def test_discrete_time_on_grid_ends_its_step() -> None:
     noise = DiscreteNoise(4, "cosine")
     times = torch.tensor([1e-12, 0.25, 0.2500001, 0.5, 1.0], dtype=torch.float64)
     _, step, share = noise._place(times)
@@ -144,7 +144,7 @@ def test_a_time_on_the_grid_ends_a_step() -> None:
     assert torch.isfinite(beyond).all()
 
 
-def test_divergences_of_nothing() -> None:
+def test_divergence_terms_of_zero() -> None:
     zero, half, one = (torch.tensor([value], dtype=torch.float64) for value in (0.0, 0.5, 1.0))
     assert _divergence(zero, half).item() == 0.5
     assert _divergence(zero, zero).item() == 0
@@ -155,7 +155,7 @@ def test_divergences_of_nothing() -> None:
 
 
 @pytest.mark.parametrize("graph", [UniformGraph(4), HybridGraph(3, 0.3)], ids=["uniform", "hybrid"])
-def test_a_step_of_d3pm_costs_the_divergence_of_its_two_laws(graph: Graph) -> None:
+def test_d3pm_step_is_kl_of_posteriors(graph: Graph) -> None:
     process = DiffusionProcess(*graph.at_pace(DiscreteNoise(5, "cosine")))
     loss = discrete_loss(process, None)
     assert type(loss) is D3pmLoss
@@ -173,13 +173,13 @@ def test_a_step_of_d3pm_costs_the_divergence_of_its_two_laws(graph: Graph) -> No
     torch.testing.assert_close(loss.diffusion(output, x_t, x_0, t), 5 * divergence)
 
 
-def test_a_geometric_schedule_grows_at_its_rate() -> None:
+def test_geometric_schedule_rate() -> None:
     noise = GeometricNoise(0.1, 5.0)
     assert float(noise.rate(0.5)) == pytest.approx(math.sqrt(0.5) * math.log(50))
     assert float(noise.inverse(noise.sigma(0.3))) == pytest.approx(0.3)
 
 
-def test_a_level_beyond_the_schedule_is_refused_and_its_ends_are_taken() -> None:
+def test_schedule_inverse_accepts_ends_only_up_to_slack() -> None:
     for noise in (GeometricNoise(0.1, 5.0), CosineNoise(), LogLinearNoise()):
         low, high = (float(noise.sigma(t)) for t in (0.0, 1.0))
         assert float(noise.inverse(low)) == pytest.approx(0.0, abs=1e-9)
@@ -202,7 +202,7 @@ def denoiser(graph: Graph, parameterisation=X0Parameterisation, **settings) -> D
     return Denoiser(Asked(), parameterisation(graph), **settings)
 
 
-def test_guidance_asks_with_a_condition_and_without() -> None:
+def test_guidance_calls_network_with_and_without_condition() -> None:
     mask, cond = torch.tensor([[True, True, False], [True] * 3]), torch.tensor([1, 2])
     x, one = tokens(MIXED), torch.tensor([1])
     plain = denoiser(MIXED, cond=cond, guidance=0.0, mask=mask)
@@ -223,7 +223,7 @@ def test_guidance_asks_with_a_condition_and_without() -> None:
 
 @pytest.mark.parametrize("settings", [{"temperature": 0.5}, {"temperature": 2.0}, {"top_p": 0.6}], ids=str)
 @pytest.mark.parametrize("parameterisation", [X0Parameterisation, ScoreParameterisation])
-def test_temperature_and_top_p_change_the_law_behind_the_score(settings, parameterisation) -> None:
+def test_temperature_and_top_p_act_on_x0_of_score(settings, parameterisation) -> None:
     graph = AbsorbingGraph(3)
     x = torch.full((B, L), 3)
     one, plain = denoiser(graph, parameterisation, **settings), denoiser(graph, parameterisation)
@@ -234,12 +234,12 @@ def test_temperature_and_top_p_change_the_law_behind_the_score(settings, paramet
     assert not torch.allclose(one.log_score(x, SIGMA)[..., :3], plain.log_score(x, SIGMA)[..., :3])
 
 
-def test_a_temperature_of_two_divides_by_two() -> None:
+def test_temperature_divides_log_probabilities() -> None:
     law = torch.tensor([0.7, 0.2, 0.1], dtype=torch.float64).log()
     torch.testing.assert_close(apply_temperature(law, 2.0), torch.log_softmax(law / 2, -1))
 
 
-def test_what_is_masked_again_is_at_most_what_was_written() -> None:
+def test_remask_probability_is_at_most_unmasked_share() -> None:
     process = DiffusionProcess(AbsorbingGraph(3), LogLinearNoise())
     sampler = RemaskingSampler(process, denoiser(process.graph), 4, eta_rescale=0.4, eta_cap=0.9)
     sigma, earlier = torch.tensor([0.3, 2.0]), torch.tensor([0.1, 1.5])
@@ -252,7 +252,7 @@ def test_what_is_masked_again_is_at_most_what_was_written() -> None:
 @pytest.mark.parametrize(
     "graph", [UniformGraph(4), HybridGraph(3, 0.3), AbsorbingGraph(3)], ids=["uniform", "hybrid", "masks"]
 )
-def test_tweedies_proposal_is_bayes_rule_where_the_score_is_right(graph: Graph) -> None:
+def test_tweedie_proposal_follows_bayes_rule_for_exact_score(graph: Graph) -> None:
     process = DiffusionProcess(*graph.at_pace(CosineNoise()))
     sampler = create_sampler("analytic", process, denoiser(process.graph), 4)
     x, log_law = tokens(graph), torch.log_softmax(random(B, L, graph.dim), -1)
@@ -267,7 +267,7 @@ def test_tweedies_proposal_is_bayes_rule_where_the_score_is_right(graph: Graph) 
     torch.testing.assert_close(found[move > 1e-9], expected[move > 1e-9], rtol=1e-7, atol=1e-12)
 
 
-def test_confidence_lifts_none_where_the_process_has_lost_none() -> None:
+def test_confidence_unmasks_none_where_alpha_is_constant() -> None:
     process = DiffusionProcess(AbsorbingGraph(3), LogLinearNoise())
     sampler = create_sampler("confidence", process, denoiser(process.graph), 8)
     generators = RowGenerators.from_generator(torch.Generator().manual_seed(0), 2)

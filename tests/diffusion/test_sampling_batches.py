@@ -37,7 +37,7 @@ def seeded() -> torch.Generator:
 
 
 @pytest.mark.parametrize(("process", "name"), [(MASKS, "first_hitting"), (WRONG, "ancestral")])
-def test_without_a_name_the_process_chooses(process: DiffusionProcess, name: str) -> None:
+def test_sampling_without_name_uses_default_sampler(process: DiffusionProcess, name: str) -> None:
     chosen, told = (
         sample(process, denoiser(process), 3, 5, steps=4, sampler=sampler, generator=seeded())
         for sampler in (None, name)
@@ -46,7 +46,7 @@ def test_without_a_name_the_process_chooses(process: DiffusionProcess, name: str
     assert chosen.step == told.step == (5 if name == "first_hitting" else 4)
 
 
-def test_the_network_is_shown_the_mask_of_the_rows_it_is_asked_for() -> None:
+def test_network_gets_mask_of_evaluated_rows() -> None:
     """Padding is not drawn; rows of another length are another batch's business."""
     shown: list[Tensor] = []
 
@@ -61,7 +61,7 @@ def test_the_network_is_shown_the_mask_of_the_rows_it_is_asked_for() -> None:
     assert [one.tolist() for one in shown] == [mask[:2].tolist()] * 2 + [mask[2:].tolist()] * 2
 
 
-def test_batches_that_take_unequal_steps_are_joined_at_the_longest() -> None:
+def test_joined_batches_report_longest_number_of_steps() -> None:
     """first_hitting takes a step for each mask: here two, then one, and one call for each."""
     frozen = torch.tensor([[False, False, True], [True, False, True]])
     state = sample(
@@ -85,7 +85,7 @@ def test_batches_that_take_unequal_steps_are_joined_at_the_longest() -> None:
     assert state.cache == {}
 
 
-def test_rows_of_a_state_keep_all_that_is_theirs() -> None:
+def test_state_select_keeps_all_fields() -> None:
     state = start_state(MASKS.graph, 3, 2, generators=RowGenerators.from_seed(1, torch.arange(3)))
     state = replace(
         state,
@@ -106,7 +106,7 @@ def test_rows_of_a_state_keep_all_that_is_theirs() -> None:
 
 @pytest.mark.parametrize("name", [name for name in SAMPLERS if SAMPLERS.get(name).absorbing_only])
 @pytest.mark.parametrize("rows", [1, 2])
-def test_few_rows_and_places_are_drawn_like_many(name: str, rows: int) -> None:
+def test_sampling_works_for_single_row_and_position(name: str, rows: int) -> None:
     """No mask is left, and none is drawn, in one row of one place as in larger ones."""
     for length in (1, 3):
         state = sample(MASKS, denoiser(), rows, length, steps=3, sampler=name, generator=seeded())
@@ -115,7 +115,7 @@ def test_few_rows_and_places_are_drawn_like_many(name: str, rows: int) -> None:
         assert name == "first_hitting" or state.t.tolist() == [0.0] * rows  # that one stands at its last hit
 
 
-def test_correcting_steps_are_those_after_t_off_up_to_t_on() -> None:
+def test_correction_interval_is_t_off_to_t_on() -> None:
     """t_off < t <= t_on, at both ends: kappa = 0 masks data tokens again where a step corrects, ancestral never."""
     settings = {"type": "predictor_corrector", "kappa": 0.0, "t_on": 0.75, "t_off": 0.25}
     sampler = create_sampler(settings, MASKS, denoiser(), 8)
@@ -126,7 +126,7 @@ def test_correcting_steps_are_those_after_t_off_up_to_t_on() -> None:
         assert (float(proposal.move[0, 0]) > 0) == corrects
 
 
-def test_a_mixture_moves_with_a_probability_of_at_most_one() -> None:
+def test_corrector_move_probability_is_at_most_one() -> None:
     """Also where rounding makes the laws sum to more."""
     x_t = torch.tensor([[0, 1]])
     law = torch.tensor([[[0.0, 0.7, 0.3 + 1e-9], [0.25, 0.5, 0.25]]], dtype=torch.float64)
@@ -137,7 +137,7 @@ def test_a_mixture_moves_with_a_probability_of_at_most_one() -> None:
     assert float(half.move.max()) <= 1
 
 
-def test_guidance_takes_the_conditions_word_where_the_plain_answer_is_infinite() -> None:
+def test_guidance_uses_conditional_output_if_infinite() -> None:
     """A token that is impossible without the condition, with it, and with both; elsewhere g times the difference."""
     plain = torch.tensor([0.0, -torch.inf, -1.0, -torch.inf, -3.0])
     told = torch.tensor([-1.0, -2.0, -torch.inf, -torch.inf, 0.0])
@@ -150,7 +150,7 @@ def test_guidance_takes_the_conditions_word_where_the_plain_answer_is_infinite()
     assert torch.equal(asked.output(torch.full((1, 1), N), torch.ones(1))[0, 0], wanted)
 
 
-def test_frozen_places_may_hold_anything_also_with_one_token() -> None:
+def test_frozen_positions_may_hold_any_id() -> None:
     process = DiffusionProcess(AbsorbingGraph(1), LogLinearNoise())
     x_0, frozen = torch.tensor([[0, 7, 0]]), torch.tensor([[False, True, False]])
     assert process.corrupt(x_0, torch.ones(1).double(), seeded(), frozen)[0, 1] == 7
@@ -160,7 +160,7 @@ def test_frozen_places_may_hold_anything_also_with_one_token() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
 @pytest.mark.parametrize("t", [3, torch.tensor([3, 5])])
-def test_a_latent_keeps_its_type(dtype: torch.dtype, t: int | Tensor) -> None:
+def test_gaussian_keeps_dtype_of_latent(dtype: torch.dtype, t: int | Tensor) -> None:
     """Coefficients are rounded to it, one for all rows or one for each."""
     process = GaussianDiffusion(beta_table("linear", 8, 0.01, 0.3))
     x, noise = (torch.randn(2, 3, generator=torch.Generator().manual_seed(seed)).to(dtype) for seed in (0, 1))
@@ -175,14 +175,14 @@ def test_a_latent_keeps_its_type(dtype: torch.dtype, t: int | Tensor) -> None:
     assert process.posterior(x, noise, t, s)[1].dtype == dtype
 
 
-def test_a_state_is_finished_after_its_steps() -> None:
+def test_sampler_is_finished_after_its_steps() -> None:
     sampler = create_sampler("ancestral", MASKS, denoiser(), 3)
     state: SamplerState = start_state(MASKS.graph, 1, 1, generators=RowGenerators(torch.zeros(1).long()))
     assert [sampler.is_finished(replace(state, step=step)) for step in (0, 2, 3, 4)] == [False, False, True, True]
     assert [sampler.time(step) for step in (0, 3)] == [1.0, 0.0]
 
 
-def test_whole_counts_in_float32_weights_are_kept_where_float32_has_none() -> None:
+def test_categorical_sums_float32_weights_in_float64() -> None:
     """2^24 and 1 and 1 are 2^24 + 2 in float64, and 2^24 in float32; in a block of many tokens and among few."""
     for size in (3, 5000):
         weights = torch.zeros(3, size)
@@ -191,14 +191,14 @@ def test_whole_counts_in_float32_weights_are_kept_where_float32_has_none() -> No
         assert invert_distribution(weights, uniforms).tolist() == [0, 1, 2]
 
 
-def test_the_divergence_of_weights_is_that_of_the_laws_they_stand_for() -> None:
+def test_d3pm_divergence_normalises_weights() -> None:
     """D3PM compares where a token moves to by weights of any size; none at all are no law, and cost nothing."""
     weights = torch.tensor([[2.0, 6.0, 0.0], [0.0, 0.0, 0.0], [0.1, 0.1, 0.2]], dtype=torch.float64)
     laws = torch.tensor([[0.25, 0.75, 0.0], [0.0, 0.0, 0.0], [0.25, 0.25, 0.5]], dtype=torch.float64)
     torch.testing.assert_close(_normalise(weights), laws)
 
 
-def test_gamma_ends_at_a_million() -> None:
+def test_entropy_bounded_gamma_is_at_most_a_million() -> None:
     for wrong in (-1e-9, 1e6 + 1):
         with pytest.raises(SettingError, match="gamma"):
             create_sampler({"type": "entropy_bounded", "gamma": wrong}, MASKS, denoiser(), 3)
@@ -206,7 +206,7 @@ def test_gamma_ends_at_a_million() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.bool, torch.float32, torch.float64, torch.complex64])
-def test_token_ids_are_whole_numbers(dtype: torch.dtype) -> None:
+def test_token_ids_must_be_integers(dtype: torch.dtype) -> None:
     check_integers("tokens", torch.zeros(2, dtype=torch.uint8))
     with pytest.raises(ShapeError, match=f"tokens: got dtype {dtype}"):
         check_integers("tokens", torch.zeros(2, dtype=dtype))
