@@ -1,4 +1,4 @@
-"""What is taken and what is refused, to the last number, and in what type it comes back."""
+"""Checks of arguments at their exact bounds, and dtypes of results."""
 
 from math import log
 
@@ -24,7 +24,7 @@ from diffusion.processes.graph import AbsorbingGraph, UniformGraph
 
 
 def test_sigma_and_time_convert_to_float64_exactly() -> None:
-    """0.1 in float32 is 1.5e-9 off."""
+    """0.1 in float32 has an error of 1.5e-9."""
     for value in (0.1, torch.tensor(0.1, dtype=torch.float64)):
         for checked in (check_sigma("sigma", value), check_time("t", value), check_time("t", value, allow_zero=True)):
             assert checked.dtype == torch.float64
@@ -103,7 +103,7 @@ def test_strided_times_are_nearest_integers(num_steps: int, steps: int) -> None:
 
 @pytest.mark.parametrize("alpha", [0.9, 0.3, 1e-4])
 def test_prior_of_uniform_noise_is_kl_divergence(alpha: float) -> None:
-    """KL of (alpha + (1 - alpha) / N, (1 - alpha) / N, ...) from the uniform law, term by term."""
+    """Compare with KL of (alpha + (1 - alpha) / N, (1 - alpha) / N, ...) from uniform, term by term."""
     n = 5
     q = [alpha + (1 - alpha) / n] + [(1 - alpha) / n] * (n - 1)
     expected = sum(share * log(share * n) for share in q)
@@ -112,7 +112,7 @@ def test_prior_of_uniform_noise_is_kl_divergence(alpha: float) -> None:
 
 
 def test_parameterisation_of_float32_output_is_float64() -> None:
-    """Rounded to float32 once, in the output, and not again in the logarithm."""
+    """Only the output is rounded to float32, not the logarithm."""
     x_t, sigma = torch.tensor([[5, 1]]), torch.tensor([0.7])
     for graph in (AbsorbingGraph(5), UniformGraph(6)):
         logits = torch.randn(1, 2, 6, generator=torch.Generator().manual_seed(0))

@@ -1,4 +1,4 @@
-"""`Objective.parts` corrupts, asks and weighs at one time, and shows the network what it says."""
+"""`Objective.parts`: one time for corruption, network and weight, and the inputs of the network."""
 
 import pytest
 import torch
@@ -38,7 +38,7 @@ def streams() -> RowGenerators:
 
 @pytest.mark.parametrize("index", range(6))
 def test_loss_parts_use_one_time_throughout(index: int) -> None:
-    """The tokens shown, the level told and the weight of the loss all belong to the same t, and so at both ends."""
+    """Noisy tokens, sigma passed to the network and loss weight are of the same t, also at both ends."""
     objective, (x_0, t, frozen) = objectives()[index], drawn()
     dim, process = objective.graph.dim, objective.process
     table = torch.randn(N + 1, dim, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
@@ -80,7 +80,7 @@ def test_loss_parts_use_one_time_throughout(index: int) -> None:
 
 @pytest.mark.parametrize("process", [MASKS, WRONG])
 def test_reconstruction_follows_bayes_rule(process: DiffusionProcess) -> None:
-    """-log of law(x_0) q(x_start | x_0), normalised over x_0, with q written out."""
+    """Compare with -log of p(x_0) q(x_start | x_0), normalised over x_0, with q written out."""
     objective = SubsLoss(process) if process is MASKS else UdlmLoss(process)
     x_0, _, _ = drawn()
     sigma = SCHEDULE.sigma(torch.zeros(ROWS))
@@ -101,7 +101,7 @@ def test_block_times_are_even_and_clean_half_is_passed() -> None:
     objective = BlockSubsLoss(MASKS, 3, reading)
     assert objective.parameterisation is reading
     x_0, t, _ = drawn()
-    times = objective.times(t, x_0)  # three blocks, the last one of a single token
+    times = objective.times(t, x_0)  # three blocks, the last of a single token
     for block, places in enumerate((range(3), range(3, 6), range(6, 7))):
         expected = t - block / 3
         expected = torch.where(expected <= 0, expected + 1, expected)
@@ -135,7 +135,7 @@ def test_noise_with_frozen_positions_uses_the_generator(process: DiffusionProces
 
 
 def test_loss_without_ends_calls_network_once() -> None:
-    """What needs no network is still there: the prior of uniform noise."""
+    """The prior of uniform noise, which needs no network, is still computed."""
     x_0, t, _ = drawn()
     for objective in (UdlmLoss(WRONG), SubsLoss(DiffusionProcess(AbsorbingGraph(N), CosineNoise(0.1)))):
         asked: list[Tensor] = []
@@ -151,7 +151,7 @@ def test_loss_without_ends_calls_network_once() -> None:
 
 
 def test_subs_loss_of_score_network_equals_x0_loss() -> None:
-    """SUBS reads scores at their own level: the same cross-entropy as of the law that they follow from."""
+    """SUBS converts scores at their sigma: the same cross-entropy as from the distribution of the clean token."""
     x_0, t, _ = drawn()
     x_t, sigma = MASKS.corrupt(x_0, t, streams()), SCHEDULE.sigma(t)
     logits = torch.randn(ROWS, LENGTH, N + 1, generator=torch.Generator().manual_seed(2), dtype=torch.float64)

@@ -1,4 +1,4 @@
-"""Draws: the distribution function is inverted to the last digit of float64."""
+"""Categorical draws: the cumulative distribution function is inverted exactly in float64."""
 
 import pytest
 import torch
@@ -24,11 +24,11 @@ def test_categorical_draws_rare_tokens_exactly(size: int, rare: float) -> None:
 def test_categorical_boundaries_are_exact(size: int) -> None:
     generator = torch.Generator().manual_seed(size)
     counts = torch.randint(1, 50, (size,), generator=generator)
-    counts[torch.randperm(size, generator=generator)[: size // 3]] = 0  # impossible tokens, at the ends too
+    counts[torch.randperm(size, generator=generator)[: size // 3]] = 0  # impossible tokens, also at the ends
     counts[size // 2] = 1
     edges = counts.cumsum(0)
     total = int(edges[-1])
-    # Sums of integers are exact, so just below an edge and at it must differ.
+    # Sums of integers are exact, so draws just below a boundary and at it must differ.
     places = torch.unique(torch.cat([edges[:-1], (edges - 1).clamp_min(0)]))
     places = places[places < total]
     inside = (places.double() + 0.25) / total

@@ -1,4 +1,4 @@
-"""The certificates that the documentation shows can be redrawn."""
+"""Certificates of the documentation can be recomputed."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ def test_certificates_have_a_row_per_combination(tmp_path: Path) -> None:
     lines = table(certificates, steps).splitlines()
     assert "| absorbing | cosine | first_hitting | exact | 0 | 0 | - |" in lines
     for row in certificates:
-        if row.sampler == "entropy_bounded":  # counts its own steps
+        if row.sampler == "entropy_bounded":  # determines its own number of steps
             assert row.distances[1] == row.distances[0] > 1e-2
         else:
             assert row.distances[1] < max(row.distances[0], 1e-12)

@@ -1,4 +1,4 @@
-"""Logits, the law of the clean token and the score lead to each other, and losses keep their parts apart."""
+"""Conversion between logits, x0 and score, and per-token parts of losses."""
 
 import pytest
 import torch
@@ -116,7 +116,7 @@ def test_loss_parts_per_token_skip_frozen_positions(schedule: LogLinearNoise | G
 
 
 def test_loss_times_may_differ_within_a_row() -> None:
-    """Each token's loss is that of its own time, as blocks need it."""
+    """Each token's loss is evaluated at its own time, as blocks need."""
     generator = torch.Generator().manual_seed(0)
     x_0 = torch.randint(5, (4, 6), generator=generator)
     t = torch.rand(4, 6, generator=generator, dtype=torch.float64).clamp_min(0.05)

@@ -1,4 +1,4 @@
-"""Corruption, streams of uniforms and stratified times: exact, and the same for every split of a batch."""
+"""Corruption, random streams and stratified times: exact, and the same for any split of a batch."""
 
 from collections.abc import Callable
 
@@ -15,7 +15,7 @@ from diffusion.time_strata import stratified_times
 
 
 class Chosen(RowGenerators):
-    """Gives chosen uniforms instead of drawn ones."""
+    """RowGenerators that return given uniforms."""
 
     def __init__(self, *values: Tensor) -> None:
         super().__init__(torch.zeros(len(values[0]), dtype=torch.int64))
@@ -28,7 +28,7 @@ class Chosen(RowGenerators):
 @pytest.mark.parametrize("schedule", [LogLinearNoise(1e-3), CosineNoise(0.0), GeometricNoise()])
 @pytest.mark.parametrize("t", [1e-6, 0.3, 0.9])
 def test_corruption_probability_matches_schedule(schedule: NoiseSchedule, t: float) -> None:
-    """The threshold lies at 1 - alpha(t) to the last digits: what corrupts is what weighs the loss."""
+    """The threshold is 1 - alpha(t) up to rounding: corruption uses the alpha of the loss weight."""
     lost = -torch.expm1(-schedule.sigma(t))
     uniforms = (lost * torch.tensor([0.0, 0.5, 1 - 1e-12, 1 + 1e-12, 1.05], dtype=torch.float64))[:, None]
     x_0, times = torch.ones(5, 1, dtype=torch.int64), torch.full((5,), t, dtype=torch.float64)

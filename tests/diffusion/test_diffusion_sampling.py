@@ -1,4 +1,4 @@
-"""Samplers as they are used: draws follow the proposals, prompts stay, calls are counted, splits change nothing."""
+"""Sampling: draws follow proposals, prompts are kept, calls are counted, batch splits have no effect."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -30,7 +30,7 @@ EVERY = [(kind, name) for kind, process in PROCESSES.items() for name in sampler
 
 
 class Network:
-    """A network whose answer for a place depends on all the row's tokens, its mask, condition and time."""
+    """Network whose output at a position depends on all tokens of the row, mask, condition and time."""
 
     def __init__(self, dim: int) -> None:
         generator = torch.Generator().manual_seed(5)
@@ -132,7 +132,7 @@ def test_network_calls_are_counted_per_row() -> None:
 
 
 def test_first_hitting_passes_sigma_of_each_unmasking() -> None:
-    """Levels fall from sigma(1), and a uniform share of masks is left at each, as the forward process has it."""
+    """Levels fall from sigma(1), and the share of masks left at each is uniform, as in the forward process."""
     process = PROCESSES["absorbing"]
     levels: list[Tensor] = []
     network = Network(N + 1)
@@ -151,7 +151,7 @@ def test_first_hitting_passes_sigma_of_each_unmasking() -> None:
 
 @pytest.mark.parametrize("reading", ["x0", "score"])
 def test_ancestral_cache_draws_ancestral_samples(reading: str) -> None:
-    """Also for a network that is told the time."""
+    """Also for a network with time conditioning."""
     tokens = [
         sample(
             PROCESSES["absorbing"],
@@ -169,7 +169,7 @@ def test_ancestral_cache_draws_ancestral_samples(reading: str) -> None:
 
 
 class Grid(RowGenerators):
-    """A grid of uniforms: row i has the i-th pair at every place, so that frequencies are exact to 1 / side."""
+    """Grid of uniforms: row i has the i-th pair at every position, so that frequencies are exact to 1 / side."""
 
     def __init__(self, side: int) -> None:
         middle = (torch.arange(side, dtype=torch.float64) + 0.5) / side
@@ -185,7 +185,7 @@ class Grid(RowGenerators):
 @pytest.mark.parametrize(("kind", "name"), EVERY)
 @pytest.mark.parametrize("step", [0, 2, 3])
 def test_steps_draw_from_their_proposal(kind: str, name: str, step: int) -> None:
-    """Over all pairs of uniforms of a grid the frequencies of the next token are those of the proposal."""
+    """Over a grid of uniform pairs, frequencies of the next token equal the proposal's probabilities."""
     side, toy = 200, Toy.random(1, kind == "absorbing")
     graph = AbsorbingGraph(VOCABULARY) if toy.absorbing else UniformGraph(VOCABULARY)
     sampler = oracle_sampler(toy, DiffusionProcess(graph, LogLinearNoise(1e-3)), name, 4)
@@ -224,7 +224,7 @@ def test_guidance_temperature_and_top_p() -> None:
 
 @pytest.mark.parametrize(("kind", "name"), EVERY)
 def test_guidance_applies_per_row_in_every_sampler(kind: str, name: str) -> None:
-    """Rows follow their own condition, in any split."""
+    """Each row follows its condition, in any split."""
     cond = torch.tensor([0, 1, 2, 3] * 8)
     denoiser = denoiser_for(kind, cond=cond, guidance=2.5, temperature=0.9, top_p=0.95)
     drawn = [

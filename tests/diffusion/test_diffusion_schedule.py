@@ -1,4 +1,4 @@
-"""Noise schedules: derivative, inverse, both ends, and what they refuse."""
+"""Noise schedules: derivative, inverse, both ends, and invalid arguments."""
 
 import math
 

@@ -45,7 +45,7 @@ def test_discrete_even_curve_matches_d3pm_beta() -> None:
 
 @pytest.mark.parametrize("curve", ["linear", "quadratic"])
 def test_discrete_beta_scales_with_number_of_steps(curve: str) -> None:
-    """With T = 100 and the betas of T = 1000 alpha would end far from 0 (0.36), off the all-masked start."""
+    """With T = 100 and the betas of T = 1000, alpha would end at 0.36, far from the all-masked start."""
     assert float(DiscreteNoise(100, curve).table[-1]) < 2e-3
     given = DiscreteNoise(100, curve, beta_start=1e-4, beta_end=0.02)
     assert float(given.table[-1]) > 0.3
@@ -65,7 +65,7 @@ def test_11_gap_of_every_discrete_bound_falls_as_1_over_steps(name: str) -> None
         gaps.append(sum(exact_bound(toy, D3pmLoss(process, steps), toy.oracle, grid)) - toy.entropy)
     assert gaps[-1] > 0
     for early, late in pairwise(gaps):
-        assert 2.5 < early / late < 4.6  # the singular start of hybrid noise slows it a little
+        assert 2.5 < early / late < 4.6  # the singularity of hybrid noise at t = 0 slows convergence a little
 
 
 def test_d3pm_under_masks_is_weighted_cross_entropy() -> None:
@@ -101,7 +101,7 @@ def test_d3pm_number_of_steps_is_given_once() -> None:
 
 
 def test_discrete_schedule_fits_continuous_time_bound() -> None:
-    """MDLM's bound under a table is the entropy too: what corrupts is what weighs."""
+    """MDLM's bound with a tabulated schedule is the entropy too."""
     toy, steps = Toy.random(3, absorbing=True), 5
     objective = SubsLoss(DiffusionProcess(AbsorbingGraph(VOCABULARY), DiscreteNoise(steps, "even")))
     nodes, weights = torch.tensor([-0.5773502691896257, 0.5773502691896257]), torch.tensor([1.0, 1.0])

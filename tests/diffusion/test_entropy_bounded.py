@@ -1,4 +1,4 @@
-"""The entropy-bounded sampler: its bound, its calls, and what it tells the network."""
+"""The entropy-bounded sampler: bound, number of calls, and sigma passed to the network."""
 
 import pytest
 import torch
@@ -14,7 +14,7 @@ from tests.oracles.diffusion_toy import LENGTH, VOCABULARY, Toy
 
 @pytest.mark.parametrize("gamma", [0.0, 0.3, 0.7, 0.9, 1.1, 3.0])
 def test_entropy_bounded_keeps_its_bound(gamma: float) -> None:
-    """Of three tokens one call at most lifts several, so KL(data, samples) <= gamma and TV <= sqrt(gamma / 2)."""
+    """With three tokens at most one call unmasks several, so KL(data, samples) <= gamma and TV <= sqrt(gamma / 2)."""
     worst = 0.0
     for seed in range(8):
         toy = noisy_toy("absorbing", seed)
@@ -39,7 +39,7 @@ def test_entropy_bounded_conditions_exactly_on_prompts(frozen: list[bool]) -> No
 
 
 def test_entropy_bounded_unmasks_certain_tokens_together() -> None:
-    """Sequences of one repeated token: a first call for it, and one for the rest, which is certain."""
+    """For sequences of one repeated token, the first call draws it, the second all other positions, which are certain."""
     joint = torch.zeros((VOCABULARY,) * LENGTH, dtype=torch.float64)
     for token, chance in enumerate([0.5, 0.3, 0.2]):
         joint[token, token, token] = chance

@@ -1,4 +1,4 @@
-"""Edges of single formulas, each a few microseconds: what is normalised, rounded, clamped, and done in float64."""
+"""Edge cases of single formulas: normalisation, rounding, clamping and float64."""
 
 import math
 
@@ -187,7 +187,7 @@ def test_schedule_inverse_accepts_ends_only_up_to_slack() -> None:
 
 
 class Asked(torch.nn.Module):
-    """A network whose answer depends on its condition and mask, and which remembers what it was asked."""
+    """Network whose output depends on condition and mask, and which records its inputs."""
 
     def forward(self, x_t, sigma, **more):
         self.more = more

@@ -20,18 +20,18 @@ GRAPH = AbsorbingGraph(VOCABULARY)
 
 
 def block_oracle(toy: Toy, block_size: int, doubled: Tensor, sigma: Tensor) -> Tensor:
-    """The best network of blocks: at each place, the law given the earlier blocks' clean tokens and its own noisy ones."""
+    """Return the exact network of blocks: p(x_0[l]) given earlier blocks' clean tokens and its own block's noisy ones."""
     x_t, x_0 = doubled[:, :LENGTH], doubled[:, LENGTH:]
     block = torch.arange(LENGTH) // block_size
     output = torch.empty(*x_t.shape, toy.dim, dtype=torch.float64)
     for place in range(LENGTH):
         seen = torch.where(block < block[place], x_0, torch.where(block == block[place], x_t, VOCABULARY))
         output[:, place] = toy.oracle(seen, sigma[:, 0])[:, place]
-    return torch.cat([output, torch.full_like(output, torch.nan)], 1)  # nobody may look at the clean half
+    return torch.cat([output, torch.full_like(output, torch.nan)], 1)  # the clean half must not be used
 
 
 def places(toy: Toy, objective: BlockSubsLoss, points: int = 40) -> Tensor:
-    """Diffusion part of each place in nats, [3], over all sequences and times."""
+    """Return the diffusion part of each position in nats, [3], over all sequences and times."""
     total = torch.zeros(LENGTH, dtype=torch.float64)
 
     def network(doubled: Tensor, sigma: Tensor) -> Tensor:
@@ -110,7 +110,7 @@ def test_semi_autoregressive_is_exact_at_one_token_per_call(block_size: int) -> 
     frozen = torch.tensor([True, False, False])
     assert toy.total_variation(sampler_law(toy, oracle_sampler(toy, process, choice, LENGTH))) < 1e-12
     several = toy.total_variation(sampler_law(toy, oracle_sampler(toy, process, choice, 1)))
-    assert several < 1e-12 if block_size == 1 else several > 1e-2  # a block takes a call at least
+    assert several < 1e-12 if block_size == 1 else several > 1e-2  # a block needs at least one call
     law = sampler_law(toy, oracle_sampler(toy, process, choice, LENGTH), frozen)
     given = torch.zeros((toy.dim,) * LENGTH, dtype=torch.float64)
     given[1, :VOCABULARY, :VOCABULARY] = toy.joint[1] / toy.joint[1].sum()

@@ -1,4 +1,4 @@
-"""Oracle tests 4 to 7 and 11: the bounds are the entropy at the oracle, and nothing brings them below it."""
+"""Oracle tests 4 to 7 and 11: with the oracle the bounds are the entropy, and no network is below it."""
 
 import pytest
 import torch
@@ -62,7 +62,7 @@ def test_5_prior_part_closes_gap_of_eps() -> None:
     gaps = []
     for eps in (1e-3, 4e-3):
         parts = exact_bound(toy, SubsLoss(absorbing(LogLinearNoise(eps))), toy.oracle, quadrature(40))
-        assert parts[0] < toy.entropy - 1e-3  # the diffusion part alone is no bound
+        assert parts[0] < toy.entropy - 1e-3  # the diffusion part alone is not a bound
         gaps.append(sum(parts) - toy.entropy)
     assert 0 < gaps[0] < 1e-5
     assert gaps[1] / gaps[0] == pytest.approx(16, rel=0.05)
@@ -135,7 +135,7 @@ def test_11_gap_of_discrete_bound_falls_as_1_over_steps() -> None:
 
 @pytest.mark.parametrize("seed", range(20))
 def test_no_bound_is_below_the_entropy(seed: int) -> None:
-    """With the oracle and with a network that errs, on 20 toys, for schedules as they are used."""
+    """With the oracle and an inexact network, on 20 toys, for default schedules."""
     for objective, points, power in (
         (SubsLoss(absorbing(LogLinearNoise(1e-3))), 24, 1),
         (SubsLoss(absorbing(GeometricNoise(1e-3, 20.0))), 50, 1),
@@ -157,7 +157,7 @@ def test_no_bound_is_below_the_entropy(seed: int) -> None:
     ("used", "weighed"), [(LogLinearNoise(0.0), CosineNoise(0.0)), (CosineNoise(0.0), LogLinearNoise(0.0))]
 )
 def test_bound_with_two_different_alphas_is_detected(used: NoiseSchedule, weighed: NoiseSchedule) -> None:
-    """The mistake moves every bound by far more than the tolerances above, one of the two ways below the entropy."""
+    """The error changes every bound by far more than the tolerances above, in one direction to below the entropy."""
     for objective, power in ((SubsLoss(absorbing(weighed)), 1), (UdlmLoss(uniform(weighed)), 6)):
         toy = Toy.random(8, objective.graph.absorbing)
         parts = exact_bound(toy, objective, toy.oracle, quadrature(40, power), corruption=used)

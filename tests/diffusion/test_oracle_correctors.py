@@ -1,4 +1,4 @@
-"""Samplers with settings: what their steps keep exactly, where their laws end, and draws beside the laws."""
+"""Samplers with settings: exact invariants of steps, convergence of their distributions, and draws against these."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -22,13 +22,13 @@ Choice = dict[str, object]
 
 
 def place_marginals(law: Tensor, dim: int) -> Tensor:
-    """The laws [3, dim] of each place alone under a law [dim^3]."""
+    """Return the marginals [3, dim] of a distribution [dim^3]."""
     whole = law.reshape(dim, dim, dim)
     return torch.stack([whole.sum((1, 2)), whole.sum((0, 2)), whole.sum((0, 1))])
 
 
 def marginal_error(toy: Toy, sampler: Sampler, step: int) -> float:
-    """How far a step from the exact p_t leaves the law of single tokens from p_s."""
+    """Return the distance of token marginals after a step from the exact p_t to those of p_s."""
     t = torch.full((len(toy.states),), sampler.time(step), dtype=torch.float64)
     state = replace(state_of(toy.states), t=t, step=step)
     sigma, sigma_next = (level[0] for level in sampler.levels(state))
@@ -58,7 +58,7 @@ def test_remasking_keeps_token_marginals(schedule: NoiseSchedule, settings: Choi
 
 
 def test_corrector_with_posterior_mean_is_detected() -> None:
-    """The corrector weighs the leave-one-out law by q(x_t | x_0); a network that has done so already is off."""
+    """The corrector multiplies the leave-one-out distribution by q(x_t | x_0); a network that includes it is inexact."""
     toy, process = noisy_toy("uniform"), process_of("uniform")
     reading = X0Parameterisation(process.graph)
     choice = {"type": "predictor_corrector", "kappa": 0.0, "t_on": 1.0, "t_off": 0.0}
@@ -69,7 +69,7 @@ def test_corrector_with_posterior_mean_is_detected() -> None:
 @pytest.mark.parametrize("step", [0, 2, 3])
 @pytest.mark.parametrize("settings", [{"eta_cap": 0.1}, {"eta_cap": 1.0, "eta_rescale": 0.3}])
 def test_remasking_is_a_predictor_corrector(step: int, settings: Choice) -> None:
-    """kappa = 1 - rho / (1 - alpha_s), and no correction is ancestral, as Deschenaux et al. have it."""
+    """kappa = 1 - rho / (1 - alpha_s), and no correction is ancestral, as in Deschenaux et al."""
     toy, process = noisy_toy("absorbing"), process_of("absorbing")
     remasking = oracle_sampler(toy, process, {"type": "remasking", **settings}, 4)
     assert isinstance(remasking, RemaskingSampler)
@@ -114,7 +114,7 @@ def test_remasking_converges_as_1_over_sqrt_steps(settings: Choice) -> None:
 
 @pytest.mark.parametrize("kind", ["absorbing", "uniform"])
 def test_correction_converges_only_if_it_runs_to_time_zero(kind: str) -> None:
-    """What correction leaves at t_off, of the size of 1 - kappa, no later step mends."""
+    """The error of correction at t_off, of the order of 1 - kappa, is not reduced by later steps."""
 
     def distances(t_off: float) -> tuple[float, float]:
         choice: Choice = {"type": "predictor_corrector", "kappa": 0.5, "t_off": t_off}
@@ -138,7 +138,7 @@ CASES += [("absorbing", choice) for choice in STRONG] + [("uniform", STRONG[-1])
 
 @pytest.mark.parametrize(("kind", "choice"), CASES)
 def test_samples_follow_propagated_kernels(kind: str, choice: str | Choice) -> None:
-    """Chi-square over all sequences, 26 degrees of freedom; the same samples in parts as at once."""
+    """Chi-square test over all sequences, 26 degrees of freedom; samples do not depend on batch_size."""
     toy, process, count = noisy_toy(kind, 3), process_of(kind), 20_000
     sampler = oracle_sampler(toy, process, choice, 4)
     settings = {"steps": 4, "sampler": choice}

@@ -1,4 +1,4 @@
-"""Gaussian diffusion against slow float64 forms: Bayes' rule on a grid, and exact laws of the samplers' output."""
+"""Gaussian diffusion against slow float64 references: Bayes' rule on a grid, and exact distributions of samples."""
 
 import math
 from itertools import pairwise
@@ -119,7 +119,7 @@ def test_gaussian_samples_converge_to_data(sampler: str) -> None:
     laws = [data.sampled_law(step, strided_times(1000, steps)) for steps in (10, 40, 160, 1000)]
     errors = [abs(math.sqrt(variance) - 0.6) + abs(mean - 1.5) for mean, variance in laws]
     assert errors[0] > errors[1] > errors[2] > errors[3]
-    assert errors[1] > 12 * errors[3]  # of 25 times as many steps
+    assert errors[1] > 12 * errors[3]  # with 25 times as many steps
     assert errors[3] < 0.01, errors
 
 

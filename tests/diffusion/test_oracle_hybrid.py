@@ -81,7 +81,7 @@ def test_6_gidd_bound_is_the_entropy(pace: NoiseSchedule, p_uniform: float, gamm
 
 @pytest.mark.parametrize(("p_uniform", "gamma"), [(0.2, 1.0), (0.2, 2.0)])
 def test_hybrid_prior_error_is_at_most_eps_log_n(p_uniform: float, gamma: float) -> None:
-    """At eps = 1e-3 the prior takes the kept tokens for uniform ones: eps log N nats a token at most."""
+    """At eps = 1e-3 the prior counts kept tokens as uniform ones: at most eps log N nats per token."""
     toy, objective = HybridToy.drawn(4, p_uniform, gamma), GiddLoss(hybrid(LogLinearNoise(1e-3), p_uniform, gamma))
     parts = exact_bound(toy, objective, toy.oracle, quadrature_at_both_ends(100, 8))
     assert parts[1] > 0
@@ -118,7 +118,7 @@ def test_6_gidd_matches_formula_of_paper(process: DiffusionProcess) -> None:
 
 
 def _noise_gain(process: DiffusionProcess, t: Tensor) -> Tensor:
-    """d/dt (beta pi) - (alpha' / alpha) (beta pi), [B, dim], by differences."""
+    """Return d/dt (beta pi) - (alpha' / alpha) (beta pi), [B, dim], by finite differences."""
     step = 1e-6
 
     def noise(at: Tensor) -> Tensor:

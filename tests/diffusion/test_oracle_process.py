@@ -102,7 +102,7 @@ def test_staggered_score_and_token_posterior_are_exact(absorbing: bool, sigma: f
     now, step = torch.tensor(sigma, dtype=torch.float64), torch.tensor(dsigma, dtype=torch.float64)
     states, score = toy.states, toy.scores(now)
     staggered = graph.staggered_score(score, step.expand(len(states)))
-    # Changing place l alone back in time: [exp(-dsigma Q)] applied to that place of p_sigma.
+    # Changing position l alone back in time: exp(-dsigma Q) applied to that position of p_sigma.
     back = torch.linalg.inv(toy.kernel(step))
     expected = score @ back
     torch.testing.assert_close(staggered, expected, atol=1e-12 * max(1.0, float(expected.max())), rtol=0)

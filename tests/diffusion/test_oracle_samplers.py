@@ -1,4 +1,4 @@
-"""Oracle tests 8 to 10: exact laws of the samplers' output, by propagating their kernels over all sequences."""
+"""Oracle tests 8 to 10: exact distributions of samples, by propagating the samplers' kernels over all sequences."""
 
 import pytest
 import torch
@@ -79,7 +79,7 @@ def test_10_posterior_of_masked_token_does_not_depend_on_time() -> None:
 
 @pytest.mark.parametrize("frozen", [[True, False, False], [False, False, True], [True, False, True]])
 def test_prompts_condition_the_samples_exactly(frozen: list[bool]) -> None:
-    """First-hitting with token 1 kept anywhere gives p(x_0 | those tokens); many ancestral steps come close."""
+    """First-hitting with frozen tokens samples p(x_0 | those tokens); many ancestral steps come close."""
     toy, process = Toy.random(12, absorbing=True), process_of(True, LogLinearNoise(0.0))
     kept = torch.tensor(frozen)
     matches = (toy.data[:, kept] == 1).all(1).reshape(toy.joint.shape)

@@ -1,4 +1,4 @@
-"""Streams of uniforms against SplitMix64 in Python's own integers, and its published numbers."""
+"""Random streams against SplitMix64 in Python integers, and its published values."""
 
 import pytest
 import torch
@@ -9,7 +9,7 @@ from diffusion.time_strata import stratified_times
 WORD = (1 << 64) - 1
 GOLDEN = 0x9E3779B97F4A7C15
 PUBLISHED = [6457827717110365317, 3203168211198807973, 9817491932198370423, 4593380528125082431, 16408922859458223821]
-"""Of the state 1234567 (Steele et al. 2014; the test values of Rosetta Code)."""
+"""Values for the state 1234567 (Steele et al. 2014; test values of Rosetta Code)."""
 
 
 def mixed(word: int) -> int:
@@ -44,7 +44,7 @@ def test_stream_is_splitmix64() -> None:
 
 @pytest.mark.parametrize("seed", [0, 7, -1, 2**63 - 1, 2**63, -(2**63), 2**64 + 9, -(2**70) - 5])
 def test_stream_key_from_seed_and_row(seed: int) -> None:
-    """Any integer serves as a seed, and stands for its lower 64 bits."""
+    """Any integer is a valid seed; only its lower 64 bits are used."""
     for dtype in (torch.int64, torch.int32):
         rows = RowGenerators.from_seed(seed, torch.tensor([0, 1, 1000], dtype=dtype))
         expected = [signed(mixed(mixed(seed) + row * GOLDEN)) for row in (0, 1, 1000)]
@@ -75,7 +75,7 @@ def test_torch_generators_draw_as_torch() -> None:
 
 
 def test_strata_match_formula_from_two_draws() -> None:
-    """Both written out from the seed; the salt parts them from noise of the same seed."""
+    """Both are computed from the seed; the salt separates them from noise of the same seed."""
     seed, size = 11, 6
 
     def draw(row: int) -> float:

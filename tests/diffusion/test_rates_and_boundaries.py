@@ -1,4 +1,4 @@
-"""Rates at a level, draws from chosen uniforms, and the last values that settings may take."""
+"""Rates at a noise level, draws from given uniforms, and settings at their bounds."""
 
 from dataclasses import replace
 
@@ -30,12 +30,12 @@ PROCESS = DiffusionProcess(MASKS, LogLinearNoise())
 
 
 def even(x_t: Tensor, sigma: Tensor, **_: Tensor) -> Tensor:
-    """A network that finds all data tokens alike."""
+    """Return equal logits for all data tokens."""
     return torch.zeros(*x_t.shape, N + 1)
 
 
 def test_rates_are_derivatives_of_transitions() -> None:
-    """Q = lim (q over a short rise of the level - 1) / rise, by rows and by columns; masks and wrong tokens mix anew."""
+    """Compare Q with (q over a small dsigma - 1) / dsigma, by rows and columns."""
     rise = torch.full((2,), 1e-6, dtype=torch.float64)
     added = HYBRID.noise_between(rise, SIGMA + rise)[:, None].expand(2, N + 1, N + 1)
     matrix = (added + torch.expm1(-rise)[:, None, None] * torch.eye(N + 1)) / rise[:, None, None]
@@ -46,7 +46,7 @@ def test_rates_are_derivatives_of_transitions() -> None:
 
 
 def test_euler_step_of_hybrid_noise_uses_rates_at_sigma() -> None:
-    """It leaves x for y at the rate Q_sigma(y, x) p(y) / p(x), p the law of a noisy token, over the step's time."""
+    """It leaves x for y at rate Q_sigma(y, x) p(y) / p(x), with p the distribution of a noisy token."""
     sampler = create_sampler(
         "euler", DiffusionProcess(HYBRID, PACE), Denoiser(even, X0Parameterisation(HYBRID)), steps=1000
     )
@@ -65,7 +65,7 @@ def test_euler_step_of_hybrid_noise_uses_rates_at_sigma() -> None:
 
 
 def test_hybrid_noise_draws_mask_or_uniform_token() -> None:
-    """The second uniform decides between them, in the shares of `noise`; the first is spread evenly over tokens."""
+    """The second uniform selects mask or token in the shares of `noise`; the first selects the token."""
     noise = HYBRID.noise(SIGMA[:1])[0]
     share = float(noise[:N].sum() / noise.sum())
     first = [(token + part) / N for token in range(N) for part in (0.001, 0.999)]
@@ -77,7 +77,7 @@ def test_hybrid_noise_draws_mask_or_uniform_token() -> None:
 
 
 def test_zero_probability_never_happens_at_uniform_zero() -> None:
-    """Uniforms are of [0, 1): 0 is drawn, and must not pass for less than a probability of 0."""
+    """Uniforms in [0, 1) include 0, which must not count as less than a probability of 0."""
     zeros, free = torch.zeros(1, 2, 2, dtype=torch.float64), torch.zeros(1, 2, dtype=torch.bool)
     tokens, weights = torch.tensor([[0, 1]]), torch.tensor([[[0.0, 0.0, 1.0]] * 2], dtype=torch.float64)
     move = torch.tensor([[0.0, 1e-300]], dtype=torch.float64)
@@ -86,7 +86,7 @@ def test_zero_probability_never_happens_at_uniform_zero() -> None:
         {"type": "remasking", "eta_cap": 0.0}, PROCESS, Denoiser(even, X0Parameterisation(MASKS)), steps=4
     )
     state = replace(start_state(MASKS, 1, 2, generators=Chosen(zeros)), tokens=torch.tensor([[0, N]]))
-    assert never.step(state).tokens.tolist() == [[0, 0]]  # the mask is lifted, the token stays
+    assert never.step(state).tokens.tolist() == [[0, 0]]  # the mask is unmasked, the token is kept
 
 
 @pytest.mark.parametrize(
@@ -120,7 +120,7 @@ def test_strata_t_min_is_below_one() -> None:
 
 
 def test_sampling_is_the_same_for_any_batch_size() -> None:
-    """All of the last state, and what its generators draw next; the global generator has no say."""
+    """Compare the whole final state and its generators' next draws; the global generator has no effect."""
     denoiser = Denoiser(even, X0Parameterisation(MASKS))
 
     def drawn(seed: int, batch_size: int | None) -> SamplerState:
@@ -132,7 +132,7 @@ def test_sampling_is_the_same_for_any_batch_size() -> None:
     torch.rand(3)
     keys = RowGenerators.from_generator(torch.Generator().manual_seed(3), 5).keys
     assert torch.equal(whole.generators.keys, keys)
-    assert whole.generators.counter == 4 * 2 * 6  # steps, uniforms of a place, places
+    assert whole.generators.counter == 4 * 2 * 6  # steps, uniforms per position, positions
     assert not torch.equal(whole.tokens, other.tokens)
     for size in (1, 2, 3, 5):
         again = drawn(3, size)
@@ -143,7 +143,7 @@ def test_sampling_is_the_same_for_any_batch_size() -> None:
 
 
 def test_first_hitting_state_time_is_of_last_unmasking() -> None:
-    """Lifted from the largest level down; t is the time of the level, and 0 once nothing is left."""
+    """Unmask in order of decreasing sigma; t is the time of that sigma, and 0 when no mask remains."""
     sampler = create_sampler("first_hitting", PROCESS, Denoiser(even, X0Parameterisation(MASKS)), 3)
     state = start_state(MASKS, 1, 3, generators=Chosen(torch.full((1, 3), 0.5, dtype=torch.float64)))
     levels = torch.tensor([[0.4, 2.0, 0.1]], dtype=torch.float64)
@@ -156,7 +156,7 @@ def test_first_hitting_state_time_is_of_last_unmasking() -> None:
 
 
 def test_block_network_gets_clean_half_at_both_ends() -> None:
-    """Where sigma(0) > 0 the reconstruction asks for [x ; x_0] at [sigma(0) ; 0], and the prior at [sigma(1) ; 0]."""
+    """For sigma(0) > 0 the reconstruction calls the network with [x ; x_0] at [sigma(0) ; 0], the prior at [sigma(1) ; 0]."""
     asked: list[tuple[Tensor, Tensor]] = []
 
     def network(doubled: Tensor, sigma: Tensor) -> Tensor:
@@ -176,7 +176,7 @@ def test_block_network_gets_clean_half_at_both_ends() -> None:
 
 @pytest.mark.parametrize("graph", [MASKS, UniformGraph(N), HYBRID])
 def test_sigma_may_differ_between_positions(graph: AbsorbingGraph | UniformGraph | HybridGraph) -> None:
-    """Levels [B, L] act at each place as levels [B] do on rows of one token."""
+    """Levels [B, L] act at each position like levels [B] on rows of one token."""
     tokens = TOKENS.clamp_max(graph.dim - 1)
     levels = torch.tensor([[0.1, 0.7, 2.0], [3.0, 0.2, 0.4]], dtype=torch.float64)
     alone = tokens.reshape(-1, 1), levels.reshape(-1)
@@ -185,7 +185,7 @@ def test_sigma_may_differ_between_positions(graph: AbsorbingGraph | UniformGraph
 
 
 def test_hybrid_limit_follows_odds_and_noise_starts_at_0() -> None:
-    """The limit has masks in odds r, and what is replaced and what is left in odds u(r) + 1 over all tokens."""
+    """The limit has masks with odds r, and data tokens with total odds u(r) + 1."""
     graph, odds = HybridGraph(N, 0.3, 0.5, mask_odds=2.0), torch.tensor(2.0, dtype=torch.float64)
     wrong = float(graph.mixture.replaced(odds)) + 1
     wanted = torch.tensor([wrong / N] * N + [2.0], dtype=torch.float64) / (wrong + 2)

@@ -1,4 +1,4 @@
-"""Formulas of schedules, draws and networks' answers, written out a second time."""
+"""Schedules, draws and network outputs against formulas implemented a second time."""
 
 from math import cos, pi
 
@@ -16,8 +16,8 @@ from diffusion.processes.noise_schedule import LogLinearNoise
 from diffusion.randomness import RowGenerators
 from diffusion.samplers.base import create_sampler
 from diffusion.samplers.denoiser import Denoiser, keep_top_p
-from diffusion.samplers.unmasking import sigma_at_masked_share
 from diffusion.samplers.state import start_state
+from diffusion.samplers.unmasking import sigma_at_masked_share
 
 GRAPH = AbsorbingGraph(4)
 
@@ -34,7 +34,7 @@ def test_discrete_alpha_matches_papers_at_every_step(steps: int) -> None:
     def even(low: float, high: float) -> list[float]:
         return [low + (high - low) * i / (steps - 1) for i in range(steps)]
 
-    high = min(20 / steps, 0.999)  # the betas of a thousand steps, as many times larger as there are fewer steps
+    high = min(20 / steps, 0.999)  # the betas of 1000 steps, scaled by 1000 / steps
     given = {"beta_start": 0.01, "beta_end": 0.3}
     whole = [cos((i / steps + 0.008) / 1.008 * pi / 2) ** 2 for i in range(steps + 1)]
     cosine = kept([min(1 - whole[i + 1] / whole[i], 0.999) for i in range(steps)])
@@ -62,7 +62,7 @@ def test_discrete_beta_is_below_one() -> None:
 @pytest.mark.parametrize("size", [3, 1024, 1025, 5000])
 @pytest.mark.parametrize("rare", [1e-7, 1e-10])
 def test_categorical_rare_last_token_is_exact(size: int, rare: float) -> None:
-    """Near 1 the sums keep float64's digits too: float32 has none below 6e-8 there."""
+    """Sums near 1 have float64 precision too: float32 resolves nothing below 6e-8 there."""
     probs = torch.full((4, size), (1 - rare) / (size - 1), dtype=torch.float64)
     probs[:, -1] = rare
     uniforms = 1 - torch.tensor([0.25, 0.9, 1.1, 3.0], dtype=torch.float64) * rare
@@ -78,7 +78,7 @@ def test_categorical_float32_inputs_are_exact() -> None:
 
 
 class Chosen(RowGenerators):
-    """Gives chosen uniforms instead of drawn ones."""
+    """RowGenerators that return given uniforms."""
 
     def __init__(self, values: Tensor) -> None:
         super().__init__(torch.zeros(len(values), dtype=torch.int64))
@@ -93,7 +93,7 @@ def zeros(x_t: Tensor, sigma: Tensor, **_: Tensor) -> Tensor:
 
 
 def test_first_hitting_levels_are_uniform_below_1_minus_alpha() -> None:
-    """1 - alpha at the hit is uniform below 1 - alpha(1), also where much is left at t = 1."""
+    """1 - alpha at the unmasking is uniform below 1 - alpha(1), also for a large alpha(1)."""
     schedule = LogLinearNoise(0.4)
     denoiser = Denoiser(zeros, X0Parameterisation(GRAPH))
     sampler = create_sampler("first_hitting", DiffusionProcess(GRAPH, schedule), denoiser, 3)
@@ -107,7 +107,7 @@ def test_first_hitting_levels_are_uniform_below_1_minus_alpha() -> None:
 
 
 def test_guidance_uses_null_condition() -> None:
-    """One for all rows, or one for each; and only where the network is asked without a condition."""
+    """One null condition for all rows, or one for each; used only in calls without the condition."""
     asked: list[Tensor | None] = []
 
     def network(x_t: Tensor, sigma: Tensor, cond: Tensor | None = None) -> Tensor:
@@ -142,7 +142,7 @@ def test_top_p_keeps_earlier_of_ties() -> None:
 
 
 def test_mask_is_passed_and_temperature_0_keeps_maximum() -> None:
-    """With a condition and without; temperature 0 leaves the first maximum of each place."""
+    """With a condition and without; temperature 0 keeps the first maximum of each position."""
     asked: list[Tensor | None] = []
 
     def network(x_t: Tensor, sigma: Tensor, mask: Tensor | None = None, cond: Tensor | None = None) -> Tensor:

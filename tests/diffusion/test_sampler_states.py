@@ -1,4 +1,4 @@
-"""Edges of schedules, of the state that samplers start from, and of what they are called with."""
+"""Edge cases of schedules, initial states and sampler arguments."""
 
 import math
 
@@ -33,7 +33,7 @@ SCHEDULES.append(HybridGraph(3, 0.2, 2.0).at_pace(LogLinearNoise())[1])
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
 def test_schedule_is_exact_at_both_ends(schedule: NoiseSchedule) -> None:
-    """Numbers and float32 times alike are taken as float64, and a level a rounding error past an end is that end."""
+    """Numbers and float32 times are converted to float64, and a level within rounding of an end is clamped to it."""
     for method in (schedule.sigma, schedule.rate, schedule.alpha):
         for t in (0.0, 0.3, 1.0):
             found = method(t)
@@ -52,7 +52,7 @@ def test_schedule_is_exact_at_both_ends(schedule: NoiseSchedule) -> None:
 
 @pytest.mark.parametrize("gamma", [0.5, 1.0, 1.5, 2.0])
 def test_hybrid_rate_at_time_zero(gamma: float) -> None:
-    """u(r) = B r^(gamma / 2) (1 + r)^(1 - gamma) starts infinitely steep below gamma = 2, and with slope B there."""
+    """The slope of u(r) = B r^(gamma / 2) (1 + r)^(1 - gamma) at 0 is infinite below gamma = 2, and B at gamma = 2."""
     schedule = HybridGraph(3, 0.2, gamma).at_pace(LogLinearNoise(0.1))[1]
     first = float(schedule.rate(0.0))
     assert first == (pytest.approx(0.9 * (1 + 2.0**2 * 0.2 / 0.8)) if gamma == 2 else math.inf)
@@ -125,7 +125,7 @@ def test_initial_state_is_noise_at_time_one() -> None:
     drawn = start_state(WRONG.graph, 2, 4, generators=RowGenerators.from_seed(0, torch.arange(2))).tokens
     expected = (RowGenerators.from_seed(0, torch.arange(2)).rand(4) * 3).long()
     assert torch.equal(drawn, expected)
-    one = AbsorbingGraph(1)  # a language of one token, which stands where nothing is kept too
+    one = AbsorbingGraph(1)  # a vocabulary of one token, which is also at positions that are not frozen
     kept = torch.tensor([True, False])
     tokens = start_state(one, 1, 2, prompt=torch.tensor([0, 7]), frozen=kept, generators=rows[:1]).tokens
     assert tokens.tolist() == [[0, 1]]
@@ -203,7 +203,7 @@ def test_parameterisation_inverses_are_float64() -> None:
 
 
 def test_unmask_probability_and_tokens_are_kept() -> None:
-    """(alpha_s - alpha_t) / (1 - alpha_t) at masks, in what a proposal says and in what is drawn."""
+    """(alpha_s - alpha_t) / (1 - alpha_t) at masks, in proposals and in draws."""
     x_t, sigma, later = torch.tensor([[3, 0, 3]]), torch.tensor([2.0]).double(), torch.tensor([0.5]).double()
     lifted = (torch.exp(-later) - torch.exp(-sigma)) / (1 - torch.exp(-sigma))
     graph = AbsorbingGraph(3)
@@ -221,7 +221,7 @@ def test_unmask_probability_and_tokens_are_kept() -> None:
         assert done.tokens[0, 1] == 1
         assert bool((done.tokens < 3).all())
         assert done.network_calls.tolist() == [1]
-        again = sampler.step(done)  # nothing is masked any more
+        again = sampler.step(done)  # no mask remains
         assert torch.equal(again.tokens, done.tokens)
         assert again.network_calls.tolist() == ([2] if name == "ancestral" else [1])
 

@@ -1,4 +1,4 @@
-"""What samples are drawn from, what a state keeps when its rows are cut and joined, and single rows."""
+"""Sampling: defaults, states split into and joined from batches, single rows and numerical edge cases."""
 
 from dataclasses import replace
 
@@ -47,7 +47,7 @@ def test_sampling_without_name_uses_default_sampler(process: DiffusionProcess, n
 
 
 def test_network_gets_mask_of_evaluated_rows() -> None:
-    """Padding is not drawn; rows of another length are another batch's business."""
+    """Padding is not drawn, and a batch gets the mask of its own rows."""
     shown: list[Tensor] = []
 
     def network(x_t: Tensor, sigma: Tensor, mask: Tensor) -> Tensor:
@@ -107,16 +107,16 @@ def test_state_select_keeps_all_fields() -> None:
 @pytest.mark.parametrize("name", [name for name in SAMPLERS if SAMPLERS.get(name).absorbing_only])
 @pytest.mark.parametrize("rows", [1, 2])
 def test_sampling_works_for_single_row_and_position(name: str, rows: int) -> None:
-    """No mask is left, and none is drawn, in one row of one place as in larger ones."""
+    """No mask remains, and no mask is drawn, in one row of one position as in larger batches."""
     for length in (1, 3):
         state = sample(MASKS, denoiser(), rows, length, steps=3, sampler=name, generator=seeded())
         assert state.tokens.shape == (rows, length)
         assert bool((state.tokens < N).all())
-        assert name == "first_hitting" or state.t.tolist() == [0.0] * rows  # that one stands at its last hit
+        assert name == "first_hitting" or state.t.tolist() == [0.0] * rows  # its time is that of its last unmasking
 
 
 def test_correction_interval_is_t_off_to_t_on() -> None:
-    """t_off < t <= t_on, at both ends: kappa = 0 masks data tokens again where a step corrects, ancestral never."""
+    """t_off < t <= t_on, at both ends: with kappa = 0 correcting steps mask data tokens again, ancestral steps never."""
     settings = {"type": "predictor_corrector", "kappa": 0.0, "t_on": 0.75, "t_off": 0.25}
     sampler = create_sampler(settings, MASKS, denoiser(), 8)
     for step, corrects in ((1, False), (2, True), (5, True), (6, False)):
@@ -127,7 +127,7 @@ def test_correction_interval_is_t_off_to_t_on() -> None:
 
 
 def test_corrector_move_probability_is_at_most_one() -> None:
-    """Also where rounding makes the laws sum to more."""
+    """Also if rounding makes the probabilities sum to more."""
     x_t = torch.tensor([[0, 1]])
     law = torch.tensor([[[0.0, 0.7, 0.3 + 1e-9], [0.25, 0.5, 0.25]]], dtype=torch.float64)
     stay = Proposal(torch.zeros(1, 2).double(), law)
@@ -183,7 +183,7 @@ def test_sampler_is_finished_after_its_steps() -> None:
 
 
 def test_categorical_sums_float32_weights_in_float64() -> None:
-    """2^24 and 1 and 1 are 2^24 + 2 in float64, and 2^24 in float32; in a block of many tokens and among few."""
+    """2^24 + 1 + 1 is 2^24 + 2 in float64 and 2^24 in float32; with many tokens and with few."""
     for size in (3, 5000):
         weights = torch.zeros(3, size)
         weights[:, :3] = torch.tensor([2.0**24, 1.0, 1.0])
@@ -192,7 +192,7 @@ def test_categorical_sums_float32_weights_in_float64() -> None:
 
 
 def test_d3pm_divergence_normalises_weights() -> None:
-    """D3PM compares where a token moves to by weights of any size; none at all are no law, and cost nothing."""
+    """D3PM compares targets by weights that are not normalised; weights of zero sum give a divergence of zero."""
     weights = torch.tensor([[2.0, 6.0, 0.0], [0.0, 0.0, 0.0], [0.1, 0.1, 0.2]], dtype=torch.float64)
     laws = torch.tensor([[0.25, 0.75, 0.0], [0.0, 0.0, 0.0], [0.25, 0.25, 0.5]], dtype=torch.float64)
     torch.testing.assert_close(_normalise(weights), laws)

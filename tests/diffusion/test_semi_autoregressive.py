@@ -1,4 +1,4 @@
-"""What a network of blocks is told, and which places it may be given, call by call."""
+"""Semi-autoregressive sampling: noise levels passed to the network, allowed prompts, and calls of each block."""
 
 import pytest
 import torch
@@ -37,14 +37,14 @@ def begun(rows: int, prompt: Tensor | None = None) -> SamplerState:
 
 
 def level(share: float) -> float:
-    """The sigma at which 1 - alpha is this share of what it is at t = 1, 0.95."""
+    """Return the sigma at which 1 - alpha is this share of its value at t = 1, 0.95."""
     return float(-torch.log1p(torch.tensor(-0.95 * share, dtype=torch.float64)))
 
 
 @pytest.mark.parametrize("blocks", [None, BLOCK])
 @pytest.mark.parametrize("steps", [LENGTH, 5, 3])
 def test_blockwise_sigma_matches_visible_mask_share(blocks: int | None, steps: int) -> None:
-    """Of the row, or of the block that is written; a prompt counts in neither."""
+    """The mask share is that of the row or of the current block; a prompt counts in neither."""
     sampler, asked = made(blocks, steps)
     state = sampler.begin(begun(2, torch.tensor([1])))
     written = torch.arange(1, LENGTH)
@@ -54,7 +54,7 @@ def test_blockwise_sigma_matches_visible_mask_share(blocks: int | None, steps: i
     while not sampler.is_finished(state):
         before, calls = state, len(asked)
         state = sampler.step(state)
-        if len(asked) == calls:  # the prompt left this call nothing to do
+        if len(asked) == calls:  # the prompt leaves nothing to unmask in this call
             continue
         x_t, sigma = asked[-1]
         masked = x_t == N
@@ -74,7 +74,7 @@ def test_blockwise_sigma_matches_visible_mask_share(blocks: int | None, steps: i
         shares = left[:, places].double().mean(1)
         expected = torch.tensor([level(float(share)) for share in shares], dtype=torch.float64)
         torch.testing.assert_close(state.t, PROCESS.schedule.inverse(expected), rtol=1e-9, atol=1e-12)
-    assert len(asked) == {LENGTH: 6, 5: 5, 3: 3}[steps]  # one a mask where steps allow, the prompt's block included
+    assert len(asked) == {LENGTH: 6, 5: 5, 3: 3}[steps]  # one per mask if steps allow, including the prompt's block
     assert state.network_calls.tolist() == [len(asked)] * 2
 
 
@@ -89,7 +89,7 @@ def test_blockwise_prompt_allows_only_padding_after_block() -> None:
     assert padded.begin(state).cache["turn"][0, [0, 5, 6]].tolist() == [-1, -1, -1]
     with pytest.raises(SettingError, match="frozen: got a token after the first block"):
         made(BLOCK, LENGTH)[0].begin(state)
-    made(None, LENGTH)[0].begin(state)  # who sees everything may be given a suffix
+    made(None, LENGTH)[0].begin(state)  # a network with full attention may have a suffix
     inside = torch.tensor([[True, False, True, False, False, False, False]])
     kept = start_state(
         PROCESS.graph, 1, LENGTH, prompt=tokens, frozen=inside, generators=RowGenerators.from_seed(4, torch.arange(1))
@@ -98,7 +98,7 @@ def test_blockwise_prompt_allows_only_padding_after_block() -> None:
 
 
 def test_blockwise_steps_are_shared_between_blocks() -> None:
-    """7 places in blocks of 3, 3 and 1; turns of a full block go from its first call to its last, evenly."""
+    """7 positions in blocks of 3, 3 and 1; tokens of a block are spread evenly over its calls."""
     masked = torch.ones(1, LENGTH, dtype=torch.bool)
     draws = torch.tensor([[0.9, 0.1, 0.5, 0.2, 0.3, 0.1, 0.7]], dtype=torch.float64)
     for steps, expected in (

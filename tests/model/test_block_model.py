@@ -1,4 +1,4 @@
-"""A network of blocks: what it sees, its prefix that is kept, and what it writes."""
+"""Blockwise models: attention, the cached prefix, and sampling."""
 
 import math
 from typing import Any
@@ -25,20 +25,20 @@ def build(block_size: int = BLOCK, **more: Any) -> DiffusionModel:
     objective = {"type": "bd3lm", "block_size": block_size} if block_size else {"type": "mdlm"}
     config = {"objective": objective, "backbone": DDIT, "vocab_size": VOCAB, "length": LENGTH, **more}
     model = DiffusionModel(DiffusionConfig.model_validate(config)).eval()
-    for parameter in model.parameters():  # adaLN starts at zero, which would hide what is seen
+    for parameter in model.parameters():  # adaLN is initialised to zero, which would hide the inputs
         nn.init.normal_(parameter, std=0.2)
     return model
 
 
 def doubled(model: DiffusionModel, x_t: Tensor, x_0: Tensor, sigma: Tensor, **more: Any) -> Tensor:
-    """The whole answer for [x_t ; x_0], the way that training asks."""
+    """Return the whole output for [x_t ; x_0], as called in training."""
     levels = sigma[:, None].expand(x_t.shape)
     both = torch.cat([x_t, x_0], 1), torch.cat([levels, torch.zeros_like(levels)], 1)
     return model.denoise(*both, **more)[:, : x_t.shape[1]]
 
 
 def half_written(block: int) -> tuple[Tensor, Tensor]:
-    """Clean tokens, and those with some masks in a block and only masks behind it."""
+    """Return clean tokens, and noisy ones with some masks in a block and only masks after it."""
     x_0 = torch.randint(VOCAB, (3, LENGTH))
     x_t = x_0.clone()
     x_t[:, block * BLOCK + 1 :] = VOCAB
@@ -55,7 +55,7 @@ def test_block_prefix_cache_matches_full_pass(told: bool, padded: bool) -> None:
     mask = torch.arange(LENGTH) < torch.tensor([[LENGTH], [LENGTH - 1], [LENGTH]]) if padded else None
     x_0, _ = half_written(0)
     with torch.no_grad():
-        for block in (0, 1, 1, 3):  # block 2 is skipped, so that two are read at once
+        for block in (0, 1, 1, 3):  # block 2 is skipped, so that two are cached at once
             _, x_t = half_written(block)
             x_t[:, : block * BLOCK] = x_0[:, : block * BLOCK]
             places = slice(block * BLOCK, (block + 1) * BLOCK)
@@ -63,7 +63,7 @@ def test_block_prefix_cache_matches_full_pass(told: bool, padded: bool) -> None:
             for _ in range(2):
                 torch.testing.assert_close(reader(x_t, sigma, mask=mask)[:, places], expected[:, places])
         other = x_t.clone()
-        other[:, 0] = (other[:, 0] + 1) % VOCAB  # a prefix that is not the kept one
+        other[:, 0] = (other[:, 0] + 1) % VOCAB  # a prefix that is not the cached one
         expected = doubled(model, other, other, sigma, mask=mask)
         torch.testing.assert_close(reader(other, sigma, mask=mask)[:, places], expected[:, places])
 
@@ -108,13 +108,13 @@ def test_block_samples_do_not_depend_on_other_rows(batch_size: int) -> None:
 def test_block_network_calls_double_with_guidance() -> None:
     model = build(condition={"type": "class", "num_classes": 3})
     assert model.draw(2).network_calls.tolist() == [LENGTH] * 2
-    assert model.draw(2, steps=7).network_calls.tolist() == [7] * 2  # two a block, and one for the short last
+    assert model.draw(2, steps=7).network_calls.tolist() == [7] * 2  # two per block, and one for the short last block
     assert model.draw(2, steps=1).network_calls.tolist() == [4] * 2
     assert model.draw(2, cond=torch.zeros(2, dtype=torch.int64), guidance=2.0).network_calls.tolist() == [28] * 2
 
 
 def test_guided_block_samples_follow_guided_distribution() -> None:
-    """The two prefixes, with and without the condition, are not mixed up."""
+    """The cached prefixes with and without the condition are kept separate."""
     model = build(condition={"type": "class", "num_classes": 3})
     cond = torch.tensor([0, 1, 2])
     denoiser = model._denoiser(cond, 3, guidance=3.0)
@@ -166,7 +166,7 @@ def test_custom_network_needs_blocks_argument() -> None:
     ],
 )
 def test_uniform_weighting_is_cross_entropy_at_masks(objective: dict[str, Any], schedule: dict[str, Any]) -> None:
-    """A network of zeros has log N nats at each mask, so that the loss counts masks: a whole number of them."""
+    """A network of zeros has log N nats at each mask, so that the loss counts masks, an integer."""
     model = build(0, objective=objective, schedule=schedule)
     for parameter in model.parameters():
         nn.init.zeros_(parameter)
@@ -177,7 +177,7 @@ def test_uniform_weighting_is_cross_entropy_at_masks(objective: dict[str, Any], 
 
 
 def test_prefix_cache_is_per_condition_and_padding() -> None:
-    """One batch after another begins with the same tokens, and tensors of old batches are gone."""
+    """Batches with the same first tokens follow each other, and tensors of earlier batches are freed."""
     model = build(condition={"type": "class", "num_classes": 3})
     reader = BlockReader(model._ask, model.process.graph.is_masked, BLOCK)
     _, x_t = half_written(2)

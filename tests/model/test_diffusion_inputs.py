@@ -1,4 +1,4 @@
-"""What a diffusion model is given: noise levels a row and a token, padding, conditions, and what is refused."""
+"""Inputs of a diffusion model: noise levels per row and token, padding, conditions, and invalid arguments."""
 
 from collections.abc import Callable
 from typing import Any
@@ -21,7 +21,7 @@ ROWS = torch.tensor([0.3, 2.0])
 
 
 def stirred(**parts: Any) -> DiffusionModel:
-    """A model that says something: adaLN and heads start at zero, which would hide what the network is told."""
+    """Build a model with random adaLN and heads, whose zero initialisation would hide the effect of inputs."""
     model = build(**parts).eval()
     for layer in model.modules():
         if isinstance(layer, nn.Linear):
@@ -72,7 +72,7 @@ def test_network_without_time_conditioning_needs_no_sigma() -> None:
     ("process", "objective"), [("absorbing", "mdlm"), ("absorbing", "sedd"), ("uniform", "sedd"), ("uniform", "udlm")]
 )
 def test_uniform_weighting_keeps_the_bound(process: str, objective: str, training: bool) -> None:
-    """Cross-entropy at masks, or the score entropy times exp(sigma) - 1, from the same noise as the bound."""
+    """Uniform weighting gives cross-entropy at masks, or score entropy times exp(sigma) - 1, at the bound's noise."""
     model = stirred(process=process, objective=objective, schedule="cosine").train(training)
     mask = torch.arange(LENGTH) < torch.tensor([[LENGTH], [5]])
     bound, alike = (model(X_T, mask, seed=5, loss_weighting=name) for name in ("bound", "uniform"))

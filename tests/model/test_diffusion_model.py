@@ -1,4 +1,4 @@
-"""Diffusion models as a file describes them: every valid combination, training, infilling, a user's own network."""
+"""Diffusion models from a file: every valid combination, training, infilling, checkpoints."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -76,7 +76,7 @@ def test_registry_facts_match_the_built_parts() -> None:
 
 
 def smoke_cases() -> list[tuple[str, ...]]:
-    """Every valid combination with one of the backbones in turn, so that each meets every objective and sampler."""
+    """Return valid combinations with alternating backbones, so that each is paired with every objective and sampler."""
     found = []
     for number, parts in enumerate(combinations()):
         fitting = [name for name in BACKBONE if "bd3lm" not in parts or BACKBONES.get(name).takes_blocks]
@@ -103,7 +103,7 @@ def test_every_valid_combination_trains_samples_and_infills(combination: tuple[s
     assert torch.isfinite(output.loss)
     assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in model.parameters())
     frozen = torch.tensor([True, False, False, True, False, False, False, objective != "bd3lm"])
-    if objective == "bd3lm":  # which does not see what stands behind
+    if objective == "bd3lm":  # which does not attend to later blocks
         frozen[3] = False
     prompt = torch.randint(VOCAB, (2, LENGTH))
     samples = model.sample(2, steps=4, sampler=sampler, prompt=prompt, frozen=frozen)
@@ -146,7 +146,7 @@ def test_causal_backbone_is_refused() -> None:
 @pytest.mark.parametrize("time_conditioning", [True, False])
 def test_time_conditioning_follows_the_file(time_conditioning: bool) -> None:
     model = build(time_conditioning=time_conditioning)
-    for layer in model.modules():  # adaLN starts at zero, which would hide the time
+    for layer in model.modules():  # adaLN is initialised to zero, which would hide the time
         if isinstance(layer, nn.Linear):
             nn.init.normal_(layer.weight, std=0.2)
     x_t = torch.full((2, LENGTH), VOCAB)
@@ -188,13 +188,13 @@ def test_bound_has_all_parts_in_evaluation_only() -> None:
     tokens = torch.randint(VOCAB, (4, LENGTH))
     training, evaluation = model.train()(tokens, seed=0), model.eval()(tokens, seed=0)
     assert training.prior == 0
-    assert evaluation.prior > 0  # the last jump, as alpha(1) = eps
+    assert evaluation.prior > 0  # because alpha(1) = eps
     torch.testing.assert_close(evaluation.loss, sum(evaluation[1:], torch.zeros(())))
     torch.testing.assert_close(training.diffusion, evaluation.diffusion)
 
 
-# Nats a token that 200 steps reach at most, and the least share of samples' tokens that follow. A network that learnt
-# nothing has log 5 = 1.61 and 0.2, a perfect one log(5) / 8 = 0.20 and 1; over six seeds they reached what stands beside.
+# Upper bound on nats per token after 200 steps, and least share of sampled tokens that follow. A network that learnt
+# nothing has log 5 = 1.61 and 0.2, a perfect one log(5) / 8 = 0.20 and 1; comments give the range over six seeds.
 LEARNT = {
     ("absorbing", "mdlm"): (0.6, 0.6),  # 0.20 to 0.32, and 0.80 to 0.99
     ("absorbing", "sedd"): (0.6, 0.6),  # 0.21 to 0.28, and 0.83 to 0.96
@@ -205,7 +205,7 @@ LEARNT = {
 
 @pytest.mark.parametrize(("process", "objective"), LEARNT)
 def test_training_learns_to_count(process: str, objective: str) -> None:
-    """Sequences that count up modulo 5 from any start: every token follows from any other."""
+    """Sequences count up modulo 5 from any start: every token follows from any other."""
     network = {**BACKBONE["ddit"], "d_model": 32, "num_layers": 2, "cond_dim": 16}
     model, steps = build(process=process, objective=objective, backbone=network), 200
     optimizer = torch.optim.Adam(model.parameters(), lr=5e-3)
@@ -259,7 +259,7 @@ def test_mdlm_bound_is_not_worse_than_sedd() -> None:
         mdlm.load_state_dict(sedd.state_dict())
         with torch.no_grad():
             scored, normalised = sedd(ids, **rows).diffusion, mdlm(ids, **rows).diffusion
-        # log z <= z - 1, z being the sum of a token's probabilities; 1 where all logits are 0
+        # log z <= z - 1, where z is the sum of a token's probabilities; 1 if all logits are 0
         assert torch.allclose(normalised, scored) if scale == 0.0 else normalised < scored
 
 

@@ -1,4 +1,4 @@
-"""Toys under the noise of any graph, for samplers that fit every process."""
+"""Toys with the noise of any graph, for samplers that fit every process."""
 
 from dataclasses import dataclass
 
@@ -13,7 +13,7 @@ from tests.oracles.diffusion_toy import VOCABULARY, Toy
 
 
 class TurningGraph(Graph):
-    """Noise that is uniform at first and turns into masks: the rate's weights at u are exp(-u) uniform, the rest mask.
+    """Noise that is uniform at first and becomes masks: the rate's weights at u are exp(-u) uniform, the rest mask.
 
     The integral of exp(u - sigma) exp(-u) is sigma exp(-sigma), which is what uniform noise has of the total.
     """
@@ -33,7 +33,7 @@ class TurningGraph(Graph):
 
 @dataclass(frozen=True)
 class NoisyToy(Toy):
-    """A toy under the noise of any graph, straight from its definition."""
+    """Toy with the noise of any graph, from its definition."""
 
     graph: Graph | None = None
 

@@ -1,4 +1,4 @@
-"""The exact law of a sampler's output: its kernels K[x -> y] = prod_l p_l(y_l | x) multiplied over all sequences."""
+"""Exact distribution of samples: a sampler's kernels K[x -> y] = prod_l p_l(y_l | x), multiplied over all sequences."""
 
 from dataclasses import replace
 from itertools import permutations
@@ -25,7 +25,7 @@ def oracle_sampler(
     steps: int,
     parameterisation: Parameterisation | None = None,
 ) -> Sampler:
-    """A sampler whose network is the oracle, written as `parameterisation` has it."""
+    """Create a sampler whose network is the oracle, in the given parameterisation."""
     reading = parameterisation or X0Parameterisation(process.graph)
 
     def network(x_t: Tensor, sigma: Tensor) -> Tensor:
@@ -35,7 +35,7 @@ def oracle_sampler(
 
 
 def state_of(tokens: Tensor, frozen: Tensor | None = None) -> SamplerState:
-    """A state at t = 1 with the given tokens, [B, 3]."""
+    """Return a state at t = 1 with the given tokens, [B, 3]."""
     rows = len(tokens)
     return SamplerState(
         tokens=tokens,
@@ -47,14 +47,14 @@ def state_of(tokens: Tensor, frozen: Tensor | None = None) -> SamplerState:
 
 
 def kernel(sampler: Sampler, state: SamplerState) -> Tensor:
-    """K [dim^3, dim^3] of one step, where the state's rows are all sequences."""
+    """Return K [dim^3, dim^3] of one step, for a state whose rows are all sequences."""
     law = sampler.propose(state).probabilities(state.tokens, state.frozen)
     rows = torch.einsum("na,nb,nc->nabc", *law.unbind(1))
     return rows.reshape(len(law), -1)
 
 
 def prior(toy: Toy, frozen: Tensor | None = None, limit: Tensor | None = None) -> Tensor:
-    """The law that sampling starts from, [dim^3]; with the frozen places [3] the first of two tokens there.
+    """Return the initial distribution of sampling, [dim^3], with token 1 at the frozen positions [3].
 
     `limit` [dim] is that of each place where it is not the toy's own.
     """
@@ -68,7 +68,7 @@ def prior(toy: Toy, frozen: Tensor | None = None, limit: Tensor | None = None) -
 
 
 def sampler_law(toy: Toy, sampler: Sampler, frozen: Tensor | None = None) -> Tensor:
-    """Law of the sampler's output over all sequences, [dim^3].
+    """Return the distribution of the sampler's output over all sequences, [dim^3].
 
     `frozen`, bool [3], holds token 1 at its places. First-hitting's drawn times are averaged over their orders, and
     entropy-bounded lifts at least one mask with each kernel, which leaves clean sequences as they are.
@@ -114,6 +114,6 @@ def _block_law(
 
 
 def divergence(toy: Toy, law: Tensor) -> float:
-    """KL(data, law) in nats, of a law over all sequences, [dim^3]."""
+    """Return KL(data, law) in nats, for a distribution over all sequences, [dim^3]."""
     reached = law.reshape((toy.dim,) * LENGTH)[:VOCABULARY, :VOCABULARY, :VOCABULARY]
     return float((toy.joint * (toy.joint / reached).log()).sum())
