@@ -86,7 +86,6 @@ def select_within_bound(entropies: Tensor, masked: Tensor, gamma: float) -> Tens
     Ties go to the earlier position. Returns bool [B, L].
     """
     ordered, order = entropies.masked_fill(~masked, torch.inf).sort(dim=1, stable=True)
-    others = torch.nn.functional.pad(
-        ordered[:, :-1].cumsum(1), (1, 0)
-    )  # sum of each prefix without its last and largest
+    # The sum of each prefix without its last and largest entropy.
+    others = torch.nn.functional.pad(ordered[:, :-1].cumsum(1), (1, 0))
     return torch.zeros_like(masked).scatter(1, order, others <= gamma) & masked

@@ -85,8 +85,8 @@ def test_beta_checks_at_bounds() -> None:
         with pytest.raises(SettingError, match=message):
             beta_table("linear", 3, low, high)
     check_betas(torch.tensor([0.5, 0.1]))
-    for betas, place in (([0.0, 0.0, 0.1], 1), ([0.0, 0.1, 0.0], 2), ([1.0, 0.1], 0), ([-0.1, 0.1], 0)):
-        with pytest.raises(SettingError, match=rf"betas\[{place}\]: got {betas[place]}"):
+    for betas, index in (([0.0, 0.0, 0.1], 1), ([0.0, 0.1, 0.0], 2), ([1.0, 0.1], 0), ([-0.1, 0.1], 0)):
+        with pytest.raises(SettingError, match=rf"betas\[{index}\]: got {betas[index]}"):
             check_betas(torch.tensor(betas))
     for shape in (torch.zeros(1), torch.zeros(3, dtype=torch.int64), torch.tensor(0.1)):
         with pytest.raises(ShapeError, match="betas"):
@@ -97,8 +97,8 @@ def test_beta_checks_at_bounds() -> None:
 @pytest.mark.parametrize(("num_steps", "steps"), [(10, 3), (10, 4), (7, 5), (1000, 7)])
 def test_strided_times_are_nearest_integers(num_steps: int, steps: int) -> None:
     times = strided_times(num_steps, steps)
-    for place, time in enumerate(times):
-        assert abs(time - num_steps * (1 - place / steps)) <= 0.5
+    for index, time in enumerate(times):
+        assert abs(time - num_steps * (1 - index / steps)) <= 0.5
 
 
 @pytest.mark.parametrize("alpha", [0.9, 0.3, 1e-4])

@@ -57,9 +57,9 @@ def test_loss_parts_use_one_time_throughout(index: int) -> None:
     if objective.graph.absorbing:
         expected.append((torch.where(frozen, x_0, N), SCHEDULE.sigma(ones)))
     assert len(asked) == len(expected)
-    for (tokens, sigma), (shown, told) in zip(asked, expected, strict=True):
+    for (tokens, sigma), (shown, wanted_sigma) in zip(asked, expected, strict=True):
         assert torch.equal(tokens, shown)
-        assert torch.equal(sigma, told)
+        assert torch.equal(sigma, wanted_sigma)
         assert sigma.shape == (ROWS,)
 
     def answer(x: Tensor, sigma: Tensor) -> Tensor:
@@ -87,11 +87,11 @@ def test_reconstruction_follows_bayes_rule(process: DiffusionProcess) -> None:
     x_start = process.corrupt_at(x_0, sigma, streams())
     x_start[:, 0] = N if process is MASKS else (x_0[:, 0] + 1) % N
     logits = torch.randn(ROWS, LENGTH, process.graph.dim, generator=torch.Generator().manual_seed(2))
-    law = logits[..., :N].double().softmax(-1)
+    probs = logits[..., :N].double().softmax(-1)
     alpha = torch.exp(-sigma)[:, None, None]
     stayed = torch.nn.functional.one_hot(x_start, N + 1)[..., :N]
     q = alpha * stayed + (1 - alpha) * ((x_start == N)[..., None] if process is MASKS else 1 / N)
-    posterior = law * q / (law * q).sum(-1, keepdim=True)
+    posterior = probs * q / (probs * q).sum(-1, keepdim=True)
     expected = -posterior.gather(-1, x_0[..., None])[..., 0].log()
     torch.testing.assert_close(objective.reconstruction(logits, x_start, x_0), expected, atol=1e-10, rtol=1e-10)
 
@@ -102,11 +102,11 @@ def test_block_times_are_even_and_clean_half_is_passed() -> None:
     assert objective.parameterisation is reading
     x_0, t, _ = drawn()
     times = objective.times(t, x_0)  # three blocks, the last of a single token
-    for block, places in enumerate((range(3), range(3, 6), range(6, 7))):
+    for block, positions in enumerate((range(3), range(3, 6), range(6, 7))):
         expected = t - block / 3
         expected = torch.where(expected <= 0, expected + 1, expected)
-        for place in places:
-            torch.testing.assert_close(times[:, place], expected)
+        for position in positions:
+            torch.testing.assert_close(times[:, position], expected)
     assert torch.equal(objective.times(times, x_0), times)
     asked: list[tuple[Tensor, Tensor]] = []
 
@@ -155,9 +155,9 @@ def test_subs_loss_of_score_network_equals_x0_loss() -> None:
     x_0, t, _ = drawn()
     x_t, sigma = MASKS.corrupt(x_0, t, streams()), SCHEDULE.sigma(t)
     logits = torch.randn(ROWS, LENGTH, N + 1, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
-    law, reading = SubsLoss(MASKS), ScoreParameterisation(MASKS.graph)
-    output = reading.output_from_x0(law.parameterisation.log_x0(logits, x_t, sigma), x_t, sigma)
-    expected = law.diffusion(logits, x_t, x_0, t)
+    probs, reading = SubsLoss(MASKS), ScoreParameterisation(MASKS.graph)
+    output = reading.output_from_x0(probs.parameterisation.log_x0(logits, x_t, sigma), x_t, sigma)
+    expected = probs.diffusion(logits, x_t, x_0, t)
     torch.testing.assert_close(SubsLoss(MASKS, reading).diffusion(output, x_t, x_0, t), expected, atol=1e-9, rtol=1e-9)
 
 

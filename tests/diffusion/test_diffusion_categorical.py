@@ -29,11 +29,11 @@ def test_categorical_boundaries_are_exact(size: int) -> None:
     edges = counts.cumsum(0)
     total = int(edges[-1])
     # Sums of integers are exact, so draws just below a boundary and at it must differ.
-    places = torch.unique(torch.cat([edges[:-1], (edges - 1).clamp_min(0)]))
-    places = places[places < total]
-    inside = (places.double() + 0.25) / total
-    expected = torch.searchsorted(edges, places, right=True)
-    drawn = invert_distribution(counts.double().expand(len(places), -1), inside)
+    targets = torch.unique(torch.cat([edges[:-1], (edges - 1).clamp_min(0)]))
+    targets = targets[targets < total]
+    inside = (targets.double() + 0.25) / total
+    expected = torch.searchsorted(edges, targets, right=True)
+    drawn = invert_distribution(counts.double().expand(len(targets), -1), inside)
     assert torch.equal(drawn, expected)
     assert bool((counts[drawn] > 0).all())
 

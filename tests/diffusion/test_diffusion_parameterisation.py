@@ -31,16 +31,16 @@ def noisy(graph: Graph, rows: int = 8, length: int = 6) -> tuple[Tensor, Tensor,
 @pytest.mark.parametrize("graph", GRAPHS)
 def test_parameterisations_convert_both_ways(graph: Graph) -> None:
     x_t, sigma, logits = noisy(graph)
-    law = X0Parameterisation(graph).log_x0(logits, x_t, sigma)
-    torch.testing.assert_close(law.exp().sum(-1), torch.ones(x_t.shape, dtype=torch.float64))
-    score = graph.log_score_from_x0(law, x_t, sigma)
+    probs = X0Parameterisation(graph).log_x0(logits, x_t, sigma)
+    torch.testing.assert_close(probs.exp().sum(-1), torch.ones(x_t.shape, dtype=torch.float64))
+    score = graph.log_score_from_x0(probs, x_t, sigma)
     assert bool((score.gather(-1, x_t[..., None]) == 0).all())
     for reading in readings(graph):
-        output = reading.output_from_x0(law, x_t, sigma)
-        torch.testing.assert_close(reading.log_x0(output, x_t, sigma).exp(), law.exp(), atol=1e-12, rtol=0)
+        output = reading.output_from_x0(probs, x_t, sigma)
+        torch.testing.assert_close(reading.log_x0(output, x_t, sigma).exp(), probs.exp(), atol=1e-12, rtol=0)
         torch.testing.assert_close(reading.log_score(output, x_t, sigma).exp(), score.exp(), atol=1e-10, rtol=1e-10)
         output = reading.output_from_score(score, x_t, sigma)
-        torch.testing.assert_close(reading.log_x0(output, x_t, sigma).exp(), law.exp(), atol=1e-12, rtol=0)
+        torch.testing.assert_close(reading.log_x0(output, x_t, sigma).exp(), probs.exp(), atol=1e-12, rtol=0)
 
 
 def test_sigma_shift_matches_sedd() -> None:
@@ -58,11 +58,11 @@ def test_sigma_shift_matches_sedd() -> None:
 def test_subs_masks_have_zero_probability_and_rest_is_copied() -> None:
     graph = AbsorbingGraph(5)
     x_t, sigma, logits = noisy(graph)
-    law = X0Parameterisation(graph).log_x0(logits, x_t, sigma).exp()
-    assert bool((law[..., 5] == 0).all())
+    probs = X0Parameterisation(graph).log_x0(logits, x_t, sigma).exp()
+    assert bool((probs[..., 5] == 0).all())
     kept = x_t < 5
-    assert torch.equal(law[kept].argmax(-1), x_t[kept])
-    assert bool((law[kept].amax(-1) == 1).all())
+    assert torch.equal(probs[kept].argmax(-1), x_t[kept])
+    assert bool((probs[kept].amax(-1) == 1).all())
 
 
 def test_parameterisation_refuses_wrong_output_size() -> None:

@@ -34,8 +34,8 @@ def test_corruption_probability_matches_schedule(schedule: NoiseSchedule, t: flo
     x_0, times = torch.ones(5, 1, dtype=torch.int64), torch.full((5,), t, dtype=torch.float64)
     noisy = DiffusionProcess(AbsorbingGraph(4), schedule).corrupt(x_0, times, Chosen(uniforms))
     assert noisy[:, 0].tolist() == [4, 4, 4, 1, 1]
-    places = torch.tensor([0.0, 0.24, 0.26, 0.5, 0.99], dtype=torch.float64)[:, None]
-    mixed = DiffusionProcess(UniformGraph(4), schedule).corrupt(x_0, times, Chosen(uniforms, places))
+    token_uniforms = torch.tensor([0.0, 0.24, 0.26, 0.5, 0.99], dtype=torch.float64)[:, None]
+    mixed = DiffusionProcess(UniformGraph(4), schedule).corrupt(x_0, times, Chosen(uniforms, token_uniforms))
     assert mixed[:, 0].tolist() == [0, 0, 1, 1, 1]
 
 

@@ -77,11 +77,11 @@ def test_samples_do_not_depend_on_batch_split(kind: str, name: str, reading: str
 
 
 @pytest.mark.parametrize(("kind", "name"), EVERY)
-@pytest.mark.parametrize("places", [[0, 1, 2], [7, 8, 9], [0, 3, 8], list(range(LENGTH))])
-def test_sampling_keeps_frozen_positions(kind: str, name: str, places: list[int]) -> None:
+@pytest.mark.parametrize("positions", [[0, 1, 2], [7, 8, 9], [0, 3, 8], list(range(LENGTH))])
+def test_sampling_keeps_frozen_positions(kind: str, name: str, positions: list[int]) -> None:
     prompt = torch.randint(N, (5, LENGTH), generator=seeded(3))
     frozen = torch.zeros(LENGTH, dtype=torch.bool)
-    frozen[places] = True
+    frozen[positions] = True
     settings = {"prompt": prompt, "frozen": frozen, "generator": seeded()}
     state = sample(PROCESSES[kind], denoiser_for(kind), 5, LENGTH, steps=6, sampler=name, **settings)
     assert torch.equal(state.tokens[:, frozen], prompt[:, frozen])
@@ -142,9 +142,9 @@ def test_first_hitting_passes_sigma_of_each_unmasking() -> None:
         return network(x_t, sigma)
 
     sample(process, Denoiser(listening, X0Parameterisation(process.graph)), 2000, LENGTH, generator=seeded())
-    told = torch.stack(levels, 1)
-    assert bool((told.diff(dim=1) <= 0).all())
-    lost = -torch.expm1(-told) / -torch.expm1(-process.schedule.sigma(1.0))
+    passed = torch.stack(levels, 1)
+    assert bool((passed.diff(dim=1) <= 0).all())
+    lost = -torch.expm1(-passed) / -torch.expm1(-process.schedule.sigma(1.0))
     orders = torch.arange(LENGTH, 0, -1, dtype=torch.float64) / (LENGTH + 1)  # means of order statistics
     torch.testing.assert_close(lost.mean(0), orders, atol=0.01, rtol=0)
 
@@ -192,13 +192,13 @@ def test_steps_draw_from_their_proposal(kind: str, name: str, step: int) -> None
     x_t = torch.tensor([[1, VOCABULARY if toy.absorbing else 0, 2]])
     one = state_of(x_t, torch.tensor([[True, False, True]]))
     one = replace(sampler.begin(one), step=step, t=torch.full((1,), 1 - step / 4, dtype=torch.float64))
-    law = sampler.propose(one).probabilities(x_t, one.frozen)[0, 1]
+    probs = sampler.propose(one).probabilities(x_t, one.frozen)[0, 1]
     many = replace(state_of(x_t.expand(side**2, -1), one.frozen.expand(side**2, -1)), generators=Grid(side))
     cache = {key: value.expand(side**2, *value.shape[1:]) for key, value in one.cache.items()}
     stepped = sampler.step(replace(many, step=step, t=one.t.expand(side**2), cache=cache))
     assert bool((stepped.tokens[:, [0, 2]] == x_t[:, [0, 2]]).all())
     frequencies = torch.bincount(stepped.tokens[:, 1], minlength=graph.dim) / side**2
-    torch.testing.assert_close(frequencies.double(), law, atol=2.5 / side, rtol=0)
+    torch.testing.assert_close(frequencies.double(), probs, atol=2.5 / side, rtol=0)
 
 
 def test_guidance_temperature_and_top_p() -> None:
@@ -213,13 +213,13 @@ def test_guidance_temperature_and_top_p() -> None:
     torch.testing.assert_close(guided.output(x_t[rows], sigma[rows], rows), guided.output(x_t, sigma)[rows])
     assert (plain.calls, full.calls, guided.calls) == (1, 1, 2)
 
-    law = torch.tensor([0.5, 0.3, 0.15, 0.05], dtype=torch.float64)
-    cooled = apply_temperature(law.log(), 0.5).exp()
-    torch.testing.assert_close(cooled, law**2 / (law**2).sum())
-    assert apply_temperature(law.log(), 0.0).exp().tolist() == [1, 0, 0, 0]
-    torch.testing.assert_close(keep_top_p(law.log(), 0.8).exp(), torch.tensor([0.625, 0.375, 0, 0]).double())
-    torch.testing.assert_close(keep_top_p(law.log(), 0.81).exp()[2], torch.tensor(0.15 / 0.95).double())
-    assert keep_top_p(law.log(), 1e-9).exp().tolist() == [1, 0, 0, 0]
+    probs = torch.tensor([0.5, 0.3, 0.15, 0.05], dtype=torch.float64)
+    cooled = apply_temperature(probs.log(), 0.5).exp()
+    torch.testing.assert_close(cooled, probs**2 / (probs**2).sum())
+    assert apply_temperature(probs.log(), 0.0).exp().tolist() == [1, 0, 0, 0]
+    torch.testing.assert_close(keep_top_p(probs.log(), 0.8).exp(), torch.tensor([0.625, 0.375, 0, 0]).double())
+    torch.testing.assert_close(keep_top_p(probs.log(), 0.81).exp()[2], torch.tensor(0.15 / 0.95).double())
+    assert keep_top_p(probs.log(), 1e-9).exp().tolist() == [1, 0, 0, 0]
 
 
 @pytest.mark.parametrize(("kind", "name"), EVERY)

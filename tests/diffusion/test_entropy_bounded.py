@@ -18,13 +18,13 @@ def test_entropy_bounded_keeps_its_bound(gamma: float) -> None:
     worst = 0.0
     for seed in range(8):
         toy = noisy_toy("absorbing", seed)
-        law = sampler_law(
+        probs = sampler_law(
             toy, oracle_sampler(toy, process_of("absorbing"), {"type": "entropy_bounded", "gamma": gamma}, 1)
         )
-        worst = max(worst, divergence(toy, law))
-        assert float(law.sum()) == pytest.approx(1.0, abs=1e-12)
-        assert divergence(toy, law) <= gamma + 1e-12
-        assert toy.total_variation(law) <= (gamma / 2) ** 0.5 + 1e-12
+        worst = max(worst, divergence(toy, probs))
+        assert float(probs.sum()) == pytest.approx(1.0, abs=1e-12)
+        assert divergence(toy, probs) <= gamma + 1e-12
+        assert toy.total_variation(probs) <= (gamma / 2) ** 0.5 + 1e-12
     assert worst > 1e-2 or gamma <= 0.7
 
 
@@ -58,18 +58,18 @@ def test_entropy_bounded_unmasks_certain_tokens_together() -> None:
 
 
 def test_entropy_bounded_passes_sigma_of_mask_share() -> None:
-    process, told = process_of("absorbing"), []
+    process, passed = process_of("absorbing"), []
     toy = noisy_toy("absorbing")
 
     def listening(x_t: Tensor, sigma: Tensor) -> Tensor:
-        told.append((int((x_t == VOCABULARY).sum()), float(sigma)))
+        passed.append((int((x_t == VOCABULARY).sum()), float(sigma)))
         return toy.oracle(x_t, sigma)
 
     denoiser = Denoiser(listening, X0Parameterisation(process.graph))
     state = sample(process, denoiser, 1, LENGTH, sampler={"type": "entropy_bounded", "gamma": 0.0})
     assert float(state.t) == 0
     most = 1 - float(process.schedule.alpha(1.0))
-    for masks, sigma in told:
+    for masks, sigma in passed:
         assert 1 - torch.tensor(-sigma, dtype=torch.float64).exp().item() == pytest.approx(
             most * masks / LENGTH, rel=1e-12
         )

@@ -164,12 +164,14 @@ def test_d3pm_step_is_kl_of_posteriors(graph: Graph) -> None:
     output, t = random(B, L, process.graph.dim), torch.tensor([0.4, 1.0], dtype=torch.float64)
     sigma, earlier = process.schedule.sigma(t), process.schedule.sigma(t - 0.2)
     truth = torch.nn.functional.one_hot(x_0, process.graph.dim).double()
-    laws = []
+    distributions = []
     for clean in (truth, loss.parameterisation.log_x0(output, x_t, sigma).exp()):
         move, to = process.graph.reverse_posterior(clean, x_t, sigma, earlier)
         stay = torch.nn.functional.one_hot(x_t, process.graph.dim) * (1 - move)[..., None]
-        laws.append(move[..., None] * to / to.sum(-1, keepdim=True) + stay)
-    divergence = torch.where(laws[0] > 0, laws[0] * (laws[0] / laws[1]).log(), 0.0).sum(-1)
+        distributions.append(move[..., None] * to / to.sum(-1, keepdim=True) + stay)
+    divergence = torch.where(
+        distributions[0] > 0, distributions[0] * (distributions[0] / distributions[1]).log(), 0.0
+    ).sum(-1)
     torch.testing.assert_close(loss.diffusion(output, x_t, x_0, t), 5 * divergence)
 
 
@@ -228,15 +230,15 @@ def test_temperature_and_top_p_act_on_x0_of_score(settings, parameterisation) ->
     x = torch.full((B, L), 3)
     one, plain = denoiser(graph, parameterisation, **settings), denoiser(graph, parameterisation)
     output = one.output(x, SIGMA)
-    law = one._shape(one.parameterisation.log_x0(output, x, SIGMA))
-    torch.testing.assert_close(one.log_score(x, SIGMA), graph.log_score_from_x0(law, x, SIGMA))
+    probs = one._shape(one.parameterisation.log_x0(output, x, SIGMA))
+    torch.testing.assert_close(one.log_score(x, SIGMA), graph.log_score_from_x0(probs, x, SIGMA))
     assert torch.equal(plain.log_score(x, SIGMA), plain.parameterisation.log_score(output, x, SIGMA))
     assert not torch.allclose(one.log_score(x, SIGMA)[..., :3], plain.log_score(x, SIGMA)[..., :3])
 
 
 def test_temperature_divides_log_probabilities() -> None:
-    law = torch.tensor([0.7, 0.2, 0.1], dtype=torch.float64).log()
-    torch.testing.assert_close(apply_temperature(law, 2.0), torch.log_softmax(law / 2, -1))
+    probs = torch.tensor([0.7, 0.2, 0.1], dtype=torch.float64).log()
+    torch.testing.assert_close(apply_temperature(probs, 2.0), torch.log_softmax(probs / 2, -1))
 
 
 def test_remask_probability_is_at_most_unmasked_share() -> None:
@@ -272,9 +274,9 @@ def test_confidence_unmasks_none_where_alpha_is_constant() -> None:
     sampler = create_sampler("confidence", process, denoiser(process.graph), 8)
     generators = RowGenerators.from_generator(torch.Generator().manual_seed(0), 2)
     state = sampler.begin(start_state(process.graph, 2, 2, generators=generators))
-    lifted = []
+    unmasked = []
     while not sampler.is_finished(state):
         before = (state.tokens == 3).sum(1)
         state = sampler.step(state)
-        lifted.append((before - (state.tokens == 3).sum(1)).tolist())
-    assert lifted == [[1, 1], [0, 0], [0, 0], [0, 0], [1, 1], [0, 0], [0, 0], [0, 0]]
+        unmasked.append((before - (state.tokens == 3).sum(1)).tolist())
+    assert unmasked == [[1, 1], [0, 0], [0, 0], [0, 0], [1, 1], [0, 0], [0, 0], [0, 0]]

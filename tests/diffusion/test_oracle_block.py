@@ -24,13 +24,13 @@ def block_oracle(toy: Toy, block_size: int, doubled: Tensor, sigma: Tensor) -> T
     x_t, x_0 = doubled[:, :LENGTH], doubled[:, LENGTH:]
     block = torch.arange(LENGTH) // block_size
     output = torch.empty(*x_t.shape, toy.dim, dtype=torch.float64)
-    for place in range(LENGTH):
-        seen = torch.where(block < block[place], x_0, torch.where(block == block[place], x_t, VOCABULARY))
-        output[:, place] = toy.oracle(seen, sigma[:, 0])[:, place]
+    for position in range(LENGTH):
+        seen = torch.where(block < block[position], x_0, torch.where(block == block[position], x_t, VOCABULARY))
+        output[:, position] = toy.oracle(seen, sigma[:, 0])[:, position]
     return torch.cat([output, torch.full_like(output, torch.nan)], 1)  # the clean half must not be used
 
 
-def places(toy: Toy, objective: BlockSubsLoss, points: int = 40) -> Tensor:
+def position_nats(toy: Toy, objective: BlockSubsLoss, points: int = 40) -> Tensor:
     """Return the diffusion part of each position in nats, [3], over all sequences and times."""
     total = torch.zeros(LENGTH, dtype=torch.float64)
 
@@ -51,14 +51,14 @@ def places(toy: Toy, objective: BlockSubsLoss, points: int = 40) -> Tensor:
 @pytest.mark.parametrize("block_size", [1, 2, 3, 5])
 def test_12_block_bound_is_the_entropy(schedule: NoiseSchedule, block_size: int) -> None:
     toy, process = Toy.random(3, absorbing=True), DiffusionProcess(GRAPH, schedule)
-    assert float(places(toy, BlockSubsLoss(process, block_size)).sum()) == pytest.approx(toy.entropy, abs=1e-10)
+    assert float(position_nats(toy, BlockSubsLoss(process, block_size)).sum()) == pytest.approx(toy.entropy, abs=1e-10)
 
 
 def test_12_blocks_of_one_token_are_the_chain_rule() -> None:
     toy = Toy.random(3, absorbing=True)
-    found = places(toy, BlockSubsLoss(DiffusionProcess(GRAPH, LogLinearNoise(0.0)), 1))
+    found = position_nats(toy, BlockSubsLoss(DiffusionProcess(GRAPH, LogLinearNoise(0.0)), 1))
     prefix = [toy.joint.sum((1, 2)), toy.joint.sum(2), toy.joint]
-    entropies = [0.0, *(float(-(law * law.log()).sum()) for law in prefix)]
+    entropies = [0.0, *(float(-(probs * probs.log()).sum()) for probs in prefix)]
     chain = torch.tensor([late - early for early, late in pairwise(entropies)])
     torch.testing.assert_close(found, chain.to(torch.float64), atol=1e-7, rtol=0)
 
@@ -66,7 +66,7 @@ def test_12_blocks_of_one_token_are_the_chain_rule() -> None:
 def test_12_one_block_is_mdlm() -> None:
     toy, process = Toy.random(3, absorbing=True), DiffusionProcess(GRAPH, CosineNoise(0.0))
     mdlm = exact_bound(toy, SubsLoss(process), toy.oracle, quadrature(40))
-    assert float(places(toy, BlockSubsLoss(process, LENGTH)).sum()) == pytest.approx(mdlm[0], abs=1e-12)
+    assert float(position_nats(toy, BlockSubsLoss(process, LENGTH)).sum()) == pytest.approx(mdlm[0], abs=1e-12)
 
 
 @pytest.mark.parametrize(("length", "block_size"), [(12, 1), (12, 3), (12, 4), (12, 12), (64, 16)])
@@ -92,8 +92,8 @@ def test_each_block_has_a_uniform_time() -> None:
     assert torch.equal(times[:, 0], times[:, 3])
     assert torch.equal(times[:, 8], times[:, 9])
     assert float((times[:, 0] - times[:, 4]).abs().min()) > 0.3
-    for place in (0, 4, 8):
-        torch.testing.assert_close(times[:, place].sort().values, t, atol=1.1e-3, rtol=0)
+    for position in (0, 4, 8):
+        torch.testing.assert_close(times[:, position].sort().values, t, atol=1.1e-3, rtol=0)
 
 
 def test_block_loss_refuses_unfit_process_and_size() -> None:
@@ -111,7 +111,7 @@ def test_semi_autoregressive_is_exact_at_one_token_per_call(block_size: int) -> 
     assert toy.total_variation(sampler_law(toy, oracle_sampler(toy, process, choice, LENGTH))) < 1e-12
     several = toy.total_variation(sampler_law(toy, oracle_sampler(toy, process, choice, 1)))
     assert several < 1e-12 if block_size == 1 else several > 1e-2  # a block needs at least one call
-    law = sampler_law(toy, oracle_sampler(toy, process, choice, LENGTH), frozen)
+    probs = sampler_law(toy, oracle_sampler(toy, process, choice, LENGTH), frozen)
     given = torch.zeros((toy.dim,) * LENGTH, dtype=torch.float64)
     given[1, :VOCABULARY, :VOCABULARY] = toy.joint[1] / toy.joint[1].sum()
-    torch.testing.assert_close(law, given.flatten(), atol=1e-12, rtol=0)
+    torch.testing.assert_close(probs, given.flatten(), atol=1e-12, rtol=0)

@@ -21,9 +21,9 @@ from tests.oracles.diffusion_toy import LENGTH, Toy
 Choice = dict[str, object]
 
 
-def place_marginals(law: Tensor, dim: int) -> Tensor:
+def place_marginals(probs: Tensor, dim: int) -> Tensor:
     """Return the marginals [3, dim] of a distribution [dim^3]."""
-    whole = law.reshape(dim, dim, dim)
+    whole = probs.reshape(dim, dim, dim)
     return torch.stack([whole.sum((1, 2)), whole.sum((0, 2)), whole.sum((0, 1))])
 
 

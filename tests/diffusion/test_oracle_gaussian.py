@@ -37,7 +37,7 @@ def test_gaussian_schedules_match_papers() -> None:
     assert beta_table("constant", 3, 0.25, 0.25).tolist() == [0, 0.25, 0.25, 0.25]
     cosine, process = beta_table("cosine", 100), GaussianDiffusion(beta_table("cosine", 100))
     for t in (1, 30, 70, 99):
-        level = [math.cos((place / 100 + 0.008) / 1.008 * math.pi / 2) ** 2 for place in (0, t)]
+        level = [math.cos((step / 100 + 0.008) / 1.008 * math.pi / 2) ** 2 for step in (0, t)]
         assert float(process.alpha_bar[t]) == pytest.approx(level[1] / level[0], rel=1e-12)
     assert cosine.max() == MAX_BETA
 
@@ -98,8 +98,8 @@ def test_v_prediction_is_derivative_along_angle() -> None:
 def test_gaussian_samples_follow_closed_recursion(kind: str, steps: int, eta: float) -> None:
     data, process = made(kind)
     times = strided_times(process.num_steps, steps)
-    law = data.sampled_law(lambda x, x_0, t, s, noise: process.ddim_step(x, x_0, t, s, eta, noise), times)
-    assert law == pytest.approx(data.wanted_law(times, eta), rel=1e-9, abs=1e-9)
+    probs = data.sampled_law(lambda x, x_0, t, s, noise: process.ddim_step(x, x_0, t, s, eta, noise), times)
+    assert probs == pytest.approx(data.wanted_law(times, eta), rel=1e-9, abs=1e-9)
 
 
 @pytest.mark.parametrize("kind", TABLES)
@@ -116,8 +116,8 @@ def test_gaussian_samples_converge_to_data(sampler: str) -> None:
     betas = beta_table("linear", 1000, 1e-4, 0.04)
     data, process = NormalData(1.5, 0.6, tuple(betas[1:].tolist())), GaussianDiffusion(betas)
     step = process.ancestral_step if sampler == "ancestral" else lambda x, x_0, t, s, _: process.ddim_step(x, x_0, t, s)
-    laws = [data.sampled_law(step, strided_times(1000, steps)) for steps in (10, 40, 160, 1000)]
-    errors = [abs(math.sqrt(variance) - 0.6) + abs(mean - 1.5) for mean, variance in laws]
+    distributions = [data.sampled_law(step, strided_times(1000, steps)) for steps in (10, 40, 160, 1000)]
+    errors = [abs(math.sqrt(variance) - 0.6) + abs(mean - 1.5) for mean, variance in distributions]
     assert errors[0] > errors[1] > errors[2] > errors[3]
     assert errors[1] > 12 * errors[3]  # with 25 times as many steps
     assert errors[3] < 0.01, errors

@@ -55,8 +55,8 @@ def test_9_euler_analytic_and_ancestral_are_one_sampler(eps: float, steps: int) 
 @pytest.mark.parametrize("schedule", [LogLinearNoise(1e-3), GeometricNoise(1e-4, 10.0)])
 def test_analytic_and_ancestral_are_one_sampler_for_uniform_noise(schedule: NoiseSchedule) -> None:
     toy, process = Toy.random(10, absorbing=False), process_of(False, schedule)
-    laws = [sampler_law(toy, oracle_sampler(toy, process, name, 12)) for name in ("analytic", "ancestral")]
-    torch.testing.assert_close(laws[0], laws[1], atol=1e-10, rtol=0)
+    distributions = [sampler_law(toy, oracle_sampler(toy, process, name, 12)) for name in ("analytic", "ancestral")]
+    torch.testing.assert_close(distributions[0], distributions[1], atol=1e-10, rtol=0)
 
 
 @pytest.mark.parametrize("schedule", [LogLinearNoise(0.0), LogLinearNoise(1e-3), CosineNoise(1e-3), GeometricNoise()])
@@ -69,12 +69,12 @@ def test_10_first_hitting_is_exact(schedule: NoiseSchedule) -> None:
 def test_10_posterior_of_masked_token_does_not_depend_on_time() -> None:
     toy = Toy.random(11, absorbing=True)
     masked = toy.states == VOCABULARY
-    laws = [
+    distributions = [
         toy.posterior(toy.states, torch.full((len(toy.states),), sigma, dtype=torch.float64), False)[masked]
         for sigma in (1e-3, 0.3, 5.0)
     ]
-    for law in laws[1:]:
-        torch.testing.assert_close(law, laws[0], atol=1e-12, rtol=0)
+    for probs in distributions[1:]:
+        torch.testing.assert_close(probs, distributions[0], atol=1e-12, rtol=0)
 
 
 @pytest.mark.parametrize("frozen", [[True, False, False], [False, False, True], [True, False, True]])

@@ -54,14 +54,14 @@ def test_euler_step_of_hybrid_noise_uses_rates_at_sigma() -> None:
     state = replace(start_state(HYBRID, 2, 3, generators=RowGenerators(torch.zeros(2).long())), tokens=TOKENS, t=t)
     sigma, every = PACE.sigma(t), torch.arange(N + 1).expand(2, N + 1)
     data = torch.tensor([1.0] * N + [0.0], dtype=torch.float64) / N
-    law = torch.exp(-sigma)[:, None] * data + HYBRID.noise(sigma)
+    probs = torch.exp(-sigma)[:, None] * data + HYBRID.noise(sigma)
     rates = HYBRID.rate(every, sigma)
     move = sampler.propose(state).target
     for row in range(2):
-        for place, x in enumerate(TOKENS[row].tolist()):
-            wanted = rates[row, :, x] * law[row] / law[row, x] * PACE.rate(t)[row] / 1000
+        for position, x in enumerate(TOKENS[row].tolist()):
+            wanted = rates[row, :, x] * probs[row] / probs[row, x] * PACE.rate(t)[row] / 1000
             wanted[x] = 0.0
-            torch.testing.assert_close(move[row, place], wanted)
+            torch.testing.assert_close(move[row, position], wanted)
 
 
 def test_hybrid_noise_draws_mask_or_uniform_token() -> None:
@@ -148,10 +148,10 @@ def test_first_hitting_state_time_is_of_last_unmasking() -> None:
     state = start_state(MASKS, 1, 3, generators=Chosen(torch.full((1, 3), 0.5, dtype=torch.float64)))
     levels = torch.tensor([[0.4, 2.0, 0.1]], dtype=torch.float64)
     state.cache["hit_sigma"] = levels
-    for place in (1, 0, 2):
+    for position in (1, 0, 2):
         state = sampler.step(state)
-        assert int(state.tokens[0, place]) < N
-        torch.testing.assert_close(state.t, PROCESS.schedule.inverse(levels[:, place]))
+        assert int(state.tokens[0, position]) < N
+        torch.testing.assert_close(state.t, PROCESS.schedule.inverse(levels[:, position]))
     assert sampler.is_finished(state)
 
 
@@ -166,9 +166,9 @@ def test_block_network_gets_clean_half_at_both_ends() -> None:
     x_0 = torch.tensor([[0, 1, 2, 0], [2, 2, 1, 0]])
     objective = BlockSubsLoss(DiffusionProcess(MASKS, GeometricNoise(1.0, 40.0)), 2)
     parts = objective.parts(network, x_0, torch.tensor([0.3, 0.6], dtype=torch.float64))
-    for (shown, told), level in zip(asked[1:], (1.0, 40.0), strict=True):
+    for (shown, passed), level in zip(asked[1:], (1.0, 40.0), strict=True):
         assert torch.equal(shown[:, 4:], x_0)
-        torch.testing.assert_close(told, torch.tensor([[level] * 4 + [0.0] * 4] * 2, dtype=torch.float64))
+        torch.testing.assert_close(passed, torch.tensor([[level] * 4 + [0.0] * 4] * 2, dtype=torch.float64))
     masked = asked[1][0][:, :4] == N
     wanted = torch.log(torch.tensor(float(N), dtype=torch.float64)) * masked
     torch.testing.assert_close(parts.reconstruction, wanted)

@@ -133,8 +133,8 @@ def test_guidance_uses_null_condition() -> None:
 
 
 def test_top_p_keeps_earlier_of_ties() -> None:
-    law = torch.full((64,), 1 / 64, dtype=torch.float64)
-    assert keep_top_p(law.log(), 0.25).exp().nonzero()[:, 0].tolist() == list(range(16))
+    probs = torch.full((64,), 1 / 64, dtype=torch.float64)
+    assert keep_top_p(probs.log(), 0.25).exp().nonzero()[:, 0].tolist() == list(range(16))
     Denoiser(zeros, X0Parameterisation(GRAPH), temperature=1e6, top_p=1.0, guidance=-1e6)
     for wrong in ({"temperature": 1e6 + 1}, {"top_p": 0.0}, {"top_p": 1.1}, {"guidance": 1e6 + 1}):
         with pytest.raises(SettingError, match=next(iter(wrong))):
@@ -156,9 +156,9 @@ def test_mask_is_passed_and_temperature_0_keeps_maximum() -> None:
     for settings in ({}, {"cond": torch.zeros(2, 1)}, {"cond": torch.zeros(2, 1), "guidance": 2.0}):
         denoiser = Denoiser(network, X0Parameterisation(GRAPH), mask=mask, temperature=0.0, **settings)
         asked.clear()
-        law = denoiser.log_x0(x_t, sigma).exp()
-        assert law.argmax(-1).tolist() == [[1, 3], [1, 3]]
-        assert torch.equal(law.sum(-1), torch.ones(2, 2).double())
+        probs = denoiser.log_x0(x_t, sigma).exp()
+        assert probs.argmax(-1).tolist() == [[1, 3], [1, 3]]
+        assert torch.equal(probs.sum(-1), torch.ones(2, 2).double())
         denoiser.output(x_t[1:], sigma[1:], torch.tensor([1]))
         assert [one.tolist() for one in asked] == [mask.tolist()] * denoiser.calls + [[[True, False]]] * denoiser.calls
         assert denoiser.block_size is None

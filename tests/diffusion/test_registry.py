@@ -112,7 +112,7 @@ def test_plugin_parts_are_in_tables_and_schema(plugin: None) -> None:
 
 
 def test_plugin_option_registers_parts(tmp_path: Path) -> None:
-    """In a process of its own, where the plugin is imported before any built-in part."""
+    """In a new process, where the plugin is imported before any built-in part."""
     (tmp_path / "case.yml").write_text(FILE)
     script = (
         f"import sys, {PLUGIN}\nfrom diffusion.registry import *\nprint(*SAMPLERS, *PROCESSES, 'torch' in sys.modules)"

@@ -135,9 +135,9 @@ def test_proposal_probabilities() -> None:
     move = torch.tensor([[0.25, 1.0, 0.0]], dtype=torch.float64)
     target = torch.tensor([[[0.0, 1.0, 3.0], [2.0, 0.0, 2.0], [0.0, 0.0, 0.0]]], dtype=torch.float64)
     tokens = torch.tensor([[0, 1, 2]])
-    law = Proposal(move, target).probabilities(tokens)
+    probs = Proposal(move, target).probabilities(tokens)
     expected = [[0.75, 0.0625, 0.1875], [0.5, 0.0, 0.5], [0.0, 0.0, 1.0]]
-    assert law[0].tolist() == expected
+    assert probs[0].tolist() == expected
     frozen = torch.tensor([[True, False, False]])
     assert Proposal(move, target).probabilities(tokens, frozen)[0].tolist() == [[1.0, 0.0, 0.0], *expected[1:]]
     weights = torch.tensor([[[6.0, 1.0, 1.0]]], dtype=torch.float64)
@@ -205,13 +205,13 @@ def test_parameterisation_inverses_are_float64() -> None:
 def test_unmask_probability_and_tokens_are_kept() -> None:
     """(alpha_s - alpha_t) / (1 - alpha_t) at masks, in proposals and in draws."""
     x_t, sigma, later = torch.tensor([[3, 0, 3]]), torch.tensor([2.0]).double(), torch.tensor([0.5]).double()
-    lifted = (torch.exp(-later) - torch.exp(-sigma)) / (1 - torch.exp(-sigma))
+    unmasked = (torch.exp(-later) - torch.exp(-sigma)) / (1 - torch.exp(-sigma))
     graph = AbsorbingGraph(3)
     for found in (
         graph.unmask_probability(x_t, sigma, later),
         graph.reverse_posterior(torch.ones(1, 3, 4), x_t, sigma, later)[0],
     ):
-        torch.testing.assert_close(found, torch.stack([lifted, torch.zeros(1).double(), lifted], 1))
+        torch.testing.assert_close(found, torch.stack([unmasked, torch.zeros(1).double(), unmasked], 1))
     state = start_state(
         graph, 1, 3, prompt=torch.tensor([0, 1, 2]), frozen=torch.tensor([False, True, False]), generators=rows_of(1)
     )

@@ -38,12 +38,12 @@ def seeded() -> torch.Generator:
 
 @pytest.mark.parametrize(("process", "name"), [(MASKS, "first_hitting"), (WRONG, "ancestral")])
 def test_sampling_without_name_uses_default_sampler(process: DiffusionProcess, name: str) -> None:
-    chosen, told = (
+    chosen, named = (
         sample(process, denoiser(process), 3, 5, steps=4, sampler=sampler, generator=seeded())
         for sampler in (None, name)
     )
-    assert torch.equal(chosen.tokens, told.tokens)
-    assert chosen.step == told.step == (5 if name == "first_hitting" else 4)
+    assert torch.equal(chosen.tokens, named.tokens)
+    assert chosen.step == named.step == (5 if name == "first_hitting" else 4)
 
 
 def test_network_gets_mask_of_evaluated_rows() -> None:
@@ -129,10 +129,10 @@ def test_correction_interval_is_t_off_to_t_on() -> None:
 def test_corrector_move_probability_is_at_most_one() -> None:
     """Also if rounding makes the probabilities sum to more."""
     x_t = torch.tensor([[0, 1]])
-    law = torch.tensor([[[0.0, 0.7, 0.3 + 1e-9], [0.25, 0.5, 0.25]]], dtype=torch.float64)
-    stay = Proposal(torch.zeros(1, 2).double(), law)
-    assert mix_with_corrector(stay, law, 0.0, x_t).move.tolist() == [[1.0, 0.5]]
-    half = mix_with_corrector(Proposal(torch.ones(1, 2).double(), law), law, 0.5, x_t)
+    probs = torch.tensor([[[0.0, 0.7, 0.3 + 1e-9], [0.25, 0.5, 0.25]]], dtype=torch.float64)
+    stay = Proposal(torch.zeros(1, 2).double(), probs)
+    assert mix_with_corrector(stay, probs, 0.0, x_t).move.tolist() == [[1.0, 0.5]]
+    half = mix_with_corrector(Proposal(torch.ones(1, 2).double(), probs), probs, 0.5, x_t)
     torch.testing.assert_close(half.move, torch.tensor([[1.0, 0.75]], dtype=torch.float64))
     assert float(half.move.max()) <= 1
 
@@ -140,10 +140,10 @@ def test_corrector_move_probability_is_at_most_one() -> None:
 def test_guidance_uses_conditional_output_if_infinite() -> None:
     """A token that is impossible without the condition, with it, and with both; elsewhere g times the difference."""
     plain = torch.tensor([0.0, -torch.inf, -1.0, -torch.inf, -3.0])
-    told = torch.tensor([-1.0, -2.0, -torch.inf, -torch.inf, 0.0])
+    conditional = torch.tensor([-1.0, -2.0, -torch.inf, -torch.inf, 0.0])
 
     def network(x_t: Tensor, sigma: Tensor, cond: Tensor | None = None) -> Tensor:
-        return (plain if cond is None else told).expand(*x_t.shape, 5)
+        return (plain if cond is None else conditional).expand(*x_t.shape, 5)
 
     asked = Denoiser(network, X0Parameterisation(MASKS.graph), cond=torch.zeros(1, 1), guidance=2.5)
     wanted = torch.tensor([-2.5, -2.0, -torch.inf, -torch.inf, 4.5])
@@ -194,8 +194,8 @@ def test_categorical_sums_float32_weights_in_float64() -> None:
 def test_d3pm_divergence_normalises_weights() -> None:
     """D3PM compares targets by weights that are not normalised; weights of zero sum give a divergence of zero."""
     weights = torch.tensor([[2.0, 6.0, 0.0], [0.0, 0.0, 0.0], [0.1, 0.1, 0.2]], dtype=torch.float64)
-    laws = torch.tensor([[0.25, 0.75, 0.0], [0.0, 0.0, 0.0], [0.25, 0.25, 0.5]], dtype=torch.float64)
-    torch.testing.assert_close(_normalise(weights), laws)
+    distributions = torch.tensor([[0.25, 0.75, 0.0], [0.0, 0.0, 0.0], [0.25, 0.25, 0.5]], dtype=torch.float64)
+    torch.testing.assert_close(_normalise(weights), distributions)
 
 
 def test_entropy_bounded_gamma_is_at_most_a_million() -> None:

@@ -63,8 +63,8 @@ def test_blockwise_sigma_matches_visible_mask_share(blocks: int | None, steps: i
         for row in range(len(x_t)):
             share = float(masked[row, places].double().mean())
             assert float(sigma[row]) == pytest.approx(level(share), rel=1e-9)
-        lifted = (before.tokens == N) & (state.tokens != N)
-        assert set((lifted.nonzero()[:, 1] // BLOCK).tolist()) == {current}
+        unmasked = (before.tokens == N) & (state.tokens != N)
+        assert set((unmasked.nonzero()[:, 1] // BLOCK).tolist()) == {current}
         left = state.tokens == N
         if not bool(left.any()):
             assert state.t.tolist() == [0.0, 0.0]

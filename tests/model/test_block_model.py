@@ -48,8 +48,8 @@ def half_written(block: int) -> tuple[Tensor, Tensor]:
 
 @pytest.mark.parametrize("told", [False, True])
 @pytest.mark.parametrize("padded", [False, True])
-def test_block_prefix_cache_matches_full_pass(told: bool, padded: bool) -> None:
-    model = build(time_conditioning=told)
+def test_block_prefix_cache_matches_full_pass(passed: bool, padded: bool) -> None:
+    model = build(time_conditioning=passed)
     reader = BlockReader(model._ask, model.process.graph.is_masked, BLOCK)
     sigma = torch.tensor([0.5, 1.0, 2.0], dtype=torch.float64)
     mask = torch.arange(LENGTH) < torch.tensor([[LENGTH], [LENGTH - 1], [LENGTH]]) if padded else None
@@ -58,14 +58,14 @@ def test_block_prefix_cache_matches_full_pass(told: bool, padded: bool) -> None:
         for block in (0, 1, 1, 3):  # block 2 is skipped, so that two are cached at once
             _, x_t = half_written(block)
             x_t[:, : block * BLOCK] = x_0[:, : block * BLOCK]
-            places = slice(block * BLOCK, (block + 1) * BLOCK)
+            positions = slice(block * BLOCK, (block + 1) * BLOCK)
             expected = doubled(model, x_t, x_t, sigma, mask=mask)
             for _ in range(2):
-                torch.testing.assert_close(reader(x_t, sigma, mask=mask)[:, places], expected[:, places])
+                torch.testing.assert_close(reader(x_t, sigma, mask=mask)[:, positions], expected[:, positions])
         other = x_t.clone()
         other[:, 0] = (other[:, 0] + 1) % VOCAB  # a prefix that is not the cached one
         expected = doubled(model, other, other, sigma, mask=mask)
-        torch.testing.assert_close(reader(other, sigma, mask=mask)[:, places], expected[:, places])
+        torch.testing.assert_close(reader(other, sigma, mask=mask)[:, positions], expected[:, positions])
 
 
 def test_block_attends_to_itself_and_clean_earlier_blocks() -> None:
@@ -73,13 +73,13 @@ def test_block_attends_to_itself_and_clean_earlier_blocks() -> None:
     x_0, x_t = torch.randint(VOCAB, (1, LENGTH)), torch.randint(VOCAB + 1, (1, LENGTH))
     sigma = torch.ones(1, dtype=torch.float64)
     before = doubled(model, x_t, x_0, sigma)
-    for place in range(LENGTH):
+    for position in range(LENGTH):
         for clean in (False, True):
             changed = (x_0 if clean else x_t).clone()
-            changed[0, place] = (changed[0, place] + 1) % VOCAB
+            changed[0, position] = (changed[0, position] + 1) % VOCAB
             after = doubled(model, x_t, changed, sigma) if clean else doubled(model, changed, x_0, sigma)
             moved = ((after - before).abs().amax(-1) > 1e-6)[0]
-            block, mine = torch.arange(LENGTH) // BLOCK, place // BLOCK
+            block, mine = torch.arange(LENGTH) // BLOCK, position // BLOCK
             assert torch.equal(moved, block > mine if clean else block == mine)
 
 
@@ -181,11 +181,11 @@ def test_prefix_cache_is_per_condition_and_padding() -> None:
     model = build(condition={"type": "class", "num_classes": 3})
     reader = BlockReader(model._ask, model.process.graph.is_masked, BLOCK)
     _, x_t = half_written(2)
-    sigma, places = torch.ones(3, dtype=torch.float64), slice(2 * BLOCK, 3 * BLOCK)
+    sigma, positions = torch.ones(3, dtype=torch.float64), slice(2 * BLOCK, 3 * BLOCK)
 
     def check(cond: Tensor, mask: Tensor | None = None) -> None:
-        expected = doubled(model, x_t, x_t, sigma, cond=cond, mask=mask)[:, places]
-        torch.testing.assert_close(reader(x_t, sigma, mask=mask, cond=cond)[:, places], expected)
+        expected = doubled(model, x_t, x_t, sigma, cond=cond, mask=mask)[:, positions]
+        torch.testing.assert_close(reader(x_t, sigma, mask=mask, cond=cond)[:, positions], expected)
 
     with torch.no_grad():
         for kind in (0, 1, 2, 0):

@@ -56,10 +56,10 @@ def test_conditions_are_applied_per_row(backbone: str, kind: str) -> None:
     model = stirred(backbone=backbone, condition={"type": kind, **size})
     cond = torch.tensor([0, 2]) if kind == "class" else torch.tensor([[0.1, 0.2], [3.0, -1.0]])
     nothing = torch.full_like(cond, 3 if kind == "class" else torch.nan)
-    told, silent = model.denoise(X_T, ROWS, cond=cond), model.denoise(X_T, ROWS)
+    passed, silent = model.denoise(X_T, ROWS, cond=cond), model.denoise(X_T, ROWS)
     torch.testing.assert_close(model.denoise(X_T, ROWS, cond=nothing), silent)
-    torch.testing.assert_close(model.denoise(X_T[1:], ROWS[1:], cond=cond[1:]), told[1:])
-    assert not torch.allclose(told, silent)
+    torch.testing.assert_close(model.denoise(X_T[1:], ROWS[1:], cond=cond[1:]), passed[1:])
+    assert not torch.allclose(passed, silent)
 
 
 def test_network_without_time_conditioning_needs_no_sigma() -> None:

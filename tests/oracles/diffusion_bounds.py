@@ -53,8 +53,8 @@ def exact_bound(
 ) -> tuple[float, float, float]:
     """Return diffusion, prior and reconstruction parts in nats per sequence.
 
-    `corruption` is the schedule that the tokens are noised with where it is not the objective's: a mistake, which the
-    tests must notice.
+    `corruption` is the schedule that noises the tokens, by default the objective's; a different one is an error that
+    tests must detect.
     """
     schedule, noised = objective.schedule, corruption or objective.schedule
     diffusion = 0.0
@@ -64,10 +64,10 @@ def exact_bound(
         def at_t(output: Tensor, x_t: Tensor, x_0: Tensor, t: float = t) -> Tensor:
             return objective.diffusion(output, x_t, x_0, torch.full((len(x_t),), t, dtype=torch.float64))
 
-        def told(x_t: Tensor, _: Tensor, level: Tensor = level) -> Tensor:
+        def denoise_at_level(x_t: Tensor, _: Tensor, level: Tensor = level) -> Tensor:
             return denoise(x_t, level.expand(len(x_t)))
 
-        diffusion += weight * expected(toy, noised.sigma(t), told, at_t)
+        diffusion += weight * expected(toy, noised.sigma(t), denoise_at_level, at_t)
     prior = _prior(toy, objective, denoise)
     reconstruction = 0.0
     if objective.needs_start:

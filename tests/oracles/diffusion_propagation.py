@@ -48,15 +48,15 @@ def state_of(tokens: Tensor, frozen: Tensor | None = None) -> SamplerState:
 
 def kernel(sampler: Sampler, state: SamplerState) -> Tensor:
     """Return K [dim^3, dim^3] of one step, for a state whose rows are all sequences."""
-    law = sampler.propose(state).probabilities(state.tokens, state.frozen)
-    rows = torch.einsum("na,nb,nc->nabc", *law.unbind(1))
-    return rows.reshape(len(law), -1)
+    probs = sampler.propose(state).probabilities(state.tokens, state.frozen)
+    rows = torch.einsum("na,nb,nc->nabc", *probs.unbind(1))
+    return rows.reshape(len(probs), -1)
 
 
 def prior(toy: Toy, frozen: Tensor | None = None, limit: Tensor | None = None) -> Tensor:
     """Return the initial distribution of sampling, [dim^3], with token 1 at the frozen positions [3].
 
-    `limit` [dim] is that of each place where it is not the toy's own.
+    `limit` [dim] is the limit of each position, by default the toy's.
     """
     single = torch.zeros(toy.dim, dtype=torch.float64)
     single[VOCABULARY if toy.absorbing else slice(None)] = 1.0 if toy.absorbing else 1 / VOCABULARY
@@ -70,24 +70,26 @@ def prior(toy: Toy, frozen: Tensor | None = None, limit: Tensor | None = None) -
 def sampler_law(toy: Toy, sampler: Sampler, frozen: Tensor | None = None) -> Tensor:
     """Return the distribution of the sampler's output over all sequences, [dim^3].
 
-    `frozen`, bool [3], holds token 1 at its places. First-hitting's drawn times are averaged over their orders, and
-    entropy-bounded lifts at least one mask with each kernel, which leaves clean sequences as they are.
+    `frozen`, bool [3], holds token 1 at its places. Times drawn by first-hitting are averaged over their orders, and
+    entropy-bounded unmasks at least one token with each kernel, which keeps clean sequences.
     """
     keep = None if frozen is None else frozen.expand(len(toy.states), -1)
     state = state_of(toy.states, keep)
     free = LENGTH if frozen is None else LENGTH - int(frozen.sum())
     if isinstance(sampler, FirstHittingSampler):
-        laws = [_first_hitting_law(toy, sampler, state, order, free, frozen) for order in permutations(range(LENGTH))]
-        return torch.stack(laws).mean(0)
+        distributions = [
+            _first_hitting_law(toy, sampler, state, order, free, frozen) for order in permutations(range(LENGTH))
+        ]
+        return torch.stack(distributions).mean(0)
     if isinstance(sampler, SemiAutoregressiveSampler):
-        laws = [_block_law(toy, sampler, state, order, frozen) for order in permutations(range(LENGTH))]
-        return torch.stack(laws).mean(0)
+        distributions = [_block_law(toy, sampler, state, order, frozen) for order in permutations(range(LENGTH))]
+        return torch.stack(distributions).mean(0)
     state = replace(sampler.begin(state), cache={"masks": torch.full((len(toy.states),), free)})
-    law = prior(toy, frozen, sampler.process.graph.limit)
+    probs = prior(toy, frozen, sampler.process.graph.limit)
     for _ in range(free if isinstance(sampler, EntropyBoundedSampler) else sampler.steps):
-        law = law @ kernel(sampler, state)
+        probs = probs @ kernel(sampler, state)
         state = sampler.advance(state, state.tokens, torch.zeros_like(state.network_calls))
-    return law
+    return probs
 
 
 def _first_hitting_law(
@@ -95,10 +97,10 @@ def _first_hitting_law(
 ) -> Tensor:
     hits = torch.tensor([3.0, 1.0, 0.2], dtype=torch.float64)[torch.tensor(order)]
     state = replace(state, cache={"hit_sigma": hits.expand(len(toy.states), -1)})
-    law, step = prior(toy, frozen), kernel(sampler, state)
+    probs, step = prior(toy, frozen), kernel(sampler, state)
     for _ in range(free):
-        law = law @ step
-    return law
+        probs = probs @ step
+    return probs
 
 
 def _block_law(
@@ -107,13 +109,13 @@ def _block_law(
     free = torch.ones(LENGTH, dtype=torch.bool) if frozen is None else ~frozen
     turns = sampler.turns(free[None], torch.tensor([order], dtype=torch.float64) / LENGTH)
     state = replace(state, cache={"turn": turns.expand(len(toy.states), -1)})
-    law = prior(toy, frozen, sampler.process.graph.limit)
+    probs = prior(toy, frozen, sampler.process.graph.limit)
     for step in range(int(turns.max()) + 1):
-        law = law @ kernel(sampler, replace(state, step=step))
-    return law
+        probs = probs @ kernel(sampler, replace(state, step=step))
+    return probs
 
 
-def divergence(toy: Toy, law: Tensor) -> float:
-    """Return KL(data, law) in nats, for a distribution over all sequences, [dim^3]."""
-    reached = law.reshape((toy.dim,) * LENGTH)[:VOCABULARY, :VOCABULARY, :VOCABULARY]
+def divergence(toy: Toy, probs: Tensor) -> float:
+    """Return KL(data, probs) in nats, for a distribution over all sequences, [dim^3]."""
+    reached = probs.reshape((toy.dim,) * LENGTH)[:VOCABULARY, :VOCABULARY, :VOCABULARY]
     return float((toy.joint * (toy.joint / reached).log()).sum())

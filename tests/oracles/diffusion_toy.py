@@ -1,7 +1,7 @@
 """A toy language of three tokens and three positions, small enough for exact sums.
 
 Every quantity is a sum over all sequences, written from the definitions and not with the code under test: transitions
-come from the closed form q = alpha [y = x] + (1 - alpha) pi(y), laws from Bayes' rule.
+come from the closed form q = alpha [y = x] + (1 - alpha) pi(y), distributions from Bayes' rule.
 """
 
 from dataclasses import dataclass
@@ -88,17 +88,17 @@ class Toy:
     def posterior(self, x_t: Tensor, sigma: Tensor, leave_one_out: bool) -> Tensor:
         """Return p(x_0[l] | x_t), or p(x_0[l] | x_t without position l), [B, 3, 3]."""
         places = self.likelihood(x_t, sigma).unbind(1)
-        laws = []
+        distributions = []
         for place, letter in enumerate(SUBSCRIPTS):
             seen = [torch.ones_like(v) if leave_one_out and k == place else v for k, v in enumerate(places)]
-            law = torch.einsum(f"abc,na,nb,nc->n{letter}", self.joint, *seen)
-            laws.append(law / law.sum(-1, keepdim=True))
-        return torch.stack(laws, 1)
+            probs = torch.einsum(f"abc,na,nb,nc->n{letter}", self.joint, *seen)
+            distributions.append(probs / probs.sum(-1, keepdim=True))
+        return torch.stack(distributions, 1)
 
     def sequence_posterior(self, x_t: Tensor, sigma: Tensor) -> Tensor:
         """Return p(x_0 | x_t) over whole sequences, [B, 3, 3, 3]."""
-        law = torch.einsum("abc,na,nb,nc->nabc", self.joint, *self.likelihood(x_t, sigma).unbind(1))
-        return law / law.sum((1, 2, 3), keepdim=True)
+        probs = torch.einsum("abc,na,nb,nc->nabc", self.joint, *self.likelihood(x_t, sigma).unbind(1))
+        return probs / probs.sum((1, 2, 3), keepdim=True)
 
     def oracle(self, x_t: Tensor, sigma: Tensor, **_: Tensor) -> Tensor:
         """Return the output of the exact network: log p(x_0[l] | the other positions), [B, 3, dim], as logits."""
@@ -108,11 +108,11 @@ class Toy:
         """Return log E[x_0[l] | x_t], which is exact for masks and wrong for other noise."""
         return self._as_logits(self.posterior(x_t, sigma, leave_one_out=False))
 
-    def _as_logits(self, law: Tensor) -> Tensor:
-        return torch.nn.functional.pad(law.log(), (0, self.dim - VOCABULARY), value=-torch.inf)
+    def _as_logits(self, probs: Tensor) -> Tensor:
+        return torch.nn.functional.pad(probs.log(), (0, self.dim - VOCABULARY), value=-torch.inf)
 
-    def total_variation(self, law: Tensor) -> float:
+    def total_variation(self, probs: Tensor) -> float:
         """Return the total variation, 0 to 1, of a distribution over all states, [dim^3], from the data."""
         target = torch.zeros((self.dim,) * LENGTH, dtype=torch.float64)
         target[:VOCABULARY, :VOCABULARY, :VOCABULARY] = self.joint
-        return float((law - target.flatten()).abs().sum() / 2)
+        return float((probs - target.flatten()).abs().sum() / 2)
