@@ -19,7 +19,7 @@ from diffusion.samplers.denoiser import Denoiser
 from diffusion.samplers.sampling import sample
 from diffusion.samplers.state import SamplerState, start_state
 from diffusion.time_strata import stratified_times
-from tests.diffusion.test_written_out import Chosen
+from tests.diffusion.test_reference_formulas import Chosen
 
 N = 3
 MASKS = AbsorbingGraph(N)

@@ -46,11 +46,11 @@ def half_written(block: int) -> tuple[Tensor, Tensor]:
     return x_0, x_t
 
 
-@pytest.mark.parametrize("told", [False, True])
+@pytest.mark.parametrize("time_conditioning", [False, True])
 @pytest.mark.parametrize("padded", [False, True])
-def test_block_prefix_cache_matches_full_pass(passed: bool, padded: bool) -> None:
-    model = build(time_conditioning=passed)
-    reader = BlockReader(model._ask, model.process.graph.is_masked, BLOCK)
+def test_block_prefix_cache_matches_full_pass(time_conditioning: bool, padded: bool) -> None:
+    model = build(time_conditioning=time_conditioning)
+    reader = BlockReader(model._predict, model.process.graph.is_masked, BLOCK)
     sigma = torch.tensor([0.5, 1.0, 2.0], dtype=torch.float64)
     mask = torch.arange(LENGTH) < torch.tensor([[LENGTH], [LENGTH - 1], [LENGTH]]) if padded else None
     x_0, _ = half_written(0)
@@ -179,7 +179,7 @@ def test_uniform_weighting_is_cross_entropy_at_masks(objective: dict[str, Any], 
 def test_prefix_cache_is_per_condition_and_padding() -> None:
     """Batches with the same first tokens follow each other, and tensors of earlier batches are freed."""
     model = build(condition={"type": "class", "num_classes": 3})
-    reader = BlockReader(model._ask, model.process.graph.is_masked, BLOCK)
+    reader = BlockReader(model._predict, model.process.graph.is_masked, BLOCK)
     _, x_t = half_written(2)
     sigma, positions = torch.ones(3, dtype=torch.float64), slice(2 * BLOCK, 3 * BLOCK)
 
