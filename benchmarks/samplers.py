@@ -134,7 +134,7 @@ def doubled_denoiser(model: DiffusionModel, cond: Tensor | None, rows: int, **se
     def network(x_t: Tensor, sigma: Tensor) -> Tensor:
         levels = sigma[:, None].expand(x_t.shape)
         both = torch.cat([x_t, x_t], 1), torch.cat([levels, torch.zeros_like(levels)], 1)
-        return model._ask(*both)[:, : x_t.shape[1]]
+        return model._predict(*both)[:, : x_t.shape[1]]
 
     return Denoiser(network, model.objective.parameterisation, block_size=model.block_size)
 

@@ -134,7 +134,7 @@ class HybridNoise(NoiseSchedule):
         return faster * self.pace.rate(t)
 
     def alpha(self, t: Tensor | float) -> Tensor:
-        """Return the probability that a token is untouched at time t; raise TimeError unless t is in [0, 1]."""
+        """Return alpha(t), the probability that a token is untouched, of the shape of t; raise TimeError outside [0, 1]."""
         return torch.exp(-self.sigma(t))
 
     def _invert(self, sigma: Tensor) -> Tensor:

@@ -37,14 +37,14 @@ class NoiseSchedule(ABC):
 
     @abstractmethod
     def alpha(self, t: Tensor | float) -> Tensor:
-        """Return the probability that a token is untouched at time t; raise TimeError unless t is in [0, 1]."""
+        """Return alpha(t), the probability that a token is untouched, of the shape of t; raise TimeError outside [0, 1]."""
 
     @abstractmethod
     def _invert(self, sigma: Tensor) -> Tensor:
         """Return the time of a noise level between sigma(0) and sigma(1)."""
 
     def inverse(self, sigma: Tensor | float) -> Tensor:
-        """Return the time t in [0, 1] with sigma(t) = sigma; raise SigmaError outside sigma(0) .. sigma(1)."""
+        """Return t in [0, 1] with sigma(t) = sigma, of its shape; raise SigmaError outside sigma(0) .. sigma(1)."""
         values = check_sigma("sigma", sigma)
         low, high = (float(self.sigma(end)) for end in (0.0, 1.0))
         slack = 1e-12 * max(high, 1.0)  # for a level computed from the schedule
@@ -70,7 +70,7 @@ class AlphaSchedule(NoiseSchedule):
         """Return -d alpha / dt."""
 
     def alpha(self, t: Tensor | float) -> Tensor:
-        """Return the probability that a token is untouched at time t; raise TimeError unless t is in [0, 1]."""
+        """Return alpha(t), the probability that a token is untouched, of the shape of t; raise TimeError outside [0, 1]."""
         return self._alpha(check_time("t", t, allow_zero=True))
 
     def sigma(self, t: Tensor | float) -> Tensor:
@@ -135,7 +135,7 @@ class SigmaSchedule(NoiseSchedule):
             raise SettingError("sigma_min", sigma_min, f"less than sigma_max = {sigma_max:g}")
 
     def alpha(self, t: Tensor | float) -> Tensor:
-        """Return the probability that a token is untouched at time t; raise TimeError unless t is in [0, 1]."""
+        """Return alpha(t), the probability that a token is untouched, of the shape of t; raise TimeError outside [0, 1]."""
         return torch.exp(-self.sigma(t))
 
 

@@ -134,14 +134,14 @@ def test_block_model_errors() -> None:
     model = build()
     frozen = torch.zeros(LENGTH, dtype=torch.bool)
     frozen[-1] = True
-    with pytest.raises(SettingError, match="blocks do not see later ones"):
+    with pytest.raises(SettingError, match="blocks do not attend to later ones"):
         model.draw(1, prompt=torch.zeros(LENGTH, dtype=torch.int64), frozen=frozen)
     with pytest.raises(InputError, match="even number"):
         model.denoise(torch.zeros(1, 5, dtype=torch.int64), 1.0)
     performer = {"type": "performer", "d_model": 16, "num_layers": 1, "num_heads": 2}
     _, problems = read(section(objective="bd3lm", backbone=performer))
     assert len(problems) == 1
-    assert "backbone performer does not know" in problems[0]
+    assert "which backbone performer does not" in problems[0]
 
 
 def test_custom_network_needs_blocks_argument() -> None:
