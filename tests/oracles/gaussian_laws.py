@@ -1,7 +1,7 @@
 """Gaussian diffusion of data N(m, s^2), with closed-form distributions: slow float64 references from the definitions.
 
-The network is the exact one, E[x_0 | x_t], an affine map; then a sampler is affine in x_T and in its draws, and the law
-of its samples follows by propagating a mean and a variance.
+The network is the exact one, E[x_0 | x_t], an affine map; then a sampler is affine in x_T and in its noise, and the
+distribution of its samples follows by propagating a mean and a variance.
 """
 
 from collections.abc import Callable
