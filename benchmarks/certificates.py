@@ -20,12 +20,13 @@ import torch
 
 from benchmarks.entropy_bounds import bounds_table
 from benchmarks.erring_networks import erring_table
-from diffusion.diffusion_process import DiffusionProcess
-from diffusion.graph import AbsorbingGraph, UniformGraph
-from diffusion.hybrid import HybridGraph
-from diffusion.losses import Objective, SubsLoss, UdlmLoss
-from diffusion.noise_schedule import CosineNoise, GeometricNoise, LogLinearNoise, NoiseSchedule
-from diffusion.samplers import SAMPLERS, samplers_for
+from diffusion.objectives.losses import Objective, SubsLoss, UdlmLoss
+from diffusion.processes.diffusion_process import DiffusionProcess
+from diffusion.processes.graph import AbsorbingGraph, UniformGraph
+from diffusion.processes.hybrid import HybridGraph
+from diffusion.processes.noise_schedule import CosineNoise, GeometricNoise, LogLinearNoise, NoiseSchedule
+from diffusion.registry import SAMPLERS
+from diffusion.samplers.base import samplers_for
 from model.diffusion_tables import combinations_table, filled, samplers_table
 from tests.oracles.diffusion_bounds import pairs
 from tests.oracles.diffusion_propagation import oracle_sampler, sampler_law
@@ -110,7 +111,7 @@ def table(certificates: list[Certificate], steps: list[int]) -> str:
     for row in certificates:
         numbers = ["0" if value < 1e-12 else f"{value:.1e}" for value in row.distances]
         order = "-" if row.order is None else f"{row.order:.2f}"
-        cells = [row.process, row.schedule, _label(row.sampler), SAMPLERS[row.sampler].accuracy, *numbers, order]
+        cells = [row.process, row.schedule, _label(row.sampler), SAMPLERS.get(row.sampler).accuracy, *numbers, order]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 

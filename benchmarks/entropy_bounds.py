@@ -2,9 +2,9 @@
 
 import torch
 
-from diffusion.diffusion_process import DiffusionProcess
-from diffusion.graph import AbsorbingGraph
-from diffusion.noise_schedule import LogLinearNoise
+from diffusion.processes.diffusion_process import DiffusionProcess
+from diffusion.processes.graph import AbsorbingGraph
+from diffusion.processes.noise_schedule import LogLinearNoise
 from tests.oracles.diffusion_propagation import divergence, kernel, oracle_sampler, prior, sampler_law, state_of
 from tests.oracles.diffusion_toy import LENGTH, VOCABULARY, Toy
 

@@ -6,12 +6,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffusion.denoiser import Denoiser
-from diffusion.diffusion_process import DiffusionProcess
-from diffusion.graph import AbsorbingGraph, UniformGraph
-from diffusion.noise_schedule import LogLinearNoise
-from diffusion.parameterisation import X0Parameterisation
-from diffusion.samplers import create_sampler, samplers_for
+from diffusion.objectives.parameterisation import X0Parameterisation
+from diffusion.processes.diffusion_process import DiffusionProcess
+from diffusion.processes.graph import AbsorbingGraph, UniformGraph
+from diffusion.processes.noise_schedule import LogLinearNoise
+from diffusion.samplers.base import create_sampler, samplers_for
+from diffusion.samplers.denoiser import Denoiser
 from tests.oracles.diffusion_propagation import sampler_law
 from tests.oracles.diffusion_toy import VOCABULARY, Toy
 

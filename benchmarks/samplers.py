@@ -20,8 +20,8 @@ import torch
 from torch import Tensor
 
 from diffusion.categorical import sample_categorical
-from diffusion.denoiser import Denoiser
-from diffusion.sampler_state import SamplerState
+from diffusion.samplers.denoiser import Denoiser
+from diffusion.samplers.state import SamplerState
 from model.diffusion_model import DiffusionModel
 from model.diffusion_types import DiffusionConfig
 
@@ -134,7 +134,7 @@ def doubled_denoiser(model: DiffusionModel, cond: Tensor | None, rows: int, **se
     def network(x_t: Tensor, sigma: Tensor) -> Tensor:
         levels = sigma[:, None].expand(x_t.shape)
         both = torch.cat([x_t, x_t], 1), torch.cat([levels, torch.zeros_like(levels)], 1)
-        return model._ask(*both)[:, : x_t.shape[1]]
+        return model._predict(*both)[:, : x_t.shape[1]]
 
     return Denoiser(network, model.objective.parameterisation, block_size=model.block_size)
 

@@ -1,11 +1,11 @@
-"""What is wrong with an argument, said with its name, what was given and what fits."""
+"""Errors that name an argument, the value given and the values expected, and checks that raise them."""
 
 import torch
 from torch import Tensor
 
 
 class DiffusionInputError(ValueError):
-    """An argument outside its domain; `argument`, `given` and `expected` are kept as fields."""
+    """Argument outside its domain; `argument`, `given` and `expected` are attributes."""
 
     def __init__(self, argument: str, given: object, expected: str) -> None:
         self.argument, self.given, self.expected = argument, given, expected
@@ -13,31 +13,31 @@ class DiffusionInputError(ValueError):
 
 
 class TokenError(DiffusionInputError):
-    """A token id outside the vocabulary of the process."""
+    """Token id outside the vocabulary of the process."""
 
 
 class SigmaError(DiffusionInputError):
-    """A noise level that is negative, infinite or not a number."""
+    """Noise level that is negative, infinite or NaN."""
 
 
 class TimeError(DiffusionInputError):
-    """A time outside its interval."""
+    """Time outside its interval."""
 
 
 class LengthError(DiffusionInputError):
-    """A prompt or a mask that does not fit the sequence."""
+    """Prompt or mask that does not fit the sequence."""
 
 
 class ShapeError(DiffusionInputError):
-    """A tensor of the wrong shape or type."""
+    """Tensor of the wrong shape or dtype."""
 
 
 class SettingError(DiffusionInputError):
-    """A setting of a process, a schedule or a sampler that cannot work."""
+    """Invalid setting of a process, schedule, objective or sampler."""
 
 
 class ProbabilityError(DiffusionInputError):
-    """Weights that are no distribution: negative, infinite, not a number, or all zero."""
+    """Weights that form no distribution: negative, infinite, NaN, or all zero."""
 
 
 def check_integers(argument: str, tokens: Tensor) -> None:
@@ -49,7 +49,7 @@ def check_integers(argument: str, tokens: Tensor) -> None:
 
 
 def check_tokens(argument: str, tokens: Tensor, limit: int) -> None:
-    """Raise ShapeError for tokens that are no integers, TokenError for ids outside 0 .. limit - 1; of any shape."""
+    """Raise ShapeError unless `tokens` are integers, TokenError unless 0 <= tokens < limit; of any shape."""
     check_integers(argument, tokens)
     if tokens.numel() == 0:
         return
@@ -59,7 +59,7 @@ def check_tokens(argument: str, tokens: Tensor, limit: int) -> None:
 
 
 def check_sigma(argument: str, sigma: Tensor | float) -> Tensor:
-    """The noise level as float64 of its shape; raises SigmaError unless it is finite and not negative everywhere."""
+    """Return the noise level as float64 of its shape; raise SigmaError unless it is finite and not negative."""
     values = torch.as_tensor(sigma, dtype=torch.float64)
     wrong = ~(torch.isfinite(values) & (values >= 0))
     if bool(wrong.any()):
@@ -68,7 +68,7 @@ def check_sigma(argument: str, sigma: Tensor | float) -> Tensor:
 
 
 def check_time(argument: str, t: Tensor | float, *, allow_zero: bool = False) -> Tensor:
-    """The time as float64 of its shape; raises TimeError unless it lies in (0, 1], or in [0, 1] with `allow_zero`."""
+    """Return the time as float64 of its shape; raise TimeError unless in (0, 1], or [0, 1] with `allow_zero`."""
     values = torch.as_tensor(t, dtype=torch.float64)
     above = values >= 0 if allow_zero else values > 0
     wrong = ~(above & (values <= 1))
@@ -79,7 +79,7 @@ def check_time(argument: str, t: Tensor | float, *, allow_zero: bool = False) ->
 
 
 def check_number(argument: str, value: float, low: float, high: float, *, low_open: bool = False) -> float:
-    """A plain number in [low, high], or (low, high] with `low_open`; raises SettingError otherwise."""
+    """Return a number in [low, high], or (low, high] with `low_open`, as a float; raise SettingError otherwise."""
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if not number or not (low < value if low_open else low <= value) or not value <= high:  # NaN fails every comparison
         raise SettingError(argument, repr(value), f"a number in {'(' if low_open else '['}{low:g}, {high:g}]")
@@ -87,7 +87,7 @@ def check_number(argument: str, value: float, low: float, high: float, *, low_op
 
 
 def check_count(argument: str, value: int) -> int:
-    """A whole number, 1 or more; raises SettingError otherwise."""
+    """Return an int of 1 or more; raise SettingError otherwise."""
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise SettingError(argument, repr(value), "a whole number, 1 or more")
     return value

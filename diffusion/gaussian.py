@@ -1,9 +1,9 @@
 """Gaussian diffusion of vectors as mathematics: Ho et al. 2020 (DDPM), Song et al. 2021 (DDIM), Salimans and Ho 2022.
 
 x_t = sqrt(alpha_bar_t) x_0 + sqrt(1 - alpha_bar_t) noise, for t in 0 .. T. A network may predict the noise, x_0, or
-v = sqrt(alpha_bar_t) noise - sqrt(1 - alpha_bar_t) x_0. Every function takes x_0 and x_t as [B, ...]; times are whole
-numbers, or int64 [B] with one for each row. Coefficients come from float64 tables and are rounded to x_t's type, which
-is the result's: half precision is for the caller to widen.
+v = sqrt(alpha_bar_t) noise - sqrt(1 - alpha_bar_t) x_0. Every function takes x_0 and x_t as [B, ...]; times are ints, or
+int64 [B] with one for each row. Coefficients come from float64 tables and are rounded to x_t's dtype, which is the
+result's; the caller must widen half precision.
 """
 
 from typing import Literal, get_args
@@ -20,10 +20,10 @@ Times = Tensor | int
 
 
 class GaussianDiffusion:
-    """The process of a table of betas, float [T + 1], whose entry 0 is the noise before step 1: 0 as a rule.
+    """Process of a table of betas, float [T + 1], whose entry 0 is the noise before step 1, usually 0.
 
-    `alpha_bar` is the share of x_0's variance that is left, `lost` is 1 - alpha_bar without cancellation; both float64
-    [T + 1] on the CPU, as some devices have no float64. Raises ShapeError and SettingError for a table that cannot be.
+    `alpha_bar` is the remaining fraction of x_0's variance, `lost` is 1 - alpha_bar without cancellation; both float64
+    [T + 1] on the CPU, because some devices have no float64. Raises ShapeError and SettingError for an invalid table.
     """
 
     def __init__(self, betas: Tensor) -> None:
@@ -32,12 +32,12 @@ class GaussianDiffusion:
         self.num_steps = len(betas) - 1
 
     def q_sample(self, x_0: Tensor, t: Times, noise: Tensor) -> Tensor:
-        """x_t of x_0 with standard normal noise of x_0's shape; raises TimeError and ShapeError."""
+        """Return x_t from x_0 and standard normal noise of x_0's shape; raise TimeError and ShapeError."""
         self._check_like("noise", noise, x_0)
         return self._at(self.alpha_bar.sqrt(), t, x_0) * x_0 + self._at(self.lost.sqrt(), t, x_0) * noise
 
     def target(self, prediction: Prediction, x_0: Tensor, noise: Tensor, t: Times) -> Tensor:
-        """What a network that predicts `prediction` should say, of the shape of x_0, as the noise is.
+        """Return the training target of a network that predicts `prediction`, of the shape of x_0 and of the noise.
 
         Raises SettingError, TimeError and ShapeError.
         """
@@ -47,7 +47,7 @@ class GaussianDiffusion:
         return self._at(self.alpha_bar.sqrt(), t, x_0) * noise - self._at(self.lost.sqrt(), t, x_0) * x_0
 
     def x0_from(self, prediction: Prediction, output: Tensor, x_t: Tensor, t: Times) -> Tensor:
-        """x_0 according to a network's output of the shape of x_t, at t >= 1.
+        """Return x_0 predicted by a network's output of the shape of x_t, at t >= 1.
 
         Raises SettingError, TimeError and ShapeError.
         """
@@ -58,7 +58,7 @@ class GaussianDiffusion:
         return kept * x_t - noisy * output if prediction == "v" else (x_t - noisy * output) / kept
 
     def noise_from(self, prediction: Prediction, output: Tensor, x_t: Tensor, t: Times) -> Tensor:
-        """The noise according to a network's output of the shape of x_t, at t >= 1.
+        """Return the noise predicted by a network's output of the shape of x_t, at t >= 1.
 
         Raises SettingError, TimeError and ShapeError.
         """
@@ -69,24 +69,24 @@ class GaussianDiffusion:
         return noisy * x_t + kept * output if prediction == "v" else (x_t - kept * output) / noisy
 
     def posterior(self, x_t: Tensor, x_0: Tensor, t: Times, s: Times) -> tuple[Tensor, Tensor]:
-        """Mean [B, ...] and variance (a number for each row, as it broadcasts) of q(x_s | x_t, x_0), for any s < t.
+        """Return mean [B, ...] and variance (one for each row, broadcastable) of q(x_s | x_t, x_0), for any s < t.
 
-        Ho et al. 2020, equation 7, of which s = t - 1 is the case. Raises TimeError and ShapeError.
+        Ho et al. 2020, equation 7, is the case s = t - 1. Raises TimeError and ShapeError.
         """
         self._check_like("x_0", x_0, x_t)
         replaced, lost_s, lost_t = self._between(t, s, x_t)  # float64
         from_x_0 = self._rows(self.alpha_bar.sqrt(), s, x_t) * replaced / lost_t
         from_x_t = (1 - replaced).sqrt() * lost_s / lost_t
-        mean = _like(from_x_0, x_t) * x_0 + _like(from_x_t, x_t) * x_t
-        return mean, _like(replaced * lost_s / lost_t, x_t)
+        mean = _cast_like(from_x_0, x_t) * x_0 + _cast_like(from_x_t, x_t) * x_t
+        return mean, _cast_like(replaced * lost_s / lost_t, x_t)
 
     def ancestral_step(
         self, x_t: Tensor, x_0: Tensor, t: Times, s: Times, noise: Tensor | None, variance: Variance = "posterior"
     ) -> Tensor:
-        """x_s drawn from x_t, an estimate of x_0 and standard normal noise of the shape of x_t; without noise the mean.
+        """Draw x_s from x_t, an estimate of x_0 and standard normal noise of the shape of x_t; without noise, the mean.
 
-        The variance is the posterior's, beta-tilde, or the `forward` step's own, 1 - alpha_bar_t / alpha_bar_s, which
-        is beta_t for s = t - 1: Ho et al. 2020, section 3.2. Raises SettingError, TimeError and ShapeError.
+        The variance is the posterior's, beta-tilde, or the `forward` step's, 1 - alpha_bar_t / alpha_bar_s, which is
+        beta_t for s = t - 1: Ho et al. 2020, section 3.2. Raises SettingError, TimeError and ShapeError.
         """
         if variance not in get_args(Variance):
             raise SettingError("variance", repr(variance), "posterior or forward")
@@ -95,40 +95,40 @@ class GaussianDiffusion:
             return mean
         self._check_like("noise", noise, x_t)
         if variance == "forward":
-            spread = _like(self._between(t, s, x_t)[0], x_t)
+            spread = _cast_like(self._between(t, s, x_t)[0], x_t)
         return mean + spread.sqrt() * noise
 
     def ddim_step(
         self, x_t: Tensor, x_0: Tensor, t: Times, s: Times, eta: float = 0.0, noise: Tensor | None = None
     ) -> Tensor:
-        """x_s by Song et al. 2021, equation 12: no noise for eta = 0, the ancestral step for eta = 1.
+        """Return x_s by Song et al. 2021, equation 12: deterministic for eta = 0, the ancestral step for eta = 1.
 
-        x_0 and the noise are of the shape of x_t, and so is x_s.
+        x_0, the noise and x_s have the shape of x_t.
 
         Raises SettingError for an eta outside [0, 1], or above 0 without noise; TimeError and ShapeError.
         """
         if check_number("eta", eta, 0.0, 1.0) > 0 and noise is None:
-            raise SettingError("eta", eta, "0 where no noise is given")
+            raise SettingError("eta", eta, "0 without noise")
         replaced, lost_s, lost_t = self._between(t, s, x_t)  # float64
-        direction = _like((lost_s * (1 - eta**2 * replaced / lost_t)).sqrt(), x_t)
+        direction = _cast_like((lost_s * (1 - eta**2 * replaced / lost_t)).sqrt(), x_t)
         x_s = self._at(self.alpha_bar.sqrt(), s, x_t) * x_0 + direction * self.noise_from("x0", x_0, x_t, t)
         if noise is None or eta == 0:
             return x_s
         self._check_like("noise", noise, x_t)
-        return x_s + _like(eta * (replaced * lost_s / lost_t).sqrt(), x_t) * noise
+        return x_s + _cast_like(eta * (replaced * lost_s / lost_t).sqrt(), x_t) * noise
 
     def _between(self, t: Times, s: Times, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The share of variance that the steps s + 1 .. t replace, and what is lost at s and at t, float64."""
+        """Return the fraction of variance replaced in steps s + 1 .. t, and `lost` at s and at t, float64."""
         later, earlier = (self._rows(self._log, time, x) for time in (t, s))
         if bool((later >= earlier).any()):
             raise TimeError("s", s, f"a time before t = {t}")
         return -torch.expm1(later - earlier), self._rows(self.lost, s, x), self._rows(self.lost, t, x)
 
     def _at(self, table: Tensor, t: Times, x: Tensor) -> Tensor:
-        return _like(self._rows(table, t, x), x)
+        return _cast_like(self._rows(table, t, x), x)
 
     def _rows(self, table: Tensor, t: Times, x: Tensor) -> Tensor:
-        """The table's float64 entries at t, on the CPU, in a shape that broadcasts over x [B, ...]."""
+        """Return the table's float64 entries at t, on the CPU, in a shape that broadcasts over x [B, ...]."""
         if isinstance(t, int):
             if not 0 <= t <= self.num_steps:
                 raise TimeError("t", t, f"a step from 0 to {self.num_steps}")
@@ -141,16 +141,16 @@ class GaussianDiffusion:
     @staticmethod
     def _check_like(name: str, given: Tensor, x: Tensor) -> None:
         if given.shape != x.shape:
-            raise ShapeError(name, f"shape {list(given.shape)}", f"{list(x.shape)}, as the latent has")
+            raise ShapeError(name, f"shape {list(given.shape)}", f"{list(x.shape)}, the shape of the latent")
 
 
-def _like(value: Tensor, x: Tensor) -> Tensor:
-    """A coefficient in x's type; a single number stays on the CPU, and goes with x on any device."""
+def _cast_like(value: Tensor, x: Tensor) -> Tensor:
+    """Cast a coefficient to x's dtype and device; a scalar stays on the CPU, which works with any device."""
     return value.to(x.dtype) if value.dim() == 0 else value.to(x.device, x.dtype)
 
 
 def check_prediction(prediction: str) -> str:
-    """The name of what a network predicts; raises SettingError for any but noise, x0 and v."""
+    """Return the prediction type; raise SettingError unless it is noise, x0 or v."""
     if prediction not in get_args(Prediction):
         raise SettingError("prediction", repr(prediction), "noise, x0 or v")
     return prediction

@@ -1,7 +1,7 @@
-"""A stream of draws for each row of a batch, so that a row's draws do not depend on the rows beside it.
+"""A random stream for each row of a batch, so that a row's draws do not depend on the other rows.
 
-The streams are counter-based (SplitMix64, Steele et al. 2014, in int64 arithmetic), so that one call draws for all rows
-on any device, and the same numbers on each. All rows of one object have drawn equally often.
+The streams are counter-based (SplitMix64, Steele et al. 2014, in int64 arithmetic): one call draws for all rows, and
+draws the same numbers on any device. All rows of one object have the same counter.
 """
 
 from collections.abc import Sequence
@@ -16,24 +16,24 @@ _MULTIPLIERS = ((30, 0xBF58476D1CE4E5B9 - (1 << 64)), (27, 0x94D049BB133111EB - 
 
 
 def _shift_right(words: Tensor, bits: int) -> Tensor:
-    """Logical shift: int64 shifts by copying the sign, which is masked away here."""
+    """Shift right logically: int64 shifts copy the sign bit, which is masked here."""
     return (words >> bits) & ((1 << (64 - bits)) - 1)
 
 
 def hash_words(words: Tensor) -> Tensor:
-    """SplitMix64's finaliser on int64 of any shape: a bijection under which neighbours look independent."""
+    """Apply SplitMix64's finaliser to int64 of any shape: a bijection that decorrelates neighbouring values."""
     for bits, multiplier in _MULTIPLIERS:
         words = (words ^ _shift_right(words, bits)) * multiplier
     return words ^ _shift_right(words, 31)
 
 
 def to_unit_interval(words: Tensor) -> Tensor:
-    """The upper 53 bits of int64 words, of any shape, as float64 in [0, 1)."""
+    """Convert the upper 53 bits of int64 words, of any shape, to float64 in [0, 1)."""
     return _shift_right(words, 11).to(torch.float64) * 2.0**-53
 
 
 class RowGenerators:
-    """One generator a row; `rand(L)` gives float64 uniforms [rows, L] in [0, 1)."""
+    """One random stream for each row; `rand(L)` draws float64 uniforms [rows, L] in [0, 1)."""
 
     def __init__(self, keys: Tensor, counter: int = 0) -> None:
         self.keys = keys
@@ -43,14 +43,14 @@ class RowGenerators:
     def from_generator(
         cls, generator: torch.Generator | None, rows: int, device: torch.device | str = "cpu"
     ) -> "RowGenerators":
-        """Streams for the next `rows` rows; asking for 4 rows four times equals asking for 16 once."""
+        """Create streams for `rows` rows; four calls for 4 rows equal one call for 16."""
         source = generator.device if generator is not None else torch.device("cpu")
         seeds = torch.randint(-(2**63), 2**63 - 1, (rows,), generator=generator, device=source)
         return cls(hash_words(seeds.to(device)))
 
     @classmethod
     def from_seed(cls, seed: int, rows: Tensor) -> "RowGenerators":
-        """Streams for rows given by their int index in the global batch, shape [B]; the seed decides the rest."""
+        """Create streams from a seed and the int index of each row in the global batch, [B]."""
         start = hash_words(torch.full_like(rows, _wrap(seed), dtype=torch.int64))
         return cls(hash_words(start + rows.to(torch.int64) * _GOLDEN))
 
@@ -58,7 +58,7 @@ class RowGenerators:
         return self.keys.shape[0]
 
     def rand(self, *shape: int) -> Tensor:
-        """Float64 uniforms in [0, 1) of shape [rows, *shape]; each row's stream moves on."""
+        """Draw float64 uniforms in [0, 1) of shape [rows, *shape], advancing each row's stream."""
         count = 1
         for size in shape:
             count *= size
@@ -67,7 +67,7 @@ class RowGenerators:
         return to_unit_interval(hash_words(self.keys[:, None] + steps * _GOLDEN)).reshape(-1, *shape)
 
     def __getitem__(self, rows: slice) -> "RowGenerators":
-        """The streams of some rows, from where they stand."""
+        """Return the streams of a slice of rows, at the current counter."""
         return RowGenerators(self.keys[rows], self.counter)
 
 
@@ -75,9 +75,9 @@ Randomness = torch.Generator | RowGenerators | None
 
 
 def uniform(shape: Sequence[int], generator: Randomness, device: torch.device | str = "cpu") -> Tensor:
-    """Float64 uniforms in [0, 1) of the given shape.
+    """Draw float64 uniforms in [0, 1) of the given shape.
 
-    Raises ShapeError where there is not one row generator for each row of `shape`.
+    Raises ShapeError unless RowGenerators have one stream for each row of `shape`.
     """
     if not isinstance(generator, RowGenerators):
         source = generator.device if generator is not None else device
@@ -90,17 +90,17 @@ def uniform(shape: Sequence[int], generator: Randomness, device: torch.device | 
 def normal(
     shape: Sequence[int], generator: Randomness, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float64
 ) -> Tensor:
-    """Standard normals of the given shape and type.
+    """Draw standard normals of the given shape and dtype.
 
-    Raises ShapeError where there is not one row generator for each row of `shape`.
+    Raises ShapeError unless RowGenerators have one stream for each row of `shape`.
     """
     if not isinstance(generator, RowGenerators):
         source = generator.device if generator is not None else device
         return torch.randn(tuple(shape), dtype=dtype, generator=generator, device=source).to(device)
-    drawn: Tensor = torch.special.ndtri(uniform(shape, generator, device).clamp_min(2.0**-54))  # of 0 it is infinite
+    drawn: Tensor = torch.special.ndtri(uniform(shape, generator, device).clamp_min(2.0**-54))  # it is infinite at 0
     return drawn.to(dtype)
 
 
 def _wrap(seed: int) -> int:
-    """A Python integer as the int64 with the same lower 64 bits."""
+    """Wrap a Python integer to the int64 with the same lower 64 bits."""
     return (seed + (1 << 63)) % (1 << 64) - (1 << 63)

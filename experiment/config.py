@@ -111,15 +111,15 @@ def read_experiment(
 
 def _unfit_sampler(name: str, section: Any) -> tuple[str, str]:
     """What is wrong with a sampler that does not fit a diffusion section, and what to write instead."""
-    from model.diffusion_parts import OBJECTIVES, PROCESSES
+    from diffusion.registry import OBJECTIVES, SAMPLERS
 
-    is_known = any(name in PROCESSES.get(one).samplers for one in PROCESSES) or name == "ddim"
+    is_known = name in SAMPLERS or name == "ddim"
     fix = closest(name, list(section.samplers)) or section.samplers[0]
     if not hasattr(section, "objective"):
         of = "a diffusion of latents"
     else:
-        own = OBJECTIVES.get(section.objective.type).samplers
-        of = f"objective {section.objective.type}" if own else f"{section.process.type} noise"
+        blockwise = OBJECTIVES.get(section.objective.type).blockwise
+        of = f"objective {section.objective.type}" if blockwise else f"{section.process.type} noise"
     wrong = f"does not fit {of}" if is_known else "is unknown"
     fitting = f"of {of} {'is' if len(section.samplers) == 1 else 'are'} {', '.join(section.samplers)}"
     return f"sampler {name!r} {wrong}; {fitting}; try {fix}", fix

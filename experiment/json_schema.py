@@ -5,11 +5,11 @@ from typing import Any
 import data_manager.sources  # noqa: F401  (registers the built-in ones)
 from data_manager.dataset_types import GlobalConfig
 from data_manager.registry import SOURCES
+from diffusion.registry import OBJECTIVES, PROCESSES, SAMPLERS, SCHEDULES
 from experiment.field_docs import describe_fields
 from model.latent.registry import LATENT_DECODERS, LATENT_DENOISERS, LATENT_ENCODERS
 from model.parse_model_args import HEADER_KEYS, ModelHeader
 from model.registry import MODELS
-from model.sampler_registry import SAMPLER_SETTINGS
 from training.config_types import GenerationConfig, TrainingConfig
 from yaml_config.registry import Registry
 from yaml_config.schema_version import KEY, SCHEMA_VERSION
@@ -20,7 +20,10 @@ SCHEMA_FILE = "configs/schema.json"
 _ANNOUNCED: tuple[Registry[Any], ...] = (
     MODELS,
     SOURCES,
-    SAMPLER_SETTINGS,
+    PROCESSES,
+    SCHEDULES,
+    OBJECTIVES,
+    SAMPLERS,
     LATENT_ENCODERS,
     LATENT_DECODERS,
     LATENT_DENOISERS,

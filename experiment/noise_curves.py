@@ -25,7 +25,7 @@ def noise_curves(config: ExperimentConfig) -> dict[str, Curve]:
 def _discrete(section: Any) -> dict[str, Curve]:
     import torch
 
-    from model.diffusion_parts import PROCESSES, SCHEDULES
+    from diffusion.registry import PROCESSES, SCHEDULES
 
     graph = PROCESSES.get(section.process.type).build(section.process, 2)
     _, schedule = graph.at_pace(SCHEDULES.get(section.schedule.type).build(section.schedule))

@@ -1,13 +1,13 @@
-"""The tables of documentation that say what fits what, from the registries themselves.
+"""Tables for the documentation of which processes, objectives, schedules and samplers fit, from the registries.
 
 python -m model.diffusion_tables
 """
 
-from model.diffusion_parts import OBJECTIVES, PROCESSES, SCHEDULES, samplers_of
+from diffusion.registry import OBJECTIVES, PROCESSES, SAMPLERS, SCHEDULES, default_sampler_name, samplers_of
 
 
 def combinations_table() -> str:
-    """Processes and objectives with the schedules and samplers that go with them, as Markdown."""
+    """Return a Markdown table of processes and objectives with the schedules and samplers that fit."""
     lines = [
         "| process | objectives | schedules | samplers, the default first |",
         "| --- | --- | --- | --- |",
@@ -15,7 +15,7 @@ def combinations_table() -> str:
     for process in PROCESSES:
         groups: dict[tuple[str, ...], list[str]] = {}
         for objective in OBJECTIVES:
-            if process in OBJECTIVES.get(objective).processes:
+            if OBJECTIVES.get(objective).fits(PROCESSES.get(process)):
                 groups.setdefault(samplers_of(process, objective), []).append(objective)
         for samplers, objectives in groups.items():
             cells = [process, ", ".join(objectives), ", ".join(SCHEDULES), ", ".join(samplers)]
@@ -24,20 +24,20 @@ def combinations_table() -> str:
 
 
 def samplers_table() -> str:
-    """Samplers with the processes that they fit and their accuracy where the network is right, as Markdown."""
-    from diffusion.samplers import SAMPLERS
-
+    """Return a Markdown table of samplers with the processes that they fit and their accuracy with an exact network."""
     lines = ["| sampler | fits | default of | accuracy | what it does |", "| --- | --- | --- | --- | --- |"]
-    for name, sampler in SAMPLERS.items():
-        fits = [process for process in PROCESSES if name in PROCESSES.get(process).samplers]
-        default = [process for process in fits if PROCESSES.get(process).samplers[0] == name]
+    absorbing = {process: PROCESSES.get(process).absorbing for process in PROCESSES}
+    for name in SAMPLERS:
+        sampler = SAMPLERS.get(name)
+        fits = [process for process in PROCESSES if sampler.fits(absorbing=absorbing[process])]
+        default = [process for process in fits if default_sampler_name(absorbing=absorbing[process]) == name]
         cells = [name, ", ".join(fits), ", ".join(default) or "-", sampler.accuracy, sampler.summary]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
 def filled(page: str, name: str, table: str) -> str:
-    """A page's text with a table between its marks `<!-- table: NAME -->` and `<!-- end -->`; ValueError without them."""
+    """Insert a table between `<!-- table: NAME -->` and `<!-- end -->` of a page; raise ValueError without these marks."""
     before, mark, rest = page.partition(f"<!-- table: {name} -->")
     _, end, after = rest.partition("<!-- end -->")
     if not mark or not end:

@@ -1,24 +1,15 @@
-"""The section of `model_type: diffusion`: process, schedule, objective and backbone, and what fits what."""
+"""The section of `model_type: diffusion`: process, schedule, objective and backbone, and checks that they fit."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
+from diffusion.processes.built_in import AbsorbingConfig, LogLinearConfig
+from diffusion.registry import OBJECTIVES, PROCESSES, SCHEDULES, processes_of, samplers_of
 from model.denoisers import built_in  # noqa: F401  (registers the built-in backbones)
 from model.denoisers.config_types import BackboneConfig
 from model.denoisers.registry import BACKBONES
-from model.diffusion_parts import (
-    OBJECTIVES,
-    PROCESSES,
-    SCHEDULES,
-    AbsorbingConfig,
-    Bd3lmConfig,
-    D3pmConfig,
-    DiscreteConfig,
-    LogLinearConfig,
-    samplers_of,
-)
 from model.registry import register_model
 from model.types import Size
 from yaml_config.strict_model import StrictModel, Violation
@@ -32,7 +23,7 @@ Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 
 class ConditionConfig(StrictModel):
-    """What samples can be asked for: a class, or a vector of properties; given as `cond` in training and sampling."""
+    """Condition of samples: a class, or a vector of properties; passed as `cond` in training and sampling."""
 
     type: Literal["class", "properties"]
     """class (an index) or properties (a vector of floats)."""
@@ -41,17 +32,15 @@ class ConditionConfig(StrictModel):
     size: Size | None = None
     """Number of properties, of `type: properties`. [properties]"""
     mean: list[Finite] | None = None
-    """Mean of each property, which is subtracted from it; None: that of the rows that are
-    trained on. [each property's own]"""
+    """Mean of each property, which is subtracted; None: the mean of the training rows. [each property's own]"""
     std: list[Annotated[Finite, Field(gt=0)]] | None = None
-    """Standard deviation of each property, by which it is then divided, so that conditions are given in their own
-    units; None: that of the rows that are trained on. [each property's own]"""
+    """Standard deviation of each property, by which it is then divided, so that conditions keep their units; None: that
+    of the training rows. [each property's own]"""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    """Share of rows whose condition is hidden in training, so that guidance has something to guide
-    (Ho 2022). [probability]"""
+    """Probability of dropping a row's condition in training, for classifier-free guidance (Ho 2022). [probability]"""
 
     def violations(self) -> Iterator[Violation]:
-        """Each type has its own size."""
+        """Yield violations between the type and its size, mean and std."""
         needed, other = ("num_classes", "size") if self.type == "class" else ("size", "num_classes")
         if getattr(self, needed) is None:
             yield Violation(f"a condition of type {self.type} needs {needed}", (needed,), (("type",),))
@@ -62,122 +51,129 @@ class ConditionConfig(StrictModel):
             if given is None:
                 continue
             if self.type == "class":
-                yield Violation(f"a class has no {key}", (key,), (("type",),), "leave it out")
+                yield Violation(f"a condition of type class has no {key}", (key,), (("type",),), "leave it out")
                 continue
             if self.size is not None and len(given) != self.size:
-                message = f"{key} has {len(given)} numbers, and there are {self.size} properties"
+                message = f"{key} has {len(given)} numbers, but there are {self.size} properties"
                 yield Violation(message, (key,), (("size",),), f"give {self.size}")
             if getattr(self, pair) is None:
                 yield Violation(f"{key} is given without {pair}", (key,), (), "give both, or neither")
 
 
 class DiffusionConfig(StrictModel):
-    """A discrete diffusion model: noise that replaces tokens, and a network that learns to undo it."""
+    """Discrete diffusion model: a process that replaces tokens by noise, and a network that learns to reverse it."""
 
     process: Annotated[StrictModel, FromRegistry(PROCESSES)] = AbsorbingConfig()
-    """What noise does to a token: absorbing, uniform or hybrid."""
+    """Forward process: absorbing, uniform, hybrid or a registered one."""
     schedule: Annotated[StrictModel, FromRegistry(SCHEDULES)] = LogLinearConfig()
-    """How fast: loglinear, geometric, cosine, linear or discrete."""
+    """Noise schedule: loglinear, geometric, cosine, linear, discrete or a registered one."""
     objective: Annotated[StrictModel, FromRegistry(OBJECTIVES)]
-    """What is learnt: sedd, mdlm, udlm, d3pm, gidd or bd3lm."""
+    """Training objective: sedd, mdlm, udlm, d3pm, gidd, bd3lm or a registered one."""
     backbone: Annotated[BackboneConfig, FromRegistry(BACKBONES)]
-    """The network: performer, ddit, bert, hugging_face (a pretrained model), or one that you registered."""
+    """The network: performer, ddit, bert, hugging_face (a pretrained model), or a registered one."""
     vocab_size: Annotated[int, Field(gt=1, le=16_777_216)] | None = None
-    """Number of data tokens N, the mask not counted; None: the data set's tokenizer's. [tokens]"""
+    """Number of data tokens N, without the mask; None: the data set's tokenizer's. [tokens]"""
     length: Size | None = None
     """Length of sequences; None: the data set's sequence_length. [tokens]"""
     time_conditioning: bool | None = None
-    """Whether the network is told sigma; None: yes, but for mdlm's and bd3lm's backbones of ours, as published."""
+    """Condition the network on sigma; None: yes, except in built-in backbones with mdlm or bd3lm, as published."""
     condition: ConditionConfig | None = None
-    """What samples can be asked for; none by default."""
+    """Condition of samples; by default there is none."""
 
     @property
-    def tells_time(self) -> bool:
-        """Whether the network is told the noise level.
+    def is_time_conditioned(self) -> bool:
+        """True if the network is conditioned on the noise level.
 
-        A network of one's own is told it unless the file says otherwise: it may have no place for None.
+        A custom network is, unless the file sets it to false: it may not accept None.
         """
         if self.time_conditioning is not None:
             return self.time_conditioning
-        return OBJECTIVES.get(_name(self.objective)).tells_time or not BACKBONES.get(self.backbone.type).sigma_optional
+        return (
+            OBJECTIVES.get(_type_of(self.objective)).time_conditioning
+            or not BACKBONES.get(self.backbone.type).sigma_optional
+        )
 
     @property
     def samplers(self) -> tuple[str, ...]:
-        """Samplers that fit; the first is the default."""
-        return samplers_of(_name(self.process), _name(self.objective))
+        """Names of the samplers that fit; the first is the default."""
+        return samplers_of(_type_of(self.process), _type_of(self.objective))
 
     def violations(self) -> Iterator[Violation]:
-        """The objective is made for the process; a network under uniform noise must know the noise level."""
-        objective, process = _name(self.objective), _name(self.process)
-        fitting = OBJECTIVES.get(objective).processes
-        if process not in fitting:
-            others = [name for name in OBJECTIVES if process in OBJECTIVES.get(name).processes]
+        """Yield violations between process, objective, schedule, backbone and time conditioning."""
+        objective, process = _type_of(self.objective), _type_of(self.process)
+        entry, noise = OBJECTIVES.get(objective), PROCESSES.get(process)
+        if not entry.fits(noise):
+            fitting = processes_of(objective)
+            others = [name for name in OBJECTIVES if OBJECTIVES.get(name).fits(noise)]
             yield Violation(
-                f"objective {objective} is made for {' or '.join(fitting)} noise, and the process is {process}",
+                f"objective {objective} is defined for {' or '.join(fitting)} noise, but the process is {process}",
                 ("objective", "type"),
                 (("process", "type"),),
                 " or ".join([*(f"objective: {{type: {name}}}" for name in others), f"process: {{type: {fitting[0]}}}"]),
             )
-        elif process != "absorbing" and not self.tells_time:
+        elif not noise.absorbing and not self.is_time_conditioned:
             yield Violation(
-                f"under {process} noise the network cannot tell the noise level from the tokens, so it must be told",
+                f"under {process} noise the network cannot infer the noise level from the tokens and needs time conditioning",
                 ("time_conditioning",),
                 (("process", "type"), ("objective", "type")),
                 "time_conditioning: true",
             )
         yield from self._discrete_time()
-        if isinstance(self.objective, Bd3lmConfig) and not BACKBONES.get(self.backbone.type).takes_blocks:
+        if entry.blockwise and not BACKBONES.get(self.backbone.type).takes_blocks:
             known = [name for name in BACKBONES if BACKBONES.get(name).takes_blocks]
             yield Violation(
-                f"objective bd3lm asks its network for blocks, which backbone {self.backbone.type} does not know",
+                f"objective {objective} needs a network that takes blocks, which backbone {self.backbone.type} does not",
                 ("backbone", "type"),
                 (("objective", "type"),),
                 "backbone: {type: " + " or ".join(known) + "}",
             )
 
     def _discrete_time(self) -> Iterator[Violation]:
-        """D3PM's number of steps stands once, in the schedule or in the objective."""
-        if not isinstance(self.objective, D3pmConfig):
+        """Yield a violation unless schedule and objective give one number of steps in discrete time."""
+        objective, schedule = _type_of(self.objective), _type_of(self.schedule)
+        if not OBJECTIVES.get(objective).discrete_time:
             return
-        steps, schedule = self.objective.num_steps, self.schedule
-        if not isinstance(schedule, DiscreteConfig):
+        steps = getattr(self.objective, "num_steps", None)
+        own = getattr(self.schedule, "num_steps", None)
+        if not SCHEDULES.get(schedule).discrete:
             if steps is None:
-                message = f"objective d3pm needs a number of steps, and schedule {_name(schedule)} has none"
+                message = f"objective {objective} needs a number of steps, and schedule {schedule} has no num_steps"
                 remedy = "schedule: {type: discrete, num_steps: 1000}, or num_steps: 1000 here"
                 yield Violation(message, ("objective", "type"), (("schedule", "type"),), remedy)
-        elif steps is not None and steps != schedule.num_steps:
-            message = f"objective d3pm has {steps} steps, and the schedule {schedule.num_steps}"
+        elif steps is not None and steps != own:
+            message = f"objective {objective} has {steps} steps, but the schedule has {own}"
             yield Violation(message, ("objective", "num_steps"), (("schedule", "num_steps"),), "leave it out")
 
     def sized(self, vocab_size: int | None, length: int | None) -> "DiffusionConfig":
-        """A copy that takes what it leaves out from a data set: the tokenizer's size and the sequence length.
+        """Return a copy in which a missing vocab_size and length come from a data set.
 
-        Raises ValueError where the section's own vocab_size is smaller than the tokenizer's.
+        Raises ValueError if the section's vocab_size is smaller than the tokenizer's.
         """
         if self.vocab_size is not None and vocab_size is not None and self.vocab_size < vocab_size:
-            raise ValueError(f"vocab_size is {self.vocab_size}, and the data set's tokenizer has {vocab_size} tokens")
+            raise ValueError(f"vocab_size is {self.vocab_size}, but the data set's tokenizer has {vocab_size} tokens")
         return self.model_copy(
             update={"vocab_size": self.vocab_size or vocab_size, "length": self.sequence_length or length},
         )
 
     @property
     def sequence_length(self) -> int | None:
-        """Length of sequences: the section's, else the one that is written in the backbone's."""
+        """Length of sequences: the section's, else the one set in the backbone's section."""
         own = getattr(self.backbone, "length", None) if "length" in self.backbone.model_fields_set else None
         return self.length or (own if isinstance(own, int) else None)
 
     def backbone_values(self) -> dict[str, Any]:
-        """What a backbone's builder reads: its section, and `length`, `time_conditioning`, `condition`, `num_tokens`."""
+        """Return a builder's values: the backbone's section, `length`, `time_conditioning`, `condition`, `num_tokens`."""
         return {
             "num_tokens": self.vocab_size,
             **self.backbone.model_dump(),
             "length": self.sequence_length or getattr(self.backbone, "length", None),
-            "time_conditioning": self.tells_time,
+            "time_conditioning": self.is_time_conditioned,
             "condition": self.condition.model_dump() if self.condition else None,
         }
 
 
-def _name(part: Any) -> str:
+def _type_of(part: Any) -> str:
+    """Return the registered name of a part."""
     return str(part.type)
 
 

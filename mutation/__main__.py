@@ -12,7 +12,9 @@ from mutation.settings import BUDGET, ROOT, SUITES, files_of, suite_of
 def main() -> int:
     """Run from the command line; returns 1 where a named fault is not noticed."""
     parser = argparse.ArgumentParser(prog="python -m mutation", description=__doc__)
-    parser.add_argument("--module", action="append", help="a file such as diffusion/losses.py; may be repeated")
+    parser.add_argument(
+        "--module", action="append", help="a file such as diffusion/objectives/losses.py; may be repeated"
+    )
     parser.add_argument("--jobs", type=int, default=1, help="mutants at a time")
     parser.add_argument(
         "--thorough", action="store_true", help="give those without a reason that passed all tests, slow ones too"

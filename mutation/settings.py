@@ -10,9 +10,12 @@ _TESTS = """
     test_chunked_parts test_feature_parts test_generation test_long_sequences test_attention_flops test_attention_underflow test_random_features test_diffusion_model test_block_model test_diffusion_inputs
 """
 
+_FACTS = ("__init__.py", "built_in.py")
+"""Files without logic."""
+
 SUITES: dict[str, tuple[list[str], list[str]]] = {
     "diffusion": (
-        ["diffusion/*.py"],
+        ["diffusion/*.py", "diffusion/*/*.py"],
         ["tests/diffusion", "tests/model/test_diffusion_model.py", "tests/model/test_block_model.py"],
     ),
     "attention": (
@@ -34,7 +37,7 @@ LIMIT = 10.0
 
 def files_of(suite: str) -> list[str]:
     """The mutated files of a part, relative to the root, in order; those that only say what is where are left out."""
-    found = (path for pattern in SUITES[suite][0] for path in ROOT.glob(pattern) if path.name != "__init__.py")
+    found = (path for pattern in SUITES[suite][0] for path in ROOT.glob(pattern) if path.name not in _FACTS)
     return sorted(str(path.relative_to(ROOT)) for path in found)
 
 

@@ -10,8 +10,8 @@ import pytest
 from benchmarks.certificates import all_certificates, strata_table, table
 from benchmarks.entropy_bounds import bounds_table
 from benchmarks.erring_networks import erring_table
+from diffusion.registry import OBJECTIVES, PROCESSES, SCHEDULES
 from experiment.main_command import VERBS
-from model.diffusion_parts import OBJECTIVES, PROCESSES, SCHEDULES
 from model.diffusion_tables import combinations_table, filled, samplers_table
 from model.diffusion_types import ConditionConfig, DiffusionConfig
 from tests.commands import check_command, commands

@@ -13,7 +13,7 @@ ROOMS = sorted(
 )
 NEVER = {
     "yaml_config": ("model", "diffusion", "data_manager", "training", "evaluation", "experiment", "pages"),
-    "diffusion": ("yaml_config", "model", "data_manager", "training", "evaluation", "experiment", "pages"),
+    "diffusion": ("model", "data_manager", "training", "evaluation", "experiment", "pages"),
     "model": ("data_manager", "training", "evaluation", "experiment", "pages"),
     "model.chunked": ("yaml_config", "diffusion", "data_manager", "training", "evaluation", "experiment", "pages"),
     "data_manager": ("model", "training", "evaluation", "experiment", "pages"),

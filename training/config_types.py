@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field
 
 from data_manager.dataset_types import not_empty
-from model.sampler_registry import SAMPLER_SETTINGS
+from diffusion.registry import SAMPLERS
 from training.registry import TaskField
 from training.speech_types import SpeechTaskConfig
 from training.stage_types import StageConfig, stage_violations
@@ -181,7 +181,7 @@ class GenerationConfig(StrictModel):
     """Choose among the likeliest tokens that hold this probability together. [probability]"""
     num_beams: Annotated[int, Field(gt=0, le=1024)] = 1
     """Beams of beam search; 1: none. [beams]"""
-    sampler: Annotated[StrictModel | str | None, FromRegistry(SAMPLER_SETTINGS, or_name=True)] = None
+    sampler: Annotated[StrictModel | str | None, FromRegistry(SAMPLERS, or_name=True)] = None
     """Of diffusion: the sampler's name, or {type: name} with its settings; None: the process's own."""
     steps: Steps | None = None
     """Of diffusion: steps from noise to text; None: the model's own default. [steps]"""

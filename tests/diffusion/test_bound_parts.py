@@ -1,18 +1,18 @@
-"""`Objective.parts` corrupts, asks and weighs at one time, and shows the network what it says."""
+"""`Objective.parts`: one time for corruption, network and weight, and the inputs of the network."""
 
 import pytest
 import torch
 from torch import Tensor
 
-from diffusion.block import BlockSubsLoss
-from diffusion.diffusion_process import DiffusionProcess
-from diffusion.discrete_time import D3pmLoss, DiscreteSubsLoss
 from diffusion.errors import ShapeError
-from diffusion.forward_process import Graph
-from diffusion.graph import AbsorbingGraph, UniformGraph
-from diffusion.losses import Objective, ScoreEntropyLoss, SubsLoss, UdlmLoss
-from diffusion.noise_schedule import CosineNoise, GeometricNoise
-from diffusion.parameterisation import ScoreParameterisation
+from diffusion.objectives.block import BlockSubsLoss
+from diffusion.objectives.discrete_time import D3pmLoss, DiscreteSubsLoss
+from diffusion.objectives.losses import Objective, ScoreEntropyLoss, SubsLoss, UdlmLoss
+from diffusion.objectives.parameterisation import ScoreParameterisation
+from diffusion.processes.diffusion_process import DiffusionProcess
+from diffusion.processes.forward_process import Graph
+from diffusion.processes.graph import AbsorbingGraph, UniformGraph
+from diffusion.processes.noise_schedule import CosineNoise, GeometricNoise
 from diffusion.randomness import RowGenerators
 
 N, ROWS, LENGTH = 5, 6, 7
@@ -37,8 +37,8 @@ def streams() -> RowGenerators:
 
 
 @pytest.mark.parametrize("index", range(6))
-def test_parts_corrupt_ask_and_weigh_at_one_time(index: int) -> None:
-    """The tokens shown, the level told and the weight of the loss all belong to the same t, and so at both ends."""
+def test_loss_parts_use_one_time_throughout(index: int) -> None:
+    """Noisy tokens, sigma passed to the network and loss weight are of the same t, also at both ends."""
     objective, (x_0, t, frozen) = objectives()[index], drawn()
     dim, process = objective.graph.dim, objective.process
     table = torch.randn(N + 1, dim, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
@@ -57,9 +57,9 @@ def test_parts_corrupt_ask_and_weigh_at_one_time(index: int) -> None:
     if objective.graph.absorbing:
         expected.append((torch.where(frozen, x_0, N), SCHEDULE.sigma(ones)))
     assert len(asked) == len(expected)
-    for (tokens, sigma), (shown, told) in zip(asked, expected, strict=True):
+    for (tokens, sigma), (shown, wanted_sigma) in zip(asked, expected, strict=True):
         assert torch.equal(tokens, shown)
-        assert torch.equal(sigma, told)
+        assert torch.equal(sigma, wanted_sigma)
         assert sigma.shape == (ROWS,)
 
     def answer(x: Tensor, sigma: Tensor) -> Tensor:
@@ -79,34 +79,34 @@ def test_parts_corrupt_ask_and_weigh_at_one_time(index: int) -> None:
 
 
 @pytest.mark.parametrize("process", [MASKS, WRONG])
-def test_the_reconstruction_is_bayes_rule(process: DiffusionProcess) -> None:
-    """-log of law(x_0) q(x_start | x_0), normalised over x_0, with q written out."""
+def test_reconstruction_follows_bayes_rule(process: DiffusionProcess) -> None:
+    """Compare with -log of p(x_0) q(x_start | x_0), normalised over x_0, with q written out."""
     objective = SubsLoss(process) if process is MASKS else UdlmLoss(process)
     x_0, _, _ = drawn()
     sigma = SCHEDULE.sigma(torch.zeros(ROWS))
     x_start = process.corrupt_at(x_0, sigma, streams())
     x_start[:, 0] = N if process is MASKS else (x_0[:, 0] + 1) % N
     logits = torch.randn(ROWS, LENGTH, process.graph.dim, generator=torch.Generator().manual_seed(2))
-    law = logits[..., :N].double().softmax(-1)
+    probs = logits[..., :N].double().softmax(-1)
     alpha = torch.exp(-sigma)[:, None, None]
     stayed = torch.nn.functional.one_hot(x_start, N + 1)[..., :N]
     q = alpha * stayed + (1 - alpha) * ((x_start == N)[..., None] if process is MASKS else 1 / N)
-    posterior = law * q / (law * q).sum(-1, keepdim=True)
+    posterior = probs * q / (probs * q).sum(-1, keepdim=True)
     expected = -posterior.gather(-1, x_0[..., None])[..., 0].log()
     torch.testing.assert_close(objective.reconstruction(logits, x_start, x_0), expected, atol=1e-10, rtol=1e-10)
 
 
-def test_blocks_have_evenly_spread_times_and_see_the_clean_text() -> None:
+def test_block_times_are_even_and_clean_half_is_passed() -> None:
     reading = ScoreParameterisation(MASKS.graph)
     objective = BlockSubsLoss(MASKS, 3, reading)
     assert objective.parameterisation is reading
     x_0, t, _ = drawn()
-    times = objective.times(t, x_0)  # three blocks, the last one of a single token
-    for block, places in enumerate((range(3), range(3, 6), range(6, 7))):
+    times = objective.times(t, x_0)  # three blocks, the last of a single token
+    for block, positions in enumerate((range(3), range(3, 6), range(6, 7))):
         expected = t - block / 3
         expected = torch.where(expected <= 0, expected + 1, expected)
-        for place in places:
-            torch.testing.assert_close(times[:, place], expected)
+        for position in positions:
+            torch.testing.assert_close(times[:, position], expected)
     assert torch.equal(objective.times(times, x_0), times)
     asked: list[tuple[Tensor, Tensor]] = []
 
@@ -115,7 +115,7 @@ def test_blocks_have_evenly_spread_times_and_see_the_clean_text() -> None:
         return torch.arange(doubled.shape[1]).expand(doubled.shape)[..., None]
 
     for sigma in (SCHEDULE.sigma(t), SCHEDULE.sigma(times)):
-        output = objective.ask(network, x_0 + 1, sigma, x_0)
+        output = objective.predict(network, x_0 + 1, sigma, x_0)
         doubled, levels = asked.pop()
         assert torch.equal(doubled, torch.cat([x_0 + 1, x_0], 1))
         assert torch.equal(levels[:, :LENGTH], (sigma if sigma.dim() > 1 else sigma[:, None]).expand(ROWS, LENGTH))
@@ -124,7 +124,7 @@ def test_blocks_have_evenly_spread_times_and_see_the_clean_text() -> None:
 
 
 @pytest.mark.parametrize("process", [MASKS, WRONG])
-def test_noise_beside_frozen_places_comes_from_the_generator_given(process: DiffusionProcess) -> None:
+def test_noise_with_frozen_positions_uses_the_generator(process: DiffusionProcess) -> None:
     x_0, t, frozen = drawn()
     first, second = (process.corrupt(x_0, t, streams(), frozen) for _ in range(2))
     assert torch.equal(first, second)
@@ -134,8 +134,8 @@ def test_noise_beside_frozen_places_comes_from_the_generator_given(process: Diff
         process.corrupt(x_0, t, streams(), frozen[0])
 
 
-def test_without_the_ends_the_network_is_asked_once() -> None:
-    """What needs no network is still there: the prior of uniform noise."""
+def test_loss_without_ends_calls_network_once() -> None:
+    """The prior of uniform noise, which needs no network, is still computed."""
     x_0, t, _ = drawn()
     for objective in (UdlmLoss(WRONG), SubsLoss(DiffusionProcess(AbsorbingGraph(N), CosineNoise(0.1)))):
         asked: list[Tensor] = []
@@ -150,18 +150,18 @@ def test_without_the_ends_the_network_is_asked_once() -> None:
         assert bool((parts.prior > 0).all()) == (not objective.needs_limit)
 
 
-def test_a_score_network_has_the_loss_of_the_law_behind_it() -> None:
-    """SUBS reads scores at their own level: the same cross-entropy as of the law that they follow from."""
+def test_subs_loss_of_score_network_equals_x0_loss() -> None:
+    """SUBS converts scores at their sigma: the same cross-entropy as from the distribution of the clean token."""
     x_0, t, _ = drawn()
     x_t, sigma = MASKS.corrupt(x_0, t, streams()), SCHEDULE.sigma(t)
     logits = torch.randn(ROWS, LENGTH, N + 1, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
-    law, reading = SubsLoss(MASKS), ScoreParameterisation(MASKS.graph)
-    output = reading.output_from_x0(law.parameterisation.log_x0(logits, x_t, sigma), x_t, sigma)
-    expected = law.diffusion(logits, x_t, x_0, t)
+    probs, reading = SubsLoss(MASKS), ScoreParameterisation(MASKS.graph)
+    output = reading.output_from_x0(probs.parameterisation.log_x0(logits, x_t, sigma), x_t, sigma)
+    expected = probs.diffusion(logits, x_t, x_0, t)
     torch.testing.assert_close(SubsLoss(MASKS, reading).diffusion(output, x_t, x_0, t), expected, atol=1e-9, rtol=1e-9)
 
 
-def test_the_prior_of_any_mixture_is_its_divergence() -> None:
+def test_prior_of_constant_mixture_is_kl_divergence() -> None:
     limit = torch.tensor([0.1, 0.3, 0.6], dtype=torch.float64)
     graph, sigma = Graph(3, limit), torch.tensor([0.2], dtype=torch.float64)
     alpha = torch.exp(-sigma)

@@ -1,4 +1,4 @@
-"""Draws: the distribution function is inverted to the last digit of float64."""
+"""Categorical draws: the cumulative distribution function is inverted exactly in float64."""
 
 import pytest
 import torch
@@ -10,7 +10,7 @@ from diffusion.randomness import RowGenerators
 
 @pytest.mark.parametrize("size", [2, 10, 1024, 1025, 4097])
 @pytest.mark.parametrize("rare", [1e-7, 1e-10, 1e-15])
-def test_rare_tokens_have_their_share_of_the_uniforms(size: int, rare: float) -> None:
+def test_categorical_draws_rare_tokens_exactly(size: int, rare: float) -> None:
     """Token 0 of probability `rare` is drawn exactly by the uniforms below it."""
     probs = torch.full((size,), (1 - rare) / (size - 1), dtype=torch.float64)
     probs[0] = rare
@@ -21,25 +21,25 @@ def test_rare_tokens_have_their_share_of_the_uniforms(size: int, rare: float) ->
 
 
 @pytest.mark.parametrize("size", [3, 100, 1024, 1025, 30522])
-def test_every_boundary_of_the_distribution_function_is_met(size: int) -> None:
+def test_categorical_boundaries_are_exact(size: int) -> None:
     generator = torch.Generator().manual_seed(size)
     counts = torch.randint(1, 50, (size,), generator=generator)
-    counts[torch.randperm(size, generator=generator)[: size // 3]] = 0  # impossible tokens, at the ends too
+    counts[torch.randperm(size, generator=generator)[: size // 3]] = 0  # impossible tokens, also at the ends
     counts[size // 2] = 1
     edges = counts.cumsum(0)
     total = int(edges[-1])
-    # Sums of integers are exact, so just below an edge and at it must differ.
-    places = torch.unique(torch.cat([edges[:-1], (edges - 1).clamp_min(0)]))
-    places = places[places < total]
-    inside = (places.double() + 0.25) / total
-    expected = torch.searchsorted(edges, places, right=True)
-    drawn = invert_distribution(counts.double().expand(len(places), -1), inside)
+    # Sums of integers are exact, so draws just below a boundary and at it must differ.
+    targets = torch.unique(torch.cat([edges[:-1], (edges - 1).clamp_min(0)]))
+    targets = targets[targets < total]
+    inside = (targets.double() + 0.25) / total
+    expected = torch.searchsorted(edges, targets, right=True)
+    drawn = invert_distribution(counts.double().expand(len(targets), -1), inside)
     assert torch.equal(drawn, expected)
     assert bool((counts[drawn] > 0).all())
 
 
 @pytest.mark.parametrize("size", [5, 1500])
-def test_the_first_and_the_last_uniform_never_draw_an_impossible_token(size: int) -> None:
+def test_categorical_never_draws_impossible_token(size: int) -> None:
     probs = torch.rand(50, size, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     ends = size // 5
     probs[:, :ends] = probs[:, -ends:] = 0
@@ -48,7 +48,7 @@ def test_the_first_and_the_last_uniform_never_draw_an_impossible_token(size: int
     assert bool((invert_distribution(probs, zeros + 1 - 2.0**-53) == size - ends - 1).all())
 
 
-def test_shapes_types_and_generators() -> None:
+def test_categorical_shapes_dtypes_and_generators() -> None:
     probs = torch.rand(4, 5, 6, dtype=torch.float32)
     first = sample_categorical(probs, torch.Generator().manual_seed(1))
     assert first.shape == (4, 5)
@@ -61,11 +61,11 @@ def test_shapes_types_and_generators() -> None:
 
 
 @pytest.mark.parametrize("bad", [[0.0, 0.0], [float("nan"), 1.0], [float("inf"), 1.0], [-2.0, 1.0]])
-def test_weights_that_are_no_distribution_are_refused(bad: list[float]) -> None:
+def test_categorical_refuses_invalid_weights(bad: list[float]) -> None:
     with pytest.raises(ProbabilityError, match="probs"):
         sample_categorical(torch.tensor(bad))
 
 
-def test_uniforms_must_match() -> None:
+def test_categorical_uniforms_must_match_shape() -> None:
     with pytest.raises(ShapeError, match="uniforms"):
         invert_distribution(torch.ones(3, 4), torch.zeros(2, dtype=torch.float64))

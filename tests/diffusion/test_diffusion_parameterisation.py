@@ -1,17 +1,17 @@
-"""Logits, the law of the clean token and the score lead to each other, and losses keep their parts apart."""
+"""Conversion between logits, x0 and score, and per-token parts of losses."""
 
 import pytest
 import torch
 from torch import Tensor
 
-from diffusion.diffusion_process import DiffusionProcess
-from diffusion.discrete_time import DiscreteSubsLoss
 from diffusion.errors import SettingError, ShapeError
-from diffusion.forward_process import Graph
-from diffusion.graph import AbsorbingGraph, UniformGraph
-from diffusion.losses import Objective, ScoreEntropyLoss, SubsLoss, UdlmLoss
-from diffusion.noise_schedule import GeometricNoise, LogLinearNoise
-from diffusion.parameterisation import Parameterisation, ScoreParameterisation, X0Parameterisation
+from diffusion.objectives.discrete_time import DiscreteSubsLoss
+from diffusion.objectives.losses import Objective, ScoreEntropyLoss, SubsLoss, UdlmLoss
+from diffusion.objectives.parameterisation import Parameterisation, ScoreParameterisation, X0Parameterisation
+from diffusion.processes.diffusion_process import DiffusionProcess
+from diffusion.processes.forward_process import Graph
+from diffusion.processes.graph import AbsorbingGraph, UniformGraph
+from diffusion.processes.noise_schedule import GeometricNoise, LogLinearNoise
 from diffusion.randomness import RowGenerators
 
 GRAPHS = [UniformGraph(5), AbsorbingGraph(5), Graph(5, torch.tensor([0.1, 0.1, 0.1, 0.1, 0.1, 0.5]))]
@@ -29,21 +29,21 @@ def noisy(graph: Graph, rows: int = 8, length: int = 6) -> tuple[Tensor, Tensor,
 
 
 @pytest.mark.parametrize("graph", GRAPHS)
-def test_every_reading_leads_to_every_other_and_back(graph: Graph) -> None:
+def test_parameterisations_convert_both_ways(graph: Graph) -> None:
     x_t, sigma, logits = noisy(graph)
-    law = X0Parameterisation(graph).log_x0(logits, x_t, sigma)
-    torch.testing.assert_close(law.exp().sum(-1), torch.ones(x_t.shape, dtype=torch.float64))
-    score = graph.log_score_from_x0(law, x_t, sigma)
+    probs = X0Parameterisation(graph).log_x0(logits, x_t, sigma)
+    torch.testing.assert_close(probs.exp().sum(-1), torch.ones(x_t.shape, dtype=torch.float64))
+    score = graph.log_score_from_x0(probs, x_t, sigma)
     assert bool((score.gather(-1, x_t[..., None]) == 0).all())
     for reading in readings(graph):
-        output = reading.output_from_x0(law, x_t, sigma)
-        torch.testing.assert_close(reading.log_x0(output, x_t, sigma).exp(), law.exp(), atol=1e-12, rtol=0)
+        output = reading.output_from_x0(probs, x_t, sigma)
+        torch.testing.assert_close(reading.log_x0(output, x_t, sigma).exp(), probs.exp(), atol=1e-12, rtol=0)
         torch.testing.assert_close(reading.log_score(output, x_t, sigma).exp(), score.exp(), atol=1e-10, rtol=1e-10)
         output = reading.output_from_score(score, x_t, sigma)
-        torch.testing.assert_close(reading.log_x0(output, x_t, sigma).exp(), law.exp(), atol=1e-12, rtol=0)
+        torch.testing.assert_close(reading.log_x0(output, x_t, sigma).exp(), probs.exp(), atol=1e-12, rtol=0)
 
 
-def test_the_shift_by_sigma_is_sedds() -> None:
+def test_sigma_shift_matches_sedd() -> None:
     graph = AbsorbingGraph(5)
     x_t, sigma, logits = noisy(graph)
     expected = logits - torch.log(torch.expm1(sigma))[:, None, None] - torch.log(torch.tensor(5.0).double())
@@ -55,17 +55,17 @@ def test_the_shift_by_sigma_is_sedds() -> None:
     torch.testing.assert_close(own, logits.scatter(-1, x_t[..., None], 0.0))
 
 
-def test_subs_gives_masks_nothing_and_copies_the_rest() -> None:
+def test_subs_masks_have_zero_probability_and_rest_is_copied() -> None:
     graph = AbsorbingGraph(5)
     x_t, sigma, logits = noisy(graph)
-    law = X0Parameterisation(graph).log_x0(logits, x_t, sigma).exp()
-    assert bool((law[..., 5] == 0).all())
+    probs = X0Parameterisation(graph).log_x0(logits, x_t, sigma).exp()
+    assert bool((probs[..., 5] == 0).all())
     kept = x_t < 5
-    assert torch.equal(law[kept].argmax(-1), x_t[kept])
-    assert bool((law[kept].amax(-1) == 1).all())
+    assert torch.equal(probs[kept].argmax(-1), x_t[kept])
+    assert bool((probs[kept].amax(-1) == 1).all())
 
 
-def test_an_output_of_the_wrong_size_is_refused() -> None:
+def test_parameterisation_refuses_wrong_output_size() -> None:
     x_t = torch.zeros(2, 3, dtype=torch.int64)
     with pytest.raises(ShapeError, match=r"output: got \(2, 3, 5\); expected \(2, 3, 6\)"):
         X0Parameterisation(AbsorbingGraph(5)).log_x0(torch.zeros(2, 3, 5), x_t, torch.ones(2))
@@ -83,7 +83,7 @@ def objectives(schedule: LogLinearNoise | GeometricNoise) -> list[Objective]:
 
 
 @pytest.mark.parametrize("schedule", [LogLinearNoise(), GeometricNoise(0.1, 5.0)])
-def test_parts_are_per_token_differentiable_and_skip_frozen_places(schedule: LogLinearNoise | GeometricNoise) -> None:
+def test_loss_parts_per_token_skip_frozen_positions(schedule: LogLinearNoise | GeometricNoise) -> None:
     generator = torch.Generator().manual_seed(0)
     x_0 = torch.randint(5, (7, 9), generator=generator)
     frozen = torch.rand(7, 9, generator=generator) < 0.3
@@ -115,8 +115,8 @@ def test_parts_are_per_token_differentiable_and_skip_frozen_places(schedule: Log
         assert len(calls) == 1
 
 
-def test_times_may_differ_between_the_tokens_of_a_row() -> None:
-    """Each token's loss is that of its own time, as blocks need it."""
+def test_loss_times_may_differ_within_a_row() -> None:
+    """Each token's loss is evaluated at its own time, as blocks need."""
     generator = torch.Generator().manual_seed(0)
     x_0 = torch.randint(5, (4, 6), generator=generator)
     t = torch.rand(4, 6, generator=generator, dtype=torch.float64).clamp_min(0.05)
@@ -127,7 +127,7 @@ def test_times_may_differ_between_the_tokens_of_a_row() -> None:
         torch.testing.assert_close(objective.diffusion(output, x_t, x_0, t), torch.cat(each, 1))
 
 
-def test_objectives_refuse_processes_that_do_not_fit() -> None:
+def test_objectives_refuse_unfit_processes() -> None:
     absorbing, uniform = (DiffusionProcess(graph, LogLinearNoise()) for graph in (AbsorbingGraph(5), UniformGraph(5)))
     with pytest.raises(SettingError, match="UdlmLoss fits"):
         SubsLoss(uniform)
@@ -137,7 +137,7 @@ def test_objectives_refuse_processes_that_do_not_fit() -> None:
         DiscreteSubsLoss(absorbing, 0)
 
 
-def test_discrete_times_lie_on_their_grid() -> None:
+def test_discrete_times_are_on_the_grid() -> None:
     objective = DiscreteSubsLoss(DiffusionProcess(AbsorbingGraph(5), LogLinearNoise()), 10)
     grid = torch.arange(1, 11, dtype=torch.float64) / 10
     torch.testing.assert_close(objective.on_grid(grid), grid)

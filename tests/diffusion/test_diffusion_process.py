@@ -1,4 +1,4 @@
-"""Corruption, streams of uniforms and stratified times: exact, and the same for every split of a batch."""
+"""Corruption, random streams and stratified times: exact, and the same for any split of a batch."""
 
 from collections.abc import Callable
 
@@ -6,16 +6,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from diffusion.diffusion_process import DiffusionProcess
 from diffusion.errors import DiffusionInputError, SettingError, ShapeError, SigmaError, TimeError, TokenError
-from diffusion.graph import AbsorbingGraph, UniformGraph
-from diffusion.noise_schedule import CosineNoise, GeometricNoise, LogLinearNoise, NoiseSchedule
+from diffusion.processes.diffusion_process import DiffusionProcess
+from diffusion.processes.graph import AbsorbingGraph, UniformGraph
+from diffusion.processes.noise_schedule import CosineNoise, GeometricNoise, LogLinearNoise, NoiseSchedule
 from diffusion.randomness import RowGenerators, uniform
 from diffusion.time_strata import stratified_times
 
 
 class Chosen(RowGenerators):
-    """Gives chosen uniforms instead of drawn ones."""
+    """RowGenerators that return given uniforms."""
 
     def __init__(self, *values: Tensor) -> None:
         super().__init__(torch.zeros(len(values[0]), dtype=torch.int64))
@@ -27,19 +27,19 @@ class Chosen(RowGenerators):
 
 @pytest.mark.parametrize("schedule", [LogLinearNoise(1e-3), CosineNoise(0.0), GeometricNoise()])
 @pytest.mark.parametrize("t", [1e-6, 0.3, 0.9])
-def test_tokens_are_replaced_with_the_schedules_own_probability(schedule: NoiseSchedule, t: float) -> None:
-    """The threshold lies at 1 - alpha(t) to the last digits: what corrupts is what weighs the loss."""
+def test_corruption_probability_matches_schedule(schedule: NoiseSchedule, t: float) -> None:
+    """The threshold is 1 - alpha(t) up to rounding: corruption uses the alpha of the loss weight."""
     lost = -torch.expm1(-schedule.sigma(t))
     uniforms = (lost * torch.tensor([0.0, 0.5, 1 - 1e-12, 1 + 1e-12, 1.05], dtype=torch.float64))[:, None]
     x_0, times = torch.ones(5, 1, dtype=torch.int64), torch.full((5,), t, dtype=torch.float64)
     noisy = DiffusionProcess(AbsorbingGraph(4), schedule).corrupt(x_0, times, Chosen(uniforms))
     assert noisy[:, 0].tolist() == [4, 4, 4, 1, 1]
-    places = torch.tensor([0.0, 0.24, 0.26, 0.5, 0.99], dtype=torch.float64)[:, None]
-    mixed = DiffusionProcess(UniformGraph(4), schedule).corrupt(x_0, times, Chosen(uniforms, places))
+    token_uniforms = torch.tensor([0.0, 0.24, 0.26, 0.5, 0.99], dtype=torch.float64)[:, None]
+    mixed = DiffusionProcess(UniformGraph(4), schedule).corrupt(x_0, times, Chosen(uniforms, token_uniforms))
     assert mixed[:, 0].tolist() == [0, 0, 1, 1, 1]
 
 
-def test_blocks_may_have_times_of_their_own() -> None:
+def test_corruption_times_may_differ_between_blocks() -> None:
     process = DiffusionProcess(AbsorbingGraph(4), LogLinearNoise(0.0))
     t = torch.tensor([[0.1, 0.1, 1.0, 1.0]], dtype=torch.float64).expand(1000, -1)
     masked = process.corrupt(torch.zeros(1000, 4, dtype=torch.int64), t, torch.Generator().manual_seed(0)) == 4
@@ -48,7 +48,7 @@ def test_blocks_may_have_times_of_their_own() -> None:
 
 
 @pytest.mark.parametrize("graph", [AbsorbingGraph(5), UniformGraph(5)])
-def test_frozen_places_are_left_alone_whatever_they_hold(graph: AbsorbingGraph | UniformGraph) -> None:
+def test_corruption_keeps_frozen_positions(graph: AbsorbingGraph | UniformGraph) -> None:
     process = DiffusionProcess(graph, LogLinearNoise(0.0))
     x_0 = torch.randint(0, 5, (6, 8))
     frozen = torch.rand(6, 8) < 0.5
@@ -59,7 +59,7 @@ def test_frozen_places_are_left_alone_whatever_they_hold(graph: AbsorbingGraph |
 
 
 @pytest.mark.parametrize("graph", [AbsorbingGraph(5), UniformGraph(5)])
-def test_a_row_is_noised_alike_in_every_split(graph: AbsorbingGraph | UniformGraph) -> None:
+def test_corruption_does_not_depend_on_batch_split(graph: AbsorbingGraph | UniformGraph) -> None:
     process = DiffusionProcess(graph, CosineNoise())
     x_0 = torch.randint(0, 5, (16, 12), generator=torch.Generator().manual_seed(1))
 
@@ -74,7 +74,7 @@ def test_a_row_is_noised_alike_in_every_split(graph: AbsorbingGraph | UniformGra
             assert torch.equal(noised(rows), whole[rows])
 
 
-def test_times_fill_every_stratum_of_the_global_batch_once() -> None:
+def test_strata_are_each_filled_once_per_global_batch() -> None:
     rows = torch.arange(64)
     for seed in range(20):
         t = stratified_times(rows, 64, seed)
@@ -88,14 +88,14 @@ def test_times_fill_every_stratum_of_the_global_batch_once() -> None:
     assert abs(float(torch.stack([stratified_times(rows, 64, seed)[5] for seed in range(500)]).mean()) - 0.5) < 0.05
 
 
-def test_times_and_noise_of_one_seed_are_independent() -> None:
+def test_strata_and_noise_of_one_seed_are_independent() -> None:
     t = torch.cat([stratified_times(torch.arange(64), 64, seed) for seed in range(100)])
     noise = torch.cat([RowGenerators.from_seed(seed, torch.arange(64)).rand(2) for seed in range(100)])
     for draws in noise.T:
         assert abs(float(((t - 0.5) * (draws - 0.5)).mean()) * 12) < 4 / len(t) ** 0.5
 
 
-def test_streams_do_not_depend_on_the_rows_beside_them() -> None:
+def test_streams_do_not_depend_on_other_rows() -> None:
     def seeded(rows: int) -> list[RowGenerators]:
         generator = torch.Generator().manual_seed(3)
         return [RowGenerators.from_generator(generator, rows) for _ in range(16 // rows)]
@@ -109,7 +109,7 @@ def test_streams_do_not_depend_on_the_rows_beside_them() -> None:
     assert torch.equal(later, whole[4:8, 3:])
 
 
-def test_uniforms_are_uniform_and_independent() -> None:
+def test_streams_are_uniform_and_independent() -> None:
     draws = RowGenerators.from_seed(0, torch.arange(256)).rand(4096)
     assert 0 <= float(draws.min()) < 1e-5 < 1 - 1e-5 < float(draws.max()) < 1
     counts = torch.histc(draws, bins=64, min=0, max=1)
@@ -160,7 +160,7 @@ def test_bad_input_is_named(call: Callable[[], object], error: type[DiffusionInp
     assert isinstance(caught.value, ValueError)
 
 
-def test_a_plain_generator_gives_float64() -> None:
+def test_torch_generator_draws_float64() -> None:
     draws = uniform((3, 4), torch.Generator().manual_seed(0))
     assert draws.dtype == torch.float64
     assert draws.shape == (3, 4)

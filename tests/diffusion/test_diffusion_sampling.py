@@ -1,4 +1,4 @@
-"""Samplers as they are used: draws follow the proposals, prompts stay, calls are counted, splits change nothing."""
+"""Sampling: draws follow proposals, prompts are kept, calls are counted, batch splits have no effect."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -7,16 +7,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from diffusion.denoiser import Denoiser, apply_temperature, keep_top_p
-from diffusion.diffusion_process import DiffusionProcess, reverse
 from diffusion.errors import DiffusionInputError, LengthError, SettingError, ShapeError, TokenError
-from diffusion.graph import AbsorbingGraph, UniformGraph
-from diffusion.noise_schedule import CosineNoise, GeometricNoise, LogLinearNoise
-from diffusion.parameterisation import ScoreParameterisation, X0Parameterisation
+from diffusion.objectives.parameterisation import ScoreParameterisation, X0Parameterisation
+from diffusion.processes.diffusion_process import DiffusionProcess, reverse
+from diffusion.processes.graph import AbsorbingGraph, UniformGraph
+from diffusion.processes.noise_schedule import CosineNoise, GeometricNoise, LogLinearNoise
 from diffusion.randomness import RowGenerators
-from diffusion.sampler_state import SamplerState
-from diffusion.samplers import SAMPLERS, Sampler, UnknownSamplerError, create_sampler, default_sampler, samplers_for
-from diffusion.sampling import sample
+from diffusion.registry import SAMPLERS
+from diffusion.samplers.base import Sampler, UnknownSamplerError, create_sampler, default_sampler, samplers_for
+from diffusion.samplers.denoiser import Denoiser, apply_temperature, keep_top_p
+from diffusion.samplers.sampling import sample
+from diffusion.samplers.state import SamplerState
 from tests.oracles.diffusion_propagation import oracle_sampler, state_of
 from tests.oracles.diffusion_toy import VOCABULARY, Toy
 
@@ -29,7 +30,7 @@ EVERY = [(kind, name) for kind, process in PROCESSES.items() for name in sampler
 
 
 class Network:
-    """A network whose answer for a place depends on all the row's tokens, its mask, condition and time."""
+    """Network whose output at a position depends on all tokens of the row, mask, condition and time."""
 
     def __init__(self, dim: int) -> None:
         generator = torch.Generator().manual_seed(5)
@@ -60,7 +61,7 @@ def seeded(seed: int = 0) -> torch.Generator:
 
 @pytest.mark.parametrize(("kind", "name"), EVERY)
 @pytest.mark.parametrize("reading", ["x0", "score"])
-def test_same_seed_same_samples_whatever_the_split(kind: str, name: str, reading: str) -> None:
+def test_samples_do_not_depend_on_batch_split(kind: str, name: str, reading: str) -> None:
     def draw(batch_size: int | None, seed: int = 0) -> SamplerState:
         settings = {"steps": 7, "sampler": name, "batch_size": batch_size}
         return sample(PROCESSES[kind], denoiser_for(kind, reading), 16, LENGTH, generator=seeded(seed), **settings)
@@ -76,11 +77,11 @@ def test_same_seed_same_samples_whatever_the_split(kind: str, name: str, reading
 
 
 @pytest.mark.parametrize(("kind", "name"), EVERY)
-@pytest.mark.parametrize("places", [[0, 1, 2], [7, 8, 9], [0, 3, 8], list(range(LENGTH))])
-def test_prompts_suffixes_and_scattered_places_are_kept(kind: str, name: str, places: list[int]) -> None:
+@pytest.mark.parametrize("positions", [[0, 1, 2], [7, 8, 9], [0, 3, 8], list(range(LENGTH))])
+def test_sampling_keeps_frozen_positions(kind: str, name: str, positions: list[int]) -> None:
     prompt = torch.randint(N, (5, LENGTH), generator=seeded(3))
     frozen = torch.zeros(LENGTH, dtype=torch.bool)
-    frozen[places] = True
+    frozen[positions] = True
     settings = {"prompt": prompt, "frozen": frozen, "generator": seeded()}
     state = sample(PROCESSES[kind], denoiser_for(kind), 5, LENGTH, steps=6, sampler=name, **settings)
     assert torch.equal(state.tokens[:, frozen], prompt[:, frozen])
@@ -88,7 +89,7 @@ def test_prompts_suffixes_and_scattered_places_are_kept(kind: str, name: str, pl
 
 
 @pytest.mark.parametrize(("kind", "name"), EVERY)
-def test_a_short_prompt_is_a_prefix_and_padding_is_left_alone(kind: str, name: str) -> None:
+def test_sampling_short_prompt_is_prefix_and_padding_kept(kind: str, name: str) -> None:
     prompt = torch.tensor([3, 1, 4])
     mask = torch.arange(LENGTH) < torch.tensor([10, 6, 3])[:, None]
     settings = {"prompt": prompt, "mask": mask, "generator": seeded()}
@@ -100,14 +101,14 @@ def test_a_short_prompt_is_a_prefix_and_padding_is_left_alone(kind: str, name: s
 
 
 @pytest.mark.parametrize(("kind", "name"), EVERY)
-def test_a_schedule_that_starts_above_zero_ends_clean(kind: str, name: str) -> None:
+def test_sampling_ends_clean_for_sigma_0_above_zero(kind: str, name: str) -> None:
     process = replace(PROCESSES[kind], schedule=GeometricNoise(0.5, 10.0))
     state = sample(process, denoiser_for(kind), 200, LENGTH, steps=3, sampler=name, generator=seeded())
     assert bool((state.tokens < N).all())
     assert bool((state.t <= 0).all()) or name == "first_hitting"
 
 
-def test_network_calls_are_counted_for_each_row() -> None:
+def test_network_calls_are_counted_per_row() -> None:
     kind = "absorbing"
     frozen = torch.zeros(4, LENGTH, dtype=torch.bool)
     for row, count in enumerate([0, 3, 9, 10]):
@@ -130,8 +131,8 @@ def test_network_calls_are_counted_for_each_row() -> None:
     assert max(calls) <= 5
 
 
-def test_first_hitting_tells_the_network_when_each_mask_is_lifted() -> None:
-    """Levels fall from sigma(1), and a uniform share of masks is left at each, as the forward process has it."""
+def test_first_hitting_passes_sigma_of_each_unmasking() -> None:
+    """Levels fall from sigma(1), and the share of masks left at each is uniform, as in the forward process."""
     process = PROCESSES["absorbing"]
     levels: list[Tensor] = []
     network = Network(N + 1)
@@ -141,16 +142,16 @@ def test_first_hitting_tells_the_network_when_each_mask_is_lifted() -> None:
         return network(x_t, sigma)
 
     sample(process, Denoiser(listening, X0Parameterisation(process.graph)), 2000, LENGTH, generator=seeded())
-    told = torch.stack(levels, 1)
-    assert bool((told.diff(dim=1) <= 0).all())
-    lost = -torch.expm1(-told) / -torch.expm1(-process.schedule.sigma(1.0))
+    passed = torch.stack(levels, 1)
+    assert bool((passed.diff(dim=1) <= 0).all())
+    lost = -torch.expm1(-passed) / -torch.expm1(-process.schedule.sigma(1.0))
     orders = torch.arange(LENGTH, 0, -1, dtype=torch.float64) / (LENGTH + 1)  # means of order statistics
     torch.testing.assert_close(lost.mean(0), orders, atol=0.01, rtol=0)
 
 
 @pytest.mark.parametrize("reading", ["x0", "score"])
-def test_calling_only_for_changed_rows_gives_the_ancestral_samples(reading: str) -> None:
-    """Also for a network that is told the time."""
+def test_ancestral_cache_draws_ancestral_samples(reading: str) -> None:
+    """Also for a network with time conditioning."""
     tokens = [
         sample(
             PROCESSES["absorbing"],
@@ -168,7 +169,7 @@ def test_calling_only_for_changed_rows_gives_the_ancestral_samples(reading: str)
 
 
 class Grid(RowGenerators):
-    """A grid of uniforms: row i has the i-th pair at every place, so that frequencies are exact to 1 / side."""
+    """Grid of uniforms: row i has the i-th pair at every position, so that frequencies are exact to 1 / side."""
 
     def __init__(self, side: int) -> None:
         middle = (torch.arange(side, dtype=torch.float64) + 0.5) / side
@@ -183,21 +184,21 @@ class Grid(RowGenerators):
 
 @pytest.mark.parametrize(("kind", "name"), EVERY)
 @pytest.mark.parametrize("step", [0, 2, 3])
-def test_steps_draw_what_they_propose(kind: str, name: str, step: int) -> None:
-    """Over all pairs of uniforms of a grid the frequencies of the next token are those of the proposal."""
+def test_steps_draw_from_their_proposal(kind: str, name: str, step: int) -> None:
+    """Over a grid of uniform pairs, frequencies of the next token equal the proposal's probabilities."""
     side, toy = 200, Toy.random(1, kind == "absorbing")
     graph = AbsorbingGraph(VOCABULARY) if toy.absorbing else UniformGraph(VOCABULARY)
     sampler = oracle_sampler(toy, DiffusionProcess(graph, LogLinearNoise(1e-3)), name, 4)
     x_t = torch.tensor([[1, VOCABULARY if toy.absorbing else 0, 2]])
     one = state_of(x_t, torch.tensor([[True, False, True]]))
     one = replace(sampler.begin(one), step=step, t=torch.full((1,), 1 - step / 4, dtype=torch.float64))
-    law = sampler.propose(one).probabilities(x_t, one.frozen)[0, 1]
+    probs = sampler.propose(one).probabilities(x_t, one.frozen)[0, 1]
     many = replace(state_of(x_t.expand(side**2, -1), one.frozen.expand(side**2, -1)), generators=Grid(side))
     cache = {key: value.expand(side**2, *value.shape[1:]) for key, value in one.cache.items()}
     stepped = sampler.step(replace(many, step=step, t=one.t.expand(side**2), cache=cache))
     assert bool((stepped.tokens[:, [0, 2]] == x_t[:, [0, 2]]).all())
     frequencies = torch.bincount(stepped.tokens[:, 1], minlength=graph.dim) / side**2
-    torch.testing.assert_close(frequencies.double(), law, atol=2.5 / side, rtol=0)
+    torch.testing.assert_close(frequencies.double(), probs, atol=2.5 / side, rtol=0)
 
 
 def test_guidance_temperature_and_top_p() -> None:
@@ -212,18 +213,18 @@ def test_guidance_temperature_and_top_p() -> None:
     torch.testing.assert_close(guided.output(x_t[rows], sigma[rows], rows), guided.output(x_t, sigma)[rows])
     assert (plain.calls, full.calls, guided.calls) == (1, 1, 2)
 
-    law = torch.tensor([0.5, 0.3, 0.15, 0.05], dtype=torch.float64)
-    cooled = apply_temperature(law.log(), 0.5).exp()
-    torch.testing.assert_close(cooled, law**2 / (law**2).sum())
-    assert apply_temperature(law.log(), 0.0).exp().tolist() == [1, 0, 0, 0]
-    torch.testing.assert_close(keep_top_p(law.log(), 0.8).exp(), torch.tensor([0.625, 0.375, 0, 0]).double())
-    torch.testing.assert_close(keep_top_p(law.log(), 0.81).exp()[2], torch.tensor(0.15 / 0.95).double())
-    assert keep_top_p(law.log(), 1e-9).exp().tolist() == [1, 0, 0, 0]
+    probs = torch.tensor([0.5, 0.3, 0.15, 0.05], dtype=torch.float64)
+    cooled = apply_temperature(probs.log(), 0.5).exp()
+    torch.testing.assert_close(cooled, probs**2 / (probs**2).sum())
+    assert apply_temperature(probs.log(), 0.0).exp().tolist() == [1, 0, 0, 0]
+    torch.testing.assert_close(keep_top_p(probs.log(), 0.8).exp(), torch.tensor([0.625, 0.375, 0, 0]).double())
+    torch.testing.assert_close(keep_top_p(probs.log(), 0.81).exp()[2], torch.tensor(0.15 / 0.95).double())
+    assert keep_top_p(probs.log(), 1e-9).exp().tolist() == [1, 0, 0, 0]
 
 
 @pytest.mark.parametrize(("kind", "name"), EVERY)
-def test_guidance_reaches_every_sampler_row_by_row(kind: str, name: str) -> None:
-    """Rows follow their own condition, in any split."""
+def test_guidance_applies_per_row_in_every_sampler(kind: str, name: str) -> None:
+    """Each row follows its condition, in any split."""
     cond = torch.tensor([0, 1, 2, 3] * 8)
     denoiser = denoiser_for(kind, cond=cond, guidance=2.5, temperature=0.9, top_p=0.95)
     drawn = [
@@ -236,22 +237,21 @@ def test_guidance_reaches_every_sampler_row_by_row(kind: str, name: str) -> None
     assert float((drawn[0] == cond[:, None]).double().mean()) > 0.6
 
 
-def test_the_registry_says_what_fits() -> None:
+def test_registry_knows_fitting_samplers() -> None:
     assert set(samplers_for(AbsorbingGraph(3))) == set(SAMPLERS)
     assert samplers_for(UniformGraph(3)) == ["analytic", "euler", "ancestral", "predictor_corrector"]
     for kind, process in PROCESSES.items():
         assert default_sampler(process.graph) in samplers_for(process.graph), kind
-    for name, sampler in SAMPLERS.items():
-        assert sampler.name == name
-        assert sampler.accuracy in ("exact", "convergent", "neither")
-        assert sampler.summary
+    for name in SAMPLERS:
+        assert SAMPLERS.get(name).accuracy in ("exact", "convergent", "neither")
+        assert SAMPLERS.get(name).summary
 
 
-def test_a_state_can_be_stepped_by_hand() -> None:
+def test_sampler_steps_can_be_called_manually() -> None:
     sampler: Sampler = create_sampler("ancestral", PROCESSES["absorbing"], denoiser_for("absorbing"), 4)
     state = state_of(torch.full((2, LENGTH), N))
     times = []
-    while not sampler.finished(state):
+    while not sampler.is_finished(state):
         state = sampler.step(state)
         times.append(float(state.t[0]))
     assert times == [0.75, 0.5, 0.25, 0.0]
@@ -272,8 +272,8 @@ BAD: list[tuple[Callable[[], object], type[DiffusionInputError], str]] = [
     (drawn(prompt=SHORT.float()), ShapeError, "prompt"),
     (drawn(frozen=SHORT == 0), ShapeError, "frozen: got .*; expected a prompt"),
     (drawn(prompt=SHORT, frozen=SHORT), ShapeError, "frozen: got dtype torch.int64; expected torch.bool"),
-    (drawn(prompt=SHORT, frozen=LONG[:10] == 0), LengthError, "frozen: got a place past the prompt's 4 tokens"),
-    (drawn(prompt=SHORT, frozen=LONG[:5] == 0), LengthError, "frozen: got 5 places"),
+    (drawn(prompt=SHORT, frozen=LONG[:10] == 0), LengthError, "frozen: got a position after the prompt's 4 tokens"),
+    (drawn(prompt=SHORT, frozen=LONG[:5] == 0), LengthError, "frozen: got 5 positions"),
     (drawn(mask=torch.ones(2, 9, dtype=torch.bool)), ShapeError, "mask"),
     (drawn(prompt=SHORT, frozen=[True] * 4), ShapeError, "frozen: got a list; expected a bool tensor"),
     (drawn(mask=[[True] * 10] * 2), ShapeError, "mask: got a list"),
@@ -300,7 +300,7 @@ BAD: list[tuple[Callable[[], object], type[DiffusionInputError], str]] = [
 ]
 
 
-def test_what_a_prompt_holds_where_it_is_not_kept_does_not_matter() -> None:
+def test_prompt_tokens_at_unfrozen_positions_are_ignored() -> None:
     kept = torch.arange(LENGTH) < 3
     prompt = torch.where(kept, 1, -100)
     for name in samplers_for(PROCESSES["absorbing"].graph):

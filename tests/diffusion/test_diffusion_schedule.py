@@ -1,4 +1,4 @@
-"""Noise schedules: derivative, inverse, both ends, and what they refuse."""
+"""Noise schedules: derivative, inverse, both ends, and invalid arguments."""
 
 import math
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from diffusion.errors import SettingError, SigmaError, TimeError
-from diffusion.noise_schedule import (
+from diffusion.processes.noise_schedule import (
     MAX_SIGMA,
     CosineNoise,
     GeometricNoise,
@@ -27,14 +27,14 @@ SCHEDULES = [
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
-def test_rate_is_the_derivative_of_sigma(schedule: NoiseSchedule) -> None:
+def test_schedule_rate_is_derivative_of_sigma(schedule: NoiseSchedule) -> None:
     t = torch.linspace(0.01, 0.99, 50, dtype=torch.float64).requires_grad_()
     (slope,) = torch.autograd.grad(schedule.sigma(t).sum(), t)
     torch.testing.assert_close(slope, schedule.rate(t).detach(), rtol=1e-12, atol=0)
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
-def test_alpha_and_inverse_belong_to_sigma(schedule: NoiseSchedule) -> None:
+def test_schedule_alpha_and_inverse_match_sigma(schedule: NoiseSchedule) -> None:
     t = torch.linspace(1e-6, 0.999, 200, dtype=torch.float64)
     sigma = schedule.sigma(t)
     assert sigma.dtype == torch.float64
@@ -45,7 +45,7 @@ def test_alpha_and_inverse_belong_to_sigma(schedule: NoiseSchedule) -> None:
     torch.testing.assert_close(schedule.inverse(schedule.sigma(ends)), ends)
 
 
-def test_alpha_is_the_papers() -> None:
+def test_schedule_alpha_matches_papers() -> None:
     t = torch.linspace(0, 1, 11, dtype=torch.float64)
     torch.testing.assert_close(LogLinearNoise(1e-3).alpha(t), 1 - (1 - 1e-3) * t)
     torch.testing.assert_close(CosineNoise(1e-3).alpha(t), 1e-3 + (1 - 1e-3) * torch.cos(math.pi / 2 * t))
@@ -54,7 +54,7 @@ def test_alpha_is_the_papers() -> None:
 
 
 @pytest.mark.parametrize("schedule", [LogLinearNoise(0.0), CosineNoise(0.0)])
-def test_an_end_without_data_stays_finite_and_weighs_right(schedule: NoiseSchedule) -> None:
+def test_schedule_ending_at_alpha_0_has_finite_weight(schedule: NoiseSchedule) -> None:
     assert float(schedule.alpha(1.0)) == 0.0
     assert float(schedule.sigma(1.0)) == MAX_SIGMA
     weight = schedule.rate(1.0) / torch.expm1(schedule.sigma(1.0))  # -alpha' / (1 - alpha)
@@ -62,19 +62,19 @@ def test_an_end_without_data_stays_finite_and_weighs_right(schedule: NoiseSchedu
 
 
 @pytest.mark.parametrize("t", [-0.1, 1.0001, float("nan"), float("inf")])
-def test_times_outside_the_unit_interval_are_refused(t: float) -> None:
+def test_schedule_refuses_times_outside_unit_interval(t: float) -> None:
     for method in (LogLinearNoise().sigma, CosineNoise().rate, GeometricNoise().alpha):
         with pytest.raises(TimeError, match=r"t: got .*; expected a time in \[0, 1\]"):
             method(t)
 
 
 @pytest.mark.parametrize("sigma", [float("nan"), float("inf"), -1.0, 30.0, 1e-6])
-def test_levels_outside_the_schedule_are_refused(sigma: float) -> None:
+def test_schedule_inverse_refuses_sigma_outside_range(sigma: float) -> None:
     with pytest.raises(SigmaError, match="sigma: got"):
         GeometricNoise(1e-4, 20.0).inverse(sigma)
 
 
-def test_settings_that_cannot_work_are_refused() -> None:
+def test_schedule_refuses_invalid_settings() -> None:
     for build in (
         lambda: LogLinearNoise(-0.1),
         lambda: CosineNoise(float("nan")),

@@ -5,13 +5,13 @@ from itertools import pairwise
 import pytest
 import torch
 
-from diffusion.diffusion_process import DiffusionProcess
-from diffusion.discrete_time import D3pmLoss, DiscreteNoise, DiscreteSubsLoss, discrete_loss
 from diffusion.errors import SettingError
-from diffusion.graph import AbsorbingGraph, UniformGraph
-from diffusion.hybrid import HybridGraph
-from diffusion.losses import SubsLoss
-from diffusion.noise_schedule import CosineNoise, LogLinearNoise
+from diffusion.objectives.discrete_time import D3pmLoss, DiscreteNoise, DiscreteSubsLoss, discrete_loss
+from diffusion.objectives.losses import SubsLoss
+from diffusion.processes.diffusion_process import DiffusionProcess
+from diffusion.processes.graph import AbsorbingGraph, UniformGraph
+from diffusion.processes.hybrid import HybridGraph
+from diffusion.processes.noise_schedule import CosineNoise, LogLinearNoise
 from tests.oracles.diffusion_bounds import exact_bound
 from tests.oracles.diffusion_toy import VOCABULARY, Toy
 from tests.oracles.hybrid_toy import HybridToy
@@ -21,7 +21,7 @@ CURVES = ["even", "cosine", "linear", "quadratic"]
 
 @pytest.mark.parametrize("curve", CURVES)
 @pytest.mark.parametrize("num_steps", [1, 7, 100])
-def test_alpha_is_the_product_of_what_each_step_keeps(curve: str, num_steps: int) -> None:
+def test_discrete_alpha_is_product_of_kept_fractions(curve: str, num_steps: int) -> None:
     schedule = DiscreteNoise(num_steps, curve)
     grid = torch.arange(num_steps + 1, dtype=torch.float64) / num_steps
     alpha = schedule.alpha(grid)
@@ -36,7 +36,7 @@ def test_alpha_is_the_product_of_what_each_step_keeps(curve: str, num_steps: int
     torch.testing.assert_close(schedule.rate(inside), slope, atol=1e-5, rtol=1e-5)
 
 
-def test_even_steps_are_the_beta_of_the_paper() -> None:
+def test_discrete_even_curve_matches_d3pm_beta() -> None:
     count = 50
     beta = [1 / (count - i + 1) for i in range(1, count + 1)]
     kept = torch.cumprod(1 - torch.tensor(beta, dtype=torch.float64), 0)
@@ -44,15 +44,15 @@ def test_even_steps_are_the_beta_of_the_paper() -> None:
 
 
 @pytest.mark.parametrize("curve", ["linear", "quadratic"])
-def test_beta_that_fits_a_thousand_steps_is_scaled_to_others(curve: str) -> None:
-    """With T = 100 and the betas of T = 1000 alpha would end far from 0 (0.36), off the all-masked start."""
+def test_discrete_beta_scales_with_number_of_steps(curve: str) -> None:
+    """With T = 100 and the betas of T = 1000, alpha would end at 0.36, far from the all-masked start."""
     assert float(DiscreteNoise(100, curve).table[-1]) < 2e-3
     given = DiscreteNoise(100, curve, beta_start=1e-4, beta_end=0.02)
     assert float(given.table[-1]) > 0.3
 
 
 @pytest.mark.parametrize("name", ["absorbing", "uniform", "hybrid"])
-def test_11_the_gap_of_every_discrete_bound_falls_as_one_over_steps(name: str) -> None:
+def test_11_gap_of_every_discrete_bound_falls_as_1_over_steps(name: str) -> None:
     pace = LogLinearNoise(0.0)
     if name == "hybrid":
         toy, process = HybridToy.drawn(7, 0.2), DiffusionProcess(*HybridGraph(VOCABULARY, 0.2).at_pace(pace))
@@ -65,10 +65,10 @@ def test_11_the_gap_of_every_discrete_bound_falls_as_one_over_steps(name: str) -
         gaps.append(sum(exact_bound(toy, D3pmLoss(process, steps), toy.oracle, grid)) - toy.entropy)
     assert gaps[-1] > 0
     for early, late in pairwise(gaps):
-        assert 2.5 < early / late < 4.6  # the singular start of hybrid noise slows it a little
+        assert 2.5 < early / late < 4.6  # the singularity of hybrid noise at t = 0 slows convergence a little
 
 
-def test_under_masks_the_divergence_is_the_weighed_cross_entropy() -> None:
+def test_d3pm_under_masks_is_weighted_cross_entropy() -> None:
     process = DiffusionProcess(AbsorbingGraph(VOCABULARY), CosineNoise(1e-3))
     generator = torch.Generator().manual_seed(1)
     logits = torch.randn(64, 5, VOCABULARY + 1, generator=generator, dtype=torch.float64)
@@ -79,7 +79,7 @@ def test_under_masks_the_divergence_is_the_weighed_cross_entropy() -> None:
     torch.testing.assert_close(general, special, atol=1e-12, rtol=1e-10)
 
 
-def test_the_first_step_of_a_certain_network_is_no_nan() -> None:
+def test_d3pm_first_step_of_certain_network_is_not_nan() -> None:
     """0 log 0 at t = 1 / T, where the posterior is the clean token itself."""
     process = DiffusionProcess(UniformGraph(VOCABULARY), DiscreteNoise(4))
     x_0 = torch.tensor([[0, 1, 2]])
@@ -89,7 +89,7 @@ def test_the_first_step_of_a_certain_network_is_no_nan() -> None:
         torch.testing.assert_close(loss, torch.zeros(1, 3, dtype=torch.float64))
 
 
-def test_the_number_of_steps_stands_once() -> None:
+def test_d3pm_number_of_steps_is_given_once() -> None:
     table = DiffusionProcess(AbsorbingGraph(3), DiscreteNoise(20))
     assert discrete_loss(table, None).num_steps == 20
     assert discrete_loss(DiffusionProcess(AbsorbingGraph(3), LogLinearNoise()), 30).num_steps == 30
@@ -100,8 +100,8 @@ def test_the_number_of_steps_stands_once() -> None:
             discrete_loss(process, count)
 
 
-def test_a_table_serves_continuous_time() -> None:
-    """MDLM's bound under a table is the entropy too: what corrupts is what weighs."""
+def test_discrete_schedule_fits_continuous_time_bound() -> None:
+    """MDLM's bound with a tabulated schedule is the entropy too."""
     toy, steps = Toy.random(3, absorbing=True), 5
     objective = SubsLoss(DiffusionProcess(AbsorbingGraph(VOCABULARY), DiscreteNoise(steps, "even")))
     nodes, weights = torch.tensor([-0.5773502691896257, 0.5773502691896257]), torch.tensor([1.0, 1.0])

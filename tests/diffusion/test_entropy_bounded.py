@@ -1,12 +1,12 @@
-"""The entropy-bounded sampler: its bound, its calls, and what it tells the network."""
+"""The entropy-bounded sampler: bound, number of calls, and sigma passed to the network."""
 
 import pytest
 import torch
 from torch import Tensor
 
-from diffusion.denoiser import Denoiser
-from diffusion.parameterisation import X0Parameterisation
-from diffusion.sampling import sample
+from diffusion.objectives.parameterisation import X0Parameterisation
+from diffusion.samplers.denoiser import Denoiser
+from diffusion.samplers.sampling import sample
 from tests.oracles.diffusion_noises import GRAPHS, NoisyToy, noisy_toy, process_of
 from tests.oracles.diffusion_propagation import divergence, oracle_sampler, sampler_law
 from tests.oracles.diffusion_toy import LENGTH, VOCABULARY, Toy
@@ -14,17 +14,17 @@ from tests.oracles.diffusion_toy import LENGTH, VOCABULARY, Toy
 
 @pytest.mark.parametrize("gamma", [0.0, 0.3, 0.7, 0.9, 1.1, 3.0])
 def test_entropy_bounded_keeps_its_bound(gamma: float) -> None:
-    """Of three tokens one call at most lifts several, so KL(data, samples) <= gamma and TV <= sqrt(gamma / 2)."""
+    """With three tokens at most one call unmasks several, so KL(data, samples) <= gamma and TV <= sqrt(gamma / 2)."""
     worst = 0.0
     for seed in range(8):
         toy = noisy_toy("absorbing", seed)
-        law = sampler_law(
+        probs = sampler_law(
             toy, oracle_sampler(toy, process_of("absorbing"), {"type": "entropy_bounded", "gamma": gamma}, 1)
         )
-        worst = max(worst, divergence(toy, law))
-        assert float(law.sum()) == pytest.approx(1.0, abs=1e-12)
-        assert divergence(toy, law) <= gamma + 1e-12
-        assert toy.total_variation(law) <= (gamma / 2) ** 0.5 + 1e-12
+        worst = max(worst, divergence(toy, probs))
+        assert float(probs.sum()) == pytest.approx(1.0, abs=1e-12)
+        assert divergence(toy, probs) <= gamma + 1e-12
+        assert toy.total_variation(probs) <= (gamma / 2) ** 0.5 + 1e-12
     assert worst > 1e-2 or gamma <= 0.7
 
 
@@ -38,8 +38,8 @@ def test_entropy_bounded_conditions_exactly_on_prompts(frozen: list[bool]) -> No
     assert target.total_variation(sampler_law(toy, sampler, kept)) < 1e-12
 
 
-def test_certain_tokens_come_together_whatever_gamma() -> None:
-    """Sequences of one repeated token: a first call for it, and one for the rest, which is certain."""
+def test_entropy_bounded_unmasks_certain_tokens_together() -> None:
+    """For sequences of one repeated token, the first call draws it, the second all other positions, which are certain."""
     joint = torch.zeros((VOCABULARY,) * LENGTH, dtype=torch.float64)
     for token, chance in enumerate([0.5, 0.3, 0.2]):
         joint[token, token, token] = chance
@@ -57,19 +57,19 @@ def test_certain_tokens_come_together_whatever_gamma() -> None:
     torch.testing.assert_close(shares.double(), joint.sum((1, 2)), atol=0.05, rtol=0)
 
 
-def test_entropy_bounded_tells_the_network_the_level_of_its_masks() -> None:
-    process, told = process_of("absorbing"), []
+def test_entropy_bounded_passes_sigma_of_mask_share() -> None:
+    process, passed = process_of("absorbing"), []
     toy = noisy_toy("absorbing")
 
     def listening(x_t: Tensor, sigma: Tensor) -> Tensor:
-        told.append((int((x_t == VOCABULARY).sum()), float(sigma)))
+        passed.append((int((x_t == VOCABULARY).sum()), float(sigma)))
         return toy.oracle(x_t, sigma)
 
     denoiser = Denoiser(listening, X0Parameterisation(process.graph))
     state = sample(process, denoiser, 1, LENGTH, sampler={"type": "entropy_bounded", "gamma": 0.0})
     assert float(state.t) == 0
     most = 1 - float(process.schedule.alpha(1.0))
-    for masks, sigma in told:
+    for masks, sigma in passed:
         assert 1 - torch.tensor(-sigma, dtype=torch.float64).exp().item() == pytest.approx(
             most * masks / LENGTH, rel=1e-12
         )

@@ -1,15 +1,15 @@
-"""Oracle tests 4 to 7 and 11: the bounds are the entropy at the oracle, and nothing brings them below it."""
+"""Oracle tests 4 to 7 and 11: with the oracle the bounds are the entropy, and no network is below it."""
 
 import pytest
 import torch
 from torch import Tensor
 
-from diffusion.diffusion_process import DiffusionProcess
-from diffusion.discrete_time import DiscreteSubsLoss
-from diffusion.graph import AbsorbingGraph, UniformGraph
-from diffusion.losses import ScoreEntropyLoss, SubsLoss, UdlmLoss
-from diffusion.noise_schedule import CosineNoise, GeometricNoise, LinearNoise, LogLinearNoise, NoiseSchedule
-from diffusion.parameterisation import ScoreParameterisation, X0Parameterisation
+from diffusion.objectives.discrete_time import DiscreteSubsLoss
+from diffusion.objectives.losses import ScoreEntropyLoss, SubsLoss, UdlmLoss
+from diffusion.objectives.parameterisation import ScoreParameterisation, X0Parameterisation
+from diffusion.processes.diffusion_process import DiffusionProcess
+from diffusion.processes.graph import AbsorbingGraph, UniformGraph
+from diffusion.processes.noise_schedule import CosineNoise, GeometricNoise, LinearNoise, LogLinearNoise, NoiseSchedule
 from tests.oracles.diffusion_bounds import exact_bound, quadrature
 from tests.oracles.diffusion_toy import VOCABULARY, Toy
 
@@ -57,18 +57,18 @@ def test_5_subs_bound_is_the_entropy(schedule: NoiseSchedule) -> None:
     assert sum(parts) == pytest.approx(toy.entropy, abs=1e-10)
 
 
-def test_5_the_last_jump_closes_the_gap_that_eps_leaves() -> None:
+def test_5_prior_part_closes_gap_of_eps() -> None:
     toy = Toy.random(3, absorbing=True)
     gaps = []
     for eps in (1e-3, 4e-3):
         parts = exact_bound(toy, SubsLoss(absorbing(LogLinearNoise(eps))), toy.oracle, quadrature(40))
-        assert parts[0] < toy.entropy - 1e-3  # the diffusion part alone is no bound
+        assert parts[0] < toy.entropy - 1e-3  # the diffusion part alone is not a bound
         gaps.append(sum(parts) - toy.entropy)
     assert 0 < gaps[0] < 1e-5
     assert gaps[1] / gaps[0] == pytest.approx(16, rel=0.05)
 
 
-def test_5_the_bound_is_the_same_for_the_oracle_as_a_score() -> None:
+def test_5_bound_is_the_same_for_a_score_oracle() -> None:
     toy, process = Toy.random(3, absorbing=True), absorbing(LogLinearNoise(0.0))
     reading = ScoreParameterisation(ABSORBING)
 
@@ -91,7 +91,7 @@ def test_6_udlm_bound_is_the_entropy(schedule: NoiseSchedule, points: int, power
     assert sum(mean) > toy.entropy + 2e-4
 
 
-def test_6_udlm_is_the_papers_formula() -> None:
+def test_6_udlm_matches_formula_of_paper() -> None:
     process = uniform(LogLinearNoise(1e-3))
     generator = torch.Generator().manual_seed(5)
     logits = torch.randn(200, 2, VOCABULARY, generator=generator, dtype=torch.float64)
@@ -108,7 +108,7 @@ def test_6_udlm_is_the_papers_formula() -> None:
     torch.testing.assert_close(UdlmLoss(process).diffusion(logits, x_t, x_0, t), expected, atol=1e-10, rtol=1e-10)
 
 
-def test_7_score_entropy_through_subs_is_mdlm_for_each_sample() -> None:
+def test_7_score_entropy_of_subs_is_mdlm_per_sample() -> None:
     for schedule in (LogLinearNoise(1e-3), CosineNoise(1e-3), GeometricNoise()):
         process = absorbing(schedule)
         generator = torch.Generator().manual_seed(6)
@@ -121,7 +121,7 @@ def test_7_score_entropy_through_subs_is_mdlm_for_each_sample() -> None:
         torch.testing.assert_close(sedd, mdlm, atol=1e-10, rtol=1e-12)
 
 
-def test_11_the_gap_of_the_discrete_bound_falls_as_one_over_steps() -> None:
+def test_11_gap_of_discrete_bound_falls_as_1_over_steps() -> None:
     toy = Toy.random(7, absorbing=True)
     gaps = []
     for steps in (16, 64, 256):
@@ -135,7 +135,7 @@ def test_11_the_gap_of_the_discrete_bound_falls_as_one_over_steps() -> None:
 
 @pytest.mark.parametrize("seed", range(20))
 def test_no_bound_is_below_the_entropy(seed: int) -> None:
-    """With the oracle and with a network that errs, on 20 toys, for schedules as they are used."""
+    """With the oracle and an inexact network, on 20 toys, for default schedules."""
     for objective, points, power in (
         (SubsLoss(absorbing(LogLinearNoise(1e-3))), 24, 1),
         (SubsLoss(absorbing(GeometricNoise(1e-3, 20.0))), 50, 1),
@@ -156,10 +156,8 @@ def test_no_bound_is_below_the_entropy(seed: int) -> None:
 @pytest.mark.parametrize(
     ("used", "weighed"), [(LogLinearNoise(0.0), CosineNoise(0.0)), (CosineNoise(0.0), LogLinearNoise(0.0))]
 )
-def test_corrupting_with_one_alpha_and_weighing_with_another_is_noticed(
-    used: NoiseSchedule, weighed: NoiseSchedule
-) -> None:
-    """The mistake moves every bound by far more than the tolerances above, one of the two ways below the entropy."""
+def test_bound_with_two_different_alphas_is_detected(used: NoiseSchedule, weighed: NoiseSchedule) -> None:
+    """The error changes every bound by far more than the tolerances above, in one direction to below the entropy."""
     for objective, power in ((SubsLoss(absorbing(weighed)), 1), (UdlmLoss(uniform(weighed)), 6)):
         toy = Toy.random(8, objective.graph.absorbing)
         parts = exact_bound(toy, objective, toy.oracle, quadrature(40, power), corruption=used)

@@ -1,4 +1,4 @@
-"""Samplers with settings: what their steps keep exactly, where their laws end, and draws beside the laws."""
+"""Samplers with settings: exact invariants of steps, convergence of their distributions, and draws against these."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -7,14 +7,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from diffusion.denoiser import Denoiser
 from diffusion.errors import DiffusionInputError
-from diffusion.noise_schedule import NoiseSchedule
-from diffusion.parameterisation import X0Parameterisation
-from diffusion.remasking import RemaskingSampler
-from diffusion.sampler_base import default_settings
-from diffusion.samplers import SAMPLERS, Sampler, create_sampler, samplers_for
-from diffusion.sampling import sample
+from diffusion.objectives.parameterisation import X0Parameterisation
+from diffusion.processes.noise_schedule import NoiseSchedule
+from diffusion.samplers.base import Sampler, create_sampler, samplers_for
+from diffusion.samplers.denoiser import Denoiser
+from diffusion.samplers.remasking import RemaskingSampler
+from diffusion.samplers.sampling import sample
 from tests.oracles.diffusion_noises import GRAPHS, SCHEDULES, noisy_toy, process_of
 from tests.oracles.diffusion_propagation import kernel, oracle_sampler, sampler_law, state_of
 from tests.oracles.diffusion_toy import LENGTH, Toy
@@ -22,14 +21,14 @@ from tests.oracles.diffusion_toy import LENGTH, Toy
 Choice = dict[str, object]
 
 
-def place_marginals(law: Tensor, dim: int) -> Tensor:
-    """The laws [3, dim] of each place alone under a law [dim^3]."""
-    whole = law.reshape(dim, dim, dim)
+def place_marginals(probs: Tensor, dim: int) -> Tensor:
+    """Return the marginals [3, dim] of a distribution [dim^3]."""
+    whole = probs.reshape(dim, dim, dim)
     return torch.stack([whole.sum((1, 2)), whole.sum((0, 2)), whole.sum((0, 1))])
 
 
 def marginal_error(toy: Toy, sampler: Sampler, step: int) -> float:
-    """How far a step from the exact p_t leaves the law of single tokens from p_s."""
+    """Return the distance of token marginals after a step from the exact p_t to those of p_s."""
     t = torch.full((len(toy.states),), sampler.time(step), dtype=torch.float64)
     state = replace(state_of(toy.states), t=t, step=step)
     sigma, sigma_next = (level[0] for level in sampler.levels(state))
@@ -41,7 +40,7 @@ def marginal_error(toy: Toy, sampler: Sampler, step: int) -> float:
 @pytest.mark.parametrize("kind", list(GRAPHS))
 @pytest.mark.parametrize("schedule", SCHEDULES)
 @pytest.mark.parametrize("kappa", [0.0, 0.6, 1.0])
-def test_prediction_and_correction_keep_the_law_of_each_token(kind: str, schedule: NoiseSchedule, kappa: float) -> None:
+def test_predictor_corrector_keeps_token_marginals(kind: str, schedule: NoiseSchedule, kappa: float) -> None:
     toy = noisy_toy(kind)
     choice = {"type": "predictor_corrector", "kappa": kappa, "t_on": 1.0, "t_off": 0.0}
     sampler = oracle_sampler(toy, process_of(kind, schedule), choice, 4)
@@ -51,15 +50,15 @@ def test_prediction_and_correction_keep_the_law_of_each_token(kind: str, schedul
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
 @pytest.mark.parametrize("settings", [{}, {"eta_cap": 0.4}, {"eta_cap": 1.0}, {"eta_cap": 1.0, "eta_rescale": 0.3}])
-def test_remasking_keeps_the_law_of_each_token(schedule: NoiseSchedule, settings: Choice) -> None:
+def test_remasking_keeps_token_marginals(schedule: NoiseSchedule, settings: Choice) -> None:
     toy = noisy_toy("absorbing")
     sampler = oracle_sampler(toy, process_of("absorbing", schedule), {"type": "remasking", **settings}, 4)
     for step in range(4):
         assert marginal_error(toy, sampler, step) < 1e-12
 
 
-def test_the_posterior_mean_as_the_networks_law_would_be_noticed() -> None:
-    """The corrector weighs the leave-one-out law by q(x_t | x_0); a network that has done so already is off."""
+def test_corrector_with_posterior_mean_is_detected() -> None:
+    """The corrector multiplies the leave-one-out distribution by q(x_t | x_0); a network that includes it is inexact."""
     toy, process = noisy_toy("uniform"), process_of("uniform")
     reading = X0Parameterisation(process.graph)
     choice = {"type": "predictor_corrector", "kappa": 0.0, "t_on": 1.0, "t_off": 0.0}
@@ -70,7 +69,7 @@ def test_the_posterior_mean_as_the_networks_law_would_be_noticed() -> None:
 @pytest.mark.parametrize("step", [0, 2, 3])
 @pytest.mark.parametrize("settings", [{"eta_cap": 0.1}, {"eta_cap": 1.0, "eta_rescale": 0.3}])
 def test_remasking_is_a_predictor_corrector(step: int, settings: Choice) -> None:
-    """kappa = 1 - rho / (1 - alpha_s), and no correction is ancestral, as Deschenaux et al. have it."""
+    """kappa = 1 - rho / (1 - alpha_s), and no correction is ancestral, as in Deschenaux et al."""
     toy, process = noisy_toy("absorbing"), process_of("absorbing")
     remasking = oracle_sampler(toy, process, {"type": "remasking", **settings}, 4)
     assert isinstance(remasking, RemaskingSampler)
@@ -93,7 +92,7 @@ def test_remasking_is_a_predictor_corrector(step: int, settings: Choice) -> None
         ("absorbing", {"type": "remasking", "eta_rescale": 0.0}),
     ],
 )
-def test_without_correction_samples_are_the_ancestral_ones(kind: str, choice: Choice) -> None:
+def test_without_correction_samples_are_ancestral(kind: str, choice: Choice) -> None:
     toy, process = noisy_toy(kind), process_of(kind)
     tokens = [
         sample(process, oracle_sampler(toy, process, name, 9).denoiser, 64, LENGTH, steps=9, sampler=name, generator=g)
@@ -108,14 +107,14 @@ def variation(kind: str, choice: str | Choice, steps: int, seed: int = 0) -> flo
 
 
 @pytest.mark.parametrize("settings", [{"eta_cap": 0.3}, {"eta_cap": 1.0, "eta_rescale": 1.0}])
-def test_remasking_converges_as_one_over_the_root_of_steps(settings: Choice) -> None:
+def test_remasking_converges_as_1_over_sqrt_steps(settings: Choice) -> None:
     coarse, fine = (variation("absorbing", {"type": "remasking", **settings}, steps) for steps in (64, 1024))
     assert 3.5 < coarse / fine < 4.5
 
 
 @pytest.mark.parametrize("kind", ["absorbing", "uniform"])
-def test_correction_converges_where_it_goes_on_to_the_end_and_not_where_it_stops(kind: str) -> None:
-    """What correction leaves at t_off, of the size of 1 - kappa, no later step mends."""
+def test_correction_converges_only_if_it_runs_to_time_zero(kind: str) -> None:
+    """The error of correction at t_off, of the order of 1 - kappa, is not reduced by later steps."""
 
     def distances(t_off: float) -> tuple[float, float]:
         choice: Choice = {"type": "predictor_corrector", "kappa": 0.5, "t_off": t_off}
@@ -138,8 +137,8 @@ CASES += [("absorbing", choice) for choice in STRONG] + [("uniform", STRONG[-1])
 
 
 @pytest.mark.parametrize(("kind", "choice"), CASES)
-def test_samples_have_the_law_that_kernels_give(kind: str, choice: str | Choice) -> None:
-    """Chi-square over all sequences, 26 degrees of freedom; the same samples in parts as at once."""
+def test_samples_follow_propagated_kernels(kind: str, choice: str | Choice) -> None:
+    """Chi-square test over all sequences, 26 degrees of freedom; samples do not depend on batch_size."""
     toy, process, count = noisy_toy(kind, 3), process_of(kind), 20_000
     sampler = oracle_sampler(toy, process, choice, 4)
     settings = {"steps": 4, "sampler": choice}
@@ -159,7 +158,7 @@ def test_samples_have_the_law_that_kernels_give(kind: str, choice: str | Choice)
 
 
 @pytest.mark.parametrize("choice", STRONG[:2])
-def test_network_calls_are_those_of_rows_that_lift_a_mask(choice: Choice) -> None:
+def test_remasking_calls_network_only_for_unmasking_rows(choice: Choice) -> None:
     toy, process = noisy_toy("absorbing"), process_of("absorbing")
     rows = 0
 
@@ -176,12 +175,15 @@ def test_network_calls_are_those_of_rows_that_lift_a_mask(choice: Choice) -> Non
 
 
 BAD: list[tuple[Mapping[str, object], str]] = [
-    ({"type": "entropy_bounded", "gamma": -0.1}, r"gamma: got -0.1; expected a number in \[0, 1e\+06\]"),
+    ({"type": "entropy_bounded", "gamma": -0.1}, r"gamma: got -0.1; expected greater than or equal to 0"),
     ({"type": "entropy_bounded", "gama": 0.1}, r"sampler: got 'gama' \(did you mean 'gamma'\?\); expected settings of"),
     ({"type": "remasking", "eta_cap": 1.5}, "eta_cap: got 1.5"),
     ({"type": "remasking", "eta_rescale": "a"}, "eta_rescale: got 'a'"),
     ({"type": "predictor_corrector", "kappa": 2}, "kappa: got 2"),
-    ({"type": "predictor_corrector", "t_on": 0.3, "t_off": 0.4}, r"t_off: got 0.4; expected a number in \[0, 0.3\]"),
+    (
+        {"type": "predictor_corrector", "t_on": 0.3, "t_off": 0.4},
+        r"t_off: got 0.4; expected settings that fit together: t_off 0.4 must not be above t_on 0.3",
+    ),
     ({"type": "ancestral", "gamma": 0.1}, "sampler: got 'gamma'; expected no settings: ancestral has none"),
     ({"gamma": 0.1}, "sampler: got None; expected one of"),
     ({"type": "remaskin"}, "did you mean 'remasking'"),
@@ -189,13 +191,8 @@ BAD: list[tuple[Mapping[str, object], str]] = [
 
 
 @pytest.mark.parametrize(("choice", "message"), BAD)
-def test_wrong_settings_are_named(choice: Mapping[str, object], message: str) -> None:
+def test_create_sampler_names_wrong_settings(choice: Mapping[str, object], message: str) -> None:
     process = process_of("absorbing")
     toy = noisy_toy("absorbing")
     with pytest.raises(DiffusionInputError, match=message):
         create_sampler(choice, process, Denoiser(toy.oracle, X0Parameterisation(process.graph)), 3)
-
-
-def test_settings_are_the_keywords_of_a_sampler() -> None:
-    assert default_settings(SAMPLERS["remasking"]) == {"eta_cap": 0.01, "eta_rescale": 1.0}
-    assert default_settings(SAMPLERS["ancestral"]) == {}

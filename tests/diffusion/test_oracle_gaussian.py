@@ -1,4 +1,4 @@
-"""Gaussian diffusion against slow float64 forms: Bayes' rule on a grid, and exact laws of the samplers' output."""
+"""Gaussian diffusion against slow float64 references: Bayes' rule on a grid, and exact distributions of samples."""
 
 import math
 from itertools import pairwise
@@ -28,7 +28,7 @@ def normals(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> t
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
 
 
-def test_the_schedules_are_the_papers() -> None:
+def test_gaussian_schedules_match_papers() -> None:
     linear = beta_table("linear", 1000)
     assert linear[0] == 0
     assert linear[1] == 1e-4
@@ -37,27 +37,27 @@ def test_the_schedules_are_the_papers() -> None:
     assert beta_table("constant", 3, 0.25, 0.25).tolist() == [0, 0.25, 0.25, 0.25]
     cosine, process = beta_table("cosine", 100), GaussianDiffusion(beta_table("cosine", 100))
     for t in (1, 30, 70, 99):
-        level = [math.cos((place / 100 + 0.008) / 1.008 * math.pi / 2) ** 2 for place in (0, t)]
+        level = [math.cos((step / 100 + 0.008) / 1.008 * math.pi / 2) ** 2 for step in (0, t)]
         assert float(process.alpha_bar[t]) == pytest.approx(level[1] / level[0], rel=1e-12)
     assert cosine.max() == MAX_BETA
 
 
 @pytest.mark.parametrize("kind", TABLES)
-def test_alpha_bar_is_the_product_of_what_the_steps_keep(kind: str) -> None:
+def test_gaussian_alpha_bar_is_product_of_steps(kind: str) -> None:
     data, process = made(kind)
     wanted = torch.tensor([data.alpha_bar(t) for t in range(process.num_steps + 1)], dtype=torch.float64)
     torch.testing.assert_close(process.alpha_bar, wanted, rtol=1e-12, atol=0)
     torch.testing.assert_close(process.lost, 1 - wanted, rtol=1e-12, atol=1e-15)
 
 
-def test_a_small_beta_is_lost_to_the_last_digit() -> None:
+def test_gaussian_lost_is_accurate_for_small_beta() -> None:
     process = GaussianDiffusion(torch.tensor([0.0, 1e-14, 0.5], dtype=torch.float64))
     assert float(process.lost[1]) == pytest.approx(1e-14, rel=1e-12)
 
 
 @pytest.mark.parametrize("kind", TABLES)
 @pytest.mark.parametrize(("t", "s"), [times for times in TIMES if times[1] > 0])
-def test_the_posterior_is_bayes_rule(kind: str, t: int, s: int) -> None:
+def test_gaussian_posterior_follows_bayes_rule(kind: str, t: int, s: int) -> None:
     data, process = made(kind)
     for x_t, x_0 in [(0.3, -0.7), (-2.0, 1.0)]:
         mean, variance = process.posterior(
@@ -66,7 +66,7 @@ def test_the_posterior_is_bayes_rule(kind: str, t: int, s: int) -> None:
         assert (float(mean), float(variance)) == pytest.approx(data.posterior_on_a_grid(x_t, x_0, t, s), abs=1e-9)
 
 
-def test_the_posterior_at_zero_is_x_0_itself() -> None:
+def test_gaussian_posterior_at_zero_is_x_0() -> None:
     process, x_t, x_0 = made("linear")[1], normals(5, 3), normals(5, 3, seed=1)
     mean, variance = process.posterior(x_t, x_0, torch.tensor([1, 2, 9, 25, 40]), 0)
     torch.testing.assert_close(mean, x_0, rtol=1e-14, atol=1e-14)
@@ -75,7 +75,7 @@ def test_the_posterior_at_zero_is_x_0_itself() -> None:
 
 @pytest.mark.parametrize("prediction", ["noise", "x0", "v"])
 @pytest.mark.parametrize("kind", TABLES)
-def test_what_is_predicted_can_be_read_in_every_way(prediction: str, kind: str) -> None:
+def test_gaussian_predictions_convert_to_x0_and_noise(prediction: str, kind: str) -> None:
     process, x_0, noise = made(kind)[1], normals(24, 3, 2), normals(24, 3, 2, seed=1)
     t = torch.arange(1, 25)
     x_t = process.q_sample(x_0, t, noise)
@@ -84,7 +84,7 @@ def test_what_is_predicted_can_be_read_in_every_way(prediction: str, kind: str) 
     torch.testing.assert_close(process.noise_from(prediction, output, x_t, t), noise, rtol=0, atol=1e-10)  # type: ignore[arg-type]
 
 
-def test_v_is_the_derivative_along_the_angle() -> None:
+def test_v_prediction_is_derivative_along_angle() -> None:
     """Salimans and Ho 2022: with x(a) = cos(a) x_0 + sin(a) noise, v = dx/da."""
     process, x_0, noise = made("linear")[1], normals(4), normals(4, seed=1)
     angle = torch.acos(process.alpha_bar[7].sqrt()).repeat(4).requires_grad_()
@@ -95,11 +95,11 @@ def test_v_is_the_derivative_along_the_angle() -> None:
 @pytest.mark.parametrize("kind", TABLES)
 @pytest.mark.parametrize("steps", [1, 4, 7, 25])
 @pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
-def test_the_law_of_samples_is_the_closed_recursion(kind: str, steps: int, eta: float) -> None:
+def test_gaussian_samples_follow_closed_recursion(kind: str, steps: int, eta: float) -> None:
     data, process = made(kind)
     times = strided_times(process.num_steps, steps)
-    law = data.sampled_law(lambda x, x_0, t, s, noise: process.ddim_step(x, x_0, t, s, eta, noise), times)
-    assert law == pytest.approx(data.wanted_law(times, eta), rel=1e-9, abs=1e-9)
+    probs = data.sampled_law(lambda x, x_0, t, s, noise: process.ddim_step(x, x_0, t, s, eta, noise), times)
+    assert probs == pytest.approx(data.wanted_law(times, eta), rel=1e-9, abs=1e-9)
 
 
 @pytest.mark.parametrize("kind", TABLES)
@@ -112,18 +112,18 @@ def test_ddim_at_eta_1_is_the_ancestral_step(kind: str, t: int, s: int) -> None:
 
 
 @pytest.mark.parametrize("sampler", ["ancestral", "ddim"])
-def test_samples_tend_to_the_data_as_steps_grow(sampler: str) -> None:
+def test_gaussian_samples_converge_to_data(sampler: str) -> None:
     betas = beta_table("linear", 1000, 1e-4, 0.04)
     data, process = NormalData(1.5, 0.6, tuple(betas[1:].tolist())), GaussianDiffusion(betas)
     step = process.ancestral_step if sampler == "ancestral" else lambda x, x_0, t, s, _: process.ddim_step(x, x_0, t, s)
-    laws = [data.sampled_law(step, strided_times(1000, steps)) for steps in (10, 40, 160, 1000)]
-    errors = [abs(math.sqrt(variance) - 0.6) + abs(mean - 1.5) for mean, variance in laws]
+    distributions = [data.sampled_law(step, strided_times(1000, steps)) for steps in (10, 40, 160, 1000)]
+    errors = [abs(math.sqrt(variance) - 0.6) + abs(mean - 1.5) for mean, variance in distributions]
     assert errors[0] > errors[1] > errors[2] > errors[3]
-    assert errors[1] > 12 * errors[3]  # of 25 times as many steps
+    assert errors[1] > 12 * errors[3]  # with 25 times as many steps
     assert errors[3] < 0.01, errors
 
 
-def test_the_forward_variance_gives_the_published_ancestral_step() -> None:
+def test_forward_variance_matches_published_step() -> None:
     betas = TABLES["linear"]
     process, alpha = made("linear")[1], 1 - betas
     alpha_bar = alpha.cumprod(0)
@@ -134,7 +134,7 @@ def test_the_forward_variance_gives_the_published_ancestral_step() -> None:
         torch.testing.assert_close(process.ancestral_step(x, x_0, t, t - 1, z, "forward"), published)
 
 
-def test_a_time_for_each_row_is_each_row_alone() -> None:
+def test_gaussian_time_per_row_equals_single_rows() -> None:
     process, x_t, x_0, noise = made("cosine")[1], *(normals(3, 2, 2, seed=seed) for seed in range(3))
     t, s = torch.tensor([4, 25, 9]), torch.tensor([3, 11, 0])
     for step in (process.ancestral_step, lambda *a: process.ddim_step(*a[:4], 0.3, a[4])):
@@ -145,7 +145,7 @@ def test_a_time_for_each_row_is_each_row_alone() -> None:
             torch.testing.assert_close(together[one], alone, rtol=1e-14, atol=1e-14)
 
 
-def test_float32_stays_float32_and_close() -> None:
+def test_gaussian_float32_is_kept_and_accurate() -> None:
     process, x_t, x_0 = made("cosine")[1], normals(4, 2), normals(4, 2, seed=1)
     for t, s in [(25, 20), (1, 0)]:
         exact = process.ddim_step(x_t, x_0, t, s)
@@ -154,7 +154,7 @@ def test_float32_stays_float32_and_close() -> None:
         torch.testing.assert_close(rounded.double(), exact, rtol=1e-5, atol=1e-5)
 
 
-def test_normals_of_row_generators_belong_to_the_row() -> None:
+def test_normals_do_not_depend_on_other_rows() -> None:
     rows = torch.arange(4000)
     drawn = normal((4000, 5), RowGenerators.from_seed(3, rows))
     some = normal((7, 5), RowGenerators.from_seed(3, rows[40:47]), dtype=torch.float32)
@@ -166,14 +166,14 @@ def test_normals_of_row_generators_belong_to_the_row() -> None:
     assert torch.equal(normal((2, 3), first[0]), torch.randn(2, 3, generator=first[1], dtype=torch.float64))
 
 
-def test_a_uniform_of_zero_is_a_finite_normal() -> None:
+def test_normal_of_uniform_zero_is_finite() -> None:
     rows = RowGenerators(torch.tensor([-(0x9E3779B97F4A7C15 - (1 << 64))]))  # its first word is 0
     assert RowGenerators(rows.keys).rand(1).item() == 0.0
     assert -9 < normal((1, 1), rows).item() < -8
 
 
 @pytest.mark.parametrize("num_steps", [1, 7, 50, 1000])
-def test_strides_are_even_and_reach_both_ends(num_steps: int) -> None:
+def test_strided_times_are_even_and_reach_both_ends(num_steps: int) -> None:
     for steps in {1, (num_steps + 1) // 2, max(1, num_steps // 3), num_steps}:
         times = strided_times(num_steps, steps)
         gaps = {t - s for t, s in pairwise(times)}
@@ -199,11 +199,11 @@ def test_strides_are_even_and_reach_both_ends(num_steps: int) -> None:
         (lambda p: p.q_sample(normals(2), 1, normals(3)), ShapeError, r"noise: got shape \[3\]; expected \[2\]"),
         (lambda p: p.posterior(normals(2), normals(2), 3, 3), TimeError, "s: got 3; expected a time before t = 3"),
         (lambda p: p.ddim_step(normals(2), normals(2), 3, 2, 1.5, normals(2)), SettingError, "eta: got 1.5"),
-        (lambda p: p.ddim_step(normals(2), normals(2), 3, 2, 0.5), SettingError, "0 where no noise is given"),
+        (lambda p: p.ddim_step(normals(2), normals(2), 3, 2, 0.5), SettingError, "0 without noise"),
         (lambda p: p.target("score", normals(2), normals(2), 3), SettingError, "prediction: got 'score'"),
         (lambda p: p.ancestral_step(*[normals(2)] * 2, 3, 2, None, "big"), SettingError, "variance: got 'big'"),
     ],
 )
-def test_errors_say_what_fits(call, kind, message) -> None:
+def test_gaussian_errors_name_argument_and_expectation(call, kind, message) -> None:
     with pytest.raises(kind, match=message):
         call(made("linear")[1])

@@ -6,13 +6,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from diffusion.diffusion_process import DiffusionProcess
 from diffusion.errors import SettingError
-from diffusion.forward_process import Graph
-from diffusion.graph import AbsorbingGraph, UniformGraph
-from diffusion.hybrid import GiddLoss, HybridGraph
-from diffusion.losses import SubsLoss, UdlmLoss
-from diffusion.noise_schedule import CosineNoise, GeometricNoise, LogLinearNoise, NoiseSchedule
+from diffusion.objectives.losses import SubsLoss, UdlmLoss
+from diffusion.processes.diffusion_process import DiffusionProcess
+from diffusion.processes.forward_process import Graph
+from diffusion.processes.graph import AbsorbingGraph, UniformGraph
+from diffusion.processes.hybrid import GiddLoss, HybridGraph
+from diffusion.processes.noise_schedule import CosineNoise, GeometricNoise, LogLinearNoise, NoiseSchedule
 from tests.oracles.diffusion_bounds import exact_bound, quadrature_at_both_ends
 from tests.oracles.diffusion_toy import LENGTH, VOCABULARY
 from tests.oracles.hybrid_toy import HybridToy
@@ -26,7 +26,7 @@ def hybrid(pace: NoiseSchedule, p_uniform: float = 0.2, gamma: float = 1.0) -> D
 
 
 @pytest.mark.parametrize(("p_uniform", "gamma"), CASES)
-def test_the_noise_is_the_papers(p_uniform: float, gamma: float) -> None:
+def test_hybrid_noise_matches_paper(p_uniform: float, gamma: float) -> None:
     process, toy = hybrid(LogLinearNoise(0.0), p_uniform, gamma), HybridToy.drawn(0, p_uniform, gamma)
     alpha, mask, other = toy.shares(TIMES)
     torch.testing.assert_close(process.schedule.alpha(TIMES), alpha, atol=1e-14, rtol=1e-12)
@@ -39,7 +39,7 @@ def test_the_noise_is_the_papers(p_uniform: float, gamma: float) -> None:
 
 
 @pytest.mark.parametrize(("p_uniform", "gamma"), CASES)
-def test_noise_grows_at_its_rate_and_composes(p_uniform: float, gamma: float) -> None:
+def test_hybrid_noise_follows_rate_and_composes(p_uniform: float, gamma: float) -> None:
     graph = hybrid(LogLinearNoise(1e-3), p_uniform, gamma).graph
     sigma = torch.tensor([1e-3, 0.1, 0.7, 2.0, 6.0], dtype=torch.float64)
     weights, step = graph.noise_rate(sigma), 1e-5
@@ -56,7 +56,7 @@ def test_noise_grows_at_its_rate_and_composes(p_uniform: float, gamma: float) ->
         torch.testing.assert_close(composed, graph.transition(tokens, last)[:, 0], atol=1e-12, rtol=0)
 
 
-def test_drawn_noise_has_the_law_of_the_noise() -> None:
+def test_hybrid_samples_follow_noise_distribution() -> None:
     process = hybrid(LogLinearNoise(1e-3), 0.4)
     generator, count = torch.Generator().manual_seed(0), 200_000
     for t in (0.2, 0.8):
@@ -80,8 +80,8 @@ def test_6_gidd_bound_is_the_entropy(pace: NoiseSchedule, p_uniform: float, gamm
 
 
 @pytest.mark.parametrize(("p_uniform", "gamma"), [(0.2, 1.0), (0.2, 2.0)])
-def test_an_end_before_all_is_noise_costs_no_more_than_what_is_left(p_uniform: float, gamma: float) -> None:
-    """At eps = 1e-3 the prior takes the kept tokens for uniform ones: eps log N nats a token at most."""
+def test_hybrid_prior_error_is_at_most_eps_log_n(p_uniform: float, gamma: float) -> None:
+    """At eps = 1e-3 the prior counts kept tokens as uniform ones: at most eps log N nats per token."""
     toy, objective = HybridToy.drawn(4, p_uniform, gamma), GiddLoss(hybrid(LogLinearNoise(1e-3), p_uniform, gamma))
     parts = exact_bound(toy, objective, toy.oracle, quadrature_at_both_ends(100, 8))
     assert parts[1] > 0
@@ -97,7 +97,7 @@ def test_an_end_before_all_is_noise_costs_no_more_than_what_is_left(p_uniform: f
         hybrid(GeometricNoise(1e-3, 9.0), 0.4, 1.5),
     ],
 )
-def test_6_gidd_is_the_papers_formula(process: DiffusionProcess) -> None:
+def test_6_gidd_matches_formula_of_paper(process: DiffusionProcess) -> None:
     graph, generator = process.graph, torch.Generator().manual_seed(5)
     logits = torch.randn(300, 2, graph.dim, generator=generator, dtype=torch.float64)
     x_0 = torch.randint(VOCABULARY, (300, 2), generator=generator)
@@ -118,7 +118,7 @@ def test_6_gidd_is_the_papers_formula(process: DiffusionProcess) -> None:
 
 
 def _noise_gain(process: DiffusionProcess, t: Tensor) -> Tensor:
-    """d/dt (beta pi) - (alpha' / alpha) (beta pi), [B, dim], by differences."""
+    """Return d/dt (beta pi) - (alpha' / alpha) (beta pi), [B, dim], by finite differences."""
     step = 1e-6
 
     def noise(at: Tensor) -> Tensor:
@@ -130,12 +130,12 @@ def _noise_gain(process: DiffusionProcess, t: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize(("p_uniform", "gamma"), [(0.0, 1.0), (1.0, 1.0), (0.1, 0.0), (0.1, 2.5)])
-def test_settings_that_are_no_process_are_refused(p_uniform: float, gamma: float) -> None:
+def test_hybrid_refuses_invalid_settings(p_uniform: float, gamma: float) -> None:
     with pytest.raises(SettingError):
         HybridGraph(VOCABULARY, p_uniform, gamma)
 
 
-def test_6_the_rao_blackwellised_form_is_the_same_number() -> None:
+def test_6_rao_blackwellised_form_is_equal() -> None:
     general, own = Graph(5, torch.ones(5, dtype=torch.float64)), UniformGraph(5)
     generator = torch.Generator().manual_seed(7)
     x_0, x_t = (torch.randint(5, (400, 3), generator=generator) for _ in range(2))

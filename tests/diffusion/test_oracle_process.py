@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from diffusion.forward_process import Graph
-from diffusion.graph import AbsorbingGraph, UniformGraph
+from diffusion.processes.forward_process import Graph
+from diffusion.processes.graph import AbsorbingGraph, UniformGraph
 from tests.oracles.diffusion_toy import VOCABULARY, Toy
 
 SIGMAS = [1e-3, 1e-2, 0.1, 0.5, 1.0, 3.0, 6.0]
@@ -69,7 +69,7 @@ def test_score_entropy_and_its_gradient_vanish_at_the_true_ratio(absorbing: bool
 
 @pytest.mark.parametrize("absorbing", [False, True])
 @pytest.mark.parametrize("sigma", SIGMAS)
-def test_score_entropy_is_the_papers_formula(absorbing: bool, sigma: float) -> None:
+def test_score_entropy_matches_formula_of_paper(absorbing: bool, sigma: float) -> None:
     graph = graph_of(absorbing)
     pairs = torch.cartesian_prod(torch.arange(VOCABULARY), torch.arange(graph.dim))
     x_0, x_t = pairs[:, :1], pairs[:, 1:]
@@ -97,12 +97,12 @@ def test_score_entropy_is_the_papers_formula(absorbing: bool, sigma: float) -> N
 
 @pytest.mark.parametrize("absorbing", [False, True])
 @pytest.mark.parametrize(("sigma", "dsigma"), [(0.01, 0.005), (0.5, 0.5), (1.0, 0.3), (3.0, 2.0), (6.0, 6.0)])
-def test_staggered_score_and_the_token_posterior_are_exact(absorbing: bool, sigma: float, dsigma: float) -> None:
+def test_staggered_score_and_token_posterior_are_exact(absorbing: bool, sigma: float, dsigma: float) -> None:
     graph, toy = graph_of(absorbing), Toy.random(1, absorbing)
     now, step = torch.tensor(sigma, dtype=torch.float64), torch.tensor(dsigma, dtype=torch.float64)
     states, score = toy.states, toy.scores(now)
     staggered = graph.staggered_score(score, step.expand(len(states)))
-    # Changing place l alone back in time: [exp(-dsigma Q)] applied to that place of p_sigma.
+    # Changing position l alone back in time: exp(-dsigma Q) applied to that position of p_sigma.
     back = torch.linalg.inv(toy.kernel(step))
     expected = score @ back
     torch.testing.assert_close(staggered, expected, atol=1e-12 * max(1.0, float(expected.max())), rtol=0)
@@ -115,7 +115,7 @@ def test_staggered_score_and_the_token_posterior_are_exact(absorbing: bool, sigm
     torch.testing.assert_close(tweedie, exact / exact.sum(-1, keepdim=True), atol=1e-12, rtol=0)
 
 
-def test_a_constant_mixture_is_a_process_as_it_stands() -> None:
+def test_constant_mixture_is_a_valid_process() -> None:
     graph = Graph(3, torch.tensor([0.1, 0.1, 0.1, 0.7], dtype=torch.float64))
     tokens, sigmas = torch.arange(4)[:, None], level(0.7, 4)
     rate = graph.rate(tokens)[:, 0]

@@ -1,13 +1,13 @@
-"""Oracle tests 8 to 10: exact laws of the samplers' output, by propagating their kernels over all sequences."""
+"""Oracle tests 8 to 10: exact distributions of samples, by propagating the samplers' kernels over all sequences."""
 
 import pytest
 import torch
 
-from diffusion.diffusion_process import DiffusionProcess
-from diffusion.graph import AbsorbingGraph, UniformGraph
-from diffusion.noise_schedule import CosineNoise, GeometricNoise, LogLinearNoise, NoiseSchedule
-from diffusion.parameterisation import ScoreParameterisation
-from diffusion.samplers import SAMPLERS
+from diffusion.objectives.parameterisation import ScoreParameterisation
+from diffusion.processes.diffusion_process import DiffusionProcess
+from diffusion.processes.graph import AbsorbingGraph, UniformGraph
+from diffusion.processes.noise_schedule import CosineNoise, GeometricNoise, LogLinearNoise, NoiseSchedule
+from diffusion.registry import SAMPLERS
 from tests.oracles.diffusion_propagation import kernel, oracle_sampler, sampler_law, state_of
 from tests.oracles.diffusion_toy import VOCABULARY, Toy
 
@@ -55,8 +55,8 @@ def test_9_euler_analytic_and_ancestral_are_one_sampler(eps: float, steps: int) 
 @pytest.mark.parametrize("schedule", [LogLinearNoise(1e-3), GeometricNoise(1e-4, 10.0)])
 def test_analytic_and_ancestral_are_one_sampler_for_uniform_noise(schedule: NoiseSchedule) -> None:
     toy, process = Toy.random(10, absorbing=False), process_of(False, schedule)
-    laws = [sampler_law(toy, oracle_sampler(toy, process, name, 12)) for name in ("analytic", "ancestral")]
-    torch.testing.assert_close(laws[0], laws[1], atol=1e-10, rtol=0)
+    distributions = [sampler_law(toy, oracle_sampler(toy, process, name, 12)) for name in ("analytic", "ancestral")]
+    torch.testing.assert_close(distributions[0], distributions[1], atol=1e-10, rtol=0)
 
 
 @pytest.mark.parametrize("schedule", [LogLinearNoise(0.0), LogLinearNoise(1e-3), CosineNoise(1e-3), GeometricNoise()])
@@ -66,20 +66,20 @@ def test_10_first_hitting_is_exact(schedule: NoiseSchedule) -> None:
     assert toy.total_variation(sampler_law(toy, sampler)) < 1e-12
 
 
-def test_10_the_posterior_of_a_masked_token_is_free_of_the_time() -> None:
+def test_10_posterior_of_masked_token_does_not_depend_on_time() -> None:
     toy = Toy.random(11, absorbing=True)
     masked = toy.states == VOCABULARY
-    laws = [
+    distributions = [
         toy.posterior(toy.states, torch.full((len(toy.states),), sigma, dtype=torch.float64), False)[masked]
         for sigma in (1e-3, 0.3, 5.0)
     ]
-    for law in laws[1:]:
-        torch.testing.assert_close(law, laws[0], atol=1e-12, rtol=0)
+    for probs in distributions[1:]:
+        torch.testing.assert_close(probs, distributions[0], atol=1e-12, rtol=0)
 
 
 @pytest.mark.parametrize("frozen", [[True, False, False], [False, False, True], [True, False, True]])
 def test_prompts_condition_the_samples_exactly(frozen: list[bool]) -> None:
-    """First-hitting with token 1 kept anywhere gives p(x_0 | those tokens); many ancestral steps come close."""
+    """First-hitting with frozen tokens samples p(x_0 | those tokens); many ancestral steps come close."""
     toy, process = Toy.random(12, absorbing=True), process_of(True, LogLinearNoise(0.0))
     kept = torch.tensor(frozen)
     matches = (toy.data[:, kept] == 1).all(1).reshape(toy.joint.shape)
@@ -91,10 +91,10 @@ def test_prompts_condition_the_samples_exactly(frozen: list[bool]) -> None:
     assert target.total_variation(close) < 2e-3
 
 
-@pytest.mark.parametrize("name", [name for name, sampler in SAMPLERS.items() if sampler.accuracy == "convergent"])
+@pytest.mark.parametrize("name", [name for name in SAMPLERS if SAMPLERS.get(name).accuracy == "convergent"])
 @pytest.mark.parametrize("absorbing", [True, False])
-def test_convergent_samplers_converge_also_from_a_score_network(name: str, absorbing: bool) -> None:
-    if SAMPLERS[name].absorbing_only and not absorbing:
+def test_convergent_samplers_converge_with_score_network(name: str, absorbing: bool) -> None:
+    if SAMPLERS.get(name).absorbing_only and not absorbing:
         pytest.skip("fits the absorbing process only")
     toy, process = Toy.random(13, absorbing), process_of(absorbing, CosineNoise(1e-5))
     reading = ScoreParameterisation(process.graph)
@@ -105,7 +105,7 @@ def test_convergent_samplers_converge_also_from_a_score_network(name: str, absor
     assert fine < 0.01
 
 
-def test_confidence_is_exact_one_at_a_time_and_not_before() -> None:
+def test_confidence_is_exact_only_at_one_token_per_call() -> None:
     toy, process = Toy.random(14, absorbing=True), process_of(True, LogLinearNoise(0.0))
     assert variation(toy, process, "confidence", 3) < 1e-12
     assert variation(toy, process, "confidence", 2) > 0.01

@@ -48,8 +48,8 @@ def test_a_table_of_a_run_and_its_baselines(tmp_path, capsys):
 def test_the_published_sampler_draws_all_places_anew_and_masks_none(tmp_path):
     folder = make_run(tmp_path, {**MDLM, "length": 8}, molecules(tmp_path), "diffusion")
     model, seen = open_run(folder).model, []
-    own = model._ask
-    model._ask = lambda x_t, *args, **more: seen.append(x_t) or own(x_t, *args, **more)
+    own = model._predict
+    model._predict = lambda x_t, *args, **more: seen.append(x_t) or own(x_t, *args, **more)
     lengths, mask = torch.tensor([8, 5]), model.process.graph.mask_token
     found = redraw_every_token(model, lengths, steps=7, generator=torch.Generator().manual_seed(0))
     assert [len(row) for row in found] == [8, 5]

@@ -1,17 +1,22 @@
 """Settings of samplers, from a file to the sampler that draws."""
 
+from inspect import Parameter, signature
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from diffusion.sampler_base import default_settings
-from diffusion.samplers import SAMPLERS
+from diffusion.objectives.parameterisation import X0Parameterisation
+from diffusion.processes.diffusion_process import DiffusionProcess
+from diffusion.processes.graph import AbsorbingGraph
+from diffusion.processes.noise_schedule import LogLinearNoise
+from diffusion.registry import SAMPLERS
+from diffusion.samplers.base import create_sampler
+from diffusion.samplers.denoiser import Denoiser
 from experiment.config import read_experiment
 from experiment.print_config import print_config
 from model.model_factory import create_model
-from model.sampler_registry import SAMPLER_SETTINGS
 from yaml_config.strict_model import StrictModel
 
 FILE = """\
@@ -36,11 +41,14 @@ def generation_of(tmp_path: Path, choice: str) -> tuple[Any, Any]:
     return experiment.config.generation, experiment.config.model
 
 
-def test_a_files_defaults_are_the_samplers() -> None:
-    assert set(SAMPLER_SETTINGS.names()) == set(SAMPLERS)
-    for name, sampler in SAMPLERS.items():
-        config: StrictModel = SAMPLER_SETTINGS.get(name).config_type.model_validate({"type": name})
-        assert config.model_dump(exclude={"type"}) == default_settings(sampler), name
+def test_defaults_of_a_file_are_those_of_the_constructors() -> None:
+    process = DiffusionProcess(AbsorbingGraph(3), LogLinearNoise())
+    denoiser = Denoiser(torch.zeros, X0Parameterisation(process.graph))
+    for name in SAMPLERS:
+        config: StrictModel = SAMPLERS.get(name).config_type.model_validate({"type": name})
+        parameters = signature(type(create_sampler(name, process, denoiser, 1))).parameters.values()
+        defaults = {one.name: one.default for one in parameters if one.kind is Parameter.KEYWORD_ONLY}
+        assert config.model_dump(exclude={"type"}) == defaults, name
 
 
 @pytest.mark.parametrize(

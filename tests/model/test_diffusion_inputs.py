@@ -1,4 +1,4 @@
-"""What a diffusion model is given: noise levels a row and a token, padding, conditions, and what is refused."""
+"""Inputs of a diffusion model: noise levels per row and token, padding, conditions, and invalid arguments."""
 
 from collections.abc import Callable
 from typing import Any
@@ -21,7 +21,7 @@ ROWS = torch.tensor([0.3, 2.0])
 
 
 def stirred(**parts: Any) -> DiffusionModel:
-    """A model that says something: adaLN and heads start at zero, which would hide what the network is told."""
+    """Build a model with random adaLN and heads, whose zero initialisation would hide the effect of inputs."""
     model = build(**parts).eval()
     for layer in model.modules():
         if isinstance(layer, nn.Linear):
@@ -30,7 +30,7 @@ def stirred(**parts: Any) -> DiffusionModel:
 
 
 @pytest.mark.parametrize("backbone", ["ddit", "performer"])
-def test_sigma_is_one_for_all_a_row_or_a_token(backbone: str) -> None:
+def test_sigma_may_be_scalar_per_row_or_per_token(backbone: str) -> None:
     model = stirred(backbone=backbone, time_conditioning=True)
     rows = model.denoise(X_T, ROWS)
     torch.testing.assert_close(model.denoise(X_T, ROWS[:, None].expand(2, LENGTH)), rows)
@@ -51,18 +51,18 @@ def test_padding_changes_nothing_at_real_tokens(backbone: str) -> None:
 
 @pytest.mark.parametrize("backbone", ["ddit", "performer"])
 @pytest.mark.parametrize("kind", ["class", "properties"])
-def test_conditions_reach_the_network_row_by_row(backbone: str, kind: str) -> None:
+def test_conditions_are_applied_per_row(backbone: str, kind: str) -> None:
     size = {"num_classes": 3} if kind == "class" else {"size": 2}
     model = stirred(backbone=backbone, condition={"type": kind, **size})
     cond = torch.tensor([0, 2]) if kind == "class" else torch.tensor([[0.1, 0.2], [3.0, -1.0]])
     nothing = torch.full_like(cond, 3 if kind == "class" else torch.nan)
-    told, silent = model.denoise(X_T, ROWS, cond=cond), model.denoise(X_T, ROWS)
+    passed, silent = model.denoise(X_T, ROWS, cond=cond), model.denoise(X_T, ROWS)
     torch.testing.assert_close(model.denoise(X_T, ROWS, cond=nothing), silent)
-    torch.testing.assert_close(model.denoise(X_T[1:], ROWS[1:], cond=cond[1:]), told[1:])
-    assert not torch.allclose(told, silent)
+    torch.testing.assert_close(model.denoise(X_T[1:], ROWS[1:], cond=cond[1:]), passed[1:])
+    assert not torch.allclose(passed, silent)
 
 
-def test_a_network_that_is_not_told_the_time_needs_no_sigma() -> None:
+def test_network_without_time_conditioning_needs_no_sigma() -> None:
     model = build().eval()
     assert torch.equal(model.denoise(X_T, None), model.denoise(X_T, ROWS))
 
@@ -71,8 +71,8 @@ def test_a_network_that_is_not_told_the_time_needs_no_sigma() -> None:
 @pytest.mark.parametrize(
     ("process", "objective"), [("absorbing", "mdlm"), ("absorbing", "sedd"), ("uniform", "sedd"), ("uniform", "udlm")]
 )
-def test_terms_weighted_alike_leave_the_bound_as_it_is(process: str, objective: str, training: bool) -> None:
-    """Cross-entropy at masks, or the score entropy times exp(sigma) - 1, from the same noise as the bound."""
+def test_uniform_weighting_keeps_the_bound(process: str, objective: str, training: bool) -> None:
+    """Uniform weighting gives cross-entropy at masks, or score entropy times exp(sigma) - 1, at the bound's noise."""
     model = stirred(process=process, objective=objective, schedule="cosine").train(training)
     mask = torch.arange(LENGTH) < torch.tensor([[LENGTH], [5]])
     bound, alike = (model(X_T, mask, seed=5, loss_weighting=name) for name in ("bound", "uniform"))
@@ -101,13 +101,13 @@ BAD: list[tuple[Callable[[DiffusionModel], Tensor], type[ValueError], str]] = [
     (lambda m: m.denoise(X_T, ROWS * torch.nan), SigmaError, "sigma: got nan"),
     (lambda m: m.denoise(X_T, -1.0), SigmaError, "sigma: got -1.0"),
     (lambda m: m.denoise(X_T, None), SigmaError, "sigma: got None; expected the noise level"),
-    (lambda m: m.denoise(X_T, torch.ones(3)), ShapeError, r"sigma: got float32 \[3\]; expected \[2\], one a row, or"),
+    (lambda m: m.denoise(X_T, torch.ones(3)), ShapeError, r"sigma: got float32 \[3\]; expected \[2\], one per row, or"),
     (lambda m: m.denoise(X_T, ROWS, mask=X_T), InputError, r"mask is int64 \[2, 8\]"),
     (lambda m: m.denoise(X_T, ROWS, cond=torch.tensor([0, 4])), TokenError, "cond: got class 4; expected classes from"),
     (lambda m: m.denoise(X_T, ROWS, cond=torch.tensor([0])), LengthError, "cond: got 1 rows; expected 2"),
     (lambda m: m.denoise(X_T, ROWS, cond=ROWS), ShapeError, r"cond: got float32 \[2\]; expected int \[2\]"),
     (lambda m: m(X_T, cond=torch.tensor([0, -1])).loss, TokenError, "cond: got class -1"),
-    (lambda m: m(X_T[:0]).loss, InputError, "one row of one token is the least"),
+    (lambda m: m(X_T[:0]).loss, InputError, "expected at least one row of one token"),
     (lambda m: m(X_T - 1).loss, TokenError, "input_ids: got token -1"),
     (lambda m: m(X_T, rows=torch.arange(3)).loss, ShapeError, r"rows: got shape \[3\]; expected \[2\]"),
     (lambda m: m(X_T, loss_weighting="unifrom").loss, InputError, "loss_weighting is 'unifrom', and bound or uniform"),
@@ -127,20 +127,20 @@ def test_bad_input_is_named(use: Callable[[DiffusionModel], Tensor], error: type
 
 
 @pytest.mark.parametrize("dtype", [torch.int32, torch.uint8])
-def test_tokens_may_be_of_any_integers(dtype: torch.dtype) -> None:
+def test_tokens_may_have_any_integer_dtype(dtype: torch.dtype) -> None:
     model = build(time_conditioning=True).eval()
     assert torch.equal(model(X_T.to(dtype), seed=0).loss, model(X_T, seed=0).loss)
     assert torch.equal(model.denoise(X_T.to(dtype), ROWS), model.denoise(X_T, ROWS))
 
 
-def test_properties_must_have_their_size() -> None:
+def test_properties_must_match_size() -> None:
     model = build(condition={"type": "properties", "size": 2})
     for wrong in (torch.rand(2), torch.rand(2, 3), torch.ones(2, 2, dtype=torch.long)):
         with pytest.raises(ShapeError, match=r"cond: got .*; expected float \[2, 2\]"):
             model(X_T, cond=wrong)
 
 
-def test_a_sampler_that_does_not_fit_says_which_do() -> None:
+def test_unfit_sampler_error_lists_fitting_ones() -> None:
     with pytest.raises(DiffusionInputError, match=r"here .*ancestral.* fit"):
         build(process="uniform", objective="udlm").sample(1, sampler="first_hitting")
 
@@ -156,7 +156,7 @@ def test_a_sampler_that_does_not_fit_says_which_do() -> None:
         (lambda config, dim: "network", "'odd' gave a str; its builder must give an nn.Module"),
     ],
 )
-def test_a_builder_that_fails_says_where(builder: Callable[..., Any], message: str) -> None:
+def test_failing_builder_names_location(builder: Callable[..., Any], message: str) -> None:
     register_backbone("odd")(builder)
     try:
         with pytest.raises(BackboneError, match=message):

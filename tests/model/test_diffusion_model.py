@@ -1,4 +1,4 @@
-"""Diffusion models as a file describes them: every valid combination, training, infilling, a user's own network."""
+"""Diffusion models from a file: every valid combination, training, infilling, checkpoints."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -9,11 +9,11 @@ import torch
 from torch import nn
 
 from diffusion.errors import DiffusionInputError
-from diffusion.samplers import SAMPLERS, samplers_for
+from diffusion.registry import OBJECTIVES, PROCESSES, SAMPLERS, SCHEDULES, combinations, fitting_samplers, processes_of
+from diffusion.samplers.base import samplers_for
 from model.checkpoint import load_model
 from model.denoisers.registry import BACKBONES
 from model.diffusion_model import DiffusionModel
-from model.diffusion_parts import OBJECTIVES, PROCESSES, SCHEDULES, combinations
 from model.diffusion_types import DiffusionConfig
 from model.inputs import InputError
 from model.model_factory import create_model
@@ -66,16 +66,17 @@ def build(**parts: Any) -> DiffusionModel:
     return model
 
 
-def test_what_fits_is_said_once_and_rightly() -> None:
+def test_registry_facts_match_the_built_parts() -> None:
     for name in PROCESSES:
         graph = PROCESSES.get(name).build(PROCESSES.get(name).config_type(), 4)
-        assert set(PROCESSES.get(name).samplers) == set(samplers_for(graph))
+        assert PROCESSES.get(name).absorbing == graph.absorbing
+        assert fitting_samplers(absorbing=PROCESSES.get(name).absorbing) == samplers_for(graph)
     assert {sampler for *_, sampler in combinations()} == set(SAMPLERS)
     assert set(OBJECTIVES) == {"sedd", "mdlm", "udlm", "d3pm", "gidd", "bd3lm"}
 
 
 def smoke_cases() -> list[tuple[str, ...]]:
-    """Every valid combination with one of the backbones in turn, so that each meets every objective and sampler."""
+    """Return valid combinations with alternating backbones, so that each is paired with every objective and sampler."""
     found = []
     for number, parts in enumerate(combinations()):
         fitting = [name for name in BACKBONE if "bd3lm" not in parts or BACKBONES.get(name).takes_blocks]
@@ -83,7 +84,7 @@ def smoke_cases() -> list[tuple[str, ...]]:
     return found
 
 
-def test_enough_combinations_are_tried() -> None:
+def test_smoke_cases_cover_all_combinations() -> None:
     cases = smoke_cases()
     assert len(cases) == len(set(cases)) >= 150
     met = {(objective, backbone) for _, _, objective, _, backbone in cases}
@@ -102,7 +103,7 @@ def test_every_valid_combination_trains_samples_and_infills(combination: tuple[s
     assert torch.isfinite(output.loss)
     assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in model.parameters())
     frozen = torch.tensor([True, False, False, True, False, False, False, objective != "bd3lm"])
-    if objective == "bd3lm":  # which does not see what stands behind
+    if objective == "bd3lm":  # which does not attend to later blocks
         frozen[3] = False
     prompt = torch.randint(VOCAB, (2, LENGTH))
     samples = model.sample(2, steps=4, sampler=sampler, prompt=prompt, frozen=frozen)
@@ -114,15 +115,15 @@ def test_every_valid_combination_trains_samples_and_infills(combination: tuple[s
 
 def invalid() -> list[tuple[dict[str, str], str]]:
     return [
-        ({"process": process, "objective": objective}, "is made for")
+        ({"process": process, "objective": objective}, "is defined for")
         for objective in OBJECTIVES
         for process in PROCESSES
-        if process not in OBJECTIVES.get(objective).processes
+        if process not in processes_of(objective)
     ]
 
 
 @pytest.mark.parametrize(("parts", "words"), invalid(), ids=str)
-def test_every_other_combination_is_an_error_at_its_line(parts: dict[str, str], words: str) -> None:
+def test_invalid_combinations_are_errors_at_their_line(parts: dict[str, str], words: str) -> None:
     _, problems = read(section(**parts))
     assert len(problems) == 1
     assert "model.objective.type" in problems[0]
@@ -130,12 +131,12 @@ def test_every_other_combination_is_an_error_at_its_line(parts: dict[str, str], 
 
 
 @pytest.mark.parametrize("objective", ["sedd", "udlm"])
-def test_uniform_noise_needs_to_be_told_the_time(objective: str) -> None:
+def test_uniform_noise_needs_time_conditioning(objective: str) -> None:
     _, problems = read(section(process="uniform", objective=objective, time_conditioning=False))
     assert [problem.split(": ")[1] for problem in problems] == ["model.time_conditioning"]
 
 
-def test_a_causal_backbone_is_refused() -> None:
+def test_causal_backbone_is_refused() -> None:
     network = {**BACKBONE["performer"], "attention_type": "causal_linear"}
     _, problems = read(section(backbone=network))
     assert len(problems) == 1
@@ -143,9 +144,9 @@ def test_a_causal_backbone_is_refused() -> None:
 
 
 @pytest.mark.parametrize("time_conditioning", [True, False])
-def test_the_network_is_told_the_time_as_the_file_says(time_conditioning: bool) -> None:
+def test_time_conditioning_follows_the_file(time_conditioning: bool) -> None:
     model = build(time_conditioning=time_conditioning)
-    for layer in model.modules():  # adaLN starts at zero, which would hide the time
+    for layer in model.modules():  # adaLN is initialised to zero, which would hide the time
         if isinstance(layer, nn.Linear):
             nn.init.normal_(layer.weight, std=0.2)
     x_t = torch.full((2, LENGTH), VOCAB)
@@ -153,7 +154,7 @@ def test_the_network_is_told_the_time_as_the_file_says(time_conditioning: bool) 
     assert torch.equal(early, late) is not time_conditioning
 
 
-def test_any_split_of_a_batch_has_the_same_loss() -> None:
+def test_loss_does_not_depend_on_batch_split() -> None:
     model = build()
     tokens = torch.randint(VOCAB, (8, LENGTH))
     whole = model(tokens, batch_size=8, seed=3).loss
@@ -162,7 +163,7 @@ def test_any_split_of_a_batch_has_the_same_loss() -> None:
     torch.testing.assert_close(torch.stack(parts).mean(), whole, rtol=1e-5, atol=1e-6)
 
 
-def test_same_seed_same_samples_whatever_the_split() -> None:
+def test_samples_do_not_depend_on_batch_split() -> None:
     model = build(process="uniform", objective="udlm").double()
     draws = [
         model.sample(6, steps=8, generator=torch.Generator().manual_seed(1), batch_size=size) for size in (None, 2, 3)
@@ -182,18 +183,18 @@ def test_padding_is_neither_noised_nor_counted() -> None:
         torch.testing.assert_close(one, two)
 
 
-def test_the_bound_has_all_parts_in_evaluation_and_the_diffusion_part_in_training() -> None:
+def test_bound_has_all_parts_in_evaluation_only() -> None:
     model = build()
     tokens = torch.randint(VOCAB, (4, LENGTH))
     training, evaluation = model.train()(tokens, seed=0), model.eval()(tokens, seed=0)
     assert training.prior == 0
-    assert evaluation.prior > 0  # the last jump, as alpha(1) = eps
+    assert evaluation.prior > 0  # because alpha(1) = eps
     torch.testing.assert_close(evaluation.loss, sum(evaluation[1:], torch.zeros(())))
     torch.testing.assert_close(training.diffusion, evaluation.diffusion)
 
 
-# Nats a token that 200 steps reach at most, and the least share of samples' tokens that follow. A network that learnt
-# nothing has log 5 = 1.61 and 0.2, a perfect one log(5) / 8 = 0.20 and 1; over six seeds they reached what stands beside.
+# Upper bound on nats per token after 200 steps, and least share of sampled tokens that follow. A network that learnt
+# nothing has log 5 = 1.61 and 0.2, a perfect one log(5) / 8 = 0.20 and 1; comments give the range over six seeds.
 LEARNT = {
     ("absorbing", "mdlm"): (0.6, 0.6),  # 0.20 to 0.32, and 0.80 to 0.99
     ("absorbing", "sedd"): (0.6, 0.6),  # 0.21 to 0.28, and 0.83 to 0.96
@@ -203,8 +204,8 @@ LEARNT = {
 
 
 @pytest.mark.parametrize(("process", "objective"), LEARNT)
-def test_it_learns_to_count_and_counts(process: str, objective: str) -> None:
-    """Sequences that count up modulo 5 from any start: every token follows from any other."""
+def test_training_learns_to_count(process: str, objective: str) -> None:
+    """Sequences count up modulo 5 from any start: every token follows from any other."""
     network = {**BACKBONE["ddit"], "d_model": 32, "num_layers": 2, "cond_dim": 16}
     model, steps = build(process=process, objective=objective, backbone=network), 200
     optimizer = torch.optim.Adam(model.parameters(), lr=5e-3)
@@ -227,7 +228,7 @@ def test_it_learns_to_count_and_counts(process: str, objective: str) -> None:
     assert follows > least
 
 
-def test_first_hitting_calls_the_network_once_for_each_masked_token() -> None:
+def test_first_hitting_calls_network_once_per_mask() -> None:
     state = build().draw(3, sampler="first_hitting", prompt=torch.tensor([1, 2]))
     assert state.network_calls.tolist() == [LENGTH - 2] * 3
 
@@ -247,7 +248,7 @@ def test_conditions_are_learnt_and_guided(kind: str) -> None:
     assert (samples == tokens).float().mean() > 0.9
 
 
-def test_the_same_network_has_no_worse_bound_as_an_mdlm_than_as_a_sedd() -> None:
+def test_mdlm_bound_is_not_worse_than_sedd() -> None:
     sedd, mdlm = build(objective="sedd").eval(), build(objective="mdlm", time_conditioning=True).eval()
     ids = torch.randint(VOCAB, (16, LENGTH), generator=torch.Generator().manual_seed(0))
     rows = {"rows": torch.arange(16), "batch_size": 16, "seed": 1}
@@ -258,7 +259,7 @@ def test_the_same_network_has_no_worse_bound_as_an_mdlm_than_as_a_sedd() -> None
         mdlm.load_state_dict(sedd.state_dict())
         with torch.no_grad():
             scored, normalised = sedd(ids, **rows).diffusion, mdlm(ids, **rows).diffusion
-        # log z <= z - 1, z being the sum of a token's probabilities; 1 where all logits are 0
+        # log z <= z - 1, where z is the sum of a token's probabilities; 1 if all logits are 0
         assert torch.allclose(normalised, scored) if scale == 0.0 else normalised < scored
 
 
@@ -297,7 +298,7 @@ def test_bad_input_names_the_argument(use: Callable[[DiffusionModel], Any], word
     assert words in str(caught.value)
 
 
-def test_a_model_without_a_vocabulary_says_what_to_do() -> None:
+def test_model_without_vocab_size_names_remedy() -> None:
     data = {key: value for key, value in section().items() if key != "vocab_size"}
     config, problems = read(data)
     assert problems == []
@@ -305,7 +306,7 @@ def test_a_model_without_a_vocabulary_says_what_to_do() -> None:
         create_model(config)
 
 
-def test_schedules_are_those_of_the_file() -> None:
+def test_schedules_follow_the_file() -> None:
     model = build(schedule="geometric")
     assert float(model.process.schedule.sigma(1.0)) == pytest.approx(20.0)
     assert isinstance(model.diffusion_config, DiffusionConfig)
@@ -313,7 +314,7 @@ def test_schedules_are_those_of_the_file() -> None:
 
 
 @pytest.mark.parametrize("name", list(SCHEDULES))
-def test_defaults_of_a_file_are_those_of_the_mathematics(name: str) -> None:
+def test_defaults_of_file_match_constructors(name: str) -> None:
     entry = SCHEDULES.get(name)
     built = entry.build(entry.config_type())
     default, times = type(built)(), torch.linspace(0, 1, 9, dtype=torch.float64)

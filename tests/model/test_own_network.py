@@ -83,7 +83,7 @@ def test_a_network_of_ones_own_is_told_sigma_unless_the_file_says_otherwise(regi
     assert model.network.config.algo.time_conditioning is True
     model(torch.randint(VOCAB, (2, LENGTH))).loss.backward()
     assert model.sample(2, steps=2).shape == (2, LENGTH)
-    assert build(objective=objective, backbone=backbone, time_conditioning=False).diffusion_config.tells_time is False
+    assert build(objective=objective, backbone=backbone, time_conditioning=False).diffusion_config.is_time_conditioned is False
 
 
 def test_a_network_that_keeps_its_config_can_be_copied_and_pickled(registered) -> None:

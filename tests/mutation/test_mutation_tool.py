@@ -59,7 +59,7 @@ from mutation.named import Named
 oracle = "tests/diffusion/test_oracle_bounds.py::test_5_subs_bound_is_the_entropy"
 weight = "self.schedule.rate(t) / torch.expm1(self.schedule.sigma(t))"
 harmless = weight.replace("(t) / torch", "(t) * 1.0 / torch")
-named.NAMED.append(Named("harmless", "diffusion/losses.py", "Objective.weight", weight, harmless, oracle))
+named.NAMED.append(Named("harmless", "diffusion/objectives/losses.py", "Objective.weight", weight, harmless, oracle))
 sys.exit(10 * named.check_named("one alpha") + named.check_named("harmless"))
 """
 

@@ -1,4 +1,4 @@
-"""Bounds on toys as exact sums over all sequences and Gauss-Legendre quadrature over the time."""
+"""Bounds on toys by exact sums over all sequences and Gauss-Legendre quadrature over time."""
 
 from collections.abc import Callable, Iterator
 
@@ -6,22 +6,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diffusion.losses import Objective
-from diffusion.noise_schedule import NoiseSchedule
+from diffusion.objectives.losses import Objective
+from diffusion.processes.noise_schedule import NoiseSchedule
 from tests.oracles.diffusion_toy import LENGTH, VOCABULARY, Toy
 
 Denoise = Callable[[Tensor, Tensor], Tensor]
 
 
 def quadrature(points: int, power: int = 1) -> Iterator[tuple[float, float]]:
-    """Nodes t in (0, 1) and weights; t = u^power gathers the nodes near 0, where integrands have log t."""
+    """Yield nodes t in (0, 1) and weights; t = u^power concentrates the nodes near 0, where integrands have log t."""
     nodes, weights = np.polynomial.legendre.leggauss(points)
     for node, weight in zip((nodes + 1) / 2, weights / 2, strict=True):
         yield float(node**power), float(weight * power * node ** (power - 1))
 
 
 def quadrature_at_both_ends(points: int, power: int) -> Iterator[tuple[float, float]]:
-    """Nodes gathered at both ends, t = u^power / (u^power + (1 - u)^power), for integrands with a root at 1 too."""
+    """Yield nodes dense at both ends, t = u^power / (u^power + (1 - u)^power), for integrands with a root at 1 too."""
     for u, weight in quadrature(points):
         rising, falling = u**power, (1 - u) ** power
         slope = power * (u * (1 - u)) ** (power - 1) / (rising + falling) ** 2
@@ -29,7 +29,7 @@ def quadrature_at_both_ends(points: int, power: int) -> Iterator[tuple[float, fl
 
 
 def pairs(toy: Toy, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Indices of x_0 and of x_t, and their probability p(x_0) q_sigma(x_t | x_0), for all pairs that can occur."""
+    """Return indices of x_0 and x_t, and p(x_0) q_sigma(x_t | x_0), for all possible pairs."""
     q = toy.kernel(sigma)[:VOCABULARY]
     joint = torch.einsum("abc,ai,bj,ck->abcijk", toy.joint, q, q, q).reshape(VOCABULARY**LENGTH, -1)
     clean, noisy = (joint > 0).nonzero(as_tuple=True)
@@ -37,7 +37,7 @@ def pairs(toy: Toy, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def expected(toy: Toy, sigma: Tensor, denoise: Denoise, part: Callable[[Tensor, Tensor, Tensor], Tensor]) -> float:
-    """E[sum over places of part(output, x_t, x_0)] over x_0 and the noise at sigma."""
+    """Return E[sum over positions of part(output, x_t, x_0)] over x_0 and the noise at sigma."""
     clean, noisy, probability = pairs(toy, sigma)
     output = denoise(toy.states, sigma.expand(len(toy.states)))[noisy]
     values = part(output, toy.states[noisy], toy.data[clean])
@@ -51,10 +51,10 @@ def exact_bound(
     times: Iterator[tuple[float, float]],
     corruption: NoiseSchedule | None = None,
 ) -> tuple[float, float, float]:
-    """Diffusion, prior and reconstruction parts in nats a sequence.
+    """Return diffusion, prior and reconstruction parts in nats per sequence.
 
-    `corruption` is the schedule that the tokens are noised with where it is not the objective's: a mistake, which the
-    tests must notice.
+    `corruption` is the schedule that noises the tokens, by default the objective's; a different one is an error that
+    tests must detect.
     """
     schedule, noised = objective.schedule, corruption or objective.schedule
     diffusion = 0.0
@@ -64,10 +64,10 @@ def exact_bound(
         def at_t(output: Tensor, x_t: Tensor, x_0: Tensor, t: float = t) -> Tensor:
             return objective.diffusion(output, x_t, x_0, torch.full((len(x_t),), t, dtype=torch.float64))
 
-        def told(x_t: Tensor, _: Tensor, level: Tensor = level) -> Tensor:
+        def denoise_at_level(x_t: Tensor, _: Tensor, level: Tensor = level) -> Tensor:
             return denoise(x_t, level.expand(len(x_t)))
 
-        diffusion += weight * expected(toy, noised.sigma(t), told, at_t)
+        diffusion += weight * expected(toy, noised.sigma(t), denoise_at_level, at_t)
     prior = _prior(toy, objective, denoise)
     reconstruction = 0.0
     if objective.needs_start:

@@ -1,19 +1,19 @@
-"""Toys under the noise of any graph, for samplers that fit every process."""
+"""Toys with the noise of any graph, for samplers that fit every process."""
 
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from diffusion.diffusion_process import DiffusionProcess
-from diffusion.forward_process import Graph
-from diffusion.graph import AbsorbingGraph, UniformGraph
-from diffusion.noise_schedule import CosineNoise, GeometricNoise, LogLinearNoise, NoiseSchedule
+from diffusion.processes.diffusion_process import DiffusionProcess
+from diffusion.processes.forward_process import Graph
+from diffusion.processes.graph import AbsorbingGraph, UniformGraph
+from diffusion.processes.noise_schedule import CosineNoise, GeometricNoise, LogLinearNoise, NoiseSchedule
 from tests.oracles.diffusion_toy import VOCABULARY, Toy
 
 
 class TurningGraph(Graph):
-    """Noise that is uniform at first and turns into masks: the rate's weights at u are exp(-u) uniform, the rest mask.
+    """Noise that is uniform at first and becomes masks: the rate's weights at u are exp(-u) uniform, the rest mask.
 
     The integral of exp(u - sigma) exp(-u) is sigma exp(-sigma), which is what uniform noise has of the total.
     """
@@ -33,7 +33,7 @@ class TurningGraph(Graph):
 
 @dataclass(frozen=True)
 class NoisyToy(Toy):
-    """A toy under the noise of any graph, straight from its definition."""
+    """Toy with the noise of any graph, from its definition."""
 
     graph: Graph | None = None
 

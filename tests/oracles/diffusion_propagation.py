@@ -1,4 +1,4 @@
-"""The exact law of a sampler's output: its kernels K[x -> y] = prod_l p_l(y_l | x) multiplied over all sequences."""
+"""Exact distribution of samples: a sampler's kernels K[x -> y] = prod_l p_l(y_l | x), multiplied over all sequences."""
 
 from dataclasses import replace
 from itertools import permutations
@@ -6,14 +6,15 @@ from itertools import permutations
 import torch
 from torch import Tensor
 
-from diffusion.denoiser import Denoiser
-from diffusion.diffusion_process import DiffusionProcess
-from diffusion.parameterisation import Parameterisation, X0Parameterisation
+from diffusion.objectives.parameterisation import Parameterisation, X0Parameterisation
+from diffusion.processes.diffusion_process import DiffusionProcess
 from diffusion.randomness import RowGenerators
-from diffusion.sampler_base import SamplerChoice
-from diffusion.sampler_state import SamplerState
-from diffusion.samplers import Sampler, create_sampler
-from diffusion.semi_autoregressive import SemiAutoregressiveSampler
+from diffusion.samplers.base import Sampler, SamplerChoice, create_sampler
+from diffusion.samplers.denoiser import Denoiser
+from diffusion.samplers.entropy_bounded import EntropyBoundedSampler
+from diffusion.samplers.semi_autoregressive import SemiAutoregressiveSampler
+from diffusion.samplers.standard import FirstHittingSampler
+from diffusion.samplers.state import SamplerState
 from tests.oracles.diffusion_toy import LENGTH, VOCABULARY, Toy
 
 
@@ -24,7 +25,7 @@ def oracle_sampler(
     steps: int,
     parameterisation: Parameterisation | None = None,
 ) -> Sampler:
-    """A sampler whose network is the oracle, written as `parameterisation` has it."""
+    """Create a sampler whose network is the oracle, in the given parameterisation."""
     reading = parameterisation or X0Parameterisation(process.graph)
 
     def network(x_t: Tensor, sigma: Tensor) -> Tensor:
@@ -34,7 +35,7 @@ def oracle_sampler(
 
 
 def state_of(tokens: Tensor, frozen: Tensor | None = None) -> SamplerState:
-    """A state at t = 1 with the given tokens, [B, 3]."""
+    """Return a state at t = 1 with the given tokens, [B, 3]."""
     rows = len(tokens)
     return SamplerState(
         tokens=tokens,
@@ -46,16 +47,16 @@ def state_of(tokens: Tensor, frozen: Tensor | None = None) -> SamplerState:
 
 
 def kernel(sampler: Sampler, state: SamplerState) -> Tensor:
-    """K [dim^3, dim^3] of one step, where the state's rows are all sequences."""
-    law = sampler.propose(state).probabilities(state.tokens, state.frozen)
-    rows = torch.einsum("na,nb,nc->nabc", *law.unbind(1))
-    return rows.reshape(len(law), -1)
+    """Return K [dim^3, dim^3] of one step, for a state whose rows are all sequences."""
+    probs = sampler.propose(state).probabilities(state.tokens, state.frozen)
+    rows = torch.einsum("na,nb,nc->nabc", *probs.unbind(1))
+    return rows.reshape(len(probs), -1)
 
 
 def prior(toy: Toy, frozen: Tensor | None = None, limit: Tensor | None = None) -> Tensor:
-    """The law that sampling starts from, [dim^3]; with the frozen places [3] the first of two tokens there.
+    """Return the initial distribution of sampling, [dim^3], with token 1 at the frozen positions [3].
 
-    `limit` [dim] is that of each place where it is not the toy's own.
+    `limit` [dim] is the limit of each position, by default the toy's.
     """
     single = torch.zeros(toy.dim, dtype=torch.float64)
     single[VOCABULARY if toy.absorbing else slice(None)] = 1.0 if toy.absorbing else 1 / VOCABULARY
@@ -67,26 +68,28 @@ def prior(toy: Toy, frozen: Tensor | None = None, limit: Tensor | None = None) -
 
 
 def sampler_law(toy: Toy, sampler: Sampler, frozen: Tensor | None = None) -> Tensor:
-    """Law of the sampler's output over all sequences, [dim^3].
+    """Return the distribution of the sampler's output over all sequences, [dim^3].
 
-    `frozen`, bool [3], holds token 1 at its places. First-hitting's drawn times are averaged over their orders, and
-    entropy-bounded lifts at least one mask with each kernel, which leaves clean sequences as they are.
+    `frozen`, bool [3], holds token 1 at its places. Times drawn by first-hitting are averaged over their orders, and
+    entropy-bounded unmasks at least one token with each kernel, which keeps clean sequences.
     """
     keep = None if frozen is None else frozen.expand(len(toy.states), -1)
     state = state_of(toy.states, keep)
     free = LENGTH if frozen is None else LENGTH - int(frozen.sum())
-    if sampler.name == "first_hitting":
-        laws = [_first_hitting_law(toy, sampler, state, order, free, frozen) for order in permutations(range(LENGTH))]
-        return torch.stack(laws).mean(0)
+    if isinstance(sampler, FirstHittingSampler):
+        distributions = [
+            _first_hitting_law(toy, sampler, state, order, free, frozen) for order in permutations(range(LENGTH))
+        ]
+        return torch.stack(distributions).mean(0)
     if isinstance(sampler, SemiAutoregressiveSampler):
-        laws = [_block_law(toy, sampler, state, order, frozen) for order in permutations(range(LENGTH))]
-        return torch.stack(laws).mean(0)
+        distributions = [_block_law(toy, sampler, state, order, frozen) for order in permutations(range(LENGTH))]
+        return torch.stack(distributions).mean(0)
     state = replace(sampler.begin(state), cache={"masks": torch.full((len(toy.states),), free)})
-    law = prior(toy, frozen, sampler.process.graph.limit)
-    for _ in range(free if sampler.name == "entropy_bounded" else sampler.steps):
-        law = law @ kernel(sampler, state)
+    probs = prior(toy, frozen, sampler.process.graph.limit)
+    for _ in range(free if isinstance(sampler, EntropyBoundedSampler) else sampler.steps):
+        probs = probs @ kernel(sampler, state)
         state = sampler.advance(state, state.tokens, torch.zeros_like(state.network_calls))
-    return law
+    return probs
 
 
 def _first_hitting_law(
@@ -94,10 +97,10 @@ def _first_hitting_law(
 ) -> Tensor:
     hits = torch.tensor([3.0, 1.0, 0.2], dtype=torch.float64)[torch.tensor(order)]
     state = replace(state, cache={"hit_sigma": hits.expand(len(toy.states), -1)})
-    law, step = prior(toy, frozen), kernel(sampler, state)
+    probs, step = prior(toy, frozen), kernel(sampler, state)
     for _ in range(free):
-        law = law @ step
-    return law
+        probs = probs @ step
+    return probs
 
 
 def _block_law(
@@ -106,13 +109,13 @@ def _block_law(
     free = torch.ones(LENGTH, dtype=torch.bool) if frozen is None else ~frozen
     turns = sampler.turns(free[None], torch.tensor([order], dtype=torch.float64) / LENGTH)
     state = replace(state, cache={"turn": turns.expand(len(toy.states), -1)})
-    law = prior(toy, frozen, sampler.process.graph.limit)
+    probs = prior(toy, frozen, sampler.process.graph.limit)
     for step in range(int(turns.max()) + 1):
-        law = law @ kernel(sampler, replace(state, step=step))
-    return law
+        probs = probs @ kernel(sampler, replace(state, step=step))
+    return probs
 
 
-def divergence(toy: Toy, law: Tensor) -> float:
-    """KL(data, law) in nats, of a law over all sequences, [dim^3]."""
-    reached = law.reshape((toy.dim,) * LENGTH)[:VOCABULARY, :VOCABULARY, :VOCABULARY]
+def divergence(toy: Toy, probs: Tensor) -> float:
+    """Return KL(data, probs) in nats, for a distribution over all sequences, [dim^3]."""
+    reached = probs.reshape((toy.dim,) * LENGTH)[:VOCABULARY, :VOCABULARY, :VOCABULARY]
     return float((toy.joint * (toy.joint / reached).log()).sum())

@@ -1,7 +1,7 @@
-"""A language of three tokens and three places, small enough to know everything about it.
+"""A toy language of three tokens and three positions, small enough for exact sums.
 
 Every quantity is a sum over all sequences, written from the definitions and not with the code under test: transitions
-come from the closed form q = alpha [y = x] + (1 - alpha) pi(y), laws from Bayes' rule.
+come from the closed form q = alpha [y = x] + (1 - alpha) pi(y), distributions from Bayes' rule.
 """
 
 from dataclasses import dataclass
@@ -16,20 +16,20 @@ SUBSCRIPTS = "abc"
 
 
 def all_sequences(dim: int) -> Tensor:
-    """Every sequence over `dim` states, [dim^3, 3], in the order of a flattened [dim, dim, dim] array."""
+    """Return every sequence over `dim` states, [dim^3, 3], in the order of a flattened [dim, dim, dim] array."""
     return torch.tensor(list(product(range(dim), repeat=LENGTH)))
 
 
 @dataclass(frozen=True)
 class Toy:
-    """A joint distribution p(x_0), [3, 3, 3] float64, under uniform or absorbing noise."""
+    """Joint distribution p(x_0), [3, 3, 3] float64, with uniform or absorbing noise."""
 
     joint: Tensor
     absorbing: bool
 
     @classmethod
     def random(cls, seed: int, absorbing: bool) -> "Toy":
-        """A distribution drawn from a Dirichlet law, uneven and far from independent between places."""
+        """Draw a distribution from a Dirichlet, uneven and with strong dependence between positions."""
         generator = torch.Generator().manual_seed(seed)
         weights = -torch.rand((VOCABULARY,) * LENGTH, generator=generator, dtype=torch.float64).log()
         return cls(weights / weights.sum(), absorbing)
@@ -52,23 +52,23 @@ class Toy:
 
     @cached_property
     def rate_matrix(self) -> Tensor:
-        """Q [dim, dim], rows from, columns to."""
+        """Return Q [dim, dim], from rows to columns."""
         limit = torch.zeros(self.dim, dtype=torch.float64)
         limit[VOCABULARY if self.absorbing else slice(None)] = 1.0 if self.absorbing else 1 / VOCABULARY
         return limit.expand(self.dim, -1) - torch.eye(self.dim, dtype=torch.float64)
 
     def kernel(self, sigma: Tensor) -> Tensor:
-        """exp(sigma Q), [..., dim, dim]."""
+        """Return exp(sigma Q), [..., dim, dim]."""
         one, sigma = torch.eye(self.dim, dtype=torch.float64), sigma[..., None, None]
         return torch.exp(-sigma) * one - torch.expm1(-sigma) * (self.rate_matrix + one)
 
     def marginal(self, sigma: Tensor) -> Tensor:
-        """p_sigma(x_t), [dim, dim, dim]."""
+        """Return p_sigma(x_t), [dim, dim, dim]."""
         q = self.kernel(sigma)[:VOCABULARY]
         return torch.einsum("abc,ai,bj,ck->ijk", self.joint, q, q, q)
 
     def scores(self, sigma: Tensor) -> Tensor:
-        """p_sigma(x with y at place l) / p_sigma(x) for every x, [dim^3, 3, dim]; 0 for an impossible x."""
+        """Return p_sigma(x with y at position l) / p_sigma(x) for every x, [dim^3, 3, dim]; 0 for an impossible x."""
         p = self.marginal(sigma)
         i, j, k = self.states.T
         rows = torch.stack([p[:, j, k].T, p[i, :, k], p[i, j, :]], 1)
@@ -76,43 +76,43 @@ class Toy:
         return torch.where(here > 0, rows / here, 0.0)
 
     def scores_at(self, x_t: Tensor, sigma: Tensor) -> Tensor:
-        """The rows of `scores` for sequences x_t [B, 3], [B, 3, dim]."""
+        """Return the rows of `scores` for sequences x_t [B, 3], [B, 3, dim]."""
         place_values = torch.tensor([self.dim**2, self.dim, 1])
         return self.scores(sigma)[(x_t * place_values).sum(-1)]
 
     def likelihood(self, x_t: Tensor, sigma: Tensor) -> Tensor:
-        """q(x_t[l] | v) for each clean token v, [B, 3, 3], with sigma [B]."""
+        """Return q(x_t[l] | v) for each clean token v, [B, 3, 3], with sigma [B]."""
         q = self.kernel(sigma)[:, :VOCABULARY]
         return q.gather(2, x_t[:, None, :].expand(-1, VOCABULARY, -1)).transpose(1, 2)
 
     def posterior(self, x_t: Tensor, sigma: Tensor, leave_one_out: bool) -> Tensor:
-        """p(x_0[l] | x_t), or p(x_0[l] | x_t without place l), [B, 3, 3]."""
+        """Return p(x_0[l] | x_t), or p(x_0[l] | x_t without position l), [B, 3, 3]."""
         places = self.likelihood(x_t, sigma).unbind(1)
-        laws = []
+        distributions = []
         for place, letter in enumerate(SUBSCRIPTS):
             seen = [torch.ones_like(v) if leave_one_out and k == place else v for k, v in enumerate(places)]
-            law = torch.einsum(f"abc,na,nb,nc->n{letter}", self.joint, *seen)
-            laws.append(law / law.sum(-1, keepdim=True))
-        return torch.stack(laws, 1)
+            probs = torch.einsum(f"abc,na,nb,nc->n{letter}", self.joint, *seen)
+            distributions.append(probs / probs.sum(-1, keepdim=True))
+        return torch.stack(distributions, 1)
 
     def sequence_posterior(self, x_t: Tensor, sigma: Tensor) -> Tensor:
-        """p(x_0 | x_t) over whole sequences, [B, 3, 3, 3]."""
-        law = torch.einsum("abc,na,nb,nc->nabc", self.joint, *self.likelihood(x_t, sigma).unbind(1))
-        return law / law.sum((1, 2, 3), keepdim=True)
+        """Return p(x_0 | x_t) over whole sequences, [B, 3, 3, 3]."""
+        probs = torch.einsum("abc,na,nb,nc->nabc", self.joint, *self.likelihood(x_t, sigma).unbind(1))
+        return probs / probs.sum((1, 2, 3), keepdim=True)
 
     def oracle(self, x_t: Tensor, sigma: Tensor, **_: Tensor) -> Tensor:
-        """The best network there is: log p(x_0[l] | the other places), [B, 3, dim], as logits."""
+        """Return the output of the exact network: log p(x_0[l] | the other positions), [B, 3, dim], as logits."""
         return self._as_logits(self.posterior(x_t, sigma, leave_one_out=True))
 
     def posterior_mean_oracle(self, x_t: Tensor, sigma: Tensor) -> Tensor:
-        """log E[x_0[l] | x_t], which is the best for masks and wrong for any other noise."""
+        """Return log E[x_0[l] | x_t], which is exact for masks and wrong for other noise."""
         return self._as_logits(self.posterior(x_t, sigma, leave_one_out=False))
 
-    def _as_logits(self, law: Tensor) -> Tensor:
-        return torch.nn.functional.pad(law.log(), (0, self.dim - VOCABULARY), value=-torch.inf)
+    def _as_logits(self, probs: Tensor) -> Tensor:
+        return torch.nn.functional.pad(probs.log(), (0, self.dim - VOCABULARY), value=-torch.inf)
 
-    def total_variation(self, law: Tensor) -> float:
-        """Distance of a law over all states, [dim^3], from the data, from 0 to 1."""
+    def total_variation(self, probs: Tensor) -> float:
+        """Return the total variation, 0 to 1, of a distribution over all states, [dim^3], from the data."""
         target = torch.zeros((self.dim,) * LENGTH, dtype=torch.float64)
         target[:VOCABULARY, :VOCABULARY, :VOCABULARY] = self.joint
-        return float((law - target.flatten()).abs().sum() / 2)
+        return float((probs - target.flatten()).abs().sum() / 2)

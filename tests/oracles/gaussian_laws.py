@@ -1,7 +1,7 @@
-"""Gaussian diffusion of data N(m, s^2), where every law is known: slow float64 forms, from the definitions alone.
+"""Gaussian diffusion of data N(m, s^2), with closed-form distributions: slow float64 references from the definitions.
 
-The network is the exact one, E[x_0 | x_t], an affine map; then a sampler is affine in x_T and in its draws, and the law
-of its samples follows by propagating a mean and a variance.
+The network is the exact one, E[x_0 | x_t], an affine map; then a sampler is affine in x_T and in its noise, and the
+distribution of its samples follows by propagating a mean and a variance.
 """
 
 from collections.abc import Callable
@@ -17,7 +17,7 @@ Step = Callable[[Tensor, Tensor, int, int, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class NormalData:
-    """Data N(mean, std^2) of one number, and the betas of the steps 1 .. T."""
+    """Data N(mean, std^2) in one dimension, and the betas of steps 1 .. T."""
 
     mean: float
     std: float
@@ -27,17 +27,17 @@ class NormalData:
         return prod(1 - beta for beta in self.betas[:t])
 
     def law(self, t: int) -> tuple[float, float]:
-        """Mean and variance of x_t."""
+        """Return mean and variance of x_t."""
         kept = self.alpha_bar(t)
         return sqrt(kept) * self.mean, kept * self.std**2 + 1 - kept
 
     def best_x_0(self, x_t: Tensor, t: int) -> Tensor:
-        """E[x_0 | x_t], from the regression of x_0 on x_t."""
+        """Return E[x_0 | x_t], from the regression of x_0 on x_t."""
         mean, variance = self.law(t)
         return self.mean + sqrt(self.alpha_bar(t)) * self.std**2 / variance * (x_t - mean)
 
     def posterior_on_a_grid(self, x_t: float, x_0: float, t: int, s: int) -> tuple[float, float]:
-        """Mean and variance of q(x_s | x_t, x_0) by Bayes' rule over a grid of x_s."""
+        """Return mean and variance of q(x_s | x_t, x_0) by Bayes' rule over a grid of x_s."""
         grid = torch.linspace(-12, 12, 200_001, dtype=torch.float64)
         kept_s, kept = self.alpha_bar(s), self.alpha_bar(t) / self.alpha_bar(s)
         log_prior = -((grid - sqrt(kept_s) * x_0) ** 2) / (2 * (1 - kept_s))
@@ -47,7 +47,7 @@ class NormalData:
         return mean, float((weights * (grid - mean) ** 2).sum())
 
     def sampled_law(self, step: Step, times: list[int]) -> tuple[float, float]:
-        """Mean and variance of what `step(x_t, x_0, t, s, noise)` makes of x_T ~ N(0, 1) with the exact network."""
+        """Return mean and variance after steps `step(x_t, x_0, t, s, noise)` from x_T ~ N(0, 1) with the exact network."""
         mean, variance = 0.0, 1.0
         for t, s in pairwise(times):
             x_t, noise = (torch.tensor(values, dtype=torch.float64) for values in ([0.0, 1.0, 0.0], [0.0, 0.0, 1.0]))
@@ -57,7 +57,7 @@ class NormalData:
         return mean, variance
 
     def wanted_law(self, times: list[int], eta: float) -> tuple[float, float]:
-        """The same as a closed recursion, with Song et al.'s equation 12 written out; eta = 1 is the ancestral step."""
+        """Return the same by a closed recursion of Song et al.'s equation 12; eta = 1 is the ancestral step."""
         mean, variance = 0.0, 1.0
         for t, s in pairwise(times):
             kept_t, kept_s = self.alpha_bar(t), self.alpha_bar(s)

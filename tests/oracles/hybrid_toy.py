@@ -1,4 +1,4 @@
-"""The toy language under hybrid noise, from the paper's q_t(z | x) = alpha_t x + (beta pi)_t and a bisection in t."""
+"""The toy language with hybrid noise, from the paper's q_t(z | x) = alpha_t x + (beta pi)_t and a bisection in t."""
 
 from dataclasses import dataclass
 
@@ -17,17 +17,17 @@ class HybridToy(Toy):
 
     @classmethod
     def drawn(cls, seed: int, p_uniform: float = 0.2, gamma: float = 1.0) -> "HybridToy":
-        """A toy of the same languages as `Toy.random`."""
+        """Draw a toy of the same distributions as `Toy.random`."""
         return cls(Toy.random(seed, absorbing=True).joint, True, p_uniform, gamma)
 
     def shares(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """alpha_t, and the parts of (beta pi)_t at the mask and at all data tokens together."""
+        """Return alpha_t, and (beta pi)_t at the mask and summed over data tokens."""
         strength = 2**self.gamma * self.p_uniform / (1 - self.p_uniform)
         c = strength * t ** (self.gamma / 2) * (1 - t) ** (self.gamma / 2)
         return (1 - t) / (1 + c), t / (1 + c), c / (1 + c)
 
     def time(self, sigma: Tensor) -> Tensor:
-        """t with alpha_t = exp(-sigma), halving the interval."""
+        """Return t with alpha_t = exp(-sigma), by bisection."""
         low, high = torch.zeros_like(sigma), torch.ones_like(sigma)
         for _ in range(200):
             middle = (low + high) / 2
@@ -36,7 +36,7 @@ class HybridToy(Toy):
         return (low + high) / 2
 
     def kernel(self, sigma: Tensor) -> Tensor:
-        """q at noise level sigma, [..., dim, dim], rows of clean tokens; a mask stays one here."""
+        """Return q at noise level sigma, [..., dim, dim], rows of clean tokens; a mask is kept."""
         alpha, mask, other = self.shares(self.time(sigma.to(torch.float64)))
         data = (other / VOCABULARY)[..., None].expand(*other.shape, VOCABULARY)
         noise = torch.cat([data, mask[..., None]], -1)

@@ -97,7 +97,7 @@ def test_condition_embedding_scales_properties():
             "asks for as many properties of each row, and data set 'a' gives 2",
         ),
         ("{type: properties, size: 3}", None, "data set 'a' gives none; try properties: [logp, qed]"),
-        ("{type: properties, size: 2, mean: [1.0], std: [1.0]}", "[logp, qed]", "mean has 1 numbers, and there are 2"),
+        ("{type: properties, size: 2, mean: [1.0], std: [1.0]}", "[logp, qed]", "mean has 1 numbers, but there are 2"),
         ("{type: properties, size: 1, mean: [1.0]}", "[logp]", "mean is given without std; give both, or neither"),
         ("{type: properties, size: 1, mean: [1.0], std: [0.0]}", "[logp]", "must be greater than 0; got 0.0"),
         ("{type: class, num_classes: 3}", None, None),
