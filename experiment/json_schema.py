@@ -6,7 +6,7 @@ import data_manager.sources  # noqa: F401  (registers the built-in ones)
 from data_manager.dataset_types import GlobalConfig
 from data_manager.registry import SOURCES
 from experiment.field_docs import describe_fields
-from model.latent.registry import LATENT_DECODERS, LATENT_DENOISERS, LATENT_ENCODERS
+from model.latent.registry import LATENT_PARTS
 from model.parse_model_args import HEADER_KEYS, ModelHeader
 from model.registry import MODELS
 from model.sampler_registry import SAMPLER_SETTINGS
@@ -21,9 +21,7 @@ _ANNOUNCED: tuple[Registry[Any], ...] = (
     MODELS,
     SOURCES,
     SAMPLER_SETTINGS,
-    LATENT_ENCODERS,
-    LATENT_DECODERS,
-    LATENT_DENOISERS,
+    *LATENT_PARTS,
 )
 """Registries whose types are imported when they are asked for, and described then."""
 

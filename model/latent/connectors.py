@@ -16,8 +16,7 @@ from model.latent.decoder import LatentDecoder
 from model.latent.encoder import LatentEncoder, top_layer
 from model.latent.hugging_face import decoder_of, encoder_of, take_pooler
 from model.latent.hugging_face_reader import HuggingFaceReader, shape_of
-from model.latent.injection import Injection, Route
-from model.latent.pooling import Pooling
+from model.latent.injection import Injection
 from model.latent.saving import Connector, check_architecture
 
 
@@ -28,7 +27,7 @@ class EncoderConnector(Connector, LatentEncoder):
     Raises ConnectorError for a config of another architecture.
     """
 
-    pooling: ClassVar[Pooling] = "first"
+    pooling: ClassVar[str] = "first"
     is_new: ClassVar[bool] = False
     """The backbone is frozen, and one layer on top of it is trained."""
 
@@ -130,7 +129,7 @@ class GPT2ModelForVAE(Connector, HuggingFaceReader):
         backbone = decoder_of(config, has_head=False) if backbone is None else backbone
         if self.has_new_block:
             add_block(backbone, self.feed_forward and self.feed_forward * config.hidden_size)
-        chosen: dict[Route, bool] = {"embedding": latent_as_gpt_emb, "memory": latent_as_gpt_memory}
+        chosen = {"embedding": latent_as_gpt_emb, "memory": latent_as_gpt_memory}
         routes = [route for route, is_chosen in chosen.items() if is_chosen]
         super().__init__(backbone, Injection(latent_size, shape_of(backbone.config), routes))
         self.config = config

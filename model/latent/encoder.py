@@ -8,7 +8,6 @@ from torch import Tensor, nn
 
 from model.inputs import InputError, describe, has_values
 from model.latent.checks import check_ids, check_length, places_of
-from model.latent.pooling import Pooler
 from model.transformer import PerformerEncoder
 
 FIRST_VARIANCE = 0.008
@@ -34,7 +33,7 @@ class LatentEncoder(nn.Module):
     def __init__(
         self,
         backbone: nn.Module,
-        pooler: Pooler,
+        pooler: nn.Module,
         width: int,
         latent_size: int,
         *,
@@ -57,7 +56,7 @@ class LatentEncoder(nn.Module):
         hidden = self._hidden(input_ids, mask)
         if self.top_layer is not None:
             hidden = self.top_layer(hidden, src_key_padding_mask=~mask)
-        return Encoded(hidden, *self.pooler(hidden, mask))
+        return Encoded(hidden, *self._pool(hidden, mask))
 
     def moments(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """mu and logvar [B, latent_size] of texts; arguments as in `forward`."""
@@ -72,6 +71,17 @@ class LatentEncoder(nn.Module):
         check_length(ids.shape[1], places_of(backbone.config), "encoder")
         hidden: Tensor = self.backbone(input_ids=ids.masked_fill(~mask, 0), attention_mask=mask.long())[0]
         return hidden
+
+    def _pool(self, hidden: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the pooled vector [B, width] and that before the linear layer; raise InputError for another shape."""
+        pooled = self.pooler(hidden, mask)
+        pooled, unpooled = (pooled, pooled) if isinstance(pooled, Tensor) else pooled
+        expected = [len(hidden), self.linear.in_features]
+        if list(pooled.shape) != expected:
+            raise InputError(
+                f"the pooler {type(self.pooler).__name__} returns {describe(pooled)}; it must be {expected}"
+            )
+        return pooled, unpooled
 
     def _mask(self, ids: Tensor, mask: Tensor | None) -> Tensor:
         """Bool [B, N] of real tokens."""

@@ -8,7 +8,7 @@ from torch import nn
 from torch._guards import active_fake_mode
 
 from model.hub import load_from_hub
-from model.latent.pooling import Pooler, Pooling
+from model.latent.pooling import PretrainedPooler, make_pooler
 
 REMEDY = "give a folder that save_pretrained wrote, with config.json and weights in safetensors, or a name on the hub"
 
@@ -58,11 +58,12 @@ def _model(auto: Any, config: Any, path: str | None) -> Any:
     return load_from_hub(auto.from_pretrained, path, "pretrained model", REMEDY, **options)
 
 
-def take_pooler(backbone: Any, kind: Pooling) -> Pooler:
-    """A pooler for a backbone, with the linear layer of its own pooler, which is taken out of it, where it has one."""
+def take_pooler(backbone: Any, pooling: Any) -> nn.Module:
+    """Build a pooler for a backbone, reusing the linear layer of its pretrained pooler, which is removed from it."""
     config, own = backbone.config, getattr(backbone, "pooler", None)
     dense = own if isinstance(own, nn.Linear) else getattr(own, "dense", None)
     if own is not None:
         backbone.pooler = None
     dropout = getattr(config, "pooler_dropout", 0.0) or 0.0
-    return Pooler(kind, config.hidden_size, dense=dense if isinstance(dense, nn.Linear) else None, dropout=dropout)
+    pretrained = PretrainedPooler(dense if isinstance(dense, nn.Linear) else None, dropout)
+    return make_pooler(pooling, config.hidden_size, pretrained)

@@ -2,7 +2,7 @@
 
 from contextlib import nullcontext
 from functools import partial
-from typing import Any, Literal, NamedTuple, get_args
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
@@ -18,8 +18,10 @@ from model.latent.encoder import LatentEncoder
 from model.latent.joint import joint_loss
 from model.latent.normaliser import LatentNormaliser
 from model.latent.registry import LATENT_DECODERS, LATENT_DENOISERS, LATENT_ENCODERS
-from model.latent.types import LatentDiffusionConfig
 from model.latent.variational import kl_cost, kl_divergence, reparameterise
+
+if TYPE_CHECKING:
+    from model.latent.types import LatentDiffusionConfig
 
 Stage = Literal["autoencoder", "diffusion", "joint"]
 TIME_SCALE = 1000.0
@@ -63,7 +65,7 @@ class LatentDiffusionModel(nn.Module):
     Raises ConnectorError and HubError for a part that cannot be built, DeviceError for a device not on this machine.
     """
 
-    def __init__(self, config: LatentDiffusionConfig) -> None:
+    def __init__(self, config: "LatentDiffusionConfig") -> None:
         super().__init__()
         self.latent_config = config = config.resolved
         latent, gaussian, size = config.latent, config.diffusion, config.latent.size

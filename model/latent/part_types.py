@@ -5,25 +5,32 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
-from model.core_registry import first_of_direction
+from model.core_registry import core_entry, first_of_direction
 from model.hub import folder_problem
-from model.types import PerformerParams, Size
+from model.latent.registry import (
+    LATENT_POOLERS,
+    LATENT_ROUTES,
+    PartByName,
+    RouteTarget,
+    part_name,
+)
+from model.types import AttentionType, PerformerParams, Size
 from yaml_config.paths import PathText
 from yaml_config.strict_model import StrictModel, Violation
 
-Pooling = Literal["first", "mean", "context"]
-RouteName = Literal["embedding", "memory", "cross_attention", "soft_prompt"]
+Pooling = Annotated[StrictModel | str, PartByName(LATENT_POOLERS)]
+Route = Annotated[StrictModel | str, PartByName(LATENT_ROUTES)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 _SIZES = ("hidden_size", "num_layers", "num_heads")
 
 
-def _different(value: list[RouteName]) -> list[RouteName]:
-    if len(set(value)) < len(value):
+def _different(value: list[Route]) -> list[Route]:
+    if len({part_name(route) for route in value}) < len(value):
         raise ValueError("names a route twice")
     return value
 
 
-Routes = Annotated[list[RouteName], Field(min_length=1), AfterValidator(_different)]
+Routes = Annotated[list[Route], Field(min_length=1), AfterValidator(_different)]
 
 
 class HuggingFacePart(StrictModel):
@@ -129,6 +136,16 @@ class Injected(StrictModel):
     num_slots: Annotated[int, Field(gt=0, le=1024)] = 1
     """Places or vectors of memory, cross_attention and soft_prompt. [vectors]"""
 
+    @property
+    def targets(self) -> list[RouteTarget]:
+        """Return the decoder input that each route feeds."""
+        return [LATENT_ROUTES.get(part_name(route)).target for route in self.routes]
+
+    @property
+    def slots_in_front(self) -> int:
+        """Return the number of positions that the latent takes in front of the tokens."""
+        return self.num_slots * len({"memory", "soft_prompt"}.intersection(self.targets))
+
 
 class ConnectorDecoderConfig(HuggingFacePart):
     """GPT-2 by the published name of its connector."""
@@ -154,7 +171,7 @@ class HuggingFaceDecoderConfig(ArchitecturePart, Injected):
     def violations(self) -> Iterator[Violation]:
         """Slots are of routes that have some."""
         yield from super().violations()
-        yield from _idle_slots(self)
+        yield from _route_violations(self)
 
 
 class PerformerDecoderConfig(PerformerParams, Injected):
@@ -170,14 +187,20 @@ class PerformerDecoderConfig(PerformerParams, Injected):
             message = f"bidirectional `{open_core}` attention in a decoder lets a token see the ones after it"
             yield Violation(message, ("attention_type",), (), "attention_type: causal_linear")
         yield from _tokens_alone(self)
-        yield from _idle_slots(self)
+        yield from _route_violations(self)
         if self.use_cross_attention is not None:
             message = "what the decoder attends to is said by routes"
             yield Violation(message, ("use_cross_attention",), (("routes",),), "routes: [cross_attention]")
 
 
-def _idle_slots(part: Injected) -> Iterator[Violation]:
-    if part.num_slots > 1 and part.routes == ["embedding"]:
+def _route_violations(part: Injected) -> Iterator[Violation]:
+    targets = part.targets
+    for index, target in enumerate(targets):
+        if target in targets[:index]:
+            names = part_name(part.routes[targets.index(target)]), part_name(part.routes[index])
+            message = f"routes {names[0]} and {names[1]} both feed the decoder's {target}"
+            yield Violation(message, ("routes", index), (("routes", targets.index(target)),), "keep one of them")
+    if part.num_slots > 1 and targets == ["embedding"]:
         message = "num_slots is of memory, cross_attention and soft_prompt, and the only route is embedding"
         yield Violation(message, ("num_slots",), (("routes",),), "leave it out")
 
@@ -223,8 +246,21 @@ class PerformerDenoiserConfig(TransformerDenoiserConfig):
     type: Literal["performer"] = "performer"  # type: ignore[assignment]
     num_layers: Annotated[int, Field(gt=0, le=1000)] = 4
     """Number of layers. [layers]"""
-    attention_type: Literal["softmax", "linear"] = "softmax"
-    """softmax or linear."""
+    attention_type: AttentionType = "softmax"
+    """softmax, linear or a registered core that is not causal; a list of them has one for each layer."""
+
+    def violations(self) -> Iterator[Violation]:
+        """Yield heads that do not divide the width, and attention cores that do not fit."""
+        yield from super().violations()
+        types = self.attention_type
+        if isinstance(types, list) and len(types) != self.num_layers:
+            message = f"attention_type lists {len(types)} layers, and num_layers is {self.num_layers}"
+            yield Violation(message, ("attention_type",), (("num_layers",),), "one name for each layer, or one for all")
+        for name in types if isinstance(types, list) else [types]:
+            if core_entry(name).direction == "causal":
+                message = f"{name} is causal, and the tokens of a latent have no order"
+                yield Violation(message, ("attention_type",), (), "attention_type: linear")
+                return
 
 
 class LinearDenoiserConfig(StrictModel):

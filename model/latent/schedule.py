@@ -7,9 +7,12 @@ from warnings import warn
 import torch
 from torch import Tensor, nn
 
+from diffusion.errors import check_count
 from diffusion.gaussian import GaussianDiffusion, Prediction
-from diffusion.gaussian_schedule import BetaKind, beta_table
+from diffusion.gaussian_schedule import beta_table, check_betas
 from model.inputs import InputError, describe
+from model.latent.registry import LATENT_SCHEDULES, part_name, resolve_part
+from yaml_config.strict_model import StrictModel
 
 Compat = Literal["dmlp"] | None
 
@@ -19,19 +22,19 @@ _MOST_LEFT, _HARDEST_STEP = 0.01, 0.99
 
 
 def ddpm_schedule(
-    beta1: float, beta2: float, T: int, *, kind: BetaKind = "linear", compat: Compat = None
+    beta1: float, beta2: float, T: int, *, kind: StrictModel | str = "linear", compat: Compat = None
 ) -> dict[str, Tensor]:
     """Tables float32 [T + 1] by name; entry t belongs to step t, entry 0 to no step, where nothing is lost.
 
     alpha_t = 1 - beta_t; oneover_sqrta = 1 / sqrt(alpha_t); sqrt_beta_t; alphabar_t, their product up to t; sqrtab and
     sqrtmab, the roots of alphabar_t and of 1 - alphabar_t; mab_over_sqrtmab = beta_t / sqrtmab; loss_weight
     = beta_t / (2 alpha_t (1 - alphabar_t)), what a squared error of the noise weighs in the bound (Ho et al. 2020,
-    equation 12, with sigma^2 = beta_t). `kind` is as in `diffusion.gaussian_schedule.beta_table`; a cosine does without
+    equation 12, with sigma^2 = beta_t). `kind` is the name of a registered schedule, or its section; cosine ignores
     the two betas. With `compat="dmlp"` beta is 0.008 throughout, at entry 0 too, whatever the arguments say. Raises
     SettingError, a ValueError, for betas or a T that cannot be, InputError for an unknown compat.
     """
     check_compat(compat)
-    betas = beta_table("constant" if compat else kind, T, *((DMLP_BETA, DMLP_BETA) if compat else (beta1, beta2)))
+    betas = beta_table("constant", T, DMLP_BETA, DMLP_BETA) if compat else _make_betas(kind, T, (beta1, beta2))
     if compat:
         betas[0] = DMLP_BETA
     log_alpha = torch.log1p(-betas)
@@ -50,6 +53,17 @@ def ddpm_schedule(
         "loss_weight": betas / (2 * (1 - betas) * divisor),
     }
     return {name: table.float() for name, table in tables.items()}
+
+
+def _make_betas(kind: StrictModel | str, num_steps: int, ends: tuple[float, float]) -> Tensor:
+    """Build beta_t, float64 [T + 1], of a registered schedule; raise InputError for a table of another shape."""
+    check_count("num_steps", num_steps)
+    entry, section = resolve_part(LATENT_SCHEDULES, kind)
+    built = entry.build(section, num_steps, ends)
+    if not isinstance(built, Tensor) or list(built.shape) != [num_steps]:
+        raise InputError(f"schedule {part_name(kind)!r} returns {describe(built)}; it must be float [{num_steps}]")
+    betas = built.detach().to("cpu", torch.float64)
+    return check_betas(torch.cat([betas.new_zeros(1), betas]))
 
 
 def check_compat(compat: str | None) -> None:

@@ -5,7 +5,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
-from model.latent.registry import LATENT_DECODERS, LATENT_DENOISERS, LATENT_ENCODERS
+from model.latent.registry import (
+    LATENT_DECODERS,
+    LATENT_DENOISERS,
+    LATENT_ENCODERS,
+    LATENT_SCHEDULES,
+    PartByName,
+    part_name,
+)
 from model.registry import register_model
 from model.types import AnyOf, Device, Size
 from yaml_config.strict_model import StrictModel, Violation
@@ -70,8 +77,8 @@ class GaussianConfig(StrictModel):
 
     num_steps: Annotated[int, Field(gt=0, le=1_000_000)] = 1000
     """Steps T from a latent to noise. [steps]"""
-    schedule: Literal["linear", "cosine", "constant"] = "cosine"
-    """How beta grows: linear from beta_start to beta_end, cosine (arXiv 2102.09672), or constant at beta_start."""
+    schedule: Annotated[StrictModel | str, PartByName(LATENT_SCHEDULES)] = "cosine"
+    """linear from beta_start to beta_end, cosine (arXiv 2102.09672), constant at beta_start, or a registered schedule."""
     beta_start: Beta | None = None
     """Of linear and constant: the first beta; None: 0.1 / num_steps, and 8 / num_steps of constant. [1]"""
     beta_end: Beta | None = None
@@ -87,21 +94,21 @@ class GaussianConfig(StrictModel):
 
     def violations(self) -> Iterator[Violation]:
         """Betas are those that the schedule reads."""
-        if self.beta_end is not None and self.schedule != "linear":
-            yield Violation(
-                f"schedule {self.schedule} has no beta_end", ("beta_end",), (("schedule",),), "leave it out"
-            )
-        if self.beta_start is not None and self.schedule == "cosine":
-            yield Violation("schedule cosine has no beta_start", ("beta_start",), (("schedule",),), "leave it out")
-        if self.schedule == "linear" and self.beta_end is not None and self.beta_end < (self.beta_start or 0.0):
+        name = part_name(self.schedule)
+        reads = LATENT_SCHEDULES.get(name).reads
+        for key in ("beta_end", "beta_start"):
+            if getattr(self, key) is not None and key not in reads:
+                yield Violation(f"schedule {name} has no {key}", (key,), (("schedule",),), "leave it out")
+        if "beta_end" in reads and self.beta_end is not None and self.beta_end < (self.beta_start or 0.0):
             message = f"beta_end {self.beta_end} is below beta_start {self.beta_start}"
             yield Violation(message, ("beta_end",), (("beta_start",),), "the greater one as beta_end")
 
     @property
     def betas(self) -> tuple[float, float]:
         """First and last beta, left-out ones filled in: beta * T of linear is that of Ho et al."""
-        first = self.beta_start or min(0.999, (8.0 if self.schedule == "constant" else 0.1) / self.num_steps)
-        if self.schedule == "constant":
+        is_constant = LATENT_SCHEDULES.get(part_name(self.schedule)).reads == ("beta_start",)
+        first = self.beta_start or min(0.999, (8.0 if is_constant else 0.1) / self.num_steps)
+        if is_constant:
             return first, first
         return first, self.beta_end or max(first, min(0.999, 20.0 / self.num_steps))
 

@@ -165,5 +165,5 @@ def test_wrong_input_is_refused():
         decoder.generate(torch.randn(2, LATENT), ids[:1], 3)
     with pytest.raises(InputError, match="make 70 positions, and max_length is 64"):
         decoder.generate(torch.randn(2, LATENT), 1, 69)
-    with pytest.raises(ValueError, match="enters a decoder through nothing"):
+    with pytest.raises(ValueError, match="routes is empty"):
         hugging_face_decoder("gpt2", [], 1)
