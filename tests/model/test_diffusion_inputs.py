@@ -153,7 +153,7 @@ def test_a_sampler_that_does_not_fit_says_which_do() -> None:
             r"AttributeError at test_diffusion_inputs.py:\d+: .*'width'",
         ),
         (lambda config, dim: nn.Linear("wide", dim), r"'odd' cannot be built: TypeError"),
-        (lambda config, dim: "network", "'odd' gave a str; its builder must give an nn.Module"),
+        (lambda config, dim: "network", "'odd': its builder returned a str; it must return an nn.Module"),
     ],
 )
 def test_a_builder_that_fails_says_where(builder: Callable[..., Any], message: str) -> None:
