@@ -82,7 +82,7 @@ def _make_rotary(model: BertDiffusionModel) -> None:
 def _initialise(model: BertDiffusionModel) -> None:
     """Initialise weights with unit gain, and adaLN's gates closed, as in DiT.
 
-    BERT's standard deviation of 0.02 suits a width of 768; narrower networks then take long to learn more than unigrams.
+    BERT's standard deviation of 0.02 suits a width of 768; with it, narrower networks only learn unigrams for long.
     """
     nn.init.normal_(model.bert.embeddings.word_embeddings.weight, std=model.config.hidden_size**-0.5)
     for module in model.bert.encoder.modules():
@@ -95,7 +95,7 @@ def _initialise(model: BertDiffusionModel) -> None:
 
 
 def _bert_config(config: Any, vocab_size: int) -> BertConfig:
-    """Convert the section to a `BertConfig`, without a padding id, so that token 0 is learnt, and with one token type."""
+    """Convert the section to a `BertConfig` with one token type and no padding id, so that token 0 is learnt."""
     return BertConfig(
         vocab_size=vocab_size,
         hidden_size=config.hidden_size,

@@ -31,7 +31,7 @@ class DenoiserCall:
         self.sigma = "sigma" if "sigma" in self.accepted else free[0] if free else None
         if not named or (self.sigma is None and not self.takes_all):
             raise DenoiserCallError(
-                f"{type(network).__name__}.forward{inspect.signature(forward)} takes no sigma; write forward(x_t, sigma)"
+                f"{type(network).__name__}.forward{inspect.signature(forward)} has no sigma; write forward(x_t, sigma)"
             )
         unfilled = [name for name in free if name != self.sigma]
         if unfilled:

@@ -1,6 +1,6 @@
 """SEDD's diffusion transformer (Lou et al. 2024): every layer is modulated by the conditioning.
 
-adaLN with zero-initialised gates is from Peebles and Xie 2022 (DiT, arXiv 2212.09748). Attention is `scaled_dot_product_attention`.
+adaLN with zero-initialised gates is from Peebles and Xie 2022 (DiT, arXiv 2212.09748). Attention is PyTorch's SDPA.
 """
 
 from collections.abc import Callable
@@ -20,7 +20,7 @@ Before = Callable[[Tensor, Tensor], KeyValue]
 
 
 class Modulation(nn.Module):
-    """adaLN: `parts` tensors [B, 1 or L, d_model] from the conditioning; zero-initialised, so a layer starts as identity."""
+    """adaLN: `parts` tensors [B, 1 or L, d_model]; zero-initialised, so that a layer starts as the identity."""
 
     def __init__(self, cond_dim: int, d_model: int, parts: int) -> None:
         super().__init__()
@@ -30,7 +30,7 @@ class Modulation(nn.Module):
         nn.init.zeros_(self.linear.bias)
 
     def forward(self, cond_emb: Tensor) -> tuple[Tensor, ...]:
-        """Return shifts, scales and gates [B, 1 or L, d_model] of `cond_emb` [B, 1 or L, cond_dim], in the layer's order."""
+        """Return shifts, scales and gates [B, 1 or L, d_model] of `cond_emb` [B, 1 or L, cond_dim], in order."""
         modulation: Tensor = self.linear(F.silu(cond_emb))
         return modulation.chunk(self.parts, dim=-1)
 
@@ -45,7 +45,7 @@ class SelfAttention(nn.Module):
         self.to_out = nn.Linear(d_model, d_model, bias=False)
 
     def forward(self, x: Tensor, rotation: Rotation, mask: Tensor | None, before: Before | None = None) -> Tensor:
-        """Map x [B, L, d_model] to the same shape; mask is bool [B or 1, 1, L or 1, keys]; `before` prepends cached keys."""
+        """Map x [B, L, d_model] to the same shape; mask bool [B or 1, 1, L or 1, keys]; `before` adds cached keys."""
         batch, length, width = x.shape
         heads = self.to_qkv(x).view(batch, length, 3, self.num_heads, width // self.num_heads)
         q, k, v = heads.permute(2, 0, 3, 1, 4)  # each [B, heads, L, head_dim]

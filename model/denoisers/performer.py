@@ -22,7 +22,7 @@ class PerformerDenoiser(nn.Module):
     def forward(
         self, x_t: Tensor, sigma: Tensor | None = None, *, mask: Tensor | None = None, cond: Tensor | None = None
     ) -> Tensor:
-        """Return logits [B, L, dim] of x_t int [B, L] at sigma [B] or [B, L]; mask bool [B, L] is True at real tokens."""
+        """Return logits [B, L, dim] of x_t int [B, L] at sigma [B] or [B, L]; mask bool [B, L], True at real tokens."""
         assert self.encoder.input.embedding is not None
         ids = x_t if mask is None else x_t.masked_fill(~mask, 0)
         x = self.encoder.input.embedding(ids) + self.told(x_t, sigma, cond)

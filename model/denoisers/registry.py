@@ -41,10 +41,10 @@ def register_backbone(
 ) -> Callable[[Builder], Builder]:
     """Register the decorated builder `(config, vocab_size) -> nn.Module` under `name`.
 
-    `config` is a pydantic type of the section's keys; unknown keys are then errors of the file. Without it, any keys are
-    accepted. With `sigma_optional` the network gets no sigma if the objective does not need it and the file does not set
-    `time_conditioning`. With `takes_blocks` its `forward` accepts `blocks`, a `model.denoisers.blocks.Blocks`, which
-    bd3lm needs. Raises ValueError if the name is taken.
+    `config` is a pydantic type of the section's keys; unknown keys are then errors of the file. Without it, any keys
+    are accepted. With `sigma_optional` the network gets no sigma if the objective does not need it and the file does
+    not set `time_conditioning`. With `takes_blocks` its `forward` accepts `blocks`, a `model.denoisers.blocks.Blocks`,
+    which bd3lm needs. Raises ValueError if the name is taken.
     """
 
     def register(build: Builder) -> Builder:

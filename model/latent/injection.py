@@ -1,7 +1,7 @@
-"""How a latent enters a decoder: as an embedding, a memory, something to attend to, or a soft prompt.
+"""Injection of a latent into a decoder, by one or more routes. A route feeds one of four inputs:
 
 embedding         added to the embedding of every token (Optimus, Li et al. 2020, arXiv 2004.04092)
-memory            keys and values of P slots in front of the tokens, in every layer (Optimus; prefix-tuning, Li 2021)
+memory            kv prefix: keys and values of P slots in every layer (Optimus; prefix-tuning, Li and Liang 2021)
 cross_attention   P vectors that every layer attends to
 soft_prompt       P vectors in front of the tokens' embeddings (Lester et al. 2021, arXiv 2104.08691)
 """
@@ -26,7 +26,7 @@ _LAYERS: dict[RouteTarget, str] = {
 
 
 class DecoderShape(NamedTuple):
-    """Sizes of a decoder that its latent has to fit: width of embeddings, layers, and heads of keys and their width."""
+    """Sizes of a decoder: width of embeddings, number of layers, number of key-value heads and their width."""
 
     width: int
     num_layers: int
@@ -35,12 +35,12 @@ class DecoderShape(NamedTuple):
 
 
 class Injected(NamedTuple):
-    """A latent in a decoder's own terms; what a route is not taken for is None."""
+    """Inputs of a decoder computed from a latent; an input that no route feeds is None."""
 
     embedding: Tensor | None
     """[B, 1, width]."""
     memory: list[Tensor] | None
-    """One for each layer, [B, num_kv_heads, P, head_dim]: key and value are the same, as in Optimus."""
+    """kv prefix of each layer, [B, num_kv_heads, P, head_dim]: keys and values are equal, as in Optimus."""
     context: Tensor | None
     """[B, P, width]."""
     prompt: Tensor | None
@@ -48,7 +48,7 @@ class Injected(NamedTuple):
 
     @property
     def num_slots(self) -> int:
-        """Places that memory or prompt take in front of the tokens."""
+        """Return the number of positions that memory and prompt take in front of the tokens."""
         memory = self.memory[0].shape[2] if self.memory else 0
         return memory + (0 if self.prompt is None else self.prompt.shape[1])
 
@@ -80,7 +80,7 @@ class Injection(nn.Module):
             self.register_module(name, layer)
 
     def forward(self, latent: Tensor) -> Injected:
-        """What a decoder takes of latents [B, latent_size]; raises InputError for another size."""
+        """Compute the decoder inputs of latents [B, latent_size]; raise InputError for another size."""
         if not isinstance(latent, Tensor) or latent.dim() != 2 or latent.shape[1] != self.latent_size:
             raise InputError(
                 f"the latent is {describe(latent)}, and this decoder takes float [B, {self.latent_size}]: encoder, "
@@ -89,7 +89,7 @@ class Injection(nn.Module):
         width, slots = self.shape.width, self.num_slots
         latent = latent.to(next(self.parameters(), latent).dtype)
 
-        def through(name: str, *shape: int) -> Tensor | None:
+        def apply(name: str, *shape: int) -> Tensor | None:
             layer = getattr(self, name)
             if layer is None:
                 return None
@@ -99,11 +99,11 @@ class Injection(nn.Module):
                 raise InputError(f"the route's {type(layer).__name__} returns {describe(found)}; it must be {expected}")
             return found.reshape(len(latent), *shape)
 
-        found = through("linear", self.shape.num_layers, slots, self.shape.num_kv_heads, self.shape.head_dim)
+        found = apply("linear", self.shape.num_layers, slots, self.shape.num_kv_heads, self.shape.head_dim)
         memory = None if found is None else list(found.transpose(2, 3).unbind(1))
         return Injected(
-            through("linear_emb", 1, width),
+            apply("linear_emb", 1, width),
             memory,
-            through("linear_context", slots, width),
-            through("linear_prompt", slots, width),
+            apply("linear_context", slots, width),
+            apply("linear_prompt", slots, width),
         )

@@ -1,4 +1,4 @@
-"""The built-in encoders, decoders and denoisers; importing this module registers them, and imports no torch."""
+"""Built-in parts of latent diffusion models; importing this module registers them, and imports no torch."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -49,14 +49,14 @@ def _performer_encoder(config: types.PerformerEncoderConfig, latent_size: int) -
 @register_latent_encoder("hugging_face", config=types.HuggingFaceEncoderConfig)
 def _hugging_face_encoder(config: types.HuggingFaceEncoderConfig, latent_size: int) -> "LatentEncoder":
     from model.latent.encoder import LatentEncoder, top_layer
-    from model.latent.from_section import config_of
+    from model.latent.from_section import make_config
     from model.latent.hugging_face import encoder_of, take_pooler
 
-    theirs = config_of(config, config.architecture)
-    backbone = encoder_of(theirs, config.path)
-    top = top_layer(theirs) if config.freeze else None
+    hf_config = make_config(config, config.architecture)
+    backbone = encoder_of(hf_config, config.path)
+    top = top_layer(hf_config) if config.freeze else None
     return LatentEncoder(
-        backbone, take_pooler(backbone, config.pooling), theirs.hidden_size, latent_size, top_layer=top
+        backbone, take_pooler(backbone, config.pooling), hf_config.hidden_size, latent_size, top_layer=top
     )
 
 
@@ -67,8 +67,8 @@ def _performer_decoder(config: types.PerformerDecoderConfig, latent_size: int) -
     from model.latent.performer_reader import PerformerReader, shape_of
     from model.transformer import PerformerDecoder
 
-    attends = "cross_attention" in config.targets
-    backbone = PerformerDecoder(config.model_copy(update={"use_cross_attention": attends}))
+    has_cross_attention = "cross_attention" in config.targets
+    backbone = PerformerDecoder(config.model_copy(update={"use_cross_attention": has_cross_attention}))
     injection = Injection(latent_size, shape_of(config), config.routes, config.num_slots)
     return LatentDecoder(PerformerReader(backbone, injection))
 
@@ -76,31 +76,31 @@ def _performer_decoder(config: types.PerformerDecoderConfig, latent_size: int) -
 @register_latent_decoder("hugging_face", config=types.HuggingFaceDecoderConfig)
 def _hugging_face_decoder(config: types.HuggingFaceDecoderConfig, latent_size: int) -> "LatentDecoder":
     from model.latent.decoder import LatentDecoder
-    from model.latent.from_section import config_of, decoder_with
-    from model.latent.hugging_face_reader import HuggingFaceReader, check_reads, shape_of
+    from model.latent.from_section import make_config, make_decoder
+    from model.latent.hugging_face_reader import HuggingFaceReader, check_decodes, shape_of
     from model.latent.injection import Injection
 
-    theirs = config_of(config, config.architecture)
-    backbone = decoder_with(theirs, config.path, cross_attention="cross_attention" in config.targets)
-    injection = Injection(latent_size, shape_of(theirs), config.routes, config.num_slots)
+    hf_config = make_config(config, config.architecture)
+    backbone = make_decoder(hf_config, config.path, cross_attention="cross_attention" in config.targets)
+    injection = Injection(latent_size, shape_of(hf_config), config.routes, config.num_slots)
     reader = HuggingFaceReader(backbone, injection)
-    check_reads(reader, f"decoder {config.path or config.architecture}")
+    check_decodes(reader, f"decoder {config.path or config.architecture}")
     return LatentDecoder(reader)
 
 
 def _connector(name: str, config: types.HuggingFacePart, latent_size: int) -> "nn.Module":
     from model.latent.connectors import MODEL_CLASS
-    from model.latent.from_section import config_of
+    from model.latent.from_section import make_config
     from model.latent.saving import check_architecture
 
     kind: Any = MODEL_CLASS[name]
-    theirs = config_of(config, kind.architectures[0])
-    check_architecture(kind, theirs)
+    hf_config = make_config(config, kind.architectures[0])
+    check_architecture(kind, hf_config)
     options = {
         key: getattr(config, key) for key in ("latent_as_gpt_emb", "latent_as_gpt_memory") if hasattr(config, key)
     }
-    backbone = None if config.path is None else kind.backbone_from(theirs, config.path)
-    module: nn.Module = kind(theirs, latent_size, backbone=backbone, **options)
+    backbone = None if config.path is None else kind.backbone_from(hf_config, config.path)
+    module: nn.Module = kind(hf_config, latent_size, backbone=backbone, **options)
     return module
 
 

@@ -19,7 +19,7 @@ class PretrainedPooler(NamedTuple):
 class Pooler(nn.Module):
     """Reduction of hidden states to a vector, dropout, a linear layer and an activation.
 
-    BERT's pooler ends in tanh (Devlin et al. 2019), DeBERTa's context pooler in GELU (He et al. 2021, arXiv 2006.03654).
+    BERT's pooler ends in tanh (Devlin et al. 2019), DeBERTa's in GELU (He et al. 2021, arXiv 2006.03654).
 
     Arguments:
         reduce: maps hidden [B, N, width] and mask bool [B, N] to [B, width], such as `first_token` or `masked_mean`.
@@ -43,7 +43,7 @@ class Pooler(nn.Module):
         self.activation = nn.Tanh() if activation is None else activation
 
     def forward(self, hidden: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Return vectors [B, width] after and before the linear layer, for hidden [B, N, width] and mask bool [B, N]."""
+        """Return vectors [B, width] after and before the linear layer, of hidden [B, N, width], mask bool [B, N]."""
         unpooled = self.reduce(hidden, mask)
         pooled: Tensor = self.activation(self.dense(self.dropout(unpooled)))
         return pooled, unpooled

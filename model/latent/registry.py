@@ -95,7 +95,7 @@ LATENT_PARTS: tuple[Registry[Any], ...] = (
 def register_latent_encoder(name: str, *, config: type[BaseModel] | None = None) -> Callable[[Builder], Builder]:
     """Register the decorated `(config, latent_size) -> LatentEncoder`; raise ValueError if the name is taken.
 
-    `config` is a pydantic type of the part's own keys, which are checked with the file. Without it the part has no keys.
+    `config` is a pydantic type of the part's own keys, checked with the file. Without it the part has no keys.
     The same holds for the other decorators.
     """
     return _register(LATENT_ENCODERS, name, config, PartEntry)

@@ -119,5 +119,5 @@ def test_custom_network_without_cond_is_refused(registered) -> None:
 
 
 def test_custom_network_without_sigma_is_refused() -> None:
-    with pytest.raises(DenoiserCallError, match="takes no sigma"):
+    with pytest.raises(DenoiserCallError, match="has no sigma"):
         DenoiserCall(nn.Linear(2, 2))
