@@ -76,7 +76,7 @@ class Timing:
 
     @classmethod
     def of(cls, measured: list[tuple[float, float, bool]]) -> "Timing":
-        """Compute medians of the measurements on an idle machine, or of all if there are none."""
+        """Compute medians of the measurements on an idle machine, or of all if none was idle."""
         calm = [(time, speed) for time, speed, is_calm in measured if is_calm]
         times, speeds = zip(*(calm or [(time, speed) for time, speed, _ in measured]), strict=True)
         return cls(median(times), median(speeds), len(calm), len(measured) - len(calm))

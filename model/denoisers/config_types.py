@@ -63,7 +63,7 @@ class BertBackboneConfig(BackboneConfig):
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """Probability of dropping an attention weight, and a value before each residual sum. [probability]"""
     time_injection: Literal["adaln", "input", "output"] = "adaln"
-    """Where noise level and condition enter: adaln (shift, scale and gate of every layer), input (added to the token
+    """Input of noise level and condition: adaln (shift, scale and gate of every layer), input (added to the token
     embeddings) or output (added to the last hidden states, after all attention)."""
     tie_embeddings: bool = False
     """Use the token embedding as the output head too."""

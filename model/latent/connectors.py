@@ -29,7 +29,7 @@ class EncoderConnector(Connector, LatentEncoder):
 
     pooling: ClassVar[str] = "first"
     is_new: ClassVar[bool] = False
-    """The backbone is frozen, and one layer on top of it is trained."""
+    """True if the backbone is frozen, and one layer on top of it is trained."""
 
     def __init__(
         self, config: Any, latent_size: int = 64, pad_id: int | None = None, *, backbone: nn.Module | None = None
