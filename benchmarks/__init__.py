@@ -1,4 +1,4 @@
-"""Side-by-side measurements against the packages that users could pick instead; results are in RESULTS.md.
+"""Benchmarks against alternative packages; results are in RESULTS.md.
 
-A script a claim, which writes its own section with `--write`. Imports anything; no other room imports it, tests apart.
+Each script measures one claim, and writes its section of RESULTS.md with `--write`. Only tests import this package.
 """

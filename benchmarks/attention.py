@@ -1,11 +1,11 @@
-"""Attention, side by side: this toolkit's linear core, performer-pytorch's, x-transformers' flash attention and SDPA.
+"""Compare attention: this toolkit's linear core, performer-pytorch's, x-transformers' flash attention and SDPA.
 
     python -m benchmarks.attention                 # about ten minutes; --lengths 512,2048 for less
-    python -m benchmarks.attention --write         # and puts the tables into RESULTS.md, the curves into docs/
+    python -m benchmarks.attention --write         # also write the tables to RESULTS.md, the curves to docs/
     python -m benchmarks.attention --part times    # or memory, alone
 
 float32, batch 1, 8 heads of 64, 256 features. The share of torch.mm's peak counts 173,000 FLOP a token and head
-forward and three times that with backward; what backward computes again is not counted.
+forward and three times that with backward; recomputation in backward is not counted.
 """
 
 import argparse
@@ -15,21 +15,21 @@ from pathlib import Path
 
 from benchmarks.attention_curves import Cell, draw
 from benchmarks.contenders import OURS, PERFORMER, SDPA, SHAPE, X_TRANSFORMERS, make_call
-from benchmarks.peak_memory import in_a_process
+from benchmarks.peak_memory import measure_in_subprocess
 from benchmarks.report import provenance, table, write_section
 from benchmarks.timing import Clock, Timing
 
 CONTENDERS = [OURS, PERFORMER, X_TRANSFORMERS, SDPA]
 FLOPS = 173e3
 LONGEST = {(PERFORMER, "causal", False): 4096, (PERFORMER, "causal", True): 4096}
-"""Tokens up to which a contender is run; performer-pytorch's causal form takes 1.5 MB a token with backward."""
+"""Maximum length of a contender; performer-pytorch's causal form takes 1.5 MB a token with backward."""
 TIMES, MEMORY = Path("docs/attention.png"), Path("docs/attention_memory.png")
 
 VERSIONS = partial(provenance, "torch", "performer-pytorch", "x-transformers")
 
 
 def cells(lengths: list[int], form: str, backward: bool) -> Iterator[Cell]:
-    """What is measured of one form."""
+    """Yield the cells to measure of one form."""
     for tokens in lengths:
         for name in CONTENDERS:
             if tokens <= LONGEST.get((name, form, backward), tokens):
@@ -37,7 +37,7 @@ def cells(lengths: list[int], form: str, backward: bool) -> Iterator[Cell]:
 
 
 def time_all(lengths: list[int], clock: Clock, rounds: int, budget: float) -> dict[Cell, Timing]:
-    """Medians of every cell; the contenders of one length take turns."""
+    """Measure the median of every cell; the contenders of one length are interleaved."""
     timings: dict[Cell, Timing] = {}
     for form in ("causal", "full"):
         for backward in (False, True):
@@ -51,7 +51,7 @@ def time_all(lengths: list[int], clock: Clock, rounds: int, budget: float) -> di
 
 
 def time_table(timings: dict[Cell, Timing], lengths: list[int], form: str, backward: bool) -> str:
-    """Milliseconds, with how many times as long as ours in brackets."""
+    """Format milliseconds, with the ratio to ours in brackets."""
     header = [f"{form}, forward{' + backward' * backward}: N", *(f"{name}, ms" for name in CONTENDERS)]
     header += ["ours, share of mm", "torch.mm, GFLOP/s", "measurements (busy ones left out)"]
     rows = []
@@ -71,7 +71,7 @@ def time_table(timings: dict[Cell, Timing], lengths: list[int], form: str, backw
 
 
 def memory_table(lengths: list[int]) -> tuple[str, dict[Cell, int]]:
-    """Peak memory above the inputs, MB, each call in a process of its own."""
+    """Measure peak memory above the inputs in MB, each call in a separate process."""
     found: dict[Cell, int] = {}
     rows = []
     for form, backward in [("causal", False), ("causal", True), ("full", False), ("full", True)]:
@@ -80,7 +80,7 @@ def memory_table(lengths: list[int]) -> tuple[str, dict[Cell, int]]:
             line = [f"{form}, forward{' + backward' * backward}", f"{tokens}"]
             for name in CONTENDERS:
                 cell = (name, form, backward, tokens)
-                peak = in_a_process(name, form, tokens, backward=backward) if cell in chosen else None
+                peak = measure_in_subprocess(name, form, tokens, backward=backward) if cell in chosen else None
                 line.append("–" if peak is None else f"{peak / 1e6:.0f}")
                 if peak is not None:
                     found[cell] = peak
@@ -89,7 +89,7 @@ def memory_table(lengths: list[int]) -> tuple[str, dict[Cell, int]]:
 
 
 def measure_times(lengths: list[int], threads: int, rounds: int, budget: float, *, write: bool) -> None:
-    """Print the tables of times, and where asked write them and the curves."""
+    """Print the tables of times, and optionally write them and the curves."""
     timings = time_all(lengths, Clock(threads), rounds, budget)
     if write:
         show = partial(time_table, timings, lengths)
@@ -101,7 +101,7 @@ def measure_times(lengths: list[int], threads: int, rounds: int, budget: float, 
 
 
 def measure_memory(lengths: list[int], *, write: bool) -> None:
-    """The same for peak memory."""
+    """Print the table of peak memory, and optionally write it and the curves."""
     text, peaks = memory_table(lengths)
     print(text)
     if write:
@@ -115,14 +115,14 @@ def measure_memory(lengths: list[int], *, write: bool) -> None:
 
 
 def main() -> None:
-    """Measure, print, and where asked write."""
+    """Measure, print, and optionally write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--lengths", default="512,1024,2048,4096,8192")
-    parser.add_argument("--rounds", type=int, default=9, help="calm measurements of each call")
-    parser.add_argument("--budget", type=float, default=20.0, help="seconds after which a slow call is measured enough")
+    parser.add_argument("--rounds", type=int, default=9, help="measurements of each call on an idle machine")
+    parser.add_argument("--budget", type=float, default=20.0, help="seconds after which a slow call is not repeated")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--part", choices=["times", "memory"], help="measure this alone")
-    parser.add_argument("--write", action="store_true", help="into RESULTS.md and the figures")
+    parser.add_argument("--part", choices=["times", "memory"], help="measure only this part")
+    parser.add_argument("--write", action="store_true", help="write RESULTS.md and the figures")
     given = parser.parse_args()
     lengths = [int(tokens) for tokens in given.lengths.split(",")]
     if given.part != "memory":

@@ -1,14 +1,14 @@
-"""The curves of `benchmarks.attention` over the sequence length, as one PNG."""
+"""Plot the curves of `benchmarks.attention` over the sequence length, as one PNG."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 Cell = tuple[str, str, bool, int]
-"""Contender, form (causal or full), whether with backward, tokens."""
+"""Contender, form (causal or full), True with backward, tokens."""
 
 
 def draw(values: Mapping[Cell, float], panels: Sequence[tuple[str, bool]], unit: str, path: Path) -> None:
-    """A panel for each form, forward alone or with backward, and in it a curve for each contender; axes logarithmic."""
+    """Plot a panel for each form, forward only or with backward, and a curve for each contender; axes are log-log."""
     import matplotlib
 
     matplotlib.use("Agg")

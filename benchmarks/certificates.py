@@ -1,12 +1,13 @@
-"""Certificates: how far the law of each sampler's output is from the data, exactly, where the network is the oracle.
+"""Certificates: exact distance of each sampler's output distribution from the data, with an oracle as the network.
 
     python -m benchmarks.certificates [--steps 1 2 4 ...] [--toys 3] [--output docs/certificates.png] [--page F]
 
-Toys of three tokens in three places are enumerated: kernels are multiplied over all sequences and nothing is sampled.
-The table shows which sampler is exact, which converges and how fast (order: halving of the distance at each doubling of
-the steps), and which does neither. Further tables show what the bound of entropy_bounded is worth, which samplers forgive
-a network that errs, and what stratified times save of the loss's variance. `--page docs/diffusion.md` puts these tables,
-and those of what fits what, into the documentation.
+Toy distributions of three tokens at three positions are enumerated: transition kernels are multiplied over all
+sequences, and nothing is sampled. The table shows which samplers are exact, which converge and how fast (order:
+halvings of the distance at each doubling of the steps), and which do neither. Further tables show how tight the bound
+of entropy_bounded is, which samplers are robust to errors of the network, and how much stratified times reduce the
+variance of the loss. `--page docs/diffusion.md` writes these tables, and those of valid combinations, into the
+documentation.
 """
 
 import argparse
@@ -44,16 +45,16 @@ GRAPHS = {
     "uniform": UniformGraph(VOCABULARY),
     "hybrid": HybridGraph(VOCABULARY, P_UNIFORM),
 }
-FLOOR = 1e-4  # where the plot draws an exact law
-PIECES = 64  # of the times, for the quadrature of variances
+FLOOR = 1e-4  # where the plot draws an exact distribution
+PIECES = 64  # intervals of time for the quadrature of variances
 SETTINGS = {"entropy_bounded": {"gamma": 1.0}}
-"""Where defaults would show nothing: two of the toys' three tokens are never within the default gamma."""
+"""Settings of samplers whose defaults show no effect: two of three tokens are never within the default gamma."""
 DEFAULT_STEPS = [1, 2, 4, 8, 16, 32, 64, 128]
 
 
 @dataclass(frozen=True)
 class Certificate:
-    """Distances of one sampler under one process: the mean total variation over the toys, for each number of steps."""
+    """Distances of one sampler under one process: mean total variation over the toys, for each number of steps."""
 
     process: str
     schedule: str
@@ -62,7 +63,7 @@ class Certificate:
 
     @property
     def order(self) -> float | None:
-        """log2 of the last ratio of distances, the steps doubling; None where the distance does not change."""
+        """Return log2 of the last ratio of distances, with doubled steps; None if the distance does not change."""
         if len(self.distances) < 2 or self.distances[-1] < 1e-12:
             return None
         order = math.log2(self.distances[-2] / self.distances[-1])
@@ -70,30 +71,30 @@ class Certificate:
 
 
 def process_named(process: str, schedule: str) -> DiffusionProcess:
-    """The toy's process of that name with that schedule."""
+    """Build the toy's process with the named schedule."""
     return DiffusionProcess(*GRAPHS[process].at_pace(SCHEDULES[schedule]))
 
 
-def toy_of(process: str, seed: int) -> Toy:
-    """A toy under that noise."""
+def make_toy(process: str, seed: int) -> Toy:
+    """Draw a toy distribution for the process."""
     return HybridToy.drawn(seed, P_UNIFORM) if process == "hybrid" else Toy.random(seed, process == "absorbing")
 
 
 def certify(process: str, schedule: str, sampler: str, steps: list[int], toys: int) -> Certificate:
-    """The exact distances of one combination."""
+    """Compute the exact distances of one combination."""
     shared, distances = process_named(process, schedule), []
     for count in steps:
-        laws = []
+        total_variations = []
         for seed in range(toys):
-            toy = toy_of(process, seed)
+            toy = make_toy(process, seed)
             choice = {"type": sampler, **SETTINGS.get(sampler, {})}
-            laws.append(toy.total_variation(sampler_law(toy, oracle_sampler(toy, shared, choice, count))))
-        distances.append(sum(laws) / toys)
+            total_variations.append(toy.total_variation(sampler_law(toy, oracle_sampler(toy, shared, choice, count))))
+        distances.append(sum(total_variations) / toys)
     return Certificate(process, schedule, sampler, distances)
 
 
 def all_certificates(steps: list[int], toys: int) -> list[Certificate]:
-    """Every process x schedule x sampler that fits."""
+    """Certify every valid combination of process, schedule and sampler."""
     return [
         certify(process, schedule, sampler, steps, toys)
         for process in GRAPHS
@@ -103,7 +104,7 @@ def all_certificates(steps: list[int], toys: int) -> list[Certificate]:
 
 
 def table(certificates: list[Certificate], steps: list[int]) -> str:
-    """The certificates as Markdown."""
+    """Format the certificates as Markdown."""
     lines = [
         "| process | schedule | sampler | accuracy | " + " | ".join(map(str, steps)) + " | order |",
         "| " + " | ".join(["---"] * (len(steps) + 5)) + " |",
@@ -121,7 +122,7 @@ def _label(sampler: str) -> str:
 
 
 def draw(certificates: list[Certificate], steps: list[int], path: Path) -> None:
-    """One panel a process and schedule, distance over steps, both logarithmic."""
+    """Plot distance over steps, both logarithmic, in one panel for each process and schedule."""
     import matplotlib as mpl
 
     mpl.use("Agg")
@@ -133,11 +134,11 @@ def draw(certificates: list[Certificate], steps: list[int], path: Path) -> None:
     for (process, schedule), axis in zip(panels, axes.flat, strict=True):
         for row in certificates:
             if (row.process, row.schedule) == (process, schedule):
-                place = names.index(row.sampler)
+                index = names.index(row.sampler)
                 shown = [max(value, FLOOR) for value in row.distances]
-                # Hollow marks of falling size, so that curves that are one curve are seen to be.
-                style = {"marker": "osD^vxP*ph"[place % 10], "markersize": 14 - 1.1 * place, "fillstyle": "none"}
-                axis.loglog(steps, shown, color=f"C{place}", linewidth=1, label=_label(row.sampler), **style)
+                # Hollow markers of decreasing size, so that coinciding curves are visible.
+                style = {"marker": "osD^vxP*ph"[index % 10], "markersize": 14 - 1.1 * index, "fillstyle": "none"}
+                axis.loglog(steps, shown, color=f"C{index}", linewidth=1, label=_label(row.sampler), **style)
         axis.set_title(f"{process}, {schedule}", fontsize=10)
         axis.set_xscale("log", base=2)
         axis.set_xticks(steps, [str(count) for count in steps])
@@ -155,10 +156,10 @@ def draw(certificates: list[Certificate], steps: list[int], path: Path) -> None:
 def strata_variances(
     objective: Objective, toy: Toy, batch_sizes: Sequence[int], t_min: float = 1e-3
 ) -> list[tuple[float, float]]:
-    """Variance of a batch's mean loss a sequence, with independent and with stratified times, by quadrature.
+    """Compute by quadrature the variance of a batch's mean loss with independent and with stratified times.
 
-    Batch sizes divide PIECES, so that all have the same quadrature. Times start at t_min: the weight 1 / t of a lone mask
-    has a variance that diverges as log(1 / t).
+    Batch sizes divide PIECES, so that all use the same quadrature. Times start at t_min: the weight 1 / t of a single
+    mask has a variance that diverges as log(1 / t).
     """
     nodes, weights = np.polynomial.legendre.leggauss(8)
     edges = np.linspace(t_min, 1, PIECES + 1)
@@ -175,7 +176,7 @@ def strata_variances(
 
 
 def loss_moments(objective: Objective, toy: Toy, t: float) -> tuple[float, float]:
-    """Mean and mean square of a sequence's loss at time t."""
+    """Return mean and mean square of a sequence's loss at time t."""
     clean, noisy, probability = pairs(toy, sigma := objective.schedule.sigma(t))
     output = toy.oracle(toy.states, sigma.expand(len(toy.states)))[noisy]
     times = torch.full((len(noisy),), t, dtype=torch.float64)
@@ -184,7 +185,7 @@ def loss_moments(objective: Objective, toy: Toy, t: float) -> tuple[float, float
 
 
 def strata_table(batch_sizes: Sequence[int] = (4, 16, 64)) -> str:
-    """What stratified times save, as Markdown."""
+    """Format the variance reduction by stratified times as Markdown."""
     lines = ["| objective | schedule | batch | independent | stratified | saved |", "|" + " --- |" * 6]
     for name, schedule in (("mdlm", "loglinear"), ("mdlm", "cosine"), ("udlm", "loglinear"), ("udlm", "geometric")):
         process = process_named("absorbing" if name == "mdlm" else "uniform", schedule)
@@ -201,8 +202,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, nargs="+", default=DEFAULT_STEPS, help="numbers of steps, each doubled")
     parser.add_argument("--toys", type=int, default=3, help="toys that distances are averaged over")
-    parser.add_argument("--output", type=Path, default=Path("certificates.png"), help="where the plot goes")
-    parser.add_argument("--page", type=Path, help="a page whose tables are written anew")
+    parser.add_argument("--output", type=Path, default=Path("certificates.png"), help="path of the plot")
+    parser.add_argument("--page", type=Path, help="page whose tables are replaced")
     arguments = parser.parse_args()
     torch.set_num_threads(1)  # matrices are tiny
     certificates = all_certificates(arguments.steps, arguments.toys)
@@ -214,9 +215,9 @@ def main() -> None:
     }
     print("Total variation from the data, by steps (first_hitting and entropy_bounded count their own):\n")
     print(tables["certificates"])
-    print("\nWhat gamma of entropy_bounded buys and costs:\n")
+    print("\nCalls and distance of entropy_bounded by gamma:\n")
     print(tables["bounds"])
-    print("\nTotal variation from the data where noise is added to the oracle's logits, 128 steps:\n")
+    print("\nTotal variation from the data with noise added to the oracle's logits, 128 steps:\n")
     print(tables["erring"])
     print("\nVariance of a batch's mean loss (nats a sequence, times from 0.001):\n")
     print(tables["strata"])

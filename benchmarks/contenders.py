@@ -1,4 +1,4 @@
-"""The attention operations that are compared, on the same q, k and v [1, heads, N, head_dim], float32."""
+"""Attention operations to compare, on the same q, k and v [1, heads, N, head_dim], float32."""
 
 from collections.abc import Callable
 from contextlib import redirect_stdout
@@ -14,7 +14,7 @@ Attention = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 class Shape(NamedTuple):
-    """Heads, the width of one, and the random features of the linear contenders."""
+    """Number of heads, their width, and the number of random features of the linear contenders."""
 
     heads: int
     head_dim: int
@@ -27,15 +27,15 @@ OURS, PERFORMER, X_TRANSFORMERS, SDPA = "model_factory", "performer-pytorch", "x
 
 @cache
 def attention(name: str, form: str, shape: Shape) -> Attention:
-    """The contender `name`, causal or full; the linear ones with projections drawn from seed 0."""
+    """Build the contender `name`, causal or full; linear ones with projections drawn from seed 0."""
     is_causal = form == "causal"
     torch.manual_seed(0)
     if name == OURS:
-        return _ours(shape, is_causal)
+        return _linear_core(shape, is_causal)
     if name == PERFORMER:
         from performer_pytorch.performer_pytorch import FastAttention
 
-        with redirect_stdout(StringIO()):  # it says that it found no CUDA code
+        with redirect_stdout(StringIO()):  # it prints that no CUDA code was found
             module: Any = FastAttention(shape.head_dim, shape.nb_features, causal=is_causal)
         return module.eval()
     if name == X_TRANSFORMERS:
@@ -46,7 +46,7 @@ def attention(name: str, form: str, shape: Shape) -> Attention:
     return lambda q, k, v: F.scaled_dot_product_attention(q, k, v, is_causal=is_causal)
 
 
-def _ours(shape: Shape, is_causal: bool) -> Attention:
+def _linear_core(shape: Shape, is_causal: bool) -> Attention:
     from model.attention_core import LinearCore
     from model.feature_maps import FavorPlus
     from model.feature_redraw import orthogonal_projections
@@ -58,7 +58,7 @@ def _ours(shape: Shape, is_causal: bool) -> Attention:
 
 
 def make_call(name: str, form: str, shape: Shape, tokens: int, *, backward: bool) -> Callable[[], object]:
-    """One forward pass of a contender without a graph, or one with its backward pass, over fixed inputs."""
+    """Return a call of a contender on fixed inputs: forward without a graph, or forward and backward."""
     attend = attention(name, form, shape)
     generator = torch.Generator().manual_seed(1)
     size = (1, shape.heads, tokens, shape.head_dim)

@@ -1,7 +1,7 @@
-"""At which length linear attention overtakes softmax: `python -m benchmarks.crossover [--write]`.
+"""Measure the length from which linear attention is faster than softmax: `python -m benchmarks.crossover [--write]`.
 
-float32, batch 1, 8 heads, D ln D features for heads of width D; between two lengths that were measured, a straight line
-in both logarithms. `experiment.crossover`, from which `--summary` speaks, holds the result.
+float32, batch 1, 8 heads, D ln D features for heads of width D; log-log interpolation
+between measured lengths. The result is stored in `experiment.crossover`, which `--summary` uses.
 """
 
 import argparse
@@ -15,14 +15,14 @@ from model.types import default_features
 HEADS, WIDTHS, LENGTHS = 8, [32, 64, 128], [256, 512, 1024, 2048, 4096, 8192]
 
 
-def crossing(ratios: dict[int, float]) -> float:
-    """The length at which linear attention takes as long as softmax, from the ratios at the measured ones."""
+def crossover_length(ratios: dict[int, float]) -> float:
+    """Interpolate the length at which linear attention takes as long as softmax, from the measured ratios."""
     (n0, r0), (n1, r1) = sorted(ratios.items())[-2:]
     return exp(log(n0) + log(n1 / n0) * log(r0) / log(r0 / r1))
 
 
 def ratios_until_faster(clock: Clock, shape: Shape, form: str, *, backward: bool) -> dict[int, float]:
-    """Time of linear attention over that of softmax by length, up to the first where it is the smaller."""
+    """Measure the ratio of times, linear over softmax, by length, up to the first that is at most 1."""
     ratios: dict[int, float] = {}
     for tokens in LENGTHS:
         calls = {name: make_call(name, form, shape, tokens, backward=backward) for name in (OURS, SDPA)}
@@ -37,7 +37,7 @@ def main() -> None:
     """Print the table and the constants."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--write", action="store_true", help="into RESULTS.md")
+    parser.add_argument("--write", action="store_true", help="write RESULTS.md")
     given = parser.parse_args()
     clock, rows, constants = Clock(given.threads), [], {}
     for width in WIDTHS:
@@ -47,7 +47,7 @@ def main() -> None:
             for backward in (False, True):
                 form = "causal" if causal else "full"
                 ratios = ratios_until_faster(clock, shape, form, backward=backward)
-                found.append(crossing(ratios))
+                found.append(crossover_length(ratios))
                 shown = [f"{ratios[n]:.2f}" if n in ratios else "" for n in LENGTHS]
                 step = "forward + backward" if backward else "forward"
                 rows.append([f"{width}", f"{shape.nb_features}", form, step, *shown, f"{found[-1]:.0f}"])

@@ -1,14 +1,13 @@
-"""Text from files to batches: how fast, in how much memory, and how soon again.
+"""Measure data preparation, from text files to batches: speed, memory and start-up time.
 
     python -m benchmarks.data [--part packing] [--text FILE] [--megabytes 8] [--rounds 3]
 
-Four parts. packing: tokens a second of tokenising and packing beside `datasets.map` with the same tokenizer and the
-usual two functions written by hand (tokenise; join and cut). batches: tokens a second of batches of characters beside
-what a training step of a model of four million parameters consumes on as many cores. memory: the peak of a process that
-prepares a text, and one ten times as long. start: seconds from a new process to its first batch of what has been
-prepared before, of the long text and of a corpus of speech with as many utterances as the small edition of LibriSpeech,
-each of them at three speeds.
-Without --text the text is that of Python's own documentation, its lines shuffled and repeated.
+Four parts. packing: tokens a second of tokenising and packing, against `datasets.map` with the same tokenizer and the
+usual two hand-written functions (tokenise; concatenate and split). batches: tokens a second of batches of characters,
+against a training step of a model of four million parameters on as many cores. memory: the peak of a process that
+prepares a text, and one ten times as long. start: seconds from a new process to its first batch of prepared data, of
+the long text and of a speech corpus with as many utterances as mini LibriSpeech, each at three speeds. Without --text
+the text is Python's documentation, with lines shuffled and repeated.
 """
 
 import argparse
@@ -36,12 +35,12 @@ UTTERANCES = 2600
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run what is asked for and print a table; returns the exit code."""
+    """Run the chosen parts and print a table; return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.data", description=__doc__.splitlines()[0])
-    parser.add_argument("--part", choices=PARTS, action="append", help="measure this alone; may be repeated")
-    parser.add_argument("--text", metavar="FILE", type=Path, help="text to repeat; Python's documentation if left out")
+    parser.add_argument("--part", choices=PARTS, action="append", help="measure only this part; may be repeated")
+    parser.add_argument("--text", metavar="FILE", type=Path, help="text to repeat (default: Python's documentation)")
     parser.add_argument("--megabytes", type=int, default=8, help="size of the text (default: %(default)s)")
-    parser.add_argument("--rounds", type=int, default=3, help="repetitions, of which the median counts")
+    parser.add_argument("--rounds", type=int, default=3, help="repetitions, of which the median is reported")
     parser.add_argument("--child", nargs=2, metavar=("WHAT", "CONFIG"), help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
     if args.child:
@@ -61,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def write_text(path: Path, size: int, source: Path | None) -> None:
-    """Write about `size` bytes: the lines of `source` in a random order, again and again."""
+    """Write about `size` bytes: the lines of `source` in random orders, repeatedly."""
     if source is None:
         from pydoc_data.topics import topics
 
@@ -76,21 +75,21 @@ def write_text(path: Path, size: int, source: Path | None) -> None:
 
 
 def write_config(folder: Path, name: str, *, num_proc: int = 1, **entry: Any) -> Path:
-    """A file with one data set of text, its output in a folder of its own."""
+    """Write a config with one text data set and a separate output folder."""
     settings = {"name": name, "source": "text", "data_files": {"train": "text.txt"}, "sequence_length": LENGTH}
     return write_entry(folder, name, settings | entry, num_proc)
 
 
 def write_entry(folder: Path, name: str, entry: dict[str, Any], num_proc: int = 1) -> Path:
-    """A file with one data set whose corpus lies in `folder`."""
+    """Write a config with one data set whose corpus is in `folder`."""
     path = folder / f"{name}.yml"
     shared = {"corpus_dir": str(folder), "output_dir": str(folder / "out" / name), "num_proc": num_proc}
     path.write_text(yaml.safe_dump({"global_config": shared, "datasets": [entry]}), encoding="utf-8")
     return path
 
 
-def child(what: str, config: Path, **environment: str) -> dict[str, Any]:
-    """What a process of its own finds out: a JSON object on its last line."""
+def run_child(what: str, config: Path, **environment: str) -> dict[str, Any]:
+    """Run a measurement in a subprocess; return the JSON object on its last line."""
     command = [sys.executable, "-m", "benchmarks.data", "--child", what, str(config)]
     done = subprocess.run(
         command,
@@ -105,7 +104,7 @@ def child(what: str, config: Path, **environment: str) -> dict[str, Any]:
 
 
 def load(path: str) -> tuple[Any, Any]:
-    """The config of a file and its first split."""
+    """Load the config of a file and its first split."""
     from data_manager.data_manager import DatasetManager
     from data_manager.parse_data_args import parse_dataset_configs
 
@@ -113,8 +112,8 @@ def load(path: str) -> tuple[Any, Any]:
     return config, next(iter(DatasetManager.load_dataset(config).values()))
 
 
-def learnt_tokenizer(folder: Path) -> Path:
-    """The folder of a BPE tokenizer learnt from the text, made at the first call."""
+def train_tokenizer(folder: Path) -> Path:
+    """Train a BPE tokenizer on the text, if not yet done, and return its folder."""
     entry = {"documents": "line", "rows": "packed", "tokenizer": {"type": "bpe", "vocab_size": VOCABULARY}}
     load(str(write_config(folder, "learnt", **entry)))
     return next((folder / "out" / "learnt" / "learnt").glob("tokenizer-*"))
@@ -124,8 +123,8 @@ def learnt_tokenizer(folder: Path) -> Path:
 
 
 def packing(folder: Path, rounds: int) -> Iterator[tuple[str, ...]]:
-    """Ours from the file to rows on disk; beside it the two maps alone, their table of lines being there already."""
-    tokenizer = {"type": "hugging_face", "path": str(learnt_tokenizer(folder))}
+    """Measure ours from the file to rows on disk, against only the two maps over a loaded table of lines."""
+    tokenizer = {"type": "hugging_face", "path": str(train_tokenizer(folder))}
     for processes in (1, 2):
         entry = {"documents": "line", "rows": "packed", "tokenizer": tokenizer, "num_proc": processes}
         config = write_config(folder, "packing", **entry)
@@ -133,8 +132,8 @@ def packing(folder: Path, rounds: int) -> Iterator[tuple[str, ...]]:
         ours, theirs = [], []
         for _ in range(rounds):
             shutil.rmtree(folder / "out" / "packing", ignore_errors=True)
-            ours.append(child("prepare", config, TOKENIZERS_PARALLELISM=threads)["rate"])
-            theirs.append(child("map", config, TOKENIZERS_PARALLELISM=threads)["rate"])
+            ours.append(run_child("prepare", config, TOKENIZERS_PARALLELISM=threads)["rate"])
+            theirs.append(run_child("map", config, TOKENIZERS_PARALLELISM=threads)["rate"])
         rates = statistics.median(ours), statistics.median(theirs)
         label = "1 process, threads" if processes == 1 else f"{processes} processes"
         shown = [f"{rate / 1e6:.2f} M tokens/s" for rate in rates]
@@ -142,8 +141,8 @@ def packing(folder: Path, rounds: int) -> Iterator[tuple[str, ...]]:
 
 
 def prepare_child(path: str) -> int:
-    """Ours: tokens a second from the text file to rows."""
-    # what is imported is not measured, on either side
+    """Measure ours: tokens a second from the text file to rows."""
+    # imports are not measured, on either side
     import datasets  # noqa: F401
     from transformers import AutoTokenizer, GPT2TokenizerFast, PreTrainedTokenizerFast  # noqa: F401
 
@@ -164,7 +163,7 @@ def _tokens(data: Any) -> int:
 
 
 def map_child(path: str) -> int:
-    """By hand: `datasets.map` over the lines, then over the ids; tokens a second of the two maps."""
+    """Measure the hand-written form: tokens a second of `datasets.map` over the lines, then over the ids."""
     import datasets
     from transformers import PreTrainedTokenizerFast
 
@@ -191,20 +190,20 @@ def map_child(path: str) -> int:
         return report(rate=_tokens(data) / seconds)
 
 
-# batches beside a training step
+# batches against a training step
 
 
 def batches(folder: Path, rounds: int) -> Iterator[tuple[str, ...]]:
-    """Batches of 32 rows of characters, and the training step of a model that would read them."""
+    """Measure batches of 32 rows of characters, against a training step on them."""
     config = write_config(folder, "characters", tokenizer={"type": "characters"})
-    found = child("batches", config)
+    found = run_child("batches", config)
     shown = [f"{found[name] / 1e3:,.0f} k tokens/s" for name in ("loaded", "trained")]
     label = f"batches of characters; step of {found['parameters'] / 1e6:.1f} M parameters"
     yield label, *shown, f"{found['loaded'] / found['trained']:.0f}", "> 20"
 
 
 def batches_child(path: str) -> int:
-    """Tokens a second of the loader, and of forward, backward and optimiser step."""
+    """Measure tokens a second of the loader, and of forward, backward and optimiser step."""
     import torch
 
     from data_manager.data_manager import DatasetManager
@@ -240,35 +239,35 @@ def batches_child(path: str) -> int:
 
 
 def rate_of(run: Callable[[], Any], seconds: float) -> float:
-    """Tokens a second of an iteration that tells how many it has just dealt with; the first is not counted."""
-    numbers = iter(run())
-    next(numbers)
-    start, count = time.perf_counter(), 0
-    for number in numbers:
-        count += number
+    """Measure tokens a second of an iteration that yields token counts; the first is not counted."""
+    counts = iter(run())
+    next(counts)
+    start, total = time.perf_counter(), 0
+    for count in counts:
+        total += count
         if time.perf_counter() - start > seconds:
             break
-    return count / (time.perf_counter() - start)
+    return total / (time.perf_counter() - start)
 
 
-# memory, and a second start
+# memory and second start
 
 
 def memory(folder: Path, rounds: int) -> Iterator[tuple[str, ...]]:
-    """The peak of a process that learns a tokenizer from a text, tokenises and packs it."""
+    """Measure the peak memory of a process that trains a tokenizer on a text, tokenises and packs it."""
     for kind in ({"type": "characters"}, {"type": "bpe", "vocab_size": VOCABULARY}):
         peaks = []
         for file in ("text.txt", "long.txt"):
             name = f"{kind['type']}-{Path(file).stem}"
             entry = {"data_files": {"train": file}, "rows": "packed", "tokenizer": kind}
-            peaks.append(child("memory", write_config(folder, name, **entry))["megabytes"])
+            peaks.append(run_child("memory", write_config(folder, name, **entry))["megabytes"])
         shown = [f"{peak:,.0f} MB" for peak in reversed(peaks)]
         label = f"peak memory, {kind['type']}: a text ten times as long; the text"
         yield label, *shown, f"{peaks[1] / peaks[0]:.2f}", "flat"
 
 
 def memory_child(path: str) -> int:
-    """Peak of the memory that is the process's own, in MB: mapped pages of files, which are taken back, do not count."""
+    """Measure the peak of anonymous memory in MB; mapped file pages, which can be reclaimed, do not count."""
     peak = [0.0]
 
     def watch() -> None:
@@ -283,27 +282,27 @@ def memory_child(path: str) -> int:
 
 
 def second_start(folder: Path, rounds: int) -> Iterator[tuple[str, ...]]:
-    """From the start of Python to the first batch, all being prepared."""
+    """Measure the time from the start of Python to the first batch of prepared data."""
     for name, config in (text_starts(folder) | speech_starts(folder)).items():
-        child("start", config)
-        runs = [child("start", config) for _ in range(rounds)]
+        run_child("start", config)
+        runs = [run_child("start", config) for _ in range(rounds)]
         seconds, cpu = (statistics.median(run[key] for run in runs) for key in ("seconds", "cpu"))
         yield f"second start to the first batch, {name}", f"{seconds:.2f} s", f"{cpu:.2f} s of CPU", "", "< 3 s"
 
 
 def text_starts(folder: Path) -> dict[str, Path]:
-    """A file for each kind of tokenizer, over the long text."""
+    """Write a config for each kind of tokenizer, over the long text."""
     kinds = {
         "characters": {"type": "characters"},
         "bpe": {"type": "bpe", "vocab_size": VOCABULARY},
-        "hugging_face": {"type": "hugging_face", "path": str(learnt_tokenizer(folder))},
+        "hugging_face": {"type": "hugging_face", "path": str(train_tokenizer(folder))},
     }
     files = {"train": "long.txt"}
     return {name: write_config(folder, f"start-{name}", data_files=files, tokenizer=kinds[name]) for name in kinds}
 
 
 def speech_starts(folder: Path) -> dict[str, Path]:
-    """A file for features computed by batch and one for stored features, over a corpus of short utterances."""
+    """Write a config for features computed on the fly and one for stored features, over short utterances."""
     from tests.data_manager.corpora import librispeech_part
 
     texts = {f"UTTERANCE {index}": 0.3 + index % 20 / 100 for index in range(UTTERANCES)}
@@ -318,7 +317,7 @@ def speech_starts(folder: Path) -> dict[str, Path]:
 
 
 def start_child(path: str) -> int:
-    """The first batch."""
+    """Measure the time to the first batch."""
     from data_manager.data_manager import DatasetManager
 
     config, data = load(path)
@@ -328,13 +327,13 @@ def start_child(path: str) -> int:
 
 
 def report(**found: float) -> int:
-    """Print what a child found."""
+    """Print the figures of a child process as JSON."""
     print(json.dumps(found))
     return 0
 
 
 def print_table(rows: Sequence[tuple[str, ...]]) -> None:
-    """Print rows as a table of Markdown."""
+    """Print rows as a Markdown table."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for index, row in enumerate(rows):
         print("| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |")

@@ -1,4 +1,4 @@
-"""Whole decoders: a token of generation against performer-pytorch, a training step against x-transformers.
+"""Compare whole decoders: generation of a token with performer-pytorch, a training step with x-transformers.
 
     python -m benchmarks.decoder [--write]
 
@@ -20,23 +20,23 @@ from model.types import PerformerParams
 
 VOCAB, WIDTH, LAYERS, HEADS = 256, 512, 4, 8
 STEPS = 16
-"""Tokens that are generated in one measurement."""
+"""Tokens generated in one measurement."""
 
 
 def make_decoder(attention_type: str) -> PerformerDecoder:
-    """Ours, of the size that all share."""
+    """Build our decoder, of the common size."""
     torch.manual_seed(0)
     shape = {"d_model": WIDTH, "num_layers": LAYERS, "num_heads": HEADS, "vocab_size": VOCAB, "dropout": 0.0}
     return PerformerDecoder(PerformerParams(**shape, device="cpu", attention_type=attention_type, tie_embeddings=False))
 
 
 def ids(*shape: int) -> Tensor:
-    """Random token ids."""
+    """Draw random token ids."""
     return torch.randint(VOCAB, shape, generator=torch.Generator().manual_seed(1))
 
 
-def stepper(attention_type: str, prefix: int) -> Callable[[], object]:
-    """`STEPS` more tokens behind a prefix that has been read before."""
+def make_step_call(attention_type: str, prefix: int) -> Callable[[], object]:
+    """Return a call that decodes `STEPS` tokens after a prefix that is already in the cache."""
     decoder = make_decoder(attention_type).eval()
     token = ids(1, 1)
     with torch.no_grad():
@@ -51,7 +51,7 @@ def stepper(attention_type: str, prefix: int) -> Callable[[], object]:
 
 
 def performer_pytorch(prefix: int) -> Callable[[], object]:
-    """One more token the way performer-pytorch's `generate` makes it: the whole prefix again."""
+    """Return a call that decodes one token as performer-pytorch's `generate` does: over the whole prefix again."""
     from performer_pytorch import PerformerLM
 
     torch.manual_seed(0)
@@ -68,9 +68,11 @@ def performer_pytorch(prefix: int) -> Callable[[], object]:
 
 
 def generation(clock: Clock, rounds: int) -> str:
-    """Milliseconds a token after prefixes of 128, 1024 and 8192."""
+    """Measure milliseconds a token after prefixes of 128, 1024 and 8192."""
     prefixes = (128, 1024, 8192)
-    calls = {f"{kind} {prefix}": stepper(kind, prefix) for prefix in prefixes for kind in ("causal_linear", "softmax")}
+    calls = {
+        f"{kind} {prefix}": make_step_call(kind, prefix) for prefix in prefixes for kind in ("causal_linear", "softmax")
+    }
     calls["performer-pytorch 1024"] = performer_pytorch(1024)
     timings = clock.medians(calls, rounds=rounds, budget=10)
     token = {name: timing.time / (1 if name.startswith("performer") else STEPS) for name, timing in timings.items()}
@@ -92,7 +94,7 @@ def generation(clock: Clock, rounds: int) -> str:
 
 
 def training_step(model: nn.Module, logits: Callable[[Tensor], Tensor], tokens: Tensor) -> Callable[[], object]:
-    """Forward, loss, backward and AdamW."""
+    """Return a call of a training step: forward, loss, backward and AdamW."""
     model.train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
 
@@ -106,7 +108,7 @@ def training_step(model: nn.Module, logits: Callable[[Tensor], Tensor], tokens: 
 
 
 def x_transformers(length: int) -> nn.Module:
-    """The same size: rotary positions, flash attention, no biases in the projections of attention."""
+    """Build x-transformers' decoder of the same size: rotary positions, flash attention, no projection biases."""
     from x_transformers import Decoder, TransformerWrapper
 
     torch.manual_seed(0)
@@ -118,7 +120,7 @@ def x_transformers(length: int) -> nn.Module:
 
 
 def training(clock: Clock, rounds: int) -> str:
-    """Milliseconds of a training step over 4 rows of 512 and 1 row of 2048 tokens."""
+    """Measure milliseconds of a training step over 4 rows of 512 and 1 row of 2048 tokens."""
     rows = []
     for batch, length in ((4, 512), (1, 2048)):
         ours, linear, theirs = make_decoder("softmax"), make_decoder("causal_linear"), x_transformers(length)
@@ -139,7 +141,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--write", action="store_true", help="into RESULTS.md")
+    parser.add_argument("--write", action="store_true", help="write RESULTS.md")
     given = parser.parse_args()
     clock = Clock(given.threads)
     tables = []

@@ -1,9 +1,9 @@
-"""How a training step of a diffusion model grows with the length of its sequences.
+"""Measure how the time of a diffusion model's training step scales with sequence length.
 
     python -m benchmarks.denoiser_length [--lengths 1024 2048 4096 8192] [--attention linear softmax] [--repeats 5]
 
-One process, the lengths in turns; medians of forward, loss and backward of one row, and the slope of a line through them
-in logarithms: 1 is linear in the length, 2 quadratic.
+One process, with the lengths interleaved; medians of forward, loss and backward of one row, and their log-log slope: 1
+is linear in the length, 2 quadratic.
 """
 
 import argparse
@@ -20,7 +20,7 @@ VOCABULARY = 106
 
 
 def masked_model(attention: str, length: int, d_model: int, num_layers: int) -> DiffusionModel:
-    """MDLM over a Performer with that attention."""
+    """Build MDLM over a Performer with the given attention."""
     torch.manual_seed(0)
     size = {"d_model": d_model, "num_layers": num_layers, "num_heads": 4, "dropout": 0.0}
     backbone = {"type": "performer", **size, "attention_type": attention, "activation": "SWIGLU", "device": "cpu"}
@@ -29,7 +29,7 @@ def masked_model(attention: str, length: int, d_model: int, num_layers: int) -> 
 
 
 def step_seconds(model: DiffusionModel, length: int, seed: int) -> float:
-    """Seconds of one forward pass, loss and backward pass of one row."""
+    """Measure the seconds of one forward pass, loss and backward pass of one row."""
     tokens = torch.randint(VOCABULARY, (1, length), generator=torch.Generator().manual_seed(seed))
     model.zero_grad(set_to_none=True)
     start = time.perf_counter()
@@ -38,7 +38,7 @@ def step_seconds(model: DiffusionModel, length: int, seed: int) -> float:
 
 
 def slope(lengths: list[int], seconds: list[float]) -> float:
-    """Least-squares slope of log seconds over log length."""
+    """Return the least-squares slope of log seconds over log length."""
     x, y = [math.log(v) for v in lengths], [math.log(v) for v in seconds]
     mean_x, mean_y = statistics.fmean(x), statistics.fmean(y)
     covariance = sum((a - mean_x) * (b - mean_y) for a, b in zip(x, y, strict=True))
@@ -50,7 +50,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--lengths", type=int, nargs="+", default=[1024, 2048, 4096, 8192], help="tokens of a row")
     parser.add_argument("--attention", nargs="+", default=["linear"], help="attention types, linear or softmax")
-    parser.add_argument("--repeats", type=int, default=5, help="rounds, after one that is not counted")
+    parser.add_argument("--repeats", type=int, default=5, help="rounds, after one warm-up round")
     parser.add_argument("--d-model", type=int, default=128, help="width of the network")
     parser.add_argument("--num-layers", type=int, default=2, help="layers of the network")
     parser.add_argument("--threads", type=int, default=1, help="threads of torch")

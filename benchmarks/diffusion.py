@@ -1,16 +1,16 @@
-"""Diffusion models and an autoregressive decoder of equal size on one text, at equal steps and seeds, side by side.
+"""Compare diffusion models and an autoregressive decoder of equal size on one text, at equal steps and seeds.
 
     python -m benchmarks.diffusion --corpus data/wikitext2 [--steps 1000] [--seeds 0] [--output runs/comparison]
 
-The text is that of text8: the letters a to z and spaces, from train files and a test file of the folder (for WikiText-2
-`valid.txt` and `test.txt`). All train through the same engine from `benchmarks/diffusion.yml`: 3 layers of width 128,
-batches of 32 rows of 128 characters, the same rows in the same order, the same course of the learning rate. Bits a
-character are of the test split, the bound in its parts; entropies are of samples' characters, in nats, beside that of the
-test split's own; calls and seconds are of one sample, drawn with 31 others. The decoder's first character of a row is
-counted at its frequency; it has no adaLN, whose weights the others have besides. Objectives tell their networks the noise
-level as published: all but mdlm and bd3lm; `mdlm_told` is mdlm with it.
-Training follows each bound but in `gidd`, whose authors weigh all times more alike; `gidd_bound` is it on its bound.
-`--write` puts the table into benchmarks/RESULTS.md and the curves beside the documentation.
+The text is normalised like text8, to the letters a to z and spaces, from a training and a test file of the folder (for
+WikiText-2 `valid.txt` and `test.txt`). All models train with the same engine from `benchmarks/diffusion.yml`: 3 layers
+of width 128, batches of 32 rows of 128 characters, the same rows in the same order, the same learning rate schedule.
+Bits a character are of the test split, with the parts of the bound; entropies are of the characters of samples, in
+nats, beside those of the test split; calls and seconds are of one sample, drawn with 31 others. The decoder's first
+character of a row is counted at its frequency; it has no adaLN, whose weights the others have in addition. All
+objectives use time conditioning as published, so all but mdlm and bd3lm; `mdlm_told` is mdlm with time conditioning.
+Training optimises each bound, except in `gidd`, whose authors weight times more evenly; `gidd_bound` optimises its
+bound. `--write` writes the table to benchmarks/RESULTS.md and the curves to docs/.
 """
 
 import argparse
@@ -28,7 +28,7 @@ from benchmarks.report import provenance, table, write_section
 
 BASE = Path(__file__).with_name("diffusion.yml")
 PAPER = {"ar": 1.23, "sedd_absorbing": 1.39, "mdlm": 1.40, "udlm": 1.44, "d3pm": 1.45, "sedd_uniform": 1.47}
-"""Bits a character on text8 of the contenders that papers report (Lou et al. 2024, Sahoo et al. 2024, Schiff 2024)."""
+"""Bits a character on text8, as reported in papers (Lou et al. 2024, Sahoo et al. 2024, Schiff 2024)."""
 DIFFUSION: dict[str, list[str]] = {
     "mdlm": ["model.objective={type: mdlm}"],
     "mdlm_told": ["model.objective={type: mdlm}", "model.time_conditioning=true"],
@@ -57,12 +57,12 @@ PLOT = Path(__file__).resolve().parent.parent / "docs" / "diffusion_family.png"
 
 
 def normalised(text: str) -> str:
-    """Lower-case letters and single spaces, as text8 has them; what is no letter becomes a space."""
+    """Normalise text like text8: lower-case letters and single spaces; other characters become spaces."""
     return re.sub(r"[^a-z]+", " ", text.lower().replace("<unk>", " ")).strip()
 
 
 def make_corpus(source: Path, folder: Path) -> None:
-    """`train.txt` and `test.txt` in `folder`; raises FileNotFoundError."""
+    """Write `train.txt` and `test.txt` to `folder`; raise FileNotFoundError."""
     folder.mkdir(parents=True, exist_ok=True)
     found = {name: source / f"{name}.txt" for name in ("train", "valid", "test")}
     train = found["train"] if found["train"].is_file() else found["valid"]
@@ -71,7 +71,7 @@ def make_corpus(source: Path, folder: Path) -> None:
 
 
 def overrides(name: str, seed: int, args: argparse.Namespace) -> list[str]:
-    """What the contender changes in the file."""
+    """Return the contender's config overrides."""
     parts = [DECODER] if name == "ar" else list(DIFFUSION[name])
     folders = [f"global_config.{key}={Path(args.output).resolve() / key}" for key in ("corpus_dir", "output_dir")]
     if name == "ar":
@@ -80,7 +80,7 @@ def overrides(name: str, seed: int, args: argparse.Namespace) -> list[str]:
 
 
 def run(name: str, seed: int, args: argparse.Namespace) -> dict[str, Any]:
-    """Train one contender, or read back what was measured of it; gives its figures."""
+    """Train and measure one contender, or load its earlier figures; return them."""
     from evaluation.opened import open_run
     from experiment.config import read_experiment
     from training.engine import train
@@ -98,14 +98,14 @@ def run(name: str, seed: int, args: argparse.Namespace) -> dict[str, Any]:
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     nats = [
         (line["step"], line.get("eval_bound", line.get("eval_loss"))) for line in lines
-    ]  # a loss may be weighed alike
+    ]  # a training loss may have other weights than the bound
     figures["curve"] = [(step, value / math.log(2)) for step, value in nats if value is not None]
     result.write_text(json.dumps(figures), encoding="utf-8")
     return figures
 
 
 def measure(opened: Any, rows: int, seed: int) -> dict[str, Any]:
-    """Bits a character with their interval and parts; entropy, calls and seconds of samples."""
+    """Measure bits a character with their interval and parts; entropy, calls and seconds of samples."""
     from evaluation.registry import evaluator_of
     from evaluation.rows import load_split
     from evaluation.sample import Request
@@ -133,14 +133,14 @@ def measure(opened: Any, rows: int, seed: int) -> dict[str, Any]:
 
 
 def with_first_character(found: dict[str, Any], first: list[int], length: int) -> dict[str, Any]:
-    """Bits over all characters of a row, the first at the frequency that it has at beginnings of rows."""
+    """Return bits over all characters of a row, with the first at its frequency at beginnings of rows."""
     counts = Counter(first)
     cost = -sum(count * math.log2(count / len(first)) for count in counts.values()) / len(first)
     return {key: (found[key] * (length - 1) + cost) / length for key in ("bits", "low", "high")}
 
 
 def table_of(results: list[dict[str, Any]]) -> str:
-    """One line a contender, the mean over its seeds."""
+    """Format a table with one line a contender, the mean over its seeds."""
     lines = []
     for name in dict.fromkeys(result["name"] for result in results):
         mine = [result for result in results if result["name"] == name]
@@ -169,7 +169,7 @@ def table_of(results: list[dict[str, Any]]) -> str:
 
 
 def draw_curves(results: list[dict[str, Any]], path: Path) -> None:
-    """Bits a character of the first test rows over the steps."""
+    """Plot bits a character of the first test rows over the steps."""
     import matplotlib as mpl
 
     mpl.use("Agg")
@@ -191,7 +191,7 @@ def draw_curves(results: list[dict[str, Any]], path: Path) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Train the contenders one after another and print the table; returns the exit code."""
+    """Train the contenders one after another and print the table; return the exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.diffusion",
         description=__doc__,
@@ -200,9 +200,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--corpus", type=Path, required=True, help="folder with train.txt or valid.txt, and test.txt")
     parser.add_argument("--steps", type=int, default=1000, help="optimiser steps of each (default: %(default)s)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="one training each (default: 0)")
-    parser.add_argument("--rows", type=int, default=512, help="test rows that are measured on (default: %(default)s)")
-    parser.add_argument("--output", default="runs/comparison", help="where runs go (default: %(default)s)")
-    parser.add_argument("--only", nargs="+", choices=CONTENDERS, default=CONTENDERS, help="train these alone")
+    parser.add_argument("--rows", type=int, default=512, help="number of test rows (default: %(default)s)")
+    parser.add_argument("--output", default="runs/comparison", help="folder of the runs (default: %(default)s)")
+    parser.add_argument("--only", nargs="+", choices=CONTENDERS, default=CONTENDERS, help="train only these")
     parser.add_argument("--write", action="store_true", help="write RESULTS.md and docs/diffusion_family.png")
     args = parser.parse_args(argv)
     make_corpus(args.corpus, Path(args.output) / "corpus_dir")

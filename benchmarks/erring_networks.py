@@ -1,4 +1,4 @@
-"""Which samplers forgive a network that errs: exact laws on toys, where noise is added to the oracle's logits."""
+"""Robustness of samplers to errors of the network: exact distances on toys, with noise on the oracle's logits."""
 
 from collections.abc import Callable
 from typing import Any
@@ -29,8 +29,8 @@ CHOICES: tuple[str | dict[str, Any], ...] = (
 )
 
 
-def erring(toy: Toy, error: float, seed: int) -> Callable[[Tensor, Tensor], Tensor]:
-    """The oracle with normal noise of this size on its logits, the same whenever it sees the same tokens."""
+def noisy_oracle(toy: Toy, error: float, seed: int) -> Callable[[Tensor, Tensor], Tensor]:
+    """Build an oracle with normal noise of standard deviation `error` on its logits, fixed for each input."""
     generator = torch.Generator().manual_seed(seed)
     noise = torch.randn(len(toy.states), 3, VOCABULARY, generator=generator, dtype=torch.float64)
 
@@ -43,18 +43,18 @@ def erring(toy: Toy, error: float, seed: int) -> Callable[[Tensor, Tensor], Tens
 
 
 def distance(absorbing: bool, choice: str | dict[str, Any], error: float, toys: int = 3) -> float:
-    """Mean total variation of a sampler's output from the data."""
+    """Compute the mean total variation of a sampler's output from the data."""
     graph = AbsorbingGraph(VOCABULARY) if absorbing else UniformGraph(VOCABULARY)
     process, total = DiffusionProcess(graph, LogLinearNoise(1e-3)), 0.0
     for seed in range(toys):
         toy = Toy.random(seed, absorbing)
-        denoiser = Denoiser(erring(toy, error, seed), X0Parameterisation(graph))
+        denoiser = Denoiser(noisy_oracle(toy, error, seed), X0Parameterisation(graph))
         total += toy.total_variation(sampler_law(toy, create_sampler(choice, process, denoiser, STEPS)))
     return total / toys
 
 
 def erring_table() -> str:
-    """The distances by the size of the error, as Markdown."""
+    """Format the distances by the size of the error as Markdown."""
     lines = [
         "| process | sampler | " + " | ".join(f"error {error:g}" for error in ERRORS) + " |",
         "| --- | --- |" + " ---: |" * len(ERRORS),

@@ -1,8 +1,8 @@
-"""How far each feature map is from exact softmax attention: `python -m benchmarks.feature_error [--write]`.
+"""Measure the error of each feature map against softmax attention: `python -m benchmarks.feature_error [--write]`.
 
 Relative norm of the difference of the outputs, bidirectional, 8 heads of 64, 1024 tokens, the mean over draws of the
-projections. `uniform` gives every key the same weight: a map that does no better has learned nothing of the keys.
-The fitted maps (favor++, favor#) are given the second moments of the very q and k, as training would in time.
+projections. `uniform` gives every key the same weight: a map that is no better carries no information on the keys.
+The fitted maps (favor++, favor#) use the second moments of these q and k, which training would estimate.
 """
 
 import argparse
@@ -22,14 +22,14 @@ FEATURES = [256, 512]
 
 
 def data(std: float) -> tuple[Tensor, Tensor, Tensor]:
-    """q, k and v [1, H, N, D], each coordinate of q and k independent and of the same size."""
+    """Draw q, k and v [1, H, N, D], with independent coordinates of q and k of the same scale."""
     generator = torch.Generator().manual_seed(0)
     q, k, v = (torch.randn(1, HEADS, TOKENS, HEAD_DIM, generator=generator) for _ in range(3))
     return std * q, std * k, v
 
 
 def anisotropic() -> tuple[Tensor, Tensor, Tensor]:
-    """q and k with most of q . k in a few coordinates, and of other sizes in each than one another, up to 10 times.
+    """Draw q and k with most of q . k in a few coordinates, and with scales that differ up to 10 times.
 
     The spectrum falls as exp(-j / 8); q . k / 8 has the standard deviation 0.5.
     """
@@ -41,12 +41,12 @@ def anisotropic() -> tuple[Tensor, Tensor, Tensor]:
 
 
 def error(out: Tensor, wanted: Tensor) -> float:
-    """Relative norm of the difference."""
+    """Return the relative norm of the difference."""
     return float((out - wanted).norm() / wanted.norm())
 
 
 def make_map(name: str, nb_features: int, seed: int, q: Tensor, k: Tensor) -> FeatureMap:
-    """The map `name` with projections drawn from `seed`, fitted to q and k if it can be."""
+    """Build the map `name` with projections drawn from `seed`, fitted to q and k if it supports that."""
     features = FEATURE_MAPS.get(name)(HEAD_DIM, nb_features, HEADS)
     if isinstance(features, RandomFeatures):
         matrix = orthogonal_projections(nb_features, HEAD_DIM, seed, in_pairs=features.in_pairs)
@@ -57,7 +57,7 @@ def make_map(name: str, nb_features: int, seed: int, q: Tensor, k: Tensor) -> Fe
 
 
 def errors(q: Tensor, k: Tensor, v: Tensor, nb_features: int, draws: int) -> list[float]:
-    """Errors of uniform weights and of each map."""
+    """Measure the errors of uniform weights and of each map."""
     weights = (q.double() @ k.double().mT / HEAD_DIM**0.5).softmax(-1)
     wanted = (weights @ v.double()).float()
     found = [error(v.mean(-2, keepdim=True).expand_as(wanted), wanted)]
@@ -71,7 +71,7 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--draws", type=int, default=8)
-    parser.add_argument("--write", action="store_true", help="into RESULTS.md")
+    parser.add_argument("--write", action="store_true", help="write RESULTS.md")
     given = parser.parse_args()
     torch.set_num_threads(2)
     cases = [(f"std {std}", data(std)) for std in (0.25, 0.5, 0.75, 1.0)] + [("anisotropic", anisotropic())]

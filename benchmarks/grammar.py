@@ -1,11 +1,11 @@
-"""A small English grammar with agreement in number: sentences to train on, and an exact check of what a model writes.
+"""A small English grammar with agreement in number: training sentences, and an exact check of a model's samples.
 
     S  -> NP(n) VERB(n) NP(m)           n and m are singular or plural
     NP -> DETERMINER(n) [ADJECTIVE] NOUN(n)
 
     python -m benchmarks.grammar --count 1000 --seed 0 > train.txt
 
-It has 162,000 sentences, so that a training set of 4,000 holds one in forty.
+It has 162,000 sentences, so a training set of 4,000 has one in forty of them.
 """
 
 import argparse
@@ -21,7 +21,7 @@ VERB_FORMS = (tuple(f"{verb}s" for verb in VERBS), VERBS)
 
 
 def sentence(random_source: random.Random) -> str:
-    """One sentence, drawn from the rules."""
+    """Draw one sentence from the rules."""
     choose = random_source.choice
     subject, other = random_source.randrange(2), random_source.randrange(2)
     words = [*_noun_phrase(subject, random_source), choose(VERB_FORMS[subject]), *_noun_phrase(other, random_source)]
@@ -29,7 +29,7 @@ def sentence(random_source: random.Random) -> str:
 
 
 def sentences(count: int, seed: int) -> list[str]:
-    """Different sentences."""
+    """Draw distinct sentences."""
     source, found = random.Random(seed), dict[str, None]()
     while len(found) < count:
         found[sentence(source)] = None
@@ -37,19 +37,19 @@ def sentences(count: int, seed: int) -> list[str]:
 
 
 def is_grammatical(text: str) -> bool:
-    """Whether the rules give this text."""
+    """Return True if the rules generate this text."""
     words = text.split(" ")
-    return any(_rest(words, subject, verbs) for subject, verbs in enumerate(VERB_FORMS))
+    return any(_is_sentence(words, subject, verbs) for subject, verbs in enumerate(VERB_FORMS))
 
 
 def count() -> int:
-    """Number of sentences."""
+    """Return the number of sentences."""
     phrases = [len(DETERMINERS[n]) * (len(ADJECTIVES) + 1) * len(NOUNS[n]) for n in (0, 1)]
     return sum(phrases) ** 2 * len(VERBS)
 
 
 def share_grammatical(texts: Sequence[str]) -> float:
-    """Share of texts that are sentences."""
+    """Return the share of texts that are sentences."""
     return sum(map(is_grammatical, texts)) / len(texts)
 
 
@@ -58,17 +58,17 @@ def _noun_phrase(number: int, random_source: random.Random) -> list[str]:
     return [random_source.choice(DETERMINERS[number]), *adjective, random_source.choice(NOUNS[number])]
 
 
-def _rest(words: list[str], subject: int, verbs: Sequence[str]) -> bool:
+def _is_sentence(words: list[str], subject: int, verbs: Sequence[str]) -> bool:
     after = _after_phrase(words, subject)
     return bool(after) and after[0] in verbs and any(_after_phrase(after[1:], number) == [] for number in (0, 1))
 
 
 def _after_phrase(words: list[str], number: int) -> list[str] | None:
-    """The words behind a noun phrase at the beginning, None where there is none."""
+    """Return the words after a noun phrase at the beginning; None without one."""
     if len(words) < 2 or words[0] not in DETERMINERS[number]:
         return None
-    at = 2 if words[1] in ADJECTIVES else 1
-    return words[at + 1 :] if len(words) > at and words[at] in NOUNS[number] else None
+    noun = 2 if words[1] in ADJECTIVES else 1
+    return words[noun + 1 :] if len(words) > noun and words[noun] in NOUNS[number] else None
 
 
 def main() -> None:

@@ -1,12 +1,12 @@
-"""Latent diffusion on a grammar whose every sentence can be checked: what is rebuilt, and what the diffusion writes.
+"""Measure latent diffusion on a grammar with checkable sentences: reconstruction, and samples of the diffusion.
 
-    python -m benchmarks.latent_grammar [--seeds 0 1 2] [--kinds bert_gpt2 performer] [--set K=V] [--output runs/grammar] [--write]
+    python -m benchmarks.latent_grammar [--seeds 0 1 2] [--kinds bert_gpt2 ...] [--set K=V] [--output runs/grammar] [--write]
 
-A model trains on 4,000 sentences of `benchmarks.grammar`, its autoencoder for 1,000 steps, then its diffusion for 4,000.
-`exact` is the share of 500 sentences, none of which it was trained on, that come back word for word from the mean of
-their latent. Of 1,000 samples the others give the share that is grammatical, by steps of the ancestral sampler and of
-DDIM, beside texts of latents drawn from N(0, I) and from N(0, I) brought to the latents' mean and deviation. `copies` is
-the share of samples, of 50 steps, that stand in the training set: one in forty of all sentences does.
+A model trains on 4,000 sentences of `benchmarks.grammar`, its autoencoder for 1,000 steps, then its diffusion for
+4,000. `exact` is the share of 500 held-out sentences that are reconstructed word for word from the mean of their
+latent. The other columns are the share of 1,000 samples that is grammatical, by steps of the ancestral sampler and of
+DDIM, beside texts of latents drawn from N(0, I) and from N(0, I) scaled to the latents' mean and standard deviation.
+`copies` is the share of samples, of 50 steps, that are in the training set, which has one in forty of all sentences.
 """
 
 import argparse
@@ -47,7 +47,7 @@ HEAD = (
 
 
 def write_corpus(folder: Path) -> None:
-    """4,000 sentences to train on, and others to measure on."""
+    """Write 4,000 sentences to train on, and others to evaluate on."""
     folder.mkdir(parents=True, exist_ok=True)
     drawn = sentences(4000 + 2 * HELD_OUT, seed=1)
     parts = {"train": drawn[:4000], "validation": drawn[4000:-HELD_OUT], "test": drawn[-HELD_OUT:]}
@@ -55,20 +55,20 @@ def write_corpus(folder: Path) -> None:
         (folder / f"{name}.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-def measured(kind: str, seed: int, output: Path, overrides: Sequence[str] = ()) -> list[str]:
-    """A row of the table: train (or take up again) a run, and measure it."""
+def measure(kind: str, seed: int, output: Path, overrides: Sequence[str] = ()) -> list[str]:
+    """Train (or resume) a run and measure it; return a row of the table."""
     from experiment.config import read_experiment
     from training.engine import train
 
     corpus, folder = output / "corpus", output / f"{kind}_{seed}"
     write_corpus(corpus)
-    places = [f"global_config.corpus_dir={corpus}", f"global_config.output_dir={output / 'prepared'}"]
-    config = read_experiment(BASE, [*KINDS[kind], *overrides, f"training.seed={seed}", *places]).config
+    folders = [f"global_config.corpus_dir={corpus}", f"global_config.output_dir={output / 'prepared'}"]
+    config = read_experiment(BASE, [*KINDS[kind], *overrides, f"training.seed={seed}", *folders]).config
     train(config, folder, resume=folder.exists())
-    return [kind, str(seed), *_figures(folder, corpus, seed)]
+    return [kind, str(seed), *_measure_run(folder, corpus, seed)]
 
 
-def _figures(folder: Path, corpus: Path, seed: int) -> list[str]:
+def _measure_run(folder: Path, corpus: Path, seed: int) -> list[str]:
     from training.run_folder import load_run
 
     model, tokenizer, _ = load_run(folder)
@@ -96,7 +96,7 @@ def _figures(folder: Path, corpus: Path, seed: int) -> list[str]:
 
 
 class _Run:
-    """Texts to rows and latents to texts."""
+    """Encode texts to rows and decode latents to texts."""
 
     def __init__(self, model: Any, tokenizer: Any) -> None:
         self.model, self.tokenizer = model, tokenizer
@@ -117,27 +117,32 @@ class _Run:
 
 
 def read(path: Path) -> list[str]:
-    """Lines of a file."""
+    """Read the lines of a file."""
     return path.read_text(encoding="utf-8").splitlines()
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measure, print, and write where asked."""
+    """Measure, print, and optionally write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--kinds", nargs="+", choices=list(KINDS), default=["bert_gpt2"])
     parser.add_argument(
-        "--set", metavar="K=V", action="append", default=[], dest="overrides", help="on latent_grammar.yml"
+        "--set",
+        metavar="K=V",
+        action="append",
+        default=[],
+        dest="overrides",
+        help="override a value of latent_grammar.yml",
     )
     parser.add_argument("--output", type=Path, default=Path("runs/grammar"))
-    parser.add_argument("--write", action="store_true", help="put the table into benchmarks/RESULTS.md")
+    parser.add_argument("--write", action="store_true", help="write the table to benchmarks/RESULTS.md")
     args = parser.parse_args(argv)
-    rows = [measured(kind, seed, args.output, args.overrides) for kind in args.kinds for seed in args.seeds]
+    rows = [measure(kind, seed, args.output, args.overrides) for kind in args.kinds for seed in args.seeds]
     text = table(HEAD, rows)
     print(text)
     if args.write:
-        told = (__doc__ or "").split("\n\n")[-1].strip()
-        write_section("latent_grammar", f"## Latent diffusion of a grammar\n\n{provenance('torch')} {told}\n\n{text}")
+        about = (__doc__ or "").split("\n\n")[-1].strip()
+        write_section("latent_grammar", f"## Latent diffusion of a grammar\n\n{provenance('torch')} {about}\n\n{text}")
     return 0
 
 

@@ -1,11 +1,11 @@
-"""A linear encoder over a million tokens on a CPU, beside softmax as far as that goes.
+"""Run a linear encoder over a million tokens on a CPU, beside softmax at shorter lengths.
 
     python -m benchmarks.long_sequence                      # five minutes; --longest 65536 for less
     python -m benchmarks.long_sequence --write
 
-Width 256, 4 layers, 4 heads, 256 features, float32, batch 1, forward alone. Each length runs in a process of its own,
-whose whole resident set is the memory given, and with THP_MEM_ALLOC_ENABLE=1: torch then takes its memory in pages of 2
-MB where Linux has them, and the first touch of a gigabyte costs a hundredth of what it does in pages of 4 kB.
+Width 256, 4 layers, 4 heads, 256 features, float32, batch 1, forward only. Each length runs in a separate process,
+whose whole resident set is reported, with THP_MEM_ALLOC_ENABLE=1: torch then allocates huge pages of 2 MB if Linux has
+them, and the first touch of a gigabyte costs a hundredth of that with pages of 4 kB.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from time import perf_counter
 import torch
 from torch import Tensor
 
-from benchmarks.peak_memory import resident
+from benchmarks.peak_memory import resident_bytes
 from benchmarks.report import provenance, table, write_section
 from benchmarks.timing import Clock
 from model.transformer import PerformerEncoder
@@ -31,27 +31,27 @@ FIGURE = Path("docs/long_sequence.png")
 
 
 def make_encoder(attention_type: str) -> PerformerEncoder:
-    """The encoder over bytes, with weights drawn from seed 0."""
+    """Build the encoder over bytes, with weights drawn from seed 0."""
     torch.manual_seed(0)
     shape = {"d_model": 256, "num_layers": 4, "num_heads": 4, "vocab_size": 256, "device": "cpu", "dropout": 0.0}
     features = {"nb_features": 256} if attention_type == "linear" else {}
     return PerformerEncoder(PerformerParams(**shape, **features, attention_type=attention_type)).eval()
 
 
-def tokens_of(length: int) -> Tensor:
-    """Random bytes [1, length]."""
+def random_bytes(length: int) -> Tensor:
+    """Draw random bytes [1, length]."""
     return torch.randint(256, (1, length), generator=torch.Generator().manual_seed(1))
 
 
-def plain(encoder: PerformerEncoder, ids: Tensor) -> Tensor:
-    """Hidden states with every intermediate result held at once, in float64: all features, no chunks, no parts."""
+def unchunked_hidden(encoder: PerformerEncoder, ids: Tensor) -> Tensor:
+    """Compute hidden states in float64 with all intermediate results in memory: all features at once, no chunks."""
     encoder = encoder.double()
     for layer in encoder.layers:
-        layer.self_attention.sublayer.core.forward = _plain_core(layer.self_attention.sublayer.core)
-    return encoder.hidden(ids)  # with a graph, so that nothing runs in parts
+        layer.self_attention.sublayer.core.forward = _unchunked_core(layer.self_attention.sublayer.core)
+    return encoder.hidden(ids)  # with a graph, so that nothing is chunked
 
 
-def _plain_core(core):  # type: ignore[no-untyped-def]
+def _unchunked_core(core):  # type: ignore[no-untyped-def]
     def attend(q: Tensor, k: Tensor, v: Tensor, *, key_mask: Tensor | None = None, causal: bool) -> Tensor:
         log_k = core.features.log_key(k)
         phi_q, phi_k = core.features.log_query(q).softmax(-1), (log_k - log_k.amax()).exp()
@@ -60,29 +60,29 @@ def _plain_core(core):  # type: ignore[no-untyped-def]
     return attend
 
 
-def difference_from_plain(length: int) -> float:
-    """Relative norm of the difference of the hidden states from the plain form."""
-    ids, encoder = tokens_of(length), make_encoder("linear")
+def difference_from_unchunked(length: int) -> float:
+    """Return the relative norm of the difference of the hidden states from the unchunked form."""
+    ids, encoder = random_bytes(length), make_encoder("linear")
     with torch.no_grad():
         fast = encoder.hidden(ids)
-    wanted = plain(encoder, ids).detach()
+    wanted = unchunked_hidden(encoder, ids).detach()
     return float((fast - wanted).norm() / wanted.norm())
 
 
 def run_once(attention_type: str, length: int, threads: int) -> None:
-    """Print seconds, peak resident bytes and torch.mm's speed before and after, for the parent process."""
-    clock, encoder, ids = Clock(threads), make_encoder(attention_type), tokens_of(length)
+    """Print seconds, peak resident bytes and the peak speed of torch.mm, for the parent process."""
+    clock, encoder, ids = Clock(threads), make_encoder(attention_type), random_bytes(length)
     with torch.no_grad():
         encoder.hidden(ids[:, :512])
         start = perf_counter()
         out = encoder.hidden(ids)
         time = perf_counter() - start
     assert out.isfinite().all()
-    print(time, resident("VmHWM"), clock.peak)
+    print(time, resident_bytes("VmHWM"), clock.peak)
 
 
-def in_a_process(attention_type: str, length: int, threads: int) -> tuple[float, float, float]:
-    """Seconds and bytes of one run, and torch.mm's FLOP a second beside it."""
+def measure_in_subprocess(attention_type: str, length: int, threads: int) -> tuple[float, float, float]:
+    """Return seconds and bytes of one run, and the FLOP a second of torch.mm."""
     command = [sys.executable, "-m", __spec__.name, "--once", attention_type, str(length), "--threads", str(threads)]
     environment = {**os.environ, "THP_MEM_ALLOC_ENABLE": "1"}
     out = subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout
@@ -91,19 +91,19 @@ def in_a_process(attention_type: str, length: int, threads: int) -> tuple[float,
 
 
 def slope(times: dict[int, float]) -> float:
-    """Least-squares slope of log time over log length."""
+    """Return the least-squares slope of log time over log length."""
     points = [(log(n), log(t)) for n, t in times.items()]
     x0, y0 = (sum(values) / len(points) for values in zip(*points, strict=True))
     return sum((x - x0) * (y - y0) for x, y in points) / sum((x - x0) ** 2 for x, _ in points)
 
 
 def measure(longest: int, threads: int) -> tuple[str, dict[str, dict[int, float]]]:
-    """The table, and seconds by kind of attention and length."""
+    """Measure all lengths; return the table, and seconds by kind of attention and length."""
     rows, times = [], {"linear": {}, "softmax": {}}  # type: tuple[list[list[str]], dict[str, dict[int, float]]]
     for length in (length for length in LENGTHS if length <= longest):
         for kind in ("linear", "softmax"):
             if kind == "linear" or length <= LONGEST_SOFTMAX:
-                time, memory, speed = in_a_process(kind, length, threads)
+                time, memory, speed = measure_in_subprocess(kind, length, threads)
                 times[kind][length] = time
                 shown = [kind, f"{length:,}", f"{time:.2f}", f"{memory / 1e9:.2f}", f"{speed / 1e9:.0f}"]
                 rows.append(shown)
@@ -112,7 +112,7 @@ def measure(longest: int, threads: int) -> tuple[str, dict[str, dict[int, float]
 
 
 def draw(times: dict[str, dict[int, float]]) -> None:
-    """Both curves, as a PNG."""
+    """Plot both curves as a PNG."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -129,19 +129,19 @@ def draw(times: dict[str, dict[int, float]]) -> None:
 
 
 def main() -> None:
-    """Measure, print, and where asked write."""
+    """Measure, print, and optionally write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--longest", type=int, default=LONGEST)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--write", action="store_true", help="into RESULTS.md and the figure")
+    parser.add_argument("--write", action="store_true", help="write RESULTS.md and the figure")
     parser.add_argument("--once", nargs=2, metavar=("KIND", "TOKENS"), help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.once:
         run_once(given.once[0], int(given.once[1]), given.threads)
         return
     torch.set_num_threads(given.threads)
-    difference = difference_from_plain(FIRST)
-    print(f"difference from the plain form at {FIRST}: {difference:.1e}")
+    difference = difference_from_unchunked(FIRST)
+    print(f"difference from the unchunked form at {FIRST}: {difference:.1e}")
     text, times = measure(given.longest, given.threads)
     slopes = ", ".join(f"{kind} {slope(found):.2f}" for kind, found in times.items() if len(found) > 1)
     lines = [text, f"Log-log slope from {FIRST:,} on: {slopes}.", f"Difference at {FIRST:,}: {difference:.1e}."]

@@ -1,10 +1,10 @@
-"""How far a run on molecules follows the properties that it is asked for, over the scale of guidance.
+"""Measure how well samples of molecules match the requested properties, by guidance scale.
 
     python -m benchmarks.molecule_conditions --run runs/molecules_zinc_properties --condition 4.5,0.8 --condition 0.5,0.8 \\
         --guidance 0 1 2 4 --samples 200 --output docs/molecule_conditions.png
 
-For each condition and scale (0: the condition is not told, 1: it is followed, above 1: pushed past) the share of samples
-that are molecules, and of those the mean of each property, by rdkit, with a 95 % interval by the bootstrap.
+For each condition and scale (0: unconditional, 1: conditional, above 1: extrapolated) it reports the share of samples
+that are molecules, and their mean of each property, by rdkit, with a 95 % bootstrap interval.
 """
 
 import argparse
@@ -19,8 +19,8 @@ import numpy as np
 HEADER = ("asked for", "guidance", "samples", "valid")
 
 
-def measured(run: Any, condition: str, guidance: float, count: int, seed: int) -> tuple[int, np.ndarray]:
-    """Number of valid samples, and their properties [valid, size] in the order of the data set's."""
+def measure(run: Any, condition: str, guidance: float, count: int, seed: int) -> tuple[int, np.ndarray]:
+    """Sample; return the number of valid samples, and their properties [valid, size] in the data set's order."""
     from rdkit import Chem
 
     from data_manager.molecule_properties import properties_of
@@ -36,8 +36,8 @@ def measured(run: Any, condition: str, guidance: float, count: int, seed: int) -
     return len(found), np.array(found).reshape(len(found), len(names))
 
 
-def shown(values: np.ndarray, seed: int) -> tuple[str, tuple[float, float, float]]:
-    """Mean of some values with its interval, as text and as numbers; nothing is known of fewer than two."""
+def format_mean(values: np.ndarray, seed: int) -> tuple[str, tuple[float, float, float]]:
+    """Return the mean of values with its interval, as text and as numbers; empty for fewer than two values."""
     from evaluation.intervals import bootstrap_ratio
 
     if len(values) < 2:
@@ -50,7 +50,7 @@ def shown(values: np.ndarray, seed: int) -> tuple[str, tuple[float, float, float
 def draw_plot(
     points: dict[tuple[str, int], list[tuple[float, tuple[float, float, float]]]], names: Any, path: Path
 ) -> None:
-    """A panel a property: its mean over guidance, a curve for each condition, and what was asked for dotted."""
+    """Plot a panel for each property: its mean over guidance, by condition, and the requested value dotted."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -59,8 +59,8 @@ def draw_plot(
     figure, axes = plt.subplots(1, len(names), figsize=(4.6 * len(names), 3.8), layout="constrained", squeeze=False)
     for index, name in enumerate(names):
         panel = axes[0][index]
-        for number, (condition, place) in enumerate(key for key in points if key[1] == index):
-            scales, values = zip(*points[condition, place], strict=True)
+        for number, (condition, column) in enumerate(key for key in points if key[1] == index):
+            scales, values = zip(*points[condition, column], strict=True)
             mean, low, high = np.array(values).T
             panel.errorbar(
                 scales, mean, yerr=[mean - low, high - mean], marker="o", capsize=3, color=f"C{number}", label=condition
@@ -75,7 +75,7 @@ def draw_plot(
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measure, print a table and draw; returns the exit code."""
+    """Measure, print a table and plot; return the exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.molecule_conditions",
         description=__doc__,
@@ -83,13 +83,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--run", type=Path, required=True, help="folder of a diffusion run with properties by rdkit")
     parser.add_argument(
-        "--condition", action="append", required=True, metavar="X,Y", help="what to ask for; repeatable"
+        "--condition", action="append", required=True, metavar="X,Y", help="requested properties; may be repeated"
     )
     parser.add_argument("--guidance", type=float, nargs="+", default=[0.0, 1.0, 2.0, 4.0])
-    parser.add_argument("--samples", type=int, default=200, help="of each (default: %(default)s)")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="of generation")
+    parser.add_argument(
+        "--samples", type=int, default=200, help="samples of each condition and scale (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="override a value of generation"
+    )
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--output", type=Path, help="PNG to draw")
+    parser.add_argument("--output", type=Path, help="path of the plot, a PNG")
     args = parser.parse_args(argv)
     from benchmarks.report import table
     from evaluation.opened import open_run
@@ -100,10 +104,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     points: dict[tuple[str, int], list[tuple[float, tuple[float, float, float]]]] = {}
     for condition in args.condition:
         for guidance in args.guidance:
-            valid, values = measured(run, condition, guidance, args.samples, args.seed)
+            valid, values = measure(run, condition, guidance, args.samples, args.seed)
             line = [condition, f"{guidance:g}", f"{args.samples}", f"{valid / args.samples:.2f}"]
             for index in range(len(names)):
-                text, numbers = shown(values[:, index], args.seed)
+                text, numbers = format_mean(values[:, index], args.seed)
                 line.append(text)
                 points.setdefault((condition, index), []).append((guidance, numbers))
             lines.append(line)

@@ -1,16 +1,16 @@
-"""The plots of `benchmarks.molecules`: validity over training steps, and the figures of each sampler."""
+"""Plots of `benchmarks.molecules`: validity over training steps, and the figures of each sampler."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 Point = tuple[int, float, float, float]
-"""Step, value, and the ends of its interval."""
+"""Step, value, and the bounds of its interval."""
 _SHOWN = ("validity", "uniqueness", "novelty", "internal_diversity")
 
 
 def draw_plots(rows: Sequence[Mapping[str, Any]], curves: Mapping[str, Sequence[Point]], path: Path) -> None:
-    """A panel of validity over steps where there are curves, and one of the rows' figures with their intervals."""
+    """Plot validity over steps, if there are curves, and the rows' figures with their intervals."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -36,16 +36,16 @@ def _draw_rows(panel: Any, rows: Sequence[Mapping[str, Any]]) -> None:
     names = [row["name"] for row in rows]
     for shift, kind in enumerate(_SHOWN):
         found = [
-            (place, figure) for place, row in enumerate(rows) for figure in row["figures"] if figure["name"] == kind
+            (index, figure) for index, row in enumerate(rows) for figure in row["figures"] if figure["name"] == kind
         ]
         if not found:
             continue
         values = [figure["value"] for _, figure in found]
-        # Wilson's ends miss 0 and 1 by the last digit
+        # Wilson's bounds miss 0 and 1 by the last digit
         below = [max(0.0, figure["value"] - figure["low"]) for _, figure in found]
         above = [max(0.0, figure["high"] - figure["value"]) for _, figure in found]
-        places = [place + 0.15 * (shift - 1.5) for place, _ in found]
-        panel.errorbar(values, places, xerr=[below, above], fmt="o", markersize=4, label=kind.replace("_", " "))
+        heights = [index + 0.15 * (shift - 1.5) for index, _ in found]
+        panel.errorbar(values, heights, xerr=[below, above], fmt="o", markersize=4, label=kind.replace("_", " "))
     panel.set_yticks(range(len(names)), names)
     panel.invert_yaxis()
     panel.set(xlim=(-0.02, 1.02))

@@ -1,13 +1,13 @@
-"""Molecules of a run: how many are valid, differ, are new and lie apart, beside other samplers and other runs.
+"""Measure validity, uniqueness, novelty and diversity of a run's molecules, beside other samplers and runs.
 
     python -m benchmarks.molecules --run runs/molecules_zinc --samples 1000 --output docs/molecules.png
     python -m benchmarks.molecules --run runs/molecules_zinc --vary temperature=0.8 --vary sampler=confidence,steps=32 \\
         --baseline polydiff --baseline runs/molecules_zinc_decoder --curve 200 --output docs/molecules.png
 
-A row of the table for the run as its file has it, for each --vary (keys of the section `generation`), and for each
-baseline: another run's folder, or polydiff, the published sampler that draws every token anew at each step and masks
-none again, over the same weights and at the run's temperature (see `benchmarks.polydiff_sampler`). --curve draws so many samples from each checkpoint
-of the run and of the runs beside it. All from one seed; intervals are of 95 %.
+The table has a row for the run with its own config, for each --vary (keys of the section `generation`), and for each
+baseline: another run's folder, or polydiff, the published sampler that redraws every token at each step and never masks
+again, with the same weights and at the run's temperature (see `benchmarks.polydiff_sampler`). --curve draws samples
+from each checkpoint of the run and of the baseline runs. All from one seed; intervals are of 95 %.
 """
 
 import argparse
@@ -24,11 +24,11 @@ from benchmarks.molecule_plots import Point, draw_plots
 
 FIGURES = ("validity", "uniqueness", "novelty", "internal_diversity")
 POLYDIFF = {"polydiff": False, "polydiff, copying": True}
-"""Names of the published sampler's rows, and whether a token that is no mask is copied."""
+"""Names of the published sampler's rows, and the value of `copies`."""
 
 
 class Measurement:
-    """One row of the table."""
+    """Figures of one row of the table."""
 
     def __init__(self, name: str, smiles: Sequence[str], known: Sequence[str], seed: int, seconds: float) -> None:
         from evaluation.molecules import molecule_figures
@@ -37,7 +37,7 @@ class Measurement:
         self.report = molecule_figures(smiles, known, seed)
 
     def cells(self) -> list[str]:
-        """Cells of a Markdown table; a figure that nothing is known of is empty."""
+        """Format the cells of a Markdown table; a missing figure is empty."""
         found = {figure.name: figure for figure in self.report.figures}
         shown = [
             f"{found[name].value:.3f} ({found[name].low:.3f}-{found[name].high:.3f})" if name in found else ""
@@ -46,19 +46,19 @@ class Measurement:
         return [self.name, f"{self.count:,}", *shown, f"{self.seconds / max(1, self.count):.2f}"]
 
     def plain(self) -> dict[str, Any]:
-        """For --json."""
+        """Return the figures for --json."""
         return {"name": self.name, "samples": self.count, "seconds": self.seconds, **self.report.as_dict()}
 
 
-def opened(folder: Path, options: Sequence[str]) -> Any:
-    """A run with options of its section `generation`."""
+def load(folder: Path, options: Sequence[str]) -> Any:
+    """Load a run with overrides of its section `generation`."""
     from evaluation.opened import open_run
 
     return open_run(folder, [f"generation.{option}" for option in options], device="cpu")
 
 
-def drawn(run: Any, count: int, seed: int) -> list[str]:
-    """SMILES by the run's own sampler, lengths as its data have them."""
+def sample_run(run: Any, count: int, seed: int) -> list[str]:
+    """Sample SMILES with the run's sampler, with lengths from its data."""
     from evaluation.sample import Request
     from evaluation.sampling import draw
 
@@ -67,8 +67,8 @@ def drawn(run: Any, count: int, seed: int) -> list[str]:
     return [sample.text for sample in draw(asked, Request(seed=seed)).samples]
 
 
-def drawn_by_polydiff(run: Any, count: int, seed: int, *, copies: bool) -> list[str]:
-    """SMILES by the published sampler, as long as those of the run's own."""
+def sample_polydiff(run: Any, count: int, seed: int, *, copies: bool) -> list[str]:
+    """Sample SMILES with the published sampler, of the same lengths as the run's samples."""
     import torch
 
     from benchmarks.polydiff_sampler import redraw_every_token
@@ -85,54 +85,62 @@ def drawn_by_polydiff(run: Any, count: int, seed: int, *, copies: bool) -> list[
 
 
 def rows(args: argparse.Namespace) -> Iterator[tuple[str, Callable[[], list[str]]]]:
-    """Names of the table's rows, and what draws their samples."""
-    run, count, seed = opened(args.run, args.set), args.samples, args.seed
-    yield args.run.name, partial(drawn, run, count, seed)
+    """Yield the names of the table's rows, and the functions that draw their samples."""
+    run, count, seed = load(args.run, args.set), args.samples, args.seed
+    yield args.run.name, partial(sample_run, run, count, seed)
     for variant in args.vary:
-        other = opened(args.run, [*args.set, *variant.split(",")])
-        yield variant, partial(drawn, other, count, seed)
+        other = load(args.run, [*args.set, *variant.split(",")])
+        yield variant, partial(sample_run, other, count, seed)
     for baseline in args.baseline:
         if baseline == "polydiff":
             for name, copies in POLYDIFF.items():
-                yield name, partial(drawn_by_polydiff, run, count, seed, copies=copies)
+                yield name, partial(sample_polydiff, run, count, seed, copies=copies)
         else:
-            beside = opened(Path(baseline), ())
-            yield beside.folder.name, partial(drawn, beside, count, seed)
+            beside = load(Path(baseline), ())
+            yield beside.folder.name, partial(sample_run, beside, count, seed)
 
 
-def curve(folder: Path, options: Sequence[str], count: int, seed: int, known: Sequence[str]) -> list[Point]:
-    """Validity at each checkpoint of a run, averaged weights where it has them."""
+def validity_curve(folder: Path, options: Sequence[str], count: int, seed: int, known: Sequence[str]) -> list[Point]:
+    """Measure validity at each checkpoint of a run, with averaged weights if it has them."""
     from training.checkpoints import checkpoint_folder, steps_of
     from training.network import restore_network
 
-    run, found = opened(folder, options), []
+    run, found = load(folder, options), []
     for step in sorted(steps_of(folder)):
         restore_network(run.model, run.task, run.config, checkpoint_folder(folder, step))
-        figure = Measurement(folder.name, drawn(run, count, seed), known, seed, 0.0).report.figures[0]
+        figure = Measurement(folder.name, sample_run(run, count, seed), known, seed, 0.0).report.figures[0]
         found.append((step, figure.value, figure.low, figure.high))
         print(f"{folder.name} at step {step:,}: {figure.value:.3f}", file=sys.stderr, flush=True)
     return found
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measure, print a table and draw; returns the exit code."""
+    """Measure, print a table and plot; return the exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.molecules", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--run", type=Path, required=True, help="folder of a diffusion run on molecules")
     parser.add_argument("--samples", type=int, default=1000, help="samples of each row (default: %(default)s)")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="of generation, for the run")
-    parser.add_argument("--vary", action="append", default=[], metavar="KEY=VALUE,...", help="a row with these")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="override a value of generation, for the run"
+    )
+    parser.add_argument(
+        "--vary",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE,...",
+        help="add a row with these overrides of generation",
+    )
     parser.add_argument("--baseline", action="append", default=[], help="polydiff, or the folder of a run")
-    parser.add_argument("--curve", type=int, default=0, metavar="N", help="N samples of each checkpoint")
+    parser.add_argument("--curve", type=int, default=0, metavar="N", help="draw N samples from each checkpoint")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--output", type=Path, help="PNG to draw")
-    parser.add_argument("--json", type=Path, help="file for all figures")
+    parser.add_argument("--output", type=Path, help="path of the plot, a PNG")
+    parser.add_argument("--json", type=Path, help="path of a JSON file with all figures")
     args = parser.parse_args(argv)
     from benchmarks.report import table
     from evaluation.molecules import known_molecules
 
-    known = list(known_molecules(opened(args.run, ())))
+    known = list(known_molecules(load(args.run, ())))
     measured = []
     for name, draw in rows(args):
         start = time.process_time()
@@ -141,7 +149,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("\t".join(measured[-1].cells()), file=sys.stderr, flush=True)
     folders = [args.run, *(Path(one) for one in args.baseline if one != "polydiff")] if args.curve else []
     options = {args.run: args.set}
-    curves = {folder.name: curve(folder, options.get(folder, ()), args.curve, args.seed, known) for folder in folders}
+    curves = {
+        folder.name: validity_curve(folder, options.get(folder, ()), args.curve, args.seed, known) for folder in folders
+    }
     print(table(["sampler", "samples", *FIGURES, "CPU s a sample"], [one.cells() for one in measured]))
     if args.json is not None:
         content = {"rows": [one.plain() for one in measured], "curves": curves}

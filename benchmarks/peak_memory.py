@@ -1,4 +1,4 @@
-"""Peak memory of one call in a process of its own: how far the resident set rose above what its inputs took (Linux)."""
+"""Measure the peak memory of one call in a subprocess: the rise of the resident set above its inputs (Linux)."""
 
 import argparse
 import subprocess
@@ -9,22 +9,22 @@ from pathlib import Path
 STATUS, RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
-def rise(call: Callable[[], object]) -> int:
-    """Bytes by which this process's resident set rose above the present one during the call, outputs included."""
-    RESET.write_text("5")  # the high-water mark starts again from here
-    before = resident("VmRSS")
+def peak_rise(call: Callable[[], object]) -> int:
+    """Return the bytes by which this process's resident set rises during the call, outputs included."""
+    RESET.write_text("5")  # resets the high-water mark
+    before = resident_bytes("VmRSS")
     call()
-    return resident("VmHWM") - before
+    return resident_bytes("VmHWM") - before
 
 
-def resident(field: str) -> int:
-    """Bytes of this process's resident set: VmRSS now, VmHWM at the most so far."""
+def resident_bytes(field: str) -> int:
+    """Return the bytes of this process's resident set: VmRSS current, VmHWM peak."""
     line = next(line for line in STATUS.read_text().splitlines() if line.startswith(field))
     return 1024 * int(line.split()[1])
 
 
-def in_a_process(contender: str, form: str, tokens: int, *, backward: bool) -> int | None:
-    """`rise` of a contender of `benchmarks.contenders` in a fresh process; None where it ran out of memory."""
+def measure_in_subprocess(contender: str, form: str, tokens: int, *, backward: bool) -> int | None:
+    """Return `peak_rise` of a contender of `benchmarks.contenders` in a new process; None if it ran out of memory."""
     command = [sys.executable, "-m", __spec__.name, contender, form, str(tokens)]
     done = subprocess.run([*command, *["--backward"] * backward], capture_output=True, text=True)
     return int(done.stdout.split()[-1]) if done.returncode == 0 else None
@@ -40,9 +40,9 @@ def main() -> None:
     parser.add_argument("tokens", type=int)
     parser.add_argument("--backward", action="store_true")
     given = parser.parse_args()
-    make_call(given.contender, given.form, SHAPE, 128, backward=given.backward)()  # libraries are loaded on first use
+    make_call(given.contender, given.form, SHAPE, 128, backward=given.backward)()  # loads libraries
     call = make_call(given.contender, given.form, SHAPE, given.tokens, backward=given.backward)
-    print(rise(call))
+    print(peak_rise(call))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Sections of RESULTS.md: each script writes its own and leaves the others alone."""
+"""Write sections of RESULTS.md: each script replaces only its own section."""
 
 import platform
 import re
@@ -12,20 +12,20 @@ RESULTS = Path(__file__).parent / "RESULTS.md"
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table."""
+    """Format a Markdown table."""
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def provenance(*packages: str) -> str:
-    """How the numbers came about: command, date, processor, versions."""
+    """Describe the origin of the numbers: command, date, processor, versions."""
     command = f"python -m {_module()} {' '.join(sys.argv[1:])}".strip()
     versions = ", ".join(f"{name} {version(name)}" for name in packages)
     return f"`{command}`, {date.today()}, Python {platform.python_version()}, {versions}, on {_processor()}."
 
 
 def write_section(name: str, text: str) -> None:
-    """Put `text` between the marks of the section `name`, which is added at the end where there is none."""
+    """Write `text` between the markers of the section `name`; append the section if it is missing."""
     begin, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
     section = f"{begin}\n{text.strip()}\n{end}"
     old = RESULTS.read_text(encoding="utf-8") if RESULTS.exists() else "# Results\n"
@@ -40,7 +40,7 @@ def _module() -> str:
 
 
 def _processor() -> str:
-    """The processor's name, where Linux tells it."""
+    """Return the processor's name from /proc/cpuinfo, or `platform.processor()`."""
     info = Path("/proc/cpuinfo")
     names = re.findall(r"model name\s*: (.*)", info.read_text()) if info.exists() else []
     return f"{len(names)} cores of {names[0]}" if names else platform.processor()

@@ -1,10 +1,11 @@
-"""Three decoders on Shakespeare's plays at equal steps, through the same engine: causal linear, softmax, performer-pytorch.
+"""Compare three decoders on Shakespeare's plays at equal steps: causal linear, softmax and performer-pytorch.
 
     python -m benchmarks.shakespeare [--steps 250] [--corpus-dir data] [--output runs]
 
-Characters, 3 layers of width 128 with 4 heads, batches of 8 rows of 256; the files are `configs/training/shakespeare_*.yml`,
-with performer-pytorch's own PerformerLM put in the model's place for the third. Rows, their order and the course of the
-learning rate are the same. The loss is that of the validation split at the end, in nats a character.
+Characters, 3 layers of width 128 with 4 heads, batches of 8 rows of 256; configs are
+`configs/training/shakespeare_*.yml`, with performer-pytorch's PerformerLM as the model of the third. The engine, the
+rows, their order and the learning rate schedule are the same. The loss is that of the validation split at the end, in
+nats a character.
 """
 
 import argparse
@@ -25,7 +26,7 @@ PERFORMER = ("model={model_type: performer_pytorch, name: performer_pytorch}",)
 
 
 class PerformerLMConfig(StrictModel):
-    """Of performer-pytorch's PerformerLM what differs here; all else is its default."""
+    """Settings of performer-pytorch's PerformerLM that differ from its defaults."""
 
     vocab_size: int | None = None
     dim: int = 128
@@ -34,13 +35,13 @@ class PerformerLMConfig(StrictModel):
     max_seq_len: int = 256
 
     def sized(self, vocab_size: int | None, length: int | None) -> "PerformerLMConfig":
-        """With the tokenizer's vocabulary and the rows' length."""
+        """Return a copy with the tokenizer's vocab_size and the rows' length."""
         return self.model_copy(update={"vocab_size": vocab_size, "max_seq_len": length})
 
 
 @register_model("performer_pytorch", config=PerformerLMConfig)
 def build(config: PerformerLMConfig) -> Any:
-    """The package's causal language model, whose output has a loss."""
+    """Build the package's causal language model, with a loss in its output."""
     import torch
     from performer_pytorch import PerformerLM
     from torch import Tensor, nn
@@ -61,19 +62,19 @@ def build(config: PerformerLMConfig) -> Any:
 
 
 def run(name: str, args: argparse.Namespace) -> list[str]:
-    """Train one contender and give its row of the table."""
+    """Train one contender and return its row of the table."""
     from experiment.config import read_experiment
     from training.engine import train
 
-    is_theirs = name == "performer_pytorch"
+    is_performer_pytorch = name == "performer_pytorch"
     overrides = [
         f"global_config.corpus_dir={args.corpus_dir}",
         f"training.max_steps={args.steps}",
         f"training.eval_steps={args.steps}",
         "training.batch_size=8",
     ]
-    path = CONFIGS / f"{CONTENDERS[0] if is_theirs else name}.yml"
-    experiment = read_experiment(path, [*overrides, *(PERFORMER if is_theirs else ())])
+    path = CONFIGS / f"{CONTENDERS[0] if is_performer_pytorch else name}.yml"
+    experiment = read_experiment(path, [*overrides, *(PERFORMER if is_performer_pytorch else ())])
     start = time.perf_counter()
     folder = Path(args.output) / f"{name}-{args.steps}"
     train(experiment.config, folder)
@@ -85,14 +86,14 @@ def run(name: str, args: argparse.Namespace) -> list[str]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Train the contenders one after another and print a table; returns the exit code."""
+    """Train the contenders one after another and print a table; return the exit code."""
     from benchmarks.report import table
 
     parser = argparse.ArgumentParser(prog="python -m benchmarks.shakespeare", description=__doc__.splitlines()[0])
     parser.add_argument("--steps", type=int, default=250, help="optimiser steps of each (default: %(default)s)")
     parser.add_argument("--corpus-dir", default="data", help="folder of tinyshakespeare/ (default: %(default)s)")
-    parser.add_argument("--output", default="runs", help="where run folders go (default: %(default)s)")
-    parser.add_argument("--only", nargs="+", choices=CONTENDERS, default=CONTENDERS, help="train these alone")
+    parser.add_argument("--output", default="runs", help="folder of the runs (default: %(default)s)")
+    parser.add_argument("--only", nargs="+", choices=CONTENDERS, default=CONTENDERS, help="train only these")
     args = parser.parse_args(argv)
     rows = [run(name, args) for name in args.only]
     print(table(["decoder", "validation loss", "ms a step", "seconds in all"], rows))

@@ -1,9 +1,9 @@
-"""Times of several contenders in one process, interleaved, beside the speed of a matrix product at the same moment.
+"""Time several contenders in one process, interleaved, with the speed of a matrix product as a probe.
 
-On a shared machine a time says little and a ratio more. Each measurement stands between two short matrix products and
-counts only where both ran near the fastest one of the session: another job on the cores slows small parallel
-operations far more than large products, and would be measured instead. With one thread the processor's time is taken, which
-other jobs do not lengthen, and the wall clock's with more.
+On a shared machine ratios are more reliable than times. Each measurement runs between two short matrix products, the
+probes, and counts only if both ran near the peak speed of the session: other jobs slow small parallel operations far
+more than large products. With one thread the processor time is measured, which other jobs do not change; with more
+threads the wall clock.
 """
 
 from collections.abc import Callable, Mapping
@@ -13,17 +13,17 @@ from time import perf_counter, process_time, sleep
 import torch
 
 PROBE = 1024
-"""Rows and columns of the probing product."""
+"""Rows and columns of the probe's matrices."""
 CALM = 0.85
-"""Share of the fastest probe at which the machine counts as calm."""
+"""Share of the fastest probe from which the machine counts as idle."""
 PATIENCE = 20
-"""Probes that a measurement waits for a calm moment to begin in."""
+"""Maximum number of probes that a measurement waits for the machine to be idle."""
 ATTEMPTS = 12
-"""Tries for each measurement that is asked for, before busy ones are taken as well."""
+"""Attempts for each measurement, before those of a busy machine are used as well."""
 
 
 class Clock:
-    """Measures calls and remembers the fastest probe, `peak` FLOP a second of `torch.mm` in float32."""
+    """Timer of calls, with the fastest probe as `peak`, FLOP a second of `torch.mm` in float32."""
 
     def __init__(self, threads: int) -> None:
         torch.set_num_threads(threads)
@@ -41,7 +41,7 @@ class Clock:
         return self.now() - start
 
     def measure(self, call: Callable[[], object]) -> tuple[float, float, bool]:
-        """Seconds of one call, the mean speed of the probes around it, and whether the machine was calm."""
+        """Return the seconds of one call, the mean speed of its probes, and True if the machine was idle."""
         before = self._probe()
         for _ in range(PATIENCE):
             if before >= CALM * self.peak:
@@ -53,9 +53,9 @@ class Clock:
         return time, (before + after) / 2, min(before, after) >= CALM * self.peak
 
     def medians(self, calls: Mapping[str, Callable[[], object]], *, rounds: int, budget: float) -> dict[str, "Timing"]:
-        """Median seconds of each call over `rounds` calm measurements, one of each call after the other.
+        """Return the median seconds of each call over `rounds` measurements on an idle machine, interleaved.
 
-        A call that has taken `budget` seconds in all is not made again, once it has been measured.
+        A call that has taken `budget` seconds in total is not repeated, once it has been measured.
         """
         for call in calls.values():
             call()  # warm up
@@ -69,18 +69,18 @@ class Clock:
 
 
 class Timing:
-    """Median seconds of a call, of torch.mm's speed beside it, and the number of measurements behind both."""
+    """Median seconds of a call, median speed of torch.mm, and the number of idle and busy measurements."""
 
     def __init__(self, time: float, speed: float, calm: int, busy: int) -> None:
         self.time, self.speed, self.calm, self.busy = time, speed, calm, busy
 
     @classmethod
     def of(cls, measured: list[tuple[float, float, bool]]) -> "Timing":
-        """Of the calm measurements; where there is none, of all of them."""
+        """Compute medians of the measurements on an idle machine, or of all if none was idle."""
         calm = [(time, speed) for time, speed, is_calm in measured if is_calm]
         times, speeds = zip(*(calm or [(time, speed) for time, speed, _ in measured]), strict=True)
         return cls(median(times), median(speeds), len(calm), len(measured) - len(calm))
 
     def share(self, flops: float) -> float:
-        """Share of torch.mm's speed, for a call that counts as so many operations."""
+        """Return the share of torch.mm's speed, for a call of `flops` operations."""
         return flops / self.time / self.speed

@@ -1,7 +1,7 @@
-"""What a training step costs beside the network's forward and backward, and the engine beside a bare loop.
+"""Measure the overhead of a training step beyond forward and backward, and the engine against a bare loop.
 
     python -m benchmarks.training             # share outside forward and backward, tokens a second
-    python -m benchmarks.training --kills 20  # kill a run 20 times at random moments and compare its weights
+    python -m benchmarks.training --kills 20  # kill a run 20 times at random times and compare its weights
 
 The model is an MDLM of 4 M parameters: hidden 256, 4 layers, 4 heads, length 256, batch 16.
 """
@@ -49,13 +49,13 @@ generation: {{num_samples: 1, max_new_tokens: 8}}
 
 
 class Stopwatch:
-    """Seconds inside the network's forward and the backward pass, and of whole steps after the first few."""
+    """Stopwatch of forward and backward passes, and of whole steps after a warm-up."""
 
     def __init__(self, warm_up: int) -> None:
         self.warm_up, self.inside, self.steps, self.begin, self.share = warm_up, 0.0, 0, 0.0, 0.0
 
     def timed(self, function: Any) -> Any:
-        """`function` with its time counted, and marked for the profiler."""
+        """Wrap `function` so that its time is counted and marked for the profiler."""
         from torch.profiler import record_function
 
         def call(*args: Any, **kwargs: Any) -> Any:
@@ -69,7 +69,7 @@ class Stopwatch:
         return call
 
     def step(self) -> None:
-        """An optimiser step has ended."""
+        """Count an optimiser step that has ended."""
         self.steps += 1
         if self.steps == self.warm_up:
             self.begin = time.perf_counter()
@@ -86,7 +86,7 @@ class Stopwatch:
 
 
 def profiled_share(profile: Any) -> float:
-    """Share of the profiled steps that lies outside what is marked as forward and backward."""
+    """Return the share of the profiled steps outside forward and backward."""
     times: dict[str, float] = {}
     for event in profile.events():
         if event.name == MARK or event.name.startswith("ProfilerStep"):
@@ -95,7 +95,7 @@ def profiled_share(profile: Any) -> float:
 
 
 def run_engine(folder: Path, warm_up: int, profile: Any = None) -> float:
-    """The engine with its network and backward timed; the share outside them, by the profiler where one is given."""
+    """Run the engine with forward and backward timed; return the share outside them, by the profiler if given."""
     from parse_args import parse_experiment
     from training import trainer
     from training.engine import train
@@ -114,7 +114,7 @@ def run_engine(folder: Path, warm_up: int, profile: Any = None) -> float:
 
 
 def timed_trainer(watch: Stopwatch, profile: Any) -> Any:
-    """The Trainer with a stopwatch on it, which is read before the last checkpoint and evaluation."""
+    """Return a Trainer class with a stopwatch, which is read before the last checkpoint and evaluation."""
     from training.trainer import FactoryTrainer
 
     class Timed(FactoryTrainer):
@@ -137,7 +137,7 @@ def timed_trainer(watch: Stopwatch, profile: Any) -> Any:
 
 
 def run_bare_loop(folder: Path, warm_up: int, steps: int) -> None:
-    """The same model, data and optimiser in a loop of PyTorch's own."""
+    """Train the same model, data and optimiser in a plain PyTorch loop."""
     import torch
 
     from data_manager.data_manager import DatasetManager
@@ -167,16 +167,20 @@ def run_bare_loop(folder: Path, warm_up: int, steps: int) -> None:
 
 
 def run_kills(folder: Path, kills: int) -> bool:
-    """Whether a run that is killed at random moments ends with the weights of one that is not.
+    """Return True if a run killed at random times ends with the weights of an uninterrupted one.
 
-    A moment is a random part of the time between two checkpoints after the last one that a session was let write;
-    those that fall into the writing of a checkpoint are counted.
+    The time of a kill is random between two checkpoints; kills during the writing of a checkpoint are counted.
     """
     path = folder / "tiny.yml"
     path.write_text(TINY.format(steps=45 * kills))
     command = [sys.executable, str(ROOT / "train.py"), "--config", str(path), "--resume", "--output"]
-    alone = {**os.environ, "OMP_NUM_THREADS": "1"}  # a model so small gains nothing from a second thread
-    quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": ROOT, "env": alone}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}  # a small model gains nothing from a second thread
+    quiet: dict[str, Any] = {
+        "stdout": subprocess.DEVNULL,
+        "stderr": subprocess.DEVNULL,
+        "cwd": ROOT,
+        "env": environment,
+    }
     whole, killed = folder / "whole", folder / "killed"
     subprocess.run([*command, str(whole)], check=True, **quiet)
     chance, writing = random.Random(time.time_ns()), 0
@@ -194,7 +198,7 @@ def run_kills(folder: Path, kills: int) -> bool:
 
 
 def wait_for_checkpoints(run: Path, count: int, part: float, process: "subprocess.Popen[bytes]") -> None:
-    """Wait until `count` more checkpoints are there, then for `part` of the time that the last one took."""
+    """Wait for `count` more checkpoints, then for the share `part` of the time that the last one took."""
     newest, then, seconds = max(_steps(run), default=0), time.perf_counter(), 1.0
     while count and process.poll() is None:
         time.sleep(0.002)
@@ -206,12 +210,12 @@ def wait_for_checkpoints(run: Path, count: int, part: float, process: "subproces
 
 
 def _steps(run: Path) -> list[int]:
-    """Steps of a run's checkpoints."""
+    """Return the steps of a run's checkpoints."""
     return sorted(int(folder.name.partition("-")[2]) for folder in run.glob("checkpoint-*"))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a benchmark; returns the exit code."""
+    """Run a benchmark; return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.training", description=__doc__)
     parser.add_argument("--kills", type=int, default=0, metavar="N", help="kill a run N times instead")
     parser.add_argument("--steps", type=int, default=30, help="steps of the bare loop (default: %(default)s)")

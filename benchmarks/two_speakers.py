@@ -1,9 +1,9 @@
-"""Mixtures of two made-up voices with who speaks when, in the layout of VoxConverse, so that its recipe reads them.
+"""Synthesise mixtures of two voices with speaker turns, in the layout of VoxConverse, for its recipe.
 
     python -m benchmarks.two_speakers data/voxconverse --recordings 200
 
-writes FOLDER/dev and FOLDER/test, a .wav and an .rttm a recording. A voice is a train of pulses of its own pitch through
-resonances of its own (Fant's source and filter); the two take turns and overlap.
+writes FOLDER/dev and FOLDER/test, a .wav and an .rttm for each recording. A voice is a pulse train with its own pitch,
+filtered by its own resonances (Fant's source-filter model); the two take turns and overlap.
 """
 
 import argparse
@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 RATE = 16_000
 Samples = NDArray[np.float64]
 Turn = tuple[float, float, int]
-"""From, to (in seconds) and which of the two speaks."""
+"""Start and end in seconds, and the index of the speaker."""
 
 
 def voice(pitch: float, formants: Sequence[float], seconds: float, rng: np.random.Generator) -> Samples:
-    """A voiced sound: harmonics of a wavering pitch (Hz), the louder the nearer to a formant (Hz)."""
+    """Synthesise a voiced sound: harmonics of a varying pitch (Hz), louder near a formant (Hz)."""
     time = np.arange(int(seconds * RATE)) / RATE
     wavering = pitch * (1 + 0.03 * np.sin(2 * np.pi * rng.uniform(2, 5) * time + rng.uniform(0, 6)))
     phase = 2 * np.pi * np.cumsum(wavering) / RATE
@@ -36,7 +36,7 @@ def voice(pitch: float, formants: Sequence[float], seconds: float, rng: np.rando
 
 
 def turns(seconds: float, rng: np.random.Generator) -> list[Turn]:
-    """The speakers by turns; a pause, or an overlap, lies between two turns."""
+    """Draw alternating turns of the speakers, with a pause or an overlap between turns."""
     found: list[Turn] = []
     start, speaker = rng.uniform(0, 0.3), int(rng.integers(2))
     while start < seconds - 0.4:
@@ -47,7 +47,7 @@ def turns(seconds: float, rng: np.random.Generator) -> list[Turn]:
 
 
 def mixture(seconds: float, seed: int) -> tuple[Samples, list[Turn]]:
-    """One recording at 16 kHz, and its turns."""
+    """Synthesise one recording at 16 kHz; return it and its turns."""
     rng = np.random.default_rng(seed)
     low = rng.uniform(90, 130)
     voices = [(low, (500.0, 1500.0, 2500.0)), (low * rng.uniform(1.6, 2.0), (800.0, 1200.0, 3200.0))]
@@ -61,7 +61,7 @@ def mixture(seconds: float, seed: int) -> tuple[Samples, list[Turn]]:
 
 
 def write_corpus(folder: Path, recordings: int, seconds: float, seed: int) -> None:
-    """Recordings in `folder`/dev to train on and a tenth as many (2 at least) in `folder`/test."""
+    """Write recordings to `folder`/dev for training, and a tenth as many (at least 2) to `folder`/test."""
     for number, (part, count) in enumerate((("dev", recordings), ("test", max(2, recordings // 10)))):
         (folder / part).mkdir(parents=True, exist_ok=True)
         for index in range(count):
@@ -73,17 +73,17 @@ def write_corpus(folder: Path, recordings: int, seconds: float, seed: int) -> No
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Write a corpus; returns the exit code."""
+    """Write a corpus; return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.two_speakers", description="Mixtures of two voices.")
-    parser.add_argument("folder", type=Path, help="where dev/ and test/ go, say data/voxconverse")
-    parser.add_argument("--recordings", type=int, default=200, help="to train on (default: %(default)s)")
-    parser.add_argument("--seconds", type=float, default=6.0, help="length of each (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="of voices and turns (default: %(default)s)")
+    parser.add_argument("folder", type=Path, help="folder of dev/ and test/, such as data/voxconverse")
+    parser.add_argument("--recordings", type=int, default=200, help="training recordings (default: %(default)s)")
+    parser.add_argument("--seconds", type=float, default=6.0, help="length of a recording (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of voices and turns (default: %(default)s)")
     args = parser.parse_args(argv)
     if args.recordings < 1 or args.seconds <= 0.5:
-        parser.error("give 1 recording or more, of more than half a second")
+        parser.error("--recordings must be 1 or more, and --seconds more than 0.5")
     write_corpus(args.folder, args.recordings, args.seconds, args.seed)
-    print(f"{args.folder}: {args.recordings} recordings of two voices to train on")
+    print(f"{args.folder}: {args.recordings} training recordings of two voices")
     return 0
 
 

@@ -7,7 +7,7 @@ from data_manager.dataset_types import GlobalConfig
 from data_manager.registry import SOURCES
 from diffusion.registry import OBJECTIVES, PROCESSES, SAMPLERS, SCHEDULES
 from experiment.field_docs import describe_fields
-from model.latent.registry import LATENT_DECODERS, LATENT_DENOISERS, LATENT_ENCODERS
+from model.latent.registry import LATENT_PARTS
 from model.parse_model_args import HEADER_KEYS, ModelHeader
 from model.registry import MODELS
 from training.config_types import GenerationConfig, TrainingConfig
@@ -24,9 +24,7 @@ _ANNOUNCED: tuple[Registry[Any], ...] = (
     SCHEDULES,
     OBJECTIVES,
     SAMPLERS,
-    LATENT_ENCODERS,
-    LATENT_DECODERS,
-    LATENT_DENOISERS,
+    *LATENT_PARTS,
 )
 """Registries whose types are imported when they are asked for, and described then."""
 

@@ -55,9 +55,7 @@ def _room(part: Any) -> int | None:
     slots = 0
     if getattr(part, "latent_as_gpt_memory", False):
         slots = 1
-    for route in getattr(part, "routes", ()):
-        slots += part.num_slots if route in ("memory", "soft_prompt") else 0
-    return own - slots
+    return own - slots - getattr(part, "slots_in_front", 0)
 
 
 def _problem(root: Node, path: tuple[str | int, ...], message: str, fix: str) -> Problem:

@@ -1,4 +1,4 @@
-"""BERT as a denoiser (Devlin et al. 2019): bidirectional, and told the noise level where `time_injection` says."""
+"""BERT as a denoiser (Devlin et al. 2019): bidirectional; `time_injection` sets where the conditioning enters."""
 
 from typing import Any
 
@@ -8,29 +8,29 @@ from transformers import BertConfig
 
 from model.bert_diffusion_model import BertDiffusionModel
 from model.bert_layers import BertModulation
-from model.denoisers.embeddings import Told
+from model.denoisers.embeddings import ConditioningEmbedding
 from model.position import rotary_angles, rotate
 
 
 class BertDenoiser(nn.Module):
     """`forward(x_t, sigma)`: a `BertDiffusionModel` over the process's tokens, and a linear head.
 
-    Raises ValueError where sequences of the section's `length` have more tokens than there are positions.
+    Raises ValueError if the section's `length` is larger than the number of positions.
     """
 
     def __init__(self, config: Any, vocab_size: int) -> None:
         super().__init__()
         if config.get("length") and config.length > config.max_length:
             raise ValueError(
-                f"sequences have {config.length} tokens, and the backbone bert has max_length {config.max_length} "
-                f"positions; set backbone.max_length: {config.length}"
+                f"sequences have {config.length} tokens, and the backbone bert has {config.max_length} positions "
+                f"(max_length); set backbone.max_length: {config.length}"
             )
         width = config.hidden_size
         self.model = BertDiffusionModel(_bert_config(config, vocab_size), add_pooling_layer=False)
         if config.position == "rotary":
             _make_rotary(self.model)
         _initialise(self.model)
-        self.told = Told(config, width, constant=config.time_injection == "adaln")
+        self.told = ConditioningEmbedding(config, width, constant=config.time_injection == "adaln")
         self.head = nn.Linear(width, vocab_size)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
@@ -40,23 +40,23 @@ class BertDenoiser(nn.Module):
     def forward(
         self, x_t: Tensor, sigma: Tensor | None = None, *, mask: Tensor | None = None, cond: Tensor | None = None
     ) -> Tensor:
-        """Logits [B, L, dim] of x_t int [B, L] at sigma [B] or [B, L]; mask bool [B, L] is True at real tokens.
+        """Return logits [B, L, dim] of x_t int [B, L] at sigma [B] or [B, L]; mask bool [B, L] is True at real tokens.
 
         Raises ValueError for more tokens than positions.
         """
         positions = self.model.config.max_position_embeddings
         if x_t.shape[1] > positions:
-            raise ValueError(f"got {x_t.shape[1]} tokens, and the backbone bert has max_length {positions} positions")
+            raise ValueError(f"got {x_t.shape[1]} tokens, and the backbone bert has {positions} positions (max_length)")
         ids = x_t if mask is None else x_t.masked_fill(~mask, 0)
         keys = None if mask is None else mask | ~mask.any(1, keepdim=True)  # never an empty row
-        told = self.told(x_t, sigma, cond)
-        hidden = self.model(ids, attention_mask=keys, timestep_embeds=told).last_hidden_state
+        cond_emb = self.told(x_t, sigma, cond)
+        hidden = self.model(ids, attention_mask=keys, timestep_embeds=cond_emb).last_hidden_state
         out: Tensor = self.head(hidden)
         return out
 
 
 class RotaryLinear(nn.Linear):
-    """Queries or keys, turned by the angles of their places (Su et al. 2021)."""
+    """Linear layer of queries or keys with rotary position embeddings (Su et al. 2021)."""
 
     def __init__(self, width: int, num_heads: int) -> None:
         super().__init__(width, width)
@@ -65,12 +65,12 @@ class RotaryLinear(nn.Linear):
     def forward(self, x: Tensor) -> Tensor:
         """Map x [B, L, width] to the same shape."""
         heads = super().forward(x).view(*x.shape[:2], self.num_heads, -1).transpose(1, 2)
-        turned = rotate(heads, rotary_angles(x.shape[1], heads.shape[-1], x.device))
-        return turned.transpose(1, 2).flatten(-2)
+        rotated = rotate(heads, rotary_angles(x.shape[1], heads.shape[-1], x.device))
+        return rotated.transpose(1, 2).flatten(-2)
 
 
 def _make_rotary(model: BertDiffusionModel) -> None:
-    """Queries and keys say where they are; the learned positions start at zero, and are there to be learnt."""
+    """Replace query and key layers by rotary ones, and set the learned positions to zero; they remain trainable."""
     config = model.config
     for layer in model.bert.encoder.layer:
         for name in ("query", "key"):
@@ -80,9 +80,9 @@ def _make_rotary(model: BertDiffusionModel) -> None:
 
 @torch.no_grad()
 def _initialise(model: BertDiffusionModel) -> None:
-    """Weights of unit gain, and adaLN's gates closed, as in DiT.
+    """Initialise weights with unit gain, and adaLN's gates closed, as in DiT.
 
-    BERT's own 0.02 suits widths of 768; narrower networks stay for long at the frequencies of single tokens.
+    BERT's standard deviation of 0.02 suits a width of 768; with it, narrower networks only learn unigrams for long.
     """
     nn.init.normal_(model.bert.embeddings.word_embeddings.weight, std=model.config.hidden_size**-0.5)
     for module in model.bert.encoder.modules():
@@ -95,7 +95,7 @@ def _initialise(model: BertDiffusionModel) -> None:
 
 
 def _bert_config(config: Any, vocab_size: int) -> BertConfig:
-    """The section in BERT's own terms. No token is padding, so that token 0 learns; a sequence is of one type."""
+    """Convert the section to a `BertConfig` with one token type and no padding id, so that token 0 is learnt."""
     return BertConfig(
         vocab_size=vocab_size,
         hidden_size=config.hidden_size,

@@ -1,4 +1,4 @@
-"""What a network of blocks is shown: places, who attends to whom, and the keys and values of blocks that are written."""
+"""Inputs of a block diffusion network: positions, an attention mask, and cached keys and values of finished blocks."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -13,15 +13,18 @@ KeyValue = tuple[Tensor, Tensor]
 
 @dataclass
 class PrefixCache:
-    """Keys and values [B, heads, P, head_dim] of each layer for the P clean tokens before; `keep` more are added."""
+    """KV cache: keys and values [B, heads, P, head_dim] of each layer for the P clean tokens before.
+
+    `keep` is the number of new tokens whose keys and values are added.
+    """
 
     layers: list[KeyValue] = field(default_factory=list)
     keep: int = 0
 
     def before(self, layer: int, keys: Tensor, values: Tensor) -> KeyValue:
-        """Keys and values [B, heads, P + N, head_dim] of the tokens before and of the N given.
+        """Return keys and values [B, heads, P + N, head_dim] of the cached tokens and the N given ones.
 
-        Of the N the first `keep` are kept.
+        The first `keep` of the N are added to the cache.
         """
         known = 0
         if layer < len(self.layers):
@@ -36,12 +39,12 @@ class PrefixCache:
 
 @dataclass(frozen=True)
 class Blocks:
-    """How a network of blocks reads the tokens that it is given.
+    """Positions, attention mask and KV cache of the tokens that a block diffusion network is given.
 
     Fields:
-        places: int64 [N], the place of each token in its sequence, where positions are told.
-        attend: bool [N, P + N], True where a token may attend to those of the cache and to those given.
-        cache: keys and values of the P tokens before; None: there are none.
+        places: int64 [N], the position of each token in its sequence.
+        attend: bool [N, P + N], True where a token may attend to a cached or given one.
+        cache: keys and values of the P tokens before; None if there are no such tokens.
     """
 
     places: Tensor
@@ -50,14 +53,14 @@ class Blocks:
 
     @classmethod
     def doubled(cls, length: int, block_size: int, device: torch.device) -> "Blocks":
-        """The reading of [x_t ; x_0] in training."""
+        """Return the positions and attention mask of [x_t ; x_0] in training."""
         place = torch.arange(length, device=device)
         return cls(torch.cat([place, place]), doubled_attention(length, block_size, device))
 
 
 @dataclass(frozen=True)
-class _Kept:
-    """Clean tokens [B, P] that were read, under which mask and condition (the tensors themselves), and what is kept."""
+class _CachedPrefix:
+    """Cache of clean tokens [B, P], with the mask and condition tensors (compared by identity) it was computed for."""
 
     tokens: Tensor
     mask: Tensor | None
@@ -66,47 +69,48 @@ class _Kept:
 
 
 class BlockReader:
-    """A network of blocks as samplers see it: `(x_t, sigma)` gives the law in the block that is being written.
+    """Adapter from a block diffusion network to samplers: `(x_t, sigma)` gives the distribution in the current block.
 
-    The first block with a mask in any row is that block. Those before are clean; their keys and values are computed
-    in the call that first needs them, and kept for as long as the tokens stay the same. The output is zero elsewhere.
+    The current block is the first one with a mask in any row. Earlier blocks are clean; their keys and values are
+    computed in the call that first needs them, and cached while the tokens stay the same. The output is zero elsewhere.
 
     Arguments:
         network: called as `network(tokens, sigma, mask=, cond=, blocks=)`, sigma [B, N].
-        is_masked: where tokens are masks; block_size: tokens of a block.
+        is_masked: maps tokens to bool, True at masks.
+        block_size: number of tokens in a block.
     """
 
     def __init__(self, network: Callable[..., Tensor], is_masked: Callable[[Tensor], Tensor], block_size: int) -> None:
         self.network, self.is_masked, self.block_size = network, is_masked, block_size
-        self._kept: list[_Kept] = []
+        self._cached: list[_CachedPrefix] = []
 
     def __call__(self, x_t: Tensor, sigma: Tensor, mask: Tensor | None = None, cond: Tensor | None = None) -> Tensor:
-        """Output [B, L, dim] for x_t [B, L] at sigma [B]."""
+        """Return the network's output [B, L, dim] for x_t [B, L] at sigma [B]."""
         length = x_t.shape[1]
         masked = self.is_masked(x_t).any(0).nonzero()[:, 0]
         first = int(masked[0]) if masked.numel() else length - 1
         start = first // self.block_size * self.block_size
         stop = min(start + self.block_size, length)
-        done, cache = self._known(x_t[:, :start], mask, cond)
+        done, cache = self._find_cache(x_t[:, :start], mask, cond)
         block = block_numbers(stop, self.block_size, x_t.device)
-        # Clean tokens that are new come first, at sigma = 0, and do not see those of the block.
+        # New clean tokens come first, at sigma = 0, and do not attend to those of the block.
         blocks = Blocks(torch.arange(done, stop, device=x_t.device), block[done:, None] >= block[None], cache)
         levels = torch.where(blocks.places < start, 0.0, sigma[:, None])
         cache.keep = start - done
         seen = None if mask is None else mask[:, :stop]
         output = self.network(x_t[:, done:stop], levels, mask=seen, cond=cond, blocks=blocks)
-        self._keep(_Kept(x_t[:, :start], mask, cond, cache))
+        self._store(_CachedPrefix(x_t[:, :start], mask, cond, cache))
         return torch.nn.functional.pad(output[:, start - done :], (0, 0, start, length - stop))
 
-    def _known(self, clean: Tensor, mask: Tensor | None, cond: Tensor | None) -> tuple[int, PrefixCache]:
-        """How many of the clean tokens [B, P] have keys and values, and those."""
-        for kept in self._kept:
-            done = kept.tokens.shape[1]
-            if kept.cond is cond and kept.mask is mask and torch.equal(kept.tokens, clean[:, :done]):
-                return done, kept.cache
+    def _find_cache(self, clean: Tensor, mask: Tensor | None, cond: Tensor | None) -> tuple[int, PrefixCache]:
+        """Return the number of clean tokens [B, P] with cached keys and values, and their cache."""
+        for prefix in self._cached:
+            done = prefix.tokens.shape[1]
+            if prefix.cond is cond and prefix.mask is mask and torch.equal(prefix.tokens, clean[:, :done]):
+                return done, prefix.cache
         return 0, PrefixCache()
 
-    def _keep(self, new: "_Kept") -> None:
-        """Put a prefix first; two are kept, as guidance asks with the condition and without it in turn."""
-        others = [kept for kept in self._kept if kept.cond is not new.cond]
-        self._kept = [new, *others[:1]]
+    def _store(self, new: _CachedPrefix) -> None:
+        """Store a prefix; two are kept, as guidance calls the network with and without the condition in turn."""
+        others = [prefix for prefix in self._cached if prefix.cond is not new.cond]
+        self._cached = [new, *others[:1]]

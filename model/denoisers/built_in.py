@@ -1,4 +1,4 @@
-"""The built-in backbones; importing this module registers them, and imports no torch."""
+"""Built-in backbones; importing this module registers them, and imports no torch."""
 
 from typing import TYPE_CHECKING
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @register_backbone("performer", config=PerformerBackboneConfig, sigma_optional=True)
 def build_performer(config: "BackboneView", vocab_size: int) -> "nn.Module":
-    """A Performer encoder, softmax or linear."""
+    """Build a Performer encoder, softmax or linear."""
     from model.denoisers.performer import PerformerDenoiser
 
     return PerformerDenoiser(config, vocab_size)
@@ -26,7 +26,7 @@ def build_performer(config: "BackboneView", vocab_size: int) -> "nn.Module":
 
 @register_backbone("ddit", config=DDiTBackboneConfig, sigma_optional=True, takes_blocks=True)
 def build_ddit(config: "BackboneView", vocab_size: int) -> "nn.Module":
-    """SEDD's diffusion transformer."""
+    """Build SEDD's diffusion transformer."""
     from model.denoisers.ddit import DDiT
 
     return DDiT(config, vocab_size)
@@ -34,7 +34,7 @@ def build_ddit(config: "BackboneView", vocab_size: int) -> "nn.Module":
 
 @register_backbone("bert", config=BertBackboneConfig, sigma_optional=True)
 def build_bert(config: "BackboneView", vocab_size: int) -> "nn.Module":
-    """BERT, from scratch."""
+    """Build BERT, from scratch."""
     from model.denoisers.bert import BertDenoiser
 
     return BertDenoiser(config, vocab_size)
@@ -42,7 +42,7 @@ def build_bert(config: "BackboneView", vocab_size: int) -> "nn.Module":
 
 @register_backbone("hugging_face", config=HuggingFaceBackboneConfig, sigma_optional=True)
 def build_hugging_face(config: "BackboneView", vocab_size: int) -> "nn.Module":
-    """A pretrained language model."""
+    """Load a pretrained language model."""
     from model.denoisers.hugging_face import HuggingFaceDenoiser
 
     return HuggingFaceDenoiser(config, vocab_size)

@@ -1,4 +1,4 @@
-"""Calls any denoiser with what its `forward` accepts: a plain `forward(x_t, sigma)` is a denoiser too."""
+"""Call any denoiser with the arguments that its `forward` accepts: a plain `forward(x_t, sigma)` is enough."""
 
 import inspect
 from collections.abc import Callable
@@ -10,14 +10,14 @@ OPTIONAL = ("mask", "cond", "blocks", "group_idxs", "cache")
 
 
 class DenoiserCallError(ValueError):
-    """A file or a caller asks for something that the network's `forward` does not take."""
+    """Error of a file or a caller that needs an argument which the network's `forward` does not take."""
 
 
 class DenoiserCall:
-    """A network's `forward`, called by the names of its parameters.
+    """Wrapper that calls a network's `forward` by the names of its parameters.
 
-    The first parameter is x_t whatever its name. `sigma` goes to the parameter of that name, else to the first of the
-    others that has no known name and no default. Raises DenoiserCallError where there is no place for sigma.
+    The first parameter is x_t whatever its name. `sigma` goes to the parameter of that name, else to the first other
+    one without a known name and without a default. Raises DenoiserCallError if no parameter takes sigma.
     """
 
     def __init__(self, network: nn.Module) -> None:
@@ -31,29 +31,29 @@ class DenoiserCall:
         self.sigma = "sigma" if "sigma" in self.accepted else free[0] if free else None
         if not named or (self.sigma is None and not self.takes_all):
             raise DenoiserCallError(
-                f"{type(network).__name__}.forward{inspect.signature(forward)} takes no sigma; forward(x_t, sigma) fits"
+                f"{type(network).__name__}.forward{inspect.signature(forward)} has no sigma; write forward(x_t, sigma)"
             )
         unfilled = [name for name in free if name != self.sigma]
         if unfilled:
             raise DenoiserCallError(
-                f"{type(network).__name__}.forward needs {', '.join(unfilled)}; besides x_t and sigma only "
-                f"{', '.join(OPTIONAL)} are given"
+                f"{type(network).__name__}.forward requires {', '.join(unfilled)}; besides x_t and sigma only "
+                f"{', '.join(OPTIONAL)} are passed: give other parameters a default"
             )
 
     def takes(self, name: str) -> bool:
-        """Whether `forward` has a place for one of the optional arguments."""
+        """Return True if `forward` accepts the optional argument `name`."""
         return self.takes_all or name in self.accepted
 
     def require(self, name: str, why: str) -> None:
-        """Raise DenoiserCallError where `forward` has no place for `name`."""
+        """Raise DenoiserCallError if `forward` does not accept `name`; `why` begins the message."""
         if not self.takes(name):
             raise DenoiserCallError(f"{why}, and {type(self.network).__name__}.forward takes no {name!r}")
 
     def __call__(self, x_t: Tensor, sigma: Tensor | None, **optional: Any) -> Tensor:
-        """Logits [B, L, dim] of noisy tokens [B, L]; optional arguments that are None or not accepted are left out.
+        """Return logits [B, L, dim] of noisy tokens [B, L]; omit optional arguments that are None or not accepted.
 
-        `group_idxs` and `cond` without a default are given as None. Raises DenoiserCallError for a `cond`, `blocks` or
-        `cache` that the network has no place for.
+        Accepted parameters without a value, such as `group_idxs`, are passed as None. Raises DenoiserCallError for a
+        `cond`, `blocks` or `cache` that the network does not accept.
         """
         for name in ("cond", "blocks", "cache"):
             if optional.get(name) is not None:

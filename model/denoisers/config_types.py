@@ -13,7 +13,7 @@ from yaml_config.strict_model import StrictModel, Violation
 
 
 class BackboneConfig(StrictModel):
-    """What every backbone has; own types inherit from it or are mixed with it when they are registered."""
+    """Keys of every backbone; custom types inherit from it, or are mixed with it when they are registered."""
 
     type: str
     """Name of a registered backbone."""
@@ -22,28 +22,30 @@ class BackboneConfig(StrictModel):
 
 
 class PerformerBackboneConfig(PerformerParams, BackboneConfig):
-    """A Performer encoder, softmax or linear, whose input is the tokens plus an embedding of the noise level."""
+    """A Performer encoder, softmax or linear, whose input is token embeddings plus an embedding of the noise level."""
 
     type: Literal["performer"] = "performer"
 
     def violations(self) -> Iterator[Violation]:
-        """A denoiser sees the whole sequence, and its tokens and length are those of the model's section."""
+        """Yield causal attention, and keys that belong to the model's section or to other roles."""
         yield from super().violations()
         causal = first_of_direction(self, "causal")
         if causal is not None:
             yield Violation(
-                f"a causal backbone cannot denoise: a token must see the ones after it, and {causal} hides them",
+                f"a causal backbone cannot denoise: a token must attend to later ones, and {causal} hides them",
                 ("attention_type",),
                 suggestion="attention_type: linear",
             )
         for key in ("vocab_size", "input_dim", "use_cross_attention"):
             if getattr(self, key):
-                hint = "leave it out" + ("; vocab_size stands one level up" if key == "vocab_size" else "")
-                yield Violation(f"{key} is not a backbone's: it reads the process's tokens", (key,), suggestion=hint)
+                hint = "leave it out" + ("; set model.vocab_size" if key == "vocab_size" else "")
+                yield Violation(
+                    f"{key} is not a key of a backbone, whose input is the process's tokens", (key,), suggestion=hint
+                )
 
 
 class BertBackboneConfig(BackboneConfig):
-    """BERT (Devlin et al. 2019) from scratch: softmax over the whole sequence, told the noise level where you say."""
+    """BERT (Devlin et al. 2019) from scratch: bidirectional softmax attention, conditioned by `time_injection`."""
 
     type: Literal["bert"] = "bert"
     hidden_size: Annotated[int, Field(gt=0, le=1_048_576)]
@@ -61,13 +63,13 @@ class BertBackboneConfig(BackboneConfig):
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """Probability of dropping an attention weight, and a value before each residual sum. [probability]"""
     time_injection: Literal["adaln", "input", "output"] = "adaln"
-    """Where what is told enters: adaln (every layer is shifted, scaled and gated), input (added to the embeddings of
-    tokens) or output (added to the last hidden states, which attention never sees)."""
+    """Input of noise level and condition: adaln (shift, scale and gate of every layer), input (added to the token
+    embeddings) or output (added to the last hidden states, after all attention)."""
     tie_embeddings: bool = False
     """Use the token embedding as the output head too."""
 
     def violations(self) -> Iterator[Violation]:
-        """Heads divide the width, into even parts where positions are rotary."""
+        """Yield a number of heads that does not divide the width, into even parts if positions are rotary."""
         part = 2 if self.position == "rotary" else 1
         if self.hidden_size % (part * self.num_heads):
             fitting = [heads for heads in range(1, self.hidden_size + 1) if self.hidden_size % (part * heads) == 0]
@@ -100,7 +102,7 @@ class DDiTBackboneConfig(BackboneConfig):
     """Width of the embedding of the noise level and of the condition. [channels]"""
 
     def violations(self) -> Iterator[Violation]:
-        """Heads divide the width into even parts, as rotary positions need."""
+        """Yield a number of heads that does not divide the width into even parts, which rotary positions need."""
         if self.d_model % (2 * self.num_heads):
             fitting = [heads for heads in range(1, self.d_model // 2 + 1) if self.d_model % (2 * heads) == 0]
             near = min(fitting, key=lambda heads: abs(heads - self.num_heads), default=None)
@@ -113,17 +115,17 @@ class DDiTBackboneConfig(BackboneConfig):
 
 
 class HuggingFaceBackboneConfig(BackboneConfig):
-    """A pretrained masked or causal language model of Hugging Face, which goes on learning as a denoiser."""
+    """A pretrained masked or causal language model of Hugging Face, trained further as a denoiser."""
 
     type: Literal["hugging_face"] = "hugging_face"
     path: PathText
     """A folder with config.json and weights in safetensors, or a name on the hub, `owner/name`."""
     adapt: Literal["masked", "causal"] | None = None
-    """masked (BERT, RoBERTa, ModernBERT, ...: as it is) or causal (GPT-2, Llama, Qwen, ...: attention sees both ways,
-    and logits are shifted by one, as DiffuLLaMA has it, arXiv 2410.17891); None: as its config.json says."""
+    """masked (BERT, RoBERTa, ModernBERT, ...: unchanged) or causal (GPT-2, Llama, Qwen, ...: attention becomes
+    bidirectional, and logits are shifted by one, as in DiffuLLaMA, arXiv 2410.17891); None: from its config.json."""
 
     def violations(self) -> Iterator[Violation]:
-        """A folder is there, and holds a model."""
+        """Yield a path that is no folder with a model."""
         problem = folder_problem(self.path)
         if problem is not None:
             yield Violation(f"{self.path}: {problem}", ("path",), suggestion="a folder with config.json, or owner/name")

@@ -1,6 +1,6 @@
-"""SEDD's diffusion transformer (Lou et al. 2024): every layer is modulated by what the network is told.
+"""SEDD's diffusion transformer (Lou et al. 2024): every layer is modulated by the conditioning.
 
-adaLN with zero-initialised gates is from Peebles and Xie 2022 (DiT, arXiv 2212.09748). Attention is PyTorch's own.
+adaLN with zero-initialised gates is from Peebles and Xie 2022 (DiT, arXiv 2212.09748). Attention is PyTorch's SDPA.
 """
 
 from collections.abc import Callable
@@ -12,15 +12,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model.denoisers.blocks import Blocks, KeyValue
-from model.denoisers.embeddings import Told
+from model.denoisers.embeddings import ConditioningEmbedding
 from model.position import Rotation, rotate, rotation_at
 
 Before = Callable[[Tensor, Tensor], KeyValue]
-"""Adds the keys and values of the tokens before."""
+"""Function that prepends the cached keys and values of earlier tokens."""
 
 
 class Modulation(nn.Module):
-    """`parts` tensors [B, 1 or L, d_model] from what is told; zero at first, so that a layer starts as the identity."""
+    """adaLN: `parts` tensors [B, 1 or L, d_model]; zero-initialised, so that a layer starts as the identity."""
 
     def __init__(self, cond_dim: int, d_model: int, parts: int) -> None:
         super().__init__()
@@ -29,14 +29,14 @@ class Modulation(nn.Module):
         nn.init.zeros_(self.linear.weight)
         nn.init.zeros_(self.linear.bias)
 
-    def forward(self, told: Tensor) -> tuple[Tensor, ...]:
-        """Shifts, scales and gates [B, 1 or L, d_model] from `told` [B, 1 or L, cond_dim], in the layer's order."""
-        modulation: Tensor = self.linear(F.silu(told))
+    def forward(self, cond_emb: Tensor) -> tuple[Tensor, ...]:
+        """Return shifts, scales and gates [B, 1 or L, d_model] of `cond_emb` [B, 1 or L, cond_dim], in order."""
+        modulation: Tensor = self.linear(F.silu(cond_emb))
         return modulation.chunk(self.parts, dim=-1)
 
 
 class SelfAttention(nn.Module):
-    """Softmax attention with rotary positions, by PyTorch's own kernels."""
+    """Softmax attention with rotary positions, by PyTorch's kernels."""
 
     def __init__(self, d_model: int, num_heads: int) -> None:
         super().__init__()
@@ -45,7 +45,7 @@ class SelfAttention(nn.Module):
         self.to_out = nn.Linear(d_model, d_model, bias=False)
 
     def forward(self, x: Tensor, rotation: Rotation, mask: Tensor | None, before: Before | None = None) -> Tensor:
-        """Map x [B, L, d_model] to the same shape; mask bool [B or 1, 1, L or 1, keys], `before` adds earlier keys."""
+        """Map x [B, L, d_model] to the same shape; mask bool [B or 1, 1, L or 1, keys]; `before` adds cached keys."""
         batch, length, width = x.shape
         heads = self.to_qkv(x).view(batch, length, 3, self.num_heads, width // self.num_heads)
         q, k, v = heads.permute(2, 0, 3, 1, 4)  # each [B, heads, L, head_dim]
@@ -58,7 +58,7 @@ class SelfAttention(nn.Module):
 
 
 class DDiTLayer(nn.Module):
-    """Self-attention and feed-forward layer, each shifted, scaled and gated by what is told."""
+    """Self-attention and feed-forward layer, each shifted, scaled and gated by the conditioning."""
 
     def __init__(self, d_model: int, num_heads: int, d_ff: int, dropout: float, cond_dim: int) -> None:
         super().__init__()
@@ -72,10 +72,10 @@ class DDiTLayer(nn.Module):
         self.modulation = Modulation(cond_dim, d_model, 6)
 
     def forward(
-        self, x: Tensor, told: Tensor, rotation: Rotation, mask: Tensor | None, before: Before | None = None
+        self, x: Tensor, cond_emb: Tensor, rotation: Rotation, mask: Tensor | None, before: Before | None = None
     ) -> Tensor:
         """Map x [B, L, d_model] to the same shape; mask and `before` as in SelfAttention."""
-        shift, scale, gate, shift_ff, scale_ff, gate_ff = self.modulation(told)
+        shift, scale, gate, shift_ff, scale_ff, gate_ff = self.modulation(cond_emb)
         attended: Tensor = self.attention(self.norm_attention(x) * (1 + scale) + shift, rotation, mask, before)
         x = x + gate * F.dropout(attended, self.dropout, self.training)
         fed: Tensor = self.feed_forward(self.norm_feed_forward(x) * (1 + scale_ff) + shift_ff)
@@ -92,7 +92,7 @@ class DDiT(nn.Module):
         self.head_dim = width // config.num_heads
         self.embedding = nn.Embedding(vocab_size, width)
         nn.init.normal_(self.embedding.weight, std=width**-0.5)
-        self.told = Told(config, cond_dim, constant=True)
+        self.told = ConditioningEmbedding(config, cond_dim, constant=True)
         self.layers = nn.ModuleList(
             DDiTLayer(width, config.num_heads, config.d_ff, config.dropout, cond_dim) for _ in range(config.num_layers)
         )
@@ -111,29 +111,29 @@ class DDiT(nn.Module):
         cond: Tensor | None = None,
         blocks: Blocks | None = None,
     ) -> Tensor:
-        """Logits [B, L, dim] of x_t int [B, L] at sigma [B] or [B, L].
+        """Return logits [B, L, dim] of x_t int [B, L] at sigma [B] or [B, L].
 
         mask is bool, True at real tokens: [B, L], or with the P of a block cache in front [B, P + L].
         """
         ids = x_t if mask is None else x_t.masked_fill(~mask[:, mask.shape[1] - x_t.shape[1] :], 0)
-        x, told = self.embedding(ids), self.told(x_t, sigma, cond)
-        places = torch.arange(x.shape[1], device=x.device) if blocks is None else blocks.places
-        rotation = rotation_at(places, self.head_dim)
-        keys = _attend(mask, None if blocks is None else blocks.attend)
+        x, cond_emb = self.embedding(ids), self.told(x_t, sigma, cond)
+        positions = torch.arange(x.shape[1], device=x.device) if blocks is None else blocks.places
+        rotation = rotation_at(positions, self.head_dim)
+        keys = _attention_mask(mask, None if blocks is None else blocks.attend)
         for index, layer in enumerate(self.layers):
             before = None if blocks is None or blocks.cache is None else partial(blocks.cache.before, index)
-            x = layer(x, told, rotation, keys, before)
-        shift, scale = self.final_modulation(told)
+            x = layer(x, cond_emb, rotation, keys, before)
+        shift, scale = self.final_modulation(cond_emb)
         out: Tensor = self.head(self.final_norm(x) * (1 + scale) + shift)
         return out
 
 
-def _attend(mask: Tensor | None, attend: Tensor | None) -> Tensor | None:
-    """What attends to what, bool [B or 1, 1, L or 1, keys], from real tokens [B, keys] and blocks [L, keys].
+def _attention_mask(mask: Tensor | None, attend: Tensor | None) -> Tensor | None:
+    """Combine the masks of real tokens [B, keys] and of blocks [L, keys] to bool [B or 1, 1, L or 1, keys].
 
-    A token that may attend to nothing, which is padding, attends to all, as a softmax over nothing is NaN.
+    Padding that may attend to nothing attends to everything, as a softmax over no keys is NaN.
     """
     if mask is None:
         return None if attend is None else attend[None, None]
-    seen = mask[:, None] if attend is None else mask[:, None] & attend
-    return (seen | ~seen.any(-1, keepdim=True))[:, None]
+    allowed = mask[:, None] if attend is None else mask[:, None] & attend
+    return (allowed | ~allowed.any(-1, keepdim=True))[:, None]

@@ -1,4 +1,4 @@
-"""What a denoiser is told besides the tokens: the noise level, and a condition."""
+"""Embeddings of a denoiser's conditioning: the noise level, and a condition."""
 
 import math
 from typing import Any
@@ -8,10 +8,10 @@ from torch import Tensor, nn
 
 
 class NoiseEmbedding(nn.Module):
-    """Noise level sigma [B] or [B, L] to [B, 1, width] or [B, L, width].
+    """Embedding of the noise level: sigma [B] or [B, L] to [B, 1, width] or [B, L, width].
 
-    Sinusoids (Vaswani et al. 2017) of 1000 (1 - exp(-sigma)), the share of lost tokens in thousandths, through a
-    two-layer perceptron.
+    Sinusoids (Vaswani et al. 2017) of 1000 (1 - exp(-sigma)), the expected share of corrupted tokens in thousandths,
+    through a two-layer perceptron.
     """
 
     def __init__(self, width: int, frequencies: int = 128) -> None:
@@ -20,7 +20,7 @@ class NoiseEmbedding(nn.Module):
         self.net = nn.Sequential(nn.Linear(2 * frequencies, width), nn.SiLU(), nn.Linear(width, width))
 
     def forward(self, sigma: Tensor) -> Tensor:
-        """Embed sigma [B] or [B, L]; in float64 up to the sinusoids, as small levels differ in their last digits."""
+        """Embed sigma [B] or [B, L]; float64 up to the sinusoids, as small levels differ in their last digits."""
         lost = -1000.0 * torch.expm1(-sigma.double())
         steps = torch.arange(self.frequencies, device=sigma.device, dtype=torch.float64)
         angles = lost[..., None] * torch.exp(-math.log(10_000.0) * steps / self.frequencies)
@@ -30,10 +30,10 @@ class NoiseEmbedding(nn.Module):
 
 
 class ConditionEmbedding(nn.Module):
-    """A condition to [B, 1, width]: a class [B] int64, or a vector of properties [B, size].
+    """Embedding of a condition, [B, 1, width]: of a class int64 [B], or of a vector of properties [B, size].
 
-    No condition is the class `num_classes`, or a vector with a NaN in it; both have a learned embedding. Properties
-    come in their own units and are scaled by the section's `mean` and `std`.
+    A missing condition is the class `num_classes`, or a vector with a NaN; both have a learned embedding. Properties
+    are in their original units, and are scaled by the section's `mean` and `std`.
     """
 
     mean: Tensor
@@ -53,7 +53,7 @@ class ConditionEmbedding(nn.Module):
             self.absent = nn.Parameter(torch.zeros(width))
 
     def forward(self, cond: Tensor) -> Tensor:
-        """Embed a condition for each row, [B, 1, width], from int64 [B] or float [B, size]."""
+        """Embed the condition of each row, int64 [B] or float [B, size], to [B, 1, width]."""
         if self.num_classes is not None:
             out: Tensor = self.table(cond)[:, None]
             return out
@@ -63,11 +63,11 @@ class ConditionEmbedding(nn.Module):
         return torch.where(absent, self.absent, known)[:, None]
 
 
-class Told(nn.Module):
-    """Sum of the embeddings of noise level and condition, [B, 1 or L, width]; zeros where a network is told neither.
+class ConditioningEmbedding(nn.Module):
+    """Sum of the embeddings of noise level and condition, [B, 1 or L, width]; zeros if a network takes neither.
 
-    With `constant`, a network that is not told the noise level always hears of none (sigma = 0), as MDLM's does: adaLN
-    multiplies what is told, and learns tens of times slower from zeros.
+    With `constant`, a network without time conditioning embeds sigma = 0 throughout, as MDLM's does: adaLN multiplies
+    the conditioning, and learns tens of times slower from zeros. Networks keep it as `told`, its name in checkpoints.
     """
 
     def __init__(self, config: Any, width: int, *, constant: bool = False) -> None:
@@ -78,19 +78,20 @@ class Told(nn.Module):
         self.condition = ConditionEmbedding(condition, width) if condition is not None else None
 
     def forward(self, x_t: Tensor, sigma: Tensor | None, cond: Tensor | None) -> Tensor:
-        """Embed what is told of x_t [B, L]; a missing condition counts as none."""
+        """Embed the noise level and condition of x_t [B, L]; without `cond` the condition is missing in every row."""
         like = next(self.parameters(), None)
-        told = torch.zeros(
+        cond_emb = torch.zeros(
             x_t.shape[0], 1, self.width, device=x_t.device, dtype=like.dtype if like is not None else None
         )
         if self.noise is not None:
             assert sigma is not None or not self.tells_time
-            told = told + self.noise(sigma if self.tells_time else told.new_zeros(len(x_t)))
+            cond_emb = cond_emb + self.noise(sigma if self.tells_time else cond_emb.new_zeros(len(x_t)))
         if self.condition is not None:
-            told = told + self.condition(cond if cond is not None else self._none(x_t.shape[0], x_t.device))
-        return told
+            cond = self._missing_condition(x_t.shape[0], x_t.device) if cond is None else cond
+            cond_emb = cond_emb + self.condition(cond)
+        return cond_emb
 
-    def _none(self, rows: int, device: torch.device) -> Tensor:
+    def _missing_condition(self, rows: int, device: torch.device) -> Tensor:
         assert self.condition is not None
         if self.condition.num_classes is not None:
             return torch.full((rows,), self.condition.num_classes, device=device)

@@ -1,7 +1,7 @@
-"""Pretrained language models as denoisers: encoders as they are, decoders made to see both ways.
+"""Pretrained language models as denoisers: encoders unchanged, decoders made bidirectional.
 
 Decoders are adapted as DiffuLLaMA (Gong et al. 2024, arXiv 2410.17891) and Dream (Ye et al. 2025, arXiv 2508.15487) do:
-attention is full, and the logits of a token are those that the network gives at the token before it.
+attention is bidirectional, and the logits of a token are the network's output at the token before it.
 """
 
 from typing import Any
@@ -10,111 +10,111 @@ import torch
 from torch import Tensor, nn
 from torch._guards import active_fake_mode
 
-from model.denoisers.embeddings import Told
+from model.denoisers.embeddings import ConditioningEmbedding
 from model.denoisers.pretrained import (
     PretrainedError,
-    check_sees_later_tokens,
-    full_attention,
+    check_is_bidirectional,
+    find_mask_token,
     load_language_model,
-    mask_token_of,
-    see_both_ways,
+    make_bidirectional,
+    make_full_attention_mask,
 )
 
 
 class HuggingFaceDenoiser(nn.Module):
-    """`forward(x_t, sigma)`: a pretrained model over its own vocabulary, whose states are the data tokens.
+    """`forward(x_t, sigma)`: a pretrained model over its vocabulary, which must be that of the data.
 
-    The mask, the process's last state, has an embedding of its own beside the model's: at first that of the mask of the
-    model's tokenizer, else the mean of all tokens'. What the network is told is added to the embeddings, zero at first.
-    Raises HubError where nothing can be loaded, PretrainedError where the vocabulary or the architecture does not fit.
+    The mask, the process's last state, has a separate embedding, initialised with the mask token of the model's
+    tokenizer, else with the mean of all tokens. The conditioning is added to the embeddings, and is zero at first.
+    Raises HubError if loading fails, PretrainedError if the vocabulary or the architecture does not fit.
     """
 
     trained_beside_adapters = ("mask_embedding", "told")
-    """Parts that are new, and so learn even where adapters freeze the rest."""
+    """New parts, which are trained even if adapters freeze the rest."""
 
     def __init__(self, config: Any, vocab_size: int) -> None:
         super().__init__()
         name = f"backbone hugging_face: {config.path}"
         self.model, kind = load_language_model(config.path, config.adapt)
         self.shifted = kind == "causal"
-        see_both_ways(self.model)
+        make_bidirectional(self.model)
         self.num_tokens: int = self.model.config.vocab_size
         _check_sizes(name, self.model, config)
         weight = self.model.get_input_embeddings().weight
         self.mask_embedding: nn.Parameter | None = None
         if vocab_size > self.num_tokens:
             self.mask_embedding = nn.Parameter(_mask_embedding(config.path, weight))
-        self.told: Told | None = None
-        check_sees_later_tokens(self, self.num_tokens, name)
+        self.told: ConditioningEmbedding | None = None
+        check_is_bidirectional(self, self.num_tokens, name)
         if config.time_conditioning or config.get("condition"):
-            self.told = Told(config, weight.shape[1])
-            _silence(self.told)
+            self.told = ConditioningEmbedding(config, weight.shape[1])
+            _zero_output_layers(self.told)
 
     def forward(
         self, x_t: Tensor, sigma: Tensor | None = None, *, mask: Tensor | None = None, cond: Tensor | None = None
     ) -> Tensor:
-        """Logits [B, L, dim] of x_t int [B, L] at sigma [B] or [B, L]; mask bool [B, L] is True at real tokens.
+        """Return logits [B, L, dim] of x_t int [B, L] at sigma [B] or [B, L]; mask bool [B, L] is True at real tokens.
 
-        The mask's own logit is 0: no objective reads it.
+        The logit of the mask is 0: no objective uses it.
         """
-        x = self._embedded(x_t if mask is None else x_t.masked_fill(~mask, 0))
+        x = self._embed(x_t if mask is None else x_t.masked_fill(~mask, 0))
         if self.told is not None:
             x = x + self.told(x_t, sigma, cond)
         seen = None if mask is None else mask | ~mask.any(1, keepdim=True)  # never an empty row
         if self.shifted:
-            logits: Tensor = self.model(inputs_embeds=x, attention_mask=full_attention(seen, x)).logits
-            logits = torch.cat([logits[:, :1], logits[:, :-1]], 1)  # the first token has none before it
+            logits: Tensor = self.model(inputs_embeds=x, attention_mask=make_full_attention_mask(seen, x)).logits
+            logits = torch.cat([logits[:, :1], logits[:, :-1]], 1)  # no token precedes the first
         else:
             logits = self.model(inputs_embeds=x, attention_mask=seen if seen is None else seen.long()).logits
         return logits if self.mask_embedding is None else nn.functional.pad(logits, (0, 1))
 
-    def _embedded(self, ids: Tensor) -> Tensor:
-        """Embeddings [B, L, width] of states int [B, L]: the model's own, and that of the mask."""
+    def _embed(self, ids: Tensor) -> Tensor:
+        """Embed states int [B, L] to [B, L, width] by the model's table and the mask's embedding."""
         table = self.model.get_input_embeddings()
         if self.mask_embedding is None:
-            own: Tensor = table(ids)
-            return own
+            embedded: Tensor = table(ids)
+            return embedded
         masked = ids == self.num_tokens
         return torch.where(masked[..., None], self.mask_embedding, table(ids.masked_fill(masked, 0)))
 
 
 def _check_sizes(name: str, model: Any, config: Any) -> None:
-    """Raise PretrainedError unless the process's data tokens are the model's, and its positions suffice."""
+    """Raise PretrainedError unless the vocabulary sizes are equal and the model has enough positions."""
     tokens, given = model.config.vocab_size, config.num_tokens
     if given != tokens:
-        own = f"tokenizer: {{type: hugging_face, path: {config.path}}}"
+        tokenizer = f"tokenizer: {{type: hugging_face, path: {config.path}}}"
+        size = f"set model.vocab_size: {tokens}, and " if given < tokens else ""
         raise PretrainedError(
             f"{name} has a vocabulary of {tokens} tokens, and the model's section one of {given}; "
-            + (
-                f"set model.vocab_size: {tokens}, with the model's own {own}"
-                if given < tokens
-                else f"use its own {own}"
-            )
+            f"{size}use the pretrained model's {tokenizer}"
         )
-    places = getattr(model.config, "max_position_embeddings", None)
+    positions = getattr(model.config, "max_position_embeddings", None)
     tables = (
         m for key, m in model.named_modules() if key.endswith("position_embeddings") and hasattr(m, "padding_idx")
     )
     padding = next((table.padding_idx for table in tables), None)
-    if places is not None and padding is not None:
-        places -= padding + 1  # RoBERTa counts positions from there
-    if places is not None and config.get("length") and config.length > places:
-        raise PretrainedError(f"{name} has {places} positions, and sequences {config.length} tokens; shorten length")
+    if positions is not None and padding is not None:
+        positions -= padding + 1  # RoBERTa counts positions from there
+    if positions is not None and config.get("length") and config.length > positions:
+        raise PretrainedError(
+            f"{name} has {positions} positions, and sequences have {config.length} tokens; reduce length to {positions}"
+        )
 
 
 def _mask_embedding(path: str, weight: Tensor) -> Tensor:
-    """The embedding [width] that the mask starts from, given those of all tokens [V, width]."""
-    token = None if active_fake_mode() is not None else mask_token_of(path)
+    """Return the initial embedding [width] of the mask, given the embeddings of all tokens [V, width]."""
+    token = None if active_fake_mode() is not None else find_mask_token(path)
     if token is not None and token < len(weight):
         return weight[token].detach().clone()
     return weight.detach().mean(0)
 
 
-def _silence(told: Told) -> None:
-    """Zeros at the end of every branch: at first the network hears nothing, and is the pretrained one."""
-    parts = [told.noise.net[-1] if told.noise is not None else None]
-    if told.condition is not None:
-        parts.append(told.condition.table if told.condition.num_classes is not None else told.condition.net[-1])
+def _zero_output_layers(embedding: ConditioningEmbedding) -> None:
+    """Zero the last layer of every branch, so that training starts from the pretrained network."""
+    parts = [embedding.noise.net[-1] if embedding.noise is not None else None]
+    condition = embedding.condition
+    if condition is not None:
+        parts.append(condition.table if condition.num_classes is not None else condition.net[-1])
     for part in parts:
         for parameter in part.parameters() if part is not None else ():
             nn.init.zeros_(parameter)

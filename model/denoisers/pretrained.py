@@ -1,4 +1,4 @@
-"""Loads language models of Hugging Face for `model.denoisers.hugging_face`, and makes them see both ways."""
+"""Load language models of Hugging Face for `model.denoisers.hugging_face`, and make their attention bidirectional."""
 
 from typing import Any
 
@@ -10,27 +10,27 @@ from model.hub import HubError, load_from_hub
 
 _REMEDY = "give the path of a folder that save_pretrained wrote, with config.json and weights in safetensors"
 
-_FITTING = "a model with softmax attention in every layer fits, such as gpt2, llama, qwen2, bert or roberta"
+_SUPPORTED = "use a model with softmax attention in every layer, such as gpt2, llama, qwen2, bert or roberta"
 
 
 class PretrainedError(ValueError):
-    """A pretrained model that cannot serve as a denoiser; the message says why, and what would."""
+    """Error of a pretrained model that cannot be a denoiser; the message gives the reason and a remedy."""
 
 
 def load_language_model(path: str, adapt: str | None) -> tuple[Any, str]:
-    """The model of a folder or of a name on the hub, in float32, and how it is adapted: masked or causal.
+    """Load the model of a folder or of a name on the hub in float32; return it and its kind, masked or causal.
 
-    Without storage (a summary), it is built from its config alone. Raises HubError and PretrainedError.
+    Without storage (in a summary), it is built from its config alone. Raises HubError and PretrainedError.
     """
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM
 
     config = load_from_hub(AutoConfig.from_pretrained, path, "pretrained model", _REMEDY)
-    kind = adapt or _kind(config)
+    kind = adapt or _infer_kind(config)
     auto: Any = AutoModelForCausalLM if kind == "causal" else AutoModelForMaskedLM
     if type(config) not in auto._model_mapping:
         raise PretrainedError(
-            f"backbone hugging_face: transformers has no {kind} language model of type {config.model_type!r}, which is "
-            f"that of {path}; an encoder such as bert, roberta or modernbert, or a decoder such as gpt2 or llama fits"
+            f"backbone hugging_face: {path} is of type {config.model_type!r}, and transformers has no {kind} language "
+            "model of it; use an encoder such as bert, roberta or modernbert, or a decoder such as gpt2 or llama"
         )
     if active_fake_mode() is not None:
         return auto.from_config(config), kind
@@ -38,8 +38,8 @@ def load_language_model(path: str, adapt: str | None) -> tuple[Any, str]:
     return load_from_hub(auto.from_pretrained, path, "pretrained model", _REMEDY, **options), kind
 
 
-def see_both_ways(model: Any) -> None:
-    """Tell every attention that it is not causal, and that nothing is cached; masks are given in each call."""
+def make_bidirectional(model: Any) -> None:
+    """Make every attention bidirectional and disable the KV cache; masks are passed in each call."""
     model.config.is_causal = False
     model.config.use_cache = False
     for module in model.modules():
@@ -47,10 +47,10 @@ def see_both_ways(model: Any) -> None:
             module.is_causal = False
 
 
-def full_attention(mask: Tensor | None, like: Tensor) -> Tensor:
-    """What is added to attention's scores: 0 at keys that are seen, else the least number; [B or 1, 1, L, L].
+def make_full_attention_mask(mask: Tensor | None, like: Tensor) -> Tensor:
+    """Return the additive attention mask [B or 1, 1, L, L]: 0 at real tokens, the lowest finite number at padding.
 
-    mask is bool [B, L], True at real tokens; None where all of like [B, L, width] are.
+    mask is bool [B, L], True at real tokens; None if all tokens of like [B, L, width] are real.
     """
     length = like.shape[1]
     if mask is None:
@@ -60,8 +60,8 @@ def full_attention(mask: Tensor | None, like: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def check_sees_later_tokens(network: nn.Module, num_tokens: int, name: str) -> None:
-    """Raise PretrainedError where the last token of four changes nothing at the first: attention is still causal."""
+def check_is_bidirectional(network: nn.Module, num_tokens: int, name: str) -> None:
+    """Raise PretrainedError if changing the last of four tokens leaves the first output equal: attention is causal."""
     if active_fake_mode() is not None:
         return
     training, device = network.training, next(network.parameters()).device
@@ -70,20 +70,20 @@ def check_sees_later_tokens(network: nn.Module, num_tokens: int, name: str) -> N
     try:
         first, second = (network.eval()(tokens)[:, 0] for tokens in (ids, changed))
     except (TypeError, ValueError, RuntimeError, AttributeError, NotImplementedError) as error:
-        told = " ".join(str(error).split())[:200]
+        reason = " ".join(str(error).split())[:200]
         raise PretrainedError(
-            f"{name} cannot be called as a denoiser, with embeddings and a mask of full attention: {_FITTING} ({told})"
+            f"{name} cannot be called as a denoiser, with embeddings and a full attention mask: {_SUPPORTED} ({reason})"
         ) from error
     finally:
         network.train(training)
     if torch.equal(first, second):
         raise PretrainedError(
-            f"{name} stays causal: a later token changes nothing before it, so it cannot denoise: {_FITTING}"
+            f"{name} stays causal: a later token changes no output before it, so it cannot denoise: {_SUPPORTED}"
         )
 
 
-def mask_token_of(path: str) -> int | None:
-    """The id of the mask of the model's own tokenizer; None without a tokenizer, or where it has no mask."""
+def find_mask_token(path: str) -> int | None:
+    """Return the mask token's id in the model's tokenizer; None without a tokenizer or a mask token."""
     from transformers import AutoTokenizer
 
     try:
@@ -94,8 +94,8 @@ def mask_token_of(path: str) -> int | None:
     return found
 
 
-def _kind(config: Any) -> str:
-    """masked or causal, by the class that was saved, else by what transformers has for the type."""
+def _infer_kind(config: Any) -> str:
+    """Return masked or causal, from the class that was saved, else from the classes of transformers for the type."""
     from transformers import AutoModelForMaskedLM
 
     for name in getattr(config, "architectures", None) or ():

@@ -1,7 +1,7 @@
-"""Registry of backbones, the networks of diffusion models: built in, or a user's own in one file.
+"""Registry of backbones, the networks of diffusion models: built in, or custom in one file.
 
     @register_backbone("my-transformer")
-    def build(config, vocab_size): ...        # gives an nn.Module
+    def build(config, vocab_size): ...        # returns an nn.Module
 
 `vocab_size` is the process's `dim` (the mask counts as a token). `config` is a `BackboneView` of the backbone section.
 """
@@ -25,7 +25,7 @@ Builder = TypeVar("Builder", bound=Callable[..., Any])
 
 @dataclass(frozen=True)
 class BackboneEntry:
-    """What is known of one backbone: the type of its section, the builder, whether it can go without sigma, and blocks."""
+    """A backbone: the type of its section, its builder, and whether sigma is optional and `blocks` accepted."""
 
     config_type: type[BackboneConfig]
     build: "Callable[[BackboneView, int], nn.Module]"
@@ -41,10 +41,10 @@ def register_backbone(
 ) -> Callable[[Builder], Builder]:
     """Register the decorated builder `(config, vocab_size) -> nn.Module` under `name`.
 
-    `config` is a pydantic type of the section's keys; unknown keys are then errors of the file. Without one, any keys are
-    taken. With `sigma_optional` the network is not told sigma where the objective does without it and the file does not
-    say otherwise. With `takes_blocks` its `forward` has `blocks`, a `model.denoisers.blocks.Blocks`, which bd3lm asks for.
-    Raises ValueError when the name is taken.
+    `config` is a pydantic type of the section's keys; unknown keys are then errors of the file. Without it, any keys
+    are accepted. With `sigma_optional` the network gets no sigma if the objective does not need it and the file does
+    not set `time_conditioning`. With `takes_blocks` its `forward` accepts `blocks`, a `model.denoisers.blocks.Blocks`,
+    which bd3lm needs. Raises ValueError if the name is taken.
     """
 
     def register(build: Builder) -> Builder:
@@ -55,12 +55,12 @@ def register_backbone(
 
 
 def _section_type(name: str, config: type[BaseModel] | None) -> type[BackboneConfig]:
-    """The type of a section: the user's own keys, beside `type` and `device`, as strictly as all others."""
+    """Return the type of a section: the custom keys, `type` and `device`, as strict as all others."""
     if config is None:
         open_type = type("OpenBackboneConfig", (BackboneConfig,), {"model_config": ConfigDict(extra="allow")})
         return create_model("OpenBackboneConfig", __base__=open_type, type=(str, name))
     if issubclass(config, BackboneConfig):
         return config
-    bases = (config, BackboneConfig)  # BackboneConfig's settings come last, and win
+    bases = (config, BackboneConfig)  # later settings override: those of BackboneConfig
     section = type(config.__name__, bases, {"__module__": config.__module__, "__doc__": config.__doc__})
     return create_model(config.__name__, __base__=section, type=(str, name))

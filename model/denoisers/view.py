@@ -1,4 +1,4 @@
-"""The backbone section as builders read it, also those written for research code with nested configs."""
+"""View of the backbone section for builders, also for research code that reads nested configs."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -9,8 +9,8 @@ from yaml_config.registry import closest
 class BackboneView(Mapping[str, Any]):
     """Values of the backbone section by attribute, and as a mapping: `["key"]`, `.get("key", default)`, `**config`.
 
-    Beside the section's own keys there are `length`, `time_conditioning` and `condition` of the model's section.
-    `config.model` and `config.algo` are views of the same values, as builders expect that read
+    It also has `length`, `time_conditioning` and `condition` of the model's section.
+    `config.model` and `config.algo` are views of the same values, for builders that read
     `config.model.hidden_size` or `config.algo.time_conditioning`.
     """
 
@@ -18,11 +18,11 @@ class BackboneView(Mapping[str, Any]):
         self._values = dict(values)
 
     def get(self, key: str, default: Any = None) -> Any:
-        """The value of a key, or `default` where the section has none."""
-        return self._wrapped(self._values.get(key, default))
+        """Return the value of a key, or `default` if the section lacks it."""
+        return self._wrap(self._values.get(key, default))
 
     def __getattr__(self, key: str) -> Any:
-        if key.startswith("_"):  # also while a copy or an unpickled one has no values yet
+        if key.startswith("_"):  # also while copying or unpickling, before `_values` is set
             raise AttributeError(key)
         if key in ("model", "algo") and key not in self._values:
             return self
@@ -30,10 +30,10 @@ class BackboneView(Mapping[str, Any]):
             near = closest(key, list(self._values))
             hint = f"; it has {near!r}" if near else f"; it has {', '.join(self._values)}"
             raise AttributeError(f"the backbone section has no key {key!r}{hint}")
-        return self._wrapped(self._values[key])
+        return self._wrap(self._values[key])
 
     def __getitem__(self, key: str) -> Any:
-        return self._wrapped(self._values[key])
+        return self._wrap(self._values[key])
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._values)
@@ -45,5 +45,5 @@ class BackboneView(Mapping[str, Any]):
         return f"BackboneView({self._values!r})"
 
     @staticmethod
-    def _wrapped(value: Any) -> Any:
+    def _wrap(value: Any) -> Any:
         return BackboneView(value) if isinstance(value, dict) else value

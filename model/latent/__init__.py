@@ -1,14 +1,14 @@
-"""Latent diffusion of text: an autoencoder around a latent vector, and a diffusion of latents.
+"""Latent diffusion of text: a variational autoencoder with a latent vector, and a diffusion model of latents.
 
     connectors       the fifteen published encoders and decoders, presets of the parts below
-    encoder          backbone, pooler (pooling), linear to mean and log-variance
-    decoder          reader (hugging_face_reader, performer_reader) with a latent injected (injection), and its loss
+    encoder          backbone, pooler (pooling), linear layer to mean and log-variance
+    decoder          reader (hugging_face_reader, performer_reader) with an injected latent (injection), and its loss
     vae, ddpm, joint the published classes VAE, DDPM and VAE_DDPM; abstract has their interfaces
     networks         denoisers of latents
-    types, parts     the section `model_type: latent_diffusion` of a file, and what it may name (part_types, registry)
+    types, parts     the section `model_type: latent_diffusion` of a file, and its built-in parts (part_types, registry)
     model            the module that such a section builds
 
-What is exported here is imported at its first use: checking a file needs none of it.
+Names exported here are imported at their first use, so that checking a file imports no torch.
 """
 
 # ruff: noqa: F401
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from model.latent.networks import LinearModel, MLPSkipNet, PerformerNet, ResidualLinear, TransformerNet
     from model.latent.vae import VAE
 
-_HOMES = {
+_MODULES = {
     "abstract": ("DDPM_Abs", "DDPM_abs", "VAE_Abs", "VAE_DDPM_Abs", "VAE_DDPM_abs", "VAE_abs"),
     "connectors": (
         "MODEL_CLASS",
@@ -72,10 +72,10 @@ _HOMES = {
     "networks": ("LinearModel", "MLPSkipNet", "PerformerNet", "ResidualLinear", "TransformerNet"),
     "vae": ("VAE",),
 }
-_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+_MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOME_OF:
+    if name not in _MODULE_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOME_OF[name]}"), name)
+    return getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)

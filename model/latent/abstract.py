@@ -1,4 +1,4 @@
-"""Interfaces of latent diffusion of text, for classes of a user's own: an autoencoder, a diffusion, and both."""
+"""Interfaces of latent diffusion of text, for custom classes: an autoencoder, a diffusion model, and both."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
@@ -12,7 +12,7 @@ Schedule = Callable[[float, float, int], Mapping[str, Tensor]]
 
 
 class VAE_Abs(nn.Module, ABC):
-    """An encoder and a decoder, moved to `device` where one is given; `args` are what a class of its own adds."""
+    """Interface of an autoencoder: an encoder and a decoder, moved to `device` if given; subclasses may add `args`."""
 
     def __init__(
         self, encoder: nn.Module, decoder: nn.Module, *args: Any, device: torch.device | str | None = None
@@ -24,20 +24,20 @@ class VAE_Abs(nn.Module, ABC):
 
     @abstractmethod
     def reparameterize(self, mu: Tensor, logvar: Tensor, nsamples: int = 1) -> Tensor:
-        """Draws of N(mu, exp(logvar)), both [B, latent]: float [B, nsamples, latent]."""
+        """Sample N(mu, exp(logvar)), both [B, latent]; return float [B, nsamples, latent]."""
 
     @abstractmethod
     def forward(self, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """Losses of texts, int64 [B, N] and [B, M]: (loss_rec, loss_kl, loss, latent_z, mu).
+        """Return (loss_rec, loss_kl, loss, latent_z, mu) of texts, int64 [B, N] and [B, M].
 
-        Losses are [B], the latent and its mean [B, latent].
+        Losses are [B]; the latent and its mean are [B, latent].
         """
 
 
 class DDPM_Abs(nn.Module, ABC):
-    """A diffusion of latents: a network `eps_model(x, t / n_T)`, two betas, n_T steps, a criterion and a schedule.
+    """Interface of a diffusion of latents: `eps_model(x, t / n_T)`, two betas, n_T steps, criterion and schedule.
 
-    `criterion(target, output)` gives a loss for each element, `ddpm_schedule(*betas, n_T)` the tables.
+    `criterion(target, output)` returns a loss for each element, `ddpm_schedule(*betas, n_T)` the tables.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class DDPM_Abs(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, x: Tensor, mu: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Loss [B] and weight [B, 1] of latents x [B, latent], drawn around mu of the same shape."""
+        """Return loss [B] and weight [B, 1] of latents x [B, latent], drawn around mu of the same shape."""
 
     @abstractmethod
     def sample(
@@ -65,11 +65,11 @@ class DDPM_Abs(nn.Module, ABC):
         device: torch.device | str | None = None,
         fp16: bool = False,
     ) -> Tensor:
-        """Latents from noise, [n_sample, *size]."""
+        """Sample latents [n_sample, *size] from noise."""
 
 
 class VAE_DDPM_Abs(nn.Module, ABC):
-    """An autoencoder and a diffusion of its latents, with the weight of the diffusion's loss."""
+    """Interface of an autoencoder and a diffusion of its latents, with the weight of the diffusion loss."""
 
     def __init__(self, model_vae: nn.Module, ddpm: nn.Module, ddpm_weight: float, **settings: Any) -> None:
         super().__init__()
@@ -77,11 +77,11 @@ class VAE_DDPM_Abs(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, inputs: Tensor, labels: Tensor) -> "JointLosses":
-        """Losses of texts, int64 [B, N] and [B, M]."""
+        """Return the losses of texts, int64 [B, N] and [B, M]."""
 
 
 class JointLosses(NamedTuple):
-    """What the two models say of a batch, in the published order.
+    """Losses of both models for a batch, in the published order.
 
     `loss` is the scalar to minimise; loss_rec, loss_kl and ddpm_loss are [B], latent_z and mu [B, latent], loss_weight
     is [B, 1].

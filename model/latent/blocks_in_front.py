@@ -1,4 +1,4 @@
-"""One more block for GPT-2, in front of those that a pretrained model has."""
+"""Add a block to GPT-2, in front of the pretrained ones."""
 
 from typing import Any
 
@@ -6,9 +6,9 @@ from torch import nn
 
 
 def add_block(gpt2: Any, feed_forward: int | None = None) -> nn.Module:
-    """Put a new block in front of a `GPT2Model`'s and freeze all the rest; `feed_forward` is its inner width.
+    """Insert a new first block into a `GPT2Model`, freeze all others, and return it; `feed_forward` is its inner width.
 
-    The numbers that blocks have in the cache of keys and values move on by one. Returns the block.
+    The layer indices of the others in the KV cache increase by one.
     """
     from transformers.models.gpt2.modeling_gpt2 import GPT2Block
 

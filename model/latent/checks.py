@@ -1,4 +1,4 @@
-"""Token ids and lengths that a network of Hugging Face can read; a lookup out of range kills a process on CUDA."""
+"""Checks of token ids and lengths for Hugging Face networks; an index out of range kills the process on CUDA."""
 
 from typing import Any
 
@@ -6,8 +6,8 @@ from torch import Tensor
 
 from model.inputs import InputError, has_values
 
-BEHIND_PADDING = ("roberta", "xlm-roberta", "camembert")
-"""Architectures whose positions begin behind the id of padding."""
+POSITIONS_AFTER_PADDING = ("roberta", "xlm-roberta", "camembert")
+"""Architectures whose positions begin after the padding id."""
 
 
 def check_ids(ids: Tensor, vocab_size: int) -> None:
@@ -20,17 +20,17 @@ def check_ids(ids: Tensor, vocab_size: int) -> None:
         raise InputError(f"token id {wrong} is out of range: vocab_size is {vocab_size}, ids start at 0")
 
 
-def check_length(length: int, longest: int | None, who: str) -> None:
-    """Raise InputError for texts of more tokens than `who` has places for."""
-    if longest is not None and length > longest:
+def check_length(length: int, max_length: int | None, part: str) -> None:
+    """Raise InputError for texts with more tokens than `part`, the encoder or the decoder, has positions for."""
+    if max_length is not None and length > max_length:
         raise InputError(
-            f"texts have {length} tokens, and the {who} reads {longest}; cut them, or leave longer ones out"
+            f"texts have {length} tokens, and the {part} has {max_length} positions; truncate them, or drop longer ones"
         )
 
 
 def places_of(config: Any) -> int | None:
-    """Tokens that a model of Hugging Face has positions for; None without a limit."""
-    places: int | None = getattr(config, "max_position_embeddings", None)
-    if places is not None and config.model_type in BEHIND_PADDING:
-        places -= (config.pad_token_id or 0) + 1
-    return places
+    """Return the number of positions of a Hugging Face model; None without a limit."""
+    positions: int | None = getattr(config, "max_position_embeddings", None)
+    if positions is not None and config.model_type in POSITIONS_AFTER_PADDING:
+        positions -= (config.pad_token_id or 0) + 1
+    return positions

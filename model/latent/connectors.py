@@ -1,9 +1,9 @@
-"""The fifteen connectors by their published names: presets of a backbone, a pooler and ways for the latent to enter.
+"""The fifteen connectors by their published names: presets of a backbone, a pooler and the latent's routes.
 
 Encoders are `Class(config, latent_size=64, pad_id=None)` and are called `(input_ids, attention_mask)`; decoders
 `Class(config, latent_size=64, latent_as_gpt_emb=True, latent_as_gpt_memory=True)` and are called
-`(input_ids=, past=latent, labels=, label_ignore=)`. `config` is a config of transformers. `from_pretrained(path, ...)` begins
-with pretrained weights, or reads back what `save_pretrained(folder)` wrote.
+`(input_ids=, past=latent, labels=, label_ignore=)`. `config` is a config of transformers. `from_pretrained(path, ...)`
+starts from pretrained weights, or loads a connector that `save_pretrained(folder)` wrote.
 """
 
 from copy import deepcopy
@@ -16,21 +16,20 @@ from model.latent.decoder import LatentDecoder
 from model.latent.encoder import LatentEncoder, top_layer
 from model.latent.hugging_face import decoder_of, encoder_of, take_pooler
 from model.latent.hugging_face_reader import HuggingFaceReader, shape_of
-from model.latent.injection import Injection, Route
-from model.latent.pooling import Pooling
+from model.latent.injection import Injection
 from model.latent.saving import Connector, check_architecture
 
 
 class EncoderConnector(Connector, LatentEncoder):
     """An encoder of transformers whose pooled output becomes mu and logvar by `linear`, hidden to 2 * latent_size.
 
-    `pad_id` says what is padding where no mask is given; None: the config's. `backbone` is one that is there already.
+    `pad_id` is the padding id if no mask is given; None: the config's. `backbone` is an existing one.
     Raises ConnectorError for a config of another architecture.
     """
 
-    pooling: ClassVar[Pooling] = "first"
+    pooling: ClassVar[str] = "first"
     is_new: ClassVar[bool] = False
-    """The backbone is frozen, and one layer on top of it is trained."""
+    """True if the backbone is frozen, and one layer on top of it is trained."""
 
     def __init__(
         self, config: Any, latent_size: int = 64, pad_id: int | None = None, *, backbone: nn.Module | None = None
@@ -44,16 +43,16 @@ class EncoderConnector(Connector, LatentEncoder):
 
     @classmethod
     def backbone_from(cls, config: Any, path: str) -> nn.Module:
-        """The pretrained backbone of a folder or of a name on the hub."""
+        """Load the pretrained backbone of a folder or of a name on the hub."""
         return encoder_of(config, path)
 
     def resize_token_embeddings(self, num_tokens: int) -> None:
-        """Give the embeddings so many tokens, for those that were added to a tokenizer."""
-        self.config = resized(self.backbone, self.config, num_tokens)
+        """Resize the embeddings to `num_tokens`, after tokens were added to a tokenizer."""
+        self.config = resize_embeddings(self.backbone, self.config, num_tokens)
 
 
 class BertForLatentConnector(EncoderConnector):
-    """BERT with its own pooler over the first token."""
+    """BERT with its pretrained pooler over the first token."""
 
     architectures = ("bert",)
 
@@ -65,7 +64,7 @@ class BertForLatentConnectorAVG(EncoderConnector):
 
 
 class BertForLatentConnectorNew(EncoderConnector):
-    """BERT as it is, with one trained layer on top, and a pooler over the masked mean."""
+    """BERT frozen, with one trained layer on top, and a pooler over the masked mean."""
 
     architectures, pooling, is_new = ("bert",), "mean", True
 
@@ -77,7 +76,7 @@ class RobertaForLatentConnector(EncoderConnector):
 
 
 class RobertaForLatentConnectorNew(EncoderConnector):
-    """RoBERTa as it is, with one trained layer on top, and a pooler over the masked mean."""
+    """RoBERTa frozen, with one trained layer on top, and a pooler over the masked mean."""
 
     architectures, pooling, is_new = ("roberta",), "mean", True
 
@@ -89,13 +88,13 @@ class DebertaForLatentConnector(EncoderConnector):
 
 
 class DebertaForLatentConnectorNew(EncoderConnector):
-    """DeBERTa as it is, with one trained layer on top, and a pooler over the masked mean."""
+    """DeBERTa frozen, with one trained layer on top, and a pooler over the masked mean."""
 
     architectures, pooling, is_new = ("deberta", "deberta-v2"), "mean", True
 
 
 class T5EncoderForLatentConnector(EncoderConnector):
-    """The encoder of T5 with a BERT-style pooler over the masked mean."""
+    """T5's encoder with a BERT-style pooler over the masked mean."""
 
     architectures, pooling = ("t5", "mt5", "umt5"), "mean"
 
@@ -107,15 +106,15 @@ class AlbertForLatentConnector(EncoderConnector):
 
 
 class GPT2ModelForVAE(Connector, HuggingFaceReader):
-    """GPT-2 without a language head; `linear` gives each layer one slot of memory, `linear_emb` what tokens are added.
+    """GPT-2 without a language head; `linear` maps a latent to a kv prefix of one slot, `linear_emb` to an embedding.
 
-    Called `(input_ids, past=latent)`, it gives (hidden states [B, N, hidden],).
+    Called as `(input_ids, past=latent)`, it returns (hidden states [B, N, hidden],).
     """
 
     architectures = ("gpt2",)
     has_new_block: ClassVar[bool] = False
     feed_forward: ClassVar[int | None] = None
-    """Inner width of the new block, in multiples of the hidden size; None: as the others have."""
+    """Inner width of the new block, in multiples of the hidden size; None: that of the others."""
 
     def __init__(
         self,
@@ -130,7 +129,7 @@ class GPT2ModelForVAE(Connector, HuggingFaceReader):
         backbone = decoder_of(config, has_head=False) if backbone is None else backbone
         if self.has_new_block:
             add_block(backbone, self.feed_forward and self.feed_forward * config.hidden_size)
-        chosen: dict[Route, bool] = {"embedding": latent_as_gpt_emb, "memory": latent_as_gpt_memory}
+        chosen = {"embedding": latent_as_gpt_emb, "memory": latent_as_gpt_memory}
         routes = [route for route, is_chosen in chosen.items() if is_chosen]
         super().__init__(backbone, Injection(latent_size, shape_of(backbone.config), routes))
         self.config = config
@@ -142,31 +141,31 @@ class GPT2ModelForVAE(Connector, HuggingFaceReader):
 
     @classmethod
     def backbone_from(cls, config: Any, path: str) -> nn.Module:
-        """The pretrained backbone of a folder or of a name on the hub."""
+        """Load the pretrained backbone of a folder or of a name on the hub."""
         return decoder_of(config, path, has_head=False)
 
     @property
     def linear(self) -> nn.Linear | None:
-        """From a latent to a slot of memory in each layer; None without a memory."""
+        """Layer from a latent to the kv prefix of each layer; None without the route memory."""
         layer: nn.Linear | None = self.injection.linear  # type: ignore[assignment]
         return layer
 
     @property
     def linear_emb(self) -> nn.Linear | None:
-        """From a latent to what is added to embeddings; None where nothing is."""
+        """Layer from a latent to the vector added to embeddings; None without the route embedding."""
         layer: nn.Linear | None = self.injection.linear_emb  # type: ignore[assignment]
         return layer
 
     def change_order(self) -> None:
-        """Published code puts the new block in front by this call; here it stands there from the beginning."""
+        """Do nothing: the published code moves the new block to the front here; ours is in front from the start."""
 
     def forward(self, input_ids: Tensor, past: Tensor, attention_mask: Tensor | None = None) -> tuple[Tensor]:
-        """Hidden states of ids int [B, N] with latents `past` [B, latent_size]; attention_mask [B, N] as everywhere."""
+        """Return hidden states of ids int [B, N] and latents `past` [B, latent_size]; attention_mask is [B, N]."""
         return (self.states(input_ids, past, None if attention_mask is None else attention_mask.bool()),)
 
 
 class GPT2ModelForVAENew(GPT2ModelForVAE):
-    """GPT-2 as it is, with one trained block in front."""
+    """GPT-2 frozen, with one trained block in front."""
 
     has_new_block = True
 
@@ -178,7 +177,7 @@ class GPT2ModelForVAENew2(GPT2ModelForVAENew):
 
 
 class GPT2ForLatentConnector(Connector, LatentDecoder):
-    """GPT-2 with its language head, which is its embedding; the latent is a memory and is added to embeddings."""
+    """GPT-2 with its tied language head; the latent enters as a kv prefix, and is added to embeddings."""
 
     architectures = ("gpt2",)
     inner: ClassVar[type[GPT2ModelForVAE]] = GPT2ModelForVAE
@@ -201,23 +200,23 @@ class GPT2ForLatentConnector(Connector, LatentDecoder):
 
     @classmethod
     def backbone_from(cls, config: Any, path: str) -> nn.Module:
-        """The pretrained backbone of a folder or of a name on the hub."""
+        """Load the pretrained backbone of a folder or of a name on the hub."""
         return cls.inner.backbone_from(config, path)
 
     def resize_token_embeddings(self, num_tokens: int) -> None:
-        """Give the embeddings, and the head that they are, so many tokens, for those that were added to a tokenizer."""
+        """Resize the embeddings and the tied head to `num_tokens`, after tokens were added to a tokenizer."""
         backbone: Any = self.transformer.backbone
-        self.config = resized(backbone, self.config, num_tokens)
+        self.config = resize_embeddings(backbone, self.config, num_tokens)
         assert self.lm_head is not None
         self.lm_head.weight = backbone.get_input_embeddings().weight
         self.lm_head.out_features = num_tokens
 
     def change_order(self) -> None:
-        """Published code puts the new block in front by this call; here it stands there from the beginning."""
+        """Do nothing: the published code moves the new block to the front here; ours is in front from the start."""
 
 
 class GPT2ForLatentConnectorNew(GPT2ForLatentConnector):
-    """GPT-2 as it is, with one trained block in front."""
+    """GPT-2 frozen, with one trained block in front."""
 
     inner = GPT2ModelForVAENew
 
@@ -228,8 +227,8 @@ class GPT2ForLatentConnectorNew2(GPT2ForLatentConnector):
     inner = GPT2ModelForVAENew2
 
 
-def resized(backbone: Any, config: Any, num_tokens: int) -> Any:
-    """A copy of the config for so many tokens, the backbone's embeddings being resized to them."""
+def resize_embeddings(backbone: Any, config: Any, num_tokens: int) -> Any:
+    """Resize a backbone's embeddings to `num_tokens`; return a copy of the config with that vocab_size."""
     backbone.resize_token_embeddings(num_tokens)
     changed = deepcopy(config)
     changed.vocab_size = num_tokens

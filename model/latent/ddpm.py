@@ -25,20 +25,20 @@ _OWN_SCHEDULE = ddpm_schedule
 
 
 class DDPM(ScheduleTables, DDPM_Abs):
-    """A network that predicts the noise in a latent (or x_0, or v), its loss, and samples.
+    """Diffusion of latents: a network that predicts the noise (or x_0, or v), its loss, and its samplers.
 
     Arguments:
-        eps_model: called as `eps_model(x_t, t / n_T)`, x_t [B, latent] and t float32 [B]; gives the shape of x_t.
-        betas, n_T, ddpm_schedule: give the tables, `ddpm_schedule(*betas, n_T)`.
-        criterion: `criterion(target, output)` for each element; None: `nn.MSELoss(reduction="none")`.
+        eps_model: called as `eps_model(x_t, t / n_T)`, x_t [B, latent] and t float32 [B]; returns the shape of x_t.
+        betas, n_T, ddpm_schedule: `ddpm_schedule(*betas, n_T)` returns the tables.
+        criterion: `criterion(target, output)` returns a loss for each element; None: `nn.MSELoss(reduction="none")`.
         prediction: noise, x0, or v = sqrt(alphabar) noise - sqrt(1 - alphabar) x_0 (Salimans and Ho 2022).
-        self_conditioning: share of the training rows that are shown a first estimate of x_0 (Chen et al. 2022); above
-            0, a network that is no `SelfConditioned` is made one, for which it needs a `latent_dim`.
-        compat: "dmlp" is the published diffusion: its table (unless the schedule is a user's own), its loss at t = 1,
-            and sqrt(beta_t) as the noise of an ancestral step.
-    The latent, its noise and the tables stay in float32 or wider whatever the network's type is. Warns of a schedule
-    that ends too early, or too hard for the prediction of noise (`schedule.warn_of_ends`). Raises InputError for
-    settings that do not go together, and the ValueErrors of `diffusion.errors` for numbers that cannot be.
+        self_conditioning: share of the training rows that get a first estimate of x_0 (Chen et al. 2022); above 0, a
+            network that is not `SelfConditioned` is wrapped in one, which needs its `latent_dim`.
+        compat: "dmlp" is the published diffusion: its table (unless the schedule is custom), its loss at t = 1, and
+            sqrt(beta_t) as the noise of an ancestral step.
+    The latent, its noise and the tables are float32 or wider whatever the network's dtype. Warns of a schedule that
+    leaves signal at t = T, or is too steep to predict noise (`schedule.warn_of_ends`). Raises InputError for
+    incompatible settings, and the ValueErrors of `diffusion.errors` for numbers out of range.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class DDPM(ScheduleTables, DDPM_Abs):
             eps_model = SelfConditioned(eps_model, _latent_dim(eps_model))
         super().__init__(eps_model, betas, n_T, criterion or nn.MSELoss(reduction="none"), ddpm_schedule)
         self.prediction, self.self_conditioning, self.compat = prediction, self_conditioning, compat
-        with unset_fake_temporarily():  # a few numbers, which a summary without storage needs too
+        with unset_fake_temporarily():  # small tables, which a summary without storage needs too
             self.register_tables(ddpm_schedule(*betas, n_T), n_T)
             self.diffusion = GaussianDiffusion(self.beta_t)
             warn_of_ends(self.diffusion, prediction)
@@ -78,12 +78,15 @@ class DDPM(ScheduleTables, DDPM_Abs):
         noise: Tensor | None = None,
         generator: Randomness = None,
     ) -> tuple[Tensor, Tensor]:
-        """Loss [B], the mean of the criterion over a row, and weight [B, 1] of latents x [B, latent].
+        """Return loss [B], the mean of the criterion over a row, and weight [B, 1] of latents x [B, latent].
 
-        t, int64 [B] in 1 .. n_T, and noise, as x, are drawn where they are not given, and so are the rows that are
-        shown an estimate: from `generator`, or each row's from its own with `RowGenerators`. mu [B, latent] is looked
-        at under `compat` alone, where rows at t = 1 lose alpha_1 / beta_1 times the criterion of mu and the x_0 that
-        the network means. The weight is the table's, of noise. Raises InputError and DiffusionInputError.
+        Arguments:
+            t: int64 [B] in 1 .. n_T; drawn by default.
+            noise: shape of x; drawn by default, like the rows that get an estimate of x_0.
+            generator: source of all draws; with `RowGenerators` each row has its own.
+            mu: [B, latent], used only under `compat`: there the loss of rows at t = 1 is alpha_1 / beta_1 times the
+                criterion of mu and the predicted x_0.
+        The weight is that of predicted noise, from the table. Raises InputError and DiffusionInputError.
         """
         x_0 = self._checked(x)
         t = self._times(x_0, t, generator)
@@ -109,12 +112,16 @@ class DDPM(ScheduleTables, DDPM_Abs):
         generator: Randomness = None,
         noise: Tensor | None = None,
     ) -> Tensor:
-        """Latents [n_sample, *size] in the network's type, in `steps` of the n_T steps (all of them, if None).
+        """Sample latents [n_sample, *size] in the network's dtype.
 
-        `device` is the network's own where it is not given. `fp16` runs the network under autocast, in float16, on the
-        CPU in bfloat16. `eta` in [0, 1] is the share of the ancestral noise that DDIM adds. `noise`, [n_sample, *size],
-        is x_T. The network is in evaluation mode; a row depends on others through a common generator alone, and with
-        `RowGenerators` not at all. Raises InputError and the ValueErrors of `diffusion.errors`.
+        Arguments:
+            device: by default that of the network.
+            fp16: run the network under autocast, in float16, on the CPU in bfloat16.
+            steps: number of the n_T steps to take; None: all.
+            eta: share in [0, 1] of the ancestral noise that DDIM adds.
+            generator: source of the noise; with `RowGenerators` rows are independent of each other.
+            noise: x_T, [n_sample, *size]; drawn by default.
+        The network runs in evaluation mode. Raises InputError and the ValueErrors of `diffusion.errors`.
         """
         step = LatentStep(sampler, eta, "forward" if self.compat else "posterior")
         like = next(self.eps_model.parameters(), self.beta_t)
@@ -134,16 +141,18 @@ class DDPM(ScheduleTables, DDPM_Abs):
         return x.to(like.dtype)
 
     def _output(self, x_t: Tensor, t: Tensor, estimate: Tensor | None) -> Tensor:
-        """What the network says of x_t at steps t, in the type of x_t."""
+        """Run the network on x_t at steps t; return its output in the dtype of x_t."""
         like = next(self.eps_model.parameters(), x_t)
         extra = {} if estimate is None else {"estimate": estimate.to(like.dtype)}
         output: Tensor = self.eps_model(x_t.to(like.dtype), t.float() / self.n_T, **extra)
         if output.shape != x_t.shape:
-            raise InputError(f"the network made {describe(output)} of a latent {list(x_t.shape)}, and needs its shape")
+            raise InputError(
+                f"the network returns {describe(output)} for a latent {list(x_t.shape)}; it must return the same shape"
+            )
         return output.to(x_t.dtype)
 
     def _estimate(self, x_t: Tensor, t: Tensor, generator: Randomness) -> Tensor | None:
-        """The network's first estimate of x_0, zeros for the rows that are not to see it."""
+        """Return a first estimate of x_0 for self-conditioning, zero in rows that are not selected; None without it."""
         if not self.self_conditioning:
             return None
         shown = uniform((len(x_t),), generator, x_t.device) < self.self_conditioning
@@ -162,7 +171,7 @@ class DDPM(ScheduleTables, DDPM_Abs):
         errors = self.criterion(target, output)
         if errors.shape != target.shape:
             raise InputError(
-                f"the criterion gives {describe(errors)}, not a loss for each element; reduction='none' does"
+                f"the criterion returns {describe(errors)}, not a loss for each element; use reduction='none'"
             )
         return errors.flatten(1).mean(1)
 
@@ -176,7 +185,7 @@ class DDPM(ScheduleTables, DDPM_Abs):
         return t.to(x.device)
 
     def _checked(self, x: Tensor) -> Tensor:
-        """x in float32 or wider; raises InputError for one that the network was not built for."""
+        """Return x in float32 or wider; raise InputError for a shape that the network does not take."""
         if not isinstance(x, Tensor) or not x.is_floating_point() or x.dim() < 2:
             raise InputError(f"the latent is {describe(x)}, and float [B, latent] fits")
         width = getattr(self.eps_model, "latent_dim", x.shape[-1])

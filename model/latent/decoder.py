@@ -1,4 +1,4 @@
-"""The decoder's side: a network that reads tokens and a latent, its language head, its loss, and texts from latents."""
+"""Decoder of latents: a network over tokens and a latent, its language head, its loss, and generation."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -16,9 +16,9 @@ Reader = HuggingFaceReader | PerformerReader
 
 
 class LatentDecoder(nn.Module):
-    """`decoder(input_ids=ids, past=latent, labels=ids, label_ignore=pad_id)`; its first output is the loss of each text.
+    """Decoder called as `(input_ids=ids, past=latent, labels=ids, label_ignore=pad_id)`; its first output is the loss.
 
-    `transformer` gives logits, or hidden states that `lm_head` makes logits of.
+    `transformer` returns logits, or hidden states that `lm_head` maps to logits.
     """
 
     def __init__(self, transformer: Reader, lm_head: nn.Linear | None = None) -> None:
@@ -38,13 +38,13 @@ class LatentDecoder(nn.Module):
         label_ignore: int | None = None,
         attention_mask: Tensor | None = None,
     ) -> tuple[Tensor, ...]:
-        """(loss, logits), or (logits,) without labels.
+        """Return (loss, logits), or (logits,) without labels.
 
         Arguments:
             input_ids: int [B, N]; past: the latent [B, latent_size].
-            labels: int [B, N], mostly input_ids; the loss [B] is the sum over n >= 1 of -log p(labels_n | before, past).
-            label_ignore: an id, mostly that of padding, that is no token of labels.
-            attention_mask: [B, N], nonzero at real tokens; by default those that are not label_ignore.
+            labels: int [B, N], usually input_ids; the loss [B] sums -log p(labels_n | before, past) over n >= 1.
+            label_ignore: an id that is ignored in labels, usually the padding id.
+            attention_mask: [B, N], nonzero at real tokens; by default all but label_ignore.
         Raises InputError for a latent of another size, and for ids out of range.
         """
         mask = None if attention_mask is None else attention_mask.bool()
@@ -60,7 +60,7 @@ class LatentDecoder(nn.Module):
         return text_loss(logits, labels, counted), logits
 
     def head(self, states: Tensor) -> Tensor:
-        """Logits [..., vocab_size] of what `transformer` gives."""
+        """Map the output of `transformer` to logits [..., vocab_size]."""
         if self.lm_head is None:
             return states
         logits: Tensor = self.lm_head(states)
@@ -83,10 +83,10 @@ class LatentDecoder(nn.Module):
         length_penalty: float = 0.0,
         use_cache: bool = True,
     ) -> Tensor:
-        """Texts int64 [B, N + T] of latents [B, latent_size], behind prompts int [B, N] or one first token; greedy.
+        """Decode latents [B, latent_size] to texts int64 [B, N + T] after prompts int [B, N] or one first token.
 
-        What else is given and returned is as in `PerformerDecoder.generate`. `use_cache=False` reads the whole text again
-        for each token, as the published code does: slow, and the same tokens. Raises InputError.
+        Greedy by default; other arguments are those of `PerformerDecoder.generate`. `use_cache=False` runs the whole
+        text again for each token, as the published code does: slow, with the same result. Raises InputError.
         """
         options = GenerationOptions(
             max_new_tokens, temperature, top_k, top_p, num_beams, eos_token, pad_token, length_penalty, generator
@@ -97,19 +97,19 @@ class LatentDecoder(nn.Module):
             raise InputError(
                 f"prompts are {describe(tokens)} and latents {describe(latent)}; each latent takes one prompt"
             )
-        told = (_Cached if use_cache else _Uncached)(self, latent)
-        return generate(told, tokens, options, mask=mask)  # type: ignore[arg-type]
+        conditioned = (_CachedDecoder if use_cache else _UncachedDecoder)(self, latent)
+        return generate(conditioned, tokens, options, mask=mask)  # type: ignore[arg-type]
 
 
 def text_loss(logits: Tensor, labels: Tensor, counted: Tensor) -> Tensor:
-    """Nats [B] of each text: cross-entropy of labels int [B, N] after the first, where counted bool [B, N] is True."""
+    """Return the cross-entropy [B] in nats of labels int [B, N] after the first where counted bool [B, N] is True."""
     targets = labels[:, 1:].masked_fill(~counted[:, 1:], -100)
     nats = nn.functional.cross_entropy(logits[:, :-1].float().transpose(1, 2), targets, reduction="none")
     return nats.sum(1)
 
 
-class _Cached(nn.Module):
-    """A decoder with its latents, as `model.generation` reads decoders."""
+class _CachedDecoder(nn.Module):
+    """Adapter of a decoder and its latents to the interface of `model.generation`."""
 
     def __init__(self, decoder: LatentDecoder, latent: Tensor) -> None:
         super().__init__()
@@ -125,8 +125,8 @@ class _Cached(nn.Module):
         return self.decoder.head(self.decoder.transformer.step(tokens, state))
 
 
-class _Texts:
-    """Everything that was read so far; a row's new tokens stand behind its padding, which is masked."""
+class _TextState:
+    """All tokens so far; a row's new tokens follow its padding, which is masked."""
 
     def __init__(self, tokens: Tensor, mask: Tensor, latent: Tensor) -> None:
         self.tokens, self.mask, self.latent = tokens, mask, latent
@@ -137,20 +137,20 @@ class _Texts:
         )
 
 
-class _Uncached(_Cached):
-    """The same without a cache: each step reads the whole text, its rows pushed to the left again."""
+class _UncachedDecoder(_CachedDecoder):
+    """The same without a cache: each step runs the whole text, with its rows aligned to the left again."""
 
     def start(self, tokens: Tensor, _: Any, mask: Tensor | None, __: Any, *, room: int) -> tuple[Tensor, Any]:
         real = torch.ones_like(tokens, dtype=torch.bool) if mask is None else mask
-        state = _Texts(tokens, real, self.latent)
-        return self._last(state), state
+        state = _TextState(tokens, real, self.latent)
+        return self._last_output(state), state
 
     def step(self, tokens: Tensor, state: Any) -> Tensor:
         state.tokens = torch.cat([state.tokens, tokens], 1)
         state.mask = torch.cat([state.mask, torch.ones_like(tokens, dtype=torch.bool)], 1)
-        return self._last(state)
+        return self._last_output(state)
 
-    def _last(self, state: _Texts) -> Tensor:
+    def _last_output(self, state: _TextState) -> Tensor:
         order = (~state.mask).byte().argsort(dim=1, stable=True)
         tokens, mask = state.tokens.gather(1, order), state.mask.gather(1, order)
         states = self.decoder.transformer.states(tokens, state.latent, mask)

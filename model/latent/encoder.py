@@ -1,4 +1,4 @@
-"""The encoder's side: any network that reads tokens, a pooler, and a linear layer to mean and log-variance."""
+"""Encoder of texts: any network over tokens, a pooler, and a linear layer to mean and log-variance."""
 
 from math import log
 from typing import Any, NamedTuple
@@ -8,12 +8,11 @@ from torch import Tensor, nn
 
 from model.inputs import InputError, describe, has_values
 from model.latent.checks import check_ids, check_length, places_of
-from model.latent.pooling import Pooler
 from model.transformer import PerformerEncoder
 
 FIRST_VARIANCE = 0.008
-"""What a learnt variance begins at: that which is published as fixed. From 1 a latent drowns in its own noise, and the
-decoder learns to do without it before the encoder has anything to say."""
+"""Initial value of a learnt variance, the published fixed one. Starting from 1, noise dominates the latent, and the
+decoder learns to ignore it before the encoder has learnt anything (posterior collapse)."""
 
 
 class Encoded(NamedTuple):
@@ -25,16 +24,16 @@ class Encoded(NamedTuple):
 
 
 class LatentEncoder(nn.Module):
-    """`encoder(input_ids, attention_mask)`; `encoder.linear(pooled).chunk(2, -1)` is mu and logvar of the latent.
+    """Encoder called as `(input_ids, attention_mask)`; `linear(pooled).chunk(2, -1)` is mu and logvar of the latent.
 
-    `backbone` is an encoder of Hugging Face or a `PerformerEncoder`. Without a mask, what is not `pad_id` is real.
-    With `top_layer` only that one layer, the pooler and `linear` are trained: the backbone stays as it is.
+    `backbone` is an encoder of Hugging Face or a `PerformerEncoder`. Without a mask, all tokens but `pad_id` are real.
+    With `top_layer` only that layer, the pooler and `linear` are trained: the backbone is frozen.
     """
 
     def __init__(
         self,
         backbone: nn.Module,
-        pooler: Pooler,
+        pooler: nn.Module,
         width: int,
         latent_size: int,
         *,
@@ -51,16 +50,16 @@ class LatentEncoder(nn.Module):
     def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Encoded:
         """Encode int [B, N]; attention_mask [B, N] is nonzero at real tokens.
 
-        Raises InputError for a text without a token, and where nothing says what is padding.
+        Raises InputError for a text without tokens.
         """
         mask = self._mask(input_ids, attention_mask)
         hidden = self._hidden(input_ids, mask)
         if self.top_layer is not None:
             hidden = self.top_layer(hidden, src_key_padding_mask=~mask)
-        return Encoded(hidden, *self.pooler(hidden, mask))
+        return Encoded(hidden, *self._pool(hidden, mask))
 
     def moments(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """mu and logvar [B, latent_size] of texts; arguments as in `forward`."""
+        """Return mu and logvar [B, latent_size] of texts; arguments as in `forward`."""
         mu, logvar = self.linear(self(input_ids, attention_mask).pooled).chunk(2, -1)
         return mu, logvar + log(FIRST_VARIANCE)
 
@@ -73,8 +72,19 @@ class LatentEncoder(nn.Module):
         hidden: Tensor = self.backbone(input_ids=ids.masked_fill(~mask, 0), attention_mask=mask.long())[0]
         return hidden
 
+    def _pool(self, hidden: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the pooled vector [B, width] and that before the linear layer; raise InputError for another shape."""
+        pooled = self.pooler(hidden, mask)
+        pooled, unpooled = (pooled, pooled) if isinstance(pooled, Tensor) else pooled
+        expected = [len(hidden), self.linear.in_features]
+        if list(pooled.shape) != expected:
+            raise InputError(
+                f"the pooler {type(self.pooler).__name__} returns {describe(pooled)}; it must be {expected}"
+            )
+        return pooled, unpooled
+
     def _mask(self, ids: Tensor, mask: Tensor | None) -> Tensor:
-        """Bool [B, N] of real tokens."""
+        """Return the mask of real tokens, bool [B, N]; raise InputError for empty texts and wrong shapes."""
         if not isinstance(ids, Tensor) or ids.dim() != 2 or ids.is_floating_point() or ids.shape[1] == 0:
             raise InputError(f"the encoder's input is {describe(ids)}, and token ids, int [B, N] with N > 0, fit")
         if mask is None:
@@ -85,15 +95,15 @@ class LatentEncoder(nn.Module):
         if has_values(mask) and not bool(mask.any(1).all()):
             empty = (~mask.any(1)).nonzero()[:, 0].tolist()
             raise InputError(
-                f"texts {empty[:5]} of the batch are empty: every token of theirs is padding"
+                f"texts {empty[:5]} of the batch are empty: all their tokens are padding"
                 + (f" (pad_id {self.pad_id})" if self.pad_id is not None else "")
-                + "; leave them out, or give each a first token"
+                + "; drop them, or add a first token"
             )
         return mask
 
 
 def top_layer(config: Any) -> nn.TransformerEncoderLayer:
-    """One post-norm layer (Vaswani et al. 2017) of a Hugging Face config's width and heads, to be trained on a frozen model."""
+    """Build a post-norm layer (Vaswani et al. 2017) with a Hugging Face config's sizes, to train on a frozen model."""
     return nn.TransformerEncoderLayer(
         config.hidden_size,
         config.num_attention_heads,

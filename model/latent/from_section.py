@@ -1,9 +1,10 @@
-"""From a part's section to a config of transformers and a decoder of it."""
+"""Convert a part's section to a config of transformers, and build a decoder of it."""
 
 from typing import Any
 
 from torch import nn
 
+from model.latent.checks import POSITIONS_AFTER_PADDING
 from model.latent.hugging_face import ConnectorError, decoder_of, load_config
 from model.latent.part_types import HuggingFacePart
 
@@ -20,8 +21,8 @@ _DROPOUTS = (
 _FEED_FORWARD = ("intermediate_size", "n_inner", "d_ff", "ffn_dim")
 
 
-def config_of(section: HuggingFacePart, architecture: str | None) -> Any:
-    """The config of the folder that a section names, or one of its sizes; raises ConnectorError and HubError."""
+def make_config(section: HuggingFacePart, architecture: str | None) -> Any:
+    """Load the config of a section's `path`, or make one of its sizes; raise ConnectorError and HubError."""
     if section.path is not None:
         return load_config(section.path)
     from transformers import AutoConfig
@@ -30,7 +31,7 @@ def config_of(section: HuggingFacePart, architecture: str | None) -> Any:
         config: Any = AutoConfig.for_model(architecture or "")
     except ValueError as error:
         raise ConnectorError(
-            f"architecture {architecture!r} is none of transformers'; bert, roberta, gpt2 or llama are"
+            f"transformers has no architecture {architecture!r}; use one such as bert, roberta, gpt2 or llama"
         ) from error
     if section.vocab_size is None:
         raise ConnectorError(
@@ -61,22 +62,22 @@ def config_of(section: HuggingFacePart, architecture: str | None) -> Any:
     try:
         return type(config)(**known)
     except (NotImplementedError, ValueError, TypeError) as error:
-        raise ConnectorError(f"architecture {architecture!r} cannot be made of these sizes: {error}") from error
+        raise ConnectorError(f"architecture {architecture!r} cannot be built with these sizes: {error}") from error
 
 
-def decoder_with(config: Any, path: str | None, *, cross_attention: bool) -> nn.Module:
-    """A causal decoder, with cross-attention where asked; raises ConnectorError where its architecture has none."""
+def make_decoder(config: Any, path: str | None, *, cross_attention: bool) -> nn.Module:
+    """Build a causal decoder, with cross-attention if set; raise ConnectorError if the architecture has none."""
     if getattr(config, "is_decoder", None) is False and not config.is_encoder_decoder:
-        config.is_decoder = True  # BERT and its kin can be both
+        config.is_decoder = True  # BERT and similar models can be both
     if cross_attention:
         if not hasattr(config, "add_cross_attention"):
             raise ConnectorError(
-                f"a decoder of type {config.model_type!r} has no cross-attention; gpt2 has, or take another of the routes"
+                f"a decoder of type {config.model_type!r} has no cross-attention; use gpt2, or another route"
             )
         config.add_cross_attention = True
     return decoder_of(config, path)
 
 
 def _offset(architecture: str | None) -> int:
-    """RoBERTa's positions begin behind the id of its padding, 1."""
-    return 2 if architecture in ("roberta", "xlm-roberta", "camembert") else 0
+    """Return the number of unused positions: RoBERTa's begin after its padding id, 1."""
+    return 2 if architecture in POSITIONS_AFTER_PADDING else 0

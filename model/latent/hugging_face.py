@@ -1,4 +1,4 @@
-"""Builds encoders and decoders of Hugging Face, from a config or from pretrained weights."""
+"""Build encoders and decoders of Hugging Face, from a config or from pretrained weights."""
 
 from copy import deepcopy
 from typing import Any
@@ -8,61 +8,62 @@ from torch import nn
 from torch._guards import active_fake_mode
 
 from model.hub import load_from_hub
-from model.latent.pooling import Pooler, Pooling
+from model.latent.pooling import PretrainedPooler, make_pooler
 
-REMEDY = "give a folder that save_pretrained wrote, with config.json and weights in safetensors, or a name on the hub"
+_REMEDY = "give a folder that save_pretrained wrote, with config.json and weights in safetensors, or a name on the hub"
 
 
 class ConnectorError(ValueError):
-    """A config or a folder that a connector cannot be made from; the message says why, and what would do."""
+    """Error of a config or a folder that no connector can be built from; the message gives the reason and a remedy."""
 
 
 def load_config(path: str) -> Any:
-    """The config of a folder or of a name on the hub; raises HubError."""
+    """Load the config of a folder or of a name on the hub; raise HubError."""
     from transformers import AutoConfig
 
-    return load_from_hub(AutoConfig.from_pretrained, path, "pretrained model", REMEDY)
+    return load_from_hub(AutoConfig.from_pretrained, path, "pretrained model", _REMEDY)
 
 
 def encoder_of(config: Any, path: str | None = None) -> nn.Module:
-    """The encoder that a config describes, with the weights of `path`; of T5 or BART, their encoder alone."""
+    """Build the encoder of a config, with the weights of `path`; of T5 or BART, only their encoder."""
     from transformers import AutoModel, AutoModelForTextEncoding
 
-    if config.model_type in ("t5", "mt5", "umt5"):  # whose folders may hold the encoder alone
-        found: nn.Module = _model(AutoModelForTextEncoding, config, path)
+    if config.model_type in ("t5", "mt5", "umt5"):  # their folders may hold only the encoder
+        found: nn.Module = _load(AutoModelForTextEncoding, config, path)
         return found
-    model: Any = _model(AutoModel, config, path)
+    model: Any = _load(AutoModel, config, path)
     encoder: nn.Module = model.get_encoder() if config.is_encoder_decoder else model
     return encoder
 
 
 def decoder_of(config: Any, path: str | None = None, *, has_head: bool = True) -> nn.Module:
-    """The causal decoder that a config describes, with the weights of `path`; `has_head`: it gives logits."""
+    """Build the causal decoder of a config, with the weights of `path`; with `has_head` it returns logits."""
     from transformers import AutoModel, AutoModelForCausalLM
 
     auto: Any = AutoModelForCausalLM if has_head else AutoModel
     if type(config) not in AutoModelForCausalLM._model_mapping:
         raise ConnectorError(
-            f"{path or config.model_type} is no decoder: transformers has no causal language model of type "
-            f"{config.model_type!r}; gpt2 or llama fit"
+            f"{path or config.model_type} is not a decoder: transformers has no causal language model of type "
+            f"{config.model_type!r}; use one such as gpt2 or llama"
         )
-    model: nn.Module = _model(auto, config, path)
+    model: nn.Module = _load(auto, config, path)
     return model
 
 
-def _model(auto: Any, config: Any, path: str | None) -> Any:
+def _load(auto: Any, config: Any, path: str | None) -> Any:
     config = deepcopy(config)
     if path is None or active_fake_mode() is not None:
         return auto.from_config(config)
     options = {"config": config, "dtype": torch.float32, "use_safetensors": True}
-    return load_from_hub(auto.from_pretrained, path, "pretrained model", REMEDY, **options)
+    return load_from_hub(auto.from_pretrained, path, "pretrained model", _REMEDY, **options)
 
 
-def take_pooler(backbone: Any, kind: Pooling) -> Pooler:
-    """A pooler for a backbone, with the linear layer of its own pooler, which is taken out of it, where it has one."""
+def take_pooler(backbone: Any, pooling: Any) -> nn.Module:
+    """Build a pooler for a backbone, reusing the linear layer of its pretrained pooler, which is removed from it."""
     config, own = backbone.config, getattr(backbone, "pooler", None)
     dense = own if isinstance(own, nn.Linear) else getattr(own, "dense", None)
     if own is not None:
         backbone.pooler = None
     dropout = getattr(config, "pooler_dropout", 0.0) or 0.0
-    return Pooler(kind, config.hidden_size, dense=dense if isinstance(dense, nn.Linear) else None, dropout=dropout)
+    pretrained = PretrainedPooler(dense if isinstance(dense, nn.Linear) else None, dropout)
+    return make_pooler(pooling, config.hidden_size, pretrained)

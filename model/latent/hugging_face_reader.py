@@ -1,7 +1,7 @@
-"""A decoder of Hugging Face that has a latent in front of it or in its embeddings.
+"""A decoder of Hugging Face conditioned on a latent, in its embeddings or in front of its tokens.
 
-The memory is a prefix of its cache of keys and values, so the attention mask covers P + N places, and positions of
-tokens begin at P (as in Optimus).
+The route memory is a kv prefix: the attention mask covers P + N positions, and positions of tokens begin at P (as in
+Optimus).
 """
 
 import inspect
@@ -20,7 +20,7 @@ from model.latent.injection import DecoderShape, Injected, Injection
 
 @dataclass
 class CachedTexts:
-    """What is kept between two tokens: the model's cache, which places of it are real, and tokens of each row so far."""
+    """Decoding state: the KV cache, its mask bool [B, P + N], the length of each row, and the injected latent."""
 
     cache: Any
     mask: Tensor
@@ -28,7 +28,7 @@ class CachedTexts:
     injected: Injected
 
     def select(self, rows: Tensor, *, context: bool = True) -> None:
-        """Keep the batch rows `rows` int64 [B']; `context` is for symmetry: what a latent gave goes with its row."""
+        """Select the batch rows `rows` int64 [B']; `context` is ignored, as every row keeps its own latent."""
         self.cache.reorder_cache(rows)
         self.mask, self.lengths = self.mask.index_select(0, rows), self.lengths.index_select(0, rows)
         given = self.injected
@@ -37,7 +37,10 @@ class CachedTexts:
 
 
 class HuggingFaceReader(nn.Module):
-    """`backbone` gives logits (with its language head) or hidden states [B, N, ...] as the first of its output."""
+    """A decoder of Hugging Face and the injection of its latent.
+
+    The first output of `backbone` is logits (with its language head) or hidden states [B, N, ...].
+    """
 
     def __init__(self, backbone: Any, injection: Injection) -> None:
         super().__init__()
@@ -46,7 +49,7 @@ class HuggingFaceReader(nn.Module):
 
     @property
     def max_length(self) -> int | None:
-        """The longest text, slots in front of it taken off; None without a limit."""
+        """Return the maximum number of tokens, without the slots in front; None without a limit."""
         limit = places_of(self.backbone.config)
         return None if limit is None else limit - slots_of(self.injection)
 
@@ -57,37 +60,37 @@ class HuggingFaceReader(nn.Module):
         return size
 
     def states(self, ids: Tensor, latent: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Logits or hidden states [B, N, ...] of ids int [B, N] and a latent [B, latent_size].
+        """Return logits or hidden states [B, N, ...] of ids int [B, N] and a latent [B, latent_size].
 
         mask bool [B, N] is True at real tokens.
         """
         injected = self.injection(latent)
         check_length(ids.shape[1], self.max_length, "decoder")
-        output, _, _ = self._read(ids, injected, mask, use_cache=False)
+        output, _, _ = self._run(ids, injected, mask, use_cache=False)
         return output[:, output.shape[1] - ids.shape[1] :]
 
     def forward(self, ids: Tensor, latent: Tensor, mask: Tensor | None = None) -> Any:
-        """`states` [B, N, ...] of ids int [B, N] and a latent [B, latent_size]."""
+        """Return `states` [B, N, ...] of ids int [B, N] and a latent [B, latent_size]."""
         return self.states(ids, latent, mask)
 
     def start(self, ids: Tensor, latent: Tensor, mask: Tensor | None, room: int) -> tuple[Tensor, CachedTexts]:
-        """Output [B, ...] of the last token of each row of ids int [B, N], and the state.
+        """Run prompts int [B, N]; return the output [B, ...] of each row's last token, and the decoding state.
 
-        Padding, where mask bool [B, N] is False, may stand on either side of a row.
+        Padding, where mask bool [B, N] is False, may be on either side of a row.
         """
         injected = self.injection(latent)
         if mask is not None:
             ids, mask = aligned_left(ids, mask)
         lengths = torch.full(ids.shape[:1], ids.shape[1], device=ids.device) if mask is None else mask.sum(1)
-        output, cache, seen = self._read(ids, injected, mask, use_cache=True)
+        output, cache, seen = self._run(ids, injected, mask, use_cache=True)
         output = output[:, output.shape[1] - ids.shape[1] :]
         last = output[torch.arange(len(ids), device=ids.device), lengths - 1]
         return last, CachedTexts(cache, seen, lengths + injected.num_slots, injected)
 
     def step(self, ids: Tensor, state: CachedTexts) -> Tensor:
-        """Output [B, ...] of one more token of each row, ids int [B, 1]; changes `state`."""
+        """Run one more token of each row, ids int [B, 1]; return its output [B, ...] and update `state`."""
         state.mask = torch.cat([state.mask, state.mask.new_ones(len(ids), 1)], 1)
-        given: dict[str, Any] = {"inputs_embeds": self._embedded(ids, state.injected.embedding)}
+        given: dict[str, Any] = {"inputs_embeds": self._embed(ids, state.injected.embedding)}
         if self.takes_positions:
             given["position_ids"] = state.lengths.unsqueeze(1)
         state.lengths = state.lengths + 1
@@ -96,14 +99,14 @@ class HuggingFaceReader(nn.Module):
         last: Tensor = output[0][:, -1]
         return last
 
-    def _read(
+    def _run(
         self, ids: Tensor, injected: Injected, mask: Tensor | None, *, use_cache: bool
     ) -> tuple[Tensor, Any, Tensor]:
-        """Output over soft prompt and tokens, the cache, and the mask over slots and tokens."""
+        """Return the output over soft prompt and tokens, the KV cache, and the mask over slots and tokens."""
         from transformers import DynamicCache, EncoderDecoderCache
 
         mask = torch.ones_like(ids, dtype=torch.bool) if mask is None else mask
-        x = self._embedded(ids.masked_fill(~mask, 0), injected.embedding)
+        x = self._embed(ids.masked_fill(~mask, 0), injected.embedding)
         if injected.prompt is not None:
             x = torch.cat([injected.prompt, x], 1)
         cache: Any = DynamicCache(config=self.backbone.config) if use_cache or injected.memory else None
@@ -121,7 +124,7 @@ class HuggingFaceReader(nn.Module):
             given["encoder_hidden_states"] = context
         return self.backbone(**given, attention_mask=mask.long(), past_key_values=cache, use_cache=use_cache)
 
-    def _embedded(self, ids: Tensor, embedding: Tensor | None) -> Tensor:
+    def _embed(self, ids: Tensor, embedding: Tensor | None) -> Tensor:
         table = self.backbone.get_input_embeddings()
         check_ids(ids, table.num_embeddings)
         x: Tensor = table(ids)
@@ -129,8 +132,8 @@ class HuggingFaceReader(nn.Module):
 
 
 @torch.no_grad()
-def check_reads(reader: HuggingFaceReader, name: str) -> None:
-    """Raise ConnectorError unless a decoder takes embeddings, a mask and a cache, and hides later tokens from earlier ones."""
+def check_decodes(reader: HuggingFaceReader, name: str) -> None:
+    """Raise ConnectorError unless a decoder takes embeddings, a mask and a KV cache, and is causal."""
     if active_fake_mode() is not None:
         return
     device, was_training = next(reader.parameters()).device, reader.training
@@ -142,27 +145,29 @@ def check_reads(reader: HuggingFaceReader, name: str) -> None:
         stepped, whole = reader.step(ids[:, 2:], state), reader.states(ids, latent)
         earlier = reader.states(ids[:, :2], latent)
     except (TypeError, ValueError, RuntimeError, AttributeError, IndexError, NotImplementedError) as error:
-        told = " ".join(str(error).split())[:200]
-        raise ConnectorError(f"{name} cannot be read as a decoder with a cache; gpt2 or llama fit ({told})") from error
+        reason = " ".join(str(error).split())[:200]
+        raise ConnectorError(
+            f"{name} cannot be called as a decoder with a KV cache; use one such as gpt2 or llama ({reason})"
+        ) from error
     finally:
         reader.train(was_training)
     for one, other in ((stepped, whole[:, -1]), (earlier, whole[:, :2])):
         if not torch.allclose(one, other, atol=1e-3, rtol=1e-2):
             raise ConnectorError(
-                f"{name} lets a token see later ones, or keeps no cache as others do; gpt2 or llama fit"
+                f"{name} is not causal, or its KV cache changes its output; use one such as gpt2 or llama"
             )
 
 
 def slots_of(injection: Injection) -> int:
-    """Places in front of the tokens that an injection takes."""
+    """Return the number of positions that an injection takes in front of the tokens."""
     parts = (injection.linear, injection.linear_prompt)
     return injection.num_slots * sum(part is not None for part in parts)
 
 
 def shape_of(config: Any) -> DecoderShape:
-    """Sizes of a Hugging Face decoder from its config."""
+    """Return the sizes of a Hugging Face decoder from its config."""
     if getattr(config, "num_attention_heads", None) is None:
-        raise ConnectorError(f"a model of type {config.model_type!r} has no attention; gpt2 or llama fit")
+        raise ConnectorError(f"a model of type {config.model_type!r} has no attention; use one such as gpt2 or llama")
     heads: int = config.num_attention_heads
     head_dim = getattr(config, "head_dim", None) or config.hidden_size // heads
     return DecoderShape(

@@ -1,24 +1,32 @@
-"""How a latent enters a decoder: as an embedding, a memory, something to attend to, or a soft prompt.
+"""Injection of a latent into a decoder, by one or more routes. A route feeds one of four inputs:
 
 embedding         added to the embedding of every token (Optimus, Li et al. 2020, arXiv 2004.04092)
-memory            keys and values of P slots in front of the tokens, in every layer (Optimus; prefix-tuning, Li 2021)
+memory            kv prefix: keys and values of P slots in every layer (Optimus; prefix-tuning, Li and Liang 2021)
 cross_attention   P vectors that every layer attends to
 soft_prompt       P vectors in front of the tokens' embeddings (Lester et al. 2021, arXiv 2104.08691)
 """
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple, get_args
+from math import prod
+from typing import NamedTuple
 
 from torch import Tensor, nn
 
 from model.inputs import InputError, describe
+from model.latent.registry import LATENT_ROUTES, RouteTarget, part_name, resolve_part
+from yaml_config.strict_model import StrictModel
 
-Route = Literal["embedding", "memory", "cross_attention", "soft_prompt"]
-ROUTES: tuple[Route, ...] = get_args(Route)
+_LAYERS: dict[RouteTarget, str] = {
+    "embedding": "linear_emb",
+    "memory": "linear",
+    "cross_attention": "linear_context",
+    "soft_prompt": "linear_prompt",
+}
+"""Names of the layers in a checkpoint; those of embedding and memory are the published ones."""
 
 
 class DecoderShape(NamedTuple):
-    """Sizes of a decoder that its latent has to fit: width of embeddings, layers, and heads of keys and their width."""
+    """Sizes of a decoder: width of embeddings, number of layers, number of key-value heads and their width."""
 
     width: int
     num_layers: int
@@ -27,12 +35,12 @@ class DecoderShape(NamedTuple):
 
 
 class Injected(NamedTuple):
-    """A latent in a decoder's own terms; what a route is not taken for is None."""
+    """Inputs of a decoder computed from a latent; an input that no route feeds is None."""
 
     embedding: Tensor | None
     """[B, 1, width]."""
     memory: list[Tensor] | None
-    """One for each layer, [B, num_kv_heads, P, head_dim]: key and value are the same, as in Optimus."""
+    """kv prefix of each layer, [B, num_kv_heads, P, head_dim]: keys and values are equal, as in Optimus."""
     context: Tensor | None
     """[B, P, width]."""
     prompt: Tensor | None
@@ -40,51 +48,62 @@ class Injected(NamedTuple):
 
     @property
     def num_slots(self) -> int:
-        """Places that memory or prompt take in front of the tokens."""
+        """Return the number of positions that memory and prompt take in front of the tokens."""
         memory = self.memory[0].shape[2] if self.memory else 0
         return memory + (0 if self.prompt is None else self.prompt.shape[1])
 
 
 class Injection(nn.Module):
-    """Linear layers without bias from a latent [B, latent_size] to what each of `routes` needs.
+    """Layers from a latent [B, latent_size] to the decoder input that each of `routes` feeds.
 
-    `linear` (memory) and `linear_emb` (embedding) have their published names. Raises ValueError without a route.
+    A built-in route is a linear layer without bias. Raises ValueError for an unknown route, without a route, and if two
+    routes feed the same input.
     """
 
-    def __init__(self, latent_size: int, shape: DecoderShape, routes: Sequence[Route], num_slots: int = 1) -> None:
+    def __init__(
+        self, latent_size: int, shape: DecoderShape, routes: Sequence[StrictModel | str], num_slots: int = 1
+    ) -> None:
         super().__init__()
-        unknown = [route for route in routes if route not in ROUTES]
-        if unknown or not routes:
-            given = f"unknown {unknown[0]!r}" if unknown else "nothing"
-            raise ValueError(f"a latent enters a decoder through {given}; one or more of {', '.join(ROUTES)} fit")
+        if not routes:
+            raise ValueError(f"routes is empty; use one or more of {', '.join(LATENT_ROUTES)}")
+        chosen = {entry.target: (entry, section) for entry, section in (resolve_part(LATENT_ROUTES, r) for r in routes)}
+        if len(chosen) < len(routes):
+            names = ", ".join(part_name(route) for route in routes)
+            raise ValueError(f"two of the routes {names} feed the same input of the decoder; keep one of them")
         self.latent_size, self.shape, self.num_slots = latent_size, shape, num_slots
         slots = num_slots * shape.width
         cached = num_slots * shape.num_layers * shape.num_kv_heads * shape.head_dim
-        sizes = {"linear_emb": shape.width, "linear": cached, "linear_context": slots, "linear_prompt": slots}
-        taken = dict(zip(sizes, ("embedding", "memory", "cross_attention", "soft_prompt"), strict=True))
-        for name, size in sizes.items():
-            layer = nn.Linear(latent_size, size, bias=False) if taken[name] in routes else None
+        sizes = {"embedding": shape.width, "memory": cached, "cross_attention": slots, "soft_prompt": slots}
+        for target, name in _LAYERS.items():
+            entry, section = chosen.get(target, (None, None))
+            layer = None if entry is None else entry.build(section, latent_size, sizes[target])
             self.register_module(name, layer)
 
     def forward(self, latent: Tensor) -> Injected:
-        """What a decoder takes of latents [B, latent_size]; raises InputError for another size."""
+        """Compute the decoder inputs of latents [B, latent_size]; raise InputError for another size."""
         if not isinstance(latent, Tensor) or latent.dim() != 2 or latent.shape[1] != self.latent_size:
             raise InputError(
                 f"the latent is {describe(latent)}, and this decoder takes float [B, {self.latent_size}]: encoder, "
                 "decoder and denoiser must have the same latent size"
             )
         width, slots = self.shape.width, self.num_slots
-        latent = latent.to(next(self.parameters()).dtype)
+        latent = latent.to(next(self.parameters(), latent).dtype)
 
-        def through(name: str, *shape: int) -> Tensor | None:
+        def apply(name: str, *shape: int) -> Tensor | None:
             layer = getattr(self, name)
-            return None if layer is None else layer(latent).view(len(latent), *shape)
+            if layer is None:
+                return None
+            found: Tensor = layer(latent)
+            if found.numel() != prod((len(latent), *shape)):
+                expected = [len(latent), prod(shape)]
+                raise InputError(f"the route's {type(layer).__name__} returns {describe(found)}; it must be {expected}")
+            return found.reshape(len(latent), *shape)
 
-        found = through("linear", self.shape.num_layers, slots, self.shape.num_kv_heads, self.shape.head_dim)
+        found = apply("linear", self.shape.num_layers, slots, self.shape.num_kv_heads, self.shape.head_dim)
         memory = None if found is None else list(found.transpose(2, 3).unbind(1))
         return Injected(
-            through("linear_emb", 1, width),
+            apply("linear_emb", 1, width),
             memory,
-            through("linear_context", slots, width),
-            through("linear_prompt", slots, width),
+            apply("linear_context", slots, width),
+            apply("linear_prompt", slots, width),
         )

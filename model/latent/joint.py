@@ -1,4 +1,4 @@
-"""An autoencoder of texts and a diffusion of its latents, trained together."""
+"""Joint training of an autoencoder of texts and a diffusion of its latents."""
 
 from typing import Any, Literal, cast, get_args
 
@@ -16,13 +16,13 @@ class VAE_DDPM(VAE_DDPM_Abs):
     """Both losses of a batch: the autoencoder's, plus `ddpm_weight` times the mean of the diffusion's.
 
     Arguments:
-        model_vae: called as `model_vae(inputs, labels)`, gives (loss_rec, loss_kl, loss, latent_z, mu), losses [B].
-        ddpm: called as `ddpm(latent_z, mu)`, gives a loss [B] and a weight [B, 1]; it has `n_T` steps.
-        ddpm_weight: 0 leaves the autoencoder's mean loss alone, and the diffusion is then only measured.
-        weighting: uniform, the mean of the autoencoder's losses; inverse, each row's divided by n_T times the weight of
-            the time that was drawn for it, which makes the two parts of a row those of one bound up to a factor.
-        compat: "dmlp" is inverse as published, where the weights of all rows meet the losses of all rows.
-    Raises InputError for a setting that cannot be.
+        model_vae: called as `model_vae(inputs, labels)`, returns (loss_rec, loss_kl, loss, latent_z, mu), losses [B].
+        ddpm: called as `ddpm(latent_z, mu)`, returns a loss [B] and a weight [B, 1]; it has `n_T` steps.
+        ddpm_weight: with 0 the loss is the autoencoder's mean loss, and the diffusion is only measured.
+        weighting: uniform, the mean of the autoencoder's losses; inverse, each row's loss divided by n_T times the
+            weight of its time, which makes the two losses of a row parts of one bound up to a factor.
+        compat: "dmlp" is inverse as published, which multiplies the weights of all rows with the losses of all rows.
+    Raises InputError for an invalid setting.
     """
 
     def __init__(
@@ -36,16 +36,17 @@ class VAE_DDPM(VAE_DDPM_Abs):
     ) -> None:
         check_compat(compat)
         if weighting not in get_args(Weighting):
-            raise InputError(f"weighting is {weighting!r}, and 'uniform' or 'inverse' fits")
+            raise InputError(f"weighting is {weighting!r}; use 'uniform' or 'inverse'")
         if not 0 <= ddpm_weight < float("inf"):
-            raise InputError(f"ddpm_weight is {ddpm_weight}, and a finite number, 0 or more, fits")
+            raise InputError(f"ddpm_weight is {ddpm_weight}; use a finite number, 0 or more")
         super().__init__(model_vae, ddpm, ddpm_weight)
         self.weighting, self.compat, self.n_T = weighting, compat, cast(int, ddpm.n_T)
 
     def forward(self, inputs: Tensor, labels: Tensor, **draws: Any) -> JointLosses:
-        """Losses of texts, int64 [B, N] for the encoder and [B, M] for the decoder; `loss` is the scalar to minimise.
+        """Return the losses of texts, int64 [B, N] for the encoder and [B, M] for the decoder.
 
-        `draws` (t, noise, generator) go to the diffusion. Raises InputError where a part's losses are not [B].
+        `loss` is the scalar to minimise. `draws` (t, noise, generator) are passed to the diffusion. Raises InputError
+        if the losses of a part are not [B].
         """
         loss_rec, loss_kl, loss, latent_z, mu = self.model_vae(inputs, labels)
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.ddpm_weight > 0):
@@ -68,14 +69,14 @@ def joint_loss(
     weighting: Weighting = "uniform",
     compat: Compat = None,
 ) -> Tensor:
-    """The scalar to minimise, of losses [B] of both parts and the weights [B, 1] of the times that were drawn.
+    """Return the scalar to minimise, from losses [B] of both parts and the weights [B, 1] of the drawn times.
 
-    Settings are as in `VAE_DDPM`. Raises InputError where a part's losses are not [B].
+    Settings are those of `VAE_DDPM`. Raises InputError if the losses of a part are not [B].
     """
     rows = len(loss_weight)
     for name, value in (("autoencoder", loss), ("diffusion", ddpm_loss)):
         if list(value.shape) != [rows]:
-            raise InputError(f"the {name}'s loss is {describe(value)}, and [{rows}], one for each row, is needed")
+            raise InputError(f"the {name}'s loss is {describe(value)}; it must be [{rows}], one value for each row")
     if ddpm_weight == 0:
         return loss.mean()
     scale = 1 / (loss_weight * num_steps)  # [B, 1]

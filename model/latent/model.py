@@ -1,8 +1,8 @@
-"""Latent diffusion of texts as one module: an autoencoder, a diffusion of its latents, and how they are trained."""
+"""Latent diffusion of texts as one module: an autoencoder, a diffusion of its latents, and their training losses."""
 
 from contextlib import nullcontext
 from functools import partial
-from typing import Any, Literal, NamedTuple, get_args
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
@@ -18,15 +18,17 @@ from model.latent.encoder import LatentEncoder
 from model.latent.joint import joint_loss
 from model.latent.normaliser import LatentNormaliser
 from model.latent.registry import LATENT_DECODERS, LATENT_DENOISERS, LATENT_ENCODERS
-from model.latent.types import LatentDiffusionConfig
 from model.latent.variational import kl_cost, kl_divergence, reparameterise
+
+if TYPE_CHECKING:
+    from model.latent.types import LatentDiffusionConfig
 
 Stage = Literal["autoencoder", "diffusion", "joint"]
 TIME_SCALE = 1000.0
 
 
 class LatentOutput(NamedTuple):
-    """Scalars: `loss`, nats a token of the reconstruction, nats a text of the KL, and the diffusion's squared error."""
+    """Scalars: `loss`, reconstruction in nats a token, KL in nats a text, and the diffusion's squared error."""
 
     loss: Tensor
     reconstruction: Tensor
@@ -35,7 +37,7 @@ class LatentOutput(NamedTuple):
 
 
 class Draws(NamedTuple):
-    """What decides a batch's draws: noise of the latent [B, D], steps int64 [B] of 1..T, and a stream for each row."""
+    """Random draws of a batch: noise of the latent [B, D], steps int64 [B] in 1 .. T, and a generator for each row."""
 
     noise: Tensor
     steps: Tensor
@@ -43,14 +45,14 @@ class Draws(NamedTuple):
 
 
 class Chain(nn.Module):
-    """Encoder, denoiser and decoder, each run once: ids int [B, N] to logits [B, N, vocab_size]."""
+    """Encoder, denoiser and decoder in sequence, for summaries: ids int [B, N] to logits [B, N, vocab_size]."""
 
     def __init__(self, model: "LatentDiffusionModel") -> None:
         super().__init__()
         self.encoder, self.denoiser, self.decoder = model.encoder, model.ddpm.eps_model, model.decoder
 
     def forward(self, input_ids: Tensor) -> Tensor:
-        """Logits [B, N, vocab_size] of texts int [B, N] whose latents the denoiser has seen once."""
+        """Return logits [B, N, vocab_size] of texts int [B, N] after one pass of the denoiser over their latents."""
         pooled = self.encoder(input_ids, torch.ones_like(input_ids)).pooled
         mu, _ = self.encoder.linear(pooled).chunk(2, -1)
         logits: Tensor = self.decoder(input_ids, self.denoiser(mu, mu.new_ones(len(mu))))[0]
@@ -58,19 +60,19 @@ class Chain(nn.Module):
 
 
 class LatentDiffusionModel(nn.Module):
-    """Built from a `LatentDiffusionConfig`; `encoder`, `decoder` and `ddpm` are what it names.
+    """Latent diffusion model built from a `LatentDiffusionConfig`, with its `encoder`, `decoder` and `ddpm`.
 
     Raises ConnectorError and HubError for a part that cannot be built, DeviceError for a device not on this machine.
     """
 
-    def __init__(self, config: LatentDiffusionConfig) -> None:
+    def __init__(self, config: "LatentDiffusionConfig") -> None:
         super().__init__()
         self.latent_config = config = config.resolved
         latent, gaussian, size = config.latent, config.diffusion, config.latent.size
         kinds: Any = config.encoder, config.decoder, config.denoiser
         with resolve_device(config.device) as device:
             entries = LATENT_ENCODERS.get(kinds[0].type), LATENT_DECODERS.get(kinds[1].type)
-            parts = [_placed(part, config.device) for part in kinds[:2]]
+            parts = [_with_device(part, config.device) for part in kinds[:2]]
             self.encoder: LatentEncoder = entries[0].build(parts[0], size)
             self.decoder: LatentDecoder = entries[1].build(parts[1], size)
             denoiser = LATENT_DENOISERS.get(kinds[2].type).build(kinds[2], size, 1.0 if config.compat else TIME_SCALE)
@@ -89,7 +91,7 @@ class LatentDiffusionModel(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the parameters are."""
+        """Device of the parameters."""
         return next(self.parameters()).device
 
     def forward(
@@ -106,39 +108,39 @@ class LatentDiffusionModel(nn.Module):
         batch_size: int | None = None,
         seed: int | None = None,
     ) -> LatentOutput:
-        """The loss of a stage over texts int [B, N], each beginning with the token that stands before texts.
+        """Return the losses of a stage over texts int [B, N], each beginning with the beginning-of-text token.
 
         Arguments:
             attention_mask: bool [B, N], True at real tokens.
-            encoder_ids, encoder_mask: int and bool [B, M], the same texts as the encoder reads them, where it has a
-                tokenizer of its own.
-            stage: autoencoder (reconstruction and KL), diffusion (of the latents of an encoder that stays as it is), or
-                joint; in evaluation everything is measured, and the loss is that of joint.
-            kl_share: of the KL's weight; encoder_share: of the diffusion's gradient that reaches the encoder, in joint.
-            rows, batch_size, seed: as in `DiffusionModel.forward`: they decide all draws.
+            encoder_ids, encoder_mask: int and bool [B, M], the same texts by the encoder's tokenizer, if it differs.
+            stage: autoencoder (reconstruction and KL), diffusion (of the latents of a frozen encoder), or joint; in
+                evaluation all losses are computed, and the loss is that of joint.
+            kl_share: factor of the KL's weight.
+            encoder_share: factor of the diffusion's gradient to the encoder, in joint.
+            rows, batch_size, seed: as in `DiffusionModel.forward`; they determine all draws.
         Raises InputError.
         """
         if stage not in get_args(Stage):
-            raise InputError(f"stage is {stage!r}, and {', '.join(get_args(Stage))} fit")
+            raise InputError(f"stage is {stage!r}; use {', '.join(get_args(Stage))}")
         check_mask(attention_mask, input_ids, "attention_mask")
         mask = torch.ones_like(input_ids, dtype=torch.bool) if attention_mask is None else attention_mask
         read = (input_ids, mask) if encoder_ids is None else (encoder_ids, encoder_mask)
         draws = self._draws(len(input_ids), rows, batch_size, seed)
-        stays = stage == "diffusion" and self.training
-        with torch.no_grad() if stays else nullcontext(), evaluating(self.encoder) if stays else nullcontext():
+        is_frozen = stage == "diffusion" and self.training
+        with torch.no_grad() if is_frozen else nullcontext(), evaluating(self.encoder) if is_frozen else nullcontext():
             mu, logvar = self.moments(*read)
             z = reparameterise(mu, logvar, draws.noise.to(mu.dtype))
-        if stays:
+        if is_frozen:
             diffusion = self._diffusion_loss(self.diffused(mu, z), mu, draws)[0].mean()
-            nothing = diffusion.detach().new_zeros(())
-            return LatentOutput(diffusion, nothing, nothing, diffusion.detach())
-        rebuilt, kl, loss = self._autoencoder_loss(z, mu, logvar, input_ids, mask, draws, kl_share)
+            zero = diffusion.detach().new_zeros(())
+            return LatentOutput(diffusion, zero, zero, diffusion.detach())
+        reconstruction, kl, loss = self._autoencoder_loss(z, mu, logvar, input_ids, mask, draws, kl_share)
         if stage == "autoencoder" and self.training:
-            nothing = loss.detach().new_zeros(())
-            return LatentOutput(loss.mean(), rebuilt.detach().mean(), kl.detach().mean(), nothing)
+            zero = loss.detach().new_zeros(())
+            return LatentOutput(loss.mean(), reconstruction.detach().mean(), kl.detach().mean(), zero)
         latent = self.diffused(mu, z)
-        seen = latent.detach() + encoder_share * (latent - latent.detach())
-        diffusion, weight = self._diffusion_loss(seen, mu, draws)
+        scaled = latent.detach() + encoder_share * (latent - latent.detach())
+        diffusion, weight = self._diffusion_loss(scaled, mu, draws)
         gaussian = self.latent_config.diffusion
         total = joint_loss(
             loss,
@@ -149,15 +151,15 @@ class LatentDiffusionModel(nn.Module):
             weighting=gaussian.weighting,
             compat=self.latent_config.compat,
         )
-        return LatentOutput(total, rebuilt.detach().mean(), kl.detach().mean(), diffusion.detach().mean())
+        return LatentOutput(total, reconstruction.detach().mean(), kl.detach().mean(), diffusion.detach().mean())
 
     @property
     def network(self) -> "Chain":
-        """All three networks as one, for summaries."""
+        """Combine the three networks to one, for summaries."""
         return Chain(self)
 
     def moments(self, ids: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """mu and logvar [B, size] of texts int [B, N] as the encoder reads them; logvar as the section has it."""
+        """Return mu and logvar [B, size] of texts int [B, N] in the encoder's ids; the section may fix logvar."""
         mu, logvar = self.encoder.moments(ids, mask)
         variance = self.latent_config.latent.variance
         if variance != "learnt":
@@ -165,12 +167,12 @@ class LatentDiffusionModel(nn.Module):
         return mu, logvar
 
     def diffused(self, mu: Tensor, z: Tensor) -> Tensor:
-        """What the diffusion learns, before it is normalised: means mu [B, size] or draws z [B, size]."""
+        """Select the diffusion's data before normalisation: means mu [B, size] or draws z [B, size]."""
         return mu if self.latent_config.latent.diffused == "mean" else z
 
     @torch.no_grad()
     def encode(self, ids: Tensor, mask: Tensor | None = None) -> Tensor:
-        """The latents mu [B, size] of texts int [B, N] as the encoder reads them."""
+        """Encode texts int [B, N] in the encoder's ids to latents mu [B, size]."""
         with evaluating(self.encoder):
             return self.moments(ids, mask)[0]
 
@@ -184,7 +186,7 @@ class LatentDiffusionModel(nn.Module):
         *,
         eta: float = 0.0,
     ) -> Tensor:
-        """Latents [num_samples, size] drawn by the diffusion, in all steps or in `steps` of them; eta is of ddim."""
+        """Sample latents [num_samples, size] from the diffusion, in `steps` steps or in all; `eta` is for ddim."""
         size = self.latent_config.latent.size
         with evaluating(self.ddpm):
             drawn = self.ddpm.sample(
@@ -193,26 +195,24 @@ class LatentDiffusionModel(nn.Module):
         return drawn if self.normaliser is None else self.normaliser.invert(drawn)
 
     def decode(self, latent: Tensor, tokens: Tensor | int, max_new_tokens: int, **options: Any) -> Tensor:
-        """Texts int64 [B, N + T] of latents [B, size], behind prompts [B, N] or a first token; `LatentDecoder.generate`."""
+        """Decode latents [B, size] to texts int64 [B, N + T] after prompts [B, N] or a first token."""
         return self.decoder.generate(latent, tokens, max_new_tokens, **options)
 
     def _autoencoder_loss(
         self, z: Tensor, mu: Tensor, logvar: Tensor, ids: Tensor, mask: Tensor, draws: Draws, kl_share: float
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Nats a token, nats of the KL, and the loss, each [B]."""
+        """Return reconstruction in nats a token, KL in nats, and the loss, each [B]."""
         latent = self.latent_config.latent
         counts = mask[:, 1:].sum(1)
         if has_values(counts) and not bool((counts > 0).all()):
             empty = (counts == 0).nonzero()[:, 0].tolist()
-            raise InputError(
-                f"texts {empty[:5]} of the batch {describe(ids)} have no token behind the first; leave them out"
-            )
+            raise InputError(f"texts {empty[:5]} of the batch {describe(ids)} have no token after the first; drop them")
         if self.training and self.normaliser is not None:
             self.normaliser.observe(self.diffused(mu, z))
-        shown = z
+        noisy = z
         if self.training and latent.decoder_noise:
-            shown = z + latent.decoder_noise * normal(z.shape, draws.streams, z.device, z.dtype)
-        (logits,) = self.decoder(ids, shown, attention_mask=mask)
+            noisy = z + latent.decoder_noise * normal(z.shape, draws.streams, z.device, z.dtype)
+        (logits,) = self.decoder(ids, noisy, attention_mask=mask)
         nats, kl = text_loss(logits, ids, mask), kl_divergence(mu, logvar)
         loss = nats
         if latent.kl_weight * kl_share:
@@ -221,7 +221,7 @@ class LatentDiffusionModel(nn.Module):
         return nats / counts, kl.sum(-1), loss / lengths
 
     def _diffusion_loss(self, z: Tensor, mu: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
-        """Squared error [B], and the weights [B, 1] of the times that were drawn."""
+        """Return the squared error [B], and the weights [B, 1] of the drawn times."""
         if self.normaliser is not None:
             z, mu = self.normaliser(z), self.normaliser(mu)
         loss, weight = self.ddpm(z, mu, t=draws.steps, generator=draws.streams)
@@ -237,6 +237,6 @@ class LatentDiffusionModel(nn.Module):
         return Draws(normal(size, streams, self.device), steps, streams)
 
 
-def _placed(part: Any, device: str) -> Any:
-    """A part's section with the model's device, where it has a device of its own."""
+def _with_device(part: Any, device: str) -> Any:
+    """Set the model's device in a part's section, if that has a device."""
     return part.model_copy(update={"device": device}) if hasattr(part, "device") else part

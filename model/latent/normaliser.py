@@ -1,4 +1,4 @@
-"""Running mean and standard deviation of latents, so that the diffusion sees them at unit scale."""
+"""Normalise latents by their running mean and standard deviation, for a diffusion at unit scale."""
 
 import torch
 import torch.distributed
@@ -8,7 +8,7 @@ DECAY = 0.99
 
 
 class LatentNormaliser(nn.Module):
-    """z -> (z - mean) / std of each coordinate, and back; both are running averages over batches of all processes."""
+    """Normalisation z -> (z - mean) / std of each coordinate by running averages over the batches of all processes."""
 
     mean: Tensor
     square: Tensor
@@ -22,7 +22,7 @@ class LatentNormaliser(nn.Module):
 
     @torch.no_grad()
     def observe(self, latent: Tensor) -> None:
-        """Take in latents [B, latent_size]; the first batches count as a plain mean."""
+        """Update the averages with latents [B, latent_size]; over the first batches they are plain means."""
         x = latent.detach().float()
         sums = torch.cat([x.sum(0), x.square().sum(0), x.new_full((1,), len(x))])
         if torch.distributed.is_available() and torch.distributed.is_initialized():
@@ -35,13 +35,13 @@ class LatentNormaliser(nn.Module):
 
     @property
     def std(self) -> Tensor:
-        """Standard deviation [latent_size], never 0."""
+        """Return the standard deviation [latent_size], at least 1e-3."""
         return (self.square - self.mean.square()).clamp_min(1e-6).sqrt()
 
     def forward(self, latent: Tensor) -> Tensor:
-        """Latents [B, latent_size] at mean 0 and variance 1."""
+        """Normalise latents [B, latent_size] to mean 0 and variance 1."""
         return ((latent - self.mean) / self.std).to(latent.dtype)
 
     def invert(self, normal: Tensor) -> Tensor:
-        """Latents [B, latent_size] again, from those at mean 0 and variance 1."""
+        """Undo the normalisation of latents [B, latent_size]."""
         return (normal * self.std + self.mean).to(normal.dtype)

@@ -5,25 +5,32 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
-from model.core_registry import first_of_direction
+from model.core_registry import core_entry, first_of_direction
 from model.hub import folder_problem
-from model.types import PerformerParams, Size
+from model.latent.registry import (
+    LATENT_POOLERS,
+    LATENT_ROUTES,
+    PartByName,
+    RouteTarget,
+    part_name,
+)
+from model.types import AttentionType, PerformerParams, Size
 from yaml_config.paths import PathText
 from yaml_config.strict_model import StrictModel, Violation
 
-Pooling = Literal["first", "mean", "context"]
-RouteName = Literal["embedding", "memory", "cross_attention", "soft_prompt"]
+Pooling = Annotated[StrictModel | str, PartByName(LATENT_POOLERS)]
+Route = Annotated[StrictModel | str, PartByName(LATENT_ROUTES)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 _SIZES = ("hidden_size", "num_layers", "num_heads")
 
 
-def _different(value: list[RouteName]) -> list[RouteName]:
-    if len(set(value)) < len(value):
+def _different(value: list[Route]) -> list[Route]:
+    if len({part_name(route) for route in value}) < len(value):
         raise ValueError("names a route twice")
     return value
 
 
-Routes = Annotated[list[RouteName], Field(min_length=1), AfterValidator(_different)]
+Routes = Annotated[list[Route], Field(min_length=1), AfterValidator(_different)]
 
 
 class HuggingFacePart(StrictModel):
@@ -49,7 +56,7 @@ class HuggingFacePart(StrictModel):
     """Number of token ids, from scratch; None: the data set's tokenizer's. [tokens]"""
 
     def violations(self) -> Iterator[Violation]:
-        """Weights have sizes of their own; without weights, sizes are needed."""
+        """Yield sizes given beside pretrained weights, and sizes missing without them."""
         keys = (*_SIZES, "intermediate_size", "max_length", "dropout")
         if self.path is not None:
             problem = folder_problem(self.path)
@@ -57,11 +64,11 @@ class HuggingFacePart(StrictModel):
                 yield Violation(f"{self.path}: {problem}", ("path",), (), "a folder with config.json, or owner/name")
             for key in keys:
                 if getattr(self, key) is not None:
-                    yield Violation(f"{key} is what the weights of path have", (key,), (("path",),), "leave it out")
+                    yield Violation(f"{key} is set by the weights of path", (key,), (("path",),), "leave it out")
             return
         for key in _SIZES:
             if getattr(self, key) is None:
-                message = f"without path the model is built from scratch, and that needs {key}"
+                message = f"without path the model is built from scratch, which needs {key}"
                 yield Violation(message, (key,), (("type",),), f"add {key}: {64 if key == 'hidden_size' else 2}")
         width, heads = self.hidden_size, self.num_heads
         if width is not None and heads is not None and width % heads:
@@ -77,10 +84,10 @@ class ArchitecturePart(HuggingFacePart):
     """Without path: what transformers calls model_type, such as bert, modernbert, gpt2 or llama."""
 
     def violations(self) -> Iterator[Violation]:
-        """One of path and architecture."""
+        """Yield a part with both path and architecture, or with neither."""
         yield from super().violations()
         if (self.path is None) == (self.architecture is None):
-            given = "neither path nor architecture is given" if self.path is None else "path has an architecture"
+            given = "neither path nor architecture is set" if self.path is None else "the architecture is set by path"
             key = "architecture"
             yield Violation(
                 given, (key,), (("path",),), "add architecture: bert" if self.path is None else "leave it out"
@@ -88,17 +95,17 @@ class ArchitecturePart(HuggingFacePart):
 
 
 class ConnectorEncoderConfig(HuggingFacePart):
-    """An encoder by its published name, which decides architecture and pooling."""
+    """An encoder by its published name, which sets architecture and pooling."""
 
 
 class HuggingFaceEncoderConfig(ArchitecturePart):
-    """Any encoder of Hugging Face; of an encoder-decoder such as T5 its encoder."""
+    """Any encoder of Hugging Face; of an encoder-decoder such as T5, its encoder."""
 
     type: Literal["hugging_face"] = "hugging_face"
     pooling: Pooling = "mean"
-    """first token, masked mean, or DeBERTa's context pooler."""
+    """first token, masked mean, DeBERTa's context pooler, or a registered pooler."""
     freeze: bool = False
-    """Leave the pretrained weights as they are, and train one more layer on top."""
+    """Freeze the pretrained weights, and train one more layer on top."""
 
 
 class PerformerEncoderConfig(PerformerParams):
@@ -106,28 +113,38 @@ class PerformerEncoderConfig(PerformerParams):
 
     type: Literal["performer"] = "performer"
     pooling: Pooling = "mean"
-    """first token, masked mean, or DeBERTa's context pooler."""
+    """first token, masked mean, DeBERTa's context pooler, or a registered pooler."""
 
     def violations(self) -> Iterator[Violation]:
-        """An encoder reads tokens and sees all of them."""
+        """Yield causal attention, float input and cross-attention, which an encoder of texts cannot have."""
         yield from super().violations()
         causal = first_of_direction(self, "causal")
         if causal is not None:
-            message = f"{causal} hides later tokens, and a latent is of the whole text"
+            message = f"{causal} is causal, and a latent encodes the whole text"
             yield Violation(message, ("attention_type",), (), "attention_type: linear")
-        yield from _tokens_alone(self)
+        yield from _float_input_violations(self)
         if self.use_cross_attention:
             yield Violation("an encoder has no context to attend to", ("use_cross_attention",), (), "leave it out")
 
 
 class Injected(StrictModel):
-    """How the latent enters a decoder."""
+    """Keys of the routes by which a latent enters a decoder."""
 
     routes: Routes = ["embedding", "memory"]
-    """embedding (added to every token's), memory (keys and values of num_slots places in front, in every layer),
-    cross_attention (to num_slots vectors), soft_prompt (num_slots vectors in front)."""
+    """embedding (added to every token's), memory (a kv prefix of num_slots positions in every layer), cross_attention
+    (to num_slots vectors), soft_prompt (num_slots vectors in front of the tokens), or a registered route."""
     num_slots: Annotated[int, Field(gt=0, le=1024)] = 1
-    """Places or vectors of memory, cross_attention and soft_prompt. [vectors]"""
+    """Positions or vectors of memory, cross_attention and soft_prompt. [vectors]"""
+
+    @property
+    def targets(self) -> list[RouteTarget]:
+        """Return the decoder input that each route feeds."""
+        return [LATENT_ROUTES.get(part_name(route)).target for route in self.routes]
+
+    @property
+    def slots_in_front(self) -> int:
+        """Return the number of positions that the latent takes in front of the tokens."""
+        return self.num_slots * len({"memory", "soft_prompt"}.intersection(self.targets))
 
 
 class ConnectorDecoderConfig(HuggingFacePart):
@@ -136,13 +153,13 @@ class ConnectorDecoderConfig(HuggingFacePart):
     latent_as_gpt_emb: bool = True
     """Add the latent to the embedding of every token."""
     latent_as_gpt_memory: bool = True
-    """Give every layer the latent as one more key and value."""
+    """Give every layer the latent as a kv prefix of one key and value."""
 
     def violations(self) -> Iterator[Violation]:
-        """The latent enters in one way at least."""
+        """Yield a decoder without a route for the latent."""
         yield from super().violations()
         if not self.latent_as_gpt_emb and not self.latent_as_gpt_memory:
-            message = "the decoder would never see the latent: both ways for it to enter are off"
+            message = "the decoder would ignore the latent: latent_as_gpt_emb and latent_as_gpt_memory are both false"
             yield Violation(message, ("latent_as_gpt_memory",), (("latent_as_gpt_emb",),), "true for one of them")
 
 
@@ -152,9 +169,9 @@ class HuggingFaceDecoderConfig(ArchitecturePart, Injected):
     type: Literal["hugging_face"] = "hugging_face"
 
     def violations(self) -> Iterator[Violation]:
-        """Slots are of routes that have some."""
+        """Yield routes that do not go together, and unused slots."""
         yield from super().violations()
-        yield from _idle_slots(self)
+        yield from _route_violations(self)
 
 
 class PerformerDecoderConfig(PerformerParams, Injected):
@@ -163,28 +180,36 @@ class PerformerDecoderConfig(PerformerParams, Injected):
     type: Literal["performer"] = "performer"
 
     def violations(self) -> Iterator[Violation]:
-        """A decoder reads tokens, sees the earlier ones, and has cross-attention where a route asks for it."""
+        """Yield attention that is not causal, float input, and cross-attention that is not set by routes."""
         yield from super().violations()
         open_core = first_of_direction(self, "bidirectional")
         if open_core is not None:
             message = f"bidirectional `{open_core}` attention in a decoder lets a token see the ones after it"
             yield Violation(message, ("attention_type",), (), "attention_type: causal_linear")
-        yield from _tokens_alone(self)
-        yield from _idle_slots(self)
+        yield from _float_input_violations(self)
+        yield from _route_violations(self)
         if self.use_cross_attention is not None:
-            message = "what the decoder attends to is said by routes"
+            message = "cross-attention of this decoder is set by routes"
             yield Violation(message, ("use_cross_attention",), (("routes",),), "routes: [cross_attention]")
 
 
-def _idle_slots(part: Injected) -> Iterator[Violation]:
-    if part.num_slots > 1 and part.routes == ["embedding"]:
-        message = "num_slots is of memory, cross_attention and soft_prompt, and the only route is embedding"
+def _route_violations(part: Injected) -> Iterator[Violation]:
+    targets = part.targets
+    for index, target in enumerate(targets):
+        if target in targets[:index]:
+            names = part_name(part.routes[targets.index(target)]), part_name(part.routes[index])
+            message = f"routes {names[0]} and {names[1]} both feed the decoder's {target}"
+            yield Violation(message, ("routes", index), (("routes", targets.index(target)),), "keep one of them")
+    if part.num_slots > 1 and targets == ["embedding"]:
+        message = "num_slots is used by memory, cross_attention and soft_prompt, and the only route is embedding"
         yield Violation(message, ("num_slots",), (("routes",),), "leave it out")
 
 
-def _tokens_alone(params: PerformerParams) -> Iterator[Violation]:
+def _float_input_violations(params: PerformerParams) -> Iterator[Violation]:
     if params.input_dim is not None:
-        yield Violation("input_dim is of float input, and this part reads tokens", ("input_dim",), (), "leave it out")
+        yield Violation(
+            "input_dim is for float input, and the input of this part is tokens", ("input_dim",), (), "leave it out"
+        )
 
 
 class MlpDenoiserConfig(StrictModel):
@@ -198,33 +223,46 @@ class MlpDenoiserConfig(StrictModel):
 
 
 class TransformerDenoiserConfig(StrictModel):
-    """TransformerNet: the latent as a few tokens, seen by a transformer."""
+    """TransformerNet: a transformer over the latent, split into a few tokens."""
 
     type: Literal["transformer"] = "transformer"
     d_model: Size = 512
     """Width of a token. [channels]"""
     num_tokens: Annotated[int, Field(gt=0, le=4096)] = 4
-    """Tokens that the latent becomes. [tokens]"""
+    """Number of tokens that the latent is split into. [tokens]"""
     num_layers: Annotated[int, Field(gt=0, le=1000)] = 12
     """Number of layers. [layers]"""
     num_heads: Annotated[int, Field(gt=0, le=65_536)] = 8
     """Number of heads; divides d_model. [heads]"""
 
     def violations(self) -> Iterator[Violation]:
-        """Heads divide the width."""
+        """Yield a number of heads that does not divide the width."""
         if self.d_model % self.num_heads:
             message = f"num_heads {self.num_heads} does not divide d_model {self.d_model}"
             yield Violation(message, ("num_heads",), (("d_model",),), "a divisor of d_model")
 
 
 class PerformerDenoiserConfig(TransformerDenoiserConfig):
-    """The latent as a few tokens, seen by our Performer encoder."""
+    """Our Performer encoder over the latent, split into a few tokens."""
 
     type: Literal["performer"] = "performer"  # type: ignore[assignment]
     num_layers: Annotated[int, Field(gt=0, le=1000)] = 4
     """Number of layers. [layers]"""
-    attention_type: Literal["softmax", "linear"] = "softmax"
-    """softmax or linear."""
+    attention_type: AttentionType = "softmax"
+    """softmax, linear or a registered core that is not causal; a list of them has one for each layer."""
+
+    def violations(self) -> Iterator[Violation]:
+        """Yield heads that do not divide the width, and attention cores that do not fit."""
+        yield from super().violations()
+        types = self.attention_type
+        if isinstance(types, list) and len(types) != self.num_layers:
+            message = f"attention_type lists {len(types)} layers, and num_layers is {self.num_layers}"
+            yield Violation(message, ("attention_type",), (("num_layers",),), "one name for each layer, or one for all")
+        for name in types if isinstance(types, list) else [types]:
+            if core_entry(name).direction == "causal":
+                message = f"{name} is causal, and the tokens of a latent have no order"
+                yield Violation(message, ("attention_type",), (), "attention_type: linear")
+                return
 
 
 class LinearDenoiserConfig(StrictModel):
@@ -234,6 +272,6 @@ class LinearDenoiserConfig(StrictModel):
 
 
 class ResidualDenoiserConfig(StrictModel):
-    """ResidualLinear: layers of norm, linear and LeakyReLU around which the input goes."""
+    """ResidualLinear: residual blocks of LayerNorm, linear and LeakyReLU."""
 
     type: Literal["residual"] = "residual"

@@ -1,4 +1,4 @@
-"""The built-in encoders, decoders and denoisers; importing this module registers them, and imports no torch."""
+"""Built-in parts of latent diffusion models; importing this module registers them, and imports no torch."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -10,13 +10,17 @@ from model.latent.registry import (
     register_latent_decoder,
     register_latent_denoiser,
     register_latent_encoder,
+    register_latent_pooler,
+    register_latent_route,
+    register_latent_schedule,
 )
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
     from model.latent.decoder import LatentDecoder
     from model.latent.encoder import LatentEncoder
+    from model.latent.pooling import PretrainedPooler
 
 ENCODER_NAMES = (
     "BertForLatentConnector",
@@ -35,24 +39,24 @@ DECODER_NAMES = ("GPT2ForLatentConnector", "GPT2ForLatentConnectorNew", "GPT2For
 @register_latent_encoder("performer", config=types.PerformerEncoderConfig)
 def _performer_encoder(config: types.PerformerEncoderConfig, latent_size: int) -> "LatentEncoder":
     from model.latent.encoder import LatentEncoder
-    from model.latent.pooling import Pooler
+    from model.latent.pooling import make_pooler
     from model.transformer import PerformerEncoder
 
     backbone = PerformerEncoder(config, has_head=False)
-    return LatentEncoder(backbone, Pooler(config.pooling, config.d_model), config.d_model, latent_size)
+    return LatentEncoder(backbone, make_pooler(config.pooling, config.d_model), config.d_model, latent_size)
 
 
 @register_latent_encoder("hugging_face", config=types.HuggingFaceEncoderConfig)
 def _hugging_face_encoder(config: types.HuggingFaceEncoderConfig, latent_size: int) -> "LatentEncoder":
     from model.latent.encoder import LatentEncoder, top_layer
-    from model.latent.from_section import config_of
+    from model.latent.from_section import make_config
     from model.latent.hugging_face import encoder_of, take_pooler
 
-    theirs = config_of(config, config.architecture)
-    backbone = encoder_of(theirs, config.path)
-    top = top_layer(theirs) if config.freeze else None
+    hf_config = make_config(config, config.architecture)
+    backbone = encoder_of(hf_config, config.path)
+    top = top_layer(hf_config) if config.freeze else None
     return LatentEncoder(
-        backbone, take_pooler(backbone, config.pooling), theirs.hidden_size, latent_size, top_layer=top
+        backbone, take_pooler(backbone, config.pooling), hf_config.hidden_size, latent_size, top_layer=top
     )
 
 
@@ -63,8 +67,8 @@ def _performer_decoder(config: types.PerformerDecoderConfig, latent_size: int) -
     from model.latent.performer_reader import PerformerReader, shape_of
     from model.transformer import PerformerDecoder
 
-    attends = "cross_attention" in config.routes
-    backbone = PerformerDecoder(config.model_copy(update={"use_cross_attention": attends}))
+    has_cross_attention = "cross_attention" in config.targets
+    backbone = PerformerDecoder(config.model_copy(update={"use_cross_attention": has_cross_attention}))
     injection = Injection(latent_size, shape_of(config), config.routes, config.num_slots)
     return LatentDecoder(PerformerReader(backbone, injection))
 
@@ -72,31 +76,31 @@ def _performer_decoder(config: types.PerformerDecoderConfig, latent_size: int) -
 @register_latent_decoder("hugging_face", config=types.HuggingFaceDecoderConfig)
 def _hugging_face_decoder(config: types.HuggingFaceDecoderConfig, latent_size: int) -> "LatentDecoder":
     from model.latent.decoder import LatentDecoder
-    from model.latent.from_section import config_of, decoder_with
-    from model.latent.hugging_face_reader import HuggingFaceReader, check_reads, shape_of
+    from model.latent.from_section import make_config, make_decoder
+    from model.latent.hugging_face_reader import HuggingFaceReader, check_decodes, shape_of
     from model.latent.injection import Injection
 
-    theirs = config_of(config, config.architecture)
-    backbone = decoder_with(theirs, config.path, cross_attention="cross_attention" in config.routes)
-    injection = Injection(latent_size, shape_of(theirs), config.routes, config.num_slots)
+    hf_config = make_config(config, config.architecture)
+    backbone = make_decoder(hf_config, config.path, cross_attention="cross_attention" in config.targets)
+    injection = Injection(latent_size, shape_of(hf_config), config.routes, config.num_slots)
     reader = HuggingFaceReader(backbone, injection)
-    check_reads(reader, f"decoder {config.path or config.architecture}")
+    check_decodes(reader, f"decoder {config.path or config.architecture}")
     return LatentDecoder(reader)
 
 
 def _connector(name: str, config: types.HuggingFacePart, latent_size: int) -> "nn.Module":
     from model.latent.connectors import MODEL_CLASS
-    from model.latent.from_section import config_of
+    from model.latent.from_section import make_config
     from model.latent.saving import check_architecture
 
     kind: Any = MODEL_CLASS[name]
-    theirs = config_of(config, kind.architectures[0])
-    check_architecture(kind, theirs)
+    hf_config = make_config(config, kind.architectures[0])
+    check_architecture(kind, hf_config)
     options = {
         key: getattr(config, key) for key in ("latent_as_gpt_emb", "latent_as_gpt_memory") if hasattr(config, key)
     }
-    backbone = None if config.path is None else kind.backbone_from(theirs, config.path)
-    module: nn.Module = kind(theirs, latent_size, backbone=backbone, **options)
+    backbone = None if config.path is None else kind.backbone_from(hf_config, config.path)
+    module: nn.Module = kind(hf_config, latent_size, backbone=backbone, **options)
     return module
 
 
@@ -145,3 +149,45 @@ def _residual(config: types.ResidualDenoiserConfig, latent_size: int, time_scale
     from model.latent.networks import ResidualLinear
 
     return ResidualLinear(latent_size)
+
+
+@register_latent_pooler("first")
+def _first(config: Any, width: int, pretrained: "PretrainedPooler") -> "nn.Module":
+    from model.latent.pooling import Pooler, first_token
+
+    return Pooler(first_token, width, pretrained._replace(dropout=0.0))
+
+
+@register_latent_pooler("mean")
+def _mean(config: Any, width: int, pretrained: "PretrainedPooler") -> "nn.Module":
+    from model.latent.pooling import Pooler, masked_mean
+
+    return Pooler(masked_mean, width, pretrained._replace(dropout=0.0))
+
+
+@register_latent_pooler("context")
+def _context(config: Any, width: int, pretrained: "PretrainedPooler") -> "nn.Module":
+    from torch import nn
+
+    from model.latent.pooling import Pooler, first_token
+
+    return Pooler(first_token, width, pretrained, nn.GELU())
+
+
+@register_latent_route("soft_prompt", target="soft_prompt")
+@register_latent_route("cross_attention", target="cross_attention")
+@register_latent_route("memory", target="memory")
+@register_latent_route("embedding", target="embedding")
+def _linear_route(config: Any, latent_size: int, out_features: int) -> "nn.Module":
+    from torch import nn
+
+    return nn.Linear(latent_size, out_features, bias=False)
+
+
+@register_latent_schedule("constant", reads=("beta_start",))
+@register_latent_schedule("cosine")
+@register_latent_schedule("linear", reads=("beta_start", "beta_end"))
+def _beta_schedule(config: Any, num_steps: int, betas: tuple[float, float]) -> "Tensor":
+    from diffusion.gaussian_schedule import beta_table
+
+    return beta_table(config.type, num_steps, *betas)[1:]

@@ -1,4 +1,4 @@
-"""Our Performer decoder with a latent; a memory takes the place of keys and values at P dummy tokens in front."""
+"""Our Performer decoder conditioned on a latent; its kv prefix replaces keys and values at P dummy tokens in front."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -16,19 +16,22 @@ from model.types import PerformerParams
 
 @dataclass
 class PerformerTexts:
-    """The decoder's own state, and what is added to the embedding of each further token."""
+    """Decoding state of the decoder, and the vector added to the embedding of each further token."""
 
     state: DecodingState
     embedding: Tensor | None
 
     def select(self, rows: Tensor, *, context: bool = True) -> None:
-        """Keep the batch rows `rows` int64 [B']; see `DecodingState.select`."""
+        """Select the batch rows `rows` int64 [B']; see `DecodingState.select`."""
         self.state.select(rows, context=context)
         self.embedding = None if self.embedding is None else self.embedding.index_select(0, rows)
 
 
 class PerformerReader(nn.Module):
-    """Any attention core; where a latent is attended to, the decoder has cross-attention."""
+    """A Performer decoder of any attention core, and the injection of its latent.
+
+    With the route cross_attention the decoder must have cross-attention.
+    """
 
     def __init__(self, backbone: PerformerDecoder, injection: Injection) -> None:
         super().__init__()
@@ -36,7 +39,7 @@ class PerformerReader(nn.Module):
 
     @property
     def max_length(self) -> int | None:
-        """The longest text, slots in front of it taken off; None without a limit."""
+        """Return the maximum number of tokens, without the slots in front; None without a limit."""
         limit = self.backbone.params.max_length
         return None if limit is None else limit - slots_of(self.injection)
 
@@ -47,7 +50,7 @@ class PerformerReader(nn.Module):
         return self.backbone.params.vocab_size
 
     def states(self, ids: Tensor, latent: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Logits [B, N, vocab_size] of ids int [B, N] and a latent [B, latent_size].
+        """Return logits [B, N, vocab_size] of ids int [B, N] and a latent [B, latent_size].
 
         mask bool [B, N] is True at real tokens.
         """
@@ -57,13 +60,13 @@ class PerformerReader(nn.Module):
         return self.backbone.logits(hidden[:, injected.num_slots :])
 
     def forward(self, ids: Tensor, latent: Tensor, mask: Tensor | None = None) -> Any:
-        """`states` [B, N, vocab_size] of ids int [B, N] and a latent [B, latent_size]."""
+        """Return `states` [B, N, vocab_size] of ids int [B, N] and a latent [B, latent_size]."""
         return self.states(ids, latent, mask)
 
     def start(self, ids: Tensor, latent: Tensor, mask: Tensor | None, room: int) -> tuple[Tensor, PerformerTexts]:
-        """Logits [B, vocab_size] after the last token of each row of ids int [B, N], and the state.
+        """Run prompts int [B, N]; return logits [B, vocab_size] after each row's last token, and the decoding state.
 
-        Padding, where mask bool [B, N] is False, may stand on either side of a row.
+        Padding, where mask bool [B, N] is False, may be on either side of a row.
         """
         injected = self.injection(latent)
         x, mask = self._with_slots(ids, injected, mask)
@@ -75,19 +78,19 @@ class PerformerReader(nn.Module):
         return logits, PerformerTexts(state, injected.embedding)
 
     def step(self, ids: Tensor, state: PerformerTexts) -> Tensor:
-        """Logits [B, vocab_size] of one more token of each row, ids int [B, 1]; changes `state`."""
-        return self.backbone.step(self._embedded(ids, state.embedding), state.state)
+        """Run one more token of each row, ids int [B, 1]; return logits [B, vocab_size] and update `state`."""
+        return self.backbone.step(self._embed(ids, state.embedding), state.state)
 
     def _with_slots(self, ids: Tensor, injected: Injected, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """Embeddings of tokens behind those of the slots, and their mask; a memory's dummies are zeros."""
-        x = self._embedded(ids if mask is None else ids.masked_fill(~mask, 0), injected.embedding)
+        """Return embeddings and mask of the slots and the tokens after them; the dummies of a kv prefix are zeros."""
+        x = self._embed(ids if mask is None else ids.masked_fill(~mask, 0), injected.embedding)
         front = [x.new_zeros(len(x), injected.memory[0].shape[2], x.shape[2])] if injected.memory else []
         front += [injected.prompt] if injected.prompt is not None else []
         if mask is not None:
             mask = torch.cat([mask.new_ones(len(x), injected.num_slots), mask], 1)
         return torch.cat([*front, x], 1), mask
 
-    def _embedded(self, ids: Tensor, embedding: Tensor | None) -> Tensor:
+    def _embed(self, ids: Tensor, embedding: Tensor | None) -> Tensor:
         table = self.backbone.input.embedding
         assert table is not None
         check_ids(ids, table.num_embeddings)
@@ -96,5 +99,5 @@ class PerformerReader(nn.Module):
 
 
 def shape_of(params: PerformerParams) -> DecoderShape:
-    """Sizes of a Performer decoder."""
+    """Return the sizes of a Performer decoder."""
     return DecoderShape(params.d_model, params.num_layers, params.num_kv_heads or params.num_heads, params.head_dim)

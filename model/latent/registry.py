@@ -1,58 +1,217 @@
-"""Registries of what a latent diffusion model is put together from: encoders, decoders and denoisers, by name.
+"""Registries of the parts of a latent diffusion model; no torch is imported.
 
-A denoiser of your own is one file, found when it is imported (`--plugin MODULE`) or through the entry point group
-`model_factory.latent_denoisers`:
+Each kind of part has a decorator, and an entry-point group in which an installed package can name its module:
 
-    @register_latent_denoiser("mine", config=MyConfig)    # a StrictModel with the field `type: Literal["mine"]`
-    def build(config, latent_size, time_scale):           # gives an nn.Module, forward(x, t, z_sem=None)
-        ...
+| key in the file | decorator | builder | group |
+| --- | --- | --- | --- |
+| `encoder` | `register_latent_encoder` | `(config, latent_size) -> LatentEncoder` | `model_factory.latent_encoders` |
+| `decoder` | `register_latent_decoder` | `(config, latent_size) -> LatentDecoder` | `model_factory.latent_decoders` |
+| `denoiser` | `register_latent_denoiser` | `(config, latent_size, time_scale)` | `model_factory.latent_denoisers` |
+| `pooling` | `register_latent_pooler` | `(config, width, pretrained)` | `model_factory.latent_poolers` |
+| `routes` | `register_latent_route` | `(config, latent_size, out_features)` | `model_factory.latent_routes` |
+| `schedule` | `register_latent_schedule` | `(config, num_steps, betas)` | `model_factory.latent_schedules` |
 
-x is [B, latent_size], t [B] in (0, 1], and `time_scale` is by what t is to be multiplied before it is embedded.
+A custom part is one file, loaded by `--plugin MODULE` or through its group. Import torch inside the builder, so that
+checking a file stays fast:
+
+    class SharpMeanConfig(StrictModel):
+        power: float = 2.0
+
+    @register_latent_pooler("sharp_mean", config=SharpMeanConfig)
+    def build(config, width, pretrained):
+        from my_package.pooling import SharpMean
+
+        return SharpMean(width, config.power)
+
+The file then has `pooling: sharp_mean`, or `pooling: {type: sharp_mean, power: 3.0}`.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from importlib import import_module
+from typing import Any, Literal, TypeVar, get_args
 
-from yaml_config.registry import Registry
+from pydantic import BaseModel, GetJsonSchemaHandler, ValidationInfo, create_model
+from pydantic_core import CoreSchema
+
+from yaml_config.choice import not_one_of
+from yaml_config.registry import PLUGIN_HINT, Registry
 from yaml_config.strict_model import StrictModel
+from yaml_config.tagged import FromRegistry
 
 Builder = TypeVar("Builder", bound=Callable[..., Any])
+Entry = TypeVar("Entry", bound="PartEntry")
+
+RouteTarget = Literal["embedding", "memory", "cross_attention", "soft_prompt"]
+"""Inputs of a decoder that a route can feed; `model.latent.injection` describes them."""
+BetaKey = Literal["beta_start", "beta_end"]
 
 
 @dataclass(frozen=True)
 class PartEntry:
-    """The type of a part's section, and its builder `(config, latent_size, ...) -> nn.Module`."""
+    """Type of a part's section in the file, and its builder, `(config, ...) -> nn.Module`."""
 
     config_type: type[StrictModel]
     build: Callable[..., Any]
 
 
-LATENT_ENCODERS: Registry[PartEntry] = Registry("latent encoder", "model_factory.latent_encoders", "model.latent.parts")
-LATENT_DECODERS: Registry[PartEntry] = Registry("latent decoder", "model_factory.latent_decoders", "model.latent.parts")
-LATENT_DENOISERS: Registry[PartEntry] = Registry(
-    "latent denoiser", "model_factory.latent_denoisers", "model.latent.parts"
+@dataclass(frozen=True)
+class RouteEntry(PartEntry):
+    """A route, and the decoder input that it feeds."""
+
+    target: RouteTarget
+
+
+@dataclass(frozen=True)
+class ScheduleEntry(PartEntry):
+    """A noise schedule, and the keys of the section `diffusion` that it reads."""
+
+    reads: tuple[BetaKey, ...]
+
+
+_BUILT_IN = "model.latent.parts"
+
+
+def _registry(kind: str, group: str) -> Registry[Any]:
+    return Registry(kind, f"model_factory.{group}", _BUILT_IN)
+
+
+LATENT_ENCODERS: Registry[PartEntry] = _registry("latent encoder", "latent_encoders")
+LATENT_DECODERS: Registry[PartEntry] = _registry("latent decoder", "latent_decoders")
+LATENT_DENOISERS: Registry[PartEntry] = _registry("latent denoiser", "latent_denoisers")
+LATENT_POOLERS: Registry[PartEntry] = _registry("latent pooler", "latent_poolers")
+LATENT_ROUTES: Registry[RouteEntry] = _registry("latent route", "latent_routes")
+LATENT_SCHEDULES: Registry[ScheduleEntry] = _registry("latent schedule", "latent_schedules")
+LATENT_PARTS: tuple[Registry[Any], ...] = (
+    LATENT_ENCODERS,
+    LATENT_DECODERS,
+    LATENT_DENOISERS,
+    LATENT_POOLERS,
+    LATENT_ROUTES,
+    LATENT_SCHEDULES,
 )
 
 
-def register_latent_encoder(name: str, *, config: type[StrictModel]) -> Callable[[Builder], Builder]:
-    """Register the decorated `(config, latent_size) -> LatentEncoder`; raises ValueError when the name is taken."""
-    return _register(LATENT_ENCODERS, name, config)
+def register_latent_encoder(name: str, *, config: type[BaseModel] | None = None) -> Callable[[Builder], Builder]:
+    """Register the decorated `(config, latent_size) -> LatentEncoder`; raise ValueError if the name is taken.
+
+    `config` is a pydantic type of the part's own keys, checked with the file. Without it the part has no keys.
+    The same holds for the other decorators.
+    """
+    return _register(LATENT_ENCODERS, name, config, PartEntry)
 
 
-def register_latent_decoder(name: str, *, config: type[StrictModel]) -> Callable[[Builder], Builder]:
-    """Register the decorated `(config, latent_size) -> LatentDecoder`; raises ValueError when the name is taken."""
-    return _register(LATENT_DECODERS, name, config)
+def register_latent_decoder(name: str, *, config: type[BaseModel] | None = None) -> Callable[[Builder], Builder]:
+    """Register the decorated `(config, latent_size) -> LatentDecoder`; raise ValueError if the name is taken."""
+    return _register(LATENT_DECODERS, name, config, PartEntry)
 
 
-def register_latent_denoiser(name: str, *, config: type[StrictModel]) -> Callable[[Builder], Builder]:
-    """Register the decorated `(config, latent_size, time_scale) -> nn.Module`; raises ValueError when the name is taken."""
-    return _register(LATENT_DENOISERS, name, config)
+def register_latent_denoiser(name: str, *, config: type[BaseModel] | None = None) -> Callable[[Builder], Builder]:
+    """Register the decorated `(config, latent_size, time_scale) -> nn.Module`; raise ValueError if the name is taken.
+
+    The module's `forward(x, t, z_sem=None)` maps x [B, latent_size] at times t [B] in (0, 1] to the shape of x.
+    `time_scale` is the factor by which to multiply t before embedding it.
+    """
+    return _register(LATENT_DENOISERS, name, config, PartEntry)
 
 
-def _register(registry: Registry[PartEntry], name: str, config: type[StrictModel]) -> Callable[[Builder], Builder]:
+def register_latent_pooler(name: str, *, config: type[BaseModel] | None = None) -> Callable[[Builder], Builder]:
+    """Register the decorated `(config, width, pretrained) -> nn.Module`; raise ValueError if the name is taken.
+
+    The module's `forward(hidden, mask)` maps hidden states [B, N, width] and mask bool [B, N] to a vector [B, width].
+    `pretrained` is a `model.latent.pooling.PretrainedPooler`, the layers of the backbone's own pooler.
+    """
+    return _register(LATENT_POOLERS, name, config, PartEntry)
+
+
+def register_latent_route(
+    name: str, *, target: RouteTarget, config: type[BaseModel] | None = None
+) -> Callable[[Builder], Builder]:
+    """Register the decorated `(config, latent_size, out_features) -> nn.Module`; raise ValueError if the name is taken.
+
+    The module maps latents [B, latent_size] to [B, out_features]: all numbers of the decoder input `target`.
+    Raises ValueError for an unknown target.
+    """
+    if target not in get_args(RouteTarget):
+        raise ValueError(
+            f"target {target!r} of latent route {name!r} is unknown; use {', '.join(get_args(RouteTarget))}"
+        )
+    return _register(LATENT_ROUTES, name, config, lambda config_type, build: RouteEntry(config_type, build, target))
+
+
+def register_latent_schedule(
+    name: str, *, reads: tuple[BetaKey, ...] = (), config: type[BaseModel] | None = None
+) -> Callable[[Builder], Builder]:
+    """Register the decorated `(config, num_steps, betas) -> Tensor`; raise ValueError if the name is taken.
+
+    The builder returns beta of the steps 1 .. num_steps, float [num_steps], each in (0, 1). `betas` are the first and
+    last beta of the section `diffusion`; a file may set `beta_start` and `beta_end` only if they are in `reads`.
+    """
+    return _register(
+        LATENT_SCHEDULES, name, config, lambda config_type, build: ScheduleEntry(config_type, build, reads)
+    )
+
+
+@dataclass(frozen=True)
+class PartByName(FromRegistry):
+    """Annotation of a field that names a part: `pooling: mean`, or a mapping of `type` and the part's own keys.
+
+    A name stays a name; `resolve_part` builds its section from the defaults.
+    """
+
+    or_name: bool = True
+
+    def validate(self, value: Any, info: ValidationInfo) -> Any:
+        """Check a name or a mapping; raise pydantic's errors at their positions inside it."""
+        if not isinstance(value, str):
+            return super().validate("" if value is None else value, info)
+        if value not in self.registry:
+            raise not_one_of(self.registry.names(), PLUGIN_HINT)
+        super().validate({self.key: value}, info)  # reports required keys, which a bare name lacks
+        return value
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        names = {"type": "string", "enum": self.registry.names()}
+        variants = []
+        for name in self.registry.names():
+            config_type = self.registry.get(name).config_type
+            if set(config_type.model_fields) - {self.key}:
+                variant = handler(config_type.__pydantic_core_schema__)
+                variants.append({"allOf": [variant], "properties": {self.key: {"const": name}}, "required": [self.key]})
+        return {"anyOf": [names, *variants]} if variants else names
+
+
+def resolve_part(registry: Registry[Entry], part: StrictModel | str) -> tuple[Entry, Any]:
+    """Return the entry and the section of a part given by name or by section; raise UnknownNameError."""
+    entry = registry.get(part_name(part))
+    return entry, entry.config_type(type=part) if isinstance(part, str) else part  # type: ignore[call-arg]
+
+
+def part_name(part: StrictModel | str) -> str:
+    """Return the registered name of a part given by name or by section."""
+    return part if isinstance(part, str) else str(getattr(part, "type", None))
+
+
+def _register(
+    registry: Registry[Entry],
+    name: str,
+    config: type[BaseModel] | None,
+    entry: Callable[[type[StrictModel], Callable[..., Any]], Entry],
+) -> Callable[[Builder], Builder]:
     def register(build: Builder) -> Builder:
-        registry.add(name, PartEntry(config, build))
+        import_module(_BUILT_IN)  # first, so that a custom part with a built-in name is the one that is refused
+        registry.add(name, entry(_section_type(name, config), build))
         return build
 
     return register
+
+
+def _section_type(name: str, config: type[BaseModel] | None) -> type[StrictModel]:
+    """Return the type of a section: the part's own keys and `type`, as strict as all others."""
+    if config is None:
+        return create_model("PartConfig", __base__=StrictModel, type=(str, name))
+    if issubclass(config, StrictModel) and "type" in config.model_fields:
+        return config
+    bases = (config,) if issubclass(config, StrictModel) else (config, StrictModel)  # later settings override
+    section = type(config.__name__, bases, {"__module__": config.__module__, "__doc__": config.__doc__})
+    return create_model(config.__name__, __base__=section, type=(str, name))

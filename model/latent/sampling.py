@@ -1,4 +1,4 @@
-"""How latents are drawn: the step from one time to an earlier one, and the precision of the network meanwhile."""
+"""Sampling of latents: the step from one time to an earlier one, and half precision of the network."""
 
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -17,7 +17,7 @@ Sampler = Literal["ancestral", "ddim"]
 
 @dataclass(frozen=True)
 class LatentStep:
-    """A sampler's step: `ancestral` with a variance (Ho et al. 2020), or `ddim` with eta in [0, 1] (Song et al. 2021).
+    """Step of a sampler: `ancestral` with a variance (Ho et al. 2020), or `ddim` with eta in [0, 1] (Song et al. 2021).
 
     Raises InputError for an unknown sampler or an eta with `ancestral`, SettingError for an eta outside [0, 1].
     """
@@ -28,16 +28,16 @@ class LatentStep:
 
     def __post_init__(self) -> None:
         if self.sampler not in get_args(Sampler):
-            raise InputError(f"sampler is {self.sampler!r}, and 'ancestral' or 'ddim' fits")
+            raise InputError(f"sampler is {self.sampler!r}; use 'ancestral' or 'ddim'")
         if check_number("eta", self.eta, 0.0, 1.0) and self.sampler == "ancestral":
-            raise InputError(f"eta is {self.eta:g}, and goes with sampler 'ddim' only")
+            raise InputError(f"eta is {self.eta:g}, which only sampler 'ddim' uses; leave it out")
 
     def take(
         self, diffusion: GaussianDiffusion, x_t: Tensor, x_0: Tensor, t: int, s: int, draw: Callable[[], Tensor]
     ) -> Tensor:
-        """x_s from x_t and an estimate of x_0, all [B, ...].
+        """Compute x_s from x_t and an estimate of x_0, all [B, ...].
 
-        `draw` gives noise of that shape, asked for only where it is used, never at s = 0.
+        `draw` returns noise of that shape; it is called only if noise is used, never at s = 0.
         """
         if self.sampler == "ddim":
             noise = draw() if s > 0 and self.eta > 0 else None
@@ -45,8 +45,8 @@ class LatentStep:
         return diffusion.ancestral_step(x_t, x_0, t, s, draw() if s > 0 else None, self.variance)
 
 
-def half_precision(device: torch.device, wanted: bool) -> "torch.autocast | nullcontext[None]":
-    """Autocast in float16, on the CPU in bfloat16, where it is wanted."""
-    if not wanted:
+def half_precision(device: torch.device, enabled: bool) -> "torch.autocast | nullcontext[None]":
+    """Return autocast in float16, on the CPU in bfloat16, if enabled."""
+    if not enabled:
         return nullcontext()
     return torch.autocast(device.type, torch.bfloat16 if device.type == "cpu" else torch.float16)

@@ -1,4 +1,4 @@
-"""`python -m benchmarks.molecules` on a tiny run: the table, the plot, and the published sampler over the same weights."""
+"""`python -m benchmarks.molecules` on a tiny run: the table, the plot, and PolyDiff's sampler with the same weights."""
 
 import json
 from itertools import pairwise
@@ -21,7 +21,7 @@ def molecules(folder):
     return [{"name": "tiny", "source": "smiles", "data_files": {"train": str(folder / "train.smi")}}]
 
 
-def test_a_table_of_a_run_and_its_baselines(tmp_path, capsys):
+def test_molecule_benchmark_tabulates_run_and_baselines(tmp_path, capsys):
     run = make_run(tmp_path / "a", {**MDLM, "length": 8}, molecules(tmp_path / "a"), "diffusion")
     decoder = make_run(tmp_path / "b", DECODER, molecules(tmp_path / "b"), "language_modelling")
     words = [
@@ -45,11 +45,11 @@ def test_a_table_of_a_run_and_its_baselines(tmp_path, capsys):
     assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_the_published_sampler_draws_all_places_anew_and_masks_none(tmp_path):
+def test_polydiff_sampler_redraws_all_tokens_and_never_masks(tmp_path):
     folder = make_run(tmp_path, {**MDLM, "length": 8}, molecules(tmp_path), "diffusion")
     model, seen = open_run(folder).model, []
-    own = model._predict
-    model._predict = lambda x_t, *args, **more: seen.append(x_t) or own(x_t, *args, **more)
+    original = model._predict
+    model._predict = lambda x_t, *args, **more: seen.append(x_t) or original(x_t, *args, **more)
     lengths, mask = torch.tensor([8, 5]), model.process.graph.mask_token
     found = redraw_every_token(model, lengths, steps=7, generator=torch.Generator().manual_seed(0))
     assert [len(row) for row in found] == [8, 5]
@@ -62,7 +62,7 @@ def test_the_published_sampler_draws_all_places_anew_and_masks_none(tmp_path):
     assert len(seen) == 1
 
 
-def test_properties_over_guidance(tmp_path, capsys):
+def test_molecule_benchmark_properties_by_guidance(tmp_path, capsys):
     section = {**MDLM, "length": 8, "condition": {"type": "properties", "size": 1, "mean": [1.0], "std": [1.0]}}
     data = [{**molecules(tmp_path)[0], "properties": ["logp"]}]
     folder = make_run(tmp_path, section, data, "diffusion")

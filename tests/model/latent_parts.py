@@ -48,23 +48,28 @@ def connector(name, **options):
 
 def hugging_face_decoder(architecture, routes, num_slots):
     torch.manual_seed(0)
-    theirs = config(architecture, **({"add_cross_attention": True} if "cross_attention" in routes else {}))
-    reader = HuggingFaceReader(decoder_of(theirs), Injection(LATENT, hugging_face_shape(theirs), routes, num_slots))
+    hf_config = config(architecture, **({"add_cross_attention": True} if "cross_attention" in routes else {}))
+    reader = HuggingFaceReader(
+        decoder_of(hf_config), Injection(LATENT, hugging_face_shape(hf_config), routes, num_slots)
+    )
     return spread(LatentDecoder(reader))
 
 
 def performer_decoder(routes, num_slots, **changes):
     torch.manual_seed(0)
-    own = params(vocab_size=VOCAB, use_cross_attention="cross_attention" in routes, **changes)
+    performer_params = params(vocab_size=VOCAB, use_cross_attention="cross_attention" in routes, **changes)
     return spread(
         LatentDecoder(
-            PerformerReader(PerformerDecoder(own), Injection(LATENT, performer_shape(own), routes, num_slots))
+            PerformerReader(
+                PerformerDecoder(performer_params),
+                Injection(LATENT, performer_shape(performer_params), routes, num_slots),
+            )
         )
     )
 
 
 def spread(model):
-    """Weights large enough that texts differ, in evaluation mode."""
+    """Draw weights large enough that texts differ, and set evaluation mode."""
     for parameter in model.parameters():
         if parameter.dim() > 1:
             torch.nn.init.normal_(parameter, std=0.4)

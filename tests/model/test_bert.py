@@ -261,5 +261,5 @@ def test_a_file_is_checked(backbone: dict[str, Any], words: str) -> None:
 def test_sequences_longer_than_positions_are_refused() -> None:
     with pytest.raises(ValueError, match=r"set backbone\.max_length: 8"):
         build({"max_length": 4})
-    with pytest.raises(ValueError, match="has max_length 8 positions"):
+    with pytest.raises(ValueError, match=r"has 8 positions \(max_length\)"):
         build({"max_length": LENGTH}).sample(1, length=LENGTH + 1, steps=1)

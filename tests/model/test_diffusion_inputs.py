@@ -153,7 +153,7 @@ def test_unfit_sampler_error_lists_fitting_ones() -> None:
             r"AttributeError at test_diffusion_inputs.py:\d+: .*'width'",
         ),
         (lambda config, dim: nn.Linear("wide", dim), r"'odd' cannot be built: TypeError"),
-        (lambda config, dim: "network", "'odd' gave a str; its builder must give an nn.Module"),
+        (lambda config, dim: "network", "'odd': its builder returned a str; it must return an nn.Module"),
     ],
 )
 def test_failing_builder_names_location(builder: Callable[..., Any], message: str) -> None:

@@ -1,4 +1,4 @@
-"""The fifteen connectors: built, trained a step, saved and read back in two precisions, offline; and what each one does."""
+"""The fifteen connectors: building, a training step, saving and loading in two precisions, and their structure."""
 
 import json
 
@@ -25,14 +25,14 @@ def called(model):
     return model(input_ids=ids, past=latent, **options)[0]
 
 
-def test_there_are_fifteen():
+def test_connectors_are_fifteen():
     assert len(MODEL_CLASS) == 15
     assert all(name == kind.__name__ for name, kind in MODEL_CLASS.items())
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("name", MODEL_CLASS)
-def test_it_trains_a_step_and_survives_a_folder(name, dtype, tmp_path):
+def test_connector_trains_a_step_saves_and_loads(name, dtype, tmp_path):
     model = connector(name).to(dtype)
     before = {key: value.clone() for key, value in model.state_dict().items()}
     torch.optim.SGD(model.parameters(), lr=1.0).zero_grad()
@@ -51,7 +51,7 @@ def test_it_trains_a_step_and_survives_a_folder(name, dtype, tmp_path):
 
 
 @pytest.mark.parametrize("name", NEW_ONES)
-def test_new_ones_train_one_layer_and_leave_the_backbone_as_it_is(name):
+def test_new_connectors_train_one_layer_and_freeze_the_backbone(name):
     model = connector(name)
     called(model).float().square().sum().backward()
     frozen = [key for key, value in model.named_parameters() if not value.requires_grad]
@@ -65,19 +65,19 @@ def test_new_ones_train_one_layer_and_leave_the_backbone_as_it_is(name):
 
 
 @pytest.mark.parametrize("name", ["GPT2ForLatentConnectorNew", "GPT2ForLatentConnectorNew2"])
-def test_the_new_block_stands_in_front_and_moving_it_there_again_changes_nothing(name):
+def test_connector_new_block_is_first_and_change_order_is_a_noop(name):
     model = connector(name)
     blocks = model.transformer.backbone.h
     assert [block.attn.layer_idx for block in blocks] == [0, 1, 2]
     assert [block.mlp.c_fc.nf for block in blocks] == [12 * 16 if name.endswith("2") else 64, 64, 64]
-    assert model.transformer.linear.weight.shape == (16 * 3, LATENT)  # a slot of memory in the new layer as well
+    assert model.transformer.linear.weight.shape == (16 * 3, LATENT)  # a kv prefix in the new layer as well
     before = called(model.eval())
     model.change_order()
     assert torch.equal(before, called(model))
 
 
 @pytest.mark.parametrize("name", ["GPT2ForLatentConnectorNew", "GPT2ForLatentConnector", "BertForLatentConnectorNew"])
-def test_pretrained_weights_come_from_a_plain_folder(name, tmp_path):
+def test_connector_loads_pretrained_weights(name, tmp_path):
     from transformers import AutoModel
 
     kind = MODEL_CLASS[name]
@@ -98,7 +98,7 @@ def _moved(key, shift):
 
 
 @pytest.mark.parametrize("name", ["BertForLatentConnectorNew", "GPT2ForLatentConnectorNew2"])
-def test_tokens_that_were_added_survive_a_folder(name, tmp_path):
+def test_connector_added_tokens_survive_saving(name, tmp_path):
     model = connector(name)
     model.resize_token_embeddings(VOCAB + 3)
     ids = torch.full((2, 4), VOCAB + 2)
@@ -108,7 +108,7 @@ def test_tokens_that_were_added_survive_a_folder(name, tmp_path):
     assert torch.equal(MODEL_CLASS[name].from_pretrained(tmp_path).eval()(ids, **given)[0], before)
 
 
-def test_the_encoder_of_t5_comes_from_a_folder_of_it_alone(tmp_path):
+def test_t5_connector_loads_an_encoder_only_folder(tmp_path):
     from transformers import T5EncoderModel
 
     plain = T5EncoderModel(config("t5"))
@@ -119,7 +119,7 @@ def test_the_encoder_of_t5_comes_from_a_folder_of_it_alone(tmp_path):
     torch.testing.assert_close(model(ids, torch.ones_like(ids)).sequence, wanted)
 
 
-def test_poolers_differ_as_published():
+def test_connector_poolers_differ_as_published():
     ids = torch.randint(3, VOCAB, (2, 5))
     mask = torch.tensor([[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]])
     first, mean = (
@@ -135,7 +135,7 @@ def test_poolers_differ_as_published():
 
 
 @pytest.mark.parametrize("kind", ENCODERS, ids=lambda kind: kind.__name__)
-def test_an_encoded_text_never_sees_its_neighbours_or_its_padding(kind):
+def test_connector_encoding_ignores_other_rows_and_padding(kind):
     encoder = connector(kind.__name__).eval()
     ids = torch.randint(3, VOCAB, (3, 6))
     mask = torch.tensor([[1, 1, 1, 0, 0, 0], [1] * 6, [1, 1, 0, 0, 0, 0]])
@@ -147,7 +147,7 @@ def test_an_encoded_text_never_sees_its_neighbours_or_its_padding(kind):
     assert not torch.equal(before[1], after[1])
 
 
-def test_a_mask_is_made_from_the_padding():
+def test_connector_mask_defaults_to_pad_id():
     encoder = connector("BertForLatentConnector", pad_id=7).eval()
     ids = torch.tensor([[3, 4, 5, 7, 7]])
     assert torch.equal(encoder(ids).pooled, encoder(ids, (ids != 7).long()).pooled)
@@ -155,23 +155,23 @@ def test_a_mask_is_made_from_the_padding():
         encoder(torch.tensor([[3, 4], [7, 7]]))
 
 
-def test_what_does_not_fit_is_refused(tmp_path):
-    with pytest.raises(ConnectorError, match="takes a config of bert, and was given a GPT2Config"):
+def test_connector_errors(tmp_path):
+    with pytest.raises(ConnectorError, match="needs a config of bert, and was given a GPT2Config"):
         MODEL_CLASS["BertForLatentConnector"](config("gpt2"))
-    with pytest.raises(ValueError, match="enters a decoder through nothing"):
+    with pytest.raises(ValueError, match="routes is empty"):
         connector("GPT2ForLatentConnector", latent_as_gpt_emb=False, latent_as_gpt_memory=False)
     model = connector("BertForLatentConnector")
     model.save_pretrained(tmp_path)
-    with pytest.raises(ConnectorError, match="read it by BertForLatentConnector"):
+    with pytest.raises(ConnectorError, match="load it with BertForLatentConnector"):
         MODEL_CLASS["BertForLatentConnectorAVG"].from_pretrained(tmp_path)
-    with pytest.raises(ConnectorError, match="was saved with latent_size 6, and 12 is asked for"):
+    with pytest.raises(ConnectorError, match="was saved with latent_size 6, and 12 was given"):
         MODEL_CLASS["BertForLatentConnector"].from_pretrained(tmp_path, latent_size=2 * LATENT)
-    told = json.loads((tmp_path / "connector.json").read_text())
-    (tmp_path / "connector.json").write_text(json.dumps(told | {"schema_version": 99}))
+    content = json.loads((tmp_path / "connector.json").read_text())
+    (tmp_path / "connector.json").write_text(json.dumps(content | {"schema_version": 99}))
     with pytest.raises(ConnectorError, match="schema_version is 99"):
         MODEL_CLASS["BertForLatentConnector"].from_pretrained(tmp_path)
     weights = tmp_path / "model.safetensors"
-    (tmp_path / "connector.json").write_text(json.dumps(told))
+    (tmp_path / "connector.json").write_text(json.dumps(content))
     weights.write_bytes(weights.read_bytes()[:100])
     with pytest.raises(CheckpointError, match="not a whole safetensors file"):
         MODEL_CLASS["BertForLatentConnector"].from_pretrained(tmp_path)

@@ -1,4 +1,4 @@
-"""Diffusion of latents: tables, loss and samples against the formulas, the published ones and our own."""
+"""Diffusion of latents: tables, loss and samples against the formulas, published and our own."""
 
 import copy
 import math
@@ -38,7 +38,7 @@ def latents(rows: int = 8, seed: int = 1, width: int = LATENT) -> torch.Tensor:
 
 
 def published_tables(steps: int) -> dict[str, torch.Tensor]:
-    """DMLP's, for steps 0 .. T: beta = 0.008 throughout."""
+    """Compute DMLP's tables, for steps 0 .. T: beta = 0.008 throughout."""
     beta = torch.full((steps + 1,), 0.008)
     alpha = 1 - beta
     alpha_bar = torch.exp(torch.cumsum(torch.log(alpha), 0))
@@ -55,7 +55,7 @@ def published_tables(steps: int) -> dict[str, torch.Tensor]:
     }
 
 
-def test_compat_tables_are_the_published_ones() -> None:
+def test_ddpm_compat_tables_are_the_published_ones() -> None:
     given, wanted = ddpm_schedule(1e-4, 0.02, 700, compat="dmlp"), published_tables(700)
     assert list(given) == list(wanted)
     for name, table in given.items():
@@ -64,7 +64,7 @@ def test_compat_tables_are_the_published_ones() -> None:
 
 
 @pytest.mark.parametrize("kind", ["linear", "cosine", "constant"])
-def test_tables_begin_without_noise_and_follow_from_beta(kind: str) -> None:
+def test_ddpm_tables_follow_from_beta(kind: str) -> None:
     tables = ddpm_schedule(0.1, 0.1 if kind == "constant" else 0.3, STEPS, kind=kind)  # type: ignore[arg-type]
     beta = tables["beta_t"].double()
     kept = (1 - beta).cumprod(0)
@@ -83,7 +83,7 @@ def test_tables_begin_without_noise_and_follow_from_beta(kind: str) -> None:
 
 
 @pytest.mark.parametrize("prediction", ["noise", "x0", "v"])
-def test_the_loss_of_a_row_is_the_formula(prediction: str) -> None:
+def test_ddpm_loss_matches_the_formula(prediction: str) -> None:
     model, x, noise = ddpm(prediction=prediction), latents(), latents(seed=2)
     t = torch.arange(1, 17, 2)
     loss, weight = model(x, t=t, noise=noise)
@@ -94,26 +94,26 @@ def test_the_loss_of_a_row_is_the_formula(prediction: str) -> None:
     assert torch.equal(weight, model.loss_weight[t][:, None])
 
 
-def test_compat_loss_is_the_published_one_at_step_1_too() -> None:
+def test_ddpm_compat_loss_is_the_published_one() -> None:
     model, x, mu, noise = ddpm(compat="dmlp"), latents(), latents(seed=3), latents(seed=2)
     t, tables = torch.tensor([1, 20, 1, 7, 2, 3, 1, 19]), published_tables(STEPS)
     x_t = tables["sqrtab"][t, None] * x + tables["sqrtmab"][t, None] * noise
-    said = model.eps_model(x_t, t / STEPS)
-    wanted = nn.functional.mse_loss(said, noise, reduction="none").mean(1)
-    x_0 = (x_t - math.sqrt(0.008) * said) / math.sqrt(0.992)
+    output = model.eps_model(x_t, t / STEPS)
+    wanted = nn.functional.mse_loss(output, noise, reduction="none").mean(1)
+    x_0 = (x_t - math.sqrt(0.008) * output) / math.sqrt(0.992)
     first = 0.992 / 0.008 * nn.functional.mse_loss(x_0, mu, reduction="none").mean(1)
     loss, weight = model(x, mu, t=t, noise=noise)
     torch.testing.assert_close(loss, torch.where(t == 1, first, wanted), rtol=1e-4, atol=1e-6)
     torch.testing.assert_close(weight, tables["loss_weight"][t][:, None], rtol=1e-4, atol=0)
 
 
-def test_compat_samples_are_the_published_loop() -> None:
+def test_ddpm_compat_samples_are_the_published_loop() -> None:
     model, tables = ddpm(compat="dmlp").eval(), published_tables(STEPS)
     generator = torch.Generator().manual_seed(4)
     x = torch.randn(5, LATENT, generator=generator)
     for i in range(STEPS, 0, -1):
-        said = model.eps_model(x, torch.full((5, 1), i / STEPS)).detach()
-        x = tables["oneover_sqrta"][i] * (x - said * tables["mab_over_sqrtmab"][i])
+        output = model.eps_model(x, torch.full((5, 1), i / STEPS)).detach()
+        x = tables["oneover_sqrta"][i] * (x - output * tables["mab_over_sqrtmab"][i])
         if i > 1:
             x = x + tables["sqrt_beta_t"][i] * torch.randn(5, LATENT, generator=generator)
     sampled = model.sample(5, (LATENT,), "cpu", False, generator=torch.Generator().manual_seed(4))
@@ -121,7 +121,7 @@ def test_compat_samples_are_the_published_loop() -> None:
 
 
 class ExactNetwork(nn.Module):
-    """What an exact network says of data N(1.5, 0.6^2), x_t [B, 1] float64, at t / STEPS."""
+    """Return the output of an exact network for data N(1.5, 0.6^2), x_t [B, 1] float64, at t / STEPS."""
 
     def __init__(self, prediction: str) -> None:
         super().__init__()
@@ -139,7 +139,7 @@ class ExactNetwork(nn.Module):
 
 @pytest.mark.parametrize("prediction", ["noise", "x0", "v"])
 @pytest.mark.parametrize("steps", [1, 6, STEPS, None])
-def test_ddim_samples_follow_the_exact_law(prediction: str, steps: int | None) -> None:
+def test_ddim_samples_follow_the_exact_distribution(prediction: str, steps: int | None) -> None:
     exact = ExactNetwork(prediction)
     model = DDPM(exact, BETAS, STEPS, prediction=prediction)  # type: ignore[arg-type]
     ends = model.sample(2, 1, steps=steps, sampler="ddim", noise=torch.tensor([[0.0], [1.0]], dtype=torch.float64))
@@ -149,7 +149,7 @@ def test_ddim_samples_follow_the_exact_law(prediction: str, steps: int | None) -
 
 @pytest.mark.parametrize(("sampler", "eta"), [("ancestral", 0.0), ("ddim", 0.5), ("ddim", 1.0)])
 @pytest.mark.parametrize("steps", [5, STEPS])
-def test_noisy_samples_follow_the_exact_law(sampler: str, eta: float, steps: int) -> None:
+def test_stochastic_samples_follow_the_exact_distribution(sampler: str, eta: float, steps: int) -> None:
     exact, rows = ExactNetwork("noise"), 20_000
     generator = RowGenerators.from_seed(5, torch.arange(rows))
     drawn = DDPM(exact, BETAS, STEPS).sample(rows, 1, steps=steps, sampler=sampler, eta=eta, generator=generator)  # type: ignore[arg-type]
@@ -160,7 +160,7 @@ def test_noisy_samples_follow_the_exact_law(sampler: str, eta: float, steps: int
 
 @pytest.mark.parametrize("sampler", ["ancestral", "ddim"])
 @pytest.mark.parametrize("conditioned", [0.0, 0.5])
-def test_a_sample_never_sees_another(sampler: str, conditioned: float) -> None:
+def test_ddpm_samples_are_independent_of_other_rows(sampler: str, conditioned: float) -> None:
     model = ddpm(self_conditioning=conditioned)
     if conditioned:
         nn.init.eye_(model.eps_model.linear.weight)  # type: ignore[union-attr, arg-type]
@@ -175,7 +175,7 @@ def test_a_sample_never_sees_another(sampler: str, conditioned: float) -> None:
     assert not torch.isclose(draw(1, generator=seeds(7)), together[:1]).any()
 
 
-def test_a_row_of_the_loss_never_sees_another() -> None:
+def test_ddpm_loss_is_independent_of_other_rows() -> None:
     model, x, generator = ddpm(self_conditioning=0.5), latents(), partial(RowGenerators.from_seed, 2)
     nn.init.eye_(model.eps_model.linear.weight)  # type: ignore[union-attr, arg-type]
     loss, weight = model(x, generator=generator(torch.arange(8)))
@@ -190,7 +190,7 @@ def test_a_row_of_the_loss_never_sees_another() -> None:
     assert torch.equal(half_weight, weight[4:])
 
 
-def test_times_are_drawn_evenly_from_1_to_T() -> None:
+def test_ddpm_times_are_uniform_from_1_to_T() -> None:
     model = DDPM(LinearModel(2), (0.5, 0.9), 4)
     _, weight = model(torch.zeros(8000, 2), generator=torch.Generator().manual_seed(0))
     counts = [int((weight == model.loss_weight[t]).sum()) for t in range(1, 5)]
@@ -198,7 +198,7 @@ def test_times_are_drawn_evenly_from_1_to_T() -> None:
     assert all(abs(count - 2000) < 4 * math.sqrt(8000 * 3 / 16) for count in counts)
 
 
-def test_self_conditioning_shows_the_first_estimate_without_its_gradient() -> None:
+def test_self_conditioning_estimate_has_no_gradient() -> None:
     x, noise, t = latents(), latents(seed=2), torch.arange(1, 9)
     model = ddpm(self_conditioning=1.0, prediction="x0")
     inner = model.eps_model
@@ -214,7 +214,7 @@ def test_self_conditioning_shows_the_first_estimate_without_its_gradient() -> No
         torch.testing.assert_close(given, expected)
 
 
-def test_self_conditioning_is_for_its_share_of_the_rows() -> None:
+def test_self_conditioning_applies_to_a_share_of_rows() -> None:
     model, x, t = ddpm(self_conditioning=0.25), latents(4000), torch.full((4000,), 9)
     plain = ddpm()(x, t=t, noise=latents(4000, seed=2))[0]
     nn.init.eye_(model.eps_model.linear.weight)  # type: ignore[union-attr, arg-type]
@@ -223,21 +223,21 @@ def test_self_conditioning_is_for_its_share_of_the_rows() -> None:
     assert abs(shown - 1000) < 4 * math.sqrt(4000 * 0.25 * 0.75)
 
 
-def test_sampling_feeds_the_last_estimate_back() -> None:
+def test_self_conditioning_sampling_feeds_the_last_estimate_back() -> None:
     model, x = ddpm(self_conditioning=0.5, prediction="v").eval(), latents(3)
     nn.init.eye_(model.eps_model.linear.weight)  # type: ignore[union-attr, arg-type]
     drawn = model.sample(3, LATENT, sampler="ddim", steps=4, noise=x)
     estimate = torch.zeros_like(x)
     for t, s in pairwise(strided_times(STEPS, 4)):
-        said = model.eps_model.network(x + estimate, torch.full((3,), t / STEPS)).detach()  # type: ignore[union-attr, operator]
-        estimate = model.diffusion.x0_from("v", said, x, t)
+        output = model.eps_model.network(x + estimate, torch.full((3,), t / STEPS)).detach()  # type: ignore[union-attr, operator]
+        estimate = model.diffusion.x0_from("v", output, x, t)
         x = model.diffusion.ddim_step(x, estimate, t, s)
     torch.testing.assert_close(drawn, x)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("prediction", ["noise", "x0", "v"])
-def test_gradients_reach_the_latent_and_the_network(dtype: torch.dtype, prediction: str) -> None:
+def test_ddpm_gradients_reach_latent_and_network(dtype: torch.dtype, prediction: str) -> None:
     model, x = ddpm(prediction=prediction).to(dtype), latents().to(dtype).requires_grad_()
     loss, weight = model(x, generator=torch.Generator().manual_seed(0))
     assert (loss.dtype, weight.shape, loss.shape) == (torch.float32, (8, 1), (8,))
@@ -247,7 +247,7 @@ def test_gradients_reach_the_latent_and_the_network(dtype: torch.dtype, predicti
     assert all(p.grad is not None and p.grad.any() for p in model.parameters())
 
 
-def test_the_tables_outlive_half_precision_and_checkpoints() -> None:
+def test_ddpm_tables_survive_bfloat16_and_checkpoints() -> None:
     model, tables = ddpm(), ddpm_schedule(*BETAS, STEPS)
     model.to(torch.bfloat16)
     assert next(model.parameters()).dtype == torch.bfloat16
@@ -260,7 +260,7 @@ def test_the_tables_outlive_half_precision_and_checkpoints() -> None:
     torch.testing.assert_close(other.sample(2, LATENT, noise=latents(2)).shape, (2, LATENT))
 
 
-def test_tables_are_there_for_a_model_that_was_built_without_memory() -> None:
+def test_ddpm_tables_exist_on_the_meta_device() -> None:
     with torch.device("meta"):
         model = DDPM(LinearModel(LATENT), BETAS, STEPS)
     model.to_empty(device="cpu").load_state_dict(DDPM(LinearModel(LATENT), BETAS, STEPS).state_dict())
@@ -272,16 +272,16 @@ def test_tables_are_there_for_a_model_that_was_built_without_memory() -> None:
     ("other", "message"),
     [
         (lambda: DDPM(network(), (1e-3, 0.5), STEPS), "beta_t is of another schedule"),
-        (lambda: DDPM(network(), BETAS, STEPS + 1), "beta_t is of 21 steps, and this schedule of 20"),
+        (lambda: DDPM(network(), BETAS, STEPS + 1), "beta_t has 21 steps, and this schedule has 20"),
         (lambda: DDPM(network(), BETAS, STEPS, ddpm_schedule=cosine, prediction="v"), "beta_t is of another schedule"),
     ],
 )
-def test_a_checkpoint_of_another_schedule_is_refused(other, message) -> None:
+def test_ddpm_checkpoint_of_another_schedule_is_refused(other, message) -> None:
     with pytest.raises(RuntimeError, match=message):
         ddpm().load_state_dict(other().state_dict())
 
 
-def test_sampling_keeps_the_type_and_the_mode_of_the_network() -> None:
+def test_ddpm_sampling_keeps_dtype_and_training_mode() -> None:
     model = ddpm().train()
     exact = model.sample(3, (LATENT,), noise=latents(3), sampler="ddim")
     half = model.sample(3, LATENT, "cpu", True, noise=latents(3), sampler="ddim")
@@ -293,7 +293,7 @@ def test_sampling_keeps_the_type_and_the_mode_of_the_network() -> None:
     assert model.sample(0, LATENT).shape == (0, LATENT)
 
 
-def test_dropout_is_off_in_sampling() -> None:
+def test_ddpm_sampling_disables_dropout() -> None:
     torch.manual_seed(0)
     model = DDPM(MLPSkipNet(LATENT, width=32, num_layers=3, dropout=0.5), BETAS, STEPS).train()
     first, second = (model.sample(3, LATENT, sampler="ddim", noise=latents(3)) for _ in range(2))
@@ -304,7 +304,7 @@ def test_dropout_is_off_in_sampling() -> None:
     ("prediction", "schedule", "conditioned"),
     [("noise", ddpm_schedule, 0.0), ("x0", cosine, 0.0), ("v", cosine, 0.5)],
 )
-def test_two_points_are_learnt(prediction: str, schedule, conditioned: float) -> None:
+def test_ddpm_learns_two_points(prediction: str, schedule, conditioned: float) -> None:
     points = torch.tensor([[1.0, -1.0], [-1.0, 1.0]])
     generator = torch.Generator().manual_seed(0)
     torch.manual_seed(0)
@@ -334,18 +334,20 @@ def test_two_points_are_learnt(prediction: str, schedule, conditioned: float) ->
         assert shares.min() > 0.3, (choice, shares)
 
 
-def test_a_schedule_that_keeps_the_latent_is_warned_of() -> None:
+def test_ddpm_warns_of_unsuitable_schedules() -> None:
     with pytest.warns(UserWarning, match=r"leaves 0.36 of the latent's variance at t = 100; raise betas"):
         DDPM(network(), (1e-4, 0.02), 100)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         DDPM(network(), (1e-4, 0.02), 1000)
         DDPM(network(), (1e-4, 0.02), 1000, ddpm_schedule=cosine, prediction="v")
-    with pytest.warns(UserWarning, match=r"beta 0.999, hard on predicted noise; prediction 'v' or 'x0' fits"):
+    with pytest.warns(
+        UserWarning, match=r"a beta of 0.999, which amplifies errors of predicted noise; use 'v' or 'x0'"
+    ):
         DDPM(network(), BETAS, 50, ddpm_schedule=cosine)
 
 
-def test_a_diffusion_of_ones_own_has_the_interface() -> None:
+def test_ddpm_custom_subclass_has_the_interface() -> None:
     class Mine(DDPM_Abs):
         def forward(self, x, mu=None):
             return self.criterion(x, self.eps_model(x, x[:, 0])).mean(1), x[:, :1]
@@ -369,30 +371,33 @@ def test_a_diffusion_of_ones_own_has_the_interface() -> None:
         (lambda m: m(latents(), t=torch.ones(8)), r"t is float32 \[8\], and int64 \[8\]"),
         (lambda m: m(latents(), noise=latents(7)), r"noise: got shape \[7, 6\]; expected \[8, 6\]"),
         (lambda m: m.sample(2, LATENT, noise=latents(3)), r"noise is float32 \[3, 6\], and float \[2, 6\]"),
-        (lambda m: m.sample(2, LATENT, sampler="euler"), "sampler is 'euler', and 'ancestral' or 'ddim' fits"),
-        (lambda m: m.sample(2, LATENT, eta=0.5), "eta is 0.5, and goes with sampler 'ddim' only"),
+        (lambda m: m.sample(2, LATENT, sampler="euler"), "sampler is 'euler'; use 'ancestral' or 'ddim'"),
+        (lambda m: m.sample(2, LATENT, eta=0.5), "eta is 0.5, which only sampler 'ddim' uses"),
         (lambda m: m.sample(2, LATENT, sampler="ddim", eta=2.0), "eta: got 2.0"),
         (lambda m: m.sample(2, LATENT, steps=21), "steps: got 21; expected at most the 20 steps"),
         (lambda m: ddpm(compat="dmlp")(latents()), r"mu is a NoneType, and compat: dmlp needs float \[8, 6\]"),
-        (lambda m: ddpm(compat="optimus"), "compat is 'optimus', and None or 'dmlp'"),
+        (lambda m: ddpm(compat="optimus"), "compat is 'optimus'; use None, or 'dmlp'"),
         (lambda m: ddpm(compat="dmlp", prediction="v"), "dmlp predicts the noise"),
         (lambda m: ddpm(prediction="score"), "prediction: got 'score'"),
         (lambda m: ddpm(self_conditioning=1.5), "self_conditioning: got 1.5"),
-        (lambda m: ddpm(criterion=nn.MSELoss())(latents()), "reduction='none' does"),
+        (lambda m: ddpm(criterion=nn.MSELoss())(latents()), "use reduction='none'"),
         (lambda m: DDPM(nn.Linear(6, 6), BETAS, STEPS, self_conditioning=0.5), "Linear has no latent_dim; wrap it"),
         (lambda m: DDPM(network(), BETAS, STEPS, ddpm_schedule=lambda *_: {}), "table beta_t is missing"),
-        (lambda m: DDPM(network(), BETAS, 5, ddpm_schedule=lambda a, b, T: ddpm_schedule(a, b, 4)), r"\[5\], and"),
+        (
+            lambda m: DDPM(network(), BETAS, 5, ddpm_schedule=lambda a, b, T: ddpm_schedule(a, b, 4)),
+            r"\[5\]; it must be float \[6\]",
+        ),
     ],
 )
-def test_errors_say_what_fits(call, message) -> None:
+def test_ddpm_errors_name_valid_values(call, message) -> None:
     with pytest.raises(ValueError, match=message):
         call(ddpm())
 
 
-def test_a_wrong_shape_from_the_network_is_said() -> None:
+def test_ddpm_wrong_network_output_shape_is_reported() -> None:
     class Wide(nn.Module):
         def forward(self, x, t):
             return torch.cat([x, x], 1)
 
-    with pytest.raises(InputError, match=r"made float32 \[8, 12\] of a latent \[8, 6\]"):
+    with pytest.raises(InputError, match=r"returns float32 \[8, 12\] for a latent \[8, 6\]"):
         DDPM(Wide(), BETAS, STEPS)(latents())

@@ -1,4 +1,4 @@
-"""Texts from latents: the cache changes nothing, slots of memory are what attention sees, rows do not meet."""
+"""Decoding of latents: equal with and without KV cache, the kv prefix against explicit attention, independent rows."""
 
 import pytest
 import torch
@@ -38,25 +38,25 @@ def ragged():
 
 @pytest.mark.parametrize("slots", [1, 4])
 @pytest.mark.parametrize("routes", ROUTES, ids="+".join)
-def test_the_cache_changes_no_token(routes, slots):
+def test_latent_decoding_is_equal_with_kv_cache(routes, slots):
     ids, mask, latent = ragged()
     for name, decoder in decoders(routes, slots):
         cached = decoder.generate(latent, ids, NEW, mask=mask)
         assert torch.equal(cached, decoder.generate(latent, ids, NEW, mask=mask, use_cache=False)), name
-        for row in range(3):  # and each row is what it is alone
+        for row in range(3):  # each row equals the row decoded alone
             alone = decoder.generate(latent[row : row + 1], ids[row : row + 1][:, mask[row]], NEW)
             assert torch.equal(cached[row, -NEW:], alone[0, -NEW:]), name
 
 
 @pytest.mark.parametrize("routes", [["embedding", "memory"], ["cross_attention"]], ids="+".join)
-def test_beams_are_those_of_the_uncached_search(routes):
+def test_latent_beam_search_is_equal_with_kv_cache(routes):
     ids, mask, latent = ragged()
     for name, decoder in decoders(routes, 1):
         found = [decoder.generate(latent, ids, 5, mask=mask, num_beams=3, use_cache=use) for use in (True, False)]
         assert torch.equal(*found), name
 
 
-def test_all_beams_find_the_likeliest_of_all_texts():
+def test_latent_beam_search_finds_the_likeliest_text():
     decoder = performer_decoder(["embedding", "memory"], 1)
     latent, first = torch.randn(1, LATENT), torch.tensor([[1]])
     best = decoder.generate(latent, first, 2, num_beams=VOCAB)
@@ -66,8 +66,8 @@ def test_all_beams_find_the_likeliest_of_all_texts():
     assert torch.equal(texts[losses.argmin()], best[0])
 
 
-def test_a_slot_of_memory_is_one_more_key_and_value():
-    """Against softmax attention written out, for one layer of our decoder without positions."""
+def test_latent_kv_prefix_matches_explicit_attention():
+    """Compare with explicit softmax attention, for one layer of our decoder without positions."""
     decoder = performer_decoder(["memory"], 2, num_layers=1, position="none").double()
     ids, latent = torch.randint(3, VOCAB, (2, 5)), torch.randn(2, LATENT, dtype=torch.float64)
     seen = {}
@@ -86,7 +86,7 @@ def test_a_slot_of_memory_is_one_more_key_and_value():
 
 
 @pytest.mark.parametrize("routes", ROUTES, ids="+".join)
-def test_a_text_never_sees_its_neighbours_or_its_padding(routes):
+def test_latent_decoder_ignores_other_rows_and_padding(routes):
     ids, mask, latent = ragged()
     ids, mask = ids[:, :5], torch.tensor([[1, 1, 1, 0, 0], [1, 1, 1, 1, 1], [1, 1, 0, 0, 0]]).bool()
     for name, decoder in decoders(routes, 2):
@@ -100,7 +100,7 @@ def test_a_text_never_sees_its_neighbours_or_its_padding(routes):
         assert not torch.isclose(before[1], after[1]), name
 
 
-def test_the_loss_of_a_text_is_the_sum_of_its_tokens_surprises():
+def test_latent_decoder_loss_is_the_sum_of_token_nll():
     decoder = hugging_face_decoder("gpt2", ["embedding", "memory"], 1)
     ids, latent = torch.randint(3, VOCAB, (2, 5)), torch.randn(2, LATENT)
     ids[1, 3:] = 0
@@ -116,11 +116,11 @@ SIZES = {"hidden_size": 16, "num_layers": 2, "num_heads": 2, "vocab_size": VOCAB
 
 @pytest.mark.parametrize("routes", [["embedding", "memory"], ["cross_attention"], ["soft_prompt"]], ids="+".join)
 @pytest.mark.parametrize("architecture", ["bert", "qwen2", "opt", "bloom", "gpt_neox"])
-def test_other_architectures_write_the_same_with_and_without_a_cache(architecture, routes):
+def test_latent_decoder_architectures_are_equal_with_kv_cache(architecture, routes):
     config = HuggingFaceDecoderConfig(architecture=architecture, routes=routes, num_slots=2, **SIZES)
     build = LATENT_DECODERS.get("hugging_face").build
     if "cross_attention" in routes and architecture != "bert":
-        with pytest.raises(ConnectorError, match="has no cross-attention; gpt2 has"):
+        with pytest.raises(ConnectorError, match="has no cross-attention; use gpt2"):
             build(config, LATENT)
         return
     decoder, (ids, mask, latent) = spread(build(config, LATENT)), ragged()
@@ -133,16 +133,20 @@ def test_other_architectures_write_the_same_with_and_without_a_cache(architectur
 
 @pytest.mark.parametrize(
     ("architecture", "message"),
-    [("bart", "cannot be read as a decoder"), ("mamba", "has no attention"), ("berd", "is none of transformers'")],
+    [
+        ("bart", "cannot be called as a decoder"),
+        ("mamba", "has no attention"),
+        ("berd", "transformers has no architecture 'berd'"),
+    ],
 )
-def test_what_is_no_decoder_is_refused(architecture, message):
+def test_latent_decoder_refuses_other_architectures(architecture, message):
     config = HuggingFaceDecoderConfig(architecture=architecture, **SIZES)
     with pytest.raises(ConnectorError, match=message):
         LATENT_DECODERS.get("hugging_face").build(config, LATENT)
 
 
 @pytest.mark.parametrize("architecture", ["modernbert", "t5", "electra", "mpnet"])
-def test_other_architectures_read_texts(architecture):
+def test_latent_encoder_architectures(architecture):
     config = HuggingFaceEncoderConfig(architecture=architecture, **SIZES)
     encoder = LATENT_ENCODERS.get("hugging_face").build(config, LATENT).eval()
     ids, mask, _ = ragged()
@@ -154,7 +158,7 @@ def test_other_architectures_read_texts(architecture):
     assert not torch.allclose(before[0], before[1])
 
 
-def test_wrong_input_is_refused():
+def test_latent_decoder_errors():
     decoder = hugging_face_decoder("gpt2", ["embedding"], 1)
     ids = torch.ones(2, 3, dtype=torch.long)
     with pytest.raises(InputError, match=r"float32 \[2, 7\], and this decoder takes float \[B, 6\]"):
@@ -165,5 +169,5 @@ def test_wrong_input_is_refused():
         decoder.generate(torch.randn(2, LATENT), ids[:1], 3)
     with pytest.raises(InputError, match="make 70 positions, and max_length is 64"):
         decoder.generate(torch.randn(2, LATENT), 1, 69)
-    with pytest.raises(ValueError, match="enters a decoder through nothing"):
+    with pytest.raises(ValueError, match="routes is empty"):
         hugging_face_decoder("gpt2", [], 1)

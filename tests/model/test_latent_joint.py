@@ -1,4 +1,4 @@
-"""The joint loss of an autoencoder and a diffusion, ours and the published one, and the interfaces behind."""
+"""Joint loss of an autoencoder and a diffusion, ours and the published one, and their interfaces."""
 
 import pytest
 import torch
@@ -15,7 +15,7 @@ LATENT, VOCABULARY, LENGTH, ROWS, STEPS = 4, 9, 5, 6, 30
 
 
 class TinyVAE(VAE_Abs):
-    """Bag of tokens to a latent, and the latent to one law of all tokens."""
+    """Bag of tokens to a latent, and the latent to one distribution for all tokens."""
 
     def __init__(self) -> None:
         super().__init__(nn.EmbeddingBag(VOCABULARY, 2 * LATENT), nn.Linear(LATENT, VOCABULARY), device="cpu")
@@ -49,7 +49,7 @@ def draws() -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize("settings", [{}, {"weighting": "inverse"}, {"compat": "dmlp"}])
 @pytest.mark.parametrize("ddpm_weight", [0.0, 0.7])
-def test_the_total_is_the_formula(settings: dict[str, str], ddpm_weight: float) -> None:
+def test_joint_loss_matches_the_formula(settings: dict[str, str], ddpm_weight: float) -> None:
     vae, ddpm = parts()
     joint = VAE_DDPM(vae, ddpm, ddpm_weight, **settings)  # type: ignore[arg-type]
     given = joint(texts(), texts(), **draws())
@@ -64,8 +64,8 @@ def test_the_total_is_the_formula(settings: dict[str, str], ddpm_weight: float) 
         torch.testing.assert_close(value, expected)
 
 
-def test_the_published_weights_of_rows_are_lost_and_ours_are_not() -> None:
-    """In DMLP the order of the weights is of no effect; by row it is."""
+def test_joint_loss_weights_each_row_unlike_published() -> None:
+    """Permuting the weights changes our loss, and not DMLP's."""
     loss, weight = torch.arange(1.0, ROWS + 1), torch.rand(ROWS, 1, generator=torch.Generator().manual_seed(1)) + 0.1
     for settings, same in (({"compat": "dmlp"}, True), ({"weighting": "inverse"}, False)):
         joint = VAE_DDPM(*parts(), 1.0, **settings)  # type: ignore[arg-type]
@@ -73,8 +73,8 @@ def test_the_published_weights_of_rows_are_lost_and_ours_are_not() -> None:
         assert torch.isclose(*totals) == same
 
 
-def test_with_inverse_weights_a_row_is_one_bound() -> None:
-    """Times T w, a row is its autoencoder's loss plus T w times its diffusion's: an estimate of the bound."""
+def test_joint_loss_inverse_weighting_is_a_bound() -> None:
+    """Check that T w times a row's loss is its autoencoder loss plus T w times its diffusion loss, an estimate of the bound."""
     joint = VAE_DDPM(*parts(), 1.0, weighting="inverse")
     for row in range(ROWS):
         kept = {name: value[row : row + 1] for name, value in draws().items()}
@@ -85,7 +85,7 @@ def test_with_inverse_weights_a_row_is_one_bound() -> None:
 
 
 @pytest.mark.parametrize("ddpm_weight", [0.0, 0.5])
-def test_gradients_go_where_the_weight_says(ddpm_weight: float) -> None:
+def test_joint_loss_gradients_follow_ddpm_weight(ddpm_weight: float) -> None:
     joint = VAE_DDPM(*parts(), ddpm_weight)
     values = joint(texts(), texts(), generator=torch.Generator().manual_seed(0))
     values.loss.backward()
@@ -96,8 +96,8 @@ def test_gradients_go_where_the_weight_says(ddpm_weight: float) -> None:
     assert torch.is_grad_enabled()
 
 
-def test_the_diffusion_pulls_at_the_encoder() -> None:
-    """Joint training: the latent's gradient has a part from the diffusion."""
+def test_joint_loss_diffusion_has_encoder_gradient() -> None:
+    """Check that joint training passes the diffusion's gradient to the latent."""
     grads = []
     for ddpm_weight in (0.0, 0.5):
         joint = VAE_DDPM(*parts(), ddpm_weight)
@@ -111,24 +111,24 @@ def test_the_diffusion_pulls_at_the_encoder() -> None:
     [
         (lambda: VAE_DDPM(*parts(), -1.0), "ddpm_weight is -1.0"),
         (lambda: VAE_DDPM(*parts(), float("nan")), "ddpm_weight is nan"),
-        (lambda: VAE_DDPM(*parts(), 1.0, weighting="equal"), "weighting is 'equal', and 'uniform' or 'inverse'"),  # type: ignore[arg-type]
+        (lambda: VAE_DDPM(*parts(), 1.0, weighting="equal"), "weighting is 'equal'; use 'uniform' or 'inverse'"),  # type: ignore[arg-type]
         (lambda: VAE_DDPM(*parts(), 1.0, compat="optimus"), "compat is 'optimus'"),  # type: ignore[arg-type]
         (
             lambda: VAE_DDPM(*parts(), 1.0)._total(torch.ones(ROWS, 1), torch.ones(ROWS), torch.ones(ROWS, 1)),
-            r"the autoencoder's loss is float32 \[6, 1\], and \[6\]",
+            r"the autoencoder's loss is float32 \[6, 1\]; it must be \[6\]",
         ),
         (
             lambda: VAE_DDPM(*parts(), 1.0)._total(torch.ones(ROWS), torch.ones(()), torch.ones(ROWS, 1)),
-            r"the diffusion's loss is float32 \[\], and \[6\]",
+            r"the diffusion's loss is float32 \[\]; it must be \[6\]",
         ),
     ],
 )
-def test_errors_say_what_fits(call, message) -> None:
+def test_joint_loss_errors_name_valid_values(call, message) -> None:
     with pytest.raises(InputError, match=message):
         call()
 
 
-def test_the_interfaces_are_abstract() -> None:
+def test_joint_interfaces_are_abstract() -> None:
     assert VAE_abs is VAE_Abs
     assert issubclass(VAE_DDPM, VAE_DDPM_Abs)
     for interface in (lambda: VAE_Abs(nn.Identity(), nn.Identity()), lambda: VAE_DDPM_Abs(*parts(), 1.0)):

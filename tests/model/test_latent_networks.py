@@ -1,4 +1,4 @@
-"""Denoisers of latents: shapes, sizes, what they are told, and rows that do not see one another."""
+"""Denoisers of latents: shapes, sizes, conditioning, and independent rows."""
 
 import pytest
 import torch
@@ -45,7 +45,7 @@ def inputs(rows: int = 5, seed: int = 1) -> tuple[torch.Tensor, torch.Tensor, to
 
 @every_network
 @pytest.mark.parametrize("training", [False, True])
-def test_a_row_never_sees_another(name: str, training: bool) -> None:
+def test_latent_denoiser_rows_are_independent(name: str, training: bool) -> None:
     network = built(name).train(training)
     x, t, z_sem = inputs()
     others = [value.clone() for value in (x, t, z_sem)]
@@ -58,7 +58,7 @@ def test_a_row_never_sees_another(name: str, training: bool) -> None:
 
 
 @every_network
-def test_everything_that_is_told_matters(name: str) -> None:
+def test_latent_denoiser_uses_all_conditioning(name: str) -> None:
     network, (x, t, z_sem) = built(name), inputs()
     out = network(x, t, z_sem)
     for changed in [(x.flip(1), t, z_sem), (x, t * 0.5, z_sem), (x, t, z_sem.flip(1)), (x, t, None)]:
@@ -69,7 +69,7 @@ def test_everything_that_is_told_matters(name: str) -> None:
 
 @every_network
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
-def test_every_parameter_learns_in_every_type(name: str, dtype: torch.dtype) -> None:
+def test_latent_denoiser_all_parameters_get_gradients(name: str, dtype: torch.dtype) -> None:
     network, (x, t, z_sem) = built(name).to(dtype).train(), inputs()
     extra = {"estimate": x.to(dtype)} if name == "self-conditioned" else {}
     out = network(x.to(dtype), t, z_sem, **extra)
@@ -78,12 +78,12 @@ def test_every_parameter_learns_in_every_type(name: str, dtype: torch.dtype) -> 
     for parameter_name, parameter in network.named_parameters():
         assert parameter.grad is not None, parameter_name
         assert parameter.grad.isfinite().all()
-        # what is added to all keys of a softmax alike has no effect
+        # a constant added to all keys of a softmax has no effect
         assert parameter.grad.any() or "in_proj_bias" in parameter_name, parameter_name
 
 
 @every_network
-def test_a_saved_network_is_the_same_network(name: str) -> None:
+def test_latent_denoiser_is_equal_after_saving(name: str) -> None:
     network, (x, t, z_sem) = built(name), inputs()
     torch.manual_seed(7)
     other = BUILDERS[name]().eval()
@@ -104,7 +104,7 @@ def mlp_parameters(latent: int, width: int, layers: int, time: int) -> int:
 
 
 @pytest.mark.parametrize(("latent", "millions"), [(128, 85.9), (64, 80.8)])
-def test_the_published_size(latent: int, millions: float) -> None:
+def test_mlp_skip_net_has_the_published_size(latent: int, millions: float) -> None:
     with torch.device("meta"):
         count = sum(p.numel() for p in MLPSkipNet(latent).parameters())
     assert count == mlp_parameters(latent, 2048, 20, 64)
@@ -112,23 +112,23 @@ def test_the_published_size(latent: int, millions: float) -> None:
 
 
 @pytest.mark.parametrize("time_scale", [1.0, 1000.0])
-def test_the_published_layers_of_mlp_skip_net(time_scale: float) -> None:
-    """The layers as the paper writes them, over the network's own weights."""
+def test_mlp_skip_net_has_the_published_layers(time_scale: float) -> None:
+    """Compare with the layers as in the paper, with the network's weights."""
     network, (x, t, z_sem) = MLPSkipNet(LATENT, width=24, num_layers=4, time_scale=time_scale).eval(), inputs()
     places = torch.arange(32) / 32
     angles = time_scale * t[:, None] / 10_000**places
     first, second = network.condition.first, network.condition.second
-    told = second(F.silu(first(torch.cat([torch.cos(angles), torch.sin(angles)], 1)))) + z_sem
+    time_emb = second(F.silu(first(torch.cat([torch.cos(angles), torch.sin(angles)], 1)))) + z_sem
     hidden = x
     for index, layer in enumerate(network.layers):
         joined = hidden if index == 0 else torch.cat([hidden, x], 1)
-        hidden = F.silu(layer.norm(layer.linear(joined) * (1 + layer.scale(F.silu(told)))))
+        hidden = F.silu(layer.norm(layer.linear(joined) * (1 + layer.scale(F.silu(time_emb)))))
     wanted = network.last(torch.cat([hidden, x], 1))
     torch.testing.assert_close(network(x, t, z_sem), wanted, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("residual", [True, False])
-def test_the_blocks_of_residual_linear(residual: bool) -> None:
+def test_residual_linear_blocks(residual: bool) -> None:
     network, (x, t, z_sem) = ResidualLinear(LATENT, num_layers=3, residual=residual), inputs()
     hidden = x + network.condition(t, z_sem)
     for norm, linear, _ in network.blocks:  # type: ignore[misc]
@@ -137,27 +137,27 @@ def test_the_blocks_of_residual_linear(residual: bool) -> None:
     torch.testing.assert_close(network(x, t, z_sem), network.last(hidden))
 
 
-def test_the_published_time_of_the_linear_model() -> None:
-    told, t = SineCondition(LATENT), torch.tensor([0.1, 0.7])
-    line = t[:, None] * told.first.weight[:, 0]
-    wanted = torch.sin(torch.where(line > 0, line, 0.01 * line) @ told.second.weight.T + told.second.bias)
-    torch.testing.assert_close(told(t), wanted)
+def test_linear_model_has_the_published_time_embedding() -> None:
+    time_emb, t = SineCondition(LATENT), torch.tensor([0.1, 0.7])
+    line = t[:, None] * time_emb.first.weight[:, 0]
+    wanted = torch.sin(torch.where(line > 0, line, 0.01 * line) @ time_emb.second.weight.T + time_emb.second.bias)
+    torch.testing.assert_close(time_emb(t), wanted)
 
 
-def test_unscaled_times_look_alike_and_scaled_ones_do_not() -> None:
+def test_time_scale_separates_time_embeddings() -> None:
     published, scaled = (sinusoids(scale * torch.tensor([0.1, 1.0]), 64) for scale in (1.0, 1000.0))
     assert F.cosine_similarity(*published, dim=0) == pytest.approx(0.97, abs=0.005)
     assert abs(F.cosine_similarity(*scaled, dim=0)) < 0.6
 
 
-def test_sinusoids_are_cosines_then_sines_in_the_wide_type() -> None:
+def test_sinusoids_are_cosines_then_sines_in_float32_or_wider() -> None:
     features = sinusoids(torch.tensor([2.0], dtype=torch.bfloat16), 4)
     assert features.dtype == torch.float32
     angles = torch.tensor([2.0, 0.02])
     torch.testing.assert_close(features[0], torch.cat([angles.cos(), angles.sin()]))
 
 
-def test_a_new_self_conditioned_network_is_the_network_it_wraps() -> None:
+def test_self_conditioned_network_starts_as_the_wrapped_one() -> None:
     network, (x, t, z_sem) = built("linear"), inputs()
     wrapped = SelfConditioned(network, LATENT)
     assert torch.equal(wrapped(x, t, z_sem, estimate=100 * x), network(x, t, z_sem))
@@ -167,7 +167,7 @@ def test_a_new_self_conditioned_network_is_the_network_it_wraps() -> None:
 
 
 @every_network
-def test_a_latent_of_the_wrong_width_names_both(name: str) -> None:
+def test_latent_denoiser_wrong_width_names_both(name: str) -> None:
     network, (x, t, z_sem) = built(name), inputs()
     with pytest.raises(InputError, match=f"the latent is {LATENT - 2} wide, and the network was built for {LATENT}"):
         network(x[:, 2:], t)
@@ -180,9 +180,12 @@ def test_a_latent_of_the_wrong_width_names_both(name: str) -> None:
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda net: net(torch.zeros(3, 2, LATENT), torch.zeros(3)), r"float32 \[3, 2, 12\], and float \[B, 12\] fits"),
+        (
+            lambda net: net(torch.zeros(3, 2, LATENT), torch.zeros(3)),
+            r"float32 \[3, 2, 12\]; it must be float \[B, 12\]",
+        ),
         (lambda net: net(torch.zeros(3, LATENT).long(), torch.zeros(3)), r"int64 \[3, 12\]"),
-        (lambda net: net(torch.zeros(3, LATENT), torch.zeros(2)), r"t is float32 \[2\], and float \[3\]"),
+        (lambda net: net(torch.zeros(3, LATENT), torch.zeros(2)), r"t is float32 \[2\]; it must be float \[3\]"),
         (lambda net: net(torch.zeros(3, LATENT), torch.ones(3).long()), r"t is int64 \[3\]"),
         (lambda net: net(torch.zeros(3, LATENT), 0.5), "t is a float"),
         (lambda net: Condition(LATENT, time_dim=7), "time_dim is 7"),
@@ -191,11 +194,11 @@ def test_a_latent_of_the_wrong_width_names_both(name: str) -> None:
         (lambda net: TransformerNet(LATENT, num_tokens=0), "num_tokens is 0"),
     ],
 )
-def test_errors_say_what_fits(call, message) -> None:
+def test_latent_denoiser_errors_name_valid_values(call, message) -> None:
     with pytest.raises(InputError, match=message):
         call(built("mlp"))
 
 
-def test_a_performer_refuses_numbers_that_do_not_go_together() -> None:
+def test_performer_net_refuses_incompatible_sizes() -> None:
     with pytest.raises(ValueError, match="num_heads 3 does not divide d_model 16"):
         PerformerNet(LATENT, d_model=16, num_heads=3)

@@ -31,7 +31,7 @@ def texts():
 
 
 @pytest.mark.parametrize("compat", [None, "dmlp"])
-def test_the_five_values_are_those_of_the_formulas(compat):
+def test_vae_outputs_match_the_formulas(compat):
     model, ids = vae(compat=compat, kl_weight=0.3), texts()
     torch.manual_seed(9)
     loss_rec, loss_kl, loss, z, mu = model(ids, ids)
@@ -49,7 +49,7 @@ def test_the_five_values_are_those_of_the_formulas(compat):
     assert loss_rec.shape == loss_kl.shape == loss.shape == (3,)
 
 
-def test_draws_have_the_moments_asked_for():
+def test_vae_samples_have_the_given_moments():
     model = vae()
     mu, logvar = torch.tensor([[1.0, -2.0]]), torch.tensor([[0.0, -3.0]])
     drawn = model.reparameterize(mu, logvar, nsamples=20_000)
@@ -60,7 +60,7 @@ def test_draws_have_the_moments_asked_for():
     assert model.reparametrized(mu, logvar, nsamples=3).shape == (1, 3, 2)
 
 
-def test_one_text_never_changes_another():
+def test_vae_rows_are_independent():
     model, ids = vae(variance=1e-12), texts()
     before = model(ids, ids)
     changed = ids.clone()
@@ -74,7 +74,7 @@ def test_one_text_never_changes_another():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("compat", [None, "dmlp"])
 @pytest.mark.parametrize("decoder", ["GPT2ForLatentConnectorNew", "GPT2ForLatentConnector"])
-def test_with_the_diffusion_it_gives_seven(decoder, compat, dtype):
+def test_vae_ddpm_returns_seven_outputs(decoder, compat, dtype):
     model = vae("DebertaForLatentConnectorNew", decoder, compat=compat).train()
     ddpm = DDPM(LinearModel(LATENT), (1e-4, 0.02), 1000, compat=compat)
     joint = VAE_DDPM(model, ddpm, 1.0, compat=compat).to(dtype)
@@ -84,7 +84,7 @@ def test_with_the_diffusion_it_gives_seven(decoder, compat, dtype):
     assert all(torch.isfinite(p.grad).all() for p in joint.parameters() if p.grad is not None)
 
 
-def test_it_writes_texts_and_saves_its_parts(tmp_path):
+def test_vae_generates_and_saves(tmp_path):
     model = vae(output_dir=tmp_path)
     latent = torch.randn(2, LATENT)
     tokens = model.generate(latent, 5)
@@ -95,7 +95,7 @@ def test_it_writes_texts_and_saves_its_parts(tmp_path):
     assert torch.equal(again.generate(latent, 1, 5, eos_token=2, pad_token=0), tokens)
 
 
-def test_its_interface_stands_under_both_names():
+def test_vae_interface_has_both_names():
     assert VAE_abs is VAE_Abs
     assert isinstance(vae(), VAE_Abs)
     with pytest.raises(TypeError, match="abstract"):
@@ -114,12 +114,12 @@ def test_its_interface_stands_under_both_names():
         (SimpleNamespace(pad_token_id=2, bos_token_id=1, eos_token_id=2), "pads with its end-of-text token 2"),
     ],
 )
-def test_a_tokenizer_without_a_token_that_is_needed(tokenizer, message):
+def test_vae_tokenizer_without_required_token_is_refused(tokenizer, message):
     with pytest.raises(InputError, match=f"tokenizer_decoder {message}"):
         vae(tokenizer=tokenizer)
 
 
-def test_what_does_not_fit_is_refused():
+def test_vae_errors():
     with pytest.raises(InputError, match="the encoder's latent_size is 6, and the VAE's 7"):
         VAE(connector("BertForLatentConnector"), connector("GPT2ForLatentConnector"), IDS, IDS, 7)
     ids = texts()
@@ -134,11 +134,11 @@ def test_what_does_not_fit_is_refused():
     with pytest.raises(InputError, match="the same texts"):
         vae()(texts(), texts()[:1])
     long = torch.full((1, 70), 5)
-    with pytest.raises(InputError, match="texts have 70 tokens, and the encoder reads 64"):
+    with pytest.raises(InputError, match="texts have 70 tokens, and the encoder has 64 positions"):
         vae()(long, texts()[:1])
-    with pytest.raises(InputError, match="texts have 70 tokens, and the decoder reads 63"):
+    with pytest.raises(InputError, match="texts have 70 tokens, and the decoder has 63 positions"):
         vae()(texts()[:1], long)
-    with pytest.raises(InputError, match="give it one, or the VAE an output_dir"):
+    with pytest.raises(InputError, match="pass one, or set output_dir"):
         vae().save_pretrained()
 
 

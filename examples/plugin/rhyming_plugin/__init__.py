@@ -1,1 +1,1 @@
-"""An example of a package that adds a backbone and a data set to model-factory."""
+"""Example of a package that adds a backbone and a data source to model-factory."""

@@ -1,4 +1,4 @@
-"""A backbone: each token sees the mean of all others, which is about the least that can denoise."""
+"""A minimal denoising backbone: each token sees its embedding and the mean of all embeddings."""
 
 from typing import Annotated, Any
 
@@ -8,14 +8,14 @@ from model.denoisers.registry import register_backbone
 
 
 class AveragingConfig(BaseModel):
-    """Keys of `backbone: {type: averaging, ...}`; what is not here is an error of the file."""
+    """Keys of `backbone: {type: averaging, ...}`; other keys are errors of the config."""
 
     width: Annotated[int, Field(gt=0, le=4096)] = 32
 
 
 @register_backbone("averaging", config=AveragingConfig)
 def build(config: Any, vocab_size: int) -> Any:
-    """torch is imported here, so that checking a file stays fast."""
+    """Build the network; torch is imported here, so that checking a config stays fast."""
     import torch
     from torch import nn
 

@@ -1,4 +1,4 @@
-"""A data source: rhymes that are made up as they are asked for."""
+"""A data source that generates rhymes."""
 
 from typing import Annotated, Literal
 
@@ -11,15 +11,15 @@ COLOURS = ("red", "blue", "green", "white")
 
 
 class RhymesConfig(TokensConfig):
-    """Rhymes about roses."""
+    """Keys of `source: rhymes`."""
 
     source: Literal["rhymes"] = "rhymes"
     count: Annotated[int, Field(gt=0, le=1_000_000)] = 8
-    """How many to train on."""
+    """Number of training documents. [documents]"""
 
 
 @register_source("rhymes", config=RhymesConfig)
 def load(config: RhymesConfig) -> dict[str, list[str]]:
-    """Documents of each split."""
+    """Return the documents of each split."""
     rhymes = [f"roses are {COLOURS[number % len(COLOURS)]} {number}" for number in range(config.count)]
     return {"train": rhymes, "validation": rhymes[:4]}

@@ -1,4 +1,4 @@
-"""Small denoisers of latents: three linears, and residual blocks of one linear each."""
+"""Small denoisers of latents: three linear layers, and residual blocks of one linear layer each."""
 
 from torch import Tensor, nn
 
@@ -6,7 +6,7 @@ from model.latent.networks.conditions import SineCondition, check_inputs
 
 
 class LinearModel(nn.Module):
-    """Latent plus time through three linears, latent_dim to twice that and back, with LeakyReLU between."""
+    """Latent plus time embedding through three linear layers with LeakyReLU, latent_dim to twice that and back."""
 
     def __init__(self, latent_dim: int) -> None:
         super().__init__()
@@ -27,10 +27,10 @@ class LinearModel(nn.Module):
 
 
 class ResidualLinear(nn.Module):
-    """Latent plus time through blocks of LayerNorm, linear and LeakyReLU, each added to its input, then a linear.
+    """Latent plus time embedding through residual blocks of LayerNorm, linear and LeakyReLU, then a linear layer.
 
-    With `residual=False` a block's output stands alone, as in DMLP: LayerNorm then hides the length of the latent, and
-    the noise in it, from everything behind.
+    `residual=False` omits the residual connection, as in DMLP: LayerNorm then hides the norm of the latent, and so the
+    noise level, from all later layers.
     """
 
     def __init__(self, latent_dim: int, *, num_layers: int = 2, residual: bool = True) -> None:

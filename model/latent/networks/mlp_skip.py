@@ -8,11 +8,11 @@ from model.latent.networks.conditions import Condition, check_inputs
 
 
 class MLPSkipNet(nn.Module):
-    """`num_layers` linears of `width`, the input joined to what each but the first is given; 85.9 M parameters for 128.
+    """MLP of `num_layers` layers of `width`, with the input concatenated to that of each later layer.
 
-    After each linear but the last: times 1 + Linear(SiLU(condition)), LayerNorm, SiLU, dropout. The condition is the
-    time's embedding plus z_sem (`conditions.Condition`, which says what `time_scale` is for). `time_scale=1.0` is the
-    network of DMLP. Raises InputError for fewer than 2 layers.
+    It has 85.9 M parameters for a latent of 128. Each linear layer but the last: times 1 + Linear(SiLU(condition)),
+    LayerNorm, SiLU, dropout. The condition is the time embedding plus z_sem; `conditions.Condition` explains
+    `time_scale`, which is 1.0 in DMLP. Raises InputError for fewer than 2 layers.
     """
 
     def __init__(
@@ -27,11 +27,11 @@ class MLPSkipNet(nn.Module):
     ) -> None:
         super().__init__()
         if num_layers < 2:
-            raise InputError(f"num_layers is {num_layers}, and a way in and a way out need 2 or more")
+            raise InputError(f"num_layers is {num_layers}; an input and an output layer are needed, so 2 or more")
         self.latent_dim = latent_dim
         self.condition = Condition(latent_dim, time_dim, time_scale)
         widths = [latent_dim] + [width + latent_dim] * (num_layers - 2)
-        self.layers = nn.ModuleList(ModulatedLinear(given, width, latent_dim, dropout) for given in widths)
+        self.layers = nn.ModuleList(ModulatedLinear(in_width, width, latent_dim, dropout) for in_width in widths)
         self.last = nn.Linear(width + latent_dim, latent_dim)
 
     def forward(self, x: Tensor, t: Tensor, z_sem: Tensor | None = None) -> Tensor:
@@ -45,17 +45,17 @@ class MLPSkipNet(nn.Module):
 
 
 class ModulatedLinear(nn.Module):
-    """Linear, times 1 + Linear(SiLU(condition)), LayerNorm, SiLU, dropout: [B, given] to [B, width]."""
+    """Linear, times 1 + Linear(SiLU(condition)), LayerNorm, SiLU, dropout: [B, in_width] to [B, width]."""
 
-    def __init__(self, given: int, width: int, condition_dim: int, dropout: float) -> None:
+    def __init__(self, in_width: int, width: int, condition_dim: int, dropout: float) -> None:
         super().__init__()
-        self.linear = nn.Linear(given, width)
+        self.linear = nn.Linear(in_width, width)
         self.scale = nn.Linear(condition_dim, width)
         self.norm = nn.LayerNorm(width)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
-        """Map x [B, given], told `condition` [B, condition_dim]."""
+        """Map x [B, in_width], conditioned on `condition` [B, condition_dim], to [B, width]."""
         scaled = self.linear(x) * (1 + self.scale(nn.functional.silu(condition)))
         out: Tensor = self.dropout(nn.functional.silu(self.norm(scaled)))
         return out

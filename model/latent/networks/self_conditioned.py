@@ -1,4 +1,4 @@
-"""Self-conditioning (Chen et al. 2022, Analog Bits, arXiv 2208.04202): a network is shown its last estimate of x_0."""
+"""Self-conditioning (Analog Bits, Chen et al. 2022, arXiv 2208.04202): the last estimate of x_0 is an input."""
 
 from torch import Tensor, nn
 
@@ -6,10 +6,10 @@ from model.latent.networks.conditions import check_latent
 
 
 class SelfConditioned(nn.Module):
-    """Any denoiser of latents, with a linear of the estimate added to its input.
+    """Wrapper of a denoiser of latents that adds a linear projection of the estimate to its input.
 
-    The linear has no bias and starts at zero: an estimate changes nothing before training, and an estimate of zeros is
-    none at all.
+    The projection has no bias and is zero at first: an estimate changes nothing before training, and zeros are
+    equivalent to no estimate.
     """
 
     def __init__(self, network: nn.Module, latent_dim: int) -> None:
@@ -19,7 +19,7 @@ class SelfConditioned(nn.Module):
         nn.init.zeros_(self.linear.weight)
 
     def forward(self, x: Tensor, t: Tensor, z_sem: Tensor | None = None, *, estimate: Tensor | None = None) -> Tensor:
-        """Denoise x [B, latent_dim] as the network does, given an estimate of x_0 of its shape; raises InputError."""
+        """Denoise x [B, latent_dim] with the network, given an estimate of x_0 of its shape; raises InputError."""
         if estimate is not None:
             check_latent("the estimate", estimate, self.latent_dim)
             x = x + self.linear(estimate.to(self.linear.weight.dtype))

@@ -1,4 +1,4 @@
-"""Denoisers that read a latent as a few tokens, which attend to one another and never to another row's."""
+"""Denoisers that split a latent into a few tokens, with self-attention among the tokens of a row."""
 
 from abc import abstractmethod
 
@@ -11,15 +11,15 @@ from model.types import AttentionType, PerformerParams
 
 
 class TokenNet(nn.Module):
-    """Latent to `num_tokens` tokens of `d_model`, each told the condition, through layers, and back to the latent.
+    """Latent to `num_tokens` tokens of `d_model`, plus the projected conditioning (`tell`), through layers, and back.
 
-    The two linears have weights for each token, which stand in for positions.
+    The linear layers in and out have separate weights for each token, which replaces position embeddings.
     """
 
     def __init__(self, latent_dim: int, d_model: int, num_tokens: int, time_dim: int, time_scale: float) -> None:
         super().__init__()
         if num_tokens < 1:
-            raise InputError(f"num_tokens is {num_tokens}, and a latent makes at least one token")
+            raise InputError(f"num_tokens is {num_tokens}; use 1 or more")
         self.latent_dim, self.num_tokens, self.d_model = latent_dim, num_tokens, d_model
         self.condition = Condition(latent_dim, time_dim, time_scale)
         self.to_tokens = nn.Linear(latent_dim, num_tokens * d_model)
@@ -28,7 +28,7 @@ class TokenNet(nn.Module):
 
     @abstractmethod
     def mix(self, tokens: Tensor) -> Tensor:
-        """Tokens [B, num_tokens, d_model] through the layers."""
+        """Apply the layers to tokens [B, num_tokens, d_model]."""
 
     def forward(self, x: Tensor, t: Tensor, z_sem: Tensor | None = None) -> Tensor:
         """Denoise x [B, latent_dim] at t [B] or [B, 1] in [0, 1], given z_sem [B, latent_dim]; raises InputError."""
@@ -40,10 +40,10 @@ class TokenNet(nn.Module):
 
 
 class TransformerNet(TokenNet):
-    """Four tokens of 512 through 12 layers of 8 heads (Vaswani et al. 2017).
+    """Transformer encoder (Vaswani et al. 2017), by default of four tokens of 512, 12 layers and 8 heads.
 
-    Layers are pre-norm; `norm_first=False` and `time_scale=1.0` come nearest to DMLP, whose network attends across the
-    batch: that is mended in any case. Raises InputError where `num_heads` does not divide `d_model`.
+    Layers are pre-norm; `norm_first=False` and `time_scale=1.0` are closest to DMLP, whose network attends across the
+    batch, a bug that is not reproduced. Raises InputError if `num_heads` does not divide `d_model`.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class TransformerNet(TokenNet):
         super().__init__(latent_dim, d_model, num_tokens, time_dim, time_scale)
         if num_heads < 1 or d_model % num_heads:
             raise InputError(f"num_heads {num_heads} does not divide d_model {d_model}")
-        # Each layer on its own: nn.TransformerEncoder would start them all from the same weights.
+        # Separate layers: nn.TransformerEncoder would initialise all with the same weights.
         self.layers = nn.ModuleList(
             nn.TransformerEncoderLayer(
                 d_model, num_heads, 4 * d_model, dropout, "gelu", batch_first=True, norm_first=norm_first
@@ -72,7 +72,7 @@ class TransformerNet(TokenNet):
         self.norm = nn.LayerNorm(d_model) if norm_first else nn.Identity()
 
     def mix(self, tokens: Tensor) -> Tensor:
-        """Tokens [B, num_tokens, d_model] through the layers and the final norm."""
+        """Apply the layers and the final norm to tokens [B, num_tokens, d_model]."""
         for layer in self.layers:
             tokens = layer(tokens)
         out: Tensor = self.norm(tokens)
@@ -80,9 +80,9 @@ class TransformerNet(TokenNet):
 
 
 class PerformerNet(TokenNet):
-    """The same over this project's layers (`PerformerEncoder`), with any attention core that takes an encoder.
+    """The same with this project's layers (`PerformerEncoder`), and any attention core that is not causal.
 
-    Raises pydantic's ValidationError, a ValueError, for numbers that do not go together.
+    Raises pydantic's ValidationError, a ValueError, for incompatible sizes.
     """
 
     def __init__(
@@ -111,6 +111,6 @@ class PerformerNet(TokenNet):
         self.encoder = PerformerEncoder(params)
 
     def mix(self, tokens: Tensor) -> Tensor:
-        """Tokens [B, num_tokens, d_model] through the encoder."""
+        """Apply the encoder to tokens [B, num_tokens, d_model]."""
         out: Tensor = self.encoder(tokens)
         return out

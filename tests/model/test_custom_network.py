@@ -1,4 +1,4 @@
-"""Networks of a user's own in a diffusion model: called with what they take, refused where they lack a place."""
+"""Custom networks in a diffusion model: called with the arguments that they accept, refused if one is missing."""
 
 import copy
 import pickle
@@ -14,19 +14,19 @@ from tests.model.test_diffusion_model import LENGTH, VOCAB, build, read, section
 
 
 class Plain(nn.Module):
-    """A network of research code: no keywords, a config of two levels."""
+    """Network in the style of research code: no keyword arguments, a nested config."""
 
     def __init__(self, config: Any, vocab_size: int) -> None:
         super().__init__()
         width = config.model.hidden_size
         self.embed = nn.Embedding(vocab_size, width)
-        self.place = nn.Parameter(torch.zeros(config.model.length, width))
+        self.position = nn.Parameter(torch.zeros(config.model.length, width))
         self.out = nn.Linear(width, vocab_size)
         self.time = nn.Linear(1, width) if config.algo.time_conditioning else None
         self.tied = config.model.get("tie_word_embeddings", False)
 
     def forward(self, x: Tensor, sigma: Tensor | None) -> Tensor:
-        hidden = self.embed(x) + self.place[: x.shape[1]]
+        hidden = self.embed(x) + self.position[: x.shape[1]]
         if self.time is not None and sigma is not None:
             hidden = hidden + self.time(sigma[:, None])[:, None]
         out: Tensor = self.out(hidden)
@@ -54,7 +54,7 @@ def registered():
 
 @pytest.mark.parametrize("network", [Plain, Grouped])
 @pytest.mark.parametrize("time_conditioning", [True, False])
-def test_plain_networks_run_unchanged(registered, network: type[nn.Module], time_conditioning: bool) -> None:
+def test_custom_network_runs_unchanged(registered, network: type[nn.Module], time_conditioning: bool) -> None:
     registered("plain", network)
     model = build(backbone={"type": "plain", "hidden_size": 8}, time_conditioning=time_conditioning)
     model(torch.randint(VOCAB, (2, LENGTH))).loss.backward()
@@ -63,7 +63,7 @@ def test_plain_networks_run_unchanged(registered, network: type[nn.Module], time
 
 
 class Timed(Plain):
-    """Research code that keeps its config, and has no place for a missing sigma."""
+    """Network that keeps its config, and requires sigma."""
 
     def __init__(self, config: Any, vocab_size: int) -> None:
         super().__init__(config, vocab_size)
@@ -76,7 +76,7 @@ class Timed(Plain):
 
 
 @pytest.mark.parametrize("objective", ["sedd", "mdlm"])
-def test_a_network_of_ones_own_is_told_sigma_unless_the_file_says_otherwise(registered, objective: str) -> None:
+def test_custom_network_gets_sigma_unless_config_disables_it(registered, objective: str) -> None:
     registered("timed", Timed)
     backbone = {"type": "timed", "hidden_size": 8}
     model = build(objective=objective, backbone=backbone)
@@ -86,7 +86,7 @@ def test_a_network_of_ones_own_is_told_sigma_unless_the_file_says_otherwise(regi
     assert build(objective=objective, backbone=backbone, time_conditioning=False).diffusion_config.is_time_conditioned is False
 
 
-def test_a_network_that_keeps_its_config_can_be_copied_and_pickled(registered) -> None:
+def test_custom_network_with_config_can_be_copied_and_pickled(registered) -> None:
     registered("timed", Timed)
     model = build(backbone={"type": "timed", "hidden_size": 8, "more": {"depth": 2}})
     again = copy.deepcopy(model)
@@ -100,24 +100,24 @@ def test_a_network_that_keeps_its_config_can_be_copied_and_pickled(registered) -
     ("of_model", "of_backbone", "of_data", "expected"),
     [(8, None, 16, 8), (None, 6, 16, 6), (8, 6, 16, 8), (None, None, 16, 16), (None, None, None, None)],
 )
-def test_length_is_the_sections_then_the_data_sets(
+def test_length_defaults_to_section_then_dataset(
     registered, of_model: int | None, of_backbone: int | None, of_data: int | None, expected: int | None
 ) -> None:
     registered("timed", Timed)
-    own = {} if of_backbone is None else {"length": of_backbone}
-    config, problems = read(section(backbone={"type": "timed", "hidden_size": 8, **own}, length=of_model))
+    length = {} if of_backbone is None else {"length": of_backbone}
+    config, problems = read(section(backbone={"type": "timed", "hidden_size": 8, **length}, length=of_model))
     assert problems == []
     sized = config.config.sized(None, of_data)
     assert sized.backbone_values()["length"] == expected
     assert sized.sequence_length == expected
 
 
-def test_a_file_that_asks_more_of_a_network_is_refused(registered) -> None:
+def test_custom_network_without_cond_is_refused(registered) -> None:
     registered("plain", Plain)
     with pytest.raises(DenoiserCallError, match="takes no 'cond'"):
         build(backbone={"type": "plain", "hidden_size": 8}, condition={"type": "class", "num_classes": 2})
 
 
-def test_a_network_must_have_a_place_for_sigma() -> None:
-    with pytest.raises(DenoiserCallError, match="takes no sigma"):
+def test_custom_network_without_sigma_is_refused() -> None:
+    with pytest.raises(DenoiserCallError, match="has no sigma"):
         DenoiserCall(nn.Linear(2, 2))
