@@ -121,7 +121,8 @@ def _types_inside(field: FieldInfo) -> Iterator[tuple[str | None, Type]]:
     """Types that a field may hold, with the names that pick them."""
     for mark in field.metadata:
         if isinstance(mark, FromRegistry):
-            yield from ((name, mark.registry.get(name).config_type) for name in mark.registry)
+            found = ((name, mark.registry.get(name).config_type) for name in mark.registry)
+            yield from ((name, config_type) for name, config_type in found if config_type is not None)
     for model in _models_in(field.annotation):
         yield None, model
 

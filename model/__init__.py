@@ -7,16 +7,15 @@ a network is given tensors and a config, and knows no corpus and no loop.
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from model.bert_diffusion_model import BertDiffusionModel
-    from model.bert_factory import build_medium_bert_diffusion_model
+    from model.bert_diffusion_model import BertDiffusionModel, build_medium_bert_diffusion_model
 
 __all__ = ["BertDiffusionModel", "build_medium_bert_diffusion_model"]
 
 
 def __getattr__(name: str) -> Any:
-    """What `__all__` names, imported when it is asked for."""
+    """Import a name of `__all__` at its first use."""
     if name in __all__:
-        from model import bert_factory
+        from model import bert_diffusion_model
 
-        return getattr(bert_factory, name)
+        return getattr(bert_diffusion_model, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

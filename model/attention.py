@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from model.core_registry import core_entry
+from model.core_registry import build_core
 from model.decoding_state import CoreState, make_core_state
 from model.position import Rotation, rotate
 from model.types import PerformerParams
@@ -26,7 +26,7 @@ class MultiHeadAttention(nn.Module):
         self.to_v = nn.Linear(params.d_model, self.num_kv_heads * self.head_dim, bias=False)
         self.q_norm = nn.RMSNorm(self.head_dim) if params.qk_norm else nn.Identity()
         self.k_norm = nn.RMSNorm(self.head_dim) if params.qk_norm else nn.Identity()
-        self.core = core_entry(params.attention_types[0]).build(params)
+        self.core = build_core(params)
         self.to_out = nn.Linear(params.d_model, params.d_model)
         self.dropout = nn.Dropout(params.dropout)
 

@@ -2,7 +2,7 @@
 
 import os
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from itertools import chain
@@ -76,13 +76,15 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
         raise CheckpointError(f"{path}: cannot be written: {error}") from error
 
 
-def load_model(folder: str | os.PathLike[str], *, device: str | None = None) -> nn.Module:
-    """Rebuild the model that `save_pretrained` wrote into `folder`, in its dtype; it is in training mode, as built.
+def load_model(
+    folder: str | os.PathLike[str], build: Callable[[ModelConfig], nn.Module], *, device: str | None = None
+) -> nn.Module:
+    """Rebuild the model that `save_pretrained` wrote into `folder`, in its dtype and in training mode.
 
-    `device` replaces the device of its config ("cpu", where the one it was trained on is not at hand).
-    Raises CheckpointError for missing, damaged or unfitting files, DeviceError for a device not on this machine.
+    `build` is `model.model_factory.create_model`; users call `model.model_factory.load_model`, which passes it.
+    `device` replaces the device of the config, such as "cpu" on a machine without the one it was trained on.
+    Raises CheckpointError for missing, damaged or unfitting files, DeviceError for a device that this machine lacks.
     """
-    from model.model_factory import create_model
     from model.parse_model_args import parse_model_config
 
     source = Path(folder)
@@ -91,7 +93,7 @@ def load_model(folder: str | os.PathLike[str], *, device: str | None = None) -> 
             raise CheckpointError(f"{source / name}: no such file; {LAYOUT}")
     tensors = read_tensors(source / WEIGHTS_FILE)
     config = parse_model_config(source / CONFIG_FILE)
-    model = create_model(config if device is None else on_device(config, device))
+    model = build(config if device is None else on_device(config, device))
     assign(model, tensors, f"{source / WEIGHTS_FILE} does not fit the model of {CONFIG_FILE} beside it")
     return model
 

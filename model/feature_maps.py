@@ -1,19 +1,13 @@
-"""The feature maps of linear attention by name; `model.feature_base` says what one gives."""
-
-from collections.abc import Callable
+"""Feature maps of linear attention that are not fitted to the data, and the factory of all of them."""
 
 from torch import Tensor
 
 from model.chunked.features import Kernel
 from model.feature_base import FeatureMap, RandomFeatures
-from model.fitted_features import FavorPlusPlus, FavorSharp
+from model.feature_registry import build_feature_map
 from model.types import PerformerParams, default_features
-from yaml_config.registry import Registry
 
-__all__ = ["FEATURE_MAPS", "FeatureMap", "RandomFeatures", "make_feature_map"]
-
-FEATURE_MAPS: Registry[Callable[[int, int, int], FeatureMap]] = Registry("feature map", "model_factory.feature_maps")
-"""Each is called with head_dim, nb_features and the number of key-value heads."""
+__all__ = ["FeatureMap", "RandomFeatures", "make_feature_map"]
 
 
 class FavorPlus(RandomFeatures):
@@ -49,15 +43,8 @@ class EluFeatures(FeatureMap):
         return self.query(k), k.new_zeros(k.shape[:-1])
 
 
-FEATURE_MAPS.add("favor+", FavorPlus)
-FEATURE_MAPS.add("favor++", FavorPlusPlus)
-FEATURE_MAPS.add("favor#", FavorSharp)
-FEATURE_MAPS.add("relu", ReluFeatures)
-FEATURE_MAPS.add("elu", EluFeatures)
-
-
 def make_feature_map(params: PerformerParams) -> FeatureMap:
-    """The map named by `params.feature_map`; by default D ln D features, as in performer-pytorch."""
+    """Build the map that `params.feature_map` selects; by default D ln D features, as in performer-pytorch."""
     nb_features = params.nb_features or default_features(params.head_dim)
     num_heads = params.num_kv_heads or params.num_heads
-    return FEATURE_MAPS.get(params.feature_map)(params.head_dim, nb_features, num_heads)
+    return build_feature_map(params.feature_map, params.head_dim, nb_features, num_heads)

@@ -55,4 +55,4 @@ def load_model(folder: "str | os.PathLike[str]", *, device: str | None = None) -
     """Rebuild the model that `save_pretrained` wrote into `folder`; see `model.checkpoint.load_model`."""
     from model.checkpoint import load_model as load
 
-    return load(folder, device=device)
+    return load(folder, create_model, device=device)

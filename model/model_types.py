@@ -15,14 +15,13 @@ ModelType = Literal["encoder", "decoder", "encoder_decoder"]
 
 
 def _needs_causal(part: str, params: PerformerParams) -> Iterator[Violation]:
-    types = params.attention_type
-    listed = list(enumerate(types)) if isinstance(types, list) else [(None, types)]
-    for index, name in listed:
+    is_list = isinstance(params.attention_type, list)
+    for index, name in enumerate(params.attention_types if is_list else params.attention_types[:1]):
         if core_entry(name).direction == "bidirectional":
             yield Violation(
                 f"bidirectional `{name}` attention in a decoder lets a token see the ones after it",
-                (part, "attention_type") if index is None else (part, "attention_type", index),
-                suggestion="attention_type: causal_linear" if index is None else "causal_linear in its place",
+                (part, "attention_type", index) if is_list else (part, "attention_type"),
+                suggestion="causal_linear in its place" if is_list else "attention_type: causal_linear",
             )
 
 

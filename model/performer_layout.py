@@ -8,6 +8,7 @@ from torch import Tensor
 from model.activations import ActivationFunctions
 from model.checkpoint import CheckpointError
 from model.types import PerformerParams, default_features
+from yaml_config.name_or_config import name_of
 
 Tensors = dict[str, Tensor]
 
@@ -84,9 +85,10 @@ def _fixed_differences(params: PerformerParams, is_decoder: bool) -> Iterator[st
     fitting = {"causal_linear"} if is_decoder else {"linear", "causal_linear"}
     if len(types) > 1 or not types <= fitting:
         fits = " or ".join(sorted(fitting, reverse=True))
-        yield f"attention_type is {params.attention_type}, and performer-pytorch has {fits} alone, in all layers"
+        written = params.attention_types if isinstance(params.attention_type, list) else params.attention_types[0]
+        yield f"attention_type is {written}, and performer-pytorch has {fits} alone, in all layers"
     if params.feature_map not in ("favor+", "relu"):
-        yield f"feature_map is {params.feature_map}, and performer-pytorch has favor+, or relu (generalized_attention)"
+        yield f"feature_map is {name_of(params.feature_map)}, and performer-pytorch has favor+, or relu (generalized_attention)"
     if params.qk_norm:
         yield "qk_norm is true, and performer-pytorch has none"
     if params.num_kv_heads not in (None, params.num_heads):

@@ -15,12 +15,12 @@ from pydantic_core import CoreSchema
 
 from model.activations import ActivationFunctions
 from model.core_registry import CORES, core_entry
+from model.feature_registry import FEATURE_MAPS, feature_map_entry
 from yaml_config.choice import not_one_of
-from yaml_config.registry import PLUGIN_HINT
+from yaml_config.name_or_config import NameOrConfig, NameOrOptions, name_of
 from yaml_config.strict_model import StrictModel, Violation
 
 Position = Literal["rotary", "absolute", "none"]
-FeatureMap = Literal["favor+", "favor++", "favor#", "relu", "elu"]
 
 _DEVICE = re.compile(r"auto|cpu|mps|(cuda|xpu)(:\d{1,4})?")
 
@@ -45,20 +45,6 @@ def _activation(value: Any) -> Any:
     return member
 
 
-def _registered_core(value: Any) -> Any:
-    """The name of a registered attention core; anything else is refused as a Literal would be."""
-    if not isinstance(value, str) or value not in CORES:
-        raise not_one_of(CORES, PLUGIN_HINT)
-    return value
-
-
-class _CoreNames:
-    """JSON Schema of a core's name: those registered by the time that the schema is made."""
-
-    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        return {"type": "string", "enum": list(CORES)}
-
-
 class AnyOf:
     """JSON Schema of a union: pydantic writes oneOf where a function tells the cases apart."""
 
@@ -67,14 +53,15 @@ class AnyOf:
         return {"anyOf": cases["oneOf"]} if "oneOf" in cases else cases
 
 
-_CoreName = Annotated[str, BeforeValidator(_registered_core), _CoreNames()]
+FeatureMapChoice = Annotated[NameOrOptions, NameOrConfig(FEATURE_MAPS)]
+CoreChoice = Annotated[NameOrOptions, NameOrConfig(CORES)]
 
 AttentionType = Annotated[
-    Annotated[_CoreName, Tag("one")] | Annotated[list[_CoreName], Tag("each")],
+    Annotated[CoreChoice, Tag("one")] | Annotated[list[CoreChoice], Tag("each")],
     Discriminator(lambda value: "each" if isinstance(value, list) else "one"),
     AnyOf(),
 ]
-"""A name of `model.core_registry` for all layers, or a list with one for each."""
+"""A core of `model.core_registry` for all layers, or a list with one for each."""
 
 Size = Annotated[int, Field(gt=0, le=1_048_576)]
 Device = Annotated[str, BeforeValidator(_device_name)]
@@ -132,8 +119,8 @@ class PerformerParams(StrictModel):
     """Use the token embedding as the output head too."""
     input_dim: Size | None = None
     """Width of float input (80 for log-mel bins), projected to d_model. [channels]"""
-    feature_map: FeatureMap = "favor+"
-    """Feature map of linear attention: favor+, favor++ or favor# (random, softmax kernel), relu (random) or elu."""
+    feature_map: FeatureMapChoice = "favor+"
+    """Feature map of linear attention: favor+, favor++, favor# (random, softmax kernel), relu (random), elu or custom."""
 
     @property
     def head_dim(self) -> int:
@@ -141,10 +128,15 @@ class PerformerParams(StrictModel):
         return self.d_model // self.num_heads
 
     @property
-    def attention_types(self) -> list[str]:
-        """The attention core of each layer, the first layer's first."""
+    def attention_choices(self) -> list[NameOrOptions]:
+        """The `attention_type` of each layer: a core's name, or the options of a core that has keys of its own."""
         types = self.attention_type
         return list(types) if isinstance(types, list) else [types] * self.num_layers
+
+    @property
+    def attention_types(self) -> list[str]:
+        """Name of the attention core of each layer."""
+        return [name_of(choice) for choice in self.attention_choices]
 
     @property
     def is_linear(self) -> bool:
@@ -153,7 +145,7 @@ class PerformerParams(StrictModel):
 
     def of_layer(self, index: int) -> "PerformerParams":
         """These parameters with the `attention_type` of layer `index`, counted from 0, alone."""
-        return self.model_copy(update={"attention_type": self.attention_types[index]})
+        return self.model_copy(update={"attention_type": self.attention_choices[index]})
 
     def violations(self) -> Iterator[Violation]:
         """Relations inside one stack; those of its role (encoder or decoder) stand in `model_types`."""
@@ -194,10 +186,9 @@ class PerformerParams(StrictModel):
                 (("attention_type",),),
                 "attention_type: linear, or leave nb_features out",
             )
-        elif self.nb_features is not None and self.feature_map == "elu":
+        elif self.nb_features is not None and not feature_map_entry(self.feature_map).takes_nb_features:
             yield Violation(
-                f"feature_map elu has one feature for each of the head's {self.head_dim} coordinates, "
-                "and nb_features has no say in it",
+                f"feature_map {name_of(self.feature_map)} has a fixed number of features and takes no nb_features",
                 ("nb_features",),
                 (("feature_map",),),
                 "feature_map: favor+, or leave nb_features out",

@@ -5,9 +5,10 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
-from model.core_registry import first_of_direction
+from model.core_registry import core_entry, first_of_direction
 from model.hub import folder_problem
-from model.types import PerformerParams, Size
+from model.types import CoreChoice, PerformerParams, Size
+from yaml_config.name_or_config import name_of
 from yaml_config.paths import PathText
 from yaml_config.strict_model import StrictModel, Violation
 
@@ -223,8 +224,16 @@ class PerformerDenoiserConfig(TransformerDenoiserConfig):
     type: Literal["performer"] = "performer"  # type: ignore[assignment]
     num_layers: Annotated[int, Field(gt=0, le=1000)] = 4
     """Number of layers. [layers]"""
-    attention_type: Literal["softmax", "linear"] = "softmax"
-    """softmax or linear."""
+    attention_type: CoreChoice = "softmax"
+    """softmax, linear or a registered core that is not causal."""
+
+    def violations(self) -> Iterator[Violation]:
+        """Yield the violations of any denoiser of tokens, and a causal core, which hides later tokens."""
+        yield from super().violations()
+        name = name_of(self.attention_type)
+        if core_entry(name).direction == "causal":
+            message = f"{name} hides later tokens, and a latent's tokens have no order"
+            yield Violation(message, ("attention_type",), (), "attention_type: linear")
 
 
 class LinearDenoiserConfig(StrictModel):

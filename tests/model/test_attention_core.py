@@ -3,17 +3,25 @@
 import pytest
 import torch
 
+from model import feature_maps, fitted_features
 from model.attention_core import LinearCore, SoftmaxCore
-from model.feature_maps import FEATURE_MAPS
 from model.feature_redraw import orthogonal_projections
+from model.feature_registry import build_feature_map
 from tests.model.tiny import gap
 from tests.oracles import attention as oracle
 
-MAPS = ["favor+", "favor++", "favor#", "relu", "elu"]
+CLASSES = {
+    "favor+": feature_maps.FavorPlus,
+    "favor++": fitted_features.FavorPlusPlus,
+    "favor#": fitted_features.FavorSharp,
+    "relu": feature_maps.ReluFeatures,
+    "elu": feature_maps.EluFeatures,
+}
+MAPS = list(CLASSES)
 
 
 def linear_core(name, head_dim=8, nb_features=24):
-    features = FEATURE_MAPS.get(name)(head_dim, nb_features, 2)
+    features = build_feature_map(name, head_dim, nb_features, 2)
     if hasattr(features, "projection_matrix"):
         features.projection_matrix.copy_(orthogonal_projections(nb_features, head_dim, 3))
     if hasattr(features, "moments"):  # in each head and coordinate others
@@ -31,7 +39,7 @@ def qkv(queries, keys, *, std=1.0, head_dim=8, seed=0):
 def expected(core, q, k, v, **kwargs):
     if isinstance(core, SoftmaxCore):
         return oracle.softmax_attention(q, k, v, **kwargs)
-    name = next(n for n in MAPS if type(core.features) is FEATURE_MAPS.get(n))
+    name = next(n for n in MAPS if type(core.features) is CLASSES[n])
     projection, moments = (getattr(core.features, part, None) for part in ("projection_matrix", "moments"))
     return oracle.linear_attention(q, k, v, feature_map=name, projection=projection, moments=moments, **kwargs)
 

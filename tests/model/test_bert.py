@@ -14,10 +14,9 @@ from transformers import BertConfig, BertForMaskedLM, BertModel, BertPreTrainedM
 
 from model.bert_diffusion_model import BertDiffusionModel
 from model.bert_factory import build_medium_bert_diffusion_model
-from model.checkpoint import load_model
 from model.diffusion_model import DiffusionModel
 from model.hub import HubError
-from model.model_factory import create_model
+from model.model_factory import create_model, load_model
 from tests.model.test_diffusion_model import LENGTH, VOCAB, read, section
 
 HIDDEN, TOKENS = 32, 20

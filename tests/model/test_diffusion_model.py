@@ -10,13 +10,12 @@ from torch import nn
 
 from diffusion.errors import DiffusionInputError
 from diffusion.samplers import SAMPLERS, samplers_for
-from model.checkpoint import load_model
 from model.denoisers.registry import BACKBONES
 from model.diffusion_model import DiffusionModel
 from model.diffusion_parts import OBJECTIVES, PROCESSES, SCHEDULES, combinations
 from model.diffusion_types import DiffusionConfig
 from model.inputs import InputError
-from model.model_factory import create_model
+from model.model_factory import create_model, load_model
 from model.parse_model_args import read_model_section
 from yaml_config.compose import compose
 from yaml_config.dump import dump

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from model.attention_core import LinearCore
-from model.feature_maps import FEATURE_MAPS, make_feature_map
+from model.feature_maps import make_feature_map
 from model.feature_redraw import orthogonal_projections
+from model.feature_registry import build_feature_map
 from model.fitted_features import least_variance
 from tests.model import tiny
 from tests.model.test_attention_core import linear_core, qkv
@@ -37,7 +38,7 @@ def error(name, q, k, v, nb_features):
     """Mean over five draws of the relative error against exact softmax attention."""
     wanted, errors = oracle.softmax_attention(q, k, v, causal=False), []
     for seed in range(5):
-        features = FEATURE_MAPS.get(name)(q.shape[-1], nb_features, q.shape[1])
+        features = build_feature_map(name, q.shape[-1], nb_features, q.shape[1])
         matrix = orthogonal_projections(nb_features, q.shape[-1], seed, in_pairs=features.in_pairs)
         features.projection_matrix.copy_(matrix)
         if name in FITTED:
@@ -102,7 +103,7 @@ def test_grouped_heads_have_moments_of_their_own(name):
 def test_the_number_of_features():
     assert make_feature_map(tiny.params(attention_type="linear")).nb_features == int(8 * math.log(8))
     assert make_feature_map(tiny.params(attention_type="linear", feature_map="elu")).nb_features == 8
-    with pytest.raises(ValueError, match="one feature for each of the head's 8 coordinates"):
+    with pytest.raises(ValueError, match="feature_map elu has a fixed number of features"):
         tiny.params(attention_type="linear", feature_map="elu", nb_features=32)
 
 

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from model import core_registry
 from model.attention import MultiHeadAttention
 from model.core_registry import CoreEntry, core_entry, register_attention
-from model.feature_maps import FEATURE_MAPS, FeatureMap
+from model.feature_base import FeatureMap
 from model.feature_redraw import FeatureRedraw, orthogonal_projections, redraw_features, shared_seed
+from model.feature_registry import build_feature_map, feature_map_entry
 from model.linear_attention import absorb, initial_state, read
 from model.position import rotary_angles, rotation_at
 from tests.model.test_attention_core import MAPS, linear_core, qkv
@@ -23,12 +24,15 @@ HEAD_DIM, NB_FEATURES = 8, 12
 
 
 def stack(*names: str) -> nn.ModuleList:
-    return nn.ModuleList(FEATURE_MAPS.get(name)(HEAD_DIM, NB_FEATURES, 2) for name in names)
+    return nn.ModuleList(build_feature_map(name, HEAD_DIM, NB_FEATURES, 2) for name in names)
 
 
 @pytest.mark.parametrize("name", MAPS)
 def test_a_map_says_what_it_was_made_for(name: str) -> None:
-    made, alone = FEATURE_MAPS.get(name)(HEAD_DIM, NB_FEATURES, 2), FEATURE_MAPS.get(name)(HEAD_DIM, NB_FEATURES)
+    made, alone = (
+        build_feature_map(name, HEAD_DIM, NB_FEATURES, 2),
+        feature_map_entry(name).build(HEAD_DIM, NB_FEATURES),
+    )
     nb_features = HEAD_DIM if name == "elu" else NB_FEATURES
     assert (made.head_dim, made.nb_features, made.num_heads) == (HEAD_DIM, nb_features, 2)
     assert (alone.head_dim, alone.nb_features, alone.num_heads) == (HEAD_DIM, nb_features, 1)
@@ -60,7 +64,7 @@ def test_a_map_of_ones_own_is_for_one_head_unless_told_and_has_no_kernel() -> No
 @pytest.mark.parametrize("name", ["favor++", "favor#"])
 def test_fitted_maps_start_at_unit_variance_and_no_mean(name: str) -> None:
     for heads in (1, 2):
-        moments = FEATURE_MAPS.get(name)(HEAD_DIM, NB_FEATURES, heads).moments
+        moments = build_feature_map(name, HEAD_DIM, NB_FEATURES, heads).moments
         wanted = torch.tensor([[1.0] * HEAD_DIM] * 2 + [[0.0] * HEAD_DIM] * 2)
         assert torch.equal(moments, wanted.expand(heads, 4, HEAD_DIM))
 
@@ -71,7 +75,7 @@ def test_moments_are_means_over_rows_tokens_and_the_heads_that_share_a_key_head(
     masked: bool, dtype: torch.dtype
 ) -> None:
     """Four heads, two of a key head each: means of q^2, k^2, q and k, those of k where it may be seen."""
-    made, generator = FEATURE_MAPS.get("favor++")(3, NB_FEATURES, 2).to(dtype), torch.Generator().manual_seed(0)
+    made, generator = build_feature_map("favor++", 3, NB_FEATURES, 2).to(dtype), torch.Generator().manual_seed(0)
     q, k = (torch.randn(3, 4, tokens, 3, generator=generator) for tokens in (5, 6))
     mask = torch.rand(3, 6, generator=generator) > 0.4 if masked else None
     wanted = torch.empty(2, 4, 3)
@@ -94,7 +98,7 @@ def test_moments_are_means_over_rows_tokens_and_the_heads_that_share_a_key_head(
 def test_the_kernel_of_a_half_model_is_computed_in_float32(name: str) -> None:
     """From what its buffers hold, rounded as they are."""
     half = linear_core(name, HEAD_DIM, NB_FEATURES).features.bfloat16()
-    wide = FEATURE_MAPS.get(name)(HEAD_DIM, NB_FEATURES, 2)
+    wide = build_feature_map(name, HEAD_DIM, NB_FEATURES, 2)
     wide.load_state_dict({key: value.float() for key, value in half.state_dict().items()})
     for found, wanted in zip(half.kernel()[1:], wide.kernel()[1:], strict=True):
         assert found is wanted is None or (found.dtype == torch.float32 and torch.equal(found, wanted))

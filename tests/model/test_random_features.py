@@ -8,8 +8,8 @@ from torch import nn
 
 from model.chunked.features import Kernel, of_heads
 from model.chunked.op import linear_attention
-from model.feature_maps import FEATURE_MAPS
 from model.feature_redraw import FeatureRedraw, orthogonal_projections, redraw_features, shared_seed
+from model.feature_registry import build_feature_map
 from tests.model.test_attention_core import linear_core, qkv
 from tests.oracles.attention import LOG_KERNELS
 
@@ -51,7 +51,7 @@ def test_a_scale_and_a_query_factor_need_no_gradient() -> None:
 class Layers(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.maps = nn.ModuleList(FEATURE_MAPS.get(name)(4, 6, 1) for name in ("favor+", "elu", "favor++"))
+        self.maps = nn.ModuleList(build_feature_map(name, 4, 6, 1) for name in ("favor+", "elu", "favor++"))
 
 
 def drawn(seed: int, draw: int) -> list[torch.Tensor]:
