@@ -1,7 +1,7 @@
-"""Networks, the types that describe them in a file, and the registry from one to the other.
+"""Networks, the configuration types of the `model` section, and the registries that connect them.
 
-Importing this package, or a module of types, imports no torch. Nothing here imports data_manager, training or evaluation:
-a network is given tensors and a config, and knows no corpus and no loop.
+Importing this package, or a module of types, imports no torch. Nothing here imports data_manager, training or
+evaluation: a network takes tensors and a config, and depends on no data set and no training loop.
 """
 
 from typing import TYPE_CHECKING, Any

@@ -36,7 +36,7 @@ Direction = Literal["either", "causal", "bidirectional"]
 
 @dataclass(frozen=True)
 class CoreEntry:
-    """One attention core: its builder, direction, use of feature maps, and the type of its own keys (None: none)."""
+    """One attention core: its builder, direction, use of feature maps, and the type of its keys (None: no keys)."""
 
     build: Callable[..., Any]
     direction: Direction

@@ -14,7 +14,7 @@ class FavorPlus(RandomFeatures):
     """FAVOR+ (Choromanski et al. 2021, arXiv 2009.14794): exp(w . x - |x|^2 / 2), unbiased for the softmax kernel."""
 
     def kernel(self) -> Kernel:
-        """Queries and keys alike."""
+        """Return one matrix for queries and keys, and the factor of |k|^2."""
         weight = self.scaled_projections()
         return Kernel("exp", weight, weight, None, weight.new_full((1, self.head_dim), 0.5 / self.head_dim**0.5))
 
@@ -23,7 +23,7 @@ class ReluFeatures(RandomFeatures):
     """Performer-ReLU (Choromanski et al. 2021, section 4.2): relu(w . x) + 1e-3, which keeps the kernel positive."""
 
     def kernel(self) -> Kernel:
-        """Queries and keys alike, all of scale 1."""
+        """Return one matrix for queries and keys, all of scale 1."""
         weight = self.scaled_projections()
         return Kernel("relu", weight, weight)
 
@@ -35,11 +35,11 @@ class EluFeatures(FeatureMap):
         super().__init__(head_dim, head_dim, num_heads)
 
     def query(self, q: Tensor) -> Tensor:
-        """Features [B, H, N, D]; elu(x) + 1 written without the cancellation that loses it below x = -16."""
+        """Return features [B, H, N, D]; this form of elu(x) + 1 avoids cancellation, which gives 0 below x = -16."""
         return q.clamp(max=0).exp() + q.relu()
 
     def key(self, k: Tensor) -> tuple[Tensor, Tensor]:
-        """Features [B, H, M, D] of keys, all of scale 1."""
+        """Return features [B, H, M, D] of keys, all of scale 1."""
         return self.query(k), k.new_zeros(k.shape[:-1])
 
 

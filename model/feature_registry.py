@@ -33,7 +33,7 @@ Builder = TypeVar("Builder", bound=Callable[..., Any])
 
 @dataclass(frozen=True)
 class FeatureMapEntry:
-    """One feature map: its builder, the type of its own keys (None: it has none), and if `nb_features` sets its width."""
+    """One feature map: its builder, the type of its own keys (None: no keys), and if `nb_features` sets its width."""
 
     build: "Callable[..., FeatureMap]"
     config_type: type[StrictModel] | None = None

@@ -1,4 +1,4 @@
-"""Fields that name a registry entry, which may have checked keys of its own: `elu`, or `{type: mine, width: 3}`."""
+"""Fields that name a registry entry, with optional checked keys: `elu`, or `{type: mine, width: 3}`."""
 
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -12,7 +12,7 @@ from yaml_config.strict_model import StrictModel
 from yaml_config.tagged import FromRegistry
 
 NameOrOptions = str | StrictModel
-"""Value of such a field: the name of an entry without keys of its own, else an instance of the entry's config type."""
+"""Value of such a field: the name of an entry without a config type, else an instance of that type."""
 
 
 def name_of(choice: NameOrOptions) -> str:
@@ -33,8 +33,8 @@ def options_type(name: str, config: type[BaseModel] | None) -> type[StrictModel]
 class NameOrConfig(FromRegistry):
     """Annotation of such a field: `Annotated[NameOrOptions, NameOrConfig(FEATURE_MAPS)]`.
 
-    Entries of the registry have a `config_type`, None for an entry without keys of its own. The plain name of an entry
-    with keys means all of their defaults.
+    Entries of the registry have a `config_type`, None for an entry that has no keys. The plain name of an entry with
+    keys selects their defaults.
     """
 
     def validate(self, value: Any, info: ValidationInfo) -> NameOrOptions:
@@ -50,7 +50,7 @@ class NameOrConfig(FromRegistry):
             if self._is_registered(name) and self.config_type(name) is None:
                 raise PydanticCustomError(
                     "no_keys",
-                    "Input should be the plain name {name}, which has no keys of its own",
+                    "Input should be the plain name {name}, which has no keys",
                     {"name": name, "suggestion": name},
                 )
             return super().validate(value, info)  # type: ignore[no-any-return]
@@ -69,7 +69,7 @@ class NameOrConfig(FromRegistry):
             keys = ", ".join(f"{key}: ..." for key in required)
             raise PydanticCustomError(
                 "needs_keys",
-                "{name} needs keys of its own; write {example}",
+                "{name} has required keys; write {example}",
                 {"name": name, "example": f"{{{self.key}: {name}, {keys}}}"},
             )
         options: StrictModel = super().validate({self.key: name}, info)

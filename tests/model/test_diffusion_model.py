@@ -279,7 +279,7 @@ def test_save_and_load(tmp_path: Path) -> None:
         (lambda m: m(torch.rand(2, LENGTH)), "int [B, L] fits"),
         (
             lambda m: m(torch.zeros(2, 4, dtype=torch.long), torch.ones(2, 3, dtype=torch.bool)),
-            "attention_mask is bool [2, 3]",
+            "attention_mask must be bool [2, 4], True at real tokens; got bool [2, 3]",
         ),
         (lambda m: m.sample(1, prompt=torch.zeros(LENGTH + 1, dtype=torch.long)), "prompt"),
         (lambda m: m.sample(1, sampler="first_hiting"), "did you mean 'first_hitting'"),

@@ -1,4 +1,4 @@
-"""Pretrained language models as denoisers: nothing of them changes at the start but what their attention sees."""
+"""Pretrained language models as denoisers: at the start only the attention mask differs from the original."""
 
 import time
 from pathlib import Path
@@ -50,7 +50,7 @@ CAUSAL = {
 
 
 def pretrained(family: str, folder: Path) -> Any:
-    """A tiny model of a family, saved into a folder."""
+    """Save a tiny model of a family into a folder."""
     torch.manual_seed(0)
     config = getattr(transformers, f"{family}Config")(**{**MASKED, **CAUSAL}[family])
     head = "ForMaskedLM" if family in MASKED else "LMHeadModel" if family == "GPT2" else "ForCausalLM"
@@ -73,7 +73,7 @@ def tokens(rows: int = 2) -> Tensor:
 
 
 @pytest.mark.parametrize("family", [*MASKED, *CAUSAL])
-def test_it_starts_as_the_pretrained_model(family: str, tmp_path: Path) -> None:
+def test_pretrained_backbone_starts_unchanged(family: str, tmp_path: Path) -> None:
     original = pretrained(family, tmp_path)
     network: Any = build(tmp_path).network
     assert network.shifted is (family in CAUSAL)
@@ -93,7 +93,7 @@ def test_it_starts_as_the_pretrained_model(family: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("family", [*MASKED, *CAUSAL])
-def test_every_token_sees_every_other_and_no_padding(family: str, tmp_path: Path) -> None:
+def test_backbone_attends_both_ways_and_ignores_padding(family: str, tmp_path: Path) -> None:
     pretrained(family, tmp_path)
     network = build(tmp_path).network.double()
     mask = torch.arange(LONG)[None].expand(2, -1) < 6
@@ -109,7 +109,7 @@ def test_every_token_sees_every_other_and_no_padding(family: str, tmp_path: Path
 
 
 @pytest.mark.parametrize("family", ["Bert", "GPT2", "Llama"])
-def test_it_trains_samples_and_comes_back(family: str, tmp_path: Path) -> None:
+def test_pretrained_backbone_trains_samples_and_reloads(family: str, tmp_path: Path) -> None:
     pretrained(family, tmp_path / "pretrained")
     model = build(tmp_path / "pretrained", condition={"type": "class", "num_classes": 2}, time_conditioning=True)
     cond = torch.tensor([0, 1])
@@ -124,7 +124,7 @@ def test_it_trains_samples_and_comes_back(family: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["class", "properties"])
-def test_what_it_is_told_starts_silent_and_is_learnt(kind: str, tmp_path: Path) -> None:
+def test_pretrained_conditioning_starts_at_zero_and_trains(kind: str, tmp_path: Path) -> None:
     pretrained("Llama", tmp_path)
     size = {"num_classes": 2} if kind == "class" else {"size": 3}
     model = build(tmp_path, objective="sedd", condition={"type": kind, **size})
@@ -132,12 +132,12 @@ def test_what_it_is_told_starts_silent_and_is_learnt(kind: str, tmp_path: Path) 
     silent, plain = (build(tmp_path).network, model.network)
     assert torch.equal(plain(tokens(), torch.ones(2), cond=cond), silent(tokens()))
     plain(tokens(), torch.ones(2), cond=cond)[..., :TOKENS].square().mean().backward()
-    told: Any = plain.told
-    assert float(told.noise.net[-1].weight.grad.abs().max()) > 0
+    conditioning: Any = plain.told
+    assert float(conditioning.noise.net[-1].weight.grad.abs().max()) > 0
 
 
 @pytest.mark.parametrize("with_mask", [True, False])
-def test_the_mask_begins_as_the_tokenizers_or_as_the_mean(with_mask: bool, tmp_path: Path) -> None:
+def test_pretrained_mask_embedding_initial_value(with_mask: bool, tmp_path: Path) -> None:
     original = pretrained("Bert", tmp_path)
     inner = Tokenizer(models.WordLevel({f"t{i}": i for i in range(TOKENS)}, unk_token="t0"))
     special = {"mask_token": "t4"} if with_mask else {}
@@ -149,7 +149,7 @@ def test_the_mask_begins_as_the_tokenizers_or_as_the_mean(with_mask: bool, tmp_p
     assert not torch.equal(network(replaced), network(tokens()))
 
 
-def test_under_uniform_noise_there_is_no_mask(tmp_path: Path) -> None:
+def test_pretrained_uniform_noise_has_no_mask(tmp_path: Path) -> None:
     pretrained("GPT2", tmp_path)
     model = build(tmp_path, process="uniform", objective="udlm")
     assert model.network.mask_embedding is None
@@ -164,7 +164,7 @@ def test_under_uniform_noise_there_is_no_mask(tmp_path: Path) -> None:
         ({"length": 33}, "has 32 positions, and sequences 33 tokens"),
     ],
 )
-def test_what_does_not_fit_is_refused(parts: dict[str, Any], words: str, tmp_path: Path) -> None:
+def test_pretrained_invalid_section_is_reported(parts: dict[str, Any], words: str, tmp_path: Path) -> None:
     pretrained("Bert", tmp_path)
     with pytest.raises(PretrainedError) as caught:
         build(tmp_path, **parts)
@@ -175,7 +175,7 @@ def test_what_does_not_fit_is_refused(parts: dict[str, Any], words: str, tmp_pat
     ("family", "sizes"),
     [("Mamba", {"state_size": 4}), ("Rwkv", {"attention_hidden_size": 32, "context_length": 16}), ("T5", {})],
 )
-def test_an_architecture_that_cannot_see_both_ways_is_refused(family: str, sizes: Any, tmp_path: Path) -> None:
+def test_pretrained_causal_architecture_is_rejected(family: str, sizes: Any, tmp_path: Path) -> None:
     config = getattr(transformers, f"{family}Config")(vocab_size=TOKENS, hidden_size=32, num_hidden_layers=2, **sizes)
     config.save_pretrained(tmp_path)
     auto = transformers.AutoModelForCausalLM if family != "T5" else transformers.AutoModelForSeq2SeqLM
@@ -185,7 +185,7 @@ def test_an_architecture_that_cannot_see_both_ways_is_refused(family: str, sizes
         build(tmp_path)
 
 
-def test_a_folder_that_holds_no_model_is_an_error_of_the_file(tmp_path: Path) -> None:
+def test_pretrained_folder_without_a_model_is_reported(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "file").write_text("")
     for name, words in [("none", "no such folder"), ("empty", "no config.json"), ("file", "is a file")]:
@@ -195,7 +195,7 @@ def test_a_folder_that_holds_no_model_is_an_error_of_the_file(tmp_path: Path) ->
         assert words in problems[0]
 
 
-def test_weights_that_are_missing_or_a_hub_that_is_away_are_said_at_once(tmp_path: Path) -> None:
+def test_pretrained_missing_weights_or_offline_hub(tmp_path: Path) -> None:
     transformers.BertConfig(**SIZES).save_pretrained(tmp_path)
     begun = time.monotonic()
     with pytest.raises(HubError, match="cannot be loaded"):
