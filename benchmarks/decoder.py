@@ -40,7 +40,7 @@ def make_step_call(attention_type: str, prefix: int) -> Callable[[], object]:
     decoder = make_decoder(attention_type).eval()
     token = ids(1, 1)
     with torch.no_grad():
-        _, state = decoder.start(ids(1, prefix), room=64 * STEPS)
+        _, state = decoder.start(ids(1, prefix), capacity=64 * STEPS)
 
     def call() -> None:
         with torch.no_grad():

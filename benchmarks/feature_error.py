@@ -12,8 +12,9 @@ from torch import Tensor
 
 from benchmarks.report import provenance, table, write_section
 from model.attention_core import LinearCore
-from model.feature_maps import FEATURE_MAPS, FeatureMap, RandomFeatures
+from model.feature_maps import FeatureMap, RandomFeatures
 from model.feature_redraw import orthogonal_projections
+from model.feature_registry import build_feature_map
 from model.fitted_features import FavorPlusPlus
 
 MAPS = ["favor+", "favor++", "favor#", "relu", "elu"]
@@ -47,7 +48,7 @@ def error(out: Tensor, wanted: Tensor) -> float:
 
 def make_map(name: str, nb_features: int, seed: int, q: Tensor, k: Tensor) -> FeatureMap:
     """Build the map `name` with projections drawn from `seed`, fitted to q and k if it supports that."""
-    features = FEATURE_MAPS.get(name)(HEAD_DIM, nb_features, HEADS)
+    features = build_feature_map(name, HEAD_DIM, nb_features, HEADS)
     if isinstance(features, RandomFeatures):
         matrix = orthogonal_projections(nb_features, HEAD_DIM, seed, in_pairs=features.in_pairs)
         features.projection_matrix.copy_(matrix)

@@ -1,4 +1,4 @@
-"""Beam search (Graves 2012, arXiv 1211.3711, section 3): the best of `num_beams` continuations kept side by side."""
+"""Beam search (Graves 2012, arXiv 1211.3711, section 3): keep the best `num_beams` continuations."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Beams:
-    """K continuations of each of B rows, the best first."""
+    """K continuations of each of B rows, best first."""
 
     tokens: Tensor
     """[B, K, T]."""
     scores: Tensor
-    """Summed log-probabilities [B, K]; -inf where there are not yet K different ones."""
+    """Summed log-probabilities [B, K]; -inf while there are fewer than K different ones."""
     lengths: Tensor
-    """Tokens up to the end, that one counted [B, K]."""
+    """Number of tokens, the end token included [B, K]."""
     ended: Tensor
     """Bool [B, K]."""
 
@@ -30,36 +30,36 @@ class Beams:
 def beam_search(
     decoder: "PerformerDecoder", logits: Tensor, state: "DecodingState", options: GenerationOptions
 ) -> Tensor:
-    """The best continuation found, int64 [B, T], after `logits` [B, V]; it ends with eos_token or is T long.
+    """Return the best continuation found, int64 [B, T], from `logits` [B, V]; it ends with eos_token or has T tokens.
 
-    An ended continuation keeps its place among the K while its rank allows. With K at least V^(T-1) nothing is
-    pruned, and the result is the best of all.
+    A finished continuation stays among the K while its rank allows. With K at least V^(T-1) nothing is pruned, and the
+    result is the global optimum.
     """
     batch, count = logits.shape[0], options.num_beams
     first_rows = torch.arange(batch, device=logits.device).unsqueeze(1)  # [B, 1]
     state.select(first_rows.expand(-1, count).flatten())
     logits = logits.repeat_interleave(count, dim=0)
-    beams = _one_start(batch, count, logits.device)
+    beams = _start_beams(batch, count, logits.device)
     for step in range(options.max_new_tokens):
-        beams, parents = _extended(beams, logits.view(batch, count, -1), options)
+        beams, parents = _extend_beams(beams, logits.view(batch, count, -1), options)
         if step + 1 == options.max_new_tokens or bool(beams.ended.all()):
             break
-        # The beams of a row share its context, so that one stays as it is.
+        # The beams of a row share its context, which needs no reordering.
         state.select((first_rows * count + parents).flatten(), context=False)
         logits = decoder.step(beams.tokens[:, :, -1].reshape(-1, 1), state)
     return beams.tokens[:, 0]
 
 
-def _one_start(batch: int, count: int, device: torch.device) -> Beams:
-    """Empty continuations; all but one of a row are impossible, since they are the same."""
+def _start_beams(batch: int, count: int, device: torch.device) -> Beams:
+    """Return empty continuations; all but one of a row have the score -inf, since they are the same."""
     scores = torch.full((batch, count), -torch.inf, device=device)
     scores[:, 0] = 0.0
     lengths = torch.zeros(batch, count, dtype=torch.long, device=device)
     return Beams(lengths.new_empty(batch, count, 0), scores, lengths, lengths.bool())
 
 
-def _extended(beams: Beams, logits: Tensor, options: GenerationOptions) -> tuple[Beams, Tensor]:
-    """The best K continuations that are one token longer, after logits [B, K, V], and whose child each is [B, K]."""
+def _extend_beams(beams: Beams, logits: Tensor, options: GenerationOptions) -> tuple[Beams, Tensor]:
+    """Extend by one token from logits [B, K, V]; return the best K and the parent index of each [B, K]."""
     log_probs = logits.float().log_softmax(-1)
     only_padding = torch.full_like(log_probs[0, 0], -torch.inf)
     only_padding[options.padding] = 0.0

@@ -1,4 +1,4 @@
-"""BERT's layer, shifted, scaled and gated by what it is told (adaLN: Peebles and Xie 2022, arXiv 2212.09748)."""
+"""BERT layers with adaLN: shift, scale and gate from an embedding of the time (Peebles and Xie, arXiv 2212.09748)."""
 
 from typing import Any
 
@@ -13,19 +13,19 @@ from transformers.models.bert.modeling_bert import BertLayer
 class BertModulation(nn.Linear):
     """Shift, scale and gate of attention and of the feed-forward layer, six tensors [B, 1 or L, hidden].
 
-    Zero at first (`ModulatedBertModel._init_weights`), so that the layer starts as BERT's own.
+    It is zero at first (`ModulatedBertModel._init_weights`), so the layer starts as BERT's own.
     """
 
     def __init__(self, hidden_size: int) -> None:
         super().__init__(hidden_size, 6 * hidden_size)
 
-    def forward(self, told: Tensor) -> tuple[Tensor, ...]:  # type: ignore[override]
-        """What to do with x, six tensors of the shape of `told` [B, 1 or L, hidden]."""
-        return super().forward(F.silu(told)).chunk(6, dim=-1)
+    def forward(self, time_emb: Tensor) -> tuple[Tensor, ...]:  # type: ignore[override]
+        """Compute six modulations of the shape of `time_emb` [B, 1 or L, hidden]."""
+        return super().forward(F.silu(time_emb)).chunk(6, dim=-1)
 
 
 class ModulatedBertLayer(BertLayer):  # type: ignore[misc]
-    """BERT's layer, with its names of weights, and `modulation` beside them.
+    """BERT layer with the same weight names, plus `modulation`.
 
     Each half computes LayerNorm(x + (1 + gate) f((1 + scale) x + shift)), where BERT's has LayerNorm(x + f(x)).
     """
@@ -42,9 +42,9 @@ class ModulatedBertLayer(BertLayer):  # type: ignore[misc]
         timestep_embeds: Tensor | None = None,
         **kwargs: Any,
     ) -> Tensor:
-        """Map x [B, L, hidden] to the same shape; timestep_embeds [B, 1 or L, hidden]; without, it is BERT's layer.
+        """Map x [B, L, hidden] to the same shape; timestep_embeds [B, 1 or L, hidden]; None: BERT's own layer.
 
-        `encoder_hidden_states` is passed by BERT's encoder in this place; an encoder has none.
+        BERT's encoder passes `encoder_hidden_states` at this position; it is None here.
         """
         if timestep_embeds is None:
             out: Tensor = super().forward(hidden_states, attention_mask, encoder_hidden_states, **kwargs)
@@ -56,7 +56,7 @@ class ModulatedBertLayer(BertLayer):  # type: ignore[misc]
 
 
 class ModulatedBertModel(BertModel):  # type: ignore[misc]
-    """BERT of modulated layers: `forward(..., timestep_embeds)`, float [B, 1 or L, hidden], reaches each of them."""
+    """BERT with modulated layers, which get `forward(..., timestep_embeds)`, float [B, 1 or L, hidden]."""
 
     def __init__(self, config: BertConfig, add_pooling_layer: bool = True) -> None:
         super().__init__(config, add_pooling_layer=add_pooling_layer)
@@ -66,7 +66,7 @@ class ModulatedBertModel(BertModel):  # type: ignore[misc]
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        """BERT's own initialisation, and zeros for what modulates its layers."""
+        """Initialise as BERT does, and modulations with zeros."""
         if isinstance(module, BertModulation):
             init.zeros_(module.weight)
             init.zeros_(module.bias)
@@ -75,6 +75,6 @@ class ModulatedBertModel(BertModel):  # type: ignore[misc]
 
 
 def _gated(output: nn.Module, inner: Tensor, gate: Tensor, residual: Tensor) -> Tensor:
-    """The end of either half of a BERT layer: its linear map and dropout, gated, then residual sum and norm."""
+    """Apply the end of either half of a BERT layer: linear map, dropout, gate, residual sum and norm."""
     ended: Tensor = output.LayerNorm(residual + (1 + gate) * output.dropout(output.dense(inner)))  # type: ignore[operator]
     return ended

@@ -1,8 +1,8 @@
-"""A built model to a folder and back: `config.yml` and `model.safetensors`, never a pickle."""
+"""Save a model to a folder and load it: `config.yml` and `model.safetensors`, never a pickle."""
 
 import os
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from itertools import chain
@@ -23,22 +23,22 @@ from yaml_config.strict_model import StrictModel
 Config = TypeVar("Config", bound=StrictModel)
 
 METADATA = {"format": "pt"}
-"""Of the weights' files: what transformers looks for. Of several entries safetensors writes now this, now that one first.
+"""Metadata of weight files, which transformers requires; one entry, since safetensors writes several in any order.
 
-So the version of their form is that of the `config.yml` or `checkpoint.json` beside them.
+So the schema version of the weights is in the `config.yml` or `checkpoint.json` beside them.
 """
 CONFIG_FILE, WEIGHTS_FILE = "config.yml", "model.safetensors"
 LAYOUT = f"a folder written by save_pretrained holds {CONFIG_FILE} and {WEIGHTS_FILE}"
 
 
 class CheckpointError(ValueError):
-    """A folder that cannot be read back or written; the message names the file and says what to do."""
+    """A checkpoint that cannot be read or written; the message names the file and says what to do."""
 
 
 def attach_config(model: object, config: ModelConfig) -> nn.Module:
-    """Give a built module its `config`, also as `model_config`, and `save_pretrained(folder)`.
+    """Set `config`, `model_config` and `save_pretrained(folder)` on a module.
 
-    A module with a `config` of its own keeps it: its code may read it. Raises TypeError for anything but a module.
+    An existing attribute `config` is kept, since the module may use it. Raises TypeError for anything but a module.
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model type {config.model_type!r} built a {type(model).__name__}, not an nn.Module")
@@ -51,10 +51,10 @@ def attach_config(model: object, config: ModelConfig) -> nn.Module:
 
 
 def save_model(model: nn.Module, config: ModelConfig, folder: str | os.PathLike[str]) -> None:
-    """Write `config.yml` and `model.safetensors` into `folder`, which is made when missing.
+    """Write `config.yml` and `model.safetensors` into `folder`, which is created if missing.
 
-    Each file appears whole or not at all. A tensor under several names (tied weights) is written once.
-    Raises CheckpointError where the folder cannot be written.
+    Each file is written atomically. A tensor under several names (tied weights) is written once.
+    Raises CheckpointError if the folder cannot be written.
     """
     target = Path(folder)
     text = dump(stamped({"model": config.to_section()}))
@@ -68,7 +68,7 @@ def save_model(model: nn.Module, config: ModelConfig, folder: str | os.PathLike[
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Write a safetensors file of tensors of any shape, whole or not at all; raises CheckpointError where it cannot."""
+    """Write tensors of any shape to a safetensors file atomically; raise CheckpointError if it cannot be written."""
     try:
         with replacing(path) as file:
             _save(file, tensors)
@@ -76,13 +76,15 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
         raise CheckpointError(f"{path}: cannot be written: {error}") from error
 
 
-def load_model(folder: str | os.PathLike[str], *, device: str | None = None) -> nn.Module:
-    """Rebuild the model that `save_pretrained` wrote into `folder`, in its dtype; it is in training mode, as built.
+def load_model(
+    folder: str | os.PathLike[str], build: Callable[[ModelConfig], nn.Module], *, device: str | None = None
+) -> nn.Module:
+    """Rebuild the model that `save_pretrained` wrote into `folder`, in its dtype and in training mode.
 
-    `device` replaces the device of its config ("cpu", where the one it was trained on is not at hand).
-    Raises CheckpointError for missing, damaged or unfitting files, DeviceError for a device not on this machine.
+    `build` is `model.model_factory.create_model`; users call `model.model_factory.load_model`, which passes it.
+    `device` replaces the device of the config, such as "cpu" on a machine without the one it was trained on.
+    Raises CheckpointError for missing, damaged or unfitting files, DeviceError for a device that this machine lacks.
     """
-    from model.model_factory import create_model
     from model.parse_model_args import parse_model_config
 
     source = Path(folder)
@@ -91,15 +93,15 @@ def load_model(folder: str | os.PathLike[str], *, device: str | None = None) -> 
             raise CheckpointError(f"{source / name}: no such file; {LAYOUT}")
     tensors = read_tensors(source / WEIGHTS_FILE)
     config = parse_model_config(source / CONFIG_FILE)
-    model = create_model(config if device is None else on_device(config, device))
-    assign(model, tensors, f"{source / WEIGHTS_FILE} does not fit the model of {CONFIG_FILE} beside it")
+    model = build(config if device is None else on_device(config, device))
+    assign(model, tensors, f"{source / WEIGHTS_FILE} does not match the model of {CONFIG_FILE} beside it")
     return model
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """All tensors of a safetensors file, of any shape, on the CPU.
+    """Return all tensors of a safetensors file, of any shape, on the CPU.
 
-    Raises CheckpointError for a file that is damaged or not there.
+    Raises CheckpointError for a file that is damaged or missing.
     """
     try:
         return load_file(path)
@@ -107,45 +109,45 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         raise CheckpointError(f"{path}: no such file; {LAYOUT}") from error
     except (SafetensorError, OSError) as error:
         raise CheckpointError(
-            f"{path}: not a whole safetensors file ({path.lstat().st_size} bytes; {error}); "
-            "copy it again from where it was written, or save the model again"
+            f"{path}: damaged or not a safetensors file ({path.lstat().st_size} bytes; {error}); "
+            "copy it again, or save the model again"
         ) from error
 
 
 def named_tensors(model: nn.Module) -> dict[str, Tensor]:
-    """Parameters and persistent buffers, of any shape, by name in the state dict.
+    """Return parameters and persistent buffers, of any shape, by their name in the state dict.
 
-    Each object comes once, under its first name.
+    A tensor under several names is returned once, under the first.
     """
     kept = model.state_dict().keys()
-    named = chain(model.named_parameters(), model.named_buffers())  # both leave out an object seen before
+    named = chain(model.named_parameters(), model.named_buffers())  # both skip repeated objects
     return {name: tensor for name, tensor in named if name in kept}
 
 
 def assign(model: nn.Module, tensors: Mapping[str, Tensor], misfit: str) -> None:
-    """Put `tensors` into `model` in place, so that ties stay; raises CheckpointError unless names and shapes fit.
+    """Copy `tensors` into `model` in place, which keeps ties; raise CheckpointError unless names and shapes match.
 
-    Each has the shape of the model's own, goes to its device and keeps the file's dtype.
-    Parts that only a checkpoint can ask for (`model.extra_parts`) are added to the model first; `misfit` opens the
-    message.
+    Each tensor must have the shape of the model's, moves to its device and keeps the dtype of the file.
+    Parts that only checkpoints define (`model.extra_parts`) are added to the model first. The error message begins with
+    `misfit`.
     """
     add_extra_parts(model, tensors.keys())
     own = named_tensors(model)
     shared = own.keys() & tensors.keys()
-    unfitting = [_shapes(name, own[name], tensors[name]) for name in own if name in shared]
+    unfitting = [_compare_shapes(name, own[name], tensors[name]) for name in own if name in shared]
     problems = [
-        *_listed("missing", sorted(own.keys() - tensors.keys())),
-        *_listed("unexpected", sorted(tensors.keys() - own.keys())),
-        *_listed("of another shape or kind", [text for text in unfitting if text]),
+        *_list_names("missing", sorted(own.keys() - tensors.keys())),
+        *_list_names("unexpected", sorted(tensors.keys() - own.keys())),
+        *_list_names("of another shape or kind", [text for text in unfitting if text]),
     ]
     if problems:
         raise CheckpointError(f"{misfit}: {'; '.join(problems)}")
     for name, tensor in own.items():
-        tensor.data = tensors[name].to(tensor.device, copy=True)  # the loaded one may be a window on the file
+        tensor.data = tensors[name].to(tensor.device, copy=True)  # the loaded one may be memory-mapped
 
 
 def on_device(config: Config, device: str) -> Config:
-    """A copy of `config` in which every `device`, however deep, is `device`."""
+    """Return a copy of `config` in which every `device`, at any depth, is `device`."""
     update: dict[str, object] = {}
     for name in type(config).model_fields:
         value = getattr(config, name)
@@ -158,7 +160,7 @@ def on_device(config: Config, device: str) -> Config:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path` that takes its place when the block ends well and is removed when not."""
+    """Yield a temporary path beside `path`; rename it to `path` if the block succeeds, and remove it if not."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         yield temporary
@@ -171,13 +173,13 @@ def replacing(path: Path) -> Iterator[Path]:
 
 def _save(path: Path, tensors: Mapping[str, Tensor]) -> None:
     on_cpu = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    save_tensors(path, _own_storage(on_cpu))
+    save_tensors(path, _copy_shared(on_cpu))
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Write tensors of any shape, with the permissions of any new file; safetensors leaves it to its owner alone.
+    """Write tensors of any shape, with the default permissions of a new file, which safetensors restricts to the owner.
 
-    Raises OSError or SafetensorError where the disk refuses.
+    Raises OSError or SafetensorError if the file cannot be written.
     """
     path.touch()
     mode = stat.S_IMODE(path.stat().st_mode)
@@ -185,8 +187,8 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     path.chmod(mode)
 
 
-def _own_storage(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Copies of those tensors that share memory with an earlier one (views of one buffer): safetensors refuses them."""
+def _copy_shared(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Copy the tensors that share memory with an earlier one (views of one buffer), which safetensors rejects."""
     seen: set[int] = set()
     own = {}
     for name, tensor in tensors.items():
@@ -196,14 +198,14 @@ def _own_storage(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return own
 
 
-def _shapes(name: str, own: Tensor, loaded: Tensor) -> str:
-    """How a loaded tensor differs from the model's own in shape or in being floating point; empty where it fits."""
+def _compare_shapes(name: str, own: Tensor, loaded: Tensor) -> str:
+    """Describe how a loaded tensor differs from the model's in shape or kind of dtype; return "" if it matches."""
     if own.shape == loaded.shape and own.is_floating_point() == loaded.is_floating_point():
         return ""
     return f"{name} is {describe(loaded)} instead of {describe(own)}"
 
 
-def _listed(kind: str, names: list[str], limit: int = 5) -> Iterator[str]:
+def _list_names(kind: str, names: list[str], limit: int = 5) -> Iterator[str]:
     if names:
         more = f" and {len(names) - limit} more" if len(names) > limit else ""
         yield f"{kind}: {', '.join(names[:limit])}{more}"

@@ -1,6 +1,6 @@
-"""Registry of attention cores: what `attention_type` may name, the built-in ones first; no torch is imported.
+"""Registry of attention cores: the names that `attention_type` takes, the built-in ones first; imports no torch.
 
-A core of your own is one file, found when it is imported (`--plugin MODULE`) or through the entry point group
+A custom core is one file, found when it is imported (`--plugin MODULE`) or through the entry point group
 `model_factory.attention_cores`:
 
     @register_attention("cosine")
@@ -9,72 +9,87 @@ A core of your own is one file, found when it is imported (`--plugin MODULE`) or
 
         return CosineCore(params.head_dim)
 
-It is called as `core(q, k, v, *, key_mask=None, causal) -> out`, shapes as in `model.attention_core`, and a layer may
-then have `attention_type: cosine`. Decoding keeps the keys and values that the core has seen and gives it the newest
-query with all of them; a core with a smaller state of its own has a method `decoding_state` (`model.decoding_state`).
+`attention_type: cosine` then selects it. The core is called as `core(q, k, v, *, key_mask=None, causal) -> out`, with
+the shapes of `model.attention_core`. While decoding, all earlier keys and values are cached and passed to it with the
+newest query; a core with a smaller state defines a method `decoding_state` (`model.decoding_state`).
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
+from pydantic import BaseModel
+
+from yaml_config.lazy_import import import_on_call
+from yaml_config.name_or_config import name_of, options_type
 from yaml_config.registry import Registry
+from yaml_config.strict_model import StrictModel
 
 if TYPE_CHECKING:
     from model.types import PerformerParams
 
-Build = Callable[["PerformerParams"], Any]
-Builder = TypeVar("Builder", bound=Build)
+Builder = TypeVar("Builder", bound=Callable[..., Any])
 
 Direction = Literal["either", "causal", "bidirectional"]
-"""What a core's self-attention may see: as its stack asks, only what came before, or always the whole sequence."""
+"""Tokens that a core's self-attention sees: as its stack asks, only earlier ones, or always the whole sequence."""
 
 
 @dataclass(frozen=True)
 class CoreEntry:
-    """One attention core: how it is built, its direction, and whether it goes through feature maps."""
+    """One attention core: its builder, direction, use of feature maps, and the type of its keys (None: no keys)."""
 
-    build: Build
+    build: Callable[..., Any]
     direction: Direction
     uses_features: bool
+    config_type: type[StrictModel] | None = None
 
 
 CORES: Registry[CoreEntry] = Registry("attention type", "model_factory.attention_cores")
 
 
 def register_attention(
-    name: str, *, direction: Direction = "either", uses_features: bool = False
+    name: str,
+    *,
+    config: type[BaseModel] | None = None,
+    direction: Direction = "either",
+    uses_features: bool = False,
 ) -> Callable[[Builder], Builder]:
-    """Register the decorated builder, `params -> nn.Module`, under `name`; a core's class will do as one.
+    """Register the decorated builder, or the class of a core, under `name`.
 
-    `params.attention_type` is the one name of the layer that is built. Cross-attention builds and calls a core with
-    `causal=False`, whatever its direction. `nb_features` is accepted only beside a core that `uses_features`.
-    Raises ValueError when the name is taken.
+    Arguments:
+        name: a value of `attention_type` in a file.
+        config: pydantic type of the core's own keys, `attention_type: {type: NAME, ...}`; unknown keys are then errors.
+        direction: tokens that its self-attention sees. Cross-attention calls every core with `causal=False`.
+        uses_features: True if the core uses `nb_features`, which is otherwise an error beside it.
+    The builder is called as `build(params) -> nn.Module`, and as `build(params, options)` with an instance of `config` if
+    there is one; `params.attention_type` is that of the layer alone. Raises ValueError when the name is taken.
     """
 
     def register(build: Builder) -> Builder:
-        CORES.add(name, CoreEntry(build, direction, uses_features))
+        CORES.add(name, CoreEntry(build, direction, uses_features, options_type(name, config)))
         return build
 
     return register
 
 
 def core_entry(name: str) -> CoreEntry:
-    """Entry of a registered core; raises UnknownNameError, which names the nearest and all others."""
+    """Return the entry of a core; raise UnknownNameError, which lists the known names."""
     return CORES.get(name)
 
 
+def build_core(params: "PerformerParams") -> Any:
+    """Build the core of a layer's `params` (`PerformerParams.of_layer`), with its own options if it has any."""
+    choice = params.attention_choices[0]
+    entry = core_entry(name_of(choice))
+    return entry.build(params) if entry.config_type is None else entry.build(params, choice)
+
+
 def first_of_direction(params: "PerformerParams", direction: Direction) -> str | None:
-    """Name of the first layer's core that has this direction, or None."""
+    """Return the name of the first layer's core that has this direction, or None."""
     return next((name for name in params.attention_types if core_entry(name).direction == direction), None)
 
 
-def _built_in(params: "PerformerParams") -> Any:
-    from model.attention_core import make_core
-
-    return make_core(params)
-
-
-register_attention("softmax")(_built_in)
-register_attention("linear", direction="bidirectional", uses_features=True)(_built_in)
-register_attention("causal_linear", direction="causal", uses_features=True)(_built_in)
+_make_core = import_on_call("model.attention_core:make_core")
+register_attention("softmax")(_make_core)
+register_attention("linear", direction="bidirectional", uses_features=True)(_make_core)
+register_attention("causal_linear", direction="causal", uses_features=True)(_make_core)

@@ -1,7 +1,7 @@
-"""What a decoder keeps between two tokens: for each layer, what its cores have seen, and where each row stands.
+"""State of a decoder between two tokens: the kv cache or sums of each layer, and the length of each row.
 
-Linear attention keeps sums of constant size (Katharopoulos et al. 2020, arXiv 2006.16236), so that a token costs the
-same time and memory after any prefix; every other core gets a cache of keys and values.
+Linear attention keeps sums of constant size (Katharopoulos et al. 2020, arXiv 2006.16236), so a token costs the same
+time and memory after any prefix; every other core gets a cache of keys and values (a kv cache).
 """
 
 from abc import ABC, abstractmethod
@@ -15,46 +15,46 @@ from model.attention_core import LinearCore, SoftmaxCore
 from model.inputs import InputError
 from model.linear_attention import LinearState
 
-ABSORBED_AT_ONCE = 1024
-"""Keys of a prompt whose features are held at the same time."""
+KEYS_PER_UPDATE = 1024
+"""Keys of a prompt whose features are in memory at the same time."""
 
 
 class CoreState(ABC):
-    """What one core keeps of the keys and values that it has been shown; k and v have the key-value heads G.
+    """State that one core keeps of earlier keys and values; k and v have G key-value heads.
 
-    A core of your own may keep less than all keys: give it a method `decoding_state(room) -> CoreState`.
+    A custom core that keeps less than all keys defines a method `decoding_state(capacity) -> CoreState`.
     """
 
     @abstractmethod
-    def absorb(self, k: Tensor, v: Tensor, key_mask: Tensor | None = None) -> None:
-        """Add M keys and values [B, G, M, D]; `key_mask` bool [B, M] is True at those that may be seen."""
+    def update(self, k: Tensor, v: Tensor, key_mask: Tensor | None = None) -> None:
+        """Add M keys and values [B, G, M, D]; `key_mask` bool [B, M] is True at keys that may be attended to."""
 
     @abstractmethod
-    def read(self, q: Tensor) -> Tensor:
-        """Attention of queries [B, H, N, D] to every key absorbed so far: [B, H, N, D]."""
+    def attend(self, q: Tensor) -> Tensor:
+        """Return the attention of queries [B, H, N, D] to every key added so far: [B, H, N, D]."""
 
     @abstractmethod
     def select(self, rows: Tensor) -> None:
-        """Keep the batch rows `rows` int64 [B'], in that order; a row may be kept more than once."""
+        """Keep the batch rows `rows` int64 [B'], in that order; a row may be repeated."""
 
 
 class KeyValueCache(CoreState):
-    """All keys and values, [B, G, capacity, D] each; `room` places are set aside behind the first ones absorbed."""
+    """Cache of all keys and values, [B, G, N, D] each; `capacity` positions are reserved after those of the prompt."""
 
-    def __init__(self, core: nn.Module, room: int) -> None:
+    def __init__(self, core: nn.Module, capacity: int) -> None:
         self.core: Callable[..., Tensor] = core
-        self.room = room
-        self.core_is_ours = isinstance(core, SoftmaxCore)  # and asks nothing of the number of heads
+        self.capacity = capacity
+        self.is_softmax = isinstance(core, SoftmaxCore)  # which takes any number of heads
         self.length = 0
         self.keys: Tensor | None = None
         self.values: Tensor | None = None
-        self.mask: Tensor | None = None  # [B, capacity], None while every key may be seen
+        self.mask: Tensor | None = None  # [B, N], None while no key is masked
 
-    def absorb(self, k: Tensor, v: Tensor, key_mask: Tensor | None = None) -> None:
-        """Write behind what is there; a full cache doubles."""
+    def update(self, k: Tensor, v: Tensor, key_mask: Tensor | None = None) -> None:
+        """Append keys and values; a full cache doubles its size."""
         end = self.length + k.shape[2]
         if self.keys is None or self.values is None:
-            self.keys, self.values = _longer(k, self.room), _longer(v, self.room)
+            self.keys, self.values = _pad_positions(k, self.capacity), _pad_positions(v, self.capacity)
         else:
             if end > self.keys.shape[2]:
                 self._grow(end)
@@ -66,20 +66,20 @@ class KeyValueCache(CoreState):
             self.mask[:, self.length : end] = key_mask
         self.length = end
 
-    def read(self, q: Tensor) -> Tensor:
-        """Give the core the queries with all keys: at the newest place, that is what causal attention sees."""
+    def attend(self, q: Tensor) -> Tensor:
+        """Call the core with the queries and all keys, which is causal attention for a query at the newest position."""
         assert self.keys is not None
         assert self.values is not None
         k, v = self.keys[:, :, : self.length], self.values[:, :, : self.length]
         key_mask = None if self.mask is None else self.mask[:, : self.length]
-        if self.core_is_ours:
-            return self.core(_grouped(q, k), k, v, key_mask=key_mask, causal=False).reshape(q.shape)
+        if self.is_softmax:
+            return self.core(_group_heads(q, k), k, v, key_mask=key_mask, causal=False).reshape(q.shape)
         groups = q.shape[1] // k.shape[1]
         k, v = k.repeat_interleave(groups, dim=1), v.repeat_interleave(groups, dim=1)
         return self.core(q, k, v, key_mask=key_mask, causal=False)
 
     def select(self, rows: Tensor) -> None:
-        """Copy the rows that are kept."""
+        """Keep the batch rows `rows` by copying them."""
         if self.keys is not None and self.values is not None:
             self.keys, self.values = self.keys.index_select(0, rows), self.values.index_select(0, rows)
         if self.mask is not None:
@@ -89,83 +89,83 @@ class KeyValueCache(CoreState):
         assert self.keys is not None
         assert self.values is not None
         more = max(needed, 2 * self.keys.shape[2]) - self.keys.shape[2]
-        self.keys, self.values = _longer(self.keys, more), _longer(self.values, more)
+        self.keys, self.values = _pad_positions(self.keys, more), _pad_positions(self.values, more)
         if self.mask is not None:
             self.mask = torch.cat([self.mask, self.mask.new_ones(self.mask.shape[0], more)], dim=1)
 
 
 class RunningSums(CoreState):
-    """The sums of linear attention, of a size that does not depend on how many keys were absorbed."""
+    """Sums of linear attention, whose size does not depend on the number of earlier keys."""
 
     def __init__(self, core: LinearCore) -> None:
         self.core = core
         self.state: LinearState | None = None
 
-    def absorb(self, k: Tensor, v: Tensor, key_mask: Tensor | None = None) -> None:
-        """Add the features of the keys, in parts, so that those of a long prompt are never held at once."""
+    def update(self, k: Tensor, v: Tensor, key_mask: Tensor | None = None) -> None:
+        """Add the features of the keys in parts, so that those of a long prompt are never in memory at once."""
         state = self.core.initial_state(k) if self.state is None else self.state
-        for start in range(0, k.shape[2], ABSORBED_AT_ONCE):
-            part = slice(start, start + ABSORBED_AT_ONCE)
+        for start in range(0, k.shape[2], KEYS_PER_UPDATE):
+            part = slice(start, start + KEYS_PER_UPDATE)
             mask = None if key_mask is None else key_mask[:, part]
-            state = self.core.absorb(state, k[:, :, part], v[:, :, part], key_mask=mask)
+            state = self.core.update(state, k[:, :, part], v[:, :, part], key_mask=mask)
         self.state = state
 
-    def read(self, q: Tensor) -> Tensor:
-        """Read the sums with the features of the queries."""
+    def attend(self, q: Tensor) -> Tensor:
+        """Divide the sums that the features of the queries select."""
         assert self.state is not None
-        return self.core.read(self.state, _grouped(q, self.state.sums)).reshape(q.shape)
+        return self.core.attend(self.state, _group_heads(q, self.state.sums)).reshape(q.shape)
 
     def select(self, rows: Tensor) -> None:
-        """Copy the rows that are kept."""
+        """Keep the batch rows `rows` by copying them."""
         if self.state is not None:
             self.state = self.state.select(rows)
 
 
-def make_core_state(core: nn.Module, room: int) -> CoreState:
-    """An empty state that fits `core`; `room` is how many keys will follow the first ones, 0 where not known."""
+def make_core_state(core: nn.Module, capacity: int) -> CoreState:
+    """Return an empty state for `core`; `capacity` is the number of keys after the prompt's, 0 if unknown."""
     own: Callable[[int], CoreState] | None = getattr(core, "decoding_state", None)
     if own is not None:
-        return own(room)
-    return RunningSums(core) if isinstance(core, LinearCore) else KeyValueCache(core, room)
+        return own(capacity)
+    return RunningSums(core) if isinstance(core, LinearCore) else KeyValueCache(core, capacity)
 
 
 class LayerState(NamedTuple):
-    """One layer: what its self-attention has seen, and its keys of the context, computed once.
+    """State of one layer: the cache of its self-attention, and the keys and values of its context, computed once.
 
-    Outside decoding nothing is kept, and the context is the tensor [B, M, d_model] itself.
+    Outside decoding there is no cache, and the context is the tensor [B, M, d_model] itself.
     """
 
-    seen: CoreState | None
+    cache: CoreState | None
     context: CoreState | Tensor | None
 
     def select(self, rows: Tensor, *, context: bool) -> None:
-        """Keep the batch rows `rows` int64 [B'], those of the context too where asked."""
-        if self.seen is not None:
-            self.seen.select(rows)
+        """Keep the batch rows `rows` int64 [B'] of the cache, and with `context` those of the context too."""
+        if self.cache is not None:
+            self.cache.select(rows)
         if context and isinstance(self.context, CoreState):
             self.context.select(rows)
 
 
 class DecodingState:
-    """All layers, and how many tokens each row has so far: `lengths` int64 [B], at most `longest`.
+    """State of all layers, and the number of tokens of each row so far: `lengths` int64 [B], at most `longest`.
 
-    Made by `PerformerDecoder.start`; `PerformerDecoder.step` changes it in place.
+    `PerformerDecoder.start` creates it; `PerformerDecoder.step` changes it in place.
     """
 
     def __init__(self, layers: list[LayerState], lengths: Tensor, longest: int) -> None:
         self.layers, self.lengths, self.longest = layers, lengths, longest
 
     def select(self, rows: Tensor, *, context: bool = True) -> None:
-        """Keep the batch rows `rows` int64 [B']; `context=False` where they stay with the same context each."""
+        """Keep the batch rows `rows` int64 [B']; `context=False` if each kept row has the context of its new index."""
         for layer in self.layers:
             layer.select(rows, context=context)
         self.lengths = self.lengths.index_select(0, rows)
 
 
 def aligned_left(x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Rows x [B, N, ...] with their real tokens, True in `mask` bool [B, N], moved to the front, and their mask.
+    """Move the real tokens of rows x [B, N, ...], True in `mask` bool [B, N], to the front; return them and their mask.
 
-    Padding may stand on either side. Raises InputError for a row without a token and for padding inside one.
+    Padding may be on either side. Raises InputError for a row without a token and for padding between tokens.
     """
     starts = mask.clone()
     starts[:, 1:] &= ~mask[:, :-1]
@@ -181,13 +181,13 @@ def aligned_left(x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     return x[rows, order][:, :longest], mask.gather(1, order)[:, :longest]
 
 
-def _longer(x: Tensor, more: int) -> Tensor:
-    """x [B, G, M, D] with `more` empty places behind; never x itself, which may be a view of something larger."""
+def _pad_positions(x: Tensor, more: int) -> Tensor:
+    """Copy x [B, G, M, D] with `more` uninitialised positions after it; x may be a view of a larger tensor."""
     longer = x.new_empty(*x.shape[:2], x.shape[2] + more, x.shape[3])
     longer[:, :, : x.shape[2]] = x
     return longer
 
 
-def _grouped(q: Tensor, k: Tensor) -> Tensor:
-    """Queries [B, H, N, D] as [B, G, H / G * N, D]: heads that share keys are read as further queries."""
+def _group_heads(q: Tensor, k: Tensor) -> Tensor:
+    """Reshape queries [B, H, N, D] to [B, G, H / G * N, D]: heads that share keys become further queries."""
     return q.reshape(q.shape[0], k.shape[1], -1, q.shape[-1])

@@ -1,31 +1,31 @@
-"""From a device's name in a configuration to a `torch.device` that this machine has."""
+"""Devices by name: `auto`, `cpu`, `cuda:1`."""
 
 import torch
 
 
 class DeviceError(ValueError):
-    """The asked device is not on this machine; the message names those that are."""
+    """A device that this machine lacks; the message lists the available ones."""
 
 
 def available_devices() -> list[str]:
-    """Names of the devices that a model can be built on here, cpu first: `["cpu", "cuda:0", "cuda:1"]`."""
+    """List the names of the available devices, cpu first: `["cpu", "cuda:0", "cuda:1"]`."""
     accelerator = torch.accelerator.current_accelerator(check_available=True)
     if accelerator is None:
         return ["cpu"]
-    if accelerator.type == "mps":  # there is never a second one, and its name carries no index
+    if accelerator.type == "mps":  # there is only one, and its name has no index
         return ["cpu", "mps"]
     return ["cpu", *(f"{accelerator.type}:{index}" for index in range(torch.accelerator.device_count()))]
 
 
 def resolve_device(name: str) -> torch.device:
-    """The device called `name`; `auto` is the accelerator if there is one, else cpu.
+    """Return the device `name`; `auto` is the accelerator if there is one, else cpu.
 
-    `cuda` without an index stays so: it is the process's current device, which `torchrun` sets for each rank.
+    `cuda` without an index is the current device of the process, which differs by rank under `torchrun`.
     Raises DeviceError for a device that this machine lacks.
     """
     known = available_devices()
     if name == "auto":
         return torch.device(known[-1].partition(":")[0])
     if name not in known and f"{name}:0" not in known:
-        raise DeviceError(f"device {name!r} is not on this machine, which has {', '.join(known)}; device: auto fits")
+        raise DeviceError(f"device {name!r} is not on this machine; available: {', '.join(known)}; try device: auto")
     return torch.device(name)

@@ -1,13 +1,13 @@
-"""Parts that no configuration asks for: a model has them where the checkpoint that it is filled from has them.
+"""Parts that no configuration selects: a model has them if the checkpoint that it is loaded from has them.
 
-performer-pytorch's networks need them (`model.performer_checkpoint`). What is there is told by names alone:
+The networks of performer-pytorch need them (`model.performer_checkpoint`). The names of tensors select them:
 | name in a stack | part |
 | --- | --- |
 | `*.to_q.bias`, `*.to_k.bias`, `*.to_v.bias` | biases of attention's projections |
 | `layers.N.feed_forward_between.*` | a feed-forward layer between self-attention and cross-attention |
 | `input.position` without `position: absolute` | a table of positions that is added to the input and is not trained |
 | `head.bias` | the bias of an untied head |
-| `final_norm.weight`, `final_norm.bias` beside ReZero or ScaleNorm | a LayerNorm in the place of the stack's own |
+| `final_norm.weight`, `final_norm.bias` beside ReZero or ScaleNorm | a LayerNorm instead of the stack's norm |
 | `final_norm.absent` | no final norm |
 """
 
@@ -23,7 +23,7 @@ from model.stack import PerformerStack
 
 
 class AbsentNorm(nn.Module):
-    """The identity, with an empty buffer by which a checkpoint says that there is no norm."""
+    """Identity with an empty buffer, whose name in a checkpoint means that there is no final norm."""
 
     absent: Tensor
 
@@ -32,14 +32,14 @@ class AbsentNorm(nn.Module):
         self.register_buffer("absent", torch.zeros(0))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return x [..., d_model] as it is."""
+        """Return x [..., d_model] unchanged."""
         return x
 
 
 def add_extra_parts(model: nn.Module, names: Collection[str]) -> None:
-    """Add to the stacks of `model` the parts that `names`, those of a checkpoint's tensors, tell of.
+    """Add to the stacks of `model` the parts that `names`, the tensors of a checkpoint, require.
 
-    They have no values yet. A name that no part can explain is left for whoever loads the tensors to refuse.
+    Their values are not set yet. The caller reports names that belong to no part.
     """
     stacks = [(name, module) for name, module in model.named_modules() if isinstance(module, PerformerStack)]
     for name, stack in stacks:
@@ -63,7 +63,7 @@ def _extend_stack(stack: PerformerStack, names: Collection[str]) -> None:
     elif "final_norm.bias" in names and not isinstance(stack.final_norm, nn.LayerNorm):
         stack.final_norm = nn.LayerNorm(params.d_model)
     if "input.position" in names and stack.input.position is None and params.max_length is not None:
-        del stack.input.position  # None, under the name that the buffer is to have
+        del stack.input.position  # None, under the name of the new buffer
         stack.input.register_buffer("position", torch.zeros(params.max_length, params.d_model))
     if "head.bias" in names and stack.head is not None and stack.head.bias is None:
         stack.head.bias = nn.Parameter(torch.zeros(stack.head.out_features))

@@ -1,4 +1,4 @@
-"""The position-wise feed-forward layer, plain or gated (GLU variants: Shazeer 2020, arXiv 2002.05202)."""
+"""Position-wise feed-forward layer, plain or gated (GLU variants: Shazeer 2020, arXiv 2002.05202)."""
 
 from collections.abc import Callable
 
@@ -16,13 +16,13 @@ ACTIVATIONS: dict[ActivationFunctions, Callable[[Tensor], Tensor]] = {
     ActivationFunctions.REGLU: F.relu,
     ActivationFunctions.SWIGLU: F.silu,
 }
-"""What each name applies; the gated ones apply it to the gate alone."""
+"""Function of each activation; the gated ones apply it to the gate alone."""
 
 
 class FeedForward(nn.Module):
     """Two projections with an activation between them; the inner width is `d_ff * d_model`.
 
-    A gated activation has a first projection of twice that width, split into a value and its gate.
+    With a gated activation the first projection has twice that width, and is split into a value and its gate.
     """
 
     is_positionwise = True
@@ -37,7 +37,7 @@ class FeedForward(nn.Module):
         self.to_out = nn.Linear(inner, params.d_model)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map each position alone: [..., d_model] to [..., d_model]."""
+        """Map each position independently: [..., d_model] to [..., d_model]."""
         inner = self.to_inner(x)
         if self.is_gated:
             value, gate = inner.chunk(2, dim=-1)

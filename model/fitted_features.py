@@ -1,10 +1,10 @@
-"""Random features fitted to the size of queries and keys: FAVOR++ and the diagonal member of the FAVOR# family.
+"""Random features fitted to the statistics of queries and keys: FAVOR++ and the diagonal form of FAVOR#.
 
 Both estimate the softmax kernel with features exp(sum_j A_j w_j^2 + sqrt(1 - 4 A_j) w_j x_j - |x|^2 / 2), unbiased for
-every A_j < 1/8; the A of least variance follows from phi = E (x_j + y_j)^2 over queries x and keys y (Likhosherstov et
-al. 2022, arXiv 2205.15317, and 2023, arXiv 2302.00787). The papers take these means from the batch at hand, which lets
-attention see the future and the padding. Here they are buffers that training updates after each step, as batch norm
-does, and that nothing changes in evaluation.
+every A_j < 1/8; the A of minimal variance follows from phi = E (x_j + y_j)^2 over queries x and keys y (Likhosherstov
+et al. 2022, arXiv 2205.15317, and 2023, arXiv 2302.00787). The papers take these means from the current batch, which
+leaks the future and the padding. Here they are buffers that training updates after each step, as batch norm does, and that
+evaluation does not change.
 """
 
 import torch
@@ -14,9 +14,9 @@ from model.chunked.features import Kernel
 from model.feature_base import RandomFeatures
 
 RATE = 0.05
-"""Share of the newest step in the running means."""
+"""Weight of the newest step in the running means."""
 LEAST = 1e-6
-"""Least mean square: with nothing seen of a coordinate, its features are FAVOR+'s."""
+"""Lower bound of a mean square: a coordinate that is always 0 has the features of FAVOR+."""
 
 
 class FavorPlusPlus(RandomFeatures):
@@ -26,7 +26,7 @@ class FavorPlusPlus(RandomFeatures):
     """
 
     moments: Tensor
-    in_pairs = True  # opposite errors cancel: a tenth less of them, for nothing
+    in_pairs = True  # antithetic sampling: a tenth less error at no cost
 
     def __init__(self, head_dim: int, nb_features: int, num_heads: int = 1) -> None:
         super().__init__(head_dim, nb_features, num_heads)
@@ -35,7 +35,7 @@ class FavorPlusPlus(RandomFeatures):
 
     @torch.no_grad()
     def observe(self, q: Tensor, k: Tensor, key_mask: Tensor | None) -> None:
-        """Move the means towards those of q [B, H, N, D] and of k [B, H, M, D] at True of `key_mask` [B, M]."""
+        """Update the running means with q [B, H, N, D] and with k [B, H, M, D] where `key_mask` [B, M] is True."""
         self.moments.lerp_(self._means(q.float(), k.float(), key_mask), RATE)
 
     @torch.no_grad()
@@ -44,57 +44,57 @@ class FavorPlusPlus(RandomFeatures):
         self.moments.copy_(self._means(q.float(), k.float(), key_mask))
 
     def _means(self, q: Tensor, k: Tensor, key_mask: Tensor | None) -> Tensor:
-        """What `moments` holds, of one step."""
-        seen = [(q**2, None), (k**2, key_mask), (q, None), (k, key_mask)]
-        return torch.stack([self._mean(x, mask) for x, mask in seen], 1).to(self.moments.dtype)
+        """Compute the means of one step, in the layout of `moments`."""
+        parts = [(q**2, None), (k**2, key_mask), (q, None), (k, key_mask)]
+        return torch.stack([self._mean(x, mask) for x, mask in parts], 1).to(self.moments.dtype)
 
-    def _mean(self, x: Tensor, seen: Tensor | None) -> Tensor:
-        """Mean [H, D] over x [B, heads, N, D], heads of one key-value head together, at True of `seen` [B, N]."""
+    def _mean(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        """Return the mean [H, D] of x [B, heads, N, D] in each key-value head's group, where `mask` [B, N] is True."""
         grouped = x.reshape(x.shape[0], self.num_heads, -1, *x.shape[2:])  # [B, H, heads / H, N, D]
-        if seen is None:
+        if mask is None:
             return grouped.mean((0, 2, 3))
-        weights = seen[:, None, None, :, None].to(x.dtype)
+        weights = mask[:, None, None, :, None].to(x.dtype)
         total: Tensor = (grouped * weights).sum((0, 2, 3))
         return total / (weights.sum() * grouped.shape[2]).clamp(min=1)
 
     def kernel(self) -> Kernel:
-        """The kernel under the present means."""
+        """Return the kernel for the current means."""
         stretch = self._stretch()  # [H, D]
         square_q, square_k, mean_q, mean_k = self._wide_moments()
         squares = stretch**2 * square_q + square_k / stretch**2 + 2 * mean_q * mean_k
-        a = self._best(squares * self.head_dim**-0.5)
+        a = self._optimal_a(squares * self.head_dim**-0.5)
         scaled = self.scaled_projections() * (1 - 4 * a).sqrt().unsqueeze(-2)  # [H, m, D]
         bias = a @ self.projection_matrix.to(a.dtype).square().T  # [H, m]
         half_square = 0.5 / (self.head_dim**0.5 * stretch**2)
         return Kernel("exp", scaled * stretch.unsqueeze(-2), scaled / stretch.unsqueeze(-2), bias, half_square)
 
     def _stretch(self) -> Tensor:
-        """What queries are multiplied and keys divided by, [H, D]."""
+        """Return the factor [H, D] that queries are multiplied by and keys divided by."""
         return torch.ones_like(self._wide_moments()[0])
 
     def _wide_moments(self) -> tuple[Tensor, ...]:
-        """Means of q^2, k^2, q and k, [H, D] each, in float32 at least."""
+        """Return the means of q^2, k^2, q and k, [H, D] each, in float32 at least."""
         return self.moments.to(torch.promote_types(self.moments.dtype, torch.float32)).unbind(1)
 
-    def _best(self, squares: Tensor) -> Tensor:
-        """A [H, D] from E (x_j + y_j)^2 [H, D]: one for all coordinates of a head."""
+    def _optimal_a(self, squares: Tensor) -> Tensor:
+        """Return A [H, D] from E (x_j + y_j)^2 [H, D], the same for all coordinates of a head."""
         return least_variance(squares.sum(-1, keepdim=True), self.head_dim).expand_as(squares)
 
 
 class FavorSharp(FavorPlusPlus):
-    """Diagonal FAVOR# (SADERF, arXiv 2302.00787): an A for each coordinate, queries and keys brought to one size."""
+    """Diagonal FAVOR# (SADERF, arXiv 2302.00787): an A for each coordinate, queries and keys scaled to equal size."""
 
     def _stretch(self) -> Tensor:
         square_q, square_k = (x.clamp(min=LEAST) for x in self._wide_moments()[:2])
         stretch: Tensor = (square_k / square_q) ** 0.25
         return stretch
 
-    def _best(self, squares: Tensor) -> Tensor:
+    def _optimal_a(self, squares: Tensor) -> Tensor:
         return least_variance(squares, 1)
 
 
 def least_variance(square: Tensor, dimensions: int) -> Tensor:
-    """A of least variance for E |x + y|^2 = `square`, of its shape, over so many dimensions: a quadratic's root."""
+    """Return the A of minimal variance for E |x + y|^2 = `square`, in its shape: the root of a quadratic."""
     phi, b = square.clamp(min=LEAST), 2 * square.clamp(min=LEAST) + dimensions
     rho: Tensor = 2 * dimensions / (b + (b**2 + 8 * dimensions * phi).sqrt())  # in (0, 1)
     return (1 - 1 / rho) / 8

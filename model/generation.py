@@ -1,4 +1,4 @@
-"""Continuations of token prompts, from a decoder's state: the prompt is read once, and then one token at a time."""
+"""Generation: the prompt is processed once, and then one token at a time with the decoder's state (kv cache)."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,25 +26,24 @@ def generate(
     context: Tensor | None = None,
     context_mask: Tensor | None = None,
 ) -> Tensor:
-    """Prompt int64 [B, N] as given and its continuation, [B, N + T] with T <= max_new_tokens.
+    """Return the prompts int64 [B, N] with their continuations, [B, N + T] with T <= max_new_tokens.
 
-    The continuation of each row is that of the row alone, without its padding (`mask` bool [B, N] is False there),
-    on whichever side of the prompt that stands. The model's modes are as before afterwards, and no features are
-    redrawn. Raises InputError.
+    Each row's continuation is that of the row alone without its padding, on either side, where `mask` bool [B, N] is
+    False. Training modes are restored afterwards, and no random features are redrawn. Raises InputError.
     """
     _check(decoder, tokens, mask, options)
     if mask is not None and bool(mask.all()):
-        mask = None  # attention without a mask is the faster
+        mask = None  # attention without a mask is faster
     with evaluating(decoder):
-        logits, state = decoder.start(tokens, context, mask, context_mask, room=options.max_new_tokens)
-        continued = beam_search if options.num_beams > 1 else _one_by_one
+        logits, state = decoder.start(tokens, context, mask, context_mask, capacity=options.max_new_tokens)
+        continued = beam_search if options.num_beams > 1 else _sample_tokens
         new = continued(decoder, logits, state, options)
     return torch.cat([tokens.long(), new], dim=1)
 
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode inside the block; afterwards every module is in the mode that it had before."""
+    """Set evaluation mode inside the block, and restore the mode of every module after it."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
@@ -54,12 +53,12 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             module.training = was_training
 
 
-def choose(logits: Tensor, options: GenerationOptions) -> Tensor:
-    """One token int64 [B] of each row of logits [B, V]: the likeliest at temperature 0.0, else drawn."""
+def choose_tokens(logits: Tensor, options: GenerationOptions) -> Tensor:
+    """Choose one token int64 [B] from each row of logits [B, V]: the most likely at temperature 0.0, else sampled."""
     if options.temperature == 0:
         return logits.argmax(-1)
     logits = logits.float()
-    coldest = torch.finfo(logits.dtype).tiny  # a smaller divisor is 0 in float32, and 0 / 0 no number
+    coldest = torch.finfo(logits.dtype).tiny  # a smaller divisor is 0 in float32, and 0 / 0 is NaN
     logits = (logits - logits.amax(-1, keepdim=True)) / max(options.temperature, coldest)
     if options.top_k is not None and options.top_k < logits.shape[-1]:
         least = logits.topk(options.top_k, dim=-1).values[:, -1:]
@@ -77,22 +76,22 @@ def choose(logits: Tensor, options: GenerationOptions) -> Tensor:
 
 
 def _nucleus(logits: Tensor, top_p: float) -> Tensor:
-    """Logits with those outside the smallest set of probability `top_p` at -inf; the likeliest always stays."""
+    """Set logits outside the smallest set of probability `top_p` to -inf; the most likely token always remains."""
     ranked, order = logits.sort(dim=-1, descending=True, stable=True)
     probability = ranked.softmax(-1)
-    before = probability.cumsum(-1) - probability  # of the likelier ones
+    before = probability.cumsum(-1) - probability  # of the more likely tokens
     before[:, 0] = 0.0
     return torch.full_like(logits, -torch.inf).scatter(1, order, ranked.masked_fill(before >= top_p, -torch.inf))
 
 
-def _one_by_one(
+def _sample_tokens(
     decoder: "PerformerDecoder", logits: Tensor, state: "DecodingState", options: GenerationOptions
 ) -> Tensor:
-    """New tokens int64 [B, T] after `logits` [B, V], greedy or drawn."""
+    """Return new tokens int64 [B, T] from `logits` [B, V], greedy or sampled."""
     ended = torch.zeros(logits.shape[0], dtype=torch.bool, device=logits.device)
     new: list[Tensor] = []
     while True:
-        new.append(choose(logits, options).masked_fill(ended, options.padding))
+        new.append(choose_tokens(logits, options).masked_fill(ended, options.padding))
         if options.eos_token is not None:
             ended |= new[-1] == options.eos_token
         if len(new) == options.max_new_tokens or (options.eos_token is not None and bool(ended.all())):
@@ -103,24 +102,24 @@ def _one_by_one(
 def _check(decoder: "PerformerDecoder", tokens: Tensor, mask: Tensor | None, options: GenerationOptions) -> None:
     params = decoder.params
     if params.vocab_size is None or params.input_dim is not None:
-        way_out = "set vocab_size" if params.vocab_size is None else "leave input_dim out"
-        raise InputError(f"this decoder does not read tokens, so it cannot go on from one; {way_out} in its section")
+        remedy = "set vocab_size" if params.vocab_size is None else "leave input_dim out"
+        raise InputError(f"this decoder does not take tokens, so it cannot generate; {remedy} in its section")
     options.check_vocabulary(params.vocab_size)
     device = next(decoder.parameters()).device.type
     if options.generator is not None and options.generator.device.type != device:
         given = options.generator.device.type
-        raise InputError(f"generator is on {given}, and the model on {device}: torch.Generator({device!r}) fits")
+        raise InputError(f"generator is on {given}, and the model on {device}; use torch.Generator({device!r})")
     is_ids = isinstance(tokens, Tensor) and tokens.dim() == 2 and not tokens.is_floating_point()
     if not is_ids or tokens.dtype == torch.bool:
-        raise InputError(f"tokens is {describe(tokens)}, and token ids, int [B, N], fit")
+        raise InputError(f"tokens must be token ids, int [B, N]; got {describe(tokens)}")
     if 0 in tokens.shape:
         raise InputError(
-            f"the prompt is empty, {describe(tokens)}; give each row at least one token, such as a first one"
+            f"the prompt is empty, {describe(tokens)}; give each row at least one token, such as the begin token"
         )
     check_mask(mask, tokens, "mask")
     longest = tokens.shape[1] if mask is None else int(mask.sum(1).max())
     if params.max_length is not None and longest + options.max_new_tokens > params.max_length:
         raise InputError(
-            f"a prompt of {longest} and max_new_tokens {options.max_new_tokens} make "
-            f"{longest + options.max_new_tokens} positions, and max_length is {params.max_length}"
+            f"a prompt of {longest} tokens and max_new_tokens {options.max_new_tokens} need "
+            f"{longest + options.max_new_tokens} positions; max_length is {params.max_length}"
         )

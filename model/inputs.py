@@ -1,4 +1,4 @@
-"""From what a caller gives (token ids, features or vectors, masks) to the residual stream, checked on the way."""
+"""Checks of inputs (token ids or float features, masks, context), and their embedding into the residual stream."""
 
 import torch
 import torch.nn.functional as F
@@ -9,11 +9,11 @@ from model.types import PerformerParams
 
 
 class InputError(ValueError):
-    """An input that the model cannot take; the message says what was given and what fits."""
+    """An input that the model cannot take; the message says what was given and what is expected."""
 
 
 def describe(value: object) -> str:
-    """A tensor as `int64 [2, 7]`, anything else by its type."""
+    """Describe a tensor as `int64 [2, 7]`, and anything else by its type."""
     if isinstance(value, Tensor):
         return f"{str(value.dtype).removeprefix('torch.')} {list(value.shape)}"
     return f"a {type(value).__name__}"
@@ -25,29 +25,29 @@ def check_mask(mask: Tensor | None, x: Tensor, name: str) -> None:
         return
     shape = list(x.shape[:2])
     if not isinstance(mask, Tensor) or mask.dtype != torch.bool or list(mask.shape) != shape:
-        hint = f"; {name}.bool() fits" if isinstance(mask, Tensor) and list(mask.shape) == shape else ""
-        raise InputError(f"{name} is {describe(mask)}, and bool {shape}, True at real tokens, is needed{hint}")
+        hint = f"; use {name}.bool()" if isinstance(mask, Tensor) and list(mask.shape) == shape else ""
+        raise InputError(f"{name} must be bool {shape}, True at real tokens; got {describe(mask)}{hint}")
 
 
 def check_context(context: Tensor | None, batch: int, d_model: int, *, wanted: bool) -> None:
-    """Raise InputError unless a context float [batch, M, d_model] is there exactly where it is wanted."""
+    """Raise InputError unless there is a context float [batch, M, d_model] exactly if one is `wanted`."""
     if context is None:
         if wanted:
             raise InputError(f"a decoder with cross-attention needs context, float [{batch}, M, {d_model}]")
         return
     if not wanted:
         raise InputError(
-            f"context is {describe(context)}, and this decoder has no cross-attention; use_cross_attention: true"
+            f"context is {describe(context)}, and this decoder has no cross-attention; set use_cross_attention: true"
         )
     given = context.shape
     if context.dim() != 3 or not context.is_floating_point() or given[0] != batch or given[2] != d_model:
-        raise InputError(f"context is {describe(context)}, and float [{batch}, M, {d_model}] fits")
+        raise InputError(f"context must be float [{batch}, M, {d_model}]; got {describe(context)}")
 
 
 class InputEmbedding(nn.Module):
-    """Token ids [B, N] or floats [B, N, width] to [B, N, d_model], plus learned absolute positions where asked.
+    """Embedding of token ids [B, N] or floats [B, N, width] to [B, N, d_model], with optional learned positions.
 
-    With `input_dim` floats of that width are projected; with `vocab_size` alone ids are embedded.
+    With `input_dim`, floats of that width are projected; with `vocab_size` alone, ids are embedded.
     """
 
     def __init__(self, params: PerformerParams) -> None:
@@ -62,7 +62,7 @@ class InputEmbedding(nn.Module):
             self.projection = nn.Linear(params.input_dim, params.d_model)
         elif params.vocab_size is not None:
             self.embedding = nn.Embedding(params.vocab_size, params.d_model)
-            # Rows of length 1: as a tied head they give logits of unit variance.
+            # Rows of norm 1: as a tied head they give logits of unit variance.
             nn.init.normal_(self.embedding.weight, std=params.d_model**-0.5)
         if params.position == "absolute":
             assert params.max_length is not None  # PerformerParams refuses a file without
@@ -70,15 +70,15 @@ class InputEmbedding(nn.Module):
             nn.init.normal_(self.position, std=params.d_model**-0.5)
 
     def forward(self, x: Tensor, mask: Tensor | None = None, positions: Tensor | None = None) -> Tensor:
-        """Embed x; `mask` bool [B, N] is True at real tokens, and what stands elsewhere is not looked at.
+        """Embed x; `mask` bool [B, N] is True at real tokens, and values at padding are ignored.
 
-        `positions` int64 [B, N] are the places in the sequence, 0..N-1 where not given.
-        Raises InputError, which says what was given and what fits.
+        `positions` int64 [B, N] are the positions in the sequence; None: 0..N-1.
+        Raises InputError, which says what was given and what is expected.
         """
         self._check(x)
         check_mask(mask, x, "mask")
         if x.is_floating_point():
-            # Zeros, so that not even a NaN in the padding could reach a real token.
+            # Zeros, so that even a NaN in the padding cannot reach a real token.
             x = x if mask is None else x.masked_fill(~mask.unsqueeze(-1), 0.0)
             x = x if self.projection is None else self.projection(x)
         else:
@@ -89,25 +89,26 @@ class InputEmbedding(nn.Module):
 
     def _check(self, x: Tensor) -> None:
         if not isinstance(x, Tensor) or x.dtype == torch.bool or x.is_complex():
-            raise InputError(f"input is {describe(x)}, and {self._fits()} fits")
+            raise InputError(f"input must be {self._expected()}; got {describe(x)}")
         is_ids = not x.is_floating_point()
         if is_ids and self.embedding is None and x.dim() == 2:
-            way_out = "input_dim excludes token ids" if self.projection else "set vocab_size in the model's section"
+            remedy = "input_dim excludes token ids" if self.projection else "set vocab_size in the model's section"
             raise InputError(
-                f"token ids {describe(x)} met a model without an embedding: {way_out}, or give {self._fits()}"
+                f"input is token ids, {describe(x)}, and the model has no embedding: {remedy}, or give "
+                f"{self._expected()}"
             )
         if x.dim() != (2 if is_ids else 3) or (not is_ids and x.shape[2] != self.width) or x.shape[1] == 0:
-            raise InputError(f"input is {describe(x)}, and {self._fits()} fits")
+            raise InputError(f"input must be {self._expected()}; got {describe(x)}")
         if self.max_length is not None and x.shape[1] > self.max_length:
             raise InputError(f"the sequence has {x.shape[1]} positions, and max_length is {self.max_length}")
 
-    def _fits(self) -> str:
+    def _expected(self) -> str:
         floats = f"float [B, N, {self.width}]"
         return floats if self.embedding is None else f"token ids, int [B, N], or {floats}"
 
     def _embed(self, ids: Tensor) -> Tensor:
         assert self.embedding is not None
-        if has_values(ids) and ids.numel():  # a lookup out of range is a crash of the whole process on CUDA
+        if has_values(ids) and ids.numel():  # on CUDA a lookup out of range crashes the whole process
             low, high = (int(bound) for bound in torch.stack(ids.aminmax()).tolist())
             if low < 0 or high >= self.vocab_size:  # type: ignore[operator]
                 wrong = low if low < 0 else high
@@ -116,7 +117,7 @@ class InputEmbedding(nn.Module):
 
 
 def has_values(x: Tensor) -> bool:
-    """False while a graph is traced or captured, where looking at a value of x, of any shape, would break it."""
+    """Return False while a graph is traced or captured, where reading a value of x, of any shape, would break it."""
     if torch.compiler.is_compiling() or x.is_meta or isinstance(x, FakeTensor):
         return False
     return not (x.is_cuda and torch.cuda.is_current_stream_capturing())

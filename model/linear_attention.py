@@ -1,7 +1,7 @@
-"""Recurrent form of linear attention: a state of constant size that keys are absorbed into and queries read.
+"""Recurrent form of linear attention: a state of constant size that keys update and queries attend to.
 
-It holds S = sum_j phi(k_j) v_j^T and z = sum_j phi(k_j) (Katharopoulos et al. 2020, arXiv 2006.16236), each feature in
-units of exp(peak), its running maximum: no key is scaled by a later one, and no sum over- or underflows at any size
+The state is S = sum_j phi(k_j) v_j^T and z = sum_j phi(k_j) (Katharopoulos et al. 2020, arXiv 2006.16236), each feature
+in units of exp(peak), its running maximum: no key is scaled by a later one, and no sum over- or underflows at any size
 of queries and keys.
 """
 
@@ -14,7 +14,7 @@ from model.chunked.inputs import NO_KEY_YET
 
 
 class LinearState(NamedTuple):
-    """Everything that linear attention keeps of the keys seen so far; float32, or float64 for float64 inputs."""
+    """Sums over the keys so far; float32, or float64 for float64 inputs."""
 
     sums: Tensor
     """S [B, H, m, D]: sum of phi(k) v^T, in units of exp(peak)."""
@@ -24,14 +24,14 @@ class LinearState(NamedTuple):
     """Running maximum of log phi(k), [B, H, m]."""
 
     def select(self, rows: Tensor) -> "LinearState":
-        """The states of the batch rows `rows` int64 [B'], as after beam search or sampling."""
+        """Return the state of the batch rows `rows` int64 [B'], as after a step of beam search."""
         return LinearState(*(part.index_select(0, rows) for part in self))
 
 
 def initial_state(
     batch: int, heads: int, nb_features: int, head_dim: int, *, dtype: torch.dtype, device: torch.device
 ) -> LinearState:
-    """The state before any key; reading it gives 0. `dtype` below float32 becomes float32."""
+    """Return the state before any key; attending to it gives 0. `dtype` below float32 becomes float32."""
     wide = torch.promote_types(dtype, torch.float32)
     return LinearState(
         torch.zeros(batch, heads, nb_features, head_dim, dtype=wide, device=device),
@@ -40,8 +40,8 @@ def initial_state(
     )
 
 
-def absorb(state: LinearState, log_k: Tensor, v: Tensor) -> LinearState:
-    """State after M more keys: log phi(k) [B, H, M, m], -inf where masked, and v [B, H, M, D]."""
+def update(state: LinearState, log_k: Tensor, v: Tensor) -> LinearState:
+    """Return the state after M more keys: log phi(k) [B, H, M, m], -inf where masked, and v [B, H, M, D]."""
     peak = torch.maximum(state.peak, log_k.detach().amax(-2))  # [B, H, m]
     kept = (state.peak - peak).exp()
     weights = (log_k - peak.unsqueeze(-2)).exp()  # [B, H, M, m]
@@ -49,10 +49,10 @@ def absorb(state: LinearState, log_k: Tensor, v: Tensor) -> LinearState:
     return LinearState(sums, kept * state.totals + weights.sum(-2), peak)
 
 
-def read(state: LinearState, log_q: Tensor) -> Tensor:
-    """Attention of queries, log phi(q) [B, H, N, m], to every key absorbed so far: [B, H, N, D], 0 without one."""
+def attend(state: LinearState, log_q: Tensor) -> Tensor:
+    """Return the attention of queries, log phi(q) [B, H, N, m], to all keys so far: [B, H, N, D], 0 without a key."""
     logits = log_q + state.peak.unsqueeze(-2)
     weights = (logits - logits.detach().amax(-1, keepdim=True).clamp(min=NO_KEY_YET)).exp()
     numerator, denominator = weights @ state.sums, weights @ state.totals.unsqueeze(-1)
-    # At least 1 with any key, as the largest weight and every total are: nothing is added to it.
+    # At least 1 with any key, as the largest weight and every total are: no epsilon is needed.
     return numerator / denominator.masked_fill(denominator == 0, 1.0)

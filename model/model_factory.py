@@ -1,4 +1,4 @@
-"""From a checked `ModelConfig` to an `nn.Module` on its device, by registry."""
+"""Build models from a checked `ModelConfig`, by registry, and load saved ones."""
 
 from typing import TYPE_CHECKING, get_args
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class ModelFactory:
-    """Builds models from their configs; every method is static, the registry is the only state."""
+    """Factory of models from their configs; all methods are static, and the registry is the only state."""
 
     @staticmethod
     def create_encoder(config: EncoderConfig) -> "PerformerEncoder":
@@ -34,14 +34,14 @@ class ModelFactory:
 
     @staticmethod
     def create_model(config: ModelConfig) -> "nn.Module":
-        """Build any registered model; it carries its `config`, `save_pretrained(folder)` and its device."""
+        """Build any registered model on its device, with the attributes `config` and `save_pretrained(folder)`."""
         from model.checkpoint import attach_config
 
         return attach_config(model_entry(config.model_type).build(config.config), config)
 
     @staticmethod
     def list_model_types() -> list[str]:
-        """Names of the model types that can be built, the built-in ones first."""
+        """List the names of all model types, the built-in ones first."""
         built_in = list(get_args(ModelType))
         return [*built_in, *(name for name in MODELS.names() if name not in built_in)]
 
@@ -55,4 +55,4 @@ def load_model(folder: "str | os.PathLike[str]", *, device: str | None = None) -
     """Rebuild the model that `save_pretrained` wrote into `folder`; see `model.checkpoint.load_model`."""
     from model.checkpoint import load_model as load
 
-    return load(folder, device=device)
+    return load(folder, create_model, device=device)

@@ -1,4 +1,4 @@
-"""Types of the `model` section: what each built-in model type takes, and the `ModelConfig` that holds one."""
+"""Types of the `model` section: the config of each built-in model type, and `ModelConfig`, which holds one."""
 
 from collections.abc import Iterator
 from typing import Any, ClassVar, Literal
@@ -11,18 +11,17 @@ from model.types import PerformerParams
 from yaml_config.strict_model import StrictModel, Violation
 
 ModelType = Literal["encoder", "decoder", "encoder_decoder"]
-"""The built-in model types; `ModelFactory.list_model_types()` names the registered ones too."""
+"""Built-in model types; `ModelFactory.list_model_types()` lists registered ones too."""
 
 
 def _needs_causal(part: str, params: PerformerParams) -> Iterator[Violation]:
-    types = params.attention_type
-    listed = list(enumerate(types)) if isinstance(types, list) else [(None, types)]
-    for index, name in listed:
+    is_list = isinstance(params.attention_type, list)
+    for index, name in enumerate(params.attention_types if is_list else params.attention_types[:1]):
         if core_entry(name).direction == "bidirectional":
             yield Violation(
                 f"bidirectional `{name}` attention in a decoder lets a token see the ones after it",
-                (part, "attention_type") if index is None else (part, "attention_type", index),
-                suggestion="attention_type: causal_linear" if index is None else "causal_linear in its place",
+                (part, "attention_type", index) if is_list else (part, "attention_type"),
+                suggestion="causal_linear in its place" if is_list else "attention_type: causal_linear",
             )
 
 
@@ -43,15 +42,15 @@ class EncoderConfig(StrictModel):
     """The stack."""
 
     def violations(self) -> Iterator[Violation]:
-        """An encoder has no context to attend to."""
+        """Yield cross-attention, which an encoder cannot have."""
         yield from _needs_no_context("encoder", self.params)
 
     def to_dict(self) -> dict[str, Any]:
-        """The stack's parameters as plain keyword arguments."""
+        """Return the stack's parameters as plain keyword arguments."""
         return self.params.model_dump()
 
     def sized(self, vocab_size: int | None, length: int | None) -> "EncoderConfig":
-        """A copy with a tokenizer's vocabulary, where the section leaves it out; see `PerformerParams.sized`."""
+        """Return a copy with a tokenizer's vocabulary size if it is not set; see `PerformerParams.sized`."""
         return self.model_copy(update={"params": self.params.sized(vocab_size)})
 
 
@@ -63,20 +62,20 @@ class DecoderConfig(StrictModel):
     """The stack."""
 
     def violations(self) -> Iterator[Violation]:
-        """A decoder's self-attention is causal."""
+        """Yield attention that is not causal."""
         yield from _needs_causal("decoder", self.params)
 
     @property
     def use_cross_attention(self) -> bool:
-        """Whether each layer also attends to a context given at the call; false by default in a decoder alone."""
+        """True if each layer also attends to a context given at the call; false by default in a decoder alone."""
         return bool(self.params.use_cross_attention)
 
     def to_dict(self) -> dict[str, Any]:
-        """The stack's parameters as plain keyword arguments."""
+        """Return the stack's parameters as plain keyword arguments."""
         return {**self.params.model_dump(), "use_cross_attention": self.use_cross_attention}
 
     def sized(self, vocab_size: int | None, length: int | None) -> "DecoderConfig":
-        """A copy with a tokenizer's vocabulary, where the section leaves it out; see `PerformerParams.sized`."""
+        """Return a copy with a tokenizer's vocabulary size if it is not set; see `PerformerParams.sized`."""
         return self.model_copy(update={"params": self.params.sized(vocab_size)})
 
 
@@ -90,7 +89,7 @@ class EncoderDecoderConfig(StrictModel):
     """The stack that writes the target, attending to the encoder's output."""
 
     def violations(self) -> Iterator[Violation]:
-        """Roles of the two parts, and widths that agree."""
+        """Yield parts that do not fit their role, and widths that differ."""
         yield from _needs_no_context("encoder", self.encoder_params)
         yield from _needs_causal("decoder", self.decoder_params)
         widths = self.encoder_params.d_model, self.decoder_params.d_model
@@ -109,21 +108,21 @@ class EncoderDecoderConfig(StrictModel):
             )
 
     def sized(self, vocab_size: int | None, length: int | None) -> "EncoderDecoderConfig":
-        """A copy in which each part that reads tokens has a tokenizer's vocabulary; see `PerformerParams.sized`."""
+        """Return a copy with a tokenizer's vocabulary size in both parts; see `PerformerParams.sized`."""
         encoder, decoder = self.encoder_params.sized(vocab_size), self.decoder_params.sized(vocab_size)
         return self.model_copy(update={"encoder_params": encoder, "decoder_params": decoder})
 
     def to_encoder_dict(self) -> dict[str, Any]:
-        """The encoder's parameters as plain keyword arguments."""
+        """Return the encoder's parameters as plain keyword arguments."""
         return self.encoder_params.model_dump()
 
     def to_decoder_dict(self) -> dict[str, Any]:
-        """The decoder's parameters as plain keyword arguments, cross-attention on."""
+        """Return the decoder's parameters as plain keyword arguments, with cross-attention."""
         return {**self.decoder_params.model_dump(), "use_cross_attention": True}
 
 
 class ModelConfig(StrictModel):
-    """Which model to build (`model_type`), from what (`config`, the type registered for it) and under which name."""
+    """A model to build: `model_type`, `config` of the type that is registered for it, and a name."""
 
     model_type: str
     config: SerializeAsAny[StrictModel]
@@ -139,7 +138,7 @@ class ModelConfig(StrictModel):
         return self
 
     def to_section(self) -> dict[str, Any]:
-        """The `model` section of a file that reads back as this config, every default written out."""
+        """Return the `model` section of a file that parses to this config, with all defaults written out."""
         body = self.config.model_dump(mode="json", by_alias=True)
         return {"model_type": self.model_type, "name": self.name, **body}
 

@@ -1,4 +1,4 @@
-"""The `model` section of a file to a `ModelConfig`. As a command: `python -m model.parse_model_args --config F`."""
+"""Parse the `model` section of a file to a `ModelConfig`. Command: `python -m model.parse_model_args --config F`."""
 
 import os
 import sys
@@ -20,7 +20,7 @@ from yaml_config.strict_model import StrictModel
 
 
 class ModelHeader(StrictModel):
-    """What every `model` section has beside the keys of its type."""
+    """Keys of every `model` section, beside those of its type."""
 
     name: str = Field(default="model", min_length=1)
     """Name of the model, for logs and folders."""
@@ -30,9 +30,9 @@ HEADER_KEYS = ("model_type", "name", "global_config")
 
 
 def parse_model_config(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> ModelConfig:
-    """Read the `model` section of a file; other sections are left unread.
+    """Read the `model` section of a file; other sections are not checked.
 
-    Raises ConfigError, which lists every problem of the section with its place.
+    Raises ConfigError, which lists every problem of the section with its position in the file.
     """
     document = read_document(path, overrides)
     section = document.root.child("model")
@@ -45,12 +45,12 @@ def parse_model_config(path: str | os.PathLike[str], overrides: Sequence[str] = 
 
 
 def read_model_section(section: Node) -> tuple[ModelConfig | None, list[Problem]]:
-    """The `ModelConfig` that a `model` section describes, None where it has problems, and the problems."""
+    """Return the `ModelConfig` of a `model` section, None if it has problems, and the problems."""
     if not section.entries:
-        what = "is empty" if section.value in (None, {}) else f"must be a mapping; got {section.kind}"
+        error = "is empty" if section.value in (None, {}) else f"must be a mapping; got {section.kind}"
         fix = "model_type: encoder"
         return None, [
-            Problem(section.shown_at, "model", "empty_section", f"section 'model' {what}; begin with {fix}", fix)
+            Problem(section.shown_at, "model", "empty_section", f"section 'model' {error}; begin with {fix}", fix)
         ]
     choice = choose(section, "model_type", MODELS, ("model",))
     entry, problems = choice.entry, choice.problems
@@ -72,15 +72,15 @@ def read_model_section(section: Node) -> tuple[ModelConfig | None, list[Problem]
 
 
 def with_defaults(body: Node, parts: Sequence[str]) -> tuple[Node, list[Problem]]:
-    """`body` with `global_config` laid under each of its parts (a part's own value wins), and its own problems."""
+    """Merge `global_config` into each part of `body`, where a part's own value wins; return `body` and problems."""
     shared = body.child("global_config")
     if shared is None:
         return body, []
     path = ("model", "global_config")
     body = body.without("global_config")
     if not shared.entries:
-        what = "is empty" if shared.value in (None, {}) else f"must be a mapping; got {shared.kind}"
-        return body, [Problem(shared.shown_at, "model.global_config", "empty_section", f"global_config {what}")]
+        error = "is empty" if shared.value in (None, {}) else f"must be a mapping; got {shared.kind}"
+        return body, [Problem(shared.shown_at, "model.global_config", "empty_section", f"global_config {error}")]
     own = check(shared, PerformerParams, path)
     problems = [problem for problem in own.problems if problem.code not in ("missing_key", "relation")]
     wrong = {problem.path for problem in problems}

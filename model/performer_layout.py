@@ -1,4 +1,4 @@
-"""One network of performer-pytorch 1.1.4, by its state dict: what shape it has, and its tensors under our names."""
+"""State dict of one performer-pytorch 1.1.4 network: its shape, and its tensors under our names."""
 
 from collections.abc import Iterator, Mapping
 
@@ -8,12 +8,13 @@ from torch import Tensor
 from model.activations import ActivationFunctions
 from model.checkpoint import CheckpointError
 from model.types import PerformerParams, default_features
+from yaml_config.name_or_config import name_of
 
 Tensors = dict[str, Tensor]
 
 
 class StackWeights:
-    """Tensors of one of their networks below `prefix`; it knows which have been read. `is_lm`: a PerformerLM."""
+    """Tensors of one network under `prefix`, with a record of those that were read. `is_lm`: a PerformerLM."""
 
     def __init__(self, state_dict: Mapping[str, Tensor], prefix: str, *, is_lm: bool) -> None:
         self.prefix, self.is_lm = prefix, is_lm
@@ -30,52 +31,52 @@ class StackWeights:
         self._read.add(key)
         return self.tensors[key]
 
-    def maybe(self, key: str) -> Tensor | None:
-        """The tensor of `key`, of any shape, or None."""
+    def get(self, key: str) -> Tensor | None:
+        """Return the tensor of `key`, of any shape, or None."""
         if key not in self:
             return None
         return self[key]
 
     @property
     def layers(self) -> str:
-        """Where the layers stand."""
+        """Prefix of the layers' keys."""
         return f"{self.performer}net.layers."
 
     @property
     def num_layers(self) -> int:
-        """Pairs of an attention and a feed-forward layer; with cross-attention, two make one of ours."""
+        """Number of pairs of attention and feed-forward; with cross-attention, two pairs make one of our layers."""
         keys = (key.removeprefix(self.layers) for key in self.tensors if key.startswith(self.layers))
         return 1 + max((int(key.split(".")[0]) for key in keys), default=-1)
 
     @property
     def steps_since_redraw(self) -> int:
-        """Calls in training since the features were last drawn."""
+        """Training steps since the features were last drawn."""
         return int(self[f"{self.performer}proj_updater.calls_since_last_redraw"])
 
-    def unread(self) -> str:
-        """Keys that nothing has read, up to five of them; the updater's, which are all copies, are not counted."""
+    def list_unread(self) -> str:
+        """List up to five keys that were not read, without those of the updater, which are copies."""
         updater = f"{self.performer}proj_updater."
         left = [key for key in self.tensors if key not in self._read and not key.startswith(updater)]
         more = f" and {len(left) - 5} more" if len(left) > 5 else ""
         return ", ".join(self.prefix + key for key in left[:5]) + more
 
 
-def misfits(weights: StackWeights, params: PerformerParams, is_decoder: bool) -> list[str]:
-    """What of `params` cannot take these weights, each as `key is given, and the checkpoint has another (its key)`."""
-    refused = list(_unrepresentable(weights))
-    if refused:
-        return refused
+def find_mismatches(weights: StackWeights, params: PerformerParams, is_decoder: bool) -> list[str]:
+    """Return each mismatch of `params` and the weights as `KEY is X, and the checkpoint has Y (its key)`."""
+    unsupported = list(_find_unsupported(weights))
+    if unsupported:
+        return unsupported
     shape = list(_differences(weights, params)) + list(_position_differences(weights, params))
     return [*_fixed_differences(params, is_decoder), *shape]
 
 
-def _unrepresentable(weights: StackWeights) -> Iterator[str]:
+def _find_unsupported(weights: StackWeights) -> Iterator[str]:
     for key in weights.tensors:
         if ".local_attn." in key:
-            yield f"local attention ({weights.prefix}{key}) has no counterpart in our networks"
+            yield f"local attention ({weights.prefix}{key}) is not supported"
             return
         if key.startswith(weights.layers) and key.endswith(".fn.fn.to_q.weight"):
-            yield f"shifted tokens ({weights.prefix}{key}) have no counterpart in our networks"
+            yield f"shifted tokens ({weights.prefix}{key}) are not supported"
             return
 
 
@@ -84,9 +85,11 @@ def _fixed_differences(params: PerformerParams, is_decoder: bool) -> Iterator[st
     fitting = {"causal_linear"} if is_decoder else {"linear", "causal_linear"}
     if len(types) > 1 or not types <= fitting:
         fits = " or ".join(sorted(fitting, reverse=True))
-        yield f"attention_type is {params.attention_type}, and performer-pytorch has {fits} alone, in all layers"
+        written = params.attention_types if isinstance(params.attention_type, list) else params.attention_types[0]
+        yield f"attention_type is {written}, and performer-pytorch has {fits} alone, in all layers"
     if params.feature_map not in ("favor+", "relu"):
-        yield f"feature_map is {params.feature_map}, and performer-pytorch has favor+, or relu (generalized_attention)"
+        name = name_of(params.feature_map)
+        yield f"feature_map is {name}, and performer-pytorch has favor+, or relu (generalized_attention)"
     if params.qk_norm:
         yield "qk_norm is true, and performer-pytorch has none"
     if params.num_kv_heads not in (None, params.num_heads):
@@ -100,7 +103,7 @@ def _differences(weights: StackWeights, params: PerformerParams) -> Iterator[str
     to_q, w1, w2 = (weights[first + key] for key in ("0.fn.to_q.weight", "1.fn.fn.w1.weight", "1.fn.fn.w2.weight"))
     features, head_dim = weights[f"{first}0.fn.fast_attention.projection_matrix"].shape
     inner, d_model = to_q.shape
-    gain = weights.maybe(f"{first}0.g")
+    gain = weights.get(f"{first}0.g")
     per_layer = 2 if params.use_cross_attention else 1
     own_features = params.nb_features or default_features(params.head_dim)
     is_gated = w1.shape[0] == 2 * w2.shape[1]
@@ -134,58 +137,58 @@ def _written(value: object) -> str:
 def _position_differences(weights: StackWeights, params: PerformerParams) -> Iterator[str]:
     if not weights.is_lm:
         if params.position == "absolute":
-            yield "position is absolute, and a bare Performer has no positions of its own; rotary or none fit"
+            yield "position is absolute, and a bare Performer has no positions; use rotary or none"
         return
     is_rotary = "layer_pos_emb.emb" in weights
     if params.position != ("rotary" if is_rotary else "absolute"):
         yield f"position is {params.position}, and the checkpoint's are {'rotary' if is_rotary else 'absolute'}"
         return
-    length = _position_table(weights).shape[0]
+    length = _get_position_table(weights).shape[0]
     is_axial = "pos_emb.weights.0" in weights  # its table may be longer than max_seq_len
     if params.max_length != length and not (is_axial and params.max_length and params.max_length <= length):
         bound = f"at most {length}" if is_axial else f"{length}"
         yield f"max_length is {_written(params.max_length)}, and the checkpoint's positions are {bound}"
 
 
-def _position_table(weights: StackWeights) -> Tensor:
-    """What is added to the embedding, [max_seq_len, d_model]; axial parts (arXiv 1912.12180) are summed out."""
+def _get_position_table(weights: StackWeights) -> Tensor:
+    """Return the position table [max_seq_len, d_model]; axial parts (arXiv 1912.12180) are summed."""
     if "pos_emb.emb" in weights:
         return weights["pos_emb.emb"]
     if "pos_emb.weights.0" not in weights:
         return weights["pos_emb.emb.weight"]
     parts: list[Tensor] = []
-    while (part := weights.maybe(f"pos_emb.weights.{len(parts)}")) is not None:
+    while (part := weights.get(f"pos_emb.weights.{len(parts)}")) is not None:
         parts.append(part[0])  # [1, .., n, .., 1, d_model]
     return sum(parts[1:], parts[0]).flatten(0, -2)
 
 
-def converted(weights: StackWeights, params: PerformerParams, *, is_hidden: bool) -> Tensors:
-    """The tensors under the names of our stack, extra parts included; `is_hidden`: without the head."""
+def convert_weights(weights: StackWeights, params: PerformerParams, *, is_hidden: bool) -> Tensors:
+    """Return the tensors under the names of our stack, extra parts included; `is_hidden`: without the head."""
     is_rotary = params.position == "rotary"
     cross = bool(params.use_cross_attention)
     tensors: Tensors = {}
     for index in range(params.num_layers):
         at = f"layers.{index}."
         theirs = f"{weights.layers}{index * (1 + cross)}."
-        tensors |= _attention(weights, f"{theirs}0.", f"{at}self_attention.", params, turned=is_rotary)
+        tensors |= _convert_attention(weights, f"{theirs}0.", f"{at}self_attention.", params, is_rotated=is_rotary)
         if cross:
-            tensors |= _feed_forward(weights, f"{theirs}1.", f"{at}feed_forward_between.", params)
+            tensors |= _convert_feed_forward(weights, f"{theirs}1.", f"{at}feed_forward_between.", params)
             theirs = f"{weights.layers}{2 * index + 1}."
-            tensors |= _attention(weights, f"{theirs}0.", f"{at}cross_attention.", params, turned=False)
-        tensors |= _feed_forward(weights, f"{theirs}1.", f"{at}feed_forward.", params)
+            tensors |= _convert_attention(weights, f"{theirs}0.", f"{at}cross_attention.", params, is_rotated=False)
+        tensors |= _convert_feed_forward(weights, f"{theirs}1.", f"{at}feed_forward.", params)
     if not weights.is_lm:
         no_norm = {} if params.use_rezero else {"final_norm.absent": torch.zeros(0)}
         return tensors | no_norm
     tensors["input.embedding.weight"] = weights["token_emb.weight"]
-    tensors["input.position"] = _position_table(weights)[: params.max_length]
-    weights.maybe("layer_pos_emb.emb")  # rotary angles, which ours computes
+    tensors["input.position"] = _get_position_table(weights)[: params.max_length]
+    weights.get("layer_pos_emb.emb")  # rotary angles, which we compute
     tensors |= {f"final_norm.{key}": weights[f"norm.{key}"] for key in ("weight", "bias")}
     head = {f"head.{key}": weights[f"to_out.{key}"] for key in ("weight", "bias") if f"to_out.{key}" in weights}
     return tensors if is_hidden else tensors | head
 
 
-def _residual(weights: StackWeights, theirs: str, ours: str, params: PerformerParams) -> Tensors:
-    """The norm in front of a sub-layer, or the factor of ReZero behind it."""
+def _convert_residual(weights: StackWeights, theirs: str, ours: str, params: PerformerParams) -> Tensors:
+    """Convert the norm before a sub-layer, or the factor of ReZero after it."""
     if params.use_rezero:
         return {f"{ours}rezero": weights[f"{theirs}g"]}
     if params.use_scalenorm:
@@ -193,20 +196,22 @@ def _residual(weights: StackWeights, theirs: str, ours: str, params: PerformerPa
     return {f"{ours}norm.{key}": weights[f"{theirs}norm.{key}"] for key in ("weight", "bias")}
 
 
-def _attention(weights: StackWeights, theirs: str, ours: str, params: PerformerParams, *, turned: bool) -> Tensors:
-    """One attention layer. Where queries and keys are `turned`, coordinates are paired as ours are.
+def _convert_attention(
+    weights: StackWeights, theirs: str, ours: str, params: PerformerParams, *, is_rotated: bool
+) -> Tensors:
+    """Convert one attention layer; if rotary positions apply (`is_rotated`), reorder coordinates to our pairs.
 
-    Their rotary positions turn the neighbours (2 i, 2 i + 1), ours (i, i + D / 2): the rows of to_q and to_k are moved
-    in each head, and the columns of the projection with them, so that every product stays as it was.
+    Their rotary positions rotate the pairs (2 i, 2 i + 1), ours (i, i + D / 2): the rows of to_q and to_k are permuted
+    in each head, and the columns of the projection in the same way, so that every product is unchanged.
     """
-    tensors = _residual(weights, theirs, ours, params)
+    tensors = _convert_residual(weights, theirs, ours, params)
     width = params.head_dim
     order = torch.arange(width)
-    if turned:
+    if is_rotated:
         order = torch.cat([order[0::2], order[1::2]])
     for name in ("to_q", "to_k", "to_v", "to_out"):
         for kind in ("weight", "bias"):
-            tensor = weights.maybe(f"{theirs}fn.{name}.{kind}")
+            tensor = weights.get(f"{theirs}fn.{name}.{kind}")
             if tensor is not None and name in ("to_q", "to_k"):
                 tensor = tensor.view(-1, width, *tensor.shape[1:])[:, order.to(tensor.device)].flatten(0, 1)
             if tensor is not None:
@@ -218,9 +223,9 @@ def _attention(weights: StackWeights, theirs: str, ours: str, params: PerformerP
     return tensors
 
 
-def _feed_forward(weights: StackWeights, theirs: str, ours: str, params: PerformerParams) -> Tensors:
-    """One feed-forward layer. Of a gated one, theirs has the gate first and ours the value."""
-    tensors = _residual(weights, theirs, ours, params)
+def _convert_feed_forward(weights: StackWeights, theirs: str, ours: str, params: PerformerParams) -> Tensors:
+    """Convert one feed-forward layer; if it is gated, theirs has the gate first and ours the value."""
+    tensors = _convert_residual(weights, theirs, ours, params)
     for kind in ("weight", "bias"):
         inner = weights[f"{theirs}fn.fn.w1.{kind}"]
         tensors[f"{ours}sublayer.to_inner.{kind}"] = (

@@ -1,7 +1,7 @@
-"""Registry of model types: a name, the type of its section in a file, and the function that builds it.
+"""Registry of model types: name, config type of the section in a file, and builder.
 
 A new model type is one file with a StrictModel for its keys and a builder under `@register_model("name", config=...)`.
-The file is found when it is imported (`--plugin MODULE`), or through the entry point group `model_factory.models`.
+It is found when it is imported (`--plugin MODULE`), or through the entry point group `model_factory.models`.
 """
 
 from collections.abc import Callable
@@ -16,7 +16,7 @@ Builder = TypeVar("Builder", bound=Callable[[Any], Any])
 
 @dataclass(frozen=True)
 class ModelEntry:
-    """What is known of one model type; `build` takes a `config_type` and gives an `nn.Module`."""
+    """One model type; `build` takes a `config_type` and returns an `nn.Module`."""
 
     config_type: type[StrictModel]
     build: Callable[[Any], Any]
@@ -39,5 +39,5 @@ def register_model(name: str, *, config: type[StrictModel]) -> Callable[[Builder
 
 
 def model_entry(name: str) -> ModelEntry:
-    """Entry of a registered model type; raises UnknownNameError, which names the nearest and all others."""
+    """Return the entry of a model type; raise UnknownNameError, which lists the known names."""
     return MODELS.get(name)

@@ -1,4 +1,4 @@
-"""The stack of pre-norm layers (arXiv 2002.04745) that the Performer encoder and decoder are made of."""
+"""Stack of pre-norm layers (arXiv 2002.04745), the base of the Performer encoder and decoder."""
 
 from collections.abc import Sequence
 from typing import cast
@@ -20,9 +20,9 @@ from model.types import PerformerParams
 
 
 class TransformerLayer(nn.Module):
-    """Self-attention, attention to a context where there is one, and the feed-forward layer, each a residual.
+    """Self-attention, optional cross-attention, and the feed-forward layer, each with a residual connection.
 
-    `params.attention_type` is the layer's own (`PerformerParams.of_layer`).
+    `params.attention_type` is that of this layer alone (`PerformerParams.of_layer`).
     """
 
     def __init__(self, params: PerformerParams, *, cross_attention: bool) -> None:
@@ -30,7 +30,7 @@ class TransformerLayer(nn.Module):
         self.always_causal = core_entry(params.attention_types[0]).direction == "causal"
         self.self_attention = Residual(MultiHeadAttention(params), params)
         self.cross_attention = Residual(MultiHeadAttention(params), params) if cross_attention else None
-        self.feed_forward_between: Residual | None = None  # of some loaded checkpoints: `model.extra_parts`
+        self.feed_forward_between: Residual | None = None  # set by some loaded checkpoints: `model.extra_parts`
         self.feed_forward = Residual(FeedForward(params), params)
 
     def forward(
@@ -42,16 +42,16 @@ class TransformerLayer(nn.Module):
         context_mask: Tensor | None = None,
         causal: bool,
         rotation: Rotation | None = None,
-        seen: CoreState | None = None,
-        memory: Tensor | None = None,
+        cache: CoreState | None = None,
+        kv_prefix: Tensor | None = None,
     ) -> Tensor:
         """Map x [B, N, d_model] to the same shape; `context` is [B, M, d_model], `rotation` of x's positions.
 
-        While decoding, `seen` and `context` are this layer's states; `memory` are keys and values in place of those of
-        the first places (`MultiHeadAttention.forward`).
+        While decoding, `cache` and `context` are the states of this layer; `kv_prefix` replaces the keys and values of
+        the first positions (`MultiHeadAttention.forward`).
         """
         causal = causal or self.always_causal
-        x = self.self_attention(x, key_mask=mask, causal=causal, rotation=rotation, seen=seen, memory=memory)
+        x = self.self_attention(x, key_mask=mask, causal=causal, rotation=rotation, cache=cache, kv_prefix=kv_prefix)
         if self.feed_forward_between is not None:
             x = self.feed_forward_between(x)
         if self.cross_attention is not None:
@@ -59,22 +59,22 @@ class TransformerLayer(nn.Module):
         out: Tensor = self.feed_forward(x)
         return out
 
-    def new_state(self, context: Tensor | None, context_mask: Tensor | None, room: int) -> LayerState:
-        """An empty state for decoding; the keys of the context [B, M, d_model] are computed here, once."""
-        seen = _attention(self.self_attention).new_state(room)
+    def new_state(self, context: Tensor | None, context_mask: Tensor | None, capacity: int) -> LayerState:
+        """Return an empty state for decoding, with the keys and values of the context [B, M, d_model]."""
+        cache = _attention_of(self.self_attention).new_state(capacity)
         if context is None or self.cross_attention is None:
-            return LayerState(seen, None)
-        return LayerState(seen, _attention(self.cross_attention).remember(context, context_mask))
+            return LayerState(cache, None)
+        return LayerState(cache, _attention_of(self.cross_attention).cache_context(context, context_mask))
 
 
-def _attention(residual: Residual) -> MultiHeadAttention:
+def _attention_of(residual: Residual) -> MultiHeadAttention:
     return cast(MultiHeadAttention, residual.sublayer)
 
 
 class PerformerStack(nn.Module):
-    """What encoder and decoder share: input, layers, final norm, head and the redraw of random features.
+    """Base of encoder and decoder: input, layers, final norm, head and the redraw of random features.
 
-    Built on the device of `params`; raises DeviceError where this machine lacks it.
+    It is built on the device of `params`. Raises DeviceError if this machine lacks it.
     """
 
     def __init__(self, params: PerformerParams, *, has_head: bool, cross_attention: bool) -> None:
@@ -93,22 +93,22 @@ class PerformerStack(nn.Module):
             self.feature_redraw = FeatureRedraw(self, interval=params.feature_redraw_interval) if is_random else None
 
     def _make_head(self, params: PerformerParams) -> nn.Linear | None:
-        """A head of its own, or None where the embedding serves as one and its weight is not to be kept twice."""
+        """Return an untied head, or None if the token embedding is the head too."""
         if params.tie_embeddings and self.input.embedding is not None:
             return None
         return nn.Linear(params.d_model, params.vocab_size, bias=False)  # type: ignore[arg-type]
 
     def transformer_layers(self) -> list[TransformerLayer]:
-        """The layers, the first one first."""
+        """Return the layers in order."""
         return cast(list[TransformerLayer], list(self.layers))
 
     def redraw_projections(self) -> None:
-        """Draw new random features in every layer now; without random features nothing happens."""
+        """Draw new random features in every layer now; do nothing in a stack without them."""
         if self.feature_redraw is not None:
             self.feature_redraw.redraw()
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """Head over hidden states: [B, N, d_model] to [B, N, vocab_size], or unchanged in a model without a head."""
+        """Apply the head: [B, N, d_model] to [B, N, vocab_size], or unchanged in a model without a head."""
         if not self.has_head:
             return hidden
         embedding = self.input.embedding
@@ -127,18 +127,18 @@ class PerformerStack(nn.Module):
         causal: bool,
         positions: Tensor | None = None,
         state: DecodingState | None = None,
-        memory: Sequence[Tensor] | None = None,
+        kv_prefixes: Sequence[Tensor] | None = None,
     ) -> Tensor:
-        """Input to final hidden states; `positions` int64 [B, N] are 0..N-1 where not given, `memory` one a layer."""
+        """Map the input to final hidden states; `positions` int64 [B, N]; None: 0..N-1; `kv_prefixes`: one a layer."""
         x = self.input(x, mask, positions)
         if self.training and self.params.auto_check_redraw and self.feature_redraw is not None:
             self.feature_redraw.count_step()
         rotation = self._rotation(x, positions)
         states = [LayerState(None, context)] * len(self.layers) if state is None else state.layers
         shared = {"mask": mask, "context_mask": context_mask, "causal": causal, "rotation": rotation}
-        slots = [None] * len(self.layers) if memory is None else memory
-        for layer, (seen, kept), own in zip(self.layers, states, slots, strict=True):
-            x = layer(x, kept, seen=seen, memory=own, **shared)
+        prefixes = [None] * len(self.layers) if kv_prefixes is None else kv_prefixes
+        for layer, (cache, own_context), kv_prefix in zip(self.layers, states, prefixes, strict=True):
+            x = layer(x, own_context, cache=cache, kv_prefix=kv_prefix, **shared)
         out: Tensor = self.final_norm(x)
         return out
 

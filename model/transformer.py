@@ -1,7 +1,7 @@
 """Performer encoder, decoder and encoder-decoder (Choromanski et al. 2021, arXiv 2009.14794), pre-norm.
 
 With `attention_type: softmax` they are the transformer of Vaswani et al. 2017 (arXiv 1706.03762).
-Masks are bool [B, N], True at real tokens; what stands at the others never changes an output at a real one.
+Masks are bool [B, N], True at real tokens; values at padding never change an output at a real token.
 """
 
 from collections.abc import Sequence
@@ -19,9 +19,9 @@ from model.types import PerformerParams
 
 
 class PerformerEncoder(PerformerStack):
-    """A stack whose tokens see the whole sequence; with `causal_linear` only what came before (streaming).
+    """A stack whose tokens see the whole sequence; with `causal_linear` only earlier tokens (streaming).
 
-    `has_head=False` gives hidden states even with a `vocab_size`, as inside an encoder-decoder.
+    With `has_head=False` it returns hidden states even with a `vocab_size`, as inside an encoder-decoder.
     Raises ValueError for `use_cross_attention`, DeviceError for a device that this machine lacks.
     """
 
@@ -31,11 +31,11 @@ class PerformerEncoder(PerformerStack):
         super().__init__(params, has_head=has_head, cross_attention=False)
 
     def hidden(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Final hidden states [B, N, d_model], before the head; arguments as in `forward`."""
+        """Return the final hidden states [B, N, d_model], before the head; arguments as in `forward`."""
         return self._run(x, mask=mask, causal=False)
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Encode x: token ids [B, N], or floats [B, N, d_model] ([B, N, input_dim] where that is set).
+        """Encode x: token ids [B, N], or floats [B, N, d_model] ([B, N, input_dim] if that is set).
 
         Returns logits [B, N, vocab_size] with a head, else hidden states [B, N, d_model]. Raises InputError.
         """
@@ -52,7 +52,7 @@ class PerformerDecoder(PerformerStack):
         wrong = first_of_direction(params, "bidirectional")
         if wrong is not None:
             raise ValueError(
-                f"attention_type: {wrong} lets a token see the ones after it; causal_linear fits a decoder"
+                f"attention_type: {wrong} lets a token see the ones after it; use causal_linear in a decoder"
             )
         super().__init__(params, has_head=True, cross_attention=bool(params.use_cross_attention))
 
@@ -64,17 +64,19 @@ class PerformerDecoder(PerformerStack):
         context_mask: Tensor | None = None,
         use_causal_mask: bool = True,
         *,
-        memory: Sequence[Tensor] | None = None,
+        kv_prefixes: Sequence[Tensor] | None = None,
     ) -> Tensor:
-        """Final hidden states [B, N, d_model], before the head; arguments as in `forward`.
+        """Return the final hidden states [B, N, d_model], before the head; arguments as in `forward`.
 
-        `memory` [B, num_kv_heads, P, head_dim] for each layer is key and value at the first P places of x.
+        `kv_prefixes`, [B, num_kv_heads, P, head_dim] for each layer, are keys and values of the first P positions.
         """
         causal_core = None if use_causal_mask else first_of_direction(self.params, "causal")
         if causal_core is not None:
-            raise InputError(f"use_causal_mask=False: {causal_core} attention is causal by construction; softmax fits")
+            raise InputError(f"use_causal_mask=False: {causal_core} attention is always causal; use softmax")
         self._check_context(x, context, context_mask)
-        return self._run(x, context, mask=mask, context_mask=context_mask, causal=use_causal_mask, memory=memory)
+        return self._run(
+            x, context, mask=mask, context_mask=context_mask, causal=use_causal_mask, kv_prefixes=kv_prefixes
+        )
 
     def forward(
         self,
@@ -84,7 +86,7 @@ class PerformerDecoder(PerformerStack):
         context_mask: Tensor | None = None,
         use_causal_mask: bool = True,
     ) -> Tensor:
-        """Decode x: token ids [B, N], or floats [B, N, d_model] ([B, N, input_dim] where that is set).
+        """Decode x: token ids [B, N], or floats [B, N, d_model] ([B, N, input_dim] if that is set).
 
         `context` float [B, M, d_model] with `context_mask` bool [B, M] goes to cross-attention;
         `use_causal_mask=False` lets softmax attention see the whole sequence.
@@ -99,29 +101,29 @@ class PerformerDecoder(PerformerStack):
         mask: Tensor | None = None,
         context_mask: Tensor | None = None,
         *,
-        room: int = 0,
-        memory: Sequence[Tensor] | None = None,
+        capacity: int = 0,
+        kv_prefixes: Sequence[Tensor] | None = None,
     ) -> tuple[Tensor, DecodingState]:
-        """Read prompts x, as in `forward`, for decoding token by token.
+        """Process prompts x, as in `forward`, for decoding token by token.
 
         Rows shorter than N are padded on either side, where `mask` is False, and positions count their real tokens.
-        Caches set `room` places aside for what follows. Returns the logits (or hidden states) of each row's last
-        token, [B, vocab_size], and the state that `step` moves on; `memory` is as in `hidden`. Raises InputError.
+        kv caches reserve `capacity` positions for further tokens. Returns the logits (or hidden states) of each row's
+        last token, [B, vocab_size], and the state for `step`; `kv_prefixes` is as in `hidden`. Raises InputError.
         """
         self._check_context(x, context, context_mask)
         if mask is not None:
             check_mask(mask, x, "mask")
             x, mask = aligned_left(x, mask)
-        layers = [layer.new_state(context, context_mask, room) for layer in self.transformer_layers()]
+        layers = [layer.new_state(context, context_mask, capacity) for layer in self.transformer_layers()]
         longest = x.shape[1]
         lengths = torch.full(x.shape[:1], longest, device=x.device) if mask is None else mask.sum(1)
         state = DecodingState(layers, lengths, longest)
-        hidden = self._run(x, mask=mask, causal=True, state=state, memory=memory)  # [B, N, d_model]
+        hidden = self._run(x, mask=mask, causal=True, state=state, kv_prefixes=kv_prefixes)  # [B, N, d_model]
         last = hidden[torch.arange(len(lengths), device=hidden.device), lengths - 1]
         return self.logits(last), state
 
     def step(self, x: Tensor, state: DecodingState) -> Tensor:
-        """Read one more token of each row: ids [B, 1], or floats [B, 1, width] as in `forward`.
+        """Process one more token of each row: ids [B, 1], or floats [B, 1, width] as in `forward`.
 
         Returns its logits (or hidden state) [B, vocab_size], and changes `state`. Raises InputError.
         """
@@ -152,10 +154,10 @@ class PerformerDecoder(PerformerStack):
         context: Tensor | None = None,
         context_mask: Tensor | None = None,
     ) -> Tensor:
-        """Continue prompts int [B, N]; returns them and what follows, int64 [B, N + T] with T <= max_new_tokens.
+        """Continue prompts int [B, N]; return prompts and continuations, int64 [B, N + T] with T <= max_new_tokens.
 
         Prompts of different lengths are padded on either side, where `mask` bool [B, N] is False; the continuation
-        stands from column N on in every row. `temperature=0.0` is greedy; the options are those of
+        begins at column N in every row. `temperature=0.0` is greedy; the options are those of
         `model.generation_options`. A row that has ended is padded with `pad_token`, or else with `eos_token`.
         `context` and `context_mask` are as in `forward`. Raises InputError.
         """
@@ -165,16 +167,16 @@ class PerformerDecoder(PerformerStack):
         return generate(self, tokens, options, mask=mask, context=context, context_mask=context_mask)
 
     def _check_context(self, x: Tensor, context: Tensor | None, context_mask: Tensor | None) -> None:
-        if isinstance(x, Tensor) and x.dim() > 0:  # what else is wrong with x, the input layer says
+        if isinstance(x, Tensor) and x.dim() > 0:  # the input layer reports anything else that is wrong with x
             check_context(context, x.shape[0], self.params.d_model, wanted=bool(self.params.use_cross_attention))
         if context is None and context_mask is not None:
-            raise InputError("context_mask was given without a context")
+            raise InputError("context_mask is given without a context; give both or neither")
         if context is not None:
             check_mask(context_mask, context, "context_mask")
 
 
 class EncoderDecoderTransformer(nn.Module):
-    """An encoder and a decoder that attends to its hidden states; each part may be on a device of its own.
+    """An encoder and a decoder that attends to its hidden states; the parts may be on different devices.
 
     The decoder always has cross-attention here. Raises ValueError where the parts' widths differ or a part's
     attention does not fit its role, DeviceError for a device that this machine lacks.
@@ -195,7 +197,7 @@ class EncoderDecoderTransformer(nn.Module):
         self.decoder.redraw_projections()
 
     def encode(self, source: Tensor, source_mask: Tensor | None = None) -> Tensor:
-        """Context [B, M, d_model] of a source, once for any number of decoder calls."""
+        """Encode a source once, for any number of decoder calls; return the context [B, M, d_model]."""
         return self.encoder.hidden(source, source_mask)
 
     def hidden(
@@ -205,7 +207,7 @@ class EncoderDecoderTransformer(nn.Module):
         source_mask: Tensor | None = None,
         target_mask: Tensor | None = None,
     ) -> Tensor:
-        """The decoder's final hidden states [B, N, d_model], before the head; arguments as in `forward`."""
+        """Return the decoder's final hidden states [B, N, d_model], before the head; arguments as in `forward`."""
         context = self.encode(source, source_mask).to(target.device)
         source_mask = None if source_mask is None else source_mask.to(target.device)
         return self.decoder.hidden(target, context, target_mask, source_mask)
@@ -219,7 +221,7 @@ class EncoderDecoderTransformer(nn.Module):
     ) -> Tensor:
         """Decode target [B, N] or [B, N, width] against source [B, M] or [B, M, width].
 
-        Returns the decoder's logits [B, N, vocab_size], or hidden states without one. Raises InputError.
+        Returns the decoder's logits [B, N, vocab_size], or hidden states without a head. Raises InputError.
         """
         return self.decoder.logits(self.hidden(source, target, source_mask, target_mask))
 
@@ -242,8 +244,8 @@ class EncoderDecoderTransformer(nn.Module):
     ) -> Tensor:
         """Continue target prompts `tokens` int [B, N] against `source` [B, M] or [B, M, width], encoded once.
 
-        `tokens` may be one id, with which every row then begins. `source_mask` bool [B, M] belongs to the source,
-        `mask` bool [B, N] to the prompts; everything else, and what is returned, is as in `PerformerDecoder.generate`.
+        `tokens` may be one id, the first token of every row. `source_mask` bool [B, M] is of the source, `mask` bool
+        [B, N] of the prompts; other arguments and the result are as in `PerformerDecoder.generate`.
         """
         options = GenerationOptions(
             max_new_tokens, temperature, top_k, top_p, num_beams, eos_token, pad_token, length_penalty, generator

@@ -1,6 +1,6 @@
-"""Parameters of one Performer stack (an encoder or a decoder), checked on construction; no torch is imported.
+"""Parameters of one Performer stack (an encoder or a decoder), checked on construction; imports no torch.
 
-Run files of this folder with `-m`: this module has the name of one of the standard library's.
+Run files of this folder with `-m`: this module has the name of a standard library module.
 """
 
 import re
@@ -15,18 +15,18 @@ from pydantic_core import CoreSchema
 
 from model.activations import ActivationFunctions
 from model.core_registry import CORES, core_entry
+from model.feature_registry import FEATURE_MAPS, feature_map_entry
 from yaml_config.choice import not_one_of
-from yaml_config.registry import PLUGIN_HINT
+from yaml_config.name_or_config import NameOrConfig, NameOrOptions, name_of
 from yaml_config.strict_model import StrictModel, Violation
 
 Position = Literal["rotary", "absolute", "none"]
-FeatureMap = Literal["favor+", "favor++", "favor#", "relu", "elu"]
 
 _DEVICE = re.compile(r"auto|cpu|mps|(cuda|xpu)(:\d{1,4})?")
 
 
-def _device_name(value: Any) -> Any:
-    """`torch.device` to its name, without importing torch for it: who passes one has imported it already."""
+def _check_device(value: Any) -> Any:
+    """Convert a `torch.device` to its name and check it, without importing torch."""
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(value, torch.device):
         value = str(value)
@@ -35,8 +35,8 @@ def _device_name(value: Any) -> Any:
     return value
 
 
-def _activation(value: Any) -> Any:
-    """A name in any case to the enum's member; anything else is refused as a Literal would be."""
+def _check_activation(value: Any) -> Any:
+    """Convert a name in any case to the enum's member; reject anything else as a Literal does."""
     if isinstance(value, ActivationFunctions):
         return value
     member = ActivationFunctions.__members__.get(value.upper()) if isinstance(value, str) else None
@@ -45,43 +45,30 @@ def _activation(value: Any) -> Any:
     return member
 
 
-def _registered_core(value: Any) -> Any:
-    """The name of a registered attention core; anything else is refused as a Literal would be."""
-    if not isinstance(value, str) or value not in CORES:
-        raise not_one_of(CORES, PLUGIN_HINT)
-    return value
-
-
-class _CoreNames:
-    """JSON Schema of a core's name: those registered by the time that the schema is made."""
-
-    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        return {"type": "string", "enum": list(CORES)}
-
-
 class AnyOf:
-    """JSON Schema of a union: pydantic writes oneOf where a function tells the cases apart."""
+    """JSON Schema of a union as anyOf: pydantic writes oneOf if a function selects the case."""
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
         cases = handler(schema)
         return {"anyOf": cases["oneOf"]} if "oneOf" in cases else cases
 
 
-_CoreName = Annotated[str, BeforeValidator(_registered_core), _CoreNames()]
+FeatureMapChoice = Annotated[NameOrOptions, NameOrConfig(FEATURE_MAPS)]
+CoreChoice = Annotated[NameOrOptions, NameOrConfig(CORES)]
 
 AttentionType = Annotated[
-    Annotated[_CoreName, Tag("one")] | Annotated[list[_CoreName], Tag("each")],
+    Annotated[CoreChoice, Tag("one")] | Annotated[list[CoreChoice], Tag("each")],
     Discriminator(lambda value: "each" if isinstance(value, list) else "one"),
     AnyOf(),
 ]
-"""A name of `model.core_registry` for all layers, or a list with one for each."""
+"""A core of `model.core_registry` for all layers, or a list with one for each."""
 
 Size = Annotated[int, Field(gt=0, le=1_048_576)]
-Device = Annotated[str, BeforeValidator(_device_name)]
+Device = Annotated[str, BeforeValidator(_check_device)]
 
 
 def default_features(head_dim: int) -> int:
-    """D ln D random features for heads of width D, as in performer-pytorch: what a file gets that does not say."""
+    """Return the default number of random features, D ln D for heads of width D, as in performer-pytorch."""
     return max(1, int(head_dim * log(head_dim)))
 
 
@@ -97,14 +84,14 @@ class PerformerParams(StrictModel):
     device: Device = "auto"
     """auto (the accelerator if there is one, else cpu), cpu, cuda, cuda:N, mps or xpu."""
     batch_size: Size = 32
-    """Rows of a batch, where no other section says. [rows]"""
+    """Rows of a batch, unless another section sets it. [rows]"""
     d_ff: Annotated[int, Field(gt=0, le=1024)] = 4
     """Expansion factor of the feed-forward layer: its inner width is d_ff * d_model. [1]"""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """Probability of dropping a value after attention and inside the feed-forward layer. [probability]"""
     attention_type: AttentionType = "softmax"
     """softmax, linear (bidirectional), causal_linear or a registered core; a list of them has one for each layer."""
-    activation: Annotated[ActivationFunctions, BeforeValidator(_activation)] = ActivationFunctions.GELU
+    activation: Annotated[ActivationFunctions, BeforeValidator(_check_activation)] = ActivationFunctions.GELU
     """GELU, RELU, SILU, GEGLU, REGLU or SWIGLU, in any case."""
     nb_features: Size | None = None
     """Random features of linear attention; None: head_dim * ln(head_dim). [features]"""
@@ -117,11 +104,11 @@ class PerformerParams(StrictModel):
     feature_redraw_interval: Annotated[int, Field(gt=0)] | None = 1000
     """Training steps between two draws of the random features; None: never. [steps]"""
     auto_check_redraw: bool = True
-    """Redraw by itself during training; false: only when `redraw_projections` is called."""
+    """Redraw automatically during training; false: only when `redraw_projections` is called."""
     vocab_size: Annotated[int, Field(gt=0, le=16_777_216)] | None = None
     """Number of token ids; None: from the data set's tokenizer, or the input is float. [tokens]"""
     max_length: Size | None = None
-    """Longest sequence; needed by `position: absolute`, else a bound that is checked. [tokens]"""
+    """Longest sequence; required by `position: absolute`, else a bound that is checked. [tokens]"""
     position: Position = "rotary"
     """rotary (arXiv 2104.09864), absolute (learned) or none."""
     qk_norm: bool = False
@@ -129,11 +116,11 @@ class PerformerParams(StrictModel):
     num_kv_heads: Annotated[int, Field(gt=0, le=65_536)] | None = None
     """Key and value heads (grouped-query attention, arXiv 2305.13245); divides num_heads; None: num_heads. [heads]"""
     tie_embeddings: bool = True
-    """Use the token embedding as the output head too."""
+    """Use the token embedding as the output head as well."""
     input_dim: Size | None = None
     """Width of float input (80 for log-mel bins), projected to d_model. [channels]"""
-    feature_map: FeatureMap = "favor+"
-    """Feature map of linear attention: favor+, favor++ or favor# (random, softmax kernel), relu (random) or elu."""
+    feature_map: FeatureMapChoice = "favor+"
+    """Feature map of linear attention: favor+, favor++, favor# (softmax kernel), relu (random), elu or a custom one."""
 
     @property
     def head_dim(self) -> int:
@@ -141,22 +128,27 @@ class PerformerParams(StrictModel):
         return self.d_model // self.num_heads
 
     @property
-    def attention_types(self) -> list[str]:
-        """The attention core of each layer, the first layer's first."""
+    def attention_choices(self) -> list[NameOrOptions]:
+        """The `attention_type` of each layer: a core's name, or the options of a core with keys."""
         types = self.attention_type
         return list(types) if isinstance(types, list) else [types] * self.num_layers
 
     @property
+    def attention_types(self) -> list[str]:
+        """Name of the attention core of each layer."""
+        return [name_of(choice) for choice in self.attention_choices]
+
+    @property
     def is_linear(self) -> bool:
-        """True where the attention of any layer goes through feature maps."""
+        """True if the attention of any layer uses feature maps."""
         return any(core_entry(name).uses_features for name in self.attention_types)
 
     def of_layer(self, index: int) -> "PerformerParams":
-        """These parameters with the `attention_type` of layer `index`, counted from 0, alone."""
-        return self.model_copy(update={"attention_type": self.attention_types[index]})
+        """Return these parameters with the `attention_type` of layer `index` alone, counted from 0."""
+        return self.model_copy(update={"attention_type": self.attention_choices[index]})
 
     def violations(self) -> Iterator[Violation]:
-        """Relations inside one stack; those of its role (encoder or decoder) stand in `model_types`."""
+        """Yield violated relations inside one stack; `model_types` has those of its role (encoder or decoder)."""
         yield from self._width_violations()
         yield from self._attention_violations()
         if self.num_kv_heads is not None and self.num_heads % self.num_kv_heads:
@@ -194,10 +186,9 @@ class PerformerParams(StrictModel):
                 (("attention_type",),),
                 "attention_type: linear, or leave nb_features out",
             )
-        elif self.nb_features is not None and self.feature_map == "elu":
+        elif self.nb_features is not None and not feature_map_entry(self.feature_map).takes_nb_features:
             yield Violation(
-                f"feature_map elu has one feature for each of the head's {self.head_dim} coordinates, "
-                "and nb_features has no say in it",
+                f"feature_map {name_of(self.feature_map)} has a fixed number of features and takes no nb_features",
                 ("nb_features",),
                 (("feature_map",),),
                 "feature_map: favor+, or leave nb_features out",
@@ -222,7 +213,7 @@ class PerformerParams(StrictModel):
             )
 
     def sized(self, vocab_size: int | None) -> "PerformerParams":
-        """A copy with the vocabulary of a tokenizer, where its own is left out; raises ValueError where that is smaller."""
+        """Return a copy with a tokenizer's vocabulary size if it is not set; raise ValueError if it is set smaller."""
         if self.vocab_size is not None and vocab_size is not None and self.vocab_size < vocab_size:
             raise ValueError(f"vocab_size is {self.vocab_size}, and the data set's tokenizer has {vocab_size} tokens")
         return self if vocab_size is None else self.model_copy(update={"vocab_size": self.vocab_size or vocab_size})

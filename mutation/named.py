@@ -190,7 +190,7 @@ NAMED = [
         "FavorPlus.kernel",
         "weight.new_full((1, self.head_dim), 0.5 / self.head_dim**0.5)",
         "None",
-        f"{_MAPS}::test_the_kernel_is_that_of_softmax_on_average",
+        f"{_MAPS}::test_feature_map_is_unbiased_for_softmax",
     ),
     Named(
         "causal prefix off by one: a token does not see itself",
@@ -211,10 +211,10 @@ NAMED = [
     Named(
         "the state of a chunk holds the chunk itself",
         "model/chunked/state.py",
-        "roll",
+        "scan_chunks",
         "now = into[0].copy_(first)",
         "now = into[0].copy_(first + added[0])",
-        f"{_LINEAR}::test_blocks_and_groups_change_nothing",
+        f"{_LINEAR}::test_chunked_result_is_independent_of_the_plan",
     ),
     Named(
         "the normaliser is missing",
@@ -241,9 +241,9 @@ NAMED = [
         f"{_CORE}::test_gradients_agree_with_oracle",
     ),
     Named(
-        "what was absorbed keeps an old scale",
+        "earlier keys keep an old scale",
         "model/linear_attention.py",
-        "absorb",
+        "update",
         "kept.unsqueeze(-1) * state.sums",
         "state.sums",
         f"{_LINEAR}::test_recurrent_agrees_with_oracle",
@@ -254,7 +254,7 @@ NAMED = [
         "RandomFeatures.scaled_projections",
         "self.head_dim**-0.25",
         "self.head_dim**-0.5",
-        f"{_MAPS}::test_the_kernel_is_that_of_softmax_on_average",
+        f"{_MAPS}::test_feature_map_is_unbiased_for_softmax",
     ),
     Named(
         "a rotation that is none",
@@ -262,7 +262,7 @@ NAMED = [
         "rotate",
         "second, sin, value=-1",
         "second, sin, value=1",
-        f"{_POSITION}::test_inner_products_depend_on_the_distance_alone",
+        f"{_POSITION}::test_rotary_products_depend_on_the_distance_alone",
     ),
 ]
 

@@ -58,17 +58,28 @@ def model_at(model: type[BaseModel], path: Location, node: Node) -> type[BaseMod
         if tagged is None:
             here = model_in(field.annotation)
         else:
-            tag = node.at((*path[: depth + 1], tagged.key))
+            in_list = depth + 1 < len(path) and isinstance(path[depth + 1], int)
+            tag = node.at((*path[: depth + 1 + in_list], tagged.key))
             here = tagged.config_type(tag.value) if tag is not None else None
     return here
 
 
 def _from_registry(field: Any) -> FromRegistry | None:
-    return next((meta for meta in field.metadata if isinstance(meta, FromRegistry)), None)
+    return next(
+        (mark for mark in (*field.metadata, *_marks_in(field.annotation)) if isinstance(mark, FromRegistry)), None
+    )
+
+
+def _marks_in(annotation: Any) -> Iterator[Any]:
+    """Yield the metadata of each `Annotated` inside an annotation, such as the items of a list or a union."""
+    yield from getattr(annotation, "__metadata__", ())
+    for part in get_args(annotation):
+        yield from _marks_in(part)
 
 
 def tag_of(model: type[BaseModel], path: Location, node: Node) -> FromRegistry | None:
     """How the type of the mapping at `path` is picked, where a key inside it does."""
-    parent = model_at(model, path[:-1], node)
-    field = fields_of(parent).get(str(path[-1])) if parent else None
+    owner = path[:-1] if isinstance(path[-1], int) else path  # an item of a list: the list's field
+    parent = model_at(model, owner[:-1], node)
+    field = fields_of(parent).get(str(owner[-1])) if parent and owner else None
     return _from_registry(field) if field else None

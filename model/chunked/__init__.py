@@ -1,4 +1,4 @@
-"""The chunked form of linear attention: features a chunk at a time, recomputed in backward, as one operator.
+"""Chunked linear attention as one operator: features are computed one chunk at a time and again in backward.
 
-Tensors alone: nothing here imports a config, a module of networks or diffusion.
+It works on tensors alone and imports no config, network or diffusion code.
 """

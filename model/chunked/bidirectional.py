@@ -1,7 +1,7 @@
 """Bidirectional linear attention over a block of batch rows: one pass over the keys, one over the queries.
 
-out_i = phi_q_i S / phi_q_i z with the sums over all keys; the gradient is one pass over the queries, for those of S
-and z, and one over the keys. Notation as in `model.chunked.causal`.
+out_i = phi_q_i S / phi_q_i z with the sums over all keys; the gradient takes one pass over the queries, for the
+gradients of S and z, and one over the keys. Notation as in `model.chunked.causal`.
 """
 
 import torch
@@ -14,8 +14,8 @@ from model.chunked.plan import Group
 from model.chunked.state import Sums
 
 
-def absorb(block: Block, groups: list[Group]) -> Sums:
-    """Sums over all keys."""
+def sum_keys(block: Block, groups: list[Group]) -> Sums:
+    """Return the sums over all keys."""
     values, totals, peak = block.start()
     for group in groups:
         _, phi_k, scale = block.keys(group)
@@ -29,8 +29,8 @@ def absorb(block: Block, groups: list[Group]) -> Sums:
     return Sums(values, totals, peak)
 
 
-def read(block: Block, groups: list[Group], sums: Sums, out: Tensor, denominators: Tensor) -> None:
-    """Fill out [B, H, N, E] and denominators [B, H, N], inf where there is no key."""
+def attend(block: Block, groups: list[Group], sums: Sums, out: Tensor, denominators: Tensor) -> None:
+    """Fill out [B, H, N, E] and denominators [B, H, N], inf for rows without a key."""
     is_empty = (sums.peak <= NO_KEY_YET)[:, None]
     for group in groups:
         _, phi_q = block.queries(group)
@@ -40,7 +40,7 @@ def read(block: Block, groups: list[Group], sums: Sums, out: Tensor, denominator
 
 
 def queries_backward(block: Block, groups: list[Group], sums: Sums, results: Results, into: Gradients) -> Sums:
-    """Fill in the gradient of q; returns R and r."""
+    """Write the gradient of q into `into`; return R and r, the gradients of S and z."""
     space = block.space
     adjoint, adjoint_totals = torch.zeros_like(sums.values), torch.zeros_like(sums.totals)
     for group in groups:
@@ -55,7 +55,7 @@ def queries_backward(block: Block, groups: list[Group], sums: Sums, results: Res
 
 
 def keys_backward(block: Block, groups: list[Group], adjoint: Sums, into: Gradients) -> None:
-    """Fill in the gradients of k, v and the log scales from R and r."""
+    """Write the gradients of k, v and the log scales into `into`, from R and r in `adjoint`."""
     space = block.space
     for group in groups:
         k, phi_k, scale = block.keys(group)

@@ -1,4 +1,4 @@
-"""The batch rows of a call that are computed together, group by group."""
+"""Block of batch rows that are computed together, group by group."""
 
 import torch
 from torch import Tensor
@@ -6,16 +6,16 @@ from torch import Tensor
 from model.chunked.features import ChunkFeatures
 from model.chunked.inputs import Inputs, part
 from model.chunked.plan import Group, Workspace
-from model.chunked.state import Sums, no_sums
+from model.chunked.state import Sums, zero_sums
 
 
 def safe_divisor(denominators: Tensor) -> Tensor:
-    """Denominators to divide by, of any shape. Nothing is added: at 1e-8, a usual size, 1e-6 would be the result."""
+    """Clamp denominators, of any shape, to be positive. No epsilon is added: a usual denominator is 1e-8."""
     return denominators.clamp(min=torch.finfo(denominators.dtype).tiny)
 
 
 class Block:
-    """The batch rows `rows` of `inputs`, R with their heads, in the dtype of `space`."""
+    """Batch rows `rows` of `inputs` in the dtype of `space`; R is their number times the heads."""
 
     def __init__(self, inputs: Inputs, rows: slice, space: Workspace) -> None:
         self.inputs, self.rows, self.space = inputs, rows, space
@@ -24,22 +24,22 @@ class Block:
         self.features = ChunkFeatures(inputs.kernel, batch, heads, space)
 
     def part(self, x: Tensor, group: Group, name: str) -> Tensor:
-        """x [B, H, N, D] at the group's tokens, [R, T, D], under a name of its own."""
+        """Return x [B, H, N, D] at the group's tokens, [R, T, D], in the buffer `name` if it must be copied."""
         return part(x, self.rows, group.tokens, self.space, name)
 
     def queries(self, group: Group) -> tuple[Tensor, Tensor]:
-        """q [R, T, D] of the group and its features [R, T, m]."""
+        """Return q [R, T, D] of the group and its features [R, T, m]."""
         q = self.part(self.inputs.q, group, "q")
         return q, self.features.queries(q)
 
     def keys(self, group: Group) -> tuple[Tensor, Tensor, Tensor]:
-        """k [R, T, D] of the group, its features [R, T, m] and their scales [R, T] in log2."""
+        """Return k [R, T, D] of the group, its features [R, T, m] and their scales [R, T] in log2."""
         k = self.part(self.inputs.k, group, "k")
         return k, *self.features.keys(k, self.inputs.log_weights(self.rows, group.tokens, self.space.dtype))
 
     def start(self) -> Sums:
-        """The sums over no key."""
-        return no_sums(self.size, self.inputs.nb_features, self.inputs.v.shape[-1], self.space)
+        """Return the sums before any key, which are 0."""
+        return zero_sums(self.size, self.inputs.nb_features, self.inputs.v.shape[-1], self.space)
 
     def divide(self, numerator: Tensor, denominator: Tensor, group: Group, out: Tensor, denominators: Tensor) -> None:
         """Write the group's quotients into out [B, H, N, E], and its denominators into [B, H, N]."""

@@ -1,11 +1,11 @@
-"""Causal linear attention over a block of batch rows: quadratic inside a chunk, a state for the keys before it.
+"""Causal linear attention over a block of batch rows: quadratic inside a chunk, a state for earlier keys.
 
 With phi'_q, phi'_k the features without their scales, w_ij = 2^(c_j - m_i) and rho_i = 2^(M_b - m_i), where m is the
-running maximum of the scales c and M_b that at the start of chunk b:
+running maximum of the scales c, and M_b its value at the start of chunk b:
     [num, den]_i = sum_j (phi'_q_i . phi'_k_j) w_ij [v_j, 1] + rho_i phi'_q_i [S_b, z_b];   out = num / den
     [S, z]_(b+1) = 2^(M_b - M_(b+1)) [S, z]_b + sum_j phi'_k_j 2^(c_j - M_(b+1)) [v_j, 1]
-c and m cancel and take no gradient. Backward recomputes all of it for a group from the state at its start, and
-carries the gradient of the state from the last chunk to the first.
+c and m cancel and take no gradient. Backward recomputes a group from the state at its start, and carries
+the gradient of the state from the last chunk to the first.
 """
 
 from typing import NamedTuple
@@ -15,11 +15,11 @@ from torch import Tensor
 
 from model.chunked.block import Block
 from model.chunked.plan import Group
-from model.chunked.state import Borders, Decays, Sums, make_decays, roll
+from model.chunked.state import Borders, Decays, Sums, make_decays, scan_chunks
 
 
 class CausalGroup(NamedTuple):
-    """Everything about a group that forward and backward both need; R rows, G chunks of L tokens."""
+    """Tensors of a group that forward and backward need; R rows, G chunks of L tokens."""
 
     q: Tensor  # [R, T, D], and k
     k: Tensor
@@ -33,10 +33,10 @@ class CausalGroup(NamedTuple):
 
 
 class CausalBlock(Block):
-    """Causal attention of a block."""
+    """Causal attention over a block of batch rows."""
 
     def compute(self, group: Group, start: Sums) -> tuple[CausalGroup, Sums]:
-        """A group that starts from the state `start`, and the state after it."""
+        """Compute a group from the state `start`; return it and the state after it."""
         (_, chunks, length), space = group, self.space
         (q, phi_q), (k, phi_k, scale) = self.queries(group), self.keys(group)
         v = self.part(self.inputs.v, group, "v")
@@ -49,7 +49,7 @@ class CausalBlock(Block):
         return CausalGroup(q, k, v, phi_q, phi_k, weights, decays, states, totals), end
 
     def _scan(self, phi_k: Tensor, v: Tensor, decays: Decays, start: Sums) -> tuple[Tensor, Tensor, Sums]:
-        """The states that each chunk starts from, [R G, m, E] and [R G, 1, m], and the one after the last."""
+        """Return the states at the start of each chunk, [R G, m, E] and [R G, 1, m], and the one after the last."""
         space, chunks, (width, nb_features) = self.space, decays.carry.shape[1], (v.shape[-1], phi_k.shape[-1])
         shape, total_shape = (self.size, chunks, nb_features, width), (self.size, chunks, 1, nb_features)
         write = decays.write.view(v.shape[0], -1, 1)
@@ -59,13 +59,13 @@ class CausalBlock(Block):
         states, totals = space("states", *shape), space("totals", *total_shape)
         end = Sums(space("state", *start.values.shape), space("state_totals", *start.totals.shape), decays.peak)
         carry = decays.carry.unbind(1)
-        roll(start.values, added.unbind(1), carry, states.unbind(1), end.values)
+        scan_chunks(start.values, added.unbind(1), carry, states.unbind(1), end.values)
         totals_end = end.totals.unsqueeze(1)
-        roll(start.totals.unsqueeze(1), added_totals.unbind(1), carry, totals.unbind(1), totals_end)
+        scan_chunks(start.totals.unsqueeze(1), added_totals.unbind(1), carry, totals.unbind(1), totals_end)
         return states.flatten(0, 1), totals.flatten(0, 1), end
 
     def output(self, group: CausalGroup) -> tuple[Tensor, Tensor]:
-        """Numerator [R G, L, E] and denominator [R G, L, 1], which is inf in a row that sees no key."""
+        """Return the numerator [R G, L, E] and denominator [R G, L, 1], which is inf in a row without a key."""
         read = group.decays.read.view(*group.v.shape[:2], 1)
         numerator = torch.bmm(group.weights, group.v, out=self.space("numerator", *group.v.shape))
         earlier = torch.bmm(group.phi_q, group.states, out=self.space("earlier", *group.v.shape))
@@ -78,7 +78,7 @@ class CausalBlock(Block):
 def forward(
     block: CausalBlock, groups: list[Group], out: Tensor, denominators: Tensor, borders: Borders | None
 ) -> None:
-    """Fill out [B, H, N, E], denominators [B, H, N] and, where given, the states at the start of each group."""
+    """Fill out [B, H, N, E], denominators [B, H, N] and, unless None, the states at the start of each group."""
     state = block.start()
     for index, group in enumerate(groups):
         if borders is not None:

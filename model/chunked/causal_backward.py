@@ -6,8 +6,8 @@ P_ij = w_ij (g'_i . v_j + e_i):
     d phi'_k_j = sum_i P_ij phi'_q_i + 2^(c_j - M_(b+1)) (R_(b+1) v_j + r_(b+1))
     d v_j      = sum_i A_ij g'_i     + 2^(c_j - M_(b+1)) R_(b+1)^T phi'_k_j
     [R, r]_b   = 2^(M_b - M_(b+1)) [R, r]_(b+1) + sum_i rho_i phi'_q_i [g'_i, e_i]
-The states of a group are computed again from the one at its start: peeling them off the last one by subtraction
-would lose half of float32's digits.
+The states of a group are recomputed from the one at its start: subtracting from the last one would lose half of the
+digits of float32.
 """
 
 import torch
@@ -16,11 +16,11 @@ from torch import Tensor
 from model.chunked.causal import CausalBlock, CausalGroup
 from model.chunked.gradients import Gradients, Results
 from model.chunked.plan import Group
-from model.chunked.state import Borders, Sums, roll
+from model.chunked.state import Borders, Sums, scan_chunks
 
 
 def backward(block: CausalBlock, groups: list[Group], results: Results, borders: Borders, into: Gradients) -> None:
-    """Fill `into` for a block of batch rows, from the states at the start of each group."""
+    """Write the gradients of a block of batch rows into `into`, from the states at the start of each group."""
     shape = (block.size, block.inputs.nb_features, block.inputs.v.shape[-1])
     space = block.space
     adjoint = Sums(space("adjoint", *shape).zero_(), space("adjoint_totals", *shape[:2]).zero_(), Tensor())
@@ -35,7 +35,7 @@ def backward(block: CausalBlock, groups: list[Group], results: Results, borders:
 def _scan_back(
     block: CausalBlock, group: CausalGroup, scaled: Tensor, shares: Tensor, adjoint: Sums
 ) -> tuple[Sums, Sums]:
-    """R and r at the end of each chunk, [R G, m, E] and [R G, 1, m], and those at the start of the group."""
+    """Return R and r at the end of each chunk, [R G, m, E] and [R G, 1, m], and those at the start of the group."""
     space, chunks = block.space, group.decays.carry.shape[1]
     read = group.decays.read.view(-1, shares.shape[1], 1)
     width, nb_features = scaled.shape[-1], group.phi_q.shape[-1]
@@ -45,9 +45,9 @@ def _scan_back(
     added, added_totals = added.view(shape), torch.bmm((shares * read).mT, group.phi_q).view(total_shape)
     later, later_totals = space("later", *shape), space("later_totals", *total_shape)
     carry = group.decays.carry.unbind(1)[::-1]
-    roll(adjoint.values, added.unbind(1)[::-1], carry, later.unbind(1)[::-1], adjoint.values)
+    scan_chunks(adjoint.values, added.unbind(1)[::-1], carry, later.unbind(1)[::-1], adjoint.values)
     totals = adjoint.totals.unsqueeze(1)
-    roll(totals, added_totals.unbind(1)[::-1], carry, later_totals.unbind(1)[::-1], totals)
+    scan_chunks(totals, added_totals.unbind(1)[::-1], carry, later_totals.unbind(1)[::-1], totals)
     return Sums(later.flatten(0, 1), later_totals.flatten(0, 1), Tensor()), adjoint
 
 
@@ -60,7 +60,7 @@ def _group_gradients(
     tokens: Group,
     into: Gradients,
 ) -> None:
-    """Gradients of a group's tokens; `scaled` is g' [R G, L, E], `shares` e [R G, L, 1], `later` at each chunk's end."""
+    """Write a group's gradients; `scaled` is g' [R G, L, E], `shares` e [R G, L, 1], `later` R and r at chunk ends."""
     space, (size, length, width), nb_features = block.space, group.v.shape, group.phi_q.shape[-1]
     read, write = (x.view(size, length, 1) for x in (group.decays.read, group.decays.write))
     grad_v = torch.bmm(group.phi_k, later.values, out=space("grad_v", size, length, width)).mul_(write)

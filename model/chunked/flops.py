@@ -1,6 +1,6 @@
-"""Floating point operations of a call, for FLOP counters: two for each multiplication in a matrix product.
+"""FLOPs of a call, for FLOP counters: two for each multiplication in a matrix product.
 
-Backward is counted as it runs, with what it computes again.
+Backward is counted with everything that it recomputes.
 """
 
 from typing import Any
@@ -11,7 +11,7 @@ Shape = tuple[int, ...]
 
 
 def forward_flops(q: Shape, k: Shape, v: Shape, *rest: Any, **_: Any) -> int:
-    """Of shapes [B, H, N, D], [B, H, M, D] and [B, H, M, E] and the other arguments of the operator."""
+    """Count forward for shapes [B, H, N, D], [B, H, M, D], [B, H, M, E] and the operator's other arguments."""
     weight, is_causal = rest[2], rest[7]
     width, wide = v[-1], v[-1] + 1  # E, and with the denominator's column
     m, features = _features(q, weight)
@@ -21,7 +21,7 @@ def forward_flops(q: Shape, k: Shape, v: Shape, *rest: Any, **_: Any) -> int:
 
 
 def backward_flops(_gradient: Shape, _saved: Any, q: Shape, k: Shape, v: Shape, *rest: Any, **_: Any) -> int:
-    """The same for the gradient."""
+    """Count backward for the same shapes."""
     weight, is_causal = rest[2], rest[7]
     width, wide = v[-1], v[-1] + 1
     m, features = _features(q, weight)
@@ -33,11 +33,11 @@ def backward_flops(_gradient: Shape, _saved: Any, q: Shape, k: Shape, v: Shape, 
 
 
 def _features(q: Shape, weight: Shape | None) -> tuple[int, int]:
-    """m, and the operations for the features of a token."""
+    """Return m and the FLOPs for the features of a token."""
     return (q[-1], 0) if weight is None else (weight[-2], 2 * weight[-2] * q[-1])
 
 
 def _pairs(tokens: int) -> int:
-    """Pairs of tokens in one chunk, of which those above the diagonal are computed too."""
+    """Count the pairs of tokens inside chunks, with those above the diagonal, which are computed too."""
     whole, rest = divmod(tokens, CHUNK)
     return whole * CHUNK**2 + rest**2

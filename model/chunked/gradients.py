@@ -1,4 +1,4 @@
-"""What backward is given and what it fills in."""
+"""Inputs and outputs of backward."""
 
 from typing import NamedTuple
 
@@ -11,7 +11,7 @@ from model.chunked.plan import Workspace
 
 
 class Gradients(NamedTuple):
-    """Gradients of q, k, v and of the keys' log scales [B, H, M], filled in block by block."""
+    """Gradients of q, k, v and of the keys' log scales [B, H, M], written block by block."""
 
     q: Tensor
     k: Tensor
@@ -19,21 +19,21 @@ class Gradients(NamedTuple):
     log_scale: Tensor
 
     def store(self, rows: slice, tokens: slice, **parts: Tensor) -> None:
-        """Write gradients [R, T, ...] of some tokens."""
+        """Write the gradients [R, T, ...] of the batch rows `rows` and `tokens`."""
         for name, gradient in parts.items():
             target = getattr(self, name)[rows, :, tokens]
             target.copy_(gradient.reshape(target.shape))
 
 
 class Results(NamedTuple):
-    """The gradient of the output, the output and the denominators, of which backward needs the quotients."""
+    """Gradient of the output, output and denominators, whose quotients backward needs."""
 
     gradient: Tensor
     out: Tensor
     denominators: Tensor
 
     def quotients(self, rows: slice, tokens: slice, space: Workspace) -> tuple[Tensor, Tensor]:
-        """g' [R, T, E] and e [R, T, 1]; both 0 in a row that saw no key."""
+        """Return g' [R, T, E] and e [R, T, 1]; both are 0 in a row without a key."""
         gradient = part(self.gradient, rows, tokens, space, "gradient")
         out = part(self.out, rows, tokens, space, "out")
         inverse = safe_divisor(self.denominators[rows, :, tokens].flatten(0, 1)).reciprocal().unsqueeze(-1)

@@ -1,4 +1,4 @@
-"""The tensors of a call, and the part of them that a group of chunks works on."""
+"""Tensors of a call, and the part of them that a group of chunks uses."""
 
 from typing import NamedTuple
 
@@ -9,7 +9,7 @@ from model.chunked.features import LOG2_E, Kernel
 from model.chunked.plan import Workspace
 
 NO_KEY_YET = -1e30
-"""Running maximum before the first key: finite, so that -inf (a masked key) minus it is no NaN."""
+"""Running maximum before the first key: finite, so that -inf (a masked key) minus it is not NaN."""
 
 
 class Inputs(NamedTuple):
@@ -24,11 +24,11 @@ class Inputs(NamedTuple):
 
     @property
     def nb_features(self) -> int:
-        """m."""
+        """Number m of features."""
         return self.kernel.nb_features(self.q.shape[-1])
 
     def log_weights(self, rows: slice, tokens: slice, dtype: torch.dtype) -> Tensor | None:
-        """What the mask and the log scales add to the scale of keys, in log2: [R, T], or None for nothing."""
+        """Return what mask and log scales add to the scale of keys, in log2: [R, T], or None for nothing."""
         if self.key_mask is None and self.log_scale is None:
             return None
         k = self.k[rows, :, tokens]
@@ -41,12 +41,12 @@ class Inputs(NamedTuple):
 
 
 def part(x: Tensor, rows: slice, tokens: slice, space: Workspace, name: str) -> Tensor:
-    """x[rows, :, tokens] with batch and heads as one dimension, [R, T, D], in the dtype of `space`.
+    """Return x[rows, :, tokens] with batch and heads as one dimension, [R, T, D], in the dtype of `space`.
 
-    A view where one is possible, else a copy in the buffer `name`; not to be written into.
+    It is a view if possible, else a copy in the buffer `name`, and must not be written to.
     """
-    there = x[rows, :, tokens]
-    is_joined = there.shape[0] == 1 or there.stride(0) == there.shape[1] * there.stride(1)
-    if there.dtype != space.dtype or not is_joined:
-        there = space(name, *there.shape).copy_(there)
-    return there.flatten(0, 1)
+    selected = x[rows, :, tokens]
+    is_joined = selected.shape[0] == 1 or selected.stride(0) == selected.shape[1] * selected.stride(1)
+    if selected.dtype != space.dtype or not is_joined:
+        selected = space(name, *selected.shape).copy_(selected)
+    return selected.flatten(0, 1)

@@ -1,7 +1,7 @@
-"""Linear attention as an operator: opaque to torch.compile, known to fake tensors, autograd and FLOP counters.
+"""Linear attention as a custom operator with fake tensors, autograd and FLOP counts; opaque to torch.compile.
 
-Forward keeps the inputs, the output, the denominators and the state at the start of each group of chunks; backward
-computes everything else again. Second derivatives are not available, and none is taken of the kernel.
+Forward saves the inputs, the output, the denominators and the state at the start of each group of chunks; backward
+recomputes everything else. Second derivatives are not available, and the kernel has no gradient.
 """
 
 from typing import Any
@@ -17,7 +17,7 @@ from model.chunked.inputs import Inputs
 from model.chunked.state import Borders
 
 UNSAFE = (torch.Tag.cudagraph_unsafe,)
-"""Whether float32 was wide enough is read on the host, which a CUDA graph cannot hold."""
+"""The check for underflow in float32 reads a value on the host, which a CUDA graph cannot capture."""
 Outputs = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
 
 
@@ -36,7 +36,7 @@ def _forward(
     is_causal: bool,
     keep: bool,
 ) -> Outputs:
-    """out, denominators and, with `keep`, the states that backward starts from."""
+    """Return out, denominators and, with `keep`, the states that backward starts from."""
     inputs = Inputs(q, k, v, key_mask, log_scale, Kernel(kind, q_weight, k_weight, bias, square))
     out, denominators, borders = run.forward(inputs, is_causal=is_causal, keep=keep)
     return out, denominators, *borders
@@ -58,7 +58,7 @@ def _backward(
     kind: str,
     is_causal: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Gradients of q, k, v and log_scale; `saved` are the outputs of forward."""
+    """Return the gradients of q, k, v and log_scale; `saved` are the outputs of forward."""
     inputs = Inputs(q, k, v, key_mask, log_scale, Kernel(kind, q_weight, k_weight, bias, square))
     out, denominators, *kept = saved
     of_q, of_k, of_v, of_scale = run.backward(inputs, gradient, out, denominators, Borders(*kept), is_causal=is_causal)
@@ -68,19 +68,19 @@ def _backward(
 @_forward.register_fake
 def _(q, k, v, key_mask, log_scale, q_weight, k_weight, bias, square, kind, is_causal, keep):  # type: ignore[no-untyped-def]
     inputs = Inputs(q, k, v, key_mask, log_scale, Kernel(kind, q_weight, k_weight, bias, square))
-    return *run.outputs(inputs), *run.borders(inputs, is_causal=is_causal, keep=keep)
+    return *run.allocate_outputs(inputs), *run.allocate_borders(inputs, is_causal=is_causal, keep=keep)
 
 
 @_backward.register_fake
 def _(gradient, saved, q, k, v, key_mask, log_scale, *kernel_and_form):  # type: ignore[no-untyped-def]
-    return tuple(run.gradients(Inputs(q, k, v, key_mask, log_scale, Kernel("identity"))))
+    return tuple(run.allocate_gradients(Inputs(q, k, v, key_mask, log_scale, Kernel("identity"))))
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Outputs) -> None:
     ctx.save_for_backward(*inputs[:9], *output)
     ctx.kind, ctx.is_causal = inputs[9:11]
     ctx.mark_non_differentiable(*output[1:])
-    ctx.set_materialize_grads(False)  # of the states, as large as they are
+    ctx.set_materialize_grads(False)  # the saved states are large, and zeros for them would be too
 
 
 def _backward_of(ctx: Any, gradient: Tensor | None, *_: Tensor | None) -> tuple[Tensor | None, ...]:
@@ -106,15 +106,15 @@ def linear_attention(
     log_scale: Tensor | None = None,
     causal: bool,
 ) -> Tensor:
-    """out_i = sum_j phi(q_i) . phi(k_j) v_j / sum_j phi(q_i) . phi(k_j), over the keys that i may see.
+    """Compute out_i = sum_j phi(q_i) . phi(k_j) v_j / sum_j phi(q_i) . phi(k_j), over the keys visible to i.
 
-    q [B, H, N, D], k [B, H, M, D], v [B, H, M, E]; M = N where `causal`. `key_mask` bool [B, M] is True at keys that
-    count; `log_scale` [B, H, M] multiplies phi(k_j) by its exp. Returns [B, H, N, E] in v's dtype, 0 in rows without a
+    q [B, H, N, D], k [B, H, M, D], v [B, H, M, E]; M = N if `causal`. `key_mask` bool [B, M] is True at real
+    keys; `log_scale` [B, H, M] multiplies phi(k_j) by its exp. Returns [B, H, N, E] in v's dtype, 0 in rows without a
     key. Computed in float32, in float64 for float64 inputs and for rows whose denominator float32 cannot hold.
     Raises ValueError for causal attention of N queries to other than N keys.
     """
     if causal and q.shape[2] != k.shape[2]:
-        raise ValueError(f"causal attention needs a key for each query, and there are {q.shape[2]} and {k.shape[2]}")
+        raise ValueError(f"causal attention needs a key for each query; got {q.shape[2]} queries and {k.shape[2]} keys")
     needs_gradient = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in (q, k, v, log_scale))
     out: Tensor = _forward(q, k, v, key_mask, log_scale, *kernel[1:], kernel.kind, causal, needs_gradient)[0]
     return out

@@ -1,4 +1,4 @@
-"""A whole call of linear attention, forward or backward, block by block of its batch rows."""
+"""Forward and backward of linear attention, block by block of batch rows."""
 
 import torch
 from torch import Tensor
@@ -8,22 +8,22 @@ from model.chunked.block import Block
 from model.chunked.gradients import Gradients, Results
 from model.chunked.inputs import Inputs
 from model.chunked.plan import Plan, count_groups, make_plan, workspace
-from model.chunked.state import Borders, Sums, no_borders
+from model.chunked.state import Borders, Sums, empty_borders
 
 UNDERFLOW = 1e-30
-"""A denominator below it has lost digits in float32, whose least normal number is 1e-38: float64 is then used."""
+"""Denominators below it lose digits in float32, whose smallest normal number is 1e-38: float64 is used for them."""
 
 
 def forward(inputs: Inputs, *, is_causal: bool, keep: bool) -> tuple[Tensor, Tensor, Borders]:
-    """out [B, H, N, E], denominators [B, H, N] and, with `keep`, the states that backward starts from.
+    """Return out [B, H, N, E], denominators [B, H, N] and, with `keep`, the states that backward starts from.
 
-    A row whose denominator underflows in float32 is taken from a second run in float64. Which rows these are depends
-    on each row alone, so that no later token has a say in it.
+    A row whose denominator underflows in float32 is taken from a second run in float64. The choice depends on each row
+    alone, so no later token affects it.
     """
-    out, denominators = outputs(inputs)
-    kept = borders(inputs, is_causal=is_causal, keep=keep)
+    out, denominators = allocate_outputs(inputs)
+    kept = allocate_borders(inputs, is_causal=is_causal, keep=keep)
     _fill(inputs, is_causal, out, denominators, kept if keep else None)
-    if _underflows(denominators):
+    if _has_underflow(denominators):
         precise = torch.empty_like(out)
         _fill(inputs, is_causal, precise, denominators.double(), None)
         out.copy_(torch.where((denominators < UNDERFLOW).unsqueeze(-1), precise, out))
@@ -33,14 +33,14 @@ def forward(inputs: Inputs, *, is_causal: bool, keep: bool) -> tuple[Tensor, Ten
 def backward(
     inputs: Inputs, gradient: Tensor, out: Tensor, denominators: Tensor, kept: Borders, *, is_causal: bool
 ) -> Gradients:
-    """Gradients of q, k, v and the log scales, in the shapes of these, from that of out [B, H, N, E].
+    """Return the gradients of q, k, v and the log scales, in their shapes, from that of out [B, H, N, E].
 
-    Computed in float64 where forward's denominators [B, H, N] underflowed, and given in the dtypes of the inputs.
+    They are computed in float64 if the denominators [B, H, N] underflowed, and have the dtypes of the inputs.
     """
-    if _underflows(denominators):
+    if _has_underflow(denominators):
         denominators, kept = denominators.double(), Borders(*(x.double() for x in kept))
         _fill(inputs, is_causal, torch.empty_like(out), denominators, kept)
-    results, into = Results(gradient, out, denominators), gradients(inputs)
+    results, into = Results(gradient, out, denominators), allocate_gradients(inputs)
     space = workspace(denominators.dtype, out.device)
     of_queries, of_keys = _plans(inputs)
     for rows in of_queries.blocks(out.shape[0]):
@@ -53,31 +53,31 @@ def backward(
     return into
 
 
-def outputs(inputs: Inputs) -> tuple[Tensor, Tensor]:
-    """Room for out [B, H, N, E], in v's dtype, and the denominators [B, H, N], in float32 at least."""
+def allocate_outputs(inputs: Inputs) -> tuple[Tensor, Tensor]:
+    """Allocate out [B, H, N, E] in v's dtype and the denominators [B, H, N] in float32 at least."""
     q, v = inputs.q, inputs.v
     batch, heads, tokens = q.shape[:3]
-    # A token's heads side by side: what comes next joins them, and then need not copy.
+    # The heads of a token are adjacent, so that joining them later needs no copy.
     out = v.new_empty((batch, tokens, heads, v.shape[-1])).transpose(1, 2)
     return out, q.new_empty(q.shape[:-1], dtype=torch.promote_types(q.dtype, torch.float32))
 
 
-def borders(inputs: Inputs, *, is_causal: bool, keep: bool) -> Borders:
-    """Room for the states at the start of each group, or in the bidirectional form for the one after all keys."""
+def allocate_borders(inputs: Inputs, *, is_causal: bool, keep: bool) -> Borders:
+    """Allocate the states at the start of each group, or in the bidirectional form the one after all keys."""
     q = inputs.q
     count = count_groups(q.shape, q.device.type) if is_causal else 1
     dtype = torch.promote_types(q.dtype, torch.float32)
-    return no_borders(q, count if keep else 0, inputs.nb_features, inputs.v.shape[-1], dtype)
+    return empty_borders(q, count if keep else 0, inputs.nb_features, inputs.v.shape[-1], dtype)
 
 
-def gradients(inputs: Inputs) -> Gradients:
-    """Room for the gradients, laid out like the inputs."""
+def allocate_gradients(inputs: Inputs) -> Gradients:
+    """Allocate the gradients with the layout of the inputs."""
     of_q, of_k, of_v = (torch.empty_like(x) for x in (inputs.q, inputs.k, inputs.v))
     return Gradients(of_q, of_k, of_v, inputs.k.new_empty(inputs.k.shape[:-1]))
 
 
 def _plans(inputs: Inputs) -> tuple[Plan, Plan]:
-    """Plans of queries and keys, over the same blocks of batch rows."""
+    """Return the plans of queries and keys, over the same blocks of batch rows."""
     of_queries, of_keys = (make_plan(x.shape, x.device.type) for x in (inputs.q, inputs.k))
     return of_queries, of_keys
 
@@ -90,13 +90,13 @@ def _fill(inputs: Inputs, is_causal: bool, out: Tensor, denominators: Tensor, ke
             causal.forward(causal.CausalBlock(inputs, rows, space), of_queries.groups, out, denominators, kept)
             continue
         block = Block(inputs, rows, space)
-        sums: Sums = bidirectional.absorb(block, of_keys.groups)
+        sums: Sums = bidirectional.sum_keys(block, of_keys.groups)
         if kept is not None:
             kept.save(0, rows, sums)
-        bidirectional.read(block, of_queries.groups, sums, out, denominators)
+        bidirectional.attend(block, of_queries.groups, sums, out, denominators)
 
 
-def _underflows(denominators: Tensor) -> bool:
-    """True where float32 was too narrow and there is something wider."""
+def _has_underflow(denominators: Tensor) -> bool:
+    """Return True if float32 underflowed and the device has float64."""
     is_narrow = denominators.dtype == torch.float32 and denominators.device.type != "mps"
     return is_narrow and bool((denominators < UNDERFLOW).any())

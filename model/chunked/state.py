@@ -1,4 +1,4 @@
-"""The sums over earlier keys that a chunk starts from, and their factors between chunks, in log2 units.
+"""Sums over earlier keys at the start of a chunk, and the factors between chunks, in log2 units.
 
 S = sum_j phi(k_j) v_j^T and z = sum_j phi(k_j) (Katharopoulos et al. 2020, arXiv 2006.16236) are kept in units of
 2^peak, the running maximum of the keys' scales: no key is scaled by a later one, and nothing overflows.
@@ -23,7 +23,7 @@ class Sums(NamedTuple):
 
 
 class Borders(NamedTuple):
-    """`Sums` of some borders (one a group) of the whole batch, [B, H, borders, ...]: what backward starts from."""
+    """`Sums` at the start of each group for the whole batch, [B, H, borders, ...], saved for backward."""
 
     values: Tensor
     totals: Tensor
@@ -36,19 +36,19 @@ class Borders(NamedTuple):
             target.copy_(now.view(target.shape))
 
     def load(self, index: int, rows: slice) -> Sums:
-        """The stored sums of a block of batch rows."""
+        """Return the stored sums of a block of batch rows."""
         return Sums(*(kept[rows, :, index].flatten(0, 1) for kept in self))
 
 
-def no_sums(rows: int, nb_features: int, width: int, space: Workspace) -> Sums:
-    """Sums over no key."""
+def zero_sums(rows: int, nb_features: int, width: int, space: Workspace) -> Sums:
+    """Return the sums before any key, which are 0."""
     values = space("state", rows, nb_features, width).zero_()
     totals = space("state_totals", rows, nb_features).zero_()
     return Sums(values, totals, torch.full((rows,), NO_KEY_YET, dtype=space.dtype, device=space.device))
 
 
-def no_borders(like: Tensor, borders: int, nb_features: int, width: int, dtype: torch.dtype) -> Borders:
-    """Room for `borders` borders of the batch and heads of `like` [B, H, ...]."""
+def empty_borders(like: Tensor, borders: int, nb_features: int, width: int, dtype: torch.dtype) -> Borders:
+    """Allocate `borders` borders for the batch and heads of `like` [B, H, ...]."""
     batch, heads = like.shape[:2]
     shapes = [(nb_features, width), (nb_features,), ()]
     return Borders(*(like.new_empty((batch, heads, borders, *shape), dtype=dtype) for shape in shapes))
@@ -68,11 +68,11 @@ class Decays(NamedTuple):
     peak: Tensor
     """Running maximum after the group, [R]."""
     is_empty: Tensor
-    """True at rows that have seen no key, [R, G, L, 1]."""
+    """True at rows without a key so far, [R, G, L, 1]."""
 
 
 def make_decays(scale: Tensor, peak: Tensor, group: Group, space: Workspace) -> Decays:
-    """Factors of a group from the scales of its keys [R, T] and the running maximum before it [R]."""
+    """Compute the factors of a group from the scales of its keys [R, T] and the running maximum before it [R]."""
     rows, (_, chunks, length) = scale.shape[0], group
     running = torch.maximum(scale.cummax(-1).values, peak[:, None])
     c, m = scale.view(rows, chunks, length), running.view(rows, chunks, length)
@@ -90,10 +90,12 @@ def make_decays(scale: Tensor, peak: Tensor, group: Group, space: Workspace) -> 
     )
 
 
-def roll(first: Tensor, added: Sequence[Tensor], carry: Sequence[Tensor], into: Sequence[Tensor], last: Tensor) -> None:
-    """The scan over chunks: into[0] = first, into[b + 1] = carry[b] into[b] + added[b], and the final one in `last`.
+def scan_chunks(
+    first: Tensor, added: Sequence[Tensor], carry: Sequence[Tensor], into: Sequence[Tensor], last: Tensor
+) -> None:
+    """Scan over chunks: into[0] = first, into[b + 1] = carry[b] into[b] + added[b]; write the final one into `last`.
 
-    All are [R, ...] of the shape of `first`, but the factors [R, 1, 1]. `first` and `last` may be the same tensor.
+    All are [R, ...] of the shape of `first`, except the factors [R, 1, 1]. `first` and `last` may be the same tensor.
     """
     now = into[0].copy_(first)
     for plus, factor, after in zip(added, carry, [*into[1:], last], strict=True):

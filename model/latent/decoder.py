@@ -117,8 +117,8 @@ class _CachedDecoder(nn.Module):
         reader = decoder.transformer
         self.params = SimpleNamespace(vocab_size=reader.vocab_size, input_dim=None, max_length=reader.max_length)
 
-    def start(self, tokens: Tensor, _: Any, mask: Tensor | None, __: Any, *, room: int) -> tuple[Tensor, Any]:
-        output, state = self.decoder.transformer.start(tokens, self.latent, mask, room)
+    def start(self, tokens: Tensor, _: Any, mask: Tensor | None, __: Any, *, capacity: int) -> tuple[Tensor, Any]:
+        output, state = self.decoder.transformer.start(tokens, self.latent, mask, capacity)
         return self.decoder.head(output), state
 
     def step(self, tokens: Tensor, state: Any) -> Tensor:
@@ -140,7 +140,7 @@ class _TextState:
 class _UncachedDecoder(_CachedDecoder):
     """The same without a cache: each step runs the whole text, with its rows aligned to the left again."""
 
-    def start(self, tokens: Tensor, _: Any, mask: Tensor | None, __: Any, *, room: int) -> tuple[Tensor, Any]:
+    def start(self, tokens: Tensor, _: Any, mask: Tensor | None, __: Any, *, capacity: int) -> tuple[Tensor, Any]:
         real = torch.ones_like(tokens, dtype=torch.bool) if mask is None else mask
         state = _TextState(tokens, real, self.latent)
         return self._last_output(state), state

@@ -7,14 +7,9 @@ from pydantic import AfterValidator, Field
 
 from model.core_registry import core_entry, first_of_direction
 from model.hub import folder_problem
-from model.latent.registry import (
-    LATENT_POOLERS,
-    LATENT_ROUTES,
-    PartByName,
-    RouteTarget,
-    part_name,
-)
+from model.latent.registry import LATENT_POOLERS, LATENT_ROUTES, PartByName, RouteTarget, part_name
 from model.types import AttentionType, PerformerParams, Size
+from yaml_config.name_or_config import name_of
 from yaml_config.paths import PathText
 from yaml_config.strict_model import StrictModel, Violation
 
@@ -258,7 +253,7 @@ class PerformerDenoiserConfig(TransformerDenoiserConfig):
         if isinstance(types, list) and len(types) != self.num_layers:
             message = f"attention_type lists {len(types)} layers, and num_layers is {self.num_layers}"
             yield Violation(message, ("attention_type",), (("num_layers",),), "one name for each layer, or one for all")
-        for name in types if isinstance(types, list) else [types]:
+        for name in map(name_of, types if isinstance(types, list) else [types]):
             if core_entry(name).direction == "causal":
                 message = f"{name} is causal, and the tokens of a latent have no order"
                 yield Violation(message, ("attention_type",), (), "attention_type: linear")

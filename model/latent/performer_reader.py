@@ -56,7 +56,7 @@ class PerformerReader(nn.Module):
         """
         injected = self.injection(latent)
         x, mask = self._with_slots(ids, injected, mask)
-        hidden = self.backbone.hidden(x, injected.context, mask, memory=injected.memory)
+        hidden = self.backbone.hidden(x, injected.context, mask, kv_prefixes=injected.memory)
         return self.backbone.logits(hidden[:, injected.num_slots :])
 
     def forward(self, ids: Tensor, latent: Tensor, mask: Tensor | None = None) -> Any:
@@ -74,7 +74,7 @@ class PerformerReader(nn.Module):
             order = (~mask[:, injected.num_slots :]).byte().argsort(dim=1, stable=True) + injected.num_slots
             order = torch.cat([torch.arange(injected.num_slots, device=ids.device).expand(len(ids), -1), order], 1)
             x, mask = x.gather(1, order.unsqueeze(-1).expand_as(x)), mask.gather(1, order)
-        logits, state = self.backbone.start(x, injected.context, mask, room=room, memory=injected.memory)
+        logits, state = self.backbone.start(x, injected.context, mask, capacity=room, kv_prefixes=injected.memory)
         return logits, PerformerTexts(state, injected.embedding)
 
     def step(self, ids: Tensor, state: PerformerTexts) -> Tensor:

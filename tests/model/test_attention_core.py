@@ -1,22 +1,30 @@
-"""The cores against the quadratic float64 oracle."""
+"""Attention cores against the quadratic float64 oracle."""
 
 import pytest
 import torch
 
+from model import feature_maps, fitted_features
 from model.attention_core import LinearCore, SoftmaxCore
-from model.feature_maps import FEATURE_MAPS
 from model.feature_redraw import orthogonal_projections
+from model.feature_registry import build_feature_map
 from tests.model.tiny import gap
 from tests.oracles import attention as oracle
 
-MAPS = ["favor+", "favor++", "favor#", "relu", "elu"]
+CLASSES = {
+    "favor+": feature_maps.FavorPlus,
+    "favor++": fitted_features.FavorPlusPlus,
+    "favor#": fitted_features.FavorSharp,
+    "relu": feature_maps.ReluFeatures,
+    "elu": feature_maps.EluFeatures,
+}
+MAPS = list(CLASSES)
 
 
 def linear_core(name, head_dim=8, nb_features=24):
-    features = FEATURE_MAPS.get(name)(head_dim, nb_features, 2)
+    features = build_feature_map(name, head_dim, nb_features, 2)
     if hasattr(features, "projection_matrix"):
         features.projection_matrix.copy_(orthogonal_projections(nb_features, head_dim, 3))
-    if hasattr(features, "moments"):  # in each head and coordinate others
+    if hasattr(features, "moments"):  # different in each head and coordinate
         spread = torch.rand(features.moments.shape, generator=torch.Generator().manual_seed(4)) + 0.5
         features.moments.copy_(spread * torch.tensor([1.0, 1.0, 0.3, -0.2])[:, None])
     return LinearCore(features).eval()
@@ -31,7 +39,7 @@ def qkv(queries, keys, *, std=1.0, head_dim=8, seed=0):
 def expected(core, q, k, v, **kwargs):
     if isinstance(core, SoftmaxCore):
         return oracle.softmax_attention(q, k, v, **kwargs)
-    name = next(n for n in MAPS if type(core.features) is FEATURE_MAPS.get(n))
+    name = next(n for n in MAPS if type(core.features) is CLASSES[n])
     projection, moments = (getattr(core.features, part, None) for part in ("projection_matrix", "moments"))
     return oracle.linear_attention(q, k, v, feature_map=name, projection=projection, moments=moments, **kwargs)
 
@@ -149,7 +157,7 @@ def test_linear_core_is_not_rounded_by_autocast():
 
 
 @pytest.mark.parametrize("core", cores(), ids=["softmax", *MAPS])
-def test_a_row_that_sees_no_key_gives_nothing_and_the_others_what_they_see(core):
+def test_row_without_a_visible_key_is_zero(core):
     q, k, v = qkv(3, 3)
     mask = torch.tensor([[True, True, False], [False, False, False]])
     out = core(q, k, v, key_mask=mask, causal=False)
@@ -158,15 +166,15 @@ def test_a_row_that_sees_no_key_gives_nothing_and_the_others_what_they_see(core)
 
 
 @pytest.mark.parametrize("name", MAPS)
-def test_a_state_in_float32_serves_calls_in_bfloat16(name):
+def test_float32_state_takes_bfloat16_calls(name):
     core = linear_core(name)
     q, k, v = (part.bfloat16() for part in qkv(3, 3))
-    state = core.absorb(core.initial_state(k.float()), k, v)
+    state = core.update(core.initial_state(k.float()), k, v)
     assert state.sums.dtype == torch.float32
-    read = core.read(state, q)
+    read = core.attend(state, q)
     assert read.dtype == torch.bfloat16
     whole = core(q, k, v, causal=False)
     assert whole.dtype == torch.bfloat16
     torch.testing.assert_close(read, whole, rtol=0.02, atol=0.02)
-    exact = core.read(core.absorb(core.initial_state(k.float()), k.float(), v.float()), q.float())
+    exact = core.attend(core.update(core.initial_state(k.float()), k.float(), v.float()), q.float())
     torch.testing.assert_close(read.float(), exact, rtol=0.01, atol=0.01)

@@ -1,4 +1,4 @@
-"""The operator's count of operations against a count of the products that its parts really run."""
+"""FLOP counts of the operator against a count of the matrix products that run."""
 
 import pytest
 import torch
@@ -12,7 +12,7 @@ from tests.model.test_attention_core import linear_core
 
 
 class Products(TorchFunctionMode):
-    """Counts two operations for each multiplication of a batched product, those in place among them."""
+    """Counter of two FLOPs for each multiplication of a batched matrix product, in place or not."""
 
     flops = 0
 
@@ -35,7 +35,7 @@ def shape(x: torch.Tensor | None) -> tuple[int, ...] | None:
 
 @pytest.mark.parametrize("name", ["relu", "identity"])
 @pytest.mark.parametrize(("causal", "queries", "keys"), [(True, 150, 150), (True, 64, 64), (False, 70, 33)])
-def test_flops_are_those_of_the_products_that_run(name: str, causal: bool, queries: int, keys: int) -> None:
+def test_flops_equal_the_matrix_products_that_run(name: str, causal: bool, queries: int, keys: int) -> None:
     kernel = Kernel("identity") if name == "identity" else linear_core(name).features.kernel()
     q, k, v = (torch.rand(2, 2, n, width) + 0.1 for n, width in ((queries, 8), (keys, 8), (keys, 5)))
     inputs = Inputs(q, k, v, None, None, kernel)

@@ -1,4 +1,4 @@
-"""Where float32 cannot hold a denominator: rows, and gradients, are those of float64."""
+"""Denominators that underflow in float32: outputs and gradients are those of float64."""
 
 import pytest
 import torch
@@ -6,18 +6,18 @@ import torch
 from model.chunked import run
 from model.chunked.inputs import Inputs
 from model.chunked.op import linear_attention
-from model.linear_attention import absorb, initial_state, read
+from model.linear_attention import attend, initial_state, update
 from tests.model.test_attention_core import expected, linear_core, qkv
 from tests.model.tiny import gap, lengths_mask
 
 
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("heads", [1, 30])
-def test_gradients_of_rows_that_underflow(causal: bool, heads: int) -> None:
-    """Thirty heads are more than a block of work holds."""
+def test_underflow_gradients_agree_with_oracle(causal: bool, heads: int) -> None:
+    """Thirty heads exceed one block."""
     core = linear_core("favor+")
     q, k, v = (part[:, :1].repeat(1, heads, 1, 1) for part in qkv(140, 140, std=40.0))
-    q[0] /= 40  # the other row of the batch has nothing to mend
+    q[0] /= 40  # the other row of the batch does not underflow
     k[0] /= 40
     mask = lengths_mask([140, 97], 140)
     inputs = Inputs(q, k, v, mask, None, core.features.kernel())
@@ -36,8 +36,8 @@ def test_gradients_of_rows_that_underflow(causal: bool, heads: int) -> None:
 
 
 @pytest.mark.parametrize("causal", [False, True])
-def test_log_scales_weigh_keys_and_have_gradients(causal: bool) -> None:
-    """A scale is a factor of exp(scale) on phi(k): the same as a key that stands there so many times."""
+def test_log_scales_weight_keys_and_have_gradients(causal: bool) -> None:
+    """A log scale is a factor exp(scale) of phi(k), as if the key were repeated that many times."""
     core = linear_core("relu")
     q, k, v = qkv(70, 70)
     scale = torch.randn(k.shape[:-1], generator=torch.Generator().manual_seed(3)).requires_grad_()
@@ -50,21 +50,21 @@ def test_log_scales_weigh_keys_and_have_gradients(causal: bool) -> None:
     assert gap(out, wanted) < 1e-5
     found, reference = (torch.autograd.grad(x.square().sum(), scale)[0] for x in (out, wanted))
     assert gap(found, reference) < 1e-4
-    with pytest.raises(ValueError, match="70 and 69"):
+    with pytest.raises(ValueError, match="70 queries and 69 keys"):
         linear_attention(q, k[:, :, 1:], v[:, :, 1:], kernel, causal=True)
 
 
-def test_a_factor_of_a_whole_query_row_cancels() -> None:
-    """Also one that exp cannot hold, for any row beside it, and where nothing was absorbed yet."""
+def test_recurrent_query_factor_cancels() -> None:
+    """Also a factor beyond the range of exp, next to any row, and a state without keys."""
     generator = torch.Generator().manual_seed(0)
     log_q, log_k = (3 * torch.randn(2, 3, n, 6, generator=generator) for n in (5, 7))
     v = torch.randn(2, 3, 7, 4, generator=generator)
     empty = initial_state(2, 3, 6, 4, dtype=torch.float16, device=torch.device("cpu"))
     assert {part.dtype for part in empty} == {torch.float32}
-    assert torch.equal(read(empty, log_q), torch.zeros(2, 3, 5, 4))
-    state = absorb(absorb(empty, log_k[:, :, :3], v[:, :, :3]), log_k[:, :, 3:] + 400, v[:, :, 3:])
+    assert torch.equal(attend(empty, log_q), torch.zeros(2, 3, 5, 4))
+    state = update(update(empty, log_k[:, :, :3], v[:, :, :3]), log_k[:, :, 3:] + 400, v[:, :, 3:])
     log_k = torch.cat([log_k[:, :, :3], log_k[:, :, 3:] + 400], 2).double()
     weights = torch.logsumexp(log_q.double().unsqueeze(-2) + log_k.unsqueeze(-3), -1).softmax(-1)
-    assert gap(read(state, log_q), weights @ v.double()) < 1e-5
+    assert gap(attend(state, log_q), weights @ v.double()) < 1e-5
     factors = 500 * torch.arange(5.0)[:, None] - 1000
-    assert gap(read(state, log_q + factors), weights @ v.double()) < 1e-4
+    assert gap(attend(state, log_q + factors), weights @ v.double()) < 1e-4

@@ -1,4 +1,4 @@
-"""BERT that is told the time: BERT's own weights and call, where the time enters, and BERT as a backbone."""
+"""BERT conditioned on the time: pretrained weights, interface, time injection, and BERT as a backbone."""
 
 import subprocess
 import sys
@@ -14,10 +14,9 @@ from transformers import BertConfig, BertForMaskedLM, BertModel, BertPreTrainedM
 
 from model.bert_diffusion_model import BertDiffusionModel
 from model.bert_factory import build_medium_bert_diffusion_model
-from model.checkpoint import load_model
 from model.diffusion_model import DiffusionModel
 from model.hub import HubError
-from model.model_factory import create_model
+from model.model_factory import create_model, load_model
 from tests.model.test_diffusion_model import LENGTH, VOCAB, read, section
 
 HIDDEN, TOKENS = 32, 20
@@ -49,7 +48,7 @@ def molecules() -> PreTrainedTokenizerFast:
 
 @pytest.mark.parametrize("injection", INJECTIONS)
 @pytest.mark.parametrize("kind", [BertModel, BertForMaskedLM])
-def test_weights_of_a_saved_bert_give_its_hidden_states(kind: Any, injection: str, tmp_path: Path) -> None:
+def test_bert_loads_pretrained_weights_unchanged(kind: Any, injection: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
     saved = kind(bert_config()).eval()
     saved.save_pretrained(tmp_path)
@@ -62,14 +61,14 @@ def test_weights_of_a_saved_bert_give_its_hidden_states(kind: Any, injection: st
     own = dict(model.named_parameters())
     assert all(torch.equal(own[f"bert.{name}"], weight) for name, weight in bert.named_parameters())
     at = model(tokens(), mask, timestep_embeds=torch.randn(2, HIDDEN)).last_hidden_state
-    assert torch.equal(at, wanted) is (injection == "adaln")  # whose modulation starts at zero
+    assert torch.equal(at, wanted) is (injection == "adaln")  # the modulation starts at zero
 
 
-def test_by_default_the_time_is_added_to_the_sequence_output() -> None:
+def test_bert_adds_the_time_to_the_output_by_default() -> None:
     model = BertDiffusionModel(bert_config()).eval()
-    told = torch.randn(2, HIDDEN)
-    plain, timed = model(tokens()), model(tokens(), timestep_embeds=told)
-    assert torch.equal(timed.last_hidden_state, plain.last_hidden_state + told[:, None])
+    time_emb = torch.randn(2, HIDDEN)
+    plain, timed = model(tokens()), model(tokens(), timestep_embeds=time_emb)
+    assert torch.equal(timed.last_hidden_state, plain.last_hidden_state + time_emb[:, None])
     assert torch.equal(timed.pooler_output, plain.pooler_output)
     assert isinstance(model, BertPreTrainedModel)
     embeddings = model.get_embedding_layer()
@@ -77,8 +76,8 @@ def test_by_default_the_time_is_added_to_the_sequence_output() -> None:
     assert all(isinstance(getattr(embeddings, name), torch.nn.Embedding) for name in names)
 
 
-def opened(injection: str) -> BertDiffusionModel:
-    """A model whose modulation is not zero any more."""
+def with_modulation(injection: str) -> BertDiffusionModel:
+    """Build a model with a nonzero modulation."""
     torch.manual_seed(1)
     model = BertDiffusionModel(bert_config(), time_injection=injection).eval()
     for name, parameter in model.named_parameters():
@@ -88,37 +87,37 @@ def opened(injection: str) -> BertDiffusionModel:
 
 
 @pytest.mark.parametrize("injection", INJECTIONS)
-def test_attention_sees_the_time_unless_it_comes_after_it(injection: str) -> None:
-    model = opened(injection)
+def test_bert_attention_depends_on_injected_time(injection: str) -> None:
+    model = with_modulation(injection)
     early, late = (
-        model(tokens(), timestep_embeds=told, output_attentions=True).attentions
-        for told in (torch.zeros(2, HIDDEN), torch.ones(2, HIDDEN).cumsum(-1))
+        model(tokens(), timestep_embeds=time_emb, output_attentions=True).attentions
+        for time_emb in (torch.zeros(2, HIDDEN), torch.ones(2, HIDDEN).cumsum(-1))
     )
     same = [torch.equal(*pair) for pair in zip(early, late, strict=True)]
     assert same == [injection == "output"] * 2
 
 
 @pytest.mark.parametrize("injection", INJECTIONS)
-def test_what_comes_back_and_a_round_trip(injection: str, tmp_path: Path) -> None:
-    model = opened(injection)
-    told = torch.randn(2, 6, HIDDEN)  # a time for each token
-    whole = model(tokens(), timestep_embeds=told, output_attentions=True, output_hidden_states=True)
+def test_bert_outputs_and_save_round_trip(injection: str, tmp_path: Path) -> None:
+    model = with_modulation(injection)
+    time_emb = torch.randn(2, 6, HIDDEN)  # a time for each token
+    whole = model(tokens(), timestep_embeds=time_emb, output_attentions=True, output_hidden_states=True)
     assert [len(whole.hidden_states), len(whole.attentions)] == [3, 2]
     assert whole.attentions[0].shape == (2, 2, 6, 6)
-    states = model(tokens(), timestep_embeds=told, return_dict=False)
+    states = model(tokens(), timestep_embeds=time_emb, return_dict=False)
     assert isinstance(states, tuple)
     assert [tuple(state.shape) for state in states] == [(2, 6, HIDDEN), (2, HIDDEN)]
     embedded = model.get_embedding_layer().word_embeddings(tokens())
-    again = model(inputs_embeds=embedded, timestep_embeds=told).last_hidden_state
+    again = model(inputs_embeds=embedded, timestep_embeds=time_emb).last_hidden_state
     assert torch.equal(again, states[0])
     model.save_pretrained(tmp_path)
     loaded = BertDiffusionModel.from_pretrained(tmp_path)
     assert loaded.config.time_injection == injection
-    assert torch.equal(loaded(tokens(), timestep_embeds=told).last_hidden_state, states[0])
+    assert torch.equal(loaded(tokens(), timestep_embeds=time_emb).last_hidden_state, states[0])
 
 
-def test_gradients_reach_all_of_it_also_when_activations_are_recomputed() -> None:
-    model = opened("adaln").train()
+def test_bert_gradients_with_activation_checkpointing() -> None:
+    model = with_modulation("adaln").train()
     model.activation_checkpointing_enable()
     output = model(tokens(), timestep_embeds=model.embed_timesteps(torch.tensor([0, 100])))
     (output.last_hidden_state.square().mean() + output.pooler_output.mean()).backward()
@@ -128,32 +127,35 @@ def test_gradients_reach_all_of_it_also_when_activations_are_recomputed() -> Non
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: BertDiffusionModel(bert_config(), time_injection="early"), "one of output, input, adaln fits"),
+        (
+            lambda: BertDiffusionModel(bert_config(), time_injection="early"),
+            "must be one of output, input, adaln; got 'early'",
+        ),
         (lambda: BertDiffusionModel(bert_config(is_decoder=True)), "a causal BERT cannot denoise"),
         (lambda: BertDiffusionModel(bert_config())(tokens(), timestep_embeds=torch.zeros(2, 5)), r"\[B, 32\]"),
-        (lambda: build_medium_bert_diffusion_model(["a"], diffusion_steps=0), "one step or more"),
+        (lambda: build_medium_bert_diffusion_model(["a"], diffusion_steps=0), "must be at least 1; got 0"),
     ],
 )
-def test_what_does_not_fit_is_said(make: Any, words: str) -> None:
+def test_bert_invalid_arguments_are_named(make: Any, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         make()
 
 
-def test_the_medium_model_is_built_for_a_real_tokenizer(molecules: PreTrainedTokenizerFast) -> None:
+def test_medium_bert_fits_a_real_tokenizer(molecules: PreTrainedTokenizerFast) -> None:
     model, tokenizer = build_medium_bert_diffusion_model(molecules, diffusion_steps=50)
     assert tokenizer is molecules
     assert (model.config.vocab_size, model.config.pad_token_id) == (len(molecules), molecules.pad_token_id)
     assert (model.config.hidden_size, model.config.num_hidden_layers, model.config.num_attention_heads) == (512, 6, 8)
     assert (model.config.intermediate_size, model.config.max_position_embeddings) == (2048, 512)
     batch = tokenizer(MOLECULES[:3], padding=True, return_tensors="pt")
-    told = model.embed_timesteps(torch.tensor([0, 25, 50]))
+    time_emb = model.embed_timesteps(torch.tensor([0, 25, 50]))
     ids, mask = batch["input_ids"], batch["attention_mask"]
-    output = model.eval()(input_ids=ids, attention_mask=mask, timestep_embeds=told)
+    output = model.eval()(input_ids=ids, attention_mask=mask, timestep_embeds=time_emb)
     assert output.last_hidden_state.shape == (*ids.shape, 512)
     assert torch.isfinite(output.last_hidden_state).all()
 
 
-def test_it_has_a_place_for_every_token_of_our_own_tokenizer() -> None:
+def test_medium_bert_fits_the_smiles_tokenizer() -> None:
     from data_manager.smiles_tokenizer import SmilesTokenizer
 
     model, tokenizer = build_medium_bert_diffusion_model(SmilesTokenizer.of(MOLECULES))
@@ -162,14 +164,14 @@ def test_it_has_a_place_for_every_token_of_our_own_tokenizer() -> None:
     assert model(ids).last_hidden_state.shape == (*ids.shape, 512)
 
 
-def test_without_a_network_it_asks_for_a_tokenizer_at_once() -> None:
+def test_medium_bert_offline_asks_for_a_tokenizer() -> None:
     begun = time.monotonic()
     with pytest.raises(HubError, match=r"ChemBERTa-zinc-base-v1.*pass a tokenizer"):
         build_medium_bert_diffusion_model()
     assert time.monotonic() - begun < 10
 
 
-def test_both_are_found_in_three_places_and_importing_model_imports_no_torch() -> None:
+def test_bert_import_paths_and_lazy_torch() -> None:
     code = "import sys, model; print('torch' in sys.modules)\n" + "\n".join(
         f"from {place} import BertDiffusionModel as {alias}, build_medium_bert_diffusion_model as build_{alias}"
         for place, alias in [("model", "a"), ("model.bert_diffusion_model", "b"), ("model.bert_factory", "c")]
@@ -191,9 +193,7 @@ def build(backbone: dict[str, Any], **more: Any) -> DiffusionModel:
 @pytest.mark.parametrize("position", ["rotary", "absolute"])
 @pytest.mark.parametrize("tied", [False, True])
 @pytest.mark.parametrize("injection", INJECTIONS)
-def test_as_a_backbone_it_trains_samples_and_comes_back(
-    injection: str, tied: bool, position: str, tmp_path: Path
-) -> None:
+def test_bert_backbone_trains_samples_and_reloads(injection: str, tied: bool, position: str, tmp_path: Path) -> None:
     backbone = {"time_injection": injection, "tie_embeddings": tied, "position": position}
     model = build(backbone, objective="sedd", condition={"type": "class", "num_classes": 2})
     data, cond = torch.randint(VOCAB, (2, LENGTH)), torch.tensor([0, 1])
@@ -205,8 +205,8 @@ def test_as_a_backbone_it_trains_samples_and_comes_back(
     assert torch.equal(again.denoise(data, sigma, cond=cond), model.eval().denoise(data, sigma, cond=cond))  # type: ignore[operator]
 
 
-def shaken(backbone: dict[str, Any], **more: Any) -> DiffusionModel:
-    """A backbone that hides nothing: neither head nor modulation is zero."""
+def with_random_parameters(backbone: dict[str, Any], **more: Any) -> DiffusionModel:
+    """Build a backbone whose head and modulation are nonzero."""
     model = build(backbone, **more).eval()
     for parameter in model.parameters():
         if parameter.dim() > 1:
@@ -215,8 +215,8 @@ def shaken(backbone: dict[str, Any], **more: Any) -> DiffusionModel:
 
 
 @pytest.mark.parametrize("injection", INJECTIONS)
-def test_every_token_sees_every_other_and_no_padding(injection: str) -> None:
-    model = shaken({"time_injection": injection}, objective="sedd").double()
+def test_backbone_attends_both_ways_and_ignores_padding(injection: str) -> None:
+    model = with_random_parameters({"time_injection": injection}, objective="sedd").double()
     x_t, sigma = torch.randint(VOCAB, (1, LENGTH)), torch.ones(1)
     mask = torch.arange(LENGTH)[None] < 6
     changed = x_t.clone()
@@ -229,8 +229,8 @@ def test_every_token_sees_every_other_and_no_padding(injection: str) -> None:
     assert torch.isfinite(model.denoise(x_t, sigma, mask=torch.zeros_like(mask))).all()
 
 
-def test_it_learns_to_count() -> None:
-    """Sequences that count up modulo 5; a network that learnt nothing has log 5 = 1.61, a perfect one 0.20."""
+def test_bert_learns_to_count() -> None:
+    """Sequences that count up modulo 5: an untrained network has a loss of log 5 = 1.61, a perfect one of 0.20."""
     model = build({"hidden_size": 32, "time_injection": "adaln"}, time_conditioning=True)
     optimizer = torch.optim.Adam(model.parameters(), lr=5e-3)
     for _ in range(150):
@@ -252,13 +252,13 @@ def test_it_learns_to_count() -> None:
         ({"hidden": 16}, "unknown key 'hidden'"),
     ],
 )
-def test_a_file_is_checked(backbone: dict[str, Any], words: str) -> None:
+def test_bert_backbone_section_is_checked(backbone: dict[str, Any], words: str) -> None:
     _, problems = read(section(backbone={**SMALL, **backbone}))
     assert len(problems) == 1
     assert words in problems[0]
 
 
-def test_sequences_longer_than_positions_are_refused() -> None:
+def test_bert_rejects_sequences_beyond_max_length() -> None:
     with pytest.raises(ValueError, match=r"set backbone\.max_length: 8"):
         build({"max_length": 4})
     with pytest.raises(ValueError, match=r"has 8 positions \(max_length\)"):

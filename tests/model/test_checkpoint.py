@@ -1,4 +1,4 @@
-"""Folders written by `save_pretrained`, and what is said of those that cannot be read."""
+"""Saving and loading of models, and the errors for folders that cannot be read."""
 
 import copy
 import os
@@ -42,24 +42,24 @@ def same_state(one, other):
 
 @pytest.mark.parametrize("config", configs(), ids=lambda config: config.model_type)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_round_trip_is_bit_equal(config, dtype, tmp_path):
+def test_save_and_load_is_bit_exact(config, dtype, tmp_path):
     model = create_model(config).to(dtype)
     assert model.config == config
     if config.model_type == "decoder":
         ids = torch.zeros(1, 4, dtype=torch.long)
-        model(ids), model(ids)  # a redraw has happened
+        model(ids), model(ids)  # after a redraw
     model.save_pretrained(tmp_path / "deep" / "folder")
     assert sorted(path.name for path in (tmp_path / "deep" / "folder").iterdir()) == ["config.yml", "model.safetensors"]
     again = load_model(tmp_path / "deep" / "folder")
     assert again.config == config
     assert same_state(model, again)
-    again.save_pretrained(str(tmp_path / "deep" / "folder"))  # over itself
+    again.save_pretrained(str(tmp_path / "deep" / "folder"))  # overwrites itself
     assert same_state(model, load_model(str(tmp_path / "deep" / "folder")))
 
 
 @pytest.mark.parametrize("name", ["1e-4", "no", "010", "~", "0x1F", "a: b", "line\nbreak", "ünï"])
-def test_any_name_reads_back_as_it_was(name, tmp_path):
-    """`1e-4` is a number in YAML 1.2, and text in YAML 1.1, whose writers do not quote it."""
+def test_model_name_round_trips(name, tmp_path):
+    """`1e-4` is a number in YAML 1.2 and text in YAML 1.1, whose writers do not quote it."""
     config = ModelConfig(model_type="encoder", name=name, config=EncoderConfig(params=tiny.params()))
     create_model(config).save_pretrained(tmp_path)
     assert load_model(tmp_path).config == config
@@ -70,7 +70,7 @@ class TinySection(StrictModel):
 
 
 class TinyLanguageModel(nn.Module):
-    """A plain module: tied weights under two names, a view, a buffer that is not saved, a `config` of its own."""
+    """Plain module with tied weights under two names, a view, a non-persistent buffer and an attribute `config`."""
 
     def __init__(self, section):
         super().__init__()
@@ -91,7 +91,7 @@ def plugin(monkeypatch):
     return ModelConfig(model_type="tiny_lm", config=TinySection(width=4))
 
 
-def test_plain_module_of_a_plugin(plugin, tmp_path):
+def test_plugin_module_round_trips(plugin, tmp_path):
     model = create_model(plugin)
     assert model.config == plugin.config
     assert model.model_config == plugin
@@ -102,14 +102,14 @@ def test_plain_module_of_a_plugin(plugin, tmp_path):
     assert again.head.weight is again.embedding.weight
 
 
-def test_what_a_builder_must_give(monkeypatch):
+def test_builder_must_return_a_module(monkeypatch):
     monkeypatch.setattr(MODELS, "_entries", dict(MODELS._entries))
     register_model("nothing", config=TinySection)(lambda section: None)
     with pytest.raises(TypeError, match=r"'nothing' built a NoneType, not an nn.Module"):
         create_model(ModelConfig(model_type="nothing", config=TinySection(width=4)))
 
 
-def test_a_copy_saves_itself(tmp_path):
+def test_deepcopy_saves_its_own_weights(tmp_path):
     model = create_model(configs()[0])
     twin = copy.deepcopy(model)
     with torch.no_grad():
@@ -118,7 +118,7 @@ def test_a_copy_saves_itself(tmp_path):
     assert same_state(load_model(tmp_path), twin)
 
 
-def test_another_device_than_the_saved_one(tmp_path):
+def test_load_on_another_device(tmp_path):
     create_model(configs()[2]).save_pretrained(tmp_path)
     path = tmp_path / "config.yml"
     path.write_text(path.read_text().replace("device: cpu", "device: cuda:99"))
@@ -134,21 +134,21 @@ def saved(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["config.yml", "model.safetensors"])
-def test_missing_file(saved, name):
+def test_load_names_a_missing_file(saved, name):
     (saved / name).unlink()
     with pytest.raises(CheckpointError, match=rf"{name}: no such file; a folder written by save_pretrained holds"):
         load_model(saved)
 
 
 @pytest.mark.parametrize("size", [0, 5, 200, -1])
-def test_truncated_file(saved, size):
+def test_load_names_a_truncated_file(saved, size):
     path = saved / "model.safetensors"
     path.write_bytes(path.read_bytes()[:size])
-    with pytest.raises(CheckpointError, match=r"model.safetensors: not a whole safetensors file .* copy it again"):
+    with pytest.raises(CheckpointError, match=r"model.safetensors: damaged or not a safetensors file .* copy it again"):
         load_model(saved)
 
 
-def test_tensors_that_do_not_fit(saved):
+def test_load_lists_mismatched_tensors(saved):
     path = saved / "model.safetensors"
     tensors = load_file(path)
     tensors["extra"] = tensors.pop("final_norm.weight")
@@ -165,7 +165,7 @@ def test_tensors_that_do_not_fit(saved):
 
 
 @pytest.mark.parametrize("umask", [0o022, 0o077, 0o002], ids=oct)
-def test_weights_may_be_read_by_whom_the_config_may(umask, tmp_path):
+def test_weights_have_the_permissions_of_the_config(umask, tmp_path):
     before = os.umask(umask)
     try:
         create_model(configs()[0]).save_pretrained(tmp_path)
@@ -175,7 +175,7 @@ def test_weights_may_be_read_by_whom_the_config_may(umask, tmp_path):
     assert modes == dict.fromkeys(["config.yml", "model.safetensors"], 0o666 & ~umask)
 
 
-def test_a_failed_write_leaves_the_old_folder(saved, monkeypatch):
+def test_failed_save_keeps_the_old_folder(saved, monkeypatch):
     before = {path.name: path.read_bytes() for path in saved.iterdir()}
 
     def full(*args, **kwargs):
@@ -187,7 +187,7 @@ def test_a_failed_write_leaves_the_old_folder(saved, monkeypatch):
     assert {path.name: path.read_bytes() for path in saved.iterdir()} == before
 
 
-def test_a_file_in_the_place_of_the_folder(tmp_path):
+def test_save_names_a_file_where_a_folder_is_needed(tmp_path):
     (tmp_path / "taken").write_text("")
     with pytest.raises(CheckpointError, match="cannot be written"):
         create_model(configs()[0]).save_pretrained(tmp_path / "taken")

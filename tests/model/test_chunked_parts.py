@@ -1,4 +1,4 @@
-"""The parts of the chunked form, each against its formula: how a call is cut, its buffers, views, factors and types."""
+"""Parts of chunked attention, each against its formula: plan, buffers, views, factors and dtypes."""
 
 import warnings
 from contextlib import AbstractContextManager, nullcontext
@@ -15,7 +15,7 @@ from model.chunked.features import LOG2_E, Kernel
 from model.chunked.inputs import NO_KEY_YET, Inputs, part
 from model.chunked.op import linear_attention
 from model.chunked.plan import CHUNK, Group, Workspace, block_sizes, count_groups, make_plan, workspace
-from model.chunked.state import make_decays, no_borders, no_sums
+from model.chunked.state import empty_borders, make_decays, zero_sums
 from tests.model.test_attention_core import MAPS, expected, linear_core, qkv
 from tests.model.tiny import gap
 from tests.oracles import attention as oracle
@@ -27,8 +27,8 @@ TOKENS = [0, 1, 63, 64, 65, 127, 128, 129, 1000, 4096, 100_000]
 @pytest.mark.parametrize(("device", "at_once"), [("cpu", 24), ("cuda", 1024)])
 @pytest.mark.parametrize("heads", [1, 5, 24, 25, 2000])
 @pytest.mark.parametrize("batch", [1, 2, 7, 300])
-def test_a_call_is_cut_into_the_largest_parts_that_fit(device: str, at_once: int, heads: int, batch: int) -> None:
-    """As many rows as fit, then as many chunks; together they are the whole batch and all tokens, in order."""
+def test_plan_uses_the_largest_blocks_that_fit(device: str, at_once: int, heads: int, batch: int) -> None:
+    """Blocks take as many rows as fit, then as many chunks; they cover the batch and all tokens in order."""
     for tokens in TOKENS:
         shape, whole = (batch, heads, tokens, 8), tokens // CHUNK
         rows, chunks = block_sizes(shape, device)
@@ -50,12 +50,12 @@ def test_a_call_is_cut_into_the_largest_parts_that_fit(device: str, at_once: int
         assert count_groups(shape, device) == len(made.groups)
 
 
-def test_nothing_is_cut_too() -> None:
+def test_plan_of_an_empty_input() -> None:
     assert block_sizes((0, 4, 200, 8), "cpu") == (1, 3)
     assert block_sizes((3, 0, 6400, 8), "cpu") == (3, 24)
 
 
-def test_buffers_are_kept_by_name_and_grow() -> None:
+def test_workspace_reuses_and_grows_buffers() -> None:
     space = Workspace(torch.float64, CPU)
     first = space("a", 2, 3)
     assert (first.dtype, first.shape, first.is_contiguous()) == (torch.float64, (2, 3), True)
@@ -67,7 +67,7 @@ def test_buffers_are_kept_by_name_and_grow() -> None:
     assert space("a", 2, 3).data_ptr() == larger.data_ptr() != first.data_ptr()
 
 
-def test_views_that_are_remembered_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_workspace_limits_cached_views(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plan, "VIEWS", 3)
     space = Workspace(torch.float32, CPU)
     space("a", 9)
@@ -80,7 +80,7 @@ def test_views_that_are_remembered_are_limited(monkeypatch: pytest.MonkeyPatch) 
         assert len(space._views) <= 3
 
 
-def test_a_workspace_is_a_threads_own_and_of_one_type() -> None:
+def test_workspace_is_per_thread_and_dtype() -> None:
     one, found = workspace(torch.float32, CPU), []
     assert workspace(torch.float32, CPU) is one
     assert workspace(torch.float64, CPU) is not one
@@ -99,8 +99,8 @@ def test_a_workspace_is_a_threads_own_and_of_one_type() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_a_part_is_a_view_where_batch_and_heads_can_be_joined(dtype: torch.dtype) -> None:
-    """They can in [B, H, N, D] as it stands, in one row of any layout, and not in heads that lie side by side."""
+def test_part_is_a_view_if_strides_allow(dtype: torch.dtype) -> None:
+    """Batch and heads can be joined in a contiguous [B, H, N, D] or in one row, not with interleaved heads."""
     space, tokens = Workspace(dtype, CPU), slice(2, 5)
     joined = torch.arange(3 * 2 * 7 * 4.0).view(3, 2, 7, 4)
     beside = torch.arange(3 * 7 * 2 * 4.0).view(3, 7, 2, 4).transpose(1, 2)
@@ -120,7 +120,7 @@ def test_a_part_is_a_view_where_batch_and_heads_can_be_joined(dtype: torch.dtype
         assert views_x or found.data_ptr() == space("x", *x[rows, :, tokens].shape).data_ptr()
 
 
-def test_what_a_mask_and_scales_add_is_kept_in_the_wider_type() -> None:
+def test_log_weights_have_the_wider_dtype() -> None:
     q = torch.zeros(3, 2, 5, 4, dtype=torch.float64)
     scale = torch.randn(3, 2, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     mask = torch.rand(3, 5, generator=torch.Generator().manual_seed(1)) > 0.4
@@ -138,33 +138,33 @@ def test_what_a_mask_and_scales_add_is_kept_in_the_wider_type() -> None:
                     assert found[2 * (row - 1) + head, token - 1].item() == wanted
 
 
-def test_sums_start_from_nothing_in_the_type_of_their_space() -> None:
+def test_sums_start_at_zero_in_the_workspace_dtype() -> None:
     space = Workspace(torch.float64, CPU)
     for _ in range(2):
-        sums = no_sums(3, 4, 5, space)
+        sums = zero_sums(3, 4, 5, space)
         assert [tuple(one.shape) for one in sums] == [(3, 4, 5), (3, 4), (3,)]
         assert all(one.dtype == torch.float64 for one in sums)
         assert not bool(sums.values.any() | sums.totals.any())
         assert bool((sums.peak == NO_KEY_YET).all())
-        sums.values.fill_(7.0), sums.totals.fill_(7.0)  # as a call leaves them
+        sums.values.fill_(7.0), sums.totals.fill_(7.0)  # as after a call
 
 
-def test_borders_are_kept_in_float32_for_half_inputs() -> None:
+def test_borders_are_float32_for_half_inputs() -> None:
     x = torch.zeros(2, 3, 200, 4, dtype=torch.bfloat16)
     inputs = Inputs(x, x, x[..., :2], None, None, Kernel("identity"))
     for is_causal, keep, count in ((True, True, count_groups(x.shape, "cpu")), (False, True, 1), (True, False, 0)):
-        kept = run.borders(inputs, is_causal=is_causal, keep=keep)
+        kept = run.allocate_borders(inputs, is_causal=is_causal, keep=keep)
         assert [tuple(one.shape) for one in kept] == [(2, 3, count, 4, 2), (2, 3, count, 4), (2, 3, count)]
         assert all(one.dtype == torch.float32 for one in kept)
-    assert no_borders(x, 1, 4, 2, torch.float64).peaks.dtype == torch.float64
+    assert empty_borders(x, 1, 4, 2, torch.float64).peaks.dtype == torch.float64
     drawn = torch.randn(3, 4, 2), torch.randn(3, 4), torch.randn(3)
-    kept = no_borders(x, 2, 4, 2, torch.float32)
+    kept = empty_borders(x, 2, 4, 2, torch.float32)
     kept.save(1, slice(1, 2), run.Sums(*drawn))
     assert all(torch.equal(one, other) for one, other in zip(kept.load(1, slice(1, 2)), drawn, strict=True))
 
 
 @pytest.mark.parametrize("lowest", [NO_KEY_YET, -0.5])
-def test_factors_between_scales_and_the_running_maximum(lowest: float) -> None:
+def test_decays_agree_with_their_formula(lowest: float) -> None:
     """Each factor of `Decays`, token by token, from the largest scale so far; masked keys have scale -inf."""
     rows, group = 2, Group(128, 3, 4)
     scale = 3 * torch.randn(rows, 12, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
@@ -193,8 +193,8 @@ def test_factors_between_scales_and_the_running_maximum(lowest: float) -> None:
 
 @pytest.mark.parametrize("name", MAPS)
 @pytest.mark.parametrize("causal", [False, True])
-def test_buffers_have_the_shapes_that_are_written(name: str, causal: bool) -> None:
-    """torch warns where it has to make another one; heads of several sizes, blocks of a row, chunks and a rest."""
+def test_out_buffers_are_never_resized(name: str, causal: bool) -> None:
+    """torch warns if it resizes an `out` tensor; several head counts, blocks, chunks and a shorter last chunk."""
     core, width = linear_core(name), 5
     generator = torch.Generator().manual_seed(0)
     q, k, v = (torch.randn(3, 20, 70, size, generator=generator, requires_grad=True) for size in (8, 8, width))
@@ -211,8 +211,8 @@ def test_buffers_have_the_shapes_that_are_written(name: str, causal: bool) -> No
 
 
 @pytest.mark.parametrize("causal", [False, True])
-def test_heads_that_lie_side_by_side_have_a_buffer_each(causal: bool) -> None:
-    """q, k and v of several rows cannot be views then, and none may be written over another."""
+def test_interleaved_heads_use_separate_buffers(causal: bool) -> None:
+    """q, k and v of several rows cannot be views then, and must not share a buffer."""
     core, generator = linear_core("elu"), torch.Generator().manual_seed(0)
     q, k, v = (torch.randn(3, 70, 2, 8, generator=generator).transpose(1, 2).requires_grad_() for _ in range(3))
     out, wanted = core(q, k, v, causal=causal), expected(core, q, k, v, causal=causal)
@@ -221,7 +221,7 @@ def test_heads_that_lie_side_by_side_have_a_buffer_each(causal: bool) -> None:
     assert max(map(gap, ours, theirs)) < 1e-5
 
 
-def test_a_block_is_its_rows_with_all_their_heads() -> None:
+def test_block_is_its_rows_with_all_heads() -> None:
     q, k, v = (torch.rand(5, 3, 70, size) for size in (4, 4, 2))
     weight = torch.randn(1, 6, 4)
     block = Block(Inputs(q, k, v, None, None, Kernel("exp", weight, weight)), slice(3, 5), Workspace(q.dtype, CPU))
@@ -237,7 +237,7 @@ def test_a_block_is_its_rows_with_all_their_heads() -> None:
 @pytest.mark.parametrize("name", MAPS)
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_inputs_are_computed_in_float32_and_rounded_once(name: str, causal: bool, dtype: torch.dtype) -> None:
+def test_half_inputs_are_rounded_only_once(name: str, causal: bool, dtype: torch.dtype) -> None:
     core = linear_core(name)
     q, k, v = (x.to(dtype) for x in qkv(70, 70))
     wide = core(q.float(), k.float(), v.float(), causal=causal)
@@ -246,7 +246,7 @@ def test_half_inputs_are_computed_in_float32_and_rounded_once(name: str, causal:
 
 @pytest.mark.parametrize("causal", [False, True])
 def test_float64_is_float64_throughout(causal: bool) -> None:
-    """Scales and masks among it, against the sums written out."""
+    """Also with scales and masks, against the sums written out."""
     generator = torch.Generator().manual_seed(0)
     q, k, v = (torch.rand(2, 2, 70, size, generator=generator, dtype=torch.float64) + 0.1 for size in (4, 4, 3))
     scale = torch.randn(2, 2, 70, generator=generator, dtype=torch.float64)
@@ -257,8 +257,8 @@ def test_float64_is_float64_throughout(causal: bool) -> None:
     assert gap(out, wanted) < 1e-13
 
 
-def test_only_the_output_has_a_gradient() -> None:
-    """Nor is one kept where none is asked for; those of the kernel are not taken."""
+def test_operator_gradient_is_of_the_output_alone() -> None:
+    """No gradient is computed unless it is needed; the kernel has no gradient."""
     q, k, v = (torch.rand(1, 2, 70, 3, requires_grad=True) for _ in range(3))
     kernel: list[Tensor | None] = [None] * 4
     outputs = torch.ops.model_factory.linear_attention(q, k, v, None, None, *kernel, "identity", True, True)
@@ -271,17 +271,17 @@ def test_only_the_output_has_a_gradient() -> None:
     torch.testing.assert_close(gradient, weights[..., None].expand(1, 2, 70, 3))
 
 
-def test_a_causal_call_has_a_key_for_each_query() -> None:
+def test_causal_call_needs_as_many_keys_as_queries() -> None:
     q, k, v = qkv(5, 4)
-    with pytest.raises(ValueError, match="there are 5 and 4"):
+    with pytest.raises(ValueError, match="got 5 queries and 4 keys"):
         linear_attention(q.exp(), k.exp(), v, Kernel("identity"), causal=True)
 
 
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("keep", [False, True])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
-def test_a_fake_run_has_the_layout_of_a_real_one(causal: bool, keep: bool, dtype: torch.dtype) -> None:
-    """Forward and backward, with as many features and groups as there are: what torch.compile plans by."""
+def test_fake_tensors_have_the_real_layout(causal: bool, keep: bool, dtype: torch.dtype) -> None:
+    """Forward and backward for all features and groups: torch.compile plans by the fake layout."""
 
     def layouts(mode: AbstractContextManager[object]) -> list[tuple[object, ...]]:
         with mode:

@@ -32,7 +32,7 @@ def pairs_of(cell):
 
 
 def cells():
-    """Combinations in which every two choices occur together at least once."""
+    """Return combinations in which every two choices occur together at least once."""
     rng = random.Random(0)
     missing = set()
     for names in product(CHOICES, repeat=2):
@@ -81,18 +81,18 @@ def compiled(model, backend):
 
 
 @pytest.mark.parametrize("cell", CELLS, ids=lambda cell: " ".join(map(str, cell.values())))
-def test_one_graph(cell):
+def test_compile_makes_one_graph(cell):
     torch.manual_seed(0)
     model, given = built(**cell), inputs(**cell)
     twin, one_graph = copy.deepcopy(model), compiled(model, "eager")
-    for _ in range(2):  # the second step redraws the features, and sees what the first has taught them
+    for _ in range(2):  # the second step redraws the features, after the first has updated their moments
         assert tiny.gap(one_graph(**given), twin(**given)) < 1e-5
     for name, value in model.state_dict().items():
         assert torch.allclose(value, twin.state_dict()[name], atol=1e-6), name
 
 
 @pytest.mark.parametrize("cell", CELLS[::6], ids=lambda cell: " ".join(map(str, cell.values())))
-def test_one_graph_forward_and_backward(cell):
+def test_compile_forward_and_backward_in_one_graph(cell):
     torch.manual_seed(0)
     model, given = built(**cell), inputs(**cell)
     twin = copy.deepcopy(model)

@@ -83,7 +83,10 @@ def test_custom_network_gets_sigma_unless_config_disables_it(registered, objecti
     assert model.network.config.algo.time_conditioning is True
     model(torch.randint(VOCAB, (2, LENGTH))).loss.backward()
     assert model.sample(2, steps=2).shape == (2, LENGTH)
-    assert build(objective=objective, backbone=backbone, time_conditioning=False).diffusion_config.is_time_conditioned is False
+    assert (
+        build(objective=objective, backbone=backbone, time_conditioning=False).diffusion_config.is_time_conditioned
+        is False
+    )
 
 
 def test_custom_network_with_config_can_be_copied_and_pickled(registered) -> None:

@@ -1,4 +1,4 @@
-"""Devices, and models that are built without any."""
+"""Devices by name, and models built under fake tensors."""
 
 import pytest
 import torch
@@ -14,21 +14,21 @@ LACKING = next(
 )
 
 
-def test_auto_is_the_accelerator_if_there_is_one():
+def test_device_auto_prefers_the_accelerator():
     accelerator = torch.accelerator.current_accelerator(check_available=True)
     assert resolve_device("auto").type == (accelerator.type if accelerator else "cpu")
     assert resolve_device("cpu") == torch.device("cpu")
 
 
 @pytest.mark.parametrize("name", [LACKING, "cuda:99"])
-def test_a_device_that_the_machine_lacks(name):
+def test_device_missing_lists_the_available(name):
     config = ModelConfig(model_type="encoder", config=EncoderConfig(params=tiny.params(device=name)))
     with pytest.raises(DeviceError) as caught:
         create_model(config)
-    assert f"{name!r} is not on this machine, which has cpu" in str(caught.value)
+    assert f"{name!r} is not on this machine; available: cpu" in str(caught.value)
 
 
-def test_a_model_is_built_on_its_device():
+def test_device_of_a_built_model():
     name = available_devices()[-1]
     model = tiny.encoder(device=name, attention_type="linear")
     assert {tensor.device for tensor in model.state_dict().values()} == {torch.device(name)}
@@ -39,7 +39,7 @@ def count(model):
 
 
 @pytest.mark.parametrize("attention_type", ["softmax", "linear", "causal_linear"])
-def test_nothing_is_allocated_under_fake_tensors(attention_type):
+def test_fake_tensors_allocate_nothing(attention_type):
     build = tiny.encoder if attention_type == "linear" else tiny.seq2seq
     changes = {"attention_type": attention_type, "vocab_size": tiny.VOCAB, "qk_norm": True}
     with FakeTensorMode():
@@ -51,7 +51,7 @@ def test_nothing_is_allocated_under_fake_tensors(attention_type):
     assert count(fake) == count(build(**changes))
 
 
-def test_a_large_model_is_counted_at_once():
+def test_large_model_is_counted_without_memory():
     with FakeTensorMode():
         wide = tiny.PerformerEncoder(tiny.params(d_model=8192, num_heads=64, num_layers=4, attention_type="linear"))
     assert sum(parameter.numel() for parameter in wide.parameters()) > 1e9

@@ -102,7 +102,11 @@ BAD: list[tuple[Callable[[DiffusionModel], Tensor], type[ValueError], str]] = [
     (lambda m: m.denoise(X_T, -1.0), SigmaError, "sigma: got -1.0"),
     (lambda m: m.denoise(X_T, None), SigmaError, "sigma: got None; expected the noise level"),
     (lambda m: m.denoise(X_T, torch.ones(3)), ShapeError, r"sigma: got float32 \[3\]; expected \[2\], one per row, or"),
-    (lambda m: m.denoise(X_T, ROWS, mask=X_T), InputError, r"mask is int64 \[2, 8\]"),
+    (
+        lambda m: m.denoise(X_T, ROWS, mask=X_T),
+        InputError,
+        r"mask must be bool \[2, 8\], True at real tokens; got int64 \[2, 8\]",
+    ),
     (lambda m: m.denoise(X_T, ROWS, cond=torch.tensor([0, 4])), TokenError, "cond: got class 4; expected classes from"),
     (lambda m: m.denoise(X_T, ROWS, cond=torch.tensor([0])), LengthError, "cond: got 1 rows; expected 2"),
     (lambda m: m.denoise(X_T, ROWS, cond=ROWS), ShapeError, r"cond: got float32 \[2\]; expected int \[2\]"),

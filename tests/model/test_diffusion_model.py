@@ -11,12 +11,11 @@ from torch import nn
 from diffusion.errors import DiffusionInputError
 from diffusion.registry import OBJECTIVES, PROCESSES, SAMPLERS, SCHEDULES, combinations, fitting_samplers, processes_of
 from diffusion.samplers.base import samplers_for
-from model.checkpoint import load_model
 from model.denoisers.registry import BACKBONES
 from model.diffusion_model import DiffusionModel
 from model.diffusion_types import DiffusionConfig
 from model.inputs import InputError
-from model.model_factory import create_model
+from model.model_factory import create_model, load_model
 from model.parse_model_args import read_model_section
 from yaml_config.compose import compose
 from yaml_config.dump import dump
@@ -281,7 +280,7 @@ def test_save_and_load(tmp_path: Path) -> None:
         (lambda m: m(torch.rand(2, LENGTH)), "int [B, L] fits"),
         (
             lambda m: m(torch.zeros(2, 4, dtype=torch.long), torch.ones(2, 3, dtype=torch.bool)),
-            "attention_mask is bool [2, 3]",
+            "attention_mask must be bool [2, 4], True at real tokens; got bool [2, 3]",
         ),
         (lambda m: m.sample(1, prompt=torch.zeros(LENGTH + 1, dtype=torch.long)), "prompt"),
         (lambda m: m.sample(1, sampler="first_hiting"), "did you mean 'first_hitting'"),

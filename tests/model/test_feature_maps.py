@@ -1,4 +1,4 @@
-"""The feature maps: what they estimate, what the fitted ones learn and from what, and their registry."""
+"""Feature maps: their estimate of softmax, and the statistics of the fitted ones."""
 
 import math
 
@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from model.attention_core import LinearCore
-from model.feature_maps import FEATURE_MAPS, make_feature_map
+from model.feature_maps import make_feature_map
 from model.feature_redraw import orthogonal_projections
+from model.feature_registry import build_feature_map
 from model.fitted_features import least_variance
 from tests.model import tiny
 from tests.model.test_attention_core import linear_core, qkv
@@ -18,7 +19,7 @@ FITTED = ["favor++", "favor#"]
 
 
 @pytest.mark.parametrize("name", ["favor+", *FITTED])
-def test_the_kernel_is_that_of_softmax_on_average(name):
+def test_feature_map_is_unbiased_for_softmax(name):
     core, (q, k, _) = linear_core(name), qkv(3, 3, std=0.7)
     core.features.projection_matrix = torch.randn(200_000, 8, generator=torch.Generator().manual_seed(0))
     log_kernel = core.features.log_query(q).unsqueeze(-2) + core.features.log_key(k).unsqueeze(-3)
@@ -27,17 +28,17 @@ def test_the_kernel_is_that_of_softmax_on_average(name):
 
 
 @pytest.mark.parametrize(("square", "dimensions"), [(1e-3, 1), (0.3, 1), (16.0, 64), (1e3, 8)])
-def test_a_is_where_the_variance_is_least(square, dimensions):
+def test_fitted_a_minimises_the_variance(square, dimensions):
     assert float(least_variance(torch.tensor(square).double(), dimensions)) == pytest.approx(
         oracle.best_a(square, dimensions), rel=1e-5, abs=1e-9
     )
 
 
 def error(name, q, k, v, nb_features):
-    """Mean over five draws of the relative error against exact softmax attention."""
+    """Return the mean over five draws of the relative error against exact softmax attention."""
     wanted, errors = oracle.softmax_attention(q, k, v, causal=False), []
     for seed in range(5):
-        features = FEATURE_MAPS.get(name)(q.shape[-1], nb_features, q.shape[1])
+        features = build_feature_map(name, q.shape[-1], nb_features, q.shape[1])
         matrix = orthogonal_projections(nb_features, q.shape[-1], seed, in_pairs=features.in_pairs)
         features.projection_matrix.copy_(matrix)
         if name in FITTED:
@@ -57,7 +58,7 @@ def test_errors_against_softmax():
 
 
 @pytest.mark.parametrize("name", FITTED)
-def test_moments_follow_training_and_nothing_else(name):
+def test_moments_change_in_training_alone(name):
     core, (q, k, v) = linear_core(name), qkv(50, 50, std=3.0)
     before = core.features.moments.clone()
     core(q, k, v, causal=True)
@@ -76,7 +77,7 @@ def test_moments_follow_training_and_nothing_else(name):
 
 
 @pytest.mark.parametrize("name", FITTED)
-def test_a_step_is_not_served_by_what_it_teaches(name):
+def test_moments_are_updated_after_the_step(name):
     core, (q, k, v) = linear_core(name).train(), qkv(70, 70)
     state = {key: value.clone() for key, value in core.state_dict().items()}
     before = core(q, k, v, causal=True)
@@ -86,7 +87,7 @@ def test_a_step_is_not_served_by_what_it_teaches(name):
 
 
 @pytest.mark.parametrize("name", FITTED)
-def test_grouped_heads_have_moments_of_their_own(name):
+def test_moments_of_each_key_value_head(name):
     model = tiny.decoder(num_heads=4, num_kv_heads=2, attention_type="causal_linear", feature_map=name, vocab_size=11)
     core = model.layers[0].self_attention.sublayer.core
     assert core.features.moments.shape == (2, 4, 4)
@@ -99,14 +100,14 @@ def test_grouped_heads_have_moments_of_their_own(name):
     assert torch.equal(out[:, -3:], whole)
 
 
-def test_the_number_of_features():
+def test_feature_map_number_of_features():
     assert make_feature_map(tiny.params(attention_type="linear")).nb_features == int(8 * math.log(8))
     assert make_feature_map(tiny.params(attention_type="linear", feature_map="elu")).nb_features == 8
-    with pytest.raises(ValueError, match="one feature for each of the head's 8 coordinates"):
+    with pytest.raises(ValueError, match="feature_map elu has a fixed number of features"):
         tiny.params(attention_type="linear", feature_map="elu", nb_features=32)
 
 
-def test_half_of_the_projections_of_a_fitted_map_mirror_the_others():
+def test_fitted_map_projections_are_antithetic():
     model = tiny.encoder(attention_type="linear", feature_map="favor++", nb_features=13)
     matrix = model.layers[0].self_attention.sublayer.core.features.projection_matrix
     assert torch.equal(matrix[7:], -matrix[:6])

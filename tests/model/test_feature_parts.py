@@ -1,4 +1,4 @@
-"""What feature maps, their draws, their states and rotations start from, and the types that they are computed in."""
+"""Initial values and dtypes of feature maps, draws, recurrent states and rotations."""
 
 import sys
 from importlib.abc import MetaPathFinder
@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from model import core_registry
 from model.attention import MultiHeadAttention
 from model.core_registry import CoreEntry, core_entry, register_attention
-from model.feature_maps import FEATURE_MAPS, FeatureMap
-from model.feature_redraw import FeatureRedraw, orthogonal_projections, redraw_features, shared_seed
-from model.linear_attention import absorb, initial_state, read
+from model.feature_base import FeatureMap
+from model.feature_redraw import FeatureRedraw, broadcast_seed, orthogonal_projections, redraw_features
+from model.feature_registry import build_feature_map, feature_map_entry
+from model.linear_attention import attend, initial_state, update
 from model.position import rotary_angles, rotation_at
 from tests.model.test_attention_core import MAPS, linear_core, qkv
 from tests.model.tiny import gap, params
@@ -23,12 +24,15 @@ HEAD_DIM, NB_FEATURES = 8, 12
 
 
 def stack(*names: str) -> nn.ModuleList:
-    return nn.ModuleList(FEATURE_MAPS.get(name)(HEAD_DIM, NB_FEATURES, 2) for name in names)
+    return nn.ModuleList(build_feature_map(name, HEAD_DIM, NB_FEATURES, 2) for name in names)
 
 
 @pytest.mark.parametrize("name", MAPS)
-def test_a_map_says_what_it_was_made_for(name: str) -> None:
-    made, alone = FEATURE_MAPS.get(name)(HEAD_DIM, NB_FEATURES, 2), FEATURE_MAPS.get(name)(HEAD_DIM, NB_FEATURES)
+def test_feature_map_attributes(name: str) -> None:
+    made, alone = (
+        build_feature_map(name, HEAD_DIM, NB_FEATURES, 2),
+        feature_map_entry(name).build(HEAD_DIM, NB_FEATURES),
+    )
     nb_features = HEAD_DIM if name == "elu" else NB_FEATURES
     assert (made.head_dim, made.nb_features, made.num_heads) == (HEAD_DIM, nb_features, 2)
     assert (alone.head_dim, alone.nb_features, alone.num_heads) == (HEAD_DIM, nb_features, 1)
@@ -39,7 +43,7 @@ def test_a_map_says_what_it_was_made_for(name: str) -> None:
 
 
 class Plain(FeatureMap):
-    """A map of one's own that says nothing of heads."""
+    """Custom map without further arguments."""
 
     def query(self, q: Tensor) -> Tensor:
         return q.exp()
@@ -48,7 +52,7 @@ class Plain(FeatureMap):
         return k.exp(), k.mean(-1)
 
 
-def test_a_map_of_ones_own_is_for_one_head_unless_told_and_has_no_kernel() -> None:
+def test_custom_feature_map_defaults() -> None:
     made = Plain(HEAD_DIM, NB_FEATURES)
     assert (made.head_dim, made.nb_features, made.num_heads) == (HEAD_DIM, NB_FEATURES, 1)
     assert made.kernel() is None
@@ -58,20 +62,18 @@ def test_a_map_of_ones_own_is_for_one_head_unless_told_and_has_no_kernel() -> No
 
 
 @pytest.mark.parametrize("name", ["favor++", "favor#"])
-def test_fitted_maps_start_at_unit_variance_and_no_mean(name: str) -> None:
+def test_moments_start_at_unit_variance(name: str) -> None:
     for heads in (1, 2):
-        moments = FEATURE_MAPS.get(name)(HEAD_DIM, NB_FEATURES, heads).moments
+        moments = build_feature_map(name, HEAD_DIM, NB_FEATURES, heads).moments
         wanted = torch.tensor([[1.0] * HEAD_DIM] * 2 + [[0.0] * HEAD_DIM] * 2)
         assert torch.equal(moments, wanted.expand(heads, 4, HEAD_DIM))
 
 
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_moments_are_means_over_rows_tokens_and_the_heads_that_share_a_key_head(
-    masked: bool, dtype: torch.dtype
-) -> None:
-    """Four heads, two of a key head each: means of q^2, k^2, q and k, those of k where it may be seen."""
-    made, generator = FEATURE_MAPS.get("favor++")(3, NB_FEATURES, 2).to(dtype), torch.Generator().manual_seed(0)
+def test_moments_average_rows_tokens_and_head_groups(masked: bool, dtype: torch.dtype) -> None:
+    """Four query heads, two for each key head: means of q^2, k^2, q and k, of k at visible keys alone."""
+    made, generator = build_feature_map("favor++", 3, NB_FEATURES, 2).to(dtype), torch.Generator().manual_seed(0)
     q, k = (torch.randn(3, 4, tokens, 3, generator=generator) for tokens in (5, 6))
     mask = torch.rand(3, 6, generator=generator) > 0.4 if masked else None
     wanted = torch.empty(2, 4, 3)
@@ -91,10 +93,10 @@ def test_moments_are_means_over_rows_tokens_and_the_heads_that_share_a_key_head(
 
 
 @pytest.mark.parametrize("name", ["favor+", "favor++", "favor#", "relu"])
-def test_the_kernel_of_a_half_model_is_computed_in_float32(name: str) -> None:
-    """From what its buffers hold, rounded as they are."""
+def test_kernel_of_a_half_model_is_float32(name: str) -> None:
+    """Also from buffers that are rounded to half precision."""
     half = linear_core(name, HEAD_DIM, NB_FEATURES).features.bfloat16()
-    wide = FEATURE_MAPS.get(name)(HEAD_DIM, NB_FEATURES, 2)
+    wide = build_feature_map(name, HEAD_DIM, NB_FEATURES, 2)
     wide.load_state_dict({key: value.float() for key, value in half.state_dict().items()})
     for found, wanted in zip(half.kernel()[1:], wide.kernel()[1:], strict=True):
         assert found is wanted is None or (found.dtype == torch.float32 and torch.equal(found, wanted))
@@ -105,8 +107,8 @@ def test_the_kernel_of_a_half_model_is_computed_in_float32(name: str) -> None:
 
 
 @pytest.mark.parametrize("interval", [1, 2, None])
-def test_the_n_th_draw_of_a_layer_is_that_of_its_seed_index_and_number(interval: int | None) -> None:
-    """Of fitted maps in pairs, of the others not; state is seed, draws so far, steps since the last."""
+def test_draw_depends_on_seed_layer_and_count(interval: int | None) -> None:
+    """Fitted maps draw in pairs, others do not; the state is seed, draws so far, steps since the last."""
     torch.manual_seed(2**62 + 5)
     maps = stack("favor+", "favor++", "elu", "relu", "favor#")
     redraw = FeatureRedraw(maps, interval=interval)
@@ -134,8 +136,8 @@ def test_the_n_th_draw_of_a_layer_is_that_of_its_seed_index_and_number(interval:
 
 
 @pytest.mark.parametrize("missing", ["distutils", "performer_pytorch"])
-def test_what_is_missing_is_said(missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """distutils is gone in Python 3.12, and setuptools has it; what else is missing is said as it is."""
+def test_missing_distutils_is_named(missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python 3.12 lacks distutils, and setuptools has it; other missing modules keep their error."""
 
     class Without(MetaPathFinder):
         def find_spec(self, fullname: str, path: object, target: object = None) -> None:
@@ -151,7 +153,7 @@ def test_what_is_missing_is_said(missing: str, monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.parametrize("nb_features", [1, 8, 11, 12])
-def test_pairs_are_rows_and_their_negatives(nb_features: int) -> None:
+def test_projection_pairs_are_negatives(nb_features: int) -> None:
     half = (nb_features + 1) // 2
     whole = orthogonal_projections(nb_features, HEAD_DIM, 3, in_pairs=True)
     first = orthogonal_projections(half, HEAD_DIM, 3)
@@ -159,19 +161,19 @@ def test_pairs_are_rows_and_their_negatives(nb_features: int) -> None:
     assert orthogonal_projections(nb_features, HEAD_DIM, 3).shape == whole.shape == (nb_features, HEAD_DIM)
 
 
-def test_each_projection_says_whether_it_is_drawn_in_pairs() -> None:
+def test_redraw_needs_in_pairs_for_each_projection() -> None:
     state = torch.tensor([0, 0, 0])
     with pytest.raises(ValueError, match="zip"):
         redraw_features([torch.zeros(4, 2)], [True, False], state, 0)
 
 
 @pytest.mark.parametrize("seed", [0, 126, 2**63 - 1, 2**63, 2**64 - 2])
-def test_the_shared_seed_is_the_global_one_that_an_int64_holds(seed: int) -> None:
+def test_broadcast_seed_is_the_global_seed_as_int64(seed: int) -> None:
     torch.manual_seed(seed)
-    assert shared_seed() == seed % 2**63
+    assert broadcast_seed() == seed % 2**63
 
 
-def test_a_core_of_ones_own_may_look_either_way_and_has_no_features(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_custom_core_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(core_registry, "CORES", Registry("attention type", "no_such_group"))
 
     def build(params: object) -> nn.Module:
@@ -184,7 +186,7 @@ def test_a_core_of_ones_own_may_look_either_way_and_has_no_features(monkeypatch:
 
 
 @pytest.mark.parametrize("qk_norm", [False, True])
-def test_queries_and_keys_are_normalised_where_asked(qk_norm: bool) -> None:
+def test_qk_norm_selects_rms_norm(qk_norm: bool) -> None:
     made = MultiHeadAttention(params(d_model=16, num_heads=4, num_layers=1, qk_norm=qk_norm, num_kv_heads=2))
     kind = nn.RMSNorm if qk_norm else nn.Identity
     assert type(made.q_norm) is type(made.k_norm) is kind
@@ -203,7 +205,7 @@ def test_queries_and_keys_are_normalised_where_asked(qk_norm: bool) -> None:
         (torch.float64, torch.float64),
     ],
 )
-def test_an_empty_state_has_its_sizes_and_float32_at_least(dtype: torch.dtype, wide: torch.dtype) -> None:
+def test_recurrent_empty_state_shapes_and_dtype(dtype: torch.dtype, wide: torch.dtype) -> None:
     state = initial_state(2, 3, 5, 4, dtype=dtype, device=torch.device("cpu"))
     assert [tuple(part.shape) for part in state] == [(2, 3, 5, 4), (2, 3, 5), (2, 3, 5)]
     assert all(part.dtype == wide for part in state)
@@ -211,34 +213,34 @@ def test_an_empty_state_has_its_sizes_and_float32_at_least(dtype: torch.dtype, w
     assert bool((state.peak < -1e29).all())
 
 
-def test_each_feature_keeps_a_scale_of_its_own() -> None:
-    """Features of e^900 beside such of e^-900, in each row and head others: queries may ask for either."""
+def test_recurrent_feature_scales_are_independent() -> None:
+    """Features of e^900 and of e^-900, different in each row and head: queries may select either."""
     generator = torch.Generator().manual_seed(0)
     log_k = torch.randn(2, 2, 6, 4, generator=generator) + torch.tensor([900.0, -900.0, 0.0, 50.0])
     log_k[1], log_k[:, 1] = log_k[1] - 300, log_k[:, 1] + 200
     v = torch.randn(2, 2, 6, 3, generator=generator)
     state = initial_state(2, 2, 4, 3, dtype=torch.float32, device=torch.device("cpu"))
     for part in (slice(0, 1), slice(1, 4), slice(4, 6)):
-        state = absorb(state, log_k[:, :, part], v[:, :, part])
+        state = update(state, log_k[:, :, part], v[:, :, part])
     assert torch.equal(state.peak, log_k.amax(2))
     for feature in range(4):
         log_q = torch.full((2, 2, 1, 4), -3000.0)
         log_q[..., feature] = 0.0
         wanted = log_k[..., feature].double().softmax(-1).unsqueeze(-2) @ v.double()
-        torch.testing.assert_close(read(state, log_q).double(), wanted, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(attend(state, log_q).double(), wanted, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("default", [torch.float32, torch.float64, torch.bfloat16])
 @pytest.mark.parametrize("base", [None, 500.0])
-def test_angles_are_in_float32_whatever_is_the_default(default: torch.dtype, base: float | None) -> None:
-    """The pair i of D / 2 turns by n base^(-2 i / D) at place n; the base is 10,000 unless told."""
-    told = {} if base is None else {"base": base}
+def test_rotary_angles_are_float32(default: torch.dtype, base: float | None) -> None:
+    """Pair i of D / 2 rotates by n base^(-2 i / D) at position n; the default base is 10,000."""
+    options = {} if base is None else {"base": base}
     places = torch.tensor([[0, 3], [70, 1000]])
     before = torch.get_default_dtype()
     torch.set_default_dtype(default)
     try:
-        cos, sin = rotation_at(places, 6, **told)
-        straight = rotary_angles(1001, 6, torch.device("cpu"), **told)
+        cos, sin = rotation_at(places, 6, **options)
+        straight = rotary_angles(1001, 6, torch.device("cpu"), **options)
     finally:
         torch.set_default_dtype(before)
     frequencies = torch.tensor([(base or 10_000.0) ** (-2 * pair / 6) for pair in range(3)], dtype=torch.float64)

@@ -1,4 +1,4 @@
-"""When random features are redrawn, and that a draw can be repeated."""
+"""Redraws of random features: when they happen, and that they are reproducible."""
 
 import pytest
 import torch
@@ -29,12 +29,12 @@ def changes_over(model, steps):
     return seen
 
 
-def test_each_draw_serves_the_interval():
+def test_redraw_after_each_interval():
     assert changes_over(model_of(feature_redraw_interval=3), 8) == [False] * 3 + [True, False, False, True, False]
 
 
 @pytest.mark.parametrize("changes", [{"auto_check_redraw": False}, {"feature_redraw_interval": None}])
-def test_no_redraw_unasked(changes):
+def test_redraw_disabled(changes):
     model = model_of(**{"feature_redraw_interval": 1, **changes})
     before = projections(model)
     assert not any(changes_over(model, 3))
@@ -46,7 +46,7 @@ def test_no_redraw_in_evaluation():
     assert not any(changes_over(model_of(feature_redraw_interval=1).eval(), 3))
 
 
-def test_draws_depend_on_seed_layer_and_count_alone():
+def test_redraw_depends_on_seed_layer_and_count_alone():
     torch.manual_seed(7)
     first = model_of(feature_redraw_interval=2)
     torch.manual_seed(7)
@@ -54,21 +54,21 @@ def test_draws_depend_on_seed_layer_and_count_alone():
     one, other = projections(first)
     assert not torch.equal(one, other)
     changes_over(first, 3)
-    torch.rand(5)  # the global generator has no say
+    torch.rand(5)  # the global generator has no influence
     changes_over(second, 3)
     assert same(projections(first), projections(second))
     torch.manual_seed(8)
     assert not same(projections(model_of()), [one, other])
 
 
-def test_a_draw_leaves_the_global_generator_alone():
+def test_redraw_keeps_the_global_generator():
     model = model_of()
     state = torch.get_rng_state()
     model.redraw_projections()
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_a_resumed_model_draws_what_the_first_would_have():
+def test_redraw_after_resume_is_the_same():
     model, resumed = model_of(feature_redraw_interval=3), model_of(feature_redraw_interval=3)
     changes_over(model, 2)
     resumed.load_state_dict(model.state_dict())
@@ -76,20 +76,20 @@ def test_a_resumed_model_draws_what_the_first_would_have():
     assert same(projections(model), projections(resumed))
 
 
-def test_a_redraw_between_forward_and_backward_is_harmless():
+def test_redraw_between_forward_and_backward():
     model = model_of(feature_redraw_interval=1)
     x = torch.randn(1, 5, 16)
     (model(x).sum() + model(x).sum()).backward()
 
 
-def test_rows_are_orthogonal_in_blocks():
+def test_projection_rows_are_orthogonal_in_blocks():
     matrix = projections(tiny.encoder(attention_type="linear", nb_features=12))[0]  # [12, 8]
     for block in (matrix[:8], matrix[8:]):
         gram = block @ block.T
         assert torch.allclose(gram, gram.diagonal().diag(), atol=1e-4)
 
 
-def test_the_redraw_breaks_no_graph():
+def test_redraw_breaks_no_graph():
     torch._dynamo.reset()
     model = model_of(feature_redraw_interval=2)
     compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
@@ -111,7 +111,7 @@ def draws_of_a_rank(rank, address, folder):
 
 
 @pytest.mark.skipif(not torch.distributed.is_available(), reason="needs torch.distributed")
-def test_draws_are_equal_on_all_ranks_whatever_their_seeds(tmp_path):
+def test_redraw_is_equal_on_all_ranks(tmp_path):
     address = f"file://{tmp_path}/rendezvous"
     torch.multiprocessing.spawn(draws_of_a_rank, args=(address, str(tmp_path)), nprocs=2)
     assert same(*(torch.load(tmp_path / rank, weights_only=True) for rank in "01"))

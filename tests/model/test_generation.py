@@ -1,4 +1,4 @@
-"""Generation from state: equal to the uncached loop, exact in a batch of ragged prompts, and what it refuses."""
+"""Generation with a kv cache: against the uncached loop, with padded prompts, and with invalid arguments."""
 
 import math
 from itertools import product
@@ -6,7 +6,7 @@ from itertools import product
 import pytest
 import torch
 
-from model.generation import choose
+from model.generation import choose_tokens
 from model.generation_options import GenerationOptions
 from model.inputs import InputError
 from tests.model import tiny
@@ -32,7 +32,7 @@ def _seed():
     torch.manual_seed(0)
 
 
-SIZES = {"vocab_size": VOCAB, "tie_embeddings": False}  # a tied head of random weights repeats one token for ever
+SIZES = {"vocab_size": VOCAB, "tie_embeddings": False}  # a tied head of random weights repeats one token
 
 
 def decoder(**changes):
@@ -49,14 +49,14 @@ def ids(*shape):
 
 @torch.no_grad()
 def uncached(logits_of, tokens, steps):
-    """Greedy continuation by running the whole prefix for each token."""
+    """Continue greedily by processing the whole prefix for each token."""
     for _ in range(steps):
         tokens = torch.cat([tokens, logits_of(tokens)[:, -1:].argmax(-1)], dim=1)
     return tokens
 
 
 def left_padded(rows, filler=0):
-    """Rows of different lengths as one batch, padded in front, and its mask."""
+    """Pad rows of different lengths on the left; return the batch and its mask."""
     size = max(len(row) for row in rows)
     mask = tiny.lengths_mask([len(row) for row in rows], size).flip(1)
     tokens = torch.full((len(rows), size), filler)
@@ -104,22 +104,22 @@ def test_greedy_encoder_decoder_equals_the_uncached_loop(mixer, shape):
 @pytest.mark.parametrize("position", ["rotary", "absolute", "none"])
 @pytest.mark.parametrize("pad", [left_padded, right_padded])
 @pytest.mark.parametrize("beams", [1, 3])
-def test_ragged_prompts_continue_as_each_would_alone(mixer, position, pad, beams):
+def test_padded_prompts_continue_as_each_alone(mixer, position, pad, beams):
     model = decoder(attention_type=MIXERS[mixer], position=position, max_length=20)
     rows = [ids(4), ids(9), ids(1)]
-    tokens, mask = pad(rows, filler=-100)  # what stands in the padding is not looked at
+    tokens, mask = pad(rows, filler=-100)  # ids of the padding are ignored
     out = model.generate(tokens, 8, temperature=0.0, mask=mask, num_beams=beams)
     assert torch.equal(out[:, :9], tokens)
     for row, new in zip(rows, out[:, 9:], strict=True):
         assert torch.equal(model.generate(row[None], 8, temperature=0.0, num_beams=beams)[0, len(row) :], new)
 
 
-def test_logits_of_the_state_equal_those_of_the_sequence():
+def test_step_logits_equal_those_of_the_sequence():
     context = torch.randn(2, 5, 16)
     model = decoder(attention_type=["softmax", "causal_linear"], use_cross_attention=True)
     tokens = ids(2, 9)
     wanted = model(tokens, context)
-    logits, state = model.start(tokens[:, :4], context)  # without room: the cache grows
+    logits, state = model.start(tokens[:, :4], context)  # without capacity: the cache grows
     for place in range(4, 9):
         assert tiny.gap(logits, wanted[:, place - 1]) < 1e-5
         logits = model.step(tokens[:, place : place + 1], state)
@@ -127,7 +127,7 @@ def test_logits_of_the_state_equal_those_of_the_sequence():
     assert state.lengths.tolist() == [9, 9]
 
 
-def test_a_cache_without_room_grows_with_its_mask():
+def test_kv_cache_without_capacity_grows_with_its_mask():
     model = decoder()
     tokens = ids(2, 9)
     mask = torch.tensor([[True] * 4, [False, False, True, True]])
@@ -139,7 +139,7 @@ def test_a_cache_without_room_grows_with_its_mask():
     assert state.lengths.tolist() == [9, 7]
 
 
-def test_float_input_is_decoded_step_by_step():
+def test_step_takes_float_input():
     model = tiny.decoder(attention_type="causal_linear", input_dim=5)
     x = torch.randn(2, 6, 5)
     out, state = model.start(x[:, :5])
@@ -149,17 +149,17 @@ def test_float_input_is_decoded_step_by_step():
         model.step(x, state)
 
 
-def test_the_linear_state_does_not_grow_with_the_prompt():
+def test_linear_state_size_is_constant():
     model = decoder(attention_type="causal_linear")
 
     def size(length):
         _, state = model.start(ids(1, length))
-        return sum(part.numel() for layer in state.layers for part in layer.seen.state)
+        return sum(part.numel() for layer in state.layers for part in layer.cache.state)
 
     assert size(3) == size(2000)
 
 
-def test_rows_that_have_ended_are_padded():
+def test_generate_pads_finished_rows():
     model = decoder()
     prompts = ids(4, 3)
     free = model.generate(prompts, 12, temperature=0.0)[:, 3:]
@@ -172,7 +172,7 @@ def test_rows_that_have_ended_are_padded():
             assert (new[end:] == (eos if pad is None else pad)).all()
 
 
-def test_it_stops_when_every_row_has_ended():
+def test_generate_stops_when_every_row_has_ended():
     model = decoder()
     prompts = ids(1, 3).repeat(2, 1)
     eos = int(model.generate(prompts, 1, temperature=0.0)[0, 3])
@@ -180,7 +180,7 @@ def test_it_stops_when_every_row_has_ended():
 
 
 def every_continuation(model, prompt, steps, vocab, eos):
-    """Each continuation up to `eos` or `steps` tokens, with its log-probability."""
+    """List each continuation up to `eos` or `steps` tokens, with its log-probability."""
     found = {}
     for tail in product(range(vocab), repeat=steps):
         end = tail.index(eos) + 1 if eos in tail else steps
@@ -196,7 +196,7 @@ def every_continuation(model, prompt, steps, vocab, eos):
 @pytest.mark.parametrize("eos", [None, 2])
 @pytest.mark.parametrize("penalty", [0.0, 1.0])
 @torch.no_grad()
-def test_wide_beam_search_finds_the_best_of_all(attention_type, eos, penalty):
+def test_wide_beam_search_finds_the_global_optimum(attention_type, eos, penalty):
     model = decoder(attention_type=attention_type, vocab_size=4)
     prompts = torch.randint(4, (3, 5))
     out = model.generate(prompts, 3, num_beams=16, eos_token=eos, length_penalty=penalty)
@@ -209,7 +209,7 @@ def test_wide_beam_search_finds_the_best_of_all(attention_type, eos, penalty):
 
 
 @torch.no_grad()
-def test_narrow_beam_search_equals_one_written_plainly():
+def test_narrow_beam_search_equals_a_plain_one():
     model = decoder(attention_type=["causal_linear", "softmax"], vocab_size=6)
     prompt = torch.randint(6, (4,))
     beams = [(0.0, [])]
@@ -223,7 +223,7 @@ def test_narrow_beam_search_equals_one_written_plainly():
 
 
 @torch.no_grad()
-def test_beams_of_an_encoder_decoder_stay_with_their_source():
+def test_beams_of_an_encoder_decoder_keep_their_source():
     model = seq2seq(attention_type="causal_linear")
     source, mask = ids(3, 8), tiny.lengths_mask([8, 3, 5], 8)
     out = model.generate(source, 0, 6, num_beams=4, source_mask=mask)
@@ -232,7 +232,7 @@ def test_beams_of_an_encoder_decoder_stay_with_their_source():
         assert torch.equal(out[row : row + 1], alone)
 
 
-def test_draws_come_from_the_generator_alone():
+def test_sampling_uses_the_generator_alone():
     model = decoder()
     prompts = ids(2, 4)
 
@@ -266,24 +266,24 @@ LOGITS = torch.tensor([0.5, 0.2, 0.15, 0.1, 0.05]).log()
     ],
     ids=str,
 )
-def test_draws_follow_the_probabilities(options, wanted):
+def test_sampling_follows_the_probabilities(options, wanted):
     count = 20_000
     shuffle = torch.tensor([3, 0, 4, 1, 2])
     options = GenerationOptions(1, generator=torch.Generator().manual_seed(0), **options)
-    drawn = choose(LOGITS[shuffle].expand(count, -1), options)
+    drawn = choose_tokens(LOGITS[shuffle].expand(count, -1), options)
     seen = torch.zeros(5).index_add(0, shuffle[drawn], torch.ones(count)) / count
     wanted = torch.tensor(wanted, dtype=torch.float) / sum(wanted)
     assert ((seen - wanted).abs() < 5 * (wanted * (1 - wanted) / count).sqrt() + 1e-9).all()
 
 
 @pytest.mark.parametrize("temperature", [1e-300, 5e-324, 1e-38])
-def test_the_coldest_draw_is_of_the_likeliest(temperature):
-    """In float32 such a divisor is 0, and what it made of the likeliest token was no number."""
+def test_sampling_at_tiny_temperature_is_greedy(temperature):
+    """In float32 such a temperature is 0, and the logit of the most likely token was NaN."""
     logits = torch.tensor([[0.0, 3.0, 2.0], [-5.0, -7.0, -6.0]])
-    assert choose(logits, GenerationOptions(1, temperature=temperature)).tolist() == [1, 0]
+    assert choose_tokens(logits, GenerationOptions(1, temperature=temperature)).tolist() == [1, 0]
 
 
-def test_the_model_is_left_as_it_was():
+def test_generate_restores_the_model():
     model = decoder(attention_type="causal_linear", feature_redraw_interval=1, dropout=0.5).train()
     model.layers[0].eval()
     modes = [module.training for module in model.modules()]
@@ -299,7 +299,7 @@ def test_the_model_is_left_as_it_was():
     assert model(out).sum().requires_grad  # the tokens can be trained on
 
 
-def test_half_precision_generates():
+def test_generate_in_half_precision():
     model = decoder(attention_type=["causal_linear", "softmax"], qk_norm=True).bfloat16()
     tokens, mask = left_padded([ids(3), ids(5)])
     for beams in (1, 2):
@@ -308,44 +308,48 @@ def test_half_precision_generates():
 
 TOKENS = torch.ones(2, 3, dtype=torch.long)
 REFUSED = [
-    ({}, {"max_new_tokens": 0}, "max_new_tokens is 0, and an integer of at least 1"),
-    ({}, {"max_new_tokens": 2.0}, "max_new_tokens is 2.0, and an integer"),
-    ({}, {"temperature": -0.1}, "temperature is -0.1, and a number of at least 0.0 is needed; 0.0 is greedy"),
-    ({}, {"temperature": math.nan}, "temperature is nan"),
-    ({}, {"top_p": 0.0}, "top_p is 0.0, and a probability above 0.0 and up to 1.0"),
-    ({}, {"top_p": 1.5}, "top_p is 1.5"),
-    ({}, {"top_k": 0}, "top_k is 0, and an integer of at least 1"),
-    ({}, {"num_beams": 0}, "num_beams is 0"),
-    ({}, {"num_beams": 2, "top_k": 3}, "top_k goes with drawing, and beam search (num_beams 2) draws nothing"),
-    ({}, {"num_beams": 2, "temperature": 0.7}, "temperature 0.7 goes with drawing"),
-    ({}, {"length_penalty": 1.0}, "length_penalty 1.0 ranks beams, and num_beams is 1"),
-    ({}, {"eos_token": VOCAB}, "eos_token is 11, and token ids are integers from 0 to 10"),
-    ({}, {"eos_token": -1}, "eos_token is -1"),
-    ({}, {"pad_token": 1.0}, "pad_token is 1.0"),
+    ({}, {"max_new_tokens": 0}, "max_new_tokens must be an integer of at least 1; got 0"),
+    ({}, {"max_new_tokens": 2.0}, "max_new_tokens must be an integer of at least 1; got 2.0"),
+    ({}, {"temperature": -0.1}, "temperature must be a number of at least 0.0 (0.0 is greedy); got -0.1"),
+    ({}, {"temperature": math.nan}, "(0.0 is greedy); got nan"),
+    ({}, {"top_p": 0.0}, "top_p must be a probability above 0.0 and up to 1.0; got 0.0"),
+    ({}, {"top_p": 1.5}, "up to 1.0; got 1.5"),
+    ({}, {"top_k": 0}, "top_k must be an integer of at least 1; got 0"),
+    ({}, {"num_beams": 0}, "num_beams must be an integer of at least 1; got 0"),
+    ({}, {"num_beams": 2, "top_k": 3}, "top_k needs sampling, and beam search (num_beams 2) has none; leave it out"),
+    ({}, {"num_beams": 2, "temperature": 0.7}, "temperature 0.7 needs sampling"),
+    ({}, {"length_penalty": 1.0}, "length_penalty 1.0 ranks beams, and num_beams is 1; set num_beams to 2"),
+    ({}, {"eos_token": VOCAB}, "eos_token must be a token id, an integer from 0 to 10; got 11"),
+    ({}, {"eos_token": -1}, "from 0 to 10; got -1"),
+    ({}, {"pad_token": 1.0}, "pad_token must be a token id, an integer from 0 to 10; got 1.0"),
     ({}, {"tokens": TOKENS[:, :0]}, "the prompt is empty, int64 [2, 0]"),
-    ({}, {"tokens": TOKENS[0]}, "tokens is int64 [3], and token ids, int [B, N], fit"),
-    ({}, {"tokens": TOKENS.float()}, "tokens is float32 [2, 3]"),
-    ({}, {"tokens": [[1, 2]]}, "tokens is a list"),
+    ({}, {"tokens": TOKENS[0]}, "tokens must be token ids, int [B, N]; got int64 [3]"),
+    ({}, {"tokens": TOKENS.float()}, "int [B, N]; got float32 [2, 3]"),
+    ({}, {"tokens": [[1, 2]]}, "int [B, N]; got a list"),
     ({}, {"tokens": TOKENS + 10}, "token id 11 is out of range"),
-    ({}, {"mask": TOKENS}, "mask is int64 [2, 3], and bool [2, 3]"),
+    ({}, {"mask": TOKENS}, "mask must be bool [2, 3], True at real tokens; got int64 [2, 3]"),
     ({}, {"mask": torch.tensor([[True] * 3, [False] * 3])}, "the prompt of row 1 is empty: its mask is all False"),
     ({}, {"mask": torch.tensor([[True, False, True]] * 2)}, "the mask of row 0 has padding between tokens"),
     ({}, {"context": torch.zeros(2, 3, 16)}, "this decoder has no cross-attention"),
     ({"use_cross_attention": True}, {}, "a decoder with cross-attention needs context"),
-    ({"vocab_size": None}, {}, "does not read tokens, so it cannot go on from one; set vocab_size"),
+    (
+        {"vocab_size": None},
+        {},
+        "this decoder does not take tokens, so it cannot generate; set vocab_size in its section",
+    ),
     ({"input_dim": 5}, {}, "leave input_dim out"),
-    ({"max_length": 7}, {}, "a prompt of 3 and max_new_tokens 5 make 8 positions, and max_length is 7"),
+    ({"max_length": 7}, {}, "a prompt of 3 tokens and max_new_tokens 5 need 8 positions; max_length is 7"),
 ]
 
 
 @pytest.mark.parametrize(("changes", "given", "message"), REFUSED, ids=[message for *_, message in REFUSED])
-def test_refused(changes, given, message):
+def test_generate_invalid_arguments(changes, given, message):
     with pytest.raises(InputError) as caught:
         decoder(**changes).generate(**{"tokens": TOKENS, "max_new_tokens": 5, **given})
     assert message in str(caught.value)
 
 
-def test_max_length_counts_real_tokens():
+def test_generate_max_length_counts_real_tokens():
     model = decoder(position="absolute", max_length=7)
     tokens, mask = left_padded([ids(2), ids(3)])
     tokens, mask = torch.nn.functional.pad(tokens, (4, 0)), torch.nn.functional.pad(mask, (4, 0))

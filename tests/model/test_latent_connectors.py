@@ -173,5 +173,5 @@ def test_connector_errors(tmp_path):
     weights = tmp_path / "model.safetensors"
     (tmp_path / "connector.json").write_text(json.dumps(content))
     weights.write_bytes(weights.read_bytes()[:100])
-    with pytest.raises(CheckpointError, match="not a whole safetensors file"):
+    with pytest.raises(CheckpointError, match="damaged or not a safetensors file"):
         MODEL_CLASS["BertForLatentConnector"].from_pretrained(tmp_path)

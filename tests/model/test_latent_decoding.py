@@ -167,7 +167,7 @@ def test_latent_decoder_errors():
         decoder(ids + 39, torch.randn(2, LATENT))
     with pytest.raises(InputError, match="each latent takes one prompt"):
         decoder.generate(torch.randn(2, LATENT), ids[:1], 3)
-    with pytest.raises(InputError, match="make 70 positions, and max_length is 64"):
+    with pytest.raises(InputError, match="need 70 positions; max_length is 64"):
         decoder.generate(torch.randn(2, LATENT), 1, 69)
     with pytest.raises(ValueError, match="routes is empty"):
         hugging_face_decoder("gpt2", [], 1)

@@ -1,4 +1,4 @@
-"""The chunked operator and the recurrent form: one operation, as an operator and at every size of its inputs."""
+"""Chunked operator and recurrent form of linear attention, at every scale of the inputs."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -20,7 +20,7 @@ HEAD_DIM, NB_FEATURES = 64, 256
 
 
 class Softplus(FeatureMap):
-    """A user's own map, with a log scale of its own for each key."""
+    """Custom map with a log scale for each key."""
 
     def query(self, q):
         return torch.nn.functional.softplus(q)
@@ -30,12 +30,12 @@ class Softplus(FeatureMap):
 
 
 def step_by_step(core, q, k, v, mask):
-    """The causal form, token by token; a masked token is absorbed under its mask."""
+    """Compute the causal form token by token; masked tokens update the state under their mask."""
     state, outs = core.initial_state(k), []
     for t in range(q.shape[2]):
         now = slice(t, t + 1)
-        state = core.absorb(state, k[:, :, now], v[:, :, now], key_mask=None if mask is None else mask[:, now])
-        outs.append(core.read(state, q[:, :, now]))
+        state = core.update(state, k[:, :, now], v[:, :, now], key_mask=None if mask is None else mask[:, now])
+        outs.append(core.attend(state, q[:, :, now]))
     return torch.cat(outs, 2)
 
 
@@ -51,28 +51,28 @@ def test_recurrent_agrees_with_oracle(name, std):
 
 
 @pytest.mark.parametrize("name", MAPS)
-def test_a_ragged_prompt_then_tokens(name):
+def test_recurrent_padded_prompt_then_tokens(name):
     core, (q, k, v) = linear_core(name), qkv(80, 80)
     mask = lengths_mask([70, 41], 70)
-    state = core.absorb(core.initial_state(k), k[:, :, :70], v[:, :, :70], key_mask=mask)
+    state = core.update(core.initial_state(k), k[:, :, :70], v[:, :, :70], key_mask=mask)
     for t in range(70, 80):
         out, state = core.step(state, q[:, :, t : t + 1], k[:, :, t : t + 1], v[:, :, t : t + 1])
     kept = torch.cat([mask, torch.ones(2, 10, dtype=torch.bool)], 1)
     assert gap(out, core(q, k, v, key_mask=kept, causal=True)[:, :, -1:]) < 1e-5
 
 
-def test_a_state_selects_rows_and_can_be_empty():
+def test_recurrent_state_selects_rows():
     core, (q, k, v) = linear_core("favor+"), qkv(4, 4)
     empty = core.initial_state(k)
-    assert (core.read(empty, q) == 0).all()
-    state = core.absorb(empty, k, v).select(torch.tensor([1, 1, 0]))
-    assert gap(core.read(state, q[[1, 1, 0]]), core(q, k, v, causal=False)[[1, 1, 0]]) < 1e-5
+    assert (core.attend(empty, q) == 0).all()
+    state = core.update(empty, k, v).select(torch.tensor([1, 1, 0]))
+    assert gap(core.attend(state, q[[1, 1, 0]]), core(q, k, v, causal=False)[[1, 1, 0]]) < 1e-5
 
 
 @pytest.mark.parametrize("name", MAPS)
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("std", [1.0, 8.0, 12.0])
-def test_at_full_size_with_gradients(name, causal, std):
+def test_chunked_full_size_gradients_agree(name, causal, std):
     core = linear_core(name, HEAD_DIM, NB_FEATURES)
     inputs = [x.requires_grad_() for x in qkv(200, 200, std=std, head_dim=HEAD_DIM)]
     weight = torch.randn(2, 2, 200, HEAD_DIM, generator=torch.Generator().manual_seed(2))
@@ -84,10 +84,10 @@ def test_at_full_size_with_gradients(name, causal, std):
 
 @pytest.mark.parametrize("at_once", [1, 4, 7, 32, 1000])
 @pytest.mark.parametrize("causal", [False, True])
-def test_blocks_and_groups_change_nothing(at_once, causal, monkeypatch):
+def test_chunked_result_is_independent_of_the_plan(at_once, causal, monkeypatch):
     monkeypatch.setitem(plan.CHUNKS_AT_ONCE, "cpu", at_once)
     core, generator = linear_core("favor#"), torch.Generator().manual_seed(0)
-    shape = (5, 200, 2, 8)  # transposed, as MultiHeadAttention gives them
+    shape = (5, 200, 2, 8)  # transposed, as in MultiHeadAttention
     inputs = [torch.randn(shape, generator=generator).transpose(1, 2).requires_grad_() for _ in range(3)]
     mask = lengths_mask([200, 3, 64, 65, 130], 200)
     out, wanted = (f(*inputs, key_mask=mask, causal=causal) for f in (core, lambda *x, **y: expected(core, *x, **y)))
@@ -97,7 +97,7 @@ def test_blocks_and_groups_change_nothing(at_once, causal, monkeypatch):
 
 
 @pytest.mark.parametrize("causal", [False, True])
-def test_a_map_of_ones_own(causal):
+def test_chunked_custom_feature_map(causal):
     core, (q, k, v) = LinearCore(Softplus(8, 8)), (x.requires_grad_() for x in qkv(150, 150))
     mask = lengths_mask([150, 70], 150)
     log_kernel = core.features.log_query(q.double()).unsqueeze(-2) + core.features.log_key(k.double()).unsqueeze(-3)
@@ -110,7 +110,7 @@ def test_a_map_of_ones_own(causal):
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("causal", [False, True])
-def test_half_precision_gradients_are_finite_and_near(dtype, causal):
+def test_chunked_half_precision_gradients(dtype, causal):
     core = linear_core("favor+", HEAD_DIM, NB_FEATURES)
     inputs = [x.to(dtype).requires_grad_() for x in qkv(200, 200, std=8.0, head_dim=HEAD_DIM)]
     out, wanted = core(*inputs, causal=causal), expected(core, *inputs, causal=causal)
@@ -119,11 +119,11 @@ def test_half_precision_gradients_are_finite_and_near(dtype, causal):
     assert max(map(gap, ours, theirs)) < (0.01 if dtype == torch.float16 else 0.06)
 
 
-def test_later_tokens_never_reach_a_row_that_underflows():
+def test_underflow_rows_ignore_later_tokens():
     core = linear_core("favor+", HEAD_DIM, NB_FEATURES)
     q, k, v = qkv(200, 200, std=12.0, head_dim=HEAD_DIM)
     changed = k.clone()
-    changed[:, :, 150:] *= 0.01  # no row from there on underflows any more, or other ones do
+    changed[:, :, 150:] *= 0.01  # later rows no longer underflow, or others do
     before, after = core(q, k, v, causal=True), core(q, changed, v, causal=True)
     assert gap(after[:, :, :150], before[:, :, :150]) <= 1e-6
 
@@ -134,7 +134,7 @@ def tiny_kernel(generator):
 
 
 @pytest.mark.parametrize("causal", [False, True])
-def test_it_is_a_proper_operator(causal):
+def test_chunked_operator_passes_opcheck(causal):
     generator = torch.Generator().manual_seed(0)
     q, k, v = (torch.randn(2, 2, 70, 4, generator=generator, requires_grad=True) for _ in range(3))
     scale, mask, kernel = torch.zeros(2, 2, 70, requires_grad=True), lengths_mask([70, 41], 70), tiny_kernel(generator)
@@ -155,7 +155,7 @@ def test_exact_gradients_in_double_precision(causal):
     assert torch.autograd.gradcheck(attend, inputs, fast_mode=True)
 
 
-def test_fake_tensors_and_flops():
+def test_chunked_fake_tensors_and_flops():
     with FakeTensorMode():
         core = LinearCore(linear_core("favor+").features.__class__(HEAD_DIM, NB_FEATURES))
         inputs = [torch.randn(2, 8, 8192, HEAD_DIM, requires_grad=True) for _ in range(3)]
@@ -167,10 +167,10 @@ def test_fake_tensors_and_flops():
         with FlopCounterMode(display=False) as counter:
             out.sum().backward()
         assert inputs[0].grad.shape == inputs[0].shape
-        assert 2.3 < counter.get_total_flops() / forward < 2.5  # with the features and states computed again
+        assert 2.3 < counter.get_total_flops() / forward < 2.5  # with recomputed features and states
 
 
-def test_only_border_states_are_kept_for_backward():
+def test_chunked_saves_only_border_states():
     core = linear_core("favor+", HEAD_DIM, NB_FEATURES)
     q, k, v = (torch.randn(1, 8, 2048, HEAD_DIM, requires_grad=True) for _ in range(3))
     kept = {}
@@ -188,7 +188,7 @@ def test_only_border_states_are_kept_for_backward():
 
 @pytest.mark.parametrize("name", MAPS)
 @pytest.mark.parametrize("causal", [False, True])
-def test_no_graph_break(name, causal):
+def test_chunked_compiles_without_graph_break(name, causal):
     torch._dynamo.reset()
     core = linear_core(name).train()
     compiled = torch.compile(core, backend="aot_eager", fullgraph=True)
@@ -204,10 +204,10 @@ def test_no_graph_break(name, causal):
     assert all(torch.allclose(after[key], value) for key, value in core.state_dict().items())
 
 
-def test_buffers_serve_calls_of_any_mode_shape_and_thread():
+def test_chunked_buffers_work_in_any_mode_and_thread():
     core = linear_core("favor+")
     wanted = {n: expected(core, *qkv(n, n), causal=True) for n in (70, 150)}
-    with torch.inference_mode():  # whose tensors could not be written to afterwards
+    with torch.inference_mode():  # tensors of this mode could not be written to afterwards
         core(*qkv(150, 150), causal=True)
     with ThreadPoolExecutor(4) as pool:
         outs = [(n, pool.submit(core, *qkv(n, n), causal=True)) for n in [70, 150] * 10]

@@ -1,4 +1,4 @@
-"""Long sequences without a graph: position-wise layers run in parts, to the same result."""
+"""Long sequences without autograd: position-wise layers run in parts, with the same result."""
 
 import pytest
 import torch
@@ -9,7 +9,7 @@ from tests.model import tiny
 
 @pytest.mark.parametrize("norm", ["layernorm", "scalenorm", "rezero"])
 @pytest.mark.parametrize("attention_type", ["softmax", "linear", "causal_linear"])
-def test_parts_change_nothing(norm, attention_type, monkeypatch):
+def test_long_sequence_parts_change_nothing(norm, attention_type, monkeypatch):
     model = tiny.encoder(attention_type=attention_type, vocab_size=tiny.VOCAB, **tiny.norm_of(norm)).eval()
     ids, mask = torch.randint(tiny.VOCAB, (2, 200)), tiny.lengths_mask([200, 130], 200)
     wanted = model(ids, mask)
@@ -22,4 +22,4 @@ def test_parts_change_nothing(norm, attention_type, monkeypatch):
     assert set(seen) == {(64, 16), (400 % 64, 16)}
     seen.clear()
     model(ids, mask)
-    assert set(seen) == {(2, 200, 16)}  # with a graph everything is kept anyway
+    assert set(seen) == {(2, 200, 16)}  # autograd saves all activations anyway

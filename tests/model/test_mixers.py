@@ -1,4 +1,4 @@
-"""A mixer for each layer: lists of attention types, the registry of cores, and what a file may say of them."""
+"""Attention type of each layer: lists, the registry of cores, and messages for a file."""
 
 import copy
 import json
@@ -32,7 +32,7 @@ def cores(stack):
     return [layer.self_attention.sublayer.core for layer in stack.layers]
 
 
-def test_each_layer_has_the_core_of_its_place():
+def test_attention_type_list_sets_each_layer():
     model = tiny.encoder(num_layers=4, attention_type=HYBRID, nb_features=24)
     assert [type(core) for core in cores(model)] == [LinearCore] * 3 + [SoftmaxCore]
     assert sum(name.endswith("projection_matrix") for name in model.state_dict()) == 3
@@ -43,7 +43,7 @@ def test_each_layer_has_the_core_of_its_place():
     assert torch.equal(one(x), many(x))
 
 
-def test_layers_of_an_encoder_see_what_their_core_sees():
+def test_mixed_encoder_layers_keep_their_direction():
     x = torch.randn(1, 9, 16)
     changed = torch.cat([x[:, :-1], torch.randn(1, 1, 16)], dim=1)
     for types, moves in [(["causal_linear"] * 2, False), (["causal_linear", "linear"], True), (["softmax"] * 2, True)]:
@@ -51,17 +51,17 @@ def test_layers_of_an_encoder_see_what_their_core_sees():
         assert (tiny.gap(model(changed)[:, :-1], model(x)[:, :-1]) > 1e-5) == moves
 
 
-def test_a_mixed_decoder_is_causal_and_padding_changes_nothing():
+def test_mixed_decoder_is_causal_and_ignores_padding():
     model = tiny.decoder(num_layers=3, attention_type=["causal_linear", "softmax", "causal_linear"], vocab_size=11)
     ids, mask = torch.randint(11, (2, 70)), tiny.lengths_mask([70, 41], 70)
     out = model(ids, mask=mask)
     assert tiny.gap(out[1:, :41], model(ids[1:, :41])) < 1e-5
     assert tiny.gap(model(ids[:, :50]), model(ids)[:, :50]) < 1e-6
-    with pytest.raises(InputError, match="causal_linear attention is causal by construction"):
+    with pytest.raises(InputError, match="causal_linear attention is always causal"):
         model(ids, use_causal_mask=False)
 
 
-def test_properties_of_a_list():
+def test_attention_type_list_properties():
     params = tiny.params(num_layers=4, attention_type=HYBRID)
     assert params.attention_types == HYBRID
     assert params.is_linear
@@ -82,14 +82,14 @@ def test_properties_of_a_list():
         ({"attention_type": ["linear", ["linear"]]}, "attention_type.each.1"),
     ],
 )
-def test_refused_in_python(changes, message):
+def test_attention_type_invalid_in_python(changes, message):
     with pytest.raises(ValidationError) as caught:
         tiny.params(**changes)
     assert message in str(caught.value)
 
 
-def test_a_decoder_has_no_bidirectional_layer():
-    with pytest.raises(ValueError, match="linear lets a token see the ones after it; causal_linear fits"):
+def test_decoder_rejects_a_bidirectional_layer():
+    with pytest.raises(ValueError, match="linear lets a token see the ones after it; use causal_linear in a decoder"):
         tiny.decoder(attention_type=["softmax", "linear"])
 
 
@@ -127,7 +127,7 @@ def problems_of(tmp_path, part, attention_type, more=""):
         ("decoder", "linear", ["attention_type: bidirectional `linear`", "; try attention_type: causal_linear"]),
     ],
 )
-def test_messages_of_a_file(tmp_path, part, attention_type, messages):
+def test_attention_type_messages_of_a_file(tmp_path, part, attention_type, messages):
     problems = problems_of(tmp_path, part, attention_type)
     assert bool(problems) == bool(messages)
     assert problems.count("model.yml:") == bool(messages)
@@ -135,7 +135,7 @@ def test_messages_of_a_file(tmp_path, part, attention_type, messages):
         assert message in problems
 
 
-def test_a_list_is_saved_and_read_back(tmp_path):
+def test_attention_type_list_round_trips(tmp_path):
     path = tmp_path / "model.yml"
     path.write_text(
         "model:\n  model_type: decoder\n  decoder:\n    {d_model: 16, num_layers: 2, num_heads: 2, device: cpu,\n"
@@ -149,7 +149,7 @@ def test_a_list_is_saved_and_read_back(tmp_path):
     assert torch.equal(again(x), model(x))
 
 
-def test_json_schema_lists_the_registered_cores(own_core):
+def test_json_schema_lists_registered_cores(own_core):
     schema = PerformerParams.model_json_schema()["properties"]["attention_type"]
     names = {"type": "string", "enum": ["softmax", "linear", "causal_linear", own_core]}
     assert schema["anyOf"] == [names, {"type": "array", "items": names}]
@@ -157,7 +157,7 @@ def test_json_schema_lists_the_registered_cores(own_core):
 
 
 class MeanCore(nn.Module):
-    """Each query gets the plain mean of the values that it may see, times a learned gain for each head."""
+    """Mean of the visible values for each query, times a learned gain for each head."""
 
     def __init__(self, params):
         super().__init__()
@@ -172,18 +172,18 @@ class MeanCore(nn.Module):
 
 
 class MeanState(CoreState):
-    """Its own state: a sum and a count."""
+    """Decoding state of a sum and a count."""
 
     def __init__(self, core):
         self.core, self.total, self.count = core, 0.0, 0.0
 
-    def absorb(self, k, v, key_mask=None):
+    def update(self, k, v, key_mask=None):
         weight = torch.ones(v.shape[0], v.shape[2]) if key_mask is None else key_mask.float()
         weight = weight[:, None, :, None]
         self.total = self.total + (weight * v).sum(2, keepdim=True)
         self.count = self.count + weight.sum(2, keepdim=True)
 
-    def read(self, q):
+    def attend(self, q):
         return (self.core.gain * self.total / self.count).expand_as(q)
 
     def select(self, rows):
@@ -191,7 +191,7 @@ class MeanState(CoreState):
 
 
 class StatefulMeanCore(MeanCore):
-    def decoding_state(self, room):
+    def decoding_state(self, capacity):
         return MeanState(self)
 
 
@@ -202,7 +202,7 @@ def own_core(request, monkeypatch):
     return "mean"
 
 
-def test_a_core_of_ones_own_is_built_trained_saved_and_decoded(own_core, tmp_path):
+def test_custom_core_trains_and_decodes(own_core, tmp_path):
     assert problems_of(tmp_path, "encoder", "[mean, linear]") == ""
     assert "did you mean 'mean'?" in problems_of(tmp_path, "encoder", "maen")
     assert "is mean and softmax;" in problems_of(tmp_path, "encoder", "[mean, softmax]", ", nb_features: 8")
@@ -225,7 +225,7 @@ def test_a_core_of_ones_own_is_built_trained_saved_and_decoded(own_core, tmp_pat
         prefix = torch.cat([prefix, token[:, None]], dim=1)
 
 
-def test_a_core_with_a_direction(monkeypatch):
+def test_custom_core_direction(monkeypatch):
     monkeypatch.setattr(CORES, "_entries", copy.copy(CORES._entries))
     register_attention("past", direction="causal")(MeanCore)
     register_attention("all", direction="bidirectional", uses_features=True)(MeanCore)
@@ -239,6 +239,6 @@ def test_a_core_with_a_direction(monkeypatch):
         register_attention("past")(MeanCore)
 
 
-def test_the_types_import_no_torch():
+def test_model_types_import_no_torch():
     code = "import sys, model.model_types, model.core_registry; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

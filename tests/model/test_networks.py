@@ -1,4 +1,4 @@
-"""Encoder, decoder and encoder-decoder over the grid: padding, causality, gradients."""
+"""Encoder, decoder and encoder-decoder over a grid of options: padding, causality, gradients."""
 
 import pytest
 import torch
@@ -29,7 +29,7 @@ def other_padding(x, mask):
 
 @grid(TYPES)
 @pytest.mark.parametrize("factor", [1.0, 4.0])
-def test_padding_of_an_encoder_changes_nothing(attention_type, activation, norm, factor):
+def test_encoder_ignores_padding(attention_type, activation, norm, factor):
     model = tiny.encoder(attention_type=attention_type, activation=activation, **tiny.norm_of(norm))
     model = tiny.sharpened(model, factor)
     x, mask = torch.randn(2, PADDED, 16), tiny.lengths_mask(LENGTHS, PADDED)
@@ -42,7 +42,7 @@ def test_padding_of_an_encoder_changes_nothing(attention_type, activation, norm,
 
 @grid(["softmax", "causal_linear"])
 @pytest.mark.parametrize("factor", [1.0, 4.0])
-def test_future_of_a_decoder_changes_nothing(attention_type, activation, norm, factor):
+def test_decoder_is_causal(attention_type, activation, norm, factor):
     model = tiny.decoder(attention_type=attention_type, activation=activation, **tiny.norm_of(norm))
     model = tiny.sharpened(model, factor)
     x = torch.randn(2, PADDED, 16)
@@ -56,7 +56,7 @@ def test_future_of_a_decoder_changes_nothing(attention_type, activation, norm, f
 @pytest.mark.parametrize("attention_type", ["softmax", "causal_linear"])
 @pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize("factor", [1.0, 4.0])
-def test_padding_of_an_encoder_decoder_changes_nothing(attention_type, norm, factor):
+def test_encoder_decoder_ignores_padding(attention_type, norm, factor):
     model = tiny.seq2seq(attention_type=attention_type, vocab_size=tiny.VOCAB, **tiny.norm_of(norm))
     model = tiny.sharpened(model, factor)
     source, target = torch.randint(tiny.VOCAB, (2, 30)), torch.randint(tiny.VOCAB, (2, 20))
@@ -65,12 +65,12 @@ def test_padding_of_an_encoder_decoder_changes_nothing(attention_type, norm, fac
     assert out.shape == (2, 20, tiny.VOCAB)
     assert tiny.gap(out[1:, :9], model(source[1:, :17], target[1:, :9])) <= 1e-5
     source, target = source.masked_fill(~source_mask, -100), target.masked_fill(~target_mask, 999)
-    assert torch.equal(model(source, target, source_mask, target_mask), out)  # ids of the padding are not looked at
+    assert torch.equal(model(source, target, source_mask, target_mask), out)  # ids of the padding are ignored
 
 
 @pytest.mark.parametrize("attention_type", TYPES)
 @pytest.mark.parametrize("position", ["rotary", "absolute", "none"])
-def test_a_sequence_that_is_all_padding_is_finite(attention_type, position):
+def test_all_padding_sequence_is_finite(attention_type, position):
     model = tiny.encoder(attention_type=attention_type, position=position, max_length=20, qk_norm=True)
     x = torch.randn(2, 20, 16)
     x[1] = torch.nan
@@ -99,7 +99,7 @@ def test_gradients_reach_every_parameter(attention_type, activation, norm):
         assert not every_gradient(tiny.seq2seq(**shape), ids, ids)
 
 
-def test_untouched_rezero_lets_gradients_through():
+def test_rezero_has_gradients_at_initialisation():
     torch.manual_seed(0)
     model = tiny.PerformerEncoder(tiny.params(use_rezero=True))
     assert not every_gradient(model, torch.randn(2, 12, 16))
@@ -119,29 +119,29 @@ def test_half_precision_is_finite(attention_type, dtype, norm):
     assert all(p.grad.isfinite().all() for p in model.parameters())
 
 
-def test_use_causal_mask_false_sees_the_future_in_softmax_only():
+def test_use_causal_mask_false_needs_softmax():
     x = torch.randn(1, 9, 16)
     changed = x.clone()
     changed[:, -1] = torch.randn(16)
     model = tiny.decoder()
     assert tiny.gap(model(changed, use_causal_mask=False)[:, :-1], model(x, use_causal_mask=False)[:, :-1]) > 1e-4
-    with pytest.raises(ValueError, match="causal by construction; softmax fits"):
+    with pytest.raises(ValueError, match="always causal; use softmax"):
         tiny.decoder(attention_type="causal_linear")(x, use_causal_mask=False)
 
 
-def test_a_causal_linear_encoder_streams():
+def test_causal_linear_encoder_streams():
     model = tiny.encoder(attention_type="causal_linear")
     x = torch.randn(1, PADDED, 16)
     assert tiny.gap(model(x[:, :40]), model(x)[:, :40]) <= 1e-6
 
 
-def test_the_context_matters():
+def test_decoder_depends_on_the_context():
     model = tiny.seq2seq(attention_type="causal_linear", vocab_size=tiny.VOCAB)
     ids = torch.randint(tiny.VOCAB, (1, 8))
     assert tiny.gap(model(ids.flip(1), ids), model(ids, ids)) > 1e-3
 
 
-def test_positions_matter_only_where_there_are_any():
+def test_position_none_is_permutation_equivariant():
     x = torch.randn(1, 9, 16)
     for position, moves in [("rotary", True), ("absolute", True), ("none", False)]:
         model = tiny.encoder(position=position, max_length=9)
@@ -149,13 +149,13 @@ def test_positions_matter_only_where_there_are_any():
         assert (tiny.gap(turned, model(x)) > 1e-3) == moves
 
 
-def test_grouped_heads_share_keys_and_values():
+def test_grouped_query_attention_shares_keys_and_values():
     model = tiny.encoder(num_heads=4, num_kv_heads=2, attention_type="linear")
     assert model.layers[0].self_attention.sublayer.to_k.weight.shape == (8, 16)
     assert model(torch.randn(2, 5, 16)).shape == (2, 5, 16)
 
 
-def test_input_and_head_of_each_role():
+def test_input_and_head_by_role():
     ids, mel = torch.randint(tiny.VOCAB, (2, 7)), torch.randn(2, 7, 5)
     tied, untied = tiny.encoder(vocab_size=tiny.VOCAB), tiny.encoder(vocab_size=tiny.VOCAB, tie_embeddings=False)
     speech = tiny.encoder(vocab_size=tiny.VOCAB, input_dim=5)
@@ -169,7 +169,7 @@ def test_input_and_head_of_each_role():
     assert both.encode(ids).shape == (2, 7, 16)
 
 
-def test_state_dict_has_nothing_twice_and_known_names():
+def test_state_dict_names_and_no_duplicates():
     model = tiny.seq2seq(attention_type="causal_linear", vocab_size=tiny.VOCAB, use_scalenorm=True)
     state = model.state_dict()
     assert len({tensor.data_ptr() for tensor in state.values()}) == len(state)

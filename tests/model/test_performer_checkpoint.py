@@ -1,4 +1,4 @@
-"""Checkpoints of performer-pytorch, made by the package itself: the same outputs where its own are right."""
+"""Conversion of performer-pytorch checkpoints: equal outputs, except for its documented errors."""
 
 from functools import partial
 
@@ -29,7 +29,7 @@ def _seed():
 
 @pytest.fixture
 def exact(monkeypatch):
-    """performer-pytorch with every eps at 0."""
+    """Set every eps of performer-pytorch to 0."""
     monkeypatch.setattr(theirs, "softmax_kernel", partial(theirs.softmax_kernel, eps=0.0))
     causal = partial(theirs.causal_linear_attention_noncuda, eps=0.0)
     monkeypatch.setattr(theirs, "causal_linear_attention_noncuda", causal)
@@ -42,8 +42,8 @@ def config_of(role, **changes):
     return ModelConfig(model_type=role, config=build(params=params))
 
 
-def shaken(network):
-    """In evaluation mode, with every vector (norms, biases) and gain away from its start."""
+def with_random_vectors(network):
+    """Set evaluation mode and randomise every vector (norms, biases) and gain."""
     with torch.no_grad():
         for name, parameter in network.named_parameters():
             if parameter.dim() < 2:
@@ -67,7 +67,7 @@ STACKS = [
 @pytest.mark.parametrize(("given", "changes"), STACKS, ids=str)
 @pytest.mark.parametrize("causal", [False, True])
 def test_performer(given, changes, causal):
-    network = shaken(theirs.Performer(**{**SHAPE, "causal": causal, **given}))
+    network = with_random_vectors(theirs.Performer(**{**SHAPE, "causal": causal, **given}))
     model = load_performer_pytorch(
         network.state_dict(), config_of("encoder", causal=causal, position="none", **changes)
     )
@@ -81,7 +81,7 @@ def test_performer(given, changes, causal):
 @pytest.mark.usefixtures("exact")
 @pytest.mark.parametrize("causal", [False, True])
 def test_performer_with_positions_at_the_call(causal):
-    network = shaken(theirs.Performer(**SHAPE, causal=causal))
+    network = with_random_vectors(theirs.Performer(**SHAPE, causal=causal))
     model = load_performer_pytorch(network.state_dict(), config_of("encoder", causal=causal))
     x = torch.randn(2, LENGTH, 16)
     assert tiny.gap(model.eval()(x), network(x, pos_emb=theirs.FixedPositionalEmbedding(8, LENGTH)(x))) < 1e-5
@@ -103,7 +103,7 @@ LANGUAGE_MODELS = [
 @pytest.mark.parametrize(("given", "changes"), LANGUAGE_MODELS, ids=str)
 @pytest.mark.parametrize("causal", [False, True])
 def test_language_model(given, changes, causal, tmp_path):
-    network = shaken(theirs.PerformerLM(**LM, causal=causal, **given))
+    network = with_random_vectors(theirs.PerformerLM(**LM, causal=causal, **given))
     config = config_of("encoder", causal=causal, **{**OURS_LM, **changes})
     model = load_performer_pytorch(network.state_dict(), config).eval()
     tokens = torch.randint(VOCAB, (2, LENGTH))
@@ -117,7 +117,7 @@ def test_language_model(given, changes, causal, tmp_path):
 
 @pytest.mark.usefixtures("exact")
 def test_language_model_as_a_decoder_generates():
-    network = shaken(theirs.PerformerLM(**LM, causal=True))
+    network = with_random_vectors(theirs.PerformerLM(**LM, causal=True))
     wrapped = enc_dec.AutoregressiveWrapper(network)
     model = load_performer_pytorch(wrapped.state_dict(), config_of("decoder", **OURS_LM)).eval()
     tokens = torch.randint(VOCAB, (2, 5))
@@ -128,7 +128,7 @@ def test_language_model_as_a_decoder_generates():
 
 @pytest.mark.usefixtures("exact")
 def test_cross_attention_alone():
-    network = shaken(theirs.PerformerLM(**LM, causal=True, cross_attend=True))
+    network = with_random_vectors(theirs.PerformerLM(**LM, causal=True, cross_attend=True))
     config = config_of("decoder", use_cross_attention=True, **OURS_LM)
     model = load_performer_pytorch(network.state_dict(), config).eval()
     tokens, context = torch.randint(VOCAB, (2, LENGTH)), torch.randn(2, 13, 16)
@@ -139,7 +139,7 @@ def encoder_decoder(**given):
     sides = {
         f"{side}_{key}": value for side in ("enc", "dec") for key, value in {**LM, **given}.items() if key != "dim"
     }
-    return shaken(enc_dec.PerformerEncDec(dim=16, **sides))
+    return with_random_vectors(enc_dec.PerformerEncDec(dim=16, **sides))
 
 
 def encoder_decoder_config(**changes):
@@ -173,14 +173,14 @@ def test_encoder_decoder(given, changes, tmp_path):
 
 
 @pytest.mark.parametrize("causal", [False, True])
-def test_their_eps_is_what_differs(causal):
-    network = shaken(theirs.PerformerLM(**LM, causal=causal))
+def test_performer_eps_explains_differences(causal):
+    network = with_random_vectors(theirs.PerformerLM(**LM, causal=causal))
     model = load_performer_pytorch(network.state_dict(), config_of("encoder", causal=causal, **OURS_LM)).eval()
     tokens = torch.randint(VOCAB, (2, LENGTH))
     assert 1e-5 < tiny.gap(model(tokens), network(tokens)) < 1e-2
 
 
-def test_what_is_loaded_trains_and_counts_on():
+def test_performer_checkpoint_trains_and_continues_counting():
     network = theirs.PerformerLM(**LM, feature_redraw_interval=3).train()
     tokens = torch.randint(VOCAB, (2, 8))
     network(tokens), network(tokens)
@@ -213,21 +213,25 @@ MISFITS = [
     ({}, {"feature_map": "elu", "nb_features": None}, "feature_map is elu, and performer-pytorch has favor+, or relu"),
     ({}, {"num_layers": 1, "d_ff": 3}, "d_ff is 3"),
     ({"dim_head": 4}, {}, "head width d_model / num_heads is 8, and the checkpoint has 4"),
-    ({"local_attn_heads": 1}, {}, "local attention (performer.net.layers.0.0.fn.local_attn.rel_pos.inv_freq) has no"),
-    ({"shift_tokens": True}, {}, "shifted tokens (performer.net.layers.0.0.fn.fn.to_q.weight) have no counterpart"),
-    ({"reversible": True}, {}, "a reversible Performer, which our networks cannot represent"),
+    (
+        {"local_attn_heads": 1},
+        {},
+        "local attention (performer.net.layers.0.0.fn.local_attn.rel_pos.inv_freq) is not supported",
+    ),
+    ({"shift_tokens": True}, {}, "shifted tokens (performer.net.layers.0.0.fn.fn.to_q.weight) are not supported"),
+    ({"reversible": True}, {}, "a reversible Performer, which is not supported"),
 ]
 
 
 @pytest.mark.parametrize(("given", "changes", "message"), MISFITS, ids=[message for *_, message in MISFITS])
-def test_misfits(given, changes, message):
+def test_performer_checkpoint_mismatches_are_listed(given, changes, message):
     network = theirs.PerformerLM(**{**LM, **given})
     with pytest.raises(CheckpointError) as caught:
         load_performer_pytorch(network.state_dict(), config_of("encoder", **{**OURS_LM, **changes}))
     assert message in str(caught.value)
 
 
-def test_other_misfits():
+def test_performer_checkpoint_unsupported_state_dicts():
     state = theirs.PerformerLM(**LM).state_dict()
     softmax = ModelConfig(
         model_type="decoder", config=DecoderConfig(params=tiny.params(**{**OURS_LM, "nb_features": None}))
@@ -238,11 +242,19 @@ def test_other_misfits():
         (state, softmax, "attention_type is softmax, and performer-pytorch has causal_linear alone"),
         (state, encoder_decoder_config(), "needs model_type encoder or decoder, and the config's is encoder_decoder"),
         (encoder_decoder().state_dict(), config_of("encoder", **OURS_LM), "needs model_type encoder_decoder"),
-        (bare, config_of("encoder", position="absolute", max_length=9), "a bare Performer has no positions of its own"),
+        (
+            bare,
+            config_of("encoder", position="absolute", max_length=9),
+            "a bare Performer has no positions; use rotary or none",
+        ),
         (bare, config_of("encoder", vocab_size=VOCAB), "vocab_size is 11, and the checkpoint has not set"),
         (short, config_of("encoder", **OURS_LM), "missing: layers.1.self_attention.sublayer.to_v.weight"),
-        ({**state, "odd": torch.zeros(1)}, config_of("encoder", **OURS_LM), "our networks have no place for: odd"),
-        ({"a": torch.zeros(1)}, config_of("encoder"), "this is no state dict of performer-pytorch's Performer"),
+        (
+            {**state, "odd": torch.zeros(1)},
+            config_of("encoder", **OURS_LM),
+            "has tensors without a counterpart in the model: odd",
+        ),
+        ({"a": torch.zeros(1)}, config_of("encoder"), "this is not a state dict of performer-pytorch's Performer"),
         (encoder_decoder().state_dict(), encoder_decoder_config(d_ff=3), "encoder.d_ff is 3, and"),
     ]:
         with pytest.raises(CheckpointError) as caught:

@@ -1,4 +1,4 @@
-"""Rotary positions: lengths are kept and inner products see the distance alone."""
+"""Rotary positions: inner products depend on the distance alone."""
 
 import torch
 
@@ -7,7 +7,7 @@ from model.position import rotary_angles, rotate
 CPU = torch.device("cpu")
 
 
-def test_inner_products_depend_on_the_distance_alone():
+def test_rotary_products_depend_on_the_distance_alone():
     q, k = torch.randn(2, 1, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).expand(2, 40, 8)
     rotation = rotary_angles(40, 8, CPU)
     products = rotate(q, rotation) @ rotate(k, rotation).T  # [40, 40]
@@ -18,7 +18,7 @@ def test_inner_products_depend_on_the_distance_alone():
     assert torch.allclose(rotate(q, rotation).norm(dim=-1), q.norm(dim=-1))
 
 
-def test_the_first_position_is_not_turned_and_the_dtype_is_kept():
+def test_rotary_first_position_and_dtype():
     x = torch.randn(2, 3, 5, 8).bfloat16()
     turned = rotate(x, rotary_angles(5, 8, CPU))
     assert turned.dtype == x.dtype

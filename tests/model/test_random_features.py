@@ -1,4 +1,4 @@
-"""Features as a caller sees them, and how often and from what they are drawn."""
+"""Random features: their range and scales, and the draws of their projections."""
 
 from random import Random
 
@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from model.chunked.features import Kernel, of_heads
+from model.chunked.features import Kernel, expand_heads
 from model.chunked.op import linear_attention
-from model.feature_maps import FEATURE_MAPS
-from model.feature_redraw import FeatureRedraw, orthogonal_projections, redraw_features, shared_seed
+from model.feature_redraw import FeatureRedraw, broadcast_seed, orthogonal_projections, redraw_features
+from model.feature_registry import build_feature_map
 from tests.model.test_attention_core import linear_core, qkv
 from tests.oracles.attention import LOG_KERNELS
 
@@ -18,7 +18,7 @@ MAPS = ["favor+", "favor++", "favor#", "relu", "elu"]
 
 @pytest.mark.parametrize("name", MAPS)
 @pytest.mark.parametrize("std", [0.5, 30.0])
-def test_features_are_at_most_one_in_units_of_their_scale(name: str, std: float) -> None:
+def test_features_are_at_most_one_in_units_of_scale(name: str, std: float) -> None:
     """The kernel is query . key exp(scale), up to a factor for each query, at every size."""
     features = linear_core(name).features
     q, k, _ = (x.double() for x in qkv(6, 9, std=std))
@@ -38,7 +38,7 @@ def test_features_are_at_most_one_in_units_of_their_scale(name: str, std: float)
     torch.testing.assert_close(torch.logsumexp(direct, -1).softmax(-1), weights, rtol=1e-6, atol=1e-12)
 
 
-def test_a_scale_and_a_query_factor_need_no_gradient() -> None:
+def test_feature_scales_need_no_gradient() -> None:
     features = linear_core("favor+").features
     q, k, _ = (x.requires_grad_() for x in qkv(3, 3))
     assert not features.key(k)[1].requires_grad
@@ -51,18 +51,18 @@ def test_a_scale_and_a_query_factor_need_no_gradient() -> None:
 class Layers(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.maps = nn.ModuleList(FEATURE_MAPS.get(name)(4, 6, 1) for name in ("favor+", "elu", "favor++"))
+        self.maps = nn.ModuleList(build_feature_map(name, 4, 6, 1) for name in ("favor+", "elu", "favor++"))
 
 
 def drawn(seed: int, draw: int) -> list[torch.Tensor]:
-    """What the papers' two random maps hold after a draw: the first plain, the second in pairs."""
+    """Return the projections of two maps after a draw: the first plain, the second in pairs."""
     mixed = [Random(f"{seed}/{index}/{draw}").getrandbits(63) for index in range(2)]
     return [orthogonal_projections(6, 4, mixed[0]), orthogonal_projections(6, 4, mixed[1], in_pairs=True)]
 
 
 def test_draws_are_counted_and_follow_the_seed() -> None:
     torch.manual_seed(2**63 + 5)
-    assert shared_seed() == 5
+    assert broadcast_seed() == 5
     layers = Layers()
     owner = FeatureRedraw(layers, interval=3)
     held = [layers.maps[0].projection_matrix, layers.maps[2].projection_matrix]
@@ -84,7 +84,7 @@ def test_draws_are_counted_and_follow_the_seed() -> None:
     assert torch.equal(never.state, before)
 
 
-def test_the_operator_keeps_its_state_and_the_global_generator() -> None:
+def test_redraw_operator_keeps_the_global_generator() -> None:
     state, matrix = torch.tensor([9, 4, 2]), torch.zeros(6, 4)
     torch.manual_seed(1)
     redraw_features([matrix], [False], state, 3)
@@ -98,7 +98,7 @@ def test_the_operator_keeps_its_state_and_the_global_generator() -> None:
     assert torch.equal(after, torch.rand(3))
 
 
-def test_rows_are_orthogonal_in_blocks_and_paired_where_asked() -> None:
+def test_projections_are_orthogonal_and_paired() -> None:
     plain = orthogonal_projections(10, 4, 3)
     for first in (0, 4):
         gram = plain[first : first + 4] @ plain[first : first + 4].T
@@ -111,12 +111,12 @@ def test_rows_are_orthogonal_in_blocks_and_paired_where_asked() -> None:
     assert not torch.equal(plain, orthogonal_projections(10, 4, 4))
 
 
-def test_parts_of_a_kernel_serve_the_heads_of_their_group() -> None:
+def test_expand_heads_repeats_kernel_parts_by_group() -> None:
     part = torch.arange(12.0).reshape(2, 3, 2)
-    assert torch.equal(of_heads(part, 4), torch.stack([part[0], part[0], part[1], part[1]]))
-    assert of_heads(part, 2) is part
-    assert of_heads(part[:1], 4).shape == (1, 3, 2)
-    core = linear_core("favor#")  # two key-value heads with moments of their own, and four of queries
+    assert torch.equal(expand_heads(part, 4), torch.stack([part[0], part[0], part[1], part[1]]))
+    assert expand_heads(part, 2) is part
+    assert expand_heads(part[:1], 4).shape == (1, 3, 2)
+    core = linear_core("favor#")  # two key-value heads with different moments, and four query heads
     kernel = core.features.kernel()
     q, k, v = (x.repeat_interleave(2, 1) for x in qkv(70, 70))
     out = linear_attention(q, k, v, kernel, causal=True)

@@ -1,4 +1,4 @@
-"""Tiny models and measures that the tests of the networks share."""
+"""Tiny models and shared helpers for the tests of the networks."""
 
 import torch
 
@@ -35,7 +35,7 @@ def encoder_side(side):
 
 
 def sharpened(model, factor):
-    """`model` in evaluation mode, its queries and keys scaled, and ReZero open so that it hides nothing."""
+    """Set `model` to evaluation mode, scale its queries and keys, and set ReZero gains to nonzero values."""
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if "to_q" in name or "to_k" in name:
@@ -46,7 +46,7 @@ def sharpened(model, factor):
 
 
 def gap(given, wanted):
-    """Relative norm of the difference."""
+    """Return the relative norm of the difference."""
     given, wanted = given.detach(), wanted.detach()
     return float((given.double() - wanted.double()).norm() / wanted.double().norm().clamp(min=1e-30))
 

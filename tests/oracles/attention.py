@@ -1,4 +1,4 @@
-"""Attention written out in full, in float64 and the log domain: what every faster form must agree with."""
+"""Oracle of attention: quadratic, in float64 and the log domain."""
 
 from functools import partial
 
@@ -7,7 +7,7 @@ import torch.nn.functional as F
 
 
 def visible(key_mask, queries, keys, causal):
-    """Bool [B or 1, 1, N, M], True where query n may see key m."""
+    """Return bool [B or 1, 1, N, M], True if query n may attend to key m."""
     seen = torch.ones(1, 1, queries, keys, dtype=torch.bool)
     if causal:
         seen = seen.tril()
@@ -15,37 +15,37 @@ def visible(key_mask, queries, keys, causal):
 
 
 def from_log_kernel(log_kernel, v, seen):
-    """Rows of exp(log_kernel) [B, H, N, M] where `seen`, each normalised, times v; a row that sees nothing is 0."""
+    """Normalise exp(log_kernel) [B, H, N, M] over visible keys and multiply by v; a row without a key is 0."""
     weights = log_kernel.masked_fill(~seen, -torch.inf).softmax(-1)
     return torch.where(seen.any(-1, keepdim=True), weights, 0.0).nan_to_num(0.0) @ v.double()
 
 
 def softmax_attention(q, k, v, *, key_mask=None, causal):
-    """Exact attention, float64."""
+    """Compute exact attention in float64."""
     log_kernel = q.double() @ k.double().mT / q.shape[-1] ** 0.5
     return from_log_kernel(log_kernel, v, visible(key_mask, q.shape[-2], k.shape[-2], causal))
 
 
 def log_kernel_favor(q, k, projection):
-    """log sum_f exp(w_f . q' - |q'|^2 / 2) exp(w_f . k' - |k'|^2 / 2) with q' = q / D^(1/4), the same for k'."""
+    """Return log sum_f exp(w_f . q' - |q'|^2 / 2) exp(w_f . k' - |k'|^2 / 2) with q' = q / D^(1/4), the same for k'."""
     q, k = (x.double() * x.shape[-1] ** -0.25 for x in (q, k))
     log_q, log_k = (x @ projection.double().T - x.square().sum(-1, keepdim=True) / 2 for x in (q, k))
     return torch.logsumexp(log_q.unsqueeze(-2) + log_k.unsqueeze(-3), -1)
 
 
 def log_kernel_relu(q, k, projection):
-    """log of the inner products of relu(w . x') + 1e-3."""
+    """Return the log of the inner products of relu(w . x') + 1e-3."""
     q, k = ((x.double() * x.shape[-1] ** -0.25 @ projection.double().T).relu() + 1e-3 for x in (q, k))
     return (q @ k.mT).log()
 
 
 def log_kernel_elu(q, k, projection):
-    """log of the inner products of elu(x) + 1."""
+    """Return the log of the inner products of elu(x) + 1."""
     return ((F.elu(q.double()) + 1) @ (F.elu(k.double()) + 1).mT).log()
 
 
 def best_a(square, dimensions):
-    """A < 1/8 at which the FAVOR++ estimate has its least second moment, by bisection of the derivative's sign."""
+    """Return the A < 1/8 of least second moment of FAVOR++, by bisection on the sign of the derivative."""
 
     def slope(a):  # of d log(1 - 4a) - d/2 log(1 - 8a) + 2 (1 - 4a) / (1 - 8a) * square
         return dimensions * (-4 / (1 - 4 * a) + 4 / (1 - 8 * a)) + 8 * square / (1 - 8 * a) ** 2
@@ -58,7 +58,7 @@ def best_a(square, dimensions):
 
 
 def log_kernel_fitted(q, k, projection, moments, *, diagonal):
-    """FAVOR++ of each head, or with `diagonal` FAVOR#: x is stretched, and each coordinate has an A of its own."""
+    """Return the log kernel of FAVOR++, or with `diagonal` of FAVOR#: x is scaled, and A differs by coordinate."""
     square_q, square_k, mean_q, mean_k = moments.double().unbind(1)  # [H, D] each
     stretch = (square_k / square_q) ** 0.25 if diagonal else torch.ones_like(square_q)
     squares = (stretch**2 * square_q + square_k / stretch**2 + 2 * mean_q * mean_k) / q.shape[-1] ** 0.5
@@ -85,7 +85,7 @@ LOG_KERNELS = {
 
 
 def linear_attention(q, k, v, *, feature_map, projection, moments=None, key_mask=None, causal):
-    """Attention under a feature map's kernel, quadratic, float64; `moments` [H, 4, D] for the fitted maps."""
+    """Compute attention with a feature map's kernel in float64; `moments` [H, 4, D] are for the fitted maps."""
     fitted = () if moments is None else (moments,)
     log_kernel = LOG_KERNELS[feature_map](q, k, projection, *fitted)
     return from_log_kernel(log_kernel, v, visible(key_mask, q.shape[-2], k.shape[-2], causal))
