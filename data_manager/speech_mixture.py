@@ -66,7 +66,7 @@ def _sample_by_weight(
 
 
 def _repeat(cut: Any, time: int) -> Any:
-    return cut.with_id(f"{cut.id}_repeat{time}") if time else cut
+    return cut.with_id(f"{cut.id}_again{time}") if time else cut
 
 
 def _select_cuts(config: SpeechMixtureConfig, loaded: Mapping[str, SpeechCorpus]) -> dict[str, dict[str, list[Any]]]:

@@ -95,7 +95,7 @@ def test_what_is_extended_is_a_file(here: Path, capsys: pytest.CaptureFixture[st
     ("text", "told"),
     [
         ("datasets:\n" + "- {name: wikitext, sourc: x}\n" * 20_000, "case.yml:3334:27: more than 10,000 values"),
-        ("datasets:\n" + "- {name: yesno}\n" * 300, "section 'datasets' has 300 entries, and may have 200"),
+        ("datasets:\n" + "- {name: yesno}\n" * 300, "section 'datasets' has 300 entries; the limit is 200"),
         ("model: {" + "a: 1, " * 60_000 + "}\n", "reading stops here, after 500 problems"),
         ("model:\n" + "".join(f"  key{n}: 1\n" for n in range(1500)), "1002:3: a mapping of more than 1,000 keys"),
         ("training:\n" + "".join(f"  key{n}: 1\n" for n in range(900)), "reading stops here, after 100 problems"),
