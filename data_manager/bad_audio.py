@@ -1,4 +1,4 @@
-"""`bad_audio: drop`: a corpus is prepared although some of its files are damaged, and these are named."""
+"""`bad_audio: drop`: prepare a corpus with damaged audio files, and list these."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,10 +11,10 @@ _SECONDS, _RATE = 3600.0, 16_000
 
 
 @contextmanager
-def stand_ins() -> Iterator[None]:
-    """Let recipes go on at a file without a readable header, as if it held an hour of audio.
+def tolerate_bad_headers() -> Iterator[None]:
+    """Let recipes continue at a file with an unreadable header, as if it had an hour of audio.
 
-    A recipe would end at the first such file; `readable` leaves it out afterwards, as its audio cannot be read either.
+    A recipe would stop at the first such file. `drop_unreadable` removes it later, because its audio is unreadable too.
     """
     from lhotse.audio.utils import AudioLoadingError  # type: ignore[attr-defined,unused-ignore]
 
@@ -36,8 +36,8 @@ def stand_ins() -> Iterator[None]:
         module.info = info
 
 
-def readable(cuts: Any, split: str, notes: list[str]) -> list[Any]:
-    """The cuts whose audio can be read from end to end; the others are noted."""
+def drop_unreadable(cuts: Any, split: str, notes: list[str]) -> list[Any]:
+    """Return the cuts whose audio can be read completely; log the others in `notes`."""
     from data_manager.progress import progress
     from data_manager.speech_features import read_audio
 

@@ -1,4 +1,4 @@
-"""Fetching a speech corpus that is not on disk, or saying why it cannot be fetched and what to do."""
+"""Download a missing speech corpus, or explain why it cannot be downloaded and what to do."""
 
 import os
 import tarfile
@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from data_manager.corpus_folder import candidates, find_corpus, interruption
+from data_manager.corpus_folder import candidate_folders, download_marker, find_corpus
 from data_manager.errors import DataError, not_found
 from data_manager.lhotse_recipes import TARGETS, RecipeSignature
 from data_manager.network import unreachable
@@ -17,48 +17,50 @@ from data_manager.text_files import full_path
 
 
 def obtain_corpus(config: LhotseDatasetConfig, recipe: RecipeSignature, missing: Sequence[str] = ()) -> Path:
-    """The folder of the corpus, downloaded where it is missing, lacks the parts `missing`, or has to be fetched again.
+    """Return the corpus folder; download the corpus first if it or the parts `missing` are absent, or if forced.
 
-    Raises DataError, which says where it was looked for, why it was not fetched, and what to do.
+    Raise DataError, which lists the folders searched, the reason for not downloading, and the remedy.
     """
     shared = config.global_config
     found = find_corpus(config.name, shared.corpus_dir)
     if found is not None and not missing and not shared.force_download:
         return found
-    obstacle = _obstacle(config, recipe)
+    obstacle = _find_obstacle(config, recipe)
     if obstacle:
-        raise _absent(config, found, missing, obstacle)
-    _download_alone(config, recipe, missing)
+        raise _missing_corpus_error(config, found, missing, obstacle)
+    _download_locked(config, recipe, missing)
     found = find_corpus(config.name, shared.corpus_dir)
     if found is None:
-        raise _absent(config, None, (), f"lhotse's {recipe.name} downloader ended without leaving it there")
+        raise _missing_corpus_error(
+            config, None, (), f"lhotse's {recipe.name} downloader finished, but the corpus is not there"
+        )
     return found
 
 
-def _download_alone(config: LhotseDatasetConfig, recipe: RecipeSignature, missing: Sequence[str]) -> None:
-    """Download while no other process does; one that waited uses what the other fetched. Raises DataError."""
+def _download_locked(config: LhotseDatasetConfig, recipe: RecipeSignature, missing: Sequence[str]) -> None:
+    """Download under a file lock; a process that waited uses the other's download. Raise DataError."""
     shared = config.global_config
     target = full_path(shared.corpus_dir) / config.name
-    mark = interruption(config.name, shared.corpus_dir)
-    waited_for = shared.force_download or missing
+    marker = download_marker(config.name, shared.corpus_dir)
+    is_forced = shared.force_download or missing
     try:
         target.mkdir(parents=True, exist_ok=True)
         with exclusively(target.with_name(f".{config.name}.lock")):
-            if find_corpus(config.name, shared.corpus_dir) is None or waited_for:
-                mark.touch()
+            if find_corpus(config.name, shared.corpus_dir) is None or is_forced:
+                marker.touch()
                 _download(config, recipe, missing)
-                mark.unlink()
+                marker.unlink()
     except OSError as error:
         raise DataError(
             f"corpus {config.name!r} cannot be downloaded into {target}: {error.strerror or error}; set "
-            "global_config.corpus_dir to a folder that can be written"
+            "global_config.corpus_dir to a writable folder"
         ) from error
 
 
-def _obstacle(config: LhotseDatasetConfig, recipe: RecipeSignature) -> str | None:
-    """Why the corpus cannot be downloaded, or None."""
+def _find_obstacle(config: LhotseDatasetConfig, recipe: RecipeSignature) -> str | None:
+    """Return the reason why the corpus cannot be downloaded, or None."""
     if recipe.download is None:
-        return "lhotse cannot download it: it is licensed, or has to be fetched by hand"
+        return "lhotse cannot download it: it is licensed or needs a manual download"
     required = [key for key in recipe.download.required() if key not in (*TARGETS, *config.download_params)]
     required = [key for key in required if key not in config.process_params]
     if required:
@@ -68,31 +70,36 @@ def _obstacle(config: LhotseDatasetConfig, recipe: RecipeSignature) -> str | Non
     return f"it cannot be downloaded from {url} ({reason})" if reason else None
 
 
-def _absent(config: LhotseDatasetConfig, found: Path | None, missing: Sequence[str], obstacle: str) -> DataError:
-    where = "Put it into one of these folders, set global_config.corpus_dir to where it is, or run where it can be had."
-    mark = interruption(config.name, config.global_config.corpus_dir)
-    if mark.exists():
+def _missing_corpus_error(
+    config: LhotseDatasetConfig, found: Path | None, missing: Sequence[str], obstacle: str
+) -> DataError:
+    remedy = (
+        "Put it into one of these folders, set global_config.corpus_dir to its parent folder, or run on a machine that "
+        "can download it."
+    )
+    marker = download_marker(config.name, config.global_config.corpus_dir)
+    if marker.exists():
         return DataError(
-            f"corpus {config.name!r} in {mark.parent} is incomplete, as its download was interrupted, and {obstacle}.\n"
-            f"Run again where it can be had; if it is complete after all, remove {mark}."
+            f"corpus {config.name!r} in {marker.parent} is incomplete, because its download was interrupted, and {obstacle}.\n"
+            f"Run again on a machine that can download it; if the corpus is complete, remove {marker}."
         )
     if found is None:
-        places = candidates(config.name, config.global_config.corpus_dir)
-        return not_found(f"corpus {config.name!r}", places, f"and {obstacle}.\n{where}")
+        folders = candidate_folders(config.name, config.global_config.corpus_dir)
+        return not_found(f"corpus {config.name!r}", folders, f"and {obstacle}.\n{remedy}")
     if missing:
         parts = sorted(path.name for path in found.iterdir() if path.is_dir())
         return DataError(
             f"corpus {config.name!r} in {found} lacks the parts {', '.join(missing)} (it has {', '.join(parts)}), and "
-            f"{obstacle}.\nFor what is there write process_params: {{dataset_parts: [{', '.join(parts)}]}}."
+            f"{obstacle}.\nTo use only the existing parts, write process_params: {{dataset_parts: [{', '.join(parts)}]}}."
         )
     return DataError(
-        f"corpus {config.name!r} is to be downloaded again, and {obstacle}.\n"
-        f"Set global_config.force_download to false to use what is in {found}."
+        f"corpus {config.name!r} should be downloaded again, and {obstacle}.\n"
+        f"Set global_config.force_download to false to use {found}."
     )
 
 
 def _download(config: LhotseDatasetConfig, recipe: RecipeSignature, missing: Sequence[str]) -> None:
-    """Call lhotse's downloader into corpus_dir/name; raises DataError for whatever goes wrong there."""
+    """Download into corpus_dir/name with lhotse's downloader; raise DataError if it fails."""
     from data_manager.recipe_call import call_recipe
 
     assert recipe.download is not None
@@ -108,15 +115,15 @@ def _download(config: LhotseDatasetConfig, recipe: RecipeSignature, missing: Seq
         arguments |= config.download_params
     else:
         arguments |= {key: value for key, value in config.download_params.items() if key != "dataset_parts"}
-    with _members_stay_inside():
+    with _safe_extraction():
         call_recipe(config.name, recipe, recipe.download, arguments)
 
 
 @contextmanager
-def _members_stay_inside() -> Iterator[None]:
-    """Archives that lhotse unpacks write nothing outside their folder, by links neither: it looks at names alone.
+def _safe_extraction() -> Iterator[None]:
+    """Keep unpacked archives inside their folder, links included: lhotse checks only member names.
 
-    PEP 706's filter, which Python 3.14 has by default.
+    Uses PEP 706's data filter, the default from Python 3.14.
     """
     before = tarfile.TarFile.extraction_filter
     tarfile.TarFile.extraction_filter = staticmethod(tarfile.data_filter)

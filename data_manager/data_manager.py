@@ -1,9 +1,9 @@
-"""Data sets by their configs: loaded, tokenised and made into batches with masks.
+"""Load, tokenise and batch data sets from their configs.
 
     python -m data_manager.data_manager --config experiment.yml
     python -m data_manager.data_manager --list
 
-loads the data sets of a file and shows what they hold, or names what can be had.
+The first loads the data sets of a file and prints a summary; the second lists the available sources and corpora.
 """
 
 import sys
@@ -35,13 +35,13 @@ if TYPE_CHECKING:
 
 
 class DatasetManager:
-    """Everything that is done with data sets; all methods are static, as a config says all that there is to know."""
+    """Facade for loading, tokenising and batching data sets. All methods are static: the config holds all settings."""
 
     @staticmethod
     def load_datasets(datasets: Sequence[DatasetConfig]) -> "dict[str, dict[str, Split]]":
-        """`{name: {split: CutSet | datasets.Dataset}}` of each config; raises DataError.
+        """Load every config and return `{name: {split: CutSet | datasets.Dataset}}`; raise DataError.
 
-        Text has rows `input_ids`, pairs `source_ids` and `target_ids`; speech has one cut a recording.
+        Text has the column `input_ids`, pairs have `source_ids` and `target_ids`; speech has one cut per recording.
         """
         names = [config.name for config in datasets]
         double = next((name for name in names if names.count(name) > 1), None)
@@ -51,29 +51,29 @@ class DatasetManager:
 
     @staticmethod
     def load_dataset(config: DatasetConfig) -> "dict[str, Split]":
-        """The splits of one data set; raises DataError.
+        """Load the splits of one data set; raise DataError.
 
-        Text is tokenised once and kept in output_dir/name, or with `streaming` made while it is read. What is left out
-        is logged as warnings, and kept by `preparation`.
+        Text is tokenised once and cached in output_dir/name, or tokenised on the fly with `streaming`. Skipped rows
+        are logged as warnings and are also listed by `preparation`.
         """
-        return loading.load(_resolved(config)[0])
+        return loading.load(_resolve(config)[0])
 
     @staticmethod
     def preparation(config: DatasetConfig) -> "dict[str, PreparedSplit]":
-        """Documents, tokens, what was left out and where it is kept, for each split of text that was loaded; or empty."""
-        return loading.prepared_splits(_resolved(config)[0])
+        """Return document and token counts, skip log and cache folder of each loaded text split; empty for other data."""
+        return loading.prepared_splits(_resolve(config)[0])
 
     @staticmethod
     def tokenizer(config: DatasetConfig) -> Tokenizer | None:
-        """The data set's tokenizer, None where it has none; one that is learnt reads the training text. Raises DataError."""
-        return loading.tokenizer_for(_resolved(config)[0])
+        """Return the tokenizer, or None without one; a learned tokenizer reads the training text. Raise DataError."""
+        return loading.tokenizer_for(_resolve(config)[0])
 
     @staticmethod
     def collator(config: DatasetConfig, data: "Split") -> Callable[[Any], dict[str, Any]]:
-        """What makes a list of rows of `data` into a batch, see `data_manager.collation`; raises DataError."""
+        """Return the collate function for rows of `data`, see `data_manager.collation`; raise DataError."""
         from data_manager.collation import PairCollator, TextCollator
 
-        config, _ = _resolved(config)
+        config, _ = _resolve(config)
         columns = getattr(data, "column_names", None)
         tokenizer = DatasetManager.tokenizer(config)
         if columns is None:
@@ -84,8 +84,8 @@ class DatasetManager:
         if "input_ids" in columns:
             return TextCollator(pad, getattr(config, "document_ids", False), getattr(config, "position_ids", False))
         raise DataError(
-            f"data set {config.name!r} has the columns {', '.join(columns)}; batches are made of input_ids, or of "
-            "source_ids and target_ids"
+            f"data set {config.name!r} has the columns {', '.join(columns)}; batches need input_ids, or source_ids and "
+            "target_ids"
         )
 
     @staticmethod
@@ -98,15 +98,15 @@ class DatasetManager:
         seed: int = 0,
         num_workers: int | None = None,
     ) -> "DataLoader[dict[str, Any]]":
-        """Batches of one split, the last one smaller where it has to be; raises DataError.
+        """Return a DataLoader over one split, whose last batch may be smaller; raise DataError.
 
-        Text gives `{"input_ids": [B, L] int64, "attention_mask": [B, L]}` (and `document_ids` and `position_ids` where the
-        config asks for them, see `TextCollator`), pairs `source_ids`, `source_mask`,
-        `target_ids`, `target_mask`, speech `{"features": [B, T, F] float32, "feature_mask": [B, T], "text": [str]}`.
-        Masks are bool, True at what is real. With `shuffle`, `seed` decides the order of the first pass; each later
-        pass has another; a stream is shuffled within its `shuffle_buffer`. With `bucketing` a batch has rows of like
-        lengths. Speech with `loading.max_duration` comes in batches of so many seconds instead of
-        `batch_size` cuts; where `num_workers` is left out it is that of the config's `loading`, or 0.
+        Text gives `{"input_ids": [B, L] int64, "attention_mask": [B, L]}` (and `document_ids` and `position_ids` if the
+        config sets them, see `TextCollator`). Pairs give `source_ids`, `source_mask`, `target_ids`, `target_mask`.
+        Speech gives `{"features": [B, T, F] float32, "feature_mask": [B, T], "text": [str]}`.
+        Masks are bool, True at real positions. With `shuffle`, `seed` fixes the order of the first epoch and each later
+        epoch has a new order; a stream is shuffled within its `shuffle_buffer`. With `bucketing`, a batch has rows of
+        similar lengths. With `loading.max_duration`, a speech batch is limited in seconds instead of by `batch_size`.
+        `num_workers` defaults to that of the config's `loading`, or 0.
         """
         import torch
         from torch.utils.data import DataLoader
@@ -114,15 +114,15 @@ class DatasetManager:
         from data_manager.text_loader import row_loader
 
         collate = DatasetManager.collator(config, data)
-        loading = getattr(_resolved(config)[0], "loading", LoadingConfig())
+        loading = getattr(_resolve(config)[0], "loading", LoadingConfig())
         num_workers = loading.num_workers if num_workers is None else num_workers
         if not hasattr(data, "column_names") and loading.max_duration is not None:
             return bucketed_loader(data, collate, loading, shuffle=shuffle, seed=seed, num_workers=num_workers)
         if hasattr(data, "column_names"):
             order: dict[str, Any] = {"batch_size": batch_size, "shuffle": shuffle, "seed": seed}
-            return row_loader(data, _resolved(config)[0], collate, **order, num_workers=num_workers)
+            return row_loader(data, _resolve(config)[0], collate, **order, num_workers=num_workers)
         return DataLoader(
-            _Cuts(data),  # type: ignore[arg-type]
+            _CutDataset(data),  # type: ignore[arg-type]
             batch_size=batch_size,
             shuffle=shuffle,
             generator=torch.Generator().manual_seed(seed),
@@ -132,19 +132,19 @@ class DatasetManager:
 
     @staticmethod
     def list_available_datasets() -> list[str]:
-        """Names that an entry of `datasets` without `source` can have: the speech corpora of lhotse, sorted."""
+        """List the names valid for an entry of `datasets` without `source`: lhotse's speech corpora, sorted."""
         return recipe_names()
 
     @staticmethod
     def describe_available_datasets() -> dict[str, str]:
-        """Every source, and every speech corpus that lhotse has a recipe for, with a line on each."""
+        """Map every source, and every speech corpus with a lhotse recipe, to a one-line description."""
         from data_manager.catalogue import catalogue
 
         return catalogue()
 
 
-class _Cuts:
-    """Cuts by their position, as a DataLoader asks for them."""
+class _CutDataset:
+    """Map-style data set over cuts."""
 
     def __init__(self, cuts: Any) -> None:
         self.cuts = list(cuts)
@@ -156,20 +156,23 @@ class _Cuts:
         return self.cuts[index]
 
 
-def _resolved(config: DatasetConfig) -> tuple[DatasetConfig, SourceEntry]:
-    """The config as its source's own type, and the source: `DatasetConfig(name="librispeech")` is one of lhotse's."""
+def _resolve(config: DatasetConfig) -> tuple[DatasetConfig, SourceEntry]:
+    """Convert the config to its source's config type, as `DatasetConfig(name="librispeech")` to lhotse's.
+
+    Return it with the source's registry entry; raise DataError if required keys are missing.
+    """
     entry = SOURCES.get(config.source)
     if isinstance(config, entry.config_type):
         return config, entry
     try:
-        own: Any = entry.config_type.model_validate(config.model_dump())
+        typed: Any = entry.config_type.model_validate(config.model_dump())
     except ValidationError as error:
         missing = ", ".join(".".join(map(str, detail["loc"])) for detail in error.errors())
         raise DataError(
-            f"data set {config.name!r} of source {config.source!r} is not complete (see {missing}); "
-            f"make it a {entry.config_type.__name__}"
+            f"data set {config.name!r} of source {config.source!r} is incomplete (see {missing}); "
+            f"use {entry.config_type.__name__}"
         ) from error
-    return own, entry
+    return typed, entry
 
 
 if __name__ == "__main__":

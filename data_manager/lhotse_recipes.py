@@ -1,7 +1,7 @@
-"""Names and parameters of lhotse's recipes, read from its source: importing lhotse would take a second or two.
+"""Read names and parameters of lhotse's recipes from its source: importing lhotse takes a second or two.
 
-A recipe is a function `prepare_NAME` that `lhotse.recipes` exports, with `download_NAME` beside it where the corpus
-can be fetched. Only the file of a recipe that is asked for is parsed (about 5 ms).
+A recipe is a function `prepare_NAME` that `lhotse.recipes` exports, with a `download_NAME` if the corpus
+can be downloaded. Only the requested recipe's file is parsed (about 5 ms).
 """
 
 import ast
@@ -13,30 +13,30 @@ from pathlib import Path
 from yaml_config.registry import UnknownNameError
 
 ROOTS = ("corpus_dir", "data_dir", "tedlium_root")
-"""Names that recipes give to the folder of the corpus."""
+"""Names that recipes use for the corpus folder parameter."""
 OUTPUT = "output_dir"
 TARGETS = ("target_dir", "corpus_dir")
-"""Names that downloaders give to the folder to download into."""
+"""Names that downloaders use for the target folder parameter."""
 
 _NAMES = {"prepare_single_babel_language": "babel"}
 
 
 @dataclass(frozen=True)
 class RecipeFunction:
-    """A function of a recipe: its parameters in order, each with whether it has to be given, and their annotations."""
+    """Signature of a recipe function: ordered parameters, each mapped to True if required, and their annotations."""
 
     name: str
     parameters: dict[str, bool]
     annotations: dict[str, str] = field(default_factory=dict)
 
     def required(self) -> list[str]:
-        """Parameters without a default."""
+        """List the parameters without a default."""
         return [name for name, is_required in self.parameters.items() if is_required]
 
 
 @dataclass(frozen=True)
 class RecipeSignature:
-    """What one recipe takes. `download` is None where lhotse cannot fetch the corpus; `url` is where it lies."""
+    """Signature of a recipe. `download` is None if lhotse cannot download the corpus; `url` is its source."""
 
     name: str
     module: str
@@ -46,33 +46,33 @@ class RecipeSignature:
 
     @property
     def root(self) -> str | None:
-        """The parameter of `prepare` that takes the corpus folder; None where it wants several folders."""
+        """Return the parameter of `prepare` for the corpus folder; None if it needs several folders."""
         return next((name for name in ROOTS if name in self.prepare.parameters), None)
 
 
 def is_lhotse_installed() -> bool:
-    """Whether lhotse can be found; without it nothing is known of its recipes."""
+    """Return True if lhotse is installed; without it no recipe is known."""
     return _recipes_folder() is not None
 
 
 def recipe_names() -> list[str]:
-    """Names of all recipes, sorted; empty where lhotse is not installed."""
-    return sorted(_exported())
+    """List the names of all recipes, sorted; empty if lhotse is not installed."""
+    return sorted(_exported_recipes())
 
 
 @cache
 def recipe_signature(name: str) -> RecipeSignature:
-    """Parameters of the recipe `name`; raises UnknownNameError with the nearest name."""
-    exported = _exported()
+    """Return the signature of the recipe `name`; raise UnknownNameError with the closest name."""
+    exported = _exported_recipes()
     folder = _recipes_folder()
     if folder is None or name not in exported:
         raise UnknownNameError("lhotse corpus", name, sorted(exported))
     module, prepare = exported[name]
     tree = ast.parse((folder / f"{module}.py").read_text(encoding="utf-8"))
-    prepare_function = _function(tree, prepare)
+    prepare_function = _find_function(tree, prepare)
     assert prepare_function is not None, f"lhotse.recipes exports {prepare}, and {module}.py does not define it"
-    download = _function(tree, f"download_{name}")
-    return RecipeSignature(name, module, prepare_function, download, _default_url(tree, f"download_{name}"))
+    download = _find_function(tree, f"download_{name}")
+    return RecipeSignature(name, module, prepare_function, download, _find_url(tree, f"download_{name}"))
 
 
 @cache
@@ -82,8 +82,8 @@ def _recipes_folder() -> Path | None:
 
 
 @cache
-def _exported() -> dict[str, tuple[str, str]]:
-    """Recipe name to (module, name of its prepare function)."""
+def _exported_recipes() -> dict[str, tuple[str, str]]:
+    """Map each recipe name to (module, name of its prepare function)."""
     folder = _recipes_folder()
     if folder is None:
         return {}
@@ -97,14 +97,14 @@ def _exported() -> dict[str, tuple[str, str]]:
     return found
 
 
-def _function(tree: ast.Module, name: str) -> RecipeFunction | None:
-    """The function `name` of a module, also where it is another one's alias (`prepare_a = prepare_b`)."""
+def _find_function(tree: ast.Module, name: str) -> RecipeFunction | None:
+    """Find the function `name` in a module, following aliases (`prepare_a = prepare_b`)."""
     for statement in tree.body:
         if isinstance(statement, ast.FunctionDef) and statement.name == name:
             return RecipeFunction(name, _parameters(statement.args), _annotations(statement.args))
         if isinstance(statement, ast.Assign) and isinstance(statement.value, ast.Name):
             targets = [target.id for target in statement.targets if isinstance(target, ast.Name)]
-            original = _function(tree, statement.value.id) if name in targets else None
+            original = _find_function(tree, statement.value.id) if name in targets else None
             if original is not None:
                 return replace(original, name=name)
     return None
@@ -119,7 +119,7 @@ def _parameters(args: ast.arguments) -> dict[str, bool]:
 
 
 def _annotations(args: ast.arguments) -> dict[str, str]:
-    """Source of the annotation of each parameter that has one; a default of None makes it optional."""
+    """Map each annotated parameter to its annotation's source; a default of None makes it optional."""
     positional = [*args.posonlyargs, *args.args]
     defaults = [*[None] * (len(positional) - len(args.defaults)), *args.defaults, *args.kw_defaults]
     found = {}
@@ -131,8 +131,8 @@ def _annotations(args: ast.arguments) -> dict[str, str]:
     return found
 
 
-def _default_url(tree: ast.Module, download: str) -> str | None:
-    """The default of the downloader's `url` or `base_url`, else the first web address in the module."""
+def _find_url(tree: ast.Module, download: str) -> str | None:
+    """Return the default of the downloader's `url` or `base_url`, else the first web address in the module."""
     named: dict[str, ast.expr] = {}
     for statement in tree.body:
         if isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Name):

@@ -1,4 +1,4 @@
-"""Parts of LibriSpeech: the names that a file uses for them, and those that are on disk."""
+"""Parts of LibriSpeech: resolve the names used in a config, and find the parts on disk."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,11 +16,11 @@ _PARTS_BY_NAME = {
         *("train-clean-100", "train-clean-360", "train-other-500"),
     ),
 }
-"""Names that LibriSpeech's downloader takes for several parts; its `prepare` takes the parts themselves."""
+"""Downloader names for groups of parts; the recipe's `prepare` takes only the parts."""
 
 
-def wanted_parts(config: LhotseDatasetConfig) -> list[str]:
-    """Parts of LibriSpeech that the file asks for, to be prepared or else to be downloaded; none: those on disk."""
+def requested_parts(config: LhotseDatasetConfig) -> list[str]:
+    """List the LibriSpeech parts requested in the config; an empty list means all parts on disk."""
     given = config.process_params.get(PARTS, config.download_params.get(PARTS, "auto"))
     if config.name != "librispeech" or given == "auto":
         return []
@@ -32,7 +32,7 @@ def wanted_parts(config: LhotseDatasetConfig) -> list[str]:
 
 
 def missing_parts(config: LhotseDatasetConfig, wanted: Sequence[str]) -> list[str]:
-    """Those of the parts that are not on disk; a part that no LibriSpeech has is an error."""
+    """List the parts that are not on disk; raise DataError for an unknown part."""
     known = [part for parts in _PARTS_BY_NAME.values() for part in parts]
     root = find_corpus(config.name, config.global_config.corpus_dir)
     missing = [part for part in wanted if root is None or not (root / part).is_dir()]
@@ -42,6 +42,6 @@ def missing_parts(config: LhotseDatasetConfig, wanted: Sequence[str]) -> list[st
     return missing
 
 
-def parts_in(root: Path) -> list[str]:
-    """Folders that hold transcripts, sorted."""
+def find_parts(root: Path) -> list[str]:
+    """List the folders with transcripts, sorted."""
     return sorted(path.name for path in root.iterdir() if next(path.glob("*/*/*.trans.txt"), None) is not None)

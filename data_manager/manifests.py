@@ -1,4 +1,4 @@
-"""Manifests of a prepared corpus: cuts of each split, kept on disk and read back."""
+"""Write and read the cut manifests of a prepared corpus, one file per split."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -9,16 +9,16 @@ from data_manager.errors import DataError
 from data_manager.prepared_folder import Make, PreparedFolder, discard, prepared_folder
 
 WHOLE = "all"
-"""Name of the split of a corpus that its recipe does not divide."""
+"""Name of the only split of a corpus that its recipe does not split."""
 _CUTS = ("cuts", "cutset")
 _BEGIN, _END = "cuts_", ".jsonl.gz"
 
 
 def split_cuts(manifests: Any, notes: list[str], name: str = "") -> Iterator[tuple[str, Any]]:
-    """Every split in what a recipe returns, as cuts: `{part: {"recordings", "supervisions"}}` nested to any depth.
+    """Yield every split in a recipe's result as cuts: `{part: {"recordings", "supervisions"}}` nested to any depth.
 
-    A few recipes return the two as a pair, or cuts. A split without recordings is left out and noted; so is what a
-    recipe returns besides splits.
+    A few recipes return the two as a pair, or cuts. Splits without recordings, and results that are not splits, are
+    skipped and logged in `notes`.
     """
     from lhotse import CutSet
 
@@ -31,27 +31,27 @@ def split_cuts(manifests: Any, notes: list[str], name: str = "") -> Iterator[tup
         yield split, next(manifests[key] for key in _CUTS if key in manifests)
     else:
         if "recordings" in manifests:
-            yield from _whole_recordings(split, manifests["recordings"], manifests.get("supervisions"), notes)
+            yield from _cut_recordings(split, manifests["recordings"], manifests.get("supervisions"), notes)
         for part, inner in manifests.items():
             if part in ("recordings", "supervisions"):
                 continue
             if isinstance(inner, Mapping | CutSet | tuple):
                 yield from split_cuts(inner, notes, f"{name}-{part}" if name else str(part))
             else:
-                notes.append(f"{name or 'the recipe'} also returns {part} ({type(inner).__name__}), which is left out")
+                notes.append(f"{name or 'the recipe'} also returns {part} ({type(inner).__name__}), which is skipped")
 
 
-def _whole_recordings(split: str, recordings: Any, supervisions: Any, notes: list[str]) -> Iterator[tuple[str, Any]]:
+def _cut_recordings(split: str, recordings: Any, supervisions: Any, notes: list[str]) -> Iterator[tuple[str, Any]]:
     from lhotse import CutSet
 
     if len(recordings) == 0:
-        notes.append(f"split {split} has no recordings and is left out")
+        notes.append(f"split {split} has no recordings and is skipped")
     else:
-        yield split, _in_order(CutSet.from_manifests(recordings, supervisions))
+        yield split, _sort_by_recording(CutSet.from_manifests(recordings, supervisions))
 
 
-def _in_order(cuts: Any) -> Any:
-    """Cuts of whole recordings, named and sorted as these are: recipes take files in the order of the file system."""
+def _sort_by_recording(cuts: Any) -> Any:
+    """Name and sort whole-recording cuts by recording id: recipes list files in file system order."""
     from lhotse import CutSet
 
     named = [cut.with_id(cut.recording_id) for cut in cuts]
@@ -59,31 +59,31 @@ def _in_order(cuts: Any) -> Any:
 
 
 def write_cuts(folder: Path, split: str, cuts: Any, *, final: Path) -> int:
-    """Write the cuts of a split; audio that a recipe wrote into `folder` is recorded as lying in `final`."""
+    """Write the cuts of a split and return their number; audio paths in `folder` are rewritten to `final`."""
     from lhotse import CutSet
 
-    moved = CutSet.from_cuts(_moved(cut, str(folder), str(final)) for cut in cuts)
+    moved = CutSet.from_cuts(_relocate_audio(cut, str(folder), str(final)) for cut in cuts)
     moved.to_file(folder / f"{_BEGIN}{split.replace('/', '-')}{_END}")
     return len(moved)
 
 
 def read_cuts(folder: Path) -> dict[str, Any]:
-    """`{split: CutSet}` of a folder, in memory; raises DataError for a file that cannot be read."""
+    """Read a folder into `{split: CutSet}` in memory; raise DataError for an unreadable file."""
     from lhotse import CutSet
 
     found = {}
     for path in sorted(folder.glob(f"{_BEGIN}*{_END}")):
         try:
             found[path.name.removeprefix(_BEGIN).removesuffix(_END)] = CutSet.from_file(path).to_eager()
-        except Exception as error:  # gzip, JSON and lhotse each have their own for a damaged file
+        except Exception as error:  # gzip, JSON and lhotse raise different errors for a damaged file
             raise DataError(f"{path} cannot be read: {type(error).__name__}: {error}") from error
     return found
 
 
-def prepared_cuts(
+def load_prepared_cuts(
     parent: Path, inputs: Mapping[str, Any], make: Make, prefix: str = ""
 ) -> tuple[PreparedFolder, dict[str, Any]]:
-    """A prepared folder and the cuts in it; one whose cuts cannot be read is made again, once. Raises DataError."""
+    """Return a prepared folder and its cuts; rebuild it once if its cuts are unreadable. Raise DataError."""
     folder = prepared_folder(parent, inputs, make, prefix)
     try:
         return folder, read_cuts(folder.path)
@@ -93,7 +93,7 @@ def prepared_cuts(
     return folder, read_cuts(folder.path)
 
 
-def _moved(cut: Any, old: str, new: str) -> Any:
+def _relocate_audio(cut: Any, old: str, new: str) -> Any:
     recording = getattr(cut, "recording", None)
     if recording is None or not any(str(source.source).startswith(old) for source in recording.sources):
         return cut

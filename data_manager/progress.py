@@ -1,4 +1,4 @@
-"""Progress bars: on stderr, only where it is a terminal, and only for work that takes a while."""
+"""Progress bars on stderr, only on a terminal and only for slow work."""
 
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -13,7 +13,7 @@ Item = TypeVar("Item")
 
 
 def progress(items: Iterable[Item], label: str, *, total: int | None = None) -> Iterable[Item]:
-    """`items`, with a bar once half a second has gone by."""
+    """Iterate over `items`, with a progress bar after half a second."""
     from tqdm import tqdm  # type: ignore[import-untyped]
 
     bar: Iterable[Item] = tqdm(
@@ -23,8 +23,8 @@ def progress(items: Iterable[Item], label: str, *, total: int | None = None) -> 
 
 
 @contextmanager
-def quiet(module: ModuleType) -> Iterator[None]:
-    """Keep what a recipe prints off stdout, and its bars (its global `tqdm`) off a stderr that is no terminal."""
+def redirect_recipe_output(module: ModuleType) -> Iterator[None]:
+    """Redirect a recipe's stdout to stderr; hide its bars (its global `tqdm`) unless stderr is a terminal."""
     bar = getattr(module, "tqdm", None)
     try:
         if bar is not None:
@@ -38,7 +38,7 @@ def quiet(module: ModuleType) -> Iterator[None]:
 
 @contextmanager
 def counted(label: str, unit: str, total: int | None = None) -> Iterator[Callable[[int], object]]:
-    """A bar over work whose steps are of different sizes; gives what is called with the size of each."""
+    """Show a bar for steps of different sizes; yield a function to call with the size of each step."""
     from tqdm import tqdm
 
     with tqdm(

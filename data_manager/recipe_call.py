@@ -1,4 +1,4 @@
-"""Calling a function of a lhotse recipe, with its failures made into DataErrors."""
+"""Call lhotse recipe functions and convert their failures into DataErrors."""
 
 from collections.abc import Mapping
 from importlib import import_module
@@ -6,12 +6,12 @@ from typing import Any
 
 from data_manager.errors import MEND, DataError, plain
 from data_manager.lhotse_recipes import RecipeFunction, RecipeSignature
-from data_manager.progress import quiet
-from data_manager.recipe_notes import recipe_notes
+from data_manager.progress import redirect_recipe_output
+from data_manager.recipe_notes import collect_warnings
 
 
 def import_lhotse() -> Any:
-    """The module lhotse; raises DataError where it, or a package that it needs without saying so, is missing."""
+    """Import lhotse; raise DataError if it, or one of its undeclared dependencies, is missing."""
     try:
         import lhotse
     except ImportError as error:
@@ -26,19 +26,21 @@ def call_recipe(
     arguments: Mapping[str, Any],
     notes: list[str] | None = None,
 ) -> Any:
-    """What `function` of a recipe gives for `arguments`; what it prints goes to stderr, its warnings into `notes`.
+    """Call a recipe's `function`; send its output to stderr and append its warnings to `notes`.
 
-    Raises DataError for anything that it raises, as recipes meet a wrong layout with whatever comes of it.
+    Raise DataError for any exception: recipes fail in many ways on an unexpected folder layout.
     """
     import_lhotse()
     module = import_module(f"lhotse.recipes.{recipe.module}")
     try:
-        with quiet(module), recipe_notes([] if notes is None else notes):
+        with redirect_recipe_output(module), collect_warnings([] if notes is None else notes):
             return getattr(module, function.name)(**arguments)
     except Exception as error:
         given = ", ".join(f"{key}={value!r}" for key, value in arguments.items())
-        detail = plain(error) or "an assertion of lhotse's does not hold"
+        detail = plain(error) or "an assertion in lhotse failed"
         is_audio = type(error).__name__ == "AudioLoadingError"
-        remedy = MEND if is_audio else "Is the corpus complete, and laid as lhotse's downloader lays it?"
-        told = f"{function.name}({given}) failed: {type(error).__name__}: {detail}"
-        raise DataError(f"corpus {corpus!r}: {told}\n{remedy}") from error
+        remedy = (
+            MEND if is_audio else "Check that the corpus is complete and has the folder layout of lhotse's downloader."
+        )
+        failure = f"{function.name}({given}) failed: {type(error).__name__}: {detail}"
+        raise DataError(f"corpus {corpus!r}: {failure}\n{remedy}") from error

@@ -1,6 +1,6 @@
-"""Whether a value suits a parameter of a lhotse recipe, told from the source of the parameter's annotation.
+"""Check values against the annotations in the source of lhotse's recipes.
 
-Only what is plain is told: strings, paths, numbers, booleans, null, lists of these, unions. Anything else is taken.
+Only simple types are checked: strings, paths, numbers, booleans, null, lists of these, unions. Others are accepted.
 """
 
 import ast
@@ -14,11 +14,11 @@ _UNIONS = ("Union", "Optional")
 
 @dataclass(frozen=True)
 class Kind:
-    """One kind of value: what it is called alone and in a list, and whether a value is of it."""
+    """Type of value: its name in the singular and plural, and a predicate for values."""
 
     name: str
     plural: str
-    holds: Callable[[Any], bool]
+    accepts: Callable[[Any], bool]
 
 
 def _is_number(value: Any) -> bool:
@@ -40,35 +40,35 @@ _KINDS = {
 }
 
 
-def wrong_value(annotation: str | None, value: Any) -> str | None:
-    """What a parameter takes, in words, where `value` (plain data from a file) is not that; None where it is."""
-    kinds = _kinds(ast.parse(annotation, mode="eval").body) if annotation else None
-    if kinds is None or any(kind.holds(value) for kind in kinds):
+def expected_kind(annotation: str | None, value: Any) -> str | None:
+    """Describe the expected type if `value` (plain data from a file) does not match `annotation`; None if it does."""
+    kinds = _parse_kinds(ast.parse(annotation, mode="eval").body) if annotation else None
+    if kinds is None or any(kind.accepts(value) for kind in kinds):
         return None
     return " or ".join(dict.fromkeys(kind.name for kind in kinds))
 
 
-def _kinds(node: ast.expr) -> list[Kind] | None:
-    """The kinds that an annotation allows; None where it is not a plain one."""
+def _parse_kinds(node: ast.expr) -> list[Kind] | None:
+    """List the kinds that an annotation allows; None if it is not a simple one."""
     if isinstance(node, ast.Name | ast.Constant):
         known = _KINDS.get(node.id if isinstance(node, ast.Name) else str(node.value))
         return [known] if known else None
     if isinstance(node, ast.BinOp):
-        return _union([node.left, node.right])
+        return _parse_union([node.left, node.right])
     if not isinstance(node, ast.Subscript) or not isinstance(node.value, ast.Name):
         return None
     inner = node.slice.elts if isinstance(node.slice, ast.Tuple) else [node.slice]
     if node.value.id in _UNIONS:
-        found = _union(inner)
+        found = _parse_union(inner)
         return [*found, _NULL] if found and node.value.id == "Optional" else found
-    items = _kinds(inner[0]) if node.value.id in _LISTS else None
+    items = _parse_kinds(inner[0]) if node.value.id in _LISTS else None
     return [_list_of(items)] if items else None
 
 
-def _union(members: list[ast.expr]) -> list[Kind] | None:
+def _parse_union(members: list[ast.expr]) -> list[Kind] | None:
     found: list[Kind] = []
     for member in members:
-        kinds = _kinds(member)
+        kinds = _parse_kinds(member)
         if kinds is None:
             return None
         found += kinds
@@ -77,8 +77,10 @@ def _union(members: list[ast.expr]) -> list[Kind] | None:
 
 def _list_of(items: list[Kind]) -> Kind:
     name = "a list of " + " or ".join(kind.plural for kind in items)
-    return Kind(name, "lists", lambda value: isinstance(value, list) and all(_is_any(items, item) for item in value))
+    return Kind(
+        name, "lists", lambda value: isinstance(value, list) and all(_matches_any(items, item) for item in value)
+    )
 
 
-def _is_any(kinds: list[Kind], value: Any) -> bool:
-    return any(kind.holds(value) for kind in kinds)
+def _matches_any(kinds: list[Kind], value: Any) -> bool:
+    return any(kind.accepts(value) for kind in kinds)

@@ -1,4 +1,4 @@
-"""What there is to say of loaded data sets: for each split size, lengths, examples, vocabulary, and where it is kept."""
+"""Report on loaded data sets: size, lengths, examples, vocabulary and cache folder of each split."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from itertools import islice, pairwise
 from typing import Any
 
-from data_manager.data_manager import DatasetManager
+from data_manager import loading
 from data_manager.dataset_types import DatasetConfig
 from data_manager.lengths import Lengths
 from data_manager.packing import LABELS, STARTS
@@ -15,14 +15,14 @@ from data_manager.tokenizers import Tokenizer
 
 EXAMPLES = 3
 DIVIDER = " | "
-"""Stands between the documents of a packed row."""
-SAMPLE = 1000
-"""Rows of a stream that are looked at."""
+"""Separator between the documents of a packed row."""
+STREAM_SAMPLE = 1000
+"""Number of rows read from a stream for the report."""
 
 
 @dataclass(frozen=True)
 class SplitReport:
-    """One split in numbers and examples; `size` is None for a stream, of which only the beginning was looked at."""
+    """Statistics and examples of one split; `size` is None for a stream, of which only the first rows were read."""
 
     split: str
     kind: str
@@ -40,7 +40,7 @@ class SplitReport:
 
 @dataclass(frozen=True)
 class DatasetReport:
-    """A data set and its splits; `vocabulary` is the number of ids of its tokenizer."""
+    """Report of a data set and its splits; `vocabulary` is the size of its tokenizer's vocabulary."""
 
     name: str
     source: str
@@ -49,72 +49,74 @@ class DatasetReport:
     splits: list[SplitReport]
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain form for `--json`."""
+        """Return plain data for `--json`."""
         return asdict(self)
 
 
 def describe(config: DatasetConfig, splits: dict[str, Any]) -> DatasetReport:
-    """What there is to say of one loaded data set; raises DataError."""
-    tokenizer = DatasetManager.tokenizer(config)
-    known = DatasetManager.preparation(config)
+    """Build the report of one loaded data set, whose config has its source's config type; raise DataError."""
+    tokenizer = loading.tokenizer_for(config)
+    prepared = loading.prepared_splits(config)
     settings = getattr(config, "tokenizer", None)
     if any(getattr(data, "column_names", None) is None for data in splits.values()):
-        reports = _speech_reports(config, splits)
+        reports = _report_speech(config, splits)
     else:
         names = getattr(config, "classes", None)
-        reports = [text_report(split, data, tokenizer, known.get(split), names) for split, data in splits.items()]
+        reports = [
+            report_text_split(split, data, tokenizer, prepared.get(split), names) for split, data in splits.items()
+        ]
     kind = settings.type if settings is not None and tokenizer is not None else None
     return DatasetReport(config.name, config.source, kind, tokenizer.vocab_size if tokenizer else None, reports)
 
 
-def text_report(
+def report_text_split(
     split: str,
     data: Any,
     tokenizer: Tokenizer | None,
-    known: PreparedSplit | None,
+    prepared: PreparedSplit | None,
     classes: Sequence[str] | None = None,
 ) -> SplitReport:
-    """The report of a table or a stream of rows of ids; `classes` are the names of classes, where they have some."""
+    """Report on a table or a stream of token id rows; `classes` are the class names, if any."""
     size = len(data) if hasattr(data, "__len__") else None
     columns = [name for name in data.column_names or () if name.endswith("_ids")]
     if size is None:
-        beginning = list(islice(data, SAMPLE))
-        lengths = {name: Lengths.of([len(row[name]) for row in beginning]) for name in columns}
-        shown: Iterable[Any] = beginning[:EXAMPLES]
+        first_rows = list(islice(data, STREAM_SAMPLE))
+        lengths = {name: Lengths.of([len(row[name]) for row in first_rows]) for name in columns}
+        shown: Iterable[Any] = first_rows[:EXAMPLES]
     else:
         from data_manager.row_lengths import row_lengths
 
         lengths = {name: Lengths.of(found) for name, found in row_lengths(data).items()}  # type: ignore[arg-type]
-        shown = [data[index] for index in spread(size)]
+        shown = [data[index] for index in example_indices(size)]
     return SplitReport(
         split,
         kind="stream" if size is None else "pairs" if "source_ids" in columns else "text",
         size=size,
         unit="pairs" if "source_ids" in columns else "rows",
         lengths=lengths,
-        examples=[example for row in shown for example in _decoded(row, columns, tokenizer)],
-        documents=known.documents if known else None,
-        tokens=known.tokens if known else None,
-        classes=_class_sizes(data, classes) if size is not None and LABELS in data.column_names else None,
-        left_out=known.notes if known else (),
-        kept_in=(str(known.folder),) if known and known.folder else (),
+        examples=[example for row in shown for example in _decode_examples(row, columns, tokenizer)],
+        documents=prepared.documents if prepared else None,
+        tokens=prepared.tokens if prepared else None,
+        classes=_count_classes(data, classes) if size is not None and LABELS in data.column_names else None,
+        left_out=prepared.notes if prepared else (),
+        kept_in=(str(prepared.folder),) if prepared and prepared.folder else (),
     )
 
 
-def _class_sizes(data: Any, names: Sequence[str] | None) -> dict[str, int]:
-    """How many rows each class has, by its name or its number."""
+def _count_classes(data: Any, names: Sequence[str] | None) -> dict[str, int]:
+    """Count the rows of each class, by name or number."""
     counts = Counter(data[LABELS])
     if names:
         return {name: counts[number] for number, name in enumerate(names)}
     return {str(number): counts[number] for number in sorted(counts)}
 
 
-def spread(size: int) -> list[int]:
-    """Indices of the first, a middle and the last of `size` rows, each once."""
+def example_indices(size: int) -> list[int]:
+    """Return the distinct indices of the first, middle and last of `size` rows."""
     return sorted({0, size // 2, size - 1} - {-1})[: min(size, EXAMPLES)]
 
 
-def _decoded(row: Any, columns: Sequence[str], tokenizer: Tokenizer | None) -> "list[str | tuple[str, str]]":
+def _decode_examples(row: Any, columns: Sequence[str], tokenizer: Tokenizer | None) -> "list[str | tuple[str, str]]":
     if tokenizer is None or not columns:
         return []
     if STARTS in row:
@@ -125,15 +127,15 @@ def _decoded(row: Any, columns: Sequence[str], tokenizer: Tokenizer | None) -> "
     return [(texts[0], texts[1])] if len(texts) == 2 else [texts[0]]
 
 
-def _speech_reports(config: Any, splits: dict[str, Any]) -> list[SplitReport]:
-    from data_manager.speech import speech_corpus
+def _report_speech(config: Any, splits: dict[str, Any]) -> list[SplitReport]:
+    from data_manager.speech import get_speech_corpus
     from data_manager.speech_batches import transcript
 
-    corpus = speech_corpus(config)
+    corpus = get_speech_corpus(config)
     reports = []
     for split, cuts in splits.items():
         seconds = [cut.duration for cut in cuts]
-        chosen = set(spread(len(seconds)))
+        chosen = set(example_indices(len(seconds)))
         texts: list[Any] = [transcript(cut) for index, cut in enumerate(cuts) if index in chosen]
         reports.append(
             SplitReport(

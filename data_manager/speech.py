@@ -1,89 +1,77 @@
-"""The source `lhotse`: a speech corpus by the name of its recipe to cuts, prepared once and kept."""
+"""The source `lhotse`: prepare a speech corpus with its lhotse recipe, cache it, and load its cuts."""
 
 import logging
 from collections.abc import Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from data_manager.bad_audio import readable, stand_ins
+from data_manager.bad_audio import drop_unreadable, tolerate_bad_headers
 from data_manager.corpus_download import obtain_corpus
 from data_manager.errors import DataError
 from data_manager.fingerprint import fingerprint
 from data_manager.lhotse_recipes import OUTPUT, RecipeSignature, is_lhotse_installed, recipe_signature
-from data_manager.librispeech_parts import PARTS, missing_parts, parts_in, wanted_parts
-from data_manager.manifests import prepared_cuts, split_cuts, write_cuts
+from data_manager.librispeech_parts import PARTS, find_parts, missing_parts, requested_parts
+from data_manager.manifests import load_prepared_cuts, split_cuts, write_cuts
 from data_manager.prepared_folder import PreparedFolder
 from data_manager.recipe_call import call_recipe, import_lhotse
-from data_manager.speech_cuts import shape_splits
+from data_manager.speech_cuts import SpeechCorpus, shape_splits
+from data_manager.speech_mixture import load_mixture
+from data_manager.speech_mixture_types import SpeechMixtureConfig
 from data_manager.speech_types import LhotseDatasetConfig, SpeechConfig
 from data_manager.text_files import full_path
 from yaml_config.errors import harmless
-
-
-@dataclass(frozen=True)
-class SpeechCorpus:
-    """Cuts of each split, the folders in which what was prepared is kept, and what was left out."""
-
-    splits: dict[str, Any]
-    folders: list[Path]
-    notes: list[str]
-
 
 _log = logging.getLogger(__name__)
 _loaded: dict[str, SpeechCorpus] = {}
 
 
 def load_speech(config: SpeechConfig) -> dict[str, Any]:
-    """`{split: CutSet}` of a corpus or a mixture, the splits named as the recipe's parts. Raises DataError."""
-    from data_manager.speech_mixture import load_mixture
-    from data_manager.speech_mixture_types import SpeechMixtureConfig
-
+    """Load a corpus or a mixture as `{split: CutSet}`, with the recipe's part names as splits. Raise DataError."""
     if isinstance(config, SpeechMixtureConfig):
-        corpus = load_mixture(config)
+        corpus = load_mixture(config, load_corpus)
     else:
         assert isinstance(config, LhotseDatasetConfig)
         corpus = load_corpus(config)
     key = config.model_dump_json()
-    told = _loaded[key].notes if key in _loaded else []
+    logged = _loaded[key].notes if key in _loaded else []
     _loaded[key] = corpus
     for note in corpus.notes:
-        if note not in told:
+        if note not in logged:
             _log.warning("%s", harmless(f"{config.name}: {note}"))
     return corpus.splits
 
 
-def speech_corpus(config: SpeechConfig) -> SpeechCorpus:
-    """The corpus as it was loaded last, or loaded now; raises DataError."""
+def get_speech_corpus(config: SpeechConfig) -> SpeechCorpus:
+    """Return the cached corpus, or load it; raise DataError."""
     if config.model_dump_json() not in _loaded:
         load_speech(config)
     return _loaded[config.model_dump_json()]
 
 
 def speech_texts(config: SpeechConfig) -> dict[str, list[str]]:
-    """The transcripts of each split, from which a tokenizer is made; raises DataError."""
+    """Return the transcripts of each split, for training a tokenizer; raise DataError."""
     from data_manager.speech_batches import transcript
 
-    return {split: [transcript(cut) for cut in cuts] for split, cuts in speech_corpus(config).splits.items()}
+    return {split: [transcript(cut) for cut in cuts] for split, cuts in get_speech_corpus(config).splits.items()}
 
 
 def load_corpus(config: LhotseDatasetConfig) -> SpeechCorpus:
-    """One corpus, looked for below corpus_dir and downloaded where it is missing and can be reached.
+    """Load one corpus from corpus_dir, downloading it if it is missing and reachable.
 
-    Manifests and stored features are kept in output_dir/name. Raises DataError.
+    Manifests and stored features are cached in output_dir/name. Raise DataError.
     """
     if not is_lhotse_installed():
         import_lhotse()
     recipe = recipe_signature(config.name)
     root, parts = None, {}
     if recipe.root is not None:
-        wanted = wanted_parts(config)
+        wanted = requested_parts(config)
         root = obtain_corpus(config, recipe, missing_parts(config, wanted))
         if config.name == "librispeech":
-            parts = {PARTS: wanted or parts_in(root)}
-    folder, splits = _prepared(config, recipe, root, parts)
+            parts = {PARTS: wanted or find_parts(root)}
+    folder, splits = _prepare_corpus(config, recipe, root, parts)
     notes = [*folder.notes]
     splits = shape_splits(splits, config, notes)
     if config.features.storage == "on_the_fly":
@@ -94,10 +82,10 @@ def load_corpus(config: LhotseDatasetConfig) -> SpeechCorpus:
     return SpeechCorpus(splits, [folder.path, *folders], notes)
 
 
-def _prepared(
+def _prepare_corpus(
     config: LhotseDatasetConfig, recipe: RecipeSignature, root: Path | None, more: dict[str, Any]
 ) -> tuple[PreparedFolder, dict[str, Any]]:
-    """The cuts that the recipe makes, and the folder in which they are kept."""
+    """Run the recipe, or read its cached result; return the cache folder and the cuts of each split."""
     lhotse = import_lhotse()
     arguments = {**config.process_params, **more}
     if root is not None and recipe.root is not None:
@@ -106,38 +94,38 @@ def _prepared(
     inputs = {
         "recipe": recipe.name,
         "lhotse": lhotse.__version__,
-        # how many processes work does not change what they make
+        # the number of processes does not change the result
         "arguments": {key: value for key, value in arguments.items() if key != "num_jobs"},
-        "files": _fingerprints(recipe, arguments),
+        "files": _fingerprint_inputs(recipe, arguments),
         "bad_audio": config.loading.bad_audio,
     }
 
-    make = partial(_write_manifests, config=config, recipe=recipe, arguments=arguments)
-    return prepared_cuts(output, inputs, make)
+    prepare = partial(_write_manifests, config=config, recipe=recipe, arguments=arguments)
+    return load_prepared_cuts(output, inputs, prepare)
 
 
 def _write_manifests(
     folder: Path, final: Path, *, config: LhotseDatasetConfig, recipe: RecipeSignature, arguments: dict[str, Any]
 ) -> list[str]:
-    """Write what the recipe makes, and its cuts, into `folder`, which will be moved to `final`; what was left out."""
+    """Run the recipe and write its output and cuts into `folder`, which will be moved to `final`; return the skip log."""
     notes: list[str] = []
     writes = {OUTPUT: str(folder / "recipe")} if OUTPUT in recipe.prepare.parameters else {}
-    drops = config.loading.bad_audio == "drop"
-    with stand_ins() if drops else nullcontext():
+    drops_bad_audio = config.loading.bad_audio == "drop"
+    with tolerate_bad_headers() if drops_bad_audio else nullcontext():
         made = call_recipe(config.name, recipe, recipe.prepare, {**arguments, **writes}, notes)
     found = dict(split_cuts(made, notes))
-    if drops:
-        found = {split: readable(cuts, split, notes) for split, cuts in found.items()}
+    if drops_bad_audio:
+        found = {split: drop_unreadable(cuts, split, notes) for split, cuts in found.items()}
         found = {split: cuts for split, cuts in found.items() if cuts}
     if sum(write_cuts(folder, split, cuts, final=final) for split, cuts in found.items()) == 0:
         given = ", ".join(f"{key}={value!r}" for key, value in arguments.items())
-        said = "".join(f"\n  {note}" for note in notes[:10])
-        raise DataError(f"corpus {config.name!r}: {recipe.prepare.name}({given}) found no recordings{said}")
+        details = "".join(f"\n  {note}" for note in notes[:10])
+        raise DataError(f"corpus {config.name!r}: {recipe.prepare.name}({given}) found no recordings{details}")
     return notes
 
 
-def _fingerprints(recipe: RecipeSignature, arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """What tells whether the files have changed that a recipe's arguments name."""
+def _fingerprint_inputs(recipe: RecipeSignature, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Fingerprint the files named in a recipe's arguments, to detect changes."""
     annotations = recipe.prepare.annotations
     named = {key: value for key, value in arguments.items() if "Path" in annotations.get(key, "")}
     given = {key: value if isinstance(value, list) else [value] for key, value in named.items()}

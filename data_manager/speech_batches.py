@@ -1,4 +1,4 @@
-"""Cuts to batches of frames with masks, bool and True at real frames. Nothing here computes features."""
+"""Collate cuts into batches of frames with bool masks, True at real frames. Features are computed elsewhere."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -14,11 +14,11 @@ Batch = dict[str, Any]
 
 
 class SpeechCollator:
-    """lhotse cuts to what an encoder with `input_dim` F takes. Can be pickled.
+    """Collate function from lhotse cuts to the inputs of an encoder with `input_dim` F. Can be pickled.
 
-    `features` [B, T, F] float32, padded with 0; `feature_mask` [B, T]; `text`, B transcripts. With a tokenizer `labels`
-    [B, L] int64, without special tokens and padded with its pad id, and `label_mask` [B, L]. With `speakers` what
-    `speaker_targets` gives.
+    `features` [B, T, F] float32, padded with 0; `feature_mask` [B, T]; `text`, B transcripts. With a tokenizer, `labels`
+    [B, L] int64, without special tokens and padded with its pad id, and `label_mask` [B, L]. With `speakers`, the
+    output of `speaker_targets`.
     """
 
     def __init__(self, features: FeaturesConfig, tokenizer: Tokenizer | None = None, *, speakers: bool = False) -> None:
@@ -26,20 +26,20 @@ class SpeechCollator:
         self.tokenizer, self.speakers, self.frame_shift = tokenizer, speakers, features.frame_shift
 
     def __call__(self, cuts: Sequence[Any]) -> Batch:
-        """The batch of `cuts`; raises DataError for audio that cannot be read."""
+        """Collate `cuts`; raise DataError for unreadable audio."""
         frames = [self.frames(cut) for cut in cuts]
         features = torch.nn.utils.rnn.pad_sequence(frames, batch_first=True)  # (B, T, F)
-        batch: Batch = {"features": features, "feature_mask": _mask([len(rows) for rows in frames])}
+        batch: Batch = {"features": features, "feature_mask": _length_mask([len(rows) for rows in frames])}
         batch["text"] = [transcript(cut) for cut in cuts]
         if self.tokenizer is not None:
-            batch |= _labels(batch["text"], self.tokenizer)
+            batch |= _pad_labels(batch["text"], self.tokenizer)
         if self.speakers:
             batch |= speaker_targets(cuts, features.shape[1], self.frame_shift)
         return batch
 
 
-class BatchOfCuts:
-    """The data set behind a sampler that gives whole batches of cuts: workers make features of them."""
+class CutBatchDataset:
+    """Data set indexed by whole batches of cuts, as the sampler yields them; workers compute the features."""
 
     def __init__(self, collate: Callable[[Sequence[Any]], Batch]) -> None:
         self.collate = collate
@@ -49,42 +49,42 @@ class BatchOfCuts:
 
 
 def transcript(cut: Any) -> str:
-    """The texts of a cut's supervisions, in the order of time, joined by a space."""
+    """Join the texts of a cut's supervisions with spaces, ordered by time."""
     spoken = sorted(cut.supervisions, key=lambda supervision: supervision.start)
     return " ".join(supervision.text for supervision in spoken if supervision.text)
 
 
 def speaker_targets(cuts: Sequence[Any], frames: int, frame_shift: float) -> Batch:
-    """Who speaks when, in cuts of at most `frames` frames T, one every `frame_shift` seconds.
+    """Build diarization targets for cuts of at most `frames` frames T, one every `frame_shift` seconds.
 
-    `speakers`: names of each cut, in the order in which they begin to speak; `segments`: (speaker, from, to) in seconds
-    of each cut, cut off at its ends; `speaker_activity`: bool [B, T, S], True where a frame's middle is in a segment of
-    speaker s of that cut, S being the most speakers of a cut and at least 1.
+    `speakers`: names for each cut, in the order in which they begin to speak; `segments`: (speaker, start, end) in
+    seconds for each cut, clipped to its ends; `speaker_activity`: bool [B, T, S], True if a frame's centre is in a
+    segment of speaker s of that cut. S is the largest number of speakers in a cut, and at least 1.
     """
-    segments = [_segments(cut) for cut in cuts]
+    segments = [_clip_segments(cut) for cut in cuts]
     speakers = [list(dict.fromkeys(name for name, _, _ in found)) for found in segments]
     activity = torch.zeros(len(segments), frames, max([1, *map(len, speakers)]), dtype=torch.bool)
-    middles = (torch.arange(frames, dtype=torch.float64) + 0.5) * frame_shift
+    centres = (torch.arange(frames, dtype=torch.float64) + 0.5) * frame_shift
     for row, (found, names) in enumerate(zip(segments, speakers, strict=True)):
         for name, start, end in found:
-            activity[row, :, names.index(name)] |= (middles >= start) & (middles < end)
+            activity[row, :, names.index(name)] |= (centres >= start) & (centres < end)
     return {"speakers": speakers, "segments": segments, "speaker_activity": activity}
 
 
-def _segments(cut: Any) -> list[tuple[str, float, float]]:
+def _clip_segments(cut: Any) -> list[tuple[str, float, float]]:
     spoken = sorted(cut.supervisions, key=lambda supervision: supervision.start)
-    clipped = [(str(one.speaker), max(0.0, one.start), min(cut.duration, one.end)) for one in spoken]
+    clipped = [(str(item.speaker), max(0.0, item.start), min(cut.duration, item.end)) for item in spoken]
     return [(name, start, end) for name, start, end in clipped if end > start]
 
 
-def _labels(texts: Sequence[str], tokenizer: Tokenizer) -> Batch:
+def _pad_labels(texts: Sequence[str], tokenizer: Tokenizer) -> Batch:
     rows = [tokenizer.encode(text) for text in texts]
     longest = max(map(len, rows))
     labels = torch.full((len(rows), longest), tokenizer.pad_token_id, dtype=torch.int64)
     for index, row in enumerate(rows):
         labels[index, : len(row)] = torch.tensor(row, dtype=torch.int64)
-    return {"labels": labels, "label_mask": _mask([len(row) for row in rows])}
+    return {"labels": labels, "label_mask": _length_mask([len(row) for row in rows])}
 
 
-def _mask(lengths: Sequence[int]) -> Tensor:
+def _length_mask(lengths: Sequence[int]) -> Tensor:
     return torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]

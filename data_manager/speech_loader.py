@@ -1,4 +1,4 @@
-"""Batches of cuts by seconds of audio, cuts of like lengths together."""
+"""Batch cuts by seconds of audio, bucketed by length."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -16,7 +16,7 @@ _log = logging.getLogger(__name__)
 
 
 def speech_collator(config: Any, tokenizer: Tokenizer | None) -> "SpeechCollator":
-    """What makes cuts of the data set `config` into batches; one without settings of its own has the defaults."""
+    """Build the collate function for cuts of the data set `config`; missing settings have their defaults."""
     from data_manager.speech_batches import SpeechCollator
 
     loading = getattr(config, "loading", LoadingConfig())
@@ -32,24 +32,27 @@ def bucketed_loader(
     seed: int = 0,
     num_workers: int = 0,
 ) -> "DataLoader[dict[str, Any]]":
-    """Batches of at most `loading.max_duration` seconds, padding counted; a longer cut is a batch of its own.
+    """Build a DataLoader with batches of at most `loading.max_duration` seconds, including padding.
 
-    Under torch.distributed each process gets batches of its own. How many there are is not known beforehand.
+    A longer cut is a batch alone. Under torch.distributed each process gets different batches. The number of batches
+    is not known in advance.
     """
     from torch.utils.data import DataLoader
 
-    from data_manager.speech_batches import BatchOfCuts
-    from data_manager.speech_sampler import passes
+    from data_manager.speech_batches import CutBatchDataset
+    from data_manager.speech_sampler import make_sampler
 
     assert loading.max_duration is not None
     longer = sum(cut.duration > loading.max_duration for cut in cuts)
     if longer:
-        _log.warning("%d cuts are longer than max_duration %g s; each is a batch alone", longer, loading.max_duration)
-    batches: Any = passes(cuts, loading, shuffle=shuffle, seed=seed)
-    data: Any = BatchOfCuts(collate)
-    # without a collate_fn the loader would make lists of the tuples in a batch
-    return DataLoader(data, sampler=batches, batch_size=None, num_workers=num_workers, collate_fn=_as_it_is)
+        _log.warning(
+            "%d cuts are longer than max_duration %g s; each becomes a single-cut batch", longer, loading.max_duration
+        )
+    sampler: Any = make_sampler(cuts, loading, shuffle=shuffle, seed=seed)
+    data: Any = CutBatchDataset(collate)
+    # the default collate_fn would turn the tuples in a batch into lists
+    return DataLoader(data, sampler=sampler, batch_size=None, num_workers=num_workers, collate_fn=_identity)
 
 
-def _as_it_is(batch: Any) -> Any:
+def _identity(batch: Any) -> Any:
     return batch

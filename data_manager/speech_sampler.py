@@ -1,4 +1,4 @@
-"""lhotse's samplers, made to keep to max_duration and to shuffle anew in each pass."""
+"""lhotse's samplers, adapted to respect max_duration and to reshuffle in each epoch."""
 
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
@@ -12,14 +12,14 @@ from lhotse.dataset.sampling.dynamic_bucketing import estimate_duration_buckets
 from data_manager.speech_settings import LoadingConfig
 
 
-class Passes:
-    """Batches of a lhotse sampler, in another order each time that they are gone through."""
+class EpochSampler:
+    """Wrapper of a lhotse sampler that reshuffles at every iteration."""
 
     def __init__(self, sampler: Any) -> None:
         self.sampler, self.epoch = sampler, 0
 
     def set_epoch(self, epoch: int) -> None:
-        """The number of the next pass, from 0; without it each pass follows the one before."""
+        """Set the next epoch, from 0; otherwise the epoch advances by one per iteration."""
         self.epoch = epoch
 
     def __iter__(self) -> Iterator[Any]:
@@ -30,30 +30,30 @@ class Passes:
 
 @dataclass
 class PaddedConstraint(TimeConstraint):  # type: ignore[misc]
-    """At most max_duration seconds with padding, whatever cut of a bucket comes next.
+    """Limit of max_duration seconds including padding, for any order of the cuts in a bucket.
 
-    lhotse's own looks at the longest cut so far, and a longer one that comes last takes the batch beyond the limit.
-    `edges` are the upper ends of the buckets in seconds, the longest cut of all at the end.
+    lhotse's constraint uses the longest cut so far, so a longer last cut can push the batch over the limit.
+    `edges` are the upper bucket bounds in seconds; the last one is the longest cut of all.
     """
 
     longest_seen: float = 0.0
     edges: tuple[float, ...] = ()
 
     def add(self, example: Any) -> None:
-        """Count a cut as long as the longest one of its bucket may be."""
+        """Count a cut with its bucket's upper bound as its duration."""
         super().add(example)
-        place = min(bisect_left(self.edges, example.duration), len(self.edges) - 1)
-        self.longest_seen = max(self.longest_seen, self.edges[place])
+        bucket = min(bisect_left(self.edges, example.duration), len(self.edges) - 1)
+        self.longest_seen = max(self.longest_seen, self.edges[bucket])
 
 
-def passes(cuts: Sequence[Any], loading: LoadingConfig, *, shuffle: bool, seed: int) -> Passes:
-    """Batches of cuts of like lengths; without buckets where there are too few cuts or lengths to have several."""
+def make_sampler(cuts: Sequence[Any], loading: LoadingConfig, *, shuffle: bool, seed: int) -> EpochSampler:
+    """Build a sampler of batches bucketed by length, or without buckets if there are too few cuts or lengths."""
     listed = list(cuts)
     buckets = min(loading.num_buckets, len(listed))
-    inner = estimate_duration_buckets(listed, buckets) if buckets > 1 else []
+    bounds = estimate_duration_buckets(listed, buckets) if buckets > 1 else []
     longest = max((cut.duration for cut in listed), default=0.0)
-    limit = PaddedConstraint(max_duration=loading.max_duration, edges=(*inner, longest))
-    if not inner:
-        return Passes(DynamicCutSampler(listed, constraint=limit, shuffle=shuffle, seed=seed))
-    sampler = DynamicBucketingSampler(listed, constraint=limit, duration_bins=inner, shuffle=shuffle, seed=seed)
-    return Passes(sampler)
+    limit = PaddedConstraint(max_duration=loading.max_duration, edges=(*bounds, longest))
+    if not bounds:
+        return EpochSampler(DynamicCutSampler(listed, constraint=limit, shuffle=shuffle, seed=seed))
+    sampler = DynamicBucketingSampler(listed, constraint=limit, duration_bins=bounds, shuffle=shuffle, seed=seed)
+    return EpochSampler(sampler)

@@ -1,4 +1,4 @@
-"""What `docs/` takes from the code: the reference of every key, and the pictures. `python -m documentation` writes them.
+"""Generate the parts of `docs/` that follow from the code: key reference and diagrams. Run `python -m documentation`.
 
-Text that people write is in `docs/`; here is only what can be read off the code. No other room imports it.
+Hand-written text is in `docs/`; this package only extracts facts from the code. No other package imports it.
 """

@@ -1,4 +1,4 @@
-"""Write what the docs take from the code, or with --check say what is not as the code has it.
+"""Write the generated files of the docs, or list the outdated ones with --check.
 
 python -m documentation
 """
@@ -6,39 +6,37 @@ python -m documentation
 import argparse
 import sys
 
-from documentation.architecture import architecture
-from documentation.flow import flow
-from documentation.reference import reference
+from documentation.architecture import architecture_svg
+from documentation.flow import flow_svg
+from documentation.reference import reference_files
 from documentation.since import ROOT
 
 
-def generated() -> dict[str, str]:
-    """Files of the repository to what they are to hold."""
-    return {**reference(), "docs/architecture.svg": architecture(), "docs/flow.svg": flow()}
+def generate_files() -> dict[str, str]:
+    """Map each generated file to its expected content."""
+    return {**reference_files(), "docs/architecture.svg": architecture_svg(), "docs/flow.svg": flow_svg()}
 
 
-def stale() -> list[str]:
-    """Generated files that are missing or differ."""
+def list_outdated() -> list[str]:
+    """List generated files that are missing or outdated."""
     return [
         name
-        for name, text in generated().items()
+        for name, text in generate_files().items()
         if not (ROOT / name).exists() or (ROOT / name).read_text(encoding="utf-8") != text
     ]
 
 
 def main() -> int:
-    """Run the command line; returns the exit code."""
+    """Run the command line and return the exit code."""
     parser = argparse.ArgumentParser(
-        prog="python -m documentation", description="Write what the docs take from the code."
+        prog="python -m documentation", description="Write the generated files of the docs."
     )
-    parser.add_argument(
-        "--check", action="store_true", help="write nothing; exit with 1 where something is not current"
-    )
+    parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 if a file is outdated")
     if parser.parse_args().check:
-        found = stale()
-        print("\n".join(f"{name}: not as the code has it; run python -m documentation" for name in found))
+        found = list_outdated()
+        print("\n".join(f"{name}: outdated; run python -m documentation" for name in found))
         return int(bool(found))
-    for name, text in generated().items():
+    for name, text in generate_files().items():
         path = ROOT / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")

@@ -1,4 +1,4 @@
-"""A key's type, range and default as a reader is told them, from its part of a JSON Schema."""
+"""Format a key's type, range and default from its JSON Schema."""
 
 import json
 import re
@@ -13,14 +13,14 @@ _UNIT = re.compile(r"\s*\[(?P<unit>[^\[\]]+)\]$")
 
 
 def meaning_and_unit(description: str) -> tuple[str, str]:
-    """A field's docstring without the `[unit]` at its end, and the unit; empty where it has none."""
+    """Split a field's docstring into its text and the `[unit]` at its end, or an empty string."""
     text = " ".join(description.split())
     found = _UNIT.search(text)
     return (text[: found.start()], found["unit"]) if found else (text, "")
 
 
 def cases_of(schema: Schema, definitions: Schema) -> list[Schema]:
-    """The alternatives of a value, references followed."""
+    """List the alternatives of a value, with references resolved."""
     if "$ref" in schema:
         return cases_of(definitions[schema["$ref"].rpartition("/")[2]], definitions)
     alternatives = schema.get("anyOf", schema.get("oneOf"))
@@ -30,7 +30,7 @@ def cases_of(schema: Schema, definitions: Schema) -> list[Schema]:
 
 
 def type_text(schema: Schema, definitions: Schema) -> str:
-    """What may stand there, in words: `whole number or null`."""
+    """Describe the allowed types: `whole number or null`."""
     return " or ".join(dict.fromkeys(_case_text(case, definitions) for case in cases_of(schema, definitions)))
 
 
@@ -54,7 +54,7 @@ def _choices(case: Schema) -> list[Any]:
 
 
 def range_text(schema: Schema, definitions: Schema) -> str:
-    """Bounds and choices, each alternative's own; empty where anything of the type goes."""
+    """Format the bounds and choices of each alternative; empty if the type has no limits."""
     found = [_case_range(case, definitions) for case in cases_of(schema, definitions)]
     return "; ".join(dict.fromkeys(text for text in found if text))
 
@@ -78,7 +78,7 @@ def _bounds(case: Schema) -> str:
     whole = case["type"] == "integer"
     low, above = case.get("minimum"), case.get("exclusiveMinimum")
     high, below = case.get("maximum"), case.get("exclusiveMaximum")
-    if whole:  # 0 excluded is 1 on
+    if whole:  # an excluded 0 means from 1
         low, above = (above + 1 if above is not None else low), None
         high, below = (below - 1 if below is not None else high), None
     signs = (("> ", above), ("≥ ", low), ("< ", below), ("≤ ", high))
@@ -86,18 +86,18 @@ def _bounds(case: Schema) -> str:
 
 
 def number_text(value: float) -> str:
-    """A bound as it is read: 1,048,576, or 0.5."""
+    """Format a bound: 1,048,576, or 0.5."""
     return f"{int(value):,}" if float(value).is_integer() else f"{value:g}"
 
 
 def default_text(value: Any) -> str:
-    """A default as it would stand in a file."""
+    """Format a default as in a config file."""
     if isinstance(value, StrictModel):
-        given = value.model_dump(mode="json", by_alias=True, exclude_unset=True)
+        fields = value.model_dump(mode="json", by_alias=True, exclude_unset=True)
         if "type" in type(value).model_fields:
-            given = {"type": getattr(value, "type"), **given}  # noqa: B009  (a field of some types alone)
-        inside = ", ".join(f"{key}: {one}" for key, one in given.items())
-        return f"`{{{inside}}}`" if inside else "its own defaults"
+            fields = {"type": getattr(value, "type"), **fields}  # noqa: B009  (a field of some types only)
+        inside = ", ".join(f"{key}: {one}" for key, one in fields.items())
+        return f"`{{{inside}}}`" if inside else "its defaults"
     if isinstance(value, float):
         return f"`{value:g}`".replace("e-0", "e-")
     return f"`{value if isinstance(value, str) else json.dumps(value)}`"

@@ -1,4 +1,4 @@
-"""The picture of the data flow: what each function gives is read from its signature, who calls it from its callers."""
+"""Draw the data flow diagram from function signatures, and check the calls that it shows."""
 
 import ast
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ WIDTH, HEIGHT, SIZE = 960, 640, (250, 62)
 
 @dataclass(frozen=True)
 class Step:
-    """A function `name` in `file`, drawn at `corner`."""
+    """Function `name` in `file`, drawn at `corner`."""
 
     file: str
     name: str
@@ -41,40 +41,40 @@ CALLS = (
     ("restore_run", "open_run", "evaluation/opened.py"),
     ("open_run", "evaluate", "evaluation/evaluate_command.py"),
 )
-"""What one gives the other takes; the file is where the first is called."""
-TAKES: dict[str, list[Point]] = {
+"""(producer, consumer, file in which the producer is called)."""
+EXPERIMENT_ARROWS: dict[str, list[Point]] = {
     "load_datasets": [(352, 223), (145, 223), (145, 297)],
     "create_model": [(608, 223), (687, 223)],
 }
-"""What takes a part of the experiment, by its first parameter, and the arrow there."""
+"""Functions that take a part of the experiment as their first parameter, and the arrow to them."""
 RUN_FOLDER = ((355, 412), (250, 96))
 
 
-def given(step: Step) -> str:
-    """What the function returns, by its annotation; raises LookupError where there is no such function."""
+def return_type(step: Step) -> str:
+    """Return the function's return annotation; raise LookupError if there is no such function."""
     for node in ast.walk(ast.parse((ROOT / step.file).read_text(encoding="utf-8"))):
         if isinstance(node, ast.FunctionDef) and node.name == step.name and node.returns is not None:
             return ast.unparse(node.returns).strip("'")
     raise LookupError(f"{step.file} has no function {step.name} with a return annotation")
 
 
-def taken(step: Step) -> str:
-    """Type of the function's first parameter; raises LookupError where there is no such function."""
+def first_parameter_type(step: Step) -> str:
+    """Return the annotation of the function's first parameter; raise LookupError if there is no such function."""
     for node in ast.walk(ast.parse((ROOT / step.file).read_text(encoding="utf-8"))):
         if isinstance(node, ast.FunctionDef) and node.name == step.name and node.args.args[0].annotation is not None:
             return ast.unparse(node.args.args[0].annotation)
-    raise LookupError(f"{step.file} has no function {step.name} that says what it takes")
+    raise LookupError(f"{step.file} has no function {step.name} with an annotated parameter")
 
 
 def is_called(name: str, file: str) -> bool:
-    """Whether a file calls a function or method of that name."""
+    """Return True if a file calls a function or method of this name."""
     tree = ast.parse((ROOT / file).read_text(encoding="utf-8"))
     called = [node.func for node in ast.walk(tree) if isinstance(node, ast.Call)]
     return any((one.attr if isinstance(one, ast.Attribute) else getattr(one, "id", "")) == name for one in called)
 
 
 def run_files() -> list[str]:
-    """What lies in a run folder, by the attributes of `RunFolder`."""
+    """List the files of a run folder from the attributes of `RunFolder`."""
     tree = ast.parse((ROOT / "training/run_folder.py").read_text(encoding="utf-8"))
     [folder] = [node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == "RunFolder"]
     return [
@@ -84,26 +84,26 @@ def run_files() -> list[str]:
     ]
 
 
-def flow() -> str:
-    """The SVG; raises LookupError where a function or a call that it shows is gone."""
-    for giver, _, file in CALLS:
-        if not is_called(STEPS[giver].name, file):
-            raise LookupError(f"{file} does not call {STEPS[giver].name}")
-    drawing = Drawing(WIDTH, HEIGHT, "The way data flows, from a file to figures")
+def flow_svg() -> str:
+    """Draw the SVG; raise LookupError if a function or call that it shows does not exist."""
+    for producer, _, file in CALLS:
+        if not is_called(STEPS[producer].name, file):
+            raise LookupError(f"{file} does not call {STEPS[producer].name}")
+    drawing = Drawing(WIDTH, HEIGHT, "Data flow, from a config file to metrics")
     drawing.box((355, 12), (250, 44), "experiment.yml", kind="file")
-    for points in [*_arrows(), *TAKES.values()]:
+    for points in [*_arrows(), *EXPERIMENT_ARROWS.values()]:
         drawing.arrow(points)
     for key, step in STEPS.items():
         drawing.box(step.corner, SIZE, key if step.name == "main" else step.name, [step.file])
     corner, size = RUN_FOLDER
     names = run_files()
     drawing.box(corner, size, "run folder", [", ".join(names[at : at + 3]) for at in range(0, len(names), 3)], "file")
-    for name, place, anchor in _LABELS:
-        drawing.text(place, given(STEPS[name]), anchor=anchor)
-    drawing.text((248, 214), taken(STEPS["load_datasets"]))
-    drawing.text((648, 214), taken(STEPS["create_model"]))
-    drawing.text((20, 40), "Beside an arrow stands the type that a function", anchor="start")
-    drawing.text((20, 56), "returns, or of what it takes of the experiment.", anchor="start")
+    for name, position, anchor in _LABELS:
+        drawing.text(position, return_type(STEPS[name]), anchor=anchor)
+    drawing.text((248, 214), first_parameter_type(STEPS["load_datasets"]))
+    drawing.text((648, 214), first_parameter_type(STEPS["create_model"]))
+    drawing.text((20, 40), "Labels of arrows are the return types of", anchor="start")
+    drawing.text((20, 56), "functions, or the types of their arguments.", anchor="start")
     return drawing.svg()
 
 

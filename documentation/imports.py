@@ -1,6 +1,6 @@
-"""Which part of the project imports which, read from the source by `ast`.
+"""Extract the imports between the packages of the project with `ast`.
 
-A room has two halves: what is imported to check a file, which knows no torch, and the rest. So nodes are (room, half).
+A package has two parts: the modules imported to check a config, without torch, and the rest. Nodes are (package, part).
 """
 
 import ast
@@ -10,10 +10,10 @@ from functools import cached_property
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-VERBS = ("parse_args", "train", "generate", "evaluate")
-ROOMS = ("yaml_config", "model", "diffusion", "data_manager", "training", "evaluation", "experiment", "pages")
+COMMANDS = ("parse_args", "train", "generate", "evaluate")
+PACKAGES = ("yaml_config", "model", "diffusion", "data_manager", "training", "evaluation", "experiment", "pages")
 CHECKER = "experiment.config"
-"""The module whose import is all that checking a file takes."""
+"""Module whose import is sufficient to check a config."""
 HEAVY = ("torch", "transformers", "datasets", "lhotse")
 
 Node = tuple[str, str]
@@ -22,25 +22,25 @@ Pair = tuple[Node, Node]
 
 @dataclass(frozen=True)
 class Import:
-    """One import: of a module of ours or another's, at the file's own import or only inside a function."""
+    """Import of a project or external module, eager at module level, or lazy inside a function."""
 
     target: str
     is_eager: bool
 
 
 class Imports:
-    """All imports of a checkout."""
+    """All imports of a source tree."""
 
     def __init__(self, root: Path = ROOT) -> None:
-        paths = [root / f"{name}.py" for name in VERBS]
-        paths += [path for room in ROOMS for path in sorted((root / room).rglob("*.py"))]
+        paths = [root / f"{name}.py" for name in COMMANDS]
+        paths += [path for package in PACKAGES for path in sorted((root / package).rglob("*.py"))]
         names = {path: ".".join(path.relative_to(root).with_suffix("").parts) for path in paths}
         trees = {name.removesuffix(".__init__"): _tree(path) for path, name in names.items()}
         self.of = {name: list(_imports(tree, set(trees))) for name, tree in trees.items()}
 
     @cached_property
     def checking(self) -> set[str]:
-        """Modules that are imported to check a file."""
+        """Collect the modules that are imported to check a config."""
         found: set[str] = set()
         left = [CHECKER]
         while left:
@@ -48,20 +48,20 @@ class Imports:
             if name in self.of and name not in found:
                 found.add(name)
                 left += [one.target for one in self.of[name] if one.is_eager]
-                left.append(name.rpartition(".")[0])  # a module's packages are imported before it
+                left.append(name.rpartition(".")[0])  # the parent packages are imported first
         return found
 
     def node(self, module: str) -> Node:
-        """Room and half of a module."""
-        room = module.partition(".")[0]
-        if room in VERBS:
-            return "verbs", ""
-        if room in ("yaml_config", "diffusion", "evaluation", "pages"):
-            return room, ""
-        return room, "checking" if module in self.checking else "rest"
+        """Return the node (package, part) of a module."""
+        package = module.partition(".")[0]
+        if package in COMMANDS:
+            return "commands", ""
+        if package in ("yaml_config", "diffusion", "evaluation", "pages"):
+            return package, ""
+        return package, "checking" if module in self.checking else "rest"
 
     def pairs(self, eager: bool) -> set[Pair]:
-        """(who, whom) of different nodes; of both kinds only the eager one is given."""
+        """Return pairs (importer, imported) of different nodes: the eager ones, or those that are only lazy."""
         found: dict[bool, set[Pair]] = {True: set(), False: set()}
         for name, imports in self.of.items():
             for one in imports:
@@ -70,25 +70,25 @@ class Imports:
         return found[True] if eager else found[False] - found[True]
 
 
-def reduced(pairs: set[Pair]) -> set[Pair]:
-    """Without those that follow from others: a to c where there are a to b and b to c."""
-    return {pair for pair in pairs if not _leads(pairs - {pair}, *pair)}
+def transitive_reduction(pairs: set[Pair]) -> set[Pair]:
+    """Remove the pairs implied by others: (a, c) if there are (a, b) and (b, c)."""
+    return {pair for pair in pairs if not _has_path(pairs - {pair}, *pair)}
 
 
 def has_cycle(pairs: set[Pair]) -> bool:
-    """Whether a node imports itself by way of others."""
-    return any(_leads(pairs, whom, who) for who, whom in pairs)
+    """Return True if a node imports itself through others."""
+    return any(_has_path(pairs, imported, importer) for importer, imported in pairs)
 
 
-def _leads(pairs: set[Pair], start: Node, end: Node) -> bool:
+def _has_path(pairs: set[Pair], start: Node, end: Node) -> bool:
     left, seen = [start], {start}
     while left:
         here = left.pop()
-        for whom in {b for a, b in pairs if a == here} - seen:
-            if whom == end:
+        for imported in {b for a, b in pairs if a == here} - seen:
+            if imported == end:
                 return True
-            seen.add(whom)
-            left.append(whom)
+            seen.add(imported)
+            left.append(imported)
     return False
 
 
@@ -97,7 +97,7 @@ def _tree(path: Path) -> ast.Module:
 
 
 def _imports(tree: ast.Module, ours: set[str]) -> Iterator[Import]:
-    """Imports of a file; what is for a type checker alone is none."""
+    """Yield the imports of a file, except those under TYPE_CHECKING."""
     stack: list[tuple[ast.AST, bool]] = [(tree, True)]
     while stack:
         node, is_eager = stack.pop()

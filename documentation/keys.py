@@ -1,4 +1,4 @@
-"""Every key of an experiment's file, found by walking the types from the sections down."""
+"""Collect every key of an experiment config by walking the config types."""
 
 import inspect
 from collections.abc import Iterable, Iterator
@@ -16,14 +16,14 @@ from yaml_config.tagged import FromRegistry
 
 Type = type[StrictModel]
 TAGS = ("type", "source")
-"""Keys that only pick a type."""
+"""Keys that only select a type."""
 NOT_IN_A_FILE = ("global_config",)
-"""Fields of an entry of `datasets` that stand in a section of their own."""
+"""Fields of an entry of `datasets` that have a separate section in the file."""
 
 
 @dataclass(frozen=True)
 class Key:
-    """One key of a type, and what a reader is told of it; `inside` are the types of what stands below it."""
+    """Key of a type with its documentation; `inside` are the types of its nested values."""
 
     name: str
     meaning: str
@@ -35,16 +35,16 @@ class Key:
 
     @property
     def is_number(self) -> bool:
-        """True where a number may stand there, which then has a unit; 1 is that of a plain number."""
+        """Return True if the value may be a number, which needs a unit; [1] is the unit of a plain number."""
         return "number" in self.type
 
 
 @dataclass(frozen=True)
 class Part:
-    """A type at its first place in the file.
+    """Config type at its first path in the file.
 
-    `tags` are the names by which `type`, `source` or `model_type` picks it, `bases` the types whose keys it has too, and a
-    part that is `shared` is only there for others to take its keys.
+    `tags` are the values of `type`, `source` or `model_type` that select it, `bases` the types whose keys it inherits. A
+    `shared` part only provides inherited keys.
     """
 
     path: str
@@ -56,21 +56,21 @@ class Part:
 
     @property
     def heading(self) -> str:
-        """Title of its table, the only one of that name on a page."""
+        """Return the title of its table, unique on a page."""
         if self.shared:
             return f"{self.path}: keys of {self.type.__name__}"
         return self.path if not self.tags else f"{self.path}: {' or '.join(self.tags)}"
 
 
 class Walk:
-    """Parts below the sections, each type once, and a type that others inherit from before them."""
+    """Walker that collects the parts below the sections, each type once, base types first."""
 
     def __init__(self) -> None:
         describe_every_type()
         self.parts: dict[Type, Part] = {}
 
     def add(self, path: str, model: Type, tags: tuple[str, ...] = (), shared: bool = False) -> None:
-        """Describe `model`, which stands at `path`, and everything inside it."""
+        """Describe `model` at `path`, and all types inside it."""
         if model in self.parts:
             return
         bases = tuple(base for base in model.__bases__ if issubclass(base, StrictModel) and base.model_fields)
@@ -82,7 +82,7 @@ class Walk:
                 self.add_tagged(f"{path}.{field.alias or name}", _types_inside(field))
 
     def add_tagged(self, path: str, found: Iterable[tuple[str | None, Type]]) -> None:
-        """Describe the types that stand at `path`, one that has several names once."""
+        """Describe the types at `path`; merge the names of a type with several."""
         names: dict[Type, list[str]] = {}
         for name, model in found:
             names.setdefault(model, []).extend([] if name is None else [name])
@@ -118,7 +118,7 @@ def _key(name: str, field: FieldInfo, prop: dict[str, Any], definitions: dict[st
 
 
 def _types_inside(field: FieldInfo) -> Iterator[tuple[str | None, Type]]:
-    """Types that a field may hold, with the names that pick them."""
+    """Yield the types of a field's values, with the names that select them."""
     for mark in field.metadata:
         if isinstance(mark, FromRegistry):
             found = ((name, mark.registry.get(name).config_type) for name in mark.registry)
@@ -138,5 +138,5 @@ def _models_in(annotation: Any) -> Iterator[Type]:
 
 @cache
 def json_schema(model: Type) -> dict[str, Any]:
-    """The type's JSON Schema, its keys as a file spells them."""
+    """Return the type's JSON Schema, with the keys as written in a file."""
     return model.model_json_schema(by_alias=True)

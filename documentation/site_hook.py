@@ -1,4 +1,4 @@
-"""mkdocs' hook: the marks that `tests/snippets.py` reads behind a fence's language are none that a reader needs."""
+"""mkdocs hook: remove the options for `tests/snippets.py` after the language of a code fence."""
 
 import re
 from typing import Any
@@ -8,7 +8,7 @@ _TITLE = re.compile(r"title=(\S+)")
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """The page with the names of files as titles of their blocks, and no other mark."""
+    """Keep only the file names, as titles of their code blocks."""
 
     def fence(found: re.Match[str]) -> str:
         title = _TITLE.search(found["info"])

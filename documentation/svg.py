@@ -1,4 +1,4 @@
-"""The few shapes of the pictures, as text that is the same for the same drawing."""
+"""Minimal SVG shapes for the diagrams, with deterministic output."""
 
 from collections.abc import Sequence
 from xml.sax.saxutils import escape
@@ -17,29 +17,29 @@ _HEAD = """\
 
 
 class Drawing:
-    """Shapes in the order in which they are put."""
+    """SVG drawing of shapes in the order in which they are added."""
 
     def __init__(self, width: int, height: int, title: str) -> None:
         self.lines = [_HEAD.format(width=width, height=height, title=escape(title)).rstrip()]
 
     def box(self, corner: Point, size: Point, name: str, below: Sequence[str] = (), kind: str = "box") -> None:
-        """A rectangle with a name, and smaller lines below it."""
+        """Add a rectangle with a name, and smaller lines below it."""
         (x, y), (width, height) = corner, size
         self.lines.append(f'<rect class="{kind}" x="{x:g}" y="{y:g}" width="{width:g}" height="{height:g}" rx="6"/>')
         self.text((x + width / 2, y + 22), name, "name")
         for number, line in enumerate(below):
             self.text((x + width / 2, y + 41 + 16 * number), line, "small")
 
-    def text(self, place: Point, words: str, kind: str = "small", anchor: str = "middle") -> None:
-        """A line of text."""
-        x, y = place
+    def text(self, position: Point, words: str, kind: str = "small", anchor: str = "middle") -> None:
+        """Add a line of text."""
+        x, y = position
         self.lines.append(f'<text class="{kind}" x="{x:g}" y="{y:g}" text-anchor="{anchor}">{escape(words)}</text>')
 
     def arrow(self, points: Sequence[Point], kind: str = "arrow") -> None:
-        """A line through points, its tip at the last one."""
+        """Add a polyline with an arrow tip at its last point."""
         path = "M" + "L".join(f"{x:g} {y:g}" for x, y in points)
         self.lines.append(f'<path class="{kind}" d="{path}" marker-end="url(#tip)"/>')
 
     def svg(self) -> str:
-        """The whole file."""
+        """Return the SVG file."""
         return "\n".join([*self.lines, "</svg>", ""])

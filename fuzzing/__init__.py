@@ -1,8 +1,8 @@
-"""Mutated configs and files against everything that reads them: no traceback, no hang, no message without a place.
+"""Fuzz the readers of configs and files: no traceback, no hang, no error message without line and column.
 
     python -m fuzzing --runs 50000 --jobs 2 --seed 0
     python -m fuzzing --replay configs/full_experiment.yml:tree:17
 
-A case is named by what is mutated, how, and a seed; the name is all that is needed to make it again.
-No room imports it but tests; nothing here mends what it finds.
+A case is named by the mutated file, the mutator and a seed, so that its name reproduces it.
+Only tests import this package; it reports findings and fixes nothing.
 """

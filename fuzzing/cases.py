@@ -1,14 +1,14 @@
-"""A mutated config by its name, `configs/x.yml:KIND:SEED`: the files, options and output that it is checked with."""
+"""Cases of mutated configs, named `configs/x.yml:KIND:SEED`: files, options and output encoding."""
 
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from fuzzing.harmless import Files, harmless
+from fuzzing.harmless import Files, rewrite_equivalently
 from fuzzing.known import config_bytes, config_names, config_tree
-from fuzzing.option_mutators import options
+from fuzzing.option_mutators import random_options
 from fuzzing.text_mutators import mutate_text
-from fuzzing.tree_mutators import mutate_tree, written
+from fuzzing.tree_mutators import mutate_tree, to_yaml
 from fuzzing.values import TEXTS
 
 _FLAGS = ((), (), (), (), ("--print-config",), ("--json",), ("--model-only",), ("--data-only",))
@@ -16,19 +16,19 @@ _ENCODINGS = ("utf-8",) * 6 + ("ascii", "cp1252")
 
 
 @dataclass(frozen=True)
-class Made:
-    """What a case comes to: files (`case.yml` is the one that is checked), the command line, and what its output takes."""
+class CaseInput:
+    """Input of a check: files (`case.yml` is checked), command line, and output encoding."""
 
     files: Files
     argv: tuple[str, ...]
     encoding: str
     same_as: str | None = None
-    """The shipped config that it must still say the same as."""
+    """Packaged config that the files must be equivalent to."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """A mutated config."""
+    """Mutation of a packaged config."""
 
     config: str
     kind: str
@@ -38,20 +38,20 @@ class Case:
         return f"{self.config}:{self.kind}:{self.seed}"
 
     @classmethod
-    def named(cls, name: str) -> "Case":
-        """The case of a name; raises ValueError for what is none."""
+    def parse(cls, name: str) -> "Case":
+        """Parse the name of a case; raise ValueError if it is invalid."""
         config, kind, seed = name.rsplit(":", 2)
         if kind not in KINDS or config not in config_names():
-            raise ValueError(f"{name!r} names no case; a case is CONFIG:KIND:SEED, KIND one of {', '.join(KINDS)}")
+            raise ValueError(f"{name!r} is not a case; write CONFIG:KIND:SEED, KIND one of {', '.join(KINDS)}")
         return cls(config, kind, int(seed))
 
-    def made(self) -> Made:
-        """The mutation itself: the same for the same name."""
+    def build(self) -> CaseInput:
+        """Apply the mutation, which depends only on the name."""
         rng = random.Random(str(self))
         files, sets = KINDS[self.kind](self.config, rng)
         flags = rng.choice(_FLAGS) if self.kind != "harmless" else ()
         argv = ("--config", "case.yml", *(f"--set={option}" for option in sets), *flags)
-        return Made(files, argv, rng.choice(_ENCODINGS), self.config if self.kind == "harmless" else None)
+        return CaseInput(files, argv, rng.choice(_ENCODINGS), self.config if self.kind == "harmless" else None)
 
 
 def _text(name: str, rng: random.Random) -> tuple[Files, list[str]]:
@@ -59,15 +59,15 @@ def _text(name: str, rng: random.Random) -> tuple[Files, list[str]]:
 
 
 def _tree(name: str, rng: random.Random) -> tuple[Files, list[str]]:
-    return {"case.yml": written(mutate_tree(config_tree(name), rng))}, []
+    return {"case.yml": to_yaml(mutate_tree(config_tree(name), rng))}, []
 
 
 def _options(name: str, rng: random.Random) -> tuple[Files, list[str]]:
-    return {"case.yml": config_bytes(name)}, options(config_tree(name), rng)
+    return {"case.yml": config_bytes(name)}, random_options(config_tree(name), rng)
 
 
 def _extends(name: str, rng: random.Random) -> tuple[Files, list[str]]:
-    """A chain of files, each mutated or not, whose `extends` may name the wrong thing."""
+    """Build a chain of files, each possibly mutated, whose `extends` may be wrong."""
     others = ("base.yml", "base.yml", "case.yml", "gone.yml", ".", "/dev/null", "/dev/zero", "/dev/stdin", *TEXTS)
     wrong = rng.random() < 0.5
     named = rng.choice(others) if wrong else "base.yml"
@@ -75,8 +75,8 @@ def _extends(name: str, rng: random.Random) -> tuple[Files, list[str]]:
     tree = mutate_tree(config_tree(name), rng) if rng.random() < 0.5 else {"training": {"max_steps": 3}}
     base = {"extends": rng.choice(others), **config_tree(name)} if rng.random() < 0.3 else config_tree(name)
     base = mutate_tree(base, rng) if rng.random() < 0.5 else base
-    files = {"case.yml": written({"extends": value, **tree}), "base.yml": written(base)}
-    return files, options(config_tree(name), rng) if rng.random() < 0.2 else []
+    files = {"case.yml": to_yaml({"extends": value, **tree}), "base.yml": to_yaml(base)}
+    return files, random_options(config_tree(name), rng) if rng.random() < 0.2 else []
 
 
 KINDS: dict[str, Callable[[str, random.Random], tuple[Files, list[str]]]] = {
@@ -84,13 +84,13 @@ KINDS: dict[str, Callable[[str, random.Random], tuple[Files, list[str]]]] = {
     "tree": _tree,
     "options": _options,
     "extends": _extends,
-    "harmless": harmless,
+    "harmless": rewrite_equivalently,
 }
 _SHARES = ("text",) * 7 + ("tree",) * 8 + ("options",) * 3 + ("extends", "harmless")
 
 
 def cases(runs: int, seed: int) -> Iterator[Case]:
-    """`runs` cases over all shipped configs in turn."""
+    """Yield `runs` cases, cycling through all packaged configs."""
     rng = random.Random(seed)
     names = config_names()
     for number in range(runs):

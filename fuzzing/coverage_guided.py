@@ -1,9 +1,9 @@
-"""`python -m fuzzing.coverage_guided`: bytes against the YAML reader, led by the branches that they reach (atheris).
+"""`python -m fuzzing.coverage_guided`: coverage-guided fuzzing of the YAML reader with atheris.
 
     python -m fuzzing.coverage_guided -runs=20000 [FOLDER]
 
-Options are libFuzzer's; what reaches new branches is kept in FOLDER. It begins with the shipped configs. A finding is
-written to a file `crash-*`, which is given again as the only argument to see it once more.
+Takes libFuzzer's options and stores inputs that reach new branches in FOLDER. The packaged configs are the seed corpus.
+A finding is written to a file `crash-*`; pass this file as the only argument to replay it.
 """
 
 import importlib
@@ -16,11 +16,14 @@ from typing import Any
 
 MISSING = "atheris is not installed: pip install 'model-factory[fuzz]', or pip install atheris==3.0.0"
 _OPTIONS = ("-max_len=4096", "-timeout=2", "-rss_limit_mb=700")
-_READER = ("compose", "scalars", "document", "overrides", "errors", "node", "dump")
+_READER_MODULES = ("compose", "scalars", "document", "overrides", "errors", "node", "dump")
 
 
 def read_once(data: bytes) -> None:
-    """Read bytes as a config and as the value of an option; AssertionError for anything but data or placed problems."""
+    """Read bytes as a config and as an option value.
+
+    Raise AssertionError unless the result is data or a list of problems with positions.
+    """
     from yaml_config.document import read_document
     from yaml_config.errors import ConfigError
 
@@ -31,7 +34,7 @@ def read_once(data: bytes) -> None:
         if options:
             path.write_text("x: {}\n")
         try:
-            _check_written(read_document(path, options))
+            _check_round_trip(read_document(path, options))
         except ConfigError as error:
             problems = error.problems
         else:
@@ -44,8 +47,8 @@ def read_once(data: bytes) -> None:
             json.dumps(problem.as_dict())
 
 
-def _check_written(document: Any) -> None:
-    """What was read, written out and read again, is the same; its problems have places."""
+def _check_round_trip(document: Any) -> None:
+    """Check that the data survives a dump and reload unchanged, and that its problems have positions."""
     from yaml_config.compose import compose
     from yaml_config.dump import dump
 
@@ -58,14 +61,14 @@ def _check_written(document: Any) -> None:
 
 
 def main() -> int:
-    """Run libFuzzer, which ends the process itself; 2 where atheris is missing."""
+    """Run libFuzzer, which ends the process itself; return 2 if atheris is missing."""
     try:
         atheris: Any = importlib.import_module("atheris")
     except ImportError:
         print(MISSING, file=sys.stderr)
         return 2
-    with atheris.instrument_imports(include=[f"yaml_config.{name}" for name in _READER]):
-        for name in _READER:
+    with atheris.instrument_imports(include=[f"yaml_config.{name}" for name in _READER_MODULES]):
+        for name in _READER_MODULES:
             importlib.import_module(f"yaml_config.{name}")
     import os
 

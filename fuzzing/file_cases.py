@@ -1,4 +1,4 @@
-"""A mutated file by its name, `TARGET:file:SEED`."""
+"""Cases of mutated files, named `TARGET:file:SEED`."""
 
 import random
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from fuzzing.targets import TARGETS
 
 @dataclass(frozen=True)
 class FileCase:
-    """One file of a target, changed in one way."""
+    """Mutation of one file of a target."""
 
     target: str
     seed: int
@@ -20,15 +20,15 @@ class FileCase:
         return f"{self.target}:file:{self.seed}"
 
     @classmethod
-    def named(cls, name: str) -> "FileCase":
-        """The case of a name; raises ValueError for what is none."""
+    def parse(cls, name: str) -> "FileCase":
+        """Parse the name of a case; raise ValueError if it is invalid."""
         target, _, seed = name.partition(":file:")
         if target not in TARGETS or not seed.isdigit():
-            raise ValueError(f"{name!r} names no case; a case is TARGET:file:SEED, TARGET one of {', '.join(TARGETS)}")
+            raise ValueError(f"{name!r} is not a case; write TARGET:file:SEED, TARGET one of {', '.join(TARGETS)}")
         return cls(target, int(seed))
 
     def apply(self, folder: Path) -> tuple[Path, str]:
-        """Change a file below `folder`, a copy of the target's; returns it, relative to the folder, and how."""
+        """Mutate a file in `folder`, a copy of the target's; return its relative path and a description."""
         rng = random.Random(str(self))
         pattern = rng.choice(TARGETS[self.target].files)
         found = sorted(path for path in folder.glob(pattern) if path.is_file() and path.suffix != ".lock")
@@ -37,7 +37,7 @@ class FileCase:
 
 
 def file_cases(runs: int, seed: int) -> Iterator[FileCase]:
-    """`runs` cases over all targets in turn."""
+    """Yield `runs` cases, cycling through all targets."""
     names = list(TARGETS)
     for number in range(runs):
         yield FileCase(names[number % len(names)], seed * 10_000_000 + number)

@@ -1,4 +1,4 @@
-"""Mutators of files: of their bytes, of what they hold where it is JSON, YAML or safetensors, and of the files themselves."""
+"""Mutators of files: of bytes, of JSON, YAML or safetensors content, and of the file itself."""
 
 import json
 import random
@@ -29,28 +29,28 @@ _PIECES = (
 
 
 def mutate_file(path: Path, rng: random.Random) -> str:
-    """Change a file in one way; returns the way in words."""
+    """Mutate a file and return a description of the mutation."""
     if rng.random() < 0.12:
-        return _displaced(path, rng)
+        return _replace_file(path, rng)
     old = path.read_bytes()
     if path.suffix == ".json" and rng.random() < 0.7:
-        new, way = _json(old, rng), "its values"
+        new, way = _mutate_json(old, rng), "its values"
     elif path.suffix == ".jsonl" and rng.random() < 0.6:
-        new, way = _json_lines(old, rng), "the values of a line"
+        new, way = _mutate_json_lines(old, rng), "the values of a line"
     elif path.suffix == ".safetensors" and rng.random() < 0.7:
-        new, way = _safetensors(old, rng), "its header"
+        new, way = _mutate_safetensors(old, rng), "its header"
     elif path.suffix == ".yml" and rng.random() < 0.7:
         new, way = dump(mutate_plain(compose(old.decode(), path.name)[0].data(), rng)).encode(), "its values"
     elif path.suffix in (".yml", ".json", ".jsonl", ".csv", ".txt", ".smi") and rng.random() < 0.5:
         new, way = mutate_text(old, rng), "its text"
     else:
-        new, way = _bytes(old, rng), "its bytes"
+        new, way = _mutate_bytes(old, rng), "its bytes"
     path.write_bytes(new)
     return way
 
 
-def _displaced(path: Path, rng: random.Random) -> str:
-    """The file is gone, empty, a folder, a link to itself, or another file of the same folder."""
+def _replace_file(path: Path, rng: random.Random) -> str:
+    """Delete or empty the file, or replace it by a folder, a link to itself or another file of its folder."""
     way = rng.choice(("gone", "empty", "a folder", "a loop", "another file"))
     content = path.read_bytes()
     others = sorted(other for other in path.parent.iterdir() if other.is_file() and other != path)
@@ -68,8 +68,8 @@ def _displaced(path: Path, rng: random.Random) -> str:
     return way
 
 
-def _bytes(old: bytes, rng: random.Random) -> bytes:
-    """Bytes flipped, cut off, cut out, put in, doubled or shuffled."""
+def _mutate_bytes(old: bytes, rng: random.Random) -> bytes:
+    """Flip, truncate, delete, insert, repeat or shuffle bytes."""
     new, here = bytearray(old), rng.randint(0, len(old))
     way = rng.randrange(6)
     if way == 0:
@@ -91,20 +91,20 @@ def _bytes(old: bytes, rng: random.Random) -> bytes:
     return bytes(new)
 
 
-def _json(old: bytes, rng: random.Random) -> bytes:
-    held = mutate_plain({"it": json.loads(old)}, rng)
-    return json.dumps(held.get("it"), indent=1).encode()
+def _mutate_json(old: bytes, rng: random.Random) -> bytes:
+    content_tree = mutate_plain({"it": json.loads(old)}, rng)
+    return json.dumps(content_tree.get("it"), indent=1).encode()
 
 
-def _json_lines(old: bytes, rng: random.Random) -> bytes:
+def _mutate_json_lines(old: bytes, rng: random.Random) -> bytes:
     lines = old.splitlines()
     here = rng.randrange(len(lines))
     lines[here] = json.dumps(mutate_plain(json.loads(lines[here]), rng)).encode()
     return b"\n".join(lines) + b"\n"
 
 
-def _safetensors(old: bytes, rng: random.Random) -> bytes:
-    """The header's values, or its length, are others; https://github.com/huggingface/safetensors has the format."""
+def _mutate_safetensors(old: bytes, rng: random.Random) -> bytes:
+    """Mutate the values or the length of the header; format: https://github.com/huggingface/safetensors."""
     size = int.from_bytes(old[:8], "little")
     header: dict[str, Any] = json.loads(old[8 : 8 + size])
     if rng.random() < 0.2:

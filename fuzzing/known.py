@@ -1,4 +1,4 @@
-"""What the shipped configs and their schema know: keys, values and whole parts, from which mutators draw."""
+"""Keys, values and subtrees of the packaged configs and their schema, from which mutators draw."""
 
 import json
 import random
@@ -8,62 +8,62 @@ from pathlib import Path
 from typing import Any
 
 from experiment.shipped import CONFIGS
-from fuzzing.values import value
+from fuzzing.values import random_value
 from yaml_config.compose import compose
 from yaml_config.strict_model import Location
 
 
 @cache
 def config_names() -> tuple[str, ...]:
-    """Every shipped config, as `configs/...`."""
+    """List every packaged config, as `configs/...`."""
     return tuple(sorted(path.relative_to(CONFIGS.parent).as_posix() for path in CONFIGS.rglob("*.yml")))
 
 
 def config_path(name: str) -> Path:
-    """Where a shipped config lies."""
+    """Return the path of a packaged config."""
     return CONFIGS.parent / name
 
 
 @cache
 def config_bytes(name: str) -> bytes:
-    """A shipped config as it lies on the disk."""
+    """Read a packaged config as bytes."""
     return config_path(name).read_bytes()
 
 
 def config_tree(name: str) -> Any:
-    """A shipped config as plain data, new at each call."""
+    """Parse a packaged config into new plain data."""
     return compose(config_bytes(name).decode(), name)[0].data()
 
 
-def places(tree: Any, path: Location = ()) -> Iterator[Location]:
-    """The path of everything below the root of plain data."""
+def iter_paths(tree: Any, path: Location = ()) -> Iterator[Location]:
+    """Yield the path of every node below the root."""
     children = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
     for key, child in children:
         yield (*path, key)
-        yield from places(child, (*path, key))
+        yield from iter_paths(child, (*path, key))
 
 
-def at(tree: Any, path: Location) -> Any:
-    """What stands at a path."""
+def get_at(tree: Any, path: Location) -> Any:
+    """Return the value at a path."""
     for key in path:
         tree = tree[key]
     return tree
 
 
 @cache
-def parts() -> dict[str, list[Any]]:
-    """What stands under each key in any shipped config."""
+def values_by_key() -> dict[str, list[Any]]:
+    """Collect the values of each key over all packaged configs."""
     found: dict[str, list[Any]] = {}
     for name in config_names():
         tree = config_tree(name)
-        for path in places(tree):
-            found.setdefault(str(path[-1]), []).append(at(tree, path))
+        for path in iter_paths(tree):
+            found.setdefault(str(path[-1]), []).append(get_at(tree, path))
     return found
 
 
 @cache
-def properties() -> dict[str, list[Any]]:
-    """The schemas of each key that the JSON Schema knows, wherever."""
+def schemas_by_key() -> dict[str, list[Any]]:
+    """Collect the schemas of each key at any depth of the JSON Schema."""
     found: dict[str, list[Any]] = {}
     _collect(json.loads((CONFIGS / "schema.json").read_text(encoding="utf-8")), found)
     return found
@@ -80,13 +80,13 @@ def _collect(schema: Any, found: dict[str, list[Any]]) -> None:
             _collect(inner, found)
 
 
-def fitting(schema: Any, rng: random.Random, depth: int = 0) -> Any:
-    """A value that a schema allows, or nearly: at the bounds, beside them, or of any type."""
+def sample_schema(schema: Any, rng: random.Random, depth: int = 0) -> Any:
+    """Draw a value that a schema allows, or nearly allows: at or next to a bound, or of any type."""
     if not isinstance(schema, dict) or depth > 4 or rng.random() < 0.1:
-        return value(rng)
+        return random_value(rng)
     for key in ("anyOf", "oneOf"):
         if key in schema:
-            return fitting(rng.choice(schema[key]), rng, depth + 1)
+            return sample_schema(rng.choice(schema[key]), rng, depth + 1)
     if "enum" in schema:
         return rng.choice(schema["enum"])
     if "const" in schema:
@@ -99,12 +99,12 @@ def fitting(schema: Any, rng: random.Random, depth: int = 0) -> Any:
     if kind == "string":
         return rng.choice(("x", "a", "text", "bytes", *(str(item) for item in schema.get("examples", ()))))
     if kind == "array":
-        return [fitting(schema.get("items"), rng, depth + 1) for _ in range(rng.choice((0, 1, 2)))]
+        return [sample_schema(schema.get("items"), rng, depth + 1) for _ in range(rng.choice((0, 1, 2)))]
     if kind == "object" or "properties" in schema:
         inner = list(schema.get("properties", {}).items())
         chosen = rng.sample(inner, min(len(inner), rng.choice((0, 1, 2, 4))))
-        return {name: fitting(found, rng, depth + 1) for name, found in chosen}
-    return value(rng)
+        return {name: sample_schema(found, rng, depth + 1) for name, found in chosen}
+    return random_value(rng)
 
 
 def _number(schema: dict[str, Any], rng: random.Random, whole: bool) -> Any:

@@ -1,4 +1,4 @@
-"""What a check may use: seconds and memory; and what it did use."""
+"""Limit the time and memory of a check, and measure its usage."""
 
 import gc
 import resource
@@ -15,12 +15,12 @@ _STATUS, _PEAK_RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
 class HangError(BaseException):
-    """The time is up; no `except Exception` holds it."""
+    """Timeout; a BaseException, so that no `except Exception` catches it."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """`seconds` of the clock, or of the processor's time alone where the machine is busy with other things."""
+    """Limits in `seconds` of wall clock time (of CPU time with `of_processor`, for busy machines) and in megabytes."""
 
     seconds: float = 2.0
     megabytes: int = 500
@@ -28,49 +28,49 @@ class Limits:
 
 
 @dataclass
-class Used:
-    """Seconds, and megabytes at the peak beyond what was there before."""
+class Usage:
+    """Usage in seconds, and peak megabytes above the initial size."""
 
     seconds: float = 0.0
     megabytes: float = 0.0
 
 
 @contextmanager
-def limited(limits: Limits) -> Iterator[Used]:
-    """Run the block under limits, in the main thread: HangError beyond the time, MemoryError beyond the memory."""
-    used = Used()
-    which, signal_number = (
+def enforce_limits(limits: Limits) -> Iterator[Usage]:
+    """Run the block under limits, in the main thread: raise HangError or MemoryError if one is exceeded."""
+    usage = Usage()
+    timer, signal_number = (
         (signal.ITIMER_PROF, signal.SIGPROF) if limits.of_processor else (signal.ITIMER_REAL, signal.SIGALRM)
     )
-    before_handler = signal.signal(signal_number, _time_is_up)
+    before_handler = signal.signal(signal_number, _raise_timeout)
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
     _reset_peak()
     size, resident = _kilobytes("VmSize"), _kilobytes("VmRSS")
     resource.setrlimit(resource.RLIMIT_AS, (size * 1024 + limits.megabytes * MEGABYTE, hard))
     start = time.perf_counter()
-    signal.setitimer(which, limits.seconds)
+    signal.setitimer(timer, limits.seconds)
     try:
-        yield used
+        yield usage
     finally:
-        signal.setitimer(which, 0)
+        signal.setitimer(timer, 0)
         signal.signal(signal_number, before_handler)
         resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
-        used.seconds = time.perf_counter() - start
-        used.megabytes = max(0, _kilobytes("VmHWM") - resident) / 1024
+        usage.seconds = time.perf_counter() - start
+        usage.megabytes = max(0, _kilobytes("VmHWM") - resident) / 1024
 
 
-def _time_is_up(number: int, frame: FrameType | None) -> None:
+def _raise_timeout(number: int, frame: FrameType | None) -> None:
     raise HangError
 
 
 def _kilobytes(name: str) -> int:
-    """A line of /proc/self/status."""
+    """Read a value in kilobytes from /proc/self/status."""
     text = _STATUS.read_text()
     return int(text[text.index(f"{name}:") :].split(None, 2)[1])
 
 
 def _reset_peak() -> None:
-    """Have VmHWM count from now on."""
+    """Reset the peak memory counter VmHWM."""
     if gc.isenabled() and gc.get_count()[2] > 20:
         gc.collect()
     _PEAK_RESET.write_text("5")

@@ -1,9 +1,9 @@
-"""`--set` options: good ones, near ones, and ones that no one would write."""
+"""Random `--set` options: valid, nearly valid and absurd ones."""
 
 import random
 from typing import Any
 
-from fuzzing.known import at, fitting, places, properties
+from fuzzing.known import get_at, iter_paths, sample_schema, schemas_by_key
 from fuzzing.values import NUMBERS, RAW, TEXTS
 from yaml_config.dump import dump_scalar
 from yaml_config.strict_model import Location
@@ -29,16 +29,16 @@ _KEYS = (
 )
 
 
-def options(tree: Any, rng: random.Random) -> list[str]:
-    """One to four options on a config."""
-    return [_option(tree, rng) for _ in range(rng.choice((1, 1, 2, 4)))]
+def random_options(tree: Any, rng: random.Random) -> list[str]:
+    """Generate one to four options for a config."""
+    return [_random_option(tree, rng) for _ in range(rng.choice((1, 1, 2, 4)))]
 
 
-def _option(tree: Any, rng: random.Random) -> str:
-    path = list(rng.choice(list(places(tree)))) if tree else ["model"]
+def _random_option(tree: Any, rng: random.Random) -> str:
+    path = list(rng.choice(list(iter_paths(tree)))) if tree else ["model"]
     kind = rng.random()
     if kind < 0.2:
-        path.append(rng.choice(list(properties())))
+        path.append(rng.choice(list(schemas_by_key())))
     elif kind < 0.3:
         path[rng.randrange(len(path))] = rng.choice(_KEYS)
     elif kind < 0.35:
@@ -46,13 +46,13 @@ def _option(tree: Any, rng: random.Random) -> str:
     elif kind < 0.4:
         del path[rng.randrange(len(path)) :]
     key = ".".join(map(str, path)).replace("\x00", "")
-    return key + rng.choice(("=",) * 20 + ("", "==", " = ", ":")) + _value(tuple(path), rng).replace("\x00", "")
+    return key + rng.choice(("=",) * 20 + ("", "==", " = ", ":")) + _random_value(tuple(path), rng).replace("\x00", "")
 
 
-def _value(path: Location, rng: random.Random) -> str:
+def _random_value(path: Location, rng: random.Random) -> str:
     kind = rng.random()
-    if kind < 0.4 and path and path[-1] in properties():
-        found = fitting(rng.choice(properties()[str(path[-1])]), rng)
+    if kind < 0.4 and path and path[-1] in schemas_by_key():
+        found = sample_schema(rng.choice(schemas_by_key()[str(path[-1])]), rng)
         return dump_scalar(found) if not isinstance(found, dict | list) else _flow(found)
     if kind < 0.6:
         return dump_scalar(rng.choice(NUMBERS))
@@ -60,7 +60,7 @@ def _value(path: Location, rng: random.Random) -> str:
 
 
 def _flow(data: Any) -> str:
-    """Plain data as flow YAML on one line."""
+    """Format plain data as flow YAML on one line."""
     if isinstance(data, dict):
         return "{" + ", ".join(f"{dump_scalar(key)}: {_flow(item)}" for key, item in data.items()) + "}"
     if isinstance(data, list):
@@ -68,6 +68,6 @@ def _flow(data: Any) -> str:
     return dump_scalar(data)
 
 
-def spelt(tree: Any, at_path: Location) -> str:
-    """The value that stands at a path, as an option would set it."""
-    return f"{'.'.join(map(str, at_path))}={_flow(at(tree, at_path))}"
+def format_override(tree: Any, at_path: Location) -> str:
+    """Format the value at a path as an option that sets it."""
+    return f"{'.'.join(map(str, at_path))}={_flow(get_at(tree, at_path))}"

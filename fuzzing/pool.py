@@ -1,4 +1,4 @@
-"""Cases judged by several processes; one that dies or hangs in C is a finding too, and another takes its place."""
+"""Judge cases in several processes; a process that dies or hangs in C is reported as a finding and replaced."""
 
 import multiprocessing
 import tempfile
@@ -13,8 +13,8 @@ from fuzzing.oracle import Verdict
 
 Item = TypeVar("Item")
 Judge = Callable[[Item, Path], Verdict]
-_SLACK = 30.0
-"""Seconds that a case may take before its process is ended from outside."""
+_KILL_AFTER = 30.0
+"""Seconds before the process of a case is killed."""
 
 
 @dataclass
@@ -23,41 +23,43 @@ class _Worker(Generic[Item]):
     pipe: Connection
     share: Sequence[Item]
     done: int = 0
-    since: float = field(default_factory=time.monotonic)
+    last_report: float = field(default_factory=time.monotonic)
 
 
-def judged(items: Sequence[Item], judge: Judge[Item], jobs: int, kind_of: Callable[[Item], str]) -> Iterator[Verdict]:
-    """The verdict of each item, as they come."""
+def judge_all(
+    items: Sequence[Item], judge: Judge[Item], jobs: int, kind_of: Callable[[Item], str]
+) -> Iterator[Verdict]:
+    """Yield the verdict of each item as soon as it is ready."""
     context = multiprocessing.get_context("fork")
 
-    def started(share: Sequence[Item]) -> _Worker[Item]:
+    def start_worker(share: Sequence[Item]) -> _Worker[Item]:
         ours, theirs = context.Pipe(duplex=False)
         process = context.Process(target=_work, args=(share, judge, theirs), daemon=True)
         process.start()
         theirs.close()
         return _Worker(process, ours, share)
 
-    workers = [started(share) for share in (items[job::jobs] for job in range(jobs)) if share]
+    workers = [start_worker(share) for share in (items[job::jobs] for job in range(jobs)) if share]
     while workers:
         ready = wait([worker.pipe for worker in workers], timeout=1.0)
         for worker in list(workers):
             try:
                 while worker.pipe.poll():
                     yield worker.pipe.recv()
-                    worker.done, worker.since = worker.done + 1, time.monotonic()
-                if time.monotonic() - worker.since < _SLACK or worker.pipe in ready:
+                    worker.done, worker.last_report = worker.done + 1, time.monotonic()
+                if time.monotonic() - worker.last_report < _KILL_AFTER or worker.pipe in ready:
                     continue
-                what = f"it did not end within {_SLACK:g} s, nor could it be interrupted"
+                complaint = f"timeout: still running after {_KILL_AFTER:g} s and not interruptible"
             except EOFError:
                 worker.process.join()
-                what = f"the process ended with {worker.process.exitcode}"
+                complaint = f"the process exited with {worker.process.exitcode}"
             workers.remove(worker)
             worker.process.kill()
             if worker.done < len(worker.share):
                 item = worker.share[worker.done]
-                yield Verdict(str(item), kind_of(item), None, _SLACK, 0.0, what)
-                if rest := worker.share[worker.done + 1 :]:
-                    workers.append(started(rest))
+                yield Verdict(str(item), kind_of(item), None, _KILL_AFTER, 0.0, complaint)
+                if remaining := worker.share[worker.done + 1 :]:
+                    workers.append(start_worker(remaining))
 
 
 def _work(share: Sequence[Item], judge: Judge[Item], pipe: Connection) -> None:

@@ -1,4 +1,4 @@
-"""What many verdicts come to, as a table by kind."""
+"""Summarise verdicts in a table by kind of case."""
 
 from collections import defaultdict
 from collections.abc import Iterable
@@ -8,8 +8,8 @@ from fuzzing.oracle import GOOD, Verdict
 _HEAD = ("kind", "cases", "accepted", "refused", "findings", "slowest", "most memory")
 
 
-def table(verdicts: Iterable[Verdict]) -> str:
-    """A line for each kind and one for all: cases, how they ended, the slowest, and the most memory beyond the start."""
+def format_table(verdicts: Iterable[Verdict]) -> str:
+    """Format a row per kind and a total: cases, outcomes, slowest case, and peak memory above the start."""
     kinds: dict[str, list[Verdict]] = defaultdict(list)
     for verdict in verdicts:
         kinds[verdict.kind].append(verdict)

@@ -1,4 +1,4 @@
-"""What reads files: runs, checkpoints, corpora with what is prepared of them, and saved connectors, all of them tiny."""
+"""Fuzzing targets: tiny runs, checkpoints, corpora with prepared data, and saved connectors, with their readers."""
 
 import csv
 import json
@@ -23,7 +23,7 @@ _MDLM = {
 
 @dataclass(frozen=True)
 class Target:
-    """`make` fills the working directory, `files` are patterns of what is mutated there, `program` reads it."""
+    """Fuzzing target: `make` fills the working directory, `files` are patterns of files to mutate, `program` reads them."""
 
     name: str
     make: Callable[[], None]
@@ -55,8 +55,8 @@ def _load() -> int:
     return main(["--config", "data.yml"])
 
 
-def _experiment(model: dict[str, Any], **more: Any) -> None:
-    """A file of an experiment, its corpus, and the run of two steps."""
+def _make_run(model: dict[str, Any], **more: Any) -> None:
+    """Write an experiment config and its corpus, and train for two steps."""
     Path("corpus").mkdir()
     Path("corpus/train.txt").write_text("".join(f"{number} {TEXT}" for number in range(12)))
     Path("corpus/test.txt").write_text(TEXT * 3)
@@ -67,21 +67,21 @@ def _experiment(model: dict[str, Any], **more: Any) -> None:
     content = {"model": model, "datasets": [data], "training": settings, "generation": generation}
     Path("experiment.yml").write_text(dump(content))
     if _train() != 0:
-        raise RuntimeError("the run of two steps failed")
+        raise RuntimeError("training for two steps failed")
 
 
-def _unfinished() -> None:
-    _experiment(_DECODER)
+def _make_unfinished_run() -> None:
+    _make_run(_DECODER)
     Path("run/model.safetensors").unlink()
 
 
-def _resumable() -> None:
-    _unfinished()
+def _make_resumable_run() -> None:
+    _make_unfinished_run()
     shutil.rmtree("run/checkpoint-2")
 
 
-def _corpora() -> None:
-    """A corpus of every kind that is read from files, prepared once."""
+def _make_corpora() -> None:
+    """Write a corpus in every file format, and prepare each once."""
     import datasets
     import pyarrow as pa  # type: ignore[import-untyped,unused-ignore]
     import pyarrow.parquet as pq  # type: ignore[import-untyped,unused-ignore]
@@ -120,7 +120,7 @@ def _corpora() -> None:
     entries[-1]["tokenizer"] = {"type": "hugging_face", "path": "corpus/tokenizer"}
     Path("data.yml").write_text(dump({"global_config": {"output_dir": "prepared"}, "datasets": entries}))
     if _load() != 0:
-        raise RuntimeError("the corpora cannot be read; data.yml says why")
+        raise RuntimeError("loading the corpora of data.yml failed")
 
 
 def _write_tokenizer(folder: Path) -> None:
@@ -134,7 +134,7 @@ def _write_tokenizer(folder: Path) -> None:
     PreTrainedTokenizerFast(tokenizer_object=inner, **special).save_pretrained(folder)
 
 
-def _connector() -> None:
+def _make_connector() -> None:
     from transformers import BertConfig
 
     from model.latent.connectors import BertForLatentConnector
@@ -144,7 +144,7 @@ def _connector() -> None:
 
 
 def _read_connector() -> int:
-    """As a command would: the message on stderr, with code 3."""
+    """Load the connector; print an error on stderr and return 3, like a command."""
     import sys
 
     from model.checkpoint import CheckpointError
@@ -160,22 +160,22 @@ def _read_connector() -> int:
     return 0
 
 
-_ALL = ("run/config.yml", "run/tokenizer/*", "run/environment.json", "run/metrics.jsonl")
-_RUN = (*_ALL, "run/model.safetensors")
+_COMMON_FILES = ("run/config.yml", "run/tokenizer/*", "run/environment.json", "run/metrics.jsonl")
+_RUN_FILES = (*_COMMON_FILES, "run/model.safetensors")
 TARGETS = {
     target.name: target
     for target in (
-        Target("run", lambda: _experiment(_DECODER), _RUN, _generate),
-        Target("lengths", lambda: _experiment(_MDLM, rows="whole"), ("run/lengths.json", *_RUN), _generate),
-        Target("checkpoint", _unfinished, ("run/config.yml", "run/checkpoint-2/*"), _generate),
+        Target("run", lambda: _make_run(_DECODER), _RUN_FILES, _generate),
+        Target("lengths", lambda: _make_run(_MDLM, rows="whole"), ("run/lengths.json", *_RUN_FILES), _generate),
+        Target("checkpoint", _make_unfinished_run, ("run/config.yml", "run/checkpoint-2/*"), _generate),
         Target(
             "resume",
-            _resumable,
-            (*_ALL, "run/checkpoint-1/*", "run/checkpoint-1/*", "manifests/**/*"),
+            _make_resumable_run,
+            (*_COMMON_FILES, "run/checkpoint-1/*", "run/checkpoint-1/*", "manifests/**/*"),
             lambda: _train("--resume"),
         ),
-        Target("evaluate", lambda: _experiment(_DECODER), ("corpus/*", "manifests/**/*"), _evaluate),
-        Target("corpora", _corpora, ("corpus/**/*", "corpus/**/*", "prepared/**/*"), _load),
-        Target("connector", _connector, ("connector/*",), _read_connector),
+        Target("evaluate", lambda: _make_run(_DECODER), ("corpus/*", "manifests/**/*"), _evaluate),
+        Target("corpora", _make_corpora, ("corpus/**/*", "corpus/**/*", "prepared/**/*"), _load),
+        Target("connector", _make_connector, ("connector/*",), _read_connector),
     )
 }

@@ -1,4 +1,4 @@
-"""Mutators of a config as text: bytes in, bytes out."""
+"""Mutators of a config's text, from bytes to bytes."""
 
 import random
 from collections.abc import Callable
@@ -11,7 +11,7 @@ _BREAKS = (b"\r\n", b"\r", b"\n\n", b"\x0b", b"\x0c", "\u2028".encode(), "\x85".
 
 
 def flip(text: bytes, rng: random.Random) -> bytes:
-    """Some bytes become others."""
+    """Replace some bytes."""
     found = bytearray(text)
     for _ in range(rng.choice((1, 1, 2, 8)) if found else 0):
         found[rng.randrange(len(found))] = rng.randrange(256) if rng.random() < 0.3 else rng.choice(_MARKS)
@@ -19,7 +19,7 @@ def flip(text: bytes, rng: random.Random) -> bytes:
 
 
 def insert(text: bytes, rng: random.Random) -> bytes:
-    """A mark, a scalar or a piece of unicode stands where nothing stood."""
+    """Insert a punctuation mark, a scalar or Unicode text."""
     here = rng.randint(0, len(text))
     kind = rng.random()
     piece = bytes([rng.choice(_MARKS)]) if kind < 0.5 else rng.choice(RAW if kind < 0.8 else TEXTS).encode()
@@ -27,14 +27,14 @@ def insert(text: bytes, rng: random.Random) -> bytes:
 
 
 def cut(text: bytes, rng: random.Random) -> bytes:
-    """A stretch is left out, or the end."""
+    """Delete a range, or truncate."""
     start = rng.randint(0, len(text))
     end = len(text) if rng.random() < 0.3 else min(len(text), start + rng.choice((1, 2, 5, 40)))
     return text[:start] + text[end:]
 
 
 def lines(text: bytes, rng: random.Random) -> bytes:
-    """A line is dropped, doubled, moved, or changes places with another."""
+    """Delete, duplicate, move or swap lines."""
     found = text.split(b"\n")
     here, there = rng.randrange(len(found)), rng.randrange(len(found))
     kind = rng.randrange(4)
@@ -50,7 +50,7 @@ def lines(text: bytes, rng: random.Random) -> bytes:
 
 
 def indent(text: bytes, rng: random.Random) -> bytes:
-    """A line, or all from one on, stands further in or out; by spaces or a tab."""
+    """Indent or dedent one line, or all lines from one on, by spaces or a tab."""
     found = text.split(b"\n")
     start = rng.randrange(len(found))
     end = start + 1 if rng.random() < 0.7 else len(found)
@@ -60,7 +60,7 @@ def indent(text: bytes, rng: random.Random) -> bytes:
 
 
 def scalar(text: bytes, rng: random.Random) -> bytes:
-    """What stands behind a colon becomes a scalar of another spelling."""
+    """Replace a value after a colon by a raw YAML scalar."""
     found = text.split(b"\n")
     with_value = [index for index, line in enumerate(found) if b": " in line]
     if not with_value:
@@ -72,7 +72,7 @@ def scalar(text: bytes, rng: random.Random) -> bytes:
 
 
 def anchors(text: bytes, rng: random.Random) -> bytes:
-    """An anchor on one value and aliases or merge keys elsewhere; at times before it, or inside it."""
+    """Add an anchor, and aliases or merge keys after, before or inside it."""
     found = text.split(b"\n")
     keyed = [index for index, line in enumerate(found) if b":" in line and not line.lstrip().startswith(b"#")]
     if len(keyed) < 2:
@@ -88,12 +88,12 @@ def anchors(text: bytes, rng: random.Random) -> bytes:
 
 
 def breaks(text: bytes, rng: random.Random) -> bytes:
-    """Lines end otherwise, one or all."""
+    """Replace one or all line breaks."""
     return text.replace(b"\n", rng.choice(_BREAKS), rng.choice((1, 3, -1)))
 
 
 def frame(text: bytes, rng: random.Random) -> bytes:
-    """Something stands before or behind all: marks of documents, directives, byte order marks, another encoding."""
+    """Add document markers, directives or byte order marks at either end, or change the encoding."""
     before = (
         b"---\n",
         b"%YAML 1.1\n---\n",
@@ -104,17 +104,17 @@ def frame(text: bytes, rng: random.Random) -> bytes:
         b"? ",
         b"- ",
     )
-    behind = (b"\n---\n", b"\n...\n", b"\n... x\n", b"\n--- a\n", b"\x00", b"\n" + b" " * 3000, b"\n# end", b"\n  x")
+    after = (b"\n---\n", b"\n...\n", b"\n... x\n", b"\n--- a\n", b"\x00", b"\n" + b" " * 3000, b"\n# end", b"\n  x")
     kind = rng.random()
     if kind < 0.45:
         return rng.choice(before) + text
     if kind < 0.9:
-        return text + rng.choice(behind)
+        return text + rng.choice(after)
     return text.decode(errors="replace").encode(rng.choice(("utf-16", "utf-16-le", "utf-32", "utf-7")), "replace")
 
 
 def repeat(text: bytes, rng: random.Random) -> bytes:
-    """A stretch stands many times, up to a few hundred kilobytes."""
+    """Repeat a range many times, up to a few hundred kilobytes."""
     start = rng.randint(0, len(text))
     piece = text[start : start + rng.choice((1, 4, 30))]
     many = rng.choice((2, 10, 100, 1000, 20_000))
@@ -122,7 +122,7 @@ def repeat(text: bytes, rng: random.Random) -> bytes:
 
 
 def bomb(text: bytes, rng: random.Random) -> bytes:
-    """Aliases of aliases, or deep nesting, at the end of the file."""
+    """Append nested aliases (a billion laughs bomb) or deep nesting."""
     if rng.random() < 0.5:
         levels = rng.choice((3, 6, 12))
         names = "\n".join(f"x-{n}: &x{n} [{', '.join([f'*x{n - 1}'] * 9)}]" for n in range(1, levels))
@@ -135,7 +135,7 @@ MUTATORS: tuple[Mutator, ...] = (flip, insert, cut, lines, indent, scalar, scala
 
 
 def mutate_text(text: bytes, rng: random.Random) -> bytes:
-    """One to four mutations, one after another."""
+    """Apply one to four mutations in sequence."""
     for _ in range(rng.choice((1, 1, 1, 2, 2, 4))):
         text = rng.choice(MUTATORS)(text, rng)
     return text

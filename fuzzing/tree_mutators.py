@@ -1,82 +1,87 @@
-"""Mutators of a config as a tree: plain data changed in place, then written as YAML."""
+"""Mutators of a config's data tree, which change it in place; the result is to_yaml as YAML."""
 
 import random
 from collections.abc import Callable
 from copy import deepcopy
 from typing import Any
 
-from fuzzing.known import at, fitting, parts, places, properties
-from fuzzing.values import RAW, value
+from fuzzing.known import get_at, iter_paths, sample_schema, schemas_by_key, values_by_key
+from fuzzing.values import RAW, random_value
 from yaml_config.dump import dump
 from yaml_config.strict_model import Location
 
 Tree = dict[str, Any]
 Mutator = Callable[[Tree, random.Random], None]
 _RAW = "RAWSCALAR{}X"
-"""Stands in the tree for a scalar of RAW, and is replaced in the text."""
+"""Placeholder in the tree for a scalar of RAW, replaced in the text."""
 
 
-def _any(tree: Tree, rng: random.Random) -> Location:
-    found = list(places(tree))
+def _random_path(tree: Tree, rng: random.Random) -> Location:
+    found = list(iter_paths(tree))
     return rng.choice(found) if found else ()
 
 
 def _put(tree: Tree, path: Location, new: Any) -> None:
     if path:
-        at(tree, path[:-1])[path[-1]] = new
+        get_at(tree, path[:-1])[path[-1]] = new
 
 
-def _mapping(tree: Tree, rng: random.Random) -> Tree:
-    """Some mapping of the tree, the root among them."""
-    found = [tree, *(inner for path in places(tree) if isinstance(inner := at(tree, path), dict))]
+def _random_mapping(tree: Tree, rng: random.Random) -> Tree:
+    """Choose a mapping of the tree, possibly the root."""
+    found = [tree, *(inner for path in iter_paths(tree) if isinstance(inner := get_at(tree, path), dict))]
     chosen: Tree = rng.choice(found)
     return chosen
 
 
 def drop(tree: Tree, rng: random.Random) -> None:
-    """A key or an entry is left out."""
-    path = _any(tree, rng)
+    """Delete a key or a list item."""
+    path = _random_path(tree, rng)
     if path:
-        del at(tree, path[:-1])[path[-1]]
+        del get_at(tree, path[:-1])[path[-1]]
 
 
 def rename(tree: Tree, rng: random.Random) -> None:
-    """A key is misspelt, or becomes another known one."""
-    mapping = _mapping(tree, rng)
+    """Misspell a key, or replace it by another known one."""
+    mapping = _random_mapping(tree, rng)
     if not mapping:
         return
     key = rng.choice(list(mapping))
     here = rng.randint(0, len(key))
-    slips = (key[:here] + key[here + 1 :], key[:here] + "x" + key[here:], key.upper(), rng.choice(list(properties())))
+    slips = (
+        key[:here] + key[here + 1 :],
+        key[:here] + "x" + key[here:],
+        key.upper(),
+        rng.choice(list(schemas_by_key())),
+    )
     mapping[rng.choice(slips)] = mapping.pop(key)
 
 
 def move(tree: Tree, rng: random.Random) -> None:
-    """A key and its value stand in another mapping."""
-    path = _any(tree, rng)
+    """Move a key and its value to another mapping."""
+    path = _random_path(tree, rng)
     if not path or isinstance(path[-1], int):
         return
-    moved = at(tree, path[:-1]).pop(path[-1])
-    _mapping(tree, rng)[str(path[-1])] = moved
+    moved = get_at(tree, path[:-1]).pop(path[-1])
+    _random_mapping(tree, rng)[str(path[-1])] = moved
 
 
 def swap(tree: Tree, rng: random.Random) -> None:
-    """Two values change places, or one stands in both."""
-    one, other = _any(tree, rng), _any(tree, rng)
+    """Swap two values, or copy one over the other."""
+    one, other = _random_path(tree, rng), _random_path(tree, rng)
     if not one or one == other[: len(one)] or other == one[: len(other)]:
         return
-    first, second = at(tree, one), at(tree, other)
+    first, second = get_at(tree, one), get_at(tree, other)
     _put(tree, one, deepcopy(second))
     if rng.random() < 0.5:
         _put(tree, other, deepcopy(first))
 
 
 def nest(tree: Tree, rng: random.Random) -> None:
-    """A value stands in a list or a mapping, or many of them; or a list's or mapping's first in its place."""
-    path = _any(tree, rng)
+    """Wrap a value in lists or mappings, or replace a list or mapping by its first value."""
+    path = _random_path(tree, rng)
     if not path:
         return
-    inner = at(tree, path)
+    inner = get_at(tree, path)
     if isinstance(inner, dict | list) and inner and rng.random() < 0.5:
         _put(tree, path, next(iter(inner.values())) if isinstance(inner, dict) else inner[0])
         return
@@ -86,65 +91,82 @@ def nest(tree: Tree, rng: random.Random) -> None:
 
 
 def replace(tree: Tree, rng: random.Random) -> None:
-    """A value becomes another of any type."""
-    _put(tree, _any(tree, rng), value(rng))
+    """Replace a value by a random one of any type."""
+    _put(tree, _random_path(tree, rng), random_value(rng))
 
 
 def retype(tree: Tree, rng: random.Random) -> None:
-    """A value is written as another type: a number as text, a text as a list of its letters."""
-    path = _any(tree, rng)
+    """Convert a value to another type, such as a number to text or a text to a list of its letters."""
+    path = _random_path(tree, rng)
     if not path:
         return
-    old = at(tree, path)
+    old = get_at(tree, path)
     new = (str(old), [old], {str(old)[:50]: old}, None, bool(old), list(str(old))[:40], len(str(old)), f"{old}\n")
     _put(tree, path, rng.choice(new))
 
 
 def raw(tree: Tree, rng: random.Random) -> None:
-    """A value becomes a scalar that only text can spell."""
-    _put(tree, _any(tree, rng), _RAW.format(rng.randrange(len(RAW))))
+    """Replace a value by a raw YAML scalar."""
+    _put(tree, _random_path(tree, rng), _RAW.format(rng.randrange(len(RAW))))
 
 
-def known(tree: Tree, rng: random.Random) -> None:
-    """A key of the schema with a value that suits it, or nearly, in the mapping where it belongs or in another."""
-    name = rng.choice(list(properties()))
-    mapping = _mapping(tree, rng)
-    mapping[name] = fitting(rng.choice(properties()[name]), rng)
+def add_known_key(tree: Tree, rng: random.Random) -> None:
+    """Set a key of the schema in any mapping, to a valid or nearly valid value."""
+    name = rng.choice(list(schemas_by_key()))
+    mapping = _random_mapping(tree, rng)
+    mapping[name] = sample_schema(rng.choice(schemas_by_key()[name]), rng)
 
 
 def refit(tree: Tree, rng: random.Random) -> None:
-    """A key that is there takes another value that its schema allows, or nearly."""
-    keyed = [path for path in places(tree) if path[-1] in properties()]
+    """Replace the value of an existing key by one that its schema allows, or nearly allows."""
+    keyed = [path for path in iter_paths(tree) if path[-1] in schemas_by_key()]
     if keyed:
         path = rng.choice(keyed)
-        _put(tree, path, fitting(rng.choice(properties()[str(path[-1])]), rng))
+        _put(tree, path, sample_schema(rng.choice(schemas_by_key()[str(path[-1])]), rng))
 
 
 def graft(tree: Tree, rng: random.Random) -> None:
-    """What another config has under a key stands here."""
-    key = rng.choice(list(parts()))
-    same = [path for path in places(tree) if path[-1] == key]
-    new = deepcopy(rng.choice(parts()[key]))
+    """Insert the value of a key from another config."""
+    key = rng.choice(list(values_by_key()))
+    same = [path for path in iter_paths(tree) if path[-1] == key]
+    new = deepcopy(rng.choice(values_by_key()[key]))
     if same and not key.isdigit():
         _put(tree, rng.choice(same), new)
     else:
-        _mapping(tree, rng)[key] = new
+        _random_mapping(tree, rng)[key] = new
 
 
 MUTATORS: tuple[Mutator, ...] = (
-    *(drop, rename, move, swap, nest, replace, replace, retype, raw, known, known, refit, refit, refit, graft, graft),
+    *(
+        drop,
+        rename,
+        move,
+        swap,
+        nest,
+        replace,
+        replace,
+        retype,
+        raw,
+        add_known_key,
+        add_known_key,
+        refit,
+        refit,
+        refit,
+        graft,
+        graft,
+    ),
 )
 
 
 def mutate_tree(tree: Tree, rng: random.Random) -> Tree:
-    """One to six mutations, one after another, in place."""
+    """Apply one to six mutations in sequence, in place."""
     for _ in range(rng.choice((1, 1, 1, 2, 3, 6))):
         rng.choice(MUTATORS)(tree, rng)
     return tree
 
 
-def written(tree: Any) -> bytes:
-    """The tree as YAML, raw scalars as they are."""
+def to_yaml(tree: Any) -> bytes:
+    """Write the tree as YAML bytes, with raw scalars unquoted."""
     text = dump(tree)
     if _RAW.partition("{")[0] in text:
         for number, scalar in enumerate(RAW):
@@ -153,7 +175,7 @@ def written(tree: Any) -> bytes:
 
 
 def mutate_plain(tree: Tree, rng: random.Random) -> Tree:
-    """One or two mutations of a mapping that is to be written as something else than YAML, in place."""
+    """Apply one or two mutations in place to a mapping for a format other than YAML."""
     for _ in range(rng.choice((1, 1, 2))):
         rng.choice((drop, rename, move, swap, nest, replace, replace, replace, retype, refit))(tree, rng)
     return tree

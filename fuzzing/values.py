@@ -1,4 +1,4 @@
-"""What mutators put in the place of values: extremes of every type, and scalars as YAML spells them."""
+"""Values that mutators insert: extremes of every type, and raw YAML scalars."""
 
 import random
 from typing import Any
@@ -95,8 +95,8 @@ RAW: tuple[str, ...] = (
 )
 
 
-def scalar(rng: random.Random) -> Any:
-    """A number, a text, a bool or nothing."""
+def random_scalar(rng: random.Random) -> Any:
+    """Draw a number, text, bool or None."""
     kind = rng.random()
     if kind < 0.4:
         return rng.choice(NUMBERS)
@@ -105,12 +105,12 @@ def scalar(rng: random.Random) -> Any:
     return rng.choice((None, True, False))
 
 
-def value(rng: random.Random, depth: int = 0) -> Any:
-    """A scalar, or a list or a mapping of some."""
+def random_value(rng: random.Random, depth: int = 0) -> Any:
+    """Draw a scalar, or a list or mapping of random values."""
     kind = rng.random()
     if kind < 0.75 or depth > 2:
-        return scalar(rng)
+        return random_scalar(rng)
     size = rng.choice((0, 1, 2, 3, 20) if depth == 0 else (0, 1, 2))
     if kind < 0.88:
-        return [value(rng, depth + 1) for _ in range(size)]
-    return {str(scalar(rng)): value(rng, depth + 1) for _ in range(size)}
+        return [random_value(rng, depth + 1) for _ in range(size)]
+    return {str(random_scalar(rng)): random_value(rng, depth + 1) for _ in range(size)}

@@ -1,14 +1,14 @@
-"""Mutation testing of the mathematics: small faults are put into it, and a test must fail for each.
+"""Mutation testing of the mathematical code: insert small faults, each of which a test must detect.
 
-    settings      which files are mutated and which tests may notice
+    settings      mutated files and the test suites for them
     operators     the mutants of a file, by the operators of mutmut
-    exclusions    those that cannot mean anything, by reason
-    named         faults of this field, written by hand, each with the test that must notice
-    patching      a fault put into the running process
-    session       pytest once, then a forked child for each mutant
-    touched       which tests run which lines, and for how long
-    results       what became of each mutant, on disk
+    exclusions    mutants without an observable effect, by reason
+    named         domain faults written by hand, each with the test that must detect it
+    patching      insert a fault into the running process
+    session       collect with pytest once, then fork a child for each mutant
+    touched       line coverage and duration of each test
+    results       outcome of each mutant, on disk
     report        the tables of docs/mutation.md
 
-`python -m mutation` runs it; docs/mutation.md says how, and what was found. No room imports it but tests.
+Run it with `python -m mutation`; docs/mutation.md has instructions and results. Only tests import this package.
 """

@@ -1,4 +1,4 @@
-"""`python -m mutation`: put faults into the mathematics, and see which ones no test notices."""
+"""`python -m mutation`: insert faults into the mathematical code and find those that no test detects."""
 
 import argparse
 import os
@@ -6,31 +6,29 @@ import sys
 
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch; a forked child must not meet the threads of its parent
 
-from mutation.settings import BUDGET, ROOT, SUITES, files_of, suite_of
+from mutation.settings import BUDGET, ROOT, SUITES, find_suite, list_files
 
 
 def main() -> int:
-    """Run from the command line; returns 1 where a named fault is not noticed."""
+    """Run the command line; return 1 if a named fault is not detected."""
     parser = argparse.ArgumentParser(prog="python -m mutation", description=__doc__)
     parser.add_argument(
         "--module", action="append", help="a file such as diffusion/objectives/losses.py; may be repeated"
     )
-    parser.add_argument("--jobs", type=int, default=1, help="mutants at a time")
+    parser.add_argument("--jobs", type=int, default=1, help="number of parallel mutants")
     parser.add_argument(
-        "--thorough", action="store_true", help="give those without a reason that passed all tests, slow ones too"
+        "--thorough", action="store_true", help="run survivors without a reason against all tests, including slow ones"
     )
     parser.add_argument(
         "--budget",
         type=float,
         default=BUDGET,
-        help="seconds of tests for a mutant; survivors that had less have another try",
+        help="seconds of tests per mutant; survivors tested for less are run again",
     )
-    parser.add_argument("--minutes", type=float, default=1e9, help="stop after so long; the next run goes on")
-    parser.add_argument(
-        "--sample", type=int, default=0, help="only so many mutants of each file, drawn by their digest"
-    )
-    parser.add_argument("--fresh", action="store_true", help="forget what is known")
-    parser.add_argument("--named", action="store_true", help="only the faults of mutation/named.py")
+    parser.add_argument("--minutes", type=float, default=1e9, help="stop after this many minutes; the next run resumes")
+    parser.add_argument("--sample", type=int, default=0, help="number of mutants per file, sampled by digest")
+    parser.add_argument("--fresh", action="store_true", help="discard earlier results")
+    parser.add_argument("--named", action="store_true", help="run only the faults of mutation/named.py")
     parser.add_argument("--report", action="store_true", help="only write the tables of docs/mutation.md")
     parser.add_argument("--survivors", action="store_true", help="only show the survivors")
     options = parser.parse_args()
@@ -54,10 +52,10 @@ def _run(options: argparse.Namespace) -> int:
     if options.fresh:
         kept.unlink(missing_ok=True)
     for suite in SUITES:
-        files = [path for path in options.module or files_of(suite) if suite_of(path) == suite]
+        files = [path for path in options.module or list_files(suite) if find_suite(path) == suite]
         if not files:
             continue
-        if pid := os.fork():  # a part of its own process: each collects its own tests
+        if pid := os.fork():  # one process per suite, because each collects different tests
             code = max(code, os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
             continue
         chosen = Options(suite, files, options.jobs, options.thorough, options.minutes, options.sample, options.budget)

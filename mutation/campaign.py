@@ -1,4 +1,4 @@
-"""The mutants of some files against the tests of their part."""
+"""Run the mutants of files against the tests of their suite."""
 
 import hashlib
 import inspect
@@ -10,21 +10,21 @@ from pathlib import Path
 
 import pytest
 
-from mutation.operators import Mutant, mutants_of
-from mutation.patching import Functions, live_functions, put
-from mutation.report import read_reasons, reason_of
+from mutation.operators import Mutant, make_mutants
+from mutation.patching import Functions, apply_mutant, live_functions
+from mutation.report import find_reason, read_reasons
 from mutation.results import Result, Results
-from mutation.session import Child, ended, start
-from mutation.settings import BUDGET, LIMIT, ROOT, SLOW, files_of
-from mutation.touched import Touched
+from mutation.session import Child, start, wait_for_children
+from mutation.settings import BUDGET, LIMIT, ROOT, SLOW, list_files
+from mutation.touched import CoverageMap
 
 
 @dataclass(frozen=True)
 class Options:
-    """How thoroughly: which files of the part, how many children at once, and whether no test is left out.
+    """Options of a campaign: files of the suite, parallel children, and `thorough` to skip no test.
 
-    With `sample` only so many mutants of each file, by the order of their digests, which is as good as random. `budget`
-    are the seconds of tests for a mutant, cheap ones first; survivors that had less, and have no reason, are tried again.
+    `sample` limits the mutants per file, ordered by digest, which is as good as random. `budget` is the time in seconds
+    for the tests of a mutant, cheap ones first; survivors tested for less, and without a reason, are run again.
     """
 
     suite: str
@@ -39,25 +39,25 @@ class Options:
 
 @dataclass
 class Campaign:
-    """One run over the mutants of a part."""
+    """Run over the mutants of a suite."""
 
     options: Options
     results: Results
     kills: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
-    """For each file and function, how often each test killed: what killed a neighbour is tried first."""
+    """Number of kills per test for each file and function: tests that killed a neighbour run first."""
     texts: dict[str, str] = field(default_factory=dict)
-    """Sources of tests."""
+    """Source code of tests."""
 
     def work(self, items: list[pytest.Item]) -> None:
-        """Run all mutants that have no result yet."""
+        """Run all mutants without a result."""
         options = self.options
         self.items = {item.nodeid: item for item in items}
-        self.touched = Touched(options.folder / "touched")
-        self.touched.measure(items, files_of(options.suite))
+        self.touched = CoverageMap(options.folder / "touched")
+        self.touched.measure(items, list_files(options.suite))
         if self.touched.failing:
-            print("left out, as they fail without a fault:", *self.touched.failing, sep="\n    ")
+            print("skipped, because they fail without a fault:", *self.touched.failing, sep="\n    ")
         self.reasons = read_reasons()
-        self.print_of_tests = fingerprint(sorted({item.path for item in items}))
+        self.tests_fingerprint = fingerprint(sorted({item.path for item in items}))
         self.functions: Functions = live_functions(options.files)
         running: dict[int, tuple[Child, Mutant, bool]] = {}
         began = time.monotonic()
@@ -72,13 +72,13 @@ class Campaign:
                 running[child.pid] = child, mutant, complete
                 is_over = time.monotonic() - began > options.minutes * 60
                 mutant = None if is_over else next(waiting, None)
-            for child, state, test in ended([child for child, *_ in running.values()]):
+            for child, state, test in wait_for_children([child for child, *_ in running.values()]):
                 _, done, complete = running.pop(child.pid)
-                self._note(done, state, test, complete)
+                self._record(done, state, test, complete)
 
     def _waiting(self) -> Iterator[Mutant]:
         for path in self.options.files:
-            found = sampled([one for one in mutants_of(path) if one.excluded is None], self.options.sample)
+            found = sample_mutants([one for one in make_mutants(path) if one.excluded is None], self.options.sample)
             todo = [one for one in found if self._is_open(one)]
             began = time.monotonic()
             yield from todo
@@ -97,25 +97,25 @@ class Campaign:
             return True
         if known.is_killed:
             return False
-        if known.tests != self.print_of_tests:
+        if known.tests != self.tests_fingerprint:
             return True
         has_more = self.options.thorough or self.options.budget > known.budget
-        reason = reason_of(known, self.reasons)
+        reason = find_reason(known, self.reasons)
         return has_more and not known.complete and (reason is None or reason.startswith("open"))
 
-    def chosen(self, mutant: Mutant) -> tuple[list[str], bool]:
-        """The tests for a mutant in their order, and whether these are all that run its lines."""
+    def select_tests(self, mutant: Mutant) -> tuple[list[str], bool]:
+        """Return the ordered tests for a mutant, and True if these are all tests that cover its lines."""
         found = set(self.touched.tests(mutant.path, *mutant.lines))
         if not found:
             found = set(self.touched.tests(mutant.path, mutant.first_line, mutant.last_line))
-        if not found and "." not in mutant.scope:  # a constant, which no test runs: those that speak of it first
+        if not found and "." not in mutant.scope:  # a constant, which no test covers: tests that mention it first
             found = set(self.touched.seconds)
-            told = mutant.source.splitlines()[mutant.lines[0] - 1].split(":")[0].split("=")[0].strip()
+            name = mutant.source.splitlines()[mutant.lines[0] - 1].split(":")[0].split("=")[0].strip()
             for test in found:
-                self.kills[f"{mutant.path}:{mutant.scope}"][test] += told in self._text_of(test)
+                self.kills[f"{mutant.path}:{mutant.scope}"][test] += name in self._text_of(test)
         near, here = self.kills[f"{mutant.path}:{mutant.scope}"], self.kills[mutant.path]
         cost = {test: self.touched.seconds[test] + 0.004 for test in found}
-        breadth = self.touched.breadth  # of two equally cheap tests the one of a part alone, not of a whole model
+        breadth = self.touched.breadth  # of two equally cheap tests prefer the more specific one
         order = sorted(found, key=lambda test: cost[test] * (1 + breadth[test]) / (1 + 20 * near[test] + here[test]))
         if self.options.thorough:
             return order, True
@@ -133,21 +133,21 @@ class Campaign:
         return self.texts[test]
 
     def _start(self, mutant: Mutant) -> tuple[Child, bool]:
-        names, complete = self.chosen(mutant)
+        names, complete = self.select_tests(mutant)
         tests = [(self.items[name], LIMIT + 6 * self.touched.seconds[name]) for name in names]
 
         def prepare() -> None:
-            put(mutant.path, mutant.scope, mutant.source, mutant.line, self.functions)
+            apply_mutant(mutant.path, mutant.scope, mutant.source, mutant.line, self.functions)
 
         return start(prepare, tests), complete
 
-    def _note(self, mutant: Mutant, state: str, test: str, complete: bool) -> None:
+    def _record(self, mutant: Mutant, state: str, test: str, complete: bool) -> None:
         if state == "unpatched" and mutant.scope.count(".") < 1:
             state, test = "killed", "import of the module"
         elif test:
             self._count(mutant.path, mutant.scope, test)
         what = mutant.path, mutant.scope, mutant.line, mutant.before, mutant.after
-        tests, budget = "" if test else self.print_of_tests, self.options.budget
+        tests, budget = "" if test else self.tests_fingerprint, self.options.budget
         self.results.add(Result(mutant.key, *what, state, test, complete, tests, budget))
 
     def _count(self, path: str, scope: str, test: str) -> None:
@@ -155,15 +155,15 @@ class Campaign:
         self.kills[path][test] += 1
 
 
-def sampled(mutants: list[Mutant], count: int) -> list[Mutant]:
-    """`count` of the mutants, those of the least digests, in their order; all of them for 0."""
+def sample_mutants(mutants: list[Mutant], count: int) -> list[Mutant]:
+    """Return the `count` mutants with the smallest digests, in their order; all for 0."""
     least = sorted(mutants, key=lambda one: one.key)[: count or len(mutants)]
     kept = {one.key for one in least}
     return [one for one in mutants if one.key in kept]
 
 
 def fingerprint(paths: list[Path]) -> str:
-    """A digest of the tests and their oracles."""
+    """Hash the tests and their oracles."""
     whole = hashlib.sha1()
     for path in [*paths, *sorted((ROOT / "tests/oracles").glob("*.py"))]:
         whole.update(path.read_bytes())

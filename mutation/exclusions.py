@@ -1,4 +1,4 @@
-"""Mutants that cannot mean anything, each with its reason; they are counted, and not run."""
+"""Exclude mutants without an observable effect, each with a reason; they are counted, but not run."""
 
 import libcst as cst
 
@@ -11,7 +11,7 @@ _BUFFERS = {"space", "part", "_product", "_features", "_backward", "_check_like"
 def reason_to_exclude(
     node: cst.CSTNode, mutated: cst.CSTNode, above: list[cst.CSTNode], module: cst.Module
 ) -> str | None:
-    """Why a mutant is not counted, or None: the mutated node, what it becomes, and the nodes around it."""
+    """Return the reason to exclude a mutant, or None, given the node, its mutation and the enclosing nodes."""
     chain = [*above, node]
     if any(isinstance(one, cst.Raise) for one in chain):
         return "text of an error"
@@ -72,7 +72,7 @@ def _is_constant(chain: list[cst.CSTNode]) -> bool:
 
 
 def _changes_only(node: cst.CSTNode, mutated: cst.CSTNode, above: list[cst.CSTNode], kind: object) -> bool:
-    """Whether the change is inside, or the removal of, an argument for which `kind(call, place, argument)` holds."""
+    """Return True if the change is in, or removes, an argument for which `kind(call, index, argument)` is true."""
     assert callable(kind)
     if isinstance(node, cst.Call) and isinstance(mutated, cst.Call) and node.func is mutated.func:
         kept = {id(one) for one in mutated.args}
@@ -89,19 +89,19 @@ def _changes_only(node: cst.CSTNode, mutated: cst.CSTNode, above: list[cst.CSTNo
 
 
 def _names_something(call: cst.Call, place: int, argument: cst.Arg) -> bool:
-    """The string that an error or a buffer is named by."""
+    """Return True if the argument is a string that names an error or a buffer."""
     name = _called(call)
     is_named = name.startswith("check_") or name in _CHECKS or name in _BUFFERS
     return is_named and isinstance(argument.value, cst.SimpleString)
 
 
 def _is_buffer(call: cst.Call, place: int, argument: cst.Arg) -> bool:
-    """Where a result is to be written."""
+    """Return True if the argument is an output buffer."""
     return argument.keyword is not None and argument.keyword.value == "out" and isinstance(argument.value, cst.Call)
 
 
 def _is_device(call: cst.Call, place: int, argument: cst.Arg) -> bool:
-    """A device that is passed on."""
+    """Return True if the argument passes on a device."""
     value = argument.value
     named = isinstance(value, cst.Name) and value.value in ("device", "source")
     taken = isinstance(value, cst.Attribute) and value.attr.value == "device"

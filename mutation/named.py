@@ -1,15 +1,15 @@
-"""Faults of this field, written by hand, each with the tests that must notice it.
+"""Domain faults written by hand, each with the tests that must detect it.
 
-Mutation operators change one sign or one argument. These are what a person gets wrong: one alpha for the corruption and
-another for the weight, a posterior with its times swapped, a sum that is never normalised.
+Mutation operators change one sign or one argument. These faults are human mistakes: one alpha for the corruption and
+another for the loss weight, a posterior with swapped times, a sum that is never normalised.
 """
 
 from dataclasses import dataclass
 
 import pytest
 
-from mutation.patching import live_functions, put
-from mutation.session import collect, ended, start
+from mutation.patching import apply_mutant, live_functions
+from mutation.session import collect, start, wait_for_children
 from mutation.settings import ROOT
 
 _BOUNDS, _PROCESS = "tests/diffusion/test_oracle_bounds.py", "tests/diffusion/test_diffusion_process.py"
@@ -21,7 +21,7 @@ _MAPS, _POSITION = "tests/model/test_feature_maps.py", "tests/model/test_positio
 
 @dataclass(frozen=True)
 class Named:
-    """A fault: in `scope` of `path` the text `before` becomes `after`, and a test whose name starts with `test` fails."""
+    """Fault that replaces `before` by `after` in `scope` of `path`, so that a test whose name starts with `test` fails."""
 
     name: str
     path: str
@@ -49,7 +49,7 @@ NAMED = [
         f"{_BOUNDS}::test_5_subs_bound_is_the_entropy",
     ),
     Named(
-        "corruption at another time than the loss is weighed at",
+        "corruption at another time than that of the loss weight",
         "diffusion/objectives/losses.py",
         "Objective.parts",
         "self.process.corrupt(x_0, t, generator, frozen)",
@@ -57,7 +57,7 @@ NAMED = [
         f"{_PARTS}::test_loss_parts_use_one_time_throughout",
     ),
     Named(
-        "the network is told another level than the tokens have",
+        "network conditioned on another noise level than that of the tokens",
         "diffusion/objectives/losses.py",
         "Objective.parts",
         "output = self.predict(denoise, x_t, self.schedule.sigma(t), x_0)",
@@ -65,7 +65,7 @@ NAMED = [
         f"{_PARTS}::test_loss_parts_use_one_time_throughout",
     ),
     Named(
-        "score entropy weighed at another time",
+        "score entropy weighted at another time",
         "diffusion/objectives/losses.py",
         "ScoreEntropyLoss.diffusion",
         "per_token(self.schedule.rate(t), x_t)",
@@ -97,7 +97,7 @@ NAMED = [
         f"{_SAMPLERS}::test_9_euler_analytic_and_ancestral_are_one_sampler",
     ),
     Named(
-        "posterior of any noise with t for s",
+        "posterior of any noise with t instead of s",
         "diffusion/processes/forward_process.py",
         "Graph.reverse_posterior",
         "torch.exp(-sigma_next)[..., None] * x_0 + self.noise(sigma_next)",
@@ -105,7 +105,7 @@ NAMED = [
         f"{_SAMPLERS}::test_analytic_and_ancestral_are_one_sampler_for_uniform_noise",
     ),
     Named(
-        "Gaussian posterior with t for s",
+        "Gaussian posterior with t instead of s",
         "diffusion/gaussian.py",
         "GaussianDiffusion.posterior",
         "self._rows(self.alpha_bar.sqrt(), s, x_t)",
@@ -113,7 +113,7 @@ NAMED = [
         f"{_GAUSSIAN}::test_gaussian_posterior_follows_bayes_rule",
     ),
     Named(
-        "divergence of D3PM the wrong way round",
+        "KL divergence of D3PM with swapped arguments",
         "diffusion/objectives/discrete_time.py",
         "D3pmLoss.diffusion",
         "_divergence(_normalise(to), _normalise(model))",
@@ -121,7 +121,7 @@ NAMED = [
         "tests/diffusion/test_discrete_time.py::test_d3pm_under_masks_is_weighted_cross_entropy",
     ),
     Named(
-        "a uniform process that never draws the token itself",
+        "uniform process that never draws the current token",
         "diffusion/processes/graph.py",
         "UniformGraph.score_entropy",
         "(others + truth) / self.num_tokens",
@@ -129,7 +129,7 @@ NAMED = [
         f"{_BOUNDS}::test_6_udlm_bound_is_the_entropy",
     ),
     Named(
-        "no prior part under masks that are not all there at t = 1",
+        "no prior term for a mask schedule that is incomplete at t = 1",
         "diffusion/processes/graph.py",
         "AbsorbingGraph.prior_part",
         "return -alpha * log_x_0",
@@ -137,7 +137,7 @@ NAMED = [
         f"{_BOUNDS}::test_5_prior_part_closes_gap_of_eps",
     ),
     Named(
-        "draws in float32",
+        "categorical sampling in float32",
         "diffusion/categorical.py",
         "invert_distribution",
         "size), dtype=torch.float64",
@@ -145,7 +145,7 @@ NAMED = [
         "tests/diffusion/test_reference_formulas.py::test_categorical_rare_last_token_is_exact",
     ),
     Named(
-        "a mask that is lifted at any time, whatever is left at t = 1",
+        "first-hitting times that ignore the unmasked tokens at t = 1",
         "diffusion/samplers/standard.py",
         "FirstHittingSampler.begin",
         "* -torch.expm1(-top)",
@@ -153,7 +153,7 @@ NAMED = [
         "tests/diffusion/test_reference_formulas.py::test_first_hitting_levels_are_uniform_below_1_minus_alpha",
     ),
     Named(
-        "guidance counted from the condition",
+        "guidance added to the conditional instead of the unconditional output",
         "diffusion/samplers/denoiser.py",
         "Denoiser.output",
         "plain + self.guidance",
@@ -161,7 +161,7 @@ NAMED = [
         "tests/diffusion/test_diffusion_sampling.py::test_guidance_temperature_and_top_p",
     ),
     Named(
-        "tokens masked again, and no mask lifted for it",
+        "remasking without the compensating unmasking rate",
         "diffusion/samplers/remasking.py",
         "RemaskingSampler.move_probability",
         "rho / torch.expm1(sigma)",
@@ -177,7 +177,7 @@ NAMED = [
         f"{_GAUSSIAN}::",
     ),
     Named(
-        "a feature map whose stabiliser does not cancel",
+        "feature map whose stabiliser does not cancel",
         "model/chunked/features.py",
         "ChunkFeatures.keys",
         "k.new_zeros(k.shape[:-1]) if peak is None else peak",
@@ -185,7 +185,7 @@ NAMED = [
         f"{_CORE}::test_agrees_with_oracle",
     ),
     Named(
-        "|k|^2 / 2 left out of FAVOR+",
+        "FAVOR+ without |k|^2 / 2",
         "model/feature_maps.py",
         "FavorPlus.kernel",
         "weight.new_full((1, self.head_dim), 0.5 / self.head_dim**0.5)",
@@ -193,7 +193,7 @@ NAMED = [
         f"{_MAPS}::test_feature_map_is_unbiased_for_softmax",
     ),
     Named(
-        "causal prefix off by one: a token does not see itself",
+        "causal mask off by one: a token does not attend to itself",
         "model/chunked/state.py",
         "make_decays",
         ".tril_()",
@@ -201,7 +201,7 @@ NAMED = [
         f"{_CORE}::test_agrees_with_oracle",
     ),
     Named(
-        "causal prefix off by one: a token sees the next",
+        "causal mask off by one: a token attends to the next",
         "model/chunked/state.py",
         "make_decays",
         ".tril_()",
@@ -209,7 +209,7 @@ NAMED = [
         f"{_CORE}::test_any_one_future_token_leaves_earlier_rows_alone",
     ),
     Named(
-        "the state of a chunk holds the chunk itself",
+        "state of a chunk includes the chunk itself",
         "model/chunked/state.py",
         "scan_chunks",
         "now = into[0].copy_(first)",
@@ -217,7 +217,7 @@ NAMED = [
         f"{_LINEAR}::test_chunked_result_is_independent_of_the_plan",
     ),
     Named(
-        "the normaliser is missing",
+        "normaliser missing",
         "model/chunked/block.py",
         "Block.divide",
         "torch.div(numerator.view(target.shape), safe_divisor(kept).unsqueeze(-1), out=target)",
@@ -233,7 +233,7 @@ NAMED = [
         f"{_CORE}::test_agrees_with_oracle",
     ),
     Named(
-        "the normaliser has no gradient",
+        "normaliser without gradient",
         "model/chunked/gradients.py",
         "Results.quotients",
         'out=space("shares", *out.shape)).sum(-1, keepdim=True)',
@@ -241,7 +241,7 @@ NAMED = [
         f"{_CORE}::test_gradients_agree_with_oracle",
     ),
     Named(
-        "earlier keys keep an old scale",
+        "accumulated state keeps an old scale",
         "model/linear_attention.py",
         "update",
         "kept.unsqueeze(-1) * state.sums",
@@ -249,7 +249,7 @@ NAMED = [
         f"{_LINEAR}::test_recurrent_agrees_with_oracle",
     ),
     Named(
-        "queries and keys divided by the root of D twice",
+        "queries and keys divided by the square root of D twice",
         "model/feature_base.py",
         "RandomFeatures.scaled_projections",
         "self.head_dim**-0.25",
@@ -257,7 +257,7 @@ NAMED = [
         f"{_MAPS}::test_feature_map_is_unbiased_for_softmax",
     ),
     Named(
-        "a rotation that is none",
+        "rotary embedding that is not a rotation",
         "model/position.py",
         "rotate",
         "second, sin, value=-1",
@@ -268,35 +268,35 @@ NAMED = [
 
 
 def check_named(wanted: str = "") -> int:
-    """Put each fault whose name contains `wanted` into the process, in a child of its own; prints what noticed it.
+    """Insert each fault whose name contains `wanted` in a separate child and print the test that detects it.
 
-    Returns 0 where every one is noticed by its test.
+    Return 0 if each is detected by its test.
     """
     chosen = [one for one in NAMED if wanted in one.name]
-    unnoticed: list[str] = []
+    undetected: list[str] = []
 
     def work(items: list[pytest.Item]) -> None:
         functions = live_functions(sorted({one.path for one in chosen}))
         for one in chosen:
-            source, line = with_fault(one)
+            source, line = insert_fault(one)
             tests = [(item, 60.0) for item in items if item.nodeid.startswith(one.test)]
 
             def prepare(one: Named = one, source: str = source, line: int = line) -> None:
-                put(one.path, one.scope, source, line, functions)
+                apply_mutant(one.path, one.scope, source, line, functions)
 
-            ((_, state, test),) = ended([start(prepare, tests)])
+            ((_, state, test),) = wait_for_children([start(prepare, tests)])
             is_killed = bool(tests) and state in ("killed", "timeout")
-            print(f"{'noticed  ' if is_killed else 'UNNOTICED'}  {one.name}: {test or one.test}", flush=True)
+            print(f"{'detected  ' if is_killed else 'UNDETECTED'}  {one.name}: {test or one.test}", flush=True)
             if not is_killed:
-                unnoticed.append(one.name)
+                undetected.append(one.name)
 
     code = collect(sorted({one.test.partition("::")[0] for one in chosen}), work)
-    print(f"{len(chosen) - len(unnoticed)} of {len(chosen)} named faults are noticed")
-    return 1 if unnoticed or code else 0
+    print(f"{len(chosen) - len(undetected)} of {len(chosen)} named faults are detected")
+    return 1 if undetected or code else 0
 
 
-def with_fault(fault: Named) -> tuple[str, int]:
-    """The file with the fault, and its line; raises ValueError unless its text stands exactly once in its scope."""
+def insert_fault(fault: Named) -> tuple[str, int]:
+    """Return the file with the fault, and its line; raise ValueError unless its text occurs exactly once in its scope."""
     text = (ROOT / fault.path).read_text()
     outer, _, name = fault.scope.rpartition(".")
     begin = text.index(f"class {outer}") if outer else 0
@@ -304,6 +304,6 @@ def with_fault(fault: Named) -> tuple[str, int]:
     end = text.find("\n    def " if outer else "\ndef ", begin)
     body = text[begin : end if end > 0 else len(text)]
     if body.count(fault.before) != 1:
-        raise ValueError(f"{fault.name}: {fault.before!r} stands {body.count(fault.before)} times in {fault.scope}")
+        raise ValueError(f"{fault.name}: {fault.before!r} occurs {body.count(fault.before)} times in {fault.scope}")
     source = text[:begin] + body.replace(fault.before, fault.after) + text[begin + len(body) :]
     return source, text[: begin + body.index(fault.before)].count("\n") + 1

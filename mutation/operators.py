@@ -1,7 +1,7 @@
-"""The mutants of a file: the operators of mutmut (its library, not its runner) at every place of the source.
+"""Generate the mutants of a file with mutmut's operators (its library, not its runner) at every node.
 
-Unlike mutmut's runner this also mutates decorated functions, and constants of modules and classes; like it, it leaves
-annotations, decorators and docstrings alone.
+Unlike mutmut's runner this also mutates decorated functions, and constants of modules and classes; like it, it skips
+annotations, decorators and docstrings.
 """
 
 import hashlib
@@ -17,10 +17,10 @@ from mutation.settings import ROOT
 
 @dataclass(frozen=True)
 class Mutant:
-    """One fault: `source` is the whole file with it, `before` and `after` the text that changed.
+    """Mutated file: `source` is the whole text, `before` and `after` the changed part.
 
-    `scope` is the outermost function or method it lies in, as a qualified name, or "" outside of any; `line` is where
-    the change is, `lines` the first and the last line of its statement, and `first_line` where the scope starts.
+    `scope` is the qualified name of the outermost enclosing function or method, or "" without one; `line` is the line
+    of the change, `lines` the first and last line of its statement, and `first_line` the start of the scope.
     """
 
     path: str
@@ -36,7 +36,7 @@ class Mutant:
     key: str
 
 
-class _Places(cst.CSTVisitor):
+class _MutationVisitor(cst.CSTVisitor):
     METADATA_DEPENDENCIES = (PositionProvider, ByteSpanPositionProvider, ParentNodeProvider)
 
     def __init__(self) -> None:
@@ -47,7 +47,7 @@ class _Places(cst.CSTVisitor):
         if isinstance(node, cst.Annotation | cst.Decorator | cst.ImportFrom | cst.Import):
             return False
         if isinstance(node, cst.Call) and isinstance(node.func, cst.Name) and node.func.value in ("len", "isinstance"):
-            return False  # as mutmut does: without its argument the call only raises
+            return False  # like mutmut: without its argument the call only raises
         for kind, operator in mutation_operators:
             if isinstance(node, kind):
                 self.found += [(node, mutated, list(self._above)) for mutated in operator(node)]
@@ -59,15 +59,15 @@ class _Places(cst.CSTVisitor):
             self._above.pop()
 
 
-def mutants_of(path: str, text: str | None = None) -> list[Mutant]:
-    """All mutants of a file, given by its path from the root, in the order of its lines, excluded ones among them."""
+def make_mutants(path: str, text: str | None = None) -> list[Mutant]:
+    """Generate all mutants of a file (path from the root), ordered by line, including excluded ones."""
     text = (ROOT / path).read_text() if text is None else text
     wrapper = MetadataWrapper(cst.parse_module(text))
-    places = _Places()
-    wrapper.visit(places)
+    visitor = _MutationVisitor()
+    wrapper.visit(visitor)
     positions, spans = wrapper.resolve(PositionProvider), wrapper.resolve(ByteSpanPositionProvider)
     made, seen = [], set()
-    for node, mutated, above in places.found:
+    for node, mutated, above in visitor.found:
         span, whole = spans[node], text.encode()
         after = wrapper.module.code_for_node(mutated)
         before = whole[span.start : span.start + span.length].decode()
@@ -83,8 +83,8 @@ def mutants_of(path: str, text: str | None = None) -> list[Mutant]:
         key = hashlib.sha1("\n".join([path, scope, *rows]).encode()).hexdigest()
         lines = positions[statement].start.line, positions[statement].end.line
         excluded = reason_to_exclude(node, mutated, above, wrapper.module)
-        place = positions[node].start.line
-        made.append(Mutant(path, scope, start, end, place, lines, before, after.strip(), source, excluded, key))
+        line = positions[node].start.line
+        made.append(Mutant(path, scope, start, end, line, lines, before, after.strip(), source, excluded, key))
     return sorted(made, key=lambda mutant: mutant.line)
 
 
@@ -97,7 +97,7 @@ def _compiles(source: str) -> bool:
 
 
 def _scope(above: list[cst.CSTNode]) -> tuple[str, cst.FunctionDef | None]:
-    """Qualified name and node of the outermost function around a place; of the class alone where there is none."""
+    """Return qualified name and node of the outermost enclosing function; without one, the class name and None."""
     names = []
     for node in above:
         if isinstance(node, cst.ClassDef):

@@ -1,7 +1,7 @@
-"""A fault put into the running process: the code of live functions is exchanged, so that nobody holds the old one.
+"""Insert a fault into the running process by replacing the code objects of live functions.
 
-Nothing is imported anew, which is what makes a mutant cheap. Functions keep their identity, so decorators, registries,
-custom operators and names imported elsewhere all run the fault.
+Nothing is re-imported, which makes a mutant cheap. Functions keep their identity, so decorators, registries, custom
+operators and names imported elsewhere all run the fault.
 """
 
 import ast
@@ -17,11 +17,11 @@ Functions = dict[tuple[str, str, int], list[FunctionType]]
 
 
 class NotFoundError(LookupError):
-    """There is nothing to put the fault into."""
+    """Error: no live function or constant matches the fault."""
 
 
 def live_functions(paths: list[str]) -> Functions:
-    """All functions of these files that exist now, decorated or wrapped ones among them."""
+    """Collect all live functions of these files, including decorated and wrapped ones."""
     wanted, found = {str(ROOT / path): path for path in paths}, Functions()
     for one in gc.get_objects():
         if isinstance(one, FunctionType) and one.__code__.co_filename in wanted:
@@ -31,10 +31,10 @@ def live_functions(paths: list[str]) -> Functions:
     return found
 
 
-def put(path: str, scope: str, source: str, line: int, functions: Functions) -> None:
+def apply_mutant(path: str, scope: str, source: str, line: int, functions: Functions) -> None:
     """Make the process run `source` for the function `scope` (or the statement at `line`) of a file.
 
-    Raises NotFoundError where no such function lives, and whatever the statement raises.
+    Raise NotFoundError if no such function is live; exceptions of the statement propagate.
     """
     module = sys.modules[path.removesuffix(".py").replace("/", ".")]
     tree = ast.parse(source)
@@ -60,7 +60,7 @@ def _codes(code: CodeType) -> list[CodeType]:
 
 
 def _definition(tree: ast.AST, scope: str, line: int) -> ast.FunctionDef | None:
-    """The function of a qualified name around a line; None for a class or nothing."""
+    """Find the function `scope` that contains a line; return None for a class or module."""
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef) and node.name == scope.rpartition(".")[2]:
             first = min([node.lineno, *(one.lineno for one in node.decorator_list)])
@@ -82,7 +82,7 @@ def _set_defaults(function: FunctionType, definition: ast.FunctionDef, module: M
 
 
 def _set_constant(module: ModuleType, tree: ast.AST, scope: str, line: int) -> None:
-    """Give a constant of a module or a class its new value, also where it was imported by name."""
+    """Set a constant of a module or class, also in modules that imported it by name."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Assign | ast.AnnAssign) and node.lineno <= line <= (node.end_lineno or line):
             names: dict[str, Any] = {}
@@ -99,7 +99,7 @@ def _replace(module: ModuleType, scope: str, name: str, value: Any) -> None:
     if scope:
         owner = getattr(module, scope)
         setattr(owner, name, value)
-        for maker in (owner.__init__, owner.__new__):  # of dataclasses and named tuples
+        for maker in (owner.__init__, owner.__new__):  # defaults of dataclasses and named tuples
             code, defaults = getattr(maker, "__code__", None), getattr(maker, "__defaults__", None)
             if code is not None and defaults:
                 arguments = code.co_varnames[code.co_argcount - len(defaults) : code.co_argcount]

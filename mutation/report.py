@@ -1,4 +1,4 @@
-"""The tables of docs/mutation.md: what became of the mutants of each file, and why survivors survive."""
+"""Write the tables of docs/mutation.md: outcomes per file, and reasons for survivors."""
 
 import platform
 import re
@@ -8,9 +8,9 @@ from importlib.metadata import version
 
 import yaml
 
-from mutation.operators import Mutant, mutants_of
+from mutation.operators import Mutant, make_mutants
 from mutation.results import Result, Results
-from mutation.settings import ROOT, SUITES, files_of
+from mutation.settings import ROOT, SUITES, list_files
 
 PAGE = ROOT / "docs" / "mutation.md"
 REASONS = ROOT / "mutation" / "survivors.yml"
@@ -18,7 +18,7 @@ REASONS = ROOT / "mutation" / "survivors.yml"
 
 @dataclass
 class Row:
-    """The figures of a file: mutants that count, those tried, and of these the killed; and what is left out."""
+    """Counts of a file: counted, excluded, tried and killed mutants, and the survivors."""
 
     path: str
     counted: int
@@ -28,8 +28,8 @@ class Row:
     survivors: list[Result]
 
 
-def row_of(path: str, mutants: list[Mutant], results: Results) -> Row:
-    """The figures of one file."""
+def count_row(path: str, mutants: list[Mutant], results: Results) -> Row:
+    """Count the outcomes of one file."""
     counted = [one for one in mutants if one.excluded is None]
     found = [results.known[one.key] for one in counted if one.key in results.known]
     survivors = [one for one in found if not one.is_killed]
@@ -37,7 +37,7 @@ def row_of(path: str, mutants: list[Mutant], results: Results) -> Row:
 
 
 def interval(killed: int, tried: int) -> tuple[float, float]:
-    """Wilson's 95 % interval of a share (1927)."""
+    """Compute Wilson's 95 % interval of a proportion (1927)."""
     z, share = 1.959964, killed / tried
     middle = share + z**2 / (2 * tried)
     half = z * (share * (1 - share) / tried + z**2 / (4 * tried**2)) ** 0.5
@@ -45,16 +45,16 @@ def interval(killed: int, tried: int) -> tuple[float, float]:
 
 
 def write_tables() -> int:
-    """Write the tables into the page; returns 1 where a survivor has no reason."""
+    """Write the tables into the page; return 1 if a survivor has no reason."""
     results = Results(ROOT / ".mutation" / "results.jsonl")
     excluded: Counter[str] = Counter()
     rows: dict[str, list[Row]] = {}
     for suite in SUITES:
         rows[suite] = []
-        for path in files_of(suite):
-            mutants = mutants_of(path)
+        for path in list_files(suite):
+            mutants = make_mutants(path)
             excluded.update(one.excluded for one in mutants if one.excluded)
-            rows[suite].append(row_of(path, mutants, results))
+            rows[suite].append(count_row(path, mutants, results))
     reasons = read_reasons()
     survivors = [one for part in rows.values() for row in part for one in row.survivors]
     page = PAGE.read_text()
@@ -68,32 +68,32 @@ def write_tables() -> int:
             rf"(<!-- table: {name} -->\n).*?(<!-- end -->)", rf"\1\n{_escaped(table)}\n\n\2", page, flags=re.S
         )
     PAGE.write_text(page)
-    without = sum(reason_of(one, reasons) is None for one in survivors)
+    without = sum(find_reason(one, reasons) is None for one in survivors)
     print(f"{PAGE.relative_to(ROOT)}: {len(survivors)} survivors, {without} of them without a reason")
     return int(without > 0)
 
 
 def show_survivors(files: list[str] | None) -> int:
-    """Print the survivors of some files, or of all, with their reasons."""
+    """Print the survivors of the given files, or of all, with their reasons."""
     results, reasons = Results(ROOT / ".mutation" / "results.jsonl"), read_reasons()
     for suite in SUITES:
-        for path in files_of(suite):
+        for path in list_files(suite):
             if files is None or path in files:
-                for one in row_of(path, mutants_of(path), results).survivors:
+                for one in count_row(path, make_mutants(path), results).survivors:
                     rest = "" if one.complete else " (slow tests not tried)"
                     print(f"{one.path}:{one.line} {one.scope}{rest}\n    - {one.before}\n    + {one.after}")
-                    print(f"    {reason_of(one, reasons) or '?'}")
+                    print(f"    {find_reason(one, reasons) or '?'}")
     return 0
 
 
 def read_reasons() -> list[dict[str, str]]:
-    """Reasons of survivors: entries of `path`, `before`, `after` (regular expressions) and `reason`."""
+    """Read the reasons for survivors: entries of `path`, `before`, `after` (regular expressions) and `reason`."""
     found: list[dict[str, str]] = yaml.safe_load(REASONS.read_text()) or []
     return found
 
 
-def reason_of(one: Result, reasons: list[dict[str, str]]) -> str | None:
-    """Why a mutant survives, or None where nobody has said."""
+def find_reason(one: Result, reasons: list[dict[str, str]]) -> str | None:
+    """Return the reason why a mutant survives, or None if none is recorded."""
     for entry in reasons:
         fits = (
             re.fullmatch(entry.get(key, ".*"), getattr(one, key), flags=re.S) for key in ("path", "before", "after")
@@ -138,7 +138,7 @@ def _survivors(survivors: list[Result], reasons: list[dict[str, str]]) -> str:
     for one in survivors:
         tests = "" if one.complete else "; slow tests not tried"
         place = f"{one.path}:{one.line}"
-        rows.append([place, _code(one.before), _code(one.after), (reason_of(one, reasons) or "?") + tests])
+        rows.append([place, _code(one.before), _code(one.after), (find_reason(one, reasons) or "?") + tests])
     return _table(["where", "was", "is", "reason"], rows)
 
 

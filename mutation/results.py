@@ -1,4 +1,4 @@
-"""What became of each mutant, kept on disk, so that a run goes on where it stopped."""
+"""Store the outcome of each mutant on disk, so that a run resumes where it stopped."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -9,8 +9,8 @@ from mutation.settings import BUDGET
 
 @dataclass(frozen=True)
 class Result:
-    """The end of one mutant: `state` is killed, timeout, survived or unpatched; `complete` where every test that runs
-    its lines was tried, and not the cheap ones alone."""
+    """Outcome of one mutant: `state` is killed, timeout, survived or unpatched; `complete` is True if every test that
+    covers its lines was run, not only the cheap ones."""
 
     key: str
     path: str
@@ -22,18 +22,18 @@ class Result:
     test: str = ""
     complete: bool = True
     tests: str = ""
-    """Fingerprint of the tests that let it pass; with others it is tried again."""
+    """Fingerprint of the tests that it survived; if they change, it is run again."""
     budget: float = BUDGET
-    """Seconds of tests that it was given."""
+    """Time limit for its tests in seconds."""
 
     @property
     def is_killed(self) -> bool:
-        """Whether a test failed, or ran without end."""
+        """Return True if a test failed or timed out."""
         return self.state in ("killed", "timeout")
 
 
 class Results:
-    """Results by the key of their mutant, one line of JSON each; the newest counts."""
+    """Results by mutant key, one line of JSON each; the last one counts."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -42,7 +42,7 @@ class Results:
         self.known = {one.key: one for one in (Result(**json.loads(line)) for line in lines)}
 
     def add(self, result: Result) -> None:
-        """Keep a result."""
+        """Store a result."""
         self.known[result.key] = result
         with self.path.open("a") as file:
             file.write(json.dumps(asdict(result)) + "\n")

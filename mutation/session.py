@@ -1,7 +1,7 @@
-"""Pytest once, then a forked child for each fault, which runs tests until one fails.
+"""Collect with pytest once, then fork a child for each fault, which runs tests until one fails.
 
-The parent imports and collects, and never runs a test itself: no cache of a fixture or an oracle may hold what sound
-code gave. A child has its limits in processor time and memory; one that passes them has noticed the fault.
+The parent only imports and collects. It never runs a test, so that no fixture or oracle caches a result of the correct
+code. A child has limits of CPU time and memory; exceeding one counts as a detected fault.
 """
 
 import importlib
@@ -26,15 +26,15 @@ FAILED, PASSED, UNPATCHED = 1, 0, 3
 
 @dataclass
 class Child:
-    """A running child: its number, the reading end of its pipe, and when it has had its time in seconds."""
+    """Running child: process id, reading end of its pipe, and deadline in seconds."""
 
     pid: int
     pipe: int
     until: float
 
 
-class _Collected:
-    """A plugin that hands what was collected to `work` in place of running it."""
+class _CollectionPlugin:
+    """Pytest plugin that passes the collected items to `work` instead of running them."""
 
     def __init__(self, work: Work) -> None:
         self.work = work
@@ -47,8 +47,8 @@ class _Collected:
         return True
 
 
-class _Reports:
-    """The first failure ends the child; without one `outcomes` has what became of each test."""
+class _ReportPlugin:
+    """Pytest plugin that ends the child at the first failure, else records each outcome in `outcomes`."""
 
     def __init__(self) -> None:
         self.pipe: int | None = None
@@ -62,22 +62,22 @@ class _Reports:
             self.outcomes[report.nodeid] = report.outcome
 
 
-reports = _Reports()
+reports = _ReportPlugin()
 
 
 def collect(tests: list[str], work: Work) -> int:
-    """Collect these tests and call `work` with their items; returns pytest's exit code."""
+    """Collect these tests and call `work` with their items; return pytest's exit code."""
     os.environ["OMP_NUM_THREADS"] = "1"
     os.chdir(ROOT)
     sys.path.insert(0, str(ROOT))
-    _calm_hypothesis()
-    _warm()
+    _configure_hypothesis()
+    _warm_up_torch()
     plain = ["-p", "no:xdist", "-p", "no:cacheprovider", "-q", "-q", "--no-header", "--capture=no", "-W", "ignore"]
-    return int(pytest.main([*plain, *tests], plugins=[_Collected(work), reports]))
+    return int(pytest.main([*plain, *tests], plugins=[_CollectionPlugin(work), reports]))
 
 
-def _warm() -> None:
-    """What torch imports at the first call of an operator of one's own takes a second, and each child would pay it."""
+def _warm_up_torch() -> None:
+    """Call a custom operator once: torch's imports at the first call take a second, in every child otherwise."""
     import torch
 
     @torch.library.custom_op("mutation::warm", mutates_args=())
@@ -89,8 +89,8 @@ def _warm() -> None:
     importlib.import_module("performer_pytorch.performer_pytorch")
 
 
-def _calm_hypothesis() -> None:
-    """The same examples each time, and none kept from one mutant to the next."""
+def _configure_hypothesis() -> None:
+    """Use the same hypothesis examples each time, with no database shared between mutants."""
     from hypothesis import HealthCheck, settings
 
     settings.register_profile(
@@ -120,25 +120,24 @@ def start(prepare: Callable[[], None], tests: list[tuple[pytest.Item, float]], u
 
 
 def run(tests: list[tuple[pytest.Item, float]], before: Callable[[pytest.Item], Any]) -> None:
-    """Run tests in this process, each with its limit."""
-    for place, (item, limit) in enumerate(tests):
+    """Run tests in this process, each with its time limit."""
+    for index, (item, limit) in enumerate(tests):
         before(item)
         signal.setitimer(signal.ITIMER_PROF, limit)
-        following = tests[place + 1][0] if place + 1 < len(tests) else None
+        following = tests[index + 1][0] if index + 1 < len(tests) else None
         item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
     signal.setitimer(signal.ITIMER_PROF, 0)
 
 
 def silence() -> None:
-    """Send what this process says nowhere."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 1)
-    os.dup2(nowhere, 2)
+    """Redirect stdout and stderr of this process to /dev/null."""
+    null_device = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null_device, 1)
+    os.dup2(null_device, 2)
 
 
-def ended(children: list[Child]) -> Iterator[tuple[Child, str, str]]:
-    """Wait until at least one child has ended; yields it with "killed", "timeout", "survived" or "unpatched", and the
-    test that failed."""
+def wait_for_children(children: list[Child]) -> Iterator[tuple[Child, str, str]]:
+    """Wait until a child ends; yield it with "killed", "timeout", "survived" or "unpatched", and the failed test."""
     while True:
         for child in children:
             pid, status = os.waitpid(child.pid, os.WNOHANG)
@@ -149,17 +148,17 @@ def ended(children: list[Child]) -> Iterator[tuple[Child, str, str]]:
                 _, status = os.waitpid(child.pid, 0)
             with os.fdopen(child.pipe) as pipe:
                 test = pipe.read()
-            yield child, _meaning(status), test
+            yield child, _read_status(status), test
             return
         time.sleep(0.003)
 
 
-def _meaning(status: int) -> str:
+def _read_status(status: int) -> str:
     if os.WIFSIGNALED(status):
         return "timeout" if os.WTERMSIG(status) in (signal.SIGPROF, signal.SIGKILL) else "killed"
     return {PASSED: "survived", UNPATCHED: "unpatched"}.get(os.WEXITSTATUS(status), "killed")
 
 
 def relative(path: str) -> str:
-    """A path from the root."""
+    """Return a path relative to the root."""
     return str(Path(path).resolve().relative_to(ROOT))

@@ -1,4 +1,4 @@
-"""Which files are mutated, and which tests may notice."""
+"""Files to mutate, and the tests that are run for them."""
 
 from pathlib import Path
 
@@ -23,27 +23,27 @@ SUITES: dict[str, tuple[list[str], list[str]]] = {
         [f"tests/model/{name}.py" for name in _TESTS.split() if "diffusion" not in name and "block" not in name],
     ),
 }
-"""For each part its files and the tests that are run for them."""
+"""Files and tests of each suite."""
 
 SLOW = 1.0
-"""Seconds: longer tests are kept for mutants that all others let pass, with `--thorough`."""
+"""Seconds: longer tests are run only with `--thorough`, for mutants that survive all others."""
 
 BUDGET = 3.0
-"""Seconds of tests for a mutant, cheap ones first; `--thorough` goes on to the end."""
+"""Seconds of tests per mutant, cheap ones first; `--thorough` runs all."""
 
 LIMIT = 10.0
-"""Seconds of processor time, and six times what a test takes without a fault: who needs more is taken for endless."""
+"""CPU seconds added to six times a test's normal duration; a test that takes longer counts as an endless loop."""
 
 
-def files_of(suite: str) -> list[str]:
-    """The mutated files of a part, relative to the root, in order; those that only say what is where are left out."""
+def list_files(suite: str) -> list[str]:
+    """List the mutated files of a suite, relative to the root, sorted, without files that only declare facts."""
     found = (path for pattern in SUITES[suite][0] for path in ROOT.glob(pattern) if path.name not in _FACTS)
     return sorted(str(path.relative_to(ROOT)) for path in found)
 
 
-def suite_of(path: str) -> str:
-    """The part that a file belongs to; raises ValueError for a file of none."""
+def find_suite(path: str) -> str:
+    """Return the suite of a file; raise ValueError if it has no suite."""
     for suite in SUITES:
-        if path in files_of(suite):
+        if path in list_files(suite):
             return suite
-    raise ValueError(f"{path} is not among the files that are mutated")
+    raise ValueError(f"{path} is not a mutated file; files are listed in mutation/settings.py")

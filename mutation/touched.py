@@ -1,4 +1,4 @@
-"""Which tests run which lines of the mutated files, and how long each takes; measured once and kept on disk."""
+"""Measure once which lines of the mutated files each test covers and how long it takes; cached on disk."""
 
 import ast
 import hashlib
@@ -14,38 +14,38 @@ from mutation.session import reports, run, silence
 from mutation.settings import ROOT
 
 Lines = dict[str, dict[int, list[str]]]
-"""For each file the tests that run a line."""
+"""Tests that cover each line of each file."""
 
 
-class Touched:
-    """What tests touch: `seconds` of each that passes, and the tests of each line."""
+class CoverageMap:
+    """Coverage map: `seconds` of each passing test, and the tests that cover each line."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.seconds: dict[str, float] = {}
         self.lines: Lines = defaultdict(lambda: defaultdict(list))
         self.breadth: Counter[str] = Counter()
-        """How many lines each test runs: one of few lines looks at them more closely."""
+        """Number of lines that each test covers: a test of fewer lines is more specific."""
         self.failing: list[str] = []
 
     def measure(self, items: list[pytest.Item], files: list[str]) -> None:
-        """Measure the tests of each test file in a child of its own, unless that is known."""
+        """Measure the tests of each test file in a separate child, unless they are cached."""
         by_file: dict[Path, list[pytest.Item]] = defaultdict(list)
         for item in items:
             by_file[item.path].append(item)
-        sources = hashlib.sha1("".join(skeleton((ROOT / one).read_text()) for one in files).encode())
+        sources = hashlib.sha1("".join(statement_lines((ROOT / one).read_text()) for one in files).encode())
         for path, own in by_file.items():
             digest = sources.copy()
             digest.update(path.read_bytes())
             digest.update(",".join(item.nodeid for item in own).encode())
             kept = self.folder / f"{path.stem}-{digest.hexdigest()[:16]}.json"
             if not kept.exists():
-                print(f"which lines does {path.name} run?", flush=True)
+                print(f"measuring the coverage of {path.name}", flush=True)
                 _in_child(own, files, kept)
             self._add(json.loads(kept.read_text()))
 
     def tests(self, path: str, first: int, last: int) -> list[str]:
-        """The tests that run any of these lines of a file."""
+        """List the tests that cover any of these lines of a file."""
         found = {test for line in range(first, last + 1) for test in self.lines[path].get(line, [])}
         return [test for test in found if test in self.seconds]
 
@@ -61,8 +61,8 @@ class Touched:
                 self.breadth.update(tests)
 
 
-def skeleton(source: str) -> str:
-    """Where the statements of a file stand; what they say does not change which lines a test runs, or hardly."""
+def statement_lines(source: str) -> str:
+    """List type and line of each statement: changes within statements hardly change a test's coverage."""
     return str(
         [(type(node).__name__, node.lineno) for node in ast.walk(ast.parse(source)) if isinstance(node, ast.stmt)]
     )
@@ -73,7 +73,7 @@ def _in_child(items: list[pytest.Item], files: list[str], kept: Path) -> None:
     if pid:
         _, status = os.waitpid(pid, 0)
         if status:
-            raise RuntimeError(f"the tests of {items[0].path} ended their process ({status})")
+            raise RuntimeError(f"the tests of {items[0].path} terminated their process (status {status})")
         return
     code = 1
     try:

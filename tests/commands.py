@@ -1,4 +1,4 @@
-"""Reads the command lines of a page that are not run: with the parser that would read them, and their file is checked."""
+"""Check the commands of a page that are not run: parse them with their parser and check their config."""
 
 import argparse
 import re
@@ -20,12 +20,12 @@ PARSERS = {
     "evaluate.py": evaluate_command.build_parser,
     "data_manager.data_manager": data_command.build_parser,
 }
-OTHERS = ("source", ".venv/bin/pip", "pip", "trap", "wait", "test")
-"""Programs of others, which are not looked into."""
+EXTERNAL = ("source", ".venv/bin/pip", "pip", "trap", "wait", "test")
+"""External programs, which are not checked."""
 
 
 def commands(text: str) -> Iterator[list[str]]:
-    """Words of each command."""
+    """Yield the words of each command."""
     for line in text.replace("\\\n", " ").splitlines():
         words = shlex.split(line.replace("wait; wait", "wait"), comments=True)
         if words:
@@ -33,9 +33,9 @@ def commands(text: str) -> Iterator[list[str]]:
 
 
 def check_command(words: Sequence[str], folder: Path) -> None:
-    """Fail where a program, an option or the experiment's file is not as the command has it."""
+    """Fail if the program, an option or the experiment config of a command is invalid."""
     program, *rest = words
-    if program in OTHERS or (program == "python" and rest[:2] == ["-m", "venv"]):
+    if program in EXTERNAL or (program == "python" and rest[:2] == ["-m", "venv"]):
         return
     rest = [word for word in rest if word != "&"]
     if program == "torchrun":
@@ -44,7 +44,7 @@ def check_command(words: Sequence[str], folder: Path) -> None:
         assert (ROOT / program).exists()
         program, rest = "python", ["train.py", *(rest[2:] if rest[0] == "--gpu" else rest)]
     if program != "python":
-        assert program.startswith("scripts/"), f"no test knows the program of: {shlex.join(words)}"
+        assert program.startswith("scripts/"), f"unknown program: {shlex.join(words)}"
         assert (ROOT / program).exists(), program
         return
     name, options = (rest[1], rest[2:]) if rest[0] == "-m" else (rest[0], rest[1:])
@@ -54,7 +54,7 @@ def check_command(words: Sequence[str], folder: Path) -> None:
     try:
         args = PARSERS[name]().parse_args(options)
     except SystemExit as error:
-        raise AssertionError(f"not understood: {shlex.join(words)}") from error
+        raise AssertionError(f"invalid command: {shlex.join(words)}") from error
     _check_file(args, folder)
 
 

@@ -1,4 +1,4 @@
-"""Options and fixtures of the whole suite; every test runs offline and on one thread."""
+"""Options and settings of the test suite: every test runs offline and on one thread."""
 
 import os
 
@@ -8,7 +8,7 @@ from hypothesis import settings
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-settings.register_profile("project", deadline=None)  # how long an example takes is the machine's
+settings.register_profile("project", deadline=None)  # no deadline: durations depend on the machine
 settings.load_profile("project")
 
 

@@ -1,4 +1,4 @@
-"""Public corpora beside the repository; a test that wants one skips where it is absent."""
+"""Public corpora next to the repository; a test that needs a missing one is skipped."""
 
 from pathlib import Path
 
@@ -8,8 +8,8 @@ FOLDER = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
 def real_data(name: str) -> Path:
-    """The folder of a real corpus, say `multi30k`; skips the calling test where it is not there."""
+    """Return the folder of a real corpus, such as `multi30k`; skip the calling test if it is missing."""
     folder = FOLDER / name
     if not folder.is_dir():
-        pytest.skip(f"needs the corpus {name} in ../shared/data, beside the repository")
+        pytest.skip(f"needs the corpus {name} in ../shared/data, next to the repository")
     return folder

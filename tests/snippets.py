@@ -1,10 +1,13 @@
-"""Runs the snippets of a page of documentation as they stand, in the page's order, in a folder of its own.
+"""Run the snippets of a documentation page unchanged, in order, in a separate folder.
 
-```yaml title=NAME``` and ```python title=NAME``` write a file; ```python``` runs in one process with the ones before it,
-back to the last command; ```bash``` runs in a shell, `exit=N` being the code that it ends with (`python ...`
-is forked from a process that has imported torch, as `tests/warm.py` says); ```text output``` is what
-the snippet before it prints. A ```bash``` marked `no-test`, with the reason beside the mark, does not run: its commands are
-read by the parsers that would read them (`tests/commands.py`). A file of YAML that no snippet names is checked at the end.
+- ```yaml title=NAME``` and ```python title=NAME``` write a file.
+- ```python``` runs in one process with the Python snippets since the last command.
+- ```bash``` runs in a shell and must exit with `exit=N` (default 0); `python ...` is forked from a process that has
+  imported torch (`tests/warm.py`).
+- ```text output``` is the expected output of the previous snippet.
+- ```bash``` marked `no-test`, with a reason, is not run; its commands are parsed (`tests/commands.py`).
+
+A YAML file that no snippet uses is checked at the end.
 """
 
 import os
@@ -20,7 +23,7 @@ from tests.warm import run_warm
 
 ROOT = Path(__file__).resolve().parents[1]
 SHELL = re.compile(r"[|<>;&$`*]")
-"""What only a shell understands."""
+"""Characters that need a shell."""
 _BLOCK = re.compile(r"^```(?P<kind>\w+)(?P<info>[^\n]*)\n(?P<text>.*?)^```", re.M | re.S)
 
 
@@ -47,14 +50,14 @@ def snippets(page: str) -> list[Snippet]:
 
 
 def link_project(folder: Path) -> None:
-    """Put the project into `folder` by links, so that what snippets write stays out of it."""
+    """Link the project into `folder`, so that snippets write nothing into the project."""
     for path in ROOT.iterdir():
         if path.suffix == ".py" or (path / "__init__.py").exists() or path.name in ("configs", "tests"):
             (folder / path.name).symlink_to(path)
 
 
 class Page:
-    """One page's snippets in one folder; `run()` gives how many ran."""
+    """Runner of a page's snippets in one folder; `run()` returns the number of snippets that ran."""
 
     def __init__(self, page: str, folder: Path) -> None:
         self.page, self.folder = page, folder
@@ -75,7 +78,9 @@ class Page:
                 self.run_bash(f"python parse_args.py --config {name}", 0)
         for snippet in found:
             if "no-test" in snippet.info:
-                assert snippet.kind == "bash", f"{self.page}: only commands may be left out: {snippet.text[:60]!r}"
+                assert snippet.kind == "bash", (
+                    f"{self.page}: only commands may be marked no-test: {snippet.text[:60]!r}"
+                )
                 for words in commands(snippet.text):
                     check_command(words, self.folder)
         return self.ran
@@ -105,13 +110,13 @@ class Page:
             self.pending = []
 
     def run_bash(self, text: str, expected: int) -> None:
-        """Each command as it stands, up to the first that fails."""
+        """Run each command, up to the first that fails."""
         printed = []
         for line in text.replace("\\\n", " ").splitlines():
             words = shlex.split(line, comments=True)
             if not words:
                 continue
-            if words[0] == "model-factory":  # the command that the package installs
+            if words[0] == "model-factory":  # the installed command of the package
                 words = ["python", "-m", "experiment.main_command", *words[1:]]
             plain = words[0] == "python" and not SHELL.search(line)
             code, out, error = run_warm(words[1:], self.folder) if plain else self.in_shell(line)

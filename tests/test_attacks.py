@@ -1,4 +1,4 @@
-"""Nothing is executed from data: real attack files in every place that the program reads."""
+"""Security: no code from data files is executed, tested with real attack files for every reader."""
 
 import json
 import os
@@ -38,7 +38,7 @@ class EvilModel(BertForMaskedLM):
 
 
 class Payload:
-    """What makes a pickle write a file as soon as it is read."""
+    """Pickle payload that creates a file when it is loaded."""
 
     def __init__(self, mark: Path) -> None:
         self.mark = mark
@@ -51,8 +51,8 @@ def pickled(mark: Path) -> bytes:
     return pickle.dumps({"weights": Payload(mark)})
 
 
-def in_torchs_format(path: Path, mark: Path) -> None:
-    """A file as torch.save writes it, with the payload in its pickle."""
+def write_torch_attack(path: Path, mark: Path) -> None:
+    """Write a torch.save file with the payload in its pickle."""
     torch.save({"a": torch.zeros(1)}, path)
     with zipfile.ZipFile(path) as archive:
         members = {name: archive.read(name) for name in archive.namelist()}
@@ -72,17 +72,17 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 @pytest.fixture
 def attacked(trained: tuple[Path, Path], tmp_path: Path) -> tuple[Path, Path]:
-    """A copy of the run that a test may spoil, and the file of its experiment."""
+    """Config of the experiment, and a copy of its run that a test may damage."""
     shutil.copytree(trained[1], tmp_path / "run")
     return trained[0], tmp_path / "run"
 
 
-def test_the_attack_files_work_where_they_are_read_carelessly(tmp_path: Path) -> None:
+def test_attack_files_work_with_unsafe_loading(tmp_path: Path) -> None:
     mark, path = tmp_path / "mark", tmp_path / "file"
     pickle.loads(pickled(mark))
     assert mark.exists()
     mark.unlink()
-    in_torchs_format(path, mark)
+    write_torch_attack(path, mark)
     torch.load(path, weights_only=False)
     assert mark.exists()
 
@@ -90,7 +90,7 @@ def test_the_attack_files_work_where_they_are_read_carelessly(tmp_path: Path) ->
 @pytest.mark.parametrize(
     "tag", ["!!python/object/apply:os.system [touch MARK]", "!!python/name:os.system", "!include x"]
 )
-def test_tags_of_yaml(tag: str, tmp_path: Path) -> None:
+def test_yaml_tags_are_rejected(tag: str, tmp_path: Path) -> None:
     mark = tmp_path / "mark"
     (tmp_path / "x.yml").write_text(f"model: {tag.replace('MARK', str(mark))}\n")
     with pytest.raises(ConfigError, match=r"x\.yml:1:8: tag .* is not allowed"):
@@ -98,9 +98,9 @@ def test_tags_of_yaml(tag: str, tmp_path: Path) -> None:
     assert not mark.exists()
 
 
-def test_a_pickle_in_place_of_weights(attacked: tuple[Path, Path], tmp_path: Path) -> None:
+def test_pickle_instead_of_safetensors_weights_is_rejected(attacked: tuple[Path, Path], tmp_path: Path) -> None:
     run, mark = attacked[1], tmp_path / "mark"
-    for write in (lambda path: path.write_bytes(pickled(mark)), lambda path: in_torchs_format(path, mark)):
+    for write in (lambda path: path.write_bytes(pickled(mark)), lambda path: write_torch_attack(path, mark)):
         write(run / "model.safetensors")
         with pytest.raises(RunFolderError, match="damaged or not a safetensors file"):
             load_run(run)
@@ -108,16 +108,16 @@ def test_a_pickle_in_place_of_weights(attacked: tuple[Path, Path], tmp_path: Pat
 
 
 @pytest.mark.parametrize("name", ["optimizer.pt", "scheduler.pt", "rng_state.pth"])
-def test_a_pickle_in_a_checkpoint(name: str, attacked: tuple[Path, Path], tmp_path: Path) -> None:
+def test_pickle_in_checkpoint_is_rejected(name: str, attacked: tuple[Path, Path], tmp_path: Path) -> None:
     path, run = attacked
     mark, log = tmp_path / "mark", tmp_path / "log"
     (run / "model.safetensors").unlink()
     shutil.rmtree(run / "checkpoint-2")
     file = run / "checkpoint-1" / name
-    in_torchs_format(file, mark)
-    told = read_json(run / "checkpoint-1" / MANIFEST)  # which tells files that were cut short
-    told["files"][name] = file.stat().st_size
-    (run / "checkpoint-1" / MANIFEST).write_text(json.dumps(told))
+    write_torch_attack(file, mark)
+    manifest = read_json(run / "checkpoint-1" / MANIFEST)  # its sizes detect truncated files
+    manifest["files"][name] = file.stat().st_size
+    (run / "checkpoint-1" / MANIFEST).write_text(json.dumps(manifest))
     code = train("--config", path, "--output", run, "--resume", log=log)
     assert not mark.exists()
     assert code != 0
@@ -125,8 +125,7 @@ def test_a_pickle_in_a_checkpoint(name: str, attacked: tuple[Path, Path], tmp_pa
     assert name in log.read_text()
 
 
-def test_code_beside_a_pretrained_model(tmp_path: Path) -> None:
-    """A config that names code of its own is refused, and the code is not run."""
+def test_remote_code_of_pretrained_model_is_rejected(tmp_path: Path) -> None:
     from model.denoisers.pretrained import load_language_model
     from model.latent import BertForLatentConnector
 
@@ -144,12 +143,12 @@ def test_code_beside_a_pretrained_model(tmp_path: Path) -> None:
         assert not mark.exists()
 
 
-def test_code_beside_a_tokenizer(tmp_path: Path) -> None:
+def test_remote_code_of_tokenizer_is_rejected(tmp_path: Path) -> None:
     folder, mark = tmp_path / "evil", tmp_path / "mark"
     folder.mkdir()
     (folder / "evil.py").write_text(f"from pathlib import Path\nPath({str(mark)!r}).touch()\nEvil = None\n")
-    told = {"tokenizer_class": "Evil", "auto_map": {"AutoTokenizer": ["evil.Evil", None]}}
-    (folder / "tokenizer_config.json").write_text(json.dumps(told))
+    settings = {"tokenizer_class": "Evil", "auto_map": {"AutoTokenizer": ["evil.Evil", None]}}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
     (folder / "vocab.txt").write_text("a\n")
     with pytest.raises(DataError):
         load_tokenizer(folder)
@@ -157,58 +156,55 @@ def test_code_beside_a_tokenizer(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["../outside", "/tmp/outside", "a/b", "..", "."])
-def test_a_data_set_cannot_be_named_out_of_its_folder(name: str, tmp_path: Path) -> None:
+def test_data_set_name_cannot_be_a_path(name: str, tmp_path: Path) -> None:
     (tmp_path / "x.yml").write_text(f"datasets:\n  - {{name: {name!r}, source: embedded}}\n")
     with pytest.raises(ConfigError, match=r"x\.yml:2:12: datasets\.0\.name"):
         read_experiment(tmp_path / "x.yml")
 
 
-def test_checkpoints_that_are_links_are_not_followed_when_old_ones_go(
-    attacked: tuple[Path, Path], tmp_path: Path
-) -> None:
-    """An old checkpoint that is a link to somewhere else is not emptied there."""
+def test_old_checkpoint_cleanup_does_not_follow_links(attacked: tuple[Path, Path], tmp_path: Path) -> None:
     path, run = attacked
-    precious = tmp_path / "precious"
-    precious.mkdir()
-    (precious / "thesis.txt").write_text("years of work")
+    outside = tmp_path / "precious"
+    outside.mkdir()
+    (outside / "thesis.txt").write_text("years of work")
     shutil.rmtree(run / "checkpoint-2")
     (run / "model.safetensors").unlink()
-    (run / "checkpoint-0").symlink_to(precious)
+    (run / "checkpoint-0").symlink_to(outside)
     process = start("--config", path, "--output", run, "--resume", log=tmp_path / "log")
     process.join(120)
-    assert (precious / "thesis.txt").read_text() == "years of work"
+    assert (outside / "thesis.txt").read_text() == "years of work"
 
 
 @pytest.mark.parametrize("name", [".lock", "samples.txt", "metrics.jsonl", "tokenizer", "rows.json", "checkpoint-1"])
-def test_a_run_writes_through_no_link(name: str, attacked: tuple[Path, Path], tmp_path: Path) -> None:
+def test_run_does_not_write_through_links(name: str, attacked: tuple[Path, Path], tmp_path: Path) -> None:
     path, run = attacked
-    precious = tmp_path / "precious"
-    precious.write_text("years of work")
+    outside = tmp_path / "precious"
+    outside.write_text("years of work")
     (run / "model.safetensors").unlink()
     if (run / name).is_dir():
         shutil.rmtree(run / name)
     (run / name).unlink(missing_ok=True)
-    (run / name).symlink_to(precious)
+    (run / name).symlink_to(outside)
     log = tmp_path / "log"
     assert train("--config", path, "--output", run, "--resume", log=log) == 2
     assert f"{run / name} is a link, and a run writes only inside its own folder" in log.read_text()
-    assert precious.read_text() == "years of work"
+    assert outside.read_text() == "years of work"
 
 
-def test_samples_are_appended_to_no_link_that_comes_while_a_run_goes_on(tmp_path: Path) -> None:
-    path, precious = tmp_path / "samples.txt", tmp_path / "precious"
+def test_samples_log_rejects_link_created_during_run(tmp_path: Path) -> None:
+    path, outside = tmp_path / "samples.txt", tmp_path / "precious"
     log = SamplesLog(path)
     log.append(1, ["one"])
     log.append(2, ["half \ud800"])
     assert path.read_text() == "===== step 1 =====\n--- 1\none\n\n===== step 2 =====\n--- 1\nhalf ?\n\n"
-    path.rename(precious)
-    path.symlink_to(precious)
-    known = precious.read_text()
+    path.rename(outside)
+    path.symlink_to(outside)
+    known = outside.read_text()
     with pytest.raises(
         TrainingError, match=re.escape(f"{path} is a link, and a run writes only inside its own folder")
     ):
         log.append(3, ["three"])
-    assert precious.read_text() == known
+    assert outside.read_text() == known
     path.unlink()
     path.symlink_to(tmp_path / "nowhere")
     with pytest.raises(TrainingError, match="is a link"):
@@ -216,13 +212,13 @@ def test_samples_are_appended_to_no_link_that_comes_while_a_run_goes_on(tmp_path
     assert not (tmp_path / "nowhere").exists()
 
 
-def test_a_file_that_may_not_be_opened_is_no_link(tmp_path: Path) -> None:
+def test_unopenable_file_is_not_reported_as_link(tmp_path: Path) -> None:
     with pytest.raises(IsADirectoryError):
         open_own(tmp_path, "a")
 
 
 @pytest.mark.parametrize("verb", ["parse_args", "generate", "evaluate", "train"])
-def test_modules_beside_the_data_are_not_imported(verb: str, trained: tuple[Path, Path], tmp_path: Path) -> None:
+def test_modules_in_working_directory_are_not_imported(verb: str, trained: tuple[Path, Path], tmp_path: Path) -> None:
     for name in ("torch", "numpy", "matplotlib", "pynvml", "lhotse"):
         (tmp_path / f"{name}.py").write_text(f"open({str(tmp_path / 'mark')!r}, 'w')\n")
     words = {

@@ -1,4 +1,4 @@
-"""Every snippet of every page under `docs/` runs as it stands (`tests/snippets.py` says how), and what pages say holds."""
+"""Documentation: every snippet under `docs/` runs (see `tests/snippets.py`), and tables and names match the code."""
 
 import importlib
 import re
@@ -25,8 +25,8 @@ WORTH = (ROOT / "docs" / "worth.md").read_text(encoding="utf-8")
 DIFFUSION = (ROOT / "docs" / "diffusion.md").read_text(encoding="utf-8")
 
 
-def test_the_installed_verbs_are_those_of_the_files() -> None:
-    """The first page tells what each file of a checkout is called where the package is installed."""
+def test_docs_index_lists_installed_commands() -> None:
+    """The index page maps each script of a checkout to its installed command."""
     table = re.findall(r"^\| `python (\w+)\.py` \| `model-factory (\w+)` \|$", INDEX, re.M)
     assert {verb: file for file, verb in table} == {
         verb: module.rpartition(".")[2].removesuffix("_command") for verb, (module, _) in VERBS.items()
@@ -35,17 +35,17 @@ def test_the_installed_verbs_are_those_of_the_files() -> None:
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_snippets(page: str, tmp_path: Path) -> None:
+def test_docs_snippets(page: str, tmp_path: Path) -> None:
     Page(page, tmp_path).run()
 
 
-def test_tables_of_what_fits_are_the_codes_own() -> None:
+def test_docs_compatibility_tables_match_code() -> None:
     assert filled(DIFFUSION, "combinations", combinations_table()) == DIFFUSION
     assert filled(DIFFUSION, "samplers", samplers_table()) == DIFFUSION
 
 
-def test_certificates_are_those_of_the_code() -> None:
-    """The first columns of the table, computed anew."""
+def test_docs_certificates_match_code() -> None:
+    """Recompute the first columns of the table."""
     steps = [1, 2, 4, 8, 16]
     shown = rows_of("certificates")
     computed = [cells(line) for line in table(all_certificates(steps, toys=3), steps).splitlines()[2:]]
@@ -53,19 +53,19 @@ def test_certificates_are_those_of_the_code() -> None:
     assert [[*row[:4], *(row[column] for column in columns)] for row in shown[2:]] == [row[:-1] for row in computed]
 
 
-def test_what_the_entropies_bound_is_what_the_code_finds() -> None:
+def test_docs_entropy_bounds_match_code() -> None:
     assert filled(DIFFUSION, "bounds", bounds_table()) == DIFFUSION
 
 
-def test_which_samplers_forgive_is_what_the_code_finds() -> None:
+def test_docs_sampler_error_table_matches_code() -> None:
     assert filled(DIFFUSION, "erring", erring_table()) == DIFFUSION
 
 
-def test_what_strata_save_is_what_the_code_finds() -> None:
+def test_docs_strata_table_matches_code() -> None:
     assert filled(DIFFUSION, "strata", strata_table()) == DIFFUSION
 
 
-def test_every_key_of_the_section_is_explained() -> None:
+def test_docs_explain_every_diffusion_key() -> None:
     first_cells = {cells(line)[0].strip("`") for line in DIFFUSION.splitlines() if line.startswith("| `")}
     assert set(DiffusionConfig.model_fields) <= first_cells
     types = [registry.get(name).config_type for registry in (PROCESSES, SCHEDULES, OBJECTIVES) for name in registry]
@@ -75,7 +75,7 @@ def test_every_key_of_the_section_is_explained() -> None:
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_tests_that_a_page_names_exist(page: str) -> None:
+def test_docs_test_names_exist(page: str) -> None:
     text = (ROOT / page).read_text(encoding="utf-8")
     for name in re.findall(r"`(test_\w+)`", text):
         assert name in TESTS, name
@@ -83,7 +83,7 @@ def test_tests_that_a_page_names_exist(page: str) -> None:
         assert (ROOT / path).exists(), path
 
 
-def test_every_formula_has_a_function_and_a_test_in_the_file_that_is_named() -> None:
+def test_docs_formulas_have_function_and_test() -> None:
     _, *formulas = re.split(r"^### ", MATHEMATICS, flags=re.M)
     assert len(formulas) > 30
     for formula in formulas:
@@ -101,7 +101,7 @@ def test_every_formula_has_a_function_and_a_test_in_the_file_that_is_named() -> 
                 assert path in TESTS[name], (title, name)
 
 
-def test_what_things_are_registered_by_is_there() -> None:
+def test_docs_register_functions_exist() -> None:
     text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
     names = re.findall(r"`([\w.]+\.register_\w+)`", text)
     assert len(names) == 8
@@ -121,7 +121,7 @@ def test_what_things_are_registered_by_is_there() -> None:
         "unheard-of --of",
     ],
 )
-def test_a_wrong_command_is_noticed(line: str, tmp_path: Path) -> None:
+def test_docs_check_detects_wrong_command(line: str, tmp_path: Path) -> None:
     [words] = commands(line)
     with pytest.raises((AssertionError, ConfigError, SystemExit)):
         check_command(words, tmp_path)
@@ -137,7 +137,7 @@ def test_a_wrong_command_is_noticed(line: str, tmp_path: Path) -> None:
         "```bash\npython -c 'print(1)'\n```\n\n```text output\n2\n```\n",
     ],
 )
-def test_a_snippet_that_fails_is_noticed(block: str, tmp_path: Path) -> None:
+def test_docs_check_detects_failing_snippet(block: str, tmp_path: Path) -> None:
     (tmp_path / "page.md").write_text(block, encoding="utf-8")
     folder = tmp_path / "folder"
     folder.mkdir()
@@ -145,8 +145,8 @@ def test_a_snippet_that_fails_is_noticed(block: str, tmp_path: Path) -> None:
         Page(str(tmp_path / "page.md"), folder).run()
 
 
-def test_figures_that_are_quoted_stand_in_the_results() -> None:
-    """Numbers with two digits or more behind the point, of the page on what they are worth."""
+def test_docs_quoted_numbers_are_in_results() -> None:
+    """Check numbers with two or more decimals on the page `worth.md`."""
     results = (ROOT / "benchmarks" / "RESULTS.md").read_text(encoding="utf-8")
     for section in set(re.findall(r"(?<!\*)\*([A-Z][\w ]+)\*(?!\*)", WORTH)):
         assert re.search(rf"^#+ .*{section}|\*\*{section}", results, re.M), section
@@ -155,7 +155,7 @@ def test_figures_that_are_quoted_stand_in_the_results() -> None:
 
 
 def resolve(dotted: str) -> object:
-    """The object of a dotted name; raises ImportError or AttributeError where there is none."""
+    """Import the object of a dotted name; raise ImportError or AttributeError if it does not exist."""
     words = dotted.split(".")
     for cut in range(len(words), 0, -1):
         try:

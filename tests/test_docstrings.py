@@ -1,4 +1,4 @@
-"""Docstrings of everything public: they are there, and where tensors go in or out they give the shapes."""
+"""Docstrings: everything public has one, and functions with tensors give shapes."""
 
 import ast
 import re
@@ -9,10 +9,10 @@ from typing import NamedTuple
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-ROOMS = ("model", "diffusion", "training", "evaluation", "data_manager", "experiment")
+PACKAGES = ("model", "diffusion", "training", "evaluation", "data_manager", "experiment")
 SIZE = r"(?:\.\.\.|(?:\d+ |[A-Z] )?\*?\w+'?(?: (?:or|[-+*/]) \w+'?)*)"
 SHAPE = re.compile(
-    rf"(?<!\w)\[(?!\d+, \d+\]){SIZE}(?:, {SIZE})*\](?!\()"  # [B, N], [..., dim], [3]; no interval, index, type or link
+    rf"(?<!\w)\[(?!\d+, \d+\]){SIZE}(?:, {SIZE})*\](?!\()"  # matches [B, N], [..., dim], [3]; not intervals, indices, types or links
     r"|\bscalars?\b|\bshapes? of\b|\b(?:any|one|same|its|their|given|\w+'s) shape\b"
 )
 
@@ -21,7 +21,7 @@ Known = ast.ClassDef | Function
 
 
 class Module(NamedTuple):
-    """A module's tree, its classes by name, and where its other names are from: (module, name there)."""
+    """Module with its tree, its classes by name, and its imported names as (module, name there)."""
 
     path: str
     tree: ast.Module
@@ -30,7 +30,7 @@ class Module(NamedTuple):
 
 
 class Found(NamedTuple):
-    """A public thing, and for a method its class."""
+    """Public class, function or method, with the class of a method."""
 
     module: str
     node: Known
@@ -55,7 +55,7 @@ def read(text: str, path: str) -> Module:
 
 def project() -> dict[str, Module]:
     modules = {}
-    for file in (file for room in ROOMS for file in (ROOT / room).rglob("*.py")):
+    for file in (file for package in PACKAGES for file in (ROOT / package).rglob("*.py")):
         parts = file.relative_to(ROOT).with_suffix("").parts
         name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
         modules[name] = read(file.read_text(encoding="utf-8"), str(file.relative_to(ROOT)))
@@ -63,7 +63,7 @@ def project() -> dict[str, Module]:
 
 
 def public(node: ast.Module | ast.ClassDef, module: str, owner: ast.ClassDef | None = None) -> Iterator[Found]:
-    """Public classes, functions and methods; what is inside a private class or a function is not."""
+    """Yield public classes, functions and methods, except those inside private classes or functions."""
     for child in node.body:
         if isinstance(child, Known) and not child.name.startswith("_"):
             yield Found(module, child, owner)
@@ -72,7 +72,7 @@ def public(node: ast.Module | ast.ClassDef, module: str, owner: ast.ClassDef | N
 
 
 def find_class(modules: dict[str, Module], module: str, name: str) -> tuple[str, ast.ClassDef] | None:
-    """A class by the name that it has in a module; None for one from outside the project."""
+    """Find a class by its name in a module; return None for one from outside the project."""
     if module not in modules:
         return None
     if name in modules[module].classes:
@@ -82,7 +82,7 @@ def find_class(modules: dict[str, Module], module: str, name: str) -> tuple[str,
 
 
 def overridden(modules: dict[str, Module], module: str, owner: ast.ClassDef, name: str) -> Iterator[Function]:
-    """Methods of this name in the project's classes that `owner` is derived from."""
+    """Yield the methods of this name in the project's base classes of `owner`."""
     for base in owner.bases:
         plain = base.value if isinstance(base, ast.Subscript) else base
         found = find_class(modules, module, plain.id) if isinstance(plain, ast.Name) else None
@@ -112,7 +112,7 @@ def without_shapes(modules: dict[str, Module]) -> list[str]:
     return missing
 
 
-def test_every_public_module_class_and_function_has_a_docstring():
+def test_docstrings_exist_for_everything_public():
     modules = project()
     assert len(modules) > 100
     bare = [module.path for module in modules.values() if not ast.get_docstring(module.tree)]
@@ -121,38 +121,38 @@ def test_every_public_module_class_and_function_has_a_docstring():
     assert bare == []
 
 
-def test_where_tensors_go_in_or_out_the_docstring_gives_a_shape():
+def test_docstrings_of_tensor_functions_have_shapes():
     modules = project()
     assert sum(takes_tensors(each.node) for name in modules for each in public(modules[name].tree, name)) > 300
     assert without_shapes(modules) == []
 
 
-def test_a_missing_shape_is_found_and_one_of_a_base_class_is_taken():
+def test_docstring_shape_check_uses_base_classes():
     base = '''class Base:
-    def told(self, x: Tensor) -> None:
+    def with_shape(self, x: Tensor) -> None:
         """x [B, N]."""
 
-    def untold(self, x: Tensor) -> None:
+    def without_shape(self, x: Tensor) -> None:
         """x."""'''
-    derived = '''from room.base import Base as Above
+    derived = '''from package.base import Base as Above
 
 class Derived(Above):
-    def told(self, x: "Tensor") -> None:
-        """As it is."""
+    def with_shape(self, x: "Tensor") -> None:
+        """Forward x."""
 
-    def untold(self, x: Tensor | None) -> None:
-        """As it is."""
+    def without_shape(self, x: Tensor | None) -> None:
+        """Forward x."""
 
 def lone() -> tuple[Tensor, int]:
     """In [0, 1]."""
 
 def _private(x: Tensor) -> None:
     pass'''
-    modules = {"room.base": read(base, "room/base.py"), "room.derived": read(derived, "room/derived.py")}
+    modules = {"package.base": read(base, "package/base.py"), "package.derived": read(derived, "package/derived.py")}
     assert without_shapes(modules) == [
-        "room/base.py:5 Base.untold",
-        "room/derived.py:7 Derived.untold",
-        "room/derived.py:10 lone",
+        "package/base.py:5 Base.without_shape",
+        "package/derived.py:7 Derived.without_shape",
+        "package/derived.py:10 lone",
     ]
 
 
@@ -161,7 +161,7 @@ def _private(x: Tensor) -> None:
     [
         "latents x [B, latent]",
         "float64 of any shape",
-        "told [B, 1 or L, width]",
+        "cond_emb [B, 1 or L, width]",
         "state int64 [3]",
         "betas [T + 1]",
         "a float scalar",
@@ -170,7 +170,7 @@ def _private(x: Tensor) -> None:
         "of shape [rows, *shape]",
     ],
 )
-def test_these_give_a_shape(text):
+def test_docstring_shape_is_recognised(text):
     assert SHAPE.search(text)
 
 
@@ -187,5 +187,5 @@ def test_these_give_a_shape(text):
         "where names or shapes differ",
     ],
 )
-def test_these_give_none(text):
+def test_docstring_without_shape_is_recognised(text):
     assert not SHAPE.search(text)

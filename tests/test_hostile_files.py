@@ -1,4 +1,4 @@
-"""Files that say more than they should: places elsewhere, endless nests, numbers beyond all bounds, half characters."""
+"""Hostile files: paths outside their folder, deep nesting, huge numbers, lone surrogates."""
 
 import json
 import pickle
@@ -54,7 +54,7 @@ def disk(folder: Path) -> dict:
     return DatasetManager.load_dataset(DiskDatasetConfig(name="rows", path=str(folder), tokenizer=BYTES))
 
 
-def test_a_folder_of_datasets_names_no_file_outside(tmp_path: Path) -> None:
+def test_disk_data_set_cannot_name_outside_files(tmp_path: Path) -> None:
     rows = datasets.Dataset.from_dict({"text": ["secret one", "secret two"]})
     rows.save_to_disk(str(tmp_path / "outside"))
     datasets.DatasetDict({"train": rows}).save_to_disk(str(tmp_path / "parts"))
@@ -79,19 +79,21 @@ def test_a_folder_of_datasets_names_no_file_outside(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "name", ["rows.json", "environment.json", "checkpoint-2/checkpoint.json", "checkpoint-2/trainer_state.json"]
 )
-def test_endless_nests_in_a_run(name: str, copy: Path, trained: tuple[Path, Path], tmp_path: Path) -> None:
+def test_deeply_nested_json_in_run_is_rejected(
+    name: str, copy: Path, trained: tuple[Path, Path], tmp_path: Path
+) -> None:
     (copy / name).write_text(DEEP)
     if "trainer" in name:
-        told = json.loads((copy / "checkpoint-2/checkpoint.json").read_text())
-        told["files"]["trainer_state.json"] = len(DEEP)
-        (copy / "checkpoint-2/checkpoint.json").write_text(json.dumps(told))
+        manifest = json.loads((copy / "checkpoint-2/checkpoint.json").read_text())
+        manifest["files"]["trainer_state.json"] = len(DEEP)
+        (copy / "checkpoint-2/checkpoint.json").write_text(json.dumps(manifest))
     log = tmp_path / "log"
     assert train("--config", trained[0], "--output", copy, "--resume", log=log) == 3
     assert "nested too deep" in log.read_text()
     assert "Traceback" not in log.read_text()
 
 
-def test_endless_nests_elsewhere(tmp_path: Path) -> None:
+def test_deeply_nested_json_elsewhere_is_rejected(tmp_path: Path) -> None:
     (tmp_path / "metrics.jsonl").write_text(f'{DEEP}\n{{"step": 1, "loss": 2.0}}\n')
     assert MetricsLog(tmp_path / "metrics.jsonl").read() == [{"step": 1, "loss": 2.0}]
     for name in ("vocabulary.json", "lengths.json", "a.json", "b.json"):
@@ -113,7 +115,7 @@ def rows(kind: type, path: Path, **more: object) -> list:
     return [tokenizer.decode(row) for row in DatasetManager.load_dataset(config)["train"]["input_ids"]]
 
 
-def test_half_a_character(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lone_surrogate_and_huge_number_in_json(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a.json").write_text('{"text": "good"}\n{"text": "\\ud800"}\n')
     with pytest.raises(DataError, match=r"a\.json:2: holds half of a character"):
@@ -124,7 +126,7 @@ def test_half_a_character(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         rows(JsonDatasetConfig, tmp_path / "b.json", measured=["n"])
 
 
-def test_parquet_that_holds_what_python_cannot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_parquet_values_that_python_cannot_represent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     data = pa.array([b"good", b"\xff\xfe"], pa.binary()).view(pa.string())
     pq.write_table(pa.table({"text": data}), tmp_path / "a.parquet")
@@ -151,7 +153,7 @@ def test_parquet_that_holds_what_python_cannot(tmp_path: Path, monkeypatch: pyte
     ],
     ids=lambda change: str(change)[:40],
 )
-def test_a_checkpoint_says_what_cannot_be(change: dict, copy: Path) -> None:
+def test_checkpoint_manifest_with_impossible_values(change: dict, copy: Path) -> None:
     path = copy / "checkpoint-2" / "checkpoint.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
     with pytest.raises(RunFolderError, match=r"is not a complete checkpoint: checkpoint\.json"):
@@ -170,13 +172,13 @@ def test_a_checkpoint_says_what_cannot_be(change: dict, copy: Path) -> None:
     ],
     ids=str,
 )
-def test_a_state_that_transformers_cannot_take_up(change: dict, copy: Path) -> None:
+def test_trainer_state_that_transformers_cannot_load(change: dict, copy: Path) -> None:
     path = copy / "checkpoint-2" / "trainer_state.json"
     read_checkpoint(copy, 2).check_state()
-    told = json.loads((copy / "checkpoint-2/checkpoint.json").read_text())
+    manifest = json.loads((copy / "checkpoint-2/checkpoint.json").read_text())
     path.write_text(json.dumps(read_json(path) | change))
-    told["files"]["trainer_state.json"] = path.stat().st_size
-    (copy / "checkpoint-2/checkpoint.json").write_text(json.dumps(told))
+    manifest["files"]["trainer_state.json"] = path.stat().st_size
+    (copy / "checkpoint-2/checkpoint.json").write_text(json.dumps(manifest))
     with pytest.raises(RunFolderError, match=r"trainer_state\.json"):
         read_checkpoint(copy, 2).check_state()
 
@@ -184,13 +186,13 @@ def test_a_state_that_transformers_cannot_take_up(change: dict, copy: Path) -> N
 @pytest.mark.parametrize(
     "counts", ['{"5": Infinity}', '{"5": 1%s}' % ("0" * 400), '{"1%s": 1}' % ("0" * 12), '{"5": -1}']
 )
-def test_lengths_beyond_all_bounds(counts: str, tmp_path: Path) -> None:
+def test_length_counts_out_of_range_are_rejected(counts: str, tmp_path: Path) -> None:
     (tmp_path / "lengths.json").write_text(f'{{"counts": {counts}}}')
     with pytest.raises(RunFolderError, match="remove it"):
         read_lengths(tmp_path / "lengths.json")
 
 
-def test_metrics_beyond_all_bounds_are_not_drawn(tmp_path: Path) -> None:
+def test_metrics_out_of_range_are_not_plotted(tmp_path: Path) -> None:
     path, huge = tmp_path / "metrics.jsonl", "1" + "0" * 400
     keys = "".join(f', "eval_k{number}": 1' for number in range(300))
     path.write_text(
@@ -209,13 +211,13 @@ def test_metrics_beyond_all_bounds_are_not_drawn(tmp_path: Path) -> None:
     "content", ['{"type": "smiles", "tokens": [1, 2]}', '{"type": "smiles", "tokens": ["\\ud800"]}', '{"type": "smiles", "tokens": {"a": 1}}',
                 '{"type": "characters", "characters": {"a": 1}}', '{"type": "characters", "characters": [1]}', '{"type": "characters", "characters": ["\\ud800"]}'],
 )  # fmt: skip
-def test_vocabularies_that_are_none(content: str, tmp_path: Path) -> None:
+def test_invalid_vocabularies_are_rejected(content: str, tmp_path: Path) -> None:
     (tmp_path / "vocabulary.json").write_text(content)
     with pytest.raises(DataError, match=r"vocabulary\.json is not a tokenizer's file"):
         load_tokenizer(tmp_path)
 
 
-def test_a_judge_that_is_a_pickle_is_not_opened(tmp_path: Path) -> None:
+def test_judge_pickle_is_not_loaded(tmp_path: Path) -> None:
     config = GPT2Config(vocab_size=300, n_positions=16, n_embd=8, n_layer=1, n_head=1)
     GPT2LMHeadModel(config).save_pretrained(tmp_path)
     (tmp_path / "model.safetensors").unlink()
@@ -226,12 +228,12 @@ def test_a_judge_that_is_a_pickle_is_not_opened(tmp_path: Path) -> None:
     with pytest.raises(RunFolderError, match="safetensors"):
         load_judge(tmp_path)
     assert not mark.exists()
-    pickle.loads(pickled(mark))  # the same file, where it is opened
+    pickle.loads(pickled(mark))  # the same file runs its payload if it is loaded
     assert mark.exists()
 
 
 @pytest.mark.parametrize("listed", ["pytorch_model.bin", "../model.safetensors", 5])
-def test_an_index_names_safetensors_of_its_folder_alone(listed: object, tmp_path: Path) -> None:
+def test_weight_index_may_only_name_local_safetensors(listed: object, tmp_path: Path) -> None:
     config = GPT2Config(vocab_size=300, n_positions=16, n_embd=8, n_layer=1, n_head=1)
     folder, mark = tmp_path / "model", tmp_path / "mark"
     GPT2LMHeadModel(config).save_pretrained(folder, max_shard_size="8KB")
@@ -248,7 +250,7 @@ def test_an_index_names_safetensors_of_its_folder_alone(listed: object, tmp_path
     assert not mark.exists()
 
 
-def test_a_config_names_safetensors_alone(tmp_path: Path) -> None:
+def test_config_may_only_name_safetensors(tmp_path: Path) -> None:
     config = GPT2Config(vocab_size=300, n_positions=16, n_embd=8, n_layer=1, n_head=1)
     GPT2LMHeadModel(config).save_pretrained(tmp_path)
     held = json.loads((tmp_path / "config.json").read_text())
@@ -256,14 +258,14 @@ def test_a_config_names_safetensors_alone(tmp_path: Path) -> None:
     assert "names weights 'adapter_model.bin'" in str(weights_problem(tmp_path))
 
 
-def test_samples_longer_than_anybody_trains(tmp_path: Path) -> None:
+def test_sample_length_over_limit_is_rejected(tmp_path: Path) -> None:
     data = text_data(tmp_path)
     run = open_run(make_run(tmp_path, MDLM, data, "diffusion"))
     with pytest.raises(UnfitError, match="samples of 10,000,001 tokens were requested, and the maximum is 10,000,000"):
         sample_length(run, Request(length=10_000_001))
 
 
-def test_what_does_not_fit_into_memory_is_told_without_a_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+def test_out_of_memory_error_has_no_traceback(capsys: pytest.CaptureFixture[str]) -> None:
     for size in ((1 << 50,), (1 << 40, 1 << 40)):
         with pytest.raises(RuntimeError) as caught:
             torch.zeros(size)

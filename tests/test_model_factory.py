@@ -1,4 +1,4 @@
-"""The factory as its users call it. Runs under pytest, and as a script: `python tests/test_model_factory.py`."""
+"""Public API of the model factory. Runs with pytest, and as a script: `python tests/test_model_factory.py`."""
 
 import sys
 from pathlib import Path

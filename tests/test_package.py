@@ -1,4 +1,4 @@
-"""The wheel: what is in it, and that the verbs run from it in any folder, with a package of a user's own beside."""
+"""Wheel: its content, and commands run from any folder, with a custom plugin package."""
 
 import shutil
 import subprocess
@@ -18,7 +18,7 @@ def pip(*words: object) -> None:
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the project and the example plugin as pip installs them, their dependencies apart."""
+    """Folder with the project and the example plugin installed by pip, without dependencies."""
     folder = tmp_path_factory.mktemp("installed")
     copy = folder / "source"
     for name in (*PACKAGES, "configs", "examples"):
@@ -31,45 +31,45 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "site"
 
 
-def verb(installed: Path, folder: Path, *words: object) -> subprocess.CompletedProcess[str]:
-    """`model-factory ...` in a folder, importing nothing of the checkout."""
+def run_command(installed: Path, folder: Path, *words: object) -> subprocess.CompletedProcess[str]:
+    """Run `model-factory ...` in a folder, without importing from the checkout."""
     script = f"import sys; sys.path.insert(0, {str(installed)!r}); from experiment.main_command import main; sys.exit(main())"
     command = [sys.executable, "-I", "-c", script, *map(str, words)]
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
 
 
-def test_shipped_configs_are_found_from_any_folder(installed: Path, tmp_path: Path) -> None:
+def test_packaged_configs_are_found_from_any_folder(installed: Path, tmp_path: Path) -> None:
     for config in sorted((ROOT / "configs").rglob("*.yml")):
         name = config.relative_to(ROOT)
         assert (installed / name).is_file()
-    done = verb(installed, tmp_path, "validate", "--config", "configs/latent/performer.yml")
+    done = run_command(installed, tmp_path, "validate", "--config", "configs/latent/performer.yml")
     assert done.returncode == 0
     assert "good: model 'multi30k_performers'" in done.stdout
-    assert done.stderr.startswith("note: ")  # its corpus is not here
+    assert done.stderr.startswith("note: ")  # its corpus is missing here
     assert done.stderr.count("\n") == 1
-    done = verb(installed, tmp_path, "validate", "--config", "configs/latent/perfomer.yml")
+    done = run_command(installed, tmp_path, "validate", "--config", "configs/latent/perfomer.yml")
     assert done.returncode == 3
 
 
-def test_a_path_cannot_leave_the_shipped_folder(installed: Path, tmp_path: Path) -> None:
-    done = verb(installed, tmp_path, "validate", "--config", "configs/../parse_args.py")
+def test_packaged_config_path_cannot_leave_folder(installed: Path, tmp_path: Path) -> None:
+    done = run_command(installed, tmp_path, "validate", "--config", "configs/../parse_args.py")
     assert done.returncode == 3
     assert "no such file" in done.stderr
 
 
-def test_a_package_of_ones_own_is_found_and_trains(installed: Path, tmp_path: Path) -> None:
+def test_installed_plugin_is_found_and_trains(installed: Path, tmp_path: Path) -> None:
     (tmp_path / "experiment.yml").write_bytes((ROOT / "examples" / "plugin" / "experiment.yml").read_bytes())
-    done = verb(installed, tmp_path, "validate", "--config", "experiment.yml", "--set", "model.backbone.widht=3")
+    done = run_command(installed, tmp_path, "validate", "--config", "experiment.yml", "--set", "model.backbone.widht=3")
     assert done.returncode == 1
     assert "did you mean 'width'?" in done.stderr
-    done = verb(installed, tmp_path, "train", "--config", "experiment.yml", "--output", "run")
+    done = run_command(installed, tmp_path, "train", "--config", "experiment.yml", "--output", "run")
     assert done.returncode == 0, done.stderr
-    done = verb(installed, tmp_path, "generate", "--run", "run", "--json")
+    done = run_command(installed, tmp_path, "generate", "--run", "run", "--json")
     assert done.returncode == 0, done.stderr
     assert '"ok": true' in done.stdout
 
 
-def test_the_commands_are_installed(installed: Path) -> None:
+def test_installed_entry_points_and_extras(installed: Path) -> None:
     text = (installed / "model_factory-0.1.0.dist-info" / "entry_points.txt").read_text()
     assert "model-factory = experiment.main_command:main" in text
     metadata = (installed / "model_factory-0.1.0.dist-info" / "METADATA").read_text()

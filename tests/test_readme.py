@@ -1,4 +1,4 @@
-"""Every snippet of the README runs as it stands, in the order of the page; `tests/snippets.py` says how."""
+"""README: every snippet runs unchanged and in order, see `tests/snippets.py`."""
 
 import os
 import shutil
@@ -10,11 +10,11 @@ import pytest
 from tests.snippets import ROOT, Page, snippets
 
 
-def test_snippets_of_the_readme(tmp_path: Path) -> None:
+def test_readme_snippets(tmp_path: Path) -> None:
     assert Page("README.md", tmp_path).run() >= 5
 
 
-def test_the_two_commands_come_first() -> None:
+def test_readme_starts_with_demo_and_test() -> None:
     first = next(snippet.text for snippet in snippets("README.md") if snippet.kind == "bash")
     assert first.split() == ["scripts/demo", "scripts/test"]
     for name in first.split():
@@ -22,6 +22,6 @@ def test_the_two_commands_come_first() -> None:
 
 
 @pytest.mark.skipif(shutil.which("bash") is None, reason="bash is not installed")
-def test_scripts_are_good_bash() -> None:
+def test_scripts_are_valid_bash() -> None:
     for name in ("scripts/setup", "scripts/test", "scripts/demo", "scripts/docs", ".ci/run"):
         assert subprocess.run(["bash", "-n", ROOT / name], check=False).returncode == 0

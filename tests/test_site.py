@@ -1,4 +1,4 @@
-"""The site builds strictly, reads offline, and what it takes from the code is current and complete."""
+"""Documentation site: strict build, no external resources, generated files current and complete."""
 
 import os
 import re
@@ -9,17 +9,17 @@ from pathlib import Path
 
 import pytest
 
-from documentation.architecture import PLACES, found_nodes
-from documentation.flow import CALLS, STEPS, given, is_called
-from documentation.imports import HEAVY, Imports, has_cycle, reduced
+from documentation.architecture import BOXES, list_nodes
+from documentation.flow import CALLS, STEPS, is_called, return_type
+from documentation.imports import HEAVY, Imports, has_cycle, transitive_reduction
 from documentation.reference import all_keys
-from documentation.since import current_version, kept_text, versions
+from documentation.since import current_version, format_versions, key_versions
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
 def build(source: Path, folder: Path) -> subprocess.CompletedProcess[str]:
-    """`mkdocs build --strict` of the pages below `source`, without a network."""
+    """Build the pages below `source` with strict mkdocs settings, without a network."""
     command = [sys.executable, "-m", "mkdocs", "build", "--config-file", str(source / "mkdocs.yml")]
     environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1", "https_proxy": "http://127.0.0.1:9"}
     command += ["--site-dir", str(folder)]
@@ -28,14 +28,14 @@ def build(source: Path, folder: Path) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture
 def copy(tmp_path: Path) -> Path:
-    """The pages and what builds them, to be changed."""
+    """Copy of the pages and their generators that a test may change."""
     for name in ("docs", "documentation"):
         shutil.copytree(ROOT / name, tmp_path / "copy" / name)
     shutil.copy(ROOT / "mkdocs.yml", tmp_path / "copy")
     return tmp_path / "copy"
 
 
-def test_it_builds_and_fetches_nothing(tmp_path: Path) -> None:
+def test_site_builds_without_external_resources(tmp_path: Path) -> None:
     done = build(ROOT, tmp_path)
     assert done.returncode == 0, done.stderr
     pages = list(tmp_path.rglob("*.html"))
@@ -47,25 +47,25 @@ def test_it_builds_and_fetches_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("broken", ["[x](nowhere.md)", "[x](diffusion.md#nowhere)", "![x](nowhere.png)"])
-def test_what_leads_nowhere_fails(broken: str, copy: Path, tmp_path: Path) -> None:
+def test_site_build_fails_on_broken_link(broken: str, copy: Path, tmp_path: Path) -> None:
     page = copy / "docs" / "worth.md"
     page.write_text(page.read_text(encoding="utf-8") + f"\n{broken}\n", encoding="utf-8")
     assert build(copy, tmp_path / "site").returncode == 1
 
 
-def test_links_of_the_readme_lead_somewhere() -> None:
+def test_readme_links_exist() -> None:
     for name in ("README.md", "benchmarks/RESULTS.md", "examples/plugin/README.md"):
         for target in re.findall(r"\]\((?!https?:)([^)#]+)", (ROOT / name).read_text(encoding="utf-8")):
             assert (ROOT / name).parent.joinpath(target).exists(), target
 
 
-def test_what_is_generated_is_current() -> None:
+def test_generated_docs_are_current() -> None:
     command = [sys.executable, "-m", "documentation", "--check"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_every_key_has_a_meaning_and_every_number_a_unit() -> None:
+def test_reference_keys_have_meaning_and_unit() -> None:
     keys = [(f"{part.type.__name__}.{key.name}", key) for part, key in all_keys()]
     assert len(keys) > 250
     assert [name for name, key in keys if not key.meaning.endswith(".")] == []
@@ -73,28 +73,27 @@ def test_every_key_has_a_meaning_and_every_number_a_unit() -> None:
     assert without == [], "end the docstring with its unit, as in [tokens]; a plain number has [1]"
 
 
-def test_a_new_key_gets_the_version_being_made(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_reference_new_key_gets_current_version(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     kept = tmp_path / "since.txt"
     kept.write_text("Type.old 0.0.1\nType.gone 0.0.1\n", encoding="utf-8")
     monkeypatch.setattr("documentation.since.FILE", kept)
-    assert kept_text(versions(["Type.old", "Type.new"])) == f"Type.new {current_version()}\nType.old 0.0.1\n"
+    assert format_versions(key_versions(["Type.old", "Type.new"])) == f"Type.new {current_version()}\nType.old 0.0.1\n"
     assert f"## {current_version()}" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
 
 
-def test_rooms_import_in_one_direction_and_checking_needs_no_torch() -> None:
-    """What the picture of the rooms says."""
+def test_packages_import_in_one_direction_and_check_without_torch() -> None:
     imports = Imports()
-    assert set(found_nodes(imports)) == set(PLACES)
+    assert set(list_nodes(imports)) == set(BOXES)
     assert not has_cycle(imports.pairs(eager=True))
     for module in imports.checking:
         eager = {one.target.partition(".")[0] for one in imports.of[module] if one.is_eager}
         assert not eager & set(HEAVY), module
     a, b, c = (("a", ""), ("b", ""), ("c", ""))
-    assert reduced({(a, b), (b, c), (a, c)}) == {(a, b), (b, c)}
+    assert transitive_reduction({(a, b), (b, c), (a, c)}) == {(a, b), (b, c)}
     assert has_cycle({(a, b), (b, a)})
 
 
-def test_the_flow_is_that_of_the_code() -> None:
-    assert all(is_called(STEPS[giver].name, file) for giver, _, file in CALLS)
-    assert given(STEPS["restore_run"]) == "tuple[nn.Module, Task]"
+def test_data_flow_diagram_matches_code() -> None:
+    assert all(is_called(STEPS[producer].name, file) for producer, _, file in CALLS)
+    assert return_type(STEPS["restore_run"]) == "tuple[nn.Module, Task]"
     assert not is_called("nowhere", "training/engine.py")

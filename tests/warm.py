@@ -1,4 +1,4 @@
-"""Runs Python commands as `python ...` would, in processes forked from one that has imported torch and transformers once."""
+"""Run Python commands like `python ...`, in processes forked from a server with torch and transformers imported."""
 
 import multiprocessing
 import os
@@ -13,7 +13,7 @@ SECONDS = 300
 
 
 def run_warm(words: Sequence[str], folder: Path) -> tuple[int, str, str]:
-    """Exit code, stdout and stderr of `python *words` in `folder`: a script, `-m module` or `-c text`, and arguments."""
+    """Run `python *words` in `folder` (script, `-m module` or `-c text`); return exit code, stdout and stderr."""
     out, error = folder / ".stdout", folder / ".stderr"
     process = CONTEXT.Process(target=_run, args=(list(words), str(folder), str(out), str(error)))
     process.start()
@@ -40,7 +40,7 @@ def _run(words: list[str], folder: str, out: str, error: str) -> None:
 def _execute(words: list[str]) -> None:
     if words[0] == "-m":
         sys.argv = words[1:]
-        sys.modules.pop(words[1], None)  # imported before; a real start has not
+        sys.modules.pop(words[1], None)  # a new process would not have imported it
         runpy.run_module(words[1], run_name="__main__", alter_sys=True)
     elif words[0] == "-c":
         sys.argv = ["-c", *words[2:]]

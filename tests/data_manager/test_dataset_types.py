@@ -33,7 +33,7 @@ def test_unknown_corpus_gets_the_nearest_name_and_the_way_to_own_files():
         (
             ("name",),
             "lhotse has no recipe for a corpus 'librispeach' (one of its 96 is librispeech)",
-            "did you mean 'librispeech'? For files of your own write source: text and data_files",
+            "did you mean 'librispeech'? For custom files write source: text and data_files",
         )
     ]
     with pytest.raises(ValidationError, match="did you mean 'librispeech'"):
@@ -54,12 +54,12 @@ def test_parameters_are_those_of_the_recipe():
 
 def test_folders_are_not_parameters():
     ((at, message, _),) = violations(LhotseDatasetConfig, name="yesno", process_params={"output_dir": "x"})
-    assert (at, message) == (("process_params", "output_dir"), "'output_dir' follows from global_config")
+    assert (at, message) == (("process_params", "output_dir"), "'output_dir' is set by global_config")
 
 
 def test_corpus_that_cannot_be_downloaded_takes_no_download_params():
     ((at, message, _),) = violations(LhotseDatasetConfig, name="nsc", download_params={"a": 1})
-    assert (at, message) == (("download_params",), "lhotse cannot download nsc, so it takes no download_params")
+    assert (at, message) == (("download_params",), "lhotse cannot download nsc, so download_params is not allowed")
 
 
 @pytest.mark.parametrize(

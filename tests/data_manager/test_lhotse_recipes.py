@@ -1,4 +1,4 @@
-"""Signatures read from source against the ones of the imported functions."""
+"""lhotse recipe signatures parsed from source, compared with the imported functions."""
 
 import inspect
 
@@ -11,7 +11,7 @@ from yaml_config.registry import UnknownNameError
 IRREGULAR = {"babel": "prepare_single_babel_language"}
 
 
-def test_every_recipe_is_read_as_inspect_sees_it():
+def test_recipe_signatures_match_inspect():
     import lhotse.recipes
 
     exported = {name for name in dir(lhotse.recipes) if name.startswith("prepare_")}
@@ -25,23 +25,23 @@ def test_every_recipe_is_read_as_inspect_sees_it():
             assert read.parameters == required, (name, read.name)
 
 
-def test_names():
+def test_list_available_datasets():
     names = DatasetManager.list_available_datasets()
     assert len(names) == len(set(names)) > 90
     assert {"librispeech", "timit", "yesno", "librittsr", "babel"} <= set(names)
 
 
-def test_where_a_corpus_is_downloaded_from():
+def test_recipe_download_urls():
     assert recipe_signature("librispeech").url == "http://www.openslr.org/resources"
     assert recipe_signature("yesno").url == "http://www.openslr.org/resources/1/waves_yesno.tar.gz"
     assert recipe_signature("nsc").download is None
 
 
-def test_roots():
+def test_recipe_root_parameters():
     roots = {name: recipe_signature(name).root for name in ("librispeech", "ami", "tedlium", "heroico")}
     assert roots == {"librispeech": "corpus_dir", "ami": "data_dir", "tedlium": "tedlium_root", "heroico": None}
 
 
-def test_unknown_name():
+def test_unknown_recipe_suggests_closest_name():
     with pytest.raises(UnknownNameError, match="unknown lhotse corpus 'timti'; did you mean 'timit'"):
         recipe_signature("timti")

@@ -1,4 +1,4 @@
-"""`python -m data_manager.data_manager`: what data sets hold, or what is wrong, and the exit code."""
+"""`python -m data_manager.data_manager`: reports, error messages and exit codes."""
 
 import json
 import os
@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from data_manager import loading
 from data_manager.command import main
 from data_manager.data_manager import DatasetManager
 from data_manager.leftovers import leftovers
 from data_manager.lengths import Lengths, histogram
 from data_manager.prepared_folder import exclusively, used_folders
-from data_manager.report_text import duration
+from data_manager.report_text import format_duration
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -35,14 +36,14 @@ def write(text, name="x.yml"):
     return name
 
 
-def test_what_a_text_holds(here, capsys):
+def test_report_of_text_data_set(here, capsys):
     (here / "a.txt").write_text("abc\n\nab\n" * 10)
     path = write(
         "  - {name: tiny, source: text, data_files: {train: a.txt}, documents: line, rows: packed, sequence_length: 16}\n"
     )
     code, out, err = run(capsys, "--config", path)
     assert (code, err) == (0, "")
-    *lines, kept = out.splitlines()
+    *lines, cached = out.splitlines()
     assert lines == [
         "tiny: source text, tokenizer characters with 7 ids",
         "  train: 5 rows, 20 documents, 70 tokens",
@@ -52,12 +53,12 @@ def test_what_a_text_holds(here, capsys):
         "    2. 'ab | abc | ab | abc | ab'",
         "    3. 'bc | ab'",
     ]
-    assert kept.startswith("    kept in manifests/tiny/train-")
-    assert Path(kept.split()[-1], "rows.arrow").is_file()
+    assert cached.startswith("    cached in manifests/tiny/train-")
+    assert Path(cached.split()[-1], "rows.arrow").is_file()
     assert "bytes with 259 ids" in run(capsys, "--config", path, "--set", "datasets.0.tokenizer.type=bytes")[1]
 
 
-def test_the_same_for_machines(here, capsys):
+def test_json_report_of_text_pairs(here, capsys):
     (here / "a.en").write_text("one\ntwo\n")
     (here / "a.de").write_text("eins\nzwei\n")
     path = write("  - {name: tiny, source: text, data_files: {train: {source: a.en, target: a.de}}}\n")
@@ -73,7 +74,7 @@ def test_the_same_for_machines(here, capsys):
     assert split["lengths"]["target_ids"] == {"least": 6, "mean": 6, "most": 6, "counts": [2]}
 
 
-def test_exit_codes(here, capsys):
+def test_loading_exit_codes(here, capsys):
     assert run(capsys, "--config", "none.yml")[0] == 3
     code, out, err = run(capsys, "--config", write("  - {name: tiny, source: txt}\n"))
     assert (code, out) == (1, "")
@@ -86,13 +87,13 @@ def test_exit_codes(here, capsys):
     assert "'no.txt' is not there" in err
     assert out.startswith("docs: source embedded")
     assert run(capsys, "--config", path, "--only", "docs")[0] == 0
-    assert "there is no data set 'doc'" in run(capsys, "--config", path, "--only", "doc")[2]
+    assert "unknown data set 'doc'" in run(capsys, "--config", path, "--only", "doc")[2]
     with pytest.raises(SystemExit) as caught:
         run(capsys)
     assert caught.value.code == 2
 
 
-def test_as_a_module(here):
+def test_module_with_ascii_stdout(here):
     path = write("  - {name: docs, source: embedded}\n")
     command = [sys.executable, "-m", "data_manager.data_manager", "--config", str(here / path)]
     done = subprocess.run(
@@ -103,36 +104,36 @@ def test_as_a_module(here):
     assert "#" in done.stdout
 
 
-def test_what_is_not_used_any_more_is_told_and_removed(here, capsys):
+def test_stale_cache_is_reported_and_pruned(here, capsys):
     (here / "a.txt").write_text("one text\n" * 500)
     path = write("  - {name: tiny, source: text, data_files: {train: a.txt}}\n  - {name: docs, source: embedded}\n")
-    assert "does not use" not in run(capsys, "--config", path)[1]
+    assert "not used by" not in run(capsys, "--config", path)[1]
     folder = here / "manifests" / "tiny"
     first = {place.name for place in folder.iterdir() if place.is_dir() and place.name != ".hashes"}
-    (folder / ".train-0.partial").mkdir()  # as a killed preparation leaves it
+    (folder / ".train-0.partial").mkdir()  # left by a killed preparation
     (folder / ".train-0.partial" / "rows.arrow").write_bytes(bytes(2_000_000))
-    (folder / "notes").mkdir()  # the user's own
-    used_folders.clear()  # as in a process of its own
+    (folder / "notes").mkdir()  # a folder of the user
+    used_folders.clear()  # as in a new process
     bytewise = "--config", path, "--set", "datasets.0.tokenizer.type=bytes"
     code, out, _ = run(capsys, *bytewise)
     assert code == 0
     assert re.search(
-        r"^manifests/tiny: 3 folders that this file does not use, 2\.0 MB \(.*\); --prune removes", out, re.M
+        r"^manifests/tiny: 3 cached folders not used by this file, 2\.0 MB \(.*\); --prune removes", out, re.M
     )
     (unused,) = json.loads(run(capsys, *bytewise, "--json")[1])["unused"]
     assert set(unused["names"]) == first | {".train-0.partial"}
     assert unused["bytes"] > 2_000_000
-    assert "3 folders that this file does not use" in run(capsys, *bytewise, "--prune")[1]
+    assert "3 cached folders not used by this file" in run(capsys, *bytewise, "--prune")[1]
     (kept,) = (place.name for place in folder.iterdir() if place.is_dir() and place.name not in (".hashes", "notes"))
     assert kept.startswith("train-")
     assert kept not in first
     assert (folder / "notes").is_dir()
-    assert "does not use" not in run(capsys, *bytewise)[1]
+    assert "not used by" not in run(capsys, *bytewise)[1]
     with pytest.raises(SystemExit):
         run(capsys, *bytewise, "--prune", "--only", "tiny")
 
 
-def test_what_another_process_is_making_is_left_alone(tmp_path):
+def test_stale_cache_ignores_folder_locked_by_process(tmp_path):
     with exclusively(tmp_path / ".train-0.lock"):
         (tmp_path / ".train-0.partial").mkdir()
         code = "import sys; from pathlib import Path; from data_manager.leftovers import leftovers; "
@@ -141,34 +142,34 @@ def test_what_another_process_is_making_is_left_alone(tmp_path):
     assert leftovers(tmp_path).names == (".train-0.partial",)
 
 
-def test_an_interruption(here, capsys, monkeypatch):
+def test_interrupted_loading_exits_with_130(here, capsys, monkeypatch):
     def interrupted(config):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(DatasetManager, "load_dataset", interrupted)
+    monkeypatch.setattr(loading, "load", interrupted)
     code, out, err = run(capsys, "--config", write("  - {name: docs, source: embedded}\n"))
     assert (code, out) == (130, "")
     assert err.strip().startswith("interrupted")
 
 
-def test_durations_are_told_in_a_unit_that_shows_them():
-    assert [duration(seconds) for seconds in (0.4, 11.66, 59.9, 60, 3599, 3600, 3_459_240)] == [
+def test_durations_in_largest_fitting_unit():
+    assert [format_duration(seconds) for seconds in (0.4, 11.66, 59.9, 60, 3599, 3600, 3_459_240)] == [
         *("0.4 seconds", "11.7 seconds", "59.9 seconds", "1.0 minutes", "60.0 minutes", "1.0 hours", "960.9 hours")
     ]
 
 
-def test_what_can_be_had(capsys):
+def test_list_sources_and_corpora(capsys):
     code, out, _ = run(capsys, "--list")
     assert code == 0
     lines = {line[:23].strip(): line[23:].strip() for line in out.splitlines()}
     assert lines["source: smiles"].startswith("Molecules as SMILES")
-    assert lines["timit"].endswith("(downloaded where it is missing)")
+    assert lines["timit"].endswith("(downloaded if missing)")
     assert set(DatasetManager.list_available_datasets()) < set(lines)
     assert all(len(line) > 10 for line in lines.values())
     assert json.loads(run(capsys, "--list", "--json")[1]) == DatasetManager.describe_available_datasets()
 
 
-def test_histograms():
+def test_length_histograms():
     assert histogram([0, 1, 50, 100]) == " ▁▄█"
     assert histogram([0, 1, 50, 100], plain=True) == " .=#"
     assert Lengths.of([]) is None

@@ -1,4 +1,4 @@
-"""Speech: corpora found in either layout, prepared once, made into features with masks; what is said of absent ones."""
+"""Speech corpora: folder layouts, preparation, features with masks, errors for missing corpora."""
 
 import socket
 import threading
@@ -18,12 +18,12 @@ from tests.real_data import real_data
 
 @pytest.fixture
 def offline(monkeypatch):
-    """No server answers, and asking takes no time."""
+    """No server is reachable; checking it takes no time."""
     monkeypatch.setattr(corpus_download, "unreachable", lambda url: "no network")
 
 
 @pytest.mark.parametrize("layout", ["librispeech/LibriSpeech", "librispeech", "LibriSpeech"])
-def test_parts_on_disk_become_splits(tmp_path, layout):
+def test_librispeech_parts_become_splits(tmp_path, layout):
     librispeech_part(tmp_path / "data" / layout, "dev-clean", {"A": 0.3, "B C": 0.5})
     librispeech_part(tmp_path / "data" / layout, "train-clean-5", {"D": 0.4})
     config = config_of(tmp_path)
@@ -32,7 +32,7 @@ def test_parts_on_disk_become_splits(tmp_path, layout):
     assert list((tmp_path / "manifests" / "librispeech").glob("*/recipe/librispeech_recordings_dev-clean.jsonl.gz"))
 
 
-def test_batches_of_speech(tmp_path):
+def test_speech_batch_shapes_and_masks(tmp_path):
     librispeech_part(tmp_path / "data" / "librispeech", "dev-clean", {"A": 0.3, "B C": 0.5})
     config = config_of(tmp_path, features={"num_mel_bins": 40})
     (batch,) = DatasetManager.create_dataloader(load(config)["dev-clean"], config, batch_size=2)
@@ -46,7 +46,7 @@ def test_batches_of_speech(tmp_path):
     assert torch.equal(batch["features"], again["features"])
 
 
-def test_features_are_those_of_lhotse(tmp_path):
+def test_fbank_features_match_lhotse(tmp_path):
     from lhotse import Fbank, FbankConfig
 
     librispeech_part(tmp_path / "data" / "librispeech", "dev-clean", {"A": 0.5})
@@ -57,7 +57,7 @@ def test_features_are_those_of_lhotse(tmp_path):
     torch.testing.assert_close(batch["features"][0], torch.as_tensor(expected))
 
 
-def test_only_the_parts_asked_for_are_prepared(tmp_path):
+def test_librispeech_prepares_only_requested_parts(tmp_path):
     for part in ("dev-clean", "test-clean"):
         librispeech_part(tmp_path / "data" / "librispeech", part, {"A": 0.2})
     assert list(load(config_of(tmp_path, process_params={"dataset_parts": ["test-clean"]}))) == ["test-clean"]
@@ -66,7 +66,7 @@ def test_only_the_parts_asked_for_are_prepared(tmp_path):
     assert lower["dev-clean"][0].supervisions[0].text == "a"
 
 
-def test_another_recipe(tmp_path):
+def test_yesno_recipe(tmp_path):
     yesno(tmp_path / "data" / "yesno" / "waves_yesno")
     config = config_of(tmp_path, name="yesno")
     splits = load(config)
@@ -76,7 +76,7 @@ def test_another_recipe(tmp_path):
     assert batch["text"][0] == "NO NO NO NO NO NO NO NO"
 
 
-def test_timit(tmp_path):
+def test_timit_recipe(tmp_path):
     timit(tmp_path / "data" / "timit")
     config = config_of(tmp_path, name="timit", process_params={"num_phones": 39}, loading={"speakers": True})
     splits = load(config)
@@ -90,11 +90,11 @@ def test_timit(tmp_path):
 
 
 @pytest.mark.parametrize("name", recipe_names())
-def test_every_recipe_says_where_it_looked(tmp_path, offline, monkeypatch, name):
+def test_missing_corpus_error_names_folder_for_every_recipe(tmp_path, offline, monkeypatch, name):
     def refuse(*_, **__):
         raise OSError("no network in tests")
 
-    monkeypatch.setattr("socket.getaddrinfo", refuse)  # two recipes fetch metadata while they prepare,
+    monkeypatch.setattr("socket.getaddrinfo", refuse)  # two recipes download metadata during preparation,
     monkeypatch.chdir(tmp_path)  # into the working directory
     recipe = recipe_signature(name)
     required = [key for key in recipe.prepare.required() if key not in (recipe.root, "output_dir")]
@@ -105,7 +105,7 @@ def test_every_recipe_says_where_it_looked(tmp_path, offline, monkeypatch, name)
     assert str(tmp_path / "data" / name) in str(caught.value) or f"{recipe.prepare.name}(" in str(caught.value)
 
 
-def test_absent_corpus(tmp_path, offline):
+def test_missing_corpus_error(tmp_path, offline):
     with pytest.raises(DataError) as caught:
         load(config_of(tmp_path))
     data = tmp_path / "data"
@@ -113,32 +113,33 @@ def test_absent_corpus(tmp_path, offline):
         f"corpus 'librispeech' is not there; looked for\n  {data / 'librispeech' / 'LibriSpeech'}\n"
         f"  {data / 'librispeech'}\n  {data / 'LibriSpeech'}\n"
         "and it cannot be downloaded from http://www.openslr.org/resources (no network).\n"
-        "Put it into one of these folders, set global_config.corpus_dir to where it is, or run where it can be had."
+        "Put it into one of these folders, set global_config.corpus_dir to its parent folder, or run on a "
+        "machine that can download it."
     )
 
 
-def test_absent_licensed_corpus(tmp_path):
+def test_missing_licensed_corpus_error(tmp_path):
     with pytest.raises(DataError, match="lhotse cannot download it: it is licensed"):
         load(config_of(tmp_path, name="nsc"))
 
 
-def test_absent_parts_name_those_that_are_there(tmp_path, offline):
+def test_missing_parts_error_lists_existing_parts(tmp_path, offline):
     librispeech_part(tmp_path / "data" / "librispeech", "dev-clean", {"A": 0.2})
     with pytest.raises(DataError) as caught:
         load(config_of(tmp_path, process_params={"dataset_parts": ["dev-clean", "test-clean"]}))
     assert "lacks the parts test-clean (it has dev-clean)" in str(caught.value)
-    assert "For what is there write process_params: {dataset_parts: [dev-clean]}." in str(caught.value)
+    assert "To use only the existing parts, write process_params: {dataset_parts: [dev-clean]}." in str(caught.value)
     with pytest.raises(DataError, match=r"has no part 'dev-claen'; its parts are dev-clean-2"):
         load(config_of(tmp_path, process_params={"dataset_parts": "dev-claen"}))
 
 
-def test_download_again_without_a_network(tmp_path, offline):
+def test_force_download_offline_error(tmp_path, offline):
     librispeech_part(tmp_path / "data" / "librispeech", "dev-clean", {"A": 0.2})
-    with pytest.raises(DataError, match=r"Set global_config\.force_download to false to use what is in"):
+    with pytest.raises(DataError, match=r"Set global_config\.force_download to false to use "):
         load(config_of(tmp_path, shared={"force_download": True}))
 
 
-def test_a_reachable_corpus_is_downloaded_with_what_was_asked_for(tmp_path, monkeypatch):
+def test_missing_corpus_is_downloaded_with_given_params(tmp_path, monkeypatch):
     calls = []
 
     def download(corpus, recipe, function, arguments):
@@ -154,13 +155,13 @@ def test_a_reachable_corpus_is_downloaded_with_what_was_asked_for(tmp_path, monk
     assert calls == [("download_librispeech", expected)]
 
 
-def test_recipes_print_nothing_on_stdout(tmp_path, capfd):
+def test_recipes_are_silent_on_stdout(tmp_path, capfd):
     librispeech_part(tmp_path / "data" / "librispeech", "dev-clean", {"A": 0.2})
     load(config_of(tmp_path))
     assert capfd.readouterr() == ("", "")
 
 
-def test_real_utterance(tmp_path):
+def test_speech_real_utterance(tmp_path):
     shared = GlobalConfig(corpus_dir=real_data("librispeech").parent, output_dir=tmp_path)
     config = DatasetConfig(name="librispeech", global_config=shared)
     splits = load(config)
@@ -170,15 +171,15 @@ def test_real_utterance(tmp_path):
     assert batch["text"][0].startswith("IF THE READER WILL EXCUSE ME")
 
 
-def test_addresses_at_which_nobody_answers():
+def test_unreachable_addresses():
     from data_manager.network import unreachable
 
-    assert unreachable("http://192.0.2.1/x") is not None  # an address of no host, RFC 5737
+    assert unreachable("http://192.0.2.1/x") is not None  # reserved for documentation, RFC 5737
     assert unreachable("http://127.0.0.1:9/x") is not None
     assert unreachable("not an address") is not None
 
 
-def test_a_name_that_is_looked_up_for_ever_is_not_waited_for(monkeypatch):
+def test_unreachable_after_dns_timeout(monkeypatch):
     from data_manager import network
 
     never, real = threading.Event(), socket.socket
@@ -191,7 +192,7 @@ def test_a_name_that_is_looked_up_for_ever_is_not_waited_for(monkeypatch):
         never.set()
 
 
-def test_a_server_that_answers_is_reachable():
+def test_reachable_server():
     import socket
 
     from data_manager.network import unreachable

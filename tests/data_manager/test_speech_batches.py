@@ -1,4 +1,4 @@
-"""Batches of speech: by seconds, with labels, with who speaks when; as an encoder takes them."""
+"""Speech batches: limited in seconds, with labels, with diarization targets, as encoder input."""
 
 import pytest
 import torch
@@ -22,11 +22,11 @@ def texts(found):
 
 @pytest.mark.parametrize("shuffle", [False, True])
 @pytest.mark.parametrize("buckets", [1, 4, 10, 500])
-def test_batches_by_seconds(folder, buckets, shuffle):
+def test_speech_batches_respect_max_duration(folder, buckets, shuffle):
     config = config_of(folder, loading={"max_duration": 3.0, "num_buckets": buckets})
     found = batches(config, "train-clean-5", shuffle=shuffle)
     assert sorted(text for batch in found for text in batch["text"]) == sorted(f"WORD {index}" for index in range(20))
-    # a frame every 10 ms, padding counted
+    # one frame per 10 ms, including padding
     assert all(batch["feature_mask"].numel() <= 300 for batch in found)
     if buckets == 4:
         assert len(found) < 12
@@ -34,39 +34,39 @@ def test_batches_by_seconds(folder, buckets, shuffle):
         assert filled / sum(batch["feature_mask"].numel() for batch in found) > 0.8
 
 
-def test_passes_differ_and_the_seed_decides(folder):
+def test_speech_shuffle_differs_by_epoch_and_seed(folder):
     from data_manager.data_manager import DatasetManager
 
     config = config_of(folder, loading={"max_duration": 2.0, "num_buckets": 2})
     cuts = load(config)["train-clean-5"]
 
-    def two_passes(seed, workers):
+    def two_epochs(seed, workers):
         loader = DatasetManager.create_dataloader(
             cuts, config, batch_size=1, shuffle=True, seed=seed, num_workers=workers
         )
         return texts(loader), texts(loader)
 
-    first, second = two_passes(0, 0)
+    first, second = two_epochs(0, 0)
     assert first != second
-    assert two_passes(0, 2) == (first, second)
-    assert two_passes(1, 0)[0] != first
+    assert two_epochs(0, 2) == (first, second)
+    assert two_epochs(1, 0)[0] != first
 
 
-def test_a_cut_longer_than_a_batch_is_a_batch_alone(folder, caplog):
+def test_cut_longer_than_max_duration_is_single_batch(folder, caplog):
     found = batches(config_of(folder, loading={"max_duration": 1.0}), "train-clean-5")
     assert sum(len(batch["text"]) for batch in found) == 20
-    assert "3 cuts are longer than max_duration 1 s; each is a batch alone" in caplog.text
+    assert "3 cuts are longer than max_duration 1 s; each becomes a single-cut batch" in caplog.text
 
 
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")
-def test_more_workers_than_cuts(tmp_path):
+def test_speech_loader_with_more_workers_than_cuts(tmp_path):
     librispeech_part(tmp_path / "data" / "librispeech", "dev-clean", {"A": 0.2})
     for loading in ({"num_workers": 3}, {"num_workers": 3, "max_duration": 10.0}):
         (batch,) = batches(config_of(tmp_path, loading=loading), "dev-clean")
         assert batch["text"] == ["A"]
 
 
-def test_labels(folder):
+def test_speech_labels_and_mask(folder):
     from data_manager.data_manager import DatasetManager
 
     config = config_of(folder, tokenizer={"type": "characters"}, subset={"first": 11})
@@ -80,7 +80,7 @@ def test_labels(folder):
     assert "labels" not in batches(config_of(folder), "train-clean-5")[0]
 
 
-def test_who_speaks_when(folder):
+def test_speaker_targets(folder):
     from lhotse import SupervisionSegment
 
     first, second = list(load(config_of(folder))["train-clean-5"])[:2]
@@ -100,14 +100,14 @@ def test_who_speaks_when(folder):
     assert not activity[1].any()
 
 
-def test_speakers_are_in_a_batch_when_asked_for(folder):
+def test_speaker_targets_in_batch(folder):
     batch, *_ = batches(config_of(folder, loading={"speakers": True}), "train-clean-5", num_workers=1)
     assert batch["speakers"][0] == ["84"]
     assert batch["segments"][0] == [("84", 0.0, pytest.approx(0.2))]
     assert torch.equal(batch["speaker_activity"][..., 0], batch["feature_mask"])
 
 
-def test_an_encoder_takes_a_batch_as_it_is(folder):
+def test_encoder_takes_speech_batch(folder):
     from model.model_factory import create_model
     from model.parse_model_args import parse_model_config
 

@@ -1,4 +1,4 @@
-"""The shipped files of speech: they load, on small corpora in the layout of the real ones, and give batches."""
+"""Packaged speech configs load small corpora in the layout of the real ones and give batches."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ CONFIGS = Path(__file__).resolve().parents[2] / "configs" / "data"
 
 @pytest.fixture
 def overrides(tmp_path):
-    """Options that point a file at corpora in a temporary folder."""
+    """Config overrides for corpora in a temporary folder."""
     root = tmp_path / "data" / "librispeech" / "LibriSpeech"
     librispeech_part(root, "train-clean-5", {f"SOME WORDS {index}": 0.3 + 0.1 * index for index in range(6)})
     librispeech_part(root, "dev-clean-2", {"OTHER WORDS": 0.4}, speaker="90")
@@ -34,7 +34,7 @@ def overrides(tmp_path):
         ("speech_mixture", "train", 80, {"labels"}),
     ],
 )
-def test_shipped_files_load(overrides, name, split, width, keys):
+def test_packaged_speech_configs_load(overrides, name, split, width, keys):
     configs = parse_dataset_configs(CONFIGS / f"{name}.yml", overrides)
     splits = DatasetManager.load_datasets(datasets=configs)
     config = configs[-1]
@@ -43,7 +43,7 @@ def test_shipped_files_load(overrides, name, split, width, keys):
     assert keys < set(batch)
 
 
-def test_what_is_printed(overrides, tmp_path, capsys):
+def test_loading_command_on_speech_configs(overrides, tmp_path, capsys):
     options = [word for override in overrides for word in ("--set", override)]
     (tmp_path / "data" / "librispeech" / "LibriSpeech" / "dev-clean-2" / "90" / "1" / "90-1-0000.flac").write_bytes(b"")
     assert main(["--config", str(CONFIGS / "librispeech.yml"), *options]) == 4
@@ -56,7 +56,7 @@ def test_what_is_printed(overrides, tmp_path, capsys):
     assert "manifests/timit/" in printed
 
 
-def test_the_real_utterance_with_everything(tmp_path):
+def test_real_utterance_with_all_transforms(tmp_path):
     shared = f"corpus_dir: {real_data('librispeech').parent}, output_dir: {tmp_path}"
     (tmp_path / "x.yml").write_text(
         f"global_config: {{{shared}}}\n"
@@ -85,7 +85,7 @@ def test_the_real_utterance_with_everything(tmp_path):
         ("d_model: 64, input_dim: 80", ""),
     ],
 )
-def test_frames_that_fit_an_encoder(tmp_path, encoder, more):
+def test_frame_width_fits_encoder(tmp_path, encoder, more):
     path = tmp_path / "x.yml"
     model = f"model:\n  model_type: encoder\n  encoder: {{{encoder}, num_layers: 1, num_heads: 4}}\n"
     path.write_text(f"{model}datasets: [{{name: yesno}}]\n{more}")

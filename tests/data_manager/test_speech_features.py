@@ -1,11 +1,11 @@
-"""Frames: lhotse's own numbers, stored ones equal to those on the fly, kept and made again."""
+"""Speech features: equal to lhotse's, stored and computed on the fly, cached and recomputed."""
 
 import pytest
 import torch
 
 from data_manager import speech_storage
 from data_manager.errors import DataError
-from data_manager.speech import speech_corpus
+from data_manager.speech import get_speech_corpus
 from data_manager.speech_features import FrameReader
 from data_manager.speech_settings import FeaturesConfig
 from tests.data_manager.corpora import RATE, librispeech_part
@@ -14,27 +14,27 @@ from tests.data_manager.speech_cases import batches, config_of, load
 
 @pytest.fixture
 def folder(tmp_path):
-    """A part of LibriSpeech."""
+    """Folder with one part of LibriSpeech."""
     librispeech_part(tmp_path / "data" / "librispeech", "dev-clean", {"A": 0.3, "B": 0.5, "C": 0.4})
     return tmp_path
 
 
 @pytest.fixture
 def computed(monkeypatch):
-    """Ids of the cuts whose frames were computed and stored."""
+    """Collect the ids of the cuts whose frames are computed and stored."""
     ids = []
-    original = speech_storage._Frames.__getitem__
+    original = speech_storage._FrameDataset.__getitem__
 
     def counted(self, index):
         ids.append(self.cuts[index].id)
         return original(self, index)
 
-    monkeypatch.setattr(speech_storage._Frames, "__getitem__", counted)
+    monkeypatch.setattr(speech_storage._FrameDataset, "__getitem__", counted)
     return ids
 
 
 @pytest.mark.parametrize("kind", ["mfcc", "spectrogram"])
-def test_other_features_are_those_of_lhotse(folder, kind):
+def test_mfcc_and_spectrogram_match_lhotse(folder, kind):
     import lhotse
 
     (batch,) = batches(config_of(folder, features={"type": kind}), "dev-clean")
@@ -47,7 +47,7 @@ def test_other_features_are_those_of_lhotse(folder, kind):
 
 @pytest.mark.parametrize(("storage", "tolerance"), [("numpy", 0.0), ("lilcom_chunky", 2**-5)])
 @pytest.mark.parametrize("workers", [0, 2])
-def test_stored_features_are_those_computed_on_the_fly(folder, computed, storage, tolerance, workers):
+def test_stored_features_match_on_the_fly(folder, computed, storage, tolerance, workers):
     more = {"speed_perturbation": {"factors": [1.1], "splits": ["dev-clean"]}, "windows": {"seconds": 0.3}}
     (expected,) = batches(config_of(folder, **more), "dev-clean", batch_size=20)
     config = config_of(folder, features={"storage": storage}, loading={"num_workers": workers}, **more)
@@ -56,10 +56,10 @@ def test_stored_features_are_those_computed_on_the_fly(folder, computed, storage
     assert torch.equal(batch["feature_mask"], expected["feature_mask"])
     assert batch["text"] == expected["text"]
     assert all(cut.has_features for cut in load(config)["dev-clean"])
-    assert len(speech_corpus(config).folders) == 2
+    assert len(get_speech_corpus(config).folders) == 2
 
 
-def test_stored_features_are_kept_until_something_changes(folder, computed):
+def test_stored_features_cached_until_inputs_change(folder, computed):
     config = config_of(folder, features={"storage": "numpy"})
     load(config)
     load(config)
@@ -71,10 +71,10 @@ def test_stored_features_are_kept_until_something_changes(folder, computed):
     assert len(computed) == 10
 
 
-def test_an_interrupted_split_is_computed_again_and_a_finished_one_is_not(folder, computed, monkeypatch):
+def test_stored_features_resume_at_interrupted_split(folder, computed, monkeypatch):
     librispeech_part(folder / "data" / "librispeech", "test-clean", {"E": 0.2, "F": 0.2}, speaker="90")
     config = config_of(folder, features={"storage": "lilcom_chunky"})
-    write = speech_storage._write
+    write = speech_storage._write_features
 
     def interrupted(*given, split, **more):
         notes = write(*given, split=split, **more)
@@ -83,7 +83,7 @@ def test_an_interrupted_split_is_computed_again_and_a_finished_one_is_not(folder
         return notes
 
     with monkeypatch.context() as patch:
-        patch.setattr(speech_storage, "_write", interrupted)
+        patch.setattr(speech_storage, "_write_features", interrupted)
         with pytest.raises(KeyboardInterrupt):
             load(config)
     computed.clear()
@@ -92,7 +92,7 @@ def test_an_interrupted_split_is_computed_again_and_a_finished_one_is_not(folder
     assert not list((folder / "manifests").rglob("*.partial"))
 
 
-def test_damaged_storage_is_named(folder):
+def test_damaged_feature_storage_is_named(folder):
     config = config_of(folder, features={"storage": "numpy"})
     load(config)
     next((folder / "manifests").rglob("*.npy")).write_bytes(b"")
@@ -102,7 +102,7 @@ def test_damaged_storage_is_named(folder):
         batches(config, "dev-clean")
 
 
-def test_channels_are_averaged_in_storage_too(folder):
+def test_stored_features_average_channels(folder):
     import soundfile
 
     for path in (folder / "data").rglob("*.flac"):
@@ -113,7 +113,7 @@ def test_channels_are_averaged_in_storage_too(folder):
     assert torch.equal(batch["features"], expected["features"])
 
 
-def test_a_mix_of_cuts_is_stored_as_one(folder):
+def test_stored_features_of_mixed_cut(folder):
     from data_manager.speech_storage import store_features
 
     first, second, _ = load(config_of(folder))["dev-clean"]
@@ -127,7 +127,7 @@ def test_a_mix_of_cuts_is_stored_as_one(folder):
     assert torch.equal(FrameReader(config.features)(cut), expected)
 
 
-def test_dither_is_the_same_each_time_and_leaves_the_random_numbers_alone(folder):
+def test_dither_is_reproducible_and_keeps_rng_state(folder):
     config = config_of(folder, features={"dither": 0.01})
     (first,) = batches(config, "dev-clean")
     (again,) = batches(config, "dev-clean", num_workers=1)
@@ -141,7 +141,7 @@ def test_dither_is_the_same_each_time_and_leaves_the_random_numbers_alone(folder
     assert torch.equal(torch.rand(2), expected)
 
 
-def test_audio_that_gives_no_frame_is_named(tmp_path):
+def test_audio_shorter_than_frame_is_named(tmp_path):
     librispeech_part(tmp_path / "data" / "librispeech", "dev-clean", {"A": 0.0001})
     with pytest.raises(DataError, match=r"fbank features of cut 84-1-0000 \(6\.25e-05 s\)"):
         batches(config_of(tmp_path), "dev-clean")

@@ -1,4 +1,4 @@
-"""Speech when things go wrong: damaged files and manifests, interruptions, two processes, downloads, leftovers."""
+"""Speech robustness: damaged files and manifests, interruptions, concurrent processes, downloads, stale files."""
 
 import io
 import multiprocessing
@@ -13,14 +13,14 @@ from data_manager import corpus_download, speech
 from data_manager.data_manager import DatasetManager
 from data_manager.errors import DataError
 from data_manager.manifests import read_cuts, split_cuts, write_cuts
-from data_manager.speech import speech_corpus
+from data_manager.speech import get_speech_corpus
 from tests.data_manager.corpora import librispeech_part, timit, yesno
 from tests.data_manager.speech_cases import config_of, load
 
 
 @pytest.fixture
 def corpus(tmp_path):
-    """A part of LibriSpeech of two utterances."""
+    """Folder with a LibriSpeech part of two utterances."""
     librispeech_part(tmp_path / "data" / "librispeech", "dev-clean", {"A": 0.2, "B": 0.3})
     return tmp_path / "data" / "librispeech"
 
@@ -31,7 +31,7 @@ def lengths(config):
 
 @pytest.fixture
 def preparations(monkeypatch):
-    """Calls of recipes, counted."""
+    """Record calls of recipes."""
     calls = []
     original = speech.call_recipe
 
@@ -43,7 +43,7 @@ def preparations(monkeypatch):
     return calls
 
 
-def test_manifests_are_reused(tmp_path, corpus, preparations):
+def test_speech_manifests_are_cached(tmp_path, corpus, preparations):
     load(config_of(tmp_path))
     load(config_of(tmp_path, process_params={"num_jobs": 2}))
     load(config_of(tmp_path, features={"num_mel_bins": 40}, loading={"num_workers": 2}))
@@ -51,7 +51,7 @@ def test_manifests_are_reused(tmp_path, corpus, preparations):
 
 
 @pytest.mark.parametrize("change", ["parameter", "new file", "same size", "lhotse"])
-def test_manifests_are_made_again_when_anything_changes(tmp_path, corpus, preparations, monkeypatch, change):
+def test_speech_manifests_rebuilt_when_inputs_change(tmp_path, corpus, preparations, monkeypatch, change):
     config = config_of(tmp_path)
     assert load(config)["dev-clean"][0].supervisions[0].text == "A"
     expected = "A"
@@ -69,7 +69,7 @@ def test_manifests_are_made_again_when_anything_changes(tmp_path, corpus, prepar
     assert preparations == ["librispeech"] * 2
 
 
-def test_what_is_prepared_may_lie_inside_the_corpus(tmp_path, corpus, preparations):
+def test_speech_output_dir_inside_corpus(tmp_path, corpus, preparations):
     config = config_of(tmp_path, shared={})
     inside = config.global_config.model_copy(update={"output_dir": str(tmp_path / "data")})
     config = config.model_copy(update={"global_config": inside})
@@ -78,7 +78,7 @@ def test_what_is_prepared_may_lie_inside_the_corpus(tmp_path, corpus, preparatio
 
 
 @pytest.mark.parametrize("damage", ["no stamp", "empty", "half", "other bytes", "gone"])
-def test_damaged_manifests_are_made_again(tmp_path, corpus, preparations, damage):
+def test_damaged_speech_manifests_are_rebuilt(tmp_path, corpus, preparations, damage):
     config = config_of(tmp_path)
     load(config)
     (manifest,) = (tmp_path / "manifests").glob("librispeech/*/cuts_*.jsonl.gz")
@@ -96,7 +96,7 @@ def test_damaged_manifests_are_made_again(tmp_path, corpus, preparations, damage
     assert len(preparations) == 2
 
 
-def test_an_interrupted_preparation_leaves_nothing_to_trip_over(tmp_path, corpus, monkeypatch):
+def test_interrupted_speech_preparation_is_redone(tmp_path, corpus, monkeypatch):
     config = config_of(tmp_path)
 
     def interrupted(folder, *given, **more):
@@ -108,7 +108,7 @@ def test_an_interrupted_preparation_leaves_nothing_to_trip_over(tmp_path, corpus
         with pytest.raises(KeyboardInterrupt):
             load(config)
     assert not list((tmp_path / "manifests").glob("*/*/*"))
-    # and what a killed process leaves is in no one's way
+    # files left by a killed process do no harm
     (folder,) = (tmp_path / "manifests").iterdir()
     key = next(folder.glob(".*.lock")).name.removesuffix(".lock")
     (folder / f"{key}.partial").mkdir()
@@ -126,7 +126,7 @@ def _prepare(folder, barrier, results):
     results.put((lengths(config), len(calls)))
 
 
-def test_two_processes_prepare_the_same_corpus_once(tmp_path, corpus):
+def test_two_processes_prepare_corpus_once(tmp_path, corpus):
     context = multiprocessing.get_context("fork")
     barrier, results = context.Barrier(2), context.Queue()
     running = [context.Process(target=_prepare, args=(tmp_path, barrier, results)) for _ in range(2)]
@@ -139,18 +139,18 @@ def test_two_processes_prepare_the_same_corpus_once(tmp_path, corpus):
     assert sum(calls for _, calls in found) == 1
 
 
-def test_a_file_that_is_no_audio_is_named_by_the_preparation(tmp_path, corpus):
+def test_invalid_audio_is_named_in_preparation(tmp_path, corpus):
     next(corpus.rglob("*-0001.flac")).write_bytes(b"not audio")
     with pytest.raises(DataError, match=r"(?s)prepare_librispeech.* failed: AudioLoadingError: .*84-1-0001\.flac"):
         load(config_of(tmp_path))
 
 
-def _cut_short(path):
+def _truncate(path):
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
-def test_audio_that_ends_early_is_named_by_the_batch(tmp_path, corpus):
-    _cut_short(next(corpus.rglob("*-0001.flac")))
+def test_truncated_audio_is_named_in_batch(tmp_path, corpus):
+    _truncate(next(corpus.rglob("*-0001.flac")))
     config = config_of(tmp_path)
     loader = DatasetManager.create_dataloader(load(config)["dev-clean"], config, batch_size=2)
     with pytest.raises(DataError, match=r"audio of 84-1-0001 cannot be read from .*84-1-0001\.flac"):
@@ -161,45 +161,45 @@ def test_audio_that_ends_early_is_named_by_the_batch(tmp_path, corpus):
     assert not list((tmp_path / "manifests").rglob("features-*"))
 
 
-def _make_noise(path):
+def _overwrite_audio(path):
     path.write_bytes(b"not audio")
 
 
-@pytest.mark.parametrize("damage", [_cut_short, _make_noise])
-def test_bad_audio_can_be_dropped_and_is_counted(tmp_path, corpus, damage):
+@pytest.mark.parametrize("damage", [_truncate, _overwrite_audio])
+def test_bad_audio_drop_logs_skipped_cuts(tmp_path, corpus, damage):
     damage(next(corpus.rglob("*-0001.flac")))
     config = config_of(tmp_path, loading={"bad_audio": "drop"})
     assert lengths(config) == {"dev-clean": 1}
-    (note,) = speech_corpus(config).notes
+    (note,) = get_speech_corpus(config).notes
     assert note.startswith("dev-clean: audio of 84-1-0001 cannot be read from ")
     assert "Exception" not in note
     assert lengths(config) == {"dev-clean": 1}
-    assert speech_corpus(config).notes == [note]
+    assert get_speech_corpus(config).notes == [note]
 
 
-def test_what_a_recipe_leaves_out_is_counted_and_named(tmp_path, corpus, capfd):
+def test_recipe_skip_warnings_are_logged(tmp_path, corpus, capfd):
     missing = next(corpus.rglob("*-0001.flac"))
     missing.unlink()
     config = config_of(tmp_path)
     assert lengths(config) == {"dev-clean": 1}
-    assert speech_corpus(config).notes == [f"No such file: {missing}"]
+    assert get_speech_corpus(config).notes == [f"No such file: {missing}"]
     timit(tmp_path / "data" / "timit")
     transcript = tmp_path / "data" / "timit" / "data" / "TRAIN" / "DR1" / "FCJF0" / "SX1.TXT"
     transcript.unlink()
     config = config_of(tmp_path, name="timit")
     assert lengths(config) == {"DEV": 1, "TEST": 1, "TRAIN": 1}
-    assert speech_corpus(config).notes == [f"No such file or directory: {transcript}"]
+    assert get_speech_corpus(config).notes == [f"No such file or directory: {transcript}"]
     assert "No such file" not in capfd.readouterr().err
 
 
-def test_a_wrong_layout_is_a_data_error(tmp_path):
+def test_wrong_corpus_layout_raises_data_error(tmp_path):
     (tmp_path / "data" / "yesno").mkdir(parents=True)
     (tmp_path / "data" / "yesno" / "a.wav").touch()
-    with pytest.raises(DataError, match=r"prepare_yesno\(.*failed: AssertionError: an assertion of lhotse's"):
+    with pytest.raises(DataError, match=r"prepare_yesno\(.*failed: AssertionError: an assertion in lhotse failed"):
         load(config_of(tmp_path, name="yesno"))
 
 
-def test_a_folder_that_cannot_be_written(tmp_path, corpus):
+def test_unwritable_speech_output_dir(tmp_path, corpus):
     (tmp_path / "manifests").write_text("a file")
     with pytest.raises(DataError, match=r"cannot be written to .*; set global_config\.output_dir"):
         load(config_of(tmp_path))
@@ -207,12 +207,12 @@ def test_a_folder_that_cannot_be_written(tmp_path, corpus):
 
 @contextmanager
 def serving(archive):
-    """A server with an archive, its bytes; gives its address and what was asked of it."""
-    asked = []
+    """Serve an archive, given as bytes; yield its URL and the requested paths."""
+    requested = []
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self):
-            asked.append(self.path)
+            requested.append(self.path)
             self.send_response(200)
             self.send_header("Content-Length", str(len(archive)))
             self.end_headers()
@@ -224,14 +224,14 @@ def serving(archive):
     running = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=running.serve_forever, daemon=True).start()
     try:
-        yield f"http://127.0.0.1:{running.server_address[1]}/waves_yesno.tar.gz", asked
+        yield f"http://127.0.0.1:{running.server_address[1]}/waves_yesno.tar.gz", requested
     finally:
         running.shutdown()
         running.server_close()
 
 
 def archive_of_yesno(folder, *more):
-    """The corpus in an archive, with further members: (member, content)."""
+    """Pack the corpus in an archive, with further members: (member, content)."""
     yesno(folder / "original" / "waves_yesno")
     archive = io.BytesIO()
     with tarfile.open(fileobj=archive, mode="w:gz") as tar:
@@ -255,7 +255,7 @@ def linked(name, target):
 
 
 @pytest.mark.parametrize("way", ["above", "absolute", "link", "relative link"])
-def test_an_archive_writes_nothing_outside_its_folder(way, tmp_path):
+def test_download_extraction_stays_inside_folder(way, tmp_path):
     outside = tmp_path / "outside.txt"
     names = {"above": "../../outside.txt", "absolute": str(outside)}
     more = [(tarfile.TarInfo(names.get(way, "waves_yesno/out/outside.txt")), b"attacked")]
@@ -271,15 +271,15 @@ def test_an_archive_writes_nothing_outside_its_folder(way, tmp_path):
     assert not list(tmp_path.rglob("outside.txt"))
 
 
-def test_download(tmp_path, server):
-    url, asked = server
+def test_download_corpus_once(tmp_path, server):
+    url, requested = server
     config = config_of(tmp_path, name="yesno", download_params={"url": url})
     assert lengths(config) == lengths(config) == {"test": 30, "train": 30}
-    assert len(asked) == 1
+    assert len(requested) == 1
     assert not list((tmp_path / "data").rglob(".downloading"))
 
 
-def test_an_interrupted_download_is_taken_up_again(tmp_path, server, monkeypatch):
+def test_interrupted_download_is_repeated(tmp_path, server, monkeypatch):
     url, _ = server
     folder = tmp_path / "data" / "yesno" / "waves_yesno"
     folder.mkdir(parents=True)
@@ -288,12 +288,12 @@ def test_an_interrupted_download_is_taken_up_again(tmp_path, server, monkeypatch
     config = config_of(tmp_path, name="yesno", download_params={"url": url})
     with monkeypatch.context() as patch:
         patch.setattr(corpus_download, "unreachable", lambda url: "no network")
-        with pytest.raises(DataError, match=r"is incomplete, as its download was interrupted, and .*no network"):
+        with pytest.raises(DataError, match=r"is incomplete, because its download was interrupted, and .*no network"):
             load(config)
     assert lengths(config) == {"test": 30, "train": 30}
 
 
-def test_no_network_is_told_before_a_download_is_tried(tmp_path, monkeypatch):
+def test_no_network_is_reported_before_download(tmp_path, monkeypatch):
     tried = []
     monkeypatch.setattr(corpus_download, "_download", lambda *given: tried.append(given))
     config = config_of(tmp_path, name="yesno", download_params={"url": "http://192.0.2.1/x"})
@@ -302,7 +302,7 @@ def test_no_network_is_told_before_a_download_is_tried(tmp_path, monkeypatch):
     assert not tried
 
 
-def test_forms_in_which_recipes_return_cuts(tmp_path, corpus):
+def test_split_cuts_accepts_all_recipe_results(tmp_path, corpus):
     cuts = load(config_of(tmp_path))["dev-clean"]
     recordings, supervisions, _ = cuts.decompose()
     both = {"recordings": recordings, "supervisions": supervisions}
@@ -317,7 +317,7 @@ def test_forms_in_which_recipes_return_cuts(tmp_path, corpus):
     assert len(silent) == 2
 
 
-def test_audio_that_a_recipe_writes_moves_with_its_folder(tmp_path, corpus):
+def test_recipe_audio_paths_follow_moved_folder(tmp_path, corpus):
     (cut, other) = load(config_of(tmp_path))["dev-clean"]
     aside, final = tmp_path / ".x.partial", tmp_path / "x"
     (aside / "recipe").mkdir(parents=True)
@@ -332,10 +332,10 @@ def test_audio_that_a_recipe_writes_moves_with_its_folder(tmp_path, corpus):
     assert same.recording.sources[0].source == other.recording.sources[0].source
 
 
-def test_what_a_recipe_returns_besides_splits_is_noted():
+def test_recipe_results_besides_splits_are_logged():
     notes = []
     assert list(split_cuts({"a": {"recordings": []}, "lexicon": ["x"]}, notes)) == []
     assert notes == [
-        "split a has no recordings and is left out",
-        "the recipe also returns lexicon (list), which is left out",
+        "split a has no recordings and is skipped",
+        "the recipe also returns lexicon (list), which is skipped",
     ]

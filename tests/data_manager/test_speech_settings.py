@@ -1,4 +1,4 @@
-"""Settings of speech entries: defaults by type, relations, what global_config gives, values of recipe parameters."""
+"""Settings of speech entries: defaults by type, relations, global_config defaults, recipe parameter values."""
 
 import pytest
 from hypothesis import given
@@ -6,14 +6,14 @@ from hypothesis import strategies as st
 
 from data_manager.dataset_types import GlobalConfig
 from data_manager.parse_data_args import parse_dataset_configs
-from data_manager.recipe_values import wrong_value
+from data_manager.recipe_values import expected_kind
 from data_manager.speech_settings import FeaturesConfig, LoadingConfig
 from data_manager.speech_types import LhotseDatasetConfig, SpeedConfig, SubsetConfig, WindowsConfig
 from yaml_config.errors import ConfigError
 
 
 def violations(config_type, **values):
-    """Places and messages of all violations of a config that is not refused at once."""
+    """List positions and messages of all violations, with validation of relations deferred."""
     config = config_type.model_validate(values, context={"defer_relations": True})
     return [(violation.at, violation.message) for violation in config.violations()]
 
@@ -33,7 +33,7 @@ def problems(tmp_path, text):
     ("settings", "mel_bins", "ceps", "width"),
     [({}, 80, None, 80), ({"type": "mfcc"}, 23, 13, 13), ({"type": "spectrogram"}, None, None, None)],
 )
-def test_defaults_follow_the_type(settings, mel_bins, ceps, width):
+def test_feature_defaults_by_type(settings, mel_bins, ceps, width):
     features = FeaturesConfig(**settings)
     assert (features.num_mel_bins, features.num_ceps, features.width()) == (mel_bins, ceps, width)
     assert FeaturesConfig.model_validate(features.model_dump()) == features
@@ -42,7 +42,7 @@ def test_defaults_follow_the_type(settings, mel_bins, ceps, width):
 @pytest.mark.parametrize("kind", ["fbank", "mfcc", "spectrogram"])
 @pytest.mark.parametrize("rate", [8000, 11_025, 16_000, 44_100])
 @pytest.mark.parametrize("length", [0.02, 0.025, 0.032])
-def test_width_is_that_of_the_extractor(kind, rate, length):
+def test_feature_width_matches_extractor(kind, rate, length):
     from data_manager.speech_features import make_extractor
 
     features = FeaturesConfig(type=kind, frame_length=length)
@@ -61,12 +61,12 @@ def test_width_is_that_of_the_extractor(kind, rate, length):
         (
             FeaturesConfig,
             {"type": "mfcc", "num_ceps": 30},
-            (("num_ceps",), "30 coefficients cannot be made of 23 mel bins"),
+            (("num_ceps",), "30 coefficients cannot be computed from 23 mel bins"),
         ),
         (
             FeaturesConfig,
             {"frame_shift": 0.03},
-            (("frame_shift",), "frames of 0.025 s every 0.03 s leave audio out between them"),
+            (("frame_shift",), "frames of 0.025 s every 0.03 s skip audio between them"),
         ),
         (
             FeaturesConfig,
@@ -78,31 +78,31 @@ def test_width_is_that_of_the_extractor(kind, rate, length):
             {"low_freq": 300.0, "high_freq": 200.0},
             (("high_freq",), "high_freq 200 Hz is not above low_freq 300 Hz"),
         ),
-        (WindowsConfig, {}, (("seconds",), "fixed windows need seconds, their length")),
+        (WindowsConfig, {}, (("seconds",), "fixed windows need their length in seconds")),
         (
             WindowsConfig,
             {"type": "supervisions", "hop": 1},
-            (("hop",), "windows by supervisions are as long as these are, and have no hop"),
+            (("hop",), "windows of type supervisions have the length of the supervisions, and take no hop"),
         ),
         (
             WindowsConfig,
             {"seconds": 1, "hop": 2},
-            (("hop",), "windows of 1 s every 2 s leave audio out between them"),
+            (("hop",), "windows of 1 s every 2 s skip audio between them"),
         ),
         (SubsetConfig, {}, (("first",), "a subset needs first (cuts) or seconds")),
     ],
 )
-def test_relations(config_type, values, expected):
+def test_speech_setting_violations(config_type, values, expected):
     assert violations(config_type, **values) == [expected]
 
 
 @pytest.mark.parametrize("factors", [[], [0.9, 0.9], [1.0], [10.0]])
-def test_bad_speeds(factors):
+def test_invalid_speed_factors(factors):
     with pytest.raises(ValueError, match="factors"):
         SpeedConfig(factors=factors)
 
 
-def test_global_settings_are_defaults_in_a_file(tmp_path):
+def test_global_speech_settings_as_defaults_in_file(tmp_path):
     first, second, third = parsed(
         tmp_path,
         "global_config:\n"
@@ -116,11 +116,11 @@ def test_global_settings_are_defaults_in_a_file(tmp_path):
     assert (first.features.type, first.features.num_ceps, first.loading.max_duration) == ("mfcc", 20, 100)
     assert (second.features.type, second.features.num_ceps, second.loading.max_duration) == ("mfcc", 12, 50)
     assert second.loading.speakers
-    # 20 coefficients are none of fbank's business
+    # num_ceps: 20 does not apply to fbank
     assert third.features == FeaturesConfig(sampling_rate=8000)
 
 
-def test_global_settings_are_defaults_in_python():
+def test_global_speech_settings_as_defaults_in_python():
     shared = GlobalConfig(features=FeaturesConfig(type="mfcc", num_ceps=20), loading=LoadingConfig(num_buckets=3))
     config = LhotseDatasetConfig(name="yesno", global_config=shared, features={"num_mel_bins": 40})
     assert (config.features.type, config.features.num_ceps, config.features.num_mel_bins) == ("mfcc", 20, 40)
@@ -128,7 +128,7 @@ def test_global_settings_are_defaults_in_python():
     assert LhotseDatasetConfig.model_validate(config.model_dump()) == config
 
 
-def test_a_wrong_global_setting_is_one_problem_where_it_stands(tmp_path):
+def test_invalid_global_setting_is_reported_once(tmp_path):
     text = "global_config:\n  features: {num_mel_bin: 40, num_ceps: 3}\ndatasets:\n  - name: yesno\n  - name: timit\n"
     assert problems(tmp_path, text) == [
         (2, "global_config.features.num_mel_bin", "unknown key 'num_mel_bin'; did you mean 'num_mel_bins'?"),
@@ -136,17 +136,17 @@ def test_a_wrong_global_setting_is_one_problem_where_it_stands(tmp_path):
     ]
 
 
-def test_a_global_setting_that_does_not_suit_an_entry_is_shown_where_it_stands(tmp_path):
+def test_unfit_global_setting_is_reported_at_its_line(tmp_path):
     text = (
         "global_config:\n  features: {num_mel_bins: 10}\ndatasets:\n"
         "  - {name: yesno, features: {type: mfcc}}\n  - {name: timit, features: {type: mfcc, num_mel_bins: 20}}\n"
     )
     assert problems(tmp_path, text) == [
-        (2, "global_config.features.num_mel_bins", "13 coefficients cannot be made of 10 mel bins; at least 13")
+        (2, "global_config.features.num_mel_bins", "13 coefficients cannot be computed from 10 mel bins; at least 13")
     ]
 
 
-def test_print_config_names_the_origin_and_reads_back(tmp_path, capsys):
+def test_print_config_names_origin_and_reloads(tmp_path, capsys):
     from parse_args import main
 
     (tmp_path / "x.yml").write_text("global_config:\n  features: {type: mfcc}\ndatasets:\n  - name: yesno\n")
@@ -173,12 +173,12 @@ def test_print_config_names_the_origin_and_reads_back(tmp_path, capsys):
         (None, [1, "a"], [], None),
     ],
 )
-def test_values_of_recipe_parameters(annotation, good, bad, wanted):
-    assert all(wrong_value(annotation, value) is None for value in good)
-    assert all(wrong_value(annotation, value) == wanted for value in bad)
+def test_recipe_parameter_types(annotation, good, bad, wanted):
+    assert all(expected_kind(annotation, value) is None for value in good)
+    assert all(expected_kind(annotation, value) == wanted for value in bad)
 
 
-def test_values_of_parameters_are_checked_at_their_place(tmp_path):
+def test_recipe_parameter_type_error_position(tmp_path):
     text = "datasets:\n  - name: timit\n    process_params: {num_phones: '48'}\n"
     assert problems(tmp_path, text) == [
         (3, "datasets.0.process_params.num_phones", "prepare_timit takes an integer for 'num_phones'; got \"48\"")
@@ -191,7 +191,7 @@ def test_values_of_parameters_are_checked_at_their_place(tmp_path):
     st.sampled_from(["on_the_fly", "lilcom_chunky", "numpy"]),
     st.one_of(st.none(), st.floats(0.5, 1000)),
 )
-def test_dump_and_load_is_the_identity(kind, bins, storage, seconds):
+def test_speech_config_round_trip(kind, bins, storage, seconds):
     features = {"type": kind, "storage": storage, **({"num_mel_bins": bins} if kind != "spectrogram" and bins else {})}
     config = LhotseDatasetConfig(name="yesno", features=features, loading={"max_duration": seconds})
     assert LhotseDatasetConfig.model_validate_json(config.model_dump_json()) == config

@@ -112,7 +112,7 @@ def test_folders_that_nobody_uses(tmp_path, capsys):
         file.write(dump({"global_config": {"output_dir": str(tmp_path / "e" / "manifests")}}))
     assert load_data(["--config", str(path)]) == 0
     out = capsys.readouterr().out
-    assert "1 folder that this file does not use" in out
+    assert "1 cached folder not used by this file" in out
     assert "\x1b" not in out
 
 

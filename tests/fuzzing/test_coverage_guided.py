@@ -1,4 +1,4 @@
-"""The coverage-guided fuzzer: what it asks of bytes, a short run, and its words where atheris is missing."""
+"""Coverage-guided fuzzer: the check of one input, a short run, and the error without atheris."""
 
 import os
 import subprocess
@@ -18,9 +18,7 @@ BYTES = st.binary(max_size=60) | st.text("ab:{}[]-&*!|>'\"\\ \n\t#0.e+<", max_si
 
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=BYTES)
-def test_any_bytes_are_data_or_have_problems_with_places(
-    data: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_reader_gives_data_or_placed_problems(data: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patched:
         patched.chdir(tmp_path)
         read_once(data)
@@ -33,14 +31,14 @@ def run(*words: str, folder: Path) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.skipif(find_spec("atheris") is None, reason="atheris is not installed; it is in the extra `fuzz`")
-def test_a_short_run(tmp_path: Path) -> None:
+def test_coverage_guided_short_run(tmp_path: Path) -> None:
     done = run("-m", "fuzzing.coverage_guided", "-runs=300", "-seed=1", folder=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "Done 300 runs" in done.stderr
     assert list(tmp_path.iterdir()) == []
 
 
-def test_without_atheris(tmp_path: Path) -> None:
+def test_coverage_guided_without_atheris(tmp_path: Path) -> None:
     script = "import sys; sys.modules['atheris'] = None; from fuzzing.coverage_guided import main; sys.exit(main())"
     done = run("-c", script, folder=tmp_path)
     assert (done.returncode, done.stdout) == (2, "")

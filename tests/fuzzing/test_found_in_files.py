@@ -1,4 +1,4 @@
-"""What mutated files have brought to light, each as a test of its own."""
+"""Regression tests for findings of file fuzzing."""
 
 import json
 from pathlib import Path
@@ -29,7 +29,7 @@ MADE = {"step": 1, "world": 1, "batch_rows": 4, "split_rows": 12, "files": {}}
     "wrong",
     [{"step": []}, {"world": "1"}, {"batch_rows": -1}, {"split_rows": 2**70}, {"files": []}, {"files": {"a": "b"}}],
 )
-def test_a_manifest_of_other_types(wrong: dict, tmp_path: Path) -> None:
+def test_checkpoint_manifest_with_wrong_types(wrong: dict, tmp_path: Path) -> None:
     folder = tmp_path / "checkpoint-1"
     folder.mkdir()
     (folder / MANIFEST).write_text(json.dumps(MADE))
@@ -40,14 +40,14 @@ def test_a_manifest_of_other_types(wrong: dict, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("state", [None, {}, {"log_history": 3}, {"log_history": [1]}, {"log_history": [{"a": "b"}]}])
-def test_evaluations_of_other_types(state: object, tmp_path: Path) -> None:
+def test_trainer_state_with_wrong_types(state: object, tmp_path: Path) -> None:
     (tmp_path / STATE).write_text(json.dumps(state))
     with pytest.raises(RunFolderError, match=r"trainer_state\.json does not hold the evaluations"):
         Checkpoint(tmp_path, Manifest(**MADE)).history()
 
 
 @pytest.mark.parametrize("held", [None, {}, {"sessions": None}, []])
-def test_an_environment_of_another_form(held: object, tmp_path: Path) -> None:
+def test_environment_json_with_wrong_types(held: object, tmp_path: Path) -> None:
     path = tmp_path / "environment.json"
     assert sessions(path) == []
     path.write_text(json.dumps(held))
@@ -55,7 +55,7 @@ def test_an_environment_of_another_form(held: object, tmp_path: Path) -> None:
         sessions(path)
 
 
-def test_lines_of_metrics_without_a_step(tmp_path: Path) -> None:
+def test_metrics_lines_without_step_are_dropped(tmp_path: Path) -> None:
     log = MetricsLog(tmp_path / "metrics.jsonl")
     for step in (1, None, "2", [], 3):
         log.append({"step": step})
@@ -63,7 +63,7 @@ def test_lines_of_metrics_without_a_step(tmp_path: Path) -> None:
     assert log.read() == [{"step": 1}]
 
 
-def test_a_damaged_state_of_torch(tmp_path: Path) -> None:
+def test_damaged_torch_state_is_reported(tmp_path: Path) -> None:
     path = tmp_path / "rng_state.pth"
     torch.save({"python": "ü" * 40}, path)
     whole = path.read_bytes()
@@ -74,20 +74,20 @@ def test_a_damaged_state_of_torch(tmp_path: Path) -> None:
             torch.load(path, weights_only=True)
 
 
-def test_memory_that_runs_out_is_no_damage() -> None:
+def test_out_of_memory_is_not_reported_as_damage() -> None:
     with pytest.raises(torch.OutOfMemoryError), plain_values("folder"):
         raise torch.OutOfMemoryError
 
 
 @pytest.mark.parametrize("broken", [float("nan"), float("inf")])
-def test_logits_that_are_not_finite(broken: float) -> None:
+def test_non_finite_logits_are_rejected(broken: float) -> None:
     logits = torch.zeros(2, 5)
     logits[1, 3] = broken
     with pytest.raises(InputError, match="the model's logits are not finite"):
         choose(logits, GenerationOptions(max_new_tokens=1))
 
 
-def test_weights_that_are_not_there_or_a_link_to_themselves(tmp_path: Path) -> None:
+def test_missing_or_self_linked_weights(tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     with pytest.raises(CheckpointError, match=r"model\.safetensors: no such file"):
         read_tensors(path)
@@ -97,7 +97,7 @@ def test_weights_that_are_not_there_or_a_link_to_themselves(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         ({"PAD_ID": 3}, r"connector\.json holds 'PAD_ID', which is no argument"),
         ({"backbone": 3}, r"connector\.json holds 'backbone', which is no argument"),
@@ -108,7 +108,7 @@ def test_weights_that_are_not_there_or_a_link_to_themselves(tmp_path: Path) -> N
         ({"connector": None}, r"connector\.json is not a connector's file: connector is None"),
     ],
 )
-def test_a_connector_with_other_arguments(change: dict, told: str, tmp_path: Path) -> None:
+def test_connector_json_with_wrong_arguments(change: dict, message: str, tmp_path: Path) -> None:
     from transformers import BertConfig
 
     from model.latent import BertForLatentConnector
@@ -118,11 +118,11 @@ def test_a_connector_with_other_arguments(change: dict, told: str, tmp_path: Pat
     path = tmp_path / "connector.json"
     BertForLatentConnector.from_pretrained(tmp_path)
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
-    with pytest.raises(ConnectorError, match=told):
+    with pytest.raises(ConnectorError, match=message):
         BertForLatentConnector.from_pretrained(tmp_path)
 
 
-def test_a_connector_whose_config_describes_no_model(tmp_path: Path) -> None:
+def test_connector_with_invalid_model_config(tmp_path: Path) -> None:
     from transformers import BertConfig
 
     from model.latent import BertForLatentConnector
@@ -135,7 +135,7 @@ def test_a_connector_whose_config_describes_no_model(tmp_path: Path) -> None:
         BertForLatentConnector.from_pretrained(tmp_path)
 
 
-def test_a_table_whose_offsets_lead_out_of_it(tmp_path: Path) -> None:
+def test_arrow_table_with_offsets_out_of_range(tmp_path: Path) -> None:
     import datasets
 
     texts = [f"text {number} of this table" for number in range(8)]
@@ -151,20 +151,20 @@ def test_a_table_whose_offsets_lead_out_of_it(tmp_path: Path) -> None:
         list(disk_corpora(config)["train"].read(Notes()))
 
 
-def test_a_folder_of_no_splits(tmp_path: Path) -> None:
+def test_disk_data_set_without_splits(tmp_path: Path) -> None:
     (tmp_path / "dataset_dict.json").write_text('{"splits": []}')
     with pytest.raises(DataError, match="holds no splits"):
         disk_corpora(DiskDatasetConfig(name="disk", path=str(tmp_path), column="text"))
 
 
-def test_integers_of_sixteen_have_as_many_digits_of_ten() -> None:
+def test_hexadecimal_integers_have_digit_limit() -> None:
     assert resolve_scalar("0x" + "f" * 300) == 16**300 - 1
     with pytest.raises(ValueError, match="an integer of more than 400 digits"):
         resolve_scalar("0x" + "f" * 390)
 
 
-def test_prepared_rows_that_begin_beyond_their_file(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """Arrow ended the whole process for them."""
+def test_prepared_rows_with_offsets_out_of_range(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Regression: Arrow aborted the process."""
     import pyarrow as pa
 
     (tmp_path / "a.txt").write_text("some text\nand more of it\nand the end\n")

@@ -1,4 +1,4 @@
-"""The command that puts faults into the mathematics: it finds the places, and says truly what was noticed."""
+"""Mutation testing tool: generated mutants, named faults, reported detection."""
 
 import json
 import subprocess
@@ -9,8 +9,8 @@ import pytest
 
 pytest.importorskip("mutmut")
 
-from mutation.named import NAMED, with_fault
-from mutation.operators import mutants_of
+from mutation.named import NAMED, insert_fault
+from mutation.operators import make_mutants
 from mutation.report import interval
 from mutation.settings import ROOT
 
@@ -27,8 +27,8 @@ def grown(x: int, device: str = "cpu") -> int:
 '''
 
 
-def test_the_mutants_of_a_function() -> None:
-    found = mutants_of("grown.py", SOURCE)
+def test_mutants_of_function() -> None:
+    found = make_mutants("grown.py", SOURCE)
     counted = {(one.scope, one.before.strip(), one.after) for one in found if one.excluded is None}
     assert counted == {
         ("", "RATE = 0.5", "RATE = None"),
@@ -43,10 +43,10 @@ def test_the_mutants_of_a_function() -> None:
     assert len({one.key for one in found}) == len(found)
 
 
-def test_every_named_fault_stands_where_it_says() -> None:
+def test_named_faults_match_their_source() -> None:
     assert len({one.name for one in NAMED}) == len(NAMED)
     for fault in NAMED:
-        source, line = with_fault(fault)
+        source, line = insert_fault(fault)
         assert fault.after in "\n".join(source.splitlines()[line - 1 : line + 3])
         compile(source, fault.path, "exec")
 
@@ -64,22 +64,21 @@ sys.exit(10 * named.check_named("one alpha") + named.check_named("harmless"))
 """
 
 
-def test_one_alpha_for_the_corruption_and_another_for_the_weight_is_noticed() -> None:
-    """And a change that means nothing is not."""
+def test_named_fault_is_detected_and_equivalent_change_is_not() -> None:
     done = subprocess.run([sys.executable, "-c", CHECK], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 1, done.stdout + done.stderr
-    assert done.stdout.count("noticed   ") == 2
-    assert "UNNOTICED  harmless" in done.stdout
+    assert done.stdout.count("detected   ") == 2
+    assert "UNDETECTED  harmless" in done.stdout
 
 
-def test_the_interval_of_a_share() -> None:
+def test_wilson_interval() -> None:
     """Newcombe 1998, table I: 81 of 263 are 0.2553 to 0.3662."""
     low, high = interval(81, 263)
     assert (round(low, 4), round(high, 4)) == (0.2553, 0.3662)
     assert interval(10, 10)[1] == pytest.approx(1)
 
 
-def test_results_are_kept(tmp_path: Path) -> None:
+def test_mutation_results_are_stored(tmp_path: Path) -> None:
     from mutation.results import Result, Results
 
     kept = Results(tmp_path / "results.jsonl")

@@ -1,4 +1,4 @@
-"""The first lines of every folder are true: what lives there, and what it does not import."""
+"""Import layers: every package documents its content and imports nothing from a higher layer."""
 
 import ast
 from pathlib import Path
@@ -8,10 +8,10 @@ import pytest
 from documentation.imports import Imports
 
 ROOT = Path(__file__).resolve().parents[1]
-ROOMS = sorted(
+PACKAGES = sorted(
     path.parent for path in ROOT.glob("*/**/__init__.py") if ".venv" not in path.parts and "examples" not in path.parts
 )
-NEVER = {
+FORBIDDEN = {
     "yaml_config": ("model", "diffusion", "data_manager", "training", "evaluation", "experiment", "pages"),
     "diffusion": ("model", "data_manager", "training", "evaluation", "experiment", "pages"),
     "model": ("data_manager", "training", "evaluation", "experiment", "pages"),
@@ -23,28 +23,28 @@ NEVER = {
 }
 
 
-@pytest.mark.parametrize("room", ROOMS, ids=lambda room: str(room.relative_to(ROOT)))
-def test_a_folder_says_what_lives_there_and_what_does_not(room):
-    text = ast.get_docstring(ast.parse((room / "__init__.py").read_text())) or ""
+@pytest.mark.parametrize("package", PACKAGES, ids=lambda package: str(package.relative_to(ROOT)))
+def test_package_docstring_has_content_and_imports(package):
+    text = ast.get_docstring(ast.parse((package / "__init__.py").read_text())) or ""
     assert len(text.splitlines()) > 1
     assert "import" in text
 
 
-@pytest.mark.parametrize("room", NEVER)
-def test_a_room_imports_nothing_of_what_stands_above_it(room):
+@pytest.mark.parametrize("package", FORBIDDEN)
+def test_package_imports_no_higher_layer(package):
     found = Imports().of
-    own = {name: imports for name, imports in found.items() if name == room or name.startswith(f"{room}.")}
-    assert own
+    modules = {name: imports for name, imports in found.items() if name == package or name.startswith(f"{package}.")}
+    assert modules
     wrong = [
         f"{name} imports {each.target}"
-        for name, imports in own.items()
+        for name, imports in modules.items()
         for each in imports
-        if any(each.target == above or each.target.startswith(f"{above}.") for above in NEVER[room])
+        if any(each.target == above or each.target.startswith(f"{above}.") for above in FORBIDDEN[package])
     ]
     assert wrong == []
 
 
-def test_no_file_is_long_and_most_are_short():
+def test_file_lengths_are_limited():
     files = [path for path in ROOT.rglob("*.py") if not {".venv", "site", "runs"} & set(path.relative_to(ROOT).parts)]
     lengths = sorted(len(path.read_text(encoding="utf-8").splitlines()) for path in files)
     assert lengths[-1] <= 400
