@@ -1,19 +1,16 @@
 """What `parse_args.py` does with its options: check, print, summarise, build; and its exit codes."""
 
 import argparse
-import io
 import json
-import os
 import sys
 from collections.abc import Callable
-from typing import Any, NoReturn, TextIO
+from typing import Any, NoReturn
 
 from experiment.config import Experiment, read_experiment
-from yaml_config.errors import ConfigError, Problem, harmless, printable
+from yaml_config.errors import ConfigError, harmless, printable
 from yaml_config.overrides import split_override
 from yaml_config.plugins import import_plugins
-
-GOOD, INVALID, USAGE, UNREADABLE, BUILD_FAILED = range(5)
+from yaml_config.report import BUILD_FAILED, GOOD, report_failure, stop_printing, take_any_text
 
 
 def run(args: argparse.Namespace, usage_error: Callable[[str], NoReturn]) -> int:
@@ -23,11 +20,6 @@ def run(args: argparse.Namespace, usage_error: Callable[[str], NoReturn]) -> int
     except BrokenPipeError:
         stop_printing()
         return GOOD
-
-
-def stop_printing() -> None:
-    """Leave it at what has been printed, as its reader has seen enough; else Python complains once more at its end."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _run(args: argparse.Namespace, usage_error: Callable[[str], NoReturn]) -> int:
@@ -62,37 +54,6 @@ def _run(args: argparse.Namespace, usage_error: Callable[[str], NoReturn]) -> in
         for note in notes:
             print(f"note: {note.headline()}", file=sys.stderr)
     return code
-
-
-def take_any_text() -> None:
-    """Have stdout write as escapes what its encoding lacks: a name in a file may have any character."""
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")
-
-
-def report_failure(error: ConfigError, as_json: bool) -> int:
-    """Print the problems on stderr, or as one JSON object on stdout; returns the exit code."""
-    if as_json:
-        errors = [problem.as_dict() for problem in error.problems]
-        print(json.dumps({"ok": False, "errors": errors, "config": None}, indent=2))
-    else:
-        print_problems(error.problems, sys.stderr)
-    return UNREADABLE if error.is_unreadable else INVALID
-
-
-def print_problems(problems: list[Problem], stream: TextIO) -> None:
-    """Each problem with its line and caret, then how many there are; in colour on a terminal."""
-    colour = stream.isatty() and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"
-    bold, red, reset = ("\x1b[1m", "\x1b[31m", "\x1b[0m") if colour else ("", "", "")
-    for problem in problems:
-        head, (*source, caret) = problem.headline(), problem.excerpt() or [""]
-        place = str(problem.place)
-        print(f"{bold}{place}{reset}{head[len(place) :]}", file=stream)
-        for line in source:
-            print(line, file=stream)
-        if caret:
-            print(f"{red}{caret}{reset}", file=stream)
-    print(f"{len(problems)} problem{'s' if len(problems) != 1 else ''}", file=stream)
 
 
 def _after_check(args: argparse.Namespace, experiment: Experiment) -> tuple[int, dict[str, Any]]:

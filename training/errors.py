@@ -1,6 +1,6 @@
 """What can go wrong with a training run, each with the exit code that the command line ends with."""
 
-from experiment.command import BUILD_FAILED, INVALID, UNREADABLE, USAGE
+from yaml_config.report import BUILD_FAILED, INVALID, UNREADABLE, USAGE
 
 FAILED = BUILD_FAILED
 
