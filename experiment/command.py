@@ -44,8 +44,9 @@ def _run(args: argparse.Namespace, usage_error: Callable[[str], NoReturn]) -> in
     except ConfigError as error:
         return report_failure(error, args.json)
     from experiment.absent_files import absent_files
+    from experiment.cross_checks import find_notes
 
-    notes = absent_files(experiment)
+    notes = [*absent_files(experiment), *find_notes(experiment)]
     code, extra = _after_check(args, experiment)
     if args.json:
         told = {"ok": code == GOOD, "errors": [], "notes": [note.as_dict() for note in notes]}

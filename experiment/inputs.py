@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from experiment.config import ExperimentConfig
+from experiment.cross_checks import capacity_of
 from model.types import PerformerParams
 
 if TYPE_CHECKING:
@@ -48,7 +49,9 @@ def example_inputs(config: ExperimentConfig, batch_size: int | None = None) -> I
     batch = (
         batch_size or (config.training.batch_size if config.training else getattr(stacks[0], "batch_size", None)) or 32
     )
-    limits = [getattr(stack, key, None) for stack in stacks for key in ("max_length", "length")]
+    readers = [*stacks, section.backbone] if is_diffusion else stacks
+    limits = [getattr(reader, key, None) for reader in readers for key in ("max_length", "length")]
+    limits += [capacity_of(stack) for stack in stacks] if is_latent else []
     length: int = min([_length(config), *(limit for limit in limits if limit)])
     if is_diffusion:
         tensors: tuple[Any, ...] = _noisy(batch, length)

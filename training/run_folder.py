@@ -77,7 +77,7 @@ class RunFolder:
         if not self.config.is_file():
             raise RunFolderError(f"{self.config} is not there; a run folder has one")
         try:
-            return read_experiment(self.config).config
+            return read_experiment(self.config, will_train=False).config
         except ConfigError as error:
             raise RunFolderError(f"{self.config} cannot be read as an experiment:\n{error}") from error
 

@@ -64,7 +64,7 @@ def test_options_of_diffusion_models_alone(runs, capsys):
             (("--condition", 3), "takes no condition"),
         ):
             words = failed(capsys, 1, "--run", runs[kind], "--prompt", "the", *option)
-            assert f"{option[0]} is of diffusion models" in words
+            assert f"{option[0]} is for diffusion models" in words
             assert instead in words
 
 

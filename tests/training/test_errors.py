@@ -142,7 +142,7 @@ def test_two_processes_do_not_share_a_folder(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"fsdp": True}, "would silently keep whole copies (DDP)"),
+        ({"fsdp": True}, "fsdp needs a GPU, and the model is on the CPU"),
         ({"fp16": True}, "bf16: true works"),
         ({"dataset": "huge"}, "training.dataset: training names 'huge', and the data sets are tiny"),
         ({"eval_split": "test"}, "has the splits train, validation"),
