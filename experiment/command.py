@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 from experiment.config import Experiment, read_experiment
-from yaml_config.errors import ConfigError, harmless, printable
+from yaml_config.errors import ConfigError, Problem, harmless, printable
 from yaml_config.overrides import split_override
 from yaml_config.plugins import import_plugins
 from yaml_config.report import BUILD_FAILED, GOOD, report_failure, stop_printing, take_any_text
@@ -46,8 +46,9 @@ def _run(args: argparse.Namespace, usage_error: Callable[[str], NoReturn]) -> in
     from experiment.absent_files import absent_files
     from experiment.cross_checks import find_notes
 
-    notes = [*absent_files(experiment), *find_notes(experiment)]
-    code, extra = _after_check(args, experiment)
+    missing = absent_files(experiment)
+    notes = [*missing, *find_notes(experiment)]
+    code, extra = _after_check(args, experiment, missing)
     if args.json:
         told = {"ok": code == GOOD, "errors": [], "notes": [note.as_dict() for note in notes]}
         print(json.dumps({**told, "config": experiment.config.to_dict(), **extra}, indent=2))
@@ -57,7 +58,9 @@ def _run(args: argparse.Namespace, usage_error: Callable[[str], NoReturn]) -> in
     return code
 
 
-def _after_check(args: argparse.Namespace, experiment: Experiment) -> tuple[int, dict[str, Any]]:
+def _after_check(
+    args: argparse.Namespace, experiment: Experiment, missing: list[Problem]
+) -> tuple[int, dict[str, Any]]:
     """Print, summarise or build as asked; the exit code and what `--json` adds."""
     extra: dict[str, Any] = {}
     if args.print_config and not args.json:
@@ -85,6 +88,13 @@ def _after_check(args: argparse.Namespace, experiment: Experiment) -> tuple[int,
             extra["build"] = built.as_dict()
             if not args.json:
                 print(harmless(built.text()))
+            from training.trial import can_try, try_step
+
+            if not missing and can_try(experiment.config):
+                trial = try_step(experiment.config)
+                extra["step"] = trial.as_dict()
+                if not args.json:
+                    print(harmless(trial.text()))
     except (ValueError, OSError, RuntimeError, MemoryError) as error:
         if args.json:
             return BUILD_FAILED, {"build_error": f"{type(error).__name__}: {error}"}

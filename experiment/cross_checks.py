@@ -22,7 +22,7 @@ from model.types import PerformerParams
 from training.config_types import GenerationConfig, TrainingConfig
 from training.registry import TASKS, choose_task
 from yaml_config.check import advice
-from yaml_config.errors import Problem
+from yaml_config.errors import ConfigValueError, Problem
 from yaml_config.node import Node, dotted
 from yaml_config.registry import closest
 from yaml_config.strict_model import Location, StrictModel
@@ -119,6 +119,16 @@ def find_problems(context: Context) -> list[Problem]:
     from experiment.file_headers import CHECKS as HEADER_CHECKS
 
     return [problem for check in (*CHECKS, *HEADER_CHECKS) for problem in check(context)]
+
+
+def check_trainable(experiment: "Experiment") -> None:
+    """Raise ConfigValueError if a file without the section `training` cannot be trained with its defaults."""
+    config = experiment.config
+    if config.training is None:
+        training = TrainingConfig()
+        context = Context(experiment.root, config.model, config.datasets or (), training, config.generation)
+        if problems := find_problems(context):
+            raise ConfigValueError(problems)
 
 
 def find_notes(experiment: "Experiment") -> list[Problem]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from experiment.config import Experiment, read_experiment
+from experiment.cross_checks import check_trainable
 from training.checkpoints import steps_of
 from training.engine import Outcome, train
 from training.errors import FAILED, TrainingError
@@ -45,6 +46,7 @@ def run(args: argparse.Namespace, usage_error: Callable[[str], NoReturn]) -> int
     try:
         experiment = read_experiment(args.config, args.overrides)
         _check_sections(experiment)
+        check_trainable(experiment)
     except ConfigError as error:
         return report_failure(error, False) if _speaks() else 1
     if args.resume and _speaks():

@@ -64,7 +64,7 @@ def test_options_of_diffusion_models_alone(runs, capsys):
             (("--condition", 3), "takes no condition"),
         ):
             words = failed(capsys, 1, "--run", runs[kind], "--prompt", "the", *option)
-            assert f"{option[0]} is for diffusion models" in words
+            assert f"{option[0]} is of diffusion models" in words
             assert instead in words
 
 
@@ -154,7 +154,7 @@ def test_wrong_samplers_and_conditions(runs, capsys):
     )
     assert "ancestral" in message
     assert "first_hitting" in message
-    assert "of diffusion models" in failed(capsys, 1, "--run", runs["decoder"], "--steps", 4)
+    assert "for diffusion models" in failed(capsys, 1, "--run", runs["decoder"], "--steps", 4)
     assert "trained without a condition" in failed(capsys, 1, "--run", runs["mdlm"], "--condition", "2")
     assert "stays as it is" in failed(capsys, 1, "--run", runs["mdlm"], "--set", "model.name=x")
 

@@ -143,7 +143,7 @@ def test_two_processes_do_not_share_a_folder(tmp_path):
     ("change", "message"),
     [
         ({"fsdp": True}, "fsdp needs a GPU, and the model is on the CPU"),
-        ({"fp16": True}, "bf16: true works"),
+        ({"fp16": True}, "bf16: true, which works there"),
         ({"dataset": "huge"}, "training.dataset: training names 'huge', and the data sets are tiny"),
         ({"eval_split": "test"}, "has the splits train, validation"),
         ({"task": "translation"}, "takes encoder_decoder with source_ids, target_ids"),
