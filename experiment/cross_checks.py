@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 
 TRAIN_SPLITS = ("train",)
 EVALUATION_SPLITS = ("validation", "valid", "val", "dev")
-BYTE_TOKENS = 259
-"""Tokens of `tokenizer: {type: bytes}`."""
+FEWEST_TOKENS = {"bytes": 259, "bpe": 260}
+"""Tokens of a tokenizer by its type, at least: the bytes and special tokens."""
 LONGEST_NAME = 200
 """Bytes of a name; file systems take 255, and suffixes are added to it."""
 _BERT_POSITIONS = 512
@@ -467,9 +467,11 @@ def _vocabulary(context: Context) -> Iterator[Problem]:
         if size is None and not has_data:
             message = "vocab_size is missing, and there is no data set whose tokenizer would give it"
             yield context.problem(path, message, "vocab_size: 1000")
-        elif size is not None and tokenizer is not None and tokenizer.type == "bytes" and size < BYTE_TOKENS:
-            message = f"vocab_size is {size}, and the tokenizer of data set {_name(context)!r} has {BYTE_TOKENS} tokens"
-            yield context.problem(path, message, f"vocab_size: {BYTE_TOKENS}, or leave it out")
+        elif size is not None and tokenizer is not None and size < (least := FEWEST_TOKENS.get(tokenizer.type, 0)):
+            message = (
+                f"vocab_size is {size}, and the tokenizer of data set {_name(context)!r} has {least} tokens or more"
+            )
+            yield context.problem(path, message, "leave it out")
 
 
 def _condition(context: Context) -> Iterator[Problem]:

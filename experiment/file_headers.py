@@ -145,6 +145,8 @@ def _flat(value: Any, prefix: str) -> Iterator[tuple[str, Any]]:
 
 def _pretrained_backbone(context: "Context") -> Iterator[Problem]:
     """Check that a pretrained backbone has the vocabulary and the positions that the file asks for."""
+    from experiment.cross_checks import FEWEST_TOKENS
+
     model = context.model
     backbone: Any = getattr(model.config, "backbone", None) if model else None
     name = getattr(backbone, "path", None)
@@ -155,7 +157,9 @@ def _pretrained_backbone(context: "Context") -> Iterator[Problem]:
         return
     section: Any = model.config
     tokens, tokenizer = config.get("vocab_size"), getattr(context.dataset, "tokenizer", None)
-    known = section.vocab_size or (259 if tokenizer is not None and tokenizer.type == "bytes" else None)
+    known = section.vocab_size or (
+        FEWEST_TOKENS["bytes"] if tokenizer is not None and tokenizer.type == "bytes" else None
+    )
     if isinstance(tokens, int) and known is not None and known != tokens:
         message = f"{name} has a vocabulary of {tokens} tokens, and the file gives {known}"
         fix = f"tokenizer: {{type: hugging_face, path: {name}}}, or vocab_size: {tokens}"
