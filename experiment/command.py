@@ -47,7 +47,7 @@ def _run(args: argparse.Namespace, usage_error: Callable[[str], NoReturn]) -> in
     from experiment.cross_checks import find_notes
 
     missing = absent_files(experiment)
-    notes = [*missing, *find_notes(experiment)]
+    notes = [*missing, *find_notes(experiment.context)]
     code, extra = _after_check(args, experiment, missing)
     if args.json:
         told = {"ok": code == GOOD, "errors": [], "notes": [note.as_dict() for note in notes]}

@@ -9,7 +9,8 @@ from pydantic import SerializeAsAny
 
 from data_manager.dataset_types import DatasetConfig, GlobalConfig
 from data_manager.parse_data_args import check_section, read_data_sections
-from experiment.cross_checks import Context, find_problems
+from experiment.cross_checks import CHECKS, Context
+from experiment.file_headers import CHECKS as HEADER_CHECKS
 from experiment.shipped import find_config
 from model.model_types import ModelConfig
 from model.parse_model_args import read_model_section
@@ -60,6 +61,19 @@ class Experiment:
     config: ExperimentConfig
     root: Node
 
+    @property
+    def context(self) -> Context:
+        """All sections, as checks between them take them."""
+        config = self.config
+        return Context(self.root, config.model, config.datasets or (), config.training, config.generation)
+
+    def check_trainable(self) -> None:
+        """Raise ConfigValueError if a file without the section `training` cannot be trained with its defaults."""
+        if self.config.training is None:
+            problems = _find_contradictions(replace(self.context, training=TrainingConfig()))
+            if problems:
+                raise ConfigValueError(problems)
+
 
 def read_experiment(
     path: str | os.PathLike[str],
@@ -97,7 +111,7 @@ def read_experiment(
         generation=found.get("generation"),
         will_train=will_train,
     )
-    problems += find_problems(context)
+    problems += _find_contradictions(context)
     if problems:
         raise ConfigValueError(problems)
     if "datasets" in sections:
@@ -105,6 +119,10 @@ def read_experiment(
     elif "global_config" in sections:
         found["global_config"] = check_section(sections["global_config"], GlobalConfig, "global_config").value
     return Experiment(ExperimentConfig(**found), root)
+
+
+def _find_contradictions(context: Context) -> list[Problem]:
+    return [problem for check in (*CHECKS, *HEADER_CHECKS) for problem in check(context)]
 
 
 def _root_problems(document: Document, only: Sequence[str]) -> list[Problem]:

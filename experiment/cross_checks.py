@@ -1,7 +1,7 @@
 """All checks between sections: model, data sets, training and generation. No torch is imported and no data is read.
 
-Each check takes one `Context` and yields the problems that it finds. `find_problems` runs them all; `find_notes` collects
-remarks that do not make a file invalid. `experiment.file_headers` holds the checks that open files which the config names.
+Each of `CHECKS` takes one `Context` and yields the problems that it finds; `find_notes` collects remarks that do not make
+a file invalid. `experiment.file_headers` holds the checks that open files which the config names.
 """
 
 import os
@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from glob import glob
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from data_manager.dataset_types import DatasetConfig
 from data_manager.mixture_types import MixtureDatasetConfig
@@ -22,13 +22,10 @@ from model.types import PerformerParams
 from training.config_types import GenerationConfig, TrainingConfig
 from training.registry import TASKS, choose_task
 from yaml_config.check import advice
-from yaml_config.errors import ConfigValueError, Problem
+from yaml_config.errors import Problem
 from yaml_config.node import Node, dotted
 from yaml_config.registry import closest
 from yaml_config.strict_model import Location, StrictModel
-
-if TYPE_CHECKING:
-    from experiment.config import Experiment
 
 TRAIN_SPLITS = ("train",)
 EVALUATION_SPLITS = ("validation", "valid", "val", "dev")
@@ -114,27 +111,8 @@ class Context:
 Check = Callable[[Context], Iterator[Problem]]
 
 
-def find_problems(context: Context) -> list[Problem]:
-    """Return every contradiction between the sections of a file."""
-    from experiment.file_headers import CHECKS as HEADER_CHECKS
-
-    return [problem for check in (*CHECKS, *HEADER_CHECKS) for problem in check(context)]
-
-
-def check_trainable(experiment: "Experiment") -> None:
-    """Raise ConfigValueError if a file without the section `training` cannot be trained with its defaults."""
-    config = experiment.config
-    if config.training is None:
-        training = TrainingConfig()
-        context = Context(experiment.root, config.model, config.datasets or (), training, config.generation)
-        if problems := find_problems(context):
-            raise ConfigValueError(problems)
-
-
-def find_notes(experiment: "Experiment") -> list[Problem]:
+def find_notes(context: Context) -> list[Problem]:
     """Return remarks on a valid file: settings that this machine cannot follow, or that have no effect."""
-    config = experiment.config
-    context = Context(experiment.root, config.model, config.datasets or (), config.training, config.generation)
     return [note for check in _NOTES for note in check(context)]
 
 

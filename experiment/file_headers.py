@@ -7,17 +7,16 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from data_manager.text_files import places_of
+from experiment.cross_checks import FEWEST_TOKENS, Check, Context
 from model.model_types import ModelConfig
+from model.parse_model_args import parse_model_config
 from yaml_config.errors import ConfigError, Problem
 from yaml_config.json_text import from_json
 from yaml_config.paths import from_home
 from yaml_config.strict_model import Location
-
-if TYPE_CHECKING:
-    from experiment.cross_checks import Check, Context
 
 WEIGHTS = "model.safetensors"
 _MAX_HEADER = 100_000_000
@@ -49,7 +48,7 @@ _OFFSET_POSITIONS = ("roberta", "xlm-roberta", "camembert")
 """Architectures whose positions begin after the id of padding."""
 
 
-def _tokenizer_folders(context: "Context") -> Iterator[Problem]:
+def _tokenizer_folders(context: Context) -> Iterator[Problem]:
     """Check that the path of a tokenizer is a folder that holds one."""
     for index, entry in enumerate(context.datasets):
         tokenizer = getattr(entry, "tokenizer", None)
@@ -64,7 +63,7 @@ def _tokenizer_folders(context: "Context") -> Iterator[Problem]:
             yield context.problem(path, message, "a folder with tokenizer.json, as save_pretrained writes it")
 
 
-def _starting_weights(context: "Context") -> Iterator[Problem]:
+def _starting_weights(context: Context) -> Iterator[Problem]:
     """Check that `init_from` is a folder with weights of this model, written with this tokenizer."""
     training, model = context.training, context.model
     if not context.will_train or training is None or training.init_from is None:
@@ -93,7 +92,7 @@ def _starting_weights(context: "Context") -> Iterator[Problem]:
     yield from _starting_tokenizer(context, folder)
 
 
-def _starting_tokenizer(context: "Context", folder: Path) -> Iterator[Problem]:
+def _starting_tokenizer(context: Context, folder: Path) -> Iterator[Problem]:
     """Check that a run's tokenizer is of the type of the data set's."""
     tokenizer: Any = getattr(context.dataset, "tokenizer", None)
     if tokenizer is None:
@@ -107,13 +106,11 @@ def _starting_tokenizer(context: "Context", folder: Path) -> Iterator[Problem]:
 
 def _read_run(folder: Path) -> ModelConfig | None:
     """Return the model of a run folder's config.yml; None where there is none that can be read."""
-    from experiment.config import read_experiment
-
     file = folder / "config.yml"
     if not file.is_file():
         return None
     try:
-        return read_experiment(file, only=("model",), will_train=False).config.model
+        return parse_model_config(file)
     except ConfigError:
         return None
 
@@ -143,10 +140,8 @@ def _flat(value: Any, prefix: str) -> Iterator[tuple[str, Any]]:
         yield prefix, value
 
 
-def _pretrained_backbone(context: "Context") -> Iterator[Problem]:
+def _pretrained_backbone(context: Context) -> Iterator[Problem]:
     """Check that a pretrained backbone has the vocabulary and the positions that the file asks for."""
-    from experiment.cross_checks import FEWEST_TOKENS
-
     model = context.model
     backbone: Any = getattr(model.config, "backbone", None) if model else None
     name = getattr(backbone, "path", None)
@@ -173,7 +168,7 @@ def _pretrained_backbone(context: "Context") -> Iterator[Problem]:
         yield context.problem(("model", "backbone", "path"), message, f"sequence_length: {places}")
 
 
-def _pretrained_parts(context: "Context") -> Iterator[Problem]:
+def _pretrained_parts(context: Context) -> Iterator[Problem]:
     """Check that pretrained parts of a latent model come with the tokenizers that they need."""
     model, tokenizer = context.model, getattr(context.dataset, "tokenizer", None)
     if model is None or model.model_type != "latent_diffusion":
@@ -218,4 +213,4 @@ def _read_json(path: Path) -> Mapping[str, Any] | None:
     return found if isinstance(found, dict) else None
 
 
-CHECKS: "tuple[Check, ...]" = (_tokenizer_folders, _starting_weights, _pretrained_backbone, _pretrained_parts)
+CHECKS: tuple[Check, ...] = (_tokenizer_folders, _starting_weights, _pretrained_backbone, _pretrained_parts)

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import NoReturn
 
 from experiment.config import Experiment, read_experiment
-from experiment.cross_checks import check_trainable
 from training.checkpoints import steps_of
 from training.engine import Outcome, train
 from training.errors import FAILED, TrainingError
@@ -46,7 +45,7 @@ def run(args: argparse.Namespace, usage_error: Callable[[str], NoReturn]) -> int
     try:
         experiment = read_experiment(args.config, args.overrides)
         _check_sections(experiment)
-        check_trainable(experiment)
+        experiment.check_trainable()
     except ConfigError as error:
         return report_failure(error, False) if _speaks() else 1
     if args.resume and _speaks():
