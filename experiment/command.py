@@ -1,4 +1,4 @@
-"""What `parse_args.py` does with its options: check, print, summarise, build; and its exit codes."""
+"""Run `parse_args.py`: check, print, summarise and build an experiment; return the exit code."""
 
 import argparse
 import json
@@ -14,7 +14,7 @@ from yaml_config.report import BUILD_FAILED, GOOD, report_failure, stop_printing
 
 
 def run(args: argparse.Namespace, usage_error: Callable[[str], NoReturn]) -> int:
-    """Carry out parsed options; `usage_error` ends the program with code 2."""
+    """Run with parsed options and return the exit code; `usage_error` ends the program with code 2."""
     try:
         return _run(args, usage_error)
     except BrokenPipeError:
@@ -50,8 +50,8 @@ def _run(args: argparse.Namespace, usage_error: Callable[[str], NoReturn]) -> in
     notes = [*missing, *find_notes(experiment.context)]
     code, extra = _after_check(args, experiment, missing)
     if args.json:
-        told = {"ok": code == GOOD, "errors": [], "notes": [note.as_dict() for note in notes]}
-        print(json.dumps({**told, "config": experiment.config.to_dict(), **extra}, indent=2))
+        report = {"ok": code == GOOD, "errors": [], "notes": [note.as_dict() for note in notes]}
+        print(json.dumps({**report, "config": experiment.config.to_dict(), **extra}, indent=2))
     elif code == GOOD:
         for note in notes:
             print(f"note: {note.headline()}", file=sys.stderr)
@@ -61,7 +61,7 @@ def _run(args: argparse.Namespace, usage_error: Callable[[str], NoReturn]) -> in
 def _after_check(
     args: argparse.Namespace, experiment: Experiment, missing: list[Problem]
 ) -> tuple[int, dict[str, Any]]:
-    """Print, summarise or build as asked; the exit code and what `--json` adds."""
+    """Print, summarise or build as asked; return the exit code and the entries that `--json` adds."""
     extra: dict[str, Any] = {}
     if args.print_config and not args.json:
         from experiment.print_config import print_config
@@ -106,7 +106,7 @@ def _after_check(
 
 
 def _verdict(path: str, experiment: Experiment) -> str:
-    """One line that says what was checked and found good."""
+    """Return one line that names the checked sections."""
     config, parts = experiment.config, []
     if config.model is not None:
         parts.append(f"model {config.model.name!r} ({config.model.model_type})")

@@ -1,4 +1,4 @@
-"""An input of the right shape for a model, for counting and for trying it once."""
+"""Example inputs of the right shape for a model, to count FLOPs and to run it once."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -15,25 +15,24 @@ DEFAULT_LENGTH = 256
 
 @dataclass(frozen=True)
 class Inputs:
-    """Positional arguments of a model's network, and what they are in words."""
+    """Positional arguments of a model's network, with a description."""
 
     tensors: tuple[Any, ...]
     text: str
     length: int
 
     def run(self, model: "nn.Module") -> Any:
-        """Output of one pass through the network; of a diffusion model, of its denoiser, of a latent one, of all its parts."""
+        """Run the network once: the denoiser of a diffusion model, all parts of a latent one; return its output."""
         network: Any = getattr(model, "denoise", None) or getattr(model, "network", model)
         device = next((p.device for p in model.parameters()), None)
         return network(*(tensor.to(device) for tensor in self.tensors))
 
 
 def example_inputs(config: ExperimentConfig, batch_size: int | None = None) -> Inputs:
-    """Inputs of the file's own batch size and length.
+    """Return inputs of the file's batch size and length.
 
-    One for a stack, source and target for an encoder-decoder, tokens and sigma for a diffusion model's denoiser.
-
-    Must run inside the model's own tensor mode. Raises ValueError for a model type whose input is not known.
+    A stack has one input, an encoder-decoder source and target, a diffusion model's denoiser tokens and sigma. Call it
+    inside the model's tensor mode. Raises ValueError for a model type whose input is unknown.
     """
     assert config.model is not None
     section: Any = config.model.config
@@ -76,7 +75,7 @@ def _input(stack: PerformerParams, batch: int, length: int) -> Any:
 
 
 def _noisy(batch: int, length: int) -> tuple[Any, Any]:
-    """Tokens and a noise level for each row."""
+    """Return tokens [batch, length] and a noise level [batch]."""
     import torch
 
     return torch.zeros(batch, length, dtype=torch.long), torch.ones(batch)
