@@ -1,4 +1,4 @@
-"""Check an experiment's file, print what it resolves to, summarise or build its model.
+"""Check an experiment's file, print its resolved config, summarise or build its model.
 
     python parse_args.py --config experiment.yml
 
@@ -25,21 +25,21 @@ exit codes: 0 good, 1 invalid, 2 wrong usage, 3 unreadable file, 4 build failed"
 
 
 def parse_config(path: str | os.PathLike[str]) -> tuple[ModelConfig | None, list[DatasetConfig] | None]:
-    """The model's config and the data sets' configs of a file, each None when its section is absent.
+    """Return the model's config and the data sets' configs of a file, each None if its section is absent.
 
-    Raises ConfigError, which lists every problem of the file with its place.
+    Raises ConfigError, which lists every problem of the file with its line.
     """
     config = parse_experiment(path)
     return config.model, config.datasets
 
 
 def parse_experiment(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> ExperimentConfig:
-    """Everything that a file says, with `a.b=value` overrides laid on it; raises ConfigError like `parse_config`."""
+    """Return all sections of a file, with `a.b=value` overrides; raises ConfigError like `parse_config`."""
     return read_experiment(path, overrides).config
 
 
 def build_parser(prog: str = "parse_args.py") -> argparse.ArgumentParser:
-    """The command line."""
+    """Return the parser of the command line."""
     parser = argparse.ArgumentParser(
         prog=prog,
         description="Check an experiment's file completely, before anything is built.",
@@ -48,15 +48,15 @@ def build_parser(prog: str = "parse_args.py") -> argparse.ArgumentParser:
     )
     parser.add_argument("--config", metavar="F", help="the experiment's YAML file")
     only = parser.add_mutually_exclusive_group()
-    only.add_argument("--model-only", action="store_true", help="look at the section `model` alone")
-    only.add_argument("--data-only", action="store_true", help="look at `global_config` and `datasets` alone")
+    only.add_argument("--model-only", action="store_true", help="check only the section `model`")
+    only.add_argument("--data-only", action="store_true", help="check only `global_config` and `datasets`")
     parser.add_argument(
         "--set",
         metavar="K=V",
         action="append",
         default=[],
         dest="overrides",
-        help="lay a value on the file: a.b.0.c=1e-4",
+        help="override a config value: a.b.0.c=1e-4",
     )
     parser.add_argument(
         "--print-config", action="store_true", help="print the resolved file, each value with its origin"
@@ -66,16 +66,20 @@ def build_parser(prog: str = "parse_args.py") -> argparse.ArgumentParser:
     parser.add_argument(
         "--summary", action="store_true", help="parameters, memory and FLOPs, without allocating weights"
     )
-    parser.add_argument("--html", metavar="FILE", help="with --summary: write it as a page with pictures as well")
-    parser.add_argument("--build", action="store_true", help="build the model for real and run it forward once")
+    parser.add_argument("--html", metavar="FILE", help="with --summary: also write it as a page with pictures")
     parser.add_argument(
-        "--plugin", metavar="MODULE", action="append", default=[], help="import a module that registers your own types"
+        "--build",
+        action="store_true",
+        help="build the model, run it forward once, and train one step where the data are there",
+    )
+    parser.add_argument(
+        "--plugin", metavar="MODULE", action="append", default=[], help="import a module that registers custom types"
     )
     return parser
 
 
 def main(argv: Sequence[str] | None = None, prog: str = "parse_args.py") -> int:
-    """Run the command line; returns the exit code."""
+    """Run the command line; return the exit code."""
     from experiment.command import run
 
     parser = build_parser(prog)

@@ -4,10 +4,10 @@ import json
 import sys
 import traceback
 
-from experiment.command import BUILD_FAILED, GOOD, INVALID, UNREADABLE, USAGE, report_failure
 from yaml_config.errors import UNREADABLE as UNREADABLE_CODE
 from yaml_config.errors import ConfigError, Place, Problem, printable
 from yaml_config.registry import UnknownNameError
+from yaml_config.report import BUILD_FAILED, GOOD, INVALID, UNREADABLE, USAGE, report_failure
 
 _NO_MEMORY = ("can't allocate memory", "out of memory", "Storage size calculation overflowed")
 FAILED = BUILD_FAILED

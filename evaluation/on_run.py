@@ -23,9 +23,9 @@ def run_command(
     """
     from evaluation.failure import GOOD, INTERRUPTED, report_error
     from evaluation.opened import named_after_options, newest_run
-    from experiment.command import stop_printing, take_any_text
     from yaml_config.errors import ConfigError, printable
     from yaml_config.plugins import import_plugins
+    from yaml_config.report import stop_printing, take_any_text
 
     take_any_text()
     overrides, flags = collect_overrides(args, usage_error)

@@ -1,6 +1,5 @@
-"""One file, all sections: the whole checked experiment, how it is printed, summarised and built.
+"""The whole experiment: all sections of one file, checked, printed, summarised and built.
 
-What one section asks of another is checked here; what a section says alone, where its types are. `config` and all that it
-imports know no torch; nothing here but `demo`, which runs all verbs, imports the engine of training
-or evaluation.
+Checks between sections are here; checks within a section are with its types. `config` and its imports do not import torch.
+Only `command` and `demo`, which belong to the command line, import training or evaluation.
 """

@@ -1,4 +1,4 @@
-"""Files that an experiment names and that are not there: told beside a check, as the data may lie on another machine."""
+"""Find missing files that an experiment names. They are notes, not errors, since data may lie on another machine."""
 
 import glob
 import os
@@ -16,12 +16,12 @@ _NAMED = (("data_files",), ("path",), ("tokenizer", "path"))
 
 
 def absent_files(experiment: Experiment) -> list[Problem]:
-    """A note for each data set that names files which lie at none of the places where they are looked for."""
+    """Return a note for each data set that names files which are in none of the folders searched."""
     notes = []
     for index, entry in enumerate(experiment.config.datasets or ()):
         paths = [("datasets", index, *key) for key in _NAMED]
         named = [found for path in paths for found in _texts(experiment.root.at(path), path)]
-        absent = [(path, node) for path, node in named if not _is_there(str(node.value), entry)]
+        absent = [(path, node) for path, node in named if not _exists(str(node.value), entry)]
         if absent:
             (path, node), names = absent[0], [str(node.value) for _, node in absent]
             notes.append(Problem(node.shown_at, dotted(path), "absent_file", _message(names, entry)))
@@ -29,7 +29,7 @@ def absent_files(experiment: Experiment) -> list[Problem]:
 
 
 def _texts(node: Node | None, path: Location) -> Iterator[tuple[Location, Node]]:
-    """The strings at and below a node, with their paths."""
+    """Yield the strings at and below a node, with their paths."""
     if node is None:
         return
     if isinstance(node.value, dict | list):
@@ -40,8 +40,8 @@ def _texts(node: Node | None, path: Location) -> Iterator[tuple[Location, Node]]
         yield path, node
 
 
-def _is_there(name: str, entry: DatasetConfig) -> bool:
-    """Whether a file is there; a pattern, for which a whole disk may have to be gone through, counts as there."""
+def _exists(name: str, entry: DatasetConfig) -> bool:
+    """Return True if a file exists; a pattern counts as existing, since searching may mean reading a whole disk."""
     return glob.has_magic(name) or any(os.path.exists(place) for place in places_of(name, entry))
 
 

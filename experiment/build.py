@@ -1,4 +1,4 @@
-"""The real build with one forward pass, as `parse_args.py --build` does it."""
+"""Build the model with real weights and run one forward pass, for `parse_args.py --build`."""
 
 import time
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from experiment.vocabulary import with_vocabulary
 
 @dataclass(frozen=True)
 class Built:
-    """What a build gave: the device, the number of parameters, the shape that came out, the seconds it took."""
+    """Result of a build: device, number of parameters, output shape, seconds."""
 
     name: str
     device: str
@@ -21,11 +21,11 @@ class Built:
     seconds: float
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain form for `--json`."""
+        """Return the plain form for `--json`."""
         return dict(vars(self))
 
     def text(self) -> str:
-        """One line for the terminal."""
+        """Return one line for the terminal."""
         return (
             f"built {self.name!r} on {self.device}: {self.parameters:,} parameters; {self.input_text} gave "
             f"{self.output_shape} in {self.seconds:.2f} s"
@@ -35,8 +35,8 @@ class Built:
 def build_and_run(config: ExperimentConfig) -> Built:
     """Build the model of an experiment and run it forward once on an example input.
 
-    Raises ValueError where the file has no model or the model cannot be built (a device that is not there, ids that do
-    not fit), RuntimeError or MemoryError where the machine is too small for it.
+    Raises ValueError if the file has no model or the model cannot be built (a missing device, token ids out of range),
+    RuntimeError or MemoryError if the machine has too little memory.
     """
     if config.model is None:
         raise ValueError("--build needs a section 'model'")

@@ -1,33 +1,25 @@
-"""What `parse_args.py` does with its options: check, print, summarise, build; and its exit codes."""
+"""Run `parse_args.py`: check, print, summarise and build an experiment; return the exit code."""
 
 import argparse
-import io
 import json
-import os
 import sys
 from collections.abc import Callable
-from typing import Any, NoReturn, TextIO
+from typing import Any, NoReturn
 
 from experiment.config import Experiment, read_experiment
 from yaml_config.errors import ConfigError, Problem, harmless, printable
 from yaml_config.overrides import split_override
 from yaml_config.plugins import import_plugins
-
-GOOD, INVALID, USAGE, UNREADABLE, BUILD_FAILED = range(5)
+from yaml_config.report import BUILD_FAILED, GOOD, report_failure, stop_printing, take_any_text
 
 
 def run(args: argparse.Namespace, usage_error: Callable[[str], NoReturn]) -> int:
-    """Carry out parsed options; `usage_error` ends the program with code 2."""
+    """Run with parsed options and return the exit code; `usage_error` ends the program with code 2."""
     try:
         return _run(args, usage_error)
     except BrokenPipeError:
         stop_printing()
         return GOOD
-
-
-def stop_printing() -> None:
-    """Leave it at what has been printed, as its reader has seen enough; else Python complains once more at its end."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _run(args: argparse.Namespace, usage_error: Callable[[str], NoReturn]) -> int:
@@ -52,51 +44,24 @@ def _run(args: argparse.Namespace, usage_error: Callable[[str], NoReturn]) -> in
     except ConfigError as error:
         return report_failure(error, args.json)
     from experiment.absent_files import absent_files
+    from experiment.cross_checks import find_notes
 
-    notes = absent_files(experiment)
-    code, extra = _after_check(args, experiment)
+    missing = absent_files(experiment)
+    notes = [*missing, *find_notes(experiment.context)]
+    code, extra = _after_check(args, experiment, missing)
     if args.json:
-        told = {"ok": code == GOOD, "errors": [], "notes": [note.as_dict() for note in notes]}
-        print(json.dumps({**told, "config": experiment.config.to_dict(), **extra}, indent=2))
+        report = {"ok": code == GOOD, "errors": [], "notes": [note.as_dict() for note in notes]}
+        print(json.dumps({**report, "config": experiment.config.to_dict(), **extra}, indent=2))
     elif code == GOOD:
         for note in notes:
             print(f"note: {note.headline()}", file=sys.stderr)
     return code
 
 
-def take_any_text() -> None:
-    """Have stdout write as escapes what its encoding lacks: a name in a file may have any character."""
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")
-
-
-def report_failure(error: ConfigError, as_json: bool) -> int:
-    """Print the problems on stderr, or as one JSON object on stdout; returns the exit code."""
-    if as_json:
-        errors = [problem.as_dict() for problem in error.problems]
-        print(json.dumps({"ok": False, "errors": errors, "config": None}, indent=2))
-    else:
-        print_problems(error.problems, sys.stderr)
-    return UNREADABLE if error.is_unreadable else INVALID
-
-
-def print_problems(problems: list[Problem], stream: TextIO) -> None:
-    """Each problem with its line and caret, then how many there are; in colour on a terminal."""
-    colour = stream.isatty() and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"
-    bold, red, reset = ("\x1b[1m", "\x1b[31m", "\x1b[0m") if colour else ("", "", "")
-    for problem in problems:
-        head, (*source, caret) = problem.headline(), problem.excerpt() or [""]
-        place = str(problem.place)
-        print(f"{bold}{place}{reset}{head[len(place) :]}", file=stream)
-        for line in source:
-            print(line, file=stream)
-        if caret:
-            print(f"{red}{caret}{reset}", file=stream)
-    print(f"{len(problems)} problem{'s' if len(problems) != 1 else ''}", file=stream)
-
-
-def _after_check(args: argparse.Namespace, experiment: Experiment) -> tuple[int, dict[str, Any]]:
-    """Print, summarise or build as asked; the exit code and what `--json` adds."""
+def _after_check(
+    args: argparse.Namespace, experiment: Experiment, missing: list[Problem]
+) -> tuple[int, dict[str, Any]]:
+    """Print, summarise or build as asked; return the exit code and the entries that `--json` adds."""
     extra: dict[str, Any] = {}
     if args.print_config and not args.json:
         from experiment.print_config import print_config
@@ -123,6 +88,13 @@ def _after_check(args: argparse.Namespace, experiment: Experiment) -> tuple[int,
             extra["build"] = built.as_dict()
             if not args.json:
                 print(harmless(built.text()))
+            from training.trial import can_try, try_step
+
+            if not missing and can_try(experiment.config):
+                trial = try_step(experiment.config)
+                extra["step"] = trial.as_dict()
+                if not args.json:
+                    print(harmless(trial.text()))
     except (ValueError, OSError, RuntimeError, MemoryError) as error:
         if args.json:
             return BUILD_FAILED, {"build_error": f"{type(error).__name__}: {error}"}
@@ -134,7 +106,7 @@ def _after_check(args: argparse.Namespace, experiment: Experiment) -> tuple[int,
 
 
 def _verdict(path: str, experiment: Experiment) -> str:
-    """One line that says what was checked and found good."""
+    """Return one line that names the checked sections."""
     config, parts = experiment.config, []
     if config.model is not None:
         parts.append(f"model {config.model.name!r} ({config.model.model_type})")

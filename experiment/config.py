@@ -1,7 +1,7 @@
-"""A file with all its sections to an `ExperimentConfig`; every problem of every section is found in one run."""
+"""Read a file with all its sections as an `ExperimentConfig`; all problems of all sections are reported in one run."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -9,10 +9,8 @@ from pydantic import SerializeAsAny
 
 from data_manager.dataset_types import DatasetConfig, GlobalConfig
 from data_manager.parse_data_args import check_section, read_data_sections
-from experiment.condition_size import condition_problems
-from experiment.feature_width import feature_problems
-from experiment.latent_fit import latent_problems
-from experiment.named_data import named_data_problems
+from experiment.cross_checks import CHECKS, Context
+from experiment.file_headers import CHECKS as HEADER_CHECKS
 from experiment.shipped import find_config
 from model.model_types import ModelConfig
 from model.parse_model_args import read_model_section
@@ -30,7 +28,7 @@ SECTIONS = (*MODEL_SECTIONS, *DATA_SECTIONS, *OTHER_SECTIONS)
 
 
 class ExperimentConfig(StrictModel):
-    """Everything that one file says; a section that is absent is None."""
+    """All sections of a file; an absent one is None."""
 
     model: ModelConfig | None = None
     global_config: GlobalConfig | None = None
@@ -39,7 +37,7 @@ class ExperimentConfig(StrictModel):
     generation: GenerationConfig | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """The file that reads back as this experiment, every default written out."""
+        """Return the content of a file that reads back as this experiment, with every default."""
         sections: dict[str, Any] = {}
         if self.model is not None:
             sections["model"] = self.model.to_section()
@@ -58,10 +56,23 @@ class ExperimentConfig(StrictModel):
 
 @dataclass(frozen=True)
 class Experiment:
-    """A checked experiment with the tree that it was read from."""
+    """A valid experiment, and the tree that it was read from."""
 
     config: ExperimentConfig
     root: Node
+
+    @property
+    def context(self) -> Context:
+        """All sections, as checks between them take them."""
+        config = self.config
+        return Context(self.root, config.model, config.datasets or (), config.training, config.generation)
+
+    def check_trainable(self) -> None:
+        """Raise ConfigValueError if a file without the section `training` cannot be trained with its defaults."""
+        if self.config.training is None:
+            problems = _find_contradictions(replace(self.context, training=TrainingConfig()))
+            if problems:
+                raise ConfigValueError(problems)
 
 
 def read_experiment(
@@ -73,7 +84,7 @@ def read_experiment(
 ) -> Experiment:
     """Read and check a file; `only` limits which sections are looked at. `configs/...` is found from any folder.
 
-    Without `will_train`, the data may be others than those that `training` names, as of a run that is measured on them.
+    Set `will_train=False` for the config of a run that is evaluated: its data and starting weights may have moved since.
 
     Raises ConfigError with all problems: ConfigFileError or ConfigSyntaxError where reading stopped.
     """
@@ -92,14 +103,15 @@ def read_experiment(
             checked = check_section(sections[name], kind, name)
             found[name] = checked.value
             problems += checked.problems
-    problems += list(_between_sections(found, root))
-    if will_train and not data_problems:
-        problems += named_data_problems(found.get("training"), datasets, root)
-    if found.get("model") is not None:
-        problems += feature_problems(found["model"], datasets, root, has_training="training" in sections)
-        trained_on = getattr(found.get("training"), "dataset", None)
-        problems += condition_problems(found["model"], datasets, root, trained_on)
-        problems += latent_problems(found["model"], datasets, root, found.get("training"))
+    context = Context(
+        root=root,
+        model=found.get("model"),
+        datasets=() if data_problems else datasets,
+        training=found.get("training"),
+        generation=found.get("generation"),
+        will_train=will_train,
+    )
+    problems += _find_contradictions(context)
     if problems:
         raise ConfigValueError(problems)
     if "datasets" in sections:
@@ -109,51 +121,14 @@ def read_experiment(
     return Experiment(ExperimentConfig(**found), root)
 
 
-def _unfit_sampler(name: str, section: Any) -> tuple[str, str]:
-    """What is wrong with a sampler that does not fit a diffusion section, and what to write instead."""
-    from diffusion.registry import OBJECTIVES, SAMPLERS
-
-    is_known = name in SAMPLERS or name == "ddim"
-    fix = closest(name, list(section.samplers)) or section.samplers[0]
-    if not hasattr(section, "objective"):
-        of = "a diffusion of latents"
-    else:
-        blockwise = OBJECTIVES.get(section.objective.type).blockwise
-        of = f"objective {section.objective.type}" if blockwise else f"{section.process.type} noise"
-    wrong = f"does not fit {of}" if is_known else "is unknown"
-    fitting = f"of {of} {'is' if len(section.samplers) == 1 else 'are'} {', '.join(section.samplers)}"
-    return f"sampler {name!r} {wrong}; {fitting}; try {fix}", fix
-
-
-def _between_sections(found: dict[str, Any], root: Node) -> Iterator[Problem]:
-    """What one section asks of another that it cannot give."""
-    model, generation = found.get("model"), found.get("generation")
-    if model is None or generation is None:
-        return
-    section = model.config if model.model_type in ("diffusion", "latent_diffusion") else None
-    for key in ("sampler", "steps", "guidance"):
-        node = root.at(("generation", key))
-        if node is None or node.value is None:
-            continue
-        message = fix = None
-        if section is None:
-            message = f"{key} is of diffusion models, and this model is of type {model.model_type}"
-        elif key == "sampler" and (name := generation.sampler_name) not in section.samplers:
-            message, fix = _unfit_sampler(name, section)
-        elif key == "steps" and generation.steps > getattr(
-            getattr(section, "diffusion", None), "num_steps", generation.steps
-        ):
-            message = f"steps {generation.steps} are more than the diffusion's num_steps {section.diffusion.num_steps}"
-        elif key == "guidance" and getattr(section, "condition", None) is None:
-            message = "guidance needs a condition in the model's section"
-        if message:
-            yield Problem(node.place, f"generation.{key}", "relation", message, fix)
+def _find_contradictions(context: Context) -> list[Problem]:
+    return [problem for check in (*CHECKS, *HEADER_CHECKS) for problem in check(context)]
 
 
 def _root_problems(document: Document, only: Sequence[str]) -> list[Problem]:
-    """Sections that do not exist, and a file that has none of those asked for.
+    """Return the problems of unknown sections, and of a file without any section asked for.
 
-    Keys that begin with `x-` are left alone: they hold what anchors share.
+    Keys that begin with `x-` are ignored: they hold what anchors share.
     """
     problems = []
     root = document.root

@@ -1,6 +1,6 @@
-"""Below which length softmax is the faster kind of attention, from measurements on two CPU cores; no torch.
+"""Sequence length below which softmax attention is faster than linear, measured on two CPU cores; no torch is imported.
 
-`python -m benchmarks.crossover` made `MEASURED` and prints it anew.
+`python -m benchmarks.crossover` measured `MEASURED` and prints it again.
 """
 
 from collections.abc import Iterator
@@ -19,25 +19,25 @@ MEASURED: dict[tuple[int, bool], tuple[int, int]] = {
     (128, False): (1530, 1316),
     (128, True): (3714, 3438),
 }
-"""Head's width and whether causal, to tokens at which the times forward and forward + backward cross.
+"""(Width of a head, causal) to the lengths in tokens at which forward and forward + backward times cross.
 
-Of 8 heads in float32 with D ln D features, as many as a file gets that does not say.
+Measured with 8 heads in float32 and D ln D features, the default number.
 """
 
 
 @dataclass(frozen=True)
 class Crossover:
-    """Below these lengths softmax is the faster in a stack; from them on, linear attention."""
+    """Lengths of a stack below which softmax is faster, and from which linear attention is."""
 
     part: str
     """encoder, decoder or backbone."""
     attention: str
-    """What the file has there."""
+    """Attention types of the file."""
     forward: int
     training: int
 
     def text(self, length: int) -> str:
-        """In words, for a file of sequences of this length."""
+        """Describe the crossover for sequences of this length."""
         below = (length < self.forward) + (length < self.training)
         faster = ("linear is the faster", "the two are about as fast", "softmax is the faster")[below]
         return (
@@ -48,7 +48,7 @@ class Crossover:
 
 
 def crossovers(config: ExperimentConfig) -> Iterator[Crossover]:
-    """One for each stack whose attention may be either kind."""
+    """Yield the crossover of each stack whose attention may be either kind."""
     if config.model is None:
         return
     section = config.model.config
@@ -59,7 +59,7 @@ def crossovers(config: ExperimentConfig) -> Iterator[Crossover]:
 
 
 def crossover(part: str, params: PerformerParams, *, is_decoder: bool) -> Crossover:
-    """Of one stack: the nearest width that was measured, in proportion to the features of a token."""
+    """Return the crossover of a stack: that of the nearest measured width, scaled by the features of a token."""
     causal = is_decoder or first_of_direction(params, "causal") is not None
     near = min((width for width, _ in MEASURED), key=lambda width: abs(log(width / params.head_dim)))
     features = params.nb_features or default_features(params.head_dim)
@@ -69,5 +69,5 @@ def crossover(part: str, params: PerformerParams, *, is_decoder: bool) -> Crosso
 
 
 def _rounded(tokens: float) -> int:
-    """To two digits: a measurement on another machine would not agree in a third."""
+    """Round to two digits, since a measurement on another machine would differ in the third."""
     return int(float(f"{tokens:.2g}"))

@@ -1,4 +1,4 @@
-"""The main job on a corpus that every Python carries: a file checked, its model trained, samples, figures, curves."""
+"""Run the whole pipeline on a corpus that comes with Python: check, train, generate, evaluate, plot."""
 
 import argparse
 import os
@@ -13,15 +13,17 @@ from yaml_config.errors import ConfigError
 
 CONFIG = os.path.relpath(Path(__file__).resolve().parent.parent / "configs" / "full_experiment.yml")
 ROWS = 64
-"""Rows of the test split that are measured."""
+"""Rows of the test split that are evaluated."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the main job on a file and print what came of it; returns the exit code."""
+    """Run the pipeline on a file and print its results; return the exit code."""
     parser = argparse.ArgumentParser(prog="scripts/demo", description=__doc__)
     parser.add_argument("--config", metavar="F", default=CONFIG, help="the experiment (default: %(default)s)")
     parser.add_argument("--output", metavar="RUN", help="the run's folder (default: the first free one of runs/demo-N)")
-    parser.add_argument("--set", metavar="K=V", action="append", default=[], dest="overrides", help="lay a value on it")
+    parser.add_argument(
+        "--set", metavar="K=V", action="append", default=[], dest="overrides", help="override a config value"
+    )
     args = parser.parse_args(argv)
     start = time.perf_counter()
     try:
@@ -39,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def describe(experiment: ExperimentConfig) -> None:
-    """Build the model and load the data; print their parts and one batch. Raises ValueError where one is missing."""
+    """Build the model and load the data; print their parts and one batch. Raises ValueError if a section is missing."""
     from data_manager.data_manager import DatasetManager
     from experiment.vocabulary import with_vocabulary
     from model.model_factory import create_model
@@ -60,12 +62,12 @@ def describe(experiment: ExperimentConfig) -> None:
 
 
 def train_and_show(args: argparse.Namespace, run: str) -> int:
-    """The three commands that a user would type; the first exit code that is not 0, or 0."""
+    """Run train, generate and evaluate as a user would; return the first exit code that is not 0, or 0."""
     import train
     from evaluation import evaluate_command, generate_command
 
-    laid = [part for option in args.overrides for part in ("--set", option)]
-    training = ["--config", args.config, "--output", run, *laid]
+    overrides = [part for option in args.overrides for part in ("--set", option)]
+    training = ["--config", args.config, "--output", run, *overrides]
     commands: list[tuple[str, Any, list[str]]] = [
         ("train.py", train.main, training),
         ("generate.py", generate_command.main, ["--run", run]),
@@ -81,7 +83,7 @@ def train_and_show(args: argparse.Namespace, run: str) -> int:
 
 
 def free_folder() -> str:
-    """runs/demo-1, or the next one that is not there."""
+    """Return runs/demo-1, or the next folder of that form that does not exist."""
     names: Iterator[str] = (f"runs/demo-{number}" for number in range(1, 1_000_000))
     return next(name for name in names if not os.path.exists(name))
 

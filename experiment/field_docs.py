@@ -1,7 +1,7 @@
-"""Docstrings under fields as descriptions of a JSON Schema, read from the source when a schema is asked for.
+"""Read the docstrings under fields from the source, as descriptions of a JSON Schema.
 
-That of a number ends with its unit: `Optimiser steps. [steps]`; a plain number has [1].
-pydantic's own `use_attribute_docstrings` reads them at each import, a quarter of the time that checking a file takes.
+The docstring of a number ends with its unit: `Optimiser steps. [steps]`; a plain number has [1].
+pydantic's own `use_attribute_docstrings` reads them at each import, which takes a quarter of the time of a check.
 """
 
 import ast
@@ -16,24 +16,24 @@ from pydantic import BaseModel
 from yaml_config.strict_model import StrictModel
 
 NESTING = 3
-"""How deep configuration types stand in each other."""
+"""Depth to which configuration types are nested."""
 
 
 def describe_fields() -> None:
-    """Give every field of every configuration type its docstring as description."""
+    """Set the docstring of every field of every configuration type as its description."""
     types = list(dict.fromkeys(_subclasses(StrictModel)))
     for model in types:
         for name, field in model.model_fields.items():
             docs = (field_docstrings(base).get(name) for base in model.__mro__ if issubclass(base, BaseModel))
             field.description = field.description or next(filter(None, docs), None)
-    for _ in range(NESTING):  # a type takes in those inside it as they stand
+    for _ in range(NESTING):  # a type copies the schemas of the types inside it
         for model in types:
             model.model_rebuild(force=True)
 
 
 @cache
 def field_docstrings(model: type) -> dict[str, str]:
-    """Names of a class's own fields to the string literals under them; empty where there is no source."""
+    """Return the string literals under a class's own fields by name; empty if there is no source."""
     try:
         tree = ast.parse(textwrap.dedent(inspect.getsource(model)))
     except (OSError, TypeError, SyntaxError):

@@ -1,9 +1,10 @@
-"""An input of the right shape for a model, for counting and for trying it once."""
+"""Example inputs of the right shape for a model, to count FLOPs and to run it once."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from experiment.config import ExperimentConfig
+from experiment.cross_checks import capacity_of
 from model.types import PerformerParams
 
 if TYPE_CHECKING:
@@ -14,25 +15,24 @@ DEFAULT_LENGTH = 256
 
 @dataclass(frozen=True)
 class Inputs:
-    """Positional arguments of a model's network, and what they are in words."""
+    """Positional arguments of a model's network, with a description."""
 
     tensors: tuple[Any, ...]
     text: str
     length: int
 
     def run(self, model: "nn.Module") -> Any:
-        """Output of one pass through the network; of a diffusion model, of its denoiser, of a latent one, of all its parts."""
+        """Run the network once: the denoiser of a diffusion model, all parts of a latent one; return its output."""
         network: Any = getattr(model, "denoise", None) or getattr(model, "network", model)
         device = next((p.device for p in model.parameters()), None)
         return network(*(tensor.to(device) for tensor in self.tensors))
 
 
 def example_inputs(config: ExperimentConfig, batch_size: int | None = None) -> Inputs:
-    """Inputs of the file's own batch size and length.
+    """Return inputs of the file's batch size and length.
 
-    One for a stack, source and target for an encoder-decoder, tokens and sigma for a diffusion model's denoiser.
-
-    Must run inside the model's own tensor mode. Raises ValueError for a model type whose input is not known.
+    A stack has one input, an encoder-decoder source and target, a diffusion model's denoiser tokens and sigma. Call it
+    inside the model's tensor mode. Raises ValueError for a model type whose input is unknown.
     """
     assert config.model is not None
     section: Any = config.model.config
@@ -48,7 +48,9 @@ def example_inputs(config: ExperimentConfig, batch_size: int | None = None) -> I
     batch = (
         batch_size or (config.training.batch_size if config.training else getattr(stacks[0], "batch_size", None)) or 32
     )
-    limits = [getattr(stack, key, None) for stack in stacks for key in ("max_length", "length")]
+    readers = [*stacks, section.backbone] if is_diffusion else stacks
+    limits = [getattr(reader, key, None) for reader in readers for key in ("max_length", "length")]
+    limits += [capacity_of(stack) for stack in stacks] if is_latent else []
     length: int = min([_length(config), *(limit for limit in limits if limit)])
     if is_diffusion:
         tensors: tuple[Any, ...] = _noisy(batch, length)
@@ -73,7 +75,7 @@ def _input(stack: PerformerParams, batch: int, length: int) -> Any:
 
 
 def _noisy(batch: int, length: int) -> tuple[Any, Any]:
-    """Tokens and a noise level for each row."""
+    """Return tokens [batch, length] and a noise level [batch]."""
     import torch
 
     return torch.zeros(batch, length, dtype=torch.long), torch.ones(batch)

@@ -1,4 +1,4 @@
-"""A JSON Schema of the whole file, for editors that complete and check while one types."""
+"""JSON Schema of the whole file, for completion and checks in editors."""
 
 from typing import Any
 
@@ -26,30 +26,30 @@ _ANNOUNCED: tuple[Registry[Any], ...] = (
     SAMPLERS,
     *LATENT_PARTS,
 )
-"""Registries whose types are imported when they are asked for, and described then."""
+"""Registries whose types are imported on first use."""
 
 
 def describe_every_type() -> None:
-    """Import every type that a file can name, and give its fields their docstrings as descriptions."""
+    """Import every type that a file can name, and set the docstrings of its fields as descriptions."""
     for registry in _ANNOUNCED:
         for name in registry:
-            registry.get(name)  # imports what is announced only
+            registry.get(name)  # imports lazily registered types
     describe_fields()
 
 
 def experiment_schema() -> Schema:
-    """Schema (draft 2020-12) of a file with all registered model types and data sources."""
+    """Return the schema (draft 2020-12) of a file with all registered model types and data sources."""
     describe_every_type()
     definitions: Schema = {}
     models = [_model_variant(name, definitions) for name in MODELS]
     sources = [_source_variant(name, definitions) for name in SOURCES]
     properties = {
         KEY: {
-            "description": "Form of the file, written by the program; later ones than it knows are refused.",
+            "description": "Version of the file format, written by the program; later versions than it knows are refused.",
             "const": SCHEMA_VERSION,
         },
         "extends": {
-            "description": "Files that this one is laid on, relative to it.",
+            "description": "Base files that this one overrides, relative to it.",
             "anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}],
         },
         "model": {"oneOf": models},

@@ -1,4 +1,4 @@
-"""`model-factory validate | train | generate | evaluate`: the four verbs under one name, once the project is installed."""
+"""`model-factory validate | train | generate | evaluate`: the commands of the installed package."""
 
 import sys
 from collections.abc import Callable, Sequence
@@ -7,9 +7,9 @@ from importlib.metadata import version
 
 VERBS = {
     "validate": ("parse_args", "check an experiment's file, summarise or build its model"),
-    "train": ("train", "train what the file describes, or go on with it"),
-    "generate": ("evaluation.generate_command", "draw texts from a trained run"),
-    "evaluate": ("evaluation.evaluate_command", "measure a trained run on a split of its data"),
+    "train": ("train", "train the model of a file, or resume its training"),
+    "generate": ("evaluation.generate_command", "generate text from a trained run"),
+    "evaluate": ("evaluation.evaluate_command", "evaluate a trained run on a split of its data"),
 }
 _LINES = "\n".join(f"  {verb:<10} {meaning}" for verb, (_, meaning) in VERBS.items())
 HELP = f"""\
@@ -19,13 +19,13 @@ One YAML file describes an experiment; the verbs do everything with it.
 
 {_LINES}
 
-model-factory VERB --help tells what a verb takes.
+model-factory VERB --help lists the options of a verb.
 
 exit codes: 0 good, 1 invalid, 2 wrong usage, 3 unreadable file or run folder, 4 failed"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one verb with the rest of the command line; returns the exit code."""
+    """Run one verb with the rest of the command line; return the exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
     if words and words[0] in ("-h", "--help", "help"):
         print(HELP)

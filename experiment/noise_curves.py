@@ -1,4 +1,4 @@
-"""The noise of a diffusion model's section over time, as curves to look at."""
+"""Noise of a diffusion model over time, as curves to plot."""
 
 from typing import Any
 
@@ -9,10 +9,10 @@ _POINTS = 201
 
 
 def noise_curves(config: ExperimentConfig) -> dict[str, Curve]:
-    """Named curves over t in [0, 1]; empty for a model without a diffusion.
+    """Return named curves over t in [0, 1]; empty for a model without diffusion.
 
-    Discrete: the share of tokens that are untouched (alpha), and of the others. Latent: the share of the latent's variance
-    that is signal (alpha-bar), and noise.
+    Discrete: the shares of unchanged tokens (alpha) and of noised ones. Latent: the shares of the variance that are signal
+    (alpha-bar) and noise.
     """
     if config.model is None:
         return {}

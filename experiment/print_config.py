@@ -1,4 +1,4 @@
-"""The resolved file as YAML, each value with where it came from: a line, a `--set` option, or a default."""
+"""Print the resolved config as YAML, each value with its origin: a line, a `--set` option, or a default."""
 
 from dataclasses import replace
 from typing import Any
@@ -14,17 +14,17 @@ COMMENT_COLUMN = 44
 
 
 def print_config(experiment: Experiment) -> str:
-    """YAML that reads back as the same experiment, with an origin in a comment on each line that has a value."""
+    """Return YAML that reads back as the same experiment, with the origin of each value in a comment."""
     data = experiment.config.to_dict()
     return "\n".join(_mapping(data, _resolved(experiment.root), 0)) + "\n"
 
 
 def _resolved(root: Node) -> Node:
-    """The tree with `global_config` laid under data sets and `model.global_config` under parts, as the data has it."""
+    """Merge `global_config` into the data sets and `model.global_config` into the parts, as the config does."""
     data, shared = root.child("datasets"), root.child("global_config")
     if data is not None and isinstance(data.value, list):
-        laid = replace(data, value=[lay_shared(entry, shared) for entry in data.value])
-        root = root.edited(("datasets",), lambda _: laid)
+        merged = replace(data, value=[lay_shared(entry, shared) for entry in data.value])
+        root = root.edited(("datasets",), lambda _: merged)
     section = root.child("model")
     if section is None or section.child("global_config") is None:
         return root
@@ -63,7 +63,7 @@ def _entry(head: str, value: Any, node: Node | None, depth: int) -> list[str]:
 
 
 def _item(item: Any, node: Node | None, depth: int) -> list[str]:
-    """One entry of a list, its first line led by a dash."""
+    """Format one entry of a list, with a dash before its first line."""
     indent = "  " * depth
     if isinstance(item, dict) and item:
         first, *rest = _mapping(item, node, depth + 1)

@@ -1,4 +1,4 @@
-"""The configs that come with the project, found from any folder by the names that they have in a checkout."""
+"""Find the packaged configs from any folder, by their names in a checkout."""
 
 import os
 from os import PathLike
@@ -8,11 +8,11 @@ CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 
 
 def find_config(path: str | PathLike[str]) -> Path:
-    """`path` where it is there; else the shipped file that `configs/...` names, where there is one."""
+    """Return `path` if it exists, else the packaged config of that name (`configs/...`) if there is one, else `path`."""
     given = Path(path)
     if os.path.exists(given) or given.is_absolute() or given.parts[:1] != (CONFIGS.name,):
         return given
     shipped = CONFIGS.joinpath(*given.parts[1:])
-    if not os.path.isfile(shipped):  # False too for what no file can be named, where Path's own methods raise
+    if not os.path.isfile(shipped):  # also False for impossible names, for which Path's methods raise
         return given
     return shipped if shipped.resolve().is_relative_to(CONFIGS) else given

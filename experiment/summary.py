@@ -1,6 +1,6 @@
-"""Parameters, memory and FLOPs of a model, part by part, without allocating its weights.
+"""Count parameters, memory and FLOPs of a model, part by part, without allocating its weights.
 
-The model is built of fake tensors, which have shapes and no storage; its forward and backward pass are counted by
+The model is built of fake tensors, which have shapes but no storage; its forward and backward passes are counted by
 `torch.utils.flop_counter`, which counts matrix products (attention included) and nothing else.
 """
 
@@ -18,14 +18,14 @@ MEMORY = ("B", "KiB", "MiB", "GiB", "TiB")
 HEAD = ("part", "parameters", "weights", "training*", "forward", "fwd+bwd")
 NOTE = "* weights, gradients and Adam's moments in float32; FLOPs are matrix products of one batch"
 ADAM_COPIES = 4
-"""Training with Adam keeps weights, gradients and two moments."""
+"""Copies that training with Adam keeps: weights, gradients and two moments."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """Counts of one part; FLOPs are those of one batch. Backward is counted for the whole model only.
+    """Counts of one part; FLOPs are for one batch.
 
-    (Autograd runs it without regard to which module a product belongs to.)
+    Backward is counted for the whole model only, since autograd does not attribute products to modules.
     """
 
     name: str
@@ -35,18 +35,18 @@ class Part:
 
     @property
     def weights_bytes(self) -> int:
-        """Weights in float32."""
+        """Return the size of the weights in float32."""
         return BYTES * self.parameters
 
     @property
     def training_bytes(self) -> int:
-        """Weights, gradients and Adam's moments in float32, activations not counted."""
+        """Return the size of weights, gradients and Adam's moments in float32, without activations."""
         return ADAM_COPIES * BYTES * self.parameters
 
 
 @dataclass(frozen=True)
 class Summary:
-    """Parts of a model, and the input that the FLOPs were counted with."""
+    """Parts of a model, and the input for which FLOPs were counted."""
 
     name: str
     parts: list[Part]
@@ -55,10 +55,10 @@ class Summary:
     length: int
     """Tokens of a sequence."""
     crossovers: list[Crossover]
-    """Of each stack that softmax and linear attention both fit."""
+    """Crossovers of the stacks that take both softmax and linear attention."""
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain form for `--json`."""
+        """Return the plain form for `--json`."""
         rows = [
             vars(part) | {"weights_bytes": part.weights_bytes, "training_bytes": part.training_bytes}
             for part in (*self.parts, self.total)
@@ -68,11 +68,11 @@ class Summary:
         return {"model": self.name, "input": self.input_text, "length": self.length, **counts}
 
     def rows(self) -> list[tuple[str, ...]]:
-        """Cells of a table, its head first."""
+        """Return the cells of a table, its header first."""
         return [HEAD, *(_cells(part) for part in (*self.parts, self.total))]
 
     def table(self) -> str:
-        """A table for the terminal."""
+        """Format the table for the terminal."""
         rows = self.rows()
         widths = [max(len(row[column]) for row in rows) for column in range(len(HEAD))]
         lines = [
@@ -85,7 +85,7 @@ class Summary:
 
 
 def summarise(config: ExperimentConfig) -> Summary:
-    """Count the model of an experiment; raises ValueError where the file has none or the model cannot be built."""
+    """Count the model of an experiment; raises ValueError if there is none or it cannot be built."""
     if config.model is None:
         raise ValueError("--summary needs a section 'model'")
     config = with_vocabulary(config)
@@ -118,7 +118,7 @@ def summarise(config: ExperimentConfig) -> Summary:
 
 
 def _attention_formulas() -> dict[Any, Any]:
-    """Formulas for the CPU's fused softmax attention, which torch's counter leaves out."""
+    """Return FLOP formulas for the CPU's fused softmax attention, which torch's counter leaves out."""
     import torch
     from torch.utils.flop_counter import sdpa_backward_flop_count, sdpa_flop_count
 
@@ -132,10 +132,10 @@ def _attention_formulas() -> dict[Any, Any]:
 
 
 def _parts(model: Any, flops: dict[str, int]) -> list[Part]:
-    """Parts in the order of the model; a stack's layers are taken together, by what they consist of."""
+    """Return parts in the order of the model; layers of a stack are summed by the kind of their modules."""
     sizes: dict[str, int] = {}
     forward: dict[str, int] = {}
-    seen: set[int] = set()  # weights that are tied count where they stand first, as in the total
+    seen: set[int] = set()  # tied weights count once, at their first module, as in the total
     for name, module in model.named_modules():
         label = _label(name)
         own = {id(p): p.numel() for p in module.parameters(recurse=False) if id(p) not in seen}
@@ -148,9 +148,9 @@ def _parts(model: Any, flops: dict[str, int]) -> list[Part]:
 
 
 def _own(label: str, forward: dict[str, int]) -> int:
-    """FLOPs of a part without those of the parts inside it, which are rows of their own.
+    """Return the FLOPs of a part without those of the parts inside it, which have their own rows.
 
-    None are counted at a part that runs by another method than `forward`.
+    A part that runs by another method than `forward` has none.
     """
     inner = _inner(label, forward)
     direct = [other for other in inner if not any(other.startswith(f"{between}.") for between in inner)]
@@ -158,18 +158,18 @@ def _own(label: str, forward: dict[str, int]) -> int:
 
 
 def _inner(label: str, forward: dict[str, int]) -> list[str]:
-    """Parts that stand inside this one."""
+    """Return the parts inside this one."""
     return [other for other in forward if other.startswith(f"{label}.")]
 
 
 def _with_rest(parts: list[Part], total: Part) -> list[Part]:
-    """FLOPs outside all parts are those of a head that is tied to the embedding."""
+    """Add a row for FLOPs outside all parts: those of a head that is tied to the embedding."""
     rest = total.forward_flops - sum(part.forward_flops for part in parts)
     return [*parts, Part("head (tied)", 0, rest)] if rest > 0 else parts
 
 
 def _label(name: str) -> str:
-    """`decoder.layers.3.feed_forward.fn.up` as `decoder.feed_forward`: no layer numbers, no inner modules."""
+    """Shorten `decoder.layers.3.feed_forward.fn.up` to `decoder.feed_forward`."""
     keys = name.split(".")
     if "layers" in keys:
         at = keys.index("layers")
@@ -179,7 +179,7 @@ def _label(name: str) -> str:
 
 
 def _is_part(name: str, label: str) -> bool:
-    """True for the module that a part is counted at, not for those inside it."""
+    """Return True for the module that a part is counted at, False for modules inside it."""
     keys = name.split(".")
     return len(keys) == (keys.index("layers") + 3 if "layers" in keys else len(label.split(".")))
 

@@ -1,4 +1,4 @@
-"""What the file leaves out of the model and its data sets know: `vocab_size`, and the length of sequences."""
+"""Fill in the sizes that a model's section leaves out from its data sets: `vocab_size` and the sequence length."""
 
 from typing import Protocol, runtime_checkable
 
@@ -8,18 +8,18 @@ from yaml_config.strict_model import StrictModel
 
 @runtime_checkable
 class Sized(Protocol):
-    """A model's section that can take sizes from a data set."""
+    """Model section that can take sizes from a data set."""
 
     def sized(self, vocab_size: int | None, length: int | None) -> StrictModel:
-        """A copy with what it leaves out; raises ValueError where what it says is too small."""
+        """Return a copy with missing sizes filled in; raises ValueError if a given size is too small."""
 
 
 def with_vocabulary(config: ExperimentConfig) -> ExperimentConfig:
-    """A copy whose model has the vocabulary of its data sets' tokenizer, and their sequence length.
+    """Return a copy whose model has the vocabulary of its data sets' tokenizer, and their sequence length.
 
-    Sizes that the file gives are kept. Raises ValueError where one is smaller than the tokenizer's, DataError where the
-    corpus that the tokenizer is made from cannot be read. The same config comes back where the file has no model or no
-    data set, or its model type takes no sizes.
+    Sizes that the file gives are kept. Returns the same config if the file has no model or no data set, or the model type
+    takes no sizes. Raises ValueError if a given size is smaller than the tokenizer's, DataError if the corpus of the
+    tokenizer cannot be read.
     """
     if config.model is None or not config.datasets or not isinstance(config.model.config, Sized):
         return config

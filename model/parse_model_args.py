@@ -1,5 +1,7 @@
 """Parse the `model` section of a file to a `ModelConfig`. Command: `python -m model.parse_model_args --config F`."""
 
+import argparse
+import json
 import os
 import sys
 from collections.abc import Sequence
@@ -14,8 +16,10 @@ from model.types import PerformerParams
 from yaml_config.check import Checked, check
 from yaml_config.choose import choose, missing_section
 from yaml_config.document import read_document
-from yaml_config.errors import ConfigValueError, Problem
+from yaml_config.errors import ConfigError, ConfigValueError, Problem, printable
 from yaml_config.node import Node
+from yaml_config.overrides import split_override
+from yaml_config.report import GOOD, report_failure, take_any_text
 from yaml_config.strict_model import StrictModel
 
 
@@ -98,10 +102,32 @@ def with_defaults(body: Node, parts: Sequence[str]) -> tuple[Node, list[Problem]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Check the model section of a file: `parse_args.py --model-only`."""
-    from parse_args import main as parse_args_main
-
-    return parse_args_main([*(sys.argv[1:] if argv is None else argv), "--model-only"])
+    """Check the model section of a file; return the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m model.parse_model_args", description="Check the section `model` of a file."
+    )
+    parser.add_argument("--config", metavar="F", required=True, help="the experiment's YAML file")
+    parser.add_argument(
+        "--set", metavar="K=V", action="append", default=[], dest="overrides", help="override a config value"
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object: ok, errors, config")
+    args = parser.parse_args(argv)
+    take_any_text()
+    for option in args.overrides:
+        try:
+            split_override(option)
+        except ValueError as error:
+            parser.error(str(error))
+    try:
+        config = parse_model_config(args.config, args.overrides)
+    except ConfigError as error:
+        return report_failure(error, args.json)
+    if args.json:
+        section = {"model": config.to_section()}
+        print(json.dumps({"ok": True, "errors": [], "config": section}, indent=2))
+    else:
+        print(printable(f"{args.config}: good: model {config.name!r} ({config.model_type})"))
+    return GOOD
 
 
 if __name__ == "__main__":

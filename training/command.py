@@ -9,7 +9,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
-from experiment.command import GOOD, UNREADABLE, USAGE, report_failure, take_any_text
 from experiment.config import Experiment, read_experiment
 from training.checkpoints import steps_of
 from training.engine import TrainResult, train
@@ -19,6 +18,7 @@ from yaml_config.choose import missing_section
 from yaml_config.errors import ConfigError, ConfigValueError, harmless
 from yaml_config.overrides import split_override
 from yaml_config.plugins import import_plugins
+from yaml_config.report import GOOD, UNREADABLE, USAGE, report_failure, take_any_text
 
 INTERRUPTED = 130
 _PEER_GONE = "another process ended before this one; its own message says why, if it could write one"
@@ -45,6 +45,7 @@ def run(args: argparse.Namespace, usage_error: Callable[[str], NoReturn]) -> int
     try:
         experiment = read_experiment(args.config, args.overrides)
         _check_sections(experiment)
+        experiment.check_trainable()
     except ConfigError as error:
         return report_failure(error, False) if _is_main() else 1
     if args.resume and _is_main():

@@ -21,33 +21,33 @@ Name = Annotated[str, Field(min_length=1)]
 
 
 class LoraConfig(StrictModel):
-    """Low-rank adapters (Hu et al. 2021, arXiv 2106.09685) by the extra `peft`; all other weights stay as they are."""
+    """Low-rank adapters (Hu et al. 2021, arXiv 2106.09685) by the extra `peft`; all other weights are frozen."""
 
     r: Annotated[int, Field(gt=0, le=4096)] = 8
     """Rank of the adapters. [rank]"""
     lora_alpha: Annotated[float, Field(gt=0, le=65_536)] = 16
     """An adapter's output is scaled by lora_alpha / r. [1]"""
     lora_dropout: Rate = 0.0
-    """Dropout in front of an adapter. [probability]"""
+    """Dropout before an adapter. [probability]"""
     target_modules: Annotated[list[Name], Field(min_length=1)] | None = None
     """Names of the linear layers to adapt, say [to_q, to_v]; None: all but the head."""
 
 
 class TrainingConfig(StrictModel):
-    """How long and how fast to train.
+    """Length, optimiser and outputs of training.
 
-    An optimiser step sees batch_size * gradient_accumulation_steps rows a device, and rows never depend on how many
-    devices share them.
+    An optimiser step takes batch_size * gradient_accumulation_steps rows per device; the rows of a step do not depend on
+    the number of devices.
     """
 
     task: Annotated[StrictModel | str | None, TaskField()] = None
-    """What is learnt; None: what the model and the data set fit."""
+    """Training task, or {type: name} with its settings; None: the one that fits the model and the data set."""
     dataset: Name | None = None
     """Name of the data set to train on; None: the only one."""
     train_split: Name | None = None
-    """Split to train on; None: train, or the first whose name begins so."""
+    """Split to train on; None: train, or the first whose name begins with it."""
     eval_split: Name | None = None
-    """Split to evaluate on; None: validation, valid, val or dev, or the first whose name begins so."""
+    """Split to evaluate on; None: validation, valid, val or dev, or the first whose name begins with one."""
     max_eval_samples: Annotated[int, Field(gt=0)] | None = None
     """Rows of the evaluation split to use, from its beginning; None: all. [rows]"""
     num_labels: Annotated[int, Field(gt=1, le=1_048_576)] | None = None
@@ -65,13 +65,13 @@ class TrainingConfig(StrictModel):
     lr_scheduler_type: Literal["linear", "cosine", "polynomial", "inverse_sqrt", "constant", "constant_with_warmup"] = (
         "linear"
     )
-    """Course of the learning rate after the warm-up."""
+    """Schedule of the learning rate after the warm-up."""
     warmup_steps: Annotated[int, Field(ge=0)] = 0
     """Steps over which the learning rate rises from 0. [steps]"""
     optim: Literal["adamw_torch_fused", "adamw_torch", "adafactor"] = "adamw_torch_fused"
     """Optimiser; adamw_torch_fused is the faster of PyTorch's two AdamW."""
     weight_decay: Annotated[float, Field(ge=0, le=1)] = 0.0
-    """Decoupled weight decay of matrices; biases and norms have none. [1]"""
+    """Decoupled weight decay of matrices; biases and norms are not decayed. [1]"""
     adam_beta1: Rate = 0.9
     """Decay of AdamW's mean of gradients. [1]"""
     adam_beta2: Rate = 0.999
@@ -89,29 +89,29 @@ class TrainingConfig(StrictModel):
     torch_compile: bool = False
     """Compile the model by torch.compile."""
     fsdp: bool = False
-    """Share weights, gradients and optimiser out over the GPUs (fully_shard); needs GPUs and torchrun."""
+    """Shard weights, gradients and optimiser over the GPUs (fully_shard); needs GPUs and torchrun."""
     ddp_find_unused_parameters: bool = False
-    """Let processes agree although some weights take no part in a step; costs time."""
+    """Synchronise processes although some weights take no part in a step; costs time."""
     dataloader_num_workers: Annotated[int, Field(ge=0, le=1024)] = 0
     """Processes that prepare batches for each device; 0: the training process itself. [processes]"""
     loss_weighting: Literal["bound", "uniform"] = "bound"
-    """Of diffusion: train on the bound, or on its terms weighted alike; the bound is reported either way."""
+    """For diffusion: train on the bound, or on its terms with equal weights; the bound is reported either way."""
     ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = None
-    """Decay of a moving average of the weights, which is evaluated and saved in their place; None: no average. [1]"""
+    """Decay of an exponential moving average (EMA) of the weights, which is evaluated and saved instead; None: no EMA. [1]"""
     speech: SpeechTaskConfig | None = None
-    """Of speech: subsampling, SpecAugment, the number of speakers; None: their defaults."""
+    """For speech: subsampling, SpecAugment, the number of speakers; None: their defaults."""
     stages: Annotated[list[StageConfig], Field(min_length=1)] | None = None
-    """Of latent diffusion: what is trained when; None: the autoencoder for half of max_steps, then the diffusion."""
+    """For latent diffusion: stages of training; None: the autoencoder for half of max_steps, then the diffusion."""
     lora: LoraConfig | None = None
-    """Train low-rank adapters alone; they are merged into the weights at the end."""
+    """Train only low-rank adapters; they are merged into the weights at the end."""
     early_stopping_patience: Annotated[int, Field(gt=0)] | None = None
-    """Stop after so many evaluations without a better loss; None: never. [evaluations]"""
+    """Stop after this many evaluations without a better loss; None: never. [evaluations]"""
     early_stopping_threshold: Annotated[float, Field(ge=0)] = 0.0
     """How much lower a loss must be to count as better. [nats]"""
     load_best_model_at_end: bool = False
     """Save the weights of the best evaluation rather than the last ones."""
     logging_steps: Steps = 10
-    """Steps between two lines of metrics. [steps]"""
+    """Steps between two log entries. [steps]"""
     eval_steps: Steps = 500
     """Steps between two evaluations; there is one at the end as well. [steps]"""
     save_steps: Steps = 500
@@ -119,7 +119,7 @@ class TrainingConfig(StrictModel):
     save_total_limit: Annotated[int, Field(gt=0)] | None = 2
     """How many checkpoints to keep, the newest ones; None: all. [checkpoints]"""
     report_to: Literal["none", "tensorboard", "wandb"] = "none"
-    """Where metrics go beside metrics.jsonl; both are extras."""
+    """Logger of metrics besides metrics.jsonl; both are extras."""
 
     @property
     def task_name(self) -> str | None:
@@ -127,7 +127,7 @@ class TrainingConfig(StrictModel):
         return self.task.model_dump()["type"] if isinstance(self.task, StrictModel) else self.task
 
     def violations(self) -> Iterator[Violation]:
-        """Values that would contradict each other, or would silently do nothing."""
+        """Yield values that contradict each other or have no effect."""
         if self.warmup_steps >= self.max_steps:
             yield Violation(
                 f"warmup_steps {self.warmup_steps} leaves nothing of max_steps {self.max_steps}",
@@ -163,38 +163,39 @@ class TrainingConfig(StrictModel):
 
 
 MAX_ATTEMPTS = 100
-"""Samples drawn for each one that is kept, where the file does not say."""
+"""Default number of samples drawn for each one that is kept."""
 
 
 class GenerationConfig(StrictModel):
-    """What to generate, and how the next token is chosen."""
+    """Number and length of samples, and the choice of tokens."""
 
     num_samples: Annotated[int, Field(gt=0, le=1_000_000)] = 4
     """Number of samples. [samples]"""
     max_new_tokens: Annotated[int, Field(gt=0, le=1_048_576)] = 128
     """Longest continuation, in tokens. [tokens]"""
     temperature: Annotated[float, Field(ge=0, le=100)] = 1.0
-    """Divides the logits, from 0.001 on; 0 takes the likeliest token. [1]"""
+    """Divides the logits, at least 0.001; 0 takes the likeliest token. [1]"""
     top_k: Annotated[int, Field(gt=0)] | None = None
     """Choose among the k likeliest tokens. [tokens]"""
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
-    """Choose among the likeliest tokens that hold this probability together. [probability]"""
+    """Choose among the likeliest tokens that have this probability in total. [probability]"""
     num_beams: Annotated[int, Field(gt=0, le=1024)] = 1
-    """Beams of beam search; 1: none. [beams]"""
+    """Beams of beam search; 1: no beam search. [beams]"""
     sampler: Annotated[StrictModel | str | None, FromRegistry(SAMPLERS, or_name=True)] = None
-    """Of diffusion: the sampler's name, or {type: name} with its settings; None: the process's own."""
+    """For diffusion: the sampler's name, or {type: name} with its settings; None: the process's own."""
     steps: Steps | None = None
-    """Of diffusion: steps from noise to text; None: the model's own default. [steps]"""
+    """For diffusion: steps from noise to text; None: the model's own default. [steps]"""
     guidance: Annotated[float, Field(ge=0, le=1000)] | None = None
-    """Of diffusion with a condition: 1 follows it, above 1 pushes past it; None: 1. [1]"""
+    """Classifier-free guidance of a conditional diffusion model: 1 samples the conditional distribution, above 1 amplifies
+    the condition; None: 1. [1]"""
     exactly: Annotated[dict[Name, Annotated[int, Field(ge=0)]], AfterValidator(not_empty)] | None = None
-    """How often pieces of text stand in each sample: `{"*": 2}` of polymers with two ends. Samples are drawn again until
-    it holds, so that they have the model's own law given that it does; None: as they come. [times]"""
+    """Number of times that each substring occurs in a sample: `{"*": 2}` for polymers with two ends. Rejection sampling
+    redraws until it holds, so samples have the model's conditional distribution; None: no condition. [times]"""
     max_attempts: Annotated[int, Field(gt=0, le=1_000_000)] | None = None
-    """With exactly: samples drawn for each one that is kept, at most; None: 100. [samples]"""
+    """With exactly: most samples drawn for each one that is kept; None: 100. [samples]"""
 
     def violations(self) -> Iterator[Violation]:
-        """Attempts are of what is drawn again, and logits are divided by what leaves them numbers."""
+        """Yield attempts without a rule to redraw by, and temperatures at which logits overflow."""
         if 0 < self.temperature < COLDEST:
             message = f"temperature {self.temperature:g} is below {COLDEST:g}, where logits overflow"
             yield Violation(message, ("temperature",), (), "0, which takes the likeliest token")
@@ -208,11 +209,11 @@ class GenerationConfig(StrictModel):
 
     @property
     def sampler_choice(self) -> str | dict[str, Any] | None:
-        """The sampler as models take it: a name, or a mapping of `type` and settings."""
+        """Return the sampler as models take it: a name, or a mapping of `type` and settings."""
         return self.sampler.model_dump() if isinstance(self.sampler, StrictModel) else self.sampler
 
     @property
     def sampler_name(self) -> str | None:
-        """The sampler without its settings."""
+        """Return the name of the sampler without its settings."""
         choice = self.sampler_choice
         return choice["type"] if isinstance(choice, dict) else choice

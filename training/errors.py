@@ -1,6 +1,6 @@
 """Errors of training runs, each with the exit code of the command line."""
 
-from experiment.command import BUILD_FAILED, INVALID, UNREADABLE, USAGE
+from yaml_config.report import BUILD_FAILED, INVALID, UNREADABLE, USAGE
 
 FAILED = BUILD_FAILED
 

@@ -20,9 +20,11 @@ def add_adapters(holder: nn.Module, settings: LoraConfig) -> None:
 
     new = _new_parts(holder)
     beside = {id(inner) for part in new if isinstance(part, nn.Module) for inner in part.modules()}
-    kinds = (nn.Linear, Conv1D)
+    plain = (nn.Linear.forward, Conv1D.forward)  # adapters add to the output, so it must be the layer's own
     linear = {
-        name: child for name, child in holder.named_modules() if isinstance(child, kinds) and id(child) not in beside
+        name: child
+        for name, child in holder.named_modules()
+        if isinstance(child, nn.Linear | Conv1D) and type(child).forward in plain and id(child) not in beside
     }
     known = sorted({name.rpartition(".")[2] for name in linear})
     heads = {"head", *(name.rpartition(".")[2] for name, child in linear.items() if id(child) in _heads(holder))}
@@ -37,7 +39,9 @@ def add_adapters(holder: nn.Module, settings: LoraConfig) -> None:
         r=settings.r,
         lora_alpha=settings.lora_alpha,
         lora_dropout=settings.lora_dropout,
-        target_modules=wanted,
+        target_modules=[
+            name for name in linear if name.rpartition(".")[2] in wanted
+        ],  # in full, as other modules may share a last name
     )
     inject_adapter_in_model(config, holder)
     for part in new:

@@ -78,7 +78,7 @@ class RunFolder:
         if not self.config.is_file():
             raise RunFolderError(f"{self.config} is not there; every run folder has this file")
         try:
-            return read_experiment(self.config).config
+            return read_experiment(self.config, will_train=False).config
         except ConfigError as error:
             raise RunFolderError(f"{self.config} cannot be read as an experiment:\n{error}") from error
 

@@ -1,8 +1,8 @@
-"""A tree against a pydantic type: the object, or every problem at its place.
+"""Validate a tree by a pydantic type: return the object, or every problem with its position.
 
-One pass of pydantic stops short of what stands behind an error (a relation between two values is not looked at while a
-third is wrong). So a tree with problems is repaired (unknown keys dropped, misspelt ones renamed, bad values replaced
-by defaults or stand-ins) and validated again, until relations can be checked over what was right.
+One pass of pydantic misses later errors (it checks no relation between two values while a third is wrong). So a tree with
+problems is repaired (unknown keys dropped, misspelt ones renamed, bad values replaced by defaults or stand-ins) and
+validated again, until relations between the valid values can be checked.
 """
 
 import re
@@ -22,13 +22,13 @@ from yaml_config.strict_model import DEFER_RELATIONS, Location, StrictModel
 
 Model = TypeVar("Model", bound=StrictModel)
 MAX_PROBLEMS = 100
-"""Of one section, after which it is not looked at further: nobody mends more at a time, and each costs a copy."""
+"""Problems after which the check of a section stops: nobody fixes more at a time, and each costs a copy of the tree."""
 _STAND_INS: tuple[Any, ...] = (1, 1.0, "x", True, {}, [], [1], ["x"])
 
 
 @dataclass(frozen=True)
 class Checked(Generic[Model]):
-    """The object, None where there are problems, and the problems; `loose` holds what could be read all the same."""
+    """The object (None if there are problems) and the problems; `loose` is the object with bad values replaced."""
 
     value: Model | None
     problems: list[Problem]
@@ -36,7 +36,7 @@ class Checked(Generic[Model]):
 
 
 def check(node: Node, model: type[Model], path: Location = (), also: Iterable[str] = ()) -> Checked[Model]:
-    """Validate the mapping `node`, which stands at `path` of its file; `also` are keys known one level up."""
+    """Validate the mapping `node` at `path` of its file; `also` are keys known one level up."""
     return _Check(node, model, path, tuple(also)).run()
 
 
@@ -67,12 +67,12 @@ class _Check(Generic[Model]):
         return Checked(None if self.problems else loose, self.problems, loose)
 
     def unread(self) -> Problem:
-        """What is said of a section that has too many problems to look for more."""
+        """Return the problem of a section with too many problems."""
         message = f"reading stops here, after {MAX_PROBLEMS} problems; mend them first"
         return Problem(self.original.shown_at, dotted(self.path), "too_large", message)
 
     def located(self, detail: ErrorDetails) -> ErrorDetails:
-        """The error with what pydantic adds to a location (tags of unions, validators' names) taken out."""
+        """Remove what pydantic adds to a location: tags of unions and names of validators."""
         where: list[str | int] = []
         for step, key in enumerate(detail["loc"]):
             node = self.node.at(tuple(where))
@@ -83,7 +83,7 @@ class _Check(Generic[Model]):
         return {**detail, "loc": tuple(where)}
 
     def repair(self, details: list[ErrorDetails]) -> bool:
-        """Report what is new among `details` and mend the tree; False where nothing more can be done."""
+        """Report the new errors among `details` and repair the tree; return False if nothing more can be done."""
         renamed = self.rename_misspelt(details)
         changed = bool(renamed)
         left = [detail for detail in details if detail["loc"] not in renamed]
@@ -96,7 +96,7 @@ class _Check(Generic[Model]):
     def rename_misspelt(self, details: list[ErrorDetails]) -> set[Location]:
         """Report unknown keys that are near a known one, and keep their values under the right key.
 
-        The key that was meant may be a missing one; the two are then one problem.
+        A missing key that was misspelt is reported as one problem.
         """
         handled: set[Location] = set()
         for detail in details:
@@ -117,7 +117,7 @@ class _Check(Generic[Model]):
         return handled
 
     def mend(self, where: Location, drop: bool) -> bool:
-        """Drop the value at `where` or put the next stand-in there; False when all have been tried."""
+        """Drop the value at `where` or replace it by the next stand-in; return False when all have been tried."""
         if not where:
             return False
         attempt = self.tries.get(where, -1 if self.node.at(where) is not None else 0)
@@ -138,11 +138,11 @@ class _Check(Generic[Model]):
         return lambda old: Node(wrapped, place)
 
     def is_repaired(self, where: Location) -> bool:
-        """True inside a repaired value, and around one: what is said of it may come from the repair."""
+        """Return True inside and around a repaired value, where errors may come from the repair."""
         return any(where[: len(known)] == known or known[: len(where)] == where for known in self.repaired)
 
     def describe(self, detail: ErrorDetails) -> Problem:
-        """The problem of one pydantic error, at its place."""
+        """Convert a pydantic error to a problem with its position."""
         where, kind = detail["loc"], detail["type"]
         node = self.node.at(where)
         if kind == "missing":
@@ -160,7 +160,7 @@ class _Check(Generic[Model]):
         return Problem(place, self.written(where), explanation.code, explanation.message, explanation.suggestion)
 
     def where_key_belongs(self, parent: Location, key: str, file: str) -> str | None:
-        """The known key nearest to `key` that is not there yet, here or in a mapping below."""
+        """Return the known key nearest to `key` that is not present yet, here or in a nested mapping."""
         near = closest(key, self.absent_keys(parent, file))
         if near:
             return near
@@ -172,26 +172,26 @@ class _Check(Generic[Model]):
         return None
 
     def absent_keys(self, parent: Location, file: str | None = None) -> list[str]:
-        """Known keys of the mapping at `parent` that are not there, or are laid under what stands in `file`."""
+        """Return the known keys of the mapping at `parent` that are absent, or that `file` only overrides."""
         model, present = model_at(self.model, parent, self.node), self.nearest(parent).entries
         known = [*(fields_of(model) if model else ()), *(self.also if not parent else ())]
         tagged = tag_of(self.model, parent, self.node) if model is None and parent else None
         known += [tagged.key] if tagged else []
-        laid_under = {name for name, node in present.items() if file and node.place.file != file}
-        return [name for name in known if name not in present or name in laid_under]
+        overridden = {name for name, node in present.items() if file and node.place.file != file}
+        return [name for name in known if name not in present or name in overridden]
 
     def nearest(self, where: Location) -> Node:
-        """The node at `where`, or the closest one above it."""
+        """Return the node at `where`, or its closest parent."""
         node = self.node.at(where)
         return node if node is not None else self.nearest(where[:-1])
 
     def written(self, where: Location) -> str:
-        """Dotted path of a value as its writer knows it."""
+        """Return the dotted path under which a value was written."""
         node = self.node.at(where)
         return dotted(node.origin if node and node.origin else (*self.path, *where))
 
     def relations(self, value: StrictModel) -> None:
-        """Report the relations that do not hold, save those that rest on a repaired value."""
+        """Report the relations that do not hold, except those that involve a repaired value."""
         for prefix, model in walk(value, ()):
             for violation in model.violations():
                 at = (*prefix, *violation.at)
@@ -205,5 +205,5 @@ class _Check(Generic[Model]):
 
 
 def advice(suggestion: str) -> str:
-    """A suggestion as the end of a message: a bare `key: value` is something to try."""
+    """Format a suggestion as the end of a message: a bare `key: value` becomes `try key: value`."""
     return f"try {suggestion}" if re.match(r"\w+: ", suggestion) else suggestion

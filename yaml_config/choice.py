@@ -1,4 +1,4 @@
-"""The error of a name that is none of several, as a Literal of pydantic has it."""
+"""The error of a name outside a set of names, like that of a pydantic Literal."""
 
 from collections.abc import Iterable
 
@@ -6,7 +6,7 @@ from pydantic_core import PydanticCustomError
 
 
 def not_one_of(names: Iterable[str], remedy: str = "") -> PydanticCustomError:
-    """The error that a Literal of `names` would raise; `remedy` is said where none of them is near."""
+    """Return the error that a Literal of `names` would raise; `remedy` is shown if no name is near."""
     quoted = [f"{name!r}" for name in names]
     expected = f"{', '.join(quoted[:-1])} or {quoted[-1]}" if len(quoted) > 1 else quoted[0]
     context = {"expected": expected, "remedy": remedy}

@@ -1,4 +1,4 @@
-"""A mapping whose type one of its keys picks from a registry, and sections that are not there."""
+"""Look up the type of a mapping in a registry by one of its keys, and report missing sections."""
 
 from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
@@ -13,7 +13,7 @@ Entry = TypeVar("Entry")
 
 @dataclass(frozen=True)
 class Choice(Generic[Entry]):
-    """What the tag of a mapping picks: name and entry (None where it picks nothing), problems, the mapping without it."""
+    """Result of looking up a tag: name and entry (None if unknown), problems, and the mapping without its tag."""
 
     name: str | None
     entry: Entry | None
@@ -24,7 +24,7 @@ class Choice(Generic[Entry]):
 def choose(
     node: Node, key: str, registry: Registry[Entry], path: Location, default: str | None = None
 ) -> Choice[Entry]:
-    """Look up the value of `key` in a registry; a near miss is a problem, and its entry is used to read on."""
+    """Look up the value of `key` in a registry; a near miss is a problem, and its entry is used for further checks."""
     tag, body, where = node.child(key), node.without(key), dotted((*path, key))
     if tag is None and default is not None:
         return Choice(default, registry.get(default), [], body)
@@ -42,7 +42,7 @@ def choose(
 
 
 def _choose_misspelt(node: Node, key: str, registry: Registry[Entry], path: Location) -> Choice[Entry]:
-    """The tag is missing: take the key nearest to it, or report that there is none."""
+    """Take the key nearest to a missing tag, or report the missing key."""
     near = closest(key, list(node.entries))
     if near is None:
         message = f"missing key {key!r}, one of {', '.join(registry.names())}"
@@ -55,7 +55,7 @@ def _choose_misspelt(node: Node, key: str, registry: Registry[Entry], path: Loca
 
 
 def missing_section(root: Node, name: str) -> Problem:
-    """The problem of a file that lacks a section; where a key is near its name, that key is the problem."""
+    """Return the problem of a missing section, or of a key that is near its name."""
     near = closest(name, list(root.entries))
     if near is None:
         return Problem(root.place, name, "missing_key", f"missing section {name!r}")

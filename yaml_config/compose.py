@@ -1,7 +1,7 @@
-"""YAML text to a tree of nodes with places, by the events of PyYAML's C parser.
+"""Parse YAML text to a tree of nodes with positions, from the events of PyYAML's C parser.
 
-Composing here, and not in the library, is what lets duplicate keys be seen, scalars be those of YAML 1.2, and nesting
-be bounded (the library's own composer overruns the C stack at some 100,000 brackets).
+This composer reports duplicate keys, reads scalars of YAML 1.2, and bounds nesting (PyYAML's composer overruns the C stack
+at some 100,000 brackets).
 """
 
 import re
@@ -18,27 +18,27 @@ from yaml_config.scalars import resolve_scalar
 MAX_DEPTH = 64
 MAX_NODES = 10_000
 MAX_KEYS = 1000
-"""Of one mapping. What is not known is told key by key, which would take minutes for as many as a file can hold."""
+"""Keys of one mapping. Each unknown key is a problem, and the keys that fit into a file would take minutes."""
 MAX_PROBLEMS = 500
-"""Of one file's text: duplicate keys, keys that are no text, tags."""
+"""Problems of one file's text: duplicate keys, keys that are not text, tags."""
 _TAGS = {f"tag:yaml.org,2002:{name}": name for name in ("str", "int", "float", "bool", "null", "map", "seq")}
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 Event = Any
-"""An event of the parser; PyYAML's stubs leave out most of their attributes."""
+"""Event of the parser; PyYAML's stubs lack most of its attributes."""
 
 _LARGEST = 10**15
 _JOINED = re.compile(r"(?P<key>[A-Za-z_][\w.-]*):(?P<value>[^\s:/\\].*)")
-"""A key and its value without a space between them; what may be a path or an address is not meant."""
+"""A key and its value without a space between them; paths and URLs do not match."""
 _ONE_A_LINE = "one 'key: value' a line; quote a value that holds ': '"
 _BREAK = re.compile("\r\n|[\n\r\x85\u2028\u2029]")
 
 
 def compose(text: str, file: str) -> tuple[Node, list[Problem]]:
-    """The one document in `text`, and the problems that reading on could pass over (duplicate keys, tags).
+    """Return the one document in `text`, and the problems that do not stop reading (duplicate keys, tags).
 
-    Raises ConfigSyntaxError, which holds those too, where the text is not YAML from some place on.
+    Raises ConfigSyntaxError, which holds these too, if the text is not YAML.
     """
     composer = _Composer(text, file)
     try:
@@ -54,7 +54,7 @@ def compose(text: str, file: str) -> tuple[Node, list[Problem]]:
 
 
 def _spaced(joined: re.Match[str]) -> str:
-    return f"write '{joined['key']}: {joined['value']}', with a space behind the colon"
+    return f"write '{joined['key']}: {joined['value']}', with a space after the colon"
 
 
 class _Composer:
@@ -81,7 +81,7 @@ class _Composer:
         return root
 
     def node(self, event: Event) -> Node:
-        """The node that starts with `event`."""
+        """Return the node that starts with `event`."""
         if isinstance(event, yaml.AliasEvent):
             return self.alias(event)
         if event.anchor:
@@ -107,16 +107,16 @@ class _Composer:
         return node
 
     def alias(self, event: Event) -> Node:
-        """The node that an alias names; its place stays where it was written."""
+        """Return the node that an alias names, with the position of its anchor."""
         if event.anchor not in self.anchors:
             raise fail(ConfigSyntaxError, self.place(event), f"alias *{event.anchor} has no anchor before it")
         target = self.anchors[event.anchor]
         if target is None:
-            raise fail(ConfigSyntaxError, self.place(event), f"alias *{event.anchor} stands inside its own anchor")
+            raise fail(ConfigSyntaxError, self.place(event), f"alias *{event.anchor} is inside its own anchor")
         return target
 
     def scalar(self, event: Event) -> Node:
-        """A scalar by YAML 1.2; quoted and block scalars are strings."""
+        """Return a scalar of YAML 1.2; quoted and block scalars are strings."""
         place = self.place(event)
         tag = self.tag(event)
         if tag == "str" or (tag is None and not event.implicit[0]):
@@ -130,7 +130,7 @@ class _Composer:
         return Node(value, place)
 
     def sequence(self, event: Event) -> Node:
-        """A list."""
+        """Return a list."""
         self.tag(event)
         items = []
         while not isinstance(item := next(self.events), yaml.SequenceEndEvent):
@@ -138,7 +138,7 @@ class _Composer:
         return Node(items, self.place(event), size=1 + sum(node.size for node in items))
 
     def mapping(self, event: Event) -> Node:
-        """A mapping with unique text keys; `<<` lays other mappings under it."""
+        """Return a mapping with unique text keys; `<<` merges other mappings as defaults."""
         self.tag(event)
         entries: dict[str, Node] = {}
         merges: list[Node] = []
@@ -168,7 +168,7 @@ class _Composer:
         return Node(entries, self.place(event), size=1 + sum(node.size for node in entries.values()))
 
     def whole_entry(self, key: str, node: Node, place: Place) -> tuple[str, Node]:
-        """Key and value of a word in braces that stands without a value; `d_model:64` is noted, and read as meant."""
+        """Split a word in braces that has no value: `d_model:64` is reported, and read as meant."""
         if (joined := _JOINED.fullmatch(key)) is None:
             return key, node
         self.note(place, f"{key!r} is one word", "syntax", _spaced(joined))
@@ -178,7 +178,7 @@ class _Composer:
             return joined["key"], Node(joined["value"], place)
 
     def is_rest_of_number(self, key: str, place: Place, entries: dict[str, Node]) -> bool:
-        """Whether this is what a comma has cut off a number in braces: `{d_model: 1,024}` is noted, and read as meant."""
+        """Return True for digits that a comma cut off in braces: `{d_model: 1,024}` is reported, and read as meant."""
         name, before = next(reversed(entries.items()), ("", None))
         if before is None or type(before.value) is not int or not re.fullmatch("[0-9]{1,15}", key):
             return False
@@ -192,21 +192,21 @@ class _Composer:
         return True
 
     def key(self, event: Event) -> tuple[str, Place]:
-        """Text of a key and its place; numbers, bools, lists and mappings are refused as keys."""
+        """Return the text of a key and its position; numbers, bools, lists and mappings are refused as keys."""
         place = self.place(event)
         if isinstance(event, yaml.AliasEvent) or not isinstance(event, yaml.ScalarEvent):
             raise fail(ConfigSyntaxError, place, "a key must be plain text")
         return event.value, place
 
     def merge_sources(self, node: Node, place: Place) -> list[Node]:
-        """Mappings that `<<` merges, the first of a list winning."""
+        """Return the mappings that `<<` merges; the first of a list wins."""
         sources = node.value if isinstance(node.value, list) else [node]
         if not all(isinstance(source.value, dict) for source in sources):
             raise fail(ConfigSyntaxError, place, "a merge key takes a mapping or a list of mappings", fix="<<: *anchor")
         return list(sources)
 
     def tag(self, event: Event) -> str | None:
-        """Short name of an explicit standard tag, None without a tag; any other tag is refused."""
+        """Return the short name of an explicit standard tag, None without a tag; other tags are reported."""
         if event.tag is None:
             return None
         if event.tag == "!":
@@ -217,13 +217,13 @@ class _Composer:
         return _TAGS.get(event.tag)
 
     def note(self, place: Place, message: str, code: str, fix: str) -> None:
-        """Keep a problem after which reading goes on; raises ConfigSyntaxError where there are more than anyone reads."""
+        """Record a problem that does not stop reading; raises ConfigSyntaxError after MAX_PROBLEMS."""
         if len(self.problems) == MAX_PROBLEMS:
             raise fail(ConfigSyntaxError, place, f"reading stops here, after {MAX_PROBLEMS} problems", code="too_large")
         self.problems += fail(ConfigSyntaxError, place, message, code=code, fix=fix).problems
 
     def place(self, event: Event) -> Place:
-        """Place of an event, with its source line."""
+        """Return the position of an event, with its source line."""
         start, end = event.start_mark, event.end_mark
         width = end.column - start.column if end.line == start.line else 1
         return self.place_of(start.line, start.column, width)
@@ -239,13 +239,13 @@ class _Composer:
 
     @staticmethod
     def context(error: yaml.MarkedYAMLError) -> str:
-        """What was being read, and the line where it began."""
+        """Describe the construct that was being read, and its first line."""
         if not error.context:
             return ""
         return f" ({error.context}" + (f" from line {error.context_mark.line + 1})" if error.context_mark else ")")
 
     def syntax_error(self, error: yaml.MarkedYAMLError) -> ConfigError:
-        """The parser's complaint with its place, in the words of someone who edits files."""
+        """Convert an error of the parser to a message for someone who edits files."""
         mark = error.problem_mark or error.context_mark
         place = self.place_of(mark.line, mark.column) if mark else Place(self.file, 1, 1)
         text = place.text or ""

@@ -1,4 +1,4 @@
-"""A configuration file with what it extends and the `--set` options laid on it, as one tree."""
+"""Read a configuration file with its base files and `--set` overrides as one tree."""
 
 import os
 from collections.abc import Sequence
@@ -22,22 +22,22 @@ from yaml_config.schema_version import unstamped_root
 
 MAX_BYTES = 1_000_000
 MAX_FILES = 50
-"""Files that one configuration may extend, directly and through others."""
+"""Files that a configuration may extend, directly and indirectly."""
 
 
 @dataclass(frozen=True)
 class Document:
-    """The tree (its root is a mapping), and the problems found so far that did not stop the reading."""
+    """The tree, whose root is a mapping, and the problems that did not stop reading."""
 
     root: Node
     problems: tuple[Problem, ...] = ()
 
 
 def read_document(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Document:
-    """Read `path`, what it `extends`, and lay the `a.b=value` options on it in their order.
+    """Read `path` and the files it `extends`, and apply the `a.b=value` overrides in order.
 
-    Raises ConfigFileError where a file cannot be read, ConfigSyntaxError where it is not YAML, ConfigValueError
-    where an option names a place that cannot be.
+    Raises ConfigFileError if a file cannot be read, ConfigSyntaxError if it is not YAML, ConfigValueError if an override
+    names an impossible key.
     """
     reader = _Reader()
     root = reader.read(Path(path), Place(str(path)), ())
@@ -52,7 +52,7 @@ def read_document(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -
 
 
 def read_text(path: Path, place: Place) -> str:
-    """Text of a file of at most MAX_BYTES in UTF-8; `place` is where the file was asked for."""
+    """Return the text of a UTF-8 file of at most MAX_BYTES; `place` is the position that names it."""
     try:
         with path.open("rb") as stream:
             raw = stream.read(MAX_BYTES + 1)
@@ -110,7 +110,7 @@ class _Reader:
         self.files = 0
 
     def read(self, path: Path, asked_at: Place, chain: tuple[Path, ...]) -> Node:
-        """Tree of `path` over the trees that it extends; `chain` holds the files that led here."""
+        """Return the tree of `path` merged over the trees that it extends; `chain` holds the files that led here."""
         if chain and os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path)):
             raise _unreadable(asked_at, f"{path} is a device or a pipe, and extends takes files")  # it may never end
         text = read_text(path, asked_at)
@@ -136,7 +136,7 @@ class _Reader:
         return replace(base.merged(own), place=own.place) if base else own
 
     def bases(self, extends: Node | None) -> list[Node]:
-        """Entries of `extends`, one or several file names; anything else is a problem."""
+        """Return the file names of `extends`; anything else is a problem."""
         if extends is None:
             return []
         names = extends.value if isinstance(extends.value, list) else [extends]

@@ -1,4 +1,4 @@
-"""Plain data to YAML text that any reader, of YAML 1.1 or 1.2, takes for the same data."""
+"""Write plain data as YAML text that parsers of YAML 1.1 and 1.2 read as the same data."""
 
 import json
 import re
@@ -11,7 +11,7 @@ _WORDS_OF_1_1 = {"yes", "no", "on", "off", "y", "n", "true", "false", "null"}
 
 
 def dump_scalar(value: Any) -> str:
-    """One scalar, quoted where a reader might take it for something else."""
+    """Return a scalar as YAML, quoted if a parser might read it as another type."""
     if value is None or isinstance(value, bool | int):
         return json.dumps(value)
     if isinstance(value, float):
@@ -44,7 +44,7 @@ def _float(value: float) -> str:
 
 
 def dump(data: Any) -> str:
-    """A mapping, list or scalar as block YAML with a final newline."""
+    """Return a mapping, list or scalar as block YAML with a final newline."""
     return "\n".join(_lines(data, 0)) + "\n"
 
 

@@ -1,4 +1,4 @@
-"""Problems of a configuration, each with its place, and the exceptions that carry them."""
+"""Problems of a configuration with their positions, and the exceptions that carry them."""
 
 import re
 from collections.abc import Iterable
@@ -6,14 +6,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
-"""Control characters but for line breaks and tabs, what turns the direction of writing, and halves of characters."""
+"""Control characters except line breaks and tabs, marks of writing direction, and surrogates."""
 UNREADABLE = "unreadable"
-"""Code of a problem with the file itself (missing, a folder, not UTF-8, too large) rather than with what it says."""
+"""Code of a problem with the file itself (missing, a folder, not UTF-8, too large), not with its content."""
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a value stands: a file's line and column, both from 1, or (with neither) a `--set` option.
+    """Position of a value: line and column of a file, both from 1, or (with neither) a `--set` option.
 
     `text` is the source line and `width` the number of characters that the caret underlines.
     """
@@ -31,7 +31,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is wrong, where, and what would fit."""
+    """One error: its position, message and suggestion."""
 
     place: Place
     path: str
@@ -43,24 +43,24 @@ class Problem:
         return "\n".join([self.headline(), *self.excerpt()])
 
     def headline(self) -> str:
-        """`file:line:column: path: message`, on one line."""
+        """Return `file:line:column: path: message` on one line."""
         path = f"{self.path}: " if self.path else ""
         return f"{self.place}: {printable(path + self.message)}"
 
     def excerpt(self) -> list[str]:
-        """The source line and a caret under the value; empty where there is no line to show."""
+        """Return the source line and a caret under the value; empty if there is no line to show."""
         place = self.place
         if place.text is None or place.column is None:
             return []
         start, shown, column = 0, place.text, place.column - 1
-        if len(shown) > 160:  # a long line: show the neighbourhood of the value only
+        if len(shown) > 160:  # of a long line, show only the part around the value
             start = max(0, column - 60)
             shown = shown[start : start + 160]
         width = max(1, min(place.width, len(shown) - (column - start)))
         return ["    " + "".join(map(_as_wide, shown)), "    " + " " * (column - start) + "^" * width]
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain form for `--json`."""
+        """Return the plain form for `--json`."""
         return {
             "file": self.place.file,
             "line": self.place.line,
@@ -73,7 +73,7 @@ class Problem:
 
 
 class ConfigError(ValueError):
-    """A configuration cannot be used; `problems` lists every reason, `str()` is what the command line prints."""
+    """Invalid configuration; `problems` lists every reason, `str()` is the text that the command line prints."""
 
     def __init__(self, problems: Iterable[Problem]) -> None:
         self.problems = sort_problems(problems)
@@ -84,24 +84,24 @@ class ConfigError(ValueError):
 
     @property
     def is_unreadable(self) -> bool:
-        """True where a file could not be read at all."""
+        """Return True if a file could not be read at all."""
         return any(problem.code == UNREADABLE for problem in self.problems)
 
 
 class ConfigFileError(ConfigError):
-    """A file is missing, a folder, too large, not UTF-8 or not permitted."""
+    """File that is missing, a folder, too large, not UTF-8 or not permitted."""
 
 
 class ConfigSyntaxError(ConfigError):
-    """A file is not the YAML that is read here."""
+    """File that is not valid YAML."""
 
 
 class ConfigValueError(ConfigError):
-    """A file is good YAML, and what it says is not valid."""
+    """File that is valid YAML with invalid content."""
 
 
 def sort_problems(problems: Iterable[Problem]) -> list[Problem]:
-    """Problems in the order of the text, each once: one value reached twice (an anchor) is one problem."""
+    """Sort problems in the order of the text and drop duplicates, such as a value reached twice by an anchor."""
     unique = {(p.place.file, p.place.line, p.place.column, p.code, p.message): p for p in reversed(list(problems))}
     files = list(dict.fromkeys(p.place.file for p in reversed(unique.values())))
     return sorted(
@@ -110,17 +110,17 @@ def sort_problems(problems: Iterable[Problem]) -> list[Problem]:
 
 
 def printable(text: str) -> str:
-    """`text` on one line that any terminal shows as it is: breaks, control and invisible characters become escapes."""
+    """Return `text` on one line, with line breaks, control and invisible characters escaped."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def harmless(text: str) -> str:
-    """`text` with its lines as they are, and escapes for all else that would tell a terminal to do something."""
+    """Return `text` with control characters escaped, except line breaks and tabs."""
     return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def _as_wide(character: str) -> str:
-    """What stands for a character of a source line, so that carets stay below what they point at."""
+    """Replace a character of a source line by one of width 1, so that carets stay aligned."""
     if character.isprintable() or character == "\xa0":
         return character
     return " " if character == "\t" else "\N{REPLACEMENT CHARACTER}"
@@ -129,6 +129,6 @@ def _as_wide(character: str) -> str:
 def fail(
     kind: type[ConfigError], place: Place, message: str, *, code: str = "syntax", path: str = "", fix: str | None = None
 ) -> ConfigError:
-    """A ConfigError of `kind` with one problem, to be raised; `fix` is appended and kept as the suggestion."""
+    """Return a ConfigError of `kind` with one problem; `fix` is appended and kept as the suggestion."""
     text = f"{message}; {fix}" if fix else message
     return kind([replace(Problem(place, path, code, text), suggestion=fix)])

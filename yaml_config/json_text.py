@@ -1,11 +1,11 @@
-"""JSON that comes from a file, which may be anything."""
+"""Parse JSON of untrusted files."""
 
 import json
 from typing import Any
 
 
 def from_json(text: str) -> Any:
-    """What a JSON text says; ValueError for what is none, also where it is nested deeper than Python can follow."""
+    """Parse JSON; raise ValueError if it is invalid or nested too deeply."""
     try:
         return json.loads(text)
     except RecursionError:

@@ -1,4 +1,4 @@
-"""pydantic's errors in the words of someone who edits a file: what was given, what fits, what to do."""
+"""Messages for pydantic's errors: what was given, what fits, what to do."""
 
 import re
 from dataclasses import dataclass
@@ -40,7 +40,7 @@ class Explanation:
 
 
 def explain(detail: ErrorDetails, node: Node | None) -> Explanation:
-    """What to say of one pydantic error whose value is `node`."""
+    """Return code, message and suggestion of a pydantic error about the value `node`."""
     kind, context = detail["type"], detail.get("ctx", {})
     if kind in _TYPES:
         return _wrong_type(_TYPES[kind], node)
@@ -59,7 +59,7 @@ def explain(detail: ErrorDetails, node: Node | None) -> Explanation:
 
 
 def shown(node: Node | None) -> str:
-    """A value as a message quotes it."""
+    """Format a value for a message."""
     if node is None or node.value is None:
         return "nothing"
     if isinstance(node.value, dict | list):
@@ -84,7 +84,7 @@ def _wrong_type(expected: str, node: Node | None) -> Explanation:
 
 
 def _conversion(expected: str, value: Any) -> str | None:
-    """The value in the type that was expected, where there is no doubt about it."""
+    """Return the value converted to the expected type, if the conversion is unambiguous."""
     if isinstance(value, float) and expected == "an integer" and value.is_integer():
         return str(int(value))
     if not isinstance(value, str):
@@ -102,7 +102,7 @@ def _conversion(expected: str, value: Any) -> str | None:
 
 
 def _without_commas(text: str, expected: str) -> str:
-    """`1,000` as 1000 where a whole number is wanted, `0,005` as 0.005 where any is; what may be either is left alone."""
+    """Rewrite `1,000` as 1000 for an integer, and `0,005` as 0.005 for a number; leave ambiguous text unchanged."""
     has_thousands = re.fullmatch(r"[+-]?[1-9]\d{0,2}(,\d{3})+(\.\d+)?", text) is not None
     if has_thousands and (expected == "an integer" or text.count(",") > 1 or "." in text):
         return text.replace(",", "")
@@ -112,7 +112,7 @@ def _without_commas(text: str, expected: str) -> str:
 
 
 def _wrong_choice(expected: str, node: Node | None, remedy: str) -> Explanation:
-    """A value outside a Literal or an enum; pydantic's `expected` reads "'a', 'b' or 'c'"."""
+    """Explain a value outside a Literal or an enum; pydantic's `expected` reads "'a', 'b' or 'c'"."""
     choices = re.findall(r"'([^']*)'", expected)
     near = closest(str(node.value), choices) if node is not None and isinstance(node.value, str) else None
     hint = f"; did you mean {near!r}?" if near else f"; {remedy}" if remedy else ""

@@ -1,4 +1,4 @@
-"""Walking a pydantic type beside a tree: which type a mapping has, which keys it knows, what an object holds where."""
+"""Walk a pydantic type along a tree: find the type and the known keys of each mapping."""
 
 from collections.abc import Iterator
 from typing import Any, get_args
@@ -11,7 +11,7 @@ from yaml_config.tagged import FromRegistry
 
 
 def walk(value: Any, path: Location) -> Iterator[tuple[Location, StrictModel]]:
-    """Every StrictModel inside `value` with its location in the file."""
+    """Yield every StrictModel inside `value` with its location in the file."""
     if isinstance(value, StrictModel):
         yield path, value
         for name, field in type(value).model_fields.items():
@@ -25,12 +25,12 @@ def walk(value: Any, path: Location) -> Iterator[tuple[Location, StrictModel]]:
 
 
 def fields_of(model: type[BaseModel]) -> dict[str, Any]:
-    """Fields of a type by the names that a file uses."""
+    """Return the fields of a type by their names in a file."""
     return {field.alias or name: field for name, field in model.model_fields.items()}
 
 
 def model_in(annotation: Any) -> type[BaseModel] | None:
-    """The pydantic type inside an annotation such as `list[X]`, `X | None` or `dict[str, X]`."""
+    """Return the pydantic type inside an annotation such as `list[X]`, `X | None` or `dict[str, X]`."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
     for part in get_args(annotation):
@@ -41,9 +41,9 @@ def model_in(annotation: Any) -> type[BaseModel] | None:
 
 
 def model_at(model: type[BaseModel], path: Location, node: Node) -> type[BaseModel] | None:
-    """The pydantic type of the mapping at `path` inside `model`, or None where it is free-form.
+    """Return the pydantic type of the mapping at `path` inside `model`, or None if it is free-form.
 
-    Where a key of the mapping picks the type (`FromRegistry`), the tree `node` says which.
+    If a key of the mapping selects the type (`FromRegistry`), it is read from the tree `node`.
     """
     here: type[BaseModel] | None = model
     for depth, key in enumerate(path):
@@ -78,7 +78,7 @@ def _marks_in(annotation: Any) -> Iterator[Any]:
 
 
 def tag_of(model: type[BaseModel], path: Location, node: Node) -> FromRegistry | None:
-    """How the type of the mapping at `path` is picked, where a key inside it does."""
+    """Return the `FromRegistry` by which a key selects the type of the mapping at `path`, or None."""
     owner = path[:-1] if isinstance(path[-1], int) else path  # an item of a list: the list's field
     parent = model_at(model, owner[:-1], node)
     field = fields_of(parent).get(str(owner[-1])) if parent and owner else None

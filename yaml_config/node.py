@@ -1,4 +1,4 @@
-"""The tree of a configuration: data with the place of every key and value. Trees are never changed in place."""
+"""Tree of a configuration: data with the position of every key and value. Trees are immutable."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -12,10 +12,9 @@ Scalar = str | int | float | bool | None
 
 @dataclass(frozen=True)
 class Node:
-    """A scalar, mapping or list with the places of its value and of its key.
+    """A scalar, mapping or list with the positions of its value and of its key.
 
-    `origin` is the path under which it was written, where that differs from where it is read (defaults merged in);
-    `size` counts the nodes below, aliases expanded.
+    `origin` is the path under which a merged default was written; `size` counts the nodes below, with aliases expanded.
     """
 
     value: "Scalar | dict[str, Node] | list[Node]"
@@ -26,12 +25,12 @@ class Node:
 
     @property
     def entries(self) -> "dict[str, Node]":
-        """Children of a mapping; empty for anything else."""
+        """Return the children of a mapping; empty for anything else."""
         return self.value if isinstance(self.value, dict) else {}
 
     @property
     def kind(self) -> str:
-        """What the value is, in words for a message."""
+        """Return the type of the value in words for a message."""
         names = {
             dict: "a mapping",
             list: "a list",
@@ -44,12 +43,12 @@ class Node:
 
     @property
     def shown_at(self) -> Place:
-        """Where a message about the value points: at the key where the value is empty or spans lines."""
+        """Return the position for a message: that of the key if the value is empty or spans lines."""
         spans = self.value is None or isinstance(self.value, dict | list)
         return self.key_place if spans and self.key_place else self.place
 
     def child(self, key: str | int) -> "Node | None":
-        """The child under a key or an index, or None."""
+        """Return the child under a key or an index, or None."""
         if isinstance(self.value, dict):
             return self.value.get(str(key))
         if isinstance(self.value, list) and isinstance(key, int) and 0 <= key < len(self.value):
@@ -57,14 +56,14 @@ class Node:
         return None
 
     def at(self, path: Location) -> "Node | None":
-        """The node at a path below this one, or None."""
+        """Return the node at a path below this one, or None."""
         node: Node | None = self
         for key in path:
             node = node.child(key) if node else None
         return node
 
     def data(self) -> Any:
-        """Plain Python data: dict, list and scalars."""
+        """Return plain Python data: dict, list and scalars."""
         if isinstance(self.value, dict):
             return {key: node.data() for key, node in self.value.items()}
         if isinstance(self.value, list):
@@ -72,7 +71,7 @@ class Node:
         return self.value
 
     def edited(self, path: Location, edit: "Callable[[Node | None], Node | None]") -> "Node":
-        """A copy in which the child at `path` is what `edit` makes of it (None removes it from a mapping)."""
+        """Return a copy in which `edit` replaced the child at `path` (None removes it from a mapping)."""
         key, rest = path[0], path[1:]
         old = self.child(key)
         new = edit(old) if not rest else (old.edited(rest, edit) if old else None)
@@ -85,11 +84,11 @@ class Node:
         return replace(self, value=entries)
 
     def without(self, *keys: str) -> "Node":
-        """A copy of this mapping that lacks `keys`."""
+        """Return a copy of this mapping without `keys`."""
         return replace(self, value={key: node for key, node in self.entries.items() if key not in keys})
 
     def merged(self, over: "Node") -> "Node":
-        """This tree with `over` laid on it: mappings merge key by key, anything else of `over` replaces."""
+        """Merge `over` into this tree: mappings merge key by key, anything else of `over` replaces."""
         if not isinstance(self.value, dict) or not isinstance(over.value, dict):
             return over
         entries = dict(self.value)
@@ -99,5 +98,5 @@ class Node:
 
 
 def dotted(path: Location) -> str:
-    """`('datasets', 0, 'name')` as `datasets.0.name`, the form that `--set` takes."""
+    """Return `('datasets', 0, 'name')` as `datasets.0.name`, the form that `--set` takes."""
     return ".".join(str(key) for key in path)

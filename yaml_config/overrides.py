@@ -1,4 +1,4 @@
-"""`--set a.b.0.c=value`: a value laid on a tree, remembering the option that set it."""
+"""Apply `--set a.b.0.c=value` to a tree; the option becomes the position of the value."""
 
 import re
 from dataclasses import replace
@@ -10,11 +10,11 @@ from yaml_config.strict_model import Location
 
 MAX_LENGTH = 10_000
 _SHOWN = 200
-"""Characters of an option that messages about it show."""
+"""Characters of an option shown in messages."""
 
 
 def split_override(option: str) -> tuple[Location, str]:
-    """`a.b.0.c=value` as (('a', 'b', 0, 'c'), 'value'); raises ValueError where the form is another."""
+    """Split `a.b.0.c=value` into (('a', 'b', 0, 'c'), 'value'); raises ValueError for another form."""
     path, equals, text = option.partition("=")
     keys = tuple(int(key) if _is_index(key) else key for key in path.strip().split("."))
     if not equals or "" in keys:
@@ -23,16 +23,15 @@ def split_override(option: str) -> tuple[Location, str]:
 
 
 def _is_index(key: str) -> bool:
-    """Whether a key is written as that of a list's entry: `007` and numbers of thousands of digits are not."""
+    """Return True if a key is an index of a list; `007` and very long numbers are not."""
     return re.fullmatch("0|[1-9][0-9]{0,17}", key) is not None
 
 
 def apply_override(root: Node, option: str) -> tuple[Node, list[Problem]]:
-    """A copy of `root` with the option laid on it, and what was doubtful in its value.
+    """Return a copy of `root` with the option applied, and the problems of its value.
 
-    The value is read as YAML. Raises ConfigSyntaxError for a value that is not, and for one that is too long or deep,
-    ConfigValueError where a key leads into a scalar or past the end of a list, ValueError for an option of the wrong
-    form.
+    The value is read as YAML. Raises ConfigSyntaxError for a value that is not YAML, too long or nested too deeply,
+    ConfigValueError if a key leads into a scalar or past the end of a list, ValueError for an option of another form.
     """
     keys, text = split_override(option)
     place = Place(f"--set {option if len(option) <= _SHOWN else option[: _SHOWN - 3] + '...'}")
@@ -62,7 +61,7 @@ def _placed(node: Node, place: Place) -> Node:
 
 
 def _put(node: Node | None, keys: Location, new: Node, place: Place, done: Location) -> Node:
-    """`node` with `new` at `keys` below it; missing mappings on the way are made."""
+    """Return `node` with `new` at `keys` below it; missing mappings are created."""
     if not keys:
         return new
     key, here = keys[0], dotted((*done, keys[0]))

@@ -1,4 +1,4 @@
-"""Paths in a file: their type, and `~` in them. Whether something is there is not looked at here."""
+"""Type of paths in a config, and expansion of `~`. Existence is not checked here."""
 
 import os
 from pathlib import Path
@@ -22,9 +22,9 @@ def _possible(value: str) -> str:
 PathText = Annotated[
     str, BeforeValidator(_text), AfterValidator(_possible), WithJsonSchema({"type": "string", "minLength": 1})
 ]
-"""A path, or a name that may be one."""
+"""A path, or a name on the hub."""
 
 
 def from_home(path: str | os.PathLike[str]) -> Path:
-    """A path with `~` filled in; that of a user whom this machine does not know stays as it is, as in a shell."""
+    """Expand `~` in a path; that of an unknown user is kept, as in a shell."""
     return Path(os.path.expanduser(path))

@@ -1,4 +1,4 @@
-"""Modules of the user's own, named on the command line, that register types when they are imported."""
+"""Import custom modules named on the command line, which register types."""
 
 import importlib
 import os
@@ -9,9 +9,9 @@ from typing import NoReturn
 
 
 def import_plugins(modules: Sequence[str], usage_error: Callable[[str], NoReturn]) -> None:
-    """Import modules by name, from the working directory too; `usage_error` ends the program where that fails.
+    """Import modules by name, also from the working directory; `usage_error` ends the program if that fails.
 
-    Only then is the directory looked at, and behind what is installed: a run from elsewhere may hold a torch.py.
+    The directory is searched only with --plugin, and after installed packages: it may hold a torch.py.
     """
     if modules and os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())
@@ -22,12 +22,12 @@ def import_plugins(modules: Sequence[str], usage_error: Callable[[str], NoReturn
             usage_error(f"--plugin takes the name of a module, not of a file: --plugin {module.removesuffix('.py')}")
         try:
             importlib.import_module(module)
-        except Exception as error:  # whatever stands in the user's module
-            usage_error(f"--plugin {module}: {_told(error)}")
+        except Exception as error:  # a custom module may raise anything
+            usage_error(f"--plugin {module}: {_describe(error)}")
 
 
-def _told(error: Exception) -> str:
-    """What went wrong, and where: SyntaxError says it itself, and a module that is not there has no place."""
+def _describe(error: Exception) -> str:
+    """Describe an error with its file and line; SyntaxError has them, and a missing module has none."""
     if isinstance(error, ModuleNotFoundError):
         return str(error)
     place = traceback.extract_tb(error.__traceback__)[-1]

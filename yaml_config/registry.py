@@ -1,4 +1,4 @@
-"""A table of named things that users can extend by a decorator or by an entry point."""
+"""Registry of named entries that users extend by a decorator or by an entry point."""
 
 import os
 import sys
@@ -13,14 +13,14 @@ if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
 T = TypeVar("T")
-PLUGIN_HINT = "one of your own is found by --plugin MODULE"
-"""What is said where an unknown name is near no known one."""
-_GLANCE = 0.2
-"""Seconds for which what is installed is taken to be as it was."""
+PLUGIN_HINT = "a custom one is found by --plugin MODULE"
+"""Hint for an unknown name that is near no known one."""
+_CACHE_SECONDS = 0.2
+"""Seconds for which the list of installed packages is cached."""
 
 
 class UnknownNameError(ValueError):
-    """A name that is in no registry; `suggestion` is the nearest one that is, or None."""
+    """Name that is not registered; `suggestion` is the nearest registered one, or None."""
 
     def __init__(self, kind: str, name: object, known: list[str], remedy: str = "") -> None:
         self.known = known
@@ -31,7 +31,7 @@ class UnknownNameError(ValueError):
 
 
 def closest(word: str, known: list[str]) -> str | None:
-    """The known word nearest to `word` regardless of case, or None where none is near.
+    """Return the known word nearest to `word` regardless of case, or None if no word is near.
 
     Near is at most one slip (a letter dropped, added, replaced, or two swapped) in three letters; between equally near
     words one of the same length wins, then the one that shares more with `word`.
@@ -54,7 +54,7 @@ def closest(word: str, known: list[str]) -> str | None:
 
 
 def _slips(a: str, b: str) -> int:
-    """Optimal string alignment distance: insertions, deletions, replacements and swaps of neighbours."""
+    """Return the optimal string alignment distance: insertions, deletions, replacements and swaps of neighbours."""
     before: list[int] = []
     last = list(range(len(b) + 1))
     for i, x in enumerate(a, 1):
@@ -69,9 +69,9 @@ def _slips(a: str, b: str) -> int:
 
 
 class Registry(Generic[T]):
-    """Names to entries. Entry points of `group` are looked up only for a name that is not registered yet.
+    """Registry from names to entries. Entry points of `group` are loaded only for a name that is not registered yet.
 
-    `filled_by` is a module whose import registers the built-in entries, for who pays for them only when it is asked.
+    `filled_by` is a module whose import registers the built-in entries; it is imported on first use.
     """
 
     def __init__(self, kind: str, group: str, filled_by: str | None = None) -> None:
@@ -86,11 +86,11 @@ class Registry(Generic[T]):
         self._entries[name] = entry
 
     def add_lazy(self, name: str, module: str) -> None:
-        """Announce a name that importing `module` registers, so that only who uses it pays for the import."""
+        """Register a name lazily: `module`, which registers the entry, is imported on first use."""
         self._modules[name] = module
 
     def get(self, name: str) -> T:
-        """The entry of `name`, loading its entry point where one is installed; raises UnknownNameError."""
+        """Return the entry of `name`, loading its entry point if one is installed; raises UnknownNameError."""
         self._fill()
         if name not in self._entries and name in self._modules:
             import_module(self._modules[name])
@@ -103,7 +103,7 @@ class Registry(Generic[T]):
         return self._entries[name]
 
     def names(self) -> list[str]:
-        """Registered names in the order of registration, then announced ones, imported or not, and installed ones."""
+        """Return registered names in order of registration, then lazily registered ones, then installed ones."""
         self._fill()
         known = [*(name for name in self._entries if name not in self._modules), *self._modules]
         return [*known, *sorted({point.name for point in self._entry_points()} - set(known))]
@@ -119,25 +119,25 @@ class Registry(Generic[T]):
             import_module(self.filled_by)
 
     def _entry_points(self) -> "tuple[EntryPoint, ...]":
-        return _installed(self.group, _changes(tuple(sys.path), int(time.monotonic() / _GLANCE)))
+        return _installed(self.group, _changes(tuple(sys.path), int(time.monotonic() / _CACHE_SECONDS)))
 
 
 @lru_cache(maxsize=64)
 def _installed(group: str, folders: tuple[tuple[str, int | None], ...]) -> "tuple[EntryPoint, ...]":
-    """Entry points of a group, looked for again when a folder that Python imports from has changed."""
-    from importlib.metadata import entry_points  # 15 ms, paid only for a name that is not built in
+    """Return the entry points of a group; they are cached until a folder of sys.path changes."""
+    from importlib.metadata import entry_points  # takes 15 ms, so only for names that are not built in
 
     return tuple(entry_points(group=group))
 
 
 @lru_cache(maxsize=1)
 def _changes(folders: tuple[str, ...], _: int) -> tuple[tuple[str, int | None], ...]:
-    """When each folder has changed, looked at once a glance: a file may have thousands of wrong names."""
+    """Return the modification time of each folder, cached since a file may have thousands of unknown names."""
     return tuple((folder, _changed(folder)) for folder in folders)
 
 
 def _changed(folder: str) -> int | None:
-    """When something was last added to a folder or taken from it, None where it is not there."""
+    """Return the modification time of a folder, None if it does not exist."""
     try:
         return os.stat(folder or os.curdir).st_mtime_ns
     except OSError:

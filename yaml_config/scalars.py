@@ -1,4 +1,4 @@
-"""Plain scalars by the core schema of YAML 1.2 (https://yaml.org/spec/1.2.2/, section 10.3.2).
+"""Resolve plain scalars by the core schema of YAML 1.2 (https://yaml.org/spec/1.2.2/, section 10.3.2).
 
 `1e-4` is a float, `no` a string, `010` ten; only true and false are bools.
 """
@@ -17,12 +17,12 @@ _WORDS |= {sign + word: float(sign + "inf") for sign in ("", "+", "-") for word 
 _WORDS |= {word: float("nan") for word in (".nan", ".NaN", ".NAN")}
 
 MAX_DIGITS = 400
-"""Longer integers are refused: no setting needs them, and converting them takes quadratic time."""
+"""Longest integer that is read; longer ones are refused, since converting them takes quadratic time."""
 _TOO_LARGE = 10**MAX_DIGITS
 
 
 def resolve_scalar(text: str) -> Scalar:
-    """Value of an unquoted scalar; raises ValueError for an integer of more than MAX_DIGITS digits."""
+    """Return the value of an unquoted scalar; raises ValueError for an integer of more than MAX_DIGITS digits."""
     if text in _WORDS:
         return _WORDS[text]
     if not (text[0].isdigit() or text[0] in "+-."):
@@ -33,13 +33,15 @@ def resolve_scalar(text: str) -> Scalar:
                 raise ValueError(f"an integer of {len(text)} digits")
             value = int(text, base)
             if value >= _TOO_LARGE:
-                raise ValueError(f"an integer of more than {MAX_DIGITS} digits")  # of ten, where the text has sixteen
+                raise ValueError(
+                    f"an integer of more than {MAX_DIGITS} digits"
+                )  # hexadecimal text is shorter than the decimal number
             return value
     return float(text) if _FLOAT.fullmatch(text) else text
 
 
 def is_plain_string(text: str) -> bool:
-    """True where `text`, written without quotes, would be read back as that string (type only, not syntax)."""
+    """Return True if `text` without quotes would be read as a string (by type only, not syntax)."""
     try:
         return isinstance(resolve_scalar(text), str)
     except ValueError:

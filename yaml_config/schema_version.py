@@ -1,7 +1,7 @@
-"""The version of the form of every file that the program writes and reads back.
+"""Format version of every file that the program writes and reads back.
 
-A file without one is of before there were versions, and reads as version 1. One of a later version is refused: what it
-says may mean something else by then. A change of a form raises the number here and migrates older ones where they are read.
+A file without a version reads as version 1. A later version is refused, since its meaning may have changed. A change of
+format raises the number here, and older files are migrated when they are read.
 """
 
 from collections.abc import Mapping
@@ -18,16 +18,16 @@ _REMEDY = "update it (pip install --upgrade model-factory), or use the version t
 
 
 class SchemaVersionError(ValueError):
-    """A file of a later version, or with a version that is no number."""
+    """File of a later version, or with an invalid version."""
 
 
 def stamped(content: Mapping[str, Any]) -> dict[str, Any]:
-    """The content of a file with its version in front."""
+    """Return the content of a file with its version first."""
     return {KEY: SCHEMA_VERSION, **content}
 
 
 def unstamped(content: Mapping[str, Any], path: Path | str) -> dict[str, Any]:
-    """The content of a file without its version; raises SchemaVersionError where this program cannot know it."""
+    """Return the content of a file without its version; raises SchemaVersionError for an unsupported version."""
     rest = dict(content)
     if message := misfit(rest.pop(KEY, 1)):
         raise SchemaVersionError(f"{path}: {message}")
@@ -35,7 +35,7 @@ def unstamped(content: Mapping[str, Any], path: Path | str) -> dict[str, Any]:
 
 
 def misfit(version: object) -> str | None:
-    """What is wrong with a version, None for one that this program reads."""
+    """Return the message for an unsupported version, None for a supported one."""
     if isinstance(version, int) and not isinstance(version, bool) and 1 <= version <= SCHEMA_VERSION:
         return None
     if isinstance(version, int) and version > SCHEMA_VERSION:
@@ -44,7 +44,7 @@ def misfit(version: object) -> str | None:
 
 
 def unstamped_root(root: Node) -> tuple[Node, list[Problem]]:
-    """A configuration without its version, and what is wrong with that one."""
+    """Return a configuration without its version, and the problem of an unsupported version."""
     node = root.child(KEY)
     if node is None:
         return root, []

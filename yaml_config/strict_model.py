@@ -1,7 +1,7 @@
-"""The base of every configuration type: nothing unknown, nothing converted, relations between values checked.
+"""Base of every configuration type: no unknown keys, no conversion, checked relations between values.
 
-A relation (say, `d_model` divisible by `num_heads`) is yielded by `violations()` instead of raised, so that a
-file's reader can report all of them at once at their places, while a type built in Python raises at the first use.
+A relation (say, `d_model` divisible by `num_heads`) is yielded by `violations()` instead of raised, so that all violations
+of a file are reported at once with their positions. A type built in Python raises the first one.
 """
 
 from collections.abc import Iterator
@@ -13,15 +13,15 @@ from pydantic_core import PydanticCustomError
 Location = tuple[str | int, ...]
 
 DEFER_RELATIONS = "defer_relations"
-"""Key of the validation context by which a file's reader asks that relations be left to itself."""
+"""Key of the validation context that turns off raising, for the reader of a file."""
 
 
 @dataclass(frozen=True)
 class Violation:
     """Two or more values, each valid alone, that do not fit together.
 
-    `at` is the place of the value to change, `involves` the places of the others, both relative to the type that
-    yields the violation and spelt as in the file (by alias).
+    `at` is the location of the value to change, `involves` those of the others, both relative to the type that yields
+    the violation and spelt as in the file (by alias).
     """
 
     message: str
@@ -32,7 +32,7 @@ class Violation:
 
 
 class StrictModel(BaseModel):
-    """Frozen, strict and closed pydantic type; `violations` says which values do not fit together."""
+    """Frozen, strict and closed pydantic type; `violations` yields the values that do not fit together."""
 
     model_config = ConfigDict(
         extra="forbid",

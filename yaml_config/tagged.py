@@ -1,4 +1,4 @@
-"""A field whose type a key inside it picks from a registry: `process: {type: absorbing}`."""
+"""Fields whose type is selected from a registry by a key inside: `process: {type: absorbing}`."""
 
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -13,20 +13,19 @@ _NAME_OR_MAPPING = "Input should be a name, or a mapping of a type and its setti
 
 
 class HasConfigType(Protocol):
-    """An entry of a registry whose things are configured."""
+    """Registry entry with a configuration type."""
 
     @property
     def config_type(self) -> type[BaseModel]:
-        """Type of the keys, the tag among them."""
+        """Return the type of the keys, including the tag."""
 
 
 @dataclass(frozen=True)
 class FromRegistry:
     """Annotation of such a field: `Annotated[ProcessConfig, FromRegistry(PROCESSES)]`.
 
-    A mapping is validated by the config type of the entry that its `key` names; an instance of a config type is taken as
-    it is. Other registered types, and those of installed packages, are found as the registry finds them. With `or_name`
-    the field may also be a plain name, which stays one, or nothing: `sampler: ancestral`.
+    A mapping is validated by the config type of the entry that its `key` names; an instance of a config type is kept. With
+    `or_name` the field may also be a plain name or None: `sampler: ancestral`.
     """
 
     registry: Registry[Any]
@@ -34,7 +33,7 @@ class FromRegistry:
     or_name: bool = False
 
     def config_type(self, name: object) -> type[BaseModel] | None:
-        """Type of the mapping whose tag is `name`, None for an unknown one."""
+        """Return the type of the mapping whose tag is `name`, None for an unknown tag."""
         try:
             found: type[BaseModel] = self.registry.get(str(name)).config_type
         except UnknownNameError:
@@ -42,7 +41,7 @@ class FromRegistry:
         return found
 
     def validate(self, value: Any, info: ValidationInfo) -> Any:
-        """The object that a mapping describes; raises pydantic's errors at the places inside it."""
+        """Return the object that a mapping describes; raises pydantic's errors with locations inside it."""
         if isinstance(value, BaseModel):
             if self.config_type(getattr(value, self.key, None)) is None:
                 raise not_one_of(self.registry.names(), PLUGIN_HINT)

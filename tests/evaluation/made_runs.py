@@ -9,8 +9,8 @@ from torch import nn
 from data_manager.data_manager import DatasetManager
 from evaluation.opened import LoadedRun, open_run
 from evaluation.rows import Split, load_split
+from experiment.config import read_experiment
 from experiment.vocabulary import with_vocabulary
-from parse_args import parse_experiment
 from training.engine import with_defaults
 from training.network import build_network
 from training.run_folder import RunFolder
@@ -52,7 +52,7 @@ def make_run(folder: Path, model: dict, datasets: list, task: str, **training) -
     content = {"model": model, "global_config": shared, "datasets": datasets, "training": settings}
     content["generation"] = {"num_samples": 3, "max_new_tokens": 8}
     (folder / "experiment.yml").write_text(dump(content))
-    config = with_vocabulary(with_defaults(parse_experiment(folder / "experiment.yml")))
+    config = with_vocabulary(with_defaults(read_experiment(folder / "experiment.yml", will_train=False).config))
     tokenizer = DatasetManager.tokenizer(config.datasets[0])
     torch.manual_seed(0)
     network, _ = build_network(config, tokenizer)

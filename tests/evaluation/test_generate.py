@@ -155,7 +155,7 @@ def test_invalid_samplers_and_conditions(runs, capsys):
     )
     assert "ancestral" in message
     assert "first_hitting" in message
-    assert "of diffusion models" in failed(capsys, 1, "--run", runs["decoder"], "--steps", 4)
+    assert "for diffusion models" in failed(capsys, 1, "--run", runs["decoder"], "--steps", 4)
     assert "trained without a condition" in failed(capsys, 1, "--run", runs["mdlm"], "--condition", "2")
     assert "cannot be changed" in failed(capsys, 1, "--run", runs["mdlm"], "--set", "model.name=x")
 

@@ -151,8 +151,8 @@ def test_run_folder_lock_excludes_second_process(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"fsdp": True}, "would silently keep whole copies (DDP)"),
-        ({"fp16": True}, "bf16: true works"),
+        ({"fsdp": True}, "fsdp needs a GPU, and the model is on the CPU"),
+        ({"fp16": True}, "bf16: true, which works there"),
         ({"dataset": "huge"}, "training.dataset: training names 'huge', and the data sets are tiny"),
         ({"eval_split": "test"}, "has the splits train, validation"),
         ({"task": "translation"}, "takes encoder_decoder with source_ids, target_ids"),

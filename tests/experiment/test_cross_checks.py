@@ -1,0 +1,154 @@
+"""Checks between sections that open files which the config names, notes, and the trial step of `--build`."""
+
+import json
+from pathlib import Path
+
+import pytest
+from safetensors.torch import save_file
+from torch import zeros
+
+from parse_args import main, parse_experiment
+from yaml_config.dump import dump
+from yaml_config.errors import ConfigError
+
+STACK = {"d_model": 16, "num_layers": 1, "num_heads": 2, "device": "cpu"}
+DECODER = {"model_type": "decoder", "decoder": STACK}
+TEXT = "the quick brown fox jumps over the lazy dog\n"
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    Path("a.txt").write_text(TEXT * 20)
+    return tmp_path
+
+
+def data(**more: object) -> dict:
+    return {"name": "a", "source": "text", "data_files": {"train": "a.txt"}, "sequence_length": 16, **more}
+
+
+def problems(**sections: object) -> list[str]:
+    sections = {"model": DECODER, "datasets": [data()], "training": {"max_steps": 2}} | sections
+    Path("case.yml").write_text(dump({name: value for name, value in sections.items() if value is not None}))
+    try:
+        parse_experiment("case.yml")
+    except ConfigError as error:
+        return [f"{problem.path}: {problem.message}" for problem in error.problems]
+    return []
+
+
+def write_run(folder: str, model: dict, tokenizer: str = "characters") -> None:
+    """Write the files of a run that a check opens."""
+    path = Path(folder)
+    (path / "tokenizer").mkdir(parents=True)
+    (path / "config.yml").write_text(dump({"model": model}))
+    (path / "tokenizer" / "vocabulary.json").write_text(json.dumps({"type": tokenizer}))
+    save_file({"weight": zeros(2, 3)}, path / "model.safetensors")
+
+
+def test_tokenizer_path_is_a_folder(here: Path) -> None:
+    Path("tok").mkdir()
+    Path("tok/tokenizer.json").write_text("{}")
+    Path("empty").mkdir()
+    tokenizer = {"type": "hugging_face"}
+    assert problems(datasets=[data(tokenizer={**tokenizer, "path": "tok"})]) == []
+    assert problems(datasets=[data(tokenizer={**tokenizer, "path": "absent"})]) == []
+    [message] = problems(datasets=[data(tokenizer={**tokenizer, "path": "tok/tokenizer.json"})])
+    assert message.startswith("datasets.0.tokenizer.path: 'tok/tokenizer.json' is a file; try path: ")
+    [message] = problems(datasets=[data(tokenizer={**tokenizer, "path": "empty"})])
+    assert "the folder 'empty' holds no tokenizer" in message
+
+
+def test_init_from_of_the_same_shape_is_good(here: Path) -> None:
+    write_run("run", DECODER | {"decoder": STACK | {"dropout": 0.3, "vocab_size": 30}})
+    assert problems(training={"init_from": "run"}) == []
+    assert problems(training={"init_from": "absent"}) == []
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        ({"model_type": "encoder", "encoder": STACK}, "it is of type encoder, and this one of type decoder"),
+        ({**DECODER, "decoder": STACK | {"d_model": 32}}, "its decoder.d_model is 32, and this one's 16"),
+        ({**DECODER, "decoder": STACK | {"num_layers": 2}}, "its decoder.num_layers is 2, and this one's 1"),
+    ],
+)
+def test_init_from_of_another_shape(model: dict, message: str, here: Path) -> None:
+    write_run("run", model)
+    [found] = problems(training={"init_from": "run"})
+    assert found.startswith("training.init_from: run holds weights of another model: ")
+    assert message in found
+
+
+def test_init_from_with_another_tokenizer(here: Path) -> None:
+    write_run("run", DECODER, tokenizer="bytes")
+    [message] = problems(training={"init_from": "run"})
+    assert message.endswith("a tokenizer of bytes, and this data set's is of characters; try tokenizer: {type: bytes}")
+
+
+def test_init_from_without_readable_weights(here: Path) -> None:
+    write_run("run", DECODER)
+    weights = Path("run/model.safetensors")
+    weights.write_bytes(weights.read_bytes()[:-4])
+    [message] = problems(training={"init_from": "run"})
+    assert "is no safetensors file, or is cut short" in message
+    weights.unlink()
+    assert "run has no model.safetensors" in problems(training={"init_from": "run"})[0]
+    assert "'a.txt' is a file" in problems(training={"init_from": "a.txt"})[0]
+
+
+def test_pretrained_backbone_of_another_vocabulary(here: Path) -> None:
+    Path("bert").mkdir()
+    config = {"model_type": "bert", "vocab_size": 300, "max_position_embeddings": 8}
+    Path("bert/config.json").write_text(json.dumps(config))
+    model = {
+        "model_type": "diffusion",
+        "objective": {"type": "mdlm"},
+        "backbone": {"type": "hugging_face", "path": "bert"},
+    }
+    found = problems(model=model, datasets=[data(tokenizer={"type": "bytes"})])
+    assert "bert has 8 positions, and sequences have up to 16 tokens; try sequence_length: 8" in found[0]
+    assert "bert has a vocabulary of 300 tokens, and the file gives 259" in found[1]
+
+
+def test_files_without_training_are_not_judged_by_tasks(here: Path) -> None:
+    assert problems(model={"model_type": "encoder", "encoder": STACK}, training=None) == []
+
+
+def test_train_judges_files_without_training_by_its_defaults(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from train import main as train
+
+    problems(model={"model_type": "encoder", "encoder": STACK}, training=None)
+    assert train(["--config", "case.yml", "--output", "run"]) == 1
+    assert "no task trains a model of type encoder" in capsys.readouterr().err
+    assert not Path("run").exists()
+
+
+def test_idle_evaluation_is_a_note(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert problems(training={"max_steps": 2, "eval_steps": 1}) == []
+    assert main(["--config", "case.yml"]) == 0
+    assert "note: case.yml:" in (err := capsys.readouterr().err)
+    assert "nothing is evaluated: data set 'a' has only the splits train; eval_split names one" in err
+
+
+def test_build_runs_one_training_step(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert problems() == []
+    assert main(["--config", "case.yml", "--build"]) == 0
+    assert "one step of language_modelling on 2 rows: loss " in capsys.readouterr().out
+
+
+def test_build_names_unknown_lora_modules(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("peft")
+    assert problems(training={"lora": {"target_modules": ["nope"]}}) == []
+    assert main(["--config", "case.yml", "--build"]) == 4
+    assert "no linear layer is called nope; this model has" in capsys.readouterr().err
+
+
+def test_build_finds_rows_longer_than_the_model_reads(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("a.txt").write_text("short\n" * 5 + TEXT * 3 + "short\n")
+    model = {"model_type": "decoder", "decoder": STACK | {"max_length": 16}}
+    entry = data(documents="line", rows="whole")
+    del entry["sequence_length"]
+    assert problems(model=model, datasets=[entry]) == []
+    assert main(["--config", "case.yml", "--build"]) == 4
+    assert "max_length" in capsys.readouterr().err

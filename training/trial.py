@@ -1,0 +1,97 @@
+"""One training step on a few rows, before a run: shapes, adapters and batches that do not work are found here.
+
+`parse_args.py --build` calls it for a file that trains a model on data that this machine has.
+"""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from data_manager.dataset_types import DatasetConfig
+from data_manager.speech_types import SpeechConfig
+from data_manager.table_types import HubDatasetConfig
+from experiment.config import ExperimentConfig
+from training.engine import _Session, settings_of, with_defaults
+from training.errors import TrainingError
+from training.resume import Start
+from training.run_folder import RunFolder
+from training.splits import choose_splits, chosen_dataset
+
+ROWS = 2
+
+
+@dataclass(frozen=True)
+class Trial:
+    """Result of one training step."""
+
+    task: str
+    rows: int
+    loss: float
+    seconds: float
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the plain form for `--json`."""
+        return dict(vars(self))
+
+    def text(self) -> str:
+        """Return one line for the terminal."""
+        return f"one step of {self.task} on {self.rows} rows: loss {self.loss:.4g} in {self.seconds:.2f} s"
+
+
+def can_try(config: ExperimentConfig) -> bool:
+    """Return True if a file trains a model on data that can be loaded without a download."""
+    if config.model is None or config.training is None or not config.datasets:
+        return False
+    entry = chosen_dataset(config)
+    return all(map(_is_local, (entry, *getattr(entry, "entries", ()))))
+
+
+def _is_local(entry: DatasetConfig) -> bool:
+    return not isinstance(entry, SpeechConfig | HubDatasetConfig)
+
+
+def try_step(config: ExperimentConfig) -> Trial:
+    """Build the network with its task and adapters, and run one training step on the first and the longest rows.
+
+    Nothing is written but what is prepared from the data. Raises TrainingError, DataError, and ValueError of the model.
+    """
+    import torch
+
+    from data_manager.data_manager import DatasetManager
+    from training.callbacks import on_device
+    from training.machine import check_machine, is_on_cpu
+    from training.rows import RowCollator, Rows
+
+    start = time.perf_counter()
+    config = with_defaults(config)
+    entry, settings = chosen_dataset(config), settings_of(config)
+    assert config.model is not None
+    on_cpu = is_on_cpu(config.model.config)
+    check_machine(settings.model_copy(update={"fsdp": False}), use_cpu=on_cpu)
+    session = _Session(config, entry, RunFolder(Path("runs")), Start())
+    splits = choose_splits(DatasetManager.load_datasets([entry])[entry.name], settings, entry.name)
+    session.resolve(splits)
+    session.settings = session.settings.model_copy(update={"fsdp": False})
+    session.tokenizer = DatasetManager.tokenizer(entry)
+    accelerator = None if on_cpu else torch.accelerator.current_accelerator()
+    module = session.build_module(SimpleNamespace(device=accelerator or torch.device("cpu"))).train()
+    rows = _chosen_rows(splits.train)
+    collate = RowCollator(DatasetManager.collator(entry, splits.train), settings.seed, len(rows))
+    batch = collate(Rows(splits.train).__getitems__([(row, row) for row in rows]))
+    loss = module(on_device(batch, next(module.parameters()).device))["loss"]
+    if not bool(torch.isfinite(loss)):
+        raise TrainingError(f"the loss of the first step is {float(loss.detach())}")
+    loss.backward()
+    return Trial(str(session.settings.task), len(rows), float(loss.detach()), time.perf_counter() - start)
+
+
+def _chosen_rows(rows: Any) -> list[int]:
+    """Return the indices of the first rows and, of a table, that of the longest."""
+    chosen = list(range(min(ROWS, len(rows))))
+    if hasattr(rows, "column_names"):
+        from data_manager.row_lengths import row_lengths
+
+        chosen += [int(lengths.argmax()) for lengths in row_lengths(rows).values()]
+    return list(dict.fromkeys(chosen))
