@@ -36,7 +36,7 @@ PAGES = (
     ),
     Page("diffusion", "model, of model_type diffusion", "How to use it: [discrete diffusion](../diffusion.md)."),
     Page("latent", "model, of model_type latent_diffusion", "How to use it: [latent diffusion](../latent.md)."),
-    Page("datasets", "global_config and datasets", "How to use them: [your own data](../how_to/own_dataset.md)."),
+    Page("datasets", "global_config and datasets", "How to use them: [your own data](../how_to/custom_dataset.md)."),
     Page("training", "training", "Keys are named as `transformers.TrainingArguments` names them."),
     Page("generation", "generation", "Read by `generate.py`, `evaluate.py` and the samples that training draws."),
 )
