@@ -36,7 +36,7 @@ PAGES = (
     ),
     Page("diffusion", "model, of model_type diffusion", "How to use it: [discrete diffusion](../diffusion.md)."),
     Page("latent", "model, of model_type latent_diffusion", "How to use it: [latent diffusion](../latent.md)."),
-    Page("datasets", "global_config and datasets", "How to use them: [custom data](../how_to/own_dataset.md)."),
+    Page("datasets", "global_config and datasets", "How to use them: [custom dataset](../how_to/custom_dataset.md)."),
     Page("training", "training", "Keys have the names of `transformers.TrainingArguments`."),
     Page("generation", "generation", "Used by `generate.py`, `evaluate.py` and the samples drawn during training."),
 )
