@@ -13,9 +13,9 @@ from data_manager.dataset_types import DatasetConfig
 from data_manager.speech_types import SpeechConfig
 from data_manager.table_types import HubDatasetConfig
 from experiment.config import ExperimentConfig
-from training.engine import _Session, settings_of, with_defaults
+from training.engine import _Session, training_settings, with_defaults
 from training.errors import TrainingError
-from training.resume import Start
+from training.resume import ResumePlan
 from training.run_folder import RunFolder
 from training.splits import choose_splits, chosen_dataset
 
@@ -66,11 +66,11 @@ def try_step(config: ExperimentConfig) -> Trial:
 
     start = time.perf_counter()
     config = with_defaults(config)
-    entry, settings = chosen_dataset(config), settings_of(config)
+    entry, settings = chosen_dataset(config), training_settings(config)
     assert config.model is not None
     on_cpu = is_on_cpu(config.model.config)
     check_machine(settings.model_copy(update={"fsdp": False}), use_cpu=on_cpu)
-    session = _Session(config, entry, RunFolder(Path("runs")), Start())
+    session = _Session(config, entry, RunFolder(Path("runs")), ResumePlan())
     splits = choose_splits(DatasetManager.load_datasets([entry])[entry.name], settings, entry.name)
     session.resolve(splits)
     session.settings = session.settings.model_copy(update={"fsdp": False})
