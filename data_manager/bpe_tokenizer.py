@@ -6,18 +6,21 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from data_manager.dataset_types import TokenizerConfig
 from data_manager.errors import DataError
 from data_manager.text_files import pieces
-from data_manager.tokenizers import flat, write_vocabulary
+from data_manager.tokenizer_base import flat, write_vocabulary
+from data_manager.tokenizer_registry import register_tokenizer
 
 if TYPE_CHECKING:
-    from data_manager.tokenizers import Flat
+    from data_manager.tokenizer_base import Flat
 
 FILE = "tokenizer.json"
 _LEARNT_AT_ONCE = 1 << 12
 SPECIALS = ("<pad>", "<bos>", "<eos>", "<unk>")
 
 
+@register_tokenizer("bpe", config=TokenizerConfig)
 class BpeTokenizer:
     """Byte-level BPE (Sennrich et al. 2016, over bytes as in GPT-2), special tokens pad 0, bos 1, eos 2, unk 3.
 
@@ -52,6 +55,12 @@ class BpeTokenizer:
         # tokenizers keeps 256 texts at a time, and several copies of each
         inner.train_from_iterator((part for text in texts for part in pieces(iter([text]), _LEARNT_AT_ONCE)), trainer)
         return cls(inner)
+
+    @classmethod
+    def from_texts(cls, settings: TokenizerConfig, texts: Iterator[str]) -> "BpeTokenizer":
+        """Learn the merges from the training split."""
+        assert settings.vocab_size is not None
+        return cls.learn(texts, settings.vocab_size)
 
     @classmethod
     def load(cls, folder: str | PathLike[str]) -> "BpeTokenizer":

@@ -76,13 +76,10 @@ class DatasetConfig(StrictModel):
         """A lhotse corpus has a recipe; the type of another source yields its own."""
         if self.source == "lhotse":
             yield from unknown_corpus(self.name)
-        elif type(self) is DatasetConfig:
-            from data_manager import sources  # noqa: F401  (registers the built-in ones)
-
-            if self.source not in SOURCES:
-                near = closest(self.source, SOURCES.names())
-                hint = f"did you mean {near!r}?" if near else f"known: {', '.join(SOURCES)}"
-                yield Violation(f"unknown data source {self.source!r}", ("source",), suggestion=hint)
+        elif type(self) is DatasetConfig and self.source not in SOURCES:
+            near = closest(self.source, SOURCES.names())
+            hint = f"did you mean {near!r}?" if near else f"known: {', '.join(SOURCES)}"
+            yield Violation(f"unknown data source {self.source!r}", ("source",), suggestion=hint)
 
 
 class TokenizerConfig(StrictModel):

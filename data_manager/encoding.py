@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 from data_manager.documents import Corpus, Notes, Piece
 from data_manager.ordered_map import ordered_map
 from data_manager.text_types import TokensConfig
-from data_manager.tokenizers import Tokenizer, encode_many
+from data_manager.tokenizer_base import Tokenizer, encode_many
 
 if TYPE_CHECKING:
     from data_manager.packing import Encoded, RowMaker
-    from data_manager.tokenizers import Flat
+    from data_manager.tokenizer_base import Flat
 
 BATCH = 1 << 18
 """Characters that are encoded together."""

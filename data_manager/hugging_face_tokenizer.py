@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data_manager.errors import DataError
-from data_manager.tokenizers import flat, write_vocabulary
+from data_manager.tokenizer_base import flat, write_vocabulary
 
 if TYPE_CHECKING:
-    from data_manager.tokenizers import Flat
+    from data_manager.tokenizer_base import Flat
 
 TOKENIZER_FILES = (
     "tokenizer.json",

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from data_manager.dataset_types import DatasetConfig
@@ -11,8 +12,8 @@ from data_manager.mixture import Mixture, prepare_mixture
 from data_manager.registry import SOURCES
 from data_manager.table_types import DEFAULT_COLUMN
 from data_manager.text_types import TokensConfig
+from data_manager.tokenizer_base import Tokenizer
 from data_manager.tokenizer_factory import Texts, config_key, make_tokenizer, tokenizer_of
-from data_manager.tokenizers import Tokenizer
 from yaml_config.errors import harmless
 
 if TYPE_CHECKING:
@@ -95,7 +96,8 @@ def prepared(config: TokensConfig, split: str, text: Corpus | Mixture, tokenizer
     from data_manager.streaming import stream_rows
 
     if isinstance(text, Mixture):
-        return prepare_mixture(config, split, text, tokenizer)  # type: ignore[arg-type]
+        parts = partial(prepared, config, tokenizer=tokenizer)
+        return prepare_mixture(config, split, text, parts)  # type: ignore[arg-type]
     if config.streaming:
         return PreparedSplit(stream_rows(config, split, text, tokenizer))
     return prepare_split(config, split, text, tokenizer)

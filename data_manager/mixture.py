@@ -1,6 +1,6 @@
 """Rows of several data sets interleaved by weight."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -9,8 +9,8 @@ from data_manager.errors import DataError
 from data_manager.mixture_types import MixtureDatasetConfig
 
 if TYPE_CHECKING:
+    from data_manager.dataset_types import DatasetConfig
     from data_manager.prepare import PreparedSplit
-    from data_manager.tokenizers import Tokenizer
 
 
 @dataclass(frozen=True)
@@ -24,10 +24,13 @@ class Mixture:
         return Joined(tuple(self.parts.values()))
 
 
-def mixtures(config: MixtureDatasetConfig) -> dict[str, Mixture]:
-    """The splits of a mixture, in the order in which the parts have them; raises DataError for a part without text."""
-    from data_manager.loading import text_splits
+def mixtures(
+    config: MixtureDatasetConfig, text_splits: "Callable[[DatasetConfig], Mapping[str, Corpus] | None]"
+) -> dict[str, Mixture]:
+    """Return the splits of a mixture, in the order of its parts; raise DataError for a part without text.
 
+    `text_splits` is `data_manager.loading.text_splits`: the corpora of a part, or None if it has no text.
+    """
     by_name = {entry.name: entry for entry in config.entries}
     found: dict[str, dict[str, Corpus]] = {}
     for name in config.datasets:
@@ -42,17 +45,16 @@ def mixtures(config: MixtureDatasetConfig) -> dict[str, Mixture]:
 
 
 def prepare_mixture(
-    config: MixtureDatasetConfig, split: str, mixture: Mixture, tokenizer: "Tokenizer"
+    config: MixtureDatasetConfig, split: str, mixture: Mixture, prepare: "Callable[[str, Corpus], PreparedSplit]"
 ) -> "PreparedSplit":
-    """The rows of all parts: of a split whose name begins with `train` by weight, of another all, one after another.
+    """Interleave the rows of all parts by weight if the split's name begins with `train`; else concatenate them.
 
-    The parts are prepared by the mixture's own tokenizer and layout, and kept in its folder.
+    `prepare` makes the rows of one part, given a name for them and its corpus. The parts are prepared by the mixture's
+    tokenizer and layout, and kept in its folder.
     """
     import datasets
 
-    from data_manager.loading import prepared
-
-    made = {name: prepared(config, f"{name}-{split}", corpus, tokenizer) for name, corpus in mixture.parts.items()}
+    made = {name: prepare(f"{name}-{split}", corpus) for name, corpus in mixture.parts.items()}
     rows: list[Any] = [part.rows for part in made.values()]
     notes = [note for part in made.values() for note in part.notes]
     folders = [part.folder for part in made.values()]

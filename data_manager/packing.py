@@ -12,7 +12,7 @@ from data_manager.errors import DataError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from data_manager.tokenizers import Flat
+    from data_manager.tokenizer_base import Flat
 
     Ids = NDArray[np.int32]
     Places = NDArray[np.int64]

@@ -10,8 +10,8 @@ from data_manager.documents import Corpus, Notes, is_paired
 from data_manager.errors import DataError
 from data_manager.prepared_folder import PreparedFolder, discard, prepared_folder
 from data_manager.text_types import TokensConfig
+from data_manager.tokenizer_base import Tokenizer
 from data_manager.tokenizer_factory import file_hashes, output_folder
-from data_manager.tokenizers import Tokenizer
 from yaml_config.json_text import from_json
 from yaml_config.schema_version import stamped
 

@@ -26,7 +26,7 @@ class SourceEntry:
     texts: Texts | None = None
 
 
-SOURCES: Registry[SourceEntry] = Registry("data source", "model_factory.datasets")
+SOURCES: Registry[SourceEntry] = Registry("data source", "model_factory.datasets", "data_manager.sources")
 
 
 def register_source(name: str, *, config: type[StrictModel], texts: Texts | None = None) -> Callable[[Source], Source]:

@@ -6,25 +6,29 @@ On data that are prepared nothing is tokenised, and the import would take a fift
 import json
 from collections.abc import Iterable, Sequence
 from functools import cached_property
-from importlib.metadata import version
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from data_manager.dataset_types import DatasetConfig, TokenizerConfig
 from data_manager.documents import HashFile
 from data_manager.prepared_folder import discard, prepared_folder
+from data_manager.text_files import find_path
+from data_manager.tokenizer_factory import file_hashes, output_folder
+from data_manager.tokenizer_registry import register_tokenizer
 from yaml_config.json_text import from_json
 from yaml_config.schema_version import stamped, unstamped
 
 if TYPE_CHECKING:
     from data_manager.hugging_face_tokenizer import HuggingFaceTokenizer
-    from data_manager.tokenizers import Flat
+    from data_manager.tokenizer_base import Flat
 
 _FACTS = "facts.json"
 _ENDINGS = (".json", ".txt", ".model", ".tiktoken", ".spm")
 """Of the files of a tokenizer; the weights of its model may lie beside them."""
 
 
+@register_tokenizer("hugging_face", config=TokenizerConfig)
 class RememberedTokenizer:
     """The tokenizer of `folder`; its numbers and its identity were written down when it was read the first time."""
 
@@ -34,6 +38,26 @@ class RememberedTokenizer:
         self.folder, self.vocab_size, self._identity = folder, vocab_size, identity
         self.pad_token_id, self.bos_token_id, self.eos_token_id = pad, bos, eos
         self.unk_token_id: int | None = unk
+
+    @staticmethod
+    def from_settings(
+        settings: TokenizerConfig, dataset: DatasetConfig
+    ) -> "HuggingFaceTokenizer | RememberedTokenizer":
+        """Open the tokenizer of `path` or of `name`, its name on the hub; raise DataError."""
+        if settings.path is not None:
+            folder = find_path(settings.path, dataset, "the tokenizer folder")
+            return remembered_tokenizer(folder, output_folder(dataset), file_hashes(dataset))
+        from data_manager.hub import hub_tokenizer
+
+        assert settings.name is not None
+        return hub_tokenizer(settings.name, settings.revision)
+
+    @staticmethod
+    def load(folder: str | PathLike[str]) -> "HuggingFaceTokenizer":
+        """Read a tokenizer's folder; raise DataError."""
+        from data_manager.hugging_face_tokenizer import HuggingFaceTokenizer
+
+        return HuggingFaceTokenizer.load(folder)
 
     @cached_property
     def whole(self) -> "HuggingFaceTokenizer":
@@ -67,6 +91,8 @@ def remembered_tokenizer(
     folder: Path, kept_in: Path, hash_file: HashFile
 ) -> "HuggingFaceTokenizer | RememberedTokenizer":
     """The tokenizer of a folder, read now or known by facts in `kept_in`; raises DataError."""
+    from importlib.metadata import version  # 15 ms, which checking a file does not need
+
     made: list[HuggingFaceTokenizer] = []
 
     def make(aside: Path, final: Path) -> list[str]:

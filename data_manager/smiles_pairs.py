@@ -11,14 +11,17 @@ from hashlib import sha256
 from os import PathLike
 from typing import Any
 
+from data_manager.dataset_types import TokenizerConfig
 from data_manager.smiles_tokenizer import SmilesTokenizer
-from data_manager.tokenizers import write_vocabulary
+from data_manager.tokenizer_base import read_vocabulary, token_list, write_vocabulary
+from data_manager.tokenizer_registry import register_tokenizer
 
 Pair = tuple[int, int]
 _FIRST = 0xF0000
 """Ids become characters from here on, where no text has any, for the package tokenizers to pair."""
 
 
+@register_tokenizer("smiles", config=TokenizerConfig)
 class SmilesPairTokenizer(SmilesTokenizer):
     """A `SmilesTokenizer` whose tokens are joined by `pairs` of ids, in their order; each pair is a new id."""
 
@@ -53,6 +56,18 @@ class SmilesPairTokenizer(SmilesTokenizer):
                 ids[left + right] = single.vocab_size + len(pairs)
                 pairs.append((ids[left], ids[right]))
         return cls(single.tokens, pairs)
+
+    @classmethod
+    def from_texts(cls, settings: TokenizerConfig, texts: Iterable[str]) -> SmilesTokenizer:
+        """Learn from the training split; without vocab_size no tokens are joined."""
+        return SmilesTokenizer.of(texts) if settings.vocab_size is None else cls.learn(texts, settings.vocab_size)
+
+    @classmethod
+    def load(cls, folder: str | PathLike[str]) -> SmilesTokenizer:
+        """Read `vocabulary.json`, with or without pairs; raise ValueError, KeyError or TypeError if it is invalid."""
+        content = read_vocabulary(folder)
+        tokens = token_list(content["tokens"])
+        return cls(tokens, content["pairs"]) if "pairs" in content else SmilesTokenizer(tokens)
 
     @cached_property
     def _inner(self) -> Any:

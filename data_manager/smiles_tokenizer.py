@@ -7,10 +7,10 @@ from hashlib import sha256
 from os import PathLike
 from typing import TYPE_CHECKING
 
-from data_manager.tokenizers import REPLACEMENT, flat, write_vocabulary
+from data_manager.tokenizer_base import REPLACEMENT, flat, write_vocabulary
 
 if TYPE_CHECKING:
-    from data_manager.tokenizers import Flat
+    from data_manager.tokenizer_base import Flat
 
 TOKEN = re.compile(
     r"""

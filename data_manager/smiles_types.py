@@ -7,7 +7,9 @@ from pydantic import AfterValidator, Field
 
 from data_manager.dataset_types import NotEmpty, TokenizerConfig, not_empty
 from data_manager.text_types import FilesConfig, Layout
-from yaml_config.strict_model import Violation
+from data_manager.tokenizer_registry import DEFAULT_TOKENIZER, TOKENIZERS
+from yaml_config.strict_model import StrictModel, Violation
+from yaml_config.tagged import FromRegistry
 
 Property = Literal[
     "logp",
@@ -30,7 +32,9 @@ class SmilesDatasetConfig(FilesConfig):
     """Molecules as SMILES: files of one a line (what follows a space is its name), or a column of CSV files."""
 
     source: Literal["smiles"] = "smiles"
-    tokenizer: TokenizerConfig = TokenizerConfig(type="smiles")
+    tokenizer: Annotated[StrictModel, FromRegistry(TOKENIZERS, default=DEFAULT_TOKENIZER)] = TokenizerConfig(
+        type="smiles"
+    )
     """How SMILES become token ids."""
     rows: Layout | None = None
     """whole where left out: a molecule a row, with a token before and behind it."""

@@ -78,9 +78,10 @@ def _load_smiles(config: SmilesDatasetConfig) -> "dict[str, Corpus]":
 
 @register_source("mixture", config=MixtureDatasetConfig)
 def _load_mixture(config: MixtureDatasetConfig) -> "dict[str, Mixture]":
+    from data_manager.loading import text_splits
     from data_manager.mixture import mixtures
 
-    return mixtures(config)
+    return mixtures(config, text_splits)
 
 
 @register_source("embedded", config=EmbeddedDatasetConfig)

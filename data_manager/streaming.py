@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from data_manager.documents import Corpus, Notes, is_paired
 from data_manager.text_types import TokensConfig
-from data_manager.tokenizers import Tokenizer
+from data_manager.tokenizer_base import Tokenizer
 from yaml_config.errors import harmless
 
 if TYPE_CHECKING:

@@ -8,6 +8,7 @@ from pydantic import AfterValidator, Field
 from data_manager.dataset_types import HubName, NotEmpty, not_empty
 from data_manager.template import fields_of
 from data_manager.text_types import CorpusConfig, FilesConfig, Layout
+from data_manager.tokenizer_registry import TOKENIZERS
 from yaml_config.paths import PathText
 from yaml_config.strict_model import StrictModel, Violation
 
@@ -145,8 +146,9 @@ class HubDatasetConfig(ColumnsConfig):
     def violations(self) -> Iterator[Violation]:
         """What is learnt from the text cannot be learnt from a stream of the hub; slices are none of a stream's."""
         yield from super().violations()
-        if self.streaming and self.tokenizer.type not in ("bytes", "hugging_face"):
-            message = f"a tokenizer of {self.tokenizer.type} is made from the whole text, which a stream never holds"
+        kind: str = getattr(self.tokenizer, "type")  # noqa: B009  (a field of every registered type)
+        if self.streaming and TOKENIZERS.get(kind).learns_from_text:
+            message = f"a tokenizer of {kind} is made from the whole text, which a stream never holds"
             yield Violation(message, ("tokenizer",), (("streaming",),), "tokenizer: {type: bytes}")
         if self.streaming and any("[" in name for name in self.their_splits().values()):
             yield Violation("a stream has no slices of splits", ("split",), (("streaming",),), "streaming: false")

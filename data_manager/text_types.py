@@ -8,8 +8,10 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag
 
 from data_manager.dataset_types import DatasetConfig, TokenizerConfig, not_empty
+from data_manager.tokenizer_registry import DEFAULT_TOKENIZER, TOKENIZERS
 from yaml_config.paths import PathText
 from yaml_config.strict_model import StrictModel, Violation
+from yaml_config.tagged import FromRegistry
 
 DEFAULT_LENGTH = 256
 """Tokens of a row where the data set does not say."""
@@ -21,7 +23,7 @@ Layout = Literal["cut", "packed", "whole"]
 class TokensConfig(DatasetConfig):
     """What every data set of text takes, your own sources too: how documents become rows, and rows batches."""
 
-    tokenizer: TokenizerConfig = TokenizerConfig()
+    tokenizer: Annotated[StrictModel, FromRegistry(TOKENIZERS, default=DEFAULT_TOKENIZER)] = TokenizerConfig()
     """How text becomes token ids."""
     sequence_length: Annotated[int, Field(gt=0, le=16_777_216)] | None = None
     """Tokens of a row (256 where left out); of pairs and of whole documents, the most that a row may have. [tokens]"""

@@ -2,15 +2,17 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from data_manager.content_hash import FileHashes
 from data_manager.dataset_types import DatasetConfig, TokenizerConfig
 from data_manager.documents import Corpus, Joined, Listed, Notes
 from data_manager.errors import DataError
 from data_manager.prepared_folder import discard, prepared_folder
-from data_manager.remembered_tokenizer import remembered_tokenizer
-from data_manager.text_files import find_path, full_path
-from data_manager.tokenizers import ByteTokenizer, CharacterTokenizer, Tokenizer, load_tokenizer
+from data_manager.text_files import full_path
+from data_manager.tokenizer_base import Tokenizer, read_vocabulary
+from data_manager.tokenizer_load import load_tokenizer
+from data_manager.tokenizer_registry import TOKENIZERS
 
 Texts = Mapping[str, "Corpus | Iterable[str]"]
 
@@ -24,14 +26,13 @@ def make_tokenizer(config: DatasetConfig, texts: Callable[[], Texts]) -> Tokeniz
 
     What is learnt comes from the split `train`, or from all splits where there is none of that name. Raises DataError.
     """
-    settings: TokenizerConfig = config.tokenizer  # type: ignore[attr-defined]
+    settings: Any = config.tokenizer  # type: ignore[attr-defined]
+    entry = TOKENIZERS.get(settings.type)
     tokenizer: Tokenizer
-    if settings.type == "bytes":
-        tokenizer = ByteTokenizer()
-    elif settings.type == "hugging_face":
-        tokenizer = _hugging_face(config, settings)
-    else:
+    if entry.learns_from_text:
         tokenizer = _learnt(config, settings, _training_corpus(texts()))
+    else:
+        tokenizer = entry.tokenizer.from_settings(settings, config)
     _made[config_key(config)] = tokenizer
     return tokenizer
 
@@ -63,17 +64,17 @@ def _training_corpus(texts: Texts) -> Corpus:
     return corpora[0] if len(corpora) == 1 else Joined(tuple(corpora))
 
 
-def _learnt(config: DatasetConfig, settings: TokenizerConfig, corpus: Corpus) -> Tokenizer:
-    """The tokenizer that was learnt from this text before, or is learnt now."""
+def _learnt(config: DatasetConfig, settings: Any, corpus: Corpus) -> Tokenizer:
+    """Learn the tokenizer from a text, or load the one that was learned from the same text before."""
     made: list[Tokenizer] = []
 
     def make(folder: Path, final: Path) -> list[str]:
         made.append(_learn(settings, corpus, f"{config.name}: tokenizer"))
         made[0].save(folder)
+        _check_saved(folder, settings.type)
         return []
 
-    text = corpus.inputs(file_hashes(config))
-    inputs = {"version": _VERSION, "type": settings.type, "vocab_size": settings.vocab_size, "text": text}
+    inputs = {"version": _VERSION, **_settings_to_hash(settings), "text": corpus.inputs(file_hashes(config))}
     folder = prepared_folder(output_folder(config), inputs, make, prefix="tokenizer-")
     if made:
         return made[0]
@@ -84,40 +85,35 @@ def _learnt(config: DatasetConfig, settings: TokenizerConfig, corpus: Corpus) ->
         return load_tokenizer(prepared_folder(output_folder(config), inputs, make, prefix="tokenizer-").path)
 
 
-def _learn(settings: TokenizerConfig, corpus: Corpus, label: str) -> Tokenizer:
+def _settings_to_hash(settings: Any) -> dict[str, Any]:
+    """Return the settings that a learned tokenizer depends on; of a custom kind all, and the version of its class."""
+    if isinstance(settings, TokenizerConfig):
+        return {"type": settings.type, "vocab_size": settings.vocab_size}
+    version = getattr(TOKENIZERS.get(settings.type).tokenizer, "version", 1)
+    return {"settings": settings.model_dump(mode="json"), "class_version": version}
+
+
+def _check_saved(folder: Path, kind: str) -> None:
+    """Raise DataError if `save` did not write the `vocabulary.json` by which `load_tokenizer` finds the kind."""
+    try:
+        saved = read_vocabulary(folder)["type"]
+    except (OSError, ValueError, KeyError, TypeError):
+        saved = None
+    if saved != kind:
+        raise DataError(
+            f"tokenizer type {kind!r}: its save(folder) must call "
+            f'data_manager.tokenizer_base.write_vocabulary(folder, {{"type": "{kind}"}})'
+        )
+
+
+def _learn(settings: Any, corpus: Corpus, label: str) -> Tokenizer:
     from data_manager.progress import progress
 
-    texts = progress(_texts(corpus), label)
-    if settings.type == "characters":
-        return CharacterTokenizer.of(texts)
-    if settings.type == "smiles":
-        return _learn_smiles(texts, settings.vocab_size)
-    from data_manager.bpe_tokenizer import BpeTokenizer
-
-    assert settings.vocab_size is not None
-    return BpeTokenizer.learn(iter(texts), settings.vocab_size)
-
-
-def _learn_smiles(texts: Iterable[str], vocab_size: int | None) -> Tokenizer:
-    if vocab_size is None:
-        from data_manager.smiles_tokenizer import SmilesTokenizer
-
-        return SmilesTokenizer.of(texts)
-    from data_manager.smiles_pairs import SmilesPairTokenizer
-
-    return SmilesPairTokenizer.learn(texts, vocab_size)
+    texts = iter(progress(_texts(corpus), label))
+    found: Tokenizer = TOKENIZERS.get(settings.type).tokenizer.from_texts(settings, texts)
+    return found
 
 
 def _texts(corpus: Corpus) -> Iterator[str]:
     for piece in corpus.read(Notes()):
         yield from piece.texts
-
-
-def _hugging_face(config: DatasetConfig, settings: TokenizerConfig) -> Tokenizer:
-    if settings.path is not None:
-        folder = find_path(settings.path, config, "the tokenizer folder")
-        return remembered_tokenizer(folder, output_folder(config), file_hashes(config))
-    from data_manager.hub import hub_tokenizer
-
-    assert settings.name is not None
-    return hub_tokenizer(settings.name, settings.revision)

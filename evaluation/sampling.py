@@ -12,7 +12,7 @@ from evaluation.prompt import PromptError, check_prompts, unknown_note, without_
 from training.errors import UnfitError
 
 if TYPE_CHECKING:
-    from data_manager.tokenizers import Tokenizer
+    from data_manager.tokenizer_base import Tokenizer
     from evaluation.exact_counts import Kind
 
 BATCH = 64

@@ -5,6 +5,7 @@ from typing import Any
 import data_manager.sources  # noqa: F401  (registers the built-in ones)
 from data_manager.dataset_types import GlobalConfig
 from data_manager.registry import SOURCES
+from data_manager.tokenizer_registry import TOKENIZERS
 from experiment.field_docs import describe_fields
 from model.latent.registry import LATENT_DECODERS, LATENT_DENOISERS, LATENT_ENCODERS
 from model.parse_model_args import HEADER_KEYS, ModelHeader
@@ -20,6 +21,7 @@ SCHEMA_FILE = "configs/schema.json"
 _ANNOUNCED: tuple[Registry[Any], ...] = (
     MODELS,
     SOURCES,
+    TOKENIZERS,
     SAMPLER_SETTINGS,
     LATENT_ENCODERS,
     LATENT_DECODERS,

@@ -16,7 +16,7 @@ from data_manager.data_manager import DatasetManager
 from data_manager.dataset_types import TokenizerConfig
 from data_manager.errors import DataError
 from data_manager.table_types import DiskDatasetConfig, JsonDatasetConfig, ParquetDatasetConfig
-from data_manager.tokenizers import load_tokenizer
+from data_manager.tokenizer_load import load_tokenizer
 from evaluation.diffusion_draw import sample_length
 from evaluation.failure import report_error
 from evaluation.judge import load_judge

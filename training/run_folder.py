@@ -2,7 +2,7 @@
 
 RUN/config.yml          the experiment, every default written out
 RUN/model.safetensors   the trained weights; it is written last, so that a folder with it is a finished run
-RUN/tokenizer/          the tokenizer, as `data_manager.tokenizers.load_tokenizer` reads it
+RUN/tokenizer/          the tokenizer, as `data_manager.tokenizer_load.load_tokenizer` reads it
 RUN/rows.json           a hash of the rows of each split
 RUN/lengths.json        of diffusion over whole documents: how long those of the training split are
 RUN/metrics.jsonl       a line each `logging_steps` and each evaluation
@@ -29,7 +29,7 @@ from yaml_config.schema_version import stamped
 if TYPE_CHECKING:
     from torch import nn
 
-    from data_manager.tokenizers import Tokenizer
+    from data_manager.tokenizer_base import Tokenizer
 
 _LOCK = ".lock"
 
@@ -141,7 +141,7 @@ def load_run(folder: str | os.PathLike[str], *, device: str | None = None) -> Ru
 
 
 def _load_tokenizer(run: RunFolder, config: ExperimentConfig) -> "Tokenizer | None":
-    from data_manager.tokenizers import load_tokenizer
+    from data_manager.tokenizer_load import load_tokenizer
 
     if run.tokenizer.is_dir():
         return load_tokenizer(run.tokenizer)

@@ -59,7 +59,8 @@ def model_at(model: type[BaseModel], path: Location, node: Node) -> type[BaseMod
             here = model_in(field.annotation)
         else:
             tag = node.at((*path[: depth + 1], tagged.key))
-            here = tagged.config_type(tag.value) if tag is not None else None
+            name = tag.value if tag is not None else tagged.default
+            here = tagged.config_type(name) if name is not None else None
     return here
 
 

@@ -12,7 +12,8 @@ from data_manager.errors import DataError
 from data_manager.hugging_face_tokenizer import HuggingFaceTokenizer
 from data_manager.packing import STARTS, CutRows, Encoded, WholeRows
 from data_manager.text_files import pieces
-from data_manager.tokenizers import ByteTokenizer, flat
+from data_manager.tokenizer_base import flat
+from data_manager.tokenizers import ByteTokenizer
 from tests.real_data import real_data
 
 EOS = 258

@@ -9,7 +9,7 @@ from data_manager.errors import DataError
 from data_manager.smiles_pairs import SmilesPairTokenizer
 from data_manager.smiles_tokenizer import SmilesTokenizer, smiles_tokens, syntax_error
 from data_manager.smiles_types import SmilesDatasetConfig
-from data_manager.tokenizers import load_tokenizer
+from data_manager.tokenizer_load import load_tokenizer
 from tests.data_manager.text_configs import notes, shared, texts
 from tests.real_data import real_data
 

@@ -8,7 +8,9 @@ from hypothesis import strategies as st
 
 from data_manager.errors import DataError
 from data_manager.hugging_face_tokenizer import HuggingFaceTokenizer
-from data_manager.tokenizers import REPLACEMENT, ByteTokenizer, CharacterTokenizer, load_tokenizer
+from data_manager.tokenizer_base import REPLACEMENT
+from data_manager.tokenizer_load import load_tokenizer
+from data_manager.tokenizers import ByteTokenizer, CharacterTokenizer
 from tests.real_data import real_data
 
 any_text = st.text(st.characters(exclude_categories=["Cs"]))
