@@ -1,4 +1,4 @@
-"""Rows of several data sets interleaved by weight."""
+"""Interleave rows of several data sets by weight."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -15,16 +15,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Mixture:
-    """One split of a mixture: its parts' corpora by their names, of those parts that have this split."""
+    """One split of a mixture: the corpora, by name, of the parts that have this split."""
 
     parts: Mapping[str, Corpus]
 
-    def joined(self) -> Corpus:
-        """All text, from which a tokenizer is learnt."""
+    def concatenate(self) -> Corpus:
+        """Concatenate the corpora, to learn a tokenizer from them."""
         return Joined(tuple(self.parts.values()))
 
 
-def mixtures(
+def load_mixtures(
     config: MixtureDatasetConfig, text_splits: "Callable[[DatasetConfig], Mapping[str, Corpus] | None]"
 ) -> dict[str, Mixture]:
     """Return the splits of a mixture, in the order of its parts; raise DataError for a part without text.
@@ -65,27 +65,29 @@ def prepare_mixture(
         shares = [weight / sum(weights) for weight in weights]
         mixed = datasets.interleave_datasets(rows, shares, seed=config.seed, stopping_strategy=config.stop)
         if not config.streaming:
-            notes += _shares_used(mixed, made, split)
-    return _whole(mixed, made, tuple(notes), folders[0].parent if folders[0] else None)
+            notes += _report_rows_used(mixed, made, split)
+    return _make_split(mixed, made, tuple(notes), folders[0].parent if folders[0] else None)
 
 
-def _whole(mixed: Any, made: "Mapping[str, PreparedSplit]", notes: tuple[str, ...], folder: Any) -> "PreparedSplit":
+def _make_split(
+    mixed: Any, made: "Mapping[str, PreparedSplit]", notes: tuple[str, ...], folder: Any
+) -> "PreparedSplit":
     from data_manager.prepare import PreparedSplit
 
     documents = [part.documents for part in made.values()]
     if folder is None:
         return PreparedSplit(mixed, notes=notes)
-    return PreparedSplit(mixed, sum(filter(None, documents)), _tokens(mixed), notes, folder)
+    return PreparedSplit(mixed, sum(filter(None, documents)), _count_tokens(mixed), notes, folder)
 
 
-def _tokens(rows: Any) -> int:
+def _count_tokens(rows: Any) -> int:
     from data_manager.row_lengths import row_lengths
 
     return sum(int(lengths.sum()) for lengths in row_lengths(rows).values())
 
 
-def _shares_used(mixed: Any, made: "Mapping[str, PreparedSplit]", split: str) -> list[str]:
-    """How many rows of each part an epoch has, and of how many."""
+def _report_rows_used(mixed: Any, made: "Mapping[str, PreparedSplit]", split: str) -> list[str]:
+    """Report how many rows of each part an epoch uses."""
     import numpy as np
 
     sizes = [len(part.rows) for part in made.values()]
@@ -93,6 +95,6 @@ def _shares_used(mixed: Any, made: "Mapping[str, PreparedSplit]", split: str) ->
     part_of = np.searchsorted(np.cumsum(sizes), taken, side="right")
     counts = np.bincount(part_of, minlength=len(sizes))
     return [
-        f"{split}: an epoch has {count:,} rows of {name}, which has {size:,}"
+        f"{split}: an epoch uses {count:,} rows of {name}, which has {size:,}"
         for name, count, size in zip(made, counts.tolist(), sizes, strict=True)
     ]

@@ -1,4 +1,4 @@
-"""The tokenizer of a data set: one that is there, or one learnt from its text and kept in output_dir."""
+"""Create the tokenizer of a data set: an existing one, or one learned from its text and cached in output_dir."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -17,44 +17,44 @@ from data_manager.tokenizer_registry import TOKENIZERS
 Texts = Mapping[str, "Corpus | Iterable[str]"]
 
 _VERSION = 1
-"""Changed with what is learnt from a text, so that what was learnt before is not taken for it."""
-_made: dict[str, Tokenizer] = {}
+"""Increase it when learning changes, so that tokenizers learned before are not reused."""
+_cache: dict[str, Tokenizer] = {}
 
 
 def make_tokenizer(config: DatasetConfig, texts: Callable[[], Texts]) -> Tokenizer:
-    """Make the tokenizer that `config.tokenizer` describes and remember it; `texts` is called only if it is needed.
+    """Create the tokenizer of `config.tokenizer` and cache it in this process; `texts` is called only if needed.
 
-    What is learnt comes from the split `train`, or from all splits where there is none of that name. Raises DataError.
+    A tokenizer is learned from the split `train`, or from all splits if there is no `train`. Raise DataError.
     """
     settings: Any = config.tokenizer  # type: ignore[attr-defined]
     entry = TOKENIZERS.get(settings.type)
     tokenizer: Tokenizer
     if entry.learns_from_text:
-        tokenizer = _learnt(config, settings, _training_corpus(texts()))
+        tokenizer = _learn_or_load(config, settings, _training_corpus(texts()))
     else:
         tokenizer = entry.tokenizer.from_settings(settings, config)
-    _made[config_key(config)] = tokenizer
+    _cache[config_key(config)] = tokenizer
     return tokenizer
 
 
 def tokenizer_of(config: DatasetConfig, texts: Callable[[], Texts]) -> Tokenizer:
-    """The tokenizer made for `config` before, or a new one."""
-    made = _made.get(config_key(config))
+    """Return the tokenizer that was created for `config` before, or create it."""
+    made = _cache.get(config_key(config))
     return made if made is not None else make_tokenizer(config, texts)
 
 
 def output_folder(config: DatasetConfig) -> Path:
-    """Where what is prepared for a data set is kept."""
+    """Return the folder of the prepared data of a data set."""
     return full_path(config.global_config.output_dir) / config.name
 
 
 def file_hashes(config: DatasetConfig) -> FileHashes:
-    """The hashes of files that this data set's folder remembers."""
+    """Return the cache of file hashes in the folder of a data set."""
     return FileHashes(output_folder(config) / ".hashes")
 
 
 def config_key(config: DatasetConfig) -> str:
-    """What a config says, the parts of a mixture too, which are not dumped with it."""
+    """Serialise a config as a cache key, including the parts of a mixture, which `model_dump` excludes."""
     return "\n".join(part.model_dump_json() for part in (config, *getattr(config, "entries", ())))
 
 
@@ -64,7 +64,7 @@ def _training_corpus(texts: Texts) -> Corpus:
     return corpora[0] if len(corpora) == 1 else Joined(tuple(corpora))
 
 
-def _learnt(config: DatasetConfig, settings: Any, corpus: Corpus) -> Tokenizer:
+def _learn_or_load(config: DatasetConfig, settings: Any, corpus: Corpus) -> Tokenizer:
     """Learn the tokenizer from a text, or load the one that was learned from the same text before."""
     made: list[Tokenizer] = []
 

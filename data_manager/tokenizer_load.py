@@ -23,7 +23,7 @@ def load_tokenizer(folder: str | PathLike[str]) -> Tokenizer:
     except (SchemaVersionError, UnknownNameError) as error:
         raise DataError(f"{path}: {error}" if isinstance(error, UnknownNameError) else str(error)) from error
     except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path} is not a tokenizer's file: {error}") from error
+        raise DataError(f"{path} is not a valid tokenizer file: {error}") from error
 
 
 def _load(kind: Any, folder: str | PathLike[str]) -> Tokenizer:

@@ -211,7 +211,7 @@ def test_metrics_beyond_all_bounds_are_not_drawn(tmp_path: Path) -> None:
 )  # fmt: skip
 def test_vocabularies_that_are_none(content: str, tmp_path: Path) -> None:
     (tmp_path / "vocabulary.json").write_text(content)
-    with pytest.raises(DataError, match=r"vocabulary\.json is not a tokenizer's file"):
+    with pytest.raises(DataError, match=r"vocabulary\.json is not a valid tokenizer file"):
         load_tokenizer(tmp_path)
 
 

@@ -178,7 +178,7 @@ def test_only_tokenizers_from_settings_fit_a_stream(registered):
     register_tokenizer("offset", config=OffsetConfig)(OffsetTokenizer)
     register_tokenizer("learned", config=OffsetConfig)(learned_kind()[0])
     HubDatasetConfig(name="x", streaming=True, tokenizer={"type": "offset"})
-    with pytest.raises(ValidationError, match="a tokenizer of learned is made from the whole text"):
+    with pytest.raises(ValidationError, match="a tokenizer of learned is learned from the whole text"):
         HubDatasetConfig(name="x", streaming=True, tokenizer={"type": "learned"})
 
 

@@ -109,7 +109,7 @@ def test_long_documents_are_an_error_or_skipped_or_cut():
         rows_of(WholeRows(257, EOS, 4, "error", Notes()), documents)
     notes = Notes()
     assert rows_of(WholeRows(257, EOS, 4, "skip", notes), documents)["input_ids"] == [[257, 97, 98, EOS]]
-    assert notes.lines("train") == ["train: 2 left out: more than sequence_length 4 tokens (f:1, 1)"]
+    assert notes.lines("train") == ["train: 2 skipped: more than sequence_length 4 tokens (f:1, 1)"]
     notes = Notes()
     rows = rows_of(WholeRows(257, EOS, 4, "cut", notes), documents)["input_ids"]
     assert rows == [[257, 97, 98, EOS]] * 3
