@@ -1,5 +1,5 @@
-"""Corpora to batches: types of the `datasets` section, sources, tokenizers, loaders.
+"""Data: from corpora to batches. Config types of the `datasets` section, sources, tokenizers and loaders.
 
-Imports neither model nor training: a batch is a dictionary of tensors, whatever is done with it. Importing a module of types
-imports no torch.
+This package imports neither model nor training: a batch is a plain dictionary of tensors. The modules of config types
+(`*_types.py`) do not import torch.
 """

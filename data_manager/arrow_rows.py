@@ -1,4 +1,4 @@
-"""A `datasets.Dataset` or `IterableDataset` of text columns as a corpus: from disk, from the hub, from your own source."""
+"""Corpora of `datasets.Dataset` and `IterableDataset` tables: from disk, from the hub, or from a custom source."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -10,7 +10,7 @@ from data_manager.classes import Classes
 from data_manager.documents import Corpus, HashFile, Invalid, Notes, Piece
 from data_manager.errors import DataError, not_found
 from data_manager.table_types import ColumnsConfig, DiskDatasetConfig
-from data_manager.tables import check_columns, classes_of, columns_in, filled
+from data_manager.tables import check_columns, classes_of, columns_in, read_pieces
 from data_manager.template import parse_template
 from data_manager.text_files import places_of
 from yaml_config.json_text import from_json
@@ -23,7 +23,7 @@ _BATCH = 1000
 
 @dataclass(frozen=True)
 class ArrowRows:
-    """Rows of a loaded table; `label` names it in messages, the row's number stands behind."""
+    """Corpus of the rows of a loaded table; messages name a row by `label` and its number."""
 
     table: "datasets.Dataset | datasets.IterableDataset"
     templates: tuple[str, ...]
@@ -33,12 +33,12 @@ class ArrowRows:
     measured: tuple[str, ...] = ()
 
     def inputs(self, hash_file: HashFile) -> Any:
-        """Content of the files that the table lies in, or of the table where it lies in none."""
+        """Return the hashes of the table's files, or of its rows if it has no files."""
         files = getattr(self.table, "cache_files", None) or []
         indices = getattr(self.table, "_indices", None)
         if files and indices is None:
             content: Any = [hash_file(Path(file["filename"])) for file in files]
-            # slices of one table lie in the same files, and datasets tells them apart
+            # slices of one table share its files; the fingerprint distinguishes them
             content += [len(self.table), self.table._fingerprint]
         else:
             content = _hash_of_rows(self._rows())
@@ -47,7 +47,7 @@ class ArrowRows:
         return [*found, self.measured] if self.measured else found
 
     def shards(self) -> Sequence[Corpus]:
-        """Those of a stream; a table on disk is one."""
+        """Return the shards of a stream; a table on disk is a single shard."""
         count = getattr(self.table, "num_shards", 1)
         if hasattr(self.table, "cache_files") or count == 1:
             return [self]
@@ -55,10 +55,10 @@ class ArrowRows:
         return [replace(self, table=part) for part in parts]
 
     def read(self, notes: Notes) -> Iterator[Piece]:
-        """A piece for each row; raises DataError where a column is missing."""
+        """Read a piece from each row; raise DataError if a column is missing."""
         templates = [parse_template(text) for text in self.templates]
         invalid = Invalid(self.skip_invalid, notes)
-        yield from filled(self._rows(), templates, f"{self.label} row", invalid, self.classes, self.measured)
+        yield from read_pieces(self._rows(), templates, f"{self.label} row", invalid, self.classes, self.measured)
 
     def _rows(self) -> Iterator[tuple[int, Mapping[str, Any]]]:
         columns = columns_in([parse_template(text) for text in self.templates], self.classes, self.measured)
@@ -77,7 +77,7 @@ class ArrowRows:
                 yield number, dict(zip(batch, values, strict=True))
 
     def _check_content(self) -> None:
-        """Raise DataError for damage in the files of a table: Arrow itself would read beyond the memory they have."""
+        """Raise DataError if the files of a table are corrupt; Arrow would read beyond the end of its buffers."""
         from pyarrow import ArrowException  # type: ignore[import-untyped,unused-ignore]
 
         data = getattr(self.table, "data", None)
@@ -85,7 +85,7 @@ class ArrowRows:
             if data is not None:
                 data.validate(full=True)
         except ArrowException as error:
-            raise DataError(f"{self.label} is damaged: {' '.join(str(error).split())}") from error
+            raise DataError(f"{self.label} is corrupt: {' '.join(str(error).split())}") from error
 
 
 def _hash_of_rows(rows: Iterator[tuple[int, Mapping[str, Any]]]) -> str:
@@ -95,8 +95,8 @@ def _hash_of_rows(rows: Iterator[tuple[int, Mapping[str, Any]]]) -> str:
     return digest.hexdigest()
 
 
-def corpora_of(tables: "Mapping[str, Any]", config: ColumnsConfig, label: str) -> dict[str, Corpus]:
-    """A corpus for each split of loaded tables."""
+def make_corpora(tables: "Mapping[str, Any]", config: ColumnsConfig, label: str) -> dict[str, Corpus]:
+    """Return a corpus for each split of loaded tables."""
     skip, measured = config.on_invalid == "skip", config.condition_names
     return {
         str(split): ArrowRows(table, config.templates, f"{label} {split}", skip, classes_of(config), measured)
@@ -104,29 +104,29 @@ def corpora_of(tables: "Mapping[str, Any]", config: ColumnsConfig, label: str) -
     }
 
 
-def _refuse_other_folders(folder: Path) -> None:
-    """Raise DataError where what `save_to_disk` wrote names files outside, or is a link to one."""
+def _check_stays_inside(folder: Path) -> None:
+    """Raise DataError if a folder of `save_to_disk` refers to files outside, by name or by a link."""
     for path in (*folder.rglob("dataset_dict.json"), *folder.rglob("state.json")):
         try:
             if not path.resolve().is_relative_to(folder.resolve()):
-                raise ValueError("it is a link to somewhere else")
+                raise ValueError("it is a link to another folder")
             held = from_json(path.read_text(encoding="utf-8"))
             names = [*held.get("splits", ()), *(one["filename"] for one in held.get("_data_files") or ())]
             outside = [name for name in names if not _is_inside(path.parent, name, folder)]
         except (OSError, RuntimeError, ValueError, LookupError, TypeError, AttributeError) as error:
             raise DataError(f"{path} cannot be read as a file of save_to_disk: {error}") from error
         if outside:
-            raise DataError(f"{path} names {outside[0]!r}, which is not in its folder; nothing outside is read")
+            raise DataError(f"{path} names {outside[0]!r}, which is outside its folder; files outside are not read")
 
 
 def _is_inside(parent: Path, name: str, folder: Path) -> bool:
-    """Whether a plain name is that of something in a folder, links followed."""
+    """Return True if `name` is a plain file name that resolves to a path inside a folder."""
     is_plain = name not in ("", ".", "..") and Path(name).name == name
     return is_plain and (parent / name).resolve().is_relative_to(folder.resolve())
 
 
 def disk_corpora(config: DiskDatasetConfig) -> dict[str, Corpus]:
-    """The splits of a folder; one that holds a single table is called `train`. Raises DataError."""
+    """Load the splits of a folder; a single table becomes the split `train`. Raise DataError."""
     import datasets
 
     places = list(places_of(config.path, config))
@@ -135,17 +135,17 @@ def disk_corpora(config: DiskDatasetConfig) -> dict[str, Corpus]:
         raise not_found(
             f"data set {config.name!r}: the folder {config.path!r}",
             places,
-            "Put it in one of these places, or set global_config.corpus_dir to its folder.",
+            "Move it to one of these paths, or set global_config.corpus_dir to its folder.",
         )
-    _refuse_other_folders(folder)
+    _check_stays_inside(folder)
     try:
         loaded = datasets.load_from_disk(str(folder))
-    except Exception as error:  # whatever datasets and Arrow raise for a folder of another kind, or a broken one
+    except Exception as error:  # datasets and Arrow raise many kinds of errors
         detail = " ".join(str(error).split())
         raise DataError(
             f"{folder} cannot be read as a folder of save_to_disk: {type(error).__name__}: {detail}\n"
-            "Files of one table are read by source: parquet, json or csv."
+            "To read files of one table, use source: parquet, json or csv."
         ) from error
     if not len(loaded):
-        raise DataError(f"{folder} holds no {'splits' if isinstance(loaded, dict) else 'rows'}")
-    return corpora_of(loaded if isinstance(loaded, dict) else {"train": loaded}, config, str(folder))
+        raise DataError(f"{folder} contains no {'splits' if isinstance(loaded, dict) else 'rows'}")
+    return make_corpora(loaded if isinstance(loaded, dict) else {"train": loaded}, config, str(folder))

@@ -1,4 +1,4 @@
-"""Classes of documents: a column of a table to their numbers."""
+"""Class labels: convert the values of a column to class numbers."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -6,18 +6,18 @@ from typing import Any
 
 
 class NoClassError(ValueError):
-    """A row's class is none of those known; the message says what stands there and what fits."""
+    """Error of a row with an unknown class; the message names the value and the known classes."""
 
 
 @dataclass(frozen=True)
 class Classes:
-    """The column that holds the class, and the names of the classes in the order of their numbers, if they have any."""
+    """Column of the class, and optional names of the classes in the order of their numbers."""
 
     column: str
     names: tuple[str, ...] | None = None
 
     def number(self, row: Mapping[str, Any]) -> int:
-        """The number of a row's class; raises NoClassError, or KeyError where the row has no such column."""
+        """Return the class number of a row; raise NoClassError, or KeyError if the column is missing."""
         value = row[self.column]
         if self.names is not None:
             if str(value) not in self.names:
@@ -26,7 +26,7 @@ class Classes:
         text = str(int(value)) if isinstance(value, bool) else str(value).strip()
         if not (text.isascii() and text.isdigit() and int(text) < 2**31):
             raise NoClassError(
-                f"column {self.column!r} holds {value!r}, and a class is a whole number from 0; name the classes: "
+                f"column {self.column!r} holds {value!r}; a class is a whole number from 0, or name the classes: "
                 "`classes: [first, second]`"
             )
         return int(text)

@@ -1,4 +1,4 @@
-"""Rows to batches: padded tensors with masks, bool and True at real tokens or frames. All can be pickled."""
+"""Collators: padded batches with bool masks, True at real tokens or frames. All collators can be pickled."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ Batch = dict[str, Any]
 
 
 def pad_rows(rows: Sequence[Any], fill: int) -> tuple[Tensor, Tensor]:
-    """Ids [B, L] int64 and mask [B, L] of rows of ids, padded behind with `fill` to the longest row L."""
+    """Right-pad rows of ids with `fill` to the longest row L; return ids [B, L] int64 and mask [B, L]."""
     lengths = torch.tensor([len(row) for row in rows])
     longest = int(lengths.max())
     if bool((lengths == longest).all()):
@@ -29,12 +29,12 @@ def pad_rows(rows: Sequence[Any], fill: int) -> tuple[Tensor, Tensor]:
 
 @dataclass(frozen=True)
 class TextCollator:
-    """Rows with `input_ids` to `{"input_ids": [B, L] int64, "attention_mask": [B, L]}`.
+    """Collator of rows with `input_ids` into `{"input_ids": [B, L] int64, "attention_mask": [B, L]}`.
 
-    Of packed rows, where it is asked for, also `document_ids` [B, L] int64 (1, 2, ... for the documents of a row, 0 at
-    padding) and `position_ids` [B, L] int64 (0, 1, ... from the beginning of each document, or of the row where a document
-    goes on; 0 at padding). Rows with a class also give `labels` [B] int64, rows with properties
-    `cond` [B, size] float32. Tokens may attend to each other where their document_ids are equal.
+    Optional for packed rows: `document_ids` [B, L] int64 (1, 2, ... for the documents of a row, 0 at padding) and
+    `position_ids` [B, L] int64 (0, 1, ... from the beginning of each document, or of the row if a document continues from
+    the row before; 0 at padding). Tokens may attend to each other if their document_ids are equal. Rows with a class also
+    yield `labels` [B] int64, rows with properties `cond` [B, size] float32.
     """
 
     pad_token_id: int
@@ -42,7 +42,7 @@ class TextCollator:
     position_ids: bool = False
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> Batch:
-        """The batch of `rows`."""
+        """Collate `rows` into a batch."""
         ids, mask = pad_rows([row["input_ids"] for row in rows], self.pad_token_id)
         batch: Batch = {"input_ids": ids, "attention_mask": mask}
         if LABELS in rows[0]:
@@ -57,19 +57,19 @@ class TextCollator:
             if self.document_ids:
                 batch["document_ids"] = begins.cumsum(1) * mask
             if self.position_ids:
-                places = torch.arange(ids.shape[1]).expand_as(ids)
-                batch["position_ids"] = (places - (places * begins).cummax(1).values) * mask
+                positions = torch.arange(ids.shape[1]).expand_as(ids)
+                batch["position_ids"] = (positions - (positions * begins).cummax(1).values) * mask
         return batch
 
 
 @dataclass(frozen=True)
 class PairCollator:
-    """Rows with `source_ids` and `target_ids` to both as [B, N] and [B, M] int64, with `source_mask`, `target_mask`."""
+    """Collator of pairs: `source_ids` [B, N] and `target_ids` [B, M] int64, with `source_mask` and `target_mask`."""
 
     pad_token_id: int
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> Batch:
-        """The batch of `rows`."""
+        """Collate `rows` into a batch."""
         batch: Batch = {}
         for side in ("source", "target"):
             ids, mask = pad_rows([row[f"{side}_ids"] for row in rows], self.pad_token_id)

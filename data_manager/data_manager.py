@@ -22,7 +22,7 @@ from data_manager.lhotse_recipes import recipe_names
 from data_manager.registry import SOURCES, SourceEntry
 from data_manager.speech_loader import bucketed_loader, speech_collator
 from data_manager.speech_settings import LoadingConfig
-from data_manager.tokenizers import Tokenizer
+from data_manager.tokenizer_base import Tokenizer
 
 if TYPE_CHECKING:
     import datasets

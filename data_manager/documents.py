@@ -1,4 +1,4 @@
-"""What text sources give: a corpus a split, read piece by piece, as often as wanted, never whole into memory."""
+"""Corpora: the text of a split, read in pieces, repeatedly, and never completely in memory."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -10,15 +10,15 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 from data_manager.errors import DataError
 
 HashFile = Callable[[Path], str]
-"""The hash of a file's content."""
+"""Function that returns the hash of a file's content."""
 _EXAMPLES = 5
 
 
 class Piece(NamedTuple):
-    """A document, or the next part of a long one.
+    """A document, or the next part of a long document.
 
-    `texts` is the text, or the two sides of a pair; `file` and `line` (of a table: its row) say where it begins; `label`
-    is the number of its class, `cond` its properties, where it has them.
+    `texts` is the text, or the two sides of a pair; `file` and `line` (in a table: the row) are its beginning; `label` is
+    the class number, `cond` the properties; `ends` is True for the last piece of a document.
     """
 
     texts: tuple[str, ...]
@@ -36,29 +36,29 @@ class Piece(NamedTuple):
 
 @dataclass
 class Notes:
-    """What was left out while a corpus was read: how often for each reason, and where the first few times."""
+    """Log of skipped lines: the count of each reason, and the first few positions."""
 
     counts: Counter[str] = field(default_factory=Counter)
     places: dict[str, list[str]] = field(default_factory=dict)
 
     def add(self, reason: str, place: str) -> None:
-        """Count one thing that is left out."""
+        """Count one skipped line."""
         self.counts[reason] += 1
         found = self.places.setdefault(reason, [])
         if len(found) < _EXAMPLES:
             found.append(place)
 
     def lines(self, label: str) -> list[str]:
-        """A line for each reason, such as `train: 2 left out: empty line (a.txt:3, 9)`."""
+        """Format a line for each reason, such as `train: 2 skipped: empty line (a.txt:3, 9)`."""
         found = []
         for reason, count in self.counts.items():
             more = ", ..." if count > _EXAMPLES else ""
-            found.append(f"{label}: {count:,} left out: {reason} ({_together(self.places[reason])}{more})")
+            found.append(f"{label}: {count:,} skipped: {reason} ({_format_positions(self.places[reason])}{more})")
         return found
 
 
-def _together(places: Sequence[str]) -> str:
-    """`a.txt:3, 9, b.txt:1` for places in files, each file named once in a row."""
+def _format_positions(places: Sequence[str]) -> str:
+    """Format positions as `a.txt:3, 9, b.txt:1`, naming each file once."""
     shown, last = [], None
     for place in places:
         file, _, line = place.rpartition(":")
@@ -69,13 +69,13 @@ def _together(places: Sequence[str]) -> str:
 
 @dataclass(frozen=True)
 class Invalid:
-    """What to do about a line that cannot be read: stop, or leave it out."""
+    """Handler of an unreadable line: raise an error, or skip the line."""
 
     skip: bool
     notes: Notes
 
     def __call__(self, place: str, reason: str, detail: str) -> None:
-        """Raise DataError, or count the line under `reason`."""
+        """Raise DataError, or count the line under `reason` if lines are skipped."""
         if not self.skip:
             raise DataError(f"{place}: {detail}")
         self.notes.add(reason, place)
@@ -83,50 +83,50 @@ class Invalid:
 
 @runtime_checkable
 class Corpus(Protocol):
-    """The documents of one split. A corpus holds settings and paths, no text, and can be sent to other processes."""
+    """Interface of the documents of one split. A corpus holds settings and paths, no text, and can be pickled."""
 
     def inputs(self, hash_file: HashFile) -> Any:
-        """JSON that changes whenever the documents may have changed; raises DataError for a missing file."""
+        """Return JSON that changes whenever the documents may change; raise DataError for a missing file."""
         ...
 
     def shards(self) -> "Sequence[Corpus]":
-        """Parts that can be read at the same time; one after another they are the corpus."""
+        """Return shards that can be read in parallel; concatenated they are the corpus."""
         ...
 
     def read(self, notes: Notes) -> Iterator[Piece]:
-        """The documents in their order; what is left out goes to `notes`. Raises DataError."""
+        """Read the documents in order; skipped lines are added to `notes`. Raise DataError."""
         ...
 
 
 @dataclass(frozen=True)
 class Joined:
-    """Several corpora, one after another."""
+    """Concatenation of several corpora."""
 
     parts: tuple[Corpus, ...]
 
     def inputs(self, hash_file: HashFile) -> Any:
-        """Those of the parts."""
+        """Return the inputs of the parts."""
         return [part.inputs(hash_file) for part in self.parts]
 
     def shards(self) -> Sequence[Corpus]:
-        """The shards of all parts."""
+        """Return the shards of all parts."""
         return [shard for part in self.parts for shard in part.shards()]
 
     def read(self, notes: Notes) -> Iterator[Piece]:
-        """The pieces of each part."""
+        """Read the pieces of each part."""
         for part in self.parts:
             yield from part.read(notes)
 
 
 @dataclass(frozen=True)
 class Listed:
-    """Texts, or pairs of them, that are in memory or that a function gives: `lambda: open_and_read()`."""
+    """Corpus of texts or pairs in memory, or from a function such as `lambda: open_and_read()`."""
 
     texts: Iterable[Any] | Callable[[], Iterable[Any]]
     label: str
 
     def inputs(self, hash_file: HashFile) -> Any:
-        """The hash of all texts."""
+        """Return the hash of all texts."""
         digest = sha256()
         for piece in self.read(Notes()):
             for text in piece.texts:
@@ -136,11 +136,11 @@ class Listed:
         return digest.hexdigest()
 
     def shards(self) -> Sequence[Corpus]:
-        """Itself."""
+        """Return the whole corpus as a single shard."""
         return [self]
 
     def read(self, notes: Notes) -> Iterator[Piece]:
-        """A piece for each text that is not empty; raises DataError for what is neither text nor a pair."""
+        """Read a piece from each non-empty text; raise DataError for a value that is neither a text nor a pair."""
         texts = self.texts() if callable(self.texts) else self.texts
         for number, text in enumerate(texts, 1):
             sides = (text,) if isinstance(text, str) else tuple(text) if isinstance(text, tuple | list) else (None,)
@@ -153,6 +153,6 @@ class Listed:
 
 
 def is_paired(corpus: Corpus) -> bool | None:
-    """Whether documents are pairs, told from the first one; None where there is none."""
+    """Return True if the first document is a pair, None if the corpus is empty."""
     first = next(corpus.read(Notes()), None)
     return None if first is None else len(first.texts) == 2

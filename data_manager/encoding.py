@@ -1,4 +1,4 @@
-"""A corpus to encoded pieces and on to rows: the part that preparing and streaming have in common."""
+"""Encode a corpus and build rows; shared by preparation and streaming."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -7,44 +7,44 @@ from typing import TYPE_CHECKING, Any
 from data_manager.documents import Corpus, Notes, Piece
 from data_manager.ordered_map import ordered_map
 from data_manager.text_types import TokensConfig
-from data_manager.tokenizers import Tokenizer, encode_many
+from data_manager.tokenizer_base import Tokenizer, encode_many
 
 if TYPE_CHECKING:
     from data_manager.packing import Encoded, RowMaker
-    from data_manager.tokenizers import Flat
+    from data_manager.tokenizer_base import Flat
 
 BATCH = 1 << 18
-"""Characters that are encoded together."""
-_PIECES = 8192
+"""Characters in an encoding batch."""
+_BATCH_PIECES = 8192
 
 
 @dataclass(frozen=True)
 class EncodeSides:
-    """Encodes the sides of several pieces; can be sent to another process."""
+    """Picklable function that encodes the sides of several pieces."""
 
     tokenizer: Tokenizer
 
     def __call__(self, batch: Sequence[Piece]) -> "list[Flat]":
-        """Ids and lengths of each side."""
+        """Return ids and lengths of each side."""
         return [encode_many(self.tokenizer, side) for side in zip(*(piece.texts for piece in batch), strict=True)]
 
 
 def batches(pieces: Iterable[Piece], size: int) -> Iterator[list[Piece]]:
-    """Pieces in lists of about `size` characters."""
+    """Group pieces into batches of about `size` characters."""
     batch: list[Piece] = []
     length = 0
     for piece in pieces:
         batch.append(piece)
         length += sum(map(len, piece.texts))
-        if length >= size or len(batch) >= _PIECES:
+        if length >= size or len(batch) >= _BATCH_PIECES:
             yield batch
             batch, length = [], 0
     if batch:
         yield batch
 
 
-def whole_documents(pieces: Iterable[Piece]) -> Iterator[Piece]:
-    """Pieces joined to the documents that they are parts of."""
+def join_documents(pieces: Iterable[Piece]) -> Iterator[Piece]:
+    """Join the pieces of each document."""
     held: list[Piece] = []
     for piece in pieces:
         held.append(piece)
@@ -53,19 +53,19 @@ def whole_documents(pieces: Iterable[Piece]) -> Iterator[Piece]:
             held = []
 
 
-def encoded(
+def encode_corpus(
     corpus: Corpus, tokenizer: Tokenizer, config: TokensConfig, notes: Notes, *, num_proc: int = 1, size: int = 0
 ) -> "Iterator[Encoded]":
-    """The pieces of a corpus, encoded by one or several processes in batches of `size` characters (0: a quarter of a million)."""
+    """Encode a corpus in one or several processes, in batches of `size` characters (0: the default, `BATCH`)."""
     import numpy as np
 
     from data_manager.packing import Encoded
 
     pieces = corpus.read(notes)
     if config.layout == "whole":
-        pieces = whole_documents(pieces)
+        pieces = join_documents(pieces)
     if num_proc > 1:
-        tokenizer.encode("")  # one that is read at its first use is read here, once for all processes
+        tokenizer.encode("")  # loads a deferred tokenizer once, before the processes fork
     found = ordered_map(EncodeSides(tokenizer), batches(pieces, size or BATCH), num_proc, f"data set {config.name!r}")
     for batch, sides in found:
         ends = np.fromiter((piece.ends for piece in batch), bool, len(batch))
@@ -77,7 +77,7 @@ def encoded(
 
 
 def row_maker(config: TokensConfig, tokenizer: Tokenizer, is_paired: bool, notes: Notes) -> "RowMaker":
-    """What makes rows of the layout that the data set asks for."""
+    """Return the row maker of the layout of a data set."""
     from data_manager.packing import COND, LABELS, CutRows, WholeRows
 
     bos, eos = tokenizer.bos_token_id, tokenizer.eos_token_id
@@ -92,8 +92,8 @@ def row_maker(config: TokensConfig, tokenizer: Tokenizer, is_paired: bool, notes
     return CutRows(config.limit, eos, packed=config.layout == "packed")
 
 
-def columns_of(maker: "RowMaker", found: "Iterable[Encoded]") -> "Iterator[tuple[Encoded | None, dict[str, Any]]]":
-    """Columns of rows as they become complete, each with what it was made from."""
+def build_columns(maker: "RowMaker", found: "Iterable[Encoded]") -> "Iterator[tuple[Encoded | None, dict[str, Any]]]":
+    """Yield columns of completed rows with the encoded pieces that completed them; None for the remaining rows."""
     for part in found:
         yield part, maker.feed(part)
     yield None, maker.finish()

@@ -1,24 +1,24 @@
-"""The one exception of this room: a corpus or a tokenizer that cannot be had, and what to do about it."""
+"""`DataError`, the exception of this package, and helpers for its messages."""
 
 import re
 from collections.abc import Iterable
 from pathlib import Path
 
 _BACKENDS = re.compile(r" Details:\s+Exception #0 \(.*?\): (?:<class '[^']*'>: )?(.*)[\s\S]*")
-MEND = "Mend the file, or leave those out that cannot be read: loading: {bad_audio: drop}"
-"""The remedy for damaged audio."""
+MEND = "Repair the file, or skip unreadable audio: loading: {bad_audio: drop}"
+"""Remedy for damaged audio."""
 
 
 class DataError(ValueError):
-    """Data that cannot be found, read or prepared; the text names the place and a remedy."""
+    """Error of data that cannot be found, read or prepared; the message names the file and a remedy."""
 
 
 def not_found(what: str, places: Iterable[Path], remedy: str) -> DataError:
-    """A DataError that lists every place looked at, one a line."""
+    """Return a DataError that lists every path that was tried, one a line."""
     looked = "".join(f"\n  {place}" for place in places)
     return DataError(f"{what} is not there; looked for{looked}\n{remedy}")
 
 
 def plain(error: Exception) -> str:
-    """What an error of lhotse's says, without the cut that it adds and what its other audio libraries say of the file."""
+    """Return the message of a lhotse error, without the cut and without the errors of its other audio backends."""
     return _BACKENDS.sub(r" \1", str(error).partition("\n[extra info]")[0].strip())

@@ -1,4 +1,4 @@
-"""Data sets and tokenizers of the Hugging Face hub: downloaded once, found again without a network, refused at once."""
+"""Data sets and tokenizers of the Hugging Face hub: downloaded once, then found offline; offline misses fail at once."""
 
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -20,34 +20,36 @@ _YES = ("1", "ON", "YES", "TRUE")
 
 
 def hub_corpora(config: HubDatasetConfig) -> dict[str, Corpus]:
-    """The splits of a data set of the hub. Raises DataError, without a network within two seconds."""
+    """Load the splits of a data set of the hub; raise DataError, offline within two seconds."""
     repo = config.repo or config.name
-    wanted = config.their_splits()
+    wanted = config.hub_splits()
     settings: dict[str, Any] = {"name": config.config, "revision": config.revision, "streaming": config.streaming}
 
     def get() -> Mapping[str, Any]:
         import datasets
 
-        # with this prefix a folder of the same name is never taken for the data set
+        # with this prefix, a local folder of the same name is never loaded instead
         path = f"hf://datasets/{repo}"
         if wanted:
             return {ours: datasets.load_dataset(path, split=theirs, **settings) for ours, theirs in wanted.items()}
         found: Mapping[str, Any] = datasets.load_dataset(path, **settings)
         return found
 
-    remedy = "Save it where there is a network (load_dataset(...).save_to_disk(folder)) and read it by source: disk"
+    remedy = "Save it on a machine with a network (load_dataset(...).save_to_disk(folder)) and read it by source: disk"
     found = from_hub(f"data set {repo!r}", get, f"{remedy}.", _cached_tables(repo))
-    from data_manager.arrow_rows import corpora_of
+    from data_manager.arrow_rows import make_corpora
 
-    return corpora_of(found, config, repo)
+    return make_corpora(found, config, repo)
 
 
 def hub_tokenizer(name: str, revision: str | None) -> "HuggingFaceTokenizer":
-    """A tokenizer by its name on the hub; raises DataError, without a network within two seconds."""
+    """Load a tokenizer by its name on the hub; raise DataError, offline within two seconds."""
     from data_manager.hugging_face_tokenizer import HuggingFaceTokenizer
 
     if Path(name).exists():
-        raise DataError(f"tokenizer {name!r}: there is a folder of that name, too; path: ./{name} takes the folder")
+        raise DataError(
+            f"tokenizer {name!r}: a folder of that name exists, too; to use the folder, write path: ./{name}"
+        )
 
     def get() -> HuggingFaceTokenizer:
         from transformers import AutoTokenizer
@@ -59,19 +61,19 @@ def hub_tokenizer(name: str, revision: str | None) -> "HuggingFaceTokenizer":
         return HuggingFaceTokenizer(inner)
 
     remedy = (
-        "Save it where there is a network (AutoTokenizer.from_pretrained(...).save_pretrained(folder)) and give path"
+        "Save it on a machine with a network (AutoTokenizer.from_pretrained(...).save_pretrained(folder)) and give path"
     )
     return from_hub(f"tokenizer {name!r}", get, f"{remedy}.", _cached_files(f"models--{name.replace('/', '--')}"))
 
 
 def from_hub(what: str, get: Callable[[], Found], remedy: str, cached: Iterator[Path]) -> Found:
-    """What `get` downloads, or without a network finds in the cache of an earlier download; raises DataError.
+    """Return what `get` downloads, or finds in the cache when offline; raise DataError.
 
-    Where nothing is `cached` it is not even called, as importing the hub's libraries alone takes a second or two.
+    If offline and nothing is `cached`, `get` is not called, as importing the hub's libraries takes a second or two.
     """
     reason = reason_offline()
     if reason is not None and next(cached, None) is None:
-        raise _not_there(what, reason, remedy)
+        raise _not_downloaded(what, reason, remedy)
     try:
         if reason is None:
             return get()
@@ -79,41 +81,41 @@ def from_hub(what: str, get: Callable[[], Found], remedy: str, cached: Iterator[
             return get()
     except Exception as error:  # the hub's libraries raise some thirty kinds
         if reason is None:
-            told = " ".join(str(error).split())
+            detail = " ".join(str(error).split())
             raise DataError(
-                f"{what} cannot be had from {endpoint()}: {type(error).__name__}: {told}\n{remedy}"
+                f"{what} cannot be downloaded from {endpoint()}: {type(error).__name__}: {detail}\n{remedy}"
             ) from error
-        raise _not_there(what, reason, remedy) from error
+        raise _not_downloaded(what, reason, remedy) from error
 
 
-def _not_there(what: str, reason: str, remedy: str) -> DataError:
-    return DataError(f"{what} has not been downloaded before, and {endpoint()} cannot be reached ({reason}).\n{remedy}")
+def _not_downloaded(what: str, reason: str, remedy: str) -> DataError:
+    return DataError(f"{what} is not in the cache, and {endpoint()} cannot be reached ({reason}).\n{remedy}")
 
 
 def _cached_tables(repo: str) -> Iterator[Path]:
-    """Folders of data sets of this owner that have been downloaded."""
+    """Yield folders of downloaded data sets of this owner."""
     from huggingface_hub import constants
 
     owner, _, name = repo.rpartition("/")
     folder = Path(os.environ.get("HF_DATASETS_CACHE") or Path(constants.HF_HOME) / "datasets")
-    # datasets changes the case of a name, so its owner has to do
+    # datasets changes the case of a name, so only the owner is matched
     return folder.glob(f"{owner}___*" if owner else f"{name[0]}*")
 
 
 def _cached_files(name: str) -> Iterator[Path]:
-    """Files of a repository that have been downloaded."""
+    """Yield downloaded files of a repository."""
     from huggingface_hub import constants
 
     return Path(constants.HF_HUB_CACHE).glob(f"{name}/snapshots/*/*")
 
 
 def endpoint() -> str:
-    """Address of the hub, which the environment's HF_ENDPOINT may change."""
+    """Return the URL of the hub, which the environment variable HF_ENDPOINT overrides."""
     return os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
 
 
 def reason_offline() -> str | None:
-    """Why there is no hub: it does not answer, or the environment forbids asking. None where it can be asked."""
+    """Return why the hub is unreachable: no answer, or the environment forbids requests. None if it is reachable."""
     for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE"):
         if os.environ.get(name, "").upper() in _YES:
             return f"the environment sets {name}"
@@ -122,7 +124,7 @@ def reason_offline() -> str | None:
 
 @contextmanager
 def _offline() -> Iterator[None]:
-    """Have the hub's libraries look into their caches alone; they would try a dead network for 23 s."""
+    """Restrict the hub's libraries to their caches; they would retry a dead network for 23 s."""
     import datasets.config
     import huggingface_hub.constants
 

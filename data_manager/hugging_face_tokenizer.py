@@ -1,4 +1,4 @@
-"""A Hugging Face tokenizer from a folder or the hub, with the special tokens that batches need."""
+"""Hugging Face tokenizer from a folder or the hub, with the special tokens that batches need."""
 
 from collections.abc import Iterable, Sequence
 from hashlib import sha256
@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data_manager.errors import DataError
-from data_manager.tokenizers import flat, write_vocabulary
+from data_manager.tokenizer_base import flat, write_vocabulary
 
 if TYPE_CHECKING:
-    from data_manager.tokenizers import Flat
+    from data_manager.tokenizer_base import Flat
 
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -23,71 +23,71 @@ TOKENIZER_FILES = (
 
 
 class HuggingFaceTokenizer:
-    """Wraps a `transformers` tokenizer.
+    """Wrapper of a `transformers` tokenizer.
 
-    Where one has no token for beginning or end, `cls` and `sep` serve, else `<bos>` and `<eos>` are added; padding
-    falls back on the end token, as the mask tells the two apart.
+    A missing bos or eos token is replaced by `cls` or `sep`; if these are missing too, `<bos>` or `<eos>` is added. A
+    missing pad token is replaced by eos, as the mask distinguishes the two.
     """
 
     def __init__(self, tokenizer: Any) -> None:
         self.inner = tokenizer
-        self.bos_token_id = _special(tokenizer, "bos", tokenizer.cls_token, "<bos>")
-        self.eos_token_id = _special(tokenizer, "eos", tokenizer.sep_token, "<eos>")
-        self.pad_token_id = _special(tokenizer, "pad", tokenizer.eos_token, "<pad>")
+        self.bos_token_id = _special_token_id(tokenizer, "bos", tokenizer.cls_token, "<bos>")
+        self.eos_token_id = _special_token_id(tokenizer, "eos", tokenizer.sep_token, "<eos>")
+        self.pad_token_id = _special_token_id(tokenizer, "pad", tokenizer.eos_token, "<pad>")
         self.unk_token_id: int | None = tokenizer.unk_token_id
         self.vocab_size = len(tokenizer)
         self._fast = getattr(tokenizer, "backend_tokenizer", None)
         if self._fast is not None:
-            # a tokenizer.json may ask for either
+            # tokenizer.json may enable both
             self._fast.no_truncation()
             self._fast.no_padding()
 
     @classmethod
     def load(cls, folder: str | PathLike[str]) -> "HuggingFaceTokenizer":
-        """Read tokenizer.json, vocab.json with merges.txt, vocab.txt or a SentencePiece model; raises DataError."""
+        """Load tokenizer.json, vocab.json with merges.txt, vocab.txt or a SentencePiece model; raise DataError."""
         path = Path(folder)
         if not path.is_dir():
-            kind = "is a file; give the folder that it is in" if path.exists() else "is not there"
+            kind = "is a file; give its folder" if path.exists() else "does not exist"
             raise DataError(f"tokenizer folder {path} {kind}")
         if not any((path / name).is_file() for name in TOKENIZER_FILES):
-            raise DataError(f"tokenizer folder {path} has none of {', '.join(TOKENIZER_FILES)}")
+            raise DataError(f"tokenizer folder {path} contains none of {', '.join(TOKENIZER_FILES)}")
         try:
-            return cls(_read(path))
+            return cls(_load_transformers(path))
         except DataError:
             raise
-        except Exception as error:  # transformers raises whatever a broken file leads to
+        except Exception as error:  # transformers raises many kinds of errors for a broken file
             raise DataError(f"tokenizer folder {path} cannot be read: {type(error).__name__}: {error}") from error
 
     def encode(self, text: str) -> list[int]:
-        """Token ids without special tokens around them, however long the text."""
+        """Return the token ids of a text of any length, without special tokens around them."""
         ids: list[int] = self.inner.encode(text, add_special_tokens=False, verbose=False)
         return ids
 
     def encode_many(self, texts: Sequence[str]) -> "Flat":
-        """Ids of several texts, on all cores unless TOKENIZERS_PARALLELISM is false."""
+        """Encode several texts, on all cores unless TOKENIZERS_PARALLELISM is false."""
         if self._fast is None:
             return flat([self.encode(text) for text in texts])
         return flat([found.ids for found in self._fast.encode_batch_fast(texts, add_special_tokens=False)])
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The text without special tokens; ids beyond the vocabulary are left out."""
+        """Return the text; skip special tokens and ids beyond the vocabulary."""
         known = [i for i in map(int, ids) if 0 <= i < self.vocab_size]
         text: str = self.inner.decode(known, skip_special_tokens=True, clean_up_tokenization_spaces=False)
         return text
 
     def identity(self) -> str:
-        """Changes whenever ids do."""
+        """Return a hash of the vocabulary and the special tokens."""
         content = self._fast.to_str() if self._fast is not None else repr(sorted(self.inner.get_vocab().items()))
         specials = self.pad_token_id, self.bos_token_id, self.eos_token_id
         return f"hugging_face {sha256(content.encode()).hexdigest()} {specials}"
 
     def save(self, folder: str | PathLike[str]) -> None:
-        """Write the tokenizer's own files, and `vocabulary.json` beside them."""
+        """Write the files of `save_pretrained`, and `vocabulary.json`."""
         self.inner.save_pretrained(str(folder))
         write_vocabulary(folder, {"type": "hugging_face"})
 
 
-def _read(path: Path) -> Any:
+def _load_transformers(path: Path) -> Any:
     from transformers import AutoTokenizer, GPT2TokenizerFast, PreTrainedTokenizerFast
 
     if (path / "tokenizer_config.json").is_file():
@@ -96,13 +96,13 @@ def _read(path: Path) -> Any:
         return PreTrainedTokenizerFast(tokenizer_file=str(path / "tokenizer.json"))
     if (path / "vocab.json").is_file():
         if not (path / "merges.txt").is_file():
-            raise DataError(f"tokenizer folder {path} has vocab.json and lacks the merges.txt that belongs to it")
+            raise DataError(f"tokenizer folder {path} has vocab.json but lacks its merges.txt")
         return GPT2TokenizerFast.from_pretrained(str(path), local_files_only=True)
     return AutoTokenizer.from_pretrained(str(path), local_files_only=True, trust_remote_code=False)
 
 
-def _special(tokenizer: Any, role: str, substitute: str | None, new: str) -> int:
-    """The id of a special token, which is set to `substitute` or added as `new` where the tokenizer has none."""
+def _special_token_id(tokenizer: Any, role: str, substitute: str | None, new: str) -> int:
+    """Return the id of a special token; if it is missing, set it to `substitute` or add `new`."""
     if getattr(tokenizer, f"{role}_token") is None:
         tokenizer.add_special_tokens({f"{role}_token": substitute or new})
     found: int = getattr(tokenizer, f"{role}_token_id")

@@ -1,4 +1,4 @@
-"""Objects of a JSON file, one a line or all in one array, read a few at a time."""
+"""Read objects of a JSON file incrementally, one a line or all in one array."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -11,14 +11,14 @@ from data_manager.text_blocks import BAD_LINE, text_blocks
 from yaml_config.json_text import from_json
 
 _SPACE = " \t\n\r"
-_NEAR_END = 1 << 16
-"""An error this far from the end of what has been read is not healed by what follows."""
-_LONGEST = 1 << 28
-"""Characters of one object in an array, beyond which the file is taken to be broken."""
+_UNCERTAIN_TAIL = 1 << 16
+"""A syntax error this many characters before the end of the buffer is final, as more input cannot repair it."""
+_MAX_OBJECT = 1 << 28
+"""Maximum characters of one object in an array; a longer one is an error."""
 
 
 def json_rows(path: Path, invalid: Invalid) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    """Objects by the numbers of their lines; raises DataError for what is no JSON, or no object."""
+    """Yield objects with their line numbers; raise DataError for invalid JSON and for other values."""
     blocks = (block.text for block in text_blocks(path, invalid))
     start = ""
     for text in blocks:
@@ -53,16 +53,16 @@ def _line(path: Path, number: int, line: str, invalid: Invalid) -> Iterator[tupl
     except ValueError as error:
         what = getattr(error, "msg", error)
         column = f", column {error.colno}" if isinstance(error, json.JSONDecodeError) else ""
-        invalid(f"{path}:{number}", "no JSON", f"no JSON object on one line: {what}{column}")
+        invalid(f"{path}:{number}", "invalid JSON", f"not a JSON object on one line: {what}{column}")
         return
     if isinstance(row, dict):
         yield number, row
     else:
-        invalid(f"{path}:{number}", "no JSON object", f"must be a JSON object; got {type(row).__name__}")
+        invalid(f"{path}:{number}", "not a JSON object", f"must be a JSON object; got {type(row).__name__}")
 
 
 def _array(path: Path, blocks: Iterator[str]) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    """The objects of one array, by the lines that they begin in."""
+    """Yield the objects of one array with the lines in which they begin."""
     decoder = json.JSONDecoder()
     text, line, wants = "", 1, "["
     for block in blocks:
@@ -83,11 +83,11 @@ def _array(path: Path, blocks: Iterator[str]) -> Iterator[tuple[int, Mapping[str
             try:
                 row, end = decoder.raw_decode(text)
             except RecursionError as error:
-                raise DataError(f"{path}:{line}: no JSON: nested too deep") from error
+                raise DataError(f"{path}:{line}: invalid JSON: nested too deep") from error
             except ValueError as error:
-                inside = isinstance(error, json.JSONDecodeError) and error.pos < len(text) - _NEAR_END
-                if inside or len(text) > _LONGEST:
-                    raise DataError(f"{path}:{line}: no JSON: {error}") from error
+                inside = isinstance(error, json.JSONDecodeError) and error.pos < len(text) - _UNCERTAIN_TAIL
+                if inside or len(text) > _MAX_OBJECT:
+                    raise DataError(f"{path}:{line}: invalid JSON: {error}") from error
                 break  # the rest of the object is in the next block
             if not isinstance(row, dict):
                 raise DataError(f"{path}:{line}: must be a JSON object; got {type(row).__name__}")
@@ -95,13 +95,13 @@ def _array(path: Path, blocks: Iterator[str]) -> Iterator[tuple[int, Mapping[str
             line += text.count("\n", 0, end)
             text, wants = text[end:], ","
     if wants:
-        raise DataError(f"{path}:{line}: the array does not end; is the file complete?")
+        raise DataError(f"{path}:{line}: the array is not closed; is the file complete?")
 
 
 def _punctuation(path: Path, line: int, found: str, wants: str) -> str:
-    """What comes behind one of `[`, `,` and `]`; raises DataError where something else stands."""
+    """Return what may follow one of `[`, `,` and `]`; raise DataError for another character."""
     if found == "[" == wants or found == "," == wants:
         return "{"
     if found == "]" and wants == ",":
         return ""
-    raise DataError(f"{path}:{line}: {found!r} stands where {repr(wants) if wants else 'nothing more'} was expected")
+    raise DataError(f"{path}:{line}: expected {repr(wants) if wants else 'the end'}, found {found!r}")

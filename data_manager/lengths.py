@@ -1,16 +1,16 @@
-"""How long things are: least, mean, most, and a histogram small enough for a line of text."""
+"""Statistics of lengths: minimum, mean, maximum, and a histogram that fits in a line of text."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 BUCKETS = 16
 _BARS = "▁▂▃▄▅▆▇█"
-_PLAIN = ".:-=+*%#"
+_ASCII_BARS = ".:-=+*%#"
 
 
 @dataclass(frozen=True)
 class Lengths:
-    """Statistics of lengths; `counts` are those of `BUCKETS` equal ranges from the least to the most."""
+    """Statistics of lengths; `counts` is a histogram of `BUCKETS` equal bins from minimum to maximum."""
 
     least: float
     mean: float
@@ -19,7 +19,7 @@ class Lengths:
 
     @classmethod
     def of(cls, values: Sequence[float]) -> "Lengths | None":
-        """The statistics of some lengths, None where there are none."""
+        """Compute the statistics; return None for no lengths."""
         import numpy as np
 
         if len(values) == 0:
@@ -30,7 +30,7 @@ class Lengths:
         return cls(least, float(array.mean()), most, tuple(int(count) for count in counts))
 
     def text(self, unit: str, decimals: int = 0, *, plain: bool = False) -> str:
-        """`15 to 256, mean 31.0 tokens  ▁▂█`; `plain` draws with ASCII alone."""
+        """Format as `15 to 256, mean 31.0 tokens  ▁▂█`; `plain` uses ASCII only."""
         if self.least == self.most:
             return f"all {self.least:,.{decimals}f} {unit}"
         spread = f"{self.least:,.{decimals}f} to {self.most:,.{decimals}f}, mean {self.mean:,.1f} {unit}"
@@ -38,7 +38,7 @@ class Lengths:
 
 
 def histogram(counts: Sequence[int], *, plain: bool = False) -> str:
-    """A character a count, as high as it is in proportion to the largest; a space for none."""
-    bars = _PLAIN if plain else _BARS
+    """Draw a histogram, one character for each count, scaled to the largest; a space for zero."""
+    bars = _ASCII_BARS if plain else _BARS
     largest = max(counts)
     return "".join(bars[-(-count * len(bars) // largest) - 1] if count else " " for count in counts)

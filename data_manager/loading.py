@@ -1,7 +1,8 @@
-"""What a source gives to the splits that a user gets: text is prepared or streamed, anything else is passed on."""
+"""Load data sets: text from a source is prepared or streamed, anything else is passed on."""
 
 import logging
 from collections.abc import Iterable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from data_manager.dataset_types import DatasetConfig
@@ -11,8 +12,8 @@ from data_manager.mixture import Mixture, prepare_mixture
 from data_manager.registry import SOURCES
 from data_manager.table_types import DEFAULT_COLUMN
 from data_manager.text_types import TokensConfig
+from data_manager.tokenizer_base import Tokenizer
 from data_manager.tokenizer_factory import Texts, config_key, make_tokenizer, tokenizer_of
-from data_manager.tokenizers import Tokenizer
 from yaml_config.errors import harmless
 
 if TYPE_CHECKING:
@@ -23,45 +24,47 @@ _prepared: "dict[str, dict[str, PreparedSplit]]" = {}
 
 
 def load(config: DatasetConfig) -> dict[str, Any]:
-    """The splits of a data set whose config is of its source's own type; raises DataError."""
+    """Load the splits of a data set, whose config has the type of its source; raise DataError."""
     found = SOURCES.get(config.source).load(config)
     if not isinstance(found, dict) or not found:
-        raise DataError(f"data set {config.name!r}: source {config.source!r} gave no splits, but {found!r}")
+        raise DataError(
+            f"data set {config.name!r}: source {config.source!r} must return a dict of splits; got {found!r}"
+        )
     if not isinstance(config, TokensConfig):
-        _refuse_text(config, found)
+        _check_no_text(config, found)
         return found
     texts = {split: as_text(value, f"{config.name} {split}") for split, value in found.items()}
     known = {split: text for split, text in texts.items() if text is not None}
     if not known:
         return found
-    tokenizer = make_tokenizer(config, lambda: _joined(known))
-    made = {split: prepared(config, split, text, tokenizer) for split, text in known.items()}
-    told = {note for part in prepared_splits(config).values() for note in part.notes}  # by an earlier call
+    tokenizer = make_tokenizer(config, lambda: _concatenate_mixtures(known))
+    made = {split: prepare_rows(config, split, text, tokenizer) for split, text in known.items()}
+    logged = {note for part in prepared_splits(config).values() for note in part.notes}  # by an earlier call
     for part in made.values():
         for note in part.notes:
-            if note not in told:
+            if note not in logged:
                 _log.warning("%s", harmless(f"{config.name}: {note}"))
     _prepared[config_key(config)] = made
     return {split: made[split].rows if split in made else found[split] for split in found}
 
 
-def _refuse_text(config: DatasetConfig, found: dict[str, Any]) -> None:
-    """Raise DataError where a source gives text whose config does not say how it is tokenised."""
+def _check_no_text(config: DatasetConfig, found: dict[str, Any]) -> None:
+    """Raise DataError if a source returns text and its config type has no tokenizer."""
     for split, value in found.items():
         if not hasattr(value, "column_names") and as_text(value, split) is not None:
             raise DataError(
-                f"data set {config.name!r}: source {config.source!r} gave text, so its config has to be derived from "
+                f"data set {config.name!r}: source {config.source!r} returned text, so its config must be a subclass of "
                 f"data_manager.text_types.TokensConfig; it is a {type(config).__name__}"
             )
 
 
 def prepared_splits(config: DatasetConfig) -> "dict[str, PreparedSplit]":
-    """What is known of the splits of a data set of text that has been loaded in this process; else empty."""
+    """Return the prepared splits of a text data set loaded in this process; empty for other data sets."""
     return _prepared.get(config_key(config), {})
 
 
 def text_splits(config: DatasetConfig) -> dict[str, Corpus] | None:
-    """The corpora of a data set's splits; None where it has no text, or is a mixture."""
+    """Return the corpora of a data set's splits; None if it has no text or is a mixture."""
     found = SOURCES.get(config.source).load(config)
     texts = {split: as_text(value, f"{config.name} {split}") for split, value in found.items()}
     corpora = {split: text for split, text in texts.items() if text is not None and not isinstance(text, Mixture)}
@@ -69,7 +72,7 @@ def text_splits(config: DatasetConfig) -> dict[str, Corpus] | None:
 
 
 def tokenizer_for(config: DatasetConfig) -> Tokenizer | None:
-    """The tokenizer of a data set, None where it has none; what is learnt from text needs the text. Raises DataError."""
+    """Return the tokenizer of a data set, or None; read the text if it has to be learned. Raise DataError."""
     if getattr(config, "tokenizer", None) is None:
         return None
     entry = SOURCES.get(config.source)
@@ -82,27 +85,28 @@ def tokenizer_for(config: DatasetConfig) -> Tokenizer | None:
         known = {split: text for split, text in found.items() if text is not None}
         if not known:
             raise DataError(
-                f"data set {config.name!r} has no text to learn a tokenizer from; tokenizer: {{type: bytes}}"
+                f"data set {config.name!r} has no text to learn a tokenizer from; try tokenizer: {{type: bytes}}"
             )
-        return _joined(known)
+        return _concatenate_mixtures(known)
 
     return tokenizer_of(config, learn_from)
 
 
-def prepared(config: TokensConfig, split: str, text: Corpus | Mixture, tokenizer: Tokenizer) -> "PreparedSplit":
-    """The rows of one split, from disk or as a stream."""
+def prepare_rows(config: TokensConfig, split: str, text: Corpus | Mixture, tokenizer: Tokenizer) -> "PreparedSplit":
+    """Return the rows of one split, from disk or as a stream."""
     from data_manager.prepare import PreparedSplit, prepare_split
     from data_manager.streaming import stream_rows
 
     if isinstance(text, Mixture):
-        return prepare_mixture(config, split, text, tokenizer)  # type: ignore[arg-type]
+        parts = partial(prepare_rows, config, tokenizer=tokenizer)
+        return prepare_mixture(config, split, text, parts)  # type: ignore[arg-type]
     if config.streaming:
         return PreparedSplit(stream_rows(config, split, text, tokenizer))
     return prepare_split(config, split, text, tokenizer)
 
 
 def as_text(value: Any, label: str) -> Corpus | Mixture | None:
-    """What a source gave for a split as a corpus; None where it is no text: rows of ids, cuts of speech.
+    """Convert what a source returned for a split into a corpus; None if it is not text: rows of ids, cuts of speech.
 
     Text is a corpus, texts or pairs in a list or from a function without arguments, or a `datasets.Dataset` with a
     column `text`.
@@ -121,5 +125,5 @@ def as_text(value: Any, label: str) -> Corpus | Mixture | None:
     return None
 
 
-def _joined(texts: dict[str, Corpus | Mixture]) -> Texts:
-    return {split: text.joined() if isinstance(text, Mixture) else text for split, text in texts.items()}
+def _concatenate_mixtures(texts: dict[str, Corpus | Mixture]) -> Texts:
+    return {split: text.concatenate() if isinstance(text, Mixture) else text for split, text in texts.items()}

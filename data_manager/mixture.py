@@ -1,6 +1,6 @@
-"""Rows of several data sets interleaved by weight."""
+"""Interleave rows of several data sets by weight."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -9,25 +9,28 @@ from data_manager.errors import DataError
 from data_manager.mixture_types import MixtureDatasetConfig
 
 if TYPE_CHECKING:
+    from data_manager.dataset_types import DatasetConfig
     from data_manager.prepare import PreparedSplit
-    from data_manager.tokenizers import Tokenizer
 
 
 @dataclass(frozen=True)
 class Mixture:
-    """One split of a mixture: its parts' corpora by their names, of those parts that have this split."""
+    """One split of a mixture: the corpora, by name, of the parts that have this split."""
 
     parts: Mapping[str, Corpus]
 
-    def joined(self) -> Corpus:
-        """All text, from which a tokenizer is learnt."""
+    def concatenate(self) -> Corpus:
+        """Concatenate the corpora, to learn a tokenizer from them."""
         return Joined(tuple(self.parts.values()))
 
 
-def mixtures(config: MixtureDatasetConfig) -> dict[str, Mixture]:
-    """The splits of a mixture, in the order in which the parts have them; raises DataError for a part without text."""
-    from data_manager.loading import text_splits
+def load_mixtures(
+    config: MixtureDatasetConfig, text_splits: "Callable[[DatasetConfig], Mapping[str, Corpus] | None]"
+) -> dict[str, Mixture]:
+    """Return the splits of a mixture, in the order of its parts; raise DataError for a part without text.
 
+    `text_splits` is `data_manager.loading.text_splits`: the corpora of a part, or None if it has no text.
+    """
     by_name = {entry.name: entry for entry in config.entries}
     found: dict[str, dict[str, Corpus]] = {}
     for name in config.datasets:
@@ -42,17 +45,16 @@ def mixtures(config: MixtureDatasetConfig) -> dict[str, Mixture]:
 
 
 def prepare_mixture(
-    config: MixtureDatasetConfig, split: str, mixture: Mixture, tokenizer: "Tokenizer"
+    config: MixtureDatasetConfig, split: str, mixture: Mixture, prepare: "Callable[[str, Corpus], PreparedSplit]"
 ) -> "PreparedSplit":
-    """The rows of all parts: of a split whose name begins with `train` by weight, of another all, one after another.
+    """Interleave the rows of all parts by weight if the split's name begins with `train`; else concatenate them.
 
-    The parts are prepared by the mixture's own tokenizer and layout, and kept in its folder.
+    `prepare` makes the rows of one part, given a name for them and its corpus. The parts are prepared by the mixture's
+    tokenizer and layout, and kept in its folder.
     """
     import datasets
 
-    from data_manager.loading import prepared
-
-    made = {name: prepared(config, f"{name}-{split}", corpus, tokenizer) for name, corpus in mixture.parts.items()}
+    made = {name: prepare(f"{name}-{split}", corpus) for name, corpus in mixture.parts.items()}
     rows: list[Any] = [part.rows for part in made.values()]
     notes = [note for part in made.values() for note in part.notes]
     folders = [part.folder for part in made.values()]
@@ -63,27 +65,29 @@ def prepare_mixture(
         shares = [weight / sum(weights) for weight in weights]
         mixed = datasets.interleave_datasets(rows, shares, seed=config.seed, stopping_strategy=config.stop)
         if not config.streaming:
-            notes += _shares_used(mixed, made, split)
-    return _whole(mixed, made, tuple(notes), folders[0].parent if folders[0] else None)
+            notes += _report_rows_used(mixed, made, split)
+    return _make_split(mixed, made, tuple(notes), folders[0].parent if folders[0] else None)
 
 
-def _whole(mixed: Any, made: "Mapping[str, PreparedSplit]", notes: tuple[str, ...], folder: Any) -> "PreparedSplit":
+def _make_split(
+    mixed: Any, made: "Mapping[str, PreparedSplit]", notes: tuple[str, ...], folder: Any
+) -> "PreparedSplit":
     from data_manager.prepare import PreparedSplit
 
     documents = [part.documents for part in made.values()]
     if folder is None:
         return PreparedSplit(mixed, notes=notes)
-    return PreparedSplit(mixed, sum(filter(None, documents)), _tokens(mixed), notes, folder)
+    return PreparedSplit(mixed, sum(filter(None, documents)), _count_tokens(mixed), notes, folder)
 
 
-def _tokens(rows: Any) -> int:
+def _count_tokens(rows: Any) -> int:
     from data_manager.row_lengths import row_lengths
 
     return sum(int(lengths.sum()) for lengths in row_lengths(rows).values())
 
 
-def _shares_used(mixed: Any, made: "Mapping[str, PreparedSplit]", split: str) -> list[str]:
-    """How many rows of each part an epoch has, and of how many."""
+def _report_rows_used(mixed: Any, made: "Mapping[str, PreparedSplit]", split: str) -> list[str]:
+    """Report how many rows of each part an epoch uses."""
     import numpy as np
 
     sizes = [len(part.rows) for part in made.values()]
@@ -91,6 +95,6 @@ def _shares_used(mixed: Any, made: "Mapping[str, PreparedSplit]", split: str) ->
     part_of = np.searchsorted(np.cumsum(sizes), taken, side="right")
     counts = np.bincount(part_of, minlength=len(sizes))
     return [
-        f"{split}: an epoch has {count:,} rows of {name}, which has {size:,}"
+        f"{split}: an epoch uses {count:,} rows of {name}, which has {size:,}"
         for name, count, size in zip(made, counts.tolist(), sizes, strict=True)
     ]

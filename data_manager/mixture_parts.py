@@ -1,4 +1,4 @@
-"""The entries of a file that a mixture of the same file is made of."""
+"""Resolve the parts of mixtures: entries of the same file."""
 
 from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
@@ -12,20 +12,20 @@ from yaml_config.strict_model import Location, Violation
 
 @runtime_checkable
 class HasParts(Protocol):
-    """A config that names other entries in `datasets` and holds their configs in `entries`."""
+    """Config that names other entries in `datasets` and holds their configs in `entries`."""
 
     datasets: Any
     entries: Any
 
     def part_violations(self, known: Any) -> Any:
-        """What is wrong with the parts, the configs of all entries being known by their names."""
+        """Check the parts, given the configs of all entries by name."""
         ...
 
 
 def with_parts(configs: Sequence[DatasetConfig], section: Node) -> tuple[list[DatasetConfig], list[Problem]]:
-    """`configs` of a section `datasets`, each mixture with the configs of its parts, and what is wrong with parts.
+    """Fill in the parts of each mixture in a section `datasets`; return the configs and the problems of parts.
 
-    Parts whose own entries are wrong are not looked at.
+    A mixture is skipped if the entry of one of its parts has problems.
     """
     known = {config.name: config for config in configs}
     nodes = section.value if isinstance(section.value, list) else []

@@ -1,4 +1,4 @@
-"""Type of an entry of `datasets` that draws from other entries by weight; nothing heavy is imported."""
+"""Config type of a weighted mixture of data sets; nothing heavy is imported."""
 
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Literal
@@ -15,9 +15,9 @@ Weights = Annotated[dict[str, Annotated[float, Field(gt=0, le=1e6)]], AfterValid
 
 
 class MixtureDatasetConfig(TokensConfig):
-    """Rows of other entries, interleaved by weight. Their text is tokenised by the mixture's own tokenizer.
+    """Rows of other entries, interleaved by weight and tokenised by the tokenizer of the mixture.
 
-    A split is drawn from those of its parts that have it.
+    A split is drawn from the parts that have this split.
     """
 
     source: Literal["mixture"] = "mixture"
@@ -26,49 +26,53 @@ class MixtureDatasetConfig(TokensConfig):
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     """Seed of the draw. [1]"""
     stop: Literal["first_exhausted", "all_exhausted"] = "first_exhausted"
-    """Where an epoch ends: with the first part that has no more rows (the rest of the others is left for no one), or
-    when each row of each part has come at least once (those of small parts come again)."""
+    """End of an epoch: when the first part has no more rows (the remaining rows of others are not used), or when each row
+    of each part has occurred at least once (rows of small parts repeat)."""
     entries: SkipJsonSchema[tuple[SerializeAsAny[DatasetConfig], ...]] = Field(default=(), exclude=True)
-    """Configs of the parts; read from a file, they are the entries of these names."""
+    """Configs of the parts; in a file, the entries with these names."""
 
     @property
     def is_paired(self) -> bool:
-        """True where the parts are pairs."""
+        """True if the parts are pairs."""
         return any(isinstance(part, TokensConfig) and part.is_paired for part in self.entries)
 
     def violations(self) -> Iterator[Violation]:
-        """Parts that are there have the right names and are all of one kind."""
+        """Check names and kinds of the parts."""
         yield from super().violations()
         if self.entries:
             yield from self.part_violations({part.name: part for part in self.entries})
 
     def part_violations(self, known: Mapping[str, DatasetConfig]) -> Iterator[Violation]:
-        """What is wrong with the parts, the configs of all entries being known by their names."""
+        """Check the parts, given the configs of all entries by name."""
         found: list[TokensConfig] = []
         for name in self.datasets:
             part = known.get(name)
             if name == self.name or isinstance(part, MixtureDatasetConfig):
-                yield Violation(f"{name!r} is a mixture, and a mixture is made of other data", ("datasets", name))
+                yield Violation(f"{name!r} is a mixture; mixtures cannot be nested", ("datasets", name))
             elif part is None:
                 others = [other for other in known if other != self.name]
-                yield Violation(f"no other entry has the name {name!r}", ("datasets", name), (), _known(name, others))
+                yield Violation(
+                    f"no other entry is named {name!r}", ("datasets", name), (), _suggest_entry(name, others)
+                )
             elif not isinstance(part, TokensConfig):
-                message = f"{name!r} is of source {part.source}, and a mixture is made of text"
-                yield Violation(message, ("datasets", name), (), "speech is mixed by source: speech_mixture")
+                message = f"{name!r} has source {part.source}; a mixture needs text"
+                yield Violation(message, ("datasets", name), (), "mix speech with source: speech_mixture")
             else:
                 found.append(part)
         yield from self._pair_violations(found)
 
     def _pair_violations(self, parts: list[TokensConfig]) -> Iterator[Violation]:
-        """All parts are pairs, and then each is a row, or none is."""
+        """Check that either all parts are pairs or no part is, and that pairs are whole rows."""
         odd = next((part for part in parts if part.is_paired != parts[0].is_paired), None)
         if odd is not None:
-            message = f"{odd.name!r} and {parts[0].name!r} do not mix: one has pairs, the other plain text"
+            message = f"{odd.name!r} and {parts[0].name!r} cannot be mixed: one has pairs, the other plain text"
             yield Violation(message, ("datasets", odd.name), (("datasets", parts[0].name),))
         elif parts and parts[0].is_paired and self.rows not in (None, "whole"):
-            yield Violation(f"pairs are never {self.rows}: each is a row", ("rows",), (), "leave it out")
+            yield Violation(f"pairs cannot be {self.rows}: each pair is one row", ("rows",), (), "remove it")
 
 
-def _known(name: str, others: list[str]) -> str:
+def _suggest_entry(name: str, others: list[str]) -> str:
     near = closest(name, others)
-    return f"did you mean {near!r}?" if near else f"there are {', '.join(others)}" if others else "there is none"
+    return (
+        f"did you mean {near!r}?" if near else f"known: {', '.join(others)}" if others else "there are no other entries"
+    )

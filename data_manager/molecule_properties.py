@@ -1,4 +1,4 @@
-"""What rdkit knows of a molecule: the numbers that a model can be asked for, by the names of `properties`."""
+"""Molecular properties computed by rdkit, by the names of `properties`; a model can be conditioned on them."""
 
 from collections.abc import Callable, Sequence
 from functools import cache
@@ -8,7 +8,7 @@ from data_manager.smiles_types import Property
 
 
 def properties_of(molecule: Any, names: Sequence[Property]) -> tuple[float, ...]:
-    """The named properties of an rdkit molecule, in their order.
+    """Compute the named properties of an rdkit molecule, in their order.
 
         logp            Crippen's octanol-water partition coefficient (Wildman and Crippen 1999)
         qed             quantitative estimate of drug-likeness, 0 to 1 (Bickerton et al. 2012)

@@ -1,4 +1,4 @@
-"""Molecules of a corpus: invalid ones named, salts stripped, canonical form, duplicates dropped."""
+"""Cleaning of molecules: validate them, strip salts, canonicalise, and drop duplicates."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -17,29 +17,29 @@ _BATCH = 512
 
 
 class Cleaned(NamedTuple):
-    """A SMILES with its properties, or None and what is wrong with it."""
+    """A SMILES with its properties, or None with a problem."""
 
     text: str | None
     problem: str = ""
     properties: tuple[float, ...] = ()
 
 
-def rdkit() -> Any:
-    """The module `rdkit.Chem`, silent; raises DataError where it is not installed."""
+def import_rdkit() -> Any:
+    """Import `rdkit.Chem` with its log disabled; raise DataError if it is not installed."""
     try:
         from rdkit import Chem, RDLogger  # type: ignore[import-not-found,unused-ignore]
     except ImportError as error:
         raise DataError(
             "check: chemistry, canonical, salts: strip, properties, split: scaffold and randomise need rdkit "
-            f"({error}); pip install rdkit, or leave them out"
+            f"({error}); pip install rdkit, or remove these keys"
         ) from error
-    RDLogger.DisableLog("rdApp.*")  # type: ignore[attr-defined,unused-ignore]  # what it would print has no file and line
+    RDLogger.DisableLog("rdApp.*")  # type: ignore[attr-defined,unused-ignore]  # its messages lack file and line
     return Chem
 
 
 @dataclass(frozen=True)
 class Molecules:
-    """The lines of `base` as molecules."""
+    """Corpus of the lines of `base` as molecules."""
 
     base: Corpus
     check: Literal["syntax", "chemistry"]
@@ -51,10 +51,10 @@ class Molecules:
     properties: tuple[Property, ...] = ()
 
     def inputs(self, hash_file: HashFile) -> Any:
-        """Those of the lines, and the settings; with chemistry, rdkit's version, which decides the canonical form."""
+        """Return the inputs of the base corpus, the settings, and rdkit's version if it determines the result."""
         version = ""
-        if self._chemistry:
-            rdkit()
+        if self._needs_rdkit:
+            import_rdkit()
             import rdkit as package  # type: ignore[import-not-found,unused-ignore]
 
             version = package.__version__
@@ -63,43 +63,43 @@ class Molecules:
         return [*found, self.properties] if self.properties else found
 
     def shards(self) -> Sequence[Corpus]:
-        """Those of the lines; itself where molecules are compared with each other."""
+        """Return the shards of the base corpus; a single one if duplicates are dropped."""
         if self.drop_duplicates:
             return [self]
         return [replace(self, base=shard, num_proc=1) for shard in self.base.shards()]
 
     @property
-    def _chemistry(self) -> bool:
+    def _needs_rdkit(self) -> bool:
         return self.check == "chemistry" or self.canonical or self.salts == "strip" or bool(self.properties)
 
     def read(self, notes: Notes) -> Iterator[Piece]:
-        """The molecules that are valid, and where it is asked for, new."""
+        """Read the valid molecules; skip duplicates if `drop_duplicates` is set."""
         invalid = Invalid(self.skip_invalid, notes)
         seen: set[bytes] = set()
-        num_proc = self.num_proc if self._chemistry else 1
+        num_proc = self.num_proc if self._needs_rdkit else 1
         for pieces, found in ordered_map(self.clean, _batches(self.base.read(notes)), num_proc, "molecules"):
             for piece, (text, problem, properties) in zip(pieces, found, strict=True):
                 if text is None:
-                    invalid(piece.place, "no valid SMILES", f"{problem} in {_first_word(piece)!r}")
+                    invalid(piece.place, "invalid SMILES", f"{problem} in {_first_word(piece)!r}")
                 elif self.drop_duplicates and _is_known(text, seen):
-                    notes.add("a duplicate", piece.place)
+                    notes.add("duplicate", piece.place)
                 else:
                     yield piece._replace(texts=(text,), cond=(*properties, *piece.cond))
 
     def clean(self, pieces: Sequence[Piece]) -> list[Cleaned]:
-        """Each molecule in the form that is asked for, or what is wrong with it."""
+        """Clean a batch of molecules; return the text or the problem of each."""
         return [self._clean(_first_word(piece)) for piece in pieces]
 
     def _clean(self, text: str) -> Cleaned:
         problem = syntax_error(text)
-        if problem or not self._chemistry:
+        if problem or not self._needs_rdkit:
             return Cleaned(None, problem) if problem else Cleaned(text)
-        chem = rdkit()
+        chem = import_rdkit()
         molecule = chem.MolFromSmiles(text)
         if molecule is None:
             return Cleaned(None, _chemical_problem(chem, text))
         if self.salts == "strip" and "." in text:
-            # the largest by heavy atoms; of equals the first
+            # the largest fragment by heavy atoms; the first of equals
             parts = chem.GetMolFrags(molecule, asMols=True)
             molecule = max(parts, key=lambda part: part.GetNumHeavyAtoms())
             text = chem.MolToSmiles(molecule, canonical=self.canonical)
@@ -109,14 +109,14 @@ class Molecules:
 
 
 def _chemical_problem(chem: Any, text: str) -> str:
-    """Why a SMILES is no molecule, in rdkit's words where it has some."""
+    """Return rdkit's message about an invalid molecule, if it has one."""
     molecule = chem.MolFromSmiles(text, sanitize=False)
     problems = chem.DetectChemistryProblems(molecule) if molecule is not None else ()
-    return problems[0].Message() if problems else "no molecule"
+    return problems[0].Message() if problems else "not a molecule"
 
 
 def _first_word(piece: Piece) -> str:
-    # what follows a space is the molecule's name
+    # the rest of the line is the name of the molecule
     return piece.texts[0].split(None, 1)[0]
 
 

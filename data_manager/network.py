@@ -1,4 +1,4 @@
-"""Whether a server can be reached, answered within two seconds."""
+"""Check that a server is reachable, within two seconds."""
 
 import socket
 from threading import Thread
@@ -6,18 +6,18 @@ from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 TIMEOUT = 1.5
-"""Seconds to wait for a name to be looked up and a connection to be opened."""
+"""Seconds to wait for the DNS lookup and the connection."""
 
 
 def unreachable(url: str) -> str | None:
-    """Why the server of `url` (or the proxy that is set for it) does not answer; None where it does."""
+    """Return why the server of `url`, or its proxy, does not answer; None if it does."""
     parts = urlsplit(url)
     host = parts.hostname or ""
     proxy = getproxies().get(parts.scheme)
     if proxy and not proxy_bypass(host):
         parts = urlsplit(proxy if "//" in proxy else f"//{proxy}")
     reasons: list[str | None] = ["no answer within 2 s"]
-    # looking a name up has no timeout of its own, so a thread waits for it
+    # a DNS lookup has no timeout, so it runs in a thread
     thread = Thread(
         target=_connect, args=(parts.hostname or "", parts.port or _port(parts.scheme), reasons), daemon=True
     )

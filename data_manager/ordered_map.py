@@ -1,4 +1,4 @@
-"""A function over a stream of items in several processes: results in order, few items at a time."""
+"""Ordered parallel map over a stream of items, with a bounded number of items in flight."""
 
 import multiprocessing
 import os
@@ -21,53 +21,52 @@ _function: list[Callable[[Any], Any]] = []
 def ordered_map(
     function: Callable[[Item], Result], items: Iterable[Item], num_proc: int = 1, label: str = "preparing data"
 ) -> Iterator[tuple[Item, Result]]:
-    """Each item with `function` of it, in the order of the items; at most three items a process are under way.
+    """Yield each item with `function(item)`, in order; at most three items per process are in flight.
 
-    With one process everything is done in this one. Raises what `function` raises, and DataError where a process dies.
+    With `num_proc` 1 everything runs in this process. Raise the errors of `function`, and DataError if a process dies.
     """
     if num_proc <= 1:
         for item in items:
             yield item, function(item)
         return
     waiting: deque[tuple[Item, Future[Result]]] = deque()
-    pool = ProcessPoolExecutor(num_proc, _context(), initializer=_begin, initargs=(function,))
+    pool = ProcessPoolExecutor(num_proc, _context(), initializer=_init_worker, initargs=(function,))
     try:
         for item in items:
             waiting.append((item, pool.submit(_call, item)))
             while len(waiting) >= 3 * num_proc:
-                yield _result(waiting, label)
+                yield _next_result(waiting, label)
         while waiting:
-            yield _result(waiting, label)
+            yield _next_result(waiting, label)
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _result(waiting: "deque[tuple[Item, Future[Result]]]", label: str) -> tuple[Item, Result]:
+def _next_result(waiting: "deque[tuple[Item, Future[Result]]]", label: str) -> tuple[Item, Result]:
     item, future = waiting.popleft()
     try:
         return item, future.result()
     except BrokenProcessPool as error:
         raise DataError(
-            f"{label}: a process ended before its work was done (is there too little memory?); "
-            "try a smaller global_config.num_proc"
+            f"{label}: a worker process died (out of memory?); try a smaller global_config.num_proc"
         ) from error
 
 
 def _context() -> Any:
-    """Forked processes have the function as it is; where there is no fork it is sent to them."""
+    """Use fork if available, which needs no pickling of the function; else spawn."""
     kind = "fork" if "fork" in multiprocessing.get_all_start_methods() and os.name == "posix" else "spawn"
     return multiprocessing.get_context(kind)
 
 
-def _begin(function: Callable[[Any], Any]) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interruption is told by the main process alone
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # one thread a process
-    Thread(target=_end_with_parent, daemon=True).start()
+def _init_worker(function: Callable[[Any], Any]) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # only the main process reports an interruption
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # one thread per process
+    Thread(target=_exit_with_parent, daemon=True).start()
     _function[:] = [function]
 
 
-def _end_with_parent() -> None:
-    """End this process when the main one is gone: killed, it cannot say so, and its lock would be held on here."""
+def _exit_with_parent() -> None:
+    """Exit when the main process is gone; otherwise a killed main process would leave its lock held here."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()

@@ -1,4 +1,4 @@
-"""Encoded documents to rows of token ids; nothing is dropped unless it is counted. Works on a stream, a part at a time."""
+"""Build rows of token ids from a stream of encoded documents; anything dropped is counted."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -12,37 +12,37 @@ from data_manager.errors import DataError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from data_manager.tokenizers import Flat
+    from data_manager.tokenizer_base import Flat
 
     Ids = NDArray[np.int32]
     Places = NDArray[np.int64]
 
 LABELS = "labels"
-"""Column of rows with a class: its number, one value a row."""
+"""Column of the class number, one value for each row."""
 COND = "cond"
-"""Column of rows with properties: their numbers, float32, as many in each row."""
+"""Column of the properties, float32, with the same size in each row."""
 STARTS = "document_starts"
-"""Column of packed rows: positions in the row, but the first, at which a document begins."""
+"""Column of packed rows: positions at which a document begins, except position 0."""
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """Pieces of documents: the ids of each side one after another, which pieces end a document, where each begins."""
+    """Encoded pieces: concatenated ids of each side, a mask of pieces that end a document, and their positions."""
 
     sides: "Sequence[Flat]"
     ends: "NDArray[np.bool_]"
     places: Sequence[str]
     labels: "Ids | None" = None
-    """Numbers of their classes, where documents have one."""
+    """Class numbers [documents], if documents have classes."""
     cond: "NDArray[np.float32] | None" = None
-    """Their properties [documents, size], where they have some."""
+    """Properties [documents, size], if documents have properties."""
 
     def __len__(self) -> int:
         return len(self.ends)
 
 
 class RowMaker(Protocol):
-    """Makes columns of rows; a column is the flat values and the offsets at which rows begin, the last one its end."""
+    """Interface that builds columns of rows; a column is its flat values and the offsets of rows, including the end."""
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -50,20 +50,20 @@ class RowMaker(Protocol):
         ...
 
     def feed(self, encoded: Encoded) -> "dict[str, tuple[Ids, Places]]":
-        """The rows that are complete."""
+        """Add encoded pieces and return the completed rows."""
         ...
 
     def finish(self) -> "dict[str, tuple[Ids, Places]]":
-        """The rows that are left."""
+        """Return the remaining rows."""
         ...
 
 
 @dataclass
 class CutRows:
-    """Documents, each with an end token behind it, cut every `length` tokens; `packed` cuts across them.
+    """Documents with eos appended, cut every `length` tokens; with `packed`, rows cross document boundaries.
 
-    Only the last row (of a document; of all where they are packed) may be shorter; the one before it gives a token up
-    where it would have but one, as a row of one token has nothing to predict.
+    Only the last row (of a document, or of all packed documents) may be shorter. If it would have a single token, the row
+    before it gives up one token, as a row of one token has nothing to predict.
     """
 
     length: int
@@ -71,36 +71,36 @@ class CutRows:
     packed: bool = False
     _rest: "Ids" = field(default_factory=lambda: np.empty(0, np.int32))
     _starts: "Places" = field(default_factory=lambda: np.zeros(1, np.int64))
-    """Where documents begin, counted from the beginning of `_rest`; packed rows only."""
+    """Positions in `_rest` at which documents begin; packed rows only."""
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Packed rows tell where documents begin."""
+        """Names of the columns; packed rows have document starts."""
         return ("input_ids", STARTS) if self.packed else ("input_ids",)
 
     def feed(self, encoded: Encoded) -> "dict[str, tuple[Ids, Places]]":
-        """The rows that are complete."""
+        """Add encoded pieces and return the completed rows."""
         ((ids, lengths),) = encoded.sides
         ends = np.cumsum(lengths)[encoded.ends]
         ids = np.insert(ids, ends, np.int32(self.eos))
-        ends = ends + np.arange(1, len(ends) + 1) + len(self._rest)  # behind each end token
+        ends = ends + np.arange(1, len(ends) + 1) + len(self._rest)  # the position after each eos
         self._rest = np.concatenate([self._rest, ids])
         if self.packed:
             self._starts = np.concatenate([self._starts, ends])
-            return self._take(self._cuts(0, len(self._rest), final=False))
+            return self._take_rows(self._row_ends(0, len(self._rest), final=False))
         edges: list[int] = []
         begin = 0
         for end in ends.tolist():
-            edges += self._cuts(begin, end, final=True)
+            edges += self._row_ends(begin, end, final=True)
             begin = end
-        return self._take(edges + self._cuts(begin, len(self._rest), final=False))
+        return self._take_rows(edges + self._row_ends(begin, len(self._rest), final=False))
 
     def finish(self) -> "dict[str, tuple[Ids, Places]]":
-        """The last rows."""
-        return self._take(self._cuts(0, len(self._rest), final=True))
+        """Return the last rows."""
+        return self._take_rows(self._row_ends(0, len(self._rest), final=True))
 
-    def _cuts(self, begin: int, end: int, *, final: bool) -> list[int]:
-        """Where the rows of ids[begin:end] end; where more follows, at least two tokens are left over for it."""
+    def _row_ends(self, begin: int, end: int, *, final: bool) -> list[int]:
+        """Return the row ends in ids[begin:end]; unless `final`, leave at least two tokens for the next row."""
         found = list(range(begin + self.length, end if final else end - 1, self.length))
         if not final or end == begin:
             return found
@@ -108,8 +108,8 @@ class CutRows:
             found[-1] -= 1
         return [*found, end]
 
-    def _take(self, ends: list[int]) -> "dict[str, tuple[Ids, Places]]":
-        """The rows that end at `ends`, taken out of what is kept."""
+    def _take_rows(self, ends: list[int]) -> "dict[str, tuple[Ids, Places]]":
+        """Remove the rows that end at `ends` from the buffer and return them."""
         offsets = np.array([0, *ends], dtype=np.int64)
         last = offsets[-1]
         ids, self._rest = self._rest[:last], self._rest[last:]
@@ -127,7 +127,7 @@ class CutRows:
 
 @dataclass
 class WholeRows:
-    """A document a row, or a pair, between `bos` and `eos`; what has more than `limit` tokens is dealt with as asked."""
+    """One document or pair in each row, between `bos` and `eos`; `too_long` handles rows of more than `limit` tokens."""
 
     bos: int
     eos: int
@@ -137,7 +137,7 @@ class WholeRows:
     columns: tuple[str, ...] = ("input_ids",)
 
     def feed(self, encoded: Encoded) -> "dict[str, tuple[Ids, Places]]":
-        """A row for each document that is not left out."""
+        """Return a row for each document that is not skipped."""
         keep = np.ones(len(encoded), dtype=bool)
         sizes = [lengths + 2 for _, lengths in encoded.sides]
         if self.limit is not None:
@@ -156,17 +156,17 @@ class WholeRows:
         return rows
 
     def finish(self) -> "dict[str, tuple[Ids, Places]]":
-        """Nothing is left."""
+        """Return empty columns, as no rows are buffered."""
         return {column: (np.empty(0, np.int32), np.zeros(1, np.int64)) for column in self.columns}
 
     def _note(self, place: str, size: int) -> None:
         if self.too_long == "error":
             raise DataError(
-                f"{place}: {size:,} tokens are more than sequence_length {self.limit}; raise it or leave it out, or "
-                "say too_long: skip or too_long: cut"
+                f"{place}: {size:,} tokens exceed sequence_length {self.limit}; increase or remove it, or "
+                "set too_long: skip or too_long: cut"
             )
-        told = f"more than sequence_length {self.limit} tokens"
-        self.notes.add(f"the end of what has {told}" if self.too_long == "cut" else told, place)
+        reason = f"more than sequence_length {self.limit} tokens"
+        self.notes.add(f"the end of documents with {reason}" if self.too_long == "cut" else reason, place)
 
     def _rows(self, ids: "Ids", lengths: "Places", keep: "NDArray[np.bool_]") -> "tuple[Ids, Places]":
         kept = lengths if self.limit is None else np.minimum(lengths, max(self.limit - 2, 0))
@@ -182,7 +182,7 @@ class WholeRows:
 
 
 def arrow_columns(columns: "dict[str, tuple[Ids, Places]]") -> dict[str, Any]:
-    """Columns as Arrow lists of int32, without a copy of the ids; labels as int32, properties as lists of float32."""
+    """Convert columns to Arrow lists of int32 without copying ids; labels to int32, properties to lists of float32."""
     import pyarrow as pa  # type: ignore[import-untyped,unused-ignore]
 
     found = {}
@@ -197,7 +197,7 @@ def arrow_columns(columns: "dict[str, tuple[Ids, Places]]") -> dict[str, Any]:
 
 
 def arrow_type(column: str) -> Any:
-    """The Arrow type of a column's values."""
+    """Return the Arrow type of the values of a column."""
     import pyarrow as pa
 
     return pa.int32() if column == LABELS else pa.list_(pa.float32() if column == COND else pa.int32())

@@ -1,4 +1,4 @@
-"""A split's corpus to rows of token ids on disk, made once for each content, tokenizer and layout."""
+"""Prepare rows of token ids on disk from the corpus of a split, once for each content, tokenizer and layout."""
 
 import json
 import re
@@ -10,8 +10,8 @@ from data_manager.documents import Corpus, Notes, is_paired
 from data_manager.errors import DataError
 from data_manager.prepared_folder import PreparedFolder, discard, prepared_folder
 from data_manager.text_types import TokensConfig
+from data_manager.tokenizer_base import Tokenizer
 from data_manager.tokenizer_factory import file_hashes, output_folder
-from data_manager.tokenizers import Tokenizer
 from yaml_config.json_text import from_json
 from yaml_config.schema_version import stamped
 
@@ -19,15 +19,15 @@ if TYPE_CHECKING:
     import datasets
 
 _VERSION = 1
-"""Changed with the form of the rows, so that older ones are not taken for them."""
+"""Increase it when the form of rows changes, so that older ones are not reused."""
 _ROWS, _COUNTS = "rows.arrow", "counts.json"
 
 
 @dataclass(frozen=True)
 class PreparedSplit:
-    """Rows of one split, how many documents and tokens are in them, what was left out, and where they are kept.
+    """Rows of one split, their numbers of documents and tokens, notes on skipped lines, and their folder.
 
-    Of a stream nothing is counted and kept: `tokens` and `folder` are None.
+    A stream is neither counted nor stored: `documents`, `tokens` and `folder` are None.
     """
 
     rows: "datasets.Dataset | datasets.IterableDataset"
@@ -38,7 +38,7 @@ class PreparedSplit:
 
 
 def prepare_split(config: TokensConfig, split: str, corpus: Corpus, tokenizer: Tokenizer) -> PreparedSplit:
-    """The rows of a split, read from disk where they have been made before. Raises DataError."""
+    """Return the rows of a split, from disk if they were prepared before. Raise DataError."""
     inputs = {
         "version": _VERSION,
         "documents": corpus.inputs(file_hashes(config)),
@@ -51,33 +51,33 @@ def prepare_split(config: TokensConfig, split: str, corpus: Corpus, tokenizer: T
     def make(folder: Path, final: Path) -> list[str]:
         return write_rows(folder, config, split, corpus, tokenizer)
 
-    def kept() -> PreparedFolder:
+    def folder_of_rows() -> PreparedFolder:
         return prepared_folder(output_folder(config), inputs, make, prefix=f"{plain_name(split)}-")
 
-    folder = kept()
+    folder = folder_of_rows()
     try:
-        return _opened(folder)
-    except (OSError, ValueError, KeyError) as error:  # of the right size, and yet not what was written
+        return _load_prepared(folder)
+    except (OSError, ValueError, KeyError) as error:  # the size is right, the content is not
         discard(folder, error)
-        return _opened(kept())
+        return _load_prepared(folder_of_rows())
 
 
 def plain_name(split: str) -> str:
-    """A split's name as the beginning of a folder's."""
+    """Return the name of a split as a safe prefix of a folder name."""
     return re.sub(r"[^\w.-]", "_", split).lstrip(".") or "split"
 
 
 def tokenizer_identity(tokenizer: Tokenizer) -> str:
-    """What changes whenever the ids of a tokenizer do."""
+    """Return a text that changes whenever the ids of a tokenizer do."""
     identity = getattr(tokenizer, "identity", None)
     return str(identity()) if identity is not None else f"{type(tokenizer).__name__} {tokenizer.vocab_size}"
 
 
 def write_rows(folder: Path, config: TokensConfig, split: str, corpus: Corpus, tokenizer: Tokenizer) -> list[str]:
-    """Write rows and counts into a folder; returns notes on what was left out. Raises DataError where nothing is left."""
+    """Write rows and counts into a folder; return notes on skipped lines. Raise DataError if there are no rows."""
     import pyarrow as pa  # type: ignore[import-untyped,unused-ignore]
 
-    from data_manager.encoding import columns_of, encoded, row_maker
+    from data_manager.encoding import build_columns, encode_corpus, row_maker
     from data_manager.packing import arrow_columns, arrow_type
     from data_manager.progress import counted
 
@@ -85,13 +85,13 @@ def write_rows(folder: Path, config: TokensConfig, split: str, corpus: Corpus, t
     maker = row_maker(config, tokenizer, bool(is_paired(corpus)), notes)
     schema = pa.schema([(name, arrow_type(name)) for name in maker.columns])
     counts = {"documents": 0, "rows": 0, "tokens": 0}
-    parts = encoded(corpus, tokenizer, config, notes, num_proc=config.global_config.num_proc)
+    parts = encode_corpus(corpus, tokenizer, config, notes, num_proc=config.global_config.num_proc)
     with (
         pa.OSFile(str(folder / _ROWS), "wb") as file,
         pa.ipc.new_stream(file, schema) as writer,
         counted(f"{config.name}: {split}", " tokens") as advance,
     ):
-        for part, columns in columns_of(maker, parts):
+        for part, columns in build_columns(maker, parts):
             lists = arrow_columns(columns)
             size = sum(len(values) for name, (values, _) in columns.items() if name.endswith("_ids"))
             counts["tokens"] += size
@@ -107,20 +107,20 @@ def write_rows(folder: Path, config: TokensConfig, split: str, corpus: Corpus, t
 
 
 def empty_split(config: TokensConfig, split: str, notes: Notes) -> DataError:
-    """The error of a split in which nothing is left."""
-    told = "".join(f"\n  {line}" for line in notes.lines(split))
+    """Return the error of a split without documents."""
+    skipped = "".join(f"\n  {line}" for line in notes.lines(split))
     remedy = ""
     if getattr(config, "splits", None):
-        remedy = "\nThere are too few documents to divide; of text files, documents: line or paragraph makes more."
-    return DataError(f"data set {config.name!r}: split {split!r} has no documents{told}{remedy}")
+        remedy = "\nThere are too few documents to divide; for text files, documents: line or paragraph yields more."
+    return DataError(f"data set {config.name!r}: split {split!r} has no documents{skipped}{remedy}")
 
 
-def _opened(folder: PreparedFolder) -> PreparedSplit:
+def _load_prepared(folder: PreparedFolder) -> PreparedSplit:
     import datasets
 
     counts: dict[str, Any] = from_json((folder.path / _COUNTS).read_text(encoding="utf-8"))
     rows = datasets.Dataset.from_file(str(folder.path / _ROWS))
-    rows.data.validate(full=True)  # where rows begin; Arrow ends the process for a place beyond the file
+    rows.data.validate(full=True)  # validates offsets; Arrow aborts the process for an offset beyond the file
     if len(rows) != counts["rows"]:
-        raise ValueError(f"it has {len(rows)} rows of {counts['rows']}")
+        raise ValueError(f"it has {len(rows)} of {counts['rows']} rows")
     return PreparedSplit(rows, counts["documents"], counts["tokens"], tuple(folder.notes), folder.path)

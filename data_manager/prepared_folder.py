@@ -1,7 +1,7 @@
-"""Folders of prepared data: made to one side, moved into place, known by a hash of all that they were made from.
+"""Cached folders of prepared data: written to a temporary folder, moved into place, and keyed by a hash of all inputs.
 
-One process makes a folder while others that want it wait. A folder that was cut short, or whose files have changed
-their sizes since, is made again.
+One process creates a folder while others wait for it. An incomplete folder, or one whose files have changed their sizes,
+is created again.
 """
 
 import json
@@ -21,31 +21,31 @@ from yaml_config.json_text import from_json
 from yaml_config.schema_version import stamped, unstamped
 
 STAMP = "inputs.json"
-"""What a folder was made from, what was left out of it, and the sizes of its files; written last."""
+"""File with the inputs of a folder, notes on skipped lines, and the sizes of its files; written last."""
 PARTIAL = ".partial"
-"""Ends the name of a folder that is being made."""
+"""Suffix of a folder that is being written."""
 _WAIT = 2.0
 
 Make = Callable[[Path, Path], list[str]]
 
 _log = logging.getLogger(__name__)
 used_folders: set[Path] = set()
-"""The folders that this process has asked for."""
+"""Folders that this process has requested."""
 
 
 @dataclass(frozen=True)
 class PreparedFolder:
-    """A complete folder; `notes` say what was left out when it was made."""
+    """A complete folder; `notes` list the lines that were skipped."""
 
     path: Path
     notes: list[str]
 
 
 def prepared_folder(parent: Path, inputs: Mapping[str, Any], make: Make, prefix: str = "") -> PreparedFolder:
-    """The folder `parent/PREFIX<hash of inputs>`, made by `make` where it is not there.
+    """Return the folder `parent/PREFIX<hash of inputs>`; create it by `make` if it is missing.
 
-    `make` is given an empty folder to write into, and the place to which it will be moved; it returns the notes.
-    Raises DataError where nothing can be written.
+    `make` gets an empty folder to write into and the path to which it will be moved, and returns the notes. Raise
+    DataError if the folder cannot be written.
     """
     text = json.dumps(inputs, sort_keys=True, default=str)
     place = parent / f"{prefix}{sha256(text.encode()).hexdigest()[:12]}"
@@ -56,7 +56,7 @@ def prepared_folder(parent: Path, inputs: Mapping[str, Any], make: Make, prefix:
     try:
         parent.mkdir(parents=True, exist_ok=True)
         with exclusively(lock_of(place)):
-            found = _complete(place)  # another process may have made it meanwhile
+            found = _complete(place)  # another process may have created it meanwhile
             return found if found is not None else _made(place, inputs, make)
     except OSError as error:
         raise DataError(
@@ -65,14 +65,14 @@ def prepared_folder(parent: Path, inputs: Mapping[str, Any], make: Make, prefix:
 
 
 def discard(folder: PreparedFolder, reason: object) -> None:
-    """Have a folder made again by the next call, as what is in it cannot be used."""
-    _log.warning("%s", harmless(f"{folder.path} cannot be used ({reason}) and is made again"))
+    """Invalidate a folder with unusable content; the next call creates it again."""
+    _log.warning("%s", harmless(f"{folder.path} is unusable ({reason}) and will be created again"))
     (folder.path / STAMP).unlink(missing_ok=True)
 
 
 def _made(place: Path, inputs: Mapping[str, Any], make: Make) -> PreparedFolder:
     aside = place.with_name(f".{place.name}{PARTIAL}")
-    shutil.rmtree(aside, ignore_errors=True)  # what an interrupted preparation left
+    shutil.rmtree(aside, ignore_errors=True)  # the rest of an interrupted preparation
     aside.mkdir()
     try:
         notes = make(aside, place)
@@ -80,7 +80,7 @@ def _made(place: Path, inputs: Mapping[str, Any], make: Make) -> PreparedFolder:
         stamp = json.dumps(stamped({"inputs": inputs, "notes": notes, "sizes": sizes}), indent=1, default=str)
         (aside / STAMP).write_text(stamp + "\n", encoding="utf-8")
         if place.exists():
-            _log.warning("%s was incomplete and is made again", printable(str(place)))
+            _log.warning("%s was incomplete and is created again", printable(str(place)))
             shutil.rmtree(place)
         os.replace(aside, place)
     finally:
@@ -89,7 +89,7 @@ def _made(place: Path, inputs: Mapping[str, Any], make: Make) -> PreparedFolder:
 
 
 def _complete(place: Path) -> PreparedFolder | None:
-    """The folder, where its stamp can be read and every file has the size that it had when it was made."""
+    """Return the folder if its stamp is readable and every file has its original size."""
     try:
         stamp = unstamped(from_json((place / STAMP).read_text(encoding="utf-8")), place)
         whole = all((place / name).stat().st_size == size for name, size in stamp["sizes"].items())
@@ -99,13 +99,13 @@ def _complete(place: Path) -> PreparedFolder | None:
 
 
 def lock_of(place: Path) -> Path:
-    """The lock of a prepared folder, also of one that is being made."""
+    """Return the lock file of a prepared folder, complete or partial."""
     name = place.name.removeprefix(".").removesuffix(PARTIAL)
     return place.with_name(f".{name}.lock")
 
 
 def is_held(path: Path) -> bool:
-    """Whether some process holds a lock; one that may not be tried counts as held."""
+    """Return True if a process holds a lock, or if the lock cannot be tried."""
     from filelock import FileLock, Timeout
 
     try:
@@ -117,7 +117,7 @@ def is_held(path: Path) -> bool:
 
 @contextmanager
 def exclusively(path: Path) -> Iterator[None]:
-    """Hold a lock; the system lets go of it when its holder dies."""
+    """Hold a lock; the system releases it when its holder dies."""
     from filelock import FileLock, Timeout
 
     lock = FileLock(str(path))
@@ -125,7 +125,7 @@ def exclusively(path: Path) -> Iterator[None]:
         lock.acquire(timeout=_WAIT)
     except Timeout:
         name = printable(path.name.removesuffix(".lock").lstrip("."))
-        _log.warning("another process prepares %s; waiting for it", name)
+        _log.warning("another process is preparing %s; waiting for it", name)
         lock.acquire()
     try:
         yield

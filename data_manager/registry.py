@@ -1,4 +1,4 @@
-"""Registry of data sources: a name, the type of a `datasets` entry with that `source`, and what loads it.
+"""Registry of data sources: a name, the config type of a `datasets` entry with that `source`, and its loader.
 
 A new source is one file: a subclass of `DatasetConfig` for its keys and a loader under `@register_source`.
 """
@@ -16,9 +16,9 @@ Texts = Callable[[Any], dict[str, Sequence[str]]]
 
 @dataclass(frozen=True)
 class SourceEntry:
-    """`load` takes a `config_type` and gives `{split: CutSet | datasets.Dataset}`.
+    """One data source: `load` takes a config of `config_type` and returns `{split: CutSet | datasets.Dataset}`.
 
-    `texts` gives `{split: [text, ...]}`, from which a tokenizer is made; None where a source has no text.
+    `texts` returns `{split: [text, ...]}`, from which a tokenizer is learned; None if a source has no text.
     """
 
     config_type: type[StrictModel]
@@ -26,13 +26,13 @@ class SourceEntry:
     texts: Texts | None = None
 
 
-SOURCES: Registry[SourceEntry] = Registry("data source", "model_factory.datasets")
+SOURCES: Registry[SourceEntry] = Registry("data source", "model_factory.datasets", "data_manager.sources")
 
 
 def register_source(name: str, *, config: type[StrictModel], texts: Texts | None = None) -> Callable[[Source], Source]:
     """Register the decorated loader under `name`; an entry with `source: name` is validated by `config`.
 
-    Import heavy libraries inside the loader, so that checking a file stays fast. Raises ValueError for a taken name.
+    Import heavy libraries inside the loader, so that checking a file stays fast. Raise ValueError if the name is taken.
     """
 
     def register(load: Source) -> Source:

@@ -11,7 +11,7 @@ from data_manager.dataset_types import DatasetConfig
 from data_manager.lengths import Lengths
 from data_manager.packing import LABELS, STARTS
 from data_manager.prepare import PreparedSplit
-from data_manager.tokenizers import Tokenizer
+from data_manager.tokenizer_base import Tokenizer
 
 EXAMPLES = 3
 DIVIDER = " | "

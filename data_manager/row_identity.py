@@ -1,6 +1,6 @@
-"""What tells whether the rows of a split are those that they were: a hash of all that they hold.
+"""Data hashes: a hash of the content of all rows of a split, to detect edited data.
 
-It depends on neither paths, times nor machines, so that a corpus that was copied is the same and one that was edited is not.
+The hash is independent of paths, times and machines: a copied corpus has the same hash, an edited one has another.
 """
 
 from collections.abc import Iterator
@@ -13,8 +13,8 @@ _BATCH = 10_000
 
 
 def row_identity(rows: Any) -> str | None:
-    """xxh3 of the rows of a `datasets.Dataset` or of lhotse cuts (whose audio is not read); None of a stream."""
-    from xxhash import xxh3_128  # several GB a second; it is no safeguard against forgery
+    """Hash the rows of a `datasets.Dataset` or of lhotse cuts by xxh3, without reading audio; None for a stream."""
+    from xxhash import xxh3_128  # several GB/s; not cryptographic
 
     if not hasattr(rows, "__len__"):
         return None
@@ -33,7 +33,7 @@ def _table(rows: Any) -> Iterator[bytes]:
 
 
 def _values(array: "pa.Array") -> Iterator[bytes]:
-    """Lengths and values of lists of any depth, as little-endian numbers, and what is null."""
+    """Yield lengths and values of nested lists as little-endian numbers, and the null mask."""
     import pyarrow as pa
     import pyarrow.compute as pc  # type: ignore[import-untyped,unused-ignore]
 
@@ -58,17 +58,17 @@ def _numbers(array: "pa.Array") -> Iterator[bytes]:
 
 
 def _cuts(cuts: Any) -> Iterator[bytes]:
-    """Which part of which recordings a cut has, and who says what when in it; where recordings lie does not count."""
+    """Yield the content of cuts: recordings, offsets, supervisions and mixed tracks; paths are not included."""
     for cut in cuts:
-        said = [(part.start, part.duration, part.speaker, part.text) for part in cut.supervisions]
-        yield repr((cut.duration, said)).encode()
+        supervisions = [(part.start, part.duration, part.speaker, part.text) for part in cut.supervisions]
+        yield repr((cut.duration, supervisions)).encode()
         for offset, gain, one in ((track.offset, track.snr, track.cut) for track in getattr(cut, "tracks", ())):
-            yield repr((offset, gain, *_of_recording(one))).encode()
+            yield repr((offset, gain, *_recording_key(one))).encode()
         if not hasattr(cut, "tracks"):
-            yield repr(_of_recording(cut)).encode()
+            yield repr(_recording_key(cut)).encode()
 
 
-def _of_recording(cut: Any) -> tuple[Any, ...]:
+def _recording_key(cut: Any) -> tuple[Any, ...]:
     recording = getattr(cut, "recording", None)
     known = (recording.id, recording.sampling_rate, recording.num_samples) if recording is not None else None
     return getattr(cut, "start", None), cut.duration, getattr(cut, "channel", None), known

@@ -1,4 +1,4 @@
-"""How long the rows of a table are, without reading the ids."""
+"""Row lengths of a table, computed without reading the ids."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -8,7 +8,7 @@ if TYPE_CHECKING:
 
 
 def row_lengths(rows: Any) -> "dict[str, NDArray[np.int64]]":
-    """Tokens of each row in each column of ids of a `datasets.Dataset`."""
+    """Return, for each column of ids of a `datasets.Dataset`, the number of tokens in each row."""
     import numpy as np
     import pyarrow.compute as pc  # type: ignore[import-untyped,unused-ignore]
 

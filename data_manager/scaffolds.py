@@ -1,4 +1,4 @@
-"""Splits by scaffold: molecules that share one never stand in two splits, so that a test asks for new ones."""
+"""Scaffold splits: molecules with the same scaffold stay in one split, so that a test split has unseen scaffolds."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -7,15 +7,15 @@ from hashlib import blake2b
 from typing import Any
 
 from data_manager.documents import Corpus, HashFile, Notes, Piece
-from data_manager.molecules import rdkit
+from data_manager.molecules import import_rdkit
 
 
-def scaffold(smiles: str) -> str:
-    """The Bemis-Murcko scaffold (J. Med. Chem. 1996) as canonical SMILES without chirality; empty without rings.
+def murcko_scaffold(smiles: str) -> str:
+    """Compute the Bemis-Murcko scaffold (J. Med. Chem. 1996) as canonical SMILES without chirality; empty without rings.
 
-    A text that rdkit cannot read is a scaffold of its own.
+    A text that rdkit cannot parse is its own scaffold.
     """
-    chem = rdkit()
+    chem = import_rdkit()
     from rdkit.Chem.Scaffolds import MurckoScaffold
 
     molecule = chem.MolFromSmiles(smiles)
@@ -24,16 +24,16 @@ def scaffold(smiles: str) -> str:
     return str(MurckoScaffold.MurckoScaffoldSmiles(mol=molecule, includeChirality=False))  # type: ignore[no-untyped-call,unused-ignore]
 
 
-def splits_of(scaffolds: Sequence[str], ratios: Mapping[str, float], seed: int) -> list[str]:
-    """The split of each molecule, by its scaffold: the commonest first, each into the split furthest behind its share.
+def assign_splits(scaffolds: Sequence[str], ratios: Mapping[str, float], seed: int) -> list[str]:
+    """Assign each molecule to a split by its scaffold: most common scaffolds first, each to the split furthest below its share.
 
-    The largest split so gets the common scaffolds, and the others rarer ones; of those equally common, the seed decides
-    which come first. Shares hold as nearly as the sizes of scaffolds let them.
+    The largest split thus gets the common scaffolds, and the others rarer ones; the seed orders equally common scaffolds.
+    Shares are met as closely as the sizes of scaffolds allow.
     """
     counts = Counter(scaffolds)
     given = dict.fromkeys(ratios, 0)
     chosen: dict[str, str] = {}
-    for name in sorted(counts, key=lambda name: (-counts[name], _drawn(name, seed))):
+    for name in sorted(counts, key=lambda name: (-counts[name], _random_key(name, seed))):
         split = max(ratios, key=lambda split: ratios[split] * len(scaffolds) - given[split])
         given[split] += counts[name]
         chosen[name] = split
@@ -41,8 +41,8 @@ def splits_of(scaffolds: Sequence[str], ratios: Mapping[str, float], seed: int) 
 
 
 @dataclass
-class Plan:
-    """Which molecule of `base` goes where; found once, at the first reading, for all splits."""
+class SplitPlan:
+    """Assignment of the molecules of `base` to splits; computed once, at the first read, for all splits."""
 
     base: Corpus
     ratios: Mapping[str, float]
@@ -50,23 +50,23 @@ class Plan:
     _found: list[str] | None = field(default=None, repr=False)
 
     def splits(self) -> list[str]:
-        """The split of each molecule, in their order."""
+        """Return the split of each molecule, in their order."""
         if self._found is None:
-            scaffolds = [scaffold(piece.texts[0]) for piece in self.base.read(Notes())]
-            self._found = splits_of(scaffolds, self.ratios, self.seed)
+            scaffolds = [murcko_scaffold(piece.texts[0]) for piece in self.base.read(Notes())]
+            self._found = assign_splits(scaffolds, self.ratios, self.seed)
         return self._found
 
 
 @dataclass(frozen=True)
 class ScaffoldShare:
-    """The molecules whose scaffold goes to the split `name`."""
+    """Molecules whose scaffold is assigned to the split `name`."""
 
-    plan: Plan
+    plan: SplitPlan
     name: str
 
     def inputs(self, hash_file: HashFile) -> Any:
-        """Those of the whole, and the division; with rdkit's version, which decides the scaffolds."""
-        rdkit()
+        """Return the inputs of the base corpus, the settings, and rdkit's version, which determines the scaffolds."""
+        import_rdkit()
         import rdkit as package  # type: ignore[import-not-found,unused-ignore]
 
         plan = self.plan
@@ -74,22 +74,22 @@ class ScaffoldShare:
         return [plan.base.inputs(hash_file), *settings]
 
     def shards(self) -> Sequence[Corpus]:
-        """Itself: where a molecule goes depends on all."""
+        """Return the whole corpus: the split of a molecule depends on all others."""
         return [self]
 
     def read(self, notes: Notes) -> Iterator[Piece]:
-        """The molecules of this split. What is left out of the whole is counted in the first split alone."""
+        """Read the molecules of this split; skipped lines are counted in the first split only."""
         own = notes if self.name == next(iter(self.plan.ratios)) else Notes()
         for piece, split in zip(self.plan.base.read(own), self.plan.splits(), strict=True):
             if split == self.name:
                 yield piece
 
 
-def divided_by_scaffold(base: Corpus, ratios: Mapping[str, float], seed: int) -> dict[str, Corpus]:
-    """The one corpus in splits."""
-    plan = Plan(base, dict(ratios), seed)
+def split_by_scaffold(base: Corpus, ratios: Mapping[str, float], seed: int) -> dict[str, Corpus]:
+    """Divide a corpus into splits by scaffold."""
+    plan = SplitPlan(base, dict(ratios), seed)
     return {name: ScaffoldShare(plan, name) for name in ratios}
 
 
-def _drawn(name: str, seed: int) -> bytes:
+def _random_key(name: str, seed: int) -> bytes:
     return blake2b(f"{seed} {name}".encode(), digest_size=8).digest()

@@ -1,4 +1,4 @@
-"""Splits made by ratio: each document is drawn into one of them, by a seed, in proportions that hold throughout."""
+"""Random splits by ratio: each document is assigned to a split by a seed; ratios hold throughout the corpus."""
 
 import random
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,7 +12,7 @@ _BLOCK = 20
 
 @dataclass(frozen=True)
 class Share:
-    """The documents of `base` that are drawn into the split `name`."""
+    """Documents of `base` that are assigned to the split `name`."""
 
     base: Corpus
     ratios: tuple[tuple[str, float], ...]
@@ -20,17 +20,17 @@ class Share:
     name: str
 
     def inputs(self, hash_file: HashFile) -> Any:
-        """Those of the whole, and the draw."""
+        """Return the inputs of the base corpus and the settings of the split."""
         return [self.base.inputs(hash_file), self.ratios, self.seed, self.name]
 
     def shards(self) -> Sequence[Corpus]:
-        """Itself: where a document goes depends on how many stand before it."""
+        """Return the whole corpus: the split of a document depends on its position."""
         return [self]
 
     def read(self, notes: Notes) -> Iterator[Piece]:
-        """The documents of this split. What is left out of the whole is counted in the first split alone."""
+        """Read the documents of this split; skipped lines are counted in the first split only."""
         own = notes if self.name == self.ratios[0][0] else Notes()
-        drawn = draw(self.ratios, self.seed)
+        drawn = draw_splits(self.ratios, self.seed)
         split = next(drawn)
         for piece in self.base.read(own):
             if split == self.name:
@@ -39,8 +39,8 @@ class Share:
                 split = next(drawn)
 
 
-def draw(ratios: Sequence[tuple[str, float]], seed: int) -> Iterator[str]:
-    """Names of splits without end: after each twenty all have their shares, up to one, in an order by the seed."""
+def draw_splits(ratios: Sequence[tuple[str, float]], seed: int) -> Iterator[str]:
+    """Yield names of splits endlessly; every twenty documents, each split has its share to within one document."""
     generator = random.Random(seed)
     given = dict.fromkeys((name for name, _ in ratios), 0)
     count = 0
@@ -48,7 +48,7 @@ def draw(ratios: Sequence[tuple[str, float]], seed: int) -> Iterator[str]:
         block = []
         for _ in range(_BLOCK):
             count += 1
-            # the split that is furthest behind its share
+            # the split furthest below its share
             name = max(ratios, key=lambda share: share[1] * count - given[share[0]])[0]
             given[name] += 1
             block.append(name)
@@ -56,8 +56,8 @@ def draw(ratios: Sequence[tuple[str, float]], seed: int) -> Iterator[str]:
         yield from block
 
 
-def divided(corpora: Mapping[str, Corpus], ratios: Mapping[str, float], seed: int) -> dict[str, Corpus]:
-    """The one corpus of `corpora` in splits."""
+def split_by_ratio(corpora: Mapping[str, Corpus], ratios: Mapping[str, float], seed: int) -> dict[str, Corpus]:
+    """Divide the only corpus of `corpora` into splits by ratio."""
     (base,) = corpora.values()
     listed = tuple(ratios.items())
     return {name: Share(base, listed, seed, name) for name in ratios}

@@ -1,4 +1,4 @@
-"""Type of an entry of `datasets` that holds molecules; nothing heavy is imported."""
+"""Config type of data sets of molecules; nothing heavy is imported."""
 
 from collections.abc import Iterator
 from typing import Annotated, Literal
@@ -7,7 +7,9 @@ from pydantic import AfterValidator, Field
 
 from data_manager.dataset_types import NotEmpty, TokenizerConfig, not_empty
 from data_manager.text_types import FilesConfig, Layout
-from yaml_config.strict_model import Violation
+from data_manager.tokenizer_registry import DEFAULT_TOKENIZER, TOKENIZERS
+from yaml_config.strict_model import StrictModel, Violation
+from yaml_config.tagged import FromRegistry
 
 Property = Literal[
     "logp",
@@ -23,71 +25,73 @@ Property = Literal[
     "fraction_csp3",
     "charge",
 ]
-"""What rdkit knows of a molecule, see `data_manager.molecule_properties`."""
+"""Properties that rdkit computes, see `data_manager.molecule_properties`."""
 
 
 class SmilesDatasetConfig(FilesConfig):
-    """Molecules as SMILES: files of one a line (what follows a space is its name), or a column of CSV files."""
+    """Molecules as SMILES: files with one a line (text after a space is a name), or a column of CSV files."""
 
     source: Literal["smiles"] = "smiles"
-    tokenizer: TokenizerConfig = TokenizerConfig(type="smiles")
+    tokenizer: Annotated[StrictModel, FromRegistry(TOKENIZERS, default=DEFAULT_TOKENIZER)] = TokenizerConfig(
+        type="smiles"
+    )
     """How SMILES become token ids."""
     rows: Layout | None = None
-    """whole where left out: a molecule a row, with a token before and behind it."""
+    """By default whole: one molecule in each row, between bos and eos."""
     column: NotEmpty | None = None
     """Column of CSV files (their names end in .csv or .tsv) that holds the SMILES."""
     delimiter: Annotated[str, Field(min_length=1, max_length=1)] | None = None
-    """What stands between two values of a CSV file; a tabulator in .tsv files and a comma in others if left out."""
+    """Separator of values in a CSV file; by default a tab in .tsv files and a comma in others."""
     check: Literal["syntax", "chemistry"] = "syntax"
-    """What a valid line is: one that can be read as SMILES, or one whose molecule can be (needs rdkit)."""
+    """Validation of a line: SMILES syntax only, or a molecule that rdkit can parse (needs rdkit)."""
     canonical: bool = False
     """Write each molecule in rdkit's canonical form (needs rdkit)."""
     salts: Literal["keep", "strip"] = "keep"
-    """strip keeps the largest of the parts that a dot divides (needs rdkit)."""
+    """strip keeps the largest of the fragments separated by dots (needs rdkit)."""
     drop_duplicates: bool = False
-    """Leave a molecule out that has come before in its split: the same text, or with canonical the same molecule."""
+    """Drop molecules that occurred before in their split: the same text, or with canonical the same molecule."""
     properties: Annotated[list[Property], AfterValidator(not_empty)] | None = None
     """Properties that rdkit computes for each molecule, the `cond` of its row: `[logp, qed]` (needs rdkit)."""
     measured: Annotated[list[NotEmpty], AfterValidator(not_empty)] | None = None
-    """Columns of the CSV files with measured properties, in `cond` behind those that are computed."""
+    """Columns of the CSV files with measured properties, in `cond` after the computed ones."""
     split: Literal["random", "scaffold"] = "random"
-    """How `splits` divides: molecule by molecule, or so that molecules of one Bemis-Murcko scaffold stay together, the
-    commonest scaffolds first in the largest split (needs rdkit)."""
+    """Method of `splits`: by molecule, or by Bemis-Murcko scaffold, so that molecules with the same scaffold stay in one
+    split; the most common scaffolds go to the largest split (needs rdkit)."""
     randomise: Annotated[int, Field(ge=0, le=1000)] = 0
-    """So many other writings of each molecule beside its own, in the split `train` alone (needs rdkit). [writings]"""
+    """Number of additional random SMILES of each molecule, in the split `train` only (needs rdkit). [writings]"""
     randomise_seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
-    """Seed of those writings. [1]"""
+    """Seed of the random SMILES. [1]"""
     on_invalid: Literal["error", "skip"] = "skip"
-    """A line that is no molecule: is left out, counted and named, or stops the preparation."""
+    """An invalid line: skip, count and report it, or stop the preparation."""
 
     @property
     def layout(self) -> Layout:
-        """How molecules become rows, the default filled in."""
+        """Layout of rows, with the default filled in."""
         return self.rows or "whole"
 
     @property
     def needs_chemistry(self) -> bool:
-        """True where rdkit has to be installed."""
+        """True if rdkit must be installed."""
         return self.reads_molecules or self.split == "scaffold" or self.randomise > 0
 
     @property
     def reads_molecules(self) -> bool:
-        """True where a line has to be a molecule that rdkit can read."""
+        """True if rdkit parses each line."""
         return self.check == "chemistry" or self.canonical or self.salts == "strip" or self.properties is not None
 
     @property
     def condition_names(self) -> tuple[str, ...]:
-        """What the numbers of `cond` are."""
+        """Names of the numbers in `cond`."""
         return (*(self.properties or ()), *(self.measured or ()))
 
     def violations(self) -> Iterator[Violation]:
-        """A delimiter divides columns."""
+        """Check that keys of CSV files need a column, and that properties are unique and of whole molecules."""
         yield from super().violations()
         if self.delimiter is not None and self.column is None:
             message = "only a column of a CSV file has a delimiter"
             yield Violation(message, ("delimiter",), (("column",),), "column: smiles")
         if self.measured is not None and self.column is None:
-            message = "what is measured stands in columns of a CSV file"
+            message = "measured names columns of a CSV file; column is not set"
             yield Violation(message, ("measured",), (("column",),), "column: smiles")
         for key in ("properties", "measured"):
             names = getattr(self, key) or []
@@ -95,23 +99,23 @@ class SmilesDatasetConfig(FilesConfig):
             if double is not None:
                 yield Violation(f"{key} names {double!r} twice", (key,), (), "keep one of them")
         if self.condition_names and self.layout != "whole":
-            message = f"properties are of whole molecules, and rows are {self.layout}"
-            yield Violation(message, ("rows",), (("properties",), ("measured",)), "leave it out")
+            message = f"properties need whole molecules; rows are {self.layout}"
+            yield Violation(message, ("rows",), (("properties",), ("measured",)), "remove it")
         yield from self._split_violations()
 
     def _split_violations(self) -> Iterator[Violation]:
-        """Scaffolds have something to divide, and writings a split to go to."""
+        """Check that a scaffold split has splits, and that randomise has a split `train`."""
         if self.split != "random" and self.splits is None:
-            message = "split says how `splits` divides, and there are none"
+            message = "split needs splits, which it divides"
             yield Violation(message, ("split",), (("splits",),), "splits: {train: 0.9, test: 0.1}")
         names = list(self.splits or self.data_files)
         if self.randomise and not any(map(is_train, names)):
-            message = f"randomise is of the split train, and the splits are {', '.join(names)}"
-            yield Violation(message, ("randomise",), (("splits",), ("data_files",)), "call one of them train")
+            message = f"randomise needs a split train; the splits are {', '.join(names)}"
+            yield Violation(message, ("randomise",), (("splits",), ("data_files",)), "rename one of them to train")
         if self.randomise_seed and not self.randomise:
-            yield Violation("there are no writings to draw", ("randomise_seed",), (("randomise",),), "randomise: 1")
+            yield Violation("randomise_seed needs randomise", ("randomise_seed",), (("randomise",),), "randomise: 1")
 
 
 def is_train(split: str) -> bool:
-    """Whether a split is one that is trained on where a file does not say which."""
+    """Return True if a split is a training split by its name."""
     return split.startswith("train")

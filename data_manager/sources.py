@@ -1,4 +1,4 @@
-"""The built-in data sources; importing this module registers them, and imports nothing heavy."""
+"""Built-in data sources. Importing this module registers them and imports nothing heavy."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -56,17 +56,17 @@ def _load_table(config: "JsonDatasetConfig | CsvDatasetConfig | ParquetDatasetCo
 @register_source("disk", config=DiskDatasetConfig)
 def _load_disk(config: DiskDatasetConfig) -> "dict[str, Corpus]":
     from data_manager.arrow_rows import disk_corpora
-    from data_manager.text import as_divided
+    from data_manager.text import apply_splits
 
-    return as_divided(config, disk_corpora(config))
+    return apply_splits(config, disk_corpora(config))
 
 
 @register_source("hub", config=HubDatasetConfig)
 def _load_hub(config: HubDatasetConfig) -> "dict[str, Corpus]":
     from data_manager.hub import hub_corpora
-    from data_manager.text import as_divided
+    from data_manager.text import apply_splits
 
-    return as_divided(config, hub_corpora(config))
+    return apply_splits(config, hub_corpora(config))
 
 
 @register_source("smiles", config=SmilesDatasetConfig)
@@ -78,9 +78,10 @@ def _load_smiles(config: SmilesDatasetConfig) -> "dict[str, Corpus]":
 
 @register_source("mixture", config=MixtureDatasetConfig)
 def _load_mixture(config: MixtureDatasetConfig) -> "dict[str, Mixture]":
-    from data_manager.mixture import mixtures
+    from data_manager.loading import text_splits
+    from data_manager.mixture import load_mixtures
 
-    return mixtures(config)
+    return load_mixtures(config, text_splits)
 
 
 @register_source("embedded", config=EmbeddedDatasetConfig)

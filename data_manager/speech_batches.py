@@ -8,7 +8,7 @@ from torch import Tensor
 
 from data_manager.speech_features import FrameReader
 from data_manager.speech_settings import FeaturesConfig
-from data_manager.tokenizers import Tokenizer
+from data_manager.tokenizer_base import Tokenizer
 
 Batch = dict[str, Any]
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from data_manager.speech_settings import FeaturesConfig, LoadingConfig
-from data_manager.tokenizers import Tokenizer
+from data_manager.tokenizer_base import Tokenizer
 
 if TYPE_CHECKING:
     from torch.utils.data import DataLoader

@@ -5,11 +5,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from data_manager.dataset_types import DatasetConfig, TokenizerConfig
+from data_manager.dataset_types import DatasetConfig
 from data_manager.recipe_checks import recipe_violations
 from data_manager.shared_defaults import fill_shared_settings
 from data_manager.speech_settings import FeaturesConfig, LoadingConfig, Seconds
+from data_manager.tokenizer_registry import DEFAULT_TOKENIZER, TOKENIZERS
 from yaml_config.strict_model import StrictModel, Violation
+from yaml_config.tagged import FromRegistry
 
 
 class WindowsConfig(StrictModel):
@@ -95,7 +97,7 @@ class SpeechConfig(DatasetConfig):
     """Features of a batch; missing keys are taken from global_config.features."""
     loading: LoadingConfig = LoadingConfig()
     """Batching; missing keys are taken from global_config.loading."""
-    tokenizer: TokenizerConfig | None = None
+    tokenizer: Annotated[StrictModel | None, FromRegistry(TOKENIZERS, default=DEFAULT_TOKENIZER, or_none=True)] = None
     """Tokenizer that makes `labels` from transcripts; without it batches have only the text."""
 
     @model_validator(mode="before")

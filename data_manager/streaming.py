@@ -1,4 +1,4 @@
-"""Rows made while they are read: a `datasets.IterableDataset` over the shards of a corpus."""
+"""Stream rows: a `datasets.IterableDataset` over the shards of a corpus, tokenised on the fly."""
 
 import logging
 from collections.abc import Iterator, Sequence
@@ -8,20 +8,20 @@ from typing import TYPE_CHECKING, Any
 
 from data_manager.documents import Corpus, Notes, is_paired
 from data_manager.text_types import TokensConfig
-from data_manager.tokenizers import Tokenizer
+from data_manager.tokenizer_base import Tokenizer
 from yaml_config.errors import harmless
 
 if TYPE_CHECKING:
     import datasets
 
 _BATCH = 1 << 16
-"""Characters that are encoded together: few, so that the first row comes soon."""
+"""Characters in an encoding batch: few, for a low latency of the first row."""
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class StreamRows:
-    """Makes the rows of shards; `datasets` sends it to the workers of a loader, each with shards of its own."""
+    """Generator of rows from shards; `datasets` sends it to the workers of a loader with disjoint shards."""
 
     config: TokensConfig
     tokenizer: Tokenizer
@@ -29,14 +29,16 @@ class StreamRows:
     is_paired: bool
 
     def __call__(self, shards: Sequence[Corpus]) -> Iterator[dict[str, Any]]:
-        """The rows of each shard. What is left out is logged when a shard has been read."""
-        from data_manager.encoding import columns_of, encoded, row_maker
+        """Yield the rows of each shard; log skipped lines at the end of a shard."""
+        from data_manager.encoding import build_columns, encode_corpus, row_maker
         from data_manager.packing import LABELS
 
         for shard in shards:
             notes = Notes()
             maker = row_maker(self.config, self.tokenizer, self.is_paired, notes)
-            for _, columns in columns_of(maker, encoded(shard, self.tokenizer, self.config, notes, size=_BATCH)):
+            for _, columns in build_columns(
+                maker, encode_corpus(shard, self.tokenizer, self.config, notes, size=_BATCH)
+            ):
                 cut = {name: found[0] if name == LABELS else _rows(*found) for name, found in columns.items()}
                 for values in zip(*cut.values(), strict=True):
                     yield dict(zip(cut, values, strict=True))
@@ -49,7 +51,7 @@ def _rows(values: Any, offsets: Any) -> list[Any]:
 
 
 def stream_rows(config: TokensConfig, split: str, corpus: Corpus, tokenizer: Tokenizer) -> "datasets.IterableDataset":
-    """The rows of a corpus, made anew each time that they are gone through; raises DataError where it is empty."""
+    """Return a stream of the rows of a corpus, created again in each epoch; raise DataError if it is empty."""
     import datasets
     from datasets import Features, List, Value
 

@@ -1,4 +1,4 @@
-"""Rows of JSON, CSV and Parquet files as documents, read a few at a time."""
+"""Corpora of JSON, CSV and Parquet files, read incrementally."""
 
 import csv
 import math
@@ -22,7 +22,7 @@ Rows = Iterator[tuple[int, Mapping[str, Any]]]
 
 @dataclass(frozen=True)
 class TableFile:
-    """A file of rows; `templates` make the text of one, or the two sides of a pair."""
+    """Corpus of the rows of a file; `templates` format the text of a row, or the two sides of a pair."""
 
     path: Path
     kind: Literal["json", "csv", "parquet"]
@@ -33,21 +33,21 @@ class TableFile:
     measured: tuple[str, ...] = ()
 
     def inputs(self, hash_file: HashFile) -> Any:
-        """Content and settings."""
+        """Return the hash of the content, and the settings."""
         found: list[Any] = [hash_file(self.path), self.kind, self.templates, self.skip_invalid, self.delimiter]
         found += [] if self.classes is None else [self.classes.column, self.classes.names]
         return [*found, self.measured] if self.measured else found
 
     def shards(self) -> Sequence[Corpus]:
-        """Itself."""
+        """Return the whole corpus as a single shard."""
         return [self]
 
     def read(self, notes: Notes) -> Iterator[Piece]:
-        """A piece for each row whose text is not empty; raises DataError where a column is missing."""
+        """Read a piece from each row with a non-empty text; raise DataError if a column is missing."""
         invalid = Invalid(self.skip_invalid, notes)
         templates = [parse_template(text) for text in self.templates]
         rows = self._rows(templates, invalid)
-        yield from filled(rows, templates, str(self.path), invalid, self.classes, self.measured)
+        yield from read_pieces(rows, templates, str(self.path), invalid, self.classes, self.measured)
 
     def _rows(self, templates: Sequence[Template], invalid: Invalid) -> Rows:
         columns = columns_in(templates, self.classes, self.measured)
@@ -59,19 +59,19 @@ class TableFile:
 
 
 def classes_of(config: ColumnsConfig) -> Classes | None:
-    """What a data set says of its classes, None where it has none."""
+    """Return the class labels of a data set, or None."""
     names = tuple(config.classes) if config.classes else None
     return None if config.label is None else Classes(config.label, names)
 
 
 def columns_in(templates: Sequence[Template], classes: Classes | None, measured: Sequence[str] = ()) -> list[str]:
-    """Names of the columns that are read."""
+    """Return the names of the columns to read."""
     label = [classes.column] if classes else []
     texts = [column for template in templates for column in template.columns]
     return list(dict.fromkeys([*texts, *label, *measured]))
 
 
-def filled(
+def read_pieces(
     rows: Rows,
     templates: Sequence[Template],
     name: str,
@@ -79,68 +79,68 @@ def filled(
     classes: Classes | None = None,
     measured: Sequence[str] = (),
 ) -> Iterator[Piece]:
-    """Rows as pieces; one whose text, or a side of it, is empty is counted."""
+    """Convert rows to pieces; skip and count a row whose text, or one side of it, is empty."""
     for number, row in rows:
         place = f"{name}:{number}"
         try:
             texts = [template.fill(row) for template in templates]
             label = classes.number(row) if classes else None
-            cond = tuple(_measured(row, column) for column in measured)
+            cond = tuple(_measured_value(row, column) for column in measured)
         except MissingColumnError as error:
-            invalid(place, "a column is missing", no_column(error.column, error.known))
+            invalid(place, "a column is missing", describe_missing_column(error.column, error.known))
             continue
         except NoTextError as error:
-            invalid(place, "no text", str(error))
+            invalid(place, "not text", str(error))
             continue
         except NoClassError as error:
-            invalid(place, "no class", str(error))
+            invalid(place, "invalid class", str(error))
             continue
-        except _NoNumberError as error:
-            invalid(place, "no number", str(error))
+        except _NotANumberError as error:
+            invalid(place, "not a number", str(error))
             continue
         except KeyError as error:
-            invalid(place, "a column is missing", no_column(str(error.args[0]), list(row)))
+            invalid(place, "a column is missing", describe_missing_column(str(error.args[0]), list(row)))
             continue
-        if any(_SURROGATE.search(text or "") for text in texts):
-            invalid(place, "half a character", "holds half of a character that needs two (a lone surrogate)")
+        if any(_LONE_SURROGATE.search(text or "") for text in texts):
+            invalid(place, "lone surrogate", "contains half a character (a lone surrogate)")
         elif all(texts):
             yield Piece(tuple(text for text in texts if text), name, number, label=label, cond=cond)
         else:
             invalid.notes.add("empty text", place)
 
 
-_SURROGATE = re.compile("[\ud800-\udfff]")
+_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
-class _NoNumberError(ValueError):
-    """What stands in a column of numbers is none."""
+class _NotANumberError(ValueError):
+    """Error of a value that is not a finite number."""
 
 
-def _measured(row: Mapping[str, Any], column: str) -> float:
+def _measured_value(row: Mapping[str, Any], column: str) -> float:
     value = row[column]
     try:
         number = float(value)
     except (TypeError, ValueError, OverflowError):
         number = math.nan
     if not math.isfinite(number):
-        raise _NoNumberError(f"column {column!r} holds {value!r}, and a property is a finite number")
+        raise _NotANumberError(f"column {column!r} holds {value!r}; a property must be a finite number")
     return number
 
 
-def no_column(column: str, known: Sequence[str]) -> str:
-    """What to say of a column that is not there."""
-    return f"there is no column {column!r}; there are {', '.join(known)}" if known else f"there is no column {column!r}"
+def describe_missing_column(column: str, known: Sequence[str]) -> str:
+    """Return the message about a missing column."""
+    return f"there is no column {column!r}; columns: {', '.join(known)}" if known else f"there is no column {column!r}"
 
 
 def check_columns(place: str, columns: Sequence[str], known: Sequence[str], hint: str = "") -> None:
-    """Raise DataError where one of `columns`, by its name or as the beginning of dotted ones, is not there."""
+    """Raise DataError if one of `columns` is missing, by its name or as a prefix of dotted names."""
     for column in columns:
         if not any(name == column or name.startswith(f"{column}.") for name in known):
-            raise DataError(f"{place}: {no_column(column, known)}{hint}")
+            raise DataError(f"{place}: {describe_missing_column(column, known)}{hint}")
 
 
 def csv_rows(path: Path, delimiter: str, columns: Sequence[str], invalid: Invalid) -> Rows:
-    """Rows by the number of the line that they end in; raises DataError where a column is missing."""
+    """Yield rows with the number of their last line; raise DataError if a column is missing."""
     csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
     reader = csv.reader(_csv_lines(path, invalid), delimiter=delimiter)
     try:
@@ -151,8 +151,8 @@ def csv_rows(path: Path, delimiter: str, columns: Sequence[str], invalid: Invali
             if len(values) == len(header):
                 yield reader.line_num, dict(zip(header, values, strict=True))
             elif values:
-                detail = f"{len(values)} values, and the first line names {len(header)} columns"
-                invalid(f"{path}:{reader.line_num}", "another number of values", detail)
+                detail = f"{len(values)} values; the first line names {len(header)} columns"
+                invalid(f"{path}:{reader.line_num}", "wrong number of values", detail)
     except csv.Error as error:
         raise DataError(f"{path}:{reader.line_num}: {error}") from error
 
@@ -177,7 +177,7 @@ def _parquet_rows(path: Path, columns: Sequence[str]) -> Rows:
             known = file.schema_arrow.names
             check_columns(str(path), columns, known)
             if double := next((name for name in columns if known.count(name) > 1), None):
-                raise DataError(f"{path} has two columns of the name {double!r}; give one of them another name")
+                raise DataError(f"{path} has two columns named {double!r}; rename one of them")
             number = 0
             for batch in file.iter_batches(batch_size=1000, columns=list(columns)):
                 for row in batch.to_pylist():
@@ -185,5 +185,5 @@ def _parquet_rows(path: Path, columns: Sequence[str]) -> Rows:
                     yield number, row
     except (OSError, ArrowException) as error:
         raise DataError(f"{path} cannot be read as Parquet: {error}") from error
-    except (UnicodeError, OverflowError) as error:  # text that is not UTF-8, a time that no calendar has
-        raise DataError(f"{path}: a row behind row {number} holds what cannot be read: {error}") from error
+    except (UnicodeError, OverflowError) as error:  # invalid UTF-8, or a time out of range
+        raise DataError(f"{path}: a row after row {number} is unreadable: {error}") from error

@@ -1,4 +1,4 @@
-"""Templates such as `"{title}\\n{body}"` that make a text of the columns of a row; nothing heavy is imported."""
+"""Templates such as `"{title}\\n{body}"` that format the columns of a row; nothing heavy is imported."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -9,7 +9,7 @@ _PART = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
 
 
 class MissingColumnError(KeyError):
-    """A row lacks a column; `column` is the path that was asked for, `known` what there is at that place."""
+    """Error of a missing column; `column` is the requested path, `known` are the existing keys."""
 
     def __init__(self, column: str, known: Sequence[str]) -> None:
         super().__init__(column)
@@ -17,23 +17,23 @@ class MissingColumnError(KeyError):
 
 
 class NoTextError(ValueError):
-    """A column holds something that is no text; the message says what."""
+    """Error of a column whose value is not text; the message names its type."""
 
 
 @dataclass(frozen=True)
 class Template:
-    """Literal texts and, between each two, a column's path."""
+    """Parsed template: literals, and between each two the path of a column."""
 
     literals: tuple[str, ...]
     fields: tuple[tuple[str, ...], ...]
 
     @property
     def columns(self) -> list[str]:
-        """Names of the columns that are needed."""
+        """Names of the columns that the template uses."""
         return list(dict.fromkeys(path[0] for path in self.fields))
 
     def fill(self, row: Mapping[str, Any]) -> str | None:
-        """The text of a row, None where every column is empty; raises MissingColumnError or NoTextError."""
+        """Format a row; return None if all columns are empty. Raise MissingColumnError or NoTextError."""
         values = [_text(_value(row, path), path) for path in self.fields]
         if not any(values):
             return None
@@ -42,7 +42,7 @@ class Template:
 
 
 def parse_template(text: str) -> Template:
-    """Read a template; raises ValueError for braces that do not match, or that hold no name."""
+    """Parse a template; raise ValueError for unbalanced or empty braces."""
     literals, fields, literal, end = [], [], "", 0
     for match in _PART.finditer(text):
         literal += text[end : match.start()]
@@ -50,9 +50,9 @@ def parse_template(text: str) -> Template:
         if match[0] in ("{{", "}}"):
             literal += match[0][0]
         elif match[1] is None:
-            raise ValueError(f"has a brace {match[0]!r} without its other half; one of the text itself is doubled")
+            raise ValueError(f"has an unmatched brace {match[0]!r}; double a literal brace")
         elif not match[1].strip():
-            raise ValueError("has braces with no column in them")
+            raise ValueError("has empty braces; write a column name in them")
         else:
             literals.append(literal)
             fields.append(tuple(match[1].strip().split(".")))
@@ -61,12 +61,12 @@ def parse_template(text: str) -> Template:
 
 
 def fields_of(text: str) -> list[str]:
-    """The columns of a template; raises ValueError like `parse_template`."""
+    """Return the columns of a template; raise ValueError like `parse_template`."""
     return parse_template(text).columns
 
 
 def _value(row: Mapping[str, Any], path: tuple[str, ...]) -> Any:
-    # a column may have a dot in its name
+    # the name of a column may contain a dot
     value: Any = row
     for depth, key in enumerate(path):
         if not isinstance(value, Mapping):

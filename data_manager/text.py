@@ -1,4 +1,4 @@
-"""Documents of each split of the sources that read files, and of the embedded text."""
+"""Corpora of the splits of sources that read files, and of the embedded text."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from data_manager.documents import Corpus, Joined, Listed
 from data_manager.errors import DataError
-from data_manager.shares import divided
+from data_manager.shares import split_by_ratio
 from data_manager.tables import TableFile, classes_of
 from data_manager.text_files import PairedFiles, TextFile, find_paths
 from data_manager.text_types import CorpusConfig, EmbeddedDatasetConfig, FilesConfig, PairFiles, TextDatasetConfig
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def text_corpora(config: TextDatasetConfig) -> dict[str, Corpus]:
-    """Documents, or pairs of lines, of each split. Raises DataError for a file that is not there."""
+    """Return the documents, or pairs of lines, of each split; raise DataError for a missing file."""
     skip = config.on_invalid == "skip"
     found: dict[str, Corpus] = {}
     for split, files in config.data_files.items():
@@ -25,19 +25,21 @@ def text_corpora(config: TextDatasetConfig) -> dict[str, Corpus]:
             source = files_of(config, files.source, f"the source file of split {split!r},")
             target = files_of(config, files.target, f"the target file of split {split!r},")
             if len(source) != len(target):
-                raise DataError(f"{files.source} are {len(source)} files and {files.target} are {len(target)}")
-            found[split] = joined(PairedFiles(*pair, skip) for pair in zip(source, target, strict=True))
+                raise DataError(
+                    f"source {files.source} matches {len(source)} files, target {files.target} matches {len(target)}"
+                )
+            found[split] = concatenate(PairedFiles(*pair, skip) for pair in zip(source, target, strict=True))
         else:
             paths = split_paths(config, split)
-            found[split] = joined(TextFile(path, config.documents or "file", skip) for path in paths)
-    return as_divided(config, found)
+            found[split] = concatenate(TextFile(path, config.documents or "file", skip) for path in paths)
+    return apply_splits(config, found)
 
 
 def table_corpora(config: "JsonDatasetConfig | CsvDatasetConfig | ParquetDatasetConfig") -> dict[str, Corpus]:
-    """Documents, or pairs, made of the columns of each split's files. Raises DataError like `text_corpora`."""
+    """Return the documents, or pairs, from the columns of each split's files; raise DataError for a missing file."""
     skip, delimiter = config.on_invalid == "skip", getattr(config, "delimiter", ",")
     found = {
-        split: joined(
+        split: concatenate(
             TableFile(
                 path, config.source, config.templates, skip, delimiter, classes_of(config), config.condition_names
             )
@@ -45,33 +47,33 @@ def table_corpora(config: "JsonDatasetConfig | CsvDatasetConfig | ParquetDataset
         )
         for split in config.data_files
     }
-    return as_divided(config, found)
+    return apply_splits(config, found)
 
 
 def smiles_corpora(config: "SmilesDatasetConfig") -> dict[str, Corpus]:
-    """Molecules of each split, cleaned as asked. Raises DataError like `text_corpora`, and where rdkit is missing."""
-    from data_manager.molecule_writings import Randomised
-    from data_manager.molecules import Molecules, rdkit
-    from data_manager.scaffolds import divided_by_scaffold
+    """Return the cleaned molecules of each split; raise DataError for a missing file, or if rdkit is missing."""
+    from data_manager.molecule_writings import RandomSmiles
+    from data_manager.molecules import Molecules, import_rdkit
+    from data_manager.scaffolds import split_by_scaffold
     from data_manager.smiles_types import is_train
 
     if config.needs_chemistry:
-        rdkit()
+        import_rdkit()
     found: dict[str, Corpus] = {}
     for split in config.data_files:
-        lines = joined(_molecule_file(config, path) for path in split_paths(config, split))
+        lines = concatenate(_molecule_file(config, path) for path in split_paths(config, split))
         settings = config.check, config.canonical, config.salts, config.drop_duplicates
         skip, num_proc = config.on_invalid == "skip", config.global_config.num_proc
         found[split] = Molecules(lines, *settings, skip, num_proc, tuple(config.properties or ()))
     if config.split == "scaffold" and config.splits is not None:
         (whole,) = found.values()
-        found = divided_by_scaffold(whole, config.splits, config.split_seed)
+        found = split_by_scaffold(whole, config.splits, config.split_seed)
     else:
-        found = as_divided(config, found)
+        found = apply_splits(config, found)
     if not config.randomise:
         return found
     return {
-        split: Randomised(corpus, config.randomise, config.randomise_seed) if is_train(split) else corpus
+        split: RandomSmiles(corpus, config.randomise, config.randomise_seed) if is_train(split) else corpus
         for split, corpus in found.items()
     }
 
@@ -83,14 +85,14 @@ def _molecule_file(config: "SmilesDatasetConfig", path: Path) -> Corpus:
         delimiter = config.delimiter or ("\t" if ".tsv" in names else ",")
         return TableFile(path, "csv", (f"{{{config.column}}}",), skip, delimiter, None, tuple(config.measured or ()))
     if {".csv", ".tsv"} & set(names):
-        raise DataError(f"{path} is a file of columns; say which holds the SMILES, say column: smiles")
+        raise DataError(f"{path} is a CSV file; name the column of SMILES, for example column: smiles")
     return TextFile(path, "line", skip)
 
 
 def embedded_corpora(config: EmbeddedDatasetConfig) -> dict[str, Corpus]:
-    """Topics in the order of their names; of ten, eight go to train, one to validation and one to test.
+    """Return the topics sorted by name; of ten, eight go to train, one to validation and one to test.
 
-    The text is that of the running Python, so it differs a little from one minor version to the next.
+    The text comes from the running Python, so it differs slightly between minor versions.
     """
     from pydoc_data.topics import topics
 
@@ -103,14 +105,14 @@ def embedded_corpora(config: EmbeddedDatasetConfig) -> dict[str, Corpus]:
 
 
 def split_paths(config: FilesConfig, split: str) -> list[Path]:
-    """The files of a split that is no pair; raises DataError for one that is not there."""
+    """Return the files of a split that is not a pair; raise DataError for a missing file."""
     files = config.data_files[split]
     named = [files] if isinstance(files, str) else list(files) if isinstance(files, list) else []
     return [path for file in named for path in files_of(config, file, f"the file of split {split!r},")]
 
 
 def files_of(config: FilesConfig, name: str, what: str) -> list[Path]:
-    """The files of a name, several where `*` or `?` stands in it; raises DataError for none, and for a folder."""
+    """Return the files that a name with `*` or `?` matches; raise DataError for no match, and for a folder."""
     paths = find_paths(name, config, what)
     for path in paths:
         if path.is_dir():
@@ -120,18 +122,18 @@ def files_of(config: FilesConfig, name: str, what: str) -> list[Path]:
     return paths
 
 
-def joined(parts: Iterator[Corpus]) -> Corpus:
-    """Several corpora as one."""
+def concatenate(parts: Iterator[Corpus]) -> Corpus:
+    """Concatenate several corpora."""
     found = tuple(parts)
     return found[0] if len(found) == 1 else Joined(found)
 
 
-def as_divided(config: CorpusConfig, corpora: Mapping[str, Corpus]) -> dict[str, Corpus]:
-    """The corpora, or where `splits` asks for it the only one in parts; raises DataError where there are several."""
+def apply_splits(config: CorpusConfig, corpora: Mapping[str, Corpus]) -> dict[str, Corpus]:
+    """Divide the only corpus by `splits`, if it is set; raise DataError if there are several corpora."""
     if config.splits is None:
         return dict(corpora)
     if len(corpora) != 1:
         raise DataError(
-            f"data set {config.name!r}: splits divide one split, and it has {', '.join(corpora)}; leave splits out"
+            f"data set {config.name!r}: splits divide a single split; it has {', '.join(corpora)}; remove splits"
         )
-    return divided(corpora, config.splits, config.split_seed)
+    return split_by_ratio(corpora, config.splits, config.split_seed)

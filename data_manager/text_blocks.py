@@ -1,4 +1,4 @@
-"""A file of UTF-8 in blocks of whole lines; what is not UTF-8 is named by its line. Memory stays flat."""
+"""Read UTF-8 files in blocks of whole lines with constant memory; invalid UTF-8 is reported with its line."""
 
 import bz2
 import codecs
@@ -13,25 +13,25 @@ from data_manager.errors import DataError
 
 BLOCK = 1 << 16
 LONG_LINE = 1 << 20
-"""Bytes of a line after which it is read in parts."""
+"""Bytes of a line beyond which it is read in parts."""
 BAD_LINE = "\udcff"
-"""Stands for a line that is left out because it is not UTF-8, so that the others keep their numbers."""
+"""Placeholder of a skipped line of invalid UTF-8, so that other lines keep their numbers."""
 _BOM = codecs.BOM_UTF8
-_PACKED: dict[str, Any] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+_COMPRESSED: dict[str, Any] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 
 
 class Block(NamedTuple):
-    """Text with `\\n` as its line ends, and the number of its first line. It ends a line, but inside a very long one."""
+    """Text with `\\n` line ends and the number of its first line; it ends at a line end, except in a very long line."""
 
     text: str
     line: int
 
 
 def text_blocks(path: Path, invalid: Invalid) -> Iterator[Block]:
-    """The blocks of a file, without a byte order mark.
+    """Yield the blocks of a file, without a byte order mark.
 
-    Raises DataError for an empty or unreadable file; bytes that are not UTF-8 go to `invalid`, line by line,
-    and where that lets them pass, BAD_LINE stands for the line.
+    Raise DataError for an empty or unreadable file. Lines of invalid UTF-8 are passed to `invalid`; if it does not raise,
+    BAD_LINE replaces the line.
     """
     try:
         with open_binary(path) as file:
@@ -41,8 +41,8 @@ def text_blocks(path: Path, invalid: Invalid) -> Iterator[Block]:
 
 
 def open_binary(path: Path) -> BinaryIO:
-    """Open a file to read its bytes, unpacked where it is packed; raises OSError."""
-    return cast(BinaryIO, _PACKED.get(path.suffix, open)(path, "rb"))
+    """Open a file for reading bytes, decompressed if it is compressed; raise OSError."""
+    return cast(BinaryIO, _COMPRESSED.get(path.suffix, open)(path, "rb"))
 
 
 def _blocks(file: BinaryIO, path: Path, invalid: Invalid) -> Iterator[Block]:
@@ -54,20 +54,20 @@ def _blocks(file: BinaryIO, path: Path, invalid: Invalid) -> Iterator[Block]:
             if not data:
                 continue
         empty = False
-        data, held = _whole_characters(data)
+        data, held = _split_incomplete(data)
         if not data:
             continue
-        yield Block(_decoded(data, path, line, offset, invalid).replace("\r\n", "\n"), line)
+        yield Block(_decode(data, path, line, offset, invalid).replace("\r\n", "\n"), line)
         line += data.count(b"\n")
         offset += len(data)
     if held:
-        yield Block(_decoded(held, path, line, offset, invalid), line)
+        yield Block(_decode(held, path, line, offset, invalid), line)
     if empty:
-        raise DataError(f"{path} is empty; take it out of data_files, or fill it")
+        raise DataError(f"{path} is empty; remove it from data_files")
 
 
-def _whole_characters(data: bytes) -> tuple[bytes, bytes]:
-    """Divide before a last character that has not all its bytes yet, or before a last `\\r`."""
+def _split_incomplete(data: bytes) -> tuple[bytes, bytes]:
+    """Split before an incomplete last character, or before a last `\\r`."""
     if data.endswith(b"\n"):
         return data, b""
     for back in range(1, min(4, len(data)) + 1):
@@ -79,7 +79,7 @@ def _whole_characters(data: bytes) -> tuple[bytes, bytes]:
     return data, b""
 
 
-def _decoded(data: bytes, path: Path, line: int, offset: int, invalid: Invalid) -> str:
+def _decode(data: bytes, path: Path, line: int, offset: int, invalid: Invalid) -> str:
     try:
         return data.decode()
     except UnicodeDecodeError:
@@ -97,6 +97,6 @@ def _decoded(data: bytes, path: Path, line: int, offset: int, invalid: Invalid) 
 
 
 def _lines(data: bytes) -> list[bytes]:
-    """Lines with their ends, which are `\\n` alone."""
+    """Split into lines at `\\n`, keeping the line ends."""
     parts = data.split(b"\n")
     return [part + b"\n" for part in parts[:-1]] + ([parts[-1]] if parts[-1] else [])

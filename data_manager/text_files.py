@@ -1,4 +1,4 @@
-"""Text files as documents: files, paragraphs, lines, and pairs of lines. And where a relative path is looked for."""
+"""Corpora of text files: documents are files, paragraphs, lines or pairs of lines. Also resolves relative paths."""
 
 import glob
 import os
@@ -21,7 +21,7 @@ _LINE_START = re.compile(r"\n(?= ?\S)")
 
 
 def places_of(path: str, config: DatasetConfig) -> Iterator[Path]:
-    """Where a path of a data set may lie: as given, in corpus_dir/name, in corpus_dir."""
+    """Yield the candidates of a path of a data set: as given, in corpus_dir/name, in corpus_dir."""
     given = from_home(path)
     yield full_path(given)
     if not given.is_absolute():
@@ -31,46 +31,46 @@ def places_of(path: str, config: DatasetConfig) -> Iterator[Path]:
 
 
 def full_path(path: str | Path) -> Path:
-    """A path from the root, `~` and `..` taken out."""
+    """Return the absolute path, with `~` and `..` resolved."""
     return Path(os.path.abspath(from_home(path)))
 
 
 def find_path(path: str, config: DatasetConfig, what: str) -> Path:
-    """The first place of `path` that is there; raises DataError with all places looked at."""
+    """Return the first candidate of `path` that exists; raise DataError that lists all candidates."""
     return find_paths(path, config, what)[0]
 
 
 def find_paths(path: str, config: DatasetConfig, what: str) -> list[Path]:
-    """The files that `path` names, several where `*` or `?` stands in it, sorted; raises DataError like `find_path`."""
+    """Return the files that `path` matches, sorted, if it has `*` or `?`; raise DataError like `find_path`."""
     places = list(places_of(path, config))
     for place in places:
-        if os.path.exists(place):  # False also for a name that is too long
+        if os.path.exists(place):  # False, too, for a name that is too long
             return [place]
         matches = [full_path(match) for match in sorted(glob.glob(str(place), recursive=True))]
         if matches:
             return [match for match in matches if match.is_file()] or matches
     name = f"data set {config.name!r}: {what} {path!r}"
-    raise not_found(name, places, "Put it in one of these places, or set global_config.corpus_dir to its folder.")
+    raise not_found(name, places, "Move it to one of these paths, or set global_config.corpus_dir to its folder.")
 
 
 @dataclass(frozen=True)
 class TextFile:
-    """One file of text."""
+    """Corpus of one text file."""
 
     path: Path
     documents: Literal["file", "paragraph", "line"] = "file"
     skip_invalid: bool = False
 
     def inputs(self, hash_file: HashFile) -> Any:
-        """Content and settings."""
+        """Return the hash of the content, and the settings."""
         return [hash_file(self.path), self.documents, self.skip_invalid]
 
     def shards(self) -> Sequence[Corpus]:
-        """Itself."""
+        """Return the whole corpus as a single shard."""
         return [self]
 
     def read(self, notes: Notes) -> Iterator[Piece]:
-        """Documents; empty lines are none, and of lines they are counted."""
+        """Read the documents; empty ones are skipped, and counted if they are lines."""
         invalid = Invalid(self.skip_invalid, notes)
         name = str(self.path)
         if self.documents == "file":
@@ -86,22 +86,22 @@ class TextFile:
 
 @dataclass(frozen=True)
 class PairedFiles:
-    """Two files of which line N of one belongs to line N of the other."""
+    """Corpus of two line-aligned files."""
 
     source: Path
     target: Path
     skip_invalid: bool = False
 
     def inputs(self, hash_file: HashFile) -> Any:
-        """Contents and settings."""
+        """Return the hashes of both contents, and the settings."""
         return [hash_file(self.source), hash_file(self.target), self.skip_invalid]
 
     def shards(self) -> Sequence[Corpus]:
-        """Itself."""
+        """Return the whole corpus as a single shard."""
         return [self]
 
     def read(self, notes: Notes) -> Iterator[Piece]:
-        """A pair for each line; raises DataError where one file has more lines than the other."""
+        """Read a pair from each line; raise DataError if one file has more lines."""
         invalid = Invalid(self.skip_invalid, notes)
         for source, target in zip_longest(_lines(self.source, invalid), _lines(self.target, invalid)):
             if source is None or target is None:
@@ -116,10 +116,10 @@ class PairedFiles:
 
 
 def pieces(blocks: Iterator[str], size: int = PIECE) -> Iterator[str]:
-    """Cut a text that comes in blocks into pieces of `size` characters or a little more.
+    """Split a text that comes in blocks into chunks of `size` characters or a little more.
 
-    A cut stands before a line that begins with one space at most, where no token of GPT-2's kind reaches across; in a
-    text without such lines, before a space, or where there is none either, after a quarter of a million characters.
+    A chunk ends before a line that begins with at most one space, as no GPT-2 token crosses such a boundary. Without such
+    lines it ends before a space, and without spaces after a quarter of a million characters.
     """
     text = ""
     for block in blocks:
@@ -157,7 +157,7 @@ def _without_bad_lines(path: Path, invalid: Invalid) -> Iterator[str]:
 
 
 def _lines(path: Path, invalid: Invalid) -> Iterator[tuple[int, str]]:
-    """Lines with their numbers, without their ends; other characters that Unicode counts as line ends stay."""
+    """Yield lines with their numbers, without `\\n`; other Unicode line ends are kept."""
     rest, line = "", 1
     for block in text_blocks(path, invalid):
         if not rest:

@@ -1,4 +1,4 @@
-"""Batches of rows of ids: in order, shuffled, by like lengths, or from a stream."""
+"""Data loaders for rows of ids: sequential, shuffled, bucketed by length, or streamed."""
 
 import logging
 from collections.abc import Callable, Iterator
@@ -13,14 +13,14 @@ from data_manager.row_lengths import row_lengths
 from data_manager.text_types import SHUFFLE_BUFFER
 
 Collate = Callable[[Any], dict[str, Any]]
-_POOL = 100
+_POOL_BATCHES = 100
 _log = logging.getLogger(__name__)
 
 
 def row_loader(
     data: Any, config: Any, collate: Collate, *, batch_size: int, shuffle: bool, seed: int, num_workers: int
 ) -> DataLoader[dict[str, Any]]:
-    """Batches of the rows of a `datasets.Dataset` or `IterableDataset`, as the data set's config asks for them."""
+    """Return the loader of a `datasets.Dataset` or `IterableDataset` according to the config of the data set."""
     rows = data.with_format("numpy")
     if not hasattr(data, "__len__"):
         return stream_loader(
@@ -43,11 +43,10 @@ def row_loader(
 def stream_loader(
     rows: Any, config: Any, collate: Collate, *, batch_size: int, shuffle: bool, seed: int, workers: int
 ) -> DataLoader[dict[str, Any]]:
-    """Batches of a stream; shuffled, each row is drawn from a buffer, and shards come in a random order."""
+    """Return the loader of a stream; `shuffle` uses a shuffle buffer and a random order of shards."""
     if workers > rows.num_shards:
         _log.warning(
-            "data set %r: %d workers for a stream of %d files that can be read at the same time; %d have nothing to do "
-            "and are left out",
+            "data set %r: %d workers for a stream of %d shards; %d idle workers are not started",
             config.name,
             workers,
             rows.num_shards,
@@ -60,7 +59,7 @@ def stream_loader(
 
 
 class StreamLoader(DataLoader[dict[str, Any]]):
-    """A loader of a stream that is shuffled in another way each time that it is gone through."""
+    """Loader of a stream that is shuffled differently in each epoch."""
 
     passes = 0
 
@@ -71,9 +70,9 @@ class StreamLoader(DataLoader[dict[str, Any]]):
 
 
 class LengthBuckets:
-    """Batches of rows of like lengths: pools of a hundred batches are sorted by length, then batches are shuffled.
+    """Batch sampler of similar lengths: pools of a hundred batches are sorted by length, then batches are shuffled.
 
-    Each pass has another order where rows are shuffled; `set_epoch` chooses one.
+    With `shuffle`, the order depends on the epoch; `set_epoch` sets it.
     """
 
     def __init__(self, lengths: NDArray[np.int64], batch_size: int, *, shuffle: bool = False, seed: int = 0) -> None:
@@ -84,7 +83,7 @@ class LengthBuckets:
         return -(-len(self.lengths) // self.batch_size)
 
     def set_epoch(self, epoch: int) -> None:
-        """The number of the next pass, from 0; without it each pass follows the one before."""
+        """Set the next epoch, from 0; by default it increases with each pass."""
         self.epoch = epoch
 
     def __iter__(self) -> Iterator[list[int]]:
@@ -92,7 +91,7 @@ class LengthBuckets:
         self.epoch += 1
         count = len(self.lengths)
         order = generator.permutation(count) if self.shuffle else np.arange(count)
-        size = self.batch_size * _POOL
+        size = self.batch_size * _POOL_BATCHES
         pools = [order[start : start + size] for start in range(0, count, size)]
         order = np.concatenate([pool[np.argsort(self.lengths[pool], kind="stable")] for pool in pools])
         batches = [order[start : start + self.batch_size].tolist() for start in range(0, count, self.batch_size)]

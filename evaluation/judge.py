@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from data_manager.tokenizers import Tokenizer
+from data_manager.tokenizer_base import Tokenizer
 from evaluation.figure import Figure, Report
 from evaluation.likelihood import ratio_figure
 from evaluation.progress import progress_bar

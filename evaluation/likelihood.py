@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from data_manager.tokenizers import Tokenizer
+from data_manager.tokenizer_base import Tokenizer
 from evaluation.figure import Figure
 from evaluation.intervals import Interval, Values, bootstrap_ratio
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from data_manager.tokenizers import Tokenizer
+    from data_manager.tokenizer_base import Tokenizer
     from training.tasks.base import Task
 
 RUNS = Path("runs")

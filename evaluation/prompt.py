@@ -9,7 +9,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from data_manager.tokenizers import Tokenizer
+from data_manager.tokenizer_base import Tokenizer
 from training.errors import UnfitError
 
 _HOLE = re.compile(r"\[\[(\d{0,9})\]\]")

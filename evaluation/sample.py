@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from data_manager.tokenizers import Tokenizer
+    from data_manager.tokenizer_base import Tokenizer
     from evaluation.opened import LoadedRun
 
 BATCH = 64

@@ -12,7 +12,7 @@ from evaluation.sample import Request, Sample, Samples, Track, batch_sizes, deco
 from training.errors import UnfitError
 
 if TYPE_CHECKING:
-    from data_manager.tokenizers import Tokenizer
+    from data_manager.tokenizer_base import Tokenizer
     from evaluation.exact_counts import DrawSamples
 
 _OTHERS = ("language_modelling", "translation", "latent_diffusion")

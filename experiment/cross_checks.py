@@ -141,7 +141,7 @@ def splits_of(entry: DatasetConfig) -> list[str] | None:
     if isinstance(entry, EmbeddedDatasetConfig):
         return ["train", "validation", "test"]
     if isinstance(entry, HubDatasetConfig):
-        return list(entry.their_splits()) or None
+        return list(entry.hub_splits()) or None
     if isinstance(entry, MixtureDatasetConfig):
         parts = [splits_of(part) for part in entry.entries]
         known = [part for part in parts if part is not None]

@@ -5,6 +5,7 @@ from typing import Any
 import data_manager.sources  # noqa: F401  (registers the built-in ones)
 from data_manager.dataset_types import GlobalConfig
 from data_manager.registry import SOURCES
+from data_manager.tokenizer_registry import TOKENIZERS
 from diffusion.registry import OBJECTIVES, PROCESSES, SAMPLERS, SCHEDULES
 from experiment.field_docs import describe_fields
 from model.latent.registry import LATENT_PARTS
@@ -20,6 +21,7 @@ SCHEMA_FILE = "configs/schema.json"
 _ANNOUNCED: tuple[Registry[Any], ...] = (
     MODELS,
     SOURCES,
+    TOKENIZERS,
     PROCESSES,
     SCHEDULES,
     OBJECTIVES,

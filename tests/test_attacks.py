@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from data_manager.errors import DataError
-from data_manager.tokenizers import load_tokenizer
+from data_manager.tokenizer_load import load_tokenizer
 from experiment.config import read_experiment
 from model.hub import HubError
 from tests.training.runs import experiment, start, train

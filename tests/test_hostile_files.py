@@ -16,7 +16,7 @@ from data_manager.data_manager import DatasetManager
 from data_manager.dataset_types import TokenizerConfig
 from data_manager.errors import DataError
 from data_manager.table_types import DiskDatasetConfig, JsonDatasetConfig, ParquetDatasetConfig
-from data_manager.tokenizers import load_tokenizer
+from data_manager.tokenizer_load import load_tokenizer
 from evaluation.diffusion_draw import sample_length
 from evaluation.failure import report_error
 from evaluation.judge import load_judge
@@ -213,7 +213,7 @@ def test_metrics_out_of_range_are_not_plotted(tmp_path: Path) -> None:
 )  # fmt: skip
 def test_invalid_vocabularies_are_rejected(content: str, tmp_path: Path) -> None:
     (tmp_path / "vocabulary.json").write_text(content)
-    with pytest.raises(DataError, match=r"vocabulary\.json is not a tokenizer's file"):
+    with pytest.raises(DataError, match=r"vocabulary\.json is not a valid tokenizer file"):
         load_tokenizer(tmp_path)
 
 

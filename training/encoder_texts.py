@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from data_manager.hugging_face_tokenizer import TOKENIZER_FILES, HuggingFaceTokenizer
-from data_manager.tokenizers import Tokenizer
+from data_manager.tokenizer_base import Tokenizer
 from model.hub import load_from_hub
 from model.latent.checks import places_of
 from training.errors import UnfitError

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data_manager.dataset_types import DatasetConfig
-from data_manager.tokenizers import Tokenizer
+from data_manager.tokenizer_base import Tokenizer
 from experiment.config import ExperimentConfig
 from experiment.vocabulary import with_vocabulary
 from training.checkpoints import checkpoint_folder
@@ -261,7 +261,7 @@ class _Session:
         load_weights(network, folder / WEIGHTS, "this experiment")
         theirs = folder / "tokenizer"
         if self.tokenizer is not None and theirs.is_dir():
-            from data_manager.tokenizers import load_tokenizer
+            from data_manager.tokenizer_load import load_tokenizer
 
             if _first_tokens(load_tokenizer(theirs)) != _first_tokens(self.tokenizer):
                 raise UnfitError(

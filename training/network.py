@@ -4,7 +4,7 @@ from pathlib import Path
 
 from torch import nn
 
-from data_manager.tokenizers import Tokenizer
+from data_manager.tokenizer_base import Tokenizer
 from experiment.config import ExperimentConfig
 from model.checkpoint import on_device
 from model.model_factory import create_model

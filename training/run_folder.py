@@ -2,7 +2,7 @@
 
 RUN/config.yml          the experiment, every default written out
 RUN/model.safetensors   the trained weights; written last, so that a folder with this file is a finished run
-RUN/tokenizer/          the tokenizer, in the format of `data_manager.tokenizers.load_tokenizer`
+RUN/tokenizer/          the tokenizer, in the format of `data_manager.tokenizer_load.load_tokenizer`
 RUN/rows.json           a hash of the rows of each split
 RUN/lengths.json        for diffusion over whole documents: counts of document lengths in the training split
 RUN/metrics.jsonl       a line every `logging_steps` and at each evaluation
@@ -29,7 +29,7 @@ from yaml_config.schema_version import stamped
 if TYPE_CHECKING:
     from torch import nn
 
-    from data_manager.tokenizers import Tokenizer
+    from data_manager.tokenizer_base import Tokenizer
     from training.tasks.base import Task
 
 _LOCK = ".lock"
@@ -154,7 +154,7 @@ def restore_run(run: RunFolder, config: ExperimentConfig, *, device: str | None 
 
 def _load_tokenizer(run: RunFolder, config: ExperimentConfig) -> "Tokenizer | None":
     """Load the tokenizer, None if the data set has no tokenizer."""
-    from data_manager.tokenizers import load_tokenizer
+    from data_manager.tokenizer_load import load_tokenizer
 
     if run.tokenizer.is_dir():
         return load_tokenizer(run.tokenizer)

@@ -60,7 +60,8 @@ def model_at(model: type[BaseModel], path: Location, node: Node) -> type[BaseMod
         else:
             in_list = depth + 1 < len(path) and isinstance(path[depth + 1], int)
             tag = node.at((*path[: depth + 1 + in_list], tagged.key))
-            here = tagged.config_type(tag.value) if tag is not None else None
+            name = tag.value if tag is not None else tagged.default
+            here = tagged.config_type(name) if name is not None else None
     return here
 
 

@@ -81,7 +81,11 @@ class Registry(Generic[T]):
 
     def add(self, name: str, entry: T) -> None:
         """Register `entry`; raises ValueError when the name is taken."""
-        if name in self._entries:
+        if (
+            self.filled_by is not None and self.filled_by not in sys.modules
+        ):  # a custom entry must not take the name of a built-in one
+            self._fill()
+        if name in self._entries or (name in self._modules and self._modules[name] not in sys.modules):
             raise ValueError(f"{self.kind} {name!r} is already registered")
         self._entries[name] = entry
 

@@ -25,12 +25,15 @@ class FromRegistry:
     """Annotation of such a field: `Annotated[ProcessConfig, FromRegistry(PROCESSES)]`.
 
     A mapping is validated by the config type of the entry that its `key` names; an instance of a config type is kept. With
-    `or_name` the field may also be a plain name or None: `sampler: ancestral`.
+    `or_name` the field may also be a plain name or None: `sampler: ancestral`. `default` is the tag of a mapping without one;
+    with `or_none` the field may be None.
     """
 
     registry: Registry[Any]
     key: str = "type"
     or_name: bool = False
+    default: str | None = None
+    or_none: bool = False
 
     def config_type(self, name: object) -> type[BaseModel] | None:
         """Return the type of the mapping whose tag is `name`, None for an unknown tag."""
@@ -46,7 +49,9 @@ class FromRegistry:
             if self.config_type(getattr(value, self.key, None)) is None:
                 raise not_one_of(self.registry.names(), PLUGIN_HINT)
             return value
-        if self.or_name and (value is None or (isinstance(value, str) and value)):
+        if value is None and (self.or_name or self.or_none):
+            return value
+        if self.or_name and isinstance(value, str) and value:
             return value
         if not isinstance(value, dict):
             raise (
@@ -54,15 +59,14 @@ class FromRegistry:
                 if self.or_name
                 else PydanticKnownError("dict_type")
             )
-        if self.key not in value:
+        tag = value.get(self.key, self.default)
+        if self.key not in value and tag is None:
             near = closest(self.key, list(value))
             kind, loc = ("extra_forbidden", near) if near else ("missing", self.key)
             raise ValidationError.from_exception_data("tag", [{"type": kind, "loc": (loc,), "input": value}])
-        config_type = self.config_type(value[self.key])
+        config_type = self.config_type(tag)
         if config_type is None:
-            wrong = InitErrorDetails(
-                type=not_one_of(self.registry.names(), PLUGIN_HINT), loc=(self.key,), input=value[self.key]
-            )
+            wrong = InitErrorDetails(type=not_one_of(self.registry.names(), PLUGIN_HINT), loc=(self.key,), input=tag)
             raise ValidationError.from_exception_data("tag", [wrong])
         return config_type.model_validate(value, context=info.context, by_alias=True, by_name=not info.context)
 
@@ -72,12 +76,19 @@ class FromRegistry:
         )
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
-        variants = []
+        names: dict[type[BaseModel], list[str]] = {}
         for name in self.registry.names():
-            variant = handler(self.registry.get(name).config_type.__pydantic_core_schema__)
-            variants.append({"allOf": [variant], "properties": {self.key: {"const": name}}, "required": [self.key]})
-        names: list[dict[str, Any]] = [{"type": "string", "minLength": 1}, {"type": "null"}] if self.or_name else []
-        return {"anyOf": [*names, *variants]}
+            names.setdefault(self.registry.get(name).config_type, []).append(name)
+        variants: list[dict[str, Any]] = []
+        for config_type, tags in names.items():
+            tag = {"const": tags[0]} if len(tags) == 1 else {"enum": tags}
+            variant = {"allOf": [handler(config_type.__pydantic_core_schema__)], "properties": {self.key: tag}}
+            variants.append(variant if self.default in tags else {**variant, "required": [self.key]})
+        if self.or_name:
+            variants.insert(0, {"type": "string", "minLength": 1})
+        if self.or_name or self.or_none:
+            variants.insert(int(self.or_name), {"type": "null"})
+        return {"anyOf": variants}
 
 
 def _dump(value: BaseModel | str | None, info: Any) -> dict[str, Any] | str | None:

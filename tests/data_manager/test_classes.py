@@ -73,7 +73,7 @@ def test_a_class_that_is_none(tmp_path):
         labels(config(tmp_path))
     skipping = config(tmp_path, classes=["woe", "joy"], on_invalid="skip")
     assert labels(skipping) == [1, 0, 1]
-    assert any("1 left out: no class" in line for line in notes(skipping))
+    assert any("1 skipped: invalid class" in line for line in notes(skipping))
 
 
 def test_a_column_that_is_not_there(tmp_path):

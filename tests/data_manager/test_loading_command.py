@@ -48,7 +48,7 @@ def test_report_of_text_data_set(here, capsys):
         "tiny: source text, tokenizer characters with 7 ids",
         "  train: 5 rows, 20 documents, 70 tokens",
         "    lengths: 6 to 16, mean 14.0 tokens  ▂              █",
-        f"    note: train: 10 left out: empty line ({here}/a.txt:2, 5, 8, 11, 14, ...)",
+        f"    note: train: 10 skipped: empty line ({here}/a.txt:2, 5, 8, 11, 14, ...)",
         "    1. 'abc | ab | abc | ab | ab'",
         "    2. 'ab | abc | ab | abc | ab'",
         "    3. 'bc | ab'",

@@ -6,7 +6,7 @@ import torch
 from data_manager.data_manager import DatasetManager
 from data_manager.errors import DataError
 from data_manager.molecule_properties import _functions, properties_of
-from data_manager.scaffolds import scaffold, splits_of
+from data_manager.scaffolds import assign_splits, murcko_scaffold
 from data_manager.smiles_types import Property, SmilesDatasetConfig
 from tests.data_manager.test_smiles import notes, shared, smiles_config, texts
 
@@ -26,7 +26,7 @@ def test_properties_come_with_their_molecules(tmp_path):
     assert batch["cond"].dtype == torch.float32
     expected = torch.tensor([[46.07, 0, -0.0014], [180.16, 1, 1.3101]])
     torch.testing.assert_close(batch["cond"], expected, atol=0.01, rtol=0)
-    assert notes(config) == ["train: 1 left out: no valid SMILES (a.smi:2)"]
+    assert notes(config) == ["train: 1 skipped: invalid SMILES (a.smi:2)"]
     assert "cond" not in loaded(smiles_config(tmp_path, "a.smi"))
 
 
@@ -42,7 +42,7 @@ def test_measured_columns_stand_behind_computed_ones(tmp_path):
     (tmp_path / "a.csv").write_text("smiles,gap,name\nCCO,1.5,a\nCCN,,b\nCCCC,-2e-1,c\nC,x,d\n")
     config = smiles_config(tmp_path, "a.csv", column="smiles", properties=["heavy_atoms"], measured=["gap"])
     torch.testing.assert_close(loaded(config)["cond"], torch.tensor([[3, 1.5], [4, -0.2]]))
-    assert notes(config) == ["train: 2 left out: no number (a.csv:3, 5)"]
+    assert notes(config) == ["train: 2 skipped: not a number (a.csv:3, 5)"]
     with pytest.raises(DataError, match=r"a\.csv:3: column 'gap' holds '', and a property is a finite number"):
         loaded(smiles_config(tmp_path, "a.csv", column="smiles", measured=["gap"], on_invalid="error"))
     with pytest.raises(DataError, match="there is no column 'gapp'; there are smiles, gap, name"):
@@ -66,7 +66,7 @@ def test_no_scaffold_stands_in_two_splits(tmp_path):
     config = smiles_config(tmp_path, "a.smi", splits={"train": 0.7, "test": 0.3}, split="scaffold")
     train, test = texts(config), texts(config, "test")
     assert sorted(train + test) == sorted(many)
-    assert not {scaffold(text) for text in train} & {scaffold(text) for text in test}
+    assert not {murcko_scaffold(text) for text in train} & {murcko_scaffold(text) for text in test}
     assert len(test) / len(many) == pytest.approx(0.3, abs=0.12)
     again = smiles_config(tmp_path, "a.smi", splits={"train": 0.7, "test": 0.3}, split="scaffold", split_seed=1)
     assert sorted(texts(again) + texts(again, "test")) == sorted(many)
@@ -74,12 +74,12 @@ def test_no_scaffold_stands_in_two_splits(tmp_path):
 
 def test_shares_hold_and_the_seed_decides_among_scaffolds_of_one_size():
     names = [f"s{number % 200}" for number in range(1000)]
-    found = splits_of(names, {"train": 0.8, "validation": 0.1, "test": 0.1}, 0)
+    found = assign_splits(names, {"train": 0.8, "validation": 0.1, "test": 0.1}, 0)
     assert [found.count(split) for split in ("train", "validation", "test")] == [800, 100, 100]
-    assert found == splits_of(names, {"train": 0.8, "validation": 0.1, "test": 0.1}, 0)
-    assert found != splits_of(names, {"train": 0.8, "validation": 0.1, "test": 0.1}, 1)
+    assert found == assign_splits(names, {"train": 0.8, "validation": 0.1, "test": 0.1}, 0)
+    assert found != assign_splits(names, {"train": 0.8, "validation": 0.1, "test": 0.1}, 1)
     common = [*["big"] * 500, *names[:200]]
-    assert splits_of(common, {"train": 0.8, "test": 0.2}, 0)[0] == "train"
+    assert assign_splits(common, {"train": 0.8, "test": 0.2}, 0)[0] == "train"
 
 
 def test_writings_are_of_the_same_molecules_and_of_train_alone(tmp_path):

@@ -12,7 +12,8 @@ from data_manager.errors import DataError
 from data_manager.hugging_face_tokenizer import HuggingFaceTokenizer
 from data_manager.packing import STARTS, CutRows, Encoded, WholeRows
 from data_manager.text_files import pieces
-from data_manager.tokenizers import ByteTokenizer, flat
+from data_manager.tokenizer_base import flat
+from data_manager.tokenizers import ByteTokenizer
 from tests.real_data import real_data
 
 EOS = 258
@@ -108,7 +109,7 @@ def test_long_documents_are_an_error_or_skipped_or_cut():
         rows_of(WholeRows(257, EOS, 4, "error", Notes()), documents)
     notes = Notes()
     assert rows_of(WholeRows(257, EOS, 4, "skip", notes), documents)["input_ids"] == [[257, 97, 98, EOS]]
-    assert notes.lines("train") == ["train: 2 left out: more than sequence_length 4 tokens (f:1, 1)"]
+    assert notes.lines("train") == ["train: 2 skipped: more than sequence_length 4 tokens (f:1, 1)"]
     notes = Notes()
     rows = rows_of(WholeRows(257, EOS, 4, "cut", notes), documents)["input_ids"]
     assert rows == [[257, 97, 98, EOS]] * 3

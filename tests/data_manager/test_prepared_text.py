@@ -225,7 +225,7 @@ def test_memory_is_flat(tmp_path, monkeypatch):
 def test_what_is_left_out_is_logged_and_kept(tmp_path, caplog):
     (tmp_path / "a.txt").write_text("one\n\ntwo\n")
     config = text_config(tmp_path, {"train": "a.txt"}, documents="line")
-    told = f"tiny: train: 1 left out: empty line ({tmp_path}/a.txt:2)"
+    told = f"tiny: train: 1 skipped: empty line ({tmp_path}/a.txt:2)"
     for _ in range(2):  # made, and read from disk as by another process
         caplog.clear()
         loading._prepared.clear()
@@ -254,7 +254,7 @@ def test_a_split_without_documents(tmp_path):
     with pytest.raises(DataError) as caught:
         texts(text_config(tmp_path, {"train": "a.txt"}, documents="line"))
     assert str(caught.value) == (
-        f"data set 'tiny': split 'train' has no documents\n  train: 2 left out: empty line ({tmp_path}/a.txt:1, 2)"
+        f"data set 'tiny': split 'train' has no documents\n  train: 2 skipped: empty line ({tmp_path}/a.txt:1, 2)"
     )
 
 

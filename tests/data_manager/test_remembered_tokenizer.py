@@ -36,7 +36,7 @@ def readings(monkeypatch):
 
 
 def start_again():
-    tokenizer_factory._made.clear()
+    tokenizer_factory._cache.clear()
     loading._prepared.clear()
 
 

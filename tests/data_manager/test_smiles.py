@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 from data_manager.data_manager import DatasetManager
 from data_manager.errors import DataError
 from data_manager.smiles_pairs import SmilesPairTokenizer
-from data_manager.smiles_tokenizer import SmilesTokenizer, smiles_tokens, syntax_error
+from data_manager.smiles_tokenizer import SmilesTokenizer, split_smiles, syntax_error
 from data_manager.smiles_types import SmilesDatasetConfig
-from data_manager.tokenizers import load_tokenizer
+from data_manager.tokenizer_load import load_tokenizer
 from tests.data_manager.text_configs import notes, shared, texts
 from tests.real_data import real_data
 
@@ -39,7 +39,7 @@ def chemistry():
     ],
 )
 def test_tokens(text, tokens):
-    assert smiles_tokens(text) == tokens.split()
+    assert split_smiles(text) == tokens.split()
     tokenizer = SmilesTokenizer.of([text])
     assert tokenizer.decode(tokenizer.encode(text)) == text
     assert len(tokenizer.encode(text)) == len(tokens.split())
@@ -47,7 +47,7 @@ def test_tokens(text, tokens):
 
 @given(st.text(st.sampled_from("CNOcnHBrl[]()@+-=#%0123456789./\\ !ü"), max_size=30))
 def test_nothing_is_lost_that_a_smiles_can_have(text):
-    assert "".join(smiles_tokens(text)) == text
+    assert "".join(split_smiles(text)) == text
     tokenizer = SmilesTokenizer.of(["CCO"])
     known = all(character not in " !ü" for character in text)
     assert (tokenizer.decode(tokenizer.encode(text)) == text) is known
@@ -91,7 +91,7 @@ def test_invalid_lines_are_counted_and_named(tmp_path):
     (tmp_path / "a.smi").write_text("CCO ethanol\n\nC(C\tbroken\nc1ccccc1\n")
     config = smiles_config(tmp_path, "a.smi")
     assert texts(config) == ["CCO", "c1ccccc1"]
-    assert notes(config) == ["train: 1 left out: empty line (a.smi:2)", "train: 1 left out: no valid SMILES (a.smi:3)"]
+    assert notes(config) == ["train: 1 skipped: empty line (a.smi:2)", "train: 1 skipped: invalid SMILES (a.smi:3)"]
     with pytest.raises(DataError, match=r"a\.smi:3: '\(' without its '\)' in 'C\(C'"):
         texts(smiles_config(tmp_path, "a.smi", on_invalid="error"))
 
@@ -109,7 +109,7 @@ def test_duplicates_are_dropped_by_their_text(tmp_path):
     (tmp_path / "a.smi").write_text("CCO\nOCC\nCCO\n")
     config = smiles_config(tmp_path, "a.smi", drop_duplicates=True)
     assert texts(config) == ["CCO", "OCC"]
-    assert notes(config) == ["train: 1 left out: a duplicate (a.smi:3)"]
+    assert notes(config) == ["train: 1 skipped: duplicate (a.smi:3)"]
 
 
 def test_chemistry(tmp_path):
@@ -118,10 +118,10 @@ def test_chemistry(tmp_path):
     (tmp_path / "a.smi").write_text("\n".join(lines))
     config = smiles_config(tmp_path, "a.smi", check="chemistry")
     assert texts(config) == [lines[0], lines[1], lines[3], lines[5]]
-    assert notes(config) == ["train: 2 left out: no valid SMILES (a.smi:3, 5)"]
+    assert notes(config) == ["train: 2 skipped: invalid SMILES (a.smi:3, 5)"]
     config = smiles_config(tmp_path, "a.smi", canonical=True, salts="strip", drop_duplicates=True)
     assert texts(config) == ["CCO", "CC(=O)[O-]"]
-    assert notes(config)[0] == "train: 2 left out: a duplicate (a.smi:2, 6)"
+    assert notes(config)[0] == "train: 2 skipped: duplicate (a.smi:2, 6)"
     kept = texts(smiles_config(tmp_path, "a.smi", canonical=True))
     assert kept == ["CCO", "CCO", "CC(=O)[O-].[Na+]", "CCO.Cl"]
     with pytest.raises(DataError, match=r"a\.smi:3: Explicit valence for atom # 0 C, 5, is greater than permitted"):

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from data_manager.data_manager import DatasetManager
 from data_manager.errors import DataError
 from data_manager.mixture_types import MixtureDatasetConfig
-from data_manager.shares import draw
+from data_manager.shares import draw_splits
 from data_manager.text_loader import LengthBuckets
 from data_manager.text_types import TextDatasetConfig
 from tests.data_manager.text_configs import BYTES, notes, shared, text_config, texts
@@ -26,7 +26,7 @@ def write_lines(path, count, word="line"):
 @given(st.lists(st.integers(1, 50), min_size=1, max_size=4), st.integers(0, 5), st.integers(1, 300))
 def test_shares_hold_from_the_beginning(weights, seed, count):
     ratios = [(str(index), weight / sum(weights)) for index, weight in enumerate(weights)]
-    names = draw(ratios, seed)
+    names = draw_splits(ratios, seed)
     found = Counter(next(names) for _ in range(20 * count))
     assert all(abs(found[name] - share * 20 * count) <= len(weights) for name, share in ratios)
 
@@ -179,7 +179,7 @@ def test_a_stream_names_what_is_left_out(tmp_path, caplog):
     config = text_config(tmp_path, {"train": "a.txt"}, documents="line", streaming=True)
     with caplog.at_level(logging.WARNING):
         assert texts(config) == ["a", "b"]
-    assert f"tiny train: 1 left out: empty line ({tmp_path}/a.txt:2)" in caplog.text
+    assert f"tiny train: 1 skipped: empty line ({tmp_path}/a.txt:2)" in caplog.text
 
 
 def test_document_ids_and_positions(tmp_path):

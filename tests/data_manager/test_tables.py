@@ -81,10 +81,10 @@ def test_rows_that_are_left_out_are_counted(tmp_path):
     found = config(JsonDatasetConfig, tmp_path, "a.json", on_invalid="skip")
     assert texts(found) == ["a", "3"]
     assert notes(found) == [
-        "train: 1 left out: empty text (a.json:2)",
-        "train: 1 left out: no JSON (a.json:3)",
-        "train: 1 left out: a column is missing (a.json:4)",
-        "train: 1 left out: no text (a.json:6)",
+        "train: 1 skipped: empty text (a.json:2)",
+        "train: 1 skipped: invalid JSON (a.json:3)",
+        "train: 1 skipped: a column is missing (a.json:4)",
+        "train: 1 skipped: not text (a.json:6)",
     ]
 
 
@@ -92,7 +92,7 @@ def test_csv(tmp_path):
     (tmp_path / "a.csv").write_text('id;title;body\r\n1;A;"first\nmore; ""so"""\r\n2;B;\r\n3;C;x\r\n')
     found = config(CsvDatasetConfig, tmp_path, "a.csv", delimiter=";", column="body")
     assert texts(found) == ['first\nmore; "so"', "x"]
-    assert notes(found) == ["train: 1 left out: empty text (a.csv:4)"]
+    assert notes(found) == ["train: 1 skipped: empty text (a.csv:4)"]
     with pytest.raises(DataError, match=r"a\.csv:1: there is no column 'text'; there are id, title, body"):
         texts(config(CsvDatasetConfig, tmp_path, "a.csv", delimiter=";"))
     with pytest.raises(DataError, match=r"there are id;title;body; is ',' the delimiter\?"):

@@ -112,7 +112,7 @@ def test_a_file_is_looked_for_in_three_places(tmp_path, monkeypatch):
     assert str(caught.value) == (
         f"data set 'tiny': the file of split 'train', 'a.txt' is not there; looked for\n  {here / 'a.txt'}\n"
         f"  {corpora / 'tiny' / 'a.txt'}\n  {corpora / 'a.txt'}\n"
-        "Put it in one of these places, or set global_config.corpus_dir to its folder."
+        "Move it to one of these paths, or set global_config.corpus_dir to its folder."
     )
 
 

@@ -58,7 +58,7 @@ def test_a_bad_line_is_left_out_and_the_others_keep_their_numbers(tmp_path):
     (tmp_path / "a.txt").write_bytes(b"one\nb\xffd\nthree\n\nfi\xe4ve\nsix")
     config = text_config(tmp_path, {"train": "a.txt"}, documents="line", on_invalid="skip", rows="whole")
     assert texts(config) == ["one", "three", "six"]
-    assert notes(config) == ["train: 2 left out: not UTF-8 (a.txt:2, 5)", "train: 1 left out: empty line (a.txt:4)"]
+    assert notes(config) == ["train: 2 skipped: not UTF-8 (a.txt:2, 5)", "train: 1 skipped: empty line (a.txt:4)"]
     assert [piece.line for piece in TextFile(tmp_path / "a.txt", "line", True).read(Notes())] == [1, 3, 6]
     (tmp_path / "a.txt").write_bytes(b"one\nb\xffd\nthree")
     assert "".join(texts(text_config(tmp_path, {"train": "a.txt"}, on_invalid="skip"))) == "one\nthree"
@@ -70,7 +70,7 @@ def test_pairs_keep_their_partners_beside_a_bad_line(tmp_path):
     pair = {"source": "a.en", "target": "a.de"}
     config = text_config(tmp_path, {"train": pair}, on_invalid="skip")
     assert texts(config) == [("one", "eins"), ("three", "drei")]
-    assert notes(config) == ["train: 1 left out: not UTF-8 (a.en:2)"]
+    assert notes(config) == ["train: 1 skipped: not UTF-8 (a.en:2)"]
     with pytest.raises(DataError, match=r"a\.en:2: byte 0xff at offset 5 is not UTF-8"):
         texts(text_config(tmp_path, {"train": pair}))
 

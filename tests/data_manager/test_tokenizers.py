@@ -8,7 +8,9 @@ from hypothesis import strategies as st
 
 from data_manager.errors import DataError
 from data_manager.hugging_face_tokenizer import HuggingFaceTokenizer
-from data_manager.tokenizers import REPLACEMENT, ByteTokenizer, CharacterTokenizer, load_tokenizer
+from data_manager.tokenizer_base import REPLACEMENT
+from data_manager.tokenizer_load import load_tokenizer
+from data_manager.tokenizers import ByteTokenizer, CharacterTokenizer
 from tests.real_data import real_data
 
 any_text = st.text(st.characters(exclude_categories=["Cs"]))
@@ -95,14 +97,14 @@ def test_decoding_leaves_out_what_is_no_word(word_tokenizer):
 
 
 def test_folders_that_hold_no_tokenizer(tmp_path):
-    with pytest.raises(DataError, match=r"tokenizer folder .*absent is not there"):
+    with pytest.raises(DataError, match=r"tokenizer folder .*absent does not exist"):
         HuggingFaceTokenizer.load(tmp_path / "absent")
-    with pytest.raises(DataError, match=r"has none of tokenizer\.json"):
+    with pytest.raises(DataError, match=r"contains none of tokenizer\.json"):
         HuggingFaceTokenizer.load(tmp_path)
     (tmp_path / "vocab.json").write_text("{}")
-    with pytest.raises(DataError, match=r"lacks the merges\.txt"):
+    with pytest.raises(DataError, match=r"lacks its merges\.txt"):
         HuggingFaceTokenizer.load(tmp_path)
-    with pytest.raises(DataError, match="is a file; give the folder"):
+    with pytest.raises(DataError, match="is a file; give its folder"):
         HuggingFaceTokenizer.load(tmp_path / "vocab.json")
     (tmp_path / "tokenizer.json").write_text("not json")
     with pytest.raises(DataError, match="cannot be read"):

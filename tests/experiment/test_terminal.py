@@ -90,7 +90,7 @@ def test_what_data_log(streaming, tmp_path, caplog):
         (DatasetManager.preparation(config)["train"].folder / "rows.arrow").write_bytes(b"x")
         assert texts(config) == ["one", "two"]
         assert "is made again" in caplog.text
-    assert "1 left out: empty line" in caplog.text
+    assert "1 skipped: empty line" in caplog.text
     assert "\x1b" not in caplog.text
 
 

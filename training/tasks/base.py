@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from data_manager.tokenizers import Tokenizer
+from data_manager.tokenizer_base import Tokenizer
 from experiment.config import ExperimentConfig
 from training.config_types import GenerationConfig, TrainingConfig
 from training.registry import TASKS
