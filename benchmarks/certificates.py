@@ -28,9 +28,9 @@ from diffusion.processes.hybrid import HybridGraph
 from diffusion.processes.noise_schedule import CosineNoise, GeometricNoise, LogLinearNoise, NoiseSchedule
 from diffusion.registry import SAMPLERS
 from diffusion.samplers.base import samplers_for
-from model.diffusion_tables import combinations_table, filled, samplers_table
+from model.diffusion_tables import fill_table, render_combinations_table, render_samplers_table
 from tests.oracles.diffusion_bounds import pairs
-from tests.oracles.diffusion_propagation import oracle_sampler, sampler_law
+from tests.oracles.diffusion_propagation import oracle_sampler, sampler_distribution
 from tests.oracles.diffusion_toy import VOCABULARY, Toy
 from tests.oracles.hybrid_toy import HybridToy
 
@@ -70,7 +70,7 @@ class Certificate:
         return order if abs(order) > 0.05 else None
 
 
-def process_named(process: str, schedule: str) -> DiffusionProcess:
+def make_process(process: str, schedule: str) -> DiffusionProcess:
     """Build the toy's process with the named schedule."""
     return DiffusionProcess(*GRAPHS[process].at_pace(SCHEDULES[schedule]))
 
@@ -82,13 +82,15 @@ def make_toy(process: str, seed: int) -> Toy:
 
 def certify(process: str, schedule: str, sampler: str, steps: list[int], toys: int) -> Certificate:
     """Compute the exact distances of one combination."""
-    shared, distances = process_named(process, schedule), []
+    shared, distances = make_process(process, schedule), []
     for count in steps:
         total_variations = []
         for seed in range(toys):
             toy = make_toy(process, seed)
             choice = {"type": sampler, **SETTINGS.get(sampler, {})}
-            total_variations.append(toy.total_variation(sampler_law(toy, oracle_sampler(toy, shared, choice, count))))
+            total_variations.append(
+                toy.total_variation(sampler_distribution(toy, oracle_sampler(toy, shared, choice, count)))
+            )
         distances.append(sum(total_variations) / toys)
     return Certificate(process, schedule, sampler, distances)
 
@@ -99,7 +101,7 @@ def all_certificates(steps: list[int], toys: int) -> list[Certificate]:
         certify(process, schedule, sampler, steps, toys)
         for process in GRAPHS
         for schedule in SCHEDULES
-        for sampler in samplers_for(process_named(process, schedule).graph)
+        for sampler in samplers_for(make_process(process, schedule).graph)
     ]
 
 
@@ -188,7 +190,7 @@ def strata_table(batch_sizes: Sequence[int] = (4, 16, 64)) -> str:
     """Format the variance reduction by stratified times as Markdown."""
     lines = ["| objective | schedule | batch | independent | stratified | saved |", "|" + " --- |" * 6]
     for name, schedule in (("mdlm", "loglinear"), ("mdlm", "cosine"), ("udlm", "loglinear"), ("udlm", "geometric")):
-        process = process_named("absorbing" if name == "mdlm" else "uniform", schedule)
+        process = make_process("absorbing" if name == "mdlm" else "uniform", schedule)
         objective = SubsLoss(process) if name == "mdlm" else UdlmLoss(process)
         variances = strata_variances(objective, Toy.random(0, process.graph.absorbing), batch_sizes)
         for size, (plain, stratified) in zip(batch_sizes, variances, strict=True):
@@ -225,8 +227,12 @@ def main() -> None:
     print(f"\n{arguments.output}")
     if arguments.page is not None:
         text = arguments.page.read_text(encoding="utf-8")
-        for name, rows in {"combinations": combinations_table(), "samplers": samplers_table(), **tables}.items():
-            text = filled(text, name, rows)
+        for name, rows in {
+            "combinations": render_combinations_table(),
+            "samplers": render_samplers_table(),
+            **tables,
+        }.items():
+            text = fill_table(text, name, rows)
         arguments.page.write_text(text, encoding="utf-8")
 
 

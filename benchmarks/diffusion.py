@@ -56,7 +56,7 @@ CONTENDERS = ("ar", *DIFFUSION)
 PLOT = Path(__file__).resolve().parent.parent / "docs" / "diffusion_family.png"
 
 
-def normalised(text: str) -> str:
+def normalise_text(text: str) -> str:
     """Normalise text like text8: lower-case letters and single spaces; other characters become spaces."""
     return re.sub(r"[^a-z]+", " ", text.lower().replace("<unk>", " ")).strip()
 
@@ -67,7 +67,7 @@ def make_corpus(source: Path, folder: Path) -> None:
     found = {name: source / f"{name}.txt" for name in ("train", "valid", "test")}
     train = found["train"] if found["train"].is_file() else found["valid"]
     for name, path in (("train", train), ("test", found["test"])):
-        (folder / f"{name}.txt").write_text(normalised(path.read_text(encoding="utf-8")), encoding="utf-8")
+        (folder / f"{name}.txt").write_text(normalise_text(path.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 def overrides(name: str, seed: int, args: argparse.Namespace) -> list[str]:
@@ -106,7 +106,7 @@ def run(name: str, seed: int, args: argparse.Namespace) -> dict[str, Any]:
 
 def measure(opened: Any, rows: int, seed: int) -> dict[str, Any]:
     """Measure bits a character with their interval and parts; entropy, calls and seconds of samples."""
-    from evaluation.registry import evaluator_of
+    from evaluation.registry import metrics_of
     from evaluation.rows import load_split
     from evaluation.sample import Request
     from evaluation.sampling import draw
@@ -114,14 +114,14 @@ def measure(opened: Any, rows: int, seed: int) -> dict[str, Any]:
     from evaluation.text_statistics import entropy_figure
 
     split = load_split(opened, "test", max_rows=rows, seed=seed)
-    report = evaluator_of(opened.task_name)(opened, split, Settings(seed=seed, draws=2, samples=False))
+    report = metrics_of(opened.task_name)(opened, split, Settings(seed=seed, draws=2, samples=False))
     bits = next(figure for figure in report.figures if figure.name == "bits_per_character")
     found = {"bits": bits.value, "low": bits.low, "high": bits.high}
     parts = ("diffusion_part", "prior_part", "reconstruction_part")
     found |= {figure.name: figure.value for figure in report.figures if figure.name in parts}
     ids = [row for batch in split.batches("rows") for row in batch["input_ids"].tolist()]
     if opened.task_name == "language_modelling":
-        found |= with_first_character(found, [row[0] for row in ids], len(ids[0]))
+        found |= include_first_character(found, [row[0] for row in ids], len(ids[0]))
     start = time.perf_counter()
     samples = draw(opened, Request(seed=seed)).samples
     found["seconds"] = (time.perf_counter() - start) / len(samples)
@@ -132,14 +132,14 @@ def measure(opened: Any, rows: int, seed: int) -> dict[str, Any]:
     return found
 
 
-def with_first_character(found: dict[str, Any], first: list[int], length: int) -> dict[str, Any]:
+def include_first_character(found: dict[str, Any], first: list[int], length: int) -> dict[str, Any]:
     """Return bits over all characters of a row, with the first at its frequency at beginnings of rows."""
     counts = Counter(first)
     cost = -sum(count * math.log2(count / len(first)) for count in counts.values()) / len(first)
     return {key: (found[key] * (length - 1) + cost) / length for key in ("bits", "low", "high")}
 
 
-def table_of(results: list[dict[str, Any]]) -> str:
+def format_table(results: list[dict[str, Any]]) -> str:
     """Format a table with one line a contender, the mean over its seeds."""
     lines = []
     for name in dict.fromkeys(result["name"] for result in results):
@@ -207,12 +207,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     make_corpus(args.corpus, Path(args.output) / "corpus_dir")
     results = [run(name, seed, args) for seed in args.seeds for name in args.only]
-    print(table_of(results))
+    print(format_table(results))
     if args.write:
         draw_curves(results, PLOT)
         head = "## The diffusion family and a decoder, side by side"
         curves = f"![Bits a character over the steps](../docs/{PLOT.name})"
-        write_section("diffusion family", "\n\n".join([head, provenance("torch"), table_of(results), curves]))
+        write_section("diffusion family", "\n\n".join([head, provenance("torch"), format_table(results), curves]))
     return 0
 
 

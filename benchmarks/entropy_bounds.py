@@ -5,7 +5,14 @@ import torch
 from diffusion.processes.diffusion_process import DiffusionProcess
 from diffusion.processes.graph import AbsorbingGraph
 from diffusion.processes.noise_schedule import LogLinearNoise
-from tests.oracles.diffusion_propagation import divergence, kernel, oracle_sampler, prior, sampler_law, state_of
+from tests.oracles.diffusion_propagation import (
+    divergence,
+    kernel,
+    oracle_sampler,
+    prior,
+    sampler_distribution,
+    state_of,
+)
 from tests.oracles.diffusion_toy import LENGTH, VOCABULARY, Toy
 
 GAMMAS = (0.0, 0.6, 0.7, 0.8, 1.0, 1.1)
@@ -21,7 +28,7 @@ def measure_gamma(toy: Toy, gamma: float) -> tuple[float, float, float]:
     for _ in range(LENGTH):
         calls += float(distribution[masked].sum())
         distribution = distribution @ step
-    assert torch.allclose(distribution, sampler_law(toy, sampler))
+    assert torch.allclose(distribution, sampler_distribution(toy, sampler))
     return calls, divergence(toy, distribution), toy.total_variation(distribution)
 
 

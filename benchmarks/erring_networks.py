@@ -12,7 +12,7 @@ from diffusion.processes.graph import AbsorbingGraph, UniformGraph
 from diffusion.processes.noise_schedule import LogLinearNoise
 from diffusion.samplers.base import create_sampler, samplers_for
 from diffusion.samplers.denoiser import Denoiser
-from tests.oracles.diffusion_propagation import sampler_law
+from tests.oracles.diffusion_propagation import sampler_distribution
 from tests.oracles.diffusion_toy import VOCABULARY, Toy
 
 ERRORS = (0.0, 0.3, 1.0)
@@ -49,7 +49,7 @@ def distance(absorbing: bool, choice: str | dict[str, Any], error: float, toys: 
     for seed in range(toys):
         toy = Toy.random(seed, absorbing)
         denoiser = Denoiser(noisy_oracle(toy, error, seed), X0Parameterisation(graph))
-        total += toy.total_variation(sampler_law(toy, create_sampler(choice, process, denoiser, STEPS)))
+        total += toy.total_variation(sampler_distribution(toy, create_sampler(choice, process, denoiser, STEPS)))
     return total / toys
 
 

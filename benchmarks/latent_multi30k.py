@@ -25,7 +25,7 @@ SHOWN = 8
 def measure(seed: int, corpus: Path, output: Path) -> tuple[dict[str, Any], list[str]]:
     """Train one run; return its figures by name, and examples."""
     from evaluation.opened import open_run
-    from evaluation.registry import evaluator_of
+    from evaluation.registry import metrics_of
     from evaluation.rows import load_split
     from evaluation.settings import Settings
     from experiment.config import read_experiment
@@ -35,7 +35,7 @@ def measure(seed: int, corpus: Path, output: Path) -> tuple[dict[str, Any], list
     folders = [f"global_config.corpus_dir={corpus}", f"global_config.output_dir={output / 'prepared'}"]
     train(read_experiment(CONFIG, [*folders, f"training.seed={seed}"]).config, folder, resume=folder.exists())
     run = open_run(folder, [f"generation.num_samples={SAMPLES}"])
-    report = evaluator_of(run.task_name)(run, load_split(run, "test", max_rows=None, seed=seed), Settings(seed))
+    report = metrics_of(run.task_name)(run, load_split(run, "test", max_rows=None, seed=seed), Settings(seed))
     return {figure.name: figure for figure in report.figures}, report.examples[:SHOWN]
 
 

@@ -72,11 +72,11 @@ def sample_polydiff(run: Any, count: int, seed: int, *, copies: bool) -> list[st
     import torch
 
     from benchmarks.polydiff_sampler import redraw_every_token
-    from evaluation.sample_lengths import drawn_lengths
+    from evaluation.sample_lengths import draw_lengths
 
-    tokenizer, generator = run.needs_tokenizer(), torch.Generator().manual_seed(seed)
+    tokenizer, generator = run.require_tokenizer(), torch.Generator().manual_seed(seed)
     found = []
-    for lengths in torch.split(drawn_lengths(run, count, seed), 64):
+    for lengths in torch.split(draw_lengths(run, count, seed), 64):
         settings: dict[str, Any] = {"copies": copies, "temperature": run.generation.temperature}
         for row in redraw_every_token(run.model, lengths, **settings, generator=generator):
             end = row.index(tokenizer.eos_token_id) if tokenizer.eos_token_id in row else len(row)
@@ -102,11 +102,11 @@ def rows(args: argparse.Namespace) -> Iterator[tuple[str, Callable[[], list[str]
 
 def validity_curve(folder: Path, options: Sequence[str], count: int, seed: int, known: Sequence[str]) -> list[Point]:
     """Measure validity at each checkpoint of a run, with averaged weights if it has them."""
-    from training.checkpoints import checkpoint_folder, steps_of
+    from training.checkpoints import checkpoint_folder, list_checkpoint_steps
     from training.network import restore_network
 
     run, found = load(folder, options), []
-    for step in sorted(steps_of(folder)):
+    for step in sorted(list_checkpoint_steps(folder)):
         restore_network(run.model, run.task, run.config, checkpoint_folder(folder, step))
         figure = Measurement(folder.name, sample_run(run, count, seed), known, seed, 0.0).report.figures[0]
         found.append((step, figure.value, figure.low, figure.high))

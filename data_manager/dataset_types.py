@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 
-from data_manager.recipe_checks import unknown_corpus
+from data_manager.recipe_checks import check_corpus_name
 from data_manager.registry import SOURCES
 from data_manager.speech_settings import FeaturesConfig, LoadingConfig
 from yaml_config.paths import PathText
@@ -75,7 +75,7 @@ class DatasetConfig(StrictModel):
     def violations(self) -> Iterator[Violation]:
         """Check that a lhotse corpus has a recipe, and that the source is registered."""
         if self.source == "lhotse":
-            yield from unknown_corpus(self.name)
+            yield from check_corpus_name(self.name)
         elif type(self) is DatasetConfig and self.source not in SOURCES:
             near = closest(self.source, SOURCES.names())
             hint = f"did you mean {near!r}?" if near else f"known: {', '.join(SOURCES)}"

@@ -60,7 +60,7 @@ def read_data_sections(section: Node | None, shared: Node | None) -> tuple[list[
     configs: list[DatasetConfig] = []
     names: dict[str, int] = {}
     for index, entry in enumerate(section.value):
-        config, found = read_entry(lay_shared(entry, shared, problems), index)
+        config, found = read_entry(fill_shared_defaults(entry, shared, problems), index)
         # an invalid default shared by several entries is reported once, at its position in the file
         reported = set(problems)
         problems += [problem for problem in found if problem not in reported]
@@ -74,7 +74,7 @@ def read_data_sections(section: Node | None, shared: Node | None) -> tuple[list[
     return configs, [*problems, *found]
 
 
-def lay_shared(entry: Node, shared: Node | None, problems: Sequence[Problem] = ()) -> Node:
+def fill_shared_defaults(entry: Node, shared: Node | None, problems: Sequence[Problem] = ()) -> Node:
     """Fill `entry` with the defaults of `global_config`, except values already reported in `problems`."""
     source = entry.child("source")
     name = source.value if source is not None else DEFAULT_SOURCE

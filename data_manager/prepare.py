@@ -79,7 +79,7 @@ def write_rows(folder: Path, config: TokensConfig, split: str, corpus: Corpus, t
 
     from data_manager.encoding import build_columns, encode_corpus, row_maker
     from data_manager.packing import arrow_columns, arrow_type
-    from data_manager.progress import counted
+    from data_manager.progress import progress_counter
 
     notes = Notes()
     maker = row_maker(config, tokenizer, bool(is_paired(corpus)), notes)
@@ -89,7 +89,7 @@ def write_rows(folder: Path, config: TokensConfig, split: str, corpus: Corpus, t
     with (
         pa.OSFile(str(folder / _ROWS), "wb") as file,
         pa.ipc.new_stream(file, schema) as writer,
-        counted(f"{config.name}: {split}", " tokens") as advance,
+        progress_counter(f"{config.name}: {split}", " tokens") as advance,
     ):
         for part, columns in build_columns(maker, parts):
             lists = arrow_columns(columns)

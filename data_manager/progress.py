@@ -37,7 +37,7 @@ def redirect_recipe_output(module: ModuleType) -> Iterator[None]:
 
 
 @contextmanager
-def counted(label: str, unit: str, total: int | None = None) -> Iterator[Callable[[int], object]]:
+def progress_counter(label: str, unit: str, total: int | None = None) -> Iterator[Callable[[int], object]]:
     """Show a bar for steps of different sizes; yield a function to call with the size of each step."""
     from tqdm import tqdm
 

@@ -17,7 +17,7 @@ from yaml_config.registry import closest
 from yaml_config.strict_model import Violation
 
 
-def unknown_corpus(name: str) -> Iterator[Violation]:
+def check_corpus_name(name: str) -> Iterator[Violation]:
     """Yield a violation at `name` if lhotse is installed and has no such recipe."""
     known = recipe_names()
     if not is_lhotse_installed() or name in known:

@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
 
 def _speech_texts(config: SpeechConfig) -> "dict[str, Sequence[str]]":
-    from data_manager.speech import speech_texts
+    from data_manager.speech import get_transcripts
 
-    return dict(speech_texts(config))
+    return dict(get_transcripts(config))
 
 
 @register_source("speech_mixture", config=SpeechMixtureConfig, texts=_speech_texts)

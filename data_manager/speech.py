@@ -50,7 +50,7 @@ def get_speech_corpus(config: SpeechConfig) -> SpeechCorpus:
     return _loaded[config.model_dump_json()]
 
 
-def speech_texts(config: SpeechConfig) -> dict[str, list[str]]:
+def get_transcripts(config: SpeechConfig) -> dict[str, list[str]]:
     """Return the transcripts of each split, for training a tokenizer; raise DataError."""
     from data_manager.speech_batches import transcript
 

@@ -15,9 +15,9 @@ from evaluation.registry import register_metric
 from evaluation.rows import Split
 from evaluation.settings import Settings
 from evaluation.texts import measure_samples
-from training.noise import mixed_seed
+from training.noise import mix_seed
 from training.tasks.base import real_tokens
-from training.tasks.diffusion import condition_of
+from training.tasks.diffusion import batch_condition
 
 PARTS = ("diffusion", "prior", "reconstruction")
 _NOTE = "at most"
@@ -48,7 +48,7 @@ def bound(run: LoadedRun, split: Split, settings: Settings) -> tuple[TextNLL, di
     total = TextNLL()
     parts: dict[str, list[float]] = {}
     for batch in split.batches(split.name):
-        drawn = [_row_parts(run.model, batch, mixed_seed(settings.seed, draw)) for draw in range(settings.draws)]
+        drawn = [_row_parts(run.model, batch, mix_seed(settings.seed, draw)) for draw in range(settings.draws)]
         mean = {name: torch.stack([one[name] for one in drawn]).mean(0) for name in drawn[0]}
         ids, is_real = batch["input_ids"], real_tokens(batch)
         total.add(torch.stack(list(mean.values())).sum(0), ids, is_real, run.tokenizer)
@@ -64,7 +64,7 @@ def _row_parts(model: Any, batch: dict[str, Any], seed: int) -> dict[str, Tensor
     ids, noise, mask = batch["input_ids"], batch["noise"], batch.get("attention_mask")
     if not isinstance(model, DiffusionModel):
         return _parts_by_row(model, batch)
-    rows, cond = noise.place.to(ids.device), condition_of(model, batch)
+    rows, cond = noise.place.to(ids.device), batch_condition(model, batch)
     found = model.objective.parts(
         lambda x_t, sigma: model.denoise(x_t, sigma, mask=mask, cond=cond),
         ids,

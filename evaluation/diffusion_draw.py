@@ -17,16 +17,16 @@ def draw_diffusion_samples(
     run: LoadedRun, request: Request, prompt: str | None, generator: torch.Generator
 ) -> Iterator[list[Sample]]:
     """Yield `generation.num_samples` samples in batches; the request, the prompt or the training data set their length."""
-    from evaluation.sample_lengths import drawn_lengths, has_drawn_lengths
+    from evaluation.sample_lengths import draw_lengths, has_drawn_lengths
 
-    tokenizer, count = run.needs_tokenizer(), run.generation.num_samples
+    tokenizer, count = run.require_tokenizer(), run.generation.num_samples
     is_whole = getattr(run.dataset_config, "layout", None) == "whole"
     template = None
     if prompt is None and request.length is None and has_drawn_lengths(run):
-        lengths = drawn_lengths(run, count, request.seed)
+        lengths = draw_lengths(run, count, request.seed)
     else:
         before = [tokenizer.bos_token_id] if is_whole else []
-        length = sample_length(run, request)
+        length = resolve_sample_length(run, request)
         template = None if prompt is None else read_template(prompt, tokenizer, length, before)
         lengths = torch.full((count,), length)
     cond = parse_condition(run, request, count)
@@ -41,7 +41,7 @@ def draw_diffusion_samples(
             yield [Sample(tokenizer.decode(row), prompt, row, call) for row, call in zip(tokens, calls, strict=True)]
 
 
-def sample_length(run: LoadedRun, request: Request) -> int:
+def resolve_sample_length(run: LoadedRun, request: Request) -> int:
     """Return the number of tokens of a sample; raises UnfitError where neither the file nor the request sets it."""
     model_length = getattr(getattr(run.config.model, "config", None), "length", None)
     found = request.length or model_length or getattr(run.dataset_config, "limit", None)

@@ -104,11 +104,11 @@ def run(args: argparse.Namespace, usage_error: Callable[[str], NoReturn]) -> int
 def _write_page(target: str, folder: Path, result: "dict[str, Any]", report: "Report") -> int:
     """Write the page after the figures are printed, so that an error loses no figures; returns the exit code."""
     from evaluation.failure import report_error
-    from pages.document import write
-    from pages.evaluation_page import evaluation_page
+    from pages.document import write_page
+    from pages.evaluation_page import render_evaluation_page
 
     try:
-        write(target, evaluation_page(folder, result, report))
+        write_page(target, render_evaluation_page(folder, result, report))
     except Exception as error:
         return report_error(error, target, as_json=False)
     print(f"page written to {target}", file=sys.stderr)
@@ -119,7 +119,7 @@ def _measure(
     args: argparse.Namespace, folder: Path, overrides: list[str], with_samples: bool
 ) -> "tuple[dict[str, Any], Report]":
     from evaluation.opened import open_run
-    from evaluation.registry import evaluator_of
+    from evaluation.registry import metrics_of
     from evaluation.rows import load_split
     from evaluation.settings import Settings
     from training.errors import UnfitError
@@ -134,7 +134,7 @@ def _measure(
     start = time.perf_counter()
     judge = Path(args.judge) if args.judge else None
     split = load_split(run, args.split, max_rows=args.max_rows, seed=args.seed)
-    report = evaluator_of(run.task_name)(run, split, Settings(args.seed, args.draws, judge, with_samples))
+    report = metrics_of(run.task_name)(run, split, Settings(args.seed, args.draws, judge, with_samples))
     report.notes[:0] = [*run.notes, *split.notes]
     seconds = round(time.perf_counter() - start, 3)
     return {

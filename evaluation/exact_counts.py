@@ -14,7 +14,7 @@ from evaluation.opened import LoadedRun
 from evaluation.sample import Request, Sample
 from training.config_types import MAX_ATTEMPTS
 from training.errors import UnfitError
-from training.noise import mixed_seed
+from training.noise import mix_seed
 
 DrawSamples = Callable[[LoadedRun, Request, "str | None", torch.Generator], Iterator[list[Sample]]]
 _MAX_BATCH = 1024
@@ -46,7 +46,7 @@ def draw_with_rejection(
             raise UnfitError(_too_few(kept, drawn, wanted, exactly))
         expected = ceil((wanted - kept) * (drawn + 1) / (kept + 1)) if drawn else wanted
         size = min(expected, limit - drawn, _MAX_BATCH)
-        attempt = request if not number else replace(request, seed=mixed_seed(request.seed, number))
+        attempt = request if not number else replace(request, seed=mix_seed(request.seed, number))
         number += 1
         for samples in draw_samples(_with_num_samples(run, size), attempt, prompt, generator):
             found = []

@@ -99,9 +99,9 @@ def _load_transformers_judge(folder: Path) -> Judge:
     from transformers import AutoModelForCausalLM
 
     from data_manager.hugging_face_tokenizer import HuggingFaceTokenizer
-    from model.hub import weights_problem
+    from model.hub import find_weights_problem
 
-    if problem := weights_problem(folder):
+    if problem := find_weights_problem(folder):
         raise RunFolderError(f"--judge {folder}: {problem}")
     tokenizer = HuggingFaceTokenizer.load(folder)
     try:

@@ -19,7 +19,7 @@ from evaluation.settings import Settings
 from evaluation.translation import bleu_and_chrf
 from model.latent.model import LatentDiffusionModel
 from model.latent.variational import kl_divergence, reparameterise
-from training.noise import mixed_seed
+from training.noise import mix_seed
 from training.tasks.base import real_tokens
 
 EXAMPLES = 3
@@ -69,7 +69,7 @@ def measure(run: LoadedRun, split: Split, settings: Settings) -> Report:
 @torch.no_grad()
 def measure_rows(run: LoadedRun, split: Split, settings: Settings) -> LatentMeasurements:
     """Measure each row of the split."""
-    model, tokenizer, found = latent_model(run), run.needs_tokenizer(), LatentMeasurements()
+    model, tokenizer, found = latent_model(run), run.require_tokenizer(), LatentMeasurements()
     greedy_settings = {"temperature": 0.0, "top_k": None, "top_p": None, "num_beams": 1}
     greedy = replace(
         run, config=run.config.model_copy(update={"generation": run.generation.model_copy(update=greedy_settings)})
@@ -98,7 +98,7 @@ def _diffused(
     """Return latents [B, size] as the diffusion is trained on them, and its squared errors [B], averaged over draws."""
     latents, errors = [], []
     for draw in range(settings.draws):
-        streams = RowGenerators.from_seed(mixed_seed(settings.seed, _LATENTS, draw), rows)
+        streams = RowGenerators.from_seed(mix_seed(settings.seed, _LATENTS, draw), rows)
         drawn = reparameterise(mu, logvar, normal(mu.shape, streams, mu.device, mu.dtype))
         z = model.diffused(mu, drawn)
         latents.append(z)

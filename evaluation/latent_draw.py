@@ -15,7 +15,7 @@ from evaluation.sample import BATCH, Request, Sample, decode_sample, decoding_op
 from model.latent.model import LatentDiffusionModel
 from model.latent.variational import reparameterise
 from training.errors import UnfitError
-from training.noise import mixed_seed
+from training.noise import mix_seed
 from training.tasks.base import real_tokens
 from training.tasks.latent_diffusion import LatentDiffusion
 
@@ -100,7 +100,7 @@ def decode_latents(
 
     `at_least` raises `generation.max_new_tokens` to this number. Raises PromptError for a prompt that is too long.
     """
-    model, tokenizer = latent_model(run), run.needs_tokenizer()
+    model, tokenizer = latent_model(run), run.require_tokenizer()
     start = [tokenizer.bos_token_id, *(tokenizer.encode(prompt) if prompt else [])]
     new, longest = max(run.generation.max_new_tokens, at_least), model.decoder.transformer.max_length
     if longest is not None:
@@ -126,7 +126,7 @@ def encode_texts(run: LoadedRun, texts: Sequence[str]) -> Tensor:
 
 
 def _encode_text(run: LoadedRun, text: str) -> Tensor:
-    model, tokenizer, task = latent_model(run), run.needs_tokenizer(), cast(LatentDiffusion, run.task)
+    model, tokenizer, task = latent_model(run), run.require_tokenizer(), cast(LatentDiffusion, run.task)
     inner = tokenizer.encode(text)
     if not inner:
         raise PromptError(f"{text!r} has no token of the run's tokenizer; give another text")
@@ -138,7 +138,7 @@ def _encode_text(run: LoadedRun, text: str) -> Tensor:
         return model.encode(ids, torch.ones_like(ids, dtype=torch.bool))
     encoder_texts = task.encoder_texts
     _check_length("encoder", len(encoder_texts.own(text, verbose=False)["input_ids"]), encoder_limit(model), text)
-    return model.encode(*encoder_texts.of_texts([text], model.device))
+    return model.encode(*encoder_texts.encode_texts([text], model.device))
 
 
 def encode_moments(run: LoadedRun, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
@@ -157,12 +157,12 @@ def encode_rows(run: LoadedRun, rows: Sequence[list[int]], seed: int) -> Tensor:
 
 
 def _encode_batches(run: LoadedRun, rows: Sequence[list[int]], seed: int) -> Iterator[Tensor]:
-    fill = run.needs_tokenizer().pad_token_id
+    fill = run.require_tokenizer().pad_token_id
     for first in range(0, len(rows), BATCH):
         ids, mask = (part.to(run.device) for part in pad_rows(rows[first : first + BATCH], fill))
         mu, logvar = encode_moments(run, {"input_ids": ids, "attention_mask": mask})
         indices = torch.arange(first, first + len(ids), device=run.device)
-        streams = RowGenerators.from_seed(mixed_seed(seed, _ROWS), indices)
+        streams = RowGenerators.from_seed(mix_seed(seed, _ROWS), indices)
         drawn = reparameterise(mu, logvar, normal(mu.shape, streams, mu.device, mu.dtype))
         yield latent_model(run).diffused(mu, drawn).float().cpu()
 

@@ -49,7 +49,7 @@ def _decode(run: LoadedRun, latents: torch.Tensor, seed: int, notes: list[str]) 
 
 
 def _notes(run: LoadedRun, texts: Sequence[str]) -> list[str]:
-    tokenizer = run.needs_tokenizer()
+    tokenizer = run.require_tokenizer()
     return [
         note
         for text in dict.fromkeys(texts)

@@ -80,7 +80,7 @@ def _copies(run: LoadedRun, rows: Any, drawn: Sequence[Sample], texts: Sequence[
 def _word_figures(
     run: LoadedRun, drawn: Sequence[Sample], texts: Sequence[str], chosen: Sequence[list[int]], seed: int
 ) -> list[Figure]:
-    tokenizer = run.needs_tokenizer()
+    tokenizer = run.require_tokenizer()
     reference = [text.split() for text in texts]
     sides = {
         "": ([sample.text.split() for sample in drawn], "samples", "to the split"),

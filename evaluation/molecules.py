@@ -19,7 +19,7 @@ MOST_COMPARED = 2000
 
 def measure_molecules(run: LoadedRun, samples: Samples, seed: int) -> Report:
     """Measure the SMILES in samples against the molecules of the training split."""
-    tokenizer = run.needs_tokenizer()
+    tokenizer = run.require_tokenizer()
     end = tokenizer.eos_token_id
     smiles = [tokenizer.decode(part) for sample in samples.samples for part in split_at(sample.tokens, end)]
     return molecule_figures(smiles, known_molecules(run), seed)
@@ -114,7 +114,7 @@ def known_molecules(run: LoadedRun) -> Iterable[str]:
     """Yield the molecules of the split that the run was trained on."""
     from evaluation.training_texts import training_rows
 
-    tokenizer = run.needs_tokenizer()
+    tokenizer = run.require_tokenizer()
     for row in training_rows(run):
         for part in split_at(row["input_ids"], tokenizer.eos_token_id):
             yield tokenizer.decode(part)

@@ -22,7 +22,7 @@ def run_command(
     Returns the exit code of `show`, 0 where it returns None; `usage_error` ends the program with code 2.
     """
     from evaluation.failure import GOOD, INTERRUPTED, report_error
-    from evaluation.opened import named_after_options, newest_run
+    from evaluation.opened import name_override_options, newest_run
     from yaml_config.errors import ConfigError, printable
     from yaml_config.plugins import import_plugins
     from yaml_config.report import stop_printing, take_any_text
@@ -44,6 +44,6 @@ def run_command(
         stop_printing()
         return GOOD
     except ConfigError as error:
-        return report_error(named_after_options(error, flags), place, args.json)
+        return report_error(name_override_options(error, flags), place, args.json)
     except Exception as error:
         return report_error(error, place, args.json)

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 from data_manager.dataset_types import DatasetConfig
 from experiment.config import ExperimentConfig, read_experiment
-from training.checkpoints import steps_of
+from training.checkpoints import list_checkpoint_steps
 from training.config_types import GenerationConfig, TrainingConfig
 from training.errors import FolderInUseError, RunFolderError, UnfitError
 from training.run_folder import RunFolder, restore_run
-from training.splits import chosen_dataset
+from training.splits import select_dataset
 from yaml_config.errors import ConfigError, Place
 from yaml_config.registry import closest
 
@@ -53,7 +53,7 @@ class LoadedRun:
     @property
     def dataset_config(self) -> DatasetConfig:
         """Return the config of the data set that the run was trained on."""
-        return chosen_dataset(self.config)
+        return select_dataset(self.config)
 
     @property
     def task_name(self) -> str:
@@ -69,12 +69,12 @@ class LoadedRun:
     @property
     def notes(self) -> list[str]:
         """Return notes to print beside samples and figures: that the run is not finished."""
-        steps = [] if RunFolder(self.folder).is_finished else steps_of(self.folder)
+        steps = [] if RunFolder(self.folder).is_finished else list_checkpoint_steps(self.folder)
         if not steps:
             return []
         return [f"this run is not finished: weights of step {steps[-1]:,} of {self.training.max_steps:,}"]
 
-    def needs_tokenizer(self) -> "Tokenizer":
+    def require_tokenizer(self) -> "Tokenizer":
         """Return the tokenizer; raises UnfitError where the run has no tokenizer."""
         if self.tokenizer is None:
             raise UnfitError(
@@ -140,7 +140,7 @@ def _section(override: str) -> str:
     return override.partition("=")[0].strip().partition(".")[0]
 
 
-def named_after_options(error: ConfigError, flags: dict[str, str]) -> ConfigError:
+def name_override_options(error: ConfigError, flags: dict[str, str]) -> ConfigError:
     """Replace places in an error by the option that the user wrote: `--sampler x` for `--set generation.sampler=x`."""
     problems = []
     for problem in error.problems:

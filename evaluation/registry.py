@@ -32,7 +32,7 @@ def register_metric(task: str) -> Callable[[MetricFunction], MetricFunction]:
     return register
 
 
-def evaluator_of(task: str) -> Metric:
+def metrics_of(task: str) -> Metric:
     """Return the function that measures a run of a task, by default `measure` of the task's own metrics."""
     if task in METRICS:
         return METRICS.get(task)

@@ -11,8 +11,8 @@ from data_manager.data_manager import DatasetManager
 from evaluation.opened import LoadedRun
 from evaluation.progress import progress_bar
 from training.errors import UnfitError
-from training.known_rows import changed_rows
-from training.rows import EvalBatches, RowCollator, Rows, row_loader
+from training.known_rows import find_changed_splits
+from training.rows import EvalBatches, RowCollator, Rows, build_row_loader
 from training.run_folder import RunFolder
 from training.share import Share
 
@@ -37,7 +37,7 @@ class Split:
         """Yield batches on the model's device, by default of the run's batch_size, with a progress bar labelled `label`."""
         share = Share(size or self.run.training.batch_size)
         with progress_bar(label, len(self), "row") as track:
-            for batch in row_loader(self.rows, EvalBatches(len(self), share), self.collate):
+            for batch in build_row_loader(self.rows, EvalBatches(len(self), share), self.collate):
                 yield move_to_device(batch, self.run.device)
                 track(len(batch["noise"].place))
 
@@ -60,7 +60,7 @@ def load_split(run: LoadedRun, name: str | None, *, max_rows: int | None, seed: 
     if len(data) == 0:
         raise UnfitError(f"split {chosen!r} of data set {entry.name!r} has no rows")
     collate = DatasetManager.collator(entry, loaded[chosen])
-    notes = tuple(changed_rows(RunFolder(run.folder).rows, loaded).values())
+    notes = tuple(find_changed_splits(RunFolder(run.folder).rows, loaded).values())
     return Split(run, chosen, Rows(data), RowCollator(collate, seed, len(data)), notes)
 
 

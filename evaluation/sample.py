@@ -62,7 +62,7 @@ def batch_sizes(count: int, size: int) -> Iterator[int]:
 
 def decoding_options(run: "LoadedRun", generator: torch.Generator | None) -> dict[str, Any]:
     """Return the keyword arguments that set how the next token is chosen."""
-    settings, tokenizer = run.generation, run.needs_tokenizer()
+    settings, tokenizer = run.generation, run.require_tokenizer()
     return {
         "temperature": settings.temperature,
         "top_k": settings.top_k,

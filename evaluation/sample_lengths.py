@@ -10,7 +10,7 @@ from data_manager.errors import DataError
 from evaluation.opened import LoadedRun
 from training.errors import UnfitError
 from training.length_counts import count_lengths, read_lengths
-from training.noise import mixed_seed
+from training.noise import mix_seed
 from training.run_folder import RunFolder
 
 _LENGTHS = 41
@@ -25,13 +25,13 @@ def has_drawn_lengths(run: LoadedRun) -> bool:
     return any(parameter.name == "mask" or parameter.kind == parameter.VAR_KEYWORD for parameter in parameters)
 
 
-def drawn_lengths(run: LoadedRun, count: int, seed: int) -> Tensor:
+def draw_lengths(run: LoadedRun, count: int, seed: int) -> Tensor:
     """Draw lengths int64 [count] of training rows with replacement; only the seed decides them.
 
     Raises RunFolderError for a damaged file, UnfitError where neither the run's folder nor its data set has lengths.
     """
     counts = _counts(run)
-    generator = torch.Generator().manual_seed(mixed_seed(seed, _LENGTHS))
+    generator = torch.Generator().manual_seed(mix_seed(seed, _LENGTHS))
     weights = torch.tensor(list(counts.values()), dtype=torch.float64)
     chosen = torch.multinomial(weights, count, replacement=True, generator=generator)
     return torch.tensor(list(counts))[chosen]
@@ -43,10 +43,10 @@ def _counts(run: LoadedRun) -> dict[int, int]:
     if path.is_file():
         return read_lengths(path)
     from data_manager.data_manager import DatasetManager
-    from training.splits import choose_splits
+    from training.splits import select_splits
 
     try:
-        rows = choose_splits(
+        rows = select_splits(
             DatasetManager.load_dataset(run.dataset_config), run.training, run.dataset_config.name
         ).train
     except DataError as error:

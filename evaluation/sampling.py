@@ -25,7 +25,7 @@ def draw(run: LoadedRun, request: Request, track: Track = lambda count: None) ->
     Raises UnfitError for a run that cannot generate and for invalid prompts, InputError and DiffusionInputError for
     invalid settings.
     """
-    tokenizer = run.needs_tokenizer()
+    tokenizer = run.require_tokenizer()
     draw_samples = _sampler_for(run)
     check_prompts(request.prompts)
     if run.task_name in _OTHERS and (request.length is not None or request.condition is not None):
@@ -90,7 +90,7 @@ def _sampler_for(run: LoadedRun) -> "DrawSamples":
 def _continue(
     run: LoadedRun, request: Request, prompt: str | None, generator: torch.Generator
 ) -> Iterator[list[Sample]]:
-    tokenizer, settings, model = run.needs_tokenizer(), run.generation, run.model
+    tokenizer, settings, model = run.require_tokenizer(), run.generation, run.model
     start = encode_start(run, prompt, tokenizer)
     longest = getattr(model.params, "max_length", None)
     new = settings.max_new_tokens if longest is None else max(1, min(settings.max_new_tokens, longest - len(start)))
@@ -118,7 +118,7 @@ def _translate(
 ) -> Iterator[list[Sample]]:
     if prompt is None:
         raise PromptError(f"{run.folder}: a translator needs a text to translate: --prompt TEXT")
-    tokenizer, settings = run.needs_tokenizer(), run.generation
+    tokenizer, settings = run.require_tokenizer(), run.generation
     source = [tokenizer.bos_token_id, *tokenizer.encode(prompt), tokenizer.eos_token_id]
     for count in batch_sizes(settings.num_samples, request.batch_size):
         yield [decode_sample(row, prompt, tokenizer) for row in translate(run, [source] * count, generator)]
@@ -128,7 +128,7 @@ def translate(run: LoadedRun, sources: list[list[int]], generator: torch.Generat
     """Generate the target tokens of source rows, which include begin and end tokens, with the settings of `generation`."""
     from data_manager.collation import pad_rows
 
-    tokenizer = run.needs_tokenizer()
+    tokenizer = run.require_tokenizer()
     padded, mask = (tensor.to(run.device) for tensor in pad_rows(sources, tokenizer.pad_token_id))
     tokens: Tensor = run.model.generate(  # type: ignore[operator]
         padded,

@@ -53,11 +53,11 @@ def sample_figures(run: LoadedRun, split: Split, samples: Samples, settings: Set
 
 def _conditions(run: LoadedRun, split: Split) -> Tensor | None:
     """Return the conditions [n] or [n, size] of the split's rows for the samples; None for a model without a condition."""
-    from training.tasks.diffusion import condition_of
+    from training.tasks.diffusion import batch_condition
 
     if getattr(getattr(run.model, "diffusion_config", None), "condition", None) is None:
         return None
-    found = [condition_of(run.model, batch) for batch in islice(split.batches("conditions"), _CONDITIONS)]
+    found = [batch_condition(run.model, batch) for batch in islice(split.batches("conditions"), _CONDITIONS)]
     return torch.cat([cond for cond in found if cond is not None])
 
 
@@ -69,7 +69,7 @@ def is_molecules(run: LoadedRun) -> bool:
 
 def split_texts(run: LoadedRun, split: Split, count: int) -> list[str]:
     """Decode the texts of the first rows of a split."""
-    tokenizer, texts = run.needs_tokenizer(), []
+    tokenizer, texts = run.require_tokenizer(), []
     for batch in split.batches("texts"):
         rows = zip(batch["input_ids"].cpu(), real_tokens(batch).cpu(), strict=True)
         texts += [tokenizer.decode(ids[kept].tolist()) for ids, kept in rows]

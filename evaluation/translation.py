@@ -74,7 +74,7 @@ def bleu_and_chrf(found: Sequence[str], references: Sequence[str], seed: int) ->
 @torch.no_grad()
 def _translate_split(run: LoadedRun, split: Split) -> tuple[TextNLL, list[tuple[str, str, str]]]:
     """Return the NLL of the targets, and (source, reference, translation) of each row."""
-    tokenizer, nll = run.needs_tokenizer(), TextNLL()
+    tokenizer, nll = run.require_tokenizer(), TextNLL()
     texts: list[tuple[str, str, str]] = []
     for batch in split.batches(split.name):
         target, is_real = batch["target_ids"], real_tokens(batch, "target_ids", "target_mask")

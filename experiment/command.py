@@ -76,10 +76,10 @@ def _after_check(
             if not args.json:
                 print(harmless(summary.table()))
             if args.html:
-                from pages.document import write
-                from pages.summary_page import summary_page
+                from pages.document import write_page
+                from pages.summary_page import render_summary_page
 
-                write(args.html, summary_page(experiment.config, summary))
+                write_page(args.html, render_summary_page(experiment.config, summary))
                 print(printable(f"page written to {args.html}"), file=sys.stderr)
         if args.build:
             from experiment.build import build_and_run

@@ -3,9 +3,9 @@
 from dataclasses import replace
 from typing import Any
 
-from data_manager.parse_data_args import lay_shared
+from data_manager.parse_data_args import fill_shared_defaults
 from experiment.config import Experiment
-from model.parse_model_args import with_defaults
+from model.parse_model_args import merge_global_config
 from yaml_config.dump import dump_scalar
 from yaml_config.errors import printable
 from yaml_config.node import Node
@@ -23,13 +23,13 @@ def _resolved(root: Node) -> Node:
     """Merge `global_config` into the data sets and `model.global_config` into the parts, as the config does."""
     data, shared = root.child("datasets"), root.child("global_config")
     if data is not None and isinstance(data.value, list):
-        merged = replace(data, value=[lay_shared(entry, shared) for entry in data.value])
+        merged = replace(data, value=[fill_shared_defaults(entry, shared) for entry in data.value])
         root = root.edited(("datasets",), lambda _: merged)
     section = root.child("model")
     if section is None or section.child("global_config") is None:
         return root
     parts = [name for name in ("encoder", "decoder") if name in section.entries]
-    merged, _ = with_defaults(section, parts)
+    merged, _ = merge_global_config(section, parts)
     return root.edited(("model",), lambda _: merged)
 
 

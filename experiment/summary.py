@@ -93,10 +93,10 @@ def summarise(config: ExperimentConfig) -> Summary:
     from torch._subclasses.fake_tensor import FakeTensorMode
     from torch.utils.flop_counter import FlopCounterMode
 
-    from model.checkpoint import on_device
+    from model.checkpoint import with_device
     from model.model_factory import create_model
 
-    model_config = on_device(config.model, "cpu")  # a summary needs no accelerator
+    model_config = with_device(config.model, "cpu")  # a summary needs no accelerator
     formulas = _attention_formulas()
     with FakeTensorMode(allow_non_fake_inputs=True):
         model = create_model(model_config)

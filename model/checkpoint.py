@@ -60,7 +60,7 @@ def save_model(model: nn.Module, config: ModelConfig, folder: str | os.PathLike[
     text = dump(stamped({"model": config.to_section()}))
     try:
         target.mkdir(parents=True, exist_ok=True)
-        with replacing(target / WEIGHTS_FILE) as weights, replacing(target / CONFIG_FILE) as config_file:
+        with atomic_replace(target / WEIGHTS_FILE) as weights, atomic_replace(target / CONFIG_FILE) as config_file:
             _save(weights, named_tensors(model))
             config_file.write_text(text, encoding="utf-8")
     except (OSError, SafetensorError) as error:
@@ -70,7 +70,7 @@ def save_model(model: nn.Module, config: ModelConfig, folder: str | os.PathLike[
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     """Write tensors of any shape to a safetensors file atomically; raise CheckpointError if it cannot be written."""
     try:
-        with replacing(path) as file:
+        with atomic_replace(path) as file:
             _save(file, tensors)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{path}: cannot be written: {error}") from error
@@ -93,8 +93,8 @@ def load_model(
             raise CheckpointError(f"{source / name}: no such file; {LAYOUT}")
     tensors = read_tensors(source / WEIGHTS_FILE)
     config = parse_model_config(source / CONFIG_FILE)
-    model = build(config if device is None else on_device(config, device))
-    assign(model, tensors, f"{source / WEIGHTS_FILE} does not match the model of {CONFIG_FILE} beside it")
+    model = build(config if device is None else with_device(config, device))
+    assign_tensors(model, tensors, f"{source / WEIGHTS_FILE} does not match the model of {CONFIG_FILE} beside it")
     return model
 
 
@@ -124,7 +124,7 @@ def named_tensors(model: nn.Module) -> dict[str, Tensor]:
     return {name: tensor for name, tensor in named if name in kept}
 
 
-def assign(model: nn.Module, tensors: Mapping[str, Tensor], misfit: str) -> None:
+def assign_tensors(model: nn.Module, tensors: Mapping[str, Tensor], misfit: str) -> None:
     """Copy `tensors` into `model` in place, which keeps ties; raise CheckpointError unless names and shapes match.
 
     Each tensor must have the shape of the model's, moves to its device and keeps the dtype of the file.
@@ -146,7 +146,7 @@ def assign(model: nn.Module, tensors: Mapping[str, Tensor], misfit: str) -> None
         tensor.data = tensors[name].to(tensor.device, copy=True)  # the loaded one may be memory-mapped
 
 
-def on_device(config: Config, device: str) -> Config:
+def with_device(config: Config, device: str) -> Config:
     """Return a copy of `config` in which every `device`, at any depth, is `device`."""
     update: dict[str, object] = {}
     for name in type(config).model_fields:
@@ -154,12 +154,12 @@ def on_device(config: Config, device: str) -> Config:
         if name == "device":
             update[name] = device
         elif isinstance(value, StrictModel):
-            update[name] = on_device(value, device)
+            update[name] = with_device(value, device)
     return config.model_copy(update=update)
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def atomic_replace(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; rename it to `path` if the block succeeds, and remove it if not."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:

@@ -162,7 +162,7 @@ class DecodingState:
         self.lengths = self.lengths.index_select(0, rows)
 
 
-def aligned_left(x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+def align_left(x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     """Move the real tokens of rows x [B, N, ...], True in `mask` bool [B, N], to the front; return them and their mask.
 
     Padding may be on either side. Raises InputError for a row without a token and for padding between tokens.

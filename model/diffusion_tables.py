@@ -6,7 +6,7 @@ python -m model.diffusion_tables
 from diffusion.registry import OBJECTIVES, PROCESSES, SAMPLERS, SCHEDULES, default_sampler_name, samplers_of
 
 
-def combinations_table() -> str:
+def render_combinations_table() -> str:
     """Return a Markdown table of processes and objectives with the schedules and samplers that fit."""
     lines = [
         "| process | objectives | schedules | samplers, the default first |",
@@ -23,7 +23,7 @@ def combinations_table() -> str:
     return "\n".join(lines)
 
 
-def samplers_table() -> str:
+def render_samplers_table() -> str:
     """Return a Markdown table of samplers with the processes that they fit and their accuracy with an exact network."""
     lines = ["| sampler | fits | default of | accuracy | what it does |", "| --- | --- | --- | --- | --- |"]
     absorbing = {process: PROCESSES.get(process).absorbing for process in PROCESSES}
@@ -36,7 +36,7 @@ def samplers_table() -> str:
     return "\n".join(lines)
 
 
-def filled(page: str, name: str, table: str) -> str:
+def fill_table(page: str, name: str, table: str) -> str:
     """Insert a table between `<!-- table: NAME -->` and `<!-- end -->` of a page; raise ValueError without these marks."""
     before, mark, rest = page.partition(f"<!-- table: {name} -->")
     _, end, after = rest.partition("<!-- end -->")
@@ -46,4 +46,4 @@ def filled(page: str, name: str, table: str) -> str:
 
 
 if __name__ == "__main__":
-    print(combinations_table(), samplers_table(), sep="\n\n")
+    print(render_combinations_table(), render_samplers_table(), sep="\n\n")

@@ -30,13 +30,13 @@ def load_from_hub(load: Callable[..., Loaded], name: str, what: str, remedy: str
     if folder.is_dir() or is_folder_path(name):
         if not folder.is_dir():
             raise HubError(f"{what} {name!r}: no such folder; {remedy}")
-        if options.get("use_safetensors") and (problem := weights_problem(folder)):
+        if options.get("use_safetensors") and (problem := find_weights_problem(folder)):
             raise HubError(f"{what} {name!r}: {problem}; {remedy}")
         return _call_loader(load, str(folder), f"{what} folder {name}", remedy, local_files_only=True, **options)
     try:
         return load(name, local_files_only=True, trust_remote_code=False, **options)
     except Exception as error:  # not in the cache; the library raises many types for it
-        reason = reason_offline()
+        reason = find_offline_reason()
         if reason is not None:
             raise HubError(
                 f"{what} {name!r} is neither a folder nor in the cache, and the hub cannot be reached "
@@ -50,7 +50,7 @@ def is_folder_path(name: str) -> bool:
     return name.startswith(("/", "./", "../", "~")) or name.count("/") > 1 or name.endswith("/") or "\\" in name
 
 
-def folder_problem(name: str) -> str | None:
+def find_folder_problem(name: str) -> str | None:
     """Return why a folder holds no model, or None for a model's folder or a hub name; read no file."""
     folder = from_home(name)
     if folder.is_file():
@@ -60,7 +60,7 @@ def folder_problem(name: str) -> str | None:
     return None if (folder / "config.json").is_file() else "the folder has no config.json"
 
 
-def weights_problem(folder: Path) -> str | None:
+def find_weights_problem(folder: Path) -> str | None:
     """Return why the weights of a model's folder must not be loaded, such as an index that names a pickle, or None.
 
     Even with `use_safetensors`, transformers trusts an index of that name and opens a pickle that it lists.
@@ -82,7 +82,7 @@ def weights_problem(folder: Path) -> str | None:
     return f"{folder / 'config.json'} names weights {chosen!r}; weights are loaded from safetensors files alone"
 
 
-def reason_offline() -> str | None:
+def find_offline_reason() -> str | None:
     """Return why the hub cannot be reached: the environment forbids it or it does not answer; None if it can."""
     for variable in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
         if os.environ.get(variable, "").upper() in ("1", "ON", "YES", "TRUE"):

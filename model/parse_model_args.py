@@ -65,7 +65,7 @@ def read_model_section(section: Node) -> tuple[ModelConfig | None, list[Problem]
     body = choice.body.without("name")
     parts: tuple[str, ...] = getattr(entry.config_type, "parts", ())
     if parts:
-        body, found = with_defaults(body, parts)
+        body, found = merge_global_config(body, parts)
         problems += found
     header_keys = HEADER_KEYS if parts else tuple(key for key in HEADER_KEYS if key != "global_config")
     checked: Checked[Any] = check(body, entry.config_type, ("model",), header_keys)
@@ -75,7 +75,7 @@ def read_model_section(section: Node) -> tuple[ModelConfig | None, list[Problem]
     return ModelConfig(model_type=choice.name, name=header.value.name, config=checked.value), []
 
 
-def with_defaults(body: Node, parts: Sequence[str]) -> tuple[Node, list[Problem]]:
+def merge_global_config(body: Node, parts: Sequence[str]) -> tuple[Node, list[Problem]]:
     """Merge `global_config` into each part of `body`, where a part's own value wins; return `body` and problems."""
     shared = body.child("global_config")
     if shared is None:

@@ -26,7 +26,7 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from model.checkpoint import CheckpointError, assign
+from model.checkpoint import CheckpointError, assign_tensors
 from model.model_types import DecoderConfig, EncoderConfig, EncoderDecoderConfig, ModelConfig
 from model.performer_layout import StackWeights, convert_weights, find_mismatches
 from model.types import PerformerParams
@@ -50,7 +50,7 @@ def load_performer_pytorch(state_dict: Mapping[str, Tensor], config: ModelConfig
     """
     from model.model_factory import create_model
 
-    kind = kind_of(state_dict)
+    kind = detect_class_name(state_dict)
     stacks = list(_pair_stacks(state_dict, config, kind))
     problems = [
         f"{stack.name}{problem}"
@@ -72,11 +72,11 @@ def load_performer_pytorch(state_dict: Mapping[str, Tensor], config: ModelConfig
             raise CheckpointError(
                 f"the state dict of a {kind} has tensors without a counterpart in the model: {unread}"
             )
-    assign(model, tensors, f"the state dict of a {kind} does not match the model")
+    assign_tensors(model, tensors, f"the state dict of a {kind} does not match the model")
     return model
 
 
-def kind_of(state_dict: Mapping[str, Tensor]) -> str:
+def detect_class_name(state_dict: Mapping[str, Tensor]) -> str:
     """Return the performer-pytorch class of a state dict, found by its keys; tensors may be of any shape.
 
     Raises CheckpointError for any other state dict.

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from model.core_registry import first_of_direction
-from model.decoding_state import DecodingState, aligned_left
+from model.decoding_state import DecodingState, align_left
 from model.generation import evaluating, generate
 from model.generation_options import GenerationOptions
 from model.inputs import InputError, check_context, check_mask, describe
@@ -113,7 +113,7 @@ class PerformerDecoder(PerformerStack):
         self._check_context(x, context, context_mask)
         if mask is not None:
             check_mask(mask, x, "mask")
-            x, mask = aligned_left(x, mask)
+            x, mask = align_left(x, mask)
         layers = [layer.new_state(context, context_mask, capacity) for layer in self.transformer_layers()]
         longest = x.shape[1]
         lengths = torch.full(x.shape[:1], longest, device=x.device) if mask is None else mask.sum(1)

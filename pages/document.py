@@ -8,7 +8,7 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from model.checkpoint import replacing
+from model.checkpoint import atomic_replace
 
 
 class PageError(OSError):
@@ -29,7 +29,7 @@ class Section:
     blocks: Sequence[str] = ()
 
 
-def render(title: str, facts: Sequence[tuple[str, str]], sections: Sequence[Section]) -> str:
+def render_page(title: str, facts: Sequence[tuple[str, str]], sections: Sequence[Section]) -> str:
     """Render a page to HTML; `facts` are named values below its title. All text is escaped."""
     environment = Environment(
         loader=PackageLoader("pages", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True
@@ -38,10 +38,10 @@ def render(title: str, facts: Sequence[tuple[str, str]], sections: Sequence[Sect
     return environment.get_template("page.html").render(title=title, facts=facts, sections=marked)
 
 
-def write(path: str | os.PathLike[str], page: str) -> None:
+def write_page(path: str | os.PathLike[str], page: str) -> None:
     """Write a page atomically; raises PageError."""
     try:
-        with replacing(Path(os.path.realpath(path))) as temporary:  # keeps a symbolic link
+        with atomic_replace(Path(os.path.realpath(path))) as temporary:  # keeps a symbolic link
             temporary.write_text(page, encoding="utf-8")
     except OSError as error:
         raise PageError(f"{path}: the page cannot be written: {error.strerror or error}") from error

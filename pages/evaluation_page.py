@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from evaluation.figure import HEAD, Report
-from pages.document import Section, render
+from pages.document import Section, render_page
 from pages.plots import Curve, plot_lines
 from training.metrics_log import MetricsLog
 from training.run_folder import RunFolder
@@ -21,7 +21,7 @@ _MAX_EVALUATIONS = 4
 """Number of last evaluations during training whose samples are shown."""
 
 
-def evaluation_page(folder: Path, facts: dict[str, Any], report: Report) -> str:
+def render_evaluation_page(folder: Path, facts: dict[str, Any], report: Report) -> str:
     """Render the page of a run's folder; `facts` and `report` are the content of `evaluate.py --json`."""
     run = RunFolder(folder)
     sections = [
@@ -42,7 +42,7 @@ def evaluation_page(folder: Path, facts: dict[str, Any], report: Report) -> str:
     ]
     shown_facts = [(name, str(facts[name])) for name in _FACTS if facts.get(name) is not None]
     shown = [section for section in sections if section.rows or section.svg or section.blocks]
-    return render(f"{facts.get('model') or folder.name}: evaluation", shown_facts, shown)
+    return render_page(f"{facts.get('model') or folder.name}: evaluation", shown_facts, shown)
 
 
 def _curves(entries: list[dict[str, Any]]) -> Iterator[Section]:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from io import StringIO
 from typing import Any
 
-from training.curves import literal
+from training.curves import escape_mathtext
 
 Curve = tuple[Sequence[float], Sequence[float]]
 """Positions on the x axis, and the values there."""
@@ -16,12 +16,14 @@ def plot_lines(
     """Plot named curves over one x axis; `log` scales both axes, `marks` are named positions on the x axis."""
     figure, axes = _figure(3.4)
     for name, (positions, values) in curves.items():
-        axes.plot(positions, values, label=literal(name), marker="o" if len(positions) < 3 else "", markersize=3)
+        axes.plot(
+            positions, values, label=escape_mathtext(name), marker="o" if len(positions) < 3 else "", markersize=3
+        )
     for name, position in (marks or {}).items():
-        axes.axvline(position, color="0.5", linestyle=":", label=literal(name))
+        axes.axvline(position, color="0.5", linestyle=":", label=escape_mathtext(name))
     if log:
         axes.set(xscale="log", yscale="log")
-    axes.set(xlabel=literal(x), ylabel=literal(y))
+    axes.set(xlabel=escape_mathtext(x), ylabel=escape_mathtext(y))
     axes.grid(alpha=0.25)
     axes.legend(frameon=False)
     return _svg(figure)
@@ -32,7 +34,7 @@ def plot_bars(values: Mapping[str, Sequence[float]], names: Sequence[str], x: st
     figure, axes = _figure(0.7 + 0.32 * len(names))
     left = [0.0] * len(names)
     for kind, widths in values.items():
-        axes.barh([*map(literal, names)], widths, left=left, label=kind)
+        axes.barh([*map(escape_mathtext, names)], widths, left=left, label=kind)
         left = [start + width for start, width in zip(left, widths, strict=True)]
     axes.invert_yaxis()
     axes.set(xlabel=x)

@@ -8,12 +8,12 @@ from experiment.config import ExperimentConfig
 from experiment.noise_curves import noise_curves
 from experiment.summary import NOTE, Summary
 from model.types import PerformerParams
-from pages.document import Section, render
+from pages.document import Section, render_page
 from pages.plots import plot_bars, plot_lines
 from yaml_config.dump import dump
 
 
-def summary_page(config: ExperimentConfig, summary: Summary) -> str:
+def render_summary_page(config: ExperimentConfig, summary: Summary) -> str:
     """Render the page of an experiment; `summary` is the result of `experiment.summary.summarise`."""
     assert config.model is not None
     facts = [
@@ -43,7 +43,7 @@ def summary_page(config: ExperimentConfig, summary: Summary) -> str:
             blocks=[dump({"model": config.model.to_section()})],
         ),
     ]
-    return render(f"{summary.name}: parts and cost of the model", facts, sections)
+    return render_page(f"{summary.name}: parts and cost of the model", facts, sections)
 
 
 def _names(summary: Summary) -> list[str]:

@@ -19,7 +19,7 @@ from experiment.config import read_experiment
 from model.hub import HubError
 from tests.training.runs import experiment, start, train
 from training.checkpoints import MANIFEST, read_json
-from training.durable import open_own
+from training.durable import open_without_links
 from training.errors import RunFolderError, TrainingError
 from training.run_folder import load_run
 from training.samples_log import SamplesLog
@@ -214,7 +214,7 @@ def test_samples_log_rejects_link_created_during_run(tmp_path: Path) -> None:
 
 def test_unopenable_file_is_not_reported_as_link(tmp_path: Path) -> None:
     with pytest.raises(IsADirectoryError):
-        open_own(tmp_path, "a")
+        open_without_links(tmp_path, "a")
 
 
 @pytest.mark.parametrize("verb", ["parse_args", "generate", "evaluate", "train"])

@@ -12,7 +12,7 @@ from benchmarks.entropy_bounds import bounds_table
 from benchmarks.erring_networks import erring_table
 from diffusion.registry import OBJECTIVES, PROCESSES, SCHEDULES
 from experiment.main_command import VERBS
-from model.diffusion_tables import combinations_table, filled, samplers_table
+from model.diffusion_tables import fill_table, render_combinations_table, render_samplers_table
 from model.diffusion_types import ConditionConfig, DiffusionConfig
 from tests.commands import check_command, commands
 from tests.snippets import ROOT, Page
@@ -40,8 +40,8 @@ def test_docs_snippets(page: str, tmp_path: Path) -> None:
 
 
 def test_docs_compatibility_tables_match_code() -> None:
-    assert filled(DIFFUSION, "combinations", combinations_table()) == DIFFUSION
-    assert filled(DIFFUSION, "samplers", samplers_table()) == DIFFUSION
+    assert fill_table(DIFFUSION, "combinations", render_combinations_table()) == DIFFUSION
+    assert fill_table(DIFFUSION, "samplers", render_samplers_table()) == DIFFUSION
 
 
 def test_docs_certificates_match_code() -> None:
@@ -54,15 +54,15 @@ def test_docs_certificates_match_code() -> None:
 
 
 def test_docs_entropy_bounds_match_code() -> None:
-    assert filled(DIFFUSION, "bounds", bounds_table()) == DIFFUSION
+    assert fill_table(DIFFUSION, "bounds", bounds_table()) == DIFFUSION
 
 
 def test_docs_sampler_error_table_matches_code() -> None:
-    assert filled(DIFFUSION, "erring", erring_table()) == DIFFUSION
+    assert fill_table(DIFFUSION, "erring", erring_table()) == DIFFUSION
 
 
 def test_docs_strata_table_matches_code() -> None:
-    assert filled(DIFFUSION, "strata", strata_table()) == DIFFUSION
+    assert fill_table(DIFFUSION, "strata", strata_table()) == DIFFUSION
 
 
 def test_docs_explain_every_diffusion_key() -> None:

@@ -17,12 +17,12 @@ from data_manager.dataset_types import TokenizerConfig
 from data_manager.errors import DataError
 from data_manager.table_types import DiskDatasetConfig, JsonDatasetConfig, ParquetDatasetConfig
 from data_manager.tokenizer_load import load_tokenizer
-from evaluation.diffusion_draw import sample_length
+from evaluation.diffusion_draw import resolve_sample_length
 from evaluation.failure import report_error
 from evaluation.judge import load_judge
 from evaluation.opened import open_run
 from evaluation.sample import Request
-from model.hub import HubError, load_from_hub, weights_problem
+from model.hub import HubError, find_weights_problem, load_from_hub
 from pages.evaluation_page import _curves
 from tests.evaluation.made_runs import MDLM, make_run, text_data
 from tests.test_attacks import pickled
@@ -238,7 +238,7 @@ def test_weight_index_may_only_name_local_safetensors(listed: object, tmp_path: 
     folder, mark = tmp_path / "model", tmp_path / "mark"
     GPT2LMHeadModel(config).save_pretrained(folder, max_shard_size="8KB")
     assert (folder / "model.safetensors.index.json").is_file()
-    assert weights_problem(folder) is None
+    assert find_weights_problem(folder) is None
     index = json.loads((folder / "model.safetensors.index.json").read_text())
     index["weight_map"] = dict.fromkeys(index["weight_map"], listed)
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
@@ -255,14 +255,14 @@ def test_config_may_only_name_safetensors(tmp_path: Path) -> None:
     GPT2LMHeadModel(config).save_pretrained(tmp_path)
     held = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps(held | {"transformers_weights": "adapter_model.bin"}))
-    assert "names weights 'adapter_model.bin'" in str(weights_problem(tmp_path))
+    assert "names weights 'adapter_model.bin'" in str(find_weights_problem(tmp_path))
 
 
 def test_sample_length_over_limit_is_rejected(tmp_path: Path) -> None:
     data = text_data(tmp_path)
     run = open_run(make_run(tmp_path, MDLM, data, "diffusion"))
     with pytest.raises(UnfitError, match="samples of 10,000,001 tokens were requested, and the maximum is 10,000,000"):
-        sample_length(run, Request(length=10_000_001))
+        resolve_sample_length(run, Request(length=10_000_001))
 
 
 def test_out_of_memory_error_has_no_traceback(capsys: pytest.CaptureFixture[str]) -> None:

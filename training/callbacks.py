@@ -16,7 +16,7 @@ from training.distributed import Agreement, get_rng_state, is_main, preserve_rng
 from training.durable import explain_write_errors
 from training.metrics_log import MetricsLog
 from training.module import TaskModule
-from training.noise import mixed_seed
+from training.noise import mix_seed
 from training.run_folder import RunFolder
 from training.samples_log import SamplesLog
 from training.signals import GracePeriod
@@ -172,7 +172,7 @@ class RunCallback(TrainerCallback):  # type: ignore[misc]
             nullcontext() if self.average is None else self.average.applied(),
         ):
             module.eval()
-            generator = torch.Generator(device=device).manual_seed(mixed_seed(self.settings.seed, _SAMPLES))
+            generator = torch.Generator(device=device).manual_seed(mix_seed(self.settings.seed, _SAMPLES))
             texts = module.task.samples(module.network, on_device(self.sample_batch(), device), generator)
         if texts:
             self.samples.append(step, texts)

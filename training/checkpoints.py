@@ -125,7 +125,7 @@ def staging_folder(run: Path, step: int) -> Path:
     return run / f"{_STAGING}checkpoint-{step}"
 
 
-def steps_of(run: Path) -> list[int]:
+def list_checkpoint_steps(run: Path) -> list[int]:
     """List the steps of the checkpoints in a run folder, the oldest first."""
     if not run.is_dir():
         return []
@@ -135,14 +135,14 @@ def steps_of(run: Path) -> list[int]:
 
 def find_newest_checkpoint(run: Path) -> Checkpoint | None:
     """Return the last checkpoint, None if there is no checkpoint; raise RunFolderError if it is damaged."""
-    steps = steps_of(run)
+    steps = list_checkpoint_steps(run)
     return read_checkpoint(run, steps[-1]) if steps else None
 
 
 def read_checkpoint(run: Path, step: int) -> Checkpoint:
     """Return the checkpoint of a step; raise RunFolderError if a file is missing or has the wrong size."""
     folder = checkpoint_folder(run, step)
-    earlier = [other for other in steps_of(run) if other < step]
+    earlier = [other for other in list_checkpoint_steps(run) if other < step]
     way_out = f"resume from checkpoint-{earlier[-1]}" if earlier else "start again"
     remedy = f"copy the folder again from where it was written, or remove it to {way_out}"
     try:
@@ -171,7 +171,7 @@ def write_manifest(staging: Path, *, step: int, world: int, batch_rows: int, spl
 
 def rotate(run: Path, limit: int | None, best: int | None) -> None:
     """Remove the oldest checkpoints beyond `limit`, but keep the one of step `best`."""
-    steps = steps_of(run)
+    steps = list_checkpoint_steps(run)
     for step in steps[:-limit] if limit else []:
         if step != best:
             remove(checkpoint_folder(run, step))
@@ -207,7 +207,7 @@ def read_json(path: Path) -> Any:
 
 
 @contextmanager
-def plain_values(folder: object) -> Iterator[None]:
+def explain_load_errors(folder: object) -> Iterator[None]:
     """Raise RunFolderError if torch.load(weights_only=True) finds damage or anything but tensors and plain values."""
     try:
         yield

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from experiment.config import Experiment, read_experiment
-from training.checkpoints import steps_of
+from training.checkpoints import list_checkpoint_steps
 from training.engine import TrainResult, train
 from training.errors import FAILED, TrainingError
 from training.run_folder import RunFolder
@@ -69,7 +69,7 @@ def run(args: argparse.Namespace, usage_error: Callable[[str], NoReturn]) -> int
 
 def _resume_hint(output: str) -> str:
     """Describe from which step --resume would continue."""
-    steps = steps_of(Path(output))
+    steps = list_checkpoint_steps(Path(output))
     return (
         f"--resume continues from step {steps[-1]:,}"
         if steps
@@ -84,7 +84,7 @@ def _describe_start(output: str) -> str:
         return "there is no such folder; the run starts from scratch"
     if RunFolder(output).weights.is_file():
         return "the run was already finished"
-    steps = steps_of(folder)
+    steps = list_checkpoint_steps(folder)
     return f"resuming from step {steps[-1]:,}" if steps else "no checkpoint here; the run starts from scratch"
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from model.checkpoint import replacing
+from model.checkpoint import atomic_replace
 from yaml_config.errors import printable
 
 Points = tuple[list[int], list[float]]
@@ -27,15 +27,15 @@ def draw_curves(entries: Sequence[dict[str, Any]], path: Path, title: str) -> No
     for points, label, mark in ((train, "train", ""), (validation, "validation", "o")):
         if points[0]:
             top.plot(*points, label=label, marker=mark, markersize=3)
-    top.set(ylabel="loss", title=literal(title))
+    top.set(ylabel="loss", title=escape_mathtext(title))
     top.legend()
     bottom.plot(*rate, color="tab:gray")
     bottom.set(ylabel="learning rate", xlabel="step")
-    with replacing(path) as temporary:
+    with atomic_replace(path) as temporary:
         figure.savefig(temporary, format="png", dpi=120)
 
 
-def literal(text: str) -> str:
+def escape_mathtext(text: str) -> str:
     """Escape a text for matplotlib: `$` must not start a formula, and unprintable characters become escapes."""
     return printable(text).replace("$", r"\$")
 

@@ -12,14 +12,14 @@ from training.errors import TrainingError, WriteError
 
 def write_text(path: Path, text: str) -> None:
     """Write a file atomically."""
-    from model.checkpoint import replacing
+    from model.checkpoint import atomic_replace
 
-    with replacing(path) as temporary:
+    with atomic_replace(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
     sync(path.parent)
 
 
-def open_own(path: Path, mode: Literal["a", "w"], errors: str = "strict") -> TextIO:
+def open_without_links(path: Path, mode: Literal["a", "w"], errors: str = "strict") -> TextIO:
     """Open a text file of a run folder without following a link, which may point outside the folder.
 
     Raises TrainingError if it is a link, OSError if it cannot be opened.

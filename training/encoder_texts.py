@@ -9,7 +9,7 @@ from torch import Tensor
 from data_manager.hugging_face_tokenizer import TOKENIZER_FILES, HuggingFaceTokenizer
 from data_manager.tokenizer_base import Tokenizer
 from model.hub import load_from_hub
-from model.latent.checks import places_of
+from model.latent.checks import max_positions_of
 from training.errors import UnfitError
 from yaml_config.paths import from_home
 
@@ -41,14 +41,14 @@ class EncoderTexts:
                 f"the tokenizer of encoder {path} has {len(self.own)} tokens, and its embeddings {config.vocab_size}; "
                 "give it the tokenizer that belongs to it"
             )
-        self.longest = places_of(config)
+        self.longest = max_positions_of(config)
 
     def __call__(self, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Retokenise rows int [B, N], whose mask bool [B, N] is True at real tokens, to ids and mask [B, M]."""
         rows = zip(ids.tolist(), mask.sum(1).tolist(), strict=True)
-        return self.of_texts([self.data_tokenizer.decode(row[:count]) for row, count in rows], ids.device)
+        return self.encode_texts([self.data_tokenizer.decode(row[:count]) for row, count in rows], ids.device)
 
-    def of_texts(self, texts: Sequence[str], device: torch.device) -> tuple[Tensor, Tensor]:
+    def encode_texts(self, texts: Sequence[str], device: torch.device) -> tuple[Tensor, Tensor]:
         """Encode texts to ids int64 [B, N] and mask bool [B, N]; raise UnfitError if one exceeds the encoder's length."""
         found = self.own(list(texts), padding=True, return_tensors="pt", verbose=False)
         length = found["input_ids"].shape[1]

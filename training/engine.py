@@ -23,7 +23,7 @@ from training.registry import TASKS
 from training.resume import ResumePlan, check_same_config, plan_resume, plan_share
 from training.run_folder import RunFolder
 from training.share import Share
-from training.splits import Split, Splits, choose_splits, chosen_dataset, is_table, select_task
+from training.splits import Split, Splits, is_table, select_dataset, select_splits, select_task
 from yaml_config.paths import from_home
 
 if TYPE_CHECKING:
@@ -53,9 +53,9 @@ def train(config: ExperimentConfig, output: str | os.PathLike[str], *, resume: b
 
     Raises TrainingError (or a subclass from `training.errors`), DataError, DeviceError.
     """
-    config = with_defaults(config)
+    config = add_default_sections(config)
     settings = training_settings(config)
-    entry = chosen_dataset(config)
+    entry = select_dataset(config)
     check_extras(settings)
     run = RunFolder(output)
     plan = plan_resume(run, config, resume=resume)
@@ -72,7 +72,7 @@ def train(config: ExperimentConfig, output: str | os.PathLike[str], *, resume: b
         return _Session(config, entry, run, plan).run_to_end()
 
 
-def with_defaults(config: ExperimentConfig) -> ExperimentConfig:
+def add_default_sections(config: ExperimentConfig) -> ExperimentConfig:
     """Add default `training` and `generation` sections; raise UnfitError if the model or the data sets are missing."""
     for name in ("model", "datasets"):
         if not getattr(config, name):
@@ -128,7 +128,7 @@ class _Session:
         from training import distributed
 
         loaded = DatasetManager.load_datasets([self.entry])[self.entry.name]
-        splits = choose_splits(loaded, self.settings, self.entry.name)
+        splits = select_splits(loaded, self.settings, self.entry.name)
         if splits.evaluation is None:
             self.check_missing_evaluation(", ".join(loaded))
         manifest = self.plan.checkpoint.manifest if self.plan.checkpoint else None
@@ -146,12 +146,12 @@ class _Session:
 
         A changed split is reported. Raises UnfitError if it is one in `used`, trained or evaluated on.
         """
-        from training.known_rows import changed_rows, describe_rows
+        from training.known_rows import find_changed_splits, hash_splits
 
         if self.plan.checkpoint is None or not self.run.rows.exists():
-            self.rows = describe_rows(loaded)
+            self.rows = hash_splits(loaded)
             return
-        changed = changed_rows(self.run.rows, loaded)
+        changed = find_changed_splits(self.run.rows, loaded)
         if refused := [changed[name] for name in changed if name in used]:
             raise UnfitError(
                 f"{self.run}: the files of data set {self.entry.name!r} have changed\n  " + "\n  ".join(refused) + "\n"
@@ -297,8 +297,8 @@ class _Session:
         """Write the files of a new run; on resume, drop log entries of steps that will be repeated."""
         from training import distributed
         from training.durable import explain_write_errors, write_text
-        from training.environment import describe_environment, sessions
-        from training.known_rows import write_rows
+        from training.environment import describe_environment, read_sessions
+        from training.known_rows import write_split_hashes
         from training.metrics_log import MetricsLog
         from training.samples_log import SamplesLog
         from yaml_config.schema_version import stamped
@@ -310,10 +310,10 @@ class _Session:
                 if self.tokenizer is not None:
                     self.tokenizer.save(self.run.tokenizer)
             if self.rows is not None:
-                write_rows(self.run.rows, self.rows)
-            MetricsLog(self.run.metrics).keep_until(step)
-            SamplesLog(self.run.samples).keep_until(step)
-            earlier = sessions(self.run.environment) if step else []
+                write_split_hashes(self.run.rows, self.rows)
+            MetricsLog(self.run.metrics).drop_after(step)
+            SamplesLog(self.run.samples).drop_after(step)
+            earlier = read_sessions(self.run.environment) if step else []
             session = describe_environment(device, distributed.world_size(), step)
             write_text(self.run.environment, json.dumps(stamped({"sessions": [*earlier, session]}), indent=1) + "\n")
 
@@ -348,7 +348,7 @@ class _Session:
 
     def finish(self, trainer: "FactoryTrainer", network: "nn.Module", stopped_early: bool) -> TrainResult:
         """Write the final weights (best, averaged or last), adapters merged; none if a signal stopped the run."""
-        from model.checkpoint import replacing
+        from model.checkpoint import atomic_replace
         from training import distributed
         from training.callbacks import best_step
         from training.durable import explain_write_errors, sync
@@ -364,7 +364,7 @@ class _Session:
         tensors = trainer.final_weights()
         if distributed.is_main():
             with explain_write_errors("the weights", self.run.weights):
-                with replacing(self.run.weights) as temporary:
+                with atomic_replace(self.run.weights) as temporary:
                     write_weights(temporary, tensors)
                 sync(self.run.path)
         distributed.barrier()

@@ -16,7 +16,7 @@ PACKAGES = (
 )
 
 
-def sessions(path: Path) -> list[object]:
+def read_sessions(path: Path) -> list[object]:
     """Read the earlier sessions, an empty list without a file; raise RunFolderError if the file is damaged."""
     if not path.is_file():
         return []

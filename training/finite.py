@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from training.checkpoints import steps_of
+from training.checkpoints import list_checkpoint_steps
 from training.distributed import gather_from_all
 from training.errors import NonFiniteError
 
@@ -52,7 +52,7 @@ class NanCheck:
     def _describe_checkpoint(self) -> str:
         """Name the last checkpoint and the settings that may help."""
         advice = "lower learning_rate, a longer warm-up or a smaller max_grad_norm may help"
-        steps = steps_of(self.run)
+        steps = list_checkpoint_steps(self.run)
         if not steps:
             return f"no checkpoint was written yet. A {advice}"
         last = self.run / f"checkpoint-{steps[-1]}"

@@ -21,18 +21,18 @@ class SplitRecord(TypedDict):
     hash: str
 
 
-def describe_rows(splits: Mapping[str, Split]) -> dict[str, SplitRecord]:
+def hash_splits(splits: Mapping[str, Split]) -> dict[str, SplitRecord]:
     """Hash the rows of each split: `{split: {"rows": count, "hash": text}}`; streams, without a length, are left out."""
     hashes = {name: row_identity(rows) for name, rows in splits.items()}
     return {name: {"rows": len(splits[name]), "hash": found} for name, found in hashes.items() if found is not None}
 
 
-def write_rows(path: Path, splits: Mapping[str, SplitRecord]) -> None:
+def write_split_hashes(path: Path, splits: Mapping[str, SplitRecord]) -> None:
     """Write the hashes from `describe_rows`; raise OSError if the disk is full."""
     write_text(path, json.dumps(stamped({"splits": dict(splits)}), indent=1) + "\n")
 
 
-def changed_rows(path: Path, splits: Mapping[str, Split]) -> dict[str, str]:
+def find_changed_splits(path: Path, splits: Mapping[str, Split]) -> dict[str, str]:
     """Check data hashes: return a sentence for each split, by name, that is missing or has other rows than the run had.
 
     Return an empty dictionary for a run without rows.json. Raises RunFolderError for a damaged file.
@@ -45,7 +45,7 @@ def changed_rows(path: Path, splits: Mapping[str, Split]) -> dict[str, str]:
         raise RunFolderError(
             f"{path} does not hold hashes of splits; remove it to resume without a check for changed data"
         )
-    now = describe_rows({name: rows for name, rows in splits.items() if name in known})
+    now = hash_splits({name: rows for name, rows in splits.items() if name in known})
     return {
         name: _describe_change(name, then, now.get(name))
         for name, then in known.items()

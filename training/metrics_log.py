@@ -36,7 +36,7 @@ class MetricsLog:
                 entries.append({key: value for key, value in entry.items() if key != KEY and _is_plottable(value)})
         return entries
 
-    def keep_until(self, step: int) -> None:
+    def drop_after(self, step: int) -> None:
         """Drop the lines after `step`, which will be measured again."""
         if self.path.is_file():
             kept = [entry for entry in self.read() if entry["step"] <= step]

@@ -6,7 +6,7 @@ from torch import nn
 
 from data_manager.tokenizer_base import Tokenizer
 from experiment.config import ExperimentConfig
-from model.checkpoint import on_device
+from model.checkpoint import with_device
 from model.model_factory import create_model
 from training.averaging import EMA
 from training.checkpoints import AVERAGE
@@ -32,7 +32,7 @@ def build_network(
     Raises UnfitError, and DeviceError for a device that this machine does not have.
     """
     assert config.model is not None
-    model_config = config.model if device is None else on_device(config.model, device)
+    model_config = config.model if device is None else with_device(config.model, device)
     setting = TaskSetting(config, tokenizer)
     name = setting.training.task_name
     if name is None:

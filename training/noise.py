@@ -31,7 +31,7 @@ class RowNoise:
     @property
     def step_seed(self) -> int:
         """Return the seed of the step, equal in all processes."""
-        return mixed_seed(self.seed, self.step)
+        return mix_seed(self.seed, self.step)
 
     def generators(self, device: torch.device | str = "cpu") -> RowGenerators:
         """Return a stream of uniforms for each row, a function of (seed, step, index)."""
@@ -42,7 +42,7 @@ class RowNoise:
         return stratified_times(self.place, self.batch_size, self.step_seed, t_min).to(device)
 
 
-def mixed_seed(*words: int) -> int:
+def mix_seed(*words: int) -> int:
     """Hash several numbers such as (seed, step, rank) to one seed in [0, 2**63 - 1]."""
     mixed = torch.zeros(1, dtype=torch.int64)
     for word in words:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from training.noise import RowNoise, mixed_seed
+from training.noise import RowNoise, mix_seed
 from training.share import Share
 from training.signals import leave_to_parent
 from training.splits import Row, Split, is_table
@@ -63,7 +63,7 @@ class RowOrder:
         """Return the row at a position of the stream."""
         epoch, offset = divmod(position, self.count)
         if epoch != self._epoch:
-            generator = torch.Generator().manual_seed(mixed_seed(self.seed, _ORDER, epoch))
+            generator = torch.Generator().manual_seed(mix_seed(self.seed, _ORDER, epoch))
             self._epoch, self._order = epoch, torch.randperm(self.count, generator=generator)
             if self.buckets is not None:
                 self._order = self.buckets.sort(self._order, epoch * self.count, generator)
@@ -156,7 +156,9 @@ def _is_idle_mask(name: str, value: object) -> bool:
     return name.endswith("mask") and isinstance(value, torch.Tensor) and bool(value.all())
 
 
-def row_loader(rows: Rows, batches: Sampler[list[Key]], collate: RowCollator, *, workers: int = 0) -> DataLoader[Item]:
+def build_row_loader(
+    rows: Rows, batches: Sampler[list[Key]], collate: RowCollator, *, workers: int = 0
+) -> DataLoader[Item]:
     """Load batches on the CPU, pinned if there is a GPU, without drawing from the global RNG."""
     return DataLoader(
         rows,
@@ -165,5 +167,5 @@ def row_loader(rows: Rows, batches: Sampler[list[Key]], collate: RowCollator, *,
         num_workers=workers,
         worker_init_fn=leave_to_parent,
         pin_memory=torch.cuda.is_available(),
-        generator=torch.Generator().manual_seed(mixed_seed(collate.seed, _WORKERS)),
+        generator=torch.Generator().manual_seed(mix_seed(collate.seed, _WORKERS)),
     )

@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from training.durable import open_own, write_text
+from training.durable import open_without_links, write_text
 
 _HEAD = re.compile(r"^===== step (\d{1,15}) =====\n", re.M)
 
@@ -18,7 +18,7 @@ class SamplesLog:
     def append(self, step: int, samples: Sequence[str]) -> None:
         """Append a section; raise TrainingError if the file is a link, OSError if the disk is full."""
         numbered = "".join(f"--- {number}\n{text}\n" for number, text in enumerate(samples, 1))
-        with open_own(self.path, "a", errors="replace") as file:
+        with open_without_links(self.path, "a", errors="replace") as file:
             file.write(f"===== step {step} =====\n{numbered}\n")
 
     def last_step(self) -> int | None:
@@ -28,7 +28,7 @@ class SamplesLog:
         steps = _HEAD.findall(self.path.read_text(encoding="utf-8", errors="replace"))
         return int(steps[-1]) if steps else None
 
-    def keep_until(self, step: int) -> None:
+    def drop_after(self, step: int) -> None:
         """Drop the sections after `step`."""
         if not self.path.is_file():
             return

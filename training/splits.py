@@ -63,7 +63,7 @@ class Splits:
         return list(self.train.column_names) if is_table(self.train) else ["features", "text"]
 
 
-def chosen_dataset(config: ExperimentConfig) -> DatasetConfig:
+def select_dataset(config: ExperimentConfig) -> DatasetConfig:
     """Return the data set that `training.dataset` names, or the only one; raise UnfitError if it is not clear which."""
     entries = config.datasets or []
     wanted = config.training.dataset if config.training else None
@@ -82,7 +82,7 @@ def chosen_dataset(config: ExperimentConfig) -> DatasetConfig:
     return found[0]
 
 
-def choose_splits(loaded: Mapping[str, Split], settings: TrainingConfig, name: str) -> Splits:
+def select_splits(loaded: Mapping[str, Split], settings: TrainingConfig, name: str) -> Splits:
     """Select the splits that `settings` names, or those with usual names; raise UnfitError if one is missing."""
     train = _find_split(loaded, settings.train_split, _TRAIN, "train_split", name)
     evaluation = _find_split(loaded, settings.eval_split, _EVALUATION, "eval_split", name)

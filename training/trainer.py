@@ -38,11 +38,11 @@ from training.errors import NonFiniteError, TrainingError, WriteError
 from training.finite import NanCheck, join_some
 from training.module import TaskModule
 from training.network import load_ema
-from training.noise import mixed_seed
-from training.rows import Buckets, EvalBatches, Item, RowCollator, RowOrder, Rows, TrainBatches, row_loader
+from training.noise import mix_seed
+from training.rows import Buckets, EvalBatches, Item, RowCollator, RowOrder, Rows, TrainBatches, build_row_loader
 from training.share import Share
 from training.tasks.base import Batch
-from training.weights import WEIGHTS, load_weights, weights_of, write_weights
+from training.weights import WEIGHTS, load_weights, named_weights, write_weights
 
 _DROPOUT = 21
 
@@ -103,7 +103,7 @@ class FactoryTrainer(Trainer):  # type: ignore[misc]
         order = RowOrder(len(self.data.train), self.settings.seed, self.data.buckets)
         batches = TrainBatches(order, self.data.share, self.start_step, self.args.max_steps)
         workers = self.args.dataloader_num_workers
-        return row_loader(self.data.train, batches, self.data.collate, workers=workers)
+        return build_row_loader(self.data.train, batches, self.data.collate, workers=workers)
 
     def _get_num_items_in_batch(self, batch_samples: list[Batch], device: torch.device) -> Tensor:
         """Count the items of a step over all its parts and processes."""
@@ -188,7 +188,7 @@ class FactoryTrainer(Trainer):  # type: ignore[misc]
         collate = RowCollator(self.data.collate.collate, self.settings.seed, max(len(rows), 1))
         totals: dict[str, Tensor] = {}
         last: Batch | None = None
-        for batch in row_loader(rows, EvalBatches(len(rows), self.data.share), collate):
+        for batch in build_row_loader(rows, EvalBatches(len(rows), self.data.share), collate):
             if not batch and not (self.is_fsdp_enabled and last):
                 continue
             inputs = last if not batch else self._prepare_inputs(batch)
@@ -300,7 +300,7 @@ class FactoryTrainer(Trainer):  # type: ignore[misc]
     def whole_weights(self) -> dict[str, Tensor]:
         """Return the network's weights by name, gathered if they are sharded."""
         if not self.is_fsdp_enabled:
-            return weights_of(self.module.network)
+            return named_weights(self.module.network)
         gathered = self.accelerator.get_state_dict(self.model_wrapped)
         return {name.removeprefix("network."): tensor for name, tensor in gathered.items()}
 
@@ -335,7 +335,7 @@ class FactoryTrainer(Trainer):  # type: ignore[misc]
         return self.whole_weights()
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        with checkpoints.plain_values(checkpoint):
+        with checkpoints.explain_load_errors(checkpoint):
             super()._load_optimizer_and_scheduler(checkpoint)
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
@@ -344,14 +344,14 @@ class FactoryTrainer(Trainer):  # type: ignore[misc]
             return
         manifest = checkpoints.read_json(Path(checkpoint) / checkpoints.MANIFEST)
         if manifest["world"] == world_size():
-            with checkpoints.plain_values(checkpoint):
+            with checkpoints.explain_load_errors(checkpoint):
                 super()._load_rng_state(checkpoint)
         else:
             self._seed_dropout()
 
     def _seed_dropout(self) -> None:
         """Seed dropout differently in each process."""
-        seed = mixed_seed(self.settings.seed, _DROPOUT, self.start_step, self.args.process_index)
+        seed = mix_seed(self.settings.seed, _DROPOUT, self.start_step, self.args.process_index)
         torch.manual_seed(seed % 2**63)
 
 

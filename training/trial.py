@@ -13,11 +13,11 @@ from data_manager.dataset_types import DatasetConfig
 from data_manager.speech_types import SpeechConfig
 from data_manager.table_types import HubDatasetConfig
 from experiment.config import ExperimentConfig
-from training.engine import _Session, training_settings, with_defaults
+from training.engine import _Session, add_default_sections, training_settings
 from training.errors import TrainingError
 from training.resume import ResumePlan
 from training.run_folder import RunFolder
-from training.splits import choose_splits, chosen_dataset
+from training.splits import select_dataset, select_splits
 
 ROWS = 2
 
@@ -44,7 +44,7 @@ def can_try(config: ExperimentConfig) -> bool:
     """Return True if a file trains a model on data that can be loaded without a download."""
     if config.model is None or config.training is None or not config.datasets:
         return False
-    entry = chosen_dataset(config)
+    entry = select_dataset(config)
     return all(map(_is_local, (entry, *getattr(entry, "entries", ()))))
 
 
@@ -65,13 +65,13 @@ def try_step(config: ExperimentConfig) -> Trial:
     from training.rows import RowCollator, Rows
 
     start = time.perf_counter()
-    config = with_defaults(config)
-    entry, settings = chosen_dataset(config), training_settings(config)
+    config = add_default_sections(config)
+    entry, settings = select_dataset(config), training_settings(config)
     assert config.model is not None
     on_cpu = is_on_cpu(config.model.config)
     check_machine(settings.model_copy(update={"fsdp": False}), use_cpu=on_cpu)
     session = _Session(config, entry, RunFolder(Path("runs")), ResumePlan())
-    splits = choose_splits(DatasetManager.load_datasets([entry])[entry.name], settings, entry.name)
+    splits = select_splits(DatasetManager.load_datasets([entry])[entry.name], settings, entry.name)
     session.resolve(splits)
     session.settings = session.settings.model_copy(update={"fsdp": False})
     session.tokenizer = DatasetManager.tokenizer(entry)

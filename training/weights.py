@@ -5,7 +5,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from model.checkpoint import CheckpointError, assign, named_tensors, read_tensors, save_tensors
+from model.checkpoint import CheckpointError, assign_tensors, named_tensors, read_tensors, save_tensors
 from training.errors import RunFolderError
 
 WEIGHTS = "model.safetensors"
@@ -30,11 +30,11 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 def load_weights(network: nn.Module, path: Path, source: str) -> None:
     """Load a file's tensors into a network; raise RunFolderError if names or shapes differ from those of `source`."""
     try:
-        assign(network, read_weights(path), f"{path} does not fit the model of {source}")
+        assign_tensors(network, read_weights(path), f"{path} does not fit the model of {source}")
     except CheckpointError as error:
         raise RunFolderError(str(error)) from error
 
 
-def weights_of(network: nn.Module) -> dict[str, Tensor]:
+def named_weights(network: nn.Module) -> dict[str, Tensor]:
     """Return the parameters and persistent buffers of a network by name, tied ones once."""
     return named_tensors(network)

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from model.core_registry import first_of_direction
-from model.hub import folder_problem
+from model.hub import find_folder_problem
 from model.types import Device, PerformerParams
 from yaml_config.paths import PathText
 from yaml_config.strict_model import StrictModel, Violation
@@ -126,6 +126,6 @@ class HuggingFaceBackboneConfig(BackboneConfig):
 
     def violations(self) -> Iterator[Violation]:
         """Yield a path that is no folder with a model."""
-        problem = folder_problem(self.path)
+        problem = find_folder_problem(self.path)
         if problem is not None:
             yield Violation(f"{self.path}: {problem}", ("path",), suggestion="a folder with config.json, or owner/name")

@@ -28,7 +28,7 @@ def check_length(length: int, max_length: int | None, part: str) -> None:
         )
 
 
-def places_of(config: Any) -> int | None:
+def max_positions_of(config: Any) -> int | None:
     """Return the number of positions of a Hugging Face model; None without a limit."""
     positions: int | None = getattr(config, "max_position_embeddings", None)
     if positions is not None and config.model_type in POSITIONS_AFTER_PADDING:

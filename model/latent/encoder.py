@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from model.inputs import InputError, describe, has_values
-from model.latent.checks import check_ids, check_length, places_of
+from model.latent.checks import check_ids, check_length, max_positions_of
 from model.transformer import PerformerEncoder
 
 FIRST_VARIANCE = 0.008
@@ -68,7 +68,7 @@ class LatentEncoder(nn.Module):
             return self.backbone.hidden(ids, mask)
         backbone: Any = self.backbone
         check_ids(ids.masked_fill(~mask, 0), backbone.get_input_embeddings().num_embeddings)
-        check_length(ids.shape[1], places_of(backbone.config), "encoder")
+        check_length(ids.shape[1], max_positions_of(backbone.config), "encoder")
         hidden: Tensor = self.backbone(input_ids=ids.masked_fill(~mask, 0), attention_mask=mask.long())[0]
         return hidden
 

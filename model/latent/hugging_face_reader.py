@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch._guards import active_fake_mode
 
-from model.decoding_state import aligned_left
-from model.latent.checks import check_ids, check_length, places_of
+from model.decoding_state import align_left
+from model.latent.checks import check_ids, check_length, max_positions_of
 from model.latent.hugging_face import ConnectorError
 from model.latent.injection import DecoderShape, Injected, Injection
 
@@ -50,7 +50,7 @@ class HuggingFaceReader(nn.Module):
     @property
     def max_length(self) -> int | None:
         """Return the maximum number of tokens, without the slots in front; None without a limit."""
-        limit = places_of(self.backbone.config)
+        limit = max_positions_of(self.backbone.config)
         return None if limit is None else limit - slots_of(self.injection)
 
     @property
@@ -80,7 +80,7 @@ class HuggingFaceReader(nn.Module):
         """
         injected = self.injection(latent)
         if mask is not None:
-            ids, mask = aligned_left(ids, mask)
+            ids, mask = align_left(ids, mask)
         lengths = torch.full(ids.shape[:1], ids.shape[1], device=ids.device) if mask is None else mask.sum(1)
         output, cache, seen = self._run(ids, injected, mask, use_cache=True)
         output = output[:, output.shape[1] - ids.shape[1] :]

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field
 
 from model.core_registry import core_entry, first_of_direction
-from model.hub import folder_problem
+from model.hub import find_folder_problem
 from model.latent.registry import LATENT_POOLERS, LATENT_ROUTES, PartByName, RouteTarget, part_name
 from model.types import AttentionType, PerformerParams, Size
 from yaml_config.name_or_config import name_of
@@ -54,7 +54,7 @@ class HuggingFacePart(StrictModel):
         """Yield sizes given beside pretrained weights, and sizes missing without them."""
         keys = (*_SIZES, "intermediate_size", "max_length", "dropout")
         if self.path is not None:
-            problem = folder_problem(self.path)
+            problem = find_folder_problem(self.path)
             if problem is not None:
                 yield Violation(f"{self.path}: {problem}", ("path",), (), "a folder with config.json, or owner/name")
             for key in keys:

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Self, TypeVar, cast
 
 from torch import nn
 
-from model.checkpoint import WEIGHTS_FILE, assign, named_tensors, read_tensors, replacing, write_tensors
+from model.checkpoint import WEIGHTS_FILE, assign_tensors, atomic_replace, named_tensors, read_tensors, write_tensors
 from model.hub import HubError
 from model.latent.hugging_face import ConnectorError, load_config
 from yaml_config.json_text import from_json
@@ -49,7 +49,7 @@ class Connector(ABC):
         self.config.save_pretrained(target)
         write_tensors(target / WEIGHTS_FILE, named_tensors(cast(nn.Module, self)))
         content = stamped({"connector": type(self).__name__, **self.arguments})
-        with replacing(target / CONNECTOR_FILE) as file:
+        with atomic_replace(target / CONNECTOR_FILE) as file:
             file.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
     @classmethod
@@ -70,7 +70,7 @@ class Connector(ABC):
                 raise ConnectorError(f"{path} was saved with {name} {known[name]}, and {value} was given; leave it out")
         connector = _build(cls, config, known | arguments, path)
         weights = saved.with_name(WEIGHTS_FILE)
-        assign(
+        assign_tensors(
             cast(nn.Module, connector),
             read_tensors(weights),
             f"{weights} does not fit {cls.__name__} of the config.json beside it",

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.certificates import all_certificates, draw, process_named, strata_variances, table
+from benchmarks.certificates import all_certificates, draw, make_process, strata_variances, table
 from diffusion.objectives.losses import SubsLoss
 from tests.oracles.diffusion_toy import Toy
 
@@ -26,6 +26,6 @@ def test_certificates_have_a_row_per_combination(tmp_path: Path) -> None:
 
 
 def test_strata_remove_variance_between_strata() -> None:
-    objective = SubsLoss(process_named("absorbing", "cosine"))
+    objective = SubsLoss(make_process("absorbing", "cosine"))
     for independent, stratified in strata_variances(objective, Toy.random(0, absorbing=True), (4, 64)):
         assert 0.5 * independent < stratified < 0.9 * independent

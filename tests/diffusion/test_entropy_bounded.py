@@ -8,7 +8,7 @@ from diffusion.objectives.parameterisation import X0Parameterisation
 from diffusion.samplers.denoiser import Denoiser
 from diffusion.samplers.sampling import sample
 from tests.oracles.diffusion_noises import GRAPHS, NoisyToy, noisy_toy, process_of
-from tests.oracles.diffusion_propagation import divergence, oracle_sampler, sampler_law
+from tests.oracles.diffusion_propagation import divergence, oracle_sampler, sampler_distribution
 from tests.oracles.diffusion_toy import LENGTH, VOCABULARY, Toy
 
 
@@ -18,7 +18,7 @@ def test_entropy_bounded_keeps_its_bound(gamma: float) -> None:
     worst = 0.0
     for seed in range(8):
         toy = noisy_toy("absorbing", seed)
-        probs = sampler_law(
+        probs = sampler_distribution(
             toy, oracle_sampler(toy, process_of("absorbing"), {"type": "entropy_bounded", "gamma": gamma}, 1)
         )
         worst = max(worst, divergence(toy, probs))
@@ -35,7 +35,7 @@ def test_entropy_bounded_conditions_exactly_on_prompts(frozen: list[bool]) -> No
     condition = toy.joint * matches
     sampler = oracle_sampler(toy, process_of("absorbing"), {"type": "entropy_bounded", "gamma": 0.0}, 1)
     target = Toy(condition / condition.sum(), absorbing=True)
-    assert target.total_variation(sampler_law(toy, sampler, kept)) < 1e-12
+    assert target.total_variation(sampler_distribution(toy, sampler, kept)) < 1e-12
 
 
 def test_entropy_bounded_unmasks_certain_tokens_together() -> None:

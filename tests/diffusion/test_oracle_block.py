@@ -13,7 +13,7 @@ from diffusion.processes.diffusion_process import DiffusionProcess
 from diffusion.processes.graph import AbsorbingGraph, UniformGraph
 from diffusion.processes.noise_schedule import CosineNoise, LogLinearNoise, NoiseSchedule
 from tests.oracles.diffusion_bounds import exact_bound, pairs, quadrature
-from tests.oracles.diffusion_propagation import oracle_sampler, sampler_law
+from tests.oracles.diffusion_propagation import oracle_sampler, sampler_distribution
 from tests.oracles.diffusion_toy import LENGTH, VOCABULARY, Toy
 
 GRAPH = AbsorbingGraph(VOCABULARY)
@@ -108,10 +108,10 @@ def test_semi_autoregressive_is_exact_at_one_token_per_call(block_size: int) -> 
     toy, process = Toy.random(5, absorbing=True), DiffusionProcess(GRAPH, CosineNoise(1e-3))
     choice = {"type": "semi_autoregressive", "block_size": block_size}
     frozen = torch.tensor([True, False, False])
-    assert toy.total_variation(sampler_law(toy, oracle_sampler(toy, process, choice, LENGTH))) < 1e-12
-    several = toy.total_variation(sampler_law(toy, oracle_sampler(toy, process, choice, 1)))
+    assert toy.total_variation(sampler_distribution(toy, oracle_sampler(toy, process, choice, LENGTH))) < 1e-12
+    several = toy.total_variation(sampler_distribution(toy, oracle_sampler(toy, process, choice, 1)))
     assert several < 1e-12 if block_size == 1 else several > 1e-2  # a block needs at least one call
-    probs = sampler_law(toy, oracle_sampler(toy, process, choice, LENGTH), frozen)
+    probs = sampler_distribution(toy, oracle_sampler(toy, process, choice, LENGTH), frozen)
     given = torch.zeros((toy.dim,) * LENGTH, dtype=torch.float64)
     given[1, :VOCABULARY, :VOCABULARY] = toy.joint[1] / toy.joint[1].sum()
     torch.testing.assert_close(probs, given.flatten(), atol=1e-12, rtol=0)

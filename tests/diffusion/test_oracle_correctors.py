@@ -15,7 +15,7 @@ from diffusion.samplers.denoiser import Denoiser
 from diffusion.samplers.remasking import RemaskingSampler
 from diffusion.samplers.sampling import sample
 from tests.oracles.diffusion_noises import GRAPHS, SCHEDULES, noisy_toy, process_of
-from tests.oracles.diffusion_propagation import kernel, oracle_sampler, sampler_law, state_of
+from tests.oracles.diffusion_propagation import kernel, oracle_sampler, sampler_distribution, state_of
 from tests.oracles.diffusion_toy import LENGTH, Toy
 
 Choice = dict[str, object]
@@ -103,7 +103,7 @@ def test_without_correction_samples_are_ancestral(kind: str, choice: Choice) -> 
 
 def variation(kind: str, choice: str | Choice, steps: int, seed: int = 0) -> float:
     toy = noisy_toy(kind, seed)
-    return toy.total_variation(sampler_law(toy, oracle_sampler(toy, process_of(kind), choice, steps)))
+    return toy.total_variation(sampler_distribution(toy, oracle_sampler(toy, process_of(kind), choice, steps)))
 
 
 @pytest.mark.parametrize("settings", [{"eta_cap": 0.3}, {"eta_cap": 1.0, "eta_rescale": 1.0}])
@@ -144,7 +144,7 @@ def test_samples_follow_propagated_kernels(kind: str, choice: str | Choice) -> N
     settings = {"steps": 4, "sampler": choice}
     drawn = sample(process, sampler.denoiser, count, LENGTH, generator=torch.Generator().manual_seed(0), **settings)
     index = (drawn.tokens * torch.tensor([toy.dim**2, toy.dim, 1])).sum(1)
-    expected = sampler_law(toy, sampler) * count
+    expected = sampler_distribution(toy, sampler) * count
     counted = torch.bincount(index, minlength=toy.dim**LENGTH)
     possible = expected > 1e-9
     assert bool((counted[~possible] == 0).all())

@@ -8,7 +8,7 @@ from diffusion.processes.diffusion_process import DiffusionProcess
 from diffusion.processes.graph import AbsorbingGraph, UniformGraph
 from diffusion.processes.noise_schedule import CosineNoise, GeometricNoise, LogLinearNoise, NoiseSchedule
 from diffusion.registry import SAMPLERS
-from tests.oracles.diffusion_propagation import kernel, oracle_sampler, sampler_law, state_of
+from tests.oracles.diffusion_propagation import kernel, oracle_sampler, sampler_distribution, state_of
 from tests.oracles.diffusion_toy import VOCABULARY, Toy
 
 
@@ -17,7 +17,7 @@ def process_of(absorbing: bool, schedule: NoiseSchedule) -> DiffusionProcess:
 
 
 def variation(toy: Toy, process: DiffusionProcess, name: str, steps: int) -> float:
-    return toy.total_variation(sampler_law(toy, oracle_sampler(toy, process, name, steps)))
+    return toy.total_variation(sampler_distribution(toy, oracle_sampler(toy, process, name, steps)))
 
 
 @pytest.mark.parametrize(
@@ -55,7 +55,9 @@ def test_9_euler_analytic_and_ancestral_are_one_sampler(eps: float, steps: int) 
 @pytest.mark.parametrize("schedule", [LogLinearNoise(1e-3), GeometricNoise(1e-4, 10.0)])
 def test_analytic_and_ancestral_are_one_sampler_for_uniform_noise(schedule: NoiseSchedule) -> None:
     toy, process = Toy.random(10, absorbing=False), process_of(False, schedule)
-    distributions = [sampler_law(toy, oracle_sampler(toy, process, name, 12)) for name in ("analytic", "ancestral")]
+    distributions = [
+        sampler_distribution(toy, oracle_sampler(toy, process, name, 12)) for name in ("analytic", "ancestral")
+    ]
     torch.testing.assert_close(distributions[0], distributions[1], atol=1e-10, rtol=0)
 
 
@@ -63,7 +65,7 @@ def test_analytic_and_ancestral_are_one_sampler_for_uniform_noise(schedule: Nois
 def test_10_first_hitting_is_exact(schedule: NoiseSchedule) -> None:
     toy = Toy.random(11, absorbing=True)
     sampler = oracle_sampler(toy, process_of(True, schedule), "first_hitting", 1)
-    assert toy.total_variation(sampler_law(toy, sampler)) < 1e-12
+    assert toy.total_variation(sampler_distribution(toy, sampler)) < 1e-12
 
 
 def test_10_posterior_of_masked_token_does_not_depend_on_time() -> None:
@@ -85,8 +87,8 @@ def test_prompts_condition_the_samples_exactly(frozen: list[bool]) -> None:
     matches = (toy.data[:, kept] == 1).all(1).reshape(toy.joint.shape)
     condition = toy.joint * matches
     target = Toy(condition / condition.sum(), absorbing=True)
-    exact = sampler_law(toy, oracle_sampler(toy, process, "first_hitting", 1), kept)
-    close = sampler_law(toy, oracle_sampler(toy, process, "ancestral", 200), kept)
+    exact = sampler_distribution(toy, oracle_sampler(toy, process, "first_hitting", 1), kept)
+    close = sampler_distribution(toy, oracle_sampler(toy, process, "ancestral", 200), kept)
     assert target.total_variation(exact) < 1e-12
     assert target.total_variation(close) < 2e-3
 
@@ -99,7 +101,8 @@ def test_convergent_samplers_converge_with_score_network(name: str, absorbing: b
     toy, process = Toy.random(13, absorbing), process_of(absorbing, CosineNoise(1e-5))
     reading = ScoreParameterisation(process.graph)
     coarse, fine = (
-        toy.total_variation(sampler_law(toy, oracle_sampler(toy, process, name, steps, reading))) for steps in (8, 64)
+        toy.total_variation(sampler_distribution(toy, oracle_sampler(toy, process, name, steps, reading)))
+        for steps in (8, 64)
     )
     assert fine < max(coarse / 5, 1e-12)
     assert fine < 0.01

@@ -14,7 +14,7 @@ from diffusion import registry
 from diffusion.registry import OBJECTIVES, PROCESSES, SAMPLERS, SCHEDULES, combinations, processes_of, samplers_of
 from experiment.config import read_experiment
 from experiment.json_schema import experiment_schema
-from model.diffusion_tables import combinations_table, samplers_table
+from model.diffusion_tables import render_combinations_table, render_samplers_table
 from model.model_factory import create_model
 from yaml_config.errors import ConfigError
 from yaml_config.registry import Registry
@@ -100,7 +100,7 @@ def test_plugin_parts_are_checked_in_a_file(plugin: None, tmp_path: Path, before
 
 
 def test_plugin_parts_are_in_tables_and_schema(plugin: None) -> None:
-    fits, accuracy = combinations_table(), samplers_table()
+    fits, accuracy = render_combinations_table(), render_samplers_table()
     assert "| skewed | sedd, d3pm, gidd, scaled | loglinear, geometric, cosine, linear, discrete, power |" in fits
     assert "| lazy | absorbing, uniform, hybrid, skewed | - | convergent | ancestral, with more steps |" in accuracy
     assert ("skewed", "power", "scaled", "lazy") in set(combinations())

@@ -11,10 +11,10 @@ from evaluation.opened import LoadedRun, open_run
 from evaluation.rows import Split, load_split
 from experiment.config import read_experiment
 from experiment.vocabulary import with_vocabulary
-from training.engine import with_defaults
+from training.engine import add_default_sections
 from training.network import build_network
 from training.run_folder import RunFolder
-from training.weights import WEIGHTS, weights_of, write_weights
+from training.weights import WEIGHTS, named_weights, write_weights
 from yaml_config.dump import dump
 
 TEXT = "the quick brown fox jumps over the lazy dog, and the dog does not mind at all.\n"
@@ -52,7 +52,7 @@ def make_run(folder: Path, model: dict, datasets: list, task: str, **training) -
     content = {"model": model, "global_config": shared, "datasets": datasets, "training": settings}
     content["generation"] = {"num_samples": 3, "max_new_tokens": 8}
     (folder / "experiment.yml").write_text(dump(content))
-    config = with_vocabulary(with_defaults(read_experiment(folder / "experiment.yml", will_train=False).config))
+    config = with_vocabulary(add_default_sections(read_experiment(folder / "experiment.yml", will_train=False).config))
     tokenizer = DatasetManager.tokenizer(config.datasets[0])
     torch.manual_seed(0)
     network, _ = build_network(config, tokenizer)
@@ -61,7 +61,7 @@ def make_run(folder: Path, model: dict, datasets: list, task: str, **training) -
     run.write_config(config)
     if tokenizer is not None:
         tokenizer.save(run.tokenizer)
-    write_weights(run.path / WEIGHTS, weights_of(network))
+    write_weights(run.path / WEIGHTS, named_weights(network))
     return run.path
 
 

@@ -9,7 +9,7 @@ from evaluation.evaluate_command import main
 from experiment.main_command import main as verbs
 from parse_args import parse_experiment
 from tests.evaluation.made_runs import DECODER, make_run, text_data
-from training.known_rows import describe_rows, write_rows
+from training.known_rows import hash_splits, write_split_hashes
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +73,7 @@ def test_evaluate_notes_changed_data(tmp_path, capsys):
     data = text_data(tmp_path)
     run = make_run(tmp_path, DECODER, data, "language_modelling")
     (entry,) = parse_experiment(run / "config.yml").datasets
-    write_rows(run / "rows.json", describe_rows(DatasetManager.load_dataset(entry)))
+    write_split_hashes(run / "rows.json", hash_splits(DatasetManager.load_dataset(entry)))
     assert main(["--run", str(run), "--num-samples", "0"]) == 0
     assert "other rows" not in capsys.readouterr().out
     file = tmp_path / "test.txt"

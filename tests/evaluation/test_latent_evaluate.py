@@ -11,7 +11,7 @@ from evaluation.evaluate_command import main
 from evaluation.latent import measure_rows
 from evaluation.latent_draw import encode_rows
 from evaluation.opened import open_run
-from evaluation.registry import evaluator_of
+from evaluation.registry import metrics_of
 from evaluation.rows import load_split
 from evaluation.sample import Request, Sample, Samples
 from evaluation.sampling import draw
@@ -57,7 +57,7 @@ def split(run):
 
 @pytest.fixture(scope="module")
 def report(run, split):
-    return evaluator_of("latent_diffusion")(run, split, Settings(seed=1))
+    return metrics_of("latent_diffusion")(run, split, Settings(seed=1))
 
 
 def test_latent_figures_are_complete_and_reproducible(latent_run, capsys):
@@ -132,13 +132,13 @@ def test_copied_training_texts_are_found(run, split, monkeypatch):
         [Sample(text, None, row, 10, latent) for text, row, latent in zip(texts, ids, latents, strict=True)]
     )
     monkeypatch.setattr("evaluation.latent_samples.draw", lambda *_: copied)
-    report = evaluator_of("latent_diffusion")(run, split, Settings())
+    report = metrics_of("latent_diffusion")(run, split, Settings())
     assert report.value("copies") == report.value("copies_of_split") == 1
     assert report.value("jsd_unigrams") == report.value("jsd_bigrams") == 0
     assert report.value("jsd_bigrams_training") == 0  # all rows are chosen, as there are no more
     assert report.value("frechet") < report.value("frechet_prior")
     held_out = load_split(run, "test", max_rows=None, seed=0)
-    assert evaluator_of("latent_diffusion")(run, held_out, Settings()).value("copies_of_split") == 0
+    assert metrics_of("latent_diffusion")(run, held_out, Settings()).value("copies_of_split") == 0
 
 
 def test_sample_latents_decode_to_the_samples(run):

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from evaluation.figure import Figure, Report
-from evaluation.registry import METRICS, evaluator_of, register_metric
+from evaluation.registry import METRICS, metrics_of, register_metric
 from training.registry import TASKS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -26,7 +26,7 @@ def test_every_built_in_task_has_metrics():
     assert set(METRICS) >= BUILT_IN
     assert set(TASKS) >= BUILT_IN
     for task in BUILT_IN:
-        assert evaluator_of(task).__module__.startswith("evaluation.")
+        assert metrics_of(task).__module__.startswith("evaluation.")
 
 
 def test_registry_imports_nothing_else_of_evaluation():
@@ -44,13 +44,13 @@ def test_register_metric_adds_a_custom_task(monkeypatch):
     def count(run, split, settings):
         return Report([Figure("rows", 3, 3, 3, 3, "rows", settings.seed, "none")])
 
-    assert evaluator_of("counting") is count
+    assert metrics_of("counting") is count
     with pytest.raises(ValueError, match="metric 'counting' is already registered"):
         register_metric("counting")(count)
 
 
 def test_unregistered_tasks_are_measured_by_their_own_metrics():
-    assert evaluator_of("a custom task").__module__ == "evaluation.own_metrics"
+    assert metrics_of("a custom task").__module__ == "evaluation.own_metrics"
 
 
 def test_metrics_are_found_by_entry_point(tmp_path, monkeypatch):
@@ -65,4 +65,4 @@ def test_metrics_are_found_by_entry_point(tmp_path, monkeypatch):
     (tmp_path / "counting-1.dist-info/entry_points.txt").write_text(
         "[model_factory.metrics]\ncounted = counting_metric\n"
     )
-    assert evaluator_of("counted")(None, None, None) == "found"
+    assert metrics_of("counted")(None, None, None) == "found"

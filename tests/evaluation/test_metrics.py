@@ -12,12 +12,12 @@ from data_manager.dataset_types import DatasetConfig
 from data_manager.registry import SOURCES, SourceEntry
 from evaluation import bound, judge, language
 from evaluation.opened import open_run
-from evaluation.registry import evaluator_of
+from evaluation.registry import metrics_of
 from evaluation.rows import load_split
 from evaluation.settings import Settings
 from tests.evaluation.made_runs import DECODER, MDLM, PAIR, STACK, Unigram, make_run, opened_with, pair_data, text_data
 from training.errors import RunFolderError, UnfitError
-from training.noise import mixed_seed
+from training.noise import mix_seed
 
 ALONE = Settings(samples=False)
 
@@ -64,7 +64,7 @@ def test_row_bounds_add_up_to_the_model_bound(mdlm):
     total, parts = bound.bound(run, split, Settings(seed=5))
     (batch,) = split.batches("test")
     with torch.no_grad():
-        output = run.model(batch["input_ids"], attention_mask=batch.get("attention_mask"), seed=mixed_seed(5, 0))
+        output = run.model(batch["input_ids"], attention_mask=batch.get("attention_mask"), seed=mix_seed(5, 0))
     tokens = sum(total.tokens)
     assert sum(total.nats) / tokens == pytest.approx(float(output.loss), rel=1e-5)
     for name in bound.PARTS:
@@ -89,7 +89,7 @@ def test_bound_of_a_unigram_denoiser_is_its_cross_entropy(mdlm):
 def test_sample_figures_and_notes(mdlm, decoder):
     for folder in (mdlm, decoder):
         run = open_run(folder, ["generation.num_samples=4"])
-        report = evaluator_of(run.task_name)(run, load_split(run, "test", max_rows=4, seed=0), Settings())
+        report = metrics_of(run.task_name)(run, load_split(run, "test", max_rows=4, seed=0), Settings())
         assert {figure.name for figure in report.figures} >= {"entropy", "distinct_1"}
         assert any("are few" in note for note in report.notes)
         assert len(report.examples) == 2
@@ -97,7 +97,7 @@ def test_sample_figures_and_notes(mdlm, decoder):
 
 def test_translation_figures_match_the_task_loss(tmp_path):
     run = open_run(make_run(tmp_path, PAIR, pair_data(tmp_path), "translation"))
-    report = evaluator_of("translation")(run, load_split(run, None, max_rows=6, seed=0), Settings())
+    report = metrics_of("translation")(run, load_split(run, None, max_rows=6, seed=0), Settings())
     assert {figure.name for figure in report.figures} == {
         "bits_per_token",
         "bits_per_character",
@@ -110,7 +110,7 @@ def test_translation_figures_match_the_task_loss(tmp_path):
     (batch,) = load_split(run, "test", max_rows=3, seed=0).batches("test")
     with torch.no_grad():
         loss = run.task(run.model, batch)["loss"]
-    short = evaluator_of("translation")(run, load_split(run, "test", max_rows=3, seed=0), Settings())
+    short = metrics_of("translation")(run, load_split(run, "test", max_rows=3, seed=0), Settings())
     assert short.value("bits_per_token") == pytest.approx(float(loss) / math.log(2), rel=1e-5)
 
 
@@ -130,8 +130,8 @@ def test_classification_and_unregistered_tasks_agree(tmp_path, monkeypatch):
     data = [{"name": "rows", "source": "labelled_rows"}]
     run = open_run(make_run(tmp_path, model, data, "sequence_classification", num_labels=2))
     split = load_split(run, None, max_rows=20, seed=0)
-    report = evaluator_of("sequence_classification")(run, split, Settings())
-    own = evaluator_of("custom")(run, split, Settings())
+    report = metrics_of("sequence_classification")(run, split, Settings())
+    own = metrics_of("custom")(run, split, Settings())
     assert report.value("accuracy") == pytest.approx(own.value("accuracy"))
     assert report.value("cross_entropy") == pytest.approx(own.value("loss") / math.log(2), rel=1e-5)
     assert report.figures[0].method == "Wilson"

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from evaluation.opened import open_run
-from evaluation.registry import evaluator_of
+from evaluation.registry import metrics_of
 from evaluation.rows import load_split
 from evaluation.settings import Settings
 from tests.evaluation.made_runs import MDLM, make_run
@@ -23,7 +23,7 @@ def test_molecule_metrics_of_a_run(tmp_path):
     rows = [[tokenizer.bos_token_id, *tokenizer.encode(text), tokenizer.eos_token_id] for text in ("CCO", "CCCN", "((")]
     drawn = torch.nn.utils.rnn.pad_sequence([torch.tensor(row) for row in rows], batch_first=True, padding_value=5)
     run.model.draw = lambda *_, **__: type("State", (), {"tokens": drawn, "network_calls": torch.zeros(3)})
-    report = evaluator_of("diffusion")(run, load_split(run, None, max_rows=None, seed=0), Settings())
+    report = metrics_of("diffusion")(run, load_split(run, None, max_rows=None, seed=0), Settings())
     assert report.value("validity") == pytest.approx(2 / 3)
     assert report.value("novelty") == pytest.approx(1 / 2)
     assert report.value("uniqueness") == 1

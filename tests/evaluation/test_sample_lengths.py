@@ -7,7 +7,7 @@ import torch
 
 from evaluation.opened import open_run
 from evaluation.sample import Request
-from evaluation.sample_lengths import drawn_lengths
+from evaluation.sample_lengths import draw_lengths
 from evaluation.sampling import draw
 from experiment.config import read_experiment
 from tests.evaluation.made_runs import MDLM, make_run, text_data
@@ -48,7 +48,7 @@ def test_sample_lengths_follow_the_training_rows(folder):
     run, calls = watched(open_run(folder, ["generation.num_samples=40"]))
     found = draw(run, Request(seed=3, batch_size=16)).samples
     sizes = torch.cat([options["mask"].sum(1) for options in calls])
-    assert sizes.tolist() == drawn_lengths(run, 40, 3).tolist()
+    assert sizes.tolist() == draw_lengths(run, 40, 3).tolist()
     assert set(sizes.tolist()) == LENGTHS
     assert all(len(sample.tokens) <= size for sample, size in zip(found, sizes.tolist(), strict=True))
     assert [sample.network_calls for sample in found] == sizes.tolist()  # first-hitting: a call a real token
@@ -56,10 +56,10 @@ def test_sample_lengths_follow_the_training_rows(folder):
 
 def test_sample_lengths_are_seeded(folder):
     run = open_run(folder, ["generation.num_samples=12"])
-    lengths = drawn_lengths(run, 12, 3)
-    assert torch.equal(lengths, drawn_lengths(run, 12, 3))
-    assert not torch.equal(lengths, drawn_lengths(run, 12, 4))
-    many = drawn_lengths(run, 10_000, 0)
+    lengths = draw_lengths(run, 12, 3)
+    assert torch.equal(lengths, draw_lengths(run, 12, 3))
+    assert not torch.equal(lengths, draw_lengths(run, 12, 4))
+    many = draw_lengths(run, 10_000, 0)
     assert (many == 5).float().mean() == pytest.approx(2 / 5, abs=0.02)
 
 
@@ -91,7 +91,7 @@ def test_training_saves_lengths_for_sampling_without_data(tmp_path):
     assert (tmp_path / "run/samples.txt").read_text().count("--- ") == 4
     (tmp_path / "train.smi").unlink()
     run = open_run(tmp_path / "run")
-    assert set(drawn_lengths(run, 200, 0).tolist()) == LENGTHS
+    assert set(draw_lengths(run, 200, 0).tolist()) == LENGTHS
     (tmp_path / "run/lengths.json").write_text("{}")
     with pytest.raises(RunFolderError, match=r"lengths\.json is empty or has a length or a count below 1; remove it"):
         draw(run, Request())

@@ -6,14 +6,22 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.diffusion import BASE, CONTENDERS, make_corpus, normalised, overrides, table_of, with_first_character
+from benchmarks.diffusion import (
+    BASE,
+    CONTENDERS,
+    format_table,
+    include_first_character,
+    make_corpus,
+    normalise_text,
+    overrides,
+)
 from experiment.config import read_experiment
 from experiment.vocabulary import with_vocabulary
 from model.model_factory import create_model
 
 
 def test_text_is_letters_and_single_spaces() -> None:
-    assert normalised("The <unk> 3 Cats' eyes -- ITALIC\n\nEnd.") == "the cats eyes italic end"
+    assert normalise_text("The <unk> 3 Cats' eyes -- ITALIC\n\nEnd.") == "the cats eyes italic end"
 
 
 def test_contenders_are_of_one_size(tmp_path: Path) -> None:
@@ -32,12 +40,12 @@ def test_contenders_are_of_one_size(tmp_path: Path) -> None:
 
 
 def test_the_first_character_costs_its_surprise() -> None:
-    found = with_first_character({"bits": 2.0, "low": 1.0, "high": 3.0}, [0, 0, 1, 1], 4)
+    found = include_first_character({"bits": 2.0, "low": 1.0, "high": 3.0}, [0, 0, 1, 1], 4)
     assert found["bits"] == pytest.approx((2.0 * 3 + 1.0) / 4)
 
 
 def test_the_table_is_the_mean_over_seeds() -> None:
     one = {"name": "mdlm", "bits": 2.0, "low": 1.9, "high": 2.1, "diffusion_part": 2.0, "entropy": math.log(2)}
-    table = table_of([one, {**one, "bits": 3.0}])
+    table = format_table([one, {**one, "bits": 3.0}])
     assert "| mdlm | 2.500 |" in table
     assert "2.000 + 0.000 + 0.000" in table

@@ -10,7 +10,7 @@ import pytest
 from data_manager.command import main as load_data
 from data_manager.data_manager import DatasetManager
 from data_manager.prepared_folder import STAMP
-from data_manager.progress import counted, progress
+from data_manager.progress import progress, progress_counter
 from data_manager.tokenizers import ByteTokenizer
 from evaluation.evaluate_command import main as evaluate
 from evaluation.generate_command import _print
@@ -98,7 +98,7 @@ def test_labels_of_bars(monkeypatch):
     labels = []
     monkeypatch.setattr("tqdm.tqdm", lambda *items, desc="", **_: MagicMock(labels.extend([*items, desc])))
     progress([], RED)
-    with counted(RED, "tokens"):
+    with progress_counter(RED, "tokens"):
         assert "red" in str(labels)
     assert "\x1b" not in "".join(map(str, labels))
 

@@ -16,8 +16,8 @@ from model.generation_options import GenerationOptions
 from model.inputs import InputError
 from model.latent.hugging_face import ConnectorError
 from tests.data_manager.text_configs import text_config, texts
-from training.checkpoints import MANIFEST, STATE, Checkpoint, Manifest, plain_values, read_checkpoint
-from training.environment import sessions
+from training.checkpoints import MANIFEST, STATE, Checkpoint, Manifest, explain_load_errors, read_checkpoint
+from training.environment import read_sessions
 from training.errors import RunFolderError
 from training.metrics_log import MetricsLog
 from yaml_config.scalars import resolve_scalar
@@ -49,17 +49,17 @@ def test_trainer_state_with_wrong_types(state: object, tmp_path: Path) -> None:
 @pytest.mark.parametrize("held", [None, {}, {"sessions": None}, []])
 def test_environment_json_with_wrong_types(held: object, tmp_path: Path) -> None:
     path = tmp_path / "environment.json"
-    assert sessions(path) == []
+    assert read_sessions(path) == []
     path.write_text(json.dumps(held))
     with pytest.raises(RunFolderError, match=r"environment\.json does not hold a list of sessions"):
-        sessions(path)
+        read_sessions(path)
 
 
 def test_metrics_lines_without_step_are_dropped(tmp_path: Path) -> None:
     log = MetricsLog(tmp_path / "metrics.jsonl")
     for step in (1, None, "2", [], 3):
         log.append({"step": step})
-    log.keep_until(2)
+    log.drop_after(2)
     assert log.read() == [{"step": 1}]
 
 
@@ -70,12 +70,12 @@ def test_damaged_torch_state_is_reported(tmp_path: Path) -> None:
     where = whole.index("ü".encode())
     for damaged in (whole[: len(whole) // 2], whole[:where] + b"\xff" + whole[where + 1 :], b"", b"\x80\x04K"):
         path.write_bytes(damaged)
-        with pytest.raises(RunFolderError, match=r"is damaged|holds more than numbers"), plain_values(tmp_path):
+        with pytest.raises(RunFolderError, match=r"is damaged|holds more than numbers"), explain_load_errors(tmp_path):
             torch.load(path, weights_only=True)
 
 
 def test_out_of_memory_is_not_reported_as_damage() -> None:
-    with pytest.raises(torch.OutOfMemoryError), plain_values("folder"):
+    with pytest.raises(torch.OutOfMemoryError), explain_load_errors("folder"):
         raise torch.OutOfMemoryError
 
 

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from model.attention import MultiHeadAttention
 from model.attention_core import LinearCore, SoftmaxCore, make_core
-from model.decoding_state import CoreState, KeyValueCache, LayerState, RunningSums, aligned_left, make_core_state
+from model.decoding_state import CoreState, KeyValueCache, LayerState, RunningSums, align_left, make_core_state
 from model.feature_redraw import orthogonal_projections
 from model.position import rotary_angles
 from tests.model.tiny import gap, lengths_mask, params
@@ -173,11 +173,11 @@ def test_layer_state_selects_rows() -> None:
 def test_align_left_moves_tokens_to_the_front() -> None:
     x = torch.arange(8).reshape(2, 4)
     mask = torch.tensor([[False, True, True, False], [False, False, False, True]])
-    moved, kept = aligned_left(x, mask)
+    moved, kept = align_left(x, mask)
     assert kept.tolist() == [[True, True], [True, False]]
     assert moved[0].tolist() == [1, 2]
     assert moved[1, 0] == 7
-    assert aligned_left(x, torch.ones(2, 4, dtype=torch.bool))[0].tolist() == x.tolist()
+    assert align_left(x, torch.ones(2, 4, dtype=torch.bool))[0].tolist() == x.tolist()
 
 
 @pytest.mark.parametrize("std", [0.01, 300.0])

@@ -67,7 +67,7 @@ def prior(toy: Toy, frozen: Tensor | None = None, limit: Tensor | None = None) -
     return torch.einsum("a,b,c->abc", *places).flatten()
 
 
-def sampler_law(toy: Toy, sampler: Sampler, frozen: Tensor | None = None) -> Tensor:
+def sampler_distribution(toy: Toy, sampler: Sampler, frozen: Tensor | None = None) -> Tensor:
     """Return the distribution of the sampler's output over all sequences, [dim^3].
 
     `frozen`, bool [3], holds token 1 at its places. Times drawn by first-hitting are averaged over their orders, and

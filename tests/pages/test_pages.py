@@ -15,7 +15,7 @@ from experiment.config import read_experiment
 from experiment.noise_curves import noise_curves
 from experiment.summary import summarise
 from model.types import PerformerParams
-from pages.document import PageError, Section, render, write
+from pages.document import PageError, Section, render_page, write_page
 from parse_args import main as parse
 from tests.training.runs import experiment, train
 from yaml_config.dump import dump
@@ -170,11 +170,11 @@ def test_html_target_is_checked_before_the_work(target, tmp_path, capsys):
 
 def test_unwritable_page_raises_page_error(tmp_path):
     with pytest.raises(PageError, match="the page cannot be written: No such file or directory"):
-        write(tmp_path / "none" / "x.html", "")
+        write_page(tmp_path / "none" / "x.html", "")
 
 
 def test_page_escapes_text():
-    page = render(
+    page = render_page(
         "<script>alert(1)</script>", [("a", "<img src=x>")], [Section("<b>", "&", [["<i>"]], "", ["</pre><script>"])]
     )
     assert read(page)[0] == "<script>alert(1)</script>"
@@ -253,6 +253,6 @@ def test_html_target_must_be_a_regular_file(kind, tmp_path, capsys):
 
 def test_page_is_written_through_a_symlink(tmp_path):
     (tmp_path / "link.html").symlink_to(tmp_path / "page.html")
-    write(tmp_path / "link.html", "<p>")
+    write_page(tmp_path / "link.html", "<p>")
     assert (tmp_path / "link.html").is_symlink()
     assert (tmp_path / "page.html").read_text() == "<p>"

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from evaluation.opened import open_run
-from evaluation.registry import evaluator_of
+from evaluation.registry import metrics_of
 from evaluation.rows import load_split
 from evaluation.sample import Request
 from evaluation.sampling import draw
@@ -62,7 +62,7 @@ def test_condition_in_its_own_unit_steers_samples(tmp_path):
         charged = sum("[NH3+]" in sample.text for sample in draw(run, Request(condition=charge)).samples)
         assert charged == pytest.approx(expected, abs=4)
     assert train(experiment(tmp_path, lines, settings), tmp_path / "run", resume=True).was_finished
-    report = evaluator_of("diffusion")(run, load_split(run, "test", max_rows=None, seed=0), Settings())
+    report = metrics_of("diffusion")(run, load_split(run, "test", max_rows=None, seed=0), Settings())
     assert 0 <= report.value("validity") <= 1  # guidance uses the conditions of the split's rows
 
 

@@ -5,7 +5,7 @@ import shutil
 import pytest
 
 from tests.training.runs import DECODER, FILE_SIZE, experiment, losses, start, train, wait_for
-from training.checkpoints import read_checkpoint, steps_of
+from training.checkpoints import list_checkpoint_steps, read_checkpoint
 from training.errors import RunFolderError, UnfitError
 from training.run_folder import load_run
 
@@ -131,7 +131,7 @@ def test_full_disk_keeps_earlier_checkpoint(copy, unfinished, tmp_path):
     for size in (3000, 12_000):  # too small for the weights, then for the optimiser state
         fails(4, "cannot be written", *words, log=tmp_path / f"log{size}", environment={FILE_SIZE: str(size)})
         assert snapshot(copy / "checkpoint-2") == before
-        assert steps_of(copy) == [2]
+        assert list_checkpoint_steps(copy) == [2]
         assert not list(copy.glob(".writing-*"))
     assert train(*words) == 0
     assert list(losses(copy)) == [1, 2, 3, 4]
@@ -140,7 +140,7 @@ def test_full_disk_keeps_earlier_checkpoint(copy, unfinished, tmp_path):
 def test_run_folder_lock_excludes_second_process(tmp_path):
     config, run = experiment(tmp_path, max_steps=500), tmp_path / "run"
     first = start("--config", config, "--output", run)
-    wait_for(lambda: steps_of(run))
+    wait_for(lambda: list_checkpoint_steps(run))
     words = ("--config", config, "--output", run, "--resume")
     fails(2, "another process is training in this folder", *words, log=tmp_path / "log")
     assert first.is_alive()

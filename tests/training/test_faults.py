@@ -26,7 +26,7 @@ from tests.training.runs import (
     train,
     wait_for,
 )
-from training.checkpoints import read_checkpoint, steps_of
+from training.checkpoints import list_checkpoint_steps, read_checkpoint
 from yaml_config.dump import dump
 
 PLUGIN = ("--plugin", "tests.training.plugins")
@@ -51,7 +51,7 @@ def run_until_signal(number, path, run, log, *more):
 def test_signal_ends_run_with_checkpoint(number, tmp_path):
     log, run = tmp_path / "log", tmp_path / "run"
     assert run_until_signal(number, experiment(tmp_path, **LONG), run, log) == 128 + number
-    (step,) = steps_of(run)
+    (step,) = list_checkpoint_steps(run)
     assert read_checkpoint(run, step).step == step >= 4
     assert not (run / "model.safetensors").exists()
     said = log.read_text()
@@ -94,7 +94,7 @@ def test_loader_workers_survive_sigterm_to_process_group(tmp_path):
     wait_for(reached(log, 4))
     os.killpg(process.pid, signal.SIGTERM)
     assert process.wait(60) == 128 + signal.SIGTERM
-    assert len(steps_of(run)) == 1
+    assert len(list_checkpoint_steps(run)) == 1
 
 
 def test_sigterm_to_one_rank_stops_all_at_same_step(tmp_path):
@@ -105,7 +105,7 @@ def test_sigterm_to_one_rank_stops_all_at_same_step(tmp_path):
     for process in (first, second):
         process.join(60)
         assert process.exitcode == 128 + signal.SIGTERM
-    assert read_checkpoint(run, steps_of(run)[0]).manifest.world == 2
+    assert read_checkpoint(run, list_checkpoint_steps(run)[0]).manifest.world == 2
 
 
 def test_dead_rank_ends_run_which_resumes_from_checkpoint(tmp_path):
@@ -116,7 +116,7 @@ def test_dead_rank_ends_run_which_resumes_from_checkpoint(tmp_path):
     first.join(60)
     assert first.exitcode == 4
     assert "another process ended before this one" in log.read_text()
-    step = steps_of(run)[-1]
+    step = list_checkpoint_steps(run)[-1]
     both = start_two("--config", path, "--output", run, "--resume", log=tmp_path / "again")
     wait_for(reached(tmp_path / "again", step + 2))
     for process in both:
@@ -158,7 +158,7 @@ def test_nan_gradient_names_parameters_and_keeps_checkpoint(tmp_path):
     assert f"{run / 'checkpoint-2'} was written before it" in said
     kept = load_file(run / "checkpoint-2" / "model.safetensors")
     assert all(torch.isfinite(value).all() for value in kept.values())
-    assert steps_of(run) == [2]
+    assert list_checkpoint_steps(run) == [2]
 
 
 def test_failing_samples_are_reported_once_and_lose_nothing(tmp_path):
@@ -167,7 +167,7 @@ def test_failing_samples_are_reported_once_and_lose_nothing(tmp_path):
     assert train(*words, log=log) == 0
     said = log.read_text()
     assert said.count("note: samples cannot be written, and training continues: no samples today") == 1
-    assert steps_of(run) == [4, 6]
+    assert list_checkpoint_steps(run) == [4, 6]
     assert (run / "curves.png").exists()
     assert list(losses(run, "eval_loss")) == [2, 4, 6]
 
@@ -221,7 +221,7 @@ def test_truncated_prepared_rows_are_prepared_again(tmp_path):
     process.join(60)
     assert process.exitcode == -signal.SIGBUS
     assert "Bus error" in log.read_text()
-    step = steps_of(run)[-1]
+    step = list_checkpoint_steps(run)[-1]
     again = start("--config", path, "--output", run, "--resume", log=tmp_path / "again")
     wait_for(reached(tmp_path / "again", step + 2))
     again.kill()
@@ -259,7 +259,7 @@ def test_missing_recording_is_named(workers, tmp_path):
     assert process.exitcode == 4, said
     assert any(victim.name in said for victim in victims)
     assert "Traceback" not in said
-    assert steps_of(run)
+    assert list_checkpoint_steps(run)
 
 
 @pytest.mark.parametrize("jump", [-86_400, 86_400])

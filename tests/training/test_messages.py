@@ -9,7 +9,7 @@ import pytest
 from experiment.config import read_experiment
 from tests.training.runs import DECODER, bytes_of, experiment, metrics, start, train, wait_for
 from training import engine
-from training.checkpoints import steps_of
+from training.checkpoints import list_checkpoint_steps
 from training.errors import FolderInUseError
 from training.run_folder import RunFolder
 
@@ -57,7 +57,7 @@ def test_sigint_reports_last_checkpoint(tmp_path, save_steps):
     os.kill(process.pid, signal.SIGINT)
     process.join(60)
     assert process.exitcode == 130
-    steps = steps_of(tmp_path / "run")
+    steps = list_checkpoint_steps(tmp_path / "run")
     assert f"stopped by SIGINT after step {steps[-1]:,}; --resume continues from step {steps[-1]:,}" in log.read_text()
 
 

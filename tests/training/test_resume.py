@@ -8,7 +8,7 @@ import time
 import pytest
 
 from tests.training.runs import bytes_of, experiment, losses, metrics, start, train, wait_for
-from training.checkpoints import steps_of
+from training.checkpoints import list_checkpoint_steps
 
 FULL = {"ema_decay": 0.9, "gradient_accumulation_steps": 2, "load_best_model_at_end": True, "warmup_steps": 2}
 
@@ -34,10 +34,10 @@ def test_resume_after_three_sigkills_is_bit_exact(whole, tmp_path):
     config, run = whole.parent / "experiment.yml", tmp_path / "run"
     chance = random.Random(time.time_ns())
     for _ in range(3):
-        before, delay = max(steps_of(run), default=0), chance.random() * 0.05
+        before, delay = max(list_checkpoint_steps(run), default=0), chance.random() * 0.05
 
         def somewhere(before=before, delay=delay):
-            return max(steps_of(run), default=0) > before and time.sleep(delay) is None
+            return max(list_checkpoint_steps(run), default=0) > before and time.sleep(delay) is None
 
         assert kill_at(somewhere, "--config", config, "--output", run, "--resume") in (-signal.SIGKILL, 0)
     assert train("--config", config, "--output", run, "--resume") == 0
@@ -51,10 +51,10 @@ def test_resume_after_sigkill_while_writing_checkpoint(whole, tmp_path):
     config, run = whole.parent / "experiment.yml", tmp_path / "run"
 
     def is_writing():
-        return steps_of(run) and any(run.glob(".writing-checkpoint-*"))
+        return list_checkpoint_steps(run) and any(run.glob(".writing-checkpoint-*"))
 
     assert kill_at(is_writing, "--config", config, "--output", run, "--resume") == -signal.SIGKILL
-    kept = steps_of(run)
+    kept = list_checkpoint_steps(run)
     assert kept
     assert train("--config", config, "--output", run, "--resume") == 0
     assert bytes_of(run) == bytes_of(whole)
@@ -82,7 +82,7 @@ def test_resume_after_early_stopping_trains_no_further(tmp_path):
     stop = {"early_stopping_patience": 1, "early_stopping_threshold": 50.0, "eval_steps": 2, "save_steps": 50}
     path, run = experiment(tmp_path, max_steps=40, **stop), tmp_path / "run"
     assert train("--config", path, "--output", run) == 0
-    assert steps_of(run) == [4]
+    assert list_checkpoint_steps(run) == [4]
     before = bytes_of(run)
     (run / "model.safetensors").unlink()
     assert train("--config", path, "--output", run, "--resume") == 0
@@ -96,7 +96,7 @@ def test_checkpoint_rotation_keeps_best(tmp_path):
     assert train("--config", path, "--output", run) == 0
     found = losses(run, "eval_loss")
     best = min(found, key=found.get)
-    assert steps_of(run) == sorted({best, 9, 10})
+    assert list_checkpoint_steps(run) == sorted({best, 9, 10})
     (run / "checkpoint-10" / "model.safetensors").read_bytes()
     assert bytes_of(run) == (run / f"checkpoint-{best}" / "model.safetensors").read_bytes()
 

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from training.errors import UnfitError
 from training.speech_metrics import speaker_errors
-from training.splits import chosen_dataset
+from training.splits import select_dataset
 from training.tasks.base import Batch, Task
 from training.tasks.speech_front import build_augment, speech_settings, wrap_encoder
 
@@ -37,7 +37,7 @@ class Diarization(Task):
 
     def network(self, model: nn.Module) -> nn.Module:
         """Return the encoder with subsampling and a logit per speaker; raise UnfitError if the data have no speakers."""
-        entry = chosen_dataset(self.setting.config)
+        entry = select_dataset(self.setting.config)
         if self.setting.tokenizer is not None:
             raise UnfitError(f"diarization has no text output; leave out the tokenizer of data set {entry.name!r}")
         if not getattr(getattr(entry, "loading", None), "speakers", False):

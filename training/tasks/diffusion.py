@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from training.errors import UnfitError
 from training.tasks.base import Batch, Task, real_tokens
 
-PARTS = ("diffusion", "prior", "reconstruction")
+BOUND_PARTS = ("diffusion", "prior", "reconstruction")
 
 
 class Diffusion(Task):
@@ -39,11 +39,11 @@ class Diffusion(Task):
             batch["input_ids"], attention_mask=batch.get("attention_mask"), **self._forward_keywords(network, batch)
         )
         metrics: dict[str, Tensor] = {"loss": output.loss}
-        parts = {name: getattr(output, name, None) for name in PARTS}
+        parts = {name: getattr(output, name, None) for name in BOUND_PARTS}
         found = {name: part.mean() for name, part in parts.items() if isinstance(part, Tensor)}
         if network.training:  # training skips prior and reconstruction, to save network calls
             return metrics | {"diffusion": found["diffusion"]} if "diffusion" in found else metrics
-        if len(found) == len(PARTS):
+        if len(found) == len(BOUND_PARTS):
             metrics |= {"bound": torch.stack(list(found.values())).sum(), **found}
         return metrics
 
@@ -60,7 +60,7 @@ class Diffusion(Task):
         mask = real[torch.arange(count, device=real.device) % len(real)]
         if not bool(mask.all()) and hasattr(network, "draw"):  # a custom model may take no mask
             given["mask"] = mask
-        cond = condition_of(network, batch)
+        cond = batch_condition(network, batch)
         if cond is not None:
             given["cond"] = cond[torch.arange(count, device=real.device) % len(real)]
         tokens = sample(count, length, generator=generator, **given).tolist()
@@ -76,11 +76,11 @@ class Diffusion(Task):
             "loss_weighting": self.setting.training.loss_weighting,
         }
         given = {name: value for name, value in available.items() if name in _keywords(network)}
-        cond = condition_of(network, batch)
+        cond = batch_condition(network, batch)
         return given if cond is None else given | {"cond": cond}
 
 
-def condition_of(network: nn.Module, batch: Batch) -> Tensor | None:
+def batch_condition(network: nn.Module, batch: Batch) -> Tensor | None:
     """Return the condition of each row, `labels` int64 [B] or vectors `cond` float [B, size].
 
     Return None for an unconditional model. Raises UnfitError if the data set does not have the condition.

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from diffusion.randomness import RowGenerators
 from training.errors import UnfitError
 from training.speech_types import SpecAugmentConfig, SpeechTaskConfig
-from training.splits import chosen_dataset
+from training.splits import select_dataset
 from training.tasks.base import TaskSetting
 
 Augment = Callable[[Tensor, Tensor | None], Tensor]
@@ -105,7 +105,7 @@ def wrap_encoder(model: nn.Module, setting: TaskSetting, outputs: int | None = N
 
     The front end outputs vectors of the encoder's `input_dim`, or of d_model if that is not set.
     """
-    entry = chosen_dataset(setting.config)
+    entry = select_dataset(setting.config)
     features = getattr(entry, "features", None)
     bins = features.width() if features is not None else None
     if bins is None:
