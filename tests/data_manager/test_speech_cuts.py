@@ -147,7 +147,7 @@ def test_mixture_of_splits_that_are_not_there(folder):
 
 
 def test_what_cannot_be_mixed(folder):
-    with pytest.raises(ValueError, match="no other entry has the name 'yesn'"):
+    with pytest.raises(ValueError, match="no other entry is named 'yesn'"):
         mixture(folder, datasets={"librispeech": 1, "yesn": 1}, splits=None)
     with pytest.raises(ValueError, match="'timit' is not mixed"):
         mixture(folder, splits={"train": {"timit": ["TRAIN"]}})
