@@ -69,7 +69,7 @@ def test_a_class_that_is_none(tmp_path):
     write(tmp_path, [*MOODS, ("hm", "meh")])
     with pytest.raises(DataError, match=r"a\.csv:5: column 'mood' holds 'meh'; the classes are woe, joy"):
         labels(config(tmp_path, classes=["woe", "joy"]))
-    with pytest.raises(DataError, match=r"a\.csv:2: column 'mood' holds 'joy', and a class is a whole number from 0"):
+    with pytest.raises(DataError, match=r"a\.csv:2: column 'mood' holds 'joy'; a class is a whole number from 0"):
         labels(config(tmp_path))
     skipping = config(tmp_path, classes=["woe", "joy"], on_invalid="skip")
     assert labels(skipping) == [1, 0, 1]
@@ -78,19 +78,19 @@ def test_a_class_that_is_none(tmp_path):
 
 def test_a_column_that_is_not_there(tmp_path):
     write(tmp_path)
-    with pytest.raises(DataError, match=r"a\.csv:1: there is no column 'feeling'; there are text, mood"):
+    with pytest.raises(DataError, match=r"a\.csv:1: there is no column 'feeling'; columns: text, mood"):
         labels(config(tmp_path, label="feeling"))
     (tmp_path / "a.csv").write_text('{"text": "a"}\n')
-    with pytest.raises(DataError, match=r"a\.csv:1: there is no column 'mood'; there are text"):
+    with pytest.raises(DataError, match=r"a\.csv:1: there is no column 'mood'; columns: text"):
         labels(config(tmp_path, JsonDatasetConfig))
 
 
 @pytest.mark.parametrize(
     ("more", "words"),
     [
-        ({"rows": "packed"}, "a document with a class is a row"),
-        ({"pair": {"source": "a", "target": "b"}}, "a pair has no class"),
-        ({"label": None, "classes": ["a", "b"]}, "classes name what stands in the column"),
+        ({"rows": "packed"}, "a document with a class is one row"),
+        ({"pair": {"source": "a", "target": "b"}}, "a pair cannot have a class"),
+        ({"label": None, "classes": ["a", "b"]}, "classes names the values of the column"),
         ({"classes": ["a", "a"]}, "names a class twice"),
     ],
 )

@@ -73,7 +73,7 @@ def test_corpus_that_cannot_be_downloaded_takes_no_download_params():
         ({"type": "bpe"}, "type bpe needs vocab_size"),
         ({"vocab_size": 300}, "a tokenizer of characters has no vocab_size"),
         ({"type": "hugging_face", "path": "x", "name": "gpt2"}, "path and name are two tokenizers"),
-        ({"type": "hugging_face", "path": "x", "revision": "main"}, "revision is that of a name on the hub"),
+        ({"type": "hugging_face", "path": "x", "revision": "main"}, "revision needs name, a tokenizer on the hub"),
     ],
 )
 def test_settings_of_a_tokenizer_fit_its_type(settings, message):
@@ -115,7 +115,7 @@ def test_paths_of_pathlib_are_taken():
         ({"train": ""}, "must not be empty"),
         ({"train": 3}, "must be a file, a list of files or a pair {source: a.en, target: a.de}"),
         ({"train": {"source": "a", "targt": "b"}}, "targt"),
-        ({"source": "a", "target": "b"}, "no split is named"),
+        ({"source": "a", "target": "b"}, "name the split"),
         ({"train": {"source": "a", "target": "b"}, "test": "c"}, "split 'test' is plain text, while 'train' is a pair"),
         ({"train": {"source": "a", "target": "a"}}, "source and target are the same file 'a'"),
     ],

@@ -109,14 +109,14 @@ def test_no_network_is_told_at_once(tmp_path, no_network, monkeypatch):
     with pytest.raises(DataError) as caught:
         DatasetManager.load_dataset(hub_config(tmp_path))
     assert str(caught.value) == (
-        f"data set 'no-one/no-lines' has not been downloaded before, and {no_network} cannot be reached (Connection "
-        "refused).\nSave it where there is a network (load_dataset(...).save_to_disk(folder)) and read it by source: disk."
+        f"data set 'no-one/no-lines' is not in the cache, and {no_network} cannot be reached (Connection "
+        "refused).\nSave it on a machine with a network (load_dataset(...).save_to_disk(folder)) and read it by source: disk."
     )
     (tmp_path / "a.txt").write_text("text")
     config = text_config(
         tmp_path, {"train": "a.txt"}, tokenizer=TokenizerConfig(type="hugging_face", name="no-one/words")
     )
-    with pytest.raises(DataError, match=r"tokenizer 'no-one/words' has not been downloaded before.*\n.*give path"):
+    with pytest.raises(DataError, match=r"tokenizer 'no-one/words' is not in the cache.*\n.*give path"):
         DatasetManager.load_dataset(config)
     assert not tried
 
@@ -133,7 +133,7 @@ def test_what_the_hub_does_not_have(tmp_path, monkeypatch):
 
     monkeypatch.setattr(hub, "reason_offline", lambda: None)
     with pytest.raises(
-        DataError, match=r"data set 'x' cannot be had from .*: FileNotFoundError: no such data set\ndo this"
+        DataError, match=r"data set 'x' cannot be downloaded from .*: FileNotFoundError: no such data set\ndo this"
     ):
         hub.from_hub("data set 'x'", get, "do this", iter(()))
 
@@ -148,16 +148,16 @@ def test_a_folder_of_the_tokenizers_name_is_not_taken_for_it(tmp_path, monkeypat
     monkeypatch.chdir(tmp_path)
     (tmp_path / "words").mkdir()
     (tmp_path / "a.txt").write_text("text")
-    with pytest.raises(DataError, match=r"there is a folder of that name, too; path: \./words takes the folder"):
+    with pytest.raises(DataError, match=r"a folder of that name exists, too; to use the folder, write path: \./words"):
         DatasetManager.load_dataset(
             text_config(tmp_path, {"train": "a.txt"}, tokenizer=TokenizerConfig(type="hugging_face", name="words"))
         )
 
 
 def test_a_stream_has_no_text_to_learn_from():
-    with pytest.raises(ValidationError, match="a tokenizer of characters is made from the whole text"):
+    with pytest.raises(ValidationError, match="a tokenizer of characters is learned from the whole text"):
         HubDatasetConfig(name="x", streaming=True)
-    with pytest.raises(ValidationError, match="a stream has no slices"):
+    with pytest.raises(ValidationError, match="a stream cannot be sliced"):
         HubDatasetConfig(name="x", streaming=True, split="train[:9]", tokenizer=BYTES)
     with pytest.raises(ValidationError, match="splits divide one split; say which"):
         HubDatasetConfig(name="x", splits={"train": 0.5, "test": 0.5})

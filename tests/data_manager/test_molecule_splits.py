@@ -43,9 +43,9 @@ def test_measured_columns_stand_behind_computed_ones(tmp_path):
     config = smiles_config(tmp_path, "a.csv", column="smiles", properties=["heavy_atoms"], measured=["gap"])
     torch.testing.assert_close(loaded(config)["cond"], torch.tensor([[3, 1.5], [4, -0.2]]))
     assert notes(config) == ["train: 2 skipped: not a number (a.csv:3, 5)"]
-    with pytest.raises(DataError, match=r"a\.csv:3: column 'gap' holds '', and a property is a finite number"):
+    with pytest.raises(DataError, match=r"a\.csv:3: column 'gap' holds ''; a property must be a finite number"):
         loaded(smiles_config(tmp_path, "a.csv", column="smiles", measured=["gap"], on_invalid="error"))
-    with pytest.raises(DataError, match="there is no column 'gapp'; there are smiles, gap, name"):
+    with pytest.raises(DataError, match="there is no column 'gapp'; columns: smiles, gap, name"):
         loaded(smiles_config(tmp_path, "a.csv", column="smiles", measured=["gapp"]))
 
 

@@ -105,7 +105,7 @@ def test_pairs_of_a_source(tmp_path, register):
 def test_what_a_source_must_not_give(tmp_path, register):
     given = {}
     register("own", config=Own)(lambda config: given)
-    with pytest.raises(DataError, match="source 'own' gave no splits"):
+    with pytest.raises(DataError, match="source 'own' must return a dict of splits"):
         DatasetManager.load_dataset(own(tmp_path))
     given["train"] = ["one", 2]
     with pytest.raises(DataError, match="mine train:2: must be a text or a pair of texts; got int"):
@@ -117,7 +117,7 @@ def test_text_needs_a_config_of_text(register):
         source: str = "plain"
 
     register("plain", config=Plain)(lambda config: {"train": ["one"]})
-    with pytest.raises(DataError, match=r"gave text, so its config has to be derived from data_manager.text_types"):
+    with pytest.raises(DataError, match=r"returned text, so its config must be a subclass of data_manager.text_types"):
         DatasetManager.load_dataset(Plain(name="mine"))
 
 

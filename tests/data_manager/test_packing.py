@@ -105,7 +105,7 @@ def test_whole_rows_stand_between_special_tokens():
 
 def test_long_documents_are_an_error_or_skipped_or_cut():
     documents = [["abcd"], ["ab"], ["abc"]]
-    with pytest.raises(DataError, match="f:1: 6 tokens are more than sequence_length 4"):
+    with pytest.raises(DataError, match="f:1: 6 tokens exceed sequence_length 4"):
         rows_of(WholeRows(257, EOS, 4, "error", Notes()), documents)
     notes = Notes()
     assert rows_of(WholeRows(257, EOS, 4, "skip", notes), documents)["input_ids"] == [[257, 97, 98, EOS]]

@@ -75,7 +75,7 @@ def test_hashes_are_remembered_until_a_file_changes(tmp_path, monkeypatch):
     assert not (tmp_path / "hashes").exists()  # too fresh for its times to tell
     monkeypatch.setattr("data_manager.content_hash._SETTLED", -1)
     first = hashes(path)
-    monkeypatch.setattr("data_manager.content_hash._hash_of", lambda path: "other")
+    monkeypatch.setattr("data_manager.content_hash._hash_file", lambda path: "other")
     assert hashes(path) == first
     time.sleep(0.02)
     path.write_text("b")
@@ -131,7 +131,7 @@ def test_several_processes_make_the_same_rows(tmp_path, monkeypatch):
 
 
 def test_a_process_that_dies_is_told_of():
-    with pytest.raises(DataError, match=r"tiny: a process ended before its work was done .*num_proc"):
+    with pytest.raises(DataError, match=r"tiny: a worker process died .*num_proc"):
         list(ordered_map(os._exit, [1, 2, 3], 2, "tiny"))
 
 

@@ -73,10 +73,10 @@ def test_saved_and_loaded(tmp_path):
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("CC!", "'!' is no part of a SMILES"),
-        ("C[CH", "'[' is no part of a SMILES"),
-        ("C(C", "'(' without its ')'"),
-        ("CC)C", "')' without its '('"),
+        ("CC!", "'!' is not a SMILES token"),
+        ("C[CH", "'[' is not a SMILES token"),
+        ("C(C", "'(' without a matching ')'"),
+        ("CC)C", "')' without a matching '('"),
         ("C1CC", "ring 1 is not closed"),
         ("C%11CC1", "ring 1 is not closed"),
         ("C%01CC1", None),
@@ -92,7 +92,7 @@ def test_invalid_lines_are_counted_and_named(tmp_path):
     config = smiles_config(tmp_path, "a.smi")
     assert texts(config) == ["CCO", "c1ccccc1"]
     assert notes(config) == ["train: 1 skipped: empty line (a.smi:2)", "train: 1 skipped: invalid SMILES (a.smi:3)"]
-    with pytest.raises(DataError, match=r"a\.smi:3: '\(' without its '\)' in 'C\(C'"):
+    with pytest.raises(DataError, match=r"a\.smi:3: '\(' without a matching '\)' in 'C\(C'"):
         texts(smiles_config(tmp_path, "a.smi", on_invalid="error"))
 
 
@@ -101,7 +101,7 @@ def test_a_column_of_a_file(tmp_path):
     (tmp_path / "a.tsv").write_text("id\tsmiles\n1\tCCO\n")
     assert texts(smiles_config(tmp_path, "a.csv", column="smiles")) == ["CCO", "CCN"]
     assert texts(smiles_config(tmp_path, "a.tsv", column="smiles")) == ["CCO"]
-    with pytest.raises(DataError, match=r"a\.csv is a file of columns; say which holds the SMILES"):
+    with pytest.raises(DataError, match=r"a\.csv is a CSV file; name the column of SMILES"):
         texts(smiles_config(tmp_path, "a.csv"))
 
 
@@ -131,7 +131,7 @@ def test_chemistry(tmp_path):
 def test_without_rdkit(tmp_path, monkeypatch):
     (tmp_path / "a.smi").write_text("CCO\n")
     monkeypatch.setitem(__import__("sys").modules, "rdkit", None)
-    with pytest.raises(DataError, match=r"need rdkit .*; pip install rdkit, or leave them out"):
+    with pytest.raises(DataError, match=r"need rdkit .*; pip install rdkit, or remove these keys"):
         texts(smiles_config(tmp_path, "a.smi", canonical=True))
     assert texts(smiles_config(tmp_path, "a.smi")) == ["CCO"]
 
@@ -168,7 +168,7 @@ def test_tokens_that_stand_together_are_joined(tmp_path):
     assert again.encode("c1ccccc1CBr") == tokenizer.encode("c1ccccc1CBr")
     assert again.vocab_size == tokenizer.vocab_size == len(tokenizer.tokens) + 4
     assert tokenizer.identity() != DatasetManager.tokenizer(smiles_config(tmp_path, "a.smi")).identity()
-    with pytest.raises(ValueError, match="the pair 4, 999 has an id that is no token before it"):
+    with pytest.raises(ValueError, match="the pair 4, 999 has an id that is not defined before it"):
         SmilesPairTokenizer(tokenizer.base, [(4, 999)])
 
 

@@ -45,7 +45,7 @@ def test_splits_by_ratio(tmp_path):
 def test_one_document_cannot_be_divided(tmp_path):
     write_lines(tmp_path / "a.txt", 100)
     with pytest.raises(
-        DataError, match="split 'test' has no documents\nThere are too few documents to divide; of text"
+        DataError, match="split 'test' has no documents\nThere are too few documents to divide; for text"
     ):
         texts(text_config(tmp_path, {"all": "a.txt"}, splits={"train": 0.9, "test": 0.1}))
 
@@ -83,8 +83,8 @@ def test_rows_come_by_weight(tmp_path):
     assert len(set(rows)) == len(rows)
     assert found["a"] == 1000
     assert notes(config) == [
-        "train: an epoch has 1,000 rows of a, which has 1,000",
-        f"train: an epoch has {found['b']:,} rows of b, which has 500",
+        "train: an epoch uses 1,000 rows of a, which has 1,000",
+        f"train: an epoch uses {found['b']:,} rows of b, which has 500",
     ]
     every = words(texts(mixture(tmp_path, {"a": 3, "b": 1}, stop="all_exhausted")))
     assert every["b"] == 500
@@ -110,14 +110,14 @@ def test_a_mixture_has_a_tokenizer_of_its_own(tmp_path):
 
 
 def test_parts_that_do_not_fit(tmp_path):
-    with pytest.raises(ValidationError, match="no other entry has the name 'c'"):
+    with pytest.raises(ValidationError, match="no other entry is named 'c'"):
         mixture(tmp_path, {"a": 1, "b": 1}).model_validate(
             {"name": "mix", "datasets": {"a": 1, "c": 1}, "entries": (part(tmp_path, "a"), part(tmp_path, "b"))}
         )
     with pytest.raises(DataError, match="give the config of its part 'a' in entries"):
         texts(MixtureDatasetConfig(name="mix", datasets={"a": 1}, global_config=shared(tmp_path)))
     pair = TextDatasetConfig(name="b", data_files={"train": {"source": "x", "target": "y"}})
-    with pytest.raises(ValidationError, match="do not mix: one has pairs"):
+    with pytest.raises(ValidationError, match="cannot be mixed: one has pairs"):
         MixtureDatasetConfig(name="mix", datasets={"a": 1, "b": 1}, entries=(part(tmp_path, "a"), pair))
 
 
@@ -163,7 +163,7 @@ def test_more_workers_than_files(tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
         found = lines_of(config, loader(config, num_workers=5))
     assert len(found) == len(set(found)) == 60
-    assert "5 workers for a stream of 2 files that can be read at the same time; 3 have nothing to do" in caplog.text
+    assert "5 workers for a stream of 2 shards; 3 idle workers are not started" in caplog.text
 
 
 def test_a_stream_of_a_mixture(tmp_path):
@@ -192,7 +192,7 @@ def test_document_ids_and_positions(tmp_path):
     assert batch["input_ids"].shape == (2, 8)
     assert batch["document_ids"].tolist() == [[1, 1, 1, 1, 2, 2, 3, 3], [1, 1, 1, 1, 0, 0, 0, 0]]
     assert batch["position_ids"].tolist() == [[0, 1, 2, 3, 0, 1, 0, 1], [0, 1, 2, 3, 0, 0, 0, 0]]
-    with pytest.raises(ValidationError, match="document_ids tell the documents of one row apart"):
+    with pytest.raises(ValidationError, match="document_ids need packed rows"):
         text_config(tmp_path, {"train": "a.txt"}, document_ids=True)
 
 

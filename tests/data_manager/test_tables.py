@@ -53,18 +53,18 @@ def test_json(tmp_path, form):
     )
     found = config(JsonDatasetConfig, tmp_path, "a.json", template="{title}: {body}")
     assert texts(found) == ["A: first, one\nmore", "B: zwö"]
-    with pytest.raises(DataError, match=r"a\.json:\d: there is no column 'text'; there are id, title, body"):
+    with pytest.raises(DataError, match=r"a\.json:\d: there is no column 'text'; columns: id, title, body"):
         texts(config(JsonDatasetConfig, tmp_path, "a.json"))
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ('{"text": "a"}\n{"text": \n', "a.json:2: no JSON object on one line: Expecting value, column 10"),
+        ('{"text": "a"}\n{"text": \n', "a.json:2: not a JSON object on one line: Expecting value, column 10"),
         ('{"text": "a"}\n["text"]\n', "a.json:2: must be a JSON object; got list"),
         ('{"text": ["a"]}\n', "a.json:1: column 'text' holds list, not text"),
-        ('[{"text": "a"},\n{"text": "b"}', "a.json:2: the array does not end"),
-        ('[{"text": "a"}\n{"text": "b"}]', "a.json:2: '{' stands where ',' was expected"),
+        ('[{"text": "a"},\n{"text": "b"}', "a.json:2: the array is not closed"),
+        ('[{"text": "a"}\n{"text": "b"}]', "a.json:2: expected ',', found '{'"),
         ('[{"text": "a"},\n3]', "a.json:2: must be a JSON object; got int"),
         ('[]', "split 'train' has no documents"),
         ("  \n", "split 'train' has no documents"),
@@ -93,15 +93,15 @@ def test_csv(tmp_path):
     found = config(CsvDatasetConfig, tmp_path, "a.csv", delimiter=";", column="body")
     assert texts(found) == ['first\nmore; "so"', "x"]
     assert notes(found) == ["train: 1 skipped: empty text (a.csv:4)"]
-    with pytest.raises(DataError, match=r"a\.csv:1: there is no column 'text'; there are id, title, body"):
+    with pytest.raises(DataError, match=r"a\.csv:1: there is no column 'text'; columns: id, title, body"):
         texts(config(CsvDatasetConfig, tmp_path, "a.csv", delimiter=";"))
-    with pytest.raises(DataError, match=r"there are id;title;body; is ',' the delimiter\?"):
+    with pytest.raises(DataError, match=r"columns: id;title;body; is ',' the delimiter\?"):
         texts(config(CsvDatasetConfig, tmp_path, "a.csv", column="body"))
 
 
 def test_a_csv_line_with_too_few_values_is_named(tmp_path):
     (tmp_path / "a.csv").write_text("id,text\n1,a\n2\n3,c\n")
-    with pytest.raises(DataError, match=r"a\.csv:3: 1 values, and the first line names 2 columns"):
+    with pytest.raises(DataError, match=r"a\.csv:3: 1 values; the first line names 2 columns"):
         texts(config(CsvDatasetConfig, tmp_path, "a.csv"))
     assert texts(config(CsvDatasetConfig, tmp_path, "a.csv", on_invalid="skip")) == ["a", "c"]
 
@@ -119,7 +119,7 @@ def test_parquet(tmp_path):
         pair=PairColumns(source="both.en", target="{id} {both.de}"),
     )
     assert texts(found) == [("A", "1 first, one\nmore"), ("B", "2 zwö")]
-    with pytest.raises(DataError, match=r"a\.parquet: there is no column 'text'; there are id, title, body, both"):
+    with pytest.raises(DataError, match=r"a\.parquet: there is no column 'text'; columns: id, title, body, both"):
         texts(config(ParquetDatasetConfig, tmp_path, "a.parquet"))
     (tmp_path / "b.parquet").write_bytes((tmp_path / "a.parquet").read_bytes()[:-20])
     with pytest.raises(DataError, match=r"b\.parquet cannot be read as Parquet"):
@@ -145,7 +145,7 @@ def test_folders_of_datasets(tmp_path):
     datasets.DatasetDict({"train": table, "test": table.select([1])}).save_to_disk(str(tmp_path / "tiny" / "saved"))
     found = DatasetManager.load_dataset(disk(tmp_path))
     assert {split: len(data) for split, data in found.items()} == {"train": 2, "test": 1}
-    with pytest.raises(DataError, match="splits divide one split, and it has train, test"):
+    with pytest.raises(DataError, match="splits divide a single split; it has train, test"):
         texts(disk(tmp_path, splits={"train": 0.5, "test": 0.5}))
 
 

@@ -119,7 +119,7 @@ def test_a_file_is_looked_for_in_three_places(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "{path} is empty; take it out of data_files, or fill it"),
+        (b"", "{path} is empty; remove it from data_files"),
         (
             b"good\nb\xe4d\n",
             "{path}:2: byte 0xe4 at offset 6 is not UTF-8; save the file as UTF-8",

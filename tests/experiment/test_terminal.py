@@ -89,7 +89,7 @@ def test_what_data_log(streaming, tmp_path, caplog):
     if not streaming:
         (DatasetManager.preparation(config)["train"].folder / "rows.arrow").write_bytes(b"x")
         assert texts(config) == ["one", "two"]
-        assert "is made again" in caplog.text
+        assert "is created again" in caplog.text
     assert "1 skipped: empty line" in caplog.text
     assert "\x1b" not in caplog.text
 

@@ -147,7 +147,7 @@ def test_arrow_table_with_offsets_out_of_range(tmp_path: Path) -> None:
     assert whole.count(end) == 1 or end in whole
     here = whole.rindex(end, 0, whole.index(b"text 0 of"))
     table.write_bytes(whole[:here] + (2**31 - 9).to_bytes(4, "little") + whole[here + 4 :])
-    with pytest.raises(DataError, match=r"disk train is damaged"):
+    with pytest.raises(DataError, match=r"disk train is corrupt"):
         list(disk_corpora(config)["train"].read(Notes()))
 
 
@@ -179,4 +179,4 @@ def test_prepared_rows_with_offsets_out_of_range(tmp_path: Path, caplog: pytest.
     beyond[1] = 2**30
     path.write_bytes(content.replace(offsets.tobytes(), beyond.tobytes()))
     assert texts(config) == whole
-    assert "is made again" in caplog.text
+    assert "is created again" in caplog.text
