@@ -52,7 +52,7 @@ def _tokenizer_folders(context: Context) -> Iterator[Problem]:
     """Check that the path of a tokenizer is a folder that holds one."""
     for index, entry in enumerate(context.datasets):
         tokenizer = getattr(entry, "tokenizer", None)
-        if getattr(tokenizer, "path", None) is None:
+        if tokenizer is None or getattr(tokenizer, "path", None) is None:
             continue
         folder = next((place for place in places_of(tokenizer.path, entry) if os.path.exists(place)), None)
         path: Location = ("datasets", index, "tokenizer", "path")
