@@ -87,7 +87,7 @@ def test_later_options_win(write) -> None:
         ("a: !!python/object/apply:os.system [ls]\n", "a.yml:1:4: tag !!python/object/apply:os.system is not allowed"),
         ("a: !x 1\n", "a.yml:1:4: tag !x is not allowed"),
         ("[" * 100_000, "a.yml:1:65: nested more than 64 deep"),
-        ("a: &a [*a]\n", "a.yml:1:8: alias *a stands inside its own anchor"),
+        ("a: &a [*a]\n", "a.yml:1:8: alias *a is inside its own anchor"),
         ("a: *b\n", "a.yml:1:4: alias *b has no anchor before it"),
         ("a: 1\nb: 2\na: 3\n", "a.yml:3:1: duplicate key 'a', already at line 1"),
         ("1: x\n", "a.yml:1:1: the key '1' is not text"),
