@@ -4,6 +4,7 @@ from typing import Any
 
 import data_manager.sources  # noqa: F401  (registers the built-in ones)
 from data_manager.dataset_types import GlobalConfig
+from data_manager.lhotse_recipes import recipe_names
 from data_manager.registry import SOURCES
 from data_manager.tokenizer_registry import TOKENIZERS
 from diffusion.registry import OBJECTIVES, PROCESSES, SAMPLERS, SCHEDULES
@@ -11,6 +12,7 @@ from experiment.field_docs import describe_fields
 from model.latent.registry import LATENT_PARTS
 from model.parse_model_args import HEADER_KEYS, ModelHeader
 from model.registry import MODELS
+from model.types import PerformerParams
 from training.config_types import GenerationConfig, TrainingConfig
 from yaml_config.registry import Registry
 from yaml_config.schema_version import KEY, SCHEMA_VERSION
@@ -18,6 +20,8 @@ from yaml_config.strict_model import StrictModel
 
 Schema = dict[str, Any]
 SCHEMA_FILE = "configs/schema.json"
+DEVICE_PATTERN = r"auto|cpu|mps|(cuda|xpu)(:\d{1,4})?"
+"""Device names, as `model.types` checks them."""
 _ANNOUNCED: tuple[Registry[Any], ...] = (
     MODELS,
     SOURCES,
@@ -55,11 +59,12 @@ def experiment_schema() -> Schema:
             "anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}],
         },
         "model": {"oneOf": models},
-        "global_config": _of(GlobalConfig, definitions),
+        "global_config": _of(GlobalConfig, definitions) | {"minProperties": 1},
         "datasets": {"type": "array", "minItems": 1, "items": {"anyOf": sources}},
-        "training": _of(TrainingConfig, definitions),
-        "generation": _of(GenerationConfig, definitions),
+        "training": _of(TrainingConfig, definitions) | {"minProperties": 1},
+        "generation": _of(GenerationConfig, definitions) | {"minProperties": 1},
     }
+    _name_devices([properties, definitions])
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "Experiment",
@@ -83,10 +88,14 @@ def _model_variant(name: str, definitions: Schema) -> Schema:
     header = _of(ModelHeader, definitions)["properties"]
     properties: Schema = {"model_type": {"const": name}, "name": header["name"]}
     required = set(schema.get("required", []))
-    if getattr(config_type, "parts", ()):
-        properties["global_config"] = {"$ref": "#/$defs/PerformerParams"}
-        # a key that is missing in a part may stand in global_config, so the schema requires none
+    parts = getattr(config_type, "parts", ())
+    if parts:
+        properties["global_config"] = {"$ref": "#/$defs/PerformerParams", "minProperties": 1}
+        # a part may leave out what global_config gives, so its type requires nothing
+        needed = [name for name, field in PerformerParams.model_fields.items() if field.is_required()]
         definitions["PerformerParams"].pop("required", None)
+        complete = {part: {"required": needed} for part in parts}
+        schema["anyOf"] = [{"required": ["global_config"]}, {"properties": complete}]
     assert set(properties) <= set(HEADER_KEYS)
     schema["properties"] = {**properties, **schema["properties"]}
     schema["required"] = ["model_type", *sorted(required)]
@@ -97,6 +106,18 @@ def _source_variant(name: str, definitions: Schema) -> Schema:
     schema = _of(SOURCES.get(name).config_type, definitions)
     schema["properties"]["source"] = {"const": name}
     schema["properties"].pop("global_config", None)
+    if name == "lhotse":
+        schema["properties"]["name"] = {**schema["properties"]["name"], "enum": sorted(recipe_names())}
     if name != "lhotse" and "source" not in schema.get("required", []):
         schema["required"] = [*schema.get("required", []), "source"]
     return schema
+
+
+def _name_devices(node: Any) -> None:
+    """Add the pattern of device names to every property `device`."""
+    if isinstance(node, dict):
+        device = node.get("properties", {}).get("device") if isinstance(node.get("properties"), dict) else None
+        if device and device.get("type") == "string":
+            device["pattern"] = f"^({DEVICE_PATTERN})$"
+    for child in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
+        _name_devices(child)

@@ -1,4 +1,4 @@
-"""Parse the `model` section of a file to a `ModelConfig`. Command: `python -m model.parse_model_args --config F`."""
+"""Read the `model` section of a file as a `ModelConfig`. As a command: `python -m model.parse_model_args --config F`."""
 
 import argparse
 import json
@@ -17,6 +17,7 @@ from yaml_config.check import Checked, check
 from yaml_config.choose import choose, missing_section
 from yaml_config.document import read_document
 from yaml_config.errors import ConfigError, ConfigValueError, Problem, printable
+from yaml_config.model_tree import fields_of
 from yaml_config.node import Node
 from yaml_config.overrides import split_override
 from yaml_config.report import GOOD, report_failure, take_any_text
@@ -24,19 +25,20 @@ from yaml_config.strict_model import StrictModel
 
 
 class ModelHeader(StrictModel):
-    """Keys of every `model` section, beside those of its type."""
+    """Keys of every `model` section besides those of its type."""
 
     name: str = Field(default="model", min_length=1)
     """Name of the model, for logs and folders."""
 
 
 HEADER_KEYS = ("model_type", "name", "global_config")
+_OTHER_SECTIONS = ("datasets", "training", "generation")
 
 
 def parse_model_config(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> ModelConfig:
-    """Read the `model` section of a file; other sections are not checked.
+    """Read the `model` section of a file; other sections are ignored.
 
-    Raises ConfigError, which lists every problem of the section with its position in the file.
+    Raises ConfigError, which lists every problem of the section with its line.
     """
     document = read_document(path, overrides)
     section = document.root.child("model")
@@ -49,7 +51,7 @@ def parse_model_config(path: str | os.PathLike[str], overrides: Sequence[str] = 
 
 
 def read_model_section(section: Node) -> tuple[ModelConfig | None, list[Problem]]:
-    """Return the `ModelConfig` of a `model` section, None if it has problems, and the problems."""
+    """Return the `ModelConfig` of a `model` section (None if it has problems), and the problems."""
     if not section.entries:
         error = "is empty" if section.value in (None, {}) else f"must be a mapping; got {section.kind}"
         fix = "model_type: encoder"
@@ -67,7 +69,9 @@ def read_model_section(section: Node) -> tuple[ModelConfig | None, list[Problem]
     if parts:
         body, found = merge_global_config(body, parts)
         problems += found
-    header_keys = HEADER_KEYS if parts else tuple(key for key in HEADER_KEYS if key != "global_config")
+    body, misplaced = _without_sections(body, entry.config_type)
+    problems += misplaced
+    header_keys = tuple(key for key in HEADER_KEYS if key not in section.entries and (parts or key != "global_config"))
     checked: Checked[Any] = check(body, entry.config_type, ("model",), header_keys)
     problems += [*header.problems, *checked.problems]
     if problems or checked.value is None or header.value is None:
@@ -75,8 +79,19 @@ def read_model_section(section: Node) -> tuple[ModelConfig | None, list[Problem]
     return ModelConfig(model_type=choice.name, name=header.value.name, config=checked.value), []
 
 
+def _without_sections(body: Node, config_type: type[StrictModel]) -> tuple[Node, list[Problem]]:
+    """Return `body` without sections of the file that were indented into it, each of them a problem."""
+    misplaced = [key for key in _OTHER_SECTIONS if key in body.entries and key not in fields_of(config_type)]
+    problems = []
+    for key in misplaced:
+        message = f"{key!r} is not part of the model; write it beside 'model', without indentation"
+        node = body.entries[key]
+        problems.append(Problem(node.key_place or node.place, f"model.{key}", "unknown_key", message, key))
+    return body.without(*misplaced), problems
+
+
 def merge_global_config(body: Node, parts: Sequence[str]) -> tuple[Node, list[Problem]]:
-    """Merge `global_config` into each part of `body`, where a part's own value wins; return `body` and problems."""
+    """Return `body` with `global_config` merged into each part as defaults, and the problems of `global_config`."""
     shared = body.child("global_config")
     if shared is None:
         return body, []

@@ -32,6 +32,13 @@ _LARGEST = 10**15
 _JOINED = re.compile(r"(?P<key>[A-Za-z_][\w.-]*):(?P<value>[^\s:/\\].*)")
 """A key and its value without a space between them; paths and URLs do not match."""
 _ONE_A_LINE = "one 'key: value' a line; quote a value that holds ': '"
+_LOOKALIKES = {
+    "\xa0": ("no-break space", "space"),
+    "\u3000": ("full-width space", "space"),
+    "\uff1a": ("full-width colon", "colon"),
+}
+_ODD = re.compile("[^\"'#:]*?([\xa0\u3000\uff1a])")
+"""Such a character before any value, quote or comment."""
 _BREAK = re.compile("\r\n|[\n\r\x85\u2028\u2029]")
 
 
@@ -237,6 +244,16 @@ class _Composer:
         line = before.count("\n")
         return self.place_of(line, index - (before.rfind("\n") + 1))
 
+    def odd_character(self, line: int) -> tuple[Place, str, str] | None:
+        """Find a character in this line or the one before that looks like a space or a colon of YAML."""
+        for number in (line, line - 1):
+            text = self.lines[number - 1] if 0 < number <= len(self.lines) else ""
+            if (found := _ODD.match(text)) is not None:
+                name, plain = _LOOKALIKES[found[1]]
+                message = f"a {name} (U+{ord(found[1]):04X}) is not the {plain} that YAML needs"
+                return self.place_of(number - 1, found.start(1)), message, f"write a plain {plain}"
+        return None
+
     @staticmethod
     def context(error: yaml.MarkedYAMLError) -> str:
         """Describe the construct that was being read, and its first line."""
@@ -254,6 +271,8 @@ class _Composer:
         if "\t" in leading:
             message, fix = "a tab cannot indent YAML", "use spaces"
             place = replace(place, column=text.index("\t") + 1)
+        elif odd := self.odd_character(place.line or 1):
+            place, message, fix = odd
         else:
             message = f"not YAML: {error.problem}" + self.context(error)
             if "mapping values are not allowed" in message:

@@ -72,10 +72,10 @@ def read_text(path: Path, place: Place) -> str:
 
 
 def _decode(raw: bytes, file: str) -> str:
-    for mark, name in ((b"\xef\xbb\xbf", "UTF-8"), (b"\xff\xfe", "UTF-16"), (b"\xfe\xff", "UTF-16")):
-        if raw.startswith(mark):
-            message = f"the file starts with a byte order mark ({name})"
-            raise fail(ConfigSyntaxError, Place(file, 1, 1), message, code="bom", fix="save it as UTF-8 without BOM")
+    if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
+        message = "the file is UTF-16, by its byte order mark"
+        raise fail(ConfigSyntaxError, Place(file, 1, 1), message, code="bom", fix="save it as UTF-8")
+    raw = raw.removeprefix(b"\xef\xbb\xbf")  # YAML 1.2 allows the byte order mark of UTF-8
     try:
         return raw.decode("utf-8")
     except UnicodeDecodeError as error:

@@ -48,7 +48,9 @@ def explain(detail: ErrorDetails, node: Node | None) -> Explanation:
         return _wrong_choice(str(context["expected"]), node, str(context.get("remedy", "")))
     if kind in _BOUNDS:
         key, words = _BOUNDS[kind]
-        return Explanation("range", f"must be {words} {_number(context[key])}; got {shown(node)}")
+        fix = _share_of_percent(detail, node)
+        hint = f"; write {fix}" if fix else ""
+        return Explanation("range", f"must be {words} {_number(context[key])}; got {shown(node)}{hint}", fix)
     if kind == "finite_number":
         return Explanation("range", f"must be a finite number; got {shown(node)}")
     message = detail["msg"].removeprefix("Value error, ")
@@ -79,7 +81,7 @@ def _wrong_type(expected: str, node: Node | None) -> Explanation:
     if node is None or node.value is None:
         return Explanation("type", f"must be {expected}, and is empty")
     fix = _conversion(expected, node.value)
-    hint = f"; write {fix}" if fix else ""
+    hint = f"; write {fix}" if fix else "; leave the key out, or write null" if node.value == "None" else ""
     return Explanation("type", f"must be {expected}; got {got}{hint}", fix)
 
 
@@ -92,6 +94,8 @@ def _conversion(expected: str, value: Any) -> str | None:
     if expected == "true or false":
         return _YES_NO.get(value.lower()) or (value.lower() if value.lower() in ("true", "false") else None)
     if expected in ("an integer", "a number"):
+        if (scaled := _scaled(value, expected)) is not None:
+            return scaled
         try:
             number = resolve_scalar(_without_commas(value.replace("_", ""), expected) or "x")
         except ValueError:
@@ -101,8 +105,28 @@ def _conversion(expected: str, value: Any) -> str | None:
     return None
 
 
+def _share_of_percent(detail: ErrorDetails, node: Node | None) -> str | None:
+    """Return the share for a percentage in `splits`: 0.9 for 90."""
+    value = node.value if node is not None else None
+    if "splits" not in detail["loc"] or isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return f"{value / 100:g}" if 1 < value <= 100 else None
+
+
+def _scaled(text: str, expected: str) -> str | None:
+    """Return `1k` as 1000, `2M` as 2000000 and, for a number, `10%` as 0.1; None for other text."""
+    found = re.fullmatch(r"([+-]?\d{1,9}(?:\.\d{1,9})?)(k|K|M|%)", text)
+    if found is None:
+        return None
+    number = float(found[1]) * {"k": 1e3, "K": 1e3, "M": 1e6, "%": 0.01}[found[2]]
+    if found[2] == "%":
+        return f"{number:g}" if expected == "a number" else None
+    return str(int(number)) if number.is_integer() else None
+
+
 def _without_commas(text: str, expected: str) -> str:
     """Rewrite `1,000` as 1000 for an integer, and `0,005` as 0.005 for a number; leave ambiguous text unchanged."""
+    text = re.sub(r"(?<=\d),$", "", text)  # `10,` ends with a comma of another language
     has_thousands = re.fullmatch(r"[+-]?[1-9]\d{0,2}(,\d{3})+(\.\d+)?", text) is not None
     if has_thousands and (expected == "an integer" or text.count(",") > 1 or "." in text):
         return text.replace(",", "")

@@ -98,6 +98,7 @@ class Files:
                     "hidden_size": 16,
                     "num_layers": 1,
                     "num_heads": 2,
+                    "device": "cpu",
                     **self.some(0.3, max_length=(8, 64)),
                 },
             )
@@ -143,10 +144,16 @@ class Files:
         if source == "lines":
             entry |= {"documents": "line", **self.some(0.7, rows=("whole", "packed", "cut"))}
         entry |= self.some(0.6, sequence_length=(8, 16, 32))
-        entry |= self.some(0.05, sequence_length=(1, 2, 3), too_long=("cut", "skip"))
+        if self.chance(0.05):  # shorter than the documents, which a whole row must then leave out or cut
+            entry["sequence_length"] = self.random.choice((1, 2, 3))
+            entry |= {"too_long": self.random.choice(("cut", "skip"))} if self.is_whole(entry) else {}
         entry |= self.some(0.05, streaming=(True,), bucketing=(True,))
         kinds = ({"type": "characters"}, {"type": "bytes"}, {"type": "bpe", "vocab_size": 270})
         return entry | self.some(0.6, tokenizer=kinds)
+
+    @staticmethod
+    def is_whole(entry: Section) -> bool:
+        return "label" in entry or entry.get("rows") == "whole" or entry["name"] == "data-pairs"
 
     def training(self) -> Section:
         return {

@@ -1,4 +1,4 @@
-"""The command line: exit codes, JSON, origins, schema, colour, what it imports, and types registered from outside."""
+"""The command line: exit codes, JSON, origins, schema, colour, imports, and types of plugins."""
 
 import json
 import os
@@ -29,7 +29,7 @@ def run(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.name)
-def test_shipped_configs_are_good(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_packaged_configs_are_valid(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--config", str(config)]) == 0
     assert f"{config}: good" in capsys.readouterr().out
     assert config.read_text().startswith("# yaml-language-server: $schema=")
@@ -49,7 +49,7 @@ def test_exit_codes(here: Path) -> None:
     assert main(["--config", "good.yml", "--build", "--set", "model.encoder.device=cuda:63"]) == 4
 
 
-def test_json_of_a_bad_file(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_lists_problems_of_an_invalid_file(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Path("bad.yml").write_text(ENCODER.replace("num_heads", "num_head"))
     assert main(["--config", "bad.yml", "--json"]) == 1
     out, err = capsys.readouterr()
@@ -69,9 +69,7 @@ def test_json_of_a_bad_file(here: Path, capsys: pytest.CaptureFixture[str]) -> N
     }
 
 
-def test_a_slip_in_an_option_is_seen_though_the_file_has_the_key(
-    here: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_misspelt_override_of_a_given_key_is_reported(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Path("good.yml").write_text(ENCODER)
     Path("child.yml").write_text("extends: good.yml\nmodel: {encoder: {num_head: 2}}\n")
     assert main(["--config", "child.yml"]) == 1
@@ -82,7 +80,7 @@ def test_a_slip_in_an_option_is_seen_though_the_file_has_the_key(
     assert "did you mean 'num_heads'?" in capsys.readouterr().err
 
 
-def test_json_of_a_good_file_is_the_resolved_config(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_holds_the_resolved_config(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Path("good.yml").write_text(ENCODER)
     assert main(["--config", "good.yml", "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
@@ -111,7 +109,7 @@ def test_print_config_names_origins(here: Path, capsys: pytest.CaptureFixture[st
     assert origins["batch_size"] == "default"
 
 
-def test_errors_in_python_are_those_of_the_command_line(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_parse_config_raises_the_printed_errors(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Path("bad.yml").write_text(ENCODER.replace("16", "15").replace("num_layers", "num_layer"))
     main(["--config", "bad.yml"])
     printed = capsys.readouterr().err
@@ -121,14 +119,14 @@ def test_errors_in_python_are_those_of_the_command_line(here: Path, capsys: pyte
     assert {problem.code for problem in caught.value.problems} == {"unknown_key", "relation"}
 
 
-def test_only_one_side_is_looked_at(here: Path) -> None:
+def test_model_only_and_data_only_limit_the_check(here: Path) -> None:
     Path("half.yml").write_text(ENCODER + "datasets: [{name: nowhere, source: nothing}]\n")
     assert main(["--config", "half.yml", "--model-only"]) == 0
     assert main(["--config", "half.yml", "--data-only"]) == 1
     assert main(["--config", "half.yml"]) == 1
 
 
-def test_parse_config_gives_none_for_absent_sections(here: Path) -> None:
+def test_parse_config_returns_none_for_absent_sections(here: Path) -> None:
     Path("model.yml").write_text(ENCODER)
     Path("data.yml").write_text("datasets: [{name: d, source: embedded}]\n")
     assert parse_config("model.yml")[1] is None
@@ -137,7 +135,7 @@ def test_parse_config_gives_none_for_absent_sections(here: Path) -> None:
     assert [entry.name for entry in datasets or ()] == ["d"]
 
 
-def test_checking_imports_nothing_heavy() -> None:
+def test_check_imports_no_heavy_library() -> None:
     script = (
         "import sys; from parse_args import main; code = main(sys.argv[1:]);"
         "heavy = {'torch', 'transformers', 'datasets', 'lhotse', 'numpy'} & set(sys.modules); print(code, sorted(heavy))"
@@ -149,7 +147,7 @@ def test_checking_imports_nothing_heavy() -> None:
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peak memory is read from /proc, which is Linux's")
-def test_checking_stays_small() -> None:
+def test_check_uses_little_memory() -> None:
     script = (
         "import sys; from parse_args import main; main(sys.argv[1:]);"
         "print(next(line for line in open('/proc/self/status') if line.startswith('VmHWM')))"
@@ -158,18 +156,36 @@ def test_checking_stays_small() -> None:
     assert int(done.stdout.split("VmHWM:")[1].split()[0]) <= 45_000  # kilobytes
 
 
-def test_schema_is_the_shipped_one(capsys: pytest.CaptureFixture[str]) -> None:
+def test_schema_equals_the_packaged_one(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--schema"]) == 0
     schema = json.loads(capsys.readouterr().out)
     assert schema == json.loads((ROOT / "configs" / "schema.json").read_text())
 
 
-def test_schema_asked_for_in_python_alone_is_whole() -> None:
-    """Nothing but the schema's own module is imported."""
+def test_schema_from_python_is_complete() -> None:
+    """Import only the module of the schema."""
     code = "from experiment.json_schema import experiment_schema as e; import json; print(json.dumps(e()))"
     done = run("-c", code)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == json.loads((ROOT / "configs" / "schema.json").read_text())
+
+
+def test_schema_requires_what_no_default_gives() -> None:
+    from experiment.json_schema import DEVICE_PATTERN, experiment_schema
+    from model import types
+
+    assert types._DEVICE.pattern == DEVICE_PATTERN
+    schema = experiment_schema()["properties"]
+    encoder = next(
+        model for model in schema["model"]["oneOf"] if model["properties"]["model_type"]["const"] == "encoder"
+    )
+    stack = {"required": ["d_model", "num_layers", "num_heads"]}
+    assert encoder["anyOf"] == [{"required": ["global_config"]}, {"properties": {"encoder": stack}}]
+    assert schema["training"]["minProperties"] == schema["generation"]["minProperties"] == 1
+    lhotse = next(
+        entry for entry in schema["datasets"]["items"]["anyOf"] if entry["properties"]["source"]["const"] == "lhotse"
+    )
+    assert "librispeech" in lhotse["properties"]["name"]["enum"]
 
 
 def test_model_parser_runs_as_a_module() -> None:
@@ -179,7 +195,7 @@ def test_model_parser_runs_as_a_module() -> None:
 
 
 def on_a_terminal(*words: str, **environment: str) -> str:
-    """Output of a command whose stderr is a terminal."""
+    """Return the output of a command whose stderr is a terminal."""
     leader, follower = pty.openpty()
     subprocess.run(
         [sys.executable, *words],
@@ -223,7 +239,7 @@ def build(config):
 '''
 
 
-def test_a_model_type_from_outside(here: Path) -> None:
+def test_model_type_of_a_plugin(here: Path) -> None:
     Path("perceptron_type.py").write_text(PLUGIN)
     Path("mine.yml").write_text("model: {model_type: perceptron, name: p, width: 8}\n")
     script = (
@@ -248,7 +264,7 @@ def test_a_model_type_from_outside(here: Path) -> None:
     assert "'perceptron'" in built.stdout
 
 
-def test_a_model_type_from_an_installed_package(here: Path) -> None:
+def test_model_type_of_an_entry_point(here: Path) -> None:
     Path("perceptron_type.py").write_text(PLUGIN)
     Path("perceptron-1.dist-info").mkdir()
     Path("perceptron-1.dist-info/METADATA").write_text("Metadata-Version: 2.1\nName: perceptron\nVersion: 1\n")
@@ -262,7 +278,7 @@ def test_a_model_type_from_an_installed_package(here: Path) -> None:
     assert "did you mean 'perceptron'?" in typo.stderr
 
 
-def test_files_that_are_not_there_are_noted_and_no_error(tmp_path, capsys):
+def test_missing_files_are_notes(tmp_path, capsys):
     (tmp_path / "here.txt").write_text("a\n")
     names = f"{{train: [{tmp_path}/here.txt, gone.txt], test: '~nosuchuser/x.txt', validation: '*.txt'}}"
     path = tmp_path / "data.yml"
@@ -282,7 +298,7 @@ def test_files_that_are_not_there_are_noted_and_no_error(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("key", ["datasets.0.data_files.train", "global_config.corpus_dir", "training.init_from"])
-def test_no_path_holds_a_null(key, capsys):
+def test_paths_refuse_null_characters(key, capsys):
     assert main(["--config", str(ROOT / "configs/training/translation.yml"), "--set", f'{key}="a\\0b"']) == 1
     assert "must not hold the character \\0, which no path can" in capsys.readouterr().err
 

@@ -1,4 +1,4 @@
-"""The comparison of the diffusion family: its files are valid, its contenders of one size, its text that of text8."""
+"""Comparison of diffusion models: valid files, models of equal size, text as in text8."""
 
 import argparse
 import math
@@ -24,7 +24,7 @@ def test_text_is_letters_and_single_spaces() -> None:
     assert normalise_text("The <unk> 3 Cats' eyes -- ITALIC\n\nEnd.") == "the cats eyes italic end"
 
 
-def test_contenders_are_of_one_size(tmp_path: Path) -> None:
+def test_models_have_similar_sizes(tmp_path: Path) -> None:
     (tmp_path / "valid.txt").write_text("the quick brown fox jumps over the lazy dog\n" * 20, encoding="utf-8")
     (tmp_path / "test.txt").write_text("pack my box with five dozen jugs\n" * 20, encoding="utf-8")
     args = argparse.Namespace(output=str(tmp_path / "out"), steps=60)
@@ -36,15 +36,15 @@ def test_contenders_are_of_one_size(tmp_path: Path) -> None:
         model = create_model(config.model)
         sizes[name] = sum(parameter.numel() for parameter in model.parameters())
     smallest, largest = min(sizes.values()), max(sizes.values())
-    assert largest < 1.7 * smallest  # adaLN's modulation is what the decoder does without
+    assert largest < 1.7 * smallest  # the decoder has no adaLN modulation
 
 
-def test_the_first_character_costs_its_surprise() -> None:
+def test_nll_includes_the_first_character() -> None:
     found = include_first_character({"bits": 2.0, "low": 1.0, "high": 3.0}, [0, 0, 1, 1], 4)
     assert found["bits"] == pytest.approx((2.0 * 3 + 1.0) / 4)
 
 
-def test_the_table_is_the_mean_over_seeds() -> None:
+def test_table_shows_means_over_seeds() -> None:
     one = {"name": "mdlm", "bits": 2.0, "low": 1.9, "high": 2.1, "diffusion_part": 2.0, "entropy": math.log(2)}
     table = format_table([one, {**one, "bits": 3.0}])
     assert "| mdlm | 2.500 |" in table

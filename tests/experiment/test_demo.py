@@ -1,4 +1,4 @@
-"""The demo runs the whole way on the corpus that comes with Python: tables, training, samples, figures, curves."""
+"""The demo runs the whole pipeline on the corpus that comes with Python."""
 
 import os
 import subprocess
@@ -34,14 +34,14 @@ def printed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     return folder, found.stdout
 
 
-def test_it_shows_the_tables_of_the_readme(printed: tuple[Path, str]) -> None:
+def test_demo_prints_the_tables_of_the_readme(printed: tuple[Path, str]) -> None:
     block = next(snippet.text for snippet in snippets("README.md") if snippet.kind == "text")
     tables, _, rest = block.partition("$ python train.py")
     assert tables.partition("\n")[2] in printed[1]
     assert "evaluate.py" in rest
 
 
-def test_it_trains_draws_and_measures(printed: tuple[Path, str]) -> None:
+def test_demo_trains_generates_and_evaluates(printed: tuple[Path, str]) -> None:
     folder, text = printed
     places = [text.index(f"$ python {name}.py") for name in ("train", "generate", "evaluate")]
     assert places == sorted(places)
@@ -53,7 +53,7 @@ def test_it_trains_draws_and_measures(printed: tuple[Path, str]) -> None:
     }
 
 
-def test_a_wrong_option_ends_it_before_anything_is_made(tmp_path: Path) -> None:
+def test_demo_checks_options_before_writing(tmp_path: Path) -> None:
     found = demo(tmp_path, "--set", "training.max_step=3")
     assert (found.returncode, found.stdout) == (1, "")
     assert "did you mean 'max_steps'?" in found.stderr

@@ -1,4 +1,4 @@
-"""Any valid config, dumped and loaded, is itself; and a summary counts what a real build has."""
+"""A dumped and loaded config is unchanged; a summary counts the parameters of a real build."""
 
 from pathlib import Path
 from typing import Any
@@ -77,7 +77,7 @@ def experiments(draw: st.DrawFn) -> ExperimentConfig:
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(experiments())
-def test_dump_and_load_is_the_identity(tmp_path: Path, config: ExperimentConfig) -> None:
+def test_dump_and_load_round_trip(tmp_path: Path, config: ExperimentConfig) -> None:
     file = tmp_path / "case.yml"
     file.write_text(dump(config.to_dict()), encoding="utf-8")
     again = read_experiment(file)
@@ -88,7 +88,7 @@ def test_dump_and_load_is_the_identity(tmp_path: Path, config: ExperimentConfig)
 
 @settings(max_examples=12)
 @given(model_configs())
-def test_summary_counts_what_a_real_build_has(config: ModelConfig) -> None:
+def test_summary_equals_a_real_build(config: ModelConfig) -> None:
     on_cpu = {
         name: value.model_copy(update={"device": "cpu", "batch_size": 2}) for name, value in dict(config.config).items()
     }
@@ -102,7 +102,7 @@ def test_summary_counts_what_a_real_build_has(config: ModelConfig) -> None:
     assert summary.total.training_flops > 2 * summary.total.forward_flops
 
 
-def test_flops_of_a_layer_are_those_of_its_products() -> None:
+def test_flops_of_a_layer_are_its_matrix_products() -> None:
     params = PerformerParams(d_model=16, num_layers=1, num_heads=2, d_ff=4, device="cpu", batch_size=2, position="none")
     config = ModelConfig(model_type="encoder", config=EncoderConfig(params=params))
     summary = summarise(ExperimentConfig(model=config))
@@ -114,7 +114,7 @@ def test_flops_of_a_layer_are_those_of_its_products() -> None:
 
 
 @pytest.mark.parametrize("text", ["training: {max_steps: 10}\n"])
-def test_a_summary_needs_a_model(tmp_path: Path, text: str) -> None:
+def test_summary_needs_a_model(tmp_path: Path, text: str) -> None:
     (tmp_path / "case.yml").write_text(text)
     with pytest.raises(ValueError, match="needs a section 'model'"):
         summarise(read_experiment(tmp_path / "case.yml").config)

@@ -41,7 +41,7 @@ def generation_of(tmp_path: Path, choice: str) -> tuple[Any, Any]:
     return experiment.config.generation, experiment.config.model
 
 
-def test_defaults_of_a_file_are_those_of_the_constructors() -> None:
+def test_defaults_in_files_equal_the_samplers() -> None:
     process = DiffusionProcess(AbsorbingGraph(3), LogLinearNoise())
     denoiser = Denoiser(torch.zeros, X0Parameterisation(process.graph))
     for name in SAMPLERS:
@@ -60,14 +60,14 @@ def test_defaults_of_a_file_are_those_of_the_constructors() -> None:
         ("null", None),
     ],
 )
-def test_a_sampler_is_a_name_or_a_mapping(choice: str, given: object, tmp_path: Path) -> None:
+def test_sampler_is_a_name_or_a_mapping(choice: str, given: object, tmp_path: Path) -> None:
     generation, _ = generation_of(tmp_path, choice)
     assert generation.sampler_choice == given
     assert generation.sampler_name == (given["type"] if isinstance(given, dict) else given)
 
 
 def test_settings_reach_the_sampler(tmp_path: Path) -> None:
-    """With a bound that nothing exceeds all masks are lifted in one call; with none, one a call."""
+    """Unmask all tokens in one call with a large bound, one token per call with bound 0."""
     for gamma, calls in ((1000.0, 1), (0.0, 12)):
         generation, model = generation_of(tmp_path, f"{{type: entropy_bounded, gamma: {gamma}}}")
         torch.manual_seed(0)

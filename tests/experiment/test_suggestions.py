@@ -1,4 +1,4 @@
-"""One slip of the finger in a key or in a choice: the error names what was meant in 95 of 100 cases."""
+"""For one typo in a key or a choice, the error suggests the intended one in 95 of 100 cases."""
 
 import random
 import string
@@ -40,7 +40,7 @@ EDITS = 400
 
 
 def slip(word: str, rng: random.Random) -> str:
-    """`word` with one letter dropped, doubled, replaced, or swapped with the next."""
+    """Drop, double or replace one letter of `word`, or swap it with the next."""
     at = rng.randrange(len(word))
     letter = rng.choice(string.ascii_lowercase + "_")
     edits = [word[:at] + word[at + 1 :], word[:at] + letter + word[at:], word[:at] + letter + word[at + 1 :]]
@@ -69,7 +69,7 @@ def edited(root: Node, path: Location, new: str, in_key: bool) -> Node:
 
 
 @pytest.mark.parametrize("in_key", [True, False], ids=["key", "choice"])
-def test_one_slip_gets_the_right_suggestion(in_key: bool) -> None:
+def test_typo_gets_the_right_suggestion(in_key: bool) -> None:
     root, _ = compose(dump(SECTION), "case.yml")
     rng = random.Random(0)
     paths = [path for path in keys_of(SECTION) if in_key or path[-1] in CHOICES]
@@ -97,8 +97,8 @@ def test_one_slip_gets_the_right_suggestion(in_key: bool) -> None:
     assert right / (right + wrong) >= 0.95, failures
 
 
-def test_what_can_be_added_is_what_the_type_takes() -> None:
-    """`global_config` has a meaning where a model has parts, and none in a diffusion model."""
+def test_unknown_key_lists_the_keys_of_its_type() -> None:
+    """List `global_config` for models with parts, but not for a diffusion model."""
     backbone = {"type": "ddit", "d_model": 8, "num_layers": 1, "num_heads": 2}
     section = {"model_type": "diffusion", "objective": {"type": "mdlm"}, "backbone": backbone, "decoder": {}}
     root, _ = compose(dump(section), "case.yml")

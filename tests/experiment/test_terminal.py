@@ -1,4 +1,4 @@
-"""What is printed does nothing to a terminal but print, whatever stands in names, texts and messages."""
+"""Control characters in names, texts and messages are escaped before they are printed."""
 
 import shutil
 import stat
@@ -28,14 +28,14 @@ RED = "\x1b[31mred\x1b]0;title\x07"
 ENCODER = {"d_model": 16, "num_layers": 1, "num_heads": 2, "device": "cpu"}
 
 
-def test_lines_and_letters_stay_and_controls_are_escaped():
+def test_escape_keeps_lines_and_letters():
     text = "a\tb\n\u3000 \xa0\u200d\U0001f600"
     assert harmless(text) == text
     assert harmless(RED + "\r\x00\x9b\u202e\ud800") == "\\x1b[31mred\\x1b]0;title\\x07\\r\\x00\\x9b\\u202e\\ud800"
 
 
 @pytest.mark.parametrize("option", [[], ["--summary"], ["--build"]], ids=str)
-def test_a_models_name(option, tmp_path, capsys):
+def test_model_name_is_escaped(option, tmp_path, capsys):
     path = tmp_path / "x.yml"
     path.write_text(dump({"model": {"model_type": "encoder", "name": RED, "encoder": ENCODER}}))
     assert main(["--config", str(path), *option]) == 0
@@ -44,7 +44,7 @@ def test_a_models_name(option, tmp_path, capsys):
     assert "\x1b" not in out
 
 
-def test_a_files_name_stays_in_the_comment_that_tells_where_a_value_is_from(tmp_path, capsys):
+def test_file_name_is_escaped_in_origin_comments(tmp_path, capsys):
     path = tmp_path / f"{RED}\nmodel: 3 # "
     path.write_text(dump({"model": {"model_type": "encoder", "name": "a", "encoder": ENCODER}}))
     options = ["--set", "model.name=b\n# c", "--print-config", "--config"]
@@ -61,14 +61,14 @@ def test_a_files_name_stays_in_the_comment_that_tells_where_a_value_is_from(tmp_
     assert "\x1b" not in out + err
 
 
-def test_a_sample(capsys):
+def test_samples_are_escaped(capsys):
     _print({"notes": [RED], "samples": [{"prompt": RED, "text": f"{RED}\nsecond line"}]}, as_json=False)
     out, err = capsys.readouterr()
     assert "\x1b" not in out + err
     assert out.endswith("\nsecond line\n")
 
 
-def test_names_of_columns(tmp_path, capsys):
+def test_column_names_are_escaped(tmp_path, capsys):
     (tmp_path / "a.csv").write_text(f"{RED},other\nx,y\n")
     data = {"name": "rows", "source": "csv", "data_files": {"train": str(tmp_path / "a.csv")}, "column": "text"}
     path = experiment(tmp_path / "e", datasets=[data])
@@ -80,7 +80,7 @@ def test_names_of_columns(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("streaming", [False, True])
-def test_what_data_log(streaming, tmp_path, caplog):
+def test_data_logs_are_escaped(streaming, tmp_path, caplog):
     folder = tmp_path / RED
     folder.mkdir()
     (folder / f"{RED}.txt").write_text("one\n\ntwo\n")
@@ -94,7 +94,7 @@ def test_what_data_log(streaming, tmp_path, caplog):
     assert "\x1b" not in caplog.text
 
 
-def test_labels_of_bars(monkeypatch):
+def test_progress_labels_are_escaped(monkeypatch):
     labels = []
     monkeypatch.setattr("tqdm.tqdm", lambda *items, desc="", **_: MagicMock(labels.extend([*items, desc])))
     progress([], RED)
@@ -103,7 +103,7 @@ def test_labels_of_bars(monkeypatch):
     assert "\x1b" not in "".join(map(str, labels))
 
 
-def test_folders_that_nobody_uses(tmp_path, capsys):
+def test_unused_folders_are_escaped(tmp_path, capsys):
     left = tmp_path / "e" / "manifests" / "tiny" / RED
     left.mkdir(parents=True)
     (left / STAMP).touch()
@@ -116,7 +116,7 @@ def test_folders_that_nobody_uses(tmp_path, capsys):
     assert "\x1b" not in out
 
 
-def test_a_runs_folder(tmp_path, monkeypatch, capsys):
+def test_run_folder_is_escaped(tmp_path, monkeypatch, capsys):
     path, run, log = experiment(tmp_path / "e", max_steps=1), tmp_path / "runs" / RED, tmp_path / "log"
     for option in ([], ["--resume"]):
         assert train("--config", path, "--output", run, *option, log=log) == 0
@@ -130,7 +130,7 @@ def test_a_runs_folder(tmp_path, monkeypatch, capsys):
     assert "\x1b" not in said + out + err
 
 
-def test_what_nobody_foresaw(capsys):
+def test_traceback_is_escaped(capsys):
     assert _report(TypeError(RED), Namespace(config="a.yml", output="none")) == 4
     err = capsys.readouterr().err
     assert "TypeError: \\x1b[31mred" in err
@@ -140,7 +140,7 @@ def test_what_nobody_foresaw(capsys):
 @pytest.mark.parametrize(
     "prompt", ["a\ud800", "[[" + "9" * 5000 + "]]", "[[9999999999]]"], ids=["half", "long", "many"]
 )
-def test_prompts_that_are_none(prompt):
+def test_invalid_prompts_are_refused(prompt):
     with pytest.raises(PromptError, match=r"half of a character|the prompt has '\[\[9"):
         read_template(prompt, ByteTokenizer(), 16)
 
@@ -151,20 +151,20 @@ def test_prompts_that_are_none(prompt):
     [("x" * 300, "cannot be read: File name too long"), ("a\0b", "cannot be a file's name"), ("\ud800", "cannot be")],
     ids=["long", "null", "half"],
 )
-def test_a_name_that_no_file_has(name, reason, folder, capsys):
+def test_impossible_file_names_are_refused(name, reason, folder, capsys):
     assert main(["--config", folder + name]) == 3
     assert reason in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("option", ["--run", "--sampler", "--steps", "--num-samples", "--split", "--html", "--device"])
-def test_an_empty_option_is_wrong_usage(option, capsys):
+def test_empty_options_are_wrong_usage(option, capsys):
     with pytest.raises(SystemExit) as ended:
         evaluate([f"{option}="])
     assert ended.value.code == 2
     assert f"{option} is empty" in capsys.readouterr().err
 
 
-def test_a_plugin_that_breaks_is_told_in_a_line(tmp_path, monkeypatch, capsys):
+def test_broken_plugin_is_reported_in_one_line(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "broken_types.py").write_text("def f()\n    pass\n")
     (tmp_path / "raising_types.py").write_text("raise RuntimeError('no luck')\n")
@@ -191,7 +191,7 @@ def test_a_plugin_that_breaks_is_told_in_a_line(tmp_path, monkeypatch, capsys):
     ],
     ids=["condition", "html of a summary", "html alone", "output", "config"],
 )
-def test_an_empty_option_of_another_verb_is_too(verb, words, capsys):
+def test_empty_options_of_other_verbs_are_wrong_usage(verb, words, capsys):
     with pytest.raises(SystemExit) as ended:
         verb(words)
     assert ended.value.code == 2
@@ -199,21 +199,21 @@ def test_an_empty_option_of_another_verb_is_too(verb, words, capsys):
 
 
 @pytest.mark.parametrize("module", ["", ".x", "..", "a b"])
-def test_plugins_have_names(module, capsys):
+def test_plugin_names_are_checked(module, capsys):
     with pytest.raises(SystemExit) as ended:
         main(["--config", "configs/encoder_model.yml", f"--plugin={module}"])
     assert ended.value.code == 2
     assert "--plugin takes the name of a module" in capsys.readouterr().err
 
 
-def test_a_temperature_under_which_nothing_is_a_number(capsys):
+def test_tiny_temperature_is_greedy(capsys):
     options = ["--config", "configs/full_experiment.yml", "--set"]
     assert main([*options, "generation.temperature=1e-300"]) == 1
     assert "temperature 1e-300 is below 0.001, where logits overflow" in capsys.readouterr().err
     assert main([*options, "generation.temperature=0"]) == 0
 
 
-def test_files_of_a_run_may_be_read_alike_and_a_long_step_is_no_step(tmp_path):
+def test_run_files_share_permissions_and_bad_steps_are_ignored(tmp_path):
     path, run = experiment(tmp_path, max_steps=2, save_steps=1), tmp_path / "run"
     assert train("--config", path, "--output", run) == 0
     modes = {stat.S_IMODE(file.stat().st_mode) for file in run.rglob("*") if file.is_file() and file.name != ".lock"}

@@ -1,4 +1,4 @@
-"""Reading: places, merge keys, `extends`, `--set`, and text that is not a configuration."""
+"""Reading: positions, merge keys, `extends`, `--set`, and invalid text."""
 
 from pathlib import Path
 
@@ -20,7 +20,7 @@ def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     return write
 
 
-def test_places_are_those_of_the_text(write) -> None:
+def test_positions_match_the_text(write) -> None:
     root = read_document(write("a:\n  b: [1, 22]\n")).root
     node = root.at(("a", "b", 1))
     assert node is not None
@@ -40,7 +40,7 @@ def test_quoted_and_tagged_scalars_are_strings(write) -> None:
     assert data == {"a": "1", "b": "010", "c": "7\n", "d": 1.0}
 
 
-def test_extends_merges_by_key_and_remembers_files(write) -> None:
+def test_extends_merges_by_key_and_keeps_files(write) -> None:
     write("a: {x: 1, y: 2}\nl: [1, 2]\n", "base/one.yml")
     write("a: {y: 3, z: 4}\n", "base/two.yml")
     root = read_document(write("extends: [base/one.yml, base/two.yml]\na: {z: 5}\nl: [9]\n")).root
@@ -49,26 +49,26 @@ def test_extends_merges_by_key_and_remembers_files(write) -> None:
     assert root.at(("a", "z")).place.file == "a.yml"
 
 
-def test_extends_is_relative_to_the_file_that_says_it(write) -> None:
+def test_extends_is_relative_to_its_file(write) -> None:
     write("a: 1\n", "deep/er/base.yml")
     write("extends: er/base.yml\n", "deep/mid.yml")
     assert read_document(write("extends: deep/mid.yml\nb: 2\n")).root.data() == {"a": 1, "b": 2}
 
 
-def test_the_same_base_twice_is_no_loop(write) -> None:
+def test_shared_base_is_no_loop(write) -> None:
     write("a: 1\n", "base.yml")
     write("extends: base.yml\n", "mid.yml")
     assert read_document(write("extends: [base.yml, mid.yml]\n")).root.data() == {"a": 1}
 
 
-def test_set_makes_mappings_and_replaces_list_entries(write) -> None:
+def test_override_creates_mappings_and_replaces_entries(write) -> None:
     name = write("l: [{x: 1}, 2]\n")
     root = read_document(name, ["l.0.x=1e-4", "l.1=no", "m.n.o=[1, 2]", "e="]).root
     assert root.data() == {"l": [{"x": 1e-4}, "no"], "m": {"n": {"o": [1, 2]}}, "e": None}
     assert root.at(("l", 0, "x")).place.file == "--set l.0.x=1e-4"
 
 
-def test_later_options_win(write) -> None:
+def test_later_overrides_win(write) -> None:
     assert read_document(write("a: 1\n"), ["a=2", "a=3"]).root.data() == {"a": 3}
 
 
@@ -81,13 +81,12 @@ def test_later_options_win(write) -> None:
         ("text\n", "a.yml:1:1: the file holds a string"),
         ("", "a.yml:1:1: the file is empty"),
         ("# only a comment\n", "a.yml:1:1: the file is empty"),
-        (b"\xef\xbb\xbfa: 1\n", "a.yml:1:1: the file starts with a byte order mark (UTF-8)"),
-        ("a: 1".encode("utf-16"), "a.yml:1:1: the file starts with a byte order mark (UTF-16)"),
+        ("a: 1".encode("utf-16"), "a.yml:1:1: the file is UTF-16, by its byte order mark"),
         ("a: 1\nname: café\n".encode("latin-1"), "a.yml:2:10: byte 0xe9 is not UTF-8 (in Latin-1 it is 'é')"),
         ("a: !!python/object/apply:os.system [ls]\n", "a.yml:1:4: tag !!python/object/apply:os.system is not allowed"),
         ("a: !x 1\n", "a.yml:1:4: tag !x is not allowed"),
         ("[" * 100_000, "a.yml:1:65: nested more than 64 deep"),
-        ("a: &a [*a]\n", "a.yml:1:8: alias *a stands inside its own anchor"),
+        ("a: &a [*a]\n", "a.yml:1:8: alias *a is inside its own anchor"),
         ("a: *b\n", "a.yml:1:4: alias *b has no anchor before it"),
         ("a: 1\nb: 2\na: 3\n", "a.yml:3:1: duplicate key 'a', already at line 1"),
         ("1: x\n", "a.yml:1:1: the key '1' is not text"),
@@ -98,7 +97,7 @@ def test_later_options_win(write) -> None:
         ("a: {<<: 3}\n", "a.yml:1:5: a merge key takes a mapping"),
     ],
 )
-def test_one_clear_line(write, text: str | bytes, words: str) -> None:
+def test_syntax_error_is_one_clear_line(write, text: str | bytes, words: str) -> None:
     name = write(text)
     try:
         problems = read_document(name).problems
@@ -108,6 +107,10 @@ def test_one_clear_line(write, text: str | bytes, words: str) -> None:
     assert len(heads) == 1
     assert words in heads[0]
     assert "\n" not in heads[0]
+
+
+def test_utf8_byte_order_mark_is_read(write) -> None:
+    assert read_document(write(b"\xef\xbb\xbfa: 1\n")).root.data() == {"a": 1}
 
 
 def test_alias_bomb(write) -> None:
@@ -127,7 +130,7 @@ def test_files_that_cannot_be_read(write, tmp_path: Path) -> None:
         read_document(write(b"a" * 50_000_000, "big.yml"))
 
 
-def test_loop_in_extends(write) -> None:
+def test_extends_loop_is_reported(write) -> None:
     write("extends: a.yml\n", "b.yml")
     with pytest.raises(
         ConfigError, match=r"b\.yml:1:10: files extend each other in a loop: a\.yml -> b\.yml -> a\.yml"
@@ -135,12 +138,12 @@ def test_loop_in_extends(write) -> None:
         read_document(write("extends: b.yml\n"))
 
 
-def test_missing_base_is_named_where_it_is_asked_for(write) -> None:
+def test_missing_base_is_reported_at_extends(write) -> None:
     with pytest.raises(ConfigFileError, match=r"a\.yml:1:10: no such file: gone\.yml"):
         read_document(write("extends: gone.yml\n"))
 
 
-def test_problems_in_a_base_name_that_file(write) -> None:
+def test_problems_of_a_base_name_its_file(write) -> None:
     write("b: 1\nb: 2\n", "base.yml")
     [problem] = read_document(write("extends: base.yml\n")).problems
     assert problem.headline().startswith("base.yml:2:1: duplicate key 'b'")
@@ -155,7 +158,7 @@ def test_problems_in_a_base_name_that_file(write) -> None:
         ("s=!!python/name:os 1", "tag !!python/name:os is not allowed"),
     ],
 )
-def test_bad_options_are_named(write, option: str, words: str) -> None:
+def test_invalid_overrides_are_reported(write, option: str, words: str) -> None:
     [problem] = read_document(write("l: [1, 2]\ns: x\n"), [option]).problems
     assert words in problem.message
     assert problem.place.file == f"--set {option}"

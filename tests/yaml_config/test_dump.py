@@ -1,4 +1,4 @@
-"""What is dumped reads back as the same data, here and with PyYAML's YAML 1.1."""
+"""Dumped data reads back unchanged, here and with PyYAML's YAML 1.1."""
 
 import math
 
@@ -37,7 +37,7 @@ DATA = st.recursive(SCALARS, lambda inner: st.lists(inner, max_size=4) | st.dict
 
 
 def same(a: object, b: object) -> bool:
-    """Equal in value and in type, so that 1, 1.0 and True differ."""
+    """Return True if values and types are equal, so that 1, 1.0 and True differ."""
     if isinstance(a, dict) and isinstance(b, dict):
         return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
     if isinstance(a, list) and isinstance(b, list):
