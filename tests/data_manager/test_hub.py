@@ -159,5 +159,5 @@ def test_a_stream_has_no_text_to_learn_from():
         HubDatasetConfig(name="x", streaming=True)
     with pytest.raises(ValidationError, match="a stream cannot be sliced"):
         HubDatasetConfig(name="x", streaming=True, split="train[:9]", tokenizer=BYTES)
-    with pytest.raises(ValidationError, match="splits divide one split; say which"):
+    with pytest.raises(ValidationError, match="splits divide a single split; name it"):
         HubDatasetConfig(name="x", splits={"train": 0.5, "test": 0.5})

@@ -88,5 +88,5 @@ def test_real_utterance_with_all_transforms(tmp_path):
 def test_frame_width_fits_encoder(tmp_path, encoder, more):
     path = tmp_path / "x.yml"
     model = f"model:\n  model_type: encoder\n  encoder: {{{encoder}, num_layers: 1, num_heads: 4}}\n"
-    path.write_text(f"{model}datasets: [{{name: yesno}}]\n{more}")
+    path.write_text(f"{model}datasets: [{{name: yesno, tokenizer: {{type: characters}}}}]\n{more}")
     assert read_experiment(path).config.datasets
