@@ -153,7 +153,7 @@ def test_a_table_whose_offsets_lead_out_of_it(tmp_path: Path) -> None:
 
 def test_a_folder_of_no_splits(tmp_path: Path) -> None:
     (tmp_path / "dataset_dict.json").write_text('{"splits": []}')
-    with pytest.raises(DataError, match="holds no splits"):
+    with pytest.raises(DataError, match="contains no splits"):
         disk_corpora(DiskDatasetConfig(name="disk", path=str(tmp_path), column="text"))
 
 
