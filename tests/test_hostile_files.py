@@ -133,7 +133,7 @@ def test_parquet_that_holds_what_python_cannot(tmp_path: Path, monkeypatch: pyte
         with pytest.raises(DataError, match=f"{name}.parquet: a row after row 0 is unreadable"):
             rows(ParquetDatasetConfig, tmp_path / f"{name}.parquet")
     pq.write_table(pa.Table.from_arrays([pa.array(["a"]), pa.array(["b"])], ["text", "text"]), tmp_path / "c.parquet")
-    with pytest.raises(DataError, match="two columns of the name 'text'"):
+    with pytest.raises(DataError, match="two columns named 'text'"):
         rows(ParquetDatasetConfig, tmp_path / "c.parquet")
 
 

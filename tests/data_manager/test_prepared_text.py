@@ -225,14 +225,14 @@ def test_preparation_memory_is_constant(tmp_path, monkeypatch):
 def test_skipped_lines_are_logged_and_stored(tmp_path, caplog):
     (tmp_path / "a.txt").write_text("one\n\ntwo\n")
     config = text_config(tmp_path, {"train": "a.txt"}, documents="line")
-    told = f"tiny: train: 1 skipped: empty line ({tmp_path}/a.txt:2)"
+    message = f"tiny: train: 1 skipped: empty line ({tmp_path}/a.txt:2)"
     for _ in range(2):  # made, and read from disk as by another process
         caplog.clear()
         loading._prepared.clear()
         with caplog.at_level(logging.WARNING):
             DatasetManager.load_dataset(config)
             DatasetManager.load_dataset(config)
-        assert caplog.text.count(told) == 1
+        assert caplog.text.count(message) == 1
     found = DatasetManager.preparation(config)["train"]
     assert (found.documents, found.tokens) == (2, 8)
     assert json.loads((found.folder / "counts.json").read_text()) == {
