@@ -83,7 +83,7 @@ class DatasetConfig(StrictModel):
 
 
 class TokenizerConfig(StrictModel):
-    """How text becomes token ids."""
+    """Settings of a built-in tokenizer, by its `type`."""
 
     type: Literal["characters", "bytes", "hugging_face", "bpe", "smiles"] = "characters"
     """characters (those of the train split), bytes (of UTF-8, 259 ids), hugging_face (a pretrained one), bpe (byte

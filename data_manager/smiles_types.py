@@ -35,7 +35,7 @@ class SmilesDatasetConfig(FilesConfig):
     tokenizer: Annotated[StrictModel, FromRegistry(TOKENIZERS, default=DEFAULT_TOKENIZER)] = TokenizerConfig(
         type="smiles"
     )
-    """How SMILES become token ids."""
+    """Tokenizer of the SMILES."""
     rows: Layout | None = None
     """By default whole: one molecule in each row, between bos and eos."""
     column: NotEmpty | None = None

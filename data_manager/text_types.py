@@ -24,7 +24,7 @@ class TokensConfig(DatasetConfig):
     """Keys of every text data set, custom sources included: how documents become rows, and rows batches."""
 
     tokenizer: Annotated[StrictModel, FromRegistry(TOKENIZERS, default=DEFAULT_TOKENIZER)] = TokenizerConfig()
-    """How text becomes token ids."""
+    """Tokenizer of the text."""
     sequence_length: Annotated[int, Field(gt=0, le=16_777_216)] | None = None
     """Tokens in a row (default 256); for pairs and whole documents, the maximum length of a row. [tokens]"""
     rows: Layout | None = None

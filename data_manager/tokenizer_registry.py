@@ -31,7 +31,7 @@ Kind = TypeVar("Kind", bound=type)
 
 @dataclass(frozen=True)
 class TokenizerEntry:
-    """One kind of tokenizer: the type of its keys, `type` among them, and its class."""
+    """Kind of tokenizer: the type of its keys, `type` among them, and its class."""
 
     config_type: type[StrictModel]
     tokenizer: Any

@@ -66,13 +66,13 @@ def test_disk_data_set_cannot_name_outside_files(tmp_path: Path) -> None:
     state["_data_files"] = [{"filename": f"../outside/{name}"}]
     (tmp_path / "whole" / "state.json").write_text(json.dumps(state))
     for folder in ("parts", "whole"):
-        with pytest.raises(DataError, match=r"names '\.\./outside.*', which is not in its folder"):
+        with pytest.raises(DataError, match=r"names '\.\./outside.*', which is outside its folder"):
             disk(tmp_path / folder)
     state["_data_files"] = [{"filename": name}]
     (tmp_path / "whole" / "state.json").write_text(json.dumps(state))
     (tmp_path / "whole" / name).unlink()
     (tmp_path / "whole" / name).symlink_to(tmp_path / "outside" / name)
-    with pytest.raises(DataError, match="which is not in its folder"):
+    with pytest.raises(DataError, match="which is outside its folder"):
         disk(tmp_path / "whole")
 
 
@@ -118,7 +118,7 @@ def rows(kind: type, path: Path, **more: object) -> list:
 def test_lone_surrogate_and_huge_number_in_json(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a.json").write_text('{"text": "good"}\n{"text": "\\ud800"}\n')
-    with pytest.raises(DataError, match=r"a\.json:2: holds half of a character"):
+    with pytest.raises(DataError, match=r"a\.json:2: contains half a character"):
         rows(JsonDatasetConfig, tmp_path / "a.json")
     assert rows(JsonDatasetConfig, tmp_path / "a.json", on_invalid="skip") == ["good"]
     (tmp_path / "b.json").write_text('{"text": "a", "n": 1%s}\n' % ("0" * 400))
@@ -132,10 +132,10 @@ def test_parquet_values_that_python_cannot_represent(tmp_path: Path, monkeypatch
     pq.write_table(pa.table({"text": data}), tmp_path / "a.parquet")
     pq.write_table(pa.table({"text": pa.array([2**62], pa.timestamp("us"))}), tmp_path / "b.parquet")
     for name in ("a", "b"):
-        with pytest.raises(DataError, match=f"{name}.parquet: a row behind row 0 holds what cannot be read"):
+        with pytest.raises(DataError, match=f"{name}.parquet: a row after row 0 is unreadable"):
             rows(ParquetDatasetConfig, tmp_path / f"{name}.parquet")
     pq.write_table(pa.Table.from_arrays([pa.array(["a"]), pa.array(["b"])], ["text", "text"]), tmp_path / "c.parquet")
-    with pytest.raises(DataError, match="two columns of the name 'text'"):
+    with pytest.raises(DataError, match="two columns named 'text'"):
         rows(ParquetDatasetConfig, tmp_path / "c.parquet")
 
 

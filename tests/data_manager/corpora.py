@@ -1,4 +1,4 @@
-"""Tiny corpora that tests lay into a folder, in the layout of the real ones."""
+"""Tiny corpora written into a test's folder, in the layout of the real ones."""
 
 from pathlib import Path
 

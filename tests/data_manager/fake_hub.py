@@ -1,4 +1,4 @@
-"""A hub of data sets and tokenizers on this machine: just enough of its interface for one download."""
+"""Local fake of the hub: just enough of its interface to download one data set and one tokenizer."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""A column with the class of a row becomes `labels`, whatever the table is read from."""
+"""Class labels: a column of classes becomes `labels` for every kind of table."""
 
 import datasets
 import pytest
@@ -28,7 +28,7 @@ def labels(found):
     return list(DatasetManager.load_dataset(found)["train"]["labels"])
 
 
-def test_names_become_numbers_and_a_batch_has_them(tmp_path):
+def test_class_names_become_labels_of_a_batch(tmp_path):
     write(tmp_path)
     found = config(tmp_path, classes=["woe", "joy"])
     assert labels(found) == [1, 0, 1]
@@ -39,24 +39,24 @@ def test_names_become_numbers_and_a_batch_has_them(tmp_path):
     assert "classes: woe 1, joy 2" in report_text(describe(found, {"train": data}))
 
 
-def test_other_names_are_another_preparation(tmp_path):
+def test_changed_class_names_are_prepared_again(tmp_path):
     write(tmp_path)
     assert labels(config(tmp_path, classes=["woe", "joy"])) == [1, 0, 1]
     assert labels(config(tmp_path, classes=["joy", "woe"])) == [0, 1, 0]
 
 
-def test_whole_numbers_need_no_names(tmp_path):
+def test_integer_classes_need_no_names(tmp_path):
     write(tmp_path, [("a", 2), ("b", 0)])
     assert labels(config(tmp_path)) == [2, 0]
 
 
-def test_what_is_left_out_takes_its_class_with_it(tmp_path):
+def test_skipped_rows_lose_their_class_too(tmp_path):
     write(tmp_path, [("much too long a text", 1), ("b", 0), ("c", 2)])
     found = config(tmp_path, sequence_length=5, too_long="skip")
     assert labels(found) == [0, 2]
 
 
-def test_streams_and_tables_on_disk(tmp_path):
+def test_classes_of_streams_and_tables_on_disk(tmp_path):
     write(tmp_path)
     stream = DatasetManager.load_dataset(config(tmp_path, classes=["woe", "joy"], streaming=True))["train"]
     assert [int(row["labels"]) for row in stream] == [1, 0, 1]
@@ -65,7 +65,7 @@ def test_streams_and_tables_on_disk(tmp_path):
     assert labels(config(tmp_path, DiskDatasetConfig, path="saved")) == [1, 0, 1]
 
 
-def test_a_class_that_is_none(tmp_path):
+def test_invalid_class_names_the_row(tmp_path):
     write(tmp_path, [*MOODS, ("hm", "meh")])
     with pytest.raises(DataError, match=r"a\.csv:5: column 'mood' holds 'meh'; the classes are woe, joy"):
         labels(config(tmp_path, classes=["woe", "joy"]))
@@ -76,7 +76,7 @@ def test_a_class_that_is_none(tmp_path):
     assert any("1 skipped: invalid class" in line for line in notes(skipping))
 
 
-def test_a_column_that_is_not_there(tmp_path):
+def test_missing_class_column_is_an_error(tmp_path):
     write(tmp_path)
     with pytest.raises(DataError, match=r"a\.csv:1: there is no column 'feeling'; columns: text, mood"):
         labels(config(tmp_path, label="feeling"))
@@ -94,6 +94,6 @@ def test_a_column_that_is_not_there(tmp_path):
         ({"classes": ["a", "a"]}, "names a class twice"),
     ],
 )
-def test_what_does_not_go_together(tmp_path, more, words):
+def test_conflicting_class_settings(tmp_path, more, words):
     with pytest.raises(ValidationError, match=words):
         config(tmp_path, **more)

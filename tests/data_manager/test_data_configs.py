@@ -1,4 +1,4 @@
-"""Every file of `configs/data/` is good; those whose data can be made here or are at hand load and give a batch."""
+"""Every file of `configs/data/` is valid; files with available data also load and yield a batch."""
 
 import json
 from pathlib import Path
@@ -25,13 +25,13 @@ def corpora(tmp_path_factory):
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
-def test_it_is_good_and_names_the_schema(file):
+def test_data_config_is_valid_and_names_the_schema(file):
     assert file.read_text().splitlines()[0] == "# yaml-language-server: $schema=../schema.json"
     assert (file.parent / "../schema.json").is_file()
     assert parse_dataset_configs(file)
 
 
-def test_there_is_one_for_each_source():
+def test_every_source_has_a_data_config():
     found = {config.source for file in FILES for config in parse_dataset_configs(file)}
     assert found >= {
         name
@@ -41,14 +41,14 @@ def test_there_is_one_for_each_source():
 
 
 @pytest.mark.parametrize("file", OF_TEXT, ids=lambda file: file.stem)
-def test_it_loads(file, corpora, tmp_path):
+def test_data_config_loads(file, corpora, tmp_path):
     if file.stem.startswith("smiles_"):
         pytest.importorskip("rdkit", reason="needs rdkit, the extra chem")
     load(file, corpora, tmp_path)
 
 
 @pytest.mark.parametrize("name", REAL)
-def test_it_loads_real_data(name, tmp_path):
+def test_data_config_loads_real_data(name, tmp_path):
     if not FOLDER.is_dir():
         pytest.skip("needs ../shared/data, beside the repository")
     for split in load(CONFIGS / f"{name}.yml", FOLDER, tmp_path):

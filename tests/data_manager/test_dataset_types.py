@@ -1,4 +1,4 @@
-"""Types of the data sections: what they take, what they refuse, and what importing them costs."""
+"""Config types of the data sections: valid and invalid values, and the cost of importing them."""
 
 import subprocess
 import sys
@@ -22,13 +22,13 @@ def violations(config_type, **values):
     return [(violation.at, violation.message, violation.suggestion) for violation in config.violations()]
 
 
-def test_a_name_alone_is_a_speech_corpus():
+def test_dataset_name_alone_is_a_speech_corpus():
     config = DatasetConfig(name="librispeech")
     assert (config.source, config.global_config) == ("lhotse", GlobalConfig())
     assert GlobalConfig() == GlobalConfig(corpus_dir="./data", output_dir="./manifests", force_download=False)
 
 
-def test_unknown_corpus_gets_the_nearest_name_and_the_way_to_own_files():
+def test_unknown_corpus_suggests_name_and_local_files():
     assert violations(LhotseDatasetConfig, name="librispeach") == [
         (
             ("name",),
@@ -40,7 +40,7 @@ def test_unknown_corpus_gets_the_nearest_name_and_the_way_to_own_files():
         DatasetConfig(name="librispeach")
 
 
-def test_parameters_are_those_of_the_recipe():
+def test_recipe_parameters_are_checked():
     assert violations(LhotseDatasetConfig, name="timit", process_params={"num_phone": 39, "num_jobs": 2}) == [
         (("process_params", "num_phone"), "prepare_timit has no parameter 'num_phone'", "did you mean 'num_phones'?")
     ]
@@ -52,12 +52,12 @@ def test_parameters_are_those_of_the_recipe():
     assert violations(LhotseDatasetConfig, name="librittsr", process_params={"dataset_parts": "dev-clean"}) == []
 
 
-def test_folders_are_not_parameters():
+def test_folders_are_not_recipe_parameters():
     ((at, message, _),) = violations(LhotseDatasetConfig, name="yesno", process_params={"output_dir": "x"})
     assert (at, message) == (("process_params", "output_dir"), "'output_dir' is set by global_config")
 
 
-def test_corpus_that_cannot_be_downloaded_takes_no_download_params():
+def test_corpus_without_download_takes_no_download_params():
     ((at, message, _),) = violations(LhotseDatasetConfig, name="nsc", download_params={"a": 1})
     assert (at, message) == (("download_params",), "lhotse cannot download nsc, so download_params is not allowed")
 
@@ -76,13 +76,13 @@ def test_corpus_that_cannot_be_downloaded_takes_no_download_params():
         ({"type": "hugging_face", "path": "x", "revision": "main"}, "revision needs name, a tokenizer on the hub"),
     ],
 )
-def test_settings_of_a_tokenizer_fit_its_type(settings, message):
+def test_tokenizer_settings_fit_the_type(settings, message):
     ((_, said, _),) = violations(TokenizerConfig, **settings)
     assert said == message
 
 
 @pytest.mark.parametrize("name", ["./gpt2", "/gpt2", "../a", "~/a", "a/b/c", "a/b.json", "a.txt", "", "a b"])
-def test_a_path_is_no_name_on_the_hub(name):
+def test_hub_name_rejects_paths(name):
     with pytest.raises(ValidationError, match="must be a name on the hub"):
         TokenizerConfig(type="hugging_face", name=name)
 
@@ -95,13 +95,13 @@ def test_a_path_is_no_name_on_the_hub(name):
         {"train": {"source": "a.en", "target": "a.de"}},
     ],
 )
-def test_forms_of_data_files_survive_a_round_trip(files):
+def test_data_files_round_trip(files):
     config = TextDatasetConfig(name="x", data_files=files)
     assert config.model_dump()["data_files"] == files
     assert TextDatasetConfig.model_validate(config.model_dump()) == config
 
 
-def test_paths_of_pathlib_are_taken():
+def test_data_files_accept_pathlib_paths():
     config = TextDatasetConfig(name="x", data_files={"train": Path("a"), "val": [Path("b")]})
     assert config.data_files == {"train": "a", "val": ["b"]}
 
@@ -128,12 +128,12 @@ def test_bad_data_files(files, message):
 
 
 @pytest.mark.parametrize("name", ["", "a/b", "..", " x", "a\\b"])
-def test_a_name_names_a_folder(name):
+def test_dataset_name_must_be_a_folder_name(name):
     with pytest.raises(ValidationError, match="must be a plain name"):
         EmbeddedDatasetConfig(name=name)
 
 
-def test_unknown_source_in_python():
+def test_unknown_source_suggests_a_name():
     with pytest.raises(ValidationError, match=r"unknown data source 'txt' .did you mean 'text'"):
         DatasetConfig(name="x", source="txt")
 
@@ -149,14 +149,14 @@ splits = st.sampled_from(["train", "validation", "test"])
     st.one_of(st.none(), st.integers(1, 4096)),
     st.sampled_from(["characters", "bytes"]),
 )
-def test_dump_and_load_is_the_identity(data_files, length, kind):
+def test_dataset_config_dump_and_load_is_identity(data_files, length, kind):
     config = TextDatasetConfig(
         name="x", data_files=data_files, sequence_length=length, tokenizer=TokenizerConfig(type=kind)
     )
     assert TextDatasetConfig.model_validate_json(config.model_dump_json()) == config
 
 
-def test_types_import_nothing_heavy():
+def test_config_types_import_nothing_heavy():
     code = (
         "import sys, data_manager.sources; from data_manager.speech_types import LhotseDatasetConfig as L;"
         "L(name='timit', process_params={'num_phones': 39});"

@@ -1,4 +1,4 @@
-"""The hub: a data set and a tokenizer are downloaded once, found again without a network, and refused at once."""
+"""Hub: data sets and tokenizers are downloaded once, found again offline, and missing ones fail at once."""
 
 import os
 import socket
@@ -67,7 +67,7 @@ def run(folder, mode, **environment):
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
 
 
-def test_a_download_and_the_same_without_a_network(tmp_path):
+def test_hub_download_is_found_offline(tmp_path):
     with fake_hub(FILES) as (address, asked):
         done = run(tmp_path, "online", HF_ENDPOINT=address)
         assert done.stdout.splitlines() == [
@@ -99,7 +99,7 @@ def hub_config(folder, **more):
     return HubDatasetConfig(name="tiny", global_config=shared(folder), **settings)
 
 
-def test_no_network_is_told_at_once(tmp_path, no_network, monkeypatch):
+def test_hub_without_network_fails_at_once(tmp_path, no_network, monkeypatch):
     tried = []
     monkeypatch.setattr("datasets.load_dataset", lambda *given, **more: tried.append(given))
     # what is left of a download that got no file
@@ -121,13 +121,13 @@ def test_no_network_is_told_at_once(tmp_path, no_network, monkeypatch):
     assert not tried
 
 
-def test_the_environment_may_forbid_to_ask(tmp_path, monkeypatch):
+def test_hub_offline_by_environment_variable(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(DataError, match=r"cannot be reached .the environment sets HF_HUB_OFFLINE"):
         DatasetManager.load_dataset(hub_config(tmp_path))
 
 
-def test_what_the_hub_does_not_have(tmp_path, monkeypatch):
+def test_hub_reports_missing_data_set(tmp_path, monkeypatch):
     def get():
         raise FileNotFoundError("no such\n data set")
 
@@ -139,12 +139,12 @@ def test_what_the_hub_does_not_have(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("repo", ["./lines", "/lines", "a/b/c", "lines.json", "~/lines", "data/train.txt"])
-def test_a_path_is_never_taken_for_a_name(repo):
+def test_hub_repo_rejects_paths(repo):
     with pytest.raises(ValidationError, match="must be a name on the hub"):
         HubDatasetConfig(name="x", repo=repo)
 
 
-def test_a_folder_of_the_tokenizers_name_is_not_taken_for_it(tmp_path, monkeypatch):
+def test_hub_tokenizer_rejects_folder_of_same_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "words").mkdir()
     (tmp_path / "a.txt").write_text("text")
@@ -154,7 +154,7 @@ def test_a_folder_of_the_tokenizers_name_is_not_taken_for_it(tmp_path, monkeypat
         )
 
 
-def test_a_stream_has_no_text_to_learn_from():
+def test_hub_stream_rejects_learned_tokenizer():
     with pytest.raises(ValidationError, match="a tokenizer of characters is learned from the whole text"):
         HubDatasetConfig(name="x", streaming=True)
     with pytest.raises(ValidationError, match="a stream cannot be sliced"):

@@ -1,4 +1,4 @@
-"""Molecules with properties, divided by scaffold, and written in other ways."""
+"""Molecules: properties, scaffold splits and random SMILES."""
 
 import pytest
 import torch
@@ -19,7 +19,7 @@ def loaded(config, split="train"):
     return next(iter(DatasetManager.create_dataloader(data, config, batch_size=len(data))))
 
 
-def test_properties_come_with_their_molecules(tmp_path):
+def test_molecule_properties_follow_their_molecules(tmp_path):
     (tmp_path / "a.smi").write_text("CCO\nnonsense(\nCC(=O)Oc1ccccc1C(=O)O aspirin\n")
     config = smiles_config(tmp_path, "a.smi", properties=["weight", "rings", "logp"])
     batch = loaded(config)
@@ -30,7 +30,7 @@ def test_properties_come_with_their_molecules(tmp_path):
     assert "cond" not in loaded(smiles_config(tmp_path, "a.smi"))
 
 
-def test_every_property_is_known():
+def test_molecule_properties_are_all_implemented():
     known = Property.__args__
     assert set(known) == set(_functions())
     found = properties_of(rdkit.MolFromSmiles("C[NH+](C)CCO"), known)
@@ -38,7 +38,7 @@ def test_every_property_is_known():
     assert dict(zip(known, found, strict=True))["charge"] == 1
 
 
-def test_measured_columns_stand_behind_computed_ones(tmp_path):
+def test_measured_properties_follow_computed_ones(tmp_path):
     (tmp_path / "a.csv").write_text("smiles,gap,name\nCCO,1.5,a\nCCN,,b\nCCCC,-2e-1,c\nC,x,d\n")
     config = smiles_config(tmp_path, "a.csv", column="smiles", properties=["heavy_atoms"], measured=["gap"])
     torch.testing.assert_close(loaded(config)["cond"], torch.tensor([[3, 1.5], [4, -0.2]]))
@@ -49,7 +49,7 @@ def test_measured_columns_stand_behind_computed_ones(tmp_path):
         loaded(smiles_config(tmp_path, "a.csv", column="smiles", measured=["gapp"]))
 
 
-def test_properties_of_a_stream_and_of_several_processes(tmp_path):
+def test_molecule_properties_of_stream_and_processes(tmp_path):
     (tmp_path / "a.smi").write_text("\n".join(LINES))
     plain = loaded(smiles_config(tmp_path, "a.smi", properties=["logp"]))["cond"]
     for more in ({"streaming": True}, {"global_config": shared(tmp_path / "x", num_proc=2)}):
@@ -60,7 +60,7 @@ def test_properties_of_a_stream_and_of_several_processes(tmp_path):
         torch.testing.assert_close(next(iter(loader))["cond"], plain)
 
 
-def test_no_scaffold_stands_in_two_splits(tmp_path):
+def test_scaffold_split_keeps_scaffolds_together(tmp_path):
     many = [chain * size + ring for size in range(1, 5) for chain in ("C", "N") for ring in LINES]
     (tmp_path / "a.smi").write_text("\n".join(many))
     config = smiles_config(tmp_path, "a.smi", splits={"train": 0.7, "test": 0.3}, split="scaffold")
@@ -72,7 +72,7 @@ def test_no_scaffold_stands_in_two_splits(tmp_path):
     assert sorted(texts(again) + texts(again, "test")) == sorted(many)
 
 
-def test_shares_hold_and_the_seed_decides_among_scaffolds_of_one_size():
+def test_scaffold_split_meets_ratios_and_uses_the_seed():
     names = [f"s{number % 200}" for number in range(1000)]
     found = assign_splits(names, {"train": 0.8, "validation": 0.1, "test": 0.1}, 0)
     assert [found.count(split) for split in ("train", "validation", "test")] == [800, 100, 100]
@@ -82,7 +82,7 @@ def test_shares_hold_and_the_seed_decides_among_scaffolds_of_one_size():
     assert assign_splits(common, {"train": 0.8, "test": 0.2}, 0)[0] == "train"
 
 
-def test_writings_are_of_the_same_molecules_and_of_train_alone(tmp_path):
+def test_random_smiles_keep_the_molecule_and_only_in_train(tmp_path):
     (tmp_path / "a.smi").write_text("\n".join(LINES))
     (tmp_path / "b.smi").write_text("CC(C)Oc1ccccc1\n")
     files = {"train": "a.smi", "test": "b.smi"}
@@ -99,7 +99,7 @@ def test_writings_are_of_the_same_molecules_and_of_train_alone(tmp_path):
     assert texts(SmilesDatasetConfig(**settings, randomise=3, randomise_seed=1)) != found
 
 
-def test_polymers_with_marked_ends_are_read(tmp_path):
+def test_polymer_smiles_with_marked_ends_are_valid(tmp_path):
     lines = ["*CC*", "[*]c1ccc([*])s1", "[*:1]CC(C)[*:2]", "C1CC1*"]
     (tmp_path / "a.smi").write_text("\n".join(lines))
     assert texts(smiles_config(tmp_path, "a.smi")) == lines

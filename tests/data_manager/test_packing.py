@@ -1,4 +1,4 @@
-"""Packing: every token stands in exactly one row, whatever the batches in which documents come."""
+"""Packing: every token is in exactly one row, independent of batching."""
 
 from itertools import pairwise
 
@@ -20,7 +20,7 @@ EOS = 258
 
 
 @given(st.text(alphabet="ab \n"), st.integers(1, 20), st.integers(1, 7))
-def test_pieces_are_the_text_and_begin_at_lines(text, size, block):
+def test_chunks_concatenate_to_text_and_begin_at_lines(text, size, block):
     blocks = [text[start : start + block] for start in range(0, len(text), block)]
     found = list(pieces(iter(blocks), size))
     assert found == list(pieces(iter([text]), size))
@@ -29,7 +29,7 @@ def test_pieces_are_the_text_and_begin_at_lines(text, size, block):
     assert all(piece[0] == "a" or piece[0] == "b" or piece[:2] in (" a", " b") for piece in found[1:])
 
 
-def test_a_text_without_lines_is_cut_all_the_same():
+def test_chunks_of_text_without_lines():
     found = list(pieces("a" * (1 << 16) for _ in range(40)))
     assert sum(map(len, found)) == 40 << 16
     assert max(map(len, found)) <= 1 << 18
@@ -37,7 +37,7 @@ def test_a_text_without_lines_is_cut_all_the_same():
     assert all(piece.startswith(" word") for piece in found[1:])
 
 
-def test_tokens_are_those_of_the_whole_text():
+def test_chunks_tokenise_like_the_whole_text():
     tokenizer = HuggingFaceTokenizer.load(real_data("gpt2_tokenizer"))
     text = (real_data("wikitext2") / "valid.txt").read_text(encoding="utf-8")[:200_000]
     found = list(pieces(iter([text]), 1000))
@@ -73,7 +73,7 @@ documents_and_sizes = st.tuples(
 
 
 @given(documents_and_sizes, st.integers(1, 12))
-def test_cut_rows_lose_nothing_and_span_no_two_documents(given_documents, length):
+def test_cut_rows_are_lossless_and_hold_one_document(given_documents, length):
     documents, sizes = given_documents
     rows = rows_of(CutRows(length, EOS), documents, sizes)["input_ids"]
     wanted = [token for document in documents for token in [*"".join(document).encode(), EOS]]
@@ -85,7 +85,7 @@ def test_cut_rows_lose_nothing_and_span_no_two_documents(given_documents, length
 
 
 @given(documents_and_sizes, st.integers(1, 12))
-def test_packed_rows_are_full_and_know_where_documents_begin(given_documents, length):
+def test_packed_rows_are_full_with_document_starts(given_documents, length):
     documents, sizes = given_documents
     found = rows_of(CutRows(length, EOS, packed=True), documents, sizes)
     rows, starts = found["input_ids"], found[STARTS]
@@ -98,12 +98,12 @@ def test_packed_rows_are_full_and_know_where_documents_begin(given_documents, le
     assert found == rows_of(CutRows(length, EOS, packed=True), documents)
 
 
-def test_whole_rows_stand_between_special_tokens():
+def test_whole_rows_have_bos_and_eos():
     rows = rows_of(WholeRows(257, EOS, None, "error", Notes()), [["ab"], [""], ["c"]])["input_ids"]
     assert rows == [[257, 97, 98, EOS], [257, EOS], [257, 99, EOS]]
 
 
-def test_long_documents_are_an_error_or_skipped_or_cut():
+def test_too_long_documents_raise_skip_or_cut():
     documents = [["abcd"], ["ab"], ["abc"]]
     with pytest.raises(DataError, match="f:1: 6 tokens exceed sequence_length 4"):
         rows_of(WholeRows(257, EOS, 4, "error", Notes()), documents)
@@ -116,7 +116,7 @@ def test_long_documents_are_an_error_or_skipped_or_cut():
     assert notes.counts.total() == 2
 
 
-def test_a_pair_is_skipped_with_both_sides():
+def test_too_long_pair_is_skipped_with_both_sides():
     maker = WholeRows(257, EOS, 3, "skip", Notes(), ("source_ids", "target_ids"))
     sides = [ByteTokenizer().encode_many(["a", "bb", "c"]), ByteTokenizer().encode_many(["dd", "e", "f"])]
     columns = maker.feed(Encoded(sides, np.ones(3, bool), ["f:1", "f:2", "f:3"]))

@@ -1,4 +1,4 @@
-"""What is prepared is kept: nothing twice, nothing half, the same with any number of processes."""
+"""Prepared text is cached: no repeated work, no partial folders, equal for any number of processes."""
 
 import json
 import logging
@@ -37,7 +37,7 @@ def prepared_folders(folder):
     return sorted(path.name for path in (folder / "out" / "tiny").iterdir() if not path.name.startswith("."))
 
 
-def test_nothing_is_tokenised_twice(tmp_path, encodings):
+def test_prepared_text_is_not_tokenised_twice(tmp_path, encodings):
     (tmp_path / "a.txt").write_text("some text\n" * 100)
     config = text_config(tmp_path, {"train": "a.txt"})
     first = DatasetManager.load_dataset(config)["train"]
@@ -56,7 +56,7 @@ def test_nothing_is_tokenised_twice(tmp_path, encodings):
 
 
 @pytest.mark.parametrize("kind", ["characters", "bpe"])
-def test_a_tokenizer_is_learnt_once(tmp_path, monkeypatch, kind):
+def test_tokenizer_is_learned_once(tmp_path, monkeypatch, kind):
     (tmp_path / "a.txt").write_text("the theme of the thesis\n" * 50)
     settings = TokenizerConfig(type=kind, vocab_size=270 if kind == "bpe" else None)
     config = text_config(tmp_path, {"train": "a.txt"}, tokenizer=settings)
@@ -68,7 +68,7 @@ def test_a_tokenizer_is_learnt_once(tmp_path, monkeypatch, kind):
     assert sum(name.startswith("tokenizer-") for name in prepared_folders(tmp_path)) == 1
 
 
-def test_hashes_are_remembered_until_a_file_changes(tmp_path, monkeypatch):
+def test_file_hashes_are_cached_until_a_file_changes(tmp_path, monkeypatch):
     hashes, path = FileHashes(tmp_path / "hashes"), tmp_path / "a.txt"
     path.write_text("a")
     assert hashes(path) == hashes(path)
@@ -85,7 +85,7 @@ def test_hashes_are_remembered_until_a_file_changes(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("harm", ["truncated", "no stamp", "other bytes"])
-def test_a_broken_preparation_is_made_again(tmp_path, harm, caplog):
+def test_corrupt_prepared_folder_is_created_again(tmp_path, harm, caplog):
     (tmp_path / "a.txt").write_text("text\n" * 99)
     config = text_config(tmp_path, {"train": "a.txt"})
     wanted = texts(config)
@@ -101,7 +101,7 @@ def test_a_broken_preparation_is_made_again(tmp_path, harm, caplog):
     assert str(folder) in caplog.text
 
 
-def test_an_interrupted_preparation_leaves_nothing(tmp_path, monkeypatch):
+def test_interrupted_preparation_leaves_no_folder(tmp_path, monkeypatch):
     (tmp_path / "a.txt").write_text("text\n" * 99)
     config = text_config(tmp_path, {"train": "a.txt"})
 
@@ -116,7 +116,7 @@ def test_an_interrupted_preparation_leaves_nothing(tmp_path, monkeypatch):
     assert "".join(texts(config)) == "text\n" * 99
 
 
-def test_several_processes_make_the_same_rows(tmp_path, monkeypatch):
+def test_num_proc_does_not_change_rows(tmp_path, monkeypatch):
     monkeypatch.setattr(encoding, "BATCH", 500)
     for name in "ab":
         (tmp_path / f"{name}.txt").write_text("".join(f"line {number} of {name}\n" for number in range(300)))
@@ -130,12 +130,12 @@ def test_several_processes_make_the_same_rows(tmp_path, monkeypatch):
     assert found[0] == found[1] == found[2]
 
 
-def test_a_process_that_dies_is_told_of():
+def test_dead_worker_process_is_reported():
     with pytest.raises(DataError, match=r"tiny: a worker process died .*num_proc"):
         list(ordered_map(os._exit, [1, 2, 3], 2, "tiny"))
 
 
-def test_results_come_in_order_and_items_are_not_read_ahead():
+def test_ordered_map_is_ordered_and_bounded():
     asked = []
 
     def items():
@@ -156,7 +156,7 @@ def _prepare(folder, start, results):
     results.put((len(data), sum(map(len, data["input_ids"][:]))))
 
 
-def test_processes_that_prepare_the_same_do_not_harm_each_other(tmp_path):
+def test_concurrent_preparation_of_the_same_data(tmp_path):
     (tmp_path / "a.txt").write_text("".join(f"this is line {number}\n" for number in range(20_000)))
     context = multiprocessing.get_context("fork")
     start, results = context.Event(), context.Queue()
@@ -171,7 +171,7 @@ def test_processes_that_prepare_the_same_do_not_harm_each_other(tmp_path):
     assert len(prepared_folders(tmp_path)) == 2
 
 
-def test_a_killed_preparation_is_taken_up_by_the_next(tmp_path):
+def test_preparation_after_sigkill_succeeds(tmp_path):
     (tmp_path / "a.txt").write_text("text\n" * 99)
     code = (
         "import os, sys; from data_manager import encoding; from tests.data_manager.text_configs import *;"
@@ -184,7 +184,7 @@ def test_a_killed_preparation_is_taken_up_by_the_next(tmp_path):
     assert not [name for name in os.listdir(tmp_path / "out" / "tiny") if name.endswith(".partial")]
 
 
-def test_processes_end_with_the_one_that_is_killed_and_let_go_of_its_lock(tmp_path):
+def test_workers_exit_and_unlock_after_sigkill_of_parent(tmp_path):
     (tmp_path / "a.txt").write_text("text\n" * 99)
     code = (
         "import os, sys, time; from data_manager import encoding; from tests.data_manager.text_configs import *;"
@@ -200,14 +200,14 @@ def test_processes_end_with_the_one_that_is_killed_and_let_go_of_its_lock(tmp_pa
     assert not is_held(lock)
 
 
-def test_an_output_folder_that_cannot_be_written(tmp_path):
+def test_unwritable_output_folder_is_an_error(tmp_path):
     (tmp_path / "a.txt").write_text("text")
     (tmp_path / "out").write_text("a file is in the way")
     with pytest.raises(DataError, match=r"cannot be written to .* set global_config\.output_dir"):
         texts(text_config(tmp_path, {"train": "a.txt"}))
 
 
-def test_memory_is_flat(tmp_path, monkeypatch):
+def test_preparation_memory_is_constant(tmp_path, monkeypatch):
     monkeypatch.setattr(encoding, "BATCH", 1 << 16)
     peaks = []
     monkeypatch.setattr(content_hash, "_CHUNK", 1 << 16)
@@ -222,17 +222,17 @@ def test_memory_is_flat(tmp_path, monkeypatch):
     assert peaks[2] < 1.2 * peaks[1], peaks
 
 
-def test_what_is_left_out_is_logged_and_kept(tmp_path, caplog):
+def test_skipped_lines_are_logged_and_stored(tmp_path, caplog):
     (tmp_path / "a.txt").write_text("one\n\ntwo\n")
     config = text_config(tmp_path, {"train": "a.txt"}, documents="line")
-    told = f"tiny: train: 1 skipped: empty line ({tmp_path}/a.txt:2)"
+    message = f"tiny: train: 1 skipped: empty line ({tmp_path}/a.txt:2)"
     for _ in range(2):  # made, and read from disk as by another process
         caplog.clear()
         loading._prepared.clear()
         with caplog.at_level(logging.WARNING):
             DatasetManager.load_dataset(config)
             DatasetManager.load_dataset(config)
-        assert caplog.text.count(told) == 1
+        assert caplog.text.count(message) == 1
     found = DatasetManager.preparation(config)["train"]
     assert (found.documents, found.tokens) == (2, 8)
     assert json.loads((found.folder / "counts.json").read_text()) == {
@@ -244,12 +244,12 @@ def test_what_is_left_out_is_logged_and_kept(tmp_path, caplog):
 
 
 @pytest.mark.parametrize("split", ["train/clean", "..", "a b", "ü"])
-def test_a_split_of_any_name(tmp_path, split):
+def test_split_names_become_safe_folder_names(tmp_path, split):
     (tmp_path / "a.txt").write_text("text")
     assert texts(text_config(tmp_path, {split: "a.txt"}), split) == ["text"]
 
 
-def test_a_split_without_documents(tmp_path):
+def test_split_without_documents_is_an_error(tmp_path):
     (tmp_path / "a.txt").write_text("\n \n")
     with pytest.raises(DataError) as caught:
         texts(text_config(tmp_path, {"train": "a.txt"}, documents="line"))
@@ -258,7 +258,7 @@ def test_a_split_without_documents(tmp_path):
     )
 
 
-def test_identity_of_a_tokenizer_of_ones_own():
+def test_identity_of_a_custom_tokenizer():
     class Own:
         vocab_size = 3
 

@@ -1,4 +1,4 @@
-"""Molecules: tokens, what is valid, salts, canonical form, duplicates, and the way from a file to rows and back."""
+"""Molecules: tokens, validation, salts, canonical form, duplicates, and the round trip from a file to rows."""
 
 import pytest
 from hypothesis import given
@@ -38,7 +38,7 @@ def chemistry():
         ("Cn1cnc2C1", "C n 1 c n c 2 C 1"),
     ],
 )
-def test_tokens(text, tokens):
+def test_smiles_tokens(text, tokens):
     assert split_smiles(text) == tokens.split()
     tokenizer = SmilesTokenizer.of([text])
     assert tokenizer.decode(tokenizer.encode(text)) == text
@@ -46,7 +46,7 @@ def test_tokens(text, tokens):
 
 
 @given(st.text(st.sampled_from("CNOcnHBrl[]()@+-=#%0123456789./\\ !ü"), max_size=30))
-def test_nothing_is_lost_that_a_smiles_can_have(text):
+def test_smiles_tokenizer_is_lossless(text):
     assert "".join(split_smiles(text)) == text
     tokenizer = SmilesTokenizer.of(["CCO"])
     known = all(character not in " !ü" for character in text)
@@ -56,7 +56,7 @@ def test_nothing_is_lost_that_a_smiles_can_have(text):
     assert lengths.tolist()[1] == 2
 
 
-def test_an_atom_that_training_does_not_have_is_spelt_out():
+def test_smiles_unknown_atom_is_encoded_by_characters():
     tokenizer = SmilesTokenizer.of(["C[C@H](O)N"])
     ids = tokenizer.encode("[C@@H][C@H]")
     assert tokenizer.decode(ids) == "[C@@H][C@H]"
@@ -64,7 +64,7 @@ def test_an_atom_that_training_does_not_have_is_spelt_out():
     assert tokenizer.unk_token_id not in ids
 
 
-def test_saved_and_loaded(tmp_path):
+def test_smiles_tokenizer_saves_and_loads(tmp_path):
     tokenizer = SmilesTokenizer.of(["C[C@H](O)N"])
     tokenizer.save(tmp_path)
     assert load_tokenizer(tmp_path).identity() == tokenizer.identity()
@@ -83,11 +83,11 @@ def test_saved_and_loaded(tmp_path):
         ("C1CC1", None),
     ],
 )
-def test_syntax(text, problem):
+def test_smiles_syntax_errors(text, problem):
     assert syntax_error(text) == problem
 
 
-def test_invalid_lines_are_counted_and_named(tmp_path):
+def test_smiles_invalid_lines_are_counted_and_reported(tmp_path):
     (tmp_path / "a.smi").write_text("CCO ethanol\n\nC(C\tbroken\nc1ccccc1\n")
     config = smiles_config(tmp_path, "a.smi")
     assert texts(config) == ["CCO", "c1ccccc1"]
@@ -96,7 +96,7 @@ def test_invalid_lines_are_counted_and_named(tmp_path):
         texts(smiles_config(tmp_path, "a.smi", on_invalid="error"))
 
 
-def test_a_column_of_a_file(tmp_path):
+def test_smiles_column_of_a_csv_file(tmp_path):
     (tmp_path / "a.csv").write_text("id,smiles,y\n1,CCO,0.5\n2,CCN,0.7\n")
     (tmp_path / "a.tsv").write_text("id\tsmiles\n1\tCCO\n")
     assert texts(smiles_config(tmp_path, "a.csv", column="smiles")) == ["CCO", "CCN"]
@@ -105,14 +105,14 @@ def test_a_column_of_a_file(tmp_path):
         texts(smiles_config(tmp_path, "a.csv"))
 
 
-def test_duplicates_are_dropped_by_their_text(tmp_path):
+def test_smiles_duplicates_are_dropped_by_text(tmp_path):
     (tmp_path / "a.smi").write_text("CCO\nOCC\nCCO\n")
     config = smiles_config(tmp_path, "a.smi", drop_duplicates=True)
     assert texts(config) == ["CCO", "OCC"]
     assert notes(config) == ["train: 1 skipped: duplicate (a.smi:3)"]
 
 
-def test_chemistry(tmp_path):
+def test_smiles_chemistry_check(tmp_path):
     chemistry()
     lines = ["OCC", "CCO", "C(C)(C)(C)(C)C", "[Na+].CC(=O)[O-]", "c1cccc1", "CCO.Cl"]
     (tmp_path / "a.smi").write_text("\n".join(lines))
@@ -128,7 +128,7 @@ def test_chemistry(tmp_path):
         texts(smiles_config(tmp_path, "a.smi", check="chemistry", on_invalid="error"))
 
 
-def test_without_rdkit(tmp_path, monkeypatch):
+def test_smiles_without_rdkit(tmp_path, monkeypatch):
     (tmp_path / "a.smi").write_text("CCO\n")
     monkeypatch.setitem(__import__("sys").modules, "rdkit", None)
     with pytest.raises(DataError, match=r"need rdkit .*; pip install rdkit, or remove these keys"):
@@ -137,7 +137,7 @@ def test_without_rdkit(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["zinc", "polymers"])
-def test_real_molecules_come_back(name, tmp_path):
+def test_smiles_round_trip_of_real_molecules(name, tmp_path):
     folder = real_data("smiles")
     config = SmilesDatasetConfig(
         name="smiles",
@@ -152,7 +152,7 @@ def test_real_molecules_come_back(name, tmp_path):
     assert tokenizer.unk_token_id not in tokenizer.encode_many(lines)[0]
 
 
-def test_tokens_that_stand_together_are_joined(tmp_path):
+def test_smiles_pairs_merge_frequent_tokens(tmp_path):
     (tmp_path / "a.smi").write_text("c1ccccc1CC(=O)N\nc1ccccc1CBr\nCC(=O)NC\n" * 20 + "[13CH4]Cl\n")
     config = smiles_config(tmp_path, "a.smi", tokenizer={"type": "smiles", "vocab_size": 260})
     assert texts(config)[:3] == ["c1ccccc1CC(=O)N", "c1ccccc1CBr", "CC(=O)NC"]
@@ -173,5 +173,5 @@ def test_tokens_that_stand_together_are_joined(tmp_path):
 
 
 @given(st.text(st.sampled_from("CNOcnHBrl[]()@+-=#%0123456789./\\"), max_size=30))
-def test_joined_tokens_lose_nothing_either(text):
+def test_smiles_pairs_are_lossless(text):
     assert JOINED.decode(JOINED.encode(text)) == text

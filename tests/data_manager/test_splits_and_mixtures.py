@@ -1,4 +1,4 @@
-"""Splits made by ratio, several data sets mixed by weight, rows made while they are read, batches of like lengths."""
+"""Splits by ratio, weighted mixtures, streams, and length bucketing."""
 
 import logging
 from collections import Counter
@@ -24,7 +24,7 @@ def write_lines(path, count, word="line"):
 
 
 @given(st.lists(st.integers(1, 50), min_size=1, max_size=4), st.integers(0, 5), st.integers(1, 300))
-def test_shares_hold_from_the_beginning(weights, seed, count):
+def test_split_ratios_hold_from_the_beginning(weights, seed, count):
     ratios = [(str(index), weight / sum(weights)) for index, weight in enumerate(weights)]
     names = draw_splits(ratios, seed)
     found = Counter(next(names) for _ in range(20 * count))
@@ -42,7 +42,7 @@ def test_splits_by_ratio(tmp_path):
     assert texts(config.model_copy(update={"split_seed": 1}), "test") != found["test"]
 
 
-def test_one_document_cannot_be_divided(tmp_path):
+def test_split_of_one_document_is_an_error(tmp_path):
     write_lines(tmp_path / "a.txt", 100)
     with pytest.raises(
         DataError, match="split 'test' has no documents\nThere are too few documents to divide; for text"
@@ -51,7 +51,7 @@ def test_one_document_cannot_be_divided(tmp_path):
 
 
 @pytest.mark.parametrize("ratios", [{"train": 0.9}, {"train": 0.5, "test": 0.6}, {}, {"train": 1.5, "test": -0.5}])
-def test_ratios_are_all_of_it(tmp_path, ratios):
+def test_split_ratios_must_sum_to_one(tmp_path, ratios):
     with pytest.raises(ValidationError, match=r"splits"):
         text_config(tmp_path, {"all": "a.txt"}, splits=ratios)
 
@@ -73,7 +73,7 @@ def words(rows):
     return Counter(row.split()[0] for row in rows)
 
 
-def test_rows_come_by_weight(tmp_path):
+def test_mixture_draws_rows_by_weight(tmp_path):
     write_lines(tmp_path / "a.txt", 1000, "a")
     write_lines(tmp_path / "b.txt", 500, "b")
     config = mixture(tmp_path, {"a": 3, "b": 1})
@@ -91,7 +91,7 @@ def test_rows_come_by_weight(tmp_path):
     assert every["a"] > 1200
 
 
-def test_a_split_to_evaluate_on_is_all_there_is(tmp_path):
+def test_mixture_evaluation_split_has_all_rows(tmp_path):
     write_lines(tmp_path / "a.txt", 40, "a")
     write_lines(tmp_path / "b.txt", 40, "b")
     config = mixture(tmp_path, {"a": 3, "b": 1})
@@ -100,7 +100,7 @@ def test_a_split_to_evaluate_on_is_all_there_is(tmp_path):
     assert words(texts(config.model_copy(update={"entries": entries}), "test")) == {"a": 20, "b": 20}
 
 
-def test_a_mixture_has_a_tokenizer_of_its_own(tmp_path):
+def test_mixture_learns_one_tokenizer(tmp_path):
     write_lines(tmp_path / "a.txt", 3, "a")
     write_lines(tmp_path / "b.txt", 3, "b")
     config = mixture(tmp_path, {"a": 1, "b": 1}).model_copy(
@@ -109,7 +109,7 @@ def test_a_mixture_has_a_tokenizer_of_its_own(tmp_path):
     assert DatasetManager.tokenizer(config).characters == [" ", "0", "1", "2", "a", "b"]
 
 
-def test_parts_that_do_not_fit(tmp_path):
+def test_mixture_parts_are_checked(tmp_path):
     with pytest.raises(ValidationError, match="no other entry is named 'c'"):
         mixture(tmp_path, {"a": 1, "b": 1}).model_validate(
             {"name": "mix", "datasets": {"a": 1, "c": 1}, "entries": (part(tmp_path, "a"), part(tmp_path, "b"))}
@@ -121,7 +121,7 @@ def test_parts_that_do_not_fit(tmp_path):
         MixtureDatasetConfig(name="mix", datasets={"a": 1, "b": 1}, entries=(part(tmp_path, "a"), pair))
 
 
-def test_a_stream_has_the_rows_of_the_table(tmp_path):
+def test_stream_has_the_rows_of_the_table(tmp_path):
     write_lines(tmp_path / "a.txt", 500)
     write_lines(tmp_path / "b.txt", 300, "other")
     for layout in ("cut", "packed", "whole"):
@@ -142,7 +142,7 @@ def lines_of(config, batches):
     return [tokenizer.decode(row) for batch in batches for row in batch["input_ids"].tolist()]
 
 
-def test_a_stream_is_shuffled_in_a_buffer(tmp_path):
+def test_stream_shuffle_buffer(tmp_path):
     write_lines(tmp_path / "a.txt", 200)
     config = text_config(
         tmp_path, {"train": "a.txt"}, documents="line", rows="whole", streaming=True, shuffle_buffer=50
@@ -156,7 +156,7 @@ def test_a_stream_is_shuffled_in_a_buffer(tmp_path):
     assert max(int(line.split()[1]) for line in first[:8]) < 60
 
 
-def test_more_workers_than_files(tmp_path, caplog):
+def test_stream_with_more_workers_than_shards(tmp_path, caplog):
     write_lines(tmp_path / "a.txt", 30)
     write_lines(tmp_path / "b.txt", 30, "other")
     config = text_config(tmp_path, {"train": ["a.txt", "b.txt"]}, documents="line", rows="whole", streaming=True)
@@ -166,7 +166,7 @@ def test_more_workers_than_files(tmp_path, caplog):
     assert "5 workers for a stream of 2 shards; 3 idle workers are not started" in caplog.text
 
 
-def test_a_stream_of_a_mixture(tmp_path):
+def test_stream_of_a_mixture(tmp_path):
     write_lines(tmp_path / "a.txt", 300, "a")
     write_lines(tmp_path / "b.txt", 300, "b")
     found = words(texts(mixture(tmp_path, {"a": 2, "b": 1}, streaming=True)))
@@ -174,7 +174,7 @@ def test_a_stream_of_a_mixture(tmp_path):
     assert 100 < found["b"] < 200
 
 
-def test_a_stream_names_what_is_left_out(tmp_path, caplog):
+def test_stream_logs_skipped_lines(tmp_path, caplog):
     (tmp_path / "a.txt").write_text("a\n\nb\n")
     config = text_config(tmp_path, {"train": "a.txt"}, documents="line", streaming=True)
     with caplog.at_level(logging.WARNING):
@@ -196,7 +196,7 @@ def test_document_ids_and_positions(tmp_path):
         text_config(tmp_path, {"train": "a.txt"}, document_ids=True)
 
 
-def test_buckets_hold_every_row_once_and_little_padding():
+def test_buckets_hold_every_row_once_with_little_padding():
     lengths = np.random.default_rng(0).integers(1, 100, 1003)
     buckets = LengthBuckets(lengths, 10, shuffle=True, seed=1)
     first, second = list(buckets), list(buckets)
@@ -208,7 +208,7 @@ def test_buckets_hold_every_row_once_and_little_padding():
     assert padded < 1.05 * lengths.sum()
 
 
-def test_batches_of_like_lengths(tmp_path):
+def test_bucketing_batches_similar_lengths(tmp_path):
     (tmp_path / "a.txt").write_text("".join("x" * (number * 7 % 50 + 1) + "\n" for number in range(200)))
     config = text_config(tmp_path, {"train": "a.txt"}, documents="line", rows="whole", bucketing=True)
     batches = list(loader(config, shuffle=True))

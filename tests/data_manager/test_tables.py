@@ -1,4 +1,4 @@
-"""Columns as text: JSON, CSV, Parquet and folders of `datasets`, and what is said of rows that do not fit."""
+"""Tables: JSON, CSV, Parquet and folders of `datasets`, and messages about invalid rows."""
 
 import json
 import re
@@ -40,7 +40,7 @@ def test_templates():
             JsonDatasetConfig(name="x", data_files={"train": "a"}, template=text)
 
 
-def test_one_text_only():
+def test_only_one_text_setting():
     with pytest.raises(ValidationError, match="column and template both make the text"):
         JsonDatasetConfig(name="x", data_files={"train": "a"}, column="a", template="{a}")
 
@@ -76,7 +76,7 @@ def test_broken_json(tmp_path, content, message):
         texts(config(JsonDatasetConfig, tmp_path, "a.json"))
 
 
-def test_rows_that_are_left_out_are_counted(tmp_path):
+def test_skipped_rows_are_counted(tmp_path):
     (tmp_path / "a.json").write_text('{"text": "a"}\n{"text": null}\n{\n{"txt": "b"}\n{"text": 3}\n{"text": {}}\n')
     found = config(JsonDatasetConfig, tmp_path, "a.json", on_invalid="skip")
     assert texts(found) == ["a", "3"]
@@ -99,7 +99,7 @@ def test_csv(tmp_path):
         texts(config(CsvDatasetConfig, tmp_path, "a.csv", column="body"))
 
 
-def test_a_csv_line_with_too_few_values_is_named(tmp_path):
+def test_csv_line_with_too_few_values(tmp_path):
     (tmp_path / "a.csv").write_text("id,text\n1,a\n2\n3,c\n")
     with pytest.raises(DataError, match=r"a\.csv:3: 1 values; the first line names 2 columns"):
         texts(config(CsvDatasetConfig, tmp_path, "a.csv"))
@@ -149,13 +149,13 @@ def test_folders_of_datasets(tmp_path):
         texts(disk(tmp_path, splits={"train": 0.5, "test": 0.5}))
 
 
-def test_a_folder_of_another_kind(tmp_path):
+def test_folder_that_is_not_a_data_set(tmp_path):
     (tmp_path / "saved").mkdir()
     with pytest.raises(DataError, match="cannot be read as a folder of save_to_disk"):
         texts(disk(tmp_path))
 
 
-def test_half_of_a_saved_table_is_missed(tmp_path):
+def test_folder_with_a_missing_file(tmp_path):
     import datasets
 
     datasets.Dataset.from_list(ROWS).save_to_disk(str(tmp_path / "saved"))

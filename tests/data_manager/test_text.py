@@ -1,4 +1,4 @@
-"""Text from files: where they are looked for, what is said of bad ones, and batches with masks."""
+"""Text files: search paths, messages about invalid files, and batches with masks."""
 
 import pytest
 import torch
@@ -33,7 +33,7 @@ def test_batches_of_text(tmp_path):
     assert "".join(tokenizer.decode(row) for row in batch["input_ids"].tolist()) == "abcdefg\n\nhi\n"
 
 
-def test_characters_come_from_train_alone(tmp_path):
+def test_characters_are_learned_from_train_only(tmp_path):
     (tmp_path / "a.txt").write_text("ab")
     (tmp_path / "b.txt").write_text("abz")
     config = text_config(tmp_path, {"test": "b.txt", "train": "a.txt"})
@@ -41,7 +41,7 @@ def test_characters_come_from_train_alone(tmp_path):
     assert load(config)["test"]["input_ids"][0] == [4, 5, 3, 2]
 
 
-def test_tokenizer_is_made_again_when_the_text_is_loaded_again(tmp_path):
+def test_tokenizer_is_relearned_when_text_is_reloaded(tmp_path):
     (tmp_path / "a.txt").write_text("ab")
     config = text_config(tmp_path, {"train": "a.txt"})
     load(config)
@@ -82,7 +82,7 @@ def test_shuffling_follows_the_seed(tmp_path):
     assert sorted(order(1)) == sorted(order(2))
 
 
-def test_workers_give_the_same_batches(tmp_path):
+def test_num_workers_does_not_change_batches(tmp_path):
     (tmp_path / "a.txt").write_text("abcdefgh" * 8)
     config = text_config(tmp_path, {"train": "a.txt"}, sequence_length=4)
     data = load(config)["train"]
@@ -96,7 +96,7 @@ def test_workers_give_the_same_batches(tmp_path):
     assert all(torch.equal(a, b) for a, b in zip(alone, helped, strict=True))
 
 
-def test_a_file_is_looked_for_in_three_places(tmp_path, monkeypatch):
+def test_files_are_searched_in_three_folders(tmp_path, monkeypatch):
     corpora, here = tmp_path / "corpora", tmp_path / "here"
     for folder, content in ((corpora, "c"), (corpora / "tiny", "bb"), (here, "aaa")):
         folder.mkdir()
@@ -130,7 +130,7 @@ def test_a_file_is_looked_for_in_three_places(tmp_path, monkeypatch):
         ),
     ],
 )
-def test_bad_files(tmp_path, content, message):
+def test_invalid_files(tmp_path, content, message):
     path = tmp_path / "a.txt"
     path.write_bytes(content)
     with pytest.raises(DataError) as caught:
@@ -138,7 +138,7 @@ def test_bad_files(tmp_path, content, message):
     assert str(caught.value) == message.format(path=path)
 
 
-def test_a_folder_is_not_a_file(tmp_path):
+def test_folder_in_place_of_a_file(tmp_path):
     (tmp_path / "sub").mkdir()
     with pytest.raises(DataError, match="sub is a folder; name the files in it"):
         load(text_config(tmp_path, {"train": "sub"}))
@@ -152,7 +152,7 @@ def test_pairs_with_different_counts(tmp_path):
         load(config)
 
 
-def test_two_data_sets_of_one_name(tmp_path):
+def test_duplicate_data_set_names(tmp_path):
     config = EmbeddedDatasetConfig(name="x")
     with pytest.raises(DataError, match="two data sets have the name 'x'"):
         DatasetManager.load_datasets([config, config])

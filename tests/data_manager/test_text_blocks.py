@@ -1,4 +1,4 @@
-"""Files in blocks: the text is that of the whole file, wherever blocks end, and bad bytes are named by their lines."""
+"""Text blocks: concatenated blocks equal the file, and invalid bytes are reported with their line."""
 
 import bz2
 import gzip
@@ -26,7 +26,7 @@ def read(path, skip=False):
 
 
 @given(st.text(st.sampled_from("aä€𝄞\n\r"), min_size=1), st.integers(1, 5), st.integers(1, 5))
-def test_blocks_are_the_text(place, text, block, long_line):
+def test_blocks_concatenate_to_the_text(place, text, block, long_line):
     place.write_bytes(text.encode())
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "BLOCK", block)
@@ -37,7 +37,7 @@ def test_blocks_are_the_text(place, text, block, long_line):
         assert found.line == 1 + "".join(before.text for before in blocks[:index]).count("\n")
 
 
-def test_a_long_line_is_read_in_parts(place):
+def test_long_line_is_read_in_parts(place):
     place.write_bytes("ä".encode() * 2_000_000)
     sizes = [len(block.text) for block in read(place)]
     assert sum(sizes) == 2_000_000
@@ -45,7 +45,7 @@ def test_a_long_line_is_read_in_parts(place):
 
 
 @pytest.mark.parametrize(("ending", "pack"), [(".gz", gzip), (".bz2", bz2), (".xz", lzma)])
-def test_packed_files(tmp_path, ending, pack):
+def test_compressed_files(tmp_path, ending, pack):
     path = tmp_path / f"a.txt{ending}"
     path.write_bytes(pack.compress("one\nzwö\n".encode()))
     assert [block.text for block in read(path)] == ["one\nzwö\n"]
@@ -54,7 +54,7 @@ def test_packed_files(tmp_path, ending, pack):
         read(path)
 
 
-def test_a_bad_line_is_left_out_and_the_others_keep_their_numbers(tmp_path):
+def test_invalid_line_is_skipped_and_numbers_are_kept(tmp_path):
     (tmp_path / "a.txt").write_bytes(b"one\nb\xffd\nthree\n\nfi\xe4ve\nsix")
     config = text_config(tmp_path, {"train": "a.txt"}, documents="line", on_invalid="skip", rows="whole")
     assert texts(config) == ["one", "three", "six"]
@@ -64,7 +64,7 @@ def test_a_bad_line_is_left_out_and_the_others_keep_their_numbers(tmp_path):
     assert "".join(texts(text_config(tmp_path, {"train": "a.txt"}, on_invalid="skip"))) == "one\nthree"
 
 
-def test_pairs_keep_their_partners_beside_a_bad_line(tmp_path):
+def test_pairs_stay_aligned_around_an_invalid_line(tmp_path):
     (tmp_path / "a.en").write_bytes(b"one\nt\xffo\nthree\n")
     (tmp_path / "a.de").write_text("eins\nzwei\ndrei\n")
     pair = {"source": "a.en", "target": "a.de"}

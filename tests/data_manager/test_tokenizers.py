@@ -1,4 +1,4 @@
-"""Tokenizers: what is encoded comes back, special tokens are there, saving and loading changes nothing."""
+"""Tokenizers: round trips, special tokens, saving and loading."""
 
 import json
 
@@ -46,7 +46,7 @@ def test_bytes_have_259_ids_and_survive_a_cut_character():
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=20)
 @given(any_text)
-def test_saved_and_loaded_characters_are_the_same(tmp_path, text):
+def test_characters_save_and_load(tmp_path, text):
     tokenizer = CharacterTokenizer.of([text])
     tokenizer.save(tmp_path)
     loaded = load_tokenizer(tmp_path)
@@ -54,7 +54,7 @@ def test_saved_and_loaded_characters_are_the_same(tmp_path, text):
     assert loaded.vocab_size == tokenizer.vocab_size
 
 
-def test_saved_bytes(tmp_path):
+def test_bytes_save_and_load(tmp_path):
     ByteTokenizer().save(tmp_path / "new" / "folder")
     assert isinstance(load_tokenizer(tmp_path / "new" / "folder"), ByteTokenizer)
 
@@ -63,7 +63,7 @@ def test_saved_bytes(tmp_path):
     "content",
     ["{", "[]", "{}", '{"type": "characters"}', '{"type": "characters", "characters": ["ab"]}', '{"type": 1}'],
 )
-def test_a_broken_vocabulary_is_a_data_error(tmp_path, content):
+def test_invalid_vocabulary_is_a_data_error(tmp_path, content):
     (tmp_path / "vocabulary.json").write_text(content)
     with pytest.raises(DataError, match=r"vocabulary\.json"):
         load_tokenizer(tmp_path)
@@ -92,11 +92,11 @@ def test_missing_special_tokens_are_added(word_tokenizer, tmp_path):
     assert (loaded.vocab_size, loaded.eos_token_id) == (5, 4)
 
 
-def test_decoding_leaves_out_what_is_no_word(word_tokenizer):
+def test_decoding_skips_special_and_unknown_ids(word_tokenizer):
     assert word_tokenizer.decode([3, 0, 4, 999]).strip() == "a"
 
 
-def test_folders_that_hold_no_tokenizer(tmp_path):
+def test_folder_without_a_tokenizer(tmp_path):
     with pytest.raises(DataError, match=r"tokenizer folder .*absent does not exist"):
         HuggingFaceTokenizer.load(tmp_path / "absent")
     with pytest.raises(DataError, match=r"contains none of tokenizer\.json"):

@@ -1,4 +1,4 @@
-"""Configs of small data sets that tests lay into a folder, and the texts that come back from their rows."""
+"""Configs of small data sets in a test's folder, and helpers that decode their rows."""
 
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ BYTES = TokenizerConfig(type="bytes")
 
 
 def shared(folder: Path, **more: Any) -> GlobalConfig:
-    """Corpora in `folder`, what is made of them in `folder/out`."""
+    """Return a config with corpora in `folder` and prepared data in `folder/out`."""
     return GlobalConfig(corpus_dir=str(folder), output_dir=str(folder / "out"), **more)
 
 
@@ -22,7 +22,7 @@ def text_config(folder: Path, files: Any, *, num_proc: int = 1, **more: Any) -> 
 
 
 def texts(config: Any, split: str = "train") -> list[Any]:
-    """The rows of a split decoded; pairs as tuples."""
+    """Decode the rows of a split; pairs as tuples."""
     data = DatasetManager.load_dataset(config)[split]
     tokenizer = DatasetManager.tokenizer(config)
     assert tokenizer is not None
@@ -33,6 +33,6 @@ def texts(config: Any, split: str = "train") -> list[Any]:
 
 
 def notes(config: Any, split: str = "train") -> list[str]:
-    """What was left out, without the folder of the test in it."""
+    """Return the notes on skipped lines, without the folder of the test."""
     folder = config.global_config.corpus_dir
     return [line.replace(f"{folder}/", "") for line in DatasetManager.preparation(config)[split].notes]

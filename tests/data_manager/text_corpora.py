@@ -1,4 +1,4 @@
-"""Small corpora under the names that `configs/data/` gives them."""
+"""Small corpora with the file names of `configs/data/`."""
 
 import json
 from pathlib import Path

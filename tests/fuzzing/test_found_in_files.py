@@ -153,7 +153,7 @@ def test_arrow_table_with_offsets_out_of_range(tmp_path: Path) -> None:
 
 def test_disk_data_set_without_splits(tmp_path: Path) -> None:
     (tmp_path / "dataset_dict.json").write_text('{"splits": []}')
-    with pytest.raises(DataError, match="holds no splits"):
+    with pytest.raises(DataError, match="contains no splits"):
         disk_corpora(DiskDatasetConfig(name="disk", path=str(tmp_path), column="text"))
 
 

@@ -1,4 +1,4 @@
-"""A Hugging Face tokenizer in a folder is read once; later starts know its numbers, and read it when it is used."""
+"""Cached Hugging Face tokenizer: a later process uses cached facts and loads the tokenizer at its first use."""
 
 import pickle
 
@@ -43,7 +43,7 @@ def start_again():
 NUMBERS = ("vocab_size", "pad_token_id", "bos_token_id", "eos_token_id", "unk_token_id")
 
 
-def test_a_second_start_does_not_read_it_until_it_is_used(config, readings, tmp_path):
+def test_cached_tokenizer_loads_at_first_use(config, readings, tmp_path):
     first = DatasetManager.load_dataset(config)["train"]["input_ids"][:]
     whole = DatasetManager.tokenizer(config)
     start_again()
@@ -59,7 +59,7 @@ def test_a_second_start_does_not_read_it_until_it_is_used(config, readings, tmp_
     assert HuggingFaceTokenizer.load(tmp_path / "saved").identity() == whole.identity()
 
 
-def test_it_is_read_anew_when_its_files_change(config, readings, tmp_path):
+def test_cached_tokenizer_reloads_changed_files(config, readings, tmp_path):
     assert texts(config)[0].startswith("a b c")
     write_words(tmp_path, "c", "b", "a")
     start_again()
@@ -69,7 +69,7 @@ def test_it_is_read_anew_when_its_files_change(config, readings, tmp_path):
 
 
 @pytest.mark.parametrize("harm", ["half", "other numbers"])
-def test_facts_that_cannot_be_used_are_made_again(config, readings, tmp_path, harm):
+def test_cached_tokenizer_rewrites_corrupt_facts(config, readings, tmp_path, harm):
     DatasetManager.load_dataset(config)
     (facts,) = tmp_path.glob("out/tiny/tokenizer-*/facts.json")
     size = facts.stat().st_size
@@ -79,7 +79,7 @@ def test_facts_that_cannot_be_used_are_made_again(config, readings, tmp_path, ha
     assert len(readings) == 2
 
 
-def test_several_processes_use_one_that_is_remembered(config, readings):
+def test_cached_tokenizer_in_several_processes(config, readings):
     DatasetManager.load_dataset(config)
     start_again()
     shorter = config.model_copy(

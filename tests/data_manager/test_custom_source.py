@@ -1,4 +1,4 @@
-"""A source of one's own: one file, one registration, tried from outside the package."""
+"""Custom data sources: registration in one file, and use as a plugin."""
 
 import json
 import os
@@ -36,7 +36,7 @@ def load(config):
 
 @pytest.fixture
 def register():
-    """Register sources for one test alone."""
+    """Register sources and undo it after the test."""
     before = dict(SOURCES._entries)
     yield register_source
     SOURCES._entries.clear()
@@ -50,7 +50,7 @@ def run(folder, *command):
     )
 
 
-def test_from_outside_the_package(tmp_path):
+def test_plugin_source_from_outside_the_package(tmp_path):
     (tmp_path / "my_rhymes.py").write_text(PLUGIN)
     (tmp_path / "x.yml").write_text(
         "datasets:\n  - {name: r, source: rhymes, count: 2, rows: whole, tokenizer: {type: bytes}}\n"
@@ -82,7 +82,7 @@ def own(folder, **more):
 
 
 @pytest.mark.parametrize("form", ["list", "function", "table"])
-def test_what_a_source_may_give(tmp_path, register, form):
+def test_source_may_return_list_function_or_table(tmp_path, register, form):
     import datasets
 
     forms = {
@@ -97,12 +97,12 @@ def test_what_a_source_may_give(tmp_path, register, form):
     assert DatasetManager.tokenizer(learnt).characters == sorted(set("onetwo"))
 
 
-def test_pairs_of_a_source(tmp_path, register):
+def test_source_may_return_pairs(tmp_path, register):
     register("own", config=Own)(lambda config: {"train": [("one", "eins"), ("two", "zwei")]})
     assert texts(own(tmp_path)) == [("one", "eins"), ("two", "zwei")]
 
 
-def test_what_a_source_must_not_give(tmp_path, register):
+def test_source_result_is_checked(tmp_path, register):
     given = {}
     register("own", config=Own)(lambda config: given)
     with pytest.raises(DataError, match="source 'own' must return a dict of splits"):
@@ -112,7 +112,7 @@ def test_what_a_source_must_not_give(tmp_path, register):
         DatasetManager.load_dataset(own(tmp_path))
 
 
-def test_text_needs_a_config_of_text(register):
+def test_source_of_text_needs_tokens_config(register):
     class Plain(DatasetConfig):
         source: str = "plain"
 
@@ -121,7 +121,7 @@ def test_text_needs_a_config_of_text(register):
         DatasetManager.load_dataset(Plain(name="mine"))
 
 
-def test_rows_of_ids_are_passed_on(register):
+def test_source_rows_of_ids_are_passed_on(register):
     class Squares(DatasetConfig):
         source: str = "squares"
         count: int = 3
