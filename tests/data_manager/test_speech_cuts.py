@@ -137,7 +137,9 @@ def test_speech_mixture_weights(folder, stop, yes):
 
 
 def test_speech_mixture_sampling_rates_differ(folder):
-    with pytest.raises(DataError, match=r"audio of 8000 Hz and 16000 Hz.*; set features\.sampling_rate, for example to 8000"):
+    with pytest.raises(
+        DataError, match=r"audio of 8000 Hz and 16000 Hz.*; set features\.sampling_rate, for example to 8000"
+    ):
         load(mixture(folder, features={}))
 
 
