@@ -23,7 +23,7 @@ def measure(run: Any, condition: str, guidance: float, count: int, seed: int) ->
     """Sample; return the number of valid samples, and their properties [valid, size] in the data set's order."""
     from rdkit import Chem
 
-    from data_manager.molecule_properties import properties_of
+    from data_manager.molecule_properties import compute_properties
     from evaluation.molecules import canonical_smiles
     from evaluation.sample import Request
     from evaluation.sampling import draw
@@ -32,7 +32,7 @@ def measure(run: Any, condition: str, guidance: float, count: int, seed: int) ->
     asked = replace(run, config=run.config.model_copy(update={"generation": generation}))
     texts = [sample.text for sample in draw(asked, Request(seed=seed, condition=condition)).samples]
     names = run.dataset_config.properties
-    found = [properties_of(Chem.MolFromSmiles(text), names) for text in texts if canonical_smiles(text)]
+    found = [compute_properties(Chem.MolFromSmiles(text), names) for text in texts if canonical_smiles(text)]
     return len(found), np.array(found).reshape(len(found), len(names))
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from data_manager.smiles_types import Property
 
 
-def properties_of(molecule: Any, names: Sequence[Property]) -> tuple[float, ...]:
+def compute_properties(molecule: Any, names: Sequence[Property]) -> tuple[float, ...]:
     """Compute the named properties of an rdkit molecule, in their order.
 
         logp            Crippen's octanol-water partition coefficient (Wildman and Crippen 1999)

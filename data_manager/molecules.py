@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple
 
 from data_manager.documents import Corpus, HashFile, Invalid, Notes, Piece
 from data_manager.errors import DataError
-from data_manager.molecule_properties import properties_of
+from data_manager.molecule_properties import compute_properties
 from data_manager.ordered_map import ordered_map
 from data_manager.smiles_tokenizer import syntax_error
 from data_manager.smiles_types import Property
@@ -105,7 +105,7 @@ class Molecules:
             text = chem.MolToSmiles(molecule, canonical=self.canonical)
         elif self.canonical:
             text = chem.MolToSmiles(molecule)
-        return Cleaned(text, "", properties_of(molecule, self.properties) if self.properties else ())
+        return Cleaned(text, "", compute_properties(molecule, self.properties) if self.properties else ())
 
 
 def _chemical_problem(chem: Any, text: str) -> str:

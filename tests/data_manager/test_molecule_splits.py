@@ -5,7 +5,7 @@ import torch
 
 from data_manager.data_manager import DatasetManager
 from data_manager.errors import DataError
-from data_manager.molecule_properties import _functions, properties_of
+from data_manager.molecule_properties import _functions, compute_properties
 from data_manager.scaffolds import assign_splits, murcko_scaffold
 from data_manager.smiles_types import Property, SmilesDatasetConfig
 from tests.data_manager.test_smiles import notes, shared, smiles_config, texts
@@ -33,7 +33,7 @@ def test_molecule_properties_follow_their_molecules(tmp_path):
 def test_molecule_properties_are_all_implemented():
     known = Property.__args__
     assert set(known) == set(_functions())
-    found = properties_of(rdkit.MolFromSmiles("C[NH+](C)CCO"), known)
+    found = compute_properties(rdkit.MolFromSmiles("C[NH+](C)CCO"), known)
     assert len(found) == 12
     assert dict(zip(known, found, strict=True))["charge"] == 1
 
