@@ -2,12 +2,12 @@
 
     python evaluate.py --run runs/first --split test
 
-All options are defined in `evaluation.evaluate_command`, which `model-factory evaluate` calls too.
+All options are defined in `model_factory.cli.evaluate`, which `model-factory evaluate` calls too.
 """
 
 import sys
 
-from evaluation.evaluate_command import main
+from model_factory.cli.evaluate import main
 
 if __name__ == "__main__":
     sys.exit(main())

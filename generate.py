@@ -2,12 +2,12 @@
 
     python generate.py --run runs/first --prompt "To be"
 
-All options are defined in `evaluation.generate_command`, which `model-factory generate` calls too.
+All options are defined in `model_factory.cli.generate`, which `model-factory generate` calls too.
 """
 
 import sys
 
-from evaluation.generate_command import main
+from model_factory.cli.generate import main
 
 if __name__ == "__main__":
     sys.exit(main())

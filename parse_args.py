@@ -11,8 +11,8 @@ import sys
 from collections.abc import Sequence
 
 from data_manager.dataset_types import DatasetConfig
-from experiment.config import DATA_SECTIONS, MODEL_SECTIONS, SECTIONS, ExperimentConfig, read_experiment
 from model.model_types import ModelConfig
+from model_factory.experiment.config import DATA_SECTIONS, MODEL_SECTIONS, SECTIONS, ExperimentConfig, read_experiment
 
 EXAMPLES = """\
 examples:
@@ -80,7 +80,7 @@ def build_parser(prog: str = "parse_args.py") -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None, prog: str = "parse_args.py") -> int:
     """Run the command line; return the exit code."""
-    from experiment.command import run
+    from model_factory.cli.validate import run
 
     parser = build_parser(prog)
     args = parser.parse_args(argv)

@@ -2,7 +2,7 @@
 
     python train.py --config configs/full_experiment.yml --output runs/first
 
-In Python, `training.engine.train(config, folder)` does the same, and `training.run_folder.load_run(folder)` loads the result.
+In Python, `model_factory.training.engine.train(config, folder)` does the same, and `model_factory.training.run.folder.load_run(folder)` loads the result.
 """
 
 import argparse
@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "train.py") -> int:
     for name in ("config", "output"):
         if not getattr(args, name):  # an empty path would mean the working directory
             parser.error(f"--{name} is empty; give it a value")
-    from training.command import run
+    from model_factory.cli.train import run
 
     return run(args, parser.error)
 

@@ -21,18 +21,18 @@ import torch
 
 from benchmarks.entropy_bounds import bounds_table
 from benchmarks.erring_networks import erring_table
-from diffusion.objectives.losses import Objective, SubsLoss, UdlmLoss
-from diffusion.processes.diffusion_process import DiffusionProcess
-from diffusion.processes.graph import AbsorbingGraph, UniformGraph
-from diffusion.processes.hybrid import HybridGraph
-from diffusion.processes.noise_schedule import CosineNoise, GeometricNoise, LogLinearNoise, NoiseSchedule
-from diffusion.registry import SAMPLERS
-from diffusion.samplers.base import samplers_for
-from model.diffusion_tables import fill_table, render_combinations_table, render_samplers_table
+from model_factory.diffusion.objectives.losses import Objective, SubsLoss, UdlmLoss
+from model_factory.diffusion.processes.diffusion_process import DiffusionProcess
+from model_factory.diffusion.processes.graph import AbsorbingGraph, UniformGraph
+from model_factory.diffusion.processes.hybrid import HybridGraph
+from model_factory.diffusion.processes.noise_schedule import CosineNoise, GeometricNoise, LogLinearNoise, NoiseSchedule
+from model_factory.diffusion.registry import SAMPLERS
+from model_factory.diffusion.samplers.base import samplers_for
 from tests.oracles.diffusion_bounds import pairs
 from tests.oracles.diffusion_propagation import oracle_sampler, sampler_distribution
 from tests.oracles.diffusion_toy import VOCABULARY, Toy
 from tests.oracles.hybrid_toy import HybridToy
+from tools.documentation.diffusion_tables import fill_table, render_combinations_table, render_samplers_table
 
 SCHEDULES: dict[str, NoiseSchedule] = {
     "loglinear": LogLinearNoise(1e-3),

@@ -47,9 +47,9 @@ def attention(name: str, form: str, shape: Shape) -> Attention:
 
 
 def _linear_core(shape: Shape, is_causal: bool) -> Attention:
-    from model.attention_core import LinearCore
-    from model.feature_maps import FavorPlus
-    from model.feature_redraw import orthogonal_projections
+    from model.attention.cores import LinearCore
+    from model.attention.feature_maps import FavorPlus
+    from model.attention.feature_redraw import orthogonal_projections
 
     features = FavorPlus(shape.head_dim, shape.nb_features)
     features.projection_matrix.copy_(orthogonal_projections(shape.nb_features, shape.head_dim, 0))

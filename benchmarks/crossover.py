@@ -1,7 +1,7 @@
 """Measure the length from which linear attention is faster than softmax: `python -m benchmarks.crossover [--write]`.
 
 float32, batch 1, 8 heads, D ln D features for heads of width D; log-log interpolation
-between measured lengths. The result is stored in `experiment.crossover`, which `--summary` uses.
+between measured lengths. The result is stored in `model_factory.experiment.crossover`, which `--summary` uses.
 """
 
 import argparse

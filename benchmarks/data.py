@@ -146,9 +146,9 @@ def prepare_child(path: str) -> int:
     import datasets  # noqa: F401
     from transformers import AutoTokenizer, GPT2TokenizerFast, PreTrainedTokenizerFast  # noqa: F401
 
-    import data_manager.encoding
-    import data_manager.packing
-    import data_manager.prepare  # noqa: F401
+    import data_manager.rows.encode
+    import data_manager.rows.pack
+    import data_manager.rows.prepare  # noqa: F401
 
     start = time.perf_counter()
     _, data = load(path)
@@ -157,7 +157,7 @@ def prepare_child(path: str) -> int:
 
 
 def _tokens(data: Any) -> int:
-    from data_manager.row_lengths import row_lengths
+    from data_manager.rows.lengths import row_lengths
 
     return int(row_lengths(data)["input_ids"].sum())
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from benchmarks.report import provenance, table, write_section
 from benchmarks.timing import Clock, Timing
-from model.transformer import PerformerDecoder
+from model.transformer.performer import PerformerDecoder
 from model.types import PerformerParams
 
 VOCAB, WIDTH, LAYERS, HEADS = 256, 512, 4, 8

@@ -13,8 +13,8 @@ import time
 
 import torch
 
-from model.diffusion_model import DiffusionModel
-from model.diffusion_types import DiffusionConfig
+from model.discrete.model import DiffusionModel
+from model.discrete.types import DiffusionConfig
 
 VOCABULARY = 106
 

@@ -81,9 +81,9 @@ def overrides(name: str, seed: int, args: argparse.Namespace) -> list[str]:
 
 def run(name: str, seed: int, args: argparse.Namespace) -> dict[str, Any]:
     """Train and measure one contender, or load its earlier figures; return them."""
-    from evaluation.opened import open_run
-    from experiment.config import read_experiment
-    from training.engine import train
+    from model_factory.evaluation.run import open_run
+    from model_factory.experiment.config import read_experiment
+    from model_factory.training.engine import train
 
     folder = Path(args.output) / f"{name}-{args.steps}-{seed}"
     result = folder / "comparison.json"
@@ -106,12 +106,12 @@ def run(name: str, seed: int, args: argparse.Namespace) -> dict[str, Any]:
 
 def measure(opened: Any, rows: int, seed: int) -> dict[str, Any]:
     """Measure bits a character with their interval and parts; entropy, calls and seconds of samples."""
-    from evaluation.registry import metrics_of
-    from evaluation.rows import load_split
-    from evaluation.sample import Request
-    from evaluation.sampling import draw
-    from evaluation.settings import Settings
-    from evaluation.text_statistics import entropy_figure
+    from model_factory.evaluation.metrics.texts import entropy_figure
+    from model_factory.evaluation.rows import load_split
+    from model_factory.evaluation.sampling.draw import draw
+    from model_factory.evaluation.sampling.sample import Request
+    from model_factory.evaluation.settings import Settings
+    from model_factory.experiment.metric_registry import metrics_of
 
     split = load_split(opened, "test", max_rows=rows, seed=seed)
     report = metrics_of(opened.task_name)(opened, split, Settings(seed=seed, draws=2, samples=False))

@@ -2,9 +2,9 @@
 
 import torch
 
-from diffusion.processes.diffusion_process import DiffusionProcess
-from diffusion.processes.graph import AbsorbingGraph
-from diffusion.processes.noise_schedule import LogLinearNoise
+from model_factory.diffusion.processes.diffusion_process import DiffusionProcess
+from model_factory.diffusion.processes.graph import AbsorbingGraph
+from model_factory.diffusion.processes.noise_schedule import LogLinearNoise
 from tests.oracles.diffusion_propagation import (
     divergence,
     kernel,

@@ -6,12 +6,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffusion.objectives.parameterisation import X0Parameterisation
-from diffusion.processes.diffusion_process import DiffusionProcess
-from diffusion.processes.graph import AbsorbingGraph, UniformGraph
-from diffusion.processes.noise_schedule import LogLinearNoise
-from diffusion.samplers.base import create_sampler, samplers_for
-from diffusion.samplers.denoiser import Denoiser
+from model_factory.diffusion.objectives.parameterisation import X0Parameterisation
+from model_factory.diffusion.processes.diffusion_process import DiffusionProcess
+from model_factory.diffusion.processes.graph import AbsorbingGraph, UniformGraph
+from model_factory.diffusion.processes.noise_schedule import LogLinearNoise
+from model_factory.diffusion.samplers.base import create_sampler, samplers_for
+from model_factory.diffusion.samplers.denoiser import Denoiser
 from tests.oracles.diffusion_propagation import sampler_distribution
 from tests.oracles.diffusion_toy import VOCABULARY, Toy
 

@@ -11,11 +11,10 @@ import torch
 from torch import Tensor
 
 from benchmarks.report import provenance, table, write_section
-from model.attention_core import LinearCore
-from model.feature_maps import FeatureMap, RandomFeatures
-from model.feature_redraw import orthogonal_projections
+from model.attention.cores import LinearCore
+from model.attention.feature_maps import FavorPlusPlus, FeatureMap, RandomFeatures
+from model.attention.feature_redraw import orthogonal_projections
 from model.feature_registry import build_feature_map
-from model.fitted_features import FavorPlusPlus
 
 MAPS = ["favor+", "favor++", "favor#", "relu", "elu"]
 HEADS, TOKENS, HEAD_DIM = 8, 1024, 64

@@ -57,8 +57,8 @@ def write_corpus(folder: Path) -> None:
 
 def measure(kind: str, seed: int, output: Path, overrides: Sequence[str] = ()) -> list[str]:
     """Train (or resume) a run and measure it; return a row of the table."""
-    from experiment.config import read_experiment
-    from training.engine import train
+    from model_factory.experiment.config import read_experiment
+    from model_factory.training.engine import train
 
     corpus, folder = output / "corpus", output / f"{kind}_{seed}"
     write_corpus(corpus)
@@ -69,7 +69,7 @@ def measure(kind: str, seed: int, output: Path, overrides: Sequence[str] = ()) -
 
 
 def _measure_run(folder: Path, corpus: Path, seed: int) -> list[str]:
-    from training.run_folder import load_run
+    from model_factory.training.run.folder import load_run
 
     model, tokenizer, _ = load_run(folder)
     model.eval()
@@ -102,7 +102,7 @@ class _Run:
         self.model, self.tokenizer = model, tokenizer
 
     def rows(self, texts: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
-        from data_manager.collation import pad_rows
+        from data_manager.rows.collate import pad_rows
 
         ends = self.tokenizer.bos_token_id, self.tokenizer.eos_token_id
         return pad_rows(

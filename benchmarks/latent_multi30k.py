@@ -24,12 +24,12 @@ SHOWN = 8
 
 def measure(seed: int, corpus: Path, output: Path) -> tuple[dict[str, Any], list[str]]:
     """Train one run; return its figures by name, and examples."""
-    from evaluation.opened import open_run
-    from evaluation.registry import metrics_of
-    from evaluation.rows import load_split
-    from evaluation.settings import Settings
-    from experiment.config import read_experiment
-    from training.engine import train
+    from model_factory.evaluation.rows import load_split
+    from model_factory.evaluation.run import open_run
+    from model_factory.evaluation.settings import Settings
+    from model_factory.experiment.config import read_experiment
+    from model_factory.experiment.metric_registry import metrics_of
+    from model_factory.training.engine import train
 
     folder = output / f"seed_{seed}"
     folders = [f"global_config.corpus_dir={corpus}", f"global_config.output_dir={output / 'prepared'}"]

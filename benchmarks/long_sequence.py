@@ -22,7 +22,7 @@ from torch import Tensor
 from benchmarks.peak_memory import resident_bytes
 from benchmarks.report import provenance, table, write_section
 from benchmarks.timing import Clock
-from model.transformer import PerformerEncoder
+from model.transformer.performer import PerformerEncoder
 from model.types import PerformerParams
 
 LENGTHS = [8192, 16_384, 32_768, 65_536, 262_144, 1_048_576]

@@ -23,10 +23,10 @@ def measure(run: Any, condition: str, guidance: float, count: int, seed: int) ->
     """Sample; return the number of valid samples, and their properties [valid, size] in the data set's order."""
     from rdkit import Chem
 
-    from data_manager.molecule_properties import compute_properties
-    from evaluation.molecules import canonical_smiles
-    from evaluation.sample import Request
-    from evaluation.sampling import draw
+    from data_manager.molecules.corpus import compute_properties
+    from model_factory.evaluation.metrics.molecules import canonical_smiles
+    from model_factory.evaluation.sampling.draw import draw
+    from model_factory.evaluation.sampling.sample import Request
 
     generation = run.generation.model_copy(update={"num_samples": count, "guidance": guidance})
     asked = replace(run, config=run.config.model_copy(update={"generation": generation}))
@@ -38,7 +38,7 @@ def measure(run: Any, condition: str, guidance: float, count: int, seed: int) ->
 
 def format_mean(values: np.ndarray, seed: int) -> tuple[str, tuple[float, float, float]]:
     """Return the mean of values with its interval, as text and as numbers; empty for fewer than two values."""
-    from evaluation.intervals import bootstrap_ratio
+    from model_factory.evaluation.metrics.intervals import bootstrap_ratio
 
     if len(values) < 2:
         return "", (np.nan, np.nan, np.nan)
@@ -96,7 +96,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--output", type=Path, help="path of the plot, a PNG")
     args = parser.parse_args(argv)
     from benchmarks.report import table
-    from evaluation.opened import open_run
+    from model_factory.evaluation.run import open_run
 
     run = open_run(args.run, [f"generation.{option}" for option in args.set], device="cpu")
     names: Any = run.dataset_config.properties  # type: ignore[attr-defined]

@@ -31,7 +31,7 @@ class Measurement:
     """Figures of one row of the table."""
 
     def __init__(self, name: str, smiles: Sequence[str], known: Sequence[str], seed: int, seconds: float) -> None:
-        from evaluation.molecules import molecule_figures
+        from model_factory.evaluation.metrics.molecules import molecule_figures
 
         self.name, self.seconds, self.count = name, seconds, len(smiles)
         self.report = molecule_figures(smiles, known, seed)
@@ -52,15 +52,15 @@ class Measurement:
 
 def load(folder: Path, options: Sequence[str]) -> Any:
     """Load a run with overrides of its section `generation`."""
-    from evaluation.opened import open_run
+    from model_factory.evaluation.run import open_run
 
     return open_run(folder, [f"generation.{option}" for option in options], device="cpu")
 
 
 def sample_run(run: Any, count: int, seed: int) -> list[str]:
     """Sample SMILES with the run's sampler, with lengths from its data."""
-    from evaluation.sample import Request
-    from evaluation.sampling import draw
+    from model_factory.evaluation.sampling.draw import draw
+    from model_factory.evaluation.sampling.sample import Request
 
     generation = run.generation.model_copy(update={"num_samples": count})
     asked = replace(run, config=run.config.model_copy(update={"generation": generation}))
@@ -72,7 +72,7 @@ def sample_polydiff(run: Any, count: int, seed: int, *, copies: bool) -> list[st
     import torch
 
     from benchmarks.polydiff_sampler import redraw_every_token
-    from evaluation.sample_lengths import draw_lengths
+    from model_factory.evaluation.sampling.discrete import draw_lengths
 
     tokenizer, generator = run.require_tokenizer(), torch.Generator().manual_seed(seed)
     found = []
@@ -102,8 +102,8 @@ def rows(args: argparse.Namespace) -> Iterator[tuple[str, Callable[[], list[str]
 
 def validity_curve(folder: Path, options: Sequence[str], count: int, seed: int, known: Sequence[str]) -> list[Point]:
     """Measure validity at each checkpoint of a run, with averaged weights if it has them."""
-    from training.checkpoints import checkpoint_folder, list_checkpoint_steps
-    from training.network import restore_network
+    from model_factory.training.network import restore_network
+    from model_factory.training.run.checkpoints import checkpoint_folder, list_checkpoint_steps
 
     run, found = load(folder, options), []
     for step in sorted(list_checkpoint_steps(folder)):
@@ -138,7 +138,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", type=Path, help="path of a JSON file with all figures")
     args = parser.parse_args(argv)
     from benchmarks.report import table
-    from evaluation.molecules import known_molecules
+    from model_factory.evaluation.metrics.molecules import known_molecules
 
     known = list(known_molecules(load(args.run, ())))
     measured = []

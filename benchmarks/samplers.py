@@ -19,11 +19,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffusion.categorical import sample_categorical
-from diffusion.samplers.denoiser import Denoiser
-from diffusion.samplers.state import SamplerState
-from model.diffusion_model import DiffusionModel
-from model.diffusion_types import DiffusionConfig
+from model.discrete.model import DiffusionModel
+from model.discrete.types import DiffusionConfig
+from model_factory.diffusion.categorical import sample_categorical
+from model_factory.diffusion.samplers.denoiser import Denoiser
+from model_factory.diffusion.samplers.state import SamplerState
 
 WEIGHTS = 300_000  # numbers in a tensor of distributions of any size
 SIZES = (28, 107, 1000, 8192, 30522, 50258)

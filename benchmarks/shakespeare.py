@@ -18,7 +18,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from model.registry import register_model
-from yaml_config.strict_model import StrictModel
+from model_factory.yaml_config.strict_model import StrictModel
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs" / "training"
 CONTENDERS = ("shakespeare_linear", "shakespeare_softmax", "performer_pytorch")
@@ -46,7 +46,7 @@ def build(config: PerformerLMConfig) -> Any:
     from performer_pytorch import PerformerLM
     from torch import Tensor, nn
 
-    from training.tasks.base import next_token_loss
+    from model_factory.training.tasks.base import next_token_loss
 
     class WithLoss(nn.Module):
         def __init__(self) -> None:
@@ -63,8 +63,8 @@ def build(config: PerformerLMConfig) -> Any:
 
 def run(name: str, args: argparse.Namespace) -> list[str]:
     """Train one contender and return its row of the table."""
-    from experiment.config import read_experiment
-    from training.engine import train
+    from model_factory.experiment.config import read_experiment
+    from model_factory.training.engine import train
 
     is_performer_pytorch = name == "performer_pytorch"
     overrides = [

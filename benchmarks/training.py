@@ -96,9 +96,9 @@ def profiled_share(profile: Any) -> float:
 
 def run_engine(folder: Path, warm_up: int, profile: Any = None) -> float:
     """Run the engine with forward and backward timed; return the share outside them, by the profiler if given."""
+    from model_factory.training import trainer
+    from model_factory.training.engine import train
     from parse_args import parse_experiment
-    from training import trainer
-    from training.engine import train
 
     watch = Stopwatch(warm_up)
     original = trainer.FactoryTrainer
@@ -115,7 +115,7 @@ def run_engine(folder: Path, warm_up: int, profile: Any = None) -> float:
 
 def timed_trainer(watch: Stopwatch, profile: Any) -> Any:
     """Return a Trainer class with a stopwatch, which is read before the last checkpoint and evaluation."""
-    from training.trainer import FactoryTrainer
+    from model_factory.training.trainer import FactoryTrainer
 
     class Timed(FactoryTrainer):
         def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -141,8 +141,8 @@ def run_bare_loop(folder: Path, warm_up: int, steps: int) -> None:
     import torch
 
     from data_manager.data_manager import DatasetManager
-    from experiment.vocabulary import with_vocabulary
     from model.model_factory import create_model
+    from model_factory.experiment.build import with_vocabulary
     from parse_args import parse_experiment
 
     config = with_vocabulary(parse_experiment(folder / "mdlm.yml"))

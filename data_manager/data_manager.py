@@ -6,30 +6,31 @@
 The first loads the data sets of a file and prints a summary; the second lists the available sources and corpora.
 """
 
+import ast
+import re
 import sys
 from collections.abc import Callable, Sequence
+from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from pydantic import ValidationError
 
-from data_manager import (
-    loading,
-    sources,  # noqa: F401  (registers the built-in ones)
-)
+from data_manager import loading
 from data_manager.dataset_types import DatasetConfig
 from data_manager.errors import DataError
-from data_manager.lhotse_recipes import recipe_names
 from data_manager.registry import SOURCES, SourceEntry
-from data_manager.speech_loader import bucketed_loader, speech_collator
+from data_manager.speech.loader import bucketed_loader, speech_collator
+from data_manager.speech.recipes import recipe_names, recipe_signature
 from data_manager.speech_settings import LoadingConfig
-from data_manager.tokenizer_base import Tokenizer
+from data_manager.tokenizers.base import Tokenizer
 
 if TYPE_CHECKING:
     import datasets
     from lhotse import CutSet
     from torch.utils.data import DataLoader
 
-    from data_manager.prepare import PreparedSplit
+    from data_manager.rows.prepare import PreparedSplit
 
     Split: TypeAlias = CutSet | datasets.Dataset | datasets.IterableDataset
 
@@ -70,8 +71,8 @@ class DatasetManager:
 
     @staticmethod
     def collator(config: DatasetConfig, data: "Split") -> Callable[[Any], dict[str, Any]]:
-        """Return the collate function for rows of `data`, see `data_manager.collation`; raise DataError."""
-        from data_manager.collation import PairCollator, TextCollator
+        """Return the collate function for rows of `data`, see `data_manager.rows.collate`; raise DataError."""
+        from data_manager.rows.collate import PairCollator, TextCollator
 
         config, _ = _resolve(config)
         columns = getattr(data, "column_names", None)
@@ -111,7 +112,7 @@ class DatasetManager:
         import torch
         from torch.utils.data import DataLoader
 
-        from data_manager.text_loader import row_loader
+        from data_manager.rows.loader import row_loader
 
         collate = DatasetManager.collator(config, data)
         loading = getattr(_resolve(config)[0], "loading", LoadingConfig())
@@ -138,7 +139,7 @@ class DatasetManager:
     @staticmethod
     def describe_available_datasets() -> dict[str, str]:
         """Map every source, and every speech corpus with a lhotse recipe, to a one-line description."""
-        from data_manager.catalogue import catalogue
+        # MOVE-PASS
 
         return catalogue()
 
@@ -175,7 +176,43 @@ def _resolve(config: DatasetConfig) -> tuple[DatasetConfig, SourceEntry]:
     return typed, entry
 
 
+# Catalogue of the data sources and of the speech corpora with a lhotse recipe, one line each.
+
+
+def catalogue() -> dict[str, str]:
+    """Map `source: NAME` of each data source, and the name of each corpus, to a one-line description."""
+    found = {f"source: {name}": first_sentence(SOURCES.get(name).config_type.__doc__ or "") for name in SOURCES}
+    return found | {name: _describe_recipe(name) for name in recipe_names()}
+
+
+def print_catalogue() -> None:
+    """Print the catalogue on stdout, one entry per line."""
+    lines = catalogue()
+    width = max(map(len, lines))
+    for name, line in lines.items():
+        print(f"{name.ljust(width)}  {line}")
+
+
+def first_sentence(text: str) -> str:
+    """Return a docstring's first sentence on one line, without backquotes."""
+    paragraph = text.strip().split("\n\n", 1)[0]
+    sentence = re.split(r"(?<=[a-z)\]])\.\s", " ".join(paragraph.split()) + " ", maxsplit=1)[0]
+    return sentence.strip().removesuffix(".").replace("`", "")
+
+
+def _describe_recipe(name: str) -> str:
+    """Describe a corpus from its recipe's module docstring, and say if it can be downloaded."""
+    recipe = recipe_signature(name)
+    spec = find_spec("lhotse")
+    assert spec, "recipes are listed only if lhotse is installed"
+    source = (Path(spec.origin or "").parent / "recipes" / f"{recipe.module}.py").read_text(encoding="utf-8")
+    text = first_sentence(ast.get_docstring(ast.parse(source)) or "")
+    text = re.sub(r"^(About (the )?|This is an? |Description taken from )", "", text).rstrip(":")
+    known = text if 0 < len(text) <= 110 else f"{text[:107]}..." if text else "a speech corpus"
+    return f"{known} ({'downloaded if missing' if recipe.download else 'manual download'})"
+
+
 if __name__ == "__main__":
-    from data_manager.command import main
+    from model_factory.cli.data import main
 
     sys.exit(main())

@@ -9,12 +9,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 
-from data_manager.recipe_checks import check_corpus_name
 from data_manager.registry import SOURCES
+from data_manager.speech.recipes import check_corpus_name
 from data_manager.speech_settings import FeaturesConfig, LoadingConfig
-from yaml_config.paths import PathText
-from yaml_config.registry import closest
-from yaml_config.strict_model import StrictModel, Violation
+from model_factory.yaml_config.paths import PathText
+from model_factory.yaml_config.registry import closest
+from model_factory.yaml_config.strict_model import StrictModel, Violation
 
 _FILE_ENDINGS = (".json", ".jsonl", ".csv", ".tsv", ".txt", ".parquet", ".arrow", ".py", ".gz", ".zip")
 

@@ -1,5 +1,6 @@
 """Corpora: the text of a split, read in pieces, repeatedly, and never completely in memory."""
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -9,8 +10,42 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from data_manager.errors import DataError
 
+PIECE = 1 << 16
+
+
+_LONGEST = 1 << 18
+
+
+_LINE_START = re.compile(r"\n(?= ?\S)")
+
+
+def pieces(blocks: Iterator[str], size: int = PIECE) -> Iterator[str]:
+    """Split a text that comes in blocks into chunks of `size` characters or a little more.
+
+    A chunk ends before a line that begins with at most one space, as no GPT-2 token crosses such a boundary. Without such
+    lines it ends before a space, and without spaces after a quarter of a million characters.
+    """
+    text = ""
+    for block in blocks:
+        text += block
+        start = 0
+        while cut := _LINE_START.search(text, start + size - 1):
+            yield text[start : cut.end()]
+            start = cut.end()
+        while len(text) - start > _LONGEST:
+            space = text.rfind(" ", start + _LONGEST // 2, start + _LONGEST)
+            end = space if space > 0 else start + _LONGEST
+            yield text[start:end]
+            start = end
+        text = text[start:]
+    if text:
+        yield text
+
+
 HashFile = Callable[[Path], str]
 """Function that returns the hash of a file's content."""
+
+
 _EXAMPLES = 5
 
 

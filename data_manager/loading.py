@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Any
 from data_manager.dataset_types import DatasetConfig
 from data_manager.documents import Corpus, Listed
 from data_manager.errors import DataError
-from data_manager.mixture import Mixture, prepare_mixture
 from data_manager.registry import SOURCES
-from data_manager.table_types import DEFAULT_COLUMN
-from data_manager.text_types import TokensConfig
-from data_manager.tokenizer_base import Tokenizer
-from data_manager.tokenizer_factory import Texts, config_key, make_tokenizer, tokenizer_of
-from yaml_config.errors import harmless
+from data_manager.row_types import TokensConfig
+from data_manager.text.mixture import Mixture, prepare_mixture
+from data_manager.text.table_types import DEFAULT_COLUMN
+from data_manager.tokenizers.base import Tokenizer
+from data_manager.tokenizers.factory import Texts, config_key, make_tokenizer, tokenizer_of
+from model_factory.yaml_config.errors import harmless
 
 if TYPE_CHECKING:
-    from data_manager.prepare import PreparedSplit
+    from data_manager.rows.prepare import PreparedSplit
 
 _log = logging.getLogger(__name__)
 _prepared: "dict[str, dict[str, PreparedSplit]]" = {}
@@ -54,7 +54,7 @@ def _check_no_text(config: DatasetConfig, found: dict[str, Any]) -> None:
         if not hasattr(value, "column_names") and as_text(value, split) is not None:
             raise DataError(
                 f"data set {config.name!r}: source {config.source!r} returned text, so its config must be a subclass of "
-                f"data_manager.text_types.TokensConfig; it is a {type(config).__name__}"
+                f"data_manager.row_types.TokensConfig; it is a {type(config).__name__}"
             )
 
 
@@ -94,8 +94,8 @@ def tokenizer_for(config: DatasetConfig) -> Tokenizer | None:
 
 def prepare_rows(config: TokensConfig, split: str, text: Corpus | Mixture, tokenizer: Tokenizer) -> "PreparedSplit":
     """Return the rows of one split, from disk or as a stream."""
-    from data_manager.prepare import PreparedSplit, prepare_split
-    from data_manager.streaming import stream_rows
+    from data_manager.rows.prepare import PreparedSplit, prepare_split
+    from data_manager.rows.stream import stream_rows
 
     if isinstance(text, Mixture):
         parts = partial(prepare_rows, config, tokenizer=tokenizer)
@@ -117,7 +117,7 @@ def as_text(value: Any, label: str) -> Corpus | Mixture | None:
     if columns is not None:
         if DEFAULT_COLUMN not in columns or any(name.endswith("_ids") for name in columns):
             return None
-        from data_manager.arrow_rows import ArrowRows
+        from data_manager.text.arrow import ArrowRows
 
         return ArrowRows(value, (f"{{{DEFAULT_COLUMN}}}",), label)
     if isinstance(value, list | tuple) or (callable(value) and not isinstance(value, Iterable)):

@@ -7,15 +7,15 @@ from typing import Any
 
 from data_manager import sources  # noqa: F401  (registers the built-in sources)
 from data_manager.dataset_types import DatasetConfig, GlobalConfig
-from data_manager.lhotse_recipes import recipe_names
-from data_manager.mixture_parts import with_parts
 from data_manager.registry import SOURCES
 from data_manager.shared_defaults import fill_shared_nodes
-from yaml_config.check import Checked, check
-from yaml_config.choose import choose, missing_section
-from yaml_config.document import read_document
-from yaml_config.errors import ConfigValueError, Problem
-from yaml_config.node import Node
+from data_manager.speech.recipes import recipe_names
+from data_manager.text.mixture_types import with_parts
+from model_factory.yaml_config.check import Checked, check
+from model_factory.yaml_config.choose import choose, missing_section
+from model_factory.yaml_config.document import read_document
+from model_factory.yaml_config.errors import ConfigValueError, Problem
+from model_factory.yaml_config.node import Node
 
 DEFAULT_SOURCE = "lhotse"
 MAX_DATASETS = 200

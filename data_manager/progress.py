@@ -7,7 +7,7 @@ from functools import partial
 from types import ModuleType
 from typing import TypeVar
 
-from yaml_config.errors import printable
+from model_factory.yaml_config.errors import printable
 
 Item = TypeVar("Item")
 
@@ -44,4 +44,17 @@ def progress_counter(label: str, unit: str, total: int | None = None) -> Iterato
     with tqdm(
         desc=printable(label), unit=unit, total=total, unit_scale=True, file=sys.stderr, disable=None, delay=0.5
     ) as bar:
+        yield bar.update
+
+
+# Progress bars, shown only on a terminal.
+
+
+@contextmanager
+def progress_bar(label: str, total: int | None, unit: str = "") -> Iterator[Callable[[int], object]]:
+    """Show a progress bar on stderr after half a second of work; yield the function that advances it by a count."""
+    from tqdm import tqdm  # type: ignore[import-untyped]
+
+    bar = tqdm(desc=label, total=total, unit=unit or "it", file=sys.stderr, disable=None, leave=False, delay=0.5)
+    with bar:
         yield bar.update

@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from yaml_config.registry import Registry
-from yaml_config.strict_model import StrictModel
+from model_factory.yaml_config.registry import Registry
+from model_factory.yaml_config.strict_model import StrictModel
 
 Source = TypeVar("Source", bound=Callable[..., Any])
 Texts = Callable[[Any], dict[str, Sequence[str]]]

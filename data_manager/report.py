@@ -8,10 +8,10 @@ from typing import Any
 
 from data_manager import loading
 from data_manager.dataset_types import DatasetConfig
-from data_manager.lengths import Lengths
-from data_manager.packing import LABELS, STARTS
-from data_manager.prepare import PreparedSplit
-from data_manager.tokenizer_base import Tokenizer
+from data_manager.rows.lengths import Lengths
+from data_manager.rows.pack import LABELS, STARTS
+from data_manager.rows.prepare import PreparedSplit
+from data_manager.tokenizers.base import Tokenizer
 
 EXAMPLES = 3
 DIVIDER = " | "
@@ -84,7 +84,7 @@ def report_text_split(
         lengths = {name: Lengths.of([len(row[name]) for row in first_rows]) for name in columns}
         shown: Iterable[Any] = first_rows[:EXAMPLES]
     else:
-        from data_manager.row_lengths import row_lengths
+        from data_manager.rows.lengths import row_lengths
 
         lengths = {name: Lengths.of(found) for name, found in row_lengths(data).items()}  # type: ignore[arg-type]
         shown = [data[index] for index in example_indices(size)]
@@ -128,8 +128,8 @@ def _decode_examples(row: Any, columns: Sequence[str], tokenizer: Tokenizer | No
 
 
 def _report_speech(config: Any, splits: dict[str, Any]) -> list[SplitReport]:
-    from data_manager.speech import get_speech_corpus
-    from data_manager.speech_batches import transcript
+    from data_manager.speech.corpus import get_speech_corpus
+    from data_manager.speech.loader import transcript
 
     corpus = get_speech_corpus(config)
     reports = []

@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from data_manager.speech_settings import has_parameter
-from yaml_config.node import Node
+from model_factory.yaml_config.node import Node
 
 SHARED_SECTIONS = ("features", "loading")
 

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from yaml_config.strict_model import StrictModel, Violation
+from model_factory.yaml_config.strict_model import StrictModel, Violation
 
 FeatureType = Literal["fbank", "mfcc", "spectrogram"]
 Storage = Literal["on_the_fly", "lilcom_chunky", "numpy"]

@@ -13,12 +13,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from model.extra_parts import add_extra_parts
-from model.inputs import describe
+from model.checkpoints.extra_parts import add_extra_parts
 from model.model_types import ModelConfig
-from yaml_config.dump import dump
-from yaml_config.schema_version import stamped
-from yaml_config.strict_model import StrictModel
+from model.transformer.inputs import describe
+from model_factory.yaml_config.dump import dump
+from model_factory.yaml_config.schema_version import stamped
+from model_factory.yaml_config.strict_model import StrictModel
 
 Config = TypeVar("Config", bound=StrictModel)
 
@@ -128,7 +128,7 @@ def assign_tensors(model: nn.Module, tensors: Mapping[str, Tensor], misfit: str)
     """Copy `tensors` into `model` in place, which keeps ties; raise CheckpointError unless names and shapes match.
 
     Each tensor must have the shape of the model's, moves to its device and keeps the dtype of the file.
-    Parts that only checkpoints define (`model.extra_parts`) are added to the model first. The error message begins with
+    Parts that only checkpoints define (`model.checkpoints.extra_parts`) are added to the model first. The error message begins with
     `misfit`.
     """
     add_extra_parts(model, tensors.keys())

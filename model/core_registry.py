@@ -10,8 +10,8 @@ A custom core is one file, found when it is imported (`--plugin MODULE`) or thro
         return CosineCore(params.head_dim)
 
 `attention_type: cosine` then selects it. The core is called as `core(q, k, v, *, key_mask=None, causal) -> out`, with
-the shapes of `model.attention_core`. While decoding, all earlier keys and values are cached and passed to it with the
-newest query; a core with a smaller state defines a method `decoding_state` (`model.decoding_state`).
+the shapes of `model.attention.cores`. While decoding, all earlier keys and values are cached and passed to it with the
+newest query; a core with a smaller state defines a method `decoding_state` (`model.attention.decoding_state`).
 """
 
 from collections.abc import Callable
@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from pydantic import BaseModel
 
-from yaml_config.lazy_import import import_on_call
-from yaml_config.name_or_config import name_of, options_type
-from yaml_config.registry import Registry
-from yaml_config.strict_model import StrictModel
+from model_factory.yaml_config.lazy_import import import_on_call
+from model_factory.yaml_config.name_or_config import name_of, options_type
+from model_factory.yaml_config.registry import Registry
+from model_factory.yaml_config.strict_model import StrictModel
 
 if TYPE_CHECKING:
     from model.types import PerformerParams
@@ -89,7 +89,7 @@ def first_of_direction(params: "PerformerParams", direction: Direction) -> str |
     return next((name for name in params.attention_types if core_entry(name).direction == direction), None)
 
 
-_make_core = import_on_call("model.attention_core:make_core")
+_make_core = import_on_call("model.attention.cores:make_core")
 register_attention("softmax")(_make_core)
 register_attention("linear", direction="bidirectional", uses_features=True)(_make_core)
 register_attention("causal_linear", direction="causal", uses_features=True)(_make_core)

@@ -9,9 +9,9 @@ A custom feature map is one file, found when it is imported (`--plugin MODULE`) 
 
         return CosineFeatures(head_dim, nb_features, num_heads)
 
-`feature_map: cosine` then selects it. A map subclasses `model.feature_base.FeatureMap`, which documents its methods:
+`feature_map: cosine` then selects it. A map subclasses `model.attention.feature_maps.FeatureMap`, which documents its methods:
 `query` [B, H, N, D] -> features [B, H, N, m], and `key` [B, H, M, D] -> features [B, H, M, m] and their log scale
-[B, H, M]. A subclass of `model.feature_base.RandomFeatures` has its projections drawn and redrawn by the stack.
+[B, H, M]. A subclass of `model.attention.feature_maps.RandomFeatures` has its projections drawn and redrawn by the stack.
 """
 
 from collections.abc import Callable
@@ -20,13 +20,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import BaseModel
 
-from yaml_config.lazy_import import import_on_call
-from yaml_config.name_or_config import NameOrOptions, name_of, options_type
-from yaml_config.registry import Registry
-from yaml_config.strict_model import StrictModel
+from model_factory.yaml_config.lazy_import import import_on_call
+from model_factory.yaml_config.name_or_config import NameOrOptions, name_of, options_type
+from model_factory.yaml_config.registry import Registry
+from model_factory.yaml_config.strict_model import StrictModel
 
 if TYPE_CHECKING:
-    from model.feature_base import FeatureMap
+    from model.attention.feature_maps import FeatureMap
 
 Builder = TypeVar("Builder", bound=Callable[..., Any])
 
@@ -76,8 +76,8 @@ def build_feature_map(choice: NameOrOptions, head_dim: int, nb_features: int, nu
     return entry.build(head_dim, nb_features, num_heads, *options)
 
 
-register_feature_map("favor+")(import_on_call("model.feature_maps:FavorPlus"))
-register_feature_map("favor++")(import_on_call("model.fitted_features:FavorPlusPlus"))
-register_feature_map("favor#")(import_on_call("model.fitted_features:FavorSharp"))
-register_feature_map("relu")(import_on_call("model.feature_maps:ReluFeatures"))
-register_feature_map("elu", takes_nb_features=False)(import_on_call("model.feature_maps:EluFeatures"))
+register_feature_map("favor+")(import_on_call("model.attention.feature_maps:FavorPlus"))
+register_feature_map("favor++")(import_on_call("model.attention.feature_maps:FavorPlusPlus"))
+register_feature_map("favor#")(import_on_call("model.attention.feature_maps:FavorSharp"))
+register_feature_map("relu")(import_on_call("model.attention.feature_maps:ReluFeatures"))
+register_feature_map("elu", takes_nb_features=False)(import_on_call("model.attention.feature_maps:EluFeatures"))

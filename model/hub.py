@@ -8,8 +8,8 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
-from yaml_config.json_text import from_json
-from yaml_config.paths import from_home
+from model_factory.yaml_config.paths import from_home
+from model_factory.yaml_config.schema_version import from_json
 
 Loaded = TypeVar("Loaded")
 

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-    from model.transformer import EncoderDecoderTransformer, PerformerDecoder, PerformerEncoder
+    from model.transformer.performer import EncoderDecoderTransformer, PerformerDecoder, PerformerEncoder
 
 
 class ModelFactory:

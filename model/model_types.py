@@ -8,7 +8,7 @@ from pydantic import Field, SerializeAsAny, model_validator
 from model.core_registry import core_entry
 from model.registry import MODELS, model_entry, register_model
 from model.types import PerformerParams
-from yaml_config.strict_model import StrictModel, Violation
+from model_factory.yaml_config.strict_model import StrictModel, Violation
 
 ModelType = Literal["encoder", "decoder", "encoder_decoder"]
 """Built-in model types; `ModelFactory.list_model_types()` lists registered ones too."""
@@ -145,24 +145,24 @@ class ModelConfig(StrictModel):
 
 @register_model("encoder", config=EncoderConfig)
 def _build_encoder(config: EncoderConfig) -> Any:
-    from model.transformer import PerformerEncoder
+    from model.transformer.performer import PerformerEncoder
 
     return PerformerEncoder(config.params)
 
 
 @register_model("decoder", config=DecoderConfig)
 def _build_decoder(config: DecoderConfig) -> Any:
-    from model.transformer import PerformerDecoder
+    from model.transformer.performer import PerformerDecoder
 
     return PerformerDecoder(config.params)
 
 
 @register_model("encoder_decoder", config=EncoderDecoderConfig)
 def _build_encoder_decoder(config: EncoderDecoderConfig) -> Any:
-    from model.transformer import EncoderDecoderTransformer
+    from model.transformer.performer import EncoderDecoderTransformer
 
     return EncoderDecoderTransformer(config.encoder_params, config.decoder_params)
 
 
-MODELS.add_lazy("diffusion", "model.diffusion_types")
+MODELS.add_lazy("diffusion", "model.discrete.types")
 MODELS.add_lazy("latent_diffusion", "model.latent.types")

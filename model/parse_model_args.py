@@ -13,15 +13,15 @@ from pydantic import Field
 from model.model_types import ModelConfig
 from model.registry import MODELS
 from model.types import PerformerParams
-from yaml_config.check import Checked, check
-from yaml_config.choose import choose, missing_section
-from yaml_config.document import read_document
-from yaml_config.errors import ConfigError, ConfigValueError, Problem, printable
-from yaml_config.model_tree import fields_of
-from yaml_config.node import Node
-from yaml_config.overrides import split_override
-from yaml_config.report import GOOD, report_failure, take_any_text
-from yaml_config.strict_model import StrictModel
+from model_factory.yaml_config.check import Checked, check
+from model_factory.yaml_config.choose import choose, missing_section
+from model_factory.yaml_config.document import read_document
+from model_factory.yaml_config.errors import ConfigError, ConfigValueError, Problem, printable
+from model_factory.yaml_config.model_tree import fields_of
+from model_factory.yaml_config.node import Node
+from model_factory.yaml_config.overrides import split_override
+from model_factory.yaml_config.report import GOOD, report_failure, take_any_text
+from model_factory.yaml_config.strict_model import StrictModel
 
 
 class ModelHeader(StrictModel):

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from yaml_config.registry import Registry
-from yaml_config.strict_model import StrictModel
+from model_factory.yaml_config.registry import Registry
+from model_factory.yaml_config.strict_model import StrictModel
 
 Builder = TypeVar("Builder", bound=Callable[[Any], Any])
 

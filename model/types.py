@@ -16,9 +16,9 @@ from pydantic_core import CoreSchema
 from model.activations import ActivationFunctions
 from model.core_registry import CORES, core_entry
 from model.feature_registry import FEATURE_MAPS, feature_map_entry
-from yaml_config.choice import not_one_of
-from yaml_config.name_or_config import NameOrConfig, NameOrOptions, name_of
-from yaml_config.strict_model import StrictModel, Violation
+from model_factory.yaml_config.messages import not_one_of
+from model_factory.yaml_config.name_or_config import NameOrConfig, NameOrOptions, name_of
+from model_factory.yaml_config.strict_model import StrictModel, Violation
 
 Position = Literal["rotary", "absolute", "none"]
 

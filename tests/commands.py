@@ -8,9 +8,10 @@ from pathlib import Path
 
 import parse_args
 import train
-from data_manager import command as data_command
-from evaluation import evaluate_command, generate_command
-from experiment.config import read_experiment
+from model_factory.cli import data as data_command
+from model_factory.cli import evaluate as evaluate_command
+from model_factory.cli import generate as generate_command
+from model_factory.experiment.config import read_experiment
 
 ROOT = Path(__file__).resolve().parents[1]
 PARSERS = {

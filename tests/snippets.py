@@ -117,7 +117,7 @@ class Page:
             if not words:
                 continue
             if words[0] == "model-factory":  # the installed command of the package
-                words = ["python", "-m", "experiment.main_command", *words[1:]]
+                words = ["python", "-m", "model_factory.cli.main", *words[1:]]
             plain = words[0] == "python" and not SHELL.search(line)
             code, out, error = run_warm(words[1:], self.folder) if plain else self.in_shell(line)
             printed += [out, error]

@@ -14,16 +14,16 @@ import pytest
 import torch
 
 from data_manager.errors import DataError
-from data_manager.tokenizer_load import load_tokenizer
-from experiment.config import read_experiment
+from data_manager.tokenizers.load import load_tokenizer
 from model.hub import HubError
+from model_factory.experiment.config import read_experiment
+from model_factory.training.errors import RunFolderError, TrainingError
+from model_factory.training.run.atomic_io import open_without_links
+from model_factory.training.run.checkpoints import MANIFEST, read_json
+from model_factory.training.run.folder import load_run
+from model_factory.training.run.logs import SamplesLog
+from model_factory.yaml_config.errors import ConfigError
 from tests.training.runs import experiment, start, train
-from training.checkpoints import MANIFEST, read_json
-from training.durable import open_without_links
-from training.errors import RunFolderError, TrainingError
-from training.run_folder import load_run
-from training.samples_log import SamplesLog
-from yaml_config.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parents[1]
 CODE = """

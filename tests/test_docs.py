@@ -10,13 +10,13 @@ import pytest
 from benchmarks.certificates import all_certificates, strata_table, table
 from benchmarks.entropy_bounds import bounds_table
 from benchmarks.erring_networks import erring_table
-from diffusion.registry import OBJECTIVES, PROCESSES, SCHEDULES
-from experiment.main_command import VERBS
-from model.diffusion_tables import fill_table, render_combinations_table, render_samplers_table
-from model.diffusion_types import ConditionConfig, DiffusionConfig
+from model.discrete.types import ConditionConfig, DiffusionConfig
+from model_factory.cli.main import VERBS
+from model_factory.diffusion.registry import OBJECTIVES, PROCESSES, SCHEDULES
+from model_factory.yaml_config.errors import ConfigError
 from tests.commands import check_command, commands
 from tests.snippets import ROOT, Page
-from yaml_config.errors import ConfigError
+from tools.documentation.diffusion_tables import fill_table, render_combinations_table, render_samplers_table
 
 PAGES = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").rglob("*.md"))
 INDEX = (ROOT / "docs" / "index.md").read_text(encoding="utf-8")

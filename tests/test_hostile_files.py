@@ -15,22 +15,22 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from data_manager.data_manager import DatasetManager
 from data_manager.dataset_types import TokenizerConfig
 from data_manager.errors import DataError
-from data_manager.table_types import DiskDatasetConfig, JsonDatasetConfig, ParquetDatasetConfig
-from data_manager.tokenizer_load import load_tokenizer
-from evaluation.diffusion_draw import resolve_sample_length
-from evaluation.failure import report_error
-from evaluation.judge import load_judge
-from evaluation.opened import open_run
-from evaluation.sample import Request
+from data_manager.text.table_types import DiskDatasetConfig, JsonDatasetConfig, ParquetDatasetConfig
+from data_manager.tokenizers.load import load_tokenizer
 from model.hub import HubError, find_weights_problem, load_from_hub
-from pages.evaluation_page import _curves
+from model_factory.cli.run_command import report_error
+from model_factory.evaluation.metrics.judge import load_judge
+from model_factory.evaluation.run import open_run
+from model_factory.evaluation.sampling.discrete import resolve_sample_length
+from model_factory.evaluation.sampling.sample import Request
+from model_factory.pages.evaluation_page import _curves
+from model_factory.training.errors import RunFolderError, UnfitError
+from model_factory.training.run.checkpoints import read_checkpoint, read_json
+from model_factory.training.run.data_hashes import read_lengths
+from model_factory.training.run.logs import MetricsLog
 from tests.evaluation.made_runs import MDLM, make_run, text_data
 from tests.test_attacks import pickled
 from tests.training.runs import experiment, train
-from training.checkpoints import read_checkpoint, read_json
-from training.errors import RunFolderError, UnfitError
-from training.length_counts import read_lengths
-from training.metrics_log import MetricsLog
 
 DEEP = "[" * 200_000
 BYTES = TokenizerConfig(type="bytes")

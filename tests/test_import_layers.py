@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from documentation.imports import Imports
+from tools.documentation.imports import Imports
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = sorted(
@@ -15,11 +15,24 @@ FORBIDDEN = {
     "yaml_config": ("model", "diffusion", "data_manager", "training", "evaluation", "experiment", "pages"),
     "diffusion": ("model", "data_manager", "training", "evaluation", "experiment", "pages"),
     "model": ("data_manager", "training", "evaluation", "experiment", "pages"),
-    "model.chunked": ("yaml_config", "diffusion", "data_manager", "training", "evaluation", "experiment", "pages"),
+    "model.attention.chunked": (
+        "yaml_config",
+        "diffusion",
+        "data_manager",
+        "training",
+        "evaluation",
+        "experiment",
+        "pages",
+    ),
     "data_manager": ("model", "training", "evaluation", "experiment", "pages"),
     "training": ("evaluation", "pages"),
-    "training.tasks": ("training.engine", "training.trainer", "training.run_folder", "training.command"),
-    "evaluation": ("training.engine", "training.trainer"),
+    "model_factory.training.tasks": (
+        "model_factory.training.engine",
+        "model_factory.training.trainer",
+        "model_factory.training.run.folder",
+        "model_factory.cli.train",
+    ),
+    "evaluation": ("model_factory.training.engine", "model_factory.training.trainer"),
 }
 
 

@@ -33,7 +33,9 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run_command(installed: Path, folder: Path, *words: object) -> subprocess.CompletedProcess[str]:
     """Run `model-factory ...` in a folder, without importing from the checkout."""
-    script = f"import sys; sys.path.insert(0, {str(installed)!r}); from experiment.main_command import main; sys.exit(main())"
+    script = (
+        f"import sys; sys.path.insert(0, {str(installed)!r}); from model_factory.cli.main import main; sys.exit(main())"
+    )
     command = [sys.executable, "-I", "-c", script, *map(str, words)]
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
 
@@ -71,7 +73,7 @@ def test_installed_plugin_is_found_and_trains(installed: Path, tmp_path: Path) -
 
 def test_installed_entry_points_and_extras(installed: Path) -> None:
     text = (installed / "model_factory-0.1.0.dist-info" / "entry_points.txt").read_text()
-    assert "model-factory = experiment.main_command:main" in text
+    assert "model-factory = model_factory.cli.main:main" in text
     metadata = (installed / "model_factory-0.1.0.dist-info" / "METADATA").read_text()
     for extra in ("speech", "chem", "logging", "dev"):
         assert f"Provides-Extra: {extra}" in metadata

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from documentation.architecture import BOXES, list_nodes
-from documentation.flow import CALLS, STEPS, is_called, return_type
-from documentation.imports import HEAVY, Imports, has_cycle, transitive_reduction
-from documentation.reference import all_keys
-from documentation.since import current_version, format_versions, key_versions
+from tools.documentation.architecture import BOXES, list_nodes
+from tools.documentation.flow import CALLS, STEPS, is_called, return_type
+from tools.documentation.imports import HEAVY, Imports, has_cycle, transitive_reduction
+from tools.documentation.reference import all_keys
+from tools.documentation.since import current_version, format_versions, key_versions
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -76,7 +76,7 @@ def test_reference_keys_have_meaning_and_unit() -> None:
 def test_reference_new_key_gets_current_version(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     kept = tmp_path / "since.txt"
     kept.write_text("Type.old 0.0.1\nType.gone 0.0.1\n", encoding="utf-8")
-    monkeypatch.setattr("documentation.since.FILE", kept)
+    monkeypatch.setattr("tools.documentation.since.FILE", kept)
     assert format_versions(key_versions(["Type.old", "Type.new"])) == f"Type.new {current_version()}\nType.old 0.0.1\n"
     assert f"## {current_version()}" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
 
@@ -96,4 +96,4 @@ def test_packages_import_in_one_direction_and_check_without_torch() -> None:
 def test_data_flow_diagram_matches_code() -> None:
     assert all(is_called(STEPS[producer].name, file) for producer, _, file in CALLS)
     assert return_type(STEPS["restore_run"]) == "tuple[nn.Module, Task]"
-    assert not is_called("nowhere", "training/engine.py")
+    assert not is_called("nowhere", "model_factory/training/engine.py")

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor, nn
 from transformers import BertConfig
 
+from model.attention.rotary import rotary_angles, rotate
 from model.bert_diffusion_model import BertDiffusionModel
 from model.bert_layers import BertModulation
 from model.denoisers.embeddings import ConditioningEmbedding
-from model.position import rotary_angles, rotate
 
 
 class BertDenoiser(nn.Module):

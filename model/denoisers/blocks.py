@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from diffusion.objectives.block import block_numbers, doubled_attention
+from model_factory.diffusion.objectives.block import block_numbers, doubled_attention
 
 KeyValue = tuple[Tensor, Tensor]
 

@@ -8,8 +8,8 @@ from pydantic import Field
 from model.core_registry import first_of_direction
 from model.hub import find_folder_problem
 from model.types import Device, PerformerParams
-from yaml_config.paths import PathText
-from yaml_config.strict_model import StrictModel, Violation
+from model_factory.yaml_config.paths import PathText
+from model_factory.yaml_config.strict_model import StrictModel, Violation
 
 
 class BackboneConfig(StrictModel):

@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from model.attention.rotary import Rotation, rotate, rotation_at
 from model.denoisers.blocks import Blocks, KeyValue
 from model.denoisers.embeddings import ConditioningEmbedding
-from model.position import Rotation, rotate, rotation_at
 
 Before = Callable[[Tensor, Tensor], KeyValue]
 """Function that prepends the cached keys and values of earlier tokens."""

@@ -5,7 +5,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from model.denoisers.embeddings import ConditioningEmbedding
-from model.transformer import PerformerEncoder
+from model.transformer.performer import PerformerEncoder
 from model.types import PerformerParams
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pydantic import BaseModel, ConfigDict, create_model
 
 from model.denoisers.config_types import BackboneConfig
-from yaml_config.registry import Registry
+from model_factory.yaml_config.registry import Registry
 
 if TYPE_CHECKING:
     from torch import nn

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from yaml_config.registry import closest
+from model_factory.yaml_config.registry import closest
 
 
 class BackboneView(Mapping[str, Any]):

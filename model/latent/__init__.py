@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from model.latent.abstract import DDPM_Abs, DDPM_abs, VAE_Abs, VAE_abs, VAE_DDPM_Abs, VAE_DDPM_abs
-    from model.latent.connectors import (
+    from model.latent.connectors.published import (
         MODEL_CLASS,
         AlbertForLatentConnector,
         BertForLatentConnector,

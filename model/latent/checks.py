@@ -4,7 +4,7 @@ from typing import Any
 
 from torch import Tensor
 
-from model.inputs import InputError, has_values
+from model.transformer.inputs import InputError, has_values
 
 POSITIONS_AFTER_PADDING = ("roberta", "xlm-roberta", "camembert")
 """Architectures whose positions begin after the padding id."""

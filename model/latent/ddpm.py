@@ -1,25 +1,71 @@
 """Gaussian diffusion of latent vectors: Ho et al. 2020 (DDPM), sampled as there or by Song et al. 2021 (DDIM)."""
 
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
-from typing import cast
+from typing import Literal, cast, get_args
 
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import unset_fake_temporarily
 
-from diffusion.errors import check_number
-from diffusion.gaussian import GaussianDiffusion, Prediction, check_prediction
-from diffusion.gaussian_schedule import strided_times
-from diffusion.randomness import Randomness, normal, uniform
-from model.generation import evaluating
-from model.inputs import InputError, describe, has_values
 from model.latent.abstract import Criterion, DDPM_Abs, Schedule
 from model.latent.networks.self_conditioned import SelfConditioned
-from model.latent.sampling import LatentStep, Sampler, half_precision
 from model.latent.schedule import Compat, ScheduleTables, check_compat, ddpm_schedule, warn_of_ends
+from model.transformer.generation import evaluating
+from model.transformer.inputs import InputError, describe, has_values
+from model_factory.diffusion.errors import check_number
+from model_factory.diffusion.gaussian import GaussianDiffusion, Prediction, Variance, check_prediction
+from model_factory.diffusion.gaussian_schedule import strided_times
+from model_factory.diffusion.randomness import Randomness, normal, uniform
+
+# Sampling of latents: the step from one time to an earlier one, and half precision of the network.
+
+
+Sampler = Literal["ancestral", "ddim"]
+
+
+@dataclass(frozen=True)
+class LatentStep:
+    """Step of a sampler: `ancestral` with a variance (Ho et al. 2020), or `ddim` with eta in [0, 1] (Song et al. 2021).
+
+    Raises InputError for an unknown sampler or an eta with `ancestral`, SettingError for an eta outside [0, 1].
+    """
+
+    sampler: Sampler
+    eta: float
+    variance: Variance
+
+    def __post_init__(self) -> None:
+        if self.sampler not in get_args(Sampler):
+            raise InputError(f"sampler is {self.sampler!r}; use 'ancestral' or 'ddim'")
+        if check_number("eta", self.eta, 0.0, 1.0) and self.sampler == "ancestral":
+            raise InputError(f"eta is {self.eta:g}, which only sampler 'ddim' uses; leave it out")
+
+    def take(
+        self, diffusion: GaussianDiffusion, x_t: Tensor, x_0: Tensor, t: int, s: int, draw: Callable[[], Tensor]
+    ) -> Tensor:
+        """Compute x_s from x_t and an estimate of x_0, all [B, ...].
+
+        `draw` returns noise of that shape; it is called only if noise is used, never at s = 0.
+        """
+        if self.sampler == "ddim":
+            noise = draw() if s > 0 and self.eta > 0 else None
+            return diffusion.ddim_step(x_t, x_0, t, s, 0.0 if noise is None else self.eta, noise)
+        return diffusion.ancestral_step(x_t, x_0, t, s, draw() if s > 0 else None, self.variance)
+
+
+def half_precision(device: torch.device, enabled: bool) -> "torch.autocast | nullcontext[None]":
+    """Return autocast in float16, on the CPU in bfloat16, if enabled."""
+    if not enabled:
+        return nullcontext()
+    return torch.autocast(device.type, torch.bfloat16 if device.type == "cpu" else torch.float16)
+
 
 __all__ = ["DDPM", "ddpm_schedule"]
+
 
 _OWN_SCHEDULE = ddpm_schedule
 
@@ -38,7 +84,7 @@ class DDPM(ScheduleTables, DDPM_Abs):
             sqrt(beta_t) as the noise of an ancestral step.
     The latent, its noise and the tables are float32 or wider whatever the network's dtype. Warns of a schedule that
     leaves signal at t = T, or is too steep to predict noise (`schedule.warn_of_ends`). Raises InputError for
-    incompatible settings, and the ValueErrors of `diffusion.errors` for numbers out of range.
+    incompatible settings, and the ValueErrors of `model_factory.diffusion.errors` for numbers out of range.
     """
 
     def __init__(
@@ -121,7 +167,7 @@ class DDPM(ScheduleTables, DDPM_Abs):
             eta: share in [0, 1] of the ancestral noise that DDIM adds.
             generator: source of the noise; with `RowGenerators` rows are independent of each other.
             noise: x_T, [n_sample, *size]; drawn by default.
-        The network runs in evaluation mode. Raises InputError and the ValueErrors of `diffusion.errors`.
+        The network runs in evaluation mode. Raises InputError and the ValueErrors of `model_factory.diffusion.errors`.
         """
         step = LatentStep(sampler, eta, "forward" if self.compat else "posterior")
         like = next(self.eps_model.parameters(), self.beta_t)

@@ -6,11 +6,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from model.generation import generate
-from model.generation_options import GenerationOptions
-from model.inputs import InputError, describe
-from model.latent.hugging_face_reader import HuggingFaceReader
-from model.latent.performer_reader import PerformerReader
+from model.latent.connectors.hugging_face_reader import HuggingFaceReader
+from model.latent.connectors.performer_reader import PerformerReader
+from model.transformer.generation import GenerationOptions, generate
+from model.transformer.inputs import InputError, describe
 
 Reader = HuggingFaceReader | PerformerReader
 
@@ -109,7 +108,7 @@ def text_loss(logits: Tensor, labels: Tensor, counted: Tensor) -> Tensor:
 
 
 class _CachedDecoder(nn.Module):
-    """Adapter of a decoder and its latents to the interface of `model.generation`."""
+    """Adapter of a decoder and its latents to the interface of `model.transformer.generation`."""
 
     def __init__(self, decoder: LatentDecoder, latent: Tensor) -> None:
         super().__init__()

@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from model.inputs import InputError, describe, has_values
 from model.latent.checks import check_ids, check_length, max_positions_of
-from model.transformer import PerformerEncoder
+from model.transformer.inputs import InputError, describe, has_values
+from model.transformer.performer import PerformerEncoder
 
 FIRST_VARIANCE = 0.008
 """Initial value of a learnt variance, the published fixed one. Starting from 1, noise dominates the latent, and the

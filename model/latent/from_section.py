@@ -5,7 +5,7 @@ from typing import Any
 from torch import nn
 
 from model.latent.checks import POSITIONS_AFTER_PADDING
-from model.latent.hugging_face import ConnectorError, decoder_of, load_config
+from model.latent.connectors.hugging_face import ConnectorError, decoder_of, load_config
 from model.latent.part_types import HuggingFacePart
 
 _DROPOUTS = (

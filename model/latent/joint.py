@@ -5,9 +5,9 @@ from typing import Any, Literal, cast, get_args
 import torch
 from torch import Tensor, nn
 
-from model.inputs import InputError, describe
 from model.latent.abstract import JointLosses, VAE_DDPM_Abs
 from model.latent.schedule import Compat, check_compat
+from model.transformer.inputs import InputError, describe
 
 Weighting = Literal["uniform", "inverse"]
 

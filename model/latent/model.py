@@ -7,11 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 import torch
 from torch import Tensor, nn
 
-from diffusion.randomness import Randomness, RowGenerators, normal
-from diffusion.time_strata import stratified_times
 from model.device import resolve_device
-from model.generation import evaluating
-from model.inputs import InputError, check_mask, describe, has_values
 from model.latent.ddpm import DDPM, ddpm_schedule
 from model.latent.decoder import LatentDecoder, text_loss
 from model.latent.encoder import LatentEncoder
@@ -19,6 +15,10 @@ from model.latent.joint import joint_loss
 from model.latent.normaliser import LatentNormaliser
 from model.latent.registry import LATENT_DECODERS, LATENT_DENOISERS, LATENT_ENCODERS
 from model.latent.variational import kl_cost, kl_divergence, reparameterise
+from model.transformer.generation import evaluating
+from model.transformer.inputs import InputError, check_mask, describe, has_values
+from model_factory.diffusion.randomness import Randomness, RowGenerators, normal
+from model_factory.diffusion.time_strata import stratified_times
 
 if TYPE_CHECKING:
     from model.latent.types import LatentDiffusionConfig

@@ -9,9 +9,9 @@ from model.core_registry import core_entry, first_of_direction
 from model.hub import find_folder_problem
 from model.latent.registry import LATENT_POOLERS, LATENT_ROUTES, PartByName, RouteTarget, part_name
 from model.types import AttentionType, PerformerParams, Size
-from yaml_config.name_or_config import name_of
-from yaml_config.paths import PathText
-from yaml_config.strict_model import StrictModel, Violation
+from model_factory.yaml_config.name_or_config import name_of
+from model_factory.yaml_config.paths import PathText
+from model_factory.yaml_config.strict_model import StrictModel, Violation
 
 Pooling = Annotated[StrictModel | str, PartByName(LATENT_POOLERS)]
 Route = Annotated[StrictModel | str, PartByName(LATENT_ROUTES)]

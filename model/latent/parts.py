@@ -18,9 +18,9 @@ from model.latent.registry import (
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from model.latent.connectors.pooling import PretrainedPooler
     from model.latent.decoder import LatentDecoder
     from model.latent.encoder import LatentEncoder
-    from model.latent.pooling import PretrainedPooler
 
 ENCODER_NAMES = (
     "BertForLatentConnector",
@@ -38,9 +38,9 @@ DECODER_NAMES = ("GPT2ForLatentConnector", "GPT2ForLatentConnectorNew", "GPT2For
 
 @register_latent_encoder("performer", config=types.PerformerEncoderConfig)
 def _performer_encoder(config: types.PerformerEncoderConfig, latent_size: int) -> "LatentEncoder":
+    from model.latent.connectors.pooling import make_pooler
     from model.latent.encoder import LatentEncoder
-    from model.latent.pooling import make_pooler
-    from model.transformer import PerformerEncoder
+    from model.transformer.performer import PerformerEncoder
 
     backbone = PerformerEncoder(config, has_head=False)
     return LatentEncoder(backbone, make_pooler(config.pooling, config.d_model), config.d_model, latent_size)
@@ -48,9 +48,9 @@ def _performer_encoder(config: types.PerformerEncoderConfig, latent_size: int) -
 
 @register_latent_encoder("hugging_face", config=types.HuggingFaceEncoderConfig)
 def _hugging_face_encoder(config: types.HuggingFaceEncoderConfig, latent_size: int) -> "LatentEncoder":
+    from model.latent.connectors.hugging_face import encoder_of, take_pooler
     from model.latent.encoder import LatentEncoder, top_layer
     from model.latent.from_section import make_config
-    from model.latent.hugging_face import encoder_of, take_pooler
 
     hf_config = make_config(config, config.architecture)
     backbone = encoder_of(hf_config, config.path)
@@ -62,10 +62,10 @@ def _hugging_face_encoder(config: types.HuggingFaceEncoderConfig, latent_size: i
 
 @register_latent_decoder("performer", config=types.PerformerDecoderConfig)
 def _performer_decoder(config: types.PerformerDecoderConfig, latent_size: int) -> "LatentDecoder":
+    from model.latent.connectors.injection import Injection
+    from model.latent.connectors.performer_reader import PerformerReader, shape_of
     from model.latent.decoder import LatentDecoder
-    from model.latent.injection import Injection
-    from model.latent.performer_reader import PerformerReader, shape_of
-    from model.transformer import PerformerDecoder
+    from model.transformer.performer import PerformerDecoder
 
     has_cross_attention = "cross_attention" in config.targets
     backbone = PerformerDecoder(config.model_copy(update={"use_cross_attention": has_cross_attention}))
@@ -75,10 +75,10 @@ def _performer_decoder(config: types.PerformerDecoderConfig, latent_size: int) -
 
 @register_latent_decoder("hugging_face", config=types.HuggingFaceDecoderConfig)
 def _hugging_face_decoder(config: types.HuggingFaceDecoderConfig, latent_size: int) -> "LatentDecoder":
+    from model.latent.connectors.hugging_face_reader import HuggingFaceReader, check_decodes, shape_of
+    from model.latent.connectors.injection import Injection
     from model.latent.decoder import LatentDecoder
     from model.latent.from_section import make_config, make_decoder
-    from model.latent.hugging_face_reader import HuggingFaceReader, check_decodes, shape_of
-    from model.latent.injection import Injection
 
     hf_config = make_config(config, config.architecture)
     backbone = make_decoder(hf_config, config.path, cross_attention="cross_attention" in config.targets)
@@ -89,9 +89,9 @@ def _hugging_face_decoder(config: types.HuggingFaceDecoderConfig, latent_size: i
 
 
 def _connector(name: str, config: types.HuggingFacePart, latent_size: int) -> "nn.Module":
-    from model.latent.connectors import MODEL_CLASS
+    from model.latent.connectors.published import MODEL_CLASS
+    from model.latent.connectors.saving import check_architecture
     from model.latent.from_section import make_config
-    from model.latent.saving import check_architecture
 
     kind: Any = MODEL_CLASS[name]
     hf_config = make_config(config, kind.architectures[0])
@@ -153,14 +153,14 @@ def _residual(config: types.ResidualDenoiserConfig, latent_size: int, time_scale
 
 @register_latent_pooler("first")
 def _first(config: Any, width: int, pretrained: "PretrainedPooler") -> "nn.Module":
-    from model.latent.pooling import Pooler, first_token
+    from model.latent.connectors.pooling import Pooler, first_token
 
     return Pooler(first_token, width, pretrained._replace(dropout=0.0))
 
 
 @register_latent_pooler("mean")
 def _mean(config: Any, width: int, pretrained: "PretrainedPooler") -> "nn.Module":
-    from model.latent.pooling import Pooler, masked_mean
+    from model.latent.connectors.pooling import Pooler, masked_mean
 
     return Pooler(masked_mean, width, pretrained._replace(dropout=0.0))
 
@@ -169,7 +169,7 @@ def _mean(config: Any, width: int, pretrained: "PretrainedPooler") -> "nn.Module
 def _context(config: Any, width: int, pretrained: "PretrainedPooler") -> "nn.Module":
     from torch import nn
 
-    from model.latent.pooling import Pooler, first_token
+    from model.latent.connectors.pooling import Pooler, first_token
 
     return Pooler(first_token, width, pretrained, nn.GELU())
 
@@ -188,6 +188,6 @@ def _linear_route(config: Any, latent_size: int, out_features: int) -> "nn.Modul
 @register_latent_schedule("cosine")
 @register_latent_schedule("linear", reads=("beta_start", "beta_end"))
 def _beta_schedule(config: Any, num_steps: int, betas: tuple[float, float]) -> "Tensor":
-    from diffusion.gaussian_schedule import beta_table
+    from model_factory.diffusion.gaussian_schedule import beta_table
 
     return beta_table(config.type, num_steps, *betas)[1:]

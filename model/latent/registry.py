@@ -34,16 +34,16 @@ from typing import Any, Literal, TypeVar, get_args
 from pydantic import BaseModel, GetJsonSchemaHandler, ValidationInfo, create_model
 from pydantic_core import CoreSchema
 
-from yaml_config.choice import not_one_of
-from yaml_config.registry import PLUGIN_HINT, Registry
-from yaml_config.strict_model import StrictModel
-from yaml_config.tagged import FromRegistry
+from model_factory.yaml_config.choose import FromRegistry
+from model_factory.yaml_config.messages import not_one_of
+from model_factory.yaml_config.registry import PLUGIN_HINT, Registry
+from model_factory.yaml_config.strict_model import StrictModel
 
 Builder = TypeVar("Builder", bound=Callable[..., Any])
 Entry = TypeVar("Entry", bound="PartEntry")
 
 RouteTarget = Literal["embedding", "memory", "cross_attention", "soft_prompt"]
-"""Inputs of a decoder that a route can feed; `model.latent.injection` describes them."""
+"""Inputs of a decoder that a route can feed; `model.latent.connectors.injection` describes them."""
 BetaKey = Literal["beta_start", "beta_end"]
 
 
@@ -119,7 +119,7 @@ def register_latent_pooler(name: str, *, config: type[BaseModel] | None = None) 
     """Register the decorated `(config, width, pretrained) -> nn.Module`; raise ValueError if the name is taken.
 
     The module's `forward(hidden, mask)` maps hidden states [B, N, width] and mask bool [B, N] to a vector [B, width].
-    `pretrained` is a `model.latent.pooling.PretrainedPooler`, the layers of the backbone's own pooler.
+    `pretrained` is a `model.latent.connectors.pooling.PretrainedPooler`, the layers of the backbone's own pooler.
     """
     return _register(LATENT_POOLERS, name, config, PartEntry)
 

@@ -7,12 +7,12 @@ from warnings import warn
 import torch
 from torch import Tensor, nn
 
-from diffusion.errors import check_count
-from diffusion.gaussian import GaussianDiffusion, Prediction
-from diffusion.gaussian_schedule import beta_table, check_betas
-from model.inputs import InputError, describe
 from model.latent.registry import LATENT_SCHEDULES, part_name, resolve_part
-from yaml_config.strict_model import StrictModel
+from model.transformer.inputs import InputError, describe
+from model_factory.diffusion.errors import check_count
+from model_factory.diffusion.gaussian import GaussianDiffusion, Prediction
+from model_factory.diffusion.gaussian_schedule import beta_table, check_betas
+from model_factory.yaml_config.strict_model import StrictModel
 
 Compat = Literal["dmlp"] | None
 

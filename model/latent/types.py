@@ -15,8 +15,8 @@ from model.latent.registry import (
 )
 from model.registry import register_model
 from model.types import AnyOf, Device, Size
-from yaml_config.strict_model import StrictModel, Violation
-from yaml_config.tagged import FromRegistry
+from model_factory.yaml_config.choose import FromRegistry
+from model_factory.yaml_config.strict_model import StrictModel, Violation
 
 if TYPE_CHECKING:
     from model.latent.model import LatentDiffusionModel

@@ -7,12 +7,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from model.inputs import InputError, describe, has_values
 from model.latent.abstract import VAE_Abs
 from model.latent.decoder import LatentDecoder
 from model.latent.encoder import LatentEncoder
 from model.latent.types import PUBLISHED_VARIANCE
 from model.latent.variational import kl_cost, kl_divergence, reparameterise
+from model.transformer.inputs import InputError, describe, has_values
 
 _REMEDIES = {
     "pad": "tokenizer.add_special_tokens({'pad_token': '<PAD>'})",

@@ -2,7 +2,7 @@
 
 from data_manager.data_manager import DatasetManager
 from data_manager.dataset_types import GlobalConfig
-from data_manager.speech_types import LhotseDatasetConfig
+from data_manager.speech.types import LhotseDatasetConfig
 
 
 def config_of(folder, name="librispeech", **more):

@@ -5,10 +5,11 @@ import pickle
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from data_manager import loading, tokenizer_factory
+from data_manager import loading
 from data_manager.data_manager import DatasetManager
 from data_manager.dataset_types import TokenizerConfig
-from data_manager.hugging_face_tokenizer import HuggingFaceTokenizer
+from data_manager.tokenizers import factory as tokenizer_factory
+from data_manager.tokenizers.hugging_face import HuggingFaceTokenizer
 from tests.data_manager.text_configs import text_config, texts
 
 

@@ -7,8 +7,8 @@ from pydantic import ValidationError
 from data_manager.data_manager import DatasetManager
 from data_manager.errors import DataError
 from data_manager.report import describe
-from data_manager.report_text import report_text
-from data_manager.table_types import CsvDatasetConfig, DiskDatasetConfig, JsonDatasetConfig
+from data_manager.text.table_types import CsvDatasetConfig, DiskDatasetConfig, JsonDatasetConfig
+from model_factory.cli.data import report_text
 from tests.data_manager.text_configs import BYTES, notes, shared
 
 MOODS = [("so glad", "joy"), ("grim", "woe"), ("merry day", "joy")]

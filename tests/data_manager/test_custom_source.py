@@ -12,7 +12,7 @@ from data_manager.data_manager import DatasetManager
 from data_manager.dataset_types import DatasetConfig, TokenizerConfig
 from data_manager.errors import DataError
 from data_manager.registry import SOURCES, register_source
-from data_manager.text_types import TokensConfig
+from data_manager.row_types import TokensConfig
 from tests.data_manager.text_configs import BYTES, shared, texts
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -20,7 +20,7 @@ PLUGIN = '''
 from typing import Annotated, Literal
 from pydantic import Field
 from data_manager.registry import register_source
-from data_manager.text_types import TokensConfig
+from data_manager.text.types import TokensConfig
 
 class RhymesConfig(TokensConfig):
     """Rhymes that are made up."""
@@ -117,7 +117,7 @@ def test_source_of_text_needs_tokens_config(register):
         source: str = "plain"
 
     register("plain", config=Plain)(lambda config: {"train": ["one"]})
-    with pytest.raises(DataError, match=r"returned text, so its config must be a subclass of data_manager.text_types"):
+    with pytest.raises(DataError, match=r"returned text, so its config must be a subclass of data_manager.text.types"):
         DatasetManager.load_dataset(Plain(name="mine"))
 
 

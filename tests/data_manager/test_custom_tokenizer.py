@@ -13,21 +13,21 @@ from pydantic import Field, ValidationError
 from data_manager.data_manager import DatasetManager
 from data_manager.dataset_types import TokenizerConfig
 from data_manager.errors import DataError
-from data_manager.table_types import HubDatasetConfig
-from data_manager.text_types import TextDatasetConfig
-from data_manager.tokenizer_base import read_vocabulary, write_vocabulary
-from data_manager.tokenizer_load import load_tokenizer
-from data_manager.tokenizer_registry import TOKENIZERS, register_tokenizer
+from data_manager.text.table_types import HubDatasetConfig
+from data_manager.text.types import TextDatasetConfig
+from data_manager.tokenizers.base import read_vocabulary, write_vocabulary
+from data_manager.tokenizers.load import load_tokenizer
+from data_manager.tokenizers.registry import TOKENIZERS, register_tokenizer
+from model_factory.yaml_config.strict_model import StrictModel
 from tests.data_manager.text_configs import shared, texts
-from yaml_config.strict_model import StrictModel
 
 ROOT = Path(__file__).resolve().parents[2]
 PLUGIN = '''
 from typing import Annotated
 from pydantic import Field
-from data_manager.tokenizer_base import read_vocabulary, write_vocabulary
-from data_manager.tokenizer_registry import register_tokenizer
-from yaml_config.strict_model import StrictModel
+from data_manager.tokenizers.base import read_vocabulary, write_vocabulary
+from data_manager.tokenizers.registry import register_tokenizer
+from model_factory.yaml_config.strict_model import StrictModel
 
 class WordsConfig(StrictModel):
     """Words between spaces."""
@@ -192,7 +192,7 @@ def test_registered_class_needs_its_methods(registered):
 def test_custom_tokenizer_cannot_replace_a_built_in_one(name):
     script = (
         "from tests.data_manager.test_custom_tokenizer import OffsetConfig, OffsetTokenizer;"
-        "from data_manager.tokenizer_registry import register_tokenizer;"
+        "from data_manager.tokenizers.registry import register_tokenizer;"
         f"register_tokenizer({name!r}, config=OffsetConfig)(OffsetTokenizer)"
     )
     done = run(ROOT, "-c", script)

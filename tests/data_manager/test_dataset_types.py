@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from data_manager.dataset_types import DatasetConfig, GlobalConfig, TokenizerConfig
-from data_manager.speech_types import LhotseDatasetConfig
-from data_manager.text_types import EmbeddedDatasetConfig, PairFiles, TextDatasetConfig
+from data_manager.speech.types import LhotseDatasetConfig
+from data_manager.text.types import EmbeddedDatasetConfig, PairFiles, TextDatasetConfig
 
 HEAVY = ("torch", "datasets", "lhotse", "transformers", "numpy")
 
@@ -158,7 +158,7 @@ def test_dataset_config_dump_and_load_is_identity(data_files, length, kind):
 
 def test_config_types_import_nothing_heavy():
     code = (
-        "import sys, data_manager.sources; from data_manager.speech_types import LhotseDatasetConfig as L;"
+        "import sys, data_manager.sources; from data_manager.speech.types import LhotseDatasetConfig as L;"
         "L(name='timit', process_params={'num_phones': 39});"
         f"print([name for name in {HEAVY} if name in sys.modules])"
     )

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from data_manager import hub
 from data_manager.data_manager import DatasetManager
 from data_manager.dataset_types import TokenizerConfig
 from data_manager.errors import DataError
-from data_manager.table_types import HubDatasetConfig
+from data_manager.text import hub
+from data_manager.text.table_types import HubDatasetConfig
 from tests.data_manager.fake_hub import fake_hub
 from tests.data_manager.text_configs import BYTES, shared, text_config
 
@@ -41,7 +41,7 @@ FILES = {
 CODE = """
 import sys
 from tests.data_manager.text_configs import *
-from data_manager.table_types import HubDatasetConfig
+from data_manager.text.table_types import HubDatasetConfig
 settings = {"repo": "owner/lines", "rows": "whole", "global_config": shared(Path(sys.argv[1])), "tokenizer": BYTES}
 print(texts(HubDatasetConfig(name="a", **settings)), texts(HubDatasetConfig(name="a", **settings), "test"))
 for part in ("train[:1]", "train[1:2]"):

@@ -5,8 +5,8 @@ import inspect
 import pytest
 
 from data_manager.data_manager import DatasetManager
-from data_manager.lhotse_recipes import recipe_names, recipe_signature
-from yaml_config.registry import UnknownNameError
+from data_manager.speech.recipes import recipe_names, recipe_signature
+from model_factory.yaml_config.registry import UnknownNameError
 
 IRREGULAR = {"babel": "prepare_single_babel_language"}
 

@@ -10,12 +10,10 @@ from pathlib import Path
 import pytest
 
 from data_manager import loading
-from data_manager.command import main
+from data_manager.cache import exclusively, leftovers, used_folders
 from data_manager.data_manager import DatasetManager
-from data_manager.leftovers import leftovers
-from data_manager.lengths import Lengths, histogram
-from data_manager.prepared_folder import exclusively, used_folders
-from data_manager.report_text import format_duration
+from data_manager.rows.lengths import Lengths, histogram
+from model_factory.cli.data import format_duration, main
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -136,7 +134,7 @@ def test_stale_cache_is_reported_and_pruned(here, capsys):
 def test_stale_cache_ignores_folder_locked_by_process(tmp_path):
     with exclusively(tmp_path / ".train-0.lock"):
         (tmp_path / ".train-0.partial").mkdir()
-        code = "import sys; from pathlib import Path; from data_manager.leftovers import leftovers; "
+        code = "import sys; from pathlib import Path; from data_manager.cache import leftovers; "
         command = [sys.executable, "-c", f"{code}print(leftovers(Path(sys.argv[1])))", str(tmp_path)]
         assert subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout == "None\n"
     assert leftovers(tmp_path).names == (".train-0.partial",)

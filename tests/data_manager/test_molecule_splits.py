@@ -5,9 +5,9 @@ import torch
 
 from data_manager.data_manager import DatasetManager
 from data_manager.errors import DataError
-from data_manager.molecule_properties import _functions, compute_properties
-from data_manager.scaffolds import assign_splits, murcko_scaffold
-from data_manager.smiles_types import Property, SmilesDatasetConfig
+from data_manager.molecules.corpus import _functions, compute_properties
+from data_manager.molecules.scaffolds import assign_splits, murcko_scaffold
+from data_manager.molecules.types import Property, SmilesDatasetConfig
 from tests.data_manager.test_smiles import notes, shared, smiles_config, texts
 
 rdkit = pytest.importorskip("rdkit.Chem", reason="needs rdkit, the extra chem")

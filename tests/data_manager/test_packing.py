@@ -7,13 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_manager.documents import Notes
+from data_manager.documents import Notes, pieces
 from data_manager.errors import DataError
-from data_manager.hugging_face_tokenizer import HuggingFaceTokenizer
-from data_manager.packing import STARTS, CutRows, Encoded, WholeRows
-from data_manager.text_files import pieces
-from data_manager.tokenizer_base import flat
-from data_manager.tokenizers import ByteTokenizer
+from data_manager.rows.pack import STARTS, CutRows, Encoded, WholeRows
+from data_manager.tokenizers.base import flat
+from data_manager.tokenizers.hugging_face import HuggingFaceTokenizer
+from data_manager.tokenizers.simple import ByteTokenizer
 from tests.real_data import real_data
 
 EOS = 258

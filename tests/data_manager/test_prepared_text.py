@@ -12,13 +12,15 @@ from pathlib import Path
 
 import pytest
 
-from data_manager import content_hash, encoding, loading, prepare
-from data_manager.content_hash import FileHashes
+from data_manager import cache as content_hash
+from data_manager import loading
+from data_manager.cache import FileHashes, is_held
 from data_manager.data_manager import DatasetManager
 from data_manager.dataset_types import TokenizerConfig
 from data_manager.errors import DataError
-from data_manager.ordered_map import ordered_map
-from data_manager.prepared_folder import is_held
+from data_manager.rows import encode as encoding
+from data_manager.rows import prepare
+from data_manager.rows.parallel import ordered_map
 from tests.data_manager.text_configs import BYTES, text_config, texts
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -62,7 +64,7 @@ def test_tokenizer_is_learned_once(tmp_path, monkeypatch, kind):
     config = text_config(tmp_path, {"train": "a.txt"}, tokenizer=settings)
     DatasetManager.load_dataset(config)
     size = DatasetManager.tokenizer(config).vocab_size
-    monkeypatch.setattr("data_manager.tokenizer_factory._learn", None)
+    monkeypatch.setattr("data_manager.tokenizers.factory._learn", None)
     DatasetManager.load_dataset(config)
     assert DatasetManager.tokenizer(config).vocab_size == size
     assert sum(name.startswith("tokenizer-") for name in prepared_folders(tmp_path)) == 1
@@ -73,9 +75,9 @@ def test_file_hashes_are_cached_until_a_file_changes(tmp_path, monkeypatch):
     path.write_text("a")
     assert hashes(path) == hashes(path)
     assert not (tmp_path / "hashes").exists()  # too fresh for its times to tell
-    monkeypatch.setattr("data_manager.content_hash._SETTLED", -1)
+    monkeypatch.setattr("data_manager.cache._SETTLED", -1)
     first = hashes(path)
-    monkeypatch.setattr("data_manager.content_hash._hash_file", lambda path: "other")
+    monkeypatch.setattr("data_manager.cache._hash_file", lambda path: "other")
     assert hashes(path) == first
     time.sleep(0.02)
     path.write_text("b")

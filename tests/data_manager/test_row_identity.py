@@ -7,7 +7,7 @@ import pytest
 from lhotse import CutSet, MonoCut, Recording, SupervisionSegment
 from lhotse.audio import AudioSource
 
-from data_manager.row_identity import row_identity
+from data_manager.rows.identity import row_identity
 
 ROWS = [[1, 2, 3], [4], [5, 6]]
 

@@ -6,10 +6,9 @@ from hypothesis import strategies as st
 
 from data_manager.data_manager import DatasetManager
 from data_manager.errors import DataError
-from data_manager.smiles_pairs import SmilesPairTokenizer
-from data_manager.smiles_tokenizer import SmilesTokenizer, split_smiles, syntax_error
-from data_manager.smiles_types import SmilesDatasetConfig
-from data_manager.tokenizer_load import load_tokenizer
+from data_manager.molecules.types import SmilesDatasetConfig
+from data_manager.tokenizers.load import load_tokenizer
+from data_manager.tokenizers.smiles import SmilesPairTokenizer, SmilesTokenizer, split_smiles, syntax_error
 from tests.data_manager.text_configs import notes, shared, texts
 from tests.real_data import real_data
 

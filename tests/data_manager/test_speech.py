@@ -6,11 +6,11 @@ import threading
 import pytest
 import torch
 
-from data_manager import corpus_download
 from data_manager.data_manager import DatasetManager
 from data_manager.dataset_types import DatasetConfig, GlobalConfig
 from data_manager.errors import DataError
-from data_manager.lhotse_recipes import recipe_names, recipe_signature
+from data_manager.speech import download as corpus_download
+from data_manager.speech.recipes import recipe_names, recipe_signature
 from tests.data_manager.corpora import RATE, librispeech_part, timit, yesno
 from tests.data_manager.speech_cases import config_of, load
 from tests.real_data import real_data
@@ -147,7 +147,7 @@ def test_missing_corpus_is_downloaded_with_given_params(tmp_path, monkeypatch):
         librispeech_part(tmp_path / "data" / "librispeech" / "LibriSpeech", "dev-clean-2", {"A": 0.2})
 
     monkeypatch.setattr(corpus_download, "unreachable", lambda url: None)
-    monkeypatch.setattr("data_manager.recipe_call.call_recipe", download)
+    monkeypatch.setattr("data_manager.speech.download.call_recipe", download)
     config = config_of(tmp_path, download_params={"dataset_parts": "dev-clean-2"})
     assert list(load(config)) == ["dev-clean-2"]
     target = str(tmp_path / "data" / "librispeech")
@@ -172,7 +172,7 @@ def test_speech_real_utterance(tmp_path):
 
 
 def test_unreachable_addresses():
-    from data_manager.network import unreachable
+    from data_manager.text.hub import unreachable
 
     assert unreachable("http://192.0.2.1/x") is not None  # reserved for documentation, RFC 5737
     assert unreachable("http://127.0.0.1:9/x") is not None
@@ -180,7 +180,7 @@ def test_unreachable_addresses():
 
 
 def test_unreachable_after_dns_timeout(monkeypatch):
-    from data_manager import network
+    from data_manager.text import hub as network
 
     never, real = threading.Event(), socket.socket
     monkeypatch.setattr(network.socket, "create_connection", lambda *given, **more: never.wait() and real())
@@ -195,7 +195,7 @@ def test_unreachable_after_dns_timeout(monkeypatch):
 def test_reachable_server():
     import socket
 
-    from data_manager.network import unreachable
+    from data_manager.text.hub import unreachable
 
     with socket.create_server(("127.0.0.1", 0)) as server:
         assert unreachable(f"http://127.0.0.1:{server.getsockname()[1]}/x") is None

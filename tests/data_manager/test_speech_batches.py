@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from data_manager.speech_batches import speaker_targets
+from data_manager.speech.loader import speaker_targets
 from tests.data_manager.corpora import librispeech_part
 from tests.data_manager.speech_cases import batches, config_of, load
 

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from data_manager.command import main
 from data_manager.data_manager import DatasetManager
 from data_manager.parse_data_args import parse_dataset_configs
-from experiment.config import read_experiment
+from model_factory.cli.data import main
+from model_factory.experiment.config import read_experiment
 from tests.data_manager.corpora import librispeech_part, timit, yesno
 from tests.real_data import real_data
 

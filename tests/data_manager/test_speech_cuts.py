@@ -5,9 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data_manager.errors import DataError
-from data_manager.speech import get_speech_corpus
-from data_manager.speech_mixture import cuts_per_epoch, interleave
-from data_manager.speech_mixture_types import SpeechMixtureConfig
+from data_manager.speech.corpus import get_speech_corpus
+from data_manager.speech.mixture import cuts_per_epoch, interleave
+from data_manager.speech.mixture_types import SpeechMixtureConfig
 from tests.data_manager.corpora import librispeech_part, yesno
 from tests.data_manager.speech_cases import batches, config_of, load
 
@@ -46,7 +46,7 @@ def test_overlapping_windows(folder):
 def test_windows_by_supervisions(folder):
     from lhotse import SupervisionSegment
 
-    from data_manager.speech_cuts import shape_splits
+    from data_manager.speech.cuts import shape_splits
 
     (cut, silent) = load(config_of(folder))["dev-clean"]
     cut.supervisions = [

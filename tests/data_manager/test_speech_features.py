@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from data_manager import speech_storage
 from data_manager.errors import DataError
-from data_manager.speech import get_speech_corpus
-from data_manager.speech_features import FrameReader
+from data_manager.speech import features as speech_storage
+from data_manager.speech.corpus import get_speech_corpus
+from data_manager.speech.features import FrameReader
 from data_manager.speech_settings import FeaturesConfig
 from tests.data_manager.corpora import RATE, librispeech_part
 from tests.data_manager.speech_cases import batches, config_of, load
@@ -114,7 +114,7 @@ def test_stored_features_average_channels(folder):
 
 
 def test_stored_features_of_mixed_cut(folder):
-    from data_manager.speech_storage import store_features
+    from data_manager.speech.features import store_features
 
     first, second, _ = load(config_of(folder))["dev-clean"]
     config = config_of(folder, features={"storage": "numpy"})

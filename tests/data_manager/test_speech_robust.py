@@ -9,11 +9,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from data_manager import corpus_download, speech
 from data_manager.data_manager import DatasetManager
 from data_manager.errors import DataError
-from data_manager.manifests import read_cuts, split_cuts, write_cuts
-from data_manager.speech import get_speech_corpus
+from data_manager.speech import corpus as speech
+from data_manager.speech import download as corpus_download
+from data_manager.speech.corpus import get_speech_corpus
+from data_manager.speech.manifests import read_cuts, split_cuts, write_cuts
 from tests.data_manager.corpora import librispeech_part, timit, yesno
 from tests.data_manager.speech_cases import config_of, load
 

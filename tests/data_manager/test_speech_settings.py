@@ -6,10 +6,10 @@ from hypothesis import strategies as st
 
 from data_manager.dataset_types import GlobalConfig
 from data_manager.parse_data_args import parse_dataset_configs
-from data_manager.recipe_values import expected_kind
+from data_manager.speech.recipes import expected_kind
+from data_manager.speech.types import LhotseDatasetConfig, SpeedConfig, SubsetConfig, WindowsConfig
 from data_manager.speech_settings import FeaturesConfig, LoadingConfig
-from data_manager.speech_types import LhotseDatasetConfig, SpeedConfig, SubsetConfig, WindowsConfig
-from yaml_config.errors import ConfigError
+from model_factory.yaml_config.errors import ConfigError
 
 
 def violations(config_type, **values):
@@ -43,7 +43,7 @@ def test_feature_defaults_by_type(settings, mel_bins, ceps, width):
 @pytest.mark.parametrize("rate", [8000, 11_025, 16_000, 44_100])
 @pytest.mark.parametrize("length", [0.02, 0.025, 0.032])
 def test_feature_width_matches_extractor(kind, rate, length):
-    from data_manager.speech_features import make_extractor
+    from data_manager.speech.features import make_extractor
 
     features = FeaturesConfig(type=kind, frame_length=length)
     assert make_extractor(features, rate).feature_dim(rate) == features.width(rate)

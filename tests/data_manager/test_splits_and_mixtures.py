@@ -12,10 +12,10 @@ from pydantic import ValidationError
 
 from data_manager.data_manager import DatasetManager
 from data_manager.errors import DataError
-from data_manager.mixture_types import MixtureDatasetConfig
-from data_manager.shares import draw_splits
-from data_manager.text_loader import LengthBuckets
-from data_manager.text_types import TextDatasetConfig
+from data_manager.rows.loader import LengthBuckets
+from data_manager.text.mixture_types import MixtureDatasetConfig
+from data_manager.text.split import draw_splits
+from data_manager.text.types import TextDatasetConfig
 from tests.data_manager.text_configs import BYTES, notes, shared, text_config, texts
 
 

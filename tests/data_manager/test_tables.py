@@ -8,14 +8,14 @@ from pydantic import ValidationError
 
 from data_manager.data_manager import DatasetManager
 from data_manager.errors import DataError
-from data_manager.table_types import (
+from data_manager.text.table_types import (
     CsvDatasetConfig,
     DiskDatasetConfig,
     JsonDatasetConfig,
     PairColumns,
     ParquetDatasetConfig,
 )
-from data_manager.template import parse_template
+from data_manager.text.template import parse_template
 from tests.data_manager.text_configs import BYTES, notes, shared, texts
 
 ROWS = [{"id": 1, "title": "A", "body": "first, one\nmore"}, {"id": 2, "title": "B", "body": "zwö"}]

@@ -6,7 +6,7 @@ import torch
 from data_manager.data_manager import DatasetManager
 from data_manager.dataset_types import GlobalConfig, TokenizerConfig
 from data_manager.errors import DataError
-from data_manager.text_types import EmbeddedDatasetConfig, TextDatasetConfig
+from data_manager.text.types import EmbeddedDatasetConfig, TextDatasetConfig
 from tests.real_data import real_data
 
 

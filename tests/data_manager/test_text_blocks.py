@@ -8,11 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_manager import text_blocks as module
 from data_manager.documents import Invalid, Notes
 from data_manager.errors import DataError
-from data_manager.text_blocks import text_blocks
-from data_manager.text_files import TextFile
+from data_manager.text import files as module
+from data_manager.text.files import TextFile, text_blocks
 from tests.data_manager.text_configs import notes, text_config, texts
 
 

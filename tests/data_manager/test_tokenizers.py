@@ -7,10 +7,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from data_manager.errors import DataError
-from data_manager.hugging_face_tokenizer import HuggingFaceTokenizer
-from data_manager.tokenizer_base import REPLACEMENT
-from data_manager.tokenizer_load import load_tokenizer
-from data_manager.tokenizers import ByteTokenizer, CharacterTokenizer
+from data_manager.tokenizers.base import REPLACEMENT
+from data_manager.tokenizers.hugging_face import HuggingFaceTokenizer
+from data_manager.tokenizers.load import load_tokenizer
+from data_manager.tokenizers.simple import ByteTokenizer, CharacterTokenizer
 from tests.real_data import real_data
 
 any_text = st.text(st.characters(exclude_categories=["Cs"]))

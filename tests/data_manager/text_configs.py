@@ -5,7 +5,7 @@ from typing import Any
 
 from data_manager.data_manager import DatasetManager
 from data_manager.dataset_types import GlobalConfig, TokenizerConfig
-from data_manager.text_types import TextDatasetConfig
+from data_manager.text.types import TextDatasetConfig
 
 BYTES = TokenizerConfig(type="bytes")
 

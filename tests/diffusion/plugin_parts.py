@@ -4,8 +4,8 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from diffusion.registry import register_objective, register_process, register_sampler, register_schedule
-from yaml_config.strict_model import StrictModel
+from model_factory.diffusion.registry import register_objective, register_process, register_sampler, register_schedule
+from model_factory.yaml_config.strict_model import StrictModel
 
 
 class SkewedConfig(StrictModel):
@@ -40,7 +40,7 @@ class LazyConfig(StrictModel):
 def _skewed(config: Any, num_tokens: int) -> Any:
     import torch
 
-    from diffusion.processes.forward_process import Graph
+    from model_factory.diffusion.processes.forward_process import Graph
 
     rest = (1 - config.first) / (num_tokens - 1)
     return Graph(num_tokens, torch.tensor([config.first] + [rest] * (num_tokens - 1)))
@@ -48,21 +48,21 @@ def _skewed(config: Any, num_tokens: int) -> Any:
 
 @register_schedule("power", config=PowerConfig)
 def _power(config: Any) -> Any:
-    from diffusion.processes.noise_schedule import CosineNoise
+    from model_factory.diffusion.processes.noise_schedule import CosineNoise
 
     return CosineNoise(config.eps)
 
 
 @register_objective("scaled", config=ScaledConfig, noises=("absorbing", "skewed"))
 def _scaled(config: Any, process: Any) -> Any:
-    from diffusion.objectives.losses import ScoreEntropyLoss
-    from diffusion.objectives.parameterisation import X0Parameterisation
+    from model_factory.diffusion.objectives.losses import ScoreEntropyLoss
+    from model_factory.diffusion.objectives.parameterisation import X0Parameterisation
 
     return ScoreEntropyLoss(process, X0Parameterisation(process.graph))
 
 
 @register_sampler("lazy", config=LazyConfig, accuracy="convergent", summary="ancestral, with more steps")
 def _lazy(config: Any, process: Any, denoiser: Any, steps: int) -> Any:
-    from diffusion.samplers.standard import AncestralSampler
+    from model_factory.diffusion.samplers.standard import AncestralSampler
 
     return AncestralSampler(process, denoiser, steps * config.patience)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from diffusion.errors import (
+from model_factory.diffusion.errors import (
     SettingError,
     ShapeError,
     SigmaError,
@@ -18,9 +18,9 @@ from diffusion.errors import (
     check_time,
     check_tokens,
 )
-from diffusion.gaussian_schedule import MAX_BETA, beta_table, check_betas, strided_times
-from diffusion.objectives.parameterisation import ScoreParameterisation, X0Parameterisation
-from diffusion.processes.graph import AbsorbingGraph, UniformGraph
+from model_factory.diffusion.gaussian_schedule import MAX_BETA, beta_table, check_betas, strided_times
+from model_factory.diffusion.objectives.parameterisation import ScoreParameterisation, X0Parameterisation
+from model_factory.diffusion.processes.graph import AbsorbingGraph, UniformGraph
 
 
 def test_sigma_and_time_convert_to_float64_exactly() -> None:

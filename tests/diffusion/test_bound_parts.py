@@ -4,16 +4,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from diffusion.errors import ShapeError
-from diffusion.objectives.block import BlockSubsLoss
-from diffusion.objectives.discrete_time import D3pmLoss, DiscreteSubsLoss
-from diffusion.objectives.losses import Objective, ScoreEntropyLoss, SubsLoss, UdlmLoss
-from diffusion.objectives.parameterisation import ScoreParameterisation
-from diffusion.processes.diffusion_process import DiffusionProcess
-from diffusion.processes.forward_process import Graph
-from diffusion.processes.graph import AbsorbingGraph, UniformGraph
-from diffusion.processes.noise_schedule import CosineNoise, GeometricNoise
-from diffusion.randomness import RowGenerators
+from model_factory.diffusion.errors import ShapeError
+from model_factory.diffusion.objectives.block import BlockSubsLoss
+from model_factory.diffusion.objectives.discrete_time import D3pmLoss, DiscreteSubsLoss
+from model_factory.diffusion.objectives.losses import Objective, ScoreEntropyLoss, SubsLoss, UdlmLoss
+from model_factory.diffusion.objectives.parameterisation import ScoreParameterisation
+from model_factory.diffusion.processes.diffusion_process import DiffusionProcess
+from model_factory.diffusion.processes.forward_process import Graph
+from model_factory.diffusion.processes.graph import AbsorbingGraph, UniformGraph
+from model_factory.diffusion.processes.noise_schedule import CosineNoise, GeometricNoise
+from model_factory.diffusion.randomness import RowGenerators
 
 N, ROWS, LENGTH = 5, 6, 7
 SCHEDULE = GeometricNoise(0.1, 5.0)

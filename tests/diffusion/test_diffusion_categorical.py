@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from diffusion.categorical import invert_distribution, sample_categorical
-from diffusion.errors import ProbabilityError, ShapeError
-from diffusion.randomness import RowGenerators
+from model_factory.diffusion.categorical import invert_distribution, sample_categorical
+from model_factory.diffusion.errors import ProbabilityError, ShapeError
+from model_factory.diffusion.randomness import RowGenerators
 
 
 @pytest.mark.parametrize("size", [2, 10, 1024, 1025, 4097])

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.certificates import all_certificates, draw, make_process, strata_variances, table
-from diffusion.objectives.losses import SubsLoss
+from model_factory.diffusion.objectives.losses import SubsLoss
 from tests.oracles.diffusion_toy import Toy
 
 

@@ -4,15 +4,19 @@ import pytest
 import torch
 from torch import Tensor
 
-from diffusion.errors import SettingError, ShapeError
-from diffusion.objectives.discrete_time import DiscreteSubsLoss
-from diffusion.objectives.losses import Objective, ScoreEntropyLoss, SubsLoss, UdlmLoss
-from diffusion.objectives.parameterisation import Parameterisation, ScoreParameterisation, X0Parameterisation
-from diffusion.processes.diffusion_process import DiffusionProcess
-from diffusion.processes.forward_process import Graph
-from diffusion.processes.graph import AbsorbingGraph, UniformGraph
-from diffusion.processes.noise_schedule import GeometricNoise, LogLinearNoise
-from diffusion.randomness import RowGenerators
+from model_factory.diffusion.errors import SettingError, ShapeError
+from model_factory.diffusion.objectives.discrete_time import DiscreteSubsLoss
+from model_factory.diffusion.objectives.losses import Objective, ScoreEntropyLoss, SubsLoss, UdlmLoss
+from model_factory.diffusion.objectives.parameterisation import (
+    Parameterisation,
+    ScoreParameterisation,
+    X0Parameterisation,
+)
+from model_factory.diffusion.processes.diffusion_process import DiffusionProcess
+from model_factory.diffusion.processes.forward_process import Graph
+from model_factory.diffusion.processes.graph import AbsorbingGraph, UniformGraph
+from model_factory.diffusion.processes.noise_schedule import GeometricNoise, LogLinearNoise
+from model_factory.diffusion.randomness import RowGenerators
 
 GRAPHS = [UniformGraph(5), AbsorbingGraph(5), Graph(5, torch.tensor([0.1, 0.1, 0.1, 0.1, 0.1, 0.5]))]
 

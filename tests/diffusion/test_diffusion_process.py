@@ -6,12 +6,19 @@ import pytest
 import torch
 from torch import Tensor
 
-from diffusion.errors import DiffusionInputError, SettingError, ShapeError, SigmaError, TimeError, TokenError
-from diffusion.processes.diffusion_process import DiffusionProcess
-from diffusion.processes.graph import AbsorbingGraph, UniformGraph
-from diffusion.processes.noise_schedule import CosineNoise, GeometricNoise, LogLinearNoise, NoiseSchedule
-from diffusion.randomness import RowGenerators, uniform
-from diffusion.time_strata import stratified_times
+from model_factory.diffusion.errors import (
+    DiffusionInputError,
+    SettingError,
+    ShapeError,
+    SigmaError,
+    TimeError,
+    TokenError,
+)
+from model_factory.diffusion.processes.diffusion_process import DiffusionProcess
+from model_factory.diffusion.processes.graph import AbsorbingGraph, UniformGraph
+from model_factory.diffusion.processes.noise_schedule import CosineNoise, GeometricNoise, LogLinearNoise, NoiseSchedule
+from model_factory.diffusion.randomness import RowGenerators, uniform
+from model_factory.diffusion.time_strata import stratified_times
 
 
 class Chosen(RowGenerators):

@@ -7,17 +7,23 @@ import pytest
 import torch
 from torch import Tensor
 
-from diffusion.errors import DiffusionInputError, LengthError, SettingError, ShapeError, TokenError
-from diffusion.objectives.parameterisation import ScoreParameterisation, X0Parameterisation
-from diffusion.processes.diffusion_process import DiffusionProcess, reverse
-from diffusion.processes.graph import AbsorbingGraph, UniformGraph
-from diffusion.processes.noise_schedule import CosineNoise, GeometricNoise, LogLinearNoise
-from diffusion.randomness import RowGenerators
-from diffusion.registry import SAMPLERS
-from diffusion.samplers.base import Sampler, UnknownSamplerError, create_sampler, default_sampler, samplers_for
-from diffusion.samplers.denoiser import Denoiser, apply_temperature, keep_top_p
-from diffusion.samplers.sampling import sample
-from diffusion.samplers.state import SamplerState
+from model_factory.diffusion.errors import DiffusionInputError, LengthError, SettingError, ShapeError, TokenError
+from model_factory.diffusion.objectives.parameterisation import ScoreParameterisation, X0Parameterisation
+from model_factory.diffusion.processes.diffusion_process import DiffusionProcess, reverse
+from model_factory.diffusion.processes.graph import AbsorbingGraph, UniformGraph
+from model_factory.diffusion.processes.noise_schedule import CosineNoise, GeometricNoise, LogLinearNoise
+from model_factory.diffusion.randomness import RowGenerators
+from model_factory.diffusion.registry import SAMPLERS
+from model_factory.diffusion.samplers.base import (
+    Sampler,
+    UnknownSamplerError,
+    create_sampler,
+    default_sampler,
+    samplers_for,
+)
+from model_factory.diffusion.samplers.denoiser import Denoiser, apply_temperature, keep_top_p
+from model_factory.diffusion.samplers.sampling import sample
+from model_factory.diffusion.samplers.state import SamplerState
 from tests.oracles.diffusion_propagation import oracle_sampler, state_of
 from tests.oracles.diffusion_toy import VOCABULARY, Toy
 

@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from diffusion.errors import SettingError, SigmaError, TimeError
-from diffusion.processes.noise_schedule import (
+from model_factory.diffusion.errors import SettingError, SigmaError, TimeError
+from model_factory.diffusion.processes.noise_schedule import (
     MAX_SIGMA,
     CosineNoise,
     GeometricNoise,

@@ -5,13 +5,13 @@ from itertools import pairwise
 import pytest
 import torch
 
-from diffusion.errors import SettingError
-from diffusion.objectives.discrete_time import D3pmLoss, DiscreteNoise, DiscreteSubsLoss, discrete_loss
-from diffusion.objectives.losses import SubsLoss
-from diffusion.processes.diffusion_process import DiffusionProcess
-from diffusion.processes.graph import AbsorbingGraph, UniformGraph
-from diffusion.processes.hybrid import HybridGraph
-from diffusion.processes.noise_schedule import CosineNoise, LogLinearNoise
+from model_factory.diffusion.errors import SettingError
+from model_factory.diffusion.objectives.discrete_time import D3pmLoss, DiscreteNoise, DiscreteSubsLoss, discrete_loss
+from model_factory.diffusion.objectives.losses import SubsLoss
+from model_factory.diffusion.processes.diffusion_process import DiffusionProcess
+from model_factory.diffusion.processes.graph import AbsorbingGraph, UniformGraph
+from model_factory.diffusion.processes.hybrid import HybridGraph
+from model_factory.diffusion.processes.noise_schedule import CosineNoise, LogLinearNoise
 from tests.oracles.diffusion_bounds import exact_bound
 from tests.oracles.diffusion_toy import VOCABULARY, Toy
 from tests.oracles.hybrid_toy import HybridToy

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from diffusion.objectives.parameterisation import X0Parameterisation
-from diffusion.samplers.denoiser import Denoiser
-from diffusion.samplers.sampling import sample
+from model_factory.diffusion.objectives.parameterisation import X0Parameterisation
+from model_factory.diffusion.samplers.denoiser import Denoiser
+from model_factory.diffusion.samplers.sampling import sample
 from tests.oracles.diffusion_noises import GRAPHS, NoisyToy, noisy_toy, process_of
 from tests.oracles.diffusion_propagation import divergence, oracle_sampler, sampler_distribution
 from tests.oracles.diffusion_toy import LENGTH, VOCABULARY, Toy

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from diffusion.errors import SettingError
-from diffusion.objectives.discrete_time import (
+from model_factory.diffusion.errors import SettingError
+from model_factory.diffusion.objectives.discrete_time import (
     D3pmLoss,
     DiscreteNoise,
     DiscreteSubsLoss,
@@ -15,18 +15,18 @@ from diffusion.objectives.discrete_time import (
     _normalise,
     discrete_loss,
 )
-from diffusion.objectives.parameterisation import ScoreParameterisation, X0Parameterisation
-from diffusion.processes import forward_process
-from diffusion.processes.diffusion_process import DiffusionProcess
-from diffusion.processes.forward_process import _TRACE, Graph
-from diffusion.processes.graph import AbsorbingGraph, UniformGraph
-from diffusion.processes.hybrid import HybridGraph, HybridMixture
-from diffusion.processes.noise_schedule import CosineNoise, GeometricNoise, LogLinearNoise
-from diffusion.randomness import RowGenerators
-from diffusion.samplers.base import create_sampler
-from diffusion.samplers.denoiser import Denoiser, apply_temperature
-from diffusion.samplers.remasking import RemaskingSampler
-from diffusion.samplers.state import start_state
+from model_factory.diffusion.objectives.parameterisation import ScoreParameterisation, X0Parameterisation
+from model_factory.diffusion.processes import forward_process
+from model_factory.diffusion.processes.diffusion_process import DiffusionProcess
+from model_factory.diffusion.processes.forward_process import _TRACE, Graph
+from model_factory.diffusion.processes.graph import AbsorbingGraph, UniformGraph
+from model_factory.diffusion.processes.hybrid import HybridGraph, HybridMixture
+from model_factory.diffusion.processes.noise_schedule import CosineNoise, GeometricNoise, LogLinearNoise
+from model_factory.diffusion.randomness import RowGenerators
+from model_factory.diffusion.samplers.base import create_sampler
+from model_factory.diffusion.samplers.denoiser import Denoiser, apply_temperature
+from model_factory.diffusion.samplers.remasking import RemaskingSampler
+from model_factory.diffusion.samplers.state import start_state
 
 B, L = 2, 3
 MIXED = Graph(3, torch.tensor([1, 2, 1, 4]))

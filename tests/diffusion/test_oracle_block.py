@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from diffusion.errors import SettingError
-from diffusion.objectives.block import BlockSubsLoss, doubled_attention
-from diffusion.objectives.losses import SubsLoss
-from diffusion.processes.diffusion_process import DiffusionProcess
-from diffusion.processes.graph import AbsorbingGraph, UniformGraph
-from diffusion.processes.noise_schedule import CosineNoise, LogLinearNoise, NoiseSchedule
+from model_factory.diffusion.errors import SettingError
+from model_factory.diffusion.objectives.block import BlockSubsLoss, doubled_attention
+from model_factory.diffusion.objectives.losses import SubsLoss
+from model_factory.diffusion.processes.diffusion_process import DiffusionProcess
+from model_factory.diffusion.processes.graph import AbsorbingGraph, UniformGraph
+from model_factory.diffusion.processes.noise_schedule import CosineNoise, LogLinearNoise, NoiseSchedule
 from tests.oracles.diffusion_bounds import exact_bound, pairs, quadrature
 from tests.oracles.diffusion_propagation import oracle_sampler, sampler_distribution
 from tests.oracles.diffusion_toy import LENGTH, VOCABULARY, Toy

@@ -4,12 +4,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from diffusion.objectives.discrete_time import DiscreteSubsLoss
-from diffusion.objectives.losses import ScoreEntropyLoss, SubsLoss, UdlmLoss
-from diffusion.objectives.parameterisation import ScoreParameterisation, X0Parameterisation
-from diffusion.processes.diffusion_process import DiffusionProcess
-from diffusion.processes.graph import AbsorbingGraph, UniformGraph
-from diffusion.processes.noise_schedule import CosineNoise, GeometricNoise, LinearNoise, LogLinearNoise, NoiseSchedule
+from model_factory.diffusion.objectives.discrete_time import DiscreteSubsLoss
+from model_factory.diffusion.objectives.losses import ScoreEntropyLoss, SubsLoss, UdlmLoss
+from model_factory.diffusion.objectives.parameterisation import ScoreParameterisation, X0Parameterisation
+from model_factory.diffusion.processes.diffusion_process import DiffusionProcess
+from model_factory.diffusion.processes.graph import AbsorbingGraph, UniformGraph
+from model_factory.diffusion.processes.noise_schedule import (
+    CosineNoise,
+    GeometricNoise,
+    LinearNoise,
+    LogLinearNoise,
+    NoiseSchedule,
+)
 from tests.oracles.diffusion_bounds import exact_bound, quadrature
 from tests.oracles.diffusion_toy import VOCABULARY, Toy
 

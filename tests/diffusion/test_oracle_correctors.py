@@ -7,13 +7,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from diffusion.errors import DiffusionInputError
-from diffusion.objectives.parameterisation import X0Parameterisation
-from diffusion.processes.noise_schedule import NoiseSchedule
-from diffusion.samplers.base import Sampler, create_sampler, samplers_for
-from diffusion.samplers.denoiser import Denoiser
-from diffusion.samplers.remasking import RemaskingSampler
-from diffusion.samplers.sampling import sample
+from model_factory.diffusion.errors import DiffusionInputError
+from model_factory.diffusion.objectives.parameterisation import X0Parameterisation
+from model_factory.diffusion.processes.noise_schedule import NoiseSchedule
+from model_factory.diffusion.samplers.base import Sampler, create_sampler, samplers_for
+from model_factory.diffusion.samplers.denoiser import Denoiser
+from model_factory.diffusion.samplers.remasking import RemaskingSampler
+from model_factory.diffusion.samplers.sampling import sample
 from tests.oracles.diffusion_noises import GRAPHS, SCHEDULES, noisy_toy, process_of
 from tests.oracles.diffusion_propagation import kernel, oracle_sampler, sampler_distribution, state_of
 from tests.oracles.diffusion_toy import LENGTH, Toy

@@ -6,10 +6,10 @@ from itertools import pairwise
 import pytest
 import torch
 
-from diffusion.errors import DiffusionInputError, SettingError, ShapeError, TimeError
-from diffusion.gaussian import GaussianDiffusion
-from diffusion.gaussian_schedule import MAX_BETA, beta_table, strided_times
-from diffusion.randomness import RowGenerators, normal
+from model_factory.diffusion.errors import DiffusionInputError, SettingError, ShapeError, TimeError
+from model_factory.diffusion.gaussian import GaussianDiffusion
+from model_factory.diffusion.gaussian_schedule import MAX_BETA, beta_table, strided_times
+from model_factory.diffusion.randomness import RowGenerators, normal
 from tests.oracles.gaussian_laws import NormalData
 
 TABLES = {

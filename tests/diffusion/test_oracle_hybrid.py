@@ -6,13 +6,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from diffusion.errors import SettingError
-from diffusion.objectives.losses import SubsLoss, UdlmLoss
-from diffusion.processes.diffusion_process import DiffusionProcess
-from diffusion.processes.forward_process import Graph
-from diffusion.processes.graph import AbsorbingGraph, UniformGraph
-from diffusion.processes.hybrid import GiddLoss, HybridGraph
-from diffusion.processes.noise_schedule import CosineNoise, GeometricNoise, LogLinearNoise, NoiseSchedule
+from model_factory.diffusion.errors import SettingError
+from model_factory.diffusion.objectives.losses import SubsLoss, UdlmLoss
+from model_factory.diffusion.processes.diffusion_process import DiffusionProcess
+from model_factory.diffusion.processes.forward_process import Graph
+from model_factory.diffusion.processes.graph import AbsorbingGraph, UniformGraph
+from model_factory.diffusion.processes.hybrid import GiddLoss, HybridGraph
+from model_factory.diffusion.processes.noise_schedule import CosineNoise, GeometricNoise, LogLinearNoise, NoiseSchedule
 from tests.oracles.diffusion_bounds import exact_bound, quadrature_at_both_ends
 from tests.oracles.diffusion_toy import LENGTH, VOCABULARY
 from tests.oracles.hybrid_toy import HybridToy

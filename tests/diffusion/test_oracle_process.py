@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from diffusion.processes.forward_process import Graph
-from diffusion.processes.graph import AbsorbingGraph, UniformGraph
+from model_factory.diffusion.processes.forward_process import Graph
+from model_factory.diffusion.processes.graph import AbsorbingGraph, UniformGraph
 from tests.oracles.diffusion_toy import VOCABULARY, Toy
 
 SIGMAS = [1e-3, 1e-2, 0.1, 0.5, 1.0, 3.0, 6.0]

@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from diffusion.objectives.parameterisation import ScoreParameterisation
-from diffusion.processes.diffusion_process import DiffusionProcess
-from diffusion.processes.graph import AbsorbingGraph, UniformGraph
-from diffusion.processes.noise_schedule import CosineNoise, GeometricNoise, LogLinearNoise, NoiseSchedule
-from diffusion.registry import SAMPLERS
+from model_factory.diffusion.objectives.parameterisation import ScoreParameterisation
+from model_factory.diffusion.processes.diffusion_process import DiffusionProcess
+from model_factory.diffusion.processes.graph import AbsorbingGraph, UniformGraph
+from model_factory.diffusion.processes.noise_schedule import CosineNoise, GeometricNoise, LogLinearNoise, NoiseSchedule
+from model_factory.diffusion.registry import SAMPLERS
 from tests.oracles.diffusion_propagation import kernel, oracle_sampler, sampler_distribution, state_of
 from tests.oracles.diffusion_toy import VOCABULARY, Toy
 

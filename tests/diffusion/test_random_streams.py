@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from diffusion.randomness import RowGenerators, hash_words, normal, to_unit_interval, uniform
-from diffusion.time_strata import stratified_times
+from model_factory.diffusion.randomness import RowGenerators, hash_words, normal, to_unit_interval, uniform
+from model_factory.diffusion.time_strata import stratified_times
 
 WORD = (1 << 64) - 1
 GOLDEN = 0x9E3779B97F4A7C15

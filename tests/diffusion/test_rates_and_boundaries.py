@@ -6,19 +6,19 @@ import pytest
 import torch
 from torch import Tensor
 
-from diffusion.errors import SettingError
-from diffusion.objectives.block import BlockSubsLoss
-from diffusion.objectives.parameterisation import X0Parameterisation
-from diffusion.processes.diffusion_process import DiffusionProcess
-from diffusion.processes.graph import AbsorbingGraph, UniformGraph
-from diffusion.processes.hybrid import HybridGraph
-from diffusion.processes.noise_schedule import GeometricNoise, LogLinearNoise
-from diffusion.randomness import RowGenerators
-from diffusion.samplers.base import Proposal, create_sampler
-from diffusion.samplers.denoiser import Denoiser
-from diffusion.samplers.sampling import sample
-from diffusion.samplers.state import SamplerState, start_state
-from diffusion.time_strata import stratified_times
+from model_factory.diffusion.errors import SettingError
+from model_factory.diffusion.objectives.block import BlockSubsLoss
+from model_factory.diffusion.objectives.parameterisation import X0Parameterisation
+from model_factory.diffusion.processes.diffusion_process import DiffusionProcess
+from model_factory.diffusion.processes.graph import AbsorbingGraph, UniformGraph
+from model_factory.diffusion.processes.hybrid import HybridGraph
+from model_factory.diffusion.processes.noise_schedule import GeometricNoise, LogLinearNoise
+from model_factory.diffusion.randomness import RowGenerators
+from model_factory.diffusion.samplers.base import Proposal, create_sampler
+from model_factory.diffusion.samplers.denoiser import Denoiser
+from model_factory.diffusion.samplers.sampling import sample
+from model_factory.diffusion.samplers.state import SamplerState, start_state
+from model_factory.diffusion.time_strata import stratified_times
 from tests.diffusion.test_reference_formulas import Chosen
 
 N = 3

@@ -6,18 +6,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from diffusion.categorical import invert_distribution
-from diffusion.errors import SettingError
-from diffusion.objectives.discrete_time import DiscreteNoise, alpha_table
-from diffusion.objectives.parameterisation import X0Parameterisation
-from diffusion.processes.diffusion_process import DiffusionProcess
-from diffusion.processes.graph import AbsorbingGraph
-from diffusion.processes.noise_schedule import LogLinearNoise
-from diffusion.randomness import RowGenerators
-from diffusion.samplers.base import create_sampler
-from diffusion.samplers.denoiser import Denoiser, keep_top_p
-from diffusion.samplers.state import start_state
-from diffusion.samplers.unmasking import sigma_at_masked_share
+from model_factory.diffusion.categorical import invert_distribution
+from model_factory.diffusion.errors import SettingError
+from model_factory.diffusion.objectives.discrete_time import DiscreteNoise, alpha_table
+from model_factory.diffusion.objectives.parameterisation import X0Parameterisation
+from model_factory.diffusion.processes.diffusion_process import DiffusionProcess
+from model_factory.diffusion.processes.graph import AbsorbingGraph
+from model_factory.diffusion.processes.noise_schedule import LogLinearNoise
+from model_factory.diffusion.randomness import RowGenerators
+from model_factory.diffusion.samplers.base import create_sampler
+from model_factory.diffusion.samplers.denoiser import Denoiser, keep_top_p
+from model_factory.diffusion.samplers.state import start_state
+from model_factory.diffusion.samplers.unmasking import sigma_at_masked_share
 
 GRAPH = AbsorbingGraph(4)
 

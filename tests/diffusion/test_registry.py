@@ -10,15 +10,23 @@ from pathlib import Path
 
 import pytest
 
-from diffusion import registry
-from diffusion.registry import OBJECTIVES, PROCESSES, SAMPLERS, SCHEDULES, combinations, processes_of, samplers_of
-from experiment.config import read_experiment
-from experiment.json_schema import experiment_schema
-from model.diffusion_tables import render_combinations_table, render_samplers_table
 from model.model_factory import create_model
-from yaml_config.errors import ConfigError
-from yaml_config.registry import Registry
-from yaml_config.strict_model import StrictModel
+from model_factory.diffusion import registry
+from model_factory.diffusion.registry import (
+    OBJECTIVES,
+    PROCESSES,
+    SAMPLERS,
+    SCHEDULES,
+    combinations,
+    processes_of,
+    samplers_of,
+)
+from model_factory.experiment.config import read_experiment
+from model_factory.experiment.json_schema import experiment_schema
+from model_factory.yaml_config.errors import ConfigError
+from model_factory.yaml_config.registry import Registry
+from model_factory.yaml_config.strict_model import StrictModel
+from tools.documentation.diffusion_tables import render_combinations_table, render_samplers_table
 
 ROOT = Path(__file__).resolve().parents[2]
 PLUGIN = "tests.diffusion.plugin_parts"
@@ -114,9 +122,7 @@ def test_plugin_parts_are_in_tables_and_schema(plugin: None) -> None:
 def test_plugin_option_registers_parts(tmp_path: Path) -> None:
     """In a new process, where the plugin is imported before any built-in part."""
     (tmp_path / "case.yml").write_text(FILE)
-    script = (
-        f"import sys, {PLUGIN}\nfrom diffusion.registry import *\nprint(*SAMPLERS, *PROCESSES, 'torch' in sys.modules)"
-    )
+    script = f"import sys, {PLUGIN}\nfrom model_factory.diffusion.registry import *\nprint(*SAMPLERS, *PROCESSES, 'torch' in sys.modules)"
     names = run_python("-c", script).split()
     assert names[:2] == ["analytic", "euler"]
     assert names[-6:] == ["lazy", "absorbing", "uniform", "hybrid", "skewed", "False"]
@@ -132,13 +138,13 @@ def test_names_are_registered_once_after_the_built_in(one: Registry[object]) -> 
 
 
 def test_importing_the_base_sampler_knows_all_samplers() -> None:
-    script = "import diffusion.samplers.base as b\ntry: b.create_sampler('x', None, None, 1)\nexcept ValueError as e: print(e)"
+    script = "import model_factory.diffusion.samplers.base as b\ntry: b.create_sampler('x', None, None, 1)\nexcept ValueError as e: print(e)"
     message = run_python("-c", script)
     assert message.startswith("sampler: got 'x'; expected one of analytic, ancestral")
 
 
 def test_looking_up_every_part_imports_no_torch() -> None:
-    script = "import sys\nfrom diffusion.registry import *\nassert list(combinations())\nprint('torch' in sys.modules)"
+    script = "import sys\nfrom model_factory.diffusion.registry import *\nassert list(combinations())\nprint('torch' in sys.modules)"
     assert run_python("-c", script).strip() == "False"
 
 

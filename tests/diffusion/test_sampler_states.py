@@ -6,13 +6,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from diffusion.errors import SettingError
-from diffusion.objectives.discrete_time import DiscreteNoise
-from diffusion.objectives.parameterisation import ScoreParameterisation, X0Parameterisation
-from diffusion.processes.diffusion_process import DiffusionProcess
-from diffusion.processes.graph import AbsorbingGraph, UniformGraph
-from diffusion.processes.hybrid import HybridGraph
-from diffusion.processes.noise_schedule import (
+from model_factory.diffusion.errors import SettingError
+from model_factory.diffusion.objectives.discrete_time import DiscreteNoise
+from model_factory.diffusion.objectives.parameterisation import ScoreParameterisation, X0Parameterisation
+from model_factory.diffusion.processes.diffusion_process import DiffusionProcess
+from model_factory.diffusion.processes.graph import AbsorbingGraph, UniformGraph
+from model_factory.diffusion.processes.hybrid import HybridGraph
+from model_factory.diffusion.processes.noise_schedule import (
     MAX_SIGMA,
     CosineNoise,
     GeometricNoise,
@@ -20,12 +20,12 @@ from diffusion.processes.noise_schedule import (
     LogLinearNoise,
     NoiseSchedule,
 )
-from diffusion.randomness import RowGenerators
-from diffusion.registry import SAMPLERS, register_sampler
-from diffusion.samplers.base import Proposal, create_sampler, samplers_for
-from diffusion.samplers.denoiser import Denoiser
-from diffusion.samplers.sampling import sample
-from diffusion.samplers.state import start_state
+from model_factory.diffusion.randomness import RowGenerators
+from model_factory.diffusion.registry import SAMPLERS, register_sampler
+from model_factory.diffusion.samplers.base import Proposal, create_sampler, samplers_for
+from model_factory.diffusion.samplers.denoiser import Denoiser
+from model_factory.diffusion.samplers.sampling import sample
+from model_factory.diffusion.samplers.state import start_state
 
 SCHEDULES = [LogLinearNoise(), CosineNoise(), GeometricNoise(), LinearNoise(), LinearNoise(0.5, 3.0), DiscreteNoise(7)]
 SCHEDULES.append(HybridGraph(3, 0.2, 2.0).at_pace(LogLinearNoise())[1])

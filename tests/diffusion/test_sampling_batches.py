@@ -6,22 +6,22 @@ import pytest
 import torch
 from torch import Tensor
 
-from diffusion.categorical import invert_distribution
-from diffusion.errors import SettingError, ShapeError, TokenError, check_integers
-from diffusion.gaussian import GaussianDiffusion
-from diffusion.gaussian_schedule import beta_table
-from diffusion.objectives.discrete_time import _normalise
-from diffusion.objectives.parameterisation import X0Parameterisation
-from diffusion.processes.diffusion_process import DiffusionProcess
-from diffusion.processes.graph import AbsorbingGraph, UniformGraph
-from diffusion.processes.noise_schedule import LogLinearNoise
-from diffusion.randomness import RowGenerators
-from diffusion.registry import SAMPLERS
-from diffusion.samplers.base import Proposal, create_sampler
-from diffusion.samplers.denoiser import Denoiser
-from diffusion.samplers.predictor_corrector import mix_with_corrector
-from diffusion.samplers.sampling import sample
-from diffusion.samplers.state import SamplerState, start_state
+from model_factory.diffusion.categorical import invert_distribution
+from model_factory.diffusion.errors import SettingError, ShapeError, TokenError, check_integers
+from model_factory.diffusion.gaussian import GaussianDiffusion
+from model_factory.diffusion.gaussian_schedule import beta_table
+from model_factory.diffusion.objectives.discrete_time import _normalise
+from model_factory.diffusion.objectives.parameterisation import X0Parameterisation
+from model_factory.diffusion.processes.diffusion_process import DiffusionProcess
+from model_factory.diffusion.processes.graph import AbsorbingGraph, UniformGraph
+from model_factory.diffusion.processes.noise_schedule import LogLinearNoise
+from model_factory.diffusion.randomness import RowGenerators
+from model_factory.diffusion.registry import SAMPLERS
+from model_factory.diffusion.samplers.base import Proposal, create_sampler
+from model_factory.diffusion.samplers.denoiser import Denoiser
+from model_factory.diffusion.samplers.predictor_corrector import mix_with_corrector
+from model_factory.diffusion.samplers.sampling import sample
+from model_factory.diffusion.samplers.state import SamplerState, start_state
 
 N = 4
 MASKS, WRONG = (DiffusionProcess(graph, LogLinearNoise()) for graph in (AbsorbingGraph(N), UniformGraph(N)))

@@ -4,15 +4,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from diffusion.errors import SettingError
-from diffusion.objectives.parameterisation import X0Parameterisation
-from diffusion.processes.diffusion_process import DiffusionProcess
-from diffusion.processes.graph import AbsorbingGraph
-from diffusion.processes.noise_schedule import CosineNoise
-from diffusion.randomness import RowGenerators
-from diffusion.samplers.base import Sampler, create_sampler
-from diffusion.samplers.denoiser import Denoiser
-from diffusion.samplers.state import SamplerState, start_state
+from model_factory.diffusion.errors import SettingError
+from model_factory.diffusion.objectives.parameterisation import X0Parameterisation
+from model_factory.diffusion.processes.diffusion_process import DiffusionProcess
+from model_factory.diffusion.processes.graph import AbsorbingGraph
+from model_factory.diffusion.processes.noise_schedule import CosineNoise
+from model_factory.diffusion.randomness import RowGenerators
+from model_factory.diffusion.samplers.base import Sampler, create_sampler
+from model_factory.diffusion.samplers.denoiser import Denoiser
+from model_factory.diffusion.samplers.state import SamplerState, start_state
 
 N, LENGTH, BLOCK = 3, 7, 3
 PROCESS = DiffusionProcess(AbsorbingGraph(N), CosineNoise(0.05))

@@ -3,9 +3,9 @@
 from itertools import product
 from pathlib import Path
 
+from model_factory.training.engine import train
+from model_factory.yaml_config.dump import dump
 from parse_args import parse_experiment
-from training.engine import train
-from yaml_config.dump import dump
 
 SUBJECTS = ("a dog", "two cats", "the bird", "some men")
 VERBS = ("see", "like", "help")

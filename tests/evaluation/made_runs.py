@@ -7,15 +7,15 @@ import torch
 from torch import nn
 
 from data_manager.data_manager import DatasetManager
-from evaluation.opened import LoadedRun, open_run
-from evaluation.rows import Split, load_split
-from experiment.config import read_experiment
-from experiment.vocabulary import with_vocabulary
-from training.engine import add_default_sections
-from training.network import build_network
-from training.run_folder import RunFolder
-from training.weights import WEIGHTS, named_weights, write_weights
-from yaml_config.dump import dump
+from model_factory.evaluation.rows import Split, load_split
+from model_factory.evaluation.run import LoadedRun, open_run
+from model_factory.experiment.build import with_vocabulary
+from model_factory.experiment.config import read_experiment
+from model_factory.training.engine import add_default_sections
+from model_factory.training.network import build_network
+from model_factory.training.run.folder import RunFolder
+from model_factory.training.run.weights import WEIGHTS, named_weights, write_weights
+from model_factory.yaml_config.dump import dump
 
 TEXT = "the quick brown fox jumps over the lazy dog, and the dog does not mind at all.\n"
 STACK = {"d_model": 16, "num_layers": 1, "num_heads": 2, "dropout": 0.1, "device": "cpu"}

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import sacrebleu
 
-from evaluation.distances import gaussian_frechet, jensen_shannon, latent_distance, word_distance
-from evaluation.self_bleu import self_bleu, self_bleu_figure
-from evaluation.training_texts import normalise_spaces
+from model_factory.evaluation.metrics.distances import gaussian_frechet, jensen_shannon, latent_distance, word_distance
+from model_factory.evaluation.metrics.texts import self_bleu, self_bleu_figure
+from model_factory.evaluation.rows import normalise_spaces
 
 WORDS = [text.split() for text in ("a dog sees a cat", "two dogs see it", "a cat", "the dog sees the dog sees")]
 

@@ -5,11 +5,11 @@ import json
 import pytest
 
 from data_manager.data_manager import DatasetManager
-from evaluation.evaluate_command import main
-from experiment.main_command import main as verbs
+from model_factory.cli.evaluate import main
+from model_factory.cli.main import main as verbs
+from model_factory.training.run.data_hashes import hash_splits, write_split_hashes
 from parse_args import parse_experiment
 from tests.evaluation.made_runs import DECODER, make_run, text_data
-from training.known_rows import hash_splits, write_split_hashes
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +92,7 @@ def test_evaluate_suggests_similar_run_names(run, capsys):
 
 
 def test_evaluate_interrupted_exits_with_130(run, capsys, monkeypatch):
-    monkeypatch.setattr("evaluation.rows.load_split", stopped)
+    monkeypatch.setattr("model_factory.evaluation.rows.load_split", stopped)
     assert main(["--run", str(run)]) == 130
     assert capsys.readouterr().err == f"\n{run}: interrupted\n"
 

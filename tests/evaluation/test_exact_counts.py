@@ -5,12 +5,12 @@ from collections import Counter
 import pytest
 import torch
 
-from evaluation.generate_command import main
-from evaluation.opened import open_run
-from evaluation.sample import Request
-from evaluation.sampling import draw
+from model_factory.cli.generate import main
+from model_factory.evaluation.run import open_run
+from model_factory.evaluation.sampling.draw import draw
+from model_factory.evaluation.sampling.sample import Request
+from model_factory.training.errors import UnfitError
 from tests.evaluation.made_runs import DECODER, MDLM, make_run
-from training.errors import UnfitError
 
 POLYMERS = ["*C*", "*N*", "*O*", "*C", "C*", "C"]
 

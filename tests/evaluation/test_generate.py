@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from evaluation.generate_command import main
-from evaluation.opened import newest_run, open_run
-from evaluation.prompt import PromptError, read_template
-from evaluation.sample import Request
-from evaluation.sampling import draw
-from model.diffusion_model import DiffusionModel
+from model.discrete.model import DiffusionModel
+from model_factory.cli.generate import main
+from model_factory.evaluation.run import newest_run, open_run
+from model_factory.evaluation.sampling.draw import draw
+from model_factory.evaluation.sampling.prompt import PromptError, read_template
+from model_factory.evaluation.sampling.sample import Request
 from tests.evaluation.made_runs import DECODER, MDLM, PAIR, make_run, pair_data, text_data
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -220,7 +220,7 @@ def test_newest_run_is_the_default(runs, tmp_path, monkeypatch, capsys):
 
 
 def test_help_has_examples_and_imports_no_torch():
-    check = "import sys, evaluation.generate_command as g, evaluation.evaluate_command as e\n"
+    check = "import sys, model_factory.cli.generate as g, model_factory.cli.evaluate as e\n"
     check += "g.build_parser(), e.build_parser()\nassert not {'torch', 'transformers'} & set(sys.modules)"
     assert subprocess.run([sys.executable, "-c", check], cwd=ROOT, check=False).returncode == 0
     for script in ("generate.py", "evaluate.py"):

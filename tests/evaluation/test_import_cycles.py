@@ -1,6 +1,6 @@
 """Import graph of evaluation."""
 
-from documentation.imports import Imports, has_cycle
+from tools.documentation.imports import Imports, has_cycle
 
 
 def test_evaluation_has_no_import_cycle_even_inside_functions():

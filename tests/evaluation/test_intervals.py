@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from evaluation.intervals import bootstrap, bootstrap_ratio, jackknife, wilson
+from model_factory.evaluation.metrics.intervals import bootstrap, bootstrap_ratio, jackknife, wilson
 
 SAMPLE = np.random.default_rng(0).normal(3.0, 2.0, 500)
 HALF = 1.959964 * SAMPLE.std(ddof=1) / np.sqrt(len(SAMPLE))

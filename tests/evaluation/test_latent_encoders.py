@@ -6,10 +6,10 @@ import pytest
 import torch
 from transformers import BertConfig, BertModel, BertTokenizerFast
 
-from evaluation.evaluate_command import main as evaluate
-from evaluation.generate_command import main as generate
-from evaluation.latent_draw import draw_prior_latents, encode_texts, encoder_limit
-from evaluation.opened import open_run
+from model_factory.cli.evaluate import main as evaluate
+from model_factory.cli.generate import main as generate
+from model_factory.evaluation.run import open_run
+from model_factory.evaluation.sampling.latent import draw_prior_latents, encode_texts, encoder_limit
 from tests.evaluation.made_runs import make_run, text_data
 
 PERFORMER = {"type": "performer", "d_model": 16, "num_layers": 1, "num_heads": 2, "max_length": 101}

@@ -7,16 +7,16 @@ import numpy as np
 import pytest
 import torch
 
-from evaluation.evaluate_command import main
-from evaluation.latent import measure_rows
-from evaluation.latent_draw import encode_rows
-from evaluation.opened import open_run
-from evaluation.registry import metrics_of
-from evaluation.rows import load_split
-from evaluation.sample import Request, Sample, Samples
-from evaluation.sampling import draw
-from evaluation.settings import Settings
 from model.latent.variational import kl_divergence
+from model_factory.cli.evaluate import main
+from model_factory.evaluation.metrics.latent import measure_rows
+from model_factory.evaluation.rows import load_split
+from model_factory.evaluation.run import open_run
+from model_factory.evaluation.sampling.draw import draw
+from model_factory.evaluation.sampling.latent import encode_rows
+from model_factory.evaluation.sampling.sample import Request, Sample, Samples
+from model_factory.evaluation.settings import Settings
+from model_factory.experiment.metric_registry import metrics_of
 from tests.evaluation.latent_runs import TEXTS
 from tests.evaluation.made_runs import DECODER, make_run, text_data
 
@@ -131,7 +131,7 @@ def test_copied_training_texts_are_found(run, split, monkeypatch):
     copied = Samples(
         [Sample(text, None, row, 10, latent) for text, row, latent in zip(texts, ids, latents, strict=True)]
     )
-    monkeypatch.setattr("evaluation.latent_samples.draw", lambda *_: copied)
+    monkeypatch.setattr("model_factory.evaluation.metrics.latent.draw", lambda *_: copied)
     report = metrics_of("latent_diffusion")(run, split, Settings())
     assert report.value("copies") == report.value("copies_of_split") == 1
     assert report.value("jsd_unigrams") == report.value("jsd_bigrams") == 0

@@ -5,14 +5,20 @@ import json
 import pytest
 import torch
 
-from evaluation.generate_command import main
-from evaluation.latent_draw import decode_latents, draw_latents, draw_prior_latents, encode_texts
-from evaluation.latent_moves import edit, interpolate
-from evaluation.opened import open_run
-from evaluation.sample import Request
-from evaluation.sampling import draw
-from model.inputs import InputError
 from model.latent.model import LatentDiffusionModel
+from model.transformer.inputs import InputError
+from model_factory.cli.generate import main
+from model_factory.evaluation.run import open_run
+from model_factory.evaluation.sampling.draw import draw
+from model_factory.evaluation.sampling.latent import (
+    decode_latents,
+    draw_latents,
+    draw_prior_latents,
+    edit,
+    encode_texts,
+    interpolate,
+)
+from model_factory.evaluation.sampling.sample import Request
 from tests.evaluation.latent_runs import TEXTS
 from tests.evaluation.made_runs import DECODER, make_run, text_data
 

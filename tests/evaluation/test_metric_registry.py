@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from evaluation.figure import Figure, Report
-from evaluation.registry import METRICS, metrics_of, register_metric
-from training.registry import TASKS
+from model_factory.evaluation.figure import Figure, Report
+from model_factory.experiment.metric_registry import METRICS, metrics_of, register_metric
+from model_factory.experiment.task_registry import TASKS
 
 ROOT = Path(__file__).resolve().parents[2]
 BUILT_IN = {
@@ -30,10 +30,10 @@ def test_every_built_in_task_has_metrics():
 
 
 def test_registry_imports_nothing_else_of_evaluation():
-    check = "import sys, evaluation.registry as r\n"
-    check += "own = {name for name in sys.modules if name.startswith('evaluation.')} - {'evaluation.registry'}\n"
+    check = "import sys, model_factory.experiment.metric_registry as r\n"
+    check += "own = {name for name in sys.modules if name.startswith('evaluation.')} - {'model_factory.experiment.metric_registry'}\n"
     check += "assert not own, own\nassert 'torch' not in sys.modules\n"
-    check += "assert 'diffusion' in r.METRICS\nassert 'evaluation.bound' not in sys.modules"
+    check += "assert 'diffusion' in r.METRICS\nassert 'model_factory.evaluation.metrics.bound' not in sys.modules"
     assert subprocess.run([sys.executable, "-c", check], cwd=ROOT, check=False).returncode == 0
 
 
@@ -50,14 +50,14 @@ def test_register_metric_adds_a_custom_task(monkeypatch):
 
 
 def test_unregistered_tasks_are_measured_by_their_own_metrics():
-    assert metrics_of("a custom task").__module__ == "evaluation.own_metrics"
+    assert metrics_of("a custom task").__module__ == "model_factory.evaluation.metrics.supervised"
 
 
 def test_metrics_are_found_by_entry_point(tmp_path, monkeypatch):
     monkeypatch.setattr(METRICS, "_entries", dict(METRICS._entries))
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "counting_metric.py").write_text(
-        "from evaluation.registry import register_metric\n\n\n"
+        "from model_factory.experiment.metric_registry import register_metric\n\n\n"
         "@register_metric('counted')\ndef count(run, split, settings):\n    return 'found'\n"
     )
     (tmp_path / "counting-1.dist-info").mkdir()

@@ -10,14 +10,15 @@ import torch
 
 from data_manager.dataset_types import DatasetConfig
 from data_manager.registry import SOURCES, SourceEntry
-from evaluation import bound, judge, language
-from evaluation.opened import open_run
-from evaluation.registry import metrics_of
-from evaluation.rows import load_split
-from evaluation.settings import Settings
+from model_factory.evaluation.metrics import bound, judge
+from model_factory.evaluation.metrics import supervised as language
+from model_factory.evaluation.rows import load_split
+from model_factory.evaluation.run import open_run
+from model_factory.evaluation.settings import Settings
+from model_factory.experiment.metric_registry import metrics_of
+from model_factory.training.errors import RunFolderError, UnfitError
+from model_factory.training.noise import mix_seed
 from tests.evaluation.made_runs import DECODER, MDLM, PAIR, STACK, Unigram, make_run, opened_with, pair_data, text_data
-from training.errors import RunFolderError, UnfitError
-from training.noise import mix_seed
 
 ALONE = Settings(samples=False)
 

@@ -9,7 +9,7 @@ import torch
 from benchmarks.molecule_conditions import main as conditions
 from benchmarks.molecules import main
 from benchmarks.polydiff_sampler import redraw_every_token
-from evaluation.opened import open_run
+from model_factory.evaluation.run import open_run
 from tests.evaluation.made_runs import DECODER, MDLM, make_run
 
 pytest.importorskip("rdkit")

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from evaluation.opened import open_run
-from evaluation.registry import metrics_of
-from evaluation.rows import load_split
-from evaluation.settings import Settings
+from model_factory.evaluation.rows import load_split
+from model_factory.evaluation.run import open_run
+from model_factory.evaluation.settings import Settings
+from model_factory.experiment.metric_registry import metrics_of
 from tests.evaluation.made_runs import MDLM, make_run
 
 pytest.importorskip("rdkit")

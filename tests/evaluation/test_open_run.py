@@ -2,12 +2,12 @@
 
 import pytest
 
-from evaluation.opened import open_run
-from experiment import config
+from model_factory.evaluation.run import open_run
+from model_factory.experiment import config
+from model_factory.training.errors import RunFolderError, UnfitError
+from model_factory.training.tasks.base import Task
+from model_factory.yaml_config.errors import ConfigError
 from tests.evaluation.made_runs import DECODER, make_run, text_data
-from training.errors import RunFolderError, UnfitError
-from training.tasks.base import Task
-from yaml_config.errors import ConfigError
 
 
 @pytest.fixture(scope="module")

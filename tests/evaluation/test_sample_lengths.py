@@ -5,14 +5,14 @@ import json
 import pytest
 import torch
 
-from evaluation.opened import open_run
-from evaluation.sample import Request
-from evaluation.sample_lengths import draw_lengths
-from evaluation.sampling import draw
-from experiment.config import read_experiment
+from model_factory.evaluation.run import open_run
+from model_factory.evaluation.sampling.discrete import draw_lengths
+from model_factory.evaluation.sampling.draw import draw
+from model_factory.evaluation.sampling.sample import Request
+from model_factory.experiment.config import read_experiment
+from model_factory.training.engine import train
+from model_factory.training.errors import RunFolderError, UnfitError
 from tests.evaluation.made_runs import MDLM, make_run, text_data
-from training.engine import train
-from training.errors import RunFolderError, UnfitError
 
 MOLECULES = ["CC", "CCO", "CCO", "CCNC", "CCCCCC"]
 LENGTHS = {4, 5, 6, 8}

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import sacrebleu
 
-from evaluation.molecules import canonical_smiles, molecule_figures, split_at, tanimoto
-from evaluation.text_statistics import distinct_figure, entropy_figure, sample_entropy
-from evaluation.translation import bleu_and_chrf
+from model_factory.evaluation.metrics.molecules import canonical_smiles, molecule_figures, split_at, tanimoto
+from model_factory.evaluation.metrics.texts import distinct_figure, entropy_figure, sample_entropy
+from model_factory.evaluation.metrics.translation import bleu_and_chrf
 
 REFERENCES = [
     "a man in a blue shirt is standing on a ladder .",

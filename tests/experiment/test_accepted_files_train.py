@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from experiment.config import read_experiment
-from training.engine import train
-from training.trial import try_step
-from yaml_config.dump import dump
-from yaml_config.errors import ConfigError
+from model_factory.experiment.config import read_experiment
+from model_factory.training.engine import train
+from model_factory.training.trial import try_step
+from model_factory.yaml_config.dump import dump
+from model_factory.yaml_config.errors import ConfigError
 
 COUNT = int(os.environ.get("ACCEPTED_FILES", "30"))
 SEED = int(os.environ.get("ACCEPTED_FILES_SEED", "0"))

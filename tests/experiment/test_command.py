@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from model_factory.yaml_config.errors import ConfigError
 from parse_args import main, parse_config, parse_experiment
-from yaml_config.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = sorted(path for path in (ROOT / "configs").rglob("*.yml"))
@@ -164,15 +164,17 @@ def test_schema_equals_the_packaged_one(capsys: pytest.CaptureFixture[str]) -> N
 
 def test_schema_from_python_is_complete() -> None:
     """Import only the module of the schema."""
-    code = "from experiment.json_schema import experiment_schema as e; import json; print(json.dumps(e()))"
+    code = (
+        "from model_factory.experiment.json_schema import experiment_schema as e; import json; print(json.dumps(e()))"
+    )
     done = run("-c", code)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == json.loads((ROOT / "configs" / "schema.json").read_text())
 
 
 def test_schema_requires_what_no_default_gives() -> None:
-    from experiment.json_schema import DEVICE_PATTERN, experiment_schema
     from model import types
+    from model_factory.experiment.json_schema import DEVICE_PATTERN, experiment_schema
 
     assert types._DEVICE.pattern == DEVICE_PATTERN
     schema = experiment_schema()["properties"]
@@ -222,7 +224,7 @@ def test_colour_only_on_a_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 PLUGIN = '''
 """A model type from outside the package."""
 
-from yaml_config.strict_model import StrictModel
+from model_factory.yaml_config.strict_model import StrictModel
 from model.registry import register_model
 
 

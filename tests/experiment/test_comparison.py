@@ -15,9 +15,9 @@ from benchmarks.diffusion import (
     normalise_text,
     overrides,
 )
-from experiment.config import read_experiment
-from experiment.vocabulary import with_vocabulary
 from model.model_factory import create_model
+from model_factory.experiment.build import with_vocabulary
+from model_factory.experiment.config import read_experiment
 
 
 def test_text_is_letters_and_single_spaces() -> None:

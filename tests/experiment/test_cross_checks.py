@@ -7,9 +7,9 @@ import pytest
 from safetensors.torch import save_file
 from torch import zeros
 
+from model_factory.yaml_config.dump import dump
+from model_factory.yaml_config.errors import ConfigError
 from parse_args import main, parse_experiment
-from yaml_config.dump import dump
-from yaml_config.errors import ConfigError
 
 STACK = {"d_model": 16, "num_layers": 1, "num_heads": 2, "device": "cpu"}
 DECODER = {"model_type": "decoder", "decoder": STACK}

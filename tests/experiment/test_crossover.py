@@ -2,11 +2,11 @@
 
 import pytest
 
-from experiment.config import ExperimentConfig
-from experiment.crossover import MEASURED, crossover, crossovers
-from experiment.summary import summarise
 from model.model_types import DecoderConfig, EncoderConfig, EncoderDecoderConfig, ModelConfig
 from model.types import PerformerParams
+from model_factory.experiment.config import ExperimentConfig
+from model_factory.experiment.crossover import MEASURED, crossover, crossovers
+from model_factory.experiment.summary import summarise
 
 
 def params(**changes):

@@ -20,7 +20,13 @@ SHORT = (
 
 def demo(folder: Path, *options: str) -> "subprocess.CompletedProcess[str]":
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-m", "experiment.demo", "--config", str(ROOT / "configs" / "full_experiment.yml")]
+    command = [
+        sys.executable,
+        "-m",
+        "model_factory.cli.demo",
+        "--config",
+        str(ROOT / "configs" / "full_experiment.yml"),
+    ]
     return subprocess.run(
         [*command, *options], cwd=folder, env=environment, capture_output=True, text=True, check=False
     )

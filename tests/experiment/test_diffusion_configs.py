@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from data_manager.data_manager import DatasetManager
-from experiment.config import ExperimentConfig, read_experiment
-from experiment.summary import summarise
-from experiment.vocabulary import with_vocabulary
-from model.diffusion_model import DiffusionModel
+from model.discrete.model import DiffusionModel
 from model.model_factory import create_model
+from model_factory.experiment.build import with_vocabulary
+from model_factory.experiment.config import ExperimentConfig, read_experiment
+from model_factory.experiment.summary import summarise
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = sorted((ROOT / "configs" / "diffusion").glob("*.yml"))

@@ -7,15 +7,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from experiment.config import ExperimentConfig, read_experiment
-from experiment.print_config import print_config
-from experiment.summary import summarise
 from model.activations import ActivationFunctions
 from model.model_factory import create_model
 from model.model_types import DecoderConfig, EncoderConfig, EncoderDecoderConfig, ModelConfig
 from model.types import PerformerParams
-from training.config_types import GenerationConfig, TrainingConfig
-from yaml_config.dump import dump
+from model_factory.experiment.config import ExperimentConfig, read_experiment
+from model_factory.experiment.print_config import print_config
+from model_factory.experiment.summary import summarise
+from model_factory.experiment.training_types import GenerationConfig, TrainingConfig
+from model_factory.yaml_config.dump import dump
 
 
 @st.composite

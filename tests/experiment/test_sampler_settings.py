@@ -7,17 +7,17 @@ from typing import Any
 import pytest
 import torch
 
-from diffusion.objectives.parameterisation import X0Parameterisation
-from diffusion.processes.diffusion_process import DiffusionProcess
-from diffusion.processes.graph import AbsorbingGraph
-from diffusion.processes.noise_schedule import LogLinearNoise
-from diffusion.registry import SAMPLERS
-from diffusion.samplers.base import create_sampler
-from diffusion.samplers.denoiser import Denoiser
-from experiment.config import read_experiment
-from experiment.print_config import print_config
 from model.model_factory import create_model
-from yaml_config.strict_model import StrictModel
+from model_factory.diffusion.objectives.parameterisation import X0Parameterisation
+from model_factory.diffusion.processes.diffusion_process import DiffusionProcess
+from model_factory.diffusion.processes.graph import AbsorbingGraph
+from model_factory.diffusion.processes.noise_schedule import LogLinearNoise
+from model_factory.diffusion.registry import SAMPLERS
+from model_factory.diffusion.samplers.base import create_sampler
+from model_factory.diffusion.samplers.denoiser import Denoiser
+from model_factory.experiment.config import read_experiment
+from model_factory.experiment.print_config import print_config
+from model_factory.yaml_config.strict_model import StrictModel
 
 FILE = """\
 model:

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from model.parse_model_args import read_model_section
-from yaml_config.compose import compose
-from yaml_config.dump import dump
-from yaml_config.node import Node
-from yaml_config.strict_model import Location
+from model_factory.yaml_config.compose import compose
+from model_factory.yaml_config.dump import dump
+from model_factory.yaml_config.node import Node
+from model_factory.yaml_config.strict_model import Location
 
 SECTION = {
     "model_type": "encoder_decoder",

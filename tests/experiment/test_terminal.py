@@ -7,22 +7,22 @@ from unittest.mock import MagicMock
 
 import pytest
 
-from data_manager.command import main as load_data
+from data_manager.cache import STAMP
 from data_manager.data_manager import DatasetManager
-from data_manager.prepared_folder import STAMP
 from data_manager.progress import progress, progress_counter
-from data_manager.tokenizers import ByteTokenizer
-from evaluation.evaluate_command import main as evaluate
-from evaluation.generate_command import _print
-from evaluation.generate_command import main as generate
-from evaluation.prompt import PromptError, read_template
+from data_manager.tokenizers.simple import ByteTokenizer
+from model_factory.cli.data import main as load_data
+from model_factory.cli.evaluate import main as evaluate
+from model_factory.cli.generate import _print
+from model_factory.cli.generate import main as generate
+from model_factory.cli.train import _report
+from model_factory.evaluation.sampling.prompt import PromptError, read_template
+from model_factory.yaml_config.dump import dump
+from model_factory.yaml_config.errors import harmless
 from parse_args import main
 from tests.data_manager.text_configs import text_config, texts
 from tests.training.runs import experiment, train
 from train import main as train_main
-from training.command import _report
-from yaml_config.dump import dump
-from yaml_config.errors import harmless
 
 RED = "\x1b[31mred\x1b]0;title\x07"
 ENCODER = {"d_model": 16, "num_layers": 1, "num_heads": 2, "device": "cpu"}

@@ -7,13 +7,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fuzzing.cases import KINDS, Case, CaseInput, cases
-from fuzzing.known import config_names, config_tree, schemas_by_key, values_by_key
-from fuzzing.limits import Limits
-from fuzzing.option_mutators import random_options
-from fuzzing.oracle import GOOD, INVALID, Verdict, judge_case, judge_input
-from fuzzing.report import format_table
-from fuzzing.tree_mutators import to_yaml
+from tools.fuzzing.cases import KINDS, Case, CaseInput, cases
+from tools.fuzzing.known import config_names, config_tree, schemas_by_key, values_by_key
+from tools.fuzzing.limits import Limits
+from tools.fuzzing.option_mutators import random_options
+from tools.fuzzing.oracle import GOOD, INVALID, Verdict, judge_case, judge_input
+from tools.fuzzing.report import format_table
+from tools.fuzzing.tree_mutators import to_yaml
 
 LIMITS = Limits(of_processor=True)
 """CPU time, because the test machine may be busy."""
@@ -107,7 +107,7 @@ def test_fuzzing_oracle_detects(name: str, tmp_path: Path, monkeypatch: pytest.M
     body, complaint = BROKEN[name]
     scope: dict = {}
     exec(f"import sys\ndef main(argv):\n    {body}\n", scope)
-    monkeypatch.setattr("fuzzing.oracle.main", scope["main"])
+    monkeypatch.setattr("tools.fuzzing.oracle.main", scope["main"])
     made = CaseInput({"case.yml": b"training: {max_steps: 3}\n"}, ("--config", "case.yml"), "ascii")
     found = judge_input("broken", made, tmp_path, Limits(0.3, 300))
     assert complaint in (found.complaint or "")

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fuzzing.coverage_guided import read_once
+from tools.fuzzing.coverage_guided import read_once
 
 ROOT = Path(__file__).resolve().parents[2]
 BYTES = st.binary(max_size=60) | st.text("ab:{}[]-&*!|>'\"\\ \n\t#0.e+<", max_size=60).map(str.encode)
@@ -32,14 +32,16 @@ def run(*words: str, folder: Path) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.skipif(find_spec("atheris") is None, reason="atheris is not installed; it is in the extra `fuzz`")
 def test_coverage_guided_short_run(tmp_path: Path) -> None:
-    done = run("-m", "fuzzing.coverage_guided", "-runs=300", "-seed=1", folder=tmp_path)
+    done = run("-m", "tools.fuzzing.coverage_guided", "-runs=300", "-seed=1", folder=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "Done 300 runs" in done.stderr
     assert list(tmp_path.iterdir()) == []
 
 
 def test_coverage_guided_without_atheris(tmp_path: Path) -> None:
-    script = "import sys; sys.modules['atheris'] = None; from fuzzing.coverage_guided import main; sys.exit(main())"
+    script = (
+        "import sys; sys.modules['atheris'] = None; from tools.fuzzing.coverage_guided import main; sys.exit(main())"
+    )
     done = run("-c", script, folder=tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("atheris is not installed: pip install")

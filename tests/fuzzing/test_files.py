@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from fuzzing.file_cases import FileCase
-from fuzzing.file_oracle import TargetFolders
-from fuzzing.targets import TARGETS
+from tools.fuzzing.file_cases import FileCase
+from tools.fuzzing.file_oracle import TargetFolders
+from tools.fuzzing.targets import TARGETS
 
 RUNS = {"resume": 8, "lengths": 20, "run": 30}
 

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from fuzzing.limits import Limits, enforce_limits
+from model_factory.yaml_config import registry
+from model_factory.yaml_config.check import MAX_PROBLEMS
+from model_factory.yaml_config.registry import Registry
 from parse_args import main
-from yaml_config import registry
-from yaml_config.check import MAX_PROBLEMS
-from yaml_config.registry import Registry
+from tools.fuzzing.limits import Limits, enforce_limits
 
 ROOT = Path(__file__).resolve().parents[2]
 DECODER = "{model_type: decoder, decoder: {d_model: 16, num_layers: 1, num_heads: 2}}"

@@ -6,21 +6,27 @@ from pathlib import Path
 import pytest
 import torch
 
-from data_manager.arrow_rows import disk_corpora
 from data_manager.documents import Notes
 from data_manager.errors import DataError
-from data_manager.table_types import DiskDatasetConfig
+from data_manager.text.arrow import disk_corpora
+from data_manager.text.table_types import DiskDatasetConfig
 from model.checkpoint import CheckpointError, read_tensors
-from model.generation import choose
-from model.generation_options import GenerationOptions
-from model.inputs import InputError
-from model.latent.hugging_face import ConnectorError
+from model.latent.connectors.hugging_face import ConnectorError
+from model.transformer.generation import GenerationOptions, choose
+from model.transformer.inputs import InputError
+from model_factory.training.errors import RunFolderError
+from model_factory.training.run.checkpoints import (
+    MANIFEST,
+    STATE,
+    Checkpoint,
+    Manifest,
+    explain_load_errors,
+    read_checkpoint,
+)
+from model_factory.training.run.environment import read_sessions
+from model_factory.training.run.logs import MetricsLog
+from model_factory.yaml_config.scalars import resolve_scalar
 from tests.data_manager.text_configs import text_config, texts
-from training.checkpoints import MANIFEST, STATE, Checkpoint, Manifest, explain_load_errors, read_checkpoint
-from training.environment import read_sessions
-from training.errors import RunFolderError
-from training.metrics_log import MetricsLog
-from yaml_config.scalars import resolve_scalar
 
 MADE = {"step": 1, "world": 1, "batch_rows": 4, "split_rows": 12, "files": {}}
 

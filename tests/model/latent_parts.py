@@ -2,15 +2,15 @@
 
 import torch
 
-from model.latent.connectors import MODEL_CLASS
+from model.latent.connectors.hugging_face import decoder_of
+from model.latent.connectors.hugging_face_reader import HuggingFaceReader
+from model.latent.connectors.hugging_face_reader import shape_of as hugging_face_shape
+from model.latent.connectors.injection import Injection
+from model.latent.connectors.performer_reader import PerformerReader
+from model.latent.connectors.performer_reader import shape_of as performer_shape
+from model.latent.connectors.published import MODEL_CLASS
 from model.latent.decoder import LatentDecoder
-from model.latent.hugging_face import decoder_of
-from model.latent.hugging_face_reader import HuggingFaceReader
-from model.latent.hugging_face_reader import shape_of as hugging_face_shape
-from model.latent.injection import Injection
-from model.latent.performer_reader import PerformerReader
-from model.latent.performer_reader import shape_of as performer_shape
-from model.transformer import PerformerDecoder
+from model.transformer.performer import PerformerDecoder
 from tests.model.tiny import params
 
 LATENT, VOCAB = 6, 40

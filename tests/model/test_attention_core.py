@@ -3,9 +3,10 @@
 import pytest
 import torch
 
-from model import feature_maps, fitted_features
-from model.attention_core import LinearCore, SoftmaxCore
-from model.feature_redraw import orthogonal_projections
+from model.attention import feature_maps
+from model.attention import feature_maps as fitted_features
+from model.attention.cores import LinearCore, SoftmaxCore
+from model.attention.feature_redraw import orthogonal_projections
 from model.feature_registry import build_feature_map
 from tests.model.tiny import gap
 from tests.oracles import attention as oracle

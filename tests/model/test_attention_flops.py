@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch.overrides import TorchFunctionMode
 
-from model.chunked import run
-from model.chunked.features import Kernel
-from model.chunked.flops import backward_flops, forward_flops
-from model.chunked.inputs import Inputs
+from model.attention.chunked import run
+from model.attention.chunked.features import Kernel
+from model.attention.chunked.flops import backward_flops, forward_flops
+from model.attention.chunked.inputs import Inputs
 from tests.model.test_attention_core import linear_core
 
 

@@ -4,11 +4,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from model.attention import MultiHeadAttention
-from model.attention_core import LinearCore, SoftmaxCore, make_core
-from model.decoding_state import CoreState, KeyValueCache, LayerState, RunningSums, align_left, make_core_state
-from model.feature_redraw import orthogonal_projections
-from model.position import rotary_angles
+from model.attention.cores import LinearCore, SoftmaxCore, make_core
+from model.attention.decoding_state import (
+    CoreState,
+    KeyValueCache,
+    LayerState,
+    RunningSums,
+    align_left,
+    make_core_state,
+)
+from model.attention.feature_redraw import orthogonal_projections
+from model.attention.multi_head import MultiHeadAttention
+from model.attention.rotary import rotary_angles
 from tests.model.tiny import gap, lengths_mask, params
 from tests.oracles import attention as oracle
 
@@ -183,7 +190,7 @@ def test_align_left_moves_tokens_to_the_front() -> None:
 @pytest.mark.parametrize("std", [0.01, 300.0])
 def test_running_sums_updated_in_parts_agree(std: float, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also with log features far from 0, positive and negative."""
-    monkeypatch.setattr("model.decoding_state.KEYS_PER_UPDATE", 4)
+    monkeypatch.setattr("model.attention.decoding_state.KEYS_PER_UPDATE", 4)
     core = layer(attention_type="linear").core
     q, k, v = (std * torch.randn(2, HEADS, 11, 4, generator=torch.Generator().manual_seed(seed)) for seed in (0, 1, 2))
     mask = lengths_mask([11, 6], 11)

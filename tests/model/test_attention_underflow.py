@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from model.chunked import run
-from model.chunked.inputs import Inputs
-from model.chunked.op import linear_attention
-from model.linear_attention import attend, initial_state, update
+from model.attention.chunked import run
+from model.attention.chunked.inputs import Inputs
+from model.attention.chunked.op import linear_attention
+from model.attention.cores import attend, initial_state, update
 from tests.model.test_attention_core import expected, linear_core, qkv
 from tests.model.tiny import gap, lengths_mask
 

@@ -14,7 +14,7 @@ from transformers import BertConfig, BertForMaskedLM, BertModel, BertPreTrainedM
 
 from model.bert_diffusion_model import BertDiffusionModel
 from model.bert_factory import build_medium_bert_diffusion_model
-from model.diffusion_model import DiffusionModel
+from model.discrete.model import DiffusionModel
 from model.hub import HubError
 from model.model_factory import create_model, load_model
 from tests.model.test_diffusion_model import LENGTH, VOCAB, read, section
@@ -156,7 +156,7 @@ def test_medium_bert_fits_a_real_tokenizer(molecules: PreTrainedTokenizerFast) -
 
 
 def test_medium_bert_fits_the_smiles_tokenizer() -> None:
-    from data_manager.smiles_tokenizer import SmilesTokenizer
+    from data_manager.tokenizers.smiles import SmilesTokenizer
 
     model, tokenizer = build_medium_bert_diffusion_model(SmilesTokenizer.of(MOLECULES))
     ids = torch.tensor([tokenizer.encode(MOLECULES[3])])

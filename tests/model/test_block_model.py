@@ -7,13 +7,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from diffusion.errors import SettingError
 from model.denoisers.blocks import BlockReader
 from model.denoisers.calling import DenoiserCallError
 from model.denoisers.registry import BACKBONES, register_backbone
-from model.diffusion_model import DiffusionModel
-from model.diffusion_types import DiffusionConfig
-from model.inputs import InputError
+from model.discrete.model import DiffusionModel
+from model.discrete.types import DiffusionConfig
+from model.transformer.inputs import InputError
+from model_factory.diffusion.errors import SettingError
 from tests.model.test_diffusion_model import read, section
 
 VOCAB, LENGTH, BLOCK = 7, 14, 4

@@ -13,8 +13,8 @@ from model.checkpoint import CheckpointError
 from model.model_factory import create_model, load_model
 from model.model_types import DecoderConfig, EncoderConfig, EncoderDecoderConfig, ModelConfig
 from model.registry import MODELS, register_model
+from model_factory.yaml_config.strict_model import StrictModel
 from tests.model import tiny
-from yaml_config.strict_model import StrictModel
 
 SHAPE = {"vocab_size": tiny.VOCAB, "max_length": 20, "activation": "geglu"}
 

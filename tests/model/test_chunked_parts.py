@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from model.chunked import plan, run
-from model.chunked.block import Block
-from model.chunked.features import LOG2_E, Kernel
-from model.chunked.inputs import NO_KEY_YET, Inputs, part
-from model.chunked.op import linear_attention
-from model.chunked.plan import CHUNK, Group, Workspace, block_sizes, count_groups, make_plan, workspace
-from model.chunked.state import empty_borders, make_decays, zero_sums
+from model.attention.chunked import plan, run
+from model.attention.chunked.block import Block
+from model.attention.chunked.features import LOG2_E, Kernel
+from model.attention.chunked.inputs import NO_KEY_YET, Inputs, part
+from model.attention.chunked.op import linear_attention
+from model.attention.chunked.plan import CHUNK, Group, Workspace, block_sizes, count_groups, make_plan, workspace
+from model.attention.chunked.state import empty_borders, make_decays, zero_sums
 from tests.model.test_attention_core import MAPS, expected, linear_core, qkv
 from tests.model.tiny import gap
 from tests.oracles import attention as oracle

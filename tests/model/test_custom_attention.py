@@ -11,17 +11,17 @@ import torch
 from pydantic import BaseModel, Field, ValidationError
 from torch import nn
 
-from model.attention_core import SoftmaxCore
-from model.chunked.features import Kernel
+from model.attention.chunked.features import Kernel
+from model.attention.cores import SoftmaxCore
+from model.attention.feature_maps import FeatureMap, RandomFeatures
 from model.core_registry import CORES, core_entry, register_attention
-from model.feature_base import FeatureMap, RandomFeatures
 from model.feature_registry import FEATURE_MAPS, feature_map_entry, register_feature_map
 from model.latent.part_types import PerformerDenoiserConfig
 from model.model_factory import create_model, load_model
 from model.parse_model_args import parse_model_config
 from model.types import PerformerParams
+from model_factory.yaml_config.errors import ConfigError
 from tests.model import tiny
-from yaml_config.errors import ConfigError
 
 BUILT_IN = ["favor+", "favor++", "favor#", "relu", "elu"]
 
@@ -238,7 +238,7 @@ class Options(BaseModel):
 
 @register_feature_map("shifted", config=Options, takes_nb_features=False)
 def build(head_dim, nb_features, num_heads, options):
-    from model.feature_base import FeatureMap
+    from model.attention.feature_maps import FeatureMap
 
     class Shifted(FeatureMap):
         def query(self, q):

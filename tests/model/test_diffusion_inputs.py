@@ -7,13 +7,20 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from diffusion.errors import DiffusionInputError, LengthError, SettingError, ShapeError, SigmaError, TokenError
-from diffusion.randomness import RowGenerators
-from diffusion.time_strata import stratified_times
-from model.denoisers.build import BackboneError
+from model.denoisers.built_in import BackboneError
 from model.denoisers.registry import BACKBONES, register_backbone
-from model.diffusion_model import DiffusionModel
-from model.inputs import InputError
+from model.discrete.model import DiffusionModel
+from model.transformer.inputs import InputError
+from model_factory.diffusion.errors import (
+    DiffusionInputError,
+    LengthError,
+    SettingError,
+    ShapeError,
+    SigmaError,
+    TokenError,
+)
+from model_factory.diffusion.randomness import RowGenerators
+from model_factory.diffusion.time_strata import stratified_times
 from tests.model.test_diffusion_model import LENGTH, VOCAB, build
 
 X_T = torch.randint(VOCAB, (2, LENGTH), generator=torch.Generator().manual_seed(0))

@@ -8,17 +8,25 @@ import pytest
 import torch
 from torch import nn
 
-from diffusion.errors import DiffusionInputError
-from diffusion.registry import OBJECTIVES, PROCESSES, SAMPLERS, SCHEDULES, combinations, fitting_samplers, processes_of
-from diffusion.samplers.base import samplers_for
 from model.denoisers.registry import BACKBONES
-from model.diffusion_model import DiffusionModel
-from model.diffusion_types import DiffusionConfig
-from model.inputs import InputError
+from model.discrete.model import DiffusionModel
+from model.discrete.types import DiffusionConfig
 from model.model_factory import create_model, load_model
 from model.parse_model_args import read_model_section
-from yaml_config.compose import compose
-from yaml_config.dump import dump
+from model.transformer.inputs import InputError
+from model_factory.diffusion.errors import DiffusionInputError
+from model_factory.diffusion.registry import (
+    OBJECTIVES,
+    PROCESSES,
+    SAMPLERS,
+    SCHEDULES,
+    combinations,
+    fitting_samplers,
+    processes_of,
+)
+from model_factory.diffusion.samplers.base import samplers_for
+from model_factory.yaml_config.compose import compose
+from model_factory.yaml_config.dump import dump
 
 VOCAB, LENGTH = 5, 8
 BACKBONE = {

@@ -5,11 +5,10 @@ import math
 import pytest
 import torch
 
-from model.attention_core import LinearCore
-from model.feature_maps import make_feature_map
-from model.feature_redraw import orthogonal_projections
+from model.attention.cores import LinearCore
+from model.attention.feature_maps import least_variance, make_feature_map
+from model.attention.feature_redraw import orthogonal_projections
 from model.feature_registry import build_feature_map
-from model.fitted_features import least_variance
 from tests.model import tiny
 from tests.model.test_attention_core import linear_core, qkv
 from tests.model.tiny import gap, lengths_mask

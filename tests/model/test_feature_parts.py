@@ -9,16 +9,16 @@ import torch
 from torch import Tensor, nn
 
 from model import core_registry
-from model.attention import MultiHeadAttention
+from model.attention.cores import attend, initial_state, update
+from model.attention.feature_maps import FeatureMap
+from model.attention.feature_redraw import FeatureRedraw, broadcast_seed, orthogonal_projections, redraw_features
+from model.attention.multi_head import MultiHeadAttention
+from model.attention.rotary import rotary_angles, rotation_at
 from model.core_registry import CoreEntry, core_entry, register_attention
-from model.feature_base import FeatureMap
-from model.feature_redraw import FeatureRedraw, broadcast_seed, orthogonal_projections, redraw_features
 from model.feature_registry import build_feature_map, feature_map_entry
-from model.linear_attention import attend, initial_state, update
-from model.position import rotary_angles, rotation_at
+from model_factory.yaml_config.registry import Registry
 from tests.model.test_attention_core import MAPS, linear_core, qkv
 from tests.model.tiny import gap, params
-from yaml_config.registry import Registry
 
 HEAD_DIM, NB_FEATURES = 8, 12
 

@@ -6,9 +6,8 @@ from itertools import product
 import pytest
 import torch
 
-from model.generation import choose_tokens
-from model.generation_options import GenerationOptions
-from model.inputs import InputError
+from model.transformer.generation import GenerationOptions, choose_tokens
+from model.transformer.inputs import InputError
 from tests.model import tiny
 
 VOCAB = tiny.VOCAB

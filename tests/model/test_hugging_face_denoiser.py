@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerFast
 
 from model.checkpoint import load_model
 from model.denoisers.pretrained import PretrainedError
-from model.diffusion_model import DiffusionModel
+from model.discrete.model import DiffusionModel
 from model.hub import HubError
 from model.model_factory import create_model
 from tests.model.test_diffusion_model import read, section

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from model.inputs import InputError
+from model.transformer.inputs import InputError
 from tests.model import tiny
 
 FLOATS, IDS = torch.zeros(2, 7, 16), torch.zeros(2, 7, dtype=torch.long)

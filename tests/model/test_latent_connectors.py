@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from model.checkpoint import CheckpointError
-from model.inputs import InputError
-from model.latent.connectors import DECODERS, ENCODERS, MODEL_CLASS
-from model.latent.hugging_face import ConnectorError
-from model.latent.pooling import masked_mean
+from model.latent.connectors.hugging_face import ConnectorError
+from model.latent.connectors.pooling import masked_mean
+from model.latent.connectors.published import DECODERS, ENCODERS, MODEL_CLASS
+from model.transformer.inputs import InputError
 from tests.model.latent_parts import LATENT, VOCAB, config, connector
 
 NEW_ONES = [name for name in MODEL_CLASS if "New" in name]

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from model.latent.connectors.injection import DecoderShape, Injection
 from model.latent.ddpm import ddpm_schedule
-from model.latent.injection import DecoderShape, Injection
 from model.latent.registry import (
     LATENT_PARTS,
     LATENT_POOLERS,
@@ -22,8 +22,8 @@ from model.latent.registry import (
     register_latent_schedule,
 )
 from model.model_factory import create_model
+from model_factory.yaml_config.errors import ConfigError
 from parse_args import parse_config
-from yaml_config.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]
 
@@ -38,7 +38,7 @@ from model.latent.registry import (
     register_latent_route,
     register_latent_schedule,
 )
-from yaml_config.strict_model import StrictModel
+from model_factory.yaml_config.strict_model import StrictModel
 
 
 class PowerMeanConfig(StrictModel):

@@ -10,12 +10,12 @@ import pytest
 import torch
 from torch import nn
 
-from diffusion.gaussian_schedule import strided_times
-from diffusion.randomness import RowGenerators
-from model.inputs import InputError
 from model.latent.abstract import DDPM_Abs, DDPM_abs
 from model.latent.ddpm import DDPM, ddpm_schedule
 from model.latent.networks import LinearModel, MLPSkipNet, SelfConditioned
+from model.transformer.inputs import InputError
+from model_factory.diffusion.gaussian_schedule import strided_times
+from model_factory.diffusion.randomness import RowGenerators
 from tests.oracles.gaussian_laws import NormalData
 
 BETAS, STEPS, LATENT = (1e-3, 0.4), 20, 6

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from model.inputs import InputError
-from model.latent.hugging_face import ConnectorError
+from model.latent.connectors.hugging_face import ConnectorError
 from model.latent.part_types import HuggingFaceDecoderConfig, HuggingFaceEncoderConfig
 from model.latent.registry import LATENT_DECODERS, LATENT_ENCODERS
+from model.transformer.inputs import InputError
 from tests.model.latent_parts import LATENT, VOCAB, hugging_face_decoder, performer_decoder, spread
 
 ROUTES = [

@@ -4,12 +4,12 @@ import pytest
 import torch
 from torch import nn
 
-from diffusion.randomness import RowGenerators
-from model.inputs import InputError
 from model.latent.abstract import JointLosses, VAE_Abs, VAE_abs, VAE_DDPM_Abs
 from model.latent.ddpm import DDPM
 from model.latent.joint import VAE_DDPM
 from model.latent.networks import LinearModel
+from model.transformer.inputs import InputError
+from model_factory.diffusion.randomness import RowGenerators
 
 LATENT, VOCABULARY, LENGTH, ROWS, STEPS = 4, 9, 5, 6, 30
 

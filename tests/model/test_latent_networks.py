@@ -5,16 +5,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from model.inputs import InputError
-from model.latent.networks import (
-    LinearModel,
-    MLPSkipNet,
-    PerformerNet,
-    ResidualLinear,
-    SelfConditioned,
-    TransformerNet,
-)
+from model.latent.networks import LinearModel, MLPSkipNet, PerformerNet, ResidualLinear, SelfConditioned, TransformerNet
 from model.latent.networks.conditions import Condition, SineCondition, sinusoids
+from model.transformer.inputs import InputError
 
 LATENT = 12
 TOKENS = {"d_model": 16, "num_tokens": 3, "num_layers": 2, "num_heads": 2}

@@ -5,12 +5,12 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from model.inputs import InputError
 from model.latent import VAE, VAE_DDPM, VAE_Abs, VAE_abs
-from model.latent.connectors import MODEL_CLASS
+from model.latent.connectors.published import MODEL_CLASS
 from model.latent.ddpm import DDPM
 from model.latent.networks import LinearModel
 from model.latent.variational import cyclical_weight, kl_cost, kl_divergence
+from model.transformer.inputs import InputError
 from tests.model.latent_parts import LATENT, VOCAB, connector
 
 IDS = SimpleNamespace(pad_token_id=0, bos_token_id=1, eos_token_id=2)

@@ -7,11 +7,11 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from model.attention_core import LinearCore
-from model.chunked import plan
-from model.chunked.features import Kernel
-from model.chunked.op import linear_attention
-from model.feature_base import FeatureMap
+from model.attention.chunked import plan
+from model.attention.chunked.features import Kernel
+from model.attention.chunked.op import linear_attention
+from model.attention.cores import LinearCore
+from model.attention.feature_maps import FeatureMap
 from tests.model.test_attention_core import MAPS, expected, linear_core, qkv
 from tests.model.tiny import gap, lengths_mask
 from tests.oracles import attention as oracle

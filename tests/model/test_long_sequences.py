@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from model import norms
+from model.transformer import norms
 from tests.model import tiny
 
 

@@ -10,15 +10,15 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
-from model.attention_core import LinearCore, SoftmaxCore
+from model.attention.cores import LinearCore, SoftmaxCore
+from model.attention.decoding_state import CoreState
 from model.core_registry import CORES, register_attention
-from model.decoding_state import CoreState
-from model.inputs import InputError
 from model.model_factory import create_model, load_model
 from model.parse_model_args import parse_model_config
+from model.transformer.inputs import InputError
 from model.types import PerformerParams
+from model_factory.yaml_config.errors import ConfigError
 from tests.model import tiny
-from yaml_config.errors import ConfigError
 
 HYBRID = ["linear", "linear", "linear", "softmax"]
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from model.checkpoint import CheckpointError
+from model.checkpoints.performer_pytorch import load_performer_pytorch
 from model.model_factory import load_model
 from model.model_types import DecoderConfig, EncoderConfig, EncoderDecoderConfig, ModelConfig
-from model.performer_checkpoint import load_performer_pytorch
 from tests.model import tiny
 
 pytestmark = pytest.mark.filterwarnings("ignore")

@@ -2,7 +2,7 @@
 
 import torch
 
-from model.position import rotary_angles, rotate
+from model.attention.rotary import rotary_angles, rotate
 
 CPU = torch.device("cpu")
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from model.chunked.features import Kernel, expand_heads
-from model.chunked.op import linear_attention
-from model.feature_redraw import FeatureRedraw, broadcast_seed, orthogonal_projections, redraw_features
+from model.attention.chunked.features import Kernel, expand_heads
+from model.attention.chunked.op import linear_attention
+from model.attention.feature_redraw import FeatureRedraw, broadcast_seed, orthogonal_projections, redraw_features
 from model.feature_registry import build_feature_map
 from tests.model.test_attention_core import linear_core, qkv
 from tests.oracles.attention import LOG_KERNELS

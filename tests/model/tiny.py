@@ -2,7 +2,7 @@
 
 import torch
 
-from model.transformer import EncoderDecoderTransformer, PerformerDecoder, PerformerEncoder
+from model.transformer.performer import EncoderDecoderTransformer, PerformerDecoder, PerformerEncoder
 from model.types import PerformerParams
 
 VOCAB = 11

@@ -9,10 +9,10 @@ import pytest
 
 pytest.importorskip("mutmut")
 
-from mutation.named import NAMED, insert_fault
-from mutation.operators import make_mutants
-from mutation.report import interval
-from mutation.settings import ROOT
+from tools.mutation.named import NAMED, insert_fault
+from tools.mutation.operators import make_mutants
+from tools.mutation.report import interval
+from tools.mutation.settings import ROOT
 
 SOURCE = '''"""A module."""
 RATE = 0.5
@@ -54,12 +54,12 @@ def test_named_faults_match_their_source() -> None:
 CHECK = """
 import sys
 from mutation import named
-from mutation.named import Named
+from tools.mutation.named import Named
 
 oracle = "tests/diffusion/test_oracle_bounds.py::test_5_subs_bound_is_the_entropy"
 weight = "self.schedule.rate(t) / torch.expm1(self.schedule.sigma(t))"
 harmless = weight.replace("(t) / torch", "(t) * 1.0 / torch")
-named.NAMED.append(Named("harmless", "diffusion/objectives/losses.py", "Objective.weight", weight, harmless, oracle))
+named.NAMED.append(Named("harmless", "model_factory/diffusion/objectives/losses.py", "Objective.weight", weight, harmless, oracle))
 sys.exit(10 * named.check_named("one alpha") + named.check_named("harmless"))
 """
 
@@ -79,7 +79,7 @@ def test_wilson_interval() -> None:
 
 
 def test_mutation_results_are_stored(tmp_path: Path) -> None:
-    from mutation.results import Result, Results
+    from tools.mutation.results import Result, Results
 
     kept = Results(tmp_path / "results.jsonl")
     kept.add(Result("a", "p.py", "f", 3, "x", "y", "survived", complete=False))

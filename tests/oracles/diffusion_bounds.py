@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diffusion.objectives.losses import Objective
-from diffusion.processes.noise_schedule import NoiseSchedule
+from model_factory.diffusion.objectives.losses import Objective
+from model_factory.diffusion.processes.noise_schedule import NoiseSchedule
 from tests.oracles.diffusion_toy import LENGTH, VOCABULARY, Toy
 
 Denoise = Callable[[Tensor, Tensor], Tensor]

@@ -6,15 +6,15 @@ from itertools import permutations
 import torch
 from torch import Tensor
 
-from diffusion.objectives.parameterisation import Parameterisation, X0Parameterisation
-from diffusion.processes.diffusion_process import DiffusionProcess
-from diffusion.randomness import RowGenerators
-from diffusion.samplers.base import Sampler, SamplerChoice, create_sampler
-from diffusion.samplers.denoiser import Denoiser
-from diffusion.samplers.entropy_bounded import EntropyBoundedSampler
-from diffusion.samplers.semi_autoregressive import SemiAutoregressiveSampler
-from diffusion.samplers.standard import FirstHittingSampler
-from diffusion.samplers.state import SamplerState
+from model_factory.diffusion.objectives.parameterisation import Parameterisation, X0Parameterisation
+from model_factory.diffusion.processes.diffusion_process import DiffusionProcess
+from model_factory.diffusion.randomness import RowGenerators
+from model_factory.diffusion.samplers.base import Sampler, SamplerChoice, create_sampler
+from model_factory.diffusion.samplers.denoiser import Denoiser
+from model_factory.diffusion.samplers.entropy_bounded import EntropyBoundedSampler
+from model_factory.diffusion.samplers.semi_autoregressive import SemiAutoregressiveSampler
+from model_factory.diffusion.samplers.standard import FirstHittingSampler
+from model_factory.diffusion.samplers.state import SamplerState
 from tests.oracles.diffusion_toy import LENGTH, VOCABULARY, Toy
 
 

@@ -10,15 +10,15 @@ from pathlib import Path
 import pytest
 
 from evaluate import main as evaluate
-from experiment.attention_cost import core_flops
-from experiment.config import read_experiment
-from experiment.noise_curves import noise_curves
-from experiment.summary import summarise
 from model.types import PerformerParams
-from pages.document import PageError, Section, render_page, write_page
+from model_factory.experiment.config import read_experiment
+from model_factory.experiment.crossover import core_flops
+from model_factory.experiment.summary import summarise
+from model_factory.pages.document import PageError, Section, render_page, write_page
+from model_factory.pages.summary_page import noise_curves
+from model_factory.yaml_config.dump import dump
 from parse_args import main as parse
 from tests.training.runs import experiment, train
-from yaml_config.dump import dump
 
 STACK = {"d_model": 32, "num_layers": 2, "num_heads": 4, "device": "cpu"}
 DIFFUSION = {

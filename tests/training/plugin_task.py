@@ -2,9 +2,9 @@
 
 from typing import Literal
 
-from training.registry import register_task
-from training.tasks.language_modelling import LanguageModelling
-from yaml_config.strict_model import StrictModel
+from model_factory.experiment.task_registry import register_task
+from model_factory.training.tasks.language_modelling import LanguageModelling
+from model_factory.yaml_config.strict_model import StrictModel
 
 
 class ScaledConfig(StrictModel):

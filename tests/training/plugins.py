@@ -9,9 +9,9 @@ from torch import nn
 from data_manager.dataset_types import DatasetConfig
 from data_manager.registry import register_source
 from model.registry import register_model
-from training.registry import register_task
-from training.tasks.language_modelling import LanguageModelling
-from yaml_config.strict_model import StrictModel
+from model_factory.experiment.task_registry import register_task
+from model_factory.training.tasks.language_modelling import LanguageModelling
+from model_factory.yaml_config.strict_model import StrictModel
 
 
 class BigramConfig(StrictModel):

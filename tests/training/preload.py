@@ -3,8 +3,8 @@
 import torch
 
 import data_manager.data_manager  # noqa: F401
-import model.transformer  # noqa: F401
-import training.trainer  # noqa: F401
+import model.transformer.performer.performer  # noqa: F401
+import model_factory.training.trainer  # noqa: F401
 
 torch.set_num_threads(1)
 try:

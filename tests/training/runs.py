@@ -9,7 +9,7 @@ import sys
 import time
 from pathlib import Path
 
-from yaml_config.dump import dump
+from model_factory.yaml_config.dump import dump
 
 TEXT = "the quick brown fox jumps over the lazy dog, and the dog does not mind at all.\n"
 CONTEXT = multiprocessing.get_context("forkserver")

@@ -5,19 +5,19 @@ import json
 import pytest
 import torch
 
-from evaluation.opened import open_run
-from evaluation.registry import metrics_of
-from evaluation.rows import load_split
-from evaluation.sample import Request
-from evaluation.sampling import draw
-from evaluation.settings import Settings
-from experiment.config import read_experiment
 from model.denoisers.embeddings import ConditionEmbedding
 from model.denoisers.view import BackboneView
+from model_factory.evaluation.rows import load_split
+from model_factory.evaluation.run import open_run
+from model_factory.evaluation.sampling.draw import draw
+from model_factory.evaluation.sampling.sample import Request
+from model_factory.evaluation.settings import Settings
+from model_factory.experiment.config import read_experiment
+from model_factory.experiment.metric_registry import metrics_of
+from model_factory.training.engine import train
+from model_factory.training.run.folder import load_run
+from model_factory.training.splits import fill_condition_scale
 from parse_args import main
-from training.condition_scale import fill_condition_scale
-from training.engine import train
-from training.run_folder import load_run
 
 pytest.importorskip("rdkit", reason="needs rdkit, the extra chem")
 BACKBONE = {"type": "ddit", "d_model": 32, "num_layers": 1, "num_heads": 2, "cond_dim": 16, "dropout": 0.0}

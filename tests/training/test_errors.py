@@ -4,10 +4,10 @@ import shutil
 
 import pytest
 
+from model_factory.training.errors import RunFolderError, UnfitError
+from model_factory.training.run.checkpoints import list_checkpoint_steps, read_checkpoint
+from model_factory.training.run.folder import load_run
 from tests.training.runs import DECODER, FILE_SIZE, experiment, losses, start, train, wait_for
-from training.checkpoints import list_checkpoint_steps, read_checkpoint
-from training.errors import RunFolderError, UnfitError
-from training.run_folder import load_run
 
 PLUGIN = ("--plugin", "tests.training.plugins")
 
@@ -172,13 +172,13 @@ def test_init_from_refuses_other_weights(tmp_path, unfinished):
 
 
 def test_missing_extra_names_install_command(tmp_path, monkeypatch):
-    import training.extras
-    from training.config_types import LoraConfig, TrainingConfig
+    import model_factory.training.run.environment
+    from model_factory.experiment.training_types import LoraConfig, TrainingConfig
 
-    monkeypatch.setattr(training.extras, "find_spec", lambda name: None)
+    monkeypatch.setattr(model_factory.training.run.environment, "find_spec", lambda name: None)
     for settings in (TrainingConfig(report_to="wandb"), TrainingConfig(lora=LoraConfig())):
         with pytest.raises(UnfitError, match=r"needs the extra .* pip install"):
-            training.extras.check_extras(settings)
+            model_factory.training.run.environment.check_extras(settings)
 
 
 def test_nan_loss_names_rows(tmp_path):

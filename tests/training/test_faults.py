@@ -13,6 +13,8 @@ import torch
 from safetensors.torch import load_file
 
 from benchmarks.two_speakers import write_corpus
+from model_factory.training.run.checkpoints import list_checkpoint_steps, read_checkpoint
+from model_factory.yaml_config.dump import dump
 from tests.training.runs import (
     CLOCK,
     DECODER,
@@ -26,8 +28,6 @@ from tests.training.runs import (
     train,
     wait_for,
 )
-from training.checkpoints import list_checkpoint_steps, read_checkpoint
-from yaml_config.dump import dump
 
 PLUGIN = ("--plugin", "tests.training.plugins")
 FAILING_STEP = "TESTS_FAILING_STEP"  # read by the task `failing` of the plugin, which is not imported here

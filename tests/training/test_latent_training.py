@@ -8,12 +8,11 @@ import pytest
 import torch
 import transformers
 
+from model_factory.experiment.training_types import TrainingConfig
+from model_factory.training.run.folder import load_run
+from model_factory.training.tasks.latent_diffusion import locate_step, stage_lr_factors
 from tests.training.runs import experiment, losses, metrics, text, train, train_by_two, weights
 from tests.training.test_pretrained import pretrained
-from training.config_types import TrainingConfig
-from training.run_folder import load_run
-from training.stage_rates import stage_lr_factors
-from training.stages import locate_step
 
 PERFORMER = {"type": "performer", "d_model": 16, "num_layers": 1, "num_heads": 2, "dropout": 0.0}
 MODEL = {
@@ -75,10 +74,10 @@ def test_latent_stage_trains_only_its_own_weights(tmp_path):
 
 def weights_at_start(path: Path) -> dict[str, torch.Tensor]:
     """Return the initial weights of an experiment, as the engine builds them."""
-    from experiment.config import read_experiment
-    from experiment.vocabulary import with_vocabulary
     from model.checkpoint import named_tensors
     from model.model_factory import create_model
+    from model_factory.experiment.build import with_vocabulary
+    from model_factory.experiment.config import read_experiment
 
     config = with_vocabulary(read_experiment(path).config)
     torch.manual_seed(config.training.seed)
@@ -173,8 +172,8 @@ def test_latent_pretrained_parts_refuse_other_tokenizers(spoil, message, tmp_pat
 
 
 def test_latent_encoder_retokenises_texts(tmp_path):
-    from data_manager.hugging_face_tokenizer import HuggingFaceTokenizer
-    from training.encoder_texts import EncoderTexts
+    from data_manager.tokenizers.hugging_face import HuggingFaceTokenizer
+    from model_factory.training.tasks.encoder_texts import EncoderTexts
 
     bert, gpt2 = pretrained(tmp_path / "bert", "bert"), pretrained(tmp_path / "gpt2", "gpt2")
     content = json.loads((bert / "tokenizer.json").read_text())

@@ -6,12 +6,12 @@ import signal
 
 import pytest
 
-from experiment.config import read_experiment
+from model_factory.experiment.config import read_experiment
+from model_factory.training import engine
+from model_factory.training.errors import FolderInUseError
+from model_factory.training.run.checkpoints import list_checkpoint_steps
+from model_factory.training.run.folder import RunFolder
 from tests.training.runs import DECODER, bytes_of, experiment, metrics, start, train, wait_for
-from training import engine
-from training.checkpoints import list_checkpoint_steps
-from training.errors import FolderInUseError
-from training.run_folder import RunFolder
 
 MOODS = "".join(f"{'aaaa' if row % 2 else 'bbbb'},{row % 2}\n" for row in range(24))
 CONDITIONED = {
@@ -105,7 +105,7 @@ def test_translation_decodes_greedily_by_default(tmp_path):
 def test_connection_reset_is_explained_with_several_ranks(processes, words, monkeypatch, capsys):
     from argparse import Namespace
 
-    from training.command import _report
+    from model_factory.cli.train import _report
 
     monkeypatch.setenv("WORLD_SIZE", processes)
     lost = ConnectionResetError(104, "Connection reset by peer")

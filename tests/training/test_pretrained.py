@@ -8,8 +8,8 @@ import transformers
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
+from model_factory.training.run.folder import load_run
 from tests.training.runs import TEXT, experiment, losses, text, train, weights
-from training.run_folder import load_run
 
 CHARACTERS = "abcdefghijklmnopqrstuvwxyz .,"
 

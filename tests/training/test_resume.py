@@ -7,8 +7,8 @@ import time
 
 import pytest
 
+from model_factory.training.run.checkpoints import list_checkpoint_steps
 from tests.training.runs import bytes_of, experiment, losses, metrics, start, train, wait_for
-from training.checkpoints import list_checkpoint_steps
 
 FULL = {"ema_decay": 0.9, "gradient_accumulation_steps": 2, "load_best_model_at_end": True, "warmup_steps": 2}
 

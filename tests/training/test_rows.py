@@ -4,8 +4,8 @@ from itertools import islice
 
 import torch
 
-from training.noise import RowNoise
-from training.rows import Buckets, EvalBatches, RowOrder, Share, TrainBatches
+from model_factory.training.noise import RowNoise
+from model_factory.training.rows import Buckets, EvalBatches, RowOrder, Share, TrainBatches
 
 
 def keys(count, share, start=0, stop=6):

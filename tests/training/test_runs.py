@@ -5,9 +5,9 @@ import shutil
 import pytest
 import torch
 
+from model_factory.training.run.folder import load_run
 from parse_args import parse_experiment
 from tests.training.runs import bytes_of, experiment, losses, metrics, train
-from training.run_folder import load_run
 
 
 @pytest.fixture(scope="module")

@@ -7,11 +7,11 @@ import shutil
 import pytest
 
 from model.checkpoint import CheckpointError
+from model_factory.training.errors import RunFolderError
+from model_factory.training.run.checkpoints import read_checkpoint
+from model_factory.training.run.data_hashes import read_lengths
+from model_factory.training.run.folder import load_run
 from tests.training.runs import experiment, text, train
-from training.checkpoints import read_checkpoint
-from training.errors import RunFolderError
-from training.length_counts import read_lengths
-from training.run_folder import load_run
 
 DIFFUSION = {
     "model_type": "diffusion",

@@ -25,7 +25,7 @@ MODELS = {
 def build(section, folder):
     from model.model_factory import create_model
     from model.parse_model_args import parse_model_config
-    from yaml_config.dump import dump
+    from model_factory.yaml_config.dump import dump
 
     path = folder / "model.yml"
     path.write_text(dump({"model": section}))

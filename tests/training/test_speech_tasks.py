@@ -9,21 +9,21 @@ import soundfile
 import torch
 
 from benchmarks.two_speakers import write_corpus
-from data_manager.tokenizers import CharacterTokenizer
-from diffusion.randomness import RowGenerators
-from evaluation.evaluate_command import main as evaluate
-from experiment.config import ExperimentConfig
+from data_manager.tokenizers.simple import CharacterTokenizer
+from model_factory.cli.evaluate import main as evaluate
+from model_factory.diffusion.randomness import RowGenerators
+from model_factory.experiment.config import ExperimentConfig
+from model_factory.experiment.task_registry import choose_task
+from model_factory.experiment.training_types import SpecAugmentConfig, SpeechTaskConfig
+from model_factory.training.tasks.base import TaskSetting
+from model_factory.training.tasks.diarization import permutation_free_loss
+from model_factory.training.tasks.speech_front import Subsampling, normalise_features, spec_augment
+from model_factory.training.tasks.speech_metrics import character_errors, speaker_errors, word_errors
+from model_factory.training.tasks.speech_recognition import SpeechRecognition
+from model_factory.yaml_config.dump import dump
 from tests.data_manager.corpora import RATE
 from tests.real_data import FOLDER
 from tests.training.runs import losses, train
-from training.registry import choose_task
-from training.speech_metrics import character_errors, speaker_errors, word_errors
-from training.speech_types import SpecAugmentConfig, SpeechTaskConfig
-from training.tasks.base import TaskSetting
-from training.tasks.diarization import permutation_free_loss
-from training.tasks.speech_front import Subsampling, normalise_features, spec_augment
-from training.tasks.speech_recognition import SpeechRecognition
-from yaml_config.dump import dump
 
 ENCODER = {"num_layers": 2, "num_heads": 4, "dropout": 0.0, "input_dim": 80, "device": "cpu"}
 

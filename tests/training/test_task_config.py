@@ -4,10 +4,10 @@ import json
 
 import pytest
 
-from experiment.config import read_experiment
+from model_factory.experiment.config import read_experiment
+from model_factory.experiment.task_registry import TASKS
+from model_factory.yaml_config.errors import ConfigError
 from tests.training.runs import experiment, losses, train
-from training.registry import TASKS
-from yaml_config.errors import ConfigError
 
 PLUGIN = ("--plugin", "tests.training.plugin_task")
 
@@ -58,7 +58,7 @@ def test_task_config_errors_are_placed(task, message, scaled_task, tmp_path):
 def test_task_config_is_in_json_schema(scaled_task):
     from pydantic import TypeAdapter
 
-    from training.config_types import TrainingConfig
+    from model_factory.experiment.training_types import TrainingConfig
 
     schema = json.dumps(TypeAdapter(TrainingConfig).json_schema())
     assert '"const": "scaled"' in schema

@@ -10,12 +10,12 @@ import torch
 
 from data_manager.registry import SOURCES
 from model.registry import MODELS
+from model_factory.experiment.task_registry import TASKS, choose_task, register_task
+from model_factory.training.network import build_network
+from model_factory.training.run.folder import load_run
+from model_factory.training.tasks.base import Task
+from model_factory.yaml_config.strict_model import StrictModel
 from tests.training.runs import DECODER, experiment, losses, metrics, seq2seq, train, weights
-from training.network import build_network
-from training.registry import TASKS, choose_task, register_task
-from training.run_folder import load_run
-from training.tasks.base import Task
-from yaml_config.strict_model import StrictModel
 
 PLUGIN = ("--plugin", "tests.training.plugins")
 
@@ -121,7 +121,7 @@ def test_loader_workers_do_not_change_losses(tmp_path):
 
 def test_task_registry_needs_no_torch():
     code = (
-        "import sys; from training.registry import TASKS, choose_task\n"
+        "import sys; from model_factory.experiment.task_registry import TASKS, choose_task\n"
         "assert choose_task('anything', ['input_ids']) == 'diffusion'\n"
         "sys.exit('torch' in sys.modules)"
     )

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from yaml_config.document import read_document
-from yaml_config.errors import ConfigError, ConfigFileError, ConfigSyntaxError
+from model_factory.yaml_config.document import read_document
+from model_factory.yaml_config.errors import ConfigError, ConfigFileError, ConfigSyntaxError
 
 
 @pytest.fixture

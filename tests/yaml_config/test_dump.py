@@ -6,8 +6,8 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from yaml_config.compose import compose
-from yaml_config.dump import dump
+from model_factory.yaml_config.compose import compose
+from model_factory.yaml_config.dump import dump
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=12) | st.sampled_from(
     [

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from yaml_config.scalars import is_plain_string, resolve_scalar
+from model_factory.yaml_config.scalars import is_plain_string, resolve_scalar
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from data_manager.registry import register_source
-from data_manager.text_types import TokensConfig
+from data_manager.row_types import TokensConfig
 
 COLOURS = ("red", "blue", "green", "white")
 

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from model.inputs import InputError, describe
+from model.transformer.inputs import InputError, describe
 
 MAX_PERIOD = 10_000.0
 

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from model.inputs import InputError
 from model.latent.networks.conditions import Condition, check_inputs
+from model.transformer.inputs import InputError
 
 
 class MLPSkipNet(nn.Module):

@@ -4,9 +4,9 @@ from abc import abstractmethod
 
 from torch import Tensor, nn
 
-from model.inputs import InputError
 from model.latent.networks.conditions import Condition, check_inputs
-from model.transformer import PerformerEncoder
+from model.transformer.inputs import InputError
+from model.transformer.performer import PerformerEncoder
 from model.types import AttentionType, PerformerParams
 
 

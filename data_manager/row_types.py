@@ -1,0 +1,81 @@
+"""Settings that every source of token rows has: lengths, layout, splits and the tokenizer's section."""
+
+from collections.abc import Iterator
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from data_manager.dataset_types import DatasetConfig, TokenizerConfig
+from data_manager.tokenizers.registry import DEFAULT_TOKENIZER, TOKENIZERS
+from model_factory.yaml_config.choose import FromRegistry
+from model_factory.yaml_config.strict_model import StrictModel, Violation
+
+DEFAULT_LENGTH = 256
+"""Default number of tokens in a row."""
+
+
+SHUFFLE_BUFFER = 1000
+"""Default number of rows in the shuffle buffer of a stream."""
+
+
+Layout = Literal["cut", "packed", "whole"]
+
+
+class TokensConfig(DatasetConfig):
+    """Keys of every text data set, custom sources included: how documents become rows, and rows batches."""
+
+    tokenizer: Annotated[StrictModel, FromRegistry(TOKENIZERS, default=DEFAULT_TOKENIZER)] = TokenizerConfig()
+    """Tokenizer of the text."""
+    sequence_length: Annotated[int, Field(gt=0, le=16_777_216)] | None = None
+    """Tokens in a row (default 256); for pairs and whole documents, the maximum length of a row. [tokens]"""
+    rows: Layout | None = None
+    """cut: each document is cut into rows, its last row is shorter, and no row holds two documents (the default).
+    packed: documents are concatenated, and all rows but the last are full. whole: one document in each row, between bos
+    and eos (the default of smiles, and the only layout of pairs)."""
+    document_ids: bool = False
+    """Add `document_ids` to batches of packed rows: 1, 2, ... for the documents in a row, 0 at padding."""
+    position_ids: bool = False
+    """Add `position_ids` to batches of packed rows: they begin at 0 again with each document in a row."""
+    too_long: Literal["error", "skip", "cut"] = "error"
+    """A pair or a whole document of more than sequence_length tokens: stop the preparation, skip it and count it, or
+    truncate it and count it."""
+    bucketing: bool = False
+    """Batch rows of similar lengths, which reduces padding."""
+    streaming: bool = False
+    """Read, tokenise and pack during training, without rows on disk."""
+    shuffle_buffer: Annotated[int, Field(ge=1, le=100_000_000)] | None = None
+    """Size of the shuffle buffer of a stream (default 1000). [rows]"""
+
+    @property
+    def is_paired(self) -> bool:
+        """True if a document is a pair of texts."""
+        return False
+
+    @property
+    def layout(self) -> Layout:
+        """Layout of rows, with the default filled in."""
+        return "whole" if self.is_paired else self.rows or "cut"
+
+    @property
+    def limit(self) -> int | None:
+        """Maximum number of tokens in a row; None without a limit."""
+        return self.sequence_length or (None if self.layout == "whole" else DEFAULT_LENGTH)
+
+    def violations(self) -> Iterator[Violation]:
+        """Check that keys of row layouts and of streams are only set for such layouts and streams."""
+        yield from super().violations()
+        if self.is_paired and self.rows not in (None, "whole"):
+            yield Violation(f"pairs cannot be {self.rows}: each pair is one row", ("rows",), (), "remove it")
+        for key in ("document_ids", "position_ids"):
+            if getattr(self, key) and self.layout != "packed":
+                message = f"{key} need packed rows; with this layout a row holds one document"
+                yield Violation(message, (key,), (("rows",),), "rows: packed")
+        if self.too_long != "error" and self.layout != "whole":
+            message = f"too_long has no effect on {self.layout} rows, which take documents of any length"
+            yield Violation(message, ("too_long",), (("rows",),), "remove it, or rows: whole")
+        if self.bucketing and self.streaming:
+            message = "a stream cannot be bucketed by length"
+            yield Violation(message, ("bucketing",), (("streaming",),), "remove one of them")
+        if self.shuffle_buffer is not None and not self.streaming:
+            message = "only a stream has a shuffle_buffer; other data are shuffled completely"
+            yield Violation(message, ("shuffle_buffer",), (("streaming",),), "remove it, or streaming: true")

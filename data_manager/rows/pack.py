@@ -1,0 +1,203 @@
+"""Build rows of token ids from a stream of encoded documents; anything dropped is counted."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+import numpy as np
+
+from data_manager.documents import Notes
+from data_manager.errors import DataError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from data_manager.tokenizers.base import Flat
+
+    Ids = NDArray[np.int32]
+    Places = NDArray[np.int64]
+
+LABELS = "labels"
+"""Column of the class number, one value for each row."""
+COND = "cond"
+"""Column of the properties, float32, with the same size in each row."""
+STARTS = "document_starts"
+"""Column of packed rows: positions at which a document begins, except position 0."""
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Encoded pieces: concatenated ids of each side, a mask of pieces that end a document, and their positions."""
+
+    sides: "Sequence[Flat]"
+    ends: "NDArray[np.bool_]"
+    places: Sequence[str]
+    labels: "Ids | None" = None
+    """Class numbers [documents], if documents have classes."""
+    cond: "NDArray[np.float32] | None" = None
+    """Properties [documents, size], if documents have properties."""
+
+    def __len__(self) -> int:
+        return len(self.ends)
+
+
+class RowMaker(Protocol):
+    """Interface that builds columns of rows; a column is its flat values and the offsets of rows, including the end."""
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of the columns."""
+        ...
+
+    def feed(self, encoded: Encoded) -> "dict[str, tuple[Ids, Places]]":
+        """Add encoded pieces and return the completed rows."""
+        ...
+
+    def finish(self) -> "dict[str, tuple[Ids, Places]]":
+        """Return the remaining rows."""
+        ...
+
+
+@dataclass
+class CutRows:
+    """Documents with eos appended, cut every `length` tokens; with `packed`, rows cross document boundaries.
+
+    Only the last row (of a document, or of all packed documents) may be shorter. If it would have a single token, the row
+    before it gives up one token, as a row of one token has nothing to predict.
+    """
+
+    length: int
+    eos: int
+    packed: bool = False
+    _rest: "Ids" = field(default_factory=lambda: np.empty(0, np.int32))
+    _starts: "Places" = field(default_factory=lambda: np.zeros(1, np.int64))
+    """Positions in `_rest` at which documents begin; packed rows only."""
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of the columns; packed rows have document starts."""
+        return ("input_ids", STARTS) if self.packed else ("input_ids",)
+
+    def feed(self, encoded: Encoded) -> "dict[str, tuple[Ids, Places]]":
+        """Add encoded pieces and return the completed rows."""
+        ((ids, lengths),) = encoded.sides
+        ends = np.cumsum(lengths)[encoded.ends]
+        ids = np.insert(ids, ends, np.int32(self.eos))
+        ends = ends + np.arange(1, len(ends) + 1) + len(self._rest)  # the position after each eos
+        self._rest = np.concatenate([self._rest, ids])
+        if self.packed:
+            self._starts = np.concatenate([self._starts, ends])
+            return self._take_rows(self._row_ends(0, len(self._rest), final=False))
+        edges: list[int] = []
+        begin = 0
+        for end in ends.tolist():
+            edges += self._row_ends(begin, end, final=True)
+            begin = end
+        return self._take_rows(edges + self._row_ends(begin, len(self._rest), final=False))
+
+    def finish(self) -> "dict[str, tuple[Ids, Places]]":
+        """Return the last rows."""
+        return self._take_rows(self._row_ends(0, len(self._rest), final=True))
+
+    def _row_ends(self, begin: int, end: int, *, final: bool) -> list[int]:
+        """Return the row ends in ids[begin:end]; unless `final`, leave at least two tokens for the next row."""
+        found = list(range(begin + self.length, end if final else end - 1, self.length))
+        if not final or end == begin:
+            return found
+        if found and end - found[-1] == 1 and self.length > 2:
+            found[-1] -= 1
+        return [*found, end]
+
+    def _take_rows(self, ends: list[int]) -> "dict[str, tuple[Ids, Places]]":
+        """Remove the rows that end at `ends` from the buffer and return them."""
+        offsets = np.array([0, *ends], dtype=np.int64)
+        last = offsets[-1]
+        ids, self._rest = self._rest[:last], self._rest[last:]
+        rows = {"input_ids": (ids, offsets)}
+        if self.packed:
+            inside = self._starts[self._starts < last]
+            self._starts = self._starts[self._starts >= last] - last
+            row = np.searchsorted(offsets, inside, side="right") - 1
+            later = inside > offsets[row]
+            counts = np.bincount(row[later], minlength=len(offsets) - 1)
+            values = (inside - offsets[row])[later].astype(np.int32)
+            rows[STARTS] = values, np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+        return rows
+
+
+@dataclass
+class WholeRows:
+    """One document or pair in each row, between `bos` and `eos`; `too_long` handles rows of more than `limit` tokens."""
+
+    bos: int
+    eos: int
+    limit: int | None
+    too_long: Literal["error", "skip", "cut"]
+    notes: Notes
+    columns: tuple[str, ...] = ("input_ids",)
+
+    def feed(self, encoded: Encoded) -> "dict[str, tuple[Ids, Places]]":
+        """Return a row for each document that is not skipped."""
+        keep = np.ones(len(encoded), dtype=bool)
+        sizes = [lengths + 2 for _, lengths in encoded.sides]
+        if self.limit is not None:
+            long = np.any([size > self.limit for size in sizes], axis=0)
+            for index in np.flatnonzero(long).tolist():
+                self._note(encoded.places[index], max(int(size[index]) for size in sizes))
+            keep = ~long if self.too_long == "skip" else keep
+        sides = zip(self.columns, encoded.sides, strict=False)
+        rows = {column: self._rows(ids, lengths, keep) for column, (ids, lengths) in sides}
+        if LABELS in self.columns:
+            labels = np.empty(0, np.int32) if encoded.labels is None else encoded.labels[keep]
+            rows[LABELS] = labels, np.arange(len(labels) + 1)
+        if COND in self.columns:
+            cond = np.empty((0, 1), np.float32) if encoded.cond is None else encoded.cond[keep]
+            rows[COND] = cond.ravel(), np.arange(len(cond) + 1) * cond.shape[1]  # type: ignore[assignment]
+        return rows
+
+    def finish(self) -> "dict[str, tuple[Ids, Places]]":
+        """Return empty columns, as no rows are buffered."""
+        return {column: (np.empty(0, np.int32), np.zeros(1, np.int64)) for column in self.columns}
+
+    def _note(self, place: str, size: int) -> None:
+        if self.too_long == "error":
+            raise DataError(
+                f"{place}: {size:,} tokens exceed sequence_length {self.limit}; increase or remove it, or "
+                "set too_long: skip or too_long: cut"
+            )
+        reason = f"more than sequence_length {self.limit} tokens"
+        self.notes.add(f"the end of documents with {reason}" if self.too_long == "cut" else reason, place)
+
+    def _rows(self, ids: "Ids", lengths: "Places", keep: "NDArray[np.bool_]") -> "tuple[Ids, Places]":
+        kept = lengths if self.limit is None else np.minimum(lengths, max(self.limit - 2, 0))
+        inside = np.arange(len(ids)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+        ids = ids[np.repeat(keep, lengths) & (inside < np.repeat(kept, lengths))]
+        sizes = kept[keep] + 2
+        offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+        rows = np.empty(int(offsets[-1]), dtype=np.int32)
+        body = np.ones(len(rows), dtype=bool)
+        body[offsets[:-1]] = body[offsets[1:] - 1] = False
+        rows[offsets[:-1]], rows[offsets[1:] - 1], rows[body] = self.bos, self.eos, ids
+        return rows, offsets
+
+
+def arrow_columns(columns: "dict[str, tuple[Ids, Places]]") -> dict[str, Any]:
+    """Convert columns to Arrow lists of int32 without copying ids; labels to int32, properties to lists of float32."""
+    import pyarrow as pa  # type: ignore[import-untyped,unused-ignore]
+
+    found = {}
+    for name, (values, offsets) in columns.items():
+        kind = arrow_type(name)
+        if name == LABELS:
+            found[name] = pa.array(values)
+        else:
+            values = values.astype(np.float32 if name == COND else np.int32, copy=False)
+            found[name] = pa.ListArray.from_arrays(pa.array(offsets.astype(np.int32)), pa.array(values), type=kind)
+    return found
+
+
+def arrow_type(column: str) -> Any:
+    """Return the Arrow type of the values of a column."""
+    import pyarrow as pa
+
+    return pa.int32() if column == LABELS else pa.list_(pa.float32() if column == COND else pa.int32())

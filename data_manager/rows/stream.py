@@ -1,0 +1,71 @@
+"""Stream rows: a `datasets.IterableDataset` over the shards of a corpus, tokenised on the fly."""
+
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+from data_manager.documents import Corpus, Notes, is_paired
+from data_manager.row_types import TokensConfig
+from data_manager.tokenizers.base import Tokenizer
+from model_factory.yaml_config.errors import harmless
+
+if TYPE_CHECKING:
+    import datasets
+
+_BATCH = 1 << 16
+"""Characters in an encoding batch: few, for a low latency of the first row."""
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class StreamRows:
+    """Generator of rows from shards; `datasets` sends it to the workers of a loader with disjoint shards."""
+
+    config: TokensConfig
+    tokenizer: Tokenizer
+    split: str
+    is_paired: bool
+
+    def __call__(self, shards: Sequence[Corpus]) -> Iterator[dict[str, Any]]:
+        """Yield the rows of each shard; log skipped lines at the end of a shard."""
+        from data_manager.rows.encode import build_columns, encode_corpus, row_maker
+        from data_manager.rows.pack import LABELS
+
+        for shard in shards:
+            notes = Notes()
+            maker = row_maker(self.config, self.tokenizer, self.is_paired, notes)
+            for _, columns in build_columns(
+                maker, encode_corpus(shard, self.tokenizer, self.config, notes, size=_BATCH)
+            ):
+                cut = {name: found[0] if name == LABELS else _rows(*found) for name, found in columns.items()}
+                for values in zip(*cut.values(), strict=True):
+                    yield dict(zip(cut, values, strict=True))
+            for line in notes.lines(f"{self.config.name} {self.split}"):
+                _log.warning("%s", harmless(line))
+
+
+def _rows(values: Any, offsets: Any) -> list[Any]:
+    return [values[start:end] for start, end in pairwise(offsets.tolist())]
+
+
+def stream_rows(config: TokensConfig, split: str, corpus: Corpus, tokenizer: Tokenizer) -> "datasets.IterableDataset":
+    """Return a stream of the rows of a corpus, created again in each epoch; raise DataError if it is empty."""
+    import datasets
+    from datasets import Features, List, Value
+
+    from data_manager.rows.encode import row_maker
+    from data_manager.rows.pack import COND, LABELS
+    from data_manager.rows.prepare import empty_split
+
+    paired = is_paired(corpus)
+    if paired is None:
+        raise empty_split(config, split, Notes())
+    columns = row_maker(config, tokenizer, paired, Notes()).columns
+    kinds = {LABELS: Value("int32"), COND: List(Value("float32"))}
+    features = Features({name: kinds.get(name, List(Value("int32"))) for name in columns})
+    make = StreamRows(config, tokenizer, split, paired)
+    return datasets.IterableDataset.from_generator(
+        make, features=features, gen_kwargs={"shards": list(corpus.shards())}
+    )

@@ -1,0 +1,119 @@
+"""Transform a recipe's cuts: resample, cut into windows, take a subset, perturb the speed.
+
+Each step returns new cuts, reads no audio, and logs what it skips.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from data_manager.errors import DataError
+from data_manager.speech.types import LhotseDatasetConfig, SpeedConfig, SubsetConfig, WindowsConfig
+
+Splits = dict[str, list[Any]]
+
+
+@dataclass(frozen=True)
+class SpeechCorpus:
+    """Cuts of each split, the cache folders, and the skip log."""
+
+    splits: dict[str, Any]
+    folders: list[Path]
+    notes: list[str]
+
+
+def shape_splits(splits: dict[str, Any], config: LhotseDatasetConfig, notes: list[str]) -> dict[str, Any]:
+    """Apply the transforms set in `config` to each split; raise DataError for settings that do not fit the corpus."""
+    from lhotse import CutSet
+
+    for settings in (config.subset, config.speed_perturbation):
+        _check_splits(settings.splits if settings else None, splits, config.name)
+    shaped: Splits = {}
+    for split, cuts in splits.items():
+        found = list(_resample(cuts, config.features.sampling_rate))
+        if config.windows is not None:
+            found = _cut_windows(found, config.windows, config.features.frame_length, split, notes)
+        if config.subset is not None and split in (config.subset.splits or splits):
+            found = _take_subset(found, config.subset, split, notes)
+        shaped[split] = found
+    if config.speed_perturbation is not None:
+        _add_speeds(shaped, config.speed_perturbation, config.name)
+    check_rates(shaped, config.name)
+    return {split: CutSet.from_cuts(cuts) for split, cuts in shaped.items()}
+
+
+def _resample(cuts: Any, rate: int | None) -> Iterator[Any]:
+    for cut in cuts:
+        yield cut.resample(rate) if rate is not None and cut.sampling_rate != rate else cut
+
+
+def _cut_windows(
+    cuts: Sequence[Any], windows: WindowsConfig, shortest: float, where: str, notes: list[str]
+) -> list[Any]:
+    """Cut into windows; skip those shorter than a frame (`shortest`, in seconds), which have no features."""
+    windowed: list[Any] = []
+    if windows.type == "supervisions":
+        for cut in cuts:
+            windowed += cut.trim_to_supervisions(keep_overlapping=False)
+        silent = [cut.id for cut in cuts if not cut.supervisions]
+        _log_skipped(notes, where, "recordings without a supervision are skipped", silent)
+    else:
+        for cut in cuts:
+            windowed += cut.cut_into_windows(windows.seconds, hop=windows.hop)
+    _log_skipped(
+        notes, where, "windows shorter than a frame are skipped", [c.id for c in windowed if c.duration < shortest]
+    )
+    windowed = [window for window in windowed if window.duration >= shortest]
+    crossed = [cut.id for cut in windowed if any(s.start < 0 or s.end > cut.duration for s in cut.supervisions)]
+    _log_skipped(notes, where, "windows contain text that extends past their edge and is not cut", crossed)
+    return windowed
+
+
+def _take_subset(cuts: list[Any], subset: SubsetConfig, where: str, notes: list[str]) -> list[Any]:
+    kept = cuts[: subset.first]
+    if subset.seconds is not None:
+        total, count = 0.0, 0
+        for cut in kept:
+            total += cut.duration
+            if count and total > subset.seconds:
+                break
+            count += 1
+        kept = kept[:count]
+    if len(kept) < len(cuts):
+        notes.append(f"{where}: the subset has {len(kept):,} of {len(cuts):,} cuts")
+    return kept
+
+
+def _add_speeds(splits: Splits, speed: SpeedConfig, name: str) -> None:
+    chosen = speed.splits or [split for split in splits if split.lower().startswith("train")]
+    if not chosen:
+        raise DataError(
+            f"data set {name!r}: no split name begins with train (its splits are {', '.join(splits)}); "
+            "list the splits to copy in speed_perturbation.splits"
+        )
+    for split in chosen:
+        splits[split] += [cut.perturb_speed(factor) for factor in speed.factors for cut in splits[split]]
+
+
+def _check_splits(names: Sequence[str] | None, splits: dict[str, Any], name: str) -> None:
+    for split in names or ():
+        if split not in splits:
+            raise DataError(f"data set {name!r} has no split {split!r}; its splits are {', '.join(splits)}")
+
+
+def check_rates(splits: Mapping[str, Any], name: str) -> None:
+    """Raise DataError if cuts have different sampling rates."""
+    rates = sorted({cut.sampling_rate for cuts in splits.values() for cut in cuts})
+    if len(rates) > 1:
+        shown = " and ".join(f"{rate} Hz" for rate in rates)
+        raise DataError(
+            f"data set {name!r} has audio of {shown}, whose features are not comparable; set "
+            f"features.sampling_rate, for example to {rates[0]}"
+        )
+
+
+def _log_skipped(notes: list[str], where: str, what: str, ids: Sequence[str]) -> None:
+    if ids:
+        shown = ", ".join(ids[:3]) + (", ..." if len(ids) > 3 else "")
+        notes.append(f"{where}: {len(ids):,} {what} ({shown})")

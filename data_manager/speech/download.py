@@ -1,0 +1,305 @@
+"""Download a missing speech corpus, or explain why it cannot be downloaded and what to do."""
+
+import logging
+import os
+import sys
+import tarfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from data_manager.cache import exclusively
+from data_manager.errors import MEND, DataError, not_found, plain
+from data_manager.paths import full_path
+from data_manager.progress import redirect_recipe_output
+from data_manager.speech.recipes import TARGETS, RecipeFunction, RecipeSignature
+from data_manager.speech.types import LhotseDatasetConfig
+from data_manager.text.hub import unreachable
+
+# Locate a speech corpus on disk.
+
+
+DOWNLOADING = ".downloading"
+"""Marker file in corpus_dir/NAME during a download; if it remains, the corpus is incomplete."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Candidate folders of a corpus below `corpus_dir`, likeliest first, and glob patterns of files that identify it."""
+
+    folders: tuple[str, ...]
+    marks: tuple[str, ...]
+
+
+_LAYOUTS = {
+    "librispeech": Layout(("librispeech/LibriSpeech", "librispeech", "LibriSpeech"), ("*/*/*/*.trans.txt",)),
+    "timit": Layout(("timit", "timit/timit", "timit/TIMIT"), ("data/TRAIN", "data/TEST")),
+    "yesno": Layout(("yesno/waves_yesno", "yesno", "waves_yesno"), ("*.wav",)),
+}
+
+
+_ARCHIVES = (".gz", ".tgz", ".tar", ".zip", ".bz2", ".xz", ".part")
+
+
+def candidate_folders(name: str, corpus_dir: str) -> list[Path]:
+    """List the folders to search for the corpus `name`, in order."""
+    base = full_path(corpus_dir)
+    if name in _LAYOUTS:
+        return [base / folder for folder in _LAYOUTS[name].folders]
+    root = base / name
+    # lhotse's downloaders unpack into a folder named after the archive and leave a marker file there
+    unpacked = sorted(mark.parent for mark in root.glob("*/.completed"))
+    return [*unpacked, root]
+
+
+def download_marker(name: str, corpus_dir: str) -> Path:
+    """Return the path of the file that marks an unfinished download."""
+    return full_path(corpus_dir) / name / DOWNLOADING
+
+
+def find_corpus(name: str, corpus_dir: str) -> Path | None:
+    """Return the corpus folder, or None if it is missing or its download was interrupted."""
+    if download_marker(name, corpus_dir).exists():
+        return None
+    marks = _LAYOUTS[name].marks if name in _LAYOUTS else ("*",)
+    for folder in candidate_folders(name, corpus_dir):
+        # an interrupted download leaves only an archive
+        if any(path.suffix not in _ARCHIVES for mark in marks for path in folder.glob(mark)):
+            return folder
+    return None
+
+
+def obtain_corpus(config: LhotseDatasetConfig, recipe: RecipeSignature, missing: Sequence[str] = ()) -> Path:
+    """Return the corpus folder; download the corpus first if it or the parts `missing` are absent, or if forced.
+
+    Raise DataError, which lists the folders searched, the reason for not downloading, and the remedy.
+    """
+    shared = config.global_config
+    found = find_corpus(config.name, shared.corpus_dir)
+    if found is not None and not missing and not shared.force_download:
+        return found
+    obstacle = _find_obstacle(config, recipe)
+    if obstacle:
+        raise _missing_corpus_error(config, found, missing, obstacle)
+    _download_locked(config, recipe, missing)
+    found = find_corpus(config.name, shared.corpus_dir)
+    if found is None:
+        raise _missing_corpus_error(
+            config, None, (), f"lhotse's {recipe.name} downloader finished, but the corpus is not there"
+        )
+    return found
+
+
+def _download_locked(config: LhotseDatasetConfig, recipe: RecipeSignature, missing: Sequence[str]) -> None:
+    """Download under a file lock; a process that waited uses the other's download. Raise DataError."""
+    shared = config.global_config
+    target = full_path(shared.corpus_dir) / config.name
+    marker = download_marker(config.name, shared.corpus_dir)
+    is_forced = shared.force_download or missing
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+        with exclusively(target.with_name(f".{config.name}.lock")):
+            if find_corpus(config.name, shared.corpus_dir) is None or is_forced:
+                marker.touch()
+                _download(config, recipe, missing)
+                marker.unlink()
+    except OSError as error:
+        raise DataError(
+            f"corpus {config.name!r} cannot be downloaded into {target}: {error.strerror or error}; set "
+            "global_config.corpus_dir to a writable folder"
+        ) from error
+
+
+def _find_obstacle(config: LhotseDatasetConfig, recipe: RecipeSignature) -> str | None:
+    """Return the reason why the corpus cannot be downloaded, or None."""
+    if recipe.download is None:
+        return "lhotse cannot download it: it is licensed or needs a manual download"
+    required = [key for key in recipe.download.required() if key not in (*TARGETS, *config.download_params)]
+    required = [key for key in required if key not in config.process_params]
+    if required:
+        return f"downloading it needs download_params: {{{', '.join(f'{key}: ...' for key in required)}}}"
+    url = config.download_params.get("base_url") or config.download_params.get("url") or recipe.url
+    reason = unreachable(url) if isinstance(url, str) else None
+    return f"it cannot be downloaded from {url} ({reason})" if reason else None
+
+
+def _missing_corpus_error(
+    config: LhotseDatasetConfig, found: Path | None, missing: Sequence[str], obstacle: str
+) -> DataError:
+    remedy = (
+        "Put it into one of these folders, set global_config.corpus_dir to its parent folder, or run on a machine that "
+        "can download it."
+    )
+    marker = download_marker(config.name, config.global_config.corpus_dir)
+    if marker.exists():
+        return DataError(
+            f"corpus {config.name!r} in {marker.parent} is incomplete, because its download was interrupted, and {obstacle}.\n"
+            f"Run again on a machine that can download it; if the corpus is complete, remove {marker}."
+        )
+    if found is None:
+        folders = candidate_folders(config.name, config.global_config.corpus_dir)
+        return not_found(f"corpus {config.name!r}", folders, f"and {obstacle}.\n{remedy}")
+    if missing:
+        parts = sorted(path.name for path in found.iterdir() if path.is_dir())
+        return DataError(
+            f"corpus {config.name!r} in {found} lacks the parts {', '.join(missing)} (it has {', '.join(parts)}), and "
+            f"{obstacle}.\nTo use only the existing parts, write process_params: {{dataset_parts: [{', '.join(parts)}]}}."
+        )
+    return DataError(
+        f"corpus {config.name!r} should be downloaded again, and {obstacle}.\n"
+        f"Set global_config.force_download to false to use {found}."
+    )
+
+
+def _download(config: LhotseDatasetConfig, recipe: RecipeSignature, missing: Sequence[str]) -> None:
+    """Download into corpus_dir/name with lhotse's downloader; raise DataError if it fails."""
+    # MOVE-PASS
+
+    assert recipe.download is not None
+    takes = recipe.download.parameters
+    target = full_path(config.global_config.corpus_dir) / config.name
+    arguments: dict[str, Any] = {key: value for key, value in config.process_params.items() if key in takes}
+    if missing and "dataset_parts" in takes:
+        arguments["dataset_parts"] = list(missing)
+    arguments |= {key: os.fspath(target) for key in TARGETS if key in takes}
+    if "force_download" in takes:
+        arguments["force_download"] = config.global_config.force_download
+    if not missing:
+        arguments |= config.download_params
+    else:
+        arguments |= {key: value for key, value in config.download_params.items() if key != "dataset_parts"}
+    with _safe_extraction():
+        call_recipe(config.name, recipe, recipe.download, arguments)
+
+
+@contextmanager
+def _safe_extraction() -> Iterator[None]:
+    """Keep unpacked archives inside their folder, links included: lhotse checks only member names.
+
+    Uses PEP 706's data filter, the default from Python 3.14.
+    """
+    before = tarfile.TarFile.extraction_filter
+    tarfile.TarFile.extraction_filter = staticmethod(tarfile.data_filter)
+    try:
+        yield
+    finally:
+        tarfile.TarFile.extraction_filter = before
+
+
+# Parts of LibriSpeech: resolve the names used in a config, and find the parts on disk.
+
+
+PARTS = "dataset_parts"
+
+
+_MINI = ("dev-clean-2", "train-clean-5")
+
+
+_PARTS_BY_NAME = {
+    "mini_librispeech": _MINI,
+    "librispeech": (
+        *("dev-clean", "dev-other", "test-clean", "test-other"),
+        *("train-clean-100", "train-clean-360", "train-other-500"),
+    ),
+}
+"""Downloader names for groups of parts; the recipe's `prepare` takes only the parts."""
+
+
+def requested_parts(config: LhotseDatasetConfig) -> list[str]:
+    """List the LibriSpeech parts requested in the config; an empty list means all parts on disk."""
+    given = config.process_params.get(PARTS, config.download_params.get(PARTS, "auto"))
+    if config.name != "librispeech" or given == "auto":
+        return []
+    if isinstance(given, str):
+        return list(_PARTS_BY_NAME.get(given, (given,)))
+    if not isinstance(given, Sequence) or not all(isinstance(part, str) for part in given):
+        raise DataError(f"corpus {config.name!r}: {PARTS} must be a name or a list of names; got {given!r}")
+    return list(given)
+
+
+def missing_parts(config: LhotseDatasetConfig, wanted: Sequence[str]) -> list[str]:
+    """List the parts that are not on disk; raise DataError for an unknown part."""
+    known = [part for parts in _PARTS_BY_NAME.values() for part in parts]
+    root = find_corpus(config.name, config.global_config.corpus_dir)
+    missing = [part for part in wanted if root is None or not (root / part).is_dir()]
+    for part in missing:
+        if part not in known:
+            raise DataError(f"corpus {config.name!r} has no part {part!r}; its parts are {', '.join(known)}")
+    return missing
+
+
+def find_parts(root: Path) -> list[str]:
+    """List the folders with transcripts, sorted."""
+    return sorted(path.name for path in root.iterdir() if next(path.glob("*/*/*.trans.txt"), None) is not None)
+
+
+# Collect the warnings of lhotse's recipes, which log skipped files and continue.
+
+
+class _Collector(logging.Handler):
+    """Logging handler that collects warnings and adds the name of a missing file."""
+
+    def __init__(self, found: list[str]) -> None:
+        super().__init__(logging.WARNING)
+        self.found = found
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Store the message of one record."""
+        message = record.getMessage()
+        error = sys.exc_info()[1]  # prepare_timit logs "No such file or directory" without the file name
+        name = getattr(error, "filename", None)
+        self.found.append(f"{message}: {name}" if name and str(name) not in message else message)
+
+
+@contextmanager
+def collect_warnings(found: list[str]) -> Iterator[None]:
+    """Collect the warnings of the root logger, which recipes use, instead of printing them."""
+    root = logging.getLogger()
+    before, collector = root.handlers[:], _Collector(found)
+    root.handlers = [collector]
+    try:
+        yield
+    finally:
+        root.handlers = before
+
+
+# Call lhotse recipe functions and convert their failures into DataErrors.
+
+
+def import_lhotse() -> Any:
+    """Import lhotse; raise DataError if it, or one of its undeclared dependencies, is missing."""
+    try:
+        import lhotse
+    except ImportError as error:
+        raise DataError(f"speech corpora need lhotse: {error}; pip install lhotse urllib3 soundfile") from error
+    return lhotse
+
+
+def call_recipe(
+    corpus: str,
+    recipe: RecipeSignature,
+    function: RecipeFunction,
+    arguments: Mapping[str, Any],
+    notes: list[str] | None = None,
+) -> Any:
+    """Call a recipe's `function`; send its output to stderr and append its warnings to `notes`.
+
+    Raise DataError for any exception: recipes fail in many ways on an unexpected folder layout.
+    """
+    import_lhotse()
+    module = import_module(f"lhotse.recipes.{recipe.module}")
+    try:
+        with redirect_recipe_output(module), collect_warnings([] if notes is None else notes):
+            return getattr(module, function.name)(**arguments)
+    except Exception as error:
+        given = ", ".join(f"{key}={value!r}" for key, value in arguments.items())
+        detail = plain(error) or "an assertion in lhotse failed"
+        is_audio = type(error).__name__ == "AudioLoadingError"
+        remedy = (
+            MEND if is_audio else "Check that the corpus is complete and has the folder layout of lhotse's downloader."
+        )
+        failure = f"{function.name}({given}) failed: {type(error).__name__}: {detail}"
+        raise DataError(f"corpus {corpus!r}: {failure}\n{remedy}") from error

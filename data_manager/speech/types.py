@@ -1,0 +1,118 @@
+"""Config types of a speech corpus in `datasets`; imports nothing heavy."""
+
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field, model_validator
+
+from data_manager.dataset_types import DatasetConfig
+from data_manager.shared_defaults import fill_shared_settings
+from data_manager.speech.recipes import recipe_violations
+from data_manager.speech_settings import FeaturesConfig, LoadingConfig, Seconds
+from data_manager.tokenizers.registry import DEFAULT_TOKENIZER, TOKENIZERS
+from model_factory.yaml_config.choose import FromRegistry
+from model_factory.yaml_config.strict_model import StrictModel, Violation
+
+
+class WindowsConfig(StrictModel):
+    """Settings for cutting recordings into windows."""
+
+    type: Literal["fixed", "supervisions"] = "fixed"
+    """fixed: windows of `seconds`, the last one shorter; supervisions: one window per transcribed segment."""
+    seconds: Seconds | None = None
+    """Length of a fixed window. [s]"""
+    hop: Seconds | None = None
+    """Distance between the starts of consecutive fixed windows; default `seconds`. [s]"""
+
+    def violations(self) -> Iterator[Violation]:
+        """Check that fixed windows, and only these, have a length."""
+        if self.type == "fixed" and self.seconds is None:
+            yield Violation("fixed windows need their length in seconds", ("seconds",), (("type",),))
+        for key in ("seconds", "hop"):
+            if self.type == "supervisions" and getattr(self, key) is not None:
+                message = f"windows of type supervisions have the length of the supervisions, and take no {key}"
+                yield Violation(message, (key,), (("type",),), "leave it out, or type: fixed")
+        if self.seconds is not None and self.hop is not None and self.hop > self.seconds:
+            message = f"windows of {self.seconds:g} s every {self.hop:g} s skip audio between them"
+            yield Violation(message, ("hop",), (("seconds",),), f"at most {self.seconds:g}")
+
+
+def _check_factors(value: list[float]) -> list[float]:
+    if not value:
+        raise ValueError("must not be empty")
+    if len(set(value)) != len(value):
+        raise ValueError("must not contain a factor twice")
+    if 1.0 in value:
+        raise ValueError("must not contain 1.0: the original audio is always included")
+    return value
+
+
+Splits = Annotated[list[str], Field(min_length=1)] | None
+
+
+class SpeedConfig(StrictModel):
+    """Settings for speed perturbation: faster or slower copies, added to the original cuts."""
+
+    factors: Annotated[list[Annotated[float, Field(ge=0.25, le=4)]], AfterValidator(_check_factors)] = [0.9, 1.1]
+    """Speed factors: 1.1 is 10 % faster and higher in pitch. [1]"""
+    splits: Splits = None
+    """Splits to copy; default: splits whose names begin with `train`."""
+
+
+class SubsetConfig(StrictModel):
+    """Settings for keeping only the first cuts of each split, before speed perturbation."""
+
+    first: Annotated[int, Field(gt=0)] | None = None
+    """Maximum number of cuts. [cuts]"""
+    seconds: Annotated[float, Field(gt=0)] | None = None
+    """Maximum seconds of audio; at least one cut is kept. [s]"""
+    splits: Splits = None
+    """Splits to shorten; default: all."""
+
+    def violations(self) -> Iterator[Violation]:
+        """Check that a limit is set."""
+        if self.first is None and self.seconds is None:
+            yield Violation("a subset needs first (cuts) or seconds", ("first",), (), "first: 100", "missing_key")
+
+
+class CorpusSettings(StrictModel):
+    """Settings for preparing one corpus, alone or in a mixture."""
+
+    download_params: dict[str, Any] = {}
+    """Parameters of lhotse's `download_NAME`, for example `{dataset_parts: mini_librispeech}`."""
+    process_params: dict[str, Any] = {}
+    """Parameters of lhotse's `prepare_NAME`, such as `{dataset_parts: [dev-clean]}` or `{num_phones: 48}`."""
+    windows: WindowsConfig | None = None
+    """Cut the recordings into windows."""
+    subset: SubsetConfig | None = None
+    """Keep only the first cuts of each split."""
+    speed_perturbation: SpeedConfig | None = None
+    """Add copies with perturbed speed."""
+
+
+class SpeechConfig(DatasetConfig):
+    """Settings for batching the cuts of one or several corpora."""
+
+    features: FeaturesConfig = FeaturesConfig()
+    """Features of a batch; missing keys are taken from global_config.features."""
+    loading: LoadingConfig = LoadingConfig()
+    """Batching; missing keys are taken from global_config.loading."""
+    tokenizer: Annotated[StrictModel | None, FromRegistry(TOKENIZERS, default=DEFAULT_TOKENIZER, or_none=True)] = None
+    """Tokenizer that makes `labels` from transcripts; without it batches have only the text."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _inherit(cls, values: Any) -> Any:
+        """Fill in the settings of global_config, as for a config read from a file."""
+        return fill_shared_settings(values) if isinstance(values, dict) else values
+
+
+class LhotseDatasetConfig(CorpusSettings, SpeechConfig):
+    """A speech corpus with a lhotse recipe, such as librispeech, timit or yesno."""
+
+    source: Literal["lhotse"] = "lhotse"
+
+    def violations(self) -> Iterator[Violation]:
+        """Check the parameters against the recipe: unknown ones and missing required ones."""
+        yield from super().violations()
+        yield from recipe_violations(self.name, self.download_params, self.process_params)

@@ -1,0 +1,92 @@
+"""The `Tokenizer` protocol, and helpers that every tokenizer shares; no tokenizer is imported here.
+
+A kind of tokenizer is registered in `data_manager.tokenizers.registry` and read back by `data_manager.tokenizers.load`.
+"""
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from model_factory.yaml_config.schema_version import from_json, stamped, unstamped
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Flat = tuple[NDArray[np.int32], NDArray[np.int64]]
+    """Ids of several texts in one array, and the number of ids of each text."""
+
+VOCABULARY_FILE = "vocabulary.json"
+"""Names the kind of tokenizer in a folder, and holds the vocabulary of kinds that have no file of their own."""
+REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
+
+
+class Tokenizer(Protocol):
+    """Interface of a tokenizer. Ids are 0 to vocab_size - 1.
+
+    Two methods are optional: `encode_many(texts) -> Flat`, a faster batched `encode`, and `identity() -> str`, a text
+    that changes whenever ids do, so that data tokenised before are not reused.
+    """
+
+    vocab_size: int
+    pad_token_id: int
+    bos_token_id: int
+    eos_token_id: int
+    unk_token_id: int | None
+
+    def encode(self, text: str) -> list[int]:
+        """Return the token ids of a text, without special tokens around them."""
+        ...
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """Return the text of token ids; skip pad, bos and eos."""
+        ...
+
+    def save(self, folder: str | PathLike[str]) -> None:
+        """Write the tokenizer into a folder, which is created if missing; use `write_vocabulary`."""
+        ...
+
+
+def encode_many(tokenizer: Tokenizer, texts: Sequence[str]) -> "Flat":
+    """Encode several texts into one array of ids and one of lengths; use the tokenizer's `encode_many` if it has one."""
+    import numpy as np
+
+    own: Callable[[Sequence[str]], Flat] | None = getattr(tokenizer, "encode_many", None)
+    if own is not None:
+        return own(texts)
+    encoded = [tokenizer.encode(text) for text in texts]
+    return flat(encoded) if encoded else (np.empty(0, np.int32), np.empty(0, np.int64))
+
+
+def flat(encoded: Sequence[Sequence[int]]) -> "Flat":
+    """Concatenate lists of ids into one array; return it with the lengths."""
+    from itertools import chain
+
+    import numpy as np
+
+    lengths = np.array([len(ids) for ids in encoded], dtype=np.int64)
+    return np.fromiter(chain.from_iterable(encoded), np.int32, int(lengths.sum())), lengths
+
+
+def write_vocabulary(folder: str | PathLike[str], content: dict[str, Any]) -> None:
+    """Write `vocabulary.json` into a folder; `content["type"]` is the registered name of the tokenizer's kind."""
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    text = json.dumps(stamped(content), ensure_ascii=False, indent=1)
+    (Path(folder) / VOCABULARY_FILE).write_text(text + "\n", encoding="utf-8")
+
+
+def read_vocabulary(folder: str | PathLike[str]) -> dict[str, Any]:
+    """Return the content that `write_vocabulary` wrote; raise OSError or ValueError if the file is unreadable."""
+    path = Path(folder) / VOCABULARY_FILE
+    return unstamped(from_json(path.read_text(encoding="utf-8")), path)
+
+
+def token_list(value: object) -> list[str]:
+    """Return `value` if it is a list of non-empty texts without lone surrogates; raise ValueError otherwise."""
+    if not isinstance(value, list) or not all(isinstance(word, str) and word for word in value):
+        raise ValueError("its tokens must be a list of non-empty texts")
+    for word in value:
+        word.encode()  # raises UnicodeEncodeError, a ValueError, for a lone surrogate
+    return value

@@ -1,0 +1,228 @@
+"""Hugging Face tokenizer from a folder or the hub, with the special tokens that batches need."""
+
+import json
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from hashlib import sha256
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from data_manager.cache import discard, prepared_folder
+from data_manager.dataset_types import DatasetConfig, TokenizerConfig
+from data_manager.documents import HashFile
+from data_manager.errors import DataError
+from data_manager.paths import find_path
+from data_manager.tokenizers.base import flat, write_vocabulary
+from data_manager.tokenizers.factory import file_hashes, output_folder
+from data_manager.tokenizers.registry import register_tokenizer
+from model_factory.yaml_config.schema_version import from_json, stamped, unstamped
+
+if TYPE_CHECKING:
+    from data_manager.tokenizers.base import Flat
+
+
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "vocab.json",
+    "vocab.txt",
+    "tokenizer.model",
+    "spiece.model",
+)
+
+
+class HuggingFaceTokenizer:
+    """Wrapper of a `transformers` tokenizer.
+
+    A missing bos or eos token is replaced by `cls` or `sep`; if these are missing too, `<bos>` or `<eos>` is added. A
+    missing pad token is replaced by eos, as the mask distinguishes the two.
+    """
+
+    def __init__(self, tokenizer: Any) -> None:
+        self.inner = tokenizer
+        self.bos_token_id = _special_token_id(tokenizer, "bos", tokenizer.cls_token, "<bos>")
+        self.eos_token_id = _special_token_id(tokenizer, "eos", tokenizer.sep_token, "<eos>")
+        self.pad_token_id = _special_token_id(tokenizer, "pad", tokenizer.eos_token, "<pad>")
+        self.unk_token_id: int | None = tokenizer.unk_token_id
+        self.vocab_size = len(tokenizer)
+        self._fast = getattr(tokenizer, "backend_tokenizer", None)
+        if self._fast is not None:
+            # tokenizer.json may enable both
+            self._fast.no_truncation()
+            self._fast.no_padding()
+
+    @classmethod
+    def load(cls, folder: str | PathLike[str]) -> "HuggingFaceTokenizer":
+        """Load tokenizer.json, vocab.json with merges.txt, vocab.txt or a SentencePiece model; raise DataError."""
+        path = Path(folder)
+        if not path.is_dir():
+            kind = "is a file; give its folder" if path.exists() else "does not exist"
+            raise DataError(f"tokenizer folder {path} {kind}")
+        if not any((path / name).is_file() for name in TOKENIZER_FILES):
+            raise DataError(f"tokenizer folder {path} contains none of {', '.join(TOKENIZER_FILES)}")
+        try:
+            return cls(_load_transformers(path))
+        except DataError:
+            raise
+        except Exception as error:  # transformers raises many kinds of errors for a broken file
+            raise DataError(f"tokenizer folder {path} cannot be read: {type(error).__name__}: {error}") from error
+
+    def encode(self, text: str) -> list[int]:
+        """Return the token ids of a text of any length, without special tokens around them."""
+        ids: list[int] = self.inner.encode(text, add_special_tokens=False, verbose=False)
+        return ids
+
+    def encode_many(self, texts: Sequence[str]) -> "Flat":
+        """Encode several texts, on all cores unless TOKENIZERS_PARALLELISM is false."""
+        if self._fast is None:
+            return flat([self.encode(text) for text in texts])
+        return flat([found.ids for found in self._fast.encode_batch_fast(texts, add_special_tokens=False)])
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """Return the text; skip special tokens and ids beyond the vocabulary."""
+        known = [i for i in map(int, ids) if 0 <= i < self.vocab_size]
+        text: str = self.inner.decode(known, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        return text
+
+    def identity(self) -> str:
+        """Return a hash of the vocabulary and the special tokens."""
+        content = self._fast.to_str() if self._fast is not None else repr(sorted(self.inner.get_vocab().items()))
+        specials = self.pad_token_id, self.bos_token_id, self.eos_token_id
+        return f"hugging_face {sha256(content.encode()).hexdigest()} {specials}"
+
+    def save(self, folder: str | PathLike[str]) -> None:
+        """Write the files of `save_pretrained`, and `vocabulary.json`."""
+        self.inner.save_pretrained(str(folder))
+        write_vocabulary(folder, {"type": "hugging_face"})
+
+
+def _load_transformers(path: Path) -> Any:
+    from transformers import AutoTokenizer, GPT2TokenizerFast, PreTrainedTokenizerFast
+
+    if (path / "tokenizer_config.json").is_file():
+        return AutoTokenizer.from_pretrained(str(path), local_files_only=True, trust_remote_code=False)
+    if (path / "tokenizer.json").is_file():
+        return PreTrainedTokenizerFast(tokenizer_file=str(path / "tokenizer.json"))
+    if (path / "vocab.json").is_file():
+        if not (path / "merges.txt").is_file():
+            raise DataError(f"tokenizer folder {path} has vocab.json but lacks its merges.txt")
+        return GPT2TokenizerFast.from_pretrained(str(path), local_files_only=True)
+    return AutoTokenizer.from_pretrained(str(path), local_files_only=True, trust_remote_code=False)
+
+
+def _special_token_id(tokenizer: Any, role: str, substitute: str | None, new: str) -> int:
+    """Return the id of a special token; if it is missing, set it to `substitute` or add `new`."""
+    if getattr(tokenizer, f"{role}_token") is None:
+        tokenizer.add_special_tokens({f"{role}_token": substitute or new})
+    found: int = getattr(tokenizer, f"{role}_token_id")
+    return found
+
+
+# Cached Hugging Face tokenizer: the import of transformers is deferred until the tokenizer is used.
+
+
+_FACTS_FILE = "facts.json"
+
+
+_TOKENIZER_SUFFIXES = (".json", ".txt", ".model", ".tiktoken", ".spm")
+"""Suffixes of tokenizer files; the folder may also hold the weights of a model."""
+
+
+@register_tokenizer("hugging_face", config=TokenizerConfig)
+class CachedTokenizer:
+    """Tokenizer of `folder`, loaded at its first use; its special ids and hash come from the cache."""
+
+    def __init__(
+        self, folder: Path, *, vocab_size: int, pad: int, bos: int, eos: int, unk: int | None, identity: str
+    ) -> None:
+        self.folder, self.vocab_size, self._identity = folder, vocab_size, identity
+        self.pad_token_id, self.bos_token_id, self.eos_token_id = pad, bos, eos
+        self.unk_token_id: int | None = unk
+
+    @staticmethod
+    def from_settings(settings: TokenizerConfig, dataset: DatasetConfig) -> "HuggingFaceTokenizer | CachedTokenizer":
+        """Open the tokenizer of `path` or of `name`, its name on the hub; raise DataError."""
+        if settings.path is not None:
+            folder = find_path(settings.path, dataset, "the tokenizer folder")
+            return open_cached_tokenizer(folder, output_folder(dataset), file_hashes(dataset))
+        from data_manager.tokenizers.hub import hub_tokenizer
+
+        assert settings.name is not None
+        return hub_tokenizer(settings.name, settings.revision)
+
+    @staticmethod
+    def load(folder: str | PathLike[str]) -> "HuggingFaceTokenizer":
+        """Load a tokenizer's folder; raise DataError."""
+        # MOVE-PASS
+
+        return HuggingFaceTokenizer.load(folder)
+
+    @cached_property
+    def loaded(self) -> "HuggingFaceTokenizer":
+        """Load the wrapped tokenizer at its first use; raise DataError."""
+        # MOVE-PASS
+
+        return HuggingFaceTokenizer.load(self.folder)
+
+    def encode(self, text: str) -> list[int]:
+        """Return the token ids of a text, without special tokens around them."""
+        return self.loaded.encode(text)
+
+    def encode_many(self, texts: Sequence[str]) -> "Flat":
+        """Encode several texts."""
+        return self.loaded.encode_many(texts)
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """Return the text without special tokens."""
+        return self.loaded.decode(ids)
+
+    def identity(self) -> str:
+        """Return the cached hash of the tokenizer."""
+        return self._identity
+
+    def save(self, folder: str | PathLike[str]) -> None:
+        """Write the files of `save_pretrained`, and `vocabulary.json`."""
+        self.loaded.save(folder)
+
+
+def open_cached_tokenizer(
+    folder: Path, cache_folder: Path, hash_file: HashFile
+) -> "HuggingFaceTokenizer | CachedTokenizer":
+    """Return the tokenizer of a folder, loaded now or cached in `cache_folder`; raise DataError."""
+    from importlib.metadata import version  # 15 ms, which checking a file does not need
+
+    made: list[HuggingFaceTokenizer] = []
+
+    def make(aside: Path, final: Path) -> list[str]:
+        # MOVE-PASS
+
+        made.append(HuggingFaceTokenizer.load(folder))
+        (aside / _FACTS_FILE).write_text(json.dumps(stamped(_facts(made[0]))), encoding="utf-8")
+        return []
+
+    files = sorted(path for path in folder.glob("*") if path.suffix in _TOKENIZER_SUFFIXES and path.is_file())
+    inputs = {
+        "files": {path.name: hash_file(path) for path in files},
+        "libraries": [version(name) for name in ("transformers", "tokenizers")],
+    }
+    found = prepared_folder(cache_folder, inputs, make, prefix="tokenizer-")
+    if made:
+        return made[0]
+    try:
+        facts = unstamped(from_json((found.path / _FACTS_FILE).read_text(encoding="utf-8")), found.path)
+        return CachedTokenizer(folder, **facts)
+    except (OSError, ValueError, TypeError) as error:
+        discard(found, error)
+        return open_cached_tokenizer(folder, cache_folder, hash_file)
+
+
+def _facts(tokenizer: "HuggingFaceTokenizer") -> dict[str, int | str | None]:
+    return {
+        "vocab_size": tokenizer.vocab_size,
+        "pad": tokenizer.pad_token_id,
+        "bos": tokenizer.bos_token_id,
+        "eos": tokenizer.eos_token_id,
+        "unk": tokenizer.unk_token_id,
+        "identity": tokenizer.identity(),
+    }

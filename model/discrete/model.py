@@ -1,0 +1,270 @@
+"""A discrete diffusion model: a process, an objective and a network in one module, for training and sampling."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import unset_fake_temporarily
+
+from model.denoisers.blocks import BlockReader, Blocks
+from model.denoisers.built_in import build_backbone
+from model.denoisers.calling import DenoiserCall
+from model.denoisers.view import BackboneView
+from model.device import resolve_device
+from model.discrete.inputs import check_condition, check_data, check_level, check_noisy, check_rows
+from model.transformer.inputs import InputError, check_mask, describe
+from model_factory.diffusion.objectives.losses import LossParts, Objective
+from model_factory.diffusion.processes.diffusion_process import DiffusionProcess
+from model_factory.diffusion.processes.forward_process import per_token
+from model_factory.diffusion.randomness import RowGenerators
+from model_factory.diffusion.registry import OBJECTIVES, PROCESSES, SCHEDULES
+from model_factory.diffusion.samplers.base import SamplerChoice
+from model_factory.diffusion.samplers.denoiser import Denoiser
+from model_factory.diffusion.samplers.sampling import sample
+from model_factory.diffusion.samplers.state import SamplerState
+from model_factory.diffusion.time_strata import stratified_times
+
+if TYPE_CHECKING:
+    from model.discrete.types import DiffusionConfig
+
+LossWeighting = Literal["bound", "uniform"]
+
+
+class DiffusionOutput(NamedTuple):
+    """Nats per real token: `loss`, and the parts of the bound."""
+
+    loss: Tensor
+    diffusion: Tensor
+    prior: Tensor
+    reconstruction: Tensor
+
+
+def build_mathematics(config: "DiffusionConfig") -> tuple[DiffusionProcess, Objective]:
+    """Build process and objective of a section whose vocab_size is set."""
+    process: Any = config.process
+    schedule: Any = config.schedule
+    objective: Any = config.objective
+    assert config.vocab_size is not None
+    graph = PROCESSES.get(process.type).build(process, config.vocab_size)
+    built = DiffusionProcess(*graph.at_pace(SCHEDULES.get(schedule.type).build(schedule)))
+    return built, OBJECTIVES.get(objective.type).build(objective, built)
+
+
+class DiffusionModel(nn.Module):
+    """Discrete diffusion model of a `DiffusionConfig`, with `process`, `objective` and `network`.
+
+    Raises ValueError without a vocab_size, BackboneError for a network that cannot be built, DenoiserCallError for a
+    network that lacks an input the section needs, DeviceError for a device that this machine lacks.
+    """
+
+    def __init__(self, config: "DiffusionConfig") -> None:
+        super().__init__()
+        if config.vocab_size is None:
+            raise ValueError(
+                "a diffusion model needs vocab_size: set it in the model's section, or add a data set with a tokenizer"
+            )
+        self.diffusion_config = config
+        self.num_tokens = config.vocab_size
+        with unset_fake_temporarily():  # a few numbers, which a summary on fake tensors needs too
+            self.process, self.objective = build_mathematics(config)
+        graph = self.process.graph
+        with resolve_device(config.backbone.device) as device:
+            self.network = build_backbone(config.backbone.type, BackboneView(config.backbone_values()), graph.dim)
+        if any(p.device.type != device.type for p in self.network.parameters()):
+            self.network.to(device)  # the builder set a device itself
+        self.call = DenoiserCall(self.network)
+        if config.condition is not None:
+            self.call.require("cond", "the section has a condition")
+        self.block_size: int | None = getattr(self.objective, "block_size", None)
+        if self.block_size is not None:
+            objective: Any = config.objective
+            self.call.require("blocks", f"objective {objective.type} is blockwise")
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the network's parameters."""
+        return next((p.device for p in self.network.parameters()), torch.device("cpu"))
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        cond: Tensor | None = None,
+        *,
+        rows: Tensor | None = None,
+        batch_size: int | None = None,
+        seed: int | None = None,
+        loss_weighting: LossWeighting = "bound",
+    ) -> DiffusionOutput:
+        """Compute the bound of -log p(input_ids), in nats per real token.
+
+        Arguments:
+            input_ids: int [B, L] data tokens; attention_mask: bool [B, L], True at real tokens; only these are noised.
+            cond: condition of each row, [B] or [B, size]; in training it is dropped for some rows.
+            rows, batch_size, seed: the rows' indices in the global batch, its size, and the step's seed. They determine
+                times and noise, so any split of a batch gives the same loss. By default the batch is the global batch,
+                and the seed is drawn from torch's generator.
+            loss_weighting: "uniform" divides the terms of `loss` by -alpha' / (1 - alpha), which weights all times
+                equally: cross-entropy at masks for mdlm, score entropy times exp(sigma) - 1 for sedd and udlm. The
+                other fields remain parts of the bound.
+        In training the loss is the diffusion part alone, without network calls at t = 0 and t = 1; in evaluation it is
+        the full bound. Raises DiffusionInputError, InputError and DenoiserCallError.
+        """
+        input_ids, mask = check_data(input_ids, attention_mask, self.num_tokens)
+        check_condition(self.diffusion_config.condition, cond, len(input_ids))
+        if loss_weighting not in get_args(LossWeighting):
+            raise InputError(f"loss_weighting is {loss_weighting!r}; expected bound or uniform")
+        seed = int(torch.randint(2**62, ())) if seed is None else seed
+        rows = check_rows(rows, input_ids)
+        t = stratified_times(rows, batch_size or len(input_ids), seed)
+        generators = RowGenerators.from_seed(seed + 1, rows)
+        if cond is not None and self.training:
+            cond = self._drop_condition(cond, generators)
+
+        def denoise(x_t: Tensor, sigma: Tensor) -> Tensor:
+            return self._predict(x_t, sigma, mask=attention_mask if attention_mask is None else mask, cond=cond)
+
+        parts = self.objective.parts(denoise, input_ids, t, generators, ~mask, ends=not self.training)
+        output = self._reduce(parts, mask)
+        if loss_weighting == "bound":
+            return output
+        weight = self.objective.weight(self.objective.times(t, input_ids))
+        unweighted = parts.diffusion / per_token(weight, input_ids)
+        return output._replace(loss=_mean(unweighted, mask))
+
+    def denoise(
+        self, x_t: Tensor, sigma: Tensor | float | None, mask: Tensor | None = None, cond: Tensor | None = None
+    ) -> Tensor:
+        """Return the network's output [B, L, dim] for noisy tokens int [B, L] at sigma, a number, [B] or [B, L].
+
+        The network takes sigma as float32, or None if the section has `time_conditioning: false`; only then may `sigma`
+        be None. mask is bool [B, L], True at real tokens; cond is the condition of each row.
+        Raises TokenError, SigmaError, ShapeError, LengthError, InputError and DenoiserCallError.
+        """
+        check_noisy(x_t, self.process.graph.dim)
+        if self.block_size is not None and x_t.shape[1] % 2:
+            raise InputError(f"x_t is {describe(x_t)}; a blockwise model takes [x_t ; x_0], an even number of tokens")
+        check_mask(mask, x_t if self.block_size is None else x_t.chunk(2, 1)[0], "mask")
+        check_condition(self.diffusion_config.condition, cond, len(x_t))
+        if sigma is not None or self.diffusion_config.is_time_conditioned:
+            sigma = check_level(sigma, x_t)  # type: ignore[arg-type]
+        return self._predict(x_t.long(), sigma, mask=mask, cond=cond)
+
+    def _predict(
+        self,
+        x_t: Tensor,
+        sigma: Tensor | None,
+        mask: Tensor | None = None,
+        cond: Tensor | None = None,
+        blocks: Blocks | None = None,
+    ) -> Tensor:
+        """Call the network without checks; `blocks` are those of [x_t ; x_0] by default."""
+        time = sigma.to(torch.float32) if sigma is not None and self.diffusion_config.is_time_conditioned else None
+        if self.block_size is not None and blocks is None:
+            blocks = Blocks.doubled(x_t.shape[1] // 2, self.block_size, x_t.device)
+            mask = None if mask is None else torch.cat([mask, mask], 1)
+        return self.call(x_t, time, mask=mask, cond=cond, blocks=blocks)
+
+    def sample(
+        self,
+        num_samples: int = 1,
+        length: int | None = None,
+        steps: int = 128,
+        sampler: SamplerChoice | None = None,
+        prompt: Tensor | None = None,
+        frozen: Tensor | None = None,
+        generator: torch.Generator | None = None,
+        **options: Any,
+    ) -> Tensor:
+        """Draw tokens [num_samples, length]; see `draw` for the arguments, which also counts network calls."""
+        return self.draw(num_samples, length, steps, sampler, prompt, frozen, generator, **options).tokens
+
+    def draw(
+        self,
+        num_samples: int = 1,
+        length: int | None = None,
+        steps: int = 128,
+        sampler: SamplerChoice | None = None,
+        prompt: Tensor | None = None,
+        frozen: Tensor | None = None,
+        generator: torch.Generator | None = None,
+        *,
+        cond: Tensor | None = None,
+        guidance: float = 1.0,
+        temperature: float = 1.0,
+        top_p: float = 1.0,
+        mask: Tensor | None = None,
+        batch_size: int | None = None,
+    ) -> SamplerState:
+        """Draw samples; return the final state, `tokens` [num_samples, length] and `network_calls` [num_samples].
+
+        Arguments:
+            length: of the samples; by default the section's.
+            steps: of the time grid; sampler: a name, or a mapping of its `type` and settings, by default the process's
+                default.
+            prompt, frozen: tokens to keep, and bool of their positions (by default all of the prompt, from position 0).
+            generator: seeds each row's stream, so the same seed gives the same samples for any `batch_size`.
+            cond, guidance: condition of each row, and guidance scale; temperature, top_p: of each token.
+            mask: bool, True at real positions, for sequences of different lengths.
+        Raises the errors of `model_factory.diffusion.samplers.sampling.sample`, and InputError without a length.
+        """
+        length = self.diffusion_config.sequence_length if length is None else length
+        if length is None:
+            raise InputError("the section has no length: pass length, the number of tokens of a sample")
+        denoiser = self._denoiser(cond, num_samples, guidance=guidance, temperature=temperature, top_p=top_p)
+        was_training = self.training
+        self.eval()
+        try:
+            return sample(
+                self.process,
+                denoiser,
+                num_samples,
+                length,
+                steps=steps,
+                sampler=sampler or self.diffusion_config.samplers[0],
+                prompt=prompt,
+                frozen=frozen,
+                mask=mask,
+                generator=generator,
+                batch_size=batch_size,
+                device=self.device,
+            )
+        finally:
+            self.train(was_training)
+
+    def _denoiser(self, cond: Tensor | None, rows: int, *, guidance: float, **settings: Any) -> Denoiser:
+        """Create the denoiser for samplers, with a condition for each row."""
+        if cond is None and guidance != 1.0:
+            raise InputError(f"guidance is {guidance}, but cond is not given")
+        check_condition(self.diffusion_config.condition, cond, rows)
+        null = None if cond is None else self._null_condition(cond)
+        network: Callable[..., Tensor] = self._predict
+        if self.block_size is not None:
+            network = BlockReader(self._predict, self.process.graph.is_masked, self.block_size)
+        settings |= {"cond": cond, "null_cond": null, "guidance": guidance, "block_size": self.block_size}
+        return Denoiser(network, self.objective.parameterisation, **settings)
+
+    @staticmethod
+    def _reduce(parts: LossParts, mask: Tensor) -> DiffusionOutput:
+        means = [_mean(part, mask) for part in (parts.diffusion, parts.prior, parts.reconstruction)]
+        return DiffusionOutput(torch.stack(means).sum(), *means)
+
+    def _null_condition(self, cond: Tensor) -> Tensor:
+        """Return the null condition: the class after the last, or a vector of NaN."""
+        condition = self.diffusion_config.condition
+        assert condition is not None
+        return torch.full_like(cond, torch.nan if condition.num_classes is None else condition.num_classes)
+
+    def _drop_condition(self, cond: Tensor, generators: RowGenerators) -> Tensor:
+        """Replace the conditions of randomly chosen rows by the null condition."""
+        null = self._null_condition(cond)
+        condition = self.diffusion_config.condition
+        assert condition is not None
+        dropped = generators.rand(1)[:, 0] < condition.dropout
+        return torch.where(dropped.view(-1, *[1] * (cond.dim() - 1)), null, cond)
+
+
+def _mean(values: Tensor, mask: Tensor) -> Tensor:
+    """Return the mean [], float32, of per-token values [B, L] over the real tokens."""
+    return (values.sum() / mask.sum().clamp_min(1)).to(torch.float32)

@@ -1,0 +1,184 @@
+"""The section of `model_type: diffusion`: process, schedule, objective and backbone, and checks that they fit."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import Field
+
+from model.denoisers import built_in  # noqa: F401  (registers the built-in backbones)
+from model.denoisers.config_types import BackboneConfig
+from model.denoisers.registry import BACKBONES
+from model.registry import register_model
+from model.types import Size
+from model_factory.diffusion.processes.built_in import AbsorbingConfig, LogLinearConfig
+from model_factory.diffusion.registry import OBJECTIVES, PROCESSES, SCHEDULES, processes_of, samplers_of
+from model_factory.yaml_config.choose import FromRegistry
+from model_factory.yaml_config.strict_model import StrictModel, Violation
+
+if TYPE_CHECKING:
+    from model.discrete.model import DiffusionModel
+
+
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+
+
+class ConditionConfig(StrictModel):
+    """Condition of samples: a class, or a vector of properties; passed as `cond` in training and sampling."""
+
+    type: Literal["class", "properties"]
+    """class (an index) or properties (a vector of floats)."""
+    num_classes: Size | None = None
+    """Number of classes, of `type: class`. [classes]"""
+    size: Size | None = None
+    """Number of properties, of `type: properties`. [properties]"""
+    mean: list[Finite] | None = None
+    """Mean of each property, which is subtracted; None: the mean of the training rows. [each property's own]"""
+    std: list[Annotated[Finite, Field(gt=0)]] | None = None
+    """Standard deviation of each property, by which it is then divided, so that conditions keep their units; None: that
+    of the training rows. [each property's own]"""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """Probability of dropping a row's condition in training, for classifier-free guidance (Ho 2022). [probability]"""
+
+    def violations(self) -> Iterator[Violation]:
+        """Yield violations between the type and its size, mean and std."""
+        needed, other = ("num_classes", "size") if self.type == "class" else ("size", "num_classes")
+        if getattr(self, needed) is None:
+            yield Violation(f"a condition of type {self.type} needs {needed}", (needed,), (("type",),))
+        if getattr(self, other) is not None:
+            yield Violation(f"a condition of type {self.type} has no {other}", (other,), (("type",),), f"use {needed}")
+        for key, pair in (("mean", "std"), ("std", "mean")):
+            given: list[float] | None = getattr(self, key)
+            if given is None:
+                continue
+            if self.type == "class":
+                yield Violation(f"a condition of type class has no {key}", (key,), (("type",),), "leave it out")
+                continue
+            if self.size is not None and len(given) != self.size:
+                message = f"{key} has {len(given)} numbers, but there are {self.size} properties"
+                yield Violation(message, (key,), (("size",),), f"give {self.size}")
+            if getattr(self, pair) is None:
+                yield Violation(f"{key} is given without {pair}", (key,), (), "give both, or neither")
+
+
+class DiffusionConfig(StrictModel):
+    """Discrete diffusion model: a process that replaces tokens by noise, and a network that learns to reverse it."""
+
+    process: Annotated[StrictModel, FromRegistry(PROCESSES)] = AbsorbingConfig()
+    """Forward process: absorbing, uniform, hybrid or a registered one."""
+    schedule: Annotated[StrictModel, FromRegistry(SCHEDULES)] = LogLinearConfig()
+    """Noise schedule: loglinear, geometric, cosine, linear, discrete or a registered one."""
+    objective: Annotated[StrictModel, FromRegistry(OBJECTIVES)]
+    """Training objective: sedd, mdlm, udlm, d3pm, gidd, bd3lm or a registered one."""
+    backbone: Annotated[BackboneConfig, FromRegistry(BACKBONES)]
+    """The network: performer, ddit, bert, hugging_face (a pretrained model), or a registered one."""
+    vocab_size: Annotated[int, Field(gt=1, le=16_777_216)] | None = None
+    """Number of data tokens N, without the mask; None: the data set's tokenizer's. [tokens]"""
+    length: Size | None = None
+    """Length of sequences; None: the data set's sequence_length. [tokens]"""
+    time_conditioning: bool | None = None
+    """Condition the network on sigma; None: yes, except in built-in backbones with mdlm or bd3lm, as published."""
+    condition: ConditionConfig | None = None
+    """Condition of samples; by default there is none."""
+
+    @property
+    def is_time_conditioned(self) -> bool:
+        """True if the network is conditioned on the noise level.
+
+        A custom network is, unless the file sets it to false: it may not accept None.
+        """
+        if self.time_conditioning is not None:
+            return self.time_conditioning
+        return (
+            OBJECTIVES.get(_type_of(self.objective)).time_conditioning
+            or not BACKBONES.get(self.backbone.type).sigma_optional
+        )
+
+    @property
+    def samplers(self) -> tuple[str, ...]:
+        """Names of the samplers that fit; the first is the default."""
+        return samplers_of(_type_of(self.process), _type_of(self.objective))
+
+    def violations(self) -> Iterator[Violation]:
+        """Yield violations between process, objective, schedule, backbone and time conditioning."""
+        objective, process = _type_of(self.objective), _type_of(self.process)
+        entry, noise = OBJECTIVES.get(objective), PROCESSES.get(process)
+        if not entry.fits(noise):
+            fitting = processes_of(objective)
+            others = [name for name in OBJECTIVES if OBJECTIVES.get(name).fits(noise)]
+            yield Violation(
+                f"objective {objective} is defined for {' or '.join(fitting)} noise, but the process is {process}",
+                ("objective", "type"),
+                (("process", "type"),),
+                " or ".join([*(f"objective: {{type: {name}}}" for name in others), f"process: {{type: {fitting[0]}}}"]),
+            )
+        elif not noise.absorbing and not self.is_time_conditioned:
+            yield Violation(
+                f"under {process} noise the network cannot infer the noise level from the tokens and needs time conditioning",
+                ("time_conditioning",),
+                (("process", "type"), ("objective", "type")),
+                "time_conditioning: true",
+            )
+        yield from self._discrete_time()
+        if entry.blockwise and not BACKBONES.get(self.backbone.type).takes_blocks:
+            known = [name for name in BACKBONES if BACKBONES.get(name).takes_blocks]
+            yield Violation(
+                f"objective {objective} needs a network that takes blocks, which backbone {self.backbone.type} does not",
+                ("backbone", "type"),
+                (("objective", "type"),),
+                "backbone: {type: " + " or ".join(known) + "}",
+            )
+
+    def _discrete_time(self) -> Iterator[Violation]:
+        """Yield a violation unless schedule and objective give one number of steps in discrete time."""
+        objective, schedule = _type_of(self.objective), _type_of(self.schedule)
+        if not OBJECTIVES.get(objective).discrete_time:
+            return
+        steps = getattr(self.objective, "num_steps", None)
+        own = getattr(self.schedule, "num_steps", None)
+        if not SCHEDULES.get(schedule).discrete:
+            if steps is None:
+                message = f"objective {objective} needs a number of steps, and schedule {schedule} has no num_steps"
+                remedy = "schedule: {type: discrete, num_steps: 1000}, or num_steps: 1000 here"
+                yield Violation(message, ("objective", "type"), (("schedule", "type"),), remedy)
+        elif steps is not None and steps != own:
+            message = f"objective {objective} has {steps} steps, but the schedule has {own}"
+            yield Violation(message, ("objective", "num_steps"), (("schedule", "num_steps"),), "leave it out")
+
+    def sized(self, vocab_size: int | None, length: int | None) -> "DiffusionConfig":
+        """Return a copy in which a missing vocab_size and length come from a data set.
+
+        Raises ValueError if the section's vocab_size is smaller than the tokenizer's.
+        """
+        if self.vocab_size is not None and vocab_size is not None and self.vocab_size < vocab_size:
+            raise ValueError(f"vocab_size is {self.vocab_size}, but the data set's tokenizer has {vocab_size} tokens")
+        return self.model_copy(
+            update={"vocab_size": self.vocab_size or vocab_size, "length": self.sequence_length or length},
+        )
+
+    @property
+    def sequence_length(self) -> int | None:
+        """Length of sequences: the section's, else the one set in the backbone's section."""
+        own = getattr(self.backbone, "length", None) if "length" in self.backbone.model_fields_set else None
+        return self.length or (own if isinstance(own, int) else None)
+
+    def backbone_values(self) -> dict[str, Any]:
+        """Return a builder's values: the backbone's section, `length`, `time_conditioning`, `condition`, `num_tokens`."""
+        return {
+            "num_tokens": self.vocab_size,
+            **self.backbone.model_dump(),
+            "length": self.sequence_length or getattr(self.backbone, "length", None),
+            "time_conditioning": self.is_time_conditioned,
+            "condition": self.condition.model_dump() if self.condition else None,
+        }
+
+
+def _type_of(part: Any) -> str:
+    """Return the registered name of a part."""
+    return str(part.type)
+
+
+@register_model("diffusion", config=DiffusionConfig)
+def _build_diffusion(config: DiffusionConfig) -> "DiffusionModel":
+    from model.discrete.model import DiffusionModel
+
+    return DiffusionModel(config)

@@ -1,0 +1,114 @@
+"""Run the whole pipeline on a corpus that comes with Python: check, train, generate, evaluate, plot."""
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from model_factory.experiment.config import ExperimentConfig, read_experiment
+from model_factory.yaml_config.errors import ConfigError
+
+CONFIG = os.path.relpath(Path(__file__).resolve().parent.parent / "configs" / "full_experiment.yml")
+ROWS = 64
+"""Rows of the test split that are evaluated."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the pipeline on a file and print its results; return the exit code."""
+    parser = argparse.ArgumentParser(prog="scripts/demo", description=__doc__)
+    parser.add_argument("--config", metavar="F", default=CONFIG, help="the experiment (default: %(default)s)")
+    parser.add_argument("--output", metavar="RUN", help="the run's folder (default: the first free one of runs/demo-N)")
+    parser.add_argument(
+        "--set", metavar="K=V", action="append", default=[], dest="overrides", help="override a config value"
+    )
+    args = parser.parse_args(argv)
+    start = time.perf_counter()
+    try:
+        experiment = read_experiment(args.config, args.overrides).config
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return 3 if error.is_unreadable else 1
+    print(f"{args.config}: good ({time.perf_counter() - start:.2f} s)")
+    try:
+        describe(experiment)
+    except (ValueError, OSError, RuntimeError) as error:
+        print(f"{args.config}: {error}", file=sys.stderr)
+        return 4
+    return train_and_show(args, args.output or free_folder())
+
+
+def describe(experiment: ExperimentConfig) -> None:
+    """Build the model and load the data; print their parts and one batch. Raises ValueError if a section is missing."""
+    from data_manager.data_manager import DatasetManager
+    from model.model_factory import create_model
+    from model_factory.experiment.build import with_vocabulary
+
+    if experiment.model is None or not experiment.datasets:
+        raise ValueError("the demo needs a file with a model and a data set")
+    splits = DatasetManager.load_datasets(datasets=experiment.datasets)
+    model = with_vocabulary(experiment).model
+    assert model is not None
+    _print_table("part of the model", "parameters", _parts(create_model(model)))
+    rows = [(f"{name} / {split}", f"{len(data):,}") for name, parts in splits.items() for split, data in parts.items()]
+    _print_table("split of the data", "rows", rows)
+    entry = experiment.datasets[0]
+    rows_of_first = next(iter(splits[entry.name].values()))
+    size = experiment.training.batch_size if experiment.training else 8
+    batch = next(iter(DatasetManager.create_dataloader(rows_of_first, entry, batch_size=size)))
+    _print_table("one batch", "shape", [(name, _shape(value)) for name, value in batch.items()])
+
+
+def train_and_show(args: argparse.Namespace, run: str) -> int:
+    """Run train, generate and evaluate as a user would; return the first exit code that is not 0, or 0."""
+    import train
+    from model_factory.cli import evaluate as evaluate_command
+    from model_factory.cli import generate as generate_command
+
+    overrides = [part for option in args.overrides for part in ("--set", option)]
+    training = ["--config", args.config, "--output", run, *overrides]
+    commands: list[tuple[str, Any, list[str]]] = [
+        ("train.py", train.main, training),
+        ("generate.py", generate_command.main, ["--run", run]),
+        ("evaluate.py", evaluate_command.main, ["--run", run, "--max-rows", str(ROWS), "--num-samples", "0"]),
+    ]
+    for program, command, arguments in commands:
+        print(f"\n$ python {program} {' '.join(arguments)}", flush=True)
+        code: int = command(arguments)
+        if code:
+            return code
+    print(f"\nsamples at each evaluation: {run}/samples.txt; loss and learning rate: {run}/curves.png")
+    return 0
+
+
+def free_folder() -> str:
+    """Return runs/demo-1, or the next folder of that form that does not exist."""
+    names: Iterator[str] = (f"runs/demo-{number}" for number in range(1, 1_000_000))
+    return next(name for name in names if not os.path.exists(name))
+
+
+def _parts(model: Any) -> list[tuple[str, str]]:
+    rows = [(name, sum(p.numel() for p in child.parameters())) for name, child in model.named_children()]
+    rows = [(name, count) for name, count in rows if count]
+    rows.append(("total", sum(p.numel() for p in model.parameters())))
+    return [(name, f"{count:,}") for name, count in rows]
+
+
+def _shape(value: Any) -> str:
+    if hasattr(value, "shape"):
+        return f"{str(value.dtype).removeprefix('torch.')} {list(value.shape)}"
+    return f"{len(value)} items"
+
+
+def _print_table(left: str, right: str, rows: Sequence[tuple[str, str]]) -> None:
+    width = max(len(left), *(len(name) for name, _ in rows))
+    height = max(len(right), *(len(text) for _, text in rows))
+    print(f"\n{left:<{width}}  {right:>{height}}\n{'-' * (width + height + 2)}")
+    for name, text in rows:
+        print(f"{name:<{width}}  {text:>{height}}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

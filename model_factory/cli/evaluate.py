@@ -1,0 +1,151 @@
+"""Command line of `evaluate.py`: find the run, measure it, print the report, return the exit code."""
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from model_factory.cli.options import CODES, add_common_options
+from model_factory.cli.run_command import run_command
+from model_factory.yaml_config.errors import harmless
+
+if TYPE_CHECKING:
+    from model_factory.evaluation.figure import Report
+
+EXAMPLES = f"""\
+examples:
+  python evaluate.py                                      the newest run below ./runs on its split test
+  python evaluate.py --run runs/mdlm --split validation --num-samples 200 --steps 128
+  python evaluate.py --run runs/mdlm --judge models/gpt2  perplexity of samples under another model, and MAUVE
+  python evaluate.py --run runs/latent --num-samples 500 --steps 50
+  python evaluate.py --run runs/en_de --set generation.num_beams=4 --json > en_de.json
+  python evaluate.py --run runs/mdlm --html mdlm.html     an HTML page with figures, curves and samples
+  python evaluate.py --run copied --set global_config.corpus_dir=/data   the data have moved since training
+
+The task decides the metrics:
+  language models   bits per token and per character, perplexity
+  diffusion models  the same of the variational bound, and its parts
+  translators       BLEU and chrF, perplexity of the references
+  classifiers       accuracy, cross-entropy
+  speech            word and character error rates, diarization error rate
+  latent diffusion  reconstruction (bits per token, exact matches, BLEU), KL, diffusion error
+  samples           entropy, distinct n-grams; of latent diffusion also self-BLEU, copies of training texts, and distances
+                    to the split (Jensen-Shannon of words, Frechet of latents) beside those of training texts
+  molecules         validity, uniqueness, novelty, internal diversity
+Each figure has a 95 % confidence interval and names the items it is over.
+
+{CODES}"""
+
+
+def build_parser(prog: str = "evaluate.py") -> argparse.ArgumentParser:
+    """Build the argument parser."""
+    parser = argparse.ArgumentParser(
+        prog=prog,
+        description="Evaluate a trained run: metrics on a split of its data, and of its samples.",
+        epilog=EXAMPLES.replace("python evaluate.py", prog) if " " in prog else EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_common_options(parser)
+    parser.add_argument("--split", metavar="S", help="split to measure on (default: test, or else training.eval_split)")
+    parser.add_argument("--max-rows", metavar="N", type=int, help="measure only the first N rows")
+    parser.add_argument(
+        "--draws",
+        metavar="N",
+        type=int,
+        default=1,
+        help="diffusion models: random times per row (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--judge",
+        metavar="FOLDER",
+        help="language model for the perplexity of samples and MAUVE: a run folder, or a transformers folder",
+    )
+    parser.add_argument("--html", metavar="FILE", help="also write an HTML page with figures, curves and samples")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None, prog: str = "evaluate.py") -> int:
+    """Run the command line; returns the exit code."""
+    parser = build_parser(prog)
+    args = parser.parse_args(argv)
+    for name in ("max_rows", "draws"):
+        value = getattr(args, name)
+        if value is not None and value < 1:
+            parser.error(f"--{name.replace('_', '-')} takes a number of at least 1; got {value}")
+    return run(args, parser.error)
+
+
+def run(args: argparse.Namespace, usage_error: Callable[[str], NoReturn]) -> int:
+    """Run the parsed options and return the exit code; `usage_error` ends the program with code 2."""
+    if args.html:
+        from model_factory.pages.target import check_target
+
+        check_target(args.html, usage_error)
+    with_samples = args.num_samples != "0"
+    args.num_samples = args.num_samples if with_samples else None
+
+    def show(folder: Path, found: "tuple[dict[str, Any], Report]") -> int:
+        result, report = found
+        if args.json:
+            print(json.dumps(result | report.as_dict(), indent=2, ensure_ascii=False))
+        else:
+            print(f"{folder}: {result['task']} on {result['rows']:,} rows of {result['dataset']} / {result['split']}\n")
+            print(harmless(report.text()))
+        return _write_page(args.html, folder, result, report) if args.html else 0
+
+    return run_command(
+        args, usage_error, lambda folder, overrides: _measure(args, folder, overrides, with_samples), show
+    )
+
+
+def _write_page(target: str, folder: Path, result: "dict[str, Any]", report: "Report") -> int:
+    """Write the page after the figures are printed, so that an error loses no figures; returns the exit code."""
+    from model_factory.cli.run_command import report_error
+    from model_factory.pages.document import write_page
+    from model_factory.pages.evaluation_page import render_evaluation_page
+
+    try:
+        write_page(target, render_evaluation_page(folder, result, report))
+    except Exception as error:
+        return report_error(error, target, as_json=False)
+    print(f"page written to {target}", file=sys.stderr)
+    return 0
+
+
+def _measure(
+    args: argparse.Namespace, folder: Path, overrides: list[str], with_samples: bool
+) -> "tuple[dict[str, Any], Report]":
+    from model_factory.evaluation.rows import load_split
+    from model_factory.evaluation.run import open_run
+    from model_factory.evaluation.settings import Settings
+    from model_factory.experiment.metric_registry import metrics_of
+    from model_factory.training.errors import UnfitError
+
+    run = open_run(folder, overrides, device=args.device)
+    if args.draws != 1 and run.task_name not in ("diffusion", "latent_diffusion"):
+        raise UnfitError(f"--draws is for diffusion models, and {folder} is a run of task {run.task_name}")
+    if args.judge and run.task_name not in ("diffusion", "latent_diffusion", "language_modelling"):
+        raise UnfitError(
+            f"--judge needs samples, and a run of task {run.task_name} ({folder}) is measured without samples"
+        )
+    start = time.perf_counter()
+    judge = Path(args.judge) if args.judge else None
+    split = load_split(run, args.split, max_rows=args.max_rows, seed=args.seed)
+    report = metrics_of(run.task_name)(run, split, Settings(args.seed, args.draws, judge, with_samples))
+    report.notes[:0] = [*run.notes, *split.notes]
+    seconds = round(time.perf_counter() - start, 3)
+    return {
+        "ok": True,
+        "errors": [],
+        "run": str(folder),
+        "model": run.config.model.name if run.config.model else None,
+        "task": run.task_name,
+        "dataset": run.dataset_config.name,
+        "split": split.name,
+        "rows": len(split),
+        "seed": args.seed,
+        "seconds": seconds,
+    }, report

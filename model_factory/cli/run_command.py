@@ -1,0 +1,110 @@
+"""Shared part of the generate and evaluate commands: find the run's folder, apply overrides, handle errors."""
+
+import argparse
+import json
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import NoReturn, TypeVar
+
+from model_factory.cli.options import collect_overrides
+from model_factory.yaml_config.errors import UNREADABLE as UNREADABLE_CODE
+from model_factory.yaml_config.errors import ConfigError, Place, Problem, printable
+from model_factory.yaml_config.registry import UnknownNameError
+from model_factory.yaml_config.report import BUILD_FAILED, GOOD, INVALID, UNREADABLE, USAGE, report_failure
+
+Found = TypeVar("Found")
+
+
+def run_command(
+    args: argparse.Namespace,
+    usage_error: Callable[[str], NoReturn],
+    work: Callable[[Path, list[str]], Found],
+    show: Callable[[Path, Found], int | None],
+) -> int:
+    """Run `work` on the folder given by --run, or on the newest run, with the config overrides; pass its result to `show`.
+
+    Returns the exit code of `show`, 0 where it returns None; `usage_error` ends the program with code 2.
+    """
+    # MOVE-PASS
+    from model_factory.evaluation.run import name_override_options, newest_run
+    from model_factory.yaml_config.errors import ConfigError, printable
+    from model_factory.yaml_config.plugins import import_plugins
+    from model_factory.yaml_config.report import stop_printing, take_any_text
+
+    take_any_text()
+    overrides, flags = collect_overrides(args, usage_error)
+    import_plugins(args.plugin, usage_error)
+    place = args.run or "runs"
+    try:
+        folder = Path(args.run) if args.run else newest_run()
+        place = str(folder)
+        if not args.run:
+            print(printable(f"{folder}: the newest run"), file=sys.stderr)
+        return show(folder, work(folder, overrides)) or GOOD
+    except KeyboardInterrupt:
+        print(f"\n{printable(place)}: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        stop_printing()
+        return GOOD
+    except ConfigError as error:
+        return report_error(name_override_options(error, flags), place, args.json)
+    except Exception as error:
+        return report_error(error, place, args.json)
+
+
+# Reporting of errors by the commands: the message, the JSON and the exit code, as `parse_args.py` does.
+
+
+_NO_MEMORY = ("can't allocate memory", "out of memory", "Storage size calculation overflowed")
+
+
+FAILED = BUILD_FAILED
+
+
+INTERRUPTED = 130
+
+
+_CODES = {INVALID: "value", USAGE: "usage", UNREADABLE: UNREADABLE_CODE, FAILED: "failed"}
+
+
+def report_error(error: Exception, place: str, as_json: bool) -> int:
+    """Print an error on stderr, or as one JSON object on stdout; returns the exit code.
+
+    Only unexpected types of error have a traceback.
+    """
+    if isinstance(error, ConfigError):
+        return report_failure(error, as_json)
+    if _is_out_of_memory(error):
+        error = MemoryError(f"there is not enough memory for this: {str(error).splitlines()[0][:200]}")
+    if not isinstance(error, ValueError | OSError | MemoryError | ImportError | UnknownNameError):
+        traceback.print_exception(error)
+    code = exit_code(error)
+    problem = Problem(Place(place), "", _CODES[code], str(error) or type(error).__name__)
+    if as_json:
+        print(json.dumps({"ok": False, "errors": [problem.as_dict()]}, indent=2))
+    else:
+        message = "\n".join(map(printable, problem.message.split("\n")))
+        print(message if message.startswith(place) else f"{problem.place}: {message}", file=sys.stderr)
+    return code
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Return True for the RuntimeError that torch raises when memory runs out."""
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in _NO_MEMORY)
+
+
+def exit_code(error: Exception) -> int:
+    """Return 1 for a request that does not fit the run, 3 for an unreadable folder, 4 for a failure."""
+    from model.transformer.inputs import InputError
+    from model_factory.diffusion.errors import DiffusionInputError
+
+    code = getattr(error, "exit_code", None)
+    if isinstance(code, int):
+        return code
+    return INVALID if isinstance(error, InputError | DiffusionInputError | UnknownNameError) else FAILED
+
+
+__all__ = ["FAILED", "GOOD", "INTERRUPTED", "INVALID", "UNREADABLE", "USAGE", "exit_code", "report_error"]

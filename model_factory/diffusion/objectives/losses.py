@@ -1,0 +1,196 @@
+"""Objectives: upper bounds of the NLL -log p(x_0), per token, in three parts.
+
+    diffusion       the integrand of the bound at one drawn time t; its mean over t in (0, 1] is the integral
+    prior           KL divergence of q(x_1 | x_0) from the prior: information on x_0 left at t = 1
+    reconstruction  the step from noise at t = 0 to clean tokens, for schedules with sigma(0) > 0
+
+No network can bring their sum below the entropy of the data; the diffusion part alone can be lower. `Objective.parts`
+corrupts and weights with the same process, without which it would not be a bound.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from model_factory.diffusion.errors import SettingError, check_time, check_tokens
+from model_factory.diffusion.objectives.parameterisation import (
+    Parameterisation,
+    ScoreParameterisation,
+    X0Parameterisation,
+)
+from model_factory.diffusion.processes.diffusion_process import DiffusionProcess
+from model_factory.diffusion.processes.forward_process import per_token
+from model_factory.diffusion.processes.noise_schedule import TINY_ALPHA
+from model_factory.diffusion.randomness import Randomness
+
+Denoise = Callable[[Tensor, Tensor], Tensor]
+"""Network: (x_t [B, L], sigma [B] or [B, L]) -> output [B, L, dim]."""
+
+
+@dataclass(frozen=True)
+class LossParts:
+    """Parts of the bound in nats per token, [B, L] float64, not reduced."""
+
+    diffusion: Tensor
+    prior: Tensor
+    reconstruction: Tensor
+
+    @property
+    def total(self) -> Tensor:
+        """Sum of the three parts, [B, L]."""
+        return self.diffusion + self.prior + self.reconstruction
+
+    def without(self, frozen: Tensor) -> "LossParts":
+        """Return the parts with zeros at frozen positions, bool [B, L]."""
+        kept = (part.masked_fill(frozen, 0.0) for part in (self.diffusion, self.prior, self.reconstruction))
+        return LossParts(*kept)
+
+
+class Objective(ABC):
+    """Bound for one process; `parameterisation` interprets the network's output."""
+
+    def __init__(self, process: DiffusionProcess, parameterisation: Parameterisation) -> None:
+        self.process, self.parameterisation = process, parameterisation
+        self.graph, self.schedule = process.graph, process.schedule
+
+    @abstractmethod
+    def diffusion(self, output: Tensor, x_t: Tensor, x_0: Tensor, t: Tensor) -> Tensor:
+        """Return the diffusion part [B, L] of tokens x_t noised at times t in (0, 1], [B] or [B, L].
+
+        Raises TokenError, TimeError and ShapeError.
+        """
+
+    def weight(self, t: Tensor) -> Tensor:
+        """Return -alpha' / (1 - alpha) = sigma' / (exp(sigma) - 1) of the shape of t, the weight of the bound at t.
+
+        It is the rate at which a noised token becomes clean in reverse time.
+        """
+        return self.schedule.rate(t) / torch.expm1(self.schedule.sigma(t))
+
+    def times(self, t: Tensor, x_0: Tensor) -> Tensor:
+        """Return the times [B] or [B, L] at which x_0 [B, L] is noised, from the times of its rows; raise TimeError."""
+        return check_time("t", t)
+
+    def predict(self, denoise: Denoise, x_t: Tensor, sigma: Tensor, x_0: Tensor) -> Tensor:
+        """Call the network for noisy tokens, returning [B, L, dim]; some objectives also pass it clean tokens."""
+        return denoise(x_t, sigma)
+
+    def prior(self, x_0: Tensor, output: Tensor | None = None) -> Tensor:
+        """Return the prior part [B, L]; if `needs_limit`, `output` is the network's at the all-masked sequence."""
+        sigma = self.schedule.sigma(torch.ones(x_0.shape[0], dtype=torch.float64, device=x_0.device))
+        if output is None:
+            return self.graph.prior_part(x_0, sigma)
+        limit = self.graph.sample_limit(x_0.shape, None, x_0.device)
+        return self.graph.prior_part(x_0, sigma, self.parameterisation.log_x0(output, limit, sigma))
+
+    def reconstruction(self, output: Tensor, x_start: Tensor, x_0: Tensor) -> Tensor:
+        """Return -log p(x_0 | x_start) [B, L] of tokens x_start noised at sigma(0), from the network's output there."""
+        sigma = self._sigma_at(0.0, x_0)
+        log_x_0 = self.parameterisation.log_x0(output, x_start, sigma)
+        log_x_0 = torch.log_softmax(log_x_0 + self.graph.transition_into(x_start, sigma).log(), -1)
+        return -log_x_0.gather(-1, x_0[..., None])[..., 0]
+
+    @property
+    def needs_limit(self) -> bool:
+        """True if the prior part needs the network at the all-masked sequence, which is so if alpha(1) > 0."""
+        return self.graph.absorbing and float(self.schedule.alpha(1.0)) > TINY_ALPHA
+
+    @property
+    def needs_start(self) -> bool:
+        """True if there is a reconstruction part, which is so if sigma(0) > 0."""
+        return float(self.schedule.sigma(0.0)) > 0
+
+    def parts(
+        self,
+        denoise: Denoise,
+        x_0: Tensor,
+        t: Tensor,
+        generator: Randomness = None,
+        frozen: Tensor | None = None,
+        *,
+        ends: bool = True,
+    ) -> LossParts:
+        """Corrupt x_0, call the network, and return the parts of the bound, zero at frozen positions.
+
+        Arguments:
+            x_0: [B, L]; t: [B] or [B, L] in (0, 1]; frozen: bool [B, L], True at prompts and padding.
+            ends: False skips the network's calls at t = 0 and t = 1; the parts that need them are then zero.
+        Raises TokenError, TimeError and ShapeError.
+        """
+        frozen = torch.zeros_like(x_0, dtype=torch.bool) if frozen is None else frozen
+        t = self.times(t, x_0)
+        x_t = self.process.corrupt(x_0, t, generator, frozen)
+        clean = x_0.masked_fill(frozen, 0)  # padding may hold any id
+        output = self.predict(denoise, x_t, self.schedule.sigma(t), x_0)
+        prior = reconstruction = torch.zeros(x_0.shape, dtype=torch.float64, device=x_0.device)
+        if ends and self.needs_start:
+            sigma = self._sigma_at(0.0, x_0)
+            x_start = self.process.corrupt_at(x_0, sigma, generator, frozen)
+            start_output = self.predict(denoise, x_start, sigma, x_0)
+            reconstruction = self.reconstruction(start_output, self._data(x_start, frozen), clean)
+        if ends or not self.needs_limit:
+            prior = self.prior(clean, self._limit_output(denoise, x_0, frozen) if self.needs_limit else None)
+        diffusion = self.diffusion(output, self._data(x_t, frozen), clean, t)
+        return LossParts(diffusion, prior, reconstruction).without(frozen)
+
+    def _limit_output(self, denoise: Denoise, x_0: Tensor, frozen: Tensor) -> Tensor:
+        limit = torch.where(frozen, x_0, self.graph.sample_limit(x_0.shape, None, x_0.device))
+        return self.predict(denoise, limit, self._sigma_at(1.0, x_0), x_0)
+
+    def _sigma_at(self, t: float, x_0: Tensor) -> Tensor:
+        return self.schedule.sigma(torch.full(x_0.shape[:1], t, dtype=torch.float64, device=x_0.device))
+
+    @staticmethod
+    def _data(x_t: Tensor, frozen: Tensor) -> Tensor:
+        return x_t.masked_fill(frozen, 0)
+
+
+class ScoreEntropyLoss(Objective):
+    """SEDD (Lou et al. 2024): the full score entropy times d sigma / dt, for any process."""
+
+    def __init__(self, process: DiffusionProcess, parameterisation: Parameterisation | None = None) -> None:
+        super().__init__(process, parameterisation or ScoreParameterisation(process.graph))
+
+    def diffusion(self, output: Tensor, x_t: Tensor, x_0: Tensor, t: Tensor) -> Tensor:
+        """Return sigma'(t) times the score entropy, [B, L]; raise TokenError, TimeError and ShapeError."""
+        t = check_time("t", t)
+        sigma = self.schedule.sigma(t)
+        log_score = self.parameterisation.log_score(output, x_t, sigma)
+        return per_token(self.schedule.rate(t), x_t) * self.graph.score_entropy(log_score, sigma, x_t, x_0)
+
+
+class UdlmLoss(ScoreEntropyLoss):
+    """UDLM (Schiff et al. 2024): the bound of a network that predicts the clean token, under uniform noise.
+
+    Their formula with x̄ = N alpha x + 1 - alpha is the score entropy at s_y = x̄θ_y / x̄θ_z, a_y = x̄_y / x̄_z (z = x_t,
+    both sum to N / x̄_z). That form is computed here because it does not subtract numbers of the order of 1 / t. The
+    graph sums it in the Rao-Blackwellised form.
+    """
+
+    def __init__(self, process: DiffusionProcess) -> None:
+        if process.graph.absorbing:
+            raise SettingError("process", "an absorbing process", "uniform noise; SubsLoss fits the absorbing one")
+        super().__init__(process, X0Parameterisation(process.graph))
+
+
+class SubsLoss(Objective):
+    """MDLM (Sahoo et al. 2024): cross-entropy at masked positions, weighted by -alpha' / (1 - alpha)."""
+
+    def __init__(self, process: DiffusionProcess, parameterisation: Parameterisation | None = None) -> None:
+        if not process.graph.absorbing:
+            raise SettingError("process", type(process.graph).__name__, "an absorbing process; UdlmLoss fits uniform")
+        super().__init__(process, parameterisation or X0Parameterisation(process.graph))
+
+    def diffusion(self, output: Tensor, x_t: Tensor, x_0: Tensor, t: Tensor) -> Tensor:
+        """Return the weighted cross-entropy [B, L], zero at unmasked positions; raise TokenError, TimeError and ShapeError."""
+        check_tokens("x_t", x_t, self.graph.dim)
+        check_tokens("x_0", x_0, self.graph.num_tokens)
+        t = check_time("t", t)
+        masked = self.graph.is_masked(x_t)
+        sigma = per_token(self.schedule.sigma(t), x_t).expand(x_t.shape)[masked]
+        log_x_0 = self.parameterisation.log_x0(output[masked], x_t[masked], sigma)  # masked rows only, to save memory
+        nll = -log_x_0.gather(-1, x_0[masked][:, None])[:, 0] * per_token(self.weight(t), x_t).expand(x_t.shape)[masked]
+        return torch.zeros(x_t.shape, dtype=torch.float64, device=x_t.device).masked_scatter(masked, nll)

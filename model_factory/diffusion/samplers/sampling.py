@@ -1,0 +1,79 @@
+"""Sampling from a process and a network in one call."""
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from model_factory.diffusion.errors import LengthError, SettingError, check_count
+from model_factory.diffusion.processes.diffusion_process import DiffusionProcess, reverse
+from model_factory.diffusion.randomness import RowGenerators
+from model_factory.diffusion.samplers.base import SamplerChoice, create_sampler, default_sampler
+from model_factory.diffusion.samplers.denoiser import Denoiser
+from model_factory.diffusion.samplers.state import SamplerState, fit_rows, start_state
+
+
+@torch.no_grad()
+def sample(
+    process: DiffusionProcess,
+    denoiser: Denoiser,
+    num_samples: int,
+    length: int,
+    *,
+    steps: int = 128,
+    sampler: SamplerChoice | None = None,
+    prompt: Tensor | None = None,
+    frozen: Tensor | None = None,
+    mask: Tensor | None = None,
+    generator: torch.Generator | None = None,
+    batch_size: int | None = None,
+    device: torch.device | str = "cpu",
+) -> SamplerState:
+    """Draw samples; the final state holds `tokens` [num_samples, length] and `network_calls` [num_samples].
+
+    Arguments:
+        steps: of the time grid; `first_hitting` takes one for each mask, `entropy_bounded` at most that many.
+        sampler: a registered name, a mapping of its `type` and settings, or None for the process's default.
+        prompt, frozen: tokens to keep and their positions, see `start_state`.
+        mask: bool [num_samples, length] or [length], True at real tokens, for sequences of different lengths. It is
+            passed to the network.
+        generator: seeds a stream for each row, so the same seed gives the same samples for any `batch_size`.
+        batch_size: rows in a batch, all by default; `denoiser.cond` has num_samples rows.
+    Raises UnknownSamplerError, SettingError, LengthError, ShapeError and TokenError.
+    """
+    check_count("num_samples", num_samples)
+    check_count("length", length)
+    size = num_samples if batch_size is None else check_count("batch_size", batch_size)
+    if generator is not None and not isinstance(generator, torch.Generator):
+        raise SettingError("generator", repr(generator), "a torch.Generator, such as torch.Generator().manual_seed(0)")
+    if denoiser.cond is not None and denoiser.cond.shape[0] != num_samples:
+        raise LengthError("cond", f"{denoiser.cond.shape[0]} rows", f"{num_samples}, one for each sample")
+    if mask is not None:
+        mask = fit_rows("mask", mask, (num_samples, length)).to(device)
+        denoiser = replace(denoiser, mask=mask)
+    generators = RowGenerators.from_generator(generator, num_samples, device)
+    start = start_state(
+        process.graph, num_samples, length, prompt=prompt, frozen=frozen, mask=mask, generators=generators
+    )
+    chosen = default_sampler(process.graph) if sampler is None else sampler
+    finished = []
+    for first in range(0, num_samples, size):
+        rows = slice(first, first + size)
+        finished.append(reverse(create_sampler(chosen, process, denoiser.select(rows), steps), start.select(rows)))
+    return _join(finished)
+
+
+def _join(states: list[SamplerState]) -> SamplerState:
+    first = states[0]
+    if len(states) == 1:
+        return first
+    return replace(
+        first,
+        tokens=torch.cat([state.tokens for state in states]),
+        t=torch.cat([state.t for state in states]),
+        frozen=torch.cat([state.frozen for state in states]),
+        network_calls=torch.cat([state.network_calls for state in states]),
+        generators=RowGenerators(torch.cat([state.generators.keys for state in states]), first.generators.counter),
+        step=max(state.step for state in states),
+        cache={},
+    )

@@ -1,0 +1,91 @@
+"""Metrics of diffusion models: the variational bound of the NLL of the split's text, its parts, and samples."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from model_factory.diffusion.randomness import RowGenerators
+from model_factory.diffusion.time_strata import stratified_times
+from model_factory.evaluation.figure import Report
+from model_factory.evaluation.metrics.likelihood import TextNLL, ratio_figure
+from model_factory.evaluation.metrics.texts import measure_samples
+from model_factory.evaluation.rows import Split
+from model_factory.evaluation.run import LoadedRun
+from model_factory.evaluation.settings import Settings
+from model_factory.experiment.metric_registry import register_metric
+from model_factory.training.noise import mix_seed
+from model_factory.training.tasks.base import real_tokens
+from model_factory.training.tasks.diffusion import batch_condition
+
+PARTS = ("diffusion", "prior", "reconstruction")
+_NOTE = "at most"
+
+
+@register_metric("diffusion")
+def measure(run: LoadedRun, split: Split, settings: Settings) -> Report:
+    """Measure the bound in bits per token and per character and as perplexity, its parts in bits per token, and samples.
+
+    bound = diffusion + prior + reconstruction >= -log p(text). The diffusion part is an integral over time, estimated
+    at `settings.draws` random times per row, stratified over the rows.
+    """
+    total, parts = bound(run, split, settings)
+    report = Report(total.figures(settings.seed, note=_NOTE))
+    for name, nats in parts.items():
+        bits = np.array(nats) / np.log(2)
+        figure = ratio_figure(f"{name}_part", bits, total.tokens, settings.seed, unit="bits a token")
+        report.figures.append(figure)
+    if not parts:
+        report.notes.append("this model's output has no bound in parts; the figures are of its loss")
+    report.add(measure_samples(run, split, settings))
+    return report
+
+
+@torch.no_grad()
+def bound(run: LoadedRun, split: Split, settings: Settings) -> tuple[TextNLL, dict[str, list[float]]]:
+    """Compute the bound of each row in nats, and its parts; the model's loss where its output has no parts."""
+    total = TextNLL()
+    parts: dict[str, list[float]] = {}
+    for batch in split.batches(split.name):
+        drawn = [_row_parts(run.model, batch, mix_seed(settings.seed, draw)) for draw in range(settings.draws)]
+        mean = {name: torch.stack([one[name] for one in drawn]).mean(0) for name in drawn[0]}
+        ids, is_real = batch["input_ids"], real_tokens(batch)
+        total.add(torch.stack(list(mean.values())).sum(0), ids, is_real, run.tokenizer)
+        for name in mean.keys() & set(PARTS):
+            parts.setdefault(name, []).extend(mean[name].tolist())
+    return total, {name: parts[name] for name in PARTS if name in parts}
+
+
+def _row_parts(model: Any, batch: dict[str, Any], seed: int) -> dict[str, Tensor]:
+    """Compute the parts of the bound in nats, float64 [B] each, of the rows of a batch."""
+    from model.discrete.model import DiffusionModel
+
+    ids, noise, mask = batch["input_ids"], batch["noise"], batch.get("attention_mask")
+    if not isinstance(model, DiffusionModel):
+        return _parts_by_row(model, batch)
+    rows, cond = noise.place.to(ids.device), batch_condition(model, batch)
+    found = model.objective.parts(
+        lambda x_t, sigma: model.denoise(x_t, sigma, mask=mask, cond=cond),
+        ids,
+        stratified_times(rows, noise.batch_size, seed),
+        RowGenerators.from_seed(seed + 1, rows),
+        ~real_tokens(batch),
+    )
+    return {name: getattr(found, name).sum(1) for name in PARTS}
+
+
+def _parts_by_row(model: Any, batch: dict[str, Any]) -> dict[str, Tensor]:
+    """Compute the parts [B], or else the loss, of a custom model, row by row."""
+    found: dict[str, list[Tensor]] = {}
+    is_real = real_tokens(batch)
+    for row in range(len(is_real)):
+        mask = None if "attention_mask" not in batch else is_real[row : row + 1]
+        output = model(batch["input_ids"][row : row + 1], attention_mask=mask)
+        values = {name: getattr(output, name, None) for name in PARTS}
+        if any(value is None for value in values.values()):
+            values = {"loss": output.loss}
+        for name, value in values.items():
+            assert value is not None
+            found.setdefault(name, []).append(value.double().mean() * is_real[row].sum())
+    return {name: torch.stack(nats) for name, nats in found.items()}

@@ -1,0 +1,124 @@
+"""Metrics of classifiers: accuracy and cross-entropy."""
+
+import math
+
+import torch
+
+from model_factory.evaluation.figure import Figure, Report
+from model_factory.evaluation.metrics.intervals import wilson
+from model_factory.evaluation.metrics.likelihood import TextNLL, ratio_figure, row_nll
+from model_factory.evaluation.metrics.texts import measure_samples
+from model_factory.evaluation.rows import Split
+from model_factory.evaluation.run import LoadedRun
+from model_factory.evaluation.settings import Settings
+from model_factory.experiment.metric_registry import register_metric
+from model_factory.training.tasks.base import real_tokens
+from model_factory.training.tasks.diarization import Diarization
+from model_factory.training.tasks.speech_metrics import SpeakerErrors, character_errors, speaker_errors, word_errors
+from model_factory.training.tasks.speech_recognition import SpeechRecognition
+
+
+@register_metric("sequence_classification")
+@torch.no_grad()
+def measure_classification(run: LoadedRun, split: Split, settings: Settings) -> Report:
+    """Measure accuracy = correct rows / rows, and the cross-entropy in bits per row."""
+    correct: list[bool] = []
+    nats: list[float] = []
+    for batch in split.batches(split.name):
+        logits = run.model(batch["input_ids"], batch.get("attention_mask")).float()
+        correct += (logits.argmax(-1) == batch["labels"]).tolist()
+        nats += torch.nn.functional.cross_entropy(logits, batch["labels"], reduction="none").tolist()
+    interval, count = wilson(sum(correct), len(correct)), len(correct)
+    accuracy = Figure(
+        "accuracy", sum(correct) / count, interval.low, interval.high, count, "rows", settings.seed, "Wilson"
+    )
+    bits = [value / math.log(2) for value in nats]
+    return Report([accuracy, ratio_figure("cross_entropy", bits, [1.0] * count, settings.seed, unit="bits")])
+
+
+# Metrics of language models: NLL of the split's text, and samples.
+
+
+@register_metric("language_modelling")
+def measure_language(run: LoadedRun, split: Split, settings: Settings) -> Report:
+    """Measure bits per token, bits per character and perplexity of all tokens but the first of a row, and samples."""
+    report = Report(split_nll(run, split).figures(settings.seed))
+    report.add(measure_samples(run, split, settings))
+    return report
+
+
+@torch.no_grad()
+def split_nll(run: LoadedRun, split: Split) -> TextNLL:
+    """Compute the NLL in nats of all tokens but the first of each row."""
+    found = TextNLL()
+    for batch in split.batches(split.name):
+        ids, is_real, mask = batch["input_ids"], real_tokens(batch), batch.get("attention_mask")
+        logits = run.model(ids[:, :-1], mask=None if mask is None else mask[:, :-1])
+        nats = row_nll(logits, ids[:, 1:], is_real[:, 1:])
+        found.add(nats, ids[:, 1:], is_real[:, 1:], run.tokenizer)
+    return found
+
+
+# Metrics of custom tasks: means of the loss and metrics that they return, with intervals over rows.
+
+
+@torch.no_grad()
+def measure_own_metrics(run: LoadedRun, split: Split, settings: Settings) -> Report:
+    """Measure the loss and every metric of the task, with one row per batch, weighted by the task's `weight`."""
+    sums: dict[str, list[float]] = {}
+    weights: list[float] = []
+    for batch in split.batches(split.name, size=1):
+        weight = float(run.task.weight(batch))
+        weights.append(weight)
+        for name, value in run.task(run.model, batch).items():
+            sums.setdefault(name, []).append(float(value) * weight)
+    return Report([ratio_figure(name, values, weights, settings.seed) for name, values in sums.items()])
+
+
+# Metrics of speech recognition: word and character error rates, pooled over all utterances.
+
+
+EXAMPLES = 3
+
+
+@register_metric("speech_recognition")
+@torch.no_grad()
+def measure_recognition(run: LoadedRun, split: Split, settings: Settings) -> Report:
+    """Measure wer = errors / words and cer = errors / characters of greedy decoding, by jiwer."""
+    task = run.task
+    assert isinstance(task, SpeechRecognition)
+    pairs: list[tuple[str, str]] = []
+    for batch in split.batches(split.name):
+        logits, lengths = run.model(batch["features"], batch.get("feature_mask"))
+        pairs += zip(batch["text"], task.transcripts(logits, lengths), strict=True)
+    report = Report()
+    for name, count in (("wer", word_errors), ("cer", character_errors)):
+        errors, sizes = zip(*(count(*pair) for pair in pairs), strict=True)
+        report.figures.append(ratio_figure(name, errors, sizes, settings.seed, of="utterances"))
+    report.examples = [f"reference  {text}\nheard      {heard}" for text, heard in pairs[:EXAMPLES]]
+    return report
+
+
+# Metrics of diarization: the diarization error rate and its three parts, pooled over all recordings.
+
+
+KINDS = ("errors", "missed", "false_alarm", "confusion")
+
+
+@register_metric("diarization")
+@torch.no_grad()
+def measure_speakers(run: LoadedRun, split: Split, settings: Settings) -> Report:
+    """Measure der = (missed + false alarm + confusion) / speech, in frames times speakers; see `speaker_errors`."""
+    task = run.task
+    assert isinstance(task, Diarization)
+    found: list[SpeakerErrors] = []
+    for batch in split.batches(split.name):
+        logits, _ = run.model(batch["features"], batch.get("feature_mask"))
+        found += [speaker_errors(*pair) for pair in task.pairs(batch, logits)]
+    speech = [one.speech for one in found]
+    report = Report(notes=["overlapping speech is scored, with a collar of 0"])
+    for kind in KINDS:
+        counts = [getattr(one, kind) for one in found]
+        name = "der" if kind == "errors" else kind
+        report.figures.append(ratio_figure(name, counts, speech, settings.seed, of="recordings"))
+    return report

@@ -1,0 +1,149 @@
+"""Sampling from a trained run: continuation, translation and infilling of prompts, and unprompted samples."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from model_factory.evaluation.run import LoadedRun
+from model_factory.evaluation.sampling.prompt import PromptError, check_prompts, unknown_characters_note, without_holes
+from model_factory.evaluation.sampling.sample import (
+    Request,
+    Sample,
+    Samples,
+    Track,
+    batch_sizes,
+    decode_sample,
+    decoding_options,
+)
+from model_factory.training.errors import UnfitError
+
+if TYPE_CHECKING:
+    from data_manager.tokenizers.base import Tokenizer
+    from model_factory.evaluation.sampling.rejection import DrawSamples
+
+_OTHERS = ("language_modelling", "translation", "latent_diffusion")
+"""Tasks that generate by something else than token diffusion."""
+
+
+def draw(run: LoadedRun, request: Request, track: Track = lambda count: None) -> Samples:
+    """Draw `generation.num_samples` samples per prompt, or unprompted; call `track` with the size of each batch.
+
+    Raises UnfitError for a run that cannot generate and for invalid prompts, InputError and DiffusionInputError for
+    invalid settings.
+    """
+    tokenizer = run.require_tokenizer()
+    draw_samples = _sampler_for(run)
+    check_prompts(request.prompts)
+    if run.task_name in _OTHERS and (request.length is not None or request.condition is not None):
+        option = "--condition" if request.length is None else "--length"
+        instead = (
+            "this one takes no condition"
+            if request.length is None
+            else "set the number of tokens by --set generation.max_new_tokens=N"
+        )
+        raise UnfitError(
+            f"{option} is for diffusion models of tokens, and {run.folder} is a run of task {run.task_name}; {instead}"
+        )
+    found = Samples()
+    texts = map(without_holes, request.prompts) if run.task_name == "diffusion" else request.prompts
+    found.notes += filter(None, (unknown_characters_note(text, tokenizer) for text in texts))
+    generator = torch.Generator(device=run.device).manual_seed(request.seed)
+    for prompt in request.prompts or (None,):
+        for samples in _draw_prompt(draw_samples, run, request, prompt, generator, found.notes):
+            found.samples += samples
+            track(len(samples))
+    if draw_samples is _continue and not request.prompts:
+        found.notes.append("without --prompt a text begins after the token that ends or begins documents")
+    return found
+
+
+def _draw_prompt(
+    draw_samples: "DrawSamples",
+    run: LoadedRun,
+    request: Request,
+    prompt: str | None,
+    generator: torch.Generator,
+    notes: list[str],
+) -> Iterator[list[Sample]]:
+    """Draw the samples of a prompt, by rejection sampling where `generation.exactly` is set."""
+    if run.generation.exactly is None:
+        return draw_samples(run, request, prompt, generator)
+    from model_factory.evaluation.sampling.rejection import draw_with_rejection
+
+    return draw_with_rejection(draw_samples, run, request, prompt, generator, notes)
+
+
+def _sampler_for(run: LoadedRun) -> "DrawSamples":
+    """Return the function that draws samples from a run of this task."""
+    if run.task_name == "language_modelling":
+        return _continue
+    if run.task_name == "translation":
+        return _translate
+    if run.task_name == "latent_diffusion":
+        from model_factory.evaluation.sampling.latent import draw_latent_samples
+
+        return draw_latent_samples
+    if hasattr(run.model, "draw") or hasattr(run.model, "sample"):
+        from model_factory.evaluation.sampling.discrete import draw_diffusion_samples
+
+        return draw_diffusion_samples
+    raise UnfitError(
+        f"{run.folder}: a run of task {run.task_name} cannot generate; decoders, translators and diffusion models can; "
+        "measure this run with evaluate.py"
+    )
+
+
+def _continue(
+    run: LoadedRun, request: Request, prompt: str | None, generator: torch.Generator
+) -> Iterator[list[Sample]]:
+    tokenizer, settings, model = run.require_tokenizer(), run.generation, run.model
+    start = encode_start(run, prompt, tokenizer)
+    longest = getattr(model.params, "max_length", None)
+    new = settings.max_new_tokens if longest is None else max(1, min(settings.max_new_tokens, longest - len(start)))
+    for count in batch_sizes(settings.num_samples, request.batch_size):
+        prompts = torch.tensor([start] * count, device=run.device)
+        tokens = model.generate(prompts, new, **decoding_options(run, generator))  # type: ignore[operator]
+        yield [decode_sample(row[len(start) :], prompt, tokenizer) for row in tokens.tolist()]
+
+
+def encode_start(run: LoadedRun, prompt: str | None, tokenizer: "Tokenizer") -> list[int]:
+    """Encode the prompt to the tokens that a text begins with.
+
+    Rows that are whole documents begin with the begin token. In other rows a document follows the end token of the one
+    before, so a text without a prompt begins after an end token.
+    """
+    is_whole = getattr(run.dataset_config, "layout", None) == "whole"
+    ids = [] if prompt is None else tokenizer.encode(prompt)
+    if is_whole:
+        return [tokenizer.bos_token_id, *ids]
+    return ids or [tokenizer.eos_token_id]
+
+
+def _translate(
+    run: LoadedRun, request: Request, prompt: str | None, generator: torch.Generator
+) -> Iterator[list[Sample]]:
+    if prompt is None:
+        raise PromptError(f"{run.folder}: a translator needs a text to translate: --prompt TEXT")
+    tokenizer, settings = run.require_tokenizer(), run.generation
+    source = [tokenizer.bos_token_id, *tokenizer.encode(prompt), tokenizer.eos_token_id]
+    for count in batch_sizes(settings.num_samples, request.batch_size):
+        yield [decode_sample(row, prompt, tokenizer) for row in translate(run, [source] * count, generator)]
+
+
+def translate(run: LoadedRun, sources: list[list[int]], generator: torch.Generator | None) -> list[list[int]]:
+    """Generate the target tokens of source rows, which include begin and end tokens, with the settings of `generation`."""
+    from data_manager.rows.collate import pad_rows
+
+    tokenizer = run.require_tokenizer()
+    padded, mask = (tensor.to(run.device) for tensor in pad_rows(sources, tokenizer.pad_token_id))
+    tokens: Tensor = run.model.generate(  # type: ignore[operator]
+        padded,
+        tokenizer.bos_token_id,
+        run.generation.max_new_tokens,
+        source_mask=mask,
+        **decoding_options(run, generator),
+    )
+    found: list[list[int]] = tokens.tolist()
+    return found

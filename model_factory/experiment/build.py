@@ -1,0 +1,89 @@
+"""Build the model with real weights and run one forward pass, for `parse_args.py --build`."""
+
+import time
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+from model_factory.experiment.config import ExperimentConfig
+from model_factory.experiment.inputs import example_inputs
+from model_factory.yaml_config.strict_model import StrictModel
+
+# Fill in the sizes that a model's section leaves out from its data sets: `vocab_size` and the sequence length.
+
+
+@runtime_checkable
+class Sized(Protocol):
+    """Model section that can take sizes from a data set."""
+
+    def sized(self, vocab_size: int | None, length: int | None) -> StrictModel:
+        """Return a copy with missing sizes filled in; raises ValueError if a given size is too small."""
+
+
+def with_vocabulary(config: ExperimentConfig) -> ExperimentConfig:
+    """Return a copy whose model has the vocabulary of its data sets' tokenizer, and their sequence length.
+
+    Sizes that the file gives are kept. Returns the same config if the file has no model or no data set, or the model type
+    takes no sizes. Raises ValueError if a given size is smaller than the tokenizer's, DataError if the corpus of the
+    tokenizer cannot be read.
+    """
+    if config.model is None or not config.datasets or not isinstance(config.model.config, Sized):
+        return config
+    from data_manager.data_manager import DatasetManager
+
+    tokenizer = next(filter(None, map(DatasetManager.tokenizer, config.datasets)), None)
+    length = next(filter(None, (getattr(entry, "sequence_length", None) for entry in config.datasets)), None)
+    sized = config.model.config.sized(tokenizer.vocab_size if tokenizer else None, length)
+    return config.model_copy(update={"model": config.model.model_copy(update={"config": sized})})
+
+
+@dataclass(frozen=True)
+class Built:
+    """Result of a build: device, number of parameters, output shape, seconds."""
+
+    name: str
+    device: str
+    parameters: int
+    input_text: str
+    output_shape: list[int]
+    seconds: float
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the plain form for `--json`."""
+        return dict(vars(self))
+
+    def text(self) -> str:
+        """Return one line for the terminal."""
+        return (
+            f"built {self.name!r} on {self.device}: {self.parameters:,} parameters; {self.input_text} gave "
+            f"{self.output_shape} in {self.seconds:.2f} s"
+        )
+
+
+def build_and_run(config: ExperimentConfig) -> Built:
+    """Build the model of an experiment and run it forward once on an example input.
+
+    Raises ValueError if the file has no model or the model cannot be built (a missing device, token ids out of range),
+    RuntimeError or MemoryError if the machine has too little memory.
+    """
+    if config.model is None:
+        raise ValueError("--build needs a section 'model'")
+    config = with_vocabulary(config)
+    assert config.model is not None
+    import torch
+
+    from model.model_factory import create_model
+
+    start = time.perf_counter()
+    model = create_model(config.model).eval()
+    device = next((p.device for p in model.parameters()), torch.device("cpu"))
+    inputs = example_inputs(config, batch_size=2)
+    with torch.no_grad():
+        output = inputs.run(model)
+    return Built(
+        name=config.model.name,
+        device=str(device),
+        parameters=sum(p.numel() for p in model.parameters()),
+        input_text=inputs.text,
+        output_shape=list(output.shape),
+        seconds=time.perf_counter() - start,
+    )

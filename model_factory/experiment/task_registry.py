@@ -1,0 +1,167 @@
+"""Registry of tasks: for each name, the models and data that the task fits and its class; no torch is imported.
+
+A custom task is a class decorated with `@register_task`. It is found with `--plugin MODULE` or through the entry point
+group `model_factory.tasks`; its base class is `model_factory.training.tasks.base.Task`.
+
+    @register_task("masked_lm", columns=("input_ids",), model_types=("encoder",))
+    class MaskedLanguageModelling(Task):
+        ...
+
+Built-in tasks are announced by the module and name of their class, which is imported when the task is used. So a config
+can be checked against `model_types` and `columns` without torch.
+"""
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from pydantic import GetJsonSchemaHandler, ValidationInfo
+from pydantic_core import CoreSchema, PydanticCustomError
+
+from model_factory.yaml_config.choose import FromRegistry
+from model_factory.yaml_config.messages import not_one_of
+from model_factory.yaml_config.registry import PLUGIN_HINT, Registry
+from model_factory.yaml_config.strict_model import StrictModel
+
+if TYPE_CHECKING:
+    from model_factory.training.tasks.base import Task
+
+TaskClass = TypeVar("TaskClass", bound="type[Task]")
+
+BUILT_IN_MODELS = ("encoder", "decoder", "encoder_decoder", "latent_diffusion")
+TASKS: "Registry[TaskEntry]" = Registry("task", "model_factory.tasks")
+
+
+@dataclass(frozen=True)
+class TaskEntry:
+    """Facts about a task that are known before its class is imported.
+
+    `model_types` are the model types that it trains (None: any type that is not built in), `columns` the columns that
+    its data set must have. `config_type` declares the task's own keys, the tag `type` among them (None: it has no keys).
+    """
+
+    model_types: tuple[str, ...] | None
+    columns: frozenset[str]
+    load: "Callable[[], type[Task]]"
+    config_type: type[StrictModel] | None = None
+
+    def fits(self, model_type: str, columns: Collection[str]) -> bool:
+        """Return True if the task can train a model of this type on rows with these columns."""
+        known = model_type not in BUILT_IN_MODELS if self.model_types is None else model_type in self.model_types
+        return known and self.columns <= set(columns)
+
+    def describe(self) -> str:
+        """Describe the models and columns that the task takes, for messages."""
+        models = "a model whose output has a loss" if self.model_types is None else " or ".join(self.model_types)
+        return f"{models} with {', '.join(sorted(self.columns))}"
+
+
+def register_task(
+    name: str,
+    *,
+    columns: Collection[str],
+    model_types: tuple[str, ...] | None = None,
+    config: type[StrictModel] | None = None,
+) -> Callable[[TaskClass], TaskClass]:
+    """Register the decorated `Task` class under `name`; raise ValueError if the name is taken.
+
+    Arguments:
+        columns: columns that the data set must have.
+        model_types: model types that the task trains; None for any type that is not built in.
+        config: type of the task's own keys, `training.task: {type: name, ...}`, with a field `type: Literal[name]`.
+    """
+
+    def register(task: TaskClass) -> TaskClass:
+        TASKS.add(name, TaskEntry(model_types, frozenset(columns), lambda: task, config))
+        return task
+
+    return register
+
+
+def announce_task(
+    name: str, target: str, *, columns: Collection[str], model_types: tuple[str, ...] | None = None
+) -> None:
+    """Register a task by `target`, "module:Class", which is imported only when the task is loaded."""
+    module, _, class_name = target.partition(":")
+
+    def load() -> "type[Task]":
+        task: type[Task] = getattr(import_module(module), class_name)
+        return task
+
+    TASKS.add(name, TaskEntry(model_types, frozenset(columns), load))
+
+
+class TaskField(FromRegistry):
+    """Annotation of the field `training.task`: a task's name, or a mapping of `type` and the task's own keys."""
+
+    def __init__(self) -> None:
+        super().__init__(TASKS, or_name=True)
+
+    def validate(self, value: Any, info: ValidationInfo) -> Any:
+        """Return the name, or the mapping as the task's config type; raise pydantic's errors for invalid ones."""
+        if isinstance(value, dict):
+            name = value.get(self.key)
+            if isinstance(name, str) and name in TASKS and TASKS.get(name).config_type is None:
+                raise PydanticCustomError(
+                    "task_keys", "Input should be a name: task {name} has no keys", {"name": name}
+                )
+        elif (
+            value is not None
+            and not isinstance(value, StrictModel)
+            and (not isinstance(value, str) or value not in TASKS)
+        ):
+            raise not_one_of(TASKS, PLUGIN_HINT)
+        return super().validate(value, info)
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        variants = []
+        for name in TASKS:
+            if (config := TASKS.get(name).config_type) is not None:
+                variant = handler(config.__pydantic_core_schema__)
+                variants.append({"allOf": [variant], "properties": {"type": {"const": name}}, "required": ["type"]})
+        return {"anyOf": [{"enum": list(TASKS), "type": "string"}, {"type": "null"}, *variants]}
+
+
+def choose_task(model_type: str, columns: Collection[str]) -> str | None:
+    """Return the first registered task that fits a model type and the columns of a data set, None if none fits."""
+    return next((name for name in TASKS if TASKS.get(name).fits(model_type, columns)), None)
+
+
+announce_task(
+    "sequence_classification",
+    "model_factory.training.tasks.sequence_classification:SequenceClassification",
+    columns=("input_ids", "labels"),
+    model_types=("encoder",),
+)
+announce_task(
+    "language_modelling",
+    "model_factory.training.tasks.language_modelling:LanguageModelling",
+    columns=("input_ids",),
+    model_types=("decoder",),
+)
+announce_task(
+    "translation",
+    "model_factory.training.tasks.translation:Translation",
+    columns=("source_ids", "target_ids"),
+    model_types=("encoder_decoder",),
+)
+announce_task(
+    "speech_recognition",
+    "model_factory.training.tasks.speech_recognition:SpeechRecognition",
+    columns=("features", "text"),
+    model_types=("encoder",),
+)
+announce_task(
+    "diarization",
+    "model_factory.training.tasks.diarization:Diarization",
+    columns=("features",),
+    model_types=("encoder",),
+)
+announce_task(
+    "latent_diffusion",
+    "model_factory.training.tasks.latent_diffusion:LatentDiffusion",
+    columns=("input_ids",),
+    model_types=("latent_diffusion",),
+)
+announce_task("diffusion", "model_factory.training.tasks.diffusion:Diffusion", columns=("input_ids",))

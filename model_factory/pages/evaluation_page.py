@@ -1,0 +1,78 @@
+"""HTML page of a run's evaluation: figures with their intervals, training curves and samples."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from model_factory.evaluation.figure import HEAD, Report
+from model_factory.pages.document import Section, render_page
+from model_factory.pages.plots import Curve, plot_lines
+from model_factory.training.run.folder import RunFolder
+from model_factory.training.run.logs import MetricsLog
+
+_FACTS = ("run", "model", "task", "dataset", "split", "rows", "seed", "seconds")
+_NAME = re.compile(r"eval_\w{1,60}", re.ASCII)
+_LARGEST = 1e100
+"""Largest value that is plotted; the comparison also drops NaN."""
+_MAX_CURVES = 24
+"""Maximum number of metric curves; each takes 0.1 s to plot."""
+_MAX_EVALUATIONS = 4
+"""Number of last evaluations during training whose samples are shown."""
+
+
+def render_evaluation_page(folder: Path, facts: dict[str, Any], report: Report) -> str:
+    """Render the page of a run's folder; `facts` and `report` are the content of `evaluate.py --json`."""
+    run = RunFolder(folder)
+    sections = [
+        Section(
+            "Figures",
+            "Each with its 95 % confidence interval.",
+            [HEAD, *(figure.cells() for figure in report.figures)],
+        ),
+        Section("Notes", blocks=report.notes),
+        *_curves(MetricsLog(run.metrics).read()),
+        Section("Examples", blocks=report.examples),
+        *_samples(run.samples),
+        Section(
+            "Configuration",
+            "The file of the training, with all defaults.",
+            blocks=[run.config.read_text(encoding="utf-8")],
+        ),
+    ]
+    shown_facts = [(name, str(facts[name])) for name in _FACTS if facts.get(name) is not None]
+    shown = [section for section in sections if section.rows or section.svg or section.blocks]
+    return render_page(f"{facts.get('model') or folder.name}: evaluation", shown_facts, shown)
+
+
+def _curves(entries: list[dict[str, Any]]) -> Iterator[Section]:
+    found = {name: _line(entries, key) for name, key in (("training", "loss"), ("evaluation", "eval_loss"))}
+    if any(steps for steps, _ in found.values()):
+        known = {name: line for name, line in found.items() if line[0]}
+        yield Section("Loss over steps", svg=plot_lines(known, "step", "loss"))
+    rate = _line(entries, "learning_rate")
+    if rate[0]:
+        yield Section("Learning rate", svg=plot_lines({"learning rate": rate}, "step", "learning rate"))
+    others = sorted({key for entry in entries for key in entry if _NAME.fullmatch(key) and key != "eval_loss"})
+    for key in others[:_MAX_CURVES]:
+        name = key.removeprefix("eval_")
+        yield Section(f"{name} over steps", svg=plot_lines({name: _line(entries, key)}, "step", name))
+
+
+def _line(entries: list[dict[str, Any]], key: str) -> Curve:
+    measured = [entry for entry in entries if isinstance(entry.get(key), int | float) and abs(entry[key]) < _LARGEST]
+    found = [(float(entry["step"]), float(entry[key])) for entry in measured]
+    return [step for step, _ in found], [value for _, value in found]
+
+
+def _samples(path: Path) -> Iterator[Section]:
+    if not path.is_file():
+        return
+    text = path.read_text(encoding="utf-8", errors="replace")
+    parts = [part for part in re.split(r"^(?====== step \d+ =====$)", text, flags=re.MULTILINE) if part.strip()]
+    if parts:
+        yield Section(
+            "Samples during training",
+            f"Of the last {min(_MAX_EVALUATIONS, len(parts))} evaluations, the newest first.",
+            blocks=parts[: -_MAX_EVALUATIONS - 1 : -1],
+        )

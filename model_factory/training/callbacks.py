@@ -1,0 +1,208 @@
+"""Trainer callback: metrics, progress bar, samples, curves, EMA update, early stopping, signals."""
+
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from typing import TYPE_CHECKING, Any
+
+import torch
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from model_factory.experiment.training_types import TrainingConfig
+from model_factory.training.distributed import Agreement, get_rng_state, is_main, preserve_rng_state
+from model_factory.training.ema import EMA
+from model_factory.training.network import TaskModule
+from model_factory.training.noise import mix_seed
+from model_factory.training.run.atomic_io import explain_write_errors
+from model_factory.training.run.folder import RunFolder
+from model_factory.training.run.logs import MetricsLog, SamplesLog, draw_curves
+from model_factory.training.run.signals import GracePeriod
+from model_factory.training.tasks.base import Batch
+from model_factory.yaml_config.errors import harmless
+
+if TYPE_CHECKING:
+    from tqdm import tqdm  # type: ignore[import-untyped]
+
+_SAMPLES = 31
+
+
+def best_step(history: Sequence[dict[str, float]]) -> int | None:
+    """Return the step with the lowest evaluation loss, None without evaluations."""
+    found = [(entry["eval_loss"], entry["step"]) for entry in history if "eval_loss" in entry]
+    return int(min(found)[1]) if found else None
+
+
+def is_stopped_early(history: Sequence[dict[str, float]], settings: TrainingConfig) -> bool:
+    """Return True if the last `early_stopping_patience` evaluations did not improve on the best loss before."""
+    patience = settings.early_stopping_patience
+    losses = [entry["eval_loss"] for entry in history if "eval_loss" in entry]
+    if patience is None or len(losses) <= patience:
+        return False
+    best, since = losses[0], 0
+    for loss in losses[1:]:
+        better = loss < best - settings.early_stopping_threshold
+        best, since = (loss, 0) if better else (best, since + 1)
+    return since >= patience
+
+
+def on_device(batch: Batch, device: torch.device) -> Batch:
+    """Copy the tensors of a batch to a device."""
+    return {name: value.to(device) if isinstance(value, torch.Tensor) else value for name, value in batch.items()}
+
+
+class RunCallback(TrainerCallback):  # type: ignore[misc]
+    """Callback that writes a run's logs and prints progress; its decisions depend only on the evaluations so far."""
+
+    def __init__(
+        self,
+        run: RunFolder,
+        settings: TrainingConfig,
+        title: str,
+        average: EMA | None,
+        sample_batch: Callable[[], Batch],
+    ) -> None:
+        self.run, self.settings, self.title, self.average = run, settings, title, average
+        self.sample_batch = sample_batch
+        self.metrics, self.samples = MetricsLog(run.metrics), SamplesLog(run.samples)
+        self.grace = GracePeriod()
+        self.agreement: Agreement | None = None
+        self.is_stop_requested = False
+        self.bar: tqdm | None = None
+        self.reported_failures: set[str] = set()
+        self.rng_state = get_rng_state()
+        self.clock = (0, time.perf_counter())
+
+    def on_train_begin(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        model: TaskModule | None = None,
+        **_: object,
+    ) -> TrainerControl:
+        """Use the intervals of the current config, which may have changed since the checkpoint was written.
+
+        Write the samples of a resumed evaluation step if the process was killed before it could write them.
+        """
+        state.logging_steps, state.eval_steps, state.save_steps = args.logging_steps, args.eval_steps, args.save_steps
+        self.clock = (state.global_step, time.perf_counter())
+        self.agreement = Agreement()
+        if is_main() and sys.stderr.isatty():
+            from tqdm import tqdm
+
+            self.bar = tqdm(total=args.max_steps, initial=state.global_step, unit="step", file=sys.stderr, leave=False)
+        step = state.global_step
+        is_evaluated = step > 0 and (step % args.eval_steps == 0 or step >= args.max_steps)
+        if is_main() and model is not None and is_evaluated and self.samples.last_step() != step:
+            self.write_samples_and_curves(model, step)
+        self.rng_state = get_rng_state()
+        return control
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
+    ) -> TrainerControl:
+        """Update the EMA, log the last step whatever the interval, and stop with a checkpoint after a signal."""
+        self.rng_state = get_rng_state()
+        if self.average is not None:
+            self.average.update(state.global_step)
+        if self.bar is not None:
+            self.bar.update(1)
+        if state.global_step >= args.max_steps:
+            control.should_log = True
+        elif self.agreement is not None and self.agreement.any(self.grace.received is not None):
+            self.is_stop_requested = control.should_save = control.should_training_stop = True
+        return control
+
+    def on_evaluate(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
+    ) -> TrainerControl:
+        """Save a checkpoint of the best evaluation if it is needed, and stop early if the loss no longer improves."""
+        if self.settings.load_best_model_at_end and best_step(state.log_history) == state.global_step:
+            control.should_save = True
+        if is_stopped_early(state.log_history, self.settings):
+            control.should_save = control.should_training_stop = True
+        return control
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **_: object,
+    ) -> TrainerControl:
+        """Write one line to metrics.jsonl and one to the terminal."""
+        if not is_main() or not logs:
+            return control
+        speed = self._speed(state.global_step) if "loss" in logs else {}
+        entry = {"step": state.global_step, **logs, **speed}
+        with explain_write_errors("metrics", self.run.metrics):
+            self.metrics.append(entry)
+        self._print(entry, args.max_steps)
+        return control
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
+    ) -> TrainerControl:
+        """Close the progress bar."""
+        if self.bar is not None:
+            self.bar.close()
+        return control
+
+    def write_samples_and_curves(self, module: TaskModule, step: int) -> None:
+        """Append samples of the current weights to samples.txt and redraw curves.png.
+
+        Training does not depend on them, so a failure is reported once and training continues.
+        """
+        if not self.settings.fsdp:  # the main process alone cannot run a sharded network
+            with self._report_failure("samples"):
+                self._write_samples(module, step)
+        with self._report_failure("curves"):
+            draw_curves(self.metrics.read(), self.run.curves, self.title)
+
+    def _write_samples(self, module: TaskModule, step: int) -> None:
+        """Generate samples with the EMA weights, if there is an EMA, and append them to samples.txt."""
+        device = next(module.parameters()).device
+        with (
+            preserve_rng_state(device),
+            torch.no_grad(),
+            nullcontext() if self.average is None else self.average.applied(),
+        ):
+            module.eval()
+            generator = torch.Generator(device=device).manual_seed(mix_seed(self.settings.seed, _SAMPLES))
+            texts = module.task.samples(module.network, on_device(self.sample_batch(), device), generator)
+        if texts:
+            self.samples.append(step, texts)
+
+    @contextmanager
+    def _report_failure(self, what: str) -> Iterator[None]:
+        """Print the first failure inside the block for each `what`, instead of raising it."""
+        try:
+            yield
+        except Exception as error:
+            if what not in self.reported_failures:
+                self.reported_failures.add(what)
+                self._print_line(harmless(f"note: {what} cannot be written, and training continues: {error}"))
+
+    def _print_line(self, text: str) -> None:
+        """Print a line to standard error, above the progress bar if there is one."""
+        if self.bar is None:
+            print(text, file=sys.stderr, flush=True)
+        else:
+            self.bar.write(text, file=sys.stderr)
+
+    def _speed(self, step: int) -> dict[str, float]:
+        last_step, last_time = self.clock
+        self.clock = (step, time.perf_counter())
+        seconds = self.clock[1] - last_time
+        return {"steps_per_second": round((step - last_step) / seconds, 4)} if step > last_step and seconds > 0 else {}
+
+    def _print(self, entry: dict[str, Any], total: int) -> None:
+        shown = {name: entry[name] for name in ("loss", "eval_loss", "learning_rate") if name in entry}
+        text = "  ".join(f"{name} {value:.4g}" for name, value in shown.items())
+        if self.bar is not None:
+            self.bar.set_postfix_str(text)
+            if "eval_loss" not in entry:
+                return
+        self._print_line(f"step {entry['step']:,}/{total:,}  {text}")

@@ -1,0 +1,383 @@
+"""Training run: train a checked experiment into a run folder, from scratch or from its last checkpoint."""
+
+import json
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from data_manager.dataset_types import DatasetConfig
+from data_manager.tokenizers.base import Tokenizer
+from model_factory.experiment.build import with_vocabulary
+from model_factory.experiment.config import ExperimentConfig
+from model_factory.experiment.task_registry import TASKS
+from model_factory.experiment.training_types import GenerationConfig, TrainingConfig
+from model_factory.training.errors import FolderInUseError, RunFolderError, UnfitError
+from model_factory.training.run.checkpoints import checkpoint_folder
+from model_factory.training.run.environment import check_extras
+from model_factory.training.run.folder import RunFolder
+from model_factory.training.run.resume import ResumePlan, check_same_config, plan_resume, plan_share
+from model_factory.training.share import Share
+from model_factory.training.splits import Split, Splits, is_table, select_dataset, select_splits, select_task
+from model_factory.yaml_config.paths import from_home
+
+if TYPE_CHECKING:
+    from torch import nn
+    from transformers import TrainingArguments
+
+    from model_factory.training.network import TaskModule
+    from model_factory.training.rows import Buckets, RowCollator, Rows
+    from model_factory.training.run.data_hashes import SplitRecord
+    from model_factory.training.tasks.base import Batch
+    from model_factory.training.trainer import FactoryTrainer
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """Result of a run: optimiser steps done, whether they were done before, and what ended the run early."""
+
+    folder: RunFolder
+    steps: int
+    was_finished: bool = False
+    stopped_early: bool = False
+    stopped_by: signal.Signals | None = None
+
+
+def train(config: ExperimentConfig, output: str | os.PathLike[str], *, resume: bool = False) -> TrainResult:
+    """Train an experiment into a folder, or resume the run that it holds; under torchrun, call it in each process.
+
+    Raises TrainingError (or a subclass from `model_factory.training.errors`), DataError, DeviceError.
+    """
+    config = add_default_sections(config)
+    settings = training_settings(config)
+    entry = select_dataset(config)
+    check_extras(settings)
+    run = RunFolder(output)
+    plan = plan_resume(run, config, resume=resume)
+    if plan.is_finished:
+        return TrainResult(run, settings.max_steps, was_finished=True)
+    from model_factory.training import distributed
+
+    lock: AbstractContextManager[None] = run.locked() if distributed.is_main() else nullcontext()
+    with lock:
+        if distributed.is_main() and plan_resume(run, config, resume=resume) != plan:
+            raise FolderInUseError(
+                f"{run}: another process has trained in this folder in the meantime; check its content before you resume"
+            )
+        return _Session(config, entry, run, plan).run_to_end()
+
+
+def add_default_sections(config: ExperimentConfig) -> ExperimentConfig:
+    """Add default `training` and `generation` sections; raise UnfitError if the model or the data sets are missing."""
+    for name in ("model", "datasets"):
+        if not getattr(config, name):
+            raise UnfitError(f"training needs a section {name!r}; add it to the file")
+    return config.model_copy(
+        update={
+            "training": config.training or TrainingConfig(),
+            "generation": config.generation or GenerationConfig(),
+        }
+    )
+
+
+def training_settings(config: ExperimentConfig) -> TrainingConfig:
+    """Return the `training` section, which must be set."""
+    assert config.training is not None
+    return config.training
+
+
+class _Session:
+    """Work of one process from data to trained weights; torch and transformers are imported here."""
+
+    def __init__(self, config: ExperimentConfig, entry: DatasetConfig, run: RunFolder, plan: ResumePlan) -> None:
+        self.config, self.entry, self.run, self.plan = config, entry, run, plan
+        self.settings = training_settings(config)
+        self.rows: dict[str, SplitRecord] | None = None
+
+    def run_to_end(self) -> TrainResult:
+        """Load data, build the network, train it and write its weights."""
+        from model_factory.training import distributed
+        from model_factory.training.run.environment import check_machine, is_on_cpu
+
+        share = plan_share(self.settings, self.plan.checkpoint, distributed.world_size(), distributed.rank())
+        on_cpu = is_on_cpu(self.config.model and self.config.model.config)
+        check_machine(self.settings, use_cpu=on_cpu)
+        from model_factory.training.trainer import training_arguments  # imports transformers, which takes seconds
+
+        _silence_libraries()
+        arguments = training_arguments(self.settings, share, str(self.run), use_cpu=on_cpu)
+        distributed.barrier()  # no process writes before all have read the folder
+        with distributed.main_first():
+            splits = self.load_data()
+        self.resolve(splits)
+        trainer, network = self.build(splits, share, arguments)
+        if distributed.is_main():
+            self.prepare_run_folder(str(arguments.device))
+            self.write_length_counts(splits.train)
+        distributed.barrier()
+        return self.finish(trainer, network, self.optimise(trainer))
+
+    def load_data(self) -> Splits:
+        """Load the splits; raise UnfitError if a resumed run had other rows."""
+        from data_manager.data_manager import DatasetManager
+        from model_factory.training import distributed
+
+        loaded = DatasetManager.load_datasets([self.entry])[self.entry.name]
+        splits = select_splits(loaded, self.settings, self.entry.name)
+        if splits.evaluation is None:
+            self.check_missing_evaluation(", ".join(loaded))
+        manifest = self.plan.checkpoint.manifest if self.plan.checkpoint else None
+        if manifest is not None and manifest.split_rows != len(splits.train):
+            raise UnfitError(
+                f"{self.run} was trained on {manifest.split_rows} rows, and data set {self.entry.name!r} now has "
+                f"{len(splits.train)}; restore its files, or give another --output"
+            )
+        if distributed.is_main():
+            self.check_data_hashes(loaded, [name for name, rows in loaded.items() if splits.contains(rows)])
+        return splits
+
+    def check_data_hashes(self, loaded: Mapping[str, Split], used: Sequence[str]) -> None:
+        """Hash the rows of a new run; on resume, compare them with the hashes in rows.json.
+
+        A changed split is reported. Raises UnfitError if it is one in `used`, trained or evaluated on.
+        """
+        from model_factory.training.run.data_hashes import find_changed_splits, hash_splits
+
+        if self.plan.checkpoint is None or not self.run.rows.exists():
+            self.rows = hash_splits(loaded)
+            return
+        changed = find_changed_splits(self.run.rows, loaded)
+        if refused := [changed[name] for name in changed if name in used]:
+            raise UnfitError(
+                f"{self.run}: the files of data set {self.entry.name!r} have changed\n  " + "\n  ".join(refused) + "\n"
+                "restore the files, or give another --output with training.init_from to start there from these weights"
+            )
+        for sentence in changed.values():
+            print(f"note: {sentence}", file=sys.stderr)
+
+    def check_missing_evaluation(self, names: str) -> None:
+        """Print a note that there is no evaluation split; raise UnfitError if a setting depends on evaluations."""
+        from model_factory.training import distributed
+
+        found = f"data set {self.entry.name!r} has the splits {names}, and no evaluation split"
+        for key in ("early_stopping_patience", "load_best_model_at_end"):
+            if getattr(self.settings, key):
+                raise UnfitError(f"training.{key} needs evaluations: {found}; set training.eval_split to one of them")
+        if distributed.is_main():
+            print(f"note: {found}; set training.eval_split to evaluate on one of them", file=sys.stderr)
+
+    def resolve(self, splits: Splits) -> None:
+        """Fill in what depends on the data: vocabulary, task, number of classes, scale of properties.
+
+        On resume, compare the result with the run's config.yml; raise UnfitError if they differ.
+        """
+        task = select_task(self.config, splits.columns)
+        update: dict[str, Any] = {"task": self.settings.task or task, "dataset": self.entry.name}
+        if self.settings.num_labels is None and is_table(splits.train) and "labels" in splits.columns:
+            named = getattr(self.entry, "classes", None)
+            update["num_labels"] = len(named) if named else max(2, int(max(splits.train["labels"])) + 1)
+        self.settings = self.settings.model_copy(update=update)
+        self.fill_generation_defaults(TASKS.get(task).load().generation)
+        alone = with_vocabulary(self.config.model_copy(update={"datasets": [self.entry]}))
+        from model_factory.training.splits import fill_condition_scale
+
+        assert alone.model is not None
+        model = fill_condition_scale(alone.model, splits.train)
+        self.config = self.config.model_copy(update={"model": model, "training": self.settings})
+        if self.plan.checkpoint is not None:
+            check_same_config(self.run.read_config(), self.config, self.run)
+
+    def fill_generation_defaults(self, defaults: Mapping[str, Any]) -> None:
+        """Set the keys of `generation` that the file leaves out to the task's defaults."""
+        assert self.config.generation is not None
+        left_out = {key: value for key, value in defaults.items() if key not in self.config.generation.model_fields_set}
+        generation = self.config.generation.model_copy(update=left_out)
+        self.config = self.config.model_copy(update={"generation": generation})
+
+    def build(self, splits: Splits, share: Share, arguments: "TrainingArguments") -> "tuple[FactoryTrainer, nn.Module]":
+        """Build the Trainer and the network that it trains."""
+        from data_manager.data_manager import DatasetManager
+        from model_factory.training.callbacks import RunCallback
+        from model_factory.training.ema import EMA
+        from model_factory.training.rows import RowCollator, Rows
+        from model_factory.training.trainer import Data, FactoryTrainer
+
+        self.tokenizer = DatasetManager.tokenizer(self.entry)
+        module = self.build_module(arguments)
+        decay = self.settings.ema_decay
+        average = None if decay is None else EMA(module.network, decay)
+        train, evaluation = Rows(splits.train), self.select_evaluation_rows(splits)
+        collate = RowCollator(DatasetManager.collator(self.entry, splits.train), self.settings.seed, share.rows)
+        shown = self.make_sample_batch(evaluation or train, collate)
+        assert self.config.model is not None
+        callback = RunCallback(self.run, self.settings, self.config.model.name, average, shown)
+        step = self.plan.checkpoint.step if self.plan.checkpoint else 0
+        data = Data(train, evaluation, collate, share, self.build_buckets(splits.train, share))
+        return FactoryTrainer(module, arguments, self.settings, data, callback, average, step), module.network
+
+    def build_buckets(self, rows: Split, share: Share) -> "Buckets | None":
+        """Return buckets that group rows of similar length into a step, None unless the data set sets `bucketing`."""
+        if not getattr(self.entry, "bucketing", False):
+            return None
+        import torch
+
+        from data_manager.rows.lengths import row_lengths
+        from model_factory.training.rows import Buckets
+
+        return Buckets(torch.from_numpy(sum(row_lengths(rows).values())), share.rows)
+
+    def build_module(self, arguments: "TrainingArguments") -> "TaskModule":
+        """Build the network with its task, initial weights and adapters, on the device of `arguments`."""
+        import torch
+
+        from model_factory.training.network import TaskModule, build_network
+        from model_factory.training.trainer import shard_by_layer
+
+        torch.manual_seed(self.settings.seed)
+        network, task = build_network(self.config, self.tokenizer)
+        if self.settings.init_from is not None and self.plan.checkpoint is None:
+            self.load_initial_weights(network, from_home(self.settings.init_from))
+        module = TaskModule(network, task)
+        if self.settings.lora is not None:
+            from model_factory.training.lora import add_adapters
+
+            add_adapters(module, self.settings.lora)
+        if self.settings.fsdp:
+            shard_by_layer(arguments, network)
+        return module.to(arguments.device)
+
+    def load_initial_weights(self, network: "nn.Module", folder: Path) -> None:
+        """Load the weights of another run or model; raise RunFolderError if they do not fit the network."""
+        from model_factory.training.run.weights import WEIGHTS, load_weights
+
+        if not folder.is_dir():
+            raise RunFolderError(f"training.init_from: {folder} is not a folder")
+        load_weights(network, folder / WEIGHTS, "this experiment")
+        theirs = folder / "tokenizer"
+        if self.tokenizer is not None and theirs.is_dir():
+            from data_manager.tokenizers.load import load_tokenizer
+
+            if _first_tokens(load_tokenizer(theirs)) != _first_tokens(self.tokenizer):
+                raise UnfitError(
+                    f"training.init_from: {theirs} gives tokens other ids than the tokenizer of data set "
+                    f"{self.entry.name!r}; use that tokenizer for the data set"
+                )
+
+    def select_evaluation_rows(self, splits: Splits) -> "Rows | None":
+        """Return the first `max_eval_samples` rows of the evaluation split, None if there is no such split."""
+        from model_factory.training.rows import Rows
+
+        data, limit = splits.evaluation, self.settings.max_eval_samples
+        if data is None:
+            return None
+        if limit is not None and limit < len(data):
+            data = data.select(range(limit)) if is_table(data) else list(data)[:limit]
+        return Rows(data)
+
+    def make_sample_batch(self, rows: "Rows", collate: "RowCollator") -> "Callable[[], Batch]":
+        """Return a function that collates evenly spaced rows of the split, one for each sample to show."""
+        assert self.config.generation is not None
+        assert self.settings.task_name is not None
+        least = TASKS.get(self.settings.task_name).load().rows_shown
+        count = min(max(self.config.generation.num_samples, least), len(rows))
+        indices = [number * len(rows) // count for number in range(count)]
+
+        def batch() -> "Batch":
+            return collate(rows.__getitems__([(index, index) for index in indices]))
+
+        return batch
+
+    def prepare_run_folder(self, device: str) -> None:
+        """Write the files of a new run; on resume, drop log entries of steps that will be repeated."""
+        from model_factory.training import distributed
+        from model_factory.training.run.atomic_io import explain_write_errors, write_text
+        from model_factory.training.run.data_hashes import write_split_hashes
+        from model_factory.training.run.environment import describe_environment, read_sessions
+        from model_factory.training.run.logs import MetricsLog, SamplesLog
+        from model_factory.yaml_config.schema_version import stamped
+
+        step = self.plan.checkpoint.step if self.plan.checkpoint else 0
+        with explain_write_errors("the run folder", self.run.path):
+            if self.plan.checkpoint is None:
+                self.run.write_config(self.config)
+                if self.tokenizer is not None:
+                    self.tokenizer.save(self.run.tokenizer)
+            if self.rows is not None:
+                write_split_hashes(self.run.rows, self.rows)
+            MetricsLog(self.run.metrics).drop_after(step)
+            SamplesLog(self.run.samples).drop_after(step)
+            earlier = read_sessions(self.run.environment) if step else []
+            session = describe_environment(device, distributed.world_size(), step)
+            write_text(self.run.environment, json.dumps(stamped({"sessions": [*earlier, session]}), indent=1) + "\n")
+
+    def write_length_counts(self, rows: Split) -> None:
+        """Write the lengths of whole documents, from which a diffusion model draws the lengths of its samples."""
+        if self.settings.task_name != "diffusion" or getattr(self.entry, "layout", None) != "whole":
+            return
+        from model_factory.training.run.atomic_io import explain_write_errors
+        from model_factory.training.run.data_hashes import count_lengths, write_lengths
+
+        with explain_write_errors("lengths", self.run.lengths):
+            write_lengths(self.run.lengths, count_lengths(rows))
+
+    def optimise(self, trainer: "FactoryTrainer") -> bool:
+        """Run the training loop; return True if it stopped early."""
+        from model_factory.training.callbacks import is_stopped_early
+
+        checkpoint = self.plan.checkpoint
+        if checkpoint is not None:
+            checkpoint.check_state()
+        if checkpoint is not None and is_stopped_early(checkpoint.history(), self.settings):
+            trainer.restore(checkpoint)
+            return True
+        os.environ.setdefault("WANDB_DIR", str(self.run))  # its files belong in the run folder
+        with trainer.run_callback.grace:
+            try:
+                trainer.train(resume_from_checkpoint=str(checkpoint.folder) if checkpoint else None)
+            except Exception as error:
+                trainer.save_after_error(error)
+                raise
+        return bool(trainer.state.global_step < self.settings.max_steps)
+
+    def finish(self, trainer: "FactoryTrainer", network: "nn.Module", stopped_early: bool) -> TrainResult:
+        """Write the final weights (best, averaged or last), adapters merged; none if a signal stopped the run."""
+        from model.checkpoint import atomic_replace
+        from model_factory.training import distributed
+        from model_factory.training.callbacks import best_step
+        from model_factory.training.run.atomic_io import explain_write_errors, sync
+        from model_factory.training.run.weights import write_weights
+
+        if trainer.run_callback.is_stop_requested:
+            return TrainResult(
+                self.run, trainer.state.global_step, stopped_by=trainer.run_callback.grace.received or signal.SIGTERM
+            )
+        best = best_step(trainer.state.log_history) if self.settings.load_best_model_at_end else None
+        if best is not None and best != trainer.state.global_step:
+            trainer.restore_weights(checkpoint_folder(self.run.path, best))
+        tensors = trainer.final_weights()
+        if distributed.is_main():
+            with explain_write_errors("the weights", self.run.weights):
+                with atomic_replace(self.run.weights) as temporary:
+                    write_weights(temporary, tensors)
+                sync(self.run.path)
+        distributed.barrier()
+        return TrainResult(self.run, trainer.state.global_step, stopped_early=stopped_early)
+
+
+def _first_tokens(tokenizer: Tokenizer, count: int = 5000) -> list[str]:
+    """Decode the first `count` ids one by one, to compare two tokenizers."""
+    return [tokenizer.decode([token]) for token in range(min(tokenizer.vocab_size, count))]
+
+
+def _silence_libraries() -> None:
+    """Limit the logging of libraries to errors."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.set_verbosity_error()
+    logging.getLogger("accelerate").setLevel(logging.ERROR)

@@ -1,0 +1,37 @@
+"""Errors of training runs, each with the exit code of the command line."""
+
+from model_factory.yaml_config.report import BUILD_FAILED, INVALID, UNREADABLE, USAGE
+
+FAILED = BUILD_FAILED
+
+
+class TrainingError(ValueError):
+    """Error of a run that cannot start or failed; the message says what to do."""
+
+    exit_code = FAILED
+
+
+class WriteError(TrainingError):
+    """Error of a file that cannot be written, on a full disk for example."""
+
+
+class NonFiniteError(TrainingError):
+    """Error of a NaN or infinite loss or gradient."""
+
+
+class UnfitError(TrainingError):
+    """Error of a model, data, machine and `training` section that do not fit each other."""
+
+    exit_code = INVALID
+
+
+class FolderInUseError(TrainingError):
+    """Error of a run folder that holds something else, or that another process is writing to."""
+
+    exit_code = USAGE
+
+
+class RunFolderError(TrainingError):
+    """Error of a run folder with a missing or damaged file."""
+
+    exit_code = UNREADABLE

@@ -1,0 +1,171 @@
+"""Row order and batches of one process.
+
+Training reads one stream of rows, epoch after epoch, each epoch in its own random order. Step s takes the rows from
+position s * G on, where G is the number of rows of a step over all processes and accumulated parts. A batch may span two
+epochs, and all batches have one size. So the position to resume from is a product, not a state, and rows do not depend on
+how many processes share a step. If the data set sets `bucketing`, the rows of a step have similar lengths.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from model_factory.training.noise import RowNoise, mix_seed
+from model_factory.training.run.signals import leave_to_parent
+from model_factory.training.share import Share
+from model_factory.training.splits import Row, Split, is_table
+
+Key = tuple[int, int]
+"""Position in the stream, and the row's index in its split."""
+Item = tuple[Key, Row]
+"""A row with its key."""
+Collate = Callable[[list[Row]], dict[str, Any]]
+
+_ORDER, _WORKERS = 11, 12
+_POOL = 100
+
+
+@dataclass(frozen=True)
+class Buckets:
+    """Buckets of rows of similar length: `lengths` int64 [rows of the split], and the number of rows of a step."""
+
+    lengths: Tensor
+    step_rows: int
+
+    def sort(self, order: Tensor, start: int, generator: torch.Generator) -> Tensor:
+        """Reorder an epoch's rows int64 [count], which begin at stream position `start`, by length within pools.
+
+        Pools of a hundred steps are sorted by length, then the steps are shuffled. Partial steps at the two ends of the
+        epoch stay where they are.
+        """
+        pools = torch.split(order, _POOL * self.step_rows)
+        order = torch.cat([pool[torch.argsort(self.lengths[pool], stable=True)] for pool in pools])
+        first = min(-start % self.step_rows, len(order))
+        steps = (len(order) - first) // self.step_rows
+        last = first + steps * self.step_rows
+        whole = order[first:last].view(steps, self.step_rows)
+        mixed = whole[torch.randperm(steps, generator=generator)].flatten()
+        return torch.cat([order[:first], mixed, order[last:]])
+
+
+class RowOrder:
+    """Permutation of `count` rows for each epoch, a function of (seed, epoch) and of `buckets` if given."""
+
+    def __init__(self, count: int, seed: int, buckets: Buckets | None = None) -> None:
+        self.count, self.seed, self.buckets = count, seed, buckets
+        self._epoch, self._order = -1, torch.empty(0, dtype=torch.int64)
+
+    def index(self, position: int) -> int:
+        """Return the row at a position of the stream."""
+        epoch, offset = divmod(position, self.count)
+        if epoch != self._epoch:
+            generator = torch.Generator().manual_seed(mix_seed(self.seed, _ORDER, epoch))
+            self._epoch, self._order = epoch, torch.randperm(self.count, generator=generator)
+            if self.buckets is not None:
+                self._order = self.buckets.sort(self._order, epoch * self.count, generator)
+        return int(self._order[offset])
+
+
+class TrainBatches(Sampler[list[Key]]):
+    """Sampler of one process's batches from step `start` to `stop`; its length counts steps 0 to `stop`."""
+
+    def __init__(self, order: RowOrder, share: Share, start: int, stop: int) -> None:
+        self.order, self.share, self.start, self.stop = order, share, start, stop
+
+    def __len__(self) -> int:
+        return self.stop * self.share.accumulation
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        share = self.share
+        for part in range(self.start * share.accumulation, len(self)):
+            first = (part * share.world + share.rank) * share.batch_size
+            yield [(position, self.order.index(position)) for position in range(first, first + share.batch_size)]
+
+
+class EvalBatches(Sampler[list[Key]]):
+    """Sampler of every `world`-th of `count` rows; all processes get the same number of batches, the last may be empty."""
+
+    def __init__(self, count: int, share: Share) -> None:
+        self.count, self.share = count, share
+
+    def __len__(self) -> int:
+        return -(-self.count // (self.share.world * self.share.batch_size))
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        own = range(self.share.rank, self.count, self.share.world)
+        for number in range(len(self)):
+            part = own[number * self.share.batch_size : (number + 1) * self.share.batch_size]
+            yield [(index, index) for index in part]
+
+
+class Rows(Dataset[Item]):
+    """Dataset of the rows of a split (a `datasets.Dataset` or lhotse cuts), indexed by key."""
+
+    def __init__(self, data: Split) -> None:
+        self.table = data.with_format("numpy") if is_table(data) else None
+        self.items: Sequence[Row] = () if self.table is not None else list(data)
+
+    def __len__(self) -> int:
+        return len(self.items) if self.table is None else len(self.table)
+
+    def __getitem__(self, key: Key) -> Item:
+        return self.__getitems__([key])[0]
+
+    def __getitems__(self, keys: list[Key]) -> list[Item]:
+        """Return several rows at once, which is much faster for an Arrow table."""
+        indices = [index for _, index in keys]
+        if self.table is None or not indices:
+            return list(zip(keys, [self.items[index] for index in indices], strict=True))
+        columns = self.table[indices]
+        rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+        return list(zip(keys, rows, strict=True))
+
+
+@dataclass(frozen=True)
+class RowCollator:
+    """Collator of the data set that also adds `noise` and `labels`, and drops masks that are True everywhere.
+
+    `batch_size` is the number of rows of a step; dividing a stream position by it gives the step.
+    """
+
+    collate: Collate
+    seed: int
+    batch_size: int
+
+    def __call__(self, items: list[Item]) -> dict[str, Any]:
+        """Collate rows into a batch; return an empty dictionary without rows."""
+        if not items:
+            return {}
+        rows = [row for _, row in items]
+        batch = {name: value for name, value in self.collate(rows).items() if not _is_idle_mask(name, value)}
+        position = torch.tensor([key[0] for key, _ in items])
+        index = torch.tensor([key[1] for key, _ in items])
+        step = int(position[0]) // self.batch_size
+        batch["noise"] = RowNoise(self.seed, step, index, position % self.batch_size, self.batch_size)
+        if "labels" not in batch and isinstance(rows[0], dict) and "labels" in rows[0]:
+            batch["labels"] = torch.tensor([int(row["labels"]) for row in rows])
+        return batch
+
+
+def _is_idle_mask(name: str, value: object) -> bool:
+    """Return True for a mask that hides nothing; attention is faster without a mask."""
+    return name.endswith("mask") and isinstance(value, torch.Tensor) and bool(value.all())
+
+
+def build_row_loader(
+    rows: Rows, batches: Sampler[list[Key]], collate: RowCollator, *, workers: int = 0
+) -> DataLoader[Item]:
+    """Load batches on the CPU, pinned if there is a GPU, without drawing from the global RNG."""
+    return DataLoader(
+        rows,
+        batch_sampler=batches,
+        collate_fn=collate,
+        num_workers=workers,
+        worker_init_fn=leave_to_parent,
+        pin_memory=torch.cuda.is_available(),
+        generator=torch.Generator().manual_seed(mix_seed(collate.seed, _WORKERS)),
+    )

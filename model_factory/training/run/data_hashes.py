@@ -1,0 +1,107 @@
+"""`rows.json` of a run: data hashes of each split, to detect data that changed since the run started."""
+
+import json
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TypedDict
+
+from data_manager.rows.identity import row_identity
+from model_factory.training.errors import RunFolderError
+from model_factory.training.run.atomic_io import write_text
+from model_factory.training.run.checkpoints import read_json
+from model_factory.training.splits import Split
+from model_factory.yaml_config.errors import printable
+from model_factory.yaml_config.schema_version import SchemaVersionError, from_json, stamped, unstamped
+
+
+class SplitRecord(TypedDict):
+    """Number of rows of a split, and their hash."""
+
+    rows: int
+    hash: str
+
+
+def hash_splits(splits: Mapping[str, Split]) -> dict[str, SplitRecord]:
+    """Hash the rows of each split: `{split: {"rows": count, "hash": text}}`; streams, without a length, are left out."""
+    hashes = {name: row_identity(rows) for name, rows in splits.items()}
+    return {name: {"rows": len(splits[name]), "hash": found} for name, found in hashes.items() if found is not None}
+
+
+def write_split_hashes(path: Path, splits: Mapping[str, SplitRecord]) -> None:
+    """Write the hashes from `describe_rows`; raise OSError if the disk is full."""
+    write_text(path, json.dumps(stamped({"splits": dict(splits)}), indent=1) + "\n")
+
+
+def find_changed_splits(path: Path, splits: Mapping[str, Split]) -> dict[str, str]:
+    """Check data hashes: return a sentence for each split, by name, that is missing or has other rows than the run had.
+
+    Return an empty dictionary for a run without rows.json. Raises RunFolderError for a damaged file.
+    """
+    if not path.exists():
+        return {}
+    held = read_json(path)
+    known = held.get("splits") if isinstance(held, dict) else None
+    if not isinstance(known, dict) or not all(map(_is_entry, known.values())):
+        raise RunFolderError(
+            f"{path} does not hold hashes of splits; remove it to resume without a check for changed data"
+        )
+    now = hash_splits({name: rows for name, rows in splits.items() if name in known})
+    return {
+        name: _describe_change(name, then, now.get(name))
+        for name, then in known.items()
+        if name not in now or now[name]["hash"] != then["hash"]
+    }
+
+
+def _is_entry(entry: object) -> bool:
+    return isinstance(entry, dict) and type(entry.get("rows")) is int and isinstance(entry.get("hash"), str)
+
+
+def _describe_change(name: str, then: SplitRecord, now: SplitRecord | None) -> str:
+    """Describe how a split differs from when the run began."""
+    split = f"split {printable(name)!r}"
+    if now is None:
+        return f"{split}, which the run had when it began, is missing"
+    if now["rows"] == then["rows"]:
+        return f"{split} has as many rows as when the run began, {now['rows']:,}, but other content"
+    return f"{split} has other rows than when the run began: {now['rows']:,} now, {then['rows']:,} then"
+
+
+# `lengths.json` of a run: histogram of the row lengths, in tokens, of the training split.
+
+
+LONGEST = 10_000_000
+"""Longest plausible row; a larger value means a damaged file. [tokens]"""
+
+
+_MAX_COUNT = 2**53
+
+
+def count_lengths(rows: Split) -> dict[int, int]:
+    """Count the rows of each length in tokens, of a `datasets.Dataset` with `input_ids`, the shortest first."""
+    from data_manager.rows.lengths import row_lengths
+
+    return dict(sorted(Counter(row_lengths(rows)["input_ids"].tolist()).items()))
+
+
+def write_lengths(path: Path, counts: Mapping[int, int]) -> None:
+    """Write the counts; raise OSError if the disk is full."""
+    write_text(path, json.dumps(stamped({"counts": dict(counts)})) + "\n")
+
+
+def read_lengths(path: Path) -> dict[int, int]:
+    """Read the counts of a file; raise RunFolderError if it is damaged."""
+    try:
+        content = unstamped(from_json(path.read_text(encoding="utf-8")), path)
+        counts = content.get("counts", content)  # files without a schema version hold only the counts
+        found = {int(length): int(count) for length, count in counts.items()}
+    except SchemaVersionError as error:
+        raise RunFolderError(str(error)) from error
+    except (ValueError, AttributeError, TypeError, OverflowError) as error:
+        raise RunFolderError(f"{path} cannot be read as counts of lengths: {error}; remove it") from error
+    if not found or min(found) < 1 or min(found.values()) < 1:
+        raise RunFolderError(f"{path} is empty or has a length or a count below 1; remove it")
+    if max(found) > LONGEST or max(found.values()) > _MAX_COUNT:
+        raise RunFolderError(f"{path} has a length above {LONGEST:,} or a count above 2^53; remove it")
+    return found

@@ -1,0 +1,119 @@
+"""`environment.json`: versions, machine and command of each session of a run."""
+
+import os
+import platform
+import sys
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+
+import torch
+from pydantic import BaseModel
+
+from model_factory.experiment.training_types import TrainingConfig
+from model_factory.training.distributed import world_size
+from model_factory.training.errors import RunFolderError, UnfitError
+from model_factory.training.run.checkpoints import read_json
+
+PACKAGES = (
+    *("torch", "transformers", "accelerate", "datasets", "tokenizers", "safetensors", "numpy", "pydantic"),
+    *("performer-pytorch", "lhotse", "peft"),
+)
+
+
+def read_sessions(path: Path) -> list[object]:
+    """Read the earlier sessions, an empty list without a file; raise RunFolderError if the file is damaged."""
+    if not path.is_file():
+        return []
+    held = read_json(path)
+    found = held.get("sessions") if isinstance(held, dict) else None
+    if not isinstance(found, list):
+        raise RunFolderError(f"{path} does not hold a list of sessions; remove it, as nothing depends on it")
+    return found
+
+
+def describe_environment(device: str, world: int, step: int) -> dict[str, object]:
+    """Describe the session that begins at `step` on `world` devices: versions, machine, command."""
+    import torch
+
+    cuda = torch.cuda.is_available() and device.startswith("cuda")
+    return {
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "from_step": step,
+        "command": [os.path.basename(sys.argv[0]), *sys.argv[1:]],
+        "processes": world,
+        "device": torch.cuda.get_device_name() if cuda else device,
+        "cuda": torch.version.cuda if cuda else None,
+        "threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": {name: found for name in PACKAGES if (found := _version(name)) is not None},
+    }
+
+
+def _version(package: str) -> str | None:
+    """Return the installed version of a package, None if it is not installed."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+# Checks that optional libraries are installed if a `training` section needs them.
+
+
+_REPORTERS = {"tensorboard": ("tensorboard", "tensorboardX"), "wandb": ("wandb",)}
+
+
+def check_extras(settings: TrainingConfig) -> None:
+    """Raise UnfitError, with the extra to install, for a key of `training` whose library is missing."""
+    for module in _REPORTERS.get(settings.report_to, ()):
+        if find_spec(module) is not None:
+            break
+    else:
+        if settings.report_to != "none":
+            raise UnfitError(_message(f"report_to: {settings.report_to}", settings.report_to))
+    if settings.lora is not None and find_spec("peft") is None:
+        raise UnfitError(_message("lora", "peft"))
+
+
+def _message(key: str, extra: str) -> str:
+    return f"training.{key} needs the extra {extra!r}, which is not installed: pip install 'model-factory[{extra}]'"
+
+
+# Checks that this machine supports a `training` section, made before anything is loaded.
+
+
+def check_machine(settings: TrainingConfig, *, use_cpu: bool) -> None:
+    """Raise UnfitError for a precision or sharding that the available devices do not support."""
+    if settings.fsdp and use_cpu:
+        raise UnfitError(
+            "training.fsdp shards over GPUs, and this run is on a CPU, where the Trainer would silently keep whole "
+            "copies (DDP) instead; leave fsdp out, or run on GPUs"
+        )
+    if settings.fsdp and world_size() == 1:
+        raise UnfitError(
+            "training.fsdp shards a model over several processes, and there is one; start it with "
+            "torchrun --nproc-per-node=N train.py ..."
+        )
+    if settings.fp16 and use_cpu:
+        raise UnfitError("training.fp16 needs a GPU; on a CPU, bf16: true works")
+    if settings.bf16 and not use_cpu and torch.cuda.is_available() and not torch.cuda.is_bf16_supported():
+        raise UnfitError("training.bf16: this GPU has no bfloat16; fp16: true works")
+
+
+def is_on_cpu(config: object) -> bool:
+    """Return True if a model's config selects the CPU, or this machine has no accelerator."""
+    return not torch.accelerator.is_available() or "cpu" in _devices(config)
+
+
+def _devices(config: object) -> set[str]:
+    """Collect every `device` in a config, at any depth."""
+    if not isinstance(config, BaseModel):
+        return set()
+    found: set[str] = set()
+    for name in type(config).model_fields:
+        value = getattr(config, name)
+        found |= {value} if name == "device" else _devices(value)
+    return found

@@ -1,0 +1,100 @@
+"""Base class of tasks: the interface between a network and the Trainer.
+
+A custom task overrides `weight` and `__call__`, optionally `samples`, and is registered with
+`model_factory.experiment.task_registry.register_task`. A batch is the dictionary from the data set's collator, on the network's device, with one
+more key: `noise` holds a `RowNoise`, random numbers for each row that do not depend on how rows are split over processes.
+Masks that are True everywhere are left out.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from data_manager.tokenizers.base import Tokenizer
+from model_factory.experiment.config import ExperimentConfig
+from model_factory.experiment.task_registry import TASKS
+from model_factory.experiment.training_types import GenerationConfig, TrainingConfig
+from model_factory.yaml_config.strict_model import StrictModel
+
+Batch = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class TaskSetting:
+    """Arguments of a task: the resolved experiment and the data set's tokenizer (None if it has no tokenizer)."""
+
+    config: ExperimentConfig
+    tokenizer: Tokenizer | None
+
+    @property
+    def training(self) -> TrainingConfig:
+        """Return the `training` section, or its defaults."""
+        return self.config.training or TrainingConfig()
+
+    @property
+    def generation(self) -> GenerationConfig:
+        """Return the `generation` section, or its defaults."""
+        return self.config.generation or GenerationConfig()
+
+    @property
+    def task_config(self) -> StrictModel | None:
+        """Return the task's own keys, or their defaults if the file gives only its name; None if it has no keys."""
+        task = self.training.task
+        if isinstance(task, StrictModel) or task is None:
+            return task
+        config_type = TASKS.get(task).config_type
+        return None if config_type is None else config_type()
+
+
+class Task:
+    """Base class: (network, batch) -> {"loss": scalar, other metrics: scalars}, means over `weight(batch)` items."""
+
+    generation: ClassVar[Mapping[str, Any]] = {}
+    """Defaults of this task for keys of the section `generation`, instead of the type's defaults."""
+    rows_shown: ClassVar[int] = 1
+    """Smallest number of rows that are passed to `samples`, even if `generation.num_samples` is smaller."""
+
+    def __init__(self, setting: TaskSetting) -> None:
+        self.setting = setting
+
+    def network(self, model: nn.Module) -> nn.Module:
+        """Return the module to train and save: the model, or a wrapper with parts that the task adds (a head)."""
+        return model
+
+    def check(self, network: nn.Module) -> None:
+        """Raise UnfitError for settings that this network does not support; called before training."""
+
+    def rates(self) -> Callable[[int], float] | None:
+        """Return the factor on the learning rate as a function of the step; None for the configured schedule."""
+        return None
+
+    def weight(self, batch: Batch) -> Tensor:
+        """Return the number of items (tokens, rows, frames) that the loss is a mean over, a float scalar.
+
+        It makes the loss of a step a mean over all its items, however they are split over processes and parts.
+        """
+        raise NotImplementedError
+
+    def __call__(self, network: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        """Compute the loss, with its gradient graph, and metrics, all scalars."""
+        raise NotImplementedError
+
+    def samples(self, network: nn.Module, batch: Batch, generator: torch.Generator) -> list[str]:
+        """Generate texts for `samples.txt`; `batch` holds evaluation rows, or training rows without an evaluation split."""
+        return []
+
+
+def real_tokens(batch: Batch, ids: str = "input_ids", mask: str = "attention_mask") -> Tensor:
+    """Return a mask bool [B, L], True at tokens other than padding."""
+    found = batch.get(mask)
+    return torch.ones_like(batch[ids], dtype=torch.bool) if found is None else found
+
+
+def next_token_loss(logits: Tensor, ids: Tensor, real: Tensor) -> Tensor:
+    """Compute the mean cross-entropy in nats of ids [B, N], the first excluded, under logits [B, N - 1, V]."""
+    targets = ids[:, 1:].masked_fill(~real[:, 1:], -100)
+    total = nn.functional.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), reduction="sum")
+    return total / real[:, 1:].sum().clamp(min=1)

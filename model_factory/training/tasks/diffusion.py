@@ -1,0 +1,109 @@
+"""Task for any model whose output has a loss: discrete diffusion models and custom ones."""
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from model_factory.training.errors import UnfitError
+from model_factory.training.tasks.base import Batch, Task, real_tokens
+
+BOUND_PARTS = ("diffusion", "prior", "reconstruction")
+
+
+class Diffusion(Task):
+    """Loss of the model itself on `input_ids` and `attention_mask`, and the bound if the output has all its parts.
+
+    If the model's `forward` has these keywords, it is passed `rows` (int64 [B], positions of the rows in the step),
+    `batch_size` (rows of the step over all processes) and `seed` (of the step), so that times and noise do not depend on
+    the number of processes, and `loss_weighting` (`bound` or `uniform`). A conditional model is passed each row's condition.
+    """
+
+    def check(self, network: nn.Module) -> None:
+        """Raise UnfitError for a `loss_weighting` that the model does not support."""
+        if self.setting.training.loss_weighting != "bound" and "loss_weighting" not in _keywords(network):
+            raise UnfitError(
+                "training.loss_weighting: uniform is not supported by this model, whose forward has no keyword "
+                "loss_weighting; leave it out"
+            )
+
+    def weight(self, batch: Batch) -> Tensor:
+        """Return the number of real tokens."""
+        return real_tokens(batch).sum().float()
+
+    def __call__(self, network: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        """Compute the loss, and the bound with its parts, in nats per token."""
+        output = network(
+            batch["input_ids"], attention_mask=batch.get("attention_mask"), **self._forward_keywords(network, batch)
+        )
+        metrics: dict[str, Tensor] = {"loss": output.loss}
+        parts = {name: getattr(output, name, None) for name in BOUND_PARTS}
+        found = {name: part.mean() for name, part in parts.items() if isinstance(part, Tensor)}
+        if network.training:  # training skips prior and reconstruction, to save network calls
+            return metrics | {"diffusion": found["diffusion"]} if "diffusion" in found else metrics
+        if len(found) == len(BOUND_PARTS):
+            metrics |= {"bound": torch.stack(list(found.values())).sum(), **found}
+        return metrics
+
+    def samples(self, network: nn.Module, batch: Batch, generator: torch.Generator) -> list[str]:
+        """Sample texts from noise, with the lengths of the given rows."""
+        tokenizer, settings = self.setting.tokenizer, self.setting.generation
+        sample: Callable[..., Tensor] | None = getattr(network, "sample", None)
+        if tokenizer is None or sample is None:
+            return []
+        chosen: dict[str, Any] = {"steps": settings.steps, "sampler": settings.sampler_choice}
+        given = {name: value for name, value in chosen.items() if value is not None}
+        real = real_tokens(batch)
+        count, length = settings.num_samples, real.shape[1]
+        mask = real[torch.arange(count, device=real.device) % len(real)]
+        if not bool(mask.all()) and hasattr(network, "draw"):  # a custom model may take no mask
+            given["mask"] = mask
+        cond = batch_condition(network, batch)
+        if cond is not None:
+            given["cond"] = cond[torch.arange(count, device=real.device) % len(real)]
+        tokens = sample(count, length, generator=generator, **given).tolist()
+        return [tokenizer.decode(row[:size]) for row, size in zip(tokens, mask.sum(1).tolist(), strict=True)]
+
+    def _forward_keywords(self, network: nn.Module, batch: Batch) -> dict[str, Any]:
+        """Return the optional keyword arguments that the model's `forward` takes."""
+        noise = batch["noise"]
+        available = {
+            "rows": noise.place,
+            "batch_size": noise.batch_size,
+            "seed": noise.step_seed,
+            "loss_weighting": self.setting.training.loss_weighting,
+        }
+        given = {name: value for name, value in available.items() if name in _keywords(network)}
+        cond = batch_condition(network, batch)
+        return given if cond is None else given | {"cond": cond}
+
+
+def batch_condition(network: nn.Module, batch: Batch) -> Tensor | None:
+    """Return the condition of each row, `labels` int64 [B] or vectors `cond` float [B, size].
+
+    Return None for an unconditional model. Raises UnfitError if the data set does not have the condition.
+    """
+    condition = getattr(getattr(network, "diffusion_config", None), "condition", None)
+    if condition is None:
+        return None
+    key = "labels" if condition.num_classes is not None else "cond"
+    if key not in batch:
+        remedy = (
+            "add `label: COLUMN` to it" if key == "labels" else "add `properties: [logp]` (smiles) or `measured` to it"
+        )
+        remedy += ", or leave the condition out"
+        raise UnfitError(f"model.condition needs {key} of each row, which the data set lacks; {remedy}")
+    found: Tensor = batch[key]
+    if key == "labels" and int(found.max()) >= condition.num_classes:
+        raise UnfitError(
+            f"model.condition has num_classes {condition.num_classes}, and a row has class {int(found.max())}; classes "
+            "are numbered from 0"
+        )
+    return found
+
+
+def _keywords(network: nn.Module) -> set[str]:
+    """Return the parameter names of the network's `forward`."""
+    return set(inspect.signature(network.forward).parameters)

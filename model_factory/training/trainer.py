@@ -1,0 +1,415 @@
+"""transformers' Trainer with our batches, losses and checkpoints; loop, optimisers and devices are the Trainer's.
+
+Overridden are the source of batches (`model_factory.training.rows`), the loss (a mean over all items of a step), evaluation (one
+weighted mean) and checkpoints (written atomically, read back strictly).
+"""
+
+import json
+import math
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler
+from torch.utils.data import DataLoader
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainingArguments
+
+from model_factory.experiment.training_types import TrainingConfig
+from model_factory.training.callbacks import RunCallback, best_step
+from model_factory.training.distributed import (
+    all_reduce_sum,
+    barrier,
+    broadcast_from_main,
+    is_main,
+    preserve_rng_state,
+    set_rng_state,
+    world_size,
+)
+from model_factory.training.ema import EMA
+from model_factory.training.errors import NonFiniteError, TrainingError, WriteError
+from model_factory.training.nan_check import NanCheck, join_some
+from model_factory.training.network import TaskModule, load_ema
+from model_factory.training.noise import mix_seed
+from model_factory.training.rows import (
+    Buckets,
+    EvalBatches,
+    Item,
+    RowCollator,
+    RowOrder,
+    Rows,
+    TrainBatches,
+    build_row_loader,
+)
+from model_factory.training.run import atomic_io as durable
+from model_factory.training.run import checkpoints
+from model_factory.training.run.weights import WEIGHTS, load_weights, named_weights, write_weights
+from model_factory.training.share import Share
+from model_factory.training.tasks.base import Batch
+
+_DROPOUT = 21
+
+
+@dataclass(frozen=True)
+class Data:
+    """Rows to train on and to evaluate on (None: no evaluation), their collator, and this process's share of a step."""
+
+    train: Rows
+    evaluation: Rows | None
+    collate: RowCollator
+    share: Share
+    buckets: Buckets | None = None
+
+
+class FactoryTrainer(Trainer):  # type: ignore[misc]
+    """Trainer of a `TaskModule`; `start_step` is the step of the checkpoint that it resumes from."""
+
+    loss_is_scaled_for_ga = True  # by compute_loss, over all items of a step
+    control: TrainerControl
+    lr_scheduler: LRScheduler | None
+
+    def __init__(
+        self,
+        module: TaskModule,
+        args: TrainingArguments,
+        settings: TrainingConfig,
+        data: Data,
+        run_callback: RunCallback,
+        average: EMA | None,
+        start_step: int = 0,
+    ) -> None:
+        self.module, self.settings, self.data, self.run_callback = module, settings, data, run_callback
+        self.average, self.start_step = average, start_step
+        self.measured: dict[str, Tensor] = {}
+        self.has_evaluated = False
+        self.check_nan = NanCheck(Path(args.output_dir))
+        super().__init__(model=module, args=args, eval_dataset=[])
+        for callback in [callback for callback in self.callback_handler.callbacks if _prints(callback)]:
+            self.remove_callback(callback)
+        self.add_callback(run_callback)
+        self._seed_dropout()
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Optimizer | None = None) -> LRScheduler:
+        """Create the learning rate schedule: the task's, or transformers' over all steps."""
+        rates = self.module.task.rates()
+        if rates is None or self.lr_scheduler is not None:
+            usual: LRScheduler = super().create_scheduler(num_training_steps, optimizer)
+            return usual
+        self.lr_scheduler = LambdaLR(optimizer or self.optimizer, rates)
+        self._created_lr_scheduler = True
+        return self.lr_scheduler
+
+    # ---- batches and loss ----
+
+    def get_train_dataloader(self) -> DataLoader[Item]:
+        """Return batches from `start_step` on; the Trainer counts them as one epoch of max_steps."""
+        order = RowOrder(len(self.data.train), self.settings.seed, self.data.buckets)
+        batches = TrainBatches(order, self.data.share, self.start_step, self.args.max_steps)
+        workers = self.args.dataloader_num_workers
+        return build_row_loader(self.data.train, batches, self.data.collate, workers=workers)
+
+    def _get_num_items_in_batch(self, batch_samples: list[Batch], device: torch.device) -> Tensor:
+        """Count the items of a step over all its parts and processes."""
+        own = torch.stack([self.module.task.weight(batch) for batch in batch_samples]).sum()
+        return all_reduce_sum(own.to(device)).clamp(min=1)
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: Batch,
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Tensor:
+        """Return this part's contribution to the mean over the step, a scalar.
+
+        It is multiplied by the number of processes, because DDP averages gradients over processes.
+        """
+        assert num_items_in_batch is not None
+        with self._name_rows(inputs, "training"):
+            outputs = model(inputs)
+        weight = self.module.task.weight(inputs)
+        share = weight * world_size() / num_items_in_batch
+        for name, value in outputs.items():
+            if name != "loss":
+                _accumulate(self.measured, name, value.detach(), weight)
+        loss: Tensor = outputs["loss"] * share
+        self.check_nan.add(loss, inputs["noise"].index)
+        return loss
+
+    @contextmanager
+    def _name_rows(self, batch: Batch, split: str) -> Iterator[None]:
+        """Add the step and the rows of `batch` to a ValueError of the model or the task."""
+        try:
+            yield
+        except ValueError as error:
+            kind = type(error) if isinstance(error, TrainingError) else TrainingError
+            rows = join_some(batch["noise"].index.tolist())
+            step = self.state.global_step + (split == "training")
+            raise kind(f"step {step}, in one of the rows {rows} of the {split} split: {error}") from error
+
+    def _clip_grad_norm(self, model: nn.Module) -> Tensor | float:
+        return self._check_and_clip(model, self.args.max_grad_norm)
+
+    def _get_grad_norm(self, model: nn.Module, grad_norm: Tensor | float | None = None) -> Tensor | float:
+        return self._check_and_clip(model) if grad_norm is None else grad_norm
+
+    def _check_and_clip(self, model: nn.Module, limit: float = float("inf")) -> Tensor | float:
+        """Check the gradients for NaN, clip them to norm `limit` and return their norm before clipping.
+
+        The check comes first because clipping by a NaN norm makes every gradient NaN. Sharded or scaled gradients are
+        clipped by accelerate in one call; a gradient scaler skips steps with non-finite gradients by itself.
+        """
+        parameters = [value for value in model.parameters() if value.grad is not None]
+        norm: Tensor | float
+        by_accelerate = self.is_fsdp_enabled or self.accelerator.scaler is not None
+        if by_accelerate:
+            norm = self.accelerator.clip_grad_norm_(model.parameters(), limit)
+        else:
+            norm = get_total_norm([value.grad for value in parameters if value.grad is not None])
+        checked = None if self.accelerator.scaler is not None else norm
+        self.check_nan(self.state.global_step + 1, checked, self.module, self.optimizer.param_groups)
+        if not by_accelerate and math.isfinite(limit):
+            clip_grads_with_norm_(parameters, limit, torch.as_tensor(norm))
+        return norm
+
+    # ---- evaluation and metrics ----
+
+    def evaluate(self, *_: object, **__: object) -> dict[str, float]:
+        """Compute and log the mean loss and metrics of the evaluation split."""
+        with preserve_rng_state(self.args.device), torch.no_grad(), self.averaged():
+            self.model.eval()
+            means = {} if self.data.evaluation is None else self._measure(self.data.evaluation)
+            metrics = {f"eval_{name}": value for name, value in means.items()}
+            if metrics:
+                self.log(dict(metrics))
+        self.has_evaluated = True
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    def _measure(self, rows: Rows) -> dict[str, float]:
+        """Compute weighted means over all processes' rows; the noise is that of step 0, equal in every evaluation."""
+        collate = RowCollator(self.data.collate.collate, self.settings.seed, max(len(rows), 1))
+        totals: dict[str, Tensor] = {}
+        last: Batch | None = None
+        for batch in build_row_loader(rows, EvalBatches(len(rows), self.data.share), collate):
+            if not batch and not (self.is_fsdp_enabled and last):
+                continue
+            inputs = last if not batch else self._prepare_inputs(batch)
+            assert inputs is not None
+            weight = self.module.task.weight(inputs) * bool(
+                batch
+            )  # under FSDP, all processes must run the same number of forward passes
+            with self._name_rows(inputs, "evaluation"):
+                outputs = self.model(inputs)
+            for name, value in outputs.items():
+                _accumulate(totals, name, value, weight)
+            last = inputs
+        return self._reduce_means(totals)
+
+    def _reduce_means(self, totals: dict[str, Tensor]) -> dict[str, float]:
+        """Return means over all processes by name; the main process gives the names, as another may have no rows."""
+        names = broadcast_from_main(sorted(totals))
+        if not names:
+            return {}
+        empty = torch.zeros_like(next(iter(totals.values()))) if totals else torch.zeros(2, dtype=torch.float64)
+        flat = torch.cat([totals.get(name, empty) for name in names]).to(self.args.device)
+        pairs = all_reduce_sum(flat).view(-1, 2).tolist()
+        return {name: total / weight for name, (total, weight) in zip(names, pairs, strict=True) if weight}
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Write one line of metrics."""
+        if "train_runtime" in logs:  # the Trainer's summary, which covers the last session only
+            return
+        if "loss" in logs:
+            logs |= self._reduce_means(self.measured)
+            self.measured = {}
+        logs["epoch"] = self.state.global_step * self.data.share.rows / len(self.data.train)
+        if any(name.startswith("eval_") for name in logs):  # read by best_step and early stopping
+            self.state.log_history.append({**logs, "step": self.state.global_step})
+        self.control = self.callback_handler.on_log(self.args, self.state, self.control, logs)
+
+    def averaged(self) -> AbstractContextManager[None]:
+        """Use the EMA weights inside the block, if there is an EMA."""
+        return nullcontext() if self.average is None else self.average.applied()
+
+    # ---- checkpoints ----
+
+    def _maybe_log_save_evaluate(self, *args: object, **kwargs: object) -> None:
+        """Log, evaluate and save; write samples and curves last, so that their failure loses no checkpoint."""
+        super()._maybe_log_save_evaluate(*args, **kwargs)
+        if self.has_evaluated and is_main():
+            self.run_callback.write_samples_and_curves(self.module, self.state.global_step)
+        self.has_evaluated = False
+
+    def save_after_error(self, error: Exception) -> None:
+        """Save a checkpoint of the last completed step after an error in the next one, and print a note.
+
+        Nothing is saved after a NaN or a write error, and nothing with several processes, of which some may have ended.
+        """
+        run, step = Path(self.args.output_dir), self.state.global_step
+        has_no_new_step = step <= self.start_step or checkpoints.checkpoint_folder(run, step).exists()
+        if has_no_new_step or world_size() > 1 or isinstance(error, NonFiniteError | WriteError):
+            return
+        set_rng_state(self.run_callback.rng_state)
+        try:
+            self._save_checkpoint(self.model)
+        except Exception as failure:
+            print(f"note: no checkpoint of step {step:,} could be saved after the error: {failure}", file=sys.stderr)
+            return
+        print(f"note: a checkpoint of step {step:,} was saved; --resume continues from it", file=sys.stderr)
+
+    def _save_checkpoint(self, model: nn.Module, trial: object = None) -> None:
+        run, step = Path(self.args.output_dir), self.state.global_step
+        staging = checkpoints.staging_folder(run, step)
+        with durable.explain_write_errors(f"checkpoint {step}", run):
+            try:
+                self._write_checkpoint(staging)
+                if is_main():
+                    durable.put_in_place(staging, checkpoints.checkpoint_folder(run, step))
+            except BaseException:
+                if is_main():
+                    shutil.rmtree(staging, ignore_errors=True)
+                raise
+        barrier()
+        if is_main():
+            best = best_step(self.state.log_history) if self.settings.load_best_model_at_end else None
+            checkpoints.rotate(run, self.settings.save_total_limit, best)
+
+    def _write_checkpoint(self, staging: Path) -> None:
+        if is_main():
+            shutil.rmtree(staging, ignore_errors=True)
+            staging.mkdir(parents=True)
+        barrier()
+        tensors = self.whole_weights()
+        self._save_optimizer_and_scheduler(str(staging))
+        self._save_scaler(str(staging))
+        self._save_rng_state(str(staging))
+        if is_main():
+            write_weights(staging / WEIGHTS, tensors)
+            if self.average is not None:
+                write_weights(staging / checkpoints.AVERAGE, self.average.values)
+            state = json.dumps(asdict(self.state), indent=1, sort_keys=True)
+            (staging / checkpoints.STATE).write_text(state + "\n", encoding="utf-8")
+        barrier()
+        if is_main():
+            checkpoints.write_manifest(
+                staging,
+                step=self.state.global_step,
+                world=world_size(),
+                batch_rows=self.data.share.rows,
+                split_rows=len(self.data.train),
+            )
+
+    def whole_weights(self) -> dict[str, Tensor]:
+        """Return the network's weights by name, gathered if they are sharded."""
+        if not self.is_fsdp_enabled:
+            return named_weights(self.module.network)
+        gathered = self.accelerator.get_state_dict(self.model_wrapped)
+        return {name.removeprefix("network."): tensor for name, tensor in gathered.items()}
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        folder = Path(resume_from_checkpoint)
+        if self.is_fsdp_enabled:
+            from model_factory.training.distributed import load_sharded
+
+            load_sharded(self.model_wrapped if model is None else model, folder / WEIGHTS)
+        else:
+            load_weights(self.module.network, folder / WEIGHTS, "config.yml")
+        if self.average is not None:
+            load_ema(self.average, folder)
+
+    def restore(self, checkpoint: checkpoints.Checkpoint) -> None:
+        """Restore weights and history of a checkpoint that needs no further training."""
+        self.restore_weights(checkpoint.folder)
+        self.state.log_history, self.state.global_step = checkpoint.history(), checkpoint.step
+
+    def restore_weights(self, folder: Path) -> None:
+        """Load the weights of a checkpoint, EMA included."""
+        self._load_from_checkpoint(str(folder), self.model_wrapped)
+
+    def final_weights(self) -> dict[str, Tensor]:
+        """Return the weights of a finished run: those of the EMA if there is one, adapters merged."""
+        if self.average is not None:
+            self.average.copy_to_network()
+        if self.settings.lora is not None:
+            from model_factory.training.lora import merge_adapters
+
+            merge_adapters(self.module)
+        return self.whole_weights()
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        with checkpoints.explain_load_errors(checkpoint):
+            super()._load_optimizer_and_scheduler(checkpoint)
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        """Load the RNG state of each process; if the number of processes differs, reseed from the step."""
+        if checkpoint is None:
+            return
+        manifest = checkpoints.read_json(Path(checkpoint) / checkpoints.MANIFEST)
+        if manifest["world"] == world_size():
+            with checkpoints.explain_load_errors(checkpoint):
+                super()._load_rng_state(checkpoint)
+        else:
+            self._seed_dropout()
+
+    def _seed_dropout(self) -> None:
+        """Seed dropout differently in each process."""
+        seed = mix_seed(self.settings.seed, _DROPOUT, self.start_step, self.args.process_index)
+        torch.manual_seed(seed % 2**63)
+
+
+def _accumulate(totals: dict[str, Tensor], name: str, value: Tensor, weight: Tensor) -> None:
+    """Add a mean over `weight` items to (weighted sum, sum of weights), float64 [2] (float32 on mps)."""
+    kind = torch.float32 if value.device.type == "mps" else torch.float64
+    pair = torch.stack([value.detach().to(kind) * weight, weight.to(value.device, kind)])
+    totals[name] = totals[name] + pair if name in totals else pair
+
+
+def _prints(callback: TrainerCallback) -> bool:
+    """Return True for the Trainer's own progress output, which is replaced by ours."""
+    return type(callback).__name__ in ("PrinterCallback", "ProgressCallback")
+
+
+# Conversion of the `training` section to `transformers.TrainingArguments`.
+
+
+SAME_NAME = (
+    *("max_steps", "learning_rate", "lr_scheduler_type", "warmup_steps", "optim", "weight_decay", "adam_beta1"),
+    *("adam_beta2", "adam_epsilon", "max_grad_norm", "seed", "bf16", "fp16", "torch_compile", "logging_steps"),
+    *("eval_steps", "save_steps", "report_to", "dataloader_num_workers", "ddp_find_unused_parameters"),
+)
+
+
+def training_arguments(settings: TrainingConfig, share: Share, folder: str, *, use_cpu: bool) -> TrainingArguments:
+    """Build the Trainer's arguments; `model_factory.training.run.environment` checks that the machine supports them."""
+    given = {name: getattr(settings, name) for name in SAME_NAME}
+    if settings.fsdp:
+        given |= {"fsdp": True, "fsdp_config": {"version": 2}}
+    return TrainingArguments(
+        output_dir=folder,
+        per_device_train_batch_size=share.batch_size,
+        per_device_eval_batch_size=share.batch_size,
+        gradient_accumulation_steps=share.accumulation,
+        use_cpu=use_cpu,
+        eval_strategy="steps",
+        save_strategy="steps",
+        ignore_data_skip=True,  # our batches begin at the step that the run resumes from, so nothing is to be skipped
+        logging_nan_inf_filter=False,  # the filter synchronises with the GPU at each step; a NaN loss ends the run anyway
+        ddp_broadcast_buffers=False,  # buffers are equal by construction: features are drawn from a seed
+        disable_tqdm=True,
+        remove_unused_columns=False,
+        **given,
+    )
+
+
+def shard_by_layer(arguments: TrainingArguments, network: nn.Module) -> None:
+    """Let FSDP gather one layer at a time: wrap the classes of the modules in the network's ModuleLists."""
+    lists = [module for module in network.modules() if isinstance(module, nn.ModuleList)]
+    names = sorted({type(layer).__name__ for layers in lists for layer in layers})
+    arguments.fsdp_plugin_args["transformer_cls_names_to_wrap"] = ",".join(names)

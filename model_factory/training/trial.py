@@ -1,0 +1,97 @@
+"""One training step on a few rows, before a run: shapes, adapters and batches that do not work are found here.
+
+`parse_args.py --build` calls it for a file that trains a model on data that this machine has.
+"""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from data_manager.dataset_types import DatasetConfig
+from data_manager.speech.types import SpeechConfig
+from data_manager.text.table_types import HubDatasetConfig
+from model_factory.experiment.config import ExperimentConfig
+from model_factory.training.engine import _Session, add_default_sections, training_settings
+from model_factory.training.errors import TrainingError
+from model_factory.training.run.folder import RunFolder
+from model_factory.training.run.resume import ResumePlan
+from model_factory.training.splits import select_dataset, select_splits
+
+ROWS = 2
+
+
+@dataclass(frozen=True)
+class Trial:
+    """Result of one training step."""
+
+    task: str
+    rows: int
+    loss: float
+    seconds: float
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the plain form for `--json`."""
+        return dict(vars(self))
+
+    def text(self) -> str:
+        """Return one line for the terminal."""
+        return f"one step of {self.task} on {self.rows} rows: loss {self.loss:.4g} in {self.seconds:.2f} s"
+
+
+def can_try(config: ExperimentConfig) -> bool:
+    """Return True if a file trains a model on data that can be loaded without a download."""
+    if config.model is None or config.training is None or not config.datasets:
+        return False
+    entry = select_dataset(config)
+    return all(map(_is_local, (entry, *getattr(entry, "entries", ()))))
+
+
+def _is_local(entry: DatasetConfig) -> bool:
+    return not isinstance(entry, SpeechConfig | HubDatasetConfig)
+
+
+def try_step(config: ExperimentConfig) -> Trial:
+    """Build the network with its task and adapters, and run one training step on the first and the longest rows.
+
+    Nothing is written but what is prepared from the data. Raises TrainingError, DataError, and ValueError of the model.
+    """
+    import torch
+
+    from data_manager.data_manager import DatasetManager
+    from model_factory.training.callbacks import on_device
+    from model_factory.training.rows import RowCollator, Rows
+    from model_factory.training.run.environment import check_machine, is_on_cpu
+
+    start = time.perf_counter()
+    config = add_default_sections(config)
+    entry, settings = select_dataset(config), training_settings(config)
+    assert config.model is not None
+    on_cpu = is_on_cpu(config.model.config)
+    check_machine(settings.model_copy(update={"fsdp": False}), use_cpu=on_cpu)
+    session = _Session(config, entry, RunFolder(Path("runs")), ResumePlan())
+    splits = select_splits(DatasetManager.load_datasets([entry])[entry.name], settings, entry.name)
+    session.resolve(splits)
+    session.settings = session.settings.model_copy(update={"fsdp": False})
+    session.tokenizer = DatasetManager.tokenizer(entry)
+    accelerator = None if on_cpu else torch.accelerator.current_accelerator()
+    module = session.build_module(SimpleNamespace(device=accelerator or torch.device("cpu"))).train()
+    rows = _chosen_rows(splits.train)
+    collate = RowCollator(DatasetManager.collator(entry, splits.train), settings.seed, len(rows))
+    batch = collate(Rows(splits.train).__getitems__([(row, row) for row in rows]))
+    loss = module(on_device(batch, next(module.parameters()).device))["loss"]
+    if not bool(torch.isfinite(loss)):
+        raise TrainingError(f"the loss of the first step is {float(loss.detach())}")
+    loss.backward()
+    return Trial(str(session.settings.task), len(rows), float(loss.detach()), time.perf_counter() - start)
+
+
+def _chosen_rows(rows: Any) -> list[int]:
+    """Return the indices of the first rows and, of a table, that of the longest."""
+    chosen = list(range(min(ROWS, len(rows))))
+    if hasattr(rows, "column_names"):
+        from data_manager.rows.lengths import row_lengths
+
+        chosen += [int(lengths.argmax()) for lengths in row_lengths(rows).values()]
+    return list(dict.fromkeys(chosen))
