@@ -11,7 +11,7 @@ from typing import Any
 from model_factory.experiment.config import ExperimentConfig, read_experiment
 from model_factory.yaml_config.errors import ConfigError
 
-CONFIG = os.path.relpath(Path(__file__).resolve().parent.parent / "configs" / "full_experiment.yml")
+CONFIG = "configs/full_experiment.yml"
 ROWS = 64
 """Rows of the test split that are evaluated."""
 

@@ -32,7 +32,7 @@ class Section:
 def render_page(title: str, facts: Sequence[tuple[str, str]], sections: Sequence[Section]) -> str:
     """Render a page to HTML; `facts` are named values below its title. All text is escaped."""
     environment = Environment(
-        loader=PackageLoader("pages", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+        loader=PackageLoader("model_factory.pages", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
     marked = [(section, Markup(section.svg)) for section in sections]  # made by matplotlib, which escapes its labels
     return environment.get_template("page.html").render(title=title, facts=facts, sections=marked)

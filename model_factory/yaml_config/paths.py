@@ -34,7 +34,10 @@ def from_home(path: str | os.PathLike[str]) -> Path:
 # Find the packaged configs from any folder, by their names in a checkout.
 
 
-CONFIGS = Path(__file__).resolve().parent.parent / "configs"
+_PACKAGE = Path(__file__).resolve().parent.parent
+_CHECKOUT = _PACKAGE.parent / "configs"
+CONFIGS = _CHECKOUT if (_CHECKOUT / "schema.json").is_file() else _PACKAGE / "configs"
+"""Folder of the packaged configs: `configs/` of a checkout (or an editable install), `model_factory/configs/` of a wheel."""
 
 
 def find_config(path: str | PathLike[str]) -> Path:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tools.documentation.svg import Drawing, Point
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 WIDTH, HEIGHT, SIZE = 960, 640, (250, 62)
 
 

@@ -73,7 +73,7 @@ def reference_files() -> dict[str, str]:
     every = [part for found in parts.values() for part in found]
     since = key_versions(f"{part.type.__name__}.{key.name}" for part in every for key in part.keys)
     links = {part.type: (name, part.heading) for name, found in parts.items() for part in found}
-    files = {str(FILE.relative_to(FILE.parents[1])): format_versions(since)}
+    files = {str(FILE.relative_to(FILE.parents[2])): format_versions(since)}
     for page in PAGES:
         writer = _Writer(page.name, links, since)
         tables = "\n".join(writer.part(part) for part in parts[page.name])

@@ -4,8 +4,8 @@ import tomllib
 from collections.abc import Iterable
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-FILE = ROOT / "documentation" / "since.txt"
+ROOT = Path(__file__).resolve().parents[2]
+FILE = ROOT / "tools" / "documentation" / "since.txt"
 
 
 def current_version() -> str:

@@ -67,9 +67,9 @@ def main() -> int:
     except ImportError:
         print(MISSING, file=sys.stderr)
         return 2
-    with atheris.instrument_imports(include=[f"yaml_config.{name}" for name in _READER_MODULES]):
+    with atheris.instrument_imports(include=[f"model_factory.yaml_config.{name}" for name in _READER_MODULES]):
         for name in _READER_MODULES:
-            importlib.import_module(f"yaml_config.{name}")
+            importlib.import_module(f"model_factory.yaml_config.{name}")
     import os
 
     from tools.fuzzing.known import config_bytes, config_names

@@ -13,7 +13,7 @@ from tools.mutation.results import Result, Results
 from tools.mutation.settings import ROOT, SUITES, list_files
 
 PAGE = ROOT / "docs" / "mutation.md"
-REASONS = ROOT / "mutation" / "survivors.yml"
+REASONS = ROOT / "tools" / "mutation" / "survivors.yml"
 
 
 @dataclass

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 
 _CORE = "attention attention_core core_registry decoding_state feature_base feature_maps feature_redraw fitted_features"
 _TESTS = """

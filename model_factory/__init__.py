@@ -1,0 +1,87 @@
+"""One YAML file to a checked, built, trained transformer or text diffusion model.
+
+    import model_factory
+
+    experiment = model_factory.parse_experiment("experiment.yml")
+    model = model_factory.create_model(experiment.model)
+
+Every name that user code needs is here, and every `register_*` decorator. A name is imported when it is first used, so
+`import model_factory` itself imports neither torch nor pydantic nor any module of the project.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from data_manager.data_manager import DatasetManager as DatasetManager
+    from data_manager.dataset_types import DatasetConfig as DatasetConfig
+    from data_manager.registry import register_source as register_source
+    from data_manager.row_types import TokensConfig as TokensConfig
+    from data_manager.tokenizers.smiles import SmilesTokenizer as SmilesTokenizer
+    from model.activations import ActivationFunctions as ActivationFunctions
+    from model.bert_diffusion_model import BertDiffusionModel as BertDiffusionModel
+    from model.bert_factory import build_medium_bert_diffusion_model as build_medium_bert_diffusion_model
+    from model.checkpoints.performer_pytorch import load_performer_pytorch as load_performer_pytorch
+    from model.core_registry import register_attention as register_attention
+    from model.denoisers.registry import register_backbone as register_backbone
+    from model.denoisers.view import BackboneView as BackboneView
+    from model.model_factory import ModelFactory as ModelFactory
+    from model.model_factory import create_model as create_model
+    from model.model_factory import load_model as load_model
+    from model.model_types import DecoderConfig as DecoderConfig
+    from model.model_types import EncoderConfig as EncoderConfig
+    from model.model_types import EncoderDecoderConfig as EncoderDecoderConfig
+    from model.model_types import ModelConfig as ModelConfig
+    from model.registry import register_model as register_model
+    from model.types import PerformerParams as PerformerParams
+    from model_factory.experiment.build import with_vocabulary as with_vocabulary
+    from model_factory.experiment.config import ExperimentConfig as ExperimentConfig
+    from model_factory.experiment.task_registry import register_task as register_task
+    from model_factory.training.engine import train as train
+    from model_factory.training.run.folder import load_run as load_run
+    from model_factory.yaml_config.errors import ConfigError as ConfigError
+    from model_factory.yaml_config.strict_model import StrictModel as StrictModel
+    from parse_args import parse_config as parse_config
+    from parse_args import parse_experiment as parse_experiment
+
+_MODULES = {
+    "data_manager.data_manager": ("DatasetManager",),
+    "data_manager.dataset_types": ("DatasetConfig",),
+    "data_manager.registry": ("register_source",),
+    "data_manager.row_types": ("TokensConfig",),
+    "data_manager.tokenizers.smiles": ("SmilesTokenizer",),
+    "model.activations": ("ActivationFunctions",),
+    "model.bert_diffusion_model": ("BertDiffusionModel",),
+    "model.bert_factory": ("build_medium_bert_diffusion_model",),
+    "model.checkpoints.performer_pytorch": ("load_performer_pytorch",),
+    "model.core_registry": ("register_attention",),
+    "model.denoisers.registry": ("register_backbone",),
+    "model.denoisers.view": ("BackboneView",),
+    "model.model_factory": ("ModelFactory", "create_model", "load_model"),
+    "model.model_types": ("DecoderConfig", "EncoderConfig", "EncoderDecoderConfig", "ModelConfig"),
+    "model.registry": ("register_model",),
+    "model.types": ("PerformerParams",),
+    "model_factory.experiment.build": ("with_vocabulary",),
+    "model_factory.experiment.config": ("ExperimentConfig",),
+    "model_factory.experiment.task_registry": ("register_task",),
+    "model_factory.training.engine": ("train",),
+    "model_factory.training.run.folder": ("load_run",),
+    "model_factory.yaml_config.errors": ("ConfigError",),
+    "model_factory.yaml_config.strict_model": ("StrictModel",),
+    "parse_args": ("parse_config", "parse_experiment"),
+}
+_MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name at its first use; raise AttributeError for any other."""
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(_MODULE_OF[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """Return the public names, without importing any of them."""
+    return sorted(_MODULE_OF)

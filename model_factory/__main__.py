@@ -1,0 +1,8 @@
+"""Run `python -m model_factory VERB`: the same verbs as the installed command `model-factory`."""
+
+import sys
+
+from model_factory.cli.main import main
+
+if __name__ == "__main__":
+    sys.exit(main())
