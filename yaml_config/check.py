@@ -28,7 +28,7 @@ _STAND_INS: tuple[Any, ...] = (1, 1.0, "x", True, {}, [], [1], ["x"])
 
 @dataclass(frozen=True)
 class Checked(Generic[Model]):
-    """The object (None if there are problems) and the problems; `loose` is the object with bad values replaced."""
+    """Result of a check: the object (None if there are problems) and the problems; `loose` is the object with bad values replaced."""
 
     value: Model | None
     problems: list[Problem]

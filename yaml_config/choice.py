@@ -1,4 +1,4 @@
-"""The error of a name outside a set of names, like that of a pydantic Literal."""
+"""Error of a name outside a set of names, like that of a pydantic Literal."""
 
 from collections.abc import Iterable
 
