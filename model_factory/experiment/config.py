@@ -56,14 +56,14 @@ class ExperimentConfig(StrictModel):
 
 @dataclass(frozen=True)
 class Experiment:
-    """A valid experiment, and the tree that it was read from."""
+    """Valid experiment with the tree that it was read from."""
 
     config: ExperimentConfig
     root: Node
 
     @property
     def context(self) -> Context:
-        """All sections, as checks between them take them."""
+        """Return the context of the checks between sections."""
         config = self.config
         return Context(self.root, config.model, config.datasets or (), config.training, config.generation)
 

@@ -53,35 +53,35 @@ class Context:
 
     @cached_property
     def dataset(self) -> DatasetConfig | None:
-        """The data set to train on; None if there is none, or several and `training.dataset` names none of them."""
+        """Return the data set to train on; None without data, or if `training.dataset` does not select one of several."""
         wanted = self.training.dataset if self.training else None
         found = [entry for entry in self.datasets if wanted in (None, entry.name)]
         return found[0] if len(found) == 1 else None
 
     @property
     def dataset_path(self) -> Location:
-        """Path of the data set to train on."""
+        """Return the path of the data set to train on."""
         assert self.dataset is not None
         return ("datasets", [entry.name for entry in self.datasets].index(self.dataset.name))
 
     @property
     def trains(self) -> bool:
-        """True if the file trains a model: it has the section `training`, a model and data."""
+        """Return True if the file trains a model: it has the section `training`, a model and data."""
         return self.will_train and self.training is not None and self.model is not None and bool(self.datasets)
 
     @cached_property
     def columns(self) -> frozenset[str] | None:
-        """Columns of a row of the data set to train on; None if unknown."""
+        """Return the columns of the data set to train on; None if unknown."""
         return None if self.dataset is None else columns_of(self.dataset)
 
     @cached_property
     def splits(self) -> list[str] | None:
-        """Splits of the data set to train on; None if only the data tell."""
+        """Return the splits of the data set to train on; None if only the data tell."""
         return None if self.dataset is None else splits_of(self.dataset)
 
     @cached_property
     def task(self) -> str | None:
-        """Name of the task that is trained; None if nothing is trained, or no task is known to fit."""
+        """Return the name of the task that is trained; None if nothing is trained, or no task is known to fit."""
         if not self.trains or self.model is None or self.training is None or self.columns is None:
             return None
         kind, wanted = self.model.model_type, self.training.task_name

@@ -105,7 +105,7 @@ def _starting_tokenizer(context: Context, folder: Path) -> Iterator[Problem]:
 
 
 def _read_run(folder: Path) -> ModelConfig | None:
-    """Return the model of a run folder's config.yml; None where there is none that can be read."""
+    """Return the model of a run folder's config.yml; None if it is missing or invalid."""
     file = folder / "config.yml"
     if not file.is_file():
         return None
@@ -203,7 +203,7 @@ def read_shapes(path: Path) -> dict[str, list[int]] | None:
 
 
 def _read_json(path: Path) -> Mapping[str, Any] | None:
-    """Return the mapping of a small JSON file; None where there is none."""
+    """Return the mapping of a small JSON file; None if it is missing or invalid."""
     try:
         if not path.is_file() or path.stat().st_size > _MAX_CONFIG:
             return None

@@ -85,7 +85,7 @@ class Summary:
 
 
 def summarise(config: ExperimentConfig) -> Summary:
-    """Count the model of an experiment; raises ValueError if there is none or it cannot be built."""
+    """Count the model of an experiment; raises ValueError if it is missing or cannot be built."""
     if config.model is None:
         raise ValueError("--summary needs a section 'model'")
     config = with_vocabulary(config)

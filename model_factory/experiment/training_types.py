@@ -60,7 +60,7 @@ class SpeechTaskConfig(StrictModel):
 
 
 class StageConfig(StrictModel):
-    """One stage: the part of the model that is trained, and for how many steps."""
+    """Stage of training: the part of the model that is trained, and for how many steps."""
 
     train: Literal["autoencoder", "diffusion", "joint"]
     """autoencoder; diffusion of the latents of the frozen encoder; or joint, both together."""

@@ -28,21 +28,29 @@ _STAND_INS: tuple[Any, ...] = (1, 1.0, "x", True, {}, [], [1], ["x"])
 
 @dataclass(frozen=True)
 class Checked(Generic[Model]):
-    """The object (None if there are problems) and the problems; `loose` is the object with bad values replaced."""
+    """Result of a check: the object (None if there are problems) and the problems; `loose` is the object with bad values replaced."""
 
     value: Model | None
     problems: list[Problem]
     loose: Model | None = None
 
 
-def check(node: Node, model: type[Model], path: Location = (), also: Iterable[str] = ()) -> Checked[Model]:
-    """Validate the mapping `node` at `path` of its file; `also` are keys known one level up."""
-    return _Check(node, model, path, tuple(also)).run()
+def check(
+    node: Node, model: type[Model], path: Location = (), also: Iterable[str] = (), hidden: Iterable[str] = ()
+) -> Checked[Model]:
+    """Validate the mapping `node` at `path` of its file.
+
+    `also` are keys known one level up; `hidden` are keys of the type that a file does not write, so none is suggested.
+    """
+    return _Check(node, model, path, tuple(also), tuple(hidden)).run()
 
 
 class _Check(Generic[Model]):
-    def __init__(self, node: Node, model: type[Model], path: Location, also: tuple[str, ...]) -> None:
+    def __init__(
+        self, node: Node, model: type[Model], path: Location, also: tuple[str, ...], hidden: tuple[str, ...]
+    ) -> None:
         self.original, self.node, self.model, self.path, self.also = node, node, model, path, also
+        self.hidden = hidden
         self.problems: list[Problem] = []
         self.repaired: set[Location] = set()
         self.tries: dict[Location, int] = {}
@@ -178,7 +186,9 @@ class _Check(Generic[Model]):
         tagged = tag_of(self.model, parent, self.node) if model is None and parent else None
         known += [tagged.key] if tagged else []
         overridden = {name for name, node in present.items() if file and node.place.file != file}
-        return [name for name in known if name not in present or name in overridden]
+        hidden = () if parent else self.hidden
+        unique = dict.fromkeys(name for name in known if name not in hidden)
+        return [name for name in unique if name not in present or name in overridden]
 
     def nearest(self, where: Location) -> Node:
         """Return the node at `where`, or its closest parent."""

@@ -27,7 +27,7 @@ MAX_FILES = 50
 
 @dataclass(frozen=True)
 class Document:
-    """The tree, whose root is a mapping, and the problems that did not stop reading."""
+    """Tree of a file, whose root is a mapping, and the problems that did not stop reading."""
 
     root: Node
     problems: tuple[Problem, ...] = ()

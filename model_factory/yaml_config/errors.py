@@ -31,7 +31,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Problem:
-    """One error: its position, message and suggestion."""
+    """Error of a configuration: its position, message and suggestion."""
 
     place: Place
     path: str

@@ -12,7 +12,7 @@ Scalar = str | int | float | bool | None
 
 @dataclass(frozen=True)
 class Node:
-    """A scalar, mapping or list with the positions of its value and of its key.
+    """Scalar, mapping or list with the positions of its value and of its key.
 
     `origin` is the path under which a merged default was written; `size` counts the nodes below, with aliases expanded.
     """

@@ -103,6 +103,6 @@ def test_unknown_key_lists_the_keys_of_its_type() -> None:
     section = {"model_type": "diffusion", "objective": {"type": "mdlm"}, "backbone": backbone, "decoder": {}}
     root, _ = compose(dump(section), "case.yml")
     _, problems = read_model_section(root)
-    [told] = [problem.message for problem in problems if problem.path == "model.decoder"]
-    assert "what can be added: " in told
-    assert "global_config" not in told
+    [message] = [problem.message for problem in problems if problem.path == "model.decoder"]
+    assert "what can be added: " in message
+    assert "global_config" not in message

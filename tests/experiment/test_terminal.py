@@ -168,7 +168,7 @@ def test_broken_plugin_is_reported_in_one_line(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "broken_types.py").write_text("def f()\n    pass\n")
     (tmp_path / "raising_types.py").write_text("raise RuntimeError('no luck')\n")
-    for name, told in (
+    for name, words in (
         ("broken_types", "SyntaxError: expected ':' (broken_types.py, line 1)"),
         ("raising_types", f"RuntimeError: no luck ({tmp_path}/raising_types.py, line 1)"),
         ("no_such_types", "No module named 'no_such_types'"),
@@ -177,7 +177,7 @@ def test_broken_plugin_is_reported_in_one_line(tmp_path, monkeypatch, capsys):
         with pytest.raises(SystemExit) as ended:
             main(["--config", "x.yml", "--plugin", name])
         assert ended.value.code == 2
-        assert told in capsys.readouterr().err
+        assert words in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
