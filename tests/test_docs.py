@@ -89,7 +89,7 @@ def test_every_formula_has_a_function_and_a_test_in_the_file_that_is_named() -> 
     for formula in formulas:
         title = formula.splitlines()[0]
         functions = re.findall(r"`((?:diffusion|model|evaluation)\.[\w.]+)`", formula)
-        listed = formula.partition("- proved by ")[2].partition("\n\n")[0]
+        listed = formula.partition("- Tests: ")[2].partition("\n\n")[0]
         proofs = [" ".join(part.split()) for part in listed.split(";") if part]
         assert functions, title
         assert proofs, title
