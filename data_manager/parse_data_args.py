@@ -99,7 +99,7 @@ def read_entry(entry: Node, index: int) -> tuple[DatasetConfig | None, list[Prob
     choice = choose(entry, "source", SOURCES, path, DEFAULT_SOURCE)
     if choice.entry is None:
         return None, [*misplaced, *choice.problems]
-    checked: Checked[Any] = check(choice.body, choice.entry.config_type, path, ("source",), _FILLED)
+    checked: Checked[Any] = check(choice.body, choice.entry.config_type, path, ("source",), _DERIVED_KEYS)
     problems = [*misplaced, *choice.problems, *checked.problems]
     return (
         None if problems or checked.value is None else checked.value.model_copy(update={"source": choice.name})

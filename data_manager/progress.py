@@ -53,7 +53,7 @@ def progress_counter(label: str, unit: str, total: int | None = None) -> Iterato
 @contextmanager
 def progress_bar(label: str, total: int | None, unit: str = "") -> Iterator[Callable[[int], object]]:
     """Show a progress bar on stderr after half a second of work; yield the function that advances it by a count."""
-    from tqdm import tqdm  # type: ignore[import-untyped]
+    from tqdm import tqdm
 
     bar = tqdm(desc=label, total=total, unit=unit or "it", file=sys.stderr, disable=None, leave=False, delay=0.5)
     with bar:

@@ -88,8 +88,8 @@ def test_docs_formulas_have_function_and_test() -> None:
     assert len(formulas) > 30
     for formula in formulas:
         title = formula.splitlines()[0]
-        functions = re.findall(r"`((?:diffusion|model|evaluation)\.[\w.]+)`", formula)
-        listed = formula.partition("- proved by ")[2].partition("\n\n")[0]
+        functions = re.findall(r"`((?:model_factory|model)\.[\w.]+)`", formula)
+        listed = formula.partition("- Tests: ")[2].partition("\n\n")[0]
         proofs = [" ".join(part.split()) for part in listed.split(";") if part]
         assert functions, title
         assert proofs, title

@@ -205,8 +205,8 @@ def _diffused(
 ) -> tuple[Tensor, Tensor]:
     """Return latents [B, size] as the diffusion is trained on them, and its squared errors [B], averaged over draws."""
     latents, errors = [], []
-    for draw in range(settings.draws):
-        streams = RowGenerators.from_seed(mix_seed(settings.seed, _LATENTS, draw), rows)
+    for repeat in range(settings.draws):
+        streams = RowGenerators.from_seed(mix_seed(settings.seed, _LATENTS, repeat), rows)
         drawn = reparameterise(mu, logvar, normal(mu.shape, streams, mu.device, mu.dtype))
         z = model.diffused(mu, drawn)
         latents.append(z)
