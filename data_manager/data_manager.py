@@ -10,6 +10,7 @@ import ast
 import re
 import sys
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -213,6 +214,5 @@ def _describe_recipe(name: str) -> str:
 
 
 if __name__ == "__main__":
-    from model_factory.cli.data import main
-
-    sys.exit(main())
+    # the command line is a floor above, so it is found by name
+    sys.exit(import_module("model_factory.cli.data").main())

@@ -119,7 +119,7 @@ def _cached_tables(repo: str) -> Iterator[Path]:
     return folder.glob(f"{owner}___*" if owner else f"{name[0]}*")
 
 
-def _cached_files(name: str) -> Iterator[Path]:
+def cached_files(name: str) -> Iterator[Path]:
     """Yield downloaded files of a repository."""
     from huggingface_hub import constants
 

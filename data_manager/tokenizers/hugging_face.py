@@ -13,6 +13,7 @@ from data_manager.dataset_types import DatasetConfig, TokenizerConfig
 from data_manager.documents import HashFile
 from data_manager.errors import DataError
 from data_manager.paths import find_path
+from data_manager.text.hub import cached_files, from_hub, reason_offline
 from data_manager.tokenizers.base import flat, write_vocabulary
 from data_manager.tokenizers.factory import file_hashes, output_folder
 from data_manager.tokenizers.registry import register_tokenizer
@@ -146,8 +147,6 @@ class CachedTokenizer:
         if settings.path is not None:
             folder = find_path(settings.path, dataset, "the tokenizer folder")
             return open_cached_tokenizer(folder, output_folder(dataset), file_hashes(dataset))
-        from data_manager.tokenizers.hub import hub_tokenizer
-
         assert settings.name is not None
         return hub_tokenizer(settings.name, settings.revision)
 
@@ -226,3 +225,25 @@ def _facts(tokenizer: "HuggingFaceTokenizer") -> dict[str, int | str | None]:
         "unk": tokenizer.unk_token_id,
         "identity": tokenizer.identity(),
     }
+
+
+def hub_tokenizer(name: str, revision: str | None) -> HuggingFaceTokenizer:
+    """Load a tokenizer by its name on the hub; raise DataError, offline within two seconds."""
+    if Path(name).exists():
+        raise DataError(
+            f"tokenizer {name!r}: a folder of that name exists, too; to use the folder, write path: ./{name}"
+        )
+
+    def get() -> HuggingFaceTokenizer:
+        from transformers import AutoTokenizer
+
+        offline = reason_offline() is not None
+        inner = AutoTokenizer.from_pretrained(
+            name, revision=revision or "main", local_files_only=offline, trust_remote_code=False
+        )
+        return HuggingFaceTokenizer(inner)
+
+    remedy = (
+        "Save it on a machine with a network (AutoTokenizer.from_pretrained(...).save_pretrained(folder)) and give path"
+    )
+    return from_hub(f"tokenizer {name!r}", get, f"{remedy}.", cached_files(f"models--{name.replace('/', '--')}"))
