@@ -10,7 +10,8 @@ from data_manager.documents import Corpus, Listed
 from data_manager.errors import DataError
 from data_manager.registry import SOURCES
 from data_manager.row_types import TokensConfig
-from data_manager.text.mixture import Mixture, prepare_mixture
+from data_manager.text.mixture import Mixture, load_mixtures, prepare_mixture
+from data_manager.text.mixture_types import MixtureDatasetConfig
 from data_manager.text.table_types import DEFAULT_COLUMN
 from data_manager.tokenizers.base import Tokenizer
 from data_manager.tokenizers.factory import Texts, config_key, make_tokenizer, tokenizer_of
@@ -69,6 +70,11 @@ def text_splits(config: DatasetConfig) -> dict[str, Corpus] | None:
     texts = {split: as_text(value, f"{config.name} {split}") for split, value in found.items()}
     corpora = {split: text for split, text in texts.items() if text is not None and not isinstance(text, Mixture)}
     return corpora if len(corpora) == len(found) else None
+
+
+def mixture_splits(config: MixtureDatasetConfig) -> dict[str, Mixture]:
+    """Return the splits of a mixture of data sets; raise DataError for a part without text."""
+    return load_mixtures(config, text_splits)
 
 
 def tokenizer_for(config: DatasetConfig) -> Tokenizer | None:

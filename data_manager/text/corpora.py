@@ -7,8 +7,11 @@ from typing import TYPE_CHECKING
 from data_manager.documents import Corpus, Joined, Listed
 from data_manager.errors import DataError
 from data_manager.paths import find_paths
+from data_manager.text.arrow import disk_corpora
 from data_manager.text.files import PairedFiles, TextFile
+from data_manager.text.hub import hub_corpora
 from data_manager.text.split import split_by_ratio
+from data_manager.text.table_types import DiskDatasetConfig, HubDatasetConfig
 from data_manager.text.tables import TableFile, classes_of
 from data_manager.text.types import CorpusConfig, EmbeddedDatasetConfig, FilesConfig, PairFiles, TextDatasetConfig
 
@@ -87,6 +90,16 @@ def concatenate(parts: Iterator[Corpus]) -> Corpus:
     """Concatenate several corpora."""
     found = tuple(parts)
     return found[0] if len(found) == 1 else Joined(found)
+
+
+def disk_splits(config: DiskDatasetConfig) -> dict[str, Corpus]:
+    """Return the corpora of a folder that `datasets` saved, divided by `splits` if it is set; raise DataError."""
+    return apply_splits(config, disk_corpora(config))
+
+
+def hub_splits(config: HubDatasetConfig) -> dict[str, Corpus]:
+    """Return the corpora of a data set on the hub, divided by `splits` if it is set; raise DataError."""
+    return apply_splits(config, hub_corpora(config))
 
 
 def apply_splits(config: CorpusConfig, corpora: Mapping[str, Corpus]) -> dict[str, Corpus]:

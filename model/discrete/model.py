@@ -8,8 +8,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import unset_fake_temporarily
 
 from model.denoisers.blocks import BlockReader, Blocks
-from model.denoisers.built_in import build_backbone
-from model.denoisers.calling import DenoiserCall
+from model.denoisers.calling import DenoiserCall, build_backbone
 from model.denoisers.view import BackboneView
 from model.device import resolve_device
 from model.discrete.inputs import check_condition, check_data, check_level, check_noisy, check_rows

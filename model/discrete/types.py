@@ -13,10 +13,11 @@ from model.types import Size
 from model_factory.diffusion.processes.built_in import AbsorbingConfig, LogLinearConfig
 from model_factory.diffusion.registry import OBJECTIVES, PROCESSES, SCHEDULES, processes_of, samplers_of
 from model_factory.yaml_config.choose import FromRegistry
+from model_factory.yaml_config.lazy_import import import_on_call
 from model_factory.yaml_config.strict_model import StrictModel, Violation
 
 if TYPE_CHECKING:
-    from model.discrete.model import DiffusionModel
+    pass
 
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
@@ -177,8 +178,4 @@ def _type_of(part: Any) -> str:
     return str(part.type)
 
 
-@register_model("diffusion", config=DiffusionConfig)
-def _build_diffusion(config: DiffusionConfig) -> "DiffusionModel":
-    from model.discrete.model import DiffusionModel
-
-    return DiffusionModel(config)
+register_model("diffusion", config=DiffusionConfig)(import_on_call("model.discrete.model:DiffusionModel"))

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from model.denoisers.built_in import BackboneError
+from model.denoisers.calling import BackboneError
 from model.denoisers.registry import BACKBONES, register_backbone
 from model.discrete.model import DiffusionModel
 from model.transformer.inputs import InputError
