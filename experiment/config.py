@@ -9,7 +9,8 @@ from pydantic import SerializeAsAny
 
 from data_manager.dataset_types import DatasetConfig, GlobalConfig
 from data_manager.parse_data_args import check_section, read_data_sections
-from experiment.cross_checks import CHECKS, Context
+from experiment.check_context import Context
+from experiment.cross_checks import CHECKS
 from experiment.file_headers import CHECKS as HEADER_CHECKS
 from experiment.shipped import find_config
 from model.model_types import ModelConfig
@@ -110,6 +111,7 @@ def read_experiment(
         training=found.get("training"),
         generation=found.get("generation"),
         will_train=will_train,
+        knows_data="datasets" in only,
     )
     problems += _find_contradictions(context)
     if problems:

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from data_manager.text_files import places_of
-from experiment.cross_checks import FEWEST_TOKENS, Check, Context
+from experiment.check_context import Check, Context
+from experiment.cross_checks import FEWEST_TOKENS
 from model.model_types import ModelConfig
 from model.parse_model_args import parse_model_config
 from yaml_config.errors import ConfigError, Problem

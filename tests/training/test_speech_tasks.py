@@ -195,7 +195,7 @@ def test_two_voices_are_told_apart(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("entry", "changes", "message"),
     [
-        ({"tokenizer": None}, {}, "the data set has no tokenizer"),
+        ({"tokenizer": None}, {}, "has no tokenizer"),
         ({"tokenizer": {"type": "characters"}}, {"task": "diarization"}, "diarization writes no text"),
         ({"tokenizer": None}, {"task": "diarization"}, "loading: {speakers: true}"),
     ],
