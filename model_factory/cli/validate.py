@@ -44,7 +44,7 @@ def _run(args: argparse.Namespace, usage_error: Callable[[str], NoReturn]) -> in
     except ConfigError as error:
         return report_failure(error, args.json)
     from model_factory.experiment.absent_files import absent_files
-    from model_factory.experiment.cross_checks import find_notes
+    from model_factory.experiment.training_checks import find_notes
 
     missing = absent_files(experiment)
     notes = [*missing, *find_notes(experiment.context)]

@@ -11,7 +11,8 @@ from data_manager.dataset_types import DatasetConfig, GlobalConfig
 from data_manager.parse_data_args import check_section, read_data_sections
 from model.model_types import ModelConfig
 from model.parse_model_args import read_model_section
-from model_factory.experiment.cross_checks import CHECKS, Context
+from model_factory.experiment.check_context import Context
+from model_factory.experiment.cross_checks import CHECKS
 from model_factory.experiment.file_headers import CHECKS as HEADER_CHECKS
 from model_factory.experiment.training_types import GenerationConfig, TrainingConfig
 from model_factory.yaml_config.document import Document, read_document
@@ -110,6 +111,7 @@ def read_experiment(
         training=found.get("training"),
         generation=found.get("generation"),
         will_train=will_train,
+        knows_data="datasets" in only,
     )
     problems += _find_contradictions(context)
     if problems:

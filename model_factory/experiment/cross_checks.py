@@ -1,350 +1,27 @@
 """All checks between sections: model, data sets, training and generation. No torch is imported and no data is read.
 
-Each of `CHECKS` takes one `Context` and yields the problems that it finds; `find_notes` collects remarks that do not make
-a file invalid. `model_factory.experiment.file_headers` holds the checks that open files which the config names.
+Each of `CHECKS` takes one `Context` and yields the problems that it finds. Checks of `training` are in
+`experiment.training_checks`; `model_factory.experiment.file_headers` holds the checks that open files which the config names.
 """
 
-import os
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import cached_property
-from glob import glob
+from collections.abc import Iterator
 from typing import Any
 
-from data_manager.dataset_types import DatasetConfig
-from data_manager.registry import SOURCES
 from data_manager.row_types import TokensConfig
 from data_manager.speech.types import SpeechConfig
-from data_manager.text.mixture_types import MixtureDatasetConfig
-from data_manager.text.table_types import ColumnsConfig, HubDatasetConfig
-from data_manager.text.types import CorpusConfig, EmbeddedDatasetConfig, FilesConfig
+from data_manager.text.types import CorpusConfig
 from model.model_types import ModelConfig
 from model.types import PerformerParams
-from model_factory.experiment.task_registry import TASKS, choose_task
-from model_factory.experiment.training_types import GenerationConfig, TrainingConfig
-from model_factory.yaml_config.check import advice
+from model_factory.experiment.check_context import DISCRETE, LATENT, OWN_TASKS, SPEECH_TASKS, Check, Context
+from model_factory.experiment.training_checks import TRAINING_CHECKS
 from model_factory.yaml_config.errors import Problem
-from model_factory.yaml_config.node import Node, dotted
+from model_factory.yaml_config.node import dotted
 from model_factory.yaml_config.registry import closest
-from model_factory.yaml_config.strict_model import Location, StrictModel
+from model_factory.yaml_config.strict_model import Location
 
-TRAIN_SPLITS = ("train",)
-EVALUATION_SPLITS = ("validation", "valid", "val", "dev")
 FEWEST_TOKENS = {"bytes": 259, "bpe": 260}
 """Tokens of a tokenizer by its type, at least: the bytes and special tokens."""
-LONGEST_NAME = 200
-"""Bytes of a name; file systems take 255, and suffixes are added to it."""
 _BERT_POSITIONS = 512
-_SPEECH_TASKS = ("speech_recognition", "diarization")
-_DISCRETE, _LATENT = "diffusion", "latent_diffusion"
-
-
-@dataclass(frozen=True)
-class Context:
-    """All sections of a file (None where absent or invalid), and the tree in which problems find their lines."""
-
-    root: Node
-    model: ModelConfig | None = None
-    datasets: Sequence[DatasetConfig] = ()
-    training: TrainingConfig | None = None
-    generation: GenerationConfig | None = None
-    will_train: bool = True
-    """False for the config of a finished run, whose data and starting weights may have been moved since."""
-
-    @cached_property
-    def dataset(self) -> DatasetConfig | None:
-        """Return the data set to train on; None without data, or if `training.dataset` does not select one of several."""
-        wanted = self.training.dataset if self.training else None
-        found = [entry for entry in self.datasets if wanted in (None, entry.name)]
-        return found[0] if len(found) == 1 else None
-
-    @property
-    def dataset_path(self) -> Location:
-        """Return the path of the data set to train on."""
-        assert self.dataset is not None
-        return ("datasets", [entry.name for entry in self.datasets].index(self.dataset.name))
-
-    @property
-    def trains(self) -> bool:
-        """Return True if the file trains a model: it has the section `training`, a model and data."""
-        return self.will_train and self.training is not None and self.model is not None and bool(self.datasets)
-
-    @cached_property
-    def columns(self) -> frozenset[str] | None:
-        """Return the columns of the data set to train on; None if unknown."""
-        return None if self.dataset is None else columns_of(self.dataset)
-
-    @cached_property
-    def splits(self) -> list[str] | None:
-        """Return the splits of the data set to train on; None if only the data tell."""
-        return None if self.dataset is None else splits_of(self.dataset)
-
-    @cached_property
-    def task(self) -> str | None:
-        """Return the name of the task that is trained; None if nothing is trained, or no task is known to fit."""
-        if not self.trains or self.model is None or self.training is None or self.columns is None:
-            return None
-        kind, wanted = self.model.model_type, self.training.task_name
-        if wanted is None:
-            return choose_task(kind, self.columns)
-        return wanted if TASKS.get(wanted).fits(kind, self.columns) else None
-
-    def problem(self, path: Location, message: str, fix: str | None = None) -> Problem:
-        """Return a problem at the nearest node to `path`; `fix` is appended to the message and kept as suggestion."""
-        hint = f"; {advice(fix)}" if fix else ""
-        return Problem(self.node(path).shown_at, dotted(path), "relation", message + hint, fix)
-
-    def node(self, path: Location) -> Node:
-        """Return the node of a path, of the default that fills it, or of the closest parent that is in the file."""
-        places = [path]
-        if len(path) > 2 and path[0] in ("model", "datasets"):
-            shared = ("model", "global_config") if path[0] == "model" else ("global_config",)
-            places.append((*shared, *path[2:]))
-        places += [path[:depth] for depth in range(len(path) - 1, 0, -1)]
-        return next((node for place in places if (node := self.root.at(place)) is not None), self.root)
-
-    def has(self, path: Location) -> bool:
-        """Return True if the file gives a value at `path`."""
-        node = self.root.at(path)
-        return node is not None and node.value is not None
-
-
-Check = Callable[[Context], Iterator[Problem]]
-
-
-def find_notes(context: Context) -> list[Problem]:
-    """Return remarks on a valid file: settings that this machine cannot follow, or that have no effect."""
-    return [note for check in _NOTES for note in check(context)]
-
-
-def columns_of(entry: DatasetConfig) -> frozenset[str] | None:
-    """Return the columns of a data set's rows; None for a source that a plugin registered."""
-    if isinstance(entry, SpeechConfig):
-        return frozenset(("features", "text"))
-    if not _is_built_in(entry) or not isinstance(entry, TokensConfig):
-        return None
-    if entry.is_paired:
-        return frozenset(("source_ids", "target_ids"))
-    columns = {"input_ids"}
-    if isinstance(entry, ColumnsConfig) and entry.label is not None:
-        columns.add("labels")
-    if isinstance(entry, CorpusConfig) and entry.condition_names:
-        columns.add("cond")
-    return frozenset(columns)
-
-
-def splits_of(entry: DatasetConfig) -> list[str] | None:
-    """Return the names of a data set's splits; None if only the data tell."""
-    if isinstance(entry, CorpusConfig) and entry.splits:
-        return list(entry.splits)
-    if isinstance(entry, FilesConfig):
-        return list(entry.data_files)
-    if isinstance(entry, EmbeddedDatasetConfig):
-        return ["train", "validation", "test"]
-    if isinstance(entry, HubDatasetConfig):
-        return list(entry.hub_splits()) or None
-    if isinstance(entry, MixtureDatasetConfig):
-        parts = [splits_of(part) for part in entry.entries]
-        known = [part for part in parts if part is not None]
-        return list(dict.fromkeys(name for part in known for name in part)) if len(known) == len(parts) else None
-    return None
-
-
-def find_split(names: Sequence[str], wanted: str | None, usual: Sequence[str]) -> str | None:
-    """Return the split that is used: the wanted one, one of a usual name, or the first that begins like one."""
-    if wanted is not None:
-        return wanted if wanted in names else None
-    exact = [name for word in usual for name in names if name == word]
-    return next(iter([*exact, *(name for word in usual for name in names if name.startswith(word))]), None)
-
-
-def _is_built_in(entry: DatasetConfig) -> bool:
-    return entry.source in SOURCES and type(entry).__module__.startswith("data_manager.")
-
-
-def _names(context: Context) -> Iterator[Problem]:
-    """Check that the names of data sets can be used for folders."""
-    for index, entry in enumerate(context.datasets):
-        path, size = ("datasets", index, "name"), len(entry.name.encode("utf-8", "surrogatepass"))
-        if not entry.name.isprintable():
-            yield context.problem(path, "a name must not hold line breaks or control characters, as it names folders")
-        elif size > LONGEST_NAME:
-            yield context.problem(path, f"the name has {size} bytes, and may have {LONGEST_NAME}, as it names folders")
-
-
-def _named_data(context: Context) -> Iterator[Problem]:
-    """Check that the data set and the splits that `training` names exist, and that it is clear which are meant."""
-    training, names = context.training, [entry.name for entry in context.datasets]
-    if not context.will_train or training is None or not names:
-        return
-    if training.dataset is not None and training.dataset not in names:
-        yield _unknown_name(context, "dataset", training.dataset, names, "the data sets are")
-        return
-    if context.dataset is None:
-        if context.trains:
-            listed = ", ".join(names)
-            message = f"there are {len(names)} data sets ({listed}), and training does not name the one to train on"
-            yield context.problem(("training", "dataset"), message, f"dataset: {names[0]}")
-        return
-    splits = context.splits
-    if splits is None:
-        return
-    for key in ("train_split", "eval_split"):
-        wanted = getattr(training, key)
-        if wanted is not None and wanted not in splits:
-            yield _unknown_name(context, key, wanted, splits, f"data set {context.dataset.name!r} has the splits")
-    if (
-        context.trains
-        and training.train_split is None
-        and len(splits) > 1
-        and not find_split(splits, None, TRAIN_SPLITS)
-    ):
-        message = f"data set {context.dataset.name!r} has the splits {', '.join(splits)}, and none is called train"
-        yield context.problem(("training", "train_split"), message, f"train_split: {splits[0]}")
-
-
-def _unknown_name(context: Context, key: str, name: str, known: list[str], owner: str) -> Problem:
-    near = closest(name, known)
-    hint = f"; did you mean {near!r}?" if near else ""
-    message = f"training names {name!r}, and {owner} {', '.join(known)}{hint}"
-    path = ("training", key)
-    return Problem(context.node(path).shown_at, dotted(path), "relation", message, near)
-
-
-def _lacks_evaluation(context: Context) -> bool:
-    assert context.training is not None
-    splits = context.splits
-    return splits is not None and find_split(splits, context.training.eval_split, EVALUATION_SPLITS) is None
-
-
-def _evaluation(context: Context) -> Iterator[Problem]:
-    """Check that there is a split to evaluate on, where evaluations decide something."""
-    training = context.training
-    if not context.trains or training is None or context.splits is None or context.dataset is None:
-        return
-    if training.eval_split is not None or not _lacks_evaluation(context):
-        return
-    named = ", ".join(context.splits)
-    for key in ("early_stopping_patience", "load_best_model_at_end"):
-        if getattr(training, key):
-            message = f"{key} needs evaluations, and data set {context.dataset.name!r} has only the splits {named}"
-            yield context.problem(("training", key), message, "add a split validation, or name one as eval_split")
-
-
-def _rows(context: Context) -> Iterator[Problem]:
-    """Check that the rows can be counted, ordered and learnt from."""
-    entry = context.dataset
-    if not context.trains or entry is None:
-        return
-    path = context.dataset_path
-    if isinstance(entry, SpeechConfig) and entry.loading.max_duration is not None:
-        message = "a training step has training.batch_size rows, and max_duration asks for batches of so many seconds"
-        yield context.problem((*path, "loading", "max_duration"), message, "leave it out")
-    if not isinstance(entry, TokensConfig):
-        return
-    if entry.streaming:
-        message = "training counts its rows to order them, and a stream has no count"
-        fix = "leave streaming out: rows are prepared once, and read from disk as they are needed"
-        yield context.problem((*path, "streaming"), message, fix)
-    least = 3 if entry.layout == "whole" else 2 if context.task == "language_modelling" else 1
-    if entry.limit is not None and entry.limit < least and entry.too_long != "cut":
-        why = (
-            "a whole text has a token before and after it"
-            if least == 3
-            else "each token is predicted from those before"
-        )
-        message = f"{why}, so rows of {entry.limit} token{'s'[: entry.limit - 1]} hold nothing to learn"
-        yield context.problem((*path, "sequence_length"), message, f"sequence_length: {least}")
-
-
-def _task(context: Context) -> Iterator[Problem]:
-    """Check that a task trains this type of model on this data set."""
-    model, training, entry = context.model, context.training, context.dataset
-    if not context.trains or model is None or training is None or entry is None or context.columns is None:
-        return
-    if context.task is not None or (model.model_type == _LATENT and "source_ids" in context.columns):
-        return  # pairs for a latent model are reported by `_latent_rows`
-    kind, found = model.model_type, choose_task(model.model_type, context.columns)
-    rows = f"data set {entry.name!r} has {_content(context.columns)}"
-    if training.task_name is not None:
-        takes = TASKS.get(training.task_name).describe()
-        message = f"task {training.task_name} takes {takes}, and this model is of type {kind}, and {rows}"
-        yield context.problem(("training", "task"), message, f"task: {found}" if found else None)
-    if found is None:
-        message = f"no task trains a model of type {kind} on this data: {rows}"
-        yield context.problem(context.dataset_path, message, _remedy(kind, context.columns))
-
-
-def _content(columns: frozenset[str]) -> str:
-    """Return what rows with these columns hold, in words."""
-    listed = ", ".join(sorted(columns))
-    if "features" in columns:
-        return f"speech ({listed})"
-    if "source_ids" in columns:
-        return f"pairs of texts ({listed})"
-    return f"text{' with classes' if 'labels' in columns else ' without classes'} ({listed})"
-
-
-def _remedy(kind: str, columns: frozenset[str]) -> str | None:
-    """Return what to write where no task fits."""
-    if "features" in columns:
-        return "model_type: encoder"
-    one_text = "data_files with one text a split"
-    if "source_ids" in columns:
-        return f"model_type: encoder_decoder, or {one_text}"
-    return {
-        "encoder": "add label: COLUMN to a data set of columns (json, csv, parquet), or model_type: decoder",
-        "encoder_decoder": "data_files: {train: {source: a.en, target: a.de}}, or model_type: decoder",
-    }.get(kind)
-
-
-def _settings_of_tasks(context: Context) -> Iterator[Problem]:
-    """Check that the settings of single tasks belong to the task that is trained."""
-    training, task = context.training, context.task
-    if training is None or task is None or context.columns is None:
-        return
-    if training.speech is not None and task in _OWN_TASKS and task not in _SPEECH_TASKS:
-        message = f"speech is for {' and '.join(_SPEECH_TASKS)}, and the task is {task}"
-        yield context.problem(("training", "speech"), message, "leave it out")
-    if training.num_labels is not None and task in _OWN_TASKS and "labels" not in context.columns:
-        message = f"num_labels is for rows with a class, and the task is {task}"
-        yield context.problem(("training", "num_labels"), message, "leave it out")
-    if training.loss_weighting != "bound" and task in _OWN_TASKS and task != "diffusion":
-        message = f"loss_weighting is for diffusion, and the task is {task}"
-        yield context.problem(("training", "loss_weighting"), message, "leave it out")
-    classes = getattr(context.dataset, "classes", None)
-    if task == "sequence_classification" and classes and training.num_labels and training.num_labels < len(classes):
-        message = (
-            f"num_labels is {training.num_labels}, and data set {context.dataset.name!r} names {len(classes)} classes"  # type: ignore[union-attr]
-        )
-        yield context.problem(("training", "num_labels"), message, f"num_labels: {len(classes)}")
-
-
-_OWN_TASKS = (
-    *("sequence_classification", "language_modelling", "translation", *_SPEECH_TASKS),
-    *("latent_diffusion", "diffusion"),
-)
-
-
-def _speech_task(context: Context) -> Iterator[Problem]:
-    """Check that a speech corpus gives what its task needs: a tokenizer, or who speaks."""
-    entry, task = context.dataset, context.task
-    if task not in _SPEECH_TASKS or not isinstance(entry, SpeechConfig):
-        return
-    path = context.dataset_path
-    if task == "speech_recognition" and entry.tokenizer is None:
-        message = f"speech recognition writes tokens, and data set {entry.name!r} has no tokenizer"
-        fix = "training: {task: diarization}" if entry.loading.speakers else "tokenizer: {type: characters}"
-        yield context.problem(path, message, fix)
-    if task == "diarization" and entry.tokenizer is not None:
-        message = "diarization writes no text, and this data set has a tokenizer"
-        yield context.problem((*path, "tokenizer"), message, "leave it out")
-    if task == "diarization" and not entry.loading.speakers:
-        message = f"diarization needs to know who speaks, and data set {entry.name!r} does not load speakers"
-        yield context.problem((*path, "loading"), message, "loading: {speakers: true}")
-    if entry.features.width() is None:
-        message = f"the width of {entry.features.type} features depends on the sampling rate, which is left out"
-        yield context.problem((*path, "features"), message, "sampling_rate: 16000")
 
 
 def _feature_width(context: Context) -> Iterator[Problem]:
@@ -376,7 +53,7 @@ def _feature_width(context: Context) -> Iterator[Problem]:
 
 def _token_input(context: Context) -> Iterator[Problem]:
     """Check that a stack that is trained on tokens reads tokens, and attends to nothing that is not there."""
-    if context.model is None or context.task not in _OWN_TASKS or context.task in _SPEECH_TASKS:
+    if context.model is None or context.task not in OWN_TASKS or context.task in SPEECH_TASKS:
         return
     for part, stack in _stacks(context.model):
         if stack.input_dim is not None:
@@ -390,7 +67,7 @@ def _token_input(context: Context) -> Iterator[Problem]:
 
 def _stacks(model: ModelConfig) -> list[tuple[str, PerformerParams]]:
     """Return the encoder and the decoder of a transformer, by the names of their sections."""
-    if model.model_type in (_DISCRETE, _LATENT):
+    if model.model_type in (DISCRETE, LATENT):
         return []
     fields = type(model.config).model_fields
     found = ((fields[name].alias or name, value) for name, value in model.config if isinstance(value, PerformerParams))
@@ -405,12 +82,12 @@ def _name(context: Context) -> str:
 def _lengths(context: Context) -> Iterator[Problem]:
     """Check that rows are no longer than the model can read."""
     entry, model = context.dataset, context.model
-    if model is None or model.model_type == _LATENT or not isinstance(entry, TokensConfig) or entry.limit is None:
+    if model is None or model.model_type == LATENT or not isinstance(entry, TokensConfig) or entry.limit is None:
         return
     limits: list[tuple[Location, str, int | None]] = []
     for part, stack in _stacks(model):
         limits.append((("model", part, "max_length"), part, stack.max_length))
-    if model.model_type == _DISCRETE:
+    if model.model_type == DISCRETE:
         section: Any = model.config
         limits.append((("model", "backbone", "max_length"), "backbone", getattr(section.backbone, "max_length", None)))
     for path, part, longest in limits:
@@ -426,9 +103,9 @@ def _vocabulary(context: Context) -> Iterator[Problem]:
     if model is None:
         return
     given: list[tuple[Location, int | None]] = []
-    if model.model_type == _DISCRETE:
+    if model.model_type == DISCRETE:
         given = [(("model", "vocab_size"), getattr(model.config, "vocab_size", None))]
-    elif model.model_type == _LATENT:
+    elif model.model_type == LATENT:
         parts: Any = model.config
         own = ((name, getattr(parts, name)) for name in ("encoder", "decoder"))
         given = [
@@ -440,7 +117,7 @@ def _vocabulary(context: Context) -> Iterator[Problem]:
         given = [
             (("model", part, "vocab_size"), stack.vocab_size) for part, stack in _stacks(model) if stack.vocab_size
         ]
-    has_data = context.root.child("datasets") is not None
+    has_data = not context.knows_data or context.root.child("datasets") is not None
     tokenizer = getattr(context.dataset, "tokenizer", None)
     for path, size in given:
         if size is None and not has_data:
@@ -481,19 +158,10 @@ def _condition(context: Context) -> Iterator[Problem]:
         )
 
 
-def _stages(context: Context) -> Iterator[Problem]:
-    """Check that stages belong to a latent diffusion model."""
-    if context.model is None or context.training is None or context.training.stages is None:
-        return
-    if context.model.model_type != _LATENT:
-        message = f"stages are for latent diffusion, and this model is of type {context.model.model_type}"
-        yield context.problem(("training", "stages"), message, "leave it out")
-
-
 def _latent_rows(context: Context) -> Iterator[Problem]:
     """Check that rows fit a latent diffusion model: whole texts, no longer than its parts can read."""
     entry, model = context.dataset, context.model
-    if model is None or model.model_type != _LATENT or not isinstance(entry, TokensConfig):
+    if model is None or model.model_type != LATENT or not isinstance(entry, TokensConfig):
         return
     path = context.dataset_path
     if entry.is_paired:
@@ -523,43 +191,12 @@ def capacity_of(part: Any) -> int | None:
     return longest - slots - getattr(part, "slots_in_front", 0)
 
 
-def _devices(context: Context) -> Iterator[Problem]:
-    """Check that the model is on one device, and that the device can do what `training` asks for."""
-    if not context.trains or context.model is None or context.training is None:
-        return
-    found = list(_device_settings(context.model.config, ("model",)))
-    explicit = {device for _, device in found if device != "auto"}
-    if len(explicit) > 1:
-        path = next(path for path, device in reversed(found) if device != "auto")
-        message = f"training takes a model on one device, and this one is on {' and '.join(sorted(explicit))}"
-        yield context.problem(path, message, "device: auto for all parts")
-    on_cpu = "cpu" in explicit
-    training: Any = context.training
-    for key, reason in (("fp16", "bf16: true, which works there"), ("fsdp", "leave it out")):
-        if getattr(training, key) and on_cpu:
-            yield context.problem(("training", key), f"{key} needs a GPU, and the model is on the CPU", reason)
-    if training.fsdp and context.model.model_type == _LATENT:
-        message = "fsdp shards weights that take part in every step, and stages of a latent model leave some out"
-        yield context.problem(("training", "fsdp"), message, "leave it out: DDP fits this model")
-
-
-def _device_settings(config: Any, path: Location) -> Iterator[tuple[Location, str]]:
-    """Yield every `device` in a config with its path."""
-    if isinstance(config, StrictModel):
-        for name, field in type(config).model_fields.items():
-            value, here = getattr(config, name), (*path, field.alias or name)
-            if name == "device" and isinstance(value, str):
-                yield here, value
-            else:
-                yield from _device_settings(value, here)
-
-
 def _diffusion_generation(context: Context) -> Iterator[Problem]:
     """Check the settings of generation that only diffusion models have."""
     model, generation = context.model, context.generation
     if model is None or generation is None:
         return
-    section: Any = model.config if model.model_type in (_DISCRETE, _LATENT) else None
+    section: Any = model.config if model.model_type in (DISCRETE, LATENT) else None
     for key in ("sampler", "steps", "guidance"):
         path = ("generation", key)
         if not context.has(path):
@@ -604,7 +241,7 @@ def _token_choice(context: Context) -> Iterator[Problem]:
     model, generation = context.model, context.generation
     if model is None or generation is None:
         return
-    if model.model_type == _DISCRETE:
+    if model.model_type == DISCRETE:
         for key, is_given in (("top_k", generation.top_k is not None), ("num_beams", generation.num_beams > 1)):
             if is_given:
                 message = f"{key} is for decoders and translators, and a diffusion model draws by top_p or temperature"
@@ -622,31 +259,15 @@ def _token_choice(context: Context) -> Iterator[Problem]:
 
 
 CHECKS: tuple[Check, ...] = (
-    *(_names, _named_data, _evaluation, _rows, _task, _settings_of_tasks, _speech_task, _feature_width, _token_input),
-    *(_lengths, _vocabulary, _condition, _stages, _latent_rows, _devices, _diffusion_generation, _token_choice),
+    *TRAINING_CHECKS,
+    *(
+        _feature_width,
+        _token_input,
+        _lengths,
+        _vocabulary,
+        _condition,
+        _latent_rows,
+        _diffusion_generation,
+        _token_choice,
+    ),
 )
-
-
-def _idle_evaluation(context: Context) -> Iterator[Problem]:
-    """Note an evaluation that was asked for and never happens."""
-    training = context.training
-    if training is None or not context.trains or not _lacks_evaluation(context):
-        return
-    for key in ("eval_steps", "max_eval_samples"):
-        if key in training.model_fields_set and context.has(("training", key)) and context.dataset and context.splits:
-            message = f"data set {context.dataset.name!r} has only the splits {', '.join(context.splits)}"
-            yield context.problem(("training", key), f"nothing is evaluated: {message}", "eval_split names one")
-            return
-
-
-def _absent_gpu(context: Context) -> Iterator[Problem]:
-    """Note what needs a GPU, on a machine that shows none."""
-    training = context.training
-    if training is None or glob("/dev/nvidia[0-9]*") or os.path.exists("/dev/kfd"):
-        return
-    for key, fix in (("fp16", "on a CPU, bf16: true works"), ("fsdp", "it is for GPUs and torchrun")):
-        if getattr(training, key):
-            yield context.problem(("training", key), f"{key} needs a GPU, and this machine shows none", fix)
-
-
-_NOTES: tuple[Check, ...] = (_idle_evaluation, _absent_gpu)

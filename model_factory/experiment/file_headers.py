@@ -12,7 +12,8 @@ from typing import Any
 from data_manager.paths import places_of
 from model.model_types import ModelConfig
 from model.parse_model_args import parse_model_config
-from model_factory.experiment.cross_checks import FEWEST_TOKENS, Check, Context
+from model_factory.experiment.check_context import Check, Context
+from model_factory.experiment.cross_checks import FEWEST_TOKENS
 from model_factory.yaml_config.errors import ConfigError, Problem
 from model_factory.yaml_config.paths import from_home
 from model_factory.yaml_config.schema_version import from_json

@@ -146,7 +146,7 @@ def test_latent_pretrained_parts_keep_weights_and_tokenizers(tmp_path):
     ("spoil", "message"),
     [
         ("encoder without a tokenizer", "has no tokenizer beside its weights"),
-        ("data of characters", "was trained with its own tokenizer, and the data set has another"),
+        ("data of characters", "writes by its own tokenizer, and the data set's is of characters"),
         ("another tokenizer", "gives tokens other ids than the tokenizer of the data set"),
     ],
 )

@@ -195,8 +195,8 @@ def test_diarization_separates_two_voices(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("entry", "changes", "message"),
     [
-        ({"tokenizer": None}, {}, "the data set has no tokenizer"),
-        ({"tokenizer": {"type": "characters"}}, {"task": "diarization"}, "diarization has no text output"),
+        ({"tokenizer": None}, {}, "has no tokenizer"),
+        ({"tokenizer": {"type": "characters"}}, {"task": "diarization"}, "diarization writes no text"),
         ({"tokenizer": None}, {"task": "diarization"}, "loading: {speakers: true}"),
     ],
 )

@@ -213,7 +213,7 @@ def _check_round_trip(case_input: CaseInput) -> str | None:
         config = read_experiment("case.yml", options, **more).config
         text = dump(config.to_dict())
         Path("again.yml").write_text(text, encoding="utf-8")
-        again = read_experiment("again.yml").config
+        again = read_experiment("again.yml", **more).config
         text_again = dump(again.to_dict())
     except (ConfigError, UnicodeEncodeError) as error:
         return f"the dumped config was rejected: {error}"
