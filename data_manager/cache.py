@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from data_manager.errors import DataError
-from model_factory.yaml_config.errors import harmless, printable
-from model_factory.yaml_config.schema_version import from_json, stamped, unstamped
+from model_factory.yaml_config.errors import escape_controls, escape_line
+from model_factory.yaml_config.schema_version import add_version, parse_json, remove_version
 
 STAMP = "inputs.json"
 """File with the inputs of a folder, notes on skipped lines, and the sizes of its files; written last."""
@@ -74,7 +74,7 @@ def prepared_folder(parent: Path, inputs: Mapping[str, Any], make: Make, prefix:
 
 def discard(folder: PreparedFolder, reason: object) -> None:
     """Invalidate a folder with unusable content; the next call creates it again."""
-    _log.warning("%s", harmless(f"{folder.path} is unusable ({reason}) and will be created again"))
+    _log.warning("%s", escape_controls(f"{folder.path} is unusable ({reason}) and will be created again"))
     (folder.path / STAMP).unlink(missing_ok=True)
 
 
@@ -85,10 +85,10 @@ def _made(place: Path, inputs: Mapping[str, Any], make: Make) -> PreparedFolder:
     try:
         notes = make(aside, place)
         sizes = {path.name: path.stat().st_size for path in sorted(aside.iterdir()) if path.is_file()}
-        stamp = json.dumps(stamped({"inputs": inputs, "notes": notes, "sizes": sizes}), indent=1, default=str)
+        stamp = json.dumps(add_version({"inputs": inputs, "notes": notes, "sizes": sizes}), indent=1, default=str)
         (aside / STAMP).write_text(stamp + "\n", encoding="utf-8")
         if place.exists():
-            _log.warning("%s was incomplete and is created again", printable(str(place)))
+            _log.warning("%s was incomplete and is created again", escape_line(str(place)))
             shutil.rmtree(place)
         os.replace(aside, place)
     finally:
@@ -99,7 +99,7 @@ def _made(place: Path, inputs: Mapping[str, Any], make: Make) -> PreparedFolder:
 def _complete(place: Path) -> PreparedFolder | None:
     """Return the folder if its stamp is readable and every file has its original size."""
     try:
-        stamp = unstamped(from_json((place / STAMP).read_text(encoding="utf-8")), place)
+        stamp = remove_version(parse_json((place / STAMP).read_text(encoding="utf-8")), place)
         whole = all((place / name).stat().st_size == size for name, size in stamp["sizes"].items())
         return PreparedFolder(place, list(stamp["notes"])) if whole else None
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
@@ -132,7 +132,7 @@ def exclusively(path: Path) -> Iterator[None]:
     try:
         lock.acquire(timeout=_WAIT)
     except Timeout:
-        name = printable(path.name.removesuffix(".lock").lstrip("."))
+        name = escape_line(path.name.removesuffix(".lock").lstrip("."))
         _log.warning("another process is preparing %s; waiting for it", name)
         lock.acquire()
     try:
@@ -177,7 +177,7 @@ class FileHashes:
 
     def _cached(self, path: Path) -> dict[str, object]:
         try:
-            known = unstamped(from_json(self._cache_file(path).read_text(encoding="utf-8")), path)
+            known = remove_version(parse_json(self._cache_file(path).read_text(encoding="utf-8")), path)
         except (OSError, ValueError, TypeError):
             return {}
         return known if known.get("path") == str(path) else {}
@@ -187,7 +187,9 @@ class FileHashes:
         aside = place.with_suffix(f".{os.getpid()}.partial")
         try:
             place.parent.mkdir(parents=True, exist_ok=True)
-            aside.write_text(json.dumps(stamped({"path": str(path), "state": state, "hash": found})), encoding="utf-8")
+            aside.write_text(
+                json.dumps(add_version({"path": str(path), "state": state, "hash": found})), encoding="utf-8"
+            )
             os.replace(aside, place)
         except OSError:
             aside.unlink(missing_ok=True)  # the cache only saves time

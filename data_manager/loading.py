@@ -15,7 +15,7 @@ from data_manager.text.mixture_types import MixtureDatasetConfig
 from data_manager.text.table_types import DEFAULT_COLUMN
 from data_manager.tokenizers.base import Tokenizer
 from data_manager.tokenizers.factory import Texts, config_key, make_tokenizer, tokenizer_of
-from model_factory.yaml_config.errors import harmless
+from model_factory.yaml_config.errors import escape_controls
 
 if TYPE_CHECKING:
     from data_manager.rows.prepare import PreparedSplit
@@ -44,7 +44,7 @@ def load(config: DatasetConfig) -> dict[str, Any]:
     for part in made.values():
         for note in part.notes:
             if note not in logged:
-                _log.warning("%s", harmless(f"{config.name}: {note}"))
+                _log.warning("%s", escape_controls(f"{config.name}: {note}"))
     _prepared[config_key(config)] = made
     return {split: made[split].rows if split in made else found[split] for split in found}
 

@@ -53,10 +53,10 @@ def read_data_sections(section: Node | None, shared: Node | None) -> tuple[list[
         what = f"must be a list of data sets; got {section.kind}" if section.value else "is empty"
         fix = "- name: librispeech"
         message = f"section 'datasets' {what}; begin with {fix}"
-        return [], [*problems, Problem(section.shown_at, "datasets", "empty_section", message, fix)]
+        return [], [*problems, Problem(section.report_place, "datasets", "empty_section", message, fix)]
     if len(section.value) > MAX_DATASETS:
         message = f"section 'datasets' has {len(section.value):,} entries; the limit is {MAX_DATASETS:,}"
-        return [], [*problems, Problem(section.shown_at, "datasets", "too_large", message)]
+        return [], [*problems, Problem(section.report_place, "datasets", "too_large", message)]
     configs: list[DatasetConfig] = []
     names: dict[str, int] = {}
     for index, entry in enumerate(section.value):
@@ -92,7 +92,7 @@ def read_entry(entry: Node, index: int) -> tuple[DatasetConfig | None, list[Prob
         return None, [Problem(entry.place, f"datasets.{index}", "type", f"a data set {what}; write {fix}", fix)]
     if "source" not in entry.entries and _looks_like_text(entry):
         message = "missing key 'source': an entry with data_files is not a lhotse corpus; add source: text"
-        problem = Problem(entry.shown_at, f"datasets.{index}.source", "missing_key", message, "source: text")
+        problem = Problem(entry.report_place, f"datasets.{index}.source", "missing_key", message, "source: text")
         entry = replace(entry, value={**entry.entries, "source": Node("text", entry.place)})
         return None, [problem, *read_entry(entry, index)[1]]
     entry, misplaced = _without_derived_keys(entry, index)
@@ -128,5 +128,5 @@ def check_section(node: Node, model: Any, name: str) -> Checked[Any]:
     """Validate a section that must be a mapping; report an empty one as a problem."""
     if not node.entries:
         what = "is empty" if node.value in (None, {}) else f"must be a mapping; got {node.kind}"
-        return Checked(None, [Problem(node.shown_at, name, "empty_section", f"section {name!r} {what}")])
+        return Checked(None, [Problem(node.report_place, name, "empty_section", f"section {name!r} {what}")])
     return check(node, model, (name,))

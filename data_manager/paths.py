@@ -7,12 +7,12 @@ from pathlib import Path
 
 from data_manager.dataset_types import DatasetConfig
 from data_manager.errors import not_found
-from model_factory.yaml_config.paths import from_home
+from model_factory.yaml_config.paths import expand_home
 
 
 def places_of(path: str, config: DatasetConfig) -> Iterator[Path]:
     """Yield the candidates of a path of a data set: as given, in corpus_dir/name, in corpus_dir."""
-    given = from_home(path)
+    given = expand_home(path)
     yield full_path(given)
     if not given.is_absolute():
         corpora = full_path(config.global_config.corpus_dir)
@@ -22,7 +22,7 @@ def places_of(path: str, config: DatasetConfig) -> Iterator[Path]:
 
 def full_path(path: str | Path) -> Path:
     """Return the absolute path, with `~` and `..` resolved."""
-    return Path(os.path.abspath(from_home(path)))
+    return Path(os.path.abspath(expand_home(path)))
 
 
 def find_path(path: str, config: DatasetConfig, what: str) -> Path:

@@ -7,7 +7,7 @@ from functools import partial
 from types import ModuleType
 from typing import TypeVar
 
-from model_factory.yaml_config.errors import printable
+from model_factory.yaml_config.errors import escape_line
 
 Item = TypeVar("Item")
 
@@ -17,7 +17,7 @@ def progress(items: Iterable[Item], label: str, *, total: int | None = None) -> 
     from tqdm import tqdm  # type: ignore[import-untyped]
 
     bar: Iterable[Item] = tqdm(
-        items, printable(label), total=total, file=sys.stderr, disable=None, leave=False, delay=0.5
+        items, escape_line(label), total=total, file=sys.stderr, disable=None, leave=False, delay=0.5
     )
     return bar
 
@@ -42,7 +42,7 @@ def progress_counter(label: str, unit: str, total: int | None = None) -> Iterato
     from tqdm import tqdm
 
     with tqdm(
-        desc=printable(label), unit=unit, total=total, unit_scale=True, file=sys.stderr, disable=None, delay=0.5
+        desc=escape_line(label), unit=unit, total=total, unit_scale=True, file=sys.stderr, disable=None, delay=0.5
     ) as bar:
         yield bar.update
 

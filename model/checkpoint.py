@@ -17,7 +17,7 @@ from model.checkpoints.extra_parts import add_extra_parts
 from model.model_types import ModelConfig
 from model.transformer.inputs import describe
 from model_factory.yaml_config.dump import dump
-from model_factory.yaml_config.schema_version import stamped
+from model_factory.yaml_config.schema_version import add_version
 from model_factory.yaml_config.strict_model import StrictModel
 
 Config = TypeVar("Config", bound=StrictModel)
@@ -57,7 +57,7 @@ def save_model(model: nn.Module, config: ModelConfig, folder: str | os.PathLike[
     Raises CheckpointError if the folder cannot be written.
     """
     target = Path(folder)
-    text = dump(stamped({"model": config.to_section()}))
+    text = dump(add_version({"model": config.to_section()}))
     try:
         target.mkdir(parents=True, exist_ok=True)
         with atomic_replace(target / WEIGHTS_FILE) as weights, atomic_replace(target / CONFIG_FILE) as config_file:

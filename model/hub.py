@@ -8,8 +8,8 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
-from model_factory.yaml_config.paths import from_home
-from model_factory.yaml_config.schema_version import from_json
+from model_factory.yaml_config.paths import expand_home
+from model_factory.yaml_config.schema_version import parse_json
 
 Loaded = TypeVar("Loaded")
 
@@ -26,7 +26,7 @@ def load_from_hub(load: Callable[..., Loaded], name: str, what: str, remedy: str
     `what` names the kind of object in messages, and `remedy` says what to do instead. Raises HubError, at once for a
     folder that is missing or cannot be read, and after two seconds (not the library's 23) if the hub does not answer.
     """
-    folder = from_home(name)
+    folder = expand_home(name)
     if folder.is_dir() or is_folder_path(name):
         if not folder.is_dir():
             raise HubError(f"{what} {name!r}: no such folder; {remedy}")
@@ -52,7 +52,7 @@ def is_folder_path(name: str) -> bool:
 
 def find_folder_problem(name: str) -> str | None:
     """Return why a folder holds no model, or None for a model's folder or a hub name; read no file."""
-    folder = from_home(name)
+    folder = expand_home(name)
     if folder.is_file():
         return "is a file; give its folder"
     if not folder.is_dir():
@@ -67,14 +67,14 @@ def find_weights_problem(folder: Path) -> str | None:
     """
     for path in sorted(folder.glob("*.safetensors.index.json")):
         try:
-            names = from_json(path.read_text(encoding="utf-8"))["weight_map"].values()
+            names = parse_json(path.read_text(encoding="utf-8"))["weight_map"].values()
             odd = next((name for name in names if Path(name).name != name or not name.endswith(".safetensors")), None)
         except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
             return f"{path} cannot be read as an index of weights: {error}"
         if odd is not None:
             return f"{path} names {odd!r}; weights are loaded from safetensors files of that folder alone"
     try:
-        chosen = from_json((folder / "config.json").read_text(encoding="utf-8")).get("transformers_weights")
+        chosen = parse_json((folder / "config.json").read_text(encoding="utf-8")).get("transformers_weights")
     except (OSError, ValueError, AttributeError):
         return None  # transformers reports the error
     if chosen is None or (isinstance(chosen, str) and chosen.endswith((".safetensors", ".safetensors.index.json"))):

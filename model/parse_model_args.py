@@ -16,7 +16,7 @@ from model.types import PerformerParams
 from model_factory.yaml_config.check import Checked, check
 from model_factory.yaml_config.choose import choose, missing_section
 from model_factory.yaml_config.document import read_document
-from model_factory.yaml_config.errors import ConfigError, ConfigValueError, Problem, printable
+from model_factory.yaml_config.errors import ConfigError, ConfigValueError, Problem, escape_line
 from model_factory.yaml_config.model_tree import fields_of
 from model_factory.yaml_config.node import Node
 from model_factory.yaml_config.overrides import split_override
@@ -56,7 +56,7 @@ def read_model_section(section: Node) -> tuple[ModelConfig | None, list[Problem]
         error = "is empty" if section.value in (None, {}) else f"must be a mapping; got {section.kind}"
         fix = "model_type: encoder"
         return None, [
-            Problem(section.shown_at, "model", "empty_section", f"section 'model' {error}; begin with {fix}", fix)
+            Problem(section.report_place, "model", "empty_section", f"section 'model' {error}; begin with {fix}", fix)
         ]
     choice = choose(section, "model_type", MODELS, ("model",))
     entry, problems = choice.entry, choice.problems
@@ -99,7 +99,7 @@ def merge_global_config(body: Node, parts: Sequence[str]) -> tuple[Node, list[Pr
     body = body.without("global_config")
     if not shared.entries:
         error = "is empty" if shared.value in (None, {}) else f"must be a mapping; got {shared.kind}"
-        return body, [Problem(shared.shown_at, "model.global_config", "empty_section", f"global_config {error}")]
+        return body, [Problem(shared.report_place, "model.global_config", "empty_section", f"global_config {error}")]
     own = check(shared, PerformerParams, path)
     problems = [problem for problem in own.problems if problem.code not in ("missing_key", "relation")]
     wrong = {problem.path for problem in problems}
@@ -141,7 +141,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         section = {"model": config.to_section()}
         print(json.dumps({"ok": True, "errors": [], "config": section}, indent=2))
     else:
-        print(printable(f"{args.config}: good: model {config.name!r} ({config.model_type})"))
+        print(escape_line(f"{args.config}: good: model {config.name!r} ({config.model_type})"))
     return GOOD
 
 

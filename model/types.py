@@ -16,7 +16,7 @@ from pydantic_core import CoreSchema
 from model.activations import ActivationFunctions
 from model.core_registry import CORES, core_entry
 from model.feature_registry import FEATURE_MAPS, feature_map_entry
-from model_factory.yaml_config.messages import not_one_of
+from model_factory.yaml_config.messages import choice_error
 from model_factory.yaml_config.name_or_config import NameOrConfig, NameOrOptions, name_of
 from model_factory.yaml_config.strict_model import StrictModel, Violation
 
@@ -41,7 +41,7 @@ def _check_activation(value: Any) -> Any:
         return value
     member = ActivationFunctions.__members__.get(value.upper()) if isinstance(value, str) else None
     if member is None:
-        raise not_one_of(ActivationFunctions.__members__)
+        raise choice_error(ActivationFunctions.__members__)
     return member
 
 

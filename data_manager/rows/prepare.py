@@ -12,7 +12,7 @@ from data_manager.errors import DataError
 from data_manager.row_types import TokensConfig
 from data_manager.tokenizers.base import Tokenizer
 from data_manager.tokenizers.factory import file_hashes, output_folder
-from model_factory.yaml_config.schema_version import from_json, stamped
+from model_factory.yaml_config.schema_version import add_version, parse_json
 
 if TYPE_CHECKING:
     import datasets
@@ -101,7 +101,7 @@ def write_rows(folder: Path, config: TokensConfig, split: str, corpus: Corpus, t
             advance(size)
     if counts["rows"] == 0:
         raise empty_split(config, split, notes)
-    (folder / _COUNTS).write_text(json.dumps(stamped(counts)), encoding="utf-8")
+    (folder / _COUNTS).write_text(json.dumps(add_version(counts)), encoding="utf-8")
     return notes.lines(split)
 
 
@@ -117,7 +117,7 @@ def empty_split(config: TokensConfig, split: str, notes: Notes) -> DataError:
 def _load_prepared(folder: PreparedFolder) -> PreparedSplit:
     import datasets
 
-    counts: dict[str, Any] = from_json((folder.path / _COUNTS).read_text(encoding="utf-8"))
+    counts: dict[str, Any] = parse_json((folder.path / _COUNTS).read_text(encoding="utf-8"))
     rows = datasets.Dataset.from_file(str(folder.path / _ROWS))
     rows.data.validate(full=True)  # validates offsets; Arrow aborts the process for an offset beyond the file
     if len(rows) != counts["rows"]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from data_manager.documents import Corpus, Notes, is_paired
 from data_manager.row_types import TokensConfig
 from data_manager.tokenizers.base import Tokenizer
-from model_factory.yaml_config.errors import harmless
+from model_factory.yaml_config.errors import escape_controls
 
 if TYPE_CHECKING:
     import datasets
@@ -43,7 +43,7 @@ class StreamRows:
                 for values in zip(*cut.values(), strict=True):
                     yield dict(zip(cut, values, strict=True))
             for line in notes.lines(f"{self.config.name} {self.split}"):
-                _log.warning("%s", harmless(line))
+                _log.warning("%s", escape_controls(line))
 
 
 def _rows(values: Any, offsets: Any) -> list[Any]:

@@ -26,7 +26,7 @@ from data_manager.speech.mixture import load_mixture
 from data_manager.speech.mixture_types import SpeechMixtureConfig
 from data_manager.speech.recipes import OUTPUT, RecipeSignature, is_lhotse_installed, recipe_signature
 from data_manager.speech.types import LhotseDatasetConfig, SpeechConfig
-from model_factory.yaml_config.errors import harmless
+from model_factory.yaml_config.errors import escape_controls
 
 _log = logging.getLogger(__name__)
 _loaded: dict[str, SpeechCorpus] = {}
@@ -44,7 +44,7 @@ def load_speech(config: SpeechConfig) -> dict[str, Any]:
     _loaded[key] = corpus
     for note in corpus.notes:
         if note not in logged:
-            _log.warning("%s", harmless(f"{config.name}: {note}"))
+            _log.warning("%s", escape_controls(f"{config.name}: {note}"))
     return corpus.splits
 
 

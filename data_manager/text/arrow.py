@@ -12,7 +12,7 @@ from data_manager.paths import places_of
 from data_manager.text.table_types import ColumnsConfig, DiskDatasetConfig
 from data_manager.text.tables import Classes, check_columns, classes_of, columns_in, read_pieces
 from data_manager.text.template import parse_template
-from model_factory.yaml_config.schema_version import from_json
+from model_factory.yaml_config.schema_version import parse_json
 
 if TYPE_CHECKING:
     import datasets
@@ -109,7 +109,7 @@ def _check_stays_inside(folder: Path) -> None:
         try:
             if not path.resolve().is_relative_to(folder.resolve()):
                 raise ValueError("it is a link to another folder")
-            held = from_json(path.read_text(encoding="utf-8"))
+            held = parse_json(path.read_text(encoding="utf-8"))
             names = [*held.get("splits", ()), *(one["filename"] for one in held.get("_data_files") or ())]
             outside = [name for name in names if not _is_inside(path.parent, name, folder)]
         except (OSError, RuntimeError, ValueError, LookupError, TypeError, AttributeError) as error:

@@ -15,7 +15,7 @@ from data_manager.errors import DataError
 from data_manager.text.files import BAD_LINE, text_blocks
 from data_manager.text.table_types import ColumnsConfig
 from data_manager.text.template import MissingColumnError, NoTextError, Template, parse_template
-from model_factory.yaml_config.schema_version import from_json
+from model_factory.yaml_config.schema_version import parse_json
 
 # Class labels: convert the values of a column to class numbers.
 
@@ -93,7 +93,7 @@ def _line(path: Path, number: int, line: str, invalid: Invalid) -> Iterator[tupl
     if not line.strip() or line == BAD_LINE:
         return
     try:
-        row = from_json(line)
+        row = parse_json(line)
     except ValueError as error:
         what = getattr(error, "msg", error)
         column = f", column {error.colno}" if isinstance(error, json.JSONDecodeError) else ""

@@ -9,7 +9,7 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from model_factory.yaml_config.schema_version import from_json, stamped, unstamped
+from model_factory.yaml_config.schema_version import add_version, parse_json, remove_version
 
 if TYPE_CHECKING:
     import numpy as np
@@ -73,14 +73,14 @@ def flat(encoded: Sequence[Sequence[int]]) -> "Flat":
 def write_vocabulary(folder: str | PathLike[str], content: dict[str, Any]) -> None:
     """Write `vocabulary.json` into a folder; `content["type"]` is the registered name of the tokenizer's kind."""
     Path(folder).mkdir(parents=True, exist_ok=True)
-    text = json.dumps(stamped(content), ensure_ascii=False, indent=1)
+    text = json.dumps(add_version(content), ensure_ascii=False, indent=1)
     (Path(folder) / VOCABULARY_FILE).write_text(text + "\n", encoding="utf-8")
 
 
 def read_vocabulary(folder: str | PathLike[str]) -> dict[str, Any]:
     """Return the content that `write_vocabulary` wrote; raise OSError or ValueError if the file is unreadable."""
     path = Path(folder) / VOCABULARY_FILE
-    return unstamped(from_json(path.read_text(encoding="utf-8")), path)
+    return remove_version(parse_json(path.read_text(encoding="utf-8")), path)
 
 
 def token_list(value: object) -> list[str]:

@@ -17,7 +17,7 @@ from data_manager.text.hub import cached_files, from_hub, reason_offline
 from data_manager.tokenizers.base import flat, write_vocabulary
 from data_manager.tokenizers.factory import file_hashes, output_folder
 from data_manager.tokenizers.registry import register_tokenizer
-from model_factory.yaml_config.schema_version import from_json, stamped, unstamped
+from model_factory.yaml_config.schema_version import add_version, parse_json, remove_version
 
 if TYPE_CHECKING:
     from data_manager.tokenizers.base import Flat
@@ -197,7 +197,7 @@ def open_cached_tokenizer(
         # MOVE-PASS
 
         made.append(HuggingFaceTokenizer.load(folder))
-        (aside / _FACTS_FILE).write_text(json.dumps(stamped(_facts(made[0]))), encoding="utf-8")
+        (aside / _FACTS_FILE).write_text(json.dumps(add_version(_facts(made[0]))), encoding="utf-8")
         return []
 
     files = sorted(path for path in folder.glob("*") if path.suffix in _TOKENIZER_SUFFIXES and path.is_file())
@@ -209,7 +209,7 @@ def open_cached_tokenizer(
     if made:
         return made[0]
     try:
-        facts = unstamped(from_json((found.path / _FACTS_FILE).read_text(encoding="utf-8")), found.path)
+        facts = remove_version(parse_json((found.path / _FACTS_FILE).read_text(encoding="utf-8")), found.path)
         return CachedTokenizer(folder, **facts)
     except (OSError, ValueError, TypeError) as error:
         discard(found, error)

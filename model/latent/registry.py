@@ -35,7 +35,7 @@ from pydantic import BaseModel, GetJsonSchemaHandler, ValidationInfo, create_mod
 from pydantic_core import CoreSchema
 
 from model_factory.yaml_config.choose import FromRegistry
-from model_factory.yaml_config.messages import not_one_of
+from model_factory.yaml_config.messages import choice_error
 from model_factory.yaml_config.registry import PLUGIN_HINT, Registry
 from model_factory.yaml_config.strict_model import StrictModel
 
@@ -166,7 +166,7 @@ class PartByName(FromRegistry):
         if not isinstance(value, str):
             return super().validate("" if value is None else value, info)
         if value not in self.registry:
-            raise not_one_of(self.registry.names(), PLUGIN_HINT)
+            raise choice_error(self.registry.names(), PLUGIN_HINT)
         super().validate({self.key: value}, info)  # reports required keys, which a bare name lacks
         return value
 

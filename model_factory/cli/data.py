@@ -18,7 +18,7 @@ from data_manager.errors import DataError
 from data_manager.parse_data_args import parse_dataset_configs
 from data_manager.report import DatasetReport, SplitReport
 from data_manager.rows.lengths import Lengths
-from model_factory.yaml_config.errors import ConfigError, harmless
+from model_factory.yaml_config.errors import ConfigError, escape_controls
 from model_factory.yaml_config.plugins import import_plugins
 
 GOOD, INVALID, USAGE, UNREADABLE, LOADING_FAILED = range(5)
@@ -128,7 +128,7 @@ def _handle_stale_cache(configs: Sequence[DatasetConfig], is_pruning: bool, quie
         if is_pruning:
             prune(left)
         if not quiet:
-            print("\n" + harmless(format_stale_cache(left, removed=is_pruning)))
+            print("\n" + escape_controls(format_stale_cache(left, removed=is_pruning)))
     return [asdict(left) for left in found]
 
 
@@ -149,7 +149,7 @@ def _report_dataset(config: DatasetConfig, as_json: bool, first: bool) -> dict[s
     with _silence_skip_warnings():
         report = describe(config, loading.load(config))
     if not as_json:
-        print(("" if first else "\n") + harmless(report_text(report, plain=not _can_print_bars())), flush=True)
+        print(("" if first else "\n") + escape_controls(report_text(report, plain=not _can_print_bars())), flush=True)
     return report.as_dict()
 
 
@@ -179,7 +179,7 @@ def _fail(as_json: bool, text: str, errors: list[dict[str, Any]], reports: Seque
     if as_json:
         print(json.dumps({"ok": False, "errors": errors, "datasets": list(reports)}, indent=2))
     else:
-        print(harmless(text), file=sys.stderr)
+        print(escape_controls(text), file=sys.stderr)
 
 
 # Format a data set's report as text for a terminal.

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from model_factory.cli.options import CODES, add_common_options
 from model_factory.cli.run_command import run_command
-from model_factory.yaml_config.errors import harmless
+from model_factory.yaml_config.errors import escape_controls
 
 if TYPE_CHECKING:
     from model_factory.evaluation.figure import Report
@@ -93,7 +93,7 @@ def run(args: argparse.Namespace, usage_error: Callable[[str], NoReturn]) -> int
             print(json.dumps(result | report.as_dict(), indent=2, ensure_ascii=False))
         else:
             print(f"{folder}: {result['task']} on {result['rows']:,} rows of {result['dataset']} / {result['split']}\n")
-            print(harmless(report.text()))
+            print(escape_controls(report.text()))
         return _write_page(args.html, folder, result, report) if args.html else 0
 
     return run_command(

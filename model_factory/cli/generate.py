@@ -19,7 +19,7 @@ from model_factory.cli.latent_options import (
 from model_factory.cli.latent_options import EXAMPLES as MOVES
 from model_factory.cli.options import CODES, add_common_options
 from model_factory.cli.run_command import run_command
-from model_factory.yaml_config.errors import harmless
+from model_factory.yaml_config.errors import escape_controls
 
 if TYPE_CHECKING:
     from model_factory.evaluation.run import LoadedRun
@@ -121,14 +121,14 @@ def _print(result: dict[str, Any], as_json: bool) -> None:
         print(json.dumps(result, indent=2, ensure_ascii=False))
         return
     for note in result["notes"]:
-        print(harmless(f"note: {note}"), file=sys.stderr)
+        print(escape_controls(f"note: {note}"), file=sys.stderr)
     if "samples" not in result:
-        print(harmless("\n".join(format_move(result))))
+        print(escape_controls("\n".join(format_move(result))))
         return
     for number, sample in enumerate(result["samples"], 1):
         prompt = sample["prompt"]
         print(f"--- {number}" + ("" if prompt is None else f"  {prompt!r}"))
-        print(harmless(sample["text"]))
+        print(escape_controls(sample["text"]))
 
 
 def _plain(sample: Any) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import NoReturn, TypeVar
 
 from model_factory.cli.options import collect_overrides
 from model_factory.yaml_config.errors import UNREADABLE as UNREADABLE_CODE
-from model_factory.yaml_config.errors import ConfigError, Place, Problem, printable
+from model_factory.yaml_config.errors import ConfigError, Place, Problem, escape_line
 from model_factory.yaml_config.registry import UnknownNameError
 from model_factory.yaml_config.report import BUILD_FAILED, GOOD, INVALID, UNREADABLE, USAGE, report_failure
 
@@ -29,7 +29,7 @@ def run_command(
     """
     # MOVE-PASS
     from model_factory.evaluation.run import name_override_options, newest_run
-    from model_factory.yaml_config.errors import ConfigError, printable
+    from model_factory.yaml_config.errors import ConfigError, escape_line
     from model_factory.yaml_config.plugins import import_plugins
     from model_factory.yaml_config.report import stop_printing, take_any_text
 
@@ -41,10 +41,10 @@ def run_command(
         folder = Path(args.run) if args.run else newest_run()
         place = str(folder)
         if not args.run:
-            print(printable(f"{folder}: the newest run"), file=sys.stderr)
+            print(escape_line(f"{folder}: the newest run"), file=sys.stderr)
         return show(folder, work(folder, overrides)) or GOOD
     except KeyboardInterrupt:
-        print(f"\n{printable(place)}: interrupted", file=sys.stderr)
+        print(f"\n{escape_line(place)}: interrupted", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
         stop_printing()
@@ -86,7 +86,7 @@ def report_error(error: Exception, place: str, as_json: bool) -> int:
     if as_json:
         print(json.dumps({"ok": False, "errors": [problem.as_dict()]}, indent=2))
     else:
-        message = "\n".join(map(printable, problem.message.split("\n")))
+        message = "\n".join(map(escape_line, problem.message.split("\n")))
         print(message if message.startswith(place) else f"{problem.place}: {message}", file=sys.stderr)
     return code
 

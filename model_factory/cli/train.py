@@ -15,7 +15,7 @@ from model_factory.training.errors import FAILED, TrainingError
 from model_factory.training.run.checkpoints import list_checkpoint_steps
 from model_factory.training.run.folder import RunFolder
 from model_factory.yaml_config.choose import missing_section
-from model_factory.yaml_config.errors import ConfigError, ConfigValueError, harmless
+from model_factory.yaml_config.errors import ConfigError, ConfigValueError, escape_controls
 from model_factory.yaml_config.overrides import split_override
 from model_factory.yaml_config.plugins import import_plugins
 from model_factory.yaml_config.report import GOOD, UNREADABLE, USAGE, report_failure, take_any_text
@@ -49,21 +49,23 @@ def run(args: argparse.Namespace, usage_error: Callable[[str], NoReturn]) -> int
     except ConfigError as error:
         return report_failure(error, False) if _is_main() else 1
     if args.resume and _is_main():
-        print(harmless(f"{args.output}: {_describe_start(args.output)}"), file=sys.stderr)
+        print(escape_controls(f"{args.output}: {_describe_start(args.output)}"), file=sys.stderr)
     try:
         result = train(experiment.config, args.output, resume=args.resume)
     except KeyboardInterrupt:
-        print(harmless(f"\n{args.output}: interrupted; {_resume_hint(args.output)}"), file=sys.stderr)
+        print(escape_controls(f"\n{args.output}: interrupted; {_resume_hint(args.output)}"), file=sys.stderr)
         return INTERRUPTED
     except Exception as error:
         return _report(error, args)
     if result.stopped_by is not None:
         if _is_main():
             stopped = f"{args.output}: stopped by {result.stopped_by.name}"
-            print(harmless(f"{stopped} after step {result.steps:,}; {_resume_hint(args.output)}"), file=sys.stderr)
+            print(
+                escape_controls(f"{stopped} after step {result.steps:,}; {_resume_hint(args.output)}"), file=sys.stderr
+            )
         return 128 + result.stopped_by
     if _is_main():
-        print(harmless(_describe_result(result)))
+        print(escape_controls(_describe_result(result)))
     return GOOD
 
 
@@ -102,15 +104,18 @@ def _report(error: Exception, args: argparse.Namespace) -> int:
         return report_failure(error, False)
     for words, meaning in _MEANINGS.items():
         if words in str(error) and (meaning is not _PEER_GONE or _is_one_of_several()):
-            print(harmless(f"{args.config}: training failed: {meaning}; {_resume_hint(args.output)}"), file=sys.stderr)
+            print(
+                escape_controls(f"{args.config}: training failed: {meaning}; {_resume_hint(args.output)}"),
+                file=sys.stderr,
+            )
             return FAILED
     if isinstance(error, TrainingError) and error.exit_code != FAILED and not _is_main():
         return error.exit_code  # all processes find the same error, and the main one reports it
     if not isinstance(error, ValueError | OSError | MemoryError | ImportError):
-        print(harmless("".join(traceback.format_exception(error))), end="", file=sys.stderr)
+        print(escape_controls("".join(traceback.format_exception(error))), end="", file=sys.stderr)
     message = _extract_worker_error(str(error))
     hint = "; set training.ddp_find_unused_parameters: true" if "find_unused_parameters" in str(error) else ""
-    print(harmless(f"{args.config}: training failed: {message}{hint}"), file=sys.stderr)
+    print(escape_controls(f"{args.config}: training failed: {message}{hint}"), file=sys.stderr)
     return error.exit_code if isinstance(error, TrainingError) else FAILED
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 from model_factory.experiment.config import Experiment, read_experiment
-from model_factory.yaml_config.errors import ConfigError, Problem, harmless, printable
+from model_factory.yaml_config.errors import ConfigError, Problem, escape_controls, escape_line
 from model_factory.yaml_config.overrides import split_override
 from model_factory.yaml_config.plugins import import_plugins
 from model_factory.yaml_config.report import BUILD_FAILED, GOOD, report_failure, stop_printing, take_any_text
@@ -43,10 +43,10 @@ def _run(args: argparse.Namespace, usage_error: Callable[[str], NoReturn]) -> in
         experiment = read_experiment(args.config, args.overrides, args.only)
     except ConfigError as error:
         return report_failure(error, args.json)
-    from model_factory.experiment.absent_files import absent_files
+    from model_factory.experiment.missing_files import find_missing_files
     from model_factory.experiment.training_checks import find_notes
 
-    missing = absent_files(experiment)
+    missing = find_missing_files(experiment)
     notes = [*missing, *find_notes(experiment.context)]
     code, extra = _after_check(args, experiment, missing)
     if args.json:
@@ -69,39 +69,39 @@ def _after_check(
         sys.stdout.write(print_config(experiment))
     try:
         if args.summary:
-            from model_factory.experiment.summary import summarise
+            from model_factory.experiment.summary import summarise_model
 
-            summary = summarise(experiment.config)
+            summary = summarise_model(experiment.config)
             extra["summary"] = summary.as_dict()
             if not args.json:
-                print(harmless(summary.table()))
+                print(escape_controls(summary.table()))
             if args.html:
                 from model_factory.pages.document import write_page
                 from model_factory.pages.summary_page import render_summary_page
 
                 write_page(args.html, render_summary_page(experiment.config, summary))
-                print(printable(f"page written to {args.html}"), file=sys.stderr)
+                print(escape_line(f"page written to {args.html}"), file=sys.stderr)
         if args.build:
             from model_factory.experiment.build import build_and_run
 
             built = build_and_run(experiment.config)
             extra["build"] = built.as_dict()
             if not args.json:
-                print(harmless(built.text()))
+                print(escape_controls(built.text()))
             from model_factory.training.trial import can_try, try_step
 
             if not missing and can_try(experiment.config):
                 trial = try_step(experiment.config)
                 extra["step"] = trial.as_dict()
                 if not args.json:
-                    print(harmless(trial.text()))
+                    print(escape_controls(trial.text()))
     except (ValueError, OSError, RuntimeError, MemoryError) as error:
         if args.json:
             return BUILD_FAILED, {"build_error": f"{type(error).__name__}: {error}"}
-        print(harmless(f"{args.config}: build failed: {error}"), file=sys.stderr)
+        print(escape_controls(f"{args.config}: build failed: {error}"), file=sys.stderr)
         return BUILD_FAILED, extra
     if not (args.print_config or args.summary or args.build or args.json):
-        print(printable(_verdict(args.config, experiment)))
+        print(escape_line(_verdict(args.config, experiment)))
     return GOOD, extra
 
 

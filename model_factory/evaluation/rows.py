@@ -108,7 +108,7 @@ def training_rows(run: LoadedRun) -> Any:
 
 
 def find_copies(run: LoadedRun, rows: Any, texts: Collection[str]) -> set[str]:
-    """Return those `texts`, normalised by `normalise_spaces`, that equal the text of a row."""
+    """Return those `texts`, normalise_text by `normalise_spaces`, that equal the text of a row."""
     tokenizer, found, wanted = run.require_tokenizer(), set[str](), frozenset(texts)
     with progress_bar("training texts", len(rows), "row") as track:
         for row in rows:

@@ -85,7 +85,7 @@ class Context:
     def problem(self, path: Location, message: str, fix: str | None = None) -> Problem:
         """Return a problem at the nearest node to `path`; `fix` is appended to the message and kept as suggestion."""
         hint = f"; {advice(fix)}" if fix else ""
-        return Problem(self.node(path).shown_at, dotted(path), "relation", message + hint, fix)
+        return Problem(self.node(path).report_place, dotted(path), "relation", message + hint, fix)
 
     def node(self, path: Location) -> Node:
         """Return the node of a path, of the default that fills it, or of the closest parent that is in the file."""

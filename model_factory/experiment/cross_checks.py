@@ -48,7 +48,7 @@ def _feature_width(context: Context) -> Iterator[Problem]:
             kind, fix = entry.features.type, f"input_dim: {width}"
             message = f"input_dim {given}, and {kind} features of data set {entry.name!r} have {width} numbers a frame"
             path = ("model", parts[0], "input_dim")
-            yield Problem(context.node(path).shown_at, dotted(path), "relation", f"{message}; write {fix}", fix)
+            yield Problem(context.node(path).report_place, dotted(path), "relation", f"{message}; write {fix}", fix)
 
 
 def _token_input(context: Context) -> Iterator[Problem]:

@@ -47,7 +47,7 @@ class Crossover:
         )
 
 
-def crossovers(config: ExperimentConfig) -> Iterator[Crossover]:
+def find_crossovers(config: ExperimentConfig) -> Iterator[Crossover]:
     """Yield the crossover of each stack whose attention may be either kind."""
     if config.model is None:
         return

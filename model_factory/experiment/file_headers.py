@@ -1,6 +1,6 @@
 """Checks of the files that a config names, as far as their headers tell: config.json, config.yml, safetensors headers.
 
-Missing files are notes of `model_factory.experiment.absent_files`, since they may lie on another machine.
+Missing files are notes of `model_factory.experiment.missing_files`, since they may lie on another machine.
 """
 
 import json
@@ -15,8 +15,8 @@ from model.parse_model_args import parse_model_config
 from model_factory.experiment.check_context import Check, Context
 from model_factory.experiment.cross_checks import FEWEST_TOKENS
 from model_factory.yaml_config.errors import ConfigError, Problem
-from model_factory.yaml_config.paths import from_home
-from model_factory.yaml_config.schema_version import from_json
+from model_factory.yaml_config.paths import expand_home
+from model_factory.yaml_config.schema_version import parse_json
 from model_factory.yaml_config.strict_model import Location
 
 WEIGHTS = "model.safetensors"
@@ -70,7 +70,7 @@ def _starting_weights(context: Context) -> Iterator[Problem]:
     if not context.will_train or training is None or training.init_from is None:
         return
     path: Location = ("training", "init_from")
-    folder = from_home(training.init_from)
+    folder = expand_home(training.init_from)
     if not os.path.exists(folder):
         return
     if not folder.is_dir():
@@ -148,7 +148,7 @@ def _pretrained_backbone(context: Context) -> Iterator[Problem]:
     name = getattr(backbone, "path", None)
     if model is None or backbone is None or backbone.type != "hugging_face" or name is None:
         return
-    config = _read_json(from_home(name) / "config.json")
+    config = _read_json(expand_home(name) / "config.json")
     if config is None:
         return
     section: Any = model.config
@@ -180,7 +180,7 @@ def _pretrained_parts(context: Context) -> Iterator[Problem]:
         fix = f"tokenizer: {{type: hugging_face, path: {decoder}}}"
         yield context.problem(("model", "decoder", "path"), message, fix)
     if context.trains and encoder is not None:
-        folder = from_home(encoder)
+        folder = expand_home(encoder)
         if folder.is_dir() and not any((folder / name).is_file() for name in _TOKENIZER_FILES):
             message = f"encoder {encoder} has no tokenizer beside its weights"
             yield context.problem(("model", "encoder", "path"), message, "save its tokenizer into the folder")
@@ -208,7 +208,7 @@ def _read_json(path: Path) -> Mapping[str, Any] | None:
     try:
         if not path.is_file() or path.stat().st_size > _MAX_CONFIG:
             return None
-        found = from_json(path.read_text(encoding="utf-8"))
+        found = parse_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
     return found if isinstance(found, dict) else None

@@ -7,7 +7,7 @@ from data_manager.parse_data_args import fill_shared_defaults
 from model.parse_model_args import merge_global_config
 from model_factory.experiment.config import Experiment
 from model_factory.yaml_config.dump import dump_scalar
-from model_factory.yaml_config.errors import printable
+from model_factory.yaml_config.errors import escape_line
 from model_factory.yaml_config.node import Node
 
 COMMENT_COLUMN = 44
@@ -38,7 +38,7 @@ def _origin(node: Node | None) -> str:
         return "default"
     inherited = f" ({'.'.join(map(str, node.origin[:-1]))})" if node.origin else ""
     place = node.place
-    file = printable(place.file)  # a line break in a name would end the comment, and what follows would be YAML
+    file = escape_line(place.file)  # a line break in a name would end the comment, and what follows would be YAML
     return (file if place.line is None else f"{file}:{place.line}") + inherited
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from model_factory.experiment.build import with_vocabulary
 from model_factory.experiment.config import ExperimentConfig
-from model_factory.experiment.crossover import Crossover, crossovers
+from model_factory.experiment.crossover import Crossover, find_crossovers
 from model_factory.experiment.inputs import example_inputs
 
 BYTES = 4
@@ -84,7 +84,7 @@ class Summary:
         return "\n".join([*body, *(crossover.text(self.length) for crossover in self.crossovers)])
 
 
-def summarise(config: ExperimentConfig) -> Summary:
+def summarise_model(config: ExperimentConfig) -> Summary:
     """Count the model of an experiment; raises ValueError if it is missing or cannot be built."""
     if config.model is None:
         raise ValueError("--summary needs a section 'model'")
@@ -113,7 +113,7 @@ def summarise(config: ExperimentConfig) -> Summary:
     )
     counted = getattr(model, "network", model)  # of a diffusion model the network alone was run
     parts = _parts(counted, {name: sum(flops.values()) for name, flops in forward.get_flop_counts().items()})
-    kinds = list(crossovers(config))
+    kinds = list(find_crossovers(config))
     return Summary(config.model.name, _with_rest(parts, total), total, inputs.text, inputs.length, kinds)
 
 

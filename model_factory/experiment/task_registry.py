@@ -20,7 +20,7 @@ from pydantic import GetJsonSchemaHandler, ValidationInfo
 from pydantic_core import CoreSchema, PydanticCustomError
 
 from model_factory.yaml_config.choose import FromRegistry
-from model_factory.yaml_config.messages import not_one_of
+from model_factory.yaml_config.messages import choice_error
 from model_factory.yaml_config.registry import PLUGIN_HINT, Registry
 from model_factory.yaml_config.strict_model import StrictModel
 
@@ -111,7 +111,7 @@ class TaskField(FromRegistry):
             and not isinstance(value, StrictModel)
             and (not isinstance(value, str) or value not in TASKS)
         ):
-            raise not_one_of(TASKS, PLUGIN_HINT)
+            raise choice_error(TASKS, PLUGIN_HINT)
         return super().validate(value, info)
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:

@@ -73,7 +73,7 @@ def _unknown_name(context: Context, key: str, name: str, known: list[str], owner
     hint = f"; did you mean {near!r}?" if near else ""
     message = f"training names {name!r}, and {owner} {', '.join(known)}{hint}"
     path = ("training", key)
-    return Problem(context.node(path).shown_at, dotted(path), "relation", message, near)
+    return Problem(context.node(path).report_place, dotted(path), "relation", message, near)
 
 
 def _lacks_evaluation(context: Context) -> bool:

@@ -110,7 +110,7 @@ Steps = Annotated[int, Field(gt=0, le=1_000_000_000)]
 Rate = Annotated[float, Field(ge=0, lt=1)]
 
 
-COLDEST = 1e-3
+MIN_TEMPERATURE = 1e-3
 
 
 Name = Annotated[str, Field(min_length=1)]
@@ -292,8 +292,8 @@ class GenerationConfig(StrictModel):
 
     def violations(self) -> Iterator[Violation]:
         """Yield attempts without a rule to redraw by, and temperatures at which logits overflow."""
-        if 0 < self.temperature < COLDEST:
-            message = f"temperature {self.temperature:g} is below {COLDEST:g}, where logits overflow"
+        if 0 < self.temperature < MIN_TEMPERATURE:
+            message = f"temperature {self.temperature:g} is below {MIN_TEMPERATURE:g}, where logits overflow"
             yield Violation(message, ("temperature",), (), "0, which takes the likeliest token")
         if self.max_attempts is not None and self.exactly is None:
             yield Violation(

@@ -20,7 +20,7 @@ Curve = tuple[list[float], list[float]]
 _POINTS = 201
 
 
-def noise_curves(config: ExperimentConfig) -> dict[str, Curve]:
+def compute_noise_curves(config: ExperimentConfig) -> dict[str, Curve]:
     """Return named curves over t in [0, 1]; empty for a model without diffusion.
 
     Discrete: the shares of unchanged tokens (alpha) and of noised ones. Latent: the shares of the variance that are signal
@@ -58,7 +58,7 @@ def _latent(section: Any) -> dict[str, Curve]:
 
 
 def render_summary_page(config: ExperimentConfig, summary: Summary) -> str:
-    """Render the page of an experiment; `summary` is the result of `model_factory.experiment.summary.summarise`."""
+    """Render the page of an experiment; `summary` is the result of `model_factory.experiment.summary.summarise_model`."""
     assert config.model is not None
     facts = [
         ("model type", config.model.model_type),
@@ -105,7 +105,7 @@ def _memory(summary: Summary) -> str:
 
 
 def _noise(config: ExperimentConfig) -> Iterator[Section]:
-    if curves := noise_curves(config):
+    if curves := compute_noise_curves(config):
         text = "Share of the data that is left at time t. At t = 0 nothing is lost; sampling starts at t = 1."
         yield Section("Noise schedule", text, svg=plot_lines(curves, "t", "share"))
 

@@ -19,7 +19,7 @@ from model_factory.training.run.folder import RunFolder
 from model_factory.training.run.logs import MetricsLog, SamplesLog, draw_curves
 from model_factory.training.run.signals import GracePeriod
 from model_factory.training.tasks.base import Batch
-from model_factory.yaml_config.errors import harmless
+from model_factory.yaml_config.errors import escape_controls
 
 if TYPE_CHECKING:
     from tqdm import tqdm  # type: ignore[import-untyped]
@@ -183,7 +183,7 @@ class RunCallback(TrainerCallback):  # type: ignore[misc]
         except Exception as error:
             if what not in self.reported_failures:
                 self.reported_failures.add(what)
-                self._print_line(harmless(f"note: {what} cannot be written, and training continues: {error}"))
+                self._print_line(escape_controls(f"note: {what} cannot be written, and training continues: {error}"))
 
     def _print_line(self, text: str) -> None:
         """Print a line to standard error, above the progress bar if there is one."""

@@ -24,7 +24,7 @@ from model_factory.training.run.folder import RunFolder
 from model_factory.training.run.resume import ResumePlan, check_same_config, plan_resume, plan_share
 from model_factory.training.share import Share
 from model_factory.training.splits import Split, Splits, is_table, select_dataset, select_splits, select_task
-from model_factory.yaml_config.paths import from_home
+from model_factory.yaml_config.paths import expand_home
 
 if TYPE_CHECKING:
     from torch import nn
@@ -241,7 +241,7 @@ class _Session:
         torch.manual_seed(self.settings.seed)
         network, task = build_network(self.config, self.tokenizer)
         if self.settings.init_from is not None and self.plan.checkpoint is None:
-            self.load_initial_weights(network, from_home(self.settings.init_from))
+            self.load_initial_weights(network, expand_home(self.settings.init_from))
         module = TaskModule(network, task)
         if self.settings.lora is not None:
             from model_factory.training.lora import add_adapters
@@ -299,7 +299,7 @@ class _Session:
         from model_factory.training.run.data_hashes import write_split_hashes
         from model_factory.training.run.environment import describe_environment, read_sessions
         from model_factory.training.run.logs import MetricsLog, SamplesLog
-        from model_factory.yaml_config.schema_version import stamped
+        from model_factory.yaml_config.schema_version import add_version
 
         step = self.plan.checkpoint.step if self.plan.checkpoint else 0
         with explain_write_errors("the run folder", self.run.path):
@@ -313,7 +313,9 @@ class _Session:
             SamplesLog(self.run.samples).drop_after(step)
             earlier = read_sessions(self.run.environment) if step else []
             session = describe_environment(device, distributed.world_size(), step)
-            write_text(self.run.environment, json.dumps(stamped({"sessions": [*earlier, session]}), indent=1) + "\n")
+            write_text(
+                self.run.environment, json.dumps(add_version({"sessions": [*earlier, session]}), indent=1) + "\n"
+            )
 
     def write_length_counts(self, rows: Split) -> None:
         """Write the lengths of whole documents, from which a diffusion model draws the lengths of its samples."""

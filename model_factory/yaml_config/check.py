@@ -77,7 +77,7 @@ class _Check(Generic[Model]):
     def unread(self) -> Problem:
         """Return the problem of a section with too many problems."""
         message = f"reading stops here, after {MAX_PROBLEMS} problems; mend them first"
-        return Problem(self.original.shown_at, dotted(self.path), "too_large", message)
+        return Problem(self.original.report_place, dotted(self.path), "too_large", message)
 
     def located(self, detail: ErrorDetails) -> ErrorDetails:
         """Remove what pydantic adds to a location: tags of unions and names of validators."""
@@ -155,7 +155,7 @@ class _Check(Generic[Model]):
         node = self.node.at(where)
         if kind == "missing":
             parent = self.nearest(where[:-1])
-            return Problem(parent.shown_at, self.written(where), "missing_key", f"missing key {str(where[-1])!r}")
+            return Problem(parent.report_place, self.written(where), "missing_key", f"missing key {str(where[-1])!r}")
         if kind == "extra_forbidden" and node is not None:
             key = str(where[-1])
             fix, message = self.where_key_belongs(where[:-1], key, node.place.file), f"unknown key {key!r}"
@@ -164,7 +164,7 @@ class _Check(Generic[Model]):
             hint = f"; did you mean {fix!r}?" if fix else known
             return Problem(node.key_place or node.place, self.written(where), "unknown_key", message + hint, fix)
         explanation = explain(detail, node)
-        place = (node or self.nearest(where)).shown_at
+        place = (node or self.nearest(where)).report_place
         return Problem(place, self.written(where), explanation.code, explanation.message, explanation.suggestion)
 
     def where_key_belongs(self, parent: Location, key: str, file: str) -> str | None:
@@ -208,7 +208,7 @@ class _Check(Generic[Model]):
                 if any(self.is_repaired((*prefix, *loc)) for loc in (violation.at, *violation.involves)):
                     continue
                 node = self.nearest(at)
-                place = node.key_place if violation.code == "unknown_key" and node.key_place else node.shown_at
+                place = node.key_place if violation.code == "unknown_key" and node.key_place else node.report_place
                 hint = f"; {advice(violation.suggestion)}" if violation.suggestion else ""
                 message = violation.message + hint
                 self.problems.append(Problem(place, self.written(at), violation.code, message, violation.suggestion))

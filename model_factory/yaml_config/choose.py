@@ -7,7 +7,7 @@ from pydantic import BaseModel, GetCoreSchemaHandler, GetJsonSchemaHandler, Vali
 from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError, PydanticKnownError, core_schema
 
 from model_factory.yaml_config.errors import Problem
-from model_factory.yaml_config.messages import not_one_of
+from model_factory.yaml_config.messages import choice_error
 from model_factory.yaml_config.node import Node, dotted
 from model_factory.yaml_config.registry import PLUGIN_HINT, Registry, UnknownNameError, closest
 from model_factory.yaml_config.strict_model import Location
@@ -36,7 +36,7 @@ def choose(
         return _choose_misspelt(node, key, registry, path)
     if not isinstance(tag.value, str):
         message = f"must be one of {', '.join(registry.names())}; got {tag.kind}"
-        return Choice(None, None, [Problem(tag.shown_at, where, "type", message)], body)
+        return Choice(None, None, [Problem(tag.report_place, where, "type", message)], body)
     try:
         return Choice(tag.value, registry.get(tag.value), [], body)
     except UnknownNameError as error:
@@ -50,7 +50,7 @@ def _choose_misspelt(node: Node, key: str, registry: Registry[Entry], path: Loca
     near = closest(key, list(node.entries))
     if near is None:
         message = f"missing key {key!r}, one of {', '.join(registry.names())}"
-        return Choice(None, None, [Problem(node.shown_at, dotted((*path, key)), "missing_key", message)], node)
+        return Choice(None, None, [Problem(node.report_place, dotted((*path, key)), "missing_key", message)], node)
     wrong = node.entries[near]
     message = f"unknown key {near!r}; did you mean {key!r}?"
     problem = Problem(wrong.key_place or wrong.place, dotted((*path, near)), "unknown_key", message, key)
@@ -109,7 +109,7 @@ class FromRegistry:
         """Return the object that a mapping describes; raises pydantic's errors with locations inside it."""
         if isinstance(value, BaseModel):
             if self.config_type(getattr(value, self.key, None)) is None:
-                raise not_one_of(self.registry.names(), PLUGIN_HINT)
+                raise choice_error(self.registry.names(), PLUGIN_HINT)
             return value
         if value is None and (self.or_name or self.or_none):
             return value
@@ -128,7 +128,7 @@ class FromRegistry:
             raise ValidationError.from_exception_data("tag", [{"type": kind, "loc": (loc,), "input": value}])
         config_type = self.config_type(tag)
         if config_type is None:
-            wrong = InitErrorDetails(type=not_one_of(self.registry.names(), PLUGIN_HINT), loc=(self.key,), input=tag)
+            wrong = InitErrorDetails(type=choice_error(self.registry.names(), PLUGIN_HINT), loc=(self.key,), input=tag)
             raise ValidationError.from_exception_data("tag", [wrong])
         return config_type.model_validate(value, context=info.context, by_alias=True, by_name=not info.context)
 

@@ -18,7 +18,7 @@ from model_factory.yaml_config.errors import (
 )
 from model_factory.yaml_config.node import Node
 from model_factory.yaml_config.overrides import apply_override
-from model_factory.yaml_config.schema_version import unstamped_root
+from model_factory.yaml_config.schema_version import remove_version_from_tree
 
 MAX_BYTES = 1_000_000
 MAX_FILES = 50
@@ -47,7 +47,7 @@ def read_document(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -
             reader.problems += problems
         except ConfigError as error:
             reader.problems += error.problems
-    root, problems = unstamped_root(root)
+    root, problems = remove_version_from_tree(root)
     return Document(root, (*reader.problems, *problems))
 
 
@@ -143,5 +143,5 @@ class _Reader:
         good = [name for name in names if isinstance(name.value, str) and name.value]
         if len(good) < len(names) or not names:
             message = "extends takes a file's name or a list of them, relative to this file"
-            self.problems.append(Problem(extends.shown_at, "extends", "type", message))
+            self.problems.append(Problem(extends.report_place, "extends", "type", message))
         return good

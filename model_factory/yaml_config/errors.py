@@ -25,7 +25,7 @@ class Place:
     width: int = 1
 
     def __str__(self) -> str:
-        file = printable(self.file)
+        file = escape_line(self.file)
         return file if self.line is None else f"{file}:{self.line}:{self.column}"
 
 
@@ -45,7 +45,7 @@ class Problem:
     def headline(self) -> str:
         """Return `file:line:column: path: message` on one line."""
         path = f"{self.path}: " if self.path else ""
-        return f"{self.place}: {printable(path + self.message)}"
+        return f"{self.place}: {escape_line(path + self.message)}"
 
     def excerpt(self) -> list[str]:
         """Return the source line and a caret under the value; empty if there is no line to show."""
@@ -109,12 +109,12 @@ def sort_problems(problems: Iterable[Problem]) -> list[Problem]:
     )
 
 
-def printable(text: str) -> str:
+def escape_line(text: str) -> str:
     """Return `text` on one line, with line breaks, control and invisible characters escaped."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
-def harmless(text: str) -> str:
+def escape_controls(text: str) -> str:
     """Return `text` with control characters escaped, except line breaks and tabs."""
     return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 

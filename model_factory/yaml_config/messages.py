@@ -151,7 +151,7 @@ def _wrong_choice(expected: str, node: Node | None, remedy: str) -> Explanation:
 # The error of a name outside a set of names, like that of a pydantic Literal.
 
 
-def not_one_of(names: Iterable[str], remedy: str = "") -> PydanticCustomError:
+def choice_error(names: Iterable[str], remedy: str = "") -> PydanticCustomError:
     """Return the error that a Literal of `names` would raise; `remedy` is shown if no name is near."""
     quoted = [f"{name!r}" for name in names]
     expected = f"{', '.join(quoted[:-1])} or {quoted[-1]}" if len(quoted) > 1 else quoted[0]

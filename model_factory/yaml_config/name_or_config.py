@@ -7,7 +7,7 @@ from pydantic import BaseModel, GetJsonSchemaHandler, ValidationInfo, create_mod
 from pydantic_core import CoreSchema, PydanticCustomError
 
 from model_factory.yaml_config.choose import FromRegistry
-from model_factory.yaml_config.messages import not_one_of
+from model_factory.yaml_config.messages import choice_error
 from model_factory.yaml_config.registry import PLUGIN_HINT, UnknownNameError, closest
 from model_factory.yaml_config.strict_model import StrictModel
 
@@ -56,11 +56,11 @@ class NameOrConfig(FromRegistry):
             return super().validate(value, info)  # type: ignore[no-any-return]
         elif isinstance(value, dict) and closest(self.key, list(map(str, value))):
             return super().validate(value, info)  # type: ignore[no-any-return]  # raises: the key `type` is misspelt
-        raise not_one_of(self.registry, PLUGIN_HINT)
+        raise choice_error(self.registry, PLUGIN_HINT)
 
     def _validate_name(self, name: str, info: ValidationInfo) -> NameOrOptions:
         if not self._is_registered(name):
-            raise not_one_of(self.registry, PLUGIN_HINT)
+            raise choice_error(self.registry, PLUGIN_HINT)
         config_type = self.config_type(name)
         if config_type is None:
             return name

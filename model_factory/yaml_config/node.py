@@ -42,7 +42,7 @@ class Node:
         return names.get(type(self.value), "empty")
 
     @property
-    def shown_at(self) -> Place:
+    def report_place(self) -> Place:
         """Return the position for a message: that of the key if the value is empty or spans lines."""
         spans = self.value is None or isinstance(self.value, dict | list)
         return self.key_place if spans and self.key_place else self.place

@@ -26,7 +26,7 @@ PathText = Annotated[
 """A path, or a name on the hub."""
 
 
-def from_home(path: str | os.PathLike[str]) -> Path:
+def expand_home(path: str | os.PathLike[str]) -> Path:
     """Expand `~` in a path; that of an unknown user is kept, as in a shell."""
     return Path(os.path.expanduser(path))
 

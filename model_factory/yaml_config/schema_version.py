@@ -26,20 +26,20 @@ class SchemaVersionError(ValueError):
     """File of a later version, or with an invalid version."""
 
 
-def stamped(content: Mapping[str, Any]) -> dict[str, Any]:
+def add_version(content: Mapping[str, Any]) -> dict[str, Any]:
     """Return the content of a file with its version first."""
     return {KEY: SCHEMA_VERSION, **content}
 
 
-def unstamped(content: Mapping[str, Any], path: Path | str) -> dict[str, Any]:
+def remove_version(content: Mapping[str, Any], path: Path | str) -> dict[str, Any]:
     """Return the content of a file without its version; raises SchemaVersionError for an unsupported version."""
     rest = dict(content)
-    if message := misfit(rest.pop(KEY, 1)):
+    if message := describe_version_mismatch(rest.pop(KEY, 1)):
         raise SchemaVersionError(f"{path}: {message}")
     return rest
 
 
-def misfit(version: object) -> str | None:
+def describe_version_mismatch(version: object) -> str | None:
     """Return the message for an unsupported version, None for a supported one."""
     if isinstance(version, int) and not isinstance(version, bool) and 1 <= version <= SCHEMA_VERSION:
         return None
@@ -48,20 +48,20 @@ def misfit(version: object) -> str | None:
     return f"{KEY} is {version!r}, and must be a whole number from 1 to {SCHEMA_VERSION}"
 
 
-def unstamped_root(root: Node) -> tuple[Node, list[Problem]]:
+def remove_version_from_tree(root: Node) -> tuple[Node, list[Problem]]:
     """Return a configuration without its version, and the problem of an unsupported version."""
     node = root.child(KEY)
     if node is None:
         return root, []
-    message = misfit(node.value)
-    problems = [Problem(node.shown_at, KEY, KEY, message, str(SCHEMA_VERSION))] if message else []
+    message = describe_version_mismatch(node.value)
+    problems = [Problem(node.report_place, KEY, KEY, message, str(SCHEMA_VERSION))] if message else []
     return replace(root.without(KEY), place=root.place), problems
 
 
 # Parse JSON of untrusted files.
 
 
-def from_json(text: str) -> Any:
+def parse_json(text: str) -> Any:
     """Parse JSON; raise ValueError if it is invalid or nested too deeply."""
     try:
         return json.loads(text)

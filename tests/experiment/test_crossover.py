@@ -5,8 +5,8 @@ import pytest
 from model.model_types import DecoderConfig, EncoderConfig, EncoderDecoderConfig, ModelConfig
 from model.types import PerformerParams
 from model_factory.experiment.config import ExperimentConfig
-from model_factory.experiment.crossover import MEASURED, crossover, crossovers
-from model_factory.experiment.summary import summarise
+from model_factory.experiment.crossover import MEASURED, crossover, find_crossovers
+from model_factory.experiment.summary import summarise_model
 
 
 def params(**changes):
@@ -42,7 +42,7 @@ def config_of(kind, section):
 def test_stacks_are_named_and_a_decoder_is_causal():
     sections = {"encoder": EncoderConfig(params=params()), "decoder": DecoderConfig(params=params())}
     sections["encoder_decoder"] = EncoderDecoderConfig(encoder_params=params(), decoder_params=params())
-    found = {kind: list(crossovers(config_of(kind, section))) for kind, section in sections.items()}
+    found = {kind: list(find_crossovers(config_of(kind, section))) for kind, section in sections.items()}
     assert found["encoder_decoder"] == [*found["encoder"], *found["decoder"]]
     assert [one.part for one in found["encoder_decoder"]] == ["encoder", "decoder"]
     assert found["decoder"][0].forward > found["encoder"][0].forward
@@ -50,9 +50,9 @@ def test_stacks_are_named_and_a_decoder_is_causal():
 
 def test_a_summary_says_it_for_the_files_own_length():
     config = config_of("decoder", DecoderConfig(params=params()))
-    (found,) = crossovers(config)
+    (found,) = find_crossovers(config)
     for length, faster in [(16, "softmax"), (16_384, "linear")]:
         assert found.text(length).endswith(f"at this file's {length:,}, {faster} is the faster")
-    summary = summarise(config)
+    summary = summarise_model(config)
     assert summary.table().endswith(found.text(256))
     assert summary.as_dict()["softmax_faster_below"] == [vars(found)]

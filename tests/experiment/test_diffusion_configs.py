@@ -12,7 +12,7 @@ from model.discrete.model import DiffusionModel
 from model.model_factory import create_model
 from model_factory.experiment.build import with_vocabulary
 from model_factory.experiment.config import ExperimentConfig, read_experiment
-from model_factory.experiment.summary import summarise
+from model_factory.experiment.summary import summarise_model
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = sorted((ROOT / "configs" / "diffusion").glob("*.yml"))
@@ -119,7 +119,7 @@ def test_config_overfits_and_samples(file: Path, tmp_path: Path, capsys: pytest.
 @pytest.mark.parametrize("name", ["mdlm", "mdlm_linear"])
 def test_summary_counts_flops_by_part(name: str, tmp_path: Path) -> None:
     file = next(file for file in FILES if file.stem == name)
-    summary = summarise(tiny(file, tmp_path))
+    summary = summarise_model(tiny(file, tmp_path))
     counted = {part.name.rpartition(".")[2]: part.forward_flops for part in summary.parts}
     attention = counted.get("attention", counted.get("self_attention", 0))
     assert min(attention, counted["feed_forward"]) > 0.2 * summary.total.forward_flops

@@ -13,7 +13,7 @@ from model.model_types import DecoderConfig, EncoderConfig, EncoderDecoderConfig
 from model.types import PerformerParams
 from model_factory.experiment.config import ExperimentConfig, read_experiment
 from model_factory.experiment.print_config import print_config
-from model_factory.experiment.summary import summarise
+from model_factory.experiment.summary import summarise_model
 from model_factory.experiment.training_types import GenerationConfig, TrainingConfig
 from model_factory.yaml_config.dump import dump
 
@@ -93,7 +93,7 @@ def test_summary_equals_a_real_build(config: ModelConfig) -> None:
         name: value.model_copy(update={"device": "cpu", "batch_size": 2}) for name, value in dict(config.config).items()
     }
     config = config.model_copy(update={"config": config.config.model_copy(update=on_cpu)})
-    summary = summarise(ExperimentConfig(model=config))
+    summary = summarise_model(ExperimentConfig(model=config))
     model = create_model(config)
     assert summary.total.parameters == sum(p.numel() for p in model.parameters())
     assert sum(part.parameters for part in summary.parts) == summary.total.parameters
@@ -105,7 +105,7 @@ def test_summary_equals_a_real_build(config: ModelConfig) -> None:
 def test_flops_of_a_layer_are_its_matrix_products() -> None:
     params = PerformerParams(d_model=16, num_layers=1, num_heads=2, d_ff=4, device="cpu", batch_size=2, position="none")
     config = ModelConfig(model_type="encoder", config=EncoderConfig(params=params))
-    summary = summarise(ExperimentConfig(model=config))
+    summary = summarise_model(ExperimentConfig(model=config))
     tokens = 2 * 256
     parts = {part.name: part for part in summary.parts}
     assert parts["feed_forward"].forward_flops == 2 * tokens * (2 * 16 * 64)
@@ -117,4 +117,4 @@ def test_flops_of_a_layer_are_its_matrix_products() -> None:
 def test_summary_needs_a_model(tmp_path: Path, text: str) -> None:
     (tmp_path / "case.yml").write_text(text)
     with pytest.raises(ValueError, match="needs a section 'model'"):
-        summarise(read_experiment(tmp_path / "case.yml").config)
+        summarise_model(read_experiment(tmp_path / "case.yml").config)

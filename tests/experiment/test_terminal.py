@@ -18,7 +18,7 @@ from model_factory.cli.generate import main as generate
 from model_factory.cli.train import _report
 from model_factory.evaluation.sampling.prompt import PromptError, read_template
 from model_factory.yaml_config.dump import dump
-from model_factory.yaml_config.errors import harmless
+from model_factory.yaml_config.errors import escape_controls
 from parse_args import main
 from tests.data_manager.text_configs import text_config, texts
 from tests.training.runs import experiment, train
@@ -30,8 +30,10 @@ ENCODER = {"d_model": 16, "num_layers": 1, "num_heads": 2, "device": "cpu"}
 
 def test_escape_keeps_lines_and_letters():
     text = "a\tb\n\u3000 \xa0\u200d\U0001f600"
-    assert harmless(text) == text
-    assert harmless(RED + "\r\x00\x9b\u202e\ud800") == "\\x1b[31mred\\x1b]0;title\\x07\\r\\x00\\x9b\\u202e\\ud800"
+    assert escape_controls(text) == text
+    assert (
+        escape_controls(RED + "\r\x00\x9b\u202e\ud800") == "\\x1b[31mred\\x1b]0;title\\x07\\r\\x00\\x9b\\u202e\\ud800"
+    )
 
 
 @pytest.mark.parametrize("option", [[], ["--summary"], ["--build"]], ids=str)

@@ -13,9 +13,9 @@ from evaluate import main as evaluate
 from model.types import PerformerParams
 from model_factory.experiment.config import read_experiment
 from model_factory.experiment.crossover import core_flops
-from model_factory.experiment.summary import summarise
+from model_factory.experiment.summary import summarise_model
 from model_factory.pages.document import PageError, Section, render_page, write_page
-from model_factory.pages.summary_page import noise_curves
+from model_factory.pages.summary_page import compute_noise_curves
 from model_factory.yaml_config.dump import dump
 from parse_args import main as parse
 from tests.training.runs import experiment, train
@@ -119,7 +119,7 @@ def test_summary_page_of_latent_models(name, tmp_path):
 @pytest.mark.parametrize("name", ["bert_gpt2", "performer", "dmlp"])
 def test_summary_counts_nested_parts_and_tied_weights_once(name):
     sizes = [f"model.{part}.vocab_size=50" for part in ("encoder", "decoder")]
-    summary = summarise(read_experiment(f"configs/latent/{name}.yml", sizes, ("model",)).config)
+    summary = summarise_model(read_experiment(f"configs/latent/{name}.yml", sizes, ("model",)).config)
     assert min(part.forward_flops for part in summary.parts) >= 0
     assert sum(part.forward_flops for part in summary.parts) == summary.total.forward_flops
     assert sum(part.parameters for part in summary.parts) == summary.total.parameters
@@ -133,7 +133,7 @@ def test_attention_flops_formula_matches_the_counter(attention, length, tmp_path
     config = read_experiment(
         file(tmp_path, {"model_type": "encoder", "encoder": params}), ["model.encoder.batch_size=1"]
     )
-    (part,) = (part for part in summarise(config.config).parts if "attention" in part.name)
+    (part,) = (part for part in summarise_model(config.config).parts if "attention" in part.name)
     projections = length * 2 * 4 * 32 * 32 * 2  # four of them, two layers
     found = core_flops(PerformerParams(**params), length, linear=attention == "linear")
     assert found == pytest.approx(part.forward_flops - projections, rel=0.02)
@@ -141,11 +141,11 @@ def test_attention_flops_formula_matches_the_counter(attention, length, tmp_path
 
 def test_noise_curves_of_each_kind(tmp_path):
     config = read_experiment(file(tmp_path, DIFFUSION)).config
-    t, alpha = noise_curves(config)["untouched, alpha(t)"]
+    t, alpha = compute_noise_curves(config)["untouched, alpha(t)"]
     assert (t[0], t[-1], alpha[0]) == (0, 1, 1)
     assert alpha[-1] == pytest.approx(1e-3)
-    assert noise_curves(read_experiment("configs/encoder_model.yml", only=("model",)).config) == {}
-    latent = noise_curves(read_experiment("configs/latent/dmlp.yml", only=("model",)).config)
+    assert compute_noise_curves(read_experiment("configs/encoder_model.yml", only=("model",)).config) == {}
+    latent = compute_noise_curves(read_experiment("configs/latent/dmlp.yml", only=("model",)).config)
     _, kept = latent["signal, alphabar(t)"]
     assert kept[100] == pytest.approx((1 - 0.008) ** 101, rel=1e-3)
 

@@ -13,8 +13,8 @@ from torch import nn
 from model.checkpoint import WEIGHTS_FILE, assign_tensors, atomic_replace, named_tensors, read_tensors, write_tensors
 from model.hub import HubError
 from model.latent.connectors.hugging_face import ConnectorError, load_config
-from model_factory.yaml_config.paths import from_home
-from model_factory.yaml_config.schema_version import SchemaVersionError, from_json, stamped, unstamped
+from model_factory.yaml_config.paths import expand_home
+from model_factory.yaml_config.schema_version import SchemaVersionError, add_version, parse_json, remove_version
 
 Made = TypeVar("Made")
 
@@ -47,7 +47,7 @@ class Connector(ABC):
         target.mkdir(parents=True, exist_ok=True)
         self.config.save_pretrained(target)
         write_tensors(target / WEIGHTS_FILE, named_tensors(cast(nn.Module, self)))
-        content = stamped({"connector": type(self).__name__, **self.arguments})
+        content = add_version({"connector": type(self).__name__, **self.arguments})
         with atomic_replace(target / CONNECTOR_FILE) as file:
             file.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
@@ -58,7 +58,7 @@ class Connector(ABC):
         `arguments` are the constructor's; those of a saved connector are read from its file. Raises ConnectorError,
         HubError, and CheckpointError for files that are damaged or of another connector.
         """
-        config, saved = load_config(str(path)), from_home(path) / CONNECTOR_FILE
+        config, saved = load_config(str(path)), expand_home(path) / CONNECTOR_FILE
         check_architecture(cls, config)
         if not saved.is_file():
             return cls(config, backbone=cls.backbone_from(config, str(path)), **arguments)  # type: ignore[call-arg]
@@ -112,7 +112,7 @@ def _check_arguments(path: Path, known: dict[str, Any], parameters: Mapping[str,
 def _read(path: Path, name: str) -> dict[str, Any]:
     """Read the constructor's arguments of a saved connector."""
     try:
-        found = unstamped(from_json(path.read_text(encoding="utf-8")), path)
+        found = remove_version(parse_json(path.read_text(encoding="utf-8")), path)
         connector = found.pop("connector")
     except SchemaVersionError as error:
         raise ConnectorError(str(error)) from error

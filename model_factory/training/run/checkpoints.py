@@ -18,7 +18,7 @@ from typing import Any
 
 from model_factory.training.errors import RunFolderError
 from model_factory.training.run.atomic_io import write_text
-from model_factory.yaml_config.schema_version import SchemaVersionError, from_json, stamped, unstamped
+from model_factory.yaml_config.schema_version import SchemaVersionError, add_version, parse_json, remove_version
 
 MANIFEST = "checkpoint.json"
 STATE, AVERAGE = "trainer_state.json", "ema.safetensors"
@@ -165,7 +165,7 @@ def write_manifest(staging: Path, *, step: int, world: int, batch_rows: int, spl
     paths = sorted(path for path in staging.rglob("*") if path.is_file())
     files = {str(path.relative_to(staging)): path.stat().st_size for path in paths}
     manifest = Manifest(step, world, batch_rows, split_rows, files)
-    write_text(staging / MANIFEST, json.dumps(stamped(asdict(manifest)), indent=1) + "\n")
+    write_text(staging / MANIFEST, json.dumps(add_version(asdict(manifest)), indent=1) + "\n")
 
 
 def rotate(run: Path, limit: int | None, best: int | None) -> None:
@@ -195,8 +195,8 @@ def remove_partial_files(run: Path) -> None:
 def read_json(path: Path) -> Any:
     """Read a JSON file of a run folder; raise RunFolderError if it is missing, damaged or of a later version."""
     try:
-        content = from_json(path.read_text(encoding="utf-8"))
-        return unstamped(content, path) if isinstance(content, dict) else content
+        content = parse_json(path.read_text(encoding="utf-8"))
+        return remove_version(content, path) if isinstance(content, dict) else content
     except SchemaVersionError as error:
         raise RunFolderError(str(error)) from error
     except FileNotFoundError as error:

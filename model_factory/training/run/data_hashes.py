@@ -11,8 +11,8 @@ from model_factory.training.errors import RunFolderError
 from model_factory.training.run.atomic_io import write_text
 from model_factory.training.run.checkpoints import read_json
 from model_factory.training.splits import Split
-from model_factory.yaml_config.errors import printable
-from model_factory.yaml_config.schema_version import SchemaVersionError, from_json, stamped, unstamped
+from model_factory.yaml_config.errors import escape_line
+from model_factory.yaml_config.schema_version import SchemaVersionError, add_version, parse_json, remove_version
 
 
 class SplitRecord(TypedDict):
@@ -29,8 +29,8 @@ def hash_splits(splits: Mapping[str, Split]) -> dict[str, SplitRecord]:
 
 
 def write_split_hashes(path: Path, splits: Mapping[str, SplitRecord]) -> None:
-    """Write the hashes from `describe_rows`; raise OSError if the disk is full."""
-    write_text(path, json.dumps(stamped({"splits": dict(splits)}), indent=1) + "\n")
+    """Write the hashes from `hash_splits`; raise OSError if the disk is full."""
+    write_text(path, json.dumps(add_version({"splits": dict(splits)}), indent=1) + "\n")
 
 
 def find_changed_splits(path: Path, splits: Mapping[str, Split]) -> dict[str, str]:
@@ -60,7 +60,7 @@ def _is_entry(entry: object) -> bool:
 
 def _describe_change(name: str, then: SplitRecord, now: SplitRecord | None) -> str:
     """Describe how a split differs from when the run began."""
-    split = f"split {printable(name)!r}"
+    split = f"split {escape_line(name)!r}"
     if now is None:
         return f"{split}, which the run had when it began, is missing"
     if now["rows"] == then["rows"]:
@@ -87,13 +87,13 @@ def count_lengths(rows: Split) -> dict[int, int]:
 
 def write_lengths(path: Path, counts: Mapping[int, int]) -> None:
     """Write the counts; raise OSError if the disk is full."""
-    write_text(path, json.dumps(stamped({"counts": dict(counts)})) + "\n")
+    write_text(path, json.dumps(add_version({"counts": dict(counts)})) + "\n")
 
 
 def read_lengths(path: Path) -> dict[int, int]:
     """Read the counts of a file; raise RunFolderError if it is damaged."""
     try:
-        content = unstamped(from_json(path.read_text(encoding="utf-8")), path)
+        content = remove_version(parse_json(path.read_text(encoding="utf-8")), path)
         counts = content.get("counts", content)  # files without a schema version hold only the counts
         found = {int(length): int(count) for length, count in counts.items()}
     except SchemaVersionError as error:

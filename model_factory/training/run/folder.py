@@ -24,7 +24,7 @@ from model_factory.training.run.atomic_io import write_text
 from model_factory.training.run.checkpoints import find_newest_checkpoint, remove_partial_files
 from model_factory.yaml_config.dump import dump
 from model_factory.yaml_config.errors import ConfigError
-from model_factory.yaml_config.schema_version import stamped
+from model_factory.yaml_config.schema_version import add_version
 
 if TYPE_CHECKING:
     from torch import nn
@@ -84,7 +84,7 @@ class RunFolder:
 
     def write_config(self, config: ExperimentConfig) -> None:
         """Write the experiment to config.yml with every default."""
-        write_text(self.config, dump(stamped(config.to_dict())))
+        write_text(self.config, dump(add_version(config.to_dict())))
 
     def _refuse_links(self) -> None:
         """Raise FolderInUseError if one of the run's files is a link, which would be written outside the folder."""

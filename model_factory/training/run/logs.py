@@ -8,8 +8,8 @@ from typing import Any
 
 from model.checkpoint import atomic_replace
 from model_factory.training.run.atomic_io import open_without_links, write_text
-from model_factory.yaml_config.errors import printable
-from model_factory.yaml_config.schema_version import KEY, SCHEMA_VERSION, from_json
+from model_factory.yaml_config.errors import escape_line
+from model_factory.yaml_config.schema_version import KEY, SCHEMA_VERSION, parse_json
 
 _MAX_INTEGER = 2**53
 
@@ -32,7 +32,7 @@ class MetricsLog:
         entries = []
         for line in self.path.read_text(encoding="utf-8", errors="replace").splitlines():
             try:
-                entry = from_json(line)
+                entry = parse_json(line)
             except ValueError:
                 continue
             if isinstance(entry, dict) and type(step := entry.get("step")) is int and 0 <= step < _MAX_INTEGER:
@@ -88,7 +88,7 @@ def draw_curves(entries: Sequence[dict[str, Any]], path: Path, title: str) -> No
 
 def escape_mathtext(text: str) -> str:
     """Escape a text for matplotlib: `$` must not start a formula, and unprintable characters become escapes."""
-    return printable(text).replace("$", r"\$")
+    return escape_line(text).replace("$", r"\$")
 
 
 def _points(entries: Sequence[dict[str, Any]], key: str) -> Points:

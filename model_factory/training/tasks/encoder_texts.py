@@ -11,7 +11,7 @@ from data_manager.tokenizers.hugging_face import TOKENIZER_FILES, HuggingFaceTok
 from model.hub import load_from_hub
 from model.latent.checks import max_positions_of
 from model_factory.training.errors import UnfitError
-from model_factory.yaml_config.paths import from_home
+from model_factory.yaml_config.paths import expand_home
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer as HuggingFaceModel
@@ -66,15 +66,15 @@ def check_decoder_tokenizer(path: str, tokenizer: Tokenizer) -> None:
     inner: HuggingFaceModel | None = getattr(getattr(tokenizer, "whole", tokenizer), "inner", None)
     if inner is None:
         raise UnfitError(f"decoder {path} was trained with its own tokenizer, and the data set has another; {remedy}")
-    if not from_home(path).is_dir() or _lacks_tokenizer(path):
+    if not expand_home(path).is_dir() or _lacks_tokenizer(path):
         return
     given = inner.get_vocab()
-    own = HuggingFaceTokenizer.load(from_home(path)).inner.get_vocab()
+    own = HuggingFaceTokenizer.load(expand_home(path)).inner.get_vocab()
     if any(given.get(token) != index for token, index in own.items()):
         raise UnfitError(f"decoder {path} gives tokens other ids than the tokenizer of the data set; {remedy}")
 
 
 def _lacks_tokenizer(path: str) -> bool:
     """Return True if the folder exists and holds no tokenizer."""
-    folder = from_home(path)
+    folder = expand_home(path)
     return folder.is_dir() and not any((folder / name).is_file() for name in TOKENIZER_FILES)

@@ -15,7 +15,7 @@ _NAMED = (("data_files",), ("path",), ("tokenizer", "path"))
 """Keys of a data set under which a file or a folder is named."""
 
 
-def absent_files(experiment: Experiment) -> list[Problem]:
+def find_missing_files(experiment: Experiment) -> list[Problem]:
     """Return a note for each data set that names files which are in none of the folders searched."""
     notes = []
     for index, entry in enumerate(experiment.config.datasets or ()):
@@ -24,7 +24,7 @@ def absent_files(experiment: Experiment) -> list[Problem]:
         absent = [(path, node) for path, node in named if not _exists(str(node.value), entry)]
         if absent:
             (path, node), names = absent[0], [str(node.value) for _, node in absent]
-            notes.append(Problem(node.shown_at, dotted(path), "absent_file", _message(names, entry)))
+            notes.append(Problem(node.report_place, dotted(path), "absent_file", _message(names, entry)))
     return notes
 
 
