@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 from data_manager.dataset_types import DatasetConfig
 from model.model_types import ModelConfig
+from model_factory.cli.validate import run
 from model_factory.experiment.config import DATA_SECTIONS, MODEL_SECTIONS, SECTIONS, ExperimentConfig, read_experiment
 
 EXAMPLES = """\
@@ -80,8 +81,6 @@ def build_parser(prog: str = "parse_args.py") -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None, prog: str = "parse_args.py") -> int:
     """Run the command line; return the exit code."""
-    from model_factory.cli.validate import run
-
     parser = build_parser(prog)
     args = parser.parse_args(argv)
     if not args.config and not args.schema:

@@ -10,6 +10,9 @@ from data_manager.documents import Corpus, Listed
 from data_manager.errors import DataError
 from data_manager.registry import SOURCES
 from data_manager.row_types import TokensConfig
+from data_manager.rows.prepare import PreparedSplit, prepare_split
+from data_manager.rows.stream import stream_rows
+from data_manager.text.arrow import ArrowRows
 from data_manager.text.mixture import Mixture, load_mixtures, prepare_mixture
 from data_manager.text.mixture_types import MixtureDatasetConfig
 from data_manager.text.table_types import DEFAULT_COLUMN
@@ -100,9 +103,6 @@ def tokenizer_for(config: DatasetConfig) -> Tokenizer | None:
 
 def prepare_rows(config: TokensConfig, split: str, text: Corpus | Mixture, tokenizer: Tokenizer) -> "PreparedSplit":
     """Return the rows of one split, from disk or as a stream."""
-    from data_manager.rows.prepare import PreparedSplit, prepare_split
-    from data_manager.rows.stream import stream_rows
-
     if isinstance(text, Mixture):
         parts = partial(prepare_rows, config, tokenizer=tokenizer)
         return prepare_mixture(config, split, text, parts)  # type: ignore[arg-type]
@@ -123,7 +123,6 @@ def as_text(value: Any, label: str) -> Corpus | Mixture | None:
     if columns is not None:
         if DEFAULT_COLUMN not in columns or any(name.endswith("_ids") for name in columns):
             return None
-        from data_manager.text.arrow import ArrowRows
 
         return ArrowRows(value, (f"{{{DEFAULT_COLUMN}}}",), label)
     if isinstance(value, list | tuple) or (callable(value) and not isinstance(value, Iterable)):

@@ -8,7 +8,7 @@ from typing import Any
 
 from data_manager import loading
 from data_manager.dataset_types import DatasetConfig
-from data_manager.rows.lengths import Lengths
+from data_manager.rows.lengths import Lengths, row_lengths
 from data_manager.rows.pack import LABELS, STARTS
 from data_manager.rows.prepare import PreparedSplit
 from data_manager.tokenizers.base import Tokenizer
@@ -84,8 +84,6 @@ def report_text_split(
         lengths = {name: Lengths.of([len(row[name]) for row in first_rows]) for name in columns}
         shown: Iterable[Any] = first_rows[:EXAMPLES]
     else:
-        from data_manager.rows.lengths import row_lengths
-
         lengths = {name: Lengths.of(found) for name, found in row_lengths(data).items()}  # type: ignore[arg-type]
         shown = [data[index] for index in example_indices(size)]
     return SplitReport(

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from model.checkpoints.extra_parts import add_extra_parts
 from model.model_types import ModelConfig
+from model.parse_model_args import parse_model_config
 from model.transformer.inputs import describe
 from model_factory.yaml_config.dump import dump
 from model_factory.yaml_config.schema_version import add_version
@@ -85,8 +86,6 @@ def load_model(
     `device` replaces the device of the config, such as "cpu" on a machine without the one it was trained on.
     Raises CheckpointError for missing, damaged or unfitting files, DeviceError for a device that this machine lacks.
     """
-    from model.parse_model_args import parse_model_config
-
     source = Path(folder)
     for name in (CONFIG_FILE, WEIGHTS_FILE):
         if not (source / name).is_file():

@@ -5,6 +5,9 @@ from typing import TYPE_CHECKING
 
 from data_manager.documents import Corpus
 from data_manager.errors import DataError
+from data_manager.molecules.corpus import Molecules, RandomSmiles, import_rdkit
+from data_manager.molecules.scaffolds import split_by_scaffold
+from data_manager.molecules.types import is_train
 from data_manager.text.corpora import apply_splits, concatenate, split_paths
 from data_manager.text.files import TextFile
 from data_manager.text.tables import TableFile
@@ -15,10 +18,6 @@ if TYPE_CHECKING:
 
 def smiles_corpora(config: "SmilesDatasetConfig") -> dict[str, Corpus]:
     """Return the cleaned molecules of each split; raise DataError for a missing file, or if rdkit is missing."""
-    from data_manager.molecules.corpus import Molecules, RandomSmiles, import_rdkit
-    from data_manager.molecules.scaffolds import split_by_scaffold
-    from data_manager.molecules.types import is_train
-
     if config.needs_chemistry:
         import_rdkit()
     found: dict[str, Corpus] = {}

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 from data_manager.cache import PreparedFolder, discard, prepared_folder
 from data_manager.documents import Corpus, Notes, is_paired
 from data_manager.errors import DataError
+from data_manager.progress import progress_counter
 from data_manager.row_types import TokensConfig
+from data_manager.rows.encode import build_columns, encode_corpus, row_maker
 from data_manager.tokenizers.base import Tokenizer
 from data_manager.tokenizers.factory import file_hashes, output_folder
 from model_factory.yaml_config.schema_version import add_version, parse_json
@@ -76,8 +78,6 @@ def write_rows(folder: Path, config: TokensConfig, split: str, corpus: Corpus, t
     """Write rows and counts into a folder; return notes on skipped lines. Raise DataError if there are no rows."""
     import pyarrow as pa  # type: ignore[import-untyped,unused-ignore]
 
-    from data_manager.progress import progress_counter
-    from data_manager.rows.encode import build_columns, encode_corpus, row_maker
     from data_manager.rows.pack import arrow_columns, arrow_type
 
     notes = Notes()

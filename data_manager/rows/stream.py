@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from data_manager.documents import Corpus, Notes, is_paired
 from data_manager.row_types import TokensConfig
+from data_manager.rows.encode import build_columns, encode_corpus, row_maker
+from data_manager.rows.prepare import empty_split
 from data_manager.tokenizers.base import Tokenizer
 from model_factory.yaml_config.errors import escape_controls
 
@@ -30,7 +32,6 @@ class StreamRows:
 
     def __call__(self, shards: Sequence[Corpus]) -> Iterator[dict[str, Any]]:
         """Yield the rows of each shard; log skipped lines at the end of a shard."""
-        from data_manager.rows.encode import build_columns, encode_corpus, row_maker
         from data_manager.rows.pack import LABELS
 
         for shard in shards:
@@ -55,9 +56,7 @@ def stream_rows(config: TokensConfig, split: str, corpus: Corpus, tokenizer: Tok
     import datasets
     from datasets import Features, List, Value
 
-    from data_manager.rows.encode import row_maker
     from data_manager.rows.pack import COND, LABELS
-    from data_manager.rows.prepare import empty_split
 
     paired = is_paired(corpus)
     if paired is None:

@@ -20,7 +20,7 @@ from data_manager.speech.download import (
     obtain_corpus,
     requested_parts,
 )
-from data_manager.speech.features import drop_unreadable, tolerate_bad_headers
+from data_manager.speech.features import drop_unreadable, store_features, tolerate_bad_headers
 from data_manager.speech.manifests import fingerprint, load_prepared_cuts, split_cuts, write_cuts
 from data_manager.speech.mixture import load_mixture
 from data_manager.speech.mixture_types import SpeechMixtureConfig
@@ -81,7 +81,6 @@ def load_corpus(config: LhotseDatasetConfig) -> SpeechCorpus:
     splits = shape_splits(splits, config, notes)
     if config.features.storage == "on_the_fly":
         return SpeechCorpus(splits, [folder.path], notes)
-    from data_manager.speech.features import store_features
 
     folders, splits = store_features(splits, config, folder.path)
     return SpeechCorpus(splits, [folder.path, *folders], notes)

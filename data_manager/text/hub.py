@@ -12,6 +12,7 @@ from urllib.request import getproxies, proxy_bypass
 
 from data_manager.documents import Corpus
 from data_manager.errors import DataError
+from data_manager.text.arrow import make_corpora
 from data_manager.text.table_types import HubDatasetConfig
 
 if TYPE_CHECKING:
@@ -78,7 +79,6 @@ def hub_corpora(config: HubDatasetConfig) -> dict[str, Corpus]:
 
     remedy = "Save it on a machine with a network (load_dataset(...).save_to_disk(folder)) and read it by source: disk"
     found = from_hub(f"data set {repo!r}", get, f"{remedy}.", _cached_tables(repo))
-    from data_manager.text.arrow import make_corpora
 
     return make_corpora(found, config, repo)
 

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from data_manager.documents import Corpus, Joined
 from data_manager.errors import DataError
+from data_manager.rows.lengths import row_lengths
+from data_manager.rows.prepare import PreparedSplit
 from data_manager.text.mixture_types import MixtureDatasetConfig
 
 if TYPE_CHECKING:
@@ -72,8 +74,6 @@ def prepare_mixture(
 def _make_split(
     mixed: Any, made: "Mapping[str, PreparedSplit]", notes: tuple[str, ...], folder: Any
 ) -> "PreparedSplit":
-    from data_manager.rows.prepare import PreparedSplit
-
     documents = [part.documents for part in made.values()]
     if folder is None:
         return PreparedSplit(mixed, notes=notes)
@@ -81,8 +81,6 @@ def _make_split(
 
 
 def _count_tokens(rows: Any) -> int:
-    from data_manager.rows.lengths import row_lengths
-
     return sum(int(lengths.sum()) for lengths in row_lengths(rows).values())
 
 

@@ -9,6 +9,7 @@ from data_manager.dataset_types import DatasetConfig, TokenizerConfig
 from data_manager.documents import Corpus, Joined, Listed, Notes
 from data_manager.errors import DataError
 from data_manager.paths import full_path
+from data_manager.progress import progress
 from data_manager.tokenizers.base import Tokenizer, read_vocabulary
 from data_manager.tokenizers.load import load_tokenizer
 from data_manager.tokenizers.registry import TOKENIZERS
@@ -106,8 +107,6 @@ def _check_saved(folder: Path, kind: str) -> None:
 
 
 def _learn(settings: Any, corpus: Corpus, label: str) -> Tokenizer:
-    from data_manager.progress import progress
-
     texts = iter(progress(_texts(corpus), label))
     found: Tokenizer = TOKENIZERS.get(settings.type).tokenizer.from_texts(settings, texts)
     return found

@@ -28,6 +28,7 @@ from torch import Tensor, nn
 
 from model.checkpoint import CheckpointError, assign_tensors
 from model.checkpoints.performer_layout import StackWeights, convert_weights, find_mismatches
+from model.model_factory import create_model
 from model.model_types import DecoderConfig, EncoderConfig, EncoderDecoderConfig, ModelConfig
 from model.types import PerformerParams
 
@@ -48,8 +49,6 @@ def load_performer_pytorch(state_dict: Mapping[str, Tensor], config: ModelConfig
     Tensors must have the same shape as in the model that `config` describes. Raises CheckpointError, which lists the
     keys of the state dict and the values of the config that do not match.
     """
-    from model.model_factory import create_model
-
     kind = detect_class_name(state_dict)
     stacks = list(_pair_stacks(state_dict, config, kind))
     problems = [

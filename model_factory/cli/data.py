@@ -11,13 +11,15 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
 
-from data_manager.cache import Leftovers
+from data_manager import loading
+from data_manager.cache import Leftovers, leftovers, prune
 from data_manager.data_manager import catalogue, print_catalogue
 from data_manager.dataset_types import DatasetConfig
 from data_manager.errors import DataError
 from data_manager.parse_data_args import parse_dataset_configs
-from data_manager.report import DatasetReport, SplitReport
+from data_manager.report import DatasetReport, SplitReport, describe
 from data_manager.rows.lengths import Lengths
+from data_manager.tokenizers.factory import output_folder
 from model_factory.yaml_config.errors import ConfigError, escape_controls
 from model_factory.yaml_config.plugins import import_plugins
 
@@ -118,10 +120,7 @@ def _load_and_report(args: argparse.Namespace) -> int:
 
 def _handle_stale_cache(configs: Sequence[DatasetConfig], is_pruning: bool, quiet: bool) -> list[dict[str, Any]]:
     """Report or remove stale cache folders of the data sets, all of which have been loaded."""
-    from data_manager.cache import leftovers, prune
-
     # MOVE-PASS
-    from data_manager.tokenizers.factory import output_folder
 
     found = [left for config in configs if (left := leftovers(output_folder(config))) is not None]
     for left in found:
@@ -142,8 +141,6 @@ def select_configs(configs: Sequence[DatasetConfig], names: Sequence[str]) -> li
 
 
 def _report_dataset(config: DatasetConfig, as_json: bool, first: bool) -> dict[str, Any]:
-    from data_manager import loading
-    from data_manager.report import describe
     # MOVE-PASS
 
     with _silence_skip_warnings():

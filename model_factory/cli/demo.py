@@ -7,6 +7,10 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from model.model_factory import create_model
+from model_factory.cli import evaluate as evaluate_command
+from model_factory.cli import generate as generate_command
+from model_factory.experiment.build import with_vocabulary
 from model_factory.experiment.config import ExperimentConfig, read_experiment
 from model_factory.yaml_config.errors import ConfigError
 
@@ -42,8 +46,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 def describe(experiment: ExperimentConfig) -> None:
     """Build the model and load the data; print their parts and one batch. Raises ValueError if a section is missing."""
     from data_manager.data_manager import DatasetManager
-    from model.model_factory import create_model
-    from model_factory.experiment.build import with_vocabulary
 
     if experiment.model is None or not experiment.datasets:
         raise ValueError("the demo needs a file with a model and a data set")
@@ -63,8 +65,6 @@ def describe(experiment: ExperimentConfig) -> None:
 def train_and_show(args: argparse.Namespace, run: str) -> int:
     """Run train, generate and evaluate as a user would; return the first exit code that is not 0, or 0."""
     import train
-    from model_factory.cli import evaluate as evaluate_command
-    from model_factory.cli import generate as generate_command
 
     overrides = [part for option in args.overrides for part in ("--set", option)]
     training = ["--config", args.config, "--output", run, *overrides]

@@ -9,7 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from model_factory.cli.options import CODES, add_common_options
-from model_factory.cli.run_command import run_command
+from model_factory.cli.run_command import report_error, run_command
+from model_factory.evaluation.settings import Settings
+from model_factory.experiment.metric_registry import metrics_of
+from model_factory.pages.target import check_target
+from model_factory.training.errors import UnfitError
 from model_factory.yaml_config.errors import escape_controls
 
 if TYPE_CHECKING:
@@ -81,8 +85,6 @@ def main(argv: Sequence[str] | None = None, prog: str = "evaluate.py") -> int:
 def run(args: argparse.Namespace, usage_error: Callable[[str], NoReturn]) -> int:
     """Run the parsed options and return the exit code; `usage_error` ends the program with code 2."""
     if args.html:
-        from model_factory.pages.target import check_target
-
         check_target(args.html, usage_error)
     with_samples = args.num_samples != "0"
     args.num_samples = args.num_samples if with_samples else None
@@ -103,7 +105,6 @@ def run(args: argparse.Namespace, usage_error: Callable[[str], NoReturn]) -> int
 
 def _write_page(target: str, folder: Path, result: "dict[str, Any]", report: "Report") -> int:
     """Write the page after the figures are printed, so that an error loses no figures; returns the exit code."""
-    from model_factory.cli.run_command import report_error
     from model_factory.pages.document import write_page
     from model_factory.pages.evaluation_page import render_evaluation_page
 
@@ -120,9 +121,6 @@ def _measure(
 ) -> "tuple[dict[str, Any], Report]":
     from model_factory.evaluation.rows import load_split
     from model_factory.evaluation.run import open_run
-    from model_factory.evaluation.settings import Settings
-    from model_factory.experiment.metric_registry import metrics_of
-    from model_factory.training.errors import UnfitError
 
     run = open_run(folder, overrides, device=args.device)
     if args.draws != 1 and run.task_name not in ("diffusion", "latent_diffusion"):

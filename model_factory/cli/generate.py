@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from data_manager.progress import progress_bar
 from model_factory.cli.latent_options import (
     ABOUT,
     add_move_options,
@@ -106,7 +107,6 @@ def _draw(args: argparse.Namespace, folder: Path, overrides: list[str]) -> dict[
 
 
 def _samples(args: argparse.Namespace, run: "LoadedRun") -> dict[str, Any]:
-    from data_manager.progress import progress_bar
     from model_factory.evaluation.sampling.draw import draw
     from model_factory.evaluation.sampling.sample import Request
 

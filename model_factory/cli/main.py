@@ -5,6 +5,8 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 from importlib.metadata import version
 
+from model_factory.yaml_config.registry import closest
+
 VERBS = {
     "validate": ("parse_args", "check an experiment's file, summarise or build its model"),
     "train": ("train", "train the model of a file, or resume its training"),
@@ -42,8 +44,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _hint(words: Sequence[str]) -> str:
-    from model_factory.yaml_config.registry import closest
-
     near = closest(words[0], list(VERBS)) if words else None
     return f"did you mean {near!r}?" if near else ", ".join(VERBS)
 

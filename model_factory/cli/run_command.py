@@ -11,8 +11,18 @@ from typing import NoReturn, TypeVar
 from model_factory.cli.options import collect_overrides
 from model_factory.yaml_config.errors import UNREADABLE as UNREADABLE_CODE
 from model_factory.yaml_config.errors import ConfigError, Place, Problem, escape_line
+from model_factory.yaml_config.plugins import import_plugins
 from model_factory.yaml_config.registry import UnknownNameError
-from model_factory.yaml_config.report import BUILD_FAILED, GOOD, INVALID, UNREADABLE, USAGE, report_failure
+from model_factory.yaml_config.report import (
+    BUILD_FAILED,
+    GOOD,
+    INVALID,
+    UNREADABLE,
+    USAGE,
+    report_failure,
+    stop_printing,
+    take_any_text,
+)
 
 Found = TypeVar("Found")
 
@@ -29,9 +39,6 @@ def run_command(
     """
     # MOVE-PASS
     from model_factory.evaluation.run import name_override_options, newest_run
-    from model_factory.yaml_config.errors import ConfigError, escape_line
-    from model_factory.yaml_config.plugins import import_plugins
-    from model_factory.yaml_config.report import stop_printing, take_any_text
 
     take_any_text()
     overrides, flags = collect_overrides(args, usage_error)

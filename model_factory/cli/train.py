@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from model_factory.experiment.config import Experiment, read_experiment
+from model_factory.training.distributed import is_main, world_size
 from model_factory.training.engine import TrainResult, train
 from model_factory.training.errors import FAILED, TrainingError
 from model_factory.training.run.checkpoints import list_checkpoint_steps
@@ -128,15 +129,11 @@ def _extract_worker_error(message: str) -> str:
 
 def _is_one_of_several() -> bool:
     """Return True if several processes train, so that a lost connection may be to one of them."""
-    from model_factory.training.distributed import world_size
-
     return world_size() > 1
 
 
 def _is_main() -> bool:
     """Return True in the main process, which prints messages."""
-    from model_factory.training.distributed import is_main
-
     return is_main()
 
 

@@ -6,7 +6,14 @@ import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
 
+from model_factory.experiment.build import build_and_run
 from model_factory.experiment.config import Experiment, read_experiment
+from model_factory.experiment.json_schema import experiment_schema
+from model_factory.experiment.missing_files import find_missing_files
+from model_factory.experiment.print_config import print_config
+from model_factory.experiment.summary import summarise_model
+from model_factory.experiment.training_checks import find_notes
+from model_factory.pages.target import check_target
 from model_factory.yaml_config.errors import ConfigError, Problem, escape_controls, escape_line
 from model_factory.yaml_config.overrides import split_override
 from model_factory.yaml_config.plugins import import_plugins
@@ -31,20 +38,14 @@ def _run(args: argparse.Namespace, usage_error: Callable[[str], NoReturn]) -> in
             usage_error(str(error))
     import_plugins(args.plugin, usage_error)
     if args.html:
-        from model_factory.pages.target import check_target
-
         check_target(args.html, usage_error)
     if args.schema:
-        from model_factory.experiment.json_schema import experiment_schema
-
         print(json.dumps(experiment_schema(), indent=2))
         return GOOD
     try:
         experiment = read_experiment(args.config, args.overrides, args.only)
     except ConfigError as error:
         return report_failure(error, args.json)
-    from model_factory.experiment.missing_files import find_missing_files
-    from model_factory.experiment.training_checks import find_notes
 
     missing = find_missing_files(experiment)
     notes = [*missing, *find_notes(experiment.context)]
@@ -64,13 +65,9 @@ def _after_check(
     """Print, summarise or build as asked; return the exit code and the entries that `--json` adds."""
     extra: dict[str, Any] = {}
     if args.print_config and not args.json:
-        from model_factory.experiment.print_config import print_config
-
         sys.stdout.write(print_config(experiment))
     try:
         if args.summary:
-            from model_factory.experiment.summary import summarise_model
-
             summary = summarise_model(experiment.config)
             extra["summary"] = summary.as_dict()
             if not args.json:
@@ -82,8 +79,6 @@ def _after_check(
                 write_page(args.html, render_summary_page(experiment.config, summary))
                 print(escape_line(f"page written to {args.html}"), file=sys.stderr)
         if args.build:
-            from model_factory.experiment.build import build_and_run
-
             built = build_and_run(experiment.config)
             extra["build"] = built.as_dict()
             if not args.json:

@@ -4,6 +4,7 @@ import time
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
+from model.model_factory import create_model
 from model_factory.experiment.config import ExperimentConfig
 from model_factory.experiment.inputs import example_inputs
 from model_factory.yaml_config.strict_model import StrictModel
@@ -70,8 +71,6 @@ def build_and_run(config: ExperimentConfig) -> Built:
     config = with_vocabulary(config)
     assert config.model is not None
     import torch
-
-    from model.model_factory import create_model
 
     start = time.perf_counter()
     model = create_model(config.model).eval()

@@ -12,6 +12,7 @@ from data_manager.speech.types import SpeechConfig
 from data_manager.text.types import CorpusConfig
 from model.model_types import ModelConfig
 from model.types import PerformerParams
+from model_factory.diffusion.registry import OBJECTIVES, SAMPLERS
 from model_factory.experiment.check_context import DISCRETE, LATENT, OWN_TASKS, SPEECH_TASKS, Check, Context
 from model_factory.experiment.training_checks import TRAINING_CHECKS
 from model_factory.yaml_config.errors import Problem
@@ -222,8 +223,6 @@ def _latent_steps(section: Any) -> int | None:
 
 def _unfit_sampler(name: str, section: Any) -> tuple[str, str]:
     """Return the message for a sampler that does not fit a diffusion section, and what to write instead."""
-    from model_factory.diffusion.registry import OBJECTIVES, SAMPLERS
-
     is_known = name in SAMPLERS or name == "ddim"
     fix = closest(name, list(section.samplers)) or section.samplers[0]
     if not hasattr(section, "objective"):

@@ -7,6 +7,7 @@ The model is built of fake tensors, which have shapes but no storage; its forwar
 from dataclasses import dataclass
 from typing import Any
 
+from model.model_factory import create_model
 from model_factory.experiment.build import with_vocabulary
 from model_factory.experiment.config import ExperimentConfig
 from model_factory.experiment.crossover import Crossover, find_crossovers
@@ -94,7 +95,6 @@ def summarise_model(config: ExperimentConfig) -> Summary:
     from torch.utils.flop_counter import FlopCounterMode
 
     from model.checkpoint import with_device
-    from model.model_factory import create_model
 
     model_config = with_device(config.model, "cpu")  # a summary needs no accelerator
     formulas = _attention_formulas()

@@ -3,7 +3,9 @@
 from collections.abc import Iterator
 from typing import Any
 
+from model.latent.ddpm import ddpm_schedule
 from model.types import PerformerParams
+from model_factory.diffusion.registry import PROCESSES, SCHEDULES
 from model_factory.experiment.config import ExperimentConfig
 from model_factory.experiment.crossover import cost_over_length
 from model_factory.experiment.summary import NOTE, Summary
@@ -37,8 +39,6 @@ def compute_noise_curves(config: ExperimentConfig) -> dict[str, Curve]:
 def _discrete(section: Any) -> dict[str, Curve]:
     import torch
 
-    from model_factory.diffusion.registry import PROCESSES, SCHEDULES
-
     graph = PROCESSES.get(section.process.type).build(section.process, 2)
     _, schedule = graph.at_pace(SCHEDULES.get(section.schedule.type).build(section.schedule))
     t = torch.linspace(0, 1, _POINTS, dtype=torch.float64)
@@ -47,8 +47,6 @@ def _discrete(section: Any) -> dict[str, Curve]:
 
 
 def _latent(section: Any) -> dict[str, Curve]:
-    from model.latent.ddpm import ddpm_schedule
-
     gaussian = section.diffusion
     beta1, beta2 = gaussian.betas
     tables = ddpm_schedule(beta1, beta2, gaussian.num_steps, kind=gaussian.schedule, compat=section.compat)

@@ -12,19 +12,52 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data_manager.dataset_types import DatasetConfig
+from data_manager.rows.lengths import row_lengths
 from data_manager.tokenizers.base import Tokenizer
+from data_manager.tokenizers.load import load_tokenizer
+from model.checkpoint import atomic_replace
 from model_factory.experiment.build import with_vocabulary
 from model_factory.experiment.config import ExperimentConfig
 from model_factory.experiment.task_registry import TASKS
 from model_factory.experiment.training_types import GenerationConfig, TrainingConfig
+from model_factory.training import distributed
+from model_factory.training.ema import EMA
 from model_factory.training.errors import FolderInUseError, RunFolderError, UnfitError
+from model_factory.training.lora import add_adapters
+from model_factory.training.network import TaskModule, build_network
+from model_factory.training.rows import Buckets, RowCollator, Rows
+from model_factory.training.run.atomic_io import explain_write_errors, sync, write_text
 from model_factory.training.run.checkpoints import checkpoint_folder
-from model_factory.training.run.environment import check_extras
+from model_factory.training.run.data_hashes import (
+    count_lengths,
+    find_changed_splits,
+    hash_splits,
+    write_lengths,
+    write_split_hashes,
+)
+from model_factory.training.run.environment import (
+    check_extras,
+    check_machine,
+    describe_environment,
+    is_on_cpu,
+    read_sessions,
+)
 from model_factory.training.run.folder import RunFolder
+from model_factory.training.run.logs import MetricsLog, SamplesLog
 from model_factory.training.run.resume import ResumePlan, check_same_config, plan_resume, plan_share
+from model_factory.training.run.weights import WEIGHTS, load_weights, write_weights
 from model_factory.training.share import Share
-from model_factory.training.splits import Split, Splits, is_table, select_dataset, select_splits, select_task
+from model_factory.training.splits import (
+    Split,
+    Splits,
+    fill_condition_scale,
+    is_table,
+    select_dataset,
+    select_splits,
+    select_task,
+)
 from model_factory.yaml_config.paths import expand_home
+from model_factory.yaml_config.schema_version import add_version
 
 if TYPE_CHECKING:
     from torch import nn
@@ -61,7 +94,6 @@ def train(config: ExperimentConfig, output: str | os.PathLike[str], *, resume: b
     plan = plan_resume(run, config, resume=resume)
     if plan.is_finished:
         return TrainResult(run, settings.max_steps, was_finished=True)
-    from model_factory.training import distributed
 
     lock: AbstractContextManager[None] = run.locked() if distributed.is_main() else nullcontext()
     with lock:
@@ -101,9 +133,6 @@ class _Session:
 
     def run_to_end(self) -> TrainResult:
         """Load data, build the network, train it and write its weights."""
-        from model_factory.training import distributed
-        from model_factory.training.run.environment import check_machine, is_on_cpu
-
         share = plan_share(self.settings, self.plan.checkpoint, distributed.world_size(), distributed.rank())
         on_cpu = is_on_cpu(self.config.model and self.config.model.config)
         check_machine(self.settings, use_cpu=on_cpu)
@@ -125,7 +154,6 @@ class _Session:
     def load_data(self) -> Splits:
         """Load the splits; raise UnfitError if a resumed run had other rows."""
         from data_manager.data_manager import DatasetManager
-        from model_factory.training import distributed
 
         loaded = DatasetManager.load_datasets([self.entry])[self.entry.name]
         splits = select_splits(loaded, self.settings, self.entry.name)
@@ -146,8 +174,6 @@ class _Session:
 
         A changed split is reported. Raises UnfitError if it is one in `used`, trained or evaluated on.
         """
-        from model_factory.training.run.data_hashes import find_changed_splits, hash_splits
-
         if self.plan.checkpoint is None or not self.run.rows.exists():
             self.rows = hash_splits(loaded)
             return
@@ -162,8 +188,6 @@ class _Session:
 
     def check_missing_evaluation(self, names: str) -> None:
         """Print a note that there is no evaluation split; raise UnfitError if a setting depends on evaluations."""
-        from model_factory.training import distributed
-
         found = f"data set {self.entry.name!r} has the splits {names}, and no evaluation split"
         for key in ("early_stopping_patience", "load_best_model_at_end"):
             if getattr(self.settings, key):
@@ -184,7 +208,6 @@ class _Session:
         self.settings = self.settings.model_copy(update=update)
         self.fill_generation_defaults(TASKS.get(task).load().generation)
         alone = with_vocabulary(self.config.model_copy(update={"datasets": [self.entry]}))
-        from model_factory.training.splits import fill_condition_scale
 
         assert alone.model is not None
         model = fill_condition_scale(alone.model, splits.train)
@@ -203,8 +226,6 @@ class _Session:
         """Build the Trainer and the network that it trains."""
         from data_manager.data_manager import DatasetManager
         from model_factory.training.callbacks import RunCallback
-        from model_factory.training.ema import EMA
-        from model_factory.training.rows import RowCollator, Rows
         from model_factory.training.trainer import Data, FactoryTrainer
 
         self.tokenizer = DatasetManager.tokenizer(self.entry)
@@ -226,16 +247,12 @@ class _Session:
             return None
         import torch
 
-        from data_manager.rows.lengths import row_lengths
-        from model_factory.training.rows import Buckets
-
         return Buckets(torch.from_numpy(sum(row_lengths(rows).values())), share.rows)
 
     def build_module(self, arguments: "TrainingArguments") -> "TaskModule":
         """Build the network with its task, initial weights and adapters, on the device of `arguments`."""
         import torch
 
-        from model_factory.training.network import TaskModule, build_network
         from model_factory.training.trainer import shard_by_layer
 
         torch.manual_seed(self.settings.seed)
@@ -244,8 +261,6 @@ class _Session:
             self.load_initial_weights(network, expand_home(self.settings.init_from))
         module = TaskModule(network, task)
         if self.settings.lora is not None:
-            from model_factory.training.lora import add_adapters
-
             add_adapters(module, self.settings.lora)
         if self.settings.fsdp:
             shard_by_layer(arguments, network)
@@ -253,15 +268,11 @@ class _Session:
 
     def load_initial_weights(self, network: "nn.Module", folder: Path) -> None:
         """Load the weights of another run or model; raise RunFolderError if they do not fit the network."""
-        from model_factory.training.run.weights import WEIGHTS, load_weights
-
         if not folder.is_dir():
             raise RunFolderError(f"training.init_from: {folder} is not a folder")
         load_weights(network, folder / WEIGHTS, "this experiment")
         theirs = folder / "tokenizer"
         if self.tokenizer is not None and theirs.is_dir():
-            from data_manager.tokenizers.load import load_tokenizer
-
             if _first_tokens(load_tokenizer(theirs)) != _first_tokens(self.tokenizer):
                 raise UnfitError(
                     f"training.init_from: {theirs} gives tokens other ids than the tokenizer of data set "
@@ -270,8 +281,6 @@ class _Session:
 
     def select_evaluation_rows(self, splits: Splits) -> "Rows | None":
         """Return the first `max_eval_samples` rows of the evaluation split, None if there is no such split."""
-        from model_factory.training.rows import Rows
-
         data, limit = splits.evaluation, self.settings.max_eval_samples
         if data is None:
             return None
@@ -294,13 +303,6 @@ class _Session:
 
     def prepare_run_folder(self, device: str) -> None:
         """Write the files of a new run; on resume, drop log entries of steps that will be repeated."""
-        from model_factory.training import distributed
-        from model_factory.training.run.atomic_io import explain_write_errors, write_text
-        from model_factory.training.run.data_hashes import write_split_hashes
-        from model_factory.training.run.environment import describe_environment, read_sessions
-        from model_factory.training.run.logs import MetricsLog, SamplesLog
-        from model_factory.yaml_config.schema_version import add_version
-
         step = self.plan.checkpoint.step if self.plan.checkpoint else 0
         with explain_write_errors("the run folder", self.run.path):
             if self.plan.checkpoint is None:
@@ -321,8 +323,6 @@ class _Session:
         """Write the lengths of whole documents, from which a diffusion model draws the lengths of its samples."""
         if self.settings.task_name != "diffusion" or getattr(self.entry, "layout", None) != "whole":
             return
-        from model_factory.training.run.atomic_io import explain_write_errors
-        from model_factory.training.run.data_hashes import count_lengths, write_lengths
 
         with explain_write_errors("lengths", self.run.lengths):
             write_lengths(self.run.lengths, count_lengths(rows))
@@ -348,11 +348,7 @@ class _Session:
 
     def finish(self, trainer: "FactoryTrainer", network: "nn.Module", stopped_early: bool) -> TrainResult:
         """Write the final weights (best, averaged or last), adapters merged; none if a signal stopped the run."""
-        from model.checkpoint import atomic_replace
-        from model_factory.training import distributed
         from model_factory.training.callbacks import best_step
-        from model_factory.training.run.atomic_io import explain_write_errors, sync
-        from model_factory.training.run.weights import write_weights
 
         if trainer.run_callback.is_stop_requested:
             return TrainResult(

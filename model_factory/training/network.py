@@ -11,6 +11,7 @@ from model_factory.experiment.config import ExperimentConfig
 from model_factory.experiment.task_registry import TASKS
 from model_factory.training.ema import EMA
 from model_factory.training.errors import RunFolderError, UnfitError
+from model_factory.training.lora import add_adapters, merge_adapters
 from model_factory.training.run.checkpoints import AVERAGE
 from model_factory.training.run.weights import WEIGHTS, load_weights, read_weights
 from model_factory.training.tasks.base import Batch, Task, TaskSetting
@@ -55,15 +56,11 @@ def restore_network(network: nn.Module, task: Task, config: ExperimentConfig, fo
     is_checkpoint = (folder / AVERAGE).is_file() or folder.name.startswith("checkpoint-")
     holder = Holder(network)
     if is_checkpoint and settings.lora is not None:
-        from model_factory.training.lora import add_adapters
-
         add_adapters(holder, settings.lora)
     load_weights(network, folder / WEIGHTS, "config.yml")
     if is_checkpoint and settings.ema_decay is not None:
         load_ema(EMA(network, settings.ema_decay), folder).copy_to_network()
     if is_checkpoint and settings.lora is not None:
-        from model_factory.training.lora import merge_adapters
-
         merge_adapters(holder)
 
 

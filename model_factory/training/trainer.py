@@ -28,12 +28,14 @@ from model_factory.training.distributed import (
     barrier,
     broadcast_from_main,
     is_main,
+    load_sharded,
     preserve_rng_state,
     set_rng_state,
     world_size,
 )
 from model_factory.training.ema import EMA
 from model_factory.training.errors import NonFiniteError, TrainingError, WriteError
+from model_factory.training.lora import merge_adapters
 from model_factory.training.nan_check import NanCheck, join_some
 from model_factory.training.network import TaskModule, load_ema
 from model_factory.training.noise import mix_seed
@@ -316,8 +318,6 @@ class FactoryTrainer(Trainer):  # type: ignore[misc]
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         folder = Path(resume_from_checkpoint)
         if self.is_fsdp_enabled:
-            from model_factory.training.distributed import load_sharded
-
             load_sharded(self.model_wrapped if model is None else model, folder / WEIGHTS)
         else:
             load_weights(self.module.network, folder / WEIGHTS, "config.yml")
@@ -338,8 +338,6 @@ class FactoryTrainer(Trainer):  # type: ignore[misc]
         if self.average is not None:
             self.average.copy_to_network()
         if self.settings.lora is not None:
-            from model_factory.training.lora import merge_adapters
-
             merge_adapters(self.module)
         return self.whole_weights()
 

@@ -10,11 +10,14 @@ from types import SimpleNamespace
 from typing import Any
 
 from data_manager.dataset_types import DatasetConfig
+from data_manager.rows.lengths import row_lengths
 from data_manager.speech.types import SpeechConfig
 from data_manager.text.table_types import HubDatasetConfig
 from model_factory.experiment.config import ExperimentConfig
 from model_factory.training.engine import _Session, add_default_sections, training_settings
 from model_factory.training.errors import TrainingError
+from model_factory.training.rows import RowCollator, Rows
+from model_factory.training.run.environment import check_machine, is_on_cpu
 from model_factory.training.run.folder import RunFolder
 from model_factory.training.run.resume import ResumePlan
 from model_factory.training.splits import select_dataset, select_splits
@@ -61,8 +64,6 @@ def try_step(config: ExperimentConfig) -> Trial:
 
     from data_manager.data_manager import DatasetManager
     from model_factory.training.callbacks import on_device
-    from model_factory.training.rows import RowCollator, Rows
-    from model_factory.training.run.environment import check_machine, is_on_cpu
 
     start = time.perf_counter()
     config = add_default_sections(config)
@@ -91,7 +92,5 @@ def _chosen_rows(rows: Any) -> list[int]:
     """Return the indices of the first rows and, of a table, that of the longest."""
     chosen = list(range(min(ROWS, len(rows))))
     if hasattr(rows, "column_names"):
-        from data_manager.rows.lengths import row_lengths
-
         chosen += [int(lengths.argmax()) for lengths in row_lengths(rows).values()]
     return list(dict.fromkeys(chosen))

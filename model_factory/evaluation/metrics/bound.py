@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from model.discrete.model import DiffusionModel
 from model_factory.diffusion.randomness import RowGenerators
 from model_factory.diffusion.time_strata import stratified_times
 from model_factory.evaluation.figure import Report
@@ -59,8 +60,6 @@ def bound(run: LoadedRun, split: Split, settings: Settings) -> tuple[TextNLL, di
 
 def _row_parts(model: Any, batch: dict[str, Any], seed: int) -> dict[str, Tensor]:
     """Compute the parts of the bound in nats, float64 [B] each, of the rows of a batch."""
-    from model.discrete.model import DiffusionModel
-
     ids, noise, mask = batch["input_ids"], batch["noise"], batch.get("attention_mask")
     if not isinstance(model, DiffusionModel):
         return _parts_by_row(model, batch)

@@ -13,9 +13,12 @@ from torch import Tensor
 
 from data_manager.progress import progress_bar
 from data_manager.tokenizers.base import Tokenizer
+from data_manager.tokenizers.hugging_face import HuggingFaceTokenizer
+from model.hub import find_weights_problem
 from model_factory.evaluation.figure import Figure, Report
 from model_factory.evaluation.metrics.likelihood import ratio_figure
 from model_factory.training.errors import RunFolderError, UnfitError
+from model_factory.training.run.folder import load_run
 
 LAYOUT = "a run folder of a decoder, or a folder that transformers' save_pretrained wrote: config.json and weights"
 
@@ -88,8 +91,6 @@ def _exp(nats: float) -> float:
 
 
 def _load_run_judge(folder: Path) -> Judge:
-    from model_factory.training.run.folder import load_run
-
     model, tokenizer, config = load_run(folder)
     if config.model is None or config.model.model_type != "decoder" or tokenizer is None:
         raise UnfitError(f"--judge {folder} is not a left-to-right language model; give {LAYOUT}")
@@ -99,9 +100,6 @@ def _load_run_judge(folder: Path) -> Judge:
 
 def _load_transformers_judge(folder: Path) -> Judge:
     from transformers import AutoModelForCausalLM
-
-    from data_manager.tokenizers.hugging_face import HuggingFaceTokenizer
-    from model.hub import find_weights_problem
 
     if problem := find_weights_problem(folder):
         raise RunFolderError(f"--judge {folder}: {problem}")

@@ -12,12 +12,15 @@ from torch import Tensor
 from data_manager.progress import progress_bar
 from model_factory.evaluation.figure import Figure, Report
 from model_factory.evaluation.metrics.intervals import bootstrap_ratio, jackknife
+from model_factory.evaluation.metrics.judge import measure_by_judge
+from model_factory.evaluation.metrics.molecules import measure_molecules
 from model_factory.evaluation.rows import Split
 from model_factory.evaluation.run import LoadedRun
 from model_factory.evaluation.sampling.draw import draw
 from model_factory.evaluation.sampling.sample import Request, Samples
 from model_factory.evaluation.settings import Settings
 from model_factory.training.tasks.base import real_tokens
+from model_factory.training.tasks.diffusion import batch_condition
 
 # Statistics of samples without a reference: entropy and distinct n-grams.
 
@@ -86,22 +89,16 @@ def sample_figures(run: LoadedRun, split: Split, samples: Samples, settings: Set
             f"{len(texts)} samples are few, so intervals are wide; raise them, for example --num-samples 200"
         )
     if is_molecules(run):
-        from model_factory.evaluation.metrics.molecules import measure_molecules
-
         report.add(measure_molecules(run, samples, settings.seed))
         return report
     report.add(_statistics(samples, settings.seed))
     if settings.judge is not None:
-        from model_factory.evaluation.metrics.judge import measure_by_judge
-
         report.add(measure_by_judge(settings.judge, texts, split_texts(run, split, len(texts)), settings.seed))
     return report
 
 
 def _conditions(run: LoadedRun, split: Split) -> Tensor | None:
     """Return the conditions [n] or [n, size] of the split's rows for the samples; None for a model without a condition."""
-    from model_factory.training.tasks.diffusion import batch_condition
-
     if getattr(getattr(run.model, "diffusion_config", None), "condition", None) is None:
         return None
     found = [batch_condition(run.model, batch) for batch in islice(split.batches("conditions"), _CONDITIONS)]

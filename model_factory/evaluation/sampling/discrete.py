@@ -15,6 +15,7 @@ from model_factory.training.errors import UnfitError
 from model_factory.training.noise import mix_seed
 from model_factory.training.run.data_hashes import LONGEST, count_lengths, read_lengths
 from model_factory.training.run.folder import RunFolder
+from model_factory.training.splits import select_splits
 
 
 def draw_diffusion_samples(
@@ -150,7 +151,6 @@ def _counts(run: LoadedRun) -> dict[int, int]:
     if path.is_file():
         return read_lengths(path)
     from data_manager.data_manager import DatasetManager
-    from model_factory.training.splits import select_splits
 
     try:
         rows = select_splits(

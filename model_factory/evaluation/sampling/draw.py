@@ -6,8 +6,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from data_manager.rows.collate import pad_rows
 from model_factory.evaluation.run import LoadedRun
+from model_factory.evaluation.sampling.discrete import draw_diffusion_samples
 from model_factory.evaluation.sampling.prompt import PromptError, check_prompts, unknown_characters_note, without_holes
+from model_factory.evaluation.sampling.rejection import draw_with_rejection
 from model_factory.evaluation.sampling.sample import (
     Request,
     Sample,
@@ -70,7 +73,6 @@ def _draw_prompt(
     """Draw the samples of a prompt, by rejection sampling where `generation.exactly` is set."""
     if run.generation.exactly is None:
         return draw_samples(run, request, prompt, generator)
-    from model_factory.evaluation.sampling.rejection import draw_with_rejection
 
     return draw_with_rejection(draw_samples, run, request, prompt, generator, notes)
 
@@ -86,8 +88,6 @@ def _sampler_for(run: LoadedRun) -> "DrawSamples":
 
         return draw_latent_samples
     if hasattr(run.model, "draw") or hasattr(run.model, "sample"):
-        from model_factory.evaluation.sampling.discrete import draw_diffusion_samples
-
         return draw_diffusion_samples
     raise UnfitError(
         f"{run.folder}: a run of task {run.task_name} cannot generate; decoders, translators and diffusion models can; "
@@ -134,8 +134,6 @@ def _translate(
 
 def translate(run: LoadedRun, sources: list[list[int]], generator: torch.Generator | None) -> list[list[int]]:
     """Generate the target tokens of source rows, which include begin and end tokens, with the settings of `generation`."""
-    from data_manager.rows.collate import pad_rows
-
     tokenizer = run.require_tokenizer()
     padded, mask = (tensor.to(run.device) for tensor in pad_rows(sources, tokenizer.pad_token_id))
     tokens: Tensor = run.model.generate(  # type: ignore[operator]

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TypedDict
 
 from data_manager.rows.identity import row_identity
+from data_manager.rows.lengths import row_lengths
 from model_factory.training.errors import RunFolderError
 from model_factory.training.run.atomic_io import write_text
 from model_factory.training.run.checkpoints import read_json
@@ -80,8 +81,6 @@ _MAX_COUNT = 2**53
 
 def count_lengths(rows: Split) -> dict[int, int]:
     """Count the rows of each length in tokens, of a `datasets.Dataset` with `input_ids`, the shortest first."""
-    from data_manager.rows.lengths import row_lengths
-
     return dict(sorted(Counter(row_lengths(rows)["input_ids"].tolist()).items()))
 
 

@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from data_manager.tokenizers.load import load_tokenizer
 from model_factory.experiment.config import ExperimentConfig, read_experiment
 from model_factory.training.errors import FolderInUseError, RunFolderError, TrainingError
 from model_factory.training.run.atomic_io import write_text
@@ -154,8 +155,6 @@ def restore_run(run: RunFolder, config: ExperimentConfig, *, device: str | None 
 
 def _load_tokenizer(run: RunFolder, config: ExperimentConfig) -> "Tokenizer | None":
     """Load the tokenizer, None if the data set has no tokenizer."""
-    from data_manager.tokenizers.load import load_tokenizer
-
     if run.tokenizer.is_dir():
         return load_tokenizer(run.tokenizer)
     if any(getattr(entry, "tokenizer", None) is not None for entry in config.datasets or ()):
