@@ -49,7 +49,7 @@ def check_command(words: Sequence[str], folder: Path) -> None:
         assert (ROOT / program).exists(), program
         return
     name, options = (rest[1], rest[2:]) if rest[0] == "-m" else (rest[0], rest[1:])
-    if name.startswith("benchmarks.") or name in ("mutation", "fuzzing"):
+    if name.startswith("benchmarks.") or name in ("tools.mutation", "tools.fuzzing", "tools.documentation"):
         _check_options(name, options)
         return
     try:

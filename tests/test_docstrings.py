@@ -9,7 +9,7 @@ from typing import NamedTuple
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-PACKAGES = ("model", "diffusion", "training", "evaluation", "data_manager", "experiment")
+PACKAGES = ("model", "model_factory", "data_manager")
 SIZE = r"(?:\.\.\.|(?:\d+ |[A-Z] )?\*?\w+'?(?: (?:or|[-+*/]) \w+'?)*)"
 SHAPE = re.compile(
     rf"(?<!\w)\[(?!\d+, \d+\]){SIZE}(?:, {SIZE})*\](?!\()"  # matches [B, N], [..., dim], [3]; not intervals, indices, types or links

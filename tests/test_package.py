@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-PACKAGES = ("data_manager", "diffusion", "evaluation", "experiment", "model", "pages", "training", "yaml_config")
+PACKAGES = ("data_manager", "model", "model_factory")
 
 
 def pip(*words: object) -> None:
@@ -23,7 +23,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     copy = folder / "source"
     for name in (*PACKAGES, "configs", "examples"):
         shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", "README.md", "parse_args.py", "train.py", "generate.py", "evaluate.py"):
+    for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE", "parse_args.py"):
         shutil.copy(ROOT / name, copy / name)
     options = ("--quiet", "--no-deps", "--no-build-isolation", "--disable-pip-version-check")
     for source in (copy, copy / "examples" / "plugin"):

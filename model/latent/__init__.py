@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
 _MODULES = {
     "abstract": ("DDPM_Abs", "DDPM_abs", "VAE_Abs", "VAE_DDPM_Abs", "VAE_DDPM_abs", "VAE_abs"),
-    "connectors": (
+    "connectors.published": (
         "MODEL_CLASS",
         "AlbertForLatentConnector",
         "BertForLatentConnector",

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from model_factory.training.tasks.base import Task
 
 RUNS = Path("runs")
-_DATA_SECTIONS = ("global_config", "datasets", "training")
 
 
 class NoRunError(FolderInUseError):
@@ -128,9 +127,8 @@ def _read_config(run: RunFolder, overrides: Sequence[str]) -> ExperimentConfig:
     """Parse the run's file with the overrides; raise RunFolderError for an invalid file, ConfigError for the overrides."""
     if not overrides:
         return run.read_config()
-    has_other_data = any(_section(option) in _DATA_SECTIONS for option in overrides)
     try:
-        return read_experiment(run.config, overrides, will_train=not has_other_data).config
+        return read_experiment(run.config, overrides, will_train=False).config
     except ConfigError:
         run.read_config()  # an invalid file is reported before invalid overrides
         raise

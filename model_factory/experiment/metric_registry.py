@@ -33,10 +33,10 @@ def register_metric(task: str) -> Callable[[MetricFunction], MetricFunction]:
 
 
 def metrics_of(task: str) -> Metric:
-    """Return the function that measures a run of a task, by default `measure` of the task's own metrics."""
+    """Return the function that measures a run of a task, by default `measure_own_metrics` of the task's own metrics."""
     if task in METRICS:
         return METRICS.get(task)
-    default: Metric = import_module(_DEFAULT).measure
+    default: Metric = import_module(_DEFAULT).measure_own_metrics
     return default
 
 

@@ -117,7 +117,7 @@ def test_source_of_text_needs_tokens_config(register):
         source: str = "plain"
 
     register("plain", config=Plain)(lambda config: {"train": ["one"]})
-    with pytest.raises(DataError, match=r"returned text, so its config must be a subclass of data_manager.text.types"):
+    with pytest.raises(DataError, match=r"returned text, so its config must be a subclass of data_manager.row_types"):
         DatasetManager.load_dataset(Plain(name="mine"))
 
 

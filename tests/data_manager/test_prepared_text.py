@@ -176,7 +176,7 @@ def test_concurrent_preparation_of_the_same_data(tmp_path):
 def test_preparation_after_sigkill_succeeds(tmp_path):
     (tmp_path / "a.txt").write_text("text\n" * 99)
     code = (
-        "import os, sys; from data_manager import encoding; from tests.data_manager.text_configs import *;"
+        "import os, sys; from data_manager.rows import encode as encoding; from tests.data_manager.text_configs import *;"
         "encoding.encode_many = lambda *_: os._exit(9);"
         "DatasetManager.load_dataset(text_config(Path(sys.argv[1]), {'train': 'a.txt'}))"
     )
@@ -189,7 +189,7 @@ def test_preparation_after_sigkill_succeeds(tmp_path):
 def test_workers_exit_and_unlock_after_sigkill_of_parent(tmp_path):
     (tmp_path / "a.txt").write_text("text\n" * 99)
     code = (
-        "import os, sys, time; from data_manager import encoding; from tests.data_manager.text_configs import *;"
+        "import os, sys, time; from data_manager.rows import encode as encoding; from tests.data_manager.text_configs import *;"
         "encoding.encode_many = lambda *_: os.kill(os.getppid(), 9) or time.sleep(600);"
         "DatasetManager.load_dataset(text_config(Path(sys.argv[1]), {'train': 'a.txt'}, num_proc=2))"
     )

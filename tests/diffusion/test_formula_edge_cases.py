@@ -135,7 +135,7 @@ def test_hybrid_limit_follows_odds() -> None:
 def test_discrete_time_on_grid_ends_its_step() -> None:
     noise = DiscreteNoise(4, "cosine")
     times = torch.tensor([1e-12, 0.25, 0.2500001, 0.5, 1.0], dtype=torch.float64)
-    _, step, share = noise._place(times)
+    _, step, share = noise._locate(times)
     assert step.tolist() == [0, 0, 1, 1, 3]
     torch.testing.assert_close(share, times * 4 - step)
     ends = noise._invert(torch.tensor([0.0, float(-noise.table[-1].log())], dtype=torch.float64))

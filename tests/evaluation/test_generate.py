@@ -169,7 +169,7 @@ def test_conditions_and_guidance_of_diffusion(tmp_path, capsys):
     assert len(first) == len(other) == 2
     assert "a class from 0 to 2" in failed(capsys, 1, *words, "--condition", 3)
     assert "a class from 0 to 2" in failed(capsys, 1, *words, "--condition", "x")
-    assert "there is no cond to guide to" in failed(capsys, 1, *words)
+    assert "but cond is not given" in failed(capsys, 1, *words)
 
 
 @pytest.mark.parametrize("words", [["--prompt", ""], ["--length", "0"], ["--set", "x"], ["--nope"]])

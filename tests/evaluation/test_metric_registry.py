@@ -26,12 +26,12 @@ def test_every_built_in_task_has_metrics():
     assert set(METRICS) >= BUILT_IN
     assert set(TASKS) >= BUILT_IN
     for task in BUILT_IN:
-        assert metrics_of(task).__module__.startswith("evaluation.")
+        assert metrics_of(task).__module__.startswith("model_factory.evaluation.")
 
 
 def test_registry_imports_nothing_else_of_evaluation():
     check = "import sys, model_factory.experiment.metric_registry as r\n"
-    check += "own = {name for name in sys.modules if name.startswith('evaluation.')} - {'model_factory.experiment.metric_registry'}\n"
+    check += "own = {name for name in sys.modules if name.startswith('model_factory.evaluation.')} - {'model_factory.experiment.metric_registry'}\n"
     check += "assert not own, own\nassert 'torch' not in sys.modules\n"
     check += "assert 'diffusion' in r.METRICS\nassert 'model_factory.evaluation.metrics.bound' not in sys.modules"
     assert subprocess.run([sys.executable, "-c", check], cwd=ROOT, check=False).returncode == 0

@@ -48,7 +48,7 @@ def test_open_run_refuses_model_overrides(override, run):
 def test_open_run_names_an_invalid_file_before_overrides(overrides, tmp_path):
     run = make_run(tmp_path, DECODER, text_data(tmp_path), "language_modelling")
     path = run / "config.yml"
-    path.write_text(path.read_text().replace("dataset: tiny", "dataset: other"))
+    path.write_text(path.read_text().replace("max_steps:", "max_stepz:"))
     with pytest.raises(RunFolderError, match="cannot be read as an experiment"):
         open_run(run, overrides)
     path.unlink()

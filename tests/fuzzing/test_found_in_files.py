@@ -12,7 +12,7 @@ from data_manager.text.arrow import disk_corpora
 from data_manager.text.table_types import DiskDatasetConfig
 from model.checkpoint import CheckpointError, read_tensors
 from model.latent.connectors.hugging_face import ConnectorError
-from model.transformer.generation import GenerationOptions, choose
+from model.transformer.generation import GenerationOptions, choose_tokens
 from model.transformer.inputs import InputError
 from model_factory.training.errors import RunFolderError
 from model_factory.training.run.checkpoints import (
@@ -90,7 +90,7 @@ def test_non_finite_logits_are_rejected(broken: float) -> None:
     logits = torch.zeros(2, 5)
     logits[1, 3] = broken
     with pytest.raises(InputError, match="the model's logits are not finite"):
-        choose(logits, GenerationOptions(max_new_tokens=1))
+        choose_tokens(logits, GenerationOptions(max_new_tokens=1))
 
 
 def test_missing_or_self_linked_weights(tmp_path: Path) -> None:

@@ -222,7 +222,7 @@ def test_latent_denoiser_takes_cores_that_are_not_causal():
     register_attention("past", direction="causal")(nn.Identity)
     assert PerformerDenoiserConfig(attention_type="linear").attention_type == "linear"
     for causal in ("causal_linear", "past"):
-        with pytest.raises(ValidationError, match=f"{causal} hides later tokens"):
+        with pytest.raises(ValidationError, match=f"{causal} is causal, and the tokens of a latent have no order"):
             PerformerDenoiserConfig(attention_type=causal)
 
 

@@ -121,7 +121,11 @@ BAD: list[tuple[Callable[[DiffusionModel], Tensor], type[ValueError], str]] = [
     (lambda m: m(X_T[:0]).loss, InputError, "expected at least one row of one token"),
     (lambda m: m(X_T - 1).loss, TokenError, "input_ids: got token -1"),
     (lambda m: m(X_T, rows=torch.arange(3)).loss, ShapeError, r"rows: got shape \[3\]; expected \[2\]"),
-    (lambda m: m(X_T, loss_weighting="unifrom").loss, InputError, "loss_weighting is 'unifrom', and bound or uniform"),
+    (
+        lambda m: m(X_T, loss_weighting="unifrom").loss,
+        InputError,
+        "loss_weighting is 'unifrom'; expected bound or uniform",
+    ),
     (lambda m: m.sample(2, cond=torch.tensor([0, 9])), TokenError, "cond: got class 9"),
     (lambda m: m.sample(1, 0), SettingError, "length: got 0"),
     (lambda m: m.sample(1, 2.5), SettingError, "length: got 2.5"),

@@ -285,14 +285,14 @@ def test_save_and_load(tmp_path: Path) -> None:
     ("use", "words"),
     [
         (lambda m: m(torch.tensor([[VOCAB] * LENGTH])), "input_ids: got token 5; expected ids from 0 to 4"),
-        (lambda m: m(torch.rand(2, LENGTH)), "int [B, L] fits"),
+        (lambda m: m(torch.rand(2, LENGTH)), "expected int [B, L]"),
         (
             lambda m: m(torch.zeros(2, 4, dtype=torch.long), torch.ones(2, 3, dtype=torch.bool)),
             "attention_mask must be bool [2, 4], True at real tokens; got bool [2, 3]",
         ),
         (lambda m: m.sample(1, prompt=torch.zeros(LENGTH + 1, dtype=torch.long)), "prompt"),
         (lambda m: m.sample(1, sampler="first_hiting"), "did you mean 'first_hitting'"),
-        (lambda m: m.sample(1, guidance=2.0), "no cond to guide to"),
+        (lambda m: m.sample(1, guidance=2.0), "but cond is not given"),
         (lambda m: m.sample(1, cond=torch.zeros(1, dtype=torch.long)), "no condition"),
         (lambda m: m.sample(1, temperature=-1.0), "temperature"),
         (lambda m: m.sample(0), "num_samples"),

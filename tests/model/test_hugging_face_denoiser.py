@@ -11,11 +11,10 @@ from tokenizers import Tokenizer, models
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
-from model.checkpoint import load_model
 from model.denoisers.pretrained import PretrainedError
 from model.discrete.model import DiffusionModel
 from model.hub import HubError
-from model.model_factory import create_model
+from model.model_factory import create_model, load_model
 from tests.model.test_diffusion_model import read, section
 
 TOKENS, LONG = 30, 8

@@ -236,7 +236,10 @@ def test_latent_parts_in_the_json_schema(folder):
     schema = json.loads(done.stdout)
     (model,) = [one for one in schema["properties"]["model"]["oneOf"] if "denoiser" in one["properties"]]
     encoder, decoder = (
-        {one["properties"]["type"]["const"]: one["allOf"][0] for one in model["properties"][part]["anyOf"]}
+        {
+            one["properties"]["type"].get("const", str(one["properties"]["type"])): one["allOf"][0]
+            for one in model["properties"][part]["anyOf"]
+        }
         for part in ("encoder", "decoder")
     )
     names, variant = encoder["performer"]["properties"]["pooling"]["anyOf"]

@@ -53,7 +53,7 @@ def test_named_faults_match_their_source() -> None:
 
 CHECK = """
 import sys
-from mutation import named
+from tools.mutation import named
 from tools.mutation.named import Named
 
 oracle = "tests/diffusion/test_oracle_bounds.py::test_5_subs_bound_is_the_entropy"

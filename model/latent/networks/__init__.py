@@ -1,6 +1,6 @@
 """Denoisers of latent vectors: `network(x, t, z_sem=None)`, x float [B, latent_dim], t in [0, 1], to the shape of x.
 
-They know no schedule and no texts, and rows do not interact; `model.latent.ddpm` defines the meaning of t.
+They import no schedule and no text code, and rows do not interact; `model.latent.ddpm` defines the meaning of t.
 """
 
 from model.latent.networks.linear import LinearModel, ResidualLinear
