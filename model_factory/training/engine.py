@@ -272,12 +272,13 @@ class _Session:
             raise RunFolderError(f"training.init_from: {folder} is not a folder")
         load_weights(network, folder / WEIGHTS, "this experiment")
         theirs = folder / "tokenizer"
-        if self.tokenizer is not None and theirs.is_dir():
-            if _first_tokens(load_tokenizer(theirs)) != _first_tokens(self.tokenizer):
-                raise UnfitError(
-                    f"training.init_from: {theirs} gives tokens other ids than the tokenizer of data set "
-                    f"{self.entry.name!r}; use that tokenizer for the data set"
-                )
+        if self.tokenizer is None or not theirs.is_dir():
+            return
+        if _first_tokens(load_tokenizer(theirs)) != _first_tokens(self.tokenizer):
+            raise UnfitError(
+                f"training.init_from: {theirs} gives tokens other ids than the tokenizer of data set "
+                f"{self.entry.name!r}; use that tokenizer for the data set"
+            )
 
     def select_evaluation_rows(self, splits: Splits) -> "Rows | None":
         """Return the first `max_eval_samples` rows of the evaluation split, None if there is no such split."""

@@ -63,7 +63,7 @@ class EncoderTexts:
 def check_decoder_tokenizer(path: str, tokenizer: Tokenizer) -> None:
     """Raise UnfitError unless the data set uses the tokenizer in a pretrained decoder's folder, if it has one."""
     remedy = f"tokenizer: {{type: hugging_face, path: {path}}} fits"
-    inner: HuggingFaceModel | None = getattr(getattr(tokenizer, "whole", tokenizer), "inner", None)
+    inner: HuggingFaceModel | None = getattr(getattr(tokenizer, "loaded", tokenizer), "inner", None)
     if inner is None:
         raise UnfitError(f"decoder {path} was trained with its own tokenizer, and the data set has another; {remedy}")
     if not expand_home(path).is_dir() or _lacks_tokenizer(path):
