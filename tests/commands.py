@@ -7,10 +7,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import parse_args
-import train
 from model_factory.cli import data as data_command
 from model_factory.cli import evaluate as evaluate_command
 from model_factory.cli import generate as generate_command
+from model_factory.cli import train
 from model_factory.experiment.config import read_experiment
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -43,7 +43,7 @@ def run_command(installed: Path, folder: Path, *words: object) -> subprocess.Com
 def test_packaged_configs_are_found_from_any_folder(installed: Path, tmp_path: Path) -> None:
     for config in sorted((ROOT / "configs").rglob("*.yml")):
         name = config.relative_to(ROOT)
-        assert (installed / name).is_file()
+        assert (installed / "model_factory" / name).is_file()
     done = run_command(installed, tmp_path, "validate", "--config", "configs/latent/performer.yml")
     assert done.returncode == 0
     assert "good: model 'multi30k_performers'" in done.stdout

@@ -10,6 +10,7 @@ from typing import Any
 from model.model_factory import create_model
 from model_factory.cli import evaluate as evaluate_command
 from model_factory.cli import generate as generate_command
+from model_factory.cli import train
 from model_factory.experiment.build import with_vocabulary
 from model_factory.experiment.config import ExperimentConfig, read_experiment
 from model_factory.yaml_config.errors import ConfigError
@@ -64,7 +65,6 @@ def describe(experiment: ExperimentConfig) -> None:
 
 def train_and_show(args: argparse.Namespace, run: str) -> int:
     """Run train, generate and evaluate as a user would; return the first exit code that is not 0, or 0."""
-    import train
 
     overrides = [part for option in args.overrides for part in ("--set", option)]
     training = ["--config", args.config, "--output", run, *overrides]

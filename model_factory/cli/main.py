@@ -9,7 +9,7 @@ from model_factory.yaml_config.registry import closest
 
 VERBS = {
     "validate": ("parse_args", "check an experiment's file, summarise or build its model"),
-    "train": ("train", "train the model of a file, or resume its training"),
+    "train": ("model_factory.cli.train", "train the model of a file, or resume its training"),
     "generate": ("model_factory.cli.generate", "generate text from a trained run"),
     "evaluate": ("model_factory.cli.evaluate", "evaluate a trained run on a split of its data"),
 }

@@ -1,149 +1,47 @@
-"""Command line of `train.py`: check the options, train, report the result; and its exit codes."""
+"""Options of the verb `train`; torch is imported only once they are valid."""
 
 import argparse
-import faulthandler
-import re
-import sys
-import traceback
-from collections.abc import Callable
-from pathlib import Path
-from typing import NoReturn
+from collections.abc import Sequence
 
-from model_factory.experiment.config import Experiment, read_experiment
-from model_factory.training.distributed import is_main, world_size
-from model_factory.training.engine import TrainResult, train
-from model_factory.training.errors import FAILED, TrainingError
-from model_factory.training.run.checkpoints import list_checkpoint_steps
-from model_factory.training.run.folder import RunFolder
-from model_factory.yaml_config.choose import missing_section
-from model_factory.yaml_config.errors import ConfigError, ConfigValueError, escape_controls
-from model_factory.yaml_config.overrides import split_override
-from model_factory.yaml_config.plugins import import_plugins
-from model_factory.yaml_config.report import GOOD, UNREADABLE, USAGE, report_failure, take_any_text
+EXAMPLES = """\
+examples:
+  python train.py --config configs/full_experiment.yml --output runs/first
+  python train.py --config configs/full_experiment.yml --output runs/first --resume
+  python train.py --config my.yml --output runs/fast --set training.learning_rate=1e-3 --set training.bf16=true
+  torchrun --nproc-per-node=4 train.py --config my.yml --output runs/four_gpus
 
-INTERRUPTED = 130
-_PEER_GONE = "another process ended before this one; its own message says why, if it could write one"
-_MEANINGS = {
-    "by peer": _PEER_GONE,  # gloo, closed or reset
-    "ncclRemoteError": _PEER_GONE,
-    "DataLoader worker (pid": "a process that loads data ended unexpectedly: killed, or out of memory; "
-    "training.dataloader_num_workers: 0 loads data without such processes",
-}
-"""Parts of torch's messages about a process that is gone, and their meaning."""
+exit codes: 0 good, 1 invalid, 2 wrong usage, 3 unreadable file or run folder, 4 training failed"""
 
 
-def run(args: argparse.Namespace, usage_error: Callable[[str], NoReturn]) -> int:
-    """Run the command with parsed options and return the exit code; `usage_error` exits with code 2."""
-    take_any_text()
-    for option in args.overrides:
-        try:
-            split_override(option)
-        except ValueError as error:
-            usage_error(str(error))
-    import_plugins(args.plugin, usage_error)
-    if not faulthandler.is_enabled():
-        faulthandler.enable()  # a truncated memory-mapped file raises SIGBUS, which kills the process silently
-    try:
-        experiment = read_experiment(args.config, args.overrides)
-        _check_sections(experiment)
-        experiment.check_trainable()
-    except ConfigError as error:
-        return report_failure(error, False) if _is_main() else 1
-    if args.resume and _is_main():
-        print(escape_controls(f"{args.output}: {_describe_start(args.output)}"), file=sys.stderr)
-    try:
-        result = train(experiment.config, args.output, resume=args.resume)
-    except KeyboardInterrupt:
-        print(escape_controls(f"\n{args.output}: interrupted; {_resume_hint(args.output)}"), file=sys.stderr)
-        return INTERRUPTED
-    except Exception as error:
-        return _report(error, args)
-    if result.stopped_by is not None:
-        if _is_main():
-            stopped = f"{args.output}: stopped by {result.stopped_by.name}"
-            print(
-                escape_controls(f"{stopped} after step {result.steps:,}; {_resume_hint(args.output)}"), file=sys.stderr
-            )
-        return 128 + result.stopped_by
-    if _is_main():
-        print(escape_controls(_describe_result(result)))
-    return GOOD
-
-
-def _resume_hint(output: str) -> str:
-    """Describe from which step --resume would continue."""
-    steps = list_checkpoint_steps(Path(output))
-    return (
-        f"--resume continues from step {steps[-1]:,}"
-        if steps
-        else "no checkpoint was written yet; it starts from scratch"
+def build_parser(prog: str = "train.py") -> argparse.ArgumentParser:
+    """Build the parser of the command line."""
+    parser = argparse.ArgumentParser(
+        prog=prog,
+        description="Train the experiment of a YAML file into a run folder.",
+        epilog=EXAMPLES.replace("python train.py", prog) if " " in prog else EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.add_argument("--config", metavar="F", required=True, help="the experiment's YAML file")
+    parser.add_argument("--output", metavar="RUN", required=True, help="the run's folder, new or empty")
+    parser.add_argument(
+        "--set", metavar="K=V", action="append", default=[], dest="overrides", help="override a config value"
+    )
+    parser.add_argument(
+        "--resume", action="store_true", help="resume from the folder's last checkpoint; start from scratch without one"
+    )
+    parser.add_argument(
+        "--plugin", metavar="MODULE", action="append", default=[], help="import a module that registers custom types"
+    )
+    return parser
 
 
-def _describe_start(output: str) -> str:
-    """Describe where a run with --resume starts, before anything is loaded."""
-    folder = Path(output)
-    if not folder.is_dir():
-        return "there is no such folder; the run starts from scratch"
-    if RunFolder(output).weights.is_file():
-        return "the run was already finished"
-    steps = list_checkpoint_steps(folder)
-    return f"resuming from step {steps[-1]:,}" if steps else "no checkpoint here; the run starts from scratch"
+def main(argv: Sequence[str] | None = None, prog: str = "train.py") -> int:
+    """Run the command line and return the exit code."""
+    parser = build_parser(prog)
+    args = parser.parse_args(argv)
+    for name in ("config", "output"):
+        if not getattr(args, name):  # an empty path would mean the working directory
+            parser.error(f"--{name} is empty; give it a value")
+    from model_factory.cli.train_run import run
 
-
-def _check_sections(experiment: Experiment) -> None:
-    """Raise ConfigValueError if the section `model` or `datasets` is missing."""
-    root = experiment.root
-    missing = [missing_section(root, name) for name in ("model", "datasets") if name not in root.entries]
-    if missing:
-        raise ConfigValueError(missing)
-
-
-def _report(error: Exception, args: argparse.Namespace) -> int:
-    """Print the error and return its exit code; print a traceback only for unexpected errors."""
-    if isinstance(error, ConfigError):
-        return report_failure(error, False)
-    for words, meaning in _MEANINGS.items():
-        if words in str(error) and (meaning is not _PEER_GONE or _is_one_of_several()):
-            print(
-                escape_controls(f"{args.config}: training failed: {meaning}; {_resume_hint(args.output)}"),
-                file=sys.stderr,
-            )
-            return FAILED
-    if isinstance(error, TrainingError) and error.exit_code != FAILED and not _is_main():
-        return error.exit_code  # all processes find the same error, and the main one reports it
-    if not isinstance(error, ValueError | OSError | MemoryError | ImportError):
-        print(escape_controls("".join(traceback.format_exception(error))), end="", file=sys.stderr)
-    message = _extract_worker_error(str(error))
-    hint = "; set training.ddp_find_unused_parameters: true" if "find_unused_parameters" in str(error) else ""
-    print(escape_controls(f"{args.config}: training failed: {message}{hint}"), file=sys.stderr)
-    return error.exit_code if isinstance(error, TrainingError) else FAILED
-
-
-def _extract_worker_error(message: str) -> str:
-    """Extract the error of a data loading process from the traceback in torch's message."""
-    _, found, trace = message.partition("Original Traceback (most recent call last):")
-    errors = re.split(r"^[\w.]+(?:Error|Exception): ", trace, flags=re.MULTILINE) if found else []
-    return errors[-1].rstrip() if len(errors) > 1 else message
-
-
-def _is_one_of_several() -> bool:
-    """Return True if several processes train, so that a lost connection may be to one of them."""
-    return world_size() > 1
-
-
-def _is_main() -> bool:
-    """Return True in the main process, which prints messages."""
-    return is_main()
-
-
-def _describe_result(result: TrainResult) -> str:
-    """Describe a finished run, for standard output."""
-    run = result.folder
-    if result.was_finished:
-        return f"{run}: this run is finished; its weights are in {run.weights}"
-    early = ", stopped early," if result.stopped_early else ""
-    return f"{run}: trained{early} to step {result.steps:,}; weights in {run.weights}, curves in {run.curves}"
-
-
-__all__ = ["GOOD", "INTERRUPTED", "UNREADABLE", "USAGE", "run"]
+    return run(args, parser.error)

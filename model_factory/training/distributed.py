@@ -81,12 +81,12 @@ class Agreement:
 
 
 def get_rng_state() -> list[Tensor]:
-    """Return the global RNG states of the CPU and of the current CUDA device, if CUDA is in use."""
+    """Return the global RNG states, uint8 [bytes] each, of the CPU and of the current CUDA device, if CUDA is in use."""
     return [torch.get_rng_state(), *([torch.cuda.get_rng_state()] if torch.cuda.is_initialized() else [])]  # type: ignore[no-untyped-call]
 
 
 def set_rng_state(states: list[Tensor]) -> None:
-    """Restore the RNG states from `get_rng_state`."""
+    """Restore the RNG states, uint8 [bytes] each, from `get_rng_state`."""
     torch.set_rng_state(states[0])
     for state in states[1:]:
         torch.cuda.set_rng_state(state)

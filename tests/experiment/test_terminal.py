@@ -15,7 +15,7 @@ from model_factory.cli.data import main as load_data
 from model_factory.cli.evaluate import main as evaluate
 from model_factory.cli.generate import _print
 from model_factory.cli.generate import main as generate
-from model_factory.cli.train import _report
+from model_factory.cli.train_run import _report
 from model_factory.evaluation.sampling.prompt import PromptError, read_template
 from model_factory.yaml_config.dump import dump
 from model_factory.yaml_config.errors import escape_controls

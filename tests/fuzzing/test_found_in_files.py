@@ -105,13 +105,16 @@ def test_missing_or_self_linked_weights(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"PAD_ID": 3}, r"connector\.json holds 'PAD_ID', which is no argument"),
-        ({"backbone": 3}, r"connector\.json holds 'backbone', which is no argument"),
-        ({"latent_size": 2.5}, r"connector\.json holds latent_size: 2\.5, which cannot be"),
-        ({"latent_size": 2**40}, r"connector\.json holds latent_size: \d+, which cannot be"),
-        ({"pad_id": "x"}, r"connector\.json holds pad_id: 'x', which cannot be"),
-        ({"connector": "BertForLatentConnector\n"}, r"connector\.json is not a connector's file: connector is 'Bert"),
-        ({"connector": None}, r"connector\.json is not a connector's file: connector is None"),
+        ({"PAD_ID": 3}, r"connector\.json has an unknown argument 'PAD_ID'"),
+        ({"backbone": 3}, r"connector\.json has an unknown argument 'backbone'"),
+        ({"latent_size": 2.5}, r"connector\.json has latent_size: 2\.5, which is invalid"),
+        ({"latent_size": 2**40}, r"connector\.json has latent_size: \d+, which is invalid"),
+        ({"pad_id": "x"}, r"connector\.json has pad_id: 'x', which is invalid"),
+        (
+            {"connector": "BertForLatentConnector\n"},
+            r"connector\.json is not a valid connector.json: connector is 'Bert",
+        ),
+        ({"connector": None}, r"connector\.json is not a valid connector.json: connector is None"),
     ],
 )
 def test_connector_json_with_wrong_arguments(change: dict, message: str, tmp_path: Path) -> None:
@@ -137,7 +140,7 @@ def test_connector_with_invalid_model_config(tmp_path: Path) -> None:
     BertForLatentConnector(BertConfig(vocab_size=20, **sizes)).save_pretrained(tmp_path)
     path = tmp_path / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"num_attention_heads": 7}))
-    with pytest.raises(ConnectorError, match=r"config\.json describes no model that can be made: ValueError"):
+    with pytest.raises(ConnectorError, match=r"no model can be built from config\.json: ValueError"):
         BertForLatentConnector.from_pretrained(tmp_path)
 
 

@@ -105,7 +105,7 @@ def test_translation_decodes_greedily_by_default(tmp_path):
 def test_connection_reset_is_explained_with_several_ranks(processes, words, monkeypatch, capsys):
     from argparse import Namespace
 
-    from model_factory.cli.train import _report
+    from model_factory.cli.train_run import _report
 
     monkeypatch.setenv("WORLD_SIZE", processes)
     lost = ConnectionResetError(104, "Connection reset by peer")
