@@ -309,7 +309,7 @@ class FactoryTrainer(Trainer):  # type: ignore[misc]
             )
 
     def whole_weights(self) -> dict[str, Tensor]:
-        """Return the network's weights by name, each of its own shape, gathered if they are sharded."""
+        """Return the network's weights by name, each of any shape, gathered if they are sharded."""
         if not self.is_fsdp_enabled:
             return named_weights(self.module.network)
         gathered = self.accelerator.get_state_dict(self.model_wrapped)
@@ -334,7 +334,7 @@ class FactoryTrainer(Trainer):  # type: ignore[misc]
         self._load_from_checkpoint(str(folder), self.model_wrapped)
 
     def final_weights(self) -> dict[str, Tensor]:
-        """Return the weights of a finished run, each of its own shape: those of the EMA if there is one, adapters merged."""
+        """Return the weights of a finished run, each of any shape: those of the EMA if there is one, adapters merged."""
         if self.average is not None:
             self.average.copy_to_network()
         if self.settings.lora is not None:

@@ -32,7 +32,7 @@ class Target:
 
 
 def _train(*more: str) -> int:
-    from train import main
+    from model_factory.cli.train import main
 
     return main(["--config", "experiment.yml", "--output", "run", *more])
 

@@ -18,7 +18,7 @@ def write_weights(path: Path, tensors: Mapping[str, Tensor]) -> None:
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """Read the tensors of a file to the CPU, each of its own shape; raise RunFolderError if it is missing or damaged."""
+    """Read the tensors of a file to the CPU, each of any shape; raise RunFolderError if it is missing or damaged."""
     if not path.is_file():
         raise RunFolderError(f"{path} is not there")
     try:
@@ -36,5 +36,5 @@ def load_weights(network: nn.Module, path: Path, source: str) -> None:
 
 
 def named_weights(network: nn.Module) -> dict[str, Tensor]:
-    """Return the parameters and persistent buffers of a network by name, each of its own shape, tied ones once."""
+    """Return the parameters and persistent buffers of a network by name, each of any shape, tied ones once."""
     return named_tensors(network)
