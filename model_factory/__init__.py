@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from data_manager.dataset_types import DatasetConfig as DatasetConfig
     from data_manager.registry import register_source as register_source
     from data_manager.row_types import TokensConfig as TokensConfig
+    from data_manager.tokenizers.registry import register_tokenizer as register_tokenizer
     from data_manager.tokenizers.smiles import SmilesTokenizer as SmilesTokenizer
     from model.activations import ActivationFunctions as ActivationFunctions
     from model.bert_diffusion_model import BertDiffusionModel as BertDiffusionModel
@@ -25,6 +26,13 @@ if TYPE_CHECKING:
     from model.core_registry import register_attention as register_attention
     from model.denoisers.registry import register_backbone as register_backbone
     from model.denoisers.view import BackboneView as BackboneView
+    from model.feature_registry import register_feature_map as register_feature_map
+    from model.latent.registry import register_latent_decoder as register_latent_decoder
+    from model.latent.registry import register_latent_denoiser as register_latent_denoiser
+    from model.latent.registry import register_latent_encoder as register_latent_encoder
+    from model.latent.registry import register_latent_pooler as register_latent_pooler
+    from model.latent.registry import register_latent_route as register_latent_route
+    from model.latent.registry import register_latent_schedule as register_latent_schedule
     from model.model_factory import ModelFactory as ModelFactory
     from model.model_factory import create_model as create_model
     from model.model_factory import load_model as load_model
@@ -34,8 +42,13 @@ if TYPE_CHECKING:
     from model.model_types import ModelConfig as ModelConfig
     from model.registry import register_model as register_model
     from model.types import PerformerParams as PerformerParams
+    from model_factory.diffusion.registry import register_objective as register_objective
+    from model_factory.diffusion.registry import register_process as register_process
+    from model_factory.diffusion.registry import register_sampler as register_sampler
+    from model_factory.diffusion.registry import register_schedule as register_schedule
     from model_factory.experiment.build import with_vocabulary as with_vocabulary
     from model_factory.experiment.config import ExperimentConfig as ExperimentConfig
+    from model_factory.experiment.metric_registry import register_metric as register_metric
     from model_factory.experiment.task_registry import register_task as register_task
     from model_factory.training.engine import train as train
     from model_factory.training.run.folder import load_run as load_run
@@ -45,6 +58,23 @@ if TYPE_CHECKING:
     from parse_args import parse_experiment as parse_experiment
 
 _MODULES = {
+    "data_manager.tokenizers.registry": ("register_tokenizer",),
+    "model.feature_registry": ("register_feature_map",),
+    "model_factory.diffusion.registry": (
+        "register_objective",
+        "register_process",
+        "register_sampler",
+        "register_schedule",
+    ),
+    "model_factory.experiment.metric_registry": ("register_metric",),
+    "model.latent.registry": (
+        "register_latent_decoder",
+        "register_latent_denoiser",
+        "register_latent_encoder",
+        "register_latent_pooler",
+        "register_latent_route",
+        "register_latent_schedule",
+    ),
     "data_manager.data_manager": ("DatasetManager",),
     "data_manager.dataset_types": ("DatasetConfig",),
     "data_manager.registry": ("register_source",),
