@@ -79,7 +79,7 @@ class DiffusionConfig(StrictModel):
     time_conditioning: bool | None = None
     """Condition the network on sigma; None: yes, except in built-in backbones with mdlm or bd3lm, as published."""
     condition: ConditionConfig | None = None
-    """Condition of samples; by default there is none."""
+    """Condition of samples; None: unconditional."""
 
     @property
     def is_time_conditioned(self) -> bool:

@@ -203,7 +203,7 @@ class TrainingConfig(StrictModel):
     early_stopping_patience: Annotated[int, Field(gt=0)] | None = None
     """Stop after this many evaluations without a better loss; None: never. [evaluations]"""
     early_stopping_threshold: Annotated[float, Field(ge=0)] = 0.0
-    """How much lower a loss must be to count as better. [nats]"""
+    """Smallest decrease of the loss that counts as an improvement. [nats]"""
     load_best_model_at_end: bool = False
     """Save the weights of the best evaluation rather than the last ones."""
     logging_steps: Steps = 10
@@ -213,7 +213,7 @@ class TrainingConfig(StrictModel):
     save_steps: Steps = 500
     """Steps between two checkpoints; there is one at the end as well. [steps]"""
     save_total_limit: Annotated[int, Field(gt=0)] | None = 2
-    """How many checkpoints to keep, the newest ones; None: all. [checkpoints]"""
+    """Number of newest checkpoints to keep; None: all. [checkpoints]"""
     report_to: Literal["none", "tensorboard", "wandb"] = "none"
     """Logger of metrics besides metrics.jsonl; both are extras."""
 

@@ -136,7 +136,7 @@ class _Session:
         share = plan_share(self.settings, self.plan.checkpoint, distributed.world_size(), distributed.rank())
         on_cpu = is_on_cpu(self.config.model and self.config.model.config)
         check_machine(self.settings, use_cpu=on_cpu)
-        from model_factory.training.trainer import training_arguments  # imports transformers, which takes seconds
+        from model_factory.training.arguments import training_arguments  # imports transformers, which takes seconds
 
         _silence_libraries()
         arguments = training_arguments(self.settings, share, str(self.run), use_cpu=on_cpu)
@@ -253,7 +253,7 @@ class _Session:
         """Build the network with its task, initial weights and adapters, on the device of `arguments`."""
         import torch
 
-        from model_factory.training.trainer import shard_by_layer
+        from model_factory.training.arguments import shard_by_layer
 
         torch.manual_seed(self.settings.seed)
         network, task = build_network(self.config, self.tokenizer)

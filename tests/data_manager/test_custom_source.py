@@ -26,7 +26,7 @@ class RhymesConfig(TokensConfig):
     """Rhymes that are made up."""
     source: Literal["rhymes"] = "rhymes"
     count: Annotated[int, Field(gt=0)] = 3
-    """How many."""
+    """Number of texts."""
 
 @register_source("rhymes", config=RhymesConfig)
 def load(config):

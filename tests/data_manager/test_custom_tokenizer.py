@@ -32,7 +32,7 @@ from model_factory.yaml_config.strict_model import StrictModel
 class WordsConfig(StrictModel):
     """Words between spaces."""
     min_count: Annotated[int, Field(ge=1)] = 1
-    """How often a word occurs at least. [occurrences]"""
+    """Minimum count of a word. [occurrences]"""
 
 @register_tokenizer("words", config=WordsConfig)
 class WordTokenizer:

@@ -16,6 +16,7 @@ from model.latent.networks import LinearModel, MLPSkipNet, SelfConditioned
 from model.transformer.inputs import InputError
 from model_factory.diffusion.gaussian_schedule import strided_times
 from model_factory.diffusion.randomness import RowGenerators
+from tests.oracles.dmlp_tables import published_tables
 from tests.oracles.gaussian_laws import NormalData
 
 BETAS, STEPS, LATENT = (1e-3, 0.4), 20, 6
@@ -35,24 +36,6 @@ def ddpm(**settings) -> DDPM:
 
 def latents(rows: int = 8, seed: int = 1, width: int = LATENT) -> torch.Tensor:
     return torch.randn(rows, width, generator=torch.Generator().manual_seed(seed))
-
-
-def published_tables(steps: int) -> dict[str, torch.Tensor]:
-    """Compute DMLP's tables, for steps 0 .. T: beta = 0.008 throughout."""
-    beta = torch.full((steps + 1,), 0.008)
-    alpha = 1 - beta
-    alpha_bar = torch.exp(torch.cumsum(torch.log(alpha), 0))
-    return {
-        "alpha_t": alpha,
-        "beta_t": beta,
-        "oneover_sqrta": 1 / alpha.sqrt(),
-        "sqrt_beta_t": beta.sqrt(),
-        "alphabar_t": alpha_bar,
-        "sqrtab": alpha_bar.sqrt(),
-        "sqrtmab": (1 - alpha_bar).sqrt(),
-        "mab_over_sqrtmab": (1 - alpha) / (1 - alpha_bar).sqrt(),
-        "loss_weight": 0.5 * beta / (alpha * (1 - alpha_bar)),
-    }
 
 
 def test_ddpm_compat_tables_are_the_published_ones() -> None:

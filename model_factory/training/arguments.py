@@ -1,0 +1,42 @@
+"""Conversion of the `training` section to `transformers.TrainingArguments`."""
+
+from torch import nn
+from transformers import TrainingArguments
+
+from model_factory.experiment.training_types import TrainingConfig
+from model_factory.training.share import Share
+
+SAME_NAME = (
+    *("max_steps", "learning_rate", "lr_scheduler_type", "warmup_steps", "optim", "weight_decay", "adam_beta1"),
+    *("adam_beta2", "adam_epsilon", "max_grad_norm", "seed", "bf16", "fp16", "torch_compile", "logging_steps"),
+    *("eval_steps", "save_steps", "report_to", "dataloader_num_workers", "ddp_find_unused_parameters"),
+)
+
+
+def training_arguments(settings: TrainingConfig, share: Share, folder: str, *, use_cpu: bool) -> TrainingArguments:
+    """Build the Trainer's arguments; `model_factory.training.run.environment` checks that the machine supports them."""
+    given = {name: getattr(settings, name) for name in SAME_NAME}
+    if settings.fsdp:
+        given |= {"fsdp": True, "fsdp_config": {"version": 2}}
+    return TrainingArguments(
+        output_dir=folder,
+        per_device_train_batch_size=share.batch_size,
+        per_device_eval_batch_size=share.batch_size,
+        gradient_accumulation_steps=share.accumulation,
+        use_cpu=use_cpu,
+        eval_strategy="steps",
+        save_strategy="steps",
+        ignore_data_skip=True,  # our batches begin at the step that the run resumes from, so nothing is to be skipped
+        logging_nan_inf_filter=False,  # the filter synchronises with the GPU at each step; a NaN loss ends the run anyway
+        ddp_broadcast_buffers=False,  # buffers are equal by construction: features are drawn from a seed
+        disable_tqdm=True,
+        remove_unused_columns=False,
+        **given,
+    )
+
+
+def shard_by_layer(arguments: TrainingArguments, network: nn.Module) -> None:
+    """Let FSDP gather one layer at a time: wrap the classes of the modules in the network's ModuleLists."""
+    lists = [module for module in network.modules() if isinstance(module, nn.ModuleList)]
+    names = sorted({type(layer).__name__ for layers in lists for layer in layers})
+    arguments.fsdp_plugin_args["transformer_cls_names_to_wrap"] = ",".join(names)
