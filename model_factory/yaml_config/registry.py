@@ -108,15 +108,17 @@ class Registry(Generic[T]):
 
     def names(self) -> list[str]:
         """Return registered names in order of registration, then lazily registered ones, then installed ones."""
-        self._fill()
-        known = [*(name for name in self._entries if name not in self._modules), *self._modules]
-        return [*known, *sorted({point.name for point in self._entry_points()} - set(known))]
+        return list(self)
 
     def __contains__(self, name: object) -> bool:
-        return name in self._entries or name in self.names()
+        return any(name == known for known in self)
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self.names())
+        """Iterate over `names()`; installed packages are searched, for 10 ms, only after the names known without them."""
+        self._fill()
+        known = [*(name for name in self._entries if name not in self._modules), *self._modules]
+        yield from known
+        yield from sorted({point.name for point in self._entry_points()} - set(known))
 
     def _fill(self) -> None:
         if self.filled_by is not None:
