@@ -140,7 +140,6 @@ class DatasetManager:
     @staticmethod
     def describe_available_datasets() -> dict[str, str]:
         """Map every source, and every speech corpus with a lhotse recipe, to a one-line description."""
-
         return catalogue()
 
 

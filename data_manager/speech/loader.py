@@ -108,7 +108,6 @@ _log = logging.getLogger(__name__)
 
 def speech_collator(config: Any, tokenizer: Tokenizer | None) -> "SpeechCollator":
     """Build the collate function for cuts of the data set `config`; missing settings have their defaults."""
-
     loading = getattr(config, "loading", LoadingConfig())
     return SpeechCollator(getattr(config, "features", FeaturesConfig()), tokenizer, speakers=loading.speakers)
 

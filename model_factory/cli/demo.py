@@ -65,7 +65,6 @@ def describe(experiment: ExperimentConfig) -> None:
 
 def train_and_show(args: argparse.Namespace, run: str) -> int:
     """Run train, generate and evaluate as a user would; return the first exit code that is not 0, or 0."""
-
     overrides = [part for option in args.overrides for part in ("--set", option)]
     training = ["--config", args.config, "--output", run, *overrides]
     commands: list[tuple[str, Any, list[str]]] = [

@@ -29,7 +29,6 @@ class Split(Protocol):
     """Rows of one split: a `datasets.Dataset` or lhotse cuts."""
 
     def __len__(self) -> int: ...
-
     def __iter__(self) -> Iterator[Row]: ...
 
 
