@@ -4,6 +4,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from zipfile import ZipFile
 
 import pytest
 
@@ -16,19 +17,47 @@ def pip(*words: object) -> None:
     assert done.returncode == 0, done.stderr
 
 
+OPTIONS = ("--quiet", "--no-deps", "--no-build-isolation", "--disable-pip-version-check")
+
+
 @pytest.fixture(scope="module")
-def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Copy of all that a checkout tracks for building: the code, the tools and the scripts too, which must stay out."""
+    copy = tmp_path_factory.mktemp("source")
+    for name in (*PACKAGES, "configs", "examples", "tools"):
+        shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for path in (*ROOT.glob("*.py"), *(ROOT / name for name in ("pyproject.toml", "README.md", "LICENSE"))):
+        shutil.copy(path, copy)
+    return copy
+
+
+@pytest.fixture(scope="module")
+def wheel(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("wheel")
+    pip("wheel", *OPTIONS, "--wheel-dir", folder, source)
+    (found,) = folder.glob("*.whl")
+    return found
+
+
+@pytest.fixture(scope="module")
+def installed(wheel: Path, source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder with the project and the example plugin installed by pip, without dependencies."""
     folder = tmp_path_factory.mktemp("installed")
-    copy = folder / "source"
-    for name in (*PACKAGES, "configs", "examples"):
-        shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE", "parse_args.py"):
-        shutil.copy(ROOT / name, copy / name)
-    options = ("--quiet", "--no-deps", "--no-build-isolation", "--disable-pip-version-check")
-    for source in (copy, copy / "examples" / "plugin"):
-        pip("install", *options, "--target", folder / "site", source)
-    return folder / "site"
+    for package in (wheel, source / "examples" / "plugin"):
+        pip("install", *OPTIONS, "--target", folder, package)
+    return folder
+
+
+def test_wheel_holds_four_names_all_modules_and_the_configs(wheel: Path) -> None:
+    names = {name for name in ZipFile(wheel).namelist() if ".dist-info/" not in name}
+    assert {name.partition("/")[0] for name in names} == {*PACKAGES, "parse_args.py"}
+    modules = {str(path.relative_to(ROOT)) for package in PACKAGES for path in (ROOT / package).rglob("*.py")}
+    assert modules <= names
+    configs = {
+        str(path.relative_to(ROOT)) for path in (ROOT / "configs").rglob("*") if path.suffix in (".yml", ".json")
+    }
+    assert {f"model_factory/{name}" for name in configs} <= names
+    assert "model_factory/pages/page.html" in names
 
 
 def run_command(installed: Path, folder: Path, *words: object) -> subprocess.CompletedProcess[str]:
