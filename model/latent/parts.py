@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from model.latent import part_types as types
+from model.latent import part_types
 from model.latent.registry import (
     LATENT_DECODERS,
     LATENT_ENCODERS,
@@ -36,8 +36,8 @@ ENCODER_NAMES = (
 DECODER_NAMES = ("GPT2ForLatentConnector", "GPT2ForLatentConnectorNew", "GPT2ForLatentConnectorNew2")
 
 
-@register_latent_encoder("performer", config=types.PerformerEncoderConfig)
-def _performer_encoder(config: types.PerformerEncoderConfig, latent_size: int) -> "LatentEncoder":
+@register_latent_encoder("performer", config=part_types.PerformerEncoderConfig)
+def _performer_encoder(config: part_types.PerformerEncoderConfig, latent_size: int) -> "LatentEncoder":
     from model.latent.connectors.pooling import make_pooler
     from model.latent.encoder import LatentEncoder
     from model.transformer.performer import PerformerEncoder
@@ -46,8 +46,8 @@ def _performer_encoder(config: types.PerformerEncoderConfig, latent_size: int) -
     return LatentEncoder(backbone, make_pooler(config.pooling, config.d_model), config.d_model, latent_size)
 
 
-@register_latent_encoder("hugging_face", config=types.HuggingFaceEncoderConfig)
-def _hugging_face_encoder(config: types.HuggingFaceEncoderConfig, latent_size: int) -> "LatentEncoder":
+@register_latent_encoder("hugging_face", config=part_types.HuggingFaceEncoderConfig)
+def _hugging_face_encoder(config: part_types.HuggingFaceEncoderConfig, latent_size: int) -> "LatentEncoder":
     from model.latent.connectors.hugging_face import encoder_of, take_pooler
     from model.latent.encoder import LatentEncoder, top_layer
     from model.latent.from_section import make_config
@@ -60,8 +60,8 @@ def _hugging_face_encoder(config: types.HuggingFaceEncoderConfig, latent_size: i
     )
 
 
-@register_latent_decoder("performer", config=types.PerformerDecoderConfig)
-def _performer_decoder(config: types.PerformerDecoderConfig, latent_size: int) -> "LatentDecoder":
+@register_latent_decoder("performer", config=part_types.PerformerDecoderConfig)
+def _performer_decoder(config: part_types.PerformerDecoderConfig, latent_size: int) -> "LatentDecoder":
     from model.latent.connectors.injection import Injection
     from model.latent.connectors.performer_reader import PerformerReader, shape_of
     from model.latent.decoder import LatentDecoder
@@ -73,8 +73,8 @@ def _performer_decoder(config: types.PerformerDecoderConfig, latent_size: int) -
     return LatentDecoder(PerformerReader(backbone, injection))
 
 
-@register_latent_decoder("hugging_face", config=types.HuggingFaceDecoderConfig)
-def _hugging_face_decoder(config: types.HuggingFaceDecoderConfig, latent_size: int) -> "LatentDecoder":
+@register_latent_decoder("hugging_face", config=part_types.HuggingFaceDecoderConfig)
+def _hugging_face_decoder(config: part_types.HuggingFaceDecoderConfig, latent_size: int) -> "LatentDecoder":
     from model.latent.connectors.hugging_face_reader import HuggingFaceReader, check_decodes, shape_of
     from model.latent.connectors.injection import Injection
     from model.latent.decoder import LatentDecoder
@@ -88,7 +88,7 @@ def _hugging_face_decoder(config: types.HuggingFaceDecoderConfig, latent_size: i
     return LatentDecoder(reader)
 
 
-def _connector(name: str, config: types.HuggingFacePart, latent_size: int) -> "nn.Module":
+def _connector(name: str, config: part_types.HuggingFacePart, latent_size: int) -> "nn.Module":
     from model.latent.connectors.published import MODEL_CLASS
     from model.latent.connectors.saving import check_architecture
     from model.latent.from_section import make_config
@@ -104,48 +104,48 @@ def _connector(name: str, config: types.HuggingFacePart, latent_size: int) -> "n
     return module
 
 
-def _add_connector(registry: Any, name: str, config: type[types.HuggingFacePart]) -> None:
+def _add_connector(registry: Any, name: str, config: type[part_types.HuggingFacePart]) -> None:
     registry.add(name, PartEntry(config, lambda section, size: _connector(name, section, size)))
 
 
 for _name in ENCODER_NAMES:
-    _add_connector(LATENT_ENCODERS, _name, types.ConnectorEncoderConfig)
+    _add_connector(LATENT_ENCODERS, _name, part_types.ConnectorEncoderConfig)
 for _name in DECODER_NAMES:
-    _add_connector(LATENT_DECODERS, _name, types.ConnectorDecoderConfig)
+    _add_connector(LATENT_DECODERS, _name, part_types.ConnectorDecoderConfig)
 
 
-@register_latent_denoiser("mlp", config=types.MlpDenoiserConfig)
-def _mlp(config: types.MlpDenoiserConfig, latent_size: int, time_scale: float) -> "nn.Module":
+@register_latent_denoiser("mlp", config=part_types.MlpDenoiserConfig)
+def _mlp(config: part_types.MlpDenoiserConfig, latent_size: int, time_scale: float) -> "nn.Module":
     from model.latent.networks import MLPSkipNet
 
     return MLPSkipNet(latent_size, width=config.width, num_layers=config.num_layers, time_scale=time_scale)
 
 
-@register_latent_denoiser("transformer", config=types.TransformerDenoiserConfig)
-def _transformer(config: types.TransformerDenoiserConfig, latent_size: int, time_scale: float) -> "nn.Module":
+@register_latent_denoiser("transformer", config=part_types.TransformerDenoiserConfig)
+def _transformer(config: part_types.TransformerDenoiserConfig, latent_size: int, time_scale: float) -> "nn.Module":
     from model.latent.networks import TransformerNet
 
     sizes = config.model_dump(exclude={"type"})
     return TransformerNet(latent_size, **sizes, time_scale=time_scale)
 
 
-@register_latent_denoiser("performer", config=types.PerformerDenoiserConfig)
-def _performer(config: types.PerformerDenoiserConfig, latent_size: int, time_scale: float) -> "nn.Module":
+@register_latent_denoiser("performer", config=part_types.PerformerDenoiserConfig)
+def _performer(config: part_types.PerformerDenoiserConfig, latent_size: int, time_scale: float) -> "nn.Module":
     from model.latent.networks import PerformerNet
 
     sizes = config.model_dump(exclude={"type"})
     return PerformerNet(latent_size, **sizes, time_scale=time_scale)
 
 
-@register_latent_denoiser("linear", config=types.LinearDenoiserConfig)
-def _linear(config: types.LinearDenoiserConfig, latent_size: int, time_scale: float) -> "nn.Module":
+@register_latent_denoiser("linear", config=part_types.LinearDenoiserConfig)
+def _linear(config: part_types.LinearDenoiserConfig, latent_size: int, time_scale: float) -> "nn.Module":
     from model.latent.networks import LinearModel
 
     return LinearModel(latent_size)
 
 
-@register_latent_denoiser("residual", config=types.ResidualDenoiserConfig)
-def _residual(config: types.ResidualDenoiserConfig, latent_size: int, time_scale: float) -> "nn.Module":
+@register_latent_denoiser("residual", config=part_types.ResidualDenoiserConfig)
+def _residual(config: part_types.ResidualDenoiserConfig, latent_size: int, time_scale: float) -> "nn.Module":
     from model.latent.networks import ResidualLinear
 
     return ResidualLinear(latent_size)

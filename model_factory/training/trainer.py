@@ -49,8 +49,7 @@ from model_factory.training.rows import (
     TrainBatches,
     build_row_loader,
 )
-from model_factory.training.run import atomic_io as durable
-from model_factory.training.run import checkpoints
+from model_factory.training.run import atomic_io, checkpoints
 from model_factory.training.run.weights import WEIGHTS, load_weights, named_weights, write_weights
 from model_factory.training.share import Share
 from model_factory.training.tasks.base import Batch
@@ -269,11 +268,11 @@ class FactoryTrainer(Trainer):  # type: ignore[misc]
     def _save_checkpoint(self, model: nn.Module, trial: object = None) -> None:
         run, step = Path(self.args.output_dir), self.state.global_step
         staging = checkpoints.staging_folder(run, step)
-        with durable.explain_write_errors(f"checkpoint {step}", run):
+        with atomic_io.explain_write_errors(f"checkpoint {step}", run):
             try:
                 self._write_checkpoint(staging)
                 if is_main():
-                    durable.put_in_place(staging, checkpoints.checkpoint_folder(run, step))
+                    atomic_io.put_in_place(staging, checkpoints.checkpoint_folder(run, step))
             except BaseException:
                 if is_main():
                     shutil.rmtree(staging, ignore_errors=True)

@@ -8,7 +8,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from data_manager import loading
 from data_manager.data_manager import DatasetManager
 from data_manager.dataset_types import TokenizerConfig
-from data_manager.tokenizers import factory as tokenizer_factory
+from data_manager.tokenizers import factory
 from data_manager.tokenizers.hugging_face import HuggingFaceTokenizer
 from tests.data_manager.text_configs import text_config, texts
 
@@ -37,7 +37,7 @@ def readings(monkeypatch):
 
 
 def start_again():
-    tokenizer_factory._cache.clear()
+    factory._cache.clear()
     loading._prepared.clear()
 
 

@@ -12,14 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from data_manager import cache as content_hash
-from data_manager import loading
+from data_manager import cache, loading
 from data_manager.cache import FileHashes, is_held
 from data_manager.data_manager import DatasetManager
 from data_manager.dataset_types import TokenizerConfig
 from data_manager.errors import DataError
-from data_manager.rows import encode as encoding
-from data_manager.rows import prepare
+from data_manager.rows import encode, prepare
 from data_manager.rows.parallel import ordered_map
 from tests.data_manager.text_configs import BYTES, text_config, texts
 
@@ -30,8 +28,8 @@ ROOT = Path(__file__).resolve().parents[2]
 def encodings(monkeypatch):
     """A list that grows with each batch that is tokenised."""
     found = []
-    whole = encoding.encode_many
-    monkeypatch.setattr(encoding, "encode_many", lambda *given: found.append(1) or whole(*given))
+    whole = encode.encode_many
+    monkeypatch.setattr(encode, "encode_many", lambda *given: found.append(1) or whole(*given))
     return found
 
 
@@ -111,7 +109,7 @@ def test_interrupted_preparation_leaves_no_folder(tmp_path, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(encoding, "encode_many", interrupted)
+        patch.setattr(encode, "encode_many", interrupted)
         with pytest.raises(KeyboardInterrupt):
             DatasetManager.load_dataset(config)
     assert prepared_folders(tmp_path) == []
@@ -119,7 +117,7 @@ def test_interrupted_preparation_leaves_no_folder(tmp_path, monkeypatch):
 
 
 def test_num_proc_does_not_change_rows(tmp_path, monkeypatch):
-    monkeypatch.setattr(encoding, "BATCH", 500)
+    monkeypatch.setattr(encode, "BATCH", 500)
     for name in "ab":
         (tmp_path / f"{name}.txt").write_text("".join(f"line {number} of {name}\n" for number in range(300)))
     found = []
@@ -210,9 +208,9 @@ def test_unwritable_output_folder_is_an_error(tmp_path):
 
 
 def test_preparation_memory_is_constant(tmp_path, monkeypatch):
-    monkeypatch.setattr(encoding, "BATCH", 1 << 16)
+    monkeypatch.setattr(encode, "BATCH", 1 << 16)
     peaks = []
-    monkeypatch.setattr(content_hash, "_CHUNK", 1 << 16)
+    monkeypatch.setattr(cache, "_CHUNK", 1 << 16)
     for size in (1000, 10_000, 100_000):  # the first pays for what is imported
         path = tmp_path / f"{size}.txt"
         path.write_text("".join(f"this is line {number % 1000}\n" for number in range(size)))

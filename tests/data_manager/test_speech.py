@@ -180,14 +180,14 @@ def test_unreachable_addresses():
 
 
 def test_unreachable_after_dns_timeout(monkeypatch):
-    from data_manager.text import hub as network
+    from data_manager.text import hub
 
     never, real = threading.Event(), socket.socket
-    monkeypatch.setattr(network.socket, "create_connection", lambda *given, **more: never.wait() and real())
-    assert network.TIMEOUT < 2
-    monkeypatch.setattr(network, "TIMEOUT", 0.01)
+    monkeypatch.setattr(hub.socket, "create_connection", lambda *given, **more: never.wait() and real())
+    assert hub.TIMEOUT < 2
+    monkeypatch.setattr(hub, "TIMEOUT", 0.01)
     try:
-        assert network.unreachable("http://somewhere/x") == "no answer within 2 s"
+        assert hub.unreachable("http://somewhere/x") == "no answer within 2 s"
     finally:
         never.set()
 

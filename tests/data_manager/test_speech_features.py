@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from data_manager.errors import DataError
-from data_manager.speech import features as speech_storage
+from data_manager.speech import features
 from data_manager.speech.corpus import get_speech_corpus
 from data_manager.speech.features import FrameReader
 from data_manager.speech_settings import FeaturesConfig
@@ -23,13 +23,13 @@ def folder(tmp_path):
 def computed(monkeypatch):
     """Collect the ids of the cuts whose frames are computed and stored."""
     ids = []
-    original = speech_storage._FrameDataset.__getitem__
+    original = features._FrameDataset.__getitem__
 
     def counted(self, index):
         ids.append(self.cuts[index].id)
         return original(self, index)
 
-    monkeypatch.setattr(speech_storage._FrameDataset, "__getitem__", counted)
+    monkeypatch.setattr(features._FrameDataset, "__getitem__", counted)
     return ids
 
 
@@ -74,7 +74,7 @@ def test_stored_features_cached_until_inputs_change(folder, computed):
 def test_stored_features_resume_at_interrupted_split(folder, computed, monkeypatch):
     librispeech_part(folder / "data" / "librispeech", "test-clean", {"E": 0.2, "F": 0.2}, speaker="90")
     config = config_of(folder, features={"storage": "lilcom_chunky"})
-    write = speech_storage._write_features
+    write = features._write_features
 
     def interrupted(*given, split, **more):
         notes = write(*given, split=split, **more)
@@ -83,7 +83,7 @@ def test_stored_features_resume_at_interrupted_split(folder, computed, monkeypat
         return notes
 
     with monkeypatch.context() as patch:
-        patch.setattr(speech_storage, "_write_features", interrupted)
+        patch.setattr(features, "_write_features", interrupted)
         with pytest.raises(KeyboardInterrupt):
             load(config)
     computed.clear()

@@ -12,7 +12,7 @@ import pytest
 from data_manager.data_manager import DatasetManager
 from data_manager.errors import DataError
 from data_manager.speech import corpus as speech
-from data_manager.speech import download as corpus_download
+from data_manager.speech import download
 from data_manager.speech.corpus import get_speech_corpus
 from data_manager.speech.manifests import read_cuts, split_cuts, write_cuts
 from tests.data_manager.corpora import librispeech_part, timit, yesno
@@ -288,7 +288,7 @@ def test_interrupted_download_is_repeated(tmp_path, server, monkeypatch):
     (folder.parent / ".downloading").touch()
     config = config_of(tmp_path, name="yesno", download_params={"url": url})
     with monkeypatch.context() as patch:
-        patch.setattr(corpus_download, "unreachable", lambda url: "no network")
+        patch.setattr(download, "unreachable", lambda url: "no network")
         with pytest.raises(DataError, match=r"is incomplete, because its download was interrupted, and .*no network"):
             load(config)
     assert lengths(config) == {"test": 30, "train": 30}
@@ -296,7 +296,7 @@ def test_interrupted_download_is_repeated(tmp_path, server, monkeypatch):
 
 def test_no_network_is_reported_before_download(tmp_path, monkeypatch):
     tried = []
-    monkeypatch.setattr(corpus_download, "_download", lambda *given: tried.append(given))
+    monkeypatch.setattr(download, "_download", lambda *given: tried.append(given))
     config = config_of(tmp_path, name="yesno", download_params={"url": "http://192.0.2.1/x"})
     with pytest.raises(DataError, match=r"yesno/waves_yesno\n(.|\n)*cannot be downloaded from http://192\.0\.2\.1/x"):
         load(config)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from data_manager.documents import Invalid, Notes
 from data_manager.errors import DataError
-from data_manager.text import files as module
+from data_manager.text import files
 from data_manager.text.files import TextFile, text_blocks
 from tests.data_manager.text_configs import notes, text_config, texts
 
@@ -28,8 +28,8 @@ def read(path, skip=False):
 def test_blocks_concatenate_to_the_text(place, text, block, long_line):
     place.write_bytes(text.encode())
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "BLOCK", block)
-        patch.setattr(module, "LONG_LINE", long_line)
+        patch.setattr(files, "BLOCK", block)
+        patch.setattr(files, "LONG_LINE", long_line)
         blocks = read(place)
     assert "".join(found.text for found in blocks) == text.replace("\r\n", "\n")
     for index, found in enumerate(blocks):

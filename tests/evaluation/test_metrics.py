@@ -10,8 +10,7 @@ import torch
 
 from data_manager.dataset_types import DatasetConfig
 from data_manager.registry import SOURCES, SourceEntry
-from model_factory.evaluation.metrics import bound, judge
-from model_factory.evaluation.metrics import supervised as language
+from model_factory.evaluation.metrics import bound, judge, supervised
 from model_factory.evaluation.rows import load_split
 from model_factory.evaluation.run import open_run
 from model_factory.evaluation.settings import Settings
@@ -42,7 +41,7 @@ def test_unigram_bits_match_hand_computation(decoder):
     targets = [token for row in rows for token in row[1:]]
     bits = -sum(math.log2(float(probabilities[token])) for token in targets)
     characters = sum(len(run.tokenizer.decode(row[1:])) for row in rows)
-    report = language.measure_language(run, split, ALONE)
+    report = supervised.measure_language(run, split, ALONE)
     assert report.value("bits_per_token") == pytest.approx(bits / len(targets), rel=1e-5)
     assert report.value("bits_per_character") == pytest.approx(bits / characters, rel=1e-5)
     assert report.value("perplexity") == pytest.approx(2 ** (bits / len(targets)), rel=1e-5)
@@ -55,7 +54,7 @@ def test_unigram_bits_match_hand_computation(decoder):
 def test_uniform_model_needs_log2_vocabulary_bits(decoder):
     size = open_run(decoder).tokenizer.vocab_size
     run, split = opened_with(decoder, Unigram(torch.full((size,), 1 / size)))
-    figure = language.measure_language(run, split, ALONE).figures[0]
+    figure = supervised.measure_language(run, split, ALONE).figures[0]
     assert (figure.low, figure.value, figure.high) == pytest.approx([math.log2(size)] * 3, rel=1e-5)
 
 
