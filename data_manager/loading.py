@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Iterable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from data_manager.dataset_types import DatasetConfig
 from data_manager.documents import Corpus, Listed
@@ -19,9 +19,6 @@ from data_manager.text.table_types import DEFAULT_COLUMN
 from data_manager.tokenizers.base import Tokenizer
 from data_manager.tokenizers.factory import Texts, config_key, make_tokenizer, tokenizer_of
 from model_factory.yaml_config.errors import escape_controls
-
-if TYPE_CHECKING:
-    from data_manager.rows.prepare import PreparedSplit
 
 _log = logging.getLogger(__name__)
 _prepared: "dict[str, dict[str, PreparedSplit]]" = {}

@@ -12,7 +12,6 @@ from data_manager.text.mixture_types import MixtureDatasetConfig
 
 if TYPE_CHECKING:
     from data_manager.dataset_types import DatasetConfig
-    from data_manager.rows.prepare import PreparedSplit
 
 
 @dataclass(frozen=True)

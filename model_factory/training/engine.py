@@ -63,8 +63,6 @@ if TYPE_CHECKING:
     from torch import nn
     from transformers import TrainingArguments
 
-    from model_factory.training.network import TaskModule
-    from model_factory.training.rows import Buckets, RowCollator, Rows
     from model_factory.training.run.data_hashes import SplitRecord
     from model_factory.training.tasks.base import Batch
     from model_factory.training.trainer import FactoryTrainer
