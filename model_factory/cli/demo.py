@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from data_manager.data_manager import DatasetManager
 from model.model_factory import create_model
 from model_factory.cli import evaluate as evaluate_command
 from model_factory.cli import generate as generate_command
@@ -64,8 +65,6 @@ def _run(args: argparse.Namespace, prog: str) -> int:
 
 def describe(experiment: ExperimentConfig) -> None:
     """Build the model and load the data; print their parts and one batch. Raises ValueError if a section is missing."""
-    from data_manager.data_manager import DatasetManager
-
     if experiment.model is None or not experiment.datasets:
         raise ValueError("the demo needs a file with a model and a data set")
     splits = DatasetManager.load_datasets(datasets=experiment.datasets)
