@@ -16,8 +16,8 @@ from model_factory.cli.options import build_verb_parser
 from model_factory.cli.run_command import run_verb
 from model_factory.experiment.build import with_vocabulary
 from model_factory.experiment.config import ExperimentConfig, read_experiment
-from model_factory.yaml_config.errors import ConfigError
-from model_factory.yaml_config.report import BUILD_FAILED, GOOD, INVALID, UNREADABLE
+from model_factory.yaml_config.errors import ConfigError, escape_controls, escape_line
+from model_factory.yaml_config.report import BUILD_FAILED, GOOD, report_failure
 
 CONFIG = "configs/full_experiment.yml"
 SCRIPT = "scripts/demo"
@@ -52,13 +52,12 @@ def _run(args: argparse.Namespace, prog: str) -> int:
     try:
         experiment = read_experiment(args.config, args.overrides).config
     except ConfigError as error:
-        print(error, file=sys.stderr)
-        return UNREADABLE if error.is_unreadable else INVALID
-    print(f"{args.config}: good ({time.perf_counter() - start:.2f} s)")
+        return report_failure(error, as_json=False)
+    print(f"{escape_line(args.config)}: good ({time.perf_counter() - start:.2f} s)")
     try:
         describe(experiment)
     except (ValueError, OSError, RuntimeError) as error:
-        print(f"{args.config}: {error}", file=sys.stderr)
+        print(escape_controls(f"{args.config}: {error}"), file=sys.stderr)
         return BUILD_FAILED
     return train_and_show(args, args.output or free_folder(), prog)
 

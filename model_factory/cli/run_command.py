@@ -1,4 +1,4 @@
-"""The frame that every verb runs in, its form for the verbs of a run folder, and the reporting of their errors."""
+"""Run a verb: check the shared options, handle Ctrl-C and closed pipes, find the run folder, report errors."""
 
 import argparse
 import json

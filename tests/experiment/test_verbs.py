@@ -1,4 +1,4 @@
-"""Verbs of the command line: names in their help, one frame, shared options, and no torch before the options are valid."""
+"""Verbs of the command line: names in their help, exit codes, shared options, and no torch before the options are valid."""
 
 import os
 import subprocess
@@ -127,14 +127,14 @@ def test_parser_of_a_script_keeps_its_examples() -> None:
     [(KeyboardInterrupt, 130, "\ninterrupted\n"), (None, 3, "")],
     ids=["Ctrl-C", "exit code"],
 )
-def test_frame_returns_the_exit_code(
+def test_run_verb_returns_the_exit_code(
     raised: type[BaseException] | None, code: int, message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run_verb(Namespace(overrides=[], plugin=[]), refuse, raising(raised)) == code
     assert capsys.readouterr().err == message
 
 
-def test_frame_checks_options_before_the_work(capsys: pytest.CaptureFixture[str]) -> None:
+def test_run_verb_checks_options_before_the_work(capsys: pytest.CaptureFixture[str]) -> None:
     given = {"overrides": [], "plugin": []}
     for wrong, words in (
         ({"max_rows": ""}, "--max-rows is empty; give it a value"),
