@@ -21,7 +21,6 @@ from data_manager import loading
 from data_manager.dataset_types import DatasetConfig
 from data_manager.errors import DataError
 from data_manager.registry import SOURCES, SourceEntry
-from data_manager.speech.loader import bucketed_loader, speech_collator
 from data_manager.speech.recipes import recipe_names, recipe_signature
 from data_manager.speech_settings import LoadingConfig
 from data_manager.tokenizers.base import Tokenizer
@@ -79,6 +78,8 @@ class DatasetManager:
         columns = getattr(data, "column_names", None)
         tokenizer = DatasetManager.tokenizer(config)
         if columns is None:
+            from data_manager.speech.loader import speech_collator
+
             return speech_collator(config, tokenizer)
         pad = tokenizer.pad_token_id if tokenizer else 0
         if "source_ids" in columns and "target_ids" in columns:
@@ -119,6 +120,8 @@ class DatasetManager:
         loading = getattr(_resolve(config)[0], "loading", LoadingConfig())
         num_workers = loading.num_workers if num_workers is None else num_workers
         if not hasattr(data, "column_names") and loading.max_duration is not None:
+            from data_manager.speech.loader import bucketed_loader
+
             return bucketed_loader(data, collate, loading, shuffle=shuffle, seed=seed, num_workers=num_workers)
         if hasattr(data, "column_names"):
             order: dict[str, Any] = {"batch_size": batch_size, "shuffle": shuffle, "seed": seed}

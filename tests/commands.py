@@ -4,25 +4,30 @@ import argparse
 import re
 import shlex
 from collections.abc import Iterator, Sequence
+from importlib import import_module
 from pathlib import Path
 
-import parse_args
-from model_factory.cli import data as data_command
-from model_factory.cli import evaluate as evaluate_command
-from model_factory.cli import generate as generate_command
-from model_factory.cli import train
+from model_factory.cli.main import VERBS
 from model_factory.experiment.config import read_experiment
 
 ROOT = Path(__file__).resolve().parents[1]
-PARSERS = {
-    "parse_args.py": parse_args.build_parser,
-    "train.py": train.build_parser,
-    "generate.py": generate_command.build_parser,
-    "evaluate.py": evaluate_command.build_parser,
-    "data_manager.data_manager": data_command.build_parser,
+SCRIPTS = {
+    "parse_args.py": "validate",
+    "train.py": "train",
+    "generate.py": "generate",
+    "evaluate.py": "evaluate",
+    "data_manager.data_manager": "data",
+    "scripts/demo": "demo",
 }
+"""Verb of each program of a checkout."""
 EXTERNAL = ("source", ".venv/bin/pip", "pip", "trap", "wait", "test")
 """External programs, which are not checked."""
+
+
+def build_parser(verb: str) -> argparse.ArgumentParser:
+    """Build the parser of a verb."""
+    parser: argparse.ArgumentParser = import_module(f"model_factory.cli.{verb}").build_parser()
+    return parser
 
 
 def commands(text: str) -> Iterator[list[str]]:
@@ -44,6 +49,10 @@ def check_command(words: Sequence[str], folder: Path) -> None:
     if program == "./run_train.sh":
         assert (ROOT / program).exists()
         program, rest = "python", ["train.py", *(rest[2:] if rest[0] == "--gpu" else rest)]
+    if program == "model-factory":
+        program, rest = "python", ["-m", "model_factory", *rest]
+    if program in SCRIPTS:
+        program, rest = "python", [program, *rest]
     if program != "python":
         assert program.startswith("scripts/"), f"unknown program: {shlex.join(words)}"
         assert (ROOT / program).exists(), program
@@ -52,8 +61,10 @@ def check_command(words: Sequence[str], folder: Path) -> None:
     if name.startswith("benchmarks.") or name in ("tools.mutation", "tools.fuzzing", "tools.documentation"):
         _check_options(name, options)
         return
+    verb, options = (options[0], options[1:]) if name == "model_factory" else (SCRIPTS[name], options)
+    assert verb in VERBS, f"unknown verb: {shlex.join(words)}"
     try:
-        args = PARSERS[name]().parse_args(options)
+        args = build_parser(verb).parse_args(options)
     except SystemExit as error:
         raise AssertionError(f"invalid command: {shlex.join(words)}") from error
     _check_file(args, folder)

@@ -14,11 +14,12 @@ from model.discrete.types import ConditionConfig, DiffusionConfig
 from model_factory.cli.main import VERBS
 from model_factory.diffusion.registry import OBJECTIVES, PROCESSES, SCHEDULES
 from model_factory.yaml_config.errors import ConfigError
-from tests.commands import check_command, commands
+from tests.commands import SCRIPTS, check_command, commands
 from tests.snippets import ROOT, Page
 from tools.documentation.diffusion_tables import fill_table, render_combinations_table, render_samplers_table
 
 PAGES = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").rglob("*.md"))
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 INDEX = (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
 MATHEMATICS = (ROOT / "docs" / "mathematics.md").read_text(encoding="utf-8")
 WORTH = (ROOT / "docs" / "worth.md").read_text(encoding="utf-8")
@@ -26,12 +27,13 @@ DIFFUSION = (ROOT / "docs" / "diffusion.md").read_text(encoding="utf-8")
 
 
 def test_docs_index_lists_installed_commands() -> None:
-    """The index page maps each script of a checkout to its installed command."""
-    table = re.findall(r"^\| `python (\w+)\.py` \| `model-factory (\w+)` \|$", INDEX, re.M)
-    assert {verb: file for file, verb in table} == {
-        verb: module.rpartition(".")[2].removesuffix("_command") for verb, (module, _) in VERBS.items()
-    }
-    assert all((ROOT / f"{file}.py").is_file() for file, _ in table)
+    """The index page maps each program of a checkout to its installed command, and the README does too."""
+    rows = re.findall(r"^\| `(?:python )?(?:-m )?([\w./]+)` \| `model-factory (\w+)` \|$", INDEX, re.M)
+    assert [verb for _, verb in rows] == list(VERBS)
+    assert dict(rows) == SCRIPTS
+    assert all((ROOT / name).is_file() for name, _ in rows if name != "data_manager.data_manager")
+    shown = re.findall(r"^\| `model-factory (\w+)` \| `(?:python )?(?:-m )?([\w./]+)` \|", README, re.M)
+    assert [(name, verb) for verb, name in shown] == rows
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -118,6 +120,9 @@ def test_docs_register_functions_exist() -> None:
         "torchrun --nproc-for-node=2 train.py --config configs/full_experiment.yml --output x",
         "python -m benchmarks.attention --rouns 3",
         "scripts/nothing",
+        "scripts/demo --outputs x",
+        "model-factory evalute --run runs/first",
+        "python -m model_factory validate --config configs/full_experiment.yml --prnt-config",
         "unheard-of --of",
     ],
 )

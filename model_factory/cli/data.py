@@ -1,7 +1,6 @@
-"""`python -m data_manager.data_manager`: load and summarise the data sets of a file, or list what is available."""
+"""Verb `data`: load and summarise the data sets of a file, or list what is available."""
 
 import argparse
-import io
 import json
 import logging
 import os
@@ -20,14 +19,10 @@ from data_manager.parse_data_args import parse_dataset_configs
 from data_manager.report import DatasetReport, SplitReport, describe
 from data_manager.rows.lengths import Lengths
 from data_manager.tokenizers.factory import output_folder
+from model_factory.cli.options import build_verb_parser
+from model_factory.cli.run_command import run_verb
 from model_factory.yaml_config.errors import ConfigError, escape_controls
-from model_factory.yaml_config.plugins import import_plugins
-
-GOOD, INVALID, USAGE, UNREADABLE, LOADING_FAILED = range(5)
-
-
-INTERRUPTED = 130
-
+from model_factory.yaml_config.report import BUILD_FAILED, GOOD, INVALID, UNREADABLE
 
 EXAMPLES = """\
 examples:
@@ -36,55 +31,40 @@ examples:
   python -m data_manager.data_manager --list
 
 exit codes: 0 good, 1 invalid, 2 wrong usage, 3 unreadable file, 4 loading failed, 130 interrupted"""
+SCRIPT = "python -m data_manager.data_manager"
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser(prog: str = SCRIPT) -> argparse.ArgumentParser:
     """Build the argument parser."""
-    parser = argparse.ArgumentParser(
-        prog="python -m data_manager.data_manager",
+    parser = build_verb_parser(
+        prog,
+        script=SCRIPT,
         description="Load the data sets of a config file and summarise each split.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        examples=EXAMPLES,
+        shared=("config", "set", "plugin", "json"),
     )
-    parser.add_argument("--config", metavar="F", help="a YAML file with a section `datasets`")
     parser.add_argument(
         "--only", metavar="NAME", action="append", default=[], help="load only this data set; may be repeated"
     )
-    parser.add_argument(
-        "--set", metavar="K=V", action="append", default=[], dest="overrides", help="override a config value"
-    )
-    parser.add_argument("--json", action="store_true", help="print one JSON object: ok, errors, datasets, unused")
     parser.add_argument("--prune", action="store_true", help="remove cached folders that this file does not use")
     parser.add_argument("--list", action="store_true", help="list the available sources and speech corpora")
-    parser.add_argument(
-        "--plugin",
-        metavar="MODULE",
-        action="append",
-        default=[],
-        help="import a module that registers custom sources",
-    )
     return parser
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line and return the exit code, see EXAMPLES."""
-    parser = build_parser()
+def main(argv: Sequence[str] | None = None, prog: str = SCRIPT) -> int:
+    """Run the command line; return the exit code."""
+    parser = build_parser(prog)
     args = parser.parse_args(argv)
     if not args.config and not args.list:
         parser.error("give a file, --config experiment.yml, or --list")
     if args.prune and args.only:
         parser.error("--prune needs all data sets of a file; leave out --only")
-    import_plugins(args.plugin, parser.error)
-    if not _can_print_bars() and isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # text may contain any character
-    try:
-        return _list_available(args.json) if args.list else _load_and_report(args)
-    except BrokenPipeError:  # the reader closed the pipe
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return GOOD
-    except KeyboardInterrupt:
-        print("\ninterrupted; finished splits are cached, and the next run resumes from them", file=sys.stderr)
-        return INTERRUPTED
+    return run_verb(
+        args,
+        parser.error,
+        lambda: _list_available(args.json) if args.list else _load_and_report(args),
+        lambda: "interrupted; finished splits are cached, and the next run resumes from them",
+    )
 
 
 def _list_available(as_json: bool) -> int:
@@ -112,7 +92,7 @@ def _load_and_report(args: argparse.Namespace) -> int:
         unused = [] if args.only else _handle_stale_cache(configs, args.prune, quiet=args.json)
     except (DataError, OSError) as error:
         _fail(args.json, f"{args.config}: {error}", [{"file": args.config, "message": str(error)}], reports)
-        return LOADING_FAILED
+        return BUILD_FAILED
     if args.json:
         print(json.dumps({"ok": True, "errors": [], "datasets": reports, "unused": unused}, indent=2))
     return GOOD

@@ -7,47 +7,63 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from data_manager.data_manager import DatasetManager
 from model.model_factory import create_model
 from model_factory.cli import evaluate as evaluate_command
 from model_factory.cli import generate as generate_command
 from model_factory.cli import train
+from model_factory.cli.options import build_verb_parser
+from model_factory.cli.run_command import run_verb
 from model_factory.experiment.build import with_vocabulary
 from model_factory.experiment.config import ExperimentConfig, read_experiment
-from model_factory.yaml_config.errors import ConfigError
+from model_factory.yaml_config.errors import ConfigError, escape_controls, escape_line
+from model_factory.yaml_config.report import BUILD_FAILED, GOOD, report_failure
 
 CONFIG = "configs/full_experiment.yml"
+SCRIPT = "scripts/demo"
+EXAMPLES = f"""\
+examples:
+  scripts/demo                                       the experiment {CONFIG}
+  scripts/demo --set training.max_steps=20           a shorter one
+  scripts/demo --config my.yml --output runs/mine    another file
+
+exit codes: 0 good, 1 invalid, 2 wrong usage, 3 unreadable file, 4 failed, 130 interrupted"""
 ROWS = 64
 """Rows of the test split that are evaluated."""
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the pipeline on a file and print its results; return the exit code."""
-    parser = argparse.ArgumentParser(prog="scripts/demo", description=__doc__)
-    parser.add_argument("--config", metavar="F", default=CONFIG, help="the experiment (default: %(default)s)")
+def build_parser(prog: str = SCRIPT) -> argparse.ArgumentParser:
+    """Build the parser of the command line."""
+    parser = build_verb_parser(prog, script=SCRIPT, description=__doc__ or "", examples=EXAMPLES)
+    parser.set_defaults(config=CONFIG)  # its option is in the parent parser
     parser.add_argument("--output", metavar="RUN", help="the run's folder (default: the first free one of runs/demo-N)")
-    parser.add_argument(
-        "--set", metavar="K=V", action="append", default=[], dest="overrides", help="override a config value"
-    )
+    return parser
+
+
+def main(argv: Sequence[str] | None = None, prog: str = SCRIPT) -> int:
+    """Run the pipeline on a file and print its results; return the exit code."""
+    parser = build_parser(prog)
     args = parser.parse_args(argv)
+    return run_verb(args, parser.error, lambda: _run(args, prog))
+
+
+def _run(args: argparse.Namespace, prog: str) -> int:
     start = time.perf_counter()
     try:
         experiment = read_experiment(args.config, args.overrides).config
     except ConfigError as error:
-        print(error, file=sys.stderr)
-        return 3 if error.is_unreadable else 1
-    print(f"{args.config}: good ({time.perf_counter() - start:.2f} s)")
+        return report_failure(error, as_json=False)
+    print(f"{escape_line(args.config)}: good ({time.perf_counter() - start:.2f} s)")
     try:
         describe(experiment)
     except (ValueError, OSError, RuntimeError) as error:
-        print(f"{args.config}: {error}", file=sys.stderr)
-        return 4
-    return train_and_show(args, args.output or free_folder())
+        print(escape_controls(f"{args.config}: {error}"), file=sys.stderr)
+        return BUILD_FAILED
+    return train_and_show(args, args.output or free_folder(), prog)
 
 
 def describe(experiment: ExperimentConfig) -> None:
     """Build the model and load the data; print their parts and one batch. Raises ValueError if a section is missing."""
-    from data_manager.data_manager import DatasetManager
-
     if experiment.model is None or not experiment.datasets:
         raise ValueError("the demo needs a file with a model and a data set")
     splits = DatasetManager.load_datasets(datasets=experiment.datasets)
@@ -63,22 +79,23 @@ def describe(experiment: ExperimentConfig) -> None:
     _print_table("one batch", "shape", [(name, _shape(value)) for name, value in batch.items()])
 
 
-def train_and_show(args: argparse.Namespace, run: str) -> int:
+def train_and_show(args: argparse.Namespace, run: str, prog: str) -> int:
     """Run train, generate and evaluate as a user would; return the first exit code that is not 0, or 0."""
+    plugins = [part for module in args.plugin for part in ("--plugin", module)]
     overrides = [part for option in args.overrides for part in ("--set", option)]
-    training = ["--config", args.config, "--output", run, *overrides]
     commands: list[tuple[str, Any, list[str]]] = [
-        ("train.py", train.main, training),
-        ("generate.py", generate_command.main, ["--run", run]),
-        ("evaluate.py", evaluate_command.main, ["--run", run, "--max-rows", str(ROWS), "--num-samples", "0"]),
+        ("train", train.main, ["--config", args.config, "--output", run, *overrides, *plugins]),
+        ("generate", generate_command.main, ["--run", run, *plugins]),
+        ("evaluate", evaluate_command.main, ["--run", run, "--max-rows", str(ROWS), "--num-samples", "0", *plugins]),
     ]
-    for program, command, arguments in commands:
-        print(f"\n$ python {program} {' '.join(arguments)}", flush=True)
-        code: int = command(arguments)
+    for verb, command, arguments in commands:
+        program = f"{verb}.py" if prog == SCRIPT else f"{prog.rpartition(' ')[0]} {verb}"
+        print(f"\n$ {'python ' if prog == SCRIPT else ''}{program} {' '.join(arguments)}", flush=True)
+        code: int = command(arguments, program)
         if code:
             return code
     print(f"\nsamples at each evaluation: {run}/samples.txt; loss and learning rate: {run}/curves.png")
-    return 0
+    return GOOD
 
 
 def free_folder() -> str:

@@ -4,12 +4,12 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
-from model_factory.cli.options import CODES, add_common_options
-from model_factory.cli.run_command import report_error, run_command
+from model_factory.cli.options import CODES, add_sampling_options, build_verb_parser
+from model_factory.cli.run_command import UsageError, report_error, run_on_folder
 from model_factory.evaluation.settings import Settings
 from model_factory.experiment.metric_registry import metrics_of
 from model_factory.pages.target import check_target
@@ -46,13 +46,14 @@ Each figure has a 95 % confidence interval and names the items it is over.
 
 def build_parser(prog: str = "evaluate.py") -> argparse.ArgumentParser:
     """Build the argument parser."""
-    parser = argparse.ArgumentParser(
-        prog=prog,
+    parser = build_verb_parser(
+        prog,
+        script="python evaluate.py",
         description="Evaluate a trained run: metrics on a split of its data, and of its samples.",
-        epilog=EXAMPLES.replace("python evaluate.py", prog) if " " in prog else EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        examples=EXAMPLES,
+        shared=("run", "set", "plugin", "json"),
     )
-    add_common_options(parser)
+    add_sampling_options(parser)
     parser.add_argument("--split", metavar="S", help="split to measure on (default: test, or else training.eval_split)")
     parser.add_argument("--max-rows", metavar="N", type=int, help="measure only the first N rows")
     parser.add_argument(
@@ -72,7 +73,7 @@ def build_parser(prog: str = "evaluate.py") -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None, prog: str = "evaluate.py") -> int:
-    """Run the command line; returns the exit code."""
+    """Run the command line; return the exit code."""
     parser = build_parser(prog)
     args = parser.parse_args(argv)
     for name in ("max_rows", "draws"):
@@ -82,7 +83,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "evaluate.py") -> int:
     return run(args, parser.error)
 
 
-def run(args: argparse.Namespace, usage_error: Callable[[str], NoReturn]) -> int:
+def run(args: argparse.Namespace, usage_error: UsageError) -> int:
     """Run the parsed options and return the exit code; `usage_error` ends the program with code 2."""
     if args.html:
         check_target(args.html, usage_error)
@@ -98,7 +99,7 @@ def run(args: argparse.Namespace, usage_error: Callable[[str], NoReturn]) -> int
             print(escape_controls(report.text()))
         return _write_page(args.html, folder, result, report) if args.html else 0
 
-    return run_command(
+    return run_on_folder(
         args, usage_error, lambda folder, overrides: _measure(args, folder, overrides, with_samples), show
     )
 

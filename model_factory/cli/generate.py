@@ -4,9 +4,9 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from data_manager.progress import progress_bar
 from model_factory.cli.latent_options import (
@@ -18,8 +18,8 @@ from model_factory.cli.latent_options import (
     selected_move,
 )
 from model_factory.cli.latent_options import EXAMPLES as MOVES
-from model_factory.cli.options import CODES, add_common_options
-from model_factory.cli.run_command import run_command
+from model_factory.cli.options import CODES, add_sampling_options, build_verb_parser
+from model_factory.cli.run_command import run_on_folder
 from model_factory.yaml_config.errors import escape_controls
 
 if TYPE_CHECKING:
@@ -44,13 +44,14 @@ model draws a latent for each text, and its decoder continues the prompt.
 
 def build_parser(prog: str = "generate.py") -> argparse.ArgumentParser:
     """Build the argument parser."""
-    parser = argparse.ArgumentParser(
-        prog=prog,
+    parser = build_verb_parser(
+        prog,
+        script="python generate.py",
         description="Sample texts from a trained run; its folder is all that is needed, and it can be moved.",
-        epilog=EXAMPLES.replace("python generate.py", prog) if " " in prog else EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        examples=EXAMPLES,
+        shared=("run", "set", "plugin", "json"),
     )
-    add_common_options(parser)
+    add_sampling_options(parser)
     parser.add_argument(
         "--prompt",
         metavar="TEXT",
@@ -65,7 +66,7 @@ def build_parser(prog: str = "generate.py") -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None, prog: str = "generate.py") -> int:
-    """Run the command line; returns the exit code."""
+    """Run the command line; return the exit code."""
     parser = build_parser(prog)
     args = parser.parse_args(argv)
     if any(not prompt for prompt in args.prompt):
@@ -73,14 +74,9 @@ def main(argv: Sequence[str] | None = None, prog: str = "generate.py") -> int:
     if args.length is not None and args.length < 1:
         parser.error(f"--length takes a number of tokens of at least 1; got {args.length}")
     check_move_options(args, parser.error)
-    return run(args, parser.error)
-
-
-def run(args: argparse.Namespace, usage_error: Callable[[str], NoReturn]) -> int:
-    """Run the parsed options and return the exit code; `usage_error` ends the program with code 2."""
-    return run_command(
+    return run_on_folder(
         args,
-        usage_error,
+        parser.error,
         lambda folder, overrides: _draw(args, folder, overrides),
         lambda _, result: _print(result, args.json),
     )

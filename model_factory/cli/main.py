@@ -1,4 +1,4 @@
-"""`model-factory validate | train | generate | evaluate`: the commands of the installed package."""
+"""`model-factory VERB` and `python -m model_factory VERB`: find the verb and run it."""
 
 import sys
 from collections.abc import Callable, Sequence
@@ -8,39 +8,42 @@ from importlib.metadata import version
 from model_factory.yaml_config.registry import closest
 
 VERBS = {
-    "validate": ("parse_args", "check an experiment's file, summarise or build its model"),
-    "train": ("model_factory.cli.train", "train the model of a file, or resume its training"),
-    "generate": ("model_factory.cli.generate", "generate text from a trained run"),
-    "evaluate": ("model_factory.cli.evaluate", "evaluate a trained run on a split of its data"),
+    "validate": "check an experiment's file, summarise or build its model",
+    "train": "train the model of a file, or resume its training",
+    "generate": "generate text from a trained run",
+    "evaluate": "evaluate a trained run on a split of its data",
+    "data": "load the data sets of a file and summarise them, or list what is available",
+    "demo": "check, train, generate and evaluate on a corpus that comes with Python",
 }
-_LINES = "\n".join(f"  {verb:<10} {meaning}" for verb, (_, meaning) in VERBS.items())
-HELP = f"""\
-usage: model-factory VERB [options]
+"""Meaning of each verb, whose module is `model_factory.cli.VERB`."""
+HELP = """\
+usage: {prog} VERB [options]
 
 One YAML file describes an experiment; the verbs do everything with it.
 
-{_LINES}
+{lines}
 
-model-factory VERB --help lists the options of a verb.
+{prog} VERB --help lists the options of a verb.
 
-exit codes: 0 good, 1 invalid, 2 wrong usage, 3 unreadable file or run folder, 4 failed"""
+exit codes: 0 good, 1 invalid, 2 wrong usage, 3 unreadable file or run folder, 4 failed, 130 interrupted"""
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None, prog: str = "model-factory") -> int:
     """Run one verb with the rest of the command line; return the exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
     if words and words[0] in ("-h", "--help", "help"):
-        print(HELP)
+        lines = "\n".join(f"  {verb:<10} {meaning}" for verb, meaning in VERBS.items())
+        print(HELP.format(prog=prog, lines=lines))
         return 0
     if words and words[0] == "--version":
         print(f"model-factory {version('model-factory')}")
         return 0
     if not words or words[0] not in VERBS:
         given = f"there is no verb {words[0]!r}; " if words else "give a verb: "
-        print(f"model-factory: {given}{_hint(words)}", file=sys.stderr)
+        print(f"{prog}: {given}{_hint(words)}", file=sys.stderr)
         return 2
-    run: Callable[[Sequence[str], str], int] = import_module(VERBS[words[0]][0]).main
-    return run(words[1:], f"model-factory {words[0]}")
+    run: Callable[[Sequence[str], str], int] = import_module(f"model_factory.cli.{words[0]}").main
+    return run(words[1:], f"{prog} {words[0]}")
 
 
 def _hint(words: Sequence[str]) -> str:

@@ -1,4 +1,4 @@
-"""Shared part of the generate and evaluate commands: find the run's folder, apply overrides, handle errors."""
+"""Run a verb: check the shared options, handle Ctrl-C and closed pipes, find the run folder, report errors."""
 
 import argparse
 import json
@@ -10,7 +10,8 @@ from typing import NoReturn, TypeVar
 
 from model_factory.cli.options import collect_overrides
 from model_factory.yaml_config.errors import UNREADABLE as UNREADABLE_CODE
-from model_factory.yaml_config.errors import ConfigError, Place, Problem, escape_line
+from model_factory.yaml_config.errors import ConfigError, Place, Problem, escape_controls, escape_line
+from model_factory.yaml_config.overrides import split_override
 from model_factory.yaml_config.plugins import import_plugins
 from model_factory.yaml_config.registry import UnknownNameError
 from model_factory.yaml_config.report import (
@@ -24,12 +25,47 @@ from model_factory.yaml_config.report import (
     take_any_text,
 )
 
+INTERRUPTED = 130
 Found = TypeVar("Found")
+UsageError = Callable[[str], NoReturn]
+"""Prints the usage and a message, and ends the program with code 2: `ArgumentParser.error`."""
 
 
-def run_command(
+def run_verb(
     args: argparse.Namespace,
-    usage_error: Callable[[str], NoReturn],
+    usage_error: UsageError,
+    work: Callable[[], int],
+    describe_interrupt: Callable[[], str] = lambda: "interrupted",
+) -> int:
+    """Check the shared options, import the plugins, and return the exit code of `work`.
+
+    Ctrl-C prints `describe_interrupt()` and gives 130. A reader that closes the pipe is no error.
+    """
+    take_any_text()
+    for name, value in vars(args).items():
+        if value == "":  # an empty path would mean the working directory
+            usage_error(f"--{name.replace('_', '-')} is empty; give it a value")
+    for option in args.overrides:
+        try:
+            split_override(option)
+        except ValueError as error:
+            usage_error(str(error))
+    import_plugins(args.plugin, usage_error)
+    code = GOOD
+    try:
+        code = work()
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        print(f"\n{escape_controls(describe_interrupt())}", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        stop_printing()
+    return code
+
+
+def run_on_folder(
+    args: argparse.Namespace,
+    usage_error: UsageError,
     work: Callable[[Path, list[str]], Found],
     show: Callable[[Path, Found], int | None],
 ) -> int:
@@ -37,28 +73,27 @@ def run_command(
 
     Returns the exit code of `show`, 0 where it returns None; `usage_error` ends the program with code 2.
     """
-    from model_factory.evaluation.run import name_override_options, newest_run
-
-    take_any_text()
-    overrides, flags = collect_overrides(args, usage_error)
-    import_plugins(args.plugin, usage_error)
     place = args.run or "runs"
-    try:
-        folder = Path(args.run) if args.run else newest_run()
-        place = str(folder)
-        if not args.run:
-            print(escape_line(f"{folder}: the newest run"), file=sys.stderr)
-        return show(folder, work(folder, overrides)) or GOOD
-    except KeyboardInterrupt:
-        print(f"\n{escape_line(place)}: interrupted", file=sys.stderr)
-        return INTERRUPTED
-    except BrokenPipeError:
-        stop_printing()
-        return GOOD
-    except ConfigError as error:
-        return report_error(name_override_options(error, flags), place, args.json)
-    except Exception as error:
-        return report_error(error, place, args.json)
+
+    def run() -> int:
+        from model_factory.evaluation.run import name_override_options, newest_run
+
+        nonlocal place
+        overrides, flags = collect_overrides(args)
+        try:
+            folder = Path(args.run) if args.run else newest_run()
+            place = str(folder)
+            if not args.run:
+                print(escape_line(f"{folder}: the newest run"), file=sys.stderr)
+            return show(folder, work(folder, overrides)) or GOOD
+        except BrokenPipeError:
+            raise
+        except ConfigError as error:
+            return report_error(name_override_options(error, flags), place, args.json)
+        except Exception as error:
+            return report_error(error, place, args.json)
+
+    return run_verb(args, usage_error, run, lambda: f"{escape_line(place)}: interrupted")
 
 
 # Reporting of errors by the commands: the message, the JSON and the exit code, as `parse_args.py` does.
@@ -68,9 +103,6 @@ _NO_MEMORY = ("can't allocate memory", "out of memory", "Storage size calculatio
 
 
 FAILED = BUILD_FAILED
-
-
-INTERRUPTED = 130
 
 
 _CODES = {INVALID: "value", USAGE: "usage", UNREADABLE: UNREADABLE_CODE, FAILED: "failed"}
@@ -111,6 +143,3 @@ def exit_code(error: Exception) -> int:
     if isinstance(code, int):
         return code
     return INVALID if isinstance(error, InputError | DiffusionInputError | UnknownNameError) else FAILED
-
-
-__all__ = ["FAILED", "GOOD", "INTERRUPTED", "INVALID", "UNREADABLE", "USAGE", "exit_code", "report_error"]

@@ -3,34 +3,32 @@
 import argparse
 from collections.abc import Sequence
 
+from model_factory.cli.options import build_verb_parser
+from model_factory.cli.run_command import run_verb
+from model_factory.training.run.checkpoints import resume_hint
+
 EXAMPLES = """\
 examples:
   python train.py --config configs/full_experiment.yml --output runs/first
   python train.py --config configs/full_experiment.yml --output runs/first --resume
   python train.py --config my.yml --output runs/fast --set training.learning_rate=1e-3 --set training.bf16=true
-  torchrun --nproc-per-node=4 train.py --config my.yml --output runs/four_gpus
+  torchrun --nproc-per-node=4 -m model_factory train --config my.yml --output runs/four_gpus
 
-exit codes: 0 good, 1 invalid, 2 wrong usage, 3 unreadable file or run folder, 4 training failed"""
+exit codes: 0 good, 1 invalid, 2 wrong usage, 3 unreadable file or run folder, 4 training failed, 130 interrupted"""
 
 
 def build_parser(prog: str = "train.py") -> argparse.ArgumentParser:
     """Build the parser of the command line."""
-    parser = argparse.ArgumentParser(
-        prog=prog,
+    parser = build_verb_parser(
+        prog,
+        script="python train.py",
         description="Train the experiment of a YAML file into a run folder.",
-        epilog=EXAMPLES.replace("python train.py", prog) if " " in prog else EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        examples=EXAMPLES,
+        required=("config",),
     )
-    parser.add_argument("--config", metavar="F", required=True, help="the experiment's YAML file")
     parser.add_argument("--output", metavar="RUN", required=True, help="the run's folder, new or empty")
     parser.add_argument(
-        "--set", metavar="K=V", action="append", default=[], dest="overrides", help="override a config value"
-    )
-    parser.add_argument(
         "--resume", action="store_true", help="resume from the folder's last checkpoint; start from scratch without one"
-    )
-    parser.add_argument(
-        "--plugin", metavar="MODULE", action="append", default=[], help="import a module that registers custom types"
     )
     return parser
 
@@ -39,9 +37,10 @@ def main(argv: Sequence[str] | None = None, prog: str = "train.py") -> int:
     """Run the command line and return the exit code."""
     parser = build_parser(prog)
     args = parser.parse_args(argv)
-    for name in ("config", "output"):
-        if not getattr(args, name):  # an empty path would mean the working directory
-            parser.error(f"--{name} is empty; give it a value")
-    from model_factory.cli.train_run import run
 
-    return run(args, parser.error)
+    def work() -> int:
+        from model_factory.cli.train_run import run
+
+        return run(args)
+
+    return run_verb(args, parser.error, work, lambda: f"{args.output}: interrupted; {resume_hint(args.output)}")

@@ -1,27 +1,22 @@
-"""Command line of `train.py`: check the options, train, report the result; and its exit codes."""
+"""Work of the verb `train`: check the file, train, report the result; it imports torch."""
 
 import argparse
 import faulthandler
 import re
 import sys
 import traceback
-from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn
 
 from model_factory.experiment.config import Experiment, read_experiment
 from model_factory.training.distributed import is_main, world_size
 from model_factory.training.engine import TrainResult, train
 from model_factory.training.errors import FAILED, TrainingError
-from model_factory.training.run.checkpoints import list_checkpoint_steps
+from model_factory.training.run.checkpoints import list_checkpoint_steps, resume_hint
 from model_factory.training.run.folder import RunFolder
 from model_factory.yaml_config.choose import missing_section
 from model_factory.yaml_config.errors import ConfigError, ConfigValueError, escape_controls
-from model_factory.yaml_config.overrides import split_override
-from model_factory.yaml_config.plugins import import_plugins
-from model_factory.yaml_config.report import GOOD, UNREADABLE, USAGE, report_failure, take_any_text
+from model_factory.yaml_config.report import GOOD, report_failure
 
-INTERRUPTED = 130
 _PEER_GONE = "another process ended before this one; its own message says why, if it could write one"
 _MEANINGS = {
     "by peer": _PEER_GONE,  # gloo, closed or reset
@@ -32,15 +27,8 @@ _MEANINGS = {
 """Parts of torch's messages about a process that is gone, and their meaning."""
 
 
-def run(args: argparse.Namespace, usage_error: Callable[[str], NoReturn]) -> int:
-    """Run the command with parsed options and return the exit code; `usage_error` exits with code 2."""
-    take_any_text()
-    for option in args.overrides:
-        try:
-            split_override(option)
-        except ValueError as error:
-            usage_error(str(error))
-    import_plugins(args.plugin, usage_error)
+def run(args: argparse.Namespace) -> int:
+    """Train with parsed options and return the exit code."""
     if not faulthandler.is_enabled():
         faulthandler.enable()  # a truncated memory-mapped file raises SIGBUS, which kills the process silently
     try:
@@ -53,31 +41,18 @@ def run(args: argparse.Namespace, usage_error: Callable[[str], NoReturn]) -> int
         print(escape_controls(f"{args.output}: {_describe_start(args.output)}"), file=sys.stderr)
     try:
         result = train(experiment.config, args.output, resume=args.resume)
-    except KeyboardInterrupt:
-        print(escape_controls(f"\n{args.output}: interrupted; {_resume_hint(args.output)}"), file=sys.stderr)
-        return INTERRUPTED
     except Exception as error:
         return _report(error, args)
     if result.stopped_by is not None:
         if _is_main():
             stopped = f"{args.output}: stopped by {result.stopped_by.name}"
             print(
-                escape_controls(f"{stopped} after step {result.steps:,}; {_resume_hint(args.output)}"), file=sys.stderr
+                escape_controls(f"{stopped} after step {result.steps:,}; {resume_hint(args.output)}"), file=sys.stderr
             )
         return 128 + result.stopped_by
     if _is_main():
         print(escape_controls(_describe_result(result)))
     return GOOD
-
-
-def _resume_hint(output: str) -> str:
-    """Describe from which step --resume would continue."""
-    steps = list_checkpoint_steps(Path(output))
-    return (
-        f"--resume continues from step {steps[-1]:,}"
-        if steps
-        else "no checkpoint was written yet; it starts from scratch"
-    )
 
 
 def _describe_start(output: str) -> str:
@@ -106,7 +81,7 @@ def _report(error: Exception, args: argparse.Namespace) -> int:
     for words, meaning in _MEANINGS.items():
         if words in str(error) and (meaning is not _PEER_GONE or _is_one_of_several()):
             print(
-                escape_controls(f"{args.config}: training failed: {meaning}; {_resume_hint(args.output)}"),
+                escape_controls(f"{args.config}: training failed: {meaning}; {resume_hint(args.output)}"),
                 file=sys.stderr,
             )
             return FAILED
@@ -144,6 +119,3 @@ def _describe_result(result: TrainResult) -> str:
         return f"{run}: this run is finished; its weights are in {run.weights}"
     early = ", stopped early," if result.stopped_early else ""
     return f"{run}: trained{early} to step {result.steps:,}; weights in {run.weights}, curves in {run.curves}"
-
-
-__all__ = ["GOOD", "INTERRUPTED", "UNREADABLE", "USAGE", "run"]

@@ -1,13 +1,15 @@
-"""Run `parse_args.py`: check, print, summarise and build an experiment; return the exit code."""
+"""Verb `validate`: check, print, summarise and build an experiment."""
 
 import argparse
 import json
 import sys
-from collections.abc import Callable
-from typing import Any, NoReturn
+from collections.abc import Sequence
+from typing import Any
 
+from model_factory.cli.options import build_verb_parser
+from model_factory.cli.run_command import run_verb
 from model_factory.experiment.build import build_and_run
-from model_factory.experiment.config import Experiment, read_experiment
+from model_factory.experiment.config import DATA_SECTIONS, MODEL_SECTIONS, SECTIONS, Experiment, read_experiment
 from model_factory.experiment.json_schema import experiment_schema
 from model_factory.experiment.missing_files import find_missing_files
 from model_factory.experiment.print_config import print_config
@@ -15,35 +17,69 @@ from model_factory.experiment.summary import summarise_model
 from model_factory.experiment.training_checks import find_notes
 from model_factory.pages.target import check_target
 from model_factory.yaml_config.errors import ConfigError, Problem, escape_controls, escape_line
-from model_factory.yaml_config.overrides import split_override
-from model_factory.yaml_config.plugins import import_plugins
-from model_factory.yaml_config.report import BUILD_FAILED, GOOD, report_failure, stop_printing, take_any_text
+from model_factory.yaml_config.report import BUILD_FAILED, GOOD, report_failure
+
+EXAMPLES = """\
+examples:
+  python parse_args.py --config configs/full_experiment.yml
+  python parse_args.py --config my.yml --set model.encoder.dropout=0.2 --print-config
+  python parse_args.py --config my.yml --summary --html my_model.html
+  python parse_args.py --schema > configs/schema.json
+
+exit codes: 0 good, 1 invalid, 2 wrong usage, 3 unreadable file, 4 build failed, 130 interrupted"""
 
 
-def run(args: argparse.Namespace, usage_error: Callable[[str], NoReturn]) -> int:
-    """Run with parsed options and return the exit code; `usage_error` ends the program with code 2."""
-    try:
-        return _run(args, usage_error)
-    except BrokenPipeError:
-        stop_printing()
-        return GOOD
+def build_parser(prog: str = "parse_args.py") -> argparse.ArgumentParser:
+    """Build the parser of the command line."""
+    parser = build_verb_parser(
+        prog,
+        script="python parse_args.py",
+        description="Check an experiment's file completely, before anything is built.",
+        examples=EXAMPLES,
+        shared=("config", "set", "plugin", "json"),
+    )
+    only = parser.add_mutually_exclusive_group()
+    only.add_argument("--model-only", action="store_true", help="check only the section `model`")
+    only.add_argument("--data-only", action="store_true", help="check only `global_config` and `datasets`")
+    parser.add_argument(
+        "--print-config", action="store_true", help="print the resolved file, each value with its origin"
+    )
+    parser.add_argument("--schema", action="store_true", help="print a JSON Schema of the file, for editors")
+    parser.add_argument(
+        "--summary", action="store_true", help="parameters, memory and FLOPs, without allocating weights"
+    )
+    parser.add_argument("--html", metavar="FILE", help="with --summary: also write it as a page with pictures")
+    parser.add_argument(
+        "--build",
+        action="store_true",
+        help="build the model, run it forward once, and train one step where the data are there",
+    )
+    return parser
 
 
-def _run(args: argparse.Namespace, usage_error: Callable[[str], NoReturn]) -> int:
-    take_any_text()
-    for option in args.overrides:
-        try:
-            split_override(option)
-        except ValueError as error:
-            usage_error(str(error))
-    import_plugins(args.plugin, usage_error)
+def main(argv: Sequence[str] | None = None, prog: str = "parse_args.py") -> int:
+    """Run the command line; return the exit code."""
+    parser = build_parser(prog)
+    args = parser.parse_args(argv)
+    if not args.config and not args.schema:
+        parser.error("give the file to check: --config experiment.yml")
+    if args.html and not args.summary:
+        parser.error("--html goes with --summary")
     if args.html:
-        check_target(args.html, usage_error)
-    if args.schema:
-        print(json.dumps(experiment_schema(), indent=2))
-        return GOOD
+        check_target(args.html, parser.error)
+    return run_verb(args, parser.error, lambda: _print_schema() if args.schema else _check(args))
+
+
+def _print_schema() -> int:
+    print(json.dumps(experiment_schema(), indent=2))
+    return GOOD
+
+
+def _check(args: argparse.Namespace) -> int:
+    """Check the file, and print, summarise or build as asked; return the exit code."""
+    only = MODEL_SECTIONS if args.model_only else DATA_SECTIONS if args.data_only else SECTIONS
     try:
-        experiment = read_experiment(args.config, args.overrides, args.only)
+        experiment = read_experiment(args.config, args.overrides, only)
     except ConfigError as error:
         return report_failure(error, args.json)
 

@@ -4,6 +4,7 @@ import time
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
+from data_manager.data_manager import DatasetManager
 from model.model_factory import create_model
 from model_factory.experiment.config import ExperimentConfig
 from model_factory.experiment.inputs import example_inputs
@@ -29,8 +30,6 @@ def with_vocabulary(config: ExperimentConfig) -> ExperimentConfig:
     """
     if config.model is None or not config.datasets or not isinstance(config.model.config, Sized):
         return config
-    from data_manager.data_manager import DatasetManager
-
     tokenizer = next(filter(None, map(DatasetManager.tokenizer, config.datasets)), None)
     length = next(filter(None, (getattr(entry, "sequence_length", None) for entry in config.datasets)), None)
     sized = config.model.config.sized(tokenizer.vocab_size if tokenizer else None, length)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from data_manager.data_manager import DatasetManager
 from data_manager.dataset_types import DatasetConfig
 from data_manager.rows.lengths import row_lengths
 from data_manager.tokenizers.base import Tokenizer
@@ -151,8 +152,6 @@ class _Session:
 
     def load_data(self) -> Splits:
         """Load the splits; raise UnfitError if a resumed run had other rows."""
-        from data_manager.data_manager import DatasetManager
-
         loaded = DatasetManager.load_datasets([self.entry])[self.entry.name]
         splits = select_splits(loaded, self.settings, self.entry.name)
         if splits.evaluation is None:
@@ -222,7 +221,6 @@ class _Session:
 
     def build(self, splits: Splits, share: Share, arguments: "TrainingArguments") -> "tuple[FactoryTrainer, nn.Module]":
         """Build the Trainer and the network that it trains."""
-        from data_manager.data_manager import DatasetManager
         from model_factory.training.callbacks import RunCallback
         from model_factory.training.trainer import Data, FactoryTrainer
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from data_manager.data_manager import DatasetManager
 from data_manager.dataset_types import DatasetConfig
 from data_manager.rows.lengths import row_lengths
 from data_manager.speech.types import SpeechConfig
@@ -62,7 +63,6 @@ def try_step(config: ExperimentConfig) -> Trial:
     """
     import torch
 
-    from data_manager.data_manager import DatasetManager
     from model_factory.training.callbacks import on_device
 
     start = time.perf_counter()

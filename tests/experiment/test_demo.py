@@ -40,8 +40,8 @@ def printed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     return folder, found.stdout
 
 
-def test_demo_prints_the_tables_of_the_readme(printed: tuple[Path, str]) -> None:
-    block = next(snippet.text for snippet in snippets("README.md") if snippet.kind == "text")
+def test_demo_prints_the_tables_of_the_docs(printed: tuple[Path, str]) -> None:
+    block = next(snippet.text for snippet in snippets("docs/index.md") if snippet.kind == "text")
     tables, _, rest = block.partition("$ python train.py")
     assert tables.partition("\n")[2] in printed[1]
     assert "evaluate.py" in rest

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from model_factory.evaluation.figure import Figure, Report
 from model_factory.evaluation.metrics.intervals import Interval, jackknife, wilson
+from model_factory.evaluation.rows import training_rows
 from model_factory.evaluation.run import LoadedRun
 from model_factory.evaluation.sampling.sample import Samples
 from model_factory.training.errors import UnfitError
@@ -112,8 +113,6 @@ def _jackknifed(name: str, value: float, left_out: NDArray[np.float64], seed: in
 
 def known_molecules(run: LoadedRun) -> Iterable[str]:
     """Yield the molecules of the split that the run was trained on."""
-    from model_factory.evaluation.rows import training_rows
-
     tokenizer = run.require_tokenizer()
     for row in training_rows(run):
         for part in split_at(row["input_ids"], tokenizer.eos_token_id):

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from data_manager.data_manager import DatasetManager
 from data_manager.errors import DataError
 from model_factory.evaluation.run import LoadedRun
 from model_factory.evaluation.sampling.prompt import Template, read_template
@@ -148,8 +149,6 @@ def _counts(run: LoadedRun) -> dict[int, int]:
     path = RunFolder(run.folder).lengths
     if path.is_file():
         return read_lengths(path)
-    from data_manager.data_manager import DatasetManager
-
     try:
         rows = select_splits(
             DatasetManager.load_dataset(run.dataset_config), run.training, run.dataset_config.name

@@ -132,6 +132,14 @@ def list_checkpoint_steps(run: Path) -> list[int]:
     return sorted(int(match[1]) for match in found if match)
 
 
+def resume_hint(run: str | Path) -> str:
+    """Describe from which step `--resume` would continue."""
+    steps = list_checkpoint_steps(Path(run))
+    if steps:
+        return f"--resume continues from step {steps[-1]:,}"
+    return "no checkpoint was written yet; it starts from scratch"
+
+
 def find_newest_checkpoint(run: Path) -> Checkpoint | None:
     """Return the last checkpoint, None if there is no checkpoint; raise RunFolderError if it is damaged."""
     steps = list_checkpoint_steps(run)
