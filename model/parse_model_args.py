@@ -17,10 +17,11 @@ from model_factory.yaml_config.check import Checked, check
 from model_factory.yaml_config.choose import choose, missing_section
 from model_factory.yaml_config.document import read_document
 from model_factory.yaml_config.errors import ConfigError, ConfigValueError, Problem, escape_line
+from model_factory.yaml_config.exit_codes import GOOD
 from model_factory.yaml_config.model_tree import fields_of
 from model_factory.yaml_config.node import Node
 from model_factory.yaml_config.overrides import split_override
-from model_factory.yaml_config.report import GOOD, report_failure, take_any_text
+from model_factory.yaml_config.report import report_failure, take_any_text
 from model_factory.yaml_config.strict_model import StrictModel
 
 

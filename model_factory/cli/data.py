@@ -22,7 +22,7 @@ from data_manager.tokenizers.factory import output_folder
 from model_factory.cli.options import build_verb_parser
 from model_factory.cli.run_command import run_verb
 from model_factory.yaml_config.errors import ConfigError, escape_controls
-from model_factory.yaml_config.report import BUILD_FAILED, GOOD, INVALID, UNREADABLE
+from model_factory.yaml_config.exit_codes import FAILED, GOOD, INVALID, UNREADABLE
 
 EXAMPLES = """\
 examples:
@@ -92,7 +92,7 @@ def _load_and_report(args: argparse.Namespace) -> int:
         unused = [] if args.only else _handle_stale_cache(configs, args.prune, quiet=args.json)
     except (DataError, OSError) as error:
         _fail(args.json, f"{args.config}: {error}", [{"file": args.config, "message": str(error)}], reports)
-        return BUILD_FAILED
+        return FAILED
     if args.json:
         print(json.dumps({"ok": True, "errors": [], "datasets": reports, "unused": unused}, indent=2))
     return GOOD

@@ -17,7 +17,8 @@ from model_factory.cli.run_command import run_verb
 from model_factory.experiment.build import with_vocabulary
 from model_factory.experiment.config import ExperimentConfig, read_experiment
 from model_factory.yaml_config.errors import ConfigError, escape_controls, escape_line
-from model_factory.yaml_config.report import BUILD_FAILED, GOOD, report_failure
+from model_factory.yaml_config.exit_codes import FAILED, GOOD
+from model_factory.yaml_config.report import report_failure
 
 CONFIG = "configs/full_experiment.yml"
 SCRIPT = "scripts/demo"
@@ -58,7 +59,7 @@ def _run(args: argparse.Namespace, prog: str) -> int:
         describe(experiment)
     except (ValueError, OSError, RuntimeError) as error:
         print(escape_controls(f"{args.config}: {error}"), file=sys.stderr)
-        return BUILD_FAILED
+        return FAILED
     return train_and_show(args, args.output or free_folder(), prog)
 
 

@@ -11,21 +11,12 @@ from typing import NoReturn, TypeVar
 from model_factory.cli.options import collect_overrides
 from model_factory.yaml_config.errors import UNREADABLE as UNREADABLE_CODE
 from model_factory.yaml_config.errors import ConfigError, Place, Problem, escape_controls, escape_line
+from model_factory.yaml_config.exit_codes import FAILED, GOOD, INTERRUPTED, INVALID, UNREADABLE, USAGE
 from model_factory.yaml_config.overrides import split_override
 from model_factory.yaml_config.plugins import import_plugins
 from model_factory.yaml_config.registry import UnknownNameError
-from model_factory.yaml_config.report import (
-    BUILD_FAILED,
-    GOOD,
-    INVALID,
-    UNREADABLE,
-    USAGE,
-    report_failure,
-    stop_printing,
-    take_any_text,
-)
+from model_factory.yaml_config.report import report_failure, stop_printing, take_any_text
 
-INTERRUPTED = 130
 Found = TypeVar("Found")
 UsageError = Callable[[str], NoReturn]
 """Prints the usage and a message, and ends the program with code 2: `ArgumentParser.error`."""
@@ -100,11 +91,6 @@ def run_on_folder(
 
 
 _NO_MEMORY = ("can't allocate memory", "out of memory", "Storage size calculation overflowed")
-
-
-FAILED = BUILD_FAILED
-
-
 _CODES = {INVALID: "value", USAGE: "usage", UNREADABLE: UNREADABLE_CODE, FAILED: "failed"}
 
 

@@ -10,12 +10,13 @@ from pathlib import Path
 from model_factory.experiment.config import Experiment, read_experiment
 from model_factory.training.distributed import is_main, world_size
 from model_factory.training.engine import TrainResult, train
-from model_factory.training.errors import FAILED, TrainingError
+from model_factory.training.errors import TrainingError
 from model_factory.training.run.checkpoints import list_checkpoint_steps, resume_hint
 from model_factory.training.run.folder import RunFolder
 from model_factory.yaml_config.choose import missing_section
 from model_factory.yaml_config.errors import ConfigError, ConfigValueError, escape_controls
-from model_factory.yaml_config.report import GOOD, report_failure
+from model_factory.yaml_config.exit_codes import FAILED, GOOD
+from model_factory.yaml_config.report import report_failure
 
 _PEER_GONE = "another process ended before this one; its own message says why, if it could write one"
 _MEANINGS = {

@@ -1,8 +1,6 @@
 """Errors of training runs, each with the exit code of the command line."""
 
-from model_factory.yaml_config.report import BUILD_FAILED, INVALID, UNREADABLE, USAGE
-
-FAILED = BUILD_FAILED
+from model_factory.yaml_config.exit_codes import FAILED, INVALID, UNREADABLE, USAGE
 
 
 class TrainingError(ValueError):

@@ -1,4 +1,4 @@
-"""Exit codes of the command line, and the printing of problems."""
+"""Printing of problems on the command line."""
 
 import io
 import json
@@ -7,8 +7,7 @@ import sys
 from typing import TextIO
 
 from model_factory.yaml_config.errors import ConfigError, Problem
-
-GOOD, INVALID, USAGE, UNREADABLE, BUILD_FAILED = range(5)
+from model_factory.yaml_config.exit_codes import INVALID, UNREADABLE
 
 
 def report_failure(error: ConfigError, as_json: bool) -> int:
