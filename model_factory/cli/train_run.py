@@ -41,8 +41,12 @@ def run(args: argparse.Namespace, usage_error: Callable[[str], NoReturn]) -> int
         except ValueError as error:
             usage_error(str(error))
     import_plugins(args.plugin, usage_error)
-    if not faulthandler.is_enabled():
-        faulthandler.enable()  # a truncated memory-mapped file raises SIGBUS, which kills the process silently
+    if (
+        not faulthandler.is_enabled() and sys.__stderr__ is not None
+    ):  # sys.stderr may be a notebook's, without a descriptor
+        faulthandler.enable(
+            sys.__stderr__
+        )  # a truncated memory-mapped file raises SIGBUS, which kills the process silently
     try:
         experiment = read_experiment(args.config, args.overrides)
         _check_sections(experiment)
