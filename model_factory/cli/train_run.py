@@ -30,8 +30,9 @@ _MEANINGS = {
 
 def run(args: argparse.Namespace) -> int:
     """Train with parsed options and return the exit code."""
-    if not faulthandler.is_enabled():
-        faulthandler.enable()  # a truncated memory-mapped file raises SIGBUS, which kills the process silently
+    if not faulthandler.is_enabled() and sys.__stderr__ is not None:
+        # a truncated memory-mapped file raises SIGBUS, which kills the process silently; a notebook's sys.stderr has no descriptor
+        faulthandler.enable(sys.__stderr__)
     try:
         experiment = read_experiment(args.config, args.overrides)
         _check_sections(experiment)

@@ -1,6 +1,8 @@
 """Regression tests for findings of file fuzzing."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -28,6 +30,7 @@ from model_factory.training.run.logs import MetricsLog
 from model_factory.yaml_config.scalars import resolve_scalar
 from tests.data_manager.text_configs import text_config, texts
 
+ROOT = Path(__file__).resolve().parents[2]
 MADE = {"step": 1, "world": 1, "batch_rows": 4, "split_rows": 12, "files": {}}
 
 
@@ -189,3 +192,18 @@ def test_prepared_rows_with_offsets_out_of_range(tmp_path: Path, caplog: pytest.
     path.write_bytes(content.replace(offsets.tobytes(), beyond.tobytes()))
     assert texts(config) == whole
     assert "is created again" in caplog.text
+
+
+def test_training_starts_where_stderr_has_no_descriptor() -> None:
+    """The fuzzer and notebooks replace sys.stderr by an object without a file descriptor."""
+    code = """
+import contextlib, faulthandler, io
+from model_factory.cli.train import main
+
+faulthandler.disable()
+with contextlib.redirect_stderr(io.StringIO()) as printed:
+    code = main(["--config", "missing.yml", "--output", "run"])
+print(code, faulthandler.is_enabled(), "missing.yml" in printed.getvalue())
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.stdout.split() == ["3", "True", "True"], done.stdout + done.stderr

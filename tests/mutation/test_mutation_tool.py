@@ -1,6 +1,8 @@
 """Mutation testing tool: generated mutants, named faults, reported detection."""
 
+import ast
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,8 +13,8 @@ pytest.importorskip("mutmut")
 
 from tools.mutation.named import NAMED, insert_fault
 from tools.mutation.operators import make_mutants
-from tools.mutation.report import interval
-from tools.mutation.settings import ROOT
+from tools.mutation.report import interval, read_reasons
+from tools.mutation.settings import ROOT, SUITES, list_files
 
 SOURCE = '''"""A module."""
 RATE = 0.5
@@ -49,6 +51,31 @@ def test_named_faults_match_their_source() -> None:
         source, line = insert_fault(fault)
         assert fault.after in "\n".join(source.splitlines()[line - 1 : line + 3])
         compile(source, fault.path, "exec")
+
+
+def test_suites_name_existing_files_and_tests() -> None:
+    mutated = [path for suite in SUITES for path in list_files(suite)]
+    assert len(set(mutated)) == len(mutated)
+    for patterns, tests in SUITES.values():
+        assert all(list(ROOT.glob(pattern)) for pattern in patterns)
+        assert all((ROOT / test).exists() for test in tests)
+    folders = "model_factory/diffusion", "model/attention"
+    code = {str(path.relative_to(ROOT)) for folder in folders for path in (ROOT / folder).rglob("*.py")}
+    assert {path for path in code if not path.endswith(("/__init__.py", "/built_in.py"))} <= set(mutated)
+    assert {fault.path for fault in NAMED} <= set(mutated)
+
+
+def test_reasons_for_survivors_name_mutated_lines() -> None:
+    """A reason by line number is stale as soon as its line moves: the line must at least hold an expression."""
+    lines = {}
+    for path in [path for suite in SUITES for path in list_files(suite)]:
+        nodes = list(ast.walk(ast.parse((ROOT / path).read_text())))
+        docstrings = {id(node.value) for node in nodes if isinstance(node, ast.Expr)}
+        lines[path] = {node.lineno for node in nodes if isinstance(node, ast.expr) and id(node) not in docstrings}
+    for entry in read_reasons():
+        paths = [path for path in lines if re.fullmatch(entry["path"], path)]
+        assert paths, entry
+        assert "line" not in entry or any(entry["line"] in lines[path] for path in paths), entry
 
 
 CHECK = """

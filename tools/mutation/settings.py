@@ -4,23 +4,23 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 
-_CORE = "attention attention_core core_registry decoding_state feature_base feature_maps feature_redraw fitted_features"
 _TESTS = """
     test_attention_layer test_attention_core test_linear_attention test_feature_maps test_feature_redraw test_position test_mixers
-    test_chunked_parts test_feature_parts test_generation test_long_sequences test_attention_flops test_attention_underflow test_random_features test_diffusion_model test_block_model test_diffusion_inputs
+    test_chunked_parts test_feature_parts test_generation test_long_sequences test_attention_flops test_attention_underflow
+    test_random_features test_custom_attention
 """
 
 _FACTS = ("__init__.py", "built_in.py")
-"""Files without logic."""
+"""Files without formulas: facades, and registrations of built-in parts."""
 
 SUITES: dict[str, tuple[list[str], list[str]]] = {
     "diffusion": (
-        ["diffusion/*.py", "diffusion/*/*.py"],
+        ["model_factory/diffusion/*.py", "model_factory/diffusion/*/*.py"],
         ["tests/diffusion", "tests/model/test_diffusion_model.py", "tests/model/test_block_model.py"],
     ),
     "attention": (
-        ["model/chunked/*.py", *(f"model/{name}.py" for name in f"{_CORE} linear_attention position".split())],
-        [f"tests/model/{name}.py" for name in _TESTS.split() if "diffusion" not in name and "block" not in name],
+        ["model/attention/*.py", "model/attention/chunked/*.py", "model/core_registry.py", "model/feature_registry.py"],
+        [f"tests/model/{name}.py" for name in _TESTS.split()],
     ),
 }
 """Files and tests of each suite."""
