@@ -17,10 +17,9 @@ from model_factory.experiment.check_context import (
     Context,
     find_split,
 )
+from model_factory.experiment.linear_layers import linear_layers
 from model_factory.experiment.task_registry import TASKS, choose_task
 from model_factory.yaml_config.errors import Problem
-from model_factory.yaml_config.node import dotted
-from model_factory.yaml_config.registry import closest
 from model_factory.yaml_config.strict_model import Location, StrictModel
 
 LONGEST_NAME = 200
@@ -69,11 +68,8 @@ def _named_data(context: Context) -> Iterator[Problem]:
 
 
 def _unknown_name(context: Context, key: str, name: str, known: list[str], owner: str) -> Problem:
-    near = closest(name, known)
-    hint = f"; did you mean {near!r}?" if near else ""
-    message = f"training names {name!r}, and {owner} {', '.join(known)}{hint}"
-    path = ("training", key)
-    return Problem(context.node(path).report_place, dotted(path), "relation", message, near)
+    message = f"training names {name!r}, and {owner} {', '.join(known)}"
+    return context.unknown(("training", key), message, name, known)
 
 
 def _lacks_evaluation(context: Context) -> bool:
@@ -185,6 +181,18 @@ def _settings_of_tasks(context: Context) -> Iterator[Problem]:
         yield context.problem(("training", "num_labels"), message, f"num_labels: {len(classes)}")
 
 
+def _adapted_layers(context: Context) -> Iterator[Problem]:
+    """Check that the layers which LoRA is to adapt exist, where the config tells their names."""
+    training, model = context.training, context.model
+    if not context.trains or training is None or training.lora is None or model is None or context.task is None:
+        return
+    known = linear_layers(model, context.task)
+    for index, name in enumerate(training.lora.target_modules or ()):
+        if known is not None and name not in known:
+            message = f"no linear layer is called {name}; this model has {', '.join(sorted(known))}"
+            yield context.unknown(("training", "lora", "target_modules", index), message, name, sorted(known))
+
+
 def _speech_task(context: Context) -> Iterator[Problem]:
     """Check that a speech corpus gives what its task needs: a tokenizer, or who speaks."""
     entry, task = context.dataset, context.task
@@ -247,7 +255,18 @@ def _device_settings(config: Any, path: Location) -> Iterator[tuple[Location, st
 
 
 TRAINING_CHECKS: tuple[Check, ...] = (
-    *(_names, _named_data, _evaluation, _rows, _task, _settings_of_tasks, _speech_task, _stages, _devices),
+    *(
+        _names,
+        _named_data,
+        _evaluation,
+        _rows,
+        _task,
+        _settings_of_tasks,
+        _adapted_layers,
+        _speech_task,
+        _stages,
+        _devices,
+    ),
 )
 
 
