@@ -27,7 +27,7 @@ _DENOISERS = {
     "linear": {"first", "second", "0", "2", "4"},
     "residual": {"first", "second", "1", "last"},
     "transformer": {"first", "second", "to_tokens", "tell", "to_latent", "linear1", "linear2", "out_proj"},
-    "performer": {"first", "second", "to_tokens", "tell", "to_latent"},
+    "performer": {"first", "second", "to_tokens", "tell", "to_latent", *_STACK},
 }
 """Layers of the denoisers of latents."""
 
@@ -37,7 +37,8 @@ def linear_layers(model: ModelConfig, task: str | None) -> frozenset[str] | None
     if model.model_type == DISCRETE:
         return _of_backbone(model.config)
     if model.model_type == LATENT:
-        return _of_latent(model.config)
+        stages = layers_of_stages(model)
+        return None if stages is None else stages["autoencoder"] | stages["diffusion"]
     stacks = [value for _, value in model.config if isinstance(value, PerformerParams)]
     if not stacks or not all(map(_is_built_in, stacks)):
         return None
@@ -47,7 +48,9 @@ def linear_layers(model: ModelConfig, task: str | None) -> frozenset[str] | None
     if task == "sequence_classification":
         found.add("classifier")
     if task in SPEECH_TASKS:
-        found |= {"project", "projection", "head"}
+        found |= {"project", "head"}
+    if any(stack.input_dim is not None for stack in stacks):
+        found.add("projection")
     return frozenset(found)
 
 
@@ -66,8 +69,9 @@ def _of_backbone(section: Any) -> frozenset[str] | None:
     return None
 
 
-def _of_latent(section: Any) -> frozenset[str] | None:
-    """Return the layers of a latent model of two Performers."""
+def layers_of_stages(model: ModelConfig) -> dict[str, frozenset[str]] | None:
+    """Return the layers that the stages `autoencoder` and `diffusion` train, of a latent model of two Performers."""
+    section: Any = model.config
     parts = (section.encoder, section.decoder)
     if not all(isinstance(part, PerformerParams) and _is_built_in(part) for part in parts):
         return None
@@ -76,7 +80,8 @@ def _of_latent(section: Any) -> frozenset[str] | None:
     if denoiser is None or not is_known or not set(map(part_name, section.decoder.routes)) <= _ROUTES.keys():
         return None
     routes = {_ROUTES[part_name(route)] for route in section.decoder.routes}
-    return _STACK | denoiser | routes | {"linear", "dense"} | (set() if section.decoder.tie_embeddings else {"head"})
+    head = set() if section.decoder.tie_embeddings else {"head"}
+    return {"autoencoder": _STACK | routes | {"linear", "dense"} | head, "diffusion": frozenset(denoiser)}
 
 
 def _is_built_in(stack: PerformerParams) -> bool:

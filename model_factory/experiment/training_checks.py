@@ -7,6 +7,7 @@ from typing import Any
 
 from data_manager.row_types import TokensConfig
 from data_manager.speech.types import SpeechConfig
+from model.model_types import ModelConfig
 from model_factory.experiment.check_context import (
     EVALUATION_SPLITS,
     LATENT,
@@ -17,8 +18,9 @@ from model_factory.experiment.check_context import (
     Context,
     find_split,
 )
-from model_factory.experiment.linear_layers import linear_layers
+from model_factory.experiment.linear_layers import layers_of_stages, linear_layers
 from model_factory.experiment.task_registry import TASKS, choose_task
+from model_factory.experiment.training_types import TrainingConfig
 from model_factory.yaml_config.errors import Problem
 from model_factory.yaml_config.strict_model import Location, StrictModel
 
@@ -191,6 +193,20 @@ def _adapted_layers(context: Context) -> Iterator[Problem]:
         if known is not None and name not in known:
             message = f"no linear layer is called {name}; this model has {', '.join(sorted(known))}"
             yield context.unknown(("training", "lora", "target_modules", index), message, name, sorted(known))
+    if model.model_type == LATENT and known is not None and set(training.lora.target_modules or ()) <= known:
+        yield from _adapted_stages(context, model, training)
+
+
+def _adapted_stages(context: Context, model: ModelConfig, training: TrainingConfig) -> Iterator[Problem]:
+    """Check that each stage of a latent diffusion model trains one of the adapted layers."""
+    layers, chosen = layers_of_stages(model), training.lora.target_modules if training.lora else None
+    if layers is None or chosen is None:
+        return
+    default = ("autoencoder", "diffusion") if training.max_steps > 1 else ("diffusion",)
+    for stage in [entry.train for entry in training.stages] if training.stages else default:
+        if stage in layers and not layers[stage] & set(chosen):
+            message = f"the stage {stage} would train nothing: its layers are {', '.join(sorted(layers[stage]))}"
+            yield context.problem(("training", "lora", "target_modules"), message, "name one of them too")
 
 
 def _speech_task(context: Context) -> Iterator[Problem]:

@@ -150,6 +150,16 @@ def test_unknown_lora_modules_are_refused(here: Path) -> None:
     )
 
 
+def test_each_stage_trains_an_adapted_layer(here: Path) -> None:
+    stack = {"type": "performer", "d_model": 16, "num_layers": 1, "num_heads": 2}
+    model = {"model_type": "latent_diffusion", "encoder": stack, "decoder": stack, "denoiser": {"type": "linear"}}
+    whole = [data(documents="line", rows="whole", too_long="cut")]
+    [message] = problems(model=model, datasets=whole, training={"max_steps": 2, "lora": {"target_modules": ["to_q"]}})
+    assert "the stage diffusion would train nothing: its layers are 0, 2, 4, first, second; name one of them" in message
+    chosen = {"target_modules": ["to_q", "first"]}
+    assert problems(model=model, datasets=whole, training={"max_steps": 2, "lora": chosen}) == []
+
+
 def test_lora_modules_of_a_pretrained_backbone(here: Path) -> None:
     Path("bert").mkdir()
     Path("bert/config.json").write_text(json.dumps({"model_type": "bert", "vocab_size": 300}))
