@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 
 from model_factory.experiment.build import build_and_run
 from model_factory.experiment.config import Experiment, read_experiment
+from model_factory.experiment.custom_code import describe_error
 from model_factory.experiment.json_schema import experiment_schema
 from model_factory.experiment.missing_files import find_missing_files
 from model_factory.experiment.print_config import print_config
@@ -16,6 +17,7 @@ from model_factory.experiment.training_checks import find_notes
 from model_factory.pages.target import check_target
 from model_factory.yaml_config.errors import ConfigError, Problem, escape_controls, escape_line
 from model_factory.yaml_config.overrides import split_override
+from model_factory.yaml_config.paths import offline
 from model_factory.yaml_config.plugins import import_plugins
 from model_factory.yaml_config.report import BUILD_FAILED, GOOD, report_failure, stop_printing, take_any_text
 
@@ -79,25 +81,36 @@ def _after_check(
                 write_page(args.html, render_summary_page(experiment.config, summary))
                 print(escape_line(f"page written to {args.html}"), file=sys.stderr)
         if args.build:
-            built = build_and_run(experiment.config)
-            extra["build"] = built.as_dict()
-            if not args.json:
-                print(escape_controls(built.text()))
-            from model_factory.training.trial import can_try, try_step
-
-            if not missing and can_try(experiment.config):
-                trial = try_step(experiment.config)
-                extra["step"] = trial.as_dict()
-                if not args.json:
-                    print(escape_controls(trial.text()))
-    except (ValueError, OSError, RuntimeError, MemoryError) as error:
+            _build(args, experiment, missing, extra)
+    except Exception as error:
+        message = describe_error(error)
+        if message == str(error) and not isinstance(error, ValueError | OSError | RuntimeError | MemoryError):
+            raise
         if args.json:
-            return BUILD_FAILED, {"build_error": f"{type(error).__name__}: {error}"}
-        print(escape_controls(f"{args.config}: build failed: {error}"), file=sys.stderr)
+            return BUILD_FAILED, {
+                "build_error": f"{type(error).__name__}: {error}" if message == str(error) else message
+            }
+        print(escape_controls(f"{args.config}: build failed: {message}"), file=sys.stderr)
         return BUILD_FAILED, extra
     if not (args.print_config or args.summary or args.build or args.json):
         print(escape_line(_verdict(args.config, experiment)))
     return GOOD, extra
+
+
+def _build(args: argparse.Namespace, experiment: Experiment, missing: list[Problem], extra: dict[str, Any]) -> None:
+    """Build the model and, where the data are here, try a training step; nothing is downloaded."""
+    with offline("--build downloads nothing"):
+        built = build_and_run(experiment.config)
+        extra["build"] = built.as_dict()
+        if not args.json:
+            print(escape_controls(built.text()))
+        from model_factory.training.trial import can_try, try_step
+
+        if not missing and can_try(experiment.config):
+            trial = try_step(experiment.config)
+            extra["step"] = trial.as_dict()
+            if not args.json:
+                print(escape_controls(trial.text()))
 
 
 def _verdict(path: str, experiment: Experiment) -> str:
