@@ -90,7 +90,7 @@ class Context:
 
     def unknown(self, path: Location, message: str, name: str, known: Sequence[str]) -> Problem:
         """Return a problem about a name that is not among `known`; the closest one is suggested."""
-        near = closest(name, known)
+        near = closest(name, list(known))
         hint = f"; did you mean {near!r}?" if near else ""
         return Problem(self.node(path).report_place, dotted(path), "relation", message + hint, near)
 
