@@ -3,11 +3,12 @@
 import logging
 from collections.abc import Iterable
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from data_manager.dataset_types import DatasetConfig
 from data_manager.documents import Corpus, Listed
 from data_manager.errors import DataError
+from data_manager.loaded import LoadedCache
 from data_manager.registry import SOURCES
 from data_manager.row_types import TokensConfig
 from data_manager.rows.prepare import PreparedSplit, prepare_split
@@ -18,10 +19,12 @@ from data_manager.text.mixture_types import MixtureDatasetConfig
 from data_manager.text.table_types import DEFAULT_COLUMN
 from data_manager.tokenizers.base import Tokenizer
 from data_manager.tokenizers.factory import Texts, config_key, make_tokenizer, tokenizer_of
-from model_factory.yaml_config.errors import escape_controls
 
-_log = logging.getLogger(__name__)
-_prepared: "dict[str, dict[str, PreparedSplit]]" = {}
+if TYPE_CHECKING:
+    from data_manager.rows.prepare import PreparedSplit
+
+LOADED: "LoadedCache[dict[str, PreparedSplit]]" = LoadedCache(config_key, logging.getLogger(__name__))
+"""Prepared splits of the text data sets that this process has loaded."""
 
 
 def load(config: DatasetConfig) -> dict[str, Any]:
@@ -40,12 +43,7 @@ def load(config: DatasetConfig) -> dict[str, Any]:
         return found
     tokenizer = make_tokenizer(config, lambda: _concatenate_mixtures(known))
     made = {split: prepare_rows(config, split, text, tokenizer) for split, text in known.items()}
-    logged = {note for part in prepared_splits(config).values() for note in part.notes}  # by an earlier call
-    for part in made.values():
-        for note in part.notes:
-            if note not in logged:
-                _log.warning("%s", escape_controls(f"{config.name}: {note}"))
-    _prepared[config_key(config)] = made
+    LOADED.store(config, made, (note for part in made.values() for note in part.notes))
     return {split: made[split].rows if split in made else found[split] for split in found}
 
 
@@ -61,7 +59,7 @@ def _check_no_text(config: DatasetConfig, found: dict[str, Any]) -> None:
 
 def prepared_splits(config: DatasetConfig) -> "dict[str, PreparedSplit]":
     """Return the prepared splits of a text data set loaded in this process; empty for other data sets."""
-    return _prepared.get(config_key(config), {})
+    return LOADED.get(config) or {}
 
 
 def text_splits(config: DatasetConfig) -> dict[str, Corpus] | None:

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
-from model_factory.yaml_config.paths import expand_home
+from model_factory.yaml_config.paths import expand_home, forbidden_reason
 from model_factory.yaml_config.schema_version import parse_json
 
 Loaded = TypeVar("Loaded")
@@ -84,6 +84,8 @@ def find_weights_problem(folder: Path) -> str | None:
 
 def find_offline_reason() -> str | None:
     """Return why the hub cannot be reached: the environment forbids it or it does not answer; None if it can."""
+    if (forbidden := forbidden_reason()) is not None:
+        return forbidden
     for variable in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
         if os.environ.get(variable, "").upper() in ("1", "ON", "YES", "TRUE"):
             return f"the environment sets {variable}"

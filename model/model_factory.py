@@ -1,13 +1,13 @@
 """Build models from a checked `ModelConfig`, by registry, and load saved ones."""
 
+import os
 from typing import TYPE_CHECKING, get_args
 
 from model.model_types import DecoderConfig, EncoderConfig, EncoderDecoderConfig, ModelConfig, ModelType
 from model.registry import MODELS, model_entry
+from model_factory.yaml_config.strict_model import StrictModel
 
 if TYPE_CHECKING:
-    import os
-
     from torch import nn
 
     from model.transformer.performer import EncoderDecoderTransformer, PerformerDecoder, PerformerEncoder
@@ -34,7 +34,12 @@ class ModelFactory:
 
     @staticmethod
     def create_model(config: ModelConfig) -> "nn.Module":
-        """Build any registered model on its device, with the attributes `config` and `save_pretrained(folder)`."""
+        """Build any registered model on its device, with the attributes `config` and `save_pretrained(folder)`.
+
+        Raises TypeError for anything but a ModelConfig, DeviceError for a device that this machine lacks.
+        """
+        if not isinstance(config, ModelConfig):
+            raise TypeError(_describe_misuse(config))
         from model.checkpoint import attach_config
 
         return attach_config(model_entry(config.model_type).build(config.config), config)
@@ -44,6 +49,33 @@ class ModelFactory:
         """List the names of all model types, the built-in ones first."""
         built_in = list(get_args(ModelType))
         return [*built_in, *(name for name in MODELS.names() if name not in built_in)]
+
+
+def _describe_misuse(given: object) -> str:
+    """Return what was given instead of a ModelConfig, what fits, and what to do."""
+    name = type(given).__name__
+    if isinstance(given, str | os.PathLike):
+        path = os.fspath(given)
+        if os.path.isdir(path):
+            what, remedy = f"the folder {path!r}", f"load_model({path!r}) rebuilds a saved model"
+        else:
+            what, remedy = f"the path {path!r}", f"write create_model(parse_experiment({path!r}).model)"
+    elif given is None:
+        what, remedy = "None", "the file has no section model; add one"
+    elif hasattr(given, "named_parameters"):
+        what, remedy = name, "this model is built already: use it as it is"
+    elif isinstance(given, tuple) and given and isinstance(given[0], ModelConfig):
+        what, remedy = "a tuple", "pass its first element, as in model, datasets = parse_config(path)"
+    elif hasattr(given, "model") or hasattr(given, "config"):
+        what = name
+        remedy = f"pass its {'model' if hasattr(given, 'model') else 'config.model'}"
+    elif isinstance(given, StrictModel):
+        kinds = [kind for kind in MODELS.names() if isinstance(given, model_entry(kind).config_type)]
+        kind = kinds[0] if kinds else "..."
+        what, remedy = name, f"wrap it: ModelConfig(model_type={kind!r}, config=...)"
+    else:
+        what, remedy = name, "parse_experiment(path).model reads one from a file"
+    return f"create_model takes a ModelConfig, and got {what}; {remedy}"
 
 
 def create_model(config: ModelConfig) -> "nn.Module":

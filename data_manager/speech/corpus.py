@@ -9,6 +9,7 @@ from typing import Any
 
 from data_manager.cache import PreparedFolder
 from data_manager.errors import DataError
+from data_manager.loaded import LoadedCache
 from data_manager.paths import full_path
 from data_manager.speech.cuts import SpeechCorpus, shape_splits
 from data_manager.speech.download import (
@@ -26,10 +27,9 @@ from data_manager.speech.mixture import load_mixture
 from data_manager.speech.mixture_types import SpeechMixtureConfig
 from data_manager.speech.recipes import OUTPUT, RecipeSignature, is_lhotse_installed, recipe_signature
 from data_manager.speech.types import LhotseDatasetConfig, SpeechConfig
-from model_factory.yaml_config.errors import escape_controls
 
-_log = logging.getLogger(__name__)
-_loaded: dict[str, SpeechCorpus] = {}
+LOADED: LoadedCache[SpeechCorpus] = LoadedCache(lambda config: config.model_dump_json(), logging.getLogger(__name__))
+"""Corpora that this process has loaded."""
 
 
 def load_speech(config: SpeechConfig) -> dict[str, Any]:
@@ -39,20 +39,18 @@ def load_speech(config: SpeechConfig) -> dict[str, Any]:
     else:
         assert isinstance(config, LhotseDatasetConfig)
         corpus = load_corpus(config)
-    key = config.model_dump_json()
-    logged = _loaded[key].notes if key in _loaded else []
-    _loaded[key] = corpus
-    for note in corpus.notes:
-        if note not in logged:
-            _log.warning("%s", escape_controls(f"{config.name}: {note}"))
+    LOADED.store(config, corpus, corpus.notes)
     return corpus.splits
 
 
 def get_speech_corpus(config: SpeechConfig) -> SpeechCorpus:
     """Return the cached corpus, or load it; raise DataError."""
-    if config.model_dump_json() not in _loaded:
+    found = LOADED.get(config)
+    if found is None:
         load_speech(config)
-    return _loaded[config.model_dump_json()]
+        found = LOADED.get(config)
+    assert found is not None
+    return found
 
 
 def get_transcripts(config: SpeechConfig) -> dict[str, list[str]]:

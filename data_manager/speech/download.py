@@ -18,6 +18,7 @@ from data_manager.progress import redirect_recipe_output
 from data_manager.speech.recipes import TARGETS, RecipeFunction, RecipeSignature
 from data_manager.speech.types import LhotseDatasetConfig
 from data_manager.text.hub import unreachable
+from model_factory.yaml_config.paths import forbidden_reason
 
 # Locate a speech corpus on disk.
 
@@ -115,6 +116,8 @@ def _download_locked(config: LhotseDatasetConfig, recipe: RecipeSignature, missi
 
 def _find_obstacle(config: LhotseDatasetConfig, recipe: RecipeSignature) -> str | None:
     """Return the reason why the corpus cannot be downloaded, or None."""
+    if (forbidden := forbidden_reason()) is not None:
+        return forbidden
     if recipe.download is None:
         return "lhotse cannot download it: it is licensed or needs a manual download"
     required = [key for key in recipe.download.required() if key not in (*TARGETS, *config.download_params)]

@@ -14,6 +14,7 @@ from data_manager.documents import Corpus
 from data_manager.errors import DataError
 from data_manager.text.arrow import make_corpora
 from data_manager.text.table_types import HubDatasetConfig
+from model_factory.yaml_config.paths import forbidden_reason
 
 if TYPE_CHECKING:
     pass
@@ -133,6 +134,8 @@ def endpoint() -> str:
 
 def reason_offline() -> str | None:
     """Return why the hub is unreachable: no answer, or the environment forbids requests. None if it is reachable."""
+    if (forbidden := forbidden_reason()) is not None:
+        return forbidden
     for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE"):
         if os.environ.get(name, "").upper() in _YES:
             return f"the environment sets {name}"

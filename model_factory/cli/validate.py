@@ -9,11 +9,13 @@ from typing import Any
 from model_factory.cli.options import build_verb_parser
 from model_factory.cli.run_command import run_verb
 from model_factory.experiment.config import DATA_SECTIONS, MODEL_SECTIONS, SECTIONS, Experiment, read_experiment
+from model_factory.experiment.custom_code import describe_error
 from model_factory.experiment.missing_files import find_missing_files
 from model_factory.experiment.training_checks import find_notes
 from model_factory.yaml_config.errors import ConfigError, Problem, escape_controls, escape_line
 from model_factory.yaml_config.exit_codes import FAILED, GOOD
 from model_factory.yaml_config.lazy_import import import_on_call
+from model_factory.yaml_config.paths import offline
 from model_factory.yaml_config.report import report_failure
 
 # Options that most checks do without: their modules are imported at the first call, which saves a check 15 ms.
@@ -119,25 +121,34 @@ def _after_check(
                 write_page(args.html, render_summary_page(experiment.config, summary))
                 print(escape_line(f"page written to {args.html}"), file=sys.stderr)
         if args.build:
-            built = build_and_run(experiment.config)
-            extra["build"] = built.as_dict()
-            if not args.json:
-                print(escape_controls(built.text()))
-            from model_factory.training.trial import can_try, try_step
-
-            if not missing and can_try(experiment.config):
-                trial = try_step(experiment.config)
-                extra["step"] = trial.as_dict()
-                if not args.json:
-                    print(escape_controls(trial.text()))
-    except (ValueError, OSError, RuntimeError, MemoryError) as error:
+            _build(args, experiment, missing, extra)
+    except Exception as error:
+        message = describe_error(error)
+        if message == str(error) and not isinstance(error, ValueError | OSError | RuntimeError | MemoryError):
+            raise
         if args.json:
-            return FAILED, {"build_error": f"{type(error).__name__}: {error}"}
-        print(escape_controls(f"{args.config}: build failed: {error}"), file=sys.stderr)
+            return FAILED, {"build_error": f"{type(error).__name__}: {error}" if message == str(error) else message}
+        print(escape_controls(f"{args.config}: build failed: {message}"), file=sys.stderr)
         return FAILED, extra
     if not (args.print_config or args.summary or args.build or args.json):
         print(escape_line(_verdict(args.config, experiment)))
     return GOOD, extra
+
+
+def _build(args: argparse.Namespace, experiment: Experiment, missing: list[Problem], extra: dict[str, Any]) -> None:
+    """Build the model and, where the data are here, try a training step; nothing is downloaded."""
+    with offline("--build downloads nothing"):
+        built = build_and_run(experiment.config)
+        extra["build"] = built.as_dict()
+        if not args.json:
+            print(escape_controls(built.text()))
+        from model_factory.training.trial import can_try, try_step
+
+        if not missing and can_try(experiment.config):
+            trial = try_step(experiment.config)
+            extra["step"] = trial.as_dict()
+            if not args.json:
+                print(escape_controls(trial.text()))
 
 
 def _verdict(path: str, experiment: Experiment) -> str:

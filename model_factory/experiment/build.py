@@ -8,6 +8,7 @@ from data_manager.data_manager import DatasetManager
 from model.model_factory import create_model
 from model_factory.experiment.config import ExperimentConfig
 from model_factory.experiment.inputs import example_inputs
+from model_factory.experiment.shapes import check_output_width, check_shapes
 from model_factory.yaml_config.strict_model import StrictModel
 
 # Fill in the sizes that a model's section leaves out from its data sets: `vocab_size` and the sequence length.
@@ -62,8 +63,9 @@ class Built:
 def build_and_run(config: ExperimentConfig) -> Built:
     """Build the model of an experiment and run it forward once on an example input.
 
-    Raises ValueError if the file has no model or the model cannot be built (a missing device, token ids out of range),
-    RuntimeError or MemoryError if the machine has too little memory.
+    Shapes are run without storage first. Raises ValueError if the file has no model or the model cannot be built (a
+    missing device, token ids out of range, an output of another width), RuntimeError or MemoryError if the machine has
+    too little memory, and any error of a custom network.
     """
     if config.model is None:
         raise ValueError("--build needs a section 'model'")
@@ -71,12 +73,14 @@ def build_and_run(config: ExperimentConfig) -> Built:
     assert config.model is not None
     import torch
 
+    check_shapes(config)
     start = time.perf_counter()
     model = create_model(config.model).eval()
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
     inputs = example_inputs(config, batch_size=2)
     with torch.no_grad():
         output = inputs.run(model)
+    check_output_width(config, model, output)
     return Built(
         name=config.model.name,
         device=str(device),

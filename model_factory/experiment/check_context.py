@@ -17,6 +17,7 @@ from model_factory.experiment.training_types import GenerationConfig, TrainingCo
 from model_factory.yaml_config.check import advice
 from model_factory.yaml_config.errors import Problem
 from model_factory.yaml_config.node import Node, dotted
+from model_factory.yaml_config.registry import closest
 from model_factory.yaml_config.strict_model import Location
 
 TRAIN_SPLITS = ("train",)
@@ -86,6 +87,12 @@ class Context:
         """Return a problem at the nearest node to `path`; `fix` is appended to the message and kept as suggestion."""
         hint = f"; {advice(fix)}" if fix else ""
         return Problem(self.node(path).report_place, dotted(path), "relation", message + hint, fix)
+
+    def unknown(self, path: Location, message: str, name: str, known: Sequence[str]) -> Problem:
+        """Return a problem about a name that is not among `known`; the closest one is suggested."""
+        near = closest(name, list(known))
+        hint = f"; did you mean {near!r}?" if near else ""
+        return Problem(self.node(path).report_place, dotted(path), "relation", message + hint, near)
 
     def node(self, path: Location) -> Node:
         """Return the node of a path, of the default that fills it, or of the closest parent that is in the file."""

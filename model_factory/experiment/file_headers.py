@@ -45,6 +45,10 @@ _SHAPE_KEYS = (
     *("width", "num_tokens", "type", "max_length", "num_kv_heads"),
 )
 """Keys of a model's section that decide the shapes of weights; `max_length` where positions are learned."""
+LEARNED_TOKENIZERS = ("characters", "bpe", "smiles")
+"""Tokenizers whose vocabulary depends on the text."""
+_TIED_HEADS = {"lm_head", "decoder"}
+"""Heads whose weights may be those of the embedding, and then are not stored again."""
 _OFFSET_POSITIONS = ("roberta", "xlm-roberta", "camembert")
 """Architectures whose positions begin after the id of padding."""
 
@@ -152,14 +156,7 @@ def _pretrained_backbone(context: Context) -> Iterator[Problem]:
     if config is None:
         return
     section: Any = model.config
-    tokens, tokenizer = config.get("vocab_size"), getattr(context.dataset, "tokenizer", None)
-    known = section.vocab_size or (
-        FEWEST_TOKENS["bytes"] if tokenizer is not None and tokenizer.type == "bytes" else None
-    )
-    if isinstance(tokens, int) and known is not None and known != tokens:
-        message = f"{name} has a vocabulary of {tokens} tokens, and the file gives {known}"
-        fix = f"tokenizer: {{type: hugging_face, path: {name}}}, or vocab_size: {tokens}"
-        yield context.problem(("model", "backbone", "path"), message, fix)
+    yield from _pretrained_vocabulary(context, section, name, config.get("vocab_size"))
     places = config.get("max_position_embeddings")
     length = section.sequence_length or getattr(context.dataset, "limit", None)
     if isinstance(places, int) and config.get("model_type") in _OFFSET_POSITIONS:
@@ -167,6 +164,39 @@ def _pretrained_backbone(context: Context) -> Iterator[Problem]:
     if isinstance(places, int) and length is not None and length > places:
         message = f"{name} has {places} positions, and sequences have up to {length} tokens"
         yield context.problem(("model", "backbone", "path"), message, f"sequence_length: {places}")
+
+
+def _pretrained_vocabulary(context: Context, section: Any, name: str, tokens: object) -> Iterator[Problem]:
+    """Check that the vocabulary of a pretrained backbone is that of the file, or of the data set's tokenizer."""
+    tokenizer: Any = getattr(context.dataset, "tokenizer", None)
+    if not isinstance(tokens, int) or section.vocab_size == tokens:
+        return
+    given: object = section.vocab_size
+    if given is None and tokenizer is not None and tokenizer.type == "bytes":
+        given = FEWEST_TOKENS["bytes"]
+    elif given is None and getattr(tokenizer, "type", None) in LEARNED_TOKENIZERS:
+        given = f"a tokenizer of {tokenizer.type}, which takes its tokens from the text"
+    if given is not None and given != tokens:
+        message = f"{name} has a vocabulary of {tokens} tokens, and the file gives {given}"
+        fix = f"tokenizer: {{type: hugging_face, path: {name}}}, or vocab_size: {tokens}"
+        yield context.problem(("model", "backbone", "path"), message, fix)
+
+
+def _adapted_pretrained_layers(context: Context) -> Iterator[Problem]:
+    """Check that the layers which LoRA is to adapt are among the weights of a pretrained backbone."""
+    lora = context.training.lora if context.trains and context.training else None
+    backbone: Any = getattr(context.model.config, "backbone", None) if context.model else None
+    if lora is None or backbone is None or backbone.type != "hugging_face":
+        return
+    shapes = read_shapes(expand_home(backbone.path) / WEIGHTS)
+    if shapes is None:
+        return
+    layers = {key.split(".")[-2] for key, shape in shapes.items() if key.endswith(".weight") and len(shape) == 2}
+    known = {name for name in layers if "embed" not in name and name not in ("wte", "wpe")}
+    for index, name in enumerate(lora.target_modules or ()):
+        if name not in known | _TIED_HEADS:
+            message = f"no linear layer of {backbone.path} is called {name}; it has {', '.join(sorted(known))}"
+            yield context.unknown(("training", "lora", "target_modules", index), message, name, sorted(known))
 
 
 def _pretrained_parts(context: Context) -> Iterator[Problem]:
@@ -214,4 +244,6 @@ def _read_json(path: Path) -> Mapping[str, Any] | None:
     return found if isinstance(found, dict) else None
 
 
-CHECKS: tuple[Check, ...] = (_tokenizer_folders, _starting_weights, _pretrained_backbone, _pretrained_parts)
+CHECKS: tuple[Check, ...] = (
+    *(_tokenizer_folders, _starting_weights, _pretrained_backbone, _adapted_pretrained_layers, _pretrained_parts),
+)

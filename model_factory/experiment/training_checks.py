@@ -7,6 +7,7 @@ from typing import Any
 
 from data_manager.row_types import TokensConfig
 from data_manager.speech.types import SpeechConfig
+from model.model_types import ModelConfig
 from model_factory.experiment.check_context import (
     EVALUATION_SPLITS,
     LATENT,
@@ -17,10 +18,10 @@ from model_factory.experiment.check_context import (
     Context,
     find_split,
 )
+from model_factory.experiment.linear_layers import layers_of_stages, linear_layers
 from model_factory.experiment.task_registry import TASKS, choose_task
+from model_factory.experiment.training_types import TrainingConfig
 from model_factory.yaml_config.errors import Problem
-from model_factory.yaml_config.node import dotted
-from model_factory.yaml_config.registry import closest
 from model_factory.yaml_config.strict_model import Location, StrictModel
 
 LONGEST_NAME = 200
@@ -69,11 +70,8 @@ def _named_data(context: Context) -> Iterator[Problem]:
 
 
 def _unknown_name(context: Context, key: str, name: str, known: list[str], owner: str) -> Problem:
-    near = closest(name, known)
-    hint = f"; did you mean {near!r}?" if near else ""
-    message = f"training names {name!r}, and {owner} {', '.join(known)}{hint}"
-    path = ("training", key)
-    return Problem(context.node(path).report_place, dotted(path), "relation", message, near)
+    message = f"training names {name!r}, and {owner} {', '.join(known)}"
+    return context.unknown(("training", key), message, name, known)
 
 
 def _lacks_evaluation(context: Context) -> bool:
@@ -185,6 +183,32 @@ def _settings_of_tasks(context: Context) -> Iterator[Problem]:
         yield context.problem(("training", "num_labels"), message, f"num_labels: {len(classes)}")
 
 
+def _adapted_layers(context: Context) -> Iterator[Problem]:
+    """Check that the layers which LoRA is to adapt exist, where the config tells their names."""
+    training, model = context.training, context.model
+    if not context.trains or training is None or training.lora is None or model is None or context.task is None:
+        return
+    known = linear_layers(model, context.task)
+    for index, name in enumerate(training.lora.target_modules or ()):
+        if known is not None and name not in known:
+            message = f"no linear layer is called {name}; this model has {', '.join(sorted(known))}"
+            yield context.unknown(("training", "lora", "target_modules", index), message, name, sorted(known))
+    if model.model_type == LATENT and known is not None and set(training.lora.target_modules or ()) <= known:
+        yield from _adapted_stages(context, model, training)
+
+
+def _adapted_stages(context: Context, model: ModelConfig, training: TrainingConfig) -> Iterator[Problem]:
+    """Check that each stage of a latent diffusion model trains one of the adapted layers."""
+    layers, chosen = layers_of_stages(model), training.lora.target_modules if training.lora else None
+    if layers is None or chosen is None:
+        return
+    default = ("autoencoder", "diffusion") if training.max_steps > 1 else ("diffusion",)
+    for stage in [entry.train for entry in training.stages] if training.stages else default:
+        if stage in layers and not layers[stage] & set(chosen):
+            message = f"the stage {stage} would train nothing: its layers are {', '.join(sorted(layers[stage]))}"
+            yield context.problem(("training", "lora", "target_modules"), message, "name one of them too")
+
+
 def _speech_task(context: Context) -> Iterator[Problem]:
     """Check that a speech corpus gives what its task needs: a tokenizer, or who speaks."""
     entry, task = context.dataset, context.task
@@ -247,7 +271,18 @@ def _device_settings(config: Any, path: Location) -> Iterator[tuple[Location, st
 
 
 TRAINING_CHECKS: tuple[Check, ...] = (
-    *(_names, _named_data, _evaluation, _rows, _task, _settings_of_tasks, _speech_task, _stages, _devices),
+    *(
+        _names,
+        _named_data,
+        _evaluation,
+        _rows,
+        _task,
+        _settings_of_tasks,
+        _adapted_layers,
+        _speech_task,
+        _stages,
+        _devices,
+    ),
 )
 
 

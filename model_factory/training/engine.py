@@ -100,7 +100,7 @@ def train(config: ExperimentConfig, output: str | os.PathLike[str], *, resume: b
             raise FolderInUseError(
                 f"{run}: another process has trained in this folder in the meantime; check its content before you resume"
             )
-        return _Session(config, entry, run, plan).run_to_end()
+        return TrainingSession(config, entry, run, plan).run_to_end()
 
 
 def add_default_sections(config: ExperimentConfig) -> ExperimentConfig:
@@ -122,7 +122,7 @@ def training_settings(config: ExperimentConfig) -> TrainingConfig:
     return config.training
 
 
-class _Session:
+class TrainingSession:
     """Work of one process from data to trained weights; torch and transformers are imported here."""
 
     def __init__(self, config: ExperimentConfig, entry: DatasetConfig, run: RunFolder, plan: ResumePlan) -> None:

@@ -16,16 +16,8 @@ def add_adapters(holder: nn.Module, settings: LoraConfig) -> None:
     """
     from peft import LoraConfig as PeftConfig
     from peft import inject_adapter_in_model
-    from transformers.pytorch_utils import Conv1D  # the linear layer of GPT-2
 
-    new = _new_parts(holder)
-    beside = {id(inner) for part in new if isinstance(part, nn.Module) for inner in part.modules()}
-    plain = (nn.Linear.forward, Conv1D.forward)  # adapters add to the output, so it must be the layer's own
-    linear = {
-        name: child
-        for name, child in holder.named_modules()
-        if isinstance(child, nn.Linear | Conv1D) and type(child).forward in plain and id(child) not in beside
-    }
+    linear = find_linear_layers(holder)
     known = sorted({name.rpartition(".")[2] for name in linear})
     heads = {"head", *(name.rpartition(".")[2] for name, child in linear.items() if id(child) in _heads(holder))}
     wanted = settings.target_modules or [name for name in known if name not in heads]
@@ -44,8 +36,22 @@ def add_adapters(holder: nn.Module, settings: LoraConfig) -> None:
         ],  # in full, as other modules may share a last name
     )
     inject_adapter_in_model(config, holder)
-    for part in new:
+    for part in _new_parts(holder):
         part.requires_grad_(True)
+
+
+def find_linear_layers(holder: nn.Module) -> dict[str, nn.Module]:
+    """Return the linear layers of `holder` that adapters can be added to, by their full names."""
+    from transformers.pytorch_utils import Conv1D  # the linear layer of GPT-2
+
+    parts = (part for part in _new_parts(holder) if isinstance(part, nn.Module))
+    beside = {id(inner) for part in parts for inner in part.modules()}
+    plain = (nn.Linear.forward, Conv1D.forward)  # adapters add to the output, so it must be the layer's own
+    return {
+        name: child
+        for name, child in holder.named_modules()
+        if isinstance(child, nn.Linear | Conv1D) and type(child).forward in plain and id(child) not in beside
+    }
 
 
 def _new_parts(holder: nn.Module) -> list[nn.Module | nn.Parameter]:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from data_manager.dataset_types import DatasetConfig
 from model.discrete.types import ConditionConfig
 from model.model_types import ModelConfig
+from model_factory.experiment.check_context import EVALUATION_SPLITS, TRAIN_SPLITS, find_split
 from model_factory.experiment.config import ExperimentConfig
 from model_factory.experiment.task_registry import TASKS, choose_task
 from model_factory.experiment.training_types import TrainingConfig
@@ -17,12 +18,6 @@ from model_factory.training.errors import UnfitError
 
 Row = Any
 """One row: a dictionary of a table's columns, or a lhotse cut."""
-
-
-_TRAIN = ("train",)
-
-
-_EVALUATION = ("validation", "valid", "val", "dev")
 
 
 class Split(Protocol):
@@ -91,8 +86,8 @@ def select_dataset(config: ExperimentConfig) -> DatasetConfig:
 
 def select_splits(loaded: Mapping[str, Split], settings: TrainingConfig, name: str) -> Splits:
     """Select the splits that `settings` names, or those with usual names; raise UnfitError if one is missing."""
-    train = _find_split(loaded, settings.train_split, _TRAIN, "train_split", name)
-    evaluation = _find_split(loaded, settings.eval_split, _EVALUATION, "eval_split", name)
+    train = _find_split(loaded, settings.train_split, TRAIN_SPLITS, "train_split", name)
+    evaluation = _find_split(loaded, settings.eval_split, EVALUATION_SPLITS, "eval_split", name)
     if train is None:
         if len(loaded) != 1:
             raise UnfitError(
@@ -113,13 +108,11 @@ def select_splits(loaded: Mapping[str, Split], settings: TrainingConfig, name: s
 def _find_split(
     loaded: Mapping[str, Split], wanted: str | None, usual: tuple[str, ...], key: str, name: str
 ) -> str | None:
-    """Return the wanted split, or the first with a usual name; raise UnfitError if the wanted one is missing."""
-    if wanted is not None:
-        if wanted not in loaded:
-            raise UnfitError(f"training.{key} is {wanted!r}, and data set {name!r} has the splits {', '.join(loaded)}")
-        return wanted
-    exact = [split for word in usual for split in loaded if split == word]
-    return next(iter([*exact, *(split for word in usual for split in loaded if split.startswith(word))]), None)
+    """Return the split that is used, as the check of the file does; raise UnfitError if the wanted one is missing."""
+    found = find_split(list(loaded), wanted, usual)
+    if wanted is not None and found is None:
+        raise UnfitError(f"training.{key} is {wanted!r}, and data set {name!r} has the splits {', '.join(loaded)}")
+    return found
 
 
 def select_task(config: ExperimentConfig, columns: list[str]) -> str:

@@ -15,7 +15,7 @@ from data_manager.rows.lengths import row_lengths
 from data_manager.speech.types import SpeechConfig
 from data_manager.text.table_types import HubDatasetConfig
 from model_factory.experiment.config import ExperimentConfig
-from model_factory.training.engine import _Session, add_default_sections, training_settings
+from model_factory.training.engine import TrainingSession, add_default_sections, training_settings
 from model_factory.training.errors import TrainingError
 from model_factory.training.rows import RowCollator, Rows
 from model_factory.training.run.environment import check_machine, is_on_cpu
@@ -71,7 +71,7 @@ def try_step(config: ExperimentConfig) -> Trial:
     assert config.model is not None
     on_cpu = is_on_cpu(config.model.config)
     check_machine(settings.model_copy(update={"fsdp": False}), use_cpu=on_cpu)
-    session = _Session(config, entry, RunFolder(Path("runs")), ResumePlan())
+    session = TrainingSession(config, entry, RunFolder(Path("runs")), ResumePlan())
     splits = select_splits(DatasetManager.load_datasets([entry])[entry.name], settings, entry.name)
     session.resolve(splits)
     session.settings = session.settings.model_copy(update={"fsdp": False})

@@ -1,6 +1,8 @@
-"""Type of paths in a config, and expansion of `~`. Existence is not checked here."""
+"""Type of paths in a config, expansion of `~`, and permission to download. Existence is not checked here."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
 from typing import Annotated, Any
@@ -49,3 +51,24 @@ def find_config(path: str | PathLike[str]) -> Path:
     if not os.path.isfile(shipped):  # also False for impossible names, for which Path's methods raise
         return given
     return shipped if shipped.resolve().is_relative_to(CONFIGS) else given
+
+
+# Use of the network: where a command downloads nothing, every loader of a folder or name asks here before it does.
+
+
+_reasons: list[str] = []
+
+
+@contextmanager
+def offline(reason: str) -> Iterator[None]:
+    """Forbid downloads inside the block; folders and caches are still read, and errors give `reason`."""
+    _reasons.append(reason)
+    try:
+        yield
+    finally:
+        _reasons.pop()
+
+
+def forbidden_reason() -> str | None:
+    """Return why nothing may be downloaded now; None outside of `offline`."""
+    return _reasons[-1] if _reasons else None

@@ -38,7 +38,7 @@ def readings(monkeypatch):
 
 def start_again():
     factory._cache.clear()
-    loading._prepared.clear()
+    loading.LOADED.clear()
 
 
 NUMBERS = ("vocab_size", "pad_token_id", "bos_token_id", "eos_token_id", "unk_token_id")

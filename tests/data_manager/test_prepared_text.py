@@ -228,7 +228,7 @@ def test_skipped_lines_are_logged_and_stored(tmp_path, caplog):
     message = f"tiny: train: 1 skipped: empty line ({tmp_path}/a.txt:2)"
     for _ in range(2):  # made, and read from disk as by another process
         caplog.clear()
-        loading._prepared.clear()
+        loading.LOADED.clear()
         with caplog.at_level(logging.WARNING):
             DatasetManager.load_dataset(config)
             DatasetManager.load_dataset(config)

@@ -137,9 +137,57 @@ def test_build_runs_one_training_step(here: Path, capsys: pytest.CaptureFixture[
     assert "one step of language_modelling on 2 rows: loss " in capsys.readouterr().out
 
 
-def test_build_names_unknown_lora_modules(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_unknown_lora_modules_are_refused(here: Path) -> None:
+    [message] = problems(training={"lora": {"target_modules": ["to_v", "to_qq"]}})
+    assert message.startswith(
+        "training.lora.target_modules.1: no linear layer is called to_qq; this model has to_inner"
+    )
+    assert message.endswith("did you mean 'to_q'?")
+    model = {"model_type": "diffusion", "objective": {"type": "mdlm"}, "backbone": {"type": "ddit", **STACK}}
+    assert problems(model=model, training={"lora": {"target_modules": ["to_qkv"]}}) == []
+    assert (
+        "no linear layer is called to_q;" in problems(model=model, training={"lora": {"target_modules": ["to_q"]}})[0]
+    )
+
+
+def test_each_stage_trains_an_adapted_layer(here: Path) -> None:
+    stack = {"type": "performer", "d_model": 16, "num_layers": 1, "num_heads": 2}
+    model = {"model_type": "latent_diffusion", "encoder": stack, "decoder": stack, "denoiser": {"type": "linear"}}
+    whole = [data(documents="line", rows="whole", too_long="cut")]
+    [message] = problems(model=model, datasets=whole, training={"max_steps": 2, "lora": {"target_modules": ["to_q"]}})
+    assert "the stage diffusion would train nothing: its layers are 0, 2, 4, first, second; name one of them" in message
+    chosen = {"target_modules": ["to_q", "first"]}
+    assert problems(model=model, datasets=whole, training={"max_steps": 2, "lora": chosen}) == []
+
+
+def test_lora_modules_of_a_pretrained_backbone(here: Path) -> None:
+    Path("bert").mkdir()
+    Path("bert/config.json").write_text(json.dumps({"model_type": "bert", "vocab_size": 300}))
+    names = ("bert.layer.0.query.weight", "bert.embeddings.word_embeddings.weight")
+    save_file({name: zeros(2, 2) for name in names}, "bert/model.safetensors")
+    backbone = {"type": "hugging_face", "path": "bert"}
+    model = {"model_type": "diffusion", "objective": {"type": "mdlm"}, "backbone": backbone, "vocab_size": 300}
+    assert problems(model=model, training={"lora": {"target_modules": ["query", "lm_head"]}}) == []
+    [message] = problems(model=model, training={"lora": {"target_modules": ["quary"]}})
+    assert message.endswith("no linear layer of bert is called quary; it has query; did you mean 'query'?")
+
+
+def test_pretrained_backbone_with_a_learned_tokenizer(here: Path) -> None:
+    Path("bert").mkdir()
+    Path("bert/config.json").write_text(json.dumps({"model_type": "bert", "vocab_size": 300}))
+    backbone = {"type": "hugging_face", "path": "bert"}
+    model = {"model_type": "diffusion", "objective": {"type": "mdlm"}, "backbone": backbone}
+    [message] = problems(model=model)
+    assert "bert has a vocabulary of 300 tokens, and the file gives a tokenizer of characters, which takes" in message
+    assert problems(model=model | {"vocab_size": 300}) == []
+
+
+def test_build_names_unknown_lora_modules(
+    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("peft")
-    assert problems(training={"lora": {"target_modules": ["nope"]}}) == []
+    monkeypatch.setattr("model_factory.experiment.training_checks.linear_layers", lambda model, task: None)
+    assert problems(training={"lora": {"target_modules": ["nope"]}}) == []  # as with a custom attention core
     assert main(["--config", "case.yml", "--build"]) == 4
     assert "no linear layer is called nope; this model has" in capsys.readouterr().err
 
