@@ -140,8 +140,6 @@ class DatasetManager:
     @staticmethod
     def describe_available_datasets() -> dict[str, str]:
         """Map every source, and every speech corpus with a lhotse recipe, to a one-line description."""
-        # MOVE-PASS
-
         return catalogue()
 
 
@@ -214,5 +212,5 @@ def _describe_recipe(name: str) -> str:
 
 
 if __name__ == "__main__":
-    # the command line is a floor above, so it is found by name
+    # this package must not import the command line, so it is imported by name
     sys.exit(import_module("model_factory.cli.data").main())

@@ -156,8 +156,6 @@ def _missing_corpus_error(
 
 def _download(config: LhotseDatasetConfig, recipe: RecipeSignature, missing: Sequence[str]) -> None:
     """Download into corpus_dir/name with lhotse's downloader; raise DataError if it fails."""
-    # MOVE-PASS
-
     assert recipe.download is not None
     takes = recipe.download.parameters
     target = full_path(config.global_config.corpus_dir) / config.name

@@ -144,8 +144,6 @@ def tolerate_bad_headers() -> Iterator[None]:
 
 def drop_unreadable(cuts: Any, split: str, notes: list[str]) -> list[Any]:
     """Return the cuts whose audio can be read completely; log the others in `notes`."""
-    # MOVE-PASS
-
     kept = []
     for cut in progress(cuts, f"reading {split}"):
         try:

@@ -108,8 +108,6 @@ _log = logging.getLogger(__name__)
 
 def speech_collator(config: Any, tokenizer: Tokenizer | None) -> "SpeechCollator":
     """Build the collate function for cuts of the data set `config`; missing settings have their defaults."""
-    # MOVE-PASS
-
     loading = getattr(config, "loading", LoadingConfig())
     return SpeechCollator(getattr(config, "features", FeaturesConfig()), tokenizer, speakers=loading.speakers)
 
@@ -129,9 +127,6 @@ def bucketed_loader(
     is not known in advance.
     """
     from torch.utils.data import DataLoader
-
-    # MOVE-PASS
-    # MOVE-PASS
 
     assert loading.max_duration is not None
     longer = sum(cut.duration > loading.max_duration for cut in cuts)

@@ -153,15 +153,11 @@ class CachedTokenizer:
     @staticmethod
     def load(folder: str | PathLike[str]) -> "HuggingFaceTokenizer":
         """Load a tokenizer's folder; raise DataError."""
-        # MOVE-PASS
-
         return HuggingFaceTokenizer.load(folder)
 
     @cached_property
     def loaded(self) -> "HuggingFaceTokenizer":
         """Load the wrapped tokenizer at its first use; raise DataError."""
-        # MOVE-PASS
-
         return HuggingFaceTokenizer.load(self.folder)
 
     def encode(self, text: str) -> list[int]:
@@ -194,8 +190,6 @@ def open_cached_tokenizer(
     made: list[HuggingFaceTokenizer] = []
 
     def make(aside: Path, final: Path) -> list[str]:
-        # MOVE-PASS
-
         made.append(HuggingFaceTokenizer.load(folder))
         (aside / _FACTS_FILE).write_text(json.dumps(add_version(_facts(made[0]))), encoding="utf-8")
         return []

@@ -120,8 +120,6 @@ def _load_and_report(args: argparse.Namespace) -> int:
 
 def _handle_stale_cache(configs: Sequence[DatasetConfig], is_pruning: bool, quiet: bool) -> list[dict[str, Any]]:
     """Report or remove stale cache folders of the data sets, all of which have been loaded."""
-    # MOVE-PASS
-
     found = [left for config in configs if (left := leftovers(output_folder(config))) is not None]
     for left in found:
         if is_pruning:
@@ -141,8 +139,6 @@ def select_configs(configs: Sequence[DatasetConfig], names: Sequence[str]) -> li
 
 
 def _report_dataset(config: DatasetConfig, as_json: bool, first: bool) -> dict[str, Any]:
-    # MOVE-PASS
-
     with _silence_skip_warnings():
         report = describe(config, loading.load(config))
     if not as_json:

@@ -37,7 +37,6 @@ def run_command(
 
     Returns the exit code of `show`, 0 where it returns None; `usage_error` ends the program with code 2.
     """
-    # MOVE-PASS
     from model_factory.evaluation.run import name_override_options, newest_run
 
     take_any_text()

@@ -19,7 +19,7 @@ from model_factory.yaml_config.errors import ConfigError
 COUNT = int(os.environ.get("ACCEPTED_FILES", "30"))
 SEED = int(os.environ.get("ACCEPTED_FILES_SEED", "0"))
 WHOLE_RUNS = 10
-"""Of so many accepted files one is trained by the whole engine, with an evaluation and samples."""
+"""One in `WHOLE_RUNS` accepted files is trained by the whole engine, with an evaluation and samples."""
 WORDS = ("a", "bc", "def", "ghij", "klmno", "pq", "rs", "tuv")
 
 Section = dict[str, Any]

@@ -1,4 +1,4 @@
-"""What a summary says of softmax and linear attention at the file's own lengths."""
+"""Crossover of softmax and linear attention in a summary, at the sequence lengths of the config."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Tasks with keys of their own: `training.task: {type: name, ...}` from the file to the task."""
+"""Tasks with custom keys: `training.task: {type: name, ...}` from the file to the task."""
 
 import json
 

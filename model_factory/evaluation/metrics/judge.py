@@ -52,8 +52,6 @@ def load_judge(folder: Path) -> Judge:
 
 def measure_by_judge(folder: Path, texts: Sequence[str], human: Sequence[str], seed: int) -> Report:
     """Measure the perplexity of `texts` under the model of `folder`, and their MAUVE against `human`."""
-    # MOVE-PASS
-
     judge = load_judge(folder)
     report = Report([generative_perplexity(judge, texts, seed)])
     report.notes.append(f"judged by {judge.name}")

@@ -22,8 +22,6 @@ def draw_diffusion_samples(
     run: LoadedRun, request: Request, prompt: str | None, generator: torch.Generator
 ) -> Iterator[list[Sample]]:
     """Yield `generation.num_samples` samples in batches; the request, the prompt or the training data set their length."""
-    # MOVE-PASS
-
     tokenizer, count = run.require_tokenizer(), run.generation.num_samples
     is_whole = getattr(run.dataset_config, "layout", None) == "whole"
     template = None

@@ -105,8 +105,6 @@ class LatentDiffusion(Task):
 
     def rates(self) -> Callable[[int], float]:
         """Return a schedule that restarts in each stage."""
-        # MOVE-PASS
-
         return stage_lr_factors(self.setting.training)
 
     def weight(self, batch: Batch) -> Tensor:
