@@ -215,5 +215,5 @@ def _describe_recipe(name: str) -> str:
 
 
 if __name__ == "__main__":
-    # the command line is a floor above, so it is found by name
+    # this package must not import the command line, so it is imported by name
     sys.exit(import_module("model_factory.cli.data").main())

@@ -3,7 +3,7 @@
 - ```yaml title=NAME``` and ```python title=NAME``` write a file.
 - ```python``` runs in one process with the Python snippets since the last command.
 - ```bash``` runs in a shell and must exit with `exit=N` (default 0); `python ...` is forked from a process that has
-  imported torch (`tests/warm.py`).
+  imported torch (`tests/fork_server.py`).
 - ```text output``` is the expected output of the previous snippet.
 - ```bash``` marked `no-test`, with a reason, is not run; its commands are parsed (`tests/commands.py`).
 
@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.commands import check_command, commands
-from tests.warm import run_warm
+from tests.fork_server import run_in_fork
 
 ROOT = Path(__file__).resolve().parents[1]
 SHELL = re.compile(r"[|<>;&$`*]")
@@ -105,7 +105,7 @@ class Page:
     def run_python(self) -> None:
         if self.pending:
             text = "\n".join(self.pending)
-            code, out, error = run_warm(["-c", text], self.folder)
+            code, out, error = run_in_fork(["-c", text], self.folder)
             self.done(text, code, 0, out + error, len(self.pending))
             self.pending = []
 
@@ -119,7 +119,7 @@ class Page:
             if words[0] == "model-factory":  # the installed command of the package
                 words = ["python", "-m", "model_factory.cli.main", *words[1:]]
             plain = words[0] == "python" and not SHELL.search(line)
-            code, out, error = run_warm(words[1:], self.folder) if plain else self.in_shell(line)
+            code, out, error = run_in_fork(words[1:], self.folder) if plain else self.in_shell(line)
             printed += [out, error]
             if code:
                 break

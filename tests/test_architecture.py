@@ -71,7 +71,7 @@ def test_every_module_is_on_a_floor(graph: ImportGraph) -> None:
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: str(folder.relative_to(ROOT)))
-def test_folder_docstring_says_contents_and_imports(folder: Path) -> None:
+def test_folder_docstring_lists_contents_and_imports(folder: Path) -> None:
     text = ast.get_docstring(ast.parse((folder / "__init__.py").read_text(encoding="utf-8"))) or ""
     assert len(text.splitlines()) > 1
     assert "import" in text

@@ -28,7 +28,7 @@ from model_factory.training.errors import RunFolderError, UnfitError
 from model_factory.training.run.checkpoints import read_checkpoint, read_json
 from model_factory.training.run.data_hashes import read_lengths
 from model_factory.training.run.logs import MetricsLog
-from tests.evaluation.made_runs import MDLM, make_run, text_data
+from tests.evaluation.untrained_runs import MDLM, make_run, text_data
 from tests.test_attacks import pickled
 from tests.training.runs import experiment, train
 

@@ -46,7 +46,7 @@ def test_programmatic_use() -> None:
 
 
 @pytest.mark.parametrize("name", ["encoder_model", "decoder_model", "example_model"])
-def test_shipped_models_build_and_train_a_step(name: str) -> None:
+def test_packaged_models_build_and_train_a_step(name: str) -> None:
     config = parse_model_config(
         ROOT / "configs" / f"{name}.yml",
         [f"model.{part}.{key}" for part in parts_of(name) for key in ("d_model=32", "device=cpu", "num_heads=4")],

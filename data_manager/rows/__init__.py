@@ -1,4 +1,4 @@
 """Token rows: encode, pack, prepare, stream, load and collate them.
 
-The wing imports tokenizers and the settings of rows; it knows no file format of a corpus.
+This package imports tokenizers and the settings of rows; reading the file formats of corpora is done elsewhere.
 """

@@ -1,4 +1,4 @@
 """Text corpora: files, tables, Arrow data sets, the hub, mixtures, and their splits.
 
-The wing gives documents per split; it imports no tokenizer and no row code.
+This package returns the documents of each split; it imports no tokenizer and no row code.
 """

@@ -1,4 +1,4 @@
 """Tokenizers: characters, bytes, words, BPE, SMILES, Hugging Face, and how they are trained, saved and loaded.
 
-The wing imports neither corpora nor rows.
+This package imports neither corpora nor rows.
 """

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     """Ids of several texts in one array, and the number of ids of each text."""
 
 VOCABULARY_FILE = "vocabulary.json"
-"""Names the kind of tokenizer in a folder, and holds the vocabulary of kinds that have no file of their own."""
+"""File that names the kind of tokenizer in a folder, with the vocabulary of kinds that write no other file."""
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 
 

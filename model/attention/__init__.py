@@ -1,4 +1,4 @@
 """Attention: the multi-head layer, cores, feature maps, chunked linear attention and decoding state.
 
-The wing imports no stack, no diffusion and no data.
+This package imports no transformer stack, no diffusion and no data.
 """

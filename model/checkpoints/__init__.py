@@ -1,4 +1,4 @@
 """Checkpoints in foreign formats: weights of performer-pytorch.
 
-The wing imports the transformer stacks; nothing imports it but the facade.
+This package imports the transformer stacks; only the facade imports it.
 """

@@ -1,4 +1,4 @@
 """Discrete diffusion models: the section of a file, the parts it names, and the module that it builds.
 
-The wing imports `model_factory.diffusion` and denoisers; the types import no torch.
+This package imports `model_factory.diffusion` and denoisers; the types import no torch.
 """

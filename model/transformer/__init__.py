@@ -1,4 +1,4 @@
 """Transformer stacks: encoder, decoder and encoder-decoder, their inputs, norms and generation.
 
-The wing imports attention; it knows no diffusion and no data.
+This package imports `model.attention`; it imports no diffusion and no data.
 """

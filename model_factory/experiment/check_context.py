@@ -70,7 +70,7 @@ class Context:
 
     @cached_property
     def splits(self) -> list[str] | None:
-        """Return the splits of the data set to train on; None if only the data tell."""
+        """Return the splits of the data set to train on; None if they are known only after loading."""
         return None if self.dataset is None else splits_of(self.dataset)
 
     @cached_property
@@ -129,7 +129,7 @@ def columns_of(entry: DatasetConfig) -> frozenset[str] | None:
 
 
 def splits_of(entry: DatasetConfig) -> list[str] | None:
-    """Return the names of a data set's splits; None if only the data tell."""
+    """Return the names of a data set's splits; None if they are known only after loading."""
     if isinstance(entry, CorpusConfig) and entry.splits:
         return list(entry.splits)
     if isinstance(entry, FilesConfig):

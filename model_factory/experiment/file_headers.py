@@ -1,6 +1,6 @@
-"""Checks of the files that a config names, as far as their headers tell: config.json, config.yml, safetensors headers.
+"""Check the headers of the files that a config names: config.json, config.yml and safetensors headers; no weights are read.
 
-Missing files are notes of `model_factory.experiment.missing_files`, since they may lie on another machine.
+`model_factory.experiment.missing_files` reports missing files as notes, since they may be on another machine.
 """
 
 import json

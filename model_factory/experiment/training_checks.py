@@ -101,7 +101,7 @@ def _rows(context: Context) -> Iterator[Problem]:
         return
     path = context.dataset_path
     if isinstance(entry, SpeechConfig) and entry.loading.max_duration is not None:
-        message = "a training step has training.batch_size rows, and max_duration asks for batches of so many seconds"
+        message = "a training step has training.batch_size rows, and max_duration sets the batch size in seconds"
         yield context.problem((*path, "loading", "max_duration"), message, "leave it out")
     if not isinstance(entry, TokensConfig):
         return

@@ -1,4 +1,4 @@
-"""Text of a configuration file to checked data with places: YAML 1.2 scalars, `extends`, `--set`, errors.
+"""Parse and check a config file: YAML 1.2 scalars, `extends`, `--set`, and errors with line and column.
 
-Knows no model, no data set and no torch; imports yaml and pydantic only.
+This package imports yaml and pydantic only: no model, no data set and no torch.
 """

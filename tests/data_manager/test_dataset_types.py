@@ -22,7 +22,7 @@ def violations(config_type, **values):
     return [(violation.at, violation.message, violation.suggestion) for violation in config.violations()]
 
 
-def test_dataset_name_alone_is_a_speech_corpus():
+def test_dataset_without_source_is_a_speech_corpus():
     config = DatasetConfig(name="librispeech")
     assert (config.source, config.global_config) == ("lhotse", GlobalConfig())
     assert GlobalConfig() == GlobalConfig(corpus_dir="./data", output_dir="./manifests", force_download=False)

@@ -85,5 +85,5 @@ def test_data_hash_distinguishes_null():
     assert row_identity(table(x=[1.0, None])) != row_identity(table(x=[1.0, float("nan")]))
 
 
-def test_data_hash_of_a_stream_is_none():
+def test_stream_has_no_data_hash():
     assert row_identity(table(input_ids=ROWS).to_iterable_dataset()) is None

@@ -138,7 +138,7 @@ def test_invalid_files(tmp_path, content, message):
     assert str(caught.value) == message.format(path=path)
 
 
-def test_folder_in_place_of_a_file(tmp_path):
+def test_folder_instead_of_a_file(tmp_path):
     (tmp_path / "sub").mkdir()
     with pytest.raises(DataError, match="sub is a folder; name the files in it"):
         load(text_config(tmp_path, {"train": "sub"}))

@@ -243,7 +243,7 @@ def test_guidance_applies_per_row_in_every_sampler(kind: str, name: str) -> None
     assert float((drawn[0] == cond[:, None]).double().mean()) > 0.6
 
 
-def test_registry_knows_fitting_samplers() -> None:
+def test_registry_lists_fitting_samplers() -> None:
     assert set(samplers_for(AbsorbingGraph(3))) == set(SAMPLERS)
     assert samplers_for(UniformGraph(3)) == ["analytic", "euler", "ancestral", "predictor_corrector"]
     for kind, process in PROCESSES.items():

@@ -93,7 +93,7 @@ def test_reverse_process_matches_formulas_in_float64(graph: Graph) -> None:
 
     rates = graph.reverse_rate(x, score, SIGMA)
     torch.testing.assert_close(rates.sum(-1), torch.zeros(B, L, dtype=torch.float64), rtol=0, atol=1e-12)
-    log_law = torch.log_softmax(random(B, L, graph.dim, seed=2), -1).float()
+    log_probs = torch.log_softmax(random(B, L, graph.dim, seed=2), -1).float()
     x_0 = torch.randint(graph.num_tokens, (B, L), generator=torch.Generator().manual_seed(3))
     for call in (
         lambda one: graph.staggered_score(one, SIGMA - EARLIER, SIGMA),
@@ -102,8 +102,8 @@ def test_reverse_process_matches_formulas_in_float64(graph: Graph) -> None:
         lambda one: graph.log_x0_from_score(one, x, SIGMA),
         lambda one: graph.score_entropy(one, SIGMA, x, x_0),
     ):
-        assert torch.equal(call(log_law), call(log_law.double()))
-        assert call(log_law).dtype == torch.float64
+        assert torch.equal(call(log_probs), call(log_probs.double()))
+        assert call(log_probs).dtype == torch.float64
 
 
 def test_x0_from_wrong_score_is_trace_or_uniform() -> None:
@@ -257,12 +257,12 @@ def test_remask_probability_is_at_most_unmasked_share() -> None:
 def test_tweedie_proposal_follows_bayes_rule_for_exact_score(graph: Graph) -> None:
     process = DiffusionProcess(*graph.at_pace(CosineNoise()))
     sampler = create_sampler("analytic", process, denoiser(process.graph), 4)
-    x, log_law = tokens(graph), torch.log_softmax(random(B, L, graph.dim), -1)
-    log_law[..., graph.num_tokens :] = -torch.inf
-    log_law = torch.log_softmax(log_law, -1)
-    score = process.graph.log_score_from_x0(log_law, x, SIGMA).exp()
+    x, log_probs = tokens(graph), torch.log_softmax(random(B, L, graph.dim), -1)
+    log_probs[..., graph.num_tokens :] = -torch.inf
+    log_probs = torch.log_softmax(log_probs, -1)
+    score = process.graph.log_score_from_x0(log_probs, x, SIGMA).exp()
     proposal = sampler.tweedie(score, x, SIGMA, EARLIER)
-    move, to = process.graph.reverse_posterior(log_law.exp(), x, SIGMA, EARLIER)
+    move, to = process.graph.reverse_posterior(log_probs.exp(), x, SIGMA, EARLIER)
     torch.testing.assert_close(proposal.move, move, rtol=1e-9, atol=1e-12)
     expected = to / to.sum(-1, keepdim=True)
     found = proposal.target / proposal.target.sum(-1, keepdim=True)

@@ -10,7 +10,7 @@ from model_factory.diffusion.errors import DiffusionInputError, SettingError, Sh
 from model_factory.diffusion.gaussian import GaussianDiffusion
 from model_factory.diffusion.gaussian_schedule import MAX_BETA, beta_table, strided_times
 from model_factory.diffusion.randomness import RowGenerators, normal
-from tests.oracles.gaussian_laws import NormalData
+from tests.oracles.gaussian_closed_form import NormalData
 
 TABLES = {
     "linear": beta_table("linear", 40, 0.001, 0.3),
@@ -98,8 +98,8 @@ def test_v_prediction_is_derivative_along_angle() -> None:
 def test_gaussian_samples_follow_closed_recursion(kind: str, steps: int, eta: float) -> None:
     data, process = made(kind)
     times = strided_times(process.num_steps, steps)
-    probs = data.sampled_law(lambda x, x_0, t, s, noise: process.ddim_step(x, x_0, t, s, eta, noise), times)
-    assert probs == pytest.approx(data.wanted_law(times, eta), rel=1e-9, abs=1e-9)
+    probs = data.sampled_moments(lambda x, x_0, t, s, noise: process.ddim_step(x, x_0, t, s, eta, noise), times)
+    assert probs == pytest.approx(data.expected_moments(times, eta), rel=1e-9, abs=1e-9)
 
 
 @pytest.mark.parametrize("kind", TABLES)
@@ -116,7 +116,7 @@ def test_gaussian_samples_converge_to_data(sampler: str) -> None:
     betas = beta_table("linear", 1000, 1e-4, 0.04)
     data, process = NormalData(1.5, 0.6, tuple(betas[1:].tolist())), GaussianDiffusion(betas)
     step = process.ancestral_step if sampler == "ancestral" else lambda x, x_0, t, s, _: process.ddim_step(x, x_0, t, s)
-    distributions = [data.sampled_law(step, strided_times(1000, steps)) for steps in (10, 40, 160, 1000)]
+    distributions = [data.sampled_moments(step, strided_times(1000, steps)) for steps in (10, 40, 160, 1000)]
     errors = [abs(math.sqrt(variance) - 0.6) + abs(mean - 1.5) for mean, variance in distributions]
     assert errors[0] > errors[1] > errors[2] > errors[3]
     assert errors[1] > 12 * errors[3]  # with 25 times as many steps

@@ -137,7 +137,7 @@ def test_names_are_registered_once_after_the_built_in(one: Registry[object]) -> 
         decorator(name)(lambda config: None)
 
 
-def test_importing_the_base_sampler_knows_all_samplers() -> None:
+def test_base_sampler_import_registers_all_samplers() -> None:
     script = "import model_factory.diffusion.samplers.base as b\ntry: b.create_sampler('x', None, None, 1)\nexcept ValueError as e: print(e)"
     message = run_python("-c", script)
     assert message.startswith("sampler: got 'x'; expected one of analytic, ancestral")

@@ -9,7 +9,7 @@ from model_factory.cli.evaluate import main
 from model_factory.cli.main import main as verbs
 from model_factory.training.run.data_hashes import hash_splits, write_split_hashes
 from parse_args import parse_experiment
-from tests.evaluation.made_runs import DECODER, make_run, text_data
+from tests.evaluation.untrained_runs import DECODER, make_run, text_data
 
 
 @pytest.fixture(scope="module")

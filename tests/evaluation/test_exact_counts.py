@@ -10,7 +10,7 @@ from model_factory.evaluation.run import open_run
 from model_factory.evaluation.sampling.draw import draw
 from model_factory.evaluation.sampling.sample import Request
 from model_factory.training.errors import UnfitError
-from tests.evaluation.made_runs import DECODER, MDLM, make_run
+from tests.evaluation.untrained_runs import DECODER, MDLM, make_run
 
 POLYMERS = ["*C*", "*N*", "*O*", "*C", "C*", "C"]
 

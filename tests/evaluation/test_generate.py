@@ -17,7 +17,7 @@ from model_factory.evaluation.run import newest_run, open_run
 from model_factory.evaluation.sampling.draw import draw
 from model_factory.evaluation.sampling.prompt import PromptError, read_template
 from model_factory.evaluation.sampling.sample import Request
-from tests.evaluation.made_runs import DECODER, MDLM, PAIR, make_run, pair_data, text_data
+from tests.evaluation.untrained_runs import DECODER, MDLM, PAIR, make_run, pair_data, text_data
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -244,7 +244,7 @@ class EndModel(torch.nn.Module):
         return (drawn if prompt is None else torch.where(frozen, prompt, drawn)).expand(count, length)
 
 
-def test_text_after_a_hole_survives_an_end_token_in_it(tmp_path):
+def test_text_after_hole_is_kept_if_hole_has_end_token(tmp_path):
     data = text_data(tmp_path, documents="line", rows="whole", sequence_length=96)
     run = open_run(make_run(tmp_path, MDLM, data, "diffusion"), ["generation={num_samples: 2}"])
     run = replace(run, model=EndModel(run.tokenizer.eos_token_id))

@@ -10,7 +10,7 @@ from model_factory.cli.evaluate import main as evaluate
 from model_factory.cli.generate import main as generate
 from model_factory.evaluation.run import open_run
 from model_factory.evaluation.sampling.latent import draw_prior_latents, encode_texts, encoder_limit
-from tests.evaluation.made_runs import make_run, text_data
+from tests.evaluation.untrained_runs import make_run, text_data
 
 PERFORMER = {"type": "performer", "d_model": 16, "num_layers": 1, "num_heads": 2, "max_length": 101}
 LATENT = {

@@ -18,7 +18,7 @@ from model_factory.evaluation.sampling.sample import Request, Sample, Samples
 from model_factory.evaluation.settings import Settings
 from model_factory.experiment.metric_registry import metrics_of
 from tests.evaluation.latent_runs import TEXTS
-from tests.evaluation.made_runs import DECODER, make_run, text_data
+from tests.evaluation.untrained_runs import DECODER, make_run, text_data
 
 AUTOENCODER = {
     "reconstruction_nats",

@@ -20,7 +20,7 @@ from model_factory.evaluation.sampling.latent import (
 )
 from model_factory.evaluation.sampling.sample import Request
 from tests.evaluation.latent_runs import TEXTS
-from tests.evaluation.made_runs import DECODER, make_run, text_data
+from tests.evaluation.untrained_runs import DECODER, make_run, text_data
 
 A, B = "a dog see a tree", "two cats like the sun"
 
@@ -144,7 +144,7 @@ def test_edit_along_a_zero_direction_changes_nothing(latent_run, capsys):
     assert generated(capsys, *words)["edit"]["edited"] == A
 
 
-def test_edit_from_the_text_to_another_gives_the_other(latent_run, run, capsys):
+def test_edit_in_direction_of_another_text_yields_it(latent_run, run, capsys):
     assert main(["--run", str(latent_run), "--edit", A, "--from", A, "--to", B]) == 0
     assert capsys.readouterr().out == f"rebuilt  {A}\nedited   {B}\n"
     back = edit(run, A, [B], [A], -1.0, seed=0)

@@ -17,7 +17,17 @@ from model_factory.evaluation.settings import Settings
 from model_factory.experiment.metric_registry import metrics_of
 from model_factory.training.errors import RunFolderError, UnfitError
 from model_factory.training.noise import mix_seed
-from tests.evaluation.made_runs import DECODER, MDLM, PAIR, STACK, Unigram, make_run, opened_with, pair_data, text_data
+from tests.evaluation.untrained_runs import (
+    DECODER,
+    MDLM,
+    PAIR,
+    STACK,
+    Unigram,
+    make_run,
+    open_with_model,
+    pair_data,
+    text_data,
+)
 
 ALONE = Settings(samples=False)
 
@@ -36,7 +46,7 @@ def mdlm(tmp_path_factory):
 
 def test_unigram_bits_match_hand_computation(decoder):
     probabilities = torch.rand(open_run(decoder).tokenizer.vocab_size).softmax(0)
-    run, split = opened_with(decoder, Unigram(probabilities))
+    run, split = open_with_model(decoder, Unigram(probabilities))
     rows = [ids.tolist() for ids in split.rows.table["input_ids"]]
     targets = [token for row in rows for token in row[1:]]
     bits = -sum(math.log2(float(probabilities[token])) for token in targets)
@@ -53,7 +63,7 @@ def test_unigram_bits_match_hand_computation(decoder):
 
 def test_uniform_model_needs_log2_vocabulary_bits(decoder):
     size = open_run(decoder).tokenizer.vocab_size
-    run, split = opened_with(decoder, Unigram(torch.full((size,), 1 / size)))
+    run, split = open_with_model(decoder, Unigram(torch.full((size,), 1 / size)))
     figure = supervised.measure_language(run, split, ALONE).figures[0]
     assert (figure.low, figure.value, figure.high) == pytest.approx([math.log2(size)] * 3, rel=1e-5)
 

@@ -10,7 +10,7 @@ from benchmarks.molecule_conditions import main as conditions
 from benchmarks.molecules import main
 from benchmarks.polydiff_sampler import redraw_every_token
 from model_factory.evaluation.run import open_run
-from tests.evaluation.made_runs import DECODER, MDLM, make_run
+from tests.evaluation.untrained_runs import DECODER, MDLM, make_run
 
 pytest.importorskip("rdkit")
 

@@ -7,7 +7,7 @@ from model_factory.evaluation.rows import load_split
 from model_factory.evaluation.run import open_run
 from model_factory.evaluation.settings import Settings
 from model_factory.experiment.metric_registry import metrics_of
-from tests.evaluation.made_runs import MDLM, make_run
+from tests.evaluation.untrained_runs import MDLM, make_run
 
 pytest.importorskip("rdkit")
 KNOWN = ["CCO", "CCN", "c1ccccc1", "CC(=O)O", "CCCl", "C1CCCCC1"]

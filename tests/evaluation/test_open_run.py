@@ -7,7 +7,7 @@ from model_factory.experiment import config
 from model_factory.training.errors import RunFolderError, UnfitError
 from model_factory.training.tasks.base import Task
 from model_factory.yaml_config.errors import ConfigError
-from tests.evaluation.made_runs import DECODER, make_run, text_data
+from tests.evaluation.untrained_runs import DECODER, make_run, text_data
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from model_factory.evaluation.sampling.sample import Request
 from model_factory.experiment.config import read_experiment
 from model_factory.training.engine import train
 from model_factory.training.errors import RunFolderError, UnfitError
-from tests.evaluation.made_runs import MDLM, make_run, text_data
+from tests.evaluation.untrained_runs import MDLM, make_run, text_data
 
 MOLECULES = ["CC", "CCO", "CCO", "CCNC", "CCCCCC"]
 LENGTHS = {4, 5, 6, 8}

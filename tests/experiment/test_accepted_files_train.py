@@ -18,7 +18,7 @@ from tests.experiment.random_files import Files, write_data
 COUNT = int(os.environ.get("ACCEPTED_FILES", "30"))
 SEED = int(os.environ.get("ACCEPTED_FILES_SEED", "0"))
 WHOLE_RUNS = 10
-"""Of so many accepted files one is trained by the whole engine, with an evaluation and samples."""
+"""One in `WHOLE_RUNS` accepted files is trained by the whole engine, with an evaluation and samples."""
 
 
 def test_accepted_files_train_a_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -126,7 +126,7 @@ def test_model_only_and_data_only_limit_the_check(here: Path) -> None:
     assert main(["--config", "half.yml"]) == 1
 
 
-def test_parse_config_returns_none_for_absent_sections(here: Path) -> None:
+def test_parse_config_returns_none_for_missing_sections(here: Path) -> None:
     Path("model.yml").write_text(ENCODER)
     Path("data.yml").write_text("datasets: [{name: d, source: embedded}]\n")
     assert parse_config("model.yml")[1] is None
@@ -172,7 +172,7 @@ def test_schema_from_python_is_complete() -> None:
     assert json.loads(done.stdout) == json.loads((ROOT / "configs" / "schema.json").read_text())
 
 
-def test_schema_requires_what_no_default_gives() -> None:
+def test_schema_requires_fields_without_default() -> None:
     from model import types
     from model_factory.experiment.json_schema import DEVICE_PATTERN, experiment_schema
 

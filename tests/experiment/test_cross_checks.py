@@ -59,7 +59,7 @@ def test_tokenizer_path_is_a_folder(here: Path) -> None:
     assert "the folder 'empty' holds no tokenizer" in message
 
 
-def test_init_from_of_the_same_shape_is_good(here: Path) -> None:
+def test_init_from_accepts_equal_shapes(here: Path) -> None:
     write_run("run", DECODER | {"decoder": STACK | {"dropout": 0.3, "vocab_size": 30}})
     assert problems(training={"init_from": "run"}) == []
     assert problems(training={"init_from": "absent"}) == []

@@ -1,4 +1,4 @@
-"""What a summary says of softmax and linear attention at the file's own lengths."""
+"""Crossover of softmax and linear attention in a summary, at the sequence lengths of the config."""
 
 import pytest
 
@@ -48,7 +48,7 @@ def test_stacks_are_named_and_a_decoder_is_causal():
     assert found["decoder"][0].forward > found["encoder"][0].forward
 
 
-def test_a_summary_says_it_for_the_files_own_length():
+def test_summary_reports_crossover_at_sequence_length():
     config = config_of("decoder", DecoderConfig(params=params()))
     (found,) = find_crossovers(config)
     for length, faster in [(16, "softmax"), (16_384, "linear")]:

@@ -8,10 +8,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tools.fuzzing.cases import KINDS, Case, CaseInput, cases
-from tools.fuzzing.known import config_names, config_tree, schemas_by_key, values_by_key
 from tools.fuzzing.limits import Limits
 from tools.fuzzing.option_mutators import random_options
 from tools.fuzzing.oracle import GOOD, INVALID, Verdict, judge_case, judge_input
+from tools.fuzzing.packaged_configs import config_names, config_tree, schemas_by_key, values_by_key
 from tools.fuzzing.report import format_table
 from tools.fuzzing.tree_mutators import to_yaml
 

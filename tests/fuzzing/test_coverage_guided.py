@@ -18,7 +18,9 @@ BYTES = st.binary(max_size=60) | st.text("ab:{}[]-&*!|>'\"\\ \n\t#0.e+<", max_si
 
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=BYTES)
-def test_reader_gives_data_or_placed_problems(data: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reader_returns_data_or_problems_with_position(
+    data: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with monkeypatch.context() as patched:
         patched.chdir(tmp_path)
         read_once(data)

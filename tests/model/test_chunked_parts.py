@@ -257,7 +257,7 @@ def test_float64_is_float64_throughout(causal: bool) -> None:
     assert gap(out, wanted) < 1e-13
 
 
-def test_operator_gradient_is_of_the_output_alone() -> None:
+def test_operator_gradient_only_for_output() -> None:
     """No gradient is computed unless it is needed; the kernel has no gradient."""
     q, k, v = (torch.rand(1, 2, 70, 3, requires_grad=True) for _ in range(3))
     kernel: list[Tensor | None] = [None] * 4

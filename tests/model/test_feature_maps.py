@@ -57,7 +57,7 @@ def test_errors_against_softmax():
 
 
 @pytest.mark.parametrize("name", FITTED)
-def test_moments_change_in_training_alone(name):
+def test_moments_change_only_in_training(name):
     core, (q, k, v) = linear_core(name), qkv(50, 50, std=3.0)
     before = core.features.moments.clone()
     core(q, k, v, causal=True)

@@ -46,7 +46,7 @@ def test_no_redraw_in_evaluation():
     assert not any(changes_over(model_of(feature_redraw_interval=1).eval(), 3))
 
 
-def test_redraw_depends_on_seed_layer_and_count_alone():
+def test_redraw_depends_only_on_seed_layer_and_count():
     torch.manual_seed(7)
     first = model_of(feature_redraw_interval=2)
     torch.manual_seed(7)

@@ -103,7 +103,7 @@ def test_greedy_encoder_decoder_equals_the_uncached_loop(mixer, shape):
 @pytest.mark.parametrize("position", ["rotary", "absolute", "none"])
 @pytest.mark.parametrize("pad", [left_padded, right_padded])
 @pytest.mark.parametrize("beams", [1, 3])
-def test_padded_prompts_continue_as_each_alone(mixer, position, pad, beams):
+def test_padded_prompts_continue_like_unpadded_ones(mixer, position, pad, beams):
     model = decoder(attention_type=MIXERS[mixer], position=position, max_length=20)
     rows = [ids(4), ids(9), ids(1)]
     tokens, mask = pad(rows, filler=-100)  # ids of the padding are ignored
@@ -231,7 +231,7 @@ def test_beams_of_an_encoder_decoder_keep_their_source():
         assert torch.equal(out[row : row + 1], alone)
 
 
-def test_sampling_uses_the_generator_alone():
+def test_sampling_uses_only_the_generator():
     model = decoder()
     prompts = ids(2, 4)
 

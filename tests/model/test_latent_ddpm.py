@@ -17,7 +17,7 @@ from model.transformer.inputs import InputError
 from model_factory.diffusion.gaussian_schedule import strided_times
 from model_factory.diffusion.randomness import RowGenerators
 from tests.oracles.dmlp_tables import published_tables
-from tests.oracles.gaussian_laws import NormalData
+from tests.oracles.gaussian_closed_form import NormalData
 
 BETAS, STEPS, LATENT = (1e-3, 0.4), 20, 6
 cosine = partial(ddpm_schedule, kind="cosine")
@@ -127,7 +127,9 @@ def test_ddim_samples_follow_the_exact_distribution(prediction: str, steps: int 
     model = DDPM(exact, BETAS, STEPS, prediction=prediction)  # type: ignore[arg-type]
     ends = model.sample(2, 1, steps=steps, sampler="ddim", noise=torch.tensor([[0.0], [1.0]], dtype=torch.float64))
     mean, slope = float(ends[0]), float(ends[1] - ends[0])
-    assert (mean, slope**2) == pytest.approx(exact.data.wanted_law(strided_times(STEPS, steps or STEPS), 0.0), rel=1e-9)
+    assert (mean, slope**2) == pytest.approx(
+        exact.data.expected_moments(strided_times(STEPS, steps or STEPS), 0.0), rel=1e-9
+    )
 
 
 @pytest.mark.parametrize(("sampler", "eta"), [("ancestral", 0.0), ("ddim", 0.5), ("ddim", 1.0)])
@@ -136,7 +138,7 @@ def test_stochastic_samples_follow_the_exact_distribution(sampler: str, eta: flo
     exact, rows = ExactNetwork("noise"), 20_000
     generator = RowGenerators.from_seed(5, torch.arange(rows))
     drawn = DDPM(exact, BETAS, STEPS).sample(rows, 1, steps=steps, sampler=sampler, eta=eta, generator=generator)  # type: ignore[arg-type]
-    mean, variance = exact.data.wanted_law(strided_times(STEPS, steps), eta or 1.0)
+    mean, variance = exact.data.expected_moments(strided_times(STEPS, steps), eta or 1.0)
     assert abs(float(drawn.mean()) - mean) < 4 * math.sqrt(variance / rows)
     assert abs(float(drawn.var()) / variance - 1) < 4 * math.sqrt(2 / rows)
 

@@ -205,7 +205,7 @@ MISFITS = [
     ({"use_scalenorm": True}, {}, "use_scalenorm is false, and the checkpoint has true (performer.net.layers.0.0.g)"),
     ({}, {"vocab_size": 12}, "vocab_size is 12, and the checkpoint has 11 (token_emb.weight)"),
     ({}, {"tie_embeddings": True}, "tie_embeddings is true, and the checkpoint has false (to_out.weight)"),
-    ({}, {"position": "none"}, "position is none, and the checkpoint's are rotary"),
+    ({}, {"position": "none"}, "position is none, and the checkpoint's are rotary"),  # language: ok
     ({}, {"max_length": 41}, "max_length is 41, and the checkpoint's positions are 40"),
     ({}, {"max_length": None}, "max_length is not set, and the checkpoint's positions are 40"),
     ({}, {"qk_norm": True}, "qk_norm is true, and performer-pytorch has none"),

@@ -7,7 +7,7 @@ from model.attention.rotary import rotary_angles, rotate
 CPU = torch.device("cpu")
 
 
-def test_rotary_products_depend_on_the_distance_alone():
+def test_rotary_products_depend_only_on_distance():
     q, k = torch.randn(2, 1, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).expand(2, 40, 8)
     rotation = rotary_angles(40, 8, CPU)
     products = rotate(q, rotation) @ rotate(k, rotation).T  # [40, 40]

@@ -78,11 +78,14 @@ def sampler_distribution(toy: Toy, sampler: Sampler, frozen: Tensor | None = Non
     free = LENGTH if frozen is None else LENGTH - int(frozen.sum())
     if isinstance(sampler, FirstHittingSampler):
         distributions = [
-            _first_hitting_law(toy, sampler, state, order, free, frozen) for order in permutations(range(LENGTH))
+            _first_hitting_distribution(toy, sampler, state, order, free, frozen)
+            for order in permutations(range(LENGTH))
         ]
         return torch.stack(distributions).mean(0)
     if isinstance(sampler, SemiAutoregressiveSampler):
-        distributions = [_block_law(toy, sampler, state, order, frozen) for order in permutations(range(LENGTH))]
+        distributions = [
+            _block_distribution(toy, sampler, state, order, frozen) for order in permutations(range(LENGTH))
+        ]
         return torch.stack(distributions).mean(0)
     state = replace(sampler.begin(state), cache={"masks": torch.full((len(toy.states),), free)})
     probs = prior(toy, frozen, sampler.process.graph.limit)
@@ -92,7 +95,7 @@ def sampler_distribution(toy: Toy, sampler: Sampler, frozen: Tensor | None = Non
     return probs
 
 
-def _first_hitting_law(
+def _first_hitting_distribution(
     toy: Toy, sampler: Sampler, state: SamplerState, order: tuple[int, ...], free: int, frozen: Tensor | None
 ) -> Tensor:
     hits = torch.tensor([3.0, 1.0, 0.2], dtype=torch.float64)[torch.tensor(order)]
@@ -103,7 +106,7 @@ def _first_hitting_law(
     return probs
 
 
-def _block_law(
+def _block_distribution(
     toy: Toy, sampler: SemiAutoregressiveSampler, state: SamplerState, order: tuple[int, ...], frozen: Tensor | None
 ) -> Tensor:
     free = torch.ones(LENGTH, dtype=torch.bool) if frozen is None else ~frozen

@@ -1,4 +1,4 @@
-"""Plugin with a task that has a key of its own."""
+"""Plugin with a task that has a custom key."""
 
 from typing import Literal
 

@@ -161,7 +161,7 @@ def test_nan_gradient_names_parameters_and_keeps_checkpoint(tmp_path):
     assert list_checkpoint_steps(run) == [2]
 
 
-def test_failing_samples_are_reported_once_and_lose_nothing(tmp_path):
+def test_failing_samples_are_reported_and_training_continues(tmp_path):
     path, log, run = experiment(tmp_path, eval_steps=2), tmp_path / "log", tmp_path / "run"
     words = ("--config", path, "--output", run, *PLUGIN, "--set", "training.task=mute")
     assert train(*words, log=log) == 0

@@ -1,4 +1,4 @@
-"""A run folder that version 0.1.0 wrote before the code was laid out anew: it loads, generates, resumes and evaluates."""
+"""Run folder of version 0.1.0, written before modules were moved: it loads, generates, resumes and evaluates."""
 
 import json
 import shutil

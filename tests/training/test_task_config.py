@@ -1,4 +1,4 @@
-"""Tasks with keys of their own: `training.task: {type: name, ...}` from the file to the task."""
+"""Tasks with custom keys: `training.task: {type: name, ...}` from the file to the task."""
 
 import json
 
@@ -49,7 +49,7 @@ def test_task_config_reaches_the_task_and_config_yml(tmp_path):
         ("scald", "did you mean 'scaled'"),
     ],
 )
-def test_task_config_errors_are_placed(task, message, scaled_task, tmp_path):
+def test_task_config_errors_have_positions(task, message, scaled_task, tmp_path):
     with pytest.raises(ConfigError) as error:
         read_experiment(experiment(tmp_path), [f"training.task={json.dumps(task)}"])
     assert message in str(error.value)

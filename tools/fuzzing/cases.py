@@ -4,9 +4,9 @@ import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from tools.fuzzing.harmless import Files, rewrite_equivalently
-from tools.fuzzing.known import config_bytes, config_names, config_tree
+from tools.fuzzing.equivalent_configs import Files, rewrite_equivalently
 from tools.fuzzing.option_mutators import random_options
+from tools.fuzzing.packaged_configs import config_bytes, config_names, config_tree
 from tools.fuzzing.text_mutators import mutate_text
 from tools.fuzzing.tree_mutators import mutate_tree, to_yaml
 from tools.fuzzing.values import TEXTS

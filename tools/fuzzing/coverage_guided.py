@@ -72,7 +72,7 @@ def main() -> int:
             importlib.import_module(f"model_factory.yaml_config.{name}")
     import os
 
-    from tools.fuzzing.known import config_bytes, config_names
+    from tools.fuzzing.packaged_configs import config_bytes, config_names
 
     words = [str(Path(word).resolve()) if not word.startswith("-") else word for word in sys.argv[1:]]
     artifacts = f"-artifact_prefix={Path.cwd()}/"

@@ -17,8 +17,8 @@ from model_factory.yaml_config.dump import dump
 from model_factory.yaml_config.errors import ConfigError
 from parse_args import main
 from tools.fuzzing.cases import Case, CaseInput
-from tools.fuzzing.known import config_path
 from tools.fuzzing.limits import HangError, Limits, enforce_limits
+from tools.fuzzing.packaged_configs import config_path
 
 GOOD, INVALID, USAGE, UNREADABLE = range(4)
 LIMITS = Limits()

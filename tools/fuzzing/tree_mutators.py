@@ -7,7 +7,7 @@ from typing import Any
 
 from model_factory.yaml_config.dump import dump
 from model_factory.yaml_config.strict_model import Location
-from tools.fuzzing.known import get_at, iter_paths, sample_schema, schemas_by_key, values_by_key
+from tools.fuzzing.packaged_configs import get_at, iter_paths, sample_schema, schemas_by_key, values_by_key
 from tools.fuzzing.values import RAW, random_value
 
 Tree = dict[str, Any]

@@ -6,7 +6,7 @@
     named         domain faults written by hand, each with the test that must detect it
     patching      insert a fault into the running process
     session       collect with pytest once, then fork a child for each mutant
-    touched       line coverage and duration of each test
+    coverage_map  line coverage and duration of each test
     results       outcome of each mutant, on disk
     report        the tables of docs/mutation.md
 

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from tools.mutation.coverage_map import CoverageMap
 from tools.mutation.operators import Mutant, make_mutants
 from tools.mutation.patching import Functions, apply_mutant, live_functions
 from tools.mutation.report import find_reason, read_reasons
 from tools.mutation.results import Result, Results
 from tools.mutation.session import Child, start, wait_for_children
 from tools.mutation.settings import BUDGET, LIMIT, ROOT, SLOW, list_files
-from tools.mutation.touched import CoverageMap
 
 
 @dataclass(frozen=True)
@@ -52,10 +52,10 @@ class Campaign:
         """Run all mutants without a result."""
         options = self.options
         self.items = {item.nodeid: item for item in items}
-        self.touched = CoverageMap(options.folder / "touched")
-        self.touched.measure(items, list_files(options.suite))
-        if self.touched.failing:
-            print("skipped, because they fail without a fault:", *self.touched.failing, sep="\n    ")
+        self.coverage = CoverageMap(options.folder / "coverage")
+        self.coverage.measure(items, list_files(options.suite))
+        if self.coverage.failing:
+            print("skipped, because they fail without a fault:", *self.coverage.failing, sep="\n    ")
         self.reasons = read_reasons()
         self.tests_fingerprint = fingerprint(sorted({item.path for item in items}))
         self.functions: Functions = live_functions(options.files)
@@ -105,17 +105,17 @@ class Campaign:
 
     def select_tests(self, mutant: Mutant) -> tuple[list[str], bool]:
         """Return the ordered tests for a mutant, and True if these are all tests that cover its lines."""
-        found = set(self.touched.tests(mutant.path, *mutant.lines))
+        found = set(self.coverage.tests(mutant.path, *mutant.lines))
         if not found:
-            found = set(self.touched.tests(mutant.path, mutant.first_line, mutant.last_line))
+            found = set(self.coverage.tests(mutant.path, mutant.first_line, mutant.last_line))
         if not found and "." not in mutant.scope:  # a constant, which no test covers: tests that mention it first
-            found = set(self.touched.seconds)
+            found = set(self.coverage.seconds)
             name = mutant.source.splitlines()[mutant.lines[0] - 1].split(":")[0].split("=")[0].strip()
             for test in found:
                 self.kills[f"{mutant.path}:{mutant.scope}"][test] += name in self._text_of(test)
         near, here = self.kills[f"{mutant.path}:{mutant.scope}"], self.kills[mutant.path]
-        cost = {test: self.touched.seconds[test] + 0.004 for test in found}
-        breadth = self.touched.breadth  # of two equally cheap tests prefer the more specific one
+        cost = {test: self.coverage.seconds[test] + 0.004 for test in found}
+        breadth = self.coverage.breadth  # of two equally cheap tests prefer the more specific one
         order = sorted(found, key=lambda test: cost[test] * (1 + breadth[test]) / (1 + 20 * near[test] + here[test]))
         if self.options.thorough:
             return order, True
@@ -134,7 +134,7 @@ class Campaign:
 
     def _start(self, mutant: Mutant) -> tuple[Child, bool]:
         names, complete = self.select_tests(mutant)
-        tests = [(self.items[name], LIMIT + 6 * self.touched.seconds[name]) for name in names]
+        tests = [(self.items[name], LIMIT + 6 * self.coverage.seconds[name]) for name in names]
 
         def prepare() -> None:
             apply_mutant(mutant.path, mutant.scope, mutant.source, mutant.line, self.functions)

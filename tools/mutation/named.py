@@ -206,7 +206,7 @@ NAMED = [
         "make_decays",
         ".tril_()",
         ".tril_(1)",
-        f"{_CORE}::test_any_one_future_token_leaves_earlier_rows_alone",
+        f"{_CORE}::test_future_token_does_not_change_earlier_rows",
     ),
     Named(
         "state of a chunk includes the chunk itself",
@@ -262,7 +262,7 @@ NAMED = [
         "rotate",
         "second, sin, value=-1",
         "second, sin, value=1",
-        f"{_POSITION}::test_rotary_products_depend_on_the_distance_alone",
+        f"{_POSITION}::test_rotary_products_depend_only_on_distance",
     ),
 ]
 

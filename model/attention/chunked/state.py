@@ -60,9 +60,9 @@ class Decays(NamedTuple):
     within: Tensor
     """w_ij = 2^(c_j - m_i) for j <= i, else 0, inside each chunk [R, G, L, L]."""
     read: Tensor
-    """From the units of the chunk's state to those of a row, [R, G, L, 1]."""
+    """Factor from the units of the chunk's state to those of a row, [R, G, L, 1]."""
     write: Tensor
-    """From the scale of a key to the units of the next state, [R, G, L, 1]."""
+    """Factor from the scale of a key to the units of the next state, [R, G, L, 1]."""
     carry: Tensor
     """From the units of a state to those of the next one, [R, G, 1, 1]."""
     peak: Tensor

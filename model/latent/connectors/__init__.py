@@ -1,4 +1,4 @@
 """Encoders and decoders around a latent vector: the published connectors and the parts that they are presets of.
 
-The wing imports transformers inside the modules that need it; checking a file needs none of them.
+Only the modules that build or load networks import transformers; checking a config imports none of them.
 """

@@ -170,7 +170,7 @@ class GPT2ModelForVAENew(GPT2ModelForVAE):
 
 
 class GPT2ModelForVAENew2(GPT2ModelForVAENew):
-    """The same, with a feed-forward layer of 12 times the hidden size in the new block."""
+    """GPT-2 frozen, with one trained block in front whose feed-forward layer is 12 times as wide as the hidden size."""
 
     feed_forward = 12
 
@@ -221,7 +221,7 @@ class GPT2ForLatentConnectorNew(GPT2ForLatentConnector):
 
 
 class GPT2ForLatentConnectorNew2(GPT2ForLatentConnector):
-    """The same, with a feed-forward layer of 12 times the hidden size in the new block."""
+    """GPT-2 frozen, with one trained block in front whose feed-forward layer is 12 times as wide as the hidden size."""
 
     inner = GPT2ModelForVAENew2
 

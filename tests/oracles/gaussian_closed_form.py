@@ -26,14 +26,14 @@ class NormalData:
     def alpha_bar(self, t: int) -> float:
         return prod(1 - beta for beta in self.betas[:t])
 
-    def law(self, t: int) -> tuple[float, float]:
+    def moments(self, t: int) -> tuple[float, float]:
         """Return mean and variance of x_t."""
         kept = self.alpha_bar(t)
         return sqrt(kept) * self.mean, kept * self.std**2 + 1 - kept
 
     def best_x_0(self, x_t: Tensor, t: int) -> Tensor:
         """Return E[x_0 | x_t], from the regression of x_0 on x_t."""
-        mean, variance = self.law(t)
+        mean, variance = self.moments(t)
         return self.mean + sqrt(self.alpha_bar(t)) * self.std**2 / variance * (x_t - mean)
 
     def posterior_on_a_grid(self, x_t: float, x_0: float, t: int, s: int) -> tuple[float, float]:
@@ -46,7 +46,7 @@ class NormalData:
         mean = float((weights * grid).sum())
         return mean, float((weights * (grid - mean) ** 2).sum())
 
-    def sampled_law(self, step: Step, times: list[int]) -> tuple[float, float]:
+    def sampled_moments(self, step: Step, times: list[int]) -> tuple[float, float]:
         """Return mean and variance after steps `step(x_t, x_0, t, s, noise)` from x_T ~ N(0, 1) with the exact network."""
         mean, variance = 0.0, 1.0
         for t, s in pairwise(times):
@@ -56,12 +56,12 @@ class NormalData:
             mean, variance = shift + slope * mean, slope**2 * variance + spread**2
         return mean, variance
 
-    def wanted_law(self, times: list[int], eta: float) -> tuple[float, float]:
+    def expected_moments(self, times: list[int], eta: float) -> tuple[float, float]:
         """Return the same by a closed recursion of Song et al.'s equation 12; eta = 1 is the ancestral step."""
         mean, variance = 0.0, 1.0
         for t, s in pairwise(times):
             kept_t, kept_s = self.alpha_bar(t), self.alpha_bar(s)
-            centre, width = self.law(t)
+            centre, width = self.moments(t)
             gain = sqrt(kept_t) * self.std**2 / width
             sigma = eta * sqrt((1 - kept_s) / (1 - kept_t)) * sqrt(1 - kept_t / kept_s)
             towards = sqrt(max(0.0, 1 - kept_s - sigma**2)) / sqrt(1 - kept_t)

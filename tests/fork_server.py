@@ -12,7 +12,7 @@ CONTEXT.set_forkserver_preload(["tests.training.preload"])
 SECONDS = 300
 
 
-def run_warm(words: Sequence[str], folder: Path) -> tuple[int, str, str]:
+def run_in_fork(words: Sequence[str], folder: Path) -> tuple[int, str, str]:
     """Run `python *words` in `folder` (script, `-m module` or `-c text`); return exit code, stdout and stderr."""
     out, error = folder / ".stdout", folder / ".stderr"
     process = CONTEXT.Process(target=_run, args=(list(words), str(folder), str(out), str(error)))

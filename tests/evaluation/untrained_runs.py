@@ -65,7 +65,7 @@ def make_run(folder: Path, model: dict, datasets: list, task: str, **training) -
     return run.path
 
 
-def opened_with(run: Path, model: nn.Module, *overrides: str) -> tuple[LoadedRun, Split]:
+def open_with_model(run: Path, model: nn.Module, *overrides: str) -> tuple[LoadedRun, Split]:
     """Load a run and its split `test`, and replace its model."""
     opened = replace(open_run(run, overrides), model=model.eval())
     return opened, load_split(opened, "test", max_rows=None, seed=0)

@@ -6,8 +6,8 @@ from typing import Any
 
 from model_factory.yaml_config.dump import dump
 from model_factory.yaml_config.strict_model import Location
-from tools.fuzzing.known import config_bytes, config_tree, get_at, iter_paths
 from tools.fuzzing.option_mutators import format_override
+from tools.fuzzing.packaged_configs import config_bytes, config_tree, get_at, iter_paths
 
 Files = dict[str, bytes]
 
