@@ -2,11 +2,13 @@
 
 import importlib
 import re
+import sys
 from functools import reduce
 from pathlib import Path
 
 import pytest
 
+import model_factory
 from benchmarks.certificates import all_certificates, strata_table, table
 from benchmarks.entropy_bounds import bounds_table
 from benchmarks.erring_networks import erring_table
@@ -14,6 +16,7 @@ from model.discrete.types import ConditionConfig, DiffusionConfig
 from model_factory.cli.main import VERBS
 from model_factory.diffusion.registry import OBJECTIVES, PROCESSES, SCHEDULES
 from model_factory.yaml_config.errors import ConfigError
+from model_factory.yaml_config.registry import Registry
 from tests.commands import SCRIPTS, check_command, commands
 from tests.snippets import ROOT, Page
 from tools.documentation.diffusion_tables import fill_table, render_combinations_table, render_samplers_table
@@ -109,6 +112,18 @@ def test_docs_register_functions_exist() -> None:
     assert len(names) >= 13
     for dotted in names:
         assert callable(resolve(dotted))
+
+
+def test_docs_extension_table_lists_decorators_and_groups() -> None:
+    """The table has every decorator of the facade, each with the entry-point group of its registry."""
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    table = re.findall(r"\| `model_factory\.(register_\w+)` \| `(model_factory\.\w+)` \|", text)
+    assert {name for name, _ in table} == {name for name in dir(model_factory) if name.startswith("register_")}
+    for name, group in table:
+        module = sys.modules[getattr(model_factory, name).__module__]
+        groups = {value.group for value in vars(module).values() if isinstance(value, Registry)}
+        assert group in groups, name
+        assert name == "register_source" or name.removeprefix("register_") in group, name
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ A custom kind is one file, found when it is imported (`--plugin MODULE`) or thro
         lowercase: bool = False
 
     @register_tokenizer("words", config=WordsConfig)
-    class WordTokenizer:                                  # has the methods of `tokenizer_base.Tokenizer`
+    class WordTokenizer:                                  # has the methods of `tokenizers.base.Tokenizer`
         @classmethod
         def from_texts(cls, settings, texts): ...         # learn the vocabulary from the training split
         @classmethod

@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, Field
 
-from model.denoisers.registry import register_backbone
+from model_factory import register_backbone
 
 
 class AveragingConfig(BaseModel):

@@ -4,8 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from data_manager.registry import register_source
-from data_manager.row_types import TokensConfig
+from model_factory import TokensConfig, register_source
 
 COLOURS = ("red", "blue", "green", "white")
 
