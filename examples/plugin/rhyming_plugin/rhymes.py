@@ -1,11 +1,10 @@
-"""A data source that generates rhymes."""
+"""Data source `rhymes`, which generates its documents."""
 
 from typing import Annotated, Literal
 
 from pydantic import Field
 
-from data_manager.registry import register_source
-from data_manager.row_types import TokensConfig
+from model_factory import TokensConfig, register_source
 
 COLOURS = ("red", "blue", "green", "white")
 
