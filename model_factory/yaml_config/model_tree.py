@@ -5,7 +5,7 @@ from typing import Any, get_args
 
 from pydantic import BaseModel
 
-from model_factory.yaml_config.choose import FromRegistry
+from model_factory.yaml_config.from_registry import FromRegistry
 from model_factory.yaml_config.node import Node
 from model_factory.yaml_config.strict_model import Location, StrictModel
 

@@ -10,7 +10,7 @@ from typing import Any, get_args
 from pydantic.fields import FieldInfo
 
 from model_factory.experiment.json_schema import describe_every_type
-from model_factory.yaml_config.choose import FromRegistry
+from model_factory.yaml_config.from_registry import FromRegistry
 from model_factory.yaml_config.strict_model import StrictModel
 from tools.documentation.cells import default_text, meaning_and_unit, range_text, type_text
 
