@@ -25,6 +25,15 @@ for words in json.loads(sys.argv[1]):
         file.seek(start)
     print(json.dumps([code, *(file.read() for file in files)]))
 """
+TABLES = f"""
+import importlib, json, sys
+sys.path.append({str(EXAMPLE)!r})
+if sys.argv[1:]:
+    importlib.import_module(sys.argv[-1])
+from tools.documentation.diffusion_tables import render_combinations_table, render_samplers_table
+from tools.documentation.reference import reference_files
+print(json.dumps([reference_files(), render_combinations_table(), render_samplers_table()]))
+"""
 MISSPELT = {
     "rhymes": ("bigram", "datasets.0.cuont=8", "count"),
     "words": ("bigram", "datasets.0.tokenizer.min_cuont=2", "min_count"),
@@ -130,13 +139,29 @@ def test_plugin_entries_are_in_the_json_schema(folder: tuple[Path, tuple[str, ..
     def collect(node: object) -> None:
         if isinstance(node, dict):
             names.update(value for value in [node.get("const"), *node.get("enum", [])] if isinstance(value, str))
-            keys.update(node.get("properties", {}) if isinstance(node.get("properties"), dict) else ())
+            fields = node["properties"].items() if isinstance(node.get("properties"), dict) else ()
+            keys.update(key for key, field in fields if isinstance(field, dict) and field.get("description"))
         for child in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
             collect(child)
 
     collect(schema)
     assert set(MISSPELT) <= names
     assert {key for _, _, key in MISSPELT.values()} <= keys
+
+
+def test_plugin_entries_are_in_the_reference_and_tables(folder: tuple[Path, tuple[str, ...]]) -> None:
+    path, option = folder
+    code, out, error = run_warm(["-c", TABLES, *option], path)
+    assert code == 0, error
+    files, fits, samplers = json.loads(out)
+    text = "\n".join(files.values())
+    for name, (_, _, key) in MISSPELT.items():
+        assert name in text, name
+        [row, *_] = [line for line in text.splitlines() if line.startswith(f"| `{key}` |")]
+        assert row.split(" | ")[1], key  # the docstring of the field
+    assert "| `next_word` | bigram | input_ids | Measure accuracy = tokens" in text
+    assert "| zipf | sedd, d3pm, gidd, smoothed | loglinear, geometric, cosine, linear, discrete, power |" in fits
+    assert "| late_steps | absorbing, uniform, hybrid, zipf | - | convergent | ancestral, with shorter" in samplers
 
 
 def test_files_of_the_example_train_and_sample(folder: tuple[Path, tuple[str, ...]]) -> None:
