@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from model.latent.registry import register_latent_encoder as register_latent_encoder
     from model.latent.registry import register_latent_pooler as register_latent_pooler
     from model.latent.registry import register_latent_route as register_latent_route
+    from model.latent.registry import register_latent_sampler as register_latent_sampler
     from model.latent.registry import register_latent_schedule as register_latent_schedule
     from model.model_factory import ModelFactory as ModelFactory
     from model.model_factory import create_model as create_model
@@ -84,6 +85,7 @@ _MODULES = {
         "register_latent_encoder",
         "register_latent_pooler",
         "register_latent_route",
+        "register_latent_sampler",
         "register_latent_schedule",
     ),
     "data_manager.data_manager": ("DatasetManager",),

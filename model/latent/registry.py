@@ -11,6 +11,8 @@ Each kind of part has a decorator, and an entry-point group in which an installe
 | `routes` | `register_latent_route` | `(config, latent_size, out_features)` | `model_factory.latent_routes` |
 | `schedule` | `register_latent_schedule` | `(config, num_steps, betas)` | `model_factory.latent_schedules` |
 
+A sampler of latents, which `generation.sampler` names, is a function: see `register_latent_sampler`.
+
 A custom part is one file, loaded by `--plugin MODULE` or through its group. Import torch inside the builder, so that
 checking a file stays fast:
 
@@ -70,6 +72,14 @@ class ScheduleEntry(PartEntry):
     reads: tuple[BetaKey, ...]
 
 
+@dataclass(frozen=True)
+class LatentSamplerEntry:
+    """A sampler of latents: its step, and True if that step reads `eta`. It has no keys of its own in a file."""
+
+    step: Callable[..., Any]
+    uses_eta: bool
+
+
 _BUILT_IN = "model.latent.parts"
 
 
@@ -83,6 +93,8 @@ LATENT_DENOISERS: Registry[PartEntry] = _registry("latent denoiser", "latent_den
 LATENT_POOLERS: Registry[PartEntry] = _registry("latent pooler", "latent_poolers")
 LATENT_ROUTES: Registry[RouteEntry] = _registry("latent route", "latent_routes")
 LATENT_SCHEDULES: Registry[ScheduleEntry] = _registry("latent schedule", "latent_schedules")
+LATENT_SAMPLERS: Registry[LatentSamplerEntry] = _registry("latent sampler", "latent_samplers")
+"""Samplers of latents; the first is the default."""
 LATENT_PARTS: tuple[Registry[Any], ...] = (
     LATENT_ENCODERS,
     LATENT_DECODERS,
@@ -151,6 +163,16 @@ def register_latent_schedule(
     return _register(
         LATENT_SCHEDULES, name, config, lambda config_type, build: ScheduleEntry(config_type, build, reads)
     )
+
+
+def register_latent_sampler(name: str, *, uses_eta: bool = False) -> Callable[[Builder], Builder]:
+    """Register the decorated step of a sampler of latents; raise ValueError if the name is taken.
+
+    The step is called as `step(diffusion, x_t, x_0, t, s, draw, eta, variance) -> x_s` for each time t and the next one
+    s < t. `diffusion` is a `model_factory.diffusion.gaussian.GaussianDiffusion`; x_t, x_s and the estimate x_0 of the
+    latent are [B, size]; `draw()` returns standard normal noise of that shape; `variance` is posterior or forward.
+    """
+    return LATENT_SAMPLERS.decorator(name, lambda step: LatentSamplerEntry(step, uses_eta))
 
 
 def resolve_part(registry: Registry[Entry], part: StrictModel | str) -> tuple[Entry, Any]:

@@ -9,6 +9,7 @@ from model.latent.registry import (
     LATENT_DECODERS,
     LATENT_DENOISERS,
     LATENT_ENCODERS,
+    LATENT_SAMPLERS,
     LATENT_SCHEDULES,
 )
 from model.registry import register_model
@@ -19,8 +20,6 @@ from model_factory.yaml_config.strict_model import StrictModel, Violation
 if TYPE_CHECKING:
     from model.latent.model import LatentDiffusionModel
 
-SAMPLERS = ("ancestral", "ddim")
-"""Samplers that fit; the first is the default."""
 PUBLISHED_VARIANCE = 0.008
 Positive = Annotated[float, Field(gt=0, le=1e6)]
 NotNegative = Annotated[float, Field(ge=0, le=1e6)]
@@ -155,7 +154,7 @@ class LatentDiffusionConfig(StrictModel):
     @property
     def samplers(self) -> tuple[str, ...]:
         """Return the samplers that fit; the first is the default."""
-        return SAMPLERS
+        return tuple(LATENT_SAMPLERS)
 
     def violations(self) -> Iterator[Violation]:
         """Yield parts on another device, and settings that contradict compat."""

@@ -120,10 +120,11 @@ def _key(name: str, field: FieldInfo, prop: dict[str, Any], definitions: dict[st
 def _types_inside(field: FieldInfo) -> Iterator[tuple[str | None, Type]]:
     """Yield the types of a field's values, with the names that select them."""
     mark = registry_of(field)
-    for name in mark.registry if mark is not None else ():
-        config_type = mark.registry.get(name).config_type
-        if config_type is not None and (mark.names in (None, "unchecked") or len(config_type.model_fields) > 1):
-            yield name, config_type
+    if mark is not None:
+        for name in mark.registry:
+            config_type = mark.registry.get(name).config_type
+            if config_type is not None and (mark.names in (None, "unchecked") or len(config_type.model_fields) > 1):
+                yield name, config_type
     for model in _models_in(field.annotation):
         yield None, model
 
