@@ -34,9 +34,4 @@ def register_source(name: str, *, config: type[StrictModel], texts: Texts | None
 
     Import heavy libraries inside the loader, so that checking a file stays fast. Raise ValueError if the name is taken.
     """
-
-    def register(load: Source) -> Source:
-        SOURCES.add(name, SourceEntry(config, load, texts))
-        return load
-
-    return register
+    return SOURCES.decorator(name, lambda load: SourceEntry(config, load, texts))

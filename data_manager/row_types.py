@@ -7,7 +7,7 @@ from pydantic import Field
 
 from data_manager.dataset_types import DatasetConfig, TokenizerConfig
 from data_manager.tokenizers.registry import DEFAULT_TOKENIZER, TOKENIZERS
-from model_factory.yaml_config.choose import FromRegistry
+from model_factory.yaml_config.from_registry import FromRegistry
 from model_factory.yaml_config.strict_model import StrictModel, Violation
 
 DEFAULT_LENGTH = 256

@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from pydantic import BaseModel
 
+from model_factory.yaml_config.from_registry import name_of, section_type
 from model_factory.yaml_config.lazy_import import import_on_call
-from model_factory.yaml_config.name_or_config import name_of, options_type
 from model_factory.yaml_config.registry import Registry
 from model_factory.yaml_config.strict_model import StrictModel
 
@@ -64,12 +64,8 @@ def register_attention(
     The builder is called as `build(params) -> nn.Module`, and as `build(params, options)` with an instance of `config` if
     there is one; `params.attention_type` is that of the layer alone. Raises ValueError when the name is taken.
     """
-
-    def register(build: Builder) -> Builder:
-        CORES.add(name, CoreEntry(build, direction, uses_features, options_type(name, config)))
-        return build
-
-    return register
+    keys = None if config is None else section_type(name, config, StrictModel)
+    return CORES.decorator(name, lambda build: CoreEntry(build, direction, uses_features, keys))
 
 
 def core_entry(name: str) -> CoreEntry:

@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import BaseModel
 
+from model_factory.yaml_config.from_registry import NameOrOptions, name_of, section_type
 from model_factory.yaml_config.lazy_import import import_on_call
-from model_factory.yaml_config.name_or_config import NameOrOptions, name_of, options_type
 from model_factory.yaml_config.registry import Registry
 from model_factory.yaml_config.strict_model import StrictModel
 
@@ -56,12 +56,8 @@ def register_feature_map(
     an instance of `config` as a fourth argument if there is one. Import torch inside it, so that checking a file stays
     fast. Raises ValueError when the name is taken.
     """
-
-    def register(build: Builder) -> Builder:
-        FEATURE_MAPS.add(name, FeatureMapEntry(build, options_type(name, config), takes_nb_features))
-        return build
-
-    return register
+    keys = None if config is None else section_type(name, config, StrictModel)
+    return FEATURE_MAPS.decorator(name, lambda build: FeatureMapEntry(build, keys, takes_nb_features))
 
 
 def feature_map_entry(choice: NameOrOptions) -> FeatureMapEntry:

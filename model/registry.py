@@ -30,12 +30,7 @@ def register_model(name: str, *, config: type[StrictModel]) -> Callable[[Builder
 
     Import torch inside the builder, so that checking a file stays fast. Raises ValueError when the name is taken.
     """
-
-    def register(build: Builder) -> Builder:
-        MODELS.add(name, ModelEntry(config, build))
-        return build
-
-    return register
+    return MODELS.decorator(name, lambda build: ModelEntry(config, build))
 
 
 def model_entry(name: str) -> ModelEntry:

@@ -16,8 +16,8 @@ from pydantic_core import CoreSchema
 from model.activations import ActivationFunctions
 from model.core_registry import CORES, core_entry
 from model.feature_registry import FEATURE_MAPS, feature_map_entry
+from model_factory.yaml_config.from_registry import FromRegistry, NameOrOptions, name_of
 from model_factory.yaml_config.messages import choice_error
-from model_factory.yaml_config.name_or_config import NameOrConfig, NameOrOptions, name_of
 from model_factory.yaml_config.strict_model import StrictModel, Violation
 
 Position = Literal["rotary", "absolute", "none"]
@@ -53,8 +53,8 @@ class AnyOf:
         return {"anyOf": cases["oneOf"]} if "oneOf" in cases else cases
 
 
-FeatureMapChoice = Annotated[NameOrOptions, NameOrConfig(FEATURE_MAPS)]
-CoreChoice = Annotated[NameOrOptions, NameOrConfig(CORES)]
+FeatureMapChoice = Annotated[NameOrOptions, FromRegistry(FEATURE_MAPS, names="expanded", keys_optional=True)]
+CoreChoice = Annotated[NameOrOptions, FromRegistry(CORES, names="expanded", keys_optional=True)]
 
 AttentionType = Annotated[
     Annotated[CoreChoice, Tag("one")] | Annotated[list[CoreChoice], Tag("each")],

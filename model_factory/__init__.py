@@ -17,9 +17,12 @@ if TYPE_CHECKING:
     from data_manager.dataset_types import DatasetConfig as DatasetConfig
     from data_manager.registry import register_source as register_source
     from data_manager.row_types import TokensConfig as TokensConfig
+    from data_manager.tokenizers.base import read_vocabulary as read_vocabulary
+    from data_manager.tokenizers.base import write_vocabulary as write_vocabulary
     from data_manager.tokenizers.registry import register_tokenizer as register_tokenizer
     from data_manager.tokenizers.smiles import SmilesTokenizer as SmilesTokenizer
     from model.activations import ActivationFunctions as ActivationFunctions
+    from model.attention.feature_maps import FeatureMap as FeatureMap
     from model.bert_diffusion_model import BertDiffusionModel as BertDiffusionModel
     from model.bert_factory import build_medium_bert_diffusion_model as build_medium_bert_diffusion_model
     from model.checkpoints.performer_pytorch import load_performer_pytorch as load_performer_pytorch
@@ -32,6 +35,7 @@ if TYPE_CHECKING:
     from model.latent.registry import register_latent_encoder as register_latent_encoder
     from model.latent.registry import register_latent_pooler as register_latent_pooler
     from model.latent.registry import register_latent_route as register_latent_route
+    from model.latent.registry import register_latent_sampler as register_latent_sampler
     from model.latent.registry import register_latent_schedule as register_latent_schedule
     from model.model_factory import ModelFactory as ModelFactory
     from model.model_factory import create_model as create_model
@@ -42,16 +46,24 @@ if TYPE_CHECKING:
     from model.model_types import ModelConfig as ModelConfig
     from model.registry import register_model as register_model
     from model.types import PerformerParams as PerformerParams
+    from model_factory.diffusion.objectives.losses import ScoreEntropyLoss as ScoreEntropyLoss
+    from model_factory.diffusion.objectives.parameterisation import X0Parameterisation as X0Parameterisation
+    from model_factory.diffusion.processes.forward_process import Graph as Graph
+    from model_factory.diffusion.processes.noise_schedule import AlphaSchedule as AlphaSchedule
     from model_factory.diffusion.registry import register_objective as register_objective
     from model_factory.diffusion.registry import register_process as register_process
     from model_factory.diffusion.registry import register_sampler as register_sampler
     from model_factory.diffusion.registry import register_schedule as register_schedule
+    from model_factory.diffusion.samplers.standard import AncestralSampler as AncestralSampler
+    from model_factory.evaluation.figure import Report as Report
+    from model_factory.evaluation.metrics.likelihood import ratio_figure as ratio_figure
     from model_factory.experiment.build import with_vocabulary as with_vocabulary
     from model_factory.experiment.config import ExperimentConfig as ExperimentConfig
     from model_factory.experiment.metric_registry import register_metric as register_metric
     from model_factory.experiment.task_registry import register_task as register_task
     from model_factory.training.engine import train as train
     from model_factory.training.run.folder import load_run as load_run
+    from model_factory.training.tasks.base import Task as Task
     from model_factory.yaml_config.errors import ConfigError as ConfigError
     from model_factory.yaml_config.strict_model import StrictModel as StrictModel
     from parse_args import parse_config as parse_config
@@ -73,6 +85,7 @@ _MODULES = {
         "register_latent_encoder",
         "register_latent_pooler",
         "register_latent_route",
+        "register_latent_sampler",
         "register_latent_schedule",
     ),
     "data_manager.data_manager": ("DatasetManager",),
@@ -98,6 +111,16 @@ _MODULES = {
     "model_factory.training.run.folder": ("load_run",),
     "model_factory.yaml_config.errors": ("ConfigError",),
     "model_factory.yaml_config.strict_model": ("StrictModel",),
+    "data_manager.tokenizers.base": ("read_vocabulary", "write_vocabulary"),
+    "model.attention.feature_maps": ("FeatureMap",),
+    "model_factory.diffusion.objectives.losses": ("ScoreEntropyLoss",),
+    "model_factory.diffusion.objectives.parameterisation": ("X0Parameterisation",),
+    "model_factory.diffusion.processes.forward_process": ("Graph",),
+    "model_factory.diffusion.processes.noise_schedule": ("AlphaSchedule",),
+    "model_factory.diffusion.samplers.standard": ("AncestralSampler",),
+    "model_factory.evaluation.figure": ("Report",),
+    "model_factory.evaluation.metrics.likelihood": ("ratio_figure",),
+    "model_factory.training.tasks.base": ("Task",),
     "parse_args": ("parse_config", "parse_experiment"),
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}

@@ -89,7 +89,10 @@ def test_packaged_config_path_cannot_leave_folder(installed: Path, tmp_path: Pat
 
 
 def test_installed_plugin_is_found_and_trains(installed: Path, tmp_path: Path) -> None:
-    (tmp_path / "experiment.yml").write_bytes((ROOT / "examples" / "plugin" / "experiment.yml").read_bytes())
+    for file in (ROOT / "examples" / "plugin").glob("*.yml"):
+        shutil.copy(file, tmp_path)
+        done = run_command(installed, tmp_path, "validate", "--config", file.name)
+        assert done.returncode == 0, done.stderr
     done = run_command(installed, tmp_path, "validate", "--config", "experiment.yml", "--set", "model.backbone.widht=3")
     assert done.returncode == 1
     assert "did you mean 'width'?" in done.stderr

@@ -9,7 +9,7 @@ from data_manager.dataset_types import NotEmpty, TokenizerConfig, not_empty
 from data_manager.row_types import Layout
 from data_manager.text.types import FilesConfig
 from data_manager.tokenizers.registry import DEFAULT_TOKENIZER, TOKENIZERS
-from model_factory.yaml_config.choose import FromRegistry
+from model_factory.yaml_config.from_registry import FromRegistry
 from model_factory.yaml_config.strict_model import StrictModel, Violation
 
 Property = Literal[

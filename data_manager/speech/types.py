@@ -10,7 +10,7 @@ from data_manager.shared_defaults import fill_shared_settings
 from data_manager.speech.recipes import recipe_violations
 from data_manager.speech_settings import FeaturesConfig, LoadingConfig, Seconds
 from data_manager.tokenizers.registry import DEFAULT_TOKENIZER, TOKENIZERS
-from model_factory.yaml_config.choose import FromRegistry
+from model_factory.yaml_config.from_registry import FromRegistry
 from model_factory.yaml_config.strict_model import StrictModel, Violation
 
 

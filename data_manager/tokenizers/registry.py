@@ -19,10 +19,9 @@ A data set may then have `tokenizer: {type: words, lowercase: true}`. `save` cal
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
-from pydantic import create_model
-
+from model_factory.yaml_config.from_registry import section_type
 from model_factory.yaml_config.registry import Registry
 from model_factory.yaml_config.strict_model import StrictModel
 
@@ -71,25 +70,13 @@ def register_tokenizer(name: str, *, config: type[StrictModel]) -> Callable[[Kin
     or the class lacks a method.
     """
 
-    def register(tokenizer: Kind) -> Kind:
+    def entry(tokenizer: Kind) -> TokenizerEntry:
         makers = [getattr(tokenizer, method, None) for method in ("from_texts", "from_settings")]
         if makers.count(None) != 1 or not hasattr(tokenizer, "load"):
             raise ValueError(
                 f"tokenizer type {name!r}: {tokenizer.__name__} needs the classmethod load(folder), and either "
                 "from_texts(settings, texts) or from_settings(settings, dataset)"
             )
-        TOKENIZERS.add(name, TokenizerEntry(_with_type(name, config), tokenizer))
-        return tokenizer
+        return TokenizerEntry(section_type(name, config, StrictModel), tokenizer)
 
-    return register
-
-
-def _with_type(name: str, config: type[StrictModel]) -> type[StrictModel]:
-    """Add the field `type` to a type of keys that lacks it."""
-    if "type" in config.model_fields:
-        return config
-    tag: Any = Literal[name]
-    made: type[StrictModel] = create_model(
-        config.__name__, __base__=config, __module__=config.__module__, __doc__=config.__doc__, type=(tag, name)
-    )
-    return made
+    return TOKENIZERS.decorator(name, entry)

@@ -8,7 +8,7 @@ from torch import Tensor
 from model.activations import ActivationFunctions
 from model.checkpoint import CheckpointError
 from model.types import PerformerParams, default_features
-from model_factory.yaml_config.name_or_config import name_of
+from model_factory.yaml_config.from_registry import name_of
 
 Tensors = dict[str, Tensor]
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pydantic import BaseModel, ConfigDict, create_model
 
 from model.denoisers.config_types import BackboneConfig
+from model_factory.yaml_config.from_registry import section_type
 from model_factory.yaml_config.registry import Registry
 
 if TYPE_CHECKING:
@@ -46,21 +47,11 @@ def register_backbone(
     not set `time_conditioning`. With `takes_blocks` its `forward` accepts `blocks`, a `model.denoisers.blocks.Blocks`,
     which bd3lm needs. Raises ValueError if the name is taken.
     """
-
-    def register(build: Builder) -> Builder:
-        BACKBONES.add(name, BackboneEntry(_section_type(name, config), build, sigma_optional, takes_blocks))
-        return build
-
-    return register
+    keys = _open_type(name) if config is None else section_type(name, config, BackboneConfig)
+    return BACKBONES.decorator(name, lambda build: BackboneEntry(keys, build, sigma_optional, takes_blocks))
 
 
-def _section_type(name: str, config: type[BaseModel] | None) -> type[BackboneConfig]:
-    """Return the type of a section: the custom keys, `type` and `device`, as strict as all others."""
-    if config is None:
-        open_type = type("OpenBackboneConfig", (BackboneConfig,), {"model_config": ConfigDict(extra="allow")})
-        return create_model("OpenBackboneConfig", __base__=open_type, type=(str, name))
-    if issubclass(config, BackboneConfig):
-        return config
-    bases = (config, BackboneConfig)  # later settings override: those of BackboneConfig
-    section = type(config.__name__, bases, {"__module__": config.__module__, "__doc__": config.__doc__})
-    return create_model(config.__name__, __base__=section, type=(str, name))
+def _open_type(name: str) -> type[BackboneConfig]:
+    """Return the type of a section that takes any keys besides `type` and `device`."""
+    open_type = type("OpenBackboneConfig", (BackboneConfig,), {"model_config": ConfigDict(extra="allow")})
+    return create_model("OpenBackboneConfig", __base__=open_type, type=(str, name))

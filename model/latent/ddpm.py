@@ -5,7 +5,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
-from typing import Literal, cast, get_args
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,7 @@ from torch._subclasses.fake_tensor import unset_fake_temporarily
 
 from model.latent.abstract import Criterion, DDPM_Abs, Schedule
 from model.latent.networks.self_conditioned import SelfConditioned
+from model.latent.registry import LATENT_SAMPLERS
 from model.latent.schedule import Compat, ScheduleTables, check_compat, ddpm_schedule, warn_of_ends
 from model.transformer.generation import evaluating
 from model.transformer.inputs import InputError, describe, has_values
@@ -24,25 +25,23 @@ from model_factory.diffusion.randomness import Randomness, normal, uniform
 # Sampling of latents: the step from one time to an earlier one, and half precision of the network.
 
 
-Sampler = Literal["ancestral", "ddim"]
-
-
 @dataclass(frozen=True)
 class LatentStep:
-    """Step of a sampler: `ancestral` with a variance (Ho et al. 2020), or `ddim` with eta in [0, 1] (Song et al. 2021).
+    """Step of a registered sampler: `ancestral` with a variance (Ho et al. 2020), `ddim` with eta (Song et al. 2021).
 
-    Raises InputError for an unknown sampler or an eta with `ancestral`, SettingError for an eta outside [0, 1].
+    Raises InputError for an unknown sampler or one that has no eta, SettingError for an eta outside [0, 1].
     """
 
-    sampler: Sampler
+    sampler: str
     eta: float
     variance: Variance
 
     def __post_init__(self) -> None:
-        if self.sampler not in get_args(Sampler):
-            raise InputError(f"sampler is {self.sampler!r}; use 'ancestral' or 'ddim'")
-        if check_number("eta", self.eta, 0.0, 1.0) and self.sampler == "ancestral":
-            raise InputError(f"eta is {self.eta:g}, which only sampler 'ddim' uses; leave it out")
+        if self.sampler not in LATENT_SAMPLERS:
+            raise InputError(f"sampler is {self.sampler!r}; use {' or '.join(map(repr, LATENT_SAMPLERS))}")
+        if check_number("eta", self.eta, 0.0, 1.0) and not LATENT_SAMPLERS.get(self.sampler).uses_eta:
+            users = " or ".join(repr(name) for name in LATENT_SAMPLERS if LATENT_SAMPLERS.get(name).uses_eta)
+            raise InputError(f"eta is {self.eta:g}, which only sampler {users} uses; leave it out")
 
     def take(
         self, diffusion: GaussianDiffusion, x_t: Tensor, x_0: Tensor, t: int, s: int, draw: Callable[[], Tensor]
@@ -51,10 +50,8 @@ class LatentStep:
 
         `draw` returns noise of that shape; it is called only if noise is used, never at s = 0.
         """
-        if self.sampler == "ddim":
-            noise = draw() if s > 0 and self.eta > 0 else None
-            return diffusion.ddim_step(x_t, x_0, t, s, 0.0 if noise is None else self.eta, noise)
-        return diffusion.ancestral_step(x_t, x_0, t, s, draw() if s > 0 else None, self.variance)
+        step = LATENT_SAMPLERS.get(self.sampler).step
+        return cast(Tensor, step(diffusion, x_t, x_0, t, s, draw, self.eta, self.variance))
 
 
 def half_precision(device: torch.device, enabled: bool) -> "torch.autocast | nullcontext[None]":
@@ -153,7 +150,7 @@ class DDPM(ScheduleTables, DDPM_Abs):
         fp16: bool = False,
         *,
         steps: int | None = None,
-        sampler: Sampler = "ancestral",
+        sampler: str = "ancestral",
         eta: float = 0.0,
         generator: Randomness = None,
         noise: Tensor | None = None,

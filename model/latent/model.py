@@ -181,7 +181,7 @@ class LatentDiffusionModel(nn.Module):
         self,
         num_samples: int,
         steps: int | None = None,
-        sampler: Literal["ancestral", "ddim"] = "ancestral",
+        sampler: str = "ancestral",
         generator: Randomness = None,
         *,
         eta: float = 0.0,

@@ -7,20 +7,20 @@ from pydantic import AfterValidator, Field
 
 from model.core_registry import core_entry, first_of_direction
 from model.hub import find_folder_problem
-from model.latent.registry import LATENT_POOLERS, LATENT_ROUTES, PartByName, RouteTarget, part_name
+from model.latent.registry import LATENT_POOLERS, LATENT_ROUTES, RouteTarget
 from model.types import AttentionType, PerformerParams, Size
-from model_factory.yaml_config.name_or_config import name_of
+from model_factory.yaml_config.from_registry import FromRegistry, name_of
 from model_factory.yaml_config.paths import PathText
 from model_factory.yaml_config.strict_model import StrictModel, Violation
 
-Pooling = Annotated[StrictModel | str, PartByName(LATENT_POOLERS)]
-Route = Annotated[StrictModel | str, PartByName(LATENT_ROUTES)]
+Pooling = Annotated[StrictModel | str, FromRegistry(LATENT_POOLERS, names="kept")]
+Route = Annotated[StrictModel | str, FromRegistry(LATENT_ROUTES, names="kept")]
 Share = Annotated[float, Field(ge=0, lt=1)]
 _SIZES = ("hidden_size", "num_layers", "num_heads")
 
 
 def _different(value: list[Route]) -> list[Route]:
-    if len({part_name(route) for route in value}) < len(value):
+    if len({name_of(route) for route in value}) < len(value):
         raise ValueError("names a route twice")
     return value
 
@@ -134,7 +134,7 @@ class Injected(StrictModel):
     @property
     def targets(self) -> list[RouteTarget]:
         """Return the decoder input that each route feeds."""
-        return [LATENT_ROUTES.get(part_name(route)).target for route in self.routes]
+        return [LATENT_ROUTES.get(name_of(route)).target for route in self.routes]
 
     @property
     def slots_in_front(self) -> int:
@@ -192,7 +192,7 @@ def _route_violations(part: Injected) -> Iterator[Violation]:
     targets = part.targets
     for index, target in enumerate(targets):
         if target in targets[:index]:
-            names = part_name(part.routes[targets.index(target)]), part_name(part.routes[index])
+            names = name_of(part.routes[targets.index(target)]), name_of(part.routes[index])
             message = f"routes {names[0]} and {names[1]} both feed the decoder's {target}"
             yield Violation(message, ("routes", index), (("routes", targets.index(target)),), "keep one of them")
     if part.num_slots > 1 and targets == ["embedding"]:

@@ -1,5 +1,6 @@
 """Built-in parts of latent diffusion models; importing this module registers them, and imports no torch."""
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from model.latent import part_types
@@ -12,6 +13,7 @@ from model.latent.registry import (
     register_latent_encoder,
     register_latent_pooler,
     register_latent_route,
+    register_latent_sampler,
     register_latent_schedule,
 )
 
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from model.latent.connectors.pooling import PretrainedPooler
     from model.latent.decoder import LatentDecoder
     from model.latent.encoder import LatentEncoder
+    from model_factory.diffusion.gaussian import GaussianDiffusion, Variance
 
 ENCODER_NAMES = (
     "BertForLatentConnector",
@@ -191,3 +194,34 @@ def _beta_schedule(config: Any, num_steps: int, betas: tuple[float, float]) -> "
     from model_factory.diffusion.gaussian_schedule import beta_table
 
     return beta_table(config.type, num_steps, *betas)[1:]
+
+
+@register_latent_sampler("ancestral")
+def _ancestral_step(
+    diffusion: "GaussianDiffusion",
+    x_t: "Tensor",
+    x_0: "Tensor",
+    t: int,
+    s: int,
+    draw: "Callable[[], Tensor]",
+    eta: float,
+    variance: "Variance",
+) -> "Tensor":
+    """Take a step by Ho et al. 2020."""
+    return diffusion.ancestral_step(x_t, x_0, t, s, draw() if s > 0 else None, variance)
+
+
+@register_latent_sampler("ddim", uses_eta=True)
+def _ddim_step(
+    diffusion: "GaussianDiffusion",
+    x_t: "Tensor",
+    x_0: "Tensor",
+    t: int,
+    s: int,
+    draw: "Callable[[], Tensor]",
+    eta: float,
+    variance: "Variance",
+) -> "Tensor":
+    """Take a step by Song et al. 2021."""
+    noise = draw() if s > 0 and eta > 0 else None
+    return diffusion.ddim_step(x_t, x_0, t, s, 0.0 if noise is None else eta, noise)

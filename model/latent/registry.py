@@ -11,6 +11,8 @@ Each kind of part has a decorator, and an entry-point group in which an installe
 | `routes` | `register_latent_route` | `(config, latent_size, out_features)` | `model_factory.latent_routes` |
 | `schedule` | `register_latent_schedule` | `(config, num_steps, betas)` | `model_factory.latent_schedules` |
 
+A sampler of latents, which `generation.sampler` names, is a function: see `register_latent_sampler`.
+
 A custom part is one file, loaded by `--plugin MODULE` or through its group. Import torch inside the builder, so that
 checking a file stays fast:
 
@@ -28,15 +30,12 @@ The file then has `pooling: sharp_mean`, or `pooling: {type: sharp_mean, power: 
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib import import_module
 from typing import Any, Literal, TypeVar, get_args
 
-from pydantic import BaseModel, GetJsonSchemaHandler, ValidationInfo, create_model
-from pydantic_core import CoreSchema
+from pydantic import BaseModel
 
-from model_factory.yaml_config.choose import FromRegistry
-from model_factory.yaml_config.messages import choice_error
-from model_factory.yaml_config.registry import PLUGIN_HINT, Registry
+from model_factory.yaml_config.from_registry import name_of, section_type
+from model_factory.yaml_config.registry import Registry
 from model_factory.yaml_config.strict_model import StrictModel
 
 Builder = TypeVar("Builder", bound=Callable[..., Any])
@@ -45,6 +44,10 @@ Entry = TypeVar("Entry", bound="PartEntry")
 RouteTarget = Literal["embedding", "memory", "cross_attention", "soft_prompt"]
 """Inputs of a decoder that a route can feed; `model.latent.connectors.injection` describes them."""
 BetaKey = Literal["beta_start", "beta_end"]
+
+
+class PartConfig(StrictModel):
+    """A part without keys of its own."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,14 @@ class ScheduleEntry(PartEntry):
     reads: tuple[BetaKey, ...]
 
 
+@dataclass(frozen=True)
+class LatentSamplerEntry:
+    """A sampler of latents: its step, and True if that step reads `eta`. It has no keys of its own in a file."""
+
+    step: Callable[..., Any]
+    uses_eta: bool
+
+
 _BUILT_IN = "model.latent.parts"
 
 
@@ -82,6 +93,8 @@ LATENT_DENOISERS: Registry[PartEntry] = _registry("latent denoiser", "latent_den
 LATENT_POOLERS: Registry[PartEntry] = _registry("latent pooler", "latent_poolers")
 LATENT_ROUTES: Registry[RouteEntry] = _registry("latent route", "latent_routes")
 LATENT_SCHEDULES: Registry[ScheduleEntry] = _registry("latent schedule", "latent_schedules")
+LATENT_SAMPLERS: Registry[LatentSamplerEntry] = _registry("latent sampler", "latent_samplers")
+"""Samplers of latents; the first is the default."""
 LATENT_PARTS: tuple[Registry[Any], ...] = (
     LATENT_ENCODERS,
     LATENT_DECODERS,
@@ -152,44 +165,20 @@ def register_latent_schedule(
     )
 
 
-@dataclass(frozen=True)
-class PartByName(FromRegistry):
-    """Annotation of a field that names a part: `pooling: mean`, or a mapping of `type` and the part's own keys.
+def register_latent_sampler(name: str, *, uses_eta: bool = False) -> Callable[[Builder], Builder]:
+    """Register the decorated step of a sampler of latents; raise ValueError if the name is taken.
 
-    A name stays a name; `resolve_part` builds its section from the defaults.
+    The step is called as `step(diffusion, x_t, x_0, t, s, draw, eta, variance) -> x_s` for each time t and the next one
+    s < t. `diffusion` is a `model_factory.diffusion.gaussian.GaussianDiffusion`; x_t, x_s and the estimate x_0 of the
+    latent are [B, size]; `draw()` returns standard normal noise of that shape; `variance` is posterior or forward.
     """
-
-    or_name: bool = True
-
-    def validate(self, value: Any, info: ValidationInfo) -> Any:
-        """Check a name or a mapping; raise pydantic's errors at their positions inside it."""
-        if not isinstance(value, str):
-            return super().validate("" if value is None else value, info)
-        if value not in self.registry:
-            raise choice_error(self.registry.names(), PLUGIN_HINT)
-        super().validate({self.key: value}, info)  # reports required keys, which a bare name lacks
-        return value
-
-    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
-        names = {"type": "string", "enum": self.registry.names()}
-        variants = []
-        for name in self.registry.names():
-            config_type = self.registry.get(name).config_type
-            if set(config_type.model_fields) - {self.key}:
-                variant = handler(config_type.__pydantic_core_schema__)
-                variants.append({"allOf": [variant], "properties": {self.key: {"const": name}}, "required": [self.key]})
-        return {"anyOf": [names, *variants]} if variants else names
+    return LATENT_SAMPLERS.decorator(name, lambda step: LatentSamplerEntry(step, uses_eta))
 
 
 def resolve_part(registry: Registry[Entry], part: StrictModel | str) -> tuple[Entry, Any]:
     """Return the entry and the section of a part given by name or by section; raise UnknownNameError."""
-    entry = registry.get(part_name(part))
+    entry = registry.get(name_of(part))
     return entry, entry.config_type(type=part) if isinstance(part, str) else part  # type: ignore[call-arg]
-
-
-def part_name(part: StrictModel | str) -> str:
-    """Return the registered name of a part given by name or by section."""
-    return part if isinstance(part, str) else str(getattr(part, "type", None))
 
 
 def _register(
@@ -198,20 +187,5 @@ def _register(
     config: type[BaseModel] | None,
     entry: Callable[[type[StrictModel], Callable[..., Any]], Entry],
 ) -> Callable[[Builder], Builder]:
-    def register(build: Builder) -> Builder:
-        import_module(_BUILT_IN)  # first, so that a custom part with a built-in name is the one that is refused
-        registry.add(name, entry(_section_type(name, config), build))
-        return build
-
-    return register
-
-
-def _section_type(name: str, config: type[BaseModel] | None) -> type[StrictModel]:
-    """Return the type of a section: the part's own keys and `type`, as strict as all others."""
-    if config is None:
-        return create_model("PartConfig", __base__=StrictModel, type=(str, name))
-    if issubclass(config, StrictModel) and "type" in config.model_fields:
-        return config
-    bases = (config,) if issubclass(config, StrictModel) else (config, StrictModel)  # later settings override
-    section = type(config.__name__, bases, {"__module__": config.__module__, "__doc__": config.__doc__})
-    return create_model(config.__name__, __base__=section, type=(str, name))
+    keys = section_type(name, config or PartConfig, StrictModel)
+    return registry.decorator(name, lambda build: entry(keys, build))

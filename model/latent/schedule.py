@@ -7,11 +7,12 @@ from warnings import warn
 import torch
 from torch import Tensor, nn
 
-from model.latent.registry import LATENT_SCHEDULES, part_name, resolve_part
+from model.latent.registry import LATENT_SCHEDULES, resolve_part
 from model.transformer.inputs import InputError, describe
 from model_factory.diffusion.errors import check_count
 from model_factory.diffusion.gaussian import GaussianDiffusion, Prediction
 from model_factory.diffusion.gaussian_schedule import beta_table, check_betas
+from model_factory.yaml_config.from_registry import name_of
 from model_factory.yaml_config.strict_model import StrictModel
 
 Compat = Literal["dmlp"] | None
@@ -61,7 +62,7 @@ def _make_betas(kind: StrictModel | str, num_steps: int, ends: tuple[float, floa
     entry, section = resolve_part(LATENT_SCHEDULES, kind)
     built = entry.build(section, num_steps, ends)
     if not isinstance(built, Tensor) or list(built.shape) != [num_steps]:
-        raise InputError(f"schedule {part_name(kind)!r} returns {describe(built)}; it must be float [{num_steps}]")
+        raise InputError(f"schedule {name_of(kind)!r} returns {describe(built)}; it must be float [{num_steps}]")
     betas = built.detach().to("cpu", torch.float64)
     return check_betas(torch.cat([betas.new_zeros(1), betas]))
 

@@ -9,20 +9,17 @@ from model.latent.registry import (
     LATENT_DECODERS,
     LATENT_DENOISERS,
     LATENT_ENCODERS,
+    LATENT_SAMPLERS,
     LATENT_SCHEDULES,
-    PartByName,
-    part_name,
 )
 from model.registry import register_model
 from model.types import AnyOf, Device, Size
-from model_factory.yaml_config.choose import FromRegistry
+from model_factory.yaml_config.from_registry import FromRegistry, name_of
 from model_factory.yaml_config.strict_model import StrictModel, Violation
 
 if TYPE_CHECKING:
     from model.latent.model import LatentDiffusionModel
 
-SAMPLERS = ("ancestral", "ddim")
-"""Samplers that fit; the first is the default."""
 PUBLISHED_VARIANCE = 0.008
 Positive = Annotated[float, Field(gt=0, le=1e6)]
 NotNegative = Annotated[float, Field(ge=0, le=1e6)]
@@ -79,7 +76,7 @@ class GaussianConfig(StrictModel):
 
     num_steps: Annotated[int, Field(gt=0, le=1_000_000)] = 1000
     """Steps T from a latent to noise. [steps]"""
-    schedule: Annotated[StrictModel | str, PartByName(LATENT_SCHEDULES)] = "cosine"
+    schedule: Annotated[StrictModel | str, FromRegistry(LATENT_SCHEDULES, names="kept")] = "cosine"
     """linear from beta_start to beta_end, cosine (arXiv 2102.09672), constant at beta_start, or a registered one."""
     beta_start: Beta | None = None
     """For linear and constant: the first beta; None: 0.1 / num_steps, and 8 / num_steps of constant. [1]"""
@@ -96,7 +93,7 @@ class GaussianConfig(StrictModel):
 
     def violations(self) -> Iterator[Violation]:
         """Yield betas that the schedule does not read, and a last beta below the first."""
-        name = part_name(self.schedule)
+        name = name_of(self.schedule)
         reads = LATENT_SCHEDULES.get(name).reads
         for key in ("beta_end", "beta_start"):
             if getattr(self, key) is not None and key not in reads:
@@ -108,7 +105,7 @@ class GaussianConfig(StrictModel):
     @property
     def betas(self) -> tuple[float, float]:
         """Return the first and last beta, with defaults: beta * T of linear is that of Ho et al."""
-        is_constant = LATENT_SCHEDULES.get(part_name(self.schedule)).reads == ("beta_start",)
+        is_constant = LATENT_SCHEDULES.get(name_of(self.schedule)).reads == ("beta_start",)
         first = self.beta_start or min(0.999, (8.0 if is_constant else 0.1) / self.num_steps)
         if is_constant:
             return first, first
@@ -157,7 +154,7 @@ class LatentDiffusionConfig(StrictModel):
     @property
     def samplers(self) -> tuple[str, ...]:
         """Return the samplers that fit; the first is the default."""
-        return SAMPLERS
+        return tuple(LATENT_SAMPLERS)
 
     def violations(self) -> Iterator[Violation]:
         """Yield parts on another device, and settings that contradict compat."""

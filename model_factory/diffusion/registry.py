@@ -18,11 +18,9 @@ which parts fit each other. `config` is a StrictModel of the part's keys; a fiel
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from pydantic import create_model
-
+from model_factory.yaml_config.from_registry import section_type
 from model_factory.yaml_config.registry import Registry
 from model_factory.yaml_config.strict_model import StrictModel
 
@@ -35,7 +33,6 @@ if TYPE_CHECKING:
     from model_factory.diffusion.samplers.denoiser import Denoiser
 
 Accuracy = Literal["exact", "convergent", "neither"]
-T = TypeVar("T")
 Builder = TypeVar("Builder", bound=Callable[..., Any])
 
 ABSORBING = "absorbing"
@@ -140,12 +137,8 @@ def register_process(
     `noise` is its kind of noise, by default its name: objectives name the kinds that they fit. A custom process with
     `noise="absorbing"` or `noise="uniform"` fits what the built-in one fits. Raises ValueError if the name is taken.
     """
-
-    def register(build: Builder) -> Builder:
-        _add(PROCESSES, name, ProcessEntry(_with_type(name, config), build, noise or name))
-        return build
-
-    return register
+    keys = section_type(name, config, StrictModel)
+    return PROCESSES.decorator(name, lambda build: ProcessEntry(keys, build, noise or name))
 
 
 def register_schedule(
@@ -155,12 +148,8 @@ def register_schedule(
 
     A `discrete` schedule has `num_steps` in its config. Raises ValueError if the name is taken.
     """
-
-    def register(build: Builder) -> Builder:
-        _add(SCHEDULES, name, ScheduleEntry(_with_type(name, config), build, discrete))
-        return build
-
-    return register
+    keys = section_type(name, config, StrictModel)
+    return SCHEDULES.decorator(name, lambda build: ScheduleEntry(keys, build, discrete))
 
 
 def register_objective(
@@ -176,13 +165,8 @@ def register_objective(
 
     The keywords are described at `ObjectiveEntry`. Raises ValueError if the name is taken.
     """
-
-    def register(build: Builder) -> Builder:
-        facts = (noises, time_conditioning, blockwise, discrete_time)
-        _add(OBJECTIVES, name, ObjectiveEntry(_with_type(name, config), build, *facts))
-        return build
-
-    return register
+    keys, facts = section_type(name, config, StrictModel), (noises, time_conditioning, blockwise, discrete_time)
+    return OBJECTIVES.decorator(name, lambda build: ObjectiveEntry(keys, build, *facts))
 
 
 def register_sampler(
@@ -198,29 +182,8 @@ def register_sampler(
 
     The keywords are described at `SamplerEntry`. Raises ValueError if the name is taken.
     """
-
-    def register(build: Builder) -> Builder:
-        facts = (absorbing_only, blockwise, accuracy, summary)
-        _add(SAMPLERS, name, SamplerEntry(_with_type(name, config), build, *facts))
-        return build
-
-    return register
-
-
-def _add(registry: Registry[T], name: str, entry: T) -> None:
-    """Register an entry after the built-in ones, so that it neither takes their names nor comes before them."""
-    assert registry.filled_by is not None
-    import_module(registry.filled_by)
-    registry.add(name, entry)
-
-
-def _with_type(name: str, config: type[StrictModel]) -> type[StrictModel]:
-    """Return `config` with a field `type`, the registered name, which is added where it has none."""
-    if "type" in config.model_fields:
-        return config
-    tag: Any = Literal[name]
-    tagged = type(config.__name__, (config, StrictModel), {"__module__": config.__module__, "__doc__": config.__doc__})
-    return create_model(config.__name__, __base__=tagged, __module__=config.__module__, type=(tag, name))
+    keys, facts = section_type(name, config, StrictModel), (absorbing_only, blockwise, accuracy, summary)
+    return SAMPLERS.decorator(name, lambda build: SamplerEntry(keys, build, *facts))
 
 
 def processes_of(objective: str) -> tuple[str, ...]:

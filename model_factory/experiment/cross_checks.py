@@ -10,6 +10,7 @@ from typing import Any
 from data_manager.row_types import TokensConfig
 from data_manager.speech.types import SpeechConfig
 from data_manager.text.types import CorpusConfig
+from model.latent.registry import LATENT_SAMPLERS
 from model.model_types import ModelConfig
 from model.types import PerformerParams
 from model_factory.diffusion.registry import OBJECTIVES, SAMPLERS
@@ -223,7 +224,7 @@ def _latent_steps(section: Any) -> int | None:
 
 def _unfit_sampler(name: str, section: Any) -> tuple[str, str]:
     """Return the message for a sampler that does not fit a diffusion section, and what to write instead."""
-    is_known = name in SAMPLERS or name == "ddim"
+    is_known = name in SAMPLERS or name in LATENT_SAMPLERS
     fix = closest(name, list(section.samplers)) or section.samplers[0]
     if not hasattr(section, "objective"):
         of = "a diffusion of latents"

@@ -15,11 +15,15 @@ from data_manager.dataset_types import GlobalConfig
 from data_manager.registry import SOURCES
 from data_manager.speech.recipes import recipe_names
 from data_manager.tokenizers.registry import TOKENIZERS
+from model.core_registry import CORES
+from model.denoisers.registry import BACKBONES
+from model.feature_registry import FEATURE_MAPS
 from model.latent.registry import LATENT_PARTS
 from model.parse_model_args import HEADER_KEYS, ModelHeader
 from model.registry import MODELS
 from model.types import PerformerParams
 from model_factory.diffusion.registry import OBJECTIVES, PROCESSES, SAMPLERS, SCHEDULES
+from model_factory.experiment.task_registry import TASKS
 from model_factory.experiment.training_types import GenerationConfig, TrainingConfig
 from model_factory.yaml_config.registry import Registry
 from model_factory.yaml_config.schema_version import KEY, SCHEMA_VERSION
@@ -85,6 +89,10 @@ _ANNOUNCED: tuple[Registry[Any], ...] = (
     SCHEDULES,
     OBJECTIVES,
     SAMPLERS,
+    BACKBONES,
+    CORES,
+    FEATURE_MAPS,
+    TASKS,
     *LATENT_PARTS,
 )
 """Registries whose types are imported on first use."""

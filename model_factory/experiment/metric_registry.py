@@ -24,12 +24,7 @@ METRICS: Registry[Metric] = Registry("metric", "model_factory.metrics")
 
 def register_metric(task: str) -> Callable[[MetricFunction], MetricFunction]:
     """Register the decorated function as the metrics of `task`; raises ValueError when the name is taken."""
-
-    def register(function: MetricFunction) -> MetricFunction:
-        METRICS.add(task, function)
-        return function
-
-    return register
+    return METRICS.decorator(task, lambda function: function)
 
 
 def metrics_of(task: str) -> Metric:

@@ -14,14 +14,12 @@ can be checked against `model_types` and `columns` without torch.
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-from pydantic import GetJsonSchemaHandler, ValidationInfo
-from pydantic_core import CoreSchema, PydanticCustomError
+from pydantic import BaseModel
 
-from model_factory.yaml_config.choose import FromRegistry
-from model_factory.yaml_config.messages import choice_error
-from model_factory.yaml_config.registry import PLUGIN_HINT, Registry
+from model_factory.yaml_config.from_registry import section_type
+from model_factory.yaml_config.registry import Registry
 from model_factory.yaml_config.strict_model import StrictModel
 
 if TYPE_CHECKING:
@@ -62,21 +60,17 @@ def register_task(
     *,
     columns: Collection[str],
     model_types: tuple[str, ...] | None = None,
-    config: type[StrictModel] | None = None,
+    config: type[BaseModel] | None = None,
 ) -> Callable[[TaskClass], TaskClass]:
     """Register the decorated `Task` class under `name`; raise ValueError if the name is taken.
 
     Arguments:
         columns: columns that the data set must have.
         model_types: model types that the task trains; None for any type that is not built in.
-        config: type of the task's own keys, `training.task: {type: name, ...}`, with a field `type: Literal[name]`.
+        config: type of the task's own keys, `training.task: {type: name, ...}`; unknown keys are then errors.
     """
-
-    def register(task: TaskClass) -> TaskClass:
-        TASKS.add(name, TaskEntry(model_types, frozenset(columns), lambda: task, config))
-        return task
-
-    return register
+    keys = None if config is None else section_type(name, config, StrictModel)
+    return TASKS.decorator(name, lambda task: TaskEntry(model_types, frozenset(columns), lambda: task, keys))
 
 
 def announce_task(
@@ -90,37 +84,6 @@ def announce_task(
         return task
 
     TASKS.add(name, TaskEntry(model_types, frozenset(columns), load))
-
-
-class TaskField(FromRegistry):
-    """Annotation of the field `training.task`: a task's name, or a mapping of `type` and the task's own keys."""
-
-    def __init__(self) -> None:
-        super().__init__(TASKS, or_name=True)
-
-    def validate(self, value: Any, info: ValidationInfo) -> Any:
-        """Return the name, or the mapping as the task's config type; raise pydantic's errors for invalid ones."""
-        if isinstance(value, dict):
-            name = value.get(self.key)
-            if isinstance(name, str) and name in TASKS and TASKS.get(name).config_type is None:
-                raise PydanticCustomError(
-                    "task_keys", "Input should be a name: task {name} has no keys", {"name": name}
-                )
-        elif (
-            value is not None
-            and not isinstance(value, StrictModel)
-            and (not isinstance(value, str) or value not in TASKS)
-        ):
-            raise choice_error(TASKS, PLUGIN_HINT)
-        return super().validate(value, info)
-
-    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
-        variants = []
-        for name in TASKS:
-            if (config := TASKS.get(name).config_type) is not None:
-                variant = handler(config.__pydantic_core_schema__)
-                variants.append({"allOf": [variant], "properties": {"type": {"const": name}}, "required": ["type"]})
-        return {"anyOf": [{"enum": list(TASKS), "type": "string"}, {"type": "null"}, *variants]}
 
 
 def choose_task(model_type: str, columns: Collection[str]) -> str | None:

@@ -7,8 +7,8 @@ from pydantic import AfterValidator, Field
 
 from data_manager.dataset_types import not_empty
 from model_factory.diffusion.registry import SAMPLERS
-from model_factory.experiment.task_registry import TaskField
-from model_factory.yaml_config.choose import FromRegistry
+from model_factory.experiment.task_registry import TASKS
+from model_factory.yaml_config.from_registry import FromRegistry, name_of
 from model_factory.yaml_config.paths import PathText
 from model_factory.yaml_config.strict_model import StrictModel, Violation
 
@@ -136,7 +136,9 @@ class TrainingConfig(StrictModel):
     the number of devices.
     """
 
-    task: Annotated[StrictModel | str | None, TaskField()] = None
+    task: Annotated[StrictModel | str | None, FromRegistry(TASKS, names="kept", or_none=True, keys_optional=True)] = (
+        None
+    )
     """Training task, or {type: name} with its settings; None: the one that fits the model and the data set."""
     dataset: Name | None = None
     """Name of the data set to train on; None: the only one."""
@@ -220,7 +222,7 @@ class TrainingConfig(StrictModel):
     @property
     def task_name(self) -> str | None:
         """Return the name of the task, without its own keys."""
-        return self.task.model_dump()["type"] if isinstance(self.task, StrictModel) else self.task
+        return None if self.task is None else name_of(self.task)
 
     def violations(self) -> Iterator[Violation]:
         """Yield values that contradict each other or have no effect."""
@@ -277,7 +279,7 @@ class GenerationConfig(StrictModel):
     """Choose among the likeliest tokens that have this probability in total. [probability]"""
     num_beams: Annotated[int, Field(gt=0, le=1024)] = 1
     """Beams of beam search; 1: no beam search. [beams]"""
-    sampler: Annotated[StrictModel | str | None, FromRegistry(SAMPLERS, or_name=True)] = None
+    sampler: Annotated[StrictModel | str | None, FromRegistry(SAMPLERS, names="unchecked", or_none=True)] = None
     """For diffusion: the sampler's name, or {type: name} with its settings; None: the process's own."""
     steps: Steps | None = None
     """For diffusion: steps from noise to text; None: the model's own default. [steps]"""
@@ -311,5 +313,4 @@ class GenerationConfig(StrictModel):
     @property
     def sampler_name(self) -> str | None:
         """Return the name of the sampler without its settings."""
-        choice = self.sampler_choice
-        return choice["type"] if isinstance(choice, dict) else choice
+        return None if self.sampler is None else name_of(self.sampler)

@@ -5,7 +5,7 @@ from typing import Any, get_args
 
 from pydantic import BaseModel
 
-from model_factory.yaml_config.choose import FromRegistry
+from model_factory.yaml_config.from_registry import FromRegistry
 from model_factory.yaml_config.node import Node
 from model_factory.yaml_config.strict_model import Location, StrictModel
 
@@ -54,7 +54,7 @@ def model_at(model: type[BaseModel], path: Location, node: Node) -> type[BaseMod
             if isinstance(key, int) or fields_of(here):
                 continue  # an index of a list or a key of a dict of models: the type stays
             return None
-        tagged = _from_registry(field)
+        tagged = registry_of(field)
         if tagged is None:
             here = model_in(field.annotation)
         else:
@@ -65,7 +65,8 @@ def model_at(model: type[BaseModel], path: Location, node: Node) -> type[BaseMod
     return here
 
 
-def _from_registry(field: Any) -> FromRegistry | None:
+def registry_of(field: Any) -> FromRegistry | None:
+    """Return the annotation of a field that names a registry entry, also inside a list or a union; None without one."""
     return next(
         (mark for mark in (*field.metadata, *_marks_in(field.annotation)) if isinstance(mark, FromRegistry)), None
     )
@@ -83,4 +84,4 @@ def tag_of(model: type[BaseModel], path: Location, node: Node) -> FromRegistry |
     owner = path[:-1] if isinstance(path[-1], int) else path  # an item of a list: the list's field
     parent = model_at(model, owner[:-1], node)
     field = fields_of(parent).get(str(owner[-1])) if parent and owner else None
-    return _from_registry(field) if field else None
+    return registry_of(field) if field else None

@@ -3,16 +3,17 @@
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from difflib import SequenceMatcher
 from functools import lru_cache
 from importlib import import_module
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
 T = TypeVar("T")
+Decorated = TypeVar("Decorated")
 PLUGIN_HINT = "a custom one is found by --plugin MODULE"
 """Hint for an unknown name that is near no known one."""
 _CACHE_SECONDS = 0.2
@@ -88,6 +89,15 @@ class Registry(Generic[T]):
         if name in self._entries or (name in self._modules and self._modules[name] not in sys.modules):
             raise ValueError(f"{self.kind} {name!r} is already registered")
         self._entries[name] = entry
+
+    def decorator(self, name: str, make_entry: Callable[[Any], T]) -> Callable[[Decorated], Decorated]:
+        """Return a decorator that registers `make_entry(decorated)` under `name`; it raises ValueError if it is taken."""
+
+        def register(decorated: Decorated) -> Decorated:
+            self.add(name, make_entry(decorated))
+            return decorated
+
+        return register
 
     def add_lazy(self, name: str, module: str) -> None:
         """Register a name lazily: `module`, which registers the entry, is imported on first use."""

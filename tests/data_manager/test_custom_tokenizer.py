@@ -253,7 +253,7 @@ def test_tokenizer_of_a_plugin_is_checked_without_torch(tmp_path):
         if variant["properties"]["type"].get("const") == "words"
     )
     described = words["properties"]["min_count"]
-    assert (described["minimum"], described["description"]) == (1, "How often a word occurs at least. [occurrences]")
+    assert (described["minimum"], described["description"]) == (1, "Minimum count of a word. [occurrences]")
 
 
 def test_tokenizer_of_a_plugin_is_saved_in_a_run(tmp_path):

@@ -24,6 +24,7 @@ from model_factory.diffusion.registry import (
 from model_factory.experiment.config import read_experiment
 from model_factory.experiment.json_schema import experiment_schema
 from model_factory.yaml_config.errors import ConfigError
+from model_factory.yaml_config.from_registry import section_type
 from model_factory.yaml_config.registry import Registry
 from model_factory.yaml_config.strict_model import StrictModel
 from tools.documentation.diffusion_tables import render_combinations_table, render_samplers_table
@@ -162,12 +163,12 @@ def test_type_is_added_to_a_config_without_one() -> None:
     class Config(StrictModel):
         width: int = 3
 
-    made = registry._with_type("mine", Config)
+    made = section_type("mine", Config, StrictModel)
     assert made.model_validate({"type": "mine", "width": 4}).model_dump() == {"type": "mine", "width": 4}
     assert made().model_dump() == {"type": "mine", "width": 3}
     with pytest.raises(ValueError, match="type"):
         made(type="other")
-    assert registry._with_type("mine", made) is made
+    assert section_type("mine", made, StrictModel) is made
 
 
 def test_default_sampler_is_first_and_blockwise_is_kept() -> None:

@@ -5,8 +5,9 @@ import json
 import pytest
 
 from model_factory.experiment.config import read_experiment
-from model_factory.experiment.task_registry import TASKS
+from model_factory.experiment.task_registry import TASKS, register_task
 from model_factory.yaml_config.errors import ConfigError
+from model_factory.yaml_config.strict_model import StrictModel
 from tests.training.runs import experiment, losses, train
 
 PLUGIN = ("--plugin", "tests.training.plugin_task")
@@ -53,6 +54,19 @@ def test_task_config_errors_have_positions(task, message, scaled_task, tmp_path)
     with pytest.raises(ConfigError) as error:
         read_experiment(experiment(tmp_path), [f"training.task={json.dumps(task)}"])
     assert message in str(error.value)
+
+
+def test_plain_name_of_a_task_with_required_keys_is_an_error(monkeypatch, tmp_path):
+    class Config(StrictModel):
+        width: int
+
+    monkeypatch.setattr(TASKS, "_entries", dict(TASKS._entries))
+    register_task("wide", columns=("input_ids",), model_types=("decoder",), config=Config)(object)
+    with pytest.raises(ConfigError, match=r"training\.task\.width"):
+        read_experiment(experiment(tmp_path), ["training.task=wide"])
+    config = read_experiment(experiment(tmp_path), ["training.task={type: wide, width: 3}"]).config
+    assert config.training.task_name == "wide"
+    assert config.training.task.model_dump() == {"type": "wide", "width": 3}
 
 
 def test_task_config_is_in_json_schema(scaled_task):

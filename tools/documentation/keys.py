@@ -10,7 +10,7 @@ from typing import Any, get_args
 from pydantic.fields import FieldInfo
 
 from model_factory.experiment.json_schema import describe_every_type
-from model_factory.yaml_config.choose import FromRegistry
+from model_factory.yaml_config.model_tree import registry_of
 from model_factory.yaml_config.strict_model import StrictModel
 from tools.documentation.cells import default_text, meaning_and_unit, range_text, type_text
 
@@ -119,10 +119,12 @@ def _key(name: str, field: FieldInfo, prop: dict[str, Any], definitions: dict[st
 
 def _types_inside(field: FieldInfo) -> Iterator[tuple[str | None, Type]]:
     """Yield the types of a field's values, with the names that select them."""
-    for mark in field.metadata:
-        if isinstance(mark, FromRegistry):
-            found = ((name, mark.registry.get(name).config_type) for name in mark.registry)
-            yield from ((name, config_type) for name, config_type in found if config_type is not None)
+    mark = registry_of(field)
+    if mark is not None:
+        for name in mark.registry:
+            config_type = mark.registry.get(name).config_type
+            if config_type is not None and (mark.names in (None, "unchecked") or len(config_type.model_fields) > 1):
+                yield name, config_type
     for model in _models_in(field.annotation):
         yield None, model
 

@@ -9,6 +9,8 @@ from data_manager.dataset_types import GlobalConfig
 from data_manager.registry import SOURCES
 from model.parse_model_args import ModelHeader
 from model.registry import MODELS
+from model_factory.experiment.metric_registry import METRICS
+from model_factory.experiment.task_registry import TASKS
 from model_factory.experiment.training_types import GenerationConfig, TrainingConfig
 from tools.documentation.keys import Key, Part, Walk
 from tools.documentation.since import FILE, format_versions, key_versions
@@ -53,7 +55,7 @@ def collect_parts() -> dict[str, list[Part]]:
         before = len(walk.parts)
         if page.name == "model":
             walk.add("model", ModelHeader)
-            models("encoder", "decoder", "encoder_decoder")
+            models(*(name for name in MODELS if name not in ("diffusion", "latent_diffusion")))
         elif page.name == "diffusion":
             models("diffusion")
         elif page.name == "latent":
@@ -77,8 +79,23 @@ def reference_files() -> dict[str, str]:
     for page in PAGES:
         writer = _Writer(page.name, links, since)
         tables = "\n".join(writer.part(part) for part in parts[page.name])
-        files[f"{FOLDER}/{page.name}.md"] = f"# {page.title}\n\n{NOTE}\n\n{page.about}\n\n{tables}"
+        more = f"\n## Tasks\n\n{render_tasks_table()}\n" if page.name == "training" else ""
+        files[f"{FOLDER}/{page.name}.md"] = f"# {page.title}\n\n{NOTE}\n\n{page.about}\n\n{tables}{more}"
     return files
+
+
+def render_tasks_table() -> str:
+    """Return a Markdown table of tasks with the models and columns that they fit and what `evaluate.py` measures."""
+    lines = ["| task | model types | columns | metrics of `evaluate.py` |", "| --- | --- | --- | --- |"]
+    for name in TASKS:
+        entry = TASKS.get(name)
+        models = "any whose output has a loss" if entry.model_types is None else ", ".join(entry.model_types)
+        text = (
+            inspect.getdoc(METRICS.get(name)) if name in METRICS else None
+        ) or "Measure the loss and the task's metrics."
+        metrics = text.splitlines()[0].replace("|", "\\|")
+        lines.append(f"| `{name}` | {models} | {', '.join(sorted(entry.columns))} | {metrics} |")
+    return "\n".join(lines)
 
 
 class _Writer:

@@ -1,1 +1,1 @@
-"""Example of a package that adds a backbone and a data source to model-factory."""
+"""Example of a package with one custom entry of each kind; each module registers one, and `all` imports every module."""

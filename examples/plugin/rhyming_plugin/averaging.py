@@ -1,16 +1,17 @@
-"""A minimal denoising backbone: each token sees its embedding and the mean of all embeddings."""
+"""Backbone `averaging`, a minimal denoising network: each token sees its embedding and the mean of all embeddings."""
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, Field
+from pydantic import Field
 
-from model_factory import register_backbone
+from model_factory import StrictModel, register_backbone
 
 
-class AveragingConfig(BaseModel):
+class AveragingConfig(StrictModel):
     """Keys of `backbone: {type: averaging, ...}`; other keys are errors of the config."""
 
     width: Annotated[int, Field(gt=0, le=4096)] = 32
+    """Width of the embeddings. [channels]"""
 
 
 @register_backbone("averaging", config=AveragingConfig)
@@ -27,8 +28,8 @@ def build(config: Any, vocab_size: int) -> Any:
             self.head = nn.Linear(config.width, vocab_size)
 
         def forward(self, x_t: Any, sigma: Any) -> Any:
-            x = self.embedding(x_t)
+            x = self.embedding(x_t)  # [B, L, width]
             mean = x.mean(1, keepdim=True).expand_as(x)
-            return self.head(self.inner(torch.cat([x, mean], -1)))
+            return self.head(self.inner(torch.cat([x, mean], -1)))  # [B, L, vocab_size]
 
     return Averaging()

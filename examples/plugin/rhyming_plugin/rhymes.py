@@ -1,4 +1,4 @@
-"""A data source that generates rhymes."""
+"""Data source `rhymes`, which generates its documents."""
 
 from typing import Annotated, Literal
 

@@ -12,8 +12,9 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from model.latent.registry import LATENT_ROUTES, RouteTarget, part_name, resolve_part
+from model.latent.registry import LATENT_ROUTES, RouteTarget, resolve_part
 from model.transformer.inputs import InputError, describe
+from model_factory.yaml_config.from_registry import name_of
 from model_factory.yaml_config.strict_model import StrictModel
 
 _LAYERS: dict[RouteTarget, str] = {
@@ -68,7 +69,7 @@ class Injection(nn.Module):
             raise ValueError(f"routes is empty; use one or more of {', '.join(LATENT_ROUTES)}")
         chosen = {entry.target: (entry, section) for entry, section in (resolve_part(LATENT_ROUTES, r) for r in routes)}
         if len(chosen) < len(routes):
-            names = ", ".join(part_name(route) for route in routes)
+            names = ", ".join(name_of(route) for route in routes)
             raise ValueError(f"two of the routes {names} feed the same input of the decoder; keep one of them")
         self.latent_size, self.shape, self.num_slots = latent_size, shape, num_slots
         slots = num_slots * shape.width

@@ -1,0 +1,17 @@
+"""Register every entry of this package: `--plugin rhyming_plugin.all`, where the package is not installed by pip."""
+
+from rhyming_plugin import (  # noqa: F401  (importing a module registers its entry)
+    averaging,
+    bigram,
+    late_steps,
+    next_word,
+    next_word_metric,
+    power_noise,
+    rhymes,
+    sharp_mean,
+    shifted_relu,
+    smoothed,
+    windowed,
+    words,
+    zipf,
+)
