@@ -13,7 +13,7 @@ from data_manager.text.table_types import (
     ParquetDatasetConfig,
 )
 from data_manager.text.types import EmbeddedDatasetConfig, TextDatasetConfig
-from model_factory.yaml_config.lazy_import import import_on_call
+from model_factory.yaml_config.registry import import_on_call
 
 _load_speech = import_on_call("data_manager.speech.corpus:load_speech")
 _transcripts = import_on_call("data_manager.speech.corpus:get_transcripts")

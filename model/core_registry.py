@@ -21,8 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from pydantic import BaseModel
 
 from model_factory.yaml_config.from_registry import name_of, section_type
-from model_factory.yaml_config.lazy_import import import_on_call
-from model_factory.yaml_config.registry import Registry
+from model_factory.yaml_config.registry import Registry, import_on_call
 from model_factory.yaml_config.strict_model import StrictModel
 
 if TYPE_CHECKING:

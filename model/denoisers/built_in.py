@@ -7,7 +7,7 @@ from model.denoisers.config_types import (
     PerformerBackboneConfig,
 )
 from model.denoisers.registry import register_backbone
-from model_factory.yaml_config.lazy_import import import_on_call
+from model_factory.yaml_config.registry import import_on_call
 
 register_backbone("performer", config=PerformerBackboneConfig, sigma_optional=True)(
     import_on_call("model.denoisers.performer:PerformerDenoiser")

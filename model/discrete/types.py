@@ -13,7 +13,7 @@ from model.types import Size
 from model_factory.diffusion.processes.built_in import AbsorbingConfig, LogLinearConfig
 from model_factory.diffusion.registry import OBJECTIVES, PROCESSES, SCHEDULES, processes_of, samplers_of
 from model_factory.yaml_config.from_registry import FromRegistry
-from model_factory.yaml_config.lazy_import import import_on_call
+from model_factory.yaml_config.registry import import_on_call
 from model_factory.yaml_config.strict_model import StrictModel, Violation
 
 if TYPE_CHECKING:

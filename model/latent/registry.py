@@ -47,7 +47,7 @@ BetaKey = Literal["beta_start", "beta_end"]
 
 
 class PartConfig(StrictModel):
-    """A part without keys of its own."""
+    """Part without keys besides `type`."""
 
 
 @dataclass(frozen=True)

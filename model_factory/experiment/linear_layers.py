@@ -5,14 +5,14 @@
 
 from typing import Any
 
-from model.latent.registry import part_name
 from model.model_types import ModelConfig
 from model.types import PerformerParams
 from model_factory.experiment.check_context import DISCRETE, LATENT, SPEECH_TASKS
+from model_factory.yaml_config.from_registry import name_of
 
 _STACK = frozenset(("to_q", "to_k", "to_v", "to_out", "to_inner"))
 _CORES = {"softmax", "linear", "causal_linear"}
-"""Attention cores without linear layers of their own."""
+"""Attention cores that have no linear layers."""
 _TIME = frozenset(("0", "2"))
 """Layers of the embedding of a noise level or of properties, which is a sequence without names."""
 _ROUTES = {
@@ -76,10 +76,10 @@ def layers_of_stages(model: ModelConfig) -> dict[str, frozenset[str]] | None:
     if not all(isinstance(part, PerformerParams) and _is_built_in(part) for part in parts):
         return None
     denoiser = _DENOISERS.get(section.denoiser.type)
-    is_known = part_name(section.encoder.pooling) in ("first", "mean", "context")
-    if denoiser is None or not is_known or not set(map(part_name, section.decoder.routes)) <= _ROUTES.keys():
+    is_known = name_of(section.encoder.pooling) in ("first", "mean", "context")
+    if denoiser is None or not is_known or not set(map(name_of, section.decoder.routes)) <= _ROUTES.keys():
         return None
-    routes = {_ROUTES[part_name(route)] for route in section.decoder.routes}
+    routes = {_ROUTES[name_of(route)] for route in section.decoder.routes}
     head = set() if section.decoder.tie_embeddings else {"head"}
     return {"autoencoder": _STACK | routes | {"linear", "dense"} | head, "diffusion": frozenset(denoiser)}
 

@@ -62,7 +62,7 @@ def check_output_width(config: ExperimentConfig, model: Any, output: Any) -> Non
 
 
 def _check_memory(weights: int, device: str | None) -> None:
-    """Raise ValueError if weights of so many bytes exceed the memory of a machine whose CPU holds them."""
+    """Raise ValueError if `weights` bytes exceed the memory of a machine whose CPU holds them."""
     try:
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (OSError, ValueError, AttributeError):  # not on this system

@@ -158,3 +158,13 @@ def _changed(folder: str) -> int | None:
         return os.stat(folder or os.curdir).st_mtime_ns
     except OSError:
         return None
+
+
+def import_on_call(target: str) -> Callable[..., Any]:
+    """Return a function that imports `target`, written `module:name`, and calls it with its own arguments."""
+    module, _, name = target.partition(":")
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        return getattr(import_module(module), name)(*args, **kwargs)
+
+    return call

@@ -188,7 +188,7 @@ class Files:
         chemistry = {"properties": (["logp"], ["weight", "qed"]), "canonical": (True,)} if find_spec("rdkit") else {}
         return {
             "column": "smiles",
-            "too_long": "cut",  # how long a molecule is, only the data tell
+            "too_long": "cut",  # lengths of molecules are known only from the data
             **self.some(0.3, measured=(["first"], ["first", "second"]), drop_duplicates=(True,), **chemistry),
             **self.some(0.05, rows=("packed",)),
         }
@@ -255,7 +255,7 @@ class Files:
         if model.get("backbone", {}).get("type") == "hugging_face" and self.chance(0.8):  # its vocabulary is its own
             datasets[-1]["tokenizer"] = self.tokenizers()[-1]
         shared = {"output_dir": str(self.folder / "prepared"), "corpus_dir": str(self.folder / "corpora")}
-        if "sequence_length" not in datasets[-1]:  # how long a recording or a line is, only the data tell
+        if "sequence_length" not in datasets[-1]:  # lengths of recordings and lines are known only from the data
             for part in ("encoder", "decoder", "backbone"):
                 model.get(part, {}).pop("max_length", None)
         return {
