@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.warm import run_warm
+from tests.fork_server import run_in_fork
 
 ROOT = Path(__file__).resolve().parents[1]
 EXAMPLE = ROOT / "examples" / "plugin"
@@ -89,7 +89,7 @@ def folder(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path, tuple[
 
 def run_many(folder: Path, commands: list[list[str]]) -> list[list]:
     """Run several commands in one process; return the exit code, stdout and stderr of each."""
-    code, out, error = run_warm(["-c", CODE, json.dumps(commands)], folder)
+    code, out, error = run_in_fork(["-c", CODE, json.dumps(commands)], folder)
     assert code == 0, error
     return [json.loads(line) for line in out.splitlines()]
 
@@ -151,7 +151,7 @@ def test_plugin_entries_are_in_the_json_schema(folder: tuple[Path, tuple[str, ..
 
 def test_plugin_entries_are_in_the_reference_and_tables(folder: tuple[Path, tuple[str, ...]]) -> None:
     path, option = folder
-    code, out, error = run_warm(["-c", TABLES, *option], path)
+    code, out, error = run_in_fork(["-c", TABLES, *option], path)
     assert code == 0, error
     files, fits, samplers = json.loads(out)
     text = "\n".join(files.values())

@@ -13,7 +13,6 @@ from torch import nn
 from model.latent.abstract import DDPM_Abs, DDPM_abs
 from model.latent.ddpm import DDPM, ddpm_schedule
 from model.latent.networks import LinearModel, MLPSkipNet, SelfConditioned
-from model.latent.registry import LATENT_SAMPLERS, register_latent_sampler
 from model.transformer.inputs import InputError
 from model_factory.diffusion.gaussian_schedule import strided_times
 from model_factory.diffusion.randomness import RowGenerators
@@ -318,24 +317,6 @@ def test_ddpm_learns_two_points(prediction: str, schedule, conditioned: float) -
         shares = near(**choice)
         assert shares.sum() > 0.75, (choice, shares)
         assert shares.min() > 0.3, (choice, shares)
-
-
-def test_registered_latent_sampler_takes_its_own_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(LATENT_SAMPLERS, "_entries", dict(LATENT_SAMPLERS._entries))
-    times: list[tuple[int, int]] = []
-
-    @register_latent_sampler("mean_only")
-    def step(diffusion, x_t, x_0, t, s, draw, eta, variance):
-        times.append((t, s))
-        return diffusion.ancestral_step(x_t, x_0, t, s, None)
-
-    model, noise = ddpm(), latents(3)
-    drawn = [model.sample(3, LATENT, sampler="mean_only", steps=4, noise=noise) for _ in range(2)]
-    assert torch.equal(*drawn)
-    assert times[:4] == list(pairwise(strided_times(STEPS, 4)))
-    assert list(LATENT_SAMPLERS)[:2] == ["ancestral", "ddim"]
-    with pytest.raises(InputError, match="use 'ancestral' or 'ddim' or 'mean_only'"):
-        model.sample(2, LATENT, sampler="mean")
 
 
 def test_ddpm_warns_of_unsuitable_schedules() -> None:
