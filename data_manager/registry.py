@@ -4,8 +4,7 @@ A new source is one file: a subclass of `DatasetConfig` for its keys and a loade
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from model_factory.yaml_config.registry import Registry
 from model_factory.yaml_config.strict_model import StrictModel
@@ -14,8 +13,7 @@ Source = TypeVar("Source", bound=Callable[..., Any])
 Texts = Callable[[Any], dict[str, Sequence[str]]]
 
 
-@dataclass(frozen=True)
-class SourceEntry:
+class SourceEntry(NamedTuple):
     """One data source: `load` takes a config of `config_type` and returns `{split: CutSet | datasets.Dataset}`.
 
     `texts` returns `{split: [text, ...]}`, from which a tokenizer is learned; None if a source has no text.

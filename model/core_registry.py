@@ -15,8 +15,7 @@ newest query; a core with a smaller state defines a method `decoding_state` (`mo
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
 from pydantic import BaseModel
 
@@ -33,8 +32,7 @@ Direction = Literal["either", "causal", "bidirectional"]
 """Tokens that a core's self-attention sees: as its stack asks, only earlier ones, or always the whole sequence."""
 
 
-@dataclass(frozen=True)
-class CoreEntry:
+class CoreEntry(NamedTuple):
     """One attention core: its builder, direction, use of feature maps, and the type of its keys (None: no keys)."""
 
     build: Callable[..., Any]

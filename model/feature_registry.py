@@ -15,8 +15,7 @@ A custom feature map is one file, found when it is imported (`--plugin MODULE`) 
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from pydantic import BaseModel
 
@@ -30,8 +29,7 @@ if TYPE_CHECKING:
 Builder = TypeVar("Builder", bound=Callable[..., Any])
 
 
-@dataclass(frozen=True)
-class FeatureMapEntry:
+class FeatureMapEntry(NamedTuple):
     """One feature map: its builder, the type of its own keys (None: no keys), and if `nb_features` sets its width."""
 
     build: "Callable[..., FeatureMap]"

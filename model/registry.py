@@ -5,8 +5,7 @@ It is found when it is imported (`--plugin MODULE`), or through the entry point 
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from model_factory.yaml_config.registry import Registry
 from model_factory.yaml_config.strict_model import StrictModel
@@ -14,8 +13,7 @@ from model_factory.yaml_config.strict_model import StrictModel
 Builder = TypeVar("Builder", bound=Callable[[Any], Any])
 
 
-@dataclass(frozen=True)
-class ModelEntry:
+class ModelEntry(NamedTuple):
     """One model type; `build` takes a `config_type` and returns an `nn.Module`."""
 
     config_type: type[StrictModel]

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from model_factory.yaml_config.registry import UnknownNameError, closest
 from model_factory.yaml_config.strict_model import Violation
@@ -43,8 +43,7 @@ class RecipeFunction:
         return [name for name, is_required in self.parameters.items() if is_required]
 
 
-@dataclass(frozen=True)
-class RecipeSignature:
+class RecipeSignature(NamedTuple):
     """Signature of a recipe. `download` is None if lhotse cannot download the corpus; `url` is its source."""
 
     name: str
@@ -172,8 +171,7 @@ _LISTS = ("Sequence", "List", "list", "Iterable", "Tuple", "tuple", "Set", "set"
 _UNIONS = ("Union", "Optional")
 
 
-@dataclass(frozen=True)
-class Kind:
+class Kind(NamedTuple):
     """Type of value: its name in the singular and plural, and a predicate for values."""
 
     name: str

@@ -18,8 +18,7 @@ A data set may then have `tokenizer: {type: words, lowercase: true}`. `save` cal
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from model_factory.yaml_config.from_registry import section_type
 from model_factory.yaml_config.registry import Registry
@@ -28,8 +27,7 @@ from model_factory.yaml_config.strict_model import StrictModel
 Kind = TypeVar("Kind", bound=type)
 
 
-@dataclass(frozen=True)
-class TokenizerEntry:
+class TokenizerEntry(NamedTuple):
     """Kind of tokenizer: the type of its keys, `type` among them, and its class."""
 
     config_type: type[StrictModel]

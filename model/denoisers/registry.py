@@ -7,8 +7,7 @@
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ConfigDict, create_model
 
@@ -24,8 +23,7 @@ if TYPE_CHECKING:
 Builder = TypeVar("Builder", bound=Callable[..., Any])
 
 
-@dataclass(frozen=True)
-class BackboneEntry:
+class BackboneEntry(NamedTuple):
     """A backbone: the type of its section, its builder, and whether sigma is optional and `blocks` accepted."""
 
     config_type: type[BackboneConfig]

@@ -29,8 +29,7 @@ The file then has `pooling: sharp_mean`, or `pooling: {type: sharp_mean, power: 
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, Literal, NamedTuple, TypeVar, get_args
 
 from pydantic import BaseModel
 
@@ -39,7 +38,7 @@ from model_factory.yaml_config.registry import Registry
 from model_factory.yaml_config.strict_model import StrictModel
 
 Builder = TypeVar("Builder", bound=Callable[..., Any])
-Entry = TypeVar("Entry", bound="PartEntry")
+Entry = TypeVar("Entry", bound="PartEntry | RouteEntry | ScheduleEntry")
 
 RouteTarget = Literal["embedding", "memory", "cross_attention", "soft_prompt"]
 """Inputs of a decoder that a route can feed; `model.latent.connectors.injection` describes them."""
@@ -50,30 +49,30 @@ class PartConfig(StrictModel):
     """Part without keys besides `type`."""
 
 
-@dataclass(frozen=True)
-class PartEntry:
+class PartEntry(NamedTuple):
     """Type of a part's section in the file, and its builder, `(config, ...) -> nn.Module`."""
 
     config_type: type[StrictModel]
     build: Callable[..., Any]
 
 
-@dataclass(frozen=True)
-class RouteEntry(PartEntry):
+class RouteEntry(NamedTuple):
     """A route, and the decoder input that it feeds."""
 
+    config_type: type[StrictModel]
+    build: Callable[..., Any]
     target: RouteTarget
 
 
-@dataclass(frozen=True)
-class ScheduleEntry(PartEntry):
+class ScheduleEntry(NamedTuple):
     """A noise schedule, and the keys of the section `diffusion` that it reads."""
 
+    config_type: type[StrictModel]
+    build: Callable[..., Any]
     reads: tuple[BetaKey, ...]
 
 
-@dataclass(frozen=True)
-class LatentSamplerEntry:
+class LatentSamplerEntry(NamedTuple):
     """A sampler of latents: its step, and True if that step reads `eta`. It has no keys of its own in a file."""
 
     step: Callable[..., Any]

@@ -17,8 +17,7 @@ which parts fit each other. `config` is a StrictModel of the part's keys; a fiel
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
 from model_factory.yaml_config.from_registry import section_type
 from model_factory.yaml_config.registry import Registry
@@ -39,8 +38,7 @@ ABSORBING = "absorbing"
 """Kind of noise that replaces tokens by one mask, which stays, so that unmasked tokens are clean."""
 
 
-@dataclass(frozen=True)
-class ProcessEntry:
+class ProcessEntry(NamedTuple):
     """Forward process: `build(config, num_tokens)` returns a Graph; `noise` is its kind of noise."""
 
     config_type: type[StrictModel]
@@ -53,8 +51,7 @@ class ProcessEntry:
         return self.noise == ABSORBING
 
 
-@dataclass(frozen=True)
-class ScheduleEntry:
+class ScheduleEntry(NamedTuple):
     """Noise schedule: `build(config)` returns a NoiseSchedule; if `discrete`, the config has `num_steps`."""
 
     config_type: type[StrictModel]
@@ -62,8 +59,7 @@ class ScheduleEntry:
     discrete: bool
 
 
-@dataclass(frozen=True)
-class ObjectiveEntry:
+class ObjectiveEntry(NamedTuple):
     """Training objective: `build(config, process)` returns an Objective.
 
     Fields:
@@ -85,8 +81,7 @@ class ObjectiveEntry:
         return self.noises is None or process.noise in self.noises
 
 
-@dataclass(frozen=True)
-class SamplerEntry:
+class SamplerEntry(NamedTuple):
     """Sampler: `build(config, process, denoiser, steps)` returns a Sampler.
 
     Fields:

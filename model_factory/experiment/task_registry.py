@@ -12,9 +12,8 @@ can be checked against `model_types` and `columns` without torch.
 """
 
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
 from importlib import import_module
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from pydantic import BaseModel
 
@@ -31,8 +30,7 @@ BUILT_IN_MODELS = ("encoder", "decoder", "encoder_decoder", "latent_diffusion")
 TASKS: "Registry[TaskEntry]" = Registry("task", "model_factory.tasks")
 
 
-@dataclass(frozen=True)
-class TaskEntry:
+class TaskEntry(NamedTuple):
     """Facts about a task that are known before its class is imported.
 
     `model_types` are the model types that it trains (None: any type that is not built in), `columns` the columns that
