@@ -19,7 +19,7 @@ CONFIGS = ("configs/full_experiment.yml", "configs/diffusion/mdlm.yml", "configs
 
 
 def check(checkout: Path, config: str) -> tuple[float, float]:
-    """Check a file in a process of its own; return its CPU seconds and its peak memory in MB."""
+    """Check a file in a separate process; return its CPU seconds and its peak memory in MB."""
     command = [sys.executable, "parse_args.py", "--config", config]
     process = subprocess.Popen(command, cwd=checkout, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)
