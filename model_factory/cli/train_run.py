@@ -7,12 +7,14 @@ import sys
 import traceback
 from pathlib import Path
 
-from model_factory.experiment.config import Experiment, read_experiment
+from model_factory.experiment.config import Experiment, ExperimentConfig, read_experiment
 from model_factory.training.distributed import is_main, world_size
 from model_factory.training.engine import TrainResult, train
 from model_factory.training.errors import TrainingError
 from model_factory.training.run.checkpoints import list_checkpoint_steps, resume_hint
 from model_factory.training.run.folder import RunFolder
+from model_factory.training.run.resume import plan_resume
+from model_factory.training.trial import can_try, try_step
 from model_factory.yaml_config.choose import missing_section
 from model_factory.yaml_config.errors import ConfigError, ConfigValueError, escape_controls
 from model_factory.yaml_config.exit_codes import FAILED, GOOD
@@ -42,6 +44,7 @@ def run(args: argparse.Namespace) -> int:
     if args.resume and _is_main():
         print(escape_controls(f"{args.output}: {_describe_start(args.output)}"), file=sys.stderr)
     try:
+        _try_first_step(experiment.config, args)
         result = train(experiment.config, args.output, resume=args.resume)
     except Exception as error:
         return _report(error, args)
@@ -55,6 +58,16 @@ def run(args: argparse.Namespace) -> int:
     if _is_main():
         print(escape_controls(_describe_result(result)))
     return GOOD
+
+
+def _try_first_step(config: ExperimentConfig, args: argparse.Namespace) -> None:
+    """Run a new run's first and longest rows through one step, as `--build` does: what cannot train ends before step 1.
+
+    Several processes and data that would be downloaded are not tried.
+    """
+    plan = plan_resume(RunFolder(args.output), config, resume=args.resume)
+    if plan.checkpoint is None and not plan.is_finished and world_size() == 1 and can_try(config):
+        try_step(config)
 
 
 def _describe_start(output: str) -> str:

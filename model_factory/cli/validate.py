@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import math
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -146,6 +147,8 @@ def _build(args: argparse.Namespace, experiment: Experiment, missing: list[Probl
 
         if not missing and can_try(experiment.config):
             trial = try_step(experiment.config)
+            if not math.isfinite(trial.loss):
+                raise ValueError(f"the loss of the first step is {trial.loss}")
             extra["step"] = trial.as_dict()
             if not args.json:
                 print(escape_controls(trial.text()))
