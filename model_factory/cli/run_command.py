@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import NoReturn, TypeVar
 
 from model_factory.cli.options import collect_overrides
+from model_factory.cli.plugins import import_plugins
 from model_factory.yaml_config.errors import UNREADABLE as UNREADABLE_CODE
 from model_factory.yaml_config.errors import ConfigError, Place, Problem, escape_controls, escape_line
 from model_factory.yaml_config.exit_codes import FAILED, GOOD, INTERRUPTED, INVALID, UNREADABLE, USAGE
 from model_factory.yaml_config.overrides import split_override
-from model_factory.yaml_config.plugins import import_plugins
 from model_factory.yaml_config.registry import UnknownNameError
 from model_factory.yaml_config.report import report_failure, stop_printing, take_any_text
 
