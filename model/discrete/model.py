@@ -16,7 +16,7 @@ from model.transformer.inputs import InputError, check_mask, describe
 from model_factory.diffusion.objectives.losses import LossParts, Objective
 from model_factory.diffusion.processes.diffusion_process import DiffusionProcess
 from model_factory.diffusion.processes.forward_process import per_token
-from model_factory.diffusion.randomness import RowGenerators
+from model_factory.diffusion.randomness import Randomness, RowGenerators
 from model_factory.diffusion.registry import OBJECTIVES, PROCESSES, SCHEDULES
 from model_factory.diffusion.samplers.base import SamplerChoice
 from model_factory.diffusion.samplers.denoiser import Denoiser
@@ -173,7 +173,7 @@ class DiffusionModel(nn.Module):
         sampler: SamplerChoice | None = None,
         prompt: Tensor | None = None,
         frozen: Tensor | None = None,
-        generator: torch.Generator | None = None,
+        generator: Randomness = None,
         **options: Any,
     ) -> Tensor:
         """Draw tokens [num_samples, length]; see `draw` for the arguments, which also counts network calls."""
@@ -187,7 +187,7 @@ class DiffusionModel(nn.Module):
         sampler: SamplerChoice | None = None,
         prompt: Tensor | None = None,
         frozen: Tensor | None = None,
-        generator: torch.Generator | None = None,
+        generator: Randomness = None,
         *,
         cond: Tensor | None = None,
         guidance: float = 1.0,
@@ -203,7 +203,8 @@ class DiffusionModel(nn.Module):
             steps: of the time grid; sampler: a name, or a mapping of its `type` and settings, by default the process's
                 default.
             prompt, frozen: tokens to keep, and bool of their positions (by default all of the prompt, from position 0).
-            generator: seeds each row's stream, so the same seed gives the same samples for any `batch_size`.
+            generator: seeds each row's stream, so the same seed gives the same samples for any `batch_size`; or the
+                streams themselves.
             cond, guidance: condition of each row, and guidance scale; temperature, top_p: of each token.
             mask: bool, True at real positions, for sequences of different lengths.
         Raises the errors of `model_factory.diffusion.samplers.sampling.sample`, and InputError without a length.

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from model.transformer.inputs import InputError, check_mask, describe
+from model_factory.diffusion.randomness import Randomness, RowGenerators
 
 if TYPE_CHECKING:
     from model.attention.decoding_state import DecodingState
@@ -40,8 +41,8 @@ class GenerationOptions:
     """Padding after the end of a row; None: eos_token."""
     length_penalty: float = 0.0
     """Beam search ranks by log-probability / length ** length_penalty; 0.0: by the log-probability itself."""
-    generator: torch.Generator | None = None
-    """Random generator; None: torch's global one."""
+    generator: Randomness = None
+    """Random generator, or a stream for each row, whose draws do not depend on the other rows; None: torch's global one."""
 
     def __post_init__(self) -> None:
         for problem in self._problems():
@@ -214,13 +215,26 @@ def choose_tokens(logits: Tensor, options: GenerationOptions) -> Tensor:
     if options.top_p is not None and options.top_p < 1:
         logits = _nucleus(logits, options.top_p)
     try:
+        if isinstance(options.generator, RowGenerators):
+            return _choose_by_row(logits, options.generator)
         return torch.multinomial(logits.softmax(-1), 1, generator=options.generator).squeeze(1)
     except RuntimeError as error:
         if torch.isfinite(logits.amax(-1)).all():
             raise
-        raise InputError(
-            "the model's logits are not finite: its weights are damaged, or its training diverged"
-        ) from error
+        raise InputError(_NOT_FINITE) from error
+
+
+_NOT_FINITE = "the model's logits are not finite: its weights are damaged, or its training diverged"
+
+
+def _choose_by_row(logits: Tensor, streams: RowGenerators) -> Tensor:
+    """Sample a token int64 [B] from each row of logits [B, V] with that row's stream, by the inverse of its distribution."""
+    if not torch.isfinite(logits.amax(-1)).all():
+        raise InputError(_NOT_FINITE)
+    cumulative = logits.double().softmax(-1).cumsum(-1)
+    total = cumulative[:, -1:]
+    target = torch.minimum(streams.rand(1) * total, torch.nextafter(total, torch.zeros_like(total)))
+    return torch.searchsorted(cumulative, target, right=True).squeeze(1)
 
 
 def _nucleus(logits: Tensor, top_p: float) -> Tensor:
@@ -254,7 +268,10 @@ def _check(decoder: "PerformerDecoder", tokens: Tensor, mask: Tensor | None, opt
         raise InputError(f"this decoder does not take tokens, so it cannot generate; {remedy} in its section")
     options.check_vocabulary(params.vocab_size)
     device = next(decoder.parameters()).device.type
-    if options.generator is not None and options.generator.device.type != device:
+    if isinstance(options.generator, RowGenerators):
+        if len(options.generator) != len(tokens):
+            raise InputError(f"generator has {len(options.generator)} streams, and there are {len(tokens)} prompts")
+    elif options.generator is not None and options.generator.device.type != device:
         given = options.generator.device.type
         raise InputError(f"generator is on {given}, and the model on {device}; use torch.Generator({device!r})")
     is_ids = isinstance(tokens, Tensor) and tokens.dim() == 2 and not tokens.is_floating_point()

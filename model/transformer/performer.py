@@ -15,6 +15,7 @@ from model.transformer.generation import GenerationOptions, evaluating, generate
 from model.transformer.inputs import InputError, check_context, check_mask, describe
 from model.transformer.stack import PerformerStack
 from model.types import PerformerParams
+from model_factory.diffusion.randomness import Randomness
 
 
 class PerformerEncoder(PerformerStack):
@@ -145,7 +146,7 @@ class PerformerDecoder(PerformerStack):
         top_p: float | None = None,
         num_beams: int = 1,
         eos_token: int | None = None,
-        generator: torch.Generator | None = None,
+        generator: Randomness = None,
         mask: Tensor | None = None,
         *,
         pad_token: int | None = None,
@@ -234,7 +235,7 @@ class EncoderDecoderTransformer(nn.Module):
         top_p: float | None = None,
         num_beams: int = 1,
         eos_token: int | None = None,
-        generator: torch.Generator | None = None,
+        generator: Randomness = None,
         mask: Tensor | None = None,
         source_mask: Tensor | None = None,
         *,

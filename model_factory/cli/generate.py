@@ -18,6 +18,8 @@ from model_factory.cli.latent_options import (
     selected_move,
 )
 from model_factory.cli.latent_options import EXAMPLES as MOVES
+from model_factory.cli.line_options import EXAMPLES as LINES
+from model_factory.cli.line_options import add_line_options, check_line_options, write_lines
 from model_factory.cli.options import CODES, add_sampling_options, build_verb_parser
 from model_factory.cli.run_command import run_on_folder
 from model_factory.yaml_config.errors import escape_controls
@@ -32,6 +34,7 @@ examples:
   python generate.py --run runs/en_de --prompt "two dogs play in the snow ." --set generation.num_beams=4
   python generate.py --run runs/mdlm --sampler first_hitting --steps 64 --num-samples 8 --json
   python generate.py --run runs/mdlm --prompt "The [[20]] of the city[[]]."
+{LINES}
 {MOVES}
 A decoder continues the prompt, and a translator translates it. A diffusion model keeps it at the start of the sample:
 [[N]] is a hole of N tokens to fill in, and [[]] a hole that takes the rest of the sample's length. A latent diffusion
@@ -61,6 +64,7 @@ def build_parser(prog: str = "generate.py") -> argparse.ArgumentParser:
     )
     parser.add_argument("--length", metavar="N", type=int, help="diffusion models: number of tokens per sample")
     parser.add_argument("--condition", metavar="C", help="conditional models: a class, or numbers as in 0.1,2.5")
+    add_line_options(parser)
     add_move_options(parser)
     return parser
 
@@ -74,6 +78,14 @@ def main(argv: Sequence[str] | None = None, prog: str = "generate.py") -> int:
     if args.length is not None and args.length < 1:
         parser.error(f"--length takes a number of tokens of at least 1; got {args.length}")
     check_move_options(args, parser.error)
+    check_line_options(args, parser.error)
+    if args.input:
+        return run_on_folder(
+            args,
+            parser.error,
+            lambda folder, overrides: write_lines(args, folder, overrides),
+            lambda _, code: code,
+        )
     return run_on_folder(
         args,
         parser.error,

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from model_factory.diffusion.errors import LengthError, SettingError, check_count
 from model_factory.diffusion.processes.diffusion_process import DiffusionProcess, reverse
-from model_factory.diffusion.randomness import RowGenerators
+from model_factory.diffusion.randomness import Randomness, RowGenerators
 from model_factory.diffusion.samplers.base import SamplerChoice, create_sampler, default_sampler
 from model_factory.diffusion.samplers.denoiser import Denoiser
 from model_factory.diffusion.samplers.state import SamplerState, fit_rows, start_state
@@ -25,7 +25,7 @@ def sample(
     prompt: Tensor | None = None,
     frozen: Tensor | None = None,
     mask: Tensor | None = None,
-    generator: torch.Generator | None = None,
+    generator: Randomness = None,
     batch_size: int | None = None,
     device: torch.device | str = "cpu",
 ) -> SamplerState:
@@ -37,21 +37,28 @@ def sample(
         prompt, frozen: tokens to keep and their positions, see `start_state`.
         mask: bool [num_samples, length] or [length], True at real tokens, for sequences of different lengths. It is
             passed to the network.
-        generator: seeds a stream for each row, so the same seed gives the same samples for any `batch_size`.
+        generator: seeds a stream for each row, so the same seed gives the same samples for any `batch_size`; or the
+            streams themselves.
         batch_size: rows in a batch, all by default; `denoiser.cond` has num_samples rows.
     Raises UnknownSamplerError, SettingError, LengthError, ShapeError and TokenError.
     """
     check_count("num_samples", num_samples)
     check_count("length", length)
     size = num_samples if batch_size is None else check_count("batch_size", batch_size)
-    if generator is not None and not isinstance(generator, torch.Generator):
+    if isinstance(generator, RowGenerators) and len(generator) != num_samples:
+        raise LengthError("generator", f"{len(generator)} streams", f"{num_samples}, one for each sample")
+    if generator is not None and not isinstance(generator, torch.Generator | RowGenerators):
         raise SettingError("generator", repr(generator), "a torch.Generator, such as torch.Generator().manual_seed(0)")
     if denoiser.cond is not None and denoiser.cond.shape[0] != num_samples:
         raise LengthError("cond", f"{denoiser.cond.shape[0]} rows", f"{num_samples}, one for each sample")
     if mask is not None:
         mask = fit_rows("mask", mask, (num_samples, length)).to(device)
         denoiser = replace(denoiser, mask=mask)
-    generators = RowGenerators.from_generator(generator, num_samples, device)
+    generators = (
+        generator
+        if isinstance(generator, RowGenerators)
+        else RowGenerators.from_generator(generator, num_samples, device)
+    )
     start = start_state(
         process.graph, num_samples, length, prompt=prompt, frozen=frozen, mask=mask, generators=generators
     )

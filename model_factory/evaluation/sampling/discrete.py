@@ -1,7 +1,7 @@
 """Sampling from diffusion models: by the model's `draw`, or by `sample` of a custom model."""
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -9,6 +9,7 @@ from torch import Tensor
 
 from data_manager.data_manager import DatasetManager
 from data_manager.errors import DataError
+from model_factory.diffusion.randomness import Randomness
 from model_factory.evaluation.run import LoadedRun
 from model_factory.evaluation.sampling.prompt import Template, read_template
 from model_factory.evaluation.sampling.sample import Request, Sample, decode_sample
@@ -57,11 +58,15 @@ def resolve_sample_length(run: LoadedRun, request: Request) -> int:
 
 
 def draw_tokens(
-    run: LoadedRun, lengths: Tensor, cond: Tensor | None, template: Template | None, generator: torch.Generator
+    run: LoadedRun,
+    lengths: Tensor,
+    cond: Tensor | None,
+    template: Template | Sequence[Template] | None,
+    generator: Randomness,
 ) -> tuple[list[list[int]], list[int | None]]:
     """Draw a row of tokens for each of `lengths` int64 [count]; also return each one's network calls, None if not counted.
 
-    `cond` holds the condition of each sample, see `parse_condition`.
+    `cond` holds the condition of each sample, see `parse_condition`; `template` is that of all samples, or one for each.
     """
     settings, count, length = run.generation, len(lengths), int(lengths.max())
     options: dict[str, Any] = {"steps": settings.steps, "sampler": settings.sampler_choice, "top_p": settings.top_p}
@@ -74,8 +79,10 @@ def draw_tokens(
             "generation.top_k is for decoders and translators; a diffusion model takes top_p or temperature"
         )
     if template is not None:
-        options["prompt"] = torch.tensor(template.tokens, device=run.device)
-        options["frozen"] = torch.tensor(template.kept, device=run.device)
+        one = isinstance(template, Template)
+        tokens = template.tokens if one else [each.tokens for each in template]
+        kept = template.kept if one else [each.kept for each in template]
+        options["prompt"], options["frozen"] = (torch.tensor(rows, device=run.device) for rows in (tokens, kept))
     if bool((lengths < length).any()):
         options["mask"] = (torch.arange(length) < lengths[:, None]).to(run.device)
     if hasattr(run.model, "draw"):

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from data_manager.rows.collate import pad_rows
+from model_factory.diffusion.randomness import Randomness
 from model_factory.evaluation.run import LoadedRun
 from model_factory.evaluation.sampling.discrete import draw_diffusion_samples
 from model_factory.evaluation.sampling.prompt import PromptError, check_prompts, unknown_characters_note, without_holes
@@ -37,7 +38,7 @@ def draw(run: LoadedRun, request: Request, track: Track = lambda count: None) ->
     invalid settings.
     """
     tokenizer = run.require_tokenizer()
-    draw_samples = _sampler_for(run)
+    draw_samples = sampler_for(run)
     check_prompts(request.prompts)
     if run.task_name in _OTHERS and (request.length is not None or request.condition is not None):
         option = "--condition" if request.length is None else "--length"
@@ -77,7 +78,7 @@ def _draw_prompt(
     return draw_with_rejection(draw_samples, run, request, prompt, generator, notes)
 
 
-def _sampler_for(run: LoadedRun) -> "DrawSamples":
+def sampler_for(run: LoadedRun) -> "DrawSamples":
     """Return the function that draws samples from a run of this task."""
     if run.task_name == "language_modelling":
         return _continue
@@ -132,7 +133,7 @@ def _translate(
         yield [decode_sample(row, prompt, tokenizer) for row in translate(run, [source] * count, generator)]
 
 
-def translate(run: LoadedRun, sources: list[list[int]], generator: torch.Generator | None) -> list[list[int]]:
+def translate(run: LoadedRun, sources: list[list[int]], generator: Randomness) -> list[list[int]]:
     """Generate the target tokens of source rows, which include begin and end tokens, with the settings of `generation`."""
     tokenizer = run.require_tokenizer()
     padded, mask = (tensor.to(run.device) for tensor in pad_rows(sources, tokenizer.pad_token_id))

@@ -4,8 +4,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor
+
+from model_factory.diffusion.randomness import Randomness
 
 if TYPE_CHECKING:
     from data_manager.tokenizers.base import Tokenizer
@@ -60,7 +61,7 @@ def batch_sizes(count: int, size: int) -> Iterator[int]:
         yield min(size, count - first)
 
 
-def decoding_options(run: "LoadedRun", generator: torch.Generator | None) -> dict[str, Any]:
+def decoding_options(run: "LoadedRun", generator: Randomness) -> dict[str, Any]:
     """Return the keyword arguments that set how the next token is chosen."""
     settings, tokenizer = run.generation, run.require_tokenizer()
     return {

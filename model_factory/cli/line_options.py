@@ -1,0 +1,140 @@
+"""Options of `generate.py` for files: a text for each line of an input, written as it is ready."""
+
+import argparse
+import hashlib
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from data_manager.errors import DataError
+from data_manager.progress import progress_bar
+from model_factory.yaml_config.errors import escape_controls
+from model_factory.yaml_config.exit_codes import GOOD, INVALID
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from model_factory.evaluation.run import LoadedRun
+    from model_factory.evaluation.sampling.line_files import Item
+
+EXAMPLES = """\
+  python generate.py --run runs/en_de --input test.en --output test.de --set generation.num_beams=4
+  python generate.py --run runs/en_de --input test.en --output test.de --resume     go on after an interruption
+  python generate.py --run runs/mdlm --input texts_with_holes.txt --json > filled.jsonl"""
+_BATCH = 64
+
+
+def add_line_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of files."""
+    parser.add_argument(
+        "--input",
+        metavar="FILE",
+        nargs="+",
+        help="write a text for each line of a UTF-8 file, or of standard input (-)",
+    )
+    parser.add_argument(
+        "--output", metavar="FILE", help="with --input: new file for the texts (default: standard output)"
+    )
+    parser.add_argument(
+        "--resume", action="store_true", help="with --output: go on with an output that was interrupted"
+    )
+    parser.add_argument(
+        "--batch-size", metavar="N", type=int, help=f"with --input: lines in a batch (default: {_BATCH})"
+    )
+
+
+def check_line_options(args: argparse.Namespace, usage_error: Callable[[str], NoReturn]) -> None:
+    """Call `usage_error` where options do not fit together."""
+    if not args.input:
+        for name in ("output", "resume", "batch_size"):
+            if getattr(args, name):
+                usage_error(f"--{name.replace('_', '-')} is for --input FILE; add the file, or leave it out")
+        return
+    if any(not path for path in args.input):
+        usage_error("--input is empty; give it a file, or - for standard input")
+    for name in ("prompt", "num_samples", "interpolate", "edit"):
+        if getattr(args, name):
+            option = f"--{name.replace('_', '-')}"
+            usage_error(f"{option} and --input exclude each other: --input gives one text for each line of the file")
+    if args.resume and not args.output:
+        usage_error("--resume goes on with an output file; add --output FILE")
+    if args.batch_size is not None and args.batch_size < 1:
+        usage_error(f"--batch-size takes a number of lines of at least 1; got {args.batch_size}")
+
+
+def write_lines(args: argparse.Namespace, folder: Path, overrides: list[str]) -> int:
+    """Write a text for each line of the input; return the exit code, which is 1 where a line has no text."""
+    from model_factory.evaluation.run import open_run
+    from model_factory.evaluation.sampling.line_files import LineWriter, open_output, read_lines
+    from model_factory.evaluation.sampling.lines import text_sampler
+    from model_factory.evaluation.sampling.sample import Request
+
+    run = open_run(folder, overrides, device=args.device)
+    sampler = text_sampler(run, Request((), args.seed, args.length, args.condition))
+    items = read_lines(_single_file(args.input))
+    output = open_output(Path(args.output) if args.output else None, _identity(args, run), resume=args.resume)
+    for note in run.notes:
+        print(escape_controls(f"note: {note}"), file=sys.stderr)
+    is_terminal = args.output is None and sys.stdout.isatty()
+
+    def show(item: "Item", text: str, problem: str | None) -> str:
+        if args.json:
+            return _as_json(item, text, problem)
+        line = one_line(text)
+        return escape_controls(line) if is_terminal else line
+
+    with progress_bar("lines", None, "line") as track:
+        writer = LineWriter(sampler, output, show, args.batch_size or _BATCH, _complain, track)
+        writer.run(items)
+    if failures := output.progress.describe_failures():
+        print(failures, file=sys.stderr)
+        return INVALID
+    return GOOD
+
+
+def one_line(text: str) -> str:
+    """Replace line breaks of all kinds by spaces, so that a text is one line of a file."""
+    return " ".join(text.splitlines())
+
+
+def _complain(message: str) -> None:
+    print(message, file=sys.stderr)
+
+
+def _as_json(item: "Item", text: str, problem: str | None) -> str:
+    result = {"output": text} if problem is None else {"error": problem}
+    return json.dumps({"line": item.number, "input": item.value, **result}, ensure_ascii=False)
+
+
+def _single_file(paths: list[str]) -> str:
+    """Return the only path; raise DataError where it is no file, or not the only one."""
+    path = paths[0]
+    if len(paths) > 1:
+        raise DataError(f"--input {' '.join(paths)}: texts are read from one file; join the files, or give one")
+    if path != "-" and not Path(path).exists():
+        raise DataError(f"--input {path}: there is no such file")
+    if path != "-" and Path(path).is_dir():
+        raise DataError(f"--input {path} is a folder; give a file with a text in each line")
+    return path
+
+
+def _identity(args: argparse.Namespace, run: "LoadedRun") -> dict[str, Any]:
+    """Return what decides the texts beside the input: the weights, the settings, and the form of the output."""
+    generation = {f"generation.{key}": value for key, value in run.generation.model_dump(mode="json").items()}
+    del generation["generation.num_samples"]
+    options = {f"--{name}": getattr(args, name) for name in ("seed", "length", "condition", "json")}
+    return {"weights": _hash_weights(run.model), **options, **generation}
+
+
+def _hash_weights(model: "nn.Module") -> str:
+    """Hash the weights and buffers of a model."""
+    import torch
+
+    digest = hashlib.sha256()
+    for name, value in sorted(model.state_dict().items()):
+        flat = value.detach().cpu().contiguous().reshape(-1)
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(flat.view(torch.uint8).numpy().data if flat.numel() else b"")
+    return digest.hexdigest()

@@ -1,0 +1,272 @@
+"""Input files of lines, output files that can be resumed, and the loop between them.
+
+Lines are read in windows of `WINDOW`, and batched by length inside a window, so memory does not grow with the input. The
+output has the order of the input: a text is written once those before it are. Beside the output, OUTPUT.progress.json holds
+what is done: a hash of the input so far, what decides the texts, and the texts of the window that are not in the output yet.
+"""
+
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any, BinaryIO, TextIO
+
+from data_manager.errors import DataError
+from data_manager.text.files import LONG_LINE, open_binary
+from model_factory.evaluation.sampling.lines import LineSampler, Prepared, make_batches
+from model_factory.training.errors import FolderInUseError, RunFolderError, UnfitError, WriteError
+from model_factory.training.run.atomic_io import write_text
+from model_factory.training.run.checkpoints import read_json
+from model_factory.yaml_config.errors import escape_line
+from model_factory.yaml_config.schema_version import add_version
+
+WINDOW = 512
+"""Lines that are read and sorted by length together; part of what decides the batches, so a constant."""
+_NAMED = 10
+_BOM = b"\xef\xbb\xbf"
+
+
+@dataclass(frozen=True)
+class Item:
+    """One line of an input, or one recording: its number from 1, its place (file:line), bytes to hash, and its value.
+
+    `problem` says why it cannot be read.
+    """
+
+    number: int
+    place: str
+    key: bytes
+    value: Any = None
+    problem: str | None = None
+
+
+def read_lines(path: str) -> Iterator[Item]:
+    """Yield the lines of a UTF-8 file, decompressed if it is compressed, or of standard input (`-`); raises DataError."""
+    name = "<stdin>" if path == "-" else path
+    try:
+        with nullcontext(sys.stdin.buffer) if path == "-" else open_binary(Path(path)) as file:
+            yield from _lines(file, name)
+    except (OSError, EOFError) as error:
+        raise DataError(f"{name} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+
+
+def _lines(file: BinaryIO, name: str) -> Iterator[Item]:
+    number = 0
+    while line := file.readline(LONG_LINE):
+        number += 1
+        place, key = f"{name}:{number}", line.rstrip(b"\n")
+        if len(line) == LONG_LINE and not line.endswith(b"\n"):
+            while (rest := file.readline(LONG_LINE)) and not rest.endswith(b"\n"):
+                key = hashlib.sha256(key + rest).digest()
+            yield Item(number, place, key, None, f"the line has more than {LONG_LINE:,} bytes; split it")
+            continue
+        data = key.removesuffix(b"\r")
+        data = data.removeprefix(_BOM) if number == 1 else data
+        try:
+            yield Item(number, place, key, data.decode())
+        except UnicodeDecodeError as error:
+            problem = f"byte 0x{data[error.start]:02x} at column {error.start + 1} is not UTF-8; save the file as UTF-8"
+            yield Item(number, place, key, None, problem)
+
+
+@dataclass
+class Progress:
+    """What is done: lines of the output and its size in bytes, texts that wait for those before them, failures.
+
+    `failures` counts the lines without a text, and `failed` has the first of them. `read` is the number of input lines that
+    `digest` is over.
+    """
+
+    written: int = 0
+    size: int = 0
+    waiting: dict[int, str] = field(default_factory=dict)
+    failures: int = 0
+    failed: list[int] = field(default_factory=list)
+    read: int = 0
+    digest: str = ""
+
+    def count_failure(self, number: int) -> None:
+        """Count a line that has no text."""
+        self.failures += 1
+        self.failed += [number][: _NAMED - len(self.failed)]
+
+    def describe_failures(self) -> str | None:
+        """Return a sentence on the lines that have no text; None where there is none."""
+        if not self.failures:
+            return None
+        numbers = ", ".join(map(str, self.failed)) + (", ..." if self.failures > len(self.failed) else "")
+        return f"{self.failures:,} of {self.written:,} lines have no text in the output: {numbers}"
+
+
+class Output:
+    """Where the texts go: a file with its progress beside it, or standard output."""
+
+    def __init__(
+        self, stream: TextIO | BinaryIO, progress: Progress, path: Path | None, identity: Mapping[str, Any]
+    ) -> None:
+        self.stream, self.progress, self.path, self.identity = stream, progress, path, identity
+
+    def add(self, texts: Mapping[int, str]) -> None:
+        """Add the texts of a batch by line number; write those whose turn it is, and save the progress."""
+        done = self.progress
+        done.waiting.update(texts)
+        ready = ""
+        while (text := done.waiting.pop(done.written + 1, None)) is not None:
+            ready += text + "\n"
+            done.written += 1
+        if self.path is None:
+            self.stream.write(ready)  # type: ignore[arg-type]
+            self.stream.flush()
+            return
+        data = ready.encode("utf-8", "surrogatepass")
+        try:
+            self.stream.write(data)  # type: ignore[arg-type]
+            self.stream.flush()
+            os.fsync(self.stream.fileno())
+            done.size += len(data)
+            write_text(
+                progress_file(self.path), json.dumps(add_version({"identity": dict(self.identity), **vars(done)}))
+            )
+        except OSError as error:
+            raise WriteError(f"{self.path} cannot be written: {error}") from error
+
+
+def progress_file(path: Path) -> Path:
+    """Return the file that holds the progress of an output."""
+    return path.with_name(f"{path.name}.progress.json")
+
+
+def open_output(path: Path | None, identity: Mapping[str, Any], *, resume: bool) -> Output:
+    """Open standard output without a path, a new file, or with `resume` one that an earlier call began.
+
+    Raises FolderInUseError for a file that exists, RunFolderError for damaged progress, UnfitError where what decides the
+    texts, `identity`, is another than it was, WriteError.
+    """
+    if path is None:
+        return Output(sys.stdout, Progress(), None, identity)
+    try:
+        if not (resume and path.exists()):
+            output = Output(path.open("xb"), Progress(), path, identity)
+            output.add({})
+            return output
+        progress = _read_progress(path, identity)
+        file = path.open("r+b")
+        file.truncate(progress.size)
+        file.seek(progress.size)
+        return Output(file, progress, path, identity)
+    except FileExistsError as error:
+        raise FolderInUseError(f"{path} exists; give another --output, or go on with it by --resume") from error
+    except OSError as error:
+        raise WriteError(f"{path} cannot be written: {error}") from error
+
+
+def _read_progress(path: Path, identity: Mapping[str, Any]) -> Progress:
+    place = progress_file(path)
+    if not place.is_file():
+        raise FolderInUseError(f"{path} exists without {place}, so it cannot be resumed; give another --output")
+    try:
+        held = read_json(place)
+        then = held.pop("identity")
+        held["waiting"] = {int(number): text for number, text in held["waiting"].items()}
+        progress = Progress(**held)
+        is_whole = 0 <= progress.size <= path.stat().st_size
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise RunFolderError(
+            f"{place} does not hold the progress of an output: {error}; give another --output"
+        ) from error
+    if not is_whole:
+        raise RunFolderError(f"{path} is shorter than {place} says; it was changed, so give another --output")
+    changed = [
+        f"{key} was {then.get(key)!r} and is {value!r}" for key, value in identity.items() if then.get(key) != value
+    ]
+    if changed:
+        raise UnfitError(
+            f"{path} was begun with other settings: {'; '.join(changed)}; resume with those, or give another --output"
+        )
+    return progress
+
+
+@dataclass
+class LineWriter:
+    """The loop from an input to an output.
+
+    `show` formats a line of the output from its item, text and problem; `complain` gets file:line and why a line has no
+    text; `track` gets the number of lines that are done.
+    """
+
+    sampler: LineSampler
+    output: Output
+    show: Callable[[Item, str, str | None], str]
+    batch_size: int
+    complain: Callable[[str], object]
+    track: Callable[[int], object] = lambda count: None
+
+    def run(self, items: Iterable[Item]) -> None:
+        """Write the text of every item, in the order of the input.
+
+        Raises UnfitError where the input is another than the one that the output was begun with.
+        """
+        done, digest, reader, place = self.output.progress, hashlib.sha256(), iter(items), "the input's end"
+        count = 0
+        while window := list(islice(reader, WINDOW)):
+            for item in window:
+                digest.update(item.key + b"\n")
+                if item.number == done.read and digest.hexdigest() != done.digest:
+                    raise self._other_input(item.place)
+            count, place = window[-1].number, window[-1].place
+            if len(window) < WINDOW and count < done.read:
+                break
+            if count > done.written:
+                if count > done.read:
+                    done.read, done.digest = count, digest.hexdigest()
+                self._write_window(window)
+        if count < done.read:
+            raise self._other_input(place)
+
+    def _write_window(self, window: list[Item]) -> None:
+        """Write the texts of a window. Batches do not depend on what is done, so that a resumed output is the same."""
+        by_number = {item.number: item for item in window}
+        lines: list[Prepared] = []
+        ready: dict[int, str] = {}
+        for item in window:
+            problem = item.problem
+            if problem is None:
+                if isinstance(item.value, str) and not item.value.strip():
+                    ready[item.number] = self.show(item, "", None)
+                    continue
+                try:
+                    lines.append(self.sampler.prepare(item.number, item.value))
+                    continue
+                except ValueError as error:
+                    problem = str(error)
+            ready[item.number] = self.show(item, "", problem)
+            if not self._is_done(item.number):
+                self.complain(f"{escape_line(item.place)}: {escape_line(problem)}")
+                self.output.progress.count_failure(item.number)
+        self._add(ready)
+        for batch in make_batches(lines, self.batch_size):
+            if all(self._is_done(line.number) for line in batch):
+                self.track(len(batch))
+                continue
+            texts = self.sampler.generate(batch)
+            shown = ((line.number, by_number[line.number], text) for line, text in zip(batch, texts, strict=True))
+            self._add({number: self.show(item, text, None) for number, item, text in shown})
+
+    def _add(self, texts: Mapping[int, str]) -> None:
+        self.output.add({number: text for number, text in texts.items() if not self._is_done(number)})
+        self.track(len(texts))
+
+    def _is_done(self, number: int) -> bool:
+        done = self.output.progress
+        return number <= done.written or number in done.waiting
+
+    def _other_input(self, place: str) -> UnfitError:
+        return UnfitError(
+            f"{place}: the lines up to here are others than those that {self.output.path} was begun with; give the same "
+            "input, or another --output"
+        )
