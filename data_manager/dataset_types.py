@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
 from data_manager.registry import SOURCES
 from data_manager.speech.recipes import check_corpus_name
@@ -85,9 +85,12 @@ class DatasetConfig(StrictModel):
 class TokenizerConfig(StrictModel):
     """Settings of a built-in tokenizer, by its `type`."""
 
-    type: Literal["characters", "bytes", "hugging_face", "bpe", "smiles"] = "characters"
+    type: Literal["characters", "bytes", "hugging_face", "bpe", "smiles", "run"] = "characters"
     """characters (those of the train split), bytes (of UTF-8, 259 ids), hugging_face (a pretrained one), bpe (byte
-    pairs, learned from the train split) or smiles (atoms, bonds, rings and branches of molecules)."""
+    pairs, learned from the train split), smiles (atoms, bonds, rings and branches of molecules) or run (that of a run;
+    the default with the key run)."""
+    run: PathText | None = None
+    """Folder of a run, whose tokenizer is used: `tokenizer: {run: runs/x}`, to fine-tune its model on other text."""
     path: PathText | None = None
     """Folder of a Hugging Face tokenizer: tokenizer.json, or vocab.json and merges.txt."""
     name: HubName | None = None
@@ -99,8 +102,17 @@ class TokenizerConfig(StrictModel):
     short for more merges. For a smiles tokenizer: merge frequent neighbours into single tokens, up to this size; by
     default each atom is one token. [tokens]"""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _of_a_run(cls, values: Any) -> Any:
+        """Set the type of a mapping that names a run and no type."""
+        return {"type": "run", **values} if isinstance(values, dict) and values.get("run") is not None else values
+
     def violations(self) -> Iterator[Violation]:
         """Check that path and name belong to hugging_face, vocab_size to bpe or smiles, and that required keys are set."""
+        if self.type == "run" and self.run is None:
+            message = "type run needs run, the folder of the run"
+            yield Violation(message, ("run",), (("type",),), "run: runs/x", "missing_key")
         if self.type == "hugging_face" and self.path is None and self.name is None:
             yield Violation(
                 "type hugging_face needs path, the tokenizer's folder, or name, its name on the hub",
@@ -115,7 +127,10 @@ class TokenizerConfig(StrictModel):
             yield Violation("path and name are two tokenizers", ("name",), (("path",),), "remove one of them")
         if self.revision is not None and self.name is None:
             yield Violation("revision needs name, a tokenizer on the hub", ("revision",), (("path",),), "remove it")
-        for key, owner in (("path", "hugging_face"), ("name", "hugging_face"), ("vocab_size", "bpe")):
+        for key, owner in (
+            *(("path", "hugging_face"), ("name", "hugging_face")),
+            *(("vocab_size", "bpe"), ("run", "run")),
+        ):
             fits = self.type == owner or (key == "vocab_size" and self.type == "smiles")
             if getattr(self, key) is not None and not fits:
                 message = f"a tokenizer of {self.type} has no {key}"

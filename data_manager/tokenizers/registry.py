@@ -47,6 +47,7 @@ for _name, _module in (
     ("hugging_face", "data_manager.tokenizers.hugging_face"),
     ("bpe", "data_manager.tokenizers.bpe"),
     ("smiles", "data_manager.tokenizers.smiles"),
+    ("run", "data_manager.tokenizers.from_run"),
 ):
     TOKENIZERS.add_lazy(_name, _module)
 

@@ -27,6 +27,8 @@ examples:
   python evaluate.py --run runs/latent --num-samples 500 --steps 50
   python evaluate.py --run runs/en_de --set generation.num_beams=4 --json > en_de.json
   python evaluate.py --run runs/mdlm --html mdlm.html     an HTML page with figures, curves and samples
+  python evaluate.py --run runs/en_de --data newstest.en newstest.de     other data, with the run's tokenizer
+  python evaluate.py --run runs/mdlm --data texts.jsonl --column body    also csv, parquet, text, a folder, config.yml
   python evaluate.py --run copied --set global_config.corpus_dir=/data   the data have moved since training
 
 The task decides the metrics:
@@ -55,6 +57,14 @@ def build_parser(prog: str = "evaluate.py") -> argparse.ArgumentParser:
     )
     add_sampling_options(parser)
     parser.add_argument("--split", metavar="S", help="split to measure on (default: test, or else training.eval_split)")
+    parser.add_argument(
+        "--data",
+        metavar="FILE",
+        nargs="+",
+        help="measure on other data with the run's tokenizer: files (two of text are a pair), a folder of files, or the data "
+        "set of a config.yml",
+    )
+    parser.add_argument("--column", metavar="C", nargs="+", help="with --data: column of a table, or the two of a pair")
     parser.add_argument("--max-rows", metavar="N", type=int, help="measure only the first N rows")
     parser.add_argument(
         "--draws",
@@ -80,6 +90,10 @@ def main(argv: Sequence[str] | None = None, prog: str = "evaluate.py") -> int:
         value = getattr(args, name)
         if value is not None and value < 1:
             parser.error(f"--{name.replace('_', '-')} takes a number of at least 1; got {value}")
+    if args.column and not args.data:
+        parser.error("--column is for --data FILE; add the file, or leave --column out")
+    if len(args.column or ()) > 2:
+        parser.error(f"--column takes one column, or two of a pair; got {len(args.column)}")
     return run(args, parser.error)
 
 
@@ -120,6 +134,7 @@ def _write_page(target: str, folder: Path, result: "dict[str, Any]", report: "Re
 def _measure(
     args: argparse.Namespace, folder: Path, overrides: list[str], with_samples: bool
 ) -> "tuple[dict[str, Any], Report]":
+    from model_factory.evaluation.data import find_data
     from model_factory.evaluation.rows import load_split
     from model_factory.evaluation.run import open_run
 
@@ -132,7 +147,8 @@ def _measure(
         )
     start = time.perf_counter()
     judge = Path(args.judge) if args.judge else None
-    split = load_split(run, args.split, max_rows=args.max_rows, seed=args.seed)
+    other = find_data(run, args.data, args.column or ()) if args.data else None
+    split = load_split(run, args.split, max_rows=args.max_rows, seed=args.seed, other=other)
     report = metrics_of(run.task_name)(run, split, Settings(args.seed, args.draws, judge, with_samples))
     report.notes[:0] = [*run.notes, *split.notes]
     seconds = round(time.perf_counter() - start, 3)
@@ -142,7 +158,7 @@ def _measure(
         "run": str(folder),
         "model": run.config.model.name if run.config.model else None,
         "task": run.task_name,
-        "dataset": run.dataset_config.name,
+        "dataset": split.entry.name,
         "split": split.name,
         "rows": len(split),
         "seed": args.seed,

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from data_manager.data_manager import DatasetManager
+from data_manager.dataset_types import DatasetConfig
 from data_manager.progress import progress_bar
 from model_factory.evaluation.run import LoadedRun
 from model_factory.training.errors import UnfitError
@@ -30,6 +31,7 @@ class Split:
     name: str
     rows: Rows
     collate: RowCollator
+    entry: DatasetConfig
     notes: tuple[str, ...] = ()
     """Notes on the data, printed beside the figures."""
 
@@ -45,16 +47,22 @@ class Split:
                 track(len(batch["noise"].place))
 
 
-def load_split(run: LoadedRun, name: str | None, *, max_rows: int | None, seed: int) -> Split:
+def load_split(
+    run: LoadedRun, name: str | None, *, max_rows: int | None, seed: int, other: DatasetConfig | None = None
+) -> Split:
     """Load a split of the run's data set; without a name `test`, or else the split that training evaluated on.
+
+    `other` is another data set with the run's tokenizer, see `model_factory.evaluation.data`.
 
     Raises UnfitError for a split that is missing or empty and for data tokenised by another tokenizer than the run's,
     DataError where the data cannot be loaded.
     """
-    entry = run.dataset_config
+    entry = other or run.dataset_config
     loaded = DatasetManager.load_dataset(entry)
-    chosen = _choose_split(list(loaded), name, run.training.eval_split, f"data set {entry.name!r}")
-    _check_tokenizer(run)
+    usual = run.training.eval_split if other is None else next(iter(loaded)) if len(loaded) == 1 else None
+    chosen = _choose_split(list(loaded), name, usual, f"data set {entry.name!r}")
+    if other is None:
+        _check_tokenizer(run)
     data = loaded[chosen]
     if not hasattr(data, "__len__"):  # a stream, of which at most max_rows are measured
         data = list(islice(iter(data.with_format("numpy")), max_rows))
@@ -63,8 +71,8 @@ def load_split(run: LoadedRun, name: str | None, *, max_rows: int | None, seed: 
     if len(data) == 0:
         raise UnfitError(f"split {chosen!r} of data set {entry.name!r} has no rows")
     collate = DatasetManager.collator(entry, loaded[chosen])
-    notes = tuple(find_changed_splits(RunFolder(run.folder).rows, loaded).values())
-    return Split(run, chosen, Rows(data), RowCollator(collate, seed, len(data)), notes)
+    notes = tuple(find_changed_splits(RunFolder(run.folder).rows, loaded).values()) if other is None else ()
+    return Split(run, chosen, Rows(data), RowCollator(collate, seed, len(data)), entry, notes)
 
 
 def move_to_device(batch: dict[str, Any], device: torch.device) -> dict[str, Any]:
@@ -92,7 +100,8 @@ def _check_tokenizer(run: LoadedRun) -> None:
     if all(identities) and identities[0]() != identities[1]():  # type: ignore[misc]
         raise UnfitError(
             f"data set {run.dataset_config.name!r} is tokenised by another tokenizer than {run.folder / 'tokenizer'}: its files "
-            "have changed since the run, or are others; give the files of the training by --set datasets.0...."
+            "have changed since the run, or are others; give the files of the training by --set datasets.0...., or measure on "
+            "other files with the run's tokenizer by --data FILE"
         )
 
 

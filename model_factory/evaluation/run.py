@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from data_manager.dataset_types import DatasetConfig
+from data_manager.tokenizers.from_run import with_tokenizer_of
 from model_factory.experiment.config import ExperimentConfig, read_experiment
 from model_factory.experiment.training_types import GenerationConfig, TrainingConfig
 from model_factory.training.errors import FolderInUseError, RunFolderError, UnfitError
@@ -51,8 +52,8 @@ class LoadedRun:
 
     @property
     def dataset_config(self) -> DatasetConfig:
-        """Return the config of the data set that the run was trained on."""
-        return select_dataset(self.config)
+        """Return the config of the data set that the run was trained on; a tokenizer of another run is this run's copy."""
+        return with_tokenizer_of(select_dataset(self.config), self.folder)
 
     @property
     def task_name(self) -> str:

@@ -68,6 +68,27 @@ def _tokenizer_folders(context: Context) -> Iterator[Problem]:
             yield context.problem(path, message, "a folder with tokenizer.json, as save_pretrained writes it")
 
 
+def _tokenizer_runs(context: Context) -> Iterator[Problem]:
+    """Check that `tokenizer: {run: ...}` names a folder with the tokenizer of a run."""
+    for index, entry in enumerate(context.datasets):
+        folder = _run_of_tokenizer(entry)
+        if folder is None or not os.path.exists(folder):
+            continue
+        path: Location = ("datasets", index, "tokenizer", "run")
+        if not folder.is_dir():
+            yield context.problem(
+                path, f"{str(folder)!r} is a file", f"run: {folder.parent}, if it is the run's folder"
+            )
+        elif not (folder / "tokenizer" / "vocabulary.json").is_file():
+            yield context.problem(path, f"the folder {str(folder)!r} has no tokenizer", "the folder of a run on text")
+
+
+def _run_of_tokenizer(entry: Any) -> Path | None:
+    """Return the folder of the run whose tokenizer a data set uses, None if it is of no run or not there."""
+    named = getattr(getattr(entry, "tokenizer", None), "run", None)
+    return None if named is None else next((place for place in places_of(named, entry) if os.path.exists(place)), None)
+
+
 def _starting_weights(context: Context) -> Iterator[Problem]:
     """Check that `init_from` is a folder with weights of this model, written with this tokenizer."""
     training, model = context.training, context.model
@@ -98,15 +119,23 @@ def _starting_weights(context: Context) -> Iterator[Problem]:
 
 
 def _starting_tokenizer(context: Context, folder: Path) -> Iterator[Problem]:
-    """Check that a run's tokenizer is of the type of the data set's."""
+    """Check that a run's tokenizer is of the type of the data set's, or equal to it if that is of a run, too."""
     tokenizer: Any = getattr(context.dataset, "tokenizer", None)
     if tokenizer is None:
         return
     vocabulary = _read_json(folder / "tokenizer" / "vocabulary.json")
     kind = vocabulary.get("type") if vocabulary else None
+    fix = "tokenizer: {type: bytes}" if kind == "bytes" else f"tokenizer: {{run: {folder}}}"
+    if tokenizer.type == "run":
+        other = _run_of_tokenizer(context.dataset)
+        theirs = _read_json(other / "tokenizer" / "vocabulary.json") if other is not None else None
+        if theirs and vocabulary and theirs != vocabulary:
+            message = f"{folder} was trained with another tokenizer than that of {other}"
+            yield context.problem(("training", "init_from"), message, fix)
+        return
     if isinstance(kind, str) and kind != tokenizer.type and {kind, tokenizer.type} & {"bytes", "characters"}:
         message = f"{folder} was trained with a tokenizer of {kind}, and this data set's is of {tokenizer.type}"
-        yield context.problem(("training", "init_from"), message, f"tokenizer: {{type: {kind}}}")
+        yield context.problem(("training", "init_from"), message, fix)
 
 
 def _read_run(folder: Path) -> ModelConfig | None:
@@ -245,5 +274,12 @@ def _read_json(path: Path) -> Mapping[str, Any] | None:
 
 
 CHECKS: tuple[Check, ...] = (
-    *(_tokenizer_folders, _starting_weights, _pretrained_backbone, _adapted_pretrained_layers, _pretrained_parts),
+    *(
+        _tokenizer_folders,
+        _tokenizer_runs,
+        _starting_weights,
+        _pretrained_backbone,
+        _adapted_pretrained_layers,
+        _pretrained_parts,
+    ),
 )

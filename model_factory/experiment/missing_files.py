@@ -11,7 +11,7 @@ from model_factory.yaml_config.errors import Problem
 from model_factory.yaml_config.node import Node, dotted
 from model_factory.yaml_config.strict_model import Location
 
-_NAMED = (("data_files",), ("path",), ("tokenizer", "path"))
+_NAMED = (("data_files",), ("path",), ("tokenizer", "path"), ("tokenizer", "run"))
 """Keys of a data set under which a file or a folder is named."""
 
 

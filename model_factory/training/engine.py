@@ -15,6 +15,7 @@ from data_manager.data_manager import DatasetManager
 from data_manager.dataset_types import DatasetConfig
 from data_manager.rows.lengths import row_lengths
 from data_manager.tokenizers.base import Tokenizer
+from data_manager.tokenizers.from_run import with_tokenizer_of
 from data_manager.tokenizers.load import load_tokenizer
 from model.checkpoint import atomic_replace
 from model_factory.experiment.build import with_vocabulary
@@ -126,7 +127,8 @@ class TrainingSession:
     """Work of one process from data to trained weights; torch and transformers are imported here."""
 
     def __init__(self, config: ExperimentConfig, entry: DatasetConfig, run: RunFolder, plan: ResumePlan) -> None:
-        self.config, self.entry, self.run, self.plan = config, entry, run, plan
+        self.config, self.run, self.plan = config, run, plan
+        self.entry = entry if plan.checkpoint is None else with_tokenizer_of(entry, run.path)
         self.settings = training_settings(config)
         self.rows: dict[str, SplitRecord] | None = None
 
@@ -266,15 +268,15 @@ class TrainingSession:
         """Load the weights of another run or model; raise RunFolderError if they do not fit the network."""
         if not folder.is_dir():
             raise RunFolderError(f"training.init_from: {folder} is not a folder")
-        load_weights(network, folder / WEIGHTS, "this experiment")
         theirs = folder / "tokenizer"
-        if self.tokenizer is None or not theirs.is_dir():
-            return
-        if _first_tokens(load_tokenizer(theirs)) != _first_tokens(self.tokenizer):
-            raise UnfitError(
-                f"training.init_from: {theirs} gives tokens other ids than the tokenizer of data set "
-                f"{self.entry.name!r}; use that tokenizer for the data set"
-            )
+        if self.tokenizer is not None and theirs.is_dir():
+            known = load_tokenizer(theirs)
+            if known.vocab_size != self.tokenizer.vocab_size or _first_tokens(known) != _first_tokens(self.tokenizer):
+                raise UnfitError(
+                    f"training.init_from: {theirs} gives tokens other ids than the tokenizer of data set "
+                    f"{self.entry.name!r}; use the run's tokenizer for the data set: tokenizer: {{run: {folder}}}"
+                )
+        load_weights(network, folder / WEIGHTS, "this experiment")
 
     def select_evaluation_rows(self, splits: Splits) -> "Rows | None":
         """Return the first `max_eval_samples` rows of the evaluation split, None if there is no such split."""

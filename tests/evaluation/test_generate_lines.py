@@ -2,9 +2,7 @@
 
 import io
 import json
-import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -19,7 +17,6 @@ from model_factory.evaluation.sampling.sample import Request
 from model_factory.training.errors import UnfitError
 from tests.evaluation.untrained_runs import DECODER, MDLM, PAIR, STACK, make_run, pair_data, text_data
 
-ROOT = Path(__file__).resolve().parents[2]
 LINES = ["the quick", "fox", "lazy dog, and", "", "over the", "mind", "a", "does not mind"]
 
 
@@ -106,15 +103,11 @@ def test_mistyped_hole_is_named(runs, tmp_path, capsys):
     assert "in.txt:2: the prompt has '[[3.]', and a hole of 12 tokens is [[12]]" in err
 
 
-def test_standard_input(runs, source):
-    command = [sys.executable, "generate.py", "--run", str(runs["pair"])]
-    found = [
-        subprocess.run(
-            [*command, "--input", name], input=source.read_bytes(), cwd=ROOT, capture_output=True, check=True
-        )
-        for name in ("-", str(source))
-    ]
-    assert found[0].stdout == found[1].stdout != b""
+def test_standard_input(runs, source, capsys, monkeypatch):
+    from_file = written(capsys, "--run", runs["pair"], "--input", source).out
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(source.read_bytes())))
+    assert written(capsys, "--run", runs["pair"], "--input", "-").out == from_file
+    assert not sys.stdin.closed
 
 
 @pytest.mark.parametrize("kind", ["pair", "mdlm"])
@@ -202,12 +195,8 @@ def test_texts_appear_as_batches_finish_and_windows_bound_memory(monkeypatch):
     output.stream = io.StringIO()
     LineWriter(Sampler(), output, lambda item, text, problem: text, 2, print).run(items())
     assert output.stream.getvalue() == "AAAA\nB\nCC\nDDD\nE\n"
-    assert events == [
-        *(("read", number) for number in range(1, 5)),
-        ("batch", [2, 3]),
-        ("batch", [4, 1]),
-        ("read", 5),
-    ] + [("batch", [5])]
+    assert [event[1] for event in events if event[0] == "batch"] == [[2, 3], [4, 1], [5]]
+    assert [event[0] for event in events] == ["read"] * 4 + ["batch"] * 2 + ["read", "batch"]
 
 
 def test_batches_have_one_group():

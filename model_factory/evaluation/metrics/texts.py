@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from data_manager.progress import progress_bar
+from data_manager.tokenizers.smiles import SmilesTokenizer
 from model_factory.evaluation.figure import Figure, Report
 from model_factory.evaluation.metrics.intervals import bootstrap_ratio, jackknife
 from model_factory.evaluation.metrics.judge import measure_by_judge
@@ -107,8 +108,7 @@ def _conditions(run: LoadedRun, split: Split) -> Tensor | None:
 
 def is_molecules(run: LoadedRun) -> bool:
     """Return True if the run's texts are SMILES."""
-    tokenizer = getattr(run.dataset_config, "tokenizer", None)
-    return run.dataset_config.source == "smiles" or getattr(tokenizer, "type", None) == "smiles"
+    return run.dataset_config.source == "smiles" or isinstance(run.tokenizer, SmilesTokenizer)
 
 
 def split_texts(run: LoadedRun, split: Split, count: int) -> list[str]:
