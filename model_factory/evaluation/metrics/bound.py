@@ -31,15 +31,18 @@ def measure(run: LoadedRun, split: Split, settings: Settings) -> Report:
     bound = diffusion + prior + reconstruction >= -log p(text). The diffusion part is an integral over time, estimated
     at `settings.draws` random times per row, stratified over the rows.
     """
-    total, parts = bound(run, split, settings)
-    report = Report(total.figures(settings.seed, note=_NOTE))
-    for name, nats in parts.items():
-        bits = np.array(nats) / np.log(2)
-        figure = ratio_figure(f"{name}_part", bits, total.tokens, settings.seed, unit="bits a token")
-        report.figures.append(figure)
-    if not parts:
-        report.notes.append("this model's output has no bound in parts; the figures are of its loss")
-    report.add(measure_samples(run, split, settings))
+    report = Report()
+    with report.attempt("bits_per_token", settings.seed):
+        total, parts = bound(run, split, settings)
+        report.figures += total.figures(settings.seed, note=_NOTE)
+        for name, nats in parts.items():
+            bits = np.array(nats) / np.log(2)
+            figure = ratio_figure(f"{name}_part", bits, total.tokens, settings.seed, unit="bits a token")
+            report.figures.append(figure)
+        if not parts:
+            report.notes.append("this model's output has no bound in parts; the figures are of its loss")
+    with report.attempt("samples", settings.seed):
+        report.add(measure_samples(run, split, settings))
     return report
 
 

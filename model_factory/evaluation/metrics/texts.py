@@ -89,11 +89,14 @@ def sample_figures(run: LoadedRun, split: Split, samples: Samples, settings: Set
             f"{len(texts)} samples are few, so intervals are wide; raise them, for example --num-samples 200"
         )
     if is_molecules(run):
-        report.add(measure_molecules(run, samples, settings.seed))
+        with report.attempt("validity", settings.seed):
+            report.add(measure_molecules(run, samples, settings.seed))
         return report
-    report.add(_statistics(samples, settings.seed))
+    with report.attempt("entropy", settings.seed):
+        report.add(_statistics(samples, settings.seed))
     if settings.judge is not None:
-        report.add(measure_by_judge(settings.judge, texts, split_texts(run, split, len(texts)), settings.seed))
+        with report.attempt("generative_perplexity", settings.seed):
+            report.add(measure_by_judge(settings.judge, texts, split_texts(run, split, len(texts)), settings.seed))
     return report
 
 
