@@ -70,7 +70,9 @@ class Report:
         except Exception as error:
             reason = next(iter(str(error).splitlines()), "")[:_LONGEST_REASON] or type(error).__name__
             nothing = float("nan")
-            self.figures.append(Figure(name, nothing, nothing, nothing, 0, "items", seed, "none", "", f"failed: {reason}"))
+            self.figures.append(
+                Figure(name, nothing, nothing, nothing, 0, "items", seed, "none", "", f"failed: {reason}")
+            )
             self.failures.append(error)
 
     @property

@@ -142,7 +142,8 @@ _LATENTS = 59
 class LatentMeasurements:
     """Measurements per row: reconstruction `nats` over `tokens`, `kl` in nats, diffusion `error`, `norm` of the mean.
 
-    `latents` [size] are the rows' latents as the diffusion is trained on them: means or draws.
+    `latents` [size] are the rows' latents as the diffusion is trained on them: means or draws. `texts` are the decoded
+    rows, as `rebuilt` are, `references` their texts in the data.
     """
 
     nats: list[float] = field(default_factory=list)
@@ -152,6 +153,7 @@ class LatentMeasurements:
     norm: list[float] = field(default_factory=list)
     latents: list[Tensor] = field(default_factory=list)
     texts: list[str] = field(default_factory=list)
+    references: list[str] = field(default_factory=list)
     rebuilt: list[str] = field(default_factory=list)
 
 
@@ -160,8 +162,9 @@ def measure(run: LoadedRun, split: Split, settings: Settings) -> Report:
     """Measure the autoencoder, the diffusion's error on the split's rows, and samples.
 
     reconstruction_...    -log p(text | mean of its latent) per token, of all tokens but the first
-    exact                 share of texts that greedy decoding from that mean reproduces without an error
-    reconstruction_bleu   BLEU of the greedily decoded texts, by sacrebleu
+    exact                 share of texts that greedy decoding from that mean reproduces without an error, up to what the
+                          tokenizer does not keep
+    reconstruction_bleu   BLEU of the greedily decoded texts against those of the data, by sacrebleu
     kl                    KL(q(z | text) || N(0, I)) per text
     diffusion_error       squared error of the denoiser's output per coordinate, at `settings.draws` times per row
     latent_norm           norm of the mean of a text's latent
@@ -170,7 +173,7 @@ def measure(run: LoadedRun, split: Split, settings: Settings) -> Report:
     report = Report(_autoencoder_figures(found, settings.seed))
     report.notes.append("texts are reconstructed by greedy decoding of the mean latents")
     with report.attempt("reconstruction_bleu", settings.seed):
-        bleu, signature = corpus_score("bleu", found.rebuilt, found.texts, settings.seed)
+        bleu, signature = corpus_score("bleu", found.rebuilt, found.references, settings.seed)
         report.figures.append(replace(bleu, name="reconstruction_bleu", of="texts"))
         report.notes.append(signature)
     report.figures += _latent_figures(run, found, settings.seed)
@@ -202,6 +205,7 @@ def measure_rows(run: LoadedRun, split: Split, settings: Settings) -> LatentMeas
         found.error += error.tolist()
         found.latents += list(z.float().cpu())
         found.texts += [tokenizer.decode(row[kept].tolist()) for row, kept in zip(ids, is_real, strict=True)]
+        found.references += batch.get("input_text") or found.texts[-len(ids) :]
         again = decode_latents(greedy, mu, at_least=ids.shape[1] - 1)
         found.rebuilt += [sample.text for samples in again for sample in samples]
     return found

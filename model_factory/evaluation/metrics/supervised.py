@@ -41,10 +41,12 @@ def measure_classification(run: LoadedRun, split: Split, settings: Settings) -> 
 
 @register_metric("language_modelling")
 def measure_language(run: LoadedRun, split: Split, settings: Settings) -> Report:
-    """Measure bits per token, bits per character and perplexity of all tokens but the first of a row, and samples."""
+    """Measure bits per token, character and byte and perplexity of all tokens but the first of a row, and samples."""
     report = Report()
     with report.attempt("bits_per_token", settings.seed):
-        report.figures += split_nll(run, split).figures(settings.seed)
+        nll = split_nll(run, split)
+        report.figures += nll.figures(settings.seed)
+        report.notes += nll.notes()
     with report.attempt("samples", settings.seed):
         report.add(measure_samples(run, split, settings))
     return report
@@ -58,7 +60,7 @@ def split_nll(run: LoadedRun, split: Split) -> TextNLL:
         ids, is_real, mask = batch["input_ids"], real_tokens(batch), batch.get("attention_mask")
         logits = run.model(ids[:, :-1], mask=None if mask is None else mask[:, :-1])
         nats = row_nll(logits, ids[:, 1:], is_real[:, 1:])
-        found.add(nats, ids[:, 1:], is_real[:, 1:], run.tokenizer)
+        found.add(nats, batch, run.tokenizer)
     return found
 
 

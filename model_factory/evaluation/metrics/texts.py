@@ -115,11 +115,11 @@ def is_molecules(run: LoadedRun) -> bool:
 
 
 def split_texts(run: LoadedRun, split: Split, count: int) -> list[str]:
-    """Decode the texts of the first rows of a split."""
-    tokenizer, texts = run.require_tokenizer(), []
+    """Return the texts of the first rows of a split, as the data have them; ids without a text are decoded."""
+    tokenizer, texts = run.require_tokenizer(), list[str]()
     for batch in split.batches("texts"):
         rows = zip(batch["input_ids"].cpu(), real_tokens(batch).cpu(), strict=True)
-        texts += [tokenizer.decode(ids[kept].tolist()) for ids, kept in rows]
+        texts += batch.get("input_text") or [tokenizer.decode(ids[kept].tolist()) for ids, kept in rows]
         if len(texts) >= count:
             break
     return texts[:count]

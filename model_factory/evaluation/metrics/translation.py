@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from data_manager.rows.source import SourceSize
 from model_factory.evaluation.figure import Figure, Report
 from model_factory.evaluation.metrics.intervals import bootstrap
 from model_factory.evaluation.metrics.likelihood import TextNLL, row_nll
@@ -33,9 +34,12 @@ def measure(run: LoadedRun, split: Split, settings: Settings) -> Report:
     run = replace(run, config=run.config.model_copy(update={"generation": greedy}))
     report = Report()
     with report.attempt("bits_per_token", settings.seed):
-        report.figures += target_nll(run, split).figures(settings.seed)
+        nll = target_nll(run, split)
+        report.figures += nll.figures(settings.seed)
+        report.notes += nll.notes()
     with report.attempt("bleu and chrf", settings.seed):
-        texts = translate_split(run, split)
+        texts, notes = translate_split(run, split)
+        report.notes += notes
         report.notes.append(f"translated {'greedily' if beams == 1 else f'with {beams} beams'}")
         _, references, found = zip(*texts, strict=True)
         report.add(bleu_and_chrf(found, references, settings.seed))
@@ -88,19 +92,33 @@ def target_nll(run: LoadedRun, split: Split) -> TextNLL:
         target_mask = None if mask is None else mask[:, :-1]
         logits = run.model(batch["source_ids"], target[:, :-1], batch.get("source_mask"), target_mask)
         nats = row_nll(logits, target[:, 1:], is_real[:, 1:])
-        found.add(nats, target[:, 1:], is_real[:, 1:], run.tokenizer)
+        found.add(nats, batch, run.tokenizer, side="target")
     return found
 
 
 @torch.no_grad()
-def translate_split(run: LoadedRun, split: Split) -> list[tuple[str, str, str]]:
-    """Return (source, reference, translation) of each row."""
-    tokenizer, texts = run.require_tokenizer(), []
+def translate_split(run: LoadedRun, split: Split) -> tuple[list[tuple[str, str, str]], list[str]]:
+    """Return (source, reference, translation) of each row, and notes on rows that do not hold all of their text.
+
+    Source and reference are the text of the data, which a row may hold in part only; ids without a text are decoded.
+    """
+    tokenizer = run.require_tokenizer()
+    texts: list[tuple[str, str, str]] = []
+    truncated = {"source": 0, "target": 0}
     for batch in split.batches("translations"):
-        sides = []
-        for side in ("source", "target"):
+        ids: dict[str, list[list[int]]] = {}
+        shown: dict[str, list[str]] = {}
+        for side in truncated:
             kept = real_tokens(batch, f"{side}_ids", f"{side}_mask")
-            sides.append([row[real].tolist() for row, real in zip(batch[f"{side}_ids"], kept, strict=True)])
-        sides.append(translate(run, sides[0], None))
-        texts += [tuple(map(tokenizer.decode, row)) for row in zip(*sides, strict=True)]
-    return texts
+            ids[side] = [row[real].tolist() for row, real in zip(batch[f"{side}_ids"], kept, strict=True)]
+            shown[side] = batch.get(f"{side}_text") or [tokenizer.decode(row) for row in ids[side]]
+            if f"{side}_size" in batch:
+                truncated[side] += int((SourceSize(*batch[f"{side}_size"].T).cut_characters > 0).sum())
+        found = [tokenizer.decode(row) for row in translate(run, ids["source"], None)]
+        texts += zip(shown["source"], shown["target"], found, strict=True)
+    effects = {"source": "translated from its beginning", "target": "scored in full"}
+    return texts, [
+        f"{count:,} of {len(texts):,} rows have a truncated {side} (too_long: cut), which is {effects[side]}"
+        for side, count in truncated.items()
+        if count
+    ]
