@@ -125,8 +125,9 @@ class SourceRows:
         """Return the remaining rows."""
         rows = self.inner.finish()
         if isinstance(self.inner, WholeRows):
-            none: Any = np.empty(0), np.zeros(1, np.int64)
-            return rows | dict.fromkeys(self.columns[len(self.inner.columns) :], none)
+            for ids in self._id_columns:
+                rows |= _columns(ids, [], np.empty((0, len(SourceSize._fields))))
+            return rows
         return rows | self._cut_rows(rows["input_ids"][1])
 
     def _cut_rows(self, offsets: "Places") -> dict[str, Any]:
