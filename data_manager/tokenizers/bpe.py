@@ -85,7 +85,7 @@ class BpeTokenizer:
         return flat([found.ids for found in self.inner.encode_batch_fast(texts, add_special_tokens=False)])
 
     def encode_with_ends(self, texts: Sequence[str]) -> "FlatWithEnds":
-        """Encode several texts; each character of a token of a byte-level BPE stands for one byte."""
+        """Encode several texts; each character of a byte-level token is one byte."""
         import numpy as np
 
         ids, lengths = self.encode_many(texts)

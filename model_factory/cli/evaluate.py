@@ -30,7 +30,7 @@ examples:
   python evaluate.py --run copied --set global_config.corpus_dir=/data   the data have moved since training
 
 The task decides the metrics:
-  language models   bits per token and per character, perplexity
+  language models   bits per token, per character and per byte, perplexity
   diffusion models  the same of the variational bound, and its parts
   translators       BLEU and chrF, perplexity of the references
   classifiers       accuracy, cross-entropy
@@ -39,7 +39,8 @@ The task decides the metrics:
   samples           entropy, distinct n-grams; of latent diffusion also self-BLEU, copies of training texts, and distances
                     to the split (Jensen-Shannon of words, Frechet of latents) beside those of training texts
   molecules         validity, uniqueness, novelty, internal diversity
-Each figure has a 95 % confidence interval and names the items it is over.
+Each figure has a 95 % confidence interval and names the items it is over. Characters, bytes and references are those of the
+data's text, whatever its rows or its tokenizer leave out. A figure that fails leaves the others: the table gives the reason.
 
 {CODES}"""
 

@@ -34,7 +34,10 @@ class LogWindow:
 
 
 def accumulate(totals: dict[str, Tensor], name: str, value: Tensor, weight: Tensor) -> None:
-    """Add a mean over `weight` items to `totals[name]`: [weighted sum, sum of weights], float64 (float32 on mps)."""
+    """Add a mean over `weight` items, both scalars, to `totals[name]`: [weighted sum, sum of weights], float64 [2].
+
+    On mps, which has no float64, it is float32.
+    """
     kind = torch.float32 if value.device.type == "mps" else torch.float64
     pair = torch.stack([value.detach().to(kind) * weight, weight.to(value.device, kind)])
     totals[name] = totals[name] + pair if name in totals else pair

@@ -29,7 +29,7 @@ def data_of(folder, text, **more):
 @pytest.mark.parametrize(("text", "size"), [(CHINESE, 3), (EMOJI, 4), ("abc" * 99, 1)])
 @pytest.mark.parametrize("rows", ["cut", "packed"])
 def test_bits_per_character_of_bytes_do_not_depend_on_row_ends(tmp_path, text, size, rows):
-    """Each predicted byte stands for 1 / size characters, so the bits of a character are those of `size` bytes."""
+    """Each predicted byte is 1 / size characters, so the bits of a character are those of `size` bytes."""
     data = data_of(tmp_path, text, tokenizer={"type": "bytes"}, rows=rows)
     run, split = open_with_model(
         make_run(tmp_path, DECODER, data, "language_modelling"), Unigram(torch.full((259,), 1 / 259))
@@ -79,7 +79,7 @@ def test_lost_words_count_as_characters(tmp_path):
     assert report.value("bits_per_character") == pytest.approx(bits / (len(line) - len("the")))
     assert report.value("bits_per_byte") == pytest.approx(bits / (len(line.encode()) - len("the")))
     assert report.figures[1].note == "3 unknown tokens"  # the two words and the comma
-    assert report.notes[0].startswith(f"3 of {len(row) - 1} tokens stand for text that the tokenizer does not know")
+    assert report.notes[0].startswith(f"3 of {len(row) - 1} tokens are unknown: ")
     assert split_texts(run, split, 1) == [line]
 
 
@@ -95,7 +95,7 @@ def test_texts_of_a_split_are_those_of_the_file(tmp_path):
     ("settings", "notes"),
     [
         ({"sequence_length": 16, "too_long": "cut"}, ["a truncated source", "a truncated target"]),
-        ({"sequence_length": 128}, ["8 of 72 tokens stand for text that the tokenizer does not know"]),
+        ({"sequence_length": 128}, ["8 of 72 tokens are unknown: "]),
     ],
 )
 def test_translations_are_scored_against_the_file(tmp_path, settings, notes):

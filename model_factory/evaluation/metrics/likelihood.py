@@ -23,7 +23,7 @@ class TextNLL:
     """NLL of each row in nats, and the numbers of tokens, characters and bytes that it covers.
 
     `sizes` are the (characters, bytes) of each row in the text of the data, empty for rows of ids without a text. `cut`
-    counts the characters behind truncated rows, `unknown` the tokens that stand for text unknown to the tokenizer.
+    counts the characters behind truncated rows, `unknown` the unknown tokens.
     """
 
     nats: list[float] = field(default_factory=list)
@@ -58,8 +58,8 @@ class TextNLL:
     def figures(self, seed: int, *, note: str = "") -> list[Figure]:
         """Return bits_per_token = sum nats / (ln 2 sum tokens), perplexity = exp(nats per token), and bits of the text.
 
-        bits_per_character and bits_per_byte (of UTF-8) divide the same bits by the text that the tokens stand for, as the
-        data have it: the end token costs bits but has no text.
+        bits_per_character and bits_per_byte (of UTF-8) divide the same bits by the text that the tokens cover, as the data
+        have it: the end token costs bits but has no text.
         """
         bits, tokens = np.array(self.nats) / math.log(2), np.array(self.tokens, dtype=np.float64)
         found = [ratio_figure("bits_per_token", bits, tokens, seed, unit="bits", note=note)]
@@ -78,8 +78,8 @@ class TextNLL:
             found.append("bits_per_character is left out: the data set gives token ids without their text")
         if self.unknown:
             found.append(
-                f"{self.unknown:,} of {sum(self.tokens):,} tokens stand for text that the tokenizer does not know: it "
-                "counts as characters and bytes, and costs only the bits of the unknown token"
+                f"{self.unknown:,} of {sum(self.tokens):,} tokens are unknown: their text counts as characters and "
+                "bytes, and costs only the bits of the unknown token"
             )
         if self.cut:
             found.append(
