@@ -61,9 +61,15 @@ def load_split(
     loaded = DatasetManager.load_dataset(entry)
     usual = run.training.eval_split if other is None else next(iter(loaded)) if len(loaded) == 1 else None
     chosen = _choose_split(list(loaded), name, usual, f"data set {entry.name!r}")
+    notes: list[str] = []
     if other is None:
         _check_tokenizer(run)
-    data = loaded[chosen]
+        notes += find_changed_splits(RunFolder(run.folder).rows, loaded).values()
+    source = DatasetManager.load_with_source(entry, chosen, max_rows)
+    data: Any = loaded[chosen]
+    if source is not None:
+        data = source.rows
+        notes += source.notes
     if not hasattr(data, "__len__"):  # a stream, of which at most max_rows are measured
         data = list(islice(iter(data.with_format("numpy")), max_rows))
     elif max_rows is not None and max_rows < len(data):
@@ -71,8 +77,7 @@ def load_split(
     if len(data) == 0:
         raise UnfitError(f"split {chosen!r} of data set {entry.name!r} has no rows")
     collate = DatasetManager.collator(entry, loaded[chosen])
-    notes = tuple(find_changed_splits(RunFolder(run.folder).rows, loaded).values()) if other is None else ()
-    return Split(run, chosen, Rows(data), RowCollator(collate, seed, len(data)), entry, notes)
+    return Split(run, chosen, Rows(data), RowCollator(collate, seed, len(data)), entry, tuple(notes))
 
 
 def move_to_device(batch: dict[str, Any], device: torch.device) -> dict[str, Any]:

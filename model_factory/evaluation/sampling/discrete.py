@@ -79,10 +79,10 @@ def draw_tokens(
             "generation.top_k is for decoders and translators; a diffusion model takes top_p or temperature"
         )
     if template is not None:
-        one = isinstance(template, Template)
-        tokens = template.tokens if one else [each.tokens for each in template]
-        kept = template.kept if one else [each.kept for each in template]
-        options["prompt"], options["frozen"] = (torch.tensor(rows, device=run.device) for rows in (tokens, kept))
+        each = template if isinstance(template, Sequence) else [template]
+        shape = (-1,) if isinstance(template, Template) else (len(each), -1)
+        options["prompt"] = torch.tensor([one.tokens for one in each], device=run.device).reshape(shape)
+        options["frozen"] = torch.tensor([one.kept for one in each], device=run.device).reshape(shape)
     if bool((lengths < length).any()):
         options["mask"] = (torch.arange(length) < lengths[:, None]).to(run.device)
     if hasattr(run.model, "draw"):

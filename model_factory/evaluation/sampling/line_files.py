@@ -14,7 +14,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any, BinaryIO, TextIO
+from typing import IO, Any, BinaryIO
 
 from data_manager.errors import DataError
 from data_manager.text.files import LONG_LINE, open_binary
@@ -106,9 +106,7 @@ class Progress:
 class Output:
     """Where the texts go: a file with its progress beside it, or standard output."""
 
-    def __init__(
-        self, stream: TextIO | BinaryIO, progress: Progress, path: Path | None, identity: Mapping[str, Any]
-    ) -> None:
+    def __init__(self, stream: IO[Any], progress: Progress, path: Path | None, identity: Mapping[str, Any]) -> None:
         self.stream, self.progress, self.path, self.identity = stream, progress, path, identity
 
     def add(self, texts: Mapping[int, str]) -> None:
@@ -120,12 +118,12 @@ class Output:
             ready += text + "\n"
             done.written += 1
         if self.path is None:
-            self.stream.write(ready)  # type: ignore[arg-type]
+            self.stream.write(ready)
             self.stream.flush()
             return
         data = ready.encode("utf-8", "surrogatepass")
         try:
-            self.stream.write(data)  # type: ignore[arg-type]
+            self.stream.write(data)
             self.stream.flush()
             os.fsync(self.stream.fileno())
             done.size += len(data)
