@@ -5,6 +5,7 @@ import json
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -79,6 +80,11 @@ def build_parser(prog: str = "evaluate.py") -> argparse.ArgumentParser:
         metavar="FOLDER",
         help="language model for the perplexity of samples and MAUVE: a run folder, or a transformers folder",
     )
+    parser.add_argument(
+        "--write-predictions",
+        metavar="FILE",
+        help="also write a JSON object for each row: input, reference, prediction and scores",
+    )
     parser.add_argument("--html", metavar="FILE", help="also write an HTML page with figures, curves and samples")
     return parser
 
@@ -102,6 +108,8 @@ def run(args: argparse.Namespace, usage_error: UsageError) -> int:
     """Run the parsed options and return the exit code; `usage_error` ends the program with code 2."""
     if args.html:
         check_target(args.html, usage_error)
+    if args.write_predictions:
+        check_target(args.write_predictions, usage_error, "--write-predictions", "predictions.jsonl")
     with_samples = args.num_samples != "0"
     args.num_samples = args.num_samples if with_samples else None
 
@@ -139,6 +147,7 @@ def _measure(
     args: argparse.Namespace, folder: Path, overrides: list[str], with_samples: bool
 ) -> "tuple[dict[str, Any], Report]":
     from model_factory.evaluation.data import find_data
+    from model_factory.evaluation.predictions import Predictions
     from model_factory.evaluation.rows import load_split
     from model_factory.evaluation.run import open_run
 
@@ -153,9 +162,16 @@ def _measure(
     judge = Path(args.judge) if args.judge else None
     other = find_data(run, args.data, args.column or ()) if args.data else None
     split = load_split(run, args.split, max_rows=args.max_rows, seed=args.seed, other=other)
-    report = metrics_of(run.task_name)(run, split, Settings(args.seed, args.draws, judge, with_samples))
+    predictions = Predictions(Path(args.write_predictions) if args.write_predictions else None)
+    settings = Settings(args.seed, args.draws, judge, with_samples, predictions)
+    with closing(predictions):
+        report = metrics_of(run.task_name)(run, split, settings)
     if report.is_failed:
         raise report.failures[0]
+    if predictions and not predictions.rows:
+        report.notes.append(
+            f"the metrics of task {run.task_name} write no predictions, so {args.write_predictions} is empty"
+        )
     report.notes[:0] = [*run.notes, *split.notes]
     seconds = round(time.perf_counter() - start, 3)
     return {

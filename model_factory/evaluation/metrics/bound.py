@@ -56,6 +56,8 @@ def bound(run: LoadedRun, split: Split, settings: Settings) -> tuple[TextNLL, di
         drawn = [_row_parts(run.model, batch, mix_seed(settings.seed, draw)) for draw in range(settings.draws)]
         mean = {name: torch.stack([one[name] for one in drawn]).mean(0) for name in drawn[0]}
         total.add(torch.stack(list(mean.values())).sum(0), batch, run.tokenizer, with_first=True)
+        if settings.predictions:
+            settings.predictions.add(split, batch, scores=total.last(len(batch["input_ids"])))
         for name in mean.keys() & set(PARTS):
             parts.setdefault(name, []).extend(mean[name].tolist())
     return total, {name: parts[name] for name in PARTS if name in parts}

@@ -208,6 +208,11 @@ def measure_rows(run: LoadedRun, split: Split, settings: Settings) -> LatentMeas
         found.references += batch.get("input_text") or found.texts[-len(ids) :]
         again = decode_latents(greedy, mu, at_least=ids.shape[1] - 1)
         found.rebuilt += [sample.text for samples in again for sample in samples]
+        if settings.predictions:
+            count = len(ids)
+            scores = {name: getattr(found, name)[-count:] for name in ("nats", "tokens", "kl", "error")}
+            sides = {"references": found.references[-count:], "predictions": found.rebuilt[-count:]}
+            settings.predictions.add(split, batch, **sides, scores=scores)
     return found
 
 

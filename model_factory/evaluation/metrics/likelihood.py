@@ -71,6 +71,10 @@ class TextNLL:
         found.append(Figure("perplexity", _power(first.value), *ends[:2], first.n, "rows", seed, ends.method, "", note))
         return found
 
+    def last(self, count: int) -> dict[str, list[float]]:
+        """Return the bits and the tokens of the last `count` rows, by name."""
+        return {"bits": [nats / math.log(2) for nats in self.nats[-count:]], "tokens": list(self.tokens[-count:])}
+
     def notes(self) -> list[str]:
         """Return notes on text that the figures per character and per byte do not cover, or cover cheaply."""
         found = []

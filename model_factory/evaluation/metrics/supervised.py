@@ -26,14 +26,27 @@ def measure_classification(run: LoadedRun, split: Split, settings: Settings) -> 
     nats: list[float] = []
     for batch in split.batches(split.name):
         logits = run.model(batch["input_ids"], batch.get("attention_mask")).float()
-        correct += (logits.argmax(-1) == batch["labels"]).tolist()
-        nats += torch.nn.functional.cross_entropy(logits, batch["labels"], reduction="none").tolist()
+        best, labels = logits.argmax(-1), batch["labels"]
+        correct += (best == labels).tolist()
+        found = torch.nn.functional.cross_entropy(logits, labels, reduction="none")
+        nats += found.tolist()
+        if settings.predictions:
+            sides = ([_class_name(split, number) for number in side.tolist()] for side in (labels, best))
+            scores = {"probability": logits.softmax(-1).amax(-1).tolist(), "bits": (found / math.log(2)).tolist()}
+            references, predicted = sides
+            settings.predictions.add(split, batch, references=references, predictions=predicted, scores=scores)
     interval, count = wilson(sum(correct), len(correct)), len(correct)
     accuracy = Figure(
         "accuracy", sum(correct) / count, interval.low, interval.high, count, "rows", settings.seed, "Wilson"
     )
     bits = [value / math.log(2) for value in nats]
     return Report([accuracy, ratio_figure("cross_entropy", bits, [1.0] * count, settings.seed, unit="bits")])
+
+
+def _class_name(split: Split, number: int) -> str | int:
+    """Return the name of a class, or its number where the data set names none."""
+    names = getattr(split.entry, "classes", None)
+    return names[number] if names else number
 
 
 # Metrics of language models: NLL of the split's text, and samples.
@@ -44,7 +57,7 @@ def measure_language(run: LoadedRun, split: Split, settings: Settings) -> Report
     """Measure bits per token, character and byte and perplexity of all tokens but the first of a row, and samples."""
     report = Report()
     with report.attempt("bits_per_token", settings.seed):
-        nll = split_nll(run, split)
+        nll = split_nll(run, split, settings)
         report.figures += nll.figures(settings.seed)
         report.notes += nll.notes()
     with report.attempt("samples", settings.seed):
@@ -53,7 +66,7 @@ def measure_language(run: LoadedRun, split: Split, settings: Settings) -> Report
 
 
 @torch.no_grad()
-def split_nll(run: LoadedRun, split: Split) -> TextNLL:
+def split_nll(run: LoadedRun, split: Split, settings: Settings) -> TextNLL:
     """Compute the NLL in nats of all tokens but the first of each row."""
     found = TextNLL()
     for batch in split.batches(split.name):
@@ -61,6 +74,8 @@ def split_nll(run: LoadedRun, split: Split) -> TextNLL:
         logits = run.model(ids[:, :-1], mask=None if mask is None else mask[:, :-1])
         nats = row_nll(logits, ids[:, 1:], is_real[:, 1:])
         found.add(nats, batch, run.tokenizer)
+        if settings.predictions:
+            settings.predictions.add(split, batch, scores=found.last(len(nats)))
     return found
 
 
@@ -75,8 +90,11 @@ def measure_own_metrics(run: LoadedRun, split: Split, settings: Settings) -> Rep
     for batch in split.batches(split.name, size=1):
         weight = float(run.task.weight(batch))
         weights.append(weight)
-        for name, value in run.task(run.model, batch).items():
-            sums.setdefault(name, []).append(float(value) * weight)
+        values = {name: float(value) for name, value in run.task(run.model, batch).items()}
+        for name, value in values.items():
+            sums.setdefault(name, []).append(value * weight)
+        if settings.predictions:
+            settings.predictions.add(split, batch, scores={name: [value] for name, value in values.items()})
     return Report([ratio_figure(name, values, weights, settings.seed) for name, values in sums.items()])
 
 
@@ -95,7 +113,12 @@ def measure_recognition(run: LoadedRun, split: Split, settings: Settings) -> Rep
     pairs: list[tuple[str, str]] = []
     for batch in split.batches(split.name):
         logits, lengths = run.model(batch["features"], batch.get("feature_mask"))
-        pairs += zip(batch["text"], task.transcripts(logits, lengths), strict=True)
+        heard = task.transcripts(logits, lengths)
+        pairs += zip(batch["text"], heard, strict=True)
+        if settings.predictions:
+            errors, words = zip(*(word_errors(*pair) for pair in pairs[-len(heard) :]), strict=True)
+            scores = {"errors": errors, "words": words}
+            settings.predictions.add(split, batch, references=batch["text"], predictions=heard, scores=scores)
     report = Report()
     for name, count in (("wer", word_errors), ("cer", character_errors)):
         with report.attempt(name, settings.seed):
@@ -120,7 +143,13 @@ def measure_speakers(run: LoadedRun, split: Split, settings: Settings) -> Report
     found: list[SpeakerErrors] = []
     for batch in split.batches(split.name):
         logits, _ = run.model(batch["features"], batch.get("feature_mask"))
-        found += [speaker_errors(*pair) for pair in task.pairs(batch, logits)]
+        pairs = task.pairs(batch, logits)
+        found += [speaker_errors(*pair) for pair in pairs]
+        if settings.predictions:
+            sides = ([task.turns(side) for side in sides] for sides in zip(*pairs, strict=True))
+            references, predicted = sides
+            scores = {kind: [getattr(one, kind) for one in found[-len(pairs) :]] for kind in (*KINDS, "speech")}
+            settings.predictions.add(split, batch, references=references, predictions=predicted, scores=scores)
     speech = [one.speech for one in found]
     report = Report(notes=["overlapping speech is scored, with a collar of 0"])
     for kind in KINDS:

@@ -12,6 +12,7 @@ from data_manager.rows.source import SourceSize
 from model_factory.evaluation.figure import Figure, Report
 from model_factory.evaluation.metrics.intervals import bootstrap
 from model_factory.evaluation.metrics.likelihood import TextNLL, row_nll
+from model_factory.evaluation.predictions import Predictions
 from model_factory.evaluation.rows import Split
 from model_factory.evaluation.run import LoadedRun
 from model_factory.evaluation.sampling.draw import translate
@@ -21,6 +22,7 @@ from model_factory.training.errors import UnfitError
 from model_factory.training.tasks.base import real_tokens
 
 EXAMPLES = 3
+SCORES = ("bleu", "chrf")
 
 
 @register_metric("translation")
@@ -38,7 +40,7 @@ def measure(run: LoadedRun, split: Split, settings: Settings) -> Report:
         report.figures += nll.figures(settings.seed)
         report.notes += nll.notes()
     with report.attempt("bleu and chrf", settings.seed):
-        texts, notes = translate_split(run, split)
+        texts, notes = translate_split(run, split, settings.predictions)
         report.notes += notes
         report.notes.append(f"translated {'greedily' if beams == 1 else f'with {beams} beams'}")
         _, references, found = zip(*texts, strict=True)
@@ -51,7 +53,7 @@ def measure(run: LoadedRun, split: Split, settings: Settings) -> Report:
 def bleu_and_chrf(found: Sequence[str], references: Sequence[str], seed: int) -> Report:
     """Compute corpus BLEU and chrF; a score that fails does not take the other one with it."""
     report = Report()
-    for name in ("bleu", "chrf"):
+    for name in SCORES:
         with report.attempt(name, seed):
             figure, signature = corpus_score(name, found, references, seed)
             report.figures.append(figure)
@@ -64,13 +66,7 @@ def corpus_score(name: str, found: Sequence[str], references: Sequence[str], see
 
     The interval is a bootstrap over sentences of sacrebleu's counts. Raises UnfitError where sacrebleu is not installed.
     """
-    try:
-        from sacrebleu.metrics import BLEU, CHRF
-    except ImportError as error:
-        raise UnfitError(
-            "BLEU and chrF are computed by sacrebleu, which is not installed: pip install sacrebleu"
-        ) from error
-    metric: Any = BLEU(force=True) if name == "bleu" else CHRF()
+    metric = _metric(name)
     value = float(metric.corpus_score(list(found), [list(references)]).score)
     counts = np.array(metric._extract_corpus_statistics(found, [references]))  # (sentences, counts)
 
@@ -80,6 +76,24 @@ def corpus_score(name: str, found: Sequence[str], references: Sequence[str], see
     interval = bootstrap(score, len(found), seed=seed, what="sentences")
     figure = Figure(name, value, interval.low, interval.high, len(found), "sentences", seed, interval.method)
     return figure, f"sacrebleu {name}: {metric.get_signature()}"
+
+
+def sentence_scores(name: str, found: Sequence[str], references: Sequence[str]) -> list[float]:
+    """Compute BLEU, with sacrebleu's smoothing, or chrF of each sentence."""
+    metric = _metric(name, effective_order=True)
+    pairs = zip(found, references, strict=True)
+    return [float(metric.sentence_score(text, [reference]).score) for text, reference in pairs]
+
+
+def _metric(name: str, **settings: Any) -> Any:
+    """Return sacrebleu's BLEU or chrF; raise UnfitError where sacrebleu is not installed."""
+    try:
+        from sacrebleu.metrics import BLEU, CHRF
+    except ImportError as error:
+        raise UnfitError(
+            "BLEU and chrF are computed by sacrebleu, which is not installed: pip install sacrebleu"
+        ) from error
+    return BLEU(force=True, **settings) if name == "bleu" else CHRF()
 
 
 @torch.no_grad()
@@ -97,7 +111,9 @@ def target_nll(run: LoadedRun, split: Split) -> TextNLL:
 
 
 @torch.no_grad()
-def translate_split(run: LoadedRun, split: Split) -> tuple[list[tuple[str, str, str]], list[str]]:
+def translate_split(
+    run: LoadedRun, split: Split, predictions: Predictions | None = None
+) -> tuple[list[tuple[str, str, str]], list[str]]:
     """Return (source, reference, translation) of each row, and notes on rows that do not hold all of their text.
 
     Source and reference are the text of the data, which a row may hold in part only; ids without a text are decoded.
@@ -116,6 +132,9 @@ def translate_split(run: LoadedRun, split: Split) -> tuple[list[tuple[str, str, 
                 truncated[side] += int((SourceSize(*batch[f"{side}_size"].T).cut_characters > 0).sum())
         found = [tokenizer.decode(row) for row in translate(run, ids["source"], None)]
         texts += zip(shown["source"], shown["target"], found, strict=True)
+        if predictions:
+            scores = {name: sentence_scores(name, found, shown["target"]) for name in SCORES}
+            predictions.add(split, batch, references=shown["target"], predictions=found, scores=scores)
     effects = {"source": "translated from its beginning", "target": "scored in full"}
     return texts, [
         f"{count:,} of {len(texts):,} rows have a truncated {side} (too_long: cut), which is {effects[side]}"

@@ -98,6 +98,16 @@ class Diarization(Task):
         counts = [frames] * len(activity) if mask is None else mask.sum(1).tolist()
         return [(activity[row, :count], predicted[row, :count]) for row, count in enumerate(counts)]
 
+    def turns(self, activity: Tensor) -> list[tuple[int, float, float]]:
+        """Return (speaker from 0, start, end), in seconds, of each stretch of speech in activity bool [T, S], by start."""
+        shift = select_dataset(self.setting.config).features.frame_shift  # type: ignore[attr-defined]
+        edges = nn.functional.pad(activity.int().T, (1, 1)).diff(dim=1).cpu()  # (S, T + 1)
+        found = []
+        for speaker, steps in enumerate(edges):
+            begins, ends = ((steps == sign).nonzero()[:, 0].tolist() for sign in (1, -1))
+            found += [(speaker, begin * shift, end * shift) for begin, end in zip(begins, ends, strict=True)]
+        return sorted(found, key=lambda turn: turn[1:])
+
     def activity(self, batch: Batch, speakers: int) -> Tensor:
         """Return `speaker_activity` padded to bool [B, T, speakers]; raise UnfitError if there are more speakers."""
         found: Tensor = batch["speaker_activity"]
