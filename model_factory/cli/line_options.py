@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from data_manager.errors import DataError
 from data_manager.progress import progress_bar
+from model_factory.training.errors import UnfitError
 from model_factory.yaml_config.errors import escape_controls
 from model_factory.yaml_config.exit_codes import GOOD, INVALID
 
@@ -18,10 +19,12 @@ if TYPE_CHECKING:
 
     from model_factory.evaluation.run import LoadedRun
     from model_factory.evaluation.sampling.line_files import Item
+    from model_factory.evaluation.sampling.lines import LineSampler
 
 EXAMPLES = """\
   python generate.py --run runs/en_de --input test.en --output test.de --set generation.num_beams=4
   python generate.py --run runs/en_de --input test.en --output test.de --resume     go on after an interruption
+  python generate.py --run runs/asr --input a.flac b.wav --format stm      also folders of audio, and manifests
   python generate.py --run runs/mdlm --input texts_with_holes.txt --json > filled.jsonl"""
 _BATCH = 64
 
@@ -32,7 +35,13 @@ def add_line_options(parser: argparse.ArgumentParser) -> None:
         "--input",
         metavar="FILE",
         nargs="+",
-        help="write a text for each line of a UTF-8 file, or of standard input (-)",
+        help="write a text for each line of a UTF-8 file, or of standard input (-); for each recording of audio files, "
+        "folders or manifests",
+    )
+    parser.add_argument(
+        "--format",
+        choices=("text", "stm", "rttm"),
+        help="recordings: ID TEXT a line, or NIST's stm; rttm for diarization",
     )
     parser.add_argument(
         "--output", metavar="FILE", help="with --input: new file for the texts (default: standard output)"
@@ -48,7 +57,7 @@ def add_line_options(parser: argparse.ArgumentParser) -> None:
 def check_line_options(args: argparse.Namespace, usage_error: Callable[[str], NoReturn]) -> None:
     """Call `usage_error` where options do not fit together."""
     if not args.input:
-        for name in ("output", "resume", "batch_size"):
+        for name in ("output", "resume", "batch_size", "format"):
             if getattr(args, name):
                 usage_error(f"--{name.replace('_', '-')} is for --input FILE; add the file, or leave it out")
         return
@@ -67,23 +76,40 @@ def check_line_options(args: argparse.Namespace, usage_error: Callable[[str], No
 def write_lines(args: argparse.Namespace, folder: Path, overrides: list[str]) -> int:
     """Write a text for each line of the input; return the exit code, which is 1 where a line has no text."""
     from model_factory.evaluation.run import open_run
-    from model_factory.evaluation.sampling.line_files import LineWriter, open_output, read_lines
+    from model_factory.evaluation.sampling.line_files import LineWriter, as_one_line, open_output, read_lines
     from model_factory.evaluation.sampling.lines import text_sampler
+    from model_factory.evaluation.sampling.recordings import (
+        RecordingSampler,
+        as_fields,
+        choose_format,
+        format_recording,
+        read_recordings,
+    )
     from model_factory.evaluation.sampling.sample import Request
 
     run = open_run(folder, overrides, device=args.device)
-    sampler = text_sampler(run, Request((), args.seed, args.length, args.condition))
-    items = read_lines(_single_file(args.input))
+    is_speech = run.task_name in ("speech_recognition", "diarization")
+    if is_speech:
+        form = choose_format(run, args.format)
+        sampler: LineSampler = RecordingSampler(run)
+        items = read_recordings(args.input)
+    else:
+        if args.format:
+            raise UnfitError(f"--format {args.format} is for recordings, and {folder} is a run of task {run.task_name}")
+        sampler = text_sampler(run, Request((), args.seed, args.length, args.condition))
+        items = read_lines(_single_file(args.input))
     output = open_output(Path(args.output) if args.output else None, _identity(args, run), resume=args.resume)
     for note in run.notes:
         print(escape_controls(f"note: {note}"), file=sys.stderr)
     is_terminal = args.output is None and sys.stdout.isatty()
 
-    def show(item: "Item", text: str, problem: str | None) -> str:
+    def show(item: "Item", found: Any, problem: str | None) -> str:
         if args.json:
-            return _as_json(item, text, problem)
-        line = one_line(text)
-        return escape_controls(line) if is_terminal else line
+            fields = as_fields(item, found) if is_speech else {"input": item.value, "output": found}
+            fields = fields if problem is None else {**fields, "error": problem}
+            return json.dumps({"line": item.number, **fields}, ensure_ascii=False) + "\n"
+        shown = format_recording(item, found, form) if is_speech else as_one_line(found or "") + "\n"
+        return escape_controls(shown) if is_terminal else shown
 
     with progress_bar("lines", None, "line") as track:
         writer = LineWriter(sampler, output, show, args.batch_size or _BATCH, _complain, track)
@@ -94,18 +120,8 @@ def write_lines(args: argparse.Namespace, folder: Path, overrides: list[str]) ->
     return GOOD
 
 
-def one_line(text: str) -> str:
-    """Replace line breaks of all kinds by spaces, so that a text is one line of a file."""
-    return " ".join(text.splitlines())
-
-
 def _complain(message: str) -> None:
     print(message, file=sys.stderr)
-
-
-def _as_json(item: "Item", text: str, problem: str | None) -> str:
-    result = {"output": text} if problem is None else {"error": problem}
-    return json.dumps({"line": item.number, "input": item.value, **result}, ensure_ascii=False)
 
 
 def _single_file(paths: list[str]) -> str:
@@ -124,7 +140,7 @@ def _identity(args: argparse.Namespace, run: "LoadedRun") -> dict[str, Any]:
     """Return what decides the texts beside the input: the weights, the settings, and the form of the output."""
     generation = {f"generation.{key}": value for key, value in run.generation.model_dump(mode="json").items()}
     del generation["generation.num_samples"]
-    options = {f"--{name}": getattr(args, name) for name in ("seed", "length", "condition", "json")}
+    options = {f"--{name}": getattr(args, name) for name in ("seed", "length", "condition", "json", "format")}
     return {"weights": _hash_weights(run.model), **options, **generation}
 
 

@@ -193,7 +193,7 @@ def test_texts_appear_as_batches_finish_and_windows_bound_memory(monkeypatch):
 
     output = open_output(None, {}, resume=False)
     output.stream = io.StringIO()
-    LineWriter(Sampler(), output, lambda item, text, problem: text, 2, print).run(items())
+    LineWriter(Sampler(), output, lambda item, text, problem: text + "\n", 2, print).run(items())
     assert output.stream.getvalue() == "AAAA\nB\nCC\nDDD\nE\n"
     assert [event[1] for event in events if event[0] == "batch"] == [[2, 3], [4, 1], [5]]
     assert [event[0] for event in events] == ["read"] * 4 + ["batch"] * 2 + ["read", "batch"]

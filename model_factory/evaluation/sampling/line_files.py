@@ -115,7 +115,7 @@ class Output:
         done.waiting.update(texts)
         ready = ""
         while (text := done.waiting.pop(done.written + 1, None)) is not None:
-            ready += text + "\n"
+            ready += text
             done.written += 1
         if self.path is None:
             self.stream.write(ready)
@@ -132,6 +132,11 @@ class Output:
             )
         except OSError as error:
             raise WriteError(f"{self.path} cannot be written: {error}") from error
+
+
+def as_one_line(text: str) -> str:
+    """Replace line breaks of all kinds by spaces, so that a text is one line of a file."""
+    return " ".join(text.splitlines())
 
 
 def progress_file(path: Path) -> Path:
@@ -193,13 +198,14 @@ def _read_progress(path: Path, identity: Mapping[str, Any]) -> Progress:
 class LineWriter:
     """The loop from an input to an output.
 
-    `show` formats a line of the output from its item, text and problem; `complain` gets file:line and why a line has no
+    `show` formats a line of the output, with its line end, from its item, what was generated (None for an item that has a
+    problem), and the problem; `complain` gets file:line and why a line has no
     text; `track` gets the number of lines that are done.
     """
 
     sampler: LineSampler
     output: Output
-    show: Callable[[Item, str, str | None], str]
+    show: Callable[[Item, Any, str | None], str]
     batch_size: int
     complain: Callable[[str], object]
     track: Callable[[int], object] = lambda count: None
@@ -242,18 +248,26 @@ class LineWriter:
                     continue
                 except ValueError as error:
                     problem = str(error)
-            ready[item.number] = self.show(item, "", problem)
-            if not self._is_done(item.number):
-                self.complain(f"{escape_line(item.place)}: {escape_line(problem)}")
-                self.output.progress.count_failure(item.number)
+            ready[item.number] = self._show_problem(item, problem)
         self._add(ready)
         for batch in make_batches(lines, self.batch_size):
             if all(self._is_done(line.number) for line in batch):
                 self.track(len(batch))
                 continue
-            texts = self.sampler.generate(batch)
-            shown = ((line.number, by_number[line.number], text) for line, text in zip(batch, texts, strict=True))
-            self._add({number: self.show(item, text, None) for number, item, text in shown})
+            found = {line.number: one for line, one in zip(batch, self.sampler.generate(batch), strict=True)}
+            shown = {}
+            for number, one in found.items():
+                item = by_number[number]
+                is_bad = isinstance(one, ValueError)
+                shown[number] = self._show_problem(item, str(one)) if is_bad else self.show(item, one, None)
+            self._add(shown)
+
+    def _show_problem(self, item: Item, problem: str) -> str:
+        """Format a line that has no text, and report it once."""
+        if not self._is_done(item.number):
+            self.complain(f"{escape_line(item.place)}: {escape_line(problem)}")
+            self.output.progress.count_failure(item.number)
+        return self.show(item, None, problem)
 
     def _add(self, texts: Mapping[int, str]) -> None:
         self.output.add({number: text for number, text in texts.items() if not self._is_done(number)})

@@ -42,8 +42,8 @@ class LineSampler(Protocol):
     def prepare(self, number: int, value: Any) -> Prepared:
         """Encode the value of line `number`; raises a ValueError that says why it does not fit."""
 
-    def generate(self, lines: Sequence[Prepared]) -> list[str]:
-        """Return the text of each line of a batch."""
+    def generate(self, lines: Sequence[Prepared]) -> list[Any]:
+        """Return the text of each line of a batch, or the ValueError of a line that has none."""
 
 
 def make_batches(lines: Sequence[Prepared], size: int) -> Iterator[list[Prepared]]:
@@ -176,9 +176,12 @@ class _SingleLines:
     def prepare(self, number: int, value: str) -> Prepared:
         return Prepared(number, len(value), value)
 
-    def generate(self, lines: Sequence[Prepared]) -> list[str]:
-        found = []
+    def generate(self, lines: Sequence[Prepared]) -> list[Any]:
+        found: list[str | UnfitError] = []
         for line in lines:
             request = replace(self.request, prompts=(line.content,), seed=mix_seed(self.request.seed, line.number))
-            found.append(draw(self.run, request).samples[0].text)
+            try:
+                found.append(draw(self.run, request).samples[0].text)
+            except UnfitError as error:
+                found.append(error)
         return found
