@@ -48,6 +48,9 @@ data's text, whatever its rows or its tokenizer leave out. A figure that fails l
 {CODES}"""
 
 
+_LONGEST_COLLAR = 10
+
+
 def build_parser(prog: str = "evaluate.py") -> argparse.ArgumentParser:
     """Build the argument parser."""
     parser = build_verb_parser(
@@ -76,6 +79,13 @@ def build_parser(prog: str = "evaluate.py") -> argparse.ArgumentParser:
         help="diffusion models: random times per row (default: %(default)s)",
     )
     parser.add_argument(
+        "--collar",
+        metavar="S",
+        type=float,
+        default=0.0,
+        help="diarization: seconds on either side of the edges of segments that are not scored (default: %(default)s)",
+    )
+    parser.add_argument(
         "--judge",
         metavar="FOLDER",
         help="language model for the perplexity of samples and MAUVE: a run folder, or a transformers folder",
@@ -97,6 +107,8 @@ def main(argv: Sequence[str] | None = None, prog: str = "evaluate.py") -> int:
         value = getattr(args, name)
         if value is not None and value < 1:
             parser.error(f"--{name.replace('_', '-')} takes a number of at least 1; got {value}")
+    if not 0 <= args.collar <= _LONGEST_COLLAR:
+        parser.error(f"--collar takes seconds from 0 to {_LONGEST_COLLAR}, such as 0.25; got {args.collar}")
     if args.column and not args.data:
         parser.error("--column is for --data FILE; add the file, or leave --column out")
     if len(args.column or ()) > 2:
@@ -158,12 +170,14 @@ def _measure(
         raise UnfitError(
             f"--judge needs samples, and a run of task {run.task_name} ({folder}) is measured without samples"
         )
+    if args.collar and run.task_name != "diarization":
+        raise UnfitError(f"--collar is for diarization, and {folder} is a run of task {run.task_name}")
     start = time.perf_counter()
     judge = Path(args.judge) if args.judge else None
     other = find_data(run, args.data, args.column or ()) if args.data else None
     split = load_split(run, args.split, max_rows=args.max_rows, seed=args.seed, other=other)
     predictions = Predictions(Path(args.write_predictions) if args.write_predictions else None)
-    settings = Settings(args.seed, args.draws, judge, with_samples, predictions)
+    settings = Settings(args.seed, args.draws, judge, with_samples, predictions, args.collar)
     with closing(predictions):
         report = metrics_of(run.task_name)(run, split, settings)
     if report.is_failed:

@@ -14,6 +14,7 @@ class Settings:
 
     `seed` seeds all draws. `draws` is the number of random times and noises per row. `judge` is the folder of a language
     model that judges samples. `samples` is False to draw no samples. `predictions` takes what is predicted for each row.
+    `collar` is the time around the edges of segments that a diarization error rate leaves out, in seconds.
     """
 
     seed: int = 0
@@ -21,3 +22,4 @@ class Settings:
     judge: Path | None = None
     samples: bool = True
     predictions: "Predictions | None" = None
+    collar: float = 0.0

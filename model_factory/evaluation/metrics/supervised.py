@@ -140,18 +140,19 @@ def measure_speakers(run: LoadedRun, split: Split, settings: Settings) -> Report
     """Measure der = (missed + false alarm + confusion) / speech, in frames times speakers; see `speaker_errors`."""
     task = run.task
     assert isinstance(task, Diarization)
+    collar = round(settings.collar / split.entry.features.frame_shift)  # type: ignore[attr-defined]
     found: list[SpeakerErrors] = []
     for batch in split.batches(split.name):
         logits, _ = run.model(batch["features"], batch.get("feature_mask"))
         pairs = task.pairs(batch, logits)
-        found += [speaker_errors(*pair) for pair in pairs]
+        found += [speaker_errors(*pair, collar) for pair in pairs]
         if settings.predictions:
             sides = ([task.turns(side) for side in sides] for sides in zip(*pairs, strict=True))
             references, predicted = sides
             scores = {kind: [getattr(one, kind) for one in found[-len(pairs) :]] for kind in (*KINDS, "speech")}
             settings.predictions.add(split, batch, references=references, predictions=predicted, scores=scores)
     speech = [one.speech for one in found]
-    report = Report(notes=["overlapping speech is scored, with a collar of 0"])
+    report = Report(notes=[f"overlapping speech is scored, with a collar of {settings.collar:g} s"])
     for kind in KINDS:
         counts = [getattr(one, kind) for one in found]
         name = "der" if kind == "errors" else kind

@@ -49,7 +49,7 @@ class SpeakerErrors:
         return self.missed + self.false_alarm + self.confusion
 
 
-def speaker_errors(reference: Tensor, hypothesis: Tensor) -> SpeakerErrors:
+def speaker_errors(reference: Tensor, hypothesis: Tensor, collar: int = 0) -> SpeakerErrors:
     """Count diarization errors between activities bool [T, S] and [T, R] of one recording.
 
     With R(t) speakers in the reference, H(t) in the hypothesis and C(t) correct ones under the best one-to-one
@@ -57,10 +57,14 @@ def speaker_errors(reference: Tensor, hypothesis: Tensor) -> SpeakerErrors:
 
         missed = sum max(0, R - H)    false alarm = sum max(0, H - R)    confusion = sum min(R, H) - C
 
-    Overlapping speech is scored, and the collar around segment edges is 0.
+    Overlapping speech is scored. Frames within `collar` frames of the beginning or end of a segment of the reference are
+    not scored.
     """
     from scipy.optimize import linear_sum_assignment  # type: ignore[import-untyped]
 
+    if collar:
+        scored = ~_is_near_edge(reference, collar)
+        reference, hypothesis = reference[scored], hypothesis[scored]
     together = reference.double().T @ hypothesis.double()  # (S, R) frames in which both speak
     rows, columns = linear_sum_assignment(together.cpu().numpy(), maximize=True)
     correct = int(together.cpu()[torch.as_tensor(rows), torch.as_tensor(columns)].sum())
@@ -71,6 +75,14 @@ def speaker_errors(reference: Tensor, hypothesis: Tensor) -> SpeakerErrors:
         confusion=int(torch.minimum(expected, found).sum()) - correct,
         speech=int(expected.sum()),
     )
+
+
+def _is_near_edge(activity: Tensor, collar: int) -> Tensor:
+    """Return bool [T], True at the `collar` frames on either side of each edge of a segment in activity bool [T, S]."""
+    edges = torch.nn.functional.pad(activity.int().T, (1, 1)).diff(dim=1).ne(0).any(0)  # (T + 1): before frame t
+    # frame t is near edge e if e - collar <= t < e + collar
+    wide = torch.nn.functional.pad(edges.float(), (collar - 1, collar - 1)).unfold(0, 2 * collar, 1)
+    return wide.any(1)
 
 
 def _import_jiwer() -> ModuleType:
