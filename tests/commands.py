@@ -20,7 +20,7 @@ SCRIPTS = {
     "scripts/demo": "demo",
 }
 """Verb of each program of a checkout."""
-EXTERNAL = ("source", ".venv/bin/pip", "pip", "trap", "wait", "test")
+EXTERNAL = ("source", "sacrebleu", ".venv/bin/pip", "pip", "trap", "wait", "test")
 """External programs, which are not checked."""
 
 

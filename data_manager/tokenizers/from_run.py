@@ -1,6 +1,6 @@
 """The tokenizer of a run, `tokenizer: {run: runs/x}`: its model can then be evaluated and fine-tuned on other text.
 
-A run keeps its tokenizer in RUN/tokenizer. A run that is trained with the tokenizer of another one has a copy of its own,
+A run keeps its tokenizer in RUN/tokenizer. A run that is trained with the tokenizer of another one keeps a copy,
 and `with_tokenizer_of` makes its data sets use the copy, so that the other run may be moved or trained again.
 """
 

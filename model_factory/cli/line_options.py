@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 EXAMPLES = """\
   python generate.py --run runs/en_de --input test.en --output test.de --set generation.num_beams=4
-  python generate.py --run runs/en_de --input test.en --output test.de --resume     go on after an interruption
+  python generate.py --run runs/en_de --input test.en --output test.de --resume     continue after an interruption
   python generate.py --run runs/asr --input a.flac b.wav --format stm      also folders of audio, and manifests
   python generate.py --run runs/mdlm --input texts_with_holes.txt --json > filled.jsonl"""
 _BATCH = 64
@@ -46,9 +46,7 @@ def add_line_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--output", metavar="FILE", help="with --input: new file for the texts (default: standard output)"
     )
-    parser.add_argument(
-        "--resume", action="store_true", help="with --output: go on with an output that was interrupted"
-    )
+    parser.add_argument("--resume", action="store_true", help="with --output: continue an output that was interrupted")
     parser.add_argument(
         "--batch-size", metavar="N", type=int, help=f"with --input: lines in a batch (default: {_BATCH})"
     )
@@ -68,7 +66,7 @@ def check_line_options(args: argparse.Namespace, usage_error: Callable[[str], No
             option = f"--{name.replace('_', '-')}"
             usage_error(f"{option} and --input exclude each other: --input gives one text for each line of the file")
     if args.resume and not args.output:
-        usage_error("--resume goes on with an output file; add --output FILE")
+        usage_error("--resume continues an output file; add --output FILE")
     if args.batch_size is not None and args.batch_size < 1:
         usage_error(f"--batch-size takes a number of lines of at least 1; got {args.batch_size}")
 

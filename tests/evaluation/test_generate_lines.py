@@ -144,7 +144,7 @@ def test_resume_checks_input_and_settings(runs, source, tmp_path, capsys):
     written(capsys, *base, source)
     before = output.read_text()
     assert (
-        f"{output} exists; give another --output, or go on with it by --resume"
+        f"{output} exists; give another --output, or continue it by --resume"
         in written(capsys, *base, source, code=2).err
     )
     written(capsys, *base, source, "--resume")

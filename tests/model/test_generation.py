@@ -8,6 +8,7 @@ import torch
 
 from model.transformer.generation import GenerationOptions, choose_tokens
 from model.transformer.inputs import InputError
+from model_factory.diffusion.randomness import RowGenerators
 from tests.model import tiny
 
 VOCAB = tiny.VOCAB
@@ -246,6 +247,19 @@ def test_sampling_uses_only_the_generator():
     assert not torch.equal(drawn(2), first)
 
 
+def test_rows_with_streams_do_not_depend_on_their_batch():
+    model, prompts = decoder(), ids(5, 4)
+    streams = RowGenerators.from_seed(1, torch.arange(5))
+    whole = model.generate(prompts, 12, generator=streams)
+    again = RowGenerators.from_seed(1, torch.tensor([3, 1]))
+    assert torch.equal(model.generate(prompts[[3, 1]], 12, generator=again), whole[[3, 1]])
+    with pytest.raises(InputError, match="generator has 5 streams, and there are 2 prompts"):
+        model.generate(prompts[:2], 1, generator=streams)
+    logits = torch.full((2, 3), torch.nan)
+    with pytest.raises(InputError, match="logits are not finite"):
+        choose_tokens(logits, GenerationOptions(1, generator=again))
+
+
 LOGITS = torch.tensor([0.5, 0.2, 0.15, 0.1, 0.05]).log()
 
 
@@ -265,10 +279,13 @@ LOGITS = torch.tensor([0.5, 0.2, 0.15, 0.1, 0.05]).log()
     ],
     ids=str,
 )
-def test_sampling_follows_the_probabilities(options, wanted):
+@pytest.mark.parametrize("by_row", [False, True])
+def test_sampling_follows_the_probabilities(options, wanted, by_row):
     count = 20_000
     shuffle = torch.tensor([3, 0, 4, 1, 2])
-    options = GenerationOptions(1, generator=torch.Generator().manual_seed(0), **options)
+    streams = RowGenerators.from_seed(0, torch.arange(count))
+    generator = streams if by_row else torch.Generator().manual_seed(0)
+    options = GenerationOptions(1, generator=generator, **options)
     drawn = choose_tokens(LOGITS[shuffle].expand(count, -1), options)
     seen = torch.zeros(5).index_add(0, shuffle[drawn], torch.ones(count)) / count
     wanted = torch.tensor(wanted, dtype=torch.float) / sum(wanted)

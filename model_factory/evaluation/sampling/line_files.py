@@ -76,7 +76,7 @@ def _lines(file: BinaryIO, name: str) -> Iterator[Item]:
 
 @dataclass
 class Progress:
-    """What is done: lines of the output and its size in bytes, texts that wait for those before them, failures.
+    """State of an output: lines written and their size in bytes, texts that wait for those before them, failures.
 
     `failures` counts the lines without a text, and `failed` has the first of them. `read` is the number of input lines that
     `digest` is over.
@@ -96,7 +96,7 @@ class Progress:
         self.failed += [number][: _NAMED - len(self.failed)]
 
     def describe_failures(self) -> str | None:
-        """Return a sentence on the lines that have no text; None where there is none."""
+        """Return a sentence on the lines that have no text; None without such lines."""
         if not self.failures:
             return None
         numbers = ", ".join(map(str, self.failed)) + (", ..." if self.failures > len(self.failed) else "")
@@ -163,7 +163,7 @@ def open_output(path: Path | None, identity: Mapping[str, Any], *, resume: bool)
         file.seek(progress.size)
         return Output(file, progress, path, identity)
     except FileExistsError as error:
-        raise FolderInUseError(f"{path} exists; give another --output, or go on with it by --resume") from error
+        raise FolderInUseError(f"{path} exists; give another --output, or continue it by --resume") from error
     except OSError as error:
         raise WriteError(f"{path} cannot be written: {error}") from error
 

@@ -37,7 +37,7 @@ class Prepared:
 
 
 class LineSampler(Protocol):
-    """What turns the lines of an input into texts."""
+    """Sampler of a text for each line of an input."""
 
     def prepare(self, number: int, value: Any) -> Prepared:
         """Encode the value of line `number`; raises a ValueError that says why it does not fit."""
