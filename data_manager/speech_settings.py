@@ -1,7 +1,7 @@
 """Settings for features and loading of a speech entry; `global_config` can hold defaults for all entries."""
 
-from collections.abc import Iterator
-from typing import Annotated, Any, Literal
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
@@ -13,10 +13,34 @@ Seconds = Annotated[float, Field(gt=0, le=86_400)]
 
 _PARAMETERS: dict[str, dict[str, Any]] = {
     "fbank": {"num_mel_bins": 80, "low_freq": 20.0, "high_freq": -400.0},
-    "mfcc": {"num_mel_bins": 23, "num_ceps": 13, "low_freq": 20.0, "high_freq": -400.0},
+    "mfcc": {"num_mel_bins": 23, "num_ceps": 13, "cepstral_lifter": 22, "low_freq": 20.0, "high_freq": -400.0},
     "spectrogram": {},
 }
 """Type-specific parameters with their defaults."""
+_TYPE_KEYS = tuple(dict.fromkeys(key for own in _PARAMETERS.values() for key in own))
+_ENERGY_FLOOR = 1e-10
+
+_FORMER = {"feature_type": "type", "storage_type": "storage", "num_filters": "num_mel_bins"}
+_FORMER_ADVICE = {
+    "num_jobs": "write loading: {num_workers: N}, the processes that compute stored features",
+    "storage_path": "leave it out; features: {storage: lilcom_chunky} stores them below output_dir",
+    "torch_threads": "leave it out; the environment variable OMP_NUM_THREADS sets it",
+    "device": "leave it out; features are computed on the CPU",
+    "progress_bar": "leave it out; progress is shown on a terminal",
+    "mix_eagerly": "leave it out; cuts are mixed when their features are computed",
+    "raw_energy": "leave it out; energy is computed before the window",
+    "use_fft_mag": "leave it out; features are computed from the power spectrum",
+    "norm_filters": "leave it out; mel filters are not normalised",
+    "torchaudio_compatible_mel_scale": "leave it out; the mel scale is Kaldi's, as in torchaudio",
+}
+FORMER_KEYS = {
+    **{old: f"features.{new}" for old, new in _FORMER.items()},
+    **_FORMER_ADVICE,
+    "cut_window_seconds": "write windows: {seconds: N} in the entry of datasets",
+    "data_loading": "write loading: {num_workers: N}",
+    "random_seed": "write training: {seed: N}",
+}
+"""Keys of the flat `global_config` of TS-DIA and of lhotse's features, and where they belong in this format."""
 
 
 def has_parameter(feature_type: object, key: str) -> bool:
@@ -30,6 +54,8 @@ _TYPE_DEFAULT: Any = Field(default=None, validate_default=True)
 
 class FeaturesConfig(StrictModel):
     """Kaldi-compatible frames, computed per batch, or once and stored below output_dir."""
+
+    former_keys: ClassVar[Mapping[str, str]] = {**_FORMER, **_FORMER_ADVICE}
 
     type: FeatureType = "fbank"
     """fbank (log mel energies), mfcc (cepstral coefficients) or spectrogram (log power spectrum)."""
@@ -46,6 +72,24 @@ class FeaturesConfig(StrictModel):
     """Length of a frame in seconds. [s]"""
     frame_shift: Annotated[float, Field(gt=0, le=1)] = 0.01
     """Distance between the starts of consecutive frames in seconds. [s]"""
+    snip_edges: bool = False
+    """true: only frames that lie inside the audio, as in Kaldi, so a cut has fewer of them; false: one frame for each
+    frame_shift, with the ends mirrored."""
+    window_type: Literal["povey", "hanning", "hamming", "rectangular", "blackman"] = "povey"
+    """Window by which each frame is multiplied; povey is Kaldi's."""
+    preemph_coeff: Annotated[float, Field(ge=0, le=1)] = 0.97
+    """Coefficient of pre-emphasis; 0 turns it off. [1]"""
+    remove_dc_offset: bool = True
+    """Subtract the mean of each frame."""
+    round_to_power_of_two: bool = True
+    """Pad frames with zeros to a power of two before the Fourier transform."""
+    use_energy: bool = False
+    """Use the log energy of each frame: fbank gets it as an additional first value, so frames are one wider; in mfcc
+    and spectrogram it replaces the first value."""
+    energy_floor: Annotated[float, Field(ge=0, le=1)] = _ENERGY_FLOOR
+    """Smallest energy of a frame before the logarithm, with use_energy. [1]"""
+    cepstral_lifter: Annotated[int, Field(ge=1, le=1000)] | None = _TYPE_DEFAULT
+    """Coefficient of the liftering of mfcc, which scales up the higher coefficients; default 22. [1]"""
     dither: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Standard deviation of noise added to the samples, which lie in [-1, 1]; fixed per cut. [1]"""
     sampling_rate: Annotated[int, Field(ge=1000, le=384_000)] | None = None
@@ -53,7 +97,7 @@ class FeaturesConfig(StrictModel):
     storage: Storage = "on_the_fly"
     """on_the_fly (computed per batch), lilcom_chunky (stored, slightly lossy compression) or numpy (stored exactly)."""
 
-    @field_validator("num_mel_bins", "num_ceps", "low_freq", "high_freq", mode="before")
+    @field_validator(*_TYPE_KEYS, mode="before")
     @classmethod
     def _fill(cls, value: Any, info: ValidationInfo) -> Any:
         """Fill in the default of the feature type if no value is set."""
@@ -64,13 +108,26 @@ class FeaturesConfig(StrictModel):
         """Return the frame width, a model's `input_dim`; None for a spectrogram if no sampling rate (Hz) is known."""
         if self.type == "spectrogram":
             rate = self.sampling_rate or sampling_rate
-            # Kaldi pads the Fourier transform to the next power of two
-            return None if rate is None else (1 << (int(self.frame_length * rate) - 1).bit_length()) // 2 + 1
-        return self.num_ceps if self.type == "mfcc" else self.num_mel_bins
+            return None if rate is None else self.fft_length(rate) // 2 + 1
+        if self.type == "mfcc" or self.num_mel_bins is None:
+            return self.num_ceps
+        return self.num_mel_bins + self.use_energy
+
+    def fft_length(self, sampling_rate: int) -> int:
+        """Return the samples of the Fourier transform of a frame at a sampling rate in Hz."""
+        samples = int(self.frame_length * sampling_rate)
+        return 1 << (samples - 1).bit_length() if self.round_to_power_of_two else samples
+
+    def fft_problem(self, sampling_rate: int) -> str | None:
+        """Return the problem of a transform of odd length, of which lhotse cannot compute mel bins; None if it can."""
+        length = self.fft_length(sampling_rate)
+        if self.type == "spectrogram" or length % 2 == 0:
+            return None
+        return f"frames of {length} samples, an odd number, have no mel bins without round_to_power_of_two"
 
     def violations(self) -> Iterator[Violation]:
         """Check that each parameter is valid for the type and that they are consistent."""
-        for key in ("num_mel_bins", "num_ceps", "low_freq", "high_freq"):
+        for key in _TYPE_KEYS:
             if getattr(self, key) is not None and not has_parameter(self.type, key):
                 owners = " or ".join(kind for kind, own in _PARAMETERS.items() if key in own)
                 hint = f"leave it out, or type: {owners}"
@@ -84,6 +141,14 @@ class FeaturesConfig(StrictModel):
         if self.frame_shift > self.frame_length:
             message = f"frames of {self.frame_length} s every {self.frame_shift} s skip audio between them"
             yield Violation(message, ("frame_shift",), (("frame_length",),), f"at most {self.frame_length}")
+        if self.energy_floor != _ENERGY_FLOOR and not self.use_energy:
+            message = "energy_floor has no effect without use_energy"
+            yield Violation(message, ("energy_floor",), (("use_energy",),), "leave it out, or use_energy: true")
+        problem = self.fft_problem(self.sampling_rate) if self.sampling_rate is not None else None
+        if problem is not None:
+            yield Violation(
+                problem, ("round_to_power_of_two",), (("frame_length",), ("sampling_rate",)), "leave it out"
+            )
         yield from self._frequency_violations()
 
     def _frequency_violations(self) -> Iterator[Violation]:

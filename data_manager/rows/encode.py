@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 BATCH = 1 << 18
 """Characters in an encoding batch."""
 _BATCH_PIECES = 8192
+UNKNOWN_REWRITTEN = "a rewritten SMILES with tokens that the tokenizer does not know"
+"""Reason of a skipped text that its corpus wrote itself, see `Piece.rewritten`."""
 
 
 @dataclass(frozen=True)
@@ -68,12 +70,40 @@ def encode_corpus(
         tokenizer.encode("")  # loads a deferred tokenizer once, before the processes fork
     found = ordered_map(EncodeSides(tokenizer), batches(pieces, size or BATCH), num_proc, f"data set {config.name!r}")
     for batch, sides in found:
+        batch, sides = _count_unknown(batch, sides, tokenizer, notes)
+        if not batch:
+            continue
         ends = np.fromiter((piece.ends for piece in batch), bool, len(batch))
         labels = None
         if batch[0].label is not None:
             labels = np.fromiter((piece.label for piece in batch if piece.label is not None), np.int32)
         cond = np.array([piece.cond for piece in batch], np.float32) if batch[0].cond else None
         yield Encoded(sides, ends, [piece.place for piece in batch], labels, cond)
+
+
+def _count_unknown(
+    batch: list[Piece], sides: "list[Flat]", tokenizer: Tokenizer, notes: Notes
+) -> "tuple[list[Piece], list[Flat]]":
+    """Count the unknown tokens of each piece; leave out the rewritten pieces with such tokens."""
+    import numpy as np
+
+    unknown = tokenizer.unk_token_id
+    if unknown is None or unknown in (tokenizer.bos_token_id, tokenizer.eos_token_id):
+        return batch, sides  # GPT-2 names its end of text as unknown; its bytes encode everything
+    if not any((ids == unknown).any() for ids, _ in sides):
+        return batch, sides
+    owners = [np.repeat(np.arange(len(batch)), lengths) for _, lengths in sides]
+    found = [owner[ids == unknown] for owner, (ids, _) in zip(owners, sides, strict=True)]
+    counts = np.bincount(np.concatenate(found), minlength=len(batch))
+    keep = np.ones(len(batch), dtype=bool)
+    for index in np.flatnonzero(counts).tolist():
+        if batch[index].rewritten:
+            keep[index] = False
+            notes.add(UNKNOWN_REWRITTEN, batch[index].place)
+        else:
+            notes.add_unknown(int(counts[index]), batch[index].place)
+    kept = [(ids[keep[owner]], lengths[keep]) for owner, (ids, lengths) in zip(owners, sides, strict=True)]
+    return [piece for piece, is_kept in zip(batch, keep, strict=True) if is_kept], kept
 
 
 def row_maker(config: TokensConfig, tokenizer: Tokenizer, is_paired: bool, notes: Notes) -> "RowMaker":

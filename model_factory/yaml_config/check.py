@@ -115,7 +115,7 @@ class _Check(Generic[Model]):
             if mapping is None or value is None:
                 continue
             near = closest(key, self.absent_keys(parent, value.place.file))
-            if near is None or near in self.also:
+            if near is None or near in self.also or self.former(parent, key):
                 continue
             self.problems.append(self.describe(detail))
             moved = replace(value, origin=value.origin or (*self.path, *detail["loc"]))
@@ -158,7 +158,11 @@ class _Check(Generic[Model]):
             return Problem(parent.report_place, self.written(where), "missing_key", f"missing key {str(where[-1])!r}")
         if kind == "extra_forbidden" and node is not None:
             key = str(where[-1])
-            fix, message = self.where_key_belongs(where[:-1], key, node.place.file), f"unknown key {key!r}"
+            message, former = f"unknown key {key!r}", self.former(where[:-1], key)
+            if former is not None and " " in former:
+                place = node.key_place or node.place
+                return Problem(place, self.written(where), "unknown_key", f"{message}; {former}", former)
+            fix = former or self.where_key_belongs(where[:-1], key, node.place.file)
             absent = self.absent_keys(where[:-1])
             known = f"; what can be added: {', '.join(absent)}" if 0 < len(absent) <= 12 else ""
             hint = f"; did you mean {fix!r}?" if fix else known
@@ -166,6 +170,11 @@ class _Check(Generic[Model]):
         explanation = explain(detail, node)
         place = (node or self.nearest(where)).report_place
         return Problem(place, self.written(where), explanation.code, explanation.message, explanation.suggestion)
+
+    def former(self, parent: Location, key: str) -> str | None:
+        """Return what replaces a key of another version or project: a path, or an advice in words."""
+        model = model_at(self.model, parent, self.node)
+        return getattr(model, "former_keys", {}).get(key)
 
     def where_key_belongs(self, parent: Location, key: str, file: str) -> str | None:
         """Return the known key nearest to `key` that is not present yet, here or in a nested mapping."""
