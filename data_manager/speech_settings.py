@@ -113,6 +113,11 @@ class FeaturesConfig(StrictModel):
             return self.num_ceps
         return self.num_mel_bins + self.use_energy
 
+    @property
+    def first_centre(self) -> float:
+        """Centre of the first frame in seconds."""
+        return 0.5 * (self.frame_length if self.snip_edges else self.frame_shift)
+
     def fft_length(self, sampling_rate: int) -> int:
         """Return the samples of the Fourier transform of a frame at a sampling rate in Hz."""
         samples = int(self.frame_length * sampling_rate)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from data_manager.documents import Corpus, Notes, Piece
 from data_manager.row_types import TokensConfig
 from data_manager.rows.parallel import ordered_map
-from data_manager.tokenizers.base import Tokenizer, encode_many
+from data_manager.tokenizers.base import Tokenizer, encode_many, unknown_id
 
 if TYPE_CHECKING:
     from data_manager.rows.pack import Encoded, RowMaker
@@ -87,10 +87,8 @@ def _count_unknown(
     """Count the unknown tokens of each piece; leave out the rewritten pieces with such tokens."""
     import numpy as np
 
-    unknown = tokenizer.unk_token_id
-    if unknown is None or unknown in (tokenizer.bos_token_id, tokenizer.eos_token_id):
-        return batch, sides  # GPT-2 names its end of text as unknown; its bytes encode everything
-    if not any((ids == unknown).any() for ids, _ in sides):
+    unknown = unknown_id(tokenizer)
+    if unknown is None or not any((ids == unknown).any() for ids, _ in sides):
         return batch, sides
     owners = [np.repeat(np.arange(len(batch)), lengths) for _, lengths in sides]
     found = [owner[ids == unknown] for owner, (ids, _) in zip(owners, sides, strict=True)]

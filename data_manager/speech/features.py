@@ -8,6 +8,7 @@ from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
+from warnings import catch_warnings, simplefilter
 
 import torch
 from torch import Tensor
@@ -106,13 +107,15 @@ def make_extractor(settings: FeaturesConfig, sampling_rate: int) -> Any:
     if problem is not None:
         raise DataError(f"{problem} ({settings.frame_length} s at {sampling_rate} Hz)")
     common = {"sampling_rate": sampling_rate, **{key: getattr(settings, key) for key in _COMMON}}
-    if settings.type == "spectrogram":
-        return lhotse.Spectrogram(lhotse.SpectrogramConfig(**common))
     mel = {"num_filters": settings.num_mel_bins, "low_freq": settings.low_freq, "high_freq": settings.high_freq}
-    if settings.type == "fbank":
-        return lhotse.Fbank(lhotse.FbankConfig(**common, **mel))
     cepstral = {"num_ceps": settings.num_ceps, "cepstral_lifter": settings.cepstral_lifter}
-    extractor = lhotse.Mfcc(lhotse.MfccConfig(**common, **mel, **cepstral))
+    with catch_warnings():
+        simplefilter("ignore", UserWarning)  # lhotse doubts snip_edges, with which features here have their own length
+        if settings.type == "spectrogram":
+            return lhotse.Spectrogram(lhotse.SpectrogramConfig(**common))
+        if settings.type == "fbank":
+            return lhotse.Fbank(lhotse.FbankConfig(**common, **mel))
+        extractor = lhotse.Mfcc(lhotse.MfccConfig(**common, **mel, **cepstral))
     if settings.use_energy:
         _replace_first_by_energy(extractor.extractor)
     return extractor

@@ -49,6 +49,15 @@ class Tokenizer(Protocol):
         ...
 
 
+def unknown_id(tokenizer: Tokenizer) -> int | None:
+    """Return the id of text that a tokenizer does not know; None if it knows every text.
+
+    GPT-2 names its end of text as unknown, but its bytes encode everything.
+    """
+    unknown = tokenizer.unk_token_id
+    return None if unknown in (tokenizer.bos_token_id, tokenizer.eos_token_id) else unknown
+
+
 def encode_many(tokenizer: Tokenizer, texts: Sequence[str]) -> "Flat":
     """Encode several texts into one array of ids and one of lengths; use the tokenizer's `encode_many` if it has one."""
     import numpy as np
