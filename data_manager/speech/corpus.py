@@ -52,11 +52,14 @@ def _count_unknown(config: SpeechConfig, corpus: SpeechCorpus) -> list[str]:
     """Return notes on the unknown tokens of the transcripts, by split and cut."""
     texts = _transcripts(corpus)
     tokenizer = tokenizer_of(config, lambda: texts)
+    unknown = unknown_id(tokenizer)
     found: list[str] = []
+    if unknown is None:
+        return found
     for split, cuts in corpus.splits.items():
         notes = Notes()
         for cut, text in zip(cuts, texts[split], strict=True):
-            if count := tokenizer.encode(text).count(unknown_id(tokenizer)):
+            if count := tokenizer.encode(text).count(unknown):
                 notes.add_unknown(count, cut.id)
         found += notes.lines(split)
     return found

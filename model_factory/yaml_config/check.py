@@ -164,7 +164,7 @@ class _Check(Generic[Model]):
                 return Problem(place, self.written(where), "unknown_key", f"{message}; {former}", former)
             fix = former or self.where_key_belongs(where[:-1], key, node.place.file)
             absent = self.absent_keys(where[:-1])
-            known = f"; what can be added: {', '.join(absent)}" if 0 < len(absent) <= 12 else ""
+            known = f"; what can be added: {', '.join(absent)}" if 0 < len(absent) <= 18 else ""
             hint = f"; did you mean {fix!r}?" if fix else known
             return Problem(node.key_place or node.place, self.written(where), "unknown_key", message + hint, fix)
         explanation = explain(detail, node)
