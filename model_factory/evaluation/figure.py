@@ -67,7 +67,7 @@ class Report:
         return {"figures": figures, "notes": self.notes, "examples": self.examples}
 
     def rows(self) -> list[tuple[str, ...]]:
-        """Return the cells of the table, its header first; the column of notes is left out if there are none."""
+        """Return the cells of the table, its header first; without notes, their column is left out."""
         rows = [HEAD, *(figure.cells() for figure in self.figures)]
         return rows if any(figure.note for figure in self.figures) else [row[:-1] for row in rows]
 
