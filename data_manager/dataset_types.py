@@ -4,14 +4,14 @@ The existence of files is not checked here: a config may be checked on one machi
 """
 
 import re
-from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, ClassVar, Literal
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 
 from data_manager.registry import SOURCES
 from data_manager.speech.recipes import check_corpus_name
-from data_manager.speech_settings import FORMER_KEYS, FeaturesConfig, LoadingConfig
+from data_manager.speech_settings import FeaturesConfig, LoadingConfig
 from model_factory.yaml_config.paths import PathText
 from model_factory.yaml_config.registry import closest
 from model_factory.yaml_config.strict_model import StrictModel, Violation
@@ -46,8 +46,6 @@ NotEmpty = Annotated[str, AfterValidator(not_empty)]
 
 class GlobalConfig(StrictModel):
     """Folders of corpora and of prepared data; shared by all entries of `datasets`."""
-
-    former_keys: ClassVar[Mapping[str, str]] = FORMER_KEYS
 
     corpus_dir: PathText = "./data"
     """Folder of the corpora, each in a subfolder of its name."""

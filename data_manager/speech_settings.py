@@ -1,7 +1,7 @@
 """Settings for features and loading of a speech entry; `global_config` can hold defaults for all entries."""
 
-from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, ClassVar, Literal
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
@@ -20,28 +20,6 @@ _PARAMETERS: dict[str, dict[str, Any]] = {
 _TYPE_KEYS = tuple(dict.fromkeys(key for own in _PARAMETERS.values() for key in own))
 _ENERGY_FLOOR = 1e-10
 
-_FORMER = {"feature_type": "type", "storage_type": "storage", "num_filters": "num_mel_bins"}
-_FORMER_ADVICE = {
-    "num_jobs": "write loading: {num_workers: N}, the processes that compute stored features",
-    "storage_path": "leave it out; features: {storage: lilcom_chunky} stores them below output_dir",
-    "torch_threads": "leave it out; the environment variable OMP_NUM_THREADS sets it",
-    "device": "leave it out; features are computed on the CPU",
-    "progress_bar": "leave it out; progress is shown on a terminal",
-    "mix_eagerly": "leave it out; cuts are mixed when their features are computed",
-    "raw_energy": "leave it out; energy is computed before the window",
-    "use_fft_mag": "leave it out; features are computed from the power spectrum",
-    "norm_filters": "leave it out; mel filters are not normalised",
-    "torchaudio_compatible_mel_scale": "leave it out; the mel scale is Kaldi's, as in torchaudio",
-}
-FORMER_KEYS = {
-    **{old: f"features.{new}" for old, new in _FORMER.items()},
-    **_FORMER_ADVICE,
-    "cut_window_seconds": "write windows: {seconds: N} in the entry of datasets",
-    "data_loading": "write loading: {num_workers: N}",
-    "random_seed": "write training: {seed: N}",
-}
-"""Keys of the flat `global_config` of TS-DIA and of lhotse's features, and where they belong in this format."""
-
 
 def has_parameter(feature_type: object, key: str) -> bool:
     """Return True if features of this type have the parameter `key`; an unknown type has all."""
@@ -54,8 +32,6 @@ _TYPE_DEFAULT: Any = Field(default=None, validate_default=True)
 
 class FeaturesConfig(StrictModel):
     """Kaldi-compatible frames, computed per batch, or once and stored below output_dir."""
-
-    former_keys: ClassVar[Mapping[str, str]] = {**_FORMER, **_FORMER_ADVICE}
 
     type: FeatureType = "fbank"
     """fbank (log mel energies), mfcc (cepstral coefficients) or spectrogram (log power spectrum)."""

@@ -1,14 +1,14 @@
 """Config types of a speech corpus in `datasets`; imports nothing heavy."""
 
-from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, ClassVar, Literal
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
 from data_manager.dataset_types import DatasetConfig
 from data_manager.shared_defaults import fill_shared_settings
 from data_manager.speech.recipes import recipe_violations
-from data_manager.speech_settings import FORMER_KEYS, FeaturesConfig, LoadingConfig, Seconds
+from data_manager.speech_settings import FeaturesConfig, LoadingConfig, Seconds
 from data_manager.tokenizers.registry import DEFAULT_TOKENIZER, TOKENIZERS
 from model_factory.yaml_config.from_registry import FromRegistry
 from model_factory.yaml_config.strict_model import StrictModel, Violation
@@ -92,8 +92,6 @@ class CorpusSettings(StrictModel):
 
 class SpeechConfig(DatasetConfig):
     """Settings for batching the cuts of one or several corpora."""
-
-    former_keys: ClassVar[Mapping[str, str]] = FORMER_KEYS
 
     features: FeaturesConfig = FeaturesConfig()
     """Features of a batch; missing keys are taken from global_config.features."""

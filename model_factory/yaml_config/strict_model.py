@@ -4,9 +4,8 @@ A relation (say, `d_model` divisible by `num_heads`) is yielded by `violations()
 of a file are reported at once with their positions. A type built in Python raises the first one.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import ClassVar
 
 from pydantic import BaseModel, ConfigDict, ValidationInfo, model_validator
 from pydantic_core import PydanticCustomError
@@ -34,9 +33,6 @@ class Violation:
 
 class StrictModel(BaseModel):
     """Frozen, strict and closed pydantic type; `violations` yields the values that do not fit together."""
-
-    former_keys: ClassVar[Mapping[str, str]] = {}
-    """Keys that other versions and projects have: the dotted path of the key that replaces it, or an advice."""
 
     model_config = ConfigDict(
         extra="forbid",

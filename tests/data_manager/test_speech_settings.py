@@ -145,13 +145,13 @@ def test_global_speech_settings_as_defaults_in_python():
 @pytest.mark.parametrize(
     ("text", "where"),
     [
-        ("feature_type: fbank", "did you mean 'features.type'?"),
-        ("storage_type: numpy", "did you mean 'features.storage'?"),
-        ("num_filters: 80", "did you mean 'features.num_mel_bins'?"),
+        ("feature_type: fbank", "here it is features.type"),
+        ("storage_type: numpy", "here it is features.storage"),
+        ("num_filters: 80", "here it is features.num_mel_bins [bins]"),
         ("snip_edges: true", "did you mean 'features.snip_edges'?"),
-        ("num_jobs: 4", "write loading: {num_workers: N}, the processes that compute stored features"),
-        ("device: cpu", "leave it out; features are computed on the CPU"),
-        ("random_seed: 1", "write training: {seed: N}"),
+        ("num_jobs: 4", "here it is loading.num_workers [processes]: they also compute stored features"),
+        ("progress_bar: true", "leave it out: progress is shown on a terminal"),
+        ("random_seed: 1", "here it is training.seed [1]"),
     ],
 )
 def test_flat_keys_have_a_pointer(tmp_path, text, where):
@@ -166,8 +166,8 @@ def test_flat_keys_have_a_pointer(tmp_path, text, where):
 def test_flat_keys_in_features_have_a_pointer(tmp_path):
     text = "datasets:\n  - name: yesno\n    features: {feature_type: mfcc, num_jobs: 3}\n"
     assert [message for _, _, message in problems(tmp_path, text)] == [
-        "unknown key 'feature_type'; did you mean 'type'?",
-        "unknown key 'num_jobs'; write loading: {num_workers: N}, the processes that compute stored features",
+        "unknown key 'feature_type'; here it is type",
+        "unknown key 'num_jobs'; here it is datasets.0.loading.num_workers [processes]: they also compute stored features",
     ]
 
 
