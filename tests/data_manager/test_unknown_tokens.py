@@ -7,8 +7,13 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from data_manager.dataset_types import TokenizerConfig
+from data_manager.documents import Notes
+from data_manager.molecules.load import smiles_corpora
+from data_manager.molecules.types import SmilesDatasetConfig
+from data_manager.rows.encode import UNKNOWN_REWRITTEN, encode_corpus
 from data_manager.tokenizers.base import unknown_id
-from tests.data_manager.text_configs import notes, text_config, texts
+from data_manager.tokenizers.simple import CharacterTokenizer
+from tests.data_manager.text_configs import notes, shared, text_config, texts
 
 
 @pytest.fixture
@@ -75,3 +80,17 @@ def test_end_of_text_is_not_unknown():
         bos_token_id = eos_token_id = pad_token_id = unk_token_id = 50256
 
     assert unknown_id(Gpt2()) is None
+
+
+def test_source_columns_skip_rewritten_rows_with_unknown_tokens(tmp_path):
+    pytest.importorskip("rdkit", reason="needs rdkit, the extra chem")
+    (tmp_path / "a.smi").write_text("C(C)Br\nOCC\nBrCC\nC\n")
+    config = SmilesDatasetConfig(
+        name="tiny", data_files={"train": "a.smi"}, canonical=True, global_config=shared(tmp_path)
+    )
+    notes = Notes()
+    corpus = smiles_corpora(config)["train"]
+    (found,) = encode_corpus(corpus, CharacterTokenizer("CO"), config, notes, with_source=True)
+    assert found.texts == [("CCO",), ("C",)]
+    assert [ends.tolist() for ends in found.token_ends] == [[1, 2, 3, 4]]
+    assert notes.counts == {UNKNOWN_REWRITTEN: 2}
