@@ -19,7 +19,7 @@ from model_factory.yaml_config.schema_version import add_version, parse_json
 if TYPE_CHECKING:
     import datasets
 
-_VERSION = 1
+_VERSION = 2
 """Increase it when the form of rows changes, so that older ones are not reused."""
 _ROWS, _COUNTS = "rows.arrow", "counts.json"
 
