@@ -105,7 +105,7 @@ class TokenizerConfig(StrictModel):
             yield Violation(
                 "type hugging_face needs path, the tokenizer's folder, or name, its name on the hub",
                 ("path",),
-                (("type",),),
+                (("type",), ("name",)),
             )
         if self.type == "bpe" and self.vocab_size is None:
             yield Violation(
@@ -114,7 +114,7 @@ class TokenizerConfig(StrictModel):
         if self.path is not None and self.name is not None:
             yield Violation("path and name are two tokenizers", ("name",), (("path",),), "remove one of them")
         if self.revision is not None and self.name is None:
-            yield Violation("revision needs name, a tokenizer on the hub", ("revision",), (("path",),), "remove it")
+            yield Violation("revision needs name, a tokenizer on the hub", ("revision",), (("path",), ("name",)), "remove it")
         for key, owner in (("path", "hugging_face"), ("name", "hugging_face"), ("vocab_size", "bpe")):
             fits = self.type == owner or (key == "vocab_size" and self.type == "smiles")
             if getattr(self, key) is not None and not fits:

@@ -163,7 +163,7 @@ class _Check(Generic[Model]):
             known = f"; what can be added: {', '.join(absent)}" if 0 < len(absent) <= 12 else ""
             hint = f"; did you mean {fix!r}?" if fix else known
             return Problem(node.key_place or node.place, self.written(where), "unknown_key", message + hint, fix)
-        explanation = explain(detail, node)
+        explanation = explain(detail, node, self.node.at(where[:-1]) if where else None)
         place = (node or self.nearest(where)).report_place
         return Problem(place, self.written(where), explanation.code, explanation.message, explanation.suggestion)
 
