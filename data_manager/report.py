@@ -63,7 +63,9 @@ def describe(config: DatasetConfig, splits: dict[str, Any]) -> DatasetReport:
         reports = _report_speech(config, splits)
     else:
         names = getattr(config, "classes", None)
-        found = [report_text_split(split, data, tokenizer, prepared.get(split), names) for split, data in splits.items()]
+        found = [
+            report_text_split(split, data, tokenizer, prepared.get(split), names) for split, data in splits.items()
+        ]
         reports = [replace(report, hints=tuple(_hints(report, config))) for report in found]
     kind = settings.type if settings is not None and tokenizer is not None else None
     return DatasetReport(config.name, config.source, kind, tokenizer.vocab_size if tokenizer else None, reports)

@@ -89,7 +89,9 @@ def describe_large_batch(train: Split, settings: TrainingConfig) -> str | None:
     rows = len(train)
     if settings.batch_size <= rows:
         return None
-    return f"training.batch_size is {settings.batch_size:,}, and there are {rows:,} rows: each step trains on all of them"
+    return (
+        f"training.batch_size is {settings.batch_size:,}, and there are {rows:,} rows: each step trains on all of them"
+    )
 
 
 def select_splits(loaded: Mapping[str, Split], settings: TrainingConfig, name: str) -> Splits:

@@ -118,11 +118,11 @@ def _conversion(expected: str, value: Any) -> str | None:
 
 def _share(node: Node | None, splits: Node | None) -> str | None:
     """Return the share of one of the `splits`: 0.9 for 90 beside 10, and for 9 beside 1."""
-    sizes = [part.value for part in splits.entries.values()] if splits is not None else []
-    numbers = [size for size in sizes if isinstance(size, int | float) and not isinstance(size, bool) and 1 <= size < 1e9]
-    if node is None or len(numbers) < len(sizes) or node.value not in numbers:
+    parts = [part.value for part in splits.entries.values()] if splits is not None else []
+    sizes = [part for part in parts if isinstance(part, int | float) and not isinstance(part, bool) and 1 <= part < 1e9]
+    if node is None or len(sizes) < len(parts) or not isinstance(node.value, int | float):
         return None
-    return f"{numbers[numbers.index(node.value)] / sum(numbers):g}"
+    return f"{node.value / sum(sizes):g}"
 
 
 def _shares(node: Node | None) -> str | None:

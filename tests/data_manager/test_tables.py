@@ -187,7 +187,9 @@ def test_two_columns_of_one_name_are_refused(tmp_path):
 def test_nan_and_infinity_are_missing_values(tmp_path):
     import datasets
 
-    (tmp_path / "a.json").write_text('{"text": NaN, "n": 1}\n{"text": "c", "n": Infinity}\n{"text": "nan", "n": null}\n')
+    (tmp_path / "a.json").write_text(
+        '{"text": NaN, "n": 1}\n{"text": "c", "n": Infinity}\n{"text": "nan", "n": null}\n'
+    )
     found = config(JsonDatasetConfig, tmp_path, "a.json")
     assert texts(found) == ["c", "nan"]
     assert notes(found) == ["train: 1 skipped: empty text (a.json:1)"]
@@ -199,7 +201,7 @@ def test_nan_and_infinity_are_missing_values(tmp_path):
 
 
 def test_measured_numbers_are_ascii(tmp_path):
-    (tmp_path / "a.csv").write_text("text,y\na,1e3\nb, -.5\nc,1_000\nd,١٢\ne,１\nf,infinity\ng,0x1\n", encoding="utf-8")  # noqa: RUF001
+    (tmp_path / "a.csv").write_text("text,y\na,1e3\nb, -.5\nc,1_000\nd,١٢\ne,１\nf,infinity\ng,0x1\n", encoding="utf-8")
     with pytest.raises(DataError, match=r"a\.csv:4: column 'y' holds '1_000'; a property must be a finite number"):
         texts(config(CsvDatasetConfig, tmp_path, "a.csv", measured=["y"]))
     found = config(CsvDatasetConfig, tmp_path, "a.csv", measured=["y"], on_invalid="skip")

@@ -121,8 +121,8 @@ def test_utf8_byte_order_mark_is_read(write) -> None:
         ("a:\n  b:\u200b 1\n  c: 2\n", "a.yml:2:5: a zero width space (U+200B)"),
         ("a: {b: 1,\u202fc: 2}\n", "a.yml:1:10: a narrow no-break space (U+202F)"),
         ("a: 1\xa0\n", "a.yml:1:5: a no-break space (U+00A0)"),
-        ("a:\n  b: 'x：y'\n  c： 1\n", "a.yml:3:4: a full-width colon (U+FF1A) is not the colon that YAML needs"),  # noqa: RUF001
-        ("a: {b： 1, c: 2}\n", "a.yml:1:6: a full-width colon (U+FF1A)"),  # noqa: RUF001
+        ("a:\n  b: 'x：y'\n  c： 1\n", "a.yml:3:4: a full-width colon (U+FF1A) is not the colon that YAML needs"),
+        ("a: {b： 1, c: 2}\n", "a.yml:1:6: a full-width colon (U+FF1A)"),
     ],
 )
 def test_lookalike_characters_are_named_in_their_line(write, text: str, head: str) -> None:
@@ -135,10 +135,10 @@ def test_lookalike_characters_are_named_in_their_line(write, text: str, head: st
 
 
 def test_lookalike_characters_in_text_are_kept(write) -> None:
-    text = "a: x\xa0y\nb: '\xa0z：'\nc: Frage： ja\nd: |\n  e:\xa01\n"  # noqa: RUF001
+    text = "a: x\xa0y\nb: '\xa0z：'\nc: Frage： ja\nd: |\n  e:\xa01\n"
     found = read_document(write(text))
     assert found.problems == ()
-    assert found.root.data() == {"a": "x\xa0y", "b": "\xa0z：", "c": "Frage： ja", "d": "e:\xa01\n"}  # noqa: RUF001
+    assert found.root.data() == {"a": "x\xa0y", "b": "\xa0z：", "c": "Frage： ja", "d": "e:\xa01\n"}
 
 
 def test_alias_bomb(write) -> None:
