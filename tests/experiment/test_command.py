@@ -314,7 +314,7 @@ def test_variables_in_paths_are_noted(path, variable, tmp_path, capsys):
     file = tmp_path / "data.yml"
     file.write_text(f"global_config: {{output_dir: '{path}'}}\ndatasets:\n  - {{name: '$a', source: embedded}}\n")
     assert main(["--config", str(file)]) == 0
-    note = f"note: {file}:1:30: global_config.output_dir: {variable!r} is used as written: variables in paths are not filled"
+    note = f"note: {file}:1:29: global_config.output_dir: {variable!r} is used as written: variables in paths are not filled"
     err = capsys.readouterr().err
     assert err.startswith(note) if variable else err == ""
 
