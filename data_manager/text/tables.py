@@ -41,7 +41,7 @@ class Classes:
                 raise NoClassError(f"column {self.column!r} holds {value!r}; the classes are {', '.join(self.names)}")
             return self.names.index(found)
         text = str(int(value)) if isinstance(value, bool) else str(value).strip()
-        if not (digits := re.fullmatch(r"([0-9]+)(\.0*)?", text)) or int(digits[1]) >= 2**31:
+        if not (digits := re.fullmatch(r"0*([0-9]{1,10})(\.0*)?", text)) or int(digits[1]) >= 2**31:
             raise NoClassError(
                 f"column {self.column!r} holds {value!r}; a class is a whole number from 0, or name all classes as text, "
                 f"in the order of their numbers: `classes: [{json.dumps(text, ensure_ascii=False)}, ...]`"
