@@ -20,7 +20,7 @@ _LARGEST_ID = 1 << 24
 """A model has a row of weights for each id."""
 _CHILD = r"""
 import json, string, sys
-sys.path.pop(0)  # the working directory
+sys.path[:] = filter(None, sys.path)  # without the working directory
 seconds, memory = map(int, sys.argv[2:4])
 try:
     import resource

@@ -33,11 +33,11 @@ _LARGEST = 10**15
 _JOINED = re.compile(r"(?P<key>[A-Za-z_][\w.-]*):(?P<value>[^\s:/\\].*)")
 """A key and its value without a space between them; paths and URLs do not match."""
 _ONE_A_LINE = "one 'key: value' a line; quote a value that holds ': '"
-_SPACES = "\xa0\u1680\u2000-\u200b\u202f\u205f\u2060\u3000\ufeff"
+_SPACES = "\xa0\u1680" + "".join(map(chr, range(0x2000, 0x200C))) + "\u202f\u205f\u2060\u3000\ufeff"
 _COLONS = "\ufe55\uff1a"
 _ODD = re.compile(rf"^[ -]*([{_SPACES}])|[:,{{\[] *([{_SPACES}])|(?:^|[{{,]) *(?:- +)?[\w.-]+ *([{_COLONS}])")
 """A character where YAML needs a space or a colon, which only looks like one."""
-_ODD_PLAIN = re.compile(rf"[{_SPACES}](?=[ {_SPACES}]*$)|^[{_SPACES}]|^[A-Za-z_][\w.-]*:[{_SPACES}]")
+_ODD_COLON = re.compile(rf"[A-Za-z_][\w.-]*:[{_SPACES}]")
 _ODD_JOINED = re.compile(rf"(?P<key>[A-Za-z_][\w.-]*) *(?P<odd>:[{_SPACES}]|[{_COLONS}]) *(?P<value>\S.*)")
 _BREAK = re.compile("\r\n|[\n\r\x85\u2028\u2029]")
 
@@ -148,12 +148,16 @@ class _Composer:
     def plain_text(self, event: Event) -> str:
         """Return a scalar; in a plain one, no-break spaces and the like around it or after its colon are reported."""
         text: str = event.value
-        if text.isascii() or not event.implicit[0] or (found := _ODD_PLAIN.search(text)) is None:
+        if text.isascii() or not event.implicit[0]:
             return text
-        place, (message, fix) = self.place(event), _describe_odd(found[0][-1])
-        place = replace(place, column=(place.column or 1) + found.end() - 1, width=1)
-        self.note(place, message, "syntax", fix)
-        return text.strip(f" {found[0][-1]}")
+        body = text.rstrip(f" {_SPACES}")
+        colon = _ODD_COLON.match(text)
+        odd = [0, *range(len(body), len(text)), *([colon.end() - 1] if colon else [])]
+        index = next((index for index in odd if text[index] in _SPACES), None)
+        if index is not None:
+            place, (message, fix) = self.place(event), _describe_odd(text[index])
+            self.note(replace(place, column=(place.column or 1) + index, width=1), message, "syntax", fix)
+        return body.lstrip(f" {_SPACES}")
 
     def sequence(self, event: Event) -> Node:
         """Return a list."""

@@ -98,7 +98,9 @@ def test_source_may_return_list_function_or_table(tmp_path, register, form):
 
 
 def test_source_may_return_pairs(tmp_path, register):
-    register("own", config=Own)(lambda config: {"train": [("one", "eins"), ("none", ""), (" ", "leer"), ("two", "zwei")]})
+    register("own", config=Own)(
+        lambda config: {"train": [("one", "eins"), ("none", ""), (" ", "leer"), ("two", "zwei")]}
+    )
     assert texts(own(tmp_path)) == [("one", "eins"), ("two", "zwei")]
     assert notes(own(tmp_path)) == ["train: 2 skipped: empty text (mine train:2, 3)"]
 
