@@ -74,7 +74,7 @@ class Piece(NamedTuple):
 
 @dataclass
 class Notes:
-    """Log of skipped lines and of unknown tokens: the count of each reason, and the first few positions."""
+    """Log of skipped and suspicious lines, and of unknown tokens: the count of each reason, and the first few positions."""
 
     counts: Counter[str] = field(default_factory=Counter)
     places: dict[str, list[str]] = field(default_factory=dict)
@@ -82,8 +82,9 @@ class Notes:
     """Numbers of unknown `tokens`, and of `texts` with such tokens."""
     _last: str = ""
 
-    def add(self, reason: str, place: str) -> None:
-        """Count one skipped line."""
+    def add(self, reason: str, place: str, *, kept: bool = False) -> None:
+        """Count one skipped line, or one that is kept although it is suspicious."""
+        reason = f"{'kept' if kept else 'skipped'}: {reason}"
         self.counts[reason] += 1
         found = self.places.setdefault(reason, [])
         if len(found) < _EXAMPLES:
@@ -104,7 +105,7 @@ class Notes:
         """Format a line for each reason, such as `train: 2 skipped: empty line (a.txt:3, 9)`."""
         found = []
         for reason, count in self.counts.items():
-            found.append(f"{label}: {count:,} skipped: {reason} ({self._positions(reason, count)})")
+            found.append(f"{label}: {count:,} {reason} ({self._positions(reason, count)})")
         if self.unknown:
             tokens = _counted(self.unknown["tokens"], "unknown token")
             texts = _counted(self.unknown["texts"], "text")
@@ -209,10 +210,15 @@ class Listed:
             sides = (text,) if isinstance(text, str) else tuple(text) if isinstance(text, tuple | list) else (None,)
             if len(sides) > 2 or not all(isinstance(side, str) for side in sides):
                 raise DataError(f"{self.label}:{number}: must be a text or a pair of texts; got {type(text).__name__}")
-            if any(sides):
+            if has_text(sides):
                 yield Piece(sides, self.label, number)
             else:
                 notes.add("empty text", f"{self.label}:{number}")
+
+
+def has_text(sides: Sequence[str]) -> bool:
+    """Return True if a document, or each side of a pair, holds more than white space."""
+    return all(side and not side.isspace() for side in sides)
 
 
 def is_paired(corpus: Corpus) -> bool | None:

@@ -19,7 +19,7 @@ from model_factory.yaml_config.schema_version import add_version, parse_json
 if TYPE_CHECKING:
     import datasets
 
-_VERSION = 2
+_VERSION = 3
 """Increase it when the form of rows, or of the notes on them, changes, so that older ones are not reused."""
 _SOURCE_VERSION = 1
 """The same for the form of source columns."""

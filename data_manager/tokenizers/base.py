@@ -40,7 +40,7 @@ class Tokenizer(Protocol):
     unk_token_id: int | None
 
     def encode(self, text: str) -> list[int]:
-        """Return the token ids of a text, without special tokens around them."""
+        """Return the token ids of a text: no special tokens around it, and none for their names in it."""
         ...
 
     def decode(self, ids: Iterable[int]) -> str:

@@ -16,7 +16,7 @@ from data_manager.tokenizers.registry import TOKENIZERS
 
 Texts = Mapping[str, "Corpus | Iterable[str]"]
 
-_VERSION = 1
+_VERSION = 2
 """Increase it when learning changes, so that tokenizers learned before are not reused."""
 _cache: dict[str, Tokenizer] = {}
 

@@ -166,7 +166,7 @@ class _Check(Generic[Model]):
             hint, fix = self.find_right_key(where[:-1], key, node.place.file)
             message = f"unknown key {key!r}{hint}"
             return Problem(node.key_place or node.place, self.written(where), "unknown_key", message, fix)
-        explanation = explain(detail, node)
+        explanation = explain(detail, node, self.node.at(where[:-1]) if where else None)
         place = (node or self.nearest(where)).report_place
         return Problem(place, self.written(where), explanation.code, explanation.message, explanation.suggestion)
 
