@@ -6,7 +6,6 @@ import sys
 import tarfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -15,86 +14,48 @@ from data_manager.cache import exclusively
 from data_manager.errors import MEND, DataError, not_found, plain
 from data_manager.paths import full_path
 from data_manager.progress import redirect_recipe_output
-from data_manager.speech.recipes import TARGETS, RecipeFunction, RecipeSignature
+from data_manager.speech.locate import candidate_folders, download_marker, find_corpora, store_unpacked_folder
+from data_manager.speech.recipes import TARGETS, RecipeFunction, RecipeSignature, recipe_signature
 from data_manager.speech.types import LhotseDatasetConfig
-from data_manager.text.hub import unreachable
+from data_manager.text.hub import endpoint, reason_offline, unreachable
 from model_factory.yaml_config.paths import forbidden_reason
 
-# Locate a speech corpus on disk.
 
-
-DOWNLOADING = ".downloading"
-"""Marker file in corpus_dir/NAME during a download; if it remains, the corpus is incomplete."""
-
-
-@dataclass(frozen=True)
-class Layout:
-    """Candidate folders of a corpus below `corpus_dir`, likeliest first, and glob patterns of files that identify it."""
-
-    folders: tuple[str, ...]
-    marks: tuple[str, ...]
-
-
-_LAYOUTS = {
-    "librispeech": Layout(("librispeech/LibriSpeech", "librispeech", "LibriSpeech"), ("*/*/*/*.trans.txt",)),
-    "timit": Layout(("timit", "timit/timit", "timit/TIMIT"), ("data/TRAIN", "data/TEST")),
-    "yesno": Layout(("yesno/waves_yesno", "yesno", "waves_yesno"), ("*.wav",)),
-}
-
-
-_ARCHIVES = (".gz", ".tgz", ".tar", ".zip", ".bz2", ".xz", ".part")
-
-
-def candidate_folders(name: str, corpus_dir: str) -> list[Path]:
-    """List the folders to search for the corpus `name`, in order."""
-    base = full_path(corpus_dir)
-    if name in _LAYOUTS:
-        return [base / folder for folder in _LAYOUTS[name].folders]
-    root = base / name
-    # lhotse's downloaders unpack into a folder named after the archive and leave a marker file there
-    unpacked = sorted(mark.parent for mark in root.glob("*/.completed"))
-    return [*unpacked, root]
-
-
-def download_marker(name: str, corpus_dir: str) -> Path:
-    """Return the path of the file that marks an unfinished download."""
-    return full_path(corpus_dir) / name / DOWNLOADING
-
-
-def find_corpus(name: str, corpus_dir: str) -> Path | None:
-    """Return the corpus folder, or None if it is missing or its download was interrupted."""
-    if download_marker(name, corpus_dir).exists():
-        return None
-    marks = _LAYOUTS[name].marks if name in _LAYOUTS else ("*",)
-    for folder in candidate_folders(name, corpus_dir):
-        # an interrupted download leaves only an archive
-        if any(path.suffix not in _ARCHIVES for mark in marks for path in folder.glob(mark)):
-            return folder
-    return None
-
-
-def obtain_corpus(config: LhotseDatasetConfig, recipe: RecipeSignature, missing: Sequence[str] = ()) -> Path:
-    """Return the corpus folder; download the corpus first if it or the parts `missing` are absent, or if forced.
+def obtain_corpus(
+    config: LhotseDatasetConfig, recipe: RecipeSignature, missing: Sequence[str] = ()
+) -> list[Path]:
+    """Return the folders that may be the corpus, likeliest first; download it if it or parts are missing, or if forced.
 
     Raise DataError, which lists the folders searched, the reason for not downloading, and the remedy.
     """
     shared = config.global_config
-    found = find_corpus(config.name, shared.corpus_dir)
-    if found is not None and not missing and not shared.force_download:
+    given = _given_parameters(config, recipe)
+    found = find_corpora(recipe, shared.corpus_dir, given)
+    if found and not missing and not shared.force_download:
         return found
     obstacle = _find_obstacle(config, recipe)
     if obstacle:
-        raise _missing_corpus_error(config, found, missing, obstacle)
-    _download_locked(config, recipe, missing)
-    found = find_corpus(config.name, shared.corpus_dir)
-    if found is None:
-        raise _missing_corpus_error(
-            config, None, (), f"lhotse's {recipe.name} downloader finished, but the corpus is not there"
-        )
+        raise _missing_corpus_error(config, recipe, found, missing, obstacle)
+    notes: list[str] = []
+    _download_locked(config, recipe, missing, notes)
+    found = find_corpora(recipe, shared.corpus_dir, given)
+    if not found:
+        finished = f"lhotse's {recipe.name} downloader finished, but the corpus is not there"
+        raise _missing_corpus_error(config, recipe, [], (), ": ".join([finished, *notes[:3]]))
     return found
 
 
-def _download_locked(config: LhotseDatasetConfig, recipe: RecipeSignature, missing: Sequence[str]) -> None:
+def _given_parameters(config: LhotseDatasetConfig, recipe: RecipeSignature) -> dict[str, Any]:
+    """Return the parameters of the downloader that the config sets; those of `prepare` count if it has them too."""
+    assert recipe.download is not None or not config.download_params
+    takes = recipe.download.parameters if recipe.download else {}
+    shared = {key: value for key, value in config.process_params.items() if key in takes and value != "auto"}
+    return shared | config.download_params
+
+
+def _download_locked(
+    config: LhotseDatasetConfig, recipe: RecipeSignature, missing: Sequence[str], notes: list[str]
+) -> None:
     """Download under a file lock; a process that waited uses the other's download. Raise DataError."""
     shared = config.global_config
     target = full_path(shared.corpus_dir) / config.name
@@ -103,9 +64,9 @@ def _download_locked(config: LhotseDatasetConfig, recipe: RecipeSignature, missi
     try:
         target.mkdir(parents=True, exist_ok=True)
         with exclusively(target.with_name(f".{config.name}.lock")):
-            if find_corpus(config.name, shared.corpus_dir) is None or is_forced:
+            if is_forced or not find_corpora(recipe, shared.corpus_dir, _given_parameters(config, recipe)):
                 marker.touch()
-                _download(config, recipe, missing)
+                store_unpacked_folder(target, _download(config, recipe, missing, notes))
                 marker.unlink()
     except OSError as error:
         raise DataError(
@@ -120,17 +81,21 @@ def _find_obstacle(config: LhotseDatasetConfig, recipe: RecipeSignature) -> str 
         return forbidden
     if recipe.download is None:
         return "lhotse cannot download it: it is licensed or needs a manual download"
-    required = [key for key in recipe.download.required() if key not in (*TARGETS, *config.download_params)]
-    required = [key for key in required if key not in config.process_params]
+    known = (*TARGETS, *config.download_params, *config.process_params)
+    required = [key for key in recipe.download.required() if key not in known]
     if required:
         return f"downloading it needs download_params: {{{', '.join(f'{key}: ...' for key in required)}}}"
+    if recipe.uses_hub and (offline := reason_offline()) is not None:
+        return f"it cannot be downloaded from {endpoint()} ({offline})"
+    if recipe.uses_hub:
+        return None
     url = config.download_params.get("base_url") or config.download_params.get("url") or recipe.url
     reason = unreachable(url) if isinstance(url, str) else None
     return f"it cannot be downloaded from {url} ({reason})" if reason else None
 
 
 def _missing_corpus_error(
-    config: LhotseDatasetConfig, found: Path | None, missing: Sequence[str], obstacle: str
+    config: LhotseDatasetConfig, recipe: RecipeSignature, found: list[Path], missing: Sequence[str], obstacle: str
 ) -> DataError:
     remedy = (
         "Put it into one of these folders, set global_config.corpus_dir to its parent folder, or run on a machine that "
@@ -142,38 +107,36 @@ def _missing_corpus_error(
             f"corpus {config.name!r} in {marker.parent} is incomplete, because its download was interrupted, and {obstacle}.\n"
             f"Run again on a machine that can download it; if the corpus is complete, remove {marker}."
         )
-    if found is None:
-        folders = candidate_folders(config.name, config.global_config.corpus_dir)
+    if not found:
+        folders = candidate_folders(recipe, config.global_config.corpus_dir, _given_parameters(config, recipe))
         return not_found(f"corpus {config.name!r}", folders, f"and {obstacle}.\n{remedy}")
     if missing:
-        parts = sorted(path.name for path in found.iterdir() if path.is_dir())
+        parts = sorted(path.name for path in found[0].iterdir() if path.is_dir())
         return DataError(
-            f"corpus {config.name!r} in {found} lacks the parts {', '.join(missing)} (it has {', '.join(parts)}), and "
+            f"corpus {config.name!r} in {found[0]} lacks the parts {', '.join(missing)} (it has {', '.join(parts)}), and "
             f"{obstacle}.\nTo use only the existing parts, write process_params: {{dataset_parts: [{', '.join(parts)}]}}."
         )
     return DataError(
         f"corpus {config.name!r} should be downloaded again, and {obstacle}.\n"
-        f"Set global_config.force_download to false to use {found}."
+        f"Set global_config.force_download to false to use {found[0]}."
     )
 
 
-def _download(config: LhotseDatasetConfig, recipe: RecipeSignature, missing: Sequence[str]) -> None:
-    """Download into corpus_dir/name with lhotse's downloader; raise DataError if it fails."""
+def _download(
+    config: LhotseDatasetConfig, recipe: RecipeSignature, missing: Sequence[str], notes: list[str]
+) -> object:
+    """Download into corpus_dir/name and return what lhotse's downloader returns; raise DataError if it fails."""
     assert recipe.download is not None
     takes = recipe.download.parameters
     target = full_path(config.global_config.corpus_dir) / config.name
-    arguments: dict[str, Any] = {key: value for key, value in config.process_params.items() if key in takes}
-    if missing and "dataset_parts" in takes:
-        arguments["dataset_parts"] = list(missing)
+    arguments = _given_parameters(config, recipe)
+    if missing and PARTS in takes:
+        arguments[PARTS] = list(missing)
     arguments |= {key: os.fspath(target) for key in TARGETS if key in takes}
-    if "force_download" in takes:
+    if "force_download" in takes and "force_download" not in config.download_params:
         arguments["force_download"] = config.global_config.force_download
-    if not missing:
-        arguments |= config.download_params
-    else:
-        arguments |= {key: value for key, value in config.download_params.items() if key != "dataset_parts"}
     with _safe_extraction():
-        call_recipe(config.name, recipe, recipe.download, arguments)
+        return call_recipe(config.name, recipe, recipe.download, arguments, notes)
 
 
 @contextmanager
@@ -224,8 +187,8 @@ def requested_parts(config: LhotseDatasetConfig) -> list[str]:
 def missing_parts(config: LhotseDatasetConfig, wanted: Sequence[str]) -> list[str]:
     """List the parts that are not on disk; raise DataError for an unknown part."""
     known = [part for parts in _PARTS_BY_NAME.values() for part in parts]
-    root = find_corpus(config.name, config.global_config.corpus_dir)
-    missing = [part for part in wanted if root is None or not (root / part).is_dir()]
+    roots = find_corpora(recipe_signature(config.name), config.global_config.corpus_dir)
+    missing = [part for part in wanted if not roots or not (roots[0] / part).is_dir()]
     for part in missing:
         if part not in known:
             raise DataError(f"corpus {config.name!r} has no part {part!r}; its parts are {', '.join(known)}")
@@ -270,6 +233,10 @@ def collect_warnings(found: list[str]) -> Iterator[None]:
 # Call lhotse recipe functions and convert their failures into DataErrors.
 
 
+class LayoutError(DataError):
+    """Error of a folder in which a recipe does not find its corpus."""
+
+
 def import_lhotse() -> Any:
     """Import lhotse; raise DataError if it, or one of its undeclared dependencies, is missing."""
     try:
@@ -303,4 +270,5 @@ def call_recipe(
             MEND if is_audio else "Check that the corpus is complete and has the folder layout of lhotse's downloader."
         )
         failure = f"{function.name}({given}) failed: {type(error).__name__}: {detail}"
-        raise DataError(f"corpus {corpus!r}: {failure}\n{remedy}") from error
+        kind = DataError if is_audio else LayoutError
+        raise kind(f"corpus {corpus!r}: {failure}\n{remedy}") from error
