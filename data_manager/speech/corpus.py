@@ -13,6 +13,7 @@ from data_manager.paths import full_path
 from data_manager.speech.cuts import SpeechCorpus, shape_splits
 from data_manager.speech.download import (
     PARTS,
+    WITH_PARTS,
     LayoutError,
     call_recipe,
     find_parts,
@@ -88,7 +89,7 @@ def _find_roots(config: LhotseDatasetConfig, recipe: RecipeSignature, notes: lis
         return [{}]
     wanted = requested_parts(config)
     roots = obtain_corpus(config, recipe, missing_parts(config, wanted))
-    if config.name == "librispeech":
+    if config.name in WITH_PARTS:
         return [{recipe.root: str(root), PARTS: wanted or find_parts(root)} for root in roots]
     return [{recipe.root: str(root)} for root in roots]
 

@@ -21,9 +21,7 @@ from data_manager.text.hub import endpoint, reason_offline, unreachable
 from model_factory.yaml_config.paths import forbidden_reason
 
 
-def obtain_corpus(
-    config: LhotseDatasetConfig, recipe: RecipeSignature, missing: Sequence[str] = ()
-) -> list[Path]:
+def obtain_corpus(config: LhotseDatasetConfig, recipe: RecipeSignature, missing: Sequence[str] = ()) -> list[Path]:
     """Return the folders that may be the corpus, likeliest first; download it if it or parts are missing, or if forced.
 
     Raise DataError, which lists the folders searched, the reason for not downloading, and the remedy.
@@ -122,9 +120,7 @@ def _missing_corpus_error(
     )
 
 
-def _download(
-    config: LhotseDatasetConfig, recipe: RecipeSignature, missing: Sequence[str], notes: list[str]
-) -> object:
+def _download(config: LhotseDatasetConfig, recipe: RecipeSignature, missing: Sequence[str], notes: list[str]) -> object:
     """Download into corpus_dir/name and return what lhotse's downloader returns; raise DataError if it fails."""
     assert recipe.download is not None
     takes = recipe.download.parameters
@@ -153,29 +149,36 @@ def _safe_extraction() -> Iterator[None]:
         tarfile.TarFile.extraction_filter = before
 
 
-# Parts of LibriSpeech: resolve the names used in a config, and find the parts on disk.
+# Parts of LibriSpeech and LibriTTS: resolve the names used in a config, and find the parts on disk.
 
 
 PARTS = "dataset_parts"
 
 
+WITH_PARTS = ("librispeech", "libritts", "librittsr")
+"""Corpora in folders of parts, of which all that are on disk are prepared by default."""
+
+
 _MINI = ("dev-clean-2", "train-clean-5")
+
+
+_WHOLE = (
+    *("dev-clean", "dev-other", "test-clean", "test-other"),
+    *("train-clean-100", "train-clean-360", "train-other-500"),
+)
 
 
 _PARTS_BY_NAME = {
     "mini_librispeech": _MINI,
-    "librispeech": (
-        *("dev-clean", "dev-other", "test-clean", "test-other"),
-        *("train-clean-100", "train-clean-360", "train-other-500"),
-    ),
+    "librispeech": _WHOLE,
 }
 """Downloader names for groups of parts; the recipe's `prepare` takes only the parts."""
 
 
 def requested_parts(config: LhotseDatasetConfig) -> list[str]:
-    """List the LibriSpeech parts requested in the config; an empty list means all parts on disk."""
+    """List the parts of LibriSpeech or LibriTTS requested in the config; an empty list means all parts on disk."""
     given = config.process_params.get(PARTS, config.download_params.get(PARTS, "auto"))
-    if config.name != "librispeech" or given == "auto":
+    if config.name not in WITH_PARTS or given in ("auto", "all"):
         return []
     if isinstance(given, str):
         return list(_PARTS_BY_NAME.get(given, (given,)))
@@ -186,7 +189,7 @@ def requested_parts(config: LhotseDatasetConfig) -> list[str]:
 
 def missing_parts(config: LhotseDatasetConfig, wanted: Sequence[str]) -> list[str]:
     """List the parts that are not on disk; raise DataError for an unknown part."""
-    known = [part for parts in _PARTS_BY_NAME.values() for part in parts]
+    known = [*(() if config.name != "librispeech" else _MINI), *_WHOLE]
     roots = find_corpora(recipe_signature(config.name), config.global_config.corpus_dir)
     missing = [part for part in wanted if not roots or not (roots[0] / part).is_dir()]
     for part in missing:
@@ -197,7 +200,7 @@ def missing_parts(config: LhotseDatasetConfig, wanted: Sequence[str]) -> list[st
 
 def find_parts(root: Path) -> list[str]:
     """List the folders with transcripts, sorted."""
-    return sorted(path.name for path in root.iterdir() if next(path.glob("*/*/*.trans.txt"), None) is not None)
+    return sorted(path.name for path in root.iterdir() if next(path.glob("*/*/*.trans.t*"), None) is not None)
 
 
 # Collect the warnings of lhotse's recipes, which log skipped files and continue.

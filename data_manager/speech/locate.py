@@ -55,7 +55,9 @@ def store_unpacked_folder(target: Path, returned: object) -> None:
             (target / UNPACKED).write_text(folder.relative_to(target).as_posix() + "\n", encoding="utf-8")
 
 
-def candidate_folders(recipe: RecipeSignature, corpus_dir: str, arguments: Mapping[str, Any] | None = None) -> list[Path]:
+def candidate_folders(
+    recipe: RecipeSignature, corpus_dir: str, arguments: Mapping[str, Any] | None = None
+) -> list[Path]:
     """List the folders to search for a corpus, in order; `arguments` are those of its downloader."""
     base = full_path(corpus_dir)
     if recipe.name in LAYOUTS:
@@ -127,7 +129,8 @@ def unpacked_folder(tree: ast.Module, download: str, arguments: Mapping[str, Any
     parameters = function.args.args[len(function.args.args) - len(function.args.defaults) :]
     for parameter, default in zip(parameters, function.args.defaults, strict=True):
         known[parameter.arg] = _evaluate(default, known)
-    known |= arguments | dict.fromkeys(TARGETS, PurePosixPath())
+    known.update(arguments)
+    known.update(dict.fromkeys(TARGETS, PurePosixPath()))
     found = None
     for statement in _statements(function.body):
         _assign(statement, known)

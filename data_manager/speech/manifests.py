@@ -23,13 +23,13 @@ _BEGIN, _END = "cuts_", ".jsonl.gz"
 def split_cuts(manifests: Any, notes: list[str], name: str = "") -> Iterator[tuple[str, Any]]:
     """Yield every split in a recipe's result as cuts: `{part: {"recordings", "supervisions"}}` nested to any depth.
 
-    A few recipes return the two as a pair, or cuts. Splits without recordings, and results that are not splits, are
-    skipped and logged in `notes`.
+    A few recipes return the two as a pair, or cuts. Splits without recordings, and results that are not splits, such as
+    a pair of cuts for verification, are skipped and logged in `notes`.
     """
     from lhotse import CutSet
 
     split = name or WHOLE
-    if isinstance(manifests, tuple) and len(manifests) == 2:
+    if _is_pair(manifests):
         manifests = dict(zip(("recordings", "supervisions"), manifests, strict=True))
     if isinstance(manifests, CutSet):
         yield split, manifests
@@ -41,10 +41,17 @@ def split_cuts(manifests: Any, notes: list[str], name: str = "") -> Iterator[tup
         for part, inner in manifests.items():
             if part in ("recordings", "supervisions"):
                 continue
-            if isinstance(inner, Mapping | CutSet | tuple):
+            if isinstance(inner, Mapping | CutSet) or _is_pair(inner):
                 yield from split_cuts(inner, notes, f"{name}-{part}" if name else str(part))
             else:
                 notes.append(f"{name or 'the recipe'} also returns {part} ({type(inner).__name__}), which is skipped")
+
+
+def _is_pair(manifests: Any) -> bool:
+    """Return True for a pair of recordings and supervisions."""
+    from lhotse import RecordingSet
+
+    return isinstance(manifests, tuple) and len(manifests) == 2 and isinstance(manifests[0], RecordingSet)
 
 
 def _cut_recordings(split: str, recordings: Any, supervisions: Any, notes: list[str]) -> Iterator[tuple[str, Any]]:

@@ -31,7 +31,7 @@ def _sound() -> bytes:
     return file.getvalue()
 
 
-_SOUND = _sound()
+SOUND_BYTES = _sound()
 
 
 def pack(name: str, members: Members | str) -> bytes:
@@ -39,7 +39,7 @@ def pack(name: str, members: Members | str) -> bytes:
     if isinstance(members, str):
         return members.encode()
     packed = io.BytesIO()
-    if name.endswith(".zip"):
+    if name.endswith((".zip", "_partaa")):
         with zipfile.ZipFile(packed, "w") as archive:
             for path, content in members.items():
                 archive.writestr(path, _bytes(path, content))
@@ -55,7 +55,7 @@ def pack(name: str, members: Members | str) -> bytes:
 
 
 def _bytes(path: str, content: object) -> bytes:
-    return _SOUND if content is SOUND else pack(path, content)
+    return SOUND_BYTES if content is SOUND else pack(path, content)
 
 
 def _speakers(prefix: str, suffix: str, speakers: list[str]) -> dict[str, Members]:
@@ -125,18 +125,9 @@ CORPORA = {
         {
             "audio_mnist.tar.gz": {
                 "AudioMNIST-master/data/01/0_01_0.wav": SOUND,
+                "AudioMNIST-master/data/60/1_60_0.wav": SOUND,
                 "AudioMNIST-master/data/audioMNIST_meta.txt": json.dumps(
-                    {
-                        "01": {
-                            "accent": "German",
-                            "age": "30",
-                            "gender": "male",
-                            "native speaker": "no",
-                            "origin": "Europe",
-                            "recordingdate": "17-06-22-11-04-28",
-                            "recordingroom": "Kino",
-                        }
-                    }
+                    {f"{n:02}": {"accent": "German", "age": "30"} for n in range(1, 61)}
                 ),
             }
         }
@@ -299,6 +290,16 @@ CORPORA = {
             },
         },
         prepared="",
+    ),
+    "voxceleb1": FakeCorpus(
+        {
+            "vox1_dev_wav_partaa": {"wav/id10001/1zcIwhmdeo4/00001.wav": SOUND},
+            **{f"vox1_dev_wav_parta{letter}": "" for letter in "bcd"},
+            "vox1_test_wav.zip": {"wav/id10270/x6uYqmx31kE/00001.wav": SOUND},
+            "vox1_meta.csv": "VoxCeleb1 ID\tVGGFace1 ID\tGender\tNationality\tSet\n"
+            "id10001\tA.J._Buckley\tm\tIreland\tdev\nid10270\tEartha_Kitt\tf\tUSA\ttest\n",
+            "voxceleb1_test_v2.txt": "1 id10270/x6uYqmx31kE/00001.wav id10270/x6uYqmx31kE/00001.wav\n",
+        }
     ),
     "wham": FakeCorpus({"wham_noise.zip": {f"wham_noise/{part}/{part}0.wav": SOUND for part in ("tr", "cv", "tt")}}),
     "yesno": FakeCorpus(
