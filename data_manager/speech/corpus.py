@@ -14,6 +14,7 @@ from data_manager.speech.cuts import SpeechCorpus, shape_splits
 from data_manager.speech.download import (
     PARTS,
     WITH_PARTS,
+    InvalidLineError,
     LayoutError,
     call_recipe,
     find_parts,
@@ -23,6 +24,7 @@ from data_manager.speech.download import (
     requested_parts,
 )
 from data_manager.speech.features import drop_unreadable, store_features, tolerate_bad_headers
+from data_manager.speech.invalid_lines import find_invalid_lines, skip_lines
 from data_manager.speech.locate import find_corpora
 from data_manager.speech.manifests import fingerprint, load_prepared_cuts, split_cuts, write_cuts
 from data_manager.speech.mixture import load_mixture
@@ -143,6 +145,7 @@ def _prepare_corpus(
         "arguments": {key: value for key, value in arguments.items() if key != NUM_JOBS},
         "files": _fingerprint_inputs(recipe, arguments),
         "bad_audio": config.loading.bad_audio,
+        "on_invalid": config.on_invalid,
     }
 
     prepare = partial(_write_manifests, config=config, recipe=recipe, arguments=arguments)
@@ -159,7 +162,7 @@ def _write_manifests(
         Path(made).mkdir()
     drops_bad_audio = config.loading.bad_audio == "drop"
     with tolerate_bad_headers() if drops_bad_audio else nullcontext():
-        made = call_recipe(config.name, recipe, recipe.prepare, {**arguments, **writes}, notes)
+        made = _call_prepare(config, recipe, {**arguments, **writes}, notes)
     found = dict(split_cuts(made, notes))
     if drops_bad_audio:
         found = {split: drop_unreadable(cuts, split, notes) for split, cuts in found.items()}
@@ -171,10 +174,48 @@ def _write_manifests(
     return notes
 
 
+def _call_prepare(
+    config: LhotseDatasetConfig, recipe: RecipeSignature, arguments: dict[str, Any], notes: list[str]
+) -> Any:
+    """Call `prepare` without empty lines, and without invalid ones if these are to be skipped; append to `notes`.
+
+    Raise DataError, which names file and line of each invalid line.
+    """
+    roots = [full_path(path) for path in _path_arguments(recipe, arguments) if full_path(path).is_dir()]
+    parts = arguments[PARTS] if isinstance(arguments.get(PARTS), list) else None
+    found = [line for root in roots for line in find_invalid_lines(config.name, root, parts)]
+    invalid = [line for line in found if not line.is_empty]
+    if invalid and config.on_invalid == "error":
+        raise InvalidLineError(config.name, invalid)
+    skipped = found
+    while True:
+        warnings: list[str] = []
+        try:
+            with skip_lines(skipped):
+                made = call_recipe(config.name, recipe, recipe.prepare, arguments, warnings)
+        except InvalidLineError as error:
+            if config.on_invalid == "error" or error.lines[0] in skipped:
+                raise
+            skipped = [*skipped, *error.lines]
+        else:
+            break
+    invalid = [line for line in skipped if not line.is_empty]
+    if invalid:
+        shown = "; ".join(map(str, invalid[:3])) + ("; ..." if len(invalid) > 3 else "")
+        notes.append(f"{len(invalid):,} invalid lines are skipped: {shown}")
+    notes += warnings
+    return made
+
+
+def _path_arguments(recipe: RecipeSignature, arguments: Mapping[str, Any]) -> list[str]:
+    """List the paths in a recipe's arguments, without the one that it writes to."""
+    annotations = recipe.prepare.annotations
+    named = (value for key, value in arguments.items() if "Path" in annotations.get(key, "") and key != OUTPUT)
+    given = [path for value in named for path in (value if isinstance(value, list) else [value])]
+    return [path for path in given if isinstance(path, str)]
+
+
 def _fingerprint_inputs(recipe: RecipeSignature, arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Fingerprint the files named in a recipe's arguments, to detect changes."""
-    annotations = recipe.prepare.annotations
-    named = {key: value for key, value in arguments.items() if "Path" in annotations.get(key, "")}
-    given = {key: value if isinstance(value, list) else [value] for key, value in named.items()}
-    paths = {str(path): full_path(path) for values in given.values() for path in values if isinstance(path, str)}
+    paths = {path: full_path(path) for path in _path_arguments(recipe, arguments)}
     return {name: fingerprint(path) for name, path in paths.items() if path.exists()}

@@ -14,8 +14,9 @@ from data_manager.cache import exclusively
 from data_manager.errors import MEND, DataError, not_found, plain
 from data_manager.paths import full_path
 from data_manager.progress import redirect_recipe_output
+from data_manager.speech.invalid_lines import InvalidLine, describe_assertion, duplicate_ids, failed_line
 from data_manager.speech.locate import candidate_folders, download_marker, find_corpora, store_unpacked_folder
-from data_manager.speech.recipes import TARGETS, RecipeFunction, RecipeSignature, recipe_signature
+from data_manager.speech.recipes import OUTPUT, TARGETS, RecipeFunction, RecipeSignature, recipe_signature
 from data_manager.speech.types import LhotseDatasetConfig
 from data_manager.text.hub import endpoint, reason_offline, unreachable
 from model_factory.yaml_config.paths import forbidden_reason
@@ -249,6 +250,18 @@ def import_lhotse() -> Any:
     return lhotse
 
 
+class InvalidLineError(DataError):
+    """Error of lines that a recipe cannot read: `lines`."""
+
+    def __init__(self, corpus: str, lines: Sequence[InvalidLine]) -> None:
+        shown = "".join(f"\n  {line}" for line in lines[:10]) + ("\n  ..." if len(lines) > 10 else "")
+        count = f"{len(lines):,} invalid line{'s' if len(lines) > 1 else ''}"
+        super().__init__(
+            f"corpus {corpus!r} has {count}:{shown}\nRepair the file, or skip such lines: on_invalid: skip"
+        )
+        self.lines = list(lines)
+
+
 def call_recipe(
     corpus: str,
     recipe: RecipeSignature,
@@ -258,7 +271,8 @@ def call_recipe(
 ) -> Any:
     """Call a recipe's `function`; send its output to stderr and append its warnings to `notes`.
 
-    Raise DataError for any exception: recipes fail in many ways on an unexpected folder layout.
+    Raise DataError for any exception: recipes fail in many ways on an unexpected folder layout. It is an
+    InvalidLineError if the recipe failed at a line of a file.
     """
     import_lhotse()
     module = import_module(f"lhotse.recipes.{recipe.module}")
@@ -266,12 +280,23 @@ def call_recipe(
         with redirect_recipe_output(module), collect_warnings([] if notes is None else notes):
             return getattr(module, function.name)(**arguments)
     except Exception as error:
-        given = ", ".join(f"{key}={value!r}" for key, value in arguments.items())
-        detail = plain(error) or "an assertion in lhotse failed"
-        is_audio = type(error).__name__ == "AudioLoadingError"
-        remedy = (
-            MEND if is_audio else "Check that the corpus is complete and has the folder layout of lhotse's downloader."
-        )
-        failure = f"{function.name}({given}) failed: {type(error).__name__}: {detail}"
-        kind = DataError if is_audio else LayoutError
-        raise kind(f"corpus {corpus!r}: {failure}\n{remedy}") from error
+        raise _explain(error, corpus, function, arguments) from error
+
+
+def _explain(error: Exception, corpus: str, function: RecipeFunction, arguments: Mapping[str, Any]) -> DataError:
+    given = ", ".join(f"{key}={value!r}" for key, value in arguments.items())
+    failure = f"corpus {corpus!r}: {function.name}({given}) failed: {type(error).__name__}"
+    if type(error).__name__ == "AudioLoadingError":
+        return DataError(f"{failure}: {plain(error)}\n{MEND}")
+    folders = [full_path(value) for key, value in arguments.items() if key != OUTPUT and isinstance(value, str)]
+    line = failed_line(error, [folder for folder in folders if folder.is_dir()])
+    if line is not None:
+        return InvalidLineError(corpus, [line])
+    twice = duplicate_ids(error)
+    if twice:
+        shown = ", ".join(twice[:3]) + (", ..." if len(twice) > 3 else "")
+        return DataError(f"{failure}: {plain(error)} ({shown})\nRemove or rename one of the two recordings.")
+    detail = plain(error) or describe_assertion(error)
+    return LayoutError(
+        f"{failure}: {detail}\nCheck that the corpus is complete and has the folder layout of lhotse's downloader."
+    )

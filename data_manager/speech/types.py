@@ -82,6 +82,8 @@ class CorpusSettings(StrictModel):
     """Parameters of lhotse's `download_NAME`, for example `{dataset_parts: mini_librispeech}`."""
     process_params: dict[str, Any] = {}
     """Parameters of lhotse's `prepare_NAME`, such as `{dataset_parts: [dev-clean]}` or `{num_phones: 48}`."""
+    on_invalid: Literal["error", "skip"] = "error"
+    """An invalid line of a transcript or RTTM file: stop the preparation, or skip, count and report it."""
     windows: WindowsConfig | None = None
     """Cut the recordings into windows."""
     subset: SubsetConfig | None = None
