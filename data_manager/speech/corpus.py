@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Mapping
-from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from data_manager.cache import PreparedFolder
 from data_manager.loaded import LoadedCache
 from data_manager.paths import full_path
+from data_manager.speech.audio import checked_headers, drop_unreadable
 from data_manager.speech.cuts import SpeechCorpus, shape_splits
 from data_manager.speech.download import (
     PARTS,
@@ -23,10 +23,16 @@ from data_manager.speech.download import (
     obtain_corpus,
     requested_parts,
 )
-from data_manager.speech.features import drop_unreadable, store_features, tolerate_bad_headers
+from data_manager.speech.features import store_features
 from data_manager.speech.invalid_lines import find_invalid_lines, skip_lines
 from data_manager.speech.locate import find_corpora
-from data_manager.speech.manifests import fingerprint, load_prepared_cuts, split_cuts, write_cuts
+from data_manager.speech.manifests import (
+    fingerprint,
+    load_prepared_cuts,
+    named_lost_segments,
+    split_cuts,
+    write_cuts,
+)
 from data_manager.speech.mixture import load_mixture
 from data_manager.speech.mixture_types import SpeechMixtureConfig
 from data_manager.speech.recipes import NUM_JOBS, OUTPUT, RecipeSignature, is_lhotse_installed, recipe_signature
@@ -161,7 +167,7 @@ def _write_manifests(
     for made in writes.values():  # a few recipes do not create it
         Path(made).mkdir()
     drops_bad_audio = config.loading.bad_audio == "drop"
-    with tolerate_bad_headers() if drops_bad_audio else nullcontext():
+    with checked_headers(tolerant=drops_bad_audio), named_lost_segments():
         made = _call_prepare(config, recipe, {**arguments, **writes}, notes)
     found = dict(split_cuts(made, notes))
     if drops_bad_audio:

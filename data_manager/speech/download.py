@@ -286,6 +286,8 @@ def call_recipe(
 def _explain(error: Exception, corpus: str, function: RecipeFunction, arguments: Mapping[str, Any]) -> DataError:
     given = ", ".join(f"{key}={value!r}" for key, value in arguments.items())
     failure = f"corpus {corpus!r}: {function.name}({given}) failed: {type(error).__name__}"
+    if isinstance(error, DataError):
+        return error
     if type(error).__name__ == "AudioLoadingError":
         return DataError(f"{failure}: {plain(error)}\n{MEND}")
     folders = [full_path(value) for key, value in arguments.items() if key != OUTPUT and isinstance(value, str)]

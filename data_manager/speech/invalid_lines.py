@@ -59,10 +59,12 @@ def find_invalid_lines(recipe: str, root: Path, parts: Iterable[str] | None = No
     found: list[InvalidLine] = []
     if recipe in _TRANSCRIPTS:
         pattern, separator, fields = _TRANSCRIPTS[recipe]
-        patterns = [f"{part}{pattern[1:]}" for part in parts] if parts and pattern.startswith("*/") else [pattern]
-        seen: dict[str, str] = {}
+        has_parts = pattern.startswith("*/")
+        patterns = [f"{part}{pattern[1:]}" for part in parts] if parts and has_parts else [pattern]
+        seen: dict[str, dict[str, str]] = {}  # each part may have the ids of another
         for path in sorted(path for each in patterns for path in root.glob(each)):
-            found += _check_transcript(path, separator, fields, seen)
+            part = path.relative_to(root).parts[0] if has_parts else ""
+            found += _check_transcript(path, separator, fields, seen.setdefault(part, {}))
     for path in sorted(root.rglob("*.rttm")):
         found += _check_rttm(path)
     return found

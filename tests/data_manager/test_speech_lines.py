@@ -91,6 +91,32 @@ def test_turn_without_length_is_skipped(tmp_path):
     assert len(load(config_of(tmp_path, name="voxconverse"))["dev"][0].supervisions) == 1
 
 
+def test_turns_after_the_end_of_the_audio_are_counted(tmp_path):
+    late, long = TURN.replace("0.01", "0.05"), TURN.replace("0.02", "0.5").replace("spk1", "spk2")
+    voxconverse(tmp_path, [TURN, late, late.replace("0.05", "7"), long])
+    config = config_of(tmp_path, name="voxconverse")
+    (cut,) = load(config)["dev"]
+    assert [(s.speaker, round(s.duration, 3)) for s in cut.supervisions] == [("spk1", 0.02), ("spk2", 0.04)]
+    notes = get_speech_corpus(config).notes
+    assert "2 segments begin after the end of their recording and are lost (aaa-1, aaa-2)" in notes
+    assert "1 segments extend past the end of their recording and are cut there (aaa-3)" in notes
+
+
+def test_lost_turns_of_a_recipe_that_does_not_mend_them_are_counted():
+    from lhotse import Recording, RecordingSet, SupervisionSegment, SupervisionSet
+
+    from data_manager.speech.manifests import split_cuts
+
+    recordings = RecordingSet.from_recordings([Recording("a", [], 8000, 400, 0.05)])
+    segments = [SupervisionSegment(f"s{n}", "a", start, 0.02) for n, start in enumerate((0.0, 0.045, 0.06))]
+    notes = []
+    list(split_cuts({"dev": {"recordings": recordings, "supervisions": SupervisionSet.from_segments(segments)}}, notes))
+    assert notes == [
+        "dev: 1 segments begin after the end of their recording and are lost (s2)",
+        "dev: 1 segments extend past the end of their recording and are cut there (s1)",
+    ]
+
+
 @pytest.mark.parametrize(
     ("name", "root", "file", "old", "new"),
     [
