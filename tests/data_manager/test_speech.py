@@ -192,10 +192,12 @@ def test_unreachable_after_dns_timeout(monkeypatch):
         never.set()
 
 
-def test_reachable_server():
+def test_reachable_server(monkeypatch):
     import socket
 
     from data_manager.text.hub import unreachable
+
+    monkeypatch.setattr("data_manager.text.hub.TIMEOUT", 3600)  # the machine may be busy
 
     with socket.create_server(("127.0.0.1", 0)) as server:
         assert unreachable(f"http://127.0.0.1:{server.getsockname()[1]}/x") is None
