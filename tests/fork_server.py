@@ -7,6 +7,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from tests.processes import die_with_parent
+
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["tests.training.preload"])
 
@@ -21,6 +23,7 @@ def run_in_fork(words: Sequence[str], folder: Path) -> tuple[int, str, str]:
 
 
 def _run(words: list[str], folder: str, out: str, error: str) -> None:
+    die_with_parent()
     os.chdir(folder)
     for number, path in ((1, out), (2, error)):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)

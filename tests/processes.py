@@ -4,6 +4,7 @@ A deadline fails on a busy machine. Without one, a test waits until something ha
 could make it happen have ended.
 """
 
+import ctypes
 import gc
 import os
 import signal
@@ -48,6 +49,11 @@ def results_of(processes: list[Any], queue: Any) -> list[Any]:
         except Empty:
             assert len(ended) <= len(found), f"ended without a result: {ended}"
     return found
+
+
+def die_with_parent() -> None:
+    """Let the system end this process when its parent ends, for a test session that is killed."""
+    ctypes.CDLL(None).prctl(1, int(signal.SIGKILL))  # PR_SET_PDEATHSIG
 
 
 def children_of(pid: int) -> set[int]:

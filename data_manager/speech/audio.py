@@ -32,7 +32,8 @@ def read_audio(cut: Any) -> Samples:
     try:
         samples: Samples = cut.load_audio()
     except Exception as error:  # audio libraries raise many types for a damaged file
-        raise_missing_decoder(cut.id, files, error)
+        if (missing := missing_decoder(cut.id, files, error)) is not None:
+            raise missing from error
         reason = plain(error).rpartition(" failed. ")[2]  # the text before it repeats the file name
         raise _unreadable(cut.id, files, reason) from error
     fault = next(filter(None, map(_truncation, files)), None) or _sample_fault(samples)
@@ -106,20 +107,22 @@ _FFMPEG_FILES = (b"\x1aE\xdf\xa3", b"0&\xb2u", b"#!AMR", b"\xff\xf1", b"\xff\xf9
 """First bytes of Matroska and WebM, WMA, AMR and AAC files; those of MPEG-4 have `ftyp` at byte 4."""
 
 
-def raise_missing_decoder(name: str, files: list[str], error: Exception) -> None:
-    """Raise MissingDecoderError if `error`, of reading `files`, has its cause in a program that is not installed."""
+def missing_decoder(name: str, files: list[str], error: Exception) -> MissingDecoderError | None:
+    """Return an error if `error`, of reading `files`, has its cause in a program that is not installed."""
     program = "sph2pipe" if "'sph2pipe' binary is not installed" in str(error) else _missing_program(error)
     program = program or next(filter(None, map(_decoder, files)), None)
     if program is None or shutil.which(program) is not None:
-        return
-    message = f"audio of {name} in {', '.join(files)} needs the program {program}, which is not installed"
-    remedy = _INSTALL.get(program, f"install {program}")
-    raise MissingDecoderError(f"{message}\nThe file itself may be whole: {remedy}.") from error
+        return None
+    where = f" in {', '.join(files)}" if files else ""
+    return MissingDecoderError(
+        f"audio of {name}{where} needs the program {program}, which is not installed\n"
+        f"The audio itself may be whole: {_INSTALL.get(program, f'install {program}')}."
+    )
 
 
 def _missing_program(error: Exception) -> str | None:
     """Return the program that a subprocess did not find."""
-    if isinstance(error, FileNotFoundError) and error.filename and os.sep not in str(error.filename):
+    if isinstance(error, FileNotFoundError) and re.fullmatch(r"[\w-]+", str(error.filename)):
         return str(error.filename)
     command = getattr(error, "cmd", None) if getattr(error, "returncode", None) == 127 else None
     words = shlex.split(command) if isinstance(command, str) else command
@@ -138,11 +141,6 @@ def _decoder(path: str) -> str | None:
     if begin.startswith(b"NIST_1A") and b"shorten" in begin:
         return "sph2pipe"
     return "ffmpeg" if begin[4:8] == b"ftyp" or begin.startswith(_FFMPEG_FILES) else None
-
-
-def path_in(error: Exception) -> list[str]:
-    """Return the path that an error of lhotse's audio readers names."""
-    return re.findall(r"from '([^']+)' failed", str(error))[:1]
 
 
 # Prepare a corpus with damaged audio files: name the first one, or with `bad_audio: drop` list and drop them.
@@ -168,7 +166,8 @@ def checked_headers(*, tolerant: bool) -> Iterator[None]:
         try:
             found = info(path, **settings)
         except AudioLoadingError as error:
-            raise_missing_decoder(Path(str(path)).stem, [str(path)], error)
+            if (missing := missing_decoder(Path(str(path)).stem, [str(path)], error)) is not None:
+                raise missing from error
             if not tolerant:
                 raise
             found = None

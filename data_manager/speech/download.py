@@ -14,6 +14,7 @@ from data_manager.cache import exclusively
 from data_manager.errors import MEND, DataError, not_found, plain
 from data_manager.paths import full_path
 from data_manager.progress import redirect_recipe_output
+from data_manager.speech.audio import missing_decoder
 from data_manager.speech.invalid_lines import InvalidLine, describe_assertion, duplicate_ids, failed_line
 from data_manager.speech.locate import candidate_folders, download_marker, find_corpora, store_unpacked_folder
 from data_manager.speech.recipes import OUTPUT, TARGETS, RecipeFunction, RecipeSignature, recipe_signature
@@ -288,6 +289,8 @@ def _explain(error: Exception, corpus: str, function: RecipeFunction, arguments:
     failure = f"corpus {corpus!r}: {function.name}({given}) failed: {type(error).__name__}"
     if isinstance(error, DataError):
         return error
+    if (missing := missing_decoder(corpus, [], error)) is not None:
+        return missing
     if type(error).__name__ == "AudioLoadingError":
         return DataError(f"{failure}: {plain(error)}\n{MEND}")
     folders = [full_path(value) for key, value in arguments.items() if key != OUTPUT and isinstance(value, str)]

@@ -81,7 +81,7 @@ def _check_transcript(path: Path, separator: str | None, fields: int, seen: dict
         elif len(given) != fields:
             yield InvalidLine(str(path), number, text, f"{len(given)} fields instead of {fields}")
         elif given[0] in seen:
-            yield InvalidLine(str(path), number, text, f"the id {given[0]!r} stands at {seen[given[0]]} already")
+            yield InvalidLine(str(path), number, text, f"the id {given[0]!r} is at {seen[given[0]]} already")
         else:
             seen[given[0]] = f"{path}:{number}"
 
@@ -227,7 +227,7 @@ def _duplicate_line(variables: Mapping[str, Any], roots: Iterable[Path]) -> Inva
         for number, line in _numbered(Path(path)):
             name = next(iter(line.replace("|", " ").replace(",", " ").split()), "")
             if name in twice and name in seen:
-                reason = f"the id {name!r} stands in line {seen[name]} already"
+                reason = f"the id {name!r} is in line {seen[name]} already"
                 return InvalidLine(path, number, line.strip(), reason)
             seen[name] = number
     return None

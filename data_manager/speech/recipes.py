@@ -40,7 +40,7 @@ _NAMES = {"prepare_single_babel_language": "babel"}
 
 
 _PARTS = {"voxceleb1": "voxceleb", "voxceleb2": "voxceleb"}
-"""Parts of a corpus with a downloader of their own, and the recipe that prepares them."""
+"""Parts of a corpus with separate downloaders, and the recipe that prepares them."""
 
 
 _HUB_MODULES = ("huggingface_hub", "datasets")

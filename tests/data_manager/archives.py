@@ -35,7 +35,7 @@ SOUND_BYTES = _sound()
 
 
 def pack(name: str, members: Members | str) -> bytes:
-    """Return the bytes of an archive, or of a file that is none."""
+    """Return the bytes of an archive, or of a plain file."""
     if isinstance(members, str):
         return members.encode()
     packed = io.BytesIO()

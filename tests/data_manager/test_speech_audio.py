@@ -1,5 +1,7 @@
 """Bad audio files, missing decoder programs, channels, and stored features of another width."""
 
+import subprocess
+
 import numpy as np
 import pytest
 import soundfile
@@ -113,11 +115,13 @@ def test_damaged_file_is_not_blamed_on_a_decoder_that_is_there(folder, monkeypat
 
 
 def test_missing_program_of_a_command_is_named():
-    error = FileNotFoundError(2, "No such file or directory", "no-such-decoder")
-    for given, files in ((error, ["a.wav"]), (OSError("no data"), ["no-such-decoder -f wav a.sph |"])):
-        with pytest.raises(audio.MissingDecoderError, match="needs the program no-such-decoder, which is not inst"):
-            audio.raise_missing_decoder("a", files, given)
-    audio.raise_missing_decoder("a", ["/absent/a.wav"], FileNotFoundError(2, "No such file", "/absent/a.wav"))
+    absent = FileNotFoundError(2, "No such file or directory", "no-such-decoder")
+    failed = subprocess.CalledProcessError(127, "no-such-decoder -x a.sph")
+    for error, files in ((absent, ["a.wav"]), (failed, []), (OSError("no data"), ["no-such-decoder -f wav a.sph |"])):
+        found = audio.missing_decoder("a", files, error)
+        assert "needs the program no-such-decoder, which is not installed" in str(found)
+    for name in ("/absent/a.wav", "a.wav"):
+        assert audio.missing_decoder("a", [name], FileNotFoundError(2, "No such file", name)) is None
 
 
 def stereo(folder, *, same=False):

@@ -38,7 +38,7 @@ def voxconverse(folder, lines):
 TURN = "SPEAKER {} 1 0.01 0.02 <NA> <NA> spk1 <NA> <NA>\n"
 LINES = {
     "no words": (lambda text: text.replace(" B C", ""), 2, "no words after the id: '84-1-0001'"),
-    "duplicate id": (lambda text: text + "84-1-0001 AGAIN\n", 4, "the id '84-1-0001' stands at .*:2 already"),
+    "duplicate id": (lambda text: text + "84-1-0001 AGAIN\n", 4, "the id '84-1-0001' is at .*:2 already"),
 }
 
 

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 from model_factory.yaml_config.dump import dump
+from tests.processes import die_with_parent
 from tests.processes import wait_for as wait_for
 
 TEXT = "the quick brown fox jumps over the lazy dog, and the dog does not mind at all.\n"
@@ -94,6 +95,7 @@ def start_two(*argv: object, log: Path | None = None) -> list:
 
 
 def _train(argv: list[str], environment: dict, log: Path | None) -> None:
+    die_with_parent()
     os.environ.update(environment)
     if log is not None:
         handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
