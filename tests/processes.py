@@ -23,6 +23,10 @@ MARK = "TESTS_OWNER"
 """Environment variable that all processes of a test session inherit."""
 
 
+_PARENT_DEATH_SIGNAL, _CHILD_SUBREAPER = 1, 36
+"""Options of Linux's prctl."""
+
+
 def is_running(process: Any) -> bool:
     """Return True until a `multiprocessing.Process` or a `subprocess.Popen` has ended."""
     return bool(process.is_alive()) if hasattr(process, "is_alive") else process.poll() is None
@@ -53,7 +57,7 @@ def results_of(processes: list[Any], queue: Any) -> list[Any]:
 
 def die_with_parent() -> None:
     """Let the system end this process when its parent ends, for a test session that is killed."""
-    ctypes.CDLL(None).prctl(1, int(signal.SIGKILL))  # PR_SET_PDEATHSIG
+    ctypes.CDLL(None).prctl(_PARENT_DEATH_SIGNAL, int(signal.SIGKILL))
 
 
 def children_of(pid: int) -> set[int]:
@@ -70,7 +74,7 @@ def children_of(pid: int) -> set[int]:
 
 def started() -> set[int]:
     """Return the processes that tests have started: children of this process, without the servers of multiprocessing."""
-    return children_of(os.getpid()) - _servers()
+    return {pid for pid in children_of(os.getpid()) - _servers() if _is_alive(pid)}
 
 
 def _servers() -> set[int]:
@@ -111,18 +115,29 @@ def processes_end_with_their_test() -> Iterator[None]:
 def no_process_is_left() -> Iterator[None]:
     """Fail at the end of the session if a process that inherited its environment is running."""
     owner = os.environ[MARK] = uuid.uuid4().hex
+    # a process whose parent has ended becomes a child of this one, so that it is found after its test
+    ctypes.CDLL(None).prctl(_CHILD_SUBREAPER, 1)
     yield
     end(started())
-    left = {pid for pid in _marked(owner) if _is_alive(pid)} - _servers()
+    marked = {pid for pid in _marked(owner) if _is_alive(pid)} - _servers()
+    trackers = {pid for pid in marked if b"multiprocessing.resource_tracker" in _read(pid, "cmdline")}
+    left = marked - trackers
+    commands = [_read(pid, "cmdline").replace(b"\0", b" ") for pid in left]
     end(left)
-    assert not left, f"processes outlived the tests: {sorted(left)}"
+    while any(map(_is_alive, trackers)):  # they end after the processes that they track
+        time.sleep(0.005)
+    assert not left, f"processes outlived the tests: {commands}"
 
 
 def _marked(owner: str) -> Iterator[int]:
-    for path in Path("/proc").glob("[0-9]*/environ"):
-        try:
-            is_own = f"{MARK}={owner}".encode() in path.read_bytes()
-        except OSError:  # it has ended, or is another user's
-            continue
-        if is_own and int(path.parent.name) != os.getpid():
-            yield int(path.parent.name)
+    for path in Path("/proc").glob("[0-9]*"):
+        pid = int(path.name)
+        if f"{MARK}={owner}".encode() in _read(pid, "environ") and pid != os.getpid():
+            yield pid
+
+
+def _read(pid: int, name: str) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/{name}").read_bytes()
+    except OSError:  # it has ended, or is another user's
+        return b""

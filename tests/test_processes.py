@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from tests.processes import MARK, _is_alive, children_of, results_of, wait_for
+from tests.processes import MARK, _is_alive, _marked, children_of, results_of, wait_for
 
 pytest_plugins = ["pytester"]
 ROOT = os.path.dirname(os.path.dirname(__file__))
@@ -41,7 +41,7 @@ def test_processes_end_with_a_failing_test(pytester, path):
     assert not any(map(_is_alive, pids))
 
 
-def test_detached_process_fails_the_session(pytester, path):
+def test_detached_process_of_a_dead_parent_ends_with_its_test(pytester, path):
     code = "import subprocess, sys\\n"
     code += "print(subprocess.Popen([sys.executable, '-c', 'import signal; signal.pause()'], start_new_session=True, "
     code += "stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).pid)"
@@ -55,8 +55,14 @@ def test_leaves_an_orphan():
 '''
     )
     result = pytester.run(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist")
-    result.assert_outcomes(passed=1, errors=1)
+    result.assert_outcomes(passed=1)
     assert not _is_alive(int((pytester.path / "pids").read_text()))
+
+
+def test_processes_of_the_session_are_found_by_their_environment():
+    child = subprocess.Popen([sys.executable, "-c", "import signal; signal.pause()"])
+    assert child.pid in set(_marked(os.environ[MARK]))
+    assert not set(_marked("of another session"))
 
 
 def test_wait_for_fails_when_the_process_has_ended():
