@@ -140,10 +140,12 @@ class HuggingFaceTokenizer:
     @cached_property
     def _special_ids(self) -> frozenset[int]:
         """Ids that no text has, all special tokens but the unknown one."""
-        ends = {self.pad_token_id, self.bos_token_id, self.eos_token_id}
-        added = self.inner.added_tokens_decoder
-        specials = {index for index, token in added.items() if token.special} | set(self.inner.all_special_ids)
-        return frozenset(specials - {self.unk_token_id} | ends)
+        added = {index for index, token in self.inner.added_tokens_decoder.items() if token.special}
+        return frozenset((added | set(self.inner.all_special_ids) | self._ends) - {self.unk_token_id})
+
+    @property
+    def _ends(self) -> set[Any]:
+        return {self.pad_token_id, self.bos_token_id, self.eos_token_id}
 
     def _spell(self, special: int) -> list[int]:
         """Return the ids of a special token's characters; the fewest unknown ones of all ways to cut it in two."""
@@ -157,7 +159,7 @@ class HuggingFaceTokenizer:
         best = min(ways, default=None)
         if best is not None and best[0] < best[1]:
             return best[2]
-        if unknown is None or unknown in self._special_ids:
+        if unknown is None or unknown in self._ends:
             raise DataError(
                 f"{self.label} has no tokens for the text {name!r}; parse_special_tokens: true reads it as a special token"
             )

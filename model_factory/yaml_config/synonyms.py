@@ -189,7 +189,7 @@ _TABLE: tuple[tuple[Synonym, str], ...] = (
     (Synonym("datasets.0.sampling_rate", "Hz"), "sample_rate fs sr"),
     (Synonym("datasets.0.features.frame_shift", "s", _SECONDS), "hop_length hop_size hop_ms"),
     (Synonym("datasets.0.features.frame_length", "s", _SECONDS), "win_length window_size n_fft window_ms"),
-    (Synonym("datasets.0.loading.max_duration", "s"), "batch_bins max_batch_seconds max_batch_duration"),
+    (Synonym("datasets.0.loading.max_duration", "s"), "batch_bins max_batch_seconds max_batch_duration max_duration"),
     (Synonym("datasets.0.speed_perturbation.factors", "1"), "speed_perturb_factors speed_factors"),
     # generation
     (Synonym("generation.num_samples", "samples"), "num_return_sequences n_samples num_sample_batches num_generations"),

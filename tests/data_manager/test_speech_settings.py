@@ -103,11 +103,52 @@ def test_feature_width_matches_extractor(kind, rate, length):
             {"seconds": 1, "hop": 2},
             (("hop",), "windows of 1 s every 2 s skip audio between them"),
         ),
+        (WindowsConfig, {"seconds": 1, "min_tail": 0.5}, (("min_tail",), "tail: keep takes no min_tail")),
+        (
+            WindowsConfig,
+            {"seconds": 1, "min_tail": 2, "tail": "drop"},
+            (("min_tail",), "no window is longer than 1 s, so all are shorter than min_tail 2 s"),
+        ),
+        (
+            WindowsConfig,
+            {"type": "supervisions", "tail": "join"},
+            (("tail",), "windows of type supervisions have no tail to join"),
+        ),
         (SubsetConfig, {}, (("first",), "a subset needs first (cuts) or seconds")),
     ],
 )
 def test_speech_setting_violations(config_type, values, expected):
     assert violations(config_type, **values) == [expected]
+
+
+def test_null_for_a_recipe_parameter_without_null(tmp_path):
+    text = "datasets:\n  - {name: timit, process_params: {num_phones: null}, download_params: {base_url: null}}\n"
+    assert problems(tmp_path, text) == [
+        (
+            2,
+            "datasets.0.process_params.num_phones",
+            "prepare_timit takes an integer for 'num_phones'; got null; leave it out",
+        )
+    ]
+
+
+def test_required_recipe_parameters(tmp_path):
+    """A parameter that the downloader takes too is written once; the number of processes is 1."""
+    known = "{name: speechcommands, download_params: {speechcommands_version: '2'}}"
+    assert parsed(tmp_path, f"datasets:\n  - {known}\n  - {{name: emilia, process_params: {{lang: zh}}}}\n")
+    (missing,) = problems(tmp_path, "datasets:\n  - name: emilia\n")
+    assert missing[2].startswith("prepare_emilia needs 'lang'")
+
+
+def test_voxceleb_takes_no_download_params(tmp_path):
+    text = "datasets:\n  - {name: voxceleb, download_params: {force_download: true}}\n"
+    ((_, _, message),) = problems(tmp_path, text)
+    assert message.startswith("voxceleb is downloaded in the parts voxceleb1 and voxceleb2, without parameters")
+
+
+@pytest.mark.parametrize("channel", ["left", -1])
+def test_invalid_channel(channel, tmp_path):
+    assert problems(tmp_path, f"datasets:\n  - {{name: timit, features: {{channel: {channel}}}}}\n")
 
 
 @pytest.mark.parametrize("factors", [[], [0.9, 0.9], [1.0], [10.0]])

@@ -93,4 +93,4 @@ def test_source_columns_skip_rewritten_rows_with_unknown_tokens(tmp_path):
     (found,) = encode_corpus(corpus, CharacterTokenizer("CO"), config, notes, with_source=True)
     assert found.texts == [("CCO",), ("C",)]
     assert [ends.tolist() for ends in found.token_ends] == [[1, 2, 3, 4]]
-    assert notes.counts == {UNKNOWN_REWRITTEN: 2}
+    assert notes.counts == {f"skipped: {UNKNOWN_REWRITTEN}": 2}

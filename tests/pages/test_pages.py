@@ -217,14 +217,10 @@ def test_page_renders_in_a_browser(kind, request, tmp_path):
     page = request.getfixturevalue(kind)
     picture = tmp_path / "page.png"
     options = ["--headless", "--no-sandbox", "--disable-gpu", "--window-size=1000,3000", f"--user-data-dir={tmp_path}"]
-    shown = subprocess.run(
-        [browser, *options, "--dump-dom", page.as_uri()], capture_output=True, text=True, timeout=120, check=True
-    )
+    shown = subprocess.run([browser, *options, "--dump-dom", page.as_uri()], capture_output=True, text=True, check=True)
     assert shown.stdout.count("<section>") == page.read_text().count("<section>")
     assert "<svg" in shown.stdout
-    subprocess.run(
-        [browser, *options, f"--screenshot={picture}", page.as_uri()], capture_output=True, timeout=120, check=True
-    )
+    subprocess.run([browser, *options, f"--screenshot={picture}", page.as_uri()], capture_output=True, check=True)
     from matplotlib.image import imread
 
     pixels = imread(picture)

@@ -140,7 +140,7 @@ def test_full_disk_keeps_earlier_checkpoint(copy, unfinished, tmp_path):
 def test_run_folder_lock_excludes_second_process(tmp_path):
     config, run = experiment(tmp_path, max_steps=500), tmp_path / "run"
     first = start("--config", config, "--output", run)
-    wait_for(lambda: list_checkpoint_steps(run))
+    wait_for(lambda: list_checkpoint_steps(run), first)
     words = ("--config", config, "--output", run, "--resume")
     fails(2, "another process is training in this folder", *words, log=tmp_path / "log")
     assert first.is_alive()

@@ -63,9 +63,9 @@ def test_batch_size_above_the_rows_is_noted(tmp_path):
 def test_sigint_reports_last_checkpoint(tmp_path, save_steps):
     path, log = experiment(tmp_path, max_steps=100_000, save_steps=save_steps, eval_steps=100_000), tmp_path / "log"
     process = start("--config", path, "--output", tmp_path / "run", log=log)
-    wait_for(lambda: log.exists() and "step 4/" in log.read_text())
+    wait_for(lambda: log.exists() and "step 4/" in log.read_text(), process)
     os.kill(process.pid, signal.SIGINT)
-    process.join(60)
+    process.join()
     assert process.exitcode == 130
     steps = list_checkpoint_steps(tmp_path / "run")
     assert f"stopped by SIGINT after step {steps[-1]:,}; --resume continues from step {steps[-1]:,}" in log.read_text()
