@@ -18,7 +18,7 @@ from model_factory.evaluation.settings import Settings
 from model_factory.experiment.metric_registry import register_metric
 from model_factory.training.noise import mix_seed
 from model_factory.training.tasks.base import real_tokens
-from model_factory.training.tasks.diffusion import batch_condition
+from model_factory.training.tasks.diffusion import batch_condition, batch_documents
 
 PARTS = ("diffusion", "prior", "reconstruction")
 _NOTE = "at most"
@@ -61,16 +61,12 @@ def bound(run: LoadedRun, split: Split, settings: Settings) -> tuple[TextNLL, di
 def _row_parts(model: Any, batch: dict[str, Any], seed: int) -> dict[str, Tensor]:
     """Compute the parts of the bound in nats, float64 [B] each, of the rows of a batch."""
     ids, noise, mask = batch["input_ids"], batch["noise"], batch.get("attention_mask")
+    documents = batch.get("document_ids")
     if not isinstance(model, DiffusionModel):
         return _parts_by_row(model, batch)
     rows, cond = noise.place.to(ids.device), batch_condition(model, batch)
-    found = model.objective.parts(
-        lambda x_t, sigma: model.denoise(x_t, sigma, mask=mask, cond=cond),
-        ids,
-        stratified_times(rows, noise.batch_size, seed),
-        RowGenerators.from_seed(seed + 1, rows),
-        ~real_tokens(batch),
-    )
+    times, generators = stratified_times(rows, noise.batch_size, seed), RowGenerators.from_seed(seed + 1, rows)
+    found = model.parts(ids, mask, times, generators, cond=cond, documents=documents)
     return {name: getattr(found, name).sum(1) for name in PARTS}
 
 
@@ -80,7 +76,8 @@ def _parts_by_row(model: Any, batch: dict[str, Any]) -> dict[str, Tensor]:
     is_real = real_tokens(batch)
     for row in range(len(is_real)):
         mask = None if "attention_mask" not in batch else is_real[row : row + 1]
-        output = model(batch["input_ids"][row : row + 1], attention_mask=mask)
+        documents = {key: value[row : row + 1] for key, value in batch_documents(model, batch).items()}
+        output = model(batch["input_ids"][row : row + 1], attention_mask=mask, **documents)
         values = {name: getattr(output, name, None) for name in PARTS}
         if any(value is None for value in values.values()):
             values = {"loss": output.loss}
