@@ -10,7 +10,7 @@ from torch import Tensor
 from data_manager.data_manager import DatasetManager
 from data_manager.errors import DataError
 from model_factory.evaluation.run import LoadedRun
-from model_factory.evaluation.sampling.prompt import Template, read_template
+from model_factory.evaluation.sampling.prompt import Template, check_blocks, read_template
 from model_factory.evaluation.sampling.sample import Request, Sample, decode_sample
 from model_factory.training.errors import UnfitError
 from model_factory.training.noise import mix_seed
@@ -34,6 +34,9 @@ def draw_diffusion_samples(
         length = resolve_sample_length(run, request)
         template = None if prompt is None else read_template(prompt, tokenizer, length, before)
         lengths = torch.full((count,), length)
+    block_size = getattr(run.model, "block_size", None)
+    if template is not None and block_size is not None:
+        check_blocks(template, block_size)
     cond = parse_condition(run, request, count)
     parts = torch.split(lengths, request.batch_size)
     conds = [None] * len(parts) if cond is None else torch.split(cond, request.batch_size)
