@@ -42,7 +42,7 @@ class HuggingFaceDenoiser(nn.Module):
         self.shifted = kind == "causal"
         make_bidirectional(self.model)
         self.num_tokens: int = self.model.config.vocab_size
-        _check_sizes(name, self.model, config)
+        self.max_length = _check_sizes(name, self.model, config)
         self.name, self._is_isolated = name, False
         weight = self.model.get_input_embeddings().weight
         self.mask_embedding: nn.Parameter | None = None
@@ -113,8 +113,11 @@ class HuggingFaceDenoiser(nn.Module):
         return torch.where(masked[..., None], self.mask_embedding, table(ids.masked_fill(masked, 0)))
 
 
-def _check_sizes(name: str, model: Any, config: Any) -> None:
-    """Raise PretrainedError unless the vocabulary sizes are equal and the model has enough positions."""
+def _check_sizes(name: str, model: Any, config: Any) -> int | None:
+    """Return the number of positions of a pretrained model, None without a limit.
+
+    Raises PretrainedError unless the vocabulary sizes are equal and the model has enough positions.
+    """
     tokens, given = model.config.vocab_size, config.num_tokens
     if given != tokens:
         tokenizer = f"tokenizer: {{type: hugging_face, path: {config.path}}}"
@@ -123,13 +126,14 @@ def _check_sizes(name: str, model: Any, config: Any) -> None:
             f"{name} has a vocabulary of {tokens} tokens, and the model's section one of {given}; "
             f"{size}use the pretrained model's {tokenizer}"
         )
-    positions = getattr(model.config, "max_position_embeddings", None)
+    positions: int | None = getattr(model.config, "max_position_embeddings", None)
     if positions is not None:
         positions -= _first_position(model)
     if positions is not None and config.get("length") and config.length > positions:
         raise PretrainedError(
             f"{name} has {positions} positions, and sequences have {config.length} tokens; reduce length to {positions}"
         )
+    return positions
 
 
 def _first_position(model: Any) -> int:

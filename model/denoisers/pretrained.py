@@ -70,11 +70,11 @@ def find_leak(network: nn.Module, num_tokens: int) -> str | None:
         return "its local attention has a mask of its own"
     training, device = network.training, next(network.parameters()).device
     ids = torch.arange(7, device=device)[None] % num_tokens
-    documents = torch.tensor([[1, 1, 1, 2, 2, 2, 2]], device=device)
+    documents, level = torch.tensor([[1, 1, 1, 2, 2, 2, 2]], device=device), torch.ones(1, device=device)
     try:
         network.eval()
-        packed = network.logits(ids, documents=documents)
-        alone = torch.cat([network.logits(ids[:, :3]), network.logits(ids[:, 3:])], 1)
+        packed = network.logits(ids, level, documents=documents)
+        alone = torch.cat([network.logits(ids[:, :3], level), network.logits(ids[:, 3:], level)], 1)
     except (TypeError, ValueError, RuntimeError, AttributeError, NotImplementedError) as error:
         return " ".join(str(error).split())[:200]
     finally:
