@@ -53,9 +53,7 @@ class Blocks:
     cache: PrefixCache | None = None
 
     @classmethod
-    def doubled(
-        cls, length: int, block_size: int, device: torch.device, documents: Tensor | None = None
-    ) -> "Blocks":
+    def doubled(cls, length: int, block_size: int, device: torch.device, documents: Tensor | None = None) -> "Blocks":
         """Return the positions and attention mask of [x_t ; x_0] in training.
 
         `documents` int [B, length] numbers the documents of packed rows; the blocks of each begin at its first token.

@@ -126,10 +126,12 @@ class DiffusionModel(nn.Module):
         if cond is not None and self.training:
             cond = self._drop_condition(cond, generators)
 
-        t = self._times(t, input_ids, documents)
-        seen = None if attention_mask is None else mask
-        given = {"cond": cond, "documents": documents, "ends": not self.training}
-        parts = self.parts(input_ids, seen, t, generators, **given)
+        seen, t = None if attention_mask is None else mask, self.times(t, input_ids, documents)
+
+        def denoise(x_t: Tensor, sigma: Tensor) -> Tensor:
+            return self._predict(x_t, sigma, mask=seen, cond=cond, documents=documents)
+
+        parts = self.objective.parts(denoise, input_ids, t, generators, ~mask, ends=not self.training)
         output = self._reduce(parts, mask)
         if loss_weighting == "bound":
             return output
@@ -137,31 +139,11 @@ class DiffusionModel(nn.Module):
         unweighted = parts.diffusion / per_token(weight, input_ids)
         return output._replace(loss=_mean(unweighted, mask))
 
-    def parts(
-        self,
-        input_ids: Tensor,
-        mask: Tensor | None,
-        t: Tensor,
-        generators: RowGenerators,
-        *,
-        cond: Tensor | None = None,
-        documents: Tensor | None = None,
-        ends: bool = True,
-    ) -> LossParts:
-        """Compute the parts of the bound of tokens int [B, L] at times t, [B] or [B, L], with noise from `generators`.
+    def times(self, t: Tensor, input_ids: Tensor, documents: Tensor | None = None) -> Tensor:
+        """Return the times at which tokens [B, L] are noised: t [B], or one for each block of each document [B, L].
 
-        mask is bool [B, L], True at real tokens; cond, documents and `ends` are as in `forward` and `Objective.parts`.
+        `documents` int [B, L] numbers the documents of packed rows. Raises TimeError.
         """
-
-        def denoise(x_t: Tensor, sigma: Tensor) -> Tensor:
-            return self._predict(x_t, sigma, mask=mask, cond=cond, documents=documents)
-
-        t = self._times(t, input_ids, documents)
-        frozen = None if mask is None else ~mask
-        return self.objective.parts(denoise, input_ids, t, generators, frozen, ends=ends)
-
-    def _times(self, t: Tensor, input_ids: Tensor, documents: Tensor | None) -> Tensor:
-        """Return the times at which tokens [B, L] are noised: t [B], or one for each block of each document [B, L]."""
         objective: Any = self.objective
         if documents is not None and self.block_size is not None:
             return objective.times(t, input_ids, Documents(documents).positions)  # type: ignore[no-any-return]

@@ -34,7 +34,9 @@ def check_documents(documents: Tensor, x: Tensor) -> Tensor:
     shape = list(x.shape[:2])
     is_int = isinstance(documents, Tensor) and not documents.is_floating_point() and documents.dtype != torch.bool
     if not is_int or list(documents.shape) != shape:
-        raise InputError(f"documents must be int {shape}, the number of each token's document; got {describe(documents)}")
+        raise InputError(
+            f"documents must be int {shape}, the number of each token's document; got {describe(documents)}"
+        )
     return documents
 
 

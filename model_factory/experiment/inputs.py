@@ -28,9 +28,7 @@ class Inputs:
         return network(*(tensor.to(device) for tensor in self.tensors))
 
 
-def example_inputs(
-    config: ExperimentConfig, batch_size: int | None = None, model: "nn.Module | None" = None
-) -> Inputs:
+def example_inputs(config: ExperimentConfig, batch_size: int | None = None, model: "nn.Module | None" = None) -> Inputs:
     """Return inputs of the file's batch size and length, no longer than the file and the network of `model` allow.
 
     A stack has one input, an encoder-decoder source and target, a diffusion model's denoiser tokens and sigma. Call it

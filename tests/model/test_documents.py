@@ -126,7 +126,9 @@ def test_documents_of_similar_lengths_are_padded_to_less_than_twice_their_tokens
     assert sorted(real.tolist()) == list(range(len(ids)))
 
 
-@pytest.mark.parametrize("documents", [torch.ones(2, 3), torch.ones(2, 4, dtype=torch.long), torch.ones(2, 3).bool(), 1])
+@pytest.mark.parametrize(
+    "documents", [torch.ones(2, 3), torch.ones(2, 4, dtype=torch.long), torch.ones(2, 3).bool(), 1]
+)
 def test_documents_of_another_shape_are_refused(documents: Any) -> None:
     with pytest.raises(InputError, match=r"documents must be int \[2, 3\], the number of each token's document; got "):
         stack("decoder")(torch.zeros(2, 3, dtype=torch.long), documents=documents)
@@ -224,13 +226,19 @@ def assert_bound_is_a_sum(model: DiffusionModel) -> None:
     model.objective.process = process
     x = torch.randint(7, PACKED.shape, generator=torch.Generator().manual_seed(2))
     mask, generators = PACKED > 0, RowGenerators.from_seed(3, torch.arange(2))
-    t = model._times(torch.tensor([0.4, 0.9], dtype=torch.float64), x, PACKED)
+    t = model.times(torch.tensor([0.4, 0.9], dtype=torch.float64), x, PACKED)
     noisy = process.noisy = model.process.corrupt(x, t, generators, ~mask)
-    packed = model.parts(x, mask, t, generators, documents=PACKED).total
+
+    def parts(x: Tensor, t: Tensor, **more: Tensor) -> Tensor:
+        frozen = ~more["mask"] if more else None
+        denoise = model.objective.parts(lambda *noised: model.denoise(*noised, **more), x, t, generators, frozen)
+        return denoise.total
+
+    packed = parts(x, t, mask=mask, documents=PACKED)
     for row, where in pieces(PACKED):
         process.noisy = noisy[row, where][None]
         times = t[row : row + 1] if t.dim() == 1 else t[row, where][None]
-        alone = model.parts(x[row, where][None], None, times, generators).total[0]
+        alone = parts(x[row, where][None], times)[0]
         torch.testing.assert_close(packed[row, where], alone, atol=1e-10, rtol=0)
 
 
@@ -247,7 +255,7 @@ def test_the_bound_of_a_packed_row_is_the_sum_over_its_documents(process: str, o
 @pytest.mark.parametrize("block_size", [1, 2, 4, 14])
 def test_blocks_begin_with_each_document(block_size: int) -> None:
     model = build_blocks(block_size)
-    t = model._times(torch.tensor([0.4, 0.9], dtype=torch.float64), PACKED, PACKED)
+    t = model.times(torch.tensor([0.4, 0.9], dtype=torch.float64), PACKED, PACKED)
     for row, where in pieces(PACKED):
         own = t[row, where]
         assert [len(set(part.tolist())) for part in own.split(block_size)] == [1] * -(-len(own) // block_size)

@@ -61,12 +61,17 @@ def bound(run: LoadedRun, split: Split, settings: Settings) -> tuple[TextNLL, di
 def _row_parts(model: Any, batch: dict[str, Any], seed: int) -> dict[str, Tensor]:
     """Compute the parts of the bound in nats, float64 [B] each, of the rows of a batch."""
     ids, noise, mask = batch["input_ids"], batch["noise"], batch.get("attention_mask")
-    documents = batch.get("document_ids")
     if not isinstance(model, DiffusionModel):
         return _parts_by_row(model, batch)
     rows, cond = noise.place.to(ids.device), batch_condition(model, batch)
-    times, generators = stratified_times(rows, noise.batch_size, seed), RowGenerators.from_seed(seed + 1, rows)
-    found = model.parts(ids, mask, times, generators, cond=cond, documents=documents)
+    documents = batch_documents(model, batch)
+    found = model.objective.parts(
+        lambda x_t, sigma: model.denoise(x_t, sigma, mask=mask, cond=cond, **documents),
+        ids,
+        model.times(stratified_times(rows, noise.batch_size, seed), ids, **documents),
+        RowGenerators.from_seed(seed + 1, rows),
+        ~real_tokens(batch),
+    )
     return {name: getattr(found, name).sum(1) for name in PARTS}
 
 

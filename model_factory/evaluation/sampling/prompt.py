@@ -143,9 +143,7 @@ def refuse_lone_surrogates(*texts: str, what: str = "the prompt") -> None:
             raise PromptError(f"{what} has {found[0]!r}, half of a character (a lone surrogate); write it in UTF-8")
 
 
-def unknown_characters_note(
-    prompt: str | Sequence[str], tokenizer: Tokenizer, what: str = "the prompt"
-) -> str | None:
+def unknown_characters_note(prompt: str | Sequence[str], tokenizer: Tokenizer, what: str = "the prompt") -> str | None:
     """Return a note on characters of a text, or of several, that the tokenizer does not know, or None; `what` names it."""
     texts, unknown = [prompt] if isinstance(prompt, str) else prompt, tokenizer.unk_token_id
     if unknown is None or not any(unknown in tokenizer.encode(text) for text in texts):
