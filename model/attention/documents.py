@@ -45,7 +45,7 @@ class Documents:
         lengths = torch.diff(starts, append=starts.new_tensor([self.begins.numel()]))
         powers = torch.ceil(torch.log2(lengths.double()))
         found = []
-        for power in powers.unique().tolist():
+        for power in sorted(set(powers.tolist())):
             start, length = starts[powers == power, None], lengths[powers == power, None]
             offsets = torch.arange(int(length.max()), device=starts.device)
             is_real = offsets < length

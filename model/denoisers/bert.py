@@ -88,8 +88,11 @@ class RotaryLinear(nn.Linear):
         """Map x [B, L, width] to the same shape."""
         heads = super().forward(x).view(*x.shape[:2], self.num_heads, -1).transpose(1, 2)
         positions, width = self.places.positions, heads.shape[-1]
-        angles = rotary_angles(x.shape[1], width, x.device) if positions is None else None
-        rotated = rotate(heads, angles or rotation_at(positions[:, None], width))
+        if positions is None:
+            angles = rotary_angles(x.shape[1], width, x.device)
+        else:
+            angles = rotation_at(positions[:, None], width)
+        rotated = rotate(heads, angles)
         return rotated.transpose(1, 2).flatten(-2)
 
 

@@ -63,11 +63,11 @@ def make_full_attention_mask(mask: Tensor | None, like: Tensor, same: Tensor | N
 
 
 @torch.no_grad()
-def find_leak(network: nn.Module, num_tokens: int) -> str | None:
+def find_leak(network: Any, num_tokens: int) -> str | None:
     """Return why a network cannot isolate documents, None if it gives a document in a packed row its output alone."""
     config = network.model.config
     if not network.shifted and "sliding_attention" in (getattr(config, "layer_types", None) or ()):
-        return "its local attention has a mask of its own"
+        return "its local attention makes a separate mask"
     training, device = network.training, next(network.parameters()).device
     ids = torch.arange(7, device=device)[None] % num_tokens
     documents, level = torch.tensor([[1, 1, 1, 2, 2, 2, 2]], device=device), torch.ones(1, device=device)

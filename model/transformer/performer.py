@@ -75,8 +75,15 @@ class PerformerDecoder(PerformerStack):
         if causal_core is not None:
             raise InputError(f"use_causal_mask=False: {causal_core} attention is always causal; use softmax")
         self._check_context(x, context, context_mask)
-        masks = {"mask": mask, "context_mask": context_mask, "documents": documents}
-        return self._run(x, context, **masks, causal=use_causal_mask, kv_prefixes=kv_prefixes)
+        return self._run(
+            x,
+            context,
+            mask=mask,
+            context_mask=context_mask,
+            causal=use_causal_mask,
+            kv_prefixes=kv_prefixes,
+            documents=documents,
+        )
 
     def forward(
         self,

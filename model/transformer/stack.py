@@ -1,7 +1,7 @@
 """Stack of pre-norm layers (arXiv 2002.04745), the base of the Performer encoder and decoder."""
 
 from collections.abc import Callable, Sequence
-from typing import cast
+from typing import Any, cast
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -187,7 +187,7 @@ class PerformerStack(nn.Module):
             self.feature_redraw.count_step()
         rotation = self._rotation(x, positions)
         states = [LayerState(None, context)] * len(self.layers) if state is None else state.layers
-        shared = {"mask": mask, "context_mask": context_mask, "causal": causal, "rotation": rotation}
+        shared: dict[str, Any] = {"mask": mask, "context_mask": context_mask, "causal": causal, "rotation": rotation}
         shared["documents"] = apart
         prefixes = [None] * len(self.layers) if kv_prefixes is None else kv_prefixes
         for layer, (cache, own_context), kv_prefix in zip(self.layers, states, prefixes, strict=True):

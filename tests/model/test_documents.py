@@ -21,7 +21,7 @@ from tests.model.test_block_model import build as build_blocks
 from tests.model.test_diffusion_model import LENGTH, VOCAB, build
 
 NUMBERS = torch.tensor([[1] * 5 + [2] * 70 + [3] + [4] * 20, [7] * 96, [1] * 33 + [2] * 31 + [0] * 32])
-"""Documents of three rows: of one token, longer than a chunk of linear attention, a row of its own, and padding."""
+"""Documents of three rows: of one token, longer than a chunk of linear attention, a whole row, and padding."""
 EXACT = {torch.float32: 1e-5, torch.float64: 1e-10}
 STACKS = [
     ("decoder", "softmax"),
@@ -134,7 +134,7 @@ def test_documents_of_another_shape_are_refused(documents: Any) -> None:
         stack("decoder")(torch.zeros(2, 3, dtype=torch.long), documents=documents)
 
 
-# Denoisers: the row's noise level is told to each of its documents.
+# Denoisers: the noise level of a row is that of each of its documents.
 
 
 WIDE = {"d_model": 16, "num_layers": 2, "num_heads": 2, "dropout": 0.0}

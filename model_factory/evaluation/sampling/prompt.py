@@ -5,7 +5,7 @@
 "The [[]] the end."    the hole takes the rest of the sample's length
 
 Texts are tokenised as they would be inside a whole text, since a model has seen no other tokens: a space before a hole is
-left to the hole where the tokenizer joins it to the next word, and a text after a hole continues what stands there.
+left to the hole where the tokenizer joins it to the next word, and a text after a hole continues what is drawn there.
 """
 
 import re
@@ -21,7 +21,7 @@ _TYPO = re.compile(r"\[\[(?:\d+|[^\[\]]{0,8})(\]{1,2}|$)")
 """Mistyped hole."""
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _LETTERS = "aehinorstwACNOST"
-"""Letters that stand for the unknown text of a hole."""
+"""Letters in place of the unknown text of a hole."""
 
 
 class PromptError(UnfitError):

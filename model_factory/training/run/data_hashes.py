@@ -13,7 +13,7 @@ from data_manager.rows.pack import STARTS
 from model_factory.training.errors import RunFolderError
 from model_factory.training.run.atomic_io import write_text
 from model_factory.training.run.checkpoints import read_json
-from model_factory.training.splits import Split
+from model_factory.training.splits import Split, is_table
 from model_factory.yaml_config.errors import escape_line
 from model_factory.yaml_config.schema_version import SchemaVersionError, add_version, parse_json, remove_version
 
@@ -87,7 +87,7 @@ def count_lengths(rows: Split) -> dict[int, int]:
     A row is a document, or in packed rows several, of which those that a row end cuts count as two.
     """
     lengths = row_lengths(rows)["input_ids"].tolist()
-    if STARTS in rows.column_names:
+    if is_table(rows) and STARTS in rows.column_names:
         starts = rows.with_format("arrow")[STARTS].to_pylist()
         edges = ([0, *inside, length] for inside, length in zip(starts, lengths, strict=True))
         lengths = [end - start for row in edges for start, end in pairwise(row)]
