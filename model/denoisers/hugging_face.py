@@ -86,7 +86,7 @@ class HuggingFaceDenoiser(nn.Module):
         cond: Tensor | None = None,
         documents: Tensor | None = None,
     ) -> Tensor:
-        """Return the logits of `forward`, without its check of documents; arguments and shapes are the same."""
+        """Return the logits [B, L, dim] of x_t int [B, L], as `forward` does, without its check of the architecture."""
         x = self._embed(x_t if mask is None else x_t.masked_fill(~mask, 0))
         if self.told is not None:
             x = x + self.told(x_t, sigma, cond)
