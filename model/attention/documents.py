@@ -1,7 +1,6 @@
 """Documents of packed rows: which tokens belong together, and attention inside each document alone."""
 
 from collections.abc import Callable
-from functools import cached_property
 from typing import NamedTuple
 
 import torch
@@ -32,15 +31,25 @@ class Documents:
         self.numbers = self.begins.cumsum(1)
         places = torch.arange(ids.shape[1], device=ids.device).expand_as(ids)
         self.positions = places - (places * self.begins).cummax(1).values
+        # Computed at the first use, for all layers; torch.compile cannot follow a cached_property.
+        self._same: Tensor | None = None
+        self._classes: list[LengthClass] | None = None
 
-    @cached_property
+    @property
     def same(self) -> Tensor:
         """Bool [B, N, N], True where query and key are of one document."""
-        return self.numbers[:, :, None] == self.numbers[:, None]
+        if self._same is None:
+            self._same = self.numbers[:, :, None] == self.numbers[:, None]
+        return self._same
 
-    @cached_property
+    @property
     def length_classes(self) -> list[LengthClass]:
         """All documents of the batch in classes of similar lengths, so that padding at most doubles the tokens."""
+        if self._classes is None:
+            self._classes = self._find_classes()
+        return self._classes
+
+    def _find_classes(self) -> list[LengthClass]:
         starts = self.begins.flatten().nonzero()[:, 0]
         lengths = torch.diff(starts, append=starts.new_tensor([self.begins.numel()]))
         powers = torch.ceil(torch.log2(lengths.double()))

@@ -61,12 +61,14 @@ class BertDenoiser(nn.Module):
         cond_emb = self.told(x_t, sigma, cond)
         if documents is not None:
             apart = Documents(documents)
-            self.places.positions = apart.positions
+            self.places.positions = apart.positions  # read by the layers of this call
             keys = make_full_attention_mask(keys, cond_emb.expand(*x_t.shape, -1), apart.same)
-        hidden = self.model(
-            ids, attention_mask=keys, position_ids=self.places.positions, timestep_embeds=cond_emb
-        ).last_hidden_state
-        self.places.positions = None
+        try:
+            hidden = self.model(
+                ids, attention_mask=keys, position_ids=self.places.positions, timestep_embeds=cond_emb
+            ).last_hidden_state
+        finally:
+            self.places.positions = None
         out: Tensor = self.head(hidden)
         return out
 

@@ -108,6 +108,13 @@ def test_a_custom_core_isolates_documents_without_knowing_them(tokens: Tensor) -
         CORES._entries.pop("plain-core")
 
 
+def test_softmax_over_packed_documents_is_one_graph(tokens: Tensor) -> None:
+    model = stack("decoder")
+    torch._dynamo.reset()
+    one_graph = torch.compile(model, backend="eager", fullgraph=True)
+    torch.testing.assert_close(one_graph(tokens, documents=NUMBERS), model(tokens, documents=NUMBERS))
+
+
 def test_running_means_count_a_packed_step_once(tokens: Tensor) -> None:
     model = stack("encoder", attention_type="linear", feature_map="favor++", num_layers=1).train()
     other = stack("encoder", attention_type="linear", feature_map="favor++", num_layers=1).train()
