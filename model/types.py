@@ -85,7 +85,7 @@ class PerformerParams(StrictModel):
     """auto (the accelerator if there is one, else cpu), cpu, cuda, cuda:N, mps or xpu."""
     batch_size: Size = 32
     """Rows of a batch, unless another section sets it. [rows]"""
-    d_ff: Annotated[int, Field(gt=0, le=1024)] = 4
+    d_ff: Annotated[int, Field(gt=0, le=1_048_576)] = 4
     """Expansion factor of the feed-forward layer: its inner width is d_ff * d_model. [1]"""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """Probability of dropping a value after attention and inside the feed-forward layer. [probability]"""

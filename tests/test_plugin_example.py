@@ -46,6 +46,7 @@ MISSPELT = {
     "smoothed": ("experiment", "model.objective.smoothign=0.1", "smoothing"),
     "late_steps": ("experiment", "generation.sampler.pwoer=3.0", "power"),
     "sharp_mean": ("latent", "model.encoder.pooling={type: sharp_mean, sharpnes: 3.0}", "sharpness"),
+    "clipped_ddim": ("latent", "generation.sampler.limti=3.0", "limit"),
     "next_word": ("bigram", "training.task={type: next_word, label_smoothng: 0.1}", "label_smoothing"),
 }
 """For each entry with keys: a file that uses it, a setting with a misspelt key, and the key."""
@@ -61,6 +62,7 @@ TAGS = {
     "smoothed": "model.objective={type: smothed}",
     "late_steps": "generation.sampler=late_step",
     "sharp_mean": "model.encoder.pooling=sharp_maen",
+    "clipped_ddim": "generation.sampler=clipped_ddmi",
     "next_word": "training.task=next_wrod",
 }
 """For each of them: a setting with its name misspelt."""
@@ -99,8 +101,9 @@ def test_every_kind_of_entry_has_an_example() -> None:
 
     groups = entry_points()
     decorators = [name for name in __dir__() if name.startswith("register_")]
-    kinds = {"register_latent" if name.startswith("register_latent_") else name for name in decorators}
-    assert len(groups) == len(kinds) == 13
+    parts = {name for name in decorators if name.startswith("register_latent_")} - {"register_latent_sampler"}
+    kinds = {"register_latent" if name in parts else name for name in decorators}  # one example for the parts
+    assert len(groups) == len(kinds) == 14
     modules = {module for points in groups.values() for module in points.values()}
     assert {f"rhyming_plugin.{path.stem}" for path in (EXAMPLE / "rhyming_plugin").glob("*.py")} == {
         *modules,

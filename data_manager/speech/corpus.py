@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from data_manager.cache import PreparedFolder
+from data_manager.documents import Notes
 from data_manager.errors import DataError
 from data_manager.loaded import LoadedCache
 from data_manager.paths import full_path
@@ -27,6 +28,8 @@ from data_manager.speech.mixture import load_mixture
 from data_manager.speech.mixture_types import SpeechMixtureConfig
 from data_manager.speech.recipes import OUTPUT, RecipeSignature, is_lhotse_installed, recipe_signature
 from data_manager.speech.types import LhotseDatasetConfig, SpeechConfig
+from data_manager.tokenizers.base import unknown_id
+from data_manager.tokenizers.factory import tokenizer_of
 
 LOADED: LoadedCache[SpeechCorpus] = LoadedCache(lambda config: config.model_dump_json(), logging.getLogger(__name__))
 """Corpora that this process has loaded."""
@@ -39,8 +42,27 @@ def load_speech(config: SpeechConfig) -> dict[str, Any]:
     else:
         assert isinstance(config, LhotseDatasetConfig)
         corpus = load_corpus(config)
+    if config.tokenizer is not None:
+        corpus.notes.extend(_count_unknown(config, corpus))
     LOADED.store(config, corpus, corpus.notes)
     return corpus.splits
+
+
+def _count_unknown(config: SpeechConfig, corpus: SpeechCorpus) -> list[str]:
+    """Return notes on the unknown tokens of the transcripts, by split and cut."""
+    texts = _transcripts(corpus)
+    tokenizer = tokenizer_of(config, lambda: texts)
+    unknown = unknown_id(tokenizer)
+    found: list[str] = []
+    if unknown is None:
+        return found
+    for split, cuts in corpus.splits.items():
+        notes = Notes()
+        for cut, text in zip(cuts, texts[split], strict=True):
+            if count := tokenizer.encode(text).count(unknown):
+                notes.add_unknown(count, cut.id)
+        found += notes.lines(split)
+    return found
 
 
 def get_speech_corpus(config: SpeechConfig) -> SpeechCorpus:
@@ -55,9 +77,13 @@ def get_speech_corpus(config: SpeechConfig) -> SpeechCorpus:
 
 def get_transcripts(config: SpeechConfig) -> dict[str, list[str]]:
     """Return the transcripts of each split, for training a tokenizer; raise DataError."""
+    return _transcripts(get_speech_corpus(config))
+
+
+def _transcripts(corpus: SpeechCorpus) -> dict[str, list[str]]:
     from data_manager.speech.loader import transcript
 
-    return {split: [transcript(cut) for cut in cuts] for split, cuts in get_speech_corpus(config).splits.items()}
+    return {split: [transcript(cut) for cut in cuts] for split, cuts in corpus.splits.items()}
 
 
 def load_corpus(config: LhotseDatasetConfig) -> SpeechCorpus:

@@ -8,6 +8,7 @@ from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
+from warnings import catch_warnings, simplefilter
 
 import torch
 from torch import Tensor
@@ -17,6 +18,12 @@ from data_manager.progress import progress
 from data_manager.speech.manifests import load_prepared_cuts, write_cuts
 from data_manager.speech.types import LhotseDatasetConfig
 from data_manager.speech_settings import FeaturesConfig
+
+_COMMON = (
+    *("frame_length", "frame_shift", "snip_edges", "window_type", "preemph_coeff", "remove_dc_offset"),
+    *("round_to_power_of_two", "use_energy", "energy_floor", "dither"),
+)
+"""Settings that lhotse's three config types have under the same name."""
 
 
 class FrameReader:
@@ -93,21 +100,38 @@ def audio_files(cut: Any) -> str:
 
 
 def make_extractor(settings: FeaturesConfig, sampling_rate: int) -> Any:
-    """Build lhotse's Fbank, Mfcc or Spectrogram for a sampling rate in Hz."""
+    """Build lhotse's Fbank, Mfcc or Spectrogram for a sampling rate in Hz; raise DataError for an odd frame."""
     import lhotse
 
-    common = {
-        "sampling_rate": sampling_rate,
-        "frame_length": settings.frame_length,
-        "frame_shift": settings.frame_shift,
-        "dither": settings.dither,
-    }
-    if settings.type == "spectrogram":
-        return lhotse.Spectrogram(lhotse.SpectrogramConfig(**common))
+    problem = settings.fft_problem(sampling_rate)
+    if problem is not None:
+        raise DataError(f"{problem} ({settings.frame_length} s at {sampling_rate} Hz)")
+    common = {"sampling_rate": sampling_rate, **{key: getattr(settings, key) for key in _COMMON}}
     mel = {"num_filters": settings.num_mel_bins, "low_freq": settings.low_freq, "high_freq": settings.high_freq}
-    if settings.type == "fbank":
-        return lhotse.Fbank(lhotse.FbankConfig(**common, **mel))
-    return lhotse.Mfcc(lhotse.MfccConfig(**common, **mel, num_ceps=settings.num_ceps))
+    cepstral = {"num_ceps": settings.num_ceps, "cepstral_lifter": settings.cepstral_lifter}
+    with catch_warnings():
+        simplefilter("ignore", UserWarning)  # lhotse doubts snip_edges, with which features here have their own length
+        if settings.type == "spectrogram":
+            return lhotse.Spectrogram(lhotse.SpectrogramConfig(**common))
+        if settings.type == "fbank":
+            return lhotse.Fbank(lhotse.FbankConfig(**common, **mel))
+        extractor = lhotse.Mfcc(lhotse.MfccConfig(**common, **mel, **cepstral))
+    if settings.use_energy:
+        _replace_first_by_energy(extractor.extractor)
+    return extractor
+
+
+def _replace_first_by_energy(layer: Any) -> None:
+    """Write the log energy into the first coefficient of mfcc; lhotse's layer writes it into the first frame and fails."""
+    compute = layer._forward_strided
+    layer.use_energy = False
+
+    def forward(x_strided: Tensor, log_e: Tensor) -> Tensor:
+        frames: Tensor = compute(x_strided=x_strided, log_e=None)  # (B, T, num_ceps)
+        frames[:, :, 0] = log_e
+        return frames
+
+    layer._forward_strided = forward
 
 
 # `bad_audio: drop`: prepare a corpus with damaged audio files, and list these.

@@ -94,7 +94,7 @@ class DDiTBackboneConfig(BackboneConfig):
     """Number of layers. [layers]"""
     num_heads: Annotated[int, Field(gt=0, le=65_536)]
     """Number of heads; divides d_model into even widths. [heads]"""
-    d_ff: Annotated[int, Field(gt=0, le=1024)] = 4
+    d_ff: Annotated[int, Field(gt=0, le=1_048_576)] = 4
     """Expansion factor of the feed-forward layer. [1]"""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """Probability of dropping a value before each residual sum. [probability]"""

@@ -21,27 +21,30 @@ from model_factory.diffusion.errors import check_number
 from model_factory.diffusion.gaussian import GaussianDiffusion, Prediction, Variance, check_prediction
 from model_factory.diffusion.gaussian_schedule import strided_times
 from model_factory.diffusion.randomness import Randomness, normal, uniform
+from model_factory.diffusion.samplers.base import SamplerChoice, check_settings, find_sampler
+from model_factory.yaml_config.strict_model import StrictModel
 
 # Sampling of latents: the step from one time to an earlier one, and half precision of the network.
 
 
 @dataclass(frozen=True)
 class LatentStep:
-    """Step of a registered sampler: `ancestral` with a variance (Ho et al. 2020), `ddim` with eta (Song et al. 2021).
+    """Step of a registered sampler, such as `ancestral` (Ho et al. 2020) or `ddim` (Song et al. 2021)."""
 
-    Raises InputError for an unknown sampler or one that has no eta, SettingError for an eta outside [0, 1].
-    """
-
-    sampler: str
-    eta: float
+    config: StrictModel
+    step: Callable[..., Tensor]
     variance: Variance
 
-    def __post_init__(self) -> None:
-        if self.sampler not in LATENT_SAMPLERS:
-            raise InputError(f"sampler is {self.sampler!r}; use {' or '.join(map(repr, LATENT_SAMPLERS))}")
-        if check_number("eta", self.eta, 0.0, 1.0) and not LATENT_SAMPLERS.get(self.sampler).uses_eta:
-            users = " or ".join(repr(name) for name in LATENT_SAMPLERS if LATENT_SAMPLERS.get(name).uses_eta)
-            raise InputError(f"eta is {self.eta:g}, which only sampler {users} uses; leave it out")
+    @classmethod
+    def create(cls, sampler: SamplerChoice, eta: float, variance: Variance) -> "LatentStep":
+        """Create the step of a sampler with its settings; an `eta` above 0 is one of them.
+
+        Raises UnknownSamplerError, and SettingError for settings that the sampler does not have or that are out of range.
+        """
+        name, entry, settings = find_sampler(LATENT_SAMPLERS, sampler)
+        if check_number("eta", eta, 0.0, 1.0):
+            settings["eta"] = eta
+        return cls(check_settings(name, entry.config_type, settings), entry.step, variance)
 
     def take(
         self, diffusion: GaussianDiffusion, x_t: Tensor, x_0: Tensor, t: int, s: int, draw: Callable[[], Tensor]
@@ -50,8 +53,7 @@ class LatentStep:
 
         `draw` returns noise of that shape; it is called only if noise is used, never at s = 0.
         """
-        step = LATENT_SAMPLERS.get(self.sampler).step
-        return cast(Tensor, step(diffusion, x_t, x_0, t, s, draw, self.eta, self.variance))
+        return self.step(self.config, diffusion, x_t, x_0, t, s, draw, self.variance)
 
 
 def half_precision(device: torch.device, enabled: bool) -> "torch.autocast | nullcontext[None]":
@@ -150,7 +152,7 @@ class DDPM(ScheduleTables, DDPM_Abs):
         fp16: bool = False,
         *,
         steps: int | None = None,
-        sampler: str = "ancestral",
+        sampler: SamplerChoice = "ancestral",
         eta: float = 0.0,
         generator: Randomness = None,
         noise: Tensor | None = None,
@@ -161,12 +163,13 @@ class DDPM(ScheduleTables, DDPM_Abs):
             device: by default that of the network.
             fp16: run the network under autocast, in float16, on the CPU in bfloat16.
             steps: number of the n_T steps to take; None: all.
-            eta: share in [0, 1] of the ancestral noise that DDIM adds.
+            sampler: name of a registered sampler, or a mapping of `type`, its name, and its settings.
+            eta: the setting `eta` of sampler ddim, the share in [0, 1] of the ancestral noise that DDIM adds.
             generator: source of the noise; with `RowGenerators` rows are independent of each other.
             noise: x_T, [n_sample, *size]; drawn by default.
         The network runs in evaluation mode. Raises InputError and the ValueErrors of `model_factory.diffusion.errors`.
         """
-        step = LatentStep(sampler, eta, "forward" if self.compat else "posterior")
+        step = LatentStep.create(sampler, eta, "forward" if self.compat else "posterior")
         like = next(self.eps_model.parameters(), self.beta_t)
         device, wide = torch.device(device or like.device), torch.promote_types(like.dtype, torch.float32)
         shape = (n_sample, *((size,) if isinstance(size, int) else size))

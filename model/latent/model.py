@@ -18,6 +18,7 @@ from model.latent.variational import kl_cost, kl_divergence, reparameterise
 from model.transformer.generation import evaluating
 from model.transformer.inputs import InputError, check_mask, describe, has_values
 from model_factory.diffusion.randomness import Randomness, RowGenerators, normal
+from model_factory.diffusion.samplers.base import SamplerChoice
 from model_factory.diffusion.time_strata import stratified_times
 
 if TYPE_CHECKING:
@@ -181,7 +182,7 @@ class LatentDiffusionModel(nn.Module):
         self,
         num_samples: int,
         steps: int | None = None,
-        sampler: str = "ancestral",
+        sampler: SamplerChoice = "ancestral",
         generator: Randomness = None,
         *,
         eta: float = 0.0,

@@ -270,3 +270,12 @@ class ResidualDenoiserConfig(StrictModel):
     """ResidualLinear: residual blocks of LayerNorm, linear and LeakyReLU."""
 
     type: Literal["residual"] = "residual"
+
+
+class DDIMConfig(StrictModel):
+    """DDIM (Song et al. 2021)."""
+
+    type: Literal["ddim"] = "ddim"
+
+    eta: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Share of the ancestral noise that a step adds; 0: the sample is a function of its first noise. [1]"""

@@ -198,30 +198,30 @@ def _beta_schedule(config: Any, num_steps: int, betas: tuple[float, float]) -> "
 
 @register_latent_sampler("ancestral")
 def _ancestral_step(
+    config: Any,
     diffusion: "GaussianDiffusion",
     x_t: "Tensor",
     x_0: "Tensor",
     t: int,
     s: int,
     draw: "Callable[[], Tensor]",
-    eta: float,
     variance: "Variance",
 ) -> "Tensor":
     """Take a step by Ho et al. 2020."""
     return diffusion.ancestral_step(x_t, x_0, t, s, draw() if s > 0 else None, variance)
 
 
-@register_latent_sampler("ddim", uses_eta=True)
+@register_latent_sampler("ddim", config=part_types.DDIMConfig)
 def _ddim_step(
+    config: part_types.DDIMConfig,
     diffusion: "GaussianDiffusion",
     x_t: "Tensor",
     x_0: "Tensor",
     t: int,
     s: int,
     draw: "Callable[[], Tensor]",
-    eta: float,
     variance: "Variance",
 ) -> "Tensor":
     """Take a step by Song et al. 2021."""
-    noise = draw() if s > 0 and eta > 0 else None
-    return diffusion.ddim_step(x_t, x_0, t, s, 0.0 if noise is None else eta, noise)
+    noise = draw() if s > 0 and config.eta > 0 else None
+    return diffusion.ddim_step(x_t, x_0, t, s, 0.0 if noise is None else config.eta, noise)

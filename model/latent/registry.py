@@ -11,7 +11,7 @@ Each kind of part has a decorator, and an entry-point group in which an installe
 | `routes` | `register_latent_route` | `(config, latent_size, out_features)` | `model_factory.latent_routes` |
 | `schedule` | `register_latent_schedule` | `(config, num_steps, betas)` | `model_factory.latent_schedules` |
 
-A sampler of latents, which `generation.sampler` names, is a function: see `register_latent_sampler`.
+A sampler of latents, which `generation.sampler` names, is a function with a config: see `register_latent_sampler`.
 
 A custom part is one file, loaded by `--plugin MODULE` or through its group. Import torch inside the builder, so that
 checking a file stays fast:
@@ -33,12 +33,13 @@ from typing import Any, Literal, NamedTuple, TypeVar, get_args
 
 from pydantic import BaseModel
 
+from model_factory.diffusion.registry import SAMPLERS
 from model_factory.yaml_config.from_registry import name_of, section_type
 from model_factory.yaml_config.registry import Registry
 from model_factory.yaml_config.strict_model import StrictModel
 
 Builder = TypeVar("Builder", bound=Callable[..., Any])
-Entry = TypeVar("Entry", bound="PartEntry | RouteEntry | ScheduleEntry")
+Entry = TypeVar("Entry", bound="PartEntry | RouteEntry | ScheduleEntry | LatentSamplerEntry")
 
 RouteTarget = Literal["embedding", "memory", "cross_attention", "soft_prompt"]
 """Inputs of a decoder that a route can feed; `model.latent.connectors.injection` describes them."""
@@ -73,10 +74,10 @@ class ScheduleEntry(NamedTuple):
 
 
 class LatentSamplerEntry(NamedTuple):
-    """A sampler of latents: its step, and True if that step reads `eta`. It has no keys of its own in a file."""
+    """Type of a sampler's section in the file, and its step."""
 
+    config_type: type[StrictModel]
     step: Callable[..., Any]
-    uses_eta: bool
 
 
 _BUILT_IN = "model.latent.parts"
@@ -101,6 +102,7 @@ LATENT_PARTS: tuple[Registry[Any], ...] = (
     LATENT_POOLERS,
     LATENT_ROUTES,
     LATENT_SCHEDULES,
+    LATENT_SAMPLERS,
 )
 
 
@@ -164,14 +166,18 @@ def register_latent_schedule(
     )
 
 
-def register_latent_sampler(name: str, *, uses_eta: bool = False) -> Callable[[Builder], Builder]:
+def register_latent_sampler(name: str, *, config: type[BaseModel] | None = None) -> Callable[[Builder], Builder]:
     """Register the decorated step of a sampler of latents; raise ValueError if the name is taken.
 
-    The step is called as `step(diffusion, x_t, x_0, t, s, draw, eta, variance) -> x_s` for each time t and the next one
-    s < t. `diffusion` is a `model_factory.diffusion.gaussian.GaussianDiffusion`; x_t, x_s and the estimate x_0 of the
+    The step is called as `step(config, diffusion, x_t, x_0, t, s, draw, variance) -> x_s` for each time t and the next
+    one s < t. `diffusion` is a `model_factory.diffusion.gaussian.GaussianDiffusion`; x_t, x_s and the estimate x_0 of the
     latent are [B, size]; `draw()` returns standard normal noise of that shape; `variance` is posterior or forward.
+    `generation.sampler` names a sampler of tokens or of latents, so one with keys needs a name that no sampler of tokens
+    has; ValueError otherwise.
     """
-    return LATENT_SAMPLERS.decorator(name, lambda step: LatentSamplerEntry(step, uses_eta))
+    if config is not None and name in SAMPLERS:
+        raise ValueError(f"{name!r} is the name of a sampler of tokens, and this one has keys; give it another name")
+    return _register(LATENT_SAMPLERS, name, config, LatentSamplerEntry)
 
 
 def resolve_part(registry: Registry[Entry], part: StrictModel | str) -> tuple[Entry, Any]:

@@ -21,6 +21,7 @@ from model_factory.yaml_config.node import Node
 from model_factory.yaml_config.paths import find_config
 from model_factory.yaml_config.registry import closest
 from model_factory.yaml_config.strict_model import StrictModel
+from model_factory.yaml_config.synonyms import find_synonym
 
 MODEL_SECTIONS = ("model",)
 DATA_SECTIONS = ("global_config", "datasets")
@@ -127,6 +128,13 @@ def _find_contradictions(context: Context) -> list[Problem]:
     return [problem for check in (*CHECKS, *HEADER_CHECKS) for problem in check(context)]
 
 
+def _network_section(root: Node) -> str:
+    """Return the path of the section with the network's sizes in this file."""
+    model = root.child("model")
+    parts = model.entries if model is not None else {}
+    return f"model.{next((part for part in ('encoder', 'decoder', 'backbone') if part in parts), 'encoder')}"
+
+
 def _root_problems(document: Document, only: Sequence[str]) -> list[Problem]:
     """Return the problems of unknown sections, and of a file without any section asked for.
 
@@ -145,6 +153,10 @@ def _root_problems(document: Document, only: Sequence[str]) -> list[Problem]:
         )
         if near is None and name in ("encoder", "decoder", "model_type"):
             near, hint = f"model.{name}", "; it belongs under 'model:'"
+        found = find_synonym(name, "", [section for section in SECTIONS if section not in root.entries])
+        if found is not None:
+            near = found[1].replace("model.encoder", _network_section(root))
+            hint = found[0].hint(near)
         place = node.key_place or node.place
         problems.append(Problem(place, name, "unknown_key", f"unknown section {name!r}{hint}", near))
     wanted = [name for name in only if name != "global_config"]

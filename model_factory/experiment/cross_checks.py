@@ -17,6 +17,7 @@ from model_factory.diffusion.registry import OBJECTIVES, SAMPLERS
 from model_factory.experiment.check_context import DISCRETE, LATENT, OWN_TASKS, SPEECH_TASKS, Check, Context
 from model_factory.experiment.training_checks import TRAINING_CHECKS
 from model_factory.yaml_config.errors import Problem
+from model_factory.yaml_config.model_tree import walk
 from model_factory.yaml_config.node import dotted
 from model_factory.yaml_config.registry import closest
 from model_factory.yaml_config.strict_model import Location
@@ -24,6 +25,8 @@ from model_factory.yaml_config.strict_model import Location
 FEWEST_TOKENS = {"bytes": 259, "bpe": 260}
 """Tokens of a tokenizer by its type, at least: the bytes and special tokens."""
 _BERT_POSITIONS = 512
+MOST_EXPANSION = 32
+"""Largest factor by which the feed-forward layer is wider than d_model; above it a width is meant."""
 
 
 def _feature_width(context: Context) -> Iterator[Problem]:
@@ -266,6 +269,19 @@ def _token_choice(context: Context) -> Iterator[Problem]:
         yield context.problem(("generation", "temperature"), message, "leave one of them out")
 
 
+def _feed_forward(context: Context) -> Iterator[Problem]:
+    """Check that `d_ff`, a factor here, is not given as the width that it is in other tools; runs of before are loaded."""
+    if context.model is None or not context.will_train:
+        return
+    for path, part in walk(context.model.config, ("model",)):
+        factor, width = getattr(part, "d_ff", None), getattr(part, "d_model", None)
+        if isinstance(factor, int) and isinstance(width, int) and factor > MOST_EXPANSION:
+            message = f"d_ff is a factor, and the feed-forward layer would have {factor} * {width:,} channels"
+            meant = max(1, round(factor / width))
+            fix = f"d_ff: {meant}" + ("" if meant * width == factor else f" (a width of {meant * width:,})")
+            yield context.problem((*path, "d_ff"), message, fix)
+
+
 CHECKS: tuple[Check, ...] = (
     *TRAINING_CHECKS,
     *(
@@ -277,5 +293,6 @@ CHECKS: tuple[Check, ...] = (
         _latent_rows,
         _diffusion_generation,
         _token_choice,
+        _feed_forward,
     ),
 )

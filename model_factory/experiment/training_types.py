@@ -6,10 +6,12 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field
 
 from data_manager.dataset_types import not_empty
+from model.latent.registry import LATENT_SAMPLERS
 from model_factory.diffusion.registry import SAMPLERS
 from model_factory.experiment.task_registry import TASKS
 from model_factory.yaml_config.from_registry import FromRegistry, name_of
 from model_factory.yaml_config.paths import PathText
+from model_factory.yaml_config.registry import RegistryUnion
 from model_factory.yaml_config.strict_model import StrictModel, Violation
 
 # Type of `training.speech`: settings that speech tasks add to an encoder; no torch is imported.
@@ -279,7 +281,10 @@ class GenerationConfig(StrictModel):
     """Choose among the likeliest tokens that have this probability in total. [probability]"""
     num_beams: Annotated[int, Field(gt=0, le=1024)] = 1
     """Beams of beam search; 1: no beam search. [beams]"""
-    sampler: Annotated[StrictModel | str | None, FromRegistry(SAMPLERS, names="unchecked", or_none=True)] = None
+    sampler: Annotated[
+        StrictModel | str | None,
+        FromRegistry(RegistryUnion(SAMPLERS, LATENT_SAMPLERS), names="unchecked", or_none=True),
+    ] = None
     """For diffusion: the sampler's name, or {type: name} with its settings; None: the process's own."""
     steps: Steps | None = None
     """For diffusion: steps from noise to text; None: the model's own default. [steps]"""

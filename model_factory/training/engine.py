@@ -51,6 +51,7 @@ from model_factory.training.share import Share
 from model_factory.training.splits import (
     Split,
     Splits,
+    describe_large_batch,
     fill_condition_scale,
     is_table,
     select_dataset,
@@ -163,6 +164,8 @@ class TrainingSession:
                 f"{len(splits.train)}; restore its files, or give another --output"
             )
         if distributed.is_main():
+            if note := describe_large_batch(splits.train, self.settings):
+                print(f"note: {note}", file=sys.stderr)
             self.check_data_hashes(loaded, [name for name, rows in loaded.items() if splits.contains(rows)])
         return splits
 

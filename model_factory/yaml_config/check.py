@@ -19,6 +19,7 @@ from model_factory.yaml_config.model_tree import fields_of, model_at, model_in, 
 from model_factory.yaml_config.node import Node, dotted
 from model_factory.yaml_config.registry import closest
 from model_factory.yaml_config.strict_model import DEFER_RELATIONS, Location, StrictModel
+from model_factory.yaml_config.synonyms import find_synonym
 
 Model = TypeVar("Model", bound=StrictModel)
 MAX_PROBLEMS = 100
@@ -114,9 +115,13 @@ class _Check(Generic[Model]):
             mapping, value = self.node.at(parent), self.node.at(detail["loc"])
             if mapping is None or value is None:
                 continue
-            near = closest(key, self.absent_keys(parent, value.place.file))
-            if near is None or near in self.also:
+            absent = self.absent_keys(parent, value.place.file)
+            found = find_synonym(key, dotted((*self.path, *parent)), absent)
+            near = found[1] if found and found[2] else closest(key, absent)
+            if near is None or near not in absent or near in self.also:
                 continue
+            if found and found[2]:  # another tool's values may be of another kind, which is no second problem
+                self.repaired.add((*parent, near))
             self.problems.append(self.describe(detail))
             moved = replace(value, origin=value.origin or (*self.path, *detail["loc"]))
             edited = replace(mapping, value={**mapping.without(key).entries, near: moved})
@@ -158,20 +163,33 @@ class _Check(Generic[Model]):
             return Problem(parent.report_place, self.written(where), "missing_key", f"missing key {str(where[-1])!r}")
         if kind == "extra_forbidden" and node is not None:
             key = str(where[-1])
-            fix, message = self.where_key_belongs(where[:-1], key, node.place.file), f"unknown key {key!r}"
-            absent = self.absent_keys(where[:-1])
-            known = f"; what can be added: {', '.join(absent)}" if 0 < len(absent) <= 12 else ""
-            hint = f"; did you mean {fix!r}?" if fix else known
-            return Problem(node.key_place or node.place, self.written(where), "unknown_key", message + hint, fix)
-        explanation = explain(detail, node)
+            hint, fix = self.find_right_key(where[:-1], key, node.place.file)
+            message = f"unknown key {key!r}{hint}"
+            return Problem(node.key_place or node.place, self.written(where), "unknown_key", message, fix)
+        explanation = explain(detail, node, self.node.at(where[:-1]) if where else None)
         place = (node or self.nearest(where)).report_place
         return Problem(place, self.written(where), explanation.code, explanation.message, explanation.suggestion)
 
-    def where_key_belongs(self, parent: Location, key: str, file: str) -> str | None:
-        """Return the known key nearest to `key` that is not present yet, here or in a nested mapping."""
-        near = closest(key, self.absent_keys(parent, file))
+    def find_right_key(self, parent: Location, key: str, file: str) -> tuple[str, str | None]:
+        """Return the end of the message about an unknown key, and the key to write instead, if one is found.
+
+        It is our key for another tool's name, or the nearest key that is not present yet, here or in a nested mapping.
+        """
+        absent = self.absent_keys(parent, file)
+        synonym, fix, is_here = find_synonym(key, dotted((*self.path, *parent)), absent) or (None, None, False)
+        if synonym and fix and is_here:
+            return synonym.hint(fix), fix
+        near = closest(key, absent) or self.nested_key(parent, key)
         if near:
-            return near
+            return f"; did you mean {near!r}?", near
+        if synonym:
+            fix = self.nested_key(parent, synonym.key) or fix
+            return synonym.hint(fix or ""), fix or None
+        absent = self.absent_keys(parent)
+        return f"; what can be added: {', '.join(absent)}" if 0 < len(absent) <= 18 else "", None
+
+    def nested_key(self, parent: Location, key: str) -> str | None:
+        """Return `section.key` if a mapping inside the one at `parent` has the key, else None."""
         model = model_at(self.model, parent, self.node)
         for name, field in fields_of(model).items() if model else ():
             inner = model_in(field.annotation)

@@ -20,7 +20,7 @@ from pydantic_core import (
 )
 
 from model_factory.yaml_config.messages import choice_error
-from model_factory.yaml_config.registry import PLUGIN_HINT, Registry, UnknownNameError, closest
+from model_factory.yaml_config.registry import PLUGIN_HINT, Registry, RegistryUnion, UnknownNameError, closest
 from model_factory.yaml_config.strict_model import StrictModel
 
 Section = TypeVar("Section", bound=StrictModel)
@@ -63,7 +63,7 @@ class FromRegistry:
         keys_optional: True if the `config_type` of an entry may be None: it has no keys and is a plain name only.
     """
 
-    registry: Registry[Any]
+    registry: Registry[Any] | RegistryUnion
     key: str = "type"
     default: str | None = None
     names: Names | None = None

@@ -138,6 +138,25 @@ class Registry(Generic[T]):
         return _installed(self.group, _changes(tuple(sys.path), int(time.monotonic() / _CACHE_SECONDS)))
 
 
+class RegistryUnion:
+    """Registries whose entries one field names; a name that several have is that of the first."""
+
+    def __init__(self, *registries: Registry[Any]) -> None:
+        self.registries = registries
+        self.kind = registries[0].kind
+
+    def get(self, name: str) -> Any:
+        """Return the entry of `name`; raises UnknownNameError."""
+        for registry in self.registries:
+            if name in registry:
+                return registry.get(name)
+        raise UnknownNameError(self.kind, name, self.names(), PLUGIN_HINT)
+
+    def names(self) -> list[str]:
+        """Return the names of all registries, each once."""
+        return list(dict.fromkeys(name for registry in self.registries for name in registry))
+
+
 @lru_cache(maxsize=64)
 def _installed(group: str, folders: tuple[tuple[str, int | None], ...]) -> "tuple[EntryPoint, ...]":
     """Return the entry points of a group; they are cached until a folder of sys.path changes."""

@@ -7,10 +7,12 @@ import signal
 import pytest
 
 from model_factory.experiment.config import read_experiment
+from model_factory.experiment.training_types import TrainingConfig
 from model_factory.training import engine
 from model_factory.training.errors import FolderInUseError
 from model_factory.training.run.checkpoints import list_checkpoint_steps
 from model_factory.training.run.folder import RunFolder
+from model_factory.training.splits import describe_large_batch
 from tests.training.runs import DECODER, bytes_of, experiment, metrics, start, train, wait_for
 
 MOODS = "".join(f"{'aaaa' if row % 2 else 'bbbb'},{row % 2}\n" for row in range(24))
@@ -47,6 +49,14 @@ def test_resume_reports_its_first_step(tmp_path):
     assert f"training.init_from: {run} it starts from" in more
     (run / "model.safetensors").unlink()
     assert "resuming from step 6" in said(tmp_path, 0, "--config", path, "--output", run, "--resume")
+
+
+def test_batch_size_above_the_rows_is_noted(tmp_path):
+    path = experiment(tmp_path, max_steps=1, batch_size=100)
+    log = said(tmp_path, 0, "--config", path, "--output", tmp_path / "run")
+    assert "note: training.batch_size is 100, and there are 41 rows: each step trains on all of them" in log
+    settings = TrainingConfig(batch_size=12)
+    assert describe_large_batch(range(12), settings) is None
 
 
 @pytest.mark.parametrize("save_steps", [2, 100_000])

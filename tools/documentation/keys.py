@@ -121,7 +121,7 @@ def _types_inside(field: FieldInfo) -> Iterator[tuple[str | None, Type]]:
     """Yield the types of a field's values, with the names that select them."""
     mark = registry_of(field)
     if mark is not None:
-        for name in mark.registry:
+        for name in mark.registry.names():
             config_type = mark.registry.get(name).config_type
             if config_type is not None and (mark.names in (None, "unchecked") or len(config_type.model_fields) > 1):
                 yield name, config_type

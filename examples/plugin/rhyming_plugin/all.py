@@ -3,6 +3,7 @@
 from rhyming_plugin import (  # noqa: F401  (importing a module registers its entry)
     averaging,
     bigram,
+    clipped_ddim,
     late_steps,
     next_word,
     next_word_metric,

@@ -7,7 +7,7 @@ sequences.
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from pydantic import ValidationError
@@ -21,8 +21,10 @@ from model_factory.diffusion.randomness import RowGenerators
 from model_factory.diffusion.registry import SAMPLERS, default_sampler_name, fitting_samplers
 from model_factory.diffusion.samplers.denoiser import Denoiser
 from model_factory.diffusion.samplers.state import SamplerState
-from model_factory.yaml_config.registry import closest
+from model_factory.yaml_config.registry import Registry, closest
 from model_factory.yaml_config.strict_model import DEFER_RELATIONS, StrictModel
+
+Entry = TypeVar("Entry")
 
 
 @dataclass(frozen=True)
@@ -141,20 +143,25 @@ def create_sampler(sampler: SamplerChoice, process: DiffusionProcess, denoiser: 
 
     Raises UnknownSamplerError, and SettingError for a process or settings that do not fit.
     """
-    settings = dict(sampler) if isinstance(sampler, Mapping) else {}
-    name = settings.pop("type", None) if isinstance(sampler, Mapping) else sampler
-    if not isinstance(name, str) or name not in SAMPLERS:
-        raise UnknownSamplerError(
-            "sampler", repr(name) + _hint(name, SAMPLERS), "one of " + ", ".join(sorted(SAMPLERS))
-        )
-    entry = SAMPLERS.get(name)
+    name, entry, settings = find_sampler(SAMPLERS, sampler)
     if not entry.fits(absorbing=process.graph.absorbing):
         fitting = f"an absorbing process; here {', '.join(samplers_for(process.graph))} fit"
         raise SettingError("sampler", f"{name} for {type(process.graph).__name__}", fitting)
-    return entry.build(_check_settings(name, entry.config_type, settings), process, denoiser, steps)
+    return entry.build(check_settings(name, entry.config_type, settings), process, denoiser, steps)
 
 
-def _check_settings(name: str, config_type: type[StrictModel], settings: dict[str, Any]) -> StrictModel:
+def find_sampler(registry: Registry[Entry], sampler: SamplerChoice) -> tuple[str, Entry, dict[str, Any]]:
+    """Return a sampler's name, its entry in `registry`, and its settings as given; raise UnknownSamplerError."""
+    settings = dict(sampler) if isinstance(sampler, Mapping) else {}
+    name = settings.pop("type", None) if isinstance(sampler, Mapping) else sampler
+    if not isinstance(name, str) or name not in registry:
+        raise UnknownSamplerError(
+            "sampler", repr(name) + _hint(name, registry), "one of " + ", ".join(sorted(registry))
+        )
+    return name, registry.get(name), settings
+
+
+def check_settings(name: str, config_type: type[StrictModel], settings: dict[str, Any]) -> StrictModel:
     """Return the config of a sampler's settings; raise SettingError for the first that does not fit."""
     known = [key for key in config_type.model_fields if key != "type"]
     for key in settings:

@@ -75,7 +75,7 @@ def draw_latents(run: LoadedRun, count: int, generator: torch.Generator) -> Tens
     Each row has its own random stream, so the first rows do not depend on `count`.
     """
     model, settings = latent_model(run), run.generation
-    sampler: Any = settings.sampler_name or model.latent_config.samplers[0]
+    sampler = settings.sampler_choice or model.latent_config.samplers[0]
     found = []
     for first in range(0, count, AT_ONCE):
         size = min(AT_ONCE, count - first)

@@ -152,7 +152,7 @@ class LatentDiffusion(Task):
         real = real_tokens(batch)
         ids, mask = batch["input_ids"][:SHOWN], real[:SHOWN]
         inputs = self.encoder_inputs({"input_ids": ids, "attention_mask": mask}) or (ids, mask)
-        sampler = settings.sampler_name or network.latent_config.samplers[0]
+        sampler = settings.sampler_choice or network.latent_config.samplers[0]
         drawn = network.sample_latents(settings.num_samples, settings.steps, sampler, generator)
         rebuilt = self._decode_latents(network, network.encode(*inputs))
         sources = [tokenizer.decode(row[kept].tolist()) for row, kept in zip(ids, mask, strict=True)]
