@@ -17,6 +17,7 @@ from data_manager.rows.lengths import row_lengths
 from data_manager.tokenizers.base import Tokenizer
 from data_manager.tokenizers.load import load_tokenizer
 from model.checkpoint import atomic_replace
+from model.hub import replacing_weights
 from model_factory.experiment.build import with_vocabulary
 from model_factory.experiment.config import ExperimentConfig
 from model_factory.experiment.task_registry import TASKS
@@ -252,7 +253,8 @@ class TrainingSession:
         from model_factory.training.arguments import shard_by_layer
 
         torch.manual_seed(self.settings.seed)
-        network, task = build_network(self.config, self.tokenizer)
+        with nullcontext() if self.plan.checkpoint is None else replacing_weights():
+            network, task = build_network(self.config, self.tokenizer)
         if self.settings.init_from is not None and self.plan.checkpoint is None:
             self.load_initial_weights(network, expand_home(self.settings.init_from))
         module = TaskModule(network, task)
