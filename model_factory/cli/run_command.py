@@ -6,7 +6,7 @@ import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn, TypeVar
+from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 from model_factory.cli.options import collect_overrides
 from model_factory.yaml_config.errors import UNREADABLE as UNREADABLE_CODE
@@ -16,6 +16,9 @@ from model_factory.yaml_config.overrides import split_override
 from model_factory.yaml_config.plugins import import_plugins
 from model_factory.yaml_config.registry import UnknownNameError
 from model_factory.yaml_config.report import report_failure, stop_printing, take_any_text
+
+if TYPE_CHECKING:
+    from model_factory.evaluation.run import LoadedRun
 
 Found = TypeVar("Found")
 UsageError = Callable[[str], NoReturn]
@@ -85,6 +88,13 @@ def run_on_folder(
             return report_error(error, place, args.json)
 
     return run_verb(args, usage_error, run, lambda: f"{escape_line(place)}: interrupted")
+
+
+def announce_device(run: "LoadedRun") -> str:
+    """Print the device that a run's model is on to standard error, and return it."""
+    device = run.describe_device()
+    print(escape_line(f"{run.folder}: on {device}"), file=sys.stderr)
+    return device
 
 
 # Reporting of errors by the commands: the message, the JSON and the exit code, as `parse_args.py` does.

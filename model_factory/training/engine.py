@@ -24,7 +24,7 @@ from model_factory.experiment.task_registry import TASKS
 from model_factory.experiment.training_types import GenerationConfig, TrainingConfig
 from model_factory.training import distributed
 from model_factory.training.ema import EMA
-from model_factory.training.errors import FolderInUseError, RunFolderError, UnfitError
+from model_factory.training.errors import FolderInUseError, UnfitError
 from model_factory.training.lora import add_adapters
 from model_factory.training.network import TaskModule, build_network
 from model_factory.training.rows import Buckets, RowCollator, Rows
@@ -265,10 +265,10 @@ class TrainingSession:
         return module.to(arguments.device)
 
     def load_initial_weights(self, network: "nn.Module", folder: Path) -> None:
-        """Load the weights of another run or model; raise RunFolderError if they do not fit the network."""
+        """Load the weights of another run or model; raise UnfitError if they do not fit or are not there."""
         if not folder.is_dir():
-            raise RunFolderError(f"training.init_from: {folder} is not a folder")
-        load_weights(network, folder / WEIGHTS, "this experiment")
+            raise UnfitError(f"training.init_from: {folder} is not a folder")
+        load_weights(network, folder / WEIGHTS, "this experiment", UnfitError)
         theirs = folder / "tokenizer"
         if self.tokenizer is None or not theirs.is_dir():
             return
