@@ -1,10 +1,12 @@
 """Run a verb: check the shared options, handle Ctrl-C and closed pipes, find the run folder, report errors."""
 
 import argparse
+import errno
 import json
 import sys
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, TypeVar
 
@@ -14,8 +16,9 @@ from model_factory.yaml_config.errors import ConfigError, Place, Problem, escape
 from model_factory.yaml_config.exit_codes import FAILED, GOOD, INTERRUPTED, INVALID, UNREADABLE, USAGE
 from model_factory.yaml_config.overrides import split_override
 from model_factory.yaml_config.plugins import import_plugins
+from model_factory.yaml_config.process import end_output, raise_on_interrupt, take_any_text
 from model_factory.yaml_config.registry import UnknownNameError
-from model_factory.yaml_config.report import report_failure, stop_printing, take_any_text
+from model_factory.yaml_config.report import report_failure
 
 if TYPE_CHECKING:
     from model_factory.evaluation.run import LoadedRun
@@ -35,7 +38,32 @@ def run_verb(
 
     Ctrl-C prints `describe_interrupt()` and gives 130. A reader that closes the pipe is no error.
     """
-    take_any_text()
+    code = GOOD
+    raise_on_interrupt(lambda: escape_controls(describe_interrupt()))
+    try:
+        take_any_text()
+        _check_shared_options(args, usage_error)
+        code = work()
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        code = INTERRUPTED
+        with suppress(OSError):
+            print(f"\n{escape_controls(describe_interrupt())}", file=sys.stderr)
+    except BrokenPipeError:
+        pass
+    except OSError as error:
+        if error.errno != errno.ENOSPC or error.filename is not None:
+            raise
+        print(f"the output cannot be written: {error.strerror}", file=sys.stderr)
+        code = FAILED
+    finally:
+        raise_on_interrupt(None)
+    end_output()
+    return code
+
+
+def _check_shared_options(args: argparse.Namespace, usage_error: UsageError) -> None:
+    """Check the options that verbs share, and import the plugins."""
     for name, value in vars(args).items():
         if value == "":  # an empty path would mean the working directory
             usage_error(f"--{name.replace('_', '-')} is empty; give it a value")
@@ -45,16 +73,6 @@ def run_verb(
         except ValueError as error:
             usage_error(str(error))
     import_plugins(args.plugin, usage_error)
-    code = GOOD
-    try:
-        code = work()
-        sys.stdout.flush()
-    except KeyboardInterrupt:
-        print(f"\n{escape_controls(describe_interrupt())}", file=sys.stderr)
-        return INTERRUPTED
-    except BrokenPipeError:
-        stop_printing()
-    return code
 
 
 def run_on_folder(

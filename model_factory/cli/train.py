@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from model_factory.cli.options import build_verb_parser
 from model_factory.cli.run_command import run_verb
 from model_factory.training.run.checkpoints import resume_hint
+from model_factory.yaml_config.process import lasting_output
 
 EXAMPLES = """\
 examples:
@@ -51,6 +52,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "train.py") -> int:
     def work() -> int:
         from model_factory.cli.train_run import run
 
-        return run(args)
+        with lasting_output():
+            return run(args)
 
     return run_verb(args, parser.error, work, lambda: f"{args.output}: interrupted; {resume_hint(args.output)}")

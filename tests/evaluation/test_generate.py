@@ -269,7 +269,8 @@ def test_unfinished_run_has_a_note(runs, tmp_path, capsys):
 
 
 def test_broken_pipe_has_no_traceback(runs):
-    for words in (["parse_args.py", "--schema"], ["generate.py", "--run", runs["decoder"], "--json"]):
+    summary = ["parse_args.py", "--config", "configs/encoder_model.yml", "--summary"]
+    for words in (["parse_args.py", "--schema"], summary, ["generate.py", "--run", runs["decoder"], "--json"]):
         done = subprocess.Popen(
             [sys.executable, *map(str, words)], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
         )
