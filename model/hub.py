@@ -4,6 +4,7 @@ import logging
 import os
 import re
 import socket
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -17,6 +18,7 @@ from model_factory.yaml_config.schema_version import parse_json
 
 Loaded = TypeVar("Loaded")
 
+MAX_LAYERS = 10_000
 _TIMEOUT = 2.0
 _are_replaced = ContextVar("_are_replaced", default=False)
 _log = logging.getLogger(__name__)
@@ -52,6 +54,32 @@ def load_from_hub(load: Callable[..., Loaded], name: str, what: str, remedy: str
     return _call_loader(load, name, f"{what} {name!r}", remedy, **options)
 
 
+def load_config_from_hub(name: str, remedy: str) -> Any:
+    """Load the config of a pretrained model with `load_from_hub`; raise HubError for one of more than MAX_LAYERS layers."""
+    from transformers import AutoConfig
+
+    config = load_from_hub(AutoConfig.from_pretrained, name, "pretrained model", remedy)
+    for key in ("num_hidden_layers", "num_layers", "num_decoder_layers", "encoder_layers", "decoder_layers"):
+        count = getattr(config, key, None)
+        if isinstance(count, int) and count > MAX_LAYERS:
+            raise HubError(
+                f"pretrained model {name!r}: config.json has {key} {count:,}, and at most {MAX_LAYERS:,} fit"
+            )
+    return config
+
+
+@contextmanager
+def _announcing(text: str) -> Iterator[None]:
+    """Print `text` to standard error once the block has taken two seconds."""
+    timer = threading.Timer(_TIMEOUT, _log.warning, [text])
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
 def load_model_from_hub(load: Callable[..., Any], name: str, remedy: str, **options: Any) -> Any:
     """Load a transformers model with `load_from_hub`, from safetensors alone; return it.
 
@@ -60,7 +88,9 @@ def load_model_from_hub(load: Callable[..., Any], name: str, remedy: str, **opti
     Inside `replacing_weights` nothing is checked.
     """
     safe = {"use_safetensors": True, "output_loading_info": True, "ignore_mismatched_sizes": True}
-    with _silenced_report():
+    layers = getattr(options.get("config"), "num_hidden_layers", None)
+    size = f" of {layers} layers" if layers else ""
+    with _silenced_report(), _announcing(f"note: loading the pretrained model {name}{size} ..."):
         model, found = load_from_hub(load, name, "pretrained model", remedy, **safe, **options)
     if not _are_replaced.get():
         if problem := find_loading_problem(model, found, allow_head=True):

@@ -93,8 +93,13 @@ class HuggingFaceTokenizer:
         return f"hugging_face {sha256(content.encode()).hexdigest()} {specials}"
 
     def save(self, folder: str | PathLike[str]) -> None:
-        """Write the files of `save_pretrained`, and `vocabulary.json`."""
-        self.inner.save_pretrained(str(folder))
+        """Write the files of `save_pretrained`, and `vocabulary.json`; raise OSError on a full disk."""
+        try:
+            self.inner.save_pretrained(str(folder))
+        except Exception as error:  # the tokenizers library raises a plain Exception
+            if isinstance(error, OSError) or "os error" not in str(error):
+                raise
+            raise OSError(f"{folder}: {error}") from error
         write_vocabulary(folder, {"type": "hugging_face"})
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from model.latent.checks import check_ids, check_length, max_positions_of
-from model.transformer.inputs import InputError, describe, has_values
+from model.transformer.inputs import InputError, describe, has_values, is_integer
 from model.transformer.performer import PerformerEncoder
 
 FIRST_VARIANCE = 0.008
@@ -85,7 +85,7 @@ class LatentEncoder(nn.Module):
 
     def _mask(self, ids: Tensor, mask: Tensor | None) -> Tensor:
         """Return the mask of real tokens, bool [B, N]; raise InputError for empty texts and wrong shapes."""
-        if not isinstance(ids, Tensor) or ids.dim() != 2 or ids.is_floating_point() or ids.shape[1] == 0:
+        if not is_integer(ids) or ids.dim() != 2 or ids.shape[1] == 0:
             raise InputError(f"the encoder's input is {describe(ids)}, and token ids, int [B, N] with N > 0, fit")
         if mask is None:
             mask = torch.ones_like(ids, dtype=torch.bool) if self.pad_id is None else ids != self.pad_id

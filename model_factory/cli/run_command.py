@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 from model_factory.cli.options import collect_overrides
+from model_factory.training.errors import is_out_of_memory
 from model_factory.yaml_config.errors import UNREADABLE as UNREADABLE_CODE
 from model_factory.yaml_config.errors import ConfigError, Place, Problem, escape_controls, escape_line
 from model_factory.yaml_config.exit_codes import FAILED, GOOD, INTERRUPTED, INVALID, UNREADABLE, USAGE
@@ -118,7 +119,6 @@ def announce_device(run: "LoadedRun") -> str:
 # Reporting of errors by the commands: the message, the JSON and the exit code, as `parse_args.py` does.
 
 
-_NO_MEMORY = ("can't allocate memory", "out of memory", "Storage size calculation overflowed")
 _CODES = {INVALID: "value", USAGE: "usage", UNREADABLE: UNREADABLE_CODE, FAILED: "failed"}
 
 
@@ -129,8 +129,10 @@ def report_error(error: Exception, place: str, as_json: bool) -> int:
     """
     if isinstance(error, ConfigError):
         return report_failure(error, as_json)
-    if _is_out_of_memory(error):
-        error = MemoryError(f"there is not enough memory for this: {str(error).splitlines()[0][:200]}")
+    if is_out_of_memory(error):
+        error = MemoryError(
+            f"there is not enough memory for this: {(str(error) or 'MemoryError').splitlines()[0][:200]}"
+        )
     if not isinstance(error, ValueError | OSError | MemoryError | ImportError | UnknownNameError):
         traceback.print_exception(error)
     code = exit_code(error)
@@ -141,11 +143,6 @@ def report_error(error: Exception, place: str, as_json: bool) -> int:
         message = "\n".join(map(escape_line, problem.message.split("\n")))
         print(message if message.startswith(place) else f"{problem.place}: {message}", file=sys.stderr)
     return code
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    """Return True for the RuntimeError that torch raises when memory runs out."""
-    return isinstance(error, RuntimeError) and any(words in str(error) for words in _NO_MEMORY)
 
 
 def exit_code(error: Exception) -> int:

@@ -12,6 +12,7 @@ from model.device import DeviceError
 from model_factory.experiment.config import Experiment, ExperimentConfig, read_experiment
 from model_factory.training.distributed import is_main, world_size
 from model_factory.training.engine import TrainResult, train
+from model_factory.training.errors import is_out_of_memory
 from model_factory.training.run.checkpoints import resume_hint
 from model_factory.training.run.environment import show_only_gpu
 from model_factory.training.run.folder import RunFolder
@@ -103,6 +104,17 @@ def _report(error: Exception, args: argparse.Namespace) -> int:
                 file=sys.stderr,
             )
             return FAILED
+    if is_out_of_memory(error):
+        reason = (str(error) or type(error).__name__).splitlines()[0][:200]
+        print(
+            escape_controls(
+                f"{args.config}: training failed: there is not enough memory ({reason}); halve training.batch_size and double "
+                "training.gradient_accumulation_steps, which trains the same, or make the model or sequence_length "
+                f"smaller; {resume_hint(args.output)}"
+            ),
+            file=sys.stderr,
+        )
+        return FAILED
     code: int = getattr(error, "exit_code", FAILED)
     if code != FAILED and not _is_main():
         return code  # all processes find the same error, and the main one reports it

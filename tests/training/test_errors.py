@@ -1,6 +1,7 @@
 """Errors end with a clear message and an exit code, and leave existing files intact."""
 
 import json
+import re
 import shutil
 
 import pytest
@@ -130,7 +131,12 @@ def test_full_disk_keeps_earlier_checkpoint(copy, unfinished, tmp_path):
     before = snapshot(copy / "checkpoint-2")
     words = ("--config", config, "--output", copy, "--resume")
     for size in (3000, 12_000):  # too small for the weights, then for the optimiser state
-        fails(4, "cannot be written", *words, log=tmp_path / f"log{size}", environment={FILE_SIZE: str(size)})
+        log = tmp_path / f"log{size}"
+        fails(4, "checkpoint 4 cannot be written: ", *words, log=log, environment={FILE_SIZE: str(size)})
+        assert re.search(
+            r"the disk has [\d,]+ MB left; what was saved before is complete, and --resume", log.read_text()
+        )
+        assert "inline_container" not in log.read_text()
         assert snapshot(copy / "checkpoint-2") == before
         assert list_checkpoint_steps(copy) == [2]
         assert not list(copy.glob(".writing-*"))
