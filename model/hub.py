@@ -58,7 +58,16 @@ def load_config_from_hub(name: str, remedy: str) -> Any:
     """Load the config of a pretrained model with `load_from_hub`; raise HubError for one of more than MAX_LAYERS layers."""
     from transformers import AutoConfig
 
-    config = load_from_hub(AutoConfig.from_pretrained, name, "pretrained model", remedy)
+    try:
+        config = load_from_hub(AutoConfig.from_pretrained, name, "pretrained model", remedy)
+    except HubError as error:
+        unknown = re.search(r"has model type `([^`]*)` but Transformers does not recognize", str(error))
+        if unknown is None:
+            raise
+        raise HubError(
+            f"pretrained model {name!r}: transformers has no architecture {unknown[1]!r}, which config.json names as "
+            f"model_type; {remedy}"
+        ) from error
     for key in ("num_hidden_layers", "num_layers", "num_decoder_layers", "encoder_layers", "decoder_layers"):
         count = getattr(config, key, None)
         if isinstance(count, int) and count > MAX_LAYERS:

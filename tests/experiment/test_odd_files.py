@@ -81,6 +81,16 @@ def test_pretrained_config_with_a_million_layers_is_refused(tmp_path: Path) -> N
         build(tmp_path)
 
 
+def test_pretrained_config_of_an_unknown_architecture_is_refused(tmp_path: Path) -> None:
+    pretrained("Bert", tmp_path)
+    config = tmp_path / "config.json"
+    config.write_text(config.read_text().replace('"model_type": "bert"', '"model_type": "brt"'))
+    with pytest.raises(
+        HubError, match=r"transformers has no architecture 'brt', which config\.json names as model_type"
+    ):
+        build(tmp_path)
+
+
 def test_slow_loading_of_a_pretrained_model_is_announced(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -40,12 +40,9 @@ def test_other_runtime_errors_are_no_lack_of_memory(tmp_path: Path, capsys: pyte
     assert "not enough memory" not in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("kind", ["bpe", "hugging_face"])
-def test_full_disk_while_the_tokenizer_is_written(kind: str, tmp_path: Path) -> None:
+def test_full_disk_while_the_tokenizer_is_written(tmp_path: Path) -> None:
     (tmp_path / "train.txt").write_text("some words of a text, which has a few letters. " * 300)
     settings = {"type": "bpe", "vocab_size": 400}
-    if kind == "hugging_face":
-        settings = {"type": "hugging_face", "path": str(pretrained(tmp_path / "gpt2", "gpt2"))}
     data = text("tiny", {"train": str(tmp_path / "train.txt")}, tokenizer=settings, sequence_length=16)
     path, log = experiment(tmp_path / "e", datasets=[data], max_steps=1, eval_steps=1), tmp_path / "log"
     words = ("--config", path, "--set", f"global_config.output_dir={tmp_path / 'out'}", "--output", tmp_path / "run")
