@@ -22,7 +22,7 @@ def describe(value: object) -> str:
 
 
 def is_integer(value: object) -> TypeGuard[Tensor]:
-    """Return True for a tensor of integers: neither floating point nor complex, and not bool."""
+    """Return True for a tensor of integers, of any shape: neither floating point nor complex, and not bool."""
     if not isinstance(value, Tensor):
         return False
     return not (value.is_floating_point() or value.is_complex() or value.dtype == torch.bool)

@@ -3,10 +3,12 @@
 import argparse
 import errno
 import json
+import os
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, TypeVar
 
@@ -16,7 +18,6 @@ from model_factory.yaml_config.errors import UNREADABLE as UNREADABLE_CODE
 from model_factory.yaml_config.errors import ConfigError, Place, Problem, escape_controls, escape_line
 from model_factory.yaml_config.exit_codes import FAILED, GOOD, INTERRUPTED, INVALID, UNREADABLE, USAGE
 from model_factory.yaml_config.overrides import split_override
-from model_factory.yaml_config.plugins import import_plugins
 from model_factory.yaml_config.process import end_output, raise_on_interrupt, take_any_text
 from model_factory.yaml_config.registry import UnknownNameError
 from model_factory.yaml_config.report import report_failure
@@ -74,6 +75,36 @@ def _check_shared_options(args: argparse.Namespace, usage_error: UsageError) -> 
         except ValueError as error:
             usage_error(str(error))
     import_plugins(args.plugin, usage_error)
+
+
+# Import of custom modules named on the command line, which register types.
+
+
+def import_plugins(modules: Sequence[str], usage_error: UsageError) -> None:
+    """Import modules by name, also from the working directory; `usage_error` ends the program if that fails.
+
+    The directory is searched only with --plugin, and after installed packages: it may hold a torch.py.
+    """
+    if modules and os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
+    for module in modules:
+        if not all(part.isidentifier() for part in module.split(".")):
+            usage_error(f"--plugin takes the name of a module, such as my_types; got {module!r}")
+        if module.endswith(".py"):
+            usage_error(f"--plugin takes the name of a module, not of a file: --plugin {module.removesuffix('.py')}")
+        try:
+            import_module(module)
+        except Exception as error:  # a custom module may raise anything
+            usage_error(f"--plugin {module}: {_describe_import_error(error)}")
+
+
+def _describe_import_error(error: Exception) -> str:
+    """Describe an error with its file and line; SyntaxError has them, and a missing module has none."""
+    if isinstance(error, ModuleNotFoundError):
+        return str(error)
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    where = "" if isinstance(error, SyntaxError) else f" ({place.filename}, line {place.lineno})"
+    return f"{type(error).__name__}: {error}{where}"
 
 
 def run_on_folder(

@@ -1,4 +1,4 @@
-"""Process of a command: Ctrl-C while its modules are imported, and output that nobody reads. Imports nothing heavy."""
+"""Process of a command: Ctrl-C while its modules are imported, and output to a closed pipe. Imports nothing heavy."""
 
 import atexit
 import io
@@ -21,7 +21,7 @@ def begin_command() -> None:
     """Prepare the process of a command; a program calls it before its imports.
 
     Ctrl-C ends the process at once, with code 130 and no traceback, until `raise_on_interrupt` is called. Output that is
-    left at the end is dropped if nobody reads it. Missing streams (`2>&-`) are opened on the null device, as the next
+    left at the end is dropped if its pipe is closed. Missing streams (`2>&-`) are opened on the null device, as the next
     file would otherwise take their number.
     """
     for name, number in (("stdout", 1), ("stderr", 2)):
@@ -43,7 +43,7 @@ def raise_on_interrupt(describe: Callable[[], str] | None) -> None:
 
 
 def write_to_terminal(text: str) -> None:
-    """Write to standard error at once, without its buffer; nothing happens if nobody reads it. Signal handlers call it."""
+    """Write to standard error at once, without its buffer; nothing happens if it is closed. Signal handlers call it."""
     with suppress(OSError):
         os.write(2, text.encode(errors="backslashreplace"))
 
@@ -69,7 +69,7 @@ def take_any_text() -> None:
 
 
 def end_output() -> None:
-    """Write what is left of both streams; drop it where nobody reads it, so that Python does not report that at exit."""
+    """Write what is left of both streams; drop it where the pipe is closed, so that Python does not report that at exit."""
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
@@ -114,7 +114,7 @@ class _LossyOutput(io.RawIOBase):
 
 @contextmanager
 def lasting_output() -> Iterator[None]:
-    """Drop what is printed inside the block once nobody reads it: a closed pipe, a closed terminal or a full disk.
+    """Drop what is printed inside the block once it cannot be written: to a closed pipe, a closed terminal or a full disk.
 
     Streams that are not those of the process, such as a notebook's, are left as they are.
     """
@@ -133,6 +133,6 @@ def lasting_output() -> Iterator[None]:
 def _lossy(stream: io.TextIOWrapper, *, is_error: bool) -> TextIO:
     with suppress(OSError):
         stream.flush()
-    raw = io.BufferedWriter(_LossyOutput(stream.fileno()))
+    raw = io.BufferedWriter(_LossyOutput(stream.fileno()))  # type: ignore[type-var]
     buffered = stream.line_buffering or is_error
     return io.TextIOWrapper(raw, stream.encoding, stream.errors, line_buffering=buffered)

@@ -1,4 +1,4 @@
-"""Processes of commands: Ctrl-C at any moment, and output that nobody reads or that cannot be written."""
+"""Processes of commands: Ctrl-C at any moment, and output that cannot be written."""
 
 import os
 import signal
