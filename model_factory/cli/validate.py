@@ -123,6 +123,8 @@ def _after_check(
                 print(escape_line(f"page written to {args.html}"), file=sys.stderr)
         if args.build:
             _build(args, experiment, missing, extra)
+    except BrokenPipeError:
+        raise
     except Exception as error:
         message = describe_error(error)
         if message == str(error) and not isinstance(error, ValueError | OSError | RuntimeError | MemoryError):
