@@ -21,7 +21,8 @@ from model_factory.yaml_config.exit_codes import GOOD
 from model_factory.yaml_config.model_tree import fields_of
 from model_factory.yaml_config.node import Node
 from model_factory.yaml_config.overrides import split_override
-from model_factory.yaml_config.report import report_failure, take_any_text
+from model_factory.yaml_config.process import take_any_text
+from model_factory.yaml_config.report import report_failure
 from model_factory.yaml_config.strict_model import StrictModel
 
 

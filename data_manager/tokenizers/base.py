@@ -40,7 +40,7 @@ class Tokenizer(Protocol):
     unk_token_id: int | None
 
     def encode(self, text: str) -> list[int]:
-        """Return the token ids of a text, without special tokens around them."""
+        """Return the token ids of a text: no special tokens around it, and none for their names in it."""
         ...
 
     def decode(self, ids: Iterable[int]) -> str:
@@ -50,6 +50,15 @@ class Tokenizer(Protocol):
     def save(self, folder: str | PathLike[str]) -> None:
         """Write the tokenizer into a folder, which is created if missing; use `write_vocabulary`."""
         ...
+
+
+def unknown_id(tokenizer: Tokenizer) -> int | None:
+    """Return the id of text that a tokenizer does not know; None if it knows every text.
+
+    GPT-2 names its end of text as unknown, but its bytes encode everything.
+    """
+    unknown = tokenizer.unk_token_id
+    return None if unknown in (tokenizer.bos_token_id, tokenizer.eos_token_id) else unknown
 
 
 def encode_many(tokenizer: Tokenizer, texts: Sequence[str]) -> "Flat":
@@ -129,3 +138,14 @@ def token_list(value: object) -> list[str]:
     for word in value:
         word.encode()  # raises UnicodeEncodeError, a ValueError, for a lone surrogate
     return value
+
+
+def spread_equal(ends: "NDArray[np.int64]") -> "NDArray[np.int64]":
+    """Spread tokens that end together, as the bytes of one character do, evenly from the end before them."""
+    import numpy as np
+
+    values, group, counts = np.unique(ends, return_inverse=True, return_counts=True)
+    before = np.concatenate([np.zeros(1, np.int64), values])[:-1]
+    number = np.arange(1, len(ends) + 1) - (np.cumsum(counts) - counts)[group]
+    found: NDArray[np.int64] = before[group] + (values - before)[group] * number // counts[group]
+    return found

@@ -57,6 +57,8 @@ def _run(args: argparse.Namespace, prog: str) -> int:
     print(f"{escape_line(args.config)}: good ({time.perf_counter() - start:.2f} s)")
     try:
         describe(experiment)
+    except BrokenPipeError:
+        raise
     except (ValueError, OSError, RuntimeError) as error:
         print(escape_controls(f"{args.config}: {error}"), file=sys.stderr)
         return FAILED

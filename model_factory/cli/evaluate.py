@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from model_factory.cli.options import CODES, add_sampling_options, build_verb_parser
-from model_factory.cli.run_command import UsageError, problem_of, report_error, run_on_folder
+from model_factory.cli.run_command import UsageError, announce_device, problem_of, report_error, run_on_folder
 from model_factory.evaluation.settings import Settings
 from model_factory.experiment.metric_registry import metrics_of
 from model_factory.pages.target import check_target
@@ -172,6 +172,7 @@ def _measure(
         )
     if args.collar and run.task_name != "diarization":
         raise UnfitError(f"--collar is for diarization, and {folder} is a run of task {run.task_name}")
+    device = announce_device(run)
     start = time.perf_counter()
     judge = Path(args.judge) if args.judge else None
     other = find_data(run, args.data, args.column or ()) if args.data else None
@@ -197,6 +198,7 @@ def _measure(
         "dataset": split.entry.name,
         "split": split.name,
         "rows": len(split),
+        "device": device,
         "seed": args.seed,
         "seconds": seconds,
     }, report

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from data_manager.errors import DataError
 from data_manager.progress import progress_bar
+from model_factory.cli.run_command import announce_device
 from model_factory.training.errors import UnfitError
 from model_factory.yaml_config.errors import escape_controls
 from model_factory.yaml_config.exit_codes import GOOD, INVALID
@@ -86,6 +87,7 @@ def write_lines(args: argparse.Namespace, folder: Path, overrides: list[str]) ->
     from model_factory.evaluation.sampling.sample import Request
 
     run = open_run(folder, overrides, device=args.device)
+    announce_device(run)
     is_speech = run.task_name in ("speech_recognition", "diarization")
     if is_speech:
         form = choose_format(run, args.format)

@@ -1,6 +1,5 @@
 """Printing of problems on the command line."""
 
-import io
 import json
 import os
 import sys
@@ -33,14 +32,3 @@ def print_problems(problems: list[Problem], stream: TextIO) -> None:
         if caret:
             print(f"{red}{caret}{reset}", file=stream)
     print(f"{len(problems)} problem{'s' if len(problems) != 1 else ''}", file=stream)
-
-
-def take_any_text() -> None:
-    """Make stdout escape characters that its encoding lacks, since a name in a file may have any character."""
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")
-
-
-def stop_printing() -> None:
-    """Redirect stdout to the null device after a broken pipe, so that Python does not report it again at exit."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

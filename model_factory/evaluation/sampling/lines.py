@@ -13,9 +13,14 @@ from data_manager.rows.collate import pad_rows
 from model.discrete.model import DiffusionModel
 from model_factory.diffusion.randomness import RowGenerators
 from model_factory.evaluation.run import LoadedRun
-from model_factory.evaluation.sampling.discrete import draw_tokens, parse_condition, resolve_sample_length
+from model_factory.evaluation.sampling.discrete import (
+    draw_tokens,
+    parse_condition,
+    read_prompt,
+    resolve_sample_length,
+)
 from model_factory.evaluation.sampling.draw import draw, encode_start, sampler_for, translate
-from model_factory.evaluation.sampling.prompt import PromptError, read_template
+from model_factory.evaluation.sampling.prompt import PromptError
 from model_factory.evaluation.sampling.sample import Request, decode_sample, decoding_options
 from model_factory.training.errors import UnfitError
 from model_factory.training.noise import mix_seed
@@ -108,23 +113,28 @@ class _Continuations:
     request: Request
 
     def prepare(self, number: int, value: str) -> Prepared:
-        ids = encode_start(self.run, value, self.run.require_tokenizer())
+        ids, spaces = encode_start(self.run, value, self.run.require_tokenizer())
         longest, new = getattr(self.run.model.params, "max_length", None), self.run.generation.max_new_tokens
         if longest is not None and len(ids) >= longest:
             raise PromptError(
                 f"the line takes {len(ids)} tokens, and with max_length {longest} at most {longest - 1} can be continued; "
                 "shorten it"
             )
-        return Prepared(number, len(ids), ids, new if longest is None else min(new, longest - len(ids)))
+        return Prepared(number, len(ids), (ids, spaces), new if longest is None else min(new, longest - len(ids)))
 
     def generate(self, lines: Sequence[Prepared]) -> list[str]:
         tokenizer = self.run.require_tokenizer()
         padded, mask = (
-            tensor.to(self.run.device) for tensor in pad_rows([line.content for line in lines], tokenizer.pad_token_id)
+            tensor.to(self.run.device)
+            for tensor in pad_rows([line.content[0] for line in lines], tokenizer.pad_token_id)
         )
         options = decoding_options(self.run, _streams(self.run, self.request, lines))
         tokens = self.run.model.generate(padded, lines[0].group, mask=mask, **options)  # type: ignore[operator]
-        return [decode_sample(row[padded.shape[1] :], None, tokenizer).text for row in tokens.tolist()]
+        new = [row[padded.shape[1] :] for row in tokens.tolist()]
+        return [
+            decode_sample(row, None, tokenizer, behind=line.content[1]).text
+            for row, line in zip(new, lines, strict=True)
+        ]
 
 
 @dataclass
@@ -140,17 +150,14 @@ class _Infillings:
         parse_condition(self.run, self.request, 1)
 
     def prepare(self, number: int, value: str) -> Prepared:
-        tokenizer = self.run.require_tokenizer()
-        is_whole = getattr(self.run.dataset_config, "layout", None) == "whole"
-        before = [tokenizer.bos_token_id] if is_whole else []
-        return Prepared(number, self.length, read_template(value, tokenizer, self.length, before))
+        return Prepared(number, self.length, read_prompt(self.run, value, self.length))
 
     def generate(self, lines: Sequence[Prepared]) -> list[str]:
         tokenizer, count = self.run.require_tokenizer(), len(lines)
         lengths, cond = torch.full((count,), self.length), parse_condition(self.run, self.request, count)
         templates = [line.content for line in lines]
         rows, _ = draw_tokens(self.run, lengths, cond, templates, _streams(self.run, self.request, lines))
-        if getattr(self.run.dataset_config, "layout", None) != "whole":
+        if not getattr(self.run.dataset_config, "document_rows", False):
             return [tokenizer.decode(row) for row in rows]
         return [
             decode_sample(row, None, tokenizer, None, template.end).text
