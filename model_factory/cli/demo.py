@@ -16,9 +16,8 @@ from model_factory.cli.options import build_verb_parser
 from model_factory.cli.run_command import run_verb
 from model_factory.experiment.build import with_vocabulary
 from model_factory.experiment.config import ExperimentConfig, read_experiment
-from model_factory.yaml_config.errors import ConfigError, escape_controls, escape_line
+from model_factory.yaml_config.errors import ConfigError, escape_controls, escape_line, report_failure
 from model_factory.yaml_config.exit_codes import FAILED, GOOD
-from model_factory.yaml_config.report import report_failure
 
 CONFIG = "configs/full_experiment.yml"
 SCRIPT = "scripts/demo"

@@ -15,12 +15,11 @@ from typing import TYPE_CHECKING, NoReturn, TypeVar
 from model_factory.cli.options import collect_overrides
 from model_factory.training.errors import is_out_of_memory
 from model_factory.yaml_config.errors import UNREADABLE as UNREADABLE_CODE
-from model_factory.yaml_config.errors import ConfigError, Place, Problem, escape_controls, escape_line
+from model_factory.yaml_config.errors import ConfigError, Place, Problem, escape_controls, escape_line, report_failure
 from model_factory.yaml_config.exit_codes import FAILED, GOOD, INTERRUPTED, INVALID, UNREADABLE, USAGE
 from model_factory.yaml_config.overrides import split_override
 from model_factory.yaml_config.process import end_output, raise_on_interrupt, take_any_text
 from model_factory.yaml_config.registry import UnknownNameError
-from model_factory.yaml_config.report import report_failure
 
 if TYPE_CHECKING:
     from model_factory.evaluation.run import LoadedRun

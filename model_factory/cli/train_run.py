@@ -19,9 +19,8 @@ from model_factory.training.run.folder import RunFolder
 from model_factory.training.run.resume import plan_resume
 from model_factory.training.trial import can_try, try_step
 from model_factory.yaml_config.choose import missing_section
-from model_factory.yaml_config.errors import ConfigError, ConfigValueError, escape_controls
+from model_factory.yaml_config.errors import ConfigError, ConfigValueError, escape_controls, report_failure
 from model_factory.yaml_config.exit_codes import FAILED, GOOD
-from model_factory.yaml_config.report import report_failure
 
 _PEER_GONE = "another process ended before this one; its own message says why, if it could write one"
 _MEANINGS = {
