@@ -75,6 +75,7 @@ def check_line_options(args: argparse.Namespace, usage_error: Callable[[str], No
 def write_lines(args: argparse.Namespace, folder: Path, overrides: list[str]) -> int:
     """Write a text for each line of the input; return the exit code, which is 1 where a line has no text."""
     from model_factory.evaluation.run import open_run
+    from model_factory.evaluation.sampling.draw import check_request
     from model_factory.evaluation.sampling.line_files import LineWriter, as_one_line, open_output, read_lines
     from model_factory.evaluation.sampling.lines import text_sampler
     from model_factory.evaluation.sampling.recordings import (
@@ -88,15 +89,17 @@ def write_lines(args: argparse.Namespace, folder: Path, overrides: list[str]) ->
 
     run = open_run(folder, overrides, device=args.device)
     announce_device(run)
+    request = Request((), args.seed, args.length, args.condition)
     is_speech = run.task_name in ("speech_recognition", "diarization")
     if is_speech:
+        check_request(run, request)
         form = choose_format(run, args.format)
         sampler: LineSampler = RecordingSampler(run)
         items = read_recordings(args.input)
     else:
         if args.format:
             raise UnfitError(f"--format {args.format} is for recordings, and {folder} is a run of task {run.task_name}")
-        sampler = text_sampler(run, Request((), args.seed, args.length, args.condition))
+        sampler = text_sampler(run, request)
         items = read_lines(_single_file(args.input))
     output = open_output(Path(args.output) if args.output else None, _identity(args, run), resume=args.resume)
     for note in run.notes:
@@ -138,10 +141,12 @@ def _single_file(paths: list[str]) -> str:
 
 def _identity(args: argparse.Namespace, run: "LoadedRun") -> dict[str, Any]:
     """Return what decides the texts beside the input: the weights, the settings, and the form of the output."""
+    from model_factory.evaluation.sampling.line_files import WEIGHTS
+
     generation = {f"generation.{key}": value for key, value in run.generation.model_dump(mode="json").items()}
     del generation["generation.num_samples"]
     options = {f"--{name}": getattr(args, name) for name in ("seed", "length", "condition", "json", "format")}
-    return {"weights": _hash_weights(run.model), **options, **generation}
+    return {WEIGHTS: _hash_weights(run.model), **options, **generation}
 
 
 def _hash_weights(model: "nn.Module") -> str:

@@ -2,9 +2,11 @@
 
 import io
 import json
+import shutil
 import sys
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from data_manager.errors import DataError
 from model_factory.cli.generate import main
@@ -153,6 +155,12 @@ def test_resume_checks_input_and_settings(runs, source, tmp_path, capsys):
         "generation.temperature was 1.0 and is 0.0"
         in written(capsys, *base, source, "--resume", "--set", "generation.temperature=0", code=1).err
     )
+    weights = tmp_path / "weights"
+    shutil.copytree(runs["pair"], weights)
+    changed = load_file(weights / "model.safetensors")
+    save_file({name: value + 1 for name, value in changed.items()}, weights / "model.safetensors")
+    again = ("--run", weights, "--output", output, "--input", source, "--resume")
+    assert "was begun with others: the weights of the run" in written(capsys, *again, code=1).err
     other = tmp_path / "other.txt"
     for text in ("another\n" * len(LINES), "the quick\n", ""):
         other.write_text(text)
@@ -220,11 +228,13 @@ def test_wrong_options(runs, source, capsys, tmp_path):
         (("--input", source, "--num-samples", 2), "--num-samples and --input exclude each other"),
         (("--input", source, "--resume"), "add --output FILE"),
         (("--input", source, "--batch-size", 0), "at least 1"),
+        (("--format", "stm"), "--format is for --input FILE"),
     ):
         with pytest.raises(SystemExit) as stop:
             main([*map(str, (*base, *words))])
         assert stop.value.code == 2
         assert message in capsys.readouterr().err
+    assert "--length is for diffusion models" in written(capsys, *base, "--input", source, "--length", 4, code=1).err
     assert "there is no such file" in written(capsys, *base, "--input", tmp_path / "none.txt", code=4).err
     assert "is a folder" in written(capsys, *base, "--input", tmp_path, code=4).err
 

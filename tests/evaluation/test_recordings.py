@@ -93,11 +93,15 @@ def test_files_folders_and_manifests(recogniser, audio, capsys, monkeypatch):
     for size in (1, 2):
         assert written(capsys, *base, audio, "--batch-size", size).out.splitlines() == in_folder
     assert written(capsys, *base, audio / "b.wav", audio / "a.flac").out == f"b {texts['b']}\na {texts['a']}\n"
+    twins = audio / "sub" / "b.wav"
+    twins.write_bytes((audio / "b.wav").read_bytes())
+    ids = [line.partition(" ")[0] for line in written(capsys, *base, audio / "b.wav", twins).out.splitlines()]
+    assert ids == [str((audio / "b").as_posix()), str((audio / "sub" / "b").as_posix())]
     from lhotse import Recording
 
     recording = Recording.from_file(audio / "a.flac")
     lines = [{"audio": "b.wav", "id": "x y"}, recording.to_dict(), recording.to_cut().to_dict()]
-    (audio / "list.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (audio / "list.jsonl").write_text("".join(json.dumps(line) + "\n\n" for line in lines))
     with gzip.open(audio / "list.jsonl.gz", "wb") as file:
         file.write((audio / "list.jsonl").read_bytes())
     for name in ("list.jsonl", "list.jsonl.gz"):
@@ -144,6 +148,12 @@ def test_resume_of_transcripts(recogniser, audio, tmp_path, capsys):
     before = (tmp_path / "out.txt").read_text()
     written(capsys, *base, audio, "--resume")
     assert (tmp_path / "out.txt").read_text() == before
+    new = ("--run", recogniser, "--output", tmp_path / "new.txt", "--input")
+    (tmp_path / "empty").mkdir()
+    for wrong, message in ((tmp_path / "none.wav", "no such file"), (tmp_path / "empty", "has no audio files")):
+        assert message in written(capsys, *new, audio, wrong, code=4).err
+    assert not (tmp_path / "new.txt").exists()
+    assert "--length is for diffusion models" in written(capsys, *new, audio, "--length", 3, code=1).err
     assert "others than those that" in written(capsys, *base, audio / "b.wav", "--resume", code=1).err
 
 

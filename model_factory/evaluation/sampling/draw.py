@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from data_manager.tokenizers.base import Tokenizer
     from model_factory.evaluation.sampling.rejection import DrawSamples
 
-_OTHERS = ("language_modelling", "translation", "latent_diffusion")
+_OTHERS = ("language_modelling", "translation", "latent_diffusion", "speech_recognition", "diarization")
 """Tasks that generate by something else than token diffusion."""
 
 
@@ -46,16 +46,7 @@ def draw(run: LoadedRun, request: Request, track: Track = lambda count: None) ->
     tokenizer = run.require_tokenizer()
     draw_samples = sampler_for(run)
     check_prompts(request.prompts)
-    if run.task_name in _OTHERS and (request.length is not None or request.condition is not None):
-        option = "--condition" if request.length is None else "--length"
-        instead = (
-            "this one takes no condition"
-            if request.length is None
-            else "set the number of tokens by --set generation.max_new_tokens=N"
-        )
-        raise UnfitError(
-            f"{option} is for diffusion models of tokens, and {run.folder} is a run of task {run.task_name}; {instead}"
-        )
+    check_request(run, request)
     found = Samples()
     has_holes = run.task_name == "diffusion"
     texts = (texts_around_holes(prompt) if has_holes else [prompt] for prompt in request.prompts)
@@ -68,6 +59,20 @@ def draw(run: LoadedRun, request: Request, track: Track = lambda count: None) ->
     if draw_samples is _continue and not request.prompts:
         found.notes.append("without --prompt a text begins after the token that ends or begins documents")
     return found
+
+
+def check_request(run: LoadedRun, request: Request) -> None:
+    """Raise UnfitError for a length or a condition that a run of this task does not take."""
+    if run.task_name in _OTHERS and (request.length is not None or request.condition is not None):
+        option = "--condition" if request.length is None else "--length"
+        instead = (
+            "this one takes no condition"
+            if request.length is None
+            else "set the number of tokens by --set generation.max_new_tokens=N"
+        )
+        raise UnfitError(
+            f"{option} is for diffusion models of tokens, and {run.folder} is a run of task {run.task_name}; {instead}"
+        )
 
 
 def _draw_prompt(

@@ -27,6 +27,10 @@ from model_factory.yaml_config.schema_version import add_version
 
 WINDOW = 512
 """Lines that are read and sorted by length together; part of what decides the batches, so a constant."""
+WEIGHTS = "weights"
+"""Key of the hash of the weights, among what decides the texts."""
+WEIGHTS = "weights"
+"""Key of the hash of the run's weights, among what decides the texts."""
 _NAMED = 10
 _BOM = b"\xef\xbb\xbf"
 
@@ -185,11 +189,13 @@ def _read_progress(path: Path, identity: Mapping[str, Any]) -> Progress:
     if not is_whole:
         raise RunFolderError(f"{path} is shorter than {place} says; it was changed, so give another --output")
     changed = [
-        f"{key} was {then.get(key)!r} and is {value!r}" for key, value in identity.items() if then.get(key) != value
+        "the weights of the run" if key == WEIGHTS else f"{key} was {then.get(key)!r} and is {value!r}"
+        for key, value in identity.items()
+        if then.get(key) != value
     ]
     if changed:
         raise UnfitError(
-            f"{path} was begun with other settings: {'; '.join(changed)}; resume with those, or give another --output"
+            f"{path} was begun with others: {'; '.join(changed)}; resume with those, or give another --output"
         )
     return progress
 

@@ -19,7 +19,7 @@ from model_factory.evaluation.sampling.discrete import (
     read_prompt,
     resolve_sample_length,
 )
-from model_factory.evaluation.sampling.draw import draw, encode_start, sampler_for, translate
+from model_factory.evaluation.sampling.draw import check_request, draw, encode_start, sampler_for, translate
 from model_factory.evaluation.sampling.prompt import PromptError
 from model_factory.evaluation.sampling.sample import Request, decode_sample, decoding_options
 from model_factory.training.errors import UnfitError
@@ -66,6 +66,7 @@ def make_batches(lines: Sequence[Prepared], size: int) -> Iterator[list[Prepared
 def text_sampler(run: LoadedRun, request: Request) -> LineSampler:
     """Return the sampler of a run for lines of text; raises UnfitError for a run that cannot generate."""
     sampler_for(run)
+    check_request(run, request)
     if run.generation.exactly is None:
         if run.task_name == "translation":
             return _Translations(run, request)
@@ -173,10 +174,6 @@ class _SingleLines:
     request: Request
 
     def __post_init__(self) -> None:
-        if self.run.task_name == "latent_diffusion" and (self.request.length or self.request.condition):
-            raise UnfitError(
-                "--length and --condition are for diffusion models of tokens; this is a latent diffusion run"
-            )
         generation = self.run.generation.model_copy(update={"num_samples": 1})
         self.run = replace(self.run, config=self.run.config.model_copy(update={"generation": generation}))
 

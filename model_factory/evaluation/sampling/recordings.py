@@ -7,6 +7,7 @@ rttm   NIST's turns, of diarization: SPEAKER RECORDING CHANNEL START DURATION <N
 
 import json
 import sys
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -37,27 +38,38 @@ _PATHS = ("audio", "audio_filepath", "path")
 
 
 def read_recordings(paths: Sequence[str]) -> Iterator[Item]:
-    """Yield the recordings of audio files, folders and manifests (JSON lines; `-` is standard input) as lhotse's cuts.
+    """Return the recordings of audio files, folders and manifests (JSON lines; `-` is standard input) as lhotse's cuts.
 
     A line of a manifest is a cut or a recording of lhotse, or `{"audio": PATH, "id": ID}`, whose path is relative to the
-    working directory or to the manifest. Raises DataError for a path that is not there.
+    working directory or to the manifest. A file is named by its stem, or by its path where another one has that stem.
+    Raises DataError for a path that is not there, and for a folder without audio.
     """
-    numbers = count(1)
     for path in paths:
         place = Path(path)
         if path != "-" and not place.exists():
             raise DataError(f"--input {path}: there is no such file or folder")
+        if place.is_dir() and not _audio_files(place):
+            raise DataError(f"--input {path}: the folder has no audio files ({', '.join(AUDIO)})")
+    return _recordings(paths)
+
+
+def _audio_files(folder: Path) -> list[Path]:
+    return sorted(file for file in folder.rglob("*") if file.suffix.lower() in AUDIO)
+
+
+def _recordings(paths: Sequence[str]) -> Iterator[Item]:
+    numbers, stems = count(1), Counter(Path(path).stem for path in paths)
+    for path in paths:
+        place = Path(path)
         if place.is_dir():
-            found = sorted(file for file in place.rglob("*") if file.suffix.lower() in AUDIO)
-            if not found:
-                raise DataError(f"--input {path}: the folder has no audio files ({', '.join(AUDIO)})")
-            for file in found:
+            for file in _audio_files(place):
                 name = file.relative_to(place).with_suffix("").as_posix()
                 yield _read(next(numbers), str(file), str(file).encode(), {"audio": str(file), "id": name}, Path())
         elif path == "-" or place.suffix in _MANIFESTS:
             yield from _manifest(path, numbers)
         else:
-            yield _read(next(numbers), path, path.encode(), {"audio": path, "id": place.stem}, Path())
+            name = place.stem if stems[place.stem] == 1 else place.with_suffix("").as_posix()
+            yield _read(next(numbers), path, path.encode(), {"audio": path, "id": name}, Path())
 
 
 def _manifest(path: str, numbers: Iterator[int]) -> Iterator[Item]:
@@ -65,6 +77,8 @@ def _manifest(path: str, numbers: Iterator[int]) -> Iterator[Item]:
     with nullcontext(sys.stdin.buffer) if path == "-" else open_binary(Path(path)) as file:
         for number, line in enumerate(file, 1):
             place, key = f"{name}:{number}", line.strip()
+            if not key:
+                continue
             try:
                 content = json.loads(key)
             except ValueError as error:
@@ -174,12 +188,15 @@ def format_recording(item: Item, found: Any, form: Format) -> str:
     name = _word(cut.id) if cut is not None else _word(Path(item.place).stem)
     if form == "text":
         return f"{name} {as_one_line(found or '')}".rstrip() + "\n"
-    if cut is None or not found:
+    if cut is None or found is None:
         return ""
     recording = _word(getattr(cut, "recording_id", None) or cut.id)
     start, channel = float(getattr(cut, "start", 0.0)), 1
     if form == "stm":
-        return f"{recording} {channel} {name} {start:.2f} {start + cut.duration:.2f} <NA> {as_one_line(found)}\n"
+        return (
+            f"{recording} {channel} {name} {start:.2f} {start + cut.duration:.2f} <NA> {as_one_line(found)}".rstrip()
+            + "\n"
+        )
     return "".join(
         f"SPEAKER {recording} {channel} {start + begin:.3f} {end - begin:.3f} <NA> <NA> speaker{speaker} <NA> <NA>\n"
         for speaker, begin, end in found
