@@ -5,13 +5,13 @@ import hashlib
 import json
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from data_manager.errors import DataError
 from data_manager.progress import progress_bar
 from model_factory.cli.run_command import announce_device
-from model_factory.training.errors import UnfitError
+from model_factory.training.errors import InputFileError, UnfitError
 from model_factory.yaml_config.errors import escape_controls
 from model_factory.yaml_config.exit_codes import GOOD, INVALID
 
@@ -116,7 +116,8 @@ def write_lines(args: argparse.Namespace, folder: Path, overrides: list[str]) ->
 
     with progress_bar("lines", None, "line") as track:
         writer = LineWriter(sampler, output, show, args.batch_size or _BATCH, _complain, track)
-        writer.run(items)
+        with closing(output):
+            writer.run(items)
     if failures := output.progress.describe_failures():
         print(failures, file=sys.stderr)
         return INVALID
@@ -128,14 +129,14 @@ def _complain(message: str) -> None:
 
 
 def _single_file(paths: list[str]) -> str:
-    """Return the only path; raise DataError where it is no file, or not the only one."""
+    """Return the only path; raise InputFileError where it is no file, or not the only one."""
     path = paths[0]
     if len(paths) > 1:
-        raise DataError(f"--input {' '.join(paths)}: texts are read from one file; join the files, or give one")
+        raise InputFileError(f"--input {' '.join(paths)}: texts are read from one file; join the files, or give one")
     if path != "-" and not Path(path).exists():
-        raise DataError(f"--input {path}: there is no such file")
+        raise InputFileError(f"--input {path}: there is no such file")
     if path != "-" and Path(path).is_dir():
-        raise DataError(f"--input {path} is a folder; give a file with a text in each line")
+        raise InputFileError(f"--input {path} is a folder; give a file with a text in each line")
     return path
 
 

@@ -16,7 +16,7 @@ from data_manager.text.types import FilesConfig
 from data_manager.tokenizers.from_run import with_tokenizer_of
 from model_factory.evaluation.run import LoadedRun
 from model_factory.experiment.config import read_experiment
-from model_factory.training.errors import RunFolderError, UnfitError
+from model_factory.training.errors import InputFileError, UnfitError
 from model_factory.training.splits import select_dataset
 
 SPLIT = "test"
@@ -32,11 +32,11 @@ def find_data(run: LoadedRun, paths: Sequence[str], columns: Sequence[str] = ())
     """Return the config of the data that `--data` names: a YAML file, a folder, or files; two of text are a pair.
 
     `columns` are the text column of tables, or the two of pairs. Raises UnfitError for data of another kind than the run's,
-    RunFolderError for a path that is not there, ConfigError for an invalid YAML file.
+    InputFileError for a path that is not there, ConfigError for an invalid YAML file.
     """
     for path in paths:
         if not Path(path).exists():
-            raise RunFolderError(f"--data {path}: there is no such file or folder")
+            raise InputFileError(f"--data {path}: there is no such file or folder")
     if Path(paths[0]).suffix in (".yml", ".yaml"):
         if len(paths) > 1 or columns:
             raise UnfitError(

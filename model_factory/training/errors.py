@@ -41,6 +41,12 @@ class FolderInUseError(TrainingError):
     exit_code = USAGE
 
 
+class InputFileError(TrainingError):
+    """Error of a file or folder, named on the command line, that is missing or cannot be read."""
+
+    exit_code = UNREADABLE
+
+
 class RunFolderError(TrainingError):
     """Error of a run folder with a missing or damaged file."""
 

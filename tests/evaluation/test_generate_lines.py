@@ -8,7 +8,6 @@ import sys
 import pytest
 from safetensors.torch import load_file, save_file
 
-from data_manager.errors import DataError
 from model_factory.cli.generate import main
 from model_factory.evaluation.run import open_run
 from model_factory.evaluation.sampling import line_files
@@ -16,7 +15,7 @@ from model_factory.evaluation.sampling.draw import draw
 from model_factory.evaluation.sampling.line_files import LineWriter, open_output, read_lines
 from model_factory.evaluation.sampling.lines import Prepared, make_batches, text_sampler
 from model_factory.evaluation.sampling.sample import Request
-from model_factory.training.errors import UnfitError
+from model_factory.training.errors import InputFileError, UnfitError
 from tests.evaluation.untrained_runs import DECODER, MDLM, PAIR, STACK, make_run, pair_data, text_data
 
 LINES = ["the quick", "fox", "lazy dog, and", "", "over the", "mind", "a", "does not mind"]
@@ -235,8 +234,8 @@ def test_wrong_options(runs, source, capsys, tmp_path):
         assert stop.value.code == 2
         assert message in capsys.readouterr().err
     assert "--length is for diffusion models" in written(capsys, *base, "--input", source, "--length", 4, code=1).err
-    assert "there is no such file" in written(capsys, *base, "--input", tmp_path / "none.txt", code=4).err
-    assert "is a folder" in written(capsys, *base, "--input", tmp_path, code=4).err
+    assert "there is no such file" in written(capsys, *base, "--input", tmp_path / "none.txt", code=3).err
+    assert "is a folder" in written(capsys, *base, "--input", tmp_path, code=3).err
 
 
 def test_latent_texts_do_not_depend_on_batches(latent_run, source, capsys):
@@ -254,5 +253,5 @@ def test_run_that_cannot_generate(runs):
 
 def test_unreadable_file(tmp_path):
     (tmp_path / "in.txt.gz").write_bytes(b"not gzip")
-    with pytest.raises(DataError, match="cannot be read"):
+    with pytest.raises(InputFileError, match="cannot be read"):
         list(read_lines(str(tmp_path / "in.txt.gz")))

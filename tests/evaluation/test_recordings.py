@@ -151,7 +151,7 @@ def test_resume_of_transcripts(recogniser, audio, tmp_path, capsys):
     new = ("--run", recogniser, "--output", tmp_path / "new.txt", "--input")
     (tmp_path / "empty").mkdir()
     for wrong, message in ((tmp_path / "none.wav", "no such file"), (tmp_path / "empty", "has no audio files")):
-        assert message in written(capsys, *new, audio, wrong, code=4).err
+        assert message in written(capsys, *new, audio, wrong, code=3).err
     assert not (tmp_path / "new.txt").exists()
     assert "--length is for diffusion models" in written(capsys, *new, audio, "--length", 3, code=1).err
     assert "others than those that" in written(capsys, *base, audio / "b.wav", "--resume", code=1).err

@@ -7,8 +7,10 @@ what is done: a hash of the input so far, what decides the texts, and the texts 
 
 import hashlib
 import json
+import lzma
 import os
 import sys
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -16,10 +18,9 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, Any, BinaryIO
 
-from data_manager.errors import DataError
 from data_manager.text.files import LONG_LINE, open_binary
 from model_factory.evaluation.sampling.lines import LineSampler, Prepared, make_batches
-from model_factory.training.errors import FolderInUseError, RunFolderError, UnfitError, WriteError
+from model_factory.training.errors import FolderInUseError, InputFileError, RunFolderError, UnfitError, WriteError
 from model_factory.training.run.atomic_io import write_text
 from model_factory.training.run.checkpoints import read_json
 from model_factory.yaml_config.errors import escape_line
@@ -27,8 +28,6 @@ from model_factory.yaml_config.schema_version import add_version
 
 WINDOW = 512
 """Lines that are read and sorted by length together; part of what decides the batches, so a constant."""
-WEIGHTS = "weights"
-"""Key of the hash of the weights, among what decides the texts."""
 WEIGHTS = "weights"
 """Key of the hash of the run's weights, among what decides the texts."""
 _NAMED = 10
@@ -50,13 +49,13 @@ class Item:
 
 
 def read_lines(path: str) -> Iterator[Item]:
-    """Yield the lines of a UTF-8 file, decompressed if it is compressed, or of standard input (`-`); raises DataError."""
+    """Yield the lines of a UTF-8 file, decompressed if it is compressed, or of standard input (`-`); raises InputFileError."""
     name = "<stdin>" if path == "-" else path
     try:
         with nullcontext(sys.stdin.buffer) if path == "-" else open_binary(Path(path)) as file:
             yield from _lines(file, name)
-    except (OSError, EOFError) as error:
-        raise DataError(f"{name} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+    except (OSError, EOFError, lzma.LZMAError, zlib.error) as error:
+        raise InputFileError(f"{name} cannot be read: {getattr(error, 'strerror', None) or error}") from error
 
 
 def _lines(file: BinaryIO, name: str) -> Iterator[Item]:
@@ -65,9 +64,13 @@ def _lines(file: BinaryIO, name: str) -> Iterator[Item]:
         number += 1
         place, key = f"{name}:{number}", line.rstrip(b"\n")
         if len(line) == LONG_LINE and not line.endswith(b"\n"):
-            while (rest := file.readline(LONG_LINE)) and not rest.endswith(b"\n"):
-                key = hashlib.sha256(key + rest).digest()
-            yield Item(number, place, key, None, f"the line has more than {LONG_LINE:,} bytes; split it")
+            digest = hashlib.sha256(line)
+            while rest := file.readline(LONG_LINE):
+                digest.update(rest)
+                if rest.endswith(b"\n"):
+                    break
+            problem = f"the line has more than {LONG_LINE:,} bytes; split it"
+            yield Item(number, place, digest.digest(), None, problem)
             continue
         data = key.removesuffix(b"\r")
         data = data.removeprefix(_BOM) if number == 1 else data
@@ -136,6 +139,11 @@ class Output:
             )
         except OSError as error:
             raise WriteError(f"{self.path} cannot be written: {error}") from error
+
+    def close(self) -> None:
+        """Close the file; standard output stays open."""
+        if self.path is not None:
+            self.stream.close()
 
 
 def as_one_line(text: str) -> str:

@@ -24,7 +24,7 @@ from data_manager.text.files import open_binary
 from model_factory.evaluation.run import LoadedRun
 from model_factory.evaluation.sampling.line_files import Item, as_one_line
 from model_factory.evaluation.sampling.lines import Prepared
-from model_factory.training.errors import UnfitError
+from model_factory.training.errors import InputFileError, UnfitError
 from model_factory.training.tasks.diarization import Diarization
 from model_factory.training.tasks.speech_recognition import SpeechRecognition
 
@@ -42,14 +42,14 @@ def read_recordings(paths: Sequence[str]) -> Iterator[Item]:
 
     A line of a manifest is a cut or a recording of lhotse, or `{"audio": PATH, "id": ID}`, whose path is relative to the
     working directory or to the manifest. A file is named by its stem, or by its path where another one has that stem.
-    Raises DataError for a path that is not there, and for a folder without audio.
+    Raises InputFileError for a path that is not there, and for a folder without audio.
     """
     for path in paths:
         place = Path(path)
         if path != "-" and not place.exists():
-            raise DataError(f"--input {path}: there is no such file or folder")
+            raise InputFileError(f"--input {path}: there is no such file or folder")
         if place.is_dir() and not _audio_files(place):
-            raise DataError(f"--input {path}: the folder has no audio files ({', '.join(AUDIO)})")
+            raise InputFileError(f"--input {path}: the folder has no audio files ({', '.join(AUDIO)})")
     return _recordings(paths)
 
 
