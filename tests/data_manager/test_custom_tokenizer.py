@@ -200,8 +200,8 @@ def test_custom_tokenizer_cannot_replace_a_built_in_one(name):
 
 
 def test_built_in_kinds_share_the_public_config_type():
-    assert list(TOKENIZERS)[-5:] == ["characters", "bytes", "hugging_face", "bpe", "smiles"]
-    assert all(TOKENIZERS.get(name).config_type is TokenizerConfig for name in list(TOKENIZERS)[-5:])
+    assert list(TOKENIZERS)[-6:] == ["characters", "bytes", "hugging_face", "bpe", "smiles", "run"]
+    assert all(TOKENIZERS.get(name).config_type is TokenizerConfig for name in list(TOKENIZERS)[-6:])
 
 
 def run(folder, *command):
