@@ -1,7 +1,11 @@
 """Conversion of the `training` section to `transformers.TrainingArguments`."""
 
+import logging
+import os
+
 from torch import nn
 from transformers import TrainingArguments
+from transformers.utils import logging as transformers_logging
 
 from model_factory.experiment.training_types import TrainingConfig
 from model_factory.training.share import Share
@@ -40,3 +44,10 @@ def shard_by_layer(arguments: TrainingArguments, network: nn.Module) -> None:
     lists = [module for module in network.modules() if isinstance(module, nn.ModuleList)]
     names = sorted({type(layer).__name__ for layers in lists for layer in layers})
     arguments.fsdp_plugin_args["transformer_cls_names_to_wrap"] = ",".join(names)
+
+
+def silence_libraries() -> None:
+    """Limit the logging of libraries to errors."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    transformers_logging.set_verbosity_error()
+    logging.getLogger("accelerate").setLevel(logging.ERROR)

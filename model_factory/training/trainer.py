@@ -66,6 +66,8 @@ class Data:
     collate: RowCollator
     share: Share
     buckets: Buckets | None = None
+    offset: int = 0
+    """Position in the stream of rows at which step 0 would begin."""
 
 
 class FactoryTrainer(Trainer):  # type: ignore[misc]
@@ -111,7 +113,7 @@ class FactoryTrainer(Trainer):  # type: ignore[misc]
     def get_train_dataloader(self) -> DataLoader[Item]:
         """Return batches from `start_step` on; the Trainer counts them as one epoch of max_steps."""
         order = RowOrder(len(self.data.train), self.settings.seed, self.data.buckets)
-        batches = TrainBatches(order, self.data.share, self.start_step, self.args.max_steps)
+        batches = TrainBatches(order, self.data.share, self.start_step, self.args.max_steps, self.data.offset)
         workers = self.args.dataloader_num_workers
         return build_row_loader(self.data.train, batches, self.data.collate, workers=workers)
 
@@ -230,7 +232,7 @@ class FactoryTrainer(Trainer):  # type: ignore[misc]
         if "loss" in logs:
             logs |= self._reduce_means(self.measured)
             self.measured = {}
-        logs["epoch"] = self.state.global_step * self.data.share.rows / len(self.data.train)
+        logs["epoch"] = (self.data.offset + self.state.global_step * self.data.share.rows) / len(self.data.train)
         if any(name.startswith("eval_") for name in logs):  # read by best_step and early stopping
             self.state.log_history.append({**logs, "step": self.state.global_step})
         self.control = self.callback_handler.on_log(self.args, self.state, self.control, logs)
@@ -305,6 +307,7 @@ class FactoryTrainer(Trainer):  # type: ignore[misc]
                 world=world_size(),
                 batch_rows=self.data.share.rows,
                 split_rows=len(self.data.train),
+                row_offset=self.data.offset,
             )
 
     def whole_weights(self) -> dict[str, Tensor]:
@@ -341,8 +344,26 @@ class FactoryTrainer(Trainer):  # type: ignore[misc]
         return self.whole_weights()
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        """Load the optimiser's moments and the schedule's step; rates and decays are those of the current config."""
+        given = [
+            {key: value for key, value in group.items() if key != "params"} for group in self.optimizer.param_groups
+        ]
+        base = list(getattr(self.lr_scheduler, "base_lrs", []))
         with checkpoints.explain_load_errors(checkpoint):
             super()._load_optimizer_and_scheduler(checkpoint)
+        if checkpoint is None or not isinstance(self.lr_scheduler, LambdaLR):
+            return
+        before = self.optimizer.param_groups[0]["lr"]
+        schedule, step = self.lr_scheduler, self.lr_scheduler.last_epoch
+        rates = [rate * factor(step) for rate, factor in zip(base, schedule.lr_lambdas, strict=True)]
+        schedule.base_lrs, schedule._last_lr = base, rates
+        for group, own, rate in zip(self.optimizer.param_groups, given, rates, strict=True):
+            group.update({**own, "lr": rate})
+        if not math.isclose(before, rates[0], rel_tol=1e-9) and is_main():
+            print(
+                f"note: the learning rate was {before:.4g}, and is {rates[0]:.4g} from step {step:,} on",
+                file=sys.stderr,
+            )
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
         """Load the RNG state of each process; if the number of processes differs, reseed from the step."""
