@@ -60,6 +60,14 @@ class DatasetManager:
         return loading.load(_resolve(config)[0])
 
     @staticmethod
+    def load_with_source(config: DatasetConfig, split: str, rows: int | None = None) -> "PreparedSplit | None":
+        """Load at least the first `rows` of a split with their text (`data_manager.rows.source`), in the same order.
+
+        Return None for data without text: speech, and custom sources of token ids. Raise DataError.
+        """
+        return loading.load_with_source(_resolve(config)[0], split, rows)
+
+    @staticmethod
     def preparation(config: DatasetConfig) -> "dict[str, PreparedSplit]":
         """Return document and token counts, skip log and cache folder of each loaded text split; empty for other data."""
         return loading.prepared_splits(_resolve(config)[0])

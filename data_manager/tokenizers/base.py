@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     Flat = tuple[NDArray[np.int32], NDArray[np.int64]]
     """Ids of several texts in one array, and the number of ids of each text."""
+    FlatWithEnds = tuple[NDArray[np.int32], NDArray[np.int64], NDArray[np.int64]]
+    """`Flat`, and the position in the UTF-8 bytes of the concatenated texts at which each token ends."""
 
 VOCABULARY_FILE = "vocabulary.json"
 """File that names the kind of tokenizer in a folder, with the vocabulary of kinds that write no other file."""
@@ -26,8 +28,9 @@ REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 class Tokenizer(Protocol):
     """Interface of a tokenizer. Ids are 0 to vocab_size - 1.
 
-    Two methods are optional: `encode_many(texts) -> Flat`, a faster batched `encode`, and `identity() -> str`, a text
-    that changes whenever ids do, so that data tokenised before are not reused.
+    Three methods are optional: `encode_many(texts) -> Flat`, a faster batched `encode`; `identity() -> str`, a text that
+    changes whenever ids do, so that data tokenised before are not reused; and `encode_with_ends(texts) -> FlatWithEnds`,
+    which also tells where in the texts the tokens end, so that figures are exact per character and per byte.
     """
 
     vocab_size: int
@@ -68,6 +71,42 @@ def flat(encoded: Sequence[Sequence[int]]) -> "Flat":
 
     lengths = np.array([len(ids) for ids in encoded], dtype=np.int64)
     return np.fromiter(chain.from_iterable(encoded), np.int32, int(lengths.sum())), lengths
+
+
+def encode_with_ends(tokenizer: Tokenizer, texts: Sequence[str]) -> "FlatWithEnds":
+    """Encode several texts, and find where each token ends; use the tokenizer's `encode_with_ends` if it has one."""
+    own: Callable[[Sequence[str]], FlatWithEnds] | None = getattr(tokenizer, "encode_with_ends", None)
+    return encode_with_estimated_ends(tokenizer, texts) if own is None else own(texts)
+
+
+def encode_with_estimated_ends(tokenizer: Tokenizer, texts: Sequence[str]) -> "FlatWithEnds":
+    """Encode several texts, and find where each token ends by decoding it alone.
+
+    The ends are exact if the decoded tokens of a text concatenate to it. Otherwise they are spread evenly over the text.
+    """
+    import numpy as np
+
+    ids, lengths = encode_many(tokenizer, texts)
+    ends = [np.empty(0, np.int64)]
+    begin = first = 0
+    for text, length in zip(texts, lengths.tolist(), strict=True):
+        size = len(text.encode("utf-8", "surrogatepass"))
+        parts = [tokenizer.decode([token]) for token in ids[first : first + length].tolist()]
+        is_exact = "".join(parts) == text
+        sizes = [len(part.encode("utf-8", "surrogatepass")) for part in parts]
+        within = np.cumsum(sizes) if is_exact else np.arange(1, length + 1) * size // max(length, 1)
+        ends.append(begin + within.astype(np.int64))
+        begin, first = begin + size, first + length
+    return ids, lengths, np.concatenate(ends)
+
+
+def byte_positions(text: str) -> "NDArray[np.int64]":
+    """Return the positions [len(text) + 1] in the UTF-8 bytes of a text at which its characters begin, and its size."""
+    import numpy as np
+
+    codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
+    sizes = 1 + (codes >= 0x80).astype(np.int64) + (codes >= 0x800) + (codes >= 0x10000)
+    return np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes)])
 
 
 def write_vocabulary(folder: str | PathLike[str], content: dict[str, Any]) -> None:

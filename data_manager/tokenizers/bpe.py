@@ -13,7 +13,7 @@ from data_manager.tokenizers.base import flat, write_vocabulary
 from data_manager.tokenizers.registry import register_tokenizer
 
 if TYPE_CHECKING:
-    from data_manager.tokenizers.base import Flat
+    from data_manager.tokenizers.base import Flat, FlatWithEnds
 
 FILE = "tokenizer.json"
 _TRAINING_CHARACTERS = 1 << 12
@@ -83,6 +83,14 @@ class BpeTokenizer:
     def encode_many(self, texts: Sequence[str]) -> "Flat":
         """Encode several texts, on all cores unless TOKENIZERS_PARALLELISM is false."""
         return flat([found.ids for found in self.inner.encode_batch_fast(texts, add_special_tokens=False)])
+
+    def encode_with_ends(self, texts: Sequence[str]) -> "FlatWithEnds":
+        """Encode several texts; each character of a byte-level token is one byte."""
+        import numpy as np
+
+        ids, lengths = self.encode_many(texts)
+        sizes = np.array([len(self.inner.id_to_token(index)) for index in range(self.vocab_size)])
+        return ids, lengths, np.cumsum(sizes[ids])
 
     def decode(self, ids: Iterable[int]) -> str:
         """Return the text; skip special tokens and ids beyond the vocabulary."""

@@ -14,13 +14,16 @@ from data_manager.documents import HashFile
 from data_manager.errors import DataError
 from data_manager.paths import find_path
 from data_manager.text.hub import cached_files, from_hub, reason_offline
-from data_manager.tokenizers.base import flat, write_vocabulary
+from data_manager.tokenizers.base import byte_positions, encode_with_estimated_ends, flat, write_vocabulary
 from data_manager.tokenizers.factory import file_hashes, output_folder
 from data_manager.tokenizers.registry import register_tokenizer
 from model_factory.yaml_config.schema_version import add_version, parse_json, remove_version
 
 if TYPE_CHECKING:
-    from data_manager.tokenizers.base import Flat
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from data_manager.tokenizers.base import Flat, FlatWithEnds
 
 
 TOKENIZER_FILES = (
@@ -80,6 +83,25 @@ class HuggingFaceTokenizer:
             return flat([self.encode(text) for text in texts])
         return flat([found.ids for found in self._fast.encode_batch_fast(texts, add_special_tokens=False)])
 
+    def encode_with_ends(self, texts: Sequence[str]) -> "FlatWithEnds":
+        """Encode several texts; tokens end where the tokenizer's offsets say.
+
+        Text that belongs to no token, such as white space that a WordPiece drops, is counted with the token after it.
+        """
+        import numpy as np
+
+        if self._fast is None:
+            return encode_with_estimated_ends(self, texts)
+        found = self._fast.encode_batch(list(texts), add_special_tokens=False)
+        ids, lengths = flat([one.ids for one in found])
+        ends, begin = [np.empty(0, np.int64)], 0
+        for text, one in zip(texts, found, strict=True):
+            positions = byte_positions(text)
+            last = np.array([end for _, end in one.offsets], dtype=np.int64)  # in characters
+            ends.append(begin + _spread_equal(positions[np.maximum.accumulate(last)]))
+            begin += int(positions[-1])
+        return ids, lengths, np.concatenate(ends)
+
     def decode(self, ids: Iterable[int]) -> str:
         """Return the text; skip special tokens and ids beyond the vocabulary."""
         known = [i for i in map(int, ids) if 0 <= i < self.vocab_size]
@@ -96,6 +118,17 @@ class HuggingFaceTokenizer:
         """Write the files of `save_pretrained`, and `vocabulary.json`."""
         self.inner.save_pretrained(str(folder))
         write_vocabulary(folder, {"type": "hugging_face"})
+
+
+def _spread_equal(ends: "NDArray[np.int64]") -> "NDArray[np.int64]":
+    """Spread tokens that end together, as the bytes of one character do, evenly from the end before them."""
+    import numpy as np
+
+    values, group, counts = np.unique(ends, return_inverse=True, return_counts=True)
+    before = np.concatenate([np.zeros(1, np.int64), values])[:-1]
+    number = np.arange(1, len(ends) + 1) - (np.cumsum(counts) - counts)[group]
+    found: NDArray[np.int64] = before[group] + (values - before)[group] * number // counts[group]
+    return found
 
 
 def _load_transformers(path: Path) -> Any:
@@ -167,6 +200,10 @@ class CachedTokenizer:
     def encode_many(self, texts: Sequence[str]) -> "Flat":
         """Encode several texts."""
         return self.loaded.encode_many(texts)
+
+    def encode_with_ends(self, texts: Sequence[str]) -> "FlatWithEnds":
+        """Encode several texts, and find where each token ends."""
+        return self.loaded.encode_with_ends(texts)
 
     def decode(self, ids: Iterable[int]) -> str:
         """Return the text without special tokens."""

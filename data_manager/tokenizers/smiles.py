@@ -10,11 +10,18 @@ from os import PathLike
 from typing import TYPE_CHECKING, Any
 
 from data_manager.dataset_types import TokenizerConfig
-from data_manager.tokenizers.base import REPLACEMENT, flat, read_vocabulary, token_list, write_vocabulary
+from data_manager.tokenizers.base import (
+    REPLACEMENT,
+    byte_positions,
+    flat,
+    read_vocabulary,
+    token_list,
+    write_vocabulary,
+)
 from data_manager.tokenizers.registry import register_tokenizer
 
 if TYPE_CHECKING:
-    from data_manager.tokenizers.base import Flat
+    from data_manager.tokenizers.base import Flat, FlatWithEnds
 
 
 TOKEN = re.compile(
@@ -103,6 +110,14 @@ class SmilesTokenizer:
     def encode_many(self, texts: Sequence[str]) -> "Flat":
         """Encode several texts."""
         return flat([self.encode(text) for text in texts])
+
+    def encode_with_ends(self, texts: Sequence[str]) -> "FlatWithEnds":
+        """Encode several texts; a token is as long as its text, and an unknown one is a character."""
+        import numpy as np
+
+        ids, lengths = self.encode_many(texts)
+        sizes = np.array([1, 1, 1, 1, *map(len, self.tokens)])
+        return ids, lengths, byte_positions("".join(texts))[np.cumsum(sizes[ids])]
 
     def decode(self, ids: Iterable[int]) -> str:
         """Join the tokens; an unknown id becomes U+FFFD."""

@@ -101,18 +101,29 @@ def report_error(error: Exception, place: str, as_json: bool) -> int:
     """
     if isinstance(error, ConfigError):
         return report_failure(error, as_json)
-    if _is_out_of_memory(error):
-        error = MemoryError(f"there is not enough memory for this: {str(error).splitlines()[0][:200]}")
-    if not isinstance(error, ValueError | OSError | MemoryError | ImportError | UnknownNameError):
+    if not _is_expected(error):
         traceback.print_exception(error)
-    code = exit_code(error)
-    problem = Problem(Place(place), "", _CODES[code], str(error) or type(error).__name__)
+    code, problem = exit_code(error), problem_of(error, place)
     if as_json:
         print(json.dumps({"ok": False, "errors": [problem.as_dict()]}, indent=2))
     else:
         message = "\n".join(map(escape_line, problem.message.split("\n")))
         print(message if message.startswith(place) else f"{problem.place}: {message}", file=sys.stderr)
     return code
+
+
+def problem_of(error: Exception, place: str) -> Problem:
+    """Return the problem that reports an error of the run at `place`."""
+    message = str(error) or type(error).__name__
+    if _is_out_of_memory(error):
+        message = f"there is not enough memory for this: {message.splitlines()[0][:200]}"
+    return Problem(Place(place), "", _CODES[exit_code(error)], message)
+
+
+def _is_expected(error: Exception) -> bool:
+    """Return True for an error whose message says all; others get a traceback."""
+    known = ValueError | OSError | MemoryError | ImportError | UnknownNameError
+    return isinstance(error, known) or _is_out_of_memory(error)
 
 
 def _is_out_of_memory(error: Exception) -> bool:

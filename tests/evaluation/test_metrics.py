@@ -111,6 +111,7 @@ def test_translation_figures_match_the_task_loss(tmp_path):
     assert {figure.name for figure in report.figures} == {
         "bits_per_token",
         "bits_per_character",
+        "bits_per_byte",
         "perplexity",
         "bleu",
         "chrf",

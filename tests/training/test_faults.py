@@ -182,7 +182,8 @@ def test_curves_on_full_disk_lose_no_checkpoint(tmp_path):
 
 
 def test_error_in_step_saves_checkpoint_and_names_rows(tmp_path):
-    path, log, run = experiment(tmp_path, save_steps=100, eval_steps=3), tmp_path / "log", tmp_path / "run"
+    intervals = {"save_steps": 100, "eval_steps": 3, "logging_steps": 3, "gradient_accumulation_steps": 2}
+    path, log, run = experiment(tmp_path, **intervals), tmp_path / "log", tmp_path / "run"
     words = ("--config", path, *PLUGIN, "--set", "training.task=failing", "--output")
     assert train(*words, tmp_path / "whole") == 0
     assert train(*words, run, log=log, environment={FAILING_STEP: "5"}) == 4

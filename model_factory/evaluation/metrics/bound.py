@@ -26,20 +26,24 @@ _NOTE = "at most"
 
 @register_metric("diffusion")
 def measure(run: LoadedRun, split: Split, settings: Settings) -> Report:
-    """Measure the bound in bits per token and per character and as perplexity, its parts in bits per token, and samples.
+    """Measure the bound in bits per token, character and byte and as perplexity, its parts in bits per token, and samples.
 
     bound = diffusion + prior + reconstruction >= -log p(text). The diffusion part is an integral over time, estimated
     at `settings.draws` random times per row, stratified over the rows.
     """
-    total, parts = bound(run, split, settings)
-    report = Report(total.figures(settings.seed, note=_NOTE))
-    for name, nats in parts.items():
-        bits = np.array(nats) / np.log(2)
-        figure = ratio_figure(f"{name}_part", bits, total.tokens, settings.seed, unit="bits a token")
-        report.figures.append(figure)
-    if not parts:
-        report.notes.append("this model's output has no bound in parts; the figures are of its loss")
-    report.add(measure_samples(run, split, settings))
+    report = Report()
+    with report.attempt("bits_per_token", settings.seed):
+        total, parts = bound(run, split, settings)
+        report.figures += total.figures(settings.seed, note=_NOTE)
+        report.notes += total.notes()
+        for name, nats in parts.items():
+            bits = np.array(nats) / np.log(2)
+            figure = ratio_figure(f"{name}_part", bits, total.tokens, settings.seed, unit="bits a token")
+            report.figures.append(figure)
+        if not parts:
+            report.notes.append("this model's output has no bound in parts; the figures are of its loss")
+    with report.attempt("samples", settings.seed):
+        report.add(measure_samples(run, split, settings))
     return report
 
 
@@ -51,8 +55,7 @@ def bound(run: LoadedRun, split: Split, settings: Settings) -> tuple[TextNLL, di
     for batch in split.batches(split.name):
         drawn = [_row_parts(run.model, batch, mix_seed(settings.seed, draw)) for draw in range(settings.draws)]
         mean = {name: torch.stack([one[name] for one in drawn]).mean(0) for name in drawn[0]}
-        ids, is_real = batch["input_ids"], real_tokens(batch)
-        total.add(torch.stack(list(mean.values())).sum(0), ids, is_real, run.tokenizer)
+        total.add(torch.stack(list(mean.values())).sum(0), batch, run.tokenizer, with_first=True)
         for name in mean.keys() & set(PARTS):
             parts.setdefault(name, []).extend(mean[name].tolist())
     return total, {name: parts[name] for name in PARTS if name in parts}

@@ -53,9 +53,11 @@ def load_judge(folder: Path) -> Judge:
 def measure_by_judge(folder: Path, texts: Sequence[str], human: Sequence[str], seed: int) -> Report:
     """Measure the perplexity of `texts` under the model of `folder`, and their MAUVE against `human`."""
     judge = load_judge(folder)
-    report = Report([generative_perplexity(judge, texts, seed)])
-    report.notes.append(f"judged by {judge.name}")
-    report.add(mauve_report(judge, texts, human, seed))
+    report = Report(notes=[f"judged by {judge.name}"])
+    with report.attempt("generative_perplexity", seed):
+        report.figures.append(generative_perplexity(judge, texts, seed))
+    with report.attempt("mauve", seed):
+        report.add(mauve_report(judge, texts, human, seed))
     return report
 
 

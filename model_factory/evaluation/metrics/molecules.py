@@ -45,10 +45,12 @@ def molecule_figures(smiles: Sequence[str], known: Iterable[str], seed: int) -> 
         report.notes.append("no sample is a molecule that RDKit can parse, so only validity is measured")
         return report
     report.figures.append(_uniqueness(canonical, seed))
-    old = {name for name in map(canonical_smiles, known) if name is not None}
-    new = sum(name not in old for name in different)
-    report.figures.append(_share("novelty", new, len(different), "different molecules", seed))
-    report.figures.append(_diversity(canonical[:MOST_COMPARED], seed))
+    with report.attempt("novelty", seed):
+        old = {name for name in map(canonical_smiles, known) if name is not None}
+        new = sum(name not in old for name in different)
+        report.figures.append(_share("novelty", new, len(different), "different molecules", seed))
+    with report.attempt("internal_diversity", seed):
+        report.figures.append(_diversity(canonical[:MOST_COMPARED], seed))
     if len(canonical) > MOST_COMPARED:
         report.notes.append(f"internal diversity is that of the first {MOST_COMPARED:,} valid molecules")
     return report
