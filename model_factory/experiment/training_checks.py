@@ -270,21 +270,18 @@ def _device_settings(config: Any, path: Location) -> Iterator[tuple[Location, st
                 yield from _device_settings(value, here)
 
 
-def _length(context: Context) -> Iterator[Problem]:
-    """Check that the length and the warm-up are each given once; a run's config.yml has the steps that were computed."""
-    if not context.will_train:
-        return
-    for key, other in (("num_train_epochs", "max_steps"), ("warmup_ratio", "warmup_steps")):
-        path = ("training", key)
-        if context.has(path) and context.has(("training", other)):
-            message = f"{key} and {other} say the same in two ways"
-            yield context.problem(path, message, f"leave one of them out, or --set training.{key}=null")
+def _warmup(context: Context) -> Iterator[Problem]:
+    """Check that the warm-up is given once."""
+    path = ("training", "warmup_ratio")
+    if context.has(path) and context.has(("training", "warmup_steps")):
+        message = "warmup_ratio and warmup_steps both give the length of the warm-up"
+        yield context.problem(path, message, "leave one of them out, or --set training.warmup_ratio=null")
 
 
 TRAINING_CHECKS: tuple[Check, ...] = (
     *(
         _names,
-        _length,
+        _warmup,
         _named_data,
         _evaluation,
         _rows,

@@ -157,7 +157,7 @@ class TrainingConfig(StrictModel):
     max_steps: Steps = 1000
     """Optimiser steps. [steps]"""
     num_train_epochs: Annotated[float, Field(gt=0, le=1_000_000)] | None = None
-    """Length in passes over the training rows, instead of max_steps. [epochs]"""
+    """Length in passes over the training rows; with max_steps as well, training ends at the smaller of the two. [epochs]"""
     batch_size: Annotated[int, Field(gt=0, le=1_048_576)] = 32
     """Rows of a batch on each device. [rows]"""
     gradient_accumulation_steps: Annotated[int, Field(gt=0, le=65_536)] = 1

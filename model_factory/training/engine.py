@@ -148,12 +148,8 @@ class TrainingSession:
         share = plan_share(self.settings, self.plan, distributed.world_size(), distributed.rank())
         on_cpu = is_on_cpu(self.config.model and self.config.model.config)
         check_machine(self.settings, use_cpu=on_cpu)
-        from model_factory.training.arguments import (  # imports transformers, which takes seconds
-            silence_libraries,
-            training_arguments,
-        )
+        from model_factory.training.arguments import training_arguments  # imports transformers, which takes seconds
 
-        silence_libraries()
         arguments = training_arguments(self.settings, share, str(self.run), use_cpu=on_cpu)
         distributed.barrier()  # no process writes before all have read the folder
         with distributed.main_first():

@@ -22,6 +22,7 @@ from torch.utils.data import DataLoader
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainingArguments
 
 from model_factory.experiment.training_types import TrainingConfig
+from model_factory.training.arguments import keep_settings
 from model_factory.training.callbacks import RunCallback, best_step
 from model_factory.training.distributed import (
     all_reduce_sum,
@@ -369,25 +370,8 @@ class FactoryTrainer(Trainer):  # type: ignore[misc]
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         """Load the optimiser's moments and the schedule's step; rates and decays are those of the current config."""
-        given = [
-            {key: value for key, value in group.items() if key != "params"} for group in self.optimizer.param_groups
-        ]
-        base = list(getattr(self.lr_scheduler, "base_lrs", []))
-        with checkpoints.explain_load_errors(checkpoint):
+        with checkpoints.explain_load_errors(checkpoint), keep_settings(self.optimizer, self.lr_scheduler):
             super()._load_optimizer_and_scheduler(checkpoint)
-        if checkpoint is None or not isinstance(self.lr_scheduler, LambdaLR):
-            return
-        before = self.optimizer.param_groups[0]["lr"]
-        schedule, step = self.lr_scheduler, self.lr_scheduler.last_epoch
-        rates = [rate * factor(step) for rate, factor in zip(base, schedule.lr_lambdas, strict=True)]
-        schedule.base_lrs, schedule._last_lr = base, rates
-        for group, own, rate in zip(self.optimizer.param_groups, given, rates, strict=True):
-            group.update({**own, "lr": rate})
-        if not math.isclose(before, rates[0], rel_tol=1e-9) and is_main():
-            print(
-                f"note: the learning rate was {before:.4g}, and is {rates[0]:.4g} from step {step:,} on",
-                file=sys.stderr,
-            )
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
         """Load the RNG state of each process; if the number of processes differs, reseed from the step."""

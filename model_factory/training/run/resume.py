@@ -35,7 +35,7 @@ _RESOLVED = (
     *("vocab_size", "task", "num_labels", "eval_split", "train_split", "dataset"),
     *("model.length", "condition.mean", "condition.std"),
 )
-_STEPS = {"num_train_epochs": "max_steps", "warmup_ratio": "warmup_steps"}
+_STEPS = (("num_train_epochs", "max_steps"), ("warmup_ratio", "warmup_steps"), ("warmup_ratio", "warmup_ratio"))
 """Keys of `training`, and those that are computed from them once the number of rows is known."""
 _FIXED = {
     "model": "the weights in its checkpoint are those of this model",
@@ -180,7 +180,8 @@ def _plain(config: ExperimentConfig) -> dict[str, Any]:
 def _is_free(change: Change, now: ExperimentConfig) -> bool:
     """Return True for a key that does not affect the weights, or that is filled in from the data later."""
     key = change.key
-    computed = {f"training.{name}" for given, name in _STEPS.items() if getattr(now.training, given, None) is not None}
+    training = now.training
+    computed = {f"training.{name}" for given, name in _STEPS if getattr(training, given, None) is not None}
     return (
         key.startswith(FREE)
         or (key.startswith("model") and key.endswith(".device"))
