@@ -219,7 +219,7 @@ def _describe_recipe(name: str) -> str:
     text = first_sentence(ast.get_docstring(ast.parse(source)) or "")
     text = re.sub(r"^(About (the )?|This is an? |Description taken from )", "", text).rstrip(":")
     known = text if 0 < len(text) <= 110 else f"{text[:107]}..." if text else "a speech corpus"
-    return f"{known} ({'downloaded if missing' if recipe.download else 'manual download'})"
+    return f"{known} ({'downloaded if missing' if recipe.can_download else 'manual download'})"
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from data_manager.documents import Corpus, Notes, Piece
 from data_manager.row_types import TokensConfig
 from data_manager.rows.parallel import ordered_map
-from data_manager.tokenizers.base import Tokenizer, encode_many, encode_with_ends
+from data_manager.tokenizers.base import Tokenizer, encode_many, encode_with_ends, unknown_id
 
 if TYPE_CHECKING:
     import numpy as np
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 BATCH = 1 << 18
 """Characters in an encoding batch."""
 _BATCH_PIECES = 8192
+UNKNOWN_REWRITTEN = "a rewritten SMILES with tokens that the tokenizer does not know"
+"""Reason of a skipped text that its corpus wrote itself, see `Piece.rewritten`."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,11 @@ def encode_corpus(
     encode = EncodeSides(tokenizer, with_source)
     found = ordered_map(encode, batches(pieces, size or BATCH), num_proc, f"data set {config.name!r}")
     for batch, sides in found:
+        known = _drop_unknown(batch, [flat for flat, _ in sides], tokenizer, notes)
+        if not known:
+            continue
+        if len(known) < len(batch):
+            batch, sides = known, encode(known)
         ends = np.fromiter((piece.ends for piece in batch), bool, len(batch))
         labels = None
         if batch[0].label is not None:
@@ -98,6 +105,25 @@ def encode_corpus(
         token_ends = [found for _, found in sides if found is not None]
         places = [piece.place for piece in batch]
         yield Encoded([side for side, _ in sides], ends, places, labels, cond, texts, token_ends)
+
+
+def _drop_unknown(batch: list[Piece], sides: "Sequence[Flat]", tokenizer: Tokenizer, notes: Notes) -> list[Piece]:
+    """Count the unknown tokens of each piece; return the pieces without the rewritten ones that have such tokens."""
+    import numpy as np
+
+    unknown = unknown_id(tokenizer)
+    if unknown is None or not any((ids == unknown).any() for ids, _ in sides):
+        return batch
+    owners = [np.repeat(np.arange(len(batch)), lengths)[ids == unknown] for ids, lengths in sides]
+    kept = []
+    for piece, count in zip(batch, np.bincount(np.concatenate(owners), minlength=len(batch)).tolist(), strict=True):
+        if count and piece.rewritten:
+            notes.add(UNKNOWN_REWRITTEN, piece.place)
+            continue
+        if count:
+            notes.add_unknown(count, piece.place)
+        kept.append(piece)
+    return kept
 
 
 def row_maker(

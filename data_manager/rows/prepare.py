@@ -19,8 +19,8 @@ from model_factory.yaml_config.schema_version import add_version, parse_json
 if TYPE_CHECKING:
     import datasets
 
-_VERSION = 1
-"""Increase it when the form of rows changes, so that older ones are not reused."""
+_VERSION = 3
+"""Increase it when the form of rows, or of the notes on them, changes, so that older ones are not reused."""
 _SOURCE_VERSION = 1
 """The same for the form of source columns."""
 _ROWS, _COUNTS = "rows.arrow", "counts.json"

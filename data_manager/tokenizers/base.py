@@ -40,7 +40,7 @@ class Tokenizer(Protocol):
     unk_token_id: int | None
 
     def encode(self, text: str) -> list[int]:
-        """Return the token ids of a text, without special tokens around them."""
+        """Return the token ids of a text: no special tokens around it, and none for their names in it."""
         ...
 
     def decode(self, ids: Iterable[int]) -> str:
@@ -50,6 +50,15 @@ class Tokenizer(Protocol):
     def save(self, folder: str | PathLike[str]) -> None:
         """Write the tokenizer into a folder, which is created if missing; use `write_vocabulary`."""
         ...
+
+
+def unknown_id(tokenizer: Tokenizer) -> int | None:
+    """Return the id of text that a tokenizer does not know; None if it knows every text.
+
+    GPT-2 names its end of text as unknown, but its bytes encode everything.
+    """
+    unknown = tokenizer.unk_token_id
+    return None if unknown in (tokenizer.bos_token_id, tokenizer.eos_token_id) else unknown
 
 
 def encode_many(tokenizer: Tokenizer, texts: Sequence[str]) -> "Flat":

@@ -32,7 +32,6 @@ class BpeTokenizer:
 
     def __init__(self, inner: Any) -> None:
         """Wrap `inner`, a `tokenizers.Tokenizer` whose first four tokens are the special ones."""
-        inner.encode_special_tokens = True  # "<eos>" in a text is encoded as five characters
         inner.no_truncation()
         inner.no_padding()
         self.inner = inner
@@ -77,11 +76,13 @@ class BpeTokenizer:
 
     def encode(self, text: str) -> list[int]:
         """Return the token ids of a text, without special tokens around them."""
+        self.inner.encode_special_tokens = True  # "<eos>" in a text is five characters; a pickled tokenizer loses it
         ids: list[int] = self.inner.encode(text, add_special_tokens=False).ids
         return ids
 
     def encode_many(self, texts: Sequence[str]) -> "Flat":
         """Encode several texts, on all cores unless TOKENIZERS_PARALLELISM is false."""
+        self.inner.encode_special_tokens = True
         return flat([found.ids for found in self.inner.encode_batch_fast(texts, add_special_tokens=False)])
 
     def encode_with_ends(self, texts: Sequence[str]) -> "FlatWithEnds":

@@ -10,7 +10,7 @@ LEVEL = 0.95
 """Level of all confidence intervals."""
 _LONGEST_REASON = 200
 """Characters of an error's message that are shown beside a figure; the command prints all of it."""
-HEAD = ("figure", "value", "95 % interval", "over", "interval by", "")
+HEAD = ("figure", "value", "95 % interval", "over", "interval by", "note")
 
 
 @dataclass(frozen=True)
@@ -89,9 +89,14 @@ class Report:
         figures = [figure.as_dict() for figure in self.figures]
         return {"figures": figures, "notes": self.notes, "examples": self.examples}
 
+    def rows(self) -> list[tuple[str, ...]]:
+        """Return the cells of the table, its header first; without notes, their column is left out."""
+        rows = [HEAD, *(figure.cells() for figure in self.figures)]
+        return rows if any(figure.note for figure in self.figures) else [row[:-1] for row in rows]
+
     def text(self) -> str:
         """Return the table, notes and examples for the terminal."""
-        lines = table([HEAD, *(figure.cells() for figure in self.figures)]) if self.figures else []
+        lines = table(self.rows()) if self.figures else []
         lines += [f"note: {note}" for note in self.notes]
         for number, example in enumerate(self.examples, 1):
             lines += [f"--- example {number}", example]

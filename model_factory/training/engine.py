@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 from data_manager.data_manager import DatasetManager
 from data_manager.dataset_types import DatasetConfig
-from data_manager.rows.lengths import row_lengths
 from model.checkpoint import atomic_replace
 from model_factory.experiment.build import with_vocabulary
 from model_factory.experiment.config import ExperimentConfig
@@ -57,6 +56,7 @@ from model_factory.training.share import Share, resolve_steps
 from model_factory.training.splits import (
     Split,
     Splits,
+    describe_large_batch,
     fill_condition_scale,
     is_table,
     select_dataset,
@@ -177,6 +177,8 @@ class TrainingSession:
                 f"{len(splits.train)}; restore its files, or give another --output"
             )
         if distributed.is_main():
+            if note := describe_large_batch(splits.train, self.settings):
+                print(f"note: {note}", file=sys.stderr)
             used = [name for name, rows in loaded.items() if splits.contains(rows)]
             self.check_data_hashes(loaded, sorted(used, key=lambda name: loaded[name] is not splits.train))
         return splits
@@ -263,24 +265,16 @@ class TrainingSession:
             Rows(splits.train),
             None if splits.evaluation is None else first_rows(splits.evaluation, self.settings.max_eval_samples),
         )
-        offset = self.row_offset(share.rows)
+        offset = self.plan.row_offset(share.rows, has_new_data=self.has_new_data)
         collate = RowCollator(DatasetManager.collator(self.entry, splits.train), self.settings.seed, share.rows, offset)
         shown = self.make_sample_batch(evaluation or train, replace(collate, offset=0))
         assert self.config.model is not None
         callback = RunCallback(self.run, self.settings, self.config.model.name, average, shown)
         step = self.plan.checkpoint.step if self.plan.checkpoint else 0
-        data = Data(train, evaluation, collate, share, self.build_buckets(splits.train, share, offset), offset)
+        is_bucketed = getattr(self.entry, "bucketing", False)
+        buckets = Buckets.of(splits.train, share.rows, offset) if is_bucketed else None
+        data = Data(train, evaluation, collate, share, buckets, offset)
         return FactoryTrainer(module, arguments, self.settings, data, callback, average, step), module.network
-
-    def row_offset(self, step_rows: int) -> int:
-        """Return the position in the stream of rows at which step 0 would begin, so that the run continues where it was.
-
-        New data begin at their first row.
-        """
-        if self.plan.checkpoint is None:
-            return 0
-        manifest = self.plan.checkpoint.manifest
-        return (0 if self.has_new_data else manifest.rows_seen) - manifest.step * step_rows
 
     def check_tokenizer(self) -> None:
         """Raise UnfitError if a run that continues on other data has another tokenizer, say one trained on these data."""
@@ -292,14 +286,6 @@ class TrainingSession:
             f"{self.run}: the tokenizer of data set {self.entry.name!r} has other tokens than the one that the run was trained "
             f"with, as it depends on the data; use the run's own: tokenizer: {{run: {self.run}}}"
         )
-
-    def build_buckets(self, rows: Split, share: Share, offset: int) -> "Buckets | None":
-        """Return buckets that group rows of similar length into a step, None unless the data set sets `bucketing`."""
-        if not getattr(self.entry, "bucketing", False):
-            return None
-        import torch
-
-        return Buckets(torch.from_numpy(sum(row_lengths(rows).values())), share.rows, offset)
 
     def build_module(self, arguments: "TrainingArguments") -> "TaskModule":
         """Build the network with its task, initial weights and adapters, on the device of `arguments`."""

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from data_manager.rows.lengths import row_lengths
 from model_factory.training.noise import RowNoise, mix_seed
 from model_factory.training.run.signals import leave_to_parent
 from model_factory.training.share import Share
@@ -37,6 +38,11 @@ class Buckets:
     lengths: Tensor
     step_rows: int
     offset: int = 0
+
+    @classmethod
+    def of(cls, rows: Split, step_rows: int, offset: int) -> "Buckets":
+        """Create the buckets of a table's rows."""
+        return cls(torch.from_numpy(sum(row_lengths(rows).values())), step_rows, offset)
 
     def sort(self, order: Tensor, start: int, generator: torch.Generator) -> Tensor:
         """Reorder an epoch's rows int64 [count], which begin at stream position `start`, by length within pools.

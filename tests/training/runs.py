@@ -10,6 +10,8 @@ import time
 from pathlib import Path
 
 from model_factory.yaml_config.dump import dump
+from tests.processes import die_with_parent
+from tests.processes import wait_for as wait_for
 
 TEXT = "the quick brown fox jumps over the lazy dog, and the dog does not mind at all.\n"
 CONTEXT = multiprocessing.get_context("forkserver")
@@ -70,7 +72,7 @@ def start(*argv: object, environment: dict | None = None, log: Path | None = Non
 def train(*argv: object, environment: dict | None = None, log: Path | None = None) -> int:
     """Run `train.py` in a separate process and return its exit code."""
     process = start(*argv, environment=environment, log=log)
-    process.join(120)
+    process.join()
     return process.exitcode
 
 
@@ -78,7 +80,7 @@ def train_by_two(*argv: object, log: Path | None = None) -> list[int]:
     """Run `train.py` in two processes, as torchrun does, and return their exit codes."""
     processes = start_two(*argv, log=log)
     for process in processes:
-        process.join(120)
+        process.join()
     return [process.exitcode for process in processes]
 
 
@@ -93,6 +95,7 @@ def start_two(*argv: object, log: Path | None = None) -> list:
 
 
 def _train(argv: list[str], environment: dict, log: Path | None) -> None:
+    die_with_parent()
     os.environ.update(environment)
     if log is not None:
         handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
@@ -117,17 +120,6 @@ def _let_clock_jump(seconds: float) -> None:
 
     time.time = jumping
     time.time_ns = lambda: int(jumping() * 1e9)
-
-
-def wait_for(found, seconds: float = 60.0):
-    """Return the first true value of `found()`; raise TimeoutError after `seconds`."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        value = found()
-        if value:
-            return value
-        time.sleep(0.005)
-    raise TimeoutError
 
 
 def metrics(run: Path) -> list[dict]:

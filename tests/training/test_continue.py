@@ -2,13 +2,16 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 
 from model_factory.experiment.training_types import TrainingConfig
+from model_factory.training.errors import UnfitError
 from model_factory.training.run.checkpoints import read_checkpoint
 from model_factory.training.run.logs import draw_curves, moving_average
-from model_factory.training.share import resolve_steps
+from model_factory.training.run.resume import Change, ResumePlan, plan_share
+from model_factory.training.share import Share, resolve_steps
 from tests.training.runs import TEXT, bytes_of, experiment, losses, metrics, train
 
 CONSTANT = {"lr_scheduler_type": "constant", "ema_decay": 0.9, "weight_decay": 0.1, "eval_steps": 4, "save_steps": 4}
@@ -168,3 +171,15 @@ def test_curves_mark_resumes_and_smooth_long_curves(tmp_path):
     assert len(set(sizes)) == 3
     assert moving_average([1.0, 1.0, 1.0]) == [1.0, 1.0, 1.0]
     assert moving_average([0.0, 1.0], decay=0.5) == pytest.approx([0.0, 1 / 1.5])
+
+
+def test_rows_of_a_step_are_kept_by_other_numbers_of_processes(short):
+    plan = ResumePlan(read_checkpoint(short / "run", 8))
+    given = TrainingConfig(batch_size=2, gradient_accumulation_steps=2)
+    assert plan_share(given, plan, world=2, rank=1) == Share(2, 1, 2, 1)
+    with pytest.raises(UnfitError, match="a step of this run has 4 rows"):
+        plan_share(given, plan, world=3, rank=0)
+    changed = replace(plan, changes=(Change("training.batch_size", 4, 2),))
+    assert plan_share(given, changed, world=3, rank=0).rows == 12
+    assert changed.row_offset(12, has_new_data=False) == 8 * 4 - 8 * 12
+    assert changed.row_offset(12, has_new_data=True) == -8 * 12

@@ -60,8 +60,6 @@ def test_resume_with_other_config_is_refused(copy, unfinished, tmp_path):
         *words,
         log=tmp_path / "a",
     )
-    words = ("--config", config, "--output", copy, "--resume", "--set", "training.batch_size=3")
-    fails(1, "a step of this run has 4 rows", *words, log=tmp_path / "b")
     assert snapshot(copy) == before
     free = ("--set", "training.save_steps=3", "--set", "generation.num_samples=1")
     assert train("--config", config, "--output", copy, "--resume", *free) == 0
@@ -140,7 +138,7 @@ def test_full_disk_keeps_earlier_checkpoint(copy, unfinished, tmp_path):
 def test_run_folder_lock_excludes_second_process(tmp_path):
     config, run = experiment(tmp_path, max_steps=500), tmp_path / "run"
     first = start("--config", config, "--output", run)
-    wait_for(lambda: list_checkpoint_steps(run))
+    wait_for(lambda: list_checkpoint_steps(run), first)
     words = ("--config", config, "--output", run, "--resume")
     fails(2, "another process is training in this folder", *words, log=tmp_path / "log")
     assert first.is_alive()

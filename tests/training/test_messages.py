@@ -7,10 +7,12 @@ import signal
 import pytest
 
 from model_factory.experiment.config import read_experiment
+from model_factory.experiment.training_types import TrainingConfig
 from model_factory.training import engine
 from model_factory.training.errors import FolderInUseError
 from model_factory.training.run.checkpoints import list_checkpoint_steps
 from model_factory.training.run.folder import RunFolder
+from model_factory.training.splits import describe_large_batch
 from tests.training.runs import DECODER, bytes_of, experiment, metrics, start, train, wait_for
 
 MOODS = "".join(f"{'aaaa' if row % 2 else 'bbbb'},{row % 2}\n" for row in range(24))
@@ -43,19 +45,27 @@ def test_resume_reports_its_first_step(tmp_path):
         tmp_path, 0, "--config", path, "--output", run, "--resume"
     )
     assert "the run was already finished" in said(tmp_path, 0, "--config", path, "--output", run, "--resume")
-    more = said(tmp_path, 1, "--config", path, "--output", run, "--resume", "--set", "training.max_steps=9")
-    assert f"training.init_from: {run} it starts from" in more
+    other = said(tmp_path, 1, "--config", path, "--output", run, "--resume", "--set", "training.seed=9")
+    assert f"training.init_from: {run} it starts from" in other
     (run / "model.safetensors").unlink()
     assert "resuming from step 6" in said(tmp_path, 0, "--config", path, "--output", run, "--resume")
+
+
+def test_batch_size_above_the_rows_is_noted(tmp_path):
+    path = experiment(tmp_path, max_steps=1, batch_size=100)
+    log = said(tmp_path, 0, "--config", path, "--output", tmp_path / "run")
+    assert "note: training.batch_size is 100, and there are 41 rows: each step trains on all of them" in log
+    settings = TrainingConfig(batch_size=12)
+    assert describe_large_batch(range(12), settings) is None
 
 
 @pytest.mark.parametrize("save_steps", [2, 100_000])
 def test_sigint_reports_last_checkpoint(tmp_path, save_steps):
     path, log = experiment(tmp_path, max_steps=100_000, save_steps=save_steps, eval_steps=100_000), tmp_path / "log"
     process = start("--config", path, "--output", tmp_path / "run", log=log)
-    wait_for(lambda: log.exists() and "step 4/" in log.read_text())
+    wait_for(lambda: log.exists() and "step 4/" in log.read_text(), process)
     os.kill(process.pid, signal.SIGINT)
-    process.join(60)
+    process.join()
     assert process.exitcode == 130
     steps = list_checkpoint_steps(tmp_path / "run")
     assert f"stopped by SIGINT after step {steps[-1]:,}; --resume continues from step {steps[-1]:,}" in log.read_text()

@@ -91,6 +91,16 @@ class ResumePlan:
         """Return True if the data set is another one, or may have other rows."""
         return any(change.key.startswith(DATA) for change in self.changes)
 
+    def row_offset(self, step_rows: int, *, has_new_data: bool) -> int:
+        """Return the position in the stream of rows at which step 0 would begin, so that the run goes on where it was.
+
+        `step_rows` are the rows of an optimiser step from now on. New data begin at their first row.
+        """
+        if self.checkpoint is None:
+            return 0
+        manifest = self.checkpoint.manifest
+        return (0 if has_new_data else manifest.rows_seen) - manifest.step * step_rows
+
 
 def plan_resume(run: RunFolder, config: ExperimentConfig, *, resume: bool, world: int = 1) -> ResumePlan:
     """Decide from `--output` and `--resume` how the run starts; write nothing.
