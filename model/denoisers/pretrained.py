@@ -47,16 +47,40 @@ def make_bidirectional(model: Any) -> None:
             module.is_causal = False
 
 
-def make_full_attention_mask(mask: Tensor | None, like: Tensor) -> Tensor:
-    """Return the additive attention mask [B or 1, 1, L, L]: 0 at real tokens, the lowest finite number at padding.
+def make_full_attention_mask(mask: Tensor | None, like: Tensor, same: Tensor | None = None) -> Tensor:
+    """Return the additive attention mask [B or 1, 1, L, L]: 0 at visible tokens, the lowest finite number at others.
 
-    mask is bool [B, L], True at real tokens; None if all tokens of like [B, L, width] are real.
+    mask is bool [B, L], True at real tokens; None if all tokens of like [B, L, width] are real. same is bool [B, L, L],
+    True where two tokens are of one document; None if all are.
     """
     length = like.shape[1]
-    if mask is None:
+    if mask is None and same is None:
         return like.new_zeros(1, 1, length, length)
-    hidden = torch.zeros_like(mask, dtype=like.dtype).masked_fill(~mask, torch.finfo(like.dtype).min)
-    return hidden[:, None, None].expand(-1, 1, length, -1)
+    allowed = torch.ones(1, 1, 1, dtype=torch.bool, device=like.device) if mask is None else mask[:, None]
+    allowed = (allowed if same is None else allowed & same).expand(-1, length, -1)
+    hidden = torch.zeros_like(allowed, dtype=like.dtype).masked_fill(~allowed, torch.finfo(like.dtype).min)
+    return hidden[:, None]
+
+
+@torch.no_grad()
+def find_leak(network: Any, num_tokens: int) -> str | None:
+    """Return why a network cannot isolate documents, None if it gives a document in a packed row its output alone."""
+    config = network.model.config
+    if not network.shifted and "sliding_attention" in (getattr(config, "layer_types", None) or ()):
+        return "its local attention makes a separate mask"
+    training, device = network.training, next(network.parameters()).device
+    ids = torch.arange(7, device=device)[None] % num_tokens
+    documents, level = torch.tensor([[1, 1, 1, 2, 2, 2, 2]], device=device), torch.ones(1, device=device)
+    try:
+        network.eval()
+        packed = network.logits(ids, level, documents=documents)
+        alone = torch.cat([network.logits(ids[:, :3], level), network.logits(ids[:, 3:], level)], 1)
+    except (TypeError, ValueError, RuntimeError, AttributeError, NotImplementedError) as error:
+        return " ".join(str(error).split())[:200]
+    finally:
+        network.train(training)
+    close = torch.allclose(packed, alone, rtol=1e-3, atol=1e-4 * float(alone.abs().max()))
+    return None if close else "a document in a packed row gets another output than alone"
 
 
 @torch.no_grad()

@@ -29,6 +29,17 @@ def check_mask(mask: Tensor | None, x: Tensor, name: str) -> None:
         raise InputError(f"{name} must be bool {shape}, True at real tokens; got {describe(mask)}{hint}")
 
 
+def check_documents(documents: Tensor, x: Tensor) -> Tensor:
+    """Return `documents`, the number of each token's document; raise InputError unless it is int [B, N] for x [B, N, ...]."""
+    shape = list(x.shape[:2])
+    is_int = isinstance(documents, Tensor) and not documents.is_floating_point() and documents.dtype != torch.bool
+    if not is_int or list(documents.shape) != shape:
+        raise InputError(
+            f"documents must be int {shape}, the number of each token's document; got {describe(documents)}"
+        )
+    return documents
+
+
 def check_context(context: Tensor | None, batch: int, d_model: int, *, wanted: bool) -> None:
     """Raise InputError unless there is a context float [batch, M, d_model] exactly if one is `wanted`."""
     if context is None:

@@ -77,7 +77,7 @@ def build_and_run(config: ExperimentConfig) -> Built:
     start = time.perf_counter()
     model = create_model(config.model).eval()
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
-    inputs = example_inputs(config, batch_size=2)
+    inputs = example_inputs(config, batch_size=2, model=model)
     with torch.no_grad():
         output = inputs.run(model)
     check_output_width(config, model, output)

@@ -85,21 +85,29 @@ def _name(context: Context) -> str:
 
 
 def _lengths(context: Context) -> Iterator[Problem]:
-    """Check that rows are no longer than the model can read."""
-    entry, model = context.dataset, context.model
-    if model is None or model.model_type == LATENT or not isinstance(entry, TokensConfig) or entry.limit is None:
+    """Check that rows, and the sequences of a diffusion model, are no longer than the model can read."""
+    model = context.model
+    if model is None or model.model_type == LATENT:
         return
     limits: list[tuple[Location, str, int | None]] = []
     for part, stack in _stacks(model):
         limits.append((("model", part, "max_length"), part, stack.max_length))
+    given: list[tuple[str, str, int]] = []
     if model.model_type == DISCRETE:
         section: Any = model.config
         limits.append((("model", "backbone", "max_length"), "backbone", getattr(section.backbone, "max_length", None)))
+        given += [("sequences have", "length", section.length)] if section.length is not None else []
+    entries = context.datasets if context.dataset is None else (context.dataset,)
+    lengths = (entry.limit for entry in entries if isinstance(entry, TokensConfig))
+    longest_row = max((length for length in lengths if length is not None), default=None)
+    given += [("rows have up to", "sequence_length", longest_row)] if longest_row is not None else []
     for path, part, longest in limits:
-        shifted = part == "decoder"  # its input lacks the last token, which is only predicted
-        if longest is not None and entry.limit - shifted > longest:
-            message = f"rows have up to {entry.limit} tokens, and the {part} reads at most {longest}"
-            yield context.problem(path, message, f"sequence_length: {longest}, or max_length: {entry.limit}")
+        for what, key, size in given:
+            shifted = part == "decoder"  # its input lacks the last token, which is only predicted
+            if longest is not None and size - shifted > longest:
+                message = f"{what} {size} tokens, and the {part} reads at most {longest}"
+                yield context.problem(path, message, f"{key}: {longest}, or max_length: {size}")
+                break
 
 
 def _vocabulary(context: Context) -> Iterator[Problem]:

@@ -121,7 +121,7 @@ def summarise_model(config: ExperimentConfig) -> Summary:
     formulas = _attention_formulas()
     with FakeTensorMode(allow_non_fake_inputs=True):
         model = create_model(model_config)
-        inputs = example_inputs(config)
+        inputs = example_inputs(config, model=model)
         with FlopCounterMode(display=False, custom_mapping=formulas) as forward:
             inputs.run(model)
         with FlopCounterMode(display=False, custom_mapping=formulas) as training:

@@ -340,8 +340,8 @@ class TrainingSession:
             )
 
     def write_length_counts(self, rows: Split) -> None:
-        """Write the lengths of whole documents, from which a diffusion model draws the lengths of its samples."""
-        if self.settings.task_name != "diffusion" or getattr(self.entry, "layout", None) != "whole":
+        """Write the lengths of documents, from which a diffusion model draws the lengths of its samples."""
+        if self.settings.task_name != "diffusion" or not getattr(self.entry, "document_rows", False):
             return
 
         with explain_write_errors("lengths", self.run.lengths):

@@ -15,6 +15,9 @@ from model.denoisers.pretrained import PretrainedError
 from model.discrete.model import DiffusionModel
 from model.hub import HubError
 from model.model_factory import create_model, load_model
+from model_factory.experiment.build import build_and_run
+from model_factory.experiment.config import read_experiment
+from model_factory.yaml_config.dump import dump
 from tests.model.test_diffusion_model import read, section
 from tests.model.tiny import refuse_to_retry
 
@@ -205,3 +208,18 @@ def test_hf_denoiser_missing_weights_fail_fast(tmp_path: Path, monkeypatch: pyte
         build(tmp_path)
     with pytest.raises(HubError, match=r"the hub cannot be reached.*give the path of a folder"):
         build("nobody/no-such-model")
+
+
+@pytest.mark.parametrize(("family", "positions"), [("GPT2", 32), ("Roberta", 31), ("Llama", 32)])
+def test_a_build_without_a_length_tries_as_many_tokens_as_there_are_positions(
+    family: str, positions: int, tmp_path: Path
+) -> None:
+    pretrained(family, tmp_path)
+    model = {
+        **section(backbone={"type": "hugging_face", "path": str(tmp_path)}),
+        "vocab_size": TOKENS,
+        "name": "tiny",
+        "length": None,
+    }
+    (tmp_path / "case.yml").write_text(dump({"model": model}))
+    assert build_and_run(read_experiment(tmp_path / "case.yml").config).output_shape == [2, positions, TOKENS + 1]

@@ -18,7 +18,7 @@ from model_factory.evaluation.settings import Settings
 from model_factory.experiment.metric_registry import register_metric
 from model_factory.training.noise import mix_seed
 from model_factory.training.tasks.base import real_tokens
-from model_factory.training.tasks.diffusion import batch_condition
+from model_factory.training.tasks.diffusion import batch_condition, batch_documents
 
 PARTS = ("diffusion", "prior", "reconstruction")
 _NOTE = "at most"
@@ -67,10 +67,11 @@ def _row_parts(model: Any, batch: dict[str, Any], seed: int) -> dict[str, Tensor
     if not isinstance(model, DiffusionModel):
         return _parts_by_row(model, batch)
     rows, cond = noise.place.to(ids.device), batch_condition(model, batch)
+    documents = batch_documents(model, batch)
     found = model.objective.parts(
-        lambda x_t, sigma: model.denoise(x_t, sigma, mask=mask, cond=cond),
+        lambda x_t, sigma: model.denoise(x_t, sigma, mask=mask, cond=cond, **documents),
         ids,
-        stratified_times(rows, noise.batch_size, seed),
+        model.times(stratified_times(rows, noise.batch_size, seed), ids, **documents),
         RowGenerators.from_seed(seed + 1, rows),
         ~real_tokens(batch),
     )
@@ -83,7 +84,8 @@ def _parts_by_row(model: Any, batch: dict[str, Any]) -> dict[str, Tensor]:
     is_real = real_tokens(batch)
     for row in range(len(is_real)):
         mask = None if "attention_mask" not in batch else is_real[row : row + 1]
-        output = model(batch["input_ids"][row : row + 1], attention_mask=mask)
+        documents = {key: value[row : row + 1] for key, value in batch_documents(model, batch).items()}
+        output = model(batch["input_ids"][row : row + 1], attention_mask=mask, **documents)
         values = {name: getattr(output, name, None) for name in PARTS}
         if any(value is None for value in values.values()):
             values = {"loss": output.loss}

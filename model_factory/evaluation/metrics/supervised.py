@@ -14,6 +14,7 @@ from model_factory.evaluation.settings import Settings
 from model_factory.experiment.metric_registry import register_metric
 from model_factory.training.tasks.base import real_tokens
 from model_factory.training.tasks.diarization import Diarization
+from model_factory.training.tasks.language_modelling import next_token_logits
 from model_factory.training.tasks.speech_metrics import SpeakerErrors, character_errors, speaker_errors, word_errors
 from model_factory.training.tasks.speech_recognition import SpeechRecognition
 
@@ -57,9 +58,8 @@ def split_nll(run: LoadedRun, split: Split) -> TextNLL:
     """Compute the NLL in nats of all tokens but the first of each row."""
     found = TextNLL()
     for batch in split.batches(split.name):
-        ids, is_real, mask = batch["input_ids"], real_tokens(batch), batch.get("attention_mask")
-        logits = run.model(ids[:, :-1], mask=None if mask is None else mask[:, :-1])
-        nats = row_nll(logits, ids[:, 1:], is_real[:, 1:])
+        ids, is_real = batch["input_ids"], real_tokens(batch)
+        nats = row_nll(next_token_logits(run.model, batch), ids[:, 1:], is_real[:, 1:])
         found.add(nats, batch, run.tokenizer)
     return found
 
