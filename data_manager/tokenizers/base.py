@@ -138,3 +138,14 @@ def token_list(value: object) -> list[str]:
     for word in value:
         word.encode()  # raises UnicodeEncodeError, a ValueError, for a lone surrogate
     return value
+
+
+def spread_equal(ends: "NDArray[np.int64]") -> "NDArray[np.int64]":
+    """Spread tokens that end together, as the bytes of one character do, evenly from the end before them."""
+    import numpy as np
+
+    values, group, counts = np.unique(ends, return_inverse=True, return_counts=True)
+    before = np.concatenate([np.zeros(1, np.int64), values])[:-1]
+    number = np.arange(1, len(ends) + 1) - (np.cumsum(counts) - counts)[group]
+    found: NDArray[np.int64] = before[group] + (values - before)[group] * number // counts[group]
+    return found

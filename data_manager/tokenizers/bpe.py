@@ -101,7 +101,8 @@ class BpeTokenizer:
     def save(self, folder: str | PathLike[str]) -> None:
         """Write `tokenizer.json` and `vocabulary.json`."""
         write_vocabulary(folder, {"type": "bpe"})
-        self.inner.save(str(Path(folder) / FILE))
+        text = self.inner.to_str(pretty=True)  # its own `save` raises no OSError on a full disk
+        (Path(folder) / FILE).write_text(text, encoding="utf-8")
 
     def identity(self) -> str:
         """Return a hash of the merges."""

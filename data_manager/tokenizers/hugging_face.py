@@ -21,6 +21,7 @@ from data_manager.tokenizers.base import (
     encode_with_estimated_ends,
     flat,
     read_vocabulary,
+    spread_equal,
     write_vocabulary,
 )
 from data_manager.tokenizers.factory import file_hashes, output_folder
@@ -29,9 +30,6 @@ from data_manager.tokenizers.trial import try_tokenizer
 from model_factory.yaml_config.schema_version import add_version, parse_json, remove_version
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
     from data_manager.tokenizers.base import Flat, FlatWithEnds
 
 
@@ -191,7 +189,7 @@ class HuggingFaceTokenizer:
             last = np.array(  # in characters
                 [end for (_, end), part in zip(one.offsets, row, strict=True) for _ in part], dtype=np.int64
             )
-            ends.append(begin + _spread_equal(positions[np.maximum.accumulate(last)]))
+            ends.append(begin + spread_equal(positions[np.maximum.accumulate(last)]))
             begin += int(positions[-1])
         return ids, lengths, np.concatenate(ends)
 
@@ -209,8 +207,13 @@ class HuggingFaceTokenizer:
         return f"hugging_face {sha256(content.encode()).hexdigest()} {specials}{parsed}"
 
     def save(self, folder: str | PathLike[str]) -> None:
-        """Write the files of `save_pretrained`, and `vocabulary.json`."""
-        self.inner.save_pretrained(str(folder))
+        """Write the files of `save_pretrained`, and `vocabulary.json`; raise OSError on a full disk."""
+        try:
+            self.inner.save_pretrained(str(folder))
+        except Exception as error:  # the tokenizers library raises a plain Exception
+            if isinstance(error, OSError) or "os error" not in str(error):
+                raise
+            raise OSError(f"{folder}: {error}") from error
         settings = {_SETTING: True} if self.parse_special_tokens else {}
         write_vocabulary(folder, {"type": "hugging_face", **settings})
 
@@ -221,17 +224,6 @@ _SETTING = "parse_special_tokens"
 def _saved_setting(folder: Path) -> bool:
     """Return the `parse_special_tokens` that `save` wrote; False for a folder of another program."""
     return (folder / VOCABULARY_FILE).is_file() and read_vocabulary(folder).get(_SETTING) is True
-
-
-def _spread_equal(ends: "NDArray[np.int64]") -> "NDArray[np.int64]":
-    """Spread tokens that end together, as the bytes of one character do, evenly from the end before them."""
-    import numpy as np
-
-    values, group, counts = np.unique(ends, return_inverse=True, return_counts=True)
-    before = np.concatenate([np.zeros(1, np.int64), values])[:-1]
-    number = np.arange(1, len(ends) + 1) - (np.cumsum(counts) - counts)[group]
-    found: NDArray[np.int64] = before[group] + (values - before)[group] * number // counts[group]
-    return found
 
 
 def _load_transformers(path: Path) -> Any:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch._guards import active_fake_mode
 
-from model.hub import HubError, load_from_hub
+from model.hub import HubError, load_config_from_hub, load_from_hub, load_model_from_hub
 
 _REMEDY = "give the path of a folder that save_pretrained wrote, with config.json and weights in safetensors"
 
@@ -22,9 +22,9 @@ def load_language_model(path: str, adapt: str | None) -> tuple[Any, str]:
 
     Without storage (in a summary), it is built from its config alone. Raises HubError and PretrainedError.
     """
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM
+    from transformers import AutoModelForCausalLM, AutoModelForMaskedLM
 
-    config = load_from_hub(AutoConfig.from_pretrained, path, "pretrained model", _REMEDY)
+    config = load_config_from_hub(path, _REMEDY)
     kind = adapt or _infer_kind(config)
     auto: Any = AutoModelForCausalLM if kind == "causal" else AutoModelForMaskedLM
     if type(config) not in auto._model_mapping:
@@ -34,8 +34,7 @@ def load_language_model(path: str, adapt: str | None) -> tuple[Any, str]:
         )
     if active_fake_mode() is not None:
         return auto.from_config(config), kind
-    options = {"config": config, "dtype": torch.float32, "use_safetensors": True}
-    return load_from_hub(auto.from_pretrained, path, "pretrained model", _REMEDY, **options), kind
+    return load_model_from_hub(auto.from_pretrained, path, _REMEDY, config=config, dtype=torch.float32), kind
 
 
 def make_bidirectional(model: Any) -> None:

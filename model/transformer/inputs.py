@@ -1,5 +1,7 @@
 """Checks of inputs (token ids or float features, masks, context), and their embedding into the residual stream."""
 
+from typing import TypeGuard
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -17,6 +19,13 @@ def describe(value: object) -> str:
     if isinstance(value, Tensor):
         return f"{str(value.dtype).removeprefix('torch.')} {list(value.shape)}"
     return f"a {type(value).__name__}"
+
+
+def is_integer(value: object) -> TypeGuard[Tensor]:
+    """Return True for a tensor of integers, of any shape: neither floating point nor complex, and not bool."""
+    if not isinstance(value, Tensor):
+        return False
+    return not (value.is_floating_point() or value.is_complex() or value.dtype == torch.bool)
 
 
 def check_mask(mask: Tensor | None, x: Tensor, name: str) -> None:

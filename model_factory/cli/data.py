@@ -90,6 +90,8 @@ def _load_and_report(args: argparse.Namespace) -> int:
         for config in configs:
             reports.append(_report_dataset(config, args.json, first=not reports))
         unused = [] if args.only else _handle_stale_cache(configs, args.prune, quiet=args.json)
+    except BrokenPipeError:
+        raise
     except (DataError, OSError) as error:
         _fail(args.json, f"{args.config}: {error}", [{"file": args.config, "message": str(error)}], reports)
         return FAILED

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from model_factory.cli.options import CODES, add_sampling_options, build_verb_parser
-from model_factory.cli.run_command import UsageError, problem_of, report_error, run_on_folder
+from model_factory.cli.run_command import UsageError, announce_device, problem_of, report_error, run_on_folder
 from model_factory.evaluation.settings import Settings
 from model_factory.experiment.metric_registry import metrics_of
 from model_factory.pages.target import check_target
@@ -134,6 +134,7 @@ def _measure(
         raise UnfitError(
             f"--judge needs samples, and a run of task {run.task_name} ({folder}) is measured without samples"
         )
+    device = announce_device(run)
     start = time.perf_counter()
     judge = Path(args.judge) if args.judge else None
     split = load_split(run, args.split, max_rows=args.max_rows, seed=args.seed)
@@ -151,6 +152,7 @@ def _measure(
         "dataset": run.dataset_config.name,
         "split": split.name,
         "rows": len(split),
+        "device": device,
         "seed": args.seed,
         "seconds": seconds,
     }, report

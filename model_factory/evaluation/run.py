@@ -65,6 +65,12 @@ class LoadedRun:
         """Return the device of the model."""
         return next(self.model.parameters()).device
 
+    def describe_device(self) -> str:
+        """Describe the device of the model for a message: `cpu (4 threads)`."""
+        from model.device import describe_device
+
+        return describe_device(self.device)
+
     @property
     def notes(self) -> list[str]:
         """Return notes to print beside samples and figures: that the run is not finished."""

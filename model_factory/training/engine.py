@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from data_manager.data_manager import DatasetManager
 from data_manager.dataset_types import DatasetConfig
 from model.checkpoint import atomic_replace
+from model.hub import replacing_weights
 from model_factory.experiment.build import with_vocabulary
 from model_factory.experiment.config import ExperimentConfig
 from model_factory.experiment.task_registry import TASKS
@@ -294,7 +295,8 @@ class TrainingSession:
         from model_factory.training.arguments import shard_by_layer
 
         torch.manual_seed(self.settings.seed)
-        network, task = build_network(self.config, self.tokenizer)
+        with nullcontext() if self.plan.checkpoint is None else replacing_weights():
+            network, task = build_network(self.config, self.tokenizer)
         if self.settings.init_from is not None and self.plan.checkpoint is None:
             load_initial_weights(network, expand_home(self.settings.init_from), self.tokenizer, self.entry.name)
         module = TaskModule(network, task)

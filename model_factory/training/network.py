@@ -95,11 +95,11 @@ class TaskModule(nn.Module):
 def load_initial_weights(network: nn.Module, folder: Path, tokenizer: "Tokenizer | None", data: str) -> None:
     """Load the weights of another run or model, for `training.init_from`.
 
-    Raises RunFolderError if they do not fit the network, UnfitError if its tokenizer is not that of data set `data`.
+    Raises UnfitError if they do not fit or are not there, or if its tokenizer is not that of data set `data`.
     """
     if not folder.is_dir():
-        raise RunFolderError(f"training.init_from: {folder} is not a folder")
-    load_weights(network, folder / WEIGHTS, "this experiment")
+        raise UnfitError(f"training.init_from: {folder} is not a folder")
+    load_weights(network, folder / WEIGHTS, "this experiment", UnfitError)
     theirs = folder / "tokenizer"
     if tokenizer is None or not theirs.is_dir():
         return

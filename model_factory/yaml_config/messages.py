@@ -64,7 +64,7 @@ def explain(detail: ErrorDetails, node: Node | None, parent: Node | None = None)
     message = re.sub(r"^Input should", "should", message)
     suggestion = context.get("suggestion") if isinstance(context.get("suggestion"), str) else None
     got = "" if "got" in message or node is None or isinstance(node.value, dict | list) else f"; got {shown(node)}"
-    return Explanation("value", message + got, suggestion)
+    return Explanation("type" if kind == "name_alone" else "value", message + got, suggestion)
 
 
 def shown(node: Node | None) -> str:

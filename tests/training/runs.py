@@ -18,6 +18,8 @@ CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["tests.training.preload"])
 FILE_SIZE = "TESTS_FILE_SIZE"
 """Environment variable: largest size of a file that the process can write, to simulate a full disk. [bytes]"""
+NO_READER = "TESTS_NO_READER"
+"""Environment variable: set if the output goes to a pipe whose reader has ended."""
 CLOCK = "TESTS_CLOCK"
 """Environment variable: jump of the wall clock, back or forth, at every tenth reading. [seconds]"""
 DECODER = {"d_model": 16, "num_layers": 1, "num_heads": 2, "dropout": 0.1, "device": "cpu"}
@@ -101,6 +103,10 @@ def _train(argv: list[str], environment: dict, log: Path | None) -> None:
         handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(handle, 1)
         os.dup2(handle, 2)
+    if NO_READER in environment:
+        reader, writer = os.pipe()
+        os.close(reader)
+        sys.stdout, sys.stderr = (os.fdopen(os.dup2(writer, number), "w") for number in (1, 2))
     if FILE_SIZE in environment:
         limit = int(environment[FILE_SIZE])
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))

@@ -1,4 +1,4 @@
-"""Continuation: a run goes on from its last checkpoint with other settings; what has weights or a tokenizer cannot change."""
+"""Continuation: a run resumes from its last checkpoint with other settings; what has weights or a tokenizer cannot change."""
 
 import json
 import shutil

@@ -1,5 +1,7 @@
 """Errors end with a clear message and an exit code, and leave existing files intact."""
 
+import json
+import re
 import shutil
 
 import pytest
@@ -52,11 +54,12 @@ def test_output_folder_not_empty_is_refused(copy, unfinished, tmp_path):
 
 def test_resume_with_other_config_is_refused(copy, unfinished, tmp_path):
     config, before = unfinished.parent / "experiment.yml", snapshot(copy)
-    changes = ("--set", "model.decoder.d_model=32", "--set", "training.learning_rate=0.01")
+    changes = ("--set", "model.decoder.d_model=32", "--set", "training.optim=adafactor")
     words = ("--config", config, "--output", copy, "--resume", *changes)
     fails(
         1,
-        "model.decoder.d_model: 16 then, 32 now\n  training.learning_rate: 0.0003 then, 0.01 now",
+        "model.decoder.d_model: 16 then, 32 now; the weights in its checkpoint are those of this model\n"
+        "  training.optim: 'adamw_torch_fused' then, 'adafactor' now; its checkpoint has the moments of this optimiser",
         *words,
         log=tmp_path / "a",
     )
@@ -127,7 +130,12 @@ def test_full_disk_keeps_earlier_checkpoint(copy, unfinished, tmp_path):
     before = snapshot(copy / "checkpoint-2")
     words = ("--config", config, "--output", copy, "--resume")
     for size in (3000, 12_000):  # too small for the weights, then for the optimiser state
-        fails(4, "cannot be written", *words, log=tmp_path / f"log{size}", environment={FILE_SIZE: str(size)})
+        log = tmp_path / f"log{size}"
+        fails(4, "checkpoint 4 cannot be written: ", *words, log=log, environment={FILE_SIZE: str(size)})
+        assert re.search(
+            r"the disk has [\d,]+ MB left; what was saved before is complete, and --resume", log.read_text()
+        )
+        assert "inline_container" not in log.read_text()
         assert snapshot(copy / "checkpoint-2") == before
         assert list_checkpoint_steps(copy) == [2]
         assert not list(copy.glob(".writing-*"))
@@ -163,10 +171,21 @@ def test_config_that_does_not_fit_is_refused(change, message, tmp_path):
 def test_init_from_refuses_other_weights(tmp_path, unfinished):
     path, run = experiment(tmp_path), tmp_path / "run"
     words = ("--config", path, "--output", run, "--resume", "--set")
-    fails(3, "nowhere is not a folder", *words, "training.init_from=nowhere", log=tmp_path / "a")
+    fails(1, "nowhere is not a folder", *words, "training.init_from=nowhere", log=tmp_path / "a")
     (tmp_path / "train.txt").write_text("other letters, ÄÖÜ\n" * 20)
     other = f"training.init_from={unfinished / 'checkpoint-4'}"
-    fails(3, "does not fit the model of this experiment", *words, other, log=tmp_path / "b")
+    fails(1, "does not fit the model of this experiment", *words, other, log=tmp_path / "b")
+    (tmp_path / "train.txt").write_text((unfinished.parent / "train.txt").read_text()[::-1])
+    shutil.copytree(unfinished, tmp_path / "from")
+    shutil.copy(unfinished / "checkpoint-4" / "model.safetensors", tmp_path / "from")
+    characters = tmp_path / "from" / "tokenizer" / "vocabulary.json"
+    held = json.loads(characters.read_text())
+    held["characters"] = held["characters"][::-1]
+    characters.write_text(json.dumps(held))
+    fails(1, "gives tokens other ids", *words, f"training.init_from={tmp_path / 'from'}", log=tmp_path / "c")
+    (tmp_path / "from" / "model.safetensors").write_bytes(b"x")
+    fails(1, "cut short", *words, f"training.init_from={tmp_path / 'from'}", log=tmp_path / "d")
+    assert "training failed" not in "".join((tmp_path / name).read_text() for name in "abcd")
 
 
 def test_missing_extra_names_install_command(tmp_path, monkeypatch):

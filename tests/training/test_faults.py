@@ -47,7 +47,7 @@ def run_until_signal(number, path, run, log, *more):
     return process.exitcode
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP, signal.SIGINT])
 def test_signal_ends_run_with_checkpoint(number, tmp_path):
     log, run = tmp_path / "log", tmp_path / "run"
     assert run_until_signal(number, experiment(tmp_path, **LONG), run, log) == 128 + number

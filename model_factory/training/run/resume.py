@@ -28,9 +28,9 @@ FREE = (
     *("training.dataloader_num_workers", "training.ddp_find_unused_parameters", "generation", "global_config"),
     "model.name",
 )
-"""Keys that may change without a word: they do not affect the weights."""
+"""Keys that may change silently: they do not affect the weights."""
 SHARED = ("training.batch_size", "training.gradient_accumulation_steps")
-"""Keys that change without a word as long as an optimiser step has as many rows as before."""
+"""Keys that change silently as long as an optimiser step has as many rows as before."""
 _RESOLVED = (
     *("vocab_size", "task", "num_labels", "eval_split", "train_split", "dataset"),
     *("model.length", "condition.mean", "condition.std"),
@@ -40,7 +40,7 @@ _STEPS = (("num_train_epochs", "max_steps"), ("warmup_ratio", "warmup_steps"), (
 _FIXED = {
     "model": "the weights in its checkpoint are those of this model",
     "training.task": "the weights in its checkpoint are those of this task",
-    "training.num_labels": "the weights in its checkpoint are those of so many classes",
+    "training.num_labels": "the weights in its checkpoint are those of the number of classes then",
     "training.lora": "its checkpoint has the weights of these adapters",
     "training.optim": "its checkpoint has the moments of this optimiser",
     "training.init_from": "it is read where a run starts, and this one has started",
