@@ -54,6 +54,19 @@ def test_run_is_fine_tuned_resumed_and_evaluated_with_the_tokenizer_of_another(b
     assert load_tokenizer(tmp_path / "run" / "tokenizer").identity() == theirs
 
 
+def test_run_continues_on_other_text_with_its_own_tokenizer(base, tmp_path):
+    run, log = tmp_path / "run", tmp_path / "log"
+    shutil.copytree(base, run)
+    for tokenizer, code in ((BPE, 1), ({"run": str(base)}, 1), ({"run": str(run)}, 0)):
+        path = tune(tmp_path / "new", tokenizer)
+        more = ("--resume", "--set", "training.max_steps=6")
+        assert train("--config", path, "--output", run, *more, log=log) == code, log.read_text()
+        if code:
+            assert "the run" in log.read_text()
+    assert load_tokenizer(run / "tokenizer").identity() == load_tokenizer(base / "tokenizer").identity()
+    assert train("--config", path, "--output", run, *more[:2], "training.max_steps=8", log=log) == 0, log.read_text()
+
+
 def test_init_from_says_which_tokenizer_fits(base, tmp_path):
     path, log = tune(tmp_path / "tune", BPE, init_from=str(base)), tmp_path / "log"
     assert train("--config", path, "--output", tmp_path / "run", log=log) == 1

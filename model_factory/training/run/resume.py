@@ -13,6 +13,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from data_manager.paths import full_path
 from data_manager.tokenizers.base import Tokenizer
 from model_factory.experiment.config import ExperimentConfig
 from model_factory.experiment.training_types import TrainingConfig
@@ -149,7 +150,8 @@ def find_changes(then: ExperimentConfig, now: ExperimentConfig, run: RunFolder) 
     A key that is left out now and was filled in from the data then (vocabulary, task) counts as equal. Raises UnfitError
     that lists every key that cannot change, with the reason.
     """
-    found = [Change(*change) for change in _differences(_plain(then), _plain(now), "")]
+    before, after = _plain(then), _plain(now)
+    found = [Change(*change) for change in _differences(before, _with_same_tokenizers(after, before, run), "")]
     changes = [change for change in found if not _is_free(change, now) and change.key not in SHARED]
     fixed = [(change, reason) for change in changes if (reason := _reason(change, run)) is not None]
     if fixed:
@@ -187,6 +189,16 @@ def _plain(config: ExperimentConfig) -> dict[str, Any]:
     return sections | {"datasets": {entry["name"]: entry for entry in sections.get("datasets") or ()}}
 
 
+def _with_same_tokenizers(now: dict[str, Any], then: dict[str, Any], run: RunFolder) -> dict[str, Any]:
+    """Return the plain config `now` in which `tokenizer: {run: RUN}` of the run itself is written as in `then`."""
+    own = full_path(run.path)
+    for name, entry in now["datasets"].items():
+        named = (entry.get("tokenizer") or {}).get("run")
+        if named is not None and full_path(named) == own and "tokenizer" in then["datasets"].get(name, {}):
+            entry["tokenizer"] = then["datasets"][name]["tokenizer"]
+    return now
+
+
 def _is_free(change: Change, now: ExperimentConfig) -> bool:
     """Return True for a key that does not affect the weights, or that is filled in from the data later."""
     key = change.key
@@ -212,7 +224,7 @@ def _reason(change: Change, run: RunFolder) -> str | None:
         parts = key.split(".")
         if "classes" in parts:
             return _CLASSES
-        if "tokenizer" in parts and change.after != {"run": str(run)}:
+        if "tokenizer" in parts:
             return _TOKENIZER
     return None
 
