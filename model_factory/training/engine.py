@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
@@ -39,6 +40,7 @@ from model_factory.training.run.environment import (
     describe_environment,
     is_on_cpu,
     read_sessions,
+    set_logger_variables,
 )
 from model_factory.training.run.folder import RunFolder
 from model_factory.training.run.logs import MetricsLog, SamplesLog
@@ -79,13 +81,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TrainResult:
-    """Result of a run: optimiser steps done, whether they were done before, and what ended the run early."""
+    """Result of a run: optimiser steps done, whether they were done before, what ended the run early, and the time."""
 
     folder: RunFolder
     steps: int
     was_finished: bool = False
     stopped_early: bool = False
     stopped_by: signal.Signals | None = None
+    seconds: float = 0.0
 
 
 def train(config: ExperimentConfig, output: str | os.PathLike[str], *, resume: bool = False) -> TrainResult:
@@ -113,7 +116,9 @@ def train(config: ExperimentConfig, output: str | os.PathLike[str], *, resume: b
             raise FolderInUseError(
                 f"{run}: another process has trained in this folder in the meantime; check its content before you resume"
             )
-        return TrainingSession(config, entry, run, plan).run_to_end()
+        start = time.perf_counter()
+        result = TrainingSession(config, entry, run, plan).run_to_end()
+        return replace(result, seconds=time.perf_counter() - start)
 
 
 def add_default_sections(config: ExperimentConfig) -> ExperimentConfig:
@@ -255,6 +260,7 @@ class TrainingSession:
     def build(self, splits: Splits, share: Share, arguments: "TrainingArguments") -> "tuple[FactoryTrainer, nn.Module]":
         """Build the Trainer and the network that it trains."""
         from model_factory.training.callbacks import RunCallback
+        from model_factory.training.progress import describe_run
         from model_factory.training.trainer import Data, FactoryTrainer
 
         self.tokenizer = DatasetManager.tokenizer(self.entry)
@@ -270,7 +276,8 @@ class TrainingSession:
         collate = RowCollator(DatasetManager.collator(self.entry, splits.train), self.settings.seed, share.rows, offset)
         shown = self.make_sample_batch(evaluation or train, replace(collate, offset=0))
         assert self.config.model is not None
-        callback = RunCallback(self.run, self.settings, self.config.model.name, average, shown)
+        header = describe_run(self.config, module.network, splits, self.settings, share, offset)
+        callback = RunCallback(self.run, self.settings, self.config.model.name, average, shown, header)
         step = self.plan.checkpoint.step if self.plan.checkpoint else 0
         is_bucketed = getattr(self.entry, "bucketing", False)
         buckets = Buckets.of(splits.train, share.rows, offset) if is_bucketed else None
@@ -359,7 +366,7 @@ class TrainingSession:
         if checkpoint is not None and is_stopped_early(checkpoint.history(), self.settings):
             trainer.restore(checkpoint)
             return True
-        os.environ.setdefault("WANDB_DIR", str(self.run))  # its files belong in the run folder
+        set_logger_variables(self.settings, self.run.path)
         with trainer.run_callback.grace:
             try:
                 trainer.train(resume_from_checkpoint=str(checkpoint.folder) if checkpoint else None)
