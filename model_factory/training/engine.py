@@ -23,6 +23,7 @@ from model_factory.training.ema import EMA
 from model_factory.training.errors import FolderInUseError, UnfitError
 from model_factory.training.lora import add_adapters
 from model_factory.training.network import TaskModule, build_network, load_initial_weights
+from model_factory.training.progress import describe_run
 from model_factory.training.rows import Buckets, RowCollator, Rows, first_rows
 from model_factory.training.run.atomic_io import explain_write_errors, sync, write_text
 from model_factory.training.run.checkpoints import checkpoint_folder
@@ -260,7 +261,6 @@ class TrainingSession:
     def build(self, splits: Splits, share: Share, arguments: "TrainingArguments") -> "tuple[FactoryTrainer, nn.Module]":
         """Build the Trainer and the network that it trains."""
         from model_factory.training.callbacks import RunCallback
-        from model_factory.training.progress import describe_run
         from model_factory.training.trainer import Data, FactoryTrainer
 
         self.tokenizer = DatasetManager.tokenizer(self.entry)
