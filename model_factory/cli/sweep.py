@@ -18,7 +18,7 @@ examples:
   python -m model_factory sweep --config my.yml --search optuna --trials 30 --output sweeps/search --seeds 0,1 \\
       --set training.learning_rate=1e-5..1e-2:log --storage postgresql://me@host/sweeps --study lr
 
-Every run is trained by the verb train in a process of its own. The same command again goes on where a sweep ended:
+Every run is trained by the verb train in a separate process. The same command continues a sweep that was stopped:
 finished runs are kept, an interrupted one is resumed, a failed one is tried again. `compare` prints a table of the runs.
 
 exit codes: 0 good, 1 invalid, 2 wrong usage, 3 unreadable file or run folder, 4 a run failed, 130 interrupted"""
@@ -78,7 +78,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "model-factory sweep") -
         except Exception as error:
             return report_error(error, args.output, as_json=False)
 
-    return run_verb(args, parser.error, work, lambda: f"{args.output}: interrupted; the same command goes on")
+    return run_verb(args, parser.error, work, lambda: f"{args.output}: interrupted; the same command continues it")
 
 
 def _read_axes(args: argparse.Namespace, parser: argparse.ArgumentParser) -> tuple[list[Axis], list[str]]:
@@ -108,8 +108,8 @@ def _check_search(args: argparse.Namespace, parser: argparse.ArgumentParser) -> 
         parser.error("--search optuna needs the number of trials: --trials 30")
     if args.search == "optuna" and args.jobs > 1:
         parser.error(
-            "--jobs goes with a grid; for several trials at once, start this command several times, each with an --output "
-            "of its own and the same --storage and --study"
+            "--jobs goes with a grid; for several trials at once, start this command several times, each with another "
+            "--output and the same --storage and --study"
         )
     for name, default in OPTUNA_ONLY.items():
         if getattr(args, name) is None:

@@ -78,7 +78,7 @@ def _finish(folder: SweepFolder, stopper: Stopper, failed: Sequence[str], metric
     """Print the table and how to go on; return the exit code."""
     _print_table(folder, metric)
     if stopper.received is not None:
-        _say(f"{folder}: stopped by {stopper.received.name}; the same command goes on from here")
+        _say(f"{folder}: stopped by {stopper.received.name}; the same command continues it")
         return 128 + stopper.received
     if failed:
         names = ", ".join(failed[:3]) + (", ..." if len(failed) > 3 else "")

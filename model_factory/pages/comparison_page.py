@@ -11,7 +11,7 @@ from model_factory.sweep.records import RunRecord
 _LARGEST = 1e100
 """Largest value that is plotted; the comparison also drops NaN."""
 _MAX_CURVES = 24
-"""Rows whose curves are drawn, the best ones; more cannot be told apart."""
+"""Rows whose curves are drawn, the best ones; more colours look alike."""
 
 
 def render_comparison_page(title: str, comparison: Comparison) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 
 from model_factory.evaluation.figure import table
 from model_factory.sweep.folder import MANIFEST, SweepFolder
-from model_factory.sweep.grid import SEED, short_names, show_value
+from model_factory.sweep.grid import SEED, short_names
 from model_factory.sweep.records import BEST, RunRecord, is_higher_better, read_run
 from model_factory.sweep.run_loop import show_seconds
 from model_factory.training.errors import RunFolderError
@@ -226,7 +226,7 @@ def _folder_name(group: Sequence[RunRecord]) -> str:
 
 
 def _show(value: object) -> str:
-    return show_value(str(value)) if isinstance(value, float) else "null" if value is None else str(value)
+    return f"{value:.4g}" if isinstance(value, float) else "null" if value is None else str(value)
 
 
 def _statistic(values: Sequence[float]) -> Statistic | None:

@@ -9,12 +9,13 @@ of trials so far, so that a sweep that was stopped draws the same values as one 
 import os
 import re
 import socket
+import time
 import warnings
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from model_factory.sweep.folder import SweepFolder
 from model_factory.sweep.grid import SEED, Axis, Point, folder_name, short_names, show_value
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
 _HEARTBEAT = 60
 """Time between two signs of life of a running trial, in the database; after three without one, it counts as killed. [seconds]"""
+_ATTEMPTS = 5
+"""Attempts to connect to a database, a second apart."""
 _MACHINE, _NAME = "machine", "name"
 """Attributes of a trial: where it runs, and the name of its run folder."""
 
@@ -42,7 +45,7 @@ class _Stopped(Exception):
 
 @dataclass(frozen=True)
 class Search:
-    """What to search: axes, training seeds for each trial, how many trials, and by which metric."""
+    """Settings of a search: axes, training seeds for each trial, number of trials, and the metric to optimise."""
 
     axes: Sequence[Axis]
     trials: int
@@ -70,7 +73,8 @@ class OptunaSearch:
         self.search, self.folder, self.loop = search, folder, loop
         self.machine = f"{socket.gethostname()}:{os.path.realpath(folder.path)}"
         self.names = short_names([axis.key for axis in search.axes])
-        self.study = self._open_study()
+        with _explain_database_errors(search.storage), _without_warnings():
+            self.study = self._open_study()
         self.failed: list[str] = []
 
     def run(self) -> list[str]:
@@ -89,27 +93,38 @@ class OptunaSearch:
         return self.failed
 
     def _open_study(self) -> "optuna.Study":
+        """Open the study, or create it; raise UnfitError if it optimises in the other direction."""
         import optuna
 
         optuna.logging.set_verbosity(optuna.logging.ERROR)
-        url = self.search.storage or f"sqlite:///{self.folder.study}"
-        with _explain_database_errors(self.search.storage), _without_warnings():
-            storage = optuna.storages.RDBStorage(
-                url,
-                heartbeat_interval=_HEARTBEAT,
-                grace_period=3 * _HEARTBEAT,
-                heartbeat_stale_trial_callback=optuna.storages.RetryHeartbeatStaleTrialCallback(),
-            )
-            direction = "maximize" if self.search.maximize else "minimize"
-            study = optuna.create_study(
-                storage=storage, study_name=self.search.study, direction=direction, load_if_exists=True
-            )
-        if study.direction.name.lower() != direction:
+        direction = "maximize" if self.search.maximize else "minimize"
+        study = optuna.create_study(
+            storage=self._connect(), study_name=self.search.study, direction=direction, load_if_exists=True
+        )
+        if (held := study.direction.name.lower()) != direction:
             raise UnfitError(
-                f"the study {self.search.study!r} is there and has direction {study.direction.name.lower()}; give "
-                f"--direction {study.direction.name.lower()}, or another --study"
+                f"the study {self.search.study!r} has direction {held}; give --direction {held}, or another --study"
             )
         return study
+
+    def _connect(self) -> "optuna.storages.RDBStorage":
+        """Connect to the database; try again where another machine is making its tables."""
+        import optuna
+        from sqlalchemy.exc import IntegrityError, ProgrammingError
+
+        for attempt in range(_ATTEMPTS):
+            try:
+                return optuna.storages.RDBStorage(
+                    self.search.storage or f"sqlite:///{self.folder.study}",
+                    heartbeat_interval=_HEARTBEAT,
+                    grace_period=3 * _HEARTBEAT,
+                    heartbeat_stale_trial_callback=optuna.storages.RetryHeartbeatStaleTrialCallback(),
+                )
+            except (IntegrityError, ProgrammingError):
+                if attempt == _ATTEMPTS - 1:
+                    raise
+                time.sleep(1)
+        raise AssertionError("the loop returns or raises")
 
     def _roots(self) -> list[int]:
         """Return the numbers of the trials in order; a trial that was queued again counts as the first one."""
@@ -145,7 +160,7 @@ class OptunaSearch:
     def _train_trial(self, trial: "optuna.Trial") -> float:
         """Train the runs of a trial, one for each seed; return the mean of the metric."""
         self.trial_number = trial.number
-        number = self._roots().index(_root(trial))  # as in a sweep that was not stopped
+        number = self._roots().index(_root(self.study.trials[trial.number]))  # as in a sweep that was not stopped
         texts = [_suggest(trial, axis) for axis in self.search.axes]
         shown = [_show(axis, text) for axis, text in zip(self.search.axes, texts, strict=True)]
         name = folder_name(list(zip(self.names, shown, strict=True)), f"trial-{number:04}")
@@ -176,7 +191,7 @@ class OptunaSearch:
         return value
 
 
-def _root(trial: Any) -> int:
+def _root(trial: "optuna.trial.FrozenTrial") -> int:
     """Return the number of the first trial that a trial repeats, or its own."""
     return int(trial.system_attrs.get("failed_trial", trial.number))
 
@@ -218,6 +233,8 @@ def _explain_database_errors(url: str | None) -> Iterator[None]:
     except (StorageInternalError, SQLAlchemyError, ImportError) as error:
         cause = str(error.__cause__ or error).strip().splitlines()[0]
         name = hide_password(url) if url else "optuna.db of the sweep's folder"
+        if isinstance(error, ImportError):
+            cause += "; install the database's driver, such as psycopg[binary] for postgresql://"
         raise TrainingError(f"--storage {name}: the database cannot be used: {cause}") from error
 
 

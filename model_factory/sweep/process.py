@@ -1,4 +1,4 @@
-"""Training processes of a sweep: each run is trained by `model-factory train --resume` in a process of its own.
+"""Training processes of a sweep: each run is trained by `model-factory train --resume` in a separate process.
 
 So a run that crashes or leaks memory cannot reach the others. SIGTERM, SIGUSR1 and Ctrl-C are passed on to the runs, which
 write a checkpoint and end; a second signal is passed on too, and ends them at once.

@@ -1,4 +1,4 @@
-"""What a run folder holds, for a table over runs: config, metrics, parameters, speed and state. No weights are loaded."""
+"""Read a run folder for a table over runs: config, metrics, parameters, speed and state. No weights are loaded."""
 
 import json
 import math
@@ -164,7 +164,7 @@ def _count_weights(path: Path) -> int | None:
         with path.open("rb") as file:
             size = int.from_bytes(file.read(8), "little")
             header = json.loads(file.read(min(size, _MAX_HEADER)))
-        return sum(math.prod(entry["shape"]) for name, entry in header.items() if name != "__metadata__")
+        return sum(math.prod(map(int, entry["shape"])) for name, entry in header.items() if name != "__metadata__")
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return None
 
@@ -185,7 +185,8 @@ def _tokens_per_second(
     if speed is None or training is None or getattr(entry, "layout", None) not in ("cut", "packed"):
         return None
     processes = sessions[-1].get("processes") if sessions else 1
-    rows = training.batch_size * training.gradient_accumulation_steps * (processes if _is_positive(processes) else 1)
+    count = processes if isinstance(processes, int) else 1
+    rows = training.batch_size * training.gradient_accumulation_steps * count
     return speed * rows * float(entry.limit) if entry.limit else None
 
 

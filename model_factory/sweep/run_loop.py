@@ -1,4 +1,4 @@
-"""Check the points of a sweep, and train those that are not finished, each in a process of its own."""
+"""Check the points of a sweep, and train those that are not finished, each in a separate process."""
 
 import shlex
 import signal
@@ -64,7 +64,7 @@ def check_runs(folder: SweepFolder, points: Sequence[Point], experiments: Sequen
 
 @dataclass(frozen=True)
 class RunResult:
-    """How the run of a point ended: with `code` 0, or not."""
+    """Exit code of the process that trained a point."""
 
     point: Point
     code: int
@@ -114,7 +114,7 @@ class RunLoop:
                 running.remove(one)
                 code = one.process.poll() or 0
                 results.append(RunResult(one.point, code))
-                self._report(one, code, number + len(results) - 1, total, (len(left) + len(running)) / jobs)
+                self._report(one, code, number + len(results) - 1, total, jobs)
             time.sleep(_PAUSE if running else 0)
         self.stopper.running = []
         return results
@@ -127,14 +127,14 @@ class RunLoop:
         process = self.start([*self.options, *output, *sets], log, self.lock)
         return _Running(point, process, time.monotonic(), log.stat().st_size)
 
-    def _report(self, one: _Running, code: int, number: int, total: int, rounds_left: float) -> None:
+    def _report(self, one: _Running, code: int, number: int, total: int, jobs: int) -> None:
         name, seconds = one.point.name, time.monotonic() - one.began
         head = f"[{number}/{total}] {name}: "
         if code == 0:
             self.seconds.append(seconds)
             left = total - number
-            eta = sum(self.seconds) / len(self.seconds) * rounds_left
-            ending = f"; {left} left, about {show_seconds(eta)}" if left and eta else f"; {left} left" if left else ""
+            eta = sum(self.seconds) / len(self.seconds) * left / jobs
+            ending = f"; {left} left, about {show_seconds(eta)}" if left else ""
             self.report(f"{head}{self._describe_result(name)}, {show_seconds(seconds)}{ending}")
         elif self.stopper.received is not None:
             self.report(f"{head}{self._describe_state(name)}")

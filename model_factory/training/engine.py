@@ -299,7 +299,7 @@ class TrainingSession:
         return batch
 
     def prepare_run_folder(self, device: str, parameters: int) -> None:
-        """Write the files of a new run of so many parameters; on resume, drop log entries of steps that will be repeated."""
+        """Write the files of a new run, with its number of parameters; on resume, drop log entries of steps that will be repeated."""
         step = self.plan.checkpoint.step if self.plan.checkpoint else 0
         with explain_write_errors("the run folder", self.run.path):
             if self.plan.checkpoint is None:
