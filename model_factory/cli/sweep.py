@@ -75,6 +75,8 @@ def main(argv: Sequence[str] | None = None, prog: str = "model-factory sweep") -
 
         try:
             return run(args, axes, fixed)
+        except BrokenPipeError:
+            raise
         except Exception as error:
             return report_error(error, args.output, as_json=False)
 
