@@ -22,8 +22,8 @@ Every run is trained by the verb train in a separate process. The same command c
 finished runs are kept, an interrupted one is resumed, a failed one is tried again. `compare` prints a table of the runs.
 
 exit codes: 0 good, 1 invalid, 2 wrong usage, 3 unreadable file or run folder, 4 a run failed, 130 interrupted"""
-OPTUNA_ONLY = {"trials": None, "metric": "eval_loss", "direction": None, "storage": None, "study": None}
-"""Options of --search optuna and their defaults."""
+OPTUNA_ONLY = ("trials", "metric", "direction", "storage", "study")
+"""Options that only --search optuna takes."""
 
 
 def build_parser(prog: str = "model-factory sweep") -> argparse.ArgumentParser:
@@ -113,9 +113,8 @@ def _check_search(args: argparse.Namespace, parser: argparse.ArgumentParser) -> 
             "--jobs goes with a grid; for several trials at once, start this command several times, each with another "
             "--output and the same --storage and --study"
         )
-    for name, default in OPTUNA_ONLY.items():
-        if getattr(args, name) is None:
-            setattr(args, name, default)
+    if args.search == "optuna":
+        args.metric = args.metric or "eval_loss"
 
 
 def _positive(text: str) -> int:

@@ -57,7 +57,7 @@ def run(args: argparse.Namespace, axes: Sequence[Axis], fixed: Sequence[str], st
             folder.begin(content)
             loop = RunLoop(folder, options, lock, start, stopper, _say, search.metric)
             failed = OptunaSearch(search, folder, loop).run()
-    return _finish(folder, stopper, failed, args.metric if args.search == "optuna" else None)
+    return _finish(folder, stopper, failed, args.metric)
 
 
 def _read_search(args: argparse.Namespace, axes: Sequence[Axis]) -> Search:
@@ -75,14 +75,15 @@ def _read_search(args: argparse.Namespace, axes: Sequence[Axis]) -> Search:
 
 
 def _finish(folder: SweepFolder, stopper: Stopper, failed: Sequence[str], metric: str | None) -> int:
-    """Print the table and how to go on; return the exit code."""
+    """Print the table, sorted by the `metric` of a search, and how to continue; return the exit code."""
     _print_table(folder, metric)
     if stopper.received is not None:
         _say(f"{folder}: stopped by {stopper.received.name}; the same command continues it")
         return 128 + stopper.received
     if failed:
         names = ", ".join(failed[:3]) + (", ..." if len(failed) > 3 else "")
-        _say(f"{folder}: {_count(len(failed), 'run')} failed ({names}); the same command tries again")
+        hint = "" if metric else "; the same command tries again"  # an Optuna search goes on without a failed trial
+        _say(f"{folder}: {_count(len(failed), 'run')} failed ({names}){hint}")
         return FAILED
     return GOOD
 

@@ -15,11 +15,12 @@ from model_factory.sweep.grid import SEED, short_names
 from model_factory.sweep.records import BEST, RunRecord, is_higher_better, read_run
 from model_factory.sweep.run_loop import show_seconds
 from model_factory.training.errors import RunFolderError
+from model_factory.training.run.resume import FREE
 
 _MAX_KEYS = 5
 """Differing keys up to which they name a row; with more, the folder does."""
-_NOT_NAMES = (SEED, "training.save_steps", "training.save_total_limit", "training.logging_steps", "training.report_to")
-"""Keys that change no weight, or that are averaged over."""
+_NOT_NAMES = (SEED, *(key for key in FREE if key != "generation"))
+"""Beginnings of keys that are averaged over, or that change no weight."""
 MARK = " *"
 BLANK = "–"
 
@@ -147,7 +148,8 @@ class Comparison:
             values = [value for one in found for value in ((one.mean, one.std) if one else (None, None))]
             facts = [_mean([getattr(run, name) for run in row.runs]) for name in _FACTS]
             settings = [row.differs.get(key) for key in keys]
-            writer.writerow([row.name, *settings, len(row.runs), *values, *facts, row.state])
+            whole = [int(fact) if fact is not None and fact == int(fact) else fact for fact in facts]
+            writer.writerow([row.name, *settings, len(row.runs), *values, *whole, row.state])
         return target.getvalue()
 
 
@@ -167,7 +169,7 @@ def compare_runs(folders: Sequence[Path], notes: Sequence[str] = (), metric: str
     records = [read_run(folder) for folder in folders]
     groups: dict[str, list[RunRecord]] = {}
     for record in records:
-        rest = {key: value for key, value in record.values.items() if key not in _NOT_NAMES}
+        rest = {key: value for key, value in record.values.items() if not key.startswith(_NOT_NAMES)}
         groups.setdefault(repr(sorted(rest.items())), []).append(record)
     rows = _name_rows(list(groups.values()))
     metrics = list(dict.fromkeys(name for row in rows for run in row.runs for name in run.metrics))
@@ -203,7 +205,7 @@ def _name_rows(groups: Sequence[Sequence[RunRecord]]) -> list[Row]:
     for key in dict.fromkeys(key for group in groups for key in group[0].values):
         values = [group[0].values.get(key) for group in groups]
         is_new = values not in columns.values()  # a default that is copied to several keys
-        if key not in _NOT_NAMES and is_new and any(value != values[0] for value in values):
+        if not key.startswith(_NOT_NAMES) and is_new and any(value != values[0] for value in values):
             columns[key] = values
     keys = list(columns)
     shorts = dict(zip(keys, short_names(keys), strict=True))

@@ -66,7 +66,7 @@ class SweepFolder:
         if self.path.is_dir() and not self.manifest.exists() and any(p.name != _LOCK for p in self.path.iterdir()):
             raise FolderInUseError(f"{self} is not empty and has no {MANIFEST}; give another --output")
         try:
-            self.logs.parent.mkdir(parents=True, exist_ok=True)
+            self.path.mkdir(parents=True, exist_ok=True)
             descriptor = os.open(self.path / _LOCK, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
         except OSError as error:
             raise TrainingError(f"{self} cannot be written: {error}") from error
@@ -82,10 +82,11 @@ class SweepFolder:
     def begin(self, content: Mapping[str, Any]) -> None:
         """Write sweep.json, or check that the folder holds this sweep; raise FolderInUseError that lists what differs.
 
-        Points are only added, since those of an Optuna search are not known before.
+        A folder in which no run has begun may take another sweep. Points are only added, since those of an Optuna search
+        are not known before.
         """
         points = list(content["points"])
-        if self.manifest.exists():
+        if self.manifest.exists() and self.begun_runs():
             held = self.read()
             if differing := list(_differences(held, content)):
                 raise FolderInUseError(

@@ -232,10 +232,10 @@ def _explain_database_errors(url: str | None) -> Iterator[None]:
         yield
     except (StorageInternalError, SQLAlchemyError, ImportError) as error:
         cause = str(error.__cause__ or error).strip().splitlines()[0]
-        name = hide_password(url) if url else "optuna.db of the sweep's folder"
+        name = f"--storage {hide_password(url)}" if url else "optuna.db in the sweep's folder"
         if isinstance(error, ImportError):
             cause += "; install the database's driver, such as psycopg[binary] for postgresql://"
-        raise TrainingError(f"--storage {name}: the database cannot be used: {cause}") from error
+        raise TrainingError(f"{name}: the database cannot be used: {cause}") from error
 
 
 def hide_password(url: str) -> str:

@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
@@ -47,7 +48,7 @@ def start_training(options: Sequence[str], log: Path, lock: int) -> RunProcess:
             stdout=file,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            pass_fds=(lock,),
+            pass_fds=(lock,) if os.name == "posix" else (),
             preexec_fn=_end_with_parent
             if _LIBC is not None
             else None,  # only a call of libc, which is safe after a fork
@@ -68,8 +69,15 @@ class Stopper:
         self._former: dict[signal.Signals, object] = {}
 
     def __enter__(self) -> Self:
-        self._former = {number: signal.signal(number, self._receive) for number in HANDLED}
+        if threading.current_thread() is threading.main_thread():  # Python allows handlers only here
+            self._former = {number: signal.signal(number, self._receive) for number in HANDLED}
         return self
+
+    def add(self, process: RunProcess) -> None:
+        """Add a process that has just started; a signal that came in the meantime is passed on to it."""
+        self.running.append(process)
+        if self.received is not None:
+            process.send_signal(self.received)
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self._former.items():

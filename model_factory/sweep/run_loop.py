@@ -1,11 +1,10 @@
 """Check the points of a sweep, and train those that are not finished, each in a separate process."""
 
-import shlex
 import signal
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 
 from model_factory.experiment.config import Experiment, ExperimentConfig, read_experiment
 from model_factory.experiment.missing_files import find_missing_files
@@ -14,7 +13,7 @@ from model_factory.sweep.grid import Point
 from model_factory.sweep.process import RunProcess, Start, Stopper, last_message
 from model_factory.sweep.records import read_run
 from model_factory.training.engine import add_default_sections
-from model_factory.training.errors import RunFolderError
+from model_factory.training.errors import FolderInUseError, RunFolderError
 from model_factory.training.run.folder import RunFolder
 from model_factory.training.run.resume import plan_resume
 from model_factory.yaml_config.choose import missing_section
@@ -57,9 +56,13 @@ def _check_can_start(experiment: Experiment) -> None:
 
 
 def check_runs(folder: SweepFolder, points: Sequence[Point], experiments: Sequence[ExperimentConfig]) -> None:
-    """Check that the run folders of earlier sessions fit their points; raise a TrainingError as `train --resume` does."""
+    """Check that the runs of earlier sessions were trained with the configs of their points; raise UnfitError if not.
+
+    A damaged run folder is left to its own process, so that the other points are trained.
+    """
     for point, experiment in zip(points, experiments, strict=True):
-        plan_resume(RunFolder(folder.run(point.name)), add_default_sections(experiment), resume=True)
+        with suppress(FolderInUseError, RunFolderError):
+            plan_resume(RunFolder(folder.run(point.name)), add_default_sections(experiment), resume=True)
 
 
 @dataclass(frozen=True)
@@ -107,16 +110,15 @@ class RunLoop:
         while left or running:
             while left and len(running) < jobs and self.stopper.received is None:
                 running.append(self._begin(left.pop(0)))
-            self.stopper.running = [one.process for one in running]
             if not running:
                 break
             for one in [one for one in running if one.process.poll() is not None]:
                 running.remove(one)
+                self.stopper.running.remove(one.process)
                 code = one.process.poll() or 0
                 results.append(RunResult(one.point, code))
                 self._report(one, code, number + len(results) - 1, total, jobs)
             time.sleep(_PAUSE if running else 0)
-        self.stopper.running = []
         return results
 
     def _begin(self, point: Point) -> _Running:
@@ -124,8 +126,10 @@ class RunLoop:
         log.touch()
         output = ["--output", str(self.folder.run(point.name)), "--resume"]
         sets = [word for option in point.overrides for word in ("--set", option)]
+        log_start = log.stat().st_size
         process = self.start([*self.options, *output, *sets], log, self.lock)
-        return _Running(point, process, time.monotonic(), log.stat().st_size)
+        self.stopper.add(process)
+        return _Running(point, process, time.monotonic(), log_start)
 
     def _report(self, one: _Running, code: int, number: int, total: int, jobs: int) -> None:
         name, seconds = one.point.name, time.monotonic() - one.began
@@ -183,11 +187,6 @@ def train_options(config: str, fixed: Sequence[str], plugins: Sequence[str]) -> 
     return ["--config", config, *(word for module in plugins for word in ("--plugin", module)), *sets]
 
 
-def describe_command(prog: str, words: Sequence[str]) -> str:
-    """Return a command line as a user can copy it."""
-    return shlex.join([*prog.split(), *words])
-
-
 def finished_points(folder: SweepFolder, points: Sequence[Point]) -> list[Point]:
     """Return the points whose run is finished."""
-    return [point for point in points if RunFolder(Path(folder.run(point.name))).is_finished]
+    return [point for point in points if RunFolder(folder.run(point.name)).is_finished]

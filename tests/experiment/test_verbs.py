@@ -111,7 +111,8 @@ def test_package_help_lists_the_verbs(capsys: pytest.CaptureFixture[str]) -> Non
 @pytest.mark.parametrize("verb", VERBS)
 def test_shared_options_have_one_help_text(verb: str) -> None:
     parser = import_module(f"model_factory.cli.{verb}").build_parser()
-    actions = {action.option_strings[-1].removeprefix("--"): action for action in parser._actions}
+    options = [action for action in parser._actions if action.option_strings]
+    actions = {action.option_strings[-1].removeprefix("--"): action for action in options}
     assert {"set", "plugin"} - ({"set"} if verb == "compare" else set()) <= set(actions)
     for name in set(SHARED) & set(actions):
         assert actions[name].help == SHARED[name]["help"]
