@@ -9,9 +9,12 @@ from pathlib import Path
 import pytest
 
 from model_factory.cli.compare import main
+from model_factory.experiment.config import read_experiment
+from model_factory.pages.comparison_page import render_comparison_page
 from model_factory.sweep.comparison import compare_runs, find_runs
 from model_factory.sweep.records import is_higher_better, read_run
 from model_factory.training.errors import RunFolderError
+from model_factory.training.run.folder import RunFolder
 
 FIRST = Path(__file__).resolve().parents[1] / "training" / "run_of_0_1" / "run"
 """A finished run of 6 steps, with a checkpoint, written by an earlier version."""
@@ -189,3 +192,17 @@ def test_hostile_logs_break_no_table(runs: list[Path]) -> None:
 )
 def test_direction_of_a_metric(metric: str, expected: bool | None) -> None:
     assert is_higher_better(metric) is expected
+
+
+def test_packaged_configs_of_every_task_are_compared(tmp_path: Path) -> None:
+    """Each config is written as a run that was interrupted before its first log."""
+    folder = Path(__file__).resolve().parents[2] / "configs"
+    configs = [*folder.glob("*.yml"), *folder.glob("training/*.yml"), *folder.glob("latent/*.yml")]
+    for path in configs:
+        (tmp_path / path.stem).mkdir()
+        RunFolder(tmp_path / path.stem).write_config(read_experiment(path, will_train=False).config)
+    comparison = compare_runs([tmp_path / path.stem for path in configs])
+    assert len(comparison.rows) == len(configs) > 10
+    assert {row.state for row in comparison.rows} == {"interrupted before the first log"}
+    assert comparison.metrics == []
+    assert "<table>" in render_comparison_page("all", comparison)

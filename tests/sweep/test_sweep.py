@@ -1,6 +1,7 @@
 """Sweeps over a grid: stopped and continued, failed points, another sweep in the folder, checks before the first run."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from model_factory.cli.sweep import main
+from model_factory.sweep.process import Stopper
 from model_factory.training.errors import FolderInUseError
 from model_factory.yaml_config.errors import ConfigValueError
 from tests.sweep.sweeps import Forked, Killed, interrupt, parse, sweep, write_experiment
@@ -84,6 +86,53 @@ def test_another_sweep_in_the_folder_is_refused(whole: Path, tmp_path: Path) -> 
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(FolderInUseError, match=r"is not empty and has no sweep\.json"):
         sweep("--config", config, *GRID, "--output", tmp_path)
+
+
+def test_folder_without_runs_may_take_another_sweep(tmp_path: Path) -> None:
+    words = ("--config", write_experiment(tmp_path, max_steps=1), "--output", tmp_path / "sweep")
+
+    def kill(process: Forked) -> None:
+        process.kill_with_sweep()
+
+    with pytest.raises(Killed):
+        sweep(*words, "--set", "training.batch_size=3,5", watch=kill)
+    assert sweep(*words, "--seeds", "3") == 0
+    assert json.loads((tmp_path / "sweep" / "sweep.json").read_text())["points"] == ["seed=3"]
+
+
+def test_damaged_run_does_not_keep_others_from_training(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("--config", write_experiment(tmp_path), "--output", tmp_path / "sweep", "--seeds", "0,1")
+    first, second = (tmp_path / "sweep" / f"seed={seed}" for seed in (0, 1))
+
+    def kill(process: Forked) -> None:
+        if process.has_checkpoint():
+            process.kill_with_sweep()
+
+    with pytest.raises(Killed):
+        sweep(*words, watch=kill)
+    for path in first.glob("checkpoint-*/model.safetensors"):
+        path.unlink()
+    assert sweep(*words) == 4
+    assert "failed with exit code 3; its last lines" in capsys.readouterr().err
+    assert (second / "model.safetensors").is_file()
+
+
+def test_signal_while_a_run_starts_reaches_it() -> None:
+    class Process:
+        sent: list[int] = []
+
+        def poll(self) -> int | None:
+            return None
+
+        def send_signal(self, number: int) -> None:
+            self.sent.append(number)
+
+    process = Process()
+    with Stopper() as stopper:
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert wait_for(lambda: stopper.received) == signal.SIGTERM
+        stopper.add(process)
+    assert process.sent == [signal.SIGTERM]
 
 
 def test_lock_is_held_by_the_runs_of_a_dead_sweep(whole: Path) -> None:
