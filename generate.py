@@ -7,6 +7,11 @@ All options are defined in `model_factory.cli.generate`, which `model-factory ge
 
 import sys
 
+from model_factory.yaml_config.process import begin_command
+
+if __name__ == "__main__":
+    begin_command()
+
 from model_factory.cli.generate import main
 
 if __name__ == "__main__":

@@ -11,6 +11,11 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
+from model_factory.yaml_config.process import begin_command
+
+if __name__ == "__main__":
+    begin_command()
+
 from data_manager.dataset_types import DatasetConfig
 from model.model_types import ModelConfig
 from model_factory.experiment.config import ExperimentConfig, read_experiment

@@ -7,6 +7,11 @@ In Python, `model_factory.train(config, folder)` does the same, and `model_facto
 
 import sys
 
+from model_factory.yaml_config.process import begin_command
+
+if __name__ == "__main__":
+    begin_command()
+
 from model_factory.cli.train import main
 
 if __name__ == "__main__":

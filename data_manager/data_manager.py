@@ -15,6 +15,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from model_factory.yaml_config.process import begin_command
+
+if __name__ == "__main__":
+    begin_command()
+
 from pydantic import ValidationError
 
 from data_manager import loading
@@ -58,6 +63,14 @@ class DatasetManager:
         are logged as warnings and are also listed by `preparation`.
         """
         return loading.load(_resolve(config)[0])
+
+    @staticmethod
+    def load_with_source(config: DatasetConfig, split: str, rows: int | None = None) -> "PreparedSplit | None":
+        """Load at least the first `rows` of a split with their text (`data_manager.rows.source`), in the same order.
+
+        Return None for data without text: speech, and custom sources of token ids. Raise DataError.
+        """
+        return loading.load_with_source(_resolve(config)[0], split, rows)
 
     @staticmethod
     def preparation(config: DatasetConfig) -> "dict[str, PreparedSplit]":
@@ -211,7 +224,7 @@ def _describe_recipe(name: str) -> str:
     text = first_sentence(ast.get_docstring(ast.parse(source)) or "")
     text = re.sub(r"^(About (the )?|This is an? |Description taken from )", "", text).rstrip(":")
     known = text if 0 < len(text) <= 110 else f"{text[:107]}..." if text else "a speech corpus"
-    return f"{known} ({'downloaded if missing' if recipe.download else 'manual download'})"
+    return f"{known} ({'downloaded if missing' if recipe.can_download else 'manual download'})"
 
 
 if __name__ == "__main__":

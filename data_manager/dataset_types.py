@@ -82,6 +82,15 @@ class DatasetConfig(StrictModel):
             yield Violation(f"unknown data source {self.source!r}", ("source",), suggestion=hint)
 
 
+_OWNERS = (
+    ("path", "hugging_face"),
+    ("name", "hugging_face"),
+    ("vocab_size", "bpe"),
+    ("parse_special_tokens", "hugging_face"),
+)
+"""Keys of a tokenizer that only one type has."""
+
+
 class TokenizerConfig(StrictModel):
     """Settings of a built-in tokenizer, by its `type`."""
 
@@ -98,6 +107,9 @@ class TokenizerConfig(StrictModel):
     """Vocabulary size of a bpe tokenizer, including the 256 bytes and four special tokens; smaller if the text is too
     short for more merges. For a smiles tokenizer: merge frequent neighbours into single tokens, up to this size; by
     default each atom is one token. [tokens]"""
+    parse_special_tokens: bool = False
+    """Read names of special tokens in texts and prompts, such as `<|endoftext|>` or `[MASK]`, as these tokens (of
+    hugging_face). By default they are text like any other."""
 
     def violations(self) -> Iterator[Violation]:
         """Check that path and name belong to hugging_face, vocab_size to bpe or smiles, and that required keys are set."""
@@ -105,7 +117,7 @@ class TokenizerConfig(StrictModel):
             yield Violation(
                 "type hugging_face needs path, the tokenizer's folder, or name, its name on the hub",
                 ("path",),
-                (("type",),),
+                (("type",), ("name",)),
             )
         if self.type == "bpe" and self.vocab_size is None:
             yield Violation(
@@ -114,9 +126,11 @@ class TokenizerConfig(StrictModel):
         if self.path is not None and self.name is not None:
             yield Violation("path and name are two tokenizers", ("name",), (("path",),), "remove one of them")
         if self.revision is not None and self.name is None:
-            yield Violation("revision needs name, a tokenizer on the hub", ("revision",), (("path",),), "remove it")
-        for key, owner in (("path", "hugging_face"), ("name", "hugging_face"), ("vocab_size", "bpe")):
+            yield Violation(
+                "revision needs name, a tokenizer on the hub", ("revision",), (("path",), ("name",)), "remove it"
+            )
+        for key, owner in _OWNERS:
             fits = self.type == owner or (key == "vocab_size" and self.type == "smiles")
-            if getattr(self, key) is not None and not fits:
+            if getattr(self, key) and not fits:
                 message = f"a tokenizer of {self.type} has no {key}"
                 yield Violation(message, (key,), (("type",),), f"remove it, or type: {owner}")

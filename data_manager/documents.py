@@ -47,13 +47,15 @@ HashFile = Callable[[Path], str]
 
 
 _EXAMPLES = 5
+_UNKNOWN = "unknown tokens"
 
 
 class Piece(NamedTuple):
     """A document, or the next part of a long document.
 
     `texts` is the text, or the two sides of a pair; `file` and `line` (in a table: the row) are its beginning; `label` is
-    the class number, `cond` the properties; `ends` is True for the last piece of a document.
+    the class number, `cond` the properties; `ends` is True for the last piece of a document; `rewritten` is True for a
+    text that the corpus did not read but wrote itself, such as a canonical SMILES.
     """
 
     texts: tuple[str, ...]
@@ -62,6 +64,7 @@ class Piece(NamedTuple):
     ends: bool = True
     label: int | None = None
     cond: tuple[float, ...] = ()
+    rewritten: bool = False
 
     @property
     def place(self) -> str:
@@ -71,15 +74,30 @@ class Piece(NamedTuple):
 
 @dataclass
 class Notes:
-    """Log of skipped lines: the count of each reason, and the first few positions."""
+    """Log of skipped and suspicious lines, and of unknown tokens: the count of each reason, and the first few positions."""
 
     counts: Counter[str] = field(default_factory=Counter)
     places: dict[str, list[str]] = field(default_factory=dict)
+    unknown: Counter[str] = field(default_factory=Counter)
+    """Numbers of unknown `tokens`, and of `texts` with such tokens."""
+    _last: str = ""
 
-    def add(self, reason: str, place: str) -> None:
-        """Count one skipped line."""
+    def add(self, reason: str, place: str, *, kept: bool = False) -> None:
+        """Count one skipped line, or one that is kept although it is suspicious."""
+        reason = f"{'kept' if kept else 'skipped'}: {reason}"
         self.counts[reason] += 1
         found = self.places.setdefault(reason, [])
+        if len(found) < _EXAMPLES:
+            found.append(place)
+
+    def add_unknown(self, count: int, place: str) -> None:
+        """Count the unknown tokens of a text that is kept; pieces of one document are one text."""
+        self.unknown["tokens"] += count
+        if place == self._last:
+            return
+        self._last = place
+        self.unknown["texts"] += 1
+        found = self.places.setdefault(_UNKNOWN, [])
         if len(found) < _EXAMPLES:
             found.append(place)
 
@@ -87,9 +105,20 @@ class Notes:
         """Format a line for each reason, such as `train: 2 skipped: empty line (a.txt:3, 9)`."""
         found = []
         for reason, count in self.counts.items():
-            more = ", ..." if count > _EXAMPLES else ""
-            found.append(f"{label}: {count:,} skipped: {reason} ({_format_positions(self.places[reason])}{more})")
+            found.append(f"{label}: {count:,} {reason} ({self._positions(reason, count)})")
+        if self.unknown:
+            tokens = _counted(self.unknown["tokens"], "unknown token")
+            texts = _counted(self.unknown["texts"], "text")
+            where = self._positions(_UNKNOWN, self.unknown["texts"])
+            found.append(f"{label}: {tokens}, whose text is lost, in {texts} ({where})")
         return found
+
+    def _positions(self, reason: str, count: int) -> str:
+        return _format_positions(self.places[reason]) + (", ..." if count > _EXAMPLES else "")
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def _format_positions(places: Sequence[str]) -> str:
@@ -181,10 +210,15 @@ class Listed:
             sides = (text,) if isinstance(text, str) else tuple(text) if isinstance(text, tuple | list) else (None,)
             if len(sides) > 2 or not all(isinstance(side, str) for side in sides):
                 raise DataError(f"{self.label}:{number}: must be a text or a pair of texts; got {type(text).__name__}")
-            if any(sides):
+            if has_text(sides):
                 yield Piece(sides, self.label, number)
             else:
                 notes.add("empty text", f"{self.label}:{number}")
+
+
+def has_text(sides: Sequence[str]) -> bool:
+    """Return True if a document, or each side of a pair, holds more than white space."""
+    return all(side and not side.isspace() for side in sides)
 
 
 def is_paired(corpus: Corpus) -> bool | None:

@@ -11,7 +11,7 @@ from data_manager.errors import DataError
 from data_manager.loaded import LoadedCache
 from data_manager.registry import SOURCES
 from data_manager.row_types import TokensConfig
-from data_manager.rows.prepare import PreparedSplit, prepare_split
+from data_manager.rows.prepare import PreparedSplit, WithSource, prepare_split
 from data_manager.rows.stream import stream_rows
 from data_manager.text.arrow import ArrowRows
 from data_manager.text.mixture import Mixture, load_mixtures, prepare_mixture
@@ -45,6 +45,20 @@ def load(config: DatasetConfig) -> dict[str, Any]:
     made = {split: prepare_rows(config, split, text, tokenizer) for split, text in known.items()}
     LOADED.store(config, made, (note for part in made.values() for note in part.notes))
     return {split: made[split].rows if split in made else found[split] for split in found}
+
+
+def load_with_source(config: DatasetConfig, split: str, rows: int | None) -> "PreparedSplit | None":
+    """Return the rows of a split with their source columns, at least the first `rows`; None if the split has no text.
+
+    See `data_manager.rows.source`. These rows are prepared apart from those of `load`, in the same order.
+    """
+    if not isinstance(config, TokensConfig):
+        return None
+    text = as_text(SOURCES.get(config.source).load(config).get(split), f"{config.name} {split}")
+    tokenizer = tokenizer_for(config)
+    if text is None or tokenizer is None:
+        return None
+    return prepare_rows(config, split, text, tokenizer, WithSource(rows))
 
 
 def _check_no_text(config: DatasetConfig, found: dict[str, Any]) -> None:
@@ -96,14 +110,20 @@ def tokenizer_for(config: DatasetConfig) -> Tokenizer | None:
     return tokenizer_of(config, learn_from)
 
 
-def prepare_rows(config: TokensConfig, split: str, text: Corpus | Mixture, tokenizer: Tokenizer) -> "PreparedSplit":
-    """Return the rows of one split, from disk or as a stream."""
+def prepare_rows(
+    config: TokensConfig,
+    split: str,
+    text: Corpus | Mixture,
+    tokenizer: Tokenizer,
+    source: "WithSource | None" = None,
+) -> "PreparedSplit":
+    """Return the rows of one split, from disk or as a stream; with source columns if they are requested."""
     if isinstance(text, Mixture):
-        parts = partial(prepare_rows, config, tokenizer=tokenizer)
+        parts = partial(prepare_rows, config, tokenizer=tokenizer, source=source)
         return prepare_mixture(config, split, text, parts)  # type: ignore[arg-type]
     if config.streaming:
-        return PreparedSplit(stream_rows(config, split, text, tokenizer))
-    return prepare_split(config, split, text, tokenizer)
+        return PreparedSplit(stream_rows(config, split, text, tokenizer, with_source=source is not None))
+    return prepare_split(config, split, text, tokenizer, source)
 
 
 def as_text(value: Any, label: str) -> Corpus | Mixture | None:

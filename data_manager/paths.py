@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from data_manager.dataset_types import DatasetConfig
-from data_manager.errors import not_found
+from data_manager.errors import DataError, not_found
 from model_factory.yaml_config.paths import expand_home
 
 
@@ -35,6 +35,11 @@ def find_paths(path: str, config: DatasetConfig, what: str) -> list[Path]:
     places = list(places_of(path, config))
     for place in places:
         if os.path.exists(place):  # False, too, for a name that is too long
+            if not (place.is_file() or place.is_dir()):
+                raise DataError(
+                    f"data set {config.name!r}: {what} {path!r} is a device or a pipe, which may never end; a data set is "
+                    "read more than once, so write its content to a file"
+                )
             return [place]
         matches = [full_path(match) for match in sorted(glob.glob(str(place), recursive=True))]
         if matches:

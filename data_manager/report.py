@@ -1,8 +1,8 @@
 """Report on loaded data sets: size, lengths, examples, vocabulary and cache folder of each split."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from itertools import islice, pairwise
 from typing import Any
 
@@ -36,6 +36,7 @@ class SplitReport:
     classes: dict[str, int] | None = None
     left_out: tuple[str, ...] = ()
     kept_in: tuple[str, ...] = ()
+    hints: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -62,9 +63,10 @@ def describe(config: DatasetConfig, splits: dict[str, Any]) -> DatasetReport:
         reports = _report_speech(config, splits)
     else:
         names = getattr(config, "classes", None)
-        reports = [
+        found = [
             report_text_split(split, data, tokenizer, prepared.get(split), names) for split, data in splits.items()
         ]
+        reports = [replace(report, hints=tuple(_hints(report, config))) for report in found]
     kind = settings.type if settings is not None and tokenizer is not None else None
     return DatasetReport(config.name, config.source, kind, tokenizer.vocab_size if tokenizer else None, reports)
 
@@ -99,6 +101,13 @@ def report_text_split(
         left_out=prepared.notes if prepared else (),
         kept_in=(str(prepared.folder),) if prepared and prepared.folder else (),
     )
+
+
+def _hints(report: SplitReport, config: DatasetConfig) -> Iterator[str]:
+    """Yield what a user may not have meant: a whole corpus as one document."""
+    is_default = getattr(config, "documents", "") is None
+    if is_default and report.kind == "text" and report.documents == 1 and (report.size or 0) > 1:
+        yield "the whole file is one document; documents: paragraph or documents: line divides it"
 
 
 def _count_classes(data: Any, names: Sequence[str] | None) -> dict[str, int]:

@@ -33,9 +33,11 @@ class TokensConfig(DatasetConfig):
     packed: documents are concatenated, and all rows but the last are full. whole: one document in each row, between bos
     and eos (the default of smiles, and the only layout of pairs)."""
     document_ids: bool = False
-    """Add `document_ids` to batches of packed rows: 1, 2, ... for the documents in a row, 0 at padding."""
+    """Isolate the documents of packed rows: a token attends to its own document alone, and positions begin at 0 again
+    with each. Batches get `document_ids`: 1, 2, ... for the documents in a row, 0 at padding."""
     position_ids: bool = False
-    """Add `position_ids` to batches of packed rows: they begin at 0 again with each document in a row."""
+    """Add `position_ids` to batches of packed rows, for custom tasks: they begin at 0 again with each document in a row.
+    Built-in models have such positions with document_ids."""
     too_long: Literal["error", "skip", "cut"] = "error"
     """A pair or a whole document of more than sequence_length tokens: stop the preparation, skip it and count it, or
     truncate it and count it."""
@@ -55,6 +57,11 @@ class TokensConfig(DatasetConfig):
     def layout(self) -> Layout:
         """Layout of rows, with the default filled in."""
         return "whole" if self.is_paired else self.rows or "cut"
+
+    @property
+    def document_rows(self) -> bool:
+        """True if a model learns single documents: one in each row, or those of packed rows in isolation."""
+        return self.layout == "whole" or self.document_ids
 
     @property
     def limit(self) -> int | None:

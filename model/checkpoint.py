@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from model.checkpoints.extra_parts import add_extra_parts
+from model.hub import replacing_weights
 from model.model_types import ModelConfig
 from model.parse_model_args import parse_model_config
 from model.transformer.inputs import describe
@@ -92,7 +93,8 @@ def load_model(
             raise CheckpointError(f"{source / name}: no such file; {LAYOUT}")
     tensors = read_tensors(source / WEIGHTS_FILE)
     config = parse_model_config(source / CONFIG_FILE)
-    model = build(config if device is None else with_device(config, device))
+    with replacing_weights():
+        model = build(config if device is None else with_device(config, device))
     assign_tensors(model, tensors, f"{source / WEIGHTS_FILE} does not match the model of {CONFIG_FILE} beside it")
     return model
 

@@ -2,9 +2,13 @@
 
 import torch
 
+from model_factory.yaml_config.exit_codes import USAGE
+
 
 class DeviceError(ValueError):
     """A device that this machine lacks; the message lists the available ones."""
+
+    exit_code = USAGE
 
 
 def available_devices() -> list[str]:
@@ -29,3 +33,11 @@ def resolve_device(name: str) -> torch.device:
     if name not in known and f"{name}:0" not in known:
         raise DeviceError(f"device {name!r} is not on this machine; available: {', '.join(known)}; try device: auto")
     return torch.device(name)
+
+
+def describe_device(device: torch.device) -> str:
+    """Describe a device for a message: `cpu (4 threads)`, `cuda:0 (NVIDIA H200)`."""
+    if device.type == "cpu":
+        count = torch.get_num_threads()
+        return f"cpu ({count} thread{'s' if count != 1 else ''})"
+    return f"{device} ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else str(device)

@@ -1,8 +1,13 @@
 """Models and tokenizers from a folder or from the Hugging Face hub; offline, an error within seconds."""
 
+import logging
 import os
+import re
 import socket
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -13,7 +18,11 @@ from model_factory.yaml_config.schema_version import parse_json
 
 Loaded = TypeVar("Loaded")
 
+MAX_LAYERS = 10_000
 _TIMEOUT = 2.0
+_are_replaced = ContextVar("_are_replaced", default=False)
+_log = logging.getLogger(__name__)
+_given_notes: set[tuple[str, str]] = set()
 
 
 class HubError(OSError, ValueError):
@@ -43,6 +52,128 @@ def load_from_hub(load: Callable[..., Loaded], name: str, what: str, remedy: str
                 f"({reason}); {remedy}"
             ) from error
     return _call_loader(load, name, f"{what} {name!r}", remedy, **options)
+
+
+def load_config_from_hub(name: str, remedy: str) -> Any:
+    """Load the config of a pretrained model with `load_from_hub`; raise HubError for one of more than MAX_LAYERS layers."""
+    from transformers import AutoConfig
+
+    try:
+        config = load_from_hub(AutoConfig.from_pretrained, name, "pretrained model", remedy)
+    except HubError as error:
+        unknown = re.search(r"has model type `([^`]*)` but Transformers does not recognize", str(error))
+        if unknown is None:
+            raise
+        raise HubError(
+            f"pretrained model {name!r}: transformers has no architecture {unknown[1]!r}, which config.json names as "
+            f"model_type; {remedy}"
+        ) from error
+    for key in ("num_hidden_layers", "num_layers", "num_decoder_layers", "encoder_layers", "decoder_layers"):
+        count = getattr(config, key, None)
+        if isinstance(count, int) and count > MAX_LAYERS:
+            raise HubError(
+                f"pretrained model {name!r}: config.json has {key} {count:,}, and at most {MAX_LAYERS:,} fit"
+            )
+    return config
+
+
+@contextmanager
+def _announcing(text: str) -> Iterator[None]:
+    """Print `text` to standard error once the block has taken two seconds."""
+    timer = threading.Timer(_TIMEOUT, _log.warning, [text])
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def load_model_from_hub(load: Callable[..., Any], name: str, remedy: str, **options: Any) -> Any:
+    """Load a transformers model with `load_from_hub`, from safetensors alone; return it.
+
+    A tensor of the backbone that the files lack or have in another shape would keep random values: it raises HubError.
+    Fresh tensors of a head or pooler, and layers that the files have beyond the config's, are named in a warning.
+    Inside `replacing_weights` nothing is checked.
+    """
+    safe = {"use_safetensors": True, "output_loading_info": True, "ignore_mismatched_sizes": True}
+    layers = getattr(options.get("config"), "num_hidden_layers", None)
+    size = f" of {layers} layers" if layers else ""
+    with _silenced_report(), _announcing(f"note: loading the pretrained model {name}{size} ..."):
+        model, found = load_from_hub(load, name, "pretrained model", remedy, **safe, **options)
+    if not _are_replaced.get():
+        if problem := find_loading_problem(model, found, allow_head=True):
+            raise HubError(f"pretrained model {name!r}: {problem}; {remedy}")
+        for note in _describe_fresh_parts(model, found):
+            if (name, note) not in _given_notes:
+                _given_notes.add((name, note))
+                _log.warning("note: pretrained model %r: %s", name, note)
+    return model
+
+
+@contextmanager
+def _silenced_report() -> Iterator[None]:
+    """Silence the library's table of tensors that were not loaded, all of which `load_model_from_hub` checks."""
+    log = logging.getLogger("transformers.modeling_utils")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
+
+
+@contextmanager
+def replacing_weights() -> Iterator[None]:
+    """Build pretrained models inside the block without a check of their weights, which those of a run then replace."""
+    token = _are_replaced.set(True)
+    try:
+        yield
+    finally:
+        _are_replaced.reset(token)
+
+
+def find_loading_problem(model: Any, found: Mapping[str, Any], *, allow_head: bool) -> str | None:
+    """Return which tensors of a transformers model were not loaded, or None if all were.
+
+    `found` is the library's loading info. With `allow_head`, tensors outside the backbone and of a pooler may be fresh.
+    """
+    if found["mismatched_keys"]:
+        texts = sorted(
+            f"{key} is {list(theirs)} instead of {list(own)}" for key, theirs, own in found["mismatched_keys"]
+        )
+        return f"the weights do not have the shapes of config.json: {_shorten(texts)}"
+    missing = sorted(key for key in found["missing_keys"] if not (allow_head and _is_head(model, key)))
+    if not missing:
+        return None
+    total = len(dict(model.named_parameters()))
+    return f"the weights lack {len(missing)} of the model's {total} tensors, which would be random: {_shorten(missing)}"
+
+
+def _describe_fresh_parts(model: Any, found: Mapping[str, Any]) -> Iterator[str]:
+    if fresh := sorted(found["missing_keys"]):
+        yield f"its files lack {_shorten(fresh, 12)}; these start from random values"
+    layers = {_without_numbers(key) for key in model.state_dict()}
+    prefix = f"{model.base_model_prefix}."
+    if surplus := sorted(
+        key for key in found["unexpected_keys"] if {_without_numbers(key), _without_numbers(prefix + key)} & layers
+    ):
+        yield f"config.json has fewer layers than the weights; not used: {_shorten(surplus)}"
+
+
+def _is_head(model: Any, key: str) -> bool:
+    """Return True for a tensor that is not part of the backbone: of a task's head, or of a pooler."""
+    prefix = "" if model.base_model is model else f"{model.base_model_prefix}."
+    return not key.startswith(prefix) or "pooler" in key.split(".")
+
+
+def _without_numbers(key: str) -> str:
+    return re.sub(r"\d+", "N", key)
+
+
+def _shorten(names: Sequence[str], limit: int = 5) -> str:
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + more
 
 
 def is_folder_path(name: str) -> bool:

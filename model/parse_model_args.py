@@ -16,12 +16,12 @@ from model.types import PerformerParams
 from model_factory.yaml_config.check import Checked, check
 from model_factory.yaml_config.choose import choose, missing_section
 from model_factory.yaml_config.document import read_document
-from model_factory.yaml_config.errors import ConfigError, ConfigValueError, Problem, escape_line
+from model_factory.yaml_config.errors import ConfigError, ConfigValueError, Problem, escape_line, report_failure
 from model_factory.yaml_config.exit_codes import GOOD
 from model_factory.yaml_config.model_tree import fields_of
 from model_factory.yaml_config.node import Node
 from model_factory.yaml_config.overrides import split_override
-from model_factory.yaml_config.report import report_failure, take_any_text
+from model_factory.yaml_config.process import take_any_text
 from model_factory.yaml_config.strict_model import StrictModel
 
 

@@ -118,7 +118,8 @@ class PerformerParams(StrictModel):
     tie_embeddings: bool = True
     """Use the token embedding as the output head as well."""
     input_dim: Size | None = None
-    """Width of float input (80 for log-mel bins), projected to d_model. [channels]"""
+    """Width of float input (80 for log-mel bins), projected to d_model; None: from the features of speech data sets if the
+    file has no `training`, else d_model. [channels]"""
     feature_map: FeatureMapChoice = "favor+"
     """Feature map of linear attention: favor+, favor++, favor# (softmax kernel), relu (random), elu or a custom one."""
 

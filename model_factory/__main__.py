@@ -2,6 +2,11 @@
 
 import sys
 
+from model_factory.yaml_config.process import begin_command
+
+if __name__ == "__main__":
+    begin_command()
+
 from model_factory.cli.main import main
 
 if __name__ == "__main__":

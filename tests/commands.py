@@ -51,7 +51,8 @@ def check_command(words: Sequence[str], folder: Path) -> None:
         program, rest = "python", _after_torchrun(rest)
     if program == "./run_train.sh":
         assert (ROOT / program).exists()
-        program, rest = "python", ["train.py", *(rest[2:] if rest[0] == "--gpu" else rest)]
+        default = [] if "--config" in rest else ["--config", "configs/full_experiment.yml", "--output", "runs/train-1"]
+        program, rest = "python", ["train.py", *default, *rest]
     if program == "model-factory":
         program, rest = "python", ["-m", "model_factory", *rest]
     if program in SCRIPTS:

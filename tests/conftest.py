@@ -5,6 +5,9 @@ import os
 import pytest
 from hypothesis import settings
 
+from tests.processes import no_process_is_left as no_process_is_left
+from tests.processes import processes_end_with_their_test as processes_end_with_their_test
+
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

@@ -7,9 +7,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from tests.processes import die_with_parent
+
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["tests.training.preload"])
-SECONDS = 300
 
 
 def run_in_fork(words: Sequence[str], folder: Path) -> tuple[int, str, str]:
@@ -17,14 +18,12 @@ def run_in_fork(words: Sequence[str], folder: Path) -> tuple[int, str, str]:
     out, error = folder / ".stdout", folder / ".stderr"
     process = CONTEXT.Process(target=_run, args=(list(words), str(folder), str(out), str(error)))
     process.start()
-    process.join(SECONDS)
-    if process.exitcode is None:
-        process.kill()
-        raise TimeoutError(f"python {' '.join(words)} took more than {SECONDS} s")
+    process.join()
     return process.exitcode, out.read_text(encoding="utf-8"), error.read_text(encoding="utf-8")
 
 
 def _run(words: list[str], folder: str, out: str, error: str) -> None:
+    die_with_parent()
     os.chdir(folder)
     for number, path in ((1, out), (2, error)):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)

@@ -1,5 +1,7 @@
-"""Public API of the model factory. Runs with pytest, and as a script: `python tests/test_model_factory.py`."""
+"""Public API of the model factory. Runs with pytest, and as a script: `python test_model_factory.py` of the checkout."""
 
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -107,6 +109,14 @@ def test_a_config_of_another_type_is_refused() -> None:
 def test_token_ids_need_a_vocabulary() -> None:
     with pytest.raises(ValueError, match="vocab_size"):
         ModelFactory.create_encoder(EncoderConfig(params=params()))(torch.tensor([[1, 2]]))
+
+
+def test_script_of_the_checkout_runs_these_tests() -> None:
+    environment = {**os.environ, "PYTEST_ADDOPTS": "--collect-only"}
+    command = [sys.executable, "test_model_factory.py"]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert "test_programmatic_use" in done.stdout, done.stderr
+    assert done.returncode == 0
 
 
 if __name__ == "__main__":

@@ -9,9 +9,9 @@ from typing import Any, Literal, NamedTuple
 
 from data_manager.documents import Corpus, HashFile, Invalid, Notes, Piece
 from data_manager.errors import DataError
+from data_manager.molecules.grammar import COMMA, SELFIES, syntax_error
 from data_manager.molecules.types import Property
 from data_manager.rows.parallel import ordered_map
-from data_manager.tokenizers.smiles import syntax_error
 
 # Molecular properties computed by rdkit, by the names of `properties`; a model can be conditioned on them.
 
@@ -53,6 +53,9 @@ def _functions() -> dict[str, Callable[[Any], float]]:
 
 
 _BATCH = 512
+_GRAMMAR = "opensmiles 1.0"
+"""Part of the cache's identity; change it when other texts become valid."""
+_MAX_REWRITES = 16
 
 
 class Cleaned(NamedTuple):
@@ -61,6 +64,7 @@ class Cleaned(NamedTuple):
     text: str | None
     problem: str = ""
     properties: tuple[float, ...] = ()
+    rewritten: bool = False
 
 
 def import_rdkit() -> Any:
@@ -97,7 +101,7 @@ class Molecules:
             import rdkit as package  # type: ignore[import-not-found,unused-ignore]
 
             version = package.__version__
-        settings = [self.check, self.canonical, self.salts, self.drop_duplicates, self.skip_invalid, version]
+        settings = [self.check, self.canonical, self.salts, self.drop_duplicates, self.skip_invalid, version, _GRAMMAR]
         found = [self.base.inputs(hash_file), "molecules", *settings]
         return [*found, self.properties] if self.properties else found
 
@@ -117,13 +121,16 @@ class Molecules:
         seen: set[bytes] = set()
         num_proc = self.num_proc if self._needs_rdkit else 1
         for pieces, found in ordered_map(self.clean, _batches(self.base.read(notes)), num_proc, "molecules"):
-            for piece, (text, problem, properties) in zip(pieces, found, strict=True):
+            for piece, (text, problem, properties, rewritten) in zip(pieces, found, strict=True):
                 if text is None:
-                    invalid(piece.place, "invalid SMILES", f"{problem} in {_first_word(piece)!r}")
+                    other = problem in (COMMA, SELFIES)
+                    detail = f"{problem}{'; got' if other else ' in'} {_first_word(piece)!r}"
+                    invalid(piece.place, problem if other else "invalid SMILES", detail)
                 elif self.drop_duplicates and _is_known(text, seen):
                     notes.add("duplicate", piece.place)
                 else:
-                    yield piece._replace(texts=(text,), cond=(*properties, *piece.cond))
+                    cond = (*properties, *piece.cond)
+                    yield piece._replace(texts=(text,), cond=cond, rewritten=rewritten)
 
     def clean(self, pieces: Sequence[Piece]) -> list[Cleaned]:
         """Clean a batch of molecules; return the text or the problem of each."""
@@ -137,14 +144,37 @@ class Molecules:
         molecule = chem.MolFromSmiles(text)
         if molecule is None:
             return Cleaned(None, _chemical_problem(chem, text))
+        given = text
         if self.salts == "strip" and "." in text:
             # the largest fragment by heavy atoms; the first of equals
             parts = chem.GetMolFrags(molecule, asMols=True)
             molecule = max(parts, key=lambda part: part.GetNumHeavyAtoms())
-            text = chem.MolToSmiles(molecule, canonical=self.canonical)
-        elif self.canonical:
-            text = chem.MolToSmiles(molecule)
-        return Cleaned(text, "", compute_properties(molecule, self.properties) if self.properties else ())
+            text = chem.MolToSmiles(molecule, canonical=False)
+        if self.canonical:
+            canonical = canonical_text(chem, molecule)
+            if canonical is None:
+                return Cleaned(None, "a molecule whose canonical form rdkit cannot read")
+            text = canonical
+        properties = compute_properties(molecule, self.properties) if self.properties else ()
+        return Cleaned(text, properties=properties, rewritten=text != given)
+
+
+def canonical_text(chem: Any, molecule: Any) -> str | None:
+    """Write a molecule as rdkit's canonical SMILES, read and written again until the text no longer changes.
+
+    One pass is not enough: rdkit reads some of its own texts as a molecule that it writes differently. If texts alternate,
+    the smallest of them is returned; None if rdkit cannot read its own text.
+    """
+    texts = [str(chem.MolToSmiles(molecule))]
+    for _ in range(_MAX_REWRITES):
+        again = chem.MolFromSmiles(texts[-1])
+        if again is None:
+            return None
+        text = str(chem.MolToSmiles(again))
+        if text in texts:
+            return min(texts[texts.index(text) :])
+        texts.append(text)
+    return texts[-1]
 
 
 def _chemical_problem(chem: Any, text: str) -> str:
@@ -202,7 +232,7 @@ class RandomSmiles:
         for piece in self.base.read(notes):
             yield piece
             for text in random_smiles(piece.texts[0], self.count, self.seed):
-                yield piece._replace(texts=(text,))
+                yield piece._replace(texts=(text,), rewritten=True)
 
 
 def random_smiles(smiles: str, count: int, seed: int) -> list[str]:

@@ -7,7 +7,7 @@ from hashlib import blake2b
 from typing import Any
 
 from data_manager.documents import Corpus, HashFile, Notes, Piece
-from data_manager.molecules.corpus import import_rdkit
+from data_manager.molecules.corpus import canonical_text, import_rdkit
 
 
 def murcko_scaffold(smiles: str) -> str:
@@ -21,7 +21,9 @@ def murcko_scaffold(smiles: str) -> str:
     molecule = chem.MolFromSmiles(smiles)
     if molecule is None:
         return smiles
-    return str(MurckoScaffold.MurckoScaffoldSmiles(mol=molecule, includeChirality=False))  # type: ignore[no-untyped-call,unused-ignore]
+    text = str(MurckoScaffold.MurckoScaffoldSmiles(mol=molecule, includeChirality=False))  # type: ignore[no-untyped-call,unused-ignore]
+    scaffold = chem.MolFromSmiles(text)
+    return (canonical_text(chem, scaffold) if scaffold is not None else None) or text
 
 
 def assign_splits(scaffolds: Sequence[str], ratios: Mapping[str, float], seed: int) -> list[str]:

@@ -44,9 +44,9 @@ class SmilesDatasetConfig(FilesConfig):
     delimiter: Annotated[str, Field(min_length=1, max_length=1)] | None = None
     """Separator of values in a CSV file; by default a tab in .tsv files and a comma in others."""
     check: Literal["syntax", "chemistry"] = "syntax"
-    """Validation of a line: SMILES syntax only, or a molecule that rdkit can parse (needs rdkit)."""
+    """Validation of a line: the grammar of OpenSMILES only, or a molecule that rdkit can parse (needs rdkit)."""
     canonical: bool = False
-    """Write each molecule in rdkit's canonical form (needs rdkit)."""
+    """Write each molecule in rdkit's canonical form, repeated until it no longer changes (needs rdkit)."""
     salts: Literal["keep", "strip"] = "keep"
     """strip keeps the largest of the fragments separated by dots (needs rdkit)."""
     drop_duplicates: bool = False

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from data_manager.rows.pack import COND, LABELS
 from data_manager.rows.pack import STARTS as DOCUMENT_STARTS
+from data_manager.rows.source import source_batch
 
 Batch = dict[str, Any]
 
@@ -34,7 +35,8 @@ class TextCollator:
     Optional for packed rows: `document_ids` [B, L] int64 (1, 2, ... for the documents of a row, 0 at padding) and
     `position_ids` [B, L] int64 (0, 1, ... from the beginning of each document, or of the row if a document continues from
     the row before; 0 at padding). Tokens may attend to each other if their document_ids are equal. Rows with a class also
-    yield `labels` [B] int64, rows with properties `cond` [B, size] float32.
+    yield `labels` [B] int64, rows with properties `cond` [B, size] float32, rows with source columns those of
+    `data_manager.rows.source.source_batch`.
     """
 
     pad_token_id: int
@@ -44,7 +46,7 @@ class TextCollator:
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> Batch:
         """Collate `rows` into a batch."""
         ids, mask = pad_rows([row["input_ids"] for row in rows], self.pad_token_id)
-        batch: Batch = {"input_ids": ids, "attention_mask": mask}
+        batch: Batch = {"input_ids": ids, "attention_mask": mask, **source_batch(rows)}
         if LABELS in rows[0]:
             batch[LABELS] = torch.tensor([int(row[LABELS]) for row in rows])
         if COND in rows[0]:
@@ -70,7 +72,7 @@ class PairCollator:
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> Batch:
         """Collate `rows` into a batch."""
-        batch: Batch = {}
+        batch: Batch = source_batch(rows)
         for side in ("source", "target"):
             ids, mask = pad_rows([row[f"{side}_ids"] for row in rows], self.pad_token_id)
             batch |= {f"{side}_ids": ids, f"{side}_mask": mask}

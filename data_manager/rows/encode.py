@@ -7,15 +7,22 @@ from typing import TYPE_CHECKING, Any
 from data_manager.documents import Corpus, Notes, Piece
 from data_manager.row_types import TokensConfig
 from data_manager.rows.parallel import ordered_map
-from data_manager.tokenizers.base import Tokenizer, encode_many
+from data_manager.tokenizers.base import Tokenizer, encode_many, encode_with_ends, unknown_id
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from data_manager.rows.pack import Encoded, RowMaker
     from data_manager.tokenizers.base import Flat
+
+    Ends = NDArray[np.int64]
 
 BATCH = 1 << 18
 """Characters in an encoding batch."""
 _BATCH_PIECES = 8192
+UNKNOWN_REWRITTEN = "a rewritten SMILES with tokens that the tokenizer does not know"
+"""Reason of a skipped text that its corpus wrote itself, see `Piece.rewritten`."""
 
 
 @dataclass(frozen=True)
@@ -23,10 +30,15 @@ class EncodeSides:
     """Picklable function that encodes the sides of several pieces."""
 
     tokenizer: Tokenizer
+    with_ends: bool = False
 
-    def __call__(self, batch: Sequence[Piece]) -> "list[Flat]":
-        """Return ids and lengths of each side."""
-        return [encode_many(self.tokenizer, side) for side in zip(*(piece.texts for piece in batch), strict=True)]
+    def __call__(self, batch: Sequence[Piece]) -> "list[tuple[Flat, Ends | None]]":
+        """Return ids and lengths of each side, with `with_ends` also the ends of tokens."""
+        sides = zip(*(piece.texts for piece in batch), strict=True)
+        if not self.with_ends:
+            return [(encode_many(self.tokenizer, side), None) for side in sides]
+        found = [encode_with_ends(self.tokenizer, side) for side in sides]
+        return [((ids, lengths), ends) for ids, lengths, ends in found]
 
 
 def batches(pieces: Iterable[Piece], size: int) -> Iterator[list[Piece]]:
@@ -54,9 +66,19 @@ def join_documents(pieces: Iterable[Piece]) -> Iterator[Piece]:
 
 
 def encode_corpus(
-    corpus: Corpus, tokenizer: Tokenizer, config: TokensConfig, notes: Notes, *, num_proc: int = 1, size: int = 0
+    corpus: Corpus,
+    tokenizer: Tokenizer,
+    config: TokensConfig,
+    notes: Notes,
+    *,
+    num_proc: int = 1,
+    size: int = 0,
+    with_source: bool = False,
 ) -> "Iterator[Encoded]":
-    """Encode a corpus in one or several processes, in batches of `size` characters (0: the default, `BATCH`)."""
+    """Encode a corpus in one or several processes, in batches of `size` characters (0: the default, `BATCH`).
+
+    `with_source` keeps the texts and the ends of tokens, for source columns.
+    """
     import numpy as np
 
     from data_manager.rows.pack import Encoded
@@ -66,18 +88,52 @@ def encode_corpus(
         pieces = join_documents(pieces)
     if num_proc > 1:
         tokenizer.encode("")  # loads a deferred tokenizer once, before the processes fork
-    found = ordered_map(EncodeSides(tokenizer), batches(pieces, size or BATCH), num_proc, f"data set {config.name!r}")
+    encode = EncodeSides(tokenizer, with_source)
+    found = ordered_map(encode, batches(pieces, size or BATCH), num_proc, f"data set {config.name!r}")
     for batch, sides in found:
+        known = _drop_unknown(batch, [flat for flat, _ in sides], tokenizer, notes)
+        if not known:
+            continue
+        if len(known) < len(batch):
+            batch, sides = known, encode(known)
         ends = np.fromiter((piece.ends for piece in batch), bool, len(batch))
         labels = None
         if batch[0].label is not None:
             labels = np.fromiter((piece.label for piece in batch if piece.label is not None), np.int32)
         cond = np.array([piece.cond for piece in batch], np.float32) if batch[0].cond else None
-        yield Encoded(sides, ends, [piece.place for piece in batch], labels, cond)
+        texts = [piece.texts for piece in batch] if with_source else []
+        token_ends = [found for _, found in sides if found is not None]
+        places = [piece.place for piece in batch]
+        yield Encoded([side for side, _ in sides], ends, places, labels, cond, texts, token_ends)
 
 
-def row_maker(config: TokensConfig, tokenizer: Tokenizer, is_paired: bool, notes: Notes) -> "RowMaker":
-    """Return the row maker of the layout of a data set."""
+def _drop_unknown(batch: list[Piece], sides: "Sequence[Flat]", tokenizer: Tokenizer, notes: Notes) -> list[Piece]:
+    """Count the unknown tokens of each piece; return the pieces without the rewritten ones that have such tokens."""
+    import numpy as np
+
+    unknown = unknown_id(tokenizer)
+    if unknown is None or not any((ids == unknown).any() for ids, _ in sides):
+        return batch
+    owners = [np.repeat(np.arange(len(batch)), lengths)[ids == unknown] for ids, lengths in sides]
+    kept = []
+    for piece, count in zip(batch, np.bincount(np.concatenate(owners), minlength=len(batch)).tolist(), strict=True):
+        if count and piece.rewritten:
+            notes.add(UNKNOWN_REWRITTEN, piece.place)
+            continue
+        if count:
+            notes.add_unknown(count, piece.place)
+        kept.append(piece)
+    return kept
+
+
+def row_maker(
+    config: TokensConfig, tokenizer: Tokenizer, is_paired: bool, notes: Notes, *, with_source: bool = False
+) -> "RowMaker":
+    """Return the row maker of the layout of a data set, with `with_source` one that adds source columns."""
+    if with_source:
+        from data_manager.rows.source import SourceRows
+
+        return SourceRows(row_maker(config, tokenizer, is_paired, notes))
     from data_manager.rows.pack import COND, LABELS, CutRows, WholeRows
 
     bos, eos = tokenizer.bos_token_id, tokenizer.eos_token_id

@@ -21,6 +21,7 @@ LABELS = "labels"
 """Column of the class number, one value for each row."""
 COND = "cond"
 """Column of the properties, float32, with the same size in each row."""
+_TEXT, _SIZE = "_text", "_size"
 STARTS = "document_starts"
 """Column of packed rows: positions at which a document begins, except position 0."""
 
@@ -36,6 +37,10 @@ class Encoded:
     """Class numbers [documents], if documents have classes."""
     cond: "NDArray[np.float32] | None" = None
     """Properties [documents, size], if documents have properties."""
+    texts: Sequence[tuple[str, ...]] = ()
+    """The texts of each piece, for source columns; empty if rows have none."""
+    token_ends: "Sequence[Places]" = ()
+    """For each side, the positions at which tokens end in the UTF-8 bytes of its texts."""
 
     def __len__(self) -> int:
         return len(self.ends)
@@ -138,13 +143,10 @@ class WholeRows:
 
     def feed(self, encoded: Encoded) -> "dict[str, tuple[Ids, Places]]":
         """Return a row for each document that is not skipped."""
-        keep = np.ones(len(encoded), dtype=bool)
         sizes = [lengths + 2 for _, lengths in encoded.sides]
-        if self.limit is not None:
-            long = np.any([size > self.limit for size in sizes], axis=0)
-            for index in np.flatnonzero(long).tolist():
-                self._note(encoded.places[index], max(int(size[index]) for size in sizes))
-            keep = ~long if self.too_long == "skip" else keep
+        for index in np.flatnonzero(self._is_long(encoded)).tolist():
+            self._note(encoded.places[index], max(int(size[index]) for size in sizes))
+        keep = self.kept(encoded)
         sides = zip(self.columns, encoded.sides, strict=False)
         rows = {column: self._rows(ids, lengths, keep) for column, (ids, lengths) in sides}
         if LABELS in self.columns:
@@ -159,6 +161,21 @@ class WholeRows:
         """Return empty columns, as no rows are buffered."""
         return {column: (np.empty(0, np.int32), np.zeros(1, np.int64)) for column in self.columns}
 
+    def kept(self, encoded: Encoded) -> "NDArray[np.bool_]":
+        """Return a mask [pieces] of the documents that are not skipped."""
+        long = self._is_long(encoded)
+        return ~long if self.too_long == "skip" else np.ones_like(long)
+
+    def body_lengths(self, lengths: "Places") -> "Places":
+        """Return how many of the tokens of documents fit into their rows, [pieces]."""
+        return lengths if self.limit is None else np.minimum(lengths, max(self.limit - 2, 0))
+
+    def _is_long(self, encoded: Encoded) -> "NDArray[np.bool_]":
+        if self.limit is None:
+            return np.zeros(len(encoded), dtype=bool)
+        found: NDArray[np.bool_] = np.any([lengths + 2 > self.limit for _, lengths in encoded.sides], axis=0)
+        return found
+
     def _note(self, place: str, size: int) -> None:
         if self.too_long == "error":
             raise DataError(
@@ -169,7 +186,7 @@ class WholeRows:
         self.notes.add(f"the end of documents with {reason}" if self.too_long == "cut" else reason, place)
 
     def _rows(self, ids: "Ids", lengths: "Places", keep: "NDArray[np.bool_]") -> "tuple[Ids, Places]":
-        kept = lengths if self.limit is None else np.minimum(lengths, max(self.limit - 2, 0))
+        kept = self.body_lengths(lengths)
         inside = np.arange(len(ids)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
         ids = ids[np.repeat(keep, lengths) & (inside < np.repeat(kept, lengths))]
         sizes = kept[keep] + 2
@@ -182,22 +199,41 @@ class WholeRows:
 
 
 def arrow_columns(columns: "dict[str, tuple[Ids, Places]]") -> dict[str, Any]:
-    """Convert columns to Arrow lists of int32 without copying ids; labels to int32, properties to lists of float32."""
+    """Convert columns to Arrow values of `arrow_type`, without copying ids."""
     import pyarrow as pa  # type: ignore[import-untyped,unused-ignore]
 
     found = {}
     for name, (values, offsets) in columns.items():
         kind = arrow_type(name)
-        if name == LABELS:
-            found[name] = pa.array(values)
+        if is_single(name):
+            found[name] = pa.array(values, type=kind)
         else:
-            values = values.astype(np.float32 if name == COND else np.int32, copy=False)
-            found[name] = pa.ListArray.from_arrays(pa.array(offsets.astype(np.int32)), pa.array(values), type=kind)
+            flat = pa.array(np.asarray(values), type=kind.value_type)
+            found[name] = pa.ListArray.from_arrays(pa.array(offsets.astype(np.int32)), flat, type=kind)
     return found
 
 
 def arrow_type(column: str) -> Any:
-    """Return the Arrow type of the values of a column."""
+    """Return the Arrow type of the values of a column: lists of int32, unless it is one of the columns named here."""
     import pyarrow as pa
 
-    return pa.int32() if column == LABELS else pa.list_(pa.float32() if column == COND else pa.int32())
+    if column.endswith(_TEXT):
+        return pa.string()
+    if column == LABELS:
+        return pa.int32()
+    return pa.list_(pa.float64() if column.endswith(_SIZE) else pa.float32() if column == COND else pa.int32())
+
+
+def is_single(column: str) -> bool:
+    """Return True for a column with one value in each row, False for a column of lists."""
+    return column == LABELS or column.endswith(_TEXT)
+
+
+def text_column(ids: str) -> str:
+    """Return the name of the column with the text of the ids in the column `ids`."""
+    return ids.removesuffix("_ids") + _TEXT
+
+
+def size_column(ids: str) -> str:
+    """Return the name of the column with the size of that text."""
+    return ids.removesuffix("_ids") + _SIZE

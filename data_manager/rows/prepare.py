@@ -19,8 +19,10 @@ from model_factory.yaml_config.schema_version import add_version, parse_json
 if TYPE_CHECKING:
     import datasets
 
-_VERSION = 1
-"""Increase it when the form of rows changes, so that older ones are not reused."""
+_VERSION = 3
+"""Increase it when the form of rows, or of the notes on them, changes, so that older ones are not reused."""
+_SOURCE_VERSION = 1
+"""The same for the form of source columns."""
 _ROWS, _COUNTS = "rows.arrow", "counts.json"
 
 
@@ -38,7 +40,16 @@ class PreparedSplit:
     folder: Path | None = None
 
 
-def prepare_split(config: TokensConfig, split: str, corpus: Corpus, tokenizer: Tokenizer) -> PreparedSplit:
+@dataclass(frozen=True)
+class WithSource:
+    """Request for rows with source columns, see `data_manager.rows.source`: at least the first `rows`, None for all."""
+
+    rows: int | None = None
+
+
+def prepare_split(
+    config: TokensConfig, split: str, corpus: Corpus, tokenizer: Tokenizer, source: WithSource | None = None
+) -> PreparedSplit:
     """Return the rows of a split, from disk if they were prepared before. Raise DataError."""
     inputs = {
         "version": _VERSION,
@@ -48,9 +59,11 @@ def prepare_split(config: TokensConfig, split: str, corpus: Corpus, tokenizer: T
     }
     if names := getattr(config, "condition_names", ()):
         inputs["cond"] = list(names)
+    if source is not None:
+        inputs["source"] = [_SOURCE_VERSION, source.rows]
 
     def make(folder: Path, final: Path) -> list[str]:
-        return write_rows(folder, config, split, corpus, tokenizer)
+        return write_rows(folder, config, split, corpus, tokenizer, source)
 
     def folder_of_rows() -> PreparedFolder:
         return prepared_folder(output_folder(config), inputs, make, prefix=f"{plain_name(split)}-")
@@ -74,17 +87,25 @@ def tokenizer_identity(tokenizer: Tokenizer) -> str:
     return str(identity()) if identity is not None else f"{type(tokenizer).__name__} {tokenizer.vocab_size}"
 
 
-def write_rows(folder: Path, config: TokensConfig, split: str, corpus: Corpus, tokenizer: Tokenizer) -> list[str]:
+def write_rows(
+    folder: Path,
+    config: TokensConfig,
+    split: str,
+    corpus: Corpus,
+    tokenizer: Tokenizer,
+    source: WithSource | None = None,
+) -> list[str]:
     """Write rows and counts into a folder; return notes on skipped lines. Raise DataError if there are no rows."""
     import pyarrow as pa  # type: ignore[import-untyped,unused-ignore]
 
     from data_manager.rows.pack import arrow_columns, arrow_type
 
-    notes = Notes()
-    maker = row_maker(config, tokenizer, bool(is_paired(corpus)), notes)
+    notes, with_source, limit = Notes(), source is not None, None if source is None else source.rows
+    maker = row_maker(config, tokenizer, bool(is_paired(corpus)), notes, with_source=with_source)
     schema = pa.schema([(name, arrow_type(name)) for name in maker.columns])
     counts = {"documents": 0, "rows": 0, "tokens": 0}
-    parts = encode_corpus(corpus, tokenizer, config, notes, num_proc=config.global_config.num_proc)
+    processes = config.global_config.num_proc
+    parts = encode_corpus(corpus, tokenizer, config, notes, num_proc=processes, with_source=with_source)
     with (
         pa.OSFile(str(folder / _ROWS), "wb") as file,
         pa.ipc.new_stream(file, schema) as writer,
@@ -99,6 +120,8 @@ def write_rows(folder: Path, config: TokensConfig, split: str, corpus: Corpus, t
             if len(lists[maker.columns[0]]):
                 writer.write_batch(pa.record_batch(lists, schema=schema))
             advance(size)
+            if limit is not None and counts["rows"] >= limit:
+                break
     if counts["rows"] == 0:
         raise empty_split(config, split, notes)
     (folder / _COUNTS).write_text(json.dumps(add_version(counts)), encoding="utf-8")

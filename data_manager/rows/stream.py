@@ -29,18 +29,18 @@ class StreamRows:
     tokenizer: Tokenizer
     split: str
     is_paired: bool
+    with_source: bool = False
 
     def __call__(self, shards: Sequence[Corpus]) -> Iterator[dict[str, Any]]:
         """Yield the rows of each shard; log skipped lines at the end of a shard."""
-        from data_manager.rows.pack import LABELS
+        from data_manager.rows.pack import is_single
 
         for shard in shards:
             notes = Notes()
-            maker = row_maker(self.config, self.tokenizer, self.is_paired, notes)
-            for _, columns in build_columns(
-                maker, encode_corpus(shard, self.tokenizer, self.config, notes, size=_BATCH)
-            ):
-                cut = {name: found[0] if name == LABELS else _rows(*found) for name, found in columns.items()}
+            maker = row_maker(self.config, self.tokenizer, self.is_paired, notes, with_source=self.with_source)
+            parts = encode_corpus(shard, self.tokenizer, self.config, notes, size=_BATCH, with_source=self.with_source)
+            for _, columns in build_columns(maker, parts):
+                cut = {name: found[0] if is_single(name) else _rows(*found) for name, found in columns.items()}
                 for values in zip(*cut.values(), strict=True):
                     yield dict(zip(cut, values, strict=True))
             for line in notes.lines(f"{self.config.name} {self.split}"):
@@ -51,20 +51,21 @@ def _rows(values: Any, offsets: Any) -> list[Any]:
     return [values[start:end] for start, end in pairwise(offsets.tolist())]
 
 
-def stream_rows(config: TokensConfig, split: str, corpus: Corpus, tokenizer: Tokenizer) -> "datasets.IterableDataset":
+def stream_rows(
+    config: TokensConfig, split: str, corpus: Corpus, tokenizer: Tokenizer, *, with_source: bool = False
+) -> "datasets.IterableDataset":
     """Return a stream of the rows of a corpus, created again in each epoch; raise DataError if it is empty."""
     import datasets
-    from datasets import Features, List, Value
+    import pyarrow as pa  # type: ignore[import-untyped,unused-ignore]
 
-    from data_manager.rows.pack import COND, LABELS
+    from data_manager.rows.pack import arrow_type
 
     paired = is_paired(corpus)
     if paired is None:
         raise empty_split(config, split, Notes())
-    columns = row_maker(config, tokenizer, paired, Notes()).columns
-    kinds = {LABELS: Value("int32"), COND: List(Value("float32"))}
-    features = Features({name: kinds.get(name, List(Value("int32"))) for name in columns})
-    make = StreamRows(config, tokenizer, split, paired)
+    columns = row_maker(config, tokenizer, paired, Notes(), with_source=with_source).columns
+    features = datasets.Features.from_arrow_schema(pa.schema([(name, arrow_type(name)) for name in columns]))
+    make = StreamRows(config, tokenizer, split, paired, with_source)
     return datasets.IterableDataset.from_generator(
         make, features=features, gen_kwargs={"shards": list(corpus.shards())}
     )

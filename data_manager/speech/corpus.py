@@ -2,18 +2,21 @@
 
 import logging
 from collections.abc import Mapping
-from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from data_manager.cache import PreparedFolder
-from data_manager.errors import DataError
+from data_manager.documents import Notes
 from data_manager.loaded import LoadedCache
 from data_manager.paths import full_path
+from data_manager.speech.audio import checked_headers, drop_unreadable
 from data_manager.speech.cuts import SpeechCorpus, shape_splits
 from data_manager.speech.download import (
     PARTS,
+    WITH_PARTS,
+    InvalidLineError,
+    LayoutError,
     call_recipe,
     find_parts,
     import_lhotse,
@@ -21,12 +24,22 @@ from data_manager.speech.download import (
     obtain_corpus,
     requested_parts,
 )
-from data_manager.speech.features import drop_unreadable, store_features, tolerate_bad_headers
-from data_manager.speech.manifests import fingerprint, load_prepared_cuts, split_cuts, write_cuts
+from data_manager.speech.features import store_features
+from data_manager.speech.invalid_lines import find_invalid_lines, skip_lines
+from data_manager.speech.locate import find_corpora
+from data_manager.speech.manifests import (
+    fingerprint,
+    load_prepared_cuts,
+    named_lost_segments,
+    split_cuts,
+    write_cuts,
+)
 from data_manager.speech.mixture import load_mixture
 from data_manager.speech.mixture_types import SpeechMixtureConfig
-from data_manager.speech.recipes import OUTPUT, RecipeSignature, is_lhotse_installed, recipe_signature
+from data_manager.speech.recipes import NUM_JOBS, OUTPUT, RecipeSignature, is_lhotse_installed, recipe_signature
 from data_manager.speech.types import LhotseDatasetConfig, SpeechConfig
+from data_manager.tokenizers.base import unknown_id
+from data_manager.tokenizers.factory import tokenizer_of
 
 LOADED: LoadedCache[SpeechCorpus] = LoadedCache(lambda config: config.model_dump_json(), logging.getLogger(__name__))
 """Corpora that this process has loaded."""
@@ -39,8 +52,27 @@ def load_speech(config: SpeechConfig) -> dict[str, Any]:
     else:
         assert isinstance(config, LhotseDatasetConfig)
         corpus = load_corpus(config)
+    if config.tokenizer is not None:
+        corpus.notes.extend(_count_unknown(config, corpus))
     LOADED.store(config, corpus, corpus.notes)
     return corpus.splits
+
+
+def _count_unknown(config: SpeechConfig, corpus: SpeechCorpus) -> list[str]:
+    """Return notes on the unknown tokens of the transcripts, by split and cut."""
+    texts = _transcripts(corpus)
+    tokenizer = tokenizer_of(config, lambda: texts)
+    unknown = unknown_id(tokenizer)
+    found: list[str] = []
+    if unknown is None:
+        return found
+    for split, cuts in corpus.splits.items():
+        notes = Notes()
+        for cut, text in zip(cuts, texts[split], strict=True):
+            if count := tokenizer.encode(text).count(unknown):
+                notes.add_unknown(count, cut.id)
+        found += notes.lines(split)
+    return found
 
 
 def get_speech_corpus(config: SpeechConfig) -> SpeechCorpus:
@@ -55,9 +87,13 @@ def get_speech_corpus(config: SpeechConfig) -> SpeechCorpus:
 
 def get_transcripts(config: SpeechConfig) -> dict[str, list[str]]:
     """Return the transcripts of each split, for training a tokenizer; raise DataError."""
+    return _transcripts(get_speech_corpus(config))
+
+
+def _transcripts(corpus: SpeechCorpus) -> dict[str, list[str]]:
     from data_manager.speech.loader import transcript
 
-    return {split: [transcript(cut) for cut in cuts] for split, cuts in get_speech_corpus(config).splits.items()}
+    return {split: [transcript(cut) for cut in cuts] for split, cuts in corpus.splits.items()}
 
 
 def load_corpus(config: LhotseDatasetConfig) -> SpeechCorpus:
@@ -68,14 +104,9 @@ def load_corpus(config: LhotseDatasetConfig) -> SpeechCorpus:
     if not is_lhotse_installed():
         import_lhotse()
     recipe = recipe_signature(config.name)
-    root, parts = None, {}
-    if recipe.root is not None:
-        wanted = requested_parts(config)
-        root = obtain_corpus(config, recipe, missing_parts(config, wanted))
-        if config.name == "librispeech":
-            parts = {PARTS: wanted or find_parts(root)}
-    folder, splits = _prepare_corpus(config, recipe, root, parts)
-    notes = [*folder.notes]
+    notes: list[str] = []
+    folder, splits = _prepare_first(config, recipe, _find_roots(config, recipe, notes))
+    notes += folder.notes
     splits = shape_splits(splits, config, notes)
     if config.features.storage == "on_the_fly":
         return SpeechCorpus(splits, [folder.path], notes)
@@ -84,22 +115,69 @@ def load_corpus(config: LhotseDatasetConfig) -> SpeechCorpus:
     return SpeechCorpus(splits, [folder.path, *folders], notes)
 
 
+def _find_roots(config: LhotseDatasetConfig, recipe: RecipeSignature, notes: list[str]) -> list[dict[str, Any]]:
+    """List the arguments of `prepare` with the folders of the corpus, likeliest first; download it if missing."""
+    if recipe.parts:
+        return [_find_parts(config, recipe, notes)]
+    if recipe.root is None or recipe.root in config.process_params:
+        return [{}]
+    wanted = requested_parts(config)
+    roots = obtain_corpus(config, recipe, missing_parts(config, wanted))
+    if config.name in WITH_PARTS:
+        return [{recipe.root: str(root), PARTS: wanted or find_parts(root)} for root in roots]
+    return [{recipe.root: str(root)} for root in roots]
+
+
+def _find_parts(config: LhotseDatasetConfig, recipe: RecipeSignature, notes: list[str]) -> dict[str, Any]:
+    """Find the parts of a corpus that are downloaded apart; download all of them if none is there."""
+    parts = {part: recipe_signature(part) for part in recipe.parts}
+    if any(part.root in config.process_params for part in parts.values()):
+        return {}
+    corpora = config.global_config.corpus_dir
+    found = [name for name, part in parts.items() if find_corpora(part, corpora)]
+    for name in parts:
+        if found and name not in found:
+            notes.append(f"{name} is not in {full_path(corpora)}, so only {' and '.join(found)} is prepared")
+    roots = {}
+    for name in found or parts:
+        part = parts[name]
+        assert part.root is not None
+        roots[part.root] = str(obtain_corpus(config.model_copy(update={"name": name}), part)[0])
+    return roots
+
+
+def _prepare_first(
+    config: LhotseDatasetConfig, recipe: RecipeSignature, candidates: list[dict[str, Any]]
+) -> tuple[PreparedFolder, dict[str, Any]]:
+    """Prepare the corpus from the first folder in which its recipe finds recordings; raise the first DataError."""
+    errors = []
+    for root in candidates:
+        try:
+            return _prepare_corpus(config, recipe, root)
+        except LayoutError as error:
+            errors.append(error)
+    raise errors[0]
+
+
 def _prepare_corpus(
-    config: LhotseDatasetConfig, recipe: RecipeSignature, root: Path | None, more: dict[str, Any]
+    config: LhotseDatasetConfig, recipe: RecipeSignature, root: dict[str, Any]
 ) -> tuple[PreparedFolder, dict[str, Any]]:
     """Run the recipe, or read its cached result; return the cache folder and the cuts of each split."""
     lhotse = import_lhotse()
-    arguments = {**config.process_params, **more}
-    if root is not None and recipe.root is not None:
-        arguments[recipe.root] = str(root)
+    takes = recipe.prepare.parameters
+    arguments = {key: value for key, value in config.download_params.items() if key in takes}
+    if NUM_JOBS in recipe.prepare.required():
+        arguments[NUM_JOBS] = 1
+    arguments |= config.process_params | root
     output = full_path(config.global_config.output_dir) / config.name
     inputs = {
         "recipe": recipe.name,
         "lhotse": lhotse.__version__,
         # the number of processes does not change the result
-        "arguments": {key: value for key, value in arguments.items() if key != "num_jobs"},
+        "arguments": {key: value for key, value in arguments.items() if key != NUM_JOBS},
         "files": _fingerprint_inputs(recipe, arguments),
         "bad_audio": config.loading.bad_audio,
+        "on_invalid": config.on_invalid,
     }
 
     prepare = partial(_write_manifests, config=config, recipe=recipe, arguments=arguments)
@@ -112,9 +190,11 @@ def _write_manifests(
     """Run the recipe and write its output and cuts into `folder`, which will be moved to `final`; return the skip log."""
     notes: list[str] = []
     writes = {OUTPUT: str(folder / "recipe")} if OUTPUT in recipe.prepare.parameters else {}
+    for made in writes.values():  # a few recipes do not create it
+        Path(made).mkdir()
     drops_bad_audio = config.loading.bad_audio == "drop"
-    with tolerate_bad_headers() if drops_bad_audio else nullcontext():
-        made = call_recipe(config.name, recipe, recipe.prepare, {**arguments, **writes}, notes)
+    with checked_headers(tolerant=drops_bad_audio), named_lost_segments():
+        made = _call_prepare(config, recipe, {**arguments, **writes}, notes)
     found = dict(split_cuts(made, notes))
     if drops_bad_audio:
         found = {split: drop_unreadable(cuts, split, notes) for split, cuts in found.items()}
@@ -122,14 +202,52 @@ def _write_manifests(
     if sum(write_cuts(folder, split, cuts, final=final) for split, cuts in found.items()) == 0:
         given = ", ".join(f"{key}={value!r}" for key, value in arguments.items())
         details = "".join(f"\n  {note}" for note in notes[:10])
-        raise DataError(f"corpus {config.name!r}: {recipe.prepare.name}({given}) found no recordings{details}")
+        raise LayoutError(f"corpus {config.name!r}: {recipe.prepare.name}({given}) found no recordings{details}")
     return notes
+
+
+def _call_prepare(
+    config: LhotseDatasetConfig, recipe: RecipeSignature, arguments: dict[str, Any], notes: list[str]
+) -> Any:
+    """Call `prepare` without empty lines, and without invalid ones if these are to be skipped; append to `notes`.
+
+    Raise DataError, which names file and line of each invalid line.
+    """
+    roots = [full_path(path) for path in _path_arguments(recipe, arguments) if full_path(path).is_dir()]
+    parts = arguments[PARTS] if isinstance(arguments.get(PARTS), list) else None
+    found = [line for root in roots for line in find_invalid_lines(config.name, root, parts)]
+    invalid = [line for line in found if not line.is_empty]
+    if invalid and config.on_invalid == "error":
+        raise InvalidLineError(config.name, invalid)
+    skipped = found
+    while True:
+        warnings: list[str] = []
+        try:
+            with skip_lines(skipped):
+                made = call_recipe(config.name, recipe, recipe.prepare, arguments, warnings)
+        except InvalidLineError as error:
+            if config.on_invalid == "error" or error.lines[0] in skipped:
+                raise
+            skipped = [*skipped, *error.lines]
+        else:
+            break
+    invalid = [line for line in skipped if not line.is_empty]
+    if invalid:
+        shown = "; ".join(map(str, invalid[:3])) + ("; ..." if len(invalid) > 3 else "")
+        notes.append(f"{len(invalid):,} invalid lines are skipped: {shown}")
+    notes += warnings
+    return made
+
+
+def _path_arguments(recipe: RecipeSignature, arguments: Mapping[str, Any]) -> list[str]:
+    """List the paths in a recipe's arguments, without the one that it writes to."""
+    annotations = recipe.prepare.annotations
+    named = (value for key, value in arguments.items() if "Path" in annotations.get(key, "") and key != OUTPUT)
+    given = [path for value in named for path in (value if isinstance(value, list) else [value])]
+    return [path for path in given if isinstance(path, str)]
 
 
 def _fingerprint_inputs(recipe: RecipeSignature, arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Fingerprint the files named in a recipe's arguments, to detect changes."""
-    annotations = recipe.prepare.annotations
-    named = {key: value for key, value in arguments.items() if "Path" in annotations.get(key, "")}
-    given = {key: value if isinstance(value, list) else [value] for key, value in named.items()}
-    paths = {str(path): full_path(path) for values in given.values() for path in values if isinstance(path, str)}
+    paths = {path: full_path(path) for path in _path_arguments(recipe, arguments)}
     return {name: fingerprint(path) for name, path in paths.items() if path.exists()}

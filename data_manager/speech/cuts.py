@@ -4,7 +4,7 @@ Each step returns new cuts, reads no audio, and logs what it skips.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ def shape_splits(splits: dict[str, Any], config: LhotseDatasetConfig, notes: lis
         _check_splits(settings.splits if settings else None, splits, config.name)
     shaped: Splits = {}
     for split, cuts in splits.items():
-        found = list(_resample(cuts, config.features.sampling_rate))
+        found = list(_resample(_select_channels(list(cuts), config), config.features.sampling_rate))
         if config.windows is not None:
             found = _cut_windows(found, config.windows, config.features.frame_length, split, notes)
         if config.subset is not None and split in (config.subset.splits or splits):
@@ -59,8 +59,12 @@ def _cut_windows(
         silent = [cut.id for cut in cuts if not cut.supervisions]
         _log_skipped(notes, where, "recordings without a supervision are skipped", silent)
     else:
+        dropped: list[str] = []
         for cut in cuts:
-            windowed += cut.cut_into_windows(windows.seconds, hop=windows.hop)
+            windowed += _treat_tail(cut, list(cut.cut_into_windows(windows.seconds, hop=windows.hop)), windows, dropped)
+        _log_skipped(
+            notes, where, f"windows shorter than {windows.min_tail or windows.seconds:g} s are dropped", dropped
+        )
     _log_skipped(
         notes, where, "windows shorter than a frame are skipped", [c.id for c in windowed if c.duration < shortest]
     )
@@ -68,6 +72,66 @@ def _cut_windows(
     crossed = [cut.id for cut in windowed if any(s.start < 0 or s.end > cut.duration for s in cut.supervisions)]
     _log_skipped(notes, where, "windows contain text that extends past their edge and is not cut", crossed)
     return windowed
+
+
+def _treat_tail(cut: Any, found: list[Any], windows: WindowsConfig, dropped: list[str]) -> list[Any]:
+    """Drop the short windows at the end of a cut, or extend the last long one to the end; a lone one is not joined."""
+    limit = windows.min_tail or windows.seconds
+    assert limit is not None
+    short = [window for window in found if window.duration < limit - 1e-6]
+    if windows.tail == "keep" or not short:
+        return found
+    kept = found[: len(found) - len(short)]
+    if windows.tail == "drop":
+        dropped += [window.id for window in short]
+        return kept
+    if not kept:
+        return short
+    start = (len(kept) - 1) * (windows.hop or windows.seconds or 0.0)
+    return [*kept[:-1], cut.truncate(offset=start, preserve_id=False).with_id(kept[-1].id)]
+
+
+def _select_channels(cuts: list[Any], config: LhotseDatasetConfig) -> Iterator[Any]:
+    """Replace each cut of several channels by the one that is set, or by a cut for each; raise DataError if it has none.
+
+    A recipe that names one channel in all segments does not tell channels apart, so each channel has all segments.
+    """
+    from lhotse import MonoCut
+
+    wanted = config.features.channel
+    named = {channel for cut in cuts if _channels(cut)[1:] for s in cut.supervisions for channel in _as_list(s.channel)}
+    for cut in cuts:
+        channels = _channels(cut)
+        if wanted in (None, "mean") or not channels or (wanted == "each" and len(channels) == 1):
+            yield cut
+            continue
+        if wanted != "each" and wanted not in channels:
+            shown = ", ".join(map(str, channels))
+            raise DataError(f"recording {cut.recording_id} of {config.name!r} has no channel {wanted}, only {shown}")
+        for channel in channels if wanted == "each" else [wanted]:
+            if len(channels) == 1:
+                yield cut
+                continue
+            spoken = [s for s in cut.supervisions if len(named) < 2 or channel in _as_list(s.channel)]
+            suffix = f"-channel{channel}" if wanted == "each" else ""
+            yield MonoCut(
+                id=f"{cut.id}{suffix}",
+                start=cut.start,
+                duration=cut.duration,
+                channel=channel,
+                supervisions=[replace(s, id=f"{s.id}{suffix}", channel=channel) for s in spoken],
+                recording=cut.recording,
+                custom=cut.custom,
+            )
+
+
+def _channels(cut: Any) -> list[int]:
+    """Return the channels of a cut's recording that the cut has; empty for a mix of several recordings."""
+    return _as_list(cut.channel) if hasattr(cut, "channel") else []
+
+
+def _as_list(channel: Any) -> list[int]:
+    return [channel] if isinstance(channel, int) else list(channel)
 
 
 def _take_subset(cuts: list[Any], subset: SubsetConfig, where: str, notes: list[str]) -> list[Any]:

@@ -5,18 +5,25 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
-from importlib import import_module
 from pathlib import Path
 from typing import Any
+from warnings import catch_warnings, simplefilter
 
 import torch
 from torch import Tensor
 
-from data_manager.errors import MEND, DataError, plain
+from data_manager.errors import DataError, plain
 from data_manager.progress import progress
+from data_manager.speech.audio import Samples, read_audio
 from data_manager.speech.manifests import load_prepared_cuts, write_cuts
 from data_manager.speech.types import LhotseDatasetConfig
 from data_manager.speech_settings import FeaturesConfig
+
+_COMMON = (
+    *("frame_length", "frame_shift", "snip_edges", "window_type", "preemph_coeff", "remove_dc_offset"),
+    *("round_to_power_of_two", "use_energy", "energy_floor", "dither"),
+)
+"""Settings that lhotse's three config types have under the same name."""
 
 
 class FrameReader:
@@ -27,10 +34,10 @@ class FrameReader:
         self._extractors: dict[int, Any] = {}
 
     def __call__(self, cut: Any) -> Tensor:
-        """Return the frames of one cut, with channels averaged. Raise DataError, which names the file."""
+        """Return the frames of one cut. Raise DataError, which names the file."""
         if cut.has_features:
             return self._read_stored(cut)
-        samples = read_audio(cut)
+        samples = self._mix_channels(cut, read_audio(cut))
         try:
             with _seeded_dither(cut.id) if self.settings.dither else nullcontext():
                 frames = self.extractor(cut.sampling_rate).extract(samples, cut.sampling_rate)
@@ -39,6 +46,16 @@ class FrameReader:
                 f"{self.settings.type} features of cut {cut.id} ({cut.duration} s): {plain(error)}"
             ) from error
         return torch.as_tensor(frames).float()
+
+    def _mix_channels(self, cut: Any, samples: Samples) -> Samples:
+        """Average the channels [C, N] to [1, N]; raise DataError if they differ and `channel` is not set."""
+        if len(samples) > 1 and self.settings.channel is None and (samples != samples[:1]).any():
+            raise DataError(
+                f"audio of {cut.id} has {len(samples)} channels that differ; set features.channel to the number of "
+                "one, to mean (their average) or to each (a cut for each channel)"
+            )
+        mixed: Samples = samples.mean(axis=0, keepdims=True)
+        return mixed
 
     def extractor(self, sampling_rate: int) -> Any:
         """Return lhotse's extractor for a sampling rate in Hz; cached."""
@@ -51,17 +68,23 @@ class FrameReader:
 
         try:
             if cut.num_channels == 1:
-                return torch.as_tensor(cut.load_features()).float()
-            stored = cut.features  # channels are already averaged; lhotse would look for each of them
-            return torch.as_tensor(
-                get_reader(stored.storage_type)(stored.storage_path).read(stored.storage_key)
-            ).float()
+                frames = cut.load_features()
+            else:
+                stored = cut.features  # channels are already averaged; lhotse would look for each of them
+                frames = get_reader(stored.storage_type)(stored.storage_path).read(stored.storage_key)
         except Exception as error:  # lilcom and numpy raise different errors for a damaged file
             path = cut.features.storage_path
             raise DataError(
                 f"features of cut {cut.id} cannot be read from {path}: {plain(error)}; remove that folder to "
                 "recompute them"
             ) from error
+        width = self.settings.width(cut.sampling_rate)
+        if frames.shape[-1] != width:
+            raise DataError(
+                f"cut {cut.id} has stored features of width {frames.shape[-1]} in {cut.features.storage_path}, and "
+                f"{self.settings.type} features of the config have width {width}; set features to those that are stored"
+            )
+        return torch.as_tensor(frames).float()
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out the extractors: each worker builds them."""
@@ -76,83 +99,39 @@ def _seeded_dither(name: str) -> Iterator[None]:
         yield
 
 
-def read_audio(cut: Any) -> Any:
-    """Read the samples [1, N] of a cut or recording, channels averaged; raise DataError, which names the file."""
-    try:
-        return cut.load_audio().mean(axis=0, keepdims=True)
-    except Exception as error:  # audio libraries raise many types for a damaged file
-        reason = plain(error).rpartition(" failed. ")[2]  # the text before it repeats the file name
-        raise DataError(f"audio of {cut.id} cannot be read from {audio_files(cut)}: {reason}\n{MEND}") from error
-
-
-def audio_files(cut: Any) -> str:
-    """Return the audio paths of a cut or recording, joined by commas."""
-    recording = getattr(cut, "recording", cut)
-    sources = getattr(recording, "sources", None)
-    return ", ".join(str(source.source) for source in sources) if sources else "its tracks"
-
-
 def make_extractor(settings: FeaturesConfig, sampling_rate: int) -> Any:
-    """Build lhotse's Fbank, Mfcc or Spectrogram for a sampling rate in Hz."""
+    """Build lhotse's Fbank, Mfcc or Spectrogram for a sampling rate in Hz; raise DataError for an odd frame."""
     import lhotse
 
-    common = {
-        "sampling_rate": sampling_rate,
-        "frame_length": settings.frame_length,
-        "frame_shift": settings.frame_shift,
-        "dither": settings.dither,
-    }
-    if settings.type == "spectrogram":
-        return lhotse.Spectrogram(lhotse.SpectrogramConfig(**common))
+    problem = settings.fft_problem(sampling_rate)
+    if problem is not None:
+        raise DataError(f"{problem} ({settings.frame_length} s at {sampling_rate} Hz)")
+    common = {"sampling_rate": sampling_rate, **{key: getattr(settings, key) for key in _COMMON}}
     mel = {"num_filters": settings.num_mel_bins, "low_freq": settings.low_freq, "high_freq": settings.high_freq}
-    if settings.type == "fbank":
-        return lhotse.Fbank(lhotse.FbankConfig(**common, **mel))
-    return lhotse.Mfcc(lhotse.MfccConfig(**common, **mel, num_ceps=settings.num_ceps))
+    cepstral = {"num_ceps": settings.num_ceps, "cepstral_lifter": settings.cepstral_lifter}
+    with catch_warnings():
+        simplefilter("ignore", UserWarning)  # lhotse doubts snip_edges, with which features here have their own length
+        if settings.type == "spectrogram":
+            return lhotse.Spectrogram(lhotse.SpectrogramConfig(**common))
+        if settings.type == "fbank":
+            return lhotse.Fbank(lhotse.FbankConfig(**common, **mel))
+        extractor = lhotse.Mfcc(lhotse.MfccConfig(**common, **mel, **cepstral))
+    if settings.use_energy:
+        _replace_first_by_energy(extractor.extractor)
+    return extractor
 
 
-# `bad_audio: drop`: prepare a corpus with damaged audio files, and list these.
+def _replace_first_by_energy(layer: Any) -> None:
+    """Write the log energy into the first coefficient of mfcc; lhotse's layer writes it into the first frame and fails."""
+    compute = layer._forward_strided
+    layer.use_energy = False
 
+    def forward(x_strided: Tensor, log_e: Tensor) -> Tensor:
+        frames: Tensor = compute(x_strided=x_strided, log_e=None)  # (B, T, num_ceps)
+        frames[:, :, 0] = log_e
+        return frames
 
-_SECONDS, _RATE = 3600.0, 16_000
-
-
-@contextmanager
-def tolerate_bad_headers() -> Iterator[None]:
-    """Let recipes continue at a file with an unreadable header, as if it had an hour of audio.
-
-    A recipe would stop at the first such file. `drop_unreadable` removes it later, because its audio is unreadable too.
-    """
-    from lhotse.audio.utils import AudioLoadingError  # type: ignore[attr-defined,unused-ignore]
-
-    module: Any = import_module("lhotse.audio.recording")
-    info = module.info
-
-    def tolerant(path: Any, **settings: Any) -> Any:
-        try:
-            return info(path, **settings)
-        except AudioLoadingError:
-            from lhotse.audio.backend import LibsndfileCompatibleAudioInfo
-
-            return LibsndfileCompatibleAudioInfo(1, int(_SECONDS * _RATE), _RATE, _SECONDS)
-
-    try:
-        module.info = tolerant
-        yield
-    finally:
-        module.info = info
-
-
-def drop_unreadable(cuts: Any, split: str, notes: list[str]) -> list[Any]:
-    """Return the cuts whose audio can be read completely; log the others in `notes`."""
-    kept = []
-    for cut in progress(cuts, f"reading {split}"):
-        try:
-            read_audio(cut)
-        except DataError as error:
-            notes.append(f"{split}: {str(error).partition(chr(10))[0]}")
-        else:
-            kept.append(cut)
-    return kept
+    layer._forward_strided = forward
 
 
 # Compute features once and store them below output_dir, one folder per split; batches read them instead of audio.

@@ -33,7 +33,8 @@ class SpeechCollator:
 
     def __init__(self, features: FeaturesConfig, tokenizer: Tokenizer | None = None, *, speakers: bool = False) -> None:
         self.frames = FrameReader(features)
-        self.tokenizer, self.speakers, self.frame_shift = tokenizer, speakers, features.frame_shift
+        self.tokenizer, self.speakers = tokenizer, speakers
+        self.frame_shift, self.first_centre = features.frame_shift, features.first_centre
 
     def __call__(self, cuts: Sequence[Any]) -> Batch:
         """Collate `cuts`; raise DataError for unreadable audio."""
@@ -44,7 +45,7 @@ class SpeechCollator:
         if self.tokenizer is not None:
             batch |= _pad_labels(batch["text"], self.tokenizer)
         if self.speakers:
-            batch |= speaker_targets(cuts, features.shape[1], self.frame_shift)
+            batch |= speaker_targets(cuts, features.shape[1], self.frame_shift, self.first_centre)
         return batch
 
 
@@ -64,8 +65,10 @@ def transcript(cut: Any) -> str:
     return " ".join(supervision.text for supervision in spoken if supervision.text)
 
 
-def speaker_targets(cuts: Sequence[Any], frames: int, frame_shift: float) -> Batch:
+def speaker_targets(cuts: Sequence[Any], frames: int, frame_shift: float, first_centre: float | None = None) -> Batch:
     """Build diarization targets for cuts of at most `frames` frames T, one every `frame_shift` seconds.
+
+    `first_centre` is the centre of the first frame in seconds, by default half of `frame_shift`.
 
     `speakers`: names for each cut, in the order in which they begin to speak; `segments`: (speaker, start, end) in
     seconds for each cut, clipped to its ends; `speaker_activity`: bool [B, T, S], True if a frame's centre is in a
@@ -74,7 +77,8 @@ def speaker_targets(cuts: Sequence[Any], frames: int, frame_shift: float) -> Bat
     segments = [_clip_segments(cut) for cut in cuts]
     speakers = [list(dict.fromkeys(name for name, _, _ in found)) for found in segments]
     activity = torch.zeros(len(segments), frames, max([1, *map(len, speakers)]), dtype=torch.bool)
-    centres = (torch.arange(frames, dtype=torch.float64) + 0.5) * frame_shift
+    first_centre = 0.5 * frame_shift if first_centre is None else first_centre
+    centres = torch.arange(frames, dtype=torch.float64) * frame_shift + first_centre
     for row, (found, names) in enumerate(zip(segments, speakers, strict=True)):
         for name, start, end in found:
             activity[row, :, names.index(name)] |= (centres >= start) & (centres < end)

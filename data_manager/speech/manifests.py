@@ -1,9 +1,12 @@
 """Write and read the cut manifests of a prepared corpus, one file per split."""
 
+import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from hashlib import sha256
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -17,19 +20,23 @@ WHOLE = "all"
 _CUTS = ("cuts", "cutset")
 
 
+_ROUNDING = 0.01
+"""Seconds by which a segment may exceed its recording, because of rounded times."""
+
+
 _BEGIN, _END = "cuts_", ".jsonl.gz"
 
 
 def split_cuts(manifests: Any, notes: list[str], name: str = "") -> Iterator[tuple[str, Any]]:
     """Yield every split in a recipe's result as cuts: `{part: {"recordings", "supervisions"}}` nested to any depth.
 
-    A few recipes return the two as a pair, or cuts. Splits without recordings, and results that are not splits, are
-    skipped and logged in `notes`.
+    A few recipes return the two as a pair, or cuts. Splits without recordings, and results that are not splits, such as
+    a pair of cuts for verification, are skipped and logged in `notes`.
     """
     from lhotse import CutSet
 
     split = name or WHOLE
-    if isinstance(manifests, tuple) and len(manifests) == 2:
+    if _is_pair(manifests):
         manifests = dict(zip(("recordings", "supervisions"), manifests, strict=True))
     if isinstance(manifests, CutSet):
         yield split, manifests
@@ -41,10 +48,58 @@ def split_cuts(manifests: Any, notes: list[str], name: str = "") -> Iterator[tup
         for part, inner in manifests.items():
             if part in ("recordings", "supervisions"):
                 continue
-            if isinstance(inner, Mapping | CutSet | tuple):
+            if isinstance(inner, Mapping | CutSet) or _is_pair(inner):
                 yield from split_cuts(inner, notes, f"{name}-{part}" if name else str(part))
             else:
                 notes.append(f"{name or 'the recipe'} also returns {part} ({type(inner).__name__}), which is skipped")
+
+
+def _is_pair(manifests: Any) -> bool:
+    """Return True for a pair of recordings and supervisions."""
+    from lhotse import RecordingSet
+
+    return isinstance(manifests, tuple) and len(manifests) == 2 and isinstance(manifests[0], RecordingSet)
+
+
+@contextmanager
+def named_lost_segments() -> Iterator[None]:
+    """Let lhotse's `fix_manifests`, which recipes call, name the segments that it removes or shortens.
+
+    It also removes those that begin exactly at the end, of which it would make segments of no length.
+    """
+    module: Any = import_module("lhotse.qa")
+    trim = module.trim_supervisions_to_recordings
+
+    def named(recordings: Any, supervisions: Any, verbose: bool = True) -> Any:
+        listed = list(supervisions)
+        ends = {recording.id: recording.duration for recording in recordings}
+        for text in describe_lost_segments(listed, ends):
+            logging.warning("%s", text)
+        return trim(recordings, [s for s in listed if s.start < ends[s.recording_id]], verbose=False)
+
+    module.trim_supervisions_to_recordings = named
+    try:
+        yield
+    finally:
+        module.trim_supervisions_to_recordings = trim
+
+
+def describe_lost_segments(segments: Iterable[Any], ends: Mapping[str, float]) -> list[str]:
+    """Describe and count the segments that begin at or after the end of their recording, or extend past it.
+
+    `ends` maps recordings to their lengths in seconds.
+    """
+    timed = [(s.id, s.start - ends[s.recording_id], s.end - ends[s.recording_id]) for s in segments]
+    behind = [name for name, start, _ in timed if start >= 0]
+    past = [name for name, start, end in timed if start < 0 and end > _ROUNDING]
+    return [
+        f"{len(names):,} segments {what} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
+        for names, what in (
+            (behind, "begin after the end of their recording and are lost"),
+            (past, "extend past the end of their recording and are cut there"),
+        )
+        if names
+    ]
 
 
 def _cut_recordings(split: str, recordings: Any, supervisions: Any, notes: list[str]) -> Iterator[tuple[str, Any]]:
@@ -53,6 +108,9 @@ def _cut_recordings(split: str, recordings: Any, supervisions: Any, notes: list[
     if len(recordings) == 0:
         notes.append(f"split {split} has no recordings and is skipped")
     else:
+        ends = {recording.id: recording.duration for recording in recordings}
+        known = [s for s in supervisions or () if s.recording_id in ends]
+        notes += (f"{split}: {text}" for text in describe_lost_segments(known, ends))
         yield split, _sort_by_recording(CutSet.from_manifests(recordings, supervisions))
 
 

@@ -1,11 +1,12 @@
 """Read names and parameters of lhotse's recipes from its source: importing lhotse takes a second or two.
 
-A recipe is a function `prepare_NAME` that `lhotse.recipes` exports, with a `download_NAME` if the corpus
-can be downloaded. Only the requested recipe's file is parsed (about 5 ms).
+A recipe is a function `prepare_NAME` that `lhotse.recipes` exports, or that its module NAME defines, with a
+`download_NAME` if the corpus can be downloaded. Only the requested recipe's file is parsed (about 5 ms).
 """
 
 import ast
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -20,7 +21,15 @@ ROOTS = ("corpus_dir", "data_dir", "tedlium_root")
 """Names that recipes use for the corpus folder parameter."""
 
 
+_OTHER_ROOTS = {"icsi": "audio_dir", "voxceleb1": "voxceleb1_root", "voxceleb2": "voxceleb2_root"}
+"""Corpus folder parameters that can also be set in process_params."""
+
+
 OUTPUT = "output_dir"
+
+
+NUM_JOBS = "num_jobs"
+"""Parameter for the number of processes, which is 1 if a recipe requires it."""
 
 
 TARGETS = ("target_dir", "corpus_dir")
@@ -28,6 +37,13 @@ TARGETS = ("target_dir", "corpus_dir")
 
 
 _NAMES = {"prepare_single_babel_language": "babel"}
+
+
+_PARTS = {"voxceleb1": "voxceleb", "voxceleb2": "voxceleb"}
+"""Parts of a corpus with separate downloaders, and the recipe that prepares them."""
+
+
+_HUB_MODULES = ("huggingface_hub", "datasets")
 
 
 @dataclass(frozen=True)
@@ -44,18 +60,29 @@ class RecipeFunction:
 
 
 class RecipeSignature(NamedTuple):
-    """Signature of a recipe. `download` is None if lhotse cannot download the corpus; `url` is its source."""
+    """Signature of a recipe. `download` is None if lhotse cannot download the corpus; `url` is its source.
+
+    `uses_hub` is True if the downloader uses the Hugging Face hub; `parts` are corpora that are downloaded apart.
+    """
 
     name: str
     module: str
     prepare: RecipeFunction
     download: RecipeFunction | None
     url: str | None
+    uses_hub: bool = False
+    parts: tuple[str, ...] = ()
 
     @property
     def root(self) -> str | None:
         """Return the parameter of `prepare` for the corpus folder; None if it needs several folders."""
-        return next((name for name in ROOTS if name in self.prepare.parameters), None)
+        names = (*ROOTS, _OTHER_ROOTS.get(self.name))
+        return next((name for name in names if name in self.prepare.parameters), None)
+
+    @property
+    def can_download(self) -> bool:
+        """Return True if lhotse has a downloader for the corpus or its parts."""
+        return self.download is not None or bool(self.parts)
 
 
 def is_lhotse_installed() -> bool:
@@ -71,16 +98,24 @@ def recipe_names() -> list[str]:
 @cache
 def recipe_signature(name: str) -> RecipeSignature:
     """Return the signature of the recipe `name`; raise UnknownNameError with the closest name."""
+    tree = recipe_module(name)
+    module, prepare = _exported_recipes()[name]
+    prepare_function = _find_function(tree, prepare)
+    assert prepare_function is not None, f"lhotse.recipes exports {prepare}, and {module}.py does not define it"
+    download = _find_function(tree, f"download_{name}")
+    parts = tuple(part for part, whole in _PARTS.items() if whole == name)
+    url = _find_url(tree, f"download_{name}")
+    return RecipeSignature(name, module, prepare_function, download, url, _imports(tree, _HUB_MODULES), parts)
+
+
+@cache
+def recipe_module(name: str) -> ast.Module:
+    """Parse the module of the recipe `name`; raise UnknownNameError with the closest name."""
     exported = _exported_recipes()
     folder = _recipes_folder()
     if folder is None or name not in exported:
         raise UnknownNameError("lhotse corpus", name, sorted(exported))
-    module, prepare = exported[name]
-    tree = ast.parse((folder / f"{module}.py").read_text(encoding="utf-8"))
-    prepare_function = _find_function(tree, prepare)
-    assert prepare_function is not None, f"lhotse.recipes exports {prepare}, and {module}.py does not define it"
-    download = _find_function(tree, f"download_{name}")
-    return RecipeSignature(name, module, prepare_function, download, _find_url(tree, f"download_{name}"))
+    return ast.parse((folder / f"{exported[name][0]}.py").read_text(encoding="utf-8"))
 
 
 @cache
@@ -102,7 +137,18 @@ def _exported_recipes() -> dict[str, tuple[str, str]]:
                 if alias.name.startswith("prepare_"):
                     name = _NAMES.get(alias.name, alias.name.removeprefix("prepare_"))
                     found[name] = (statement.module, alias.name)
-    return found
+    modules = {module for module, _ in found.values()}
+    for path in folder.glob("*.py"):  # lhotse's command line has recipes that are not exported
+        name = path.stem
+        if name not in modules and re.search(rf"^def prepare_{name}\(", path.read_text(encoding="utf-8"), re.M):
+            found[name] = (name, f"prepare_{name}")
+    return found | {part: found[whole] for part, whole in _PARTS.items() if whole in found}
+
+
+def _imports(tree: ast.Module, modules: tuple[str, ...]) -> bool:
+    """Return True if a module imports one of `modules`, inside functions too."""
+    imported = (node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module)
+    return any(module.split(".")[0] in modules for module in imported)
 
 
 def _find_function(tree: ast.Module, name: str) -> RecipeFunction | None:
@@ -272,12 +318,16 @@ def recipe_violations(name: str, download: Mapping[str, Any], process: Mapping[s
     recipe = recipe_signature(name)
     if recipe.download is not None:
         yield from _check_parameters("download_params", recipe.download, download, TARGETS)
+    elif recipe.parts and download:
+        message = f"{name} is downloaded in the parts {' and '.join(recipe.parts)}, without parameters"
+        yield Violation(message, ("download_params",), suggestion="remove download_params", code="unknown_key")
     elif download:
         message = f"lhotse cannot download {name}, so download_params is not allowed"
         yield Violation(message, ("download_params",), suggestion="remove download_params", code="unknown_key")
-    reserved = tuple(filter(None, (recipe.root, OUTPUT)))
+    reserved = (OUTPUT, *(root for root in ROOTS if root == recipe.root))
     yield from _check_parameters("process_params", recipe.prepare, process, reserved)
-    missing = [key for key in recipe.prepare.required() if key not in process and key not in reserved]
+    known = {*process, *download, *reserved, recipe.root, NUM_JOBS}
+    missing = [key for key in recipe.prepare.required() if key not in known]
     if missing:
         message = f"{recipe.prepare.name} needs {' and '.join(map(repr, missing))}"
         example = ", ".join(f"{key}: ..." for key in missing)
@@ -295,6 +345,7 @@ def _check_parameters(
             if wanted:
                 shown = json.dumps(value, ensure_ascii=False, default=str)
                 hint = f"{name}: [{value}]" if wanted.startswith("a list") and isinstance(value, str) else None
+                hint = "leave it out" if value is None and not function.parameters[name] else hint
                 message = f"{function.name} takes {wanted} for {name!r}; got {shown}"
                 yield Violation(message, (key, name), (("name",),), hint, "type")
             continue

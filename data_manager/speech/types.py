@@ -23,18 +23,33 @@ class WindowsConfig(StrictModel):
     """Length of a fixed window. [s]"""
     hop: Seconds | None = None
     """Distance between the starts of consecutive fixed windows; default `seconds`. [s]"""
+    tail: Literal["keep", "drop", "join"] = "keep"
+    """A fixed window at the end that is shorter than min_tail: keep it, drop and count it, or join it to the last one
+    before."""
+    min_tail: Seconds | None = None
+    """Length from which a window at the end is kept as it is; default `seconds`. [s]"""
 
     def violations(self) -> Iterator[Violation]:
         """Check that fixed windows, and only these, have a length."""
         if self.type == "fixed" and self.seconds is None:
             yield Violation("fixed windows need their length in seconds", ("seconds",), (("type",),))
-        for key in ("seconds", "hop"):
+        for key in ("seconds", "hop", "min_tail"):
             if self.type == "supervisions" and getattr(self, key) is not None:
                 message = f"windows of type supervisions have the length of the supervisions, and take no {key}"
                 yield Violation(message, (key,), (("type",),), "leave it out, or type: fixed")
         if self.seconds is not None and self.hop is not None and self.hop > self.seconds:
             message = f"windows of {self.seconds:g} s every {self.hop:g} s skip audio between them"
             yield Violation(message, ("hop",), (("seconds",),), f"at most {self.seconds:g}")
+        if self.type == "supervisions" and self.tail != "keep":
+            message = f"windows of type supervisions have no tail to {self.tail}"
+            yield Violation(message, ("tail",), (("type",),), "leave it out, or type: fixed")
+        if self.seconds is not None and self.min_tail is not None and self.min_tail > self.seconds:
+            message = (
+                f"no window is longer than {self.seconds:g} s, so all are shorter than min_tail {self.min_tail:g} s"
+            )
+            yield Violation(message, ("min_tail",), (("seconds",),), f"at most {self.seconds:g}")
+        if self.min_tail is not None and self.tail == "keep" and self.type == "fixed":
+            yield Violation("tail: keep takes no min_tail", ("min_tail",), (("tail",),), "tail: drop or tail: join")
 
 
 def _check_factors(value: list[float]) -> list[float]:
@@ -82,6 +97,8 @@ class CorpusSettings(StrictModel):
     """Parameters of lhotse's `download_NAME`, for example `{dataset_parts: mini_librispeech}`."""
     process_params: dict[str, Any] = {}
     """Parameters of lhotse's `prepare_NAME`, such as `{dataset_parts: [dev-clean]}` or `{num_phones: 48}`."""
+    on_invalid: Literal["error", "skip"] = "error"
+    """An invalid line of a transcript or RTTM file: stop the preparation, or skip, count and report it."""
     windows: WindowsConfig | None = None
     """Cut the recordings into windows."""
     subset: SubsetConfig | None = None

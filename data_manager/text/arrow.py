@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 from data_manager.documents import Corpus, HashFile, Invalid, Notes, Piece
 from data_manager.errors import DataError, not_found
 from data_manager.paths import places_of
+from data_manager.text.csv_files import check_columns
 from data_manager.text.table_types import ColumnsConfig, DiskDatasetConfig
-from data_manager.text.tables import Classes, check_columns, classes_of, columns_in, read_pieces
+from data_manager.text.tables import Classes, classes_of, columns_in, read_pieces
 from data_manager.text.template import parse_template
 from model_factory.yaml_config.schema_version import parse_json
 

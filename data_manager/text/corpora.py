@@ -40,12 +40,11 @@ def text_corpora(config: TextDatasetConfig) -> dict[str, Corpus]:
 
 def table_corpora(config: "JsonDatasetConfig | CsvDatasetConfig | ParquetDatasetConfig") -> dict[str, Corpus]:
     """Return the documents, or pairs, from the columns of each split's files; raise DataError for a missing file."""
-    skip, delimiter = config.on_invalid == "skip", getattr(config, "delimiter", ",")
+    skip, classes, measured = config.on_invalid == "skip", classes_of(config), config.condition_names
+    delimiter, names = getattr(config, "delimiter", ","), tuple(getattr(config, "column_names", None) or ())
     found = {
         split: concatenate(
-            TableFile(
-                path, config.source, config.templates, skip, delimiter, classes_of(config), config.condition_names
-            )
+            TableFile(path, config.source, config.templates, skip, delimiter, classes, measured, names)
             for path in split_paths(config, split)
         )
         for split in config.data_files

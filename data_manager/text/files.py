@@ -10,7 +10,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, NamedTuple, cast
 
-from data_manager.documents import Corpus, HashFile, Invalid, Notes, Piece, pieces
+from data_manager.documents import Corpus, HashFile, Invalid, Notes, Piece, has_text, pieces
 from data_manager.errors import DataError
 
 # Read UTF-8 files in blocks of whole lines with constant memory; invalid UTF-8 is reported with its line.
@@ -163,7 +163,7 @@ class PairedFiles:
         return [self]
 
     def read(self, notes: Notes) -> Iterator[Piece]:
-        """Read a pair from each line; raise DataError if one file has more lines."""
+        """Read a pair from each line with two texts; raise DataError if one file has more lines."""
         invalid = Invalid(self.skip_invalid, notes)
         for source, target in zip_longest(_lines(self.source, invalid), _lines(self.target, invalid)):
             if source is None or target is None:
@@ -173,8 +173,13 @@ class PairedFiles:
                     f"{self.source} has {counts[0]} lines and {self.target} has {counts[1]}; line N of one must belong "
                     "to line N of the other"
                 )
-            if BAD_LINE not in (source[1], target[1]):
-                yield Piece((source[1], target[1]), str(self.source), source[0])
+            sides = (source[1], target[1])
+            if BAD_LINE in sides:
+                continue
+            if has_text(sides):
+                yield Piece(sides, str(self.source), source[0])
+            else:
+                notes.add("empty text", f"{self.source}:{source[0]}")
 
 
 def _whole_file(path: Path, invalid: Invalid) -> Iterator[Piece]:

@@ -110,11 +110,26 @@ class JsonDatasetConfig(ColumnsConfig, FilesConfig):
 
 
 class CsvDatasetConfig(ColumnsConfig, FilesConfig):
-    """CSV files; the first line names the columns."""
+    """CSV files; the first line names the columns, unless `column_names` does."""
 
     source: Literal["csv"] = "csv"
     delimiter: Annotated[str, Field(min_length=1, max_length=1)] = ","
     """Separator of values; "\\t" for a tab."""
+    column_names: Annotated[list[NotEmpty], AfterValidator(not_empty)] | None = None
+    """Names of all columns, in their order, for files without a header; by default the first line names them."""
+
+    def violations(self) -> Iterator[Violation]:
+        """Check that `column_names` are unique and name the columns that are read."""
+        yield from super().violations()
+        names = self.column_names or []
+        if double := next((name for name in names if names.count(name) > 1), None):
+            yield Violation(f"column_names names {double!r} twice", ("column_names",), (), "rename one of them")
+        texts = [column for template in self.templates for column in fields_of(template)]
+        for column in [*texts, *filter(None, [self.label]), *self.condition_names]:
+            if names and not any(name == column or name.startswith(f"{column}.") for name in names):
+                message = f"column_names lacks {column!r}, which is read"
+                yield Violation(message, ("column_names",), (("column",), ("label",), ("measured",)), f"add {column}")
+                return
 
 
 class ParquetDatasetConfig(ColumnsConfig, FilesConfig):

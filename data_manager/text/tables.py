@@ -1,17 +1,16 @@
 """Corpora of JSON, CSV and Parquet files, read incrementally."""
 
-import csv
 import json
 import math
 import re
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from data_manager.documents import Corpus, HashFile, Invalid, Notes, Piece
+from data_manager.documents import Corpus, HashFile, Invalid, Notes, Piece, has_text
 from data_manager.errors import DataError
+from data_manager.text.csv_files import Rows, check_columns, csv_rows, describe_missing_column
 from data_manager.text.files import BAD_LINE, text_blocks
 from data_manager.text.table_types import ColumnsConfig
 from data_manager.text.template import MissingColumnError, NoTextError, Template, parse_template
@@ -34,17 +33,29 @@ class Classes:
     def number(self, row: Mapping[str, Any]) -> int:
         """Return the class number of a row; raise NoClassError, or KeyError if the column is missing."""
         value = row[self.column]
+        if value is None or (isinstance(value, float) and math.isnan(value)) or (value == "" and not self.names):
+            raise NoClassError(f"column {self.column!r} is empty; a row needs a class; on_invalid: skip leaves it out")
         if self.names is not None:
-            if str(value) not in self.names:
+            found = next((word for word in _spellings(value) if word in self.names), None)
+            if found is None:
                 raise NoClassError(f"column {self.column!r} holds {value!r}; the classes are {', '.join(self.names)}")
-            return self.names.index(str(value))
+            return self.names.index(found)
         text = str(int(value)) if isinstance(value, bool) else str(value).strip()
-        if not (text.isascii() and text.isdigit() and int(text) < 2**31):
+        if not (digits := re.fullmatch(r"0*([0-9]{1,10})(\.0*)?", text)) or int(digits[1]) >= 2**31:
             raise NoClassError(
-                f"column {self.column!r} holds {value!r}; a class is a whole number from 0, or name the classes: "
-                "`classes: [first, second]`"
+                f"column {self.column!r} holds {value!r}; a class is a whole number from 0, or name all classes as text, "
+                f"in the order of their numbers: `classes: [{json.dumps(text, ensure_ascii=False)}, ...]`"
             )
-        return int(text)
+        return int(digits[1])
+
+
+def _spellings(value: Any) -> Iterator[str]:
+    """Yield the texts that name a class: of a bool `True` and JSON's `true`, of 1.0 also `1`."""
+    yield str(value)
+    if isinstance(value, bool):
+        yield str(value).lower()
+    elif isinstance(value, float) and value.is_integer():
+        yield str(int(value))
 
 
 # Read objects of a JSON file incrementally, one a line or all in one array.
@@ -73,6 +84,20 @@ def json_rows(path: Path, invalid: Invalid) -> Iterator[tuple[int, Mapping[str, 
     return _array(path, chained) if start.lstrip().startswith("[") else _lines(path, chained, invalid)
 
 
+class _DoubleKeyError(ValueError):
+    """Error of a JSON object with a key twice; the message names the key."""
+
+
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return a JSON object as a dict; raise _DoubleKeyError, as `json` would keep the last of two values silently."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        double = next(name for name in names if names.count(name) > 1)
+        raise _DoubleKeyError(f"there are two keys {double!r} in one object; rename one of them")
+    return found
+
+
 def _chained(first: str, rest: Iterator[str]) -> Iterator[str]:
     yield first
     yield from rest
@@ -93,11 +118,12 @@ def _line(path: Path, number: int, line: str, invalid: Invalid) -> Iterator[tupl
     if not line.strip() or line == BAD_LINE:
         return
     try:
-        row = parse_json(line)
+        row = parse_json(line, _unique_keys)
     except ValueError as error:
         what = getattr(error, "msg", error)
         column = f", column {error.colno}" if isinstance(error, json.JSONDecodeError) else ""
-        invalid(f"{path}:{number}", "invalid JSON", f"not a JSON object on one line: {what}{column}")
+        detail = f"{error}" if isinstance(error, _DoubleKeyError) else f"not a JSON object on one line: {what}{column}"
+        invalid(f"{path}:{number}", "invalid JSON", detail)
         return
     if isinstance(row, dict):
         yield number, row
@@ -107,7 +133,7 @@ def _line(path: Path, number: int, line: str, invalid: Invalid) -> Iterator[tupl
 
 def _array(path: Path, blocks: Iterator[str]) -> Iterator[tuple[int, Mapping[str, Any]]]:
     """Yield the objects of one array with the lines in which they begin."""
-    decoder = json.JSONDecoder()
+    decoder = json.JSONDecoder(object_pairs_hook=_unique_keys)
     text, line, wants = "", 1, "["
     for block in blocks:
         text += block
@@ -128,6 +154,8 @@ def _array(path: Path, blocks: Iterator[str]) -> Iterator[tuple[int, Mapping[str
                 row, end = decoder.raw_decode(text)
             except RecursionError as error:
                 raise DataError(f"{path}:{line}: invalid JSON: nested too deep") from error
+            except _DoubleKeyError as error:
+                raise DataError(f"{path}:{line}: {error}") from error
             except ValueError as error:
                 inside = isinstance(error, json.JSONDecodeError) and error.pos < len(text) - _UNCERTAIN_TAIL
                 if inside or len(text) > _MAX_OBJECT:
@@ -151,9 +179,6 @@ def _punctuation(path: Path, line: int, found: str, wants: str) -> str:
     raise DataError(f"{path}:{line}: expected {repr(wants) if wants else 'the end'}, found {found!r}")
 
 
-Rows = Iterator[tuple[int, Mapping[str, Any]]]
-
-
 @dataclass(frozen=True)
 class TableFile:
     """Corpus of the rows of a file; `templates` format the text of a row, or the two sides of a pair."""
@@ -165,12 +190,15 @@ class TableFile:
     delimiter: str = ","
     classes: Classes | None = None
     measured: tuple[str, ...] = ()
+    column_names: tuple[str, ...] = ()
+    """Names of the columns of a CSV file without a header."""
 
     def inputs(self, hash_file: HashFile) -> Any:
         """Return the hash of the content, and the settings."""
         found: list[Any] = [hash_file(self.path), self.kind, self.templates, self.skip_invalid, self.delimiter]
         found += [] if self.classes is None else [self.classes.column, self.classes.names]
-        return [*found, self.measured] if self.measured else found
+        found += [self.measured] if self.measured else []
+        return [*found, "column_names", self.column_names] if self.column_names else found
 
     def shards(self) -> Sequence[Corpus]:
         """Return the whole corpus as a single shard."""
@@ -188,7 +216,7 @@ class TableFile:
         if self.kind == "json":
             return json_rows(self.path, invalid)
         if self.kind == "csv":
-            return csv_rows(self.path, self.delimiter, columns, invalid)
+            return csv_rows(self.path, self.delimiter, columns, invalid, self.column_names)
         return _parquet_rows(self.path, columns)
 
 
@@ -237,8 +265,8 @@ def read_pieces(
             continue
         if any(_LONE_SURROGATE.search(text or "") for text in texts):
             invalid(place, "lone surrogate", "contains half a character (a lone surrogate)")
-        elif all(texts):
-            yield Piece(tuple(text for text in texts if text), name, number, label=label, cond=cond)
+        elif has_text(sides := tuple(text or "" for text in texts)):
+            yield Piece(sides, name, number, label=label, cond=cond)
         else:
             invalid.notes.add("empty text", place)
 
@@ -250,56 +278,22 @@ class _NotANumberError(ValueError):
     """Error of a value that is not a finite number."""
 
 
+_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+"""A decimal number; `float` also reads 1_000, infinity and the digits of other scripts."""
+
+
 def _measured_value(row: Mapping[str, Any], column: str) -> float:
     value = row[column]
     try:
-        number = float(value)
+        is_odd = isinstance(value, str) and not _NUMBER.fullmatch(value.strip())
+        number = math.nan if is_odd else float(value)
     except (TypeError, ValueError, OverflowError):
         number = math.nan
     if not math.isfinite(number):
-        raise _NotANumberError(f"column {column!r} holds {value!r}; a property must be a finite number")
+        raise _NotANumberError(
+            f"column {column!r} holds {value!r}; a property must be a finite number in digits 0 to 9, such as 1000 or 1e3"
+        )
     return number
-
-
-def describe_missing_column(column: str, known: Sequence[str]) -> str:
-    """Return the message about a missing column."""
-    return f"there is no column {column!r}; columns: {', '.join(known)}" if known else f"there is no column {column!r}"
-
-
-def check_columns(place: str, columns: Sequence[str], known: Sequence[str], hint: str = "") -> None:
-    """Raise DataError if one of `columns` is missing, by its name or as a prefix of dotted names."""
-    for column in columns:
-        if not any(name == column or name.startswith(f"{column}.") for name in known):
-            raise DataError(f"{place}: {describe_missing_column(column, known)}{hint}")
-
-
-def csv_rows(path: Path, delimiter: str, columns: Sequence[str], invalid: Invalid) -> Rows:
-    """Yield rows with the number of their last line; raise DataError if a column is missing."""
-    csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
-    reader = csv.reader(_csv_lines(path, invalid), delimiter=delimiter)
-    try:
-        header = next(reader, [])
-        hint = "" if len(header) > 1 else f"; is {delimiter!r} the delimiter?"
-        check_columns(f"{path}:1", columns, header, hint)
-        for values in reader:
-            if len(values) == len(header):
-                yield reader.line_num, dict(zip(header, values, strict=True))
-            elif values:
-                detail = f"{len(values)} values; the first line names {len(header)} columns"
-                invalid(f"{path}:{reader.line_num}", "wrong number of values", detail)
-    except csv.Error as error:
-        raise DataError(f"{path}:{reader.line_num}: {error}") from error
-
-
-def _csv_lines(path: Path, invalid: Invalid) -> Iterator[str]:
-    rest = ""
-    for block in text_blocks(path, invalid):
-        lines = (rest + block.text).split("\n")
-        rest = lines.pop()
-        for line in lines:
-            yield "\n" if line == BAD_LINE else line + "\n"
-    if rest and rest != BAD_LINE:
-        yield rest
 
 
 def _parquet_rows(path: Path, columns: Sequence[str]) -> Rows:
@@ -310,8 +304,6 @@ def _parquet_rows(path: Path, columns: Sequence[str]) -> Rows:
         with pq.ParquetFile(path) as file:
             known = file.schema_arrow.names
             check_columns(str(path), columns, known)
-            if double := next((name for name in columns if known.count(name) > 1), None):
-                raise DataError(f"{path} has two columns named {double!r}; rename one of them")
             number = 0
             for batch in file.iter_batches(batch_size=1000, columns=list(columns)):
                 for row in batch.to_pylist():

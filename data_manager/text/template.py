@@ -1,5 +1,6 @@
 """Templates such as `"{title}\\n{body}"` that format the columns of a row; nothing heavy is imported."""
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -81,8 +82,8 @@ def _value(row: Mapping[str, Any], path: tuple[str, ...]) -> Any:
 
 
 def _text(value: Any, path: tuple[str, ...]) -> str:
-    if value is None:
-        return ""
+    if value is None or (isinstance(value, float) and not math.isfinite(value)):
+        return ""  # NaN is how tables of numbers mark a missing value
     if isinstance(value, str):
         return value
     if isinstance(value, bool | int | float):

@@ -13,7 +13,7 @@ from data_manager.tokenizers.base import flat, write_vocabulary
 from data_manager.tokenizers.registry import register_tokenizer
 
 if TYPE_CHECKING:
-    from data_manager.tokenizers.base import Flat
+    from data_manager.tokenizers.base import Flat, FlatWithEnds
 
 FILE = "tokenizer.json"
 _TRAINING_CHARACTERS = 1 << 12
@@ -32,7 +32,6 @@ class BpeTokenizer:
 
     def __init__(self, inner: Any) -> None:
         """Wrap `inner`, a `tokenizers.Tokenizer` whose first four tokens are the special ones."""
-        inner.encode_special_tokens = True  # "<eos>" in a text is encoded as five characters
         inner.no_truncation()
         inner.no_padding()
         self.inner = inner
@@ -77,12 +76,22 @@ class BpeTokenizer:
 
     def encode(self, text: str) -> list[int]:
         """Return the token ids of a text, without special tokens around them."""
+        self.inner.encode_special_tokens = True  # "<eos>" in a text is five characters; a pickled tokenizer loses it
         ids: list[int] = self.inner.encode(text, add_special_tokens=False).ids
         return ids
 
     def encode_many(self, texts: Sequence[str]) -> "Flat":
         """Encode several texts, on all cores unless TOKENIZERS_PARALLELISM is false."""
+        self.inner.encode_special_tokens = True
         return flat([found.ids for found in self.inner.encode_batch_fast(texts, add_special_tokens=False)])
+
+    def encode_with_ends(self, texts: Sequence[str]) -> "FlatWithEnds":
+        """Encode several texts; each character of a byte-level token is one byte."""
+        import numpy as np
+
+        ids, lengths = self.encode_many(texts)
+        sizes = np.array([len(self.inner.id_to_token(index)) for index in range(self.vocab_size)])
+        return ids, lengths, np.cumsum(sizes[ids])
 
     def decode(self, ids: Iterable[int]) -> str:
         """Return the text; skip special tokens and ids beyond the vocabulary."""
@@ -92,7 +101,8 @@ class BpeTokenizer:
     def save(self, folder: str | PathLike[str]) -> None:
         """Write `tokenizer.json` and `vocabulary.json`."""
         write_vocabulary(folder, {"type": "bpe"})
-        self.inner.save(str(Path(folder) / FILE))
+        text = self.inner.to_str(pretty=True)  # its own `save` raises no OSError on a full disk
+        (Path(folder) / FILE).write_text(text, encoding="utf-8")
 
     def identity(self) -> str:
         """Return a hash of the merges."""

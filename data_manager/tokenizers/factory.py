@@ -16,7 +16,7 @@ from data_manager.tokenizers.registry import TOKENIZERS
 
 Texts = Mapping[str, "Corpus | Iterable[str]"]
 
-_VERSION = 1
+_VERSION = 2
 """Increase it when learning changes, so that tokenizers learned before are not reused."""
 _cache: dict[str, Tokenizer] = {}
 
@@ -86,10 +86,11 @@ def _learn_or_load(config: DatasetConfig, settings: Any, corpus: Corpus) -> Toke
 
 
 def _settings_to_hash(settings: Any) -> dict[str, Any]:
-    """Return the settings that a learned tokenizer depends on; of a custom kind all, and the version of its class."""
-    if isinstance(settings, TokenizerConfig):
-        return {"type": settings.type, "vocab_size": settings.vocab_size}
+    """Return the settings that a learned tokenizer depends on, of a custom kind all; and the version of its class."""
     version = getattr(TOKENIZERS.get(settings.type).tokenizer, "version", 1)
+    if isinstance(settings, TokenizerConfig):
+        own = {"type": settings.type, "vocab_size": settings.vocab_size}
+        return own if version == 1 else {**own, "class_version": version}
     return {"settings": settings.model_dump(mode="json"), "class_version": version}
 
 

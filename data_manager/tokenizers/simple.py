@@ -9,14 +9,14 @@ from os import PathLike
 from typing import TYPE_CHECKING, Any
 
 from data_manager.dataset_types import TokenizerConfig
-from data_manager.tokenizers.base import REPLACEMENT, read_vocabulary, token_list, write_vocabulary
+from data_manager.tokenizers.base import REPLACEMENT, byte_positions, read_vocabulary, token_list, write_vocabulary
 from data_manager.tokenizers.registry import register_tokenizer
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from data_manager.tokenizers.base import Flat
+    from data_manager.tokenizers.base import Flat, FlatWithEnds
 
 
 @register_tokenizer("characters", config=TokenizerConfig)
@@ -69,6 +69,10 @@ class CharacterTokenizer:
         found = np.frombuffer("".join(texts).encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
         return self._table[np.minimum(found, len(self._table) - 1)], np.array([len(text) for text in texts])
 
+    def encode_with_ends(self, texts: Sequence[str]) -> "FlatWithEnds":
+        """Encode several texts; a token ends where its character does."""
+        return *self.encode_many(texts), byte_positions("".join(texts))[1:]
+
     def decode(self, ids: Iterable[int]) -> str:
         """Return the text; an unknown id becomes U+FFFD."""
         specials = (self.pad_token_id, self.bos_token_id, self.eos_token_id)
@@ -115,6 +119,13 @@ class ByteTokenizer:
         encoded = [text.encode() for text in texts]
         ids = np.frombuffer(b"".join(encoded), dtype=np.uint8).astype(np.int32)
         return ids, np.array([len(data) for data in encoded])
+
+    def encode_with_ends(self, texts: Sequence[str]) -> "FlatWithEnds":
+        """Encode several texts; each token is a byte."""
+        import numpy as np
+
+        ids, lengths = self.encode_many(texts)
+        return ids, lengths, np.arange(1, len(ids) + 1)
 
     def decode(self, ids: Iterable[int]) -> str:
         """Return the text; invalid UTF-8, such as a row cut inside a character, becomes U+FFFD."""

@@ -10,11 +10,18 @@ from os import PathLike
 from typing import TYPE_CHECKING, Any
 
 from data_manager.dataset_types import TokenizerConfig
-from data_manager.tokenizers.base import REPLACEMENT, flat, read_vocabulary, token_list, write_vocabulary
+from data_manager.tokenizers.base import (
+    REPLACEMENT,
+    byte_positions,
+    flat,
+    read_vocabulary,
+    token_list,
+    write_vocabulary,
+)
 from data_manager.tokenizers.registry import register_tokenizer
 
 if TYPE_CHECKING:
-    from data_manager.tokenizers.base import Flat
+    from data_manager.tokenizers.base import Flat, FlatWithEnds
 
 
 TOKEN = re.compile(
@@ -22,8 +29,9 @@ TOKEN = re.compile(
       \[[^\[\]]+\]            # an atom in brackets: isotope, chirality, hydrogens, charge
     | Br | Cl                 # the two-letter elements of the organic subset
     | [BCNOPSFI] | [bcnops]   # the others, and the aromatic ones
-    | %\(\d+\) | %\d\d | \d   # ring closures
+    | %\([0-9]+\) | %[0-9]{2} | [0-9]   # ring closures
     | [()]                    # branches
+    | -> | <-                 # dative bonds, as RDKit writes them
     | >> | >                  # reactions
     | [-=\#$:/\\~.*@?+]       # bonds, parts, wildcards
     """,
@@ -48,29 +56,14 @@ def split_smiles(text: str) -> list[str]:
     return [*found, *text[end:]]
 
 
-def syntax_error(text: str) -> str | None:
-    """Return the first syntax error of a SMILES (tokens, brackets, branches, rings; no chemistry), or None."""
-    depth = 0
-    rings: set[int] = set()
-    for token in split_smiles(text):
-        if not TOKEN.fullmatch(token):
-            return f"{token!r} is not a SMILES token"
-        if token in "()":
-            depth += 1 if token == "(" else -1
-            if depth < 0:
-                return "')' without a matching '('"
-        elif token[0] in "%0123456789":
-            rings ^= {int(token.strip("%()"))}
-    if depth:
-        return "'(' without a matching ')'"
-    return f"ring {min(rings)} is not closed" if rings else None
-
-
 class SmilesTokenizer:
     """Tokenizer of atoms, bonds, ring closures and branches, ids from 4; special tokens pad 0, bos 1, eos 2, unk 3.
 
     An atom in brackets that is not in the vocabulary is encoded character by character, so encoding stays lossless.
     """
+
+    version = 2
+    """Increase it when learning changes, so that tokenizers learned before are not reused."""
 
     pad_token_id, bos_token_id, eos_token_id = 0, 1, 2
     unk_token_id: int | None = 3
@@ -103,6 +96,14 @@ class SmilesTokenizer:
     def encode_many(self, texts: Sequence[str]) -> "Flat":
         """Encode several texts."""
         return flat([self.encode(text) for text in texts])
+
+    def encode_with_ends(self, texts: Sequence[str]) -> "FlatWithEnds":
+        """Encode several texts; a token is as long as its text, and an unknown one is a character."""
+        import numpy as np
+
+        ids, lengths = self.encode_many(texts)
+        sizes = np.array([1, 1, 1, 1, *map(len, self.tokens)])
+        return ids, lengths, byte_positions("".join(texts))[np.cumsum(sizes[ids])]
 
     def decode(self, ids: Iterable[int]) -> str:
         """Join the tokens; an unknown id becomes U+FFFD."""

@@ -2,9 +2,12 @@
 
 q [B, H, N, D] and k, v [B, H, M, D]; `key_mask` bool [B, M] is True at real tokens; out [B, H, N, D]. Causal
 attention needs N = M. A row without a visible key is 0, with finite gradients.
+
+In packed rows a query sees the keys of its own document alone. A core with `takes_documents` is passed `documents`, a
+`model.attention.documents.Documents`; any other one is called on the documents as rows (`Documents.attend_apart`).
 """
 
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +16,7 @@ from torch import Tensor, nn
 from model.attention.chunked.features import Kernel
 from model.attention.chunked.inputs import NO_KEY_YET
 from model.attention.chunked.op import linear_attention
+from model.attention.documents import Documents
 from model.attention.feature_maps import FeatureMap, make_feature_map
 from model.types import PerformerParams
 
@@ -67,14 +71,27 @@ def attend(state: LinearState, log_q: Tensor) -> Tensor:
 class SoftmaxCore(nn.Module):
     """Exact attention (Vaswani et al. 2017, arXiv 1706.03762) through `scaled_dot_product_attention`."""
 
-    def forward(self, q: Tensor, k: Tensor, v: Tensor, *, key_mask: Tensor | None = None, causal: bool) -> Tensor:
+    takes_documents: ClassVar[bool] = True
+
+    def forward(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        *,
+        key_mask: Tensor | None = None,
+        causal: bool,
+        documents: Documents | None = None,
+    ) -> Tensor:
         """Attend with weights softmax(q . k / sqrt(D)): q [B, H, N, D], k and v [B, H, M, D] to [B, H, N, D].
 
-        `key_mask` bool [B, M] is True at real tokens.
+        `key_mask` bool [B, M] is True at real tokens; `documents` are those of the N = M tokens.
         """
-        if key_mask is None:
+        if key_mask is None and documents is None:
             return F.scaled_dot_product_attention(q, k, v, is_causal=causal)
-        allowed = key_mask[:, None, None, :]
+        allowed = q.new_ones(1, 1, 1, 1, dtype=torch.bool) if key_mask is None else key_mask[:, None, None, :]
+        if documents is not None:
+            allowed = allowed & documents.same[:, None]
         if causal:
             allowed = allowed & torch.ones(q.shape[-2], k.shape[-2], dtype=torch.bool, device=q.device).tril()
         sees_a_key = allowed.any(-1, keepdim=True)  # [B, 1, 1 or N, 1]
@@ -86,30 +103,47 @@ class SoftmaxCore(nn.Module):
 class LinearCore(nn.Module):
     """Attention in linear time through a feature map (Katharopoulos et al. 2020; Choromanski et al. 2021).
 
-    It computes in float32 at least, also under autocast: denominators span forty orders of magnitude.
+    It computes in float32 at least, also under autocast: denominators span forty orders of magnitude. Each document of
+    a packed row has its own sums: a causal state begins anew at its first token.
     """
+
+    takes_documents: ClassVar[bool] = True
 
     def __init__(self, features: FeatureMap) -> None:
         super().__init__()
         self.features = features
 
-    def forward(self, q: Tensor, k: Tensor, v: Tensor, *, key_mask: Tensor | None = None, causal: bool) -> Tensor:
+    def forward(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        *,
+        key_mask: Tensor | None = None,
+        causal: bool,
+        documents: Documents | None = None,
+    ) -> Tensor:
         """Attend with weights phi(q) . phi(k): q [B, H, N, D], k and v [B, H, M, D] to [B, H, N, D] in q's dtype.
 
-        `key_mask` bool [B, M] is True at real tokens.
+        `key_mask` bool [B, M] is True at real tokens; `documents` are those of the N = M tokens.
         """
         with torch.autocast(q.device.type, enabled=False):
-            kernel = self.features.kernel()
-            if kernel is not None:
-                out = linear_attention(q, k, v, kernel, key_mask=key_mask, causal=causal)
+            if documents is None:
+                out = self._attend(q, k, v, key_mask=key_mask, causal=causal)
             else:
-                dtype = torch.promote_types(q.dtype, torch.float32)
-                (k_features, scale), identity = self.features.key(k.to(dtype)), Kernel("identity")
-                features = self.features.query(q.to(dtype)), k_features
-                out = linear_attention(*features, v, identity, key_mask=key_mask, log_scale=scale, causal=causal)
+                out = documents.attend_apart(self._attend, q, k, v, key_mask=key_mask, causal=causal)
             if self.training:
                 self.features.observe(q, k, key_mask)  # after attention: this step must not use statistics of itself
             return out.to(q.dtype)
+
+    def _attend(self, q: Tensor, k: Tensor, v: Tensor, *, key_mask: Tensor | None, causal: bool) -> Tensor:
+        kernel = self.features.kernel()
+        if kernel is not None:
+            return linear_attention(q, k, v, kernel, key_mask=key_mask, causal=causal)
+        dtype = torch.promote_types(q.dtype, torch.float32)
+        (k_features, scale), identity = self.features.key(k.to(dtype)), Kernel("identity")
+        features = self.features.query(q.to(dtype)), k_features
+        return linear_attention(*features, v, identity, key_mask=key_mask, log_scale=scale, causal=causal)
 
     def initial_state(self, k: Tensor) -> LinearState:
         """Return the state before any key, for the batch, heads, dtype and device of k [B, H, M, D]."""

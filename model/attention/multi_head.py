@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from model.attention.decoding_state import CoreState, make_core_state
+from model.attention.documents import Documents
 from model.attention.rotary import Rotation, rotate
 from model.core_registry import build_core
 from model.types import PerformerParams
@@ -40,6 +41,7 @@ class MultiHeadAttention(nn.Module):
         rotation: Rotation | None = None,
         cache: CoreState | None = None,
         kv_prefix: Tensor | None = None,
+        documents: Documents | None = None,
     ) -> Tensor:
         """Attend from x [B, N, d_model] to `context` [B, M, d_model], or to x itself without one.
 
@@ -51,6 +53,7 @@ class MultiHeadAttention(nn.Module):
             rotation: rotary angles of x's positions, for self-attention.
             cache: state of self-attention while decoding; x is a whole prompt if it is empty, else one token.
             kv_prefix: [B, num_kv_heads, P, D], used as both keys and values of the first P positions.
+            documents: of x's tokens, for self-attention: a token attends to its own document alone.
         Returns [B, N, d_model].
         """
         q = self.q_norm(self._split_heads(self.to_q(x)))  # [B, H, N, D]
@@ -69,7 +72,12 @@ class MultiHeadAttention(nn.Module):
         groups = self.num_heads // self.num_kv_heads
         if groups > 1:
             k, v = k.repeat_interleave(groups, dim=1), v.repeat_interleave(groups, dim=1)
-        heads = self.core(q, k, v, key_mask=key_mask, causal=causal)
+        if documents is None:
+            heads = self.core(q, k, v, key_mask=key_mask, causal=causal)
+        elif getattr(self.core, "takes_documents", False):
+            heads = self.core(q, k, v, key_mask=key_mask, causal=causal, documents=documents)
+        else:
+            heads = documents.attend_apart(self.core, q, k, v, key_mask=key_mask, causal=causal)
         del q, k, v  # most of the memory at a million tokens
         return self._join_heads(heads)
 

@@ -1,7 +1,8 @@
 """Parts that no configuration selects: a model has them if the checkpoint that it is loaded from has them.
 
-The networks of performer-pytorch need them (`model.checkpoints.performer_pytorch`). The names of tensors select them:
-| name in a stack | part |
+The networks of performer-pytorch need them (`model.checkpoints.performer_pytorch`), and the published decoders of latents.
+The names of tensors select them:
+| name in a stack, or in the whole model | part |
 | --- | --- |
 | `*.to_q.bias`, `*.to_k.bias`, `*.to_v.bias` | biases of attention's projections |
 | `layers.N.feed_forward_between.*` | a feed-forward layer between self-attention and cross-attention |
@@ -9,6 +10,7 @@ The networks of performer-pytorch need them (`model.checkpoints.performer_pytorc
 | `head.bias` | the bias of an untied head |
 | `final_norm.weight`, `final_norm.bias` beside ReZero or ScaleNorm | a LayerNorm instead of the stack's norm |
 | `final_norm.absent` | no final norm |
+| `lm_head.bias` | the bias of the language head of a latent decoder |
 """
 
 from collections.abc import Collection
@@ -36,7 +38,7 @@ class AbsentNorm(nn.Module):
 
 
 def add_extra_parts(model: nn.Module, names: Collection[str]) -> None:
-    """Add to the stacks of `model` the parts that `names`, the tensors of a checkpoint, require.
+    """Add to `model` the parts that `names`, the tensors of a checkpoint, require.
 
     Their values are not set yet. The caller reports names that belong to no part.
     """
@@ -53,6 +55,10 @@ def add_extra_parts(model: nn.Module, names: Collection[str]) -> None:
                 ):
                     layer.feed_forward_between = Residual(FeedForward(stack.params), stack.params)
             _add_biases(stack, own)
+    for name, module in model.named_modules():
+        is_head = name.rpartition(".")[2] == "lm_head" and isinstance(module, nn.Linear)
+        if is_head and module.bias is None and f"{name}.bias" in names:
+            module.bias = nn.Parameter(torch.zeros(module.out_features, device=module.weight.device))
 
 
 def _extend_stack(stack: PerformerStack, names: Collection[str]) -> None:

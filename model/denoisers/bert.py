@@ -6,10 +6,12 @@ import torch
 from torch import Tensor, nn
 from transformers import BertConfig
 
-from model.attention.rotary import rotary_angles, rotate
+from model.attention.documents import Documents
+from model.attention.rotary import rotary_angles, rotate, rotation_at
 from model.bert_diffusion_model import BertDiffusionModel
 from model.bert_layers import BertModulation
 from model.denoisers.embeddings import ConditioningEmbedding
+from model.denoisers.pretrained import make_full_attention_mask
 
 
 class BertDenoiser(nn.Module):
@@ -27,8 +29,9 @@ class BertDenoiser(nn.Module):
             )
         width = config.hidden_size
         self.model = BertDiffusionModel(_bert_config(config, vocab_size), add_pooling_layer=False)
+        self.places = Places()
         if config.position == "rotary":
-            _make_rotary(self.model)
+            _make_rotary(self.model, self.places)
         _initialise(self.model)
         self.told = ConditioningEmbedding(config, width, constant=config.time_injection == "adaln")
         self.head = nn.Linear(width, vocab_size)
@@ -38,11 +41,17 @@ class BertDenoiser(nn.Module):
             self.head.weight = self.model.bert.embeddings.word_embeddings.weight
 
     def forward(
-        self, x_t: Tensor, sigma: Tensor | None = None, *, mask: Tensor | None = None, cond: Tensor | None = None
+        self,
+        x_t: Tensor,
+        sigma: Tensor | None = None,
+        *,
+        mask: Tensor | None = None,
+        cond: Tensor | None = None,
+        documents: Tensor | None = None,
     ) -> Tensor:
         """Return logits [B, L, dim] of x_t int [B, L] at sigma [B] or [B, L]; mask bool [B, L] is True at real tokens.
 
-        Raises ValueError for more tokens than positions.
+        documents int [B, L] numbers the documents of packed rows. Raises ValueError for more tokens than positions.
         """
         positions = self.model.config.max_position_embeddings
         if x_t.shape[1] > positions:
@@ -50,31 +59,51 @@ class BertDenoiser(nn.Module):
         ids = x_t if mask is None else x_t.masked_fill(~mask, 0)
         keys = None if mask is None else mask | ~mask.any(1, keepdim=True)  # never an empty row
         cond_emb = self.told(x_t, sigma, cond)
-        hidden = self.model(ids, attention_mask=keys, timestep_embeds=cond_emb).last_hidden_state
+        if documents is not None:
+            apart = Documents(documents)
+            self.places.positions = apart.positions  # read by the layers of this call
+            keys = make_full_attention_mask(keys, cond_emb.expand(*x_t.shape, -1), apart.same)
+        try:
+            hidden = self.model(
+                ids, attention_mask=keys, position_ids=self.places.positions, timestep_embeds=cond_emb
+            ).last_hidden_state
+        finally:
+            self.places.positions = None
         out: Tensor = self.head(hidden)
         return out
+
+
+class Places:
+    """Positions int64 [B, L] of the tokens of the current call, which BERT does not pass to its layers; None: 0..L-1."""
+
+    positions: Tensor | None = None
 
 
 class RotaryLinear(nn.Linear):
     """Linear layer of queries or keys with rotary position embeddings (Su et al. 2021)."""
 
-    def __init__(self, width: int, num_heads: int) -> None:
+    def __init__(self, width: int, num_heads: int, places: Places) -> None:
         super().__init__(width, width)
-        self.num_heads = num_heads
+        self.num_heads, self.places = num_heads, places
 
     def forward(self, x: Tensor) -> Tensor:
         """Map x [B, L, width] to the same shape."""
         heads = super().forward(x).view(*x.shape[:2], self.num_heads, -1).transpose(1, 2)
-        rotated = rotate(heads, rotary_angles(x.shape[1], heads.shape[-1], x.device))
+        positions, width = self.places.positions, heads.shape[-1]
+        if positions is None:
+            angles = rotary_angles(x.shape[1], width, x.device)
+        else:
+            angles = rotation_at(positions[:, None], width)
+        rotated = rotate(heads, angles)
         return rotated.transpose(1, 2).flatten(-2)
 
 
-def _make_rotary(model: BertDiffusionModel) -> None:
+def _make_rotary(model: BertDiffusionModel, places: Places) -> None:
     """Replace query and key layers by rotary ones, and set the learned positions to zero; they remain trainable."""
     config = model.config
     for layer in model.bert.encoder.layer:
         for name in ("query", "key"):
-            setattr(layer.attention.self, name, RotaryLinear(config.hidden_size, config.num_attention_heads))
+            setattr(layer.attention.self, name, RotaryLinear(config.hidden_size, config.num_attention_heads, places))
     nn.init.zeros_(model.bert.embeddings.position_embeddings.weight)
 
 

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from model_factory.diffusion.objectives.block import block_numbers, doubled_attention
+from model.attention.documents import Documents
+from model_factory.diffusion.objectives.block import attention_of_blocks, block_numbers, doubled_attention
 
 KeyValue = tuple[Tensor, Tensor]
 
@@ -42,8 +43,8 @@ class Blocks:
     """Positions, attention mask and KV cache of the tokens that a block diffusion network is given.
 
     Fields:
-        places: int64 [N], the position of each token in its sequence.
-        attend: bool [N, P + N], True where a token may attend to a cached or given one.
+        places: int64 [N], the position of each token in its sequence; [B, N] in packed rows, counted in each document.
+        attend: bool [N, P + N], in packed rows [B, N, N], True where a token may attend to a cached or given one.
         cache: keys and values of the P tokens before; None if there are no such tokens.
     """
 
@@ -52,10 +53,17 @@ class Blocks:
     cache: PrefixCache | None = None
 
     @classmethod
-    def doubled(cls, length: int, block_size: int, device: torch.device) -> "Blocks":
-        """Return the positions and attention mask of [x_t ; x_0] in training."""
-        place = torch.arange(length, device=device)
-        return cls(torch.cat([place, place]), doubled_attention(length, block_size, device))
+    def doubled(cls, length: int, block_size: int, device: torch.device, documents: Tensor | None = None) -> "Blocks":
+        """Return the positions and attention mask of [x_t ; x_0] in training.
+
+        `documents` int [B, length] numbers the documents of packed rows; the blocks of each begin at its first token.
+        """
+        if documents is None:
+            place = torch.arange(length, device=device)
+            return cls(torch.cat([place, place]), doubled_attention(length, block_size, device))
+        apart = Documents(documents)
+        attend = attention_of_blocks(apart.positions // block_size) & apart.same.repeat(1, 2, 2)
+        return cls(torch.cat([apart.positions, apart.positions], 1), attend)
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from model.attention.documents import Documents
 from model.attention.rotary import Rotation, rotate, rotation_at
 from model.denoisers.blocks import Blocks, KeyValue
 from model.denoisers.embeddings import ConditioningEmbedding
@@ -110,16 +111,23 @@ class DDiT(nn.Module):
         mask: Tensor | None = None,
         cond: Tensor | None = None,
         blocks: Blocks | None = None,
+        documents: Tensor | None = None,
     ) -> Tensor:
         """Return logits [B, L, dim] of x_t int [B, L] at sigma [B] or [B, L].
 
-        mask is bool, True at real tokens: [B, L], or with the P of a block cache in front [B, P + L].
+        mask is bool, True at real tokens: [B, L], or with the P of a block cache in front [B, P + L]. documents
+        int [B, L] numbers the documents of packed rows; `blocks` hold those of a blockwise model.
         """
         ids = x_t if mask is None else x_t.masked_fill(~mask[:, mask.shape[1] - x_t.shape[1] :], 0)
         x, cond_emb = self.embedding(ids), self.told(x_t, sigma, cond)
-        positions = torch.arange(x.shape[1], device=x.device) if blocks is None else blocks.places
-        rotation = rotation_at(positions, self.head_dim)
-        keys = _attention_mask(mask, None if blocks is None else blocks.attend)
+        positions, attend = torch.arange(x.shape[1], device=x.device), None
+        if documents is not None:
+            apart = Documents(documents)
+            positions, attend = apart.positions, apart.same
+        if blocks is not None:
+            positions, attend = blocks.places, blocks.attend
+        rotation = rotation_at(positions if positions.dim() == 1 else positions[:, None], self.head_dim)
+        keys = _attention_mask(mask, attend)
         for index, layer in enumerate(self.layers):
             before = None if blocks is None or blocks.cache is None else partial(blocks.cache.before, index)
             x = layer(x, cond_emb, rotation, keys, before)
@@ -129,11 +137,13 @@ class DDiT(nn.Module):
 
 
 def _attention_mask(mask: Tensor | None, attend: Tensor | None) -> Tensor | None:
-    """Combine the masks of real tokens [B, keys] and of blocks [L, keys] to bool [B or 1, 1, L or 1, keys].
+    """Combine the masks of real tokens [B, keys] and of blocks or documents, [L, keys] or [B, L, keys].
+
+    Return bool [B or 1, 1, L or 1, keys].
 
     Padding that may attend to nothing attends to everything, as a softmax over no keys is NaN.
     """
     if mask is None:
-        return None if attend is None else attend[None, None]
+        return None if attend is None else attend.unsqueeze(-3) if attend.dim() == 3 else attend[None, None]
     allowed = mask[:, None] if attend is None else mask[:, None] & attend
     return (allowed | ~allowed.any(-1, keepdim=True))[:, None]

@@ -4,16 +4,19 @@ Decoders are adapted as DiffuLLaMA (Gong et al. 2024, arXiv 2410.17891) and Drea
 attention is bidirectional, and the logits of a token are the network's output at the token before it.
 """
 
+import inspect
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch._guards import active_fake_mode
 
+from model.attention.documents import Documents
 from model.denoisers.embeddings import ConditioningEmbedding
 from model.denoisers.pretrained import (
     PretrainedError,
     check_is_bidirectional,
+    find_leak,
     find_mask_token,
     load_language_model,
     make_bidirectional,
@@ -39,7 +42,8 @@ class HuggingFaceDenoiser(nn.Module):
         self.shifted = kind == "causal"
         make_bidirectional(self.model)
         self.num_tokens: int = self.model.config.vocab_size
-        _check_sizes(name, self.model, config)
+        self.max_length = _check_sizes(name, self.model, config)
+        self.name, self._is_isolated = name, False
         weight = self.model.get_input_embeddings().weight
         self.mask_embedding: nn.Parameter | None = None
         if vocab_size > self.num_tokens:
@@ -51,21 +55,52 @@ class HuggingFaceDenoiser(nn.Module):
             _zero_output_layers(self.told)
 
     def forward(
-        self, x_t: Tensor, sigma: Tensor | None = None, *, mask: Tensor | None = None, cond: Tensor | None = None
+        self,
+        x_t: Tensor,
+        sigma: Tensor | None = None,
+        *,
+        mask: Tensor | None = None,
+        cond: Tensor | None = None,
+        documents: Tensor | None = None,
     ) -> Tensor:
         """Return logits [B, L, dim] of x_t int [B, L] at sigma [B] or [B, L]; mask bool [B, L] is True at real tokens.
 
-        The logit of the mask is 0: no objective uses it.
+        documents int [B, L] numbers the documents of packed rows; raises PretrainedError if this architecture cannot
+        isolate them. The logit of the mask is 0: no objective uses it.
         """
+        if documents is not None and not self._is_isolated:
+            reason = find_leak(self, self.num_tokens)
+            if reason is not None:
+                raise PretrainedError(
+                    f"{self.name} cannot isolate the documents of packed rows ({reason}); set document_ids: false, or "
+                    "rows: cut, where each row holds one document"
+                )
+            self._is_isolated = True
+        return self.logits(x_t, sigma, mask, cond, documents)
+
+    def logits(
+        self,
+        x_t: Tensor,
+        sigma: Tensor | None = None,
+        mask: Tensor | None = None,
+        cond: Tensor | None = None,
+        documents: Tensor | None = None,
+    ) -> Tensor:
+        """Return the logits [B, L, dim] of x_t int [B, L], as `forward` does, without its check of the architecture."""
         x = self._embed(x_t if mask is None else x_t.masked_fill(~mask, 0))
         if self.told is not None:
             x = x + self.told(x_t, sigma, cond)
         seen = None if mask is None else mask | ~mask.any(1, keepdim=True)  # never an empty row
+        apart = None if documents is None else Documents(documents)
+        options: dict[str, Any] = {"attention_mask": None if seen is None else seen.long()}
+        if self.shifted or apart is not None:
+            options["attention_mask"] = make_full_attention_mask(seen, x, None if apart is None else apart.same)
+        if apart is not None and "position_ids" in inspect.signature(self.model.forward).parameters:
+            options["position_ids"] = apart.positions + _first_position(self.model)
+        logits: Tensor = self.model(inputs_embeds=x, **options).logits
         if self.shifted:
-            logits: Tensor = self.model(inputs_embeds=x, attention_mask=make_full_attention_mask(seen, x)).logits
-            logits = torch.cat([logits[:, :1], logits[:, :-1]], 1)  # no token precedes the first
-        else:
-            logits = self.model(inputs_embeds=x, attention_mask=seen if seen is None else seen.long()).logits
+            before = torch.cat([logits[:, :1], logits[:, :-1]], 1)  # no token precedes the first one of a document
+            logits = before if apart is None else torch.where(apart.begins[..., None], logits, before)
         return logits if self.mask_embedding is None else nn.functional.pad(logits, (0, 1))
 
     def _embed(self, ids: Tensor) -> Tensor:
@@ -78,8 +113,11 @@ class HuggingFaceDenoiser(nn.Module):
         return torch.where(masked[..., None], self.mask_embedding, table(ids.masked_fill(masked, 0)))
 
 
-def _check_sizes(name: str, model: Any, config: Any) -> None:
-    """Raise PretrainedError unless the vocabulary sizes are equal and the model has enough positions."""
+def _check_sizes(name: str, model: Any, config: Any) -> int | None:
+    """Return the number of positions of a pretrained model, None without a limit.
+
+    Raises PretrainedError unless the vocabulary sizes are equal and the model has enough positions.
+    """
     tokens, given = model.config.vocab_size, config.num_tokens
     if given != tokens:
         tokenizer = f"tokenizer: {{type: hugging_face, path: {config.path}}}"
@@ -88,17 +126,23 @@ def _check_sizes(name: str, model: Any, config: Any) -> None:
             f"{name} has a vocabulary of {tokens} tokens, and the model's section one of {given}; "
             f"{size}use the pretrained model's {tokenizer}"
         )
-    positions = getattr(model.config, "max_position_embeddings", None)
-    tables = (
-        m for key, m in model.named_modules() if key.endswith("position_embeddings") and hasattr(m, "padding_idx")
-    )
-    padding = next((table.padding_idx for table in tables), None)
-    if positions is not None and padding is not None:
-        positions -= padding + 1  # RoBERTa counts positions from there
+    positions: int | None = getattr(model.config, "max_position_embeddings", None)
+    if positions is not None:
+        positions -= _first_position(model)
     if positions is not None and config.get("length") and config.length > positions:
         raise PretrainedError(
             f"{name} has {positions} positions, and sequences have {config.length} tokens; reduce length to {positions}"
         )
+    return positions
+
+
+def _first_position(model: Any) -> int:
+    """Return the number of the first position: 0, or in RoBERTa the one after the padding's."""
+    tables = (
+        m for key, m in model.named_modules() if key.endswith("position_embeddings") and hasattr(m, "padding_idx")
+    )
+    padding = next((table.padding_idx for table in tables), None)
+    return 0 if padding is None else padding + 1
 
 
 def _mask_embedding(path: str, weight: Tensor) -> Tensor:

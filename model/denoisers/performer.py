@@ -20,11 +20,20 @@ class PerformerDenoiser(nn.Module):
         self.told = ConditioningEmbedding(config, params.d_model)
 
     def forward(
-        self, x_t: Tensor, sigma: Tensor | None = None, *, mask: Tensor | None = None, cond: Tensor | None = None
+        self,
+        x_t: Tensor,
+        sigma: Tensor | None = None,
+        *,
+        mask: Tensor | None = None,
+        cond: Tensor | None = None,
+        documents: Tensor | None = None,
     ) -> Tensor:
-        """Return logits [B, L, dim] of x_t int [B, L] at sigma [B] or [B, L]; mask bool [B, L], True at real tokens."""
+        """Return logits [B, L, dim] of x_t int [B, L] at sigma [B] or [B, L]; mask bool [B, L], True at real tokens.
+
+        documents int [B, L] numbers the documents of packed rows.
+        """
         assert self.encoder.input.embedding is not None
         ids = x_t if mask is None else x_t.masked_fill(~mask, 0)
         x = self.encoder.input.embedding(ids) + self.told(x_t, sigma, cond)
-        out: Tensor = self.encoder(x, mask)
+        out: Tensor = self.encoder(x, mask, documents)
         return out

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch._guards import active_fake_mode
 
-from model.hub import HubError, load_from_hub
+from model.hub import HubError, load_config_from_hub, load_from_hub, load_model_from_hub
 
 _REMEDY = "give the path of a folder that save_pretrained wrote, with config.json and weights in safetensors"
 
@@ -22,9 +22,9 @@ def load_language_model(path: str, adapt: str | None) -> tuple[Any, str]:
 
     Without storage (in a summary), it is built from its config alone. Raises HubError and PretrainedError.
     """
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM
+    from transformers import AutoModelForCausalLM, AutoModelForMaskedLM
 
-    config = load_from_hub(AutoConfig.from_pretrained, path, "pretrained model", _REMEDY)
+    config = load_config_from_hub(path, _REMEDY)
     kind = adapt or _infer_kind(config)
     auto: Any = AutoModelForCausalLM if kind == "causal" else AutoModelForMaskedLM
     if type(config) not in auto._model_mapping:
@@ -34,8 +34,7 @@ def load_language_model(path: str, adapt: str | None) -> tuple[Any, str]:
         )
     if active_fake_mode() is not None:
         return auto.from_config(config), kind
-    options = {"config": config, "dtype": torch.float32, "use_safetensors": True}
-    return load_from_hub(auto.from_pretrained, path, "pretrained model", _REMEDY, **options), kind
+    return load_model_from_hub(auto.from_pretrained, path, _REMEDY, config=config, dtype=torch.float32), kind
 
 
 def make_bidirectional(model: Any) -> None:
@@ -47,16 +46,40 @@ def make_bidirectional(model: Any) -> None:
             module.is_causal = False
 
 
-def make_full_attention_mask(mask: Tensor | None, like: Tensor) -> Tensor:
-    """Return the additive attention mask [B or 1, 1, L, L]: 0 at real tokens, the lowest finite number at padding.
+def make_full_attention_mask(mask: Tensor | None, like: Tensor, same: Tensor | None = None) -> Tensor:
+    """Return the additive attention mask [B or 1, 1, L, L]: 0 at visible tokens, the lowest finite number at others.
 
-    mask is bool [B, L], True at real tokens; None if all tokens of like [B, L, width] are real.
+    mask is bool [B, L], True at real tokens; None if all tokens of like [B, L, width] are real. same is bool [B, L, L],
+    True where two tokens are of one document; None if all are.
     """
     length = like.shape[1]
-    if mask is None:
+    if mask is None and same is None:
         return like.new_zeros(1, 1, length, length)
-    hidden = torch.zeros_like(mask, dtype=like.dtype).masked_fill(~mask, torch.finfo(like.dtype).min)
-    return hidden[:, None, None].expand(-1, 1, length, -1)
+    allowed = torch.ones(1, 1, 1, dtype=torch.bool, device=like.device) if mask is None else mask[:, None]
+    allowed = (allowed if same is None else allowed & same).expand(-1, length, -1)
+    hidden = torch.zeros_like(allowed, dtype=like.dtype).masked_fill(~allowed, torch.finfo(like.dtype).min)
+    return hidden[:, None]
+
+
+@torch.no_grad()
+def find_leak(network: Any, num_tokens: int) -> str | None:
+    """Return why a network cannot isolate documents, None if it gives a document in a packed row its output alone."""
+    config = network.model.config
+    if not network.shifted and "sliding_attention" in (getattr(config, "layer_types", None) or ()):
+        return "its local attention makes a separate mask"
+    training, device = network.training, next(network.parameters()).device
+    ids = torch.arange(7, device=device)[None] % num_tokens
+    documents, level = torch.tensor([[1, 1, 1, 2, 2, 2, 2]], device=device), torch.ones(1, device=device)
+    try:
+        network.eval()
+        packed = network.logits(ids, level, documents=documents)
+        alone = torch.cat([network.logits(ids[:, :3], level), network.logits(ids[:, 3:], level)], 1)
+    except (TypeError, ValueError, RuntimeError, AttributeError, NotImplementedError) as error:
+        return " ".join(str(error).split())[:200]
+    finally:
+        network.train(training)
+    close = torch.allclose(packed, alone, rtol=1e-3, atol=1e-4 * float(alone.abs().max()))
+    return None if close else "a document in a packed row gets another output than alone"
 
 
 @torch.no_grad()

@@ -24,29 +24,37 @@ Builder = TypeVar("Builder", bound=Callable[..., Any])
 
 
 class BackboneEntry(NamedTuple):
-    """A backbone: the type of its section, its builder, and whether sigma is optional and `blocks` accepted."""
+    """A backbone: the type of its section, its builder, if sigma is optional, and if it takes blocks and documents."""
 
     config_type: type[BackboneConfig]
     build: "Callable[[BackboneView, int], nn.Module]"
     sigma_optional: bool = False
     takes_blocks: bool = False
+    takes_documents: bool = False
 
 
 BACKBONES: Registry[BackboneEntry] = Registry("backbone", "model_factory.backbones")
 
 
 def register_backbone(
-    name: str, *, config: type[BaseModel] | None = None, sigma_optional: bool = False, takes_blocks: bool = False
+    name: str,
+    *,
+    config: type[BaseModel] | None = None,
+    sigma_optional: bool = False,
+    takes_blocks: bool = False,
+    takes_documents: bool = False,
 ) -> Callable[[Builder], Builder]:
     """Register the decorated builder `(config, vocab_size) -> nn.Module` under `name`.
 
     `config` is a pydantic type of the section's keys; unknown keys are then errors of the file. Without it, any keys
     are accepted. With `sigma_optional` the network gets no sigma if the objective does not need it and the file does
     not set `time_conditioning`. With `takes_blocks` its `forward` accepts `blocks`, a `model.denoisers.blocks.Blocks`,
-    which bd3lm needs. Raises ValueError if the name is taken.
+    which bd3lm needs; with `takes_documents` it accepts `documents`, int [B, L], and isolates the documents of packed
+    rows, which `document_ids: true` needs. Raises ValueError if the name is taken.
     """
     keys = _open_type(name) if config is None else section_type(name, config, BackboneConfig)
-    return BACKBONES.decorator(name, lambda build: BackboneEntry(keys, build, sigma_optional, takes_blocks))
+    traits = sigma_optional, takes_blocks, takes_documents
+    return BACKBONES.decorator(name, lambda build: BackboneEntry(keys, build, *traits))
 
 
 def _open_type(name: str) -> type[BackboneConfig]:

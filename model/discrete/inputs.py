@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from model.transformer.inputs import InputError, check_mask, describe, has_values
+from model.transformer.inputs import InputError, check_mask, describe, has_values, is_integer
 from model_factory.diffusion.errors import (
     LengthError,
     ShapeError,
@@ -26,7 +26,7 @@ def check_data(input_ids: Tensor, attention_mask: Tensor | None, num_tokens: int
     Raises InputError unless input_ids is int [B, L], with at least one row and token, and the mask has its shape;
     TokenError if a real token is not in the vocabulary.
     """
-    if not isinstance(input_ids, Tensor) or input_ids.dim() != 2 or input_ids.is_floating_point():
+    if not is_integer(input_ids) or input_ids.dim() != 2:
         raise InputError(f"input_ids is {describe(input_ids)}; expected int [B, L]")
     if 0 in input_ids.shape:
         raise InputError(f"input_ids is {describe(input_ids)}; expected at least one row of one token")
@@ -50,7 +50,7 @@ def check_rows(rows: Tensor | None, input_ids: Tensor) -> Tensor:
 
 def check_noisy(x_t: Tensor, dim: int) -> None:
     """Raise ShapeError unless x_t is int [B, L], TokenError for ids that are not states of the process."""
-    if not isinstance(x_t, Tensor) or x_t.dim() != 2 or x_t.is_floating_point() or x_t.dtype == torch.bool:
+    if not is_integer(x_t) or x_t.dim() != 2:
         raise ShapeError("x_t", describe(x_t), "int [B, L]")
     if has_values(x_t):
         check_tokens("x_t", x_t, dim)
@@ -85,8 +85,9 @@ def check_condition(condition: "ConditionConfig | None", cond: Tensor | None, ro
     if condition is None:
         raise InputError("cond is given, but the model's section has no condition")
     fits = f"int [{rows}]" if condition.num_classes is not None else f"float [{rows}, {condition.size}]"
-    dims, floating = (1, False) if condition.num_classes is not None else (2, True)
-    if not isinstance(cond, Tensor) or cond.dim() != dims or cond.is_floating_point() is not floating:
+    dims = 1 if condition.num_classes is not None else 2
+    has_kind = is_integer(cond) if dims == 1 else isinstance(cond, Tensor) and cond.is_floating_point()
+    if not has_kind or cond.dim() != dims:
         raise ShapeError("cond", describe(cond), fits)
     if cond.shape[0] != rows:
         raise LengthError("cond", f"{cond.shape[0]} rows", f"{rows}, one for each row")

@@ -7,12 +7,13 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import unset_fake_temporarily
 
+from model.attention.documents import Documents
 from model.denoisers.blocks import BlockReader, Blocks
 from model.denoisers.calling import DenoiserCall, build_backbone
 from model.denoisers.view import BackboneView
 from model.device import resolve_device
 from model.discrete.inputs import check_condition, check_data, check_level, check_noisy, check_rows
-from model.transformer.inputs import InputError, check_mask, describe
+from model.transformer.inputs import InputError, check_documents, check_mask, describe
 from model_factory.diffusion.objectives.losses import LossParts, Objective
 from model_factory.diffusion.processes.diffusion_process import DiffusionProcess
 from model_factory.diffusion.processes.forward_process import per_token
@@ -91,6 +92,7 @@ class DiffusionModel(nn.Module):
         attention_mask: Tensor | None = None,
         cond: Tensor | None = None,
         *,
+        documents: Tensor | None = None,
         rows: Tensor | None = None,
         batch_size: int | None = None,
         seed: int | None = None,
@@ -101,6 +103,8 @@ class DiffusionModel(nn.Module):
         Arguments:
             input_ids: int [B, L] data tokens; attention_mask: bool [B, L], True at real tokens; only these are noised.
             cond: condition of each row, [B] or [B, size]; in training it is dropped for some rows.
+            documents: int [B, L], the number of each token's document in packed rows; each document is denoised as if it
+                were alone, at the row's noise level, so the bound of a row is the sum over its documents.
             rows, batch_size, seed: the rows' indices in the global batch, its size, and the step's seed. They determine
                 times and noise, so any split of a batch gives the same loss. By default the batch is the global batch,
                 and the seed is drawn from torch's generator.
@@ -112,6 +116,7 @@ class DiffusionModel(nn.Module):
         """
         input_ids, mask = check_data(input_ids, attention_mask, self.num_tokens)
         check_condition(self.diffusion_config.condition, cond, len(input_ids))
+        documents = None if documents is None else check_documents(documents, input_ids)
         if loss_weighting not in get_args(LossWeighting):
             raise InputError(f"loss_weighting is {loss_weighting!r}; expected bound or uniform")
         seed = int(torch.randint(2**62, ())) if seed is None else seed
@@ -121,25 +126,42 @@ class DiffusionModel(nn.Module):
         if cond is not None and self.training:
             cond = self._drop_condition(cond, generators)
 
+        seen, t = None if attention_mask is None else mask, self.times(t, input_ids, documents)
+
         def denoise(x_t: Tensor, sigma: Tensor) -> Tensor:
-            return self._predict(x_t, sigma, mask=attention_mask if attention_mask is None else mask, cond=cond)
+            return self._predict(x_t, sigma, mask=seen, cond=cond, documents=documents)
 
         parts = self.objective.parts(denoise, input_ids, t, generators, ~mask, ends=not self.training)
         output = self._reduce(parts, mask)
         if loss_weighting == "bound":
             return output
-        weight = self.objective.weight(self.objective.times(t, input_ids))
+        weight = self.objective.weight(t)
         unweighted = parts.diffusion / per_token(weight, input_ids)
         return output._replace(loss=_mean(unweighted, mask))
 
+    def times(self, t: Tensor, input_ids: Tensor, documents: Tensor | None = None) -> Tensor:
+        """Return the times at which tokens [B, L] are noised: t [B], or one for each block of each document [B, L].
+
+        `documents` int [B, L] numbers the documents of packed rows. Raises TimeError.
+        """
+        objective: Any = self.objective
+        if documents is not None and self.block_size is not None:
+            return objective.times(t, input_ids, Documents(documents).positions)  # type: ignore[no-any-return]
+        return objective.times(t, input_ids)  # type: ignore[no-any-return]
+
     def denoise(
-        self, x_t: Tensor, sigma: Tensor | float | None, mask: Tensor | None = None, cond: Tensor | None = None
+        self,
+        x_t: Tensor,
+        sigma: Tensor | float | None,
+        mask: Tensor | None = None,
+        cond: Tensor | None = None,
+        documents: Tensor | None = None,
     ) -> Tensor:
         """Return the network's output [B, L, dim] for noisy tokens int [B, L] at sigma, a number, [B] or [B, L].
 
         The network takes sigma as float32, or None if the section has `time_conditioning: false`; only then may `sigma`
-        be None. mask is bool [B, L], True at real tokens; cond is the condition of each row.
-        Raises TokenError, SigmaError, ShapeError, LengthError, InputError and DenoiserCallError.
+        be None. mask is bool [B, L], True at real tokens; cond is the condition of each row; documents int [B, L] numbers
+        the documents of packed rows. Raises TokenError, SigmaError, ShapeError, LengthError, InputError and DenoiserCallError.
         """
         check_noisy(x_t, self.process.graph.dim)
         if self.block_size is not None and x_t.shape[1] % 2:
@@ -148,7 +170,9 @@ class DiffusionModel(nn.Module):
         check_condition(self.diffusion_config.condition, cond, len(x_t))
         if sigma is not None or self.diffusion_config.is_time_conditioned:
             sigma = check_level(sigma, x_t)  # type: ignore[arg-type]
-        return self._predict(x_t.long(), sigma, mask=mask, cond=cond)
+        if documents is not None:
+            documents = check_documents(documents, x_t if self.block_size is None else x_t.chunk(2, 1)[0])
+        return self._predict(x_t.long(), sigma, mask=mask, cond=cond, documents=documents)
 
     def _predict(
         self,
@@ -157,13 +181,15 @@ class DiffusionModel(nn.Module):
         mask: Tensor | None = None,
         cond: Tensor | None = None,
         blocks: Blocks | None = None,
+        documents: Tensor | None = None,
     ) -> Tensor:
         """Call the network without checks; `blocks` are those of [x_t ; x_0] by default."""
         time = sigma.to(torch.float32) if sigma is not None and self.diffusion_config.is_time_conditioned else None
         if self.block_size is not None and blocks is None:
-            blocks = Blocks.doubled(x_t.shape[1] // 2, self.block_size, x_t.device)
+            blocks = Blocks.doubled(x_t.shape[1] // 2, self.block_size, x_t.device, documents)
+            documents = None
             mask = None if mask is None else torch.cat([mask, mask], 1)
-        return self.call(x_t, time, mask=mask, cond=cond, blocks=blocks)
+        return self.call(x_t, time, mask=mask, cond=cond, blocks=blocks, documents=documents)
 
     def sample(
         self,

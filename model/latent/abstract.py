@@ -7,12 +7,17 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from model.latent.variational import reparameterise
+
 Criterion = Callable[[Tensor, Tensor], Tensor]
 Schedule = Callable[[float, float, int], Mapping[str, Tensor]]
 
 
 class VAE_Abs(nn.Module, ABC):
-    """Interface of an autoencoder: an encoder and a decoder, moved to `device` if given; subclasses may add `args`."""
+    """Interface of an autoencoder: an encoder and a decoder, moved to `device` if given; subclasses may add `args`.
+
+    A subclass must have `forward`; `reparameterize` draws from a Gaussian unless it is overridden.
+    """
 
     def __init__(
         self, encoder: nn.Module, decoder: nn.Module, *args: Any, device: torch.device | str | None = None
@@ -22,9 +27,11 @@ class VAE_Abs(nn.Module, ABC):
         if device is not None:
             self.to(device)
 
-    @abstractmethod
     def reparameterize(self, mu: Tensor, logvar: Tensor, nsamples: int = 1) -> Tensor:
         """Sample N(mu, exp(logvar)), both [B, latent]; return float [B, nsamples, latent]."""
+        size = (len(mu), nsamples, mu.shape[-1])
+        noise = torch.randn(size, device=mu.device, dtype=mu.dtype)
+        return reparameterise(mu.unsqueeze(1), logvar.unsqueeze(1), noise)
 
     @abstractmethod
     def forward(self, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:

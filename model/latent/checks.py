@@ -4,14 +4,16 @@ from typing import Any
 
 from torch import Tensor
 
-from model.transformer.inputs import InputError, has_values
+from model.transformer.inputs import InputError, describe, has_values, is_integer
 
 POSITIONS_AFTER_PADDING = ("roberta", "xlm-roberta", "camembert")
 """Architectures whose positions begin after the padding id."""
 
 
 def check_ids(ids: Tensor, vocab_size: int) -> None:
-    """Raise InputError for a token id outside the vocabulary; ids are int of any shape."""
+    """Raise InputError for ids that are not int, of any shape, and for one outside the vocabulary."""
+    if not is_integer(ids):
+        raise InputError(f"token ids must be int; got {describe(ids)}")
     if not has_values(ids) or not ids.numel():
         return
     low, high = (int(bound) for bound in ids.aminmax())

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from model.latent.checks import check_ids, check_length, max_positions_of
-from model.transformer.inputs import InputError, describe, has_values
+from model.transformer.inputs import InputError, describe, has_values, is_integer
 from model.transformer.performer import PerformerEncoder
 
 FIRST_VARIANCE = 0.008
@@ -85,7 +85,7 @@ class LatentEncoder(nn.Module):
 
     def _mask(self, ids: Tensor, mask: Tensor | None) -> Tensor:
         """Return the mask of real tokens, bool [B, N]; raise InputError for empty texts and wrong shapes."""
-        if not isinstance(ids, Tensor) or ids.dim() != 2 or ids.is_floating_point() or ids.shape[1] == 0:
+        if not is_integer(ids) or ids.dim() != 2 or ids.shape[1] == 0:
             raise InputError(f"the encoder's input is {describe(ids)}, and token ids, int [B, N] with N > 0, fit")
         if mask is None:
             mask = torch.ones_like(ids, dtype=torch.bool) if self.pad_id is None else ids != self.pad_id
@@ -103,12 +103,22 @@ class LatentEncoder(nn.Module):
 
 
 def top_layer(config: Any) -> nn.TransformerEncoderLayer:
-    """Build a post-norm layer (Vaswani et al. 2017) with a Hugging Face config's sizes, to train on a frozen model."""
-    return nn.TransformerEncoderLayer(
+    """Build a post-norm layer (Vaswani et al. 2017) to train on a frozen model, as its Hugging Face config describes one.
+
+    Taken from the config are the sizes, the activation, the dropout of states and of attention, and the eps of the norms.
+    """
+    from transformers.activations import ACT2FN
+
+    dropout = getattr(config, "hidden_dropout_prob", 0.1)
+    eps = (getattr(config, name, None) for name in ("layer_norm_eps", "layer_norm_epsilon", "norm_eps"))
+    layer = nn.TransformerEncoderLayer(
         config.hidden_size,
         config.num_attention_heads,
         getattr(config, "intermediate_size", None) or 4 * config.hidden_size,
-        dropout=getattr(config, "hidden_dropout_prob", 0.1),
-        activation="gelu",
+        dropout=dropout,
+        activation=ACT2FN[getattr(config, "hidden_act", "gelu")],
+        layer_norm_eps=next((value for value in eps if value is not None), 1e-5),
         batch_first=True,
     )
+    layer.self_attn.dropout = getattr(config, "attention_probs_dropout_prob", dropout)
+    return layer

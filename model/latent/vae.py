@@ -11,7 +11,7 @@ from model.latent.abstract import VAE_Abs
 from model.latent.decoder import LatentDecoder
 from model.latent.encoder import LatentEncoder
 from model.latent.types import PUBLISHED_VARIANCE
-from model.latent.variational import kl_cost, kl_divergence, reparameterise
+from model.latent.variational import kl_cost, kl_divergence
 from model.transformer.inputs import InputError, describe, has_values
 
 _REMEDIES = {
@@ -83,12 +83,6 @@ class VAE(VAE_Abs):
         if self.variance is not None:
             logvar = torch.full_like(mu, self.variance).log()
         return mu, logvar
-
-    def reparameterize(self, mu: Tensor, logvar: Tensor, nsamples: int = 1) -> Tensor:
-        """Sample N(mu, e^logvar), mu and logvar [B, latent_size]; return [B, nsamples, latent_size]."""
-        size = (len(mu), nsamples, mu.shape[-1])
-        noise = torch.randn(size, device=mu.device, dtype=mu.dtype)
-        return reparameterise(mu.unsqueeze(1), logvar.unsqueeze(1), noise)
 
     def reparametrized(self, mu: Tensor, logvar: Tensor, nsamples: int = 1) -> Tensor:
         """Call `reparameterize`, by its published name; return [B, latent_size] for one sample."""

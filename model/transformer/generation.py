@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from model.transformer.inputs import InputError, check_mask, describe
+from model.transformer.inputs import InputError, check_mask, describe, is_integer
 
 if TYPE_CHECKING:
     from model.attention.decoding_state import DecodingState
@@ -257,8 +257,7 @@ def _check(decoder: "PerformerDecoder", tokens: Tensor, mask: Tensor | None, opt
     if options.generator is not None and options.generator.device.type != device:
         given = options.generator.device.type
         raise InputError(f"generator is on {given}, and the model on {device}; use torch.Generator({device!r})")
-    is_ids = isinstance(tokens, Tensor) and tokens.dim() == 2 and not tokens.is_floating_point()
-    if not is_ids or tokens.dtype == torch.bool:
+    if not is_integer(tokens) or tokens.dim() != 2:
         raise InputError(f"tokens must be token ids, int [B, N]; got {describe(tokens)}")
     if 0 in tokens.shape:
         raise InputError(

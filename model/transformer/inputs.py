@@ -1,5 +1,7 @@
 """Checks of inputs (token ids or float features, masks, context), and their embedding into the residual stream."""
 
+from typing import TypeGuard
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -19,6 +21,13 @@ def describe(value: object) -> str:
     return f"a {type(value).__name__}"
 
 
+def is_integer(value: object) -> TypeGuard[Tensor]:
+    """Return True for a tensor of integers, of any shape: neither floating point nor complex, and not bool."""
+    if not isinstance(value, Tensor):
+        return False
+    return not (value.is_floating_point() or value.is_complex() or value.dtype == torch.bool)
+
+
 def check_mask(mask: Tensor | None, x: Tensor, name: str) -> None:
     """Raise InputError unless `mask` is None or bool [B, N] for x [B, N, ...]."""
     if mask is None:
@@ -27,6 +36,17 @@ def check_mask(mask: Tensor | None, x: Tensor, name: str) -> None:
     if not isinstance(mask, Tensor) or mask.dtype != torch.bool or list(mask.shape) != shape:
         hint = f"; use {name}.bool()" if isinstance(mask, Tensor) and list(mask.shape) == shape else ""
         raise InputError(f"{name} must be bool {shape}, True at real tokens; got {describe(mask)}{hint}")
+
+
+def check_documents(documents: Tensor, x: Tensor) -> Tensor:
+    """Return `documents`, the number of each token's document; raise InputError unless it is int [B, N] for x [B, N, ...]."""
+    shape = list(x.shape[:2])
+    is_int = isinstance(documents, Tensor) and not documents.is_floating_point() and documents.dtype != torch.bool
+    if not is_int or list(documents.shape) != shape:
+        raise InputError(
+            f"documents must be int {shape}, the number of each token's document; got {describe(documents)}"
+        )
+    return documents
 
 
 def check_context(context: Tensor | None, batch: int, d_model: int, *, wanted: bool) -> None:

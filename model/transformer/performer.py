@@ -29,16 +29,17 @@ class PerformerEncoder(PerformerStack):
             raise ValueError("use_cross_attention: an encoder has no context to attend to")
         super().__init__(params, has_head=has_head, cross_attention=False)
 
-    def hidden(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+    def hidden(self, x: Tensor, mask: Tensor | None = None, documents: Tensor | None = None) -> Tensor:
         """Return the final hidden states [B, N, d_model], before the head; arguments as in `forward`."""
-        return self._run(x, mask=mask, causal=False)
+        return self._run(x, mask=mask, causal=False, documents=documents)
 
-    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, mask: Tensor | None = None, documents: Tensor | None = None) -> Tensor:
         """Encode x: token ids [B, N], or floats [B, N, d_model] ([B, N, input_dim] if that is set).
 
+        `documents` int [B, N] numbers the documents of packed rows: each is encoded as if it were alone, from position 0.
         Returns logits [B, N, vocab_size] with a head, else hidden states [B, N, d_model]. Raises InputError.
         """
-        return self.logits(self.hidden(x, mask))
+        return self.logits(self.hidden(x, mask, documents))
 
 
 class PerformerDecoder(PerformerStack):
@@ -64,6 +65,7 @@ class PerformerDecoder(PerformerStack):
         use_causal_mask: bool = True,
         *,
         kv_prefixes: Sequence[Tensor] | None = None,
+        documents: Tensor | None = None,
     ) -> Tensor:
         """Return the final hidden states [B, N, d_model], before the head; arguments as in `forward`.
 
@@ -74,7 +76,13 @@ class PerformerDecoder(PerformerStack):
             raise InputError(f"use_causal_mask=False: {causal_core} attention is always causal; use softmax")
         self._check_context(x, context, context_mask)
         return self._run(
-            x, context, mask=mask, context_mask=context_mask, causal=use_causal_mask, kv_prefixes=kv_prefixes
+            x,
+            context,
+            mask=mask,
+            context_mask=context_mask,
+            causal=use_causal_mask,
+            kv_prefixes=kv_prefixes,
+            documents=documents,
         )
 
     def forward(
@@ -84,14 +92,17 @@ class PerformerDecoder(PerformerStack):
         mask: Tensor | None = None,
         context_mask: Tensor | None = None,
         use_causal_mask: bool = True,
+        *,
+        documents: Tensor | None = None,
     ) -> Tensor:
         """Decode x: token ids [B, N], or floats [B, N, d_model] ([B, N, input_dim] if that is set).
 
         `context` float [B, M, d_model] with `context_mask` bool [B, M] goes to cross-attention;
-        `use_causal_mask=False` lets softmax attention see the whole sequence.
+        `use_causal_mask=False` lets softmax attention see the whole sequence; `documents` int [B, N] numbers the
+        documents of packed rows, each of which is decoded as if it were alone, from position 0.
         Returns logits [B, N, vocab_size] with a head, else hidden states [B, N, d_model]. Raises InputError.
         """
-        return self.logits(self.hidden(x, context, mask, context_mask, use_causal_mask))
+        return self.logits(self.hidden(x, context, mask, context_mask, use_causal_mask, documents=documents))
 
     def start(
         self,

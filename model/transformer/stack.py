@@ -1,20 +1,21 @@
 """Stack of pre-norm layers (arXiv 2002.04745), the base of the Performer encoder and decoder."""
 
 from collections.abc import Callable, Sequence
-from typing import cast
+from typing import Any, cast
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model.activations import ActivationFunctions
 from model.attention.decoding_state import CoreState, DecodingState, LayerState
+from model.attention.documents import Documents
 from model.attention.feature_maps import RandomFeatures
 from model.attention.feature_redraw import FeatureRedraw
 from model.attention.multi_head import MultiHeadAttention
 from model.attention.rotary import Rotation, rotary_angles, rotation_at
 from model.core_registry import core_entry
 from model.device import resolve_device
-from model.transformer.inputs import InputEmbedding
+from model.transformer.inputs import InputEmbedding, check_documents
 from model.transformer.norms import Residual, make_norm
 from model.types import PerformerParams
 
@@ -88,14 +89,15 @@ class TransformerLayer(nn.Module):
         rotation: Rotation | None = None,
         cache: CoreState | None = None,
         kv_prefix: Tensor | None = None,
+        documents: Documents | None = None,
     ) -> Tensor:
         """Map x [B, N, d_model] to the same shape; `context` is [B, M, d_model], `rotation` of x's positions.
 
         While decoding, `cache` and `context` are the states of this layer; `kv_prefix` replaces the keys and values of
-        the first positions (`MultiHeadAttention.forward`).
+        the first positions, and `documents` isolates those of packed rows (`MultiHeadAttention.forward`).
         """
-        causal = causal or self.always_causal
-        x = self.self_attention(x, key_mask=mask, causal=causal, rotation=rotation, cache=cache, kv_prefix=kv_prefix)
+        own = {"cache": cache, "kv_prefix": kv_prefix, "documents": documents}
+        x = self.self_attention(x, key_mask=mask, causal=causal or self.always_causal, rotation=rotation, **own)
         if self.feed_forward_between is not None:
             x = self.feed_forward_between(x)
         if self.cross_attention is not None:
@@ -172,14 +174,21 @@ class PerformerStack(nn.Module):
         positions: Tensor | None = None,
         state: DecodingState | None = None,
         kv_prefixes: Sequence[Tensor] | None = None,
+        documents: Tensor | None = None,
     ) -> Tensor:
-        """Map the input to final hidden states; `positions` int64 [B, N]; None: 0..N-1; `kv_prefixes`: one a layer."""
+        """Map the input to final hidden states; `positions` int64 [B, N]; None: 0..N-1; `kv_prefixes`: one a layer.
+
+        With `documents` int [B, N], positions begin at 0 in each document of a row, and self-attention stays inside it.
+        """
+        apart = None if documents is None else Documents(check_documents(documents, x))
+        positions = positions if apart is None else apart.positions
         x = self.input(x, mask, positions)
         if self.training and self.params.auto_check_redraw and self.feature_redraw is not None:
             self.feature_redraw.count_step()
         rotation = self._rotation(x, positions)
         states = [LayerState(None, context)] * len(self.layers) if state is None else state.layers
-        shared = {"mask": mask, "context_mask": context_mask, "causal": causal, "rotation": rotation}
+        shared: dict[str, Any] = {"mask": mask, "context_mask": context_mask, "causal": causal, "rotation": rotation}
+        shared["documents"] = apart
         prefixes = [None] * len(self.layers) if kv_prefixes is None else kv_prefixes
         for layer, (cache, own_context), kv_prefix in zip(self.layers, states, prefixes, strict=True):
             x = layer(x, own_context, cache=cache, kv_prefix=kv_prefix, **shared)

@@ -90,6 +90,8 @@ def _load_and_report(args: argparse.Namespace) -> int:
         for config in configs:
             reports.append(_report_dataset(config, args.json, first=not reports))
         unused = [] if args.only else _handle_stale_cache(configs, args.prune, quiet=args.json)
+    except BrokenPipeError:
+        raise
     except (DataError, OSError) as error:
         _fail(args.json, f"{args.config}: {error}", [{"file": args.config, "message": str(error)}], reports)
         return FAILED
@@ -193,7 +195,7 @@ def _format_split(split: SplitReport, plain: bool) -> Iterator[str]:
         yield f"{_INDENT}{_length_label(name)}: {_format_lengths(name, lengths, plain)}"
     if split.classes is not None:
         yield f"{_INDENT}classes: {', '.join(f'{name} {count:,}' for name, count in split.classes.items())}"
-    for line in split.left_out:
+    for line in (*split.left_out, *split.hints):
         yield f"{_INDENT}note: {line}"
     for number, example in enumerate(split.examples, 1):
         shown = " -> ".join(map(_shorten, example)) if isinstance(example, tuple) else _shorten(example)

@@ -16,9 +16,8 @@ from model_factory.cli.options import build_verb_parser
 from model_factory.cli.run_command import run_verb
 from model_factory.experiment.build import with_vocabulary
 from model_factory.experiment.config import ExperimentConfig, read_experiment
-from model_factory.yaml_config.errors import ConfigError, escape_controls, escape_line
+from model_factory.yaml_config.errors import ConfigError, escape_controls, escape_line, report_failure
 from model_factory.yaml_config.exit_codes import FAILED, GOOD
-from model_factory.yaml_config.report import report_failure
 
 CONFIG = "configs/full_experiment.yml"
 SCRIPT = "scripts/demo"
@@ -57,6 +56,8 @@ def _run(args: argparse.Namespace, prog: str) -> int:
     print(f"{escape_line(args.config)}: good ({time.perf_counter() - start:.2f} s)")
     try:
         describe(experiment)
+    except BrokenPipeError:
+        raise
     except (ValueError, OSError, RuntimeError) as error:
         print(escape_controls(f"{args.config}: {error}"), file=sys.stderr)
         return FAILED

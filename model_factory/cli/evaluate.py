@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from model_factory.cli.options import CODES, add_sampling_options, build_verb_parser
-from model_factory.cli.run_command import UsageError, report_error, run_on_folder
+from model_factory.cli.run_command import UsageError, announce_device, problem_of, report_error, run_on_folder
 from model_factory.evaluation.settings import Settings
 from model_factory.experiment.metric_registry import metrics_of
 from model_factory.pages.target import check_target
@@ -30,7 +30,7 @@ examples:
   python evaluate.py --run copied --set global_config.corpus_dir=/data   the data have moved since training
 
 The task decides the metrics:
-  language models   bits per token and per character, perplexity
+  language models   bits per token, per character and per byte, perplexity
   diffusion models  the same of the variational bound, and its parts
   translators       BLEU and chrF, perplexity of the references
   classifiers       accuracy, cross-entropy
@@ -39,7 +39,8 @@ The task decides the metrics:
   samples           entropy, distinct n-grams; of latent diffusion also self-BLEU, copies of training texts, and distances
                     to the split (Jensen-Shannon of words, Frechet of latents) beside those of training texts
   molecules         validity, uniqueness, novelty, internal diversity
-Each figure has a 95 % confidence interval and names the items it is over.
+Each figure has a 95 % confidence interval and names the items it is over. Characters, bytes and references are those of the
+data's text, whatever its rows or its tokenizer leave out. A figure that fails leaves the others: the table gives the reason.
 
 {CODES}"""
 
@@ -97,7 +98,10 @@ def run(args: argparse.Namespace, usage_error: UsageError) -> int:
         else:
             print(f"{folder}: {result['task']} on {result['rows']:,} rows of {result['dataset']} / {result['split']}\n")
             print(escape_controls(report.text()))
-        return _write_page(args.html, folder, result, report) if args.html else 0
+        codes = [report_error(error, str(folder), as_json=False) for error in report.failures]
+        if args.html:
+            codes.append(_write_page(args.html, folder, result, report))
+        return next(filter(None, codes), 0)
 
     return run_on_folder(
         args, usage_error, lambda folder, overrides: _measure(args, folder, overrides, with_samples), show
@@ -130,21 +134,25 @@ def _measure(
         raise UnfitError(
             f"--judge needs samples, and a run of task {run.task_name} ({folder}) is measured without samples"
         )
+    device = announce_device(run)
     start = time.perf_counter()
     judge = Path(args.judge) if args.judge else None
     split = load_split(run, args.split, max_rows=args.max_rows, seed=args.seed)
     report = metrics_of(run.task_name)(run, split, Settings(args.seed, args.draws, judge, with_samples))
+    if report.is_failed:
+        raise report.failures[0]
     report.notes[:0] = [*run.notes, *split.notes]
     seconds = round(time.perf_counter() - start, 3)
     return {
-        "ok": True,
-        "errors": [],
+        "ok": not report.failures,
+        "errors": [problem_of(error, str(folder)).as_dict() for error in report.failures],
         "run": str(folder),
         "model": run.config.model.name if run.config.model else None,
         "task": run.task_name,
         "dataset": run.dataset_config.name,
         "split": split.name,
         "rows": len(split),
+        "device": device,
         "seed": args.seed,
         "seconds": seconds,
     }, report

@@ -19,7 +19,7 @@ from model_factory.cli.latent_options import (
 )
 from model_factory.cli.latent_options import EXAMPLES as MOVES
 from model_factory.cli.options import CODES, add_sampling_options, build_verb_parser
-from model_factory.cli.run_command import run_on_folder
+from model_factory.cli.run_command import announce_device, run_on_folder
 from model_factory.yaml_config.errors import escape_controls
 
 if TYPE_CHECKING:
@@ -86,6 +86,7 @@ def _draw(args: argparse.Namespace, folder: Path, overrides: list[str]) -> dict[
     from model_factory.evaluation.run import open_run
 
     run = open_run(folder, overrides, device=args.device)
+    device = announce_device(run)
     start = time.perf_counter()
     found = _samples(args, run) if selected_move(args) is None else run_move(args, run)
     return {
@@ -94,6 +95,7 @@ def _draw(args: argparse.Namespace, folder: Path, overrides: list[str]) -> dict[
         "run": str(folder),
         "model": run.config.model.name if run.config.model else None,
         "task": run.task_name,
+        "device": device,
         "seed": args.seed,
         "generation": run.generation.model_dump(mode="json"),
         "seconds": round(time.perf_counter() - start, 3),

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 from importlib.metadata import version
 
+from model_factory.yaml_config.process import begin_command
 from model_factory.yaml_config.registry import closest
 
 VERBS = {
@@ -32,6 +33,8 @@ exit codes: 0 good, 1 invalid, 2 wrong usage, 3 unreadable file or run folder, 4
 
 def main(argv: Sequence[str] | None = None, prog: str = "model-factory") -> int:
     """Run one verb with the rest of the command line; return the exit code."""
+    if argv is None:
+        begin_command()
     words = list(sys.argv[1:] if argv is None else argv)
     if words and words[0] in ("-h", "--help", "help"):
         lines = "\n".join(f"  {verb:<10} {meaning}" for verb, meaning in VERBS.items())

@@ -1,21 +1,28 @@
 """Run a verb: check the shared options, handle Ctrl-C and closed pipes, find the run folder, report errors."""
 
 import argparse
+import errno
 import json
+import os
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
-from typing import NoReturn, TypeVar
+from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 from model_factory.cli.options import collect_overrides
-from model_factory.cli.plugins import import_plugins
+from model_factory.training.errors import is_out_of_memory
 from model_factory.yaml_config.errors import UNREADABLE as UNREADABLE_CODE
-from model_factory.yaml_config.errors import ConfigError, Place, Problem, escape_controls, escape_line
+from model_factory.yaml_config.errors import ConfigError, Place, Problem, escape_controls, escape_line, report_failure
 from model_factory.yaml_config.exit_codes import FAILED, GOOD, INTERRUPTED, INVALID, UNREADABLE, USAGE
 from model_factory.yaml_config.overrides import split_override
+from model_factory.yaml_config.process import end_output, raise_on_interrupt, take_any_text
 from model_factory.yaml_config.registry import UnknownNameError
-from model_factory.yaml_config.report import report_failure, stop_printing, take_any_text
+
+if TYPE_CHECKING:
+    from model_factory.evaluation.run import LoadedRun
 
 Found = TypeVar("Found")
 UsageError = Callable[[str], NoReturn]
@@ -32,7 +39,32 @@ def run_verb(
 
     Ctrl-C prints `describe_interrupt()` and gives 130. A reader that closes the pipe is no error.
     """
-    take_any_text()
+    code = GOOD
+    raise_on_interrupt(lambda: escape_controls(describe_interrupt()))
+    try:
+        take_any_text()
+        _check_shared_options(args, usage_error)
+        code = work()
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        code = INTERRUPTED
+        with suppress(OSError):
+            print(f"\n{escape_controls(describe_interrupt())}", file=sys.stderr)
+    except BrokenPipeError:
+        pass
+    except OSError as error:
+        if error.errno != errno.ENOSPC or error.filename is not None:
+            raise
+        print(f"the output cannot be written: {error.strerror}", file=sys.stderr)
+        code = FAILED
+    finally:
+        raise_on_interrupt(None)
+    end_output()
+    return code
+
+
+def _check_shared_options(args: argparse.Namespace, usage_error: UsageError) -> None:
+    """Check the options that verbs share, and import the plugins."""
     for name, value in vars(args).items():
         if value == "":  # an empty path would mean the working directory
             usage_error(f"--{name.replace('_', '-')} is empty; give it a value")
@@ -42,16 +74,36 @@ def run_verb(
         except ValueError as error:
             usage_error(str(error))
     import_plugins(args.plugin, usage_error)
-    code = GOOD
-    try:
-        code = work()
-        sys.stdout.flush()
-    except KeyboardInterrupt:
-        print(f"\n{escape_controls(describe_interrupt())}", file=sys.stderr)
-        return INTERRUPTED
-    except BrokenPipeError:
-        stop_printing()
-    return code
+
+
+# Import of custom modules named on the command line, which register types.
+
+
+def import_plugins(modules: Sequence[str], usage_error: UsageError) -> None:
+    """Import modules by name, also from the working directory; `usage_error` ends the program if that fails.
+
+    The directory is searched only with --plugin, and after installed packages: it may hold a torch.py.
+    """
+    if modules and os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
+    for module in modules:
+        if not all(part.isidentifier() for part in module.split(".")):
+            usage_error(f"--plugin takes the name of a module, such as my_types; got {module!r}")
+        if module.endswith(".py"):
+            usage_error(f"--plugin takes the name of a module, not of a file: --plugin {module.removesuffix('.py')}")
+        try:
+            import_module(module)
+        except Exception as error:  # a custom module may raise anything
+            usage_error(f"--plugin {module}: {_describe_import_error(error)}")
+
+
+def _describe_import_error(error: Exception) -> str:
+    """Describe an error with its file and line; SyntaxError has them, and a missing module has none."""
+    if isinstance(error, ModuleNotFoundError):
+        return str(error)
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    where = "" if isinstance(error, SyntaxError) else f" ({place.filename}, line {place.lineno})"
+    return f"{type(error).__name__}: {error}{where}"
 
 
 def run_on_folder(
@@ -87,10 +139,16 @@ def run_on_folder(
     return run_verb(args, usage_error, run, lambda: f"{escape_line(place)}: interrupted")
 
 
+def announce_device(run: "LoadedRun") -> str:
+    """Print the device that a run's model is on to standard error, and return it."""
+    device = run.describe_device()
+    print(escape_line(f"{run.folder}: on {device}"), file=sys.stderr)
+    return device
+
+
 # Reporting of errors by the commands: the message, the JSON and the exit code, as `parse_args.py` does.
 
 
-_NO_MEMORY = ("can't allocate memory", "out of memory", "Storage size calculation overflowed")
 _CODES = {INVALID: "value", USAGE: "usage", UNREADABLE: UNREADABLE_CODE, FAILED: "failed"}
 
 
@@ -101,12 +159,9 @@ def report_error(error: Exception, place: str, as_json: bool) -> int:
     """
     if isinstance(error, ConfigError):
         return report_failure(error, as_json)
-    if _is_out_of_memory(error):
-        error = MemoryError(f"there is not enough memory for this: {str(error).splitlines()[0][:200]}")
-    if not isinstance(error, ValueError | OSError | MemoryError | ImportError | UnknownNameError):
+    if not _is_expected(error):
         traceback.print_exception(error)
-    code = exit_code(error)
-    problem = Problem(Place(place), "", _CODES[code], str(error) or type(error).__name__)
+    code, problem = exit_code(error), problem_of(error, place)
     if as_json:
         print(json.dumps({"ok": False, "errors": [problem.as_dict()]}, indent=2))
     else:
@@ -115,9 +170,18 @@ def report_error(error: Exception, place: str, as_json: bool) -> int:
     return code
 
 
-def _is_out_of_memory(error: Exception) -> bool:
-    """Return True for the RuntimeError that torch raises when memory runs out."""
-    return isinstance(error, RuntimeError) and any(words in str(error) for words in _NO_MEMORY)
+def problem_of(error: Exception, place: str) -> Problem:
+    """Return the problem that reports an error of the run at `place`."""
+    message = str(error) or type(error).__name__
+    if is_out_of_memory(error):
+        message = f"there is not enough memory for this: {message.splitlines()[0][:200]}"
+    return Problem(Place(place), "", _CODES[exit_code(error)], message)
+
+
+def _is_expected(error: Exception) -> bool:
+    """Return True for an error whose message says all; others get a traceback."""
+    known = ValueError | OSError | MemoryError | ImportError | UnknownNameError
+    return isinstance(error, known) or is_out_of_memory(error)
 
 
 def exit_code(error: Exception) -> int:

@@ -6,12 +6,14 @@ from collections.abc import Sequence
 from model_factory.cli.options import build_verb_parser
 from model_factory.cli.run_command import run_verb
 from model_factory.training.run.checkpoints import resume_hint
+from model_factory.yaml_config.process import lasting_output
 
 EXAMPLES = """\
 examples:
   python train.py --config configs/full_experiment.yml --output runs/first
   python train.py --config configs/full_experiment.yml --output runs/first --resume
   python train.py --config my.yml --output runs/fast --set training.learning_rate=1e-3 --set training.bf16=true
+  python train.py --config my.yml --output runs/second_gpu --gpu 1
   torchrun --nproc-per-node=4 -m model_factory train --config my.yml --output runs/four_gpus
 
 exit codes: 0 good, 1 invalid, 2 wrong usage, 3 unreadable file or run folder, 4 training failed, 130 interrupted"""
@@ -30,7 +32,16 @@ def build_parser(prog: str = "train.py") -> argparse.ArgumentParser:
     parser.add_argument(
         "--resume", action="store_true", help="resume from the folder's last checkpoint; start from scratch without one"
     )
+    parser.add_argument(
+        "--gpu", metavar="N", type=_gpu, help="train on this GPU alone, counted from 0, whatever device the file names"
+    )
     return parser
+
+
+def _gpu(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) < 5):
+        raise argparse.ArgumentTypeError(f"takes the index of a GPU, as in --gpu 1; got {text!r}")
+    return int(text)
 
 
 def main(argv: Sequence[str] | None = None, prog: str = "train.py") -> int:
@@ -41,6 +52,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "train.py") -> int:
     def work() -> int:
         from model_factory.cli.train_run import run
 
-        return run(args)
+        with lasting_output():
+            return run(args)
 
     return run_verb(args, parser.error, work, lambda: f"{args.output}: interrupted; {resume_hint(args.output)}")

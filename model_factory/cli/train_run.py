@@ -7,18 +7,20 @@ import sys
 import traceback
 from pathlib import Path
 
+from model.checkpoint import with_device
+from model.device import DeviceError
 from model_factory.experiment.config import Experiment, ExperimentConfig, read_experiment
 from model_factory.training.distributed import is_main, world_size
 from model_factory.training.engine import TrainResult, train
-from model_factory.training.errors import TrainingError
-from model_factory.training.run.checkpoints import list_checkpoint_steps, resume_hint
+from model_factory.training.errors import is_out_of_memory
+from model_factory.training.run.checkpoints import resume_hint
+from model_factory.training.run.environment import show_only_gpu
 from model_factory.training.run.folder import RunFolder
 from model_factory.training.run.resume import plan_resume
 from model_factory.training.trial import can_try, try_step
 from model_factory.yaml_config.choose import missing_section
-from model_factory.yaml_config.errors import ConfigError, ConfigValueError, escape_controls
+from model_factory.yaml_config.errors import ConfigError, ConfigValueError, escape_controls, report_failure
 from model_factory.yaml_config.exit_codes import FAILED, GOOD
-from model_factory.yaml_config.report import report_failure
 
 _PEER_GONE = "another process ended before this one; its own message says why, if it could write one"
 _MEANINGS = {
@@ -41,11 +43,10 @@ def run(args: argparse.Namespace) -> int:
         experiment.check_trainable()
     except ConfigError as error:
         return report_failure(error, False) if _is_main() else 1
-    if args.resume and _is_main():
-        print(escape_controls(f"{args.output}: {_describe_start(args.output)}"), file=sys.stderr)
     try:
-        _try_first_step(experiment.config, args)
-        result = train(experiment.config, args.output, resume=args.resume)
+        config = experiment.config if args.gpu is None else _select_gpu(experiment.config, args.gpu)
+        _start(config, args)
+        result = train(config, args.output, resume=args.resume)
     except Exception as error:
         return _report(error, args)
     if result.stopped_by is not None:
@@ -60,25 +61,27 @@ def run(args: argparse.Namespace) -> int:
     return GOOD
 
 
-def _try_first_step(config: ExperimentConfig, args: argparse.Namespace) -> None:
-    """Run a new run's first and longest rows through one step, as `--build` does: what cannot train ends before step 1.
+def _select_gpu(config: ExperimentConfig, gpu: int) -> ExperimentConfig:
+    """Make a GPU the only visible one, and return the config with its model on it; raise DeviceError if it is not there."""
+    if world_size() > 1:
+        raise DeviceError(f"--gpu {gpu} is for one process, and there are {world_size()}; leave it out")
+    show_only_gpu(gpu)
+    return config.model_copy(update={"model": config.model and with_device(config.model, "auto")})
 
-    Several processes and data that would be downloaded are not tried.
+
+def _start(config: ExperimentConfig, args: argparse.Namespace) -> None:
+    """Report a --resume without a checkpoint, and run a new run's first and longest rows through one step.
+
+    So what cannot train ends before step 1. Several processes and data that would be downloaded are not tried.
     """
     plan = plan_resume(RunFolder(args.output), config, resume=args.resume)
-    if plan.checkpoint is None and not plan.is_finished and world_size() == 1 and can_try(config):
+    if plan.checkpoint is not None or plan.is_finished:
+        return
+    if args.resume and _is_main():
+        found = "no checkpoint here" if Path(args.output).is_dir() else "there is no such folder"
+        print(escape_controls(f"{args.output}: {found}; the run starts from scratch"), file=sys.stderr)
+    if world_size() == 1 and can_try(config):
         try_step(config)
-
-
-def _describe_start(output: str) -> str:
-    """Describe where a run with --resume starts, before anything is loaded."""
-    folder = Path(output)
-    if not folder.is_dir():
-        return "there is no such folder; the run starts from scratch"
-    if RunFolder(output).weights.is_file():
-        return "the run was already finished"
-    steps = list_checkpoint_steps(folder)
-    return f"resuming from step {steps[-1]:,}" if steps else "no checkpoint here; the run starts from scratch"
 
 
 def _check_sections(experiment: Experiment) -> None:
@@ -100,14 +103,27 @@ def _report(error: Exception, args: argparse.Namespace) -> int:
                 file=sys.stderr,
             )
             return FAILED
-    if isinstance(error, TrainingError) and error.exit_code != FAILED and not _is_main():
-        return error.exit_code  # all processes find the same error, and the main one reports it
+    if is_out_of_memory(error):
+        reason = (str(error) or type(error).__name__).splitlines()[0][:200]
+        print(
+            escape_controls(
+                f"{args.config}: training failed: there is not enough memory ({reason}); halve training.batch_size and double "
+                "training.gradient_accumulation_steps, which trains the same, or make the model or sequence_length "
+                f"smaller; {resume_hint(args.output)}"
+            ),
+            file=sys.stderr,
+        )
+        return FAILED
+    code: int = getattr(error, "exit_code", FAILED)
+    if code != FAILED and not _is_main():
+        return code  # all processes find the same error, and the main one reports it
     if not isinstance(error, ValueError | OSError | MemoryError | ImportError):
         print(escape_controls("".join(traceback.format_exception(error))), end="", file=sys.stderr)
     message = _extract_worker_error(str(error))
     hint = "; set training.ddp_find_unused_parameters: true" if "find_unused_parameters" in str(error) else ""
-    print(escape_controls(f"{args.config}: training failed: {message}{hint}"), file=sys.stderr)
-    return error.exit_code if isinstance(error, TrainingError) else FAILED
+    failed = "training failed: " if code == FAILED else ""
+    print(escape_controls(f"{args.config}: {failed}{message}{hint}"), file=sys.stderr)
+    return code
 
 
 def _extract_worker_error(message: str) -> str:

@@ -11,13 +11,12 @@ from model_factory.cli.options import build_verb_parser
 from model_factory.cli.run_command import run_verb
 from model_factory.experiment.config import DATA_SECTIONS, MODEL_SECTIONS, SECTIONS, Experiment, read_experiment
 from model_factory.experiment.custom_code import describe_error
-from model_factory.experiment.missing_files import find_missing_files
+from model_factory.experiment.missing_files import find_missing_files, find_variables
 from model_factory.experiment.training_checks import find_notes
-from model_factory.yaml_config.errors import ConfigError, Problem, escape_controls, escape_line
+from model_factory.yaml_config.errors import ConfigError, Problem, escape_controls, escape_line, report_failure
 from model_factory.yaml_config.exit_codes import FAILED, GOOD
 from model_factory.yaml_config.paths import offline
 from model_factory.yaml_config.registry import import_on_call
-from model_factory.yaml_config.report import report_failure
 
 # Options that most checks do without: their modules are imported at the first call, which saves a check 15 ms.
 build_and_run = import_on_call("model_factory.experiment.build:build_and_run")
@@ -91,7 +90,7 @@ def _check(args: argparse.Namespace) -> int:
         return report_failure(error, args.json)
 
     missing = find_missing_files(experiment)
-    notes = [*missing, *find_notes(experiment.context)]
+    notes = [*missing, *find_variables(experiment), *find_notes(experiment.context)]
     code, extra = _after_check(args, experiment, missing)
     if args.json:
         report = {"ok": code == GOOD, "errors": [], "notes": [note.as_dict() for note in notes]}
@@ -123,6 +122,8 @@ def _after_check(
                 print(escape_line(f"page written to {args.html}"), file=sys.stderr)
         if args.build:
             _build(args, experiment, missing, extra)
+    except BrokenPipeError:
+        raise
     except Exception as error:
         message = describe_error(error)
         if message == str(error) and not isinstance(error, ValueError | OSError | RuntimeError | MemoryError):

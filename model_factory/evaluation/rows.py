@@ -55,7 +55,12 @@ def load_split(run: LoadedRun, name: str | None, *, max_rows: int | None, seed: 
     loaded = DatasetManager.load_dataset(entry)
     chosen = _choose_split(list(loaded), name, run.training.eval_split, f"data set {entry.name!r}")
     _check_tokenizer(run)
-    data = loaded[chosen]
+    notes = list(find_changed_splits(RunFolder(run.folder).rows, loaded).values())
+    source = DatasetManager.load_with_source(entry, chosen, max_rows)
+    data: Any = loaded[chosen]
+    if source is not None:
+        data = source.rows
+        notes += source.notes
     if not hasattr(data, "__len__"):  # a stream, of which at most max_rows are measured
         data = list(islice(iter(data.with_format("numpy")), max_rows))
     elif max_rows is not None and max_rows < len(data):
@@ -63,8 +68,7 @@ def load_split(run: LoadedRun, name: str | None, *, max_rows: int | None, seed: 
     if len(data) == 0:
         raise UnfitError(f"split {chosen!r} of data set {entry.name!r} has no rows")
     collate = DatasetManager.collator(entry, loaded[chosen])
-    notes = tuple(find_changed_splits(RunFolder(run.folder).rows, loaded).values())
-    return Split(run, chosen, Rows(data), RowCollator(collate, seed, len(data)), notes)
+    return Split(run, chosen, Rows(data), RowCollator(collate, seed, len(data)), tuple(notes))
 
 
 def move_to_device(batch: dict[str, Any], device: torch.device) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from model_factory.training.errors import FolderInUseError, RunFolderError, Unfi
 from model_factory.training.run.checkpoints import list_checkpoint_steps
 from model_factory.training.run.folder import RunFolder, restore_run
 from model_factory.training.splits import select_dataset
-from model_factory.yaml_config.errors import ConfigError, Place
+from model_factory.yaml_config.errors import ConfigError, Place, Problem
 from model_factory.yaml_config.registry import closest
 
 if TYPE_CHECKING:
@@ -64,6 +64,12 @@ class LoadedRun:
     def device(self) -> "torch.device":
         """Return the device of the model."""
         return next(self.model.parameters()).device
+
+    def describe_device(self) -> str:
+        """Describe the device of the model for a message: `cpu (4 threads)`."""
+        from model.device import describe_device
+
+        return describe_device(self.device)
 
     @property
     def notes(self) -> list[str]:
@@ -129,9 +135,19 @@ def _read_config(run: RunFolder, overrides: Sequence[str]) -> ExperimentConfig:
         return run.read_config()
     try:
         return read_experiment(run.config, overrides, will_train=False).config
-    except ConfigError:
+    except ConfigError as error:
         run.read_config()  # an invalid file is reported before invalid overrides
-        raise
+        raise type(error)(_name_option(problem, run) for problem in error.problems) from error
+
+
+def _name_option(problem: Problem, run: RunFolder) -> Problem:
+    """Add to a problem with a value of the run's file, which the command cannot edit, the option that takes it out."""
+    section, _, key = problem.path.partition(".")
+    if problem.place.file != str(run.config) or section != "generation" or key not in GenerationConfig.model_fields:
+        return problem
+    default = GenerationConfig.model_fields[key].default
+    option = f"--set {problem.path}={'null' if default is None else default}"
+    return replace(problem, message=f"{problem.message}; for this command, {option} takes it out", suggestion=option)
 
 
 def _section(override: str) -> str:

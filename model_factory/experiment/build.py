@@ -1,17 +1,21 @@
 """Build the model with real weights and run one forward pass, for `parse_args.py --build`."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 from data_manager.data_manager import DatasetManager
+from data_manager.dataset_types import DatasetConfig
 from model.model_factory import create_model
+from model.types import PerformerParams
 from model_factory.experiment.config import ExperimentConfig
+from model_factory.experiment.cross_checks import read_feature_widths, reads_speech
 from model_factory.experiment.inputs import example_inputs
 from model_factory.experiment.shapes import check_output_width, check_shapes
 from model_factory.yaml_config.strict_model import StrictModel
 
-# Fill in the sizes that a model's section leaves out from its data sets: `vocab_size` and the sequence length.
+# Fill in the sizes that a model's section leaves out from its data sets: `vocab_size`, sequence length, `input_dim`.
 
 
 @runtime_checkable
@@ -23,18 +27,34 @@ class Sized(Protocol):
 
 
 def with_vocabulary(config: ExperimentConfig) -> ExperimentConfig:
-    """Return a copy whose model has the vocabulary of its data sets' tokenizer, and their sequence length.
+    """Return a copy whose model has the vocabulary of its data sets' tokenizer, their sequence length and feature width.
 
     Sizes that the file gives are kept. Returns the same config if the file has no model or no data set, or the model type
-    takes no sizes. Raises ValueError if a given size is smaller than the tokenizer's, DataError if the corpus of the
+    takes no sizes. With `training`, a front end of the task fits the features to the model, and `input_dim` is kept. Raises ValueError if a given size is smaller than the tokenizer's, DataError if the corpus of the
     tokenizer cannot be read.
     """
     if config.model is None or not config.datasets or not isinstance(config.model.config, Sized):
         return config
     tokenizer = next(filter(None, map(DatasetManager.tokenizer, config.datasets)), None)
     length = next(filter(None, (getattr(entry, "sequence_length", None) for entry in config.datasets)), None)
-    sized = config.model.config.sized(tokenizer.vocab_size if tokenizer else None, length)
+    section: Any = config.model.config if config.training else _with_input_dim(config.model.config, config.datasets)
+    sized = section.sized(tokenizer.vocab_size if tokenizer else None, length)
     return config.model_copy(update={"model": config.model.model_copy(update={"config": sized})})
+
+
+def _with_input_dim(section: StrictModel, datasets: Sequence[DatasetConfig]) -> StrictModel:
+    """Return a copy whose first stack has the width of the features as `input_dim`, unless that is its d_model."""
+    first = next(((name, value) for name, value in section if isinstance(value, PerformerParams)), None)
+    widths = set(read_feature_widths(datasets).values())
+    if first is None or len(widths) != 1 or first[1].input_dim is not None or not reads_speech(first[1], datasets):
+        return section
+    name, stack = first
+    width = widths.pop()
+    return (
+        section
+        if width == stack.d_model
+        else section.model_copy(update={name: stack.model_copy(update={"input_dim": width})})
+    )
 
 
 @dataclass(frozen=True)
@@ -77,7 +97,7 @@ def build_and_run(config: ExperimentConfig) -> Built:
     start = time.perf_counter()
     model = create_model(config.model).eval()
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
-    inputs = example_inputs(config, batch_size=2)
+    inputs = example_inputs(config, batch_size=2, model=model)
     with torch.no_grad():
         output = inputs.run(model)
     check_output_width(config, model, output)

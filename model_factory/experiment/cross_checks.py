@@ -4,9 +4,10 @@ Each of `CHECKS` takes one `Context` and yields the problems that it finds. Chec
 `experiment.training_checks`; `model_factory.experiment.file_headers` holds the checks that open files which the config names.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
+from data_manager.dataset_types import DatasetConfig
 from data_manager.row_types import TokensConfig
 from data_manager.speech.types import SpeechConfig
 from data_manager.text.types import CorpusConfig
@@ -29,11 +30,26 @@ MOST_EXPANSION = 32
 """Largest factor by which the feed-forward layer is wider than d_model; above it a width is meant."""
 
 
-def _feature_width(context: Context) -> Iterator[Problem]:
-    """Check that frames of speech are as wide as `input_dim`, or as d_model where that is left out.
+def read_feature_widths(datasets: Sequence[DatasetConfig]) -> dict[str, int]:
+    """Return the numbers in a frame of each speech data set by its name, if known.
 
-    With `training`, or beside text data, a model without `input_dim` reads something else. Parts of a mixture are left
-    to the mixture.
+    Parts of a mixture are left to the mixture.
+    """
+    mixed = {name for entry in datasets for name in getattr(entry, "datasets", ())}
+    speech = (entry for entry in datasets if isinstance(entry, SpeechConfig) and entry.name not in mixed)
+    widths = {entry.name: entry.features.width() for entry in speech}
+    return {name: width for name, width in widths.items() if width is not None}
+
+
+def reads_speech(stack: PerformerParams, datasets: Sequence[DatasetConfig]) -> bool:
+    """Return True if a stack without `input_dim` reads the features of its data sets, all of which are speech."""
+    return stack.vocab_size is None and all(isinstance(entry, SpeechConfig) for entry in datasets)
+
+
+def _feature_width(context: Context) -> Iterator[Problem]:
+    """Check that frames of speech are as wide as `input_dim`, and of one width where that is left out.
+
+    With `training`, or beside text data, a model without `input_dim` reads something else.
     """
     if context.model is None:
         return
@@ -41,18 +57,20 @@ def _feature_width(context: Context) -> Iterator[Problem]:
     parts = getattr(context.model.config, "parts", None)
     if stack is None or not parts:
         return
-    speech = [entry for entry in context.datasets if isinstance(entry, SpeechConfig)]
-    reads_text = stack.vocab_size is not None or len(speech) < len(context.datasets)
-    if stack.input_dim is None and (reads_text or context.root.child("training") is not None):
+    widths = read_feature_widths(context.datasets)
+    path = ("model", parts[0], "input_dim")
+    if stack.input_dim is None:
+        trains = context.root.child("training") is not None
+        if len(set(widths.values())) > 1 and reads_speech(stack, context.datasets) and not trains:
+            each = ", ".join(f"{name!r} {width}" for name, width in widths.items())
+            message = f"input_dim is left out, and the data sets have frames of several widths: {each}"
+            yield context.problem(path, message, "set features in global_config, so that all have one width")
         return
-    mixed = {name for entry in context.datasets for name in getattr(entry, "datasets", ())}
-    given = "is left out" if stack.input_dim is None else f"is {stack.input_dim}"
-    for entry in speech:
-        width = entry.features.width() if entry.name not in mixed else None
-        if width not in (None, stack.input_dim or stack.d_model):
-            kind, fix = entry.features.type, f"input_dim: {width}"
-            message = f"input_dim {given}, and {kind} features of data set {entry.name!r} have {width} numbers a frame"
-            path = ("model", parts[0], "input_dim")
+    for entry in context.datasets:
+        width = widths.get(entry.name)
+        if width not in (None, stack.input_dim):
+            kind, fix = entry.features.type, f"input_dim: {width}"  # type: ignore[attr-defined]
+            message = f"input_dim is {stack.input_dim}, and {kind} features of data set {entry.name!r} have {width} numbers a frame"
             yield Problem(context.node(path).report_place, dotted(path), "relation", f"{message}; write {fix}", fix)
 
 
@@ -85,21 +103,29 @@ def _name(context: Context) -> str:
 
 
 def _lengths(context: Context) -> Iterator[Problem]:
-    """Check that rows are no longer than the model can read."""
-    entry, model = context.dataset, context.model
-    if model is None or model.model_type == LATENT or not isinstance(entry, TokensConfig) or entry.limit is None:
+    """Check that rows, and the sequences of a diffusion model, are no longer than the model can read."""
+    model = context.model
+    if model is None or model.model_type == LATENT:
         return
     limits: list[tuple[Location, str, int | None]] = []
     for part, stack in _stacks(model):
         limits.append((("model", part, "max_length"), part, stack.max_length))
+    given: list[tuple[str, str, int]] = []
     if model.model_type == DISCRETE:
         section: Any = model.config
         limits.append((("model", "backbone", "max_length"), "backbone", getattr(section.backbone, "max_length", None)))
+        given += [("sequences have", "length", section.length)] if section.length is not None else []
+    entries = context.datasets if context.dataset is None else (context.dataset,)
+    lengths = (entry.limit for entry in entries if isinstance(entry, TokensConfig))
+    longest_row = max((length for length in lengths if length is not None), default=None)
+    given += [("rows have up to", "sequence_length", longest_row)] if longest_row is not None else []
     for path, part, longest in limits:
-        shifted = part == "decoder"  # its input lacks the last token, which is only predicted
-        if longest is not None and entry.limit - shifted > longest:
-            message = f"rows have up to {entry.limit} tokens, and the {part} reads at most {longest}"
-            yield context.problem(path, message, f"sequence_length: {longest}, or max_length: {entry.limit}")
+        for what, key, size in given:
+            shifted = part == "decoder"  # its input lacks the last token, which is only predicted
+            if longest is not None and size - shifted > longest:
+                message = f"{what} {size} tokens, and the {part} reads at most {longest}"
+                yield context.problem(path, message, f"{key}: {longest}, or max_length: {size}")
+                break
 
 
 def _vocabulary(context: Context) -> Iterator[Problem]:

@@ -28,8 +28,8 @@ class Inputs:
         return network(*(tensor.to(device) for tensor in self.tensors))
 
 
-def example_inputs(config: ExperimentConfig, batch_size: int | None = None) -> Inputs:
-    """Return inputs of the file's batch size and length.
+def example_inputs(config: ExperimentConfig, batch_size: int | None = None, model: "nn.Module | None" = None) -> Inputs:
+    """Return inputs of the file's batch size and length, no longer than the file and the network of `model` allow.
 
     A stack has one input, an encoder-decoder source and target, a diffusion model's denoiser tokens and sigma. Call it
     inside the model's tensor mode. Raises ValueError for a model type whose input is unknown.
@@ -50,6 +50,7 @@ def example_inputs(config: ExperimentConfig, batch_size: int | None = None) -> I
     )
     readers = [*stacks, section.backbone] if is_diffusion else stacks
     limits = [getattr(reader, key, None) for reader in readers for key in ("max_length", "length")]
+    limits.append(getattr(getattr(model, "network", None), "max_length", None))  # of a pretrained network
     limits += [capacity_of(stack) for stack in stacks] if is_latent else []
     length: int = min([_length(config), *(limit for limit in limits if limit)])
     if is_diffusion:

@@ -1,7 +1,11 @@
-"""Find missing files that an experiment names. They are notes, not errors, since data may lie on another machine."""
+"""Find missing files and unfilled variables in the paths of an experiment.
+
+They are notes, not errors, since data may lie on another machine.
+"""
 
 import glob
 import os
+import re
 from collections.abc import Iterator
 
 from data_manager.dataset_types import DatasetConfig
@@ -13,6 +17,21 @@ from model_factory.yaml_config.strict_model import Location
 
 _NAMED = (("data_files",), ("path",), ("tokenizer", "path"))
 """Keys of a data set under which a file or a folder is named."""
+_PATHS = {*(key for keys in _NAMED for key in keys), "corpus_dir", "output_dir", "init_from"}
+_VARIABLE = re.compile(r"\$\{[^}]*\}|(?:^|/)\$[A-Za-z_]\w*|%[A-Za-z_]\w*%")
+"""A variable of OmegaConf, of a shell or of Windows."""
+
+
+def find_variables(experiment: Experiment) -> list[Problem]:
+    """Return a note for each path with a variable such as $HOME, which is used as written."""
+    notes = []
+    for path, node in _texts(experiment.root, ()):
+        found = _VARIABLE.search(str(node.value)) if _PATHS.intersection(map(str, path)) else None
+        if found is not None and not os.path.exists(str(node.value)):
+            message = f"{found[0].lstrip('/')!r} is used as written: variables in paths are not filled in"
+            fix = "write the path itself; ~ is the home folder, and --set overrides a value"
+            notes.append(Problem(node.report_place, dotted(path), "variable", f"{message}; {fix}"))
+    return notes
 
 
 def find_missing_files(experiment: Experiment) -> list[Problem]:

@@ -30,7 +30,7 @@ def check_shapes(config: ExperimentConfig) -> None:
         with fake_tensor.FakeTensorMode(allow_non_fake_inputs=True):
             model = create_model(with_device(config.model, "cpu"))
             weights = sum(value.numel() * value.element_size() for value in model.parameters())
-            output = example_inputs(config, batch_size=2).run(model)
+            output = example_inputs(config, batch_size=2, model=model).run(model)
     except ValueError:
         raise
     except Exception:

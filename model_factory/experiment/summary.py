@@ -18,6 +18,22 @@ FLOPS = ("", "kFLOP", "MFLOP", "GFLOP", "TFLOP", "PFLOP")
 MEMORY = ("B", "KiB", "MiB", "GiB", "TiB")
 HEAD = ("part", "parameters", "weights", "training*", "forward", "fwd+bwd")
 NOTE = "* weights, gradients and Adam's moments in float32; FLOPs are matrix products of one batch"
+TITLES = {
+    "told": "time and condition embedding",
+    "input": "input embedding",
+    "embedding": "token embedding",
+    "self_attention": "self-attention",
+    "cross_attention": "cross-attention",
+    "norm_attention": "norm before attention",
+    "feed_forward": "feed-forward",
+    "norm_feed_forward": "norm before feed-forward",
+    "modulation": "scale and shift by time",
+    "final_modulation": "final scale and shift by time",
+    "head": "output head",
+    "head (tied)": "output head, tied to the embedding",
+    "lm_head": "output head",
+}
+"""Titles of modules whose names in the code need one; `_` of other names becomes a space."""
 ADAM_COPIES = 4
 """Copies that training with Adam keeps: weights, gradients and two moments."""
 
@@ -33,6 +49,11 @@ class Part:
     parameters: int
     forward_flops: int
     training_flops: int | None = None
+
+    @property
+    def title(self) -> str:
+        """Return the name in words, such as `decoder: self-attention` for `decoder.self_attention`."""
+        return ": ".join(TITLES.get(key, key.replace("_", " ")) for key in self.name.split(".")) or "model"
 
     @property
     def weights_bytes(self) -> int:
@@ -100,7 +121,7 @@ def summarise_model(config: ExperimentConfig) -> Summary:
     formulas = _attention_formulas()
     with FakeTensorMode(allow_non_fake_inputs=True):
         model = create_model(model_config)
-        inputs = example_inputs(config)
+        inputs = example_inputs(config, model=model)
         with FlopCounterMode(display=False, custom_mapping=formulas) as forward:
             inputs.run(model)
         with FlopCounterMode(display=False, custom_mapping=formulas) as training:
@@ -186,7 +207,7 @@ def _is_part(name: str, label: str) -> bool:
 
 def _cells(part: Part) -> tuple[str, ...]:
     return (
-        part.name or "model",
+        part.title,
         f"{part.parameters:,}",
         _scaled(part.weights_bytes, 1024, MEMORY),
         _scaled(part.training_bytes, 1024, MEMORY),

@@ -7,8 +7,10 @@ from typing import Any
 
 from data_manager.row_types import TokensConfig
 from data_manager.speech.types import SpeechConfig
+from model.denoisers.registry import BACKBONES
 from model.model_types import ModelConfig
 from model_factory.experiment.check_context import (
+    DISCRETE,
     EVALUATION_SPLITS,
     LATENT,
     OWN_TASKS,
@@ -118,6 +120,24 @@ def _rows(context: Context) -> Iterator[Problem]:
         )
         message = f"{why}, so rows of {entry.limit} token{'s'[: entry.limit - 1]} hold nothing to learn"
         yield context.problem((*path, "sequence_length"), message, f"sequence_length: {least}")
+
+
+def _documents(context: Context) -> Iterator[Problem]:
+    """Check that the model can isolate the documents of packed rows, where the data set asks for it."""
+    entry, model = context.dataset, context.model
+    if context.task not in OWN_TASKS or model is None or not isinstance(entry, TokensConfig):
+        return
+    path = context.dataset_path
+    if entry.position_ids and not entry.document_ids:
+        message = "positions begin at 0 again with each document only where documents are isolated"
+        yield context.problem((*path, "position_ids"), message, "add document_ids: true, or position_ids: false")
+    backbone: Any = getattr(model.config, "backbone", None)
+    if entry.document_ids and model.model_type == DISCRETE and not BACKBONES.get(backbone.type).takes_documents:
+        message = (
+            f"the backbone {backbone.type} does not isolate the documents of packed rows: it is registered without "
+            "takes_documents=True"
+        )
+        yield context.problem((*path, "document_ids"), message, "document_ids: false")
 
 
 def _task(context: Context) -> Iterator[Problem]:
@@ -276,6 +296,7 @@ TRAINING_CHECKS: tuple[Check, ...] = (
         _named_data,
         _evaluation,
         _rows,
+        _documents,
         _task,
         _settings_of_tasks,
         _adapted_layers,

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from model_factory.evaluation.figure import HEAD, Report
+from model_factory.evaluation.figure import Report
 from model_factory.pages.document import Section, render_page
 from model_factory.pages.plots import Curve, plot_lines
 from model_factory.training.run.folder import RunFolder
@@ -27,8 +27,8 @@ def render_evaluation_page(folder: Path, facts: dict[str, Any], report: Report) 
     sections = [
         Section(
             "Figures",
-            "Each with its 95 % confidence interval.",
-            [HEAD, *(figure.cells() for figure in report.figures)],
+            "Each with its 95 % interval, by bootstrap unless the column 'interval by' names another method.",
+            report.rows(),
         ),
         Section("Notes", blocks=report.notes),
         *_curves(MetricsLog(run.metrics).read()),

@@ -89,7 +89,7 @@ def render_summary_page(config: ExperimentConfig, summary: Summary) -> str:
 
 
 def _names(summary: Summary) -> list[str]:
-    return [part.name or "model" for part in summary.parts]
+    return [part.title for part in summary.parts]
 
 
 def _bars(summary: Summary, attribute: str, unit: float, label: str) -> str:

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from model.device import describe_device
 from model_factory.experiment.training_types import TrainingConfig
-from model_factory.training.distributed import Agreement, get_rng_state, is_main, preserve_rng_state
+from model_factory.training.distributed import Agreement, get_rng_state, is_main, preserve_rng_state, world_size
 from model_factory.training.ema import EMA
 from model_factory.training.network import TaskModule
 from model_factory.training.noise import mix_seed
@@ -44,6 +45,12 @@ def is_stopped_early(history: Sequence[dict[str, float]], settings: TrainingConf
         better = loss < best - settings.early_stopping_threshold
         best, since = (loss, 0) if better else (best, since + 1)
     return since >= patience
+
+
+def _describe_start(step: int, device: torch.device) -> str:
+    start = f"resuming from step {step:,}" if step else "training"
+    several = f"{world_size()} processes, the first on " if world_size() > 1 else ""
+    return f"{start} on {several}{describe_device(device)}"
 
 
 def on_device(batch: Batch, device: torch.device) -> Batch:
@@ -83,11 +90,13 @@ class RunCallback(TrainerCallback):  # type: ignore[misc]
     ) -> TrainerControl:
         """Use the intervals of the current config, which may have changed since the checkpoint was written.
 
-        Write the samples of a resumed evaluation step if the process was killed before it could write them.
+        Print the device. Write the samples of a resumed evaluation step if the process was killed before it could write them.
         """
         state.logging_steps, state.eval_steps, state.save_steps = args.logging_steps, args.eval_steps, args.save_steps
         self.clock = (state.global_step, time.perf_counter())
         self.agreement = Agreement()
+        if is_main():
+            self._print_line(escape_controls(f"{self.run}: {_describe_start(state.global_step, args.device)}"))
         if is_main() and sys.stderr.isatty():
             from tqdm import tqdm
 

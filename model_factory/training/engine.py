@@ -17,13 +17,14 @@ from data_manager.rows.lengths import row_lengths
 from data_manager.tokenizers.base import Tokenizer
 from data_manager.tokenizers.load import load_tokenizer
 from model.checkpoint import atomic_replace
+from model.hub import replacing_weights
 from model_factory.experiment.build import with_vocabulary
 from model_factory.experiment.config import ExperimentConfig
 from model_factory.experiment.task_registry import TASKS
 from model_factory.experiment.training_types import GenerationConfig, TrainingConfig
 from model_factory.training import distributed
 from model_factory.training.ema import EMA
-from model_factory.training.errors import FolderInUseError, RunFolderError, UnfitError
+from model_factory.training.errors import FolderInUseError, UnfitError
 from model_factory.training.lora import add_adapters
 from model_factory.training.network import TaskModule, build_network
 from model_factory.training.rows import Buckets, RowCollator, Rows
@@ -51,6 +52,7 @@ from model_factory.training.share import Share
 from model_factory.training.splits import (
     Split,
     Splits,
+    describe_large_batch,
     fill_condition_scale,
     is_table,
     select_dataset,
@@ -163,6 +165,8 @@ class TrainingSession:
                 f"{len(splits.train)}; restore its files, or give another --output"
             )
         if distributed.is_main():
+            if note := describe_large_batch(splits.train, self.settings):
+                print(f"note: {note}", file=sys.stderr)
             self.check_data_hashes(loaded, [name for name, rows in loaded.items() if splits.contains(rows)])
         return splits
 
@@ -252,7 +256,8 @@ class TrainingSession:
         from model_factory.training.arguments import shard_by_layer
 
         torch.manual_seed(self.settings.seed)
-        network, task = build_network(self.config, self.tokenizer)
+        with nullcontext() if self.plan.checkpoint is None else replacing_weights():
+            network, task = build_network(self.config, self.tokenizer)
         if self.settings.init_from is not None and self.plan.checkpoint is None:
             self.load_initial_weights(network, expand_home(self.settings.init_from))
         module = TaskModule(network, task)
@@ -263,10 +268,10 @@ class TrainingSession:
         return module.to(arguments.device)
 
     def load_initial_weights(self, network: "nn.Module", folder: Path) -> None:
-        """Load the weights of another run or model; raise RunFolderError if they do not fit the network."""
+        """Load the weights of another run or model; raise UnfitError if they do not fit or are not there."""
         if not folder.is_dir():
-            raise RunFolderError(f"training.init_from: {folder} is not a folder")
-        load_weights(network, folder / WEIGHTS, "this experiment")
+            raise UnfitError(f"training.init_from: {folder} is not a folder")
+        load_weights(network, folder / WEIGHTS, "this experiment", UnfitError)
         theirs = folder / "tokenizer"
         if self.tokenizer is None or not theirs.is_dir():
             return
@@ -317,8 +322,8 @@ class TrainingSession:
             )
 
     def write_length_counts(self, rows: Split) -> None:
-        """Write the lengths of whole documents, from which a diffusion model draws the lengths of its samples."""
-        if self.settings.task_name != "diffusion" or getattr(self.entry, "layout", None) != "whole":
+        """Write the lengths of documents, from which a diffusion model draws the lengths of its samples."""
+        if self.settings.task_name != "diffusion" or not getattr(self.entry, "document_rows", False):
             return
 
         with explain_write_errors("lengths", self.run.lengths):

@@ -9,6 +9,18 @@ class TrainingError(ValueError):
     exit_code = FAILED
 
 
+_NO_MEMORY = (
+    *("can't allocate memory", "out of memory", "Storage size calculation overflowed", "could not create a primitive"),
+    *("std::bad_alloc", "CUBLAS_STATUS_ALLOC_FAILED"),
+)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return True for the errors of Python, torch and its libraries when memory runs out, of the machine or of a GPU."""
+    is_runtime = isinstance(error, RuntimeError) and any(words in str(error) for words in _NO_MEMORY)
+    return isinstance(error, MemoryError) or is_runtime
+
+
 class WriteError(TrainingError):
     """Error of a file that cannot be written, on a full disk for example."""
 

@@ -84,6 +84,16 @@ def select_dataset(config: ExperimentConfig) -> DatasetConfig:
     return found[0]
 
 
+def describe_large_batch(train: Split, settings: TrainingConfig) -> str | None:
+    """Return the note about a batch size above the number of rows, None if there are enough rows."""
+    rows = len(train)
+    if settings.batch_size <= rows:
+        return None
+    return (
+        f"training.batch_size is {settings.batch_size:,}, and there are {rows:,} rows: each step trains on all of them"
+    )
+
+
 def select_splits(loaded: Mapping[str, Split], settings: TrainingConfig, name: str) -> Splits:
     """Select the splits that `settings` names, or those with usual names; raise UnfitError if one is missing."""
     train = _find_split(loaded, settings.train_split, TRAIN_SPLITS, "train_split", name)

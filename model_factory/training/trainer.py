@@ -27,14 +27,17 @@ from model_factory.training.distributed import (
     all_reduce_sum,
     barrier,
     broadcast_from_main,
+    gather_from_all,
     is_main,
     load_sharded,
     preserve_rng_state,
+    rank,
     set_rng_state,
     world_size,
 )
 from model_factory.training.ema import EMA
 from model_factory.training.errors import NonFiniteError, TrainingError, WriteError
+from model_factory.training.log_window import LogWindow, accumulate, read_log_window, write_log_windows
 from model_factory.training.lora import merge_adapters
 from model_factory.training.nan_check import NanCheck, join_some
 from model_factory.training.network import TaskModule, load_ema
@@ -88,6 +91,7 @@ class FactoryTrainer(Trainer):  # type: ignore[misc]
         self.module, self.settings, self.data, self.run_callback = module, settings, data, run_callback
         self.average, self.start_step = average, start_step
         self.measured: dict[str, Tensor] = {}
+        self.step_window: LogWindow | None = None
         self.has_evaluated = False
         self.check_nan = NanCheck(Path(args.output_dir))
         super().__init__(model=module, args=args, eval_dataset=[])
@@ -138,7 +142,7 @@ class FactoryTrainer(Trainer):  # type: ignore[misc]
         share = weight * world_size() / num_items_in_batch
         for name, value in outputs.items():
             if name != "loss":
-                _accumulate(self.measured, name, value.detach(), weight)
+                accumulate(self.measured, name, value.detach(), weight)
         loss: Tensor = outputs["loss"] * share
         self.check_nan.add(loss, inputs["noise"].index)
         return loss
@@ -209,7 +213,7 @@ class FactoryTrainer(Trainer):  # type: ignore[misc]
             with self._name_rows(inputs, "evaluation"):
                 outputs = self.model(inputs)
             for name, value in outputs.items():
-                _accumulate(totals, name, value, weight)
+                accumulate(totals, name, value, weight)
             last = inputs
         return self._reduce_means(totals)
 
@@ -235,6 +239,22 @@ class FactoryTrainer(Trainer):  # type: ignore[misc]
             self.state.log_history.append({**logs, "step": self.state.global_step})
         self.control = self.callback_handler.on_log(self.args, self.state, self.control, logs)
 
+    def _run_epoch(self, *args: object, resume_from_checkpoint: str | None, **options: object) -> None:
+        """Restore the log window of a checkpoint, which the Trainer sets to zero, and train."""
+        if resume_from_checkpoint is not None:
+            folder = Path(resume_from_checkpoint)
+            self._set_log_window(read_log_window(folder, rank(), world_size(), self.args.device))
+        super()._run_epoch(*args, resume_from_checkpoint=resume_from_checkpoint, **options)
+
+    def _log_window(self) -> LogWindow:
+        """Return this process's sums since the last logged step."""
+        return LogWindow(self._globalstep_last_logged, self._tr_loss.clone(), dict(self.measured))
+
+    def _set_log_window(self, window: LogWindow | None) -> None:
+        if window is not None:
+            self._globalstep_last_logged, self._tr_loss = window.last_logged, window.loss.clone()
+            self.measured = dict(window.measured)
+
     def averaged(self) -> AbstractContextManager[None]:
         """Use the EMA weights inside the block, if there is an EMA."""
         return nullcontext() if self.average is None else self.average.applied()
@@ -247,6 +267,7 @@ class FactoryTrainer(Trainer):  # type: ignore[misc]
         if self.has_evaluated and is_main():
             self.run_callback.write_samples_and_curves(self.module, self.state.global_step)
         self.has_evaluated = False
+        self.step_window = self._log_window()
 
     def save_after_error(self, error: Exception) -> None:
         """Save a checkpoint of the last completed step after an error in the next one, and print a note.
@@ -258,6 +279,7 @@ class FactoryTrainer(Trainer):  # type: ignore[misc]
         if has_no_new_step or world_size() > 1 or isinstance(error, NonFiniteError | WriteError):
             return
         set_rng_state(self.run_callback.rng_state)
+        self._set_log_window(self.step_window)  # without the parts of the step that failed
         try:
             self._save_checkpoint(self.model)
         except Exception as failure:
@@ -291,7 +313,9 @@ class FactoryTrainer(Trainer):  # type: ignore[misc]
         self._save_optimizer_and_scheduler(str(staging))
         self._save_scaler(str(staging))
         self._save_rng_state(str(staging))
+        windows = gather_from_all(self._log_window().as_dict())
         if is_main():
+            write_log_windows(staging, windows)
             write_weights(staging / WEIGHTS, tensors)
             if self.average is not None:
                 write_weights(staging / checkpoints.AVERAGE, self.average.values)
@@ -359,13 +383,6 @@ class FactoryTrainer(Trainer):  # type: ignore[misc]
         """Seed dropout differently in each process."""
         seed = mix_seed(self.settings.seed, _DROPOUT, self.start_step, self.args.process_index)
         torch.manual_seed(seed % 2**63)
-
-
-def _accumulate(totals: dict[str, Tensor], name: str, value: Tensor, weight: Tensor) -> None:
-    """Add a mean over `weight` items to (weighted sum, sum of weights), float64 [2] (float32 on mps)."""
-    kind = torch.float32 if value.device.type == "mps" else torch.float64
-    pair = torch.stack([value.detach().to(kind) * weight, weight.to(value.device, kind)])
-    totals[name] = totals[name] + pair if name in totals else pair
 
 
 def _prints(callback: TrainerCallback) -> bool:

@@ -166,7 +166,7 @@ class _Check(Generic[Model]):
             hint, fix = self.find_right_key(where[:-1], key, node.place.file)
             message = f"unknown key {key!r}{hint}"
             return Problem(node.key_place or node.place, self.written(where), "unknown_key", message, fix)
-        explanation = explain(detail, node)
+        explanation = explain(detail, node, self.node.at(where[:-1]) if where else None)
         place = (node or self.nearest(where)).report_place
         return Problem(place, self.written(where), explanation.code, explanation.message, explanation.suggestion)
 
@@ -182,11 +182,11 @@ class _Check(Generic[Model]):
         near = closest(key, absent) or self.nested_key(parent, key)
         if near:
             return f"; did you mean {near!r}?", near
-        if synonym and fix:
+        if synonym:
             fix = self.nested_key(parent, synonym.key) or fix
-            return synonym.hint(fix), fix
+            return synonym.hint(fix or ""), fix or None
         absent = self.absent_keys(parent)
-        return f"; what can be added: {', '.join(absent)}" if 0 < len(absent) <= 12 else "", None
+        return f"; what can be added: {', '.join(absent)}" if 0 < len(absent) <= 18 else "", None
 
     def nested_key(self, parent: Location, key: str) -> str | None:
         """Return `section.key` if a mapping inside the one at `parent` has the key, else None."""

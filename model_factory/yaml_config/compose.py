@@ -5,6 +5,7 @@ at some 100,000 brackets).
 """
 
 import re
+import unicodedata
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -32,13 +33,12 @@ _LARGEST = 10**15
 _JOINED = re.compile(r"(?P<key>[A-Za-z_][\w.-]*):(?P<value>[^\s:/\\].*)")
 """A key and its value without a space between them; paths and URLs do not match."""
 _ONE_A_LINE = "one 'key: value' a line; quote a value that holds ': '"
-_LOOKALIKES = {
-    "\xa0": ("no-break space", "space"),
-    "\u3000": ("full-width space", "space"),
-    "\uff1a": ("full-width colon", "colon"),
-}
-_ODD = re.compile("[^\"'#:]*?([\xa0\u3000\uff1a])")
-"""Such a character before any value, quote or comment."""
+_SPACES = "\xa0\u1680" + "".join(map(chr, range(0x2000, 0x200C))) + "\u202f\u205f\u2060\u3000\ufeff"
+_COLONS = "\ufe55\uff1a"
+_ODD = re.compile(rf"^[ -]*([{_SPACES}])|[:,{{\[] *([{_SPACES}])|(?:^|[{{,]) *(?:- +)?[\w.-]+ *([{_COLONS}])")
+"""A character where YAML needs a space or a colon, which only looks like one."""
+_ODD_COLON = re.compile(rf"[A-Za-z_][\w.-]*:[{_SPACES}]")
+_ODD_JOINED = re.compile(rf"(?P<key>[A-Za-z_][\w.-]*) *(?P<odd>:[{_SPACES}]|[{_COLONS}]) *(?P<value>\S.*)")
 _BREAK = re.compile("\r\n|[\n\r\x85\u2028\u2029]")
 
 
@@ -62,6 +62,14 @@ def compose(text: str, file: str) -> tuple[Node, list[Problem]]:
 
 def _spaced(joined: re.Match[str]) -> str:
     return f"write '{joined['key']}: {joined['value']}', with a space after the colon"
+
+
+def _describe_odd(character: str) -> tuple[str, str]:
+    """Return the message about a character that looks like a space or a colon, and the remedy."""
+    plain = "colon" if character in _COLONS else "space"
+    name = unicodedata.name(character, "character").lower().replace("fullwidth", "full-width")
+    article = "an" if name[0] in "aeiou" else "a"
+    return f"{article} {name} (U+{ord(character):04X}) is not the {plain} that YAML needs", f"write a plain {plain}"
 
 
 class _Composer:
@@ -128,13 +136,28 @@ class _Composer:
         tag = self.tag(event)
         if tag == "str" or (tag is None and not event.implicit[0]):
             return Node(event.value, place)
+        text = self.plain_text(event)
         try:
-            value = resolve_scalar(event.value)
+            value = resolve_scalar(text)
             if tag is not None and tag != {int: "int", float: "float", bool: "bool"}.get(type(value), "null"):
-                value = float(event.value) if tag == "float" else int(event.value)
+                value = float(text) if tag == "float" else int(text)
         except ValueError as error:
             raise fail(ConfigSyntaxError, place, f"not a number that can be read: {error}") from None
-        return Node(value, place)
+        return Node(value, place, text=None if isinstance(value, str) else text)
+
+    def plain_text(self, event: Event) -> str:
+        """Return a scalar; in a plain one, no-break spaces and the like around it or after its colon are reported."""
+        text: str = event.value
+        if text.isascii() or not event.implicit[0]:
+            return text
+        body = text.rstrip(f" {_SPACES}")
+        colon = _ODD_COLON.match(text)
+        odd = [0, *range(len(body), len(text)), *([colon.end() - 1] if colon else [])]
+        index = next((index for index in odd if text[index] in _SPACES), None)
+        if index is not None:
+            place, (message, fix) = self.place(event), _describe_odd(text[index])
+            self.note(replace(place, column=(place.column or 1) + index, width=1), message, "syntax", fix)
+        return body.lstrip(f" {_SPACES}")
 
     def sequence(self, event: Event) -> Node:
         """Return a list."""
@@ -150,7 +173,8 @@ class _Composer:
         entries: dict[str, Node] = {}
         merges: list[Node] = []
         while not isinstance(item := next(self.events), yaml.MappingEndEvent):
-            key, key_place = self.key(item)
+            named = self.key(item)
+            key, key_place = str(named.value) if named.text is None else named.text, named.place
             if len(entries) == MAX_KEYS:
                 raise fail(ConfigSyntaxError, key_place, f"a mapping of more than {MAX_KEYS:,} keys", code="too_large")
             node = self.node(next(self.events))
@@ -158,7 +182,7 @@ class _Composer:
                 if self.is_rest_of_number(key, key_place, entries):
                     continue
                 key, node = self.whole_entry(key, node, key_place)
-            if not isinstance(self.scalar(item).value, str):
+            if not isinstance(named.value, str):
                 self.note(key_place, f"the key {key!r} is not text", "key", f'quote it: "{key}"')
             if key == "<<" and item.implicit[0]:
                 merges += self.merge_sources(node, key_place)
@@ -176,9 +200,13 @@ class _Composer:
 
     def whole_entry(self, key: str, node: Node, place: Place) -> tuple[str, Node]:
         """Split a word in braces that has no value: `d_model:64` is reported, and read as meant."""
-        if (joined := _JOINED.fullmatch(key)) is None:
+        if joined := _JOINED.fullmatch(key):
+            self.note(place, f"{key!r} is one word", "syntax", _spaced(joined))
+        elif (joined := _ODD_JOINED.fullmatch(key)) is None:
             return key, node
-        self.note(place, f"{key!r} is one word", "syntax", _spaced(joined))
+        elif joined["odd"] in _COLONS:
+            message, fix = _describe_odd(joined["odd"])
+            self.note(replace(place, column=(place.column or 1) + joined.start("odd")), message, "syntax", fix)
         try:
             return joined["key"], Node(resolve_scalar(joined["value"]), place)
         except ValueError:
@@ -193,17 +221,16 @@ class _Composer:
             return False
         is_thousands = before.value != 0 and len(key) == 3
         meant = int(f"{before.value}{key}") if is_thousands else float(f"{before.value}.{key}")
-        message = f"in braces a comma ends a value, so {name} is {before.value} and {key} another key"
+        message = f"in braces a comma ends a value, so {name} is {before.text or before.value} and {key} another key"
         self.note(place, message, "syntax", f"write {name}: {meant}")
-        entries[name] = replace(before, value=meant)
+        entries[name] = replace(before, value=meant, text=f"{meant}")
         return True
 
-    def key(self, event: Event) -> tuple[str, Place]:
-        """Return the text of a key and its position; numbers, bools, lists and mappings are refused as keys."""
-        place = self.place(event)
+    def key(self, event: Event) -> Node:
+        """Return a key as a scalar, whose text is the key; lists and mappings are refused as keys."""
         if isinstance(event, yaml.AliasEvent) or not isinstance(event, yaml.ScalarEvent):
-            raise fail(ConfigSyntaxError, place, "a key must be plain text")
-        return event.value, place
+            raise fail(ConfigSyntaxError, self.place(event), "a key must be plain text")
+        return self.scalar(event)
 
     def merge_sources(self, node: Node, place: Place) -> list[Node]:
         """Return the mappings that `<<` merges; the first of a list wins."""
@@ -244,14 +271,13 @@ class _Composer:
         line = before.count("\n")
         return self.place_of(line, index - (before.rfind("\n") + 1))
 
-    def odd_character(self, line: int) -> tuple[Place, str, str] | None:
-        """Find a character in this line or the one before that looks like a space or a colon of YAML."""
-        for number in (line, line - 1):
-            text = self.lines[number - 1] if 0 < number <= len(self.lines) else ""
-            if (found := _ODD.match(text)) is not None:
-                name, plain = _LOOKALIKES[found[1]]
-                message = f"a {name} (U+{ord(found[1]):04X}) is not the {plain} that YAML needs"
-                return self.place_of(number - 1, found.start(1)), message, f"write a plain {plain}"
+    def odd_character(self, first: int, last: int) -> tuple[Place, str, str] | None:
+        """Find a character in these lines, the last one first, that looks like a space or a colon of YAML."""
+        for number in range(min(last, len(self.lines)), max(first, 1) - 1, -1):
+            text = re.split("[\"'#]", self.lines[number - 1], maxsplit=1)[0]
+            if not text.isascii() and (found := _ODD.search(text)) is not None:
+                index = found.lastindex or 0
+                return self.place_of(number - 1, found.start(index)), *_describe_odd(found[index])
         return None
 
     @staticmethod
@@ -267,11 +293,12 @@ class _Composer:
         place = self.place_of(mark.line, mark.column) if mark else Place(self.file, 1, 1)
         text = place.text or ""
         leading = text[: len(text) - len(text.lstrip())]
+        first = min(error.context_mark.line + 1 if error.context_mark else place.line or 1, (place.line or 1) - 1)
         fix = None
         if "\t" in leading:
             message, fix = "a tab cannot indent YAML", "use spaces"
             place = replace(place, column=text.index("\t") + 1)
-        elif odd := self.odd_character(place.line or 1):
+        elif odd := self.odd_character(first, place.line or 1):
             place, message, fix = odd
         else:
             message = f"not YAML: {error.problem}" + self.context(error)

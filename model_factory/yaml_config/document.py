@@ -1,6 +1,11 @@
 """Read a configuration file with its base files and `--set` overrides as one tree."""
 
+import errno
 import os
+import select
+import stat
+import sys
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,6 +19,7 @@ from model_factory.yaml_config.errors import (
     ConfigValueError,
     Place,
     Problem,
+    escape_line,
     fail,
 )
 from model_factory.yaml_config.node import Node
@@ -21,6 +27,10 @@ from model_factory.yaml_config.overrides import apply_override
 from model_factory.yaml_config.schema_version import remove_version_from_tree
 
 MAX_BYTES = 1_000_000
+_SECONDS = 2.0
+"""Time without a byte after which a pipe that is read is reported."""
+_INHERITED = (("/", "dev"), ("/", "proc"))
+"""Folders of pipes that were opened before this process began, so that one without a writer is at its end."""
 MAX_FILES = 50
 """Files that a configuration may extend, directly and indirectly."""
 
@@ -54,9 +64,7 @@ def read_document(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -
 def read_text(path: Path, place: Place) -> str:
     """Return the text of a UTF-8 file of at most MAX_BYTES; `place` is the position that names it."""
     try:
-        with path.open("rb") as stream:
-            raw = stream.read(MAX_BYTES + 1)
-            size = max(os.fstat(stream.fileno()).st_size, len(raw))
+        raw, size = _read_pipe(path) if _is_pipe(path) else _read_file(path)
     except IsADirectoryError:
         raise _unreadable(place, f"{path} is a folder, not a file") from None
     except FileNotFoundError:
@@ -69,6 +77,49 @@ def read_text(path: Path, place: Place) -> str:
     if len(raw) > MAX_BYTES:
         raise _unreadable(place, f"{path} has {size / 1e6:.1f} MB, and a configuration at most 1 MB")
     return _decode(raw, str(path))
+
+
+def _read_file(path: Path) -> tuple[bytes, int]:
+    """Return the first bytes of a file, at most one more than MAX_BYTES, and its size."""
+    with path.open("rb") as stream:
+        raw = stream.read(MAX_BYTES + 1)
+        return raw, max(os.fstat(stream.fileno()).st_size, len(raw))
+
+
+def _is_pipe(path: Path) -> bool:
+    try:
+        return stat.S_ISFIFO(os.stat(path).st_mode)
+    except (OSError, ValueError):
+        return False
+
+
+def _read_pipe(path: Path) -> tuple[bytes, int]:
+    """Read a pipe such as /dev/stdin until its writers close it; return its first bytes and their number.
+
+    Raises OSError if nothing has opened it for writing after _SECONDS; prints a note while a writer writes nothing.
+    """
+    raw, waited, is_noted = b"", 0.0, False
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        while len(raw) <= MAX_BYTES:
+            try:
+                part = os.read(handle, MAX_BYTES + 1 - len(raw))
+            except BlockingIOError:  # there is a writer, which has written nothing yet
+                if not select.select([handle], [], [], _SECONDS)[0] and not is_noted:
+                    print(escape_line(f"{path}: waiting for the pipe's writer"), file=sys.stderr)
+                    is_noted = True
+                continue
+            raw += part
+            if not part and (raw or is_noted or path.parts[:2] in _INHERITED):
+                break
+            if not part:
+                if waited >= _SECONDS:
+                    raise OSError(errno.EPIPE, "it is a pipe, and nothing writes to it")
+                time.sleep(_SECONDS / 20)
+                waited += _SECONDS / 20
+    finally:
+        os.close(handle)
+    return raw, len(raw)
 
 
 def _decode(raw: bytes, file: str) -> str:

@@ -1,9 +1,14 @@
 """Problems of a configuration with their positions, and the exceptions that carry them."""
 
+import json
+import os
 import re
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TextIO
+
+from model_factory.yaml_config import exit_codes
 
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 """Control characters except line breaks and tabs, marks of writing direction, and surrogates."""
@@ -132,3 +137,31 @@ def fail(
     """Return a ConfigError of `kind` with one problem; `fix` is appended and kept as the suggestion."""
     text = f"{message}; {fix}" if fix else message
     return kind([replace(Problem(place, path, code, text), suggestion=fix)])
+
+
+# Printing of problems on the command line.
+
+
+def report_failure(error: ConfigError, as_json: bool) -> int:
+    """Print the problems on stderr, or as one JSON object on stdout; return the exit code."""
+    if as_json:
+        errors = [problem.as_dict() for problem in error.problems]
+        print(json.dumps({"ok": False, "errors": errors, "config": None}, indent=2))
+    else:
+        print_problems(error.problems, sys.stderr)
+    return exit_codes.UNREADABLE if error.is_unreadable else exit_codes.INVALID
+
+
+def print_problems(problems: list[Problem], stream: TextIO) -> None:
+    """Print each problem with its line and caret, then their number; in colour on a terminal."""
+    colour = stream.isatty() and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"
+    bold, red, reset = ("\x1b[1m", "\x1b[31m", "\x1b[0m") if colour else ("", "", "")
+    for problem in problems:
+        head, (*source, caret) = problem.headline(), problem.excerpt() or [""]
+        place = str(problem.place)
+        print(f"{bold}{place}{reset}{head[len(place) :]}", file=stream)
+        for line in source:
+            print(line, file=stream)
+        if caret:
+            print(f"{red}{caret}{reset}", file=stream)
+    print(f"{len(problems)} problem{'s' if len(problems) != 1 else ''}", file=stream)

@@ -88,7 +88,7 @@ class FromRegistry:
             return self._validate_mapping(value, info)
         if isinstance(value, str) and value and self.names is not None:
             return value if self.names == "unchecked" else self._validate_name(value, info)
-        raise self._wrong_kind()
+        raise self._name_alone(value) if isinstance(value, str) and value else self._wrong_kind()
 
     def _validate_name(self, name: str, info: ValidationInfo) -> NameOrOptions:
         if not self._is_known(name):
@@ -96,13 +96,9 @@ class FromRegistry:
         config_type = self.config_type(name)
         if config_type is None:
             return name
-        required = _required_keys(config_type)
-        if required and self.names == "expanded":
-            keys = ", ".join(f"{key}: ..." for key in required)
-            example = f"{{{self.key}: {name}, {keys}}}"
-            raise PydanticCustomError(
-                "needs_keys", "{name} has required keys; write {example}", {"name": name, "example": example}
-            )
+        if _required_keys(config_type) and self.names == "expanded":
+            words = {"name": name, "example": self._example(name, config_type)}
+            raise PydanticCustomError("needs_keys", "{name} has required keys; write {example}", words)
         options: StrictModel = self._validate_mapping({self.key: name}, info)
         return options if self.names == "expanded" else name
 
@@ -135,6 +131,27 @@ class FromRegistry:
 
     def _unknown(self) -> PydanticCustomError:
         return choice_error(self.registry.names(), PLUGIN_HINT)
+
+    def _example(self, name: str, config_type: type[BaseModel] | None) -> str:
+        """Return the mapping of an entry, with its required keys."""
+        keys = ["..."] if config_type is None else [f"{key}: ..." for key in _required_keys(config_type)]
+        return f"{{{', '.join([f'{self.key}: {name}', *keys])}}}"
+
+    def _name_alone(self, name: str) -> PydanticCustomError:
+        """Return the error of a plain name where only a mapping is valid; it shows the mapping to write."""
+        known = self.registry.names()
+        meant = name if self._is_known(name) else closest(name, known)
+        given = repr(name) if len(name) <= 60 else f"{name[:57]!r}..."
+        words = {"given": given, "example": self._example(meant or name, self.config_type(meant) if meant else None)}
+        if meant is None:
+            words |= {"kind": self.registry.kind, "known": ", ".join(known), "hint": PLUGIN_HINT}
+            message = "must be a mapping, {example}; got {given}, an unknown {kind}; known: {known}; {hint}"
+        elif meant != name:
+            message = "must be a mapping; got {given}; did you mean {example}?"
+        else:
+            message = "must be a mapping; got {given}; write {example}"
+            words |= {} if "..." in words["example"] else {"suggestion": words["example"]}
+        return PydanticCustomError("name_alone", message, words)
 
     def _wrong_kind(self) -> PydanticCustomError | PydanticKnownError:
         """Return the error of a value that is neither a mapping nor a name that the field takes."""

@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic_core import ErrorDetails, PydanticCustomError
 
+from model_factory.yaml_config.dump import dump_scalar
 from model_factory.yaml_config.node import Node
 from model_factory.yaml_config.registry import closest
 from model_factory.yaml_config.scalars import resolve_scalar
@@ -44,16 +45,17 @@ class Explanation:
     suggestion: str | None = None
 
 
-def explain(detail: ErrorDetails, node: Node | None) -> Explanation:
-    """Return code, message and suggestion of a pydantic error about the value `node`."""
+def explain(detail: ErrorDetails, node: Node | None, parent: Node | None = None) -> Explanation:
+    """Return code, message and suggestion of a pydantic error about the value `node` in the mapping `parent`."""
     kind, context = detail["type"], detail.get("ctx", {})
     if kind in _TYPES:
-        return _wrong_type(_TYPES[kind], node)
+        fix = _shares(node) if kind == "dict_type" and detail["loc"][-1:] == ("splits",) else None
+        return _wrong_type(_TYPES[kind], node, fix)
     if kind in ("literal_error", "enum"):
         return _wrong_choice(str(context["expected"]), node, str(context.get("remedy", "")))
     if kind in _BOUNDS:
         key, words = _BOUNDS[kind]
-        fix = _share_of_percent(detail, node)
+        fix = _share(node, parent) if detail["loc"][-2:-1] == ("splits",) else None
         hint = f"; write {fix}" if fix else ""
         return Explanation("range", f"must be {words} {_number(context[key])}; got {shown(node)}{hint}", fix)
     if kind == "finite_number":
@@ -62,30 +64,34 @@ def explain(detail: ErrorDetails, node: Node | None) -> Explanation:
     message = re.sub(r"^Input should", "should", message)
     suggestion = context.get("suggestion") if isinstance(context.get("suggestion"), str) else None
     got = "" if "got" in message or node is None or isinstance(node.value, dict | list) else f"; got {shown(node)}"
-    return Explanation("value", message + got, suggestion)
+    return Explanation("type" if kind == "name_alone" else "value", message + got, suggestion)
 
 
 def shown(node: Node | None) -> str:
-    """Format a value for a message."""
+    """Format a value for a message, as the file has it."""
     if node is None or node.value is None:
         return "nothing"
     if isinstance(node.value, dict | list):
         return node.kind
-    if isinstance(node.value, bool):
-        return "true" if node.value else "false"
-    text = repr(node.value)
+    text = repr(node.value) if isinstance(node.value, str) else _written(node)
     return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _written(node: Node) -> str:
+    """Return a scalar that is no string as the file has it, or in YAML if it is not from a file."""
+    return node.text or dump_scalar(node.value)
 
 
 def _number(bound: Any) -> str:
     return f"{bound:g}" if isinstance(bound, float) else f"{bound}"
 
 
-def _wrong_type(expected: str, node: Node | None) -> Explanation:
+def _wrong_type(expected: str, node: Node | None, fix: str | None = None) -> Explanation:
     got = f"{node.kind}, {shown(node)}" if node is not None and not isinstance(node.value, dict | list) else shown(node)
     if node is None or node.value is None:
         return Explanation("type", f"must be {expected}, and is empty")
-    fix = _conversion(expected, node.value)
+    is_quoted = expected == "a string" and not isinstance(node.value, dict | list)
+    fix = fix or (f'"{_written(node)}"' if is_quoted else _conversion(expected, node.value))
     hint = f"; write {fix}" if fix else "; leave the key out, or write null" if node.value == "None" else ""
     return Explanation("type", f"must be {expected}; got {got}{hint}", fix)
 
@@ -95,7 +101,7 @@ def _conversion(expected: str, value: Any) -> str | None:
     if isinstance(value, float) and expected == "an integer" and value.is_integer():
         return str(int(value))
     if not isinstance(value, str):
-        return f'"{value}"' if expected == "a string" and not isinstance(value, dict | list) else None
+        return None
     if expected == "true or false":
         return _YES_NO.get(value.lower()) or (value.lower() if value.lower() in ("true", "false") else None)
     if expected in ("an integer", "a number"):
@@ -110,12 +116,28 @@ def _conversion(expected: str, value: Any) -> str | None:
     return None
 
 
-def _share_of_percent(detail: ErrorDetails, node: Node | None) -> str | None:
-    """Return the share for a percentage in `splits`: 0.9 for 90."""
-    value = node.value if node is not None else None
-    if "splits" not in detail["loc"] or isinstance(value, bool) or not isinstance(value, int | float):
+def _share(node: Node | None, splits: Node | None) -> str | None:
+    """Return the share of one of the `splits`: 0.9 for 90 beside 10, and for 9 beside 1."""
+    parts = [part.value for part in splits.entries.values()] if splits is not None else []
+    sizes = [part for part in parts if isinstance(part, int | float) and not isinstance(part, bool) and 1 <= part < 1e9]
+    if node is None or len(sizes) < len(parts) or not isinstance(node.value, int | float):
         return None
-    return f"{value / 100:g}" if 1 < value <= 100 else None
+    return f"{node.value / sum(sizes):g}"
+
+
+def _shares(node: Node | None) -> str | None:
+    """Return the mapping for `90/10`, `[0.8, 0.1, 0.1]` or 0.9: {train: 0.9, test: 0.1}."""
+    data = node.data() if node is not None else None
+    parts = re.split(r"[/:, ]+", data) if isinstance(data, str) else data if isinstance(data, list) else [data]
+    try:
+        sizes = [float(str(part).removesuffix("%")) for part in parts]
+    except ValueError:
+        return None
+    sizes += [1 - sizes[0]] if len(sizes) == 1 else []
+    names = {2: ("train", "test"), 3: ("train", "validation", "test")}.get(len(sizes), ())
+    if not names or not all(0 < size < 1e9 for size in sizes):
+        return None
+    return f"{{{', '.join(f'{name}: {size / sum(sizes):g}' for name, size in zip(names, sizes, strict=True))}}}"
 
 
 def _scaled(text: str, expected: str) -> str | None:

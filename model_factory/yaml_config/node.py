@@ -14,7 +14,8 @@ Scalar = str | int | float | bool | None
 class Node:
     """Scalar, mapping or list with the positions of its value and of its key.
 
-    `origin` is the path under which a merged default was written; `size` counts the nodes below, with aliases expanded.
+    `origin` is the path under which a merged default was written; `size` counts the nodes below, with aliases expanded;
+    `text` is a number, bool or null as written, such as 1e3 for 1000.0.
     """
 
     value: "Scalar | dict[str, Node] | list[Node]"
@@ -22,6 +23,7 @@ class Node:
     key_place: Place | None = None
     origin: Location | None = None
     size: int = field(default=1, compare=False)
+    text: str | None = field(default=None, compare=False)
 
     @property
     def entries(self) -> "dict[str, Node]":

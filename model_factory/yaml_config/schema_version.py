@@ -5,7 +5,7 @@ format raises the number here, and older files are migrated when they are read.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -61,9 +61,13 @@ def remove_version_from_tree(root: Node) -> tuple[Node, list[Problem]]:
 # Parse JSON of untrusted files.
 
 
-def parse_json(text: str) -> Any:
-    """Parse JSON; raise ValueError if it is invalid or nested too deeply."""
+def parse_json(text: str, make_object: Callable[[list[tuple[str, Any]]], Any] | None = None) -> Any:
+    """Parse JSON; raise ValueError if it is invalid or nested too deeply.
+
+    Arguments:
+        make_object: function that makes an object from its keys and values; by default `dict`.
+    """
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=make_object)
     except RecursionError:
         raise ValueError("nested too deep") from None

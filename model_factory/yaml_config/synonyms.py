@@ -1,7 +1,7 @@
 """Names that other tools give to the keys of a file, so that an unknown key is answered with ours.
 
-The names are those of transformers.TrainingArguments and its model configs, Lightning, axolotl, nanoGPT, MDLM, SEDD, LLaDA
-and ESPnet.
+The names are those of transformers.TrainingArguments and its model configs, Lightning, axolotl, nanoGPT, MDLM, SEDD, LLaDA,
+ESPnet and TS-DIA.
 """
 
 import re
@@ -10,7 +10,10 @@ from typing import NamedTuple
 
 
 class Synonym(NamedTuple):
-    """Our key for a name of another tool: its full path in the file or another remedy, its unit, and a remark."""
+    """Our key for a name of another tool: its full path in the file or another remedy, its unit, and a remark.
+
+    `target` is empty for a name that no key of ours replaces.
+    """
 
     target: str
     unit: str = ""
@@ -22,7 +25,9 @@ class Synonym(NamedTuple):
         return self.target.rpartition(".")[2]
 
     def hint(self, fix: str) -> str:
-        """Return the end of a message that proposes `fix`, with the unit."""
+        """Return the end of a message that proposes `fix`, with the unit; or to leave the key out."""
+        if not self.target:
+            return f"; leave it out: {self.remark}"
         unit = f" [{self.unit}]" if self.unit else ""
         return f"; here it is {fix}{unit}" + (f": {self.remark}" if self.remark else "")
 
@@ -167,11 +172,24 @@ _TABLE: tuple[tuple[Synonym, str], ...] = (
     (Synonym("datasets.0.config"), "dataset_config dataset_config_name subset_name"),
     (Synonym("datasets.0.bucketing"), "group_by_length length_grouped_samples length_column_name"),
     (Synonym("global_config.output_dir"), "cache_dir dataset_prepared_path preprocessed_dir"),
-    (Synonym("datasets.0.features.num_mel_bins", "bins"), "n_mels n_mel_channels num_mels mel_bins"),
+    (Synonym("datasets.0.features.num_mel_bins", "bins"), "n_mels n_mel_channels num_mels mel_bins num_filters"),
+    (Synonym("datasets.0.features.type"), "feature_type"),
+    (Synonym("datasets.0.features.storage"), "storage_type"),
+    (Synonym("datasets.0.loading.num_workers", "processes", "they also compute stored features"), "num_jobs"),
+    (Synonym("datasets.0.loading"), "data_loading"),
+    (Synonym("datasets.0.windows.seconds", "s"), "cut_window_seconds"),
+    (Synonym("global_config.output_dir", "", "stored features are below it"), "storage_path"),
+    (Synonym("OMP_NUM_THREADS=N", "", "an environment variable"), "torch_threads"),
+    (Synonym("", "", "progress is shown on a terminal"), "progress_bar"),
+    (Synonym("", "", "cuts are mixed when their features are computed"), "mix_eagerly"),
+    (Synonym("", "", "the energy of a frame is computed before its window"), "raw_energy"),
+    (Synonym("", "", "features are computed from the power spectrum"), "use_fft_mag"),
+    (Synonym("", "", "mel filters are not normalised"), "norm_filters"),
+    (Synonym("", "", "the mel scale is Kaldi's, as in torchaudio"), "torchaudio_compatible_mel_scale"),
     (Synonym("datasets.0.sampling_rate", "Hz"), "sample_rate fs sr"),
     (Synonym("datasets.0.features.frame_shift", "s", _SECONDS), "hop_length hop_size hop_ms"),
     (Synonym("datasets.0.features.frame_length", "s", _SECONDS), "win_length window_size n_fft window_ms"),
-    (Synonym("datasets.0.loading.max_duration", "s"), "batch_bins max_batch_seconds max_batch_duration"),
+    (Synonym("datasets.0.loading.max_duration", "s"), "batch_bins max_batch_seconds max_batch_duration max_duration"),
     (Synonym("datasets.0.speed_perturbation.factors", "1"), "speed_perturb_factors speed_factors"),
     # generation
     (Synonym("generation.num_samples", "samples"), "num_return_sequences n_samples num_sample_batches num_generations"),

@@ -1,5 +1,8 @@
 """Class labels: a column of classes becomes `labels` for every kind of table."""
 
+import json
+import re
+
 import datasets
 import pytest
 from pydantic import ValidationError
@@ -74,6 +77,38 @@ def test_invalid_class_names_the_row(tmp_path):
     skipping = config(tmp_path, classes=["woe", "joy"], on_invalid="skip")
     assert labels(skipping) == [1, 0, 1]
     assert any("1 skipped: invalid class" in line for line in notes(skipping))
+
+
+@pytest.mark.parametrize(
+    ("values", "names", "expected"),
+    [
+        ([1.0, 0.0], None, [1, 0]),
+        ([True, False], None, [1, 0]),
+        ([True, False], ["true", "false"], [0, 1]),
+        ([True, False], ["False", "True"], [1, 0]),
+        ([1.0, 0.0], ["1", "0"], [0, 1]),
+        ([0.5, 1.0], ["0.5", "1.0"], [0, 1]),
+    ],
+)
+def test_classes_of_floats_and_bools(tmp_path, values, names, expected):
+    rows = [json.dumps({"text": "a", "mood": value}) + "\n" for value in values]
+    (tmp_path / "a.csv").write_text("".join(rows))
+    assert labels(config(tmp_path, JsonDatasetConfig, classes=names)) == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("0.5", "holds 0.5; a class is a whole number from 0, or name all classes as text"),
+        ("-1", 'in the order of their numbers: `classes: ["-1", ...]`'),
+        ("null", "column 'mood' is empty; a row needs a class; on_invalid: skip leaves it out"),
+        ("NaN", "column 'mood' is empty"),
+    ],
+)
+def test_invalid_class_gets_a_remedy(tmp_path, value, message):
+    (tmp_path / "a.csv").write_text(f'{{"text": "a", "mood": {value}}}\n')
+    with pytest.raises(DataError, match=re.escape(message)):
+        labels(config(tmp_path, JsonDatasetConfig))
 
 
 def test_missing_class_column_is_an_error(tmp_path):

@@ -13,7 +13,7 @@ from data_manager.dataset_types import DatasetConfig, TokenizerConfig
 from data_manager.errors import DataError
 from data_manager.registry import SOURCES, register_source
 from data_manager.row_types import TokensConfig
-from tests.data_manager.text_configs import BYTES, shared, texts
+from tests.data_manager.text_configs import BYTES, notes, shared, texts
 
 ROOT = Path(__file__).resolve().parents[2]
 PLUGIN = '''
@@ -98,8 +98,11 @@ def test_source_may_return_list_function_or_table(tmp_path, register, form):
 
 
 def test_source_may_return_pairs(tmp_path, register):
-    register("own", config=Own)(lambda config: {"train": [("one", "eins"), ("two", "zwei")]})
+    register("own", config=Own)(
+        lambda config: {"train": [("one", "eins"), ("none", ""), (" ", "leer"), ("two", "zwei")]}
+    )
     assert texts(own(tmp_path)) == [("one", "eins"), ("two", "zwei")]
+    assert notes(own(tmp_path)) == ["train: 2 skipped: empty text (mine train:2, 3)"]
 
 
 def test_source_result_is_checked(tmp_path, register):

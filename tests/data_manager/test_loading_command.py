@@ -56,6 +56,15 @@ def test_report_of_text_data_set(here, capsys):
     assert "bytes with 259 ids" in run(capsys, "--config", path, "--set", "datasets.0.tokenizer.type=bytes")[1]
 
 
+def test_report_hints_at_documents_in_one_file(here, capsys):
+    (here / "a.txt").write_text("abc\n\nab\n" * 10)
+    path = write("  - {name: tiny, source: text, data_files: {train: a.txt}, sequence_length: 16}\n")
+    hint = "    note: the whole file is one document; documents: paragraph or documents: line divides it\n"
+    assert hint in run(capsys, "--config", path)[1]
+    for more in ("documents=file", "documents=line", "sequence_length=1000"):
+        assert hint not in run(capsys, "--config", path, "--set", f"datasets.0.{more}")[1]
+
+
 def test_json_report_of_text_pairs(here, capsys):
     (here / "a.en").write_text("one\ntwo\n")
     (here / "a.de").write_text("eins\nzwei\n")

@@ -20,6 +20,7 @@ from data_manager.errors import DataError
 from data_manager.rows import encode, prepare
 from data_manager.rows.parallel import ordered_map
 from tests.data_manager.text_configs import BYTES, text_config, texts
+from tests.processes import results_of
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -71,6 +72,7 @@ def test_tokenizer_is_learned_once(tmp_path, monkeypatch, kind):
 def test_file_hashes_are_cached_until_a_file_changes(tmp_path, monkeypatch):
     hashes, path = FileHashes(tmp_path / "hashes"), tmp_path / "a.txt"
     path.write_text("a")
+    monkeypatch.setattr("data_manager.cache._SETTLED", 10**18)
     assert hashes(path) == hashes(path)
     assert not (tmp_path / "hashes").exists()  # too fresh for its times to tell
     monkeypatch.setattr("data_manager.cache._SETTLED", -1)
@@ -164,7 +166,7 @@ def test_concurrent_preparation_of_the_same_data(tmp_path):
     for worker in workers:
         worker.start()
     start.set()
-    found = [results.get(timeout=60) for _ in workers]
+    found = results_of(workers, results)
     for worker in workers:
         worker.join()
     assert found[0] == found[1] == found[2]
@@ -187,14 +189,12 @@ def test_preparation_after_sigkill_succeeds(tmp_path):
 def test_workers_exit_and_unlock_after_sigkill_of_parent(tmp_path):
     (tmp_path / "a.txt").write_text("text\n" * 99)
     code = (
-        "import os, sys, time; from data_manager.rows import encode as encoding; from tests.data_manager.text_configs import *;"
-        "encoding.encode_many = lambda *_: os.kill(os.getppid(), 9) or time.sleep(600);"
+        "import os, signal, sys; from data_manager.rows import encode as encoding; from tests.data_manager.text_configs import *;"
+        "encoding.encode_many = lambda *_: os.kill(os.getppid(), 9) or signal.pause();"
         "DatasetManager.load_dataset(text_config(Path(sys.argv[1]), {'train': 'a.txt'}, num_proc=2))"
     )
     # a process that lived on would keep the pipe of its output open
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, stdout=subprocess.PIPE, timeout=120, check=False
-    )
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, stdout=subprocess.PIPE, check=False)
     assert done.returncode == -9
     (lock,) = (tmp_path / "out" / "tiny").glob(".train-*.lock")
     assert not is_held(lock)

@@ -6,9 +6,11 @@ from hypothesis import strategies as st
 
 from data_manager.data_manager import DatasetManager
 from data_manager.errors import DataError
+from data_manager.molecules.corpus import canonical_text
 from data_manager.molecules.types import SmilesDatasetConfig
 from data_manager.tokenizers.load import load_tokenizer
-from data_manager.tokenizers.smiles import SmilesPairTokenizer, SmilesTokenizer, split_smiles, syntax_error
+from data_manager.tokenizers.smiles import SmilesPairTokenizer, SmilesTokenizer, split_smiles
+from model_factory.evaluation.metrics.molecules import canonical_smiles
 from tests.data_manager.text_configs import notes, shared, texts
 from tests.real_data import real_data
 
@@ -35,6 +37,8 @@ def chemistry():
         ("*C*.B$C#N~N:n", "* C * . B $ C # N ~ N : n"),
         ("CC>>CO", "C C >> C O"),
         ("Cn1cnc2C1", "C n 1 c n c 2 C 1"),
+        ("N->[Pt]<-N", "N -> [Pt] <- N"),
+        ("C<-1CC->1", "C <- 1 C C -> 1"),
     ],
 )
 def test_smiles_tokens(text, tokens):
@@ -69,23 +73,6 @@ def test_smiles_tokenizer_saves_and_loads(tmp_path):
     assert load_tokenizer(tmp_path).identity() == tokenizer.identity()
 
 
-@pytest.mark.parametrize(
-    ("text", "problem"),
-    [
-        ("CC!", "'!' is not a SMILES token"),
-        ("C[CH", "'[' is not a SMILES token"),
-        ("C(C", "'(' without a matching ')'"),
-        ("CC)C", "')' without a matching '('"),
-        ("C1CC", "ring 1 is not closed"),
-        ("C%11CC1", "ring 1 is not closed"),
-        ("C%01CC1", None),
-        ("C1CC1", None),
-    ],
-)
-def test_smiles_syntax_errors(text, problem):
-    assert syntax_error(text) == problem
-
-
 def test_smiles_invalid_lines_are_counted_and_reported(tmp_path):
     (tmp_path / "a.smi").write_text("CCO ethanol\n\nC(C\tbroken\nc1ccccc1\n")
     config = smiles_config(tmp_path, "a.smi")
@@ -102,6 +89,22 @@ def test_smiles_column_of_a_csv_file(tmp_path):
     assert texts(smiles_config(tmp_path, "a.tsv", column="smiles")) == ["CCO"]
     with pytest.raises(DataError, match=r"a\.csv is a CSV file; name the column of SMILES"):
         texts(smiles_config(tmp_path, "a.csv"))
+
+
+def test_smiles_of_another_language_is_told(tmp_path):
+    (tmp_path / "a.smi").write_text("[C][=C][Ring1][C]\nCCO,ethanol\nCCO\n")
+    config = smiles_config(tmp_path, "a.smi")
+    assert texts(config) == ["CCO"]
+    assert notes(config) == [
+        "train: 1 skipped: this is SELFIES, not SMILES; decode it first, for example with selfies.decoder (a.smi:1)",
+        "train: 1 skipped: a comma follows the SMILES; set column to read a CSV file, or write a space before the name "
+        "(a.smi:2)",
+    ]
+    (tmp_path / "a.smi").write_text("[C][=C]\n[C][Branch1][C][C]\n")
+    with pytest.raises(DataError, match=r"no documents\n  train: 2 skipped: this is SELFIES, not SMILES"):
+        texts(smiles_config(tmp_path, "a.smi"))
+    with pytest.raises(DataError, match=r"a\.smi:1: this is SELFIES, .*; got '\[C\]\[=C\]'"):
+        texts(smiles_config(tmp_path, "a.smi", on_invalid="error"))
 
 
 def test_smiles_duplicates_are_dropped_by_text(tmp_path):
@@ -125,6 +128,69 @@ def test_smiles_chemistry_check(tmp_path):
     assert kept == ["CCO", "CCO", "CC(=O)[O-].[Na+]", "CCO.Cl"]
     with pytest.raises(DataError, match=r"a\.smi:3: Explicit valence for atom # 0 C, 5, is greater than permitted"):
         texts(smiles_config(tmp_path, "a.smi", check="chemistry", on_invalid="error"))
+
+
+def test_smiles_canonical_form_is_a_fixed_point(tmp_path):
+    chemistry()
+    phosphinine = [
+        "O=p1ccccc1",
+        "O=P1=CC=CC=C1",
+        "[O-][p+]1ccccc1",
+    ]  # rdkit writes the first as the second, that as the third
+    unreadable = "Cn=1ccc2cccc21"  # rdkit cannot read its canonical form
+    (tmp_path / "a.smi").write_text("\n".join([*phosphinine, unreadable]))
+    config = smiles_config(tmp_path, "a.smi", canonical=True, drop_duplicates=True)
+    assert texts(config) == phosphinine[2:]
+    assert notes(config) == [
+        "train: 2 skipped: duplicate (a.smi:2, 3)",
+        "train: 1 skipped: invalid SMILES (a.smi:4)",
+    ]
+    assert {canonical_smiles(one) for one in phosphinine} == {phosphinine[2]}
+    assert canonical_smiles(unreadable) is None
+
+
+class _Alternating:
+    """Chemistry in which the canonical texts of two molecules alternate, after one that leads to them."""
+
+    MolFromSmiles = staticmethod({"A": "A", "B": "B", "C": "C"}.get)
+    MolToSmiles = staticmethod({"A": "C", "B": "C", "C": "B"}.get)
+
+
+@pytest.mark.parametrize("molecule", ["A", "B", "C"])
+def test_smiles_canonical_cycle_has_one_representative(molecule):
+    assert canonical_text(_Alternating, molecule) == "B"
+
+
+def test_smiles_dative_bonds_have_tokens_in_every_rewriting(tmp_path):
+    chemistry()
+    lines = ["[NH3]->[Pt](Cl)(Cl)<-[NH3]", "N->[Pt](Cl)Cl", "C1CN(->[Ni](N1)Cl)C", "CCO"]
+    (tmp_path / "a.smi").write_text("\n".join(lines))
+    assert texts(smiles_config(tmp_path, "a.smi")) == lines
+    config = smiles_config(tmp_path, "a.smi", canonical=True, randomise=5)
+    found = texts(config)
+    assert len(found) == 24
+    assert any("<-" in text for text in found)
+    assert notes(config) == []
+    assert not any("\N{REPLACEMENT CHARACTER}" in text for text in found)
+
+
+@pytest.mark.parametrize("key", [{"canonical": True}, {"salts": "strip"}, {"canonical": True, "rows": "cut"}])
+def test_smiles_rewritten_with_unknown_tokens_is_left_out(key, tmp_path):
+    chemistry()
+    (tmp_path / "a.smi").write_text("CCO\n")
+    (tmp_path / "b.smi").write_text("C(C)Br.O\nCCO\nCCCl\n")  # r and l are unknown; CCCl is not rewritten
+    config = SmilesDatasetConfig(
+        name="tiny",
+        data_files={"train": "a.smi", "test": "b.smi"},
+        tokenizer={"type": "characters"},
+        global_config=shared(tmp_path),
+        **key,
+    )
+    assert texts(config, "test") == ["CCO", "CCC\N{REPLACEMENT CHARACTER}"]
+    assert notes(config, "test") == [
+        "test: 1 skipped: a rewritten SMILES with tokens that the tokenizer does not know (b.smi:1)",
+        "test: 1 unknown token, whose text is lost, in 1 text (b.smi:3)",
+    ]
 
 
 def test_smiles_without_rdkit(tmp_path, monkeypatch):

@@ -43,6 +43,30 @@ def test_overlapping_windows(folder):
     assert [round(cut.start, 3) for cut in cuts][1:3] == [0.0, 0.1]
 
 
+@pytest.mark.parametrize(
+    ("windows", "expected"),
+    [
+        ({"seconds": 0.2}, [0.2, 0.2, 0.1]),
+        ({"seconds": 0.2, "tail": "drop"}, [0.2, 0.2]),
+        ({"seconds": 0.2, "tail": "join"}, [0.2, 0.3]),
+        ({"seconds": 0.2, "tail": "drop", "min_tail": 0.1}, [0.2, 0.2, 0.1]),
+        ({"seconds": 0.2, "tail": "join", "min_tail": 0.15}, [0.2, 0.3]),
+        ({"seconds": 0.2, "hop": 0.1, "tail": "drop"}, [0.2, 0.2, 0.2, 0.2]),
+        ({"seconds": 0.3, "hop": 0.1, "tail": "join", "min_tail": 0.3}, [0.3, 0.3, 0.3]),
+        ({"seconds": 0.6, "tail": "drop"}, []),
+        ({"seconds": 0.6, "tail": "join"}, [0.5]),
+        ({"seconds": 0.25, "tail": "drop"}, [0.25, 0.25]),
+    ],
+)
+def test_short_tail_of_windows(windows, expected, folder):
+    config = config_of(folder, windows=windows)
+    cuts = [cut for cut in load(config)["dev-clean"] if cut.recording_id == "84-1-0000"]
+    assert lengths(cuts) == expected
+    assert not cuts or windows.get("tail") != "join" or round(cuts[-1].end, 3) == 0.5
+    dropped = [note for note in get_speech_corpus(config).notes if "dev-clean" in note and "are dropped" in note]
+    assert bool(dropped) == (windows.get("tail") == "drop" and "min_tail" not in windows)
+
+
 def test_windows_by_supervisions(folder):
     from lhotse import SupervisionSegment
 

@@ -1,5 +1,7 @@
 """Speech features: equal to lhotse's, stored and computed on the fly, cached and recomputed."""
 
+import math
+
 import pytest
 import torch
 
@@ -43,6 +45,88 @@ def test_mfcc_and_spectrogram_match_lhotse(folder, kind):
     expected = torch.as_tensor(own.extract(cut.load_audio(), RATE))
     assert batch["features"].shape == (3, 50, {"mfcc": 13, "spectrogram": 257}[kind])
     torch.testing.assert_close(batch["features"][0, :30], expected)
+
+
+LHOTSE_SETTINGS = {
+    "snip_edges": True,
+    "window_type": "hamming",
+    "preemph_coeff": 0.5,
+    "remove_dc_offset": False,
+    "round_to_power_of_two": False,
+    "use_energy": True,
+}
+
+
+@pytest.mark.parametrize("kind", ["fbank", "spectrogram"])
+@pytest.mark.parametrize("key", LHOTSE_SETTINGS)
+def test_setting_reaches_the_extractor(key, kind):
+    import lhotse
+
+    samples = torch.sin(torch.arange(RATE // 4) ** 1.3).numpy()[None] * 0.1 + 0.2
+    value = {key: LHOTSE_SETTINGS[key]}
+    types = {"fbank": (lhotse.Fbank, lhotse.FbankConfig), "spectrogram": (lhotse.Spectrogram, lhotse.SpectrogramConfig)}
+    extractor, config = types[kind]
+    expected = extractor(config(**value)).extract(samples, RATE)
+    settings = FeaturesConfig(type=kind, **value)
+    found = features.make_extractor(settings, RATE).extract(samples, RATE)
+    default = features.make_extractor(FeaturesConfig(type=kind), RATE).extract(samples, RATE)
+    assert found.shape[1] == settings.width(RATE)
+    torch.testing.assert_close(torch.as_tensor(found), torch.as_tensor(expected), rtol=0, atol=0)
+    assert found.shape != default.shape or (found != default).any()
+
+
+def test_mfcc_settings_reach_the_extractor():
+    import lhotse
+
+    samples = torch.sin(torch.arange(RATE // 4) ** 1.3).numpy()[None] * 0.1
+    samples[:, :2000] = 0
+    own = FeaturesConfig(type="mfcc", cepstral_lifter=5, use_energy=True, energy_floor=0.001)
+    found = features.make_extractor(own, RATE).extract(samples, RATE)
+    expected = lhotse.Mfcc(lhotse.MfccConfig(cepstral_lifter=5)).extract(samples, RATE)
+    energy = lhotse.Fbank(lhotse.FbankConfig(use_energy=True, energy_floor=0.001)).extract(samples, RATE)[:, 0]
+    assert found.shape[1] == own.width() == 13
+    torch.testing.assert_close(found[:, 1:], expected[:, 1:], rtol=0, atol=0)
+    torch.testing.assert_close(found[:, 0], energy, rtol=0, atol=0)
+    assert energy[0] == pytest.approx(math.log(0.001))
+
+
+def test_frames_of_odd_length_have_no_mel_bins(folder):
+    settings = FeaturesConfig(round_to_power_of_two=False)
+    with pytest.raises(DataError, match=r"frames of 275 samples, an odd number, have no mel bins .* at 11025 Hz"):
+        features.make_extractor(settings, 11_025)
+    assert FeaturesConfig(type="spectrogram", round_to_power_of_two=False).width(11_025) == 138
+
+
+@pytest.mark.parametrize("storage", ["numpy", "lilcom_chunky"])
+def test_stored_features_with_snipped_edges_match_on_the_fly(folder, storage):
+    (expected,) = batches(config_of(folder, features={"snip_edges": True}), "dev-clean")
+    (batch,) = batches(config_of(folder, features={"snip_edges": True, "storage": storage}), "dev-clean")
+    assert expected["features"].shape[1] == 48
+    torch.testing.assert_close(batch["features"], expected["features"], rtol=0, atol=0 if storage == "numpy" else 2**-5)
+    assert torch.equal(batch["feature_mask"], expected["feature_mask"])
+
+
+@pytest.mark.parametrize("key", ["preemph_coeff", "window_type", "use_energy"])
+def test_stored_features_are_computed_again_for_another_setting(folder, computed, key):
+    (first,) = batches(config_of(folder, features={"storage": "numpy"}), "dev-clean")
+    (again,) = batches(config_of(folder, features={"storage": "numpy", key: LHOTSE_SETTINGS[key]}), "dev-clean")
+    assert len(computed) == 6
+    assert first["features"].shape != again["features"].shape or not torch.equal(first["features"], again["features"])
+
+
+def test_speaker_targets_are_of_the_centres_of_frames(folder):
+    (batch,) = batches(config_of(folder, features={"snip_edges": True}, loading={"speakers": True}), "dev-clean")
+    assert batch["speaker_activity"].shape[:2] == batch["features"].shape[:2]
+    assert FeaturesConfig().first_centre == 0.005
+    assert FeaturesConfig(snip_edges=True).first_centre == 0.0125
+
+
+def test_unknown_tokens_of_transcripts_are_counted(tmp_path):
+    librispeech_part(tmp_path / "data" / "librispeech", "dev-clean", {"A": 0.3, "B Ä": 0.3})
+    config = config_of(tmp_path, tokenizer={"type": "smiles"})
+    load(config)
+    (note,) = get_speech_corpus(config).notes
+    assert note == "dev-clean: 2 unknown tokens, whose text is lost, in 1 text (84-1-0001)"
 
 
 @pytest.mark.parametrize(("storage", "tolerance"), [("numpy", 0.0), ("lilcom_chunky", 2**-5)])
@@ -108,8 +192,8 @@ def test_stored_features_average_channels(folder):
     for path in (folder / "data").rglob("*.flac"):
         samples, rate = soundfile.read(path)
         soundfile.write(path, [(value, -value / 2) for value in samples], rate)
-    (expected,) = batches(config_of(folder), "dev-clean")
-    (batch,) = batches(config_of(folder, features={"storage": "numpy"}), "dev-clean")
+    (expected,) = batches(config_of(folder, features={"channel": "mean"}), "dev-clean")
+    (batch,) = batches(config_of(folder, features={"storage": "numpy", "channel": "mean"}), "dev-clean")
     assert torch.equal(batch["features"], expected["features"])
 
 

@@ -78,6 +78,20 @@ def test_feature_width_matches_extractor(kind, rate, length):
             {"low_freq": 300.0, "high_freq": 200.0},
             (("high_freq",), "high_freq 200 Hz is not above low_freq 300 Hz"),
         ),
+        (
+            FeaturesConfig,
+            {"cepstral_lifter": 22},
+            (("cepstral_lifter",), "fbank features have no cepstral_lifter"),
+        ),
+        (FeaturesConfig, {"energy_floor": 0.1}, (("energy_floor",), "energy_floor has no effect without use_energy")),
+        (
+            FeaturesConfig,
+            {"sampling_rate": 11_025, "round_to_power_of_two": False},
+            (
+                ("round_to_power_of_two",),
+                "frames of 275 samples, an odd number, have no mel bins without round_to_power_of_two",
+            ),
+        ),
         (WindowsConfig, {}, (("seconds",), "fixed windows need their length in seconds")),
         (
             WindowsConfig,
@@ -89,11 +103,52 @@ def test_feature_width_matches_extractor(kind, rate, length):
             {"seconds": 1, "hop": 2},
             (("hop",), "windows of 1 s every 2 s skip audio between them"),
         ),
+        (WindowsConfig, {"seconds": 1, "min_tail": 0.5}, (("min_tail",), "tail: keep takes no min_tail")),
+        (
+            WindowsConfig,
+            {"seconds": 1, "min_tail": 2, "tail": "drop"},
+            (("min_tail",), "no window is longer than 1 s, so all are shorter than min_tail 2 s"),
+        ),
+        (
+            WindowsConfig,
+            {"type": "supervisions", "tail": "join"},
+            (("tail",), "windows of type supervisions have no tail to join"),
+        ),
         (SubsetConfig, {}, (("first",), "a subset needs first (cuts) or seconds")),
     ],
 )
 def test_speech_setting_violations(config_type, values, expected):
     assert violations(config_type, **values) == [expected]
+
+
+def test_null_for_a_recipe_parameter_without_null(tmp_path):
+    text = "datasets:\n  - {name: timit, process_params: {num_phones: null}, download_params: {base_url: null}}\n"
+    assert problems(tmp_path, text) == [
+        (
+            2,
+            "datasets.0.process_params.num_phones",
+            "prepare_timit takes an integer for 'num_phones'; got null; leave it out",
+        )
+    ]
+
+
+def test_required_recipe_parameters(tmp_path):
+    """A parameter that the downloader takes too is written once; the number of processes is 1."""
+    known = "{name: speechcommands, download_params: {speechcommands_version: '2'}}"
+    assert parsed(tmp_path, f"datasets:\n  - {known}\n  - {{name: emilia, process_params: {{lang: zh}}}}\n")
+    (missing,) = problems(tmp_path, "datasets:\n  - name: emilia\n")
+    assert missing[2].startswith("prepare_emilia needs 'lang'")
+
+
+def test_voxceleb_takes_no_download_params(tmp_path):
+    text = "datasets:\n  - {name: voxceleb, download_params: {force_download: true}}\n"
+    ((_, _, message),) = problems(tmp_path, text)
+    assert message.startswith("voxceleb is downloaded in the parts voxceleb1 and voxceleb2, without parameters")
+
+
+@pytest.mark.parametrize("channel", ["left", -1])
+def test_invalid_channel(channel, tmp_path):
+    assert problems(tmp_path, f"datasets:\n  - {{name: timit, features: {{channel: {channel}}}}}\n")
 
 
 @pytest.mark.parametrize("factors", [[], [0.9, 0.9], [1.0], [10.0]])
@@ -126,6 +181,55 @@ def test_global_speech_settings_as_defaults_in_python():
     assert (config.features.type, config.features.num_ceps, config.features.num_mel_bins) == ("mfcc", 20, 40)
     assert config.loading.num_buckets == 3
     assert LhotseDatasetConfig.model_validate(config.model_dump()) == config
+
+
+@pytest.mark.parametrize(
+    ("text", "where"),
+    [
+        ("feature_type: fbank", "here it is features.type"),
+        ("storage_type: numpy", "here it is features.storage"),
+        ("num_filters: 80", "here it is features.num_mel_bins [bins]"),
+        ("snip_edges: true", "did you mean 'features.snip_edges'?"),
+        ("num_jobs: 4", "here it is loading.num_workers [processes]: they also compute stored features"),
+        ("progress_bar: true", "leave it out: progress is shown on a terminal"),
+        ("random_seed: 1", "here it is training.seed [1]"),
+    ],
+)
+def test_flat_keys_have_a_pointer(tmp_path, text, where):
+    key = text.partition(":")[0]
+    expected = f"unknown key {key!r}; {where}"
+    flat = f"global_config:\n  {text}\ndatasets:\n  - name: yesno\n"
+    assert problems(tmp_path, flat) == [(2, f"global_config.{key}", expected)]
+    entry = f"datasets:\n  - name: yesno\n    {text}\n"
+    assert problems(tmp_path, entry) == [(3, f"datasets.0.{key}", expected)]
+
+
+def test_flat_keys_in_features_have_a_pointer(tmp_path):
+    text = "datasets:\n  - name: yesno\n    features: {feature_type: mfcc, num_jobs: 3}\n"
+    assert [message for _, _, message in problems(tmp_path, text)] == [
+        "unknown key 'feature_type'; here it is type",
+        "unknown key 'num_jobs'; here it is datasets.0.loading.num_workers [processes]: they also compute stored features",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("{window_type: hann}", "must be one of povey, hanning, hamming, rectangular, blackman; got 'hann'"),
+        ("{preemph_coeff: 97}", "must be at most 1; got 97"),
+        ("{snip_edges: 1}", "must be true or false; got an integer, 1"),
+        ("{type: mfcc, cepstral_lifter: 0}", "must be at least 1; got 0"),
+        ("{use_energy: true, energy_floor: -1}", "must be at least 0; got -1"),
+    ],
+)
+def test_lhotse_settings_are_checked(tmp_path, value, message):
+    ((_, _, found),) = problems(tmp_path, f"datasets:\n  - {{name: yesno, features: {value}}}\n")
+    assert found.startswith(message)
+
+
+def test_use_energy_widens_fbank():
+    widths = [FeaturesConfig(type=kind, use_energy=True, sampling_rate=16_000).width() for kind in ("fbank", "mfcc")]
+    assert widths == [81, 13]
 
 
 def test_invalid_global_setting_is_reported_once(tmp_path):

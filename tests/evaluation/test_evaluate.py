@@ -1,6 +1,8 @@
 """Commands `evaluate.py` and `model-factory`: reports, exit codes, verbs."""
 
 import json
+import re
+import sys
 
 import pytest
 
@@ -9,7 +11,7 @@ from model_factory.cli.evaluate import main
 from model_factory.cli.main import main as verbs
 from model_factory.training.run.data_hashes import hash_splits, write_split_hashes
 from parse_args import parse_experiment
-from tests.evaluation.untrained_runs import DECODER, make_run, text_data
+from tests.evaluation.untrained_runs import DECODER, PAIR, make_run, pair_data, text_data
 
 
 @pytest.fixture(scope="module")
@@ -91,10 +93,32 @@ def test_evaluate_suggests_similar_run_names(run, capsys):
     assert "did you mean" not in capsys.readouterr().err
 
 
+def test_evaluate_keeps_figures_if_one_fails(run, tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "sacrebleu.metrics", None)  # as if sacrebleu was not installed
+    pair = make_run(tmp_path, PAIR, pair_data(tmp_path), "translation")
+    words = ["--run", str(pair), "--html", str(tmp_path / "page.html")]
+    assert main(words) == 1
+    out, err = capsys.readouterr()
+    assert re.search(r"^bits_per_token +\d", out, re.MULTILINE)
+    assert re.search(r"^chrf +nan +none .* failed: BLEU and chrF are computed by sacrebleu", out, re.MULTILINE)
+    assert f"{pair}: BLEU and chrF are computed by sacrebleu, which is not installed: pip install" in err
+    assert "failed: BLEU and chrF" in (tmp_path / "page.html").read_text()
+    assert main([*words[:2], "--json"]) == 1
+    report = json.loads(capsys.readouterr().out)
+    assert (report["ok"], len(report["errors"])) == (False, 2)
+    values = {figure["name"]: figure["value"] for figure in report["figures"]}
+    assert values["perplexity"] > 0
+    assert values["bleu"] is None
+    assert main(["--run", str(run), "--num-samples", "2", "--judge", str(run / "nope")]) == 3
+    out, err = capsys.readouterr()
+    assert re.search(r"^distinct_1 +\d", out, re.MULTILINE)
+    assert "nope is not there; give a run folder" in err
+
+
 def test_evaluate_interrupted_exits_with_130(run, capsys, monkeypatch):
     monkeypatch.setattr("model_factory.evaluation.rows.load_split", stopped)
     assert main(["--run", str(run)]) == 130
-    assert capsys.readouterr().err == f"\n{run}: interrupted\n"
+    assert capsys.readouterr().err.endswith(f"\n{run}: interrupted\n")
 
 
 def stopped(*args, **options):

@@ -7,6 +7,7 @@ from typing import Literal
 import datasets
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from data_manager.dataset_types import DatasetConfig
 from data_manager.registry import SOURCES, SourceEntry
@@ -111,6 +112,7 @@ def test_translation_figures_match_the_task_loss(tmp_path):
     assert {figure.name for figure in report.figures} == {
         "bits_per_token",
         "bits_per_character",
+        "bits_per_byte",
         "perplexity",
         "bleu",
         "chrf",
@@ -176,6 +178,12 @@ def test_judge_from_a_transformers_folder(tmp_path, decoder):
         loss = model(torch.tensor([[1, 2, 1, 3]]), labels=torch.tensor([[1, 2, 1, 3]])).loss
     assert report.value("generative_perplexity") == pytest.approx(math.exp(loss), rel=1e-4)
     assert any(note.startswith("MAUVE was left out: ") for note in report.notes)
+    weights = load_file(tmp_path / "model.safetensors")
+    save_file({key: value for key, value in weights.items() if "ln_f" not in key}, tmp_path / "model.safetensors")
+    with pytest.raises(
+        RunFolderError, match=r"lack 2 of the model's .*: transformer.ln_f.bias, transformer.ln_f.weight"
+    ):
+        judge.load_judge(tmp_path)
 
 
 def test_judge_folder_errors(tmp_path, mdlm):

@@ -21,20 +21,45 @@ FOUND = ["a man in a blue shirt stands on a ladder .", "two dogs are playing in 
 
 
 def test_bleu_and_chrf_match_sacrebleu():
-    (bleu, chrf), signatures = bleu_and_chrf(FOUND, REFERENCES, seed=1)
+    report = bleu_and_chrf(FOUND, REFERENCES, seed=1)
+    bleu, chrf = report.figures
     assert bleu.value == sacrebleu.corpus_bleu(FOUND, [REFERENCES], force=True).score
     assert chrf.value == sacrebleu.corpus_chrf(FOUND, [REFERENCES]).score
     assert bleu.low < bleu.value < bleu.high
     assert (bleu.n, bleu.of, bleu.seed) == (3, "sentences", 1)
-    assert "tok:13a" in signatures[0]
-    assert "seed:1" in signatures[0]
+    assert "tok:13a" in report.notes[0]
+    rng = np.random.default_rng(1)
+    drawn = [rng.integers(3, size=3) for _ in range(1000)]
+    scores = [
+        sacrebleu.corpus_bleu([FOUND[i] for i in rows], [[REFERENCES[i] for i in rows]], force=True).score
+        for rows in drawn
+    ]
+    assert (bleu.low, bleu.high) == pytest.approx(tuple(np.percentile(scores, [2.5, 97.5])))
 
 
 def test_bleu_of_perfect_and_single_translations():
-    (bleu, chrf), _ = bleu_and_chrf(REFERENCES, REFERENCES, seed=0)
+    bleu, chrf = bleu_and_chrf(REFERENCES, REFERENCES, seed=0).figures
     assert (bleu.value, bleu.low, chrf.value) == pytest.approx((100, 100, 100))
-    (bleu, _), _ = bleu_and_chrf(FOUND[:1], REFERENCES[:1], seed=0)
+    bleu, _ = bleu_and_chrf(FOUND[:1], REFERENCES[:1], seed=0).figures
     assert math.isnan(bleu.low)
+
+
+@pytest.mark.parametrize(
+    ("found", "references"),
+    [
+        (["abc def ghi jkl", "x", "y"], ["abc def ghi jkl", "b", "c"]),
+        (["a b c d e", "", ""], ["a b c d e", "b", "c"]),
+        (["hello world", "zzz"], ["hello there world", "aaa bbb"]),
+        (["q", "w"], ["a b", "c d"]),
+        (["", ""], ["", "a"]),
+    ],
+)
+def test_bleu_of_weak_translations_has_an_interval(found, references):
+    """Some resamples of these have the score 0, others not."""
+    report = bleu_and_chrf(found, references, seed=0)
+    assert report.failures == []
+    for figure in report.figures:
+        assert 0 <= figure.low <= figure.value <= figure.high <= 100 + 1e-9
 
 
 def test_sample_entropy_by_hand():

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from model.denoisers.registry import BACKBONES, register_backbone
+from model_factory.experiment.build import build_and_run, with_vocabulary
 from model_factory.experiment.config import read_experiment
 from model_factory.experiment.shapes import check_shapes
 from model_factory.yaml_config.dump import dump
@@ -113,3 +114,32 @@ def test_build_downloads_nothing(
     assert main(["--config", str(path), "--build"]) == 4
     assert "the hub cannot be reached (--build downloads nothing)" in capsys.readouterr().err
     assert forbidden_reason() is None
+
+
+SPEECH = """
+model: {{model_type: encoder_decoder, encoder: {{{sizes}{encoder}}}, decoder: {{{sizes}}}}}
+datasets: [{{name: librispeech{first}}}, {{name: timit}}]
+{more}
+"""
+
+
+@pytest.mark.parametrize(
+    ("parts", "width"),
+    [
+        ({}, 80),
+        ({"more": "global_config: {features: {type: mfcc, num_ceps: 20}}"}, 20),
+        ({"more": "global_config: {features: {num_mel_bins: 32}}"}, None),  # equal to d_model: no projection
+        ({"encoder": ", input_dim: 80"}, 80),
+        ({"more": "training: {max_steps: 1}"}, None),  # the task's front end fits the features to the model
+    ],
+    ids=["default", "mfcc", "as wide as the model", "given", "trained"],
+)
+def test_input_dim_is_taken_from_the_features(parts: dict[str, str], width: int | None, tmp_path: Path) -> None:
+    sizes = {"sizes": "d_model: 32, num_layers: 1, num_heads: 2, device: cpu", "encoder": "", "first": "", "more": ""}
+    (tmp_path / "experiment.yml").write_text(SPEECH.format(**sizes | parts))
+    config = with_vocabulary(read_experiment(tmp_path / "experiment.yml", will_train=False).config)
+    section: Any = config.model and config.model.config
+    assert section.encoder_params.input_dim == width
+    assert section.decoder_params.input_dim is None
+    if "training" not in parts.get("more", ""):
+        assert build_and_run(config).output_shape == [2, 256, 32]

@@ -299,6 +299,26 @@ def test_missing_files_are_notes(tmp_path, capsys):
     assert capsys.readouterr().err == ""
 
 
+@pytest.mark.parametrize(
+    ("path", "variable"),
+    [
+        ("${oc.env:HOME}/data", "${oc.env:HOME}"),
+        ("$HOME/out", "$HOME"),
+        ("data/$USER", "$USER"),
+        ("%APPDATA%/x", "%APPDATA%"),
+        ("~/out", None),
+        ("a$b/100%/50%", None),
+    ],
+)
+def test_variables_in_paths_are_noted(path, variable, tmp_path, capsys):
+    file = tmp_path / "data.yml"
+    file.write_text(f"global_config: {{output_dir: '{path}'}}\ndatasets:\n  - {{name: '$a', source: embedded}}\n")
+    assert main(["--config", str(file)]) == 0
+    note = f"note: {file}:1:29: global_config.output_dir: {variable!r} is used as written: variables in paths are not filled"
+    err = capsys.readouterr().err
+    assert err.startswith(note) if variable else err == ""
+
+
 @pytest.mark.parametrize("key", ["datasets.0.data_files.train", "global_config.corpus_dir", "training.init_from"])
 def test_paths_refuse_null_characters(key, capsys):
     assert main(["--config", str(ROOT / "configs/training/translation.yml"), "--set", f'{key}="a\\0b"']) == 1

@@ -7,6 +7,7 @@ import pytest
 from safetensors.torch import save_file
 from torch import zeros
 
+from model.denoisers.registry import BACKBONES, register_backbone
 from model_factory.yaml_config.dump import dump
 from model_factory.yaml_config.errors import ConfigError
 from parse_args import main, parse_experiment
@@ -200,3 +201,63 @@ def test_build_finds_rows_longer_than_the_model_reads(here: Path, capsys: pytest
     assert problems(model=model, datasets=[entry]) == []
     assert main(["--config", "case.yml", "--build"]) == 4
     assert "max_length" in capsys.readouterr().err
+
+
+PACKED = {"rows": "packed", "document_ids": True}
+DIFFUSION = {"model_type": "diffusion", "objective": {"type": "mdlm"}}
+
+
+def test_documents_are_isolated_or_refused(here: Path) -> None:
+    for attention in ("softmax", "causal_linear"):
+        model = {**DECODER, "decoder": {**STACK, "attention_type": attention}}
+        assert problems(model=model, datasets=[data(**PACKED, position_ids=True)]) == []
+    for backbone in ({"type": "ddit", **STACK}, {"type": "performer", **STACK, "attention_type": "linear"}):
+        assert problems(model={**DIFFUSION, "backbone": backbone}, datasets=[data(**PACKED)]) == []
+    register_backbone("no-documents")(lambda config, vocab_size: None)
+    try:
+        model = {**DIFFUSION, "backbone": {"type": "no-documents"}}
+        [message] = problems(model=model, datasets=[data(**PACKED)])
+        assert problems(model=model, datasets=[data(rows="packed")]) == []
+    finally:
+        BACKBONES._entries.pop("no-documents")
+    assert message == (
+        "datasets.0.document_ids: the backbone no-documents does not isolate the documents of packed rows: it is "
+        "registered without takes_documents=True; try document_ids: false"
+    )
+
+
+def test_positions_of_documents_need_isolated_documents(here: Path) -> None:
+    [message] = problems(datasets=[data(rows="packed", position_ids=True)])
+    assert message == (
+        "datasets.0.position_ids: positions begin at 0 again with each document only where documents are isolated; add "
+        "document_ids: true, or position_ids: false"
+    )
+    assert problems(datasets=[data(rows="packed", position_ids=True)], training=None) == []
+
+
+BERT = {"type": "bert", "hidden_size": 16, "num_layers": 1, "num_heads": 2, "max_length": 8, "device": "cpu"}
+
+
+@pytest.mark.parametrize(
+    ("sections", "message"),
+    [
+        (
+            {"model": {**DIFFUSION, "vocab_size": 9, "length": 20, "backbone": BERT}, "datasets": None},
+            "sequences have 20 tokens, and the backbone reads at most 8; try length: 8, or max_length: 20",
+        ),
+        (
+            {"model": {**DIFFUSION, "backbone": BERT}},
+            "rows have up to 16 tokens, and the backbone reads at most 8; try sequence_length: 8, or max_length: 16",
+        ),
+        (
+            {
+                "model": {"model_type": "decoder", "decoder": {**STACK, "max_length": 8}},
+                "datasets": [data(sequence_length=8), data(name="b")],
+            },
+            "rows have up to 16 tokens, and the decoder reads at most 8; try sequence_length: 8, or max_length: 16",
+        ),
+    ],
+)
+def test_rows_and_sequences_longer_than_the_model_reads_are_refused(here: Path, sections: dict, message: str) -> None:
+    [found] = problems(training=None, **sections)
+    assert found.partition(": ")[2] == message

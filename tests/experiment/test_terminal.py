@@ -124,7 +124,7 @@ def test_run_folder_is_escaped(tmp_path, monkeypatch, capsys):
         assert train("--config", path, "--output", run, *option, log=log) == 0
     said = log.read_text()
     assert "trained to step 1" in said
-    assert "the run was already finished" in said
+    assert "this run is finished" in said
     monkeypatch.chdir(tmp_path)
     assert generate(["--num-samples", "1"]) == 0
     out, err = capsys.readouterr()

@@ -155,6 +155,25 @@ def test_properties_must_match_size() -> None:
             model(X_T, cond=wrong)
 
 
+@pytest.mark.parametrize("cond", [torch.tensor([True, False]), torch.tensor([1j, 0j]), torch.rand(2)], ids=str)
+def test_classes_are_integers(cond: Tensor) -> None:
+    model = build(condition={"type": "class", "num_classes": 2})
+    for use in (lambda: model.sample(2, steps=2, cond=cond), lambda: model(X_T, cond=cond)):
+        with pytest.raises(ShapeError, match=r"cond: got (bool|complex64|float32) \[2\]; expected int \[2\]"):
+            use()
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.complex64, torch.float32], ids=str)
+def test_token_ids_are_integers(dtype: torch.dtype) -> None:
+    model = build(time_conditioning=True)
+    with pytest.raises(
+        InputError, match=r"input_ids is .* \[2, 12\]; expected int \[B, L\]".replace("12", str(LENGTH))
+    ):
+        model(X_T.to(dtype))
+    with pytest.raises(ShapeError, match="x_t"):
+        model.denoise(X_T.to(dtype), ROWS)
+
+
 def test_unfit_sampler_error_lists_fitting_ones() -> None:
     with pytest.raises(DiffusionInputError, match=r"here .*ancestral.* fit"):
         build(process="uniform", objective="udlm").sample(1, sampler="first_hitting")

@@ -102,6 +102,20 @@ def test_vae_interface_has_both_names():
         VAE_Abs(torch.nn.Identity(), torch.nn.Identity())
 
 
+def test_custom_vae_needs_only_init_and_forward():
+    class Custom(VAE_Abs):
+        def __init__(self, encoder, decoder, device=None):
+            super().__init__(encoder, decoder, device=device)
+
+        def forward(self, inputs, labels):
+            return self.decoder(self.encoder(inputs))
+
+    custom = Custom(torch.nn.Linear(2, 2), torch.nn.Linear(2, 3), device="cpu")
+    assert custom(torch.randn(4, 2), None).shape == (4, 3)
+    mu, logvar = torch.randn(2, 5), torch.full((2, 5), -60.0)
+    torch.testing.assert_close(custom.reparameterize(mu, logvar, nsamples=3), mu[:, None].expand(2, 3, 5))
+
+
 @pytest.mark.parametrize(
     ("tokenizer", "message"),
     [

@@ -10,12 +10,16 @@ import time
 from pathlib import Path
 
 from model_factory.yaml_config.dump import dump
+from tests.processes import die_with_parent
+from tests.processes import wait_for as wait_for
 
 TEXT = "the quick brown fox jumps over the lazy dog, and the dog does not mind at all.\n"
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["tests.training.preload"])
 FILE_SIZE = "TESTS_FILE_SIZE"
 """Environment variable: largest size of a file that the process can write, to simulate a full disk. [bytes]"""
+NO_READER = "TESTS_NO_READER"
+"""Environment variable: set if the output goes to a pipe whose reader has ended."""
 CLOCK = "TESTS_CLOCK"
 """Environment variable: jump of the wall clock, back or forth, at every tenth reading. [seconds]"""
 DECODER = {"d_model": 16, "num_layers": 1, "num_heads": 2, "dropout": 0.1, "device": "cpu"}
@@ -70,7 +74,7 @@ def start(*argv: object, environment: dict | None = None, log: Path | None = Non
 def train(*argv: object, environment: dict | None = None, log: Path | None = None) -> int:
     """Run `train.py` in a separate process and return its exit code."""
     process = start(*argv, environment=environment, log=log)
-    process.join(120)
+    process.join()
     return process.exitcode
 
 
@@ -78,7 +82,7 @@ def train_by_two(*argv: object, log: Path | None = None) -> list[int]:
     """Run `train.py` in two processes, as torchrun does, and return their exit codes."""
     processes = start_two(*argv, log=log)
     for process in processes:
-        process.join(120)
+        process.join()
     return [process.exitcode for process in processes]
 
 
@@ -93,11 +97,16 @@ def start_two(*argv: object, log: Path | None = None) -> list:
 
 
 def _train(argv: list[str], environment: dict, log: Path | None) -> None:
+    die_with_parent()
     os.environ.update(environment)
     if log is not None:
         handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(handle, 1)
         os.dup2(handle, 2)
+    if NO_READER in environment:
+        reader, writer = os.pipe()
+        os.close(reader)
+        sys.stdout, sys.stderr = (os.fdopen(os.dup2(writer, number), "w") for number in (1, 2))
     if FILE_SIZE in environment:
         limit = int(environment[FILE_SIZE])
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
@@ -117,17 +126,6 @@ def _let_clock_jump(seconds: float) -> None:
 
     time.time = jumping
     time.time_ns = lambda: int(jumping() * 1e9)
-
-
-def wait_for(found, seconds: float = 60.0):
-    """Return the first true value of `found()`; raise TimeoutError after `seconds`."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        value = found()
-        if value:
-            return value
-        time.sleep(0.005)
-    raise TimeoutError
 
 
 def metrics(run: Path) -> list[dict]:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from tests.training.runs import DECODER, experiment, losses, metrics, seq2seq, train, train_by_two, weights
+from tests.training.runs import DECODER, experiment, losses, metrics, seq2seq, text, train, train_by_two, weights
 
 DETERMINISTIC = {**DECODER, "dropout": 0.0}
 LINEAR = {**DETERMINISTIC, "attention_type": "causal_linear", "feature_redraw_interval": 3}
@@ -17,7 +17,19 @@ def models(folder):
         "features redrawn": {"model": {"model_type": "decoder", "decoder": LINEAR}},
         "ragged pairs": seq2seq(folder),
         "diffusion": {"model": {"model_type": "diffusion", **MDLM, "backbone": BACKBONE}},
+        "isolated documents": {
+            "model": {"model_type": "decoder", "decoder": {**DETERMINISTIC, "attention_type": "causal_linear"}},
+            "datasets": packed(folder),
+        },
     }
+
+
+def packed(folder):
+    """Write lines of many lengths, packed into rows with isolated documents."""
+    (folder / "lines.txt").write_text("".join(f"{'abcdefg ' * (number % 4)}{number}\n" for number in range(60)))
+    files = {"train": str(folder / "lines.txt"), "validation": str(folder / "lines.txt")}
+    layout = {"documents": "line", "rows": "packed", "document_ids": True, "sequence_length": 40}
+    return [text("lines", files, **layout)]
 
 
 def both(folder, **options):
@@ -35,7 +47,7 @@ def max_difference(two, one):
     return max(float((first[name].double() - second[name].double()).abs().max()) for name in second)
 
 
-@pytest.mark.parametrize("kind", ["softmax", "features redrawn", "ragged pairs", "diffusion"])
+@pytest.mark.parametrize("kind", ["softmax", "features redrawn", "ragged pairs", "diffusion", "isolated documents"])
 def test_ddp_matches_single_process(kind, tmp_path):
     options = models(tmp_path)[kind]
     two, one = both(tmp_path, learning_rate=1e-2, ema_decay=0.9, **options)

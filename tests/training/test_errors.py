@@ -1,5 +1,7 @@
 """Errors end with a clear message and an exit code, and leave existing files intact."""
 
+import json
+import re
 import shutil
 
 import pytest
@@ -129,7 +131,12 @@ def test_full_disk_keeps_earlier_checkpoint(copy, unfinished, tmp_path):
     before = snapshot(copy / "checkpoint-2")
     words = ("--config", config, "--output", copy, "--resume")
     for size in (3000, 12_000):  # too small for the weights, then for the optimiser state
-        fails(4, "cannot be written", *words, log=tmp_path / f"log{size}", environment={FILE_SIZE: str(size)})
+        log = tmp_path / f"log{size}"
+        fails(4, "checkpoint 4 cannot be written: ", *words, log=log, environment={FILE_SIZE: str(size)})
+        assert re.search(
+            r"the disk has [\d,]+ MB left; what was saved before is complete, and --resume", log.read_text()
+        )
+        assert "inline_container" not in log.read_text()
         assert snapshot(copy / "checkpoint-2") == before
         assert list_checkpoint_steps(copy) == [2]
         assert not list(copy.glob(".writing-*"))
@@ -140,7 +147,7 @@ def test_full_disk_keeps_earlier_checkpoint(copy, unfinished, tmp_path):
 def test_run_folder_lock_excludes_second_process(tmp_path):
     config, run = experiment(tmp_path, max_steps=500), tmp_path / "run"
     first = start("--config", config, "--output", run)
-    wait_for(lambda: list_checkpoint_steps(run))
+    wait_for(lambda: list_checkpoint_steps(run), first)
     words = ("--config", config, "--output", run, "--resume")
     fails(2, "another process is training in this folder", *words, log=tmp_path / "log")
     assert first.is_alive()
@@ -165,10 +172,21 @@ def test_config_that_does_not_fit_is_refused(change, message, tmp_path):
 def test_init_from_refuses_other_weights(tmp_path, unfinished):
     path, run = experiment(tmp_path), tmp_path / "run"
     words = ("--config", path, "--output", run, "--resume", "--set")
-    fails(3, "nowhere is not a folder", *words, "training.init_from=nowhere", log=tmp_path / "a")
+    fails(1, "nowhere is not a folder", *words, "training.init_from=nowhere", log=tmp_path / "a")
     (tmp_path / "train.txt").write_text("other letters, ÄÖÜ\n" * 20)
     other = f"training.init_from={unfinished / 'checkpoint-4'}"
-    fails(3, "does not fit the model of this experiment", *words, other, log=tmp_path / "b")
+    fails(1, "does not fit the model of this experiment", *words, other, log=tmp_path / "b")
+    (tmp_path / "train.txt").write_text((unfinished.parent / "train.txt").read_text()[::-1])
+    shutil.copytree(unfinished, tmp_path / "from")
+    shutil.copy(unfinished / "checkpoint-4" / "model.safetensors", tmp_path / "from")
+    characters = tmp_path / "from" / "tokenizer" / "vocabulary.json"
+    held = json.loads(characters.read_text())
+    held["characters"] = held["characters"][::-1]
+    characters.write_text(json.dumps(held))
+    fails(1, "gives tokens other ids", *words, f"training.init_from={tmp_path / 'from'}", log=tmp_path / "c")
+    (tmp_path / "from" / "model.safetensors").write_bytes(b"x")
+    fails(1, "cut short", *words, f"training.init_from={tmp_path / 'from'}", log=tmp_path / "d")
+    assert "training failed" not in "".join((tmp_path / name).read_text() for name in "abcd")
 
 
 def test_missing_extra_names_install_command(tmp_path, monkeypatch):

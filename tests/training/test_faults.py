@@ -41,13 +41,13 @@ def reached(log, step):
 def run_until_signal(number, path, run, log, *more):
     """Start a run, send a signal after its fourth step and return its exit code."""
     process = start("--config", path, "--output", run, *more, log=log)
-    wait_for(reached(log, 4))
+    wait_for(reached(log, 4), process)
     os.kill(process.pid, number)
-    process.join(60)
+    process.join()
     return process.exitcode
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP, signal.SIGINT])
 def test_signal_ends_run_with_checkpoint(number, tmp_path):
     log, run = tmp_path / "log", tmp_path / "run"
     assert run_until_signal(number, experiment(tmp_path, **LONG), run, log) == 128 + number
@@ -73,7 +73,7 @@ def test_repeated_sigusr1_requeue_is_bit_exact(tmp_path):
         )
         if attempt < 3:
             os.kill(process.pid, signal.SIGUSR1)
-        process.join(60)
+        process.join()
         if process.exitcode == 0:
             break
         assert process.exitcode == 128 + signal.SIGUSR1
@@ -91,19 +91,19 @@ def test_loader_workers_survive_sigterm_to_process_group(tmp_path):
             stderr=file,
             start_new_session=True,
         )
-    wait_for(reached(log, 4))
+    wait_for(reached(log, 4), process)
     os.killpg(process.pid, signal.SIGTERM)
-    assert process.wait(60) == 128 + signal.SIGTERM
+    assert process.wait() == 128 + signal.SIGTERM
     assert len(list_checkpoint_steps(run)) == 1
 
 
 def test_sigterm_to_one_rank_stops_all_at_same_step(tmp_path):
     path, log, run = experiment(tmp_path, **LONG), tmp_path / "log", tmp_path / "run"
     first, second = start_two("--config", path, "--output", run, log=log)
-    wait_for(reached(log, 4))
+    wait_for(reached(log, 4), first, second)
     os.kill(second.pid, signal.SIGTERM)
     for process in (first, second):
-        process.join(60)
+        process.join()
         assert process.exitcode == 128 + signal.SIGTERM
     assert read_checkpoint(run, list_checkpoint_steps(run)[0]).manifest.world == 2
 
@@ -111,14 +111,14 @@ def test_sigterm_to_one_rank_stops_all_at_same_step(tmp_path):
 def test_dead_rank_ends_run_which_resumes_from_checkpoint(tmp_path):
     path, log, run = experiment(tmp_path, **LONG | {"save_steps": 2}), tmp_path / "log", tmp_path / "run"
     first, second = start_two("--config", path, "--output", run, log=log)
-    wait_for(reached(log, 4))
+    wait_for(reached(log, 4), first, second)
     second.kill()
-    first.join(60)
+    first.join()
     assert first.exitcode == 4
     assert "another process ended before this one" in log.read_text()
     step = list_checkpoint_steps(run)[-1]
     both = start_two("--config", path, "--output", run, "--resume", log=tmp_path / "again")
-    wait_for(reached(tmp_path / "again", step + 2))
+    wait_for(reached(tmp_path / "again", step + 2), *both)
     for process in both:
         process.kill()
         process.join()
@@ -131,9 +131,9 @@ def test_dead_loader_worker_is_explained(tmp_path):
         tmp_path / "run",
     )
     process = start("--config", path, "--output", run, log=log)
-    wait_for(reached(log, 4))
+    wait_for(reached(log, 4), process)
     os.kill(child_of(process.pid), signal.SIGKILL)
-    process.join(60)
+    process.join()
     assert process.exitcode == 4
     said = log.read_text()
     assert "a process that loads data ended unexpectedly" in said
@@ -182,7 +182,8 @@ def test_curves_on_full_disk_lose_no_checkpoint(tmp_path):
 
 
 def test_error_in_step_saves_checkpoint_and_names_rows(tmp_path):
-    path, log, run = experiment(tmp_path, save_steps=100, eval_steps=3), tmp_path / "log", tmp_path / "run"
+    intervals = {"save_steps": 100, "eval_steps": 3, "logging_steps": 3, "gradient_accumulation_steps": 2}
+    path, log, run = experiment(tmp_path, **intervals), tmp_path / "log", tmp_path / "run"
     words = ("--config", path, *PLUGIN, "--set", "training.task=failing", "--output")
     assert train(*words, tmp_path / "whole") == 0
     assert train(*words, run, log=log, environment={FAILING_STEP: "5"}) == 4
@@ -214,16 +215,16 @@ def test_truncated_prepared_rows_are_prepared_again(tmp_path):
     path.write_text(path.read_text() + f"global_config:\n  output_dir: {tmp_path / 'prepared'}\n")
     log, run = tmp_path / "log", tmp_path / "run"
     process = start("--config", path, "--output", run, log=log)
-    wait_for(reached(log, 6))
+    wait_for(reached(log, 6), process)
     (rows,) = (tmp_path / "prepared").rglob("rows.arrow")
     before = rows.read_bytes()
     os.truncate(rows, 1000)
-    process.join(60)
+    process.join()
     assert process.exitcode == -signal.SIGBUS
     assert "Bus error" in log.read_text()
     step = list_checkpoint_steps(run)[-1]
     again = start("--config", path, "--output", run, "--resume", log=tmp_path / "again")
-    wait_for(reached(tmp_path / "again", step + 2))
+    wait_for(reached(tmp_path / "again", step + 2), again)
     again.kill()
     again.join()
     (rows,) = (tmp_path / "prepared").rglob("rows.arrow")
@@ -250,11 +251,11 @@ def test_missing_recording_is_named(workers, tmp_path):
     path, log, run = tmp_path / "speech.yml", tmp_path / "log", tmp_path / "run"
     path.write_text(dump(content))
     process = start("--config", path, "--output", run, log=log)
-    wait_for(reached(log, 4))
+    wait_for(reached(log, 4), process)
     victims = sorted((tmp_path / "voxconverse").rglob("*.wav"))
     for victim in victims:
         victim.unlink()
-    process.join(60)
+    process.join()
     said = log.read_text()
     assert process.exitcode == 4, said
     assert any(victim.name in said for victim in victims)

@@ -3,16 +3,24 @@
 import os
 import shutil
 import signal
+import subprocess
+from pathlib import Path
 
 import pytest
+import torch
 
+from model.device import DeviceError
 from model_factory.experiment.config import read_experiment
+from model_factory.experiment.training_types import TrainingConfig
 from model_factory.training import engine
 from model_factory.training.errors import FolderInUseError
 from model_factory.training.run.checkpoints import list_checkpoint_steps
+from model_factory.training.run.environment import VISIBLE, show_only_gpu
 from model_factory.training.run.folder import RunFolder
+from model_factory.training.splits import describe_large_batch
 from tests.training.runs import DECODER, bytes_of, experiment, metrics, start, train, wait_for
 
+ROOT = Path(__file__).resolve().parents[2]
 MOODS = "".join(f"{'aaaa' if row % 2 else 'bbbb'},{row % 2}\n" for row in range(24))
 CONDITIONED = {
     "model_type": "diffusion",
@@ -39,23 +47,85 @@ def moods(tmp_path, num_classes=2, **entry):
 
 def test_resume_reports_its_first_step(tmp_path):
     path, run = experiment(tmp_path), tmp_path / "run"
-    assert "there is no such folder; the run starts from scratch" in said(
-        tmp_path, 0, "--config", path, "--output", run, "--resume"
-    )
-    assert "the run was already finished" in said(tmp_path, 0, "--config", path, "--output", run, "--resume")
-    more = said(tmp_path, 1, "--config", path, "--output", run, "--resume", "--set", "training.max_steps=9")
+    words = ("--config", path, "--output", run, "--resume")
+    first = said(tmp_path, 0, *words)
+    assert f"{run}: there is no such folder; the run starts from scratch\n{run}: training on cpu (" in first
+    finished = said(tmp_path, 0, *words)
+    assert finished == f"{run}: this run is finished; its weights are in {run}/model.safetensors\n"
+    more = said(tmp_path, 1, *words, "--set", "training.max_steps=9")
     assert f"training.init_from: {run} it starts from" in more
     (run / "model.safetensors").unlink()
-    assert "resuming from step 6" in said(tmp_path, 0, "--config", path, "--output", run, "--resume")
+    shutil.rmtree(run / "checkpoint-6")
+    refused = said(tmp_path, 1, *words, "--set", "training.batch_size=3")
+    assert "resuming" not in refused
+    assert "training failed" not in refused
+    assert f"{run}: resuming from step 4 on cpu (" in said(tmp_path, 0, *words)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--gpu", "1"], "--gpu 1: there is no such GPU; available: cpu"),
+        (["--set", "model.decoder.device=cuda:7"], "device 'cuda:7' is not on this machine; available: cpu"),
+        (["--set", "model.decoder.device=xpu"], "device 'xpu' is not on this machine; available: cpu"),
+    ],
+)
+def test_missing_gpu_is_wrong_usage(words, message, tmp_path):
+    if torch.cuda.device_count() > 1:
+        pytest.skip("this machine has GPU 1")
+    path, run = experiment(tmp_path), tmp_path / "run"
+    text = said(tmp_path, 2, "--config", path, "--output", run, *words)
+    assert message in text
+    assert "training" not in text
+    assert not run.exists()
+
+
+def test_gpu_option_hides_other_gpus(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    for before, index, after in ((None, 1, "1"), ("3,5", 1, "5"), ("GPU-a,GPU-b", 0, "GPU-a")):
+        monkeypatch.setenv(VISIBLE, before) if before else monkeypatch.delenv(VISIBLE, raising=False)
+        show_only_gpu(index)
+        assert os.environ[VISIBLE] == after
+    monkeypatch.setenv(VISIBLE, "3,5")
+    with pytest.raises(DeviceError, match=r"--gpu 2.* available: cpu, GPU 0, GPU 1 \(CUDA_VISIBLE_DEVICES is '3,5'\)"):
+        show_only_gpu(2)
+
+
+def test_run_train_script_has_a_default_experiment(tmp_path):
+    (tmp_path / "runs" / "train-1").mkdir(parents=True)
+    small = [
+        "--set",
+        "training.max_steps=1",
+        "--set",
+        "training.warmup_steps=0",
+        "--set",
+        "training.max_eval_samples=2",
+    ]
+    small += ["--set", "model.decoder.d_model=16", "--set", "generation.max_new_tokens=4"]
+    script = [str(ROOT / "run_train.sh")]
+    done = subprocess.run([*script, *small], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "runs/train-2: trained to step 1" in done.stdout
+    wrong = subprocess.run([*script, "--gpu", "x"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert wrong.returncode == 2
+    assert "takes the index of a GPU, as in --gpu 1; got 'x'" in wrong.stderr
+
+
+def test_batch_size_above_the_rows_is_noted(tmp_path):
+    path = experiment(tmp_path, max_steps=1, batch_size=100)
+    log = said(tmp_path, 0, "--config", path, "--output", tmp_path / "run")
+    assert "note: training.batch_size is 100, and there are 41 rows: each step trains on all of them" in log
+    settings = TrainingConfig(batch_size=12)
+    assert describe_large_batch(range(12), settings) is None
 
 
 @pytest.mark.parametrize("save_steps", [2, 100_000])
 def test_sigint_reports_last_checkpoint(tmp_path, save_steps):
     path, log = experiment(tmp_path, max_steps=100_000, save_steps=save_steps, eval_steps=100_000), tmp_path / "log"
     process = start("--config", path, "--output", tmp_path / "run", log=log)
-    wait_for(lambda: log.exists() and "step 4/" in log.read_text())
+    wait_for(lambda: log.exists() and "step 4/" in log.read_text(), process)
     os.kill(process.pid, signal.SIGINT)
-    process.join(60)
+    process.join()
     assert process.exitcode == 130
     steps = list_checkpoint_steps(tmp_path / "run")
     assert f"stopped by SIGINT after step {steps[-1]:,}; --resume continues from step {steps[-1]:,}" in log.read_text()

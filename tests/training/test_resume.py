@@ -6,9 +6,12 @@ import signal
 import time
 
 import pytest
+import torch
 
+from model_factory.training.errors import RunFolderError
+from model_factory.training.log_window import read_log_window
 from model_factory.training.run.checkpoints import list_checkpoint_steps
-from tests.training.runs import bytes_of, experiment, losses, metrics, start, train, wait_for
+from tests.training.runs import DECODER, bytes_of, experiment, losses, metrics, start, train, train_by_two, wait_for
 
 FULL = {"ema_decay": 0.9, "gradient_accumulation_steps": 2, "load_best_model_at_end": True, "warmup_steps": 2}
 
@@ -135,6 +138,64 @@ def test_data_hashes_allow_changes_in_unused_splits(tmp_path):
     (tmp_path / "test.txt").write_text("another line\nand one more\n")
     assert train("--config", path, "--output", run, "--resume", log=log) == 0
     assert "note: split 'test' has other rows than when the run began" in log.read_text()
+
+
+MDLM = {"process": {"type": "absorbing"}, "schedule": {"type": "loglinear"}, "objective": {"type": "mdlm"}}
+BACKBONE = {"type": "performer", "d_model": 16, "num_layers": 1, "num_heads": 2, "device": "cpu"}
+WINDOWS = {
+    "logging_steps": 4,
+    "save_steps": 3,
+    "save_total_limit": 3,
+    "eval_steps": 50,
+    "max_steps": 8,
+    "gradient_accumulation_steps": 2,
+}
+
+
+def without_speed(run):
+    return [{key: value for key, value in entry.items() if key != "steps_per_second"} for entry in metrics(run)]
+
+
+def back_to_step_3(whole, run):
+    """Copy a run as it was when it stopped after step 3, between two logged steps."""
+    shutil.copytree(whole, run)
+    (run / "model.safetensors").unlink()
+    for step in (6, 8):
+        shutil.rmtree(run / f"checkpoint-{step}")
+    assert list_checkpoint_steps(run) == [3]
+    return run
+
+
+def test_first_loss_after_resume_covers_the_whole_window(tmp_path):
+    """Metrics other than the loss (here the parts of the bound) cover it too."""
+    path = experiment(tmp_path, model={"model_type": "diffusion", **MDLM, "backbone": BACKBONE}, **WINDOWS)
+    whole = tmp_path / "whole"
+    assert train("--config", path, "--output", whole) == 0
+    run = back_to_step_3(whole, tmp_path / "run")
+    assert train("--config", path, "--output", run, "--resume") == 0
+    assert "diffusion" in metrics(run)[0]
+    assert without_speed(run) == without_speed(whole)
+
+
+def test_first_loss_after_resume_of_two_processes(tmp_path):
+    model = {"model_type": "decoder", "decoder": {**DECODER, "dropout": 0.0}}
+    path, whole, log = experiment(tmp_path, model=model, **WINDOWS), tmp_path / "whole", tmp_path / "log"
+    assert train_by_two("--config", path, "--output", whole, log=log) == [0, 0], log.read_text()
+    run, by_one = back_to_step_3(whole, tmp_path / "run"), back_to_step_3(whole, tmp_path / "by_one")
+    assert train_by_two("--config", path, "--output", run, "--resume", log=log) == [0, 0], log.read_text()
+    assert without_speed(run) == without_speed(whole)
+    assert train("--config", path, "--output", by_one, "--resume", log=log) == 0, log.read_text()
+    assert losses(by_one)[4] == pytest.approx(losses(whole)[4], abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["[1]", "{}", '{"processes": []}', '{"processes": [{"last_logged": 1.5}]}', '{"processes": [{"last_logged": 2}]}'],
+)
+def test_damaged_log_window_is_reported(tmp_path, content):
+    (tmp_path / "log_window.json").write_text(content)
+    with pytest.raises(RunFolderError, match=r"log_window\.json does not hold the sums since the last logged step"):
+        read_log_window(tmp_path, 0, 1, torch.device("cpu"))
 
 
 @pytest.mark.parametrize(

@@ -113,6 +113,34 @@ def test_utf8_byte_order_mark_is_read(write) -> None:
     assert read_document(write(b"\xef\xbb\xbfa: 1\n")).root.data() == {"a": 1}
 
 
+@pytest.mark.parametrize(
+    ("text", "head"),
+    [
+        ("a:\n  b:\xa01\n  c: 2\n", "a.yml:2:5: a no-break space (U+00A0) is not the space that YAML needs"),
+        ("a:\n  b:\u30001\n", "a.yml:2:5: an ideographic space (U+3000)"),
+        ("a:\n  b:\u200b 1\n  c: 2\n", "a.yml:2:5: a zero width space (U+200B)"),
+        ("a: {b: 1,\u202fc: 2}\n", "a.yml:1:10: a narrow no-break space (U+202F)"),
+        ("a: 1\xa0\n", "a.yml:1:5: a no-break space (U+00A0)"),
+        ("a:\n  b: 'x：y'\n  c： 1\n", "a.yml:3:4: a full-width colon (U+FF1A) is not the colon that YAML needs"),
+        ("a: {b： 1, c: 2}\n", "a.yml:1:6: a full-width colon (U+FF1A)"),
+    ],
+)
+def test_lookalike_characters_are_named_in_their_line(write, text: str, head: str) -> None:
+    name = write(text)
+    try:
+        problems = list(read_document(name).problems)
+    except ConfigError as error:
+        problems = error.problems
+    assert [problem.headline()[: len(head)] for problem in problems] == [head]
+
+
+def test_lookalike_characters_in_text_are_kept(write) -> None:
+    text = "a: x\xa0y\nb: '\xa0z：'\nc: Frage： ja\nd: |\n  e:\xa01\n"
+    found = read_document(write(text))
+    assert found.problems == ()
+    assert found.root.data() == {"a": "x\xa0y", "b": "\xa0z：", "c": "Frage： ja", "d": "e:\xa01\n"}
+
+
 def test_alias_bomb(write) -> None:
     lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
     lines += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 20)]

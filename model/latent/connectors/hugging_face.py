@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch._guards import active_fake_mode
 
-from model.hub import load_from_hub
+from model.hub import load_config_from_hub, load_model_from_hub
 from model.latent.connectors.pooling import PretrainedPooler, make_pooler
 
 _REMEDY = "give a folder that save_pretrained wrote, with config.json and weights in safetensors, or a name on the hub"
@@ -19,9 +19,7 @@ class ConnectorError(ValueError):
 
 def load_config(path: str) -> Any:
     """Load the config of a folder or of a name on the hub; raise HubError."""
-    from transformers import AutoConfig
-
-    return load_from_hub(AutoConfig.from_pretrained, path, "pretrained model", _REMEDY)
+    return load_config_from_hub(path, _REMEDY)
 
 
 def encoder_of(config: Any, path: str | None = None) -> nn.Module:
@@ -54,8 +52,7 @@ def _load(auto: Any, config: Any, path: str | None) -> Any:
     config = deepcopy(config)
     if path is None or active_fake_mode() is not None:
         return auto.from_config(config)
-    options = {"config": config, "dtype": torch.float32, "use_safetensors": True}
-    return load_from_hub(auto.from_pretrained, path, "pretrained model", _REMEDY, **options)
+    return load_model_from_hub(auto.from_pretrained, path, _REMEDY, config=config, dtype=torch.float32)
 
 
 def take_pooler(backbone: Any, pooling: Any) -> nn.Module:

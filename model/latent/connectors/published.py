@@ -176,7 +176,10 @@ class GPT2ModelForVAENew2(GPT2ModelForVAENew):
 
 
 class GPT2ForLatentConnector(Connector, LatentDecoder):
-    """GPT-2 with its tied language head; the latent enters as a kv prefix, and is added to embeddings."""
+    """GPT-2 with its tied language head; the latent enters as a kv prefix, and is added to embeddings.
+
+    With `head_bias` the head has a trained bias, 0 at first, as the published one has; GPT-2's own has none.
+    """
 
     architectures = ("gpt2",)
     inner: ClassVar[type[GPT2ModelForVAE]] = GPT2ModelForVAE
@@ -188,12 +191,15 @@ class GPT2ForLatentConnector(Connector, LatentDecoder):
         latent_as_gpt_emb: bool = True,
         latent_as_gpt_memory: bool = True,
         *,
+        head_bias: bool = False,
         backbone: nn.Module | None = None,
     ) -> None:
         reader = self.inner(config, latent_size, latent_as_gpt_emb, latent_as_gpt_memory, backbone=backbone)
         embedding: Any = reader.backbone.get_input_embeddings()
         head = nn.Linear(embedding.embedding_dim, embedding.num_embeddings, bias=False, device="meta")
         head.weight = embedding.weight
+        if head_bias:
+            head.bias = nn.Parameter(embedding.weight.new_zeros(embedding.num_embeddings))
         super().__init__(reader, head)
         self.config, self.arguments = config, reader.arguments
 
@@ -209,6 +215,9 @@ class GPT2ForLatentConnector(Connector, LatentDecoder):
         assert self.lm_head is not None
         self.lm_head.weight = backbone.get_input_embeddings().weight
         self.lm_head.out_features = num_tokens
+        if self.lm_head.bias is not None:
+            own = self.lm_head.bias.data[:num_tokens]
+            self.lm_head.bias = nn.Parameter(nn.functional.pad(own, (0, num_tokens - len(own))))
 
     def change_order(self) -> None:
         """Do nothing: the published code moves the new block to the front here; ours is in front from the start."""

@@ -25,11 +25,15 @@ def doubled_attention(length: int, block_size: int, device: torch.device | str =
 
     n (n + b) pairs are True if b divides n.
     """
-    block = block_numbers(length, block_size, device)
-    query, key = block[:, None], block[None]
-    noisy = torch.cat([query == key, query > key], 1)
-    clean = torch.cat([torch.zeros_like(query == key), query >= key], 1)
-    return torch.cat([noisy, clean])
+    return attention_of_blocks(block_numbers(length, block_size, device))
+
+
+def attention_of_blocks(block: Tensor) -> Tensor:
+    """Return the attention mask of [x_t ; x_0], bool [..., 2 n, 2 n], from each position's block, int64 [..., n]."""
+    query, key = block[..., :, None], block[..., None, :]
+    noisy = torch.cat([query == key, query > key], -1)
+    clean = torch.cat([torch.zeros_like(query == key), query >= key], -1)
+    return torch.cat([noisy, clean], -2)
 
 
 class BlockSubsLoss(SubsLoss):
@@ -46,13 +50,17 @@ class BlockSubsLoss(SubsLoss):
         super().__init__(process, parameterisation)
         self.block_size = check_count("block_size", block_size)
 
-    def times(self, t: Tensor, x_0: Tensor) -> Tensor:
-        """Return times [B, L], the same within a block, from the times [B] of the rows; raise TimeError."""
+    def times(self, t: Tensor, x_0: Tensor, places: Tensor | None = None) -> Tensor:
+        """Return times [B, L], the same within a block, from the times [B] of the rows; raise TimeError.
+
+        `places` int64 [B, L] are the positions of tokens in their documents, whose first blocks begin at 0; None: 0..L-1.
+        """
         t = check_time("t", t)
         if t.dim() > 1:
             return t
-        block = block_numbers(x_0.shape[1], self.block_size, x_0.device)
-        count = -(-x_0.shape[1] // self.block_size)
+        places = torch.arange(x_0.shape[1], device=x_0.device)[None] if places is None else places
+        block = (places % self.block_size == 0).cumsum(1) - 1
+        count = block[:, -1:] + 1
         return 1 - torch.remainder(1 - t[:, None] + block / count, 1.0)
 
     def predict(self, denoise: Denoise, x_t: Tensor, sigma: Tensor, x_0: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from model_factory.evaluation.settings import Settings
 from model_factory.experiment.metric_registry import register_metric
 from model_factory.training.noise import mix_seed
 from model_factory.training.tasks.base import real_tokens
-from model_factory.training.tasks.diffusion import batch_condition
+from model_factory.training.tasks.diffusion import batch_condition, batch_documents
 
 PARTS = ("diffusion", "prior", "reconstruction")
 _NOTE = "at most"
@@ -26,20 +26,24 @@ _NOTE = "at most"
 
 @register_metric("diffusion")
 def measure(run: LoadedRun, split: Split, settings: Settings) -> Report:
-    """Measure the bound in bits per token and per character and as perplexity, its parts in bits per token, and samples.
+    """Measure the bound in bits per token, character and byte and as perplexity, its parts in bits per token, and samples.
 
     bound = diffusion + prior + reconstruction >= -log p(text). The diffusion part is an integral over time, estimated
     at `settings.draws` random times per row, stratified over the rows.
     """
-    total, parts = bound(run, split, settings)
-    report = Report(total.figures(settings.seed, note=_NOTE))
-    for name, nats in parts.items():
-        bits = np.array(nats) / np.log(2)
-        figure = ratio_figure(f"{name}_part", bits, total.tokens, settings.seed, unit="bits a token")
-        report.figures.append(figure)
-    if not parts:
-        report.notes.append("this model's output has no bound in parts; the figures are of its loss")
-    report.add(measure_samples(run, split, settings))
+    report = Report()
+    with report.attempt("bits_per_token", settings.seed):
+        total, parts = bound(run, split, settings)
+        report.figures += total.figures(settings.seed, note=_NOTE)
+        report.notes += total.notes()
+        for name, nats in parts.items():
+            bits = np.array(nats) / np.log(2)
+            figure = ratio_figure(f"{name}_part", bits, total.tokens, settings.seed, unit="bits a token")
+            report.figures.append(figure)
+        if not parts:
+            report.notes.append("this model's output has no bound in parts; the figures are of its loss")
+    with report.attempt("samples", settings.seed):
+        report.add(measure_samples(run, split, settings))
     return report
 
 
@@ -51,8 +55,7 @@ def bound(run: LoadedRun, split: Split, settings: Settings) -> tuple[TextNLL, di
     for batch in split.batches(split.name):
         drawn = [_row_parts(run.model, batch, mix_seed(settings.seed, draw)) for draw in range(settings.draws)]
         mean = {name: torch.stack([one[name] for one in drawn]).mean(0) for name in drawn[0]}
-        ids, is_real = batch["input_ids"], real_tokens(batch)
-        total.add(torch.stack(list(mean.values())).sum(0), ids, is_real, run.tokenizer)
+        total.add(torch.stack(list(mean.values())).sum(0), batch, run.tokenizer, with_first=True)
         for name in mean.keys() & set(PARTS):
             parts.setdefault(name, []).extend(mean[name].tolist())
     return total, {name: parts[name] for name in PARTS if name in parts}
@@ -64,10 +67,11 @@ def _row_parts(model: Any, batch: dict[str, Any], seed: int) -> dict[str, Tensor
     if not isinstance(model, DiffusionModel):
         return _parts_by_row(model, batch)
     rows, cond = noise.place.to(ids.device), batch_condition(model, batch)
+    documents = batch_documents(model, batch)
     found = model.objective.parts(
-        lambda x_t, sigma: model.denoise(x_t, sigma, mask=mask, cond=cond),
+        lambda x_t, sigma: model.denoise(x_t, sigma, mask=mask, cond=cond, **documents),
         ids,
-        stratified_times(rows, noise.batch_size, seed),
+        model.times(stratified_times(rows, noise.batch_size, seed), ids, **documents),
         RowGenerators.from_seed(seed + 1, rows),
         ~real_tokens(batch),
     )
@@ -80,7 +84,8 @@ def _parts_by_row(model: Any, batch: dict[str, Any]) -> dict[str, Tensor]:
     is_real = real_tokens(batch)
     for row in range(len(is_real)):
         mask = None if "attention_mask" not in batch else is_real[row : row + 1]
-        output = model(batch["input_ids"][row : row + 1], attention_mask=mask)
+        documents = {key: value[row : row + 1] for key, value in batch_documents(model, batch).items()}
+        output = model(batch["input_ids"][row : row + 1], attention_mask=mask, **documents)
         values = {name: getattr(output, name, None) for name in PARTS}
         if any(value is None for value in values.values()):
             values = {"loss": output.loss}

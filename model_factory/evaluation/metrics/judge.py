@@ -14,7 +14,7 @@ from torch import Tensor
 from data_manager.progress import progress_bar
 from data_manager.tokenizers.base import Tokenizer
 from data_manager.tokenizers.hugging_face import HuggingFaceTokenizer
-from model.hub import find_weights_problem
+from model.hub import find_loading_problem, find_weights_problem
 from model_factory.evaluation.figure import Figure, Report
 from model_factory.evaluation.metrics.likelihood import ratio_figure
 from model_factory.training.errors import RunFolderError, UnfitError
@@ -53,9 +53,11 @@ def load_judge(folder: Path) -> Judge:
 def measure_by_judge(folder: Path, texts: Sequence[str], human: Sequence[str], seed: int) -> Report:
     """Measure the perplexity of `texts` under the model of `folder`, and their MAUVE against `human`."""
     judge = load_judge(folder)
-    report = Report([generative_perplexity(judge, texts, seed)])
-    report.notes.append(f"judged by {judge.name}")
-    report.add(mauve_report(judge, texts, human, seed))
+    report = Report(notes=[f"judged by {judge.name}"])
+    with report.attempt("generative_perplexity", seed):
+        report.figures.append(generative_perplexity(judge, texts, seed))
+    with report.attempt("mauve", seed):
+        report.add(mauve_report(judge, texts, human, seed))
     return report
 
 
@@ -103,11 +105,18 @@ def _load_transformers_judge(folder: Path) -> Judge:
         raise RunFolderError(f"--judge {folder}: {problem}")
     tokenizer = HuggingFaceTokenizer.load(folder)
     try:
-        model = AutoModelForCausalLM.from_pretrained(
-            str(folder), local_files_only=True, trust_remote_code=False, use_safetensors=True
+        model, found = AutoModelForCausalLM.from_pretrained(
+            str(folder),
+            local_files_only=True,
+            trust_remote_code=False,
+            use_safetensors=True,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
         )
     except Exception as error:  # transformers raises many types of error for a broken folder
         raise RunFolderError(f"--judge {folder} cannot be read as a language model: {error}") from error
+    if problem := find_loading_problem(model, found, allow_head=False):
+        raise RunFolderError(f"--judge {folder}: {problem}")
     model = model.eval().to("cuda" if torch.cuda.is_available() else "cpu")
     longest = getattr(model.config, "max_position_embeddings", None)
     return Judge(

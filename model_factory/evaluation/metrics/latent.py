@@ -17,7 +17,7 @@ from model_factory.evaluation.metrics.distances import distance_figure, latent_d
 from model_factory.evaluation.metrics.intervals import Values, wilson
 from model_factory.evaluation.metrics.likelihood import ratio_figure, row_nll
 from model_factory.evaluation.metrics.texts import is_molecules, sample_figures, self_bleu_figure
-from model_factory.evaluation.metrics.translation import bleu_and_chrf
+from model_factory.evaluation.metrics.translation import corpus_score
 from model_factory.evaluation.rows import Split, choose_rows, find_copies, normalise_spaces, training_rows
 from model_factory.evaluation.run import LoadedRun
 from model_factory.evaluation.sampling.draw import draw
@@ -65,11 +65,15 @@ def measure_latent_samples(
         rows = None
     chosen = [] if rows is None else choose_rows(rows, len(drawn), seed)
     if not is_molecules(run):
-        report.figures += self_bleu_figure([sample.text.split() for sample in drawn], seed)
+        with report.attempt("self_bleu", seed):
+            report.figures += self_bleu_figure([sample.text.split() for sample in drawn], seed)
         if rows is not None:
-            report.figures += _copies(run, rows, drawn, texts, seed)
-        report.figures += _word_figures(run, drawn, texts, chosen, seed)
-    report.figures += _drawn_latent_figures(run, drawn, latents, chosen, seed)
+            with report.attempt("copies", seed):
+                report.figures += _copies(run, rows, drawn, texts, seed)
+        with report.attempt("jsd", seed):
+            report.figures += _word_figures(run, drawn, texts, chosen, seed)
+    with report.attempt("frechet", seed):
+        report.figures += _drawn_latent_figures(run, drawn, latents, chosen, seed)
     size = len(latents[0])
     if min(len(drawn), len(latents)) <= size:
         report.notes.append(f"Frechet distances of latents of {size} numbers need more samples and texts than {size}")
@@ -138,7 +142,8 @@ _LATENTS = 59
 class LatentMeasurements:
     """Measurements per row: reconstruction `nats` over `tokens`, `kl` in nats, diffusion `error`, `norm` of the mean.
 
-    `latents` [size] are the rows' latents as the diffusion is trained on them: means or draws.
+    `latents` [size] are the rows' latents as the diffusion is trained on them: means or draws. `texts` are the decoded
+    rows, as `rebuilt` are, `references` their texts in the data.
     """
 
     nats: list[float] = field(default_factory=list)
@@ -148,6 +153,7 @@ class LatentMeasurements:
     norm: list[float] = field(default_factory=list)
     latents: list[Tensor] = field(default_factory=list)
     texts: list[str] = field(default_factory=list)
+    references: list[str] = field(default_factory=list)
     rebuilt: list[str] = field(default_factory=list)
 
 
@@ -156,21 +162,25 @@ def measure(run: LoadedRun, split: Split, settings: Settings) -> Report:
     """Measure the autoencoder, the diffusion's error on the split's rows, and samples.
 
     reconstruction_...    -log p(text | mean of its latent) per token, of all tokens but the first
-    exact                 share of texts that greedy decoding from that mean reproduces without an error
-    reconstruction_bleu   BLEU of the greedily decoded texts, by sacrebleu
+    exact                 share of texts that greedy decoding from that mean reproduces without an error, up to what the
+                          tokenizer does not keep
+    reconstruction_bleu   BLEU of the greedily decoded texts against those of the data, by sacrebleu
     kl                    KL(q(z | text) || N(0, I)) per text
     diffusion_error       squared error of the denoiser's output per coordinate, at `settings.draws` times per row
     latent_norm           norm of the mean of a text's latent
     """
     found = measure_rows(run, split, settings)
     report = Report(_autoencoder_figures(found, settings.seed))
-    figures, signatures = bleu_and_chrf(found.rebuilt, found.texts, settings.seed)
-    report.figures.insert(3, replace(figures[0], name="reconstruction_bleu", of="texts"))
-    report.notes += ["texts are reconstructed by greedy decoding of the mean latents", signatures[0]]
+    report.notes.append("texts are reconstructed by greedy decoding of the mean latents")
+    with report.attempt("reconstruction_bleu", settings.seed):
+        bleu, signature = corpus_score("bleu", found.rebuilt, found.references, settings.seed)
+        report.figures.append(replace(bleu, name="reconstruction_bleu", of="texts"))
+        report.notes.append(signature)
     report.figures += _latent_figures(run, found, settings.seed)
     pairs = list(zip(found.texts, found.rebuilt, strict=True))[:EXAMPLES]
     report.examples += [f"text    {text}\nrebuilt {rebuilt}" for text, rebuilt in pairs]
-    report.add(measure_latent_samples(run, split, found.texts, found.latents, settings))
+    with report.attempt("samples", settings.seed):
+        report.add(measure_latent_samples(run, split, found.texts, found.latents, settings))
     return report
 
 
@@ -195,6 +205,7 @@ def measure_rows(run: LoadedRun, split: Split, settings: Settings) -> LatentMeas
         found.error += error.tolist()
         found.latents += list(z.float().cpu())
         found.texts += [tokenizer.decode(row[kept].tolist()) for row, kept in zip(ids, is_real, strict=True)]
+        found.references += batch.get("input_text") or found.texts[-len(ids) :]
         again = decode_latents(greedy, mu, at_least=ids.shape[1] - 1)
         found.rebuilt += [sample.text for samples in again for sample in samples]
     return found

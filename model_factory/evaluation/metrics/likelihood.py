@@ -1,48 +1,97 @@
 """Likelihood of texts: from NLL of rows in nats to bits per token, bits per character and perplexity."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from data_manager.rows.source import SourceSize
 from data_manager.tokenizers.base import Tokenizer
 from model_factory.evaluation.figure import Figure
 from model_factory.evaluation.metrics.intervals import Interval, Values, bootstrap_ratio
+from model_factory.training.tasks.base import real_tokens
+
+_MASKS = {"input": "attention_mask"}
 
 
 @dataclass
 class TextNLL:
-    """NLL of each row in nats, and the number of tokens and characters that it covers."""
+    """NLL of each row in nats, and the numbers of tokens, characters and bytes that it covers.
+
+    `sizes` are the (characters, bytes) of each row in the text of the data, empty for rows of ids without a text. `cut`
+    counts the characters behind truncated rows, `unknown` the unknown tokens.
+    """
 
     nats: list[float] = field(default_factory=list)
     tokens: list[int] = field(default_factory=list)
-    characters: list[int] = field(default_factory=list)
+    sizes: list[tuple[float, float]] = field(default_factory=list)
+    cut: float = 0.0
+    unknown: int = 0
 
-    def add(self, nats: Tensor, ids: Tensor, counts: Tensor, tokenizer: Tokenizer | None) -> None:
-        """Add a batch: nats [B], ids [B, L], and bool `counts` [B, L], True at the tokens that the nats cover."""
+    def add(
+        self,
+        nats: Tensor,
+        batch: Mapping[str, Any],
+        tokenizer: Tokenizer | None,
+        *,
+        side: str = "input",
+        with_first: bool = False,
+    ) -> None:
+        """Add the nats [B] of the ids of one side of a batch: of all tokens, or of all but the first."""
+        ids, is_real = batch[f"{side}_ids"], real_tokens(batch, f"{side}_ids", _MASKS.get(side, f"{side}_mask"))
+        first = 0 if with_first else 1
         self.nats += nats.double().tolist()
-        self.tokens += counts.sum(1).tolist()
-        if tokenizer is not None:
-            rows = zip(ids.cpu(), counts.cpu(), strict=True)
-            self.characters += [len(tokenizer.decode(row[kept].tolist())) for row, kept in rows]
+        self.tokens += is_real[:, first:].sum(1).tolist()
+        unknown = None if tokenizer is None else tokenizer.unk_token_id
+        if unknown is not None and unknown != tokenizer.eos_token_id:  # type: ignore[union-attr]
+            self.unknown += int(((ids == unknown) & is_real)[:, first:].sum())
+        if (found := batch.get(f"{side}_size")) is not None:
+            size = SourceSize(*found.T)
+            characters = size.characters - size.first_characters * first
+            self.sizes += zip(characters.tolist(), (size.bytes - size.first_bytes * first).tolist(), strict=True)
+            self.cut += float(size.cut_characters.sum())
 
     def figures(self, seed: int, *, note: str = "") -> list[Figure]:
-        """Return bits_per_token = sum nats / (ln 2 sum tokens), bits_per_character alike, perplexity = exp(nats per token).
+        """Return bits_per_token = sum nats / (ln 2 sum tokens), perplexity = exp(nats per token), and bits of the text.
 
-        Characters are those of the decoded text: the end token costs bits but has no character.
+        bits_per_character and bits_per_byte (of UTF-8) divide the same bits by the text that the tokens cover, as the data
+        have it: the end token costs bits but has no text.
         """
         bits, tokens = np.array(self.nats) / math.log(2), np.array(self.tokens, dtype=np.float64)
         found = [ratio_figure("bits_per_token", bits, tokens, seed, unit="bits", note=note)]
-        if sum(self.characters):
-            characters = np.array(self.characters, dtype=np.float64)
-            found.append(ratio_figure("bits_per_character", bits, characters, seed, unit="bits", note=note))
+        for name, sizes in zip(("bits_per_character", "bits_per_byte"), zip(*self.sizes, strict=True), strict=False):
+            if sum(sizes):
+                found.append(ratio_figure(name, bits, sizes, seed, unit="bits", note=self._describe_text(note)))
         first = found[0]
         ends = Interval(_power(first.low), _power(first.high), first.method)
         found.append(Figure("perplexity", _power(first.value), *ends[:2], first.n, "rows", seed, ends.method, "", note))
         return found
+
+    def notes(self) -> list[str]:
+        """Return notes on text that the figures per character and per byte do not cover, or cover cheaply."""
+        found = []
+        if not self.sizes:
+            found.append("bits_per_character is left out: the data set gives token ids without their text")
+        if self.unknown:
+            found.append(
+                f"{self.unknown:,} of {sum(self.tokens):,} tokens are unknown: their text counts as characters and "
+                "bytes, and costs only the bits of the unknown token"
+            )
+        if self.cut:
+            found.append(
+                f"rows were truncated (too_long: cut): {self.cut:,.0f} characters after their ends have no bits"
+            )
+        return found
+
+    def _describe_text(self, note: str) -> str:
+        """Say beside a figure per character that the text was cut or is not known to the tokenizer."""
+        parts = [note, f"{self.unknown:,} unknown tokens" if self.unknown else ""]
+        parts.append(f"without {self.cut:,.0f} cut characters" if self.cut else "")
+        return ", ".join(filter(None, parts))
 
 
 def ratio_figure(

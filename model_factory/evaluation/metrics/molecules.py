@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from data_manager.molecules.corpus import canonical_text
 from model_factory.evaluation.figure import Figure, Report
 from model_factory.evaluation.metrics.intervals import Interval, jackknife, wilson
 from model_factory.evaluation.rows import training_rows
@@ -45,10 +46,12 @@ def molecule_figures(smiles: Sequence[str], known: Iterable[str], seed: int) -> 
         report.notes.append("no sample is a molecule that RDKit can parse, so only validity is measured")
         return report
     report.figures.append(_uniqueness(canonical, seed))
-    old = {name for name in map(canonical_smiles, known) if name is not None}
-    new = sum(name not in old for name in different)
-    report.figures.append(_share("novelty", new, len(different), "different molecules", seed))
-    report.figures.append(_diversity(canonical[:MOST_COMPARED], seed))
+    with report.attempt("novelty", seed):
+        old = {name for name in map(canonical_smiles, known) if name is not None}
+        new = sum(name not in old for name in different)
+        report.figures.append(_share("novelty", new, len(different), "different molecules", seed))
+    with report.attempt("internal_diversity", seed):
+        report.figures.append(_diversity(canonical[:MOST_COMPARED], seed))
     if len(canonical) > MOST_COMPARED:
         report.notes.append(f"internal diversity is that of the first {MOST_COMPARED:,} valid molecules")
     return report
@@ -56,10 +59,13 @@ def molecule_figures(smiles: Sequence[str], known: Iterable[str], seed: int) -> 
 
 @lru_cache(maxsize=1 << 16)  # the training molecules are needed again for each set of samples
 def canonical_smiles(smiles: str) -> str | None:
-    """Return RDKit's canonical SMILES, or None for an invalid molecule; raises UnfitError without RDKit."""
+    """Return RDKit's canonical SMILES, None for a molecule that RDKit cannot parse, or not from its own canonical SMILES.
+
+    Raises UnfitError without RDKit.
+    """
     chemistry = _rdkit()
     molecule = chemistry.MolFromSmiles(smiles) if smiles else None
-    return None if molecule is None or not molecule.GetNumAtoms() else str(chemistry.MolToSmiles(molecule))
+    return None if molecule is None or not molecule.GetNumAtoms() else canonical_text(chemistry, molecule)
 
 
 def split_at(tokens: Sequence[int], end: int) -> list[list[int]]:

@@ -14,6 +14,7 @@ from model_factory.evaluation.settings import Settings
 from model_factory.experiment.metric_registry import register_metric
 from model_factory.training.tasks.base import real_tokens
 from model_factory.training.tasks.diarization import Diarization
+from model_factory.training.tasks.language_modelling import next_token_logits
 from model_factory.training.tasks.speech_metrics import SpeakerErrors, character_errors, speaker_errors, word_errors
 from model_factory.training.tasks.speech_recognition import SpeechRecognition
 
@@ -41,9 +42,14 @@ def measure_classification(run: LoadedRun, split: Split, settings: Settings) -> 
 
 @register_metric("language_modelling")
 def measure_language(run: LoadedRun, split: Split, settings: Settings) -> Report:
-    """Measure bits per token, bits per character and perplexity of all tokens but the first of a row, and samples."""
-    report = Report(split_nll(run, split).figures(settings.seed))
-    report.add(measure_samples(run, split, settings))
+    """Measure bits per token, character and byte and perplexity of all tokens but the first of a row, and samples."""
+    report = Report()
+    with report.attempt("bits_per_token", settings.seed):
+        nll = split_nll(run, split)
+        report.figures += nll.figures(settings.seed)
+        report.notes += nll.notes()
+    with report.attempt("samples", settings.seed):
+        report.add(measure_samples(run, split, settings))
     return report
 
 
@@ -52,10 +58,9 @@ def split_nll(run: LoadedRun, split: Split) -> TextNLL:
     """Compute the NLL in nats of all tokens but the first of each row."""
     found = TextNLL()
     for batch in split.batches(split.name):
-        ids, is_real, mask = batch["input_ids"], real_tokens(batch), batch.get("attention_mask")
-        logits = run.model(ids[:, :-1], mask=None if mask is None else mask[:, :-1])
-        nats = row_nll(logits, ids[:, 1:], is_real[:, 1:])
-        found.add(nats, ids[:, 1:], is_real[:, 1:], run.tokenizer)
+        ids, is_real = batch["input_ids"], real_tokens(batch)
+        nats = row_nll(next_token_logits(run.model, batch), ids[:, 1:], is_real[:, 1:])
+        found.add(nats, batch, run.tokenizer)
     return found
 
 
@@ -93,8 +98,9 @@ def measure_recognition(run: LoadedRun, split: Split, settings: Settings) -> Rep
         pairs += zip(batch["text"], task.transcripts(logits, lengths), strict=True)
     report = Report()
     for name, count in (("wer", word_errors), ("cer", character_errors)):
-        errors, sizes = zip(*(count(*pair) for pair in pairs), strict=True)
-        report.figures.append(ratio_figure(name, errors, sizes, settings.seed, of="utterances"))
+        with report.attempt(name, settings.seed):
+            errors, sizes = zip(*(count(*pair) for pair in pairs), strict=True)
+            report.figures.append(ratio_figure(name, errors, sizes, settings.seed, of="utterances"))
     report.examples = [f"reference  {text}\nheard      {heard}" for text, heard in pairs[:EXAMPLES]]
     return report
 

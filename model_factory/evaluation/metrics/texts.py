@@ -89,11 +89,14 @@ def sample_figures(run: LoadedRun, split: Split, samples: Samples, settings: Set
             f"{len(texts)} samples are few, so intervals are wide; raise them, for example --num-samples 200"
         )
     if is_molecules(run):
-        report.add(measure_molecules(run, samples, settings.seed))
+        with report.attempt("validity", settings.seed):
+            report.add(measure_molecules(run, samples, settings.seed))
         return report
-    report.add(_statistics(samples, settings.seed))
+    with report.attempt("entropy", settings.seed):
+        report.add(_statistics(samples, settings.seed))
     if settings.judge is not None:
-        report.add(measure_by_judge(settings.judge, texts, split_texts(run, split, len(texts)), settings.seed))
+        with report.attempt("generative_perplexity", settings.seed):
+            report.add(measure_by_judge(settings.judge, texts, split_texts(run, split, len(texts)), settings.seed))
     return report
 
 
@@ -112,11 +115,11 @@ def is_molecules(run: LoadedRun) -> bool:
 
 
 def split_texts(run: LoadedRun, split: Split, count: int) -> list[str]:
-    """Decode the texts of the first rows of a split."""
-    tokenizer, texts = run.require_tokenizer(), []
+    """Return the texts of the first rows of a split, as the data have them; ids without a text are decoded."""
+    tokenizer, texts = run.require_tokenizer(), list[str]()
     for batch in split.batches("texts"):
         rows = zip(batch["input_ids"].cpu(), real_tokens(batch).cpu(), strict=True)
-        texts += [tokenizer.decode(ids[kept].tolist()) for ids, kept in rows]
+        texts += batch.get("input_text") or [tokenizer.decode(ids[kept].tolist()) for ids, kept in rows]
         if len(texts) >= count:
             break
     return texts[:count]

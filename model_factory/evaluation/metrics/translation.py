@@ -1,15 +1,16 @@
 """Metrics of translators: BLEU and chrF by sacrebleu, and NLL of the references."""
 
-import json
-import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
+from data_manager.rows.source import SourceSize
 from model_factory.evaluation.figure import Figure, Report
+from model_factory.evaluation.metrics.intervals import bootstrap
 from model_factory.evaluation.metrics.likelihood import TextNLL, row_nll
 from model_factory.evaluation.rows import Split
 from model_factory.evaluation.run import LoadedRun
@@ -31,21 +32,37 @@ def measure(run: LoadedRun, split: Split, settings: Settings) -> Report:
     beams = run.generation.num_beams
     greedy = run.generation.model_copy(update={"temperature": 0.0, "top_k": None, "top_p": None})
     run = replace(run, config=run.config.model_copy(update={"generation": greedy}))
-    nll, texts = _translate_split(run, split)
-    sources, references, found = zip(*texts, strict=True)
-    report = Report(nll.figures(settings.seed))
-    figures, signatures = bleu_and_chrf(found, references, settings.seed)
-    report.figures += figures
-    report.notes += [f"translated {'greedily' if beams == 1 else f'with {beams} beams'}", *signatures]
-    for source, reference, text in list(zip(sources, references, found, strict=True))[:EXAMPLES]:
-        report.examples.append(f"source      {source}\nreference   {reference}\ntranslation {text}")
+    report = Report()
+    with report.attempt("bits_per_token", settings.seed):
+        nll = target_nll(run, split)
+        report.figures += nll.figures(settings.seed)
+        report.notes += nll.notes()
+    with report.attempt("bleu and chrf", settings.seed):
+        texts, notes = translate_split(run, split)
+        report.notes += notes
+        report.notes.append(f"translated {'greedily' if beams == 1 else f'with {beams} beams'}")
+        _, references, found = zip(*texts, strict=True)
+        report.add(bleu_and_chrf(found, references, settings.seed))
+        for source, reference, text in texts[:EXAMPLES]:
+            report.examples.append(f"source      {source}\nreference   {reference}\ntranslation {text}")
     return report
 
 
-def bleu_and_chrf(found: Sequence[str], references: Sequence[str], seed: int) -> tuple[list[Figure], list[str]]:
-    """Compute corpus BLEU (Papineni et al. 2002) and chrF (Popović 2015), 0 to 100, by sacrebleu; also its signatures.
+def bleu_and_chrf(found: Sequence[str], references: Sequence[str], seed: int) -> Report:
+    """Compute corpus BLEU and chrF; a score that fails does not take the other one with it."""
+    report = Report()
+    for name in ("bleu", "chrf"):
+        with report.attempt(name, seed):
+            figure, signature = corpus_score(name, found, references, seed)
+            report.figures.append(figure)
+            report.notes.append(signature)
+    return report
 
-    Intervals are sacrebleu's bootstrap over sentences. Raises UnfitError where sacrebleu is not installed.
+
+def corpus_score(name: str, found: Sequence[str], references: Sequence[str], seed: int) -> tuple[Figure, str]:
+    """Compute corpus BLEU (Papineni et al. 2002) or chrF (Popović 2015), 0 to 100, by sacrebleu; also its signature.
+
+    The interval is a bootstrap over sentences of sacrebleu's counts. Raises UnfitError where sacrebleu is not installed.
     """
     try:
         from sacrebleu.metrics import BLEU, CHRF
@@ -53,51 +70,55 @@ def bleu_and_chrf(found: Sequence[str], references: Sequence[str], seed: int) ->
         raise UnfitError(
             "BLEU and chrF are computed by sacrebleu, which is not installed: pip install sacrebleu"
         ) from error
-    count, figures, signatures = len(found), [], []
-    resamples = max(100, min(1000, 20_000_000 // max(1, count)))  # sacrebleu holds all resamples in memory at once
-    metrics: list[tuple[str, Any]] = [("bleu", BLEU(force=True)), ("chrf", CHRF())]
-    for name, metric in metrics:
-        with _seeded(seed):
-            score = metric.corpus_score(list(found), [list(references)], n_bootstrap=resamples if count > 1 else 1)
-        signature = str(metric.get_signature())
-        result = json.loads(score.format(width=8, signature=signature, is_json=True))
-        low, high = float("nan"), float("nan")
-        if count > 1 and "confidence_mean" in result:
-            low, high = (result["confidence_mean"] + sign * result["confidence_var"] for sign in (-1, 1))
-        elif count > 1:
-            low, high = score.score, score.score
-        figures.append(Figure(name, score.score, low, high, count, "sentences", seed, "bootstrap over sentences"))
-        signatures.append(f"sacrebleu {name}: {signature}")
-    return figures, signatures
+    metric: Any = BLEU(force=True) if name == "bleu" else CHRF()
+    value = float(metric.corpus_score(list(found), [list(references)]).score)
+    counts = np.array(metric._extract_corpus_statistics(found, [references]))  # (sentences, counts)
+
+    def score(drawn: NDArray[np.int64]) -> float:
+        return float(metric._compute_score_from_stats(counts[drawn].sum(0).tolist()).score)
+
+    interval = bootstrap(score, len(found), seed=seed, what="sentences")
+    figure = Figure(name, value, interval.low, interval.high, len(found), "sentences", seed, interval.method)
+    return figure, f"sacrebleu {name}: {metric.get_signature()}"
 
 
 @torch.no_grad()
-def _translate_split(run: LoadedRun, split: Split) -> tuple[TextNLL, list[tuple[str, str, str]]]:
-    """Return the NLL of the targets, and (source, reference, translation) of each row."""
-    tokenizer, nll = run.require_tokenizer(), TextNLL()
-    texts: list[tuple[str, str, str]] = []
+def target_nll(run: LoadedRun, split: Split) -> TextNLL:
+    """Compute the NLL in nats of all target tokens but the first of each row, given the source."""
+    found = TextNLL()
     for batch in split.batches(split.name):
         target, is_real = batch["target_ids"], real_tokens(batch, "target_ids", "target_mask")
-        mask, source_mask = batch.get("target_mask"), real_tokens(batch, "source_ids", "source_mask")
+        mask = batch.get("target_mask")
         target_mask = None if mask is None else mask[:, :-1]
         logits = run.model(batch["source_ids"], target[:, :-1], batch.get("source_mask"), target_mask)
-        nll.add(row_nll(logits, target[:, 1:], is_real[:, 1:]), target[:, 1:], is_real[:, 1:], tokenizer)
-        sources = [row[kept].tolist() for row, kept in zip(batch["source_ids"], source_mask, strict=True)]
-        references = [row[kept].tolist() for row, kept in zip(target, is_real, strict=True)]
-        sides = (sources, references, translate(run, sources, None))
-        texts += [tuple(map(tokenizer.decode, row)) for row in zip(*sides, strict=True)]  # type: ignore[misc]
-    return nll, texts
+        nats = row_nll(logits, target[:, 1:], is_real[:, 1:])
+        found.add(nats, batch, run.tokenizer, side="target")
+    return found
 
 
-@contextmanager
-def _seeded(seed: int) -> Iterator[None]:
-    """Set the seed of sacrebleu's bootstrap, which it reads from the environment."""
-    before = os.environ.get("SACREBLEU_SEED")
-    os.environ["SACREBLEU_SEED"] = str(seed)
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ["SACREBLEU_SEED"]
-        else:
-            os.environ["SACREBLEU_SEED"] = before
+@torch.no_grad()
+def translate_split(run: LoadedRun, split: Split) -> tuple[list[tuple[str, str, str]], list[str]]:
+    """Return (source, reference, translation) of each row, and notes on rows that do not hold all of their text.
+
+    Source and reference are the text of the data, which a row may hold in part only; ids without a text are decoded.
+    """
+    tokenizer = run.require_tokenizer()
+    texts: list[tuple[str, str, str]] = []
+    truncated = {"source": 0, "target": 0}
+    for batch in split.batches("translations"):
+        ids: dict[str, list[list[int]]] = {}
+        shown: dict[str, list[str]] = {}
+        for side in truncated:
+            kept = real_tokens(batch, f"{side}_ids", f"{side}_mask")
+            ids[side] = [row[real].tolist() for row, real in zip(batch[f"{side}_ids"], kept, strict=True)]
+            shown[side] = batch.get(f"{side}_text") or [tokenizer.decode(row) for row in ids[side]]
+            if f"{side}_size" in batch:
+                truncated[side] += int((SourceSize(*batch[f"{side}_size"].T).cut_characters > 0).sum())
+        found = [tokenizer.decode(row) for row in translate(run, ids["source"], None)]
+        texts += zip(shown["source"], shown["target"], found, strict=True)
+    effects = {"source": "translated from its beginning", "target": "scored in full"}
+    return texts, [
+        f"{count:,} of {len(texts):,} rows have a truncated {side} (too_long: cut), which is {effects[side]}"
+        for side, count in truncated.items()
+        if count
+    ]

@@ -10,7 +10,7 @@ from torch import Tensor
 from data_manager.data_manager import DatasetManager
 from data_manager.errors import DataError
 from model_factory.evaluation.run import LoadedRun
-from model_factory.evaluation.sampling.prompt import Template, read_template
+from model_factory.evaluation.sampling.prompt import Template, check_blocks, read_template
 from model_factory.evaluation.sampling.sample import Request, Sample, decode_sample
 from model_factory.training.errors import UnfitError
 from model_factory.training.noise import mix_seed
@@ -25,6 +25,7 @@ def draw_diffusion_samples(
     """Yield `generation.num_samples` samples in batches; the request, the prompt or the training data set their length."""
     tokenizer, count = run.require_tokenizer(), run.generation.num_samples
     is_whole = getattr(run.dataset_config, "layout", None) == "whole"
+    is_document = getattr(run.dataset_config, "document_rows", False)
     template = None
     if prompt is None and request.length is None and has_drawn_lengths(run):
         lengths = draw_lengths(run, count, request.seed)
@@ -33,12 +34,15 @@ def draw_diffusion_samples(
         length = resolve_sample_length(run, request)
         template = None if prompt is None else read_template(prompt, tokenizer, length, before)
         lengths = torch.full((count,), length)
+    block_size = getattr(run.model, "block_size", None)
+    if template is not None and block_size is not None:
+        check_blocks(template, block_size)
     cond = parse_condition(run, request, count)
     parts = torch.split(lengths, request.batch_size)
     conds = [None] * len(parts) if cond is None else torch.split(cond, request.batch_size)
     for part, part_cond in zip(parts, conds, strict=True):
         tokens, calls = draw_tokens(run, part, part_cond, template, generator)
-        if is_whole:  # tokens after a document's end were never trained, so only those of the prompt are kept
+        if is_document:  # tokens after a document's end were never trained, so only those of the prompt are kept
             kept = 0 if template is None else template.end
             yield [decode_sample(row, prompt, tokenizer, call, kept) for row, call in zip(tokens, calls, strict=True)]
         else:
@@ -117,23 +121,23 @@ def parse_condition(run: LoadedRun, request: Request, count: int) -> Tensor | No
     return row.expand(count) if section.num_classes is not None else row.expand(count, size)
 
 
-# Default lengths of diffusion samples: drawn from the lengths of the training rows.
+# Default lengths of diffusion samples: drawn from the lengths of the training documents.
 
 
 _LENGTHS = 41
 
 
 def has_drawn_lengths(run: LoadedRun) -> bool:
-    """Return True if rows are whole documents and the model can mask positions after a document's end."""
+    """Return True if the model learns single documents and can mask positions after a document's end."""
     draw: Any = getattr(run.model, "draw", None) or getattr(run.model, "sample", None)
-    if getattr(run.dataset_config, "layout", None) != "whole" or draw is None:
+    if not getattr(run.dataset_config, "document_rows", False) or draw is None:
         return False
     parameters = inspect.signature(draw).parameters.values()
     return any(parameter.name == "mask" or parameter.kind == parameter.VAR_KEYWORD for parameter in parameters)
 
 
 def draw_lengths(run: LoadedRun, count: int, seed: int) -> Tensor:
-    """Draw lengths int64 [count] of training rows with replacement; only the seed decides them.
+    """Draw lengths int64 [count] of training documents with replacement; only the seed decides them.
 
     Raises RunFolderError for a damaged file, UnfitError where neither the run's folder nor its data set has lengths.
     """

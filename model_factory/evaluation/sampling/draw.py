@@ -9,7 +9,13 @@ from torch import Tensor
 from data_manager.rows.collate import pad_rows
 from model_factory.evaluation.run import LoadedRun
 from model_factory.evaluation.sampling.discrete import draw_diffusion_samples
-from model_factory.evaluation.sampling.prompt import PromptError, check_prompts, unknown_characters_note, without_holes
+from model_factory.evaluation.sampling.prompt import (
+    PromptError,
+    check_prompts,
+    encode_around_holes,
+    texts_around_holes,
+    unknown_characters_note,
+)
 from model_factory.evaluation.sampling.rejection import draw_with_rejection
 from model_factory.evaluation.sampling.sample import (
     Request,
@@ -50,8 +56,9 @@ def draw(run: LoadedRun, request: Request, track: Track = lambda count: None) ->
             f"{option} is for diffusion models of tokens, and {run.folder} is a run of task {run.task_name}; {instead}"
         )
     found = Samples()
-    texts = map(without_holes, request.prompts) if run.task_name == "diffusion" else request.prompts
-    found.notes += filter(None, (unknown_characters_note(text, tokenizer) for text in texts))
+    has_holes = run.task_name == "diffusion"
+    texts = (texts_around_holes(prompt) if has_holes else [prompt] for prompt in request.prompts)
+    found.notes += filter(None, (unknown_characters_note(parts, tokenizer) for parts in texts))
     generator = torch.Generator(device=run.device).manual_seed(request.seed)
     for prompt in request.prompts or (None,):
         for samples in _draw_prompt(draw_samples, run, request, prompt, generator, found.notes):
@@ -99,26 +106,26 @@ def _continue(
     run: LoadedRun, request: Request, prompt: str | None, generator: torch.Generator
 ) -> Iterator[list[Sample]]:
     tokenizer, settings, model = run.require_tokenizer(), run.generation, run.model
-    start = encode_start(run, prompt, tokenizer)
+    start, spaces = encode_start(run, prompt, tokenizer)
     longest = getattr(model.params, "max_length", None)
     new = settings.max_new_tokens if longest is None else max(1, min(settings.max_new_tokens, longest - len(start)))
     for count in batch_sizes(settings.num_samples, request.batch_size):
         prompts = torch.tensor([start] * count, device=run.device)
         tokens = model.generate(prompts, new, **decoding_options(run, generator))  # type: ignore[operator]
-        yield [decode_sample(row[len(start) :], prompt, tokenizer) for row in tokens.tolist()]
+        yield [decode_sample(row[len(start) :], prompt, tokenizer, behind=spaces) for row in tokens.tolist()]
 
 
-def encode_start(run: LoadedRun, prompt: str | None, tokenizer: "Tokenizer") -> list[int]:
-    """Encode the prompt to the tokens that a text begins with.
+def encode_start(run: LoadedRun, prompt: str | None, tokenizer: "Tokenizer") -> tuple[list[int], str]:
+    """Encode the prompt to the tokens that a text begins with; return also the spaces at its end that they leave out.
 
     Rows that are whole documents begin with the begin token. In other rows a document follows the end token of the one
-    before, so a text without a prompt begins after an end token.
+    before: a text without a prompt begins after an end token, and every text where documents are isolated.
     """
-    is_whole = getattr(run.dataset_config, "layout", None) == "whole"
-    ids = [] if prompt is None else tokenizer.encode(prompt)
-    if is_whole:
-        return [tokenizer.bos_token_id, *ids]
-    return ids or [tokenizer.eos_token_id]
+    config = run.dataset_config
+    ids, spaces = encode_around_holes(prompt or "", tokenizer)
+    if getattr(config, "layout", None) == "whole":
+        return [tokenizer.bos_token_id, *ids], spaces
+    return [tokenizer.eos_token_id, *ids] if getattr(config, "document_ids", False) or not ids else ids, spaces
 
 
 def _translate(

@@ -12,7 +12,12 @@ from model.latent.model import LatentDiffusionModel
 from model.latent.variational import reparameterise
 from model_factory.diffusion.randomness import RowGenerators, normal
 from model_factory.evaluation.run import LoadedRun
-from model_factory.evaluation.sampling.prompt import PromptError, refuse_lone_surrogates, unknown_characters_note
+from model_factory.evaluation.sampling.prompt import (
+    PromptError,
+    encode_around_holes,
+    refuse_lone_surrogates,
+    unknown_characters_note,
+)
 from model_factory.evaluation.sampling.sample import BATCH, Request, Sample, Samples, decode_sample, decoding_options
 from model_factory.training.errors import UnfitError
 from model_factory.training.noise import mix_seed
@@ -107,7 +112,7 @@ def decode_latents(
     `at_least` raises `generation.max_new_tokens` to this number. Raises PromptError for a prompt that is too long.
     """
     model, tokenizer = latent_model(run), run.require_tokenizer()
-    start = [tokenizer.bos_token_id, *(tokenizer.encode(prompt) if prompt else [])]
+    start = [tokenizer.bos_token_id, *encode_around_holes(prompt or "", tokenizer)[0]]
     new, longest = max(run.generation.max_new_tokens, at_least), model.decoder.transformer.max_length
     if longest is not None:
         if len(start) >= longest:

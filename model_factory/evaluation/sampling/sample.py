@@ -75,9 +75,17 @@ def decoding_options(run: "LoadedRun", generator: torch.Generator | None) -> dic
 
 
 def decode_sample(
-    tokens: list[int], prompt: str | None, tokenizer: "Tokenizer", calls: int | None = None, kept: int = 0
+    tokens: list[int],
+    prompt: str | None,
+    tokenizer: "Tokenizer",
+    calls: int | None = None,
+    kept: int = 0,
+    behind: str = "",
 ) -> Sample:
-    """Decode tokens up to the first end token at or after position `kept`."""
+    """Decode tokens up to the first end token at or after position `kept`.
+
+    `behind` are the spaces at the prompt's end that its tokens leave out, and with which the text need not begin again.
+    """
     ends = (position for position, token in enumerate(tokens) if position >= kept and token == tokenizer.eos_token_id)
     end = next(ends, len(tokens))
-    return Sample(tokenizer.decode(tokens[:end]), prompt, tokens[:end], calls)
+    return Sample(tokenizer.decode(tokens[:end]).removeprefix(behind), prompt, tokens[:end], calls)

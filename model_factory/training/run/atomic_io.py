@@ -72,8 +72,15 @@ def explain_write_errors(what: str, path: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, SafetensorError, CheckpointError) as error:
-        raise WriteError(f"{path}: {what} cannot be written: {error}") from error
-    except RuntimeError as error:
+        raise WriteError(f"{path}: {what} cannot be written: {error}; {_remedy(path)}") from error
+    except RuntimeError as error:  # of torch; its message names only torch's code
         if "PytorchStreamWriter" not in str(error) and "inline_container" not in str(error):
             raise
-        raise WriteError(f"{path}: {what} cannot be written: {str(error).splitlines()[0]}") from error
+        raise WriteError(f"{path}: {what} cannot be written: a file was cut short; {_remedy(path)}") from error
+
+
+def _remedy(path: Path) -> str:
+    """Say how much space is left, and that earlier checkpoints are safe."""
+    place = next((place for place in (path, *path.parents) if place.exists()), Path())
+    free = shutil.disk_usage(place).free / 1e6
+    return f"the disk has {free:,.0f} MB left; what was saved before is complete, and --resume continues from the last checkpoint"

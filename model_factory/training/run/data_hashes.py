@@ -3,15 +3,17 @@
 import json
 from collections import Counter
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import TypedDict
 
 from data_manager.rows.identity import row_identity
 from data_manager.rows.lengths import row_lengths
+from data_manager.rows.pack import STARTS
 from model_factory.training.errors import RunFolderError
 from model_factory.training.run.atomic_io import write_text
 from model_factory.training.run.checkpoints import read_json
-from model_factory.training.splits import Split
+from model_factory.training.splits import Split, is_table
 from model_factory.yaml_config.errors import escape_line
 from model_factory.yaml_config.schema_version import SchemaVersionError, add_version, parse_json, remove_version
 
@@ -69,7 +71,7 @@ def _describe_change(name: str, then: SplitRecord, now: SplitRecord | None) -> s
     return f"{split} has other rows than when the run began: {now['rows']:,} now, {then['rows']:,} then"
 
 
-# `lengths.json` of a run: histogram of the row lengths, in tokens, of the training split.
+# `lengths.json` of a run: histogram of the lengths, in tokens, of the documents of the training split.
 
 
 LONGEST = 10_000_000
@@ -80,8 +82,16 @@ _MAX_COUNT = 2**53
 
 
 def count_lengths(rows: Split) -> dict[int, int]:
-    """Count the rows of each length in tokens, of a `datasets.Dataset` with `input_ids`, the shortest first."""
-    return dict(sorted(Counter(row_lengths(rows)["input_ids"].tolist()).items()))
+    """Count the documents of each length in tokens, the shortest first, of a `datasets.Dataset` with `input_ids`.
+
+    A row is a document, or in packed rows several, of which those that a row end cuts count as two.
+    """
+    lengths = row_lengths(rows)["input_ids"].tolist()
+    if is_table(rows) and STARTS in rows.column_names:
+        starts = rows.with_format("arrow")[STARTS].to_pylist()
+        edges = ([0, *inside, length] for inside, length in zip(starts, lengths, strict=True))
+        lengths = [end - start for row in edges for start, end in pairwise(row)]
+    return dict(sorted(Counter(lengths).items()))
 
 
 def write_lengths(path: Path, counts: Mapping[int, int]) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from pydantic import BaseModel
 
+from model.device import DeviceError
 from model_factory.experiment.training_types import TrainingConfig
 from model_factory.training.distributed import world_size
 from model_factory.training.errors import RunFolderError, UnfitError
@@ -101,6 +102,23 @@ def check_machine(settings: TrainingConfig, *, use_cpu: bool) -> None:
         raise UnfitError("training.fp16 needs a GPU; on a CPU, bf16: true works")
     if settings.bf16 and not use_cpu and torch.cuda.is_available() and not torch.cuda.is_bf16_supported():
         raise UnfitError("training.bf16: this GPU has no bfloat16; fp16: true works")
+
+
+VISIBLE = "CUDA_VISIBLE_DEVICES"
+
+
+def show_only_gpu(index: int) -> None:
+    """Make GPU `index` of the visible ones the only visible one; call it before CUDA is initialised.
+
+    Raises DeviceError, which lists what is there, for an index without a GPU.
+    """
+    before = os.environ.get(VISIBLE)
+    count = torch.cuda.device_count()  # reads the variable, and does not initialise CUDA
+    if index >= count:
+        gpus = [f"GPU {number}" for number in range(count)]
+        limit = "" if before is None else f" ({VISIBLE} is {before!r})"
+        raise DeviceError(f"--gpu {index}: there is no such GPU; available: {', '.join(['cpu', *gpus])}{limit}")
+    os.environ[VISIBLE] = before.split(",")[index] if before else str(index)
 
 
 def is_on_cpu(config: object) -> bool:

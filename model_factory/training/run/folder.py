@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from data_manager.tokenizers.load import load_tokenizer
+from model.hub import replacing_weights
 from model_factory.experiment.config import ExperimentConfig, read_experiment
 from model_factory.training.errors import FolderInUseError, RunFolderError, TrainingError
 from model_factory.training.run.atomic_io import write_text
@@ -148,7 +149,8 @@ def restore_run(run: RunFolder, config: ExperimentConfig, *, device: str | None 
     tokenizer = _load_tokenizer(run, config)
     from model_factory.training.network import build_network, restore_network
 
-    network, task = build_network(config, tokenizer, device=device)
+    with replacing_weights():
+        network, task = build_network(config, tokenizer, device=device)
     restore_network(network, task, config, checkpoint.folder if checkpoint else run.path)
     return network.eval(), task
 

@@ -1,7 +1,8 @@
-"""Signals SIGTERM, SIGUSR1 and SIGINT: finish the current step, write a checkpoint and end the process.
+"""Signals SIGTERM, SIGUSR1, SIGHUP and SIGINT: finish the current step, write a checkpoint and end the process.
 
 SIGTERM comes from a cluster that preempts a machine, SIGUSR1 from a scheduler that warns before the job's time limit,
-SIGINT from Ctrl-C. A second signal ends the process at once.
+SIGHUP from a terminal that is closed, SIGINT from Ctrl-C. A second signal ends the process at once. SIGHUP stays ignored
+where it was, as under `nohup`.
 """
 
 import multiprocessing
@@ -12,8 +13,10 @@ from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Self
 
-_NAMES = ("SIGTERM", "SIGUSR1", "SIGINT")
-"""Windows has no SIGUSR1."""
+from model_factory.yaml_config.process import write_to_terminal
+
+_NAMES = ("SIGTERM", "SIGUSR1", "SIGHUP", "SIGINT")
+"""Windows has neither SIGUSR1 nor SIGHUP."""
 HANDLED = tuple(signal.Signals[name] for name in _NAMES if hasattr(signal, name))
 
 
@@ -29,7 +32,8 @@ class GracePeriod:
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():  # Python allows handlers only here
-            self._former_handlers = {number: signal.signal(number, self._receive) for number in HANDLED}
+            handled = [number for number in HANDLED if not _is_hangup_ignored(number)]
+            self._former_handlers = {number: signal.signal(number, self._receive) for number in handled}
         return self
 
     def __exit__(
@@ -46,7 +50,11 @@ class GracePeriod:
             return
         self.received = signal.Signals(number)
         text = f"\n{self.received.name}: finishing this step, then writing a checkpoint; a second signal ends the process at once\n"
-        os.write(2, text.encode())  # not print, which may be interrupted in the middle of a line
+        write_to_terminal(text)  # not print, which may be interrupted in the middle of a line
+
+
+def _is_hangup_ignored(number: signal.Signals) -> bool:
+    return number.name == "SIGHUP" and signal.getsignal(number) is signal.SIG_IGN
 
 
 def leave_to_parent(_: int) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from model.checkpoint import CheckpointError, assign_tensors, named_tensors, read_tensors, save_tensors
-from model_factory.training.errors import RunFolderError
+from model_factory.training.errors import RunFolderError, TrainingError
 
 WEIGHTS = "model.safetensors"
 
@@ -27,12 +27,16 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         raise RunFolderError(str(error)) from error
 
 
-def load_weights(network: nn.Module, path: Path, source: str) -> None:
-    """Load a file's tensors into a network; raise RunFolderError if names or shapes differ from those of `source`."""
+def load_weights(network: nn.Module, path: Path, source: str, misfit: type[TrainingError] = RunFolderError) -> None:
+    """Load a file's tensors into a network.
+
+    Raises RunFolderError if the file is missing or damaged, `misfit` if names or shapes differ from those of `source`.
+    """
+    tensors = read_weights(path)
     try:
-        assign_tensors(network, read_weights(path), f"{path} does not fit the model of {source}")
+        assign_tensors(network, tensors, f"{path} does not fit the model of {source}")
     except CheckpointError as error:
-        raise RunFolderError(str(error)) from error
+        raise misfit(str(error)) from error
 
 
 def named_weights(network: nn.Module) -> dict[str, Tensor]:

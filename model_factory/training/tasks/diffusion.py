@@ -18,7 +18,8 @@ class Diffusion(Task):
 
     If the model's `forward` has these keywords, it is passed `rows` (int64 [B], positions of the rows in the step),
     `batch_size` (rows of the step over all processes) and `seed` (of the step), so that times and noise do not depend on
-    the number of processes, and `loss_weighting` (`bound` or `uniform`). A conditional model is passed each row's condition.
+    the number of processes, and `loss_weighting` (`bound` or `uniform`). A conditional model is passed each row's condition,
+    and with `document_ids` the model is passed `documents`.
     """
 
     def check(self, network: nn.Module) -> None:
@@ -48,7 +49,7 @@ class Diffusion(Task):
         return metrics
 
     def samples(self, network: nn.Module, batch: Batch, generator: torch.Generator) -> list[str]:
-        """Sample texts from noise, with the lengths of the given rows."""
+        """Sample texts from noise, with the lengths of the given rows, or of the first documents of isolated ones."""
         tokenizer, settings = self.setting.tokenizer, self.setting.generation
         sample: Callable[..., Tensor] | None = getattr(network, "sample", None)
         if tokenizer is None or sample is None:
@@ -56,6 +57,9 @@ class Diffusion(Task):
         chosen: dict[str, Any] = {"steps": settings.steps, "sampler": settings.sampler_choice}
         given = {name: value for name, value in chosen.items() if value is not None}
         real = real_tokens(batch)
+        if "document_ids" in batch:
+            real = real & (batch["document_ids"] == batch["document_ids"][:, :1])
+            real = real[:, : int(real.sum(1).max())]
         count, length = settings.num_samples, real.shape[1]
         mask = real[torch.arange(count, device=real.device) % len(real)]
         if not bool(mask.all()) and hasattr(network, "draw"):  # a custom model may take no mask
@@ -77,7 +81,22 @@ class Diffusion(Task):
         }
         given = {name: value for name, value in available.items() if name in _keywords(network)}
         cond = batch_condition(network, batch)
-        return given if cond is None else given | {"cond": cond}
+        return given | batch_documents(network, batch) | ({} if cond is None else {"cond": cond})
+
+
+def batch_documents(network: nn.Module, batch: Batch) -> dict[str, Tensor]:
+    """Return the keyword argument `documents` int64 [B, L] for rows whose documents are isolated, else nothing.
+
+    Raises UnfitError for a model whose `forward` has no such keyword.
+    """
+    if "document_ids" not in batch:
+        return {}
+    if "documents" not in _keywords(network):
+        raise UnfitError(
+            f"document_ids: true isolates the documents of packed rows, and {type(network).__name__}.forward has no keyword "
+            "documents; set document_ids: false"
+        )
+    return {"documents": batch["document_ids"]}
 
 
 def batch_condition(network: nn.Module, batch: Batch) -> Tensor | None:

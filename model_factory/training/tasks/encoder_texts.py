@@ -50,7 +50,8 @@ class EncoderTexts:
 
     def encode_texts(self, texts: Sequence[str], device: torch.device) -> tuple[Tensor, Tensor]:
         """Encode texts to ids int64 [B, N] and mask bool [B, N]; raise UnfitError if one exceeds the encoder's length."""
-        found = self.own(list(texts), padding=True, return_tensors="pt", verbose=False)
+        settings = {"padding": True, "split_special_tokens": True, "return_tensors": "pt", "verbose": False}
+        found = self.own(list(texts), **settings)  # "[MASK]" in a text is text
         length = found["input_ids"].shape[1]
         if self.longest is not None and length > self.longest:
             raise UnfitError(

@@ -10,7 +10,11 @@ LONGEST_PROMPT = 16
 
 
 class LanguageModelling(Task):
-    """Cross-entropy of the next token in nats, over all tokens but the first of a row."""
+    """Cross-entropy of the next token in nats, over all tokens but the first of a row.
+
+    With `document_ids` a token is predicted from its own document: the end token before a document counts as its begin
+    token, so that its first token is predicted from that alone, as in a text that is generated without a prompt.
+    """
 
     def weight(self, batch: Batch) -> Tensor:
         """Return the number of predicted tokens."""
@@ -18,9 +22,8 @@ class LanguageModelling(Task):
 
     def __call__(self, network: nn.Module, batch: Batch) -> dict[str, Tensor]:
         """Compute the loss of a batch with `input_ids` [B, L]."""
-        ids, mask = batch["input_ids"], batch.get("attention_mask")
-        logits = network(ids[:, :-1], mask=None if mask is None else mask[:, :-1])
-        return {"loss": next_token_loss(logits, ids, real_tokens(batch))}
+        logits = next_token_logits(network, batch)
+        return {"loss": next_token_loss(logits, batch["input_ids"], real_tokens(batch))}
 
     def samples(self, network: nn.Module, batch: Batch, generator: torch.Generator) -> list[str]:
         """Continue prompts taken from the beginnings of rows; prompt and continuation are separated by `|`."""
@@ -34,7 +37,10 @@ class LanguageModelling(Task):
         capacity = settings.max_new_tokens if longest is None else longest - length
         if capacity < 1:
             return []
-        prompts = batch["input_ids"][:, :length]
+        prompts, shown = batch["input_ids"][:, :length], torch.ones_like(batch["input_ids"][:, :length]).bool()
+        if "document_ids" in batch:
+            documents = _input_documents(batch)[:, :length]
+            shown = documents == documents[:, -1:]
         tokens = network.generate(  # type: ignore[operator]
             prompts,
             min(settings.max_new_tokens, capacity),
@@ -44,6 +50,26 @@ class LanguageModelling(Task):
             settings.num_beams,
             tokenizer.eos_token_id,
             generator,
+            shown,
             pad_token=tokenizer.pad_token_id,
         )
-        return [tokenizer.decode(row[:length]) + "|" + tokenizer.decode(row[length:]) for row in tokens.tolist()]
+        starts = [row[kept].tolist() for row, kept in zip(prompts, shown, strict=True)]
+        pairs = zip(starts, tokens[:, length:].tolist(), strict=True)
+        return [tokenizer.decode(start) + "|" + tokenizer.decode(new) for start, new in pairs]
+
+
+def next_token_logits(network: nn.Module, batch: Batch) -> Tensor:
+    """Return the logits [B, L - 1, V] of all tokens but the first of each row, of a batch with `input_ids` [B, L]."""
+    mask = batch.get("attention_mask")
+    given = {"documents": _input_documents(batch)} if "document_ids" in batch else {}
+    logits: Tensor = network(batch["input_ids"][:, :-1], mask=None if mask is None else mask[:, :-1], **given)
+    return logits
+
+
+def _input_documents(batch: Batch) -> Tensor:
+    """Return the documents of the inputs [B, L - 1]: those of the tokens that they predict.
+
+    So the end token between two documents belongs to the second one, as its begin token.
+    """
+    documents: Tensor = batch["document_ids"][:, 1:]
+    return documents
