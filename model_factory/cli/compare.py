@@ -65,22 +65,23 @@ def _compare(args: argparse.Namespace) -> int:
     try:
         folders, notes = find_runs([Path(path) for path in args.runs])
         comparison = compare_runs(folders, notes, args.metric)
-        if args.json:
-            print(json.dumps({"ok": True, "errors": [], **comparison.as_dict()}, indent=2, ensure_ascii=False))
-        elif args.csv:
-            print(comparison.csv(), end="")
-        else:
-            print(escape_controls(comparison.text()))
         if args.html:
             from model_factory.pages.comparison_page import render_comparison_page
             from model_factory.pages.document import write_page
 
             write_page(args.html, render_comparison_page(Path(args.runs[0]).name, comparison))
             print(escape_line(f"page written to {args.html}"), file=sys.stderr)
+        if args.json:
+            print(json.dumps({"ok": True, "errors": [], **comparison.as_dict()}, indent=2, ensure_ascii=False))
+        elif args.csv:
+            print(comparison.csv(), end="")
+        else:
+            print(escape_controls(comparison.text()))
     except BrokenPipeError:
         raise
     except Exception as error:
-        return report_error(error, args.runs[0], args.json)
+        place = next((path for path in args.runs if str(error).startswith(path)), args.runs[0])
+        return report_error(error, place, args.json)
     return GOOD
 
 

@@ -144,7 +144,9 @@ def test_folders_that_are_no_runs_are_refused(
         ("sweep", "no run has begun"),
     ):
         assert main([str(runs[0]) if folder != "sweep" else str(tmp_path / folder), str(tmp_path / folder)]) == 3
-        assert reason in capsys.readouterr().err
+        err = capsys.readouterr().err
+        assert reason in err
+        assert err.startswith(str(tmp_path / folder))
     (runs[0] / "evaluation.json").write_text("[]")
     assert main([str(runs[0]), "--json"]) == 3
     assert "has no list of figures" in json.loads(capsys.readouterr().out)["errors"][0]["message"]
