@@ -13,7 +13,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from model_factory.sweep.records import flatten
 from model_factory.training.errors import FolderInUseError, RunFolderError, TrainingError
 from model_factory.training.run.atomic_io import write_text
 from model_factory.training.run.checkpoints import read_json
@@ -150,12 +149,18 @@ def _axis_differences(held: Mapping[str, Any], now: Mapping[str, Any], *, can_gr
             yield f"{key}: {_shown(before)} then, {_shown(after)} now"
 
 
-def _config_differences(held: object, now: object, swept: set[str]) -> Iterator[str]:
-    before, after = dict(flatten(held)), dict(flatten(now))
-    for key in dict.fromkeys([*before, *after]):
-        is_swept = any(key == name or key.startswith(f"{name}.") for name in swept)
-        if not is_swept and not key.startswith(FREE) and before.get(key) != after.get(key):
-            yield f"{key}: {_shown(before.get(key))} then, {_shown(after.get(key))} now"
+def _config_differences(held: object, now: object, swept: set[str], path: str = "") -> Iterator[str]:
+    """Yield a line for each key with another value; a key that only one config has is one that a version added."""
+    if path in swept or path.startswith(FREE):
+        return
+    if isinstance(held, Mapping) and isinstance(now, Mapping):
+        for key in (key for key in held if key in now):
+            yield from _config_differences(held[key], now[key], swept, f"{path}.{key}" if path else str(key))
+    elif isinstance(held, list) and isinstance(now, list) and len(held) == len(now):
+        for index, (before, after) in enumerate(zip(held, now, strict=True)):
+            yield from _config_differences(before, after, swept, f"{path}.{index}")
+    elif held != now:
+        yield f"{path}: {_shown(held)} then, {_shown(now)} now"
 
 
 def _shown(value: object) -> str:

@@ -88,6 +88,14 @@ def test_another_sweep_in_the_folder_is_refused(whole: Path, tmp_path: Path) -> 
         sweep("--config", config, *GRID, "--output", tmp_path)
 
 
+def test_key_that_a_later_version_adds_is_no_other_sweep(whole: Path) -> None:
+    path = whole / "sweep.json"
+    content = json.loads(path.read_text())
+    del content["experiment"]["training"]["adam_beta2"]
+    path.write_text(json.dumps(content))
+    assert sweep("--config", whole.parent / "experiment.yml", *GRID[:3], "0,1,2", "--output", whole) == 0
+
+
 def test_folder_without_runs_may_take_another_sweep(tmp_path: Path) -> None:
     words = ("--config", write_experiment(tmp_path, max_steps=1), "--output", tmp_path / "sweep")
 
