@@ -12,6 +12,7 @@ EXAMPLES = """\
 examples:
   python train.py --config configs/full_experiment.yml --output runs/first
   python train.py --config configs/full_experiment.yml --output runs/first --resume
+  python train.py --config configs/full_experiment.yml --output runs/first --resume --set training.max_steps=2000
   python train.py --config my.yml --output runs/fast --set training.learning_rate=1e-3 --set training.bf16=true
   python train.py --config my.yml --output runs/second_gpu --gpu 1
   torchrun --nproc-per-node=4 -m model_factory train --config my.yml --output runs/four_gpus
@@ -30,7 +31,9 @@ def build_parser(prog: str = "train.py") -> argparse.ArgumentParser:
     )
     parser.add_argument("--output", metavar="RUN", required=True, help="the run's folder, new or empty")
     parser.add_argument(
-        "--resume", action="store_true", help="resume from the folder's last checkpoint; start from scratch without one"
+        "--resume",
+        action="store_true",
+        help="resume from the last checkpoint of the folder, with the settings given now; without one, start from scratch",
     )
     parser.add_argument(
         "--gpu", metavar="N", type=_gpu, help="train on this GPU alone, counted from 0, whatever device the file names"

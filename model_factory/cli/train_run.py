@@ -74,7 +74,7 @@ def _start(config: ExperimentConfig, args: argparse.Namespace) -> None:
 
     So what cannot train ends before step 1. Several processes and data that would be downloaded are not tried.
     """
-    plan = plan_resume(RunFolder(args.output), config, resume=args.resume)
+    plan = plan_resume(RunFolder(args.output), config, resume=args.resume, world=world_size())
     if plan.checkpoint is not None or plan.is_finished:
         return
     if args.resume and _is_main():

@@ -290,9 +290,18 @@ def _device_settings(config: Any, path: Location) -> Iterator[tuple[Location, st
                 yield from _device_settings(value, here)
 
 
+def _warmup(context: Context) -> Iterator[Problem]:
+    """Check that the warm-up is given once."""
+    path = ("training", "warmup_ratio")
+    if context.has(path) and context.has(("training", "warmup_steps")):
+        message = "warmup_ratio and warmup_steps both give the length of the warm-up"
+        yield context.problem(path, message, "leave one of them out, or --set training.warmup_ratio=null")
+
+
 TRAINING_CHECKS: tuple[Check, ...] = (
     *(
         _names,
+        _warmup,
         _named_data,
         _evaluation,
         _rows,

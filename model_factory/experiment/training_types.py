@@ -156,6 +156,8 @@ class TrainingConfig(StrictModel):
     """Folder of a run, or of a model that `save_pretrained` wrote, whose weights to begin with."""
     max_steps: Steps = 1000
     """Optimiser steps. [steps]"""
+    num_train_epochs: Annotated[float, Field(gt=0, le=1_000_000)] | None = None
+    """Length in passes over the training rows; with max_steps as well, training ends at the smaller of the two. [epochs]"""
     batch_size: Annotated[int, Field(gt=0, le=1_048_576)] = 32
     """Rows of a batch on each device. [rows]"""
     gradient_accumulation_steps: Annotated[int, Field(gt=0, le=65_536)] = 1
@@ -168,6 +170,8 @@ class TrainingConfig(StrictModel):
     """Schedule of the learning rate after the warm-up."""
     warmup_steps: Annotated[int, Field(ge=0)] = 0
     """Steps over which the learning rate rises from 0. [steps]"""
+    warmup_ratio: Annotated[float, Field(ge=0, lt=1)] | None = None
+    """Share of the steps over which the learning rate rises from 0, instead of warmup_steps. [share]"""
     optim: Literal["adamw_torch_fused", "adamw_torch", "adafactor"] = "adamw_torch_fused"
     """Optimiser; adamw_torch_fused is the faster of PyTorch's two AdamW."""
     weight_decay: Annotated[float, Field(ge=0, le=1)] = 0.0
@@ -228,17 +232,17 @@ class TrainingConfig(StrictModel):
 
     def violations(self) -> Iterator[Violation]:
         """Yield values that contradict each other or have no effect."""
-        if self.warmup_steps >= self.max_steps:
+        if self.warmup_steps >= self.max_steps and self.num_train_epochs is None:
             yield Violation(
                 f"warmup_steps {self.warmup_steps} leaves nothing of max_steps {self.max_steps}",
                 ("warmup_steps",),
                 (("max_steps",),),
                 f"at most {self.max_steps - 1}",
             )
-        elif self.warmup_steps and self.lr_scheduler_type == "constant":
+        elif (self.warmup_steps or self.warmup_ratio) and self.lr_scheduler_type == "constant":
             yield Violation(
                 "lr_scheduler_type constant has no warm-up",
-                ("warmup_steps",),
+                ("warmup_ratio" if self.warmup_ratio else "warmup_steps",),
                 (("lr_scheduler_type",),),
                 "lr_scheduler_type: constant_with_warmup",
             )
@@ -251,7 +255,14 @@ class TrainingConfig(StrictModel):
                 (("early_stopping_patience",),),
                 "early_stopping_patience: 3",
             )
-        if self.stages is not None:
+        if self.stages is not None and self.num_train_epochs is not None:
+            yield Violation(
+                "stages count steps, and num_train_epochs gives none before the data are read",
+                ("num_train_epochs",),
+                (("stages",),),
+                f"max_steps: {self.max_steps}",
+            )
+        elif self.stages is not None:
             yield from stage_violations(self.stages, self.max_steps, self.init_from)
         if self.fsdp and self.ema_decay is not None:
             yield Violation(

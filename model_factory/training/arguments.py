@@ -1,9 +1,20 @@
 """Conversion of the `training` section to `transformers.TrainingArguments`."""
 
+import logging
+import math
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 from transformers import TrainingArguments
+from transformers.utils import logging as transformers_logging
 
 from model_factory.experiment.training_types import TrainingConfig
+from model_factory.training.distributed import is_main
 from model_factory.training.share import Share
 
 SAME_NAME = (
@@ -14,7 +25,11 @@ SAME_NAME = (
 
 
 def training_arguments(settings: TrainingConfig, share: Share, folder: str, *, use_cpu: bool) -> TrainingArguments:
-    """Build the Trainer's arguments; `model_factory.training.run.environment` checks that the machine supports them."""
+    """Build the Trainer's arguments, and limit the logging of its libraries to errors.
+
+    `model_factory.training.run.environment` checks that the machine supports them.
+    """
+    _silence_libraries()
     given = {name: getattr(settings, name) for name in SAME_NAME}
     if settings.fsdp:
         given |= {"fsdp": True, "fsdp_config": {"version": 2}}
@@ -40,3 +55,31 @@ def shard_by_layer(arguments: TrainingArguments, network: nn.Module) -> None:
     lists = [module for module in network.modules() if isinstance(module, nn.ModuleList)]
     names = sorted({type(layer).__name__ for layers in lists for layer in layers})
     arguments.fsdp_plugin_args["transformer_cls_names_to_wrap"] = ",".join(names)
+
+
+def _silence_libraries() -> None:
+    """Limit the logging of libraries to errors."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    transformers_logging.set_verbosity_error()
+    logging.getLogger("accelerate").setLevel(logging.ERROR)
+
+
+@contextmanager
+def keep_settings(optimizer: Optimizer, schedule: LRScheduler | None) -> Iterator[None]:
+    """Keep the learning rates, decays and betas of the current config while the block loads those of a checkpoint.
+
+    The schedule is that of the config too, at the step of the checkpoint; a jump of the learning rate is printed. The
+    moments and the number of steps are those of the checkpoint.
+    """
+    given = [{key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups]
+    base = list(getattr(schedule, "base_lrs", ()))
+    yield
+    if not isinstance(schedule, LambdaLR):
+        return
+    before, step = optimizer.param_groups[0]["lr"], schedule.last_epoch
+    rates = [rate * factor(step) for rate, factor in zip(base, schedule.lr_lambdas, strict=True)]
+    schedule.base_lrs, schedule._last_lr = base, rates
+    for group, own, rate in zip(optimizer.param_groups, given, rates, strict=True):
+        group.update({**own, "lr": rate})
+    if not math.isclose(before, rates[0], rel_tol=1e-9) and is_main():
+        print(f"note: the learning rate was {before:.4g}, and is {rates[0]:.4g} from step {step:,} on", file=sys.stderr)

@@ -16,8 +16,10 @@ from model_factory.training.ema import EMA
 from model_factory.training.network import TaskModule
 from model_factory.training.noise import mix_seed
 from model_factory.training.run.atomic_io import explain_write_errors
+from model_factory.training.run.environment import first_step, read_sessions
 from model_factory.training.run.folder import RunFolder
 from model_factory.training.run.logs import MetricsLog, SamplesLog, draw_curves
+from model_factory.training.run.resume import read_history
 from model_factory.training.run.signals import GracePeriod
 from model_factory.training.tasks.base import Batch
 from model_factory.yaml_config.errors import escape_controls
@@ -168,7 +170,9 @@ class RunCallback(TrainerCallback):  # type: ignore[misc]
             with self._report_failure("samples"):
                 self._write_samples(module, step)
         with self._report_failure("curves"):
-            draw_curves(self.metrics.read(), self.run.curves, self.title)
+            resumed = [step for session in read_sessions(self.run.environment) if (step := first_step(session))]
+            changed = [entry["from_step"] for entry in read_history(self.run)[1:]]
+            draw_curves(self.metrics.read(), self.run.curves, self.title, resumed, changed)
 
     def _write_samples(self, module: TaskModule, step: int) -> None:
         """Generate samples with the EMA weights, if there is an EMA, and append them to samples.txt."""

@@ -1,21 +1,16 @@
 """Training run: train a checked experiment into a run folder, from scratch or from its last checkpoint."""
 
 import json
-import logging
 import os
 import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from data_manager.data_manager import DatasetManager
 from data_manager.dataset_types import DatasetConfig
-from data_manager.rows.lengths import row_lengths
-from data_manager.tokenizers.base import Tokenizer
-from data_manager.tokenizers.load import load_tokenizer
 from model.checkpoint import atomic_replace
 from model.hub import replacing_weights
 from model_factory.experiment.build import with_vocabulary
@@ -26,14 +21,15 @@ from model_factory.training import distributed
 from model_factory.training.ema import EMA
 from model_factory.training.errors import FolderInUseError, UnfitError
 from model_factory.training.lora import add_adapters
-from model_factory.training.network import TaskModule, build_network
-from model_factory.training.rows import Buckets, RowCollator, Rows
+from model_factory.training.network import TaskModule, build_network, load_initial_weights
+from model_factory.training.rows import Buckets, RowCollator, Rows, first_rows
 from model_factory.training.run.atomic_io import explain_write_errors, sync, write_text
 from model_factory.training.run.checkpoints import checkpoint_folder
 from model_factory.training.run.data_hashes import (
     count_lengths,
     find_changed_splits,
     hash_splits,
+    read_split_hashes,
     write_lengths,
     write_split_hashes,
 )
@@ -46,9 +42,18 @@ from model_factory.training.run.environment import (
 )
 from model_factory.training.run.folder import RunFolder
 from model_factory.training.run.logs import MetricsLog, SamplesLog
-from model_factory.training.run.resume import ResumePlan, check_same_config, plan_resume, plan_share
-from model_factory.training.run.weights import WEIGHTS, load_weights, write_weights
-from model_factory.training.share import Share
+from model_factory.training.run.resume import (
+    ResumePlan,
+    check_steps_left,
+    find_changes,
+    is_saved_tokenizer,
+    plan_resume,
+    plan_share,
+    record_changes,
+    take_devices,
+)
+from model_factory.training.run.weights import write_weights
+from model_factory.training.share import Share, resolve_steps
 from model_factory.training.splits import (
     Split,
     Splits,
@@ -59,6 +64,7 @@ from model_factory.training.splits import (
     select_splits,
     select_task,
 )
+from model_factory.yaml_config.errors import escape_controls
 from model_factory.yaml_config.paths import expand_home
 from model_factory.yaml_config.schema_version import add_version
 
@@ -85,6 +91,8 @@ class TrainResult:
 def train(config: ExperimentConfig, output: str | os.PathLike[str], *, resume: bool = False) -> TrainResult:
     """Train an experiment into a folder, or resume the run that it holds; under torchrun, call it in each process.
 
+    A run continues with the settings of `config` from its last checkpoint on, as far as weights and tokenizer allow.
+
     Raises TrainingError (or a subclass from `model_factory.training.errors`), DataError, DeviceError.
     """
     config = add_default_sections(config)
@@ -92,13 +100,16 @@ def train(config: ExperimentConfig, output: str | os.PathLike[str], *, resume: b
     entry = select_dataset(config)
     check_extras(settings)
     run = RunFolder(output)
-    plan = plan_resume(run, config, resume=resume)
+    plan = plan_resume(run, config, resume=resume, world=distributed.world_size())
     if plan.is_finished:
         return TrainResult(run, settings.max_steps, was_finished=True)
+    if distributed.is_main():
+        for change in plan.changes:
+            print(escape_controls(f"note: {change}"), file=sys.stderr)
 
     lock: AbstractContextManager[None] = run.locked() if distributed.is_main() else nullcontext()
     with lock:
-        if distributed.is_main() and plan_resume(run, config, resume=resume) != plan:
+        if distributed.is_main() and plan_resume(run, config, resume=resume, world=distributed.world_size()) != plan:
             raise FolderInUseError(
                 f"{run}: another process has trained in this folder in the meantime; check its content before you resume"
             )
@@ -131,20 +142,22 @@ class TrainingSession:
         self.config, self.entry, self.run, self.plan = config, entry, run, plan
         self.settings = training_settings(config)
         self.rows: dict[str, SplitRecord] | None = None
+        self.has_new_data = False
 
     def run_to_end(self) -> TrainResult:
         """Load data, build the network, train it and write its weights."""
-        share = plan_share(self.settings, self.plan.checkpoint, distributed.world_size(), distributed.rank())
+        share = plan_share(self.settings, self.plan, distributed.world_size(), distributed.rank())
         on_cpu = is_on_cpu(self.config.model and self.config.model.config)
         check_machine(self.settings, use_cpu=on_cpu)
         from model_factory.training.arguments import training_arguments  # imports transformers, which takes seconds
 
-        _silence_libraries()
         arguments = training_arguments(self.settings, share, str(self.run), use_cpu=on_cpu)
         distributed.barrier()  # no process writes before all have read the folder
         with distributed.main_first():
             splits = self.load_data()
-        self.resolve(splits)
+        self.has_new_data = distributed.broadcast_from_main(self.has_new_data)
+        self.resolve(splits, share.rows)
+        arguments.max_steps, arguments.warmup_steps = self.settings.max_steps, self.settings.warmup_steps
         trainer, network = self.build(splits, share, arguments)
         if distributed.is_main():
             self.prepare_run_folder(str(arguments.device), sum(value.numel() for value in network.parameters()))
@@ -153,13 +166,13 @@ class TrainingSession:
         return self.finish(trainer, network, self.optimise(trainer))
 
     def load_data(self) -> Splits:
-        """Load the splits; raise UnfitError if a resumed run had other rows."""
+        """Load the splits; raise UnfitError if a resumed run had other rows, and its config names the same data."""
         loaded = DatasetManager.load_datasets([self.entry])[self.entry.name]
         splits = select_splits(loaded, self.settings, self.entry.name)
         if splits.evaluation is None:
             self.check_missing_evaluation(", ".join(loaded))
         manifest = self.plan.checkpoint.manifest if self.plan.checkpoint else None
-        if manifest is not None and manifest.split_rows != len(splits.train):
+        if manifest is not None and not self.plan.changes_data and manifest.split_rows != len(splits.train):
             raise UnfitError(
                 f"{self.run} was trained on {manifest.split_rows} rows, and data set {self.entry.name!r} now has "
                 f"{len(splits.train)}; restore its files, or give another --output"
@@ -167,16 +180,24 @@ class TrainingSession:
         if distributed.is_main():
             if note := describe_large_batch(splits.train, self.settings):
                 print(f"note: {note}", file=sys.stderr)
-            self.check_data_hashes(loaded, [name for name, rows in loaded.items() if splits.contains(rows)])
+            used = [name for name, rows in loaded.items() if splits.contains(rows)]
+            self.check_data_hashes(loaded, sorted(used, key=lambda name: loaded[name] is not splits.train))
         return splits
 
     def check_data_hashes(self, loaded: Mapping[str, Split], used: Sequence[str]) -> None:
         """Hash the rows of a new run; on resume, compare them with the hashes in rows.json.
 
-        A changed split is reported. Raises UnfitError if it is one in `used`, trained or evaluated on.
+        A changed split is reported. Raises UnfitError if it is one in `used`, trained (the first) or evaluated on, unless the
+        config names other data.
         """
         if self.plan.checkpoint is None or not self.run.rows.exists():
             self.rows = hash_splits(loaded)
+            return
+        if self.plan.changes_data:
+            self.rows = hash_splits(loaded)
+            known = [record["hash"] for record in read_split_hashes(self.run.rows).values()]
+            chosen = any(change.key in ("training.dataset", "training.train_split") for change in self.plan.changes)
+            self.has_new_data = chosen or used[0] not in self.rows or self.rows[used[0]]["hash"] not in known
             return
         changed = find_changed_splits(self.run.rows, loaded)
         if refused := [changed[name] for name in changed if name in used]:
@@ -196,25 +217,33 @@ class TrainingSession:
         if distributed.is_main():
             print(f"note: {found}; set training.eval_split to evaluate on one of them", file=sys.stderr)
 
-    def resolve(self, splits: Splits) -> None:
-        """Fill in what depends on the data: vocabulary, task, number of classes, scale of properties.
+    def resolve(self, splits: Splits, step_rows: int) -> None:
+        """Fill in what depends on the data: vocabulary, task, number of classes, scale of properties, number of steps.
 
-        On resume, compare the result with the run's config.yml; raise UnfitError if they differ.
+        `step_rows` are the rows of an optimiser step. A resumed run keeps the model of its config.yml. Raises UnfitError
+        if the data do not fit it.
         """
         task = select_task(self.config, splits.columns)
         update: dict[str, Any] = {"task": self.settings.task or task, "dataset": self.entry.name}
         if self.settings.num_labels is None and is_table(splits.train) and "labels" in splits.columns:
             named = getattr(self.entry, "classes", None)
             update["num_labels"] = len(named) if named else max(2, int(max(splits.train["labels"])) + 1)
-        self.settings = self.settings.model_copy(update=update)
+        then = None if self.plan.checkpoint is None else self.run.read_config()
+        if then is not None and then.training is not None:
+            update["num_labels"] = then.training.num_labels
+            self.config = self.config.model_copy(update={"model": take_devices(then.model, self.config.model)})
+        self.settings = resolve_steps(self.settings.model_copy(update=update), len(splits.train), step_rows)
         self.fill_generation_defaults(TASKS.get(task).load().generation)
         alone = with_vocabulary(self.config.model_copy(update={"datasets": [self.entry]}))
 
         assert alone.model is not None
         model = fill_condition_scale(alone.model, splits.train)
         self.config = self.config.model_copy(update={"model": model, "training": self.settings})
-        if self.plan.checkpoint is not None:
-            check_same_config(self.run.read_config(), self.config, self.run)
+        if then is not None and self.plan.checkpoint is not None:
+            changes = find_changes(then, self.config, self.run)
+            if changes or self.plan.changes:
+                check_steps_left(self.settings, self.plan.checkpoint, self.run)
+            self.plan = replace(self.plan, changes=tuple(dict.fromkeys([*self.plan.changes, *changes])))
 
     def fill_generation_defaults(self, defaults: Mapping[str, Any]) -> None:
         """Set the keys of `generation` that the file leaves out to the task's defaults."""
@@ -229,25 +258,35 @@ class TrainingSession:
         from model_factory.training.trainer import Data, FactoryTrainer
 
         self.tokenizer = DatasetManager.tokenizer(self.entry)
+        self.check_tokenizer()
         module = self.build_module(arguments)
         decay = self.settings.ema_decay
         average = None if decay is None else EMA(module.network, decay)
-        train, evaluation = Rows(splits.train), self.select_evaluation_rows(splits)
-        collate = RowCollator(DatasetManager.collator(self.entry, splits.train), self.settings.seed, share.rows)
-        shown = self.make_sample_batch(evaluation or train, collate)
+        train, evaluation = (
+            Rows(splits.train),
+            None if splits.evaluation is None else first_rows(splits.evaluation, self.settings.max_eval_samples),
+        )
+        offset = self.plan.row_offset(share.rows, has_new_data=self.has_new_data)
+        collate = RowCollator(DatasetManager.collator(self.entry, splits.train), self.settings.seed, share.rows, offset)
+        shown = self.make_sample_batch(evaluation or train, replace(collate, offset=0))
         assert self.config.model is not None
         callback = RunCallback(self.run, self.settings, self.config.model.name, average, shown)
         step = self.plan.checkpoint.step if self.plan.checkpoint else 0
-        data = Data(train, evaluation, collate, share, self.build_buckets(splits.train, share))
+        is_bucketed = getattr(self.entry, "bucketing", False)
+        buckets = Buckets.of(splits.train, share.rows, offset) if is_bucketed else None
+        data = Data(train, evaluation, collate, share, buckets, offset)
         return FactoryTrainer(module, arguments, self.settings, data, callback, average, step), module.network
 
-    def build_buckets(self, rows: Split, share: Share) -> "Buckets | None":
-        """Return buckets that group rows of similar length into a step, None unless the data set sets `bucketing`."""
-        if not getattr(self.entry, "bucketing", False):
-            return None
-        import torch
-
-        return Buckets(torch.from_numpy(sum(row_lengths(rows).values())), share.rows)
+    def check_tokenizer(self) -> None:
+        """Raise UnfitError if a run that continues on other data has another tokenizer, say one trained on these data."""
+        if self.tokenizer is None or not self.plan.changes_data:
+            return
+        if is_saved_tokenizer(self.tokenizer, self.run.tokenizer):
+            return
+        raise UnfitError(
+            f"{self.run}: the tokenizer of data set {self.entry.name!r} has other tokens than the one that the run was trained "
+            f"with, as it depends on the data; use the run's own: tokenizer: {{run: {self.run}}}"
+        )
 
     def build_module(self, arguments: "TrainingArguments") -> "TaskModule":
         """Build the network with its task, initial weights and adapters, on the device of `arguments`."""
@@ -259,36 +298,13 @@ class TrainingSession:
         with nullcontext() if self.plan.checkpoint is None else replacing_weights():
             network, task = build_network(self.config, self.tokenizer)
         if self.settings.init_from is not None and self.plan.checkpoint is None:
-            self.load_initial_weights(network, expand_home(self.settings.init_from))
+            load_initial_weights(network, expand_home(self.settings.init_from), self.tokenizer, self.entry.name)
         module = TaskModule(network, task)
         if self.settings.lora is not None:
             add_adapters(module, self.settings.lora)
         if self.settings.fsdp:
             shard_by_layer(arguments, network)
         return module.to(arguments.device)
-
-    def load_initial_weights(self, network: "nn.Module", folder: Path) -> None:
-        """Load the weights of another run or model; raise UnfitError if they do not fit or are not there."""
-        if not folder.is_dir():
-            raise UnfitError(f"training.init_from: {folder} is not a folder")
-        load_weights(network, folder / WEIGHTS, "this experiment", UnfitError)
-        theirs = folder / "tokenizer"
-        if self.tokenizer is None or not theirs.is_dir():
-            return
-        if _first_tokens(load_tokenizer(theirs)) != _first_tokens(self.tokenizer):
-            raise UnfitError(
-                f"training.init_from: {theirs} gives tokens other ids than the tokenizer of data set "
-                f"{self.entry.name!r}; use that tokenizer for the data set"
-            )
-
-    def select_evaluation_rows(self, splits: Splits) -> "Rows | None":
-        """Return the first `max_eval_samples` rows of the evaluation split, None if there is no such split."""
-        data, limit = splits.evaluation, self.settings.max_eval_samples
-        if data is None:
-            return None
-        if limit is not None and limit < len(data):
-            data = data.select(range(limit)) if is_table(data) else list(data)[:limit]
-        return Rows(data)
 
     def make_sample_batch(self, rows: "Rows", collate: "RowCollator") -> "Callable[[], Batch]":
         """Return a function that collates evenly spaced rows of the split, one for each sample to show."""
@@ -311,6 +327,10 @@ class TrainingSession:
                 self.run.write_config(self.config)
                 if self.tokenizer is not None:
                     self.tokenizer.save(self.run.tokenizer)
+            elif self.plan.changes:
+                record_changes(self.run, self.config, self.plan.changes, step)
+                self.run.write_config(self.config)
+                self.run.weights.unlink(missing_ok=True)  # the checkpoint has them, until the run is finished again
             if self.rows is not None:
                 write_split_hashes(self.run.rows, self.rows)
             MetricsLog(self.run.metrics).drop_after(step)
@@ -367,17 +387,3 @@ class TrainingSession:
                 sync(self.run.path)
         distributed.barrier()
         return TrainResult(self.run, trainer.state.global_step, stopped_early=stopped_early)
-
-
-def _first_tokens(tokenizer: Tokenizer, count: int = 5000) -> list[str]:
-    """Decode the first `count` ids one by one, to compare two tokenizers."""
-    return [tokenizer.decode([token]) for token in range(min(tokenizer.vocab_size, count))]
-
-
-def _silence_libraries() -> None:
-    """Limit the logging of libraries to errors."""
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    from transformers.utils import logging as transformers_logging
-
-    transformers_logging.set_verbosity_error()
-    logging.getLogger("accelerate").setLevel(logging.ERROR)

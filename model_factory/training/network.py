@@ -5,6 +5,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from data_manager.tokenizers.base import Tokenizer
+from data_manager.tokenizers.load import load_tokenizer
 from model.checkpoint import with_device
 from model.model_factory import create_model
 from model_factory.experiment.config import ExperimentConfig
@@ -89,3 +90,26 @@ class TaskModule(nn.Module):
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Return the task's loss and metrics of a batch, scalars on the network's device."""
         return self.task(self.network, batch)
+
+
+def load_initial_weights(network: nn.Module, folder: Path, tokenizer: "Tokenizer | None", data: str) -> None:
+    """Load the weights of another run or model, for `training.init_from`.
+
+    Raises UnfitError if they do not fit or are not there, or if its tokenizer is not that of data set `data`.
+    """
+    if not folder.is_dir():
+        raise UnfitError(f"training.init_from: {folder} is not a folder")
+    load_weights(network, folder / WEIGHTS, "this experiment", UnfitError)
+    theirs = folder / "tokenizer"
+    if tokenizer is None or not theirs.is_dir():
+        return
+    if _first_tokens(load_tokenizer(theirs)) != _first_tokens(tokenizer):
+        raise UnfitError(
+            f"training.init_from: {theirs} gives tokens other ids than the tokenizer of data set {data!r}; use that "
+            "tokenizer for the data set"
+        )
+
+
+def _first_tokens(tokenizer: Tokenizer, count: int = 5000) -> list[str]:
+    """Decode the first `count` ids one by one, to compare two tokenizers."""
+    return [tokenizer.decode([token]) for token in range(min(tokenizer.vocab_size, count))]

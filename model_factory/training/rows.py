@@ -3,7 +3,8 @@
 Training reads one stream of rows, epoch after epoch, each epoch in its own random order. Step s takes the rows from
 position s * G on, where G is the number of rows of a step over all processes and accumulated parts. A batch may span two
 epochs, and all batches have one size. So the position to resume from is a product, not a state, and rows do not depend on
-how many processes share a step. If the data set sets `bucketing`, the rows of a step have similar lengths.
+how many processes share a step. A run that continues with other rows a step, or on other data, shifts the positions by an
+offset. If the data set sets `bucketing`, the rows of a step have similar lengths.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from data_manager.rows.lengths import row_lengths
 from model_factory.training.noise import RowNoise, mix_seed
 from model_factory.training.run.signals import leave_to_parent
 from model_factory.training.share import Share
@@ -31,10 +33,16 @@ _POOL = 100
 
 @dataclass(frozen=True)
 class Buckets:
-    """Buckets of rows of similar length: `lengths` int64 [rows of the split], and the number of rows of a step."""
+    """Buckets of rows of similar length: `lengths` int64 [rows of the split], the rows of a step, the position of step 0."""
 
     lengths: Tensor
     step_rows: int
+    offset: int = 0
+
+    @classmethod
+    def of(cls, rows: Split, step_rows: int, offset: int) -> "Buckets":
+        """Create the buckets of a table's rows."""
+        return cls(torch.from_numpy(sum(row_lengths(rows).values())), step_rows, offset)
 
     def sort(self, order: Tensor, start: int, generator: torch.Generator) -> Tensor:
         """Reorder an epoch's rows int64 [count], which begin at stream position `start`, by length within pools.
@@ -44,7 +52,7 @@ class Buckets:
         """
         pools = torch.split(order, _POOL * self.step_rows)
         order = torch.cat([pool[torch.argsort(self.lengths[pool], stable=True)] for pool in pools])
-        first = min(-start % self.step_rows, len(order))
+        first = min((self.offset - start) % self.step_rows, len(order))
         steps = (len(order) - first) // self.step_rows
         last = first + steps * self.step_rows
         whole = order[first:last].view(steps, self.step_rows)
@@ -71,10 +79,13 @@ class RowOrder:
 
 
 class TrainBatches(Sampler[list[Key]]):
-    """Sampler of one process's batches from step `start` to `stop`; its length counts steps 0 to `stop`."""
+    """Sampler of one process's batches from step `start` to `stop`; its length counts steps 0 to `stop`.
 
-    def __init__(self, order: RowOrder, share: Share, start: int, stop: int) -> None:
-        self.order, self.share, self.start, self.stop = order, share, start, stop
+    Step 0 would begin at position `offset` of the stream of rows.
+    """
+
+    def __init__(self, order: RowOrder, share: Share, start: int, stop: int, offset: int = 0) -> None:
+        self.order, self.share, self.start, self.stop, self.offset = order, share, start, stop, offset
 
     def __len__(self) -> int:
         return self.stop * self.share.accumulation
@@ -82,7 +93,7 @@ class TrainBatches(Sampler[list[Key]]):
     def __iter__(self) -> Iterator[list[Key]]:
         share = self.share
         for part in range(self.start * share.accumulation, len(self)):
-            first = (part * share.world + share.rank) * share.batch_size
+            first = self.offset + (part * share.world + share.rank) * share.batch_size
             yield [(position, self.order.index(position)) for position in range(first, first + share.batch_size)]
 
 
@@ -125,16 +136,24 @@ class Rows(Dataset[Item]):
         return list(zip(keys, rows, strict=True))
 
 
+def first_rows(data: Split, limit: int | None) -> Rows:
+    """Return the first `limit` rows of a split, all of them if it is None."""
+    if limit is not None and limit < len(data):
+        data = data.select(range(limit)) if is_table(data) else list(data)[:limit]
+    return Rows(data)
+
+
 @dataclass(frozen=True)
 class RowCollator:
     """Collator of the data set that also adds `noise` and `labels`, and drops masks that are True everywhere.
 
-    `batch_size` is the number of rows of a step; dividing a stream position by it gives the step.
+    `batch_size` is the number of rows of a step; dividing a stream position, counted from `offset`, by it gives the step.
     """
 
     collate: Collate
     seed: int
     batch_size: int
+    offset: int = 0
 
     def __call__(self, items: list[Item]) -> dict[str, Any]:
         """Collate rows into a batch; return an empty dictionary without rows."""
@@ -142,7 +161,7 @@ class RowCollator:
             return {}
         rows = [row for _, row in items]
         batch = {name: value for name, value in self.collate(rows).items() if not _is_idle_mask(name, value)}
-        position = torch.tensor([key[0] for key, _ in items])
+        position = torch.tensor([key[0] for key, _ in items]) - self.offset
         index = torch.tensor([key[1] for key, _ in items])
         step = int(position[0]) // self.batch_size
         batch["noise"] = RowNoise(self.seed, step, index, position % self.batch_size, self.batch_size)

@@ -1,6 +1,9 @@
-"""Division of an optimiser step's rows over processes and gradient accumulation parts."""
+"""Rows of an optimiser step, divided over processes and gradient accumulation parts, and steps of a training."""
 
+import math
 from dataclasses import dataclass
+
+from model_factory.experiment.training_types import TrainingConfig
 
 
 @dataclass(frozen=True)
@@ -16,3 +19,18 @@ class Share:
     def rows(self) -> int:
         """Return the number of rows of an optimiser step."""
         return self.batch_size * self.accumulation * self.world
+
+
+def resolve_steps(settings: TrainingConfig, rows: int, step_rows: int) -> TrainingConfig:
+    """Return the settings with the steps that follow from `num_train_epochs` and `warmup_ratio`.
+
+    An epoch of `rows` rows has rows / step_rows steps; a part of a step counts as one. A `max_steps` that is given as well
+    is the largest number. The result has `warmup_steps` in place of a ratio.
+    """
+    steps, warmup = settings.max_steps, settings.warmup_steps
+    if settings.num_train_epochs is not None:
+        of_epochs = max(1, math.ceil(settings.num_train_epochs * rows / step_rows))
+        steps = min(of_epochs, steps) if "max_steps" in settings.model_fields_set else of_epochs
+    if settings.warmup_ratio is not None:
+        warmup = min(round(settings.warmup_ratio * steps), steps - 1)
+    return settings.model_copy(update={"max_steps": steps, "warmup_steps": warmup, "warmup_ratio": None})

@@ -22,6 +22,7 @@ from torch.utils.data import DataLoader
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainingArguments
 
 from model_factory.experiment.training_types import TrainingConfig
+from model_factory.training.arguments import keep_settings
 from model_factory.training.callbacks import RunCallback, best_step
 from model_factory.training.distributed import (
     all_reduce_sum,
@@ -69,6 +70,8 @@ class Data:
     collate: RowCollator
     share: Share
     buckets: Buckets | None = None
+    offset: int = 0
+    """Position in the stream of rows at which step 0 would begin."""
 
 
 class FactoryTrainer(Trainer):  # type: ignore[misc]
@@ -115,7 +118,7 @@ class FactoryTrainer(Trainer):  # type: ignore[misc]
     def get_train_dataloader(self) -> DataLoader[Item]:
         """Return batches from `start_step` on; the Trainer counts them as one epoch of max_steps."""
         order = RowOrder(len(self.data.train), self.settings.seed, self.data.buckets)
-        batches = TrainBatches(order, self.data.share, self.start_step, self.args.max_steps)
+        batches = TrainBatches(order, self.data.share, self.start_step, self.args.max_steps, self.data.offset)
         workers = self.args.dataloader_num_workers
         return build_row_loader(self.data.train, batches, self.data.collate, workers=workers)
 
@@ -234,7 +237,7 @@ class FactoryTrainer(Trainer):  # type: ignore[misc]
         if "loss" in logs:
             logs |= self._reduce_means(self.measured)
             self.measured = {}
-        logs["epoch"] = self.state.global_step * self.data.share.rows / len(self.data.train)
+        logs["epoch"] = (self.data.offset + self.state.global_step * self.data.share.rows) / len(self.data.train)
         if any(name.startswith("eval_") for name in logs):  # read by best_step and early stopping
             self.state.log_history.append({**logs, "step": self.state.global_step})
         self.control = self.callback_handler.on_log(self.args, self.state, self.control, logs)
@@ -329,6 +332,7 @@ class FactoryTrainer(Trainer):  # type: ignore[misc]
                 world=world_size(),
                 batch_rows=self.data.share.rows,
                 split_rows=len(self.data.train),
+                row_offset=self.data.offset,
             )
 
     def whole_weights(self) -> dict[str, Tensor]:
@@ -365,7 +369,8 @@ class FactoryTrainer(Trainer):  # type: ignore[misc]
         return self.whole_weights()
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        with checkpoints.explain_load_errors(checkpoint):
+        """Load the optimiser's moments and the schedule's step; rates and decays are those of the current config."""
+        with checkpoints.explain_load_errors(checkpoint), keep_settings(self.optimizer, self.lr_scheduler):
             super()._load_optimizer_and_scheduler(checkpoint)
 
     def _load_rng_state(self, checkpoint: str | None) -> None:

@@ -33,14 +33,19 @@ class Trial:
     rows: int
     loss: float
     seconds: float
+    train_rows: int
+    steps_per_epoch: float
 
     def as_dict(self) -> dict[str, Any]:
         """Return the plain form for `--json`."""
         return dict(vars(self))
 
     def text(self) -> str:
-        """Return one line for the terminal."""
-        return f"one step of {self.task} on {self.rows} rows: loss {self.loss:.4g} in {self.seconds:.2f} s"
+        """Return two lines for the terminal."""
+        return (
+            f"one step of {self.task} on {self.rows} rows: loss {self.loss:.4g} in {self.seconds:.2f} s\n"
+            f"an epoch: {self.train_rows:,} rows in {self.steps_per_epoch:,.4g} steps"
+        )
 
 
 def can_try(config: ExperimentConfig) -> bool:
@@ -73,7 +78,8 @@ def try_step(config: ExperimentConfig) -> Trial:
     check_machine(settings.model_copy(update={"fsdp": False}), use_cpu=on_cpu)
     session = TrainingSession(config, entry, RunFolder(Path("runs")), ResumePlan())
     splits = select_splits(DatasetManager.load_datasets([entry])[entry.name], settings, entry.name)
-    session.resolve(splits)
+    step_rows = settings.batch_size * settings.gradient_accumulation_steps
+    session.resolve(splits, step_rows)
     session.settings = session.settings.model_copy(update={"fsdp": False})
     session.tokenizer = DatasetManager.tokenizer(entry)
     accelerator = None if on_cpu else torch.accelerator.current_accelerator()
@@ -83,7 +89,9 @@ def try_step(config: ExperimentConfig) -> Trial:
     batch = collate(Rows(splits.train).__getitems__([(row, row) for row in rows]))
     loss = module(on_device(batch, next(module.parameters()).device))["loss"]
     loss.backward()
-    return Trial(str(session.settings.task), len(rows), float(loss.detach()), time.perf_counter() - start)
+    seconds = time.perf_counter() - start
+    epoch = len(splits.train) / step_rows
+    return Trial(str(session.settings.task_name), len(rows), float(loss.detach()), seconds, len(splits.train), epoch)
 
 
 def _chosen_rows(rows: Any) -> list[int]:

@@ -45,12 +45,8 @@ _TABLE: tuple[tuple[Synonym, str], ...] = (
         Synonym("training.max_steps", "steps"),
         "max_iters total_steps train_steps training_steps num_train_steps max_train_steps max_updates num_iterations",
     ),
-    (
-        Synonym(
-            "training.max_steps", "steps", "an epoch has rows / (batch_size * gradient_accumulation_steps) of them"
-        ),
-        "epochs num_epochs n_epochs max_epochs max_epoch num_train_epochs",
-    ),
+    (Synonym("training.num_train_epochs", "epochs"), "epochs num_epochs n_epochs max_epochs max_epoch"),
+    (Synonym("training.warmup_ratio", "share"), "warmup_proportion warmup_fraction pct_start"),
     (
         Synonym("training.batch_size", "rows", "those of one device"),
         "per_device_train_batch_size per_device_eval_batch_size micro_batch_size train_batch_size micro_bsz bsz batch",

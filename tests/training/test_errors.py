@@ -54,16 +54,15 @@ def test_output_folder_not_empty_is_refused(copy, unfinished, tmp_path):
 
 def test_resume_with_other_config_is_refused(copy, unfinished, tmp_path):
     config, before = unfinished.parent / "experiment.yml", snapshot(copy)
-    changes = ("--set", "model.decoder.d_model=32", "--set", "training.learning_rate=0.01")
+    changes = ("--set", "model.decoder.d_model=32", "--set", "training.optim=adafactor")
     words = ("--config", config, "--output", copy, "--resume", *changes)
     fails(
         1,
-        "model.decoder.d_model: 16 then, 32 now\n  training.learning_rate: 0.0003 then, 0.01 now",
+        "model.decoder.d_model: 16 then, 32 now; the weights in its checkpoint are those of this model\n"
+        "  training.optim: 'adamw_torch_fused' then, 'adafactor' now; its checkpoint has the moments of this optimiser",
         *words,
         log=tmp_path / "a",
     )
-    words = ("--config", config, "--output", copy, "--resume", "--set", "training.batch_size=3")
-    fails(1, "a step of this run has 4 rows", *words, log=tmp_path / "b")
     assert snapshot(copy) == before
     free = ("--set", "training.save_steps=3", "--set", "generation.num_samples=1")
     assert train("--config", config, "--output", copy, "--resume", *free) == 0

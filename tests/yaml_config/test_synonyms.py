@@ -54,7 +54,7 @@ def test_synonyms_name_existing_keys_with_their_units() -> None:
     ("section", "line", "expected"),
     [
         ("training", "lr: 0.1", "unknown key 'lr'; here it is learning_rate [1]"),
-        ("training", "epochs: three", "unknown key 'epochs'; here it is max_steps [steps]: an epoch has rows"),
+        ("training", "epochs: three", "unknown key 'epochs'; here it is num_train_epochs [epochs]"),
         ("training", "eval_strategy: steps", "unknown key 'eval_strategy'; here it is eval_steps [steps]"),
         ("training", "lora_r: 4", "unknown key 'lora_r'; here it is lora.r [rank]"),
         ("training", "output_dir: x", "unknown key 'output_dir'; here it is --output RUN: an option of the command"),

@@ -36,13 +36,22 @@ _UNSET: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Manifest:
-    """Manifest of a checkpoint: step, number of processes, rows per step, rows of the training split, file sizes."""
+    """Manifest of a checkpoint: step, number of processes, rows per step, rows of the training split, file sizes.
+
+    Step s reads the rows of the stream from position row_offset + s * batch_rows on.
+    """
 
     step: int
     world: int
     batch_rows: int
     split_rows: int
     files: dict[str, int]
+    row_offset: int = 0
+
+    @property
+    def rows_seen(self) -> int:
+        """Return the position in the stream of rows."""
+        return self.row_offset + self.step * self.batch_rows
 
     def check(self) -> None:
         """Raise ValueError if a number is invalid or a file name points outside the folder."""
@@ -50,6 +59,8 @@ class Manifest:
         for name, value in numbers.items():
             if type(value) is not int or not 0 <= value < 2**62:
                 raise ValueError(f"{MANIFEST} has {name}: {value!r}")
+        if type(self.row_offset) is not int or not 0 <= self.rows_seen < 2**62:
+            raise ValueError(f"{MANIFEST} has row_offset: {self.row_offset!r}")
         if self.world < 1 or self.batch_rows < 1:
             raise ValueError(
                 f"{MANIFEST} has world: {self.world} and batch_rows: {self.batch_rows}, which must be at least 1"
@@ -168,11 +179,11 @@ def read_checkpoint(run: Path, step: int) -> Checkpoint:
     return Checkpoint(folder, manifest)
 
 
-def write_manifest(staging: Path, *, step: int, world: int, batch_rows: int, split_rows: int) -> None:
+def write_manifest(staging: Path, *, step: int, world: int, batch_rows: int, split_rows: int, row_offset: int) -> None:
     """Write the manifest of a folder that is otherwise complete."""
     paths = sorted(path for path in staging.rglob("*") if path.is_file())
     files = {str(path.relative_to(staging)): path.stat().st_size for path in paths}
-    manifest = Manifest(step, world, batch_rows, split_rows, files)
+    manifest = Manifest(step, world, batch_rows, split_rows, files, row_offset)
     write_text(staging / MANIFEST, json.dumps(add_version(asdict(manifest)), indent=1) + "\n")
 
 

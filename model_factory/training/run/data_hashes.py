@@ -36,11 +36,8 @@ def write_split_hashes(path: Path, splits: Mapping[str, SplitRecord]) -> None:
     write_text(path, json.dumps(add_version({"splits": dict(splits)}), indent=1) + "\n")
 
 
-def find_changed_splits(path: Path, splits: Mapping[str, Split]) -> dict[str, str]:
-    """Check data hashes: return a sentence for each split, by name, that is missing or has other rows than the run had.
-
-    Return an empty dictionary for a run without rows.json. Raises RunFolderError for a damaged file.
-    """
+def read_split_hashes(path: Path) -> dict[str, SplitRecord]:
+    """Read the hashes of a run, an empty dictionary without the file; raise RunFolderError if it is damaged."""
     if not path.exists():
         return {}
     held = read_json(path)
@@ -49,6 +46,15 @@ def find_changed_splits(path: Path, splits: Mapping[str, Split]) -> dict[str, st
         raise RunFolderError(
             f"{path} does not hold hashes of splits; remove it to resume without a check for changed data"
         )
+    return known
+
+
+def find_changed_splits(path: Path, splits: Mapping[str, Split]) -> dict[str, str]:
+    """Check data hashes: return a sentence for each split, by name, that is missing or has other rows than the run had.
+
+    Return an empty dictionary for a run without rows.json. Raises RunFolderError for a damaged file.
+    """
+    known = read_split_hashes(path)
     now = hash_splits({name: rows for name, rows in splits.items() if name in known})
     return {
         name: _describe_change(name, then, now.get(name))

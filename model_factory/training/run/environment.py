@@ -34,6 +34,12 @@ def read_sessions(path: Path) -> list[object]:
     return found
 
 
+def first_step(session: object) -> int:
+    """Return the step from which a session of `environment.json` trained."""
+    step = session.get("from_step") if isinstance(session, dict) else None
+    return step if type(step) is int else 0
+
+
 def describe_environment(device: str, world: int, step: int) -> dict[str, object]:
     """Describe the session that begins at `step` on `world` devices: versions, machine, command."""
     import torch

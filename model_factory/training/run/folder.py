@@ -8,6 +8,7 @@ RUN/lengths.json        for diffusion over whole documents: counts of document l
 RUN/metrics.jsonl       a line every `logging_steps` and at each evaluation
 RUN/curves.png          losses and learning rate
 RUN/samples.txt         samples of the model at each evaluation
+RUN/history.json        for a run that continued with another config: each config and its first step
 RUN/environment.json    versions and machine of each session
 RUN/checkpoint-N/       checkpoint that `--resume` starts from, see `model_factory.training.run.checkpoints`
 """
@@ -58,6 +59,7 @@ class RunFolder:
         self.metrics = self.path / "metrics.jsonl"
         self.curves = self.path / "curves.png"
         self.samples = self.path / "samples.txt"
+        self.history = self.path / "history.json"
         self.environment = self.path / "environment.json"
 
     def __str__(self) -> str:

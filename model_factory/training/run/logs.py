@@ -1,8 +1,9 @@
 """`metrics.jsonl`: one JSON object per line, in step order, without repeated steps after a resume."""
 
 import json
+import math
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -59,10 +60,25 @@ def _to_line(entry: dict[str, Any]) -> str:
 
 
 Points = tuple[list[int], list[float]]
+_SMOOTHED = 50
+"""Points from which on a curve is shown with its moving average."""
+_WIDE = 10
+"""Factor between the largest and the smallest loss above which the axis is logarithmic."""
 
 
-def draw_curves(entries: Sequence[dict[str, Any]], path: Path, title: str) -> None:
-    """Plot the entries of `metrics.jsonl`, if they have a loss yet; raise OSError if the disk is full."""
+def draw_curves(
+    entries: Sequence[dict[str, Any]],
+    path: Path,
+    title: str,
+    resumed: Collection[int] = (),
+    changed: Collection[int] = (),
+) -> None:
+    """Plot the entries of `metrics.jsonl`, if they have a loss yet; raise OSError if the disk is full.
+
+    Vertical lines mark the steps from which the run was resumed, dotted, or continued with other settings, dashed. A long
+    curve of the training loss is shown with its moving average. The axis is logarithmic if the losses differ by a factor
+    above 10.
+    """
     train, validation, rate = (_points(entries, key) for key in ("loss", "eval_loss", "learning_rate"))
     if not train[0] and not validation[0]:
         return
@@ -75,15 +91,35 @@ def draw_curves(entries: Sequence[dict[str, Any]], path: Path, title: str) -> No
         left=0.13, right=0.97, top=0.94, bottom=0.09, hspace=0.08
     )  # fixed margins: a layout engine takes another 0.5 s
     top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=[2, 1])
-    for points, label, mark in ((train, "train", ""), (validation, "validation", "o")):
-        if points[0]:
-            top.plot(*points, label=label, marker=mark, markersize=3)
-    top.set(ylabel="loss", title=escape_mathtext(title))
+    is_noisy = len(train[1]) >= _SMOOTHED
+    if train[0]:
+        top.plot(*train, label=None if is_noisy else "train", color="tab:blue", alpha=0.3 if is_noisy else 1.0)
+    if is_noisy:
+        top.plot(train[0], moving_average(train[1]), label="train, moving average", color="tab:blue")
+    if validation[0]:
+        top.plot(*validation, label="validation", color="tab:orange", marker="o", markersize=3)
+    losses = [loss for loss in (*train[1], *validation[1]) if math.isfinite(loss)]
+    is_wide = bool(losses) and min(losses) > 0 and max(losses) > _WIDE * min(losses)
+    top.set(ylabel="loss", yscale="log" if is_wide else "linear", title=escape_mathtext(title))
+    for steps, style, label in ((set(resumed) - set(changed), ":", "resumed"), (set(changed), "--", "other settings")):
+        for number, step in enumerate(sorted(steps)):
+            top.axvline(step, linestyle=style, linewidth=1, color="tab:gray", label=None if number else label)
+            bottom.axvline(step, linestyle=style, linewidth=1, color="tab:gray")
     top.legend()
     bottom.plot(*rate, color="tab:gray")
     bottom.set(ylabel="learning rate", xlabel="step")
     with atomic_replace(path) as temporary:
         figure.savefig(temporary, format="png", dpi=120)
+
+
+def moving_average(values: Sequence[float], decay: float = 0.9) -> list[float]:
+    """Return the exponential moving average of each value and those before it, with weights that add up to 1."""
+    total = weight = 0.0
+    averages = []
+    for value in values:
+        total, weight = decay * total + value, decay * weight + 1
+        averages.append(total / weight)
+    return averages
 
 
 def escape_mathtext(text: str) -> str:

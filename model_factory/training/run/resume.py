@@ -1,27 +1,76 @@
-"""Resume plan: start a run from scratch, from a checkpoint, or not at all because it is finished."""
+"""Resume plan: start a run from scratch, from a checkpoint, or not at all because it is finished.
 
+A run may be continued with another config: `--resume --set training.max_steps=300`. What changes is written to
+`history.json`, and keys that cannot change once there are weights are refused with the reason.
+"""
+
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
+from pydantic import BaseModel
+
+from data_manager.tokenizers.base import Tokenizer
 from model_factory.experiment.config import ExperimentConfig
 from model_factory.experiment.training_types import TrainingConfig
-from model_factory.training.errors import FolderInUseError, UnfitError
-from model_factory.training.run.checkpoints import Checkpoint, find_newest_checkpoint
+from model_factory.training.errors import FolderInUseError, RunFolderError, UnfitError
+from model_factory.training.run.atomic_io import write_text
+from model_factory.training.run.checkpoints import Checkpoint, find_newest_checkpoint, read_json
 from model_factory.training.run.folder import RunFolder
 from model_factory.training.share import Share
+from model_factory.yaml_config.schema_version import add_version
 
 FREE = (
     *("training.save_steps", "training.save_total_limit", "training.logging_steps", "training.report_to"),
     *("training.dataloader_num_workers", "training.ddp_find_unused_parameters", "generation", "global_config"),
+    "model.name",
 )
-"""Keys that may change when a run resumes: they do not affect the weights."""
+"""Keys that may change silently: they do not affect the weights."""
 SHARED = ("training.batch_size", "training.gradient_accumulation_steps")
-"""Keys that may change as long as an optimiser step has as many rows as before."""
+"""Keys that change silently as long as an optimiser step has as many rows as before."""
 _RESOLVED = (
     *("vocab_size", "task", "num_labels", "eval_split", "train_split", "dataset"),
     *("model.length", "condition.mean", "condition.std"),
 )
+_STEPS = (("num_train_epochs", "max_steps"), ("warmup_ratio", "warmup_steps"), ("warmup_ratio", "warmup_ratio"))
+"""Keys of `training`, and those that are computed from them once the number of rows is known."""
+_FIXED = {
+    "model": "the weights in its checkpoint are those of this model",
+    "training.task": "the weights in its checkpoint are those of this task",
+    "training.num_labels": "the weights in its checkpoint are those of the number of classes then",
+    "training.lora": "its checkpoint has the weights of these adapters",
+    "training.optim": "its checkpoint has the moments of this optimiser",
+    "training.init_from": "it is read where a run starts, and this one has started",
+    "training.seed": "the order of the rows, dropout and noise follow from it",
+    "training.speech.subsampling": "the weights in its checkpoint are those of this network",
+    "training.speech.channels": "the weights in its checkpoint are those of this network",
+    "training.speech.num_speakers": "the weights in its checkpoint are those of this network",
+}
+_TOKENIZER = "the model was trained on the ids of this tokenizer"
+_CLASSES = "the model was trained on the numbers of these classes"
 _MISSING = object()
+DATA = ("datasets", "training.dataset", "training.train_split")
+"""Beginnings of keys that change the rows to train on."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """Key of a config whose value changes when a run continues."""
+
+    key: str
+    before: object
+    after: object
+
+    def __str__(self) -> str:
+        return f"{self.key}: {_shown(self.before)} before, {_shown(self.after)} from here"
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the plain form for `history.json`."""
+        values = {"before": self.before, "after": self.after}
+        return {"key": self.key, **{name: value for name, value in values.items() if value is not _MISSING}}
 
 
 @dataclass(frozen=True)
@@ -30,13 +79,35 @@ class ResumePlan:
 
     checkpoint: Checkpoint | None = None
     is_finished: bool = False
+    changes: tuple[Change, ...] = ()
+
+    @property
+    def changes_step_rows(self) -> bool:
+        """Return True if the number of rows of an optimiser step changes."""
+        return any(change.key in SHARED for change in self.changes)
+
+    @property
+    def changes_data(self) -> bool:
+        """Return True if the data set is another one, or may have other rows."""
+        return any(change.key.startswith(DATA) for change in self.changes)
+
+    def row_offset(self, step_rows: int, *, has_new_data: bool) -> int:
+        """Return the position in the stream of rows at which step 0 would begin, so that the run goes on where it was.
+
+        `step_rows` are the rows of an optimiser step from now on. New data begin at their first row.
+        """
+        if self.checkpoint is None:
+            return 0
+        manifest = self.checkpoint.manifest
+        return (0 if has_new_data else manifest.rows_seen) - manifest.step * step_rows
 
 
-def plan_resume(run: RunFolder, config: ExperimentConfig, *, resume: bool) -> ResumePlan:
+def plan_resume(run: RunFolder, config: ExperimentConfig, *, resume: bool, world: int = 1) -> ResumePlan:
     """Decide from `--output` and `--resume` how the run starts; write nothing.
 
-    Raises FolderInUseError if the folder is not empty and `resume` is False or it is not a run folder, UnfitError if the
-    run was trained with another config, RunFolderError if its newest checkpoint is damaged.
+    `world` is the number of processes. A finished run continues if the config differs in a key that affects the weights. Raises FolderInUseError if the
+    folder is not empty and `resume` is False or it is not a run folder, UnfitError if a key differs that cannot change
+    or no step is left to do, RunFolderError if the newest checkpoint is damaged.
     """
     if run.is_empty:
         return ResumePlan()
@@ -46,46 +117,172 @@ def plan_resume(run: RunFolder, config: ExperimentConfig, *, resume: bool) -> Re
         raise FolderInUseError(
             f"{run} is not empty and has no config.yml, so it is not a run folder; give another --output"
         )
-    checkpoint = None if run.is_finished else find_newest_checkpoint(run.path)
-    if run.is_finished or checkpoint is not None:
-        check_same_config(run.read_config(), config, run)
-    return ResumePlan(checkpoint, run.is_finished)
+    if run.is_finished and not find_changes(run.read_config(), config, run):
+        return ResumePlan(is_finished=True)
+    checkpoint = find_newest_checkpoint(run.path)
+    if checkpoint is None:
+        if run.is_finished:
+            raise UnfitError(
+                f"{run} is finished, and its last checkpoint is not there, so it cannot continue with other settings; with "
+                f"training.init_from: {run} a new run starts from its weights"
+            )
+        return ResumePlan()
+    then = run.read_config()
+    changes = (*find_changes(then, config, run), *_find_step_changes(then, config, checkpoint, world))
+    if changes and config.training is not None and config.training.num_train_epochs is None:
+        check_steps_left(config.training, checkpoint, run)
+    return ResumePlan(checkpoint, changes=changes)
 
 
-def check_same_config(then: ExperimentConfig, now: ExperimentConfig, run: RunFolder) -> None:
-    """Raise UnfitError that lists every key in which the run's config `then` differs from the config `now`.
-
-    A key that is left out now and was filled in from the data then (vocabulary, task) counts as equal.
-    """
-    differing = [
-        f"\n  {key}: {_shown(before)} then, {_shown(after)} now"
-        for key, before, after in _differences(then.to_dict(), now.to_dict(), "")
-        if not key.startswith(FREE) and key not in SHARED and not (after is None and key.endswith(_RESOLVED))
-    ]
-    if differing:
+def check_steps_left(settings: TrainingConfig, checkpoint: Checkpoint, run: RunFolder) -> None:
+    """Raise UnfitError if a run that continues with another config has no step left to do."""
+    if settings.max_steps <= checkpoint.step:
         raise UnfitError(
-            f"{run} was trained with another config:{''.join(differing)}\n"
-            f"restore these keys, or give another --output for a new run; with training.init_from: {run} it starts from "
-            "the weights of this run"
+            f"{run} has done {checkpoint.step:,} steps, and training.max_steps is {settings.max_steps:,}; to continue the run, "
+            f"give a larger one: --resume --set training.max_steps={2 * checkpoint.step}"
         )
 
 
-def plan_share(settings: TrainingConfig, checkpoint: Checkpoint | None, world: int, rank: int) -> Share:
-    """Divide the rows of an optimiser step over `world` processes; a resumed run keeps its rows per step.
+def find_changes(then: ExperimentConfig, now: ExperimentConfig, run: RunFolder) -> tuple[Change, ...]:
+    """Return the keys in which the config `now` differs from the run's config `then`, and which affect the weights.
 
-    Raises UnfitError if the number of rows is not divisible in this way.
+    A key that is left out now and was filled in from the data then (vocabulary, task) counts as equal. Raises UnfitError
+    that lists every key that cannot change, with the reason.
+    """
+    found = [Change(*change) for change in _differences(_plain(then), _plain(now), "")]
+    changes = [change for change in found if not _is_free(change, now) and change.key not in SHARED]
+    fixed = [(change, reason) for change in changes if (reason := _reason(change, run)) is not None]
+    if fixed:
+        lines = "".join(
+            f"\n  {change.key}: {_shown(change.before)} then, {_shown(change.after)} now; {reason}"
+            for change, reason in fixed
+        )
+        raise UnfitError(
+            f"{run} was trained with another config:{lines}\n"
+            f"restore these keys, or give another --output for a new run; with training.init_from: {run} it starts from "
+            "the weights of this run"
+        )
+    return tuple(changes)
+
+
+def _find_step_changes(
+    then: ExperimentConfig, now: ExperimentConfig, checkpoint: Checkpoint, world: int
+) -> list[Change]:
+    """Return the changed keys that change the number of rows of a step; more processes share the rows of a step."""
+    assert then.training is not None
+    assert now.training is not None
+    before, after = (
+        Share(one.batch_size, one.gradient_accumulation_steps, world) for one in (then.training, now.training)
+    )
+    if after.rows in (before.rows, checkpoint.manifest.batch_rows):
+        return []
+    keys = [key.removeprefix("training.") for key in SHARED]
+    pairs = [(f"training.{key}", getattr(then.training, key), getattr(now.training, key)) for key in keys]
+    return [Change(*pair) for pair in pairs if pair[1] != pair[2]]
+
+
+def _plain(config: ExperimentConfig) -> dict[str, Any]:
+    """Return the config with its data sets by name, so that one more is one change."""
+    sections = config.to_dict()
+    return sections | {"datasets": {entry["name"]: entry for entry in sections.get("datasets") or ()}}
+
+
+def _is_free(change: Change, now: ExperimentConfig) -> bool:
+    """Return True for a key that does not affect the weights, or that is filled in from the data later."""
+    key = change.key
+    training = now.training
+    computed = {f"training.{name}" for given, name in _STEPS if getattr(training, given, None) is not None}
+    return (
+        key.startswith(FREE)
+        or (key.startswith("model") and key.endswith(".device"))
+        or key in computed
+        or (change.after is None and key.endswith(_RESOLVED))
+    )
+
+
+def _reason(change: Change, run: RunFolder) -> str | None:
+    """Return the reason why a key cannot change once there are weights, None if it can."""
+    key = change.key
+    for fixed, reason in _FIXED.items():
+        if key == fixed or key.startswith(f"{fixed}."):
+            return reason
+    if key == "training.ema_decay" and None in (change.before, change.after):
+        return "its checkpoint has the average of all steps, or none"
+    if key.startswith("datasets."):
+        parts = key.split(".")
+        if "classes" in parts:
+            return _CLASSES
+        if "tokenizer" in parts and change.after != {"run": str(run)}:
+            return _TOKENIZER
+    return None
+
+
+def take_devices(config: Any, given: Any) -> Any:
+    """Return `config` with each `device` of the config `given`, which is of the same types."""
+    if type(config) is not type(given) or not isinstance(config, BaseModel):
+        return config
+    names = type(config).model_fields
+    update = {name: take_devices(getattr(config, name), getattr(given, name)) for name in names if name != "device"}
+    return config.model_copy(update=update | ({"device": given.device} if "device" in names else {}))
+
+
+def is_saved_tokenizer(tokenizer: Tokenizer, folder: Path) -> bool:
+    """Return True if a tokenizer is the one that was saved in `folder`: it would write the same files."""
+    with TemporaryDirectory() as place:
+        now = Path(place) / "tokenizer"
+        tokenizer.save(now)
+        return _contents(now) == _contents(folder)
+
+
+def _contents(folder: Path) -> dict[str, bytes]:
+    """Return the files of a folder by name."""
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+
+def read_history(run: RunFolder) -> list[dict[str, Any]]:
+    """Read the configs of a run with the steps from which they applied, an empty list for a run with one config.
+
+    Each is a dictionary of `from_step`, `changed` and `config`. Raises RunFolderError for a damaged file.
+    """
+    if not run.history.is_file():
+        return []
+    held = read_json(run.history)
+    found = held.get("configs") if isinstance(held, dict) else None
+    if not isinstance(found, list) or not all(
+        isinstance(one, dict) and type(one.get("from_step")) is int for one in found
+    ):
+        raise RunFolderError(f"{run.history} does not hold a list of configs with from_step")
+    return found
+
+
+def record_changes(run: RunFolder, config: ExperimentConfig, changes: tuple[Change, ...], step: int) -> None:
+    """Write to history.json that `config` applies from `step` on; entries of steps that are repeated are dropped."""
+    earlier = [one for one in read_history(run) if one["from_step"] < step]
+    if not earlier:
+        earlier = [{"from_step": 0, "changed": [], "config": run.read_config().to_dict()}]
+    entry = {"from_step": step, "changed": [change.as_dict() for change in changes], "config": config.to_dict()}
+    write_text(run.history, json.dumps(add_version({"configs": [*earlier, entry]}), indent=1) + "\n")
+
+
+def plan_share(settings: TrainingConfig, plan: ResumePlan, world: int, rank: int) -> Share:
+    """Divide the rows of an optimiser step over `world` processes.
+
+    A resumed run keeps its rows per step, unless the config changes them. Raises UnfitError if the number of rows is not
+    divisible in this way.
     """
     share = Share(settings.batch_size, settings.gradient_accumulation_steps, world, rank)
-    rows = checkpoint.manifest.batch_rows if checkpoint else share.rows
-    if share.rows == rows:
+    if plan.checkpoint is None or plan.checkpoint.manifest.batch_rows == share.rows:
         return share
-    assert checkpoint is not None
-    parts, rest = divmod(rows, settings.batch_size * world)
-    if rest or checkpoint.manifest.world == world:
+    manifest = plan.checkpoint.manifest
+    parts, rest = divmod(manifest.batch_rows, settings.batch_size * world)
+    if plan.changes_step_rows:
+        return share
+    if rest or manifest.world == world:
         raise UnfitError(
-            f"a step of this run has {rows} rows; training.batch_size {settings.batch_size} in {world} "
+            f"a step of this run has {manifest.batch_rows} rows; training.batch_size {settings.batch_size} in {world} "
             f"process{'es' if world > 1 else ''} with gradient_accumulation_steps "
-            f"{settings.gradient_accumulation_steps} makes {share.rows}; choose them so that their product is {rows}"
+            f"{settings.gradient_accumulation_steps} makes {share.rows}; choose them so that their product is "
+            f"{manifest.batch_rows}"
         )
     return Share(settings.batch_size, parts, world, rank)
 
@@ -104,4 +301,6 @@ def _differences(then: object, now: object, path: str) -> Iterator[tuple[str, ob
 
 
 def _shown(value: object) -> str:
-    return "absent" if value is _MISSING else repr(value) if isinstance(value, str) else str(value)
+    if value is _MISSING:
+        return "absent"
+    return "given" if isinstance(value, Mapping) else repr(value) if isinstance(value, str) else str(value)
