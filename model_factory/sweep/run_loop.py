@@ -3,7 +3,6 @@
 import signal
 import time
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 
 from model_factory.experiment.config import Experiment, ExperimentConfig, read_experiment
@@ -13,9 +12,10 @@ from model_factory.sweep.grid import Point
 from model_factory.sweep.process import RunProcess, Start, Stopper, last_message
 from model_factory.sweep.records import read_run
 from model_factory.training.engine import add_default_sections
-from model_factory.training.errors import FolderInUseError, RunFolderError
+from model_factory.training.errors import RunFolderError, UnfitError
+from model_factory.training.run.checkpoints import list_checkpoint_steps
 from model_factory.training.run.folder import RunFolder
-from model_factory.training.run.resume import plan_resume
+from model_factory.training.run.resume import find_changes
 from model_factory.yaml_config.choose import missing_section
 from model_factory.yaml_config.errors import ConfigError, ConfigFileError, ConfigValueError, Problem
 
@@ -61,8 +61,16 @@ def check_runs(folder: SweepFolder, points: Sequence[Point], experiments: Sequen
     A damaged run folder is left to its own process, so that the other points are trained.
     """
     for point, experiment in zip(points, experiments, strict=True):
-        with suppress(FolderInUseError, RunFolderError):
-            plan_resume(RunFolder(folder.run(point.name)), add_default_sections(experiment), resume=True)
+        run = RunFolder(folder.run(point.name))
+        if not run.is_finished and not list_checkpoint_steps(run.path):  # it starts from scratch
+            continue
+        try:
+            changes = find_changes(run.read_config(), add_default_sections(experiment), run)
+        except RunFolderError:
+            continue
+        if changes:  # train would continue the run with them
+            lines = "\n  ".join(map(str, changes))
+            raise UnfitError(f"{run} was trained with another config; move it to another folder:\n  {lines}")
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,10 @@ import pytest
 
 from model_factory.cli.sweep import main
 from model_factory.sweep.process import Stopper
-from model_factory.training.errors import FolderInUseError
+from model_factory.training.errors import FolderInUseError, UnfitError
 from model_factory.yaml_config.errors import ConfigValueError
 from tests.sweep.sweeps import Forked, Killed, interrupt, parse, sweep, write_experiment
-from tests.training.runs import bytes_of, wait_for
+from tests.training.runs import bytes_of, train, wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -123,6 +123,20 @@ def test_damaged_run_does_not_keep_others_from_training(tmp_path: Path, capsys: 
     assert sweep(*words) == 4
     assert "failed with exit code 3; its last lines" in capsys.readouterr().err
     assert (second / "model.safetensors").is_file()
+
+
+def test_run_that_was_continued_by_hand_is_refused(tmp_path: Path) -> None:
+    config = write_experiment(tmp_path, max_steps=1, lr_scheduler_type="constant")
+    words = ("--config", config, "--output", tmp_path / "sweep", "--seeds", "0")
+    run = tmp_path / "sweep" / "seed=0"
+    assert sweep(*words) == 0
+    assert train("--config", config, "--output", run, "--resume", "--set", "training.max_steps=2") == 0
+    with pytest.raises(
+        UnfitError, match=r"seed=0 was trained with another config; move it(.|\n)*training.max_steps: 2"
+    ):
+        sweep(*words)
+    run.rename(tmp_path / "continued")
+    assert sweep(*words) == 0
 
 
 def test_signal_while_a_run_starts_reaches_it() -> None:
