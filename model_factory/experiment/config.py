@@ -19,6 +19,7 @@ from model_factory.experiment.training_types import GenerationConfig, TrainingCo
 from model_factory.yaml_config.document import Document, read_document
 from model_factory.yaml_config.errors import ConfigValueError, Problem
 from model_factory.yaml_config.node import Node
+from model_factory.yaml_config.overrides import suggest_sweep
 from model_factory.yaml_config.paths import find_config
 from model_factory.yaml_config.registry import closest
 from model_factory.yaml_config.strict_model import StrictModel
@@ -120,7 +121,7 @@ def read_experiment(
     )
     problems += _find_contradictions(context)
     if problems:
-        raise ConfigValueError(problems)
+        raise ConfigValueError(map(suggest_sweep, problems))
     if "datasets" in sections:
         found |= {"datasets": datasets, "global_config": datasets[0].global_config}
     elif "global_config" in sections:

@@ -166,7 +166,7 @@ class TrainingSession:
         arguments.max_steps, arguments.warmup_steps = self.settings.max_steps, self.settings.warmup_steps
         trainer, network = self.build(splits, share, arguments)
         if distributed.is_main():
-            self.prepare_run_folder(str(arguments.device))
+            self.prepare_run_folder(str(arguments.device), sum(value.numel() for value in network.parameters()))
             self.write_length_counts(splits.train)
         distributed.barrier()
         return self.finish(trainer, network, self.optimise(trainer))
@@ -326,8 +326,8 @@ class TrainingSession:
 
         return batch
 
-    def prepare_run_folder(self, device: str) -> None:
-        """Write the files of a new run; on resume, drop log entries of steps that will be repeated."""
+    def prepare_run_folder(self, device: str, parameters: int) -> None:
+        """Write the files of a new run, with its number of parameters; on resume, drop log entries of steps that will be repeated."""
         step = self.plan.checkpoint.step if self.plan.checkpoint else 0
         with explain_write_errors("the run folder", self.run.path):
             if self.plan.checkpoint is None:
@@ -343,7 +343,7 @@ class TrainingSession:
             MetricsLog(self.run.metrics).drop_after(step)
             SamplesLog(self.run.samples).drop_after(step)
             earlier = read_sessions(self.run.environment) if step else []
-            session = describe_environment(device, distributed.world_size(), step)
+            session = describe_environment(device, distributed.world_size(), step) | {"parameters": parameters}
             write_text(
                 self.run.environment, json.dumps(add_version({"sessions": [*earlier, session]}), indent=1) + "\n"
             )
