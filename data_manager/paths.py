@@ -45,4 +45,8 @@ def find_paths(path: str, config: DatasetConfig, what: str) -> list[Path]:
         if matches:
             return [match for match in matches if match.is_file()] or matches
     name = f"data set {config.name!r}: {what} {path!r}"
-    raise not_found(name, places, "Move it to one of these paths, or set global_config.corpus_dir to its folder.")
+    raise not_found(
+        name,
+        places,
+        "Move it to one of these paths or beside the config, or set global_config.corpus_dir to its folder.",
+    )

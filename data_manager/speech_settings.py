@@ -72,7 +72,7 @@ class FeaturesConfig(StrictModel):
     """Rate in Hz to which audio is resampled; if left out, the corpus must have a single rate. [Hz]"""
     channel: Annotated[int, Field(ge=0)] | Literal["mean", "each"] | None = None
     """Channel of recordings with several: its number, mean (their average) or each (a cut for each channel, with the
-    segments of that channel); if left out, channels that differ are an error."""
+    segments of that channel); if left out, channels that differ are an error. [1]"""
     storage: Storage = "on_the_fly"
     """on_the_fly (computed per batch), lilcom_chunky (stored, slightly lossy compression) or numpy (stored exactly)."""
 

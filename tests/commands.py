@@ -9,6 +9,7 @@ from pathlib import Path
 
 from model_factory.cli.main import VERBS
 from model_factory.experiment.config import read_experiment
+from model_factory.sweep.grid import probe_points, read_axes
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPTS = {
@@ -18,6 +19,8 @@ SCRIPTS = {
     "evaluate.py": "evaluate",
     "data_manager.data_manager": "data",
     "scripts/demo": "demo",
+    "model_factory sweep": "sweep",
+    "model_factory compare": "compare",
 }
 """Verb of each program of a checkout."""
 EXTERNAL = ("source", "sacrebleu", ".venv/bin/pip", "pip", "trap", "wait", "test")
@@ -75,7 +78,11 @@ def _check_file(args: argparse.Namespace, folder: Path) -> None:
     config = getattr(args, "config", None)
     if config is not None:
         path = folder / config
-        read_experiment(path if path.exists() else config, args.overrides)
+        overrides = args.overrides
+        if hasattr(args, "seeds"):
+            axes, fixed = read_axes(overrides, args.seeds, with_ranges=args.search == "optuna")
+            overrides = [*fixed, *next(probe_points(axes)).overrides]
+        read_experiment(path if path.exists() else config, overrides)
 
 
 def _after_torchrun(words: list[str]) -> list[str]:

@@ -13,6 +13,7 @@ from model_factory.experiment.config import Experiment, ExperimentConfig, read_e
 from model_factory.training.distributed import is_main, world_size
 from model_factory.training.engine import TrainResult, train
 from model_factory.training.errors import is_out_of_memory
+from model_factory.training.progress import describe_seconds
 from model_factory.training.run.checkpoints import resume_hint
 from model_factory.training.run.environment import show_only_gpu
 from model_factory.training.run.folder import RunFolder
@@ -149,4 +150,4 @@ def _describe_result(result: TrainResult) -> str:
     if result.was_finished:
         return f"{run}: this run is finished; its weights are in {run.weights}"
     early = ", stopped early," if result.stopped_early else ""
-    return f"{run}: trained{early} to step {result.steps:,}; weights in {run.weights}, curves in {run.curves}"
+    return f"{run}: trained{early} to step {result.steps:,} in {describe_seconds(result.seconds)}; weights in {run.weights}, curves in {run.curves}"

@@ -14,10 +14,12 @@ from model.parse_model_args import read_model_section
 from model_factory.experiment.check_context import Context
 from model_factory.experiment.cross_checks import CHECKS
 from model_factory.experiment.file_headers import CHECKS as HEADER_CHECKS
+from model_factory.experiment.path_values import fill_paths
 from model_factory.experiment.training_types import GenerationConfig, TrainingConfig
 from model_factory.yaml_config.document import Document, read_document
 from model_factory.yaml_config.errors import ConfigValueError, Problem
 from model_factory.yaml_config.node import Node
+from model_factory.yaml_config.overrides import suggest_sweep
 from model_factory.yaml_config.paths import find_config
 from model_factory.yaml_config.registry import closest
 from model_factory.yaml_config.strict_model import StrictModel
@@ -93,6 +95,9 @@ def read_experiment(
     document = read_document(find_config(path), overrides)
     problems = [*document.problems, *_root_problems(document, only)]
     root = document.root
+    if will_train:
+        root, more = fill_paths(root)
+        problems += more
     found: dict[str, Any] = {}
     sections = {name: node for name, node in root.entries.items() if name in only}
     if "model" in sections:
@@ -116,7 +121,7 @@ def read_experiment(
     )
     problems += _find_contradictions(context)
     if problems:
-        raise ConfigValueError(problems)
+        raise ConfigValueError(map(suggest_sweep, problems))
     if "datasets" in sections:
         found |= {"datasets": datasets, "global_config": datasets[0].global_config}
     elif "global_config" in sections:

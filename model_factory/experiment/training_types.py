@@ -222,16 +222,32 @@ class TrainingConfig(StrictModel):
     """Steps between two checkpoints; there is one at the end as well. [steps]"""
     save_total_limit: Annotated[int, Field(gt=0)] | None = 2
     """Number of newest checkpoints to keep; None: all. [checkpoints]"""
-    report_to: Literal["none", "tensorboard", "wandb"] = "none"
-    """Logger of metrics besides metrics.jsonl; both are extras."""
+    report_to: Literal["none", "tensorboard", "wandb"] | list[Literal["tensorboard", "wandb"]] = "none"
+    """Logger of metrics besides metrics.jsonl, or a list of them; both are extras."""
+    run_name: Name | None = None
+    """For wandb: name of the run; None: the name of its folder."""
+    project: Name | None = None
+    """For wandb: project of the run; None: WANDB_PROJECT, else the library's own."""
+    tags: list[Name] | None = None
+    """For wandb: tags of the run."""
 
     @property
     def task_name(self) -> str | None:
         """Return the name of the task, without its own keys."""
         return None if self.task is None else name_of(self.task)
 
+    @property
+    def loggers(self) -> list[str]:
+        """Return the loggers of metrics besides metrics.jsonl."""
+        return (
+            list(self.report_to) if isinstance(self.report_to, list) else [self.report_to] * (self.report_to != "none")
+        )
+
     def violations(self) -> Iterator[Violation]:
         """Yield values that contradict each other or have no effect."""
+        for key in ("run_name", "project", "tags"):
+            if getattr(self, key) is not None and "wandb" not in self.loggers:
+                yield Violation(f"{key} is for wandb", (key,), (("report_to",),), "add report_to: wandb")
         if self.warmup_steps >= self.max_steps and self.num_train_epochs is None:
             yield Violation(
                 f"warmup_steps {self.warmup_steps} leaves nothing of max_steps {self.max_steps}",

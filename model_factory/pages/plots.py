@@ -29,6 +29,27 @@ def plot_lines(
     return _svg(figure)
 
 
+def plot_groups(groups: Mapping[str, Sequence[Curve]], x: str, y: str) -> str:
+    """Plot groups of curves over one x axis, one colour and one name for each group."""
+    figure, axes = _figure(3.4 + 0.2 * len(groups))
+    for index, (name, curves) in enumerate(groups.items()):
+        for number, (positions, values) in enumerate(curves):
+            axes.plot(
+                positions,
+                values,
+                color=f"C{index % 10}",
+                linestyle=("-", "--", ":")[index // 10 % 3],
+                linewidth=1.2,
+                marker="o" if len(positions) < 3 else "",
+                markersize=3,
+                label=escape_mathtext(name) if number == 0 else None,
+            )
+    axes.set(xlabel=escape_mathtext(x), ylabel=escape_mathtext(y))
+    axes.grid(alpha=0.25)
+    figure.legend(frameon=False, fontsize="small", loc="outside lower left")
+    return _svg(figure)
+
+
 def plot_bars(values: Mapping[str, Sequence[float]], names: Sequence[str], x: str) -> str:
     """Plot stacked horizontal bars of `names`, one part per kind of value; the first name is on top."""
     figure, axes = _figure(0.7 + 0.32 * len(names))

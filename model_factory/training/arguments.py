@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from torch import nn
 from torch.optim import Optimizer
@@ -20,7 +21,7 @@ from model_factory.training.share import Share
 SAME_NAME = (
     *("max_steps", "learning_rate", "lr_scheduler_type", "warmup_steps", "optim", "weight_decay", "adam_beta1"),
     *("adam_beta2", "adam_epsilon", "max_grad_norm", "seed", "bf16", "fp16", "torch_compile", "logging_steps"),
-    *("eval_steps", "save_steps", "report_to", "dataloader_num_workers", "ddp_find_unused_parameters"),
+    *("eval_steps", "save_steps", "dataloader_num_workers", "ddp_find_unused_parameters"),
 )
 
 
@@ -31,6 +32,7 @@ def training_arguments(settings: TrainingConfig, share: Share, folder: str, *, u
     """
     _silence_libraries()
     given = {name: getattr(settings, name) for name in SAME_NAME}
+    given |= {"report_to": settings.loggers or "none", "run_name": settings.run_name or Path(folder).name}
     if settings.fsdp:
         given |= {"fsdp": True, "fsdp_config": {"version": 2}}
     return TrainingArguments(

@@ -1,7 +1,6 @@
 """Trainer callback: metrics, progress bar, samples, curves, EMA update, early stopping, signals."""
 
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
@@ -15,6 +14,7 @@ from model_factory.training.distributed import Agreement, get_rng_state, is_main
 from model_factory.training.ema import EMA
 from model_factory.training.network import TaskModule
 from model_factory.training.noise import mix_seed
+from model_factory.training.progress import format_progress
 from model_factory.training.run.atomic_io import explain_write_errors
 from model_factory.training.run.environment import first_step, read_sessions
 from model_factory.training.run.folder import RunFolder
@@ -60,6 +60,11 @@ def on_device(batch: Batch, device: torch.device) -> Batch:
     return {name: value.to(device) if isinstance(value, torch.Tensor) else value for name, value in batch.items()}
 
 
+def prints_progress(callback: TrainerCallback) -> bool:
+    """Return True for the Trainer's own progress output, which is replaced by ours."""
+    return type(callback).__name__ in ("PrinterCallback", "ProgressCallback")
+
+
 class RunCallback(TrainerCallback):  # type: ignore[misc]
     """Callback that writes a run's logs and prints progress; its decisions depend only on the evaluations so far."""
 
@@ -70,9 +75,10 @@ class RunCallback(TrainerCallback):  # type: ignore[misc]
         title: str,
         average: EMA | None,
         sample_batch: Callable[[], Batch],
+        header: Sequence[str] = (),
     ) -> None:
         self.run, self.settings, self.title, self.average = run, settings, title, average
-        self.sample_batch = sample_batch
+        self.sample_batch, self.header = sample_batch, header
         self.metrics, self.samples = MetricsLog(run.metrics), SamplesLog(run.samples)
         self.grace = GracePeriod()
         self.agreement: Agreement | None = None
@@ -80,7 +86,6 @@ class RunCallback(TrainerCallback):  # type: ignore[misc]
         self.bar: tqdm | None = None
         self.reported_failures: set[str] = set()
         self.rng_state = get_rng_state()
-        self.clock = (0, time.perf_counter())
 
     def on_train_begin(
         self,
@@ -92,13 +97,14 @@ class RunCallback(TrainerCallback):  # type: ignore[misc]
     ) -> TrainerControl:
         """Use the intervals of the current config, which may have changed since the checkpoint was written.
 
-        Print the device. Write the samples of a resumed evaluation step if the process was killed before it could write them.
+        Print the device and the header. Write the samples of a resumed evaluation step if the process was killed before it could write them.
         """
         state.logging_steps, state.eval_steps, state.save_steps = args.logging_steps, args.eval_steps, args.save_steps
-        self.clock = (state.global_step, time.perf_counter())
         self.agreement = Agreement()
         if is_main():
             self._print_line(escape_controls(f"{self.run}: {_describe_start(state.global_step, args.device)}"))
+            for line in self.header:
+                self._print_line(escape_controls(f"  {line}"))
         if is_main() and sys.stderr.isatty():
             from tqdm import tqdm
 
@@ -146,8 +152,7 @@ class RunCallback(TrainerCallback):  # type: ignore[misc]
         """Write one line to metrics.jsonl and one to the terminal."""
         if not is_main() or not logs:
             return control
-        speed = self._speed(state.global_step) if "loss" in logs else {}
-        entry = {"step": state.global_step, **logs, **speed}
+        entry = {"step": state.global_step, **logs}
         with explain_write_errors("metrics", self.run.metrics):
             self.metrics.append(entry)
         self._print(entry, args.max_steps)
@@ -205,15 +210,8 @@ class RunCallback(TrainerCallback):  # type: ignore[misc]
         else:
             self.bar.write(text, file=sys.stderr)
 
-    def _speed(self, step: int) -> dict[str, float]:
-        last_step, last_time = self.clock
-        self.clock = (step, time.perf_counter())
-        seconds = self.clock[1] - last_time
-        return {"steps_per_second": round((step - last_step) / seconds, 4)} if step > last_step and seconds > 0 else {}
-
     def _print(self, entry: dict[str, Any], total: int) -> None:
-        shown = {name: entry[name] for name in ("loss", "eval_loss", "learning_rate") if name in entry}
-        text = "  ".join(f"{name} {value:.4g}" for name, value in shown.items())
+        text = format_progress(entry)
         if self.bar is not None:
             self.bar.set_postfix_str(text)
             if "eval_loss" not in entry:

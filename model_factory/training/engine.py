@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
@@ -23,6 +24,7 @@ from model_factory.training.ema import EMA
 from model_factory.training.errors import FolderInUseError, UnfitError
 from model_factory.training.lora import add_adapters
 from model_factory.training.network import TaskModule, build_network, load_initial_weights
+from model_factory.training.progress import describe_run
 from model_factory.training.rows import Buckets, RowCollator, Rows, first_rows
 from model_factory.training.run.atomic_io import explain_write_errors, sync, write_text
 from model_factory.training.run.checkpoints import checkpoint_folder
@@ -40,6 +42,7 @@ from model_factory.training.run.environment import (
     describe_environment,
     is_on_cpu,
     read_sessions,
+    set_logger_variables,
 )
 from model_factory.training.run.folder import RunFolder
 from model_factory.training.run.logs import MetricsLog, SamplesLog
@@ -80,13 +83,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TrainResult:
-    """Result of a run: optimiser steps done, whether they were done before, and what ended the run early."""
+    """Result of a run: optimiser steps done, whether they were done before, what ended the run early, and the time."""
 
     folder: RunFolder
     steps: int
     was_finished: bool = False
     stopped_early: bool = False
     stopped_by: signal.Signals | None = None
+    seconds: float = 0.0
 
 
 def train(config: ExperimentConfig, output: str | os.PathLike[str], *, resume: bool = False) -> TrainResult:
@@ -114,7 +118,9 @@ def train(config: ExperimentConfig, output: str | os.PathLike[str], *, resume: b
             raise FolderInUseError(
                 f"{run}: another process has trained in this folder in the meantime; check its content before you resume"
             )
-        return TrainingSession(config, entry, run, plan).run_to_end()
+        start = time.perf_counter()
+        result = TrainingSession(config, entry, run, plan).run_to_end()
+        return replace(result, seconds=time.perf_counter() - start)
 
 
 def add_default_sections(config: ExperimentConfig) -> ExperimentConfig:
@@ -162,7 +168,7 @@ class TrainingSession:
         arguments.max_steps, arguments.warmup_steps = self.settings.max_steps, self.settings.warmup_steps
         trainer, network = self.build(splits, share, arguments)
         if distributed.is_main():
-            self.prepare_run_folder(str(arguments.device))
+            self.prepare_run_folder(str(arguments.device), sum(value.numel() for value in network.parameters()))
             self.write_length_counts(splits.train)
         distributed.barrier()
         return self.finish(trainer, network, self.optimise(trainer))
@@ -272,7 +278,8 @@ class TrainingSession:
         collate = RowCollator(DatasetManager.collator(self.entry, splits.train), self.settings.seed, share.rows, offset)
         shown = self.make_sample_batch(evaluation or train, replace(collate, offset=0))
         assert self.config.model is not None
-        callback = RunCallback(self.run, self.settings, self.config.model.name, average, shown)
+        header = describe_run(self.config, module.network, splits, self.settings, share, offset)
+        callback = RunCallback(self.run, self.settings, self.config.model.name, average, shown, header)
         step = self.plan.checkpoint.step if self.plan.checkpoint else 0
         is_bucketed = getattr(self.entry, "bucketing", False)
         buckets = Buckets.of(splits.train, share.rows, offset) if is_bucketed else None
@@ -321,8 +328,8 @@ class TrainingSession:
 
         return batch
 
-    def prepare_run_folder(self, device: str) -> None:
-        """Write the files of a new run; on resume, drop log entries of steps that will be repeated."""
+    def prepare_run_folder(self, device: str, parameters: int) -> None:
+        """Write the files of a new run, with its number of parameters; on resume, drop log entries of steps that will be repeated."""
         step = self.plan.checkpoint.step if self.plan.checkpoint else 0
         with explain_write_errors("the run folder", self.run.path):
             if self.plan.checkpoint is None:
@@ -338,7 +345,7 @@ class TrainingSession:
             MetricsLog(self.run.metrics).drop_after(step)
             SamplesLog(self.run.samples).drop_after(step)
             earlier = read_sessions(self.run.environment) if step else []
-            session = describe_environment(device, distributed.world_size(), step)
+            session = describe_environment(device, distributed.world_size(), step) | {"parameters": parameters}
             write_text(
                 self.run.environment, json.dumps(add_version({"sessions": [*earlier, session]}), indent=1) + "\n"
             )
@@ -361,7 +368,7 @@ class TrainingSession:
         if checkpoint is not None and is_stopped_early(checkpoint.history(), self.settings):
             trainer.restore(checkpoint)
             return True
-        os.environ.setdefault("WANDB_DIR", str(self.run))  # its files belong in the run folder
+        set_logger_variables(self.settings, self.run.path)
         with trainer.run_callback.grace:
             try:
                 trainer.train(resume_from_checkpoint=str(checkpoint.folder) if checkpoint else None)

@@ -21,16 +21,23 @@ class LogWindow:
     """Sums of one process over the steps after `last_logged`.
 
     `loss` is the sum of the step losses, a float32 scalar; `measured` holds [weighted sum, sum of weights] of each metric.
+    `tokens` are those of all steps of the run.
     """
 
     last_logged: int
     loss: Tensor
     measured: dict[str, Tensor]
+    tokens: int = 0
 
     def as_dict(self) -> dict[str, Any]:
         """Return numbers for JSON, which keeps every bit of them."""
         measured = {name: pair.tolist() for name, pair in self.measured.items()}
-        return {"last_logged": self.last_logged, "loss": self.loss.item(), "measured": measured}
+        return {
+            "last_logged": self.last_logged,
+            "loss": self.loss.item(),
+            "measured": measured,
+            "tokens": self.tokens,
+        }
 
 
 def accumulate(totals: dict[str, Tensor], name: str, value: Tensor, weight: Tensor) -> None:
@@ -66,7 +73,8 @@ def read_log_window(folder: Path, rank: int, world: int, device: torch.device) -
         measured: dict[str, Tensor] = {}
         for name, pair in (item for window in found for item in window.measured.items()):
             measured[name] = measured[name] + pair if name in measured else pair
-        return LogWindow(found[0].last_logged, loss, {} if rank else measured)
+        tokens = sum(window.tokens for window in found)
+        return LogWindow(found[0].last_logged, loss, {} if rank else measured, 0 if rank else tokens)
     except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
         raise RunFolderError(
             f"{folder / WINDOW} does not hold the sums since the last logged step ({error}); remove this checkpoint to "
@@ -80,4 +88,7 @@ def _read_window(entry: dict[str, Any], device: torch.device, kind: torch.dtype)
     measured = {str(name): torch.tensor(pair, dtype=kind, device=device) for name, pair in entry["measured"].items()}
     if any(pair.shape != (2,) for pair in measured.values()):
         raise ValueError("a metric is not a sum and its weight")
-    return LogWindow(entry["last_logged"], torch.tensor(float(entry["loss"]), device=device), measured)
+    tokens = entry.get("tokens", 0)
+    if type(tokens) is not int or not 0 <= tokens < 2**62:
+        raise ValueError(f"tokens is {tokens!r}")
+    return LogWindow(entry["last_logged"], torch.tensor(float(entry["loss"]), device=device), measured, tokens)

@@ -8,6 +8,7 @@ import json
 import math
 import shutil
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
@@ -19,11 +20,11 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 from torch.utils.data import DataLoader
-from transformers import Trainer, TrainerCallback, TrainerControl, TrainingArguments
+from transformers import Trainer, TrainerControl, TrainingArguments
 
 from model_factory.experiment.training_types import TrainingConfig
 from model_factory.training.arguments import keep_settings
-from model_factory.training.callbacks import RunCallback, best_step
+from model_factory.training.callbacks import RunCallback, best_step, prints_progress
 from model_factory.training.distributed import (
     all_reduce_sum,
     barrier,
@@ -43,6 +44,7 @@ from model_factory.training.lora import merge_adapters
 from model_factory.training.nan_check import NanCheck, join_some
 from model_factory.training.network import TaskModule, load_ema
 from model_factory.training.noise import mix_seed
+from model_factory.training.progress import SpeedMeter, count_tokens
 from model_factory.training.rows import (
     Buckets,
     EvalBatches,
@@ -95,10 +97,12 @@ class FactoryTrainer(Trainer):  # type: ignore[misc]
         self.average, self.start_step = average, start_step
         self.measured: dict[str, Tensor] = {}
         self.step_window: LogWindow | None = None
+        self.tokens = 0
+        self.meter = SpeedMeter(sum(value.numel() for value in module.parameters()), args.device, world_size())
         self.has_evaluated = False
         self.check_nan = NanCheck(Path(args.output_dir))
         super().__init__(model=module, args=args, eval_dataset=[])
-        for callback in [callback for callback in self.callback_handler.callbacks if _prints(callback)]:
+        for callback in [callback for callback in self.callback_handler.callbacks if prints_progress(callback)]:
             self.remove_callback(callback)
         self.add_callback(run_callback)
         self._seed_dropout()
@@ -123,7 +127,8 @@ class FactoryTrainer(Trainer):  # type: ignore[misc]
         return build_row_loader(self.data.train, batches, self.data.collate, workers=workers)
 
     def _get_num_items_in_batch(self, batch_samples: list[Batch], device: torch.device) -> Tensor:
-        """Count the items of a step over all its parts and processes."""
+        """Count the items of a step over all its parts and processes, and its tokens in this process."""
+        self.tokens += sum(map(count_tokens, batch_samples))
         own = torch.stack([self.module.task.weight(batch) for batch in batch_samples]).sum()
         return all_reduce_sum(own.to(device)).clamp(min=1)
 
@@ -237,6 +242,9 @@ class FactoryTrainer(Trainer):  # type: ignore[misc]
         if "loss" in logs:
             logs |= self._reduce_means(self.measured)
             self.measured = {}
+            if tokens := int(all_reduce_sum(torch.tensor(self.tokens, device=self.args.device))):
+                logs["tokens"] = tokens
+            logs |= self.meter.measure(self.state.global_step, tokens)
         logs["epoch"] = (self.data.offset + self.state.global_step * self.data.share.rows) / len(self.data.train)
         if any(name.startswith("eval_") for name in logs):  # read by best_step and early stopping
             self.state.log_history.append({**logs, "step": self.state.global_step})
@@ -247,16 +255,17 @@ class FactoryTrainer(Trainer):  # type: ignore[misc]
         if resume_from_checkpoint is not None:
             folder = Path(resume_from_checkpoint)
             self._set_log_window(read_log_window(folder, rank(), world_size(), self.args.device))
+        self.meter.begin(self.state.global_step, self.tokens * world_size())
         super()._run_epoch(*args, resume_from_checkpoint=resume_from_checkpoint, **options)
 
     def _log_window(self) -> LogWindow:
         """Return this process's sums since the last logged step."""
-        return LogWindow(self._globalstep_last_logged, self._tr_loss.clone(), dict(self.measured))
+        return LogWindow(self._globalstep_last_logged, self._tr_loss.clone(), dict(self.measured), self.tokens)
 
     def _set_log_window(self, window: LogWindow | None) -> None:
         if window is not None:
             self._globalstep_last_logged, self._tr_loss = window.last_logged, window.loss.clone()
-            self.measured = dict(window.measured)
+            self.measured, self.tokens = dict(window.measured), window.tokens
 
     def averaged(self) -> AbstractContextManager[None]:
         """Use the EMA weights inside the block, if there is an EMA."""
@@ -266,11 +275,12 @@ class FactoryTrainer(Trainer):  # type: ignore[misc]
 
     def _maybe_log_save_evaluate(self, *args: object, **kwargs: object) -> None:
         """Log, evaluate and save; write samples and curves last, so that their failure loses no checkpoint."""
+        since = time.perf_counter()
         super()._maybe_log_save_evaluate(*args, **kwargs)
         if self.has_evaluated and is_main():
             self.run_callback.write_samples_and_curves(self.module, self.state.global_step)
-        self.has_evaluated = False
-        self.step_window = self._log_window()
+        self.has_evaluated, self.step_window = False, self._log_window()
+        self.meter.leave_out(since)
 
     def save_after_error(self, error: Exception) -> None:
         """Save a checkpoint of the last completed step after an error in the next one, and print a note.
@@ -388,8 +398,3 @@ class FactoryTrainer(Trainer):  # type: ignore[misc]
         """Seed dropout differently in each process."""
         seed = mix_seed(self.settings.seed, _DROPOUT, self.start_step, self.args.process_index)
         torch.manual_seed(seed % 2**63)
-
-
-def _prints(callback: TrainerCallback) -> bool:
-    """Return True for the Trainer's own progress output, which is replaced by ours."""
-    return type(callback).__name__ in ("PrinterCallback", "ProgressCallback")

@@ -6,6 +6,7 @@ from dataclasses import replace
 from model_factory.yaml_config.compose import MAX_DEPTH, compose
 from model_factory.yaml_config.errors import ConfigSyntaxError, ConfigValueError, Place, Problem, fail
 from model_factory.yaml_config.node import Node, dotted
+from model_factory.yaml_config.scalars import resolve_scalar
 from model_factory.yaml_config.strict_model import Location
 
 MAX_LENGTH = 10_000
@@ -20,6 +21,37 @@ def split_override(option: str) -> tuple[Location, str]:
     if not equals or "" in keys:
         raise ValueError(f"--set takes KEY=VALUE with a dotted key, as in model.encoder.dropout=0.2; got {option!r}")
     return keys, text
+
+
+_SCALARS = ("must be an integer", "must be a number", "must be true or false")
+
+
+def suggest_sweep(problem: Problem) -> Problem:
+    """Add the verb `sweep` to the problem of `--set a.b=1,2`, where each of the values would fit but not their list."""
+    option = problem.place.file.removeprefix("--set ")
+    key, _, text = option.partition("=")
+    values = [value.strip() for value in text.split(",")]
+    is_list = option != problem.place.file and key.strip() == problem.path and len(values) > 1 and "" not in values
+    if not is_list or not (_are_scalars(values, problem.message) or _are_choices(values, text, problem)):
+        return problem
+    message = f"{problem.message}; to train with each of these values: model-factory sweep --set {key}={text}"
+    return replace(problem, message=message)
+
+
+def _are_scalars(values: list[str], message: str) -> bool:
+    """Return True if a message that asks for a number or a bool would not be raised for any of the values."""
+    kinds: tuple[type, ...] = (bool,) if message.startswith(_SCALARS[2]) else (int, float, type(None))
+    try:
+        found = [resolve_scalar(value) for value in values]
+    except ValueError:  # a number of too many digits
+        return False
+    return message.startswith(_SCALARS) and all(isinstance(value, kinds) for value in found)
+
+
+def _are_choices(values: list[str], text: str, problem: Problem) -> bool:
+    """Return True if the message of an unknown name lists one of the values."""
+    known = re.findall(r"[\w-]+", problem.message.replace(text, ""))
+    return problem.code == "choice" and not {*values}.isdisjoint(known)
 
 
 def _is_index(key: str) -> bool:

@@ -82,7 +82,9 @@ _TABLE: tuple[tuple[Synonym, str], ...] = (
     (Synonym("training.weight_decay", "1"), "wd l2"),
     (Synonym("training.torch_compile"), "compile compile_model use_compile"),
     (Synonym("training.ema_decay", "1"), "ema ema_rate use_ema"),
-    (Synonym("training.report_to"), "logger log_with use_wandb wandb wandb_project use_tensorboard"),
+    (Synonym("training.report_to"), "logger log_with use_wandb wandb use_tensorboard"),
+    (Synonym("training.project"), "wandb_project project_name"),
+    (Synonym("training.run_name"), "wandb_name wandb_run_name experiment_name"),
     (
         Synonym("training.init_from"),
         "base_model model_name_or_path pretrained_model_name_or_path init_param pretrained finetune_from load_checkpoint",

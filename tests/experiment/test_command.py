@@ -310,13 +310,13 @@ def test_missing_files_are_notes(tmp_path, capsys):
         ("a$b/100%/50%", None),
     ],
 )
-def test_variables_in_paths_are_noted(path, variable, tmp_path, capsys):
+def test_variables_in_paths_are_errors(path, variable, tmp_path, capsys):
     file = tmp_path / "data.yml"
     file.write_text(f"global_config: {{output_dir: '{path}'}}\ndatasets:\n  - {{name: '$a', source: embedded}}\n")
-    assert main(["--config", str(file)]) == 0
-    note = f"note: {file}:1:29: global_config.output_dir: {variable!r} is used as written: variables in paths are not filled"
+    assert main(["--config", str(file)]) == (1 if variable else 0)
+    error = f"{file}:1:29: global_config.output_dir: {variable!r} is not filled in; write ${{env:"
     err = capsys.readouterr().err
-    assert err.startswith(note) if variable else err == ""
+    assert err.startswith(error) if variable else err == ""
 
 
 @pytest.mark.parametrize("key", ["datasets.0.data_files.train", "global_config.corpus_dir", "training.init_from"])

@@ -21,15 +21,24 @@ SCRIPTS = {
     "train": ["train.py"],
     "generate": ["generate.py"],
     "evaluate": ["evaluate.py"],
+    "sweep": ["-m", "model_factory.cli.sweep"],
+    "compare": ["-m", "model_factory.cli.compare"],
     "data": ["-m", "data_manager.data_manager"],
     "demo": ["-m", "model_factory.cli.demo"],
 }
-PROGS = {"data": "python -m data_manager.data_manager", "demo": "scripts/demo"}
+PROGS = {
+    "sweep": "model-factory sweep",
+    "compare": "model-factory compare",
+    "data": "python -m data_manager.data_manager",
+    "demo": "scripts/demo",
+}
 WRONG = {
     "validate": ["--config", "configs/encoder_model.yml"],
     "train": ["--config", "configs/full_experiment.yml", "--output", "never_written"],
     "generate": ["--run", "never_written"],
     "evaluate": ["--run", "never_written"],
+    "sweep": ["--config", "configs/full_experiment.yml", "--output", "never_written", "--seeds", "0,1"],
+    "compare": ["never_written"],
     "data": ["--config", "configs/data/embedded.yml"],
     "demo": [],
 }
@@ -102,8 +111,9 @@ def test_package_help_lists_the_verbs(capsys: pytest.CaptureFixture[str]) -> Non
 @pytest.mark.parametrize("verb", VERBS)
 def test_shared_options_have_one_help_text(verb: str) -> None:
     parser = import_module(f"model_factory.cli.{verb}").build_parser()
-    actions = {action.option_strings[-1].removeprefix("--"): action for action in parser._actions}
-    assert {"set", "plugin"} <= set(actions)
+    options = [action for action in parser._actions if action.option_strings]
+    actions = {action.option_strings[-1].removeprefix("--"): action for action in options}
+    assert {"set", "plugin"} - ({"set"} if verb == "compare" else set()) <= set(actions)
     for name in set(SHARED) & set(actions):
         assert actions[name].help == SHARED[name]["help"]
 

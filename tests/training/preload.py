@@ -3,7 +3,7 @@
 import torch
 
 import data_manager.data_manager  # noqa: F401
-import model.transformer.performer.performer  # noqa: F401
+import model.transformer.performer  # noqa: F401
 import model_factory.training.trainer  # noqa: F401
 
 torch.set_num_threads(1)

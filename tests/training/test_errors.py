@@ -193,7 +193,11 @@ def test_missing_extra_names_install_command(tmp_path, monkeypatch):
     from model_factory.experiment.training_types import LoraConfig, TrainingConfig
 
     monkeypatch.setattr(model_factory.training.run.environment, "find_spec", lambda name: None)
-    for settings in (TrainingConfig(report_to="wandb"), TrainingConfig(lora=LoraConfig())):
+    for settings in (
+        TrainingConfig(report_to="wandb"),
+        TrainingConfig(report_to=["wandb"]),
+        TrainingConfig(lora=LoraConfig()),
+    ):
         with pytest.raises(UnfitError, match=r"needs the extra .* pip install"):
             model_factory.training.run.environment.check_extras(settings)
 

@@ -152,8 +152,11 @@ WINDOWS = {
 }
 
 
+MEASURED = ("steps_per_second", "tokens_per_second", "memory_gib")
+
+
 def without_speed(run):
-    return [{key: value for key, value in entry.items() if key != "steps_per_second"} for entry in metrics(run)]
+    return [{key: value for key, value in entry.items() if key not in MEASURED} for entry in metrics(run)]
 
 
 def back_to_step_3(whole, run):

@@ -75,3 +75,8 @@ def test_loss_falls_and_learning_rate_follows_schedule(tmp_path):
     rates = [entry["learning_rate"] for entry in metrics(tmp_path / "run") if "learning_rate" in entry]
     assert rates[:6] == pytest.approx([0, 2e-3, 4e-3, 6e-3, 8e-3, 1e-2])
     assert rates[-1] < 1e-3
+
+
+def test_fork_server_can_import_its_preload():
+    """The server ignores a failed import, and then each process of a test imports torch again."""
+    import tests.training.preload  # noqa: F401

@@ -75,14 +75,20 @@ _REPORTERS = {"tensorboard": ("tensorboard", "tensorboardX"), "wandb": ("wandb",
 
 def check_extras(settings: TrainingConfig) -> None:
     """Raise UnfitError, with the extra to install, for a key of `training` whose library is missing."""
-    for module in _REPORTERS.get(settings.report_to, ()):
-        if find_spec(module) is not None:
-            break
-    else:
-        if settings.report_to != "none":
-            raise UnfitError(_message(f"report_to: {settings.report_to}", settings.report_to))
+    for logger in settings.loggers:
+        if all(find_spec(module) is None for module in _REPORTERS[logger]):
+            raise UnfitError(_message(f"report_to: {logger}", logger))
     if settings.lora is not None and find_spec("peft") is None:
         raise UnfitError(_message("lora", "peft"))
+
+
+def set_logger_variables(settings: TrainingConfig, run: Path) -> None:
+    """Set the environment variables that wandb reads, unless they are set: its folder, project and tags."""
+    os.environ.setdefault("WANDB_DIR", str(run))  # its files belong in the run folder
+    if settings.project is not None:
+        os.environ.setdefault("WANDB_PROJECT", settings.project)
+    if settings.tags:
+        os.environ.setdefault("WANDB_TAGS", ",".join(settings.tags))
 
 
 def _message(key: str, extra: str) -> str:

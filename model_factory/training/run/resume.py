@@ -26,7 +26,15 @@ from model_factory.yaml_config.schema_version import add_version
 
 FREE = (
     *("training.save_steps", "training.save_total_limit", "training.logging_steps", "training.report_to"),
-    *("training.dataloader_num_workers", "training.ddp_find_unused_parameters", "generation", "global_config"),
+    *(
+        "training.run_name",
+        "training.project",
+        "training.tags",
+        "training.dataloader_num_workers",
+        "training.ddp_find_unused_parameters",
+        "generation",
+        "global_config",
+    ),
     "model.name",
 )
 """Keys that may change silently: they do not affect the weights."""
