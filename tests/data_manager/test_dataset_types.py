@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from data_manager.dataset_types import DatasetConfig, GlobalConfig, TokenizerConfig
+from data_manager.speech.recipes import recipe_names
 from data_manager.speech.types import LhotseDatasetConfig
 from data_manager.text.types import EmbeddedDatasetConfig, PairFiles, TextDatasetConfig
 
@@ -32,7 +33,7 @@ def test_unknown_corpus_suggests_name_and_local_files():
     assert violations(LhotseDatasetConfig, name="librispeach") == [
         (
             ("name",),
-            "lhotse has no recipe for a corpus 'librispeach' (one of its 96 is librispeech)",
+            f"lhotse has no recipe for a corpus 'librispeach' (one of its {len(recipe_names())} is librispeech)",
             "did you mean 'librispeech'? For custom files write source: text and data_files",
         )
     ]
