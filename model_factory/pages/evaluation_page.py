@@ -10,6 +10,7 @@ from model_factory.pages.document import Section, render_page
 from model_factory.pages.plots import Curve, plot_lines
 from model_factory.training.run.folder import RunFolder
 from model_factory.training.run.logs import MetricsLog
+from model_factory.training.run.resume import read_history
 
 _FACTS = ("run", "model", "task", "dataset", "split", "rows", "seed", "seconds")
 _NAME = re.compile(r"eval_\w{1,60}", re.ASCII)
@@ -24,6 +25,7 @@ _MAX_EVALUATIONS = 4
 def render_evaluation_page(folder: Path, facts: dict[str, Any], report: Report) -> str:
     """Render the page of a run's folder; `facts` and `report` are the content of `evaluate.py --json`."""
     run = RunFolder(folder)
+    history = read_history(run)
     sections = [
         Section(
             "Figures",
@@ -31,7 +33,8 @@ def render_evaluation_page(folder: Path, facts: dict[str, Any], report: Report) 
             report.rows(),
         ),
         Section("Notes", blocks=report.notes),
-        *_curves(MetricsLog(run.metrics).read()),
+        *_curves(MetricsLog(run.metrics).read(), history),
+        *changed_settings(history),
         Section("Examples", blocks=report.examples),
         *_samples(run.samples),
         Section(
@@ -45,18 +48,30 @@ def render_evaluation_page(folder: Path, facts: dict[str, Any], report: Report) 
     return render_page(f"{facts.get('model') or folder.name}: evaluation", shown_facts, shown)
 
 
-def _curves(entries: list[dict[str, Any]]) -> Iterator[Section]:
+def _curves(entries: list[dict[str, Any]], history: list[dict[str, Any]]) -> Iterator[Section]:
+    marks = {f"other settings from step {entry['from_step']:,}": float(entry["from_step"]) for entry in history[1:]}
     found = {name: _line(entries, key) for name, key in (("training", "loss"), ("evaluation", "eval_loss"))}
     if any(steps for steps, _ in found.values()):
         known = {name: line for name, line in found.items() if line[0]}
-        yield Section("Loss over steps", svg=plot_lines(known, "step", "loss"))
+        yield Section("Loss over steps", svg=plot_lines(known, "step", "loss", marks=marks))
     rate = _line(entries, "learning_rate")
     if rate[0]:
-        yield Section("Learning rate", svg=plot_lines({"learning rate": rate}, "step", "learning rate"))
+        yield Section("Learning rate", svg=plot_lines({"learning rate": rate}, "step", "learning rate", marks=marks))
     others = sorted({key for entry in entries for key in entry if _NAME.fullmatch(key) and key != "eval_loss"})
     for key in others[:_MAX_CURVES]:
         name = key.removeprefix("eval_")
         yield Section(f"{name} over steps", svg=plot_lines({name: _line(entries, key)}, "step", name))
+
+
+def changed_settings(history: list[dict[str, Any]]) -> Iterator[Section]:
+    """Yield the settings that changed when the run continued, if it did."""
+    rows = [
+        (f"{entry['from_step']:,}", str(change["key"]), str(change.get("before")), str(change.get("after")))
+        for entry in history[1:]
+        for change in entry.get("changed", ())
+    ]
+    if rows:
+        yield Section("Changed settings", rows=[("from step", "key", "before", "after"), *rows])
 
 
 def _line(entries: list[dict[str, Any]], key: str) -> Curve:

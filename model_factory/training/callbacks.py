@@ -211,7 +211,7 @@ class RunCallback(TrainerCallback):  # type: ignore[misc]
             self.bar.write(text, file=sys.stderr)
 
     def _print(self, entry: dict[str, Any], total: int) -> None:
-        text = format_progress(entry)
+        text = format_progress(entry, memory=self.bar is not None)
         if self.bar is not None:
             self.bar.set_postfix_str(text)
             if "eval_loss" not in entry:

@@ -154,11 +154,13 @@ def describe_seconds(seconds: float) -> str:
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
 
 
-def format_progress(entry: Mapping[str, float]) -> str:
-    """Return the figures of a logged step for the terminal."""
+def format_progress(entry: Mapping[str, float], *, memory: bool = False) -> str:
+    """Return the figures of a logged step for the terminal, with `memory` also the most memory in use."""
     shown = {name: f"{entry[name]:.4g}" for name in ("loss", "eval_loss", "learning_rate") if name in entry}
     if "tokens_per_second" in entry:
         shown["tokens/s"] = f"{entry['tokens_per_second']:,.0f}"
     if "mfu" in entry:
         shown["MFU"] = f"{entry['mfu']:.1%}"
+    if memory and "memory_gib" in entry:
+        shown["memory"] = f"{entry['memory_gib']:.2f} GiB"
     return "  ".join(f"{name} {value}" for name, value in shown.items())

@@ -7,10 +7,12 @@ from dataclasses import replace
 import pytest
 
 from model_factory.experiment.training_types import TrainingConfig
+from model_factory.pages.evaluation_page import changed_settings
 from model_factory.training.errors import UnfitError
 from model_factory.training.run.checkpoints import read_checkpoint
+from model_factory.training.run.folder import RunFolder
 from model_factory.training.run.logs import draw_curves, moving_average
-from model_factory.training.run.resume import Change, ResumePlan, plan_share
+from model_factory.training.run.resume import Change, ResumePlan, plan_share, read_history
 from model_factory.training.share import Share, resolve_steps
 from tests.training.runs import TEXT, bytes_of, experiment, losses, metrics, train
 
@@ -56,6 +58,8 @@ def test_continued_run_equals_planned_run_bit_for_bit(short, tmp_path):
     assert [entry["from_step"] for entry in history] == [0, 8]
     assert history[1]["changed"] == [{"key": "training.max_steps", "before": 8, "after": 16}]
     assert [entry["config"]["training"]["max_steps"] for entry in history] == [8, 16]
+    [section] = changed_settings(read_history(RunFolder(run)))
+    assert section.rows[1:] == [("8", "training.max_steps", "8", "16")]
     again = said(tmp_path, 0, "--config", config, "--output", run, "--resume", *settings(max_steps=16))
     assert "this run is finished" in again
 

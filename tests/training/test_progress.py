@@ -39,6 +39,7 @@ def test_durations_and_figures_in_words():
         "2 h 5 min",
     ]
     entry = {"loss": 2.5, "learning_rate": 1e-3, "tokens_per_second": 12_345.6, "mfu": 0.4123, "epoch": 1.0}
+    assert format_progress({"loss": 1.0, "memory_gib": 0.5}, memory=True) == "loss 1  memory 0.50 GiB"
     assert format_progress(entry) == "loss 2.5  learning_rate 0.001  tokens/s 12,346  MFU 41.2%"
     assert all(5 < peak < 10_000 for peak in PEAK_TFLOPS.values())
 
