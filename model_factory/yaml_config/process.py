@@ -120,7 +120,7 @@ def lasting_output() -> Iterator[None]:
     """
     former = {name: getattr(sys, name) for name in ("stdout", "stderr")}
     for name, stream in former.items():
-        if type(stream) is io.TextIOWrapper:
+        if type(stream) is io.TextIOWrapper and _has_descriptor(stream):
             setattr(sys, name, _lossy(stream, is_error=name == "stderr"))
     try:
         yield
@@ -128,6 +128,13 @@ def lasting_output() -> Iterator[None]:
         for name, stream in former.items():
             getattr(sys, name).flush()
             setattr(sys, name, stream)
+
+
+def _has_descriptor(stream: io.TextIOWrapper) -> bool:
+    """Return True for a stream of the process, False for one that a caller replaced by text in memory."""
+    with suppress(OSError, ValueError):
+        return stream.fileno() >= 0
+    return False
 
 
 def _lossy(stream: io.TextIOWrapper, *, is_error: bool) -> TextIO:

@@ -112,7 +112,7 @@ def test_files_are_searched_in_three_folders(tmp_path, monkeypatch):
     assert str(caught.value) == (
         f"data set 'tiny': the file of split 'train', 'a.txt' is not there; looked for\n  {here / 'a.txt'}\n"
         f"  {corpora / 'tiny' / 'a.txt'}\n  {corpora / 'a.txt'}\n"
-        "Move it to one of these paths, or set global_config.corpus_dir to its folder."
+        "Move it to one of these paths or beside the config, or set global_config.corpus_dir to its folder."
     )
 
 

@@ -73,7 +73,7 @@ def test_the_loss_of_a_packed_row_is_that_of_its_documents(attention: str) -> No
 
 def test_a_packed_split_is_measured_document_by_document(run) -> None:
     split = load_split(run, "test", max_rows=None, seed=0)
-    nats = split_nll(run, split).nats
+    nats = split_nll(run, split, Settings()).nats
     [batch] = split.batches("all", size=100)
     eos, wanted = run.tokenizer.eos_token_id, []
     for row in range(len(nats)):

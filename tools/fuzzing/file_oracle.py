@@ -21,9 +21,10 @@ _INDIRECT_MESSAGES = (
     ("rows.arrow", "run: token id"),
     ("*.safetensors", "not finite"),
     ("optimizer.pt", "not finite"),
+    ("connector.json", "pretrained model 'connector'"),
 )
-"""Accepted messages for files whose damage shows elsewhere: a changed corpus changes the tokenizer, and prepared rows are
-checked only by size, because they may have many gigabytes."""
+"""Accepted messages for files whose damage shows elsewhere: a changed corpus changes the tokenizer, prepared rows are
+checked only by size, because they may have many gigabytes, and without connector.json a connector is read as a backbone."""
 
 
 class TargetFolders:
