@@ -90,7 +90,7 @@ def test_build_compares_the_output_with_the_vocabulary(file: Any, capsys: pytest
 
 def test_build_refuses_weights_above_the_memory(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "wide.yml"
-    stack = {"d_model": 1048576, "num_layers": 1000, "num_heads": 2, "device": "cpu"}
+    stack = {"d_model": 1048576, "num_layers": 10, "num_heads": 2, "device": "cpu"}
     path.write_text(dump({"model": {"model_type": "encoder", "encoder": stack}}))
     assert main(["--config", str(path), "--build"]) == 4
     assert " GiB of memory; make the model smaller, or see --summary" in capsys.readouterr().err
