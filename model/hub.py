@@ -1,6 +1,5 @@
 """Models and tokenizers from a folder or from the Hugging Face hub; offline, an error within seconds."""
 
-import logging
 import os
 import re
 import socket
@@ -11,7 +10,6 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
-from urllib.request import getproxies, proxy_bypass
 
 from model_factory.yaml_config.paths import expand_home, forbidden_reason
 from model_factory.yaml_config.schema_version import parse_json
@@ -21,7 +19,6 @@ Loaded = TypeVar("Loaded")
 MAX_LAYERS = 10_000
 _TIMEOUT = 2.0
 _are_replaced = ContextVar("_are_replaced", default=False)
-_log = logging.getLogger(__name__)
 _given_notes: set[tuple[str, str]] = set()
 
 
@@ -80,7 +77,7 @@ def load_config_from_hub(name: str, remedy: str) -> Any:
 @contextmanager
 def _announcing(text: str) -> Iterator[None]:
     """Print `text` to standard error once the block has taken two seconds."""
-    timer = threading.Timer(_TIMEOUT, _log.warning, [text])
+    timer = threading.Timer(_TIMEOUT, _warn, [text])
     timer.daemon = True
     timer.start()
     try:
@@ -107,13 +104,21 @@ def load_model_from_hub(load: Callable[..., Any], name: str, remedy: str, **opti
         for note in _describe_fresh_parts(model, found):
             if (name, note) not in _given_notes:
                 _given_notes.add((name, note))
-                _log.warning("note: pretrained model %r: %s", name, note)
+                _warn(f"note: pretrained model {name!r}: {note}")
     return model
+
+
+def _warn(text: str) -> None:
+    import logging  # takes 2 ms, which most checks of a file can save
+
+    logging.getLogger(__name__).warning("%s", text)
 
 
 @contextmanager
 def _silenced_report() -> Iterator[None]:
     """Silence the library's table of tensors that were not loaded, all of which `load_model_from_hub` checks."""
+    import logging
+
     log = logging.getLogger("transformers.modeling_utils")
     level = log.level
     log.setLevel(logging.ERROR)
@@ -221,6 +226,8 @@ def find_offline_reason() -> str | None:
         if os.environ.get(variable, "").upper() in ("1", "ON", "YES", "TRUE"):
             return f"the environment sets {variable}"
     address = urlsplit(os.environ.get("HF_ENDPOINT", "https://huggingface.co"))
+    from urllib.request import getproxies, proxy_bypass  # takes 10 ms, which most checks of a file can save
+
     proxy = getproxies().get(address.scheme)
     if proxy and not proxy_bypass(address.hostname or ""):
         address = urlsplit(proxy if "//" in proxy else f"//{proxy}")
