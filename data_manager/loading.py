@@ -13,6 +13,8 @@ from data_manager.registry import SOURCES
 from data_manager.row_types import TokensConfig
 from data_manager.rows.prepare import PreparedSplit, WithSource, prepare_split
 from data_manager.rows.stream import stream_rows
+from data_manager.speech.corpus import get_transcripts, load_speech
+from data_manager.speech.types import SpeechConfig
 from data_manager.text.arrow import ArrowRows
 from data_manager.text.mixture import Mixture, load_mixtures, prepare_mixture
 from data_manager.text.mixture_types import MixtureDatasetConfig
@@ -29,7 +31,8 @@ LOADED: "LoadedCache[dict[str, PreparedSplit]]" = LoadedCache(config_key, loggin
 
 def load(config: DatasetConfig) -> dict[str, Any]:
     """Load the splits of a data set, whose config has the type of its source; raise DataError."""
-    found = SOURCES.get(config.source).load(config)
+    entry = SOURCES.get(config.source)
+    found = load_speech(config) if isinstance(config, SpeechConfig) else entry.load(config)
     if not isinstance(found, dict) or not found:
         raise DataError(
             f"data set {config.name!r}: source {config.source!r} must return a dict of splits; got {found!r}"
@@ -94,8 +97,8 @@ def tokenizer_for(config: DatasetConfig) -> Tokenizer | None:
     if getattr(config, "tokenizer", None) is None:
         return None
     entry = SOURCES.get(config.source)
-    if entry.texts is not None:
-        texts = entry.texts
+    texts = get_transcripts if isinstance(config, SpeechConfig) else entry.texts
+    if texts is not None:
         return tokenizer_of(config, lambda: dict(texts(config)))
 
     def learn_from() -> Texts:

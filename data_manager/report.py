@@ -136,7 +136,7 @@ def _decode_examples(row: Any, columns: Sequence[str], tokenizer: Tokenizer | No
 
 def _report_speech(config: Any, splits: dict[str, Any]) -> list[SplitReport]:
     from data_manager.speech.corpus import get_speech_corpus
-    from data_manager.speech.loader import transcript
+    from data_manager.speech.transcripts import transcript
 
     corpus = get_speech_corpus(config)
     reports = []
