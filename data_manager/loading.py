@@ -97,8 +97,10 @@ def tokenizer_for(config: DatasetConfig) -> Tokenizer | None:
     if getattr(config, "tokenizer", None) is None:
         return None
     entry = SOURCES.get(config.source)
-    texts = get_transcripts if isinstance(config, SpeechConfig) else entry.texts
-    if texts is not None:
+    if isinstance(config, SpeechConfig):
+        return tokenizer_of(config, partial(get_transcripts, config))
+    if entry.texts is not None:
+        texts = entry.texts
         return tokenizer_of(config, lambda: dict(texts(config)))
 
     def learn_from() -> Texts:

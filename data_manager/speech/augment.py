@@ -21,9 +21,6 @@ from data_manager.speech.augmentation_types import AugmentationConfig, NoiseConf
 from data_manager.speech.corpus import get_speech_corpus
 from data_manager.speech.types import SpeechConfig, SpeechCorpusConfig
 
-_SEEDS = 2**31
-
-
 @dataclass(frozen=True)
 class Augmenter:
     """Function from a cut and an epoch to a changed cut; `noise` and `rooms` are the recordings to draw from."""
@@ -47,12 +44,13 @@ class Augmenter:
         changed = cut.drop_features() if cut.has_features else cut
         if not changed.has_recording:
             raise DataError(f"cut {cut.id} has no recording, only stored features, and augmentation changes audio")
-        for settings, change in (
+        steps: Any = (
             (self.settings.tempo, self._change_tempo),
             (self.settings.reverb, self._add_room),
             (self.settings.volume, self._change_volume),
             (self.settings.noise, self._add_noise),
-        ):
+        )
+        for settings, change in steps:
             # drawn for every cut, so that one probability does not shift the other draws
             own = random.Random(chance.getrandbits(64))
             if settings is not None and own.random() < settings.probability:
@@ -68,9 +66,6 @@ class Augmenter:
         return changed
 
     def _add_room(self, cut: Any, settings: Any, chance: random.Random) -> Any:
-        seed = chance.randrange(_SEEDS)
-        if not self.rooms:
-            return cut.reverb_rir(affix_id=False, room_rng_seed=seed, source_rng_seed=seed)
         room = chance.choice(self.rooms)
         return cut.reverb_rir(_at_rate(room, cut.sampling_rate).recording, affix_id=False)
 
@@ -98,7 +93,7 @@ def _at_rate(cut: Any, rate: int) -> Any:
 
 def _load(config: SpeechConfig, settings: NoiseConfig | ReverbConfig | None) -> list[Any]:
     """Return the cuts of the entry that settings name, one channel of each, without text; raise DataError."""
-    if settings is None or settings.dataset is None:
+    if settings is None:
         return []
     part = next((entry for entry in config.entries if entry.name == settings.dataset), None)
     if not isinstance(part, SpeechCorpusConfig):

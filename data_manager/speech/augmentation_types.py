@@ -103,18 +103,12 @@ class NoiseConfig(StrictModel):
 class ReverbConfig(StrictModel):
     """Settings for room impulse responses, which make a cut sound as if it were recorded in a room."""
 
-    dataset: NotEmpty | None = None
-    """Name of another speech entry whose recordings are impulse responses, such as rir_noise; by default lhotse makes those
-    of random rooms."""
+    dataset: NotEmpty
+    """Name of another speech entry whose recordings are impulse responses, such as rir_noise."""
     splits: Splits = None
     """Splits of that entry, such as `[real_rir]`; default: all."""
     probability: Probability = 0.5
     """Fraction of the cuts that get one. [share]"""
-
-    def violations(self) -> Iterator[Violation]:
-        """Check that splits are of an entry."""
-        if self.splits is not None and self.dataset is None:
-            yield Violation("splits are those of dataset, which is not set", ("splits",), (), "dataset: rir_noise")
 
 
 class VolumeConfig(StrictModel):
@@ -150,8 +144,8 @@ class AugmentationConfig(StrictModel):
     @property
     def sources(self) -> dict[str, str]:
         """The entry that each of noise and reverb takes recordings from, `{noise: musan}`."""
-        found = {"noise": self.noise and self.noise.dataset, "reverb": self.reverb and self.reverb.dataset}
-        return {kind: name for kind, name in found.items() if name is not None}
+        parts = {"noise": self.noise, "reverb": self.reverb}
+        return {kind: part.dataset for kind, part in parts.items() if part is not None}
 
     def violations(self) -> Iterator[Violation]:
         """Check that something is changed."""

@@ -146,7 +146,7 @@ def _recording_of(audio: Audio) -> Any:
     try:
         if not audio.is_command:
             return Recording.from_file(audio.source, recording_id=audio.id)
-        done = subprocess.run(audio.source, shell=True, capture_output=True, check=False)  # noqa: S602  (allow_commands)
+        done = subprocess.run(audio.source, shell=True, capture_output=True, check=False)
         if done.returncode != 0 or not done.stdout:
             said = done.stderr.decode("utf-8", "replace").strip()[-200:]
             raise DataError(f"{audio.place}: the command {audio.source!r} failed with {done.returncode}: {said}")

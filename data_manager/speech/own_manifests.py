@@ -116,7 +116,7 @@ class ManifestReader:
         if not isinstance(node, dict):
             return
         kind, source = node.get("type"), node.get("source")
-        if _SOURCE <= set(node) and isinstance(source, str):
+        if set(node) >= _SOURCE and isinstance(source, str):
             if kind == "command":
                 check_command(source, place, allowed=self.config.allow_commands)
             elif kind == "file":

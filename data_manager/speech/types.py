@@ -107,7 +107,7 @@ class SpeechConfig(DatasetConfig):
     @property
     def part_names(self) -> list[str]:
         """Names of the other entries that this one reads: those with noise and impulse responses."""
-        return list(self.augmentation.sources.values()) if self.augmentation is not None else []
+        return list(dict.fromkeys(self.augmentation.sources.values())) if self.augmentation is not None else []
 
     def violations(self) -> Iterator[Violation]:
         """Check that augmentation finds audio to change, and its entries if they are given."""
