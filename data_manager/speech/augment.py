@@ -21,6 +21,7 @@ from data_manager.speech.augmentation_types import AugmentationConfig, NoiseConf
 from data_manager.speech.corpus import get_speech_corpus
 from data_manager.speech.types import SpeechConfig, SpeechCorpusConfig
 
+
 @dataclass(frozen=True)
 class Augmenter:
     """Function from a cut and an epoch to a changed cut; `noise` and `rooms` are the recordings to draw from."""
@@ -41,9 +42,9 @@ class Augmenter:
     def __call__(self, cut: Any, epoch: int) -> Any:
         """Return the cut as it is trained on in an epoch; raise DataError for one without audio."""
         chance = random.Random(f"{self.seed}/{epoch}/{cut.id}")
-        changed = cut.drop_features() if cut.has_features else cut
-        if not changed.has_recording:
+        if not cut.has_recording:
             raise DataError(f"cut {cut.id} has no recording, only stored features, and augmentation changes audio")
+        changed = cut.drop_features() if cut.has_features else cut
         steps: Any = (
             (self.settings.tempo, self._change_tempo),
             (self.settings.reverb, self._add_room),
@@ -98,7 +99,8 @@ def _load(config: SpeechConfig, settings: NoiseConfig | ReverbConfig | None) -> 
     part = next((entry for entry in config.entries if entry.name == settings.dataset), None)
     if not isinstance(part, SpeechCorpusConfig):
         raise DataError(f"data set {config.name!r}: its entries must hold the config of {settings.dataset!r}")
-    splits = get_speech_corpus(part.model_copy(update={"tokenizer": None})).splits
+    features = part.features.model_copy(update={"storage": "on_the_fly"})
+    splits = get_speech_corpus(part.model_copy(update={"tokenizer": None, "features": features})).splits
     for split in settings.splits or ():
         if split not in splits:
             raise DataError(f"data set {part.name!r} has no split {split!r}; its splits are {', '.join(splits)}")

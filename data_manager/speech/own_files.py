@@ -17,11 +17,12 @@ from data_manager.speech.own_types import (
     OwnSpeechConfig,
     RttmDatasetConfig,
 )
-from data_manager.text.csv_files import check_columns, csv_rows
+from data_manager.text.csv_files import csv_rows, describe_missing_column
 from data_manager.text.files import text_lines
 from data_manager.text.tables import json_rows
 
 SKIP = "on_invalid: skip leaves such lines out"
+_NAME_IT = "; columns names the ones to read, as in columns: {audio: path, text: sentence}"
 _AUDIO = (".wav", ".flac", ".sph", ".mp3", ".ogg", ".opus", ".m4a", ".aac", ".aiff", ".au")
 
 
@@ -117,6 +118,8 @@ def read_kaldi(config: KaldiDatasetConfig, split: str, invalid: Invalid) -> List
     files = [folder / name for name in ("wav.scp", "segments", "text", "utt2spk")]
     if not files[0].is_file():
         raise DataError(f"data set {config.name!r}: {folder} has no wav.scp, so it is not a data folder of Kaldi")
+    if config.tokenizer is not None and not files[2].is_file():
+        raise DataError(f"data set {config.name!r}: {folder} has no file text, and the tokenizer needs transcripts")
     lines = Checked(invalid)
     tables = [lines.fields(path, 3 if path.name == "segments" else 1) if path.is_file() else None for path in files]
     recordings, segments, texts, speakers = tables
@@ -213,7 +216,7 @@ def read_table(config: AudioTableDatasetConfig, split: str, invalid: Invalid) ->
     lines, found, names = Checked(invalid), {}, {}  # type: Checked, dict[str, Audio], dict[str, str]
     for path in files:
         base = audio_base(config, path)
-        for number, row in _table_rows(config, path, invalid):
+        for number, row in _table_rows(config, path, lines):
             place = f"{path}:{number}"
             values = {key: _cell(row.get(column)) for key, column in config.columns}
             segment = _row_segment(config, row, values, place, lines)
@@ -241,19 +244,28 @@ def _fields_after_id(segment: Segment) -> tuple[float, float | None, str | None,
     return segment.start, segment.end, segment.text, segment.speaker, segment.place
 
 
-def _table_rows(
-    config: AudioTableDatasetConfig, path: Path, invalid: Invalid
-) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    needed = ["audio", *sorted(config.columns.model_fields_set - {"audio"})]
-    columns = [getattr(config.columns, key) for key in needed]
+def _table_rows(config: AudioTableDatasetConfig, path: Path, lines: Checked) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    """Yield the rows of a table with their lines; raise DataError for a missing column."""
+    # a run's config.yml has all keys, so a column that has its default name may be missing
+    named = [name for key, name in config.columns if key == "audio" or name != key]
+    if config.tokenizer is not None and config.columns.text not in named:
+        named.append(config.columns.text)
     plain = path.name.removesuffix(".gz")
-    if plain.endswith((".csv", ".tsv")) or config.delimiter is not None:
-        delimiter = config.delimiter or ("\t" if plain.endswith(".tsv") else ",")
-        yield from csv_rows(path, delimiter, columns, invalid)
+    if not plain.endswith((".csv", ".tsv")) and config.delimiter is None:
+        for number, row in json_rows(path, lines.invalid):
+            missing = next((name for name in named if name not in row), None)
+            if missing is None:
+                yield number, row
+            else:
+                lines.wrong(
+                    f"{path}:{number}", "missing column", f"{describe_missing_column(missing, list(row))}{_NAME_IT}"
+                )
         return
-    for number, row in json_rows(path, invalid):
-        check_columns(f"{path}:{number}", columns[:1], list(row))
-        yield number, row
+    delimiter = config.delimiter or ("\t" if plain.endswith(".tsv") else ",")
+    try:
+        yield from csv_rows(path, delimiter, named, lines.invalid)
+    except DataError as error:
+        raise DataError(f"{error}{_NAME_IT}" if "there is no column" in str(error) else str(error)) from error
 
 
 def _cell(value: Any) -> Any:

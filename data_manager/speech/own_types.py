@@ -127,3 +127,9 @@ class RttmDatasetConfig(OwnSpeechConfig):
     """
 
     source: Literal["rttm"] = "rttm"
+
+    def violations(self) -> Iterator[Violation]:
+        """Check that no tokenizer is set, as RTTM has no text."""
+        yield from super().violations()
+        if self.tokenizer is not None:
+            yield Violation("RTTM has no transcripts for a tokenizer", ("tokenizer",), (("source",),), "leave it out")
