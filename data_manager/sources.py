@@ -3,7 +3,7 @@
 from data_manager.molecules.types import SmilesDatasetConfig
 from data_manager.registry import register_source
 from data_manager.speech.mixture_types import SpeechMixtureConfig
-from data_manager.speech.own_types import (
+from data_manager.speech.own.types import (
     AudioTableDatasetConfig,
     CutsDatasetConfig,
     KaldiDatasetConfig,

@@ -28,7 +28,7 @@ class Replacement(StrictModel):
     pattern: Annotated[NotEmpty, AfterValidator(_check_pattern)]
     """Regular expression, for example `"\\\\[[a-z]+\\\\]"` for marks such as `[noise]`."""
     replacement: str = ""
-    """Text in place of each match; `\\\\1` is the first group."""
+    """Text in place of each match; `"\\\\1"` is the first group."""
 
     def violations(self) -> Iterator[Violation]:
         """Check that the groups of the replacement are in the pattern."""

@@ -1,4 +1,4 @@
-"""Load speech: the cuts of a lhotse recipe, of a user's own files, of a custom source or of a mixture.
+"""Load speech: the cuts of a lhotse recipe, of the user's files, of a custom source or of a mixture.
 
 The source `lhotse` is here: a corpus is prepared with its recipe and cached.
 """
@@ -43,8 +43,8 @@ from data_manager.speech.manifests import (
 )
 from data_manager.speech.mixture import load_mixture
 from data_manager.speech.mixture_types import SpeechMixtureConfig
-from data_manager.speech.own import prepare_own
-from data_manager.speech.own_types import OwnSpeechConfig
+from data_manager.speech.own.prepare import prepare_own
+from data_manager.speech.own.types import OwnSpeechConfig
 from data_manager.speech.recipes import NUM_JOBS, OUTPUT, RecipeSignature, is_lhotse_installed, recipe_signature
 from data_manager.speech.transcripts import transcript
 from data_manager.speech.types import LhotseDatasetConfig, SpeechConfig, SpeechCorpusConfig

@@ -101,7 +101,7 @@ def _check_rttm(path: Path) -> Iterator[InvalidLine]:
 
 
 def rttm_fault(fields: list[str]) -> str | None:
-    """Return the fault in the fields of a turn of an RTTM file; None if there is none."""
+    """Return the fault in the fields of a turn of an RTTM file; None for a valid turn."""
     if len(fields) < 8:
         return f"a turn has 10 fields, and this line has {len(fields)}"
     for what, value in (("start", fields[3]), ("duration", fields[4])):

@@ -7,7 +7,7 @@ from functools import cached_property
 from data_manager.dataset_types import DatasetConfig
 from data_manager.registry import SOURCES
 from data_manager.row_types import TokensConfig
-from data_manager.speech.own_types import OwnSpeechConfig
+from data_manager.speech.own.types import OwnSpeechConfig
 from data_manager.speech.types import SpeechConfig
 from data_manager.text.mixture_types import MixtureDatasetConfig
 from data_manager.text.table_types import ColumnsConfig, HubDatasetConfig

@@ -11,7 +11,7 @@ from data_manager.errors import DataError
 from data_manager.parse_data_args import parse_dataset_configs
 from data_manager.speech.augment import Augmenter, TimeStretch
 from data_manager.speech.augmentation_types import AugmentationConfig
-from data_manager.speech.own_types import AudioTableDatasetConfig
+from data_manager.speech.own.types import AudioTableDatasetConfig
 from data_manager.speech.types import LhotseDatasetConfig
 from model_factory.yaml_config.errors import ConfigError
 from tests.data_manager.own_corpora import RATE, wav

@@ -12,7 +12,7 @@ from data_manager.errors import DataError
 from data_manager.registry import SOURCES
 from data_manager.speech.corpus import get_speech_corpus
 from data_manager.speech.mixture_types import SpeechMixtureConfig
-from data_manager.speech.own_types import (
+from data_manager.speech.own.types import (
     AudioTableDatasetConfig,
     CutsDatasetConfig,
     KaldiDatasetConfig,
@@ -42,7 +42,7 @@ def train(config):
 
 
 def facts(cuts):
-    """What a cut is: its name, place, text and speaker."""
+    """Return names, places, texts and speakers of cuts."""
     found = [(cut.id, cut.start, round(cut.duration, 6), *map(_spoken, cut.supervisions)) for cut in cuts]
     return sorted(found)
 

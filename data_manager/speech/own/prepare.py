@@ -17,9 +17,9 @@ from data_manager.progress import progress
 from data_manager.speech.audio import MissingDecoderError, checked_headers, drop_unreadable, missing_decoder
 from data_manager.speech.download import import_lhotse
 from data_manager.speech.manifests import describe_lost_segments, fingerprint, load_prepared_cuts, write_cuts
-from data_manager.speech.own_files import SKIP, Audio, Listing, read_kaldi, read_rttm, read_table
-from data_manager.speech.own_manifests import ManifestReader
-from data_manager.speech.own_types import (
+from data_manager.speech.own.files import SKIP, Audio, Listing, read_kaldi, read_rttm, read_table
+from data_manager.speech.own.manifests import ManifestReader
+from data_manager.speech.own.types import (
     AudioTableDatasetConfig,
     CutsDatasetConfig,
     KaldiDatasetConfig,

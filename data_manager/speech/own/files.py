@@ -11,7 +11,7 @@ from data_manager.documents import Invalid
 from data_manager.errors import DataError
 from data_manager.paths import find_path, find_paths
 from data_manager.speech.invalid_lines import rttm_fault
-from data_manager.speech.own_types import (
+from data_manager.speech.own.types import (
     AudioTableDatasetConfig,
     KaldiDatasetConfig,
     OwnSpeechConfig,

@@ -9,8 +9,8 @@ from data_manager.documents import Invalid
 from data_manager.errors import DataError
 from data_manager.paths import find_paths
 from data_manager.speech.manifests import split_cuts
-from data_manager.speech.own_files import SKIP, audio_base, audio_path, check_command
-from data_manager.speech.own_types import CutsDatasetConfig, Manifests
+from data_manager.speech.own.files import SKIP, audio_base, audio_path, check_command
+from data_manager.speech.own.types import CutsDatasetConfig, Manifests
 from data_manager.text.tables import json_rows
 
 _SOURCE = {"type", "channels", "source"}
@@ -67,7 +67,7 @@ class ManifestReader:
         self.invalid(place, reason, f"{detail}; {SKIP}")
 
     def _items(self, given: str, kinds: tuple[str, ...]) -> list[tuple[Any, str]]:
-        """Read the items of a manifest with their places; each must be of one of `kinds`, with an id of its own."""
+        """Read the items of a manifest with their places; each must be of one of `kinds`, with a unique id."""
         files = find_paths(given, self.config, "the manifest of data_files")
         self.files += files
         found: dict[str, tuple[Any, str]] = {}
