@@ -10,6 +10,7 @@ from lhotse.kaldi import load_kaldi_data_dir
 from data_manager.dataset_types import GlobalConfig, TokenizerConfig
 from data_manager.errors import DataError
 from data_manager.registry import SOURCES
+from data_manager.speech.augmentation_types import AugmentationConfig
 from data_manager.speech.corpus import get_speech_corpus
 from data_manager.speech.mixture_types import SpeechMixtureConfig
 from data_manager.speech.own.types import (
@@ -181,12 +182,14 @@ def _pair(folder, names):
         ("{}", "lhotse cannot read this line"),
         ('{"id": "s", "recording_id": "r", "start": 0, "duration": 1}', "must be a MonoCut"),
         (None, "the id 'c0' is at"),
+        ("negative", "duration must be greater than 0"),
     ],
 )
 def test_invalid_line_of_a_manifest(tmp_path, line, message):
     manifests(tmp_path)
     (row,) = [cut.to_dict() for cut in CutSet.from_file(tmp_path / "cuts_train.jsonl.gz")]
-    (tmp_path / "c.jsonl").write_text(f"{json.dumps(row)}\n{line or json.dumps(row)}\n")
+    line = json.dumps({**row, "id": "c1", "duration": -0.1}) if line == "negative" else line or json.dumps(row)
+    (tmp_path / "c.jsonl").write_text(f"{json.dumps(row)}\n{line}\n")
     with pytest.raises(DataError) as caught:
         train(config_of(tmp_path, "cuts", "c.jsonl"))
     assert f"{tmp_path}/c.jsonl:2: " in str(caught.value)
@@ -226,6 +229,8 @@ def notes_of(config):
     [
         ("audio,start,end\nr0.wav,0.1,x\n", "t.csv:2", "the end 'x' is not a number"),
         ("audio,start,end\nr0.wav,0.1,0.1\n", "t.csv:2", "not after the start"),
+        ("audio,start,end\nr0.wav,0.1,0.10001\n", "t.csv:2", "less than a frame or a sample (0.025 s)"),
+        ("audio,start\nr0.wav,0.19\n", "t.csv:2", "the segment has 0.01 s of audio, less than a frame"),
         ("audio,start\nr0.wav,-1\n", "t.csv:2", "the start '-1' is not"),
         ("audio,text\nr0.wav,a\nr0.wav,b\n", "t.csv:3", "one of them has no end"),
         ("audio,id\nr0.wav,a\nr1.wav,a\n", "t.csv:3", "the id 'a' is at"),
@@ -330,6 +335,9 @@ def test_mixture_of_own_files(folder):
     shared = parts[0].global_config
     mixture = SpeechMixtureConfig(name="both", datasets={"mine": 1.0, "t": 1.0}, entries=parts, global_config=shared)
     assert len(load(mixture)["train"]) == 4
+    changed = parts[0].model_copy(update={"augmentation": AugmentationConfig(volume={})})
+    with pytest.raises(ValueError, match="'mine' has an augmentation, and a mixture uses its own"):
+        SpeechMixtureConfig(name="both", datasets={"mine": 1.0, "t": 1.0}, entries=(changed, parts[1]))
 
 
 def test_custom_source_returns_a_cut_set(folder, monkeypatch):

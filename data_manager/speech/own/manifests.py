@@ -84,6 +84,7 @@ class ManifestReader:
 
     def _item(self, row: dict[str, Any], place: str, base: Path, kinds: tuple[str, ...]) -> Any:
         """Return what one line describes; None if it is wrong and lines are skipped."""
+        from lhotse.qa import validate
         from lhotse.serialization import deserialize_item
 
         try:
@@ -95,6 +96,7 @@ class ManifestReader:
             return None
         try:
             item = deserialize_item(row)
+            validate(item)
         except Exception as error:  # lhotse raises many types for missing, unknown and wrong keys
             detail = f"lhotse cannot read this line: {type(error).__name__}: {error}"
             self._wrong(place, "not an item of a manifest", detail)

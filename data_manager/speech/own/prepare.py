@@ -55,6 +55,7 @@ def prepare_own(config: OwnSpeechConfig) -> tuple[PreparedFolder, dict[str, Any]
         "audio": _state_of(path for split in splits.values() for path in split.audio),
         "bad_audio": config.loading.bad_audio,
         "speakers": config.loading.speakers,
+        "shortest": config.features.frame_length,
     }
     make = partial(_write, config=config, splits=splits)
     folder, found = load_prepared_cuts(full_path(config.global_config.output_dir) / config.name, inputs, make)
@@ -127,7 +128,8 @@ def _build(
                 continue
             cut = recording.to_cut()
             cut.id = audio.id
-            spoken = list(_supervisions(config, recording, audio, invalid))
+            shortest = config.features.frame_length if unit == "utterance" else 1 / recording.sampling_rate
+            spoken = list(_supervisions(config, recording, audio, invalid, shortest))
             listed += spoken
             ends[recording.id] = recording.duration
             cut.supervisions = [item.trim(recording.duration) for item in spoken]
@@ -162,15 +164,22 @@ def _recording_of(audio: Audio) -> Any:
         raise DataError(f"{audio.place}: audio {audio.source} cannot be read: {reason}\n{MEND}") from error
 
 
-def _supervisions(config: OwnSpeechConfig, recording: Any, audio: Audio, invalid: Invalid) -> Iterator[Any]:
-    """Yield the supervisions of a recording; segments that begin after its end are invalid."""
+def _supervisions(
+    config: OwnSpeechConfig, recording: Any, audio: Audio, invalid: Invalid, shortest: float
+) -> Iterator[Any]:
+    """Yield the supervisions of a recording; segments after its end or shorter than `shortest` seconds are invalid."""
     from lhotse import SupervisionSegment
 
     channels = recording.channel_ids
     for segment in audio.segments:
-        if segment.start >= recording.duration:
+        length = (recording.duration if segment.end is None else segment.end) - segment.start
+        heard = min(length, recording.duration - segment.start)
+        if heard <= 0:
             detail = f"the segment begins at {segment.start:g} s, and {audio.source} ends at {recording.duration:g} s"
             invalid(segment.place, "segment after the end of its recording", f"{detail}; {SKIP}")
+        elif heard < shortest - 1e-9:
+            detail = f"the segment has {heard:.3g} s of audio, less than a frame or a sample ({shortest:.3g} s)"
+            invalid(segment.place, "segment too short", f"{detail}; {SKIP}")
         elif config.loading.speakers and segment.speaker is None:
             invalid(
                 segment.place, "no speaker", f"loading: {{speakers: true}} needs the speaker of each segment; {SKIP}"
@@ -180,7 +189,7 @@ def _supervisions(config: OwnSpeechConfig, recording: Any, audio: Audio, invalid
                 id=segment.id,
                 recording_id=recording.id,
                 start=segment.start,
-                duration=(recording.duration if segment.end is None else segment.end) - segment.start,
+                duration=length,
                 channel=channels[0] if len(channels) == 1 else channels,
                 text=segment.text,
                 speaker=segment.speaker,
