@@ -105,6 +105,8 @@ def _load(config: SpeechConfig, settings: NoiseConfig | ReverbConfig | None) -> 
         if split not in splits:
             raise DataError(f"data set {part.name!r} has no split {split!r}; its splits are {', '.join(splits)}")
     cuts = [cut for split in settings.splits or splits for cut in splits[split]]
+    if not cuts:
+        raise DataError(f"data set {part.name!r} has no recordings to augment with")
     return [_first_channel(cut.drop_supervisions()) for cut in cuts]
 
 

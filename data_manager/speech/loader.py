@@ -179,8 +179,8 @@ def bucketed_loader(
 ) -> "DataLoader[dict[str, Any]]":
     """Build a DataLoader with batches of at most `loading.max_duration` seconds, including padding.
 
-    A longer cut is a batch alone. `change` is applied to the cuts of each batch. Under torch.distributed each process gets different batches. The number of batches
-    is not known in advance.
+    A longer cut is a batch alone. `change` is applied to the cuts of each batch. Under torch.distributed each process gets
+    different batches. The number of batches is not known in advance.
     """
     from torch.utils.data import DataLoader
 

@@ -124,6 +124,9 @@ def test_command_in_wav_scp_runs_only_if_allowed(folder):
     assert cuts[0].load_audio().shape == (1, 1600)
     with pytest.raises(DataError, match=r"wav\.scp:1: the audio is the output"):  # also with the cuts in the cache
         train(config_of(folder, "kaldi"))
+    wav(folder / "a  b.wav", 0.2)
+    (folder / "wav.scp").write_text("r0 a  b.wav\nr1 r1.wav\n")  # spaces as they are
+    assert train(config_of(folder, "kaldi"))[0].recording.sources[0].source == f"{folder}/a  b.wav"
     (folder / "wav.scp").write_text("r0 exit 3 |\nr1 r1.wav\n")
     with pytest.raises(DataError, match=r"wav\.scp:1: the command 'exit 3' failed with 3"):
         train(config_of(folder, "kaldi", allow_commands=True))

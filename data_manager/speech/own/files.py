@@ -92,11 +92,14 @@ class Checked:
             self.wrong(place, "wrong audio path", str(error).removeprefix(f"{place}: "))
             return None
 
-    def fields(self, path: Path, least: int) -> dict[str, tuple[str, list[str]]]:
-        """Read a file of Kaldi, `key value ...` a line, as `{key: (place, values)}` with at least `least` values."""
+    def fields(self, path: Path, least: int, most: int = -1) -> dict[str, tuple[str, list[str]]]:
+        """Read a file of Kaldi, `key value ...` a line, as `{key: (place, values)}` with at least `least` values.
+
+        With `most`, the last of as many values is the rest of the line.
+        """
         found: dict[str, tuple[str, list[str]]] = {}
         for number, line in enumerate(text_lines(path, self.invalid), 1):
-            place, (key, *values) = f"{path}:{number}", line.split() or [""]
+            place, (key, *values) = f"{path}:{number}", line.strip().split(None, most) or [""]
             if not key:
                 continue
             if key in found:
@@ -121,12 +124,14 @@ def read_kaldi(config: KaldiDatasetConfig, split: str, invalid: Invalid) -> List
     if config.tokenizer is not None and not files[2].is_file():
         raise DataError(f"data set {config.name!r}: {folder} has no file text, and the tokenizer needs transcripts")
     lines = Checked(invalid)
-    tables = [lines.fields(path, 3 if path.name == "segments" else 1) if path.is_file() else None for path in files]
-    recordings, segments, texts, speakers = tables
+    recordings = lines.fields(files[0], 1, 1)  # spaces belong to a path or a command
+    segments, texts, speakers = (
+        lines.fields(path, least) if path.is_file() else None for path, least in zip(files[1:], (3, 1, 1), strict=True)
+    )
     base = audio_base(config, files[0])
     found: dict[str, Audio] = {}
-    for name, (place, words) in (recordings or {}).items():
-        if (audio := _kaldi_audio(config, name, place, words, base, lines)) is not None:
+    for name, (place, (given,)) in recordings.items():
+        if (audio := _kaldi_audio(config, name, place, given, base, lines)) is not None:
             found[name] = audio
     if segments is None:
         whole = {name: (audio.place, [name, "0", "-1"]) for name, audio in found.items()}
@@ -135,7 +140,7 @@ def read_kaldi(config: KaldiDatasetConfig, split: str, invalid: Invalid) -> List
         utterances = segments
     for name, (place, (recording, begin, end, *_)) in utterances.items():
         if recording not in found:
-            if recording not in (recordings or {}):
+            if recording not in recordings:
                 lines.wrong(place, "unknown recording", f"wav.scp has no recording {recording!r}")
             continue
         times = _times(begin, None if float_of(end) == -1 else end, place, lines)
@@ -146,15 +151,14 @@ def read_kaldi(config: KaldiDatasetConfig, split: str, invalid: Invalid) -> List
             found[recording].segments.append(segment)
     for table in (texts, speakers):
         for name, (place, _) in (table or {}).items():
-            if name not in utterances and not (segments is None and name in (recordings or {})):
+            if name not in utterances and not (segments is None and name in recordings):
                 lines.wrong(place, "unknown utterance", f"no utterance has the id {name!r}")
     return Listing([path for path in files if path.is_file()], list(found.values()))
 
 
 def _kaldi_audio(
-    config: KaldiDatasetConfig, name: str, place: str, words: list[str], base: Path, lines: Checked
+    config: KaldiDatasetConfig, name: str, place: str, given: str, base: Path, lines: Checked
 ) -> Audio | None:
-    given = " ".join(words)
     if given.endswith("|"):
         check_command(given, place, allowed=config.allow_commands)
         return Audio(name, given[:-1].strip(), place, is_command=True)
