@@ -105,6 +105,18 @@ class DatasetManager:
         )
 
     @staticmethod
+    def augmenter(config: DatasetConfig, seed: int = 0) -> "Callable[[Any, int], Any] | None":
+        """Return the function (cut, epoch) -> changed cut of the config's `augmentation`, or None without one.
+
+        It loads the entries with noise and impulse responses. Raise DataError.
+        """
+        if getattr(config, "augmentation", None) is None:
+            return None
+        from data_manager.speech.augment import Augmenter
+
+        return Augmenter.of(config, seed)
+
+    @staticmethod
     def create_dataloader(
         data: "Split",
         config: DatasetConfig,
@@ -113,6 +125,7 @@ class DatasetManager:
         shuffle: bool = False,
         seed: int = 0,
         num_workers: int | None = None,
+        augment: bool = False,
     ) -> "DataLoader[dict[str, Any]]":
         """Return a DataLoader over one split, whose last batch may be smaller; raise DataError.
 
@@ -122,31 +135,25 @@ class DatasetManager:
         Masks are bool, True at real positions. With `shuffle`, `seed` fixes the order of the first epoch and each later
         epoch has a new order; a stream is shuffled within its `shuffle_buffer`. With `bucketing`, a batch has rows of
         similar lengths. With `loading.max_duration`, a speech batch is limited in seconds instead of by `batch_size`.
-        `num_workers` defaults to that of the config's `loading`, or 0.
+        `num_workers` defaults to that of the config's `loading`, or 0. With `augment`, for training, cuts are changed by the
+        config's `augmentation`, anew in each iteration.
         """
-        import torch
-        from torch.utils.data import DataLoader
-
         from data_manager.rows.loader import row_loader
 
         collate = DatasetManager.collator(config, data)
         loading = getattr(_resolve(config)[0], "loading", LoadingConfig())
         num_workers = loading.num_workers if num_workers is None else num_workers
+        change = DatasetManager.augmenter(_resolve(config)[0], seed) if augment else None
+        order: dict[str, Any] = {"shuffle": shuffle, "seed": seed, "num_workers": num_workers}
         if not hasattr(data, "column_names") and loading.max_duration is not None:
             from data_manager.speech.loader import bucketed_loader
 
-            return bucketed_loader(data, collate, loading, shuffle=shuffle, seed=seed, num_workers=num_workers)
+            return bucketed_loader(data, collate, loading, change=change, **order)
         if hasattr(data, "column_names"):
-            order: dict[str, Any] = {"batch_size": batch_size, "shuffle": shuffle, "seed": seed}
-            return row_loader(data, _resolve(config)[0], collate, **order, num_workers=num_workers)
-        return DataLoader(
-            _CutDataset(data),  # type: ignore[arg-type]
-            batch_size=batch_size,
-            shuffle=shuffle,
-            generator=torch.Generator().manual_seed(seed),
-            num_workers=num_workers,
-            collate_fn=collate,
-        )
+            return row_loader(data, _resolve(config)[0], collate, batch_size=batch_size, **order)
+        from data_manager.speech.loader import cut_loader
+
+        return cut_loader(data, collate, change=change, batch_size=batch_size, **order)
 
     @staticmethod
     def list_available_datasets() -> list[str]:
@@ -157,19 +164,6 @@ class DatasetManager:
     def describe_available_datasets() -> dict[str, str]:
         """Map every source, and every speech corpus with a lhotse recipe, to a one-line description."""
         return catalogue()
-
-
-class _CutDataset:
-    """Map-style data set over cuts."""
-
-    def __init__(self, cuts: Any) -> None:
-        self.cuts = list(cuts)
-
-    def __len__(self) -> int:
-        return len(self.cuts)
-
-    def __getitem__(self, index: int) -> Any:
-        return self.cuts[index]
 
 
 def _resolve(config: DatasetConfig) -> tuple[DatasetConfig, SourceEntry]:

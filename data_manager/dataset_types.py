@@ -67,8 +67,9 @@ class DatasetConfig(StrictModel):
     name: Annotated[str, AfterValidator(_folder_name)]
     """Name of the corpus, and of its folders below corpus_dir and output_dir."""
     source: str = "lhotse"
-    """Data source: lhotse (speech corpora), text, json, csv, parquet or smiles (files), disk or hub (of `datasets`),
-    mixture (of other entries), embedded (Python's documentation)."""
+    """Data source: lhotse (speech corpora), cuts, kaldi, audio_table or rttm (speech in your own files), speech_mixture, text,
+    json, csv, parquet or smiles (files), disk or hub (of `datasets`), mixture (of other entries), embedded (Python's
+    documentation)."""
     global_config: GlobalConfig = GlobalConfig()
     """Folders and shared defaults; in a file, the section `global_config`."""
 

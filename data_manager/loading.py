@@ -13,15 +13,20 @@ from data_manager.registry import SOURCES
 from data_manager.row_types import TokensConfig
 from data_manager.rows.prepare import PreparedSplit, WithSource, prepare_split
 from data_manager.rows.stream import stream_rows
+from data_manager.speech.types import SpeechConfig
 from data_manager.text.arrow import ArrowRows
 from data_manager.text.mixture import Mixture, load_mixtures, prepare_mixture
 from data_manager.text.mixture_types import MixtureDatasetConfig
 from data_manager.text.table_types import DEFAULT_COLUMN
 from data_manager.tokenizers.base import Tokenizer
 from data_manager.tokenizers.factory import Texts, config_key, make_tokenizer, tokenizer_of
+from model_factory.yaml_config.registry import import_on_call
 
 if TYPE_CHECKING:
     from data_manager.rows.prepare import PreparedSplit
+
+_load_speech = import_on_call("data_manager.speech.corpus:load_speech")
+_transcripts = import_on_call("data_manager.speech.corpus:get_transcripts")
 
 LOADED: "LoadedCache[dict[str, PreparedSplit]]" = LoadedCache(config_key, logging.getLogger(__name__))
 """Prepared splits of the text data sets that this process has loaded."""
@@ -29,7 +34,8 @@ LOADED: "LoadedCache[dict[str, PreparedSplit]]" = LoadedCache(config_key, loggin
 
 def load(config: DatasetConfig) -> dict[str, Any]:
     """Load the splits of a data set, whose config has the type of its source; raise DataError."""
-    found = SOURCES.get(config.source).load(config)
+    entry = SOURCES.get(config.source)
+    found = _load_speech(config) if isinstance(config, SpeechConfig) else entry.load(config)
     if not isinstance(found, dict) or not found:
         raise DataError(
             f"data set {config.name!r}: source {config.source!r} must return a dict of splits; got {found!r}"
@@ -94,6 +100,8 @@ def tokenizer_for(config: DatasetConfig) -> Tokenizer | None:
     if getattr(config, "tokenizer", None) is None:
         return None
     entry = SOURCES.get(config.source)
+    if isinstance(config, SpeechConfig):
+        return tokenizer_of(config, partial(_transcripts, config))
     if entry.texts is not None:
         texts = entry.texts
         return tokenizer_of(config, lambda: dict(texts(config)))

@@ -11,6 +11,7 @@ from data_manager.dataset_types import DatasetConfig
 from data_manager.rows.lengths import Lengths, row_lengths
 from data_manager.rows.pack import LABELS, STARTS
 from data_manager.rows.prepare import PreparedSplit
+from data_manager.speech.transcripts import transcript
 from data_manager.tokenizers.base import Tokenizer
 
 EXAMPLES = 3
@@ -136,7 +137,6 @@ def _decode_examples(row: Any, columns: Sequence[str], tokenizer: Tokenizer | No
 
 def _report_speech(config: Any, splits: dict[str, Any]) -> list[SplitReport]:
     from data_manager.speech.corpus import get_speech_corpus
-    from data_manager.speech.loader import transcript
 
     corpus = get_speech_corpus(config)
     reports = []

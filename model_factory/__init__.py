@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from data_manager.dataset_types import DatasetConfig as DatasetConfig
     from data_manager.registry import register_source as register_source
     from data_manager.row_types import TokensConfig as TokensConfig
+    from data_manager.speech.types import SpeechCorpusConfig as SpeechCorpusConfig
     from data_manager.tokenizers.base import read_vocabulary as read_vocabulary
     from data_manager.tokenizers.base import write_vocabulary as write_vocabulary
     from data_manager.tokenizers.registry import register_tokenizer as register_tokenizer
@@ -92,6 +93,7 @@ _MODULES = {
     "data_manager.dataset_types": ("DatasetConfig",),
     "data_manager.registry": ("register_source",),
     "data_manager.row_types": ("TokensConfig",),
+    "data_manager.speech.types": ("SpeechCorpusConfig",),
     "data_manager.tokenizers.smiles": ("SmilesTokenizer",),
     "model.activations": ("ActivationFunctions",),
     "model.bert_diffusion_model": ("BertDiffusionModel",),

@@ -47,9 +47,10 @@ def _unreadable(name: str, files: list[str], reason: str) -> DataError:
 
 
 def audio_files(cut: Any) -> list[str]:
-    """List the audio paths, or the commands, of a cut or recording; empty for a mix of several."""
-    recording = getattr(cut, "recording", cut)
-    return [str(source.source) for source in getattr(recording, "sources", None) or ()]
+    """List the audio paths, or the commands, of a cut, of all tracks of a mixed one, or of a recording."""
+    parts = [track.cut for track in getattr(cut, "tracks", ())] or [cut]
+    sources = [getattr(getattr(part, "recording", part), "sources", None) or () for part in parts]
+    return list(dict.fromkeys(str(source.source) for found in sources for source in found))
 
 
 def _sample_fault(samples: Samples) -> str | None:

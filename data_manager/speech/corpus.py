@@ -1,15 +1,22 @@
-"""The source `lhotse`: prepare a speech corpus with its lhotse recipe, cache it, and load its cuts."""
+"""Load speech: the cuts of a lhotse recipe, of the user's files, of a custom source or of a mixture.
+
+The source `lhotse` is here: a corpus is prepared with its recipe and cached.
+"""
 
 import logging
 from collections.abc import Mapping
 from functools import partial
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from data_manager.cache import PreparedFolder
 from data_manager.documents import Notes
+from data_manager.errors import DataError
 from data_manager.loaded import LoadedCache
 from data_manager.paths import full_path
+from data_manager.registry import SOURCES
+from data_manager.rows.identity import row_identity
 from data_manager.speech.audio import checked_headers, drop_unreadable
 from data_manager.speech.cuts import SpeechCorpus, shape_splits
 from data_manager.speech.download import (
@@ -36,8 +43,11 @@ from data_manager.speech.manifests import (
 )
 from data_manager.speech.mixture import load_mixture
 from data_manager.speech.mixture_types import SpeechMixtureConfig
+from data_manager.speech.own.prepare import prepare_own
+from data_manager.speech.own.types import OwnSpeechConfig
 from data_manager.speech.recipes import NUM_JOBS, OUTPUT, RecipeSignature, is_lhotse_installed, recipe_signature
-from data_manager.speech.types import LhotseDatasetConfig, SpeechConfig
+from data_manager.speech.transcripts import transcript
+from data_manager.speech.types import LhotseDatasetConfig, SpeechConfig, SpeechCorpusConfig
 from data_manager.tokenizers.base import unknown_id
 from data_manager.tokenizers.factory import tokenizer_of
 
@@ -50,7 +60,7 @@ def load_speech(config: SpeechConfig) -> dict[str, Any]:
     if isinstance(config, SpeechMixtureConfig):
         corpus = load_mixture(config, load_corpus)
     else:
-        assert isinstance(config, LhotseDatasetConfig)
+        assert isinstance(config, SpeechCorpusConfig)
         corpus = load_corpus(config)
     if config.tokenizer is not None:
         corpus.notes.extend(_count_unknown(config, corpus))
@@ -91,28 +101,50 @@ def get_transcripts(config: SpeechConfig) -> dict[str, list[str]]:
 
 
 def _transcripts(corpus: SpeechCorpus) -> dict[str, list[str]]:
-    from data_manager.speech.loader import transcript
-
     return {split: [transcript(cut) for cut in cuts] for split, cuts in corpus.splits.items()}
 
 
-def load_corpus(config: LhotseDatasetConfig) -> SpeechCorpus:
-    """Load one corpus from corpus_dir, downloading it if it is missing and reachable.
+def load_corpus(config: SpeechCorpusConfig) -> SpeechCorpus:
+    """Load one corpus, with its text, windows and filters applied.
 
-    Manifests and stored features are cached in output_dir/name. Raise DataError.
+    One of a lhotse recipe is read from corpus_dir, or downloaded if it is missing and reachable. Manifests and stored
+    features are cached in output_dir/name. Raise DataError.
     """
     if not is_lhotse_installed():
         import_lhotse()
-    recipe = recipe_signature(config.name)
     notes: list[str] = []
-    folder, splits = _prepare_first(config, recipe, _find_roots(config, recipe, notes))
+    if isinstance(config, LhotseDatasetConfig):
+        recipe = recipe_signature(config.name)
+        folder, splits = _prepare_first(config, recipe, _find_roots(config, recipe, notes))
+    elif isinstance(config, OwnSpeechConfig):
+        folder, splits = prepare_own(config)
+    else:
+        folder, splits = _load_custom(config)
     notes += folder.notes
+    folders = [folder.path] if folder.path.is_dir() else []
     splits = shape_splits(splits, config, notes)
     if config.features.storage == "on_the_fly":
-        return SpeechCorpus(splits, [folder.path], notes)
+        return SpeechCorpus(splits, folders, notes)
 
-    folders, splits = store_features(splits, config, folder.path)
-    return SpeechCorpus(splits, [folder.path, *folders], notes)
+    stored, splits = store_features(splits, config, folder.path)
+    return SpeechCorpus(splits, [*folders, *stored], notes)
+
+
+def _load_custom(config: SpeechCorpusConfig) -> tuple[PreparedFolder, dict[str, Any]]:
+    """Call the loader of a custom source; return a name for the folders of its features, and the cuts of each split."""
+    from lhotse import CutSet
+
+    found = SOURCES.get(config.source).load(config)
+    for split, cuts in found.items() if isinstance(found, dict) else [("", found)]:
+        if not isinstance(found, dict) or not isinstance(cuts, CutSet):
+            where = f"split {split!r} as a {type(cuts).__name__}" if split else f"a {type(cuts).__name__}"
+            raise DataError(
+                f"data set {config.name!r}: source {config.source!r} must return a dict of split to lhotse.CutSet, as its "
+                f"config is a SpeechCorpusConfig; it returned {where}"
+            )
+    splits = {split: cuts.to_eager() for split, cuts in found.items()}
+    name = sha256(repr(sorted((split, row_identity(cuts)) for split, cuts in splits.items())).encode()).hexdigest()[:12]
+    return PreparedFolder(full_path(config.global_config.output_dir) / config.name / name, []), splits
 
 
 def _find_roots(config: LhotseDatasetConfig, recipe: RecipeSignature, notes: list[str]) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""Transform a recipe's cuts: resample, cut into windows, take a subset, perturb the speed.
+"""Transform a corpus's cuts: normalise text, resample, cut into windows, filter, take a subset, perturb the speed.
 
 Each step returns new cuts, reads no audio, and logs what it skips.
 """
@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from data_manager.errors import DataError
-from data_manager.speech.types import LhotseDatasetConfig, SpeedConfig, SubsetConfig, WindowsConfig
+from data_manager.speech.augmentation_types import FilterConfig
+from data_manager.speech.transcripts import filter_cuts, log_skipped, normalise_transcripts
+from data_manager.speech.types import SpeechCorpusConfig, SpeedConfig, SubsetConfig, WindowsConfig
 
 Splits = dict[str, list[Any]]
 
@@ -23,17 +25,23 @@ class SpeechCorpus:
     notes: list[str]
 
 
-def shape_splits(splits: dict[str, Any], config: LhotseDatasetConfig, notes: list[str]) -> dict[str, Any]:
+def shape_splits(splits: dict[str, Any], config: SpeechCorpusConfig, notes: list[str]) -> dict[str, Any]:
     """Apply the transforms set in `config` to each split; raise DataError for settings that do not fit the corpus."""
     from lhotse import CutSet
 
-    for settings in (config.subset, config.speed_perturbation):
+    for settings in (config.subset, config.speed_perturbation, config.filter):
         _check_splits(settings.splits if settings else None, splits, config.name)
+    filtered = _chosen_splits(config.filter, splits, config.name, "filter")
     shaped: Splits = {}
     for split, cuts in splits.items():
-        found = list(_resample(_select_channels(list(cuts), config), config.features.sampling_rate))
+        listed = list(cuts)
+        if config.text is not None:
+            listed = normalise_transcripts(listed, config.text, split, notes)
+        found = list(_resample(_select_channels(listed, config), config.features.sampling_rate))
         if config.windows is not None:
             found = _cut_windows(found, config.windows, config.features.frame_length, split, notes)
+        if config.filter is not None and split in filtered:
+            found = filter_cuts(found, config.filter, split, notes)
         if config.subset is not None and split in (config.subset.splits or splits):
             found = _take_subset(found, config.subset, split, notes)
         shaped[split] = found
@@ -57,20 +65,20 @@ def _cut_windows(
         for cut in cuts:
             windowed += cut.trim_to_supervisions(keep_overlapping=False)
         silent = [cut.id for cut in cuts if not cut.supervisions]
-        _log_skipped(notes, where, "recordings without a supervision are skipped", silent)
+        log_skipped(notes, where, "recordings without a supervision are skipped", silent)
     else:
         dropped: list[str] = []
         for cut in cuts:
             windowed += _treat_tail(cut, list(cut.cut_into_windows(windows.seconds, hop=windows.hop)), windows, dropped)
-        _log_skipped(
+        log_skipped(
             notes, where, f"windows shorter than {windows.min_tail or windows.seconds:g} s are dropped", dropped
         )
-    _log_skipped(
+    log_skipped(
         notes, where, "windows shorter than a frame are skipped", [c.id for c in windowed if c.duration < shortest]
     )
     windowed = [window for window in windowed if window.duration >= shortest]
     crossed = [cut.id for cut in windowed if any(s.start < 0 or s.end > cut.duration for s in cut.supervisions)]
-    _log_skipped(notes, where, "windows contain text that extends past their edge and is not cut", crossed)
+    log_skipped(notes, where, "windows contain text that extends past their edge and is not cut", crossed)
     return windowed
 
 
@@ -91,7 +99,7 @@ def _treat_tail(cut: Any, found: list[Any], windows: WindowsConfig, dropped: lis
     return [*kept[:-1], cut.truncate(offset=start, preserve_id=False).with_id(kept[-1].id)]
 
 
-def _select_channels(cuts: list[Any], config: LhotseDatasetConfig) -> Iterator[Any]:
+def _select_channels(cuts: list[Any], config: SpeechCorpusConfig) -> Iterator[Any]:
     """Replace each cut of several channels by the one that is set, or by a cut for each; raise DataError if it has none.
 
     A recipe that names one channel in all segments does not tell channels apart, so each channel has all segments.
@@ -150,14 +158,23 @@ def _take_subset(cuts: list[Any], subset: SubsetConfig, where: str, notes: list[
 
 
 def _add_speeds(splits: Splits, speed: SpeedConfig, name: str) -> None:
-    chosen = speed.splits or [split for split in splits if split.lower().startswith("train")]
+    for split in _chosen_splits(speed, splits, name, "speed_perturbation"):
+        splits[split] += [cut.perturb_speed(factor) for factor in speed.factors for cut in splits[split]]
+
+
+def _chosen_splits(
+    settings: SpeedConfig | FilterConfig | None, splits: Mapping[str, Any], name: str, key: str
+) -> Sequence[str]:
+    """Return the splits that settings name, by default those whose names begin with train; raise DataError for none."""
+    if settings is None:
+        return ()
+    chosen = settings.splits or [split for split in splits if split.lower().startswith("train")]
     if not chosen:
         raise DataError(
             f"data set {name!r}: no split name begins with train (its splits are {', '.join(splits)}); "
-            "list the splits to copy in speed_perturbation.splits"
+            f"list the splits to change in {key}.splits"
         )
-    for split in chosen:
-        splits[split] += [cut.perturb_speed(factor) for factor in speed.factors for cut in splits[split]]
+    return chosen
 
 
 def _check_splits(names: Sequence[str] | None, splits: dict[str, Any], name: str) -> None:
@@ -175,9 +192,3 @@ def check_rates(splits: Mapping[str, Any], name: str) -> None:
             f"data set {name!r} has audio of {shown}, whose features are not comparable; set "
             f"features.sampling_rate, for example to {rates[0]}"
         )
-
-
-def _log_skipped(notes: list[str], where: str, what: str, ids: Sequence[str]) -> None:
-    if ids:
-        shown = ", ".join(ids[:3]) + (", ..." if len(ids) > 3 else "")
-        notes.append(f"{where}: {len(ids):,} {what} ({shown})")

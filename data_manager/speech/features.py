@@ -16,7 +16,7 @@ from data_manager.errors import DataError, plain
 from data_manager.progress import progress
 from data_manager.speech.audio import Samples, read_audio
 from data_manager.speech.manifests import load_prepared_cuts, write_cuts
-from data_manager.speech.types import LhotseDatasetConfig
+from data_manager.speech.types import SpeechCorpusConfig
 from data_manager.speech_settings import FeaturesConfig
 
 _COMMON = (
@@ -141,7 +141,7 @@ _ARRAYS = "frames"
 
 
 def store_features(
-    splits: dict[str, Any], config: LhotseDatasetConfig, manifests: Path
+    splits: dict[str, Any], config: SpeechCorpusConfig, manifests: Path
 ) -> tuple[list[Path], dict[str, Any]]:
     """Store the features of each split; return the folders and the splits with features attached to their cuts.
 
@@ -158,6 +158,7 @@ def store_features(
             "lhotse": lhotse.__version__,
             "features": config.features.model_dump(),
             "cuts": [part and part.model_dump() for part in (config.windows, config.subset, config.speed_perturbation)],
+            **config.model_dump(include={"text", "filter"}, exclude_none=True),
         }
         compute = partial(_write_features, cuts=cuts, split=split, config=config)
         folder, found = load_prepared_cuts(manifests.parent, inputs, compute, f"features-{split.replace('/', '-')}-")
@@ -166,7 +167,7 @@ def store_features(
     return folders, stored
 
 
-def _write_features(folder: Path, final: Path, *, cuts: Any, split: str, config: LhotseDatasetConfig) -> list[str]:
+def _write_features(folder: Path, final: Path, *, cuts: Any, split: str, config: SpeechCorpusConfig) -> list[str]:
     """Write the frames of one split's cuts into `folder`, which will be moved to `final`."""
     from lhotse import LilcomChunkyWriter, NumpyFilesWriter
 
@@ -187,7 +188,7 @@ def _write_features(folder: Path, final: Path, *, cuts: Any, split: str, config:
     return []
 
 
-def _compute_frames(cuts: Any, split: str, config: LhotseDatasetConfig) -> Iterable[tuple[Any, Any]]:
+def _compute_frames(cuts: Any, split: str, config: SpeechCorpusConfig) -> Iterable[tuple[Any, Any]]:
     """Yield each cut with its frames [T, F], computed by `loading.num_workers` processes, in order."""
     from torch.utils.data import DataLoader
 

@@ -93,14 +93,15 @@ def _check_rttm(path: Path) -> Iterator[InvalidLine]:
         if not fields:
             yield InvalidLine(str(path), number, "", "empty line", is_empty=True)
         elif fields[0] == "SPEAKER":
-            reason = _rttm_fault(fields)
+            reason = rttm_fault(fields)
             if reason is not None:
                 yield InvalidLine(str(path), number, line.strip(), reason)
             elif float(fields[4]) == 0:
                 yield InvalidLine(str(path), number, line.strip(), "a turn of 0 s", is_empty=True)
 
 
-def _rttm_fault(fields: list[str]) -> str | None:
+def rttm_fault(fields: list[str]) -> str | None:
+    """Return the fault in the fields of a turn of an RTTM file; None for a valid turn."""
     if len(fields) < 8:
         return f"a turn has 10 fields, and this line has {len(fields)}"
     for what, value in (("start", fields[3]), ("duration", fields[4])):

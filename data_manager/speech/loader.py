@@ -4,6 +4,7 @@ import logging
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -11,8 +12,10 @@ from lhotse.dataset import DynamicBucketingSampler, DynamicCutSampler
 from lhotse.dataset.sampling.base import TimeConstraint
 from lhotse.dataset.sampling.dynamic_bucketing import estimate_duration_buckets
 from torch import Tensor
+from torch.utils.data import RandomSampler
 
 from data_manager.speech.features import FrameReader
+from data_manager.speech.transcripts import transcript
 from data_manager.speech_settings import FeaturesConfig, LoadingConfig
 from data_manager.tokenizers.base import Tokenizer
 
@@ -21,6 +24,8 @@ if TYPE_CHECKING:
 
 
 Batch = dict[str, Any]
+Change = Callable[[Any, int], Any]
+"""Augmentation: a cut and an epoch to a changed cut."""
 
 
 class SpeechCollator:
@@ -57,12 +62,6 @@ class CutBatchDataset:
 
     def __getitem__(self, cuts: Any) -> Batch:
         return self.collate(list(cuts))
-
-
-def transcript(cut: Any) -> str:
-    """Join the texts of a cut's supervisions with spaces, ordered by time."""
-    spoken = sorted(cut.supervisions, key=lambda supervision: supervision.start)
-    return " ".join(supervision.text for supervision in spoken if supervision.text)
 
 
 def speaker_targets(cuts: Sequence[Any], frames: int, frame_shift: float, first_centre: float | None = None) -> Batch:
@@ -104,6 +103,58 @@ def _length_mask(lengths: Sequence[int]) -> Tensor:
     return torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
 
 
+# Batch a number of cuts.
+
+
+class _Cuts:
+    """Map-style data set over cuts, indexed by (epoch, index)."""
+
+    def __init__(self, cuts: Any, change: Change | None) -> None:
+        self.cuts, self.change = list(cuts), change
+
+    def __getitem__(self, key: tuple[int, int]) -> Any:
+        epoch, index = key
+        cut = self.cuts[index]
+        return cut if self.change is None else self.change(cut, epoch)
+
+
+class _EpochKeys:
+    """Sampler of (epoch, index), with a new order in each epoch if `generator` is given."""
+
+    def __init__(self, count: int, generator: torch.Generator | None) -> None:
+        self.count, self.generator, self.epoch = count, generator, 0
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        order = (
+            range(self.count) if self.generator is None else RandomSampler(range(self.count), generator=self.generator)
+        )
+        epoch, self.epoch = self.epoch, self.epoch + 1
+        yield from ((epoch, index) for index in order)
+
+
+def cut_loader(
+    cuts: Any,
+    collate: Callable[[Any], dict[str, Any]],
+    *,
+    batch_size: int,
+    shuffle: bool,
+    seed: int,
+    num_workers: int,
+    change: Change | None = None,
+) -> "DataLoader[dict[str, Any]]":
+    """Build a DataLoader with batches of `batch_size` cuts, to each of which `change` is applied."""
+    from torch.utils.data import DataLoader
+
+    generator = torch.Generator().manual_seed(seed)
+    data: Any = _Cuts(cuts, change)
+    keys: Any = _EpochKeys(len(data.cuts), generator if shuffle else None)
+    workers: Any = {"num_workers": num_workers, "generator": generator}
+    return DataLoader(data, batch_size=batch_size, sampler=keys, collate_fn=collate, **workers)
+
+
 # Batch cuts by seconds of audio, bucketed by length.
 
 
@@ -124,11 +175,12 @@ def bucketed_loader(
     shuffle: bool = False,
     seed: int = 0,
     num_workers: int = 0,
+    change: Change | None = None,
 ) -> "DataLoader[dict[str, Any]]":
     """Build a DataLoader with batches of at most `loading.max_duration` seconds, including padding.
 
-    A longer cut is a batch alone. Under torch.distributed each process gets different batches. The number of batches
-    is not known in advance.
+    A longer cut is a batch alone. `change` is applied to the cuts of each batch. Under torch.distributed each process gets
+    different batches. The number of batches is not known in advance.
     """
     from torch.utils.data import DataLoader
 
@@ -139,9 +191,14 @@ def bucketed_loader(
             "%d cuts are longer than max_duration %g s; each becomes a single-cut batch", longer, loading.max_duration
         )
     sampler: Any = make_sampler(cuts, loading, shuffle=shuffle, seed=seed)
+    sampler.change = change and partial(_change_batch, change)
     data: Any = CutBatchDataset(collate)
     # the default collate_fn would turn the tuples in a batch into lists
     return DataLoader(data, sampler=sampler, batch_size=None, num_workers=num_workers, collate_fn=_identity)
+
+
+def _change_batch(change: Change, cuts: Any, epoch: int) -> list[Any]:
+    return [change(cut, epoch) for cut in cuts]
 
 
 def _identity(batch: Any) -> Any:
@@ -152,10 +209,11 @@ def _identity(batch: Any) -> Any:
 
 
 class EpochSampler:
-    """Wrapper of a lhotse sampler that reshuffles at every iteration."""
+    """Wrapper of a lhotse sampler that reshuffles at every iteration; `change` is applied to each batch and the epoch."""
 
     def __init__(self, sampler: Any) -> None:
         self.sampler, self.epoch = sampler, 0
+        self.change: Callable[[Any, int], Any] | None = None
 
     def set_epoch(self, epoch: int) -> None:
         """Set the next epoch, from 0; otherwise the epoch advances by one per iteration."""
@@ -163,8 +221,8 @@ class EpochSampler:
 
     def __iter__(self) -> Iterator[Any]:
         self.sampler.set_epoch(self.epoch)
-        self.epoch += 1
-        yield from self.sampler
+        epoch, self.epoch = self.epoch, self.epoch + 1
+        yield from (cuts if self.change is None else self.change(cuts, epoch) for cuts in self.sampler)
 
 
 @dataclass

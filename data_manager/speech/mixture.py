@@ -7,11 +7,11 @@ from typing import Any
 from data_manager.errors import DataError
 from data_manager.speech.cuts import SpeechCorpus, check_rates
 from data_manager.speech.mixture_types import SpeechMixtureConfig
-from data_manager.speech.types import LhotseDatasetConfig
+from data_manager.speech.types import SpeechCorpusConfig
 
 
 def load_mixture(
-    config: SpeechMixtureConfig, load_corpus: Callable[[LhotseDatasetConfig], SpeechCorpus]
+    config: SpeechMixtureConfig, load_corpus: Callable[[SpeechCorpusConfig], SpeechCorpus]
 ) -> SpeechCorpus:
     """Load each part with `load_corpus` and interleave their splits into one corpus; raise DataError."""
     loaded = {part.name: load_corpus(part) for part in config.parts()}

@@ -4,10 +4,9 @@ from collections.abc import Iterator, Mapping
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
-from pydantic.json_schema import SkipJsonSchema
 
 from data_manager.dataset_types import DatasetConfig
-from data_manager.speech.types import LhotseDatasetConfig, SpeechConfig
+from data_manager.speech.types import SpeechConfig, SpeechCorpusConfig
 from model_factory.yaml_config.registry import closest
 from model_factory.yaml_config.strict_model import Violation
 
@@ -39,8 +38,11 @@ class SpeechMixtureConfig(SpeechConfig):
     stop: Literal["first_exhausted", "all_exhausted"] = "first_exhausted"
     """Cuts in an epoch: first_exhausted, as many as the weights allow without repetition (the rest is skipped and
     counted); all_exhausted, each cut at least once (cuts of small entries are repeated)."""
-    entries: SkipJsonSchema[tuple[LhotseDatasetConfig, ...]] = Field(default=(), exclude=True)
-    """Configs of the parts; in a config file, the entries with these names."""
+
+    @property
+    def part_names(self) -> list[str]:
+        """Names of the mixed entries, and of those with noise and impulse responses."""
+        return list(dict.fromkeys([*self.datasets, *super().part_names]))
 
     def violations(self) -> Iterator[Violation]:
         """Check that splits refer to mixed entries, and that parts are given for all names."""
@@ -53,30 +55,18 @@ class SpeechMixtureConfig(SpeechConfig):
                     yield Violation(
                         f"{name!r} is not part of the mixture", ("splits", split, name), (("datasets",),), hint
                     )
-        if self.entries:
-            yield from self.part_violations({part.name: part for part in self.entries})
 
     def part_violations(self, known: Mapping[str, DatasetConfig]) -> Iterator[Violation]:
         """Check the parts, given the configs of all entries by name."""
-        others = [name for name in known if name != self.name]
+        yield from super().part_violations(known)
         for name in self.datasets:
-            part = known.get(name)
-            if part is None:
-                near = closest(name, others)
-                hint = (
-                    f"did you mean {near!r}?"
-                    if near
-                    else f"the other entries are {', '.join(others)}"
-                    if others
-                    else None
-                )
-                yield Violation(f"no other entry has the name {name!r}", ("datasets", name), (), hint)
-            elif not isinstance(part, LhotseDatasetConfig):
-                message = f"{name!r} has source {part.source}; a speech mixture takes entries of source lhotse"
-                yield Violation(message, ("datasets", name))
+            yield from self._corpus_violations(known, name, ("datasets", name))
+            if getattr(known.get(name), "augmentation", None) is not None:
+                message = f"{name!r} has an augmentation, and a mixture uses its own"
+                yield Violation(message, ("datasets", name), (), "write augmentation into the mixture")
 
-    def parts(self) -> list[LhotseDatasetConfig]:
+    def parts(self) -> list[SpeechCorpusConfig]:
         """Return the entries in the order of `datasets`, with the mixture's features and loading settings."""
         own = {"features": self.features, "loading": self.loading, "tokenizer": None}
-        known = {part.name: part for part in self.entries}
+        known = {part.name: part for part in self.entries if isinstance(part, SpeechCorpusConfig)}
         return [known[name].model_copy(update=own) for name in self.datasets]

@@ -1,16 +1,19 @@
 """Config types of a speech corpus in `datasets`; imports nothing heavy."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, SerializeAsAny, model_validator
+from pydantic.json_schema import SkipJsonSchema
 
 from data_manager.dataset_types import DatasetConfig
 from data_manager.shared_defaults import fill_shared_settings
+from data_manager.speech.augmentation_types import AugmentationConfig, FilterConfig, Splits, TextStep
 from data_manager.speech.recipes import recipe_violations
 from data_manager.speech_settings import FeaturesConfig, LoadingConfig, Seconds
 from data_manager.tokenizers.registry import DEFAULT_TOKENIZER, TOKENIZERS
 from model_factory.yaml_config.from_registry import FromRegistry
+from model_factory.yaml_config.registry import closest
 from model_factory.yaml_config.strict_model import StrictModel, Violation
 
 
@@ -62,9 +65,6 @@ def _check_factors(value: list[float]) -> list[float]:
     return value
 
 
-Splits = Annotated[list[str], Field(min_length=1)] | None
-
-
 class SpeedConfig(StrictModel):
     """Settings for speed perturbation: faster or slower copies, added to the original cuts."""
 
@@ -90,23 +90,6 @@ class SubsetConfig(StrictModel):
             yield Violation("a subset needs first (cuts) or seconds", ("first",), (), "first: 100", "missing_key")
 
 
-class CorpusSettings(StrictModel):
-    """Settings for preparing one corpus, alone or in a mixture."""
-
-    download_params: dict[str, Any] = {}
-    """Parameters of lhotse's `download_NAME`, for example `{dataset_parts: mini_librispeech}`."""
-    process_params: dict[str, Any] = {}
-    """Parameters of lhotse's `prepare_NAME`, such as `{dataset_parts: [dev-clean]}` or `{num_phones: 48}`."""
-    on_invalid: Literal["error", "skip"] = "error"
-    """An invalid line of a transcript or RTTM file: stop the preparation, or skip, count and report it."""
-    windows: WindowsConfig | None = None
-    """Cut the recordings into windows."""
-    subset: SubsetConfig | None = None
-    """Keep only the first cuts of each split."""
-    speed_perturbation: SpeedConfig | None = None
-    """Add copies with perturbed speed."""
-
-
 class SpeechConfig(DatasetConfig):
     """Settings for batching the cuts of one or several corpora."""
 
@@ -116,6 +99,45 @@ class SpeechConfig(DatasetConfig):
     """Batching; missing keys are taken from global_config.loading."""
     tokenizer: Annotated[StrictModel | None, FromRegistry(TOKENIZERS, default=DEFAULT_TOKENIZER, or_none=True)] = None
     """Tokenizer that makes `labels` from transcripts; without it batches have only the text."""
+    augmentation: AugmentationConfig | None = None
+    """Random changes of the audio during training: noise, rooms, volume, tempo."""
+    entries: SkipJsonSchema[tuple[SerializeAsAny[DatasetConfig], ...]] = Field(default=(), exclude=True)
+    """Configs of the entries in `part_names`; in a config file, the entries with these names."""
+
+    @property
+    def part_names(self) -> list[str]:
+        """Names of the other entries that this one reads: those with noise and impulse responses."""
+        return list(dict.fromkeys(self.augmentation.sources.values())) if self.augmentation is not None else []
+
+    def violations(self) -> Iterator[Violation]:
+        """Check that augmentation finds audio to change, and its entries if they are given."""
+        yield from super().violations()
+        if self.augmentation is not None and self.features.storage != "on_the_fly":
+            message = f"augmentation changes audio, and features are stored before it ({self.features.storage})"
+            yield Violation(message, ("augmentation",), (("features", "storage"),), "storage: on_the_fly")
+        if self.entries:
+            yield from self.part_violations({part.name: part for part in self.entries})
+
+    def part_violations(self, known: Mapping[str, DatasetConfig]) -> Iterator[Violation]:
+        """Check the entries with noise and impulse responses, given the configs of all entries by name."""
+        sources = self.augmentation.sources if self.augmentation is not None else {}
+        for kind, name in sources.items():
+            yield from self._corpus_violations(known, name, ("augmentation", kind, "dataset"))
+
+    def _corpus_violations(
+        self, known: Mapping[str, DatasetConfig], name: str, at: tuple[str, ...]
+    ) -> Iterator[Violation]:
+        """Check that `name`, written at `at`, is another entry, and one speech corpus."""
+        part = known.get(name)
+        if part is None or name == self.name:
+            others = [other for other in known if other != self.name]
+            near = closest(name, others)
+            hint = (
+                f"did you mean {near!r}?" if near else f"the other entries are {', '.join(others)}" if others else None
+            )
+            yield Violation(f"no other entry has the name {name!r}", at, (), hint)
+        elif not isinstance(part, SpeechCorpusConfig):
+            yield Violation(f"{name!r} has source {part.source}, which is not one speech corpus", at)
 
     @model_validator(mode="before")
     @classmethod
@@ -124,10 +146,33 @@ class SpeechConfig(DatasetConfig):
         return fill_shared_settings(values) if isinstance(values, dict) else values
 
 
-class LhotseDatasetConfig(CorpusSettings, SpeechConfig):
+class SpeechCorpusConfig(SpeechConfig):
+    """Keys of every speech corpus, custom sources included: how recordings become cuts."""
+
+    windows: WindowsConfig | None = None
+    """Cut the recordings into windows."""
+    text: Annotated[list[TextStep], Field(min_length=1)] | None = None
+    """Steps that change transcripts, in order: lower, upper, remove_punctuation (all but apostrophes inside words),
+    collapse_spaces, or `{pattern: "[0-9]+", replacement: "#"}`. Cuts whose transcript becomes empty are left out and
+    counted."""
+    filter: FilterConfig | None = None
+    """Leave out cuts by their duration and by characters a second."""
+    subset: SubsetConfig | None = None
+    """Keep only the first cuts of each split."""
+    speed_perturbation: SpeedConfig | None = None
+    """Add copies with perturbed speed."""
+
+
+class LhotseDatasetConfig(SpeechCorpusConfig):
     """A speech corpus with a lhotse recipe, such as librispeech, timit or yesno."""
 
     source: Literal["lhotse"] = "lhotse"
+    download_params: dict[str, Any] = {}
+    """Parameters of lhotse's `download_NAME`, for example `{dataset_parts: mini_librispeech}`."""
+    process_params: dict[str, Any] = {}
+    """Parameters of lhotse's `prepare_NAME`, such as `{dataset_parts: [dev-clean]}` or `{num_phones: 48}`."""
+    on_invalid: Literal["error", "skip"] = "error"
+    """An invalid line of a transcript or RTTM file: stop the preparation, or skip, count and report it."""
 
     def violations(self) -> Iterator[Violation]:
         """Check the parameters against the recipe: unknown ones and missing required ones."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from data_manager.documents import Invalid, Notes
 from data_manager.errors import DataError
-from data_manager.text.files import BAD_LINE, text_blocks
+from data_manager.text.files import text_lines
 
 Rows = Iterator[tuple[int, Mapping[str, Any]]]
 
@@ -45,7 +45,7 @@ def csv_rows(
     Raises DataError for a missing or ambiguous column and for an open quote.
     """
     csv.field_size_limit(_LONGEST)
-    reader = csv.reader(_csv_lines(path, invalid), delimiter=delimiter, strict=True)
+    reader = csv.reader(text_lines(path, invalid), delimiter=delimiter, strict=True)
     records = _records(reader, path, delimiter, invalid)
     header = list(names) if names else next(records, (0, []))[1]
     where, hint = f"{path}:1", "" if len(header) > 1 else f"; is {delimiter!r} the delimiter?"
@@ -88,7 +88,7 @@ def _explain(error: csv.Error, path: Path, delimiter: str, first: int, last: int
 
     The third value is True if the record may have swallowed others: its quote is open.
     """
-    lines = islice(_csv_lines(path, Invalid(True, Notes())), first - 1, last)
+    lines = islice(text_lines(path, Invalid(True, Notes())), first - 1, last)
     line = first + _lines_before_bad_quote("".join(lines), delimiter)
     if "expected after" in str(error):
         return line, f"text follows the closing quote of the value that begins here; {_REMEDY}", False
@@ -115,14 +115,3 @@ def _looks_like_rows(values: Sequence[str], delimiter: str) -> bool:
     """Return True if each of three or more lines of a record would be a row, were its quotes plain characters."""
     lines = delimiter.join(values).split("\n")
     return len(values) > 1 and len(lines) > 2 and all(line.count(delimiter) == len(values) - 1 for line in lines)
-
-
-def _csv_lines(path: Path, invalid: Invalid) -> Iterator[str]:
-    rest = ""
-    for block in text_blocks(path, invalid):
-        lines = (rest + block.text).split("\n")
-        rest = lines.pop()
-        for line in lines:
-            yield "\n" if line == BAD_LINE else line + "\n"
-    if rest and rest != BAD_LINE:
-        yield rest

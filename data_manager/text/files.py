@@ -53,6 +53,18 @@ def text_blocks(path: Path, invalid: Invalid) -> Iterator[Block]:
         raise DataError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
 
 
+def text_lines(path: Path, invalid: Invalid) -> Iterator[str]:
+    """Yield the lines of a file like `text_blocks`, each with its `\\n`; a line of invalid UTF-8 is empty."""
+    rest = ""
+    for block in text_blocks(path, invalid):
+        lines = (rest + block.text).split("\n")
+        rest = lines.pop()
+        for line in lines:
+            yield "\n" if line == BAD_LINE else line + "\n"
+    if rest and rest != BAD_LINE:
+        yield rest
+
+
 def open_binary(path: Path) -> BinaryIO:
     """Open a file for reading bytes, decompressed if it is compressed; raise OSError."""
     return cast(BinaryIO, _COMPRESSED.get(path.suffix, open)(path, "rb"))

@@ -35,6 +35,11 @@ class MixtureDatasetConfig(TokensConfig):
     """Configs of the parts; in a file, the entries with these names."""
 
     @property
+    def part_names(self) -> list[str]:
+        """Names of the mixed entries."""
+        return list(self.datasets)
+
+    @property
     def is_paired(self) -> bool:
         """True if the parts are pairs."""
         return any(isinstance(part, TokensConfig) and part.is_paired for part in self.entries)
@@ -86,10 +91,14 @@ def _suggest_entry(name: str, others: list[str]) -> str:
 
 @runtime_checkable
 class HasParts(Protocol):
-    """Config that names other entries in `datasets` and holds their configs in `entries`."""
+    """Config that names other entries in `part_names` and holds their configs in `entries`."""
 
-    datasets: Any
     entries: Any
+
+    @property
+    def part_names(self) -> Sequence[str]:
+        """Names of the other entries."""
+        ...
 
     def part_violations(self, known: Any) -> Any:
         """Check the parts, given the configs of all entries by name."""
@@ -106,10 +115,11 @@ def with_parts(configs: Sequence[DatasetConfig], section: Node) -> tuple[list[Da
     entries = {_name(entry): (index, entry) for index, entry in reversed(list(enumerate(nodes)))}
     found, problems = [], []
     for config in configs:
-        if isinstance(config, HasParts) and all(name in known or name not in entries for name in config.datasets):
+        names = config.part_names if isinstance(config, HasParts) else ()
+        if names and isinstance(config, HasParts) and all(name in known or name not in entries for name in names):
             index, entry = entries[config.name]
             problems += [_problem(violation, entry, index) for violation in config.part_violations(known)]
-            parts = tuple(known[name] for name in config.datasets if name in known)
+            parts = tuple(known[name] for name in names if name in known)
             config = config.model_copy(update={"entries": parts})
         found.append(config)
     return found, problems

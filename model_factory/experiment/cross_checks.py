@@ -33,9 +33,9 @@ MOST_EXPANSION = 32
 def read_feature_widths(datasets: Sequence[DatasetConfig]) -> dict[str, int]:
     """Return the numbers in a frame of each speech data set by its name, if known.
 
-    Parts of a mixture are left to the mixture.
+    Parts of a mixture, and entries with noise, are left to the entry that reads them.
     """
-    mixed = {name for entry in datasets for name in getattr(entry, "datasets", ())}
+    mixed = {name for entry in datasets for name in getattr(entry, "part_names", ())}
     speech = (entry for entry in datasets if isinstance(entry, SpeechConfig) and entry.name not in mixed)
     widths = {entry.name: entry.features.width() for entry in speech}
     return {name: width for name, width in widths.items() if width is not None}

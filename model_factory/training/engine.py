@@ -176,6 +176,7 @@ class TrainingSession:
     def load_data(self) -> Splits:
         """Load the splits; raise UnfitError if a resumed run had other rows, and its config names the same data."""
         loaded = DatasetManager.load_datasets([self.entry])[self.entry.name]
+        DatasetManager.augmenter(self.entry)  # prepares the entries with noise, by one process first
         splits = select_splits(loaded, self.settings, self.entry.name)
         if splits.evaluation is None:
             self.check_missing_evaluation(", ".join(loaded))
@@ -271,12 +272,12 @@ class TrainingSession:
         decay = self.settings.ema_decay
         average = None if decay is None else EMA(module.network, decay)
         train, evaluation = (
-            Rows(splits.train),
+            Rows(splits.train, DatasetManager.augmenter(self.entry, self.settings.seed)),
             None if splits.evaluation is None else first_rows(splits.evaluation, self.settings.max_eval_samples),
         )
         offset = self.plan.row_offset(share.rows, has_new_data=self.has_new_data)
         collate = RowCollator(DatasetManager.collator(self.entry, splits.train), self.settings.seed, share.rows, offset)
-        shown = self.make_sample_batch(evaluation or train, replace(collate, offset=0))
+        shown = self.make_sample_batch(evaluation or Rows(splits.train), replace(collate, offset=0))
         assert self.config.model is not None
         header = describe_run(self.config, module.network, splits, self.settings, share, offset)
         callback = RunCallback(self.run, self.settings, self.config.model.name, average, shown, header)

@@ -114,9 +114,13 @@ class EvalBatches(Sampler[list[Key]]):
 
 
 class Rows(Dataset[Item]):
-    """Dataset of the rows of a split (a `datasets.Dataset` or lhotse cuts), indexed by key."""
+    """Dataset of the rows of a split (a `datasets.Dataset` or lhotse cuts), indexed by key.
 
-    def __init__(self, data: Split) -> None:
+    `change`, the augmentation of cuts, gets a row and the epoch of its position.
+    """
+
+    def __init__(self, data: Split, change: Callable[[Row, int], Row] | None = None) -> None:
+        self.change = change
         self.table = data.with_format("numpy") if is_table(data) else None
         self.items: Sequence[Row] = () if self.table is not None else list(data)
 
@@ -130,7 +134,10 @@ class Rows(Dataset[Item]):
         """Return several rows at once, which is much faster for an Arrow table."""
         indices = [index for _, index in keys]
         if self.table is None or not indices:
-            return list(zip(keys, [self.items[index] for index in indices], strict=True))
+            found = [self.items[index] for index in indices]
+            if self.change is not None:
+                found = [self.change(row, key[0] // len(self)) for row, key in zip(found, keys, strict=True)]
+            return list(zip(keys, found, strict=True))
         columns = self.table[indices]
         rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
         return list(zip(keys, rows, strict=True))

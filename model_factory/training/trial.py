@@ -12,7 +12,7 @@ from typing import Any
 from data_manager.data_manager import DatasetManager
 from data_manager.dataset_types import DatasetConfig
 from data_manager.rows.lengths import row_lengths
-from data_manager.speech.types import SpeechConfig
+from data_manager.speech.types import LhotseDatasetConfig
 from data_manager.text.table_types import HubDatasetConfig
 from model_factory.experiment.config import ExperimentConfig
 from model_factory.training.engine import TrainingSession, add_default_sections, training_settings
@@ -57,7 +57,7 @@ def can_try(config: ExperimentConfig) -> bool:
 
 
 def _is_local(entry: DatasetConfig) -> bool:
-    return not isinstance(entry, SpeechConfig | HubDatasetConfig)
+    return not isinstance(entry, LhotseDatasetConfig | HubDatasetConfig)
 
 
 def try_step(config: ExperimentConfig) -> Trial:

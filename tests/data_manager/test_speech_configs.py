@@ -9,6 +9,7 @@ from data_manager.parse_data_args import parse_dataset_configs
 from model_factory.cli.data import main
 from model_factory.experiment.config import read_experiment
 from tests.data_manager.corpora import librispeech_part, timit, yesno
+from tests.data_manager.own_corpora import own_corpora
 from tests.real_data import real_data
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs" / "data"
@@ -22,6 +23,7 @@ def overrides(tmp_path):
     librispeech_part(root, "dev-clean-2", {"OTHER WORDS": 0.4}, speaker="90")
     timit(tmp_path / "data" / "timit")
     yesno(tmp_path / "data" / "yesno" / "waves_yesno")
+    own_corpora(tmp_path / "data")
     return [f"global_config.corpus_dir={tmp_path / 'data'}", f"global_config.output_dir={tmp_path / 'manifests'}"]
 
 
@@ -32,13 +34,18 @@ def overrides(tmp_path):
         ("timit", "TRAIN", 13, {"labels", "speaker_activity"}),
         ("yesno", "train", 40, {"labels"}),
         ("speech_mixture", "train", 80, {"labels"}),
+        ("cuts", "dev", 80, {"labels"}),
+        ("kaldi", "train", 80, {"labels"}),
+        ("audio_table", "train", 80, {"labels"}),
+        ("audio_table", "dev", 80, {"labels"}),
+        ("rttm", "train", 80, {"speaker_activity"}),
     ],
 )
 def test_packaged_speech_configs_load(overrides, name, split, width, keys):
     configs = parse_dataset_configs(CONFIGS / f"{name}.yml", overrides)
     splits = DatasetManager.load_datasets(datasets=configs)
-    config = configs[-1]
-    batch = next(iter(DatasetManager.create_dataloader(splits[config.name][split], config, batch_size=2)))
+    config = next(config for config in reversed(configs) if config.name != "my_noise")
+    batch = next(iter(DatasetManager.create_dataloader(splits[config.name][split], config, batch_size=2, augment=True)))
     assert batch["features"].shape[2] == width
     assert keys < set(batch)
 
