@@ -6,13 +6,14 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from data_manager.dataset_types import DatasetConfig
-from data_manager.documents import Corpus, Listed
+from data_manager.documents import Corpus, Listed, Notes, is_paired
 from data_manager.errors import DataError
 from data_manager.loaded import LoadedCache
 from data_manager.registry import SOURCES
 from data_manager.row_types import TokensConfig
-from data_manager.rows.prepare import PreparedSplit, WithSource, prepare_split
+from data_manager.rows.prepare import PreparedSplit, WithSource, empty_split, prepare_split
 from data_manager.rows.stream import stream_rows
+from data_manager.rows.token_stream import TokenStream
 from data_manager.text.arrow import ArrowRows
 from data_manager.text.mixture import Mixture, load_mixtures, prepare_mixture
 from data_manager.text.mixture_types import MixtureDatasetConfig
@@ -23,6 +24,7 @@ from data_manager.tokenizers.factory import Texts, config_key, make_tokenizer, t
 if TYPE_CHECKING:
     from data_manager.rows.prepare import PreparedSplit
 
+NO_STREAM_FIX = "leave streaming out: rows are prepared once, and read from disk as they are needed"
 LOADED: "LoadedCache[dict[str, PreparedSplit]]" = LoadedCache(config_key, logging.getLogger(__name__))
 """Prepared splits of the text data sets that this process has loaded."""
 
@@ -59,6 +61,25 @@ def load_with_source(config: DatasetConfig, split: str, rows: int | None) -> "Pr
     if text is None or tokenizer is None:
         return None
     return prepare_rows(config, split, text, tokenizer, WithSource(rows))
+
+
+def open_streams(config: TokensConfig) -> dict[str, TokenStream]:
+    """Return the streams of a data set's splits to train on; raise DataError for a mixture, and for rows of ids."""
+    found = SOURCES.get(config.source).load(config)
+    texts = {split: as_text(value, f"{config.name} {split}") for split, value in found.items()}
+    corpora = {split: text for split, text in texts.items() if isinstance(text, Corpus)}
+    if len(corpora) < len(found):
+        what = "a mixture" if any(isinstance(text, Mixture) for text in texts.values()) else "rows of ids"
+        raise DataError(f"data set {config.name!r}: a stream to train on has text, and this is {what}; {NO_STREAM_FIX}")
+    tokenizer = make_tokenizer(config, lambda: _concatenate_mixtures(dict(corpora)))
+    tokenizer.encode("")  # loads a deferred tokenizer once, before workers fork
+    streams = {}
+    for split, corpus in corpora.items():
+        paired = is_paired(corpus)
+        if paired is None:
+            raise empty_split(config, split, Notes())
+        streams[split] = TokenStream(config, split, list(corpus.shards()), tokenizer, paired)
+    return streams
 
 
 def _check_no_text(config: DatasetConfig, found: dict[str, Any]) -> None:

@@ -17,7 +17,7 @@ from model_factory.training.rows import EvalBatches, RowCollator, Rows, build_ro
 from model_factory.training.run.data_hashes import find_changed_splits
 from model_factory.training.run.folder import RunFolder
 from model_factory.training.share import Share
-from model_factory.training.splits import select_splits
+from model_factory.training.splits import load_splits, select_splits
 
 _USUAL = ("test", "validation", "valid", "val", "dev")
 
@@ -52,7 +52,7 @@ def load_split(run: LoadedRun, name: str | None, *, max_rows: int | None, seed: 
     DataError where the data cannot be loaded.
     """
     entry = run.dataset_config
-    loaded = DatasetManager.load_dataset(entry)
+    loaded = load_splits(entry)
     chosen = _choose_split(list(loaded), name, run.training.eval_split, f"data set {entry.name!r}")
     _check_tokenizer(run)
     notes = list(find_changed_splits(RunFolder(run.folder).rows, loaded).values())
@@ -108,7 +108,7 @@ _CHOSEN = 53
 
 def training_rows(run: LoadedRun) -> Any:
     """Load the split that a run was trained on; raises DataError where it cannot be loaded."""
-    return select_splits(DatasetManager.load_dataset(run.dataset_config), run.training, run.dataset_config.name).train
+    return select_splits(load_splits(run.dataset_config), run.training, run.dataset_config.name).train
 
 
 def find_copies(run: LoadedRun, rows: Any, texts: Collection[str]) -> set[str]:

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from data_manager.rows.lengths import row_lengths
+from data_manager.rows.token_stream import TokenStream
 from model_factory.training.noise import RowNoise, mix_seed
 from model_factory.training.run.signals import leave_to_parent
 from model_factory.training.share import Share
@@ -136,8 +137,10 @@ class Rows(Dataset[Item]):
         return list(zip(keys, rows, strict=True))
 
 
-def first_rows(data: Split, limit: int | None) -> Rows:
-    """Return the first `limit` rows of a split, all of them if it is None."""
+def first_rows(data: Split | TokenStream, limit: int | None) -> Rows:
+    """Return the first `limit` rows of a split, all of them if it is None; those of a stream are kept in memory."""
+    if isinstance(data, TokenStream):
+        return Rows(data.head(limit))
     if limit is not None and limit < len(data):
         data = data.select(range(limit)) if is_table(data) else list(data)[:limit]
     return Rows(data)

@@ -10,8 +10,9 @@ import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -43,35 +44,13 @@ from model_factory.training.lora import merge_adapters
 from model_factory.training.nan_check import NanCheck, join_some
 from model_factory.training.network import TaskModule, load_ema
 from model_factory.training.noise import mix_seed
-from model_factory.training.rows import (
-    Buckets,
-    EvalBatches,
-    Item,
-    RowCollator,
-    RowOrder,
-    Rows,
-    TrainBatches,
-    build_row_loader,
-)
+from model_factory.training.rows import EvalBatches, RowCollator, Rows, build_row_loader
 from model_factory.training.run import atomic_io, checkpoints
 from model_factory.training.run.weights import WEIGHTS, load_weights, named_weights, write_weights
-from model_factory.training.share import Share
+from model_factory.training.stream import BOOKMARK, Data
 from model_factory.training.tasks.base import Batch
 
 _DROPOUT = 21
-
-
-@dataclass(frozen=True)
-class Data:
-    """Rows to train on and to evaluate on (None: no evaluation), their collator, and this process's share of a step."""
-
-    train: Rows
-    evaluation: Rows | None
-    collate: RowCollator
-    share: Share
-    buckets: Buckets | None = None
-    offset: int = 0
-    """Position in the stream of rows at which step 0 would begin."""
 
 
 class FactoryTrainer(Trainer):  # type: ignore[misc]
@@ -95,6 +74,7 @@ class FactoryTrainer(Trainer):  # type: ignore[misc]
         self.average, self.start_step = average, start_step
         self.measured: dict[str, Tensor] = {}
         self.step_window: LogWindow | None = None
+        self.bookmark = self.step_bookmark = data.bookmark
         self.has_evaluated = False
         self.check_nan = NanCheck(Path(args.output_dir))
         super().__init__(model=module, args=args, eval_dataset=[])
@@ -115,12 +95,17 @@ class FactoryTrainer(Trainer):  # type: ignore[misc]
 
     # ---- batches and loss ----
 
-    def get_train_dataloader(self) -> DataLoader[Item]:
+    def get_train_dataloader(self) -> DataLoader[Any]:
         """Return batches from `start_step` on; the Trainer counts them as one epoch of max_steps."""
-        order = RowOrder(len(self.data.train), self.settings.seed, self.data.buckets)
-        batches = TrainBatches(order, self.data.share, self.start_step, self.args.max_steps, self.data.offset)
-        workers = self.args.dataloader_num_workers
-        return build_row_loader(self.data.train, batches, self.data.collate, workers=workers)
+        return self.data.loader(self.start_step, self.args.max_steps, self.args.dataloader_num_workers)
+
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[Batch], num_batches: int, device: torch.device
+    ) -> tuple[list[Batch], Tensor | int | None]:
+        """Return the parts of a step and the number of their items; keep the bookmark of a stream."""
+        parts, count = super().get_batch_samples(epoch_iterator, num_batches, device)
+        self.bookmark = [part.pop(BOOKMARK, None) for part in parts][-1]
+        return parts, count
 
     def _get_num_items_in_batch(self, batch_samples: list[Batch], device: torch.device) -> Tensor:
         """Count the items of a step over all its parts and processes."""
@@ -237,7 +222,7 @@ class FactoryTrainer(Trainer):  # type: ignore[misc]
         if "loss" in logs:
             logs |= self._reduce_means(self.measured)
             self.measured = {}
-        logs["epoch"] = (self.data.offset + self.state.global_step * self.data.share.rows) / len(self.data.train)
+        logs["epoch"] = self.data.epoch(self.state.global_step, self.bookmark)
         if any(name.startswith("eval_") for name in logs):  # read by best_step and early stopping
             self.state.log_history.append({**logs, "step": self.state.global_step})
         self.control = self.callback_handler.on_log(self.args, self.state, self.control, logs)
@@ -270,7 +255,7 @@ class FactoryTrainer(Trainer):  # type: ignore[misc]
         if self.has_evaluated and is_main():
             self.run_callback.write_samples_and_curves(self.module, self.state.global_step)
         self.has_evaluated = False
-        self.step_window = self._log_window()
+        self.step_window, self.step_bookmark = self._log_window(), self.bookmark
 
     def save_after_error(self, error: Exception) -> None:
         """Save a checkpoint of the last completed step after an error in the next one, and print a note.
@@ -283,6 +268,7 @@ class FactoryTrainer(Trainer):  # type: ignore[misc]
             return
         set_rng_state(self.run_callback.rng_state)
         self._set_log_window(self.step_window)  # without the parts of the step that failed
+        self.bookmark = self.step_bookmark
         try:
             self._save_checkpoint(self.model)
         except Exception as failure:
@@ -324,6 +310,8 @@ class FactoryTrainer(Trainer):  # type: ignore[misc]
                 write_weights(staging / checkpoints.AVERAGE, self.average.values)
             state = json.dumps(asdict(self.state), indent=1, sort_keys=True)
             (staging / checkpoints.STATE).write_text(state + "\n", encoding="utf-8")
+            if self.bookmark is not None:
+                checkpoints.write_bookmark(staging, self.bookmark)
         barrier()
         if is_main():
             checkpoints.write_manifest(
@@ -331,7 +319,7 @@ class FactoryTrainer(Trainer):  # type: ignore[misc]
                 step=self.state.global_step,
                 world=world_size(),
                 batch_rows=self.data.share.rows,
-                split_rows=len(self.data.train),
+                split_rows=self.data.split_rows,
                 row_offset=self.data.offset,
             )
 
