@@ -5,7 +5,8 @@ row at a position is a function of files, seed and position. A batch carries the
 position of the next step, a resumed run reads again the block, and the shard's texts before it, without encoding them.
 """
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -47,7 +48,7 @@ class StreamOrder:
     workers: int = 0
     quiet: bool = False
 
-    def rows(self, position: int) -> Iterator[tuple[Row, Bookmark]]:
+    def rows(self, position: int) -> Generator[tuple[Row, Bookmark]]:
         """Yield rows from a position on, with the bookmark of their block, of which the start is before that position."""
         size = self.stream.block_rows
         block, within = divmod(position, size)
@@ -56,9 +57,10 @@ class StreamOrder:
                 f"the bookmark is at row {self.start.row:,} of the stream, after position {position:,}; delete this "
                 "checkpoint to resume from the one before"
             )
-        found = self.stream.rows(self._items(), self.start, quiet=self.quiet)
-        found = islice(found, block * size - self.start.row, None)
-        return islice(self._shuffled(found, block), within, None)
+        with self._items() as items:
+            found = self.stream.rows(items, self.start, quiet=self.quiet)
+            found = islice(found, block * size - self.start.row, None)
+            yield from islice(self._shuffled(found, block), within, None)
 
     def _shuffled(self, rows: Iterator[tuple[Row, Bookmark]], block: int) -> Iterator[tuple[Row, Bookmark]]:
         held = list(islice(rows, self.stream.block_rows))
@@ -70,20 +72,25 @@ class StreamOrder:
                 following.append(next(rows))  # one by one, so that workers never wait for a whole block
             held, block = following, block + 1
 
-    def _items(self) -> Iterator[Item]:
+    @contextmanager
+    def _items(self) -> Iterator[Iterator[Item]]:
+        """Yield the items; end the workers at the end of the block."""
         if not self.workers:
-            return self.stream.items(self.start, self.seed)
-        items = _Items(self.stream, self.start, self.seed)
-        return iter(
-            DataLoader(
-                items,
-                batch_size=None,
-                num_workers=self.workers,
-                collate_fn=_unchanged,
-                worker_init_fn=leave_to_parent,
-                generator=torch.Generator().manual_seed(mix_seed(self.seed, _BLOCK)),
-            )
+            yield self.stream.items(self.start, self.seed)
+            return
+        loader = DataLoader(
+            _Items(self.stream, self.start, self.seed),
+            batch_size=None,
+            num_workers=self.workers,
+            collate_fn=_unchanged,
+            worker_init_fn=leave_to_parent,
+            generator=torch.Generator().manual_seed(mix_seed(self.seed, _BLOCK)),
         )
+        items: Any = iter(loader)
+        try:
+            yield items
+        finally:
+            items._shutdown_workers()
 
 
 class StreamBatches(IterableDataset[dict[str, Any]]):
@@ -91,6 +98,7 @@ class StreamBatches(IterableDataset[dict[str, Any]]):
 
     def __init__(self, order: StreamOrder, collate: RowCollator, share: Share, start: int, stop: int) -> None:
         self.order, self.collate, self.share, self.start, self.stop = order, collate, share, start, stop
+        self._rows: Generator[tuple[Row, Bookmark]] | None = None
 
     def __len__(self) -> int:
         return self.stop * self.share.accumulation
@@ -99,13 +107,18 @@ class StreamBatches(IterableDataset[dict[str, Any]]):
         share = self.share
         size, own = share.batch_size * share.world, share.rank * share.batch_size
         position = self.collate.offset + self.start * share.rows
-        rows = self.order.rows(position)
+        rows = self._rows = self.order.rows(position)
         for _ in range(self.start * share.accumulation, len(self)):
             part = list(islice(rows, size))
             mine = range(own, own + share.batch_size)
             batch = self.collate([((position + index, position + index), part[index][0]) for index in mine])
             yield {**batch, BOOKMARK: part[-1][1]}
             position += size
+
+    def close(self) -> None:
+        """End the workers; they would otherwise still run at the end of the process, which torch reports as an error."""
+        if self._rows is not None:
+            self._rows.close()
 
 
 def build_stream_loader(batches: StreamBatches) -> DataLoader[dict[str, Any]]:

@@ -47,7 +47,7 @@ from model_factory.training.noise import mix_seed
 from model_factory.training.rows import EvalBatches, RowCollator, Rows, build_row_loader
 from model_factory.training.run import atomic_io, checkpoints
 from model_factory.training.run.weights import WEIGHTS, load_weights, named_weights, write_weights
-from model_factory.training.stream import BOOKMARK, Data
+from model_factory.training.stream import BOOKMARK, Data, StreamBatches
 from model_factory.training.tasks.base import Batch
 
 _DROPOUT = 21
@@ -97,7 +97,8 @@ class FactoryTrainer(Trainer):  # type: ignore[misc]
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         """Return batches from `start_step` on; the Trainer counts them as one epoch of max_steps."""
-        return self.data.loader(self.start_step, self.args.max_steps, self.args.dataloader_num_workers)
+        self.train_loader = self.data.loader(self.start_step, self.args.max_steps, self.args.dataloader_num_workers)
+        return self.train_loader
 
     def get_batch_samples(
         self, epoch_iterator: Iterator[Batch], num_batches: int, device: torch.device
@@ -232,7 +233,11 @@ class FactoryTrainer(Trainer):  # type: ignore[misc]
         if resume_from_checkpoint is not None:
             folder = Path(resume_from_checkpoint)
             self._set_log_window(read_log_window(folder, rank(), world_size(), self.args.device))
-        super()._run_epoch(*args, resume_from_checkpoint=resume_from_checkpoint, **options)
+        try:
+            super()._run_epoch(*args, resume_from_checkpoint=resume_from_checkpoint, **options)
+        finally:
+            if isinstance(self.train_loader.dataset, StreamBatches):
+                self.train_loader.dataset.close()
 
     def _log_window(self) -> LogWindow:
         """Return this process's sums since the last logged step."""
