@@ -12,6 +12,7 @@ from data_manager.loaded import LoadedCache
 from data_manager.registry import SOURCES
 from data_manager.row_types import TokensConfig
 from data_manager.rows.prepare import PreparedSplit, WithSource, empty_split, prepare_split
+from data_manager.rows.shards import open_shards, shards_tokenizer
 from data_manager.rows.stream import stream_rows
 from data_manager.rows.token_stream import TokenStream
 from data_manager.text.arrow import ArrowRows
@@ -31,6 +32,8 @@ LOADED: "LoadedCache[dict[str, PreparedSplit]]" = LoadedCache(config_key, loggin
 
 def load(config: DatasetConfig) -> dict[str, Any]:
     """Load the splits of a data set, whose config has the type of its source; raise DataError."""
+    if isinstance(config, TokensConfig) and config.shards is not None:
+        return dict(open_shards(config))
     found = SOURCES.get(config.source).load(config)
     if not isinstance(found, dict) or not found:
         raise DataError(
@@ -54,7 +57,7 @@ def load_with_source(config: DatasetConfig, split: str, rows: int | None) -> "Pr
 
     See `data_manager.rows.source`. These rows are prepared apart from those of `load`, in the same order.
     """
-    if not isinstance(config, TokensConfig):
+    if not isinstance(config, TokensConfig) or config.shards is not None:
         return None
     text = as_text(SOURCES.get(config.source).load(config).get(split), f"{config.name} {split}")
     tokenizer = tokenizer_for(config)
@@ -114,6 +117,8 @@ def tokenizer_for(config: DatasetConfig) -> Tokenizer | None:
     """Return the tokenizer of a data set, or None; read the text if it has to be learned. Raise DataError."""
     if getattr(config, "tokenizer", None) is None:
         return None
+    if isinstance(config, TokensConfig) and config.shards is not None:
+        return shards_tokenizer(config)
     entry = SOURCES.get(config.source)
     if entry.texts is not None:
         texts = entry.texts

@@ -16,8 +16,9 @@ from model_factory.yaml_config.node import Node, dotted
 from model_factory.yaml_config.strict_model import Location
 
 _NAMED = (("data_files",), ("path",), ("tokenizer", "path"))
-"""Keys of a data set under which a file or a folder is named."""
-_PATHS = {*(key for keys in _NAMED for key in keys), "corpus_dir", "output_dir", "init_from"}
+_SHARDS = (("shards",),)
+"""Keys of a data set under which a file or a folder is named; with `shards`, the others are not read."""
+_PATHS = {*(key for keys in (*_NAMED, *_SHARDS) for key in keys), "corpus_dir", "output_dir", "init_from"}
 _VARIABLE = re.compile(r"\$\{[^}]*\}|(?:^|/)\$[A-Za-z_]\w*|%[A-Za-z_]\w*%")
 """A variable of OmegaConf, of a shell or of Windows."""
 
@@ -38,7 +39,8 @@ def find_missing_files(experiment: Experiment) -> list[Problem]:
     """Return a note for each data set that names files which are in none of the folders searched."""
     notes = []
     for index, entry in enumerate(experiment.config.datasets or ()):
-        paths = [("datasets", index, *key) for key in _NAMED]
+        keys = _NAMED if getattr(entry, "shards", None) is None else _SHARDS
+        paths = [("datasets", index, *key) for key in keys]
         named = [found for path in paths for found in _texts(experiment.root.at(path), path)]
         absent = [(path, node) for path, node in named if not _exists(str(node.value), entry)]
         if absent:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from data_manager.data_manager import DatasetManager
 from data_manager.dataset_types import DatasetConfig
+from data_manager.rows.shards import MappedRows
 from data_manager.rows.token_stream import TokenStream
 from model.discrete.types import ConditionConfig
 from model.model_types import ModelConfig
@@ -73,8 +74,8 @@ class Splits:
 
     @cached_property
     def sample(self) -> Split:
-        """Return the rows to train on, of a stream the first of them."""
-        return self.train.head() if isinstance(self.train, TokenStream) else self.train
+        """Return the rows to train on, of a stream and of memory-mapped shards the first of them."""
+        return self.train.head() if isinstance(self.train, TokenStream | MappedRows) else self.train
 
     def contains(self, rows: Split | TokenStream) -> bool:
         """Return True if `rows` is the train or the evaluation split."""
@@ -180,6 +181,8 @@ def count_classes(rows: Table | TokenStream, entry: DatasetConfig) -> int:
         return len(named)
     if isinstance(rows, TokenStream):
         raise UnfitError("a stream is not read before it trains, so its classes are unknown; set training.num_labels")
+    if isinstance(rows, MappedRows):
+        return rows.num_labels or 2
     return max(2, int(max(rows["labels"])) + 1)
 
 

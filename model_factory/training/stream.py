@@ -17,7 +17,15 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from data_manager.rows.token_stream import Bookmark, Item, Row, TokenStream
 from model_factory.training.errors import RunFolderError
 from model_factory.training.noise import mix_seed
-from model_factory.training.rows import Buckets, RowCollator, RowOrder, Rows, TrainBatches, build_row_loader
+from model_factory.training.rows import (
+    Buckets,
+    HashedOrder,
+    RowCollator,
+    RowOrder,
+    Rows,
+    TrainBatches,
+    build_row_loader,
+)
 from model_factory.training.run.signals import leave_to_parent
 from model_factory.training.share import Share
 
@@ -163,7 +171,11 @@ class Data:
         if isinstance(self.train, TokenStream):
             order = StreamOrder(self.train, seed, self.bookmark or Bookmark(), workers, quiet=self.share.rank > 0)
             return build_stream_loader(StreamBatches(order, self.collate, self.share, start, stop))
-        batches = TrainBatches(RowOrder(len(self.train), seed, self.buckets), self.share, start, stop, self.offset)
+        if self.train.is_mapped and self.buckets is None:
+            row_order: RowOrder | HashedOrder = HashedOrder(len(self.train), seed)
+        else:
+            row_order = RowOrder(len(self.train), seed, self.buckets)
+        batches = TrainBatches(row_order, self.share, start, stop, self.offset)
         return build_row_loader(self.train, batches, self.collate, workers=workers)
 
 
