@@ -45,7 +45,7 @@ class TokensConfig(DatasetConfig):
     bucketing: bool = False
     """Batch rows of similar lengths, which reduces padding."""
     streaming: bool = False
-    """Read, tokenise and pack during training, without rows on disk."""
+    """Read, tokenise and pack during training, without rows on disk and without a pass over the text first."""
     shards: PathText | None = None
     """Folder of prepared rows that `model-factory data --write-shards FOLDER` wrote from this entry. They are mapped into
     memory, with their tokenizer; text is not read."""

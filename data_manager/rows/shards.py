@@ -124,7 +124,7 @@ class MappedRows:
             names = _file_names(self.column_names)
             try:
                 self._open[number] = {
-                    name: np.asarray(np.load(self.folder / f"{number:05d}.{name}.npy", mmap_mode="r")) for name in names
+                    name: np.asarray(np.load(self.folder / f"{number:05d}.{name}.npy", mmap_mode="c")) for name in names
                 }
             except (OSError, ValueError) as error:
                 raise DataError(f"{self.folder}: shard {number:05d} cannot be read: {error}") from error
@@ -276,7 +276,7 @@ def _load_tokenizer(folder: str) -> Tokenizer:
 
 
 def shards_folder(config: TokensConfig) -> Path:
-    """Return the folder that the key `shards` names, searched where data files are; the first place if there is none."""
+    """Return the folder that the key `shards` names, searched where data files are; the first place if it is missing."""
     assert config.shards is not None
     places = list(places_of(config.shards, config))
     return next(filter(Path.is_dir, places), places[0])

@@ -171,7 +171,7 @@ class TokenStream:
                 maker = self._maker(notes)
 
     def __iter__(self) -> Iterator[Row]:
-        """Yield the rows of one epoch, with the shards in their order; raise DataError if there are none."""
+        """Yield the rows of one epoch, with the shards in their order; raise DataError for an epoch without rows."""
         for row, _ in self.rows(_first_epoch(self.items(Bookmark(), None)), Bookmark(), quiet=True):
             yield row
 

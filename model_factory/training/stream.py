@@ -48,7 +48,7 @@ class _Items(IterableDataset[Item]):
 
 @dataclass(frozen=True)
 class StreamOrder:
-    """Shuffled rows of a stream from a bookmark on; `workers` processes encode text, or this one if there are none."""
+    """Shuffled rows of a stream from a bookmark on; `workers` processes encode text, this one if it is 0."""
 
     stream: TokenStream
     seed: int
