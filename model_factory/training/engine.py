@@ -67,6 +67,7 @@ from model_factory.training.splits import (
     select_splits,
     select_task,
 )
+from model_factory.training.stream import Data
 from model_factory.yaml_config.errors import escape_controls
 from model_factory.yaml_config.paths import expand_home
 from model_factory.yaml_config.schema_version import add_version
@@ -258,7 +259,6 @@ class TrainingSession:
     def build(self, splits: Splits, share: Share, arguments: "TrainingArguments") -> "tuple[FactoryTrainer, nn.Module]":
         """Build the Trainer and the network that it trains."""
         from model_factory.training.callbacks import RunCallback
-        from model_factory.training.stream import Data
         from model_factory.training.trainer import FactoryTrainer
 
         self.tokenizer = DatasetManager.tokenizer(self.entry)

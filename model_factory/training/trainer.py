@@ -103,9 +103,10 @@ class FactoryTrainer(Trainer):  # type: ignore[misc]
     def get_batch_samples(
         self, epoch_iterator: Iterator[Batch], num_batches: int, device: torch.device
     ) -> tuple[list[Batch], Tensor | int | None]:
-        """Return the parts of a step and the number of their items; keep the bookmark of a stream."""
+        """Return the parts of a step and the number of their items, a scalar; keep the bookmark of a stream."""
         parts, count = super().get_batch_samples(epoch_iterator, num_batches, device)
-        self.bookmark = [part.pop(BOOKMARK, None) for part in parts][-1]
+        for part in parts:
+            self.bookmark = part.pop(BOOKMARK, None)
         return parts, count
 
     def _get_num_items_in_batch(self, batch_samples: list[Batch], device: torch.device) -> Tensor:
