@@ -165,7 +165,7 @@ class TrainingSession:
         trainer, network = self.build(splits, share, arguments)
         if distributed.is_main():
             self.prepare_run_folder(str(arguments.device))
-            self.write_length_counts(splits.sample)
+            self.write_length_counts(splits)
         distributed.barrier()
         return self.finish(trainer, network, self.optimise(trainer))
 
@@ -241,7 +241,7 @@ class TrainingSession:
         alone = with_vocabulary(self.config.model_copy(update={"datasets": [self.entry]}))
 
         assert alone.model is not None
-        model = fill_condition_scale(alone.model, splits.sample)
+        model = fill_condition_scale(alone.model, splits.sample) if "cond" in splits.columns else alone.model
         self.config = self.config.model_copy(update={"model": model, "training": self.settings})
         if then is not None and self.plan.checkpoint is not None:
             changes = find_changes(then, self.config, self.run)
@@ -348,13 +348,13 @@ class TrainingSession:
                 self.run.environment, json.dumps(add_version({"sessions": [*earlier, session]}), indent=1) + "\n"
             )
 
-    def write_length_counts(self, rows: Split) -> None:
+    def write_length_counts(self, splits: Splits) -> None:
         """Write the lengths of documents, from which a diffusion model draws the lengths of its samples."""
         if self.settings.task_name != "diffusion" or not getattr(self.entry, "document_rows", False):
             return
 
         with explain_write_errors("lengths", self.run.lengths):
-            write_lengths(self.run.lengths, count_lengths(rows))
+            write_lengths(self.run.lengths, count_lengths(splits.sample))
 
     def optimise(self, trainer: "FactoryTrainer") -> bool:
         """Run the training loop; return True if it stopped early."""
