@@ -28,20 +28,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 MANIFEST, TOKENIZER = "shards.json", "tokenizer"
-_FREE = {
-    *(
-        "global_config",
-        "shards",
-        "streaming",
-        "shuffle_buffer",
-        "bucketing",
-        "document_ids",
-        "position_ids",
-        "tokenizer",
-    ),
-    "name",
-}
-"""Keys of a data set that do not affect its rows; the tokenizer is compared by its ids."""
+_FREE = {"name", "global_config", "shards", "streaming", "shuffle_buffer", "bucketing", "document_ids", "position_ids"}
+"""Keys of a data set that do not affect its rows."""
 _SHARD = 1 << 24
 """Values in a shard, of all columns."""
 _BATCH = 1000

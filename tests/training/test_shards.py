@@ -143,6 +143,9 @@ def test_shards_of_other_settings_are_refused(tmp_path):
     entry = written(tmp_path) | {"sequence_length": 30, "document_ids": False}
     with pytest.raises(DataError, match=r"from other settings:\n  sequence_length: 30, and 20 in the shards\nrestore"):
         DatasetManager.load_dataset(config_of(tmp_path, entry))
+    entry |= {"sequence_length": 20, "tokenizer": {"type": "bpe", "vocab_size": 300}}
+    with pytest.raises(DataError, match=r"tokenizer: .*bpe.*, and .*characters.* in the shards"):
+        DatasetManager.load_dataset(config_of(tmp_path, entry))
 
 
 def test_write_shards_refuses_full_folder_and_two_data_sets(tmp_path, capsys):
