@@ -9,11 +9,13 @@ from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
+from threading import Thread
 from typing import Any
 
 import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
+from data_manager.rows.parallel import exit_with_parent
 from data_manager.rows.token_stream import Bookmark, Item, Row, TokenStream
 from model_factory.training.errors import RunFolderError
 from model_factory.training.noise import mix_seed
@@ -91,7 +93,7 @@ class StreamOrder:
             batch_size=None,
             num_workers=self.workers,
             collate_fn=_unchanged,
-            worker_init_fn=leave_to_parent,
+            worker_init_fn=_begin_worker,
             generator=torch.Generator().manual_seed(mix_seed(self.seed, _BLOCK)),
         )
         items: Any = iter(loader)
@@ -177,6 +179,12 @@ class Data:
             row_order = RowOrder(len(self.train), seed, self.buckets)
         batches = TrainBatches(row_order, self.share, start, stop, self.offset)
         return build_row_loader(self.train, batches, self.collate, workers=workers)
+
+
+def _begin_worker(number: int) -> None:
+    """Leave signals to the parent, and exit when it is killed: a worker with items that nobody reads would stay."""
+    leave_to_parent(number)
+    Thread(target=exit_with_parent, daemon=True).start()
 
 
 def _unchanged(value: Any) -> Any:
