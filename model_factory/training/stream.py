@@ -182,7 +182,7 @@ class Data:
 
 
 def _begin_worker(number: int) -> None:
-    """Leave signals to the parent, and exit when it is killed: a worker with items that nobody reads would stay."""
+    """Leave signals to the parent, and exit when it is killed, also with items that are not read yet."""
     leave_to_parent(number)
     Thread(target=exit_with_parent, daemon=True).start()
 

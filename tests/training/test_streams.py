@@ -1,10 +1,7 @@
 """Streams: a run on a stream equals itself when it is resumed, and split over workers and processes."""
 
 import json
-import multiprocessing
 import shutil
-import time
-from pathlib import Path
 
 import pytest
 
@@ -18,7 +15,7 @@ from model_factory.training.errors import RunFolderError, UnfitError
 from model_factory.training.run.checkpoints import list_checkpoint_steps, read_bookmark
 from model_factory.training.stream import StreamOrder
 from parse_args import main as check
-from tests.training.runs import DECODER, bytes_of, experiment, losses, train, train_by_two, wait_for, weights
+from tests.training.runs import DECODER, bytes_of, experiment, losses, train, train_by_two, weights
 
 WORDS = [f"{word}s" for word in range(7, 20)]
 STEPS = {"eval_steps": 30, "save_steps": 1, "max_eval_samples": 9}
@@ -82,34 +79,6 @@ def test_stream_by_workers_equals_one(tmp_path, monkeypatch):
     assert [ids(one[0]) for one, _ in both] == [ids(other[0]) for _, other in both]
     assert [one[1] for one, _ in both] == [other[1] for _, other in both]
     assert len({(one[1].epoch, one[1].shard, one[1].piece) for one, _ in both}) > 4
-
-
-def _stream_until_killed(folder, pids):
-    rows = open_stream(folder, shards=40, kind="json")
-    iterator = order(rows, workers=2).rows(0)
-    next(iterator)
-    pids.put([child.pid for child in multiprocessing.active_children()])
-    time.sleep(600)
-
-
-def test_workers_of_killed_stream_exit(tmp_path, monkeypatch):
-    context = multiprocessing.get_context("fork")
-    pids = context.Queue()
-    monkeypatch.setattr("tests.training.test_streams.lines", lambda shard: [f"{shard} {'x' * 70_000}"] * 9)
-    process = context.Process(target=_stream_until_killed, args=(tmp_path, pids))
-    process.start()
-    workers = pids.get()
-    assert len(workers) == 2
-    process.kill()
-    process.join()
-    wait_for(lambda: not any(map(is_there, workers)))
-
-
-def is_there(pid):
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-    except OSError:
-        return False
 
 
 def test_epoch_of_stream_has_each_row_once(tmp_path):
