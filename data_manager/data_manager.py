@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from torch.utils.data import DataLoader
 
     from data_manager.rows.prepare import PreparedSplit
+    from data_manager.rows.token_stream import TokenStream
 
     Split: TypeAlias = CutSet | datasets.Dataset | datasets.IterableDataset
 
@@ -63,6 +64,12 @@ class DatasetManager:
         are logged as warnings and are also listed by `preparation`.
         """
         return loading.load(_resolve(config)[0])
+
+    @staticmethod
+    def open_streams(config: DatasetConfig) -> "dict[str, TokenStream]":
+        """Return the splits of a data set with `streaming` as endless streams to train on; raise DataError."""
+        typed: Any = _resolve(config)[0]
+        return loading.open_streams(typed)
 
     @staticmethod
     def load_with_source(config: DatasetConfig, split: str, rows: int | None = None) -> "PreparedSplit | None":

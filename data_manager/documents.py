@@ -101,6 +101,21 @@ class Notes:
         if len(found) < _EXAMPLES:
             found.append(place)
 
+    def take(self) -> "Notes":
+        """Return what was noted so far, and forget it."""
+        taken = Notes(Counter(self.counts), dict(self.places), Counter(self.unknown), self._last)
+        self.counts.clear()
+        self.places.clear()
+        self.unknown.clear()
+        return taken
+
+    def merge(self, later: "Notes") -> None:
+        """Add what was noted later."""
+        self.counts += later.counts
+        self.unknown += later.unknown
+        for reason, places in later.places.items():
+            self.places[reason] = [*self.places.get(reason, ()), *places][:_EXAMPLES]
+
     def lines(self, label: str) -> list[str]:
         """Format a line for each reason, such as `train: 2 skipped: empty line (a.txt:3, 9)`."""
         found = []

@@ -6,13 +6,15 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from data_manager.dataset_types import DatasetConfig
-from data_manager.documents import Corpus, Listed
+from data_manager.documents import Corpus, Listed, Notes, is_paired
 from data_manager.errors import DataError
 from data_manager.loaded import LoadedCache
 from data_manager.registry import SOURCES
 from data_manager.row_types import TokensConfig
-from data_manager.rows.prepare import PreparedSplit, WithSource, prepare_split
+from data_manager.rows.prepare import PreparedSplit, WithSource, empty_split, prepare_split
+from data_manager.rows.shards import open_shards, shards_tokenizer
 from data_manager.rows.stream import stream_rows
+from data_manager.rows.token_stream import TokenStream
 from data_manager.speech.types import SpeechConfig
 from data_manager.text.arrow import ArrowRows
 from data_manager.text.mixture import Mixture, load_mixtures, prepare_mixture
@@ -28,12 +30,15 @@ if TYPE_CHECKING:
 _load_speech = import_on_call("data_manager.speech.corpus:load_speech")
 _transcripts = import_on_call("data_manager.speech.corpus:get_transcripts")
 
+NO_STREAM_FIX = "leave streaming out: rows are prepared once, and read from disk as they are needed"
 LOADED: "LoadedCache[dict[str, PreparedSplit]]" = LoadedCache(config_key, logging.getLogger(__name__))
 """Prepared splits of the text data sets that this process has loaded."""
 
 
 def load(config: DatasetConfig) -> dict[str, Any]:
     """Load the splits of a data set, whose config has the type of its source; raise DataError."""
+    if isinstance(config, TokensConfig) and config.shards is not None:
+        return dict(open_shards(config))
     entry = SOURCES.get(config.source)
     found = _load_speech(config) if isinstance(config, SpeechConfig) else entry.load(config)
     if not isinstance(found, dict) or not found:
@@ -58,13 +63,32 @@ def load_with_source(config: DatasetConfig, split: str, rows: int | None) -> "Pr
 
     See `data_manager.rows.source`. These rows are prepared apart from those of `load`, in the same order.
     """
-    if not isinstance(config, TokensConfig):
+    if not isinstance(config, TokensConfig) or config.shards is not None:
         return None
     text = as_text(SOURCES.get(config.source).load(config).get(split), f"{config.name} {split}")
     tokenizer = tokenizer_for(config)
     if text is None or tokenizer is None:
         return None
     return prepare_rows(config, split, text, tokenizer, WithSource(rows))
+
+
+def open_streams(config: TokensConfig) -> dict[str, TokenStream]:
+    """Return the streams of a data set's splits to train on; raise DataError for a mixture, and for rows of ids."""
+    found = SOURCES.get(config.source).load(config)
+    texts = {split: as_text(value, f"{config.name} {split}") for split, value in found.items()}
+    corpora = {split: text for split, text in texts.items() if isinstance(text, Corpus)}
+    if len(corpora) < len(found):
+        what = "a mixture" if any(isinstance(text, Mixture) for text in texts.values()) else "rows of ids"
+        raise DataError(f"data set {config.name!r}: a stream to train on has text, and this is {what}; {NO_STREAM_FIX}")
+    tokenizer = make_tokenizer(config, lambda: _concatenate_mixtures(dict(corpora)))
+    tokenizer.encode("")  # loads a deferred tokenizer once, before workers fork
+    streams = {}
+    for split, corpus in corpora.items():
+        paired = is_paired(corpus)
+        if paired is None:
+            raise empty_split(config, split, Notes())
+        streams[split] = TokenStream(config, split, list(corpus.shards()), tokenizer, paired)
+    return streams
 
 
 def _check_no_text(config: DatasetConfig, found: dict[str, Any]) -> None:
@@ -99,6 +123,8 @@ def tokenizer_for(config: DatasetConfig) -> Tokenizer | None:
     """Return the tokenizer of a data set, or None; read the text if it has to be learned. Raise DataError."""
     if getattr(config, "tokenizer", None) is None:
         return None
+    if isinstance(config, TokensConfig) and config.shards is not None:
+        return shards_tokenizer(config)
     entry = SOURCES.get(config.source)
     if isinstance(config, SpeechConfig):
         return tokenizer_of(config, partial(_transcripts, config))

@@ -8,6 +8,7 @@ from pydantic import Field
 from data_manager.dataset_types import DatasetConfig, TokenizerConfig
 from data_manager.tokenizers.registry import DEFAULT_TOKENIZER, TOKENIZERS
 from model_factory.yaml_config.from_registry import FromRegistry
+from model_factory.yaml_config.paths import PathText
 from model_factory.yaml_config.strict_model import StrictModel, Violation
 
 DEFAULT_LENGTH = 256
@@ -44,9 +45,12 @@ class TokensConfig(DatasetConfig):
     bucketing: bool = False
     """Batch rows of similar lengths, which reduces padding."""
     streaming: bool = False
-    """Read, tokenise and pack during training, without rows on disk."""
+    """Read, tokenise and pack during training, without rows on disk and without a pass over the text first."""
+    shards: PathText | None = None
+    """Folder of prepared rows that `model-factory data --write-shards FOLDER` wrote from this entry. They are mapped into
+    memory, with their tokenizer; text is not read."""
     shuffle_buffer: Annotated[int, Field(ge=1, le=100_000_000)] | None = None
-    """Size of the shuffle buffer of a stream (default 1000). [rows]"""
+    """Size of the shuffle buffer of a stream (default 1000); training shuffles in blocks of this size. [rows]"""
 
     @property
     def is_paired(self) -> bool:
@@ -83,6 +87,9 @@ class TokensConfig(DatasetConfig):
         if self.bucketing and self.streaming:
             message = "a stream cannot be bucketed by length"
             yield Violation(message, ("bucketing",), (("streaming",),), "remove one of them")
+        if self.shards is not None and self.streaming:
+            message = "shards are rows on disk, which need no stream"
+            yield Violation(message, ("streaming",), (("shards",),), "remove one of them")
         if self.shuffle_buffer is not None and not self.streaming:
             message = "only a stream has a shuffle_buffer; other data are shuffled completely"
             yield Violation(message, ("shuffle_buffer",), (("streaming",),), "remove it, or streaming: true")

@@ -79,32 +79,43 @@ def encode_corpus(
 
     `with_source` keeps the texts and the ends of tokens, for source columns.
     """
+    if num_proc > 1:
+        tokenizer.encode("")  # loads a deferred tokenizer once, before the processes fork
+    encode = EncodeSides(tokenizer, with_source)
+    pieces = read_pieces(corpus, config, notes)
+    for batch, sides in ordered_map(encode, batches(pieces, size or BATCH), num_proc, f"data set {config.name!r}"):
+        if (found := join_sides(encode, batch, sides, notes)) is not None:
+            yield found
+
+
+def read_pieces(corpus: Corpus, config: TokensConfig, notes: Notes) -> Iterator[Piece]:
+    """Read a corpus in the pieces that its layout encodes: whole documents, or parts of them."""
+    pieces = corpus.read(notes)
+    return join_documents(pieces) if config.layout == "whole" else pieces
+
+
+def join_sides(
+    encode: EncodeSides, batch: list[Piece], sides: "list[tuple[Flat, Ends | None]]", notes: Notes
+) -> "Encoded | None":
+    """Return a batch of pieces whose encoded sides are `sides`; None if all of its pieces are dropped."""
     import numpy as np
 
     from data_manager.rows.pack import Encoded
 
-    pieces = corpus.read(notes)
-    if config.layout == "whole":
-        pieces = join_documents(pieces)
-    if num_proc > 1:
-        tokenizer.encode("")  # loads a deferred tokenizer once, before the processes fork
-    encode = EncodeSides(tokenizer, with_source)
-    found = ordered_map(encode, batches(pieces, size or BATCH), num_proc, f"data set {config.name!r}")
-    for batch, sides in found:
-        known = _drop_unknown(batch, [flat for flat, _ in sides], tokenizer, notes)
-        if not known:
-            continue
-        if len(known) < len(batch):
-            batch, sides = known, encode(known)
-        ends = np.fromiter((piece.ends for piece in batch), bool, len(batch))
-        labels = None
-        if batch[0].label is not None:
-            labels = np.fromiter((piece.label for piece in batch if piece.label is not None), np.int32)
-        cond = np.array([piece.cond for piece in batch], np.float32) if batch[0].cond else None
-        texts = [piece.texts for piece in batch] if with_source else []
-        token_ends = [found for _, found in sides if found is not None]
-        places = [piece.place for piece in batch]
-        yield Encoded([side for side, _ in sides], ends, places, labels, cond, texts, token_ends)
+    known = _drop_unknown(batch, [flat for flat, _ in sides], encode.tokenizer, notes)
+    if not known:
+        return None
+    if len(known) < len(batch):
+        batch, sides = known, encode(known)
+    ends = np.fromiter((piece.ends for piece in batch), bool, len(batch))
+    labels = None
+    if batch[0].label is not None:
+        labels = np.fromiter((piece.label for piece in batch if piece.label is not None), np.int32)
+    cond = np.array([piece.cond for piece in batch], np.float32) if batch[0].cond else None
+    texts = [piece.texts for piece in batch] if encode.with_ends else []
+    token_ends = [found for _, found in sides if found is not None]
+    places = [piece.place for piece in batch]
+    return Encoded([side for side, _ in sides], ends, places, labels, cond, texts, token_ends)
 
 
 def _drop_unknown(batch: list[Piece], sides: "Sequence[Flat]", tokenizer: Tokenizer, notes: Notes) -> list[Piece]:

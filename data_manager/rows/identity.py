@@ -18,6 +18,8 @@ def row_identity(rows: Any) -> str | None:
 
     if not hasattr(rows, "__len__"):
         return None
+    if isinstance(known := getattr(rows, "identity", None), str):  # of memory-mapped shards
+        return known
     digest = xxh3_128()
     for part in _table(rows) if hasattr(rows, "column_names") else _cuts(rows):
         digest.update(part)

@@ -62,6 +62,9 @@ def row_lengths(rows: Any) -> "dict[str, NDArray[np.int64]]":
     import numpy as np
     import pyarrow.compute as pc  # type: ignore[import-untyped,unused-ignore]
 
+    own = getattr(rows, "row_lengths", None)  # of memory-mapped shards
+    if own is not None:
+        return dict(own())
     indices = None if rows._indices is None else rows._indices.column(0).to_numpy()
     found = {}
     for name in rows.column_names:

@@ -104,6 +104,14 @@ class CutRows:
         """Return the last rows."""
         return self._take_rows(self._row_ends(0, len(self._rest), final=True))
 
+    def held(self) -> tuple[list[int], list[int]]:
+        """Return the tokens that wait for the end of their row, and the positions at which documents begin in them."""
+        return self._rest.tolist(), self._starts.tolist()
+
+    def hold(self, rest: Sequence[int], starts: Sequence[int]) -> None:
+        """Continue with what `held` returned."""
+        self._rest, self._starts = np.array(rest, np.int32), np.array(starts, np.int64)
+
     def _row_ends(self, begin: int, end: int, *, final: bool) -> list[int]:
         """Return the row ends in ids[begin:end]; unless `final`, leave at least two tokens for the next row."""
         found = list(range(begin + self.length, end if final else end - 1, self.length))

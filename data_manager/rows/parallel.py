@@ -61,11 +61,11 @@ def _context() -> Any:
 def _init_worker(function: Callable[[Any], Any]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # only the main process reports an interruption
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # one thread per process
-    Thread(target=_exit_with_parent, daemon=True).start()
+    Thread(target=exit_with_parent, daemon=True).start()
     _function[:] = [function]
 
 
-def _exit_with_parent() -> None:
+def exit_with_parent() -> None:
     """Exit when the main process is gone; otherwise a killed main process would leave its lock held here."""
     parent = multiprocessing.parent_process()
     if parent is not None:

@@ -16,8 +16,11 @@ from data_manager.data_manager import catalogue, print_catalogue
 from data_manager.dataset_types import DatasetConfig
 from data_manager.errors import DataError
 from data_manager.parse_data_args import parse_dataset_configs
+from data_manager.paths import full_path
 from data_manager.report import DatasetReport, SplitReport, describe
+from data_manager.row_types import TokensConfig
 from data_manager.rows.lengths import Lengths
+from data_manager.rows.shards import write_shards
 from data_manager.tokenizers.factory import output_folder
 from model_factory.cli.options import build_verb_parser
 from model_factory.cli.run_command import run_verb
@@ -45,6 +48,11 @@ def build_parser(prog: str = SCRIPT) -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--only", metavar="NAME", action="append", default=[], help="load only this data set; may be repeated"
+    )
+    parser.add_argument(
+        "--write-shards",
+        metavar="FOLDER",
+        help="write the rows of the data set into a new folder, which `shards: FOLDER` maps into memory",
     )
     parser.add_argument("--prune", action="store_true", help="remove cached folders that this file does not use")
     parser.add_argument("--list", action="store_true", help="list the available sources and speech corpora")
@@ -87,6 +95,8 @@ def _load_and_report(args: argparse.Namespace) -> int:
         return INVALID
     reports: list[dict[str, Any]] = []
     try:
+        if args.write_shards is not None:
+            return _write_shards(configs, args)
         for config in configs:
             reports.append(_report_dataset(config, args.json, first=not reports))
         unused = [] if args.only else _handle_stale_cache(configs, args.prune, quiet=args.json)
@@ -97,6 +107,35 @@ def _load_and_report(args: argparse.Namespace) -> int:
         return FAILED
     if args.json:
         print(json.dumps({"ok": True, "errors": [], "datasets": reports, "unused": unused}, indent=2))
+    return GOOD
+
+
+def _write_shards(configs: Sequence[DatasetConfig], args: argparse.Namespace) -> int:
+    """Write the rows of the only data set; print where, and the line of the file that reads them. Raise DataError."""
+    if len(configs) > 1:
+        names = ", ".join(config.name for config in configs)
+        raise DataError(
+            f"--write-shards is for one data set, and the file has {names}; choose one: --only {configs[0].name}"
+        )
+    (config,) = configs
+    tokenizer = loading.tokenizer_for(config)
+    if not isinstance(config, TokensConfig) or tokenizer is None:
+        raise DataError(f"data set {config.name!r} has no text, and --write-shards writes rows of token ids")
+    if config.shards is not None:
+        raise DataError(f"data set {config.name!r} reads shards already; remove its key shards to write others")
+    content = write_shards(full_path(args.write_shards), config, loading.load(config), tokenizer)
+    written = {
+        split: {"rows": sum(record["rows"]), "tokens": record["tokens"], "shards": len(record["rows"])}
+        for split, record in content["splits"].items()
+    }
+    if args.json:
+        print(json.dumps({"ok": True, "errors": [], "folder": args.write_shards, "splits": written}, indent=2))
+        return GOOD
+    for split, sizes in written.items():
+        print(
+            escape_controls(f"{split}: {sizes['rows']:,} rows, {sizes['tokens']:,} tokens, shards: {sizes['shards']}")
+        )
+    print(escape_controls(f"written; to read them, add to data set {config.name!r}: shards: {args.write_shards}"))
     return GOOD
 
 

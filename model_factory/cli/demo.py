@@ -72,7 +72,11 @@ def describe(experiment: ExperimentConfig) -> None:
     model = with_vocabulary(experiment).model
     assert model is not None
     _print_table("part of the model", "parameters", _parts(create_model(model)))
-    rows = [(f"{name} / {split}", f"{len(data):,}") for name, parts in splits.items() for split, data in parts.items()]
+    rows = [
+        (f"{name} / {split}", f"{len(data):,}" if hasattr(data, "__len__") else "a stream")
+        for name, parts in splits.items()
+        for split, data in parts.items()
+    ]
     _print_table("split of the data", "rows", rows)
     entry = experiment.datasets[0]
     rows_of_first = next(iter(splits[entry.name].values()))

@@ -18,7 +18,7 @@ from model_factory.training.rows import EvalBatches, RowCollator, Rows, build_ro
 from model_factory.training.run.data_hashes import find_changed_splits
 from model_factory.training.run.folder import RunFolder
 from model_factory.training.share import Share
-from model_factory.training.splits import select_splits
+from model_factory.training.splits import load_splits, select_splits
 
 _USUAL = ("test", "validation", "valid", "val", "dev")
 
@@ -58,7 +58,7 @@ def load_split(
     DataError where the data cannot be loaded.
     """
     entry = other or run.dataset_config
-    loaded = DatasetManager.load_dataset(entry)
+    loaded = load_splits(entry)
     usual = run.training.eval_split if other is None else next(iter(loaded)) if len(loaded) == 1 else None
     chosen = _choose_split(list(loaded), name, usual, f"data set {entry.name!r}")
     notes: list[str] = []
@@ -118,7 +118,7 @@ _CHOSEN = 53
 
 def training_rows(run: LoadedRun) -> Any:
     """Load the split that a run was trained on; raises DataError where it cannot be loaded."""
-    return select_splits(DatasetManager.load_dataset(run.dataset_config), run.training, run.dataset_config.name).train
+    return select_splits(load_splits(run.dataset_config), run.training, run.dataset_config.name).train
 
 
 def find_copies(run: LoadedRun, rows: Any, texts: Collection[str]) -> set[str]:

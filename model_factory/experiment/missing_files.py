@@ -13,12 +13,16 @@ from model_factory.experiment.path_values import DATA_PATHS, texts_in
 from model_factory.yaml_config.errors import Problem
 from model_factory.yaml_config.node import dotted
 
+_SHARDS = (("shards",),)
+"""Keys of a data set that is read from shards: its other files are not read."""
+
 
 def find_missing_files(experiment: Experiment) -> list[Problem]:
     """Return a note for each data set that names files which are in none of the folders searched."""
     notes = []
     for index, entry in enumerate(experiment.config.datasets or ()):
-        paths = [("datasets", index, *key) for key in DATA_PATHS]
+        keys = DATA_PATHS if getattr(entry, "shards", None) is None else _SHARDS
+        paths = [("datasets", index, *key) for key in keys]
         named = [found for path in paths for found in texts_in(experiment.root.at(path), path)]
         absent = [(path, node) for path, node in named if not _exists(str(node.value), entry)]
         if absent:

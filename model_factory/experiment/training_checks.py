@@ -7,6 +7,7 @@ from typing import Any
 
 from data_manager.row_types import TokensConfig
 from data_manager.speech.types import SpeechConfig
+from data_manager.text.mixture_types import MixtureDatasetConfig
 from model.denoisers.registry import BACKBONES
 from model.model_types import ModelConfig
 from model_factory.experiment.check_context import (
@@ -108,9 +109,7 @@ def _rows(context: Context) -> Iterator[Problem]:
     if not isinstance(entry, TokensConfig):
         return
     if entry.streaming:
-        message = "training counts its rows to order them, and a stream has no count"
-        fix = "leave streaming out: rows are prepared once, and read from disk as they are needed"
-        yield context.problem((*path, "streaming"), message, fix)
+        yield from _streams(context)
     least = 3 if entry.layout == "whole" else 2 if context.task == "language_modelling" else 1
     if entry.limit is not None and entry.limit < least and entry.too_long != "cut":
         why = (
@@ -120,6 +119,24 @@ def _rows(context: Context) -> Iterator[Problem]:
         )
         message = f"{why}, so rows of {entry.limit} token{'s'[: entry.limit - 1]} hold nothing to learn"
         yield context.problem((*path, "sequence_length"), message, f"sequence_length: {least}")
+
+
+def _streams(context: Context) -> Iterator[Problem]:
+    """Check that no setting needs rows that are counted, which a stream's are not."""
+    training, entry = context.training, context.dataset
+    assert training is not None
+    unread = "a stream is not read before it trains, so"
+    if isinstance(entry, MixtureDatasetConfig):
+        message = "training reads a stream from one data set, and this is a mixture"
+        fix = "leave streaming out: rows are prepared once, and read from disk as they are needed"
+        yield context.problem((*context.dataset_path, "streaming"), message, fix)
+    if training.num_train_epochs is not None:
+        message = f"{unread} the number of steps of an epoch is unknown"
+        yield context.problem(("training", "num_train_epochs"), message, "set max_steps in its place")
+    needs_count = "labels" in (context.columns or ()) and not getattr(entry, "classes", None)
+    if context.task == "sequence_classification" and needs_count and training.num_labels is None:
+        message = f"{unread} the number of its classes is unknown"
+        yield context.problem(("training", "num_labels"), message, "set num_labels, or classes of the data set")
 
 
 def _documents(context: Context) -> Iterator[Problem]:

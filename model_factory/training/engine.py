@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from data_manager.data_manager import DatasetManager
 from data_manager.dataset_types import DatasetConfig
+from data_manager.rows.token_stream import TokenStream
 from data_manager.tokenizers.from_run import with_tokenizer_of
 from model.checkpoint import atomic_replace
 from model.hub import replacing_weights
@@ -25,7 +26,7 @@ from model_factory.training.errors import FolderInUseError, UnfitError
 from model_factory.training.lora import add_adapters
 from model_factory.training.network import TaskModule, build_network, load_initial_weights
 from model_factory.training.progress import describe_run
-from model_factory.training.rows import Buckets, RowCollator, Rows, first_rows
+from model_factory.training.rows import Buckets, RowCollator, Rows, first_rows, spread_batch
 from model_factory.training.run.atomic_io import explain_write_errors, sync, write_text
 from model_factory.training.run.checkpoints import checkpoint_folder
 from model_factory.training.run.data_hashes import (
@@ -61,13 +62,16 @@ from model_factory.training.share import Share, resolve_steps
 from model_factory.training.splits import (
     Split,
     Splits,
+    count_classes,
     describe_large_batch,
     fill_condition_scale,
     is_table,
+    load_splits,
     select_dataset,
     select_splits,
     select_task,
 )
+from model_factory.training.stream import Data
 from model_factory.yaml_config.errors import escape_controls
 from model_factory.yaml_config.paths import expand_home
 from model_factory.yaml_config.schema_version import add_version
@@ -169,22 +173,22 @@ class TrainingSession:
         trainer, network = self.build(splits, share, arguments)
         if distributed.is_main():
             self.prepare_run_folder(str(arguments.device), sum(value.numel() for value in network.parameters()))
-            self.write_length_counts(splits.train)
+            self.write_length_counts(splits)
         distributed.barrier()
         return self.finish(trainer, network, self.optimise(trainer))
 
     def load_data(self) -> Splits:
         """Load the splits; raise UnfitError if a resumed run had other rows, and its config names the same data."""
-        loaded = DatasetManager.load_datasets([self.entry])[self.entry.name]
+        loaded = load_splits(self.entry)
         DatasetManager.augmenter(self.entry)  # prepares the entries with noise, by one process first
         splits = select_splits(loaded, self.settings, self.entry.name)
         if splits.evaluation is None:
             self.check_missing_evaluation(", ".join(loaded))
         manifest = self.plan.checkpoint.manifest if self.plan.checkpoint else None
-        if manifest is not None and not self.plan.changes_data and manifest.split_rows != len(splits.train):
+        if manifest is not None and not self.plan.changes_data and manifest.split_rows != (splits.train_rows or 0):
             raise UnfitError(
                 f"{self.run} was trained on {manifest.split_rows} rows, and data set {self.entry.name!r} now has "
-                f"{len(splits.train)}; restore its files, or give another --output"
+                f"{splits.train_rows}; restore its files, or give another --output"
             )
         if distributed.is_main():
             if note := describe_large_batch(splits.train, self.settings):
@@ -193,7 +197,7 @@ class TrainingSession:
             self.check_data_hashes(loaded, sorted(used, key=lambda name: loaded[name] is not splits.train))
         return splits
 
-    def check_data_hashes(self, loaded: Mapping[str, Split], used: Sequence[str]) -> None:
+    def check_data_hashes(self, loaded: Mapping[str, Split | TokenStream], used: Sequence[str]) -> None:
         """Hash the rows of a new run; on resume, compare them with the hashes in rows.json.
 
         A changed split is reported. Raises UnfitError if it is one in `used`, trained (the first) or evaluated on, unless the
@@ -206,6 +210,7 @@ class TrainingSession:
             self.rows = hash_splits(loaded)
             known = [record["hash"] for record in read_split_hashes(self.run.rows).values()]
             chosen = any(change.key in ("training.dataset", "training.train_split") for change in self.plan.changes)
+            chosen |= isinstance(loaded[used[0]], TokenStream) and self.plan.changes_entry(self.entry.name)
             self.has_new_data = chosen or used[0] not in self.rows or self.rows[used[0]]["hash"] not in known
             return
         changed = find_changed_splits(self.run.rows, loaded)
@@ -235,18 +240,17 @@ class TrainingSession:
         task = select_task(self.config, splits.columns)
         update: dict[str, Any] = {"task": self.settings.task or task, "dataset": self.entry.name}
         if self.settings.num_labels is None and is_table(splits.train) and "labels" in splits.columns:
-            named = getattr(self.entry, "classes", None)
-            update["num_labels"] = len(named) if named else max(2, int(max(splits.train["labels"])) + 1)
+            update["num_labels"] = count_classes(splits.train, self.entry)
         then = None if self.plan.checkpoint is None else self.run.read_config()
         if then is not None and then.training is not None:
             update["num_labels"] = then.training.num_labels
             self.config = self.config.model_copy(update={"model": take_devices(then.model, self.config.model)})
-        self.settings = resolve_steps(self.settings.model_copy(update=update), len(splits.train), step_rows)
+        self.settings = resolve_steps(self.settings.model_copy(update=update), splits.train_rows, step_rows)
         self.fill_generation_defaults(TASKS.get(task).load().generation)
         alone = with_vocabulary(self.config.model_copy(update={"datasets": [self.entry]}))
 
         assert alone.model is not None
-        model = fill_condition_scale(alone.model, splits.train)
+        model = fill_condition_scale(alone.model, splits.sample) if "cond" in splits.columns else alone.model
         self.config = self.config.model_copy(update={"model": model, "training": self.settings})
         if then is not None and self.plan.checkpoint is not None:
             changes = find_changes(then, self.config, self.run)
@@ -264,27 +268,31 @@ class TrainingSession:
     def build(self, splits: Splits, share: Share, arguments: "TrainingArguments") -> "tuple[FactoryTrainer, nn.Module]":
         """Build the Trainer and the network that it trains."""
         from model_factory.training.callbacks import RunCallback
-        from model_factory.training.trainer import Data, FactoryTrainer
+        from model_factory.training.trainer import FactoryTrainer
 
         self.tokenizer = DatasetManager.tokenizer(self.entry)
         self.check_tokenizer()
         module = self.build_module(arguments)
         decay = self.settings.ema_decay
         average = None if decay is None else EMA(module.network, decay)
-        train, evaluation = (
-            Rows(splits.train, DatasetManager.augmenter(self.entry, self.settings.seed)),
-            None if splits.evaluation is None else first_rows(splits.evaluation, self.settings.max_eval_samples),
+        augmenter = DatasetManager.augmenter(self.entry, self.settings.seed)
+        train = splits.train if isinstance(splits.train, TokenStream) else Rows(splits.train, augmenter)
+        evaluation = (
+            None if splits.evaluation is None else first_rows(splits.evaluation, self.settings.max_eval_samples)
         )
         offset = self.plan.row_offset(share.rows, has_new_data=self.has_new_data)
         collate = RowCollator(DatasetManager.collator(self.entry, splits.train), self.settings.seed, share.rows, offset)
-        shown = self.make_sample_batch(evaluation or Rows(splits.train), replace(collate, offset=0))
+        shown = self.make_sample_batch(evaluation or Rows(splits.sample), replace(collate, offset=0))
         assert self.config.model is not None
         header = describe_run(self.config, module.network, splits, self.settings, share, offset)
         callback = RunCallback(self.run, self.settings, self.config.model.name, average, shown, header)
         step = self.plan.checkpoint.step if self.plan.checkpoint else 0
-        is_bucketed = getattr(self.entry, "bucketing", False)
-        buckets = Buckets.of(splits.train, share.rows, offset) if is_bucketed else None
-        data = Data(train, evaluation, collate, share, buckets, offset)
+        buckets = mark = None
+        if isinstance(splits.train, TokenStream):
+            mark = self.plan.bookmark(has_new_data=self.has_new_data)
+        elif getattr(self.entry, "bucketing", False):
+            buckets = Buckets.of(splits.train, share.rows, offset)
+        data = Data(train, evaluation, collate, share, buckets, offset, mark)
         return FactoryTrainer(module, arguments, self.settings, data, callback, average, step), module.network
 
     def check_tokenizer(self) -> None:
@@ -319,15 +327,8 @@ class TrainingSession:
     def make_sample_batch(self, rows: "Rows", collate: "RowCollator") -> "Callable[[], Batch]":
         """Return a function that collates evenly spaced rows of the split, one for each sample to show."""
         assert self.config.generation is not None
-        assert self.settings.task_name is not None
-        least = TASKS.get(self.settings.task_name).load().rows_shown
-        count = min(max(self.config.generation.num_samples, least), len(rows))
-        indices = [number * len(rows) // count for number in range(count)]
-
-        def batch() -> "Batch":
-            return collate(rows.__getitems__([(index, index) for index in indices]))
-
-        return batch
+        least = TASKS.get(str(self.settings.task_name)).load().rows_shown
+        return spread_batch(rows, max(self.config.generation.num_samples, least), collate)
 
     def prepare_run_folder(self, device: str, parameters: int) -> None:
         """Write the files of a new run, with its number of parameters; on resume, drop log entries of steps that will be repeated."""
@@ -351,13 +352,13 @@ class TrainingSession:
                 self.run.environment, json.dumps(add_version({"sessions": [*earlier, session]}), indent=1) + "\n"
             )
 
-    def write_length_counts(self, rows: Split) -> None:
+    def write_length_counts(self, splits: Splits) -> None:
         """Write the lengths of documents, from which a diffusion model draws the lengths of its samples."""
         if self.settings.task_name != "diffusion" or not getattr(self.entry, "document_rows", False):
             return
 
         with explain_write_errors("lengths", self.run.lengths):
-            write_lengths(self.run.lengths, count_lengths(rows))
+            write_lengths(self.run.lengths, count_lengths(splits.sample))
 
     def optimise(self, trainer: "FactoryTrainer") -> bool:
         """Run the training loop; return True if it stopped early."""

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from data_manager.rows.lengths import row_lengths
+from data_manager.rows.shards import MappedRows
+from data_manager.rows.token_stream import TokenStream
 from model_factory.experiment.config import ExperimentConfig
 from model_factory.experiment.training_types import TrainingConfig
 from model_factory.training.share import Share
@@ -58,21 +60,36 @@ def describe_run(
     `offset` is the position in the stream of rows at which step 0 would begin.
     """
     assert config.model is not None
-    rows = len(splits.train)
-    evaluated = "none to evaluate on" if splits.evaluation is None else f"{len(splits.evaluation):,} to evaluate on"
-    tokens = (
-        f", {sum(int(one.sum()) for one in row_lengths(splits.train).values()):,} tokens"
-        if is_table(splits.train)
-        else ""
-    )
-    epochs = (offset + settings.max_steps * share.rows) / rows
     return [
         f"model: {config.model.name} ({config.model.model_type}), {_parameters(network)}",
-        f"data: {rows:,} rows to train on{tokens}; {evaluated}",
-        f"length: {settings.max_steps:,} steps of {share.rows:,} rows, {epochs:,.3g} epochs; an epoch has "
-        f"{rows / share.rows:,.4g} steps",
+        f"data: {_rows(splits)}",
+        f"length: {_length(splits.train_rows, settings, share, offset)}",
         f"precision: {'bfloat16' if settings.bf16 else 'float16' if settings.fp16 else 'float32'}",
     ]
+
+
+def _rows(splits: Splits) -> str:
+    """Describe the rows to train and to evaluate on; tokens are counted only where the rows are a table on disk."""
+    train, evaluation = splits.train, splits.evaluation
+    if evaluation is None:
+        evaluated = "none to evaluate on"
+    else:
+        evaluated = (
+            "a stream to evaluate on" if isinstance(evaluation, TokenStream) else f"{len(evaluation):,} to evaluate on"
+        )
+    if splits.train_rows is None:
+        return f"a stream of rows to train on; {evaluated}"
+    is_counted = is_table(train) and not isinstance(train, TokenStream | MappedRows)
+    tokens = f", {sum(int(one.sum()) for one in row_lengths(train).values()):,} tokens" if is_counted else ""
+    return f"{splits.train_rows:,} rows to train on{tokens}; {evaluated}"
+
+
+def _length(rows: int | None, settings: TrainingConfig, share: Share, offset: int) -> str:
+    steps = f"{settings.max_steps:,} steps of {share.rows:,} rows"
+    if rows is None:
+        return steps
+    epochs = (offset + settings.max_steps * share.rows) / rows
+    return f"{steps}, {epochs:,.3g} epochs; an epoch has {rows / share.rows:,.4g} steps"
 
 
 def _parameters(network: nn.Module) -> str:

@@ -16,6 +16,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from data_manager.rows.lengths import row_lengths
+from data_manager.rows.shards import MappedRows
+from data_manager.rows.token_stream import TokenStream
 from model_factory.training.noise import RowNoise, mix_seed
 from model_factory.training.run.signals import leave_to_parent
 from model_factory.training.share import Share
@@ -29,6 +31,7 @@ Collate = Callable[[list[Row]], dict[str, Any]]
 
 _ORDER, _WORKERS = 11, 12
 _POOL = 100
+_ROUNDS, _WORD = 6, 2**64 - 1
 
 
 @dataclass(frozen=True)
@@ -78,13 +81,44 @@ class RowOrder:
         return int(self._order[offset])
 
 
+class HashedOrder:
+    """Permutation of `count` rows for each epoch, computed row by row: it takes no time to create, and no memory.
+
+    It is a Feistel network on the smallest even number of bits that holds the rows, applied again to numbers beyond them.
+    """
+
+    def __init__(self, count: int, seed: int) -> None:
+        self.count, self.seed = count, seed
+        self.half = max(1, ((count - 1).bit_length() + 1) // 2)
+        self._epoch, self._keys = -1, list[int]()
+
+    def index(self, position: int) -> int:
+        """Return the row at a position of the stream."""
+        epoch, found = divmod(position, self.count)
+        if epoch != self._epoch:
+            self._epoch, self._keys = epoch, [mix_seed(self.seed, _ORDER, epoch, turn) for turn in range(_ROUNDS)]
+        found = self._encrypt(found)
+        while found >= self.count:
+            found = self._encrypt(found)
+        return found
+
+    def _encrypt(self, value: int) -> int:
+        mask = (1 << self.half) - 1
+        left, right = value >> self.half, value & mask
+        for key in self._keys:
+            mixed = (right + key) * 0xBF58476D1CE4E5B9 & _WORD
+            mixed = (mixed ^ mixed >> 31) * 0x94D049BB133111EB & _WORD
+            left, right = right, left ^ ((mixed ^ mixed >> 29) & mask)
+        return left << self.half | right
+
+
 class TrainBatches(Sampler[list[Key]]):
     """Sampler of one process's batches from step `start` to `stop`; its length counts steps 0 to `stop`.
 
     Step 0 would begin at position `offset` of the stream of rows.
     """
 
-    def __init__(self, order: RowOrder, share: Share, start: int, stop: int, offset: int = 0) -> None:
+    def __init__(self, order: RowOrder | HashedOrder, share: Share, start: int, stop: int, offset: int = 0) -> None:
         self.order, self.share, self.start, self.stop, self.offset = order, share, start, stop, offset
 
     def __len__(self) -> int:
@@ -122,6 +156,7 @@ class Rows(Dataset[Item]):
     def __init__(self, data: Split, change: Callable[[Row, int], Row] | None = None) -> None:
         self.change = change
         self.table = data.with_format("numpy") if is_table(data) else None
+        self.is_mapped = isinstance(data, MappedRows)
         self.items: Sequence[Row] = () if self.table is not None else list(data)
 
     def __len__(self) -> int:
@@ -143,8 +178,10 @@ class Rows(Dataset[Item]):
         return list(zip(keys, rows, strict=True))
 
 
-def first_rows(data: Split, limit: int | None) -> Rows:
-    """Return the first `limit` rows of a split, all of them if it is None."""
+def first_rows(data: Split | TokenStream, limit: int | None) -> Rows:
+    """Return the first `limit` rows of a split, all of them if it is None; those of a stream are kept in memory."""
+    if isinstance(data, TokenStream):
+        return Rows(data.head(limit))
     if limit is not None and limit < len(data):
         data = data.select(range(limit)) if is_table(data) else list(data)[:limit]
     return Rows(data)
@@ -195,3 +232,10 @@ def build_row_loader(
         pin_memory=torch.cuda.is_available(),
         generator=torch.Generator().manual_seed(mix_seed(collate.seed, _WORKERS)),
     )
+
+
+def spread_batch(rows: Rows, count: int, collate: RowCollator) -> Callable[[], dict[str, Any]]:
+    """Return a function that collates `count` evenly spaced rows, all of them if there are fewer."""
+    count = min(count, len(rows))
+    indices = [number * len(rows) // count for number in range(count)]
+    return lambda: collate(rows.__getitems__([(index, index) for index in indices]))

@@ -4,6 +4,9 @@ import math
 from dataclasses import dataclass
 
 from model_factory.experiment.training_types import TrainingConfig
+from model_factory.training.errors import UnfitError
+
+NO_EPOCHS = "a stream is not read before it trains, so the number of steps of an epoch is unknown"
 
 
 @dataclass(frozen=True)
@@ -21,14 +24,17 @@ class Share:
         return self.batch_size * self.accumulation * self.world
 
 
-def resolve_steps(settings: TrainingConfig, rows: int, step_rows: int) -> TrainingConfig:
+def resolve_steps(settings: TrainingConfig, rows: int | None, step_rows: int) -> TrainingConfig:
     """Return the settings with the steps that follow from `num_train_epochs` and `warmup_ratio`.
 
     An epoch of `rows` rows has rows / step_rows steps; a part of a step counts as one. A `max_steps` that is given as well
-    is the largest number. The result has `warmup_steps` in place of a ratio.
+    is the largest number. The result has `warmup_steps` in place of a ratio. Raises UnfitError for epochs of a stream, of
+    which `rows` is None.
     """
+    if settings.num_train_epochs is not None and rows is None:
+        raise UnfitError(f"training.num_train_epochs: {NO_EPOCHS}; set training.max_steps in its place")
     steps, warmup = settings.max_steps, settings.warmup_steps
-    if settings.num_train_epochs is not None:
+    if settings.num_train_epochs is not None and rows is not None:
         of_epochs = max(1, math.ceil(settings.num_train_epochs * rows / step_rows))
         steps = min(of_epochs, steps) if "max_steps" in settings.model_fields_set else of_epochs
     if settings.warmup_ratio is not None:

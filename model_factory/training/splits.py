@@ -2,12 +2,16 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
 
+from data_manager.data_manager import DatasetManager
 from data_manager.dataset_types import DatasetConfig
+from data_manager.rows.shards import MappedRows
+from data_manager.rows.token_stream import TokenStream
 from model.discrete.types import ConditionConfig
 from model.model_types import ModelConfig
 from model_factory.experiment.check_context import EVALUATION_SPLITS, TRAIN_SPLITS, find_split
@@ -43,7 +47,15 @@ class Table(Split, Protocol):
         ...
 
 
-def is_table(rows: Split) -> TypeGuard[Table]:
+def load_splits(entry: DatasetConfig) -> dict[str, Split | TokenStream]:
+    """Load the splits of a data set to train on, with `streaming` as streams of rows; raise DataError."""
+    if getattr(entry, "streaming", False):
+        return dict(DatasetManager.open_streams(entry))
+    found: dict[str, Any] = DatasetManager.load_datasets([entry])[entry.name]
+    return found
+
+
+def is_table(rows: Split | TokenStream) -> TypeGuard[Table]:
     """Return True for a `datasets.Dataset`, False for lhotse cuts."""
     return hasattr(rows, "column_names")
 
@@ -52,10 +64,20 @@ def is_table(rows: Split) -> TypeGuard[Table]:
 class Splits:
     """Rows to train on and rows to evaluate on (None: no evaluation)."""
 
-    train: Split
-    evaluation: Split | None
+    train: Split | TokenStream
+    evaluation: Split | TokenStream | None
 
-    def contains(self, rows: Split) -> bool:
+    @property
+    def train_rows(self) -> int | None:
+        """Return the number of rows to train on, None for a stream."""
+        return None if isinstance(self.train, TokenStream) else len(self.train)
+
+    @cached_property
+    def sample(self) -> Split:
+        """Return the rows to train on, of a stream and of memory-mapped shards the first of them."""
+        return self.train.head() if isinstance(self.train, TokenStream | MappedRows) else self.train
+
+    def contains(self, rows: Split | TokenStream) -> bool:
         """Return True if `rows` is the train or the evaluation split."""
         return rows is self.train or rows is self.evaluation
 
@@ -84,9 +106,9 @@ def select_dataset(config: ExperimentConfig) -> DatasetConfig:
     return found[0]
 
 
-def describe_large_batch(train: Split, settings: TrainingConfig) -> str | None:
+def describe_large_batch(train: Split | TokenStream, settings: TrainingConfig) -> str | None:
     """Return the note about a batch size above the number of rows, None if there are enough rows."""
-    rows = len(train)
+    rows = settings.batch_size if isinstance(train, TokenStream) else len(train)
     if settings.batch_size <= rows:
         return None
     return (
@@ -94,7 +116,7 @@ def describe_large_batch(train: Split, settings: TrainingConfig) -> str | None:
     )
 
 
-def select_splits(loaded: Mapping[str, Split], settings: TrainingConfig, name: str) -> Splits:
+def select_splits(loaded: Mapping[str, Split | TokenStream], settings: TrainingConfig, name: str) -> Splits:
     """Select the splits that `settings` names, or those with usual names; raise UnfitError if one is missing."""
     train = _find_split(loaded, settings.train_split, TRAIN_SPLITS, "train_split", name)
     evaluation = _find_split(loaded, settings.eval_split, EVALUATION_SPLITS, "eval_split", name)
@@ -104,19 +126,25 @@ def select_splits(loaded: Mapping[str, Split], settings: TrainingConfig, name: s
                 f"data set {name!r} has the splits {', '.join(loaded)}; set training.train_split to one of them"
             )
         train = next(iter(loaded))
-    if not hasattr(loaded[train], "__len__"):
+    rows = loaded[train]
+    if not isinstance(rows, TokenStream) and not hasattr(rows, "__len__"):
         raise UnfitError(
-            f"data set {name!r} is a stream, and training has to count its rows to shuffle them; leave streaming out: rows "
-            "are prepared once and read from disk when needed"
+            f"data set {name!r} is a stream that its source made, and training has to count its rows to shuffle them; with "
+            "streaming: true, training reads a stream of text"
         )
-    if len(loaded[train]) == 0:
+    if is_empty(rows):
         raise UnfitError(f"split {train!r} of data set {name!r} has no rows")
-    rows = None if evaluation is None or len(loaded[evaluation]) == 0 else loaded[evaluation]
-    return Splits(loaded[train], rows)
+    shown = None if evaluation is None else loaded[evaluation]
+    return Splits(rows, None if shown is None or is_empty(shown) else shown)
+
+
+def is_empty(rows: Split | TokenStream) -> bool:
+    """Return True for a split without rows; a stream has some."""
+    return not isinstance(rows, TokenStream) and len(rows) == 0
 
 
 def _find_split(
-    loaded: Mapping[str, Split], wanted: str | None, usual: tuple[str, ...], key: str, name: str
+    loaded: Mapping[str, Split | TokenStream], wanted: str | None, usual: tuple[str, ...], key: str, name: str
 ) -> str | None:
     """Return the split that is used, as the check of the file does; raise UnfitError if the wanted one is missing."""
     found = find_split(list(loaded), wanted, usual)
@@ -144,6 +172,18 @@ def select_task(config: ExperimentConfig, columns: list[str]) -> str:
             f"no task trains a model of type {kind} on rows with {', '.join(columns)}; the tasks are{known}"
         )
     return found
+
+
+def count_classes(rows: Table | TokenStream, entry: DatasetConfig) -> int:
+    """Return the number of classes of rows with `labels`; raise UnfitError for a stream of a data set without `classes`."""
+    named = getattr(entry, "classes", None)
+    if named:
+        return len(named)
+    if isinstance(rows, TokenStream):
+        raise UnfitError("a stream is not read before it trains, so its classes are unknown; set training.num_labels")
+    if isinstance(rows, MappedRows):
+        return rows.num_labels or 2
+    return max(2, int(max(rows["labels"])) + 1)
 
 
 # Normalisation of a condition's properties: mean and standard deviation over the training rows.

@@ -11,8 +11,9 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -45,35 +46,13 @@ from model_factory.training.nan_check import NanCheck, join_some
 from model_factory.training.network import TaskModule, load_ema
 from model_factory.training.noise import mix_seed
 from model_factory.training.progress import SpeedMeter, count_tokens
-from model_factory.training.rows import (
-    Buckets,
-    EvalBatches,
-    Item,
-    RowCollator,
-    RowOrder,
-    Rows,
-    TrainBatches,
-    build_row_loader,
-)
+from model_factory.training.rows import EvalBatches, RowCollator, Rows, build_row_loader
 from model_factory.training.run import atomic_io, checkpoints
 from model_factory.training.run.weights import WEIGHTS, load_weights, named_weights, write_weights
-from model_factory.training.share import Share
+from model_factory.training.stream import BOOKMARK, Data, StreamBatches
 from model_factory.training.tasks.base import Batch
 
 _DROPOUT = 21
-
-
-@dataclass(frozen=True)
-class Data:
-    """Rows to train on and to evaluate on (None: no evaluation), their collator, and this process's share of a step."""
-
-    train: Rows
-    evaluation: Rows | None
-    collate: RowCollator
-    share: Share
-    buckets: Buckets | None = None
-    offset: int = 0
-    """Position in the stream of rows at which step 0 would begin."""
 
 
 class FactoryTrainer(Trainer):  # type: ignore[misc]
@@ -99,6 +78,7 @@ class FactoryTrainer(Trainer):  # type: ignore[misc]
         self.step_window: LogWindow | None = None
         self.tokens = 0
         self.meter = SpeedMeter(sum(value.numel() for value in module.parameters()), args.device, world_size())
+        self.bookmark = self.step_bookmark = data.bookmark
         self.has_evaluated = False
         self.check_nan = NanCheck(Path(args.output_dir))
         super().__init__(model=module, args=args, eval_dataset=[])
@@ -119,12 +99,19 @@ class FactoryTrainer(Trainer):  # type: ignore[misc]
 
     # ---- batches and loss ----
 
-    def get_train_dataloader(self) -> DataLoader[Item]:
+    def get_train_dataloader(self) -> DataLoader[Any]:
         """Return batches from `start_step` on; the Trainer counts them as one epoch of max_steps."""
-        order = RowOrder(len(self.data.train), self.settings.seed, self.data.buckets)
-        batches = TrainBatches(order, self.data.share, self.start_step, self.args.max_steps, self.data.offset)
-        workers = self.args.dataloader_num_workers
-        return build_row_loader(self.data.train, batches, self.data.collate, workers=workers)
+        self.train_loader = self.data.loader(self.start_step, self.args.max_steps, self.args.dataloader_num_workers)
+        return self.train_loader
+
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[Batch], num_batches: int, device: torch.device
+    ) -> tuple[list[Batch], Tensor | int | None]:
+        """Return the parts of a step and the number of their items, a scalar; keep the bookmark of a stream."""
+        parts, count = super().get_batch_samples(epoch_iterator, num_batches, device)
+        for part in parts:
+            self.bookmark = part.pop(BOOKMARK, None)
+        return parts, count
 
     def _get_num_items_in_batch(self, batch_samples: list[Batch], device: torch.device) -> Tensor:
         """Count the items of a step over all its parts and processes, and its tokens in this process."""
@@ -245,7 +232,7 @@ class FactoryTrainer(Trainer):  # type: ignore[misc]
             if tokens := int(all_reduce_sum(torch.tensor(self.tokens, device=self.args.device))):
                 logs["tokens"] = tokens
             logs |= self.meter.measure(self.state.global_step, tokens)
-        logs["epoch"] = (self.data.offset + self.state.global_step * self.data.share.rows) / len(self.data.train)
+        logs["epoch"] = self.data.epoch(self.state.global_step, self.bookmark)
         if any(name.startswith("eval_") for name in logs):  # read by best_step and early stopping
             self.state.log_history.append({**logs, "step": self.state.global_step})
         self.control = self.callback_handler.on_log(self.args, self.state, self.control, logs)
@@ -256,7 +243,11 @@ class FactoryTrainer(Trainer):  # type: ignore[misc]
             folder = Path(resume_from_checkpoint)
             self._set_log_window(read_log_window(folder, rank(), world_size(), self.args.device))
         self.meter.begin(self.state.global_step, self.tokens * world_size())
-        super()._run_epoch(*args, resume_from_checkpoint=resume_from_checkpoint, **options)
+        try:
+            super()._run_epoch(*args, resume_from_checkpoint=resume_from_checkpoint, **options)
+        finally:
+            if isinstance(self.train_loader.dataset, StreamBatches):
+                self.train_loader.dataset.close()
 
     def _log_window(self) -> LogWindow:
         """Return this process's sums since the last logged step."""
@@ -279,7 +270,7 @@ class FactoryTrainer(Trainer):  # type: ignore[misc]
         super()._maybe_log_save_evaluate(*args, **kwargs)
         if self.has_evaluated and is_main():
             self.run_callback.write_samples_and_curves(self.module, self.state.global_step)
-        self.has_evaluated, self.step_window = False, self._log_window()
+        self.has_evaluated, self.step_window, self.step_bookmark = False, self._log_window(), self.bookmark
         self.meter.leave_out(since)
 
     def save_after_error(self, error: Exception) -> None:
@@ -293,6 +284,7 @@ class FactoryTrainer(Trainer):  # type: ignore[misc]
             return
         set_rng_state(self.run_callback.rng_state)
         self._set_log_window(self.step_window)  # without the parts of the step that failed
+        self.bookmark = self.step_bookmark
         try:
             self._save_checkpoint(self.model)
         except Exception as failure:
@@ -334,6 +326,8 @@ class FactoryTrainer(Trainer):  # type: ignore[misc]
                 write_weights(staging / checkpoints.AVERAGE, self.average.values)
             state = json.dumps(asdict(self.state), indent=1, sort_keys=True)
             (staging / checkpoints.STATE).write_text(state + "\n", encoding="utf-8")
+            if self.bookmark is not None:
+                checkpoints.write_bookmark(staging, self.bookmark)
         barrier()
         if is_main():
             checkpoints.write_manifest(
@@ -341,7 +335,7 @@ class FactoryTrainer(Trainer):  # type: ignore[misc]
                 step=self.state.global_step,
                 world=world_size(),
                 batch_rows=self.data.share.rows,
-                split_rows=len(self.data.train),
+                split_rows=self.data.split_rows,
                 row_offset=self.data.offset,
             )
 

@@ -20,7 +20,7 @@ from model_factory.training.rows import RowCollator, Rows
 from model_factory.training.run.environment import check_machine, is_on_cpu
 from model_factory.training.run.folder import RunFolder
 from model_factory.training.run.resume import ResumePlan
-from model_factory.training.splits import select_dataset, select_splits
+from model_factory.training.splits import load_splits, select_dataset, select_splits
 
 ROWS = 2
 
@@ -33,8 +33,9 @@ class Trial:
     rows: int
     loss: float
     seconds: float
-    train_rows: int
-    steps_per_epoch: float
+    train_rows: int | None
+    steps_per_epoch: float | None
+    """None for a stream, as `train_rows`."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return the plain form for `--json`."""
@@ -42,10 +43,10 @@ class Trial:
 
     def text(self) -> str:
         """Return two lines for the terminal."""
-        return (
-            f"one step of {self.task} on {self.rows} rows: loss {self.loss:.4g} in {self.seconds:.2f} s\n"
-            f"an epoch: {self.train_rows:,} rows in {self.steps_per_epoch:,.4g} steps"
-        )
+        step = f"one step of {self.task} on {self.rows} rows: loss {self.loss:.4g} in {self.seconds:.2f} s\n"
+        if self.train_rows is None:
+            return f"{step}the rows are a stream, and their number is unknown"
+        return f"{step}an epoch: {self.train_rows:,} rows in {self.steps_per_epoch:,.4g} steps"
 
 
 def can_try(config: ExperimentConfig) -> bool:
@@ -77,21 +78,22 @@ def try_step(config: ExperimentConfig) -> Trial:
     on_cpu = is_on_cpu(config.model.config)
     check_machine(settings.model_copy(update={"fsdp": False}), use_cpu=on_cpu)
     session = TrainingSession(config, entry, RunFolder(Path("runs")), ResumePlan())
-    splits = select_splits(DatasetManager.load_datasets([entry])[entry.name], settings, entry.name)
+    splits = select_splits(load_splits(entry), settings, entry.name)
     step_rows = settings.batch_size * settings.gradient_accumulation_steps
     session.resolve(splits, step_rows)
     session.settings = session.settings.model_copy(update={"fsdp": False})
     session.tokenizer = DatasetManager.tokenizer(entry)
     accelerator = None if on_cpu else torch.accelerator.current_accelerator()
     module = session.build_module(SimpleNamespace(device=accelerator or torch.device("cpu"))).train()
-    rows = _chosen_rows(splits.train)
+    rows = _chosen_rows(splits.sample)
     collate = RowCollator(DatasetManager.collator(entry, splits.train), settings.seed, len(rows))
-    batch = collate(Rows(splits.train).__getitems__([(row, row) for row in rows]))
+    batch = collate(Rows(splits.sample).__getitems__([(row, row) for row in rows]))
     loss = module(on_device(batch, next(module.parameters()).device))["loss"]
     loss.backward()
     seconds = time.perf_counter() - start
-    epoch = len(splits.train) / step_rows
-    return Trial(str(session.settings.task_name), len(rows), float(loss.detach()), seconds, len(splits.train), epoch)
+    count = splits.train_rows
+    epoch = None if count is None else count / step_rows
+    return Trial(str(session.settings.task_name), len(rows), float(loss.detach()), seconds, count, epoch)
 
 
 def _chosen_rows(rows: Any) -> list[int]:

@@ -203,13 +203,6 @@ def test_run_created_concurrently_is_left_unchanged(tmp_path, monkeypatch):
     assert bytes_of(run) == bytes_of(tmp_path / "other")
 
 
-def test_stream_is_refused(tmp_path):
-    path = experiment(tmp_path)
-    text = said(tmp_path, 1, "--config", path, "--output", tmp_path / "run", "--set", "datasets.0.streaming=true")
-    assert "training counts its rows to order them, and a stream has no count" in text
-    assert "Traceback" not in text
-
-
 def test_curves_escape_formula_in_title(tmp_path):
     path, run = experiment(tmp_path), tmp_path / "run"
     said(tmp_path, 0, "--config", path, "--output", run, "--set", "model.name=a$\\foo{$b")

@@ -34,7 +34,7 @@ STEPS = {
 CALLS = (
     ("read_document", "read_experiment", "model_factory/experiment/config.py"),
     ("read_experiment", "train", "model_factory/cli/train_run.py"),
-    ("load_datasets", "train", "model_factory/training/engine.py"),
+    ("load_datasets", "train", "model_factory/training/splits.py"),
     ("create_model", "build_network", "model_factory/training/network.py"),
     ("build_network", "train", "model_factory/training/engine.py"),
     ("build_network", "restore_run", "model_factory/training/run/folder.py"),

@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from data_manager.data_manager import DatasetManager
 from data_manager.errors import DataError
 from model_factory.diffusion.randomness import Randomness
 from model_factory.evaluation.run import LoadedRun
@@ -17,7 +16,7 @@ from model_factory.training.errors import UnfitError
 from model_factory.training.noise import mix_seed
 from model_factory.training.run.data_hashes import LONGEST, count_lengths, read_lengths
 from model_factory.training.run.folder import RunFolder
-from model_factory.training.splits import select_splits
+from model_factory.training.splits import load_splits, select_splits
 
 
 def draw_diffusion_samples(
@@ -167,14 +166,10 @@ def _counts(run: LoadedRun) -> dict[int, int]:
     if path.is_file():
         return read_lengths(path)
     try:
-        rows = select_splits(
-            DatasetManager.load_dataset(run.dataset_config), run.training, run.dataset_config.name
-        ).train
+        splits = select_splits(load_splits(run.dataset_config), run.training, run.dataset_config.name)
     except DataError as error:
         raise UnfitError(
             f"lengths of samples are drawn from the data, and {path} is not there; give --length N, the number of tokens, "
             f"or the data: {error}"
         ) from error
-    if not hasattr(rows, "__len__"):
-        raise UnfitError(f"{path} is not there, and a stream has no lengths to draw; give --length N")
-    return count_lengths(rows)
+    return count_lengths(splits.sample)

@@ -16,12 +16,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from data_manager.rows.token_stream import Bookmark
 from model_factory.training.errors import RunFolderError
 from model_factory.training.run.atomic_io import write_text
 from model_factory.yaml_config.schema_version import SchemaVersionError, add_version, parse_json, remove_version
 
 MANIFEST = "checkpoint.json"
-STATE, AVERAGE = "trainer_state.json", "ema.safetensors"
+STATE, AVERAGE, STREAM = "trainer_state.json", "ema.safetensors", "stream.json"
 _NAME = re.compile(r"checkpoint-(\d+)")
 _LONGEST_NAME = 200
 _REMEDY = "copy the folder again from where it was written, or remove it to resume from an earlier one"
@@ -222,6 +223,21 @@ def read_json(path: Path) -> Any:
         raise RunFolderError(f"{path} is not there") from error
     except (OSError, ValueError) as error:
         raise RunFolderError(f"{path} cannot be read: {error}") from error
+
+
+def write_bookmark(folder: Path, mark: Bookmark) -> None:
+    """Write the bookmark of a checkpoint; raise OSError if the disk is full."""
+    write_text(folder / STREAM, json.dumps(add_version(mark.as_dict())) + "\n")
+
+
+def read_bookmark(folder: Path) -> Bookmark:
+    """Read the bookmark of a checkpoint; raise RunFolderError if it is missing or damaged."""
+    try:
+        return Bookmark.from_dict(read_json(folder / STREAM))
+    except ValueError as error:
+        raise RunFolderError(
+            f"{folder / STREAM} is not a position in a stream: {error}; delete this checkpoint to resume from the one before"
+        ) from error
 
 
 @contextmanager

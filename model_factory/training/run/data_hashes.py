@@ -3,13 +3,15 @@
 import json
 from collections import Counter
 from collections.abc import Mapping
+from hashlib import sha256
 from itertools import pairwise
 from pathlib import Path
-from typing import TypedDict
+from typing import Any, NotRequired, TypedDict
 
 from data_manager.rows.identity import row_identity
 from data_manager.rows.lengths import row_lengths
 from data_manager.rows.pack import STARTS
+from data_manager.rows.token_stream import TokenStream
 from model_factory.training.errors import RunFolderError
 from model_factory.training.run.atomic_io import write_text
 from model_factory.training.run.checkpoints import read_json
@@ -19,16 +21,26 @@ from model_factory.yaml_config.schema_version import SchemaVersionError, add_ver
 
 
 class SplitRecord(TypedDict):
-    """Number of rows of a split, and their hash."""
+    """Number of rows of a split, and their hash; of a stream 0, and that of its files with name, size and time."""
 
     rows: int
     hash: str
+    files: NotRequired[list[list[Any]]]
 
 
-def hash_splits(splits: Mapping[str, Split]) -> dict[str, SplitRecord]:
-    """Hash the rows of each split: `{split: {"rows": count, "hash": text}}`; streams, without a length, are left out."""
-    hashes = {name: row_identity(rows) for name, rows in splits.items()}
-    return {name: {"rows": len(splits[name]), "hash": found} for name, found in hashes.items() if found is not None}
+def hash_splits(splits: Mapping[str, Split | TokenStream]) -> dict[str, SplitRecord]:
+    """Hash the rows of each split: `{split: {"rows": count, "hash": text}}`; of a stream, names and times of its files.
+
+    Streams that a source made are left out.
+    """
+    records: dict[str, SplitRecord] = {}
+    for name, rows in splits.items():
+        if isinstance(rows, TokenStream):
+            files = rows.files()
+            records[name] = {"rows": 0, "hash": sha256(json.dumps(files).encode()).hexdigest(), "files": files}
+        elif (found := row_identity(rows)) is not None:
+            records[name] = {"rows": len(rows), "hash": found}
+    return records
 
 
 def write_split_hashes(path: Path, splits: Mapping[str, SplitRecord]) -> None:
@@ -49,7 +61,7 @@ def read_split_hashes(path: Path) -> dict[str, SplitRecord]:
     return known
 
 
-def find_changed_splits(path: Path, splits: Mapping[str, Split]) -> dict[str, str]:
+def find_changed_splits(path: Path, splits: Mapping[str, Split | TokenStream]) -> dict[str, str]:
     """Check data hashes: return a sentence for each split, by name, that is missing or has other rows than the run had.
 
     Return an empty dictionary for a run without rows.json. Raises RunFolderError for a damaged file.
@@ -64,7 +76,14 @@ def find_changed_splits(path: Path, splits: Mapping[str, Split]) -> dict[str, st
 
 
 def _is_entry(entry: object) -> bool:
-    return isinstance(entry, dict) and type(entry.get("rows")) is int and isinstance(entry.get("hash"), str)
+    if not (isinstance(entry, dict) and type(entry.get("rows")) is int and isinstance(entry.get("hash"), str)):
+        return False
+    files = entry.get("files", [])
+    return isinstance(files, list) and all(isinstance(file, list) and _is_file(file) for file in files)
+
+
+def _is_file(file: list[object]) -> bool:
+    return [type(value) for value in file] == [str, int, int]
 
 
 def _describe_change(name: str, then: SplitRecord, now: SplitRecord | None) -> str:
@@ -72,9 +91,24 @@ def _describe_change(name: str, then: SplitRecord, now: SplitRecord | None) -> s
     split = f"split {escape_line(name)!r}"
     if now is None:
         return f"{split}, which the run had when it began, is missing"
+    if "files" in now and "files" in then:
+        return f"{split} is read from other files than when the run began: {_first_difference(then, now)}"
     if now["rows"] == then["rows"]:
         return f"{split} has as many rows as when the run began, {now['rows']:,}, but other content"
     return f"{split} has other rows than when the run began: {now['rows']:,} now, {then['rows']:,} then"
+
+
+def _first_difference(then: SplitRecord, now: SplitRecord) -> str:
+    """Name the first file of a stream that differs."""
+    before, after = then["files"], now["files"]
+    if len(before) != len(after):
+        return f"{len(after):,} now, {len(before):,} then"
+    number = next(number for number, pair in enumerate(zip(before, after, strict=True)) if pair[0] != pair[1])
+    (name, size, _), (other, length, _) = before[number], after[number]
+    if name != other:
+        return f"{escape_line(other)} now, {escape_line(name)} then"
+    how = "another time of change" if size == length else f"{length:,} bytes now, {size:,} then"
+    return f"{escape_line(name)} has {how}"
 
 
 # `lengths.json` of a run: histogram of the lengths, in tokens, of the documents of the training split.

@@ -14,12 +14,13 @@ from typing import Any
 from pydantic import BaseModel
 
 from data_manager.paths import full_path
+from data_manager.rows.token_stream import Bookmark
 from data_manager.tokenizers.base import Tokenizer
 from model_factory.experiment.config import ExperimentConfig
 from model_factory.experiment.training_types import TrainingConfig
 from model_factory.training.errors import FolderInUseError, RunFolderError, UnfitError
 from model_factory.training.run.atomic_io import write_text
-from model_factory.training.run.checkpoints import Checkpoint, find_newest_checkpoint, read_json
+from model_factory.training.run.checkpoints import Checkpoint, find_newest_checkpoint, read_bookmark, read_json
 from model_factory.training.run.folder import RunFolder
 from model_factory.training.share import Share
 from model_factory.yaml_config.schema_version import add_version
@@ -99,6 +100,14 @@ class ResumePlan:
     def changes_data(self) -> bool:
         """Return True if the data set is another one, or may have other rows."""
         return any(change.key.startswith(DATA) for change in self.changes)
+
+    def changes_entry(self, name: str) -> bool:
+        """Return True if the config of the data set `name` changes."""
+        return any(change.key.startswith(f"datasets.{name}.") for change in self.changes)
+
+    def bookmark(self, *, has_new_data: bool) -> Bookmark:
+        """Return where a stream of rows continues; new data begin at their first row. Raises RunFolderError."""
+        return Bookmark() if self.checkpoint is None or has_new_data else read_bookmark(self.checkpoint.folder)
 
     def row_offset(self, step_rows: int, *, has_new_data: bool) -> int:
         """Return the position in the stream of rows at which step 0 would begin, so that the run goes on where it was.
