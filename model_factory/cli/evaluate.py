@@ -181,8 +181,9 @@ def _measure(
     settings = Settings(args.seed, args.draws, judge, with_samples, predictions, args.collar)
     with closing(predictions):
         report = metrics_of(run.task_name)(run, split, settings)
-    if report.is_failed:
-        raise report.failures[0]
+        if report.is_failed:
+            raise report.failures[0]
+        predictions.finish()
     if predictions and not predictions.rows:
         report.notes.append(
             f"the metrics of task {run.task_name} write no predictions, so {args.write_predictions} is empty"

@@ -53,9 +53,9 @@ def run(args: argparse.Namespace) -> int:
     if result.stopped_by is not None:
         if _is_main():
             stopped = f"{args.output}: stopped by {result.stopped_by.name}"
-            print(
-                escape_controls(f"{stopped} after step {result.steps:,}; {resume_hint(args.output)}"), file=sys.stderr
-            )
+            same = ", with the same --set" if args.overrides else ""
+            hint = f"{resume_hint(args.output)}{same}"
+            print(escape_controls(f"{stopped} after step {result.steps:,}; {hint}"), file=sys.stderr)
         return 128 + result.stopped_by
     if _is_main():
         print(escape_controls(_describe_result(result)))

@@ -44,6 +44,7 @@ def find_data(run: LoadedRun, paths: Sequence[str], columns: Sequence[str] = ())
             )
         entry = select_dataset(read_experiment(paths[0], will_train=False).config)
         _check_kind(run, entry, paths[0])
+        entry = _with_lengths_of(entry, run.dataset_config)
         return with_tokenizer_of(entry, run.folder, always=run.tokenizer is not None)
     entry = run.dataset_config
     if not isinstance(entry, TokensConfig):
@@ -69,6 +70,14 @@ def find_data(run: LoadedRun, paths: Sequence[str], columns: Sequence[str] = ())
     if kind == "csv":
         data["delimiter"] = "\t" if ".tsv" in files[0].suffixes else ","
     return _make(run, entry, files[0].name, kind, data, columns)
+
+
+def _with_lengths_of(entry: DatasetConfig, own: DatasetConfig) -> DatasetConfig:
+    """Return the data set of a YAML file; keys of its rows that the file leaves out are those of the run's own data set."""
+    if not isinstance(entry, TokensConfig) or not isinstance(own, TokensConfig):
+        return entry
+    left_out = [key for key in ("sequence_length", "rows") if key not in entry.model_fields_set]
+    return entry.model_copy(update={key: getattr(own, key) for key in left_out})
 
 
 def _check_kind(run: LoadedRun, entry: DatasetConfig, path: str) -> None:

@@ -15,14 +15,20 @@ from model_factory.training.tasks.base import real_tokens
 class Predictions:
     """File of predictions, written while rows are measured; without a path nothing is written.
 
+    Until `finish` it is a hidden file beside the path, so that a failed evaluation leaves the file of before.
+
     A line has `row` (its number in the split, from 0), `id` where the row has one, `input` (a text, or audio files), and
     where there are any `reference`, `prediction` and `score`, numbers by their names.
     """
 
     def __init__(self, path: Path | None = None) -> None:
         """Create the file; raises WriteError."""
+        self._path = None if path is None else path.resolve()
+        self._draft = None if self._path is None else self._path.with_name(f".{self._path.name}.tmp")
         try:
-            self._file = None if path is None else path.open("w", encoding="utf-8", errors="surrogatepass")
+            self._file = (
+                None if self._draft is None else self._draft.open("w", encoding="utf-8", errors="surrogatepass")
+            )
         except OSError as error:
             raise WriteError(f"{path} cannot be written: {error}") from error
         self.rows = 0
@@ -58,12 +64,23 @@ class Predictions:
             self._file.writelines(lines)
             self._file.flush()
         except OSError as error:
-            raise WriteError(f"{self._file.name} cannot be written: {error}") from error
+            raise WriteError(f"{self._path} cannot be written: {error}") from error
+
+    def finish(self) -> None:
+        """Put the file in its place; raises WriteError."""
+        if self._file is None or self._draft is None or self._path is None:
+            return
+        try:
+            self._file.close()
+            self._draft.replace(self._path)
+        except OSError as error:
+            raise WriteError(f"{self._path} cannot be written: {error}") from error
 
     def close(self) -> None:
-        """Close the file."""
-        if self._file is not None:
+        """Close the file, and remove what is not finished."""
+        if self._file is not None and self._draft is not None:
             self._file.close()
+            self._draft.unlink(missing_ok=True)
 
 
 def _number(value: Any) -> Any:

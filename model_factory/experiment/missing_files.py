@@ -10,7 +10,7 @@ from data_manager.dataset_types import DatasetConfig
 from data_manager.paths import places_of
 from model_factory.experiment.config import Experiment
 from model_factory.experiment.path_values import DATA_PATHS, texts_in
-from model_factory.yaml_config.errors import Problem
+from model_factory.yaml_config.errors import Place, Problem
 from model_factory.yaml_config.node import dotted
 
 _SHARDS = (("shards",),)
@@ -27,9 +27,7 @@ def find_missing_files(experiment: Experiment) -> list[Problem]:
         absent = [(path, node) for path, node in named if not _exists(str(node.value), entry)]
         if absent:
             (path, node), names = absent[0], [str(node.value) for _, node in absent]
-            notes.append(
-                Problem(node.report_place, dotted(path), "absent_file", _message(names, entry, node.place.file))
-            )
+            notes.append(Problem(node.report_place, dotted(path), "absent_file", _message(names, entry, node.place)))
     return notes
 
 
@@ -38,8 +36,9 @@ def _exists(name: str, entry: DatasetConfig) -> bool:
     return glob.has_magic(name) or any(os.path.exists(place) for place in places_of(name, entry))
 
 
-def _message(names: list[str], entry: DatasetConfig, config: str) -> str:
-    folders = [*(str(place.parent) for place in places_of(names[0], entry)), os.path.dirname(os.path.abspath(config))]
+def _message(names: list[str], entry: DatasetConfig, place: Place) -> str:
+    folders = [str(candidate.parent) for candidate in places_of(names[0], entry)]
+    folders += [os.path.dirname(os.path.abspath(place.file))] if place.line else []  # none for an option
     looked = ", ".join(dict.fromkeys(folders))
     more = (
         f" and {len(names) - 1} more files are" if len(names) > 2 else f" and {names[1]!r} are" if names[1:] else " is"

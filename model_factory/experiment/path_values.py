@@ -34,7 +34,7 @@ def fill_paths(root: Node) -> tuple[Node, list[Problem]]:
         left = _VARIABLE.search(value)
         if left is not None and not os.path.exists(expand_home(value)):
             problems.append(Problem(node.report_place, dotted(path), "variable", _message(left[0].lstrip("/"))))
-        elif _is_data(path):
+        elif _is_data(path) or path == ("training", "init_from"):
             value = _beside(value, node, root, path)
         if value != node.value:
             root = root.edited(path, lambda old, value=value: old and replace(old, value=value))  # type: ignore[misc]

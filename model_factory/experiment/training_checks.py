@@ -355,9 +355,21 @@ def _absent_gpu(context: Context) -> Iterator[Problem]:
             yield context.problem(("training", key), f"{key} needs a GPU, and this machine shows none", fix)
 
 
+def _length_of_texts(context: Context) -> Iterator[Problem]:
+    """Note a text length that the decoder's positions do not reach."""
+    generation, path = context.generation, ("generation", "max_new_tokens")
+    if context.model is None or generation is None or not context.has(path):
+        return
+    stack: Any = getattr(context.model.config, "decoder_params", None) or getattr(context.model.config, "params", None)
+    longest = getattr(stack, "max_length", None)
+    if longest is not None and generation.max_new_tokens > longest:
+        message = f"texts end after the {longest:,} tokens that the model can read (max_length)"
+        yield context.problem(path, message, f"max_new_tokens: {longest}")
+
+
 def find_notes(context: Context) -> list[Problem]:
     """Return remarks on a valid file: settings that this machine cannot follow, or that have no effect."""
     return [note for check in _NOTES for note in check(context)]
 
 
-_NOTES: tuple[Check, ...] = (_idle_evaluation, _absent_gpu)
+_NOTES: tuple[Check, ...] = (_idle_evaluation, _absent_gpu, _length_of_texts)

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Discriminator, Field, Tag
 
 from data_manager.dataset_types import not_empty
 from model.latent.registry import LATENT_SAMPLERS
@@ -222,7 +222,11 @@ class TrainingConfig(StrictModel):
     """Steps between two checkpoints; there is one at the end as well. [steps]"""
     save_total_limit: Annotated[int, Field(gt=0)] | None = 2
     """Number of newest checkpoints to keep; None: all. [checkpoints]"""
-    report_to: Literal["none", "tensorboard", "wandb"] | list[Literal["tensorboard", "wandb"]] = "none"
+    report_to: Annotated[
+        Annotated[Literal["none", "tensorboard", "wandb"], Tag("name")]
+        | Annotated[list[Literal["tensorboard", "wandb"]], Tag("list")],
+        Discriminator(lambda value: "list" if isinstance(value, list) else "name"),
+    ] = "none"
     """Logger of metrics besides metrics.jsonl, or a list of them; both are extras."""
     run_name: Name | None = None
     """For wandb: name of the run; None: the name of its folder."""

@@ -55,7 +55,7 @@ from model_factory.training.run.resume import (
     plan_resume,
     plan_share,
     record_changes,
-    take_devices,
+    take_free_keys,
 )
 from model_factory.training.run.weights import write_weights
 from model_factory.training.share import Share, resolve_steps
@@ -244,7 +244,7 @@ class TrainingSession:
         then = None if self.plan.checkpoint is None else self.run.read_config()
         if then is not None and then.training is not None:
             update["num_labels"] = then.training.num_labels
-            self.config = self.config.model_copy(update={"model": take_devices(then.model, self.config.model)})
+            self.config = self.config.model_copy(update={"model": take_free_keys(then.model, self.config.model)})
         self.settings = resolve_steps(self.settings.model_copy(update=update), splits.train_rows, step_rows)
         self.fill_generation_defaults(TASKS.get(task).load().generation)
         alone = with_vocabulary(self.config.model_copy(update={"datasets": [self.entry]}))

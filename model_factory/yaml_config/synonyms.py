@@ -93,6 +93,7 @@ _TABLE: tuple[tuple[Synonym, str], ...] = (
     (Synonym("training.seed", "1"), "seed random_seed manual_seed"),
     (Synonym("training.fsdp"), "strategy sharding fsdp_config deepspeed"),
     (Synonym("training.lora.r", "rank"), "lora_r lora_rank rank"),
+    (Synonym("training.lora"), "adapter peft peft_config lora_config"),
     (Synonym("training.task"), "objective_type task_type"),
     (
         Synonym("--output RUN", "", "an option of the command"),

@@ -95,6 +95,16 @@ def test_data_set_of_a_yaml_file(runs, tmp_path, capsys):
     assert "'new' has texts, and" in failed(capsys, 1, "--run", runs["pair"], "--data", tmp_path / "data.yml")
 
 
+def test_rows_of_a_yaml_file_have_the_length_of_the_run(runs, tmp_path):
+    (tmp_path / "long.txt").write_text("the lazy dog " * 50)
+    data = {"name": "x", "source": "text", "data_files": {"test": str(tmp_path / "long.txt")}}
+    opened = open_run(runs["decoder"])
+    (tmp_path / "a.yml").write_text(dump({"datasets": [data]}))
+    (tmp_path / "b.yml").write_text(dump({"datasets": [data | {"sequence_length": 7}]}))
+    found = [find_data(opened, [str(tmp_path / name)]).sequence_length for name in ("a.yml", "b.yml")]
+    assert found == [opened.dataset_config.sequence_length, 7]
+
+
 def test_classes_are_read_by_the_columns_of_the_run(runs, tmp_path, capsys):
     (tmp_path / "new.csv").write_text("kind,body\nb,the dog\na,fox\nb,ox\n")
     assert main(["--run", str(runs["classes"]), "--data", str(tmp_path / "new.csv")]) == 0

@@ -72,5 +72,25 @@ def test_file_that_cannot_be_written(tmp_path, capsys):
         main(["--write-predictions", str(tmp_path)])
     assert "--write-predictions takes a file, and" in capsys.readouterr().err
     with pytest.raises(WriteError, match="cannot be written"):
-        Predictions(tmp_path)
+        Predictions(tmp_path / "absent" / "out.jsonl")
     assert not Predictions()
+
+
+def test_failed_evaluation_leaves_the_file_of_before(tmp_path, capsys):
+    run = make_run(tmp_path / "pair", PAIR, pair_data(tmp_path / "pair"), "translation")
+    (tmp_path / "out.jsonl").write_text("before")
+    (tmp_path / "empty.txt").write_text("a\n")
+    words = [
+        "--run",
+        str(run),
+        "--write-predictions",
+        str(tmp_path / "out.jsonl"),
+        "--data",
+        str(tmp_path / "empty.txt"),
+    ]
+    assert main(words) == 1
+    assert (tmp_path / "out.jsonl").read_text() == "before"
+    draft = Predictions(tmp_path / "out.jsonl")
+    draft.close()
+    assert sorted(path.name for path in tmp_path.iterdir() if path.is_file()) == ["empty.txt", "out.jsonl"]
+    assert (tmp_path / "out.jsonl").read_text() == "before"

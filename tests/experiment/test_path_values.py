@@ -88,6 +88,25 @@ def test_a_file_that_is_extended_has_its_own_folder(tmp_path, monkeypatch):
     assert train_file(config) == str(tmp_path / "base" / "a.txt")
 
 
+def test_init_from_is_found_beside_the_yaml_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "here" / "run").mkdir(parents=True)
+    config = write(tmp_path / "here", DATA.format("a.txt") + "training: {init_from: run}\n")
+    with pytest.raises(ConfigError, match=r"here/run has no model.safetensors"):
+        read_experiment(config)
+
+
+def test_missing_file_of_an_option_names_no_folder_of_it(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    from parse_args import main
+
+    config = write(tmp_path, DATA.format("a.txt"))
+    assert main(["--config", str(config), "--set", "datasets.0.data_files.train=nowhere.txt"]) == 0
+    note = capsys.readouterr().err
+    assert "'nowhere.txt' is not there yet; looked for in" in note
+    assert "/--set" not in note
+
+
 def test_configs_of_runs_are_read_as_written(tmp_path):
     config = write(tmp_path, DATA.format("'$HOME/a.txt'"))
     [entry] = read_experiment(config, will_train=False).config.datasets

@@ -130,6 +130,14 @@ def test_what_weights_depend_on_is_refused_with_the_reason(short, tmp_path):
     assert bytes_of(run) == bytes_of(short / "run")
 
 
+def test_dropout_has_no_weights_and_may_change(short, tmp_path):
+    config, run = copy_of(short, tmp_path)
+    change = ("--set", "model.decoder.dropout=0.0")
+    log = said(tmp_path, 0, "--config", config, "--output", run, "--resume", *settings(max_steps=10), *change)
+    assert "model.decoder.dropout: 0.1 before, 0.0 from here" in log
+    assert "dropout: 0.0" in (run / "config.yml").read_text()
+
+
 def test_no_step_left_is_refused_with_a_larger_number(short, tmp_path):
     config, run = copy_of(short, tmp_path)
     log = said(tmp_path, 1, "--config", config, "--output", run, "--resume", *settings(learning_rate=0.1))
@@ -162,6 +170,9 @@ def test_run_of_epochs_continues_with_more_epochs(tmp_path):
     assert max(losses(run)) == -(-rows // 16)
     assert "this run is finished" in said(tmp_path, 0, "--config", path, "--output", run, "--resume")
     assert train("--config", path, "--output", run, "--resume", *settings(num_train_epochs=0.5)) == 0
+    log = said(tmp_path, 1, "--config", path, "--output", run, "--resume", *settings(max_steps=70))
+    assert "training.num_train_epochs 0.25 ends at step" in log
+    assert "--set training.num_train_epochs=1" in log
     assert max(losses(run)) == -(-rows // 8)
 
 

@@ -71,6 +71,14 @@ def test_name_of_another_tool_is_one_problem_with_our_key(section, line, expecte
     assert suggestion in expected
 
 
+def test_wrong_logger_is_one_problem(tmp_path: Path) -> None:
+    [(path, message, suggestion)] = problems(f"{MODEL}\n{DATA}\ntraining: {{report_to: wandbx}}\n", tmp_path)
+    assert (path, suggestion) == ("training.report_to", "wandb")
+    assert "tensorboard, wandb" in message
+    [(path, message, _)] = problems(f"{MODEL}\n{DATA}\ntraining: {{report_to: [wandbx]}}\n", tmp_path)
+    assert path == "training.report_to.0"
+
+
 def test_names_of_another_tool_fill_required_keys(tmp_path: Path) -> None:
     text = "model: {model_type: decoder, decoder: {n_embd: 8, n_layer: 1, n_head: 2, block_size: 16, n_vocab: 9}}"
     found = problems(text, tmp_path)

@@ -154,6 +154,12 @@ def plan_resume(run: RunFolder, config: ExperimentConfig, *, resume: bool, world
 
 def check_steps_left(settings: TrainingConfig, checkpoint: Checkpoint, run: RunFolder) -> None:
     """Raise UnfitError if a run that continues with another config has no step left to do."""
+    if settings.max_steps <= checkpoint.step and settings.num_train_epochs is not None:
+        raise UnfitError(
+            f"{run} has done {checkpoint.step:,} steps, and training.num_train_epochs {settings.num_train_epochs:g} ends at step "
+            f"{settings.max_steps:,}; to continue the run, give more: --resume --set training.num_train_epochs="
+            f"{2 * settings.num_train_epochs * checkpoint.step / settings.max_steps:g}"
+        )
     if settings.max_steps <= checkpoint.step:
         raise UnfitError(
             f"{run} has done {checkpoint.step:,} steps, and training.max_steps is {settings.max_steps:,}; to continue the run, "
@@ -232,6 +238,8 @@ def _is_free(change: Change, now: ExperimentConfig) -> bool:
 def _reason(change: Change, run: RunFolder) -> str | None:
     """Return the reason why a key cannot change once there are weights, None if it can."""
     key = change.key
+    if key.startswith("model.") and key.endswith(".dropout"):
+        return None
     for fixed, reason in _FIXED.items():
         if key == fixed or key.startswith(f"{fixed}."):
             return reason
@@ -246,13 +254,15 @@ def _reason(change: Change, run: RunFolder) -> str | None:
     return None
 
 
-def take_devices(config: Any, given: Any) -> Any:
-    """Return `config` with each `device` of the config `given`, which is of the same types."""
+def take_free_keys(config: Any, given: Any) -> Any:
+    """Return a model's `config` with each `device` and `dropout` of the config `given`, which is of the same types."""
     if type(config) is not type(given) or not isinstance(config, BaseModel):
         return config
-    names = type(config).model_fields
-    update = {name: take_devices(getattr(config, name), getattr(given, name)) for name in names if name != "device"}
-    return config.model_copy(update=update | ({"device": given.device} if "device" in names else {}))
+    update = {}
+    for name in type(config).model_fields:
+        mine, theirs = getattr(config, name), getattr(given, name)
+        update[name] = theirs if name in ("device", "dropout") else take_free_keys(mine, theirs)
+    return config.model_copy(update=update)
 
 
 def is_saved_tokenizer(tokenizer: Tokenizer, folder: Path) -> bool:
