@@ -184,6 +184,8 @@ def _measure(
         if report.is_failed:
             raise report.failures[0]
         predictions.finish()
+        if predictions:
+            print(escape_controls(f"predictions written to {args.write_predictions}"), file=sys.stderr)
     if predictions and not predictions.rows:
         report.notes.append(
             f"the metrics of task {run.task_name} write no predictions, so {args.write_predictions} is empty"

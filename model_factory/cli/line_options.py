@@ -78,6 +78,7 @@ def write_lines(args: argparse.Namespace, folder: Path, overrides: list[str]) ->
     from model_factory.evaluation.sampling.draw import check_request
     from model_factory.evaluation.sampling.line_files import LineWriter, as_one_line, open_output, read_lines
     from model_factory.evaluation.sampling.lines import text_sampler
+    from model_factory.evaluation.sampling.prompt import unknown_characters_note
     from model_factory.evaluation.sampling.recordings import (
         RecordingSampler,
         as_fields,
@@ -114,10 +115,15 @@ def write_lines(args: argparse.Namespace, folder: Path, overrides: list[str]) ->
         shown = format_recording(item, found, form) if is_speech else as_one_line(found or "") + "\n"
         return escape_controls(shown) if is_terminal else shown
 
+    def remark(text: str) -> str | None:
+        return None if run.tokenizer is None else unknown_characters_note(text, run.tokenizer, "the line")
+
     with progress_bar("lines", None, "line") as track:
-        writer = LineWriter(sampler, output, show, args.batch_size or _BATCH, _complain, track)
+        writer = LineWriter(sampler, output, show, args.batch_size or _BATCH, _complain, track, remark)
         with closing(output):
             writer.run(items)
+    if args.output:
+        print(escape_controls(f"{args.output}: {output.progress.written:,} lines written"), file=sys.stderr)
     if failures := output.progress.describe_failures():
         print(failures, file=sys.stderr)
         return INVALID

@@ -98,6 +98,16 @@ def test_lines_without_a_text_are_named_and_the_rest_is_written(runs, tmp_path, 
     assert written(capsys, "--run", runs["short"], "--input", plain).out == texts[0] + "\n"
 
 
+def test_unknown_characters_of_a_line_are_noted_once(runs, tmp_path, capsys):
+    path = tmp_path / "in.txt"
+    path.write_text("the fox\nmind \u20ac\n")
+    assert main(["--run", str(runs["decoder"]), "--input", str(path), "--output", str(tmp_path / "out.txt")]) == 0
+    said = capsys.readouterr().err
+    assert said.count("in.txt:2: note: the line has characters that the run's tokenizer does not know") == 1
+    assert f"{tmp_path / 'out.txt'}: 2 lines written" in said
+    assert len((tmp_path / "out.txt").read_text().splitlines()) == 2
+
+
 def test_mistyped_hole_is_named(runs, tmp_path, capsys):
     (tmp_path / "in.txt").write_text("the fox\nthe [[3.] of\n")
     err = written(capsys, "--run", runs["mdlm"], "--input", tmp_path / "in.txt", code=1).err

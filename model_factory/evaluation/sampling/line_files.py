@@ -214,7 +214,7 @@ class LineWriter:
 
     `show` formats a line of the output, with its line end, from its item, what was generated (None for an item that has a
     problem), and the problem; `complain` gets file:line and why a line has no
-    text; `track` gets the number of lines that are done.
+    text; `track` gets the number of lines that are done; `remark` returns a note on a line that has a text, or None.
     """
 
     sampler: LineSampler
@@ -223,6 +223,7 @@ class LineWriter:
     batch_size: int
     complain: Callable[[str], object]
     track: Callable[[int], object] = lambda count: None
+    remark: Callable[[str], str | None] = lambda text: None
 
     def run(self, items: Iterable[Item]) -> None:
         """Write the text of every item, in the order of the input.
@@ -259,6 +260,7 @@ class LineWriter:
                     continue
                 try:
                     lines.append(self.sampler.prepare(item.number, item.value))
+                    self._add_remark(item)
                     continue
                 except ValueError as error:
                     problem = str(error)
@@ -282,6 +284,11 @@ class LineWriter:
             self.complain(f"{escape_line(item.place)}: {escape_line(problem)}")
             self.output.progress.count_failure(item.number)
         return self.show(item, None, problem)
+
+    def _add_remark(self, item: Item) -> None:
+        """Report what is odd about a line that has a text."""
+        if isinstance(item.value, str) and not self._is_done(item.number) and (note := self.remark(item.value)):
+            self.complain(f"{escape_line(item.place)}: note: {escape_line(note)}")
 
     def _add(self, texts: Mapping[int, str]) -> None:
         self.output.add({number: text for number, text in texts.items() if not self._is_done(number)})
