@@ -133,6 +133,10 @@ def _find_contradictions(context: Context) -> list[Problem]:
     return [problem for check in (*CHECKS, *HEADER_CHECKS) for problem in check(context)]
 
 
+_KINDS: tuple[tuple[str, type[StrictModel]], ...] = (("training", TrainingConfig), ("generation", GenerationConfig))
+"""Sections whose keys may have been written at the root."""
+
+
 def _network_section(root: Node) -> str:
     """Return the path of the section with the network's sizes in this file."""
     model = root.child("model")
@@ -162,6 +166,9 @@ def _root_problems(document: Document, only: Sequence[str]) -> list[Problem]:
         if found is not None:
             near = found[1].replace("model.encoder", _network_section(root))
             hint = found[0].hint(near)
+        owner = next((section for section, kind in _KINDS if name in kind.model_fields), None)
+        if owner is not None:
+            near, hint = f"{owner}.{name}", f"; it belongs under '{owner}:'"
         place = node.key_place or node.place
         problems.append(Problem(place, name, "unknown_key", f"unknown section {name!r}{hint}", near))
     wanted = [name for name in only if name != "global_config"]

@@ -109,11 +109,13 @@ CASES = [
 
 
 def test_root_keys_of_other_tools_name_the_network_of_the_file(tmp_path: Path) -> None:
-    found = problems(f"{MODEL}\n{DATA}\nn_layer: 3\nseed: 1\ntrainer: {{}}\n", tmp_path)
+    found = problems(f"{MODEL}\n{DATA}\nn_layer: 3\nseed: 1\ntrainer: {{}}\nbf16: true\ntop_k: 3\n", tmp_path)
     assert [(path, suggestion) for path, _, suggestion in found] == [
         ("n_layer", "model.decoder.num_layers"),
         ("seed", "training.seed"),
         ("trainer", "training"),
+        ("bf16", "training.bf16"),
+        ("top_k", "generation.top_k"),
     ]
 
 
