@@ -202,7 +202,7 @@ def test_metrics_out_of_range_are_not_plotted(tmp_path: Path) -> None:
     entries = MetricsLog(path).read()
     assert [entry["step"] for entry in entries] == [1, 2]
     assert "loss" not in entries[0]
-    sections = list(_curves(entries))
+    sections = list(_curves(entries, []))
     assert len(sections) < 30
     assert not any("foo" in section.title or "\0" in section.title for section in sections)
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from data_manager.progress import progress_bar
 from model_factory.cli.run_command import announce_device
+from model_factory.evaluation.sampling.prompt import unknown_characters_note
 from model_factory.training.errors import InputFileError, UnfitError
 from model_factory.yaml_config.errors import escape_controls
 from model_factory.yaml_config.exit_codes import GOOD, INVALID
@@ -78,7 +79,6 @@ def write_lines(args: argparse.Namespace, folder: Path, overrides: list[str]) ->
     from model_factory.evaluation.sampling.draw import check_request
     from model_factory.evaluation.sampling.line_files import LineWriter, as_one_line, open_output, read_lines
     from model_factory.evaluation.sampling.lines import text_sampler
-    from model_factory.evaluation.sampling.prompt import unknown_characters_note
     from model_factory.evaluation.sampling.recordings import (
         RecordingSampler,
         as_fields,

@@ -309,8 +309,8 @@ def _device_settings(config: Any, path: Location) -> Iterator[tuple[Location, st
 
 def _warmup(context: Context) -> Iterator[Problem]:
     """Check that the warm-up is given once."""
-    path = ("training", "warmup_ratio")
-    if context.has(path) and context.has(("training", "warmup_steps")):
+    path, training = ("training", "warmup_ratio"), context.training
+    if training is not None and training.warmup_ratio is not None and training.warmup_steps:
         message = "warmup_ratio and warmup_steps both give the length of the warm-up"
         yield context.problem(path, message, "leave one of them out, or --set training.warmup_ratio=null")
 

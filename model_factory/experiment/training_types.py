@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Discriminator, Field, Tag
+from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 
 from data_manager.dataset_types import not_empty
 from model.latent.registry import LATENT_SAMPLERS
@@ -106,7 +106,8 @@ def stage_violations(stages: list[StageConfig], max_steps: int, init_from: str |
         yield Violation(message, ("stages",), (("max_steps",),), fix)
 
 
-Steps = Annotated[int, Field(gt=0, le=1_000_000_000)]
+MOST_STEPS = 1_000_000_000
+Steps = Annotated[int, Field(gt=0, le=MOST_STEPS)]
 
 
 Rate = Annotated[float, Field(ge=0, lt=1)]
@@ -234,6 +235,13 @@ class TrainingConfig(StrictModel):
     """For wandb: project of the run; None: WANDB_PROJECT, else the library's own."""
     tags: list[Name] | None = None
     """For wandb: tags of the run."""
+
+    @model_validator(mode="after")
+    def _epochs_are_the_length(self) -> "TrainingConfig":
+        """Let `num_train_epochs` alone decide the length if `max_steps` is left out."""
+        if self.num_train_epochs is not None and "max_steps" not in self.model_fields_set:
+            self.__dict__["max_steps"] = MOST_STEPS  # the type is frozen, and this is still its creation
+        return self
 
     @property
     def task_name(self) -> str | None:

@@ -27,8 +27,8 @@ class Share:
 def resolve_steps(settings: TrainingConfig, rows: int | None, step_rows: int) -> TrainingConfig:
     """Return the settings with the steps that follow from `num_train_epochs` and `warmup_ratio`.
 
-    An epoch of `rows` rows has rows / step_rows steps; a part of a step counts as one. A `max_steps` that is given as well
-    is the largest number. The result has `warmup_steps` in place of a ratio. Raises UnfitError for epochs of a stream, of
+    An epoch of `rows` rows has rows / step_rows steps; a part of a step counts as one. `max_steps` is the largest
+    number. The result has `warmup_steps` in place of a ratio. Raises UnfitError for epochs of a stream, of
     which `rows` is None.
     """
     if settings.num_train_epochs is not None and rows is None:
@@ -36,7 +36,7 @@ def resolve_steps(settings: TrainingConfig, rows: int | None, step_rows: int) ->
     steps, warmup = settings.max_steps, settings.warmup_steps
     if settings.num_train_epochs is not None and rows is not None:
         of_epochs = max(1, math.ceil(settings.num_train_epochs * rows / step_rows))
-        steps = min(of_epochs, steps) if "max_steps" in settings.model_fields_set else of_epochs
+        steps = min(of_epochs, steps)
     if settings.warmup_ratio is not None:
         warmup = min(round(settings.warmup_ratio * steps), steps - 1)
     return settings.model_copy(update={"max_steps": steps, "warmup_steps": warmup, "warmup_ratio": None})

@@ -23,7 +23,7 @@ RUNS = 2000
 @pytest.mark.parametrize("config", config_names())
 def test_fuzzed_configs_accepted_or_rejected_with_position(config: str, tmp_path: Path) -> None:
     chosen = [case for case in cases(RUNS, seed=0) if case.config == config]
-    assert len(chosen) == RUNS // len(config_names())
+    assert len(chosen) in (RUNS // len(config_names()), RUNS // len(config_names()) + 1)
     verdicts = [judge_case(case, tmp_path, LIMITS) for case in chosen]
     assert [f"{found.name}: {found.complaint}" for found in verdicts if found.complaint] == []
     assert {INVALID} <= {found.code for found in verdicts}
