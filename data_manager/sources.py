@@ -1,14 +1,8 @@
 """Built-in data sources. Importing this module registers them; the modules that load data are imported at the first call."""
 
 from data_manager.molecules.types import SmilesDatasetConfig
-from data_manager.registry import register_source
+from data_manager.registry import SOURCES, register_source
 from data_manager.speech.mixture_types import SpeechMixtureConfig
-from data_manager.speech.own.types import (
-    AudioTableDatasetConfig,
-    CutsDatasetConfig,
-    KaldiDatasetConfig,
-    RttmDatasetConfig,
-)
 from data_manager.speech.types import LhotseDatasetConfig
 from data_manager.text.mixture_types import MixtureDatasetConfig
 from data_manager.text.table_types import (
@@ -26,10 +20,8 @@ _transcripts = import_on_call("data_manager.speech.corpus:get_transcripts")
 _load_table = import_on_call("data_manager.text.corpora:table_corpora")
 
 register_source("lhotse", config=LhotseDatasetConfig, texts=_transcripts)(_load_speech)
-register_source("cuts", config=CutsDatasetConfig, texts=_transcripts)(_load_speech)
-register_source("kaldi", config=KaldiDatasetConfig, texts=_transcripts)(_load_speech)
-register_source("audio_table", config=AudioTableDatasetConfig, texts=_transcripts)(_load_speech)
-register_source("rttm", config=RttmDatasetConfig, texts=_transcripts)(_load_speech)
+for _name in ("cuts", "kaldi", "audio_table", "rttm"):
+    SOURCES.add_lazy(_name, "data_manager.speech.own.types")
 register_source("speech_mixture", config=SpeechMixtureConfig, texts=_transcripts)(_load_speech)
 register_source("text", config=TextDatasetConfig)(import_on_call("data_manager.text.corpora:text_corpora"))
 register_source("json", config=JsonDatasetConfig)(_load_table)

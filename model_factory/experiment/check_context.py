@@ -7,7 +7,6 @@ from functools import cached_property
 from data_manager.dataset_types import DatasetConfig
 from data_manager.registry import SOURCES
 from data_manager.row_types import TokensConfig
-from data_manager.speech.own.types import OwnSpeechConfig
 from data_manager.speech.types import SpeechConfig
 from data_manager.text.mixture_types import MixtureDatasetConfig
 from data_manager.text.table_types import ColumnsConfig, HubDatasetConfig
@@ -133,7 +132,7 @@ def splits_of(entry: DatasetConfig) -> list[str] | None:
     """Return the names of a data set's splits; None if they are known only after loading."""
     if isinstance(entry, CorpusConfig) and entry.splits:
         return list(entry.splits)
-    if isinstance(entry, FilesConfig | OwnSpeechConfig):
+    if isinstance(entry, FilesConfig) or (isinstance(entry, SpeechConfig) and hasattr(entry, "data_files")):
         return list(entry.data_files)
     if isinstance(entry, EmbeddedDatasetConfig):
         return ["train", "validation", "test"]

@@ -6,8 +6,10 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag
 
 from data_manager.dataset_types import NotEmpty, not_empty
+from data_manager.registry import register_source
 from data_manager.speech.types import SpeechCorpusConfig
 from model_factory.yaml_config.paths import PathText
+from model_factory.yaml_config.registry import import_on_call
 from model_factory.yaml_config.strict_model import StrictModel, Violation
 
 
@@ -133,3 +135,11 @@ class RttmDatasetConfig(OwnSpeechConfig):
         yield from super().violations()
         if self.tokenizer is not None:
             yield Violation("RTTM has no transcripts for a tokenizer", ("tokenizer",), (("source",),), "leave it out")
+
+
+_load = import_on_call("data_manager.speech.corpus:load_speech")
+_transcripts = import_on_call("data_manager.speech.corpus:get_transcripts")
+register_source("cuts", config=CutsDatasetConfig, texts=_transcripts)(_load)
+register_source("kaldi", config=KaldiDatasetConfig, texts=_transcripts)(_load)
+register_source("audio_table", config=AudioTableDatasetConfig, texts=_transcripts)(_load)
+register_source("rttm", config=RttmDatasetConfig, texts=_transcripts)(_load)
