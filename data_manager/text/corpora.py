@@ -19,6 +19,16 @@ if TYPE_CHECKING:
     from data_manager.text.table_types import CsvDatasetConfig, JsonDatasetConfig, ParquetDatasetConfig
 
 
+_ENDINGS = {
+    "text": (".txt", ".text", ".md"),
+    "json": (".jsonl", ".json", ".ndjson"),
+    "csv": (".csv", ".tsv"),
+    "parquet": (".parquet",),
+    "smiles": (".smi", ".smiles", ".csv", ".tsv", ".txt"),
+}
+"""Endings of the files that are read from a folder, by source."""
+
+
 def text_corpora(config: TextDatasetConfig) -> dict[str, Corpus]:
     """Return the documents, or pairs of lines, of each split; raise DataError for a missing file."""
     skip = config.on_invalid == "skip"
@@ -75,14 +85,26 @@ def split_paths(config: FilesConfig, split: str) -> list[Path]:
 
 
 def files_of(config: FilesConfig, name: str, what: str) -> list[Path]:
-    """Return the files that a name with `*` or `?` matches; raise DataError for no match, and for a folder."""
+    """Return the files that a name with `*` or `?` matches, and those in a folder that the source reads, sorted by name.
+
+    Raises DataError for no match.
+    """
     paths = find_paths(name, config, what)
-    for path in paths:
-        if path.is_dir():
-            raise DataError(
-                f"{path} is a folder; name the files in it: [{path / 'a.txt'}, {path / 'b.txt'}], or {path / '*.txt'}"
-            )
-    return paths
+    return [file for path in paths for file in (_files_in(path, config) if path.is_dir() else [path])]
+
+
+def _files_in(folder: Path, config: FilesConfig) -> list[Path]:
+    """Return the files in a folder whose names end as those of the source, compressed or not; raise DataError for none."""
+    endings = _ENDINGS.get(config.source, ())
+    files = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+    found = [path for path in files if any(ending in path.suffixes[-2:] for ending in endings)]
+    if not found:
+        fitting = ", ".join(f"*{ending}" for ending in endings) or "no known ending"
+        raise DataError(
+            f"{folder} is a folder without files that source {config.source} reads ({fitting}); name the files: "
+            f"{folder / '*'}"
+        )
+    return found
 
 
 def concatenate(parts: Iterator[Corpus]) -> Corpus:

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from glob import glob
+from importlib.util import find_spec
 from typing import Any
 
 from data_manager.row_types import TokensConfig
@@ -23,7 +24,7 @@ from model_factory.experiment.check_context import (
 )
 from model_factory.experiment.linear_layers import layers_of_stages, linear_layers
 from model_factory.experiment.task_registry import TASKS, choose_task
-from model_factory.experiment.training_types import TrainingConfig
+from model_factory.experiment.training_types import LOGGERS, TrainingConfig
 from model_factory.yaml_config.errors import Problem
 from model_factory.yaml_config.strict_model import Location, StrictModel
 
@@ -367,9 +368,17 @@ def _length_of_texts(context: Context) -> Iterator[Problem]:
         yield context.problem(path, message, f"max_new_tokens: {longest}")
 
 
+def _absent_logger(context: Context) -> Iterator[Problem]:
+    """Note a logger whose package is not installed here."""
+    for logger in context.training.loggers if context.training is not None else ():
+        if all(find_spec(package) is None for package in LOGGERS[logger]):
+            message = f"{logger} is not installed here, and a training would end before its first step"
+            yield context.problem(("training", "report_to"), message, f"pip install 'model-factory[{logger}]'")
+
+
 def find_notes(context: Context) -> list[Problem]:
     """Return remarks on a valid file: settings that this machine cannot follow, or that have no effect."""
     return [note for check in _NOTES for note in check(context)]
 
 
-_NOTES: tuple[Check, ...] = (_idle_evaluation, _absent_gpu, _length_of_texts)
+_NOTES: tuple[Check, ...] = (_idle_evaluation, _absent_gpu, _absent_logger, _length_of_texts)

@@ -106,6 +106,8 @@ def stage_violations(stages: list[StageConfig], max_steps: int, init_from: str |
         yield Violation(message, ("stages",), (("max_steps",),), fix)
 
 
+LOGGERS = {"tensorboard": ("tensorboard", "tensorboardX"), "wandb": ("wandb",)}
+"""Packages of each logger of metrics, of which one is enough."""
 MOST_STEPS = 1_000_000_000
 Steps = Annotated[int, Field(gt=0, le=MOST_STEPS)]
 

@@ -1,5 +1,7 @@
 """Text files: search paths, messages about invalid files, and batches with masks."""
 
+import gzip
+
 import pytest
 import torch
 
@@ -138,10 +140,18 @@ def test_invalid_files(tmp_path, content, message):
     assert str(caught.value) == message.format(path=path)
 
 
-def test_folder_instead_of_a_file(tmp_path):
+def test_folder_is_its_files_by_name(tmp_path):
     (tmp_path / "sub").mkdir()
-    with pytest.raises(DataError, match="sub is a folder; name the files in it"):
+    with pytest.raises(DataError, match=r"sub is a folder without files that source text reads \(\*.txt, "):
         load(text_config(tmp_path, {"train": "sub"}))
+    for name, text in (("b.txt", "two"), ("a.txt", "one"), (".hidden.txt", "no"), ("c.bin", "no")):
+        (tmp_path / "sub" / name).write_text(text)
+    with gzip.open(tmp_path / "sub" / "c.txt.gz", "wt") as file:
+        file.write("three")
+    rows = DatasetManager.load_datasets([text_config(tmp_path, {"train": "sub"})])["tiny"]["train"]
+    assert len(rows) == 3
+    tokenizer = DatasetManager.tokenizer(text_config(tmp_path, {"train": "sub"}))
+    assert [tokenizer.decode(row) for row in rows["input_ids"]] == ["one", "two", "three"]
 
 
 def test_pairs_with_different_counts(tmp_path):

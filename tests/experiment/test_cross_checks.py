@@ -8,6 +8,9 @@ from safetensors.torch import save_file
 from torch import zeros
 
 from model.denoisers.registry import BACKBONES, register_backbone
+from model_factory.experiment import training_checks
+from model_factory.experiment.config import read_experiment
+from model_factory.experiment.training_checks import find_notes
 from model_factory.yaml_config.dump import dump
 from model_factory.yaml_config.errors import ConfigError
 from parse_args import main, parse_experiment
@@ -261,3 +264,15 @@ BERT = {"type": "bert", "hidden_size": 16, "num_layers": 1, "num_heads": 2, "max
 def test_rows_and_sequences_longer_than_the_model_reads_are_refused(here: Path, sections: dict, message: str) -> None:
     [found] = problems(training=None, **sections)
     assert found.partition(": ")[2] == message
+
+
+def test_missing_logger_is_noted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(training_checks, "find_spec", lambda package: None)
+    path = tmp_path / "a.yml"
+    path.write_text(
+        dump({"model": DECODER, "datasets": [data()], "training": {"report_to": ["wandb"], "run_name": "a"}})
+    )
+    [note] = find_notes(read_experiment(path).context)
+    assert note.path == "training.report_to"
+    assert "wandb is not installed here" in note.message
+    assert "pip install 'model-factory[wandb]'" in note.message

@@ -12,7 +12,7 @@ import torch
 from pydantic import BaseModel
 
 from model.device import DeviceError
-from model_factory.experiment.training_types import TrainingConfig
+from model_factory.experiment.training_types import LOGGERS, TrainingConfig
 from model_factory.training.distributed import world_size
 from model_factory.training.errors import RunFolderError, UnfitError
 from model_factory.training.run.checkpoints import read_json
@@ -70,13 +70,10 @@ def _version(package: str) -> str | None:
 # Checks that optional libraries are installed if a `training` section needs them.
 
 
-_REPORTERS = {"tensorboard": ("tensorboard", "tensorboardX"), "wandb": ("wandb",)}
-
-
 def check_extras(settings: TrainingConfig) -> None:
     """Raise UnfitError, with the extra to install, for a key of `training` whose library is missing."""
     for logger in settings.loggers:
-        if all(find_spec(module) is None for module in _REPORTERS[logger]):
+        if all(find_spec(module) is None for module in LOGGERS[logger]):
             raise UnfitError(_message(f"report_to: {logger}", logger))
     if settings.lora is not None and find_spec("peft") is None:
         raise UnfitError(_message("lora", "peft"))
