@@ -5,26 +5,17 @@ import traceback
 from pathlib import Path
 
 _OURS = tuple(Path(__file__).resolve().parents[2] / name for name in ("model", "model_factory", "data_manager"))
-_PACKAGES = {"model", "model_factory", "data_manager"}
-"""Packages whose errors say where they are from, whatever library they come through."""
 _LIBRARIES = {
-    *("torch", "transformers", "accelerate", "datasets", "peft", "tokenizers", "safetensors", "huggingface_hub"),
-    *(
-        "lhotse",
-        "numpy",
-        "pydantic",
-        "pydantic_core",
-        "performer_pytorch",
-        "rdkit",
-        "einops",
-        "axial_positional_embedding",
-    ),
+    *"torch transformers accelerate datasets peft tokenizers safetensors huggingface_hub lhotse numpy pydantic".split(),
+    *"pydantic_core performer_pytorch rdkit einops axial_positional_embedding tqdm pyarrow pandas fsspec dill".split(),
+    *"multiprocess scipy soundfile sacrebleu jiwer yaml".split(),
 }
+"""Packages that an error only passes through."""
 
 
 def describe_error(error: BaseException) -> str:
     """Return an error's message; of one inside custom code, also its file, line, function and type."""
-    place = None if type(error).__module__.partition(".")[0] in _PACKAGES else find_custom_place(error)
+    place = find_custom_place(error)
     text = str(error)
     return text if place is None else f"{place}: {type(error).__name__}{': ' if text else ''}{text}"
 
