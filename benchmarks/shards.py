@@ -30,6 +30,7 @@ from model_factory.training.stream import Data
 from model_factory.yaml_config.dump import dump
 
 LENGTH = 16
+CONTROL = 64
 _PART = 1 << 16
 
 
@@ -88,6 +89,15 @@ def anonymous_megabytes() -> float:
     return int(re.findall(r"RssAnon:\s+(\d+) kB", status)[0]) / 1e3
 
 
+def megabytes_of_control() -> float:
+    """Return what the meter reads for an array of CONTROL MB, so that a reading of zero means something."""
+    before = anonymous_megabytes()
+    held = np.ones(CONTROL * 125_000)
+    found = anonymous_megabytes() - before
+    assert held.nbytes == CONTROL * 1_000_000
+    return found
+
+
 def main() -> None:
     """Print a table."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
@@ -102,11 +112,11 @@ def main() -> None:
         megabytes_of_batches(folders[1000], args.steps)
         times = {count: min(seconds_of_run(folder) for _ in range(3)) for count, folder in folders.items()}
         size = sum(path.stat().st_size for path in folders[args.rows].rglob("*.npy")) / 1e6
-        memory = megabytes_of_batches(folders[args.rows], args.steps)
+        memory, control = megabytes_of_batches(folders[args.rows], args.steps), megabytes_of_control()
     print(f"{args.rows:,} rows, {size:,.0f} MB of shards")
     print(f"one step: {times[args.rows]:.2f} s, of a thousand rows {times[1000]:.2f} s")
     print(f"added: {times[args.rows] - times[1000]:.2f} s")
-    print(f"memory of {args.steps:,} batches of 64 rows: {memory:.1f} MB")
+    print(f"memory of {args.steps:,} batches of 64 rows: {memory:.1f} MB; an array of {CONTROL} MB: {control:.1f} MB")
 
 
 if __name__ == "__main__":

@@ -6,9 +6,32 @@ from pathlib import Path
 
 _OURS = tuple(Path(__file__).resolve().parents[2] / name for name in ("model", "model_factory", "data_manager"))
 _LIBRARIES = {
-    *"torch transformers accelerate datasets peft tokenizers safetensors huggingface_hub lhotse numpy pydantic".split(),
-    *"pydantic_core performer_pytorch rdkit einops axial_positional_embedding tqdm pyarrow pandas fsspec dill".split(),
-    *"multiprocess scipy soundfile sacrebleu jiwer yaml".split(),
+    *[
+        "torch",
+        "transformers",
+        "accelerate",
+        "datasets",
+        "peft",
+        "tokenizers",
+        "safetensors",
+        "huggingface_hub",
+        "lhotse",
+        "numpy",
+        "pydantic",
+    ],
+    *[
+        "pydantic_core",
+        "performer_pytorch",
+        "rdkit",
+        "einops",
+        "axial_positional_embedding",
+        "tqdm",
+        "pyarrow",
+        "pandas",
+        "fsspec",
+        "dill",
+    ],
+    *["multiprocess", "scipy", "soundfile", "sacrebleu", "jiwer", "yaml"],
 }
 """Packages that an error only passes through."""
 
