@@ -9,10 +9,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from model.denoisers.registry import BACKBONES
 from model.denoisers.view import BackboneView
+from model.transformer.inputs import has_values
 
 OPTIONAL = ("mask", "cond", "blocks", "documents", "group_idxs", "cache")
 
@@ -25,11 +27,13 @@ class DenoiserCall:
     """Wrapper that calls a network's `forward` by the names of its parameters.
 
     The first parameter is x_t whatever its name. `sigma` goes to the parameter of that name, else to the first other
-    one without a known name and without a default. Raises DenoiserCallError if no parameter takes sigma.
+    one without a known name and without a default. `token_levels` says whether sigma may be [B, L]; with None the
+    network is tried in the first such call. Raises DenoiserCallError if no parameter takes sigma.
     """
 
-    def __init__(self, network: nn.Module) -> None:
-        self.network = network
+    def __init__(self, network: nn.Module, token_levels: bool | None = None) -> None:
+        self.network, self.token_levels = network, token_levels
+        self._level_problem: str | None = "it is registered with token_levels=False" if token_levels is False else None
         forward: Callable[..., Any] = network.forward
         parameters = list(inspect.signature(forward).parameters.values())
         named = [p for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
@@ -61,11 +65,16 @@ class DenoiserCall:
         """Return logits [B, L, dim] of noisy tokens [B, L]; omit optional arguments that are None or not accepted.
 
         Accepted parameters without a value, such as `group_idxs`, are passed as None. Raises DenoiserCallError for a
-        `cond`, `blocks`, `documents` or `cache` that the network does not accept.
+        `cond`, `blocks`, `documents` or `cache` that the network does not accept, and for sigma [B, L] if it takes [B] only.
         """
+        if self.token_levels is not True and sigma is not None and sigma.dim() == 2 and optional.get("blocks") is None:
+            self._check_token_levels(x_t, optional.get("cond"))
         for name in ("cond", "blocks", "documents", "cache"):
             if optional.get(name) is not None:
                 self.require(name, f"{name} was given")
+        return self._call(x_t, sigma, optional)
+
+    def _call(self, x_t: Tensor, sigma: Tensor | None, optional: dict[str, Any]) -> Tensor:
         given = {
             name: value
             for name, value in {**dict.fromkeys(OPTIONAL), **optional}.items()
@@ -73,6 +82,56 @@ class DenoiserCall:
         }
         output: Tensor = self.network(x_t, **{self.sigma or "sigma": sigma}, **given)
         return output
+
+    def _check_token_levels(self, x_t: Tensor, cond: Tensor | None) -> None:
+        """Raise DenoiserCallError unless the network takes sigma [B, L], which is tried once if it is not known."""
+        if self.token_levels is None:
+            if not has_values(x_t):
+                return
+            rows = None if cond is None else cond[:1].expand(2, *cond.shape[1:])
+            self._level_problem = self._try_token_levels(x_t, rows)
+            self.token_levels = self._level_problem is None
+        if not self.token_levels:
+            raise DenoiserCallError(_NO_LEVELS.format(type(self.network).__name__, self._level_problem))
+
+    @torch.no_grad()
+    def _try_token_levels(self, x_t: Tensor, cond: Tensor | None) -> str | None:
+        """Return why the network does not take sigma [B, L], None if equal levels of all tokens act as that of the row.
+
+        Two lengths are tried, as sigma [B, L] may broadcast against another axis that happens to have size L.
+        """
+        training, rows = self.network.training, torch.tensor([0.3, 1.2], device=x_t.device)
+        try:
+            self.network.eval()
+            for length in (x_t.shape[1], max(2, x_t.shape[1] // 2)):
+                ids = x_t[:1].expand(2, -1)[:, :length]
+                alike, output = (self._output(ids, sigma, cond) for sigma in (rows, rows[:, None].expand(ids.shape)))
+                if isinstance(alike, str):
+                    return f"with rows of {length} tokens, to try it, {alike}"
+                if isinstance(output, str):
+                    return output
+                if output.shape != alike.shape:
+                    return f"its output is then {list(output.shape)}, not {list(alike.shape)}"
+                if not torch.allclose(output, alike, rtol=0.02, atol=0.02 * float(alike.abs().max())):
+                    return "equal levels of all tokens give another output than sigma [B]"
+        finally:
+            self.network.train(training)
+        return None
+
+    def _output(self, ids: Tensor, sigma: Tensor, cond: Tensor | None) -> Tensor | str:
+        """Return the network's output, or the error that it raises."""
+        try:
+            output: Tensor = self._call(ids, sigma, {"cond": cond})
+        except (TypeError, ValueError, RuntimeError, LookupError, AttributeError, AssertionError) as error:
+            return f"{type(error).__name__}: " + " ".join(str(error).split())[:200]
+        return output
+
+
+_NO_LEVELS = (
+    "{0}.forward takes no noise level for each token, sigma [B, L] ({1}). Prompts, and rows with responses, need it unless "
+    "the noise is absorbing, as given tokens have level 0. Begin with `sigma = sigma[:, None] if sigma.dim() == 1 else sigma`, "
+    "embed it to [B, 1 or L, width], and register the backbone with token_levels=True; or use absorbing noise"
+)
 
 
 class BackboneError(ValueError):

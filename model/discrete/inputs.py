@@ -38,6 +38,14 @@ def check_data(input_ids: Tensor, attention_mask: Tensor | None, num_tokens: int
     return input_ids.long(), mask
 
 
+def given_tokens(real: Tensor, response_mask: Tensor | None) -> Tensor | None:
+    """Return the real tokens that are no response, bool [B, L], of two masks bool [B, L]; None if there are none."""
+    if response_mask is None:
+        return None
+    given = real & ~response_mask
+    return given if bool(given.any()) else None
+
+
 def check_rows(rows: Tensor | None, input_ids: Tensor) -> Tensor:
     """Return the rows' indices in the global batch, int [B], by default from 0; raise ShapeError for another shape."""
     if rows is None:

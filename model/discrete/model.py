@@ -10,9 +10,10 @@ from torch._subclasses.fake_tensor import unset_fake_temporarily
 from model.attention.documents import Documents
 from model.denoisers.blocks import BlockReader, Blocks
 from model.denoisers.calling import DenoiserCall, build_backbone
+from model.denoisers.registry import BACKBONES
 from model.denoisers.view import BackboneView
 from model.device import resolve_device
-from model.discrete.inputs import check_condition, check_data, check_level, check_noisy, check_rows
+from model.discrete.inputs import check_condition, check_data, check_level, check_noisy, check_rows, given_tokens
 from model.transformer.inputs import InputError, check_documents, check_mask, describe
 from model_factory.diffusion.objectives.losses import LossParts, Objective
 from model_factory.diffusion.processes.diffusion_process import DiffusionProcess
@@ -73,7 +74,7 @@ class DiffusionModel(nn.Module):
             self.network = build_backbone(config.backbone.type, BackboneView(config.backbone_values()), graph.dim)
         if any(p.device.type != device.type for p in self.network.parameters()):
             self.network.to(device)  # the builder set a device itself
-        self.call = DenoiserCall(self.network)
+        self.call = DenoiserCall(self.network, BACKBONES.get(config.backbone.type).token_levels)
         if config.condition is not None:
             self.call.require("cond", "the section has a condition")
         self.block_size: int | None = getattr(self.objective, "block_size", None)
@@ -132,9 +133,11 @@ class DiffusionModel(nn.Module):
             cond = self._drop_condition(cond, generators)
 
         seen, t = None if attention_mask is None else mask, self.times(t, input_ids, documents)
+        given = given_tokens(mask, response_mask)
 
         def denoise(x_t: Tensor, sigma: Tensor) -> Tensor:
-            return self._predict(x_t, sigma, mask=seen, cond=cond, documents=documents)
+            told = self.process.graph.told(sigma, given)
+            return self._predict(x_t, told, mask=seen, cond=cond, documents=documents)
 
         parts = self.objective.parts(denoise, input_ids, t, generators, ~counted, ends=not self.training)
         output = self._reduce(parts, counted)

@@ -42,9 +42,11 @@ class Network:
         generator = torch.Generator().manual_seed(5)
         self.table = torch.randn(dim, dim, generator=generator, dtype=torch.float64)
         self.rows = 0
+        self.levels: list[Tensor] = []
 
     def __call__(self, x_t: Tensor, sigma: Tensor, mask: Tensor | None = None, cond: Tensor | None = None) -> Tensor:
-        assert sigma.shape == x_t.shape[:1]
+        assert sigma.shape in (x_t.shape[:1], x_t.shape)
+        self.levels.append(sigma)
         self.rows += len(x_t)
         near = self.table[x_t] + 0.7 * self.table[x_t].roll(1, 1) + 0.3 * self.table[x_t].roll(-1, 1)
         if mask is not None:
@@ -52,7 +54,7 @@ class Network:
             near = near * mask[..., None]
         if cond is not None:
             near = near + 3.0 * torch.nn.functional.one_hot(cond, near.shape[-1])[:, None, :]
-        return near * (1 + 0.1 * sigma[:, None, None])
+        return near * (1 + 0.1 * (sigma[:, None] if sigma.dim() == 1 else sigma)[..., None])
 
 
 def denoiser_for(kind: str, reading: str = "x0", **settings: object) -> Denoiser:
@@ -89,9 +91,32 @@ def test_sampling_keeps_frozen_positions(kind: str, name: str, positions: list[i
     frozen = torch.zeros(LENGTH, dtype=torch.bool)
     frozen[positions] = True
     settings = {"prompt": prompt, "frozen": frozen, "generator": seeded()}
-    state = sample(PROCESSES[kind], denoiser_for(kind), 5, LENGTH, steps=6, sampler=name, **settings)
+    denoiser = denoiser_for(kind)
+    state = sample(PROCESSES[kind], denoiser, 5, LENGTH, steps=6, sampler=name, **settings)
     assert torch.equal(state.tokens[:, frozen], prompt[:, frozen])
     assert bool((state.tokens < N).all())
+    for told in denoiser.network.levels:  # a mask shows that a token is noised, other noise only by its level
+        assert told.dim() == (1 if kind == "absorbing" else 2)
+        assert told.dim() == 1 or torch.equal(told > 0, ~frozen.expand(5, -1))
+
+
+def test_padding_and_rows_without_prompt_change_no_noise_level() -> None:
+    mask = torch.arange(LENGTH) < torch.tensor([10, 6, 3])[:, None]
+    frozen = torch.zeros(3, LENGTH, dtype=torch.bool)
+    for kept in (frozen, frozen.index_fill(1, torch.tensor([0]), True), mask & (torch.arange(3) == 1)[:, None]):
+        denoiser = denoiser_for("uniform")
+        settings = {"prompt": torch.zeros(3, LENGTH, dtype=torch.int64), "frozen": kept, "mask": mask, "batch_size": 2}
+        state = sample(PROCESSES["uniform"], denoiser, 3, LENGTH, steps=2, generator=seeded(), **settings)
+        assert bool((state.tokens[kept] == 0).all())
+        levels = denoiser.network.levels
+        assert [len(told) for told in levels] == [2, 2, 1, 1]
+        if not bool(kept.any()):
+            assert all(told.dim() == 1 for told in levels)
+        else:
+            assert all(
+                torch.equal(told == 0, kept[rows])
+                for told, rows in zip(levels, [slice(2)] * 2 + [slice(2, 3)] * 2, strict=True)
+            )
 
 
 @pytest.mark.parametrize(("kind", "name"), EVERY)

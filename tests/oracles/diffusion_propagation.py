@@ -24,14 +24,16 @@ def oracle_sampler(
     choice: SamplerChoice,
     steps: int,
     parameterisation: Parameterisation | None = None,
+    frozen: Tensor | None = None,
 ) -> Sampler:
-    """Create a sampler whose network is the oracle, in the given parameterisation."""
+    """Create a sampler whose network is the oracle, in the given parameterisation, told of frozen places, bool [3]."""
     reading = parameterisation or X0Parameterisation(process.graph)
 
     def network(x_t: Tensor, sigma: Tensor) -> Tensor:
         return reading.output_from_x0(toy.oracle(x_t, sigma), x_t, sigma)
 
-    return create_sampler(choice, process, Denoiser(network, reading), steps)
+    given = None if frozen is None else frozen.expand(len(toy.states), -1)
+    return create_sampler(choice, process, Denoiser(network, reading, given=given), steps)
 
 
 def state_of(tokens: Tensor, frozen: Tensor | None = None) -> SamplerState:

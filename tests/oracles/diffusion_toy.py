@@ -4,7 +4,7 @@ Every quantity is a sum over all sequences, written from the definitions and not
 come from the closed form q = alpha [y = x] + (1 - alpha) pi(y), distributions from Bayes' rule.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import product
 
@@ -40,7 +40,7 @@ class Toy:
 
     @cached_property
     def entropy(self) -> float:
-        return float(-(self.joint * self.joint.log()).sum())
+        return float(-torch.special.xlogy(self.joint, self.joint).sum())
 
     @cached_property
     def states(self) -> Tensor:
@@ -81,18 +81,20 @@ class Toy:
         return self.scores(sigma)[(x_t * place_values).sum(-1)]
 
     def likelihood(self, x_t: Tensor, sigma: Tensor) -> Tensor:
-        """Return q(x_t[l] | v) for each clean token v, [B, 3, 3], with sigma [B]."""
-        q = self.kernel(sigma)[:, :VOCABULARY]
-        return q.gather(2, x_t[:, None, :].expand(-1, VOCABULARY, -1)).transpose(1, 2)
+        """Return q(x_t[l] | v) for each clean token v, [B, 3, 3], with sigma [B] or [B, 3]."""
+        q = self.kernel(sigma)[..., :VOCABULARY, :]
+        q = q[:, None].expand(-1, LENGTH, -1, -1) if sigma.dim() == 1 else q
+        return q.gather(3, x_t[:, :, None, None].expand(-1, -1, VOCABULARY, -1))[..., 0]
 
     def posterior(self, x_t: Tensor, sigma: Tensor, leave_one_out: bool) -> Tensor:
-        """Return p(x_0[l] | x_t), or p(x_0[l] | x_t without position l), [B, 3, 3]."""
+        """Return p(x_0[l] | x_t), or p(x_0[l] | x_t without position l), [B, 3, 3]; uniform for an impossible x_t."""
         places = self.likelihood(x_t, sigma).unbind(1)
         distributions = []
         for place, letter in enumerate(SUBSCRIPTS):
             seen = [torch.ones_like(v) if leave_one_out and k == place else v for k, v in enumerate(places)]
             probs = torch.einsum(f"abc,na,nb,nc->n{letter}", self.joint, *seen)
-            distributions.append(probs / probs.sum(-1, keepdim=True))
+            total = probs.sum(-1, keepdim=True)
+            distributions.append(torch.where(total > 0, probs / total, 1 / VOCABULARY))
         return torch.stack(distributions, 1)
 
     def sequence_posterior(self, x_t: Tensor, sigma: Tensor) -> Tensor:
@@ -110,6 +112,11 @@ class Toy:
 
     def _as_logits(self, probs: Tensor) -> Tensor:
         return torch.nn.functional.pad(probs.log(), (0, self.dim - VOCABULARY), value=-torch.inf)
+
+    def given(self, kept: Tensor) -> "Toy":
+        """Return the language of the sequences with token 1 at the kept places, bool [3]."""
+        matches = (self.data[:, kept] == 1).all(1).reshape(self.joint.shape)
+        return replace(self, joint=self.joint * matches / (self.joint * matches).sum())
 
     def total_variation(self, probs: Tensor) -> float:
         """Return the total variation, 0 to 1, of a distribution over all states, [dim^3], from the data."""

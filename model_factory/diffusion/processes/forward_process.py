@@ -78,6 +78,17 @@ class Graph:
         """Return the process and noise schedule for a base schedule `pace`; overridden if the mixture changes with sigma."""
         return self, pace
 
+    def told(self, sigma: Tensor, given: Tensor | None) -> Tensor:
+        """Return the noise level that a network is told, of sigma [B] or [B, L]: [B, L] with 0 at given tokens.
+
+        `given` is bool [B, L], True at tokens that are kept clean, such as a prompt; None: no such tokens. A mask shows
+        that a token is noised; under other noise only the level tells the network that these are clean, and without it
+        samples do not follow p(x_0 | given tokens). Under absorbing noise sigma is returned as it is.
+        """
+        if given is None or self.absorbing:
+            return sigma
+        return torch.where(given, 0.0, per_token(sigma, given))
+
     # Noise, which defines the process.
 
     def noise(self, sigma: Tensor) -> Tensor:

@@ -16,8 +16,8 @@ class Denoiser:
     """Distribution of the clean tokens and score from a network, for all or some rows of a batch.
 
     Arguments:
-        network: called as `network(x_t, sigma)`, x_t [b, L] and sigma [b], with `cond` and `mask` by keyword if they
-            are given; returns [b, L, dim].
+        network: called as `network(x_t, sigma)`, x_t [b, L] and sigma [b], or [b, L] with `given` tokens, with `cond`
+            and `mask` by keyword if they are given; returns [b, L, dim].
         parameterisation: of that output.
         cond: [B, ...], a condition for each row; null_cond: the null condition; without it `cond` is left out.
         guidance: scale of classifier-free guidance, null + guidance (conditioned - null) on the network's outputs, which
@@ -26,6 +26,7 @@ class Denoiser:
         top_p: nucleus sampling, keeps the fewest tokens whose probabilities reach it (Holtzman et al. 2020).
         mask: bool [B, L], True at real tokens, passed to the network.
         block_size: tokens of a block if the network predicts one block only, the first with masks.
+        given: bool [B, L], True at clean tokens of a prompt, which the network is told by `Graph.told`; None: no prompt.
     Raises SettingError for an invalid temperature, top_p or guidance.
     """
 
@@ -38,6 +39,7 @@ class Denoiser:
     top_p: float = 1.0
     mask: Tensor | None = None
     block_size: int | None = None
+    given: Tensor | None = None
 
     def __post_init__(self) -> None:
         check_number("temperature", self.temperature, 0.0, 1e6)
@@ -51,7 +53,7 @@ class Denoiser:
 
     def select(self, rows: slice) -> "Denoiser":
         """Return the denoiser of a slice of rows of the batch."""
-        cut = {name: value[rows] for name in ("cond", "mask") if (value := getattr(self, name)) is not None}
+        cut = {name: value[rows] for name in ("cond", "mask", "given") if (value := getattr(self, name)) is not None}
         if self.null_cond is not None and self.cond is not None and self.null_cond.shape == self.cond.shape:
             cut["null_cond"] = self.null_cond[rows]
         return replace(self, **cut)
@@ -59,6 +61,7 @@ class Denoiser:
     def output(self, x_t: Tensor, sigma: Tensor, rows: Tensor | None = None) -> Tensor:
         """Return the guided output for x_t [b, L] at sigma [b]; `rows` are their indices in the batch, all by default."""
         extras = {} if self.mask is None else {"mask": _take(self.mask, rows)}
+        sigma = self.parameterisation.graph.told(sigma, _take(self.given, rows))
         if self.cond is None:
             return self.network(x_t, sigma, **extras)
         null: dict[str, Any] = {} if self.null_cond is None else {"cond": self._null(rows)}

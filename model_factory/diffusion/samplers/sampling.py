@@ -34,7 +34,8 @@ def sample(
     Arguments:
         steps: of the time grid; `first_hitting` takes one for each mask, `entropy_bounded` at most that many.
         sampler: a registered name, a mapping of its `type` and settings, or None for the process's default.
-        prompt, frozen: tokens to keep and their positions, see `start_state`.
+        prompt, frozen: tokens to keep and their positions, see `start_state`. Unless the noise is absorbing, the network
+            is then called with sigma [B, L], 0 at these positions.
         mask: bool [num_samples, length] or [length], True at real tokens, for sequences of different lengths. It is
             passed to the network.
         generator: seeds a stream for each row, so the same seed gives the same samples for any `batch_size`; or the
@@ -62,6 +63,9 @@ def sample(
     start = start_state(
         process.graph, num_samples, length, prompt=prompt, frozen=frozen, mask=mask, generators=generators
     )
+    given = start.frozen if mask is None else start.frozen & mask
+    if not process.graph.absorbing and bool(given.any()):
+        denoiser = replace(denoiser, given=given)
     chosen = default_sampler(process.graph) if sampler is None else sampler
     finished = []
     for first in range(0, num_samples, size):

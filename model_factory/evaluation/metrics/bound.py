@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from model.discrete.inputs import given_tokens
 from model.discrete.model import DiffusionModel
 from model_factory.diffusion.randomness import RowGenerators
 from model_factory.diffusion.time_strata import stratified_times
@@ -17,7 +18,7 @@ from model_factory.evaluation.run import LoadedRun
 from model_factory.evaluation.settings import Settings
 from model_factory.experiment.metric_registry import register_metric
 from model_factory.training.noise import mix_seed
-from model_factory.training.tasks.base import counted_tokens
+from model_factory.training.tasks.base import counted_tokens, real_tokens
 from model_factory.training.tasks.diffusion import batch_condition, batch_masks
 
 PARTS = ("diffusion", "prior", "reconstruction")
@@ -71,8 +72,9 @@ def _row_parts(model: Any, batch: dict[str, Any], seed: int) -> dict[str, Tensor
     rows, cond = noise.place.to(ids.device), batch_condition(model, batch)
     counted, masks = counted_tokens(batch), batch_masks(model, batch)
     documents = {"documents": masks["documents"]} if "documents" in masks else {}
+    given, graph = given_tokens(real_tokens(batch), masks.get("response_mask")), model.process.graph
     found = model.objective.parts(
-        lambda x_t, sigma: model.denoise(x_t, sigma, mask=mask, cond=cond, **documents),
+        lambda x_t, sigma: model.denoise(x_t, graph.told(sigma, given), mask=mask, cond=cond, **documents),
         ids,
         model.times(stratified_times(rows, noise.batch_size, seed), ids, **documents),
         RowGenerators.from_seed(seed + 1, rows),
