@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from model.denoisers.registry import BACKBONES
+from model.denoisers.config_types import BackboneConfig
+from model.denoisers.registry import BACKBONES, find_level_problem
 from model.denoisers.view import BackboneView
 from model.transformer.inputs import has_values
 
@@ -27,13 +28,16 @@ class DenoiserCall:
     """Wrapper that calls a network's `forward` by the names of its parameters.
 
     The first parameter is x_t whatever its name. `sigma` goes to the parameter of that name, else to the first other
-    one without a known name and without a default. `token_levels` says whether sigma may be [B, L]; with None the
-    network is tried in the first such call. Raises DenoiserCallError if no parameter takes sigma.
+    one without a known name and without a default. With `section`, the backbone's under noise that is not absorbing,
+    sigma [B, L] is refused for a network that cannot be told levels of tokens; where it does not say, the network is tried
+    in the first such call. Raises DenoiserCallError if no parameter takes sigma.
     """
 
-    def __init__(self, network: nn.Module, token_levels: bool | None = None) -> None:
-        self.network, self.token_levels = network, token_levels
-        self._level_problem: str | None = "it is registered with token_levels=False" if token_levels is False else None
+    def __init__(self, network: nn.Module, section: BackboneConfig | None = None) -> None:
+        problem = None if section is None else find_level_problem(section)
+        self.network, self._level_problem = network, None if problem is None else problem.message
+        known = section is None or BACKBONES.get(section.type).token_levels
+        self._token_levels = False if problem else known
         forward: Callable[..., Any] = network.forward
         parameters = list(inspect.signature(forward).parameters.values())
         named = [p for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
@@ -67,7 +71,7 @@ class DenoiserCall:
         Accepted parameters without a value, such as `group_idxs`, are passed as None. Raises DenoiserCallError for a
         `cond`, `blocks`, `documents` or `cache` that the network does not accept, and for sigma [B, L] if it takes [B] only.
         """
-        if self.token_levels is not True and sigma is not None and sigma.dim() == 2 and optional.get("blocks") is None:
+        if self._token_levels is not True and sigma is not None and sigma.dim() == 2 and optional.get("blocks") is None:
             self._check_token_levels(x_t, optional.get("cond"))
         for name in ("cond", "blocks", "documents", "cache"):
             if optional.get(name) is not None:
@@ -85,13 +89,13 @@ class DenoiserCall:
 
     def _check_token_levels(self, x_t: Tensor, cond: Tensor | None) -> None:
         """Raise DenoiserCallError unless the network takes sigma [B, L], which is tried once if it is not known."""
-        if self.token_levels is None:
+        if self._token_levels is None:
             if not has_values(x_t):
                 return
             rows = None if cond is None else cond[:1].expand(2, *cond.shape[1:])
             self._level_problem = self._try_token_levels(x_t, rows)
-            self.token_levels = self._level_problem is None
-        if not self.token_levels:
+            self._token_levels = self._level_problem is None
+        if not self._token_levels:
             raise DenoiserCallError(_NO_LEVELS.format(type(self.network).__name__, self._level_problem))
 
     @torch.no_grad()
@@ -114,6 +118,10 @@ class DenoiserCall:
                     return f"its output is then {list(output.shape)}, not {list(alike.shape)}"
                 if not torch.allclose(output, alike, rtol=0.02, atol=0.02 * float(alike.abs().max())):
                     return "equal levels of all tokens give another output than sigma [B]"
+                first = torch.arange(length, device=x_t.device) == 0
+                moved = self._call(ids, torch.where(first, 5.0, rows[:, None]), {"cond": cond}).ne(output).any(-1)
+                if bool(moved[:, 0].any()) and not bool(moved[:, 1:].any()):
+                    return "the level of a token changes its own output alone, so no other token sees it"
         finally:
             self.network.train(training)
         return None
@@ -128,9 +136,10 @@ class DenoiserCall:
 
 
 _NO_LEVELS = (
-    "{0}.forward takes no noise level for each token, sigma [B, L] ({1}). Prompts, and rows with responses, need it unless "
-    "the noise is absorbing, as given tokens have level 0. Begin with `sigma = sigma[:, None] if sigma.dim() == 1 else sigma`, "
-    "embed it to [B, 1 or L, width], and register the backbone with token_levels=True; or use absorbing noise"
+    "{0} cannot be told a noise level for each token, sigma [B, L]: {1}. Prompts, and rows with responses, need that unless "
+    "the noise is absorbing: level 0 tells that a token is given. Begin forward with `sigma = sigma[:, None] if sigma.dim() "
+    "== 1 else sigma`, embed it to [B, 1 or L, width], add that to the tokens before attention, and register the backbone "
+    "with token_levels=True; or use absorbing noise"
 )
 
 

@@ -20,6 +20,10 @@ class BackboneConfig(StrictModel):
     device: Device = "auto"
     """auto (the accelerator if there is one, else cpu), cpu, cuda, cuda:N, mps or xpu."""
 
+    def level_problem(self) -> Violation | None:
+        """Return the setting with which the network cannot be told a noise level for each token; None: no setting."""
+        return None
+
 
 class PerformerBackboneConfig(PerformerParams, BackboneConfig):
     """A Performer encoder, softmax or linear, whose input is token embeddings plus an embedding of the noise level."""
@@ -67,6 +71,13 @@ class BertBackboneConfig(BackboneConfig):
     embeddings) or output (added to the last hidden states, after all attention)."""
     tie_embeddings: bool = False
     """Use the token embedding as the output head too."""
+
+    def level_problem(self) -> Violation | None:
+        """Return `time_injection: output`, with which no token sees the level of another."""
+        if self.time_injection != "output":
+            return None
+        message = "time_injection output adds the level after all attention, so no token sees that of another"
+        return Violation(message, ("time_injection",), (), "time_injection: adaln")
 
     def violations(self) -> Iterator[Violation]:
         """Yield a number of heads that does not divide the width, into even parts if positions are rotary."""

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, create_model
 from model.denoisers.config_types import BackboneConfig
 from model_factory.yaml_config.from_registry import section_type
 from model_factory.yaml_config.registry import Registry
+from model_factory.yaml_config.strict_model import Violation
 
 if TYPE_CHECKING:
     from torch import nn
@@ -55,13 +56,23 @@ def register_backbone(
     are accepted. With `sigma_optional` the network gets no sigma if the objective does not need it and the file does
     not set `time_conditioning`. With `takes_blocks` its `forward` accepts `blocks`, a `model.denoisers.blocks.Blocks`,
     which bd3lm needs; with `takes_documents` it accepts `documents`, int [B, L], and isolates the documents of packed
-    rows, which `document_ids: true` needs. `token_levels` says whether sigma may be [B, L], a noise level for each token,
-    which prompts and responses need unless the noise is absorbing; by default the network is tried when that is needed.
-    Raises ValueError if the name is taken.
+    rows, which `document_ids: true` needs. `token_levels` says whether sigma may be [B, L], a level for each token that the
+    other tokens see, which prompts and responses need unless the noise is absorbing; by default the network is tried when
+    that is needed. Raises ValueError if the name is taken.
     """
     keys = _open_type(name) if config is None else section_type(name, config, BackboneConfig)
     traits = sigma_optional, takes_blocks, takes_documents, token_levels
     return BACKBONES.decorator(name, lambda build: BackboneEntry(keys, build, *traits))
+
+
+def find_level_problem(section: BackboneConfig) -> Violation | None:
+    """Return why a section's network cannot be told a noise level for each token; None if it can, or that is unknown."""
+    found = section.level_problem()
+    if found is None and BACKBONES.get(section.type).token_levels is False:
+        message = f"backbone {section.type} is registered with token_levels=False: it takes one level for a row"
+        known = " or ".join(name for name in BACKBONES if BACKBONES.get(name).token_levels)
+        return Violation(message, ("type",), (), f"backbone: {{type: {known}}}")
+    return found
 
 
 def _open_type(name: str) -> type[BackboneConfig]:

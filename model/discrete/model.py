@@ -10,7 +10,6 @@ from torch._subclasses.fake_tensor import unset_fake_temporarily
 from model.attention.documents import Documents
 from model.denoisers.blocks import BlockReader, Blocks
 from model.denoisers.calling import DenoiserCall, build_backbone
-from model.denoisers.registry import BACKBONES
 from model.denoisers.view import BackboneView
 from model.device import resolve_device
 from model.discrete.inputs import check_condition, check_data, check_level, check_noisy, check_rows, given_tokens
@@ -74,7 +73,7 @@ class DiffusionModel(nn.Module):
             self.network = build_backbone(config.backbone.type, BackboneView(config.backbone_values()), graph.dim)
         if any(p.device.type != device.type for p in self.network.parameters()):
             self.network.to(device)  # the builder set a device itself
-        self.call = DenoiserCall(self.network, BACKBONES.get(config.backbone.type).token_levels)
+        self.call = DenoiserCall(self.network, None if graph.absorbing else config.backbone)
         if config.condition is not None:
             self.call.require("cond", "the section has a condition")
         self.block_size: int | None = getattr(self.objective, "block_size", None)

@@ -11,10 +11,11 @@ from data_manager.dataset_types import DatasetConfig
 from data_manager.row_types import TokensConfig
 from data_manager.speech.types import SpeechConfig
 from data_manager.text.types import CorpusConfig
+from model.denoisers.registry import find_level_problem
 from model.latent.registry import LATENT_SAMPLERS
 from model.model_types import ModelConfig
 from model.types import PerformerParams
-from model_factory.diffusion.registry import OBJECTIVES, SAMPLERS
+from model_factory.diffusion.registry import OBJECTIVES, PROCESSES, SAMPLERS
 from model_factory.experiment.check_context import DISCRETE, LATENT, OWN_TASKS, SPEECH_TASKS, Check, Context
 from model_factory.experiment.training_checks import TRAINING_CHECKS
 from model_factory.yaml_config.errors import Problem
@@ -189,6 +190,22 @@ def _condition(context: Context) -> Iterator[Problem]:
         )
 
 
+def _token_levels(context: Context) -> Iterator[Problem]:
+    """Check that the network can be told which tokens are given, where the noise does not show it."""
+    model, columns = context.model, context.columns
+    if context.task is None or model is None or model.model_type != DISCRETE or not columns:
+        return
+    section: Any = model.config
+    is_prefixed = "source_ids" in columns and getattr(section.backbone, "encoder", None) is None
+    if not is_prefixed and "response_mask" not in columns:
+        return
+    found, noise = find_level_problem(section.backbone), section.process.type
+    if found is not None and not PROCESSES.get(noise).absorbing:
+        theorem = f"under {noise} noise only its noise level, 0, tells the network that a given token is clean"
+        message = f"{theorem}, and {found.message}, so it would not learn p(response | given tokens)"
+        yield context.problem(("model", "backbone", *found.at), message, found.suggestion)
+
+
 def _latent_rows(context: Context) -> Iterator[Problem]:
     """Check that rows fit a latent diffusion model: whole texts, no longer than its parts can read."""
     entry, model = context.dataset, context.model
@@ -308,6 +325,7 @@ CHECKS: tuple[Check, ...] = (
         _lengths,
         _vocabulary,
         _condition,
+        _token_levels,
         _latent_rows,
         _diffusion_generation,
         _token_choice,

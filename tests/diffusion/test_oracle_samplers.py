@@ -6,10 +6,12 @@ import torch
 from model_factory.diffusion.objectives.parameterisation import ScoreParameterisation
 from model_factory.diffusion.processes.diffusion_process import DiffusionProcess
 from model_factory.diffusion.processes.graph import AbsorbingGraph, UniformGraph
+from model_factory.diffusion.processes.hybrid import HybridGraph
 from model_factory.diffusion.processes.noise_schedule import CosineNoise, GeometricNoise, LogLinearNoise, NoiseSchedule
 from model_factory.diffusion.registry import SAMPLERS
 from tests.oracles.diffusion_propagation import kernel, oracle_sampler, sampler_distribution, state_of
 from tests.oracles.diffusion_toy import VOCABULARY, Toy
+from tests.oracles.hybrid_toy import HybridToy
 
 
 def process_of(absorbing: bool, schedule: NoiseSchedule) -> DiffusionProcess:
@@ -84,13 +86,57 @@ def test_prompts_condition_the_samples_exactly(frozen: list[bool]) -> None:
     """First-hitting with frozen tokens samples p(x_0 | those tokens); many ancestral steps come close."""
     toy, process = Toy.random(12, absorbing=True), process_of(True, LogLinearNoise(0.0))
     kept = torch.tensor(frozen)
-    matches = (toy.data[:, kept] == 1).all(1).reshape(toy.joint.shape)
-    condition = toy.joint * matches
-    target = Toy(condition / condition.sum(), absorbing=True)
+    target = toy.given(kept)
     exact = sampler_distribution(toy, oracle_sampler(toy, process, "first_hitting", 1), kept)
     close = sampler_distribution(toy, oracle_sampler(toy, process, "ancestral", 200), kept)
     assert target.total_variation(exact) < 1e-12
     assert target.total_variation(close) < 2e-3
+
+
+PROMPTS = [[True, False, False], [False, False, True]]
+STEPS = (16, 64)
+
+
+def distances_given(
+    kind: str, name: str, frozen: list[bool] | None, *, told: bool = True, gamma: float = 2.0
+) -> list[float]:
+    """Return the distances from p(x_0 | prompt) after 16 and 64 steps; without `told` the network gets row levels.
+
+    Hybrid noise has a finite rate at both ends with gamma = 2; by default it has none, and samplers a lower order.
+    """
+    if kind == "hybrid":
+        toy: Toy = HybridToy.drawn(12, 0.3, gamma)
+        process = DiffusionProcess(*HybridGraph(VOCABULARY, 0.3, gamma).at_pace(LogLinearNoise(1e-6)))
+    else:
+        toy, process = Toy.random(12, kind == "absorbing"), process_of(kind == "absorbing", LogLinearNoise(1e-6))
+    kept = None if frozen is None else torch.tensor(frozen)
+    target = toy if kept is None else toy.given(kept)
+    samplers = (oracle_sampler(toy, process, name, steps, frozen=kept if told else None) for steps in STEPS)
+    return [target.total_variation(sampler_distribution(toy, sampler, kept)) for sampler in samplers]
+
+
+@pytest.mark.parametrize("name", ["ancestral", "analytic", "euler"])
+@pytest.mark.parametrize("kind", ["absorbing", "uniform", "hybrid"])
+def test_samples_approach_the_conditional_as_one_over_steps(kind: str, name: str) -> None:
+    for frozen in (None, *PROMPTS):
+        coarse, fine = distances_given(kind, name, frozen)
+        assert 3.5 < coarse / fine < 4.5
+    if kind == "absorbing":
+        assert distances_given(kind, name, PROMPTS[0], told=False) == distances_given(kind, name, PROMPTS[0])
+
+
+def test_samples_approach_the_conditional_at_the_order_without_prompt() -> None:
+    (coarse, fine), *given = (distances_given("hybrid", "ancestral", frozen, gamma=1.0) for frozen in (None, *PROMPTS))
+    assert 2.3 < coarse / fine < 2.6
+    assert all(2.5 < early / late < 3.0 for early, late in given)
+
+
+@pytest.mark.parametrize("name", ["ancestral", "analytic", "euler"])
+@pytest.mark.parametrize("kind", ["uniform", "hybrid"])
+def test_network_told_one_level_a_row_levels_off(kind: str, name: str) -> None:
+    coarse, fine = distances_given(kind, name, PROMPTS[1], told=False)
+    assert coarse / fine < 1.5
+    assert fine > 0.07 > 0.01 > distances_given(kind, name, PROMPTS[1])[1]
 
 
 @pytest.mark.parametrize("name", [name for name in SAMPLERS if SAMPLERS.get(name).accuracy == "convergent"])

@@ -127,6 +127,23 @@ def test_hf_denoiser_trains_samples_and_reloads(family: str, tmp_path: Path) -> 
     assert torch.equal(again.denoise(x_t, sigma, cond=cond), model.denoise(x_t, sigma, cond=cond))
 
 
+@pytest.mark.parametrize("family", ["Bert", "GPT2", "Llama"])
+def test_hf_denoiser_reads_which_tokens_are_given(family: str, tmp_path: Path) -> None:
+    pretrained(family, tmp_path)
+    model = build(tmp_path, process="uniform", objective="udlm")
+    network: Any = model.network
+    torch.nn.init.normal_(network.told.noise.net[-1].weight, std=0.3)
+    given, rows = (torch.arange(LONG) < 3).expand(2, -1), torch.ones(2)
+    plain = model.denoise(tokens(), rows)
+    torch.testing.assert_close(model.denoise(tokens(), rows[:, None].expand(2, LONG)), plain)
+    told = model.denoise(tokens(), torch.where(given, 0.0, 1.0))
+    assert ((plain - told).abs().amax(-1)[~given] > 1e-4).all()
+    output = model.train()(tokens(), response_mask=~given)
+    output.loss.backward()
+    prompt = tokens()[:, :3]
+    assert torch.equal(model.sample(2, steps=2, prompt=prompt)[:, :3], prompt)
+
+
 @pytest.mark.parametrize("kind", ["class", "properties"])
 def test_hf_denoiser_conditioning_starts_at_zero_and_is_learnt(kind: str, tmp_path: Path) -> None:
     pretrained("Llama", tmp_path)

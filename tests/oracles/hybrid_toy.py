@@ -1,11 +1,23 @@
 """The toy language with hybrid noise, from the paper's q_t(z | x) = alpha_t x + (beta pi)_t and a bisection in t."""
 
+import math
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch import Tensor
 
 from tests.oracles.diffusion_toy import VOCABULARY, Toy
+
+
+@cache
+def _time(sigma: float, p_uniform: float, gamma: float) -> float:
+    toy, alpha, low, high = HybridToy(torch.empty(0), True, p_uniform, gamma), math.exp(-sigma), 0.0, 1.0
+    for _ in range(200):
+        middle = (low + high) / 2
+        later = float(toy.shares(torch.tensor(middle, dtype=torch.float64))[0]) > alpha
+        low, high = (middle, high) if later else (low, middle)
+    return (low + high) / 2
 
 
 @dataclass(frozen=True)
@@ -28,12 +40,9 @@ class HybridToy(Toy):
 
     def time(self, sigma: Tensor) -> Tensor:
         """Return t with alpha_t = exp(-sigma), by bisection."""
-        low, high = torch.zeros_like(sigma), torch.ones_like(sigma)
-        for _ in range(200):
-            middle = (low + high) / 2
-            later = self.shares(middle)[0] > torch.exp(-sigma)
-            low, high = torch.where(later, middle, low), torch.where(later, high, middle)
-        return (low + high) / 2
+        levels, places = sigma.unique(return_inverse=True)
+        times = [_time(level, self.p_uniform, self.gamma) for level in levels.tolist()]
+        return torch.tensor(times, dtype=torch.float64)[places]
 
     def kernel(self, sigma: Tensor) -> Tensor:
         """Return q at noise level sigma, [..., dim, dim], rows of clean tokens; a mask is kept."""
