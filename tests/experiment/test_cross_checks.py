@@ -10,6 +10,7 @@ from torch import zeros
 from model.denoisers.registry import BACKBONES, register_backbone
 from model_factory.experiment import training_checks
 from model_factory.experiment.config import read_experiment
+from model_factory.experiment.task_registry import TASKS, register_task
 from model_factory.experiment.training_checks import find_notes
 from model_factory.yaml_config.dump import dump
 from model_factory.yaml_config.errors import ConfigError
@@ -227,6 +228,42 @@ def test_documents_are_isolated_or_refused(here: Path) -> None:
         "datasets.0.document_ids: the backbone no-documents does not isolate the documents of packed rows: it is "
         "registered without takes_documents=True; try document_ids: false"
     )
+
+
+def test_conditional_rows_need_levels_of_tokens_unless_noise_is_absorbing(here: Path) -> None:
+    Path("b.txt").write_text(TEXT)
+    pairs = data(data_files={"train": {"source": "a.txt", "target": "b.txt"}})
+    register_backbone("row-levels", token_levels=False)(lambda config, vocab_size: None)
+    register_backbone("tried")(lambda config, vocab_size: None)
+    register_task("of-pairs", columns=("source_ids", "target_ids"), model_types=("diffusion",))(type("OfPairs", (), {}))  # type: ignore[type-var]
+    late = {"type": "bert", "hidden_size": 16, "num_layers": 1, "num_heads": 2, "time_injection": "output"}
+    theorem = "under {} noise only its noise level, 0, tells the network that a given token is clean, and "
+
+    def found(backbone: dict, process: str = "uniform", **more: object) -> list[str]:
+        objective = {"absorbing": "mdlm", "uniform": "udlm", "hybrid": "gidd"}[process]
+        model = {"model_type": "diffusion", "process": {"type": process}, "objective": {"type": objective}}
+        training = {"max_steps": 2, "task": "of-pairs"}
+        return problems(**{"model": {**model, "backbone": backbone}, "datasets": [pairs], "training": training} | more)
+
+    try:
+        for process in ("uniform", "hybrid"):
+            assert found({"type": "row-levels"}, process) == [
+                f"model.backbone.type: {theorem.format(process)}backbone row-levels is registered with token_levels=False: "
+                "it takes one level for a row, so it would not learn p(response | given tokens); try backbone: {type: "
+                "performer or ddit or bert or hugging_face}"
+            ]
+            assert found(late, process) == [
+                f"model.backbone.time_injection: {theorem.format(process)}time_injection output adds the level after all "
+                "attention, so no token sees that of another, so it would not learn p(response | given tokens); try "
+                "time_injection: adaln"
+            ]
+        for backbone in ({"type": "row-levels"}, late):
+            assert found(backbone, "absorbing") == []
+            assert found(backbone, datasets=[data()], training={"max_steps": 2}) == []
+        assert found({"type": "tried"}) == found({**late, "time_injection": "input"}) == []
+    finally:
+        for registry, name in ((BACKBONES, "row-levels"), (BACKBONES, "tried"), (TASKS, "of-pairs")):
+            registry._entries.pop(name)
 
 
 def test_positions_of_documents_need_isolated_documents(here: Path) -> None:

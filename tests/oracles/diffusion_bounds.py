@@ -28,19 +28,27 @@ def quadrature_at_both_ends(points: int, power: int) -> Iterator[tuple[float, fl
         yield rising / (rising + falling), weight * slope
 
 
-def pairs(toy: Toy, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return indices of x_0 and x_t, and p(x_0) q_sigma(x_t | x_0), for all possible pairs."""
-    q = toy.kernel(sigma)[:VOCABULARY]
-    joint = torch.einsum("abc,ai,bj,ck->abcijk", toy.joint, q, q, q).reshape(VOCABULARY**LENGTH, -1)
+def pairs(toy: Toy, sigma: Tensor, frozen: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    """Return indices of x_0 and x_t, and p(x_0) q_sigma(x_t | x_0), for all possible pairs; frozen places are clean."""
+    noised, kept = toy.kernel(sigma)[:VOCABULARY], torch.eye(VOCABULARY, toy.dim, dtype=torch.float64)
+    places = [kept if frozen is not None and bool(frozen[place]) else noised for place in range(LENGTH)]
+    joint = torch.einsum("abc,ai,bj,ck->abcijk", toy.joint, *places).reshape(VOCABULARY**LENGTH, -1)
     clean, noisy = (joint > 0).nonzero(as_tuple=True)
     return clean, noisy, joint[clean, noisy]
 
 
-def expected(toy: Toy, sigma: Tensor, denoise: Denoise, part: Callable[[Tensor, Tensor, Tensor], Tensor]) -> float:
-    """Return E[sum over positions of part(output, x_t, x_0)] over x_0 and the noise at sigma."""
-    clean, noisy, probability = pairs(toy, sigma)
+def expected(
+    toy: Toy,
+    sigma: Tensor,
+    denoise: Denoise,
+    part: Callable[[Tensor, Tensor, Tensor], Tensor],
+    frozen: Tensor | None = None,
+) -> float:
+    """Return E[sum over free positions of part(output, x_t, x_0)] over x_0 and the noise at sigma."""
+    clean, noisy, probability = pairs(toy, sigma, frozen)
     output = denoise(toy.states, sigma.expand(len(toy.states)))[noisy]
     values = part(output, toy.states[noisy], toy.data[clean])
+    values = values if frozen is None else values.masked_fill(frozen, 0.0)
     return float((probability[:, None] * values).sum())
 
 
@@ -50,8 +58,9 @@ def exact_bound(
     denoise: Denoise,
     times: Iterator[tuple[float, float]],
     corruption: NoiseSchedule | None = None,
+    frozen: Tensor | None = None,
 ) -> tuple[float, float, float]:
-    """Return diffusion, prior and reconstruction parts in nats per sequence.
+    """Return diffusion, prior and reconstruction parts in nats per sequence, of the free places given the frozen, bool [3].
 
     `corruption` is the schedule that noises the tokens, by default the objective's; a different one is an error that
     tests must detect.
@@ -67,17 +76,18 @@ def exact_bound(
         def denoise_at_level(x_t: Tensor, _: Tensor, level: Tensor = level) -> Tensor:
             return denoise(x_t, level.expand(len(x_t)))
 
-        diffusion += weight * expected(toy, noised.sigma(t), denoise_at_level, at_t)
-    prior = _prior(toy, objective, denoise)
+        diffusion += weight * expected(toy, noised.sigma(t), denoise_at_level, at_t, frozen)
+    prior = _prior(toy, objective, denoise, frozen)
     reconstruction = 0.0
     if objective.needs_start:
-        reconstruction = expected(toy, noised.sigma(0.0), denoise, objective.reconstruction)
+        reconstruction = expected(toy, noised.sigma(0.0), denoise, objective.reconstruction, frozen)
     return diffusion, prior, reconstruction
 
 
-def _prior(toy: Toy, objective: Objective, denoise: Denoise) -> float:
-    output = None
+def _prior(toy: Toy, objective: Objective, denoise: Denoise, frozen: Tensor | None) -> float:
+    output, kept = None, torch.zeros(LENGTH, dtype=torch.bool) if frozen is None else frozen
     if objective.needs_limit:
-        masks = torch.full((1, LENGTH), VOCABULARY)
-        output = denoise(masks, objective.schedule.sigma(torch.ones(1))).expand(len(toy.data), -1, -1)
-    return float((toy.joint.flatten()[:, None] * objective.prior(toy.data, output)).sum())
+        masks = torch.where(kept, toy.data, VOCABULARY)
+        output = denoise(masks, objective.schedule.sigma(torch.ones(len(masks))))
+    values = objective.prior(toy.data, output).masked_fill(kept, 0.0)
+    return float((toy.joint.flatten()[:, None] * values).sum())
