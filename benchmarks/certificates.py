@@ -4,10 +4,10 @@
 
 Toy distributions of three tokens at three positions are enumerated: transition kernels are multiplied over all
 sequences, and nothing is sampled. The table shows which samplers are exact, which converge and how fast (order:
-halvings of the distance at each doubling of the steps), and which do neither. Further tables show how tight the bound
-of entropy_bounded is, which samplers are robust to errors of the network, and how much stratified times reduce the
-variance of the loss. `--page docs/diffusion.md` writes these tables, and those of valid combinations, into the
-documentation.
+halvings of the distance at each doubling of the steps), and which do neither. Further tables show the distance from
+p(x | prompt), how tight the bound of entropy_bounded is, which samplers are robust to errors of the network, and how
+much stratified times reduce the variance of the loss. `--page docs/diffusion.md` writes these tables, and those of valid
+combinations, into the documentation.
 """
 
 import argparse
@@ -21,6 +21,7 @@ import torch
 
 from benchmarks.entropy_bounds import bounds_table
 from benchmarks.erring_networks import erring_table
+from benchmarks.prompted import prompts_table
 from model_factory.diffusion.objectives.losses import Objective, SubsLoss, UdlmLoss
 from model_factory.diffusion.processes.diffusion_process import DiffusionProcess
 from model_factory.diffusion.processes.graph import AbsorbingGraph, UniformGraph
@@ -211,12 +212,15 @@ def main() -> None:
     certificates = all_certificates(arguments.steps, arguments.toys)
     tables = {
         "certificates": table(certificates, arguments.steps),
+        "prompts": prompts_table(),
         "bounds": bounds_table(),
         "erring": erring_table(),
         "strata": strata_table(),
     }
     print("Total variation from the data, by steps (first_hitting and entropy_bounded count their own):\n")
     print(tables["certificates"])
+    print("\nTotal variation from p(x | prompt), the last of three tokens given:\n")
+    print(tables["prompts"])
     print("\nCalls and distance of entropy_bounded by gamma:\n")
     print(tables["bounds"])
     print("\nTotal variation from the data with noise added to the oracle's logits, 128 steps:\n")

@@ -12,6 +12,7 @@ import model_factory
 from benchmarks.certificates import all_certificates, strata_table, table
 from benchmarks.entropy_bounds import bounds_table
 from benchmarks.erring_networks import erring_table
+from benchmarks.prompted import prompts_table
 from model.discrete.types import ConditionConfig, DiffusionConfig
 from model_factory.cli.main import VERBS
 from model_factory.diffusion.registry import OBJECTIVES, PROCESSES, SCHEDULES
@@ -60,6 +61,13 @@ def test_docs_certificates_match_code() -> None:
 
 def test_docs_entropy_bounds_match_code() -> None:
     assert fill_table(DIFFUSION, "bounds", bounds_table()) == DIFFUSION
+
+
+def test_docs_prompts_table_matches_code() -> None:
+    """Recompute one sampler under absorbing and uniform noise; the others take long."""
+    shown = {tuple(row[:2]): row for row in rows_of("prompts")}
+    computed = [cells(line) for line in prompts_table(("absorbing", "uniform"), ("ancestral",)).splitlines()[2:]]
+    assert [shown[tuple(row[:2])] for row in computed] == computed
 
 
 def test_docs_sampler_error_table_matches_code() -> None:

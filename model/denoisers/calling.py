@@ -29,7 +29,7 @@ class DenoiserCall:
 
     The first parameter is x_t whatever its name. `sigma` goes to the parameter of that name, else to the first other
     one without a known name and without a default. With `section`, the backbone's under noise that is not absorbing,
-    sigma [B, L] is refused for a network that cannot be told levels of tokens; where it does not say, the network is tried
+    sigma [B, L] is refused for a network that takes no levels of tokens; where that is unknown, the network is tried
     in the first such call. Raises DenoiserCallError if no parameter takes sigma.
     """
 
@@ -118,13 +118,19 @@ class DenoiserCall:
                     return f"its output is then {list(output.shape)}, not {list(alike.shape)}"
                 if not torch.allclose(output, alike, rtol=0.02, atol=0.02 * float(alike.abs().max())):
                     return "equal levels of all tokens give another output than sigma [B]"
-                first = torch.arange(length, device=x_t.device) == 0
-                moved = self._call(ids, torch.where(first, 5.0, rows[:, None]), {"cond": cond}).ne(output).any(-1)
-                if bool(moved[:, 0].any()) and not bool(moved[:, 1:].any()):
-                    return "the level of a token changes its own output alone, so no other token sees it"
+            if self._hides_level(x_t[:1].expand(2, -1), rows, cond):
+                return "the level of a token changes its own output alone, so no other token sees it"
         finally:
             self.network.train(training)
         return None
+
+    def _hides_level(self, ids: Tensor, rows: Tensor, cond: Tensor | None) -> bool:
+        """Return True if a change of the first token reaches outputs after it, and one of its level the first alone."""
+        levels, first = rows[:, None].expand(ids.shape), torch.arange(ids.shape[1], device=ids.device) == 0
+        changed = (ids, levels), (torch.where(first, (ids == 0).to(ids.dtype), ids), levels), (ids, levels + 3 * first)
+        plain, other, told = (self._call(tokens, sigma, {"cond": cond}) for tokens, sigma in changed)
+        moved = (told != plain).any(-1)
+        return bool((other != plain)[:, 1:].any() and moved[:, 0].any() and not moved[:, 1:].any())
 
     def _output(self, ids: Tensor, sigma: Tensor, cond: Tensor | None) -> Tensor | str:
         """Return the network's output, or the error that it raises."""
@@ -136,8 +142,8 @@ class DenoiserCall:
 
 
 _NO_LEVELS = (
-    "{0} cannot be told a noise level for each token, sigma [B, L]: {1}. Prompts, and rows with responses, need that unless "
-    "the noise is absorbing: level 0 tells that a token is given. Begin forward with `sigma = sigma[:, None] if sigma.dim() "
+    "{0} takes no noise level for each token, sigma [B, L]: {1}. Prompts, and rows with responses, need that unless "
+    "the noise is absorbing: level 0 marks a given token. Begin forward with `sigma = sigma[:, None] if sigma.dim() "
     "== 1 else sigma`, embed it to [B, 1 or L, width], add that to the tokens before attention, and register the backbone "
     "with token_levels=True; or use absorbing noise"
 )

@@ -21,7 +21,7 @@ class BackboneConfig(StrictModel):
     """auto (the accelerator if there is one, else cpu), cpu, cuda, cuda:N, mps or xpu."""
 
     def level_problem(self) -> Violation | None:
-        """Return the setting with which the network cannot be told a noise level for each token; None: no setting."""
+        """Return the setting with which the network cannot use a noise level for each token; None: no setting."""
         return None
 
 

@@ -66,7 +66,7 @@ def register_backbone(
 
 
 def find_level_problem(section: BackboneConfig) -> Violation | None:
-    """Return why a section's network cannot be told a noise level for each token; None if it can, or that is unknown."""
+    """Return why a section's network cannot use a noise level for each token; None if it can, or that is unknown."""
     found = section.level_problem()
     if found is None and BACKBONES.get(section.type).token_levels is False:
         message = f"backbone {section.type} is registered with token_levels=False: it takes one level for a row"

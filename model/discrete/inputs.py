@@ -39,7 +39,7 @@ def check_data(input_ids: Tensor, attention_mask: Tensor | None, num_tokens: int
 
 
 def given_tokens(real: Tensor, response_mask: Tensor | None) -> Tensor | None:
-    """Return the real tokens that are no response, bool [B, L], of two masks bool [B, L]; None if there are none."""
+    """Return the real tokens that are no response, bool [B, L], of two masks bool [B, L]; None without such tokens."""
     if response_mask is None:
         return None
     given = real & ~response_mask

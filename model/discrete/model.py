@@ -135,8 +135,8 @@ class DiffusionModel(nn.Module):
         given = given_tokens(mask, response_mask)
 
         def denoise(x_t: Tensor, sigma: Tensor) -> Tensor:
-            told = self.process.graph.told(sigma, given)
-            return self._predict(x_t, told, mask=seen, cond=cond, documents=documents)
+            level = self.process.graph.conditioning_level(sigma, given)
+            return self._predict(x_t, level, mask=seen, cond=cond, documents=documents)
 
         parts = self.objective.parts(denoise, input_ids, t, generators, ~counted, ends=not self.training)
         output = self._reduce(parts, counted)

@@ -191,7 +191,7 @@ def _condition(context: Context) -> Iterator[Problem]:
 
 
 def _token_levels(context: Context) -> Iterator[Problem]:
-    """Check that the network can be told which tokens are given, where the noise does not show it."""
+    """Check that the network can read which tokens are given, where the noise does not show it."""
     model, columns = context.model, context.columns
     if context.task is None or model is None or model.model_type != DISCRETE or not columns:
         return
@@ -201,7 +201,7 @@ def _token_levels(context: Context) -> Iterator[Problem]:
         return
     found, noise = find_level_problem(section.backbone), section.process.type
     if found is not None and not PROCESSES.get(noise).absorbing:
-        theorem = f"under {noise} noise only its noise level, 0, tells the network that a given token is clean"
+        theorem = f"under {noise} noise only its noise level, 0, shows the network that a given token is clean"
         message = f"{theorem}, and {found.message}, so it would not learn p(response | given tokens)"
         yield context.problem(("model", "backbone", *found.at), message, found.suggestion)
 

@@ -32,7 +32,7 @@ def bound_given(toy: Toy, objective: Objective, places: list[int], power: int = 
     frozen[places] = True
 
     def network(x_t: Tensor, sigma: Tensor) -> Tensor:
-        return toy.oracle(x_t, objective.graph.told(sigma, frozen.expand(len(x_t), -1) if told else None))
+        return toy.oracle(x_t, objective.graph.conditioning_level(sigma, frozen.expand(len(x_t), -1) if told else None))
 
     is_hybrid = isinstance(toy, HybridToy)
     times = quadrature_at_both_ends(60, 6) if is_hybrid else quadrature(60 if power > 1 else 40, power)

@@ -237,7 +237,7 @@ def test_conditional_rows_need_levels_of_tokens_unless_noise_is_absorbing(here: 
     register_backbone("tried")(lambda config, vocab_size: None)
     register_task("of-pairs", columns=("source_ids", "target_ids"), model_types=("diffusion",))(type("OfPairs", (), {}))  # type: ignore[type-var]
     late = {"type": "bert", "hidden_size": 16, "num_layers": 1, "num_heads": 2, "time_injection": "output"}
-    theorem = "under {} noise only its noise level, 0, tells the network that a given token is clean, and "
+    theorem = "under {} noise only its noise level, 0, shows the network that a given token is clean, and "
 
     def found(backbone: dict, process: str = "uniform", **more: object) -> list[str]:
         objective = {"absorbing": "mdlm", "uniform": "udlm", "hybrid": "gidd"}[process]

@@ -1,4 +1,4 @@
-"""Noise levels of tokens: 0 at given tokens in training, evaluation and sampling, and networks that cannot be told them."""
+"""Noise levels of tokens: 0 at given tokens in training, evaluation and sampling, and networks that cannot use them."""
 
 from collections.abc import Iterator
 from types import SimpleNamespace
@@ -152,6 +152,15 @@ class Late(Both):
         return out
 
 
+class Closed(Both):
+    """The part that mixes tokens is closed at first, so that the network cannot be tried: it is believed."""
+
+    def forward(self, x: Tensor, sigma: Tensor) -> Tensor:
+        self.calls += 1
+        out: Tensor = self.out(torch.tanh(self.embed(x) + self.level(sigma)))
+        return out
+
+
 class FixedLength(Both):
     def level(self, sigma: Tensor) -> Tensor:
         return super().level(sigma) + torch.zeros(LENGTH, 6)
@@ -177,9 +186,9 @@ def custom() -> Iterator[Any]:
     [
         (
             RowsOnly,
-            r"RowsOnly cannot be told a noise level for each token, sigma \[B, L\]: its output is then \[2, 2, 8, 5\]",
+            r"RowsOnly takes no noise level for each token, sigma \[B, L\]: its output is then \[2, 2, 8, 5\]",
         ),
-        (Broadcasting, "Broadcasting cannot be told .*: RuntimeError: The size of tensor a"),
+        (Broadcasting, "Broadcasting takes no noise level .*: RuntimeError: The size of tensor a"),
         (Averaging, "equal levels of all tokens give another output"),
         (Late, "the level of a token changes its own output alone"),
         (FixedLength, "with rows of 4 tokens, to try it, RuntimeError"),
@@ -200,13 +209,14 @@ def test_custom_network_is_tried_and_refused(custom: Any, network: type[nn.Modul
     custom(network, "absorbing", "sedd")(X_T, response_mask=RESPONSE).loss.backward()
 
 
-def test_custom_network_with_levels_is_tried_once(custom: Any) -> None:
-    model = custom(Both)
+@pytest.mark.parametrize("network", [Both, Closed])
+def test_custom_network_with_levels_is_tried_once(custom: Any, network: type[nn.Module]) -> None:
+    model = custom(network)
     model(X_T, response_mask=RESPONSE).loss.backward()
-    tried = model.network.calls - 1
-    assert tried == 6
+    tried = model.network.calls
+    assert tried == 8
     model(X_T, response_mask=RESPONSE).loss.backward()
-    assert model.network.calls == tried + 2
+    assert model.network.calls == tried + 1
     assert model.sample(2, steps=2, prompt=X_T[:, :3]).shape == (2, LENGTH)
 
 

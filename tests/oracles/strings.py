@@ -20,7 +20,7 @@ def entropy(probs: Tensor) -> float:
 
 @dataclass(frozen=True)
 class Strings:
-    """Rows `tokens` int64 [n, 4], with bool [n, 4] of the `real` ones, which are noised and counted, and their law [n]."""
+    """Rows `tokens` int64 [n, 4], with bool [n, 4] of the `real` ones, which are noised and counted, and their probabilities [n]."""
 
     tokens: Tensor
     real: Tensor
@@ -28,7 +28,7 @@ class Strings:
 
     @classmethod
     def drawn(cls, seed: int, fill: int, hide: bool = False) -> "Strings":
-        """Draw the law of the strings, whose rows are filled with ends to a multiple of `fill`, or to four without it.
+        """Draw the probabilities of the strings, whose rows are filled with ends to a multiple of `fill`, or to four without it.
 
         With `hide` the fill is hidden, so that a row has its letters and one end.
         """

@@ -78,12 +78,12 @@ class Graph:
         """Return the process and noise schedule for a base schedule `pace`; overridden if the mixture changes with sigma."""
         return self, pace
 
-    def told(self, sigma: Tensor, given: Tensor | None) -> Tensor:
-        """Return the noise level that a network is told, of sigma [B] or [B, L]: [B, L] with 0 at given tokens.
+    def conditioning_level(self, sigma: Tensor, given: Tensor | None) -> Tensor:
+        """Return the noise level for a network, of sigma [B] or [B, L]: [B, L], with 0 at given tokens.
 
         `given` is bool [B, L], True at tokens that are kept clean, such as a prompt; None: no such tokens. A mask shows
-        that a token is noised; under other noise only the level tells the network that these are clean, and without it
-        samples do not follow p(x_0 | given tokens). Under absorbing noise sigma is returned as it is.
+        that a token is noised; under other noise only its level shows the network that a given token is clean, and
+        without it samples do not follow p(x_0 | given tokens). Under absorbing noise sigma is returned as it is.
         """
         if given is None or self.absorbing:
             return sigma

@@ -26,7 +26,7 @@ class Denoiser:
         top_p: nucleus sampling, keeps the fewest tokens whose probabilities reach it (Holtzman et al. 2020).
         mask: bool [B, L], True at real tokens, passed to the network.
         block_size: tokens of a block if the network predicts one block only, the first with masks.
-        given: bool [B, L], True at clean tokens of a prompt, which the network is told by `Graph.told`; None: no prompt.
+        given: bool [B, L], True at clean tokens of a prompt, for `Graph.conditioning_level`; None: no prompt.
     Raises SettingError for an invalid temperature, top_p or guidance.
     """
 
@@ -61,7 +61,7 @@ class Denoiser:
     def output(self, x_t: Tensor, sigma: Tensor, rows: Tensor | None = None) -> Tensor:
         """Return the guided output for x_t [b, L] at sigma [b]; `rows` are their indices in the batch, all by default."""
         extras = {} if self.mask is None else {"mask": _take(self.mask, rows)}
-        sigma = self.parameterisation.graph.told(sigma, _take(self.given, rows))
+        sigma = self.parameterisation.graph.conditioning_level(sigma, _take(self.given, rows))
         if self.cond is None:
             return self.network(x_t, sigma, **extras)
         null: dict[str, Any] = {} if self.null_cond is None else {"cond": self._null(rows)}

@@ -74,7 +74,9 @@ def _row_parts(model: Any, batch: dict[str, Any], seed: int) -> dict[str, Tensor
     documents = {"documents": masks["documents"]} if "documents" in masks else {}
     given, graph = given_tokens(real_tokens(batch), masks.get("response_mask")), model.process.graph
     found = model.objective.parts(
-        lambda x_t, sigma: model.denoise(x_t, graph.told(sigma, given), mask=mask, cond=cond, **documents),
+        lambda x_t, sigma: model.denoise(
+            x_t, graph.conditioning_level(sigma, given), mask=mask, cond=cond, **documents
+        ),
         ids,
         model.times(stratified_times(rows, noise.batch_size, seed), ids, **documents),
         RowGenerators.from_seed(seed + 1, rows),
