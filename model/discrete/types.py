@@ -10,6 +10,7 @@ from model.denoisers.config_types import BackboneConfig
 from model.denoisers.registry import BACKBONES
 from model.registry import register_model
 from model.types import Size
+from model_factory.diffusion.objectives.built_in import ClipConfig
 from model_factory.diffusion.processes.built_in import AbsorbingConfig, LogLinearConfig
 from model_factory.diffusion.registry import OBJECTIVES, PROCESSES, SCHEDULES, processes_of, samplers_of
 from model_factory.yaml_config.from_registry import FromRegistry
@@ -164,7 +165,7 @@ class DiffusionConfig(StrictModel):
             if end:
                 message = f"times: count is the bound at eps 0, and the schedule ends with {end}, whose prior part would count twice"
                 yield Violation(message, at, involved, "schedule: {type: loglinear, eps: 0}")
-        elif not isinstance(times, str) and schedule != "loglinear":
+        elif isinstance(times, ClipConfig) and schedule != "loglinear":
             message = f"clip bounds the share of masks, which is the time under schedule loglinear, but not under {schedule}"
             yield Violation(message, (*at, "clip"), involved, "schedule: {type: loglinear}")
 
