@@ -78,8 +78,12 @@ class Objective(ABC):
         """
         if not (self.graph.absorbing and vars(type(self)).get("has_count_form")):
             return None
+        return self.drawn_by(self.count_draw())
+
+    def drawn_by(self, noise_draw: NoiseDraw) -> "Objective":
+        """Return a copy that draws its noise in another way."""
         found = copy.copy(self)
-        found.noise_draw = self.count_draw()
+        found.noise_draw = noise_draw
         return found
 
     def trained_by_counts(self) -> "Objective":
