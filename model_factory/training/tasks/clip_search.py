@@ -20,7 +20,7 @@ from model_factory.diffusion.objectives.clipped_draw import (
 from model_factory.diffusion.randomness import RowGenerators
 from model_factory.diffusion.time_strata import stratified_times
 from model_factory.training.noise import mix_seed
-from model_factory.training.tasks.base import Batch, real_tokens
+from model_factory.training.tasks.base import Batch, counted_tokens
 
 _PREFIX = "clip_variance_"
 _MOST_ROWS = 1600
@@ -33,22 +33,23 @@ def clipped_draw(network: nn.Module) -> ClippedDraw | None:
     return draw if isinstance(draw, ClippedDraw) else None
 
 
-def clip_variances(network: nn.Module, batch: Batch, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def clip_variances(network: nn.Module, batch: Batch, cond: Tensor | None) -> dict[str, Tensor]:
     """Return the variance of the loss of blocks in each interval of the grid, [] each; empty for a model without a search.
 
-    `inputs` are the network's further inputs for the batch: `cond`, `documents`.
+    `cond` is the condition of each row, [B] or [B, size], for a conditional model.
     """
     draw, noise = clipped_draw(network), batch["noise"]
     if not isinstance(draw, SearchedClipDraw) or int(noise.place.min()) >= _MOST_ROWS:
         return {}
     assert isinstance(network, DiffusionModel)
-    ids, mask, frozen = batch["input_ids"], batch.get("attention_mask"), ~real_tokens(batch)
+    ids, mask, frozen = batch["input_ids"], batch.get("attention_mask"), ~counted_tokens(batch)
+    documents = batch.get("document_ids")
     rows, found = noise.place.to(ids.device), {}
     for number, interval in enumerate(draw.intervals()):
         seed = mix_seed(noise.step_seed, number)
-        times = network.times(stratified_times(rows, noise.batch_size, seed), ids, inputs.get("documents"))
+        times = network.times(stratified_times(rows, noise.batch_size, seed), ids, documents)
         parts = network.objective.drawn_by(ClippedDraw(*interval)).parts(
-            lambda x_t, sigma: network.denoise(x_t, sigma, mask=mask, **inputs),
+            lambda x_t, sigma: network.denoise(x_t, sigma, mask=mask, cond=cond, documents=documents),
             ids,
             times,
             RowGenerators.from_seed(seed + 1, rows),
