@@ -146,12 +146,12 @@ class DiffusionModel(nn.Module):
         unweighted = parts.diffusion / per_token(weight, input_ids)
         return output._replace(loss=_mean(unweighted, counted))
 
-    def times(self, t: Tensor, input_ids: Tensor, documents: Tensor | None = None) -> Tensor:
+    def times(self, t: Tensor, input_ids: Tensor, documents: Tensor | None = None, objective: Any = None) -> Tensor:
         """Return the times at which tokens [B, L] are noised: t [B], or one for each block of each document [B, L].
 
-        `documents` int [B, L] numbers the documents of packed rows. Raises TimeError.
+        `documents` int [B, L] numbers the documents of packed rows; `objective` is the model's by default. Raises TimeError.
         """
-        objective: Any = self.objective
+        objective = objective or self.objective
         if documents is not None and self.block_size is not None:
             return objective.times(t, input_ids, Documents(documents).positions)  # type: ignore[no-any-return]
         return objective.times(t, input_ids)  # type: ignore[no-any-return]
