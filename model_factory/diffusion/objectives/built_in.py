@@ -64,6 +64,8 @@ class UdlmConfig(StrictModel):
     """Uniform diffusion (Schiff et al. 2024): the bound of a network that predicts the clean token."""
 
     type: Literal["udlm"] = "udlm"
+    times: Times = "uniform"
+    """uniform; count is refused, as it needs masks."""
 
 
 @register_objective("udlm", config=UdlmConfig, noises=("uniform",))
@@ -108,7 +110,7 @@ def _gidd(config: GiddConfig, process: "DiffusionProcess") -> "Objective":
 Share = Annotated[float, Field(ge=0, le=1)]
 ClipRange = Annotated[
     Annotated[Literal["auto"], Tag("name")] | Annotated[list[Share], Field(min_length=2, max_length=2), Tag("range")],
-    Discriminator(lambda value: "range" if isinstance(value, list) else "name"),
+    Discriminator(lambda value: "name" if isinstance(value, str) else "range"),
 ]
 
 
