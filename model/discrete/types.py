@@ -166,7 +166,9 @@ class DiffusionConfig(StrictModel):
                 message = f"times: count is the bound at eps 0, and the schedule ends with {end}, whose prior part would count twice"
                 yield Violation(message, at, involved, "schedule: {type: loglinear, eps: 0}")
         elif isinstance(times, ClipConfig) and schedule != "loglinear":
-            message = f"clip bounds the share of masks, which is the time under schedule loglinear, but not under {schedule}"
+            message = (
+                f"clip bounds the share of masks, which is the time under schedule loglinear, but not under {schedule}"
+            )
             yield Violation(message, (*at, "clip"), involved, "schedule: {type: loglinear}")
 
     def sized(self, vocab_size: int | None, length: int | None) -> "DiffusionConfig":

@@ -22,6 +22,7 @@ from model_factory.diffusion.randomness import RowGenerators
 from tests.diffusion.test_oracle_block import block_oracle
 from tests.oracles.diffusion_bounds import exact_bound, quadrature
 from tests.oracles.diffusion_toy import LENGTH, VOCABULARY, Toy
+from tests.oracles.mask_counts import BlockLoss, chain, entropy
 
 GRAPH = AbsorbingGraph(VOCABULARY)
 ORDERS = list(permutations(range(LENGTH)))
@@ -52,7 +53,7 @@ class Given(RowGenerators):
 def every_draw(toy: Toy, frozen: Tensor, runs: list[list[int]]) -> Iterator[tuple[Tensor, Tensor, Given, Tensor]]:
     """Yield all x_0 [27, 3], times [27, 3], streams and probabilities [27] of each order and each number of masks.
 
-    Runs are lists of positions with a number of masks of their own.
+    Runs are lists of positions; each has a separate number of masks.
     """
     sizes = [int((~frozen[run]).sum()) for run in runs]
     choices = list(product(*(range(1, max(size, 1) + 1) for size in sizes)))
@@ -159,7 +160,7 @@ def test_count_form_has_the_gradient_of_the_bound(parameterisation: Any) -> None
 
 
 def test_time_given_count_is_beta_distributed() -> None:
-    """The law of the share of masks given k is that of times t at which k of n tokens are masked: Beta(k, n - k + 1)."""
+    """The share of masks given k has the distribution of times t at which k of n tokens are masked: Beta(k, n - k + 1)."""
     rows, n = 40_000, 5
     t, frozen = (torch.arange(rows, dtype=torch.float64) + 0.5) / rows, torch.zeros(rows, n + 1, dtype=torch.bool)
     frozen[:, 2] = True
@@ -212,50 +213,16 @@ def test_levels_outside_the_schedule_get_its_ends() -> None:
     assert float(times[0]) > 0
 
 
-def chain(stay: float = 0.8) -> Tensor:
-    """Return the joint distribution of a chain of 4 tokens of 3 kinds, [81], in the order of its states."""
-    step = torch.full((3, 3), (1 - stay) / 2, dtype=torch.float64)
-    step.fill_diagonal_(stay)
-    first = torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64)
-    return torch.einsum("a,ab,bc,cd->abcd", first, step, step, step).flatten()
-
-
-def moments(joint: Tensor) -> tuple[float, tuple[float, float], tuple[float, float]]:
-    """Return the entropy, and mean and variance of one draw of the loss of the exact network: by count, and by t in [1e-3, 1]."""
-    data = torch.tensor(list(product(range(3), repeat=4)))
-    sums: dict[int, list[Tensor]] = {k: [] for k in range(5)}
-    for shown in product([False, True], repeat=4):
-        visible = torch.tensor(shown)
-        same = (data[:, None] == data[None])[..., visible].all(-1)
-        context = same.double() @ joint
-        nats = torch.zeros(81, dtype=torch.float64)
-        for place in torch.nonzero(~visible)[:, 0].tolist():
-            here = same & (data[:, None, place] == data[None, :, place])
-            nats -= torch.log(here.double() @ joint / context)
-        sums[4 - int(visible.sum())].append(nats)
-
-    def mean_of(power: int, k: int) -> float:
-        return float(torch.stack([(joint * nats**power).sum() for nats in sums[k]]).mean())
-
-    mean, square = (sum((4 / k) ** p * mean_of(p, k) / 4 for k in range(1, 5)) for p in (1, 2))
-    by_time = []
-    for p in (1, 2):
-        total = 0.0
-        for u, share in quadrature(400):
-            t = 1e-3 ** (1 - u)  # nodes dense near 1e-3
-            density = share * t * torch.log(torch.tensor(1e3)).item() / (1 - 1e-3)
-            binomial = [len(sums[k]) * t**k * (1 - t) ** (4 - k) * mean_of(p, k) for k in range(5)]
-            total += density * sum(binomial) / t**p
-        by_time.append(total)
-    entropy = float(-(joint * joint.log()).sum())
-    return entropy, (mean, square - mean**2), (by_time[0], by_time[1] - by_time[0] ** 2)
-
-
-def test_count_form_has_a_quarter_of_the_variance_of_uniform_times() -> None:
-    entropy, (mean, variance), (by_time, other) = moments(chain())
-    assert mean == pytest.approx(entropy, abs=1e-12)
-    assert by_time == pytest.approx(entropy, abs=2e-3)
+@pytest.mark.parametrize("stay", [0.6, 0.7, 0.8])
+def test_count_form_has_a_quarter_of_the_variance_of_uniform_times(stay: float) -> None:
+    joint = chain(stay)
+    block = BlockLoss(joint)
+    mean, variance = block.by_count()
+    by_time, other = block.by_time(1e-3, 1.0)
+    assert mean == pytest.approx(entropy(joint), abs=1e-12)
+    assert by_time == pytest.approx(entropy(joint), abs=2e-3)
     assert variance < other / 4
+    assert block.by_time(0.5, 1.0)[0] > mean * 1.02  # clipped times have a bias
 
 
 def test_loss_of_a_uniform_network_has_no_variance() -> None:

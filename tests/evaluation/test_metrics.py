@@ -106,7 +106,11 @@ def test_bound_of_a_unigram_denoiser_is_its_cross_entropy(mdlm):
     [
         ({"type": "d3pm"}, {"schedule": {"type": "discrete", "num_steps": 8}}, "at most, by counts"),
         ({"type": "bd3lm", "block_size": 4}, {"backbone": DDIT}, "at most, at eps 0 by counts"),
-        ({"type": "bd3lm", "block_size": 4, "times": {"clip": "auto"}}, {"backbone": DDIT}, "at most, at eps 0 by counts"),
+        (
+            {"type": "bd3lm", "block_size": 4, "times": {"clip": "auto"}},
+            {"backbone": DDIT},
+            "at most, at eps 0 by counts",
+        ),
         ({"type": "udlm"}, {"process": {"type": "uniform"}}, "at most"),
         ({"type": "gidd"}, {"process": {"type": "hybrid"}}, "at most"),
     ],

@@ -108,7 +108,7 @@ def test_documents_of_packed_rows_are_counted_together_without_bias() -> None:
 def test_custom_schedule_that_ends_above_0_is_refused_when_it_is_built() -> None:
     register_schedule("late")(lambda config: LogLinearNoise(0.1))
     try:
-        with pytest.raises(SettingError, match="alpha from 1 to 0.1"):
+        with pytest.raises(SettingError, match=r"alpha from 1 to 0\.1"):
             build(COUNTED[0], schedule={"type": "late"})
     finally:
         SCHEDULES._entries.pop("late")

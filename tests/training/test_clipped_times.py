@@ -1,4 +1,4 @@
-"""`times: {clip: auto}`: the interval is chosen by evaluations, and a resumed run goes on with it."""
+"""`times: {clip: auto}`: the interval is chosen by evaluations, and a resumed run keeps it."""
 
 import shutil
 

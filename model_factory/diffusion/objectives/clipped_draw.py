@@ -39,9 +39,7 @@ class ClippedDraw(NoiseDraw):
         self.high = check_number("clip", high, 0.0, 1.0)
         self.low = check_number("clip", low, 0.0, self.high)
 
-    def draw(
-        self, process: DiffusionProcess, x_0: Tensor, t: Tensor, generator: Randomness, frozen: Tensor
-    ) -> Noised:
+    def draw(self, process: DiffusionProcess, x_0: Tensor, t: Tensor, generator: Randomness, frozen: Tensor) -> Noised:
         """Draw noisy tokens; raise TokenError, TimeError and ShapeError."""
         run, _ = find_runs(per_token(t, x_0).expand(x_0.shape))
         size = _sum_over_runs(~frozen, run)

@@ -151,7 +151,7 @@ class StepCountDraw(CountDraw):
 
     def times(self, process: DiffusionProcess, counts: MaskCounts, generator: Randomness) -> Tensor:
         """Draw the ends of steps given the numbers of masks, [B]."""
-        draws = uniform(counts.k.shape, generator, counts.k.device).split(self._rows_at_once)
+        draws = torch.split(uniform(counts.k.shape, generator, counts.k.device), self._rows_at_once)
         steps = []
         for joint, draw in zip(self._log_joint(process, counts), draws, strict=True):
             cumulative = torch.exp(joint - joint.amax(-1, keepdim=True)).cumsum(-1)
@@ -171,7 +171,7 @@ class StepCountDraw(CountDraw):
         alpha, lost = process.schedule.alpha(ends), -torch.expm1(-process.schedule.sigma(ends))
         earlier = process.schedule.alpha((ends - 1 / self.num_steps).clamp_min(0))
         log_rate = torch.log((earlier - alpha) / lost)
-        for n, k in zip(counts.n.split(self._rows_at_once), counts.k.split(self._rows_at_once), strict=True):
+        for n, k in zip(*(torch.split(count, self._rows_at_once) for count in (counts.n, counts.k)), strict=True):
             masked = torch.special.xlogy(k[:, None].to(torch.float64), lost)
             yield log_rate + masked + torch.special.xlogy((n - k)[:, None].to(torch.float64), alpha)
 

@@ -93,10 +93,14 @@ class Objective(ABC):
         """
         found = self.by_counts()
         if found is None:
-            raise SettingError("times", "count", "uniform: the count form is of built-in objectives under absorbing noise")
+            raise SettingError(
+                "times", "count", "uniform: the count form is of built-in objectives under absorbing noise"
+            )
         if not found.noise_draw.has_ends and (self.needs_limit or self.needs_start):
             alpha = f"alpha from {float(self.schedule.alpha(0.0)):g} to {float(self.schedule.alpha(1.0)):g}"
-            raise SettingError("schedule", alpha, "alpha from 1 to 0 with times: count, such as {type: loglinear, eps: 0}")
+            raise SettingError(
+                "schedule", alpha, "alpha from 1 to 0 with times: count, such as {type: loglinear, eps: 0}"
+            )
         return found
 
     def count_draw(self) -> NoiseDraw:
@@ -121,9 +125,7 @@ class Objective(ABC):
         """Return the times [B] or [B, L] at which x_0 [B, L] is noised, from the times of its rows; raise TimeError."""
         return check_time("t", t)
 
-    def draw(
-        self, x_0: Tensor, t: Tensor, generator: Randomness, frozen: Tensor, *, training: bool = False
-    ) -> Noised:
+    def draw(self, x_0: Tensor, t: Tensor, generator: Randomness, frozen: Tensor, *, training: bool = False) -> Noised:
         """Draw the noise of x_0 [B, L] from the times [B] or [B, L]; no network is called.
 
         Without `training` it is drawn such that the loss is a bound. Raises TokenError, TimeError and ShapeError.

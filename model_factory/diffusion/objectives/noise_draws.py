@@ -53,9 +53,7 @@ class NoiseDraw(ABC):
     is_counted: ClassVar[bool] = False
 
     @abstractmethod
-    def draw(
-        self, process: DiffusionProcess, x_0: Tensor, t: Tensor, generator: Randomness, frozen: Tensor
-    ) -> Noised:
+    def draw(self, process: DiffusionProcess, x_0: Tensor, t: Tensor, generator: Randomness, frozen: Tensor) -> Noised:
         """Draw the noise of tokens x_0 [B, L] from the times t of the rows, [B] or [B, L] in (0, 1].
 
         `frozen` bool [B, L] is True at prompts and padding, which are kept. Raises TokenError, TimeError and ShapeError.
@@ -65,9 +63,7 @@ class NoiseDraw(ABC):
 class TimeDraw(NoiseDraw):
     """Noise at the given times, at which tokens are noised independently."""
 
-    def draw(
-        self, process: DiffusionProcess, x_0: Tensor, t: Tensor, generator: Randomness, frozen: Tensor
-    ) -> Noised:
+    def draw(self, process: DiffusionProcess, x_0: Tensor, t: Tensor, generator: Randomness, frozen: Tensor) -> Noised:
         """Draw noisy tokens at t; raise TokenError, TimeError and ShapeError."""
         return Noised(process.corrupt(x_0, t, generator, frozen), t)
 
@@ -95,9 +91,7 @@ class CountDraw(NoiseDraw):
     has_ends: ClassVar[bool] = False
     is_counted: ClassVar[bool] = True
 
-    def draw(
-        self, process: DiffusionProcess, x_0: Tensor, t: Tensor, generator: Randomness, frozen: Tensor
-    ) -> Noised:
+    def draw(self, process: DiffusionProcess, x_0: Tensor, t: Tensor, generator: Randomness, frozen: Tensor) -> Noised:
         """Draw subsets of k tokens; raise TokenError, TimeError and ShapeError."""
         free = check_clean(x_0, frozen, process.graph.num_tokens)
         masked, counts = _draw_subsets(check_time("t", t), frozen, generator)

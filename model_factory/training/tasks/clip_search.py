@@ -7,7 +7,6 @@ its interval from the history in the checkpoint.
 
 from collections.abc import Mapping
 
-import torch
 from torch import Tensor, nn
 
 from model.discrete.model import DiffusionModel

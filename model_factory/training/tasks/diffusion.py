@@ -50,7 +50,10 @@ class Diffusion(Task):
         if network.training:  # training skips prior and reconstruction, to save network calls
             draw = clipped_draw(network)
             if draw is not None:  # the loss is no part of a bound
-                return metrics | {"clip_low": output.loss.new_tensor(draw.low), "clip_high": output.loss.new_tensor(draw.high)}
+                return metrics | {
+                    "clip_low": output.loss.new_tensor(draw.low),
+                    "clip_high": output.loss.new_tensor(draw.high),
+                }
             return metrics | {"diffusion": found["diffusion"]} if "diffusion" in found else metrics
         metrics |= clip_variances(network, batch, batch_condition(network, batch))
         if len(found) == len(BOUND_PARTS):
