@@ -104,7 +104,7 @@ class CountDraw(NoiseDraw):
         return counts.n / counts.k.clamp_min(1)
 
     def times(self, process: DiffusionProcess, counts: MaskCounts, generator: Randomness) -> Tensor:
-        """Return times of the schedule at which a share `counts.level` is masked, drawn given k.
+        """Return times of the schedule at which a share `counts.level` is masked, [B] or [B, L], drawn given k.
 
         Levels that the schedule does not reach get its nearest time, at which the network was trained.
         """
