@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import model_factory
+from benchmarks.bound_spread import chain_table
 from benchmarks.certificates import all_certificates, strata_table, table
 from benchmarks.entropy_bounds import bounds_table
 from benchmarks.erring_networks import erring_table
@@ -76,6 +77,10 @@ def test_docs_sampler_error_table_matches_code() -> None:
 
 def test_docs_strata_table_matches_code() -> None:
     assert fill_table(DIFFUSION, "strata", strata_table()) == DIFFUSION
+
+
+def test_docs_counts_table_matches_code() -> None:
+    assert fill_table(DIFFUSION, "counts", chain_table()) == DIFFUSION
 
 
 def test_docs_explain_every_diffusion_key() -> None:

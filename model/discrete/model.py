@@ -112,8 +112,10 @@ class DiffusionModel(nn.Module):
                 times and noise, so any split of a batch gives the same loss. By default the batch is the global batch,
                 and the seed is drawn from torch's generator.
             loss_weighting: "uniform" divides the terms of `loss` by -alpha' / (1 - alpha), which weights all times
-                equally: cross-entropy at masks for mdlm, score entropy times exp(sigma) - 1 for sedd and udlm. The
-                other fields remain parts of the bound.
+                equally: cross-entropy at masks for mdlm, score entropy times exp(sigma) - 1 for sedd and udlm. With
+                `times: count` it weights all numbers of masks k equally, n / (n + 1) at n tokens: the same mean as uniform
+                times under the log-linear schedule, where k = 0 has the share 1 / (n + 1). The other fields remain parts of
+                the bound.
         In training the loss is the diffusion part alone, without network calls at t = 0 and t = 1; in evaluation it is
         the full bound. Raises DiffusionInputError, InputError and DenoiserCallError.
         """
@@ -142,16 +144,16 @@ class DiffusionModel(nn.Module):
         output = self._reduce(parts, counted)
         if loss_weighting == "bound":
             return output
-        weight = self.objective.weight(t)
+        weight = self.objective.weight(t) if parts.weight is None else parts.weight
         unweighted = parts.diffusion / per_token(weight, input_ids)
         return output._replace(loss=_mean(unweighted, counted))
 
-    def times(self, t: Tensor, input_ids: Tensor, documents: Tensor | None = None) -> Tensor:
+    def times(self, t: Tensor, input_ids: Tensor, documents: Tensor | None = None, objective: Any = None) -> Tensor:
         """Return the times at which tokens [B, L] are noised: t [B], or one for each block of each document [B, L].
 
-        `documents` int [B, L] numbers the documents of packed rows. Raises TimeError.
+        `documents` int [B, L] numbers the documents of packed rows; `objective` is the model's by default. Raises TimeError.
         """
-        objective: Any = self.objective
+        objective = objective or self.objective
         if documents is not None and self.block_size is not None:
             return objective.times(t, input_ids, Documents(documents).positions)  # type: ignore[no-any-return]
         return objective.times(t, input_ids)  # type: ignore[no-any-return]

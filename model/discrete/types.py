@@ -10,6 +10,7 @@ from model.denoisers.config_types import BackboneConfig
 from model.denoisers.registry import BACKBONES
 from model.registry import register_model
 from model.types import Size
+from model_factory.diffusion.objectives.built_in import ClipConfig
 from model_factory.diffusion.processes.built_in import AbsorbingConfig, LogLinearConfig
 from model_factory.diffusion.registry import OBJECTIVES, PROCESSES, SCHEDULES, processes_of, samplers_of
 from model_factory.yaml_config.from_registry import FromRegistry
@@ -120,6 +121,7 @@ class DiffusionConfig(StrictModel):
                 "time_conditioning: true",
             )
         yield from self._discrete_time()
+        yield from self._drawn_times()
         if entry.blockwise and not BACKBONES.get(self.backbone.type).takes_blocks:
             known = [name for name in BACKBONES if BACKBONES.get(name).takes_blocks]
             yield Violation(
@@ -144,6 +146,30 @@ class DiffusionConfig(StrictModel):
         elif steps is not None and steps != own:
             message = f"objective {objective} has {steps} steps, but the schedule has {own}"
             yield Violation(message, ("objective", "num_steps"), (("schedule", "num_steps"),), "leave it out")
+
+    def _drawn_times(self) -> Iterator[Violation]:
+        """Yield a violation where the noise or the schedule does not fit the `times` of the objective."""
+        times = getattr(self.objective, "times", "uniform")
+        process, schedule = _type_of(self.process), _type_of(self.schedule)
+        at, involved = ("objective", "times"), (("schedule", "type"),)
+        if times == "count" and not PROCESSES.get(process).absorbing:
+            yield Violation(
+                f"the count form needs masks: under {process} noise a noised token can look like a clean one, so the bound is no "
+                "sum over noised tokens",
+                at,
+                (("process", "type"),),
+                "leave it out, or process: {type: absorbing}",
+            )
+        elif times == "count" and not OBJECTIVES.get(_type_of(self.objective)).discrete_time:
+            end = _last_alpha(self.schedule)
+            if end:
+                message = f"times: count is the bound at eps 0, and the schedule ends with {end}, whose prior part would count twice"
+                yield Violation(message, at, involved, "schedule: {type: loglinear, eps: 0}")
+        elif isinstance(times, ClipConfig) and schedule != "loglinear":
+            message = (
+                f"clip bounds the share of masks, which is the time under schedule loglinear, but not under {schedule}"
+            )
+            yield Violation(message, (*at, "clip"), involved, "schedule: {type: loglinear}")
 
     def sized(self, vocab_size: int | None, length: int | None) -> "DiffusionConfig":
         """Return a copy in which a missing vocab_size and length come from a data set.
@@ -171,6 +197,16 @@ class DiffusionConfig(StrictModel):
             "time_conditioning": self.is_time_conditioned,
             "condition": self.condition.model_dump() if self.condition else None,
         }
+
+
+def _last_alpha(schedule: Any) -> str | None:
+    """Describe alpha at t = 1 of a schedule with keys of built-in types; None if it is 0 or not known from the keys."""
+    if getattr(schedule, "eps", 0):
+        return f"alpha = eps = {schedule.eps:g}"
+    if hasattr(schedule, "sigma_max"):
+        return f"sigma = {schedule.sigma_max:g}"
+    curve = getattr(schedule, "curve", "even")
+    return None if curve == "even" else f"alpha above 0 (curve: {curve})"
 
 
 def _type_of(part: Any) -> str:

@@ -76,7 +76,7 @@ def build_parser(prog: str = "evaluate.py") -> argparse.ArgumentParser:
         metavar="N",
         type=int,
         default=1,
-        help="diffusion models: random times per row (default: %(default)s)",
+        help="diffusion models: random times, or numbers of masks, per row (default: %(default)s)",
     )
     parser.add_argument(
         "--collar",

@@ -100,6 +100,7 @@ class RunCallback(TrainerCallback):  # type: ignore[misc]
         Print the device and the header. Write the samples of a resumed evaluation step if the process was killed before it could write them.
         """
         state.logging_steps, state.eval_steps, state.save_steps = args.logging_steps, args.eval_steps, args.save_steps
+        self._adapt(model, state)
         self.agreement = Agreement()
         if is_main():
             self._print_line(escape_controls(f"{self.run}: {_describe_start(state.global_step, args.device)}"))
@@ -131,10 +132,22 @@ class RunCallback(TrainerCallback):  # type: ignore[misc]
             self.is_stop_requested = control.should_save = control.should_training_stop = True
         return control
 
+    def _adapt(self, model: TaskModule | None, state: TrainerState) -> None:
+        """Pass the last evaluation, which may be of an earlier session, to the task."""
+        last = next((entry for entry in reversed(state.log_history) if "eval_loss" in entry), None)
+        if model is not None and last is not None:
+            model.task.after_evaluation(model.network, last)
+
     def on_evaluate(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        model: TaskModule | None = None,
+        **_: object,
     ) -> TrainerControl:
-        """Save a checkpoint of the best evaluation if it is needed, and stop early if the loss no longer improves."""
+        """Adapt the task, save a checkpoint of the best evaluation if needed, stop early if the loss no longer improves."""
+        self._adapt(model, state)
         if self.settings.load_best_model_at_end and best_step(state.log_history) == state.global_step:
             control.should_save = True
         if is_stopped_early(state.log_history, self.settings):

@@ -60,11 +60,14 @@ def describe_run(
     `offset` is the position in the stream of rows at which step 0 would begin.
     """
     assert config.model is not None
+    noise_draw = getattr(getattr(network, "objective", None), "noise_draw", None)
+    is_bound = getattr(noise_draw, "is_bound", True)
     return [
         f"model: {config.model.name} ({config.model.model_type}), {_parameters(network)}",
         f"data: {_rows(splits)}",
         f"length: {_length(splits.train_rows, settings, share, offset)}",
         f"precision: {'bfloat16' if settings.bf16 else 'float16' if settings.fp16 else 'float32'}",
+        *([] if is_bound else ["loss: of clipped times in training, which is no bound; evaluations compute the bound"]),
     ]
 
 

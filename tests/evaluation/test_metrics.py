@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from data_manager.dataset_types import DatasetConfig
 from data_manager.registry import SOURCES, SourceEntry
+from model_factory.diffusion.objectives.losses import SubsLoss
 from model_factory.evaluation.metrics import bound, judge, supervised
 from model_factory.evaluation.rows import load_split
 from model_factory.evaluation.run import open_run
@@ -31,6 +32,7 @@ from tests.evaluation.untrained_runs import (
 )
 
 ALONE = Settings(samples=False)
+DDIT = {"type": "ddit", "d_model": 16, "num_layers": 1, "num_heads": 2, "device": "cpu"}
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +76,7 @@ def test_row_bounds_add_up_to_the_model_bound(mdlm):
     split = load_split(run, "test", max_rows=4, seed=0)
     total, parts = bound.bound(run, split, Settings(seed=5))
     (batch,) = split.batches("test")
+    run.model.objective = run.model.objective.by_counts()
     with torch.no_grad():
         output = run.model(batch["input_ids"], attention_mask=batch.get("attention_mask"), seed=mix_seed(5, 0))
     tokens = sum(total.tokens)
@@ -88,13 +91,69 @@ def test_bound_of_a_unigram_denoiser_is_its_cross_entropy(mdlm):
     probabilities = torch.rand(run.tokenizer.vocab_size).softmax(0)
     logits = torch.cat([probabilities.log(), torch.zeros(1)])  # the mask, which is never a target
     run.model.denoise = lambda x_t, sigma, mask=None, cond=None: logits.expand(*x_t.shape, -1)
-    report = bound.measure(run, split, Settings(draws=200, samples=False))
+    report = bound.measure(run, split, Settings(draws=100, samples=False))
     targets = [token for ids in split.rows.table["input_ids"] for token in ids.tolist()]
     bits = -sum(math.log2(float(probabilities[token])) for token in targets) / len(targets)
     assert report.value("bits_per_token") == pytest.approx(bits, rel=0.02)
     parts = [report.value(f"{name}_part") for name in bound.PARTS]
     assert sum(parts) == pytest.approx(report.value("bits_per_token"))
-    assert report.figures[0].note == "at most"
+    assert report.figures[0].note == "at most, at eps 0 by counts"
+    assert report.value("prior_part") == 0
+
+
+@pytest.mark.parametrize(
+    ("objective", "model", "note"),
+    [
+        ({"type": "d3pm"}, {"schedule": {"type": "discrete", "num_steps": 8}}, "at most, by counts"),
+        ({"type": "bd3lm", "block_size": 4}, {"backbone": DDIT}, "at most, at eps 0 by counts"),
+        (
+            {"type": "bd3lm", "block_size": 4, "times": {"clip": "auto"}},
+            {"backbone": DDIT},
+            "at most, at eps 0 by counts",
+        ),
+        ({"type": "udlm"}, {"process": {"type": "uniform"}}, "at most"),
+        ({"type": "gidd"}, {"process": {"type": "hybrid"}}, "at most"),
+    ],
+)
+def test_note_of_bound_tells_how_noise_was_drawn(tmp_path, objective, model, note):
+    run = open_run(make_run(tmp_path, {**MDLM, "objective": objective, **model}, text_data(tmp_path), "diffusion"))
+    report = bound.measure(run, load_split(run, "test", max_rows=2, seed=0), Settings(draws=2, samples=False))
+    assert report.figures[0].note == note
+    assert report.value("bits_per_token") > 1
+
+
+def test_draws_of_a_bound_are_one_in_each_stratum_of_a_row(mdlm):
+    run, draws = open_run(mdlm), 5
+    split = load_split(run, "test", max_rows=3, seed=0)
+    (batch,) = split.batches("test")
+    n = batch.get("attention_mask", torch.ones_like(batch["input_ids"])).sum(1)
+    shares, denoise = [], run.model.denoise
+
+    def observe(x_t, sigma, **given):
+        shares.append(run.model.process.graph.is_masked(x_t).sum(1) / n)
+        return denoise(x_t, sigma, **given)
+
+    run.model.denoise = observe
+    bound.bound(run, split, Settings(draws=draws))
+    assert len(shares) == draws  # a network call for each draw, none for a prior part
+    for draw, share in enumerate(shares):
+        assert bool((share > draw / draws).all())
+        assert bool((share <= (draw + 1) / draws + 1 / n).all())
+
+
+def test_objective_without_a_count_form_draws_times(mdlm):
+    """A custom loss may be no sum over masks; its bound has a prior part."""
+    run = open_run(mdlm)
+    own = type("Own", (SubsLoss,), {})(run.model.process)
+    split = load_split(run, "test", max_rows=4, seed=0)
+    (batch,) = split.batches("test")
+    run.model.objective = own
+    total, parts = bound.bound(run, split, Settings(seed=5))
+    with torch.no_grad():
+        output = run.model(batch["input_ids"], attention_mask=batch.get("attention_mask"), seed=mix_seed(5, 0))
+    assert sum(total.nats) / sum(total.tokens) == pytest.approx(float(output.loss), rel=1e-5)
+    assert sum(parts["prior"]) > 0
+    assert bound.measure(run, split, Settings(samples=False)).figures[0].note == "at most"
 
 
 def test_sample_figures_and_notes(mdlm, decoder):

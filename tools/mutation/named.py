@@ -15,6 +15,7 @@ from tools.mutation.settings import ROOT
 _BOUNDS, _PROCESS = "tests/diffusion/test_oracle_bounds.py", "tests/diffusion/test_diffusion_process.py"
 _KERNELS, _SAMPLERS = "tests/diffusion/test_oracle_process.py", "tests/diffusion/test_oracle_samplers.py"
 _PARTS, _GAUSSIAN = "tests/diffusion/test_bound_parts.py", "tests/diffusion/test_oracle_gaussian.py"
+_COUNTS = "tests/diffusion/test_count_form.py"
 _CORE, _LINEAR = "tests/model/test_attention_core.py", "tests/model/test_linear_attention.py"
 _MAPS, _POSITION = "tests/model/test_feature_maps.py", "tests/model/test_position.py"
 
@@ -50,19 +51,35 @@ NAMED = [
     ),
     Named(
         "corruption at another time than that of the loss weight",
-        "model_factory/diffusion/objectives/losses.py",
-        "Objective.parts",
-        "self.process.corrupt(x_0, t, generator, frozen)",
-        "self.process.corrupt(x_0, t / 2, generator, frozen)",
+        "model_factory/diffusion/objectives/noise_draws.py",
+        "TimeDraw.draw",
+        "process.corrupt(x_0, t, generator, frozen)",
+        "process.corrupt(x_0, t / 2, generator, frozen)",
         f"{_PARTS}::test_loss_parts_use_one_time_throughout",
     ),
     Named(
         "network conditioned on another noise level than that of the tokens",
         "model_factory/diffusion/objectives/losses.py",
         "Objective.parts",
-        "output = self.predict(denoise, x_t, self.schedule.sigma(t), x_0)",
-        "output = self.predict(denoise, x_t, self.schedule.sigma(1 - t), x_0)",
+        "output = self.predict(denoise, noised.x_t, self.schedule.sigma(noised.t), x_0)",
+        "output = self.predict(denoise, noised.x_t, self.schedule.sigma(1 - noised.t), x_0)",
         f"{_PARTS}::test_loss_parts_use_one_time_throughout",
+    ),
+    Named(
+        "number of masks from 0 instead of 1, with the weight of the next",
+        "model_factory/diffusion/objectives/noise_draws.py",
+        "CountDraw.weight",
+        "counts.k.clamp_min(1)",
+        "(counts.k + 1)",
+        f"{_COUNTS}::test_count_form_of_oracle_is_conditional_entropy",
+    ),
+    Named(
+        "time given the number of masks drawn as if it were uniform",
+        "model_factory/diffusion/objectives/noise_draws.py",
+        "_draw_subsets",
+        "torch.where(n > 0, values.gather(1, kth), times)",
+        "times",
+        f"{_COUNTS}::test_time_given_count_is_beta_distributed",
     ),
     Named(
         "score entropy weighted at another time",

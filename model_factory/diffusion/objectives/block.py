@@ -44,6 +44,8 @@ class BlockSubsLoss(SubsLoss):
     Raises SettingError for a process that is not absorbing, and for blocks of less than one token.
     """
 
+    has_count_form = True
+
     def __init__(
         self, process: DiffusionProcess, block_size: int, parameterisation: Parameterisation | None = None
     ) -> None:

@@ -5,19 +5,30 @@ term. Its gap to the continuous-time bound falls as 1 / T.
 """
 
 import math
+from collections.abc import Iterator
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from model_factory.diffusion.errors import SettingError, check_count, check_number, check_time, check_tokens
+from model_factory.diffusion.errors import (
+    SettingError,
+    ShapeError,
+    check_count,
+    check_number,
+    check_time,
+    check_tokens,
+)
 from model_factory.diffusion.objectives.losses import Objective, SubsLoss
+from model_factory.diffusion.objectives.noise_draws import CountDraw, MaskCounts
 from model_factory.diffusion.objectives.parameterisation import Parameterisation, X0Parameterisation
 from model_factory.diffusion.processes.diffusion_process import DiffusionProcess
 from model_factory.diffusion.processes.noise_schedule import AlphaSchedule
+from model_factory.diffusion.randomness import Randomness, uniform
 
 Curve = Literal["even", "cosine", "linear", "quadratic"]
 _OFFSET, _MOST_BETA = 0.008, 0.999  # of the cosine schedule, Nichol and Dhariwal 2021
+_MOST_TERMS = 1 << 22  # terms of sums over steps that are kept at once, 32 MiB
 
 
 def alpha_table(curve: Curve, num_steps: int, beta_start: float | None = None, beta_end: float | None = None) -> Tensor:
@@ -108,12 +119,67 @@ class _DiscreteTime(Objective):
         return self.num_steps * (self.schedule.alpha(self.before(t)) - later) / (1 - later)
 
     def times(self, t: Tensor, x_0: Tensor) -> Tensor:
-        """Return the ends of the steps that contain the times; raise TimeError."""
-        return self.on_grid(t)
+        """Return the ends of the steps that contain the times, or the times that choose numbers of masks; raise TimeError."""
+        return check_time("t", t) if self.noise_draw.is_counted else self.on_grid(t)
+
+    def count_draw(self) -> "StepCountDraw":
+        """Return the way to draw numbers of masks with the weights of the steps."""
+        return StepCountDraw(self.num_steps)
+
+
+class StepCountDraw(CountDraw):
+    """The count form of the bound in T steps: k uniform on 1..n, and the weight that the steps give to k masks.
+
+    A step that ends at t noises a token with probability 1 - alpha_t, so that k of n tokens are masked in it with
+
+        p(k | t) = n! / (k! (n - k)!) (1 - alpha_t)^k alpha_t^(n - k)
+
+    and the weight of k is n times the sum over the steps of p(k | t) (alpha_s - alpha_t) / (1 - alpha_t). The table of alpha
+    is used as it is, so that the value is that of the objective and the prior part remains. There is one k for each row.
+    """
+
+    has_ends = True
+
+    def __init__(self, num_steps: int) -> None:
+        self.num_steps = num_steps
+
+    def weight(self, process: DiffusionProcess, counts: MaskCounts) -> Tensor:
+        """Return the weights of the terms, [B]; they approach n / k for many steps."""
+        n, k = counts.n.to(torch.float64), counts.k.to(torch.float64)
+        log_sum = torch.cat([joint.logsumexp(-1) for joint in self._log_joint(process, counts)])
+        return n * torch.exp(torch.lgamma(n + 1) - torch.lgamma(k + 1) - torch.lgamma(n - k + 1) + log_sum)
+
+    def times(self, process: DiffusionProcess, counts: MaskCounts, generator: Randomness) -> Tensor:
+        """Draw the ends of steps given the numbers of masks, [B]."""
+        draws = torch.split(uniform(counts.k.shape, generator, counts.k.device), self._rows_at_once)
+        steps = []
+        for joint, draw in zip(self._log_joint(process, counts), draws, strict=True):
+            cumulative = torch.exp(joint - joint.amax(-1, keepdim=True)).cumsum(-1)
+            found = torch.searchsorted(cumulative, draw[:, None] * cumulative[:, -1:], right=True)[:, 0]
+            steps.append(found.clamp_max(self.num_steps - 1) + 1)
+        return torch.cat(steps).to(torch.float64) / self.num_steps
+
+    @property
+    def _rows_at_once(self) -> int:
+        return max(1, _MOST_TERMS // self.num_steps)
+
+    def _log_joint(self, process: DiffusionProcess, counts: MaskCounts) -> Iterator[Tensor]:
+        """Yield log of (1 - alpha_t)^k alpha_t^(n - k) (alpha_s - alpha_t) / (1 - alpha_t), [rows, T], for groups of rows."""
+        if counts.k.dim() > 1:
+            raise ShapeError("t", f"shape {list(counts.k.shape)}", "[B], one time for each row")
+        ends = torch.arange(1, self.num_steps + 1, dtype=torch.float64, device=counts.k.device) / self.num_steps
+        alpha, lost = process.schedule.alpha(ends), -torch.expm1(-process.schedule.sigma(ends))
+        earlier = process.schedule.alpha((ends - 1 / self.num_steps).clamp_min(0))
+        log_rate = torch.log((earlier - alpha) / lost)
+        for n, k in zip(*(torch.split(count, self._rows_at_once) for count in (counts.n, counts.k)), strict=True):
+            masked = torch.special.xlogy(k[:, None].to(torch.float64), lost)
+            yield log_rate + masked + torch.special.xlogy((n - k)[:, None].to(torch.float64), alpha)
 
 
 class DiscreteSubsLoss(_DiscreteTime, SubsLoss):
     """D3PM with a mask: cross-entropy at masks, weighted by T (alpha_s - alpha_t) / (1 - alpha_t)."""
+
+    has_count_form = True
 
 
 class D3pmLoss(_DiscreteTime):

@@ -8,14 +8,17 @@ No network can bring their sum below the entropy of the data; the diffusion part
 corrupts and weights with the same process, without which it would not be a bound.
 """
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from model_factory.diffusion.errors import SettingError, check_time, check_tokens
+from model_factory.diffusion.objectives.noise_draws import CountDraw, Noised, NoiseDraw, TimeDraw
 from model_factory.diffusion.objectives.parameterisation import (
     Parameterisation,
     ScoreParameterisation,
@@ -32,11 +35,16 @@ Denoise = Callable[[Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class LossParts:
-    """Parts of the bound in nats per token, [B, L] float64, not reduced."""
+    """Parts of the bound in nats per token, [B, L] float64, not reduced.
+
+    `weight` [B] or [B, L] is the weight of the terms of `diffusion` relative to `loss_weighting: uniform`; None: the
+    objective's weight at the times.
+    """
 
     diffusion: Tensor
     prior: Tensor
     reconstruction: Tensor
+    weight: Tensor | None = None
 
     @property
     def total(self) -> Tensor:
@@ -45,16 +53,59 @@ class LossParts:
 
     def without(self, frozen: Tensor) -> "LossParts":
         """Return the parts with zeros at frozen positions, bool [B, L]."""
-        kept = (part.masked_fill(frozen, 0.0) for part in (self.diffusion, self.prior, self.reconstruction))
-        return LossParts(*kept)
+        kept = {name: getattr(self, name).masked_fill(frozen, 0.0) for name in ("diffusion", "prior", "reconstruction")}
+        return replace(self, **kept)
 
 
 class Objective(ABC):
-    """Bound for one process; `parameterisation` interprets the network's output."""
+    """Bound for one process; `parameterisation` interprets the network's output, `noise_draw` draws the noise.
+
+    A class with `has_count_form` has the count form under absorbing noise (`objectives.noise_draws`): its diffusion part is
+    `weight(t)` times a sum over masks. A subclass does not inherit it, as it may compute another loss.
+    """
+
+    has_count_form: ClassVar[bool] = False
 
     def __init__(self, process: DiffusionProcess, parameterisation: Parameterisation) -> None:
         self.process, self.parameterisation = process, parameterisation
         self.graph, self.schedule = process.graph, process.schedule
+        self.noise_draw: NoiseDraw = TimeDraw()
+
+    def by_counts(self) -> "Objective | None":
+        """Return a copy that draws numbers of masks instead of times, None for an objective without the count form.
+
+        It is the bound of the same network for noise from alpha = 1 to alpha = 0, at whatever eps the network was trained.
+        """
+        if not (self.graph.absorbing and vars(type(self)).get("has_count_form")):
+            return None
+        return self.drawn_by(self.count_draw())
+
+    def drawn_by(self, noise_draw: NoiseDraw) -> "Objective":
+        """Return a copy that draws its noise in another way."""
+        found = copy.copy(self)
+        found.noise_draw = noise_draw
+        return found
+
+    def trained_by_counts(self) -> "Objective":
+        """Return `by_counts`, for training; raise SettingError without a count form, or unless alpha goes from 1 to 0.
+
+        Training and samplers then have the noise that the bound is of.
+        """
+        found = self.by_counts()
+        if found is None:
+            raise SettingError(
+                "times", "count", "uniform: the count form is of built-in objectives under absorbing noise"
+            )
+        if not found.noise_draw.has_ends and (self.needs_limit or self.needs_start):
+            alpha = f"alpha from {float(self.schedule.alpha(0.0)):g} to {float(self.schedule.alpha(1.0)):g}"
+            raise SettingError(
+                "schedule", alpha, "alpha from 1 to 0 with times: count, such as {type: loglinear, eps: 0}"
+            )
+        return found
+
+    def count_draw(self) -> NoiseDraw:
+        """Return the way to draw numbers of masks, for objectives with the count form."""
+        return CountDraw()
 
     @abstractmethod
     def diffusion(self, output: Tensor, x_t: Tensor, x_0: Tensor, t: Tensor) -> Tensor:
@@ -73,6 +124,14 @@ class Objective(ABC):
     def times(self, t: Tensor, x_0: Tensor) -> Tensor:
         """Return the times [B] or [B, L] at which x_0 [B, L] is noised, from the times of its rows; raise TimeError."""
         return check_time("t", t)
+
+    def draw(self, x_0: Tensor, t: Tensor, generator: Randomness, frozen: Tensor, *, training: bool = False) -> Noised:
+        """Draw the noise of x_0 [B, L] from the times [B] or [B, L]; no network is called.
+
+        Without `training` it is drawn such that the loss is a bound. Raises TokenError, TimeError and ShapeError.
+        """
+        chosen = self.noise_draw if training or self.noise_draw.is_bound else TimeDraw()
+        return chosen.draw(self.process, x_0, self.times(t, x_0), generator, frozen)
 
     def predict(self, denoise: Denoise, x_t: Tensor, sigma: Tensor, x_0: Tensor) -> Tensor:
         """Call the network for noisy tokens, returning [B, L, dim]; some objectives also pass it clean tokens."""
@@ -121,11 +180,17 @@ class Objective(ABC):
         Raises TokenError, TimeError and ShapeError.
         """
         frozen = torch.zeros_like(x_0, dtype=torch.bool) if frozen is None else frozen
-        t = self.times(t, x_0)
-        x_t = self.process.corrupt(x_0, t, generator, frozen)
+        noised = self.draw(x_0, t, generator, frozen, training=not ends)
         clean = x_0.masked_fill(frozen, 0)  # padding may hold any id
-        output = self.predict(denoise, x_t, self.schedule.sigma(t), x_0)
+        output = self.predict(denoise, noised.x_t, self.schedule.sigma(noised.t), x_0)
+        diffusion = self.diffusion(output, self._data(noised.x_t, frozen), clean, noised.t)
         prior = reconstruction = torch.zeros(x_0.shape, dtype=torch.float64, device=x_0.device)
+        weight = None
+        if noised.weight is not None:
+            diffusion = diffusion * per_token(noised.weight / self.weight(noised.t), x_0)
+            weight = noised.weight / noised.even_weight
+        if not self.noise_draw.has_ends:
+            return LossParts(diffusion, prior, reconstruction, weight).without(frozen)
         if ends and self.needs_start:
             sigma = self._sigma_at(0.0, x_0)
             x_start = self.process.corrupt_at(x_0, sigma, generator, frozen)
@@ -133,8 +198,7 @@ class Objective(ABC):
             reconstruction = self.reconstruction(start_output, self._data(x_start, frozen), clean)
         if ends or not self.needs_limit:
             prior = self.prior(clean, self._limit_output(denoise, x_0, frozen) if self.needs_limit else None)
-        diffusion = self.diffusion(output, self._data(x_t, frozen), clean, t)
-        return LossParts(diffusion, prior, reconstruction).without(frozen)
+        return LossParts(diffusion, prior, reconstruction, weight).without(frozen)
 
     def _limit_output(self, denoise: Denoise, x_0: Tensor, frozen: Tensor) -> Tensor:
         limit = torch.where(frozen, x_0, self.graph.sample_limit(x_0.shape, None, x_0.device))
@@ -150,6 +214,8 @@ class Objective(ABC):
 
 class ScoreEntropyLoss(Objective):
     """SEDD (Lou et al. 2024): the full score entropy times d sigma / dt, for any process."""
+
+    has_count_form = True
 
     def __init__(self, process: DiffusionProcess, parameterisation: Parameterisation | None = None) -> None:
         super().__init__(process, parameterisation or ScoreParameterisation(process.graph))
@@ -178,6 +244,8 @@ class UdlmLoss(ScoreEntropyLoss):
 
 class SubsLoss(Objective):
     """MDLM (Sahoo et al. 2024): cross-entropy at masked positions, weighted by -alpha' / (1 - alpha)."""
+
+    has_count_form = True
 
     def __init__(self, process: DiffusionProcess, parameterisation: Parameterisation | None = None) -> None:
         if not process.graph.absorbing:

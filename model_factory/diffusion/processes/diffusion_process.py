@@ -16,6 +16,18 @@ from model_factory.diffusion.processes.noise_schedule import NoiseSchedule
 from model_factory.diffusion.randomness import Randomness
 
 
+def check_clean(x_0: Tensor, frozen: Tensor | None, num_tokens: int) -> Tensor:
+    """Return clean tokens [B, L] with 0 at frozen positions, bool [B, L], which may hold any id.
+
+    Raises ShapeError for another shape or type of `frozen`, TokenError for ids that are not data tokens.
+    """
+    if frozen is not None and (frozen.shape != x_0.shape or frozen.dtype != torch.bool):
+        raise ShapeError("frozen", f"{frozen.dtype} {tuple(frozen.shape)}", f"torch.bool {tuple(x_0.shape)}")
+    free = x_0 if frozen is None else x_0.masked_fill(frozen, 0)
+    check_tokens("x_0", free, num_tokens)
+    return free
+
+
 @dataclass(frozen=True)
 class DiffusionProcess:
     """Forward process (`graph`) and noise schedule (`schedule`)."""
@@ -38,14 +50,9 @@ class DiffusionProcess:
         self, x_0: Tensor, sigma: Tensor, generator: Randomness = None, frozen: Tensor | None = None
     ) -> Tensor:
         """Draw noisy tokens at a noise level sigma [B] or [B, L]; raise TokenError, SigmaError and ShapeError."""
-        if frozen is None:
-            check_tokens("x_0", x_0, self.graph.num_tokens)
-            return self.graph.sample_transition(x_0, sigma, generator)
-        if frozen.shape != x_0.shape or frozen.dtype != torch.bool:
-            raise ShapeError("frozen", f"{frozen.dtype} {tuple(frozen.shape)}", f"torch.bool {tuple(x_0.shape)}")
-        free = x_0.masked_fill(frozen, 0)
-        check_tokens("x_0", free, self.graph.num_tokens)
-        return torch.where(frozen, x_0, self.graph.sample_transition(free, sigma, generator))
+        free = check_clean(x_0, frozen, self.graph.num_tokens)
+        noisy = self.graph.sample_transition(free, sigma, generator)
+        return noisy if frozen is None else torch.where(frozen, x_0, noisy)
 
 
 State = TypeVar("State")

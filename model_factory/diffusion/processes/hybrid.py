@@ -154,5 +154,7 @@ class GiddLoss(ScoreEntropyLoss):
     floating point. Under masks it is MDLM's bound, under uniform noise UDLM's.
     """
 
+    has_count_form = True
+
     def __init__(self, process: DiffusionProcess) -> None:
         super().__init__(process, X0Parameterisation(process.graph))

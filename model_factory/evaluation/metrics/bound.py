@@ -29,13 +29,15 @@ _NOTE = "at most"
 def measure(run: LoadedRun, split: Split, settings: Settings) -> Report:
     """Measure the bound in bits per token, character and byte and as perplexity, its parts in bits per token, and samples.
 
-    bound = diffusion + prior + reconstruction >= -log p(text). The diffusion part is an integral over time, estimated
-    at `settings.draws` random times per row, stratified over the rows.
+    bound = diffusion + prior + reconstruction >= -log p(text). The diffusion part is an integral over time, estimated at
+    `settings.draws` random times per row, stratified over the rows. Under absorbing noise, objectives with a count form draw
+    numbers of masks instead, one in each of `settings.draws` strata: the bound of the network at eps 0, whatever eps it was
+    trained with, which has no prior part. The note of the figures says so.
     """
     report = Report()
     with report.attempt("bits_per_token", settings.seed):
         total, parts = bound(run, split, settings)
-        report.figures += total.figures(settings.seed, note=_NOTE)
+        report.figures += total.figures(settings.seed, note=_describe_bound(run.model))
         report.notes += total.notes()
         for name, nats in parts.items():
             bits = np.array(nats) / np.log(2)
@@ -54,7 +56,7 @@ def bound(run: LoadedRun, split: Split, settings: Settings) -> tuple[TextNLL, di
     total = TextNLL()
     parts: dict[str, list[float]] = {}
     for batch in split.batches(split.name):
-        drawn = [_row_parts(run.model, batch, mix_seed(settings.seed, draw)) for draw in range(settings.draws)]
+        drawn = [_row_parts(run.model, batch, settings, draw) for draw in range(settings.draws)]
         mean = {name: torch.stack([one[name] for one in drawn]).mean(0) for name in drawn[0]}
         total.add(torch.stack(list(mean.values())).sum(0), batch, run.tokenizer, with_first=True)
         if settings.predictions:
@@ -64,23 +66,36 @@ def bound(run: LoadedRun, split: Split, settings: Settings) -> tuple[TextNLL, di
     return total, {name: parts[name] for name in PARTS if name in parts}
 
 
-def _row_parts(model: Any, batch: dict[str, Any], seed: int) -> dict[str, Tensor]:
+def _describe_bound(model: Any) -> str:
+    """Return the note of the figures: which bound they are of, and how its noise was drawn."""
+    counted = model.objective.by_counts() if isinstance(model, DiffusionModel) else None
+    if counted is None:
+        return _NOTE
+    return f"{_NOTE}, by counts" if counted.noise_draw.has_ends else f"{_NOTE}, at eps 0 by counts"
+
+
+def _row_parts(model: Any, batch: dict[str, Any], settings: Settings, draw: int) -> dict[str, Tensor]:
     """Compute the parts of the bound in nats, float64 [B] each, of the rows of a batch."""
     ids, noise, mask = batch["input_ids"], batch["noise"], batch.get("attention_mask")
     if not isinstance(model, DiffusionModel):
         return _parts_by_row(model, batch)
     rows, cond = noise.place.to(ids.device), batch_condition(model, batch)
-    counted, masks = counted_tokens(batch), batch_masks(model, batch)
+    masks = batch_masks(model, batch)
     documents = {"documents": masks["documents"]} if "documents" in masks else {}
     given, graph = given_tokens(real_tokens(batch), masks.get("response_mask")), model.process.graph
-    found = model.objective.parts(
+    seed, counted = mix_seed(settings.seed, draw), model.objective.by_counts()
+    times = stratified_times(rows, noise.batch_size, seed)
+    if counted is not None:
+        times = (draw + times) / settings.draws  # in the draw's stratum of the row
+    objective = counted or model.objective
+    found = objective.parts(
         lambda x_t, sigma: model.denoise(
             x_t, graph.conditioning_level(sigma, given), mask=mask, cond=cond, **documents
         ),
         ids,
-        model.times(stratified_times(rows, noise.batch_size, seed), ids, **documents),
+        model.times(times, ids, **documents, objective=objective),
         RowGenerators.from_seed(seed + 1, rows),
-        ~counted,
+        ~counted_tokens(batch),
     )
     return {name: getattr(found, name).sum(1) for name in PARTS}
 

@@ -71,6 +71,13 @@ class Task:
         """Return the factor on the learning rate as a function of the step; None for the configured schedule."""
         return None
 
+    def after_evaluation(self, network: nn.Module, metrics: Mapping[str, float]) -> None:
+        """Adapt the training to the metrics of an evaluation, by names such as eval_loss.
+
+        Called after each evaluation and, when a run is resumed, with those of the last one; what it sets must depend on them
+        alone.
+        """
+
     def weight(self, batch: Batch) -> Tensor:
         """Return the number of items (tokens, rows, frames) that the loss is a mean over, a float scalar.
 

@@ -1,7 +1,7 @@
 """Task for any model whose output has a loss: discrete diffusion models and custom ones."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from model_factory.training.errors import UnfitError
 from model_factory.training.tasks.base import Batch, Task, counted_tokens, real_tokens
+from model_factory.training.tasks.clip_search import choose_clip, clip_variances, clipped_draw
 
 BOUND_PARTS = ("diffusion", "prior", "reconstruction")
 
@@ -30,6 +31,10 @@ class Diffusion(Task):
                 "loss_weighting; leave it out"
             )
 
+    def after_evaluation(self, network: nn.Module, metrics: Mapping[str, float]) -> None:
+        """Choose the interval of clipped times, for `times: {clip: auto}`."""
+        choose_clip(network, metrics)
+
     def weight(self, batch: Batch) -> Tensor:
         """Return the number of tokens of the loss."""
         return counted_tokens(batch).sum().float()
@@ -43,7 +48,14 @@ class Diffusion(Task):
         parts = {name: getattr(output, name, None) for name in BOUND_PARTS}
         found = {name: part.mean() for name, part in parts.items() if isinstance(part, Tensor)}
         if network.training:  # training skips prior and reconstruction, to save network calls
+            draw = clipped_draw(network)
+            if draw is not None:  # the loss is no part of a bound
+                return metrics | {
+                    "clip_low": output.loss.new_tensor(draw.low),
+                    "clip_high": output.loss.new_tensor(draw.high),
+                }
             return metrics | {"diffusion": found["diffusion"]} if "diffusion" in found else metrics
+        metrics |= clip_variances(network, batch, batch_condition(network, batch))
         if len(found) == len(BOUND_PARTS):
             metrics |= {"bound": torch.stack(list(found.values())).sum(), **found}
         return metrics
