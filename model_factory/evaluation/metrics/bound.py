@@ -6,11 +6,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from data_manager.dataset_types import DatasetConfig
+from data_manager.row_types import TokensConfig
 from model.discrete.model import DiffusionModel
 from model_factory.diffusion.randomness import RowGenerators
 from model_factory.diffusion.time_strata import stratified_times
 from model_factory.evaluation.figure import Report
-from model_factory.evaluation.metrics.likelihood import TextNLL, ratio_figure
+from model_factory.evaluation.metrics.likelihood import TextNLL, item_of, ratio_figure
 from model_factory.evaluation.metrics.texts import measure_samples
 from model_factory.evaluation.rows import Split
 from model_factory.evaluation.run import LoadedRun
@@ -24,18 +26,40 @@ PARTS = ("diffusion", "prior", "reconstruction")
 _NOTE = "at most"
 
 
+def describe_bound(entry: DatasetConfig) -> tuple[str, list[str]]:
+    """Return the note beside a bound on a data set's rows, and notes of the report: what is given, and what is counted.
+
+    A mask that hides the places after a row's end tells the network how long the row is, so that the bound is one of
+    -log p(text | length). Rows that are filled with end tokens give no length.
+    """
+    if not isinstance(entry, TokensConfig) or entry.layout != "whole" or entry.is_paired:
+        return _NOTE, []
+    given = ["the prompts"] if entry.has_responses else []
+    notes = []
+    if not entry.is_filled:
+        given.append("the lengths")
+        notes.append("padding is hidden, so the bound is given the length of each row; fill: end counts the lengths too")
+    else:
+        notes.append(
+            f"rows are filled with end tokens up to {entry.limit} tokens, all of which count: a figure per token falls with "
+            "the fill, nats_per_row does not"
+        )
+    return f"{_NOTE}, given {' and '.join(given)}" if given else _NOTE, notes
+
+
 @register_metric("diffusion")
 def measure(run: LoadedRun, split: Split, settings: Settings) -> Report:
     """Measure the bound in bits per token, character and byte and as perplexity, its parts in bits per token, and samples.
 
-    bound = diffusion + prior + reconstruction >= -log p(text). The diffusion part is an integral over time, estimated
+    bound = diffusion + prior + reconstruction >= -log p(text), of the responses alone in rows that name them. The diffusion part is an integral over time, estimated
     at `settings.draws` random times per row, stratified over the rows.
     """
     report = Report()
     with report.attempt("bits_per_token", settings.seed):
         total, parts = bound(run, split, settings)
-        report.figures += total.figures(settings.seed, note=_NOTE)
-        report.notes += total.notes()
+        note, remarks = describe_bound(split.entry)
+        report.figures += total.figures(settings.seed, note=note, item=item_of(split.entry))
+        report.notes += [*remarks, *total.notes()]
         for name, nats in parts.items():
             bits = np.array(nats) / np.log(2)
             figure = ratio_figure(f"{name}_part", bits, total.tokens, settings.seed, unit="bits a token")
