@@ -41,9 +41,7 @@ def _custom_model(context: Context) -> Iterator[Problem]:
     parameters = inspect.signature(forward).parameters
     if RESPONSES not in parameters:
         given = ", ".join(name for name in parameters if name != "self")
-        message = (
-            f"the responses alone are learnt, and forward({given}) of the model {model.model_type} has no keyword {RESPONSES}"
-        )
+        message = f"the responses alone are learnt, and forward({given}) of the model {model.model_type} has no keyword {RESPONSES}"
         yield context.problem(_origin(context), message, f"add `{RESPONSES}=None` to it, bool [B, L]")
 
 

@@ -137,6 +137,4 @@ announce_task(
     columns=("input_ids",),
     model_types=("latent_diffusion",),
 )
-announce_task(
-    "diffusion", "model_factory.training.tasks.diffusion:Diffusion", columns=("input_ids",), responses=True
-)
+announce_task("diffusion", "model_factory.training.tasks.diffusion:Diffusion", columns=("input_ids",), responses=True)

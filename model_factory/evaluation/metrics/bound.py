@@ -19,7 +19,7 @@ from model_factory.evaluation.run import LoadedRun
 from model_factory.evaluation.settings import Settings
 from model_factory.experiment.metric_registry import register_metric
 from model_factory.training.noise import mix_seed
-from model_factory.training.tasks.base import counted_tokens
+from model_factory.training.tasks.base import counted_tokens, real_tokens
 from model_factory.training.tasks.diffusion import batch_condition, batch_masks
 
 PARTS = ("diffusion", "prior", "reconstruction")
@@ -38,7 +38,9 @@ def describe_bound(entry: DatasetConfig) -> tuple[str, list[str]]:
     notes = []
     if not entry.is_filled:
         given.append("the lengths")
-        notes.append("padding is hidden, so the bound is given the length of each row; fill: end counts the lengths too")
+        notes.append(
+            "padding is hidden, so the bound is given the length of each row; fill: end counts the lengths too"
+        )
     else:
         notes.append(
             f"rows are filled with end tokens up to {entry.limit} tokens, all of which count: a figure per token falls with "
@@ -80,11 +82,20 @@ def bound(run: LoadedRun, split: Split, settings: Settings) -> tuple[TextNLL, di
         drawn = [_row_parts(run.model, batch, mix_seed(settings.seed, draw)) for draw in range(settings.draws)]
         mean = {name: torch.stack([one[name] for one in drawn]).mean(0) for name in drawn[0]}
         total.add(torch.stack(list(mean.values())).sum(0), batch, run.tokenizer, with_first=True)
+        total.inner += _count_inner(batch)
         if settings.predictions:
             settings.predictions.add(split, batch, scores=total.last(len(batch["input_ids"])))
         for name in mean.keys() & set(PARTS):
             parts.setdefault(name, []).extend(mean[name].tolist())
     return total, {name: parts[name] for name in PARTS if name in parts}
+
+
+def _count_inner(batch: dict[str, Any]) -> int:
+    """Count the rows in which given text follows a response."""
+    if "response_mask" not in batch:
+        return 0
+    given = real_tokens(batch) & ~batch["response_mask"]
+    return int((given & (batch["response_mask"].cumsum(1) > 0)).any(1).sum())
 
 
 def _row_parts(model: Any, batch: dict[str, Any], seed: int) -> dict[str, Tensor]:

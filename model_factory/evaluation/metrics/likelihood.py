@@ -33,6 +33,8 @@ class TextNLL:
     sizes: list[tuple[float, float]] = field(default_factory=list)
     cut: float = 0.0
     unknown: int = 0
+    inner: int = 0
+    """Number of rows in which text follows a response, for a model that reads all of a row at once."""
 
     def add(
         self,
@@ -97,6 +99,10 @@ class TextNLL:
             found.append(
                 f"{self.unknown:,} of {sum(self.tokens):,} tokens are unknown: their text counts as characters and "
                 "bytes, and costs only the bits of the unknown token"
+            )
+        if self.inner:
+            found.append(
+                f"in {self.inner:,} of {len(self.nats):,} rows text follows a response, whose length is given thereby"
             )
         if self.cut:
             found.append(
