@@ -38,7 +38,13 @@ def responses(folder: Path, *pairs: tuple[str, str], **more: Any) -> list[dict[s
     lines = "".join(json.dumps({"q": question, "a": answer}) + "\n" for question, answer in pairs)
     (folder / "a.jsonl").write_text(lines)
     files = {split: str(folder / "a.jsonl") for split in ("train", "test")}
-    entry = {"name": "tiny", "source": "json", "data_files": files, "tokenizer": {"type": "bytes"}, "sequence_length": 9}
+    entry = {
+        "name": "tiny",
+        "source": "json",
+        "data_files": files,
+        "tokenizer": {"type": "bytes"},
+        "sequence_length": 9,
+    }
     return [entry | {"template": "{q}={a:response}"} | more]
 
 

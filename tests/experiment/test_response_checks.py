@@ -84,7 +84,9 @@ def test_task_that_learns_all_tokens_is_refused(here: Path, monkeypatch: pytest.
     config = parse_experiment("case.yml")
     assert select_task(config, columns) == "careful"
     TASKS._entries.pop("careful")
-    with pytest.raises(UnfitError, match="no task trains a model of type encoder on rows with input_ids, response_mask"):
+    with pytest.raises(
+        UnfitError, match="no task trains a model of type encoder on rows with input_ids, response_mask"
+    ):
         select_task(config, columns)
 
 

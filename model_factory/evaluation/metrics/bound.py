@@ -26,17 +26,17 @@ PARTS = ("diffusion", "prior", "reconstruction")
 _NOTE = "at most"
 
 
-def describe_bound(entry: DatasetConfig) -> tuple[str, list[str]]:
+def describe_bound(entry: DatasetConfig, *, has_prompts: bool) -> tuple[str, list[str]]:
     """Return the note beside a bound on a data set's rows, and notes of the report: what is given, and what is counted.
 
     A mask that hides the places after a row's end tells the network how long the row is, so that the bound is one of
     -log p(text | length). Rows that are filled with end tokens give no length.
     """
-    if not isinstance(entry, TokensConfig) or entry.layout != "whole" or entry.is_paired:
-        return _NOTE, []
-    given = ["the prompts"] if entry.has_responses else []
+    given = ["the prompts"] if has_prompts else []
     notes = []
-    if not entry.is_filled:
+    if not isinstance(entry, TokensConfig) or entry.layout != "whole" or entry.is_paired:
+        pass
+    elif not entry.is_filled:
         given.append("the lengths")
         notes.append(
             "padding is hidden, so the bound is given the length of each row; fill: end counts the lengths too"
@@ -59,7 +59,7 @@ def measure(run: LoadedRun, split: Split, settings: Settings) -> Report:
     report = Report()
     with report.attempt("bits_per_token", settings.seed):
         total, parts = bound(run, split, settings)
-        note, remarks = describe_bound(split.entry)
+        note, remarks = describe_bound(split.entry, has_prompts=total.has_prompts)
         report.figures += total.figures(settings.seed, note=note, item=item_of(split.entry))
         report.notes += [*remarks, *total.notes()]
         for name, nats in parts.items():

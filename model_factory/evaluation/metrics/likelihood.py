@@ -33,6 +33,8 @@ class TextNLL:
     sizes: list[tuple[float, float]] = field(default_factory=list)
     cut: float = 0.0
     unknown: int = 0
+    has_prompts: bool = False
+    """True if only the responses in rows count."""
     inner: int = 0
     """Number of rows in which text follows a response, for a model that reads all of a row at once."""
 
@@ -51,6 +53,7 @@ class TextNLL:
         """
         ids, is_real = batch[f"{side}_ids"], real_tokens(batch, f"{side}_ids", _MASKS.get(side, f"{side}_mask"))
         if side == "input":
+            self.has_prompts |= "response_mask" in batch
             is_real = counted_tokens(batch)
         first = 0 if with_first else 1
         self.nats += nats.double().tolist()

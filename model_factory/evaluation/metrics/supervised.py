@@ -59,15 +59,12 @@ def measure_language(run: LoadedRun, split: Split, settings: Settings) -> Report
     report = Report()
     with report.attempt("bits_per_token", settings.seed):
         nll = split_nll(run, split, settings)
-        report.figures += nll.figures(settings.seed, item=item_of(split.entry), note=_given(split))
+        note = "given the prompts" if nll.has_prompts else ""
+        report.figures += nll.figures(settings.seed, item=item_of(split.entry), note=note)
         report.notes += nll.notes()
     with report.attempt("samples", settings.seed):
         report.add(measure_samples(run, split, settings))
     return report
-
-
-def _given(split: Split) -> str:
-    return "given the prompts" if getattr(split.entry, "has_responses", False) else ""
 
 
 @torch.no_grad()
