@@ -80,7 +80,7 @@ def test_decoder_samples_continue_whole_prompts(tmp_path: Path) -> None:
 def test_bound_is_of_responses_on_the_canvas(tmp_path: Path) -> None:
     run = open_run(make_run(tmp_path, MDLM, responses(tmp_path, *ANSWERS), "diffusion"))
     split = load_split(run, "test", max_rows=None, seed=0)
-    total, parts = bound.bound(run, split, ALONE)
+    total, _ = bound.bound(run, split, ALONE)
     assert total.tokens == [4, 5, 6]  # the canvas has 9 tokens, of which the prompts have the rest
     assert [sum(size) for size in total.sizes] == [2, 8, 0]
     report = bound.measure(run, split, ALONE)
