@@ -42,6 +42,10 @@ class TokensConfig(DatasetConfig):
     too_long: Literal["error", "skip", "cut"] = "error"
     """A pair or a whole document of more than sequence_length tokens: stop the preparation, skip it and count it, or
     truncate it and count it."""
+    fill: Literal["end", "hidden"] | None = None
+    """Places of a whole row after its end. end: end tokens up to sequence_length, which a diffusion model has to predict,
+    so that its bound counts the length of a text; the default of rows with responses. hidden: padding that a mask hides, so
+    that the bound is given the length; the default of other rows, and what a decoder always reads."""
     bucketing: bool = False
     """Batch rows of similar lengths, which reduces padding."""
     streaming: bool = False
@@ -58,6 +62,23 @@ class TokensConfig(DatasetConfig):
         return False
 
     @property
+    def has_responses(self) -> bool:
+        """True if rows name the responses in them, which alone are learnt; they have the column `response_mask`."""
+        return False
+
+    @property
+    def ends_with_response(self) -> bool:
+        """True if rows with responses end with one, so that its end is to be learnt."""
+        return self.has_responses
+
+    @property
+    def is_filled(self) -> bool:
+        """True if batches are filled with end tokens up to `limit`, see `fill`."""
+        if self.fill is not None or self.is_paired or self.layout != "whole":
+            return self.fill == "end"
+        return self.ends_with_response
+
+    @property
     def layout(self) -> Layout:
         """Layout of rows, with the default filled in."""
         return "whole" if self.is_paired else self.rows or "cut"
@@ -70,7 +91,8 @@ class TokensConfig(DatasetConfig):
     @property
     def limit(self) -> int | None:
         """Maximum number of tokens in a row; None without a limit."""
-        return self.sequence_length or (None if self.layout == "whole" else DEFAULT_LENGTH)
+        is_free = self.layout == "whole" and not self.has_responses
+        return self.sequence_length or (None if is_free else DEFAULT_LENGTH)
 
     def violations(self) -> Iterator[Violation]:
         """Check that keys of row layouts and of streams are only set for such layouts and streams."""
@@ -84,6 +106,18 @@ class TokensConfig(DatasetConfig):
         if self.too_long != "error" and self.layout != "whole":
             message = f"too_long has no effect on {self.layout} rows, which take documents of any length"
             yield Violation(message, ("too_long",), (("rows",),), "remove it, or rows: whole")
+        if self.fill is not None and self.is_paired:
+            message = "fill is for rows of one text; the task that reads pairs fills their targets"
+            yield Violation(message, ("fill",), (), "remove it")
+        elif self.fill is not None and self.layout != "whole":
+            message = f"fill is for whole documents, and rows are {self.layout}"
+            yield Violation(message, ("fill",), (("rows",),), "remove it, or rows: whole")
+        elif self.is_filled and self.limit is None:
+            message = "rows are filled up to sequence_length, which is not set"
+            yield Violation(message, ("fill",), (("sequence_length",),), f"sequence_length: {DEFAULT_LENGTH}")
+        if self.fill == "end" and self.bucketing:
+            message = "filled rows have one length, and bucketing batches rows of similar lengths"
+            yield Violation(message, ("bucketing",), (("fill",),), "remove it")
         if self.bucketing and self.streaming:
             message = "a stream cannot be bucketed by length"
             yield Violation(message, ("bucketing",), (("streaming",),), "remove one of them")

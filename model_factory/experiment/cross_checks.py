@@ -17,6 +17,7 @@ from model.model_types import ModelConfig
 from model.types import PerformerParams
 from model_factory.diffusion.registry import OBJECTIVES, PROCESSES, SAMPLERS
 from model_factory.experiment.check_context import DISCRETE, LATENT, OWN_TASKS, SPEECH_TASKS, Check, Context
+from model_factory.experiment.response_checks import RESPONSE_CHECKS
 from model_factory.experiment.training_checks import TRAINING_CHECKS
 from model_factory.yaml_config.errors import Problem
 from model_factory.yaml_config.model_tree import walk
@@ -319,6 +320,7 @@ def _feed_forward(context: Context) -> Iterator[Problem]:
 
 CHECKS: tuple[Check, ...] = (
     *TRAINING_CHECKS,
+    *RESPONSE_CHECKS,
     *(
         _feature_width,
         _token_input,

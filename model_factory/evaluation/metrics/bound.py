@@ -6,12 +6,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from data_manager.dataset_types import DatasetConfig
+from data_manager.row_types import TokensConfig
 from model.discrete.inputs import given_tokens
 from model.discrete.model import DiffusionModel
 from model_factory.diffusion.randomness import RowGenerators
 from model_factory.diffusion.time_strata import stratified_times
 from model_factory.evaluation.figure import Report
-from model_factory.evaluation.metrics.likelihood import TextNLL, ratio_figure
+from model_factory.evaluation.metrics.likelihood import TextNLL, item_of, ratio_figure
 from model_factory.evaluation.metrics.texts import measure_samples
 from model_factory.evaluation.rows import Split
 from model_factory.evaluation.run import LoadedRun
@@ -25,20 +27,45 @@ PARTS = ("diffusion", "prior", "reconstruction")
 _NOTE = "at most"
 
 
+def describe_bound(model: Any, entry: DatasetConfig, *, has_prompts: bool) -> tuple[str, list[str]]:
+    """Return the note beside a bound on a data set's rows, and notes of the report: how it was drawn, what is given and counted.
+
+    A mask that hides the places after a row's end tells the network how long the row is, so that the bound is one of
+    -log p(text | length). Rows that are filled with end tokens give no length.
+    """
+    given = ["the prompts"] if has_prompts else []
+    notes = []
+    if not isinstance(entry, TokensConfig) or entry.layout != "whole" or entry.is_paired:
+        pass
+    elif not entry.is_filled:
+        given.append("the lengths")
+        notes.append(
+            "padding is hidden, so the bound is given the length of each row; fill: end counts the lengths too"
+        )
+    else:
+        notes.append(
+            f"rows are filled with end tokens up to {entry.limit} tokens, all of which count: a figure per token falls with "
+            "the fill, nats_per_row does not"
+        )
+    parts = [_describe_draws(model), f"given {' and '.join(given)}" if given else ""]
+    return ", ".join(filter(None, parts)), notes
+
+
 @register_metric("diffusion")
 def measure(run: LoadedRun, split: Split, settings: Settings) -> Report:
     """Measure the bound in bits per token, character and byte and as perplexity, its parts in bits per token, and samples.
 
-    bound = diffusion + prior + reconstruction >= -log p(text). The diffusion part is an integral over time, estimated at
-    `settings.draws` random times per row, stratified over the rows. Under absorbing noise, objectives with a count form draw
-    numbers of masks instead, one in each of `settings.draws` strata: the bound of the network at eps 0, whatever eps it was
-    trained with, which has no prior part. The note of the figures says so.
+    bound = diffusion + prior + reconstruction >= -log p(text), of the responses alone in rows that name them. The diffusion
+    part is an integral over time, estimated at `settings.draws` random times per row, stratified over the rows. Under
+    absorbing noise, objectives with a count form draw numbers of masks instead, one in each of `settings.draws` strata: the
+    bound of the network at eps 0, whatever eps it was trained with, which has no prior part. The note of the figures says so.
     """
     report = Report()
     with report.attempt("bits_per_token", settings.seed):
         total, parts = bound(run, split, settings)
-        report.figures += total.figures(settings.seed, note=_describe_bound(run.model))
-        report.notes += total.notes()
+        note, remarks = describe_bound(run.model, split.entry, has_prompts=total.has_prompts)
+        report.figures += total.figures(settings.seed, note=note, item=item_of(split.entry))
+        report.notes += [*remarks, *total.notes()]
         for name, nats in parts.items():
             bits = np.array(nats) / np.log(2)
             figure = ratio_figure(f"{name}_part", bits, total.tokens, settings.seed, unit="bits a token")
@@ -59,6 +86,7 @@ def bound(run: LoadedRun, split: Split, settings: Settings) -> tuple[TextNLL, di
         drawn = [_row_parts(run.model, batch, settings, draw) for draw in range(settings.draws)]
         mean = {name: torch.stack([one[name] for one in drawn]).mean(0) for name in drawn[0]}
         total.add(torch.stack(list(mean.values())).sum(0), batch, run.tokenizer, with_first=True)
+        total.inner += _count_inner(batch)
         if settings.predictions:
             settings.predictions.add(split, batch, scores=total.last(len(batch["input_ids"])))
         for name in mean.keys() & set(PARTS):
@@ -66,12 +94,20 @@ def bound(run: LoadedRun, split: Split, settings: Settings) -> tuple[TextNLL, di
     return total, {name: parts[name] for name in PARTS if name in parts}
 
 
-def _describe_bound(model: Any) -> str:
-    """Return the note of the figures: which bound they are of, and how its noise was drawn."""
+def _describe_draws(model: Any) -> str:
+    """Return the note of the figures: how the noise of the bound was drawn."""
     counted = model.objective.by_counts() if isinstance(model, DiffusionModel) else None
     if counted is None:
         return _NOTE
     return f"{_NOTE}, by counts" if counted.noise_draw.has_ends else f"{_NOTE}, at eps 0 by counts"
+
+
+def _count_inner(batch: dict[str, Any]) -> int:
+    """Count the rows in which given text follows a response."""
+    if "response_mask" not in batch:
+        return 0
+    given = real_tokens(batch) & ~batch["response_mask"]
+    return int((given & (batch["response_mask"].cumsum(1) > 0)).any(1).sum())
 
 
 def _row_parts(model: Any, batch: dict[str, Any], settings: Settings, draw: int) -> dict[str, Tensor]:

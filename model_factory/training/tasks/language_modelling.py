@@ -1,10 +1,12 @@
 """Task language modelling: predict each token from the tokens before it."""
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 
 from model.types import PerformerParams
-from model_factory.training.tasks.base import Batch, Task, next_token_loss, real_tokens
+from model_factory.training.tasks.base import Batch, Task, counted_tokens, next_token_loss, real_tokens
 
 LONGEST_PROMPT = 16
 
@@ -13,34 +15,36 @@ class LanguageModelling(Task):
     """Cross-entropy of the next token in nats, over all tokens but the first of a row.
 
     With `document_ids` a token is predicted from its own document: the end token before a document counts as its begin
-    token, so that its first token is predicted from that alone, as in a text that is generated without a prompt.
+    token, so that its first token is predicted from that alone, as in a text that is generated without a prompt. Of rows
+    with responses, only the tokens of responses count.
     """
+
+    takes_fill: ClassVar[bool] = False
 
     def weight(self, batch: Batch) -> Tensor:
         """Return the number of predicted tokens."""
-        return real_tokens(batch)[:, 1:].sum().float()
+        return counted_tokens(batch)[:, 1:].sum().float()
 
     def __call__(self, network: nn.Module, batch: Batch) -> dict[str, Tensor]:
         """Compute the loss of a batch with `input_ids` [B, L]."""
         logits = next_token_logits(network, batch)
-        return {"loss": next_token_loss(logits, batch["input_ids"], real_tokens(batch))}
+        return {"loss": next_token_loss(logits, batch["input_ids"], counted_tokens(batch))}
 
     def samples(self, network: nn.Module, batch: Batch, generator: torch.Generator) -> list[str]:
-        """Continue prompts taken from the beginnings of rows; prompt and continuation are separated by `|`."""
+        """Continue prompts taken from the beginnings of rows; prompt and continuation are separated by `|`.
+
+        The prompt of a row with responses is all of the text before the first one.
+        """
         tokenizer, settings = self.setting.tokenizer, self.setting.generation
         if tokenizer is None:
             return []
-        shortest = int(real_tokens(batch).sum(1).min())
-        length = max(1, min(LONGEST_PROMPT, shortest // 2))
+        prompts, shown = _prompts(batch)
+        length = prompts.shape[1]
         params: PerformerParams = network.params  # type: ignore[assignment]
         longest = params.max_length
         capacity = settings.max_new_tokens if longest is None else longest - length
         if capacity < 1:
             return []
-        prompts, shown = batch["input_ids"][:, :length], torch.ones_like(batch["input_ids"][:, :length]).bool()
-        if "document_ids" in batch:
-            documents = _input_documents(batch)[:, :length]
-            shown = documents == documents[:, -1:]
         tokens = network.generate(  # type: ignore[operator]
             prompts,
             min(settings.max_new_tokens, capacity),
@@ -56,6 +60,23 @@ class LanguageModelling(Task):
         starts = [row[kept].tolist() for row, kept in zip(prompts, shown, strict=True)]
         pairs = zip(starts, tokens[:, length:].tolist(), strict=True)
         return [tokenizer.decode(start) + "|" + tokenizer.decode(new) for start, new in pairs]
+
+
+def _prompts(batch: Batch) -> tuple[Tensor, Tensor]:
+    """Return the prompts of rows int64 [B, N], and bool [B, N] that is False at padding and at other documents."""
+    ids = batch["input_ids"]
+    if "response_mask" in batch:
+        sizes = batch["response_mask"].int().argmax(1).clamp(min=1)
+        longest = int(sizes.max())
+        places = torch.arange(longest, device=ids.device) - (longest - sizes)[:, None]  # padded on the left
+        return ids.gather(1, places.clamp(min=0)), places >= 0
+    shortest = int(real_tokens(batch).sum(1).min())
+    length = max(1, min(LONGEST_PROMPT, shortest // 2))
+    shown = torch.ones_like(ids[:, :length]).bool()
+    if "document_ids" in batch:
+        documents = _input_documents(batch)[:, :length]
+        shown = documents == documents[:, -1:]
+    return ids[:, :length], shown
 
 
 def next_token_logits(network: nn.Module, batch: Batch) -> Tensor:
