@@ -17,7 +17,7 @@ from model_factory.evaluation.run import LoadedRun
 from model_factory.evaluation.settings import Settings
 from model_factory.experiment.metric_registry import register_metric
 from model_factory.training.noise import mix_seed
-from model_factory.training.tasks.base import counted_tokens
+from model_factory.training.tasks.base import Batch, counted_tokens
 from model_factory.training.tasks.diffusion import batch_condition, batch_masks
 
 PARTS = ("diffusion", "prior", "reconstruction")
@@ -68,7 +68,7 @@ def bound(run: LoadedRun, split: Split, settings: Settings) -> tuple[TextNLL, di
     return total, {name: parts[name] for name in PARTS if name in parts}
 
 
-def _row_parts(model: Any, batch: dict[str, Any], seed: int) -> dict[str, Tensor]:
+def _row_parts(model: Any, batch: Batch, seed: int) -> dict[str, Tensor]:
     """Compute the parts of the bound in nats, float64 [B] each, of the rows of a batch."""
     ids, noise, mask = batch["input_ids"], batch["noise"], batch.get("attention_mask")
     if not isinstance(model, DiffusionModel):
@@ -88,7 +88,7 @@ def _row_parts(model: Any, batch: dict[str, Any], seed: int) -> dict[str, Tensor
     return {name: getattr(found, name).sum(1) for name in PARTS}
 
 
-def _parts_by_row(model: Any, batch: dict[str, Any]) -> dict[str, Tensor]:
+def _parts_by_row(model: Any, batch: Batch) -> dict[str, Tensor]:
     """Compute the parts [B], or else the loss, of a custom model, row by row."""
     found: dict[str, list[Tensor]] = {}
     counted = counted_tokens(batch)
