@@ -33,7 +33,10 @@ class Inputs:
         """Run the network once: the denoiser of a diffusion model, all parts of a latent one; return its output."""
         network: Any = getattr(model, "denoise", None) or getattr(model, "network", model)
         device = next((p.device for p in model.parameters()), None)
-        return network(*(tensor.to(device) for tensor in self.tensors))
+        tensors = [tensor.to(device) for tensor in self.tensors]
+        if getattr(model, "has_encoder", False):  # the source is as long as the target
+            return network(*tensors, **model.encode(tensors[0]))  # type: ignore[operator]
+        return network(*tensors)
 
 
 def example_inputs(config: ExperimentConfig, batch_size: int | None = None, model: "nn.Module | None" = None) -> Inputs:

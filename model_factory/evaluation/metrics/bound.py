@@ -78,8 +78,9 @@ def _row_parts(model: Any, batch: Batch, seed: int) -> dict[str, Tensor]:
     documents = {"documents": masks["documents"]} if "documents" in masks else {}
     generators = RowGenerators.from_seed(seed + 1, rows)
     generators.width = RESPONSE_WIDTH if "response_mask" in batch else 0
+    source = model.encode(batch.get("context_ids"), batch.get("context_mask"))
     found = model.objective.parts(
-        lambda x_t, sigma: model.denoise(x_t, sigma, mask=mask, cond=cond, **documents),
+        lambda x_t, sigma: model.denoise(x_t, sigma, mask=mask, cond=cond, **documents, **source),
         ids,
         model.times(stratified_times(rows, noise.batch_size, seed), ids, **documents),
         generators,
