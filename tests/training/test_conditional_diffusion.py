@@ -174,7 +174,17 @@ def test_pairs_are_accepted_trained_measured_and_translated(
     texts = (folder / "samples.txt").read_text().partition("--- 2")[0].splitlines()
     source, reference = (file.read_text().splitlines()[0] for file in (tmp_path / "a.txt", tmp_path / "b.txt"))
     assert texts[-3:-1] == [source, reference] or texts[-2:] == [source, reference]  # an empty translation ends it
-    shared = ["--run", str(folder), "--steps", "2", "--sampler", "ancestral", "--set", "generation.guidance=1.5", "--json"]
+    shared = [
+        "--run",
+        str(folder),
+        "--steps",
+        "2",
+        "--sampler",
+        "ancestral",
+        "--set",
+        "generation.guidance=1.5",
+        "--json",
+    ]
     assert evaluate([*shared, "--draws", "2", "--max-rows", "3"]) == 0
     report = json.loads(capsys.readouterr().out)
     found = {figure["name"]: figure for figure in report["figures"]}
@@ -188,9 +198,9 @@ def test_pairs_are_accepted_trained_measured_and_translated(
     )
     assert "targets drawn at temperature 0, 4 network calls a target" in report["notes"]
     assert generate([*shared, "--prompt", "the quick fox"]) == 0
-    (sample,) = json.loads(capsys.readouterr().out)["samples"]
-    assert sample["prompt"] == "the quick fox"
-    assert sample["num_tokens"] <= 20
+    samples = json.loads(capsys.readouterr().out)["samples"]
+    assert [sample["prompt"] for sample in samples] == ["the quick fox"] * 2
+    assert all(sample["num_tokens"] <= 20 for sample in samples)
     assert generate(["--run", str(folder)]) != 0
     assert "--prompt TEXT" in capsys.readouterr().err
 
