@@ -17,7 +17,7 @@ from model.denoisers.registry import BACKBONES, find_level_problem
 from model.denoisers.view import BackboneView
 from model.transformer.inputs import has_values
 
-OPTIONAL = ("mask", "cond", "blocks", "documents", "group_idxs", "cache")
+OPTIONAL = ("mask", "cond", "context", "context_mask", "blocks", "documents", "group_idxs", "cache")
 
 
 class DenoiserCallError(ValueError):
@@ -69,11 +69,12 @@ class DenoiserCall:
         """Return logits [B, L, dim] of noisy tokens [B, L]; omit optional arguments that are None or not accepted.
 
         Accepted parameters without a value, such as `group_idxs`, are passed as None. Raises DenoiserCallError for a
-        `cond`, `blocks`, `documents` or `cache` that the network does not accept, and for sigma [B, L] if it takes [B] only.
+        `cond`, `context`, `blocks`, `documents` or `cache` that the network does not accept, and for sigma [B, L] if it takes
+        [B] only.
         """
         if self._token_levels is not True and sigma is not None and sigma.dim() == 2 and optional.get("blocks") is None:
             self._check_token_levels(x_t, optional.get("cond"))
-        for name in ("cond", "blocks", "documents", "cache"):
+        for name in ("cond", "context", "blocks", "documents", "cache"):
             if optional.get(name) is not None:
                 self.require(name, f"{name} was given")
         return self._call(x_t, sigma, optional)

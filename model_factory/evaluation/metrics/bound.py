@@ -10,7 +10,7 @@ from data_manager.dataset_types import DatasetConfig
 from data_manager.row_types import TokensConfig
 from model.discrete.inputs import given_tokens
 from model.discrete.model import DiffusionModel
-from model_factory.diffusion.randomness import RowGenerators
+from model_factory.diffusion.randomness import ROW_WIDTH, RowGenerators
 from model_factory.diffusion.time_strata import stratified_times
 from model_factory.evaluation.figure import Report
 from model_factory.evaluation.metrics.likelihood import TextNLL, item_of, ratio_figure
@@ -20,7 +20,7 @@ from model_factory.evaluation.run import LoadedRun
 from model_factory.evaluation.settings import Settings
 from model_factory.experiment.metric_registry import register_metric
 from model_factory.training.noise import mix_seed
-from model_factory.training.tasks.base import counted_tokens, real_tokens
+from model_factory.training.tasks.base import Batch, counted_tokens, real_tokens
 from model_factory.training.tasks.diffusion import batch_condition, batch_masks
 
 PARTS = ("diffusion", "prior", "reconstruction")
@@ -83,12 +83,17 @@ def bound(run: LoadedRun, split: Split, settings: Settings) -> tuple[TextNLL, di
     total = TextNLL()
     parts: dict[str, list[float]] = {}
     for batch in split.batches(split.name):
-        drawn = [_row_parts(run.model, batch, settings, draw) for draw in range(settings.draws)]
+        rows = run.task.prepare(run.model, batch)
+        drawn = [_row_parts(run.model, rows, settings, draw) for draw in range(settings.draws)]
         mean = {name: torch.stack([one[name] for one in drawn]).mean(0) for name in drawn[0]}
-        total.add(torch.stack(list(mean.values())).sum(0), batch, run.tokenizer, with_first=True)
+        nats = torch.stack(list(mean.values())).sum(0)
+        if "target_ids" in batch:  # the first token of a target is given
+            total.add(nats, batch, run.tokenizer, side="target")
+        else:
+            total.add(nats, batch, run.tokenizer, with_first=True)
         total.inner += _count_inner(batch)
         if settings.predictions:
-            settings.predictions.add(split, batch, scores=total.last(len(batch["input_ids"])))
+            settings.predictions.add(split, batch, scores=total.last(len(nats)))
         for name in mean.keys() & set(PARTS):
             parts.setdefault(name, []).extend(mean[name].tolist())
     return total, {name: parts[name] for name in PARTS if name in parts}
@@ -102,7 +107,7 @@ def _describe_draws(model: Any) -> str:
     return f"{_NOTE}, by counts" if counted.noise_draw.has_ends else f"{_NOTE}, at eps 0 by counts"
 
 
-def _count_inner(batch: dict[str, Any]) -> int:
+def _count_inner(batch: Batch) -> int:
     """Count the rows in which given text follows a response."""
     if "response_mask" not in batch:
         return 0
@@ -110,7 +115,7 @@ def _count_inner(batch: dict[str, Any]) -> int:
     return int((given & (batch["response_mask"].cumsum(1) > 0)).any(1).sum())
 
 
-def _row_parts(model: Any, batch: dict[str, Any], settings: Settings, draw: int) -> dict[str, Tensor]:
+def _row_parts(model: Any, batch: Batch, settings: Settings, draw: int) -> dict[str, Tensor]:
     """Compute the parts of the bound in nats, float64 [B] each, of the rows of a batch."""
     ids, noise, mask = batch["input_ids"], batch["noise"], batch.get("attention_mask")
     if not isinstance(model, DiffusionModel):
@@ -119,6 +124,7 @@ def _row_parts(model: Any, batch: dict[str, Any], settings: Settings, draw: int)
     masks = batch_masks(model, batch)
     documents = {"documents": masks["documents"]} if "documents" in masks else {}
     given, graph = given_tokens(real_tokens(batch), masks.get("response_mask")), model.process.graph
+    source = model.encode(batch.get("context_ids"), batch.get("context_mask"))
     seed, counted = mix_seed(settings.seed, draw), model.objective.by_counts()
     times = stratified_times(rows, noise.batch_size, seed)
     if counted is not None:
@@ -126,17 +132,17 @@ def _row_parts(model: Any, batch: dict[str, Any], settings: Settings, draw: int)
     objective = counted or model.objective
     found = objective.parts(
         lambda x_t, sigma: model.denoise(
-            x_t, graph.conditioning_level(sigma, given), mask=mask, cond=cond, **documents
+            x_t, graph.conditioning_level(sigma, given), mask=mask, cond=cond, **documents, **source
         ),
         ids,
         model.times(times, ids, **documents, objective=objective),
-        RowGenerators.from_seed(seed + 1, rows),
+        RowGenerators.from_seed(seed + 1, rows, ROW_WIDTH),
         ~counted_tokens(batch),
     )
     return {name: getattr(found, name).sum(1) for name in PARTS}
 
 
-def _parts_by_row(model: Any, batch: dict[str, Any]) -> dict[str, Tensor]:
+def _parts_by_row(model: Any, batch: Batch) -> dict[str, Tensor]:
     """Compute the parts [B], or else the loss, of a custom model, row by row."""
     found: dict[str, list[Tensor]] = {}
     counted = counted_tokens(batch)
