@@ -15,6 +15,7 @@ from model.attention.documents import Documents
 from model.attention.rotary import Rotation, rotate, rotation_at
 from model.denoisers.blocks import Blocks, KeyValue
 from model.denoisers.embeddings import ConditioningEmbedding
+from model.denoisers.local import look_at_neighbours, make_local
 
 Before = Callable[[Tensor, Tensor], KeyValue]
 """Function that prepends the cached keys and values of earlier tokens."""
@@ -93,6 +94,7 @@ class DDiT(nn.Module):
         self.head_dim = width // config.num_heads
         self.embedding = nn.Embedding(vocab_size, width)
         nn.init.normal_(self.embedding.weight, std=width**-0.5)
+        self.local = make_local(config, width)
         self.told = ConditioningEmbedding(config, cond_dim, constant=True)
         self.layers = nn.ModuleList(
             DDiTLayer(width, config.num_heads, config.d_ff, config.dropout, cond_dim) for _ in range(config.num_layers)
@@ -102,6 +104,10 @@ class DDiT(nn.Module):
         self.head = nn.Linear(width, vocab_size)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
+        if config.get("init") == "neighbours":
+            for layer in self.layers:
+                shift = layer.modulation.linear.bias[:width]
+                look_at_neighbours(layer.attention.to_qkv, shift, config.num_heads)
 
     def forward(
         self,
@@ -118,8 +124,11 @@ class DDiT(nn.Module):
         mask is bool, True at real tokens: [B, L], or with the P of a block cache in front [B, P + L]. documents
         int [B, L] numbers the documents of packed rows; `blocks` hold those of a blockwise model.
         """
-        ids = x_t if mask is None else x_t.masked_fill(~mask[:, mask.shape[1] - x_t.shape[1] :], 0)
+        real = None if mask is None else mask[:, mask.shape[1] - x_t.shape[1] :]
+        ids = x_t if real is None else x_t.masked_fill(~real, 0)
         x, cond_emb = self.embedding(ids), self.told(x_t, sigma, cond)
+        if self.local is not None:
+            x = self.local(x, real, documents)
         positions, attend = torch.arange(x.shape[1], device=x.device), None
         if documents is not None:
             apart = Documents(documents)

@@ -5,6 +5,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from model.denoisers.embeddings import ConditioningEmbedding
+from model.denoisers.local import make_local
 from model.transformer.performer import PerformerEncoder
 from model.types import PerformerParams
 
@@ -17,6 +18,7 @@ class PerformerDenoiser(nn.Module):
         keys = {key: config[key] for key in PerformerParams.model_fields if key in config}
         params = PerformerParams(**{**keys, "vocab_size": vocab_size})
         self.encoder = PerformerEncoder(params)
+        self.local = make_local(config, params.d_model)
         self.told = ConditioningEmbedding(config, params.d_model)
 
     def forward(
@@ -34,6 +36,8 @@ class PerformerDenoiser(nn.Module):
         """
         assert self.encoder.input.embedding is not None
         ids = x_t if mask is None else x_t.masked_fill(~mask, 0)
-        x = self.encoder.input.embedding(ids) + self.told(x_t, sigma, cond)
-        out: Tensor = self.encoder(x, mask, documents)
+        x = self.encoder.input.embedding(ids)
+        if self.local is not None:
+            x = self.local(x, mask, documents)
+        out: Tensor = self.encoder(x + self.told(x_t, sigma, cond), mask, documents)
         return out

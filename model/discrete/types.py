@@ -128,6 +128,14 @@ class DiffusionConfig(StrictModel):
                 (("objective", "type"),),
                 "backbone: {type: " + " or ".join(known) + "}",
             )
+        if entry.blockwise and getattr(self.backbone, "local_width", None) is not None:
+            yield Violation(
+                f"objective {objective} needs a network whose blocks read no later block, and the convolution of "
+                "local_width reads across their borders",
+                ("backbone", "local_width"),
+                (("objective", "type"),),
+                "leave it out",
+            )
 
     def _discrete_time(self) -> Iterator[Violation]:
         """Yield a violation unless schedule and objective give one number of steps in discrete time."""
