@@ -96,18 +96,18 @@ class DDiT(nn.Module):
         nn.init.normal_(self.embedding.weight, std=width**-0.5)
         self.local = make_local(config, width)
         self.told = ConditioningEmbedding(config, cond_dim, constant=True)
-        self.layers = nn.ModuleList(
+        layers = [
             DDiTLayer(width, config.num_heads, config.d_ff, config.dropout, cond_dim) for _ in range(config.num_layers)
-        )
+        ]
+        self.layers = nn.ModuleList(layers)
+        if config.get("init") == "neighbours":
+            for layer in layers:
+                look_at_neighbours(layer.attention.to_qkv, layer.modulation.linear.bias[:width], config.num_heads)
         self.final_norm = nn.LayerNorm(width, bias=False)
         self.final_modulation = Modulation(cond_dim, width, 2)
         self.head = nn.Linear(width, vocab_size)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
-        if config.get("init") == "neighbours":
-            for layer in self.layers:
-                shift = layer.modulation.linear.bias[:width]
-                look_at_neighbours(layer.attention.to_qkv, shift, config.num_heads)
 
     def forward(
         self,

@@ -23,6 +23,8 @@ class LocalConvolution(nn.Module):
 
     zero_where_missing = True
     """A checkpoint without these weights loads, and they are zero (`model.checkpoint.assign_tensors`)."""
+    trained_beside_adapters = ("weight",)
+    """Trained even if adapters freeze the rest: while it is zero and frozen it would do nothing."""
 
     def __init__(self, width: int, kernel: int, groups: int | None = None) -> None:
         super().__init__()
