@@ -43,7 +43,7 @@ WARMUP, EVALUATED, DRAWS = 50, 1024, 4
 
 @dataclass(frozen=True)
 class Setup:
-    """What is trained; the defaults are the characters of WikiText-2 with a small `ddit` and mdlm."""
+    """Training of one network; the defaults are the characters of WikiText-2 with a small `ddit` and mdlm."""
 
     objective: str = "mdlm"
     process: str = "absorbing"

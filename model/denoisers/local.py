@@ -59,7 +59,7 @@ def make_local(config: Any, width: int) -> LocalConvolution | None:
 
 
 STRENGTH = 1.2
-"""What each rotary frequency adds to the logit of the neighbour."""
+"""Share of each rotary frequency in the logit of the neighbour."""
 SLOWEST = 0.05
 """Slowest frequency that takes part: slower ones hardly tell neighbours apart. [radians a token]"""
 

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from model.attention.rotary import rotate
 from model.checkpoint import CheckpointError
 from model.denoisers.local import STRENGTH, LocalConvolution
-from model.model_factory import load_model
+from model.model_factory import create_model, load_model
+from model.parse_model_args import parse_model_config
 from model_factory.experiment.training_types import LoraConfig
 from model_factory.training.lora import add_adapters
 from tests.model.test_diffusion_model import BACKBONE, LENGTH, VOCAB, build, read, section
@@ -202,7 +203,7 @@ def test_adapters_leave_a_new_convolution_trainable() -> None:
     assert all("lora" in name or name == "network.local.weight" for name in trained)
 
 
-# What a file may ask for.
+# Sections of a file.
 
 
 @pytest.mark.parametrize("kind", ["ddit", "performer", "bert"])
@@ -217,6 +218,16 @@ def test_widths_that_are_no_odd_number_from_3_to_63_are_refused(kind: str, width
 @pytest.mark.parametrize("width", [3, 63])
 def test_the_ends_of_the_range_are_accepted(width: int) -> None:
     assert read(section(backbone={**BACKBONE["ddit"], "local_width": width}))[1] == []
+
+
+def test_the_shipped_config_has_it_and_the_published_network_is_one_option_away() -> None:
+    file = Path(__file__).resolve().parents[2] / "configs" / "training" / "mdlm_wikitext2.yml"
+    shipped, published = (
+        create_model(parse_model_config(file, ("model.vocab_size=30", "model.length=16", *more)))
+        for more in ((), ("model.backbone.local_width=null",))
+    )
+    assert shipped.network.local.weight.shape[-1] == 5
+    assert set(shipped.state_dict()) - set(published.state_dict()) == {"network.local.weight"}
 
 
 def test_blocks_refuse_it() -> None:
