@@ -255,7 +255,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--setup", choices=SETUPS, default="characters", help="what is trained (default: %(default)s)")
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=["plain", "conv5"], help="networks")
     parser.add_argument("--seeds", type=int, default=8, help="paired seeds, from 0 (default: %(default)s)")
-    parser.add_argument("--steps", type=int, default=400, help="optimiser steps of a run (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=400, help="optimiser steps, 2 or more (default: %(default)s)")
     parser.add_argument("--output", type=Path, help="file of finished runs, which is read and added to")
     args = parser.parse_args(argv)
     torch.set_num_threads(1)
