@@ -9,6 +9,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TypeVar
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -129,10 +130,12 @@ def assign_tensors(model: nn.Module, tensors: Mapping[str, Tensor], misfit: str)
     """Copy `tensors` into `model` in place, which keeps ties; raise CheckpointError unless names and shapes match.
 
     Each tensor must have the shape of the model's, moves to its device and keeps the dtype of the file.
-    Parts that only checkpoints define (`model.checkpoints.extra_parts`) are added to the model first. The error message begins with
-    `misfit`.
+    Parts that only checkpoints define (`model.checkpoints.extra_parts`) are added to the model first; the weights of parts
+    that do nothing while they are zero, which have the attribute `zero_where_missing`, may be missing, and become zero.
+    The error message begins with `misfit`.
     """
     add_extra_parts(model, tensors.keys())
+    tensors = {**_zeros_where_missing(model, tensors), **tensors}
     own = named_tensors(model)
     shared = own.keys() & tensors.keys()
     unfitting = [_compare_shapes(name, own[name], tensors[name]) for name in own if name in shared]
@@ -145,6 +148,20 @@ def assign_tensors(model: nn.Module, tensors: Mapping[str, Tensor], misfit: str)
         raise CheckpointError(f"{misfit}: {'; '.join(problems)}")
     for name, tensor in own.items():
         tensor.data = tensors[name].to(tensor.device, copy=True)  # the loaded one may be memory-mapped
+
+
+def _zeros_where_missing(model: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return zeros for the weights of parts that do nothing while they are zero, by name, each of its own shape.
+
+    Their dtype is that of the weights in `tensors`.
+    """
+    dtype = next((tensor.dtype for tensor in tensors.values() if tensor.is_floating_point()), None)
+    return {
+        f"{prefix}.{name}".removeprefix("."): torch.zeros_like(weight, dtype=dtype, device="cpu")
+        for prefix, part in model.named_modules()
+        if getattr(part, "zero_where_missing", False)
+        for name, weight in part.named_parameters()
+    }
 
 
 def with_device(config: Config, device: str) -> Config:

@@ -11,6 +11,7 @@ from model.attention.rotary import rotary_angles, rotate, rotation_at
 from model.bert_diffusion_model import BertDiffusionModel
 from model.bert_layers import BertModulation
 from model.denoisers.embeddings import ConditioningEmbedding
+from model.denoisers.local import make_local
 from model.denoisers.pretrained import make_full_attention_mask
 
 
@@ -33,6 +34,7 @@ class BertDenoiser(nn.Module):
         if config.position == "rotary":
             _make_rotary(self.model, self.places)
         _initialise(self.model)
+        self.local = make_local(config, width)
         self.told = ConditioningEmbedding(config, width, constant=config.time_injection == "adaln")
         self.head = nn.Linear(width, vocab_size)
         nn.init.zeros_(self.head.weight)
@@ -63,9 +65,13 @@ class BertDenoiser(nn.Module):
             apart = Documents(documents)
             self.places.positions = apart.positions  # read by the layers of this call
             keys = make_full_attention_mask(keys, cond_emb.expand(*x_t.shape, -1), apart.same)
+        given: dict[str, Tensor] = {"input_ids": ids}
+        if self.local is not None:
+            words = self.model.bert.embeddings.word_embeddings(ids)
+            given = {"inputs_embeds": self.local(words, mask, documents)}
         try:
             hidden = self.model(
-                ids, attention_mask=keys, position_ids=self.places.positions, timestep_embeds=cond_emb
+                **given, attention_mask=keys, position_ids=self.places.positions, timestep_embeds=cond_emb
             ).last_hidden_state
         finally:
             self.places.positions = None

@@ -26,7 +26,43 @@ class BackboneConfig(StrictModel):
         return None
 
 
-class PerformerBackboneConfig(PerformerParams, BackboneConfig):
+class LocalConfig(StrictModel):
+    """Keys of backbones with an optional convolution over the token embeddings."""
+
+    local_width: Annotated[int, Field(ge=3, le=63)] | None = None
+    """Tokens that a convolution over the token embeddings spans, odd: 5 is two to either side. It adds to them, is zero
+    at first, and shortens the start of training, in which a network predicts only frequencies; loss and bound stay the
+    same, and weights of a model without it can be loaded. None: no convolution. [tokens]"""
+    local_groups: Annotated[int, Field(gt=0, le=1_048_576)] | None = None
+    """Groups of channels that are convolved separately, with as many times fewer weights; None: one, the dense
+    convolution. [groups]"""
+
+    def local_violations(self, width_key: str) -> Iterator[Violation]:
+        """Yield an even width, and groups that are given alone or do not divide the channels, `width_key`."""
+        kernel, groups, channels = self.local_width, self.local_groups, getattr(self, width_key)
+        if kernel is not None and kernel % 2 == 0:
+            message = f"local_width {kernel} is even: the convolution spans as many tokens before a token as after it"
+            yield Violation(message, ("local_width",), suggestion=f"local_width: {kernel - 1} or {kernel + 1}")
+        if groups is None:
+            return
+        if kernel is None:
+            yield Violation(
+                "local_groups is given without local_width, and there is no convolution",
+                ("local_groups",),
+                suggestion="local_width: 5 beside it",
+            )
+        elif channels % groups:
+            fitting = [number for number in range(1, channels + 1) if channels % number == 0]
+            near = min(fitting, key=lambda number: abs(number - groups))
+            yield Violation(
+                f"local_groups {groups} does not divide {width_key} {channels}",
+                ("local_groups",),
+                ((width_key,),),
+                f"local_groups: {near}",
+            )
+
+
+class PerformerBackboneConfig(LocalConfig, PerformerParams, BackboneConfig):
     """A Performer encoder, softmax or linear, whose input is token embeddings plus an embedding of the noise level."""
 
     type: Literal["performer"] = "performer"
@@ -37,6 +73,7 @@ class PerformerBackboneConfig(PerformerParams, BackboneConfig):
     def violations(self) -> Iterator[Violation]:
         """Yield causal attention, and keys that belong to the model's section or to other roles."""
         yield from super().violations()
+        yield from self.local_violations("d_model")
         causal = first_of_direction(self, "causal")
         if causal is not None:
             yield Violation(
@@ -52,7 +89,7 @@ class PerformerBackboneConfig(PerformerParams, BackboneConfig):
                 )
 
 
-class BertBackboneConfig(BackboneConfig):
+class BertBackboneConfig(LocalConfig, BackboneConfig):
     """BERT (Devlin et al. 2019) from scratch: bidirectional softmax attention, conditioned by `time_injection`."""
 
     type: Literal["bert"] = "bert"
@@ -85,6 +122,7 @@ class BertBackboneConfig(BackboneConfig):
 
     def violations(self) -> Iterator[Violation]:
         """Yield a number of heads that does not divide the width, into even parts if positions are rotary."""
+        yield from self.local_violations("hidden_size")
         part = 2 if self.position == "rotary" else 1
         if self.hidden_size % (part * self.num_heads):
             fitting = [heads for heads in range(1, self.hidden_size + 1) if self.hidden_size % (part * heads) == 0]
@@ -99,7 +137,7 @@ class BertBackboneConfig(BackboneConfig):
             )
 
 
-class DDiTBackboneConfig(BackboneConfig):
+class DDiTBackboneConfig(LocalConfig, BackboneConfig):
     """SEDD's diffusion transformer (Lou et al. 2024, after Peebles and Xie 2022): adaLN, rotary positions, softmax."""
 
     type: Literal["ddit"] = "ddit"
@@ -118,9 +156,13 @@ class DDiTBackboneConfig(BackboneConfig):
     encoder: EncoderChoice = None
     """Encoder of a source, read once a sample, to which every layer attends: performer (with separate sizes) or hugging_face
     (pretrained); None: a source is read in front of the target."""
+    init: Literal["neighbours"] | None = None
+    """neighbours: heads look one token to the right and to the left at first, by turns, which shortens the start of
+    training without new weights (`local_width` shortens it more); None: as published."""
 
     def violations(self) -> Iterator[Violation]:
         """Yield a number of heads that does not divide the width into even parts, which rotary positions need."""
+        yield from self.local_violations("d_model")
         if self.d_model % (2 * self.num_heads):
             fitting = [heads for heads in range(1, self.d_model // 2 + 1) if self.d_model % (2 * heads) == 0]
             near = min(fitting, key=lambda heads: abs(heads - self.num_heads), default=None)

@@ -16,6 +16,7 @@ from model.attention.rotary import Rotation, rotary_angles, rotate, rotation_at
 from model.denoisers.blocks import Blocks, KeyValue
 from model.denoisers.context import SourceEncoder
 from model.denoisers.embeddings import ConditioningEmbedding
+from model.denoisers.local import look_at_neighbours, make_local
 from model.transformer.inputs import check_context
 
 Before = Callable[[Tensor, Tensor], KeyValue]
@@ -142,13 +143,18 @@ class DDiT(nn.Module):
         self.head_dim = width // config.num_heads
         self.embedding = nn.Embedding(vocab_size, width)
         nn.init.normal_(self.embedding.weight, std=width**-0.5)
+        self.local = make_local(config, width)
         self.told = ConditioningEmbedding(config, cond_dim, constant=True)
         reads = config.get("encoder") is not None
         self.source = SourceEncoder(config, width) if reads else None
-        self.layers = nn.ModuleList(
+        layers = [
             DDiTLayer(width, config.num_heads, config.d_ff, config.dropout, cond_dim, reads_context=reads)
             for _ in range(config.num_layers)
-        )
+        ]
+        self.layers = nn.ModuleList(layers)
+        if config.get("init") == "neighbours":
+            for layer in layers:
+                look_at_neighbours(layer.attention.to_qkv, layer.modulation.linear.bias[:width], config.num_heads)
         self.final_norm = nn.LayerNorm(width, bias=False)
         self.final_modulation = Modulation(cond_dim, width, 2)
         self.head = nn.Linear(width, vocab_size)
@@ -174,8 +180,11 @@ class DDiT(nn.Module):
         what `source` made of a source, with context_mask bool [B, M].
         """
         check_context(context, len(x_t), self.head.in_features, wanted=self.source is not None)
-        ids = x_t if mask is None else x_t.masked_fill(~mask[:, mask.shape[1] - x_t.shape[1] :], 0)
+        real = None if mask is None else mask[:, mask.shape[1] - x_t.shape[1] :]
+        ids = x_t if real is None else x_t.masked_fill(~real, 0)
         x, cond_emb = self.embedding(ids), self.told(x_t, sigma, cond)
+        if self.local is not None:
+            x = self.local(x, real, documents)
         positions, attend = torch.arange(x.shape[1], device=x.device), None
         if documents is not None:
             apart = Documents(documents)

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from model.denoisers.context import SourceEncoder
 from model.denoisers.embeddings import ConditioningEmbedding
+from model.denoisers.local import make_local
 from model.transformer.performer import PerformerEncoder
 from model.types import PerformerParams
 
@@ -19,6 +20,7 @@ class PerformerDenoiser(nn.Module):
         params = PerformerParams(**{**keys, "vocab_size": vocab_size})
         self.source = None if config.get("encoder") is None else SourceEncoder(config, params.d_model)
         self.encoder = PerformerEncoder(params, cross_attention=self.source is not None)
+        self.local = make_local(config, params.d_model)
         self.told = ConditioningEmbedding(config, params.d_model)
 
     def forward(
@@ -39,6 +41,8 @@ class PerformerDenoiser(nn.Module):
         """
         assert self.encoder.input.embedding is not None
         ids = x_t if mask is None else x_t.masked_fill(~mask, 0)
-        x = self.encoder.input.embedding(ids) + self.told(x_t, sigma, cond)
-        out: Tensor = self.encoder(x, mask, documents, context, context_mask)
+        x = self.encoder.input.embedding(ids)
+        if self.local is not None:
+            x = self.local(x, mask, documents)
+        out: Tensor = self.encoder(x + self.told(x_t, sigma, cond), mask, documents, context, context_mask)
         return out

@@ -134,6 +134,14 @@ class DiffusionConfig(StrictModel):
                 (("objective", "type"),),
                 "backbone: {type: " + " or ".join(known) + "}",
             )
+        if entry.blockwise and getattr(self.backbone, "local_width", None) is not None:
+            yield Violation(
+                f"objective {objective} needs a network whose blocks read no later block, and the convolution of "
+                "local_width reads across their borders",
+                ("backbone", "local_width"),
+                (("objective", "type"),),
+                "leave it out",
+            )
 
     def _source_dropout(self) -> Iterator[Violation]:
         """Yield a dropout of sources that nothing stands in for, or that is one of two conditions."""

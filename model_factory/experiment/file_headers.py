@@ -42,7 +42,7 @@ _SHAPE_KEYS = (
         "cond_dim",
         "size",
     ),
-    *("width", "num_tokens", "type", "max_length", "num_kv_heads"),
+    *("width", "num_tokens", "type", "max_length", "num_kv_heads", "local_width", "local_groups"),
 )
 """Keys of a model's section that decide the shapes of weights; `max_length` where positions are learned."""
 LEARNED_TOKENIZERS = ("characters", "bpe", "smiles")
@@ -158,6 +158,8 @@ def _differing_shapes(theirs: ModelConfig, ours: ModelConfig) -> Iterator[str]:
     for key, value in left.items():
         name, other = key.rpartition(".")[2], right.get(key)
         part = key.rpartition(".")[0]
+        if name == "local_width" and value is not None and other is None:
+            yield f"its {key} is {value}, and this one has none"
         if name not in _SHAPE_KEYS or value is None or other is None or part.startswith(("objective", "schedule")):
             continue
         if name == "max_length" and right.get(f"{part}.position") != "absolute":

@@ -20,6 +20,7 @@ HEAD = ("part", "parameters", "weights", "training*", "forward", "fwd+bwd")
 NOTE = "* weights, gradients and Adam's moments in float32; FLOPs are matrix products of one batch"
 TITLES = {
     "told": "time and condition embedding",
+    "local": "local convolution",
     "input": "input embedding",
     "embedding": "token embedding",
     "self_attention": "self-attention",

@@ -146,6 +146,10 @@ _TABLE: tuple[tuple[Synonym, str], ...] = (
     (Synonym("model.schedule"), "noise noise_schedule beta_schedule"),
     (Synonym("model.objective"), "parameterization loss loss_type diffusion_type"),
     (Synonym("model.backbone"), "denoiser backbone_type transformer"),
+    (
+        Synonym("", "", "only the backbones ddit, performer and bert have a convolution over token embeddings"),
+        "local_width local_groups",
+    ),
     # data
     (
         Synonym("datasets.0.sequence_length", "tokens"),

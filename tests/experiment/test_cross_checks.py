@@ -64,6 +64,23 @@ def test_tokenizer_path_is_a_folder(here: Path) -> None:
     assert "the folder 'empty' holds no tokenizer" in message
 
 
+def test_init_from_adds_a_convolution_and_takes_none_away(here: Path) -> None:
+    def network(**keys: object) -> dict:
+        backbone = {"type": "ddit", "d_model": 16, "num_layers": 1, "num_heads": 2, **keys}
+        return {"model_type": "diffusion", "objective": {"type": "mdlm"}, "backbone": backbone}
+
+    def start(keys: dict, theirs: str) -> list[str]:
+        return problems(model=network(**keys), training={"init_from": theirs, "max_steps": 2})
+
+    write_run("plain", network())
+    write_run("local", network(local_width=5))
+    assert start({"local_width": 5}, "plain") == start({"local_width": 5}, "local") == []
+    [message] = start({}, "local")
+    assert "weights of another model: its backbone.local_width is 5, and this one has none" in message
+    [message] = start({"local_width": 3}, "local")
+    assert "its backbone.local_width is 5, and this one's 3" in message
+
+
 def test_init_from_accepts_equal_shapes(here: Path) -> None:
     write_run("run", DECODER | {"decoder": STACK | {"dropout": 0.3, "vocab_size": 30}})
     assert problems(training={"init_from": "run"}) == []
