@@ -60,7 +60,8 @@ def build(way: str, seed: int, objective: dict[str, Any], backbone: str = "ddit"
     keys: dict[str, Any] = {"type": backbone, **SIZES}
     if way == "encoder":
         keys["encoder"] = {"type": "performer", **{key: value for key, value in SIZES.items() if key != "device"}}
-    section = {"objective": objective, "backbone": keys, "vocab_size": TOKENS}
+    schedule = {"type": "loglinear", "eps": 0.0 if objective.get("times") == "count" else 1e-3}
+    section = {"schedule": schedule, "objective": objective, "backbone": keys, "vocab_size": TOKENS}
     return DiffusionModel(DiffusionConfig.model_validate(section))
 
 
