@@ -25,6 +25,7 @@ from tests.oracles.diffusion_toy import LENGTH, VOCABULARY, Toy
 from tests.oracles.mask_counts import BlockLoss, chain, entropy
 
 GRAPH = AbsorbingGraph(VOCABULARY)
+NONE_FROZEN = torch.zeros(64, LENGTH, dtype=torch.bool)
 ORDERS = list(permutations(range(LENGTH)))
 
 
@@ -203,6 +204,18 @@ def test_count_form_of_time_conditioned_network_is_its_bound(kind: str) -> None:
     values = counted(objective).parts(network, x_0, t, streams(rows)).total.sum(1)
     assert abs(wanted - flat) > 0.05
     assert abs(float(values.mean()) - wanted) < 5 * float(values.std()) / rows**0.5
+
+
+def test_steps_that_noise_nothing_have_no_weight() -> None:
+    """beta_start 1e-20 leaves alpha at 1 after the first of 4 steps."""
+    objective = DiscreteSubsLoss(process(DiscreteNoise(4, "linear", 1e-20, 0.9)), 4)
+    assert float(objective.schedule.alpha(0.25)) == 1
+    noised = counted(objective).draw(
+        torch.zeros(64, LENGTH, dtype=torch.long), torch.ones(64), streams(64), NONE_FROZEN
+    )
+    assert bool((noised.t > 0.25).all())
+    assert noised.weight is not None
+    assert bool(torch.isfinite(noised.weight).all())
 
 
 def test_levels_outside_the_schedule_get_its_ends() -> None:

@@ -1,8 +1,8 @@
 """BD3LM's clipped noise (Arriola et al. 2025): times of a block from [low, high] instead of (0, 1].
 
 It reduces the variance of the gradient, and its loss is no bound: the times outside of the interval are left out, and blocks
-with a share of masks outside of it are drawn again. It reproduces the paper's training; the count form has less variance
-without a bias. Evaluations draw from (0, 1].
+with a share of masks outside of it are drawn again. It reproduces the paper's training; the count form has a similar variance
+and no bias. Evaluations draw from (0, 1].
 """
 
 from collections.abc import Iterator

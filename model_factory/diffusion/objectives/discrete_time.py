@@ -170,7 +170,8 @@ class StepCountDraw(CountDraw):
         ends = torch.arange(1, self.num_steps + 1, dtype=torch.float64, device=counts.k.device) / self.num_steps
         alpha, lost = process.schedule.alpha(ends), -torch.expm1(-process.schedule.sigma(ends))
         earlier = process.schedule.alpha((ends - 1 / self.num_steps).clamp_min(0))
-        log_rate = torch.log((earlier - alpha) / lost)
+        # A first step that noises no token in floating point has no rate, so that it is never drawn.
+        log_rate = torch.where(lost > 0, torch.log((earlier - alpha) / lost), -torch.inf)
         for n, k in zip(*(torch.split(count, self._rows_at_once) for count in (counts.n, counts.k)), strict=True):
             masked = torch.special.xlogy(k[:, None].to(torch.float64), lost)
             yield log_rate + masked + torch.special.xlogy((n - k)[:, None].to(torch.float64), alpha)

@@ -1,7 +1,8 @@
 """Search of the interval of clipped times, `times: {clip: auto}` (Arriola et al. 2025), at each evaluation.
 
 For every interval of a grid an evaluation measures the variance of the mean loss of a block over rows and blocks; the interval
-with the least variance is used until the next evaluation. The variances are metrics of the evaluation, so a resumed run reads
+with the least variance is used until the next evaluation. All rows of the evaluation take part, so that all processes make the
+same number of network calls; the paper takes 100 batches. The variances are metrics of the evaluation, so a resumed run reads
 its interval from the history in the checkpoint.
 """
 
@@ -22,8 +23,6 @@ from model_factory.training.noise import mix_seed
 from model_factory.training.tasks.base import Batch, counted_tokens
 
 _PREFIX = "clip_variance_"
-_MOST_ROWS = 1600
-"""Rows of the split on which variances are measured: 100 batches of 16, as published."""
 
 
 def clipped_draw(network: nn.Module) -> ClippedDraw | None:
@@ -38,7 +37,7 @@ def clip_variances(network: nn.Module, batch: Batch, cond: Tensor | None) -> dic
     `cond` is the condition of each row, [B] or [B, size], for a conditional model.
     """
     draw, noise = clipped_draw(network), batch["noise"]
-    if not isinstance(draw, SearchedClipDraw) or int(noise.place.min()) >= _MOST_ROWS:
+    if not isinstance(draw, SearchedClipDraw):
         return {}
     assert isinstance(network, DiffusionModel)
     ids, mask, frozen = batch["input_ids"], batch.get("attention_mask"), ~counted_tokens(batch)
