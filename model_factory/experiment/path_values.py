@@ -106,7 +106,9 @@ def find_missing_files(experiment: "Experiment") -> list[Problem]:
         absent = [(path, node) for path, node in named if not _is_there(str(node.value), entry)]
         if absent:
             (path, node), names = absent[0], [str(node.value) for _, node in absent]
-            notes.append(Problem(node.report_place, dotted(path), "absent_file", _describe_absent(names, entry, node.place)))
+            notes.append(
+                Problem(node.report_place, dotted(path), "absent_file", _describe_absent(names, entry, node.place))
+            )
     return notes
 
 
