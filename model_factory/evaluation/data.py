@@ -101,6 +101,12 @@ def _make(
     run: LoadedRun, entry: TokensConfig, name: str, kind: str, data: dict[str, Any], columns: Sequence[str]
 ) -> DatasetConfig:
     """Make a config of source `kind`, with the keys of the run's own data set that it has, too."""
+    if entry.has_responses and (columns or kind == "text"):
+        key = "messages" if getattr(entry, "messages", None) else "template"
+        raise UnfitError(
+            f"--data {name}: {run.folder} is a run on texts with responses; give a table with the columns of its {key}, "
+            "without --column"
+        )
     config_type: Any = SOURCES.get(kind).config_type
     keys = {
         key: getattr(entry, key) for key in config_type.model_fields if key not in _LEFT_OUT and hasattr(entry, key)
@@ -115,7 +121,7 @@ def _make(
             "messages": None,
         }
     elif columns:
-        keys |= {"column": columns[0], "pair": None, "template": None, "messages": None}
+        keys |= {"column": columns[0], "pair": None, "template": None}
     elif entry.is_paired and keys.get("pair") is None:
         keys["pair"] = {"source": "source", "target": "target"}
     if columns and kind == "text":
