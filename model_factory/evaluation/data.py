@@ -114,12 +114,7 @@ def _make(
     if kind == "text":
         keys["documents"] = None if entry.is_paired else getattr(entry, "documents", None) or _document(entry)
     elif len(columns) == _PAIR:
-        keys |= {
-            "pair": dict(zip(("source", "target"), columns, strict=True)),
-            "column": None,
-            "template": None,
-            "messages": None,
-        }
+        keys |= {"pair": dict(zip(("source", "target"), columns, strict=True)), "column": None, "template": None}
     elif columns:
         keys |= {"column": columns[0], "pair": None, "template": None}
     elif entry.is_paired and keys.get("pair") is None:
