@@ -76,7 +76,7 @@ def _with_lengths_of(entry: DatasetConfig, own: DatasetConfig) -> DatasetConfig:
     """Return the data set of a YAML file; keys of its rows that the file leaves out are those of the run's own data set."""
     if not isinstance(entry, TokensConfig) or not isinstance(own, TokensConfig):
         return entry
-    left_out = [key for key in ("sequence_length", "rows") if key not in entry.model_fields_set]
+    left_out = [key for key in ("sequence_length", "rows", "fill") if key not in entry.model_fields_set]
     return entry.model_copy(update={key: getattr(own, key) for key in left_out})
 
 
@@ -92,13 +92,21 @@ def _describe_kind(entry: DatasetConfig) -> str:
         return "recordings"
     if getattr(entry, "label", None) is not None:
         return "texts with classes"
-    return "pairs of texts" if entry.is_paired else "texts"
+    if entry.is_paired:
+        return "pairs of texts"
+    return "texts with responses" if entry.has_responses else "texts"
 
 
 def _make(
     run: LoadedRun, entry: TokensConfig, name: str, kind: str, data: dict[str, Any], columns: Sequence[str]
 ) -> DatasetConfig:
     """Make a config of source `kind`, with the keys of the run's own data set that it has, too."""
+    if entry.has_responses and (columns or kind == "text"):
+        key = "messages" if getattr(entry, "messages", None) else "template"
+        raise UnfitError(
+            f"--data {name}: {run.folder} is a run on texts with responses; give a table with the columns of its {key}, "
+            "without --column"
+        )
     config_type: Any = SOURCES.get(kind).config_type
     keys = {
         key: getattr(entry, key) for key in config_type.model_fields if key not in _LEFT_OUT and hasattr(entry, key)

@@ -39,9 +39,8 @@ def describe_bound(model: Any, entry: DatasetConfig, *, has_prompts: bool) -> tu
         pass
     elif not entry.is_filled:
         given.append("the lengths")
-        notes.append(
-            "padding is hidden, so the bound is given the length of each row; fill: end counts the lengths too"
-        )
+        remedy = "" if entry.has_responses and not entry.ends_with_response else "; fill: end counts the lengths too"
+        notes.append(f"padding is hidden, so the bound is given the length of each row{remedy}")
     else:
         notes.append(
             f"rows are filled with end tokens up to {entry.limit} tokens, all of which count: a figure per token falls with "
