@@ -139,16 +139,15 @@ class DiffusionModel(nn.Module):
         if cond is not None and self.training:
             cond = self._drop_condition(cond, generators)
 
-        context, hide = self.encode(context_ids, context_mask), None
-        if self.training and self.diffusion_config.source_dropout:
-            token, share = self.process.graph.mask_token, self.diffusion_config.source_dropout
-            context, hide = drop_sources(self.network, context, mask & ~counted, token, share, generators)
+        source, share = self.encode(context_ids, context_mask), self.diffusion_config.source_dropout
+        if self.training and share:
+            given = (mask & ~counted).repeat(1, 1 if self.block_size is None else 2)
+            source = drop_sources(self.network, source, given, share, generators)
 
         seen, t = None if attention_mask is None else mask, self.times(t, input_ids, documents)
 
         def denoise(x_t: Tensor, sigma: Tensor) -> Tensor:
-            shown = x_t if hide is None else hide(x_t)
-            return self._predict(shown, sigma, mask=seen, cond=cond, documents=documents, **context)
+            return self._predict(x_t, sigma, mask=seen, cond=cond, documents=documents, **source)
 
         parts = self.objective.parts(denoise, input_ids, t, generators, ~counted, ends=not self.training)
         output = self._reduce(parts, counted)
@@ -213,8 +212,13 @@ class DiffusionModel(nn.Module):
         documents: Tensor | None = None,
         context: Tensor | None = None,
         context_mask: Tensor | None = None,
+        hidden: Tensor | None = None,
     ) -> Tensor:
-        """Call the network without checks; `blocks` are those of [x_t ; x_0] by default."""
+        """Call the network without checks; `blocks` are those of [x_t ; x_0] by default, `hidden` tokens are masked."""
+        if hidden is not None:
+            mask_token = self.process.graph.mask_token
+            assert mask_token is not None  # the section refuses source_dropout without one
+            x_t = x_t.masked_fill(hidden, mask_token)
         time = sigma.to(torch.float32) if sigma is not None and self.diffusion_config.is_time_conditioned else None
         if self.block_size is not None and blocks is None:
             blocks = Blocks.doubled(x_t.shape[1] // 2, self.block_size, x_t.device, documents)
@@ -309,7 +313,7 @@ class DiffusionModel(nn.Module):
         if drops and source:
             settings["null_context"] = null_source(self.network, len(source["context"]))
         elif drops and guidance != 1.0:
-            settings["mask_token"] = self.process.graph.mask_token
+            settings["hides_prompt"] = True
         check_condition(self.diffusion_config.condition, cond, rows)
         null = None if cond is None else self._null_condition(cond)
         network: Callable[..., Tensor] = self._predict

@@ -116,7 +116,7 @@ def test_guidance_over_the_source_follows_its_formula(way: str) -> None:
         given: dict[str, Any] = {**context, "null_context": null}
         without = model.denoise(X_T, SIGMA, context=null)
     else:
-        context, given = {}, {"hidden": hidden, "mask_token": VOCAB}
+        context, given = {}, {"hidden": hidden}
         without = model.denoise(X_T.masked_fill(hidden, VOCAB), SIGMA)
     conditioned = model.denoise(X_T, SIGMA, **context)
     for scale in (0.0, 1.0, 2.5):
@@ -130,17 +130,32 @@ def test_guidance_over_the_source_follows_its_formula(way: str) -> None:
         torch.testing.assert_close(denoiser.output(X_T[rows], SIGMA[rows], rows), expected[rows])
 
 
-def test_guidance_hides_the_prompt_of_a_draw() -> None:
-    model = build(encoder=None, source_dropout=0.3)
+@pytest.mark.parametrize("objective", [{"type": "mdlm"}, {"type": "bd3lm", "block_size": 3}])
+def test_guidance_hides_the_prompt_of_a_draw(objective: dict[str, Any]) -> None:
+    model = build(encoder=None, source_dropout=0.3, objective=objective)
     prompt = torch.tensor([[1, 2, 3], [4, 5, 6]])
-    options: dict[str, Any] = {"sampler": "ancestral", "steps": 3, "guidance": 0.0}
+    sampler = "ancestral" if model.block_size is None else "semi_autoregressive"
+    options: dict[str, Any] = {"sampler": sampler, "steps": 3, "guidance": 0.0}
     first, second = (
         model.draw(2, prompt=given, generator=torch.Generator().manual_seed(0), **options).tokens
         for given in (prompt, (prompt + 1) % VOCAB)
     )
     assert torch.equal(first[:, :3], prompt)
     assert torch.equal(first[:, 3:], second[:, 3:])
-    assert model.draw(2, prompt=prompt, **{**options, "guidance": 2.0}).network_calls.tolist() == [6, 6]
+    calls = model.draw(2, prompt=prompt, **options).network_calls
+    assert torch.equal(model.draw(2, prompt=prompt, **{**options, "guidance": 2.0}).network_calls, 2 * calls)
+
+
+def test_block_prefix_cache_without_the_prompt_matches_full_pass() -> None:
+    model = build(encoder=None, objective={"type": "bd3lm", "block_size": 3}, source_dropout=0.3)
+    reader = BlockReader(model._predict, model.process.graph.is_masked, 3)
+    x_t, hidden = torch.randint(VOCAB, (3, LENGTH)), (torch.arange(LENGTH) < 4).expand(3, -1)
+    x_t[:, 4:] = VOCAB
+    with torch.no_grad():
+        for given in (None, hidden, None, hidden):
+            shown = x_t if given is None else x_t.masked_fill(given, VOCAB)
+            expected = doubled(model, shown, shown, SIGMA.double())[:, 3:6]
+            torch.testing.assert_close(reader(x_t, SIGMA.double(), hidden=given)[:, 3:6], expected)
 
 
 @pytest.mark.parametrize("objective", [{"type": "mdlm"}, {"type": "bd3lm", "block_size": 3}])
