@@ -10,6 +10,7 @@ from torch._subclasses.fake_tensor import unset_fake_temporarily
 from model.attention.documents import Documents
 from model.denoisers.blocks import BlockReader, Blocks
 from model.denoisers.calling import DenoiserCall, build_backbone
+from model.denoisers.encoder_types import reads_source
 from model.denoisers.view import BackboneView
 from model.device import resolve_device
 from model.discrete.inputs import check_condition, check_data, check_level, check_noisy, check_rows
@@ -77,7 +78,7 @@ class DiffusionModel(nn.Module):
         self.call = DenoiserCall(self.network)
         if config.condition is not None:
             self.call.require("cond", "the section has a condition")
-        self.has_encoder = getattr(config.backbone, "encoder", None) is not None
+        self.has_encoder = reads_source(config.backbone)
         if self.has_encoder:
             self.call.require("context", "the backbone has an encoder")
         self.block_size: int | None = getattr(self.objective, "block_size", None)
@@ -188,7 +189,8 @@ class DiffusionModel(nn.Module):
 
         The network takes sigma as float32, or None if the section has `time_conditioning: false`; only then may `sigma`
         be None. mask is bool [B, L], True at real tokens; cond is the condition of each row; documents int [B, L] numbers
-        the documents of packed rows; context, context_mask: as `encode` gives them. Raises TokenError, SigmaError, ShapeError, LengthError, InputError and DenoiserCallError.
+        the documents of packed rows; context and context_mask are what `encode` returns. Raises TokenError, SigmaError,
+        ShapeError, LengthError, InputError and DenoiserCallError.
         """
         check_noisy(x_t, self.process.graph.dim)
         if self.block_size is not None and x_t.shape[1] % 2:

@@ -9,6 +9,7 @@ import transformers
 from torch import Tensor, nn
 
 from model.denoisers.blocks import BlockReader
+from model.denoisers.registry import BACKBONES, register_backbone
 from model.discrete.model import DiffusionModel
 from model.discrete.types import DiffusionConfig
 from model.transformer.inputs import InputError
@@ -18,7 +19,7 @@ from tests.model.test_block_model import doubled
 VOCAB, LENGTH = 7, 8
 SIZES = {"d_model": 16, "num_layers": 2, "num_heads": 2, "dropout": 0.0}
 OWN: dict[str, Any] = {"type": "performer", **SIZES, "d_model": 12}
-BACKBONES: dict[str, dict[str, Any]] = {
+KINDS: dict[str, dict[str, Any]] = {
     "ddit": {"type": "ddit"},
     "softmax": {"type": "performer"},
     "linear": {"type": "performer", "attention_type": "linear"},
@@ -32,7 +33,7 @@ SIGMA = torch.ones(3)
 def build(backbone: str = "ddit", encoder: dict[str, Any] | None = OWN, **more: Any) -> DiffusionModel:
     """Build a model with random weights, as zeros would hide the effect of inputs."""
     torch.manual_seed(0)
-    keys = {**BACKBONES[backbone], **SIZES, "device": "cpu", "encoder": encoder}
+    keys = {**KINDS[backbone], **SIZES, "device": "cpu", "encoder": encoder}
     section = {"objective": {"type": "mdlm"}, "vocab_size": VOCAB, "length": LENGTH, "backbone": keys, **more}
     model = DiffusionModel(DiffusionConfig.model_validate(section)).eval()
     for name, layer in model.named_modules():
@@ -49,7 +50,7 @@ def count_calls(model: DiffusionModel) -> list[int]:
     return calls
 
 
-@pytest.mark.parametrize("backbone", BACKBONES)
+@pytest.mark.parametrize("backbone", KINDS)
 def test_padding_of_a_source_changes_nothing(backbone: str) -> None:
     model = build(backbone)
     with torch.no_grad():
@@ -61,7 +62,7 @@ def test_padding_of_a_source_changes_nothing(backbone: str) -> None:
     assert not torch.allclose(together, other, atol=1e-3)
 
 
-@pytest.mark.parametrize("backbone", BACKBONES)
+@pytest.mark.parametrize("backbone", KINDS)
 def test_positions_of_a_row_of_masks_differ_by_the_source_alone(backbone: str) -> None:
     masks = torch.full((3, LENGTH), VOCAB)
     model = build(backbone)
@@ -202,3 +203,18 @@ def test_pretrained_encoder_is_read_and_trained_or_frozen(freeze: bool, tmp_path
     assert all((parameter.grad is None) == freeze for parameter in encoder.model.parameters())
     with pytest.raises(ValueError, match="has 9 tokens, and the data set's tokenizer 30"):
         build(encoder={"type": "hugging_face", "path": str(tmp_path)}, vocab_size=30)
+
+
+def test_encoder_key_of_a_custom_backbone_is_its_own() -> None:
+    class Plain(nn.Module):
+        def forward(self, x_t: Tensor, sigma: Tensor) -> Tensor:
+            return torch.zeros(*x_t.shape, VOCAB + 1) * sigma[:, None, None]
+
+    register_backbone("with_encoder")(lambda config, vocab_size: Plain())
+    try:
+        section = {"objective": {"type": "mdlm"}, "backbone": {"type": "with_encoder", "encoder": {"layers": 3}}}
+        model = DiffusionModel(DiffusionConfig.model_validate({**section, "vocab_size": VOCAB, "length": LENGTH}))
+    finally:
+        BACKBONES._entries.pop("with_encoder")
+    assert not model.has_encoder
+    assert model.draw(2).tokens.shape == (2, LENGTH)
