@@ -214,7 +214,7 @@ def test_encoder_key_of_a_custom_backbone_is_its_own() -> None:
     try:
         section = {"objective": {"type": "mdlm"}, "backbone": {"type": "with_encoder", "encoder": {"layers": 3}}}
         model = DiffusionModel(DiffusionConfig.model_validate({**section, "vocab_size": VOCAB, "length": LENGTH}))
+        assert not model.has_encoder
+        assert model.draw(2).tokens.shape == (2, LENGTH)
     finally:
         BACKBONES._entries.pop("with_encoder")
-    assert not model.has_encoder
-    assert model.draw(2).tokens.shape == (2, LENGTH)
