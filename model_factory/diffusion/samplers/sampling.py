@@ -41,7 +41,7 @@ def sample(
         generator: seeds a stream for each row, so the same seed gives the same samples for any `batch_size`; or the
             streams themselves.
         batch_size: rows in a batch, all by default; what `denoiser` has for each row has num_samples rows. Its
-            `hidden` are the frozen positions if it has a `mask_token`.
+            `hidden` are the frozen positions if it `hides_prompt`.
     Raises UnknownSamplerError, SettingError, LengthError, ShapeError and TokenError.
     """
     check_count("num_samples", num_samples)
@@ -69,7 +69,7 @@ def sample(
     given = start.frozen if mask is None else start.frozen & mask
     if not process.graph.absorbing and bool(given.any()):
         denoiser = replace(denoiser, given=given)
-    if denoiser.mask_token is not None:
+    if denoiser.hides_prompt:
         denoiser = replace(denoiser, hidden=start.frozen)
     chosen = default_sampler(process.graph) if sampler is None else sampler
     finished = []
