@@ -92,16 +92,19 @@ class DiffusionModel(nn.Module):
         attention_mask: Tensor | None = None,
         cond: Tensor | None = None,
         *,
+        response_mask: Tensor | None = None,
         documents: Tensor | None = None,
         rows: Tensor | None = None,
         batch_size: int | None = None,
         seed: int | None = None,
         loss_weighting: LossWeighting = "bound",
     ) -> DiffusionOutput:
-        """Compute the bound of -log p(input_ids), in nats per real token.
+        """Compute the bound of -log p(input_ids), in nats per real token, or of a response given the rest of its row.
 
         Arguments:
             input_ids: int [B, L] data tokens; attention_mask: bool [B, L], True at real tokens; only these are noised.
+            response_mask: bool [B, L], True at the tokens of responses: only they are noised and counted, and the other
+                real tokens are given, so that the loss bounds -log p(response | rest) per token of the responses.
             cond: condition of each row, [B] or [B, size]; in training it is dropped for some rows.
             documents: int [B, L], the number of each token's document in packed rows; each document is denoised as if it
                 were alone, at the row's noise level, so the bound of a row is the sum over its documents.
@@ -116,6 +119,8 @@ class DiffusionModel(nn.Module):
         """
         input_ids, mask = check_data(input_ids, attention_mask, self.num_tokens)
         check_condition(self.diffusion_config.condition, cond, len(input_ids))
+        check_mask(response_mask, input_ids, "response_mask")
+        counted = mask if response_mask is None else mask & response_mask
         documents = None if documents is None else check_documents(documents, input_ids)
         if loss_weighting not in get_args(LossWeighting):
             raise InputError(f"loss_weighting is {loss_weighting!r}; expected bound or uniform")
@@ -131,13 +136,13 @@ class DiffusionModel(nn.Module):
         def denoise(x_t: Tensor, sigma: Tensor) -> Tensor:
             return self._predict(x_t, sigma, mask=seen, cond=cond, documents=documents)
 
-        parts = self.objective.parts(denoise, input_ids, t, generators, ~mask, ends=not self.training)
-        output = self._reduce(parts, mask)
+        parts = self.objective.parts(denoise, input_ids, t, generators, ~counted, ends=not self.training)
+        output = self._reduce(parts, counted)
         if loss_weighting == "bound":
             return output
         weight = self.objective.weight(t)
         unweighted = parts.diffusion / per_token(weight, input_ids)
-        return output._replace(loss=_mean(unweighted, mask))
+        return output._replace(loss=_mean(unweighted, counted))
 
     def times(self, t: Tensor, input_ids: Tensor, documents: Tensor | None = None) -> Tensor:
         """Return the times at which tokens [B, L] are noised: t [B], or one for each block of each document [B, L].

@@ -17,8 +17,8 @@ from model_factory.evaluation.run import LoadedRun
 from model_factory.evaluation.settings import Settings
 from model_factory.experiment.metric_registry import register_metric
 from model_factory.training.noise import mix_seed
-from model_factory.training.tasks.base import real_tokens
-from model_factory.training.tasks.diffusion import batch_condition, batch_documents
+from model_factory.training.tasks.base import counted_tokens
+from model_factory.training.tasks.diffusion import batch_condition, batch_masks
 
 PARTS = ("diffusion", "prior", "reconstruction")
 _NOTE = "at most"
@@ -69,13 +69,14 @@ def _row_parts(model: Any, batch: dict[str, Any], seed: int) -> dict[str, Tensor
     if not isinstance(model, DiffusionModel):
         return _parts_by_row(model, batch)
     rows, cond = noise.place.to(ids.device), batch_condition(model, batch)
-    documents = batch_documents(model, batch)
+    counted, masks = counted_tokens(batch), batch_masks(model, batch)
+    documents = {"documents": masks["documents"]} if "documents" in masks else {}
     found = model.objective.parts(
         lambda x_t, sigma: model.denoise(x_t, sigma, mask=mask, cond=cond, **documents),
         ids,
         model.times(stratified_times(rows, noise.batch_size, seed), ids, **documents),
         RowGenerators.from_seed(seed + 1, rows),
-        ~real_tokens(batch),
+        ~counted,
     )
     return {name: getattr(found, name).sum(1) for name in PARTS}
 
@@ -83,15 +84,15 @@ def _row_parts(model: Any, batch: dict[str, Any], seed: int) -> dict[str, Tensor
 def _parts_by_row(model: Any, batch: dict[str, Any]) -> dict[str, Tensor]:
     """Compute the parts [B], or else the loss, of a custom model, row by row."""
     found: dict[str, list[Tensor]] = {}
-    is_real = real_tokens(batch)
-    for row in range(len(is_real)):
-        mask = None if "attention_mask" not in batch else is_real[row : row + 1]
-        documents = {key: value[row : row + 1] for key, value in batch_documents(model, batch).items()}
-        output = model(batch["input_ids"][row : row + 1], attention_mask=mask, **documents)
+    counted = counted_tokens(batch)
+    for row in range(len(counted)):
+        mask = None if "attention_mask" not in batch else batch["attention_mask"][row : row + 1]
+        masks = {key: value[row : row + 1] for key, value in batch_masks(model, batch).items()}
+        output = model(batch["input_ids"][row : row + 1], attention_mask=mask, **masks)
         values = {name: getattr(output, name, None) for name in PARTS}
         if any(value is None for value in values.values()):
             values = {"loss": output.loss}
         for name, value in values.items():
             assert value is not None
-            found.setdefault(name, []).append(value.double().mean() * is_real[row].sum())
+            found.setdefault(name, []).append(value.double().mean() * counted[row].sum())
     return {name: torch.stack(nats) for name, nats in found.items()}

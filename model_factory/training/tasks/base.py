@@ -93,6 +93,12 @@ def real_tokens(batch: Batch, ids: str = "input_ids", mask: str = "attention_mas
     return torch.ones_like(batch[ids], dtype=torch.bool) if found is None else found
 
 
+def counted_tokens(batch: Batch) -> Tensor:
+    """Return a mask bool [B, L], True at the tokens of a loss: real ones, of responses where the rows name them."""
+    real = real_tokens(batch)
+    return real & batch["response_mask"] if "response_mask" in batch else real
+
+
 def next_token_loss(logits: Tensor, ids: Tensor, real: Tensor) -> Tensor:
     """Compute the mean cross-entropy in nats of ids [B, N], the first excluded, under logits [B, N - 1, V]."""
     targets = ids[:, 1:].masked_fill(~real[:, 1:], -100)

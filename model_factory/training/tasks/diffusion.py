@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from model_factory.training.errors import UnfitError
-from model_factory.training.tasks.base import Batch, Task, real_tokens
+from model_factory.training.tasks.base import Batch, Task, counted_tokens, real_tokens
 
 BOUND_PARTS = ("diffusion", "prior", "reconstruction")
 
@@ -31,8 +31,8 @@ class Diffusion(Task):
             )
 
     def weight(self, batch: Batch) -> Tensor:
-        """Return the number of real tokens."""
-        return real_tokens(batch).sum().float()
+        """Return the number of tokens of the loss."""
+        return counted_tokens(batch).sum().float()
 
     def __call__(self, network: nn.Module, batch: Batch) -> dict[str, Tensor]:
         """Compute the loss, and the bound with its parts, in nats per token."""
@@ -81,22 +81,37 @@ class Diffusion(Task):
         }
         given = {name: value for name, value in available.items() if name in _keywords(network)}
         cond = batch_condition(network, batch)
-        return given | batch_documents(network, batch) | ({} if cond is None else {"cond": cond})
+        return given | batch_masks(network, batch) | ({} if cond is None else {"cond": cond})
 
 
-def batch_documents(network: nn.Module, batch: Batch) -> dict[str, Tensor]:
-    """Return the keyword argument `documents` int64 [B, L] for rows whose documents are isolated, else nothing.
+_MASKS = {
+    "document_ids": (
+        "documents",
+        "document_ids: true isolates the documents of packed rows",
+        "set document_ids: false",
+    ),
+    "response_mask": (
+        "response_mask",
+        "the rows' response_mask keeps the loss to responses",
+        "add `response_mask=None`, bool [B, L], to it, or use rows without responses",
+    ),
+}
+"""Column of a batch: the keyword of `forward`, what it is for, and the remedy for a model without it."""
+
+
+def batch_masks(network: nn.Module, batch: Batch) -> dict[str, Tensor]:
+    """Return the keyword arguments `documents` int64 [B, L] and `response_mask` bool [B, L] that the batch has.
 
     Raises UnfitError for a model whose `forward` has no such keyword.
     """
-    if "document_ids" not in batch:
-        return {}
-    if "documents" not in _keywords(network):
-        raise UnfitError(
-            f"document_ids: true isolates the documents of packed rows, and {type(network).__name__}.forward has no keyword "
-            "documents; set document_ids: false"
-        )
-    return {"documents": batch["document_ids"]}
+    found = {}
+    for column, (keyword, purpose, remedy) in _MASKS.items():
+        if column not in batch:
+            continue
+        if keyword not in _keywords(network):
+            raise UnfitError(f"{purpose}, and {type(network).__name__}.forward has no keyword {keyword}; {remedy}")
+        found[keyword] = batch[column]
+    return found
 
 
 def batch_condition(network: nn.Module, batch: Batch) -> Tensor | None:
