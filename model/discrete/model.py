@@ -226,6 +226,7 @@ class DiffusionModel(nn.Module):
         top_p: float = 1.0,
         mask: Tensor | None = None,
         batch_size: int | None = None,
+        watch: Callable[[SamplerState], object] | None = None,
     ) -> SamplerState:
         """Draw samples; return the final state, `tokens` [num_samples, length] and `network_calls` [num_samples].
 
@@ -238,6 +239,7 @@ class DiffusionModel(nn.Module):
                 streams themselves.
             cond, guidance: condition of each row, and guidance scale; temperature, top_p: of each token.
             mask: bool, True at real positions, for sequences of different lengths.
+            watch: called with the state after each step.
         Raises the errors of `model_factory.diffusion.samplers.sampling.sample`, and InputError without a length.
         """
         length = self.diffusion_config.sequence_length if length is None else length
@@ -260,6 +262,7 @@ class DiffusionModel(nn.Module):
                 generator=generator,
                 batch_size=batch_size,
                 device=self.device,
+                watch=watch,
             )
         finally:
             self.train(was_training)
