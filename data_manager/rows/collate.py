@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from data_manager.rows.pack import COND, LABELS
+from data_manager.rows.pack import COND, LABELS, RESPONSE
 from data_manager.rows.pack import STARTS as DOCUMENT_STARTS
 from data_manager.rows.source import source_batch
 
@@ -35,7 +35,7 @@ class TextCollator:
     Optional for packed rows: `document_ids` [B, L] int64 (1, 2, ... for the documents of a row, 0 at padding) and
     `position_ids` [B, L] int64 (0, 1, ... from the beginning of each document, or of the row if a document continues from
     the row before; 0 at padding). Tokens may attend to each other if their document_ids are equal. Rows with a class also
-    yield `labels` [B] int64, rows with properties `cond` [B, size] float32, rows with source columns those of
+    yield `labels` [B] int64, rows with responses `response_mask` bool [B, L], rows with properties `cond` [B, size] float32, rows with source columns those of
     `data_manager.rows.source.source_batch`.
     """
 
@@ -49,6 +49,8 @@ class TextCollator:
         batch: Batch = {"input_ids": ids, "attention_mask": mask, **source_batch(rows)}
         if LABELS in rows[0]:
             batch[LABELS] = torch.tensor([int(row[LABELS]) for row in rows])
+        if RESPONSE in rows[0]:
+            batch[RESPONSE] = pad_rows([row[RESPONSE] for row in rows], 0)[0].bool()
         if COND in rows[0]:
             batch[COND] = torch.from_numpy(np.array([row[COND] for row in rows], np.float32))
         if self.document_ids or self.position_ids:

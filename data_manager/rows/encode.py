@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from data_manager.documents import Corpus, Notes, Piece
 from data_manager.row_types import TokensConfig
 from data_manager.rows.parallel import ordered_map
+from data_manager.text.infill import with_holes
 from data_manager.tokenizers.base import Tokenizer, encode_many, encode_with_ends, unknown_id
 
 if TYPE_CHECKING:
@@ -91,7 +92,8 @@ def encode_corpus(
 def read_pieces(corpus: Corpus, config: TokensConfig, notes: Notes) -> Iterator[Piece]:
     """Read a corpus in the pieces that its layout encodes: whole documents, or parts of them."""
     pieces = corpus.read(notes)
-    return join_documents(pieces) if config.layout == "whole" else pieces
+    pieces = join_documents(pieces) if config.layout == "whole" else pieces
+    return pieces if config.infill is None else with_holes(pieces, config.infill)
 
 
 def join_sides(
@@ -145,9 +147,11 @@ def row_maker(
         from data_manager.rows.source import SourceRows
 
         return SourceRows(row_maker(config, tokenizer, is_paired, notes))
-    from data_manager.rows.pack import COND, LABELS, CutRows, WholeRows
+    from data_manager.rows.pack import COND, LABELS, CutRows, InfillRows, WholeRows
 
     bos, eos = tokenizer.bos_token_id, tokenizer.eos_token_id
+    if config.infill is not None:
+        return InfillRows(bos, eos, config.sequence_length, config.too_long, notes)
     if is_paired or config.layout == "whole":
         columns = ("source_ids", "target_ids") if is_paired else ("input_ids",)
         if getattr(config, "label", None) is not None:

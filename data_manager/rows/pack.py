@@ -8,6 +8,7 @@ import numpy as np
 
 from data_manager.documents import Notes
 from data_manager.errors import DataError
+from data_manager.text.infill import SEPARATORS, given_ids
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -21,6 +22,8 @@ LABELS = "labels"
 """Column of the class number, one value for each row."""
 COND = "cond"
 """Column of the properties, float32, with the same size in each row."""
+RESPONSE = "response_mask"
+"""Column of bools [tokens], True at the tokens of responses."""
 _TEXT, _SIZE = "_text", "_size"
 STARTS = "document_starts"
 """Column of packed rows: positions at which a document begins, except position 0."""
@@ -149,6 +152,11 @@ class WholeRows:
     notes: Notes
     columns: tuple[str, ...] = ("input_ids",)
 
+    @property
+    def text_sides(self) -> Sequence[int]:
+        """For each column of ids, the side whose text it has."""
+        return range(len([name for name in self.columns if name.endswith("_ids")]))
+
     def feed(self, encoded: Encoded) -> "dict[str, tuple[Ids, Places]]":
         """Return a row for each document that is not skipped."""
         sizes = [lengths + 2 for _, lengths in encoded.sides]
@@ -204,6 +212,49 @@ class WholeRows:
         body[offsets[:-1]] = body[offsets[1:] - 1] = False
         rows[offsets[:-1]], rows[offsets[1:] - 1], rows[body] = self.bos, self.eos, ids
         return rows, offsets
+
+
+@dataclass
+class InfillRows(WholeRows):
+    """Rows of `limit` tokens with a hole: `bos prefix bos suffix bos middle eos eos ...`, the middle and all ends responses.
+
+    A piece has the sides prefix, suffix and middle.
+    """
+
+    columns: tuple[str, ...] = ("input_ids", RESPONSE)
+
+    @property
+    def text_sides(self) -> Sequence[int]:
+        """The text of a row is its middle."""
+        return (2,)
+
+    def feed(self, encoded: Encoded) -> "dict[str, tuple[Ids, Places]]":
+        """Return a row for each document that is not skipped."""
+        assert self.limit is not None
+        sizes = self._sizes(encoded)
+        for index in np.flatnonzero(sizes > self.limit).tolist():
+            self._note(encoded.places[index], int(sizes[index]))
+        keep = self.kept(encoded)
+        rows = np.full((int(keep.sum()), self.limit), self.eos, np.int32)
+        mask = np.ones(rows.shape, np.int32)
+        sides = [np.split(ids, np.cumsum(lengths)[:-1]) for ids, lengths in encoded.sides]
+        chosen = ([side[index] for side in sides] for index in np.flatnonzero(keep).tolist())
+        for number, (prefix, suffix, middle) in enumerate(chosen):
+            given = given_ids(self.bos, prefix, suffix)
+            rows[number, : len(given)] = given
+            rows[number, len(given) : len(given) + len(middle)] = middle
+            mask[number, : len(given)] = 0
+        offsets = np.arange(len(rows) + 1) * self.limit
+        return {"input_ids": (rows.ravel(), offsets), RESPONSE: (mask.ravel(), offsets)}
+
+    def _is_long(self, encoded: Encoded) -> "NDArray[np.bool_]":
+        found: NDArray[np.bool_] = self._sizes(encoded) > self.limit
+        return found
+
+    def _sizes(self, encoded: Encoded) -> "Places":
+        """Return the number of tokens of each row with one end token, [pieces]."""
+        total: Places = np.sum([lengths for _, lengths in encoded.sides], axis=0)
+        return total + SEPARATORS + 1
 
 
 def arrow_columns(columns: "dict[str, tuple[Ids, Places]]") -> dict[str, Any]:

@@ -59,6 +59,8 @@ def prepare_split(
     }
     if names := getattr(config, "condition_names", ()):
         inputs["cond"] = list(names)
+    if config.infill is not None:
+        inputs["infill"] = config.infill.model_dump()
     if source is not None:
         inputs["source"] = [_SOURCE_VERSION, source.rows]
 

@@ -145,7 +145,8 @@ class SourceRows:
         """Return the source columns of rows that are a document each."""
         found: dict[str, Any] = {}
         kept = maker.kept(encoded)
-        for side, (_, lengths) in enumerate(encoded.sides):
+        for column, side in zip(self._id_columns, maker.text_sides, strict=True):
+            _, lengths = encoded.sides[side]
             texts = [piece[side] for piece in encoded.texts]
             sizes = np.array([len(text.encode("utf-8", "surrogatepass")) for text in texts], dtype=np.int64)
             limits, begins = np.cumsum(sizes), np.cumsum(sizes) - sizes
@@ -155,7 +156,7 @@ class SourceRows:
             covered = np.where(tokens < lengths, np.where(tokens > 0, covered, begins), limits)
             counts = _sizes(_Text.of(texts), begins, covered, begins, limits)[kept]
             chosen = [_valid(text) for text, is_kept in zip(texts, kept.tolist(), strict=True) if is_kept]
-            found |= _columns(self._id_columns[side], chosen, counts)
+            found |= _columns(column, chosen, counts)
         return found
 
 

@@ -17,6 +17,7 @@ from model_factory.evaluation.sampling.discrete import (
     draw_tokens,
     parse_condition,
     read_prompt,
+    read_sample,
     resolve_sample_length,
 )
 from model_factory.evaluation.sampling.draw import check_request, draw, encode_start, sampler_for, translate
@@ -114,26 +115,27 @@ class _Continuations:
     request: Request
 
     def prepare(self, number: int, value: str) -> Prepared:
-        ids, spaces = encode_start(self.run, value, self.run.require_tokenizer())
+        given, spaces = encode_start(self.run, value)
+        ids = given.ids
         longest, new = getattr(self.run.model.params, "max_length", None), self.run.generation.max_new_tokens
         if longest is not None and len(ids) >= longest:
             raise PromptError(
                 f"the line takes {len(ids)} tokens, and with max_length {longest} at most {longest - 1} can be continued; "
                 "shorten it"
             )
-        return Prepared(number, len(ids), (ids, spaces), new if longest is None else min(new, longest - len(ids)))
+        return Prepared(number, len(ids), (given, spaces), new if longest is None else min(new, longest - len(ids)))
 
     def generate(self, lines: Sequence[Prepared]) -> list[str]:
         tokenizer = self.run.require_tokenizer()
         padded, mask = (
             tensor.to(self.run.device)
-            for tensor in pad_rows([line.content[0] for line in lines], tokenizer.pad_token_id)
+            for tensor in pad_rows([line.content[0].ids for line in lines], tokenizer.pad_token_id)
         )
         options = decoding_options(self.run, _streams(self.run, self.request, lines))
         tokens = self.run.model.generate(padded, lines[0].group, mask=mask, **options)  # type: ignore[operator]
         new = [row[padded.shape[1] :] for row in tokens.tolist()]
         return [
-            decode_sample(row, None, tokenizer, behind=line.content[1]).text
+            line.content[0].around(decode_sample(row, None, tokenizer, behind=line.content[1]).text)
             for row, line in zip(new, lines, strict=True)
         ]
 
@@ -154,16 +156,12 @@ class _Infillings:
         return Prepared(number, self.length, read_prompt(self.run, value, self.length))
 
     def generate(self, lines: Sequence[Prepared]) -> list[str]:
-        tokenizer, count = self.run.require_tokenizer(), len(lines)
+        count = len(lines)
         lengths, cond = torch.full((count,), self.length), parse_condition(self.run, self.request, count)
         templates = [line.content for line in lines]
         rows, _ = draw_tokens(self.run, lengths, cond, templates, _streams(self.run, self.request, lines))
-        if not getattr(self.run.dataset_config, "document_rows", False):
-            return [tokenizer.decode(row) for row in rows]
-        return [
-            decode_sample(row, None, tokenizer, None, template.end).text
-            for row, template in zip(rows, templates, strict=True)
-        ]
+        drawn = zip(rows, templates, strict=True)
+        return [read_sample(self.run, row, None, None, template).text for row, template in drawn]
 
 
 @dataclass
