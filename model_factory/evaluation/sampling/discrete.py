@@ -1,7 +1,7 @@
 """Sampling from diffusion models: by the model's `draw`, or by `sample` of a custom model."""
 
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from data_manager.errors import DataError
 from model_factory.diffusion.randomness import Randomness
+from model_factory.diffusion.samplers.state import SamplerState
 from model_factory.evaluation.run import LoadedRun
 from model_factory.evaluation.sampling.given import has_given, place_given, read_given
 from model_factory.evaluation.sampling.prompt import Template, check_blocks, read_template
@@ -92,14 +93,16 @@ def draw_tokens(
     cond: Tensor | None,
     template: Template | Sequence[Template] | None,
     generator: Randomness,
+    watch: Callable[[SamplerState], object] | None = None,
 ) -> tuple[list[list[int]], list[int | None]]:
     """Draw a row of tokens for each of `lengths` int64 [count]; also return each one's network calls, None if not counted.
 
-    `cond` holds the condition of each sample, see `parse_condition`; `template` is that of all samples, or one for each.
+    `cond` holds the condition of each sample, see `parse_condition`; `template` is that of all samples, or one for each;
+    `watch` is called with the state after each step.
     """
     settings, count, length = run.generation, len(lengths), int(lengths.max())
     options: dict[str, Any] = {"steps": settings.steps, "sampler": settings.sampler_choice, "top_p": settings.top_p}
-    options |= {"guidance": settings.guidance, "cond": cond}
+    options |= {"guidance": settings.guidance, "cond": cond, "watch": watch}
     options = {name: value for name, value in options.items() if value is not None}
     if settings.temperature != 1.0:
         options["temperature"] = settings.temperature
