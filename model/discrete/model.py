@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from model.discrete.types import DiffusionConfig
 
 LossWeighting = Literal["bound", "uniform"]
+RESPONSE_WIDTH = 2**20
+"""Positions of a row with a response, as its random stream counts them: the padding of a batch changes no draw."""
 
 
 class DiffusionOutput(NamedTuple):
@@ -128,6 +130,7 @@ class DiffusionModel(nn.Module):
         rows = check_rows(rows, input_ids)
         t = stratified_times(rows, batch_size or len(input_ids), seed)
         generators = RowGenerators.from_seed(seed + 1, rows)
+        generators.width = 0 if response_mask is None else RESPONSE_WIDTH
         if cond is not None and self.training:
             cond = self._drop_condition(cond, generators)
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from model_factory.cli.options import CODES, add_sampling_options, build_verb_parser
 from model_factory.cli.run_command import UsageError, announce_device, problem_of, report_error, run_on_folder
 from model_factory.evaluation.settings import Settings
+from model_factory.experiment.check_context import DIFFUSION_TASKS
 from model_factory.experiment.metric_registry import metrics_of
 from model_factory.pages.target import check_target
 from model_factory.training.errors import UnfitError
@@ -164,7 +165,7 @@ def _measure(
     from model_factory.evaluation.run import open_run
 
     run = open_run(folder, overrides, device=args.device)
-    if args.draws != 1 and run.task_name not in ("diffusion", "latent_diffusion"):
+    if args.draws != 1 and run.task_name not in (*DIFFUSION_TASKS, "latent_diffusion"):
         raise UnfitError(f"--draws is for diffusion models, and {folder} is a run of task {run.task_name}")
     if args.judge and run.task_name not in ("diffusion", "latent_diffusion", "language_modelling"):
         raise UnfitError(

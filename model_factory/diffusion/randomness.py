@@ -33,11 +33,16 @@ def to_unit_interval(words: Tensor) -> Tensor:
 
 
 class RowGenerators:
-    """One random stream for each row; `rand(L)` draws float64 uniforms [rows, L] in [0, 1)."""
+    """One random stream for each row; `rand(L)` draws float64 uniforms [rows, L] in [0, 1).
 
-    def __init__(self, keys: Tensor, counter: int = 0) -> None:
+    With a `width`, numbers are counted as if each axis had that many, so that a row's numbers do not depend on how far it
+    is padded.
+    """
+
+    def __init__(self, keys: Tensor, counter: int = 0, width: int = 0) -> None:
         self.keys = keys
         self.counter = counter
+        self.width = width
 
     @classmethod
     def from_generator(
@@ -59,16 +64,18 @@ class RowGenerators:
 
     def rand(self, *shape: int) -> Tensor:
         """Draw float64 uniforms in [0, 1) of shape [rows, *shape], advancing each row's stream."""
-        count = 1
-        for size in shape:
-            count *= size
-        steps = torch.arange(self.counter + 1, self.counter + count + 1, device=self.keys.device)
-        self.counter += count
-        return to_unit_interval(hash_words(self.keys[:, None] + steps * _GOLDEN)).reshape(-1, *shape)
+        stride, steps = 1, torch.zeros((), dtype=torch.int64, device=self.keys.device)
+        for size in reversed(shape):
+            along = torch.arange(size, device=self.keys.device) * stride
+            steps = along.view(-1, *[1] * steps.dim()) + steps
+            stride *= max(size, self.width)
+        words = self.keys.view(-1, *[1] * len(shape)) + (steps + (self.counter + 1)) * _GOLDEN
+        self.counter += stride
+        return to_unit_interval(hash_words(words))
 
     def __getitem__(self, rows: slice) -> "RowGenerators":
         """Return the streams of a slice of rows, at the current counter."""
-        return RowGenerators(self.keys[rows], self.counter)
+        return RowGenerators(self.keys[rows], self.counter, self.width)
 
 
 Randomness = torch.Generator | RowGenerators | None

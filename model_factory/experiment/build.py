@@ -11,6 +11,7 @@ from model.model_factory import create_model
 from model.types import PerformerParams
 from model_factory.experiment.config import ExperimentConfig
 from model_factory.experiment.cross_checks import read_feature_widths, reads_speech
+from model_factory.experiment.pair_checks import row_length
 from model_factory.experiment.inputs import example_inputs
 from model_factory.experiment.shapes import check_output_width, check_shapes
 from model_factory.yaml_config.strict_model import StrictModel
@@ -36,7 +37,8 @@ def with_vocabulary(config: ExperimentConfig) -> ExperimentConfig:
     if config.model is None or not config.datasets or not isinstance(config.model.config, Sized):
         return config
     tokenizer = next(filter(None, map(DatasetManager.tokenizer, config.datasets)), None)
-    length = next(filter(None, (getattr(entry, "sequence_length", None) for entry in config.datasets)), None)
+    lengths = (row_length(config.model, entry) for entry in config.datasets)
+    length = next(filter(None, lengths), None)
     section: Any = config.model.config if config.training else _with_input_dim(config.model.config, config.datasets)
     sized = section.sized(tokenizer.vocab_size if tokenizer else None, length)
     return config.model_copy(update={"model": config.model.model_copy(update={"config": sized})})

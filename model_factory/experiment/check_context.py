@@ -27,8 +27,10 @@ DISCRETE, LATENT = "diffusion", "latent_diffusion"
 
 OWN_TASKS = (
     *("sequence_classification", "language_modelling", "translation", *SPEECH_TASKS),
-    *("latent_diffusion", "diffusion"),
+    *("latent_diffusion", "diffusion", "conditional_diffusion"),
 )
+DIFFUSION_TASKS = ("diffusion", "conditional_diffusion")
+"""Tasks of models whose output has a loss: a bound, for discrete diffusion."""
 
 
 @dataclass(frozen=True)

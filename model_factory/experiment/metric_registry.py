@@ -38,6 +38,7 @@ def metrics_of(task: str) -> Metric:
 _DEFAULT = "model_factory.evaluation.metrics.supervised"
 METRICS.add_lazy("language_modelling", "model_factory.evaluation.metrics.supervised")
 METRICS.add_lazy("diffusion", "model_factory.evaluation.metrics.bound")
+METRICS.add_lazy("conditional_diffusion", "model_factory.evaluation.metrics.conditional")
 METRICS.add_lazy("latent_diffusion", "model_factory.evaluation.metrics.latent")
 METRICS.add_lazy("translation", "model_factory.evaluation.metrics.translation")
 METRICS.add_lazy("sequence_classification", "model_factory.evaluation.metrics.supervised")

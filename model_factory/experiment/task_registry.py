@@ -85,8 +85,12 @@ def announce_task(
 
 
 def choose_task(model_type: str, columns: Collection[str]) -> str | None:
-    """Return the first registered task that fits a model type and the columns of a data set, None if none fits."""
-    return next((name for name in TASKS if TASKS.get(name).fits(model_type, columns)), None)
+    """Return the first registered task that fits a model type and the columns of a data set, None if none fits.
+
+    A task that names the model type goes before one for any type that is not built in.
+    """
+    fitting = [name for name in TASKS if TASKS.get(name).fits(model_type, columns)]
+    return min(fitting, key=lambda name: TASKS.get(name).model_types is None, default=None)
 
 
 announce_task(
@@ -126,3 +130,8 @@ announce_task(
     model_types=("latent_diffusion",),
 )
 announce_task("diffusion", "model_factory.training.tasks.diffusion:Diffusion", columns=("input_ids",))
+announce_task(
+    "conditional_diffusion",
+    "model_factory.training.tasks.conditional_diffusion:ConditionalDiffusion",
+    columns=("source_ids", "target_ids"),
+)

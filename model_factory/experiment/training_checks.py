@@ -12,6 +12,7 @@ from data_manager.text.mixture_types import MixtureDatasetConfig
 from model.denoisers.registry import BACKBONES
 from model.model_types import ModelConfig
 from model_factory.experiment.check_context import (
+    DIFFUSION_TASKS,
     DISCRETE,
     EVALUATION_SPLITS,
     LATENT,
@@ -210,7 +211,7 @@ def _settings_of_tasks(context: Context) -> Iterator[Problem]:
     if training.num_labels is not None and task in OWN_TASKS and "labels" not in context.columns:
         message = f"num_labels is for rows with a class, and the task is {task}"
         yield context.problem(("training", "num_labels"), message, "leave it out")
-    if training.loss_weighting != "bound" and task in OWN_TASKS and task != "diffusion":
+    if training.loss_weighting != "bound" and task in OWN_TASKS and task not in DIFFUSION_TASKS:
         message = f"loss_weighting is for diffusion, and the task is {task}"
         yield context.problem(("training", "loss_weighting"), message, "leave it out")
     classes = getattr(context.dataset, "classes", None)

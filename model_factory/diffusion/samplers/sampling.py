@@ -84,7 +84,9 @@ def _join(states: list[SamplerState]) -> SamplerState:
         t=torch.cat([state.t for state in states]),
         frozen=torch.cat([state.frozen for state in states]),
         network_calls=torch.cat([state.network_calls for state in states]),
-        generators=RowGenerators(torch.cat([state.generators.keys for state in states]), first.generators.counter),
+        generators=RowGenerators(
+            torch.cat([state.generators.keys for state in states]), first.generators.counter, first.generators.width
+        ),
         step=max(state.step for state in states),
         cache={},
     )

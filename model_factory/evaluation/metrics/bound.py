@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from model.discrete.model import DiffusionModel
+from model.discrete.model import RESPONSE_WIDTH, DiffusionModel
 from model_factory.diffusion.randomness import RowGenerators
 from model_factory.diffusion.time_strata import stratified_times
 from model_factory.evaluation.figure import Report
@@ -53,11 +53,16 @@ def bound(run: LoadedRun, split: Split, settings: Settings) -> tuple[TextNLL, di
     total = TextNLL()
     parts: dict[str, list[float]] = {}
     for batch in split.batches(split.name):
-        drawn = [_row_parts(run.model, batch, mix_seed(settings.seed, draw)) for draw in range(settings.draws)]
+        rows = run.task.prepare(run.model, batch)
+        drawn = [_row_parts(run.model, rows, mix_seed(settings.seed, draw)) for draw in range(settings.draws)]
         mean = {name: torch.stack([one[name] for one in drawn]).mean(0) for name in drawn[0]}
-        total.add(torch.stack(list(mean.values())).sum(0), batch, run.tokenizer, with_first=True)
+        nats = torch.stack(list(mean.values())).sum(0)
+        if "target_ids" in batch:  # the first token of a target is given
+            total.add(nats, batch, run.tokenizer, side="target")
+        else:
+            total.add(nats, batch, run.tokenizer, with_first=True)
         if settings.predictions:
-            settings.predictions.add(split, batch, scores=total.last(len(batch["input_ids"])))
+            settings.predictions.add(split, batch, scores=total.last(len(nats)))
         for name in mean.keys() & set(PARTS):
             parts.setdefault(name, []).extend(mean[name].tolist())
     return total, {name: parts[name] for name in PARTS if name in parts}
@@ -71,11 +76,13 @@ def _row_parts(model: Any, batch: dict[str, Any], seed: int) -> dict[str, Tensor
     rows, cond = noise.place.to(ids.device), batch_condition(model, batch)
     counted, masks = counted_tokens(batch), batch_masks(model, batch)
     documents = {"documents": masks["documents"]} if "documents" in masks else {}
+    generators = RowGenerators.from_seed(seed + 1, rows)
+    generators.width = RESPONSE_WIDTH if "response_mask" in batch else 0
     found = model.objective.parts(
         lambda x_t, sigma: model.denoise(x_t, sigma, mask=mask, cond=cond, **documents),
         ids,
         model.times(stratified_times(rows, noise.batch_size, seed), ids, **documents),
-        RowGenerators.from_seed(seed + 1, rows),
+        generators,
         ~counted,
     )
     return {name: getattr(found, name).sum(1) for name in PARTS}

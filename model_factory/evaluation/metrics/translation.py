@@ -1,6 +1,6 @@
 """Metrics of translators: BLEU and chrF by sacrebleu, and NLL of the references."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -112,9 +112,14 @@ def target_nll(run: LoadedRun, split: Split) -> TextNLL:
 
 @torch.no_grad()
 def translate_split(
-    run: LoadedRun, split: Split, predictions: Predictions | None = None
+    run: LoadedRun,
+    split: Split,
+    predictions: Predictions | None = None,
+    translator: Callable[[list[list[int]]], list[str]] | None = None,
 ) -> tuple[list[tuple[str, str, str]], list[str]]:
     """Return (source, reference, translation) of each row, and notes on rows that do not hold all of their text.
+
+    `translator` maps a batch of source rows to texts; None: the run's encoder-decoder.
 
     Source and reference are the text of the data, which a row may hold in part only; ids without a text are decoded.
     """
@@ -130,7 +135,10 @@ def translate_split(
             shown[side] = batch.get(f"{side}_text") or [tokenizer.decode(row) for row in ids[side]]
             if f"{side}_size" in batch:
                 truncated[side] += int((SourceSize(*batch[f"{side}_size"].T).cut_characters > 0).sum())
-        found = [tokenizer.decode(row) for row in translate(run, ids["source"], None)]
+        if translator is None:
+            found = [tokenizer.decode(row) for row in translate(run, ids["source"], None)]
+        else:
+            found = translator(ids["source"])
         texts += zip(shown["source"], shown["target"], found, strict=True)
         if predictions:
             scores = {name: sentence_scores(name, found, shown["target"]) for name in SCORES}

@@ -30,13 +30,15 @@ from model_factory.evaluation.sampling.sample import (
     decode_sample,
     decoding_options,
 )
+from model_factory.evaluation.sampling.targets import TASK as TARGETS
+from model_factory.evaluation.sampling.targets import draw_for_prompt
 from model_factory.training.errors import UnfitError
 
 if TYPE_CHECKING:
     from model_factory.evaluation.sampling.rejection import DrawSamples
 
-_OTHERS = ("language_modelling", "translation", "latent_diffusion", "speech_recognition", "diarization")
-"""Tasks that generate by something else than token diffusion."""
+_OTHERS = ("language_modelling", "translation", TARGETS, "latent_diffusion", "speech_recognition", "diarization")
+"""Tasks whose samples take neither a length nor a condition from the command line."""
 
 
 def draw(run: LoadedRun, request: Request, track: Track = lambda count: None) -> Samples:
@@ -67,11 +69,10 @@ def check_request(run: LoadedRun, request: Request) -> None:
     """Raise UnfitError for a length or a condition that a run of this task does not take."""
     if run.task_name in _OTHERS and (request.length is not None or request.condition is not None):
         option = "--condition" if request.length is None else "--length"
-        instead = (
-            "this one takes no condition"
-            if request.length is None
-            else "set the number of tokens by --set generation.max_new_tokens=N"
-        )
+        instead = "this one takes no condition"
+        if request.length is not None:
+            instead = "set the number of tokens by --set generation.max_new_tokens=N"
+            instead = "its targets have the length that it learnt" if run.task_name == TARGETS else instead
         raise UnfitError(
             f"{option} is for diffusion models of tokens, and {run.folder} is a run of task {run.task_name}; {instead}"
         )
@@ -98,6 +99,8 @@ def sampler_for(run: LoadedRun) -> "DrawSamples":
         return _continue
     if run.task_name == "translation":
         return _translate
+    if run.task_name == TARGETS:
+        return draw_for_prompt
     if run.task_name == "latent_diffusion":
         from model_factory.evaluation.sampling.latent import draw_latent_samples
 

@@ -71,6 +71,10 @@ class Task:
         """Return the factor on the learning rate as a function of the step; None for the configured schedule."""
         return None
 
+    def prepare(self, network: nn.Module, batch: Batch) -> Batch:
+        """Return the batch as the network reads it, such as pairs joined to rows; by default unchanged."""
+        return batch
+
     def weight(self, batch: Batch) -> Tensor:
         """Return the number of items (tokens, rows, frames) that the loss is a mean over, a float scalar.
 

@@ -1,0 +1,151 @@
+"""Task conditional_diffusion: canvases, rows of source and canvas, loss of any split, and targets of any batch."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from data_manager.rows.collate import pad_rows
+from data_manager.tokenizers.load import load_tokenizer
+from model_factory.diffusion.randomness import RowGenerators
+from model_factory.experiment.build import with_vocabulary
+from model_factory.experiment.config import read_experiment
+from model_factory.training.engine import add_default_sections
+from model_factory.training.errors import UnfitError
+from model_factory.training.network import build_network
+from model_factory.training.noise import RowNoise
+from model_factory.training.tasks.conditional_diffusion import ConditionalDiffusion, fill_canvas, join
+from model_factory.yaml_config.dump import dump
+
+DDIT = {"type": "ddit", "d_model": 16, "num_layers": 2, "num_heads": 2, "dropout": 0.0, "device": "cpu"}
+PERFORMER = {**DDIT, "type": "performer", "attention_type": "linear"}
+CANVAS = 7
+WAYS: dict[str, dict[str, Any]] = {
+    "mdlm": {"objective": {"type": "mdlm"}, "backbone": DDIT},
+    "linear": {"objective": {"type": "mdlm"}, "backbone": PERFORMER},
+    "uniform": {"objective": {"type": "udlm"}, "process": {"type": "uniform"}, "backbone": DDIT},
+    "blocks": {"objective": {"type": "bd3lm", "block_size": 3}, "backbone": DDIT},
+}
+SOURCES = [[1, 5, 6, 7, 8, 2], [1, 5, 2], [1, 9, 8, 7, 6, 2], [1, 2]]
+TARGETS = [[1, 8, 7, 6, 5, 2], [1, 5, 2], [1, 2], [1, 9, 9, 9, 9, 9, 2]]
+
+
+def experiment(folder: Path, model: dict[str, Any], **more: Any) -> dict[str, Any]:
+    """Return the sections of a file that trains a diffusion model on pairs of ten letters."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in "ab":
+        (folder / name).write_text("abcdefghij\nab\nba\n"[:: 1 if name == "a" else -1].strip() + "\n")
+    pair = {"source": str(folder / "a"), "target": str(folder / "b")}
+    data = {"name": "pairs", "source": "text", "data_files": {"train": pair}, "tokenizer": {"type": "characters"}}
+    return {
+        "model": {"model_type": "diffusion", **model},
+        "datasets": [{**data, "sequence_length": CANVAS, "too_long": "cut"}],
+        "training": {"task": "conditional_diffusion", "dataset": "pairs", "batch_size": 4, "max_steps": 2},
+        **more,
+    }
+
+
+def build(folder: Path, way: str, **more: Any) -> tuple[nn.Module, ConditionalDiffusion]:
+    """Build a model with random output layers, whose zeros would hide the effect of inputs, and its task."""
+    path = folder / "case.yml"
+    path.write_text(dump(experiment(folder, WAYS[way], **more)))
+    config = with_vocabulary(add_default_sections(read_experiment(path).config))
+    assert config.datasets is not None
+    from data_manager.data_manager import DatasetManager
+
+    torch.manual_seed(0)
+    network, task = build_network(config, DatasetManager.tokenizer(config.datasets[0]))
+    for layer in network.modules():
+        if isinstance(layer, nn.Linear):
+            nn.init.normal_(layer.weight, std=0.3)
+    assert isinstance(task, ConditionalDiffusion)
+    return network, task
+
+
+def batch(rows: slice = slice(None)) -> dict[str, Any]:
+    """Return pairs of unequal lengths, with the noise of their places among all of them."""
+    found: dict[str, Any] = {}
+    for side, ids in (("source", SOURCES), ("target", TARGETS)):
+        found[f"{side}_ids"], found[f"{side}_mask"] = pad_rows(ids[rows], 0)
+    place = torch.arange(len(SOURCES))[rows]
+    return found | {"noise": RowNoise(0, 0, place, place, len(SOURCES))}
+
+
+def test_canvas_holds_target_and_ends(tmp_path: Path) -> None:
+    _, task = build(tmp_path, "mdlm")
+    end = task.tokenizer.eos_token_id
+    begin = task.tokenizer.bos_token_id
+    ids, real = pad_rows([[begin, 8, 9, end], [begin, end]], 0)
+    assert fill_canvas(ids, real, 5, task.tokenizer).tolist() == [[8, 9, end, end, end], [end] * 5]
+    assert fill_canvas(ids, real, 3, task.tokenizer).tolist() == [[8, 9, end], [end] * 3]
+    with pytest.raises(UnfitError, match="a target has 3 tokens, and its canvas 2"):
+        fill_canvas(ids, real, 2, task.tokenizer)
+
+
+def test_rows_keep_sources_and_place_canvases() -> None:
+    source, mask = pad_rows([[5, 6, 7], [8]], 0)
+    canvas = torch.tensor([[1, 2], [3, 4]])
+    rows = join(source, mask, canvas)
+    assert rows.input_ids.tolist() == [[5, 6, 7, 1, 2], [8, 3, 4, 0, 0]]
+    assert rows.attention_mask.tolist() == [[True] * 5, [True] * 3 + [False] * 2]
+    assert rows.response_mask.tolist() == [[False] * 3 + [True] * 2, [False, True, True, False, False]]
+    aligned = join(source, mask, canvas, start=2)
+    assert aligned.input_ids.tolist() == [[0, 5, 6, 7, 1, 2], [0, 0, 0, 8, 3, 4]]
+    assert aligned.attention_mask.sum(1).tolist() == [5, 3]
+    assert join(source, mask, canvas, least=8).input_ids.shape == (2, 8)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_loss_is_a_mean_over_canvases_of_any_split(way: str, tmp_path: Path) -> None:
+    network, task = build(tmp_path, way)
+    for training in (True, False):
+        network.train(training)
+        whole = task(network, batch())["loss"]
+        parts = [task(network, batch(rows))["loss"] for rows in (slice(0, 1), slice(1, 4))]
+        torch.testing.assert_close((parts[0] + 3 * parts[1]) / 4, whole, rtol=1e-5, atol=1e-6)
+    assert task.weight(batch()) == 4 * CANVAS
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_target_depends_on_its_source_alone(way: str, tmp_path: Path) -> None:
+    network, task = build(tmp_path, way)
+    samplers = ("semi_autoregressive",) if way == "blocks" else ("ancestral", "semi_autoregressive")
+    for sampler in samplers if way != "uniform" else ("ancestral",):
+        settings = task.setting.generation.model_copy(update={"sampler": sampler, "steps": 5, "temperature": 1.0})
+        streams = RowGenerators.from_seed(3, torch.arange(4))
+        together = task.draw(network, SOURCES, settings, streams).tokens
+        assert len({tuple(tokens) for tokens in together}) > 1
+        for row in range(4):
+            alone = task.draw(network, SOURCES[row : row + 1], settings, streams[row : row + 1]).tokens
+            assert alone == together[row : row + 1]
+
+
+@pytest.mark.parametrize("way", ["mdlm", "blocks"])
+def test_samplers_keep_sources_and_write_canvases(way: str, tmp_path: Path) -> None:
+    network, task = build(tmp_path, way)
+    shown: list[Tensor] = []
+    network.register_forward_pre_hook(lambda module, given: None)
+    draw = network.draw
+
+    def record(*given: Any, **options: Any) -> Any:
+        state = draw(*given, **options)
+        kept = options["frozen"] & options["mask"]
+        assert torch.equal(state.tokens[kept], options["prompt"][kept])
+        shown.append(state.tokens)
+        return state
+
+    network.draw = record  # type: ignore[assignment]
+    found = task.draw(network, SOURCES, task.setting.generation)
+    assert len(shown) == 1
+    assert all(len(tokens) <= CANVAS for tokens in found.tokens)
+    assert all(task.tokenizer.eos_token_id not in tokens for tokens in found.tokens)
+
+
+def test_samples_show_source_reference_and_translation(tmp_path: Path) -> None:
+    network, task = build(tmp_path, "mdlm")
+    texts = task.samples(network.eval(), batch(), torch.Generator().manual_seed(0))
+    assert [text.count("\n") for text in texts] == [2] * 4
+    decode = task.tokenizer.decode
+    assert texts[0].splitlines()[:2] == [decode(SOURCES[0]), decode(TARGETS[0])]
