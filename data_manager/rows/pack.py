@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 import numpy as np
 
@@ -151,6 +151,7 @@ class WholeRows:
     too_long: Literal["error", "skip", "cut"]
     notes: Notes
     columns: tuple[str, ...] = ("input_ids",)
+    ways_out: ClassVar[str] = "too_long: skip or too_long: cut"
 
     @property
     def text_sides(self) -> Sequence[int]:
@@ -196,7 +197,7 @@ class WholeRows:
         if self.too_long == "error":
             raise DataError(
                 f"{place}: {size:,} tokens exceed sequence_length {self.limit}; increase or remove it, or "
-                "set too_long: skip or too_long: cut"
+                f"set {self.ways_out}"
             )
         reason = f"more than sequence_length {self.limit} tokens"
         self.notes.add(f"the end of documents with {reason}" if self.too_long == "cut" else reason, place)
@@ -222,6 +223,7 @@ class InfillRows(WholeRows):
     """
 
     columns: tuple[str, ...] = ("input_ids", RESPONSE)
+    ways_out: ClassVar[str] = "too_long: skip"
 
     @property
     def text_sides(self) -> Sequence[int]:

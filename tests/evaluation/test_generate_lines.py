@@ -32,7 +32,16 @@ def runs(tmp_path_factory):
             folder / "short", short, text_data(folder / "short", sequence_length=20), "language_modelling"
         ),
         "mdlm": make_run(folder / "mdlm", MDLM, text_data(folder / "mdlm"), "diffusion"),
+        "holes": make_run(folder / "holes", MDLM, hole_data(folder / "holes"), "diffusion"),
+        "continued": make_run(folder / "continued", DECODER, hole_data(folder / "continued"), "language_modelling"),
+        "targets": make_run(
+            folder / "targets", MDLM, pair_data(folder / "targets", sequence_length=40), "conditional_diffusion"
+        ),
     }
+
+
+def hole_data(folder):
+    return text_data(folder, sequence_length=100, documents="line", infill={})
 
 
 @pytest.fixture
@@ -47,7 +56,7 @@ def written(capsys, *words, code=0):
     return capsys.readouterr()
 
 
-@pytest.mark.parametrize("kind", ["pair", "decoder", "short", "mdlm"])
+@pytest.mark.parametrize("kind", ["pair", "decoder", "short", "mdlm", "targets", "holes", "continued"])
 def test_texts_do_not_depend_on_batches(runs, source, capsys, kind):
     one, three, all_ = (
         written(capsys, "--run", runs[kind], "--input", source, "--seed", 3, "--batch-size", size).out

@@ -23,6 +23,8 @@ from model_factory.evaluation.sampling.discrete import (
 from model_factory.evaluation.sampling.draw import check_request, draw, encode_start, sampler_for, translate
 from model_factory.evaluation.sampling.prompt import PromptError
 from model_factory.evaluation.sampling.sample import Request, decode_sample, decoding_options
+from model_factory.evaluation.sampling.targets import TASK as TARGETS
+from model_factory.evaluation.sampling.targets import draw_targets, encode_source
 from model_factory.training.errors import UnfitError
 from model_factory.training.noise import mix_seed
 
@@ -71,6 +73,8 @@ def text_sampler(run: LoadedRun, request: Request) -> LineSampler:
     if run.generation.exactly is None:
         if run.task_name == "translation":
             return _Translations(run, request)
+        if run.task_name == TARGETS:
+            return _Targets(run, request)
         if run.task_name == "language_modelling":
             return _Continuations(run, request)
         if run.task_name == "diffusion" and isinstance(run.model, DiffusionModel):
@@ -105,6 +109,22 @@ class _Translations:
         streams = _streams(self.run, self.request, lines)
         rows = translate(self.run, [line.content for line in lines], streams)
         return [decode_sample(row, None, self.run.require_tokenizer()).text for row in rows]
+
+
+@dataclass
+class _Targets:
+    """Targets that a diffusion model of pairs writes for sources."""
+
+    run: LoadedRun
+    request: Request
+
+    def prepare(self, number: int, value: str) -> Prepared:
+        ids = encode_source(self.run, value)
+        return Prepared(number, len(ids), ids)
+
+    def generate(self, lines: Sequence[Prepared]) -> list[str]:
+        streams = _streams(self.run, self.request, lines)
+        return [found.text for found in draw_targets(self.run, [line.content for line in lines], streams)]
 
 
 @dataclass
