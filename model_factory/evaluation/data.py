@@ -56,7 +56,7 @@ def find_data(run: LoadedRun, paths: Sequence[str], columns: Sequence[str] = ())
     files = _files(paths)
     if isinstance(entry, FilesConfig) and entry.source not in _SHARED:  # molecules, or a source of a plugin
         return _make(run, entry, files[0].name, entry.source, {"data_files": {SPLIT: _texts(files)}}, columns)
-    kinds = {_kind(file) for file in files}
+    kinds = {kind_of_file(file) for file in files}
     if len(kinds) > 1:
         raise UnfitError(
             f"--data: files of the kinds {', '.join(sorted(kinds))} are not one data set; give those of one kind"
@@ -151,7 +151,7 @@ def _is_saved(path: Path) -> bool:
     return any((path / name).is_file() for name in ("dataset_info.json", "dataset_dict.json"))
 
 
-def _kind(file: Path) -> str:
+def kind_of_file(file: Path) -> str:
     """Return the source that reads a file, by its ending."""
     endings = [ending for ending in file.suffixes if ending not in _COMPRESSED]
     return _KINDS.get(endings[-1] if endings else "", "text")

@@ -1,11 +1,17 @@
 """The given part of a row, for runs whose rows have one: what stands before the response that the model writes.
 
-A run on rows of `infill` fills a hole of unknown length, `The [[*]] the end.`, or of a known one.
+A run on rows with responses answers a question: a text, or the columns of its template. A run on messages answers the last
+message. A run on rows of `infill` fills a hole of unknown length, `The [[*]] the end.`, or of a known one.
 """
 
+import json
+from collections.abc import Mapping
 from typing import Any
 
+from data_manager.errors import DataError
+from data_manager.rows.given import PLACE, encode_given, given_columns
 from data_manager.text.infill import given_ids
+from data_manager.text.table_types import ColumnsConfig
 from data_manager.tokenizers.base import Tokenizer
 from model_factory.evaluation.run import LoadedRun
 from model_factory.evaluation.sampling.prompt import (
@@ -16,21 +22,73 @@ from model_factory.evaluation.sampling.prompt import (
     refuse_lone_surrogates,
     split_at_holes,
 )
+from model_factory.training.errors import UnfitError
+from model_factory.yaml_config.schema_version import parse_json
 
 
 def has_given(run: LoadedRun) -> bool:
     """Return True if the rows of a run have a given part and a response."""
+    return has_holes(run) or has_responses(run)
+
+
+def has_holes(run: LoadedRun) -> bool:
+    """Return True if the rows of a run have a hole, which is their response."""
     return getattr(run.dataset_config, "infill", None) is not None
 
 
-def read_given(run: LoadedRun, value: Any) -> Given | None:
-    """Encode what is given to a run; None for a run whose rows have no given part.
+def has_responses(run: LoadedRun) -> bool:
+    """Return True if the rows of a run have responses to a text that is always given."""
+    return not has_holes(run) and getattr(run.dataset_config, "has_responses", False)
 
-    Raises PromptError for a value that does not fit the rows of the run.
+
+def read_given(run: LoadedRun, value: Any) -> Given | None:
+    """Encode what is given to a run: a text, the columns of a row, or messages; None for a run whose rows have no given part.
+
+    Raises PromptError for a value that does not fit the rows of the run, UnfitError for a run on rows of a custom source.
     """
-    if not has_given(run):
+    if has_holes(run):
+        return _read_hole("" if value is None else str(value), run.require_tokenizer())
+    if not has_responses(run):
         return None
-    return _read_hole("" if value is None else str(value), run.require_tokenizer())
+    config = _columns_of(run)
+    row = _as_row(run, config, value)
+    refuse_lone_surrogates(json.dumps(row, ensure_ascii=False, default=str))
+    try:
+        return Given(encode_given(config, run.require_tokenizer(), row))
+    except DataError as error:
+        raise PromptError(str(error).removeprefix(f"{PLACE}:1: ")) from error
+
+
+def _columns_of(run: LoadedRun) -> ColumnsConfig:
+    """Return the config that says how rows are made of columns; that of the first part of a mixture."""
+    config: Any = run.dataset_config
+    for one in (config, *getattr(config, "entries", ())):
+        if isinstance(one, ColumnsConfig) and one.has_responses:
+            return one
+    raise UnfitError(f"{run.folder}: prompts are made of the columns of tables, and this run was trained on {config.source}")
+
+
+def _as_row(run: LoadedRun, config: ColumnsConfig, value: Any) -> Mapping[str, Any]:
+    """Return the columns of a prompt: a text is the only column that is given, or a JSON object of several."""
+    columns = given_columns(config)
+    if isinstance(value, Mapping):
+        return value
+    if config.messages is not None and isinstance(value, list):
+        return {config.messages: value}
+    if value is None and columns:
+        raise PromptError(f"{run.folder} writes responses, and needs a text to respond to: --prompt TEXT")
+    if config.messages is not None:
+        return {config.messages: [{"role": "user", "content": value}]}
+    if len(columns) < 2:
+        return dict.fromkeys(columns, value)
+    try:
+        row = parse_json(value)
+    except ValueError:
+        row = None
+    if not isinstance(row, dict):
+        shown = json.dumps(dict.fromkeys(columns, "..."))
+        raise PromptError(f"the rows of this run have the columns {', '.join(columns)}; give them as a JSON object: {shown}")
+    return row
 
 
 def _read_hole(prompt: str, tokenizer: Tokenizer) -> Given:

@@ -134,7 +134,7 @@ class _Continuations:
     run: LoadedRun
     request: Request
 
-    def prepare(self, number: int, value: str) -> Prepared:
+    def prepare(self, number: int, value: Any) -> Prepared:
         given, spaces = encode_start(self.run, value)
         ids = given.ids
         longest, new = getattr(self.run.model.params, "max_length", None), self.run.generation.max_new_tokens
@@ -172,7 +172,7 @@ class _Infillings:
         self.length = resolve_sample_length(self.run, self.request)
         parse_condition(self.run, self.request, 1)
 
-    def prepare(self, number: int, value: str) -> Prepared:
+    def prepare(self, number: int, value: Any) -> Prepared:
         return Prepared(number, self.length, read_prompt(self.run, value, self.length))
 
     def generate(self, lines: Sequence[Prepared]) -> list[str]:
@@ -195,7 +195,9 @@ class _SingleLines:
         generation = self.run.generation.model_copy(update={"num_samples": 1})
         self.run = replace(self.run, config=self.run.config.model_copy(update={"generation": generation}))
 
-    def prepare(self, number: int, value: str) -> Prepared:
+    def prepare(self, number: int, value: Any) -> Prepared:
+        if not isinstance(value, str):
+            raise PromptError("generation.exactly redraws texts that are prompted by a line; leave it out for a table")
         return Prepared(number, len(value), value)
 
     def generate(self, lines: Sequence[Prepared]) -> list[Any]:
