@@ -1,6 +1,7 @@
 """Metrics of runs on rows with responses: exact matches, BLEU and chrF of the responses that a run writes."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -10,10 +11,12 @@ from data_manager.rows.collate import pad_rows
 from model_factory.diffusion.randomness import RowGenerators
 from model_factory.evaluation.figure import Figure, Report
 from model_factory.evaluation.metrics.intervals import wilson
+from model_factory.evaluation.metrics.texts import measure_samples
 from model_factory.evaluation.metrics.translation import EXAMPLES, SCORES, bleu_and_chrf, sentence_scores
 from model_factory.evaluation.rows import Split
 from model_factory.evaluation.run import LoadedRun
 from model_factory.evaluation.sampling.discrete import draw_tokens
+from model_factory.evaluation.sampling.given import has_responses
 from model_factory.evaluation.sampling.prompt import Template
 from model_factory.evaluation.sampling.sample import decode_sample, decoding_options
 from model_factory.evaluation.settings import Settings
@@ -25,11 +28,30 @@ from model_factory.training.tasks.diffusion import batch_condition
 _STREAM = 73
 
 
+def measure_written(run: LoadedRun, split: Split, settings: Settings) -> Report:
+    """Measure the responses to the rows of the split, or unprompted samples of a run whose rows have no responses."""
+    report = Report()
+    if not has_responses(run):
+        with report.attempt("samples", settings.seed):
+            report.add(measure_samples(run, split, settings))
+    elif settings.samples:
+        with report.attempt("responses", settings.seed):
+            report.add(measure_responses(run, split, settings))
+    return report
+
+
+def without_predictions(run: LoadedRun, settings: Settings) -> Settings:
+    """Return the settings of a likelihood; where a run writes responses, those are its predictions."""
+    return replace(settings, predictions=None) if settings.samples and has_responses(run) else settings
+
+
 def measure_responses(run: LoadedRun, split: Split, settings: Settings) -> Report:
     """Draw the last response of each row given the rest, and compare it with the response of the data.
 
     exact_match = responses that are equal to those of the data / rows. The settings of the run's `generation` are used.
     """
+    if settings.judge is not None:
+        raise UnfitError("--judge reads samples without a prompt, and this run writes responses; leave it out")
     tokenizer, found = run.require_tokenizer(), list[tuple[str, str, str]]()
     for batch in split.batches("responses"):
         ids, last = batch["input_ids"], last_responses(counted_tokens(batch))
