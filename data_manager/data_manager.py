@@ -90,8 +90,11 @@ class DatasetManager:
         return loading.tokenizer_for(_resolve(config)[0])
 
     @staticmethod
-    def collator(config: DatasetConfig, data: "Split") -> Callable[[Any], dict[str, Any]]:
-        """Return the collate function for rows of `data`, see `data_manager.rows.collate`; raise DataError."""
+    def collator(config: DatasetConfig, data: "Split", *, fill: bool = True) -> Callable[[Any], dict[str, Any]]:
+        """Return the collate function for rows of `data`, see `data_manager.rows.collate`; raise DataError.
+
+        Without `fill`, rows are padded even if the config fills them with end tokens, as a decoder needs it.
+        """
         from data_manager.rows.collate import PairCollator, TextCollator
 
         config, _ = _resolve(config)
@@ -105,7 +108,10 @@ class DatasetManager:
         if "source_ids" in columns and "target_ids" in columns:
             return PairCollator(pad)
         if "input_ids" in columns:
-            return TextCollator(pad, getattr(config, "document_ids", False), getattr(config, "position_ids", False))
+            isolated, positions = getattr(config, "document_ids", False), getattr(config, "position_ids", False)
+            is_filled = fill and tokenizer is not None and getattr(config, "is_filled", False)
+            ends = (config.limit, tokenizer.eos_token_id) if is_filled else None  # type: ignore[attr-defined,union-attr]
+            return TextCollator(pad, isolated, positions, ends)
         raise DataError(
             f"data set {config.name!r} has the columns {', '.join(columns)}; batches need input_ids, or source_ids and "
             "target_ids"
@@ -137,7 +143,8 @@ class DatasetManager:
         """Return a DataLoader over one split, whose last batch may be smaller; raise DataError.
 
         Text gives `{"input_ids": [B, L] int64, "attention_mask": [B, L]}` (and `document_ids` and `position_ids` if the
-        config sets them, see `TextCollator`). Pairs give `source_ids`, `source_mask`, `target_ids`, `target_mask`.
+        config sets them, see `TextCollator`), and `response_mask` for rows with responses. Pairs give `source_ids`,
+        `source_mask`, `target_ids`, `target_mask`.
         Speech gives `{"features": [B, T, F] float32, "feature_mask": [B, T], "text": [str]}`.
         Masks are bool, True at real positions. With `shuffle`, `seed` fixes the order of the first epoch and each later
         epoch has a new order; a stream is shuffled within its `shuffle_buffer`. With `bucketing`, a batch has rows of

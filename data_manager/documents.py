@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 from data_manager.errors import DataError
 
@@ -56,6 +56,11 @@ class Piece(NamedTuple):
     `texts` is the text, or the two sides of a pair; `file` and `line` (in a table: the row) are its beginning; `label` is
     the class number, `cond` the properties; `ends` is True for the last piece of a document; `rewritten` is True for a
     text that the corpus did not read but wrote itself, such as a canonical SMILES.
+
+    `responses` are the spans of the text, in characters, that a model learns to write; None if it learns all of it. A
+    conversation comes with its `messages`, from which a tokenizer with a chat template writes the text anew; `chat` is
+    `plain` for our own format, in which an end token follows each response, and `template` for that of the tokenizer.
+    `hole` is the span of a hole of unknown length, see `data_manager.text.infill`.
     """
 
     texts: tuple[str, ...]
@@ -65,6 +70,10 @@ class Piece(NamedTuple):
     label: int | None = None
     cond: tuple[float, ...] = ()
     rewritten: bool = False
+    responses: tuple[tuple[int, int], ...] | None = None
+    messages: tuple[tuple[str, str], ...] = ()
+    chat: Literal["", "plain", "template"] = ""
+    hole: tuple[int, int] | None = None
 
     @property
     def place(self) -> str:

@@ -48,6 +48,10 @@ class TokensConfig(DatasetConfig):
     infill: InfillConfig | None = None
     """Rows for holes of unknown length, `[[*]]` in a prompt: the text before the hole, the text after it, and the text of
     the hole, which is learned with its end; sequence_length tokens in all. `infill: {}` takes the defaults."""
+    fill: Literal["end", "hidden"] | None = None
+    """Places of a whole row after its end. end: end tokens up to sequence_length, which a diffusion model has to predict,
+    so that its bound counts the length of a text; the default of rows with responses. hidden: padding that a mask hides, so
+    that the bound is given the length; the default of other rows, and what a decoder always reads."""
     bucketing: bool = False
     """Batch rows of similar lengths, which reduces padding."""
     streaming: bool = False
@@ -64,6 +68,20 @@ class TokensConfig(DatasetConfig):
         return False
 
     @property
+    def has_responses(self) -> bool:
+        """True if rows name the responses in them, which alone are learnt; they have the column `response_mask`."""
+        return self.infill is not None
+
+    @property
+    def is_filled(self) -> bool:
+        """True if batches are filled with end tokens up to `limit`, see `fill`."""
+        return (
+            self.layout == "whole"
+            and not self.is_paired
+            and (self.fill or ("end" if self.has_responses else "")) == "end"
+        )
+
+    @property
     def layout(self) -> Layout:
         """Layout of rows, with the default filled in."""
         return "whole" if self.is_paired or self.infill is not None else self.rows or "cut"
@@ -76,7 +94,8 @@ class TokensConfig(DatasetConfig):
     @property
     def limit(self) -> int | None:
         """Maximum number of tokens in a row; None without a limit."""
-        return self.sequence_length or (None if self.layout == "whole" else DEFAULT_LENGTH)
+        is_free = self.layout == "whole" and not self.has_responses
+        return self.sequence_length or (None if is_free else DEFAULT_LENGTH)
 
     def violations(self) -> Iterator[Violation]:
         """Check that keys of row layouts and of streams are only set for such layouts and streams."""
@@ -91,6 +110,18 @@ class TokensConfig(DatasetConfig):
             message = f"too_long has no effect on {self.layout} rows, which take documents of any length"
             yield Violation(message, ("too_long",), (("rows",),), "remove it, or rows: whole")
         yield from self._infill_violations()
+        if self.fill is not None and self.is_paired:
+            message = "fill is for rows of one text; the task that reads pairs fills their targets"
+            yield Violation(message, ("fill",), (), "remove it")
+        elif self.fill is not None and self.layout != "whole":
+            message = f"fill is for whole documents, and rows are {self.layout}"
+            yield Violation(message, ("fill",), (("rows",),), "remove it, or rows: whole")
+        elif self.is_filled and self.limit is None:
+            message = "rows are filled up to sequence_length, which is not set"
+            yield Violation(message, ("fill",), (("sequence_length",),), f"sequence_length: {DEFAULT_LENGTH}")
+        if self.fill == "end" and self.bucketing:
+            message = "filled rows have one length, and bucketing batches rows of similar lengths"
+            yield Violation(message, ("bucketing",), (("fill",),), "remove it")
         if self.bucketing and self.streaming:
             message = "a stream cannot be bucketed by length"
             yield Violation(message, ("bucketing",), (("streaming",),), "remove one of them")
@@ -105,9 +136,6 @@ class TokensConfig(DatasetConfig):
         """Check the keys of rows with holes."""
         if self.infill is None:
             return
-        if self.sequence_length is None:
-            message = "rows with holes are filled with end tokens up to sequence_length, which is not set"
-            yield Violation(message, ("infill",), (), "sequence_length: 128", "missing_key")
         for key, what in _WITHOUT_HOLES.items():
             if getattr(self, key, None):
                 yield Violation(f"{what} has no hole to fill", ("infill",), ((key,),), "remove it")
@@ -116,6 +144,6 @@ class TokensConfig(DatasetConfig):
         elif self.rows not in (None, "whole"):
             message = f"a document with a hole is one row, so rows cannot be {self.rows}"
             yield Violation(message, ("rows",), (("infill",),), "remove it")
-        if self.too_long == "cut":
-            message = "a row with a hole that is truncated loses the end of its hole"
-            yield Violation(message, ("too_long",), (("infill",),), "too_long: skip")
+        if self.fill == "hidden":
+            message = "a row whose fill is hidden tells the length of its hole"
+            yield Violation(message, ("fill",), (("infill",),), "remove it")

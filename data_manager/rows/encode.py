@@ -2,9 +2,9 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from data_manager.documents import Corpus, Notes, Piece
+from data_manager.documents import Corpus, Invalid, Notes, Piece
 from data_manager.row_types import TokensConfig
 from data_manager.rows.parallel import ordered_map
 from data_manager.text.infill import with_holes
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from data_manager.rows.pack import Encoded, RowMaker
+    from data_manager.rows.responses import Responses
     from data_manager.tokenizers.base import Flat
 
     Ends = NDArray[np.int64]
@@ -26,20 +27,39 @@ UNKNOWN_REWRITTEN = "a rewritten SMILES with tokens that the tokenizer does not 
 """Reason of a skipped text that its corpus wrote itself, see `Piece.rewritten`."""
 
 
+class Sides(NamedTuple):
+    """Ids and lengths of each side of several pieces, the ends of its tokens if they are kept, and the responses if any."""
+
+    flat: "list[Flat]"
+    ends: "list[Ends]"
+    responses: "Responses | None" = None
+
+
 @dataclass(frozen=True)
 class EncodeSides:
-    """Picklable function that encodes the sides of several pieces."""
+    """Picklable function that encodes the sides of several pieces; `skip_invalid` is for pieces with invalid responses."""
 
     tokenizer: Tokenizer
     with_ends: bool = False
+    skip_invalid: bool = False
 
-    def __call__(self, batch: Sequence[Piece]) -> "list[tuple[Flat, Ends | None]]":
-        """Return ids and lengths of each side, with `with_ends` also the ends of tokens."""
+    def __call__(self, batch: Sequence[Piece]) -> Sides:
+        """Encode pieces, with `with_ends` also the ends of tokens."""
+        if batch[0].hole is not None:
+            from data_manager.rows.responses import encode_holes
+
+            ids, ends, responses = encode_holes(self.tokenizer, batch, with_ends=self.with_ends)
+            return Sides([ids], [] if ends is None else [ends], responses)
+        if batch[0].responses is not None:
+            from data_manager.rows.responses import encode_responses
+
+            ids, ends, responses = encode_responses(self.tokenizer, batch, with_ends=self.with_ends)
+            return Sides([ids], [] if ends is None else [ends], responses)
         sides = zip(*(piece.texts for piece in batch), strict=True)
         if not self.with_ends:
-            return [(encode_many(self.tokenizer, side), None) for side in sides]
+            return Sides([encode_many(self.tokenizer, side) for side in sides], [])
         found = [encode_with_ends(self.tokenizer, side) for side in sides]
-        return [((ids, lengths), ends) for ids, lengths, ends in found]
+        return Sides([(ids, lengths) for ids, lengths, _ in found], [ends for *_, ends in found])
 
 
 def batches(pieces: Iterable[Piece], size: int) -> Iterator[list[Piece]]:
@@ -82,29 +102,47 @@ def encode_corpus(
     """
     if num_proc > 1:
         tokenizer.encode("")  # loads a deferred tokenizer once, before the processes fork
-    encode = EncodeSides(tokenizer, with_source)
-    pieces = read_pieces(corpus, config, notes)
+    encode = EncodeSides(tokenizer, with_source, skips_invalid(config))
+    pieces = read_pieces(corpus, config, notes, tokenizer)
     for batch, sides in ordered_map(encode, batches(pieces, size or BATCH), num_proc, f"data set {config.name!r}"):
         if (found := join_sides(encode, batch, sides, notes)) is not None:
             yield found
 
 
-def read_pieces(corpus: Corpus, config: TokensConfig, notes: Notes) -> Iterator[Piece]:
+def skips_invalid(config: TokensConfig) -> bool:
+    """Return True if a data set skips invalid rows."""
+    return getattr(config, "on_invalid", "error") == "skip"
+
+
+def read_pieces(corpus: Corpus, config: TokensConfig, notes: Notes, tokenizer: Tokenizer) -> Iterator[Piece]:
     """Read a corpus in the pieces that its layout encodes: whole documents, or parts of them."""
     pieces = corpus.read(notes)
+    if config.has_responses and config.infill is None:
+        from data_manager.rows.responses import written_conversations
+
+        return written_conversations(pieces, tokenizer, Invalid(skips_invalid(config), notes))
     pieces = join_documents(pieces) if config.layout == "whole" else pieces
     return pieces if config.infill is None else with_holes(pieces, config.infill)
 
 
-def join_sides(
-    encode: EncodeSides, batch: list[Piece], sides: "list[tuple[Flat, Ends | None]]", notes: Notes
-) -> "Encoded | None":
-    """Return a batch of pieces whose encoded sides are `sides`; None if all of its pieces are dropped."""
+def join_sides(encode: EncodeSides, batch: list[Piece], sides: Sides, notes: Notes) -> "Encoded | None":
+    """Return a batch of pieces whose encoded sides are `sides`; None if all of its pieces are dropped.
+
+    Raises DataError for invalid responses that are not skipped.
+    """
     import numpy as np
 
     from data_manager.rows.pack import Encoded
 
-    known = _drop_unknown(batch, [flat for flat, _ in sides], encode.tokenizer, notes)
+    if sides.responses is not None and sides.responses.problems:
+        invalid = Invalid(encode.skip_invalid, notes)
+        for index, message in sorted(sides.responses.problems.items()):
+            invalid(batch[index].place, "invalid responses", message)
+        batch = [piece for index, piece in enumerate(batch) if index not in sides.responses.problems]
+        if not batch:
+            return None
+        sides = encode(batch)
+    known = _drop_unknown(batch, sides.flat, encode.tokenizer, notes)
     if not known:
         return None
     if len(known) < len(batch):
@@ -115,9 +153,8 @@ def join_sides(
         labels = np.fromiter((piece.label for piece in batch if piece.label is not None), np.int32)
     cond = np.array([piece.cond for piece in batch], np.float32) if batch[0].cond else None
     texts = [piece.texts for piece in batch] if encode.with_ends else []
-    token_ends = [found for _, found in sides if found is not None]
     places = [piece.place for piece in batch]
-    return Encoded([side for side, _ in sides], ends, places, labels, cond, texts, token_ends)
+    return Encoded(sides.flat, ends, places, labels, cond, texts, sides.ends, sides.responses)
 
 
 def _drop_unknown(batch: list[Piece], sides: "Sequence[Flat]", tokenizer: Tokenizer, notes: Notes) -> list[Piece]:
@@ -147,18 +184,18 @@ def row_maker(
         from data_manager.rows.source import SourceRows
 
         return SourceRows(row_maker(config, tokenizer, is_paired, notes))
-    from data_manager.rows.pack import COND, LABELS, CutRows, InfillRows, WholeRows
+    from data_manager.rows.pack import COND, LABELS, RESPONSES, CutRows, WholeRows
 
     bos, eos = tokenizer.bos_token_id, tokenizer.eos_token_id
-    if config.infill is not None:
-        return InfillRows(bos, eos, config.sequence_length, config.too_long, notes)
     if is_paired or config.layout == "whole":
         columns = ("source_ids", "target_ids") if is_paired else ("input_ids",)
         if getattr(config, "label", None) is not None:
             columns = (*columns, LABELS)
         if getattr(config, "condition_names", ()):
             columns = (*columns, COND)
-        return WholeRows(bos, eos, config.sequence_length, config.too_long, notes, columns)
+        if config.has_responses:
+            columns = (*columns, RESPONSES)
+        return WholeRows(bos, eos, config.limit, config.too_long, notes, columns)
     assert config.limit is not None
     return CutRows(config.limit, eos, packed=config.layout == "packed")
 

@@ -2,17 +2,17 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 
 from data_manager.documents import Notes
 from data_manager.errors import DataError
-from data_manager.text.infill import SEPARATORS, given_ids
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from data_manager.rows.responses import Responses
     from data_manager.tokenizers.base import Flat
 
     Ids = NDArray[np.int32]
@@ -22,8 +22,8 @@ LABELS = "labels"
 """Column of the class number, one value for each row."""
 COND = "cond"
 """Column of the properties, float32, with the same size in each row."""
-RESPONSE = "response_mask"
-"""Column of bools [tokens], True at the tokens of responses."""
+RESPONSES = "response_mask"
+"""Column of bools, one for each of `input_ids`: True at the tokens of responses, which alone are learnt."""
 _TEXT, _SIZE = "_text", "_size"
 STARTS = "document_starts"
 """Column of packed rows: positions at which a document begins, except position 0."""
@@ -44,6 +44,8 @@ class Encoded:
     """The texts of each piece, for source columns; empty if rows have none."""
     token_ends: "Sequence[Places]" = ()
     """For each side, the positions at which tokens end in the UTF-8 bytes of its texts."""
+    responses: "Responses | None" = None
+    """The responses in the documents, if only those are learnt."""
 
     def __len__(self) -> int:
         return len(self.ends)
@@ -143,7 +145,11 @@ class CutRows:
 
 @dataclass
 class WholeRows:
-    """One document or pair in each row, between `bos` and `eos`; `too_long` handles rows of more than `limit` tokens."""
+    """One document or pair in each row, between `bos` and `eos`; `too_long` handles rows of more than `limit` tokens.
+
+    A truncated row ends with `eos`, unless it has responses: a model would learn to end them in the middle. Documents
+    without a token to learn are dropped and counted.
+    """
 
     bos: int
     eos: int
@@ -151,21 +157,21 @@ class WholeRows:
     too_long: Literal["error", "skip", "cut"]
     notes: Notes
     columns: tuple[str, ...] = ("input_ids",)
-    ways_out: ClassVar[str] = "too_long: skip or too_long: cut"
-
-    @property
-    def text_sides(self) -> Sequence[int]:
-        """For each column of ids, the side whose text it has."""
-        return range(len([name for name in self.columns if name.endswith("_ids")]))
 
     def feed(self, encoded: Encoded) -> "dict[str, tuple[Ids, Places]]":
         """Return a row for each document that is not skipped."""
         sizes = [lengths + 2 for _, lengths in encoded.sides]
-        for index in np.flatnonzero(self._is_long(encoded)).tolist():
-            self._note(encoded.places[index], max(int(size[index]) for size in sizes))
-        keep = self.kept(encoded)
+        long, empty = self._is_long(encoded), self._is_empty(encoded)
+        for index in np.flatnonzero(long | empty).tolist():
+            size = max(int(size[index]) for size in sizes)
+            self._note(encoded.places[index], size, is_long=bool(long[index]), is_empty=bool(empty[index]))
+        keep, ends = self.kept(encoded), self._has_end(encoded)
         sides = zip(self.columns, encoded.sides, strict=False)
-        rows = {column: self._rows(ids, lengths, keep) for column, (ids, lengths) in sides}
+        rows = {column: self._rows(ids, lengths, keep, ends, (self.bos, self.eos)) for column, (ids, lengths) in sides}
+        if RESPONSES in self.columns:
+            assert encoded.responses is not None
+            marks, closed = encoded.responses.marks, encoded.responses.closed
+            rows[RESPONSES] = self._rows(marks, encoded.sides[0][1], keep, ends, (False, closed[keep & ends]))
         if LABELS in self.columns:
             labels = np.empty(0, np.int32) if encoded.labels is None else encoded.labels[keep]
             rows[LABELS] = labels, np.arange(len(labels) + 1)
@@ -176,16 +182,36 @@ class WholeRows:
 
     def finish(self) -> "dict[str, tuple[Ids, Places]]":
         """Return empty columns, as no rows are buffered."""
-        return {column: (np.empty(0, np.int32), np.zeros(1, np.int64)) for column in self.columns}
+        return {column: (np.empty(0, value_type(column)), np.zeros(1, np.int64)) for column in self.columns}
 
     def kept(self, encoded: Encoded) -> "NDArray[np.bool_]":
         """Return a mask [pieces] of the documents that are not skipped."""
         long = self._is_long(encoded)
-        return ~long if self.too_long == "skip" else np.ones_like(long)
+        return ~(long | self._is_empty(encoded)) if self.too_long == "skip" else ~self._is_empty(encoded)
 
     def body_lengths(self, lengths: "Places") -> "Places":
         """Return how many of the tokens of documents fit into their rows, [pieces]."""
-        return lengths if self.limit is None else np.minimum(lengths, max(self.limit - 2, 0))
+        if self.limit is None:
+            return lengths
+        if RESPONSES in self.columns:
+            return np.where(lengths + 2 > self.limit, self.limit - 1, lengths)
+        return np.minimum(lengths, max(self.limit - 2, 0))
+
+    def _has_end(self, encoded: Encoded) -> "NDArray[np.bool_]":
+        """Return a mask [pieces] of rows that end with `eos`."""
+        return ~self._is_long(encoded) if RESPONSES in self.columns else np.ones(len(encoded), bool)
+
+    def _is_empty(self, encoded: Encoded) -> "NDArray[np.bool_]":
+        """Return a mask [pieces] of documents without a token of a response in their rows."""
+        if encoded.responses is None:
+            return np.zeros(len(encoded), bool)
+        lengths = encoded.sides[0][1]
+        owners = np.repeat(np.arange(len(encoded)), lengths)
+        inside = np.arange(len(owners)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+        counted = encoded.responses.marks & (inside < np.repeat(self.body_lengths(lengths), lengths))
+        counts = np.bincount(owners[counted], minlength=len(encoded))
+        found: NDArray[np.bool_] = counts + (encoded.responses.closed & self._has_end(encoded)) == 0
+        return found
 
     def _is_long(self, encoded: Encoded) -> "NDArray[np.bool_]":
         if self.limit is None:
@@ -193,70 +219,41 @@ class WholeRows:
         found: NDArray[np.bool_] = np.any([lengths + 2 > self.limit for _, lengths in encoded.sides], axis=0)
         return found
 
-    def _note(self, place: str, size: int) -> None:
-        if self.too_long == "error":
+    def _note(self, place: str, size: int, *, is_long: bool, is_empty: bool) -> None:
+        alone = ", and the prompt alone leaves no place for a response" if is_empty else ""
+        if is_long and self.too_long == "error":
             raise DataError(
-                f"{place}: {size:,} tokens exceed sequence_length {self.limit}; increase or remove it, or "
-                f"set {self.ways_out}"
+                f"{place}: {size:,} tokens exceed sequence_length {self.limit}{alone}; increase or remove it, or "
+                "set too_long: skip or too_long: cut"
             )
+        if is_empty and not (is_long and self.too_long == "skip"):
+            no_place = f"a prompt that leaves no place for a response in sequence_length {self.limit}"
+            self.notes.add(no_place if is_long else "no token of a response", place)
+            return
         reason = f"more than sequence_length {self.limit} tokens"
-        self.notes.add(f"the end of documents with {reason}" if self.too_long == "cut" else reason, place)
+        end = "the end, and the end token," if RESPONSES in self.columns else "the end"
+        self.notes.add(f"{end} of documents with {reason}" if self.too_long == "cut" else reason, place)
 
-    def _rows(self, ids: "Ids", lengths: "Places", keep: "NDArray[np.bool_]") -> "tuple[Ids, Places]":
+    def _rows(
+        self,
+        ids: "NDArray[Any]",
+        lengths: "Places",
+        keep: "NDArray[np.bool_]",
+        ends: "NDArray[np.bool_]",
+        around: "tuple[int, int | NDArray[np.bool_]]",
+    ) -> "tuple[NDArray[Any], Places]":
+        """Return the values of kept rows, between the values `around`; the second one only where `ends` is True."""
         kept = self.body_lengths(lengths)
         inside = np.arange(len(ids)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
         ids = ids[np.repeat(keep, lengths) & (inside < np.repeat(kept, lengths))]
-        sizes = kept[keep] + 2
+        sizes = kept[keep] + 1 + ends[keep]
         offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
-        rows = np.empty(int(offsets[-1]), dtype=np.int32)
+        rows = np.empty(int(offsets[-1]), dtype=ids.dtype)
         body = np.ones(len(rows), dtype=bool)
-        body[offsets[:-1]] = body[offsets[1:] - 1] = False
-        rows[offsets[:-1]], rows[offsets[1:] - 1], rows[body] = self.bos, self.eos, ids
+        first, last = offsets[:-1], (offsets[1:] - 1)[ends[keep]]
+        body[first] = body[last] = False
+        rows[body], (rows[first], rows[last]) = ids, around
         return rows, offsets
-
-
-@dataclass
-class InfillRows(WholeRows):
-    """Rows of `limit` tokens with a hole: `bos prefix bos suffix bos middle eos eos ...`, the middle and all ends responses.
-
-    A piece has the sides prefix, suffix and middle.
-    """
-
-    columns: tuple[str, ...] = ("input_ids", RESPONSE)
-    ways_out: ClassVar[str] = "too_long: skip"
-
-    @property
-    def text_sides(self) -> Sequence[int]:
-        """The text of a row is its middle."""
-        return (2,)
-
-    def feed(self, encoded: Encoded) -> "dict[str, tuple[Ids, Places]]":
-        """Return a row for each document that is not skipped."""
-        assert self.limit is not None
-        sizes = self._sizes(encoded)
-        for index in np.flatnonzero(sizes > self.limit).tolist():
-            self._note(encoded.places[index], int(sizes[index]))
-        keep = self.kept(encoded)
-        rows = np.full((int(keep.sum()), self.limit), self.eos, np.int32)
-        mask = np.ones(rows.shape, np.int32)
-        sides = [np.split(ids, np.cumsum(lengths)[:-1]) for ids, lengths in encoded.sides]
-        chosen = ([side[index] for side in sides] for index in np.flatnonzero(keep).tolist())
-        for number, (prefix, suffix, middle) in enumerate(chosen):
-            given = given_ids(self.bos, prefix, suffix)
-            rows[number, : len(given)] = given
-            rows[number, len(given) : len(given) + len(middle)] = middle
-            mask[number, : len(given)] = 0
-        offsets = np.arange(len(rows) + 1) * self.limit
-        return {"input_ids": (rows.ravel(), offsets), RESPONSE: (mask.ravel(), offsets)}
-
-    def _is_long(self, encoded: Encoded) -> "NDArray[np.bool_]":
-        found: NDArray[np.bool_] = self._sizes(encoded) > self.limit
-        return found
-
-    def _sizes(self, encoded: Encoded) -> "Places":
-        """Return the number of tokens of each row with one end token, [pieces]."""
-        total: Places = np.sum([lengths for _, lengths in encoded.sides], axis=0)
-        return total + SEPARATORS + 1
 
 
 def arrow_columns(columns: "dict[str, tuple[Ids, Places]]") -> dict[str, Any]:
@@ -282,7 +279,14 @@ def arrow_type(column: str) -> Any:
         return pa.string()
     if column == LABELS:
         return pa.int32()
+    if column == RESPONSES:
+        return pa.list_(pa.bool_())
     return pa.list_(pa.float64() if column.endswith(_SIZE) else pa.float32() if column == COND else pa.int32())
+
+
+def value_type(column: str) -> Any:
+    """Return the numpy type of the values of a column of numbers."""
+    return np.float32 if column == COND else np.bool_ if column == RESPONSES else np.int32
 
 
 def is_single(column: str) -> bool:

@@ -13,6 +13,7 @@ from data_manager.progress import progress_counter
 from data_manager.row_types import TokensConfig
 from data_manager.rows.encode import build_columns, encode_corpus, row_maker
 from data_manager.tokenizers.base import Tokenizer
+from data_manager.tokenizers.chat_template import chat_identity
 from data_manager.tokenizers.factory import file_hashes, output_folder
 from model_factory.yaml_config.schema_version import add_version, parse_json
 
@@ -23,6 +24,8 @@ _VERSION = 3
 """Increase it when the form of rows, or of the notes on them, changes, so that older ones are not reused."""
 _SOURCE_VERSION = 1
 """The same for the form of source columns."""
+_RESPONSE_VERSION = 1
+"""The same for the form of rows with responses."""
 _ROWS, _COUNTS = "rows.arrow", "counts.json"
 
 
@@ -61,6 +64,8 @@ def prepare_split(
         inputs["cond"] = list(names)
     if config.infill is not None:
         inputs["infill"] = config.infill.model_dump()
+    if config.has_responses:
+        inputs["responses"] = [_RESPONSE_VERSION, chat_identity(tokenizer)]
     if source is not None:
         inputs["source"] = [_SOURCE_VERSION, source.rows]
 

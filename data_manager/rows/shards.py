@@ -16,7 +16,7 @@ from data_manager.errors import DataError
 from data_manager.paths import places_of
 from data_manager.progress import progress_counter
 from data_manager.row_types import TokensConfig
-from data_manager.rows.pack import COND, LABELS, arrow_type, is_single
+from data_manager.rows.pack import LABELS, arrow_type, is_single, value_type
 from data_manager.rows.prepare import plain_name, tokenizer_identity
 from data_manager.tokenizers.base import Tokenizer
 from data_manager.tokenizers.load import load_tokenizer
@@ -28,7 +28,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 MANIFEST, TOKENIZER = "shards.json", "tokenizer"
-_FREE = {"name", "global_config", "shards", "streaming", "shuffle_buffer", "bucketing", "document_ids", "position_ids"}
+_FREE = {
+    *("name", "global_config", "shards", "streaming", "shuffle_buffer"),
+    *("bucketing", "document_ids", "position_ids", "fill"),
+}
 """Keys of a data set that do not affect its rows."""
 _SHARD = 1 << 24
 """Values in a shard, of all columns."""
@@ -220,7 +223,7 @@ def _flatten(batch: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
 
     values, lengths = {}, {}
     for name, column in batch.items():
-        kind = np.float32 if name == COND else np.int32
+        kind = value_type(name)
         if is_single(name):
             values[name] = np.asarray(column, kind)
         else:

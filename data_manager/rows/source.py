@@ -27,6 +27,7 @@ class SourceSize(NamedTuple):
 
     `characters` and `bytes` are those that the row's tokens cover. A character that is divided between rows counts as a
     fraction in each, by its bytes. `first_...` are those of the row's first token, `cut_...` those after a truncated row.
+    In rows with responses, only the text of responses counts.
     """
 
     characters: Any
@@ -145,8 +146,7 @@ class SourceRows:
         """Return the source columns of rows that are a document each."""
         found: dict[str, Any] = {}
         kept = maker.kept(encoded)
-        for column, side in zip(self._id_columns, maker.text_sides, strict=True):
-            _, lengths = encoded.sides[side]
+        for side, (_, lengths) in enumerate(encoded.sides):
             texts = [piece[side] for piece in encoded.texts]
             sizes = np.array([len(text.encode("utf-8", "surrogatepass")) for text in texts], dtype=np.int64)
             limits, begins = np.cumsum(sizes), np.cumsum(sizes) - sizes
@@ -154,9 +154,13 @@ class SourceRows:
             last = np.cumsum(lengths) - lengths + tokens
             covered = np.append(encoded.token_ends[side], 0)[last - 1]
             covered = np.where(tokens < lengths, np.where(tokens > 0, covered, begins), limits)
-            counts = _sizes(_Text.of(texts), begins, covered, begins, limits)[kept]
+            text = _Text.of(texts)
+            counts = _sizes(text, begins, covered, begins, limits)
+            if encoded.responses is not None:
+                counts[:, [0, 1, 4, 5]] = _response_sizes(text, encoded, begins, tokens)
+            counts = counts[kept]
             chosen = [_valid(text) for text, is_kept in zip(texts, kept.tolist(), strict=True) if is_kept]
-            found |= _columns(column, chosen, counts)
+            found |= _columns(self._id_columns[side], chosen, counts)
         return found
 
 
@@ -165,6 +169,24 @@ def _sizes(text: _Text, begins: "Places", ends: "Places", firsts: "Places", limi
     counts = text.counts()
     spans = ((begins, ends), (begins, firsts), (ends, limits))
     return np.stack([part for start, end in spans for part in (counts[end] - counts[start], end - start)], axis=1)
+
+
+def _response_sizes(text: _Text, encoded: Encoded, starts: "Places", kept: "Places") -> "NDArray[np.float64]":
+    """Return characters and bytes [pieces, 4] of the tokens of responses in the rows, and of those that were cut off.
+
+    `starts` are the beginnings of the texts, `kept` the numbers of tokens in rows.
+    """
+    assert encoded.responses is not None
+    marks, lengths, ends = encoded.responses.marks, encoded.sides[0][1], encoded.token_ends[0]
+    begins = np.append(0, ends)[: len(ends)]
+    firsts = (np.cumsum(lengths) - lengths)[lengths > 0]
+    begins[firsts] = starts[lengths > 0]
+    counts = text.counts()
+    sizes = np.stack([counts[ends] - counts[begins], ends - begins], axis=1)
+    owners = np.repeat(np.arange(len(lengths)), lengths)
+    inside = np.arange(len(owners)) - np.repeat(np.cumsum(lengths) - lengths, lengths) < np.repeat(kept, lengths)
+    parts = [np.bincount(owners, size * marks * part, len(lengths)) for part in (inside, ~inside) for size in sizes.T]
+    return np.stack(parts, axis=1)
 
 
 def _columns(ids: str, texts: Sequence[str], sizes: "NDArray[np.float64]") -> dict[str, Any]:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from data_manager.documents import Corpus, Listed, Notes
 from data_manager.errors import DataError
 from data_manager.row_types import SHUFFLE_BUFFER, TokensConfig
-from data_manager.rows.encode import EncodeSides, batches, join_sides, read_pieces, row_maker
+from data_manager.rows.encode import EncodeSides, batches, join_sides, read_pieces, row_maker, skips_invalid
 from data_manager.rows.prepare import empty_split
 from data_manager.text.arrow import ArrowRows
 from data_manager.tokenizers.base import Tokenizer
@@ -111,7 +111,7 @@ class TokenStream:
 
         Every worker reads the texts, and encodes its own items.
         """
-        encode, number = EncodeSides(self.tokenizer), 0
+        encode, number = EncodeSides(self.tokenizer, skip_invalid=skips_invalid(self.config)), 0
         epoch, first, piece = start.epoch, start.shard, start.piece
         while True:
             order = list(range(len(self.shards)))
@@ -120,7 +120,8 @@ class TokenStream:
             for shard in range(first, len(order)):
                 try:
                     notes = Notes()
-                    pieces = islice(read_pieces(self.shards[order[shard]], self.config, notes), piece, None)
+                    pieces = read_pieces(self.shards[order[shard]], self.config, notes, self.tokenizer)
+                    pieces = islice(pieces, piece, None)
                     for batch in batches(pieces, _BATCH):
                         if number % workers == worker:
                             encoded = join_sides(encode, batch, encode(batch), notes)

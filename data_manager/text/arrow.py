@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 from data_manager.documents import Corpus, HashFile, Invalid, Notes, Piece
 from data_manager.errors import DataError, not_found
 from data_manager.paths import places_of
+from data_manager.text.chat import Conversations
 from data_manager.text.csv_files import check_columns
 from data_manager.text.table_types import ColumnsConfig, DiskDatasetConfig
-from data_manager.text.tables import Classes, classes_of, columns_in, read_pieces
+from data_manager.text.tables import Classes, classes_of, columns_in, messages_of, read_pieces
 from data_manager.text.template import parse_template
 from model_factory.yaml_config.schema_version import parse_json
 
@@ -31,6 +32,7 @@ class ArrowRows:
     skip_invalid: bool = False
     classes: Classes | None = None
     measured: tuple[str, ...] = ()
+    messages: Conversations | None = None
 
     def inputs(self, hash_file: HashFile) -> Any:
         """Return the hashes of the table's files, or of its rows if it has no files."""
@@ -44,6 +46,7 @@ class ArrowRows:
             content = _hash_of_rows(self._rows())
         found: list[Any] = [content, self.templates, self.skip_invalid]
         found += [] if self.classes is None else [self.classes.column, self.classes.names]
+        found += [] if self.messages is None else ["messages", self.messages.column, self.messages.chat]
         return [*found, self.measured] if self.measured else found
 
     def shards(self) -> Sequence[Corpus]:
@@ -58,10 +61,12 @@ class ArrowRows:
         """Read a piece from each row; raise DataError if a column is missing."""
         templates = [parse_template(text) for text in self.templates]
         invalid = Invalid(self.skip_invalid, notes)
-        yield from read_pieces(self._rows(), templates, f"{self.label} row", invalid, self.classes, self.measured)
+        name, columns = f"{self.label} row", (self.classes, self.measured, self.messages)
+        yield from read_pieces(self._rows(), templates, name, invalid, *columns)
 
     def _rows(self) -> Iterator[tuple[int, Mapping[str, Any]]]:
-        columns = columns_in([parse_template(text) for text in self.templates], self.classes, self.measured)
+        templates = [parse_template(text) for text in self.templates]
+        columns = columns_in(templates, self.classes, self.measured, self.messages)
         self._check_content()
         known = self.table.column_names
         if known is not None:
@@ -97,9 +102,9 @@ def _hash_of_rows(rows: Iterator[tuple[int, Mapping[str, Any]]]) -> str:
 
 def make_corpora(tables: "Mapping[str, Any]", config: ColumnsConfig, label: str) -> dict[str, Corpus]:
     """Return a corpus for each split of loaded tables."""
-    skip, measured = config.on_invalid == "skip", config.condition_names
+    skip, columns = config.on_invalid == "skip", (classes_of(config), config.condition_names, messages_of(config))
     return {
-        str(split): ArrowRows(table, config.templates, f"{label} {split}", skip, classes_of(config), measured)
+        str(split): ArrowRows(table, config.templates, f"{label} {split}", skip, *columns)
         for split, table in tables.items()
     }
 

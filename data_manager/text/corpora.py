@@ -12,7 +12,7 @@ from data_manager.text.files import PairedFiles, TextFile
 from data_manager.text.hub import hub_corpora
 from data_manager.text.split import split_by_ratio
 from data_manager.text.table_types import DiskDatasetConfig, HubDatasetConfig
-from data_manager.text.tables import TableFile, classes_of
+from data_manager.text.tables import TableFile, classes_of, messages_of
 from data_manager.text.types import CorpusConfig, EmbeddedDatasetConfig, FilesConfig, PairFiles, TextDatasetConfig
 
 if TYPE_CHECKING:
@@ -52,9 +52,10 @@ def table_corpora(config: "JsonDatasetConfig | CsvDatasetConfig | ParquetDataset
     """Return the documents, or pairs, from the columns of each split's files; raise DataError for a missing file."""
     skip, classes, measured = config.on_invalid == "skip", classes_of(config), config.condition_names
     delimiter, names = getattr(config, "delimiter", ","), tuple(getattr(config, "column_names", None) or ())
+    messages = messages_of(config)
     found = {
         split: concatenate(
-            TableFile(path, config.source, config.templates, skip, delimiter, classes, measured, names)
+            TableFile(path, config.source, config.templates, skip, delimiter, classes, measured, names, messages)
             for path in split_paths(config, split)
         )
         for split in config.data_files

@@ -14,10 +14,6 @@ from pydantic import Field
 from data_manager.documents import Piece
 from model_factory.yaml_config.strict_model import StrictModel
 
-SEPARATORS = 3
-"""Begin tokens of a row: before the prefix, the suffix and the middle."""
-
-
 class InfillConfig(StrictModel):
     """Settings of rows for holes of unknown length, which `[[*]]` marks in a prompt."""
 
@@ -31,7 +27,7 @@ class InfillConfig(StrictModel):
 
 
 def with_holes(pieces: Iterable[Piece], config: InfillConfig) -> Iterator[Piece]:
-    """Yield each document `copies` times with the texts (prefix, suffix, middle); its text and its line decide the hole."""
+    """Yield each document `copies` times, each with a hole that its text and its line decide."""
     for piece in pieces:
         for copy in range(config.copies):
             yield _with_hole(piece, config, copy)
@@ -43,9 +39,9 @@ def _with_hole(piece: Piece, config: InfillConfig, copy: int) -> Piece:
     draw = random.Random(key)
     is_cut = draw.random() < config.share
     begin, end = sorted(draw.randrange(len(text) + 1) for _ in range(2)) if is_cut else (0, len(text))
-    return piece._replace(texts=(text[:begin], text[end:], text[begin:end]))
+    return piece._replace(hole=(begin, end))
 
 
-def given_ids(bos: int, prefix: Sequence[int], suffix: Sequence[int]) -> list[int]:
-    """Return the tokens of a row before its middle, given the encoded prefix and suffix."""
-    return [bos, *prefix, bos, *suffix, bos]
+def given_ids(separator: int, prefix: Sequence[int], suffix: Sequence[int]) -> list[int]:
+    """Return the tokens of a row between its begin token and its middle, given the encoded prefix and suffix."""
+    return [*prefix, separator, *suffix, separator]

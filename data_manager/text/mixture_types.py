@@ -7,7 +7,7 @@ from pydantic import AfterValidator, Field, SerializeAsAny
 from pydantic.json_schema import SkipJsonSchema
 
 from data_manager.dataset_types import DatasetConfig, not_empty
-from data_manager.row_types import TokensConfig
+from data_manager.row_types import Layout, TokensConfig
 from model_factory.yaml_config.check import advice
 from model_factory.yaml_config.errors import Problem
 from model_factory.yaml_config.node import Node, dotted
@@ -44,6 +44,17 @@ class MixtureDatasetConfig(TokensConfig):
         """True if the parts are pairs."""
         return any(isinstance(part, TokensConfig) and part.is_paired for part in self.entries)
 
+    @property
+    def has_responses(self) -> bool:
+        """True if the rows of the parts name the responses in them."""
+        parts = any(isinstance(part, TokensConfig) and part.has_responses for part in self.entries)
+        return super().has_responses or parts
+
+    @property
+    def layout(self) -> Layout:
+        """Layout of rows; a document with responses is one row."""
+        return "whole" if self.has_responses else super().layout
+
     def violations(self) -> Iterator[Violation]:
         """Check names and kinds of the parts."""
         yield from super().violations()
@@ -65,16 +76,25 @@ class MixtureDatasetConfig(TokensConfig):
             elif not isinstance(part, TokensConfig):
                 message = f"{name!r} has source {part.source}; a mixture needs text"
                 yield Violation(message, ("datasets", name), (), "mix speech with source: speech_mixture")
+            elif part.infill is not None:
+                message = f"{name!r} has infill, and the rows of a mixture are made by the mixture's own keys"
+                yield Violation(message, ("datasets", name), (), "set infill in the mixture, and not in its parts")
             else:
                 found.append(part)
         yield from self._pair_violations(found)
 
     def _pair_violations(self, parts: list[TokensConfig]) -> Iterator[Violation]:
-        """Check that either all parts are pairs or no part is, and that pairs are whole rows."""
+        """Check that all parts are pairs or none is, that all have responses or none has, and that pairs are whole rows."""
         odd = next((part for part in parts if part.is_paired != parts[0].is_paired), None)
         if odd is not None:
             message = f"{odd.name!r} and {parts[0].name!r} cannot be mixed: one has pairs, the other plain text"
             yield Violation(message, ("datasets", odd.name), (("datasets", parts[0].name),))
+        elif odd := next((part for part in parts if part.has_responses != parts[0].has_responses), None):
+            message = f"{odd.name!r} and {parts[0].name!r} cannot be mixed: only one of them has responses"
+            yield Violation(message, ("datasets", odd.name), (("datasets", parts[0].name),))
+        elif self.infill is not None and parts and parts[0].has_responses:
+            message = f"{parts[0].name!r} has responses to write, and the mixture holes to fill"
+            yield Violation(message, ("infill",), (("datasets", parts[0].name),), "remove it")
         elif parts and parts[0].is_paired and self.rows not in (None, "whole"):
             yield Violation(f"pairs cannot be {self.rows}: each pair is one row", ("rows",), (), "remove it")
 

@@ -7,7 +7,7 @@ from pydantic import AfterValidator, Field
 
 from data_manager.dataset_types import HubName, NotEmpty, not_empty
 from data_manager.row_types import Layout
-from data_manager.text.template import fields_of
+from data_manager.text.template import RESPONSE, fields_of, parse_template
 from data_manager.text.types import CorpusConfig, FilesConfig
 from data_manager.tokenizers.registry import TOKENIZERS
 from model_factory.yaml_config.paths import PathText
@@ -45,7 +45,15 @@ class ColumnsConfig(CorpusConfig):
     column: NotEmpty | None = None
     """Text column (default `text`); `a.b` is the key b inside the column a."""
     template: Template | None = None
-    """Template that joins columns into one text: `"{title}\\n{body}"`. Double a literal brace."""
+    """Template that joins columns into one text: `"{title}\\n{body}"`. Double a literal brace. `{answer:response}` is a
+    column that the model learns to write given the rest; each row is then a whole document, and gets `response_mask`.
+    White space between the brace and the name belongs to the response: `"{question} A:{ answer:response}"`."""
+    messages: NotEmpty | None = None
+    """Column with a conversation, a list of `{role: user, content: ...}` (in CSV files as JSON). The assistant's messages are
+    the responses; each row is then a whole conversation, and gets `response_mask`."""
+    chat: Literal["plain", "template"] | None = None
+    """Format of `messages`. template: the chat template of a hugging_face tokenizer (its default). plain: a line <role>
+    before each content, and an end token after each response (the default of other tokenizers)."""
     pair: PairColumns | None = None
     """Parallel text: `{source: en, target: de}`, two columns or templates."""
     label: NotEmpty | None = None
@@ -58,8 +66,9 @@ class ColumnsConfig(CorpusConfig):
 
     @property
     def layout(self) -> Layout:
-        """Layout of rows; a document with a class or with properties is one row."""
-        return "whole" if self.label is not None or self.measured is not None else super().layout
+        """Layout of rows; a document with a class, with properties or with responses is one row."""
+        is_whole = self.label is not None or self.measured is not None or self.has_responses
+        return "whole" if is_whole else super().layout
 
     @property
     def condition_names(self) -> tuple[str, ...]:
@@ -72,16 +81,30 @@ class ColumnsConfig(CorpusConfig):
         return self.pair is not None
 
     @property
+    def has_responses(self) -> bool:
+        """True if rows name the responses in them."""
+        return super().has_responses or self.names_responses
+
+    @property
+    def names_responses(self) -> bool:
+        """True if columns are responses, or messages of an assistant."""
+        if self.messages is not None or self.pair is not None:
+            return self.messages is not None
+        return RESPONSE in self.templates[0] and parse_template(self.templates[0]).has_responses
+
+    @property
     def templates(self) -> tuple[str, ...]:
-        """Template of the text, or two templates for the sides of a pair."""
+        """Template of the text, or two templates for the sides of a pair; none for messages."""
+        if self.messages is not None:
+            return ()
         if self.pair is not None:
             return tuple(side if "{" in side else f"{{{side}}}" for side in (self.pair.source, self.pair.target))
         return (self.template or f"{{{self.column or DEFAULT_COLUMN}}}",)
 
     def violations(self) -> Iterator[Violation]:
-        """Check that at most one of column, template and pair is set, and the keys of classes and properties."""
+        """Check that at most one of column, template, pair and messages is set, and the keys of classes and properties."""
         yield from super().violations()
-        given = [key for key in ("column", "template", "pair") if getattr(self, key) is not None]
+        given = [key for key in ("column", "template", "pair", "messages") if getattr(self, key) is not None]
         for other in given[1:]:
             yield Violation(f"{given[0]} and {other} both make the text", (other,), ((given[0],),), "keep one of them")
         if self.classes is not None and self.label is None:
@@ -93,6 +116,8 @@ class ColumnsConfig(CorpusConfig):
             )
         if self.classes is not None and len(set(self.classes)) < len(self.classes):
             yield Violation("classes names a class twice", ("classes",), (), "keep one of them")
+        if not given[1:]:
+            yield from self._response_violations()
         for key, what in (("label", "class"), ("measured", "property")):
             if getattr(self, key) is None:
                 continue
@@ -101,6 +126,31 @@ class ColumnsConfig(CorpusConfig):
             if self.rows not in (None, "whole"):
                 message = f"a document with a {what} is one row, so rows cannot be {self.rows}"
                 yield Violation(message, ("rows",), ((key,),), "remove it")
+
+    def _response_violations(self) -> Iterator[Violation]:
+        """Check the keys of rows with responses."""
+        kind: str = getattr(self.tokenizer, "type")  # noqa: B009  (a field of every registered type)
+        if self.chat is not None and self.messages is None:
+            yield Violation("chat is the format of messages, which are not set", ("chat",), (), "add messages: COLUMN")
+        elif self.chat == "template" and kind != "hugging_face":
+            message = f"a chat template comes with a hugging_face tokenizer, and this one is of type {kind}"
+            yield Violation(message, ("chat",), (("tokenizer",),), "chat: plain")
+        for key, side in zip(("source", "target"), self.templates if self.pair is not None else (), strict=False):
+            if RESPONSE in side and parse_template(side).has_responses:
+                message = "in a pair the target is the response, without a mark"
+                yield Violation(message, ("pair", key), (), "remove `:response`")
+        if not self.names_responses:
+            return
+        origin = "messages" if self.messages is not None else "template" if self.template is not None else "column"
+        if self.rows not in (None, "whole"):
+            message = f"a document with responses is one row, so rows cannot be {self.rows}"
+            yield Violation(message, ("rows",), ((origin,),), "remove it")
+        if self.label is not None:
+            message = "a row has a class to predict, or responses to write"
+            yield Violation(message, ("label",), ((origin,),), "keep one of them")
+        if self.infill is not None:
+            message = "a row has a hole to fill, or responses to write"
+            yield Violation(message, ("infill",), ((origin,),), "keep one of them")
 
 
 class JsonDatasetConfig(ColumnsConfig, FilesConfig):
@@ -125,7 +175,7 @@ class CsvDatasetConfig(ColumnsConfig, FilesConfig):
         if double := next((name for name in names if names.count(name) > 1), None):
             yield Violation(f"column_names names {double!r} twice", ("column_names",), (), "rename one of them")
         texts = [column for template in self.templates for column in fields_of(template)]
-        for column in [*texts, *filter(None, [self.label]), *self.condition_names]:
+        for column in [*texts, *filter(None, [self.messages, self.label]), *self.condition_names]:
             if names and not any(name == column or name.startswith(f"{column}.") for name in names):
                 message = f"column_names lacks {column!r}, which is read"
                 yield Violation(message, ("column_names",), (("column",), ("label",), ("measured",)), f"add {column}")

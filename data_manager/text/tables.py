@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from data_manager.documents import Corpus, HashFile, Invalid, Notes, Piece, has_text
 from data_manager.errors import DataError
+from data_manager.text.chat import Conversations, MessagesError, plain_chat, read_messages
 from data_manager.text.csv_files import Rows, check_columns, csv_rows, describe_missing_column
 from data_manager.text.files import BAD_LINE, text_blocks
 from data_manager.text.table_types import ColumnsConfig
@@ -192,12 +193,15 @@ class TableFile:
     measured: tuple[str, ...] = ()
     column_names: tuple[str, ...] = ()
     """Names of the columns of a CSV file without a header."""
+    messages: Conversations | None = None
+    """Column of messages, in place of templates."""
 
     def inputs(self, hash_file: HashFile) -> Any:
         """Return the hash of the content, and the settings."""
         found: list[Any] = [hash_file(self.path), self.kind, self.templates, self.skip_invalid, self.delimiter]
         found += [] if self.classes is None else [self.classes.column, self.classes.names]
         found += [self.measured] if self.measured else []
+        found += [] if self.messages is None else ["messages", self.messages.column, self.messages.chat]
         return [*found, "column_names", self.column_names] if self.column_names else found
 
     def shards(self) -> Sequence[Corpus]:
@@ -209,10 +213,10 @@ class TableFile:
         invalid = Invalid(self.skip_invalid, notes)
         templates = [parse_template(text) for text in self.templates]
         rows = self._rows(templates, invalid)
-        yield from read_pieces(rows, templates, str(self.path), invalid, self.classes, self.measured)
+        yield from read_pieces(rows, templates, str(self.path), invalid, self.classes, self.measured, self.messages)
 
     def _rows(self, templates: Sequence[Template], invalid: Invalid) -> Rows:
-        columns = columns_in(templates, self.classes, self.measured)
+        columns = columns_in(templates, self.classes, self.measured, self.messages)
         if self.kind == "json":
             return json_rows(self.path, invalid)
         if self.kind == "csv":
@@ -226,10 +230,21 @@ def classes_of(config: ColumnsConfig) -> Classes | None:
     return None if config.label is None else Classes(config.label, names)
 
 
-def columns_in(templates: Sequence[Template], classes: Classes | None, measured: Sequence[str] = ()) -> list[str]:
+def messages_of(config: ColumnsConfig) -> Conversations | None:
+    """Return the column of messages of a data set, or None."""
+    return None if config.messages is None else Conversations(config.messages, config.chat)
+
+
+def columns_in(
+    templates: Sequence[Template],
+    classes: Classes | None,
+    measured: Sequence[str] = (),
+    messages: Conversations | None = None,
+) -> list[str]:
     """Return the names of the columns to read."""
     label = [classes.column] if classes else []
     texts = [column for template in templates for column in template.columns]
+    texts += [messages.column] if messages else []
     return list(dict.fromkeys([*texts, *label, *measured]))
 
 
@@ -240,12 +255,13 @@ def read_pieces(
     invalid: Invalid,
     classes: Classes | None = None,
     measured: Sequence[str] = (),
+    messages: Conversations | None = None,
 ) -> Iterator[Piece]:
     """Convert rows to pieces; skip and count a row whose text, or one side of it, is empty."""
     for number, row in rows:
         place = f"{name}:{number}"
         try:
-            texts = [template.fill(row) for template in templates]
+            text = _conversation(row, messages) if messages else _filled(row, templates)
             label = classes.number(row) if classes else None
             cond = tuple(_measured_value(row, column) for column in measured)
         except MissingColumnError as error:
@@ -253,6 +269,9 @@ def read_pieces(
             continue
         except NoTextError as error:
             invalid(place, "not text", str(error))
+            continue
+        except MessagesError as error:
+            invalid(place, "invalid messages", str(error))
             continue
         except NoClassError as error:
             invalid(place, "invalid class", str(error))
@@ -263,12 +282,30 @@ def read_pieces(
         except KeyError as error:
             invalid(place, "a column is missing", describe_missing_column(str(error.args[0]), list(row)))
             continue
-        if any(_LONE_SURROGATE.search(text or "") for text in texts):
+        if any(_LONE_SURROGATE.search(side) for side in text.texts):
             invalid(place, "lone surrogate", "contains half a character (a lone surrogate)")
-        elif has_text(sides := tuple(text or "" for text in texts)):
-            yield Piece(sides, name, number, label=label, cond=cond)
+        elif has_text(text.texts):
+            if any(begin == end for begin, end in text.responses or ()):
+                invalid.notes.add("empty response", place, kept=True)
+            yield text._replace(file=name, line=number, label=label, cond=cond)
         else:
             invalid.notes.add("empty text", place)
+
+
+def _filled(row: Mapping[str, Any], templates: Sequence[Template]) -> Piece:
+    """Format the text of a row, or its two sides."""
+    if len(templates) == 1 and templates[0].has_responses:
+        text, spans = templates[0].fill_spans(row) or ("", ())
+        return Piece((text,), "", 0, responses=spans)
+    return Piece(tuple(template.fill(row) or "" for template in templates), "", 0)
+
+
+def _conversation(row: Mapping[str, Any], messages: Conversations) -> Piece:
+    """Write the messages of a row in the plain format; the piece keeps them for a tokenizer with a chat template."""
+    found = read_messages(row[messages.column], messages.column)
+    text, spans = plain_chat(found)
+    again = () if messages.chat == "plain" else found
+    return Piece((text,), "", 0, responses=spans, messages=again, chat=messages.chat or "plain")
 
 
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")

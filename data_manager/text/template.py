@@ -6,6 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from model_factory.yaml_config.registry import closest
+
+Spans = tuple[tuple[int, int], ...]
+"""Beginning and end of each response, in characters of the text."""
+RESPONSE = "response"
+"""Mark of a column that a model writes: `{answer:response}`."""
 _PART = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
 
 
@@ -23,28 +29,56 @@ class NoTextError(ValueError):
 
 @dataclass(frozen=True)
 class Template:
-    """Parsed template: literals, and between each two the path of a column."""
+    """Parsed template: literals, and between each two the path of a column.
+
+    `leads` has for each column that is a response the white space that belongs to it, None for other columns.
+    """
 
     literals: tuple[str, ...]
     fields: tuple[tuple[str, ...], ...]
+    leads: tuple[str | None, ...]
 
     @property
     def columns(self) -> list[str]:
         """Names of the columns that the template uses."""
         return list(dict.fromkeys(path[0] for path in self.fields))
 
+    @property
+    def has_responses(self) -> bool:
+        """True if a column is a response."""
+        return any(lead is not None for lead in self.leads)
+
+    @property
+    def ends_with_response(self) -> bool:
+        """True if nothing follows the last response, so that its end is to be learnt."""
+        return self.has_responses and self.leads[-1] is not None and not self.literals[-1]
+
     def fill(self, row: Mapping[str, Any]) -> str | None:
         """Format a row; return None if all columns are empty. Raise MissingColumnError or NoTextError."""
+        filled = self.fill_spans(row)
+        return None if filled is None else filled[0]
+
+    def fill_spans(self, row: Mapping[str, Any]) -> tuple[str, Spans] | None:
+        """Format a row; return its text and the spans of responses, or None if all columns are empty.
+
+        Raises MissingColumnError or NoTextError.
+        """
         values = [_text(_value(row, path), path) for path in self.fields]
         if not any(values):
             return None
-        filled = [text for pair in zip(self.literals, values, strict=False) for text in pair]
-        return "".join([*filled, self.literals[-1]])
+        text, spans = "", []
+        for literal, value, lead in zip(self.literals, values, self.leads, strict=False):
+            text += literal
+            begin = len(text)
+            text += (lead or "") + value
+            if lead is not None:
+                spans.append((begin, len(text)))
+        return text + self.literals[-1], tuple(spans)
 
 
 def parse_template(text: str) -> Template:
     """Parse a template; raise ValueError for unbalanced or empty braces."""
-    literals, fields, literal, end = [], [], "", 0
+    literals, fields, leads, literal, end = list[str](), list[tuple[str, ...]](), list[str | None](), "", 0
     for match in _PART.finditer(text):
         literal += text[end : match.start()]
         end = match.end()
@@ -56,9 +90,22 @@ def parse_template(text: str) -> Template:
             raise ValueError("has empty braces; write a column name in them")
         else:
             literals.append(literal)
-            fields.append(tuple(match[1].strip().split(".")))
+            name, lead = _response(match[1])
+            fields.append(tuple(name.split(".")))
+            leads.append(lead)
             literal = ""
-    return Template((*literals, literal + text[end:]), tuple(fields))
+    return Template((*literals, literal + text[end:]), tuple(fields), tuple(leads))
+
+
+def _response(content: str) -> tuple[str, str | None]:
+    """Return the column in braces, and the white space before a response in them, None for a column that is none."""
+    name, _, mark = (part.strip() for part in content.rpartition(":"))
+    if name and mark == RESPONSE:
+        return name, content[: len(content) - len(content.lstrip())]
+    if name and RESPONSE in (name, closest(mark, [RESPONSE])):
+        column = mark if name == RESPONSE else name
+        raise ValueError(f"has {{{content}}}; a column that is a response is written {{{column}:{RESPONSE}}}")
+    return content.strip(), None
 
 
 def fields_of(text: str) -> list[str]:

@@ -128,15 +128,15 @@ class HuggingFaceTokenizer:
             return [(index,) for index in ids]
         unknown = self.unk_token_id
         spelled: set[int] = set()
-        if not self._special_ids.isdisjoint(ids):
-            spelled = {n for n, index in enumerate(ids) if index in self._special_ids}
+        if not self.special_ids.isdisjoint(ids):
+            spelled = {n for n, index in enumerate(ids) if index in self.special_ids}
         if unknown is not None and self._fast is not None and unknown in ids and self.inner.unk_token in text:
             offsets = self._fast.encode(text, add_special_tokens=False).offsets
             spelled |= {n for n, (start, end) in enumerate(offsets) if text[start:end] == self.inner.unk_token}
         return [self._spell(index) if n in spelled else (index,) for n, index in enumerate(ids)]
 
     @cached_property
-    def _special_ids(self) -> frozenset[int]:
+    def special_ids(self) -> frozenset[int]:
         """Ids that no text has, all special tokens but the unknown one."""
         added = {index for index, token in self.inner.added_tokens_decoder.items() if token.special}
         return frozenset((added | set(self.inner.all_special_ids) | self._ends) - {self.unk_token_id})
@@ -152,7 +152,7 @@ class HuggingFaceTokenizer:
         for cut in range(1, len(name)) if self._fast is not None else ():
             found = [self._fast.model.tokenize(part) for part in (name[:cut], name[cut:])]
             ids = [token.id for part in found for token in part]
-            if self._special_ids.isdisjoint(ids):
+            if self.special_ids.isdisjoint(ids):
                 ways.append((sum(index == unknown for index in ids), len(ids), ids))
         best = min(ways, default=None)
         if best is not None and best[0] < best[1]:

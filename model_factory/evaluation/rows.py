@@ -76,7 +76,7 @@ def load_split(
         data = data.select(range(max_rows)) if hasattr(data, "column_names") else list(data)[:max_rows]
     if len(data) == 0:
         raise UnfitError(f"split {chosen!r} of data set {entry.name!r} has no rows")
-    collate = DatasetManager.collator(entry, loaded[chosen])
+    collate = DatasetManager.collator(entry, loaded[chosen], fill=run.task.takes_fill)
     return Split(run, chosen, Rows(data), RowCollator(collate, seed, len(data)), entry, tuple(notes))
 
 

@@ -277,11 +277,11 @@ class TrainingSession:
         average = None if decay is None else EMA(module.network, decay)
         augmenter = DatasetManager.augmenter(self.entry, self.settings.seed)
         train = splits.train if isinstance(splits.train, TokenStream) else Rows(splits.train, augmenter)
-        evaluation = (
-            None if splits.evaluation is None else first_rows(splits.evaluation, self.settings.max_eval_samples)
-        )
+        limit = self.settings.max_eval_samples
+        evaluation = None if splits.evaluation is None else first_rows(splits.evaluation, limit)
         offset = self.plan.row_offset(share.rows, has_new_data=self.has_new_data)
-        collate = RowCollator(DatasetManager.collator(self.entry, splits.train), self.settings.seed, share.rows, offset)
+        own = DatasetManager.collator(self.entry, splits.train, fill=module.task.takes_fill)
+        collate = RowCollator(own, self.settings.seed, share.rows, offset)
         shown = self.make_sample_batch(evaluation or Rows(splits.sample), replace(collate, offset=0))
         assert self.config.model is not None
         header = describe_run(self.config, module.network, splits, self.settings, share, offset)

@@ -86,7 +86,8 @@ def try_step(config: ExperimentConfig) -> Trial:
     accelerator = None if on_cpu else torch.accelerator.current_accelerator()
     module = session.build_module(SimpleNamespace(device=accelerator or torch.device("cpu"))).train()
     rows = _chosen_rows(splits.sample)
-    collate = RowCollator(DatasetManager.collator(entry, splits.train), settings.seed, len(rows))
+    own = DatasetManager.collator(entry, splits.train, fill=module.task.takes_fill)
+    collate = RowCollator(own, settings.seed, len(rows))
     batch = collate(Rows(splits.sample).__getitems__([(row, row) for row in rows]))
     loss = module(on_device(batch, next(module.parameters()).device))["loss"]
     loss.backward()

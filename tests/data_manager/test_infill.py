@@ -40,8 +40,8 @@ def parts(row: dict[str, Sequence[int]], tokenizer: Tokenizer) -> tuple[str, str
     bos = tokenizer.bos_token_id
     assert given[0] == given[-1] == bos
     middle = given.index(bos, 1)
-    end = response.index(tokenizer.eos_token_id)
-    assert set(response[end:]) == {tokenizer.eos_token_id}
+    end = len(response) - 1
+    assert response.index(tokenizer.eos_token_id) == end
     return tokenizer.decode(given[1:middle]), tokenizer.decode(given[middle + 1 : -1]), tokenizer.decode(response[:end])
 
 
@@ -80,21 +80,27 @@ def test_batches_have_one_length_whatever_rows_they_hold(tmp_path: Path) -> None
     assert all_["response_mask"].dtype == torch.bool
     assert all_["input_ids"].shape == (40, 40)
     assert bool(all_["attention_mask"].all())
+    for ids, mask, row in zip(all_["input_ids"], all_["response_mask"], data, strict=True):
+        size = len(row["input_ids"])
+        assert ids[:size].tolist() == list(row["input_ids"])
+        assert set(ids[size:].tolist()) <= {2}
+        assert bool(mask[size:].all())
 
 
-def test_source_columns_are_of_the_middle(tmp_path: Path) -> None:
+def test_source_columns_count_the_middle(tmp_path: Path) -> None:
     made = config(tmp_path, tokenizer={"type": "bytes"})
     known = DatasetManager.tokenizer(made)
     prepared = DatasetManager.load_with_source(made, "train")
     assert known is not None
     assert prepared is not None
     for row in prepared.rows:
-        assert row["input_text"] == parts(row, known)[2]
-        assert row["input_size"][0] == len(row["input_text"])
+        prefix, suffix, middle = parts(row, known)
+        assert row["input_text"] == prefix + middle + suffix
+        assert row["input_size"][0] == len(middle)
 
 
 def test_text_that_does_not_fit_is_refused_or_skipped(tmp_path: Path) -> None:
-    with pytest.raises(Exception, match=r"a.txt:11: 27 tokens exceed sequence_length 26; .*set too_long: skip$"):
+    with pytest.raises(Exception, match=r"a.txt:11: 27 tokens exceed sequence_length 26; .*set too_long: skip or too_long: cut$"):
         rows(config(tmp_path, sequence_length=26))
     assert len(rows(config(tmp_path, sequence_length=26, too_long="skip"))) == 10
 
@@ -102,9 +108,8 @@ def test_text_that_does_not_fit_is_refused_or_skipped(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
-        ({"sequence_length": None}, "filled with end tokens up to sequence_length, which is not set"),
         ({"rows": "packed"}, "a document with a hole is one row, so rows cannot be packed"),
-        ({"too_long": "cut"}, "loses the end of its hole"),
+        ({"fill": "hidden"}, "a row whose fill is hidden tells the length of its hole"),
         ({"infill": {"share": 1}}, "infill.share: must be less than 1; got 1"),
         ({"infill": {"copies": 0}}, "copies"),
         ({"infill": {"shares": 0.5}}, "did you mean 'share'"),

@@ -63,7 +63,7 @@ def _columns_of(run: LoadedRun) -> ColumnsConfig:
     """Return the config that says how rows are made of columns; that of the first part of a mixture."""
     config: Any = run.dataset_config
     for one in (config, *getattr(config, "entries", ())):
-        if isinstance(one, ColumnsConfig) and one.has_responses:
+        if isinstance(one, ColumnsConfig) and one.names_responses:
             return one
     raise UnfitError(f"{run.folder}: prompts are made of the columns of tables, and this run was trained on {config.source}")
 
@@ -102,7 +102,8 @@ def _read_hole(prompt: str, tokenizer: Tokenizer) -> Given:
         raise PromptError("[[]] takes the rest of a sample, and a row of this run ends after its hole; write [[*]]")
     prefix, suffix = parts[0], parts[-1] if holes else ""
     ids = [tokenizer.encode(text) if text else [] for text in (prefix, suffix)]
-    return Given(given_ids(tokenizer.bos_token_id, *ids), prefix, suffix, None if holes in ([], [OPEN]) else int(holes[0]))
+    given = [tokenizer.bos_token_id, *given_ids(tokenizer.bos_token_id, *ids)]
+    return Given(given, prefix, suffix, None if holes in ([], [OPEN]) else int(holes[0]))
 
 
 def place_given(given: Given, length: int, end: int) -> Template:

@@ -56,6 +56,8 @@ class Task:
     """Defaults of this task for keys of the section `generation`, instead of the type's defaults."""
     rows_shown: ClassVar[int] = 1
     """Smallest number of rows that are passed to `samples`, even if `generation.num_samples` is smaller."""
+    takes_fill: ClassVar[bool] = True
+    """False if the task reads whole rows as they are, also where its data set fills them with end tokens."""
 
     def __init__(self, setting: TaskSetting) -> None:
         self.setting = setting

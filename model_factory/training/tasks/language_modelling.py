@@ -1,10 +1,12 @@
 """Task language modelling: predict each token from the tokens before it."""
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 
 from model.types import PerformerParams
-from model_factory.training.tasks.base import Batch, Task, next_token_loss, real_tokens
+from model_factory.training.tasks.base import Batch, Task, counted_tokens, next_token_loss, real_tokens
 
 LONGEST_PROMPT = 16
 
@@ -13,17 +15,20 @@ class LanguageModelling(Task):
     """Cross-entropy of the next token in nats, over all tokens but the first of a row.
 
     With `document_ids` a token is predicted from its own document: the end token before a document counts as its begin
-    token, so that its first token is predicted from that alone, as in a text that is generated without a prompt.
+    token, so that its first token is predicted from that alone, as in a text that is generated without a prompt. Of rows
+    with responses, only the tokens of responses count.
     """
+
+    takes_fill: ClassVar[bool] = False
 
     def weight(self, batch: Batch) -> Tensor:
         """Return the number of predicted tokens."""
-        return real_tokens(batch)[:, 1:].sum().float()
+        return counted_tokens(batch)[:, 1:].sum().float()
 
     def __call__(self, network: nn.Module, batch: Batch) -> dict[str, Tensor]:
         """Compute the loss of a batch with `input_ids` [B, L]."""
         logits = next_token_logits(network, batch)
-        return {"loss": next_token_loss(logits, batch["input_ids"], real_tokens(batch))}
+        return {"loss": next_token_loss(logits, batch["input_ids"], counted_tokens(batch))}
 
     def samples(self, network: nn.Module, batch: Batch, generator: torch.Generator) -> list[str]:
         """Continue prompts taken from the beginnings of rows; prompt and continuation are separated by `|`."""
