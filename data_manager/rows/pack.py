@@ -177,7 +177,7 @@ class WholeRows:
             rows[LABELS] = labels, np.arange(len(labels) + 1)
         if COND in self.columns:
             cond = np.empty((0, 1), np.float32) if encoded.cond is None else encoded.cond[keep]
-            rows[COND] = cond.ravel(), np.arange(len(cond) + 1) * cond.shape[1]  # type: ignore[assignment]
+            rows[COND] = cond.ravel(), np.arange(len(cond) + 1) * cond.shape[1]
         return rows
 
     def finish(self) -> "dict[str, tuple[Ids, Places]]":

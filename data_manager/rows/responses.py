@@ -142,15 +142,15 @@ def encode_prompt(
     They are the first ids of the row of a longer conversation, in the format `chat` of its data set. Raises ValueError for
     messages that the tokenizer's chat template does not take.
     """
-    own = hugging_face_of(tokenizer)
+    bos, own = tokenizer.bos_token_id, hugging_face_of(tokenizer)
     if own is not None and chat != "plain":
         ids = with_special_tokens(own).encode(render_prompt(own, messages))
-        return ids if ids[:1] == [tokenizer.bos_token_id] else [tokenizer.bos_token_id, *ids]
+        return ids if ids[:1] == [bos] else [bos, *ids]
     text, spans = plain_chat([*messages, (ASSISTANT, "")])
-    (ids, _), _, _ = encode_responses(
+    (found, _), *_ = encode_responses(
         tokenizer, [Piece((text,), "", 0, responses=spans, chat="plain")], with_ends=False
     )
-    return [tokenizer.bos_token_id, *map(int, ids)]
+    return [bos, *found.tolist()]
 
 
 def encode_holes(
@@ -160,24 +160,24 @@ def encode_holes(
 
     Returns the same as `encode_responses`. A separator ends where the part after it begins.
     """
-    spans = [piece.hole or (0, 0) for piece in pieces]
-    texts = [piece.texts[0] for piece in pieces]
-    parts = [part for text, (begin, end) in zip(texts, spans, strict=True) for part in (text[:begin], text[end:], text[begin:end])]
-    ids, ends = _encode(tokenizer, parts, with_ends)
-    rows, marks, places, offset = list[list[int]](), list[bool](), list[int](), 0
+    texts, spans = [piece.texts[0] for piece in pieces], [piece.hole or (0, 0) for piece in pieces]
+    cut = [(text[:begin], text[end:], text[begin:end]) for text, (begin, end) in zip(texts, spans, strict=True)]
+    ids, ends = _encode(tokenizer, [part for parts in cut for part in parts], with_ends)
+    tokens, lengths, offset = _Tokens([], [], []), list[int](), 0
     for index, (text, span) in enumerate(zip(texts, spans, strict=True)):
         prefix, suffix, middle = ids[3 * index : 3 * index + 3]
-        given = given_ids(tokenizer.bos_token_id, prefix, suffix)
-        rows.append([*given, *middle])
-        marks += [False] * len(given) + [True] * len(middle)
+        given, places = given_ids(tokenizer.bos_token_id, prefix, suffix), list[int]()
         if with_ends:
             begin, end = (offset + _size(text[:edge]) for edge in span)
             before, after, inside = ends[3 * index : 3 * index + 3]
-            places += [offset + place for place in before] + [end] + [end + place for place in after] + [begin]
-            places += [begin + place for place in inside]
+            places = [*(offset + at for at in before), end, *(end + at for at in after), begin]
+            places += [begin + at for at in inside]
+        tokens.add([*given, *middle], [False] * len(given) + [True] * len(middle), places)
+        lengths.append(len(given) + len(middle))
         offset += _size(text)
-    found = Responses(np.array(marks, bool), np.ones(len(pieces), bool), {})
-    return flat(rows), np.array(places, np.int64) if with_ends else None, found
+    flat = np.array(tokens.ids, np.int32), np.array(lengths, np.int64)
+    responses = Responses(np.array(tokens.marks, np.bool_), np.ones(len(pieces), np.bool_), {})
+    return flat, np.array(tokens.ends, np.int64) if with_ends else None, responses
 
 
 def _segments(piece: Piece) -> list[_Segment]:

@@ -352,7 +352,7 @@ def test_shards_hold_the_mask_and_their_keys(tmp_path: Path) -> None:
     assert all(torch.equal(batches[0][name], batches[1][name]) for name in batches[0])
     assert again.head(1)[0]["response_mask"] == data["train"][0]["response_mask"]
     other = table(tmp_path, template="{q}\n{a}", rows="whole", shards=str(tmp_path / "shards"))
-    with pytest.raises(DataError, match="was written from other settings:\n  rows: .*\n  template:"):
+    with pytest.raises(DataError, match=r"was written from other settings:\n  rows: .*\n  template:"):
         open_shards(other)
 
 

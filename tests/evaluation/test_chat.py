@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import sys
 
 import pytest
@@ -20,7 +21,7 @@ from model_factory.evaluation.sampling.sample import Request
 from model_factory.training.errors import UnfitError
 from tests.evaluation.untrained_runs import DECODER, MDLM, STACK, make_run, text_data
 
-LENGTH = 96
+LENGTH = 80
 TALK = [("user", "hello"), ("assistant", "good day"), ("user", "and you?"), ("assistant", "fine")]
 FACTS = [{"place": place, "question": f"what is in {place}", "answer": word} for place, word in [("a", "x"), ("b", "yz")]]
 
@@ -29,7 +30,7 @@ def table(folder, rows, **keys):
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     files = dict.fromkeys(("train", "test"), str(folder / "a.jsonl"))
-    return [{"name": "a", "source": "json", "data_files": files, "sequence_length": LENGTH, **keys}]
+    return [{"name": "a", "source": "json", "data_files": files, "sequence_length": LENGTH} | keys]
 
 
 def talks(folder):
@@ -38,7 +39,7 @@ def talks(folder):
 
 
 def facts(folder):
-    return table(folder, FACTS, template="{place}: {question}?\n{answer:response}")
+    return table(folder, FACTS, template="{place}: {question}?\n{answer:response}", sequence_length=30)
 
 
 @pytest.fixture(scope="module")
@@ -121,9 +122,9 @@ def test_clear_forgets_the_conversation(runs, capsys, monkeypatch):
     assert json.loads(out.splitlines()[1])["assistant"] == chat.answer("hello").text
 
 
-@pytest.mark.parametrize(("kind", "what"), [("chat", "a row of this run has 96"), ("decoder", "the model reads 96")])
+@pytest.mark.parametrize(("kind", "what"), [("chat", "a row of this run has 80"), ("decoder", "the model reads 80")])
 def test_history_beyond_the_canvas_is_an_error_and_can_be_cleared(runs, capsys, monkeypatch, kind, what):
-    turns = ["x" * 20, "y" * 90, "/clear", "hello", "/cleer"]
+    turns = ["x" * 20, "y" * 70, "/clear", "hello", "/cleer"]
     out, err = said(capsys, monkeypatch, turns, "--run", runs[kind], "--json", code=1)
     assert [json.loads(line)["turn"] for line in out.splitlines()] == [1, 4]
     assert what in err
@@ -139,7 +140,7 @@ def test_terminal_shows_the_text_as_it_is_denoised(runs, capsys, monkeypatch):
     assert shown[0].count("_") > 20
     assert shown[-1] == answer
     assert len(shown) > 20
-    monkeypatch.setattr(live_text.shutil, "get_terminal_size", lambda: (200, 50))
+    monkeypatch.setattr(live_text.shutil, "get_terminal_size", lambda: os.terminal_size((200, 50)))
     monkeypatch.setattr(sys, "stdout", screen := type("Terminal", (io.StringIO,), {"isatty": lambda self: True})())
     monkeypatch.setattr(sys, "stdin", io.StringIO("hello\n"))
     assert main(["--run", str(runs["chat"]), "--chat"]) == 0

@@ -41,7 +41,10 @@ def runs(tmp_path_factory):
 
 
 def hole_data(folder):
-    return text_data(folder, sequence_length=100, documents="line", infill={})
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "short.txt").write_text("\n".join(["the quick brown fox", "over the lazy dog, and", "does not mind at all"]))
+    data = {"name": "tiny", "source": "text", "data_files": {"train": str(folder / "short.txt")}, "documents": "line"}
+    return [{**data, "sequence_length": 32, "infill": {}}]
 
 
 @pytest.fixture
