@@ -202,11 +202,6 @@ def _encode(tokenizer: Tokenizer, texts: Sequence[str], with_ends: bool) -> tupl
     return _lists((ids, lengths)), [(own - size).tolist() for own, size in zip(places, sizes, strict=False)]
 
 
-def _size(text: str) -> int:
-    """Return the bytes of a text."""
-    return len(text.encode("utf-8", "surrogatepass"))
-
-
 def _lists(found: "Flat") -> list[list[int]]:
     ids, lengths = found
     return [part.tolist() for part in np.split(ids, np.cumsum(lengths)[:-1])] if len(lengths) else []

@@ -14,6 +14,7 @@ from pydantic import Field
 from data_manager.documents import Piece
 from model_factory.yaml_config.strict_model import StrictModel
 
+
 class InfillConfig(StrictModel):
     """Settings of rows for holes of unknown length, which `[[*]]` marks in a prompt."""
 

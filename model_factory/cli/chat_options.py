@@ -34,7 +34,9 @@ def check_chat_option(args: argparse.Namespace, usage_error: Callable[[str], NoR
     """Call `usage_error` where options do not fit together."""
     for name in ("input", "prompt", "num_samples", "interpolate", "edit") if args.chat else ():
         if getattr(args, name):
-            usage_error(f"--{name.replace('_', '-')} and --chat exclude each other: --chat reads turns and answers each")
+            usage_error(
+                f"--{name.replace('_', '-')} and --chat exclude each other: --chat reads turns and answers each"
+            )
 
 
 def run_chat(args: argparse.Namespace, folder: Path, overrides: list[str]) -> int:

@@ -100,7 +100,9 @@ def test_source_columns_count_the_middle(tmp_path: Path) -> None:
 
 
 def test_text_that_does_not_fit_is_refused_or_skipped(tmp_path: Path) -> None:
-    with pytest.raises(Exception, match=r"a.txt:11: 27 tokens exceed sequence_length 26; .*set too_long: skip or too_long: cut$"):
+    with pytest.raises(
+        Exception, match=r"a.txt:11: 27 tokens exceed sequence_length 26; .*set too_long: skip or too_long: cut$"
+    ):
         rows(config(tmp_path, sequence_length=26))
     assert len(rows(config(tmp_path, sequence_length=26, too_long="skip"))) == 10
 

@@ -23,7 +23,9 @@ from tests.evaluation.untrained_runs import DECODER, MDLM, STACK, make_run, text
 
 LENGTH = 80
 TALK = [("user", "hello"), ("assistant", "good day"), ("user", "and you?"), ("assistant", "fine")]
-FACTS = [{"place": place, "question": f"what is in {place}", "answer": word} for place, word in [("a", "x"), ("b", "yz")]]
+FACTS = [
+    {"place": place, "question": f"what is in {place}", "answer": word} for place, word in [("a", "x"), ("b", "yz")]
+]
 
 
 def table(folder, rows, **keys):

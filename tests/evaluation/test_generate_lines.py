@@ -42,7 +42,9 @@ def runs(tmp_path_factory):
 
 def hole_data(folder):
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "short.txt").write_text("\n".join(["the quick brown fox", "over the lazy dog, and", "does not mind at all"]))
+    (folder / "short.txt").write_text(
+        "\n".join(["the quick brown fox", "over the lazy dog, and", "does not mind at all"])
+    )
     data = {"name": "tiny", "source": "text", "data_files": {"train": str(folder / "short.txt")}, "documents": "line"}
     return [{**data, "sequence_length": 32, "infill": {}}]
 

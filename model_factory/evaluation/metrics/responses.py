@@ -71,13 +71,13 @@ def measure_responses(run: LoadedRun, split: Split, settings: Settings) -> Repor
             }
             scores |= {name: sentence_scores(name, written, references) for name in SCORES}
             settings.predictions.add(split, batch, references=references, predictions=written, scores=scores)
-    _, references, written = zip(*found, strict=True)
-    hits, count = sum(a == b for a, b in zip(references, written, strict=True)), len(found)
+    _, wanted_texts, texts = zip(*found, strict=True)
+    hits, count = sum(a == b for _, a, b in found), len(found)
     interval = wilson(hits, count)
     report = Report(
         [Figure("exact_match", hits / count, interval.low, interval.high, count, "rows", settings.seed, "Wilson")]
     )
-    report.add(bleu_and_chrf(written, references, settings.seed))
+    report.add(bleu_and_chrf(texts, wanted_texts, settings.seed))
     report.notes.append(f"responses drawn at temperature {run.generation.temperature:g}")
     for text, reference, response in found[:EXAMPLES]:
         report.examples.append(f"given      {text}\nreference  {reference}\nresponse   {response}")
@@ -112,7 +112,9 @@ def _continue(run: LoadedRun, batch: dict[str, Any], last: Tensor, streams: RowG
     if longest is not None:
         new = min(new, longest - max(firsts))
     if new < 1:
-        raise UnfitError(f"a row is given {max(firsts):,} tokens, and the model's max_length {longest} leaves no response")
+        raise UnfitError(
+            f"a row is given {max(firsts):,} tokens, and the model's max_length {longest} leaves no response"
+        )
     prompts = [row[:first] for row, first in zip(ids, firsts, strict=True)]
     padded, mask = (tensor.to(run.device) for tensor in pad_rows(prompts, run.require_tokenizer().pad_token_id))
     tokens = model.generate(padded, new, mask=mask, **decoding_options(run, streams))  # type: ignore[operator]

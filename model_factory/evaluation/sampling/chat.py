@@ -43,7 +43,9 @@ class Chat:
     def __post_init__(self) -> None:
         is_diffusion = self.run.task_name == "diffusion" and isinstance(self.run.model, DiffusionModel)
         if not (is_diffusion or self.run.task_name == "language_modelling"):
-            raise UnfitError(f"{self.run.folder} is a run of task {self.run.task_name}; diffusion models and decoders chat")
+            raise UnfitError(
+                f"{self.run.folder} is a run of task {self.run.task_name}; diffusion models and decoders chat"
+            )
         if getattr(self.run.dataset_config, "messages", None) is None:
             raise UnfitError(
                 f"{self.run.folder} was not trained on conversations, so it does not know who speaks; train a run whose data "
@@ -110,7 +112,9 @@ class Chat:
             )
         options = decoding_options(run, streams)
         if watch is not None:
-            options["watch"] = lambda tokens: watch(decode_sample(tokens[0].tolist(), None, run.require_tokenizer()).text)
+            options["watch"] = lambda tokens: watch(
+                decode_sample(tokens[0].tolist(), None, run.require_tokenizer()).text
+            )
         prompt = torch.tensor([ids], device=run.device)
         new = new if longest is None else min(new, longest - len(ids))
         tokens = model.generate(prompt, new, **options)  # type: ignore[operator]
@@ -118,7 +122,8 @@ class Chat:
 
     def _describe(self, tokens: Sequence[int]) -> str:
         """Decode the tokens of a response up to its end, with a placeholder for each mask."""
-        tokenizer, graph = self.run.require_tokenizer(), self.run.model.process.graph  # type: ignore[union-attr]
+        assert isinstance(self.run.model, DiffusionModel)
+        tokenizer, graph = self.run.require_tokenizer(), self.run.model.process.graph
         text, held = "", list[int]()
         for token, is_masked in zip(tokens, graph.is_masked(torch.tensor(tokens)).tolist(), strict=True):
             if token == tokenizer.eos_token_id:

@@ -42,7 +42,9 @@ def draw_diffusion_samples(
         yield [read_sample(run, row, prompt, call, template) for row, call in zip(tokens, calls, strict=True)]
 
 
-def read_sample(run: LoadedRun, row: list[int], prompt: str | None, calls: int | None, template: Template | None) -> Sample:
+def read_sample(
+    run: LoadedRun, row: list[int], prompt: str | None, calls: int | None, template: Template | None
+) -> Sample:
     """Decode a drawn row; a response is put between the texts that are given with it."""
     tokenizer = run.require_tokenizer()
     given = None if template is None else template.given

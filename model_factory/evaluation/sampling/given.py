@@ -65,7 +65,9 @@ def _columns_of(run: LoadedRun) -> ColumnsConfig:
     for one in (config, *getattr(config, "entries", ())):
         if isinstance(one, ColumnsConfig) and one.names_responses:
             return one
-    raise UnfitError(f"{run.folder}: prompts are made of the columns of tables, and this run was trained on {config.source}")
+    raise UnfitError(
+        f"{run.folder}: prompts are made of the columns of tables, and this run was trained on {config.source}"
+    )
 
 
 def _as_row(run: LoadedRun, config: ColumnsConfig, value: Any) -> Mapping[str, Any]:
@@ -87,7 +89,9 @@ def _as_row(run: LoadedRun, config: ColumnsConfig, value: Any) -> Mapping[str, A
         row = None
     if not isinstance(row, dict):
         shown = json.dumps(dict.fromkeys(columns, "..."))
-        raise PromptError(f"the rows of this run have the columns {', '.join(columns)}; give them as a JSON object: {shown}")
+        raise PromptError(
+            f"the rows of this run have the columns {', '.join(columns)}; give them as a JSON object: {shown}"
+        )
     return row
 
 
@@ -97,7 +101,9 @@ def _read_hole(prompt: str, tokenizer: Tokenizer) -> Given:
     parts = split_at_holes(prompt)
     holes = parts[1::2]
     if len(holes) > 1:
-        raise PromptError("the prompt has several holes, and this run was trained to fill one at a time; leave one [[*]]")
+        raise PromptError(
+            "the prompt has several holes, and this run was trained to fill one at a time; leave one [[*]]"
+        )
     if "" in holes:
         raise PromptError("[[]] takes the rest of a sample, and a row of this run ends after its hole; write [[*]]")
     prefix, suffix = parts[0], parts[-1] if holes else ""

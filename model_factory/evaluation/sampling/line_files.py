@@ -95,7 +95,11 @@ def read_records(path: Path) -> Iterator[Item]:
     invalid, number = _Collect(True, Notes(), problems), 0
     try:
         is_csv = kind_of_file(path) == "csv"
-        rows = csv_rows(path, "\t" if ".tsv" in path.suffixes else ",", (), invalid) if is_csv else json_rows(path, invalid)
+        rows = (
+            csv_rows(path, "\t" if ".tsv" in path.suffixes else ",", (), invalid)
+            if is_csv
+            else json_rows(path, invalid)
+        )
         for line, row in chain(rows, [(0, None)]):
             for place, problem in problems:
                 number += 1
