@@ -79,7 +79,7 @@ def write_lines(args: argparse.Namespace, folder: Path, overrides: list[str]) ->
     from model_factory.evaluation.data import kind_of_file
     from model_factory.evaluation.run import open_run
     from model_factory.evaluation.sampling.draw import check_request
-    from model_factory.evaluation.sampling.given import has_responses
+    from model_factory.evaluation.sampling.given import has_responses, prompt_texts
     from model_factory.evaluation.sampling.line_files import (
         LineWriter,
         as_one_line,
@@ -126,8 +126,8 @@ def write_lines(args: argparse.Namespace, folder: Path, overrides: list[str]) ->
         shown = format_recording(item, found, form) if is_speech else as_one_line(found or "") + "\n"
         return escape_controls(shown) if is_terminal else shown
 
-    def remark(text: str) -> str | None:
-        return None if run.tokenizer is None else unknown_characters_note(text, run.tokenizer, "the line")
+    def remark(value: Any) -> str | None:
+        return None if run.tokenizer is None else unknown_characters_note(prompt_texts(run, value), run.tokenizer, "the line")
 
     with progress_bar("lines", None, "line") as track:
         writer = LineWriter(sampler, output, show, args.batch_size or _BATCH, _complain, track, remark)

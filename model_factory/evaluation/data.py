@@ -92,6 +92,8 @@ def _describe_kind(entry: DatasetConfig) -> str:
         return "recordings"
     if getattr(entry, "label", None) is not None:
         return "texts with classes"
+    if getattr(entry, "names_responses", False):
+        return "texts with responses"
     return "pairs of texts" if entry.is_paired else "texts"
 
 
@@ -107,6 +109,8 @@ def _make(
         keys["documents"] = None if entry.is_paired else getattr(entry, "documents", None) or _document(entry)
     elif len(columns) == _PAIR:
         keys |= {"pair": dict(zip(("source", "target"), columns, strict=True)), "column": None, "template": None}
+    elif columns and keys.get("messages") is not None:
+        keys["messages"] = columns[0]
     elif columns:
         keys |= {"column": columns[0], "pair": None, "template": None}
     elif entry.is_paired and keys.get("pair") is None:

@@ -79,14 +79,32 @@ def read_prompt(run: LoadedRun, prompt: Any, length: int) -> Template | None:
 
 def resolve_sample_length(run: LoadedRun, request: Request) -> int:
     """Return the number of tokens of a sample; raises UnfitError where neither the file nor the request sets it."""
+    if has_given(run):
+        return _canvas_length(run, request)
     model_length = getattr(getattr(run.config.model, "config", None), "length", None)
-    row_length = getattr(run.dataset_config, "limit", None)
-    found = request.length or (row_length if has_given(run) else None) or model_length or row_length
+    found = request.length or model_length or getattr(run.dataset_config, "limit", None)
     if found is None:
         raise UnfitError(f"{run.folder}: the length of samples is not set; give --length N, the number of tokens")
     if found > LONGEST:
         raise UnfitError(f"{run.folder}: samples of {found:,} tokens were requested, and the maximum is {LONGEST:,}")
     return int(found)
+
+
+def _canvas_length(run: LoadedRun, request: Request) -> int:
+    """Return the number of tokens of a row with its response; raises UnfitError for another than the run has learnt."""
+    config: Any = run.dataset_config
+    if not config.is_filled and request.length is None:
+        raise UnfitError(
+            f"{run.folder} was trained with fill: hidden, so it knows the responses of each length, but not how likely a length "
+            "is after a prompt; give --length N, the tokens of prompt and response, or train with fill: end"
+        )
+    is_blockwise = getattr(run.model, "block_size", None) is not None
+    if config.is_filled and request.length not in (None, config.limit) and not is_blockwise:
+        raise UnfitError(
+            f"--length {request.length}: the rows of {run.folder} have {config.limit} tokens, on which it has learnt where "
+            "responses end; leave --length out"
+        )
+    return int(request.length or config.limit)
 
 
 def draw_tokens(

@@ -11,13 +11,12 @@ from data_manager.rows.collate import pad_rows
 from model_factory.diffusion.randomness import Randomness
 from model_factory.evaluation.run import LoadedRun
 from model_factory.evaluation.sampling.discrete import draw_diffusion_samples
-from model_factory.evaluation.sampling.given import has_given, read_given
+from model_factory.evaluation.sampling.given import has_given, prompt_texts, read_given
 from model_factory.evaluation.sampling.prompt import (
     Given,
     PromptError,
     check_prompts,
     encode_around_holes,
-    texts_around_holes,
     unknown_characters_note,
 )
 from model_factory.evaluation.sampling.rejection import draw_with_rejection
@@ -52,8 +51,7 @@ def draw(run: LoadedRun, request: Request, track: Track = lambda count: None) ->
     check_prompts(request.prompts)
     check_request(run, request)
     found = Samples()
-    has_holes = run.task_name == "diffusion" or has_given(run)
-    texts = (texts_around_holes(prompt) if has_holes else [prompt] for prompt in request.prompts)
+    texts = (prompt_texts(run, prompt) for prompt in request.prompts)
     found.notes += filter(None, (unknown_characters_note(parts, tokenizer) for parts in texts))
     generator = torch.Generator(device=run.device).manual_seed(request.seed)
     for prompt in request.prompts or (None,):

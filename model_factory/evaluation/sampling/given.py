@@ -21,6 +21,7 @@ from model_factory.evaluation.sampling.prompt import (
     Template,
     refuse_lone_surrogates,
     split_at_holes,
+    texts_around_holes,
 )
 from model_factory.training.errors import UnfitError
 from model_factory.yaml_config.schema_version import parse_json
@@ -57,6 +58,15 @@ def read_given(run: LoadedRun, value: Any) -> Given | None:
         return Given(encode_given(config, run.require_tokenizer(), row))
     except DataError as error:
         raise PromptError(str(error).removeprefix(f"{PLACE}:1: ")) from error
+
+
+def prompt_texts(run: LoadedRun, value: Any) -> list[str]:
+    """Return the texts of a prompt: those around its holes, or those of its columns."""
+    if has_responses(run):
+        row = _as_row(run, _columns_of(run), value)
+        return [text for text in row.values() if isinstance(text, str)]
+    is_diffusion = run.task_name == "diffusion"
+    return texts_around_holes(value) if is_diffusion or has_holes(run) else [value]
 
 
 def _columns_of(run: LoadedRun) -> ColumnsConfig:

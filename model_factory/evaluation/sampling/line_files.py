@@ -265,7 +265,7 @@ class LineWriter:
     batch_size: int
     complain: Callable[[str], object]
     track: Callable[[int], object] = lambda count: None
-    remark: Callable[[str], str | None] = lambda text: None
+    remark: Callable[[Any], str | None] = lambda value: None
 
     def run(self, items: Iterable[Item]) -> None:
         """Write the text of every item, in the order of the input.
@@ -329,7 +329,8 @@ class LineWriter:
 
     def _add_remark(self, item: Item) -> None:
         """Report what is odd about a line that has a text."""
-        if isinstance(item.value, str) and not self._is_done(item.number) and (note := self.remark(item.value)):
+        is_text = isinstance(item.value, str | Mapping)
+        if is_text and not self._is_done(item.number) and (note := self.remark(item.value)):
             self.complain(f"{escape_line(item.place)}: note: {escape_line(note)}")
 
     def _add(self, texts: Mapping[int, str]) -> None:
