@@ -73,13 +73,16 @@ class TokensConfig(DatasetConfig):
         return self.infill is not None
 
     @property
+    def ends_with_response(self) -> bool:
+        """True if rows with responses end with one, so that its end is to be learnt."""
+        return self.has_responses
+
+    @property
     def is_filled(self) -> bool:
         """True if batches are filled with end tokens up to `limit`, see `fill`."""
-        return (
-            self.layout == "whole"
-            and not self.is_paired
-            and (self.fill or ("end" if self.has_responses else "")) == "end"
-        )
+        if self.fill is not None or self.is_paired or self.layout != "whole":
+            return self.fill == "end"
+        return self.ends_with_response
 
     @property
     def layout(self) -> Layout:

@@ -12,6 +12,9 @@ if TYPE_CHECKING:
 BUCKETS = 16
 
 
+_BATCH = 1000
+
+
 _BARS = "▁▂▃▄▅▆▇█"
 
 
@@ -55,6 +58,15 @@ def histogram(counts: Sequence[int], *, plain: bool = False) -> str:
 
 
 # Row lengths of a table, computed without reading the ids.
+
+
+def true_counts(rows: Any, column: str) -> "NDArray[np.int64]":
+    """Return, for a column of bools of a table, how many are True in each row."""
+    import numpy as np
+
+    table = rows.with_format("numpy")
+    found = [table[list(range(start, min(start + _BATCH, len(table))))] for start in range(0, len(table), _BATCH)]
+    return np.array([int(np.sum(mask)) for batch in found for mask in batch[column]], dtype=np.int64)
 
 
 def row_lengths(rows: Any) -> "dict[str, NDArray[np.int64]]":

@@ -223,8 +223,8 @@ class WholeRows:
         alone = ", and the prompt alone leaves no place for a response" if is_empty else ""
         if is_long and self.too_long == "error":
             raise DataError(
-                f"{place}: {size:,} tokens exceed sequence_length {self.limit}{alone}; increase or remove it, or "
-                "set too_long: skip or too_long: cut"
+                f"{place}: {size:,} tokens exceed sequence_length {self.limit}{alone}; "
+                f"increase {'it' if RESPONSES in self.columns else 'or remove it'}, or set too_long: skip or too_long: cut"
             )
         if is_empty and not (is_long and self.too_long == "skip"):
             no_place = f"a prompt that leaves no place for a response in sequence_length {self.limit}"

@@ -93,6 +93,13 @@ class ColumnsConfig(CorpusConfig):
         return RESPONSE in self.templates[0] and parse_template(self.templates[0]).has_responses
 
     @property
+    def ends_with_response(self) -> bool:
+        """True if rows with responses end with one, so that its end is to be learnt."""
+        return self.has_responses and (
+            self.messages is not None or parse_template(self.templates[0]).ends_with_response
+        )
+
+    @property
     def templates(self) -> tuple[str, ...]:
         """Template of the text, or two templates for the sides of a pair; none for messages."""
         if self.messages is not None:
@@ -145,6 +152,9 @@ class ColumnsConfig(CorpusConfig):
         if self.rows not in (None, "whole"):
             message = f"a document with responses is one row, so rows cannot be {self.rows}"
             yield Violation(message, ("rows",), ((origin,),), "remove it")
+        if self.fill == "end" and not self.ends_with_response:
+            message = "text follows the last response, so there is nothing to fill"
+            yield Violation(message, ("fill",), ((origin,),), "remove it")
         if self.label is not None:
             message = "a row has a class to predict, or responses to write"
             yield Violation(message, ("label",), ((origin,),), "keep one of them")

@@ -12,7 +12,7 @@ from data_manager.text.mixture_types import MixtureDatasetConfig
 from data_manager.text.table_types import ColumnsConfig, HubDatasetConfig
 from data_manager.text.types import CorpusConfig, EmbeddedDatasetConfig, FilesConfig
 from model.model_types import ModelConfig
-from model_factory.experiment.task_registry import TASKS, choose_task
+from model_factory.experiment.task_registry import RESPONSES, TASKS, choose_task
 from model_factory.experiment.training_types import GenerationConfig, TrainingConfig
 from model_factory.yaml_config.check import advice
 from model_factory.yaml_config.errors import Problem
@@ -127,6 +127,8 @@ def columns_of(entry: DatasetConfig) -> frozenset[str] | None:
         columns.add("labels")
     if isinstance(entry, CorpusConfig) and entry.condition_names:
         columns.add("cond")
+    if entry.has_responses:
+        columns.add(RESPONSES)
     return frozenset(columns)
 
 

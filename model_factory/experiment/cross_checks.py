@@ -17,6 +17,7 @@ from model.types import PerformerParams
 from model_factory.diffusion.registry import OBJECTIVES, SAMPLERS
 from model_factory.experiment.check_context import DISCRETE, LATENT, OWN_TASKS, SPEECH_TASKS, Check, Context
 from model_factory.experiment.pair_checks import PAIR_CHECKS
+from model_factory.experiment.response_checks import RESPONSE_CHECKS
 from model_factory.experiment.training_checks import TRAINING_CHECKS
 from model_factory.yaml_config.errors import Problem
 from model_factory.yaml_config.model_tree import walk
@@ -304,6 +305,7 @@ def _feed_forward(context: Context) -> Iterator[Problem]:
 CHECKS: tuple[Check, ...] = (
     *TRAINING_CHECKS,
     *PAIR_CHECKS,
+    *RESPONSE_CHECKS,
     *(
         _feature_width,
         _token_input,

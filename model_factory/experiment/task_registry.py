@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 TaskClass = TypeVar("TaskClass", bound="type[Task]")
 
 BUILT_IN_MODELS = ("encoder", "decoder", "encoder_decoder", "latent_diffusion")
+RESPONSES = "response_mask"
+"""Column of rows whose responses alone are learnt."""
 TASKS: "Registry[TaskEntry]" = Registry("task", "model_factory.tasks")
 
 
@@ -35,17 +37,19 @@ class TaskEntry(NamedTuple):
 
     `model_types` are the model types that it trains (None: any type that is not built in), `columns` the columns that
     its data set must have. `config_type` declares the task's own keys, the tag `type` among them (None: it has no keys).
+    `responses` is True for a task that learns only the tokens of `response_mask` in rows that have it.
     """
 
     model_types: tuple[str, ...] | None
     columns: frozenset[str]
     load: "Callable[[], type[Task]]"
     config_type: type[StrictModel] | None = None
+    responses: bool = False
 
     def fits(self, model_type: str, columns: Collection[str]) -> bool:
         """Return True if the task can train a model of this type on rows with these columns."""
         known = model_type not in BUILT_IN_MODELS if self.model_types is None else model_type in self.model_types
-        return known and self.columns <= set(columns)
+        return known and self.columns <= set(columns) and (self.responses or RESPONSES not in columns)
 
     def describe(self) -> str:
         """Describe the models and columns that the task takes, for messages."""
@@ -59,6 +63,7 @@ def register_task(
     columns: Collection[str],
     model_types: tuple[str, ...] | None = None,
     config: type[BaseModel] | None = None,
+    responses: bool = False,
 ) -> Callable[[TaskClass], TaskClass]:
     """Register the decorated `Task` class under `name`; raise ValueError if the name is taken.
 
@@ -66,13 +71,19 @@ def register_task(
         columns: columns that the data set must have.
         model_types: model types that the task trains; None for any type that is not built in.
         config: type of the task's own keys, `training.task: {type: name, ...}`; unknown keys are then errors.
+        responses: True if the task learns only the tokens of the batch's `response_mask`; other tasks are not given such rows.
     """
     keys = None if config is None else section_type(name, config, StrictModel)
-    return TASKS.decorator(name, lambda task: TaskEntry(model_types, frozenset(columns), lambda: task, keys))
+    return TASKS.decorator(name, lambda task: TaskEntry(model_types, frozenset(columns), lambda: task, keys, responses))
 
 
 def announce_task(
-    name: str, target: str, *, columns: Collection[str], model_types: tuple[str, ...] | None = None
+    name: str,
+    target: str,
+    *,
+    columns: Collection[str],
+    model_types: tuple[str, ...] | None = None,
+    responses: bool = False,
 ) -> None:
     """Register a task by `target`, "module:Class", which is imported only when the task is loaded."""
     module, _, class_name = target.partition(":")
@@ -81,7 +92,7 @@ def announce_task(
         task: type[Task] = getattr(import_module(module), class_name)
         return task
 
-    TASKS.add(name, TaskEntry(model_types, frozenset(columns), load))
+    TASKS.add(name, TaskEntry(model_types, frozenset(columns), load, responses=responses))
 
 
 def choose_task(model_type: str, columns: Collection[str]) -> str | None:
@@ -104,6 +115,7 @@ announce_task(
     "model_factory.training.tasks.language_modelling:LanguageModelling",
     columns=("input_ids",),
     model_types=("decoder",),
+    responses=True,
 )
 announce_task(
     "translation",
@@ -129,7 +141,7 @@ announce_task(
     columns=("input_ids",),
     model_types=("latent_diffusion",),
 )
-announce_task("diffusion", "model_factory.training.tasks.diffusion:Diffusion", columns=("input_ids",))
+announce_task("diffusion", "model_factory.training.tasks.diffusion:Diffusion", columns=("input_ids",), responses=True)
 announce_task(
     "conditional_diffusion",
     "model_factory.training.tasks.conditional_diffusion:ConditionalDiffusion",

@@ -24,7 +24,7 @@ from model_factory.experiment.check_context import (
     find_split,
 )
 from model_factory.experiment.linear_layers import layers_of_stages, linear_layers
-from model_factory.experiment.task_registry import TASKS, choose_task
+from model_factory.experiment.task_registry import RESPONSES, TASKS, choose_task
 from model_factory.experiment.training_types import LOGGERS, TrainingConfig
 from model_factory.yaml_config.errors import Problem
 from model_factory.yaml_config.strict_model import Location, StrictModel
@@ -167,6 +167,8 @@ def _task(context: Context) -> Iterator[Problem]:
     if context.task is not None or (model.model_type == LATENT and "source_ids" in context.columns):
         return  # pairs for a latent model are reported by `_latent_rows`
     kind, found = model.model_type, choose_task(model.model_type, context.columns)
+    if RESPONSES in context.columns and choose_task(kind, context.columns - {RESPONSES}):
+        return  # reported by `response_checks`
     rows = f"data set {entry.name!r} has {_content(context.columns)}"
     if training.task_name is not None:
         takes = TASKS.get(training.task_name).describe()
@@ -184,6 +186,8 @@ def _content(columns: frozenset[str]) -> str:
         return f"speech ({listed})"
     if "source_ids" in columns:
         return f"pairs of texts ({listed})"
+    if RESPONSES in columns:
+        return f"texts with responses ({listed})"
     return f"text{' with classes' if 'labels' in columns else ' without classes'} ({listed})"
 
 
@@ -194,6 +198,8 @@ def _remedy(kind: str, columns: frozenset[str]) -> str | None:
     one_text = "data_files with one text a split"
     if "source_ids" in columns:
         return f"model_type: encoder_decoder, or {one_text}"
+    if RESPONSES in columns:
+        return "model_type: diffusion or decoder"
     return {
         "encoder": "add label: COLUMN to a data set of columns (json, csv, parquet), or model_type: decoder",
         "encoder_decoder": "data_files: {train: {source: a.en, target: a.de}}, or model_type: decoder",

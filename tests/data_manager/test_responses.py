@@ -244,6 +244,34 @@ def chat_tokenizer(folder: Path, template: str | None, **special: Any) -> Tokeni
     return TokenizerConfig(type="hugging_face", path=str(folder / "tokenizer"))
 
 
+def test_tokenizer_that_marks_the_beginning_of_a_text(tmp_path: Path) -> None:
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    words = {
+        word: number for number, word in enumerate(["<unk>", "▁why", "▁so", "▁", "so", "?", "\n", "▁?", "</s>", "<s>"])
+    }
+    inner = Tokenizer(models.Unigram([(word, -float(number)) for word, number in words.items()], unk_id=0))
+    inner.pre_tokenizer, inner.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
+    PreTrainedTokenizerFast(
+        tokenizer_object=inner, unk_token="<unk>", eos_token="</s>", bos_token="<s>"
+    ).save_pretrained(tmp_path / "tokenizer")
+    kind = TokenizerConfig(type="hugging_face", path=str(tmp_path / "tokenizer"))
+    data = [{"q": "why", "a": "so"}]
+    found = table(tmp_path, data, template="{q}?\n{a:response}", tokenizer=kind)
+    row = DatasetManager.load_dataset(found)["train"][0]  # "so" alone would be "▁so"
+    assert row["input_ids"] == [words[word] for word in ("<s>", "▁why", "?", "\n", "so", "</s>")]
+    assert row["response_mask"] == [False] * 4 + [True, True]
+    spaced = table(tmp_path, data, template="{q}?{ a:response}", tokenizer=kind)
+    row = DatasetManager.load_dataset(spaced)["train"][0]
+    assert row["input_ids"] == [words[word] for word in ("<s>", "▁why", "?", "▁so", "</s>")]
+    assert row["response_mask"] == [False] * 3 + [True, True]
+    with pytest.raises(
+        DataError, match="a token reaches from the prompt into the response, between 'why\\? ' and 'so'"
+    ):
+        rows(table(tmp_path, data, template="{q}? {a:response}", tokenizer=kind))
+
+
 CHATML_TOKENS = {
     "eos_token": "<|end|>",
     "additional_special_tokens": ["<|im_start|>", "<|im_end|>"],
@@ -319,6 +347,27 @@ def test_source_columns_hold_the_text_of_responses(tmp_path: Path) -> None:
     kind = chat_tokenizer(tmp_path, CHATML, **CHATML_TOKENS)
     template: Any = DatasetManager.load_with_source(talks(tmp_path, TALK, tokenizer=kind), "train")
     assert template.rows[0]["input_size"][:2] == [11, 11]  # its marks are no text
+
+
+def test_report_marks_responses(tmp_path: Path) -> None:
+    from data_manager.report import describe
+
+    found = talks(tmp_path, TALK, sequence_length=99)
+    [split] = describe(found, DatasetManager.load_dataset(found)).splits
+    assert split.examples == [
+        "<system>\nBe kind.\n<user>\nHi\n<assistant>\n>>Hello<<\n<user>\nBye\n<assistant>\n>>Ciao<<"
+    ]
+    assert split.hints == (
+        "text follows a response, so a diffusion model is given its length",
+        "batches are filled with end tokens up to 99, which are learnt; a decoder reads the rows as they are",
+    )
+    lengths = split.lengths["responses"]
+    assert lengths is not None
+    assert lengths.mean == 11
+    plain = table(tmp_path, template="{a:response}", fill="hidden")
+    [split] = describe(plain, DatasetManager.load_dataset(plain)).splits
+    assert split.examples == [">>2<<", ">>ja<<"]
+    assert split.hints == ()
 
 
 def test_stream_gives_the_rows_of_a_table(tmp_path: Path) -> None:

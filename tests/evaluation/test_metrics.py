@@ -113,6 +113,7 @@ def test_translation_figures_match_the_task_loss(tmp_path):
         "bits_per_token",
         "bits_per_character",
         "bits_per_byte",
+        "nats_per_pair",
         "perplexity",
         "bleu",
         "chrf",

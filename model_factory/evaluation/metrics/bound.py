@@ -6,36 +6,62 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from data_manager.dataset_types import DatasetConfig
+from data_manager.row_types import TokensConfig
 from model.discrete.model import RESPONSE_WIDTH, DiffusionModel
 from model_factory.diffusion.randomness import RowGenerators
 from model_factory.diffusion.time_strata import stratified_times
 from model_factory.evaluation.figure import Report
-from model_factory.evaluation.metrics.likelihood import TextNLL, ratio_figure
+from model_factory.evaluation.metrics.likelihood import TextNLL, item_of, ratio_figure
 from model_factory.evaluation.metrics.responses import measure_written, without_predictions
 from model_factory.evaluation.rows import Split
 from model_factory.evaluation.run import LoadedRun
 from model_factory.evaluation.settings import Settings
 from model_factory.experiment.metric_registry import register_metric
 from model_factory.training.noise import mix_seed
-from model_factory.training.tasks.base import counted_tokens
+from model_factory.training.tasks.base import counted_tokens, real_tokens
 from model_factory.training.tasks.diffusion import batch_condition, batch_masks
 
 PARTS = ("diffusion", "prior", "reconstruction")
 _NOTE = "at most"
 
 
+def describe_bound(entry: DatasetConfig, *, has_prompts: bool) -> tuple[str, list[str]]:
+    """Return the note beside a bound on a data set's rows, and notes of the report: what is given, and what is counted.
+
+    A mask that hides the places after a row's end tells the network how long the row is, so that the bound is one of
+    -log p(text | length). Rows that are filled with end tokens give no length.
+    """
+    given = ["the prompts"] if has_prompts else []
+    notes = []
+    if not isinstance(entry, TokensConfig) or entry.layout != "whole" or entry.is_paired:
+        pass
+    elif not entry.is_filled:
+        given.append("the lengths")
+        notes.append(
+            "padding is hidden, so the bound is given the length of each row; fill: end counts the lengths too"
+        )
+    else:
+        notes.append(
+            f"rows are filled with end tokens up to {entry.limit} tokens, all of which count: a figure per token falls with "
+            "the fill, nats_per_row does not"
+        )
+    return f"{_NOTE}, given {' and '.join(given)}" if given else _NOTE, notes
+
+
 @register_metric("diffusion")
 def measure(run: LoadedRun, split: Split, settings: Settings) -> Report:
     """Measure the bound in bits per token, character and byte and as perplexity, its parts in bits per token, and samples.
 
-    bound = diffusion + prior + reconstruction >= -log p(text). The diffusion part is an integral over time, estimated
+    bound = diffusion + prior + reconstruction >= -log p(text), of the responses alone in rows that name them. The diffusion part is an integral over time, estimated
     at `settings.draws` random times per row, stratified over the rows.
     """
     report = Report()
     with report.attempt("bits_per_token", settings.seed):
         total, parts = bound(run, split, without_predictions(run, settings))
-        report.figures += total.figures(settings.seed, note=_NOTE)
-        report.notes += total.notes()
+        note, remarks = describe_bound(split.entry, has_prompts=total.has_prompts)
+        report.figures += total.figures(settings.seed, note=note, item=item_of(split.entry))
+        report.notes += [*remarks, *total.notes()]
         for name, nats in parts.items():
             bits = np.array(nats) / np.log(2)
             figure = ratio_figure(f"{name}_part", bits, total.tokens, settings.seed, unit="bits a token")
@@ -60,11 +86,20 @@ def bound(run: LoadedRun, split: Split, settings: Settings) -> tuple[TextNLL, di
             total.add(nats, batch, run.tokenizer, side="target")
         else:
             total.add(nats, batch, run.tokenizer, with_first=True)
+        total.inner += _count_inner(batch)
         if settings.predictions:
             settings.predictions.add(split, batch, scores=total.last(len(nats)))
         for name in mean.keys() & set(PARTS):
             parts.setdefault(name, []).extend(mean[name].tolist())
     return total, {name: parts[name] for name in PARTS if name in parts}
+
+
+def _count_inner(batch: dict[str, Any]) -> int:
+    """Count the rows in which given text follows a response."""
+    if "response_mask" not in batch:
+        return 0
+    given = real_tokens(batch) & ~batch["response_mask"]
+    return int((given & (batch["response_mask"].cumsum(1) > 0)).any(1).sum())
 
 
 def _row_parts(model: Any, batch: dict[str, Any], seed: int) -> dict[str, Tensor]:

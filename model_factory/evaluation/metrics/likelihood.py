@@ -9,11 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from data_manager.dataset_types import DatasetConfig
+from data_manager.row_types import TokensConfig
 from data_manager.rows.source import SourceSize
 from data_manager.tokenizers.base import Tokenizer
 from model_factory.evaluation.figure import Figure
 from model_factory.evaluation.metrics.intervals import Interval, Values, bootstrap_ratio
-from model_factory.training.tasks.base import real_tokens
+from model_factory.training.tasks.base import counted_tokens, real_tokens
 
 _MASKS = {"input": "attention_mask"}
 
@@ -31,6 +33,10 @@ class TextNLL:
     sizes: list[tuple[float, float]] = field(default_factory=list)
     cut: float = 0.0
     unknown: int = 0
+    has_prompts: bool = False
+    """True if only the responses in rows count."""
+    inner: int = 0
+    """Number of rows in which text follows a response, for a model that reads all of a row at once."""
 
     def add(
         self,
@@ -41,8 +47,14 @@ class TextNLL:
         side: str = "input",
         with_first: bool = False,
     ) -> None:
-        """Add the nats [B] of the ids of one side of a batch: of all tokens, or of all but the first."""
+        """Add the nats [B] of the ids of one side of a batch: of all tokens, or of all but the first.
+
+        Of rows with responses they are of the tokens of responses.
+        """
         ids, is_real = batch[f"{side}_ids"], real_tokens(batch, f"{side}_ids", _MASKS.get(side, f"{side}_mask"))
+        if side == "input":
+            self.has_prompts |= "response_mask" in batch
+            is_real = counted_tokens(batch)
         first = 0 if with_first else 1
         self.nats += nats.double().tolist()
         self.tokens += is_real[:, first:].sum(1).tolist()
@@ -55,14 +67,20 @@ class TextNLL:
             self.sizes += zip(characters.tolist(), (size.bytes - size.first_bytes * first).tolist(), strict=True)
             self.cut += float(size.cut_characters.sum())
 
-    def figures(self, seed: int, *, note: str = "") -> list[Figure]:
+    def figures(self, seed: int, *, note: str = "", item: str | None = None) -> list[Figure]:
         """Return bits_per_token = sum nats / (ln 2 sum tokens), perplexity = exp(nats per token), and bits of the text.
+
+        With `item`, the name of what a row holds (row, pair), also nats_per_ITEM = sum nats / rows: it compares layouts
+        and models, whatever tokens they count.
 
         bits_per_character and bits_per_byte (of UTF-8) divide the same bits by the text that the tokens cover, as the data
         have it: the end token costs bits but has no text.
         """
         bits, tokens = np.array(self.nats) / math.log(2), np.array(self.tokens, dtype=np.float64)
         found = [ratio_figure("bits_per_token", bits, tokens, seed, unit="bits", note=note)]
+        if item is not None:
+            ones = np.ones(len(bits))
+            found.append(ratio_figure(f"nats_per_{item}", self.nats, ones, seed, unit="nats", note=note))
         for name, sizes in zip(("bits_per_character", "bits_per_byte"), zip(*self.sizes, strict=True), strict=False):
             if sum(sizes):
                 found.append(ratio_figure(name, bits, sizes, seed, unit="bits", note=self._describe_text(note)))
@@ -85,6 +103,10 @@ class TextNLL:
                 f"{self.unknown:,} of {sum(self.tokens):,} tokens are unknown: their text counts as characters and "
                 "bytes, and costs only the bits of the unknown token"
             )
+        if self.inner:
+            found.append(
+                f"in {self.inner:,} of {len(self.nats):,} rows text follows a response, whose length is given thereby"
+            )
         if self.cut:
             found.append(
                 f"rows were truncated (too_long: cut): {self.cut:,.0f} characters after their ends have no bits"
@@ -96,6 +118,13 @@ class TextNLL:
         parts = [note, f"{self.unknown:,} unknown tokens" if self.unknown else ""]
         parts.append(f"without {self.cut:,.0f} cut characters" if self.cut else "")
         return ", ".join(filter(None, parts))
+
+
+def item_of(entry: DatasetConfig) -> str | None:
+    """Return what a row of a data set holds, for `TextNLL.figures`; None for rows that are cut from texts."""
+    if not isinstance(entry, TokensConfig) or entry.layout != "whole":
+        return None
+    return "pair" if entry.is_paired else "row"
 
 
 def ratio_figure(

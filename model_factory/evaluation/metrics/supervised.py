@@ -6,13 +6,13 @@ import torch
 
 from model_factory.evaluation.figure import Figure, Report
 from model_factory.evaluation.metrics.intervals import wilson
-from model_factory.evaluation.metrics.likelihood import TextNLL, ratio_figure, row_nll
+from model_factory.evaluation.metrics.likelihood import TextNLL, item_of, ratio_figure, row_nll
 from model_factory.evaluation.metrics.responses import measure_written, without_predictions
 from model_factory.evaluation.rows import Split
 from model_factory.evaluation.run import LoadedRun
 from model_factory.evaluation.settings import Settings
 from model_factory.experiment.metric_registry import register_metric
-from model_factory.training.tasks.base import real_tokens
+from model_factory.training.tasks.base import counted_tokens
 from model_factory.training.tasks.diarization import Diarization
 from model_factory.training.tasks.language_modelling import next_token_logits
 from model_factory.training.tasks.speech_metrics import SpeakerErrors, character_errors, speaker_errors, word_errors
@@ -59,7 +59,8 @@ def measure_language(run: LoadedRun, split: Split, settings: Settings) -> Report
     report = Report()
     with report.attempt("bits_per_token", settings.seed):
         nll = split_nll(run, split, without_predictions(run, settings))
-        report.figures += nll.figures(settings.seed)
+        note = "given the prompts" if nll.has_prompts else ""
+        report.figures += nll.figures(settings.seed, item=item_of(split.entry), note=note)
         report.notes += nll.notes()
     report.add(measure_written(run, split, settings))
     return report
@@ -67,10 +68,10 @@ def measure_language(run: LoadedRun, split: Split, settings: Settings) -> Report
 
 @torch.no_grad()
 def split_nll(run: LoadedRun, split: Split, settings: Settings) -> TextNLL:
-    """Compute the NLL in nats of all tokens but the first of each row."""
+    """Compute the NLL in nats of all tokens but the first of each row, or of the tokens of its responses."""
     found = TextNLL()
     for batch in split.batches(split.name):
-        ids, is_real = batch["input_ids"], real_tokens(batch)
+        ids, is_real = batch["input_ids"], counted_tokens(batch)
         nats = row_nll(next_token_logits(run.model, batch), ids[:, 1:], is_real[:, 1:])
         found.add(nats, batch, run.tokenizer)
         if settings.predictions:

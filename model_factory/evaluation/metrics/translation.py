@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from data_manager.rows.source import SourceSize
 from model_factory.evaluation.figure import Figure, Report
 from model_factory.evaluation.metrics.intervals import bootstrap
-from model_factory.evaluation.metrics.likelihood import TextNLL, row_nll
+from model_factory.evaluation.metrics.likelihood import TextNLL, item_of, row_nll
 from model_factory.evaluation.predictions import Predictions
 from model_factory.evaluation.rows import Split
 from model_factory.evaluation.run import LoadedRun
@@ -37,7 +37,7 @@ def measure(run: LoadedRun, split: Split, settings: Settings) -> Report:
     report = Report()
     with report.attempt("bits_per_token", settings.seed):
         nll = target_nll(run, split)
-        report.figures += nll.figures(settings.seed)
+        report.figures += nll.figures(settings.seed, item=item_of(split.entry))
         report.notes += nll.notes()
     with report.attempt("bleu and chrf", settings.seed):
         texts, notes = translate_split(run, split, settings.predictions)

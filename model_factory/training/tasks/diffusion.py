@@ -49,7 +49,10 @@ class Diffusion(Task):
         return metrics
 
     def samples(self, network: nn.Module, batch: Batch, generator: torch.Generator) -> list[str]:
-        """Sample texts from noise, with the lengths of the given rows, or of the first documents of isolated ones."""
+        """Sample texts from noise, with the lengths of the given rows, or of the first documents of isolated ones.
+
+        Of rows with responses only those are sampled; the text before the first one and the rest are separated by `|`.
+        """
         tokenizer, settings = self.setting.tokenizer, self.setting.generation
         sample: Callable[..., Tensor] | None = getattr(network, "sample", None)
         if tokenizer is None or sample is None:
@@ -64,11 +67,22 @@ class Diffusion(Task):
         mask = real[torch.arange(count, device=real.device) % len(real)]
         if not bool(mask.all()) and hasattr(network, "draw"):  # a custom model may take no mask
             given["mask"] = mask
+        response = batch.get("response_mask")
+        if response is not None:
+            if not hasattr(network, "draw"):
+                return []
+            rows = torch.arange(count, device=real.device) % len(real)
+            given |= {"prompt": batch["input_ids"][rows], "frozen": mask & ~response[rows]}
+            starts = response[rows].int().argmax(1).tolist()
         cond = batch_condition(network, batch)
         if cond is not None:
             given["cond"] = cond[torch.arange(count, device=real.device) % len(real)]
         tokens = sample(count, length, generator=generator, **given).tolist()
-        return [tokenizer.decode(row[:size]) for row, size in zip(tokens, mask.sum(1).tolist(), strict=True)]
+        texts = [row[:size] for row, size in zip(tokens, mask.sum(1).tolist(), strict=True)]
+        if response is None:
+            return [tokenizer.decode(row) for row in texts]
+        pairs = zip(texts, starts, strict=True)
+        return [tokenizer.decode(row[:start]) + "|" + tokenizer.decode(row[start:]) for row, start in pairs]
 
     def _forward_keywords(self, network: nn.Module, batch: Batch) -> dict[str, Any]:
         """Return the optional keyword arguments that the model's `forward` takes."""

@@ -31,21 +31,20 @@ class LanguageModelling(Task):
         return {"loss": next_token_loss(logits, batch["input_ids"], counted_tokens(batch))}
 
     def samples(self, network: nn.Module, batch: Batch, generator: torch.Generator) -> list[str]:
-        """Continue prompts taken from the beginnings of rows; prompt and continuation are separated by `|`."""
+        """Continue prompts taken from the beginnings of rows; prompt and continuation are separated by `|`.
+
+        The prompt of a row with responses is all of the text before the first one.
+        """
         tokenizer, settings = self.setting.tokenizer, self.setting.generation
         if tokenizer is None:
             return []
-        shortest = int(real_tokens(batch).sum(1).min())
-        length = max(1, min(LONGEST_PROMPT, shortest // 2))
+        prompts, shown = _prompts(batch)
+        length = prompts.shape[1]
         params: PerformerParams = network.params  # type: ignore[assignment]
         longest = params.max_length
         capacity = settings.max_new_tokens if longest is None else longest - length
         if capacity < 1:
             return []
-        prompts, shown = batch["input_ids"][:, :length], torch.ones_like(batch["input_ids"][:, :length]).bool()
-        if "document_ids" in batch:
-            documents = _input_documents(batch)[:, :length]
-            shown = documents == documents[:, -1:]
         tokens = network.generate(  # type: ignore[operator]
             prompts,
             min(settings.max_new_tokens, capacity),
@@ -61,6 +60,23 @@ class LanguageModelling(Task):
         starts = [row[kept].tolist() for row, kept in zip(prompts, shown, strict=True)]
         pairs = zip(starts, tokens[:, length:].tolist(), strict=True)
         return [tokenizer.decode(start) + "|" + tokenizer.decode(new) for start, new in pairs]
+
+
+def _prompts(batch: Batch) -> tuple[Tensor, Tensor]:
+    """Return the prompts of rows int64 [B, N], and bool [B, N] that is False at padding and at other documents."""
+    ids = batch["input_ids"]
+    if "response_mask" in batch:
+        sizes = batch["response_mask"].int().argmax(1).clamp(min=1)
+        longest = int(sizes.max())
+        places = torch.arange(longest, device=ids.device) - (longest - sizes)[:, None]  # padded on the left
+        return ids.gather(1, places.clamp(min=0)), places >= 0
+    shortest = int(real_tokens(batch).sum(1).min())
+    length = max(1, min(LONGEST_PROMPT, shortest // 2))
+    shown = torch.ones_like(ids[:, :length]).bool()
+    if "document_ids" in batch:
+        documents = _input_documents(batch)[:, :length]
+        shown = documents == documents[:, -1:]
+    return ids[:, :length], shown
 
 
 def next_token_logits(network: nn.Module, batch: Batch) -> Tensor:
