@@ -68,12 +68,16 @@ class Blocks:
 
 @dataclass(frozen=True)
 class _CachedPrefix:
-    """Cache of clean tokens [B, P], with the mask and condition tensors (compared by identity) it was computed for."""
+    """Cache of clean tokens [B, P], with the tensors (mask, condition, context; compared by identity) it was made for."""
 
     tokens: Tensor
-    mask: Tensor | None
-    cond: Tensor | None
+    given: tuple[Tensor | None, ...]
     cache: PrefixCache
+
+    def covers(self, clean: Tensor, given: tuple[Tensor | None, ...]) -> bool:
+        """Return True for a prefix of the clean tokens [B, P] with the same tensors."""
+        is_same = all(own is other for own, other in zip(self.given, given, strict=True))
+        return is_same and torch.equal(self.tokens, clean[:, : self.tokens.shape[1]])
 
 
 class BlockReader:
@@ -83,7 +87,7 @@ class BlockReader:
     computed in the call that first needs them, and cached while the tokens stay the same. The output is zero elsewhere.
 
     Arguments:
-        network: called as `network(tokens, sigma, mask=, cond=, blocks=)`, sigma [B, N].
+        network: called as `network(tokens, sigma, mask=, cond=, context=, context_mask=, blocks=)`, sigma [B, N].
         is_masked: maps tokens to bool, True at masks.
         block_size: number of tokens in a block.
     """
@@ -92,33 +96,42 @@ class BlockReader:
         self.network, self.is_masked, self.block_size = network, is_masked, block_size
         self._cached: list[_CachedPrefix] = []
 
-    def __call__(self, x_t: Tensor, sigma: Tensor, mask: Tensor | None = None, cond: Tensor | None = None) -> Tensor:
+    def __call__(
+        self,
+        x_t: Tensor,
+        sigma: Tensor,
+        mask: Tensor | None = None,
+        cond: Tensor | None = None,
+        context: Tensor | None = None,
+        context_mask: Tensor | None = None,
+    ) -> Tensor:
         """Return the network's output [B, L, dim] for x_t [B, L] at sigma [B]."""
         length = x_t.shape[1]
         masked = self.is_masked(x_t).any(0).nonzero()[:, 0]
         first = int(masked[0]) if masked.numel() else length - 1
         start = first // self.block_size * self.block_size
         stop = min(start + self.block_size, length)
-        done, cache = self._find_cache(x_t[:, :start], mask, cond)
+        given = (mask, cond, context, context_mask)
+        done, cache = self._find_cache(x_t[:, :start], given)
         block = block_numbers(stop, self.block_size, x_t.device)
         # New clean tokens come first, at sigma = 0, and do not attend to those of the block.
         blocks = Blocks(torch.arange(done, stop, device=x_t.device), block[done:, None] >= block[None], cache)
         levels = torch.where(blocks.places < start, 0.0, sigma[:, None])
         cache.keep = start - done
         seen = None if mask is None else mask[:, :stop]
-        output = self.network(x_t[:, done:stop], levels, mask=seen, cond=cond, blocks=blocks)
-        self._store(_CachedPrefix(x_t[:, :start], mask, cond, cache))
+        source = {} if context is None else {"context": context, "context_mask": context_mask}
+        output = self.network(x_t[:, done:stop], levels, mask=seen, cond=cond, blocks=blocks, **source)
+        self._store(_CachedPrefix(x_t[:, :start], given, cache))
         return torch.nn.functional.pad(output[:, start - done :], (0, 0, start, length - stop))
 
-    def _find_cache(self, clean: Tensor, mask: Tensor | None, cond: Tensor | None) -> tuple[int, PrefixCache]:
+    def _find_cache(self, clean: Tensor, given: tuple[Tensor | None, ...]) -> tuple[int, PrefixCache]:
         """Return the number of clean tokens [B, P] with cached keys and values, and their cache."""
         for prefix in self._cached:
-            done = prefix.tokens.shape[1]
-            if prefix.cond is cond and prefix.mask is mask and torch.equal(prefix.tokens, clean[:, :done]):
-                return done, prefix.cache
+            if prefix.covers(clean, given):
+                return prefix.tokens.shape[1], prefix.cache
         return 0, PrefixCache()
 
     def _store(self, new: _CachedPrefix) -> None:
         """Store a prefix; two are kept, as guidance calls the network with and without the condition in turn."""
-        others = [prefix for prefix in self._cached if prefix.cond is not new.cond]
+        others = [prefix for prefix in self._cached if not prefix.covers(new.tokens, new.given)]
         self._cached = [new, *others[:1]]

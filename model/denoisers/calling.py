@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from model.denoisers.registry import BACKBONES
 from model.denoisers.view import BackboneView
 
-OPTIONAL = ("mask", "cond", "blocks", "documents", "group_idxs", "cache")
+OPTIONAL = ("mask", "cond", "context", "context_mask", "blocks", "documents", "group_idxs", "cache")
 
 
 class DenoiserCallError(ValueError):
@@ -61,9 +61,9 @@ class DenoiserCall:
         """Return logits [B, L, dim] of noisy tokens [B, L]; omit optional arguments that are None or not accepted.
 
         Accepted parameters without a value, such as `group_idxs`, are passed as None. Raises DenoiserCallError for a
-        `cond`, `blocks`, `documents` or `cache` that the network does not accept.
+        `cond`, `context`, `blocks`, `documents` or `cache` that the network does not accept.
         """
-        for name in ("cond", "blocks", "documents", "cache"):
+        for name in ("cond", "context", "blocks", "documents", "cache"):
             if optional.get(name) is not None:
                 self.require(name, f"{name} was given")
         given = {

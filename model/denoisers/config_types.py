@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from model.core_registry import first_of_direction
+from model.denoisers.encoder_types import EncoderChoice
 from model.hub import find_folder_problem
 from model.types import Device, PerformerParams
 from model_factory.yaml_config.paths import PathText
@@ -25,6 +26,9 @@ class PerformerBackboneConfig(PerformerParams, BackboneConfig):
     """A Performer encoder, softmax or linear, whose input is token embeddings plus an embedding of the noise level."""
 
     type: Literal["performer"] = "performer"
+    encoder: EncoderChoice = None
+    """Encoder of a source, read once a sample, to which every layer attends: performer (of its own sizes) or hugging_face
+    (pretrained); None: a source is read in front of the target."""
 
     def violations(self) -> Iterator[Violation]:
         """Yield causal attention, and keys that belong to the model's section or to other roles."""
@@ -100,6 +104,9 @@ class DDiTBackboneConfig(BackboneConfig):
     """Probability of dropping a value before each residual sum. [probability]"""
     cond_dim: Annotated[int, Field(gt=0, le=1_048_576)] = 128
     """Width of the embedding of the noise level and of the condition. [channels]"""
+    encoder: EncoderChoice = None
+    """Encoder of a source, read once a sample, to which every layer attends: performer (of its own sizes) or hugging_face
+    (pretrained); None: a source is read in front of the target."""
 
     def violations(self) -> Iterator[Violation]:
         """Yield a number of heads that does not divide the width into even parts, which rotary positions need."""

@@ -14,7 +14,9 @@ from torch import Tensor, nn
 from model.attention.documents import Documents
 from model.attention.rotary import Rotation, rotate, rotation_at
 from model.denoisers.blocks import Blocks, KeyValue
+from model.denoisers.context import SourceEncoder
 from model.denoisers.embeddings import ConditioningEmbedding
+from model.transformer.inputs import check_context
 
 Before = Callable[[Tensor, Tensor], KeyValue]
 """Function that prepends the cached keys and values of earlier tokens."""
@@ -58,10 +60,38 @@ class SelfAttention(nn.Module):
         return projected
 
 
-class DDiTLayer(nn.Module):
-    """Self-attention and feed-forward layer, each shifted, scaled and gated by the conditioning."""
+class CrossAttention(nn.Module):
+    """Softmax attention to a context, with its own norm and residual sum."""
 
-    def __init__(self, d_model: int, num_heads: int, d_ff: int, dropout: float, cond_dim: int) -> None:
+    def __init__(self, d_model: int, num_heads: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.norm = nn.LayerNorm(d_model, bias=False)
+        self.to_q = nn.Linear(d_model, d_model, bias=False)
+        self.to_kv = nn.Linear(d_model, 2 * d_model, bias=False)
+        self.to_out = nn.Linear(d_model, d_model, bias=False)
+
+    def forward(self, x: Tensor, context: Tensor, mask: Tensor | None) -> Tensor:
+        """Return what x [B, L, d_model] reads in context [B, M, d_model], x's shape; mask bool [B, M] is True at tokens."""
+        q = self._split(self.to_q(self.norm(x)))
+        k, v = map(self._split, self.to_kv(context).chunk(2, -1))
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=_attention_mask(mask, None))
+        read: Tensor = self.to_out(out.transpose(1, 2).flatten(2))
+        return read
+
+    def _split(self, x: Tensor) -> Tensor:
+        return x.view(*x.shape[:2], self.num_heads, -1).transpose(1, 2)  # [B, N, width] to [B, heads, N, head_dim]
+
+
+class DDiTLayer(nn.Module):
+    """Self-attention and feed-forward layer, each shifted, scaled and gated by the conditioning.
+
+    With `reads_context` a layer attends to a context in between.
+    """
+
+    def __init__(
+        self, d_model: int, num_heads: int, d_ff: int, dropout: float, cond_dim: int, *, reads_context: bool = False
+    ) -> None:
         super().__init__()
         self.dropout = dropout
         self.norm_attention = nn.LayerNorm(d_model, bias=False)
@@ -71,14 +101,25 @@ class DDiTLayer(nn.Module):
             nn.Linear(d_model, d_ff * d_model), nn.GELU(approximate="tanh"), nn.Linear(d_ff * d_model, d_model)
         )
         self.modulation = Modulation(cond_dim, d_model, 6)
+        self.cross_attention = CrossAttention(d_model, num_heads) if reads_context else None
 
     def forward(
-        self, x: Tensor, cond_emb: Tensor, rotation: Rotation, mask: Tensor | None, before: Before | None = None
+        self,
+        x: Tensor,
+        cond_emb: Tensor,
+        rotation: Rotation,
+        mask: Tensor | None,
+        before: Before | None = None,
+        context: Tensor | None = None,
+        context_mask: Tensor | None = None,
     ) -> Tensor:
-        """Map x [B, L, d_model] to the same shape; mask and `before` as in SelfAttention."""
+        """Map x [B, L, d_model] to the same shape; mask and `before` as in SelfAttention, context as in CrossAttention."""
         shift, scale, gate, shift_ff, scale_ff, gate_ff = self.modulation(cond_emb)
         attended: Tensor = self.attention(self.norm_attention(x) * (1 + scale) + shift, rotation, mask, before)
         x = x + gate * F.dropout(attended, self.dropout, self.training)
+        if self.cross_attention is not None:
+            assert context is not None
+            x = x + F.dropout(self.cross_attention(x, context, context_mask), self.dropout, self.training)
         fed: Tensor = self.feed_forward(self.norm_feed_forward(x) * (1 + scale_ff) + shift_ff)
         out: Tensor = x + gate_ff * F.dropout(fed, self.dropout, self.training)
         return out
@@ -94,8 +135,11 @@ class DDiT(nn.Module):
         self.embedding = nn.Embedding(vocab_size, width)
         nn.init.normal_(self.embedding.weight, std=width**-0.5)
         self.told = ConditioningEmbedding(config, cond_dim, constant=True)
+        reads = config.get("encoder") is not None
+        self.source = SourceEncoder(config, width) if reads else None
         self.layers = nn.ModuleList(
-            DDiTLayer(width, config.num_heads, config.d_ff, config.dropout, cond_dim) for _ in range(config.num_layers)
+            DDiTLayer(width, config.num_heads, config.d_ff, config.dropout, cond_dim, reads_context=reads)
+            for _ in range(config.num_layers)
         )
         self.final_norm = nn.LayerNorm(width, bias=False)
         self.final_modulation = Modulation(cond_dim, width, 2)
@@ -112,12 +156,16 @@ class DDiT(nn.Module):
         cond: Tensor | None = None,
         blocks: Blocks | None = None,
         documents: Tensor | None = None,
+        context: Tensor | None = None,
+        context_mask: Tensor | None = None,
     ) -> Tensor:
         """Return logits [B, L, dim] of x_t int [B, L] at sigma [B] or [B, L].
 
         mask is bool, True at real tokens: [B, L], or with the P of a block cache in front [B, P + L]. documents
-        int [B, L] numbers the documents of packed rows; `blocks` hold those of a blockwise model.
+        int [B, L] numbers the documents of packed rows; `blocks` hold those of a blockwise model. context [B, M, width] is
+        what `source` made of a source, with context_mask bool [B, M].
         """
+        check_context(context, len(x_t), self.head.in_features, wanted=self.source is not None)
         ids = x_t if mask is None else x_t.masked_fill(~mask[:, mask.shape[1] - x_t.shape[1] :], 0)
         x, cond_emb = self.embedding(ids), self.told(x_t, sigma, cond)
         positions, attend = torch.arange(x.shape[1], device=x.device), None
@@ -130,7 +178,7 @@ class DDiT(nn.Module):
         keys = _attention_mask(mask, attend)
         for index, layer in enumerate(self.layers):
             before = None if blocks is None or blocks.cache is None else partial(blocks.cache.before, index)
-            x = layer(x, cond_emb, rotation, keys, before)
+            x = layer(x, cond_emb, rotation, keys, before, context, context_mask)
         shift, scale = self.final_modulation(cond_emb)
         out: Tensor = self.head(self.final_norm(x) * (1 + scale) + shift)
         return out

@@ -4,6 +4,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from model.denoisers.context import SourceEncoder
 from model.denoisers.embeddings import ConditioningEmbedding
 from model.transformer.performer import PerformerEncoder
 from model.types import PerformerParams
@@ -16,7 +17,8 @@ class PerformerDenoiser(nn.Module):
         super().__init__()
         keys = {key: config[key] for key in PerformerParams.model_fields if key in config}
         params = PerformerParams(**{**keys, "vocab_size": vocab_size})
-        self.encoder = PerformerEncoder(params)
+        self.source = None if config.get("encoder") is None else SourceEncoder(config, params.d_model)
+        self.encoder = PerformerEncoder(params, cross_attention=self.source is not None)
         self.told = ConditioningEmbedding(config, params.d_model)
 
     def forward(
@@ -27,13 +29,16 @@ class PerformerDenoiser(nn.Module):
         mask: Tensor | None = None,
         cond: Tensor | None = None,
         documents: Tensor | None = None,
+        context: Tensor | None = None,
+        context_mask: Tensor | None = None,
     ) -> Tensor:
         """Return logits [B, L, dim] of x_t int [B, L] at sigma [B] or [B, L]; mask bool [B, L], True at real tokens.
 
-        documents int [B, L] numbers the documents of packed rows.
+        documents int [B, L] numbers the documents of packed rows; context [B, M, width] is what `source` made of a source,
+        with context_mask bool [B, M].
         """
         assert self.encoder.input.embedding is not None
         ids = x_t if mask is None else x_t.masked_fill(~mask, 0)
         x = self.encoder.input.embedding(ids) + self.told(x_t, sigma, cond)
-        out: Tensor = self.encoder(x, mask, documents)
+        out: Tensor = self.encoder(x, mask, documents, context, context_mask)
         return out

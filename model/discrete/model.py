@@ -13,6 +13,7 @@ from model.denoisers.calling import DenoiserCall, build_backbone
 from model.denoisers.view import BackboneView
 from model.device import resolve_device
 from model.discrete.inputs import check_condition, check_data, check_level, check_noisy, check_rows
+from model.discrete.source import Context, drop_sources, encode_source, null_source
 from model.transformer.inputs import InputError, check_documents, check_mask, describe
 from model_factory.diffusion.objectives.losses import LossParts, Objective
 from model_factory.diffusion.processes.diffusion_process import DiffusionProcess
@@ -78,6 +79,9 @@ class DiffusionModel(nn.Module):
         self.call = DenoiserCall(self.network)
         if config.condition is not None:
             self.call.require("cond", "the section has a condition")
+        self.has_encoder = getattr(config.backbone, "encoder", None) is not None
+        if self.has_encoder:
+            self.call.require("context", "the backbone has an encoder")
         self.block_size: int | None = getattr(self.objective, "block_size", None)
         if self.block_size is not None:
             objective: Any = config.objective
@@ -95,6 +99,8 @@ class DiffusionModel(nn.Module):
         cond: Tensor | None = None,
         *,
         response_mask: Tensor | None = None,
+        context_ids: Tensor | None = None,
+        context_mask: Tensor | None = None,
         documents: Tensor | None = None,
         rows: Tensor | None = None,
         batch_size: int | None = None,
@@ -107,6 +113,8 @@ class DiffusionModel(nn.Module):
             input_ids: int [B, L] data tokens; attention_mask: bool [B, L], True at real tokens; only these are noised.
             response_mask: bool [B, L], True at the tokens of responses: only they are noised and counted, and the other
                 real tokens are given, so that the loss bounds -log p(response | rest) per token of the responses.
+            context_ids: int [B, M], the source of each row, which the backbone's encoder reads once; context_mask: bool
+                [B, M], True at its real tokens. In training sources are left out of some rows (`source_dropout`).
             cond: condition of each row, [B] or [B, size]; in training it is dropped for some rows.
             documents: int [B, L], the number of each token's document in packed rows; each document is denoised as if it
                 were alone, at the row's noise level, so the bound of a row is the sum over its documents.
@@ -134,10 +142,16 @@ class DiffusionModel(nn.Module):
         if cond is not None and self.training:
             cond = self._drop_condition(cond, generators)
 
+        context, hide = self.encode(context_ids, context_mask), None
+        if self.training and self.diffusion_config.source_dropout:
+            token, share = self.process.graph.mask_token, self.diffusion_config.source_dropout
+            context, hide = drop_sources(self.network, context, mask & ~counted, token, share, generators)
+
         seen, t = None if attention_mask is None else mask, self.times(t, input_ids, documents)
 
         def denoise(x_t: Tensor, sigma: Tensor) -> Tensor:
-            return self._predict(x_t, sigma, mask=seen, cond=cond, documents=documents)
+            shown = x_t if hide is None else hide(x_t)
+            return self._predict(shown, sigma, mask=seen, cond=cond, documents=documents, **context)
 
         parts = self.objective.parts(denoise, input_ids, t, generators, ~counted, ends=not self.training)
         output = self._reduce(parts, counted)
@@ -146,6 +160,13 @@ class DiffusionModel(nn.Module):
         weight = self.objective.weight(t)
         unweighted = parts.diffusion / per_token(weight, input_ids)
         return output._replace(loss=_mean(unweighted, counted))
+
+    def encode(self, context_ids: Tensor | None, context_mask: Tensor | None = None) -> Context:
+        """Encode sources int [B, M] once, for any number of calls of `denoise`; return its keywords for them.
+
+        context_mask bool [B, M] is True at real tokens. Raises InputError.
+        """
+        return encode_source(self.network, context_ids, context_mask, has_encoder=self.has_encoder)
 
     def times(self, t: Tensor, input_ids: Tensor, documents: Tensor | None = None) -> Tensor:
         """Return the times at which tokens [B, L] are noised: t [B], or one for each block of each document [B, L].
@@ -164,12 +185,14 @@ class DiffusionModel(nn.Module):
         mask: Tensor | None = None,
         cond: Tensor | None = None,
         documents: Tensor | None = None,
+        context: Tensor | None = None,
+        context_mask: Tensor | None = None,
     ) -> Tensor:
         """Return the network's output [B, L, dim] for noisy tokens int [B, L] at sigma, a number, [B] or [B, L].
 
         The network takes sigma as float32, or None if the section has `time_conditioning: false`; only then may `sigma`
         be None. mask is bool [B, L], True at real tokens; cond is the condition of each row; documents int [B, L] numbers
-        the documents of packed rows. Raises TokenError, SigmaError, ShapeError, LengthError, InputError and DenoiserCallError.
+        the documents of packed rows; context, context_mask: as `encode` gives them. Raises TokenError, SigmaError, ShapeError, LengthError, InputError and DenoiserCallError.
         """
         check_noisy(x_t, self.process.graph.dim)
         if self.block_size is not None and x_t.shape[1] % 2:
@@ -180,7 +203,8 @@ class DiffusionModel(nn.Module):
             sigma = check_level(sigma, x_t)  # type: ignore[arg-type]
         if documents is not None:
             documents = check_documents(documents, x_t if self.block_size is None else x_t.chunk(2, 1)[0])
-        return self._predict(x_t.long(), sigma, mask=mask, cond=cond, documents=documents)
+        source = {"context": context, "context_mask": context_mask}
+        return self._predict(x_t.long(), sigma, mask=mask, cond=cond, documents=documents, **source)
 
     def _predict(
         self,
@@ -190,6 +214,7 @@ class DiffusionModel(nn.Module):
         cond: Tensor | None = None,
         blocks: Blocks | None = None,
         documents: Tensor | None = None,
+        **source: Tensor | None,
     ) -> Tensor:
         """Call the network without checks; `blocks` are those of [x_t ; x_0] by default."""
         time = sigma.to(torch.float32) if sigma is not None and self.diffusion_config.is_time_conditioned else None
@@ -197,7 +222,7 @@ class DiffusionModel(nn.Module):
             blocks = Blocks.doubled(x_t.shape[1] // 2, self.block_size, x_t.device, documents)
             documents = None
             mask = None if mask is None else torch.cat([mask, mask], 1)
-        return self.call(x_t, time, mask=mask, cond=cond, blocks=blocks, documents=documents)
+        return self.call(x_t, time, mask=mask, cond=cond, blocks=blocks, documents=documents, **source)
 
     def sample(
         self,
@@ -224,6 +249,8 @@ class DiffusionModel(nn.Module):
         generator: Randomness = None,
         *,
         cond: Tensor | None = None,
+        context_ids: Tensor | None = None,
+        context_mask: Tensor | None = None,
         guidance: float = 1.0,
         temperature: float = 1.0,
         top_p: float = 1.0,
@@ -240,7 +267,8 @@ class DiffusionModel(nn.Module):
             prompt, frozen: tokens to keep, and bool of their positions (by default all of the prompt, from position 0).
             generator: seeds each row's stream, so the same seed gives the same samples for any `batch_size`; or the
                 streams themselves.
-            cond, guidance: condition of each row, and guidance scale; temperature, top_p: of each token.
+            cond, context_ids: condition and source of each row, as in `forward`; guidance: scale of guidance over the
+                condition, or over the source, which is the prompt without an encoder; temperature, top_p: of each token.
             mask: bool, True at real positions, for sequences of different lengths.
             watch: called with the state after each step.
         Raises the errors of `model_factory.diffusion.samplers.sampling.sample`, and InputError without a length.
@@ -248,10 +276,14 @@ class DiffusionModel(nn.Module):
         length = self.diffusion_config.sequence_length if length is None else length
         if length is None:
             raise InputError("the section has no length: pass length, the number of tokens of a sample")
-        denoiser = self._denoiser(cond, num_samples, guidance=guidance, temperature=temperature, top_p=top_p)
         was_training = self.training
         self.eval()
         try:
+            with torch.no_grad():
+                source = self.encode(context_ids, context_mask)
+            denoiser = self._denoiser(
+                cond, num_samples, source, guidance=guidance, temperature=temperature, top_p=top_p
+            )
             return sample(
                 self.process,
                 denoiser,
@@ -270,10 +302,18 @@ class DiffusionModel(nn.Module):
         finally:
             self.train(was_training)
 
-    def _denoiser(self, cond: Tensor | None, rows: int, *, guidance: float, **settings: Any) -> Denoiser:
-        """Create the denoiser for samplers, with a condition for each row."""
-        if cond is None and guidance != 1.0:
+    def _denoiser(
+        self, cond: Tensor | None, rows: int, source: Context, *, guidance: float, **settings: Any
+    ) -> Denoiser:
+        """Create the denoiser for samplers, with a condition or a source for each row."""
+        drops = self.diffusion_config.source_dropout > 0
+        if cond is None and not drops and guidance != 1.0:
             raise InputError(f"guidance is {guidance}, but cond is not given")
+        settings |= source
+        if drops and source:
+            settings["null_context"] = null_source(self.network, len(source["context"]))
+        elif drops and guidance != 1.0:
+            settings["mask_token"] = self.process.graph.mask_token
         check_condition(self.diffusion_config.condition, cond, rows)
         null = None if cond is None else self._null_condition(cond)
         network: Callable[..., Tensor] = self._predict

@@ -80,6 +80,9 @@ class DiffusionConfig(StrictModel):
     """Condition the network on sigma; None: yes, except in built-in backbones with mdlm or bd3lm, as published."""
     condition: ConditionConfig | None = None
     """Condition of samples; None: unconditional."""
+    source_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Probability of leaving a row's source out in training, for classifier-free guidance over it: its tokens are masked,
+    or the encoder's output is replaced by a learned one. [probability]"""
 
     @property
     def is_time_conditioned(self) -> bool:
@@ -120,6 +123,7 @@ class DiffusionConfig(StrictModel):
                 "time_conditioning: true",
             )
         yield from self._discrete_time()
+        yield from self._source_dropout()
         if entry.blockwise and not BACKBONES.get(self.backbone.type).takes_blocks:
             known = [name for name in BACKBONES if BACKBONES.get(name).takes_blocks]
             yield Violation(
@@ -128,6 +132,22 @@ class DiffusionConfig(StrictModel):
                 (("objective", "type"),),
                 "backbone: {type: " + " or ".join(known) + "}",
             )
+
+    def _source_dropout(self) -> Iterator[Violation]:
+        """Yield a dropout of sources that nothing stands in for, or that is one of two conditions."""
+        process = _type_of(self.process)
+        if not self.source_dropout:
+            return
+        if getattr(self.backbone, "encoder", None) is None and not PROCESSES.get(process).absorbing:
+            yield Violation(
+                f"a source that is left out is replaced by masks, and {process} noise has none",
+                ("source_dropout",),
+                (("process", "type"),),
+                "process: {type: absorbing}, or an encoder in the backbone",
+            )
+        if self.condition is not None:
+            message = "guidance is over one condition, and both the condition and the source would be left out"
+            yield Violation(message, ("source_dropout",), (("condition",),), "leave one of them out")
 
     def _discrete_time(self) -> Iterator[Violation]:
         """Yield a violation unless schedule and objective give one number of steps in discrete time."""
@@ -163,13 +183,14 @@ class DiffusionConfig(StrictModel):
         return self.length or (own if isinstance(own, int) else None)
 
     def backbone_values(self) -> dict[str, Any]:
-        """Return a builder's values: the backbone's section, `length`, `time_conditioning`, `condition`, `num_tokens`."""
+        """Return a builder's values: the backbone's section, `num_tokens`, and what it needs of the model's section."""
         return {
             "num_tokens": self.vocab_size,
             **self.backbone.model_dump(),
             "length": self.sequence_length or getattr(self.backbone, "length", None),
             "time_conditioning": self.is_time_conditioned,
             "condition": self.condition.model_dump() if self.condition else None,
+            "source_dropout": self.source_dropout,
         }
 
 

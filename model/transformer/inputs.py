@@ -53,11 +53,11 @@ def check_context(context: Tensor | None, batch: int, d_model: int, *, wanted: b
     """Raise InputError unless there is a context float [batch, M, d_model] exactly if one is `wanted`."""
     if context is None:
         if wanted:
-            raise InputError(f"a decoder with cross-attention needs context, float [{batch}, M, {d_model}]")
+            raise InputError(f"a stack with cross-attention needs context, float [{batch}, M, {d_model}]")
         return
     if not wanted:
         raise InputError(
-            f"context is {describe(context)}, and this decoder has no cross-attention; set use_cross_attention: true"
+            f"context is {describe(context)}, and this stack has no cross-attention; set use_cross_attention: true"
         )
     given = context.shape
     if context.dim() != 3 or not context.is_floating_point() or given[0] != batch or given[2] != d_model:

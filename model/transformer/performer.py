@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from model.attention.decoding_state import DecodingState, align_left
 from model.core_registry import first_of_direction
 from model.transformer.generation import GenerationOptions, evaluating, generate
-from model.transformer.inputs import InputError, check_context, check_mask, describe
+from model.transformer.inputs import InputError, check_mask, describe
 from model.transformer.stack import PerformerStack
 from model.types import PerformerParams
 from model_factory.diffusion.randomness import Randomness
@@ -21,26 +21,45 @@ from model_factory.diffusion.randomness import Randomness
 class PerformerEncoder(PerformerStack):
     """A stack whose tokens see the whole sequence; with `causal_linear` only earlier tokens (streaming).
 
-    With `has_head=False` it returns hidden states even with a `vocab_size`, as inside an encoder-decoder.
+    With `has_head=False` it returns hidden states even with a `vocab_size`, as inside an encoder-decoder. With
+    `cross_attention` its layers also attend to a context, as in a denoiser of targets.
     Raises ValueError for `use_cross_attention`, DeviceError for a device that this machine lacks.
     """
 
-    def __init__(self, params: PerformerParams, *, has_head: bool = True) -> None:
+    def __init__(self, params: PerformerParams, *, has_head: bool = True, cross_attention: bool = False) -> None:
         if params.use_cross_attention:
             raise ValueError("use_cross_attention: an encoder has no context to attend to")
-        super().__init__(params, has_head=has_head, cross_attention=False)
+        super().__init__(params, has_head=has_head, cross_attention=cross_attention)
 
-    def hidden(self, x: Tensor, mask: Tensor | None = None, documents: Tensor | None = None) -> Tensor:
+    def hidden(
+        self,
+        x: Tensor,
+        mask: Tensor | None = None,
+        documents: Tensor | None = None,
+        context: Tensor | None = None,
+        context_mask: Tensor | None = None,
+    ) -> Tensor:
         """Return the final hidden states [B, N, d_model], before the head; arguments as in `forward`."""
-        return self._run(x, mask=mask, causal=False, documents=documents)
+        self._check_context(x, context, context_mask)
+        return self._run(
+            x, context, mask=mask, context_mask=context_mask, causal=False, documents=documents
+        )
 
-    def forward(self, x: Tensor, mask: Tensor | None = None, documents: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        mask: Tensor | None = None,
+        documents: Tensor | None = None,
+        context: Tensor | None = None,
+        context_mask: Tensor | None = None,
+    ) -> Tensor:
         """Encode x: token ids [B, N], or floats [B, N, d_model] ([B, N, input_dim] if that is set).
 
         `documents` int [B, N] numbers the documents of packed rows: each is encoded as if it were alone, from position 0.
+        `context` float [B, M, d_model] with `context_mask` bool [B, M] goes to cross-attention.
         Returns logits [B, N, vocab_size] with a head, else hidden states [B, N, d_model]. Raises InputError.
         """
-        return self.logits(self.hidden(x, mask, documents))
+        return self.logits(self.hidden(x, mask, documents, context, context_mask))
 
 
 class PerformerDecoder(PerformerStack):
@@ -178,14 +197,6 @@ class PerformerDecoder(PerformerStack):
             max_new_tokens, temperature, top_k, top_p, num_beams, eos_token, pad_token, length_penalty, generator, watch
         )
         return generate(self, tokens, options, mask=mask, context=context, context_mask=context_mask)
-
-    def _check_context(self, x: Tensor, context: Tensor | None, context_mask: Tensor | None) -> None:
-        if isinstance(x, Tensor) and x.dim() > 0:  # the input layer reports anything else that is wrong with x
-            check_context(context, x.shape[0], self.params.d_model, wanted=bool(self.params.use_cross_attention))
-        if context is None and context_mask is not None:
-            raise InputError("context_mask is given without a context; give both or neither")
-        if context is not None:
-            check_mask(context_mask, context, "context_mask")
 
 
 class EncoderDecoderTransformer(nn.Module):

@@ -15,7 +15,7 @@ from model.attention.multi_head import MultiHeadAttention
 from model.attention.rotary import Rotation, rotary_angles, rotation_at
 from model.core_registry import core_entry
 from model.device import resolve_device
-from model.transformer.inputs import InputEmbedding, check_documents
+from model.transformer.inputs import InputEmbedding, InputError, check_context, check_documents, check_mask
 from model.transformer.norms import Residual, make_norm
 from model.types import PerformerParams
 
@@ -126,6 +126,7 @@ class PerformerStack(nn.Module):
     def __init__(self, params: PerformerParams, *, has_head: bool, cross_attention: bool) -> None:
         super().__init__()
         self.params = params
+        self.has_cross_attention = cross_attention
         self.has_head = has_head and params.vocab_size is not None
         with resolve_device(params.device):
             self.input = InputEmbedding(params)
@@ -162,6 +163,14 @@ class PerformerStack(nn.Module):
             return F.linear(hidden, embedding.weight)
         out: Tensor = self.head(hidden)  # type: ignore[misc]
         return out
+
+    def _check_context(self, x: Tensor, context: Tensor | None, context_mask: Tensor | None) -> None:
+        if isinstance(x, Tensor) and x.dim() > 0:  # the input layer reports anything else that is wrong with x
+            check_context(context, x.shape[0], self.params.d_model, wanted=self.has_cross_attention)
+        if context is None and context_mask is not None:
+            raise InputError("context_mask is given without a context; give both or neither")
+        if context is not None:
+            check_mask(context_mask, context, "context_mask")
 
     def _run(
         self,

@@ -11,9 +11,8 @@ from model.model_factory import create_model
 from model.types import PerformerParams
 from model_factory.experiment.config import ExperimentConfig
 from model_factory.experiment.cross_checks import read_feature_widths, reads_speech
+from model_factory.experiment.inputs import check_output_width, check_shapes, example_inputs
 from model_factory.experiment.pair_checks import row_length
-from model_factory.experiment.inputs import example_inputs
-from model_factory.experiment.shapes import check_output_width, check_shapes
 from model_factory.yaml_config.strict_model import StrictModel
 
 # Fill in the sizes that a model's section leaves out from its data sets: `vocab_size`, sequence length, `input_dim`.

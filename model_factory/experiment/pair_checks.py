@@ -17,7 +17,9 @@ _READS = ("response_mask", "context_ids")
 
 def has_encoder(model: ModelConfig) -> bool:
     """Return True for a discrete diffusion model whose network reads sources by an encoder."""
-    return model.model_type == DISCRETE and getattr(getattr(model.config, "backbone", None), "encoder", None) is not None
+    return (
+        model.model_type == DISCRETE and getattr(getattr(model.config, "backbone", None), "encoder", None) is not None
+    )
 
 
 def row_length(model: ModelConfig, entry: DatasetConfig) -> int | None:

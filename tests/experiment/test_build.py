@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from model.denoisers.registry import BACKBONES, register_backbone
 from model_factory.experiment.build import build_and_run, with_vocabulary
 from model_factory.experiment.config import read_experiment
-from model_factory.experiment.shapes import check_shapes
+from model_factory.experiment.inputs import check_shapes
 from model_factory.yaml_config.dump import dump
 from model_factory.yaml_config.paths import forbidden_reason
 from parse_args import main

@@ -346,8 +346,8 @@ REFUSED = [
     ({}, {"mask": TOKENS}, "mask must be bool [2, 3], True at real tokens; got int64 [2, 3]"),
     ({}, {"mask": torch.tensor([[True] * 3, [False] * 3])}, "the prompt of row 1 is empty: its mask is all False"),
     ({}, {"mask": torch.tensor([[True, False, True]] * 2)}, "the mask of row 0 has padding between tokens"),
-    ({}, {"context": torch.zeros(2, 3, 16)}, "this decoder has no cross-attention"),
-    ({"use_cross_attention": True}, {}, "a decoder with cross-attention needs context"),
+    ({}, {"context": torch.zeros(2, 3, 16)}, "this stack has no cross-attention"),
+    ({"use_cross_attention": True}, {}, "a stack with cross-attention needs context"),
     (
         {"vocab_size": None},
         {},

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 
 from data_manager.rows.collate import pad_rows
-from data_manager.tokenizers.load import load_tokenizer
 from model_factory.diffusion.randomness import RowGenerators
 from model_factory.experiment.build import with_vocabulary
 from model_factory.experiment.config import read_experiment

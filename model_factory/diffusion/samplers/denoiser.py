@@ -25,6 +25,9 @@ class Denoiser:
         temperature: divides the log-probabilities of the clean token; 0 takes the most likely token.
         top_p: nucleus sampling, keeps the fewest tokens whose probabilities reach it (Holtzman et al. 2020).
         mask: bool [B, L], True at real tokens, passed to the network.
+        context: float [B, M, width], what the network reads of each row's source, with context_mask bool [B, M];
+            null_context [B, 1, width] stands for it where guidance leaves the source out.
+        hidden: bool [B, L], the given tokens that guidance replaces by the state `mask_token`: a source in the row.
         block_size: tokens of a block if the network predicts one block only, the first with masks.
     Raises SettingError for an invalid temperature, top_p or guidance.
     """
@@ -38,6 +41,11 @@ class Denoiser:
     top_p: float = 1.0
     mask: Tensor | None = None
     block_size: int | None = None
+    context: Tensor | None = None
+    context_mask: Tensor | None = None
+    null_context: Tensor | None = None
+    hidden: Tensor | None = None
+    mask_token: int | None = None
 
     def __post_init__(self) -> None:
         check_number("temperature", self.temperature, 0.0, 1e6)
@@ -47,33 +55,54 @@ class Denoiser:
     @property
     def calls(self) -> int:
         """Network calls for one evaluation of a row: two with guidance."""
-        return 1 if self.cond is None or self.guidance in (0.0, 1.0) else 2
+        return 2 if self._is_guided and self.guidance not in (0.0, 1.0) else 1
+
+    @property
+    def _is_guided(self) -> bool:
+        """True if there is a condition or a source that guidance can leave out."""
+        return self.cond is not None or self.null_context is not None or self.hidden is not None
 
     def select(self, rows: slice) -> "Denoiser":
         """Return the denoiser of a slice of rows of the batch."""
-        cut = {name: value[rows] for name in ("cond", "mask") if (value := getattr(self, name)) is not None}
+        cut = {name: value[rows] for name in _PER_ROW if (value := getattr(self, name)) is not None}
         if self.null_cond is not None and self.cond is not None and self.null_cond.shape == self.cond.shape:
             cut["null_cond"] = self.null_cond[rows]
         return replace(self, **cut)
 
     def output(self, x_t: Tensor, sigma: Tensor, rows: Tensor | None = None) -> Tensor:
         """Return the guided output for x_t [b, L] at sigma [b]; `rows` are their indices in the batch, all by default."""
-        extras = {} if self.mask is None else {"mask": _take(self.mask, rows)}
-        if self.cond is None:
-            return self.network(x_t, sigma, **extras)
-        null: dict[str, Any] = {} if self.null_cond is None else {"cond": self._null(rows)}
+        if not self._is_guided or self.guidance == 1:
+            return self._conditioned(x_t, sigma, rows)
+        plain = self._unconditioned(x_t, sigma, rows)
         if self.guidance == 0:
-            return self.network(x_t, sigma, **extras, **null)
-        conditioned = self.network(x_t, sigma, cond=_take(self.cond, rows), **extras)
-        if self.guidance == 1:
-            return conditioned
-        plain = self.network(x_t, sigma, **extras, **null)
+            return plain
+        conditioned = self._conditioned(x_t, sigma, rows)
         # Infinite log-probabilities (an impossible token) would give inf - inf; the conditional output is used there.
         return torch.where(
             torch.isfinite(plain) & torch.isfinite(conditioned),
             plain + self.guidance * (conditioned - plain),
             conditioned,
         )
+
+    def _conditioned(self, x_t: Tensor, sigma: Tensor, rows: Tensor | None) -> Tensor:
+        """Call the network with the condition and the source of each row."""
+        given = {name: _take(getattr(self, name), rows) for name in ("mask", "cond", "context", "context_mask")}
+        return self.network(x_t, sigma, **{name: value for name, value in given.items() if value is not None})
+
+    def _unconditioned(self, x_t: Tensor, sigma: Tensor, rows: Tensor | None) -> Tensor:
+        """Call the network with the null condition, and without sources."""
+        given: dict[str, Any] = {"mask": _take(self.mask, rows)}
+        if self.cond is not None and self.null_cond is not None:
+            given["cond"] = self._null(rows)
+        if self.context is not None:
+            context, mask = _take(self.context, rows), _take(self.context_mask, rows)
+            given |= {"context": context, "context_mask": mask}
+            if self.null_context is not None:
+                given |= {"context": _take(self.null_context, rows), "context_mask": None}
+        if self.hidden is not None:
+            assert self.mask_token is not None
+            x_t = x_t.masked_fill(_take(self.hidden, rows), self.mask_token)  # type: ignore[arg-type]
+        return self.network(x_t, sigma, **{name: value for name, value in given.items() if value is not None})
 
     def log_x0(self, x_t: Tensor, sigma: Tensor, rows: Tensor | None = None, where: Tensor | None = None) -> Tensor:
         """Return log-probabilities of clean tokens, [b, L, dim], or [n, dim] at the n positions where bool [b, L] is True."""
@@ -97,6 +126,9 @@ class Denoiser:
     def _null(self, rows: Tensor | None) -> Tensor | None:
         per_row = self.null_cond is not None and self.cond is not None and self.null_cond.shape == self.cond.shape
         return _take(self.null_cond, rows) if per_row else self.null_cond
+
+
+_PER_ROW = ("cond", "mask", "context", "context_mask", "null_context", "hidden")
 
 
 def apply_temperature(log_probs: Tensor, temperature: float) -> Tensor:

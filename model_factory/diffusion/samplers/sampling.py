@@ -41,7 +41,8 @@ def sample(
             passed to the network.
         generator: seeds a stream for each row, so the same seed gives the same samples for any `batch_size`; or the
             streams themselves.
-        batch_size: rows in a batch, all by default; `denoiser.cond` has num_samples rows.
+        batch_size: rows in a batch, all by default; what `denoiser` has for each row has num_samples rows. Its
+            `hidden` are the frozen positions if it has a `mask_token`.
         watch: called with the state of a batch after each step, such as to show the text while it is drawn.
     Raises UnknownSamplerError, SettingError, LengthError, ShapeError and TokenError.
     """
@@ -52,8 +53,10 @@ def sample(
         raise LengthError("generator", f"{len(generator)} streams", f"{num_samples}, one for each sample")
     if generator is not None and not isinstance(generator, torch.Generator | RowGenerators):
         raise SettingError("generator", repr(generator), "a torch.Generator, such as torch.Generator().manual_seed(0)")
-    if denoiser.cond is not None and denoiser.cond.shape[0] != num_samples:
-        raise LengthError("cond", f"{denoiser.cond.shape[0]} rows", f"{num_samples}, one for each sample")
+    for name in ("cond", "context"):
+        given = getattr(denoiser, name)
+        if given is not None and given.shape[0] != num_samples:
+            raise LengthError(name, f"{given.shape[0]} rows", f"{num_samples}, one for each sample")
     if mask is not None:
         mask = fit_rows("mask", mask, (num_samples, length)).to(device)
         denoiser = replace(denoiser, mask=mask)
@@ -65,6 +68,8 @@ def sample(
     start = start_state(
         process.graph, num_samples, length, prompt=prompt, frozen=frozen, mask=mask, generators=generators
     )
+    if denoiser.mask_token is not None:
+        denoiser = replace(denoiser, hidden=start.frozen)
     chosen = default_sampler(process.graph) if sampler is None else sampler
     finished = []
     for first in range(0, num_samples, size):

@@ -19,7 +19,7 @@ from model_factory.evaluation.run import LoadedRun
 from model_factory.evaluation.settings import Settings
 from model_factory.experiment.metric_registry import register_metric
 from model_factory.training.noise import mix_seed
-from model_factory.training.tasks.base import counted_tokens, real_tokens
+from model_factory.training.tasks.base import Batch, counted_tokens, real_tokens
 from model_factory.training.tasks.diffusion import batch_condition, batch_masks
 
 PARTS = ("diffusion", "prior", "reconstruction")
@@ -102,7 +102,7 @@ def _count_inner(batch: dict[str, Any]) -> int:
     return int((given & (batch["response_mask"].cumsum(1) > 0)).any(1).sum())
 
 
-def _row_parts(model: Any, batch: dict[str, Any], seed: int) -> dict[str, Tensor]:
+def _row_parts(model: Any, batch: Batch, seed: int) -> dict[str, Tensor]:
     """Compute the parts of the bound in nats, float64 [B] each, of the rows of a batch."""
     ids, noise, mask = batch["input_ids"], batch["noise"], batch.get("attention_mask")
     if not isinstance(model, DiffusionModel):
@@ -112,8 +112,9 @@ def _row_parts(model: Any, batch: dict[str, Any], seed: int) -> dict[str, Tensor
     documents = {"documents": masks["documents"]} if "documents" in masks else {}
     generators = RowGenerators.from_seed(seed + 1, rows)
     generators.width = RESPONSE_WIDTH if "response_mask" in batch else 0
+    source = model.encode(batch.get("context_ids"), batch.get("context_mask"))
     found = model.objective.parts(
-        lambda x_t, sigma: model.denoise(x_t, sigma, mask=mask, cond=cond, **documents),
+        lambda x_t, sigma: model.denoise(x_t, sigma, mask=mask, cond=cond, **documents, **source),
         ids,
         model.times(stratified_times(rows, noise.batch_size, seed), ids, **documents),
         generators,
@@ -122,7 +123,7 @@ def _row_parts(model: Any, batch: dict[str, Any], seed: int) -> dict[str, Tensor
     return {name: getattr(found, name).sum(1) for name in PARTS}
 
 
-def _parts_by_row(model: Any, batch: dict[str, Any]) -> dict[str, Tensor]:
+def _parts_by_row(model: Any, batch: Batch) -> dict[str, Tensor]:
     """Compute the parts [B], or else the loss, of a custom model, row by row."""
     found: dict[str, list[Tensor]] = {}
     counted = counted_tokens(batch)

@@ -34,9 +34,7 @@ def measure(run: LoadedRun, split: Split, settings: Settings) -> Report:
     with report.attempt("nats_per_pair", settings.seed):
         total, parts = bound(run, split, settings)
         pairs = np.ones(len(total.nats))
-        report.figures.append(
-            ratio_figure("nats_per_pair", total.nats, pairs, settings.seed, unit="nats", note=_NOTE)
-        )
+        report.figures.append(ratio_figure("nats_per_pair", total.nats, pairs, settings.seed, unit="nats", note=_NOTE))
         report.figures += total.figures(settings.seed, note=_NOTE)
         report.notes += total.notes()
         for name, nats in parts.items():

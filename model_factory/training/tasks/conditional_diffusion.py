@@ -23,6 +23,7 @@ from model_factory.training.splits import select_dataset
 from model_factory.training.tasks.base import Batch, real_tokens
 from model_factory.training.tasks.diffusion import Diffusion
 
+
 class Joined(NamedTuple):
     """Rows of a source and a canvas: `input_ids` int64 [B, L], and bool [B, L] of all real tokens and of the canvas."""
 
@@ -110,9 +111,7 @@ class ConditionalDiffusion(Diffusion):
             for side, mask in zip(("source", "target"), kept, strict=True)
         )
         found = self.draw(network, sources, self.setting.generation, generator).tokens
-        return [
-            "\n".join(map(self.tokenizer.decode, texts)) for texts in zip(sources, references, found, strict=True)
-        ]
+        return ["\n".join(map(self.tokenizer.decode, texts)) for texts in zip(sources, references, found, strict=True)]
 
     def draw(
         self,
@@ -128,9 +127,9 @@ class ConditionalDiffusion(Diffusion):
         device = next(network.parameters()).device
         source, mask = (tensor.to(device) for tensor in pad_rows(sources, self.tokenizer.pad_token_id))
         count, size = len(sources), self.canvas
-        chosen = {"steps": settings.steps, "sampler": settings.sampler_choice, "top_p": settings.top_p}
+        chosen: dict[str, Any] = {"steps": settings.steps, "sampler": settings.sampler_choice, "top_p": settings.top_p}
         chosen |= {"guidance": settings.guidance, "generator": _padded_streams(generator, count, device)}
-        options: dict[str, Any] = {name: value for name, value in chosen.items() if value is not None}
+        options = {name: value for name, value in chosen.items() if value is not None}
         if settings.temperature != 1.0:
             options["temperature"] = settings.temperature
         if reads_context(network):

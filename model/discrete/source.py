@@ -1,0 +1,57 @@
+"""Sources of a conditional diffusion model: their encoding, and the rows from which training leaves them out."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from model.transformer.inputs import InputError, check_mask, describe, is_integer
+from model_factory.diffusion.randomness import RowGenerators
+
+Context = dict[str, Tensor]
+"""Keywords `context` float [B, M, width] and `context_mask` bool [B, M] of a denoiser; empty without an encoder."""
+
+
+def encode_source(network: nn.Module, ids: Tensor | None, mask: Tensor | None, *, has_encoder: bool) -> Context:
+    """Encode sources int [B, M] by `network.source`; mask bool [B, M] is True at real tokens.
+
+    Raises InputError for a source without an encoder, an encoder without a source, and for wrong shapes.
+    """
+    if ids is None:
+        if has_encoder:
+            raise InputError("the backbone has an encoder, which needs a source: context_ids, int [B, M]")
+        return {}
+    if not has_encoder:
+        raise InputError("context_ids are given, but the backbone has no encoder; put the source in front of the row")
+    if not is_integer(ids) or ids.dim() != 2 or 0 in ids.shape:
+        raise InputError(f"context_ids is {describe(ids)}; expected int [B, M]")
+    check_mask(mask, ids, "context_mask")
+    source: Any = network.source
+    found = {"context": source(ids, mask)}
+    return found if mask is None else found | {"context_mask": mask}
+
+
+def null_source(network: nn.Module, rows: int) -> Tensor:
+    """Return the learned context [rows, 1, width] of rows without their source."""
+    source: Any = network.source
+    return source.null.expand(rows, 1, -1)  # type: ignore[no-any-return]
+
+
+def drop_sources(
+    network: nn.Module, context: Context, given: Tensor, mask_token: int | None, share: float, generators: RowGenerators
+) -> tuple[Context, Callable[[Tensor], Tensor]]:
+    """Leave the sources of randomly chosen rows out, each with probability `share`.
+
+    Arguments:
+        context: of all rows, in which the null context takes the place of a dropped one.
+        given: bool [B, L], the tokens of the rows that are given; without a context those of dropped rows are masked.
+    Returns the context, and a function of noisy tokens int [B, L], or [B, 2 L] where clean ones follow.
+    """
+    dropped = generators.rand(1) < share  # [B, 1]
+    if context:
+        null = null_source(network, len(dropped))
+        return context | {"context": torch.where(dropped[..., None], null, context["context"])}, lambda x_t: x_t
+    hidden = given & dropped
+    assert mask_token is not None
+    return context, lambda x_t: x_t.masked_fill(hidden.repeat(1, x_t.shape[1] // hidden.shape[1]), mask_token)
