@@ -271,4 +271,4 @@ def _mask_token(special: HuggingFaceTokenizer | None, ids: Sequence[int]) -> str
     mask = None if special is None else getattr(special.inner, "mask_token_id", None)
     if mask is None or mask not in ids:
         return None
-    return "holds the tokenizer's mask token, which stands for noise in a diffusion model; remove it from the text"
+    return "holds the tokenizer's mask token, which is noise to a diffusion model; remove it from the text"

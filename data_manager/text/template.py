@@ -98,7 +98,7 @@ def parse_template(text: str) -> Template:
 
 
 def _response(content: str) -> tuple[str, str | None]:
-    """Return the column in braces, and the white space before a response in them, None for a column that is none."""
+    """Return the column in braces, and of a response the white space before it in them, None for other columns."""
     name, _, mark = (part.strip() for part in content.rpartition(":"))
     if name and mark == RESPONSE:
         return name, content[: len(content) - len(content.lstrip())]

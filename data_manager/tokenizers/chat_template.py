@@ -120,7 +120,7 @@ def _find_contents(inner: Any, template: str, messages: Sequence[tuple[str, str]
 
 
 def _end_of_turn(inner: Any, text: str, end: int) -> int:
-    """Return the end of the special token at position `end`; `end` itself if there is none."""
+    """Return the end of the special token at position `end`; `end` itself without such a token."""
     added = {str(token) for token in inner.added_tokens_decoder.values() if token.special}
     names = sorted(added | set(inner.all_special_tokens), key=len, reverse=True)
     return next((end + len(name) for name in names if name and text.startswith(name, end)), end)
