@@ -71,9 +71,7 @@ def inputs(model: DiffusionModel, pairs: Pairs) -> dict[str, Tensor]:
     return join(*pairs)._asdict()
 
 
-def train(
-    model: DiffusionModel, seed: int, steps: Sequence[int], weighting: str
-) -> Iterator[tuple[int, Measured]]:
+def train(model: DiffusionModel, seed: int, steps: Sequence[int], weighting: str) -> Iterator[tuple[int, Measured]]:
     """Train to the last of `steps`; yield the figures at each of them."""
     generator = torch.Generator().manual_seed(seed)
     optimiser = torch.optim.AdamW(model.parameters(), LEARNING_RATE)

@@ -39,6 +39,7 @@ class MultiHeadAttention(nn.Module):
         key_mask: Tensor | None = None,
         causal: bool = False,
         rotation: Rotation | None = None,
+        key_rotation: Rotation | None = None,
         cache: CoreState | None = None,
         kv_prefix: Tensor | None = None,
         documents: Documents | None = None,
@@ -50,7 +51,7 @@ class MultiHeadAttention(nn.Module):
             context: float [B, M, d_model], or the state that `cache_context` made of it; None: self-attention.
             key_mask: bool [B, M], True at keys that may be attended to.
             causal: let each token attend to itself and earlier ones alone.
-            rotation: rotary angles of x's positions, for self-attention.
+            rotation: rotary angles of x's positions; key_rotation: those of a context's, None: those of x.
             cache: state of self-attention while decoding; x is a whole prompt if it is empty, else one token.
             kv_prefix: [B, num_kv_heads, P, D], used as both keys and values of the first P positions.
             documents: of x's tokens, for self-attention: a token attends to its own document alone.
@@ -61,7 +62,8 @@ class MultiHeadAttention(nn.Module):
             q = rotate(q, rotation)
         if isinstance(context, CoreState):
             return self._join_heads(context.attend(q))
-        k, v = self._project_keys_values(x if context is None else context, rotation)  # [B, num_kv_heads, M, D] each
+        turned = rotation if key_rotation is None else key_rotation
+        k, v = self._project_keys_values(x if context is None else context, turned)  # [B, num_kv_heads, M, D] each
         if kv_prefix is not None:
             slots = kv_prefix.shape[2]
             k, v = (torch.cat([kv_prefix.to(part.dtype), part[:, :, slots:]], 2) for part in (k, v))

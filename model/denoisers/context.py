@@ -29,7 +29,7 @@ class SourceEncoder(nn.Module):
         values |= {"device": config.device} if "device" in entry.config_type.model_fields else {}
         section = entry.config_type.model_construct(**values)
         self.encoder: nn.Module = entry.build(section, config.num_tokens)
-        own: int = self.encoder.width  # type: ignore[assignment]
+        own: int = self.encoder.width
         self.project = nn.Identity() if own == width else nn.Linear(own, width)
         self.null = nn.Parameter(torch.randn(width) * width**-0.5) if config.get("source_dropout") else None
 
@@ -62,11 +62,12 @@ class PretrainedEncoder(nn.Module):
     def __init__(self, config: HuggingFaceContextConfig, num_tokens: int) -> None:
         super().__init__()
         hf_config = load_config(config.path)
-        self.model: Any = encoder_of(hf_config, config.path)
-        if getattr(self.model, "pooler", None) is not None:
-            self.model.pooler = None  # it takes part in no output that is read
+        model: Any = encoder_of(hf_config, config.path)
+        if getattr(model, "pooler", None) is not None:
+            model.pooler = None  # no output that is read depends on it
+        self.model: nn.Module = model
         self.width, self.is_frozen = hf_config.hidden_size, config.freeze
-        self.num_tokens: int = self.model.get_input_embeddings().num_embeddings
+        self.num_tokens: int = model.get_input_embeddings().num_embeddings
         if num_tokens > self.num_tokens:
             raise PretrainedError(
                 f"encoder hugging_face: {config.path} has {self.num_tokens} tokens, and the data set's tokenizer {num_tokens}; "

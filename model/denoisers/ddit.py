@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model.attention.documents import Documents
-from model.attention.rotary import Rotation, rotate, rotation_at
+from model.attention.rotary import Rotation, rotary_angles, rotate, rotation_at
 from model.denoisers.blocks import Blocks, KeyValue
 from model.denoisers.context import SourceEncoder
 from model.denoisers.embeddings import ConditioningEmbedding
@@ -61,7 +61,11 @@ class SelfAttention(nn.Module):
 
 
 class CrossAttention(nn.Module):
-    """Softmax attention to a context, with its own norm and residual sum."""
+    """Softmax attention to a context, with its own norm and rotary positions on both sides.
+
+    In a row of masks alone, the distances to the context's positions are all that tells one position from another:
+    attention among equal tokens gives all of them the same output.
+    """
 
     def __init__(self, d_model: int, num_heads: int) -> None:
         super().__init__()
@@ -71,10 +75,14 @@ class CrossAttention(nn.Module):
         self.to_kv = nn.Linear(d_model, 2 * d_model, bias=False)
         self.to_out = nn.Linear(d_model, d_model, bias=False)
 
-    def forward(self, x: Tensor, context: Tensor, mask: Tensor | None) -> Tensor:
-        """Return what x [B, L, d_model] reads in context [B, M, d_model], x's shape; mask bool [B, M] is True at tokens."""
-        q = self._split(self.to_q(self.norm(x)))
+    def forward(self, x: Tensor, context: Tensor, rotation: Rotation, mask: Tensor | None) -> Tensor:
+        """Return what x [B, L, d_model] reads in context [B, M, d_model], x's shape; mask bool [B, M] is True at tokens.
+
+        `rotation` is of x's positions.
+        """
+        q = rotate(self._split(self.to_q(self.norm(x))), rotation)
         k, v = map(self._split, self.to_kv(context).chunk(2, -1))
+        k = rotate(k, rotary_angles(k.shape[2], k.shape[3], k.device))
         out = F.scaled_dot_product_attention(q, k, v, attn_mask=_attention_mask(mask, None))
         read: Tensor = self.to_out(out.transpose(1, 2).flatten(2))
         return read
@@ -119,7 +127,7 @@ class DDiTLayer(nn.Module):
         x = x + gate * F.dropout(attended, self.dropout, self.training)
         if self.cross_attention is not None:
             assert context is not None
-            x = x + F.dropout(self.cross_attention(x, context, context_mask), self.dropout, self.training)
+            x = x + F.dropout(self.cross_attention(x, context, rotation, context_mask), self.dropout, self.training)
         fed: Tensor = self.feed_forward(self.norm_feed_forward(x) * (1 + scale_ff) + shift_ff)
         out: Tensor = x + gate_ff * F.dropout(fed, self.dropout, self.training)
         return out

@@ -1,27 +1,19 @@
 """Types of the section `backbone.encoder`, by which a denoiser reads a source, and their registry; no torch is imported.
 
-A custom encoder is a builder in one file, loaded by `--plugin MODULE` or through the group `model_factory.context_encoders`:
-
-    @register_context_encoder("my_encoder", config=MyConfig)
-    def build(config, num_tokens): ...        # an nn.Module with `width`, called as module(ids, mask) -> [B, M, width]
-
-`num_tokens` is the number of data tokens.
+A builder is called as `build(config, num_tokens)` with the number of data tokens, and returns a module with `width` that
+maps ids int [B, M] and a mask bool [B, M] to float [B, M, width].
 """
 
 from collections.abc import Callable, Iterator
-from typing import Annotated, Any, Literal, NamedTuple, TypeVar
-
-from pydantic import BaseModel
+from typing import Annotated, Any, Literal, NamedTuple
 
 from model.core_registry import first_of_direction
 from model.hub import find_folder_problem
 from model.types import PerformerParams
-from model_factory.yaml_config.from_registry import FromRegistry, section_type
+from model_factory.yaml_config.from_registry import FromRegistry
 from model_factory.yaml_config.paths import PathText
 from model_factory.yaml_config.registry import Registry, import_on_call
 from model_factory.yaml_config.strict_model import StrictModel, Violation
-
-Builder = TypeVar("Builder", bound=Callable[..., Any])
 
 
 class ContextEncoderEntry(NamedTuple):
@@ -32,12 +24,6 @@ class ContextEncoderEntry(NamedTuple):
 
 
 CONTEXT_ENCODERS: Registry[ContextEncoderEntry] = Registry("context encoder", "model_factory.context_encoders")
-
-
-def register_context_encoder(name: str, *, config: type[BaseModel]) -> Callable[[Builder], Builder]:
-    """Register the decorated builder under `name`; raise ValueError if the name is taken."""
-    keys = section_type(name, config, StrictModel)
-    return CONTEXT_ENCODERS.decorator(name, lambda build: ContextEncoderEntry(keys, build))
 
 
 class PerformerContextConfig(PerformerParams):
@@ -76,11 +62,8 @@ class HuggingFaceContextConfig(StrictModel):
             yield Violation(f"{self.path}: {problem}", ("path",), suggestion="a folder with config.json, or owner/name")
 
 
-register_context_encoder("performer", config=PerformerContextConfig)(
-    import_on_call("model.denoisers.context:OwnEncoder")
-)
-register_context_encoder("hugging_face", config=HuggingFaceContextConfig)(
-    import_on_call("model.denoisers.context:PretrainedEncoder")
-)
+for _config, _build in ((PerformerContextConfig, "OwnEncoder"), (HuggingFaceContextConfig, "PretrainedEncoder")):
+    _name = str(_config.model_fields["type"].default)
+    CONTEXT_ENCODERS.add(_name, ContextEncoderEntry(_config, import_on_call(f"model.denoisers.context:{_build}")))
 
 EncoderChoice = Annotated[StrictModel | None, FromRegistry(CONTEXT_ENCODERS, default="performer", or_none=True)]

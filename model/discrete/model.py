@@ -18,7 +18,7 @@ from model.transformer.inputs import InputError, check_documents, check_mask, de
 from model_factory.diffusion.objectives.losses import LossParts, Objective
 from model_factory.diffusion.processes.diffusion_process import DiffusionProcess
 from model_factory.diffusion.processes.forward_process import per_token
-from model_factory.diffusion.randomness import Randomness, RowGenerators
+from model_factory.diffusion.randomness import ROW_WIDTH, Randomness, RowGenerators
 from model_factory.diffusion.registry import OBJECTIVES, PROCESSES, SCHEDULES
 from model_factory.diffusion.samplers.base import SamplerChoice
 from model_factory.diffusion.samplers.denoiser import Denoiser
@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from model.discrete.types import DiffusionConfig
 
 LossWeighting = Literal["bound", "uniform"]
-RESPONSE_WIDTH = 2**20
-"""Positions of a row with a response, as its random stream counts them: the padding of a batch changes no draw."""
 
 
 class DiffusionOutput(NamedTuple):
@@ -137,8 +135,7 @@ class DiffusionModel(nn.Module):
         seed = int(torch.randint(2**62, ())) if seed is None else seed
         rows = check_rows(rows, input_ids)
         t = stratified_times(rows, batch_size or len(input_ids), seed)
-        generators = RowGenerators.from_seed(seed + 1, rows)
-        generators.width = 0 if response_mask is None else RESPONSE_WIDTH
+        generators = RowGenerators.from_seed(seed + 1, rows, ROW_WIDTH)
         if cond is not None and self.training:
             cond = self._drop_condition(cond, generators)
 
@@ -203,7 +200,7 @@ class DiffusionModel(nn.Module):
             sigma = check_level(sigma, x_t)  # type: ignore[arg-type]
         if documents is not None:
             documents = check_documents(documents, x_t if self.block_size is None else x_t.chunk(2, 1)[0])
-        source = {"context": context, "context_mask": context_mask}
+        source: Context = {"context": context, "context_mask": context_mask}
         return self._predict(x_t.long(), sigma, mask=mask, cond=cond, documents=documents, **source)
 
     def _predict(
@@ -214,7 +211,8 @@ class DiffusionModel(nn.Module):
         cond: Tensor | None = None,
         blocks: Blocks | None = None,
         documents: Tensor | None = None,
-        **source: Tensor | None,
+        context: Tensor | None = None,
+        context_mask: Tensor | None = None,
     ) -> Tensor:
         """Call the network without checks; `blocks` are those of [x_t ; x_0] by default."""
         time = sigma.to(torch.float32) if sigma is not None and self.diffusion_config.is_time_conditioned else None
@@ -222,6 +220,7 @@ class DiffusionModel(nn.Module):
             blocks = Blocks.doubled(x_t.shape[1] // 2, self.block_size, x_t.device, documents)
             documents = None
             mask = None if mask is None else torch.cat([mask, mask], 1)
+        source = {"context": context, "context_mask": context_mask}
         return self.call(x_t, time, mask=mask, cond=cond, blocks=blocks, documents=documents, **source)
 
     def sample(
@@ -303,13 +302,13 @@ class DiffusionModel(nn.Module):
             self.train(was_training)
 
     def _denoiser(
-        self, cond: Tensor | None, rows: int, source: Context, *, guidance: float, **settings: Any
+        self, cond: Tensor | None, rows: int, source: Context | None = None, *, guidance: float, **settings: Any
     ) -> Denoiser:
         """Create the denoiser for samplers, with a condition or a source for each row."""
         drops = self.diffusion_config.source_dropout > 0
         if cond is None and not drops and guidance != 1.0:
             raise InputError(f"guidance is {guidance}, but cond is not given")
-        settings |= source
+        settings |= source or {}
         if drops and source:
             settings["null_context"] = null_source(self.network, len(source["context"]))
         elif drops and guidance != 1.0:

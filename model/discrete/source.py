@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from model.transformer.inputs import InputError, check_mask, describe, is_integer
 from model_factory.diffusion.randomness import RowGenerators
 
-Context = dict[str, Tensor]
+Context = dict[str, Any]
 """Keywords `context` float [B, M, width] and `context_mask` bool [B, M] of a denoiser; empty without an encoder."""
 
 
@@ -50,8 +50,10 @@ def drop_sources(
     """
     dropped = generators.rand(1) < share  # [B, 1]
     if context:
-        null = null_source(network, len(dropped))
-        return context | {"context": torch.where(dropped[..., None], null, context["context"])}, lambda x_t: x_t
+        read = torch.where(dropped[..., None], null_source(network, len(dropped)), context["context"])
+        first = torch.arange(read.shape[1], device=read.device) == 0  # the null context is one vector
+        seen = context.get("context_mask", torch.ones_like(read[..., 0], dtype=torch.bool))
+        return {"context": read, "context_mask": torch.where(dropped, first, seen)}, lambda x_t: x_t
     hidden = given & dropped
     assert mask_token is not None
     return context, lambda x_t: x_t.masked_fill(hidden.repeat(1, x_t.shape[1] // hidden.shape[1]), mask_token)

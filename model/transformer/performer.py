@@ -22,14 +22,15 @@ class PerformerEncoder(PerformerStack):
     """A stack whose tokens see the whole sequence; with `causal_linear` only earlier tokens (streaming).
 
     With `has_head=False` it returns hidden states even with a `vocab_size`, as inside an encoder-decoder. With
-    `cross_attention` its layers also attend to a context, as in a denoiser of targets.
+    `cross_attention` its layers also attend to a context, whose positions are rotary too: in a row of masks alone they
+    are all that tells one position from another.
     Raises ValueError for `use_cross_attention`, DeviceError for a device that this machine lacks.
     """
 
     def __init__(self, params: PerformerParams, *, has_head: bool = True, cross_attention: bool = False) -> None:
         if params.use_cross_attention:
             raise ValueError("use_cross_attention: an encoder has no context to attend to")
-        super().__init__(params, has_head=has_head, cross_attention=cross_attention)
+        super().__init__(params, has_head=has_head, cross_attention=cross_attention, rotates_context=cross_attention)
 
     def hidden(
         self,
@@ -41,9 +42,7 @@ class PerformerEncoder(PerformerStack):
     ) -> Tensor:
         """Return the final hidden states [B, N, d_model], before the head; arguments as in `forward`."""
         self._check_context(x, context, context_mask)
-        return self._run(
-            x, context, mask=mask, context_mask=context_mask, causal=False, documents=documents
-        )
+        return self._run(x, context, mask=mask, context_mask=context_mask, causal=False, documents=documents)
 
     def forward(
         self,

@@ -90,8 +90,11 @@ class TransformerLayer(nn.Module):
         cache: CoreState | None = None,
         kv_prefix: Tensor | None = None,
         documents: Documents | None = None,
+        context_rotation: Rotation | None = None,
     ) -> Tensor:
         """Map x [B, N, d_model] to the same shape; `context` is [B, M, d_model], `rotation` of x's positions.
+
+        With `context_rotation`, of the context's positions, cross-attention knows the distance of two positions.
 
         While decoding, `cache` and `context` are the states of this layer; `kv_prefix` replaces the keys and values of
         the first positions, and `documents` isolates those of packed rows (`MultiHeadAttention.forward`).
@@ -101,7 +104,8 @@ class TransformerLayer(nn.Module):
         if self.feed_forward_between is not None:
             x = self.feed_forward_between(x)
         if self.cross_attention is not None:
-            x = self.cross_attention(x, context, key_mask=context_mask)
+            turns = {} if context_rotation is None else {"rotation": rotation, "key_rotation": context_rotation}
+            x = self.cross_attention(x, context, key_mask=context_mask, **turns)
         out: Tensor = self.feed_forward(x)
         return out
 
@@ -120,13 +124,16 @@ def _attention_of(residual: Residual) -> MultiHeadAttention:
 class PerformerStack(nn.Module):
     """Base of encoder and decoder: input, layers, final norm, head and the redraw of random features.
 
-    It is built on the device of `params`. Raises DeviceError if this machine lacks it.
+    It is built on the device of `params`. Raises DeviceError if this machine lacks it. With `rotates_context`, rotary
+    positions turn the queries and the keys of cross-attention too.
     """
 
-    def __init__(self, params: PerformerParams, *, has_head: bool, cross_attention: bool) -> None:
+    def __init__(
+        self, params: PerformerParams, *, has_head: bool, cross_attention: bool, rotates_context: bool = False
+    ) -> None:
         super().__init__()
         self.params = params
-        self.has_cross_attention = cross_attention
+        self.has_cross_attention, self.rotates_context = cross_attention, rotates_context
         self.has_head = has_head and params.vocab_size is not None
         with resolve_device(params.device):
             self.input = InputEmbedding(params)
@@ -198,6 +205,8 @@ class PerformerStack(nn.Module):
         states = [LayerState(None, context)] * len(self.layers) if state is None else state.layers
         shared: dict[str, Any] = {"mask": mask, "context_mask": context_mask, "causal": causal, "rotation": rotation}
         shared["documents"] = apart
+        if self.rotates_context and context is not None and rotation is not None:
+            shared["context_rotation"] = rotary_angles(context.shape[1], self.params.head_dim, context.device)
         prefixes = [None] * len(self.layers) if kv_prefixes is None else kv_prefixes
         for layer, (cache, own_context), kv_prefix in zip(self.layers, states, prefixes, strict=True):
             x = layer(x, own_context, cache=cache, kv_prefix=kv_prefix, **shared)

@@ -32,6 +32,10 @@ def to_unit_interval(words: Tensor) -> Tensor:
     return _shift_right(words, 11).to(torch.float64) * 2.0**-53
 
 
+ROW_WIDTH = 2**20
+"""Width of streams that must not depend on the padding of a batch: the longest row that they serve."""
+
+
 class RowGenerators:
     """One random stream for each row; `rand(L)` draws float64 uniforms [rows, L] in [0, 1).
 
@@ -54,10 +58,10 @@ class RowGenerators:
         return cls(hash_words(seeds.to(device)))
 
     @classmethod
-    def from_seed(cls, seed: int, rows: Tensor) -> "RowGenerators":
+    def from_seed(cls, seed: int, rows: Tensor, width: int = 0) -> "RowGenerators":
         """Create streams from a seed and the int index of each row in the global batch, [B]."""
         start = hash_words(torch.full_like(rows, _wrap(seed), dtype=torch.int64))
-        return cls(hash_words(start + rows.to(torch.int64) * _GOLDEN))
+        return cls(hash_words(start + rows.to(torch.int64) * _GOLDEN), width=width)
 
     def __len__(self) -> int:
         return self.keys.shape[0]

@@ -16,9 +16,10 @@ from model.model_types import ModelConfig
 from model.types import PerformerParams
 from model_factory.diffusion.registry import OBJECTIVES, SAMPLERS
 from model_factory.experiment.check_context import DISCRETE, LATENT, OWN_TASKS, SPEECH_TASKS, Check, Context
-from model_factory.experiment.pair_checks import PAIR_CHECKS
+from model_factory.experiment.pair_checks import PAIR_CHECKS, is_joined, reads_sources
 from model_factory.experiment.response_checks import RESPONSE_CHECKS
 from model_factory.experiment.training_checks import TRAINING_CHECKS
+from model_factory.yaml_config.check import advice
 from model_factory.yaml_config.errors import Problem
 from model_factory.yaml_config.model_tree import walk
 from model_factory.yaml_config.node import dotted
@@ -107,8 +108,8 @@ def _name(context: Context) -> str:
 def _lengths(context: Context) -> Iterator[Problem]:
     """Check that rows, and the sequences of a diffusion model, are no longer than the model can read."""
     model = context.model
-    if model is None or model.model_type == LATENT:
-        return
+    if model is None or model.model_type == LATENT or (context.dataset and is_joined(model, context.dataset)):
+        return  # rows of a source and a canvas are the business of `pair_checks`
     limits: list[tuple[Location, str, int | None]] = []
     for part, stack in _stacks(model):
         limits.append((("model", part, "max_length"), part, stack.max_length))
@@ -241,7 +242,11 @@ def _diffusion_generation(context: Context) -> Iterator[Problem]:
             message, fix = _unfit_sampler(str(name), section)
         elif key == "steps" and (most := _latent_steps(section)) is not None and (generation.steps or 0) > most:
             message = f"steps {generation.steps} are more than the diffusion's num_steps {most}"
-        elif key == "guidance" and getattr(section, "condition", None) is None:
+        elif key == "guidance" and not getattr(section, "source_dropout", 0) and reads_sources(context):
+            message = "guidance over the source needs a model that is trained without it too"
+            fix = "source_dropout: 0.1 in the model's section"
+            message += f"; {advice(fix)}"
+        elif key == "guidance" and not (getattr(section, "condition", None) or getattr(section, "source_dropout", 0)):
             message = "guidance needs a condition in the model's section"
         if message:
             yield Problem(context.node(path).place, dotted(path), "relation", message, fix)

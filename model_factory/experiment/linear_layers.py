@@ -57,16 +57,33 @@ def linear_layers(model: ModelConfig, task: str | None) -> frozenset[str] | None
 def _of_backbone(section: Any) -> frozenset[str] | None:
     """Return the layers of a diffusion model's backbone."""
     backbone, condition = section.backbone, section.condition
+    source = _of_source(backbone)
+    if source is None:
+        return None
     told = _TIME if section.is_time_conditioned or (condition and condition.size) else frozenset()
     if backbone.type == "ddit":
-        return frozenset(("to_qkv", "to_out", "linear", "head")) | _TIME
+        return frozenset(("to_qkv", "to_out", "linear", "head")) | _TIME | source
     if backbone.type == "bert":
         plain = ("key", "query") if backbone.position == "absolute" else ()  # rotary layers compute something else
         modulated = _TIME if backbone.time_injection == "adaln" else told  # built even if nothing is conditioned on
         return frozenset(("dense", "value", "head", *plain)) | modulated
     if backbone.type == "performer" and isinstance(backbone, PerformerParams) and _is_built_in(backbone):
-        return _STACK | told | (frozenset() if backbone.tie_embeddings else {"head"})
+        return _STACK | told | (frozenset() if backbone.tie_embeddings else {"head"}) | source
     return None
+
+
+def _of_source(backbone: Any) -> frozenset[str] | None:
+    """Return the layers by which a backbone reads a source; None if only the weights of its encoder tell."""
+    encoder = getattr(backbone, "encoder", None)
+    if encoder is None:
+        return frozenset()
+    if not isinstance(encoder, PerformerParams) or not _is_built_in(encoder):
+        return None
+    return (
+        _STACK
+        | ({"to_kv"} if backbone.type == "ddit" else frozenset())
+        | (frozenset() if encoder.d_model == backbone.d_model else {"project"})
+    )
 
 
 def layers_of_stages(model: ModelConfig) -> dict[str, frozenset[str]] | None:

@@ -22,14 +22,21 @@ def has_encoder(model: ModelConfig) -> bool:
     )
 
 
-def row_length(model: ModelConfig, entry: DatasetConfig) -> int | None:
-    """Return the largest number of tokens in a row that the model reads; None if the data set does not limit it.
+def is_joined(model: ModelConfig, entry: DatasetConfig) -> bool:
+    """Return True if a row of a discrete diffusion model is a source with the target's canvas behind it."""
+    return model.model_type == DISCRETE and bool(getattr(entry, "is_paired", False)) and not has_encoder(model)
 
-    Where a diffusion model reads pairs without an encoder, a row has a source in front of the target's canvas.
-    """
+
+def row_length(model: ModelConfig, entry: DatasetConfig) -> int | None:
+    """Return the largest number of tokens in a row that the model reads; None if the data set does not limit it."""
     length: int | None = getattr(entry, "sequence_length", None)
-    is_joined = model.model_type == DISCRETE and getattr(entry, "is_paired", False) and not has_encoder(model)
-    return 2 * length if length is not None and is_joined else length
+    return 2 * length if length is not None and is_joined(model, entry) else length
+
+
+def reads_sources(context: Context) -> bool:
+    """Return True for a discrete diffusion model whose data have a source, or a prompt, for each target."""
+    is_discrete = context.model is not None and context.model.model_type == DISCRETE
+    return is_discrete and bool({"source_ids", "response_mask"} & (context.columns or frozenset()))
 
 
 def _canvas(context: Context) -> Iterator[Problem]:
@@ -46,10 +53,11 @@ def _canvas(context: Context) -> Iterator[Problem]:
 def _positions(context: Context) -> Iterator[Problem]:
     """Check that the network has positions for a source and the canvas behind it."""
     model, entry = context.model, context.dataset
-    if context.task != TASK or model is None or entry is None or model.model_type != DISCRETE or has_encoder(model):
+    if model is None or entry is None or not is_joined(model, entry):
         return
-    longest, section = row_length(model, entry), model.config
-    for path, owner in ((("model", "backbone", "max_length"), section.backbone), (("model", "length"), section)):  # type: ignore[attr-defined]
+    section: Any = model.config
+    longest = row_length(model, entry)
+    for path, owner in ((("model", "backbone", "max_length"), section.backbone), (("model", "length"), section)):
         limit: int | None = getattr(owner, path[-1], None)
         if longest is not None and limit is not None and limit < longest:
             message = (
@@ -57,6 +65,25 @@ def _positions(context: Context) -> Iterator[Problem]:
                 f"{path[-1]} is {limit}"
             )
             yield context.problem(path, message, f"{path[-1]}: {longest}, or sequence_length: {limit // 2}")
+
+
+def _source(context: Context) -> Iterator[Problem]:
+    """Check that the data have the sources that an encoder reads, or that `source_dropout` leaves out."""
+    model, entry = context.model, context.dataset
+    if model is None or entry is None or model.model_type != DISCRETE or context.columns is None or not context.trains:
+        return
+    section: Any = model.config
+    encoder = getattr(section.backbone, "encoder", None)
+    if encoder is not None and context.task != TASK:
+        message = f"an encoder reads the sources of pairs, and data set {entry.name!r} has none"
+        yield context.problem(("model", "backbone", "encoder"), message, "leave it out")
+    elif section.source_dropout and not reads_sources(context):
+        message = f"source_dropout leaves sources out, and data set {entry.name!r} has none"
+        yield context.problem(("model", "source_dropout"), message, "leave it out")
+    longest, limit = getattr(entry, "sequence_length", None), getattr(encoder, "max_length", None)
+    if longest is not None and limit is not None and limit < longest:
+        message = f"a source has up to {longest} tokens (sequence_length), and the encoder reads at most {limit}"
+        yield context.problem(("model", "backbone", "encoder", "max_length"), message, f"max_length: {longest}")
 
 
 def _takes_responses(context: Context) -> Iterator[Problem]:
@@ -87,4 +114,4 @@ def _model_class(build: Callable[..., Any]) -> Any:
     return found[0] if len(found) == 1 else None
 
 
-PAIR_CHECKS: tuple[Check, ...] = (_canvas, _positions, _takes_responses)
+PAIR_CHECKS: tuple[Check, ...] = (_canvas, _positions, _source, _takes_responses)

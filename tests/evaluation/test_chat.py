@@ -15,6 +15,7 @@ from model_factory.cli.generate import main
 from model_factory.evaluation.metrics.responses import last_responses
 from model_factory.evaluation.run import open_run
 from model_factory.evaluation.sampling.chat import Chat
+from model_factory.evaluation.sampling.draw import draw
 from model_factory.evaluation.sampling.given import read_given
 from model_factory.evaluation.sampling.prompt import PromptError
 from model_factory.evaluation.sampling.sample import Request
@@ -206,3 +207,19 @@ def test_last_responses() -> None:
     mask = torch.tensor([[0, 1, 1, 0, 1, 1], [1, 1, 0, 1, 0, 0], [1, 1, 1, 1, 1, 1]]).bool()
     expected = torch.tensor([[0, 0, 0, 0, 1, 1], [0, 0, 0, 1, 0, 0], [1, 1, 1, 1, 1, 1]]).bool()
     assert torch.equal(last_responses(mask), expected)
+
+
+def test_canvas_is_that_of_the_rows(runs, tmp_path):
+    with pytest.raises(UnfitError, match="have 80 tokens, on which it has learnt where responses end"):
+        Chat(open_run(runs["chat"]), Request(length=90)).answer("hello")
+    data = table(tmp_path, FACTS, template="{question}?\n{answer:response}", fill="hidden")
+    run = open_run(make_run(tmp_path / "hidden", MDLM, data, "diffusion"))
+    with pytest.raises(UnfitError, match="not how likely a length is after a prompt; give --length N"):
+        draw(run, Request(("what",)))
+    assert all(len(one.tokens) <= 6 for one in draw(run, Request(("what",), length=14)).samples)
+
+
+def test_characters_that_are_not_known_are_those_of_columns(runs, tmp_path):
+    assert draw(open_run(runs["facts"]), Request((json.dumps({"place": "a", "question": "what"}),))).notes == []
+    notes = draw(open_run(runs["facts"]), Request((json.dumps({"place": "Q", "question": "what"}),))).notes
+    assert notes == ["the prompt has characters that the run's tokenizer does not know ('Q')"]

@@ -16,6 +16,7 @@ from model_factory.yaml_config.dump import dump
 STACK = {"d_model": 8, "num_layers": 1, "num_heads": 2, "device": "cpu"}
 TOKENS = STACK | {"vocab_size": 20}
 BERT = {"type": "bert", "hidden_size": 8, "num_layers": 1, "num_heads": 2, "device": "cpu"}
+SOURCE = {"d_model": 8, "num_layers": 1, "num_heads": 2}
 CLASSES = {"type": "class", "num_classes": 2}
 PROPERTIES = {"type": "properties", "size": 2}
 SECTIONS: list[tuple[str, dict[str, Any]]] = [
@@ -30,6 +31,8 @@ SECTIONS: list[tuple[str, dict[str, Any]]] = [
             {"backbone": {"type": "performer", **STACK}},
             {"backbone": {"type": "performer", **STACK, "tie_embeddings": False}, "time_conditioning": True},
             {"backbone": {"type": "performer", **STACK}, "condition": PROPERTIES},
+            {"backbone": {"type": "ddit", **STACK, "encoder": SOURCE}},
+            {"backbone": {"type": "performer", **STACK, "encoder": SOURCE | {"d_model": 4}}},
             {"backbone": BERT},
             {"backbone": BERT | {"position": "absolute"}, "time_conditioning": True},
             {"backbone": BERT | {"time_injection": "input"}, "condition": CLASSES},

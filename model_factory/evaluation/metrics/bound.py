@@ -8,8 +8,8 @@ from torch import Tensor
 
 from data_manager.dataset_types import DatasetConfig
 from data_manager.row_types import TokensConfig
-from model.discrete.model import RESPONSE_WIDTH, DiffusionModel
-from model_factory.diffusion.randomness import RowGenerators
+from model.discrete.model import DiffusionModel
+from model_factory.diffusion.randomness import ROW_WIDTH, RowGenerators
 from model_factory.diffusion.time_strata import stratified_times
 from model_factory.evaluation.figure import Report
 from model_factory.evaluation.metrics.likelihood import TextNLL, item_of, ratio_figure
@@ -110,14 +110,12 @@ def _row_parts(model: Any, batch: Batch, seed: int) -> dict[str, Tensor]:
     rows, cond = noise.place.to(ids.device), batch_condition(model, batch)
     counted, masks = counted_tokens(batch), batch_masks(model, batch)
     documents = {"documents": masks["documents"]} if "documents" in masks else {}
-    generators = RowGenerators.from_seed(seed + 1, rows)
-    generators.width = RESPONSE_WIDTH if "response_mask" in batch else 0
     source = model.encode(batch.get("context_ids"), batch.get("context_mask"))
     found = model.objective.parts(
         lambda x_t, sigma: model.denoise(x_t, sigma, mask=mask, cond=cond, **documents, **source),
         ids,
         model.times(stratified_times(rows, noise.batch_size, seed), ids, **documents),
-        generators,
+        RowGenerators.from_seed(seed + 1, rows, ROW_WIDTH),
         ~counted,
     )
     return {name: getattr(found, name).sum(1) for name in PARTS}

@@ -14,8 +14,7 @@ from torch import Tensor, nn
 
 from data_manager.rows.collate import pad_rows
 from data_manager.tokenizers.base import Tokenizer
-from model.discrete.model import RESPONSE_WIDTH
-from model_factory.diffusion.randomness import Randomness, RowGenerators
+from model_factory.diffusion.randomness import ROW_WIDTH, Randomness, RowGenerators
 from model_factory.diffusion.registry import SAMPLERS
 from model_factory.experiment.training_types import GenerationConfig
 from model_factory.training.errors import UnfitError
@@ -218,7 +217,7 @@ def _padded_streams(generator: Randomness, count: int, device: torch.device) -> 
     streams = generator
     if not isinstance(streams, RowGenerators):
         streams = RowGenerators.from_generator(generator, count, device)  # type: ignore[arg-type]
-    return RowGenerators(streams.keys, streams.counter, RESPONSE_WIDTH)
+    return RowGenerators(streams.keys, streams.counter, ROW_WIDTH)
 
 
 def _parameters(function: Callable[..., Any]) -> set[str]:
