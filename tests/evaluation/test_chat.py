@@ -216,7 +216,7 @@ def test_canvas_is_that_of_the_rows(runs, tmp_path):
     run = open_run(make_run(tmp_path / "hidden", MDLM, data, "diffusion"))
     with pytest.raises(UnfitError, match="not how likely a length is after a prompt; give --length N"):
         draw(run, Request(("what",)))
-    assert all(len(one.tokens) <= 6 for one in draw(run, Request(("what",), length=14)).samples)
+    assert all(len(one.tokens) <= 7 for one in draw(run, Request(("what",), length=14)).samples)
 
 
 def test_characters_that_are_not_known_are_those_of_columns(runs, tmp_path):
