@@ -95,9 +95,9 @@ class ColumnsConfig(CorpusConfig):
     @property
     def ends_with_response(self) -> bool:
         """True if rows with responses end with one, so that its end is to be learnt."""
-        return self.has_responses and (
-            self.messages is not None or parse_template(self.templates[0]).ends_with_response
-        )
+        if self.infill is not None or not self.names_responses:
+            return self.has_responses
+        return self.messages is not None or parse_template(self.templates[0]).ends_with_response
 
     @property
     def templates(self) -> tuple[str, ...]:

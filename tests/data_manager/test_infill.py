@@ -1,5 +1,6 @@
 """Rows for holes of unknown length: prefix, suffix and middle, which together are the text."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -85,6 +86,14 @@ def test_batches_have_one_length_whatever_rows_they_hold(tmp_path: Path) -> None
         assert ids[:size].tolist() == list(row["input_ids"])
         assert set(ids[size:].tolist()) <= {2}
         assert bool(mask[size:].all())
+
+
+def test_holes_of_a_table_are_those_of_its_texts(tmp_path: Path) -> None:
+    lines = rows(config(tmp_path))
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps({"text": line}) + "\n" for line in LINES))
+    made = config(tmp_path, source="json", documents=None, data_files={"train": str(tmp_path / "a.jsonl")})
+    assert rows(made) == lines
+    assert made.is_filled  # type: ignore[attr-defined]
 
 
 def test_source_columns_count_the_middle(tmp_path: Path) -> None:
