@@ -11,7 +11,7 @@ from model_factory.cli.options import build_verb_parser
 from model_factory.cli.run_command import run_verb
 from model_factory.experiment.config import DATA_SECTIONS, MODEL_SECTIONS, SECTIONS, Experiment, read_experiment
 from model_factory.experiment.custom_code import describe_error
-from model_factory.experiment.missing_files import find_missing_files
+from model_factory.experiment.path_values import find_missing_files
 from model_factory.experiment.training_checks import find_notes
 from model_factory.yaml_config.errors import ConfigError, Problem, escape_controls, escape_line, report_failure
 from model_factory.yaml_config.exit_codes import FAILED, GOOD

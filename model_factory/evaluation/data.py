@@ -76,7 +76,7 @@ def _with_lengths_of(entry: DatasetConfig, own: DatasetConfig) -> DatasetConfig:
     """Return the data set of a YAML file; keys of its rows that the file leaves out are those of the run's own data set."""
     if not isinstance(entry, TokensConfig) or not isinstance(own, TokensConfig):
         return entry
-    left_out = [key for key in ("sequence_length", "rows") if key not in entry.model_fields_set]
+    left_out = [key for key in ("sequence_length", "rows", "fill") if key not in entry.model_fields_set]
     return entry.model_copy(update={key: getattr(own, key) for key in left_out})
 
 
@@ -92,9 +92,9 @@ def _describe_kind(entry: DatasetConfig) -> str:
         return "recordings"
     if getattr(entry, "label", None) is not None:
         return "texts with classes"
-    if getattr(entry, "names_responses", False):
-        return "texts with responses"
-    return "pairs of texts" if entry.is_paired else "texts"
+    if entry.is_paired:
+        return "pairs of texts"
+    return "texts with responses" if entry.has_responses else "texts"
 
 
 def _make(
@@ -108,7 +108,12 @@ def _make(
     if kind == "text":
         keys["documents"] = None if entry.is_paired else getattr(entry, "documents", None) or _document(entry)
     elif len(columns) == _PAIR:
-        keys |= {"pair": dict(zip(("source", "target"), columns, strict=True)), "column": None, "template": None}
+        keys |= {
+            "pair": dict(zip(("source", "target"), columns, strict=True)),
+            "column": None,
+            "template": None,
+            "messages": None,
+        }
     elif columns and keys.get("messages") is not None:
         keys["messages"] = columns[0]
     elif columns:

@@ -1,6 +1,6 @@
 """Check the headers of the files that a config names: config.json, config.yml and safetensors headers; no weights are read.
 
-`model_factory.experiment.missing_files` reports missing files as notes, since they may be on another machine.
+`model_factory.experiment.path_values` reports missing files as notes, since they may be on another machine.
 """
 
 import json

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from model_factory.experiment.config import Experiment, ExperimentConfig, read_experiment
-from model_factory.experiment.missing_files import find_missing_files
+from model_factory.experiment.path_values import find_missing_files
 from model_factory.sweep.folder import SweepFolder
 from model_factory.sweep.grid import Point
 from model_factory.sweep.process import RunProcess, Start, Stopper, last_message

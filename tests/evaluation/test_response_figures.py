@@ -18,11 +18,14 @@ from model_factory.diffusion.objectives.losses import SubsLoss
 from model_factory.diffusion.processes.diffusion_process import DiffusionProcess
 from model_factory.diffusion.processes.graph import AbsorbingGraph
 from model_factory.diffusion.processes.noise_schedule import LogLinearNoise
+from model_factory.evaluation.data import find_data
 from model_factory.evaluation.metrics import bound, supervised
 from model_factory.evaluation.rows import load_split
 from model_factory.evaluation.run import open_run
 from model_factory.evaluation.settings import Settings
+from model_factory.training.errors import UnfitError
 from model_factory.training.tasks.base import counted_tokens
+from model_factory.yaml_config.dump import dump
 from tests.data_manager.text_configs import BYTES, shared
 from tests.evaluation.untrained_runs import DECODER, MDLM, Unigram, make_run, open_with_model
 from tests.oracles.diffusion_bounds import quadrature
@@ -79,7 +82,7 @@ def test_decoder_samples_continue_whole_prompts(tmp_path: Path) -> None:
 def test_bound_is_of_responses_on_the_canvas(tmp_path: Path) -> None:
     run = open_run(make_run(tmp_path, MDLM, responses(tmp_path, *ANSWERS), "diffusion"))
     split = load_split(run, "test", max_rows=None, seed=0)
-    total, parts = bound.bound(run, split, ALONE)
+    total, _ = bound.bound(run, split, ALONE)
     assert total.tokens == [4, 5, 6]  # the canvas has 9 tokens, of which the prompts have the rest
     assert [sum(size) for size in total.sizes] == [2, 8, 0]
     report = bound.measure(run, split, ALONE)
@@ -87,6 +90,29 @@ def test_bound_is_of_responses_on_the_canvas(tmp_path: Path) -> None:
     assert report.notes[0].startswith("rows are filled with end tokens up to 9 tokens")
     texts = run.task.samples(run.model, next(iter(split.batches("test"))), torch.Generator().manual_seed(0))
     assert [text.split("|")[0] for text in texts] == ["1+1=", "22=", "x="]
+
+
+def test_samples_write_the_last_response(tmp_path: Path) -> None:
+    (entry,) = responses(tmp_path, *ANSWERS[:2], template="{q}={a:response}={a:response}", sequence_length=14)
+    run = open_run(make_run(tmp_path, MDLM, [entry], "diffusion"))
+    (batch,) = load_split(run, "test", max_rows=None, seed=0).batches("test")
+    texts = run.task.samples(run.model, batch, torch.Generator().manual_seed(0))
+    assert [text.split("|")[0] for text in texts] == ["1+1=2=", "22=four=", "1+1=2="]
+
+
+def test_other_data_have_responses_too(tmp_path: Path) -> None:
+    (entry,) = responses(tmp_path, *ANSWERS, fill="hidden")
+    run = open_run(make_run(tmp_path, MDLM, [entry], "diffusion"))
+    other = tmp_path / "b.jsonl"
+    other.write_text('{"q": "a", "a": "b", "text": "c"}\n')
+    found: Any = find_data(run, [str(other)])
+    assert (found.template, found.has_responses, found.is_filled) == ("{q}={a:response}", True, False)
+    file = tmp_path / "data.yml"
+    entry = {key: value for key, value in entry.items() if key != "fill"}
+    file.write_text(dump({"datasets": [{**entry, "name": "b", "data_files": {"test": str(other)}}]}))
+    assert find_data(run, [str(file)]).fill == "hidden"  # type: ignore[attr-defined]
+    with pytest.raises(UnfitError, match=r"has texts, and .* is a run on texts with responses"):
+        find_data(run, [str(other)], ["text"])
 
 
 @pytest.mark.parametrize(

@@ -51,7 +51,7 @@ class Diffusion(Task):
     def samples(self, network: nn.Module, batch: Batch, generator: torch.Generator) -> list[str]:
         """Sample texts from noise, with the lengths of the given rows, or of the first documents of isolated ones.
 
-        Of rows with responses only those are sampled; the text before the first one and the rest are separated by `|`.
+        Of rows with responses the last one is sampled, after `|`.
         """
         tokenizer, settings = self.setting.tokenizer, self.setting.generation
         sample: Callable[..., Tensor] | None = getattr(network, "sample", None)
@@ -72,8 +72,8 @@ class Diffusion(Task):
             if not hasattr(network, "draw"):
                 return []
             rows = torch.arange(count, device=real.device) % len(real)
-            given |= {"prompt": batch["input_ids"][rows], "frozen": mask & ~response[rows]}
-            starts = response[rows].int().argmax(1).tolist()
+            frozen, starts = _prompts(response[rows])
+            given |= {"prompt": batch["input_ids"][rows], "frozen": mask & frozen}
         cond = batch_condition(network, batch)
         if cond is not None:
             given["cond"] = cond[torch.arange(count, device=real.device) % len(real)]
@@ -81,7 +81,7 @@ class Diffusion(Task):
         texts = [row[:size] for row, size in zip(tokens, mask.sum(1).tolist(), strict=True)]
         if response is None:
             return [tokenizer.decode(row) for row in texts]
-        pairs = zip(texts, starts, strict=True)
+        pairs = zip(texts, starts.tolist(), strict=True)
         return [tokenizer.decode(row[:start]) + "|" + tokenizer.decode(row[start:]) for row, start in pairs]
 
     def _forward_keywords(self, network: nn.Module, batch: Batch) -> dict[str, Any]:
@@ -96,6 +96,14 @@ class Diffusion(Task):
         given = {name: value for name, value in available.items() if name in _keywords(network)}
         cond = batch_condition(network, batch)
         return given | batch_masks(network, batch) | ({} if cond is None else {"cond": cond})
+
+
+def _prompts(response: Tensor) -> tuple[Tensor, Tensor]:
+    """Return bool [B, L], False in the last response of each row, and where it begins [B]; `response` bool [B, L]."""
+    begins = response & ~torch.nn.functional.pad(response, (1, -1))
+    places = torch.arange(response.shape[1], device=response.device)
+    starts = torch.where(begins, places, 0).amax(1)
+    return ~response | (places < starts[:, None]), starts
 
 
 _MASKS = {
