@@ -27,7 +27,7 @@ class PerformerBackboneConfig(PerformerParams, BackboneConfig):
 
     type: Literal["performer"] = "performer"
     encoder: EncoderChoice = None
-    """Encoder of a source, read once a sample, to which every layer attends: performer (of its own sizes) or hugging_face
+    """Encoder of a source, read once a sample, to which every layer attends: performer (with separate sizes) or hugging_face
     (pretrained); None: a source is read in front of the target."""
 
     def violations(self) -> Iterator[Violation]:
@@ -105,7 +105,7 @@ class DDiTBackboneConfig(BackboneConfig):
     cond_dim: Annotated[int, Field(gt=0, le=1_048_576)] = 128
     """Width of the embedding of the noise level and of the condition. [channels]"""
     encoder: EncoderChoice = None
-    """Encoder of a source, read once a sample, to which every layer attends: performer (of its own sizes) or hugging_face
+    """Encoder of a source, read once a sample, to which every layer attends: performer (with separate sizes) or hugging_face
     (pretrained); None: a source is read in front of the target."""
 
     def violations(self) -> Iterator[Violation]:

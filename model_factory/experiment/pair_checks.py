@@ -23,7 +23,7 @@ def has_encoder(model: ModelConfig) -> bool:
 
 
 def is_joined(model: ModelConfig, entry: DatasetConfig) -> bool:
-    """Return True if a row of a discrete diffusion model is a source with the target's canvas behind it."""
+    """Return True if a row of a discrete diffusion model is a source with the target's canvas after it."""
     return model.model_type == DISCRETE and bool(getattr(entry, "is_paired", False)) and not has_encoder(model)
 
 
@@ -51,7 +51,7 @@ def _canvas(context: Context) -> Iterator[Problem]:
 
 
 def _positions(context: Context) -> Iterator[Problem]:
-    """Check that the network has positions for a source and the canvas behind it."""
+    """Check that the network has positions for a source and the canvas after it."""
     model, entry = context.model, context.dataset
     if model is None or entry is None or not is_joined(model, entry):
         return

@@ -330,8 +330,9 @@ class GenerationConfig(StrictModel):
     steps: Steps | None = None
     """For diffusion: steps from noise to text; None: the model's own default. [steps]"""
     guidance: Annotated[float, Field(ge=0, le=1000)] | None = None
-    """Classifier-free guidance of a conditional diffusion model: 1 samples the conditional distribution, above 1 amplifies
-    the condition; None: 1. [1]"""
+    """Classifier-free guidance of a diffusion model over its condition, or over the source of pairs: 1 samples the conditional
+    distribution, above 1 amplifies the condition, and other values than 0 and 1 follow no distribution of the model; None: 1.
+    [1]"""
     exactly: Annotated[dict[Name, Annotated[int, Field(ge=0)]], AfterValidator(not_empty)] | None = None
     """Number of times that each substring occurs in a sample: `{"*": 2}` for polymers with two ends. Rejection sampling
     redraws until it holds, so samples have the model's conditional distribution; None: no condition. [times]"""

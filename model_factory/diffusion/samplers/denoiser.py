@@ -26,7 +26,7 @@ class Denoiser:
         top_p: nucleus sampling, keeps the fewest tokens whose probabilities reach it (Holtzman et al. 2020).
         mask: bool [B, L], True at real tokens, passed to the network.
         context: float [B, M, width], what the network reads of each row's source, with context_mask bool [B, M];
-            null_context [B, 1, width] stands for it where guidance leaves the source out.
+            null_context [B, 1, width] replaces it where guidance leaves the source out.
         hidden: bool [B, L], the given tokens that guidance replaces by the state `mask_token`: a source in the row.
         block_size: tokens of a block if the network predicts one block only, the first with masks.
     Raises SettingError for an invalid temperature, top_p or guidance.
