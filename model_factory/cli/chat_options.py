@@ -77,7 +77,7 @@ def run_chat(args: argparse.Namespace, folder: Path, overrides: list[str]) -> in
             print(f"<stdin>:{number}: {escape_line(str(error))}", file=sys.stderr)
             continue
         if args.json:
-            line = {"turn": number, "user": turn, "assistant": found.text, "network_calls": found.network_calls}
+            line = {"line": number, "user": turn, "assistant": found.text, "network_calls": found.network_calls}
             print(json.dumps(line, ensure_ascii=False), flush=True)
         else:
             live.finish(found.text)

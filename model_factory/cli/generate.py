@@ -64,7 +64,7 @@ def build_parser(prog: str = "generate.py") -> argparse.ArgumentParser:
         metavar="TEXT",
         action="append",
         default=[],
-        help="text to continue or to translate; can be repeated",
+        help="text to continue, to translate or to respond to; can be repeated",
     )
     parser.add_argument("--length", metavar="N", type=int, help="diffusion models: number of tokens per sample")
     parser.add_argument("--condition", metavar="C", help="conditional models: a class, or numbers as in 0.1,2.5")

@@ -103,7 +103,7 @@ def test_columns_are_encoded_as_in_training(runs, kind):
 def test_chat_of_a_pipe_answers_each_turn(runs, capsys, monkeypatch, kind):
     out, err = said(capsys, monkeypatch, ["hello", "", "and you?", "/quit", "more"], "--run", runs[kind], "--json")
     first, second = map(json.loads, out.splitlines())
-    assert [first["turn"], first["user"], second["turn"], second["user"]] == [1, "hello", 3, "and you?"]
+    assert [first["line"], first["user"], second["line"], second["user"]] == [1, "hello", 3, "and you?"]
     run = open_run(runs[kind])
     chat = Chat(run, Request())
     assert [chat.answer("hello").text, chat.answer("and you?").text] == [first["assistant"], second["assistant"]]
@@ -129,7 +129,7 @@ def test_clear_forgets_the_conversation(runs, capsys, monkeypatch):
 def test_history_beyond_the_canvas_is_an_error_and_can_be_cleared(runs, capsys, monkeypatch, kind, what):
     turns = ["x" * 20, "y" * 70, "/clear", "hello", "/cleer"]
     out, err = said(capsys, monkeypatch, turns, "--run", runs[kind], "--json", code=1)
-    assert [json.loads(line)["turn"] for line in out.splitlines()] == [1, 4]
+    assert [json.loads(line)["line"] for line in out.splitlines()] == [1, 4]
     assert what in err
     assert "<stdin>:2:" in err
     assert "2 messages came before it: /clear forgets them" in err
@@ -223,3 +223,11 @@ def test_characters_that_are_not_known_are_those_of_columns(runs, tmp_path):
     assert draw(open_run(runs["facts"]), Request((json.dumps({"place": "a", "question": "what"}),))).notes == []
     notes = draw(open_run(runs["facts"]), Request((json.dumps({"place": "Q", "question": "what"}),))).notes
     assert notes == ["the prompt has characters that the run's tokenizer does not know ('Q')"]
+
+
+def test_answer_of_a_decoder_is_shown_as_it_grows(runs):
+    shown = []
+    answer = Chat(open_run(runs["decoder"]), Request()).answer("hello", shown.append).text
+    assert len(shown) > 1
+    assert all(answer.startswith(text) for text in shown)
+    assert shown[-1] == answer

@@ -37,7 +37,10 @@ def runs(tmp_path_factory):
         "targets": make_run(folder / "targets", MDLM, canvases(folder / "targets"), "conditional_diffusion"),
         "encoded": make_run(
             folder / "encoded",
-            {**MDLM, "backbone": {**BACKBONE, "type": "ddit", "encoder": {"d_model": 16, "num_layers": 1, "num_heads": 2}}},
+            {
+                **MDLM,
+                "backbone": {**BACKBONE, "type": "ddit", "encoder": {"d_model": 16, "num_layers": 1, "num_heads": 2}},
+            },
             canvases(folder / "encoded"),
             "conditional_diffusion",
         ),
