@@ -127,11 +127,9 @@ def write_lines(args: argparse.Namespace, folder: Path, overrides: list[str]) ->
         return escape_controls(shown) if is_terminal else shown
 
     def remark(value: Any) -> str | None:
-        return (
-            None
-            if run.tokenizer is None
-            else unknown_characters_note(prompt_texts(run, value), run.tokenizer, "the line")
-        )
+        if run.tokenizer is None:
+            return None
+        return unknown_characters_note(prompt_texts(run, value), run.tokenizer, "the line")
 
     with progress_bar("lines", None, "line") as track:
         writer = LineWriter(sampler, output, show, args.batch_size or _BATCH, _complain, track, remark)

@@ -203,6 +203,21 @@ def test_responses_are_compared_with_those_of_the_data(runs, tmp_path, capsys, k
     assert "exact_match" not in capsys.readouterr().out
 
 
+def test_mixture_of_conversations_chats(runs, tmp_path):
+    parts = [{**talks(tmp_path / name)[0], "name": name} for name in "bc"]
+    mixture = {"name": "a", "source": "mixture", "datasets": {"b": 1, "c": 1}, "sequence_length": LENGTH}
+    run = open_run(make_run(tmp_path, MDLM, [mixture, *parts], "diffusion"))
+    assert Chat(run, Request()).answer("hello").network_calls > 20
+
+
+def test_template_without_a_given_column_takes_no_prompt(tmp_path):
+    data = table(tmp_path, FACTS, template="fact: {answer:response}".replace(" {", "{ "), sequence_length=16)
+    run = open_run(make_run(tmp_path, MDLM, data, "diffusion"))
+    assert len(draw(run, Request()).samples) == 3
+    with pytest.raises(PromptError, match="gives no column to a prompt"):
+        draw(run, Request(("x",)))
+
+
 def test_last_responses() -> None:
     mask = torch.tensor([[0, 1, 1, 0, 1, 1], [1, 1, 0, 1, 0, 0], [1, 1, 1, 1, 1, 1]]).bool()
     expected = torch.tensor([[0, 0, 0, 0, 1, 1], [0, 0, 0, 1, 0, 0], [1, 1, 1, 1, 1, 1]]).bool()

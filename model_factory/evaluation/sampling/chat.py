@@ -17,12 +17,13 @@ from model_factory.evaluation.sampling.discrete import (
     resolve_sample_length,
 )
 from model_factory.evaluation.sampling.draw import check_request, encode_start
+from model_factory.evaluation.sampling.given import columns_of, has_responses
 from model_factory.evaluation.sampling.prompt import PromptError
 from model_factory.evaluation.sampling.sample import Request, Sample, decode_sample, decoding_options
 from model_factory.training.errors import UnfitError
 from model_factory.training.noise import mix_seed
 
-_STREAM = 71
+_STREAM = 79
 MASKED = "_"
 """Shown in place of a token that is not denoised yet."""
 
@@ -46,7 +47,7 @@ class Chat:
             raise UnfitError(
                 f"{self.run.folder} is a run of task {self.run.task_name}; diffusion models and decoders chat"
             )
-        if getattr(self.run.dataset_config, "messages", None) is None:
+        if not has_responses(self.run) or columns_of(self.run).messages is None:
             raise UnfitError(
                 f"{self.run.folder} was not trained on conversations, so it does not know who speaks; train a run whose data "
                 "set has messages, or give it texts by --prompt or --input"

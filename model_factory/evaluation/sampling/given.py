@@ -51,7 +51,7 @@ def read_given(run: LoadedRun, value: Any) -> Given | None:
         return _read_hole("" if value is None else str(value), run.require_tokenizer())
     if not has_responses(run):
         return None
-    config = _columns_of(run)
+    config = columns_of(run)
     row = _as_row(run, config, value)
     refuse_lone_surrogates(json.dumps(row, ensure_ascii=False, default=str))
     try:
@@ -63,13 +63,15 @@ def read_given(run: LoadedRun, value: Any) -> Given | None:
 def prompt_texts(run: LoadedRun, value: Any) -> list[str]:
     """Return the texts of a prompt: those around its holes, or those of its columns."""
     if has_responses(run):
-        row = _as_row(run, _columns_of(run), value)
-        return [text for text in row.values() if isinstance(text, str)]
+        config = columns_of(run)
+        if config.messages is not None:
+            return [value] if isinstance(value, str) else []
+        return [text for text in _as_row(run, config, value).values() if isinstance(text, str)]
     is_diffusion = run.task_name == "diffusion"
     return texts_around_holes(value) if is_diffusion or has_holes(run) else [value]
 
 
-def _columns_of(run: LoadedRun) -> ColumnsConfig:
+def columns_of(run: LoadedRun) -> ColumnsConfig:
     """Return the config that says how rows are made of columns; that of the first part of a mixture."""
     config: Any = run.dataset_config
     for one in (config, *getattr(config, "entries", ())):
@@ -91,6 +93,8 @@ def _as_row(run: LoadedRun, config: ColumnsConfig, value: Any) -> Mapping[str, A
         raise PromptError(f"{run.folder} writes responses, and needs a text to respond to: --prompt TEXT")
     if config.messages is not None:
         return {config.messages: [{"role": "user", "content": value}]}
+    if value is not None and not columns:
+        raise PromptError("the template of this run gives no column to a prompt; leave the prompt out")
     if len(columns) < 2:
         return dict.fromkeys(columns, value)
     try:

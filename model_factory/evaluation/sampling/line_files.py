@@ -94,12 +94,10 @@ def read_records(path: Path) -> Iterator[Item]:
     problems: list[tuple[str, str]] = []
     invalid, number = _Collect(True, Notes(), problems), 0
     try:
-        is_csv = kind_of_file(path) == "csv"
-        rows = (
-            csv_rows(path, "\t" if ".tsv" in path.suffixes else ",", (), invalid)
-            if is_csv
-            else json_rows(path, invalid)
-        )
+        if kind_of_file(path) == "csv":
+            rows = csv_rows(path, "\t" if ".tsv" in path.suffixes else ",", (), invalid)
+        else:
+            rows = json_rows(path, invalid)
         for line, row in chain(rows, [(0, None)]):
             for place, problem in problems:
                 number += 1
