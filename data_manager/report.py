@@ -8,9 +8,9 @@ from typing import Any
 
 from data_manager import loading
 from data_manager.dataset_types import DatasetConfig
-from data_manager.row_types import TokensConfig
+from data_manager.row_types import RESPONSES, TokensConfig
 from data_manager.rows.lengths import Lengths, row_lengths, true_counts
-from data_manager.rows.pack import LABELS, RESPONSES, STARTS
+from data_manager.rows.pack import LABELS, STARTS
 from data_manager.rows.prepare import PreparedSplit
 from data_manager.speech.transcripts import transcript
 from data_manager.tokenizers.base import Tokenizer

@@ -16,6 +16,10 @@ DEFAULT_LENGTH = 256
 """Default number of tokens in a row."""
 
 
+RESPONSES = "response_mask"
+"""Column of rows with responses: bools, one for each of `input_ids`, True at the tokens that alone are learnt."""
+
+
 SHUFFLE_BUFFER = 1000
 """Default number of rows in the shuffle buffer of a stream."""
 

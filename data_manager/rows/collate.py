@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from data_manager.rows.pack import COND, LABELS, RESPONSES
+from data_manager.row_types import RESPONSES
+from data_manager.rows.pack import COND, LABELS
 from data_manager.rows.pack import STARTS as DOCUMENT_STARTS
 from data_manager.rows.source import source_batch
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from data_manager.documents import Corpus, Invalid, Notes, Piece
-from data_manager.row_types import TokensConfig
+from data_manager.row_types import RESPONSES, TokensConfig
 from data_manager.rows.parallel import ordered_map
 from data_manager.text.infill import with_holes
 from data_manager.tokenizers.base import Tokenizer, encode_many, encode_with_ends, unknown_id
@@ -184,7 +184,7 @@ def row_maker(
         from data_manager.rows.source import SourceRows
 
         return SourceRows(row_maker(config, tokenizer, is_paired, notes))
-    from data_manager.rows.pack import COND, LABELS, RESPONSES, CutRows, WholeRows
+    from data_manager.rows.pack import COND, LABELS, CutRows, WholeRows
 
     bos, eos = tokenizer.bos_token_id, tokenizer.eos_token_id
     if is_paired or config.layout == "whole":

@@ -8,6 +8,7 @@ import numpy as np
 
 from data_manager.documents import Notes
 from data_manager.errors import DataError
+from data_manager.row_types import RESPONSES
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -22,8 +23,6 @@ LABELS = "labels"
 """Column of the class number, one value for each row."""
 COND = "cond"
 """Column of the properties, float32, with the same size in each row."""
-RESPONSES = "response_mask"
-"""Column of bools, one for each of `input_ids`: True at the tokens of responses, which alone are learnt."""
 _TEXT, _SIZE = "_text", "_size"
 STARTS = "document_starts"
 """Column of packed rows: positions at which a document begins, except position 0."""

@@ -101,6 +101,12 @@ def _make(
     run: LoadedRun, entry: TokensConfig, name: str, kind: str, data: dict[str, Any], columns: Sequence[str]
 ) -> DatasetConfig:
     """Make a config of source `kind`, with the keys of the run's own data set that it has, too."""
+    if entry.has_responses and entry.infill is None and (columns or kind == "text"):
+        key = "messages" if getattr(entry, "messages", None) else "template"
+        raise UnfitError(
+            f"--data {name}: {run.folder} is a run on texts with responses; give a table with the columns of its {key}, "
+            "without --column"
+        )
     config_type: Any = SOURCES.get(kind).config_type
     keys = {
         key: getattr(entry, key) for key in config_type.model_fields if key not in _LEFT_OUT and hasattr(entry, key)
@@ -108,14 +114,7 @@ def _make(
     if kind == "text":
         keys["documents"] = None if entry.is_paired else getattr(entry, "documents", None) or _document(entry)
     elif len(columns) == _PAIR:
-        keys |= {
-            "pair": dict(zip(("source", "target"), columns, strict=True)),
-            "column": None,
-            "template": None,
-            "messages": None,
-        }
-    elif columns and keys.get("messages") is not None:
-        keys["messages"] = columns[0]
+        keys |= {"pair": dict(zip(("source", "target"), columns, strict=True)), "column": None, "template": None}
     elif columns:
         keys |= {"column": columns[0], "pair": None, "template": None}
     elif entry.is_paired and keys.get("pair") is None:

@@ -6,13 +6,13 @@ from functools import cached_property
 
 from data_manager.dataset_types import DatasetConfig
 from data_manager.registry import SOURCES
-from data_manager.row_types import TokensConfig
+from data_manager.row_types import RESPONSES, TokensConfig
 from data_manager.speech.types import SpeechConfig
 from data_manager.text.mixture_types import MixtureDatasetConfig
 from data_manager.text.table_types import ColumnsConfig, HubDatasetConfig
 from data_manager.text.types import CorpusConfig, EmbeddedDatasetConfig, FilesConfig
 from model.model_types import ModelConfig
-from model_factory.experiment.task_registry import RESPONSES, TASKS, choose_task
+from model_factory.experiment.task_registry import TASKS, choose_task
 from model_factory.experiment.training_types import GenerationConfig, TrainingConfig
 from model_factory.yaml_config.check import advice
 from model_factory.yaml_config.errors import Problem

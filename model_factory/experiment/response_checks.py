@@ -4,11 +4,11 @@ import inspect
 from collections.abc import Iterator
 from typing import Any
 
-from data_manager.row_types import TokensConfig
+from data_manager.row_types import RESPONSES, TokensConfig
 from model.registry import MODELS
 from model_factory.diffusion.registry import OBJECTIVES
 from model_factory.experiment.check_context import DISCRETE, OWN_TASKS, Check, Context
-from model_factory.experiment.task_registry import RESPONSES, TASKS
+from model_factory.experiment.task_registry import TASKS
 from model_factory.yaml_config.errors import Problem
 from model_factory.yaml_config.strict_model import Location
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from pydantic import BaseModel
 
+from data_manager.row_types import RESPONSES
 from model_factory.yaml_config.from_registry import section_type
 from model_factory.yaml_config.registry import Registry
 from model_factory.yaml_config.strict_model import StrictModel
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
 TaskClass = TypeVar("TaskClass", bound="type[Task]")
 
 BUILT_IN_MODELS = ("encoder", "decoder", "encoder_decoder", "latent_diffusion")
-RESPONSES = "response_mask"
-"""Column of rows whose responses alone are learnt."""
 TASKS: "Registry[TaskEntry]" = Registry("task", "model_factory.tasks")
 
 

@@ -6,7 +6,7 @@ from glob import glob
 from importlib.util import find_spec
 from typing import Any
 
-from data_manager.row_types import TokensConfig
+from data_manager.row_types import RESPONSES, TokensConfig
 from data_manager.speech.types import SpeechConfig
 from data_manager.text.mixture_types import MixtureDatasetConfig
 from model.denoisers.registry import BACKBONES
@@ -24,7 +24,7 @@ from model_factory.experiment.check_context import (
     find_split,
 )
 from model_factory.experiment.linear_layers import layers_of_stages, linear_layers
-from model_factory.experiment.task_registry import RESPONSES, TASKS, choose_task
+from model_factory.experiment.task_registry import TASKS, choose_task
 from model_factory.experiment.training_types import LOGGERS, TrainingConfig
 from model_factory.yaml_config.errors import Problem
 from model_factory.yaml_config.strict_model import Location, StrictModel

@@ -111,8 +111,12 @@ def test_other_data_have_responses_too(tmp_path: Path) -> None:
     entry = {key: value for key, value in entry.items() if key != "fill"}
     file.write_text(dump({"datasets": [{**entry, "name": "b", "data_files": {"test": str(other)}}]}))
     assert find_data(run, [str(file)]).fill == "hidden"  # type: ignore[attr-defined]
-    with pytest.raises(UnfitError, match=r"has texts, and .* is a run on texts with responses"):
-        find_data(run, [str(other)], ["text"])
+    (tmp_path / "c.txt").write_text("c\n")
+    for given in (([str(other)], ["text"]), ([str(tmp_path / "c.txt")],)):
+        with pytest.raises(
+            UnfitError, match="is a run on texts with responses; give a table with the columns of its templ"
+        ):
+            find_data(run, *given)
 
 
 @pytest.mark.parametrize(

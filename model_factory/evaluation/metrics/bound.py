@@ -38,9 +38,8 @@ def describe_bound(entry: DatasetConfig, *, has_prompts: bool) -> tuple[str, lis
         pass
     elif not entry.is_filled:
         given.append("the lengths")
-        notes.append(
-            "padding is hidden, so the bound is given the length of each row; fill: end counts the lengths too"
-        )
+        remedy = "" if entry.has_responses and not entry.ends_with_response else "; fill: end counts the lengths too"
+        notes.append(f"padding is hidden, so the bound is given the length of each row{remedy}")
     else:
         notes.append(
             f"rows are filled with end tokens up to {entry.limit} tokens, all of which count: a figure per token falls with "
@@ -53,8 +52,8 @@ def describe_bound(entry: DatasetConfig, *, has_prompts: bool) -> tuple[str, lis
 def measure(run: LoadedRun, split: Split, settings: Settings) -> Report:
     """Measure the bound in bits per token, character and byte and as perplexity, its parts in bits per token, and samples.
 
-    bound = diffusion + prior + reconstruction >= -log p(text), of the responses alone in rows that name them. The diffusion part is an integral over time, estimated
-    at `settings.draws` random times per row, stratified over the rows.
+    bound = diffusion + prior + reconstruction >= -log p(text), of the responses alone in rows that name them. The diffusion
+    part is an integral over time, estimated at `settings.draws` random times per row, stratified over the rows.
     """
     report = Report()
     with report.attempt("bits_per_token", settings.seed):
