@@ -68,7 +68,7 @@ class Blocks:
 
 @dataclass(frozen=True)
 class _CachedPrefix:
-    """Cache of clean tokens [B, P], with the tensors (mask, condition, context; compared by identity) it was made for."""
+    """Cache of clean tokens [B, P], with the tensors (mask, condition, source; compared by identity) it was made for."""
 
     tokens: Tensor
     given: tuple[Tensor | None, ...]
@@ -104,14 +104,15 @@ class BlockReader:
         cond: Tensor | None = None,
         context: Tensor | None = None,
         context_mask: Tensor | None = None,
+        hidden: Tensor | None = None,
     ) -> Tensor:
-        """Return the network's output [B, L, dim] for x_t [B, L] at sigma [B]."""
+        """Return the network's output [B, L, dim] for x_t [B, L] at sigma [B]; hidden bool [B, L] is cut like x_t."""
         length = x_t.shape[1]
         masked = self.is_masked(x_t).any(0).nonzero()[:, 0]
         first = int(masked[0]) if masked.numel() else length - 1
         start = first // self.block_size * self.block_size
         stop = min(start + self.block_size, length)
-        given = (mask, cond, context, context_mask)
+        given = (mask, cond, context, context_mask, hidden)
         done, cache = self._find_cache(x_t[:, :start], given)
         block = block_numbers(stop, self.block_size, x_t.device)
         # New clean tokens come first, at sigma = 0, and do not attend to those of the block.
@@ -120,6 +121,7 @@ class BlockReader:
         cache.keep = start - done
         seen = None if mask is None else mask[:, :stop]
         source = {} if context is None else {"context": context, "context_mask": context_mask}
+        source |= {} if hidden is None else {"hidden": hidden[:, done:stop]}
         output = self.network(x_t[:, done:stop], levels, mask=seen, cond=cond, blocks=blocks, **source)
         self._store(_CachedPrefix(x_t[:, :start], given, cache))
         return torch.nn.functional.pad(output[:, start - done :], (0, 0, start, length - stop))

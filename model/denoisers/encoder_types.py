@@ -67,3 +67,9 @@ for _config, _build in ((PerformerContextConfig, "OwnEncoder"), (HuggingFaceCont
     CONTEXT_ENCODERS.add(_name, ContextEncoderEntry(_config, import_on_call(f"model.denoisers.context:{_build}")))
 
 EncoderChoice = Annotated[StrictModel | None, FromRegistry(CONTEXT_ENCODERS, default="performer", or_none=True)]
+
+
+def reads_source(backbone: StrictModel) -> bool:
+    """Return True if the section of a backbone has an encoder of this registry, not another one of a custom backbone."""
+    types = tuple(CONTEXT_ENCODERS.get(name).config_type for name in CONTEXT_ENCODERS)
+    return isinstance(getattr(backbone, "encoder", None), types)

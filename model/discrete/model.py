@@ -10,6 +10,7 @@ from torch._subclasses.fake_tensor import unset_fake_temporarily
 from model.attention.documents import Documents
 from model.denoisers.blocks import BlockReader, Blocks
 from model.denoisers.calling import DenoiserCall, build_backbone
+from model.denoisers.encoder_types import reads_source
 from model.denoisers.view import BackboneView
 from model.device import resolve_device
 from model.discrete.inputs import check_condition, check_data, check_level, check_noisy, check_rows
@@ -77,7 +78,7 @@ class DiffusionModel(nn.Module):
         self.call = DenoiserCall(self.network)
         if config.condition is not None:
             self.call.require("cond", "the section has a condition")
-        self.has_encoder = getattr(config.backbone, "encoder", None) is not None
+        self.has_encoder = reads_source(config.backbone)
         if self.has_encoder:
             self.call.require("context", "the backbone has an encoder")
         self.block_size: int | None = getattr(self.objective, "block_size", None)
@@ -139,16 +140,15 @@ class DiffusionModel(nn.Module):
         if cond is not None and self.training:
             cond = self._drop_condition(cond, generators)
 
-        context, hide = self.encode(context_ids, context_mask), None
-        if self.training and self.diffusion_config.source_dropout:
-            token, share = self.process.graph.mask_token, self.diffusion_config.source_dropout
-            context, hide = drop_sources(self.network, context, mask & ~counted, token, share, generators)
+        source, share = self.encode(context_ids, context_mask), self.diffusion_config.source_dropout
+        if self.training and share:
+            given = (mask & ~counted).repeat(1, 1 if self.block_size is None else 2)
+            source = drop_sources(self.network, source, given, share, generators)
 
         seen, t = None if attention_mask is None else mask, self.times(t, input_ids, documents)
 
         def denoise(x_t: Tensor, sigma: Tensor) -> Tensor:
-            shown = x_t if hide is None else hide(x_t)
-            return self._predict(shown, sigma, mask=seen, cond=cond, documents=documents, **context)
+            return self._predict(x_t, sigma, mask=seen, cond=cond, documents=documents, **source)
 
         parts = self.objective.parts(denoise, input_ids, t, generators, ~counted, ends=not self.training)
         output = self._reduce(parts, counted)
@@ -189,7 +189,8 @@ class DiffusionModel(nn.Module):
 
         The network takes sigma as float32, or None if the section has `time_conditioning: false`; only then may `sigma`
         be None. mask is bool [B, L], True at real tokens; cond is the condition of each row; documents int [B, L] numbers
-        the documents of packed rows; context, context_mask: as `encode` gives them. Raises TokenError, SigmaError, ShapeError, LengthError, InputError and DenoiserCallError.
+        the documents of packed rows; context and context_mask are what `encode` returns. Raises TokenError, SigmaError,
+        ShapeError, LengthError, InputError and DenoiserCallError.
         """
         check_noisy(x_t, self.process.graph.dim)
         if self.block_size is not None and x_t.shape[1] % 2:
@@ -213,8 +214,13 @@ class DiffusionModel(nn.Module):
         documents: Tensor | None = None,
         context: Tensor | None = None,
         context_mask: Tensor | None = None,
+        hidden: Tensor | None = None,
     ) -> Tensor:
-        """Call the network without checks; `blocks` are those of [x_t ; x_0] by default."""
+        """Call the network without checks; `blocks` are those of [x_t ; x_0] by default, `hidden` tokens are masked."""
+        if hidden is not None:
+            mask_token = self.process.graph.mask_token
+            assert mask_token is not None  # the section refuses source_dropout without one
+            x_t = x_t.masked_fill(hidden, mask_token)
         time = sigma.to(torch.float32) if sigma is not None and self.diffusion_config.is_time_conditioned else None
         if self.block_size is not None and blocks is None:
             blocks = Blocks.doubled(x_t.shape[1] // 2, self.block_size, x_t.device, documents)
@@ -312,7 +318,7 @@ class DiffusionModel(nn.Module):
         if drops and source:
             settings["null_context"] = null_source(self.network, len(source["context"]))
         elif drops and guidance != 1.0:
-            settings["mask_token"] = self.process.graph.mask_token
+            settings["hides_prompt"] = True
         check_condition(self.diffusion_config.condition, cond, rows)
         null = None if cond is None else self._null_condition(cond)
         network: Callable[..., Tensor] = self._predict

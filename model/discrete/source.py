@@ -1,6 +1,5 @@
 """Sources of a conditional diffusion model: their encoding, and the rows from which training leaves them out."""
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -39,21 +38,19 @@ def null_source(network: nn.Module, rows: int) -> Tensor:
 
 
 def drop_sources(
-    network: nn.Module, context: Context, given: Tensor, mask_token: int | None, share: float, generators: RowGenerators
-) -> tuple[Context, Callable[[Tensor], Tensor]]:
+    network: nn.Module, context: Context, given: Tensor, share: float, generators: RowGenerators
+) -> dict[str, Tensor]:
     """Leave the sources of randomly chosen rows out, each with probability `share`.
 
     Arguments:
         context: of all rows, in which the null context takes the place of a dropped one.
-        given: bool [B, L], the tokens of the rows that are given; without a context those of dropped rows are masked.
-    Returns the context, and a function of noisy tokens int [B, L], or [B, 2 L] where clean ones follow.
+        given: bool [B, L], the tokens that are given; without a context those of dropped rows are hidden.
+    Returns the context, or the hidden tokens, as keywords of the network.
     """
-    dropped = generators.rand(1) < share  # [B, 1]
-    if context:
-        read = torch.where(dropped[..., None], null_source(network, len(dropped)), context["context"])
-        first = torch.arange(read.shape[1], device=read.device) == 0  # the null context is one vector
-        seen = context.get("context_mask", torch.ones_like(read[..., 0], dtype=torch.bool))
-        return {"context": read, "context_mask": torch.where(dropped, first, seen)}, lambda x_t: x_t
-    hidden = given & dropped
-    assert mask_token is not None
-    return context, lambda x_t: x_t.masked_fill(hidden.repeat(1, x_t.shape[1] // hidden.shape[1]), mask_token)
+    dropped = generators.rand(1).to(given.device) < share  # [B, 1]
+    if not context:
+        return {"hidden": given & dropped}
+    read = torch.where(dropped[..., None], null_source(network, len(dropped)), context["context"])
+    first = torch.arange(read.shape[1], device=read.device) == 0  # the null context is one vector
+    seen = context.get("context_mask", torch.ones_like(read[..., 0], dtype=torch.bool))
+    return {"context": read, "context_mask": torch.where(dropped, first, seen)}

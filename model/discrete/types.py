@@ -7,6 +7,7 @@ from pydantic import Field
 
 from model.denoisers import built_in  # noqa: F401  (registers the built-in backbones)
 from model.denoisers.config_types import BackboneConfig
+from model.denoisers.encoder_types import reads_source
 from model.denoisers.registry import BACKBONES
 from model.registry import register_model
 from model.types import Size
@@ -138,7 +139,7 @@ class DiffusionConfig(StrictModel):
         process = _type_of(self.process)
         if not self.source_dropout:
             return
-        if getattr(self.backbone, "encoder", None) is None and not PROCESSES.get(process).absorbing:
+        if not reads_source(self.backbone) and not PROCESSES.get(process).absorbing:
             yield Violation(
                 f"a source that is left out is replaced by masks, and {process} noise has none",
                 ("source_dropout",),

@@ -109,7 +109,7 @@ def _lengths(context: Context) -> Iterator[Problem]:
     """Check that rows, and the sequences of a diffusion model, are no longer than the model can read."""
     model = context.model
     if model is None or model.model_type == LATENT or (context.dataset and is_joined(model, context.dataset)):
-        return  # rows of a source and a canvas are the business of `pair_checks`
+        return  # rows of a source and a canvas are checked by `pair_checks`
     limits: list[tuple[Location, str, int | None]] = []
     for part, stack in _stacks(model):
         limits.append((("model", part, "max_length"), part, stack.max_length))

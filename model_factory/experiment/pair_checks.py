@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from data_manager.dataset_types import DatasetConfig
+from model.denoisers.encoder_types import reads_source
 from model.model_types import ModelConfig
 from model.registry import MODELS
 from model_factory.experiment.check_context import DISCRETE, Check, Context
@@ -17,9 +18,8 @@ _READS = ("response_mask", "context_ids")
 
 def has_encoder(model: ModelConfig) -> bool:
     """Return True for a discrete diffusion model whose network reads sources by an encoder."""
-    return (
-        model.model_type == DISCRETE and getattr(getattr(model.config, "backbone", None), "encoder", None) is not None
-    )
+    section: Any = model.config
+    return model.model_type == DISCRETE and reads_source(section.backbone)
 
 
 def is_joined(model: ModelConfig, entry: DatasetConfig) -> bool:
@@ -73,7 +73,7 @@ def _source(context: Context) -> Iterator[Problem]:
     if model is None or entry is None or model.model_type != DISCRETE or context.columns is None or not context.trains:
         return
     section: Any = model.config
-    encoder = getattr(section.backbone, "encoder", None)
+    encoder = section.backbone.encoder if has_encoder(model) else None
     if encoder is not None and context.task != TASK:
         message = f"an encoder reads the sources of pairs, and data set {entry.name!r} has none"
         yield context.problem(("model", "backbone", "encoder"), message, "leave it out")

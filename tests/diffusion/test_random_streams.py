@@ -89,3 +89,17 @@ def test_strata_match_formula_from_two_draws() -> None:
         assert found.dtype == torch.float64
         torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float64), rtol=1e-14, atol=0)
     assert stratified_times(rows, size, seed, 0.999).min() > 0.999
+
+
+def test_stream_with_a_width_does_not_depend_on_padding() -> None:
+    keys = torch.tensor([5, -9])
+    short, long = (RowGenerators(keys, width=100) for _ in range(2))
+    for shape in ((3,), (2, 3), (3, 2), (1,)):
+        padded = tuple(size + 4 if size == 3 else size for size in shape)
+        drawn, more = short.rand(*shape), long.rand(*padded)
+        assert torch.equal(drawn, more[(slice(None), *map(slice, shape))])
+    assert short.counter == long.counter
+    every = torch.cat([RowGenerators(keys, width=4).rand(3, 2).flatten(1), RowGenerators(keys).rand(3)], 1)
+    assert len(set(every[0].tolist())) == 6 + 1  # the first numbers of a stream are those without a width
+    assert torch.equal(RowGenerators(keys, width=4).rand(3), RowGenerators(keys).rand(3))
+    assert RowGenerators(keys, 0, 100)[:1].width == 100

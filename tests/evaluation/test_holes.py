@@ -1,8 +1,11 @@
 """Holes of unknown length in prompts: the response is put between the texts, and ends at the first end token."""
 
+import json
+
 import pytest
 import torch
 
+from model_factory.cli.evaluate import main as evaluate
 from model_factory.evaluation.run import open_run
 from model_factory.evaluation.sampling.discrete import read_prompt, read_sample
 from model_factory.evaluation.sampling.draw import draw
@@ -86,3 +89,12 @@ def test_text_is_drawn_to_the_canvas_of_the_rows(runs):
     """A row of infill has no drawn length, as other rows of whole documents have."""
     found = draw(runs["holes"], Request(("the [[*]] dog",), seed=1))
     assert torch.tensor([one.network_calls for one in found.samples]).eq(100 - 4 - 4 - 3).all()
+
+
+def test_run_on_holes_is_measured_on_other_texts(runs, tmp_path, capsys):
+    (tmp_path / "other.txt").write_text("the fox jumps\nthe dog does not mind\n")
+    words = ["--run", str(runs["holes"].folder), "--data", str(tmp_path / "other.txt"), "--json"]
+    assert evaluate(words) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["rows"] == 2
+    assert {"bits_per_token", "nats_per_row", "entropy"} <= {figure["name"] for figure in result["figures"]}

@@ -9,6 +9,7 @@ import transformers
 from torch import Tensor, nn
 
 from model.denoisers.blocks import BlockReader
+from model.denoisers.registry import BACKBONES, register_backbone
 from model.discrete.model import DiffusionModel
 from model.discrete.types import DiffusionConfig
 from model.transformer.inputs import InputError
@@ -18,7 +19,7 @@ from tests.model.test_block_model import doubled
 VOCAB, LENGTH = 7, 8
 SIZES = {"d_model": 16, "num_layers": 2, "num_heads": 2, "dropout": 0.0}
 OWN: dict[str, Any] = {"type": "performer", **SIZES, "d_model": 12}
-BACKBONES: dict[str, dict[str, Any]] = {
+KINDS: dict[str, dict[str, Any]] = {
     "ddit": {"type": "ddit"},
     "softmax": {"type": "performer"},
     "linear": {"type": "performer", "attention_type": "linear"},
@@ -32,7 +33,7 @@ SIGMA = torch.ones(3)
 def build(backbone: str = "ddit", encoder: dict[str, Any] | None = OWN, **more: Any) -> DiffusionModel:
     """Build a model with random weights, as zeros would hide the effect of inputs."""
     torch.manual_seed(0)
-    keys = {**BACKBONES[backbone], **SIZES, "device": "cpu", "encoder": encoder}
+    keys = {**KINDS[backbone], **SIZES, "device": "cpu", "encoder": encoder}
     section = {"objective": {"type": "mdlm"}, "vocab_size": VOCAB, "length": LENGTH, "backbone": keys, **more}
     model = DiffusionModel(DiffusionConfig.model_validate(section)).eval()
     for name, layer in model.named_modules():
@@ -49,7 +50,7 @@ def count_calls(model: DiffusionModel) -> list[int]:
     return calls
 
 
-@pytest.mark.parametrize("backbone", BACKBONES)
+@pytest.mark.parametrize("backbone", KINDS)
 def test_padding_of_a_source_changes_nothing(backbone: str) -> None:
     model = build(backbone)
     with torch.no_grad():
@@ -61,7 +62,7 @@ def test_padding_of_a_source_changes_nothing(backbone: str) -> None:
     assert not torch.allclose(together, other, atol=1e-3)
 
 
-@pytest.mark.parametrize("backbone", BACKBONES)
+@pytest.mark.parametrize("backbone", KINDS)
 def test_positions_of_a_row_of_masks_differ_by_the_source_alone(backbone: str) -> None:
     masks = torch.full((3, LENGTH), VOCAB)
     model = build(backbone)
@@ -116,7 +117,7 @@ def test_guidance_over_the_source_follows_its_formula(way: str) -> None:
         given: dict[str, Any] = {**context, "null_context": null}
         without = model.denoise(X_T, SIGMA, context=null)
     else:
-        context, given = {}, {"hidden": hidden, "mask_token": VOCAB}
+        context, given = {}, {"hidden": hidden}
         without = model.denoise(X_T.masked_fill(hidden, VOCAB), SIGMA)
     conditioned = model.denoise(X_T, SIGMA, **context)
     for scale in (0.0, 1.0, 2.5):
@@ -130,17 +131,32 @@ def test_guidance_over_the_source_follows_its_formula(way: str) -> None:
         torch.testing.assert_close(denoiser.output(X_T[rows], SIGMA[rows], rows), expected[rows])
 
 
-def test_guidance_hides_the_prompt_of_a_draw() -> None:
-    model = build(encoder=None, source_dropout=0.3)
+@pytest.mark.parametrize("objective", [{"type": "mdlm"}, {"type": "bd3lm", "block_size": 3}])
+def test_guidance_hides_the_prompt_of_a_draw(objective: dict[str, Any]) -> None:
+    model = build(encoder=None, source_dropout=0.3, objective=objective)
     prompt = torch.tensor([[1, 2, 3], [4, 5, 6]])
-    options: dict[str, Any] = {"sampler": "ancestral", "steps": 3, "guidance": 0.0}
+    sampler = "ancestral" if model.block_size is None else "semi_autoregressive"
+    options: dict[str, Any] = {"sampler": sampler, "steps": 3, "guidance": 0.0}
     first, second = (
         model.draw(2, prompt=given, generator=torch.Generator().manual_seed(0), **options).tokens
         for given in (prompt, (prompt + 1) % VOCAB)
     )
     assert torch.equal(first[:, :3], prompt)
     assert torch.equal(first[:, 3:], second[:, 3:])
-    assert model.draw(2, prompt=prompt, **{**options, "guidance": 2.0}).network_calls.tolist() == [6, 6]
+    calls = model.draw(2, prompt=prompt, **options).network_calls
+    assert torch.equal(model.draw(2, prompt=prompt, **{**options, "guidance": 2.0}).network_calls, 2 * calls)
+
+
+def test_block_prefix_cache_without_the_prompt_matches_full_pass() -> None:
+    model = build(encoder=None, objective={"type": "bd3lm", "block_size": 3}, source_dropout=0.3)
+    reader = BlockReader(model._predict, model.process.graph.is_masked, 3)
+    x_t, hidden = torch.randint(VOCAB, (3, LENGTH)), (torch.arange(LENGTH) < 4).expand(3, -1)
+    x_t[:, 4:] = VOCAB
+    with torch.no_grad():
+        for given in (None, hidden, None, hidden):
+            shown = x_t if given is None else x_t.masked_fill(given, VOCAB)
+            expected = doubled(model, shown, shown, SIGMA.double())[:, 3:6]
+            torch.testing.assert_close(reader(x_t, SIGMA.double(), hidden=given)[:, 3:6], expected)
 
 
 @pytest.mark.parametrize("objective", [{"type": "mdlm"}, {"type": "bd3lm", "block_size": 3}])
@@ -187,3 +203,18 @@ def test_pretrained_encoder_is_read_and_trained_or_frozen(freeze: bool, tmp_path
     assert all((parameter.grad is None) == freeze for parameter in encoder.model.parameters())
     with pytest.raises(ValueError, match="has 9 tokens, and the data set's tokenizer 30"):
         build(encoder={"type": "hugging_face", "path": str(tmp_path)}, vocab_size=30)
+
+
+def test_encoder_key_of_a_custom_backbone_is_its_own() -> None:
+    class Plain(nn.Module):
+        def forward(self, x_t: Tensor, sigma: Tensor) -> Tensor:
+            return torch.zeros(*x_t.shape, VOCAB + 1) * sigma[:, None, None]
+
+    register_backbone("with_encoder")(lambda config, vocab_size: Plain())
+    try:
+        section = {"objective": {"type": "mdlm"}, "backbone": {"type": "with_encoder", "encoder": {"layers": 3}}}
+        model = DiffusionModel(DiffusionConfig.model_validate({**section, "vocab_size": VOCAB, "length": LENGTH}))
+        assert not model.has_encoder
+        assert model.draw(2).tokens.shape == (2, LENGTH)
+    finally:
+        BACKBONES._entries.pop("with_encoder")

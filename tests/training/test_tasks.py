@@ -153,4 +153,11 @@ def test_task_is_chosen_by_model_and_columns():
     assert choose_task("encoder", ["input_ids", "labels"]) == "sequence_classification"
     assert choose_task("encoder", ["input_ids"]) is None
     assert choose_task("anything", ["input_ids"]) == "diffusion"
+    pair = ["source_ids", "target_ids"]
+    assert choose_task("diffusion", pair) == choose_task("anything", pair) == "conditional_diffusion"
+    register_task("own_pairs", columns=pair, model_types=("anything",))(Task)
+    try:
+        assert choose_task("anything", pair) == "own_pairs"
+    finally:
+        TASKS._entries.pop("own_pairs")
     assert callable(build_network)

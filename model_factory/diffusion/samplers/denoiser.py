@@ -27,7 +27,8 @@ class Denoiser:
         mask: bool [B, L], True at real tokens, passed to the network.
         context: float [B, M, width], what the network reads of each row's source, with context_mask bool [B, M];
             null_context [B, 1, width] replaces it where guidance leaves the source out.
-        hidden: bool [B, L], the given tokens that guidance replaces by the state `mask_token`: a source in the row.
+        hidden: bool [B, L], the given tokens that guidance leaves out, a source in the row; passed to the network.
+        hides_prompt: True if guidance leaves out the prompt, whose positions `sample` sets as `hidden`.
         block_size: tokens of a block if the network predicts one block only, the first with masks.
     Raises SettingError for an invalid temperature, top_p or guidance.
     """
@@ -45,7 +46,7 @@ class Denoiser:
     context_mask: Tensor | None = None
     null_context: Tensor | None = None
     hidden: Tensor | None = None
-    mask_token: int | None = None
+    hides_prompt: bool = False
 
     def __post_init__(self) -> None:
         check_number("temperature", self.temperature, 0.0, 1e6)
@@ -94,14 +95,9 @@ class Denoiser:
         given: dict[str, Any] = {"mask": _take(self.mask, rows)}
         if self.cond is not None and self.null_cond is not None:
             given["cond"] = self._null(rows)
-        if self.context is not None:
-            context, mask = _take(self.context, rows), _take(self.context_mask, rows)
-            given |= {"context": context, "context_mask": mask}
-            if self.null_context is not None:
-                given |= {"context": _take(self.null_context, rows), "context_mask": None}
-        if self.hidden is not None:
-            assert self.mask_token is not None
-            x_t = x_t.masked_fill(_take(self.hidden, rows), self.mask_token)  # type: ignore[arg-type]
+        given |= {"hidden": _take(self.hidden, rows), "context": _take(self.null_context, rows)}
+        if self.null_context is None:
+            given |= {name: _take(getattr(self, name), rows) for name in ("context", "context_mask")}
         return self.network(x_t, sigma, **{name: value for name, value in given.items() if value is not None})
 
     def log_x0(self, x_t: Tensor, sigma: Tensor, rows: Tensor | None = None, where: Tensor | None = None) -> Tensor:

@@ -42,7 +42,7 @@ def sample(
         generator: seeds a stream for each row, so the same seed gives the same samples for any `batch_size`; or the
             streams themselves.
         batch_size: rows in a batch, all by default; what `denoiser` has for each row has num_samples rows. Its
-            `hidden` are the frozen positions if it has a `mask_token`.
+            `hidden` are the frozen positions if it `hides_prompt`.
         watch: called with the state of a batch after each step, such as to show the text while it is drawn.
     Raises UnknownSamplerError, SettingError, LengthError, ShapeError and TokenError.
     """
@@ -68,7 +68,7 @@ def sample(
     start = start_state(
         process.graph, num_samples, length, prompt=prompt, frozen=frozen, mask=mask, generators=generators
     )
-    if denoiser.mask_token is not None:
+    if denoiser.hides_prompt:
         denoiser = replace(denoiser, hidden=start.frozen)
     chosen = default_sampler(process.graph) if sampler is None else sampler
     finished = []

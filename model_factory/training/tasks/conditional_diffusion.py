@@ -85,8 +85,7 @@ class ConditionalDiffusion(Diffusion):
         canvas = fill_canvas(target, real, self.canvas, self.tokenizer)
         source, source_mask = batch["source_ids"], real_tokens(batch, "source_ids", "source_mask")
         if reads_context(network):
-            shown: dict[str, Any] = {"input_ids": canvas, "response_mask": torch.ones_like(canvas, dtype=torch.bool)}
-            shown |= {"context_ids": source, "context_mask": source_mask}
+            shown: dict[str, Any] = {"input_ids": canvas, "context_ids": source, "context_mask": source_mask}
         else:
             shown = join(source, source_mask, canvas, **self._layout(network))._asdict()
         return {**batch, **shown}
@@ -147,10 +146,6 @@ class ConditionalDiffusion(Diffusion):
             tokens = network.sample(count, length, **options)  # type: ignore[operator]
         written = tokens if where is None else tokens[where].view(count, size)
         return Targets([_until(row, self.tokenizer.eos_token_id) for row in written.tolist()], calls)
-
-    def _forward_keywords(self, network: nn.Module, batch: Batch) -> dict[str, Any]:
-        given = super()._forward_keywords(network, batch)
-        return given | {name: batch[name] for name in ("context_ids", "context_mask") if name in batch}
 
     def _layout(self, network: nn.Module, sampler: str | None = None) -> dict[str, int | None]:
         """Return where a row's canvas begins, `start`, and the smallest length of a row, `least`, for `join`.

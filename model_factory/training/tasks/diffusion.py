@@ -124,9 +124,11 @@ _MASKS = {
 def batch_masks(network: nn.Module, batch: Batch) -> dict[str, Tensor]:
     """Return the keyword arguments `documents` int64 [B, L] and `response_mask` bool [B, L] that the batch has.
 
+    With sources for an encoder, also `context_ids` int64 [B, M] and `context_mask` bool [B, M].
+
     Raises UnfitError for a model whose `forward` has no such keyword.
     """
-    found = {}
+    found = {name: batch[name] for name in ("context_ids", "context_mask") if name in batch}
     for column, (keyword, purpose, remedy) in _MASKS.items():
         if column not in batch:
             continue
