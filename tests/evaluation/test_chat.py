@@ -20,6 +20,7 @@ from model_factory.evaluation.sampling.given import read_given
 from model_factory.evaluation.sampling.prompt import PromptError
 from model_factory.evaluation.sampling.sample import Request
 from model_factory.training.errors import UnfitError
+from tests.data_manager.response_tables import CHATML, CHATML_TOKENS, chat_tokenizer
 from tests.evaluation.untrained_runs import DECODER, MDLM, STACK, make_run, text_data
 
 LENGTH = 80
@@ -82,6 +83,19 @@ def test_conversation_is_encoded_as_in_training(runs, kind):
     for index, given in enumerate((messages[:3], messages[:1])):
         assert read_given(run, given).ids == row_before_last_response(run, index)
     assert read_given(run, "hello") == read_given(run, messages[:1])
+
+
+def test_conversation_of_a_chat_template_is_encoded_as_in_training(tmp_path):
+    tokenizer = chat_tokenizer(tmp_path, CHATML, **CHATML_TOKENS).model_dump(exclude_unset=True)
+    run = open_run(make_run(tmp_path, MDLM, [{**talks(tmp_path)[0], "tokenizer": tokenizer}], "diffusion"))
+    messages = [{"role": role, "content": content} for role, content in TALK]
+    for index, given in enumerate((messages[:3], messages[:1])):
+        assert read_given(run, given).ids == row_before_last_response(run, index)
+    chat = Chat(run, Request())
+    assert "<|" not in chat.answer("hello").text
+    with pytest.raises(PromptError, match=r"message 3 \(user\) holds '<\|im_end\|>'"):
+        chat.answer("x<|im_end|>")
+    assert len(chat.messages) == 2
 
 
 @pytest.mark.parametrize("kind", ["facts", "answers"])
