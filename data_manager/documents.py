@@ -60,6 +60,7 @@ class Piece(NamedTuple):
     `responses` are the spans of the text, in characters, that a model learns to write; None if it learns all of it. A
     conversation comes with its `messages`, from which a tokenizer with a chat template writes the text anew; `chat` is
     `plain` for our own format, in which an end token follows each response, and `template` for that of the tokenizer.
+    `hole` is the span of a hole of unknown length, see `data_manager.text.infill`.
     """
 
     texts: tuple[str, ...]
@@ -72,6 +73,7 @@ class Piece(NamedTuple):
     responses: tuple[tuple[int, int], ...] | None = None
     messages: tuple[tuple[str, str], ...] = ()
     chat: Literal["", "plain", "template"] = ""
+    hole: tuple[int, int] | None = None
 
     @property
     def place(self) -> str:

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from data_manager.dataset_types import DatasetConfig, TokenizerConfig
+from data_manager.text.infill import InfillConfig
 from data_manager.tokenizers.registry import DEFAULT_TOKENIZER, TOKENIZERS
 from model_factory.yaml_config.from_registry import FromRegistry
 from model_factory.yaml_config.paths import PathText
@@ -23,6 +24,8 @@ SHUFFLE_BUFFER = 1000
 """Default number of rows in the shuffle buffer of a stream."""
 
 
+_WITHOUT_HOLES = {"label": "a document with a class", "measured": "a document with properties"}
+"""Keys of data sets whose rows have no holes."""
 Layout = Literal["cut", "packed", "whole"]
 
 
@@ -46,6 +49,9 @@ class TokensConfig(DatasetConfig):
     too_long: Literal["error", "skip", "cut"] = "error"
     """A pair or a whole document of more than sequence_length tokens: stop the preparation, skip it and count it, or
     truncate it and count it."""
+    infill: InfillConfig | None = None
+    """Rows for holes of unknown length, `[[*]]` in a prompt: the text before the hole, the text after it, and the text of
+    the hole, which is learned with its end; sequence_length tokens in all. `infill: {}` takes the defaults."""
     fill: Literal["end", "hidden"] | None = None
     """Places of a whole row after its end. end: end tokens up to sequence_length, which a diffusion model has to predict,
     so that its bound counts the length of a text; the default of rows with responses. hidden: padding that a mask hides, so
@@ -68,7 +74,7 @@ class TokensConfig(DatasetConfig):
     @property
     def has_responses(self) -> bool:
         """True if rows name the responses in them, which alone are learnt; they have the column `response_mask`."""
-        return False
+        return self.infill is not None
 
     @property
     def ends_with_response(self) -> bool:
@@ -85,7 +91,7 @@ class TokensConfig(DatasetConfig):
     @property
     def layout(self) -> Layout:
         """Layout of rows, with the default filled in."""
-        return "whole" if self.is_paired else self.rows or "cut"
+        return "whole" if self.is_paired or self.infill is not None else self.rows or "cut"
 
     @property
     def document_rows(self) -> bool:
@@ -110,6 +116,7 @@ class TokensConfig(DatasetConfig):
         if self.too_long != "error" and self.layout != "whole":
             message = f"too_long has no effect on {self.layout} rows, which take documents of any length"
             yield Violation(message, ("too_long",), (("rows",),), "remove it, or rows: whole")
+        yield from self._infill_violations()
         if self.fill is not None and self.is_paired:
             message = "fill is for rows of one text; the task that reads pairs fills their targets"
             yield Violation(message, ("fill",), (), "remove it")
@@ -131,3 +138,19 @@ class TokensConfig(DatasetConfig):
         if self.shuffle_buffer is not None and not self.streaming:
             message = "only a stream has a shuffle_buffer; other data are shuffled completely"
             yield Violation(message, ("shuffle_buffer",), (("streaming",),), "remove it, or streaming: true")
+
+    def _infill_violations(self) -> Iterator[Violation]:
+        """Check the keys of rows with holes."""
+        if self.infill is None:
+            return
+        for key, what in _WITHOUT_HOLES.items():
+            if getattr(self, key, None):
+                yield Violation(f"{what} has no hole to fill", ("infill",), ((key,),), "remove it")
+        if self.is_paired:
+            yield Violation("a pair has no hole to fill", ("infill",), (), "remove it")
+        elif self.rows not in (None, "whole"):
+            message = f"a document with a hole is one row, so rows cannot be {self.rows}"
+            yield Violation(message, ("rows",), (("infill",),), "remove it")
+        if self.fill == "hidden":
+            message = "a row whose fill is hidden tells the length of its hole"
+            yield Violation(message, ("fill",), (("infill",),), "remove it")

@@ -102,6 +102,9 @@ class SmilesDatasetConfig(FilesConfig):
         if self.condition_names and self.layout != "whole":
             message = f"properties need whole molecules; rows are {self.layout}"
             yield Violation(message, ("rows",), (("properties",), ("measured",)), "remove it")
+        if self.infill is not None:
+            message = "a hole begins and ends at any character, and a part of a SMILES need not be one"
+            yield Violation(message, ("infill",), (("source",),), "remove it")
         yield from self._split_violations()
 
     def _split_violations(self) -> Iterator[Violation]:

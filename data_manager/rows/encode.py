@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from data_manager.documents import Corpus, Invalid, Notes, Piece
 from data_manager.row_types import RESPONSES, TokensConfig
 from data_manager.rows.parallel import ordered_map
+from data_manager.text.infill import with_holes
 from data_manager.tokenizers.base import Tokenizer, encode_many, encode_with_ends, unknown_id
 
 if TYPE_CHECKING:
@@ -44,6 +45,11 @@ class EncodeSides:
 
     def __call__(self, batch: Sequence[Piece]) -> Sides:
         """Encode pieces, with `with_ends` also the ends of tokens."""
+        if batch[0].hole is not None:
+            from data_manager.rows.responses import encode_holes
+
+            ids, ends, responses = encode_holes(self.tokenizer, batch, with_ends=self.with_ends)
+            return Sides([ids], [] if ends is None else [ends], responses)
         if batch[0].responses is not None:
             from data_manager.rows.responses import encode_responses
 
@@ -111,11 +117,12 @@ def skips_invalid(config: TokensConfig) -> bool:
 def read_pieces(corpus: Corpus, config: TokensConfig, notes: Notes, tokenizer: Tokenizer) -> Iterator[Piece]:
     """Read a corpus in the pieces that its layout encodes: whole documents, or parts of them."""
     pieces = corpus.read(notes)
-    if config.has_responses:
+    if config.has_responses and config.infill is None:
         from data_manager.rows.responses import written_conversations
 
         return written_conversations(pieces, tokenizer, Invalid(skips_invalid(config), notes))
-    return join_documents(pieces) if config.layout == "whole" else pieces
+    pieces = join_documents(pieces) if config.layout == "whole" else pieces
+    return pieces if config.infill is None else with_holes(pieces, config.infill)
 
 
 def join_sides(encode: EncodeSides, batch: list[Piece], sides: Sides, notes: Notes) -> "Encoded | None":

@@ -62,6 +62,8 @@ def prepare_split(
     }
     if names := getattr(config, "condition_names", ()):
         inputs["cond"] = list(names)
+    if config.infill is not None:
+        inputs["infill"] = config.infill.model_dump()
     if config.has_responses:
         inputs["responses"] = [_RESPONSE_VERSION, chat_identity(tokenizer)]
     if source is not None:

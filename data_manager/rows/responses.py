@@ -14,6 +14,7 @@ import numpy as np
 from data_manager.documents import Invalid, Piece
 from data_manager.errors import DataError
 from data_manager.text.chat import ASSISTANT, plain_chat
+from data_manager.text.infill import given_ids
 from data_manager.text.template import Spans
 from data_manager.tokenizers.base import Tokenizer, encode_many, encode_with_ends
 from data_manager.tokenizers.chat_template import hugging_face_of, render_chat, render_prompt, with_special_tokens
@@ -150,6 +151,33 @@ def encode_prompt(
         tokenizer, [Piece((text,), "", 0, responses=spans, chat="plain")], with_ends=False
     )
     return [bos, *found.tolist()]
+
+
+def encode_holes(
+    tokenizer: Tokenizer, pieces: Sequence[Piece], *, with_ends: bool
+) -> "tuple[Flat, Ends | None, Responses]":
+    """Encode documents with a hole to prefix, suffix and middle, see `data_manager.text.infill`; the middle is the response.
+
+    Returns the same as `encode_responses`. A separator ends where the part after it begins.
+    """
+    texts, spans = [piece.texts[0] for piece in pieces], [piece.hole or (0, 0) for piece in pieces]
+    cut = [(text[:begin], text[end:], text[begin:end]) for text, (begin, end) in zip(texts, spans, strict=True)]
+    ids, ends = _encode(tokenizer, [part for parts in cut for part in parts], with_ends)
+    tokens, lengths, offset = _Tokens([], [], []), list[int](), 0
+    for index, (text, span) in enumerate(zip(texts, spans, strict=True)):
+        prefix, suffix, middle = ids[3 * index : 3 * index + 3]
+        given, places = given_ids(tokenizer.bos_token_id, prefix, suffix), list[int]()
+        if with_ends:
+            begin, end = (offset + _size(text[:edge]) for edge in span)
+            before, after, inside = ends[3 * index : 3 * index + 3]
+            places = [*(offset + at for at in before), end, *(end + at for at in after), begin]
+            places += [begin + at for at in inside]
+        tokens.add([*given, *middle], [False] * len(given) + [True] * len(middle), places)
+        lengths.append(len(given) + len(middle))
+        offset += _size(text)
+    flat = np.array(tokens.ids, np.int32), np.array(lengths, np.int64)
+    responses = Responses(np.array(tokens.marks, np.bool_), np.ones(len(pieces), np.bool_), {})
+    return flat, np.array(tokens.ends, np.int64) if with_ends else None, responses
 
 
 def _segments(piece: Piece) -> list[_Segment]:

@@ -47,7 +47,8 @@ class MixtureDatasetConfig(TokensConfig):
     @property
     def has_responses(self) -> bool:
         """True if the rows of the parts name the responses in them."""
-        return any(isinstance(part, TokensConfig) and part.has_responses for part in self.entries)
+        parts = any(isinstance(part, TokensConfig) and part.has_responses for part in self.entries)
+        return super().has_responses or parts
 
     @property
     def layout(self) -> Layout:
@@ -75,6 +76,9 @@ class MixtureDatasetConfig(TokensConfig):
             elif not isinstance(part, TokensConfig):
                 message = f"{name!r} has source {part.source}; a mixture needs text"
                 yield Violation(message, ("datasets", name), (), "mix speech with source: speech_mixture")
+            elif part.infill is not None:
+                message = f"{name!r} has infill, and the rows of a mixture are made by the mixture's own keys"
+                yield Violation(message, ("datasets", name), (), "set infill in the mixture, and not in its parts")
             else:
                 found.append(part)
         yield from self._pair_violations(found)
@@ -88,6 +92,9 @@ class MixtureDatasetConfig(TokensConfig):
         elif odd := next((part for part in parts if part.has_responses != parts[0].has_responses), None):
             message = f"{odd.name!r} and {parts[0].name!r} cannot be mixed: only one of them has responses"
             yield Violation(message, ("datasets", odd.name), (("datasets", parts[0].name),))
+        elif self.infill is not None and parts and parts[0].has_responses:
+            message = f"{parts[0].name!r} has responses to write, and the mixture holes to fill"
+            yield Violation(message, ("infill",), (("datasets", parts[0].name),), "remove it")
         elif parts and parts[0].is_paired and self.rows not in (None, "whole"):
             yield Violation(f"pairs cannot be {self.rows}: each pair is one row", ("rows",), (), "remove it")
 

@@ -83,6 +83,11 @@ class ColumnsConfig(CorpusConfig):
     @property
     def has_responses(self) -> bool:
         """True if rows name the responses in them."""
+        return super().has_responses or self.names_responses
+
+    @property
+    def names_responses(self) -> bool:
+        """True if columns are responses, or messages of an assistant."""
         if self.messages is not None or self.pair is not None:
             return self.messages is not None
         return RESPONSE in self.templates[0] and parse_template(self.templates[0]).has_responses
@@ -90,9 +95,9 @@ class ColumnsConfig(CorpusConfig):
     @property
     def ends_with_response(self) -> bool:
         """True if rows with responses end with one, so that its end is to be learnt."""
-        return self.has_responses and (
-            self.messages is not None or parse_template(self.templates[0]).ends_with_response
-        )
+        if self.infill is not None or not self.names_responses:
+            return self.has_responses
+        return self.messages is not None or parse_template(self.templates[0]).ends_with_response
 
     @property
     def templates(self) -> tuple[str, ...]:
@@ -141,7 +146,7 @@ class ColumnsConfig(CorpusConfig):
             if RESPONSE in side and parse_template(side).has_responses:
                 message = "in a pair the target is the response, without a mark"
                 yield Violation(message, ("pair", key), (), "remove `:response`")
-        if not self.has_responses:
+        if not self.names_responses:
             return
         origin = "messages" if self.messages is not None else "template" if self.template is not None else "column"
         if self.rows not in (None, "whole"):
@@ -153,6 +158,9 @@ class ColumnsConfig(CorpusConfig):
         if self.label is not None:
             message = "a row has a class to predict, or responses to write"
             yield Violation(message, ("label",), ((origin,),), "keep one of them")
+        if self.infill is not None:
+            message = "a row has a hole to fill, or responses to write"
+            yield Violation(message, ("infill",), ((origin,),), "keep one of them")
 
 
 class JsonDatasetConfig(ColumnsConfig, FilesConfig):

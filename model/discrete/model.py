@@ -265,6 +265,7 @@ class DiffusionModel(nn.Module):
         top_p: float = 1.0,
         mask: Tensor | None = None,
         batch_size: int | None = None,
+        watch: Callable[[SamplerState], object] | None = None,
     ) -> SamplerState:
         """Draw samples; return the final state, `tokens` [num_samples, length] and `network_calls` [num_samples].
 
@@ -278,6 +279,7 @@ class DiffusionModel(nn.Module):
             cond, context_ids: condition and source of each row, as in `forward`; guidance: scale of guidance over the
                 condition, or over the source, which is the prompt without an encoder; temperature, top_p: of each token.
             mask: bool, True at real positions, for sequences of different lengths.
+            watch: called with the state after each step.
         Raises the errors of `model_factory.diffusion.samplers.sampling.sample`, and InputError without a length.
         """
         length = self.diffusion_config.sequence_length if length is None else length
@@ -304,6 +306,7 @@ class DiffusionModel(nn.Module):
                 generator=generator,
                 batch_size=batch_size,
                 device=self.device,
+                watch=watch,
             )
         finally:
             self.train(was_training)

@@ -1,6 +1,6 @@
 """Generation: the prompt is processed once, and then one token at a time with the decoder's state (kv cache)."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import isfinite
@@ -43,6 +43,8 @@ class GenerationOptions:
     """Beam search ranks by log-probability / length ** length_penalty; 0.0: by the log-probability itself."""
     generator: Randomness = None
     """Random generator, or a stream for each row, whose draws do not depend on the other rows; None: torch's global one."""
+    watch: Callable[[Tensor], object] | None = None
+    """Called with the new tokens int64 [B, T] after each of them; beam search has none to show."""
 
     def __post_init__(self) -> None:
         for problem in self._problems():
@@ -256,6 +258,8 @@ def _sample_tokens(
         new.append(choose_tokens(logits, options).masked_fill(ended, options.padding))
         if options.eos_token is not None:
             ended |= new[-1] == options.eos_token
+        if options.watch is not None:
+            options.watch(torch.stack(new, dim=1))
         if len(new) == options.max_new_tokens or (options.eos_token is not None and bool(ended.all())):
             return torch.stack(new, dim=1)
         logits = decoder.step(new[-1].unsqueeze(1), state)

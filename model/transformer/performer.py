@@ -4,7 +4,7 @@ With `attention_type: softmax` they are the transformer of Vaswani et al. 2017 (
 Masks are bool [B, N], True at real tokens; values at padding never change an output at a real token.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -182,16 +182,18 @@ class PerformerDecoder(PerformerStack):
         length_penalty: float = 0.0,
         context: Tensor | None = None,
         context_mask: Tensor | None = None,
+        watch: Callable[[Tensor], object] | None = None,
     ) -> Tensor:
         """Continue prompts int [B, N]; return prompts and continuations, int64 [B, N + T] with T <= max_new_tokens.
 
         Prompts of different lengths are padded on either side, where `mask` bool [B, N] is False; the continuation
         begins at column N in every row. `temperature=0.0` is greedy; the options are those of
         `model.transformer.generation`. A row that has ended is padded with `pad_token`, or else with `eos_token`.
-        `context` and `context_mask` are as in `forward`. Raises InputError.
+        `context` and `context_mask` are as in `forward`; `watch` is called with the new tokens after each of them.
+        Raises InputError.
         """
         options = GenerationOptions(
-            max_new_tokens, temperature, top_k, top_p, num_beams, eos_token, pad_token, length_penalty, generator
+            max_new_tokens, temperature, top_k, top_p, num_beams, eos_token, pad_token, length_penalty, generator, watch
         )
         return generate(self, tokens, options, mask=mask, context=context, context_mask=context_mask)
 

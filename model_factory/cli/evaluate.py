@@ -37,6 +37,7 @@ The task decides the metrics:
   language models   bits per token, per character and per byte, perplexity
   diffusion models  the same of the variational bound, and its parts
   translators       BLEU and chrF, perplexity of the references
+  responses         exact matches, BLEU and chrF, of runs on rows with prompts and responses
   classifiers       accuracy, cross-entropy
   speech            word and character error rates, diarization error rate
   latent diffusion  reconstruction (bits per token, exact matches, BLEU), KL, diffusion error

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data_manager.progress import progress_bar
+from model_factory.cli.chat_options import EXAMPLES as CHAT
+from model_factory.cli.chat_options import add_chat_option, check_chat_option, run_chat
 from model_factory.cli.latent_options import (
     ABOUT,
     add_move_options,
@@ -35,9 +37,11 @@ examples:
   python generate.py --run runs/mdlm --sampler first_hitting --steps 64 --num-samples 8 --json
   python generate.py --run runs/mdlm --prompt "The [[20]] of the city[[]]."
 {LINES}
+{CHAT}
 {MOVES}
 A decoder continues the prompt, and a translator translates it. A diffusion model keeps it at the start of the sample:
-[[N]] is a hole of N tokens to fill in, and [[]] a hole that takes the rest of the sample's length. A latent diffusion
+[[N]] is a hole of N tokens to fill in, and [[]] a hole that takes the rest of the sample's length; [[*]] is a hole of unknown
+length, for runs whose data set has infill. A run on rows with responses writes the response to the prompt. A latent diffusion
 model draws a latent for each text, and its decoder continues the prompt.
 
 {ABOUT}
@@ -60,11 +64,12 @@ def build_parser(prog: str = "generate.py") -> argparse.ArgumentParser:
         metavar="TEXT",
         action="append",
         default=[],
-        help="text to continue or to translate; can be repeated",
+        help="text to continue, to translate or to respond to; can be repeated",
     )
     parser.add_argument("--length", metavar="N", type=int, help="diffusion models: number of tokens per sample")
     parser.add_argument("--condition", metavar="C", help="conditional models: a class, or numbers as in 0.1,2.5")
     add_line_options(parser)
+    add_chat_option(parser)
     add_move_options(parser)
     return parser
 
@@ -79,11 +84,13 @@ def main(argv: Sequence[str] | None = None, prog: str = "generate.py") -> int:
         parser.error(f"--length takes a number of tokens of at least 1; got {args.length}")
     check_move_options(args, parser.error)
     check_line_options(args, parser.error)
-    if args.input:
+    check_chat_option(args, parser.error)
+    if args.input or args.chat:
+        work = run_chat if args.chat else write_lines
         return run_on_folder(
             args,
             parser.error,
-            lambda folder, overrides: write_lines(args, folder, overrides),
+            lambda folder, overrides: work(args, folder, overrides),
             lambda _, code: code,
         )
     return run_on_folder(

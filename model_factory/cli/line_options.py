@@ -27,7 +27,8 @@ EXAMPLES = """\
   python generate.py --run runs/en_de --input test.en --output test.de --set generation.num_beams=4
   python generate.py --run runs/en_de --input test.en --output test.de --resume     continue after an interruption
   python generate.py --run runs/asr --input a.flac b.wav --format stm      also folders of audio, and manifests
-  python generate.py --run runs/mdlm --input texts_with_holes.txt --json > filled.jsonl"""
+  python generate.py --run runs/mdlm --input texts_with_holes.txt --json > filled.jsonl
+  python generate.py --run runs/answers --input questions.csv --output answers.txt     columns of the run's template"""
 _BATCH = 64
 
 
@@ -37,8 +38,8 @@ def add_line_options(parser: argparse.ArgumentParser) -> None:
         "--input",
         metavar="FILE",
         nargs="+",
-        help="write a text for each line of a UTF-8 file, or of standard input (-); for each recording of audio files, "
-        "folders or manifests",
+        help="write a text for each line of a UTF-8 file, or of standard input (-); for each row of a JSON or CSV file, if "
+        "the run's rows have responses; for each recording of audio files, folders or manifests",
     )
     parser.add_argument(
         "--format",
@@ -75,9 +76,17 @@ def check_line_options(args: argparse.Namespace, usage_error: Callable[[str], No
 
 def write_lines(args: argparse.Namespace, folder: Path, overrides: list[str]) -> int:
     """Write a text for each line of the input; return the exit code, which is 1 where a line has no text."""
+    from model_factory.evaluation.data import kind_of_file
     from model_factory.evaluation.run import open_run
     from model_factory.evaluation.sampling.draw import check_request
-    from model_factory.evaluation.sampling.line_files import LineWriter, as_one_line, open_output, read_lines
+    from model_factory.evaluation.sampling.given import has_responses, prompt_texts
+    from model_factory.evaluation.sampling.line_files import (
+        LineWriter,
+        as_one_line,
+        open_output,
+        read_lines,
+        read_records,
+    )
     from model_factory.evaluation.sampling.lines import text_sampler
     from model_factory.evaluation.sampling.recordings import (
         RecordingSampler,
@@ -101,7 +110,9 @@ def write_lines(args: argparse.Namespace, folder: Path, overrides: list[str]) ->
         if args.format:
             raise UnfitError(f"--format {args.format} is for recordings, and {folder} is a run of task {run.task_name}")
         sampler = text_sampler(run, request)
-        items = read_lines(_single_file(args.input))
+        path = _single_file(args.input)
+        is_table = has_responses(run) and kind_of_file(Path(path)) in ("json", "csv")
+        items = read_records(Path(path)) if is_table else read_lines(path)
     output = open_output(Path(args.output) if args.output else None, _identity(args, run), resume=args.resume)
     for note in run.notes:
         print(escape_controls(f"note: {note}"), file=sys.stderr)
@@ -115,8 +126,10 @@ def write_lines(args: argparse.Namespace, folder: Path, overrides: list[str]) ->
         shown = format_recording(item, found, form) if is_speech else as_one_line(found or "") + "\n"
         return escape_controls(shown) if is_terminal else shown
 
-    def remark(text: str) -> str | None:
-        return None if run.tokenizer is None else unknown_characters_note(text, run.tokenizer, "the line")
+    def remark(value: Any) -> str | None:
+        if run.tokenizer is None:
+            return None
+        return unknown_characters_note(prompt_texts(run, value), run.tokenizer, "the line")
 
     with progress_bar("lines", None, "line") as track:
         writer = LineWriter(sampler, output, show, args.batch_size or _BATCH, _complain, track, remark)

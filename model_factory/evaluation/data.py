@@ -56,7 +56,7 @@ def find_data(run: LoadedRun, paths: Sequence[str], columns: Sequence[str] = ())
     files = _files(paths)
     if isinstance(entry, FilesConfig) and entry.source not in _SHARED:  # molecules, or a source of a plugin
         return _make(run, entry, files[0].name, entry.source, {"data_files": {SPLIT: _texts(files)}}, columns)
-    kinds = {_kind(file) for file in files}
+    kinds = {kind_of_file(file) for file in files}
     if len(kinds) > 1:
         raise UnfitError(
             f"--data: files of the kinds {', '.join(sorted(kinds))} are not one data set; give those of one kind"
@@ -101,7 +101,7 @@ def _make(
     run: LoadedRun, entry: TokensConfig, name: str, kind: str, data: dict[str, Any], columns: Sequence[str]
 ) -> DatasetConfig:
     """Make a config of source `kind`, with the keys of the run's own data set that it has, too."""
-    if entry.has_responses and (columns or kind == "text"):
+    if entry.has_responses and entry.infill is None and (columns or kind == "text"):
         key = "messages" if getattr(entry, "messages", None) else "template"
         raise UnfitError(
             f"--data {name}: {run.folder} is a run on texts with responses; give a table with the columns of its {key}, "
@@ -159,7 +159,7 @@ def _is_saved(path: Path) -> bool:
     return any((path / name).is_file() for name in ("dataset_info.json", "dataset_dict.json"))
 
 
-def _kind(file: Path) -> str:
+def kind_of_file(file: Path) -> str:
     """Return the source that reads a file, by its ending."""
     endings = [ending for ending in file.suffixes if ending not in _COMPRESSED]
     return _KINDS.get(endings[-1] if endings else "", "text")

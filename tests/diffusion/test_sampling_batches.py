@@ -210,3 +210,15 @@ def test_token_ids_must_be_integers(dtype: torch.dtype) -> None:
     check_integers("tokens", torch.zeros(2, dtype=torch.uint8))
     with pytest.raises(ShapeError, match=f"tokens: got dtype {dtype}"):
         check_integers("tokens", torch.zeros(2, dtype=dtype))
+
+
+@pytest.mark.parametrize(("process", "name"), [(MASKS, "first_hitting"), (WRONG, "ancestral")])
+def test_watch_sees_the_state_after_each_step_and_changes_nothing(process: DiffusionProcess, name: str) -> None:
+    shown: list[SamplerState] = []
+    options = {"steps": 4, "sampler": name, "batch_size": 2}
+    found = sample(process, denoiser(process), 3, 5, generator=seeded(), watch=shown.append, **options)  # type: ignore[arg-type]
+    assert [len(state.tokens) for state in shown] == [2] * found.step + [1] * found.step
+    assert torch.equal(torch.cat([shown[found.step - 1].tokens, shown[-1].tokens]), found.tokens)
+    assert [state.step for state in shown[: found.step]] == list(range(1, found.step + 1))
+    without = sample(process, denoiser(process), 3, 5, generator=seeded(), **options)  # type: ignore[arg-type]
+    assert torch.equal(without.tokens, found.tokens)

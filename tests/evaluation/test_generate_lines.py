@@ -16,7 +16,7 @@ from model_factory.evaluation.sampling.line_files import LineWriter, open_output
 from model_factory.evaluation.sampling.lines import Prepared, make_batches, text_sampler
 from model_factory.evaluation.sampling.sample import Request
 from model_factory.training.errors import InputFileError, UnfitError
-from tests.evaluation.untrained_runs import DECODER, MDLM, PAIR, STACK, make_run, pair_data, text_data
+from tests.evaluation.untrained_runs import BACKBONE, DECODER, MDLM, PAIR, STACK, make_run, pair_data, text_data
 
 LINES = ["the quick", "fox", "lazy dog, and", "", "over the", "mind", "a", "does not mind"]
 
@@ -32,7 +32,32 @@ def runs(tmp_path_factory):
             folder / "short", short, text_data(folder / "short", sequence_length=20), "language_modelling"
         ),
         "mdlm": make_run(folder / "mdlm", MDLM, text_data(folder / "mdlm"), "diffusion"),
+        "holes": make_run(folder / "holes", MDLM, hole_data(folder / "holes"), "diffusion"),
+        "continued": make_run(folder / "continued", DECODER, hole_data(folder / "continued"), "language_modelling"),
+        "targets": make_run(folder / "targets", MDLM, canvases(folder / "targets"), "conditional_diffusion"),
+        "encoded": make_run(
+            folder / "encoded",
+            {
+                **MDLM,
+                "backbone": {**BACKBONE, "type": "ddit", "encoder": {"d_model": 16, "num_layers": 1, "num_heads": 2}},
+            },
+            canvases(folder / "encoded"),
+            "conditional_diffusion",
+        ),
     }
+
+
+def canvases(folder):
+    return pair_data(folder, sequence_length=32)
+
+
+def hole_data(folder):
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "short.txt").write_text(
+        "\n".join(["the quick brown fox", "over the lazy dog, and", "does not mind at all"])
+    )
+    data = {"name": "tiny", "source": "text", "data_files": {"train": str(folder / "short.txt")}, "documents": "line"}
+    return [{**data, "sequence_length": 32, "infill": {}}]
 
 
 @pytest.fixture
@@ -47,7 +72,7 @@ def written(capsys, *words, code=0):
     return capsys.readouterr()
 
 
-@pytest.mark.parametrize("kind", ["pair", "decoder", "short", "mdlm"])
+@pytest.mark.parametrize("kind", ["pair", "decoder", "short", "mdlm", "targets", "encoded", "holes", "continued"])
 def test_texts_do_not_depend_on_batches(runs, source, capsys, kind):
     one, three, all_ = (
         written(capsys, "--run", runs[kind], "--input", source, "--seed", 3, "--batch-size", size).out
@@ -265,3 +290,11 @@ def test_unreadable_file(tmp_path):
     (tmp_path / "in.txt.gz").write_bytes(b"not gzip")
     with pytest.raises(InputFileError, match="cannot be read"):
         list(read_lines(str(tmp_path / "in.txt.gz")))
+
+
+def test_source_longer_than_those_of_the_pairs_is_named(runs, tmp_path, capsys):
+    (tmp_path / "in.txt").write_text(f"{'x' * 31}\nthe fox\n")
+    out, err = written(capsys, "--run", runs["targets"], "--input", tmp_path / "in.txt", code=1)
+    assert "in.txt:1: the source takes 33 tokens with its ends, and those of the run's pairs at most 32" in err
+    assert out.startswith("\n")
+    assert out.split("\n")[1]

@@ -14,6 +14,7 @@ from data_manager.tokenizers.smiles import SmilesPairTokenizer, SmilesTokenizer
 from model_factory.evaluation.run import open_run
 from model_factory.evaluation.sampling.draw import draw, encode_start
 from model_factory.evaluation.sampling.prompt import (
+    Given,
     PromptError,
     check_blocks,
     encode_around_holes,
@@ -137,7 +138,7 @@ def test_texts_around_holes_are_not_joined_for_the_note_on_unknown_characters() 
 def test_a_continuation_does_not_repeat_the_space_of_its_prompt(tmp_path) -> None:
     data = text_data(tmp_path, tokenizer={"type": "bpe", "vocab_size": 300})
     run = open_run(make_run(tmp_path, DECODER, data, "language_modelling"))
-    assert encode_start(run, "the ", run.tokenizer) == (run.tokenizer.encode("the"), " ")
+    assert encode_start(run, "the ") == (Given(run.tokenizer.encode("the")), " ")
     word = run.tokenizer.encode(" the")
     assert decode_sample(word, "of ", run.tokenizer, behind=" ").text == "the"
     assert decode_sample(word, "of", run.tokenizer).text == " the"

@@ -34,14 +34,14 @@ def text_data(folder: Path, **more) -> list:
     return [{"name": "tiny", "source": "text", "data_files": files, "sequence_length": 24, **more}]
 
 
-def pair_data(folder: Path) -> list:
+def pair_data(folder: Path, **more) -> list:
     """Write sentence pairs of words and the same words backwards."""
     folder.mkdir(parents=True, exist_ok=True)
     lines = [" ".join(TEXT.split()[: 2 + number % 5]) for number in range(12)]
     (folder / "a.txt").write_text("\n".join(lines) + "\n")
     (folder / "b.txt").write_text("\n".join(line[::-1] for line in lines) + "\n")
     pair = {"source": str(folder / "a.txt"), "target": str(folder / "b.txt")}
-    return [{"name": "pairs", "source": "text", "data_files": {"train": pair, "test": pair}}]
+    return [{"name": "pairs", "source": "text", "data_files": {"train": pair, "test": pair}, **more}]
 
 
 def make_run(folder: Path, model: dict, datasets: list, task: str, **training) -> Path:

@@ -373,3 +373,10 @@ def test_generate_max_length_counts_real_tokens():
     _, state = model.start(ids(1, 7))
     with pytest.raises(InputError, match="the sequence has 8 positions, and max_length is 7"):
         model.step(ids(1, 1), state)
+
+
+def test_watch_sees_the_new_tokens_after_each_of_them():
+    model, shown = decoder(), []
+    found = model.generate(ids(2, 3), 4, temperature=0.0, watch=lambda tokens: shown.append(tokens.clone()))
+    assert [tuple(tokens.shape) for tokens in shown] == [(2, 1), (2, 2), (2, 3), (2, 4)]
+    assert all(torch.equal(tokens, found[:, 3 : 3 + tokens.shape[1]]) for tokens in shown)

@@ -4,6 +4,7 @@ One object holds both, so that corruption and loss weight use the same alpha(t):
 fall below the entropy.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
@@ -71,9 +72,11 @@ class Steps(Protocol[State]):
         """Take one step back in time."""
 
 
-def reverse(sampler: Steps[State], state: State) -> State:
-    """Run a sampler from the prior to clean tokens."""
+def reverse(sampler: Steps[State], state: State, watch: Callable[[State], object] | None = None) -> State:
+    """Run a sampler from the prior to clean tokens; `watch` is called with the state after each step."""
     state = sampler.begin(state)
     while not sampler.is_finished(state):
         state = sampler.step(state)
+        if watch is not None:
+            watch(state)
     return state

@@ -1,5 +1,6 @@
 """Sampling from a process and a network in one call."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
@@ -28,6 +29,7 @@ def sample(
     generator: Randomness = None,
     batch_size: int | None = None,
     device: torch.device | str = "cpu",
+    watch: Callable[[SamplerState], object] | None = None,
 ) -> SamplerState:
     """Draw samples; the final state holds `tokens` [num_samples, length] and `network_calls` [num_samples].
 
@@ -42,6 +44,7 @@ def sample(
             streams themselves.
         batch_size: rows in a batch, all by default; what `denoiser` has for each row has num_samples rows. Its
             `hidden` are the frozen positions if it `hides_prompt`.
+        watch: called with the state of a batch after each step, such as to show the text while it is drawn.
     Raises UnknownSamplerError, SettingError, LengthError, ShapeError and TokenError.
     """
     check_count("num_samples", num_samples)
@@ -75,7 +78,8 @@ def sample(
     finished = []
     for first in range(0, num_samples, size):
         rows = slice(first, first + size)
-        finished.append(reverse(create_sampler(chosen, process, denoiser.select(rows), steps), start.select(rows)))
+        steps_back = create_sampler(chosen, process, denoiser.select(rows), steps)
+        finished.append(reverse(steps_back, start.select(rows), watch))
     return _join(finished)
 
 

@@ -14,7 +14,7 @@ from model_factory.diffusion.randomness import ROW_WIDTH, RowGenerators
 from model_factory.diffusion.time_strata import stratified_times
 from model_factory.evaluation.figure import Report
 from model_factory.evaluation.metrics.likelihood import TextNLL, item_of, ratio_figure
-from model_factory.evaluation.metrics.texts import measure_samples
+from model_factory.evaluation.metrics.responses import measure_written, without_predictions
 from model_factory.evaluation.rows import Split
 from model_factory.evaluation.run import LoadedRun
 from model_factory.evaluation.settings import Settings
@@ -61,7 +61,7 @@ def measure(run: LoadedRun, split: Split, settings: Settings) -> Report:
     """
     report = Report()
     with report.attempt("bits_per_token", settings.seed):
-        total, parts = bound(run, split, settings)
+        total, parts = bound(run, split, without_predictions(run, settings))
         note, remarks = describe_bound(run.model, split.entry, has_prompts=total.has_prompts)
         report.figures += total.figures(settings.seed, note=note, item=item_of(split.entry))
         report.notes += [*remarks, *total.notes()]
@@ -71,8 +71,7 @@ def measure(run: LoadedRun, split: Split, settings: Settings) -> Report:
             report.figures.append(figure)
         if not parts:
             report.notes.append("this model's output has no bound in parts; the figures are of its loss")
-    with report.attempt("samples", settings.seed):
-        report.add(measure_samples(run, split, settings))
+    report.add(measure_written(run, split, settings))
     return report
 
 

@@ -7,7 +7,7 @@ import torch
 from model_factory.evaluation.figure import Figure, Report
 from model_factory.evaluation.metrics.intervals import wilson
 from model_factory.evaluation.metrics.likelihood import TextNLL, item_of, ratio_figure, row_nll
-from model_factory.evaluation.metrics.texts import measure_samples
+from model_factory.evaluation.metrics.responses import measure_written, without_predictions
 from model_factory.evaluation.rows import Split
 from model_factory.evaluation.run import LoadedRun
 from model_factory.evaluation.settings import Settings
@@ -58,12 +58,11 @@ def measure_language(run: LoadedRun, split: Split, settings: Settings) -> Report
     """Measure bits per token, character and byte and perplexity of all tokens but the first of a row, and samples."""
     report = Report()
     with report.attempt("bits_per_token", settings.seed):
-        nll = split_nll(run, split, settings)
+        nll = split_nll(run, split, without_predictions(run, settings))
         note = "given the prompts" if nll.has_prompts else ""
         report.figures += nll.figures(settings.seed, item=item_of(split.entry), note=note)
         report.notes += nll.notes()
-    with report.attempt("samples", settings.seed):
-        report.add(measure_samples(run, split, settings))
+    report.add(measure_written(run, split, settings))
     return report
 
 

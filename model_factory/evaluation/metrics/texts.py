@@ -76,10 +76,6 @@ def measure_samples(run: LoadedRun, split: Split, settings: Settings) -> Report:
     """Draw unprompted samples and measure them, see `sample_figures`."""
     if not settings.samples or run.tokenizer is None:
         return Report()
-    if getattr(split.entry, "has_responses", False):
-        return Report(
-            notes=["samples are left out: they would have no prompt, and the model writes responses to prompts"]
-        )
     with progress_bar("samples", run.generation.num_samples) as track:
         samples = draw(run, Request(seed=settings.seed, cond=_conditions(run, split)), track)
     return sample_figures(run, split, samples, settings)

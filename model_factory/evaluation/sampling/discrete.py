@@ -1,7 +1,8 @@
 """Sampling from diffusion models: by the model's `draw`, or by `sample` of a custom model."""
 
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -9,7 +10,9 @@ from torch import Tensor
 
 from data_manager.errors import DataError
 from model_factory.diffusion.randomness import Randomness
+from model_factory.diffusion.samplers.state import SamplerState
 from model_factory.evaluation.run import LoadedRun
+from model_factory.evaluation.sampling.given import has_given, place_given, read_given
 from model_factory.evaluation.sampling.prompt import Template, check_blocks, read_template
 from model_factory.evaluation.sampling.sample import Request, Sample, decode_sample
 from model_factory.training.errors import UnfitError
@@ -23,32 +26,51 @@ def draw_diffusion_samples(
     run: LoadedRun, request: Request, prompt: str | None, generator: torch.Generator
 ) -> Iterator[list[Sample]]:
     """Yield `generation.num_samples` samples in batches; the request, the prompt or the training data set their length."""
-    tokenizer, count = run.require_tokenizer(), run.generation.num_samples
-    is_document = getattr(run.dataset_config, "document_rows", False)
+    count = run.generation.num_samples
     template = None
-    if prompt is None and request.length is None and has_drawn_lengths(run):
+    if not has_given(run) and prompt is None and request.length is None and has_drawn_lengths(run):
         lengths = draw_lengths(run, count, request.seed)
     else:
         length = resolve_sample_length(run, request)
-        template = None if prompt is None else read_prompt(run, prompt, length)
+        template = read_prompt(run, prompt, length)
         lengths = torch.full((count,), length)
     cond = parse_condition(run, request, count)
     parts = torch.split(lengths, request.batch_size)
     conds = [None] * len(parts) if cond is None else torch.split(cond, request.batch_size)
     for part, part_cond in zip(parts, conds, strict=True):
         tokens, calls = draw_tokens(run, part, part_cond, template, generator)
-        if is_document:  # tokens after a document's end were never trained, so only those of the prompt are kept
-            kept = 0 if template is None else template.end
-            yield [decode_sample(row, prompt, tokenizer, call, kept) for row, call in zip(tokens, calls, strict=True)]
-        else:
-            yield [Sample(tokenizer.decode(row), prompt, row, call) for row, call in zip(tokens, calls, strict=True)]
+        yield [read_sample(run, row, prompt, call, template) for row, call in zip(tokens, calls, strict=True)]
 
 
-def read_prompt(run: LoadedRun, prompt: str, length: int) -> Template:
-    """Parse a prompt to a sample of `length` tokens; raises PromptError for one that is invalid, long, or not drawable."""
+def read_sample(
+    run: LoadedRun, row: list[int], prompt: str | None, calls: int | None, template: Template | None
+) -> Sample:
+    """Decode a drawn row; a response is put between the texts that are given with it."""
+    tokenizer = run.require_tokenizer()
+    given = None if template is None else template.given
+    if given is not None:
+        found = decode_sample(row[len(given.ids) :], prompt, tokenizer, calls)
+        return replace(found, text=given.around(found.text))
+    if not getattr(run.dataset_config, "document_rows", False):
+        return Sample(tokenizer.decode(row), prompt, row, calls)
+    # tokens after a document's end were never trained, so only those of the prompt are kept
+    return decode_sample(row, prompt, tokenizer, calls, 0 if template is None else template.end)
+
+
+def read_prompt(run: LoadedRun, prompt: Any, length: int) -> Template | None:
+    """Parse a prompt to a sample of `length` tokens; None without a prompt, for a run whose rows have no given part.
+
+    Raises PromptError for one that is invalid, long, or not drawable.
+    """
     tokenizer = run.require_tokenizer()
     is_whole = getattr(run.dataset_config, "layout", None) == "whole"
-    template = read_template(prompt, tokenizer, length, [tokenizer.bos_token_id] if is_whole else [])
+    given = read_given(run, prompt)
+    if given is not None:
+        template = place_given(given, length, tokenizer.eos_token_id)
+    elif prompt is None:
+        return None
+    else:
+        template = read_template(prompt, tokenizer, length, [tokenizer.bos_token_id] if is_whole else [])
     block_size = getattr(run.model, "block_size", None)
     if block_size is not None:
         check_blocks(template, block_size)
@@ -57,6 +79,8 @@ def read_prompt(run: LoadedRun, prompt: str, length: int) -> Template:
 
 def resolve_sample_length(run: LoadedRun, request: Request) -> int:
     """Return the number of tokens of a sample; raises UnfitError where neither the file nor the request sets it."""
+    if has_given(run):
+        return _canvas_length(run, request)
     model_length = getattr(getattr(run.config.model, "config", None), "length", None)
     found = request.length or model_length or getattr(run.dataset_config, "limit", None)
     if found is None:
@@ -66,20 +90,39 @@ def resolve_sample_length(run: LoadedRun, request: Request) -> int:
     return int(found)
 
 
+def _canvas_length(run: LoadedRun, request: Request) -> int:
+    """Return the number of tokens of a row with its response; raises UnfitError for another than the run has learnt."""
+    config: Any = run.dataset_config
+    if not config.is_filled and request.length is None:
+        raise UnfitError(
+            f"{run.folder} was trained with fill: hidden, so it knows the responses of each length, but not how likely a length "
+            "is after a prompt; give --length N, the tokens of prompt and response, or train with fill: end"
+        )
+    is_blockwise = getattr(run.model, "block_size", None) is not None
+    if config.is_filled and request.length not in (None, config.limit) and not is_blockwise:
+        raise UnfitError(
+            f"--length {request.length}: the rows of {run.folder} have {config.limit} tokens, on which it has learnt where "
+            "responses end; leave --length out"
+        )
+    return int(request.length or config.limit)
+
+
 def draw_tokens(
     run: LoadedRun,
     lengths: Tensor,
     cond: Tensor | None,
     template: Template | Sequence[Template] | None,
     generator: Randomness,
+    watch: Callable[[SamplerState], object] | None = None,
 ) -> tuple[list[list[int]], list[int | None]]:
     """Draw a row of tokens for each of `lengths` int64 [count]; also return each one's network calls, None if not counted.
 
-    `cond` holds the condition of each sample, see `parse_condition`; `template` is that of all samples, or one for each.
+    `cond` holds the condition of each sample, see `parse_condition`; `template` is that of all samples, or one for each;
+    `watch` is called with the state after each step.
     """
     settings, count, length = run.generation, len(lengths), int(lengths.max())
     options: dict[str, Any] = {"steps": settings.steps, "sampler": settings.sampler_choice, "top_p": settings.top_p}
-    options |= {"guidance": settings.guidance, "cond": cond}
+    options |= {"guidance": settings.guidance, "cond": cond, "watch": watch}
     options = {name: value for name, value in options.items() if value is not None}
     if settings.temperature != 1.0:
         options["temperature"] = settings.temperature

@@ -1,7 +1,8 @@
 """Sampling from a trained run: continuation, translation and infilling of prompts, and unprompted samples."""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -10,11 +11,12 @@ from data_manager.rows.collate import pad_rows
 from model_factory.diffusion.randomness import Randomness
 from model_factory.evaluation.run import LoadedRun
 from model_factory.evaluation.sampling.discrete import draw_diffusion_samples
+from model_factory.evaluation.sampling.given import has_given, prompt_texts, read_given
 from model_factory.evaluation.sampling.prompt import (
+    Given,
     PromptError,
     check_prompts,
     encode_around_holes,
-    texts_around_holes,
     unknown_characters_note,
 )
 from model_factory.evaluation.sampling.rejection import draw_with_rejection
@@ -32,7 +34,6 @@ from model_factory.evaluation.sampling.targets import draw_for_prompt
 from model_factory.training.errors import UnfitError
 
 if TYPE_CHECKING:
-    from data_manager.tokenizers.base import Tokenizer
     from model_factory.evaluation.sampling.rejection import DrawSamples
 
 _OTHERS = ("language_modelling", "translation", TARGETS, "latent_diffusion", "speech_recognition", "diarization")
@@ -50,15 +51,14 @@ def draw(run: LoadedRun, request: Request, track: Track = lambda count: None) ->
     check_prompts(request.prompts)
     check_request(run, request)
     found = Samples()
-    has_holes = run.task_name == "diffusion"
-    texts = (texts_around_holes(prompt) if has_holes else [prompt] for prompt in request.prompts)
+    texts = (prompt_texts(run, prompt) for prompt in request.prompts)
     found.notes += filter(None, (unknown_characters_note(parts, tokenizer) for parts in texts))
     generator = torch.Generator(device=run.device).manual_seed(request.seed)
     for prompt in request.prompts or (None,):
         for samples in _draw_prompt(draw_samples, run, request, prompt, generator, found.notes):
             found.samples += samples
             track(len(samples))
-    if draw_samples is _continue and not request.prompts:
+    if draw_samples is _continue and not request.prompts and not has_given(run):
         found.notes.append("without --prompt a text begins after the token that ends or begins documents")
     return found
 
@@ -115,26 +115,34 @@ def _continue(
     run: LoadedRun, request: Request, prompt: str | None, generator: torch.Generator
 ) -> Iterator[list[Sample]]:
     tokenizer, settings, model = run.require_tokenizer(), run.generation, run.model
-    start, spaces = encode_start(run, prompt, tokenizer)
+    given, spaces = encode_start(run, prompt)
+    start = given.ids
     longest = getattr(model.params, "max_length", None)
     new = settings.max_new_tokens if longest is None else max(1, min(settings.max_new_tokens, longest - len(start)))
     for count in batch_sizes(settings.num_samples, request.batch_size):
         prompts = torch.tensor([start] * count, device=run.device)
         tokens = model.generate(prompts, new, **decoding_options(run, generator))  # type: ignore[operator]
-        yield [decode_sample(row[len(start) :], prompt, tokenizer, behind=spaces) for row in tokens.tolist()]
+        new = [decode_sample(row[len(start) :], prompt, tokenizer, behind=spaces) for row in tokens.tolist()]
+        yield [replace(one, text=given.around(one.text)) for one in new]
 
 
-def encode_start(run: LoadedRun, prompt: str | None, tokenizer: "Tokenizer") -> tuple[list[int], str]:
+def encode_start(run: LoadedRun, prompt: Any) -> tuple[Given, str]:
     """Encode the prompt to the tokens that a text begins with; return also the spaces at its end that they leave out.
 
     Rows that are whole documents begin with the begin token. In other rows a document follows the end token of the one
     before: a text without a prompt begins after an end token, and every text where documents are isolated.
     """
-    config = run.dataset_config
+    config, tokenizer = run.dataset_config, run.require_tokenizer()
+    given = read_given(run, prompt)
+    if given is not None and given.size is not None:
+        raise PromptError("a decoder draws its text until it ends, so a hole has no size; write [[*]]")
+    if given is not None:
+        return given, ""
     ids, spaces = encode_around_holes(prompt or "", tokenizer)
     if getattr(config, "layout", None) == "whole":
-        return [tokenizer.bos_token_id, *ids], spaces
-    return [tokenizer.eos_token_id, *ids] if getattr(config, "document_ids", False) or not ids else ids, spaces
+        return Given([tokenizer.bos_token_id, *ids]), spaces
+    isolated = getattr(config, "document_ids", False) or not ids
+    return Given([tokenizer.eos_token_id, *ids] if isolated else ids), spaces
 
 
 def _translate(

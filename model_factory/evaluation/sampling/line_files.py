@@ -14,11 +14,16 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import IO, Any, BinaryIO
 
+from data_manager.documents import Invalid, Notes
+from data_manager.errors import DataError
+from data_manager.text.csv_files import csv_rows
 from data_manager.text.files import LONG_LINE, open_binary
+from data_manager.text.tables import json_rows
+from model_factory.evaluation.data import kind_of_file
 from model_factory.evaluation.sampling.lines import LineSampler, Prepared, make_batches
 from model_factory.training.errors import FolderInUseError, InputFileError, RunFolderError, UnfitError, WriteError
 from model_factory.training.run.atomic_io import write_text
@@ -79,6 +84,41 @@ def _lines(file: BinaryIO, name: str) -> Iterator[Item]:
         except UnicodeDecodeError as error:
             problem = f"byte 0x{data[error.start]:02x} at column {error.start + 1} is not UTF-8; save the file as UTF-8"
             yield Item(number, place, key, None, problem)
+
+
+def read_records(path: Path) -> Iterator[Item]:
+    """Yield the rows of a JSON or CSV file, mappings of columns; an item's number counts them, its place has the line.
+
+    Raises InputFileError for a file that cannot be read on.
+    """
+    problems: list[tuple[str, str]] = []
+    invalid, number = _Collect(True, Notes(), problems), 0
+    try:
+        if kind_of_file(path) == "csv":
+            rows = csv_rows(path, "\t" if ".tsv" in path.suffixes else ",", (), invalid)
+        else:
+            rows = json_rows(path, invalid)
+        for line, row in chain(rows, [(0, None)]):
+            for place, problem in problems:
+                number += 1
+                yield Item(number, place, problem.encode("utf-8", "surrogatepass"), None, problem)
+            problems.clear()
+            if row is not None:
+                number += 1
+                key = json.dumps(row, default=str).encode()
+                yield Item(number, f"{path}:{line}", key, dict(row))
+    except DataError as error:
+        raise InputFileError(str(error)) from error
+
+
+@dataclass(frozen=True)
+class _Collect(Invalid):
+    """Handler that collects the places of invalid rows and what is wrong with them."""
+
+    problems: list[tuple[str, str]]
+
+    def __call__(self, place: str, reason: str, detail: str) -> None:
+        self.problems.append((place, detail))
 
 
 @dataclass
@@ -223,7 +263,7 @@ class LineWriter:
     batch_size: int
     complain: Callable[[str], object]
     track: Callable[[int], object] = lambda count: None
-    remark: Callable[[str], str | None] = lambda text: None
+    remark: Callable[[Any], str | None] = lambda value: None
 
     def run(self, items: Iterable[Item]) -> None:
         """Write the text of every item, in the order of the input.
@@ -287,7 +327,8 @@ class LineWriter:
 
     def _add_remark(self, item: Item) -> None:
         """Report what is odd about a line that has a text."""
-        if isinstance(item.value, str) and not self._is_done(item.number) and (note := self.remark(item.value)):
+        is_text = isinstance(item.value, str | Mapping)
+        if is_text and not self._is_done(item.number) and (note := self.remark(item.value)):
             self.complain(f"{escape_line(item.place)}: note: {escape_line(note)}")
 
     def _add(self, texts: Mapping[int, str]) -> None:

@@ -17,11 +17,14 @@ from model_factory.evaluation.sampling.discrete import (
     draw_tokens,
     parse_condition,
     read_prompt,
+    read_sample,
     resolve_sample_length,
 )
 from model_factory.evaluation.sampling.draw import check_request, draw, encode_start, sampler_for, translate
 from model_factory.evaluation.sampling.prompt import PromptError
 from model_factory.evaluation.sampling.sample import Request, decode_sample, decoding_options
+from model_factory.evaluation.sampling.targets import TASK as TARGETS
+from model_factory.evaluation.sampling.targets import draw_targets, encode_source
 from model_factory.training.errors import UnfitError
 from model_factory.training.noise import mix_seed
 
@@ -70,6 +73,8 @@ def text_sampler(run: LoadedRun, request: Request) -> LineSampler:
     if run.generation.exactly is None:
         if run.task_name == "translation":
             return _Translations(run, request)
+        if run.task_name == TARGETS:
+            return _Targets(run, request)
         if run.task_name == "language_modelling":
             return _Continuations(run, request)
         if run.task_name == "diffusion" and isinstance(run.model, DiffusionModel):
@@ -107,33 +112,50 @@ class _Translations:
 
 
 @dataclass
+class _Targets:
+    """Targets that a diffusion model of pairs writes for sources."""
+
+    run: LoadedRun
+    request: Request
+
+    def prepare(self, number: int, value: str) -> Prepared:
+        ids = encode_source(self.run, value)
+        return Prepared(number, len(ids), ids)
+
+    def generate(self, lines: Sequence[Prepared]) -> list[str]:
+        streams = _streams(self.run, self.request, lines)
+        return [found.text for found in draw_targets(self.run, [line.content for line in lines], streams)]
+
+
+@dataclass
 class _Continuations:
     """Continuations by a decoder, without the line itself."""
 
     run: LoadedRun
     request: Request
 
-    def prepare(self, number: int, value: str) -> Prepared:
-        ids, spaces = encode_start(self.run, value, self.run.require_tokenizer())
+    def prepare(self, number: int, value: Any) -> Prepared:
+        given, spaces = encode_start(self.run, value)
+        ids = given.ids
         longest, new = getattr(self.run.model.params, "max_length", None), self.run.generation.max_new_tokens
         if longest is not None and len(ids) >= longest:
             raise PromptError(
                 f"the line takes {len(ids)} tokens, and with max_length {longest} at most {longest - 1} can be continued; "
                 "shorten it"
             )
-        return Prepared(number, len(ids), (ids, spaces), new if longest is None else min(new, longest - len(ids)))
+        return Prepared(number, len(ids), (given, spaces), new if longest is None else min(new, longest - len(ids)))
 
     def generate(self, lines: Sequence[Prepared]) -> list[str]:
         tokenizer = self.run.require_tokenizer()
         padded, mask = (
             tensor.to(self.run.device)
-            for tensor in pad_rows([line.content[0] for line in lines], tokenizer.pad_token_id)
+            for tensor in pad_rows([line.content[0].ids for line in lines], tokenizer.pad_token_id)
         )
         options = decoding_options(self.run, _streams(self.run, self.request, lines))
         tokens = self.run.model.generate(padded, lines[0].group, mask=mask, **options)  # type: ignore[operator]
         new = [row[padded.shape[1] :] for row in tokens.tolist()]
         return [
-            decode_sample(row, None, tokenizer, behind=line.content[1]).text
+            line.content[0].around(decode_sample(row, None, tokenizer, behind=line.content[1]).text)
             for row, line in zip(new, lines, strict=True)
         ]
 
@@ -150,20 +172,16 @@ class _Infillings:
         self.length = resolve_sample_length(self.run, self.request)
         parse_condition(self.run, self.request, 1)
 
-    def prepare(self, number: int, value: str) -> Prepared:
+    def prepare(self, number: int, value: Any) -> Prepared:
         return Prepared(number, self.length, read_prompt(self.run, value, self.length))
 
     def generate(self, lines: Sequence[Prepared]) -> list[str]:
-        tokenizer, count = self.run.require_tokenizer(), len(lines)
+        count = len(lines)
         lengths, cond = torch.full((count,), self.length), parse_condition(self.run, self.request, count)
         templates = [line.content for line in lines]
         rows, _ = draw_tokens(self.run, lengths, cond, templates, _streams(self.run, self.request, lines))
-        if not getattr(self.run.dataset_config, "document_rows", False):
-            return [tokenizer.decode(row) for row in rows]
-        return [
-            decode_sample(row, None, tokenizer, None, template.end).text
-            for row, template in zip(rows, templates, strict=True)
-        ]
+        drawn = zip(rows, templates, strict=True)
+        return [read_sample(self.run, row, None, None, template).text for row, template in drawn]
 
 
 @dataclass
@@ -177,7 +195,9 @@ class _SingleLines:
         generation = self.run.generation.model_copy(update={"num_samples": 1})
         self.run = replace(self.run, config=self.run.config.model_copy(update={"generation": generation}))
 
-    def prepare(self, number: int, value: str) -> Prepared:
+    def prepare(self, number: int, value: Any) -> Prepared:
+        if not isinstance(value, str):
+            raise PromptError("generation.exactly redraws texts that are prompted by a line; leave it out for a table")
         return Prepared(number, len(value), value)
 
     def generate(self, lines: Sequence[Prepared]) -> list[Any]:

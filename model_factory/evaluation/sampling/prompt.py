@@ -3,6 +3,7 @@
 "The fox"              the sample begins with this text, and the rest is drawn
 "The [[12]] dog"       12 tokens are drawn between the two texts
 "The [[]] the end."    the hole takes the rest of the sample's length
+"The [[*]] the end."   a hole of unknown length, for runs that were trained on rows of `infill`, see `given`
 
 Texts are tokenised as they would be inside a whole text, since a model has seen no other tokens: a space before a hole is
 left to the hole where the tokenizer joins it to the next word, and a text after a hole continues what is drawn there.
@@ -16,7 +17,9 @@ from dataclasses import dataclass
 from data_manager.tokenizers.base import Tokenizer
 from model_factory.training.errors import UnfitError
 
-_HOLE = re.compile(r"\[\[(\d{0,9})\]\]")
+_HOLE = re.compile(r"\[\[(\*|\d{0,9})\]\]")
+OPEN = "*"
+"""Size of a hole of unknown length."""
 _TYPO = re.compile(r"\[\[(?:\d+|[^\[\]]{0,8})(\]{1,2}|$)")
 """Mistyped hole."""
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -29,11 +32,29 @@ class PromptError(UnfitError):
 
 
 @dataclass(frozen=True)
+class Given:
+    """Tokens of a row before its response, and the texts around the response; `size` is its number of tokens if known."""
+
+    ids: list[int]
+    before: str = ""
+    after: str = ""
+    size: int | None = None
+
+    def around(self, response: str) -> str:
+        """Return the response between the texts that it belongs between."""
+        return self.before + response + self.after
+
+
+@dataclass(frozen=True)
 class Template:
-    """Tokens of a sample, and which of them are kept; tokens to draw have the id 0."""
+    """Tokens of a sample, and which of them are kept; tokens to draw have the id 0.
+
+    `given` is set where the text of the sample is a response, which begins after the given tokens.
+    """
 
     tokens: list[int]
     kept: list[bool]
+    given: Given | None = None
 
     @property
     def end(self) -> int:
@@ -44,12 +65,13 @@ class Template:
 def read_template(prompt: str, tokenizer: Tokenizer, length: int, before: Sequence[int] = ()) -> Template:
     """Parse a prompt to `length` tokens that begin with `before`; raises PromptError for an invalid or long prompt."""
     refuse_lone_surrogates(prompt)
-    typo = _TYPO.search(_HOLE.sub("", prompt))
-    if typo:
+    parts = split_at_holes(prompt)
+    if OPEN in parts[1::2]:
         raise PromptError(
-            f"the prompt has {typo[0][:40]!r}, and a hole of 12 tokens is [[12]], a hole of any size [[]]"
+            "[[*]] is a hole of unknown length, and this run was not trained on rows with such holes: it knows the texts of "
+            "each length, but not how likely a length is between two texts; give the number of tokens, as in [[12]], or "
+            "train a run with infill in its data set"
         )
-    parts = _HOLE.split(prompt)  # text, size, text, size, ..., text
     if parts[1::2].count("") > 1:
         raise PromptError("the prompt has two holes [[]] without a size; give one of them a number of tokens: [[12]]")
     sizes, ends = parts[1::2], parts[::2]
@@ -69,6 +91,16 @@ def read_template(prompt: str, tokenizer: Tokenizer, length: int, before: Sequen
     if not any(kept):
         raise PromptError("the prompt has only holes and no text; leave --prompt out to draw the whole sample")
     return Template(tokens + [0] * rest, kept + [False] * rest)
+
+
+def split_at_holes(prompt: str) -> list[str]:
+    """Split a prompt into text, size, text, size, ..., text; that of [[]] is empty. Raise PromptError for a mistyped hole."""
+    typo = _TYPO.search(_HOLE.sub("", prompt))
+    if typo:
+        raise PromptError(
+            f"the prompt has {typo[0][:40]!r}, and a hole of 12 tokens is [[12]], a hole of any size [[]]"
+        )
+    return _HOLE.split(prompt)
 
 
 def check_blocks(template: Template, block_size: int) -> None:

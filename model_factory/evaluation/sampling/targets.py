@@ -14,9 +14,19 @@ TASK = "conditional_diffusion"
 
 
 def encode_source(run: LoadedRun, text: str) -> list[int]:
-    """Return the ids of a source as the pairs have them, with begin and end token."""
-    tokenizer = run.require_tokenizer()
-    return [tokenizer.bos_token_id, *tokenizer.encode(text), tokenizer.eos_token_id]
+    """Return the ids of a source as the pairs have them, with begin and end token.
+
+    Raises PromptError for a source that is longer than those of the pairs.
+    """
+    assert isinstance(run.task, ConditionalDiffusion)
+    tokenizer, longest = run.require_tokenizer(), run.task.canvas
+    ids = [tokenizer.bos_token_id, *tokenizer.encode(text), tokenizer.eos_token_id]
+    if len(ids) > longest:
+        raise PromptError(
+            f"the source takes {len(ids):,} tokens with its ends, and those of the run's pairs at most {longest:,} "
+            "(sequence_length); shorten it"
+        )
+    return ids
 
 
 @torch.no_grad()
