@@ -24,13 +24,17 @@ Builder = TypeVar("Builder", bound=Callable[..., Any])
 
 
 class BackboneEntry(NamedTuple):
-    """A backbone: the type of its section, its builder, if sigma is optional, and if it takes blocks and documents."""
+    """A backbone: the type of its section, its builder, if sigma is optional, and if it takes blocks and documents.
+
+    `fixed_vocabulary` is True if a pretrained model sets its states, so that none can be added.
+    """
 
     config_type: type[BackboneConfig]
     build: "Callable[[BackboneView, int], nn.Module]"
     sigma_optional: bool = False
     takes_blocks: bool = False
     takes_documents: bool = False
+    fixed_vocabulary: bool = False
 
 
 BACKBONES: Registry[BackboneEntry] = Registry("backbone", "model_factory.backbones")
@@ -43,6 +47,7 @@ def register_backbone(
     sigma_optional: bool = False,
     takes_blocks: bool = False,
     takes_documents: bool = False,
+    fixed_vocabulary: bool = False,
 ) -> Callable[[Builder], Builder]:
     """Register the decorated builder `(config, vocab_size) -> nn.Module` under `name`.
 
@@ -50,10 +55,11 @@ def register_backbone(
     are accepted. With `sigma_optional` the network gets no sigma if the objective does not need it and the file does
     not set `time_conditioning`. With `takes_blocks` its `forward` accepts `blocks`, a `model.denoisers.blocks.Blocks`,
     which bd3lm needs; with `takes_documents` it accepts `documents`, int [B, L], and isolates the documents of packed
-    rows, which `document_ids: true` needs. Raises ValueError if the name is taken.
+    rows, which `document_ids: true` needs. A network that cannot be built with the states that flexmdm adds to the
+    vocabulary has a `fixed_vocabulary`. Raises ValueError if the name is taken.
     """
     keys = _open_type(name) if config is None else section_type(name, config, BackboneConfig)
-    traits = sigma_optional, takes_blocks, takes_documents
+    traits = sigma_optional, takes_blocks, takes_documents, fixed_vocabulary
     return BACKBONES.decorator(name, lambda build: BackboneEntry(keys, build, *traits))
 
 

@@ -69,7 +69,7 @@ class DiffusionConfig(StrictModel):
     schedule: Annotated[StrictModel, FromRegistry(SCHEDULES)] = LogLinearConfig()
     """Noise schedule: loglinear, geometric, cosine, linear, discrete or a registered one."""
     objective: Annotated[StrictModel, FromRegistry(OBJECTIVES)]
-    """Training objective: sedd, mdlm, udlm, d3pm, gidd, bd3lm or a registered one."""
+    """Training objective: sedd, mdlm, udlm, d3pm, gidd, bd3lm, flexmdm or a registered one."""
     backbone: Annotated[BackboneConfig, FromRegistry(BACKBONES)]
     """The network: performer, ddit, bert, hugging_face (a pretrained model), or a registered one."""
     vocab_size: Annotated[int, Field(gt=1, le=16_777_216)] | None = None
@@ -120,10 +120,33 @@ class DiffusionConfig(StrictModel):
                 "time_conditioning: true",
             )
         yield from self._discrete_time()
+        if entry.variable_length:
+            yield from self._variable_length(objective)
         if entry.blockwise and not BACKBONES.get(self.backbone.type).takes_blocks:
             known = [name for name in BACKBONES if BACKBONES.get(name).takes_blocks]
             yield Violation(
                 f"objective {objective} needs a network that takes blocks, which backbone {self.backbone.type} does not",
+                ("backbone", "type"),
+                (("objective", "type"),),
+                "backbone: {type: " + " or ".join(known) + "}",
+            )
+
+    def _variable_length(self, objective: str) -> Iterator[Violation]:
+        """Yield violations of a network that inserts tokens: it needs the time, and a vocabulary that can grow."""
+        backbone = self.backbone.type
+        if not self.is_time_conditioned:
+            yield Violation(
+                f"objective {objective} needs time conditioning: which tokens are missing depends on how many are "
+                "missing at a time, and the tokens that are there do not tell it",
+                ("time_conditioning",),
+                (("objective", "type"),),
+                "time_conditioning: true",
+            )
+        if BACKBONES.get(backbone).fixed_vocabulary:
+            known = [name for name in BACKBONES if not BACKBONES.get(name).fixed_vocabulary]
+            yield Violation(
+                f"objective {objective} adds outputs for missing tokens, and the outputs of backbone {backbone} are "
+                "those of a pretrained vocabulary",
                 ("backbone", "type"),
                 (("objective", "type"),),
                 "backbone: {type: " + " or ".join(known) + "}",
@@ -167,10 +190,16 @@ class DiffusionConfig(StrictModel):
         return {
             "num_tokens": self.vocab_size,
             **self.backbone.model_dump(),
-            "length": self.sequence_length or getattr(self.backbone, "length", None),
+            "length": self._network_length(),
             "time_conditioning": self.is_time_conditioned,
             "condition": self.condition.model_dump() if self.condition else None,
         }
+
+    def _network_length(self) -> int | None:
+        """Return the length of the network's input: one more where an anchor is put before rows."""
+        length: int | None = self.sequence_length or getattr(self.backbone, "length", None)
+        inserts = OBJECTIVES.get(_type_of(self.objective)).variable_length
+        return length + 1 if inserts and length is not None else length
 
 
 def _type_of(part: Any) -> str:

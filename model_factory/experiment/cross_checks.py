@@ -111,8 +111,10 @@ def _lengths(context: Context) -> Iterator[Problem]:
     for part, stack in _stacks(model):
         limits.append((("model", part, "max_length"), part, stack.max_length))
     given: list[tuple[str, str, int]] = []
+    anchored = 0
     if model.model_type == DISCRETE:
         section: Any = model.config
+        anchored = int(OBJECTIVES.get(section.objective.type).variable_length)  # a state before each row
         limits.append((("model", "backbone", "max_length"), "backbone", getattr(section.backbone, "max_length", None)))
         given += [("sequences have", "length", section.length)] if section.length is not None else []
     entries = context.datasets if context.dataset is None else (context.dataset,)
@@ -122,9 +124,9 @@ def _lengths(context: Context) -> Iterator[Problem]:
     for path, part, longest in limits:
         for what, key, size in given:
             shifted = part == "decoder"  # its input lacks the last token, which is only predicted
-            if longest is not None and size - shifted > longest:
-                message = f"{what} {size} tokens, and the {part} reads at most {longest}"
-                yield context.problem(path, message, f"{key}: {longest}, or max_length: {size}")
+            if longest is not None and size - shifted + anchored > longest:
+                message = f"{what} {size} tokens, and the {part} reads at most {longest - anchored}"
+                yield context.problem(path, message, f"{key}: {longest - anchored}, or max_length: {size + anchored}")
                 break
 
 
@@ -222,6 +224,27 @@ def capacity_of(part: Any) -> int | None:
     return longest - slots - getattr(part, "slots_in_front", 0)
 
 
+def _variable_length(context: Context) -> Iterator[Problem]:
+    """Check that an objective that inserts tokens has whole texts, whose ends are no padding, and a longest gap."""
+    model, entry = context.model, context.dataset
+    if model is None or model.model_type != DISCRETE or not isinstance(entry, TokensConfig):
+        return
+    section: Any = model.config
+    name = section.objective.type
+    if not OBJECTIVES.get(name).variable_length:
+        return
+    path = context.dataset_path
+    if entry.layout != "whole":
+        message = f"objective {name} inserts tokens to learn where a text ends, and rows are {entry.layout}"
+        yield context.problem((*path, "rows"), message, "rows: whole")
+    elif getattr(entry, "is_filled", False):
+        message = f"objective {name} learns where a text ends, and rows that are filled with end tokens have one length"
+        yield context.problem((*path, "fill"), message, "leave it out")
+    elif getattr(section.objective, "gaps", None) == "counts" and section.length is None and entry.limit is None:
+        message = f"objective {name} predicts gaps of 0 to sequence_length tokens, which is not set"
+        yield context.problem((*path, "sequence_length"), message, "sequence_length: 256, or gaps: expected")
+
+
 def _diffusion_generation(context: Context) -> Iterator[Problem]:
     """Check the settings of generation that only diffusion models have."""
     model, generation = context.model, context.generation
@@ -237,12 +260,22 @@ def _diffusion_generation(context: Context) -> Iterator[Problem]:
             message = f"{key} is for diffusion models, and this model is of type {model.model_type}"
         elif key == "sampler" and (name := generation.sampler_name) not in section.samplers:
             message, fix = _unfit_sampler(str(name), section)
+        elif key == "sampler" and name == "thinned_insertion" and section.objective.gaps == "expected":
+            message, fix = "thinned_insertion draws the sizes of gaps; write gaps: counts, or insertion", "insertion"
         elif key == "steps" and (most := _latent_steps(section)) is not None and (generation.steps or 0) > most:
             message = f"steps {generation.steps} are more than the diffusion's num_steps {most}"
+        elif key == "steps" and generation.steps == 1 and _inserts(section):
+            message = f"steps of objective {section.objective.type} insert tokens, and the last one unmasks them"
+            fix = "steps: 128"
         elif key == "guidance" and getattr(section, "condition", None) is None:
             message = "guidance needs a condition in the model's section"
         if message:
             yield Problem(context.node(path).place, dotted(path), "relation", message, fix)
+
+
+def _inserts(section: Any) -> bool:
+    objective: Any = getattr(section, "objective", None)
+    return objective is not None and OBJECTIVES.get(objective.type).variable_length
 
 
 def _latent_steps(section: Any) -> int | None:
@@ -258,8 +291,9 @@ def _unfit_sampler(name: str, section: Any) -> tuple[str, str]:
     if not hasattr(section, "objective"):
         of = "a diffusion of latents"
     else:
-        blockwise = OBJECTIVES.get(section.objective.type).blockwise
-        of = f"objective {section.objective.type}" if blockwise else f"{section.process.type} noise"
+        entry = OBJECTIVES.get(section.objective.type)
+        is_of_objective = entry.blockwise or entry.variable_length
+        of = f"objective {section.objective.type}" if is_of_objective else f"{section.process.type} noise"
     wrong = f"does not fit {of}" if is_known else "is unknown"
     fitting = f"of {of} {'is' if len(section.samplers) == 1 else 'are'} {', '.join(section.samplers)}"
     return f"sampler {name!r} {wrong}; {fitting}; try {fix}", fix
@@ -309,6 +343,7 @@ CHECKS: tuple[Check, ...] = (
         _vocabulary,
         _condition,
         _latent_rows,
+        _variable_length,
         _diffusion_generation,
         _token_choice,
         _feed_forward,

@@ -63,7 +63,7 @@ def has_gap(x_t: Tensor) -> Tensor:
 
 def left_align(tokens: Tensor, kept: Tensor) -> tuple[Tensor, Tensor]:
     """Move the kept tokens [B, L] of each row to its front, and fill with ABSENT; return also their old positions [B, L]."""
-    order = (~kept).to(torch.int8).argsort(1, stable=True)
+    order = (~kept).to(torch.int8).argsort(dim=1, stable=True)
     return tokens.masked_fill(~kept, ABSENT).gather(1, order), order
 
 

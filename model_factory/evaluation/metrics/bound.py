@@ -21,6 +21,8 @@ from model_factory.training.tasks.base import counted_tokens
 from model_factory.training.tasks.diffusion import batch_condition, batch_masks
 
 PARTS = ("diffusion", "prior", "reconstruction")
+_LOSS = "loss"
+"""Name of the loss of a model whose output has no parts."""
 _NOTE = "at most"
 
 
@@ -28,8 +30,8 @@ _NOTE = "at most"
 def measure(run: LoadedRun, split: Split, settings: Settings) -> Report:
     """Measure the bound in bits per token, character and byte and as perplexity, its parts in bits per token, and samples.
 
-    bound = diffusion + prior + reconstruction >= -log p(text). The diffusion part is an integral over time, estimated
-    at `settings.draws` random times per row, stratified over the rows.
+    bound = diffusion + prior + reconstruction >= -log p(text), for flexmdm unmasking + insertion. The diffusion part is
+    an integral over time, estimated at `settings.draws` random times per row, stratified over the rows.
     """
     report = Report()
     with report.attempt("bits_per_token", settings.seed):
@@ -58,9 +60,9 @@ def bound(run: LoadedRun, split: Split, settings: Settings) -> tuple[TextNLL, di
         total.add(torch.stack(list(mean.values())).sum(0), batch, run.tokenizer, with_first=True)
         if settings.predictions:
             settings.predictions.add(split, batch, scores=total.last(len(batch["input_ids"])))
-        for name in mean.keys() & set(PARTS):
+        for name in [name for name in mean if name != _LOSS]:
             parts.setdefault(name, []).extend(mean[name].tolist())
-    return total, {name: parts[name] for name in PARTS if name in parts}
+    return total, parts
 
 
 def _row_parts(model: Any, batch: dict[str, Any], seed: int) -> dict[str, Tensor]:
@@ -78,7 +80,7 @@ def _row_parts(model: Any, batch: dict[str, Any], seed: int) -> dict[str, Tensor
         RowGenerators.from_seed(seed + 1, rows),
         ~counted,
     )
-    return {name: getattr(found, name).sum(1) for name in PARTS}
+    return {name: part.sum(1) for name, part in found.named().items()}
 
 
 def _parts_by_row(model: Any, batch: dict[str, Any]) -> dict[str, Tensor]:
@@ -91,7 +93,7 @@ def _parts_by_row(model: Any, batch: dict[str, Any]) -> dict[str, Tensor]:
         output = model(batch["input_ids"][row : row + 1], attention_mask=mask, **masks)
         values = {name: getattr(output, name, None) for name in PARTS}
         if any(value is None for value in values.values()):
-            values = {"loss": output.loss}
+            values = {_LOSS: output.loss}
         for name, value in values.items():
             assert value is not None
             found.setdefault(name, []).append(value.double().mean() * counted[row].sum())

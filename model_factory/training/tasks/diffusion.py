@@ -23,7 +23,16 @@ class Diffusion(Task):
     """
 
     def check(self, network: nn.Module) -> None:
-        """Raise UnfitError for a `loss_weighting` that the model does not support."""
+        """Raise UnfitError for a `loss_weighting` that the model does not support, and for padding that is an end token.
+
+        A model that inserts tokens learns the lengths of rows, and needs padding that is not an end token.
+        """
+        tokenizer = self.setting.tokenizer
+        if inserts_tokens(network) and tokenizer is not None and tokenizer.pad_token_id == tokenizer.eos_token_id:
+            raise UnfitError(
+                "model.objective: a model that inserts tokens learns where rows end, and the padding of this tokenizer is "
+                "its end token; use a tokenizer with a pad token, such as {type: bpe} or {type: characters}"
+            )
         if self.setting.training.loss_weighting != "bound" and "loss_weighting" not in _keywords(network):
             raise UnfitError(
                 "training.loss_weighting: uniform is not supported by this model, whose forward has no keyword "
@@ -62,13 +71,16 @@ class Diffusion(Task):
             real = real[:, : int(real.sum(1).max())]
         count, length = settings.num_samples, real.shape[1]
         mask = real[torch.arange(count, device=real.device) % len(real)]
+        if inserts_tokens(network):
+            mask = torch.ones_like(mask)  # it draws the lengths itself, up to that of the longest row
         if not bool(mask.all()) and hasattr(network, "draw"):  # a custom model may take no mask
             given["mask"] = mask
         cond = batch_condition(network, batch)
         if cond is not None:
             given["cond"] = cond[torch.arange(count, device=real.device) % len(real)]
         tokens = sample(count, length, generator=generator, **given).tolist()
-        return [tokenizer.decode(row[:size]) for row, size in zip(tokens, mask.sum(1).tolist(), strict=True)]
+        rows = [row[:size] for row, size in zip(tokens, mask.sum(1).tolist(), strict=True)]
+        return [tokenizer.decode([token for token in row if token >= 0]) for row in rows]
 
     def _forward_keywords(self, network: nn.Module, batch: Batch) -> dict[str, Any]:
         """Return the optional keyword arguments that the model's `forward` takes."""
@@ -82,6 +94,11 @@ class Diffusion(Task):
         given = {name: value for name, value in available.items() if name in _keywords(network)}
         cond = batch_condition(network, batch)
         return given | batch_masks(network, batch) | ({} if cond is None else {"cond": cond})
+
+
+def inserts_tokens(network: object) -> bool:
+    """Return True for a diffusion model that inserts tokens, and so draws the lengths of its samples."""
+    return bool(getattr(network, "inserts", False))
 
 
 _MASKS = {
