@@ -68,7 +68,7 @@ class InsertionToy:
     def likelihood(self, missing: float) -> Tensor:
         """Return p(state | string), [states, S], where a token is missing with probability `missing`."""
         masked = -missing * math.log(missing)
-        masks, tokens = (self.states == self.mask).sum(1, keepdim=True), (self.states != ABSENT).sum(1, keepdim=True)
+        masks, tokens = (found.double().sum(1, keepdim=True) for found in (self.states == self.mask, self.states != ABSENT))
         clean = 1 - missing - masked
         return self.ways * masked**masks * clean ** (tokens - masks) * missing**self.lost
 
@@ -107,7 +107,7 @@ class InsertionToy:
         empty = torch.full((len(tokens), self.longest, 1), -torch.inf, dtype=torch.float64)
         logits = torch.cat([tokens.log(), empty], -1)
         anchor = torch.zeros(len(tokens), 1, self.letters + 1, dtype=torch.float64)
-        sizes = torch.arange(self.longest + 1)
+        sizes = torch.arange(self.longest + 1, dtype=torch.float64)
         # No state and gap of the toy is left without a distribution: a network has logits there too.
         gaps = torch.where(gaps.sum(-1, keepdim=True) > 0, gaps, 1 / (self.longest + 1))
         return torch.cat([torch.cat([anchor, logits], 1), gaps.log() - sizes * math.log(missing)], -1)
