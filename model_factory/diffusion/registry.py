@@ -199,9 +199,7 @@ def processes_of(objective: str) -> tuple[str, ...]:
 def samplers_of(process: str, objective: str) -> tuple[str, ...]:
     """Return the samplers of a process and an objective, the default first."""
     absorbing, entry = PROCESSES.get(process).absorbing, OBJECTIVES.get(objective)
-    names = fitting_samplers(
-        absorbing=absorbing, blockwise=entry.blockwise, variable_length=entry.variable_length
-    )
+    names = fitting_samplers(absorbing=absorbing, blockwise=entry.blockwise, variable_length=entry.variable_length)
     default = default_sampler_name(absorbing=absorbing)
     return tuple(sorted(names, key=lambda name: name != default))  # sorting is stable
 

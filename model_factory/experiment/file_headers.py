@@ -73,14 +73,15 @@ def _tokenizer_folders(context: Context) -> Iterator[Problem]:
 
 def _padding_token(context: Context) -> Iterator[Problem]:
     """Check that the padding of a pretrained tokenizer is no end token, for a model that learns where texts end."""
-    tokenizer: Any = getattr(context.dataset, "tokenizer", None)
+    entry: Any = context.dataset
+    tokenizer: Any = getattr(entry, "tokenizer", None)
     objective: Any = getattr(getattr(context.model, "config", None), "objective", None)
     if objective is None or not OBJECTIVES.get(objective.type).variable_length or not getattr(tokenizer, "path", None):
         return
-    folder = next((place for place in places_of(tokenizer.path, context.dataset) if os.path.isdir(place)), None)
     found: dict[str, Any] = {}
-    for name in ("special_tokens_map.json", "tokenizer_config.json") if folder is not None else ():
-        found |= _read_json(folder / name) or {}
+    for folder in [place for place in places_of(tokenizer.path, entry) if os.path.isdir(place)][:1]:
+        for name in ("special_tokens_map.json", "tokenizer_config.json"):
+            found |= _read_json(folder / name) or {}
     pad, end = (found.get(f"{role}_token") for role in ("pad", "eos"))
     if end is not None and (pad == end or (pad is None and found.get("tokenizer_class") in _WITHOUT_PADDING)):
         message = (

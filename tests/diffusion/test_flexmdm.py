@@ -71,7 +71,9 @@ def published_at(t: float) -> Part:
         rate = loss.parameterisation.expected_gaps(output[rows], sigma)[..., None]
         sizes = torch.arange(toy.longest + 1, dtype=torch.float64)
         excess = rate - sizes + torch.xlogy(sizes, sizes) - sizes * torch.where(sizes > 0, rate, 1.0).log()
-        return loss.weight(torch.tensor(t, dtype=torch.float64)) * (unmasking + torch.where(gaps > 0, gaps * excess, 0.0).sum((1, 2)))
+        return loss.weight(torch.tensor(t, dtype=torch.float64)) * (
+            unmasking + torch.where(gaps > 0, gaps * excess, 0.0).sum((1, 2))
+        )
 
     return part
 
@@ -129,7 +131,9 @@ def test_tight_bound_is_the_entropy_and_published_form_lies_above(size: tuple[in
     assert 0.3 < bound(toy, loss, published_at) - toy.entropy < 2.0  # 0.47 to 1.5 nats on other languages
 
 
-@pytest.mark.parametrize("schedule", [LogLinearNoise(0.0), LogLinearNoise(1e-3), GeometricNoise(1e-3, 9.0), LinearNoise()])
+@pytest.mark.parametrize(
+    "schedule", [LogLinearNoise(0.0), LogLinearNoise(1e-3), GeometricNoise(1e-3, 9.0), LinearNoise()]
+)
 def test_bound_is_the_entropy_under_every_schedule(schedule: NoiseSchedule) -> None:
     """Schedules that end before all tokens are noise, or begin after some are, are rescaled."""
     toy = TOYS[2, 2]
@@ -245,7 +249,9 @@ def test_samplers_refuse_prompts_lengths_and_other_networks() -> None:
         sample(loss.process, denoiser, 2, 3, sampler="insertion", steps=4, prompt=torch.tensor([0]))
     with pytest.raises(LengthError, match="it draws lengths"):
         sample(loss.process, denoiser, 2, 3, sampler="insertion", steps=4, mask=torch.tensor([True, True, False]))
-    with pytest.raises(SettingError, match="first_hitting for a network that inserts tokens; expected insertion, thinned"):
+    with pytest.raises(
+        SettingError, match="first_hitting for a network that inserts tokens; expected insertion, thinned"
+    ):
         create_sampler("first_hitting", loss.process, denoiser, 4)
     with pytest.raises(SettingError, match="insertion for a network that inserts no tokens; expected analytic"):
         create_sampler("insertion", loss.process, plain, 4)
@@ -253,9 +259,9 @@ def test_samplers_refuse_prompts_lengths_and_other_networks() -> None:
         InsertionSampler(loss.process, plain, 4)
     with pytest.raises(SettingError, match="steps: got 1; expected 2 or more"):
         create_sampler("insertion", loss.process, denoiser, 1)
+    expecting = Denoiser(network, objective(toy, CosineNoise(0.0), counts=False).parameterisation)
     with pytest.raises(SettingError, match="gaps: expected"):
-        reading = objective(toy, CosineNoise(0.0), counts=False).parameterisation
-        create_sampler("thinned_insertion", loss.process, Denoiser(network, reading), 4)
+        create_sampler("thinned_insertion", loss.process, expecting, 4)
 
 
 def test_parts_name_unmasking_and_insertion() -> None:

@@ -7,7 +7,7 @@ come from Bayes' rule over all strings.
 import math
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import combinations, product
+from itertools import combinations, pairwise, product
 
 import torch
 from torch import Tensor
@@ -68,7 +68,9 @@ class InsertionToy:
     def likelihood(self, missing: float) -> Tensor:
         """Return p(state | string), [states, S], where a token is missing with probability `missing`."""
         masked = -missing * math.log(missing)
-        masks, tokens = (found.double().sum(1, keepdim=True) for found in (self.states == self.mask, self.states != ABSENT))
+        masks, tokens = (
+            found.double().sum(1, keepdim=True) for found in (self.states == self.mask, self.states != ABSENT)
+        )
         clean = 1 - missing - masked
         return self.ways * masked**masks * clean ** (tokens - masks) * missing**self.lost
 
@@ -136,7 +138,7 @@ def embeddings_of(state: list[int], text: list[int], mask: int) -> list[Embeddin
 def gap_sizes(places: Embedding, length: int) -> list[int]:
     """Return the number of missing tokens before each position, and after the last."""
     ends = (-1, *places, length)
-    return [after - before - 1 for before, after in zip(ends, ends[1:], strict=False)]
+    return [after - before - 1 for before, after in pairwise(ends)]
 
 
 def propagate(toy: InsertionToy, sampler: InsertionSampler) -> Tensor:
