@@ -5,7 +5,8 @@
                       hybrid, GIDD's; noise_schedule, sigma(t) and its inverse; diffusion_process, a process with its
                       schedule: corruption and the reverse loop
     objectives/       parameterisation: a network's output as logits, x0 or score; losses, block, discrete_time:
-                      bounds in three parts per token, diffusion, prior and reconstruction
+                      bounds in three parts per token, diffusion, prior and reconstruction; insertion, of tokens too,
+                      with the alignment of shortened rows
     samplers/         sampling: samples in one call; denoiser, a network with guidance, temperature and top-p; base,
                       standard and a file for each sampler with settings; state, what samplers step through
     time_strata       training times by strata over the global batch

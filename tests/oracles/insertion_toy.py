@@ -56,7 +56,7 @@ class InsertionToy:
 
     @cached_property
     def embeddings(self) -> list[list[list[Embedding]]]:
-        """For each state and string the positions at which the state's tokens can stand in the string."""
+        """For each state and string the positions at which the state's tokens fit the string."""
         strings = [text_of(row) for row in self.strings]
         return [[embeddings_of(text_of(state), text, self.mask) for text in strings] for state in self.states]
 
@@ -127,7 +127,7 @@ def text_of(row: Tensor) -> list[int]:
 
 
 def embeddings_of(state: list[int], text: list[int], mask: int) -> list[Embedding]:
-    """List all positions at which the tokens of a state can stand in a text, in order."""
+    """List all positions at which the tokens of a state fit a text, in order."""
     return [
         places
         for places in combinations(range(len(text)), len(state))

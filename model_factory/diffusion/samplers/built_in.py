@@ -197,7 +197,7 @@ def _insertion(config: PlainConfig, process: "DiffusionProcess", denoiser: "Deno
     "thinned_insertion",
     absorbing_only=True,
     accuracy="convergent",
-    summary="flexmdm: draws the size of each gap and inserts a share of it; half the error of insertion",
+    summary="flexmdm: draws the size of each gap and inserts a share of it; lengths are closer",
     variable_length=True,
 )
 def _thinned_insertion(config: PlainConfig, process: "DiffusionProcess", denoiser: "Denoiser", steps: int) -> "Sampler":
