@@ -224,25 +224,33 @@ def capacity_of(part: Any) -> int | None:
     return longest - slots - getattr(part, "slots_in_front", 0)
 
 
-def _variable_length(context: Context) -> Iterator[Problem]:
-    """Check that an objective that inserts tokens has whole texts, whose ends are no padding, and a longest gap."""
-    model, entry = context.model, context.dataset
-    if model is None or model.model_type != DISCRETE or not isinstance(entry, TokensConfig):
+def _insertion(context: Context) -> Iterator[Problem]:
+    """Check that an objective that inserts tokens has whole texts, a largest gap, and steps and gaps to draw from."""
+    section: Any = context.model.config if context.model and context.model.model_type == DISCRETE else None
+    if section is None or not OBJECTIVES.get(section.objective.type).variable_length:
         return
-    section: Any = model.config
-    name = section.objective.type
-    if not OBJECTIVES.get(name).variable_length:
-        return
-    path = context.dataset_path
-    if entry.layout != "whole":
-        message = f"objective {name} inserts tokens to learn where a text ends, and rows are {entry.layout}"
-        yield context.problem((*path, "rows"), message, "rows: whole")
-    elif getattr(entry, "is_filled", False):
-        message = f"objective {name} learns where a text ends, and rows that are filled with end tokens have one length"
-        yield context.problem((*path, "fill"), message, "leave it out")
-    elif getattr(section.objective, "gaps", None) == "counts" and section.length is None and entry.limit is None:
-        message = f"objective {name} predicts gaps of 0 to sequence_length tokens, which is not set"
-        yield context.problem((*path, "sequence_length"), message, "sequence_length: 256, or gaps: expected")
+    name, gaps = section.objective.type, getattr(section.objective, "gaps", None)
+    entry, generation, at = context.dataset, context.generation, ("model", "objective", "type")
+    if isinstance(entry, TokensConfig):
+        path = context.dataset_path
+        if entry.is_paired or "response_mask" in (context.columns or ()):
+            message = f"objective {name} begins with an empty text, and has no distribution of a text given another"
+            yield context.problem(at, message, "objective: {type: mdlm}")
+        elif entry.layout != "whole":
+            message = f"objective {name} inserts tokens to learn where a text ends, and rows are {entry.layout}"
+            yield context.problem((*path, "rows"), message, "rows: whole")
+        elif getattr(entry, "is_filled", False):
+            message = f"objective {name} learns where a text ends, and rows filled with end tokens have one length"
+            yield context.problem((*path, "fill"), message, "leave it out")
+        elif gaps == "counts" and section.length is None and entry.limit is None:
+            message = f"objective {name} predicts gaps of 0 to sequence_length tokens, which is not set"
+            yield context.problem((*path, "sequence_length"), message, "sequence_length: 256, or gaps: expected")
+    if generation is not None and generation.sampler_name == "thinned_insertion" and gaps == "expected":
+        message = "thinned_insertion draws the sizes of gaps, and gaps: expected gives their mean"
+        yield context.problem(("generation", "sampler"), message, "sampler: insertion, or gaps: counts")
+    if generation is not None and generation.steps == 1:
+        message = f"steps of objective {name} insert tokens, and the last one unmasks them"
+        yield context.problem(("generation", "steps"), message, "steps: 128")
 
 
 def _diffusion_generation(context: Context) -> Iterator[Problem]:
@@ -260,22 +268,12 @@ def _diffusion_generation(context: Context) -> Iterator[Problem]:
             message = f"{key} is for diffusion models, and this model is of type {model.model_type}"
         elif key == "sampler" and (name := generation.sampler_name) not in section.samplers:
             message, fix = _unfit_sampler(str(name), section)
-        elif key == "sampler" and name == "thinned_insertion" and section.objective.gaps == "expected":
-            message, fix = "thinned_insertion draws the sizes of gaps; write gaps: counts, or insertion", "insertion"
         elif key == "steps" and (most := _latent_steps(section)) is not None and (generation.steps or 0) > most:
             message = f"steps {generation.steps} are more than the diffusion's num_steps {most}"
-        elif key == "steps" and generation.steps == 1 and _inserts(section):
-            message = f"steps of objective {section.objective.type} insert tokens, and the last one unmasks them"
-            fix = "steps: 128"
         elif key == "guidance" and getattr(section, "condition", None) is None:
             message = "guidance needs a condition in the model's section"
         if message:
             yield Problem(context.node(path).place, dotted(path), "relation", message, fix)
-
-
-def _inserts(section: Any) -> bool:
-    objective: Any = getattr(section, "objective", None)
-    return objective is not None and OBJECTIVES.get(objective.type).variable_length
 
 
 def _latent_steps(section: Any) -> int | None:
@@ -343,7 +341,7 @@ CHECKS: tuple[Check, ...] = (
         _vocabulary,
         _condition,
         _latent_rows,
-        _variable_length,
+        _insertion,
         _diffusion_generation,
         _token_choice,
         _feed_forward,

@@ -68,6 +68,14 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> LoadedRun:
             "datasets.0.rows",
             "learn where a text ends, and rows are cut; try rows: whole",
         ),
+        (
+            {
+                "datasets.lines.data_files": {"train": {"source": "a.txt", "target": "b.txt"}},
+                "training": {"max_steps": 2},
+            },
+            "model.objective.type",
+            "no distribution of a text given another",
+        ),
         ({"datasets.lines.rows": "packed", "datasets.lines.document_ids": True}, "datasets.0.rows", "rows are packed"),
         (
             {"datasets.lines.sequence_length": None},
@@ -92,8 +100,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> LoadedRun:
 def test_unfit_files_are_refused_at_their_line(change: dict[str, Any], path: str, words: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as raised:
         read_experiment(write(tmp_path, change))
-    [problem] = raised.value.problems
-    assert problem.path == path
+    problem = next(one for one in raised.value.problems if one.path == path)
     assert words in problem.message
     assert problem.place.line > 1
 
