@@ -55,7 +55,7 @@ def train(corpus: Path, output: Path, steps: int) -> None:
 
 
 def sampled_lengths(folder: Path, sampler: str, calls: int, count: int, seed: int) -> tuple[list[int], int]:
-    """Draw samples; return their lengths in tokens, and how many lack the begin or the end of a row, or have one inside."""
+    """Draw samples; return their lengths in tokens, and how many have a begin or end token inside."""
     import torch
 
     from model_factory.evaluation.run import open_run
@@ -68,9 +68,8 @@ def sampled_lengths(folder: Path, sampler: str, calls: int, count: int, seed: in
     for lengths in torch.split(torch.full((count,), width), 100):
         for row in draw_tokens(run, lengths, None, None, generator)[0]:
             ends = {tokenizer.bos_token_id, tokenizer.eos_token_id}
-            inside = [token for token in row if token not in ends]
-            found.append(len(inside))
-            malformed += row != [tokenizer.bos_token_id, *inside, tokenizer.eos_token_id]
+            found.append(len(row))
+            malformed += not ends.isdisjoint(row)
     return found, malformed
 
 

@@ -46,6 +46,17 @@ def test_loss_does_not_depend_on_padding_or_split(backbone: Any) -> None:
         torch.testing.assert_close(torch.stack(nats).sum() / SIZES.sum(), whole, rtol=1e-5, atol=1e-6)
 
 
+def test_first_and_last_token_are_given_and_cost_nothing() -> None:
+    model, (tokens, mask) = flexmdm().eval(), batch()
+    ends = mask & ~(mask.roll(1, 1) & mask.roll(-1, 1))
+    ends[0, [0, -1]] = True
+    ends[:, 0] = True
+    other = torch.where(ends, (tokens + 1) % VOCAB, tokens)
+    assert model(other, mask, seed=0).loss == model(tokens, mask, seed=0).loss
+    inside = torch.where(mask & ~ends, (tokens + 1) % VOCAB, tokens)
+    assert model(inside, mask, seed=0).loss != model(tokens, mask, seed=0).loss
+
+
 def test_training_loss_has_cross_entropy_of_gaps_and_evaluation_the_bound() -> None:
     model, (tokens, mask) = flexmdm(), batch()
     training, evaluation = (model.train(mode)(tokens, mask, seed=0) for mode in (True, False))

@@ -149,15 +149,15 @@ class FlexMdmLoss(Objective):
     ) -> LossParts:
         """Corrupt the rows x_0 [B, L] at times t [B], call the network, and return the parts of the bound.
 
-        `frozen` is True at padding, which is left out. `denoise` gets rows that end in ABSENT, and returns
-        [B, L + 1, dim + extra]. Nats stand at the tokens of x_t, those of a gap at the token before it. Raises
-        TokenError, TimeError and ShapeError.
+        `frozen` is True at padding, which is left out. So are the first and the last other token of each row, its begin
+        and its end: they are always there and cost nothing, and a network need not learn where to insert them.
+        `denoise` gets rows that end in ABSENT, and returns [B, L + 1, dim + extra]. Nats are at the tokens of x_t, those
+        of a gap at the token before it. Raises TokenError, TimeError and ShapeError.
         """
         if t.dim() != 1:
             raise ShapeError("t", f"shape {list(t.shape)}", f"[{len(x_0)}], one time for each row")
         t = self.times(t, x_0)
-        if frozen is not None:
-            x_0, _ = left_align(x_0, ~frozen)
+        x_0 = _without_ends(x_0, torch.ones_like(x_0, dtype=torch.bool) if frozen is None else ~frozen)
         x_t, origin = self.corrupt(x_0, t, generator)
         output = denoise(x_t, self.schedule.sigma(t))
         unmasking, insertion = self.split(output, x_t, x_0, t)
@@ -184,6 +184,13 @@ class FlexMdmLoss(Objective):
         log_p = self.parameterisation.log_gaps(output, self.schedule.sigma(t))
         sizes = gaps_between(origin, x_t, x_0).clamp_max(log_p.shape[-1] - 1)
         return self.weight(t)[:, None] * _by_token(-log_p.gather(-1, sizes[..., None])[..., 0], x_t)
+
+
+def _without_ends(x_0: Tensor, real: Tensor) -> Tensor:
+    """Return the real tokens of each row [B, L] but the first and the last, at its front; ABSENT after them."""
+    order = real.cumsum(1)
+    inside = real & (order > 1) & (order < real.sum(1, keepdim=True))
+    return left_align(x_0, inside)[0]
 
 
 def _by_token(gaps: Tensor, x_t: Tensor) -> Tensor:

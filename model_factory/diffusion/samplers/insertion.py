@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from model_factory.diffusion.categorical import invert_distribution
@@ -62,15 +63,19 @@ class InsertionSampler(Sampler):
         share = torch.ones_like(sigma)
         if not is_last:
             share -= self.gaps.missing(following) / self.gaps.missing(sigma)
-        output = self.denoiser.output(state.tokens, sigma)
-        tokens = state.tokens.clamp_min(0)
-        log_x_0 = self.denoiser.clean_log_probs(output[:, 1:], tokens, sigma)
+        length = max(1, int((state.tokens != ABSENT).sum(1).max()))  # of the longest row so far
+        rest = state.tokens.shape[1] - length
+        seen = state.tokens[:, :length]
+        output = self.denoiser.output(seen, sigma)
+        tokens = seen.clamp_min(0)
+        target = self.denoiser.clean_log_probs(output[:, 1:], tokens, sigma).exp()
         move = torch.where(self.process.graph.is_masked(tokens), share[:, None], 0.0)
         inserted = self.insertions(output, sigma, share)
         none = torch.zeros_like(inserted)
         none[..., 0] = 1.0
-        grows = has_gap(state.tokens)[..., None] & (not is_last)
-        return Proposal(move, log_x_0.exp()), torch.where(grows, inserted, none)
+        inserted = torch.where(has_gap(seen)[..., None] & (not is_last), inserted, none)
+        inserted = torch.cat([inserted, none[:, :1].expand(-1, rest, -1)], 1)
+        return Proposal(F.pad(move, (0, rest)), F.pad(target, (0, 0, 0, rest))), inserted
 
     def insertions(self, output: Tensor, sigma: Tensor, share: Tensor) -> Tensor:
         """Return probabilities [B, L + 1, K] of inserting 0 to K - 1 masks in each gap, for sigma and share [B]."""
