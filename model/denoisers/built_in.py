@@ -19,5 +19,10 @@ register_backbone("bert", config=BertBackboneConfig, sigma_optional=True, takes_
     import_on_call("model.denoisers.bert:BertDenoiser")
 )
 register_backbone(
-    "hugging_face", config=HuggingFaceBackboneConfig, sigma_optional=True, takes_documents=True, token_levels=True
+    "hugging_face",
+    config=HuggingFaceBackboneConfig,
+    sigma_optional=True,
+    takes_documents=True,
+    token_levels=True,
+    fixed_vocabulary=True,
 )(import_on_call("model.denoisers.hugging_face:HuggingFaceDenoiser"))

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model.denoisers.config_types import BackboneConfig
@@ -148,6 +149,26 @@ _NO_LEVELS = (
     "== 1 else sigma`, embed it to [B, 1 or L, width], add that to the tokens before attention, and register the backbone "
     "with token_levels=True; or use absorbing noise"
 )
+
+
+class AnchoredCall(DenoiserCall):
+    """Call of a network that inserts tokens: an anchor is put before each row, whose gap is the one before the row.
+
+    `anchor` is the id of the first extra state, which the network is built with. Positions after the end of a row have
+    negative ids; they give the mask of real tokens, and a `mask` that is passed is not used.
+    """
+
+    def __init__(self, network: nn.Module, anchor: int) -> None:
+        super().__init__(network)
+        self.anchor = anchor
+        self.require("mask", "rows whose tokens are inserted have different lengths")
+
+    def __call__(self, x_t: Tensor, sigma: Tensor | None, **optional: Any) -> Tensor:
+        """Return outputs [B, L + 1, dim + extra] of noisy rows [B, L], of the anchor and of each token."""
+        ids = F.pad(x_t, (1, 0), value=self.anchor)
+        if sigma is not None and sigma.dim() == 2:
+            sigma = F.pad(sigma, (1, 0), value=0.0)
+        return super().__call__(ids.clamp_min(0), sigma, **{**optional, "mask": ids >= 0})
 
 
 class BackboneError(ValueError):

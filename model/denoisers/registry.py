@@ -28,6 +28,7 @@ class BackboneEntry(NamedTuple):
     """A backbone: the type of its section, its builder, if sigma is optional, and if it takes blocks and documents.
 
     `token_levels` is True if sigma may be [B, L], False if it is [B] only, and None if that is found in the first call.
+    `fixed_vocabulary` is True if a pretrained model sets its states, so that none can be added.
     """
 
     config_type: type[BackboneConfig]
@@ -36,6 +37,7 @@ class BackboneEntry(NamedTuple):
     takes_blocks: bool = False
     takes_documents: bool = False
     token_levels: bool | None = None
+    fixed_vocabulary: bool = False
 
 
 BACKBONES: Registry[BackboneEntry] = Registry("backbone", "model_factory.backbones")
@@ -49,6 +51,7 @@ def register_backbone(
     takes_blocks: bool = False,
     takes_documents: bool = False,
     token_levels: bool | None = None,
+    fixed_vocabulary: bool = False,
 ) -> Callable[[Builder], Builder]:
     """Register the decorated builder `(config, vocab_size) -> nn.Module` under `name`.
 
@@ -58,10 +61,11 @@ def register_backbone(
     which bd3lm needs; with `takes_documents` it accepts `documents`, int [B, L], and isolates the documents of packed
     rows, which `document_ids: true` needs. `token_levels` says whether sigma may be [B, L], a level for each token that the
     other tokens see, which prompts and responses need unless the noise is absorbing; by default the network is tried when
-    that is needed. Raises ValueError if the name is taken.
+    that is needed. A network that cannot be built with the states that flexmdm adds to the vocabulary has a
+    `fixed_vocabulary`. Raises ValueError if the name is taken.
     """
     keys = _open_type(name) if config is None else section_type(name, config, BackboneConfig)
-    traits = sigma_optional, takes_blocks, takes_documents, token_levels
+    traits = sigma_optional, takes_blocks, takes_documents, token_levels, fixed_vocabulary
     return BACKBONES.decorator(name, lambda build: BackboneEntry(keys, build, *traits))
 
 

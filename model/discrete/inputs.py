@@ -56,12 +56,15 @@ def check_rows(rows: Tensor | None, input_ids: Tensor) -> Tensor:
     return rows.to(input_ids.device)
 
 
-def check_noisy(x_t: Tensor, dim: int) -> None:
-    """Raise ShapeError unless x_t is int [B, L], TokenError for ids that are not states of the process."""
+def check_noisy(x_t: Tensor, dim: int, *, ends: bool = False) -> None:
+    """Raise ShapeError unless x_t is int [B, L], TokenError for ids that are not states of the process.
+
+    With `ends` negative ids are the positions after the end of a row.
+    """
     if not is_integer(x_t) or x_t.dim() != 2:
         raise ShapeError("x_t", describe(x_t), "int [B, L]")
     if has_values(x_t):
-        check_tokens("x_t", x_t, dim)
+        check_tokens("x_t", x_t.clamp_min(0) if ends else x_t, dim)
 
 
 def check_level(sigma: Tensor | float, x_t: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from torch._subclasses.fake_tensor import unset_fake_temporarily
 
 from model.attention.documents import Documents
 from model.denoisers.blocks import BlockReader, Blocks
-from model.denoisers.calling import DenoiserCall, build_backbone
+from model.denoisers.calling import AnchoredCall, DenoiserCall, build_backbone
 from model.denoisers.encoder_types import reads_source
 from model.denoisers.view import BackboneView
 from model.device import resolve_device
@@ -72,10 +72,13 @@ class DiffusionModel(nn.Module):
             self.process, self.objective = build_mathematics(config)
         graph = self.process.graph
         with resolve_device(config.backbone.device) as device:
-            self.network = build_backbone(config.backbone.type, BackboneView(config.backbone_values()), graph.dim)
+            extra = self.objective.extra_outputs(config.sequence_length)
+            self.width, self.inserts = graph.dim + extra, extra > 0
+            self.network = build_backbone(config.backbone.type, BackboneView(config.backbone_values()), self.width)
         if any(p.device.type != device.type for p in self.network.parameters()):
             self.network.to(device)  # the builder set a device itself
-        self.call = DenoiserCall(self.network, None if graph.absorbing else config.backbone)
+        levels = None if graph.absorbing else config.backbone
+        self.call = AnchoredCall(self.network, graph.dim) if self.inserts else DenoiserCall(self.network, levels)
         if config.condition is not None:
             self.call.require("cond", "the section has a condition")
         self.has_encoder = reads_source(config.backbone)
@@ -135,6 +138,8 @@ class DiffusionModel(nn.Module):
         documents = None if documents is None else check_documents(documents, input_ids)
         if loss_weighting not in get_args(LossWeighting):
             raise InputError(f"loss_weighting is {loss_weighting!r}; expected bound or uniform")
+        if self.inserts and (documents is not None or response_mask is not None):
+            raise InputError("an objective that inserts tokens takes rows of one text: no documents, no response_mask")
         seed = int(torch.randint(2**62, ())) if seed is None else seed
         rows = check_rows(rows, input_ids)
         t = stratified_times(rows, batch_size or len(input_ids), seed)
@@ -156,10 +161,13 @@ class DiffusionModel(nn.Module):
 
         parts = self.objective.parts(denoise, input_ids, t, generators, ~counted, ends=not self.training)
         output = self._reduce(parts, counted)
+        if self.training and parts.loss is not None:
+            output = output._replace(loss=_mean(parts.loss, counted))
         if loss_weighting == "bound":
             return output
+        trained = parts.diffusion if parts.loss is None else parts.loss
         weight = self.objective.weight(t) if parts.weight is None else parts.weight
-        unweighted = parts.diffusion / per_token(weight, input_ids)
+        unweighted = trained / per_token(weight, input_ids)
         return output._replace(loss=_mean(unweighted, counted))
 
     def encode(self, context_ids: Tensor | None, context_mask: Tensor | None = None) -> Context:
@@ -191,12 +199,14 @@ class DiffusionModel(nn.Module):
     ) -> Tensor:
         """Return the network's output [B, L, dim] for noisy tokens int [B, L] at sigma, a number, [B] or [B, L].
 
+        A network that inserts tokens returns [B, L + 1, dim + extra], first of the gap before each row, and takes rows
+        that end in -1.
         The network takes sigma as float32, or None if the section has `time_conditioning: false`; only then may `sigma`
         be None. mask is bool [B, L], True at real tokens; cond is the condition of each row; documents int [B, L] numbers
         the documents of packed rows; context and context_mask are what `encode` returns. Raises TokenError, SigmaError,
         ShapeError, LengthError, InputError and DenoiserCallError.
         """
-        check_noisy(x_t, self.process.graph.dim)
+        check_noisy(x_t, self.process.graph.dim, ends=self.inserts)
         if self.block_size is not None and x_t.shape[1] % 2:
             raise InputError(f"x_t is {describe(x_t)}; a blockwise model takes [x_t ; x_0], an even number of tokens")
         check_mask(mask, x_t if self.block_size is None else x_t.chunk(2, 1)[0], "mask")

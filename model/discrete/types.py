@@ -71,7 +71,7 @@ class DiffusionConfig(StrictModel):
     schedule: Annotated[StrictModel, FromRegistry(SCHEDULES)] = LogLinearConfig()
     """Noise schedule: loglinear, geometric, cosine, linear, discrete or a registered one."""
     objective: Annotated[StrictModel, FromRegistry(OBJECTIVES)]
-    """Training objective: sedd, mdlm, udlm, d3pm, gidd, bd3lm or a registered one."""
+    """Training objective: sedd, mdlm, udlm, d3pm, gidd, bd3lm, flexmdm or a registered one."""
     backbone: Annotated[BackboneConfig, FromRegistry(BACKBONES)]
     """The network: performer, ddit, bert, hugging_face (a pretrained model), or a registered one."""
     vocab_size: Annotated[int, Field(gt=1, le=16_777_216)] | None = None
@@ -127,6 +127,8 @@ class DiffusionConfig(StrictModel):
         yield from self._discrete_time()
         yield from self._drawn_times()
         yield from self._source_dropout()
+        if entry.variable_length:
+            yield from self._variable_length(objective)
         if entry.blockwise and not BACKBONES.get(self.backbone.type).takes_blocks:
             known = [name for name in BACKBONES if BACKBONES.get(name).takes_blocks]
             yield Violation(
@@ -159,6 +161,27 @@ class DiffusionConfig(StrictModel):
         if self.condition is not None:
             message = "guidance is over one condition, and both the condition and the source would be left out"
             yield Violation(message, ("source_dropout",), (("condition",),), "leave one of them out")
+
+    def _variable_length(self, objective: str) -> Iterator[Violation]:
+        """Yield violations of a network that inserts tokens: it needs the time, and a vocabulary that can grow."""
+        backbone = self.backbone.type
+        if not self.is_time_conditioned:
+            yield Violation(
+                f"objective {objective} needs time conditioning: which tokens are missing depends on how many are "
+                "missing at a time, and the tokens that are there do not tell it",
+                ("time_conditioning",),
+                (("objective", "type"),),
+                "time_conditioning: true",
+            )
+        if BACKBONES.get(backbone).fixed_vocabulary:
+            known = [name for name in BACKBONES if not BACKBONES.get(name).fixed_vocabulary]
+            yield Violation(
+                f"objective {objective} adds outputs for missing tokens, and the outputs of backbone {backbone} are "
+                "those of a pretrained vocabulary",
+                ("backbone", "type"),
+                (("objective", "type"),),
+                "backbone: {type: " + " or ".join(known) + "}",
+            )
 
     def _discrete_time(self) -> Iterator[Violation]:
         """Yield a violation unless schedule and objective give one number of steps in discrete time."""
@@ -222,11 +245,17 @@ class DiffusionConfig(StrictModel):
         return {
             "num_tokens": self.vocab_size,
             **self.backbone.model_dump(),
-            "length": self.sequence_length or getattr(self.backbone, "length", None),
+            "length": self._network_length(),
             "time_conditioning": self.is_time_conditioned,
             "condition": self.condition.model_dump() if self.condition else None,
             "source_dropout": self.source_dropout,
         }
+
+    def _network_length(self) -> int | None:
+        """Return the length of the network's input: one more where an anchor is put before rows."""
+        length: int | None = self.sequence_length or getattr(self.backbone, "length", None)
+        inserts = OBJECTIVES.get(_type_of(self.objective)).variable_length
+        return length + 1 if inserts and length is not None else length
 
 
 def _last_alpha(schedule: Any) -> str | None:

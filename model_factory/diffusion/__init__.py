@@ -6,7 +6,8 @@
                       schedule: corruption and the reverse loop
     objectives/       parameterisation: a network's output as logits, x0 or score; losses, block, discrete_time:
                       bounds in three parts per token, diffusion, prior and reconstruction; noise_draws, clipped_draw:
-                      noise of a batch by time, by number of masks, or at clipped times
+                      noise of a batch by time, by number of masks, or at clipped times; insertion, of tokens too, with
+                      the alignment of shortened rows
     samplers/         sampling: samples in one call; denoiser, a network with guidance, temperature and top-p; base,
                       standard and a file for each sampler with settings; state, what samplers step through
     time_strata       training times by strata over the global batch

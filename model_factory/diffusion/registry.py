@@ -67,6 +67,7 @@ class ObjectiveEntry(NamedTuple):
         time_conditioning: True if its networks take sigma by default.
         blockwise: True if its network predicts one block of tokens after another and is built for that.
         discrete_time: True if it needs a number of steps, from its own config's `num_steps` or the schedule's.
+        variable_length: True if it inserts tokens, so that its networks learn the lengths of rows.
     """
 
     config_type: type[StrictModel]
@@ -75,6 +76,7 @@ class ObjectiveEntry(NamedTuple):
     time_conditioning: bool
     blockwise: bool
     discrete_time: bool
+    variable_length: bool = False
 
     def fits(self, process: ProcessEntry) -> bool:
         """Return True if the objective is defined for the noise of a process."""
@@ -90,6 +92,7 @@ class SamplerEntry(NamedTuple):
         accuracy: of the sample distribution where the network is exact: "exact"; "convergent", exact in the limit of
             many steps; or "neither".
         summary: what it does, for tables.
+        variable_length: True if it inserts tokens, for the objectives that do.
     """
 
     config_type: type[StrictModel]
@@ -98,10 +101,12 @@ class SamplerEntry(NamedTuple):
     blockwise: bool
     accuracy: Accuracy
     summary: str
+    variable_length: bool = False
 
-    def fits(self, *, absorbing: bool, blockwise: bool = False) -> bool:
+    def fits(self, *, absorbing: bool, blockwise: bool = False, variable_length: bool = False) -> bool:
         """Return True if the sampler fits a process and an objective with these properties."""
-        return (absorbing or not self.absorbing_only) and (self.blockwise or not blockwise)
+        fits_process = absorbing or not self.absorbing_only
+        return fits_process and (self.blockwise or not blockwise) and self.variable_length == variable_length
 
 
 PROCESSES: Registry[ProcessEntry] = Registry(
@@ -155,12 +160,14 @@ def register_objective(
     time_conditioning: bool = True,
     blockwise: bool = False,
     discrete_time: bool = False,
+    variable_length: bool = False,
 ) -> Callable[[Builder], Builder]:
     """Register the decorated builder `(config, process) -> Objective` under `name`.
 
     The keywords are described at `ObjectiveEntry`. Raises ValueError if the name is taken.
     """
-    keys, facts = section_type(name, config, StrictModel), (noises, time_conditioning, blockwise, discrete_time)
+    keys = section_type(name, config, StrictModel)
+    facts = (noises, time_conditioning, blockwise, discrete_time, variable_length)
     return OBJECTIVES.decorator(name, lambda build: ObjectiveEntry(keys, build, *facts))
 
 
@@ -172,12 +179,14 @@ def register_sampler(
     blockwise: bool = False,
     accuracy: Accuracy = "neither",
     summary: str = "custom",
+    variable_length: bool = False,
 ) -> Callable[[Builder], Builder]:
     """Register the decorated builder `(config, process, denoiser, steps) -> Sampler` under `name`.
 
     The keywords are described at `SamplerEntry`. Raises ValueError if the name is taken.
     """
-    keys, facts = section_type(name, config, StrictModel), (absorbing_only, blockwise, accuracy, summary)
+    keys = section_type(name, config, StrictModel)
+    facts = (absorbing_only, blockwise, accuracy, summary, variable_length)
     return SAMPLERS.decorator(name, lambda build: SamplerEntry(keys, build, *facts))
 
 
@@ -189,15 +198,16 @@ def processes_of(objective: str) -> tuple[str, ...]:
 
 def samplers_of(process: str, objective: str) -> tuple[str, ...]:
     """Return the samplers of a process and an objective, the default first."""
-    absorbing, blockwise = PROCESSES.get(process).absorbing, OBJECTIVES.get(objective).blockwise
-    names = fitting_samplers(absorbing=absorbing, blockwise=blockwise)
+    absorbing, entry = PROCESSES.get(process).absorbing, OBJECTIVES.get(objective)
+    names = fitting_samplers(absorbing=absorbing, blockwise=entry.blockwise, variable_length=entry.variable_length)
     default = default_sampler_name(absorbing=absorbing)
     return tuple(sorted(names, key=lambda name: name != default))  # sorting is stable
 
 
-def fitting_samplers(*, absorbing: bool, blockwise: bool = False) -> list[str]:
+def fitting_samplers(*, absorbing: bool, blockwise: bool = False, variable_length: bool = False) -> list[str]:
     """Return the samplers of a kind of noise and objective, in the order of registration."""
-    return [name for name in SAMPLERS if SAMPLERS.get(name).fits(absorbing=absorbing, blockwise=blockwise)]
+    facts = {"absorbing": absorbing, "blockwise": blockwise, "variable_length": variable_length}
+    return [name for name in SAMPLERS if SAMPLERS.get(name).fits(**facts)]
 
 
 def default_sampler_name(*, absorbing: bool) -> str:

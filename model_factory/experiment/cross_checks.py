@@ -115,8 +115,10 @@ def _lengths(context: Context) -> Iterator[Problem]:
     for part, stack in _stacks(model):
         limits.append((("model", part, "max_length"), part, stack.max_length))
     given: list[tuple[str, str, int]] = []
+    anchored = 0
     if model.model_type == DISCRETE:
         section: Any = model.config
+        anchored = int(OBJECTIVES.get(section.objective.type).variable_length)  # a state before each row
         limits.append((("model", "backbone", "max_length"), "backbone", getattr(section.backbone, "max_length", None)))
         given += [("sequences have", "length", section.length)] if section.length is not None else []
     entries = context.datasets if context.dataset is None else (context.dataset,)
@@ -126,9 +128,9 @@ def _lengths(context: Context) -> Iterator[Problem]:
     for path, part, longest in limits:
         for what, key, size in given:
             shifted = part == "decoder"  # its input lacks the last token, which is only predicted
-            if longest is not None and size - shifted > longest:
-                message = f"{what} {size} tokens, and the {part} reads at most {longest}"
-                yield context.problem(path, message, f"{key}: {longest}, or max_length: {size}")
+            if longest is not None and size - shifted + anchored > longest:
+                message = f"{what} {size} tokens, and the {part} reads at most {longest - anchored}"
+                yield context.problem(path, message, f"{key}: {longest - anchored}, or max_length: {size + anchored}")
                 break
 
 
@@ -242,6 +244,35 @@ def capacity_of(part: Any) -> int | None:
     return longest - slots - getattr(part, "slots_in_front", 0)
 
 
+def _insertion(context: Context) -> Iterator[Problem]:
+    """Check that an objective that inserts tokens has whole texts, a largest gap, and steps and gaps to draw from."""
+    section: Any = context.model.config if context.model and context.model.model_type == DISCRETE else None
+    if section is None or not OBJECTIVES.get(section.objective.type).variable_length:
+        return
+    name, gaps = section.objective.type, getattr(section.objective, "gaps", None)
+    entry, generation, at = context.dataset, context.generation, ("model", "objective", "type")
+    if isinstance(entry, TokensConfig):
+        path = context.dataset_path
+        if entry.is_paired or "response_mask" in (context.columns or ()):
+            message = f"objective {name} begins with an empty text, and has no distribution of a text given another"
+            yield context.problem(at, message, "objective: {type: mdlm}")
+        elif entry.layout != "whole":
+            message = f"objective {name} inserts tokens to learn where a text ends, and rows are {entry.layout}"
+            yield context.problem((*path, "rows"), message, "rows: whole")
+        elif getattr(entry, "is_filled", False):
+            message = f"objective {name} learns where a text ends, and rows filled with end tokens have one length"
+            yield context.problem((*path, "fill"), message, "leave it out")
+        elif gaps == "counts" and section.length is None and entry.limit is None:
+            message = f"objective {name} predicts gaps of 0 to sequence_length tokens, which is not set"
+            yield context.problem((*path, "sequence_length"), message, "sequence_length: 256, or gaps: expected")
+    if generation is not None and generation.sampler_name == "thinned_insertion" and gaps == "expected":
+        message = "thinned_insertion draws the sizes of gaps, and gaps: expected gives their mean"
+        yield context.problem(("generation", "sampler"), message, "sampler: insertion, or gaps: counts")
+    if generation is not None and generation.steps == 1:
+        message = f"steps of objective {name} insert tokens, and the last one unmasks them"
+        yield context.problem(("generation", "steps"), message, "steps: 128")
+
+
 def _diffusion_generation(context: Context) -> Iterator[Problem]:
     """Check the settings of generation that only diffusion models have."""
     model, generation = context.model, context.generation
@@ -282,8 +313,9 @@ def _unfit_sampler(name: str, section: Any) -> tuple[str, str]:
     if not hasattr(section, "objective"):
         of = "a diffusion of latents"
     else:
-        blockwise = OBJECTIVES.get(section.objective.type).blockwise
-        of = f"objective {section.objective.type}" if blockwise else f"{section.process.type} noise"
+        entry = OBJECTIVES.get(section.objective.type)
+        is_of_objective = entry.blockwise or entry.variable_length
+        of = f"objective {section.objective.type}" if is_of_objective else f"{section.process.type} noise"
     wrong = f"does not fit {of}" if is_known else "is unknown"
     fitting = f"of {of} {'is' if len(section.samplers) == 1 else 'are'} {', '.join(section.samplers)}"
     return f"sampler {name!r} {wrong}; {fitting}; try {fix}", fix
@@ -336,6 +368,7 @@ CHECKS: tuple[Check, ...] = (
         _condition,
         _token_levels,
         _latent_rows,
+        _insertion,
         _diffusion_generation,
         _token_choice,
         _feed_forward,

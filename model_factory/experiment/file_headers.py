@@ -12,6 +12,7 @@ from typing import Any
 from data_manager.paths import places_of
 from model.model_types import ModelConfig
 from model.parse_model_args import parse_model_config
+from model_factory.diffusion.registry import OBJECTIVES
 from model_factory.experiment.check_context import Check, Context
 from model_factory.experiment.cross_checks import FEWEST_TOKENS
 from model_factory.yaml_config.errors import ConfigError, Problem
@@ -47,6 +48,8 @@ _SHAPE_KEYS = (
 """Keys of a model's section that decide the shapes of weights; `max_length` where positions are learned."""
 LEARNED_TOKENIZERS = ("characters", "bpe", "smiles")
 """Tokenizers whose vocabulary depends on the text."""
+_WITHOUT_PADDING = ("GPT2Tokenizer", "GPT2TokenizerFast", "PreTrainedTokenizerFast")
+"""Classes of tokenizers that have no padding unless it is named; their end token then takes its place."""
 _TIED_HEADS = {"lm_head", "decoder"}
 """Heads whose weights may be those of the embedding, and then are not stored again."""
 _OFFSET_POSITIONS = ("roberta", "xlm-roberta", "camembert")
@@ -66,6 +69,26 @@ def _tokenizer_folders(context: Context) -> Iterator[Problem]:
         elif folder is not None and not any((folder / name).is_file() for name in _TOKENIZER_FILES):
             message = f"the folder {tokenizer.path!r} holds no tokenizer"
             yield context.problem(path, message, "a folder with tokenizer.json, as save_pretrained writes it")
+
+
+def _padding_token(context: Context) -> Iterator[Problem]:
+    """Check that the padding of a pretrained tokenizer is no end token, for a model that learns where texts end."""
+    entry: Any = context.dataset
+    tokenizer: Any = getattr(entry, "tokenizer", None)
+    objective: Any = getattr(getattr(context.model, "config", None), "objective", None)
+    if objective is None or not OBJECTIVES.get(objective.type).variable_length or not getattr(tokenizer, "path", None):
+        return
+    found: dict[str, Any] = {}
+    for folder in [place for place in places_of(tokenizer.path, entry) if os.path.isdir(place)][:1]:
+        for name in ("special_tokens_map.json", "tokenizer_config.json"):
+            found |= _read_json(folder / name) or {}
+    pad, end = (found.get(f"{role}_token") for role in ("pad", "eos"))
+    if end is not None and (pad == end or (pad is None and found.get("tokenizer_class") in _WITHOUT_PADDING)):
+        message = (
+            f"objective {objective.type} learns where a text ends, and the padding of this tokenizer is its end token"
+        )
+        fix = "a tokenizer with a pad_token of its own in tokenizer_config.json"
+        yield context.problem((*context.dataset_path, "tokenizer", "path"), message, fix)
 
 
 def _tokenizer_runs(context: Context) -> Iterator[Problem]:
@@ -278,6 +301,7 @@ def _read_json(path: Path) -> Mapping[str, Any] | None:
 CHECKS: tuple[Check, ...] = (
     *(
         _tokenizer_folders,
+        _padding_token,
         _tokenizer_runs,
         _starting_weights,
         _pretrained_backbone,

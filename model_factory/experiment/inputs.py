@@ -131,7 +131,7 @@ def check_output_width(config: ExperimentConfig, model: Any, output: Any) -> Non
     expected: int | None = None
     what = "the vocabulary has"
     if kind == "diffusion":
-        expected, what = model.process.graph.dim, "the process, with the tokens and its mask if it has one, has"
+        expected, what = model.width, "the process, with the tokens and its mask if it has one, has"
     elif kind == "decoder":
         expected = getattr(getattr(section, "params", None), "vocab_size", None)
     elif kind == "encoder_decoder":

@@ -269,7 +269,9 @@ def test_guidance_applies_per_row_in_every_sampler(kind: str, name: str) -> None
 
 
 def test_registry_lists_fitting_samplers() -> None:
-    assert set(samplers_for(AbsorbingGraph(3))) == set(SAMPLERS)
+    inserting = {name for name in SAMPLERS if SAMPLERS.get(name).variable_length}
+    assert set(samplers_for(AbsorbingGraph(3))) == set(SAMPLERS) - inserting
+    assert inserting == {"insertion", "thinned_insertion"}
     assert samplers_for(UniformGraph(3)) == ["analytic", "euler", "ancestral", "predictor_corrector"]
     for kind, process in PROCESSES.items():
         assert default_sampler(process.graph) in samplers_for(process.graph), kind

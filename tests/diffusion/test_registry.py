@@ -171,11 +171,10 @@ def test_type_is_added_to_a_config_without_one() -> None:
     assert section_type("mine", made, StrictModel) is made
 
 
-def test_default_sampler_is_first_and_blockwise_is_kept() -> None:
+def test_default_sampler_is_first_where_the_objective_has_none_of_its_own() -> None:
     for process in PROCESSES:
         for objective in OBJECTIVES:
             if process in processes_of(objective):
                 first = samplers_of(process, objective)[0]
-                blockwise = OBJECTIVES.get(objective).blockwise
                 expected = "first_hitting" if process == "absorbing" else "ancestral"
-                assert first == ("semi_autoregressive" if blockwise else expected)
+                assert first == {"bd3lm": "semi_autoregressive", "flexmdm": "insertion"}.get(objective, expected)

@@ -147,7 +147,7 @@ def test_proposal_probabilities() -> None:
 
 def test_registry_refuses_taken_names_and_unfit_processes() -> None:
     fits_all = {"analytic", "euler", "ancestral", "predictor_corrector"}
-    for name in SAMPLERS:
+    for name in samplers_for(MASKS.graph):
         sampler = type(create_sampler(name, MASKS, denoiser(MASKS), 3))
         assert sampler.absorbing_only == SAMPLERS.get(name).absorbing_only == (name not in fits_all)
         with pytest.raises(ValueError, match=f"sampler '{name}' is already registered"):
@@ -165,7 +165,7 @@ def test_registry_refuses_taken_names_and_unfit_processes() -> None:
     assert set(accuracy.values()) == {"neither", "convergent"}
 
 
-@pytest.mark.parametrize("name", sorted(SAMPLERS))
+@pytest.mark.parametrize("name", sorted(samplers_for(MASKS.graph)))
 def test_sampler_levels_follow_grid_and_end_at_zero(name: str) -> None:
     sampler = create_sampler(name, MASKS, denoiser(MASKS), 4)
     state = start_state(MASKS.graph, 2, 3, generators=RowGenerators.from_seed(0, torch.arange(2)))

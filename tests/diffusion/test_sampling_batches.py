@@ -17,7 +17,7 @@ from model_factory.diffusion.processes.graph import AbsorbingGraph, UniformGraph
 from model_factory.diffusion.processes.noise_schedule import LogLinearNoise
 from model_factory.diffusion.randomness import RowGenerators
 from model_factory.diffusion.registry import SAMPLERS
-from model_factory.diffusion.samplers.base import Proposal, create_sampler
+from model_factory.diffusion.samplers.base import Proposal, create_sampler, samplers_for
 from model_factory.diffusion.samplers.denoiser import Denoiser
 from model_factory.diffusion.samplers.predictor_corrector import mix_with_corrector
 from model_factory.diffusion.samplers.sampling import sample
@@ -104,7 +104,7 @@ def test_state_select_keeps_all_fields() -> None:
     assert torch.equal(part.generators.rand(2), state.generators.rand(2)[1:])
 
 
-@pytest.mark.parametrize("name", [name for name in SAMPLERS if SAMPLERS.get(name).absorbing_only])
+@pytest.mark.parametrize("name", [name for name in samplers_for(MASKS.graph) if SAMPLERS.get(name).absorbing_only])
 @pytest.mark.parametrize("rows", [1, 2])
 def test_sampling_works_for_single_row_and_position(name: str, rows: int) -> None:
     """No mask remains, and no mask is drawn, in one row of one position as in larger batches."""

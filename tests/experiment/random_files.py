@@ -73,9 +73,10 @@ class Files:
     def diffusion(self) -> Section:
         process = self.random.choice(("absorbing", "uniform", "hybrid"))
         objective = self.random.choice(
-            {"absorbing": ("mdlm", "sedd", "d3pm", "gidd", "bd3lm"), "uniform": ("udlm", "sedd", "gidd")}.get(
-                process, ("gidd", "sedd")
-            )
+            {
+                "absorbing": ("mdlm", "sedd", "d3pm", "gidd", "bd3lm", "flexmdm"),
+                "uniform": ("udlm", "sedd", "gidd"),
+            }.get(process, ("gidd", "sedd"))
         )
         schedule = (
             "discrete" if objective == "d3pm" else self.random.choice(("loglinear", "cosine", "geometric", "linear"))

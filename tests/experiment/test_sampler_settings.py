@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from model.model_factory import create_model
+from model_factory.diffusion.objectives.insertion import GapParameterisation
 from model_factory.diffusion.objectives.parameterisation import X0Parameterisation
 from model_factory.diffusion.processes.diffusion_process import DiffusionProcess
 from model_factory.diffusion.processes.graph import AbsorbingGraph
@@ -43,10 +44,11 @@ def generation_of(tmp_path: Path, choice: str) -> tuple[Any, Any]:
 
 def test_defaults_in_files_equal_the_samplers() -> None:
     process = DiffusionProcess(AbsorbingGraph(3), LogLinearNoise())
-    denoiser = Denoiser(torch.zeros, X0Parameterisation(process.graph))
+    readings = (X0Parameterisation(process.graph), GapParameterisation(process, counts=True))
     for name in SAMPLERS:
+        denoiser = Denoiser(torch.zeros, readings[SAMPLERS.get(name).variable_length])
         config: StrictModel = SAMPLERS.get(name).config_type.model_validate({"type": name})
-        parameters = signature(type(create_sampler(name, process, denoiser, 1))).parameters.values()
+        parameters = signature(type(create_sampler(name, process, denoiser, 2))).parameters.values()
         defaults = {one.name: one.default for one in parameters if one.kind is Parameter.KEYWORD_ONLY}
         assert config.model_dump(exclude={"type"}) == defaults, name
 

@@ -79,7 +79,7 @@ def test_registry_facts_match_the_built_parts() -> None:
         assert PROCESSES.get(name).absorbing == graph.absorbing
         assert fitting_samplers(absorbing=PROCESSES.get(name).absorbing) == samplers_for(graph)
     assert {sampler for *_, sampler in combinations()} == set(SAMPLERS)
-    assert set(OBJECTIVES) == {"sedd", "mdlm", "udlm", "d3pm", "gidd", "bd3lm"}
+    assert set(OBJECTIVES) == {"sedd", "mdlm", "udlm", "d3pm", "gidd", "bd3lm", "flexmdm"}
 
 
 def smoke_cases() -> list[tuple[str, ...]]:
@@ -109,6 +109,11 @@ def test_every_valid_combination_trains_samples_and_infills(combination: tuple[s
     output.loss.backward()
     assert torch.isfinite(output.loss)
     assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in model.parameters())
+    if objective == "flexmdm":  # whose texts begin empty, and are of any length
+        samples = model.sample(2, steps=4, sampler=sampler)
+        assert samples.shape == (2, LENGTH)
+        assert set(samples.unique().tolist()) <= set(range(-1, VOCAB))
+        return
     frozen = torch.tensor([True, False, False, True, False, False, False, objective != "bd3lm"])
     if objective == "bd3lm":  # which does not attend to later blocks
         frozen[3] = False

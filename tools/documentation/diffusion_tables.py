@@ -36,7 +36,8 @@ def render_samplers_table() -> str:
     absorbing = {process: PROCESSES.get(process).absorbing for process in PROCESSES}
     for name in SAMPLERS:
         sampler = SAMPLERS.get(name)
-        fits = [process for process in PROCESSES if sampler.fits(absorbing=absorbing[process])]
+        inserts = {"variable_length": sampler.variable_length}
+        fits = [process for process in PROCESSES if sampler.fits(absorbing=absorbing[process], **inserts)]
         default = [process for process in fits if default_sampler_name(absorbing=absorbing[process]) == name]
         cells = [name, ", ".join(fits), ", ".join(default) or "-", sampler.accuracy, sampler.summary]
         lines.append("| " + " | ".join(cells) + " |")

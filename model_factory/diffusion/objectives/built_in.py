@@ -160,3 +160,19 @@ def _bd3lm(config: Bd3lmConfig, process: "DiffusionProcess") -> "Objective":
     clip = config.times.clip
     objective.noise_draw = SearchedClipDraw(config.block_size) if clip == "auto" else ClippedDraw(*clip)
     return objective
+
+
+class FlexMdmConfig(StrictModel):
+    """Masked diffusion that also inserts tokens, so that it learns the lengths of texts (Kim et al. 2025)."""
+
+    type: Literal["flexmdm"] = "flexmdm"
+    gaps: Literal["counts", "expected"] = "counts"
+    """Prediction of the tokens missing between two: counts (the distribution of 0 to sequence_length, which
+    thinned_insertion draws from) or expected (their mean, one number, for long rows)."""
+
+
+@register_objective("flexmdm", config=FlexMdmConfig, noises=("absorbing",), variable_length=True)
+def _flexmdm(config: FlexMdmConfig, process: "DiffusionProcess") -> "Objective":
+    from model_factory.diffusion.objectives.insertion import FlexMdmLoss
+
+    return FlexMdmLoss(process, counts=config.gaps == "counts")

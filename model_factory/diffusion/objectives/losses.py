@@ -38,18 +38,23 @@ class LossParts:
     """Parts of the bound in nats per token, [B, L] float64, not reduced.
 
     `weight` [B] or [B, L] is the weight of the terms of `diffusion` relative to `loss_weighting: uniform`; None: the
-    objective's weight at the times.
+    objective's weight at the times. `loss` is what training minimises, where it is not the diffusion part.
     """
 
     diffusion: Tensor
     prior: Tensor
     reconstruction: Tensor
     weight: Tensor | None = None
+    loss: Tensor | None = None
 
     @property
     def total(self) -> Tensor:
         """Sum of the three parts, [B, L]."""
         return self.diffusion + self.prior + self.reconstruction
+
+    def named(self) -> dict[str, Tensor]:
+        """Return the parts [B, L] by the names under which they are reported."""
+        return {"diffusion": self.diffusion, "prior": self.prior, "reconstruction": self.reconstruction}
 
     def without(self, frozen: Tensor) -> "LossParts":
         """Return the parts with zeros at frozen positions, bool [B, L]."""
@@ -113,6 +118,10 @@ class Objective(ABC):
 
         Raises TokenError, TimeError and ShapeError.
         """
+
+    def extra_outputs(self, length: int | None) -> int:
+        """Return how many outputs a network has at a token beside the process's dim; `length` is that of rows."""
+        return 0
 
     def weight(self, t: Tensor) -> Tensor:
         """Return -alpha' / (1 - alpha) = sigma' / (exp(sigma) - 1) of the shape of t, the weight of the bound at t.

@@ -8,6 +8,7 @@ the clean token given the *other* tokens, p(x_0[l] | x_t without position l), no
 
 import math
 from abc import ABC, abstractmethod
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -18,7 +19,13 @@ from model_factory.diffusion.processes.graph import log_expm1
 
 
 class Parameterisation(ABC):
-    """Interpretation of network outputs [B, L, dim] for a process; sigma is [B] or [B, L], x_t is [B, L]."""
+    """Interpretation of network outputs [B, L, dim] for a process; sigma is [B] or [B, L], x_t is [B, L].
+
+    Class attributes:
+        variable_length: True if outputs also hold the missing tokens of gaps, from which samplers insert tokens.
+    """
+
+    variable_length: ClassVar[bool] = False
 
     def __init__(self, graph: Graph) -> None:
         self.graph = graph

@@ -144,7 +144,12 @@ def create_sampler(sampler: SamplerChoice, process: DiffusionProcess, denoiser: 
     Raises UnknownSamplerError, and SettingError for a process or settings that do not fit.
     """
     name, entry, settings = find_sampler(SAMPLERS, sampler)
-    if not entry.fits(absorbing=process.graph.absorbing):
+    variable_length = denoiser.parameterisation.variable_length
+    if entry.variable_length != variable_length:
+        named = "inserts tokens" if variable_length else "inserts no tokens"
+        names = fitting_samplers(absorbing=process.graph.absorbing, variable_length=variable_length)
+        raise SettingError("sampler", f"{name} for a network that {named}", ", ".join(names))
+    if not entry.fits(absorbing=process.graph.absorbing, variable_length=variable_length):
         fitting = f"an absorbing process; here {', '.join(samplers_for(process.graph))} fit"
         raise SettingError("sampler", f"{name} for {type(process.graph).__name__}", fitting)
     return entry.build(check_settings(name, entry.config_type, settings), process, denoiser, steps)

@@ -178,3 +178,29 @@ def _semi_autoregressive(
     from model_factory.diffusion.samplers.semi_autoregressive import SemiAutoregressiveSampler
 
     return SemiAutoregressiveSampler(process, denoiser, steps, **config.model_dump(exclude={"type"}))
+
+
+@register_sampler(
+    "insertion",
+    absorbing_only=True,
+    accuracy="convergent",
+    summary="flexmdm: Euler steps, which insert at most one mask in a gap",
+    variable_length=True,
+)
+def _insertion(config: PlainConfig, process: "DiffusionProcess", denoiser: "Denoiser", steps: int) -> "Sampler":
+    from model_factory.diffusion.samplers.insertion import InsertionSampler
+
+    return InsertionSampler(process, denoiser, steps)
+
+
+@register_sampler(
+    "thinned_insertion",
+    absorbing_only=True,
+    accuracy="convergent",
+    summary="flexmdm: draws the size of each gap and inserts a share of it; lengths are closer",
+    variable_length=True,
+)
+def _thinned_insertion(config: PlainConfig, process: "DiffusionProcess", denoiser: "Denoiser", steps: int) -> "Sampler":
+    from model_factory.diffusion.samplers.insertion import ThinnedInsertionSampler
+
+    return ThinnedInsertionSampler(process, denoiser, steps)

@@ -109,6 +109,10 @@ class Denoiser:
         if where is not None:
             sigma = sigma[:, None].expand(x_t.shape)[where]
             output, x_t = output[where], x_t[where]
+        return self.clean_log_probs(output, x_t, sigma)
+
+    def clean_log_probs(self, output: Tensor, x_t: Tensor, sigma: Tensor) -> Tensor:
+        """Return log-probabilities [..., dim] of clean tokens from the network's outputs at tokens x_t [...]."""
         return self._shape(self.parameterisation.log_x0(output, x_t, sigma))
 
     def log_score(self, x_t: Tensor, sigma: Tensor, rows: Tensor | None = None) -> Tensor:

@@ -21,9 +21,11 @@ from model_factory.evaluation.settings import Settings
 from model_factory.experiment.metric_registry import register_metric
 from model_factory.training.noise import mix_seed
 from model_factory.training.tasks.base import Batch, counted_tokens, real_tokens
-from model_factory.training.tasks.diffusion import batch_condition, batch_masks
+from model_factory.training.tasks.diffusion import batch_condition, batch_masks, inserts_tokens
 
 PARTS = ("diffusion", "prior", "reconstruction")
+_LOSS = "loss"
+"""Name of the loss of a model whose output has no parts."""
 _NOTE = "at most"
 
 
@@ -35,7 +37,8 @@ def describe_bound(model: Any, entry: DatasetConfig, *, has_prompts: bool) -> tu
     """
     given = ["the prompts"] if has_prompts else []
     notes = []
-    if not isinstance(entry, TokensConfig) or entry.layout != "whole" or entry.is_paired:
+    is_whole = isinstance(entry, TokensConfig) and entry.layout == "whole" and not entry.is_paired
+    if not isinstance(entry, TokensConfig) or not is_whole or inserts_tokens(model):
         pass
     elif not entry.is_filled:
         given.append("the lengths")
@@ -54,10 +57,11 @@ def describe_bound(model: Any, entry: DatasetConfig, *, has_prompts: bool) -> tu
 def measure(run: LoadedRun, split: Split, settings: Settings) -> Report:
     """Measure the bound in bits per token, character and byte and as perplexity, its parts in bits per token, and samples.
 
-    bound = diffusion + prior + reconstruction >= -log p(text), of the responses alone in rows that name them. The diffusion
-    part is an integral over time, estimated at `settings.draws` random times per row, stratified over the rows. Under
-    absorbing noise, objectives with a count form draw numbers of masks instead, one in each of `settings.draws` strata: the
-    bound of the network at eps 0, whatever eps it was trained with, which has no prior part. The note of the figures says so.
+    bound = diffusion + prior + reconstruction >= -log p(text), for flexmdm unmasking + insertion, of the responses alone in
+    rows that name them. The diffusion part is an integral over time, estimated at `settings.draws` random times per row,
+    stratified over the rows. Under absorbing noise, objectives with a count form draw numbers of masks instead, one in each
+    of `settings.draws` strata: the bound of the network at eps 0, whatever eps it was trained with, which has no prior part.
+    The note of the figures says so.
     """
     report = Report()
     with report.attempt("bits_per_token", settings.seed):
@@ -92,9 +96,9 @@ def bound(run: LoadedRun, split: Split, settings: Settings) -> tuple[TextNLL, di
         total.inner += _count_inner(batch)
         if settings.predictions:
             settings.predictions.add(split, batch, scores=total.last(len(nats)))
-        for name in mean.keys() & set(PARTS):
+        for name in [name for name in mean if name != _LOSS]:
             parts.setdefault(name, []).extend(mean[name].tolist())
-    return total, {name: parts[name] for name in PARTS if name in parts}
+    return total, parts
 
 
 def _describe_draws(model: Any) -> str:
@@ -137,7 +141,7 @@ def _row_parts(model: Any, batch: Batch, settings: Settings, draw: int) -> dict[
         RowGenerators.from_seed(seed + 1, rows, ROW_WIDTH),
         ~counted_tokens(batch),
     )
-    return {name: getattr(found, name).sum(1) for name in PARTS}
+    return {name: part.sum(1) for name, part in found.named().items()}
 
 
 def _parts_by_row(model: Any, batch: Batch) -> dict[str, Tensor]:
@@ -150,7 +154,7 @@ def _parts_by_row(model: Any, batch: Batch) -> dict[str, Tensor]:
         output = model(batch["input_ids"][row : row + 1], attention_mask=mask, **masks)
         values = {name: getattr(output, name, None) for name in PARTS}
         if any(value is None for value in values.values()):
-            values = {"loss": output.loss}
+            values = {_LOSS: output.loss}
         for name, value in values.items():
             assert value is not None
             found.setdefault(name, []).append(value.double().mean() * counted[row].sum())

@@ -13,13 +13,14 @@ from model_factory.diffusion.randomness import Randomness
 from model_factory.diffusion.samplers.state import SamplerState
 from model_factory.evaluation.run import LoadedRun
 from model_factory.evaluation.sampling.given import has_given, place_given, read_given
-from model_factory.evaluation.sampling.prompt import Template, check_blocks, read_template
+from model_factory.evaluation.sampling.prompt import PromptError, Template, check_blocks, read_template
 from model_factory.evaluation.sampling.sample import Request, Sample, decode_sample
 from model_factory.training.errors import UnfitError
 from model_factory.training.noise import mix_seed
 from model_factory.training.run.data_hashes import LONGEST, count_lengths, read_lengths
 from model_factory.training.run.folder import RunFolder
 from model_factory.training.splits import load_splits, select_splits
+from model_factory.training.tasks.diffusion import inserts_tokens
 
 
 def draw_diffusion_samples(
@@ -62,6 +63,11 @@ def read_prompt(run: LoadedRun, prompt: Any, length: int) -> Template | None:
 
     Raises PromptError for one that is invalid, long, or not drawable.
     """
+    if prompt is not None and inserts_tokens(run.model):
+        raise PromptError(
+            "a model that inserts tokens begins with an empty text, and has no distribution given a prompt; leave "
+            "--prompt out, or use a run of another objective, such as mdlm"
+        )
     tokenizer = run.require_tokenizer()
     is_whole = getattr(run.dataset_config, "layout", None) == "whole"
     given = read_given(run, prompt)
@@ -145,8 +151,9 @@ def draw_tokens(
 
 
 def _cut(tokens: Tensor, lengths: Tensor) -> list[list[int]]:
-    """Cut the padding off the end of each row of tokens [count, L]."""
-    return [row[:length] for row, length in zip(tokens.tolist(), lengths.tolist(), strict=True)]
+    """Cut the padding off the end of each row of tokens [count, L]; negative ids are after the end of a row."""
+    rows = zip(tokens.tolist(), lengths.tolist(), strict=True)
+    return [[token for token in row[:length] if token >= 0] for row, length in rows]
 
 
 def parse_condition(run: LoadedRun, request: Request, count: int) -> Tensor | None:
@@ -183,7 +190,9 @@ _LENGTHS = 41
 
 
 def has_drawn_lengths(run: LoadedRun) -> bool:
-    """Return True if the model learns single documents and can mask positions after a document's end."""
+    """Return True if the model learns single documents, of given lengths, and can mask positions after their end."""
+    if inserts_tokens(run.model):
+        return False
     draw: Any = getattr(run.model, "draw", None) or getattr(run.model, "sample", None)
     if not getattr(run.dataset_config, "document_rows", False) or draw is None:
         return False

@@ -24,7 +24,16 @@ class Diffusion(Task):
     """
 
     def check(self, network: nn.Module) -> None:
-        """Raise UnfitError for a `loss_weighting` that the model does not support."""
+        """Raise UnfitError for a `loss_weighting` that the model does not support, and for padding that is an end token.
+
+        A model that inserts tokens learns the lengths of rows, and needs padding that is not an end token.
+        """
+        tokenizer = self.setting.tokenizer
+        if inserts_tokens(network) and tokenizer is not None and tokenizer.pad_token_id == tokenizer.eos_token_id:
+            raise UnfitError(
+                "model.objective: a model that inserts tokens learns where rows end, and the padding of this tokenizer is "
+                "its end token; use a tokenizer with a pad token, such as {type: bpe} or {type: characters}"
+            )
         if self.setting.training.loss_weighting != "bound" and "loss_weighting" not in _keywords(network):
             raise UnfitError(
                 "training.loss_weighting: uniform is not supported by this model, whose forward has no keyword "
@@ -77,6 +86,8 @@ class Diffusion(Task):
             real = real[:, : int(real.sum(1).max())]
         count, length = settings.num_samples, real.shape[1]
         mask = real[torch.arange(count, device=real.device) % len(real)]
+        if inserts_tokens(network):
+            mask = torch.ones_like(mask)  # it draws the lengths itself, up to that of the longest row
         if not bool(mask.all()) and hasattr(network, "draw"):  # a custom model may take no mask
             given["mask"] = mask
         response = batch.get("response_mask")
@@ -92,7 +103,7 @@ class Diffusion(Task):
         tokens = sample(count, length, generator=generator, **given).tolist()
         texts = [row[:size] for row, size in zip(tokens, mask.sum(1).tolist(), strict=True)]
         if response is None:
-            return [tokenizer.decode(row) for row in texts]
+            return [tokenizer.decode([token for token in row if token >= 0]) for row in texts]
         pairs = zip(texts, starts.tolist(), strict=True)
         return [tokenizer.decode(row[:start]) + "|" + tokenizer.decode(row[start:]) for row, start in pairs]
 
@@ -116,6 +127,11 @@ def _prompts(response: Tensor) -> tuple[Tensor, Tensor]:
     places = torch.arange(response.shape[1], device=response.device)
     starts = torch.where(begins, places, 0).amax(1)
     return ~response | (places < starts[:, None]), starts
+
+
+def inserts_tokens(network: object) -> bool:
+    """Return True for a diffusion model that inserts tokens, and so draws the lengths of its samples."""
+    return bool(getattr(network, "inserts", False))
 
 
 _MASKS = {
