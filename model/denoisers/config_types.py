@@ -183,6 +183,9 @@ class HuggingFaceBackboneConfig(BackboneConfig):
     adapt: Literal["masked", "causal"] | None = None
     """masked (BERT, RoBERTa, ModernBERT, ...: unchanged) or causal (GPT-2, Llama, Qwen, ...: attention becomes
     bidirectional, and logits are shifted by one, as in DiffuLLaMA, arXiv 2410.17891); None: from its config.json."""
+    encoder: EncoderChoice = None
+    """Encoder of a source, read once a sample, to which a new cross-attention after every layer attends: performer (from
+    scratch) or hugging_face (pretrained); None: a source is read in front of the target."""
 
     def violations(self) -> Iterator[Violation]:
         """Yield a path that is no folder with a model."""

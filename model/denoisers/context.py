@@ -22,6 +22,9 @@ class SourceEncoder(nn.Module):
     `null` is the learned context of rows without their source, None if the model is trained with all of them.
     """
 
+    trained_beside_adapters: tuple[str, ...] = ()
+    """Parts that are trained even if adapters freeze the rest; a pretrained denoiser sets it to `new_parts`."""
+
     def __init__(self, config: Any, width: int) -> None:
         super().__init__()
         values = dict(config.encoder)
@@ -32,6 +35,11 @@ class SourceEncoder(nn.Module):
         own: int = self.encoder.width
         self.project = nn.Identity() if own == width else nn.Linear(own, width)
         self.null = nn.Parameter(torch.randn(width) * width**-0.5) if config.get("source_dropout") else None
+
+    @property
+    def new_parts(self) -> tuple[str, ...]:
+        """Names of the parts whose weights are not pretrained."""
+        return ("project", "null", *(() if isinstance(self.encoder, PretrainedEncoder) else ("encoder",)))
 
     def forward(self, ids: Tensor, mask: Tensor | None = None) -> Tensor:
         """Encode sources int [B, M] to [B, M, width]; mask bool [B, M] is True at real tokens. Raises InputError."""

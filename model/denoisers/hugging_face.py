@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from torch._guards import active_fake_mode
 
 from model.attention.documents import Documents
+from model.denoisers.context import SourceEncoder
+from model.denoisers.cross_attention import AddedCrossAttention, find_begin_token
 from model.denoisers.embeddings import ConditioningEmbedding
 from model.denoisers.pretrained import (
     PretrainedError,
@@ -22,6 +24,7 @@ from model.denoisers.pretrained import (
     make_bidirectional,
     make_full_attention_mask,
 )
+from model.transformer.inputs import check_context
 
 
 class HuggingFaceDenoiser(nn.Module):
@@ -29,10 +32,12 @@ class HuggingFaceDenoiser(nn.Module):
 
     The mask, the process's last state, has a separate embedding, initialised with the mask token of the model's
     tokenizer, else with the mean of all tokens. The conditioning is added to the embeddings, and is zero at first.
+    With an `encoder`, every layer is followed by a cross-attention to the source, whose output is zero at first. In a
+    causal model a begin token is then put before each row, as the logits of a row's first token need a token before it.
     Raises HubError if loading fails, PretrainedError if the vocabulary or the architecture does not fit.
     """
 
-    trained_beside_adapters = ("mask_embedding", "told")
+    trained_beside_adapters = ("mask_embedding", "told", "cross_attention")
     """New parts, which are trained even if adapters freeze the rest."""
 
     def __init__(self, config: Any, vocab_size: int) -> None:
@@ -42,14 +47,21 @@ class HuggingFaceDenoiser(nn.Module):
         self.shifted = kind == "causal"
         make_bidirectional(self.model)
         self.num_tokens: int = self.model.config.vocab_size
-        self.max_length = _check_sizes(name, self.model, config)
+        begins = self.shifted and config.get("encoder") is not None
+        self.max_length = _check_sizes(name, self.model, config, begins=begins)
         self.name, self._is_isolated = name, False
         weight = self.model.get_input_embeddings().weight
         self.mask_embedding: nn.Parameter | None = None
         if vocab_size > self.num_tokens:
             self.mask_embedding = nn.Parameter(_mask_embedding(config.path, weight))
         self.told: ConditioningEmbedding | None = None
+        self.source: SourceEncoder | None = None
+        self.cross_attention: AddedCrossAttention | None = None
         check_is_bidirectional(self, self.num_tokens, name)
+        if config.get("encoder") is not None:
+            self.cross_attention = AddedCrossAttention(self.model, name)
+            self.source = SourceEncoder(config, self.cross_attention.width)
+            self.source.trained_beside_adapters = self.source.new_parts
         if config.time_conditioning or config.get("condition"):
             self.told = ConditioningEmbedding(config, weight.shape[1])
             _zero_output_layers(self.told)
@@ -62,12 +74,17 @@ class HuggingFaceDenoiser(nn.Module):
         mask: Tensor | None = None,
         cond: Tensor | None = None,
         documents: Tensor | None = None,
+        context: Tensor | None = None,
+        context_mask: Tensor | None = None,
     ) -> Tensor:
         """Return logits [B, L, dim] of x_t int [B, L] at sigma [B] or [B, L]; mask bool [B, L] is True at real tokens.
 
         documents int [B, L] numbers the documents of packed rows; raises PretrainedError if this architecture cannot
-        isolate them. The logit of the mask is 0: no objective uses it.
+        isolate them. context [B, M, width] is what `source` made of a source, with context_mask bool [B, M]. The logit of
+        the mask is 0: no objective uses it.
         """
+        if self.cross_attention is not None or context is not None:
+            return self._read(x_t, sigma, mask, cond, documents, context, context_mask)
         if documents is not None and not self._is_isolated:
             reason = find_leak(self, self.num_tokens)
             if reason is not None:
@@ -77,6 +94,31 @@ class HuggingFaceDenoiser(nn.Module):
                 )
             self._is_isolated = True
         return self.logits(x_t, sigma, mask, cond, documents)
+
+    def _read(
+        self,
+        x_t: Tensor,
+        sigma: Tensor | None,
+        mask: Tensor | None,
+        cond: Tensor | None,
+        documents: Tensor | None,
+        context: Tensor | None,
+        context_mask: Tensor | None,
+    ) -> Tensor:
+        """Return the logits [B, L, dim] of rows with a source; raises InputError, and PretrainedError for documents."""
+        added = self.cross_attention
+        check_context(context, len(x_t), 0 if added is None else added.width, wanted=added is not None)
+        assert added is not None
+        assert context is not None
+        if documents is not None:
+            raise PretrainedError(f"{self.name} reads one source a row, and packed rows have several documents")
+        if self.shifted:
+            x_t = nn.functional.pad(x_t, (1, 0), value=find_begin_token(self.model.config))
+            sigma = sigma if sigma is None or sigma.dim() == 1 else nn.functional.pad(sigma, (1, 0))
+            mask = None if mask is None else nn.functional.pad(mask, (1, 0), value=True)
+        with added.reading(self.model, context, context_mask):
+            logits = self.logits(x_t, sigma, mask, cond)
+        return logits[:, 1:] if self.shifted else logits
 
     def logits(
         self,
@@ -113,8 +155,8 @@ class HuggingFaceDenoiser(nn.Module):
         return torch.where(masked[..., None], self.mask_embedding, table(ids.masked_fill(masked, 0)))
 
 
-def _check_sizes(name: str, model: Any, config: Any) -> int | None:
-    """Return the number of positions of a pretrained model, None without a limit.
+def _check_sizes(name: str, model: Any, config: Any, *, begins: bool = False) -> int | None:
+    """Return the number of positions of a pretrained model, None without a limit; one is for a begin token if it `begins`.
 
     Raises PretrainedError unless the vocabulary sizes are equal and the model has enough positions.
     """
@@ -128,10 +170,11 @@ def _check_sizes(name: str, model: Any, config: Any) -> int | None:
         )
     positions: int | None = getattr(model.config, "max_position_embeddings", None)
     if positions is not None:
-        positions -= _first_position(model)
+        positions -= _first_position(model) + begins
     if positions is not None and config.get("length") and config.length > positions:
         raise PretrainedError(
-            f"{name} has {positions} positions, and sequences have {config.length} tokens; reduce length to {positions}"
+            f"{name} has {positions} positions{' after its begin token' if begins else ''}, and sequences have "
+            f"{config.length} tokens; reduce length to {positions}"
         )
     return positions
 

@@ -41,11 +41,15 @@ def add_adapters(holder: nn.Module, settings: LoraConfig) -> None:
 
 
 def find_linear_layers(holder: nn.Module) -> dict[str, nn.Module]:
-    """Return the linear layers of `holder` that adapters can be added to, by their full names."""
+    """Return the linear layers of `holder` that adapters can be added to, by their full names.
+
+    New parts, which are trained as a whole, and parts that the section freezes (`is_frozen`) have none.
+    """
     from transformers.pytorch_utils import Conv1D  # the linear layer of GPT-2
 
     parts = (part for part in _new_parts(holder) if isinstance(part, nn.Module))
-    beside = {id(inner) for part in parts for inner in part.modules()}
+    frozen = (part for part in holder.modules() if getattr(part, "is_frozen", False))
+    beside = {id(inner) for part in (*parts, *frozen) for inner in part.modules()}
     plain = (nn.Linear.forward, Conv1D.forward)  # adapters add to the output, so it must be the layer's own
     return {
         name: child

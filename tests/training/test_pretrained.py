@@ -1,5 +1,6 @@
-"""Pretrained backbones with their own tokenizer: full training, and LoRA adapters beside new parts."""
+"""Pretrained backbones with their own tokenizer: full training, LoRA adapters beside new parts, and sources of pairs."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,10 @@ import transformers
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
+from model_factory.cli.evaluate import main as evaluate
+from model_factory.cli.generate import main as generate
 from model_factory.training.run.folder import load_run
+from parse_args import main as check
 from tests.training.runs import TEXT, experiment, losses, text, train, weights
 
 CHARACTERS = "abcdefghijklmnopqrstuvwxyz .,"
@@ -72,3 +76,56 @@ def test_pretrained_backbone_trains(family: str, lora: dict[str, int] | None, tm
     assert (embedding in same) is (lora is not None)
     network = load_run(tmp_path / "run").model
     assert network.sample(1, steps=2).shape[0] == 1
+
+
+@pytest.mark.parametrize("family", ["bert", "gpt2"])
+def test_pretrained_backbone_reads_the_sources_of_pairs(
+    family: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("peft")
+    folder = pretrained(tmp_path / family, family)
+    lines = [f"{number % 10 * 'a'}{TEXT[number : number + 9]}".strip() for number in range(12)]
+    for name, shown in (("a", lines), ("b", [line[::-1] for line in lines])):
+        (tmp_path / name).write_text("\n".join(shown) + "\n")
+    pair = {"source": str(tmp_path / "a"), "target": str(tmp_path / "b")}
+    tokenizer = {"type": "hugging_face", "path": str(folder)}
+    own = {"d_model": 12, "num_layers": 1, "num_heads": 2, "dropout": 0.0}
+    encoder = own if family == "gpt2" else {"type": "hugging_face", "path": str(folder), "freeze": True}
+    path = experiment(
+        tmp_path,
+        model={
+            "model_type": "diffusion",
+            "objective": {"type": "mdlm"},
+            "source_dropout": 0.2,
+            "backbone": {"type": "hugging_face", "path": str(folder), "device": "cpu", "encoder": encoder},
+        },
+        datasets=[text("pairs", {"train": pair, "validation": pair}, sequence_length=24, tokenizer=tokenizer)],
+        learning_rate=1e-2,
+        lora={"r": 2},
+    )
+    assert check(["--config", str(path), "--build"]) == 0
+    log = tmp_path / "log"
+    assert train("--config", path, "--output", tmp_path / "run", log=log) == 0, log.read_text()
+    after = weights(tmp_path / "run")
+    assert all(bool(after[f"network.cross_attention.layers.{index}.to_out.weight"].any()) for index in range(2))
+    kept = [name for name in after if name.startswith("network.source.encoder.")]
+    if family == "bert":
+        original = transformers.BertModel.from_pretrained(folder).state_dict()
+        assert all(
+            torch.equal(after[name], original[name.removeprefix("network.source.encoder.model.")]) for name in kept
+        )
+    shared = [
+        "--run",
+        str(tmp_path / "run"),
+        "--steps",
+        "2",
+        "--sampler",
+        "ancestral",
+        "--set",
+        "generation.guidance=1.5",
+    ]
+    assert evaluate([*shared, "--max-rows", "3", "--json"]) == 0
+    capsys.readouterr()
+    assert generate([*shared, "--prompt", "the quick fox", "--json"]) == 0
+    samples = json.loads(capsys.readouterr().out)["samples"]
+    assert [sample["prompt"] for sample in samples] == ["the quick fox"] * 2
