@@ -20,6 +20,11 @@ class BackboneConfig(StrictModel):
     device: Device = "auto"
     """auto (the accelerator if there is one, else cpu), cpu, cuda, cuda:N, mps or xpu."""
 
+    @property
+    def takes_time(self) -> bool:
+        """True if the network is passed the time t in [0, 1] instead of the noise level sigma."""
+        return False
+
 
 class PerformerBackboneConfig(PerformerParams, BackboneConfig):
     """A Performer encoder, softmax or linear, whose input is token embeddings plus an embedding of the noise level."""
@@ -100,6 +105,16 @@ class DDiTBackboneConfig(BackboneConfig):
     """Probability of dropping a value before each residual sum. [probability]"""
     cond_dim: Annotated[int, Field(gt=0, le=1_048_576)] = 128
     """Width of the embedding of the noise level and of the condition. [channels]"""
+    time_embedding: Literal["lost", "sigma", "time"] = "lost"
+    """Number whose sinusoids embed the noise level: lost (1000 (1 - exp(-sigma)), the expected share of corrupted tokens in
+    thousandths), sigma (as in SEDD, MDLM, UDLM and Duo) or time (t from 0 to 1, as in GIDD)."""
+    condition_silu: Literal["sum", "each"] = "sum"
+    """SiLU of the sum of the embeddings of noise level and condition, or of each of them before the sum, as in UDLM."""
+
+    @property
+    def takes_time(self) -> bool:
+        """True if the network is passed the time t in [0, 1] instead of the noise level sigma."""
+        return self.time_embedding == "time"
 
     def violations(self) -> Iterator[Violation]:
         """Yield a number of heads that does not divide the width into even parts, which rotary positions need."""

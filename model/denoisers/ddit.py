@@ -31,8 +31,8 @@ class Modulation(nn.Module):
         nn.init.zeros_(self.linear.bias)
 
     def forward(self, cond_emb: Tensor) -> tuple[Tensor, ...]:
-        """Return shifts, scales and gates [B, 1 or L, d_model] of `cond_emb` [B, 1 or L, cond_dim], in order."""
-        modulation: Tensor = self.linear(F.silu(cond_emb))
+        """Return shifts, scales and gates [B, 1 or L, d_model] of an activated `cond_emb` [B, 1 or L, cond_dim]."""
+        modulation: Tensor = self.linear(cond_emb)
         return modulation.chunk(self.parts, dim=-1)
 
 
@@ -113,13 +113,14 @@ class DDiT(nn.Module):
         blocks: Blocks | None = None,
         documents: Tensor | None = None,
     ) -> Tensor:
-        """Return logits [B, L, dim] of x_t int [B, L] at sigma [B] or [B, L].
+        """Return logits [B, L, dim] of x_t int [B, L] at sigma [B] or [B, L], the time with `time_embedding: time`.
 
         mask is bool, True at real tokens: [B, L], or with the P of a block cache in front [B, P + L]. documents
         int [B, L] numbers the documents of packed rows; `blocks` hold those of a blockwise model.
         """
         ids = x_t if mask is None else x_t.masked_fill(~mask[:, mask.shape[1] - x_t.shape[1] :], 0)
         x, cond_emb = self.embedding(ids), self.told(x_t, sigma, cond)
+        cond_emb = cond_emb if self.told.is_activated else F.silu(cond_emb)
         positions, attend = torch.arange(x.shape[1], device=x.device), None
         if documents is not None:
             apart = Documents(documents)
