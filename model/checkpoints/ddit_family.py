@@ -310,13 +310,13 @@ def _section(stated: Stated, sizes: Sizes, process: str, tokens: int, where: str
     """Return the section `model` of a file that builds the network; `tokens` is the number of data tokens."""
     heads, family = stated.heads, stated.family
     if heads is None:
-        raise PublishedError(f"{where}: the number of heads is not stated, and no tensor tells it; give --config FILE")
+        raise PublishedError(f"{where}: the number of heads is not stated, and no tensor tells it; give --settings FILE")
     if heads < 1 or sizes.width % (2 * heads):
         raise PublishedError(
             f"{where}: the config says {heads} heads, which do not divide the width {sizes.width} into even parts"
         )
     if stated.length is None:
-        raise PublishedError(f"{where}: the length of sequences is not stated; give --config FILE")
+        raise PublishedError(f"{where}: the length of sequences is not stated; give --settings FILE")
     objective: dict[str, Any] = {"type": {"duo": "udlm"}.get(family, family)}
     if family == "bd3lm":
         if stated.block_size is None:

@@ -34,7 +34,7 @@ class Source:
     """Commit on the hub, 40 digits; None for a folder."""
     is_pinned: bool = True
     """False for a name on the hub without a commit."""
-    given_config: Path | None = None
+    given_settings: Path | None = None
     """Config file that the user named."""
     notes: list[str] = field(default_factory=list)
 
@@ -46,8 +46,8 @@ class Source:
     @cached_property
     def config_file(self) -> Path | None:
         """File with the settings: the given one, config.json, or Hydra's of a local checkpoint; None without one."""
-        if self.given_config is not None:
-            return self.given_config
+        if self.given_settings is not None:
+            return self.given_settings
         places = (CONFIG_FILE, *_HYDRA) if self.place.is_dir() else (*_HYDRA, CONFIG_FILE)
         return next((self.folder / name for name in places if (self.folder / name).is_file()), None)
 
@@ -94,21 +94,21 @@ class _PlainLoader(yaml.SafeLoader):
 _PlainLoader.add_multi_constructor("", lambda loader, suffix, node: None)
 
 
-def find_source(name: str, *, config: str | None = None, allow_pickle: bool = False) -> Source:
+def find_source(name: str, *, settings: str | None = None, allow_pickle: bool = False) -> Source:
     """Find a folder or a file; else download `owner/name[@revision]` from the hub, or take it from the cache.
 
     Raises PublishedError for a path that is not there, and within two seconds where the hub cannot be reached.
     """
-    given = None if config is None else expand_home(config)
+    given = None if settings is None else expand_home(settings)
     place = expand_home(name)
     if place.exists():
-        return Source(name, place, given_config=given)
+        return Source(name, place, given_settings=given)
     repository, _, revision = name.partition("@")
     if is_folder_path(name) or repository.count("/") != 1:
         raise PublishedError(f"{name}: there is no such folder or file, and names on the hub are owner/name[@revision]")
     folder = _download(repository, revision or None, (*_PATTERNS, *(_PICKLES if allow_pickle else ())))
     commit = folder.name if len(folder.name) == _SHA else None
-    return Source(name, folder, commit, is_pinned=revision == commit, given_config=given)
+    return Source(name, folder, commit, is_pinned=revision == commit, given_settings=given)
 
 
 def _download(name: str, revision: str | None, patterns: tuple[str, ...]) -> Path:

@@ -127,7 +127,8 @@ class DDiT(nn.Module):
             positions, attend = apart.positions, apart.same
         if blocks is not None:
             positions, attend = blocks.places, blocks.attend
-        rotation = rotation_at(positions if positions.dim() == 1 else positions[:, None], self.head_dim)
+        exact = torch.float64 if x.dtype == torch.float64 else torch.float32
+        rotation = rotation_at(positions if positions.dim() == 1 else positions[:, None], self.head_dim, dtype=exact)
         keys = _attention_mask(mask, attend)
         for index, layer in enumerate(self.layers):
             before = None if blocks is None or blocks.cache is None else partial(blocks.cache.before, index)

@@ -43,7 +43,7 @@ def build_parser(prog: str = "model-factory import") -> argparse.ArgumentParser:
         "--tokenizer", metavar="T", help="folder, run or hub name of its tokenizer (default: the source's own, if any)"
     )
     parser.add_argument("--mask-id", metavar="N", type=int, help="token that is the mask (default: the family's)")
-    parser.add_argument("--config", metavar="F", help="config.json or config.yaml of the network, if not beside it")
+    parser.add_argument("--settings", metavar="F", help="config.json or config.yaml of the network, if not beside it")
     parser.add_argument("--family", choices=FAMILIES, help="family of a checkpoint whose config does not say it")
     parser.add_argument(
         "--allow-pickle", action="store_true", help="read .bin, .ckpt, .pth and .pt: tensors only, nothing is run"
@@ -71,7 +71,7 @@ def run(args: argparse.Namespace, usage_error: UsageError) -> int:
             output=Path(args.output),
             tokenizer=args.tokenizer,
             mask_id=args.mask_id,
-            config=args.config,
+            settings=args.settings,
             family=args.family,
             allow_pickle=args.allow_pickle,
             use_average=not args.no_ema,

@@ -47,7 +47,7 @@ class Request:
     output: Path
     tokenizer: str | None = None
     mask_id: int | None = None
-    config: str | None = None
+    settings: str | None = None
     family: str | None = None
     allow_pickle: bool = False
     use_average: bool = True
@@ -71,7 +71,7 @@ def import_run(request: Request) -> Import:
     run = RunFolder(request.output)
     if not run.is_empty:
         raise FolderInUseError(f"{run} is not empty; give a folder that is not there yet")
-    source = find_source(request.source, config=request.config, allow_pickle=request.allow_pickle)
+    source = find_source(request.source, settings=request.settings, allow_pickle=request.allow_pickle)
     where = str(source.place)
     stated = _read_stated(source, None, request.family)  # before the weights, which may be large
     weights = open_weights(source.place, allow_pickle=request.allow_pickle)
