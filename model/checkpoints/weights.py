@@ -65,6 +65,12 @@ class Weights(Mapping[str, Entry]):
         return tensor
 
 
+def check_place(place: Path) -> None:
+    """Raise PublishedError, which names what is there instead, for a folder without weights."""
+    if place.is_dir() and not any((place / name).is_file() for name in (SAFE, SAFE_INDEX, PICKLE, PICKLE_INDEX)):
+        raise PublishedError(f"{place}: {_describe_missing(place)}")
+
+
 def open_weights(place: Path, *, allow_pickle: bool) -> Weights:
     """Open the weights of a folder, or of one file; a pickle only with `allow_pickle`.
 
@@ -76,7 +82,8 @@ def open_weights(place: Path, *, allow_pickle: bool) -> Weights:
         path = place / index
         if path.is_file():
             return _open_index(path, allow_pickle) if index.endswith(".json") else _open_file(path, allow_pickle)
-    raise PublishedError(f"{place}: {_describe_missing(place)}")
+    check_place(place)
+    raise AssertionError(place)
 
 
 def _describe_missing(folder: Path) -> str:

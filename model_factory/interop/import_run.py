@@ -22,7 +22,7 @@ from model.checkpoints.ddit_settings import Stated, merge, read_settings
 from model.checkpoints.errors import PublishedError
 from model.checkpoints.pickles import StoredTensor, list_inert_names, plain_values
 from model.checkpoints.source import Source, find_source
-from model.checkpoints.weights import Weights, open_weights
+from model.checkpoints.weights import Weights, check_place, open_weights
 from model_factory.experiment.config import read_experiment
 from model_factory.interop.tokenizer import find_tokenizer, mask_token_of, without_tokens_beyond
 from model_factory.training.errors import FolderInUseError
@@ -73,6 +73,7 @@ def import_run(request: Request) -> Import:
         raise FolderInUseError(f"{run} is not empty; give a folder that is not there yet")
     source = find_source(request.source, settings=request.settings, allow_pickle=request.allow_pickle)
     where = str(source.place)
+    check_place(source.place)
     stated = _read_stated(source, None, request.family)  # before the weights, which may be large
     weights = open_weights(source.place, allow_pickle=request.allow_pickle)
     stated = _read_stated(source, weights, request.family)
