@@ -117,16 +117,15 @@ def _download(name: str, revision: str | None, patterns: tuple[str, ...]) -> Pat
 
     load: Callable[..., str] = snapshot_download
     options: Mapping[str, Any] = {"revision": revision, "allow_patterns": list(patterns)}
-    if revision is not None and len(revision) == _SHA or find_offline_reason() is not None:
+    reason = find_offline_reason()
+    if reason is not None:
         try:
             return Path(load(name, local_files_only=True, **options))
         except Exception as error:  # not in the cache; the library raises several types
-            reason = find_offline_reason()
-            if reason is not None:
-                raise PublishedError(
-                    f"{name} is neither a folder nor in the hub's cache, and the hub cannot be reached ({reason}); "
-                    "download it where there is a network and give its folder"
-                ) from error
+            raise PublishedError(
+                f"{name} is neither a folder nor in the hub's cache, and the hub cannot be reached ({reason}); "
+                "download it where there is a network and give its folder"
+            ) from error
     try:
         return Path(load(name, **options))
     except Exception as error:  # many types, with long texts
