@@ -157,7 +157,9 @@ def _compare(stated: Stated, sizes: Sizes, where: str) -> None:
         ("vocabulary size", stated.vocab, rows),
         ("number of classes", stated.classes, sizes.classes),
     )
-    wrong = [f"{name} {said} in the config and {found} in the tensors" for name, said, found in pairs if _differ(said, found)]
+    wrong = [
+        f"{name} {said} in the config and {found} in the tensors" for name, said, found in pairs if _differ(said, found)
+    ]
     if wrong:
         raise PublishedError(f"{where}: config and tensors contradict each other: {'; '.join(wrong)}")
 
@@ -196,7 +198,7 @@ def _linear(name: str, rows: int, columns: int) -> Iterator[tuple[str, tuple[int
 def _names(sizes: Sizes) -> Iterator[tuple[str, str]]:
     """Yield the name of each tensor in our network and in the published one, without that of the condition."""
     yield "embedding.weight", "vocab_embed.embedding"
-    pairs = [("told.noise.net", "sigma_map.mlp", (".0", ".2"))]
+    pairs: list[tuple[str, str, tuple[str, ...]]] = [("told.noise.net", "sigma_map.mlp", (".0", ".2"))]
     for index in range(sizes.layers):
         ours, theirs = f"layers.{index}.", f"blocks.{index}."
         yield f"{ours}norm_attention.weight", f"{theirs}norm1.weight"
@@ -206,16 +208,17 @@ def _names(sizes: Sizes) -> Iterator[tuple[str, str]]:
         pairs.append((f"{ours}feed_forward", f"{theirs}mlp", (".0", ".2")))
         pairs.append((f"{ours}modulation.linear", f"{theirs}adaLN_modulation", ("",)))
     yield "final_norm.weight", "output_layer.norm_final.weight"
-    pairs += [("final_modulation.linear", "output_layer.adaLN_modulation", ("",)), ("head", "output_layer.linear", ("",))]
+    pairs += [
+        ("final_modulation.linear", "output_layer.adaLN_modulation", ("",)),
+        ("head", "output_layer.linear", ("",)),
+    ]
     for ours, theirs, ends in pairs:
         for end in ends:
             for part in ("weight", "bias"):
                 yield f"{ours}{end}.{part}", f"{theirs}{end}.{part}"
 
 
-def _check_names(
-    weights: Weights, names: Mapping[str, str], shapes: Mapping[str, tuple[int, ...]], where: str
-) -> None:
+def _check_names(weights: Weights, names: Mapping[str, str], shapes: Mapping[str, tuple[int, ...]], where: str) -> None:
     """Raise PublishedError for tensors that are missing, of another shape, or left over."""
     missing = [name for name in shapes if name not in names]
     odd = [
@@ -282,7 +285,7 @@ def _describe_mask(process: str, states: int, rows: int, mask: int | None) -> It
         )
     if rows > states:
         yield (
-            f"rows {states} to {rows - 1} pad the table and are left out; they stand in the softmax of their code, with a "
+            f"rows {states} to {rows - 1} pad the table and are left out; the softmax of their code includes them, with a "
             "probability that training takes to 0"
         )
 
@@ -310,7 +313,9 @@ def _section(stated: Stated, sizes: Sizes, process: str, tokens: int, where: str
     """Return the section `model` of a file that builds the network; `tokens` is the number of data tokens."""
     heads, family = stated.heads, stated.family
     if heads is None:
-        raise PublishedError(f"{where}: the number of heads is not stated, and no tensor tells it; give --settings FILE")
+        raise PublishedError(
+            f"{where}: the number of heads is not stated, and no tensor tells it; give --settings FILE"
+        )
     if heads < 1 or sizes.width % (2 * heads):
         raise PublishedError(
             f"{where}: the config says {heads} heads, which do not divide the width {sizes.width} into even parts"
@@ -349,19 +354,21 @@ def _section(stated: Stated, sizes: Sizes, process: str, tokens: int, where: str
         "backbone": backbone,
         "vocab_size": tokens,
         "length": stated.length,
-        "time_conditioning": _is_told(stated, process, where),
+        "time_conditioning": _is_time_conditioned(stated, process, where),
     }
     if sizes.classes is not None:
         section["condition"] = {"type": "class", "num_classes": sizes.classes}
     return section
 
 
-def _is_told(stated: Stated, process: str, where: str) -> bool:
-    """Return True if the network is told the noise level, which uniform noise needs."""
+def _is_time_conditioned(stated: Stated, process: str, where: str) -> bool:
+    """Return True if the network is conditioned on the noise level, which uniform noise needs."""
     if process == "absorbing" and stated.family != "gidd":
         return bool(stated.time_conditioning)
     if stated.time_conditioning is False:
-        raise PublishedError(f"{where}: has {process} noise and time_conditioning false, a combination that is not read")
+        raise PublishedError(
+            f"{where}: has {process} noise and time_conditioning false, a combination that is not read"
+        )
     return True
 
 

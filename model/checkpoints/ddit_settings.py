@@ -1,4 +1,4 @@
-"""What the config of a published network of the DDiT family states, under one set of names.
+"""Settings that the config of a published network of the DDiT family states, under one set of names.
 
 SEDD, MDLM, BD3LM, UDLM, Duo and GIDD are one network (`backbone: ddit`) with different names of settings: in the hub's
 config.json, and in the Hydra files of local checkpoints. A setting that no file states is None; tensors tell the sizes.
@@ -12,6 +12,8 @@ from model.checkpoints.errors import PublishedError
 from model_factory.yaml_config.registry import closest
 
 FAMILIES = ("sedd", "mdlm", "bd3lm", "udlm", "duo", "gidd")
+LANGUAGE_MODELS = ("llada", "llada2_moe", "dream", "sdar", "sdar_moe")
+"""Values of model_type of diffusion models that transformers has no architecture for."""
 _ALGORITHMS = {"duo_base": "duo", "distillation": "duo"}
 _REFUSED = {
     "ar": "an autoregressive baseline, no diffusion model",
@@ -63,11 +65,11 @@ def read_settings(config: Mapping[str, Any], where: str, family: str | None) -> 
     )
 
 
-def is_known(config: Mapping[str, Any]) -> bool:
-    """Return True for a config of this family, whether or not it is valid."""
+def is_published(config: Mapping[str, Any]) -> bool:
+    """Return True for the config.json of a published diffusion model, whether or not it is valid."""
     kind = str(config.get("model_type", "")).lower()
     is_sedd = "model_type" not in config and isinstance(config.get("graph"), Mapping) and "model" in config
-    return kind in FAMILIES or is_sedd or (kind == "dit" and "timestep_cond_dim" in config)
+    return kind in (*FAMILIES, *LANGUAGE_MODELS) or is_sedd or (kind == "dit" and "timestep_cond_dim" in config)
 
 
 def _hub(config: Mapping[str, Any], where: str) -> Stated:
@@ -109,7 +111,9 @@ def _refuse_causal(config: Mapping[str, Any], where: str) -> None:
     if config.get("causal") is True or config.get("causal_attention") is True:
         raise PublishedError(f"{where}: causal is true: {_REFUSED['ar']}, which is not read")
     if config.get("adaln") is False:
-        raise PublishedError(f"{where}: adaln is false, a network without modulation by the noise level, which is not read")
+        raise PublishedError(
+            f"{where}: adaln is false, a network without modulation by the noise level, which is not read"
+        )
 
 
 def _gidd(config: Mapping[str, Any], where: str) -> Stated:
@@ -219,7 +223,8 @@ def merge(first: Stated, second: Stated, where: str) -> Stated:
 
 
 def _int(config: Mapping[str, Any], key: str, where: str) -> int | None:
-    return _typed(config, key, where, int, "a whole number")
+    found: int | None = _typed(config, key, where, int, "a whole number")
+    return found
 
 
 def _float(config: Mapping[str, Any], key: str, where: str) -> float | None:
@@ -228,7 +233,8 @@ def _float(config: Mapping[str, Any], key: str, where: str) -> float | None:
 
 
 def _bool(config: Mapping[str, Any], key: str, where: str) -> bool | None:
-    return _typed(config, key, where, bool, "true or false")
+    found: bool | None = _typed(config, key, where, bool, "true or false")
+    return found
 
 
 def _typed(config: Mapping[str, Any], key: str, where: str, kind: Any, text: str) -> Any:

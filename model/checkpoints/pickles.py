@@ -193,7 +193,12 @@ class _Unpickler(pickle._Unpickler):
     def persistent_load(self, pid: Any) -> _Storage:
         """Return the storage of a persistent id."""
         kind, dtype, key, _, count = pid
-        if kind != "storage" or not isinstance(dtype, torch.dtype) or type(count) is not int or not isinstance(key, str):
+        if (
+            kind != "storage"
+            or not isinstance(dtype, torch.dtype)
+            or type(count) is not int
+            or not isinstance(key, str)
+        ):
             raise PublishedError(f"{self._archive.path}: a storage of an unknown kind, {getattr(dtype, 'name', dtype)}")
         return _Storage(key, dtype, count)
 

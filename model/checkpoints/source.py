@@ -77,7 +77,7 @@ def read_mapping(path: Path) -> dict[str, Any]:
     """Return the mapping in a JSON or YAML file; raise PublishedError for a file without one."""
     try:
         text = path.read_text(encoding="utf-8")
-        content = json.loads(text) if path.suffix == ".json" else yaml.load(text, Loader=_PlainLoader)  # noqa: S506
+        content = json.loads(text) if path.suffix == ".json" else yaml.load(text, Loader=_PlainLoader)
     except OSError as error:
         raise PublishedError(f"{path}: cannot be read: {error.strerror}") from error
     except (ValueError, yaml.YAMLError, RecursionError) as error:

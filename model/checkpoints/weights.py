@@ -6,6 +6,7 @@ Names and shapes are known without reading the numbers. Nothing in the folder is
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +93,9 @@ def _describe_missing(folder: Path) -> str:
             "holds a LoRA adapter (adapter_config.json), not a model; merge it into its base model with peft "
             "(merge_and_unload, save_pretrained) and import that folder"
         )
-    others = sorted(path.name for path in folder.iterdir() if path.suffix in (".gguf", *PICKLE_SUFFIXES, ".safetensors"))
+    others = sorted(
+        path.name for path in folder.iterdir() if path.suffix in (".gguf", *PICKLE_SUFFIXES, ".safetensors")
+    )
     if any(name.endswith(".gguf") for name in others):
         return f"holds a GGUF file ({others[0]}), whose quantised weights are not read; import the original folder"
     if others:
@@ -153,7 +156,7 @@ def _safe_entries(path: Path) -> Iterator[tuple[str, Entry]]:
                     raise PublishedError(
                         f"{path}: {name} has the dtype {dtype}, as of a quantised model; give weights in bf16 or float32"
                     )
-                yield name, Entry(tuple(part.get_shape()), known[dtype], path, lambda name=name: _read_safe(path, name))
+                yield name, Entry(tuple(part.get_shape()), known[dtype], path, partial(_read_safe, path, name))
     except (SafetensorError, OSError) as error:
         raise PublishedError(
             f"{path}: damaged or not a safetensors file ({path.stat().st_size:,} bytes; {error}); copy it again"

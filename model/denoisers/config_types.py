@@ -1,14 +1,16 @@
 """Types of the `backbone` section of a diffusion model; no torch is imported."""
 
+import json
 from collections.abc import Iterator
 from typing import Annotated, Literal
 
 from pydantic import Field
 
+from model.checkpoints.ddit_settings import is_published
 from model.core_registry import first_of_direction
 from model.hub import find_folder_problem
 from model.types import Device, PerformerParams
-from model_factory.yaml_config.paths import PathText
+from model_factory.yaml_config.paths import PathText, expand_home
 from model_factory.yaml_config.strict_model import StrictModel, Violation
 
 
@@ -140,7 +142,26 @@ class HuggingFaceBackboneConfig(BackboneConfig):
     bidirectional, and logits are shifted by one, as in DiffuLLaMA, arXiv 2410.17891); None: from its config.json."""
 
     def violations(self) -> Iterator[Violation]:
-        """Yield a path that is no folder with a model."""
+        """Yield a path that is no folder with a model, or one of a published diffusion model."""
         problem = find_folder_problem(self.path)
         if problem is not None:
             yield Violation(f"{self.path}: {problem}", ("path",), suggestion="a folder with config.json, or owner/name")
+        elif _is_published(self.path):
+            yield Violation(
+                f"{self.path} is a published diffusion model, which transformers has no architecture for; make a run of it",
+                ("path",),
+                suggestion=f"model-factory import --from {self.path} --output runs/imported",
+            )
+
+
+_LARGEST_CONFIG = 1 << 20
+
+
+def _is_published(path: str) -> bool:
+    """Return True for a folder whose config.json is of a published diffusion model; a larger file than any is not read."""
+    file = expand_home(path) / "config.json"
+    try:
+        config = json.loads(file.read_text(encoding="utf-8")) if file.stat().st_size < _LARGEST_CONFIG else None
+    except (OSError, ValueError, RecursionError):
+        return False  # a name on the hub, or a damaged file, which is reported when it is loaded
+    return isinstance(config, dict) and is_published(config)

@@ -5,12 +5,11 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from model.checkpoints.ddit_settings import FAMILIES
 from model_factory.cli.options import CODES, build_verb_parser
 from model_factory.cli.run_command import UsageError, report_error, run_verb
-from model_factory.yaml_config.errors import ConfigError, escape_controls
+from model_factory.yaml_config.errors import escape_controls
 from model_factory.yaml_config.exit_codes import GOOD
-
-FAMILIES = ("sedd", "mdlm", "bd3lm", "udlm", "duo", "gidd")
 
 EXAMPLES = f"""\
 examples:
@@ -78,8 +77,6 @@ def run(args: argparse.Namespace, usage_error: UsageError) -> int:
         )
         try:
             found = import_run(request)
-        except ConfigError as error:
-            return report_error(error, args.source, args.json)
         except Exception as error:
             return report_error(error, args.source, args.json)
         if args.json:

@@ -41,7 +41,7 @@ IMPORTED = "imported.json"
 
 @dataclass(frozen=True)
 class Request:
-    """What to import and how: see the options of `model-factory import`."""
+    """Source, output and options of an import: see the options of `model-factory import`."""
 
     source: str
     output: Path
@@ -121,7 +121,7 @@ def _read_tensors(
     average = weights.content.get("ema") if isinstance(weights.content, dict) else None
     listed = average.get("shadow_params") if isinstance(average, dict) else None
     averaged: dict[str, Tensor] = {}
-    told = None
+    origin = None
     if use_average and isinstance(average, dict):
         if not isinstance(listed, list) or not all(isinstance(item, StoredTensor) for item in listed):
             raise PublishedError(f"{where}: its moving average (ema) has no list shadow_params of tensors")
@@ -139,9 +139,9 @@ def _read_tensors(
             averaged[name] = item.read()
             if not bool(torch.isfinite(averaged[name]).all()):
                 raise PublishedError(f"{where}: the moving average of {name} has values that are NaN or infinite")
-        told = f"moving average (decay {average.get('decay')}, {average.get('num_updates')} updates), by order"
+        origin = f"moving average (decay {average.get('decay')}, {average.get('num_updates')} updates), by order"
     elif isinstance(average, dict):
-        told = "raw weights; the moving average was left out (--no-ema)"
+        origin = "raw weights; the moving average was left out (--no-ema)"
     dtypes = {weights[name].dtype for name in network.order}
     tensors = {}
     for ours, (theirs, change) in network.tensors.items():
@@ -149,10 +149,10 @@ def _read_tensors(
         if len(dtypes) > 1:
             tensor = tensor.float()
         tensors[ours] = tensor if change is None else change(tensor)
-    return tensors, told
+    return tensors, origin
 
 
-# What was understood, for the user.
+# Summary of what was understood, for the user.
 
 
 def _describe(
@@ -169,7 +169,11 @@ def _describe(
     )
     yield "process", f"{network.process}, schedule {_inline(section['schedule'])}"
     yield "mask", "none" if network.mask is None else f"token {network.mask}"
-    told = section["backbone"]["time_embedding"] if section["time_conditioning"] else "none: not told the noise level"
+    told = (
+        section["backbone"]["time_embedding"]
+        if section["time_conditioning"]
+        else "none: not conditioned on the noise level"
+    )
     yield "time", told
     block = section["objective"].get("block_size")
     yield "attention", "full" if block is None else f"blocks of {block} tokens"
@@ -185,9 +189,7 @@ def _inline(values: Mapping[str, Any]) -> str:
     return "{" + ", ".join(f"{key}: {value}" for key, value in values.items()) + "}"
 
 
-def _notes(
-    source: Source, weights: Weights, network: Network, tokenizer: "Tokenizer | None"
-) -> Iterator[str]:
+def _notes(source: Source, weights: Weights, network: Network, tokenizer: "Tokenizer | None") -> Iterator[str]:
     yield from network.notes
     if network.family == "bd3lm":
         yield "it was trained on clipped noise levels; our objective takes all of them, so the bound is comparable"

@@ -68,7 +68,9 @@ def without_tokens_beyond(tokenizer: Tokenizer, size: int) -> Tokenizer:
         for role in roles
         if getattr(inner, f"{role}_token_id", None) is not None and getattr(inner, f"{role}_token_id") < size
     }
-    shorter = HuggingFaceTokenizer(PreTrainedTokenizerFast(tokenizer_object=Backend.from_str(json.dumps(content)), **kept))
+    shorter = HuggingFaceTokenizer(
+        PreTrainedTokenizerFast(tokenizer_object=Backend.from_str(json.dumps(content)), **kept)
+    )
     if shorter.vocab_size > size:
         raise PublishedError(f"{problem}; give the tokenizer that it was trained with")
     return shorter

@@ -32,7 +32,13 @@ assert time.perf_counter() - begin < 10
 
 def find(folder: Path, name: str, **environment: str) -> str:
     kept = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
-    environment |= {"NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1", "HF_HOME": str(folder), "HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+    environment |= {
+        "NO_PROXY": "127.0.0.1",
+        "no_proxy": "127.0.0.1",
+        "HF_HOME": str(folder),
+        "HF_HUB_DISABLE_XET": "1",
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    }
     command = [sys.executable, "-c", CODE, name]
     result = subprocess.run(
         command, cwd=ROOT, env=kept | environment, capture_output=True, text=True, timeout=100, check=False

@@ -10,10 +10,12 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from model.checkpoints.errors import PublishedError
+from model.parse_model_args import parse_model_config
 from model_factory.cli.main import main
 from model_factory.training.errors import FolderInUseError
+from model_factory.yaml_config.errors import ConfigValueError
 from model_factory.yaml_config.exit_codes import UNREADABLE, USAGE
-from tests.interop.published import ROWS, hub_names, published_state, run_import, write_folder
+from tests.interop.published import CONFIGS, ROWS, hub_names, published_state, run_import, write_folder
 
 
 def edit(folder: Path, **tensors: Any) -> None:
@@ -88,7 +90,14 @@ def test_zero_logit_bias_is_left_out(tmp_path: Path) -> None:
     run_import(tmp_path / "source", tmp_path / "run")
 
 
-@pytest.mark.parametrize(("family", "mask", "message"), [("mdlm", ROWS, "the mask is token 12"), ("udlm", 3, "uniform noise"), ("sedd", 3, "the mask of sedd is its last token, 11")])
+@pytest.mark.parametrize(
+    ("family", "mask", "message"),
+    [
+        ("mdlm", ROWS, "the mask is token 12"),
+        ("udlm", 3, "uniform noise"),
+        ("sedd", 3, "the mask of sedd is its last token, 11"),
+    ],
+)
 def test_mask_that_does_not_fit_is_refused(tmp_path: Path, family: str, mask: int, message: str) -> None:
     write_folder(tmp_path / "source", family)
     refused(tmp_path / "source", message, mask_id=mask)
@@ -166,7 +175,7 @@ def test_no_code_of_a_folder_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.chdir(source)
     run_import(source, tmp_path / "run")
     (source / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "Tok", "auto_map": code}))
-    with pytest.raises(ValueError, match="tokenizer folder .* cannot be read"):
+    with pytest.raises(ValueError, match=r"tokenizer folder .* cannot be read"):
         run_import(source, tmp_path / "other")
     assert not marker.exists()
     assert not (tmp_path / "other").exists()
@@ -194,8 +203,22 @@ def test_source_that_is_not_there_is_an_input_error(
     assert not Path("run").exists()
 
 
+@pytest.mark.parametrize("family", ["sedd", "mdlm", "gidd", "llada", "Dream", "sdar"])
+def test_published_folder_as_backbone_names_the_import(tmp_path: Path, family: str) -> None:
+    write_folder(tmp_path / "source", family if family in CONFIGS else "mdlm")
+    if family not in CONFIGS:
+        (tmp_path / "source/config.json").write_text(json.dumps({"model_type": family, "auto_map": {}}))
+    backbone = {"type": "hugging_face", "path": str(tmp_path / "source")}
+    section = {"model_type": "diffusion", "objective": {"type": "mdlm"}, "backbone": backbone}
+    (tmp_path / "file.yml").write_text(json.dumps({"model": section}))
+    with pytest.raises(ConfigValueError, match=f"model-factory import --from {tmp_path}/source --output"):
+        parse_model_config(tmp_path / "file.yml")
+
+
 def test_torch_names_of_prefixes_are_known(tmp_path: Path) -> None:
     state = published_state("sedd")
     write_folder(tmp_path / "source", "sedd")
-    save_file({f"module.{name}": x for name, x in hub_names("sedd", state).items()}, tmp_path / "source/model.safetensors")
+    save_file(
+        {f"module.{name}": x for name, x in hub_names("sedd", state).items()}, tmp_path / "source/model.safetensors"
+    )
     run_import(tmp_path / "source", tmp_path / "run")

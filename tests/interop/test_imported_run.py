@@ -67,7 +67,9 @@ def test_imported_run_infills_and_is_evaluated(run: Path, capsys: pytest.Capture
 def test_imported_bd3lm_generates_by_blocks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_folder(tmp_path / "source", "bd3lm")
     run_import(tmp_path / "source", tmp_path / "run", tokenizer=str(write_tokenizer(tmp_path / "words")))
-    drawn = printed(capsys, "generate", "--run", str(tmp_path / "run"), "--device", "cpu", "--prompt", "a b", "--num-samples", "1")
+    drawn = printed(
+        capsys, "generate", "--run", str(tmp_path / "run"), "--device", "cpu", "--prompt", "a b", "--num-samples", "1"
+    )
     assert drawn["samples"][0]["text"].startswith("a b")
 
 
@@ -94,7 +96,20 @@ datasets:
 training: {{init_from: {run}, max_steps: 1, batch_size: 2, learning_rate: 1.0e-6, lora: {"{r: 2}" if lora else "null"}}}
 """
     (tmp_path / "tune.yml").write_text(text)
-    assert main(["train", "--config", str(tmp_path / "tune.yml"), "--output", str(tmp_path / "tuned"), "--set", "model.backbone.device=cpu"]) == 0
+    assert (
+        main(
+            [
+                "train",
+                "--config",
+                str(tmp_path / "tune.yml"),
+                "--output",
+                str(tmp_path / "tuned"),
+                "--set",
+                "model.backbone.device=cpu",
+            ]
+        )
+        == 0
+    )
     before, after = (load_file(folder / "model.safetensors") for folder in (run, tmp_path / "tuned"))
     assert before.keys() == after.keys()
     assert all(torch.allclose(before[name], after[name], atol=1e-4) for name in before)
@@ -107,7 +122,18 @@ def test_imported_classes_are_drawn(tmp_path: Path, capsys: pytest.CaptureFixtur
     words = ["--run", str(tmp_path / "run"), "--device", "cpu", "--set", "generation.guidance=2"]
     assert printed(capsys, "generate", *words, "--condition", "2", "--steps", "2")["samples"]
     (tmp_path / "data.csv").write_text("text,label\n" + "a b c,1\nd e,2\n" * 5)
-    found = printed(capsys, "evaluate", "--run", str(tmp_path / "run"), "--device", "cpu", "--data", str(tmp_path / "data.csv"), "--num-samples", "0")
+    found = printed(
+        capsys,
+        "evaluate",
+        "--run",
+        str(tmp_path / "run"),
+        "--device",
+        "cpu",
+        "--data",
+        str(tmp_path / "data.csv"),
+        "--num-samples",
+        "0",
+    )
     assert found["rows"] == 10
 
 
