@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -32,7 +33,7 @@ def build_parser(prog: str = "model-factory import") -> argparse.ArgumentParser:
         script="model-factory import",
         description="Import a published diffusion model: its folder, checkpoint or name on the hub becomes a run folder.",
         examples=EXAMPLES,
-        shared=("json",),
+        shared=("set", "plugin", "json"),
     )
     parser.add_argument(
         "--from", metavar="PLACE", required=True, dest="source", help="folder, checkpoint, or owner/name[@revision]"
@@ -55,7 +56,6 @@ def main(argv: Sequence[str] | None = None, prog: str = "model-factory import") 
     """Run the command line; return the exit code."""
     parser = build_parser(prog)
     args = parser.parse_args(argv)
-    args.overrides, args.plugin = [], []
     return run(args, parser.error)
 
 
@@ -74,6 +74,7 @@ def run(args: argparse.Namespace, usage_error: UsageError) -> int:
             family=args.family,
             allow_pickle=args.allow_pickle,
             use_average=not args.no_ema,
+            overrides=tuple(args.overrides),
         )
         try:
             found = import_run(request)
@@ -91,3 +92,7 @@ def run(args: argparse.Namespace, usage_error: UsageError) -> int:
         return GOOD
 
     return run_verb(args, usage_error, work)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -23,9 +23,9 @@ from model.checkpoints.errors import PublishedError
 from model.checkpoints.pickles import StoredTensor, list_inert_names, plain_values
 from model.checkpoints.source import Source, find_source
 from model.checkpoints.weights import Weights, check_place, open_weights
-from model_factory.experiment.config import read_experiment
+from model_factory.experiment.config import ExperimentConfig, read_experiment
 from model_factory.interop.tokenizer import find_tokenizer, mask_token_of, without_tokens_beyond
-from model_factory.training.errors import FolderInUseError
+from model_factory.training.errors import FolderInUseError, UnfitError
 from model_factory.training.run.atomic_io import explain_write_errors, write_text
 from model_factory.training.run.environment import package_version
 from model_factory.training.run.folder import RunFolder
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 IMPORTED = "imported.json"
 """File of a run folder that tells where its weights are from."""
+_FREE = ("model.name", "model.backbone.device", "model.backbone.dropout")
+"""Keys of the model that do not change what its weights mean."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,7 @@ class Request:
     family: str | None = None
     allow_pickle: bool = False
     use_average: bool = True
+    overrides: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -90,8 +93,24 @@ def import_run(request: Request) -> Import:
         tuple(_describe(source, weights, network, average, tokenizer)),
         tuple(_notes(source, weights, network, tokenizer)),
     )
-    _write(run, source, weights, network, tensors, tokenizer, found)
+    config = _experiment(network, request.overrides)
+    _write(run, config, tensors, tokenizer, _origin(source, weights, network, found))
     return found
+
+
+def _experiment(network: Network, overrides: tuple[str, ...]) -> ExperimentConfig:
+    """Return the experiment of the run, with overrides of other sections than the model's sizes.
+
+    Raises UnfitError for an override of the model, ConfigError for an invalid one.
+    """
+    for option in overrides:
+        key = option.partition("=")[0].strip()
+        if key.split(".")[0] == "model" and key not in _FREE:
+            raise UnfitError(f"--set {option}: the model is that of the weights; only {' and '.join(_FREE)} can be set")
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "config.yml"
+        file.write_text(dump({"model": network.section, "training": {"task": "diffusion"}}), encoding="utf-8")
+        return read_experiment(file, overrides, will_train=False).config
 
 
 def _read_stated(source: Source, weights: Weights | None, family: str | None) -> Stated:
@@ -207,23 +226,17 @@ def _notes(source: Source, weights: Weights, network: Network, tokenizer: "Token
 
 def _write(
     run: RunFolder,
-    source: Source,
-    weights: Weights,
-    network: Network,
+    config: ExperimentConfig,
     tensors: dict[str, Tensor],
     tokenizer: "Tokenizer | None",
-    found: Import,
+    origin: dict[str, Any],
 ) -> None:
     """Write the run folder; raise WriteError where it cannot be written."""
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "config.yml"
-        file.write_text(dump({"model": network.section, "training": {"task": "diffusion"}}), encoding="utf-8")
-        config = read_experiment(file, will_train=False).config
     with run.locked(), explain_write_errors("the imported run", run.path):
         run.write_config(config)
         if tokenizer is not None:
             tokenizer.save(run.tokenizer)
-        write_text(run.path / IMPORTED, json.dumps(_origin(source, weights, network, found), indent=1) + "\n")
+        write_text(run.path / IMPORTED, json.dumps(origin, indent=1) + "\n")
         write_tensors(run.weights, tensors)
 
 

@@ -14,6 +14,7 @@ from transformers import PreTrainedTokenizerFast
 from data_manager.tokenizers.load import load_tokenizer
 from model.checkpoints.errors import PublishedError
 from model_factory.cli.main import main
+from model_factory.training.run.folder import RunFolder
 from tests.interop.published import LENGTH, ROWS, published_state, run_import, write_folder
 
 WORDS = ["</s>", *"abcdefghi"]
@@ -135,6 +136,17 @@ def test_imported_classes_are_drawn(tmp_path: Path, capsys: pytest.CaptureFixtur
         "0",
     )
     assert found["rows"] == 10
+
+
+def test_import_takes_settings_of_the_run_but_not_of_the_network(tmp_path: Path) -> None:
+    write_folder(tmp_path / "source", "mdlm")
+    words = ["import", "--from", str(tmp_path / "source"), "--output", str(tmp_path / "run")]
+    assert main([*words, "--set", "model.backbone.num_heads=4"]) == 1
+    assert not (tmp_path / "run").exists()
+    assert main([*words, "--set", "generation.steps=7", "--set", "model.backbone.device=cpu"]) == 0
+    config = RunFolder(tmp_path / "run").read_config()
+    assert config.generation is not None
+    assert config.generation.steps == 7
 
 
 # Tokenizers.
