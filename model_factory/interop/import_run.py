@@ -35,8 +35,6 @@ from model_factory.yaml_config.schema_version import add_version
 if TYPE_CHECKING:
     from data_manager.tokenizers.base import Tokenizer
 
-IMPORTED = "imported.json"
-"""File of a run folder that tells where its weights are from."""
 _FREE = ("model.name", "model.backbone.device", "model.backbone.dropout")
 """Keys of the model that do not change what its weights mean."""
 
@@ -236,7 +234,7 @@ def _write(
         run.write_config(config)
         if tokenizer is not None:
             tokenizer.save(run.tokenizer)
-        write_text(run.path / IMPORTED, json.dumps(origin, indent=1) + "\n")
+        write_text(run.imported, json.dumps(origin, indent=1) + "\n")
         write_tensors(run.weights, tensors)
 
 

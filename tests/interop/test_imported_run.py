@@ -1,6 +1,7 @@
 """An imported run is a run: it generates, infills, is evaluated, trained further and adapted, with the source gone."""
 
 import json
+import math
 import shutil
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,12 @@ from transformers import PreTrainedTokenizerFast
 from data_manager.tokenizers.load import load_tokenizer
 from model.checkpoints.errors import PublishedError
 from model_factory.cli.main import main
+from model_factory.evaluation.data import find_data
+from model_factory.evaluation.metrics import published
+from model_factory.evaluation.metrics.bound import measure
+from model_factory.evaluation.rows import load_split
+from model_factory.evaluation.run import open_run
+from model_factory.evaluation.settings import Settings
 from model_factory.training.run.folder import RunFolder
 from tests.interop.published import LENGTH, ROWS, published_state, run_import, write_folder
 
@@ -63,6 +70,8 @@ def test_imported_run_infills_and_is_evaluated(run: Path, capsys: pytest.Capture
     figures = {figure["name"]: figure["value"] for figure in measured["figures"]}
     parts = sum(figures[f"{name}_part"] for name in ("diffusion", "prior", "reconstruction"))
     assert figures["bits_per_token"] == pytest.approx(parts)
+    assert figures["published"] == pytest.approx(figures["diffusion_part"], rel=0.05)
+    assert any(note.startswith("published is what the code of") for note in measured["notes"])
 
 
 def test_imported_bd3lm_generates_by_blocks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -147,6 +156,22 @@ def test_import_takes_settings_of_the_run_but_not_of_the_network(tmp_path: Path)
     config = RunFolder(tmp_path / "run").read_config()
     assert config.generation is not None
     assert config.generation.steps == 7
+
+
+def test_published_figure_is_the_diffusion_part_at_published_times(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At times of (almost) 1 all tokens are masked, so the figure is their mean cross-entropy."""
+    loaded = open_run(run, device="cpu")
+    monkeypatch.setattr(published, "_RANGES", {"mdlm": (1 - 1e-9, 1.0)})
+    entry = find_data(loaded, [str(run.parent / "text.txt")])
+    split = load_split(loaded, None, max_rows=4, seed=0, other=entry)
+    figures = {figure.name: figure for figure in measure(loaded, split, Settings(samples=False)).figures}
+    batch = next(split.batches("test"))
+    ids = batch["input_ids"]
+    with torch.no_grad():
+        logits = loaded.model.denoise(torch.full_like(ids, ROWS - 1), None)[..., : ROWS - 1].double()
+    masked = 1 - 1e-3  # of the tokens at t = 1
+    nats = torch.nn.functional.cross_entropy(logits.flatten(0, 1), ids.flatten(), reduction="none")
+    assert figures["published"].value == pytest.approx(nats.mean().item() / math.log(2) * masked, rel=2e-2)
 
 
 # Tokenizers.

@@ -11,12 +11,14 @@ from model_factory.diffusion.randomness import RowGenerators
 from model_factory.diffusion.time_strata import stratified_times
 from model_factory.evaluation.figure import Report
 from model_factory.evaluation.metrics.likelihood import TextNLL, ratio_figure
+from model_factory.evaluation.metrics.published import PublishedTimes, published_times
 from model_factory.evaluation.metrics.texts import measure_samples
 from model_factory.evaluation.rows import Split
 from model_factory.evaluation.run import LoadedRun
 from model_factory.evaluation.settings import Settings
 from model_factory.experiment.metric_registry import register_metric
 from model_factory.training.noise import mix_seed
+from model_factory.training.run.folder import RunFolder
 from model_factory.training.tasks.base import counted_tokens
 from model_factory.training.tasks.diffusion import batch_condition, batch_masks
 
@@ -40,6 +42,7 @@ def measure(run: LoadedRun, split: Split, settings: Settings) -> Report:
             bits = np.array(nats) / np.log(2)
             figure = ratio_figure(f"{name}_part", bits, total.tokens, settings.seed, unit="bits a token")
             report.figures.append(figure)
+        report.add(_published(run, split, settings, total.tokens))
         if not parts:
             report.notes.append("this model's output has no bound in parts; the figures are of its loss")
     with report.attempt("samples", settings.seed):
@@ -63,20 +66,43 @@ def bound(run: LoadedRun, split: Split, settings: Settings) -> tuple[TextNLL, di
     return total, {name: parts[name] for name in PARTS if name in parts}
 
 
-def _row_parts(model: Any, batch: dict[str, Any], seed: int) -> dict[str, Tensor]:
-    """Compute the parts of the bound in nats, float64 [B] each, of the rows of a batch."""
+@torch.no_grad()
+def _published(run: LoadedRun, split: Split, settings: Settings, tokens: Any) -> Report:
+    """Return the figure that the published code of an imported model prints, in bits per token; empty for other runs."""
+    report = Report()
+    times = published_times(RunFolder(run.folder))
+    if times is None or not isinstance(run.model, DiffusionModel):
+        return report
+    nats: list[float] = []
+    for batch in split.batches(f"{split.name}, as published"):
+        seeds = [mix_seed(settings.seed, draw) for draw in range(settings.draws)]
+        drawn = [_row_parts(run.model, batch, seed, times)["diffusion"] for seed in seeds]
+        nats.extend(torch.stack(drawn).mean(0).tolist())
+    bits = np.array(nats) / np.log(2)
+    report.figures.append(ratio_figure("published", bits, tokens, settings.seed, unit="bits a token"))
+    report.notes.append(times.note)
+    return report
+
+
+def _row_parts(model: Any, batch: dict[str, Any], seed: int, times: PublishedTimes | None = None) -> dict[str, Tensor]:
+    """Compute the parts of the bound in nats, float64 [B] each, of the rows of a batch.
+
+    With `times`, the diffusion part is at the times of a published evaluation, and the others are not computed.
+    """
     ids, noise, mask = batch["input_ids"], batch["noise"], batch.get("attention_mask")
     if not isinstance(model, DiffusionModel):
         return _parts_by_row(model, batch)
     rows, cond = noise.place.to(ids.device), batch_condition(model, batch)
     counted, masks = counted_tokens(batch), batch_masks(model, batch)
     documents = {"documents": masks["documents"]} if "documents" in masks else {}
+    t = model.times(stratified_times(rows, noise.batch_size, seed), ids, **documents)
     found = model.objective.parts(
         lambda x_t, sigma: model.denoise(x_t, sigma, mask=mask, cond=cond, **documents),
         ids,
-        model.times(stratified_times(rows, noise.batch_size, seed), ids, **documents),
+        t if times is None else times.low + (times.high - times.low) * t,
         RowGenerators.from_seed(seed + 1, rows),
         ~counted,
+        ends=times is None,
     )
     return {name: getattr(found, name).sum(1) for name in PARTS}
 
