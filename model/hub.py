@@ -98,7 +98,7 @@ def load_model_from_hub(load: Callable[..., Any], name: str, remedy: str, **opti
     size = f" of {layers} layers" if layers else ""
     with _silenced_report(), _announcing(f"note: loading the pretrained model {name}{size} ..."):
         model, found = load_from_hub(load, name, "pretrained model", remedy, **safe, **options)
-    if not _are_replaced.get():
+    if not weights_are_replaced():
         if problem := find_loading_problem(model, found, allow_head=True):
             raise HubError(f"pretrained model {name!r}: {problem}; {remedy}")
         for note in _describe_fresh_parts(model, found):
@@ -136,6 +136,11 @@ def replacing_weights() -> Iterator[None]:
         yield
     finally:
         _are_replaced.reset(token)
+
+
+def weights_are_replaced() -> bool:
+    """Return True inside `replacing_weights`."""
+    return _are_replaced.get()
 
 
 def find_loading_problem(model: Any, found: Mapping[str, Any], *, allow_head: bool) -> str | None:

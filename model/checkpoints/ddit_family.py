@@ -5,7 +5,7 @@ is refused where it contradicts them. Every tensor is used, and none may be miss
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from model.checkpoints.ddit_settings import Stated
 from model.checkpoints.errors import PublishedError
+from model.checkpoints.network import Change, Network, shorten
 from model.checkpoints.weights import Weights
 
 FREQUENCIES = 256
@@ -26,8 +27,6 @@ _NEVER = -1e4
 _MULTIPLE = 128
 """GIDD pads its table to a multiple of it."""
 
-Change = Callable[[Tensor], Tensor]
-
 
 @dataclass(frozen=True)
 class Sizes:
@@ -39,30 +38,6 @@ class Sizes:
     layers: int
     expansion: int
     classes: int | None
-
-
-@dataclass(frozen=True)
-class Network:
-    """A published network as one of ours.
-
-    Fields:
-        family: its family; stated: what its config says; sizes: what its tensors say.
-        section: the section `model` of a file that builds it.
-        tensors: for each tensor of ours, the name of theirs and how it is changed.
-        order: names of their trained tensors in the order of `parameters()`, as lists of averages have it.
-        mask: row of the mask in their table, None under uniform noise.
-        process: absorbing, uniform or hybrid; notes: what a user should know.
-    """
-
-    family: str
-    stated: Stated
-    sizes: Sizes
-    section: dict[str, Any]
-    tensors: dict[str, tuple[str, Change | None]]
-    order: tuple[str, ...]
-    mask: int | None
-    process: str
-    notes: tuple[str, ...]
 
 
 def read_network(weights: Weights, stated: Stated, where: str, mask: int | None) -> Network:
@@ -98,17 +73,37 @@ def read_network(weights: Weights, stated: Stated, where: str, mask: int | None)
             "their code never trains, is left out"
         )
     section = _section(stated, sizes, process, tokens, where)
-    return Network(
-        stated.family,
-        stated,
-        sizes,
-        section,
-        tensors,
-        tuple(names[name] for name in names if name in shapes),
-        mask,
-        process,
-        tuple(notes),
+    if stated.family == "bd3lm":
+        notes.append(
+            "it was trained on clipped noise levels; our objective takes all of them, so the bound is comparable"
+        )
+    order = tuple(names[name] for name in names if name in shapes)
+    facts = tuple(_describe(stated.family, sizes, section, process, mask))
+    return Network(stated.family, section, tensors, order, facts, tuple(notes))
+
+
+def _describe(
+    family: str, sizes: Sizes, section: dict[str, Any], process: str, mask: int | None
+) -> Iterator[tuple[str, str]]:
+    """Yield what was understood, pairs of a name and a text."""
+    schedule = ", ".join(f"{key}: {value}" for key, value in section["schedule"].items())
+    yield "family", f"{family} (backbone ddit, objective {section['objective']['type']})"
+    yield (
+        "sizes",
+        f"{sizes.layers} layers, width {sizes.width}, {section['backbone']['num_heads']} heads, {sizes.rows:,} rows, length "
+        f"{section['length']:,}",
     )
+    yield "process", f"{process}, schedule {{{schedule}}}"
+    yield "mask", "none" if mask is None else f"token {mask}"
+    is_conditioned = section["time_conditioning"]
+    yield (
+        "time",
+        section["backbone"]["time_embedding"] if is_conditioned else "none: not conditioned on the noise level",
+    )
+    block = section["objective"].get("block_size")
+    yield "attention", "full" if block is None else f"blocks of {block} tokens"
+    if sizes.classes is not None:
+        yield "classes", f"{sizes.classes}, and the null condition"
 
 
 def _find_prefix(weights: Weights, where: str) -> str:
@@ -228,7 +223,7 @@ def _check_names(weights: Weights, names: Mapping[str, str], shapes: Mapping[str
     ]
     left = [name for name in names if name not in shapes and not _is_buffer(weights, names[name], name, where)]
     problems = [
-        f"{kind}: {_shorten(found)}"
+        f"{kind}: {shorten(found)}"
         for kind, found in (("missing", missing), ("of another shape", odd), ("not known", left))
         if found
     ]
@@ -370,8 +365,3 @@ def _is_time_conditioned(stated: Stated, process: str, where: str) -> bool:
             f"{where}: has {process} noise and time_conditioning false, a combination that is not read"
         )
     return True
-
-
-def _shorten(names: list[str]) -> str:
-    more = f" and {len(names) - _FEW} more" if len(names) > _FEW else ""
-    return ", ".join(names[:_FEW]) + more

@@ -99,8 +99,11 @@ def _hub(config: Mapping[str, Any], where: str) -> Stated:
 def _describe_unknown(kind: str) -> str:
     if kind == "dit":
         return "model_type dit without timestep_cond_dim is not GIDD's network, but that of another project"
-    near = closest(kind, list(FAMILIES))
-    hint = f"did you mean {near}?" if near else f"families that are read are {', '.join(FAMILIES)}"
+    if kind in LANGUAGE_MODELS:
+        return f"model_type {kind!r} is not read yet; of language models, llada, dream and sdar are"
+    known = (*FAMILIES, "llada", "dream", "sdar")
+    near = closest(kind, list(known))
+    hint = f"did you mean {near}?" if near else f"families that are read are {', '.join(known)}"
     return (
         f"model_type {kind!r} is no diffusion model that is read; {hint}. To adapt a masked or causal language model "
         "of Hugging Face, train it with backbone: {type: hugging_face, path: ...}"

@@ -18,6 +18,6 @@ register_backbone("ddit", config=DDiTBackboneConfig, sigma_optional=True, takes_
 register_backbone("bert", config=BertBackboneConfig, sigma_optional=True, takes_documents=True)(
     import_on_call("model.denoisers.bert:BertDenoiser")
 )
-register_backbone("hugging_face", config=HuggingFaceBackboneConfig, sigma_optional=True, takes_documents=True)(
-    import_on_call("model.denoisers.hugging_face:HuggingFaceDenoiser")
-)
+register_backbone(
+    "hugging_face", config=HuggingFaceBackboneConfig, sigma_optional=True, takes_documents=True, takes_blocks=True
+)(import_on_call("model.denoisers.hugging_face:HuggingFaceDenoiser"))

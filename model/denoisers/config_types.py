@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -135,14 +135,33 @@ class HuggingFaceBackboneConfig(BackboneConfig):
     """A pretrained masked or causal language model of Hugging Face, trained further as a denoiser."""
 
     type: Literal["hugging_face"] = "hugging_face"
-    path: PathText
+    path: PathText | None = None
     """A folder with config.json and weights in safetensors, or a name on the hub, `owner/name`."""
+    architecture: dict[str, Any] | None = None
+    """Config of a transformers model in place of `path`: the keys of its config.json, `model_type` among them. Weights are
+    random until those of a run replace them, so imported models have it."""
     adapt: Literal["masked", "causal"] | None = None
     """masked (BERT, RoBERTa, ModernBERT, ...: unchanged) or causal (GPT-2, Llama, Qwen, ...: attention becomes
     bidirectional, and logits are shifted by one, as in DiffuLLaMA, arXiv 2410.17891); None: from its config.json."""
+    shift: bool | None = None
+    """Read the logits of a token from the position before it: Dream and DiffuLLaMA do, LLaDA and SDAR do not; None: for
+    causal models."""
+    mask_token_id: Annotated[int, Field(ge=0)] | None = None
+    """Token of the model's own vocabulary that is the mask; None: a new embedding is learned."""
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Type of the weights when they are loaded from `path` or made; those of a run keep theirs."""
 
     def violations(self) -> Iterator[Violation]:
         """Yield a path that is no folder with a model, or one of a published diffusion model."""
+        if (self.path is None) == (self.architecture is None):
+            given = "both path and architecture" if self.path else "neither path nor architecture"
+            yield Violation(
+                f"{given} are given", ("path",), suggestion="path: a folder with config.json, or owner/name"
+            )
+        if self.architecture is not None and not isinstance(self.architecture.get("model_type"), str):
+            yield Violation("architecture has no model_type", ("architecture",), suggestion="model_type: llama")
+        if self.path is None:
+            return
         problem = find_folder_problem(self.path)
         if problem is not None:
             yield Violation(f"{self.path}: {problem}", ("path",), suggestion="a folder with config.json, or owner/name")

@@ -283,7 +283,9 @@ class DiffusionModel(nn.Module):
         null = None if cond is None else self._null_condition(cond)
         network: Callable[..., Tensor] = self._predict
         if self.block_size is not None:
-            network = BlockReader(self._predict, self.process.graph.is_masked, self.block_size)
+            is_cached = bool(getattr(self.network, "takes_prefix_cache", True))
+            is_masked = self.process.graph.is_masked
+            network = BlockReader(self._predict, is_masked, self.block_size, is_cached=is_cached)
         settings |= {"cond": cond, "null_cond": null, "guidance": guidance, "block_size": self.block_size}
         return Denoiser(network, self.objective.parameterisation, **settings)
 

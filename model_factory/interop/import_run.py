@@ -7,7 +7,7 @@ source is gone. RUN/imported.json tells where the weights are from.
 import json
 import math
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -17,9 +17,11 @@ import torch
 from torch import Tensor
 
 from model.checkpoint import write_tensors
-from model.checkpoints.ddit_family import Network, read_network
+from model.checkpoints.ddit_family import read_network
 from model.checkpoints.ddit_settings import Stated, merge, read_settings
 from model.checkpoints.errors import PublishedError
+from model.checkpoints.language_models import is_language_model, read_language_model
+from model.checkpoints.network import Network
 from model.checkpoints.pickles import StoredTensor, list_inert_names, plain_values
 from model.checkpoints.source import Source, find_source
 from model.checkpoints.weights import Weights, check_place, open_weights
@@ -75,14 +77,18 @@ def import_run(request: Request) -> Import:
     source = find_source(request.source, settings=request.settings, allow_pickle=request.allow_pickle)
     where = str(source.place)
     check_place(source.place)
-    stated = _read_stated(source, None, request.family)  # before the weights, which may be large
+    is_language = is_language_model(source.config)
+    if not is_language:
+        _read_stated(source, None, request.family)  # an error before the weights are opened, which may be large
     weights = open_weights(source.place, allow_pickle=request.allow_pickle)
-    stated = _read_stated(source, weights, request.family)
     tokenizer = find_tokenizer(request.tokenizer, source)
-    mask = request.mask_id
-    if mask is None and tokenizer is not None and stated.family in ("mdlm", "bd3lm"):
-        mask = mask_token_of(tokenizer)
-    network = read_network(weights, stated, where, mask)
+    if is_language:
+        network = read_language_model(weights, source.config, where, request.mask_id)
+    else:
+        stated, mask = _read_stated(source, weights, request.family), request.mask_id
+        if mask is None and tokenizer is not None and stated.family in ("mdlm", "bd3lm"):
+            mask = mask_token_of(tokenizer)
+        network = read_network(weights, stated, where, mask)
     if tokenizer is not None:
         tokenizer = without_tokens_beyond(tokenizer, network.section["vocab_size"])
     tensors, average = _read_tensors(weights, network, where, request.use_average)
@@ -175,41 +181,18 @@ def _read_tensors(
 def _describe(
     source: Source, weights: Weights, network: Network, average: str | None, tokenizer: "Tokenizer | None"
 ) -> Iterator[tuple[str, str]]:
-    sizes, section = network.sizes, network.section
+    yield from network.facts
     parameters = sum(math.prod(weights[name].shape) for name in network.order)
     dtypes = sorted({str(weights[name].dtype).removeprefix("torch.") for name in network.order})
-    yield "family", f"{network.family} (backbone ddit, objective {section['objective']['type']})"
-    yield (
-        "sizes",
-        f"{sizes.layers} layers, width {sizes.width}, {section['backbone']['num_heads']} heads, {sizes.rows:,} rows, length "
-        f"{section['length']:,}, {parameters:,} parameters in {' and '.join(dtypes)}",
-    )
-    yield "process", f"{network.process}, schedule {_inline(section['schedule'])}"
-    yield "mask", "none" if network.mask is None else f"token {network.mask}"
-    told = (
-        section["backbone"]["time_embedding"]
-        if section["time_conditioning"]
-        else "none: not conditioned on the noise level"
-    )
-    yield "time", told
-    block = section["objective"].get("block_size")
-    yield "attention", "full" if block is None else f"blocks of {block} tokens"
-    if sizes.classes is not None:
-        yield "classes", f"{sizes.classes}, and the null condition"
+    yield "parameters", f"{parameters:,} in {' and '.join(dtypes)}"
     yield "weights", average or "as in the file; it has no moving average beside them"
     yield "tokenizer", "none" if tokenizer is None else f"{tokenizer.vocab_size:,} tokens"
     yield "licence", source.licence or "not stated in README.md"
     yield "revision", source.revision or "none (a folder)"
 
 
-def _inline(values: Mapping[str, Any]) -> str:
-    return "{" + ", ".join(f"{key}: {value}" for key, value in values.items()) + "}"
-
-
 def _notes(source: Source, weights: Weights, network: Network, tokenizer: "Tokenizer | None") -> Iterator[str]:
     yield from network.notes
-    if network.family == "bd3lm":
-        yield "it was trained on clipped noise levels; our objective takes all of them, so the bound is comparable"
     if tokenizer is None:
         yield (
             "there is no tokenizer: load_run(RUN).model samples and scores token ids in Python; for text, import again with "

@@ -121,7 +121,7 @@ def test_sharded_weights_are_read_in_their_dtype(tmp_path: Path) -> None:
     found = run_import(tmp_path / "source", tmp_path / "run")
     tensors = load_file(tmp_path / "run/model.safetensors")
     assert torch.equal(tensors["network.head.bias"], state["output_layer.linear.bias"])
-    assert "in bfloat16" in dict(found.facts)["sizes"]
+    assert "in bfloat16" in dict(found.facts)["parameters"]
 
 
 FIRST = "model-00001-of-00002.safetensors"
