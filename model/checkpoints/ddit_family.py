@@ -20,7 +20,6 @@ from model.checkpoints.weights import Weights
 FREQUENCIES = 256
 _IGNORED = ("sampling_eps_min", "sampling_eps_max", "block_diff_mask")
 _CACHES = ("cos_cached", "sin_cached")
-_FEW = 5
 _BERT_ROWS, _BERT_MASK = 30522, 103
 _NEVER = -1e4
 """Bias of a token that is never predicted: its probability underflows to 0 in every floating-point type."""
@@ -110,7 +109,7 @@ def _find_prefix(weights: Weights, where: str) -> str:
     for prefix in ("", "backbone.", "model.", "module."):
         if f"{prefix}vocab_embed.embedding" in weights:
             return prefix
-    some = ", ".join(sorted(weights)[:_FEW])
+    some = shorten(sorted(weights))
     raise PublishedError(f"{where}: has no tensor vocab_embed.embedding, as these networks have; it has {some}")
 
 
@@ -129,7 +128,9 @@ def _measure(weights: Weights, names: Mapping[str, str], where: str) -> Sizes:
     cond_dim = shape("sigma_map.mlp.0.weight", 2)[0]
     hidden = shape("blocks.0.mlp.0.weight", 2)[0]
     indices = {name.split(".")[1] for name in names if name.startswith("blocks.")}
-    layers = 1 + max((int(index) for index in indices if index.isdigit()), default=-1)
+    layers = len(indices)
+    if indices != {str(index) for index in range(layers)}:
+        raise PublishedError(f"{where}: its blocks are {shorten(sorted(indices))}; expected 0 to {layers - 1}")
     if width == 0 or hidden % width:
         raise PublishedError(f"{where}: the feed-forward width {hidden} is not a multiple of the width {width}")
     classes = None
@@ -238,7 +239,8 @@ def _is_buffer(weights: Weights, name: str, short: str, where: str) -> bool:
         given = weights.read(name).double()
         half = len(given)
         ours = 10_000.0 ** (-torch.arange(half, dtype=torch.float64) / max(half, 1))
-        if given.dim() != 1 or not torch.allclose(given, ours, rtol=1e-2 if given.dtype == torch.bfloat16 else 1e-4):
+        is_rough = weights[name].dtype in (torch.bfloat16, torch.float16)
+        if given.dim() != 1 or not torch.allclose(given, ours, rtol=1e-2 if is_rough else 1e-4):
             raise PublishedError(f"{where}: {short} is not of rotary positions with the base 10,000, which ours are")
         return True
     if last == "logit_bias":

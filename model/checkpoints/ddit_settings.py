@@ -32,7 +32,7 @@ class Stated:
     heads: int | None = None
     length: int | None = None
     vocab: int | None = None
-    """Number of rows of the embedding; in SEDD's files the number of data tokens, before `states` are counted."""
+    """Number of rows of the embedding; GIDD's is then padded."""
     dropout: float | None = None
     time_conditioning: bool | None = None
     block_size: int | None = None

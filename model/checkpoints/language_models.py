@@ -12,8 +12,10 @@ import torch
 from model.checkpoints.errors import PublishedError
 from model.checkpoints.network import Change, Network, shorten
 from model.checkpoints.weights import Weights
+from model.hub import MAX_LAYERS
 
 _LONGEST = 4096
+_HALVES = {"bfloat16", "float16"}
 _LLADA_LAYER = {
     "attn_norm": "input_layernorm",
     "q_proj": "self_attn.q_proj",
@@ -76,6 +78,7 @@ def read_language_model(weights: Weights, config: Mapping[str, Any], where: str,
     names = {reader.rename(name): name for name in weights}
     _check_tensors(weights, names, shapes, tied, where)
     kept = [name for name in shapes if name in names and not (tied and name == "lm_head.weight")]
+    kept_names = tuple(names[name] for name in kept)
     rows: int = architecture["vocab_size"]
     mask = _find_mask(config, reader, rows, mask, where)
     block = config.get("block_size") if family == "sdar" else None
@@ -83,14 +86,14 @@ def read_language_model(weights: Weights, config: Mapping[str, Any], where: str,
         raise PublishedError(f"{where}: its config lacks block_size")
     objective = {"type": "mdlm"} if block is None else {"type": "bd3lm", "block_size": block}
     length = min(int(architecture["max_position_embeddings"]), _LONGEST)
-    dtypes = {weights[name].dtype for name in weights}
+    dtypes = {str(weights[name].dtype).removeprefix("torch.") for name in kept_names}
     backbone = {
         "type": "hugging_face",
         "architecture": architecture,
         "adapt": "causal",
         "shift": reader.shift,
         "mask_token_id": mask,
-        "dtype": str(dtypes.pop()).removeprefix("torch.") if len(dtypes) == 1 else "float32",
+        "dtype": dtypes.pop() if len(dtypes) == 1 and dtypes <= _HALVES else "float32",
     }
     section = {
         "model_type": "diffusion",
@@ -112,7 +115,7 @@ def read_language_model(weights: Weights, config: Mapping[str, Any], where: str,
         notes.append(
             f"it has {architecture['max_position_embeddings']:,} positions; rows and samples have {length:,} unless set"
         )
-    return Network(family, section, tensors, tuple(names[name] for name in kept), facts, tuple(notes))
+    return Network(family, section, tensors, kept_names, facts, tuple(notes))
 
 
 def _describe(
@@ -148,6 +151,10 @@ def _shapes(architecture: dict[str, Any], where: str) -> dict[str, tuple[int, ..
     """Return the names and shapes of an architecture's parameters; it is built without memory for them."""
     from transformers import AutoConfig, AutoModelForCausalLM
 
+    if not 0 < architecture["num_hidden_layers"] <= MAX_LAYERS:
+        raise PublishedError(
+            f"{where}: has {architecture['num_hidden_layers']:,} layers, and 1 to {MAX_LAYERS:,} are read"
+        )
     values = {key: value for key, value in architecture.items() if key != "model_type"}
     try:
         with torch.device("meta"):

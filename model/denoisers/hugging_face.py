@@ -104,7 +104,7 @@ class HuggingFaceDenoiser(nn.Module):
         """Return the logits [B, L, dim] of x_t int [B, L], as `forward` does, without its check of the architecture."""
         x = self._embed(x_t if mask is None else x_t.masked_fill(~mask, 0))
         if self.told is not None:
-            x = x + self.told(x_t, sigma, cond)
+            x = x + self.told(x_t, sigma, cond).to(x.dtype)
         seen = None if mask is None else mask | ~mask.any(1, keepdim=True)  # never an empty row
         apart = None if documents is None else Documents(documents)
         options: dict[str, Any] = {"attention_mask": None if seen is None else seen.long()}

@@ -91,13 +91,13 @@ def import_run(request: Request) -> Import:
         network = read_network(weights, stated, where, mask)
     if tokenizer is not None:
         tokenizer = without_tokens_beyond(tokenizer, network.section["vocab_size"])
+    config = _experiment(network, request.overrides)
     tensors, average = _read_tensors(weights, network, where, request.use_average)
     found = Import(
         run.path,
         tuple(_describe(source, weights, network, average, tokenizer)),
         tuple(_notes(source, weights, network, tokenizer)),
     )
-    config = _experiment(network, request.overrides)
     _write(run, config, tensors, tokenizer, _origin(source, weights, network, found))
     return found
 

@@ -198,6 +198,7 @@ def test_swapped_tensors_change_outputs(tmp_path: Path, swap: tuple[str, str]) -
         ("llada", {"mlp_hidden_size": 18}, "its tensors are not those of its config: of another shape"),
         ("llada", {"n_layers": 3}, "missing: model.layers.2.self_attn.q_proj.weight"),
         ("llada", {"n_layers": 1}, "not known: model.transformer.blocks.1"),
+        ("llada", {"n_layers": 10**9}, "has 1,000,000,000 layers"),
         ("llada", {"mask_token_id": None}, "name the mask: --mask-id N"),
         ("llada", {"mask_token_id": ROWS}, "the mask is token 13, and the vocabulary has 13"),
         ("llada", {"rope_theta": None}, "rope_theta is None; expected a number"),

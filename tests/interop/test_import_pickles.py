@@ -108,13 +108,15 @@ def test_sedd_checkpoint_is_read_with_its_hydra_file(tmp_path: Path) -> None:
     (tmp_path / "exp/checkpoints-meta").mkdir(parents=True)
     (tmp_path / "exp/.hydra").mkdir()
     text = "\n".join(f"{key}: {value}" for key, value in CONFIGS["sedd"].items()).replace("True", "true")
-    (tmp_path / "exp/.hydra/config.yaml").write_text(text.replace("'", ""))
+    unsafe = f"\nextra: !!python/object/apply:os.system ['touch {tmp_path}/marker']\n"
+    (tmp_path / "exp/.hydra/config.yaml").write_text(text.replace("'", "") + unsafe)
     average = {"decay": 0.9999, "num_updates": 1, "shadow_params": [2 * tensor for tensor in state.values()]}
     path = tmp_path / "exp/checkpoints-meta/checkpoint.pth"
     torch.save({"optimizer": {}, "model": OrderedDict(state), "ema": average, "step": 3}, path)
     run_import(path, tmp_path / "run", allow_pickle=True)
     found = load_file(tmp_path / "run/model.safetensors")
     assert torch.equal(found["network.head.weight"], 2 * state["output_layer.linear.weight"])
+    assert not (tmp_path / "marker").exists()
 
 
 @pytest.mark.parametrize("place", ["beside", "in_state"])

@@ -13,6 +13,7 @@ from model.checkpoints.errors import PublishedError
 from model.parse_model_args import parse_model_config
 from model_factory.cli.main import main
 from model_factory.training.errors import FolderInUseError
+from model_factory.training.run.folder import load_run
 from model_factory.yaml_config.errors import ConfigValueError
 from model_factory.yaml_config.exit_codes import UNREADABLE, USAGE
 from tests.interop.published import CONFIGS, ROWS, hub_names, published_state, run_import, write_folder
@@ -70,6 +71,10 @@ AT = "backbone.blocks.1."
         ({f"{AT}norm2.weight": None}, "missing: blocks.1.norm2.weight"),
         ({"backbone.extra.weight": torch.ones(1)}, "not known: extra.weight"),
         ({"backbone.blocks.2.norm1.weight": torch.ones(16)}, "number of layers 2 in the config and 3 in the tensors"),
+        (
+            {"backbone.blocks.99999999999.norm1.weight": torch.ones(16)},
+            "its blocks are 0, 1, 99999999999; expected 0 to 2",
+        ),
         ({f"{AT}norm1.weight": torch.ones(17)}, r"blocks.1.norm1.weight is \[17\] instead of \[16\]"),
         ({f"{AT}norm1.weight": torch.full((16,), torch.nan)}, "NaN or infinite"),
         ({"backbone.logit_bias": torch.ones(ROWS)}, "logit_bias is not 0"),
@@ -122,6 +127,8 @@ def test_sharded_weights_are_read_in_their_dtype(tmp_path: Path) -> None:
     tensors = load_file(tmp_path / "run/model.safetensors")
     assert torch.equal(tensors["network.head.bias"], state["output_layer.linear.bias"])
     assert "in bfloat16" in dict(found.facts)["parameters"]
+    model = load_run(tmp_path / "run", device="cpu").model
+    assert model.denoise(torch.zeros(1, 4, dtype=torch.long), None).dtype == torch.bfloat16
 
 
 FIRST = "model-00001-of-00002.safetensors"
