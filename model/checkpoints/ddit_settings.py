@@ -12,7 +12,7 @@ from model.checkpoints.errors import PublishedError
 from model_factory.yaml_config.registry import closest
 
 FAMILIES = ("sedd", "mdlm", "bd3lm", "udlm", "duo", "gidd")
-LANGUAGE_MODELS = ("llada", "llada2_moe", "dream", "sdar", "sdar_moe")
+LANGUAGE_MODELS = ("llada", "llada2_moe", "dream", "sdar", "sdar_moe", "a2d-llama", "a2d-qwen2", "a2d-qwen3")
 """Values of model_type of diffusion models that transformers has no architecture for."""
 _ALGORITHMS = {"duo_base": "duo", "distillation": "duo"}
 _REFUSED = {
@@ -100,7 +100,7 @@ def _describe_unknown(kind: str) -> str:
     if kind == "dit":
         return "model_type dit without timestep_cond_dim is not GIDD's network, but that of another project"
     if kind in LANGUAGE_MODELS:
-        return f"model_type {kind!r} is not read yet; of language models, llada, dream and sdar are"
+        return f"model_type {kind!r} is not read yet; of language models, llada, dream, sdar and a2d are"
     known = (*FAMILIES, "llada", "dream", "sdar")
     near = closest(kind, list(known))
     hint = f"did you mean {near}?" if near else f"families that are read are {', '.join(known)}"

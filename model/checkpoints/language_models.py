@@ -1,4 +1,4 @@
-"""Published language models that denoise, as our backbone `hugging_face`: LLaDA, Dream and SDAR.
+"""Published language models that denoise, as our backbone `hugging_face`: LLaDA, Dream, SDAR and dLLM's a2d models.
 
 They are Llama, Qwen2 and Qwen3 of transformers with other names and full or blockwise attention, so their own code is not
 needed. The config decides the architecture, and every tensor must have its name and shape.
@@ -15,6 +15,7 @@ from model.checkpoints.weights import Weights
 from model.hub import MAX_LAYERS
 
 _LONGEST = 4096
+_NO_MASK = (0, 0)
 _HALVES = {"bfloat16", "float16"}
 _LLADA_LAYER = {
     "attn_norm": "input_layernorm",
@@ -256,4 +257,7 @@ _READERS = {
     "llada": _Reader(_llada, (126464, 126336), False, _llada_name),
     "dream": _Reader(_qwen("qwen2"), (152064, 151666), True, lambda name: name),
     "sdar": _Reader(_qwen("qwen3", "head_dim"), (151936, 151669), False, lambda name: name),
+    "a2d-llama": _Reader(_qwen("llama"), _NO_MASK, False, lambda name: name),
+    "a2d-qwen2": _Reader(_qwen("qwen2"), _NO_MASK, False, lambda name: name),
+    "a2d-qwen3": _Reader(_qwen("qwen3", "head_dim"), _NO_MASK, False, lambda name: name),
 }

@@ -20,8 +20,8 @@ examples:
   model-factory generate --run runs/mdlm --prompt "The [[20]] of the city"
   model-factory evaluate --run runs/mdlm --data texts.txt
 
-It reads SEDD, MDLM, BD3LM, UDLM, Duo, GIDD, LLaDA, Dream and SDAR; it prints what it understood, and refuses what
-contradicts itself. No code of a source is ever run.
+It reads SEDD, MDLM, BD3LM, UDLM, Duo, GIDD, LLaDA, Dream, SDAR and a2d; it prints what it understood, and refuses
+what contradicts itself. No code of a source is ever run.
 
 {CODES}"""
 

@@ -83,11 +83,11 @@ def import_run(request: Request) -> Import:
     weights = open_weights(source.place, allow_pickle=request.allow_pickle)
     tokenizer = find_tokenizer(request.tokenizer, source)
     if is_language:
-        network = read_language_model(weights, source.config, where, request.mask_id)
+        named = tokenizer if source.config.get("mask_token_id") is None else None
+        network = read_language_model(weights, source.config, where, _find_mask(request.mask_id, named))
     else:
-        stated, mask = _read_stated(source, weights, request.family), request.mask_id
-        if mask is None and tokenizer is not None and stated.family in ("mdlm", "bd3lm"):
-            mask = mask_token_of(tokenizer)
+        stated = _read_stated(source, weights, request.family)
+        mask = _find_mask(request.mask_id, tokenizer if stated.family in ("mdlm", "bd3lm") else None)
         network = read_network(weights, stated, where, mask)
     if tokenizer is not None:
         tokenizer = without_tokens_beyond(tokenizer, network.section["vocab_size"])
@@ -100,6 +100,11 @@ def import_run(request: Request) -> Import:
     )
     _write(run, config, tensors, tokenizer, _origin(source, weights, network, found))
     return found
+
+
+def _find_mask(given: int | None, tokenizer: "Tokenizer | None") -> int | None:
+    """Return the mask that the user gave, else that of the tokenizer; None without either."""
+    return given if given is not None or tokenizer is None else mask_token_of(tokenizer)
 
 
 def _experiment(network: Network, overrides: tuple[str, ...]) -> ExperimentConfig:
