@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
+from model.checkpoints.ddit_settings import is_published
 from model_factory.yaml_config.paths import expand_home, forbidden_reason
 from model_factory.yaml_config.schema_version import parse_json
 
@@ -58,6 +59,11 @@ def load_config_from_hub(name: str, remedy: str) -> Any:
     try:
         config = load_from_hub(AutoConfig.from_pretrained, name, "pretrained model", remedy)
     except HubError as error:
+        if _is_published(name):
+            raise HubError(
+                f"pretrained model {name!r} is a published diffusion model, which transformers has no architecture for; make "
+                f"a run of it: model-factory import --from {name} --output runs/imported"
+            ) from error
         unknown = re.search(r"has model type `([^`]*)` but Transformers does not recognize", str(error))
         if unknown is None:
             raise
@@ -72,6 +78,17 @@ def load_config_from_hub(name: str, remedy: str) -> Any:
                 f"pretrained model {name!r}: config.json has {key} {count:,}, and at most {MAX_LAYERS:,} fit"
             )
     return config
+
+
+def _is_published(name: str) -> bool:
+    """Return True if the config.json of a folder, or of a name in the cache, is of a published diffusion model."""
+    from transformers import PretrainedConfig
+
+    try:
+        content, _ = PretrainedConfig.get_config_dict(name, local_files_only=True)
+    except Exception:  # missing or damaged; the library raises many types
+        return False
+    return is_published(content)
 
 
 @contextmanager

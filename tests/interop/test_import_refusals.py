@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from model.checkpoints.errors import PublishedError
+from model.hub import HubError, load_config_from_hub
 from model.parse_model_args import parse_model_config
 from model_factory.cli.main import main
 from model_factory.training.errors import FolderInUseError
@@ -220,6 +221,12 @@ def test_published_folder_as_backbone_names_the_import(tmp_path: Path, family: s
     (tmp_path / "file.yml").write_text(json.dumps({"model": section}))
     with pytest.raises(ConfigValueError, match=f"model-factory import --from {tmp_path}/source --output"):
         parse_model_config(tmp_path / "file.yml")
+
+
+def test_published_name_on_the_hub_names_the_import(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "llada", "auto_map": {"AutoConfig": "x.Y"}}))
+    with pytest.raises(HubError, match=f"make a run of it: model-factory import --from {tmp_path} --output"):
+        load_config_from_hub(str(tmp_path), "give another one")
 
 
 def test_torch_names_of_prefixes_are_known(tmp_path: Path) -> None:
