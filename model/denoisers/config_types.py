@@ -147,7 +147,7 @@ class HuggingFaceBackboneConfig(BackboneConfig):
     """Read the logits of a token from the position before it: Dream and DiffuLLaMA do, LLaDA and SDAR do not; None: for
     causal models."""
     mask_token_id: Annotated[int, Field(ge=0)] | None = None
-    """Token of the model's own vocabulary that is the mask; None: a new embedding is learned."""
+    """Token of the model's own vocabulary that is the mask; None: a new embedding is learned. [token id]"""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     """Type of the weights when they are loaded from `path` or made; those of a run keep theirs."""
 
