@@ -2,9 +2,11 @@
 
 from typing import Any, ClassVar
 
+import torch
 from transformers import PreTrainedConfig
 
 from model.checkpoint import with_device
+from model.hub import replacing_weights
 from model.model_factory import create_model
 from model.model_types import ModelConfig
 from model.registry import model_entry
@@ -44,7 +46,8 @@ class ModelFactoryHubConfig(PreTrainedConfig):
 
     def build(self) -> Any:
         """Build the network of the section with fresh weights."""
-        return create_model(self.model_config())
+        with torch.device("cpu"), replacing_weights():  # not on the meta device, as parts are computed from the section
+            return create_model(self.model_config())
 
 
 class DecoderHubConfig(ModelFactoryHubConfig):

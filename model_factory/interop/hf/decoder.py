@@ -5,12 +5,13 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import GenerationMixin, PreTrainedModel
+from transformers import GenerationMixin
 from transformers.cache_utils import Cache
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from model.attention.decoding_state import DecodingState
 from model.transformer.inputs import InputError, describe
+from model_factory.interop.hf.base import ModelFactoryModel
 from model_factory.interop.hf.config import DecoderHubConfig
 
 
@@ -74,29 +75,22 @@ def next_token_loss(logits: Tensor, labels: Tensor | None, *, shift: bool) -> Te
     return F.cross_entropy(logits.float().flatten(0, 1), labels.flatten(), ignore_index=-100)
 
 
-class ModelFactoryForCausalLM(PreTrainedModel, GenerationMixin):
+class ModelFactoryForCausalLM(ModelFactoryModel, GenerationMixin):
     """A `PerformerDecoder` with the interface of transformers; raises ValueError for one that takes no tokens."""
 
     config_class = DecoderHubConfig
-    base_model_prefix = "network"
-    main_input_name = "input_ids"
     _supports_cache_class = True
 
-    def __init__(self, config: DecoderHubConfig) -> None:
-        super().__init__(config)
+    def __init__(self, config: DecoderHubConfig, network: nn.Module | None = None) -> None:
         if config.vocab_size is None:
             raise ValueError("this decoder has no vocab_size, so it is no language model")
-        self.network = config.build()
-        self.post_init()
+        super().__init__(config, network)
 
     @classmethod
     def _supports_default_dynamic_cache(cls) -> bool:
         return False
 
-    def _init_weights(self, module: nn.Module) -> None:
-        """Do nothing: the network initialises its own weights."""
-
-    def get_input_embeddings(self) -> nn.Module:
+    def get_input_embeddings(self) -> Any:
         """Return the token embedding."""
         return self.network.input.embedding
 
@@ -104,7 +98,7 @@ class ModelFactoryForCausalLM(PreTrainedModel, GenerationMixin):
         """Replace the token embedding."""
         self.network.input.embedding = value
 
-    def get_output_embeddings(self) -> nn.Module | None:
+    def get_output_embeddings(self) -> Any:
         """Return the head; None if the token embedding is the head too."""
         return self.network.head
 
@@ -146,7 +140,7 @@ class ModelFactoryForCausalLM(PreTrainedModel, GenerationMixin):
             return out
         # Positions begin at the first real token, so the rows are moved to the left and back.
         order = (~mask).byte().argsort(dim=1, stable=True)
-        moved = self.network(input_ids.gather(1, order), mask=mask.gather(1, order))
+        moved: Tensor = self.network(input_ids.gather(1, order), mask=mask.gather(1, order))
         back = order.argsort(dim=1)
         return moved.gather(1, back[..., None].expand_as(moved))
 

@@ -3,29 +3,19 @@
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from transformers import PreTrainedModel
+from torch import Tensor
 from transformers.modeling_outputs import MaskedLMOutput
 
 from model.transformer.inputs import InputError, describe
+from model_factory.interop.hf.base import ModelFactoryModel
 from model_factory.interop.hf.config import DenoiserHubConfig
 from model_factory.interop.hf.decoder import read_attention_mask
 
 
-class ModelFactoryDenoiser(PreTrainedModel):
+class ModelFactoryDenoiser(ModelFactoryModel):
     """A `DiffusionModel` with the interface of transformers; `network` is the model itself, with its bound and samplers."""
 
     config_class = DenoiserHubConfig
-    base_model_prefix = "network"
-    main_input_name = "input_ids"
-
-    def __init__(self, config: DenoiserHubConfig) -> None:
-        super().__init__(config)
-        self.network = config.build()
-        self.post_init()
-
-    def _init_weights(self, module: nn.Module) -> None:
-        """Do nothing: the network initialises its own weights."""
 
     def forward(
         self,
@@ -83,7 +73,5 @@ class ModelFactoryDenoiser(PreTrainedModel):
             length = given + max_new_tokens
         if length is None:
             raise InputError("the model has no sequence length: pass max_new_tokens")
-        found: Tensor = self.network.sample(
-            rows, length, steps, sampler, input_ids, frozen, generator, **options
-        )
+        found: Tensor = self.network.sample(rows, length, steps, sampler, input_ids, frozen, generator, **options)
         return found

@@ -3,30 +3,20 @@
 from typing import Any
 
 from torch import Tensor, nn
-from transformers import PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput, MaskedLMOutput
 
 from model.transformer.inputs import InputError
+from model_factory.interop.hf.base import ModelFactoryModel
 from model_factory.interop.hf.config import EncoderHubConfig
 from model_factory.interop.hf.decoder import read_attention_mask
 
 
-class ModelFactoryEncoder(PreTrainedModel):
+class ModelFactoryEncoder(ModelFactoryModel):
     """A `PerformerEncoder` with the interface of transformers."""
 
     config_class = EncoderHubConfig
-    base_model_prefix = "network"
-    main_input_name = "input_ids"
 
-    def __init__(self, config: EncoderHubConfig) -> None:
-        super().__init__(config)
-        self.network = config.build()
-        self.post_init()
-
-    def _init_weights(self, module: nn.Module) -> None:
-        """Do nothing: the network initialises its own weights."""
-
-    def get_input_embeddings(self) -> nn.Module | None:
+    def get_input_embeddings(self) -> Any:
         """Return the token embedding; None if the input is features."""
         return self.network.input.embedding
 
@@ -55,4 +45,4 @@ class ModelFactoryEncoder(PreTrainedModel):
             output: Any = MaskedLMOutput(logits=self.network.logits(hidden), hidden_states=(hidden,))
         else:
             output = BaseModelOutput(last_hidden_state=hidden)
-        return output.to_tuple() if return_dict is False else output  # type: ignore[no-any-return]
+        return output.to_tuple() if return_dict is False else output

@@ -4,10 +4,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import GenerationMixin, PreTrainedModel
+from transformers import GenerationMixin
 from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
 
 from model.transformer.inputs import InputError
+from model_factory.interop.hf.base import ModelFactoryModel
 from model_factory.interop.hf.config import EncoderDecoderHubConfig
 from model_factory.interop.hf.decoder import StateCache, next_token_loss, read_attention_mask, refuse_other_caches
 
@@ -27,30 +28,20 @@ class EncoderView(nn.Module):
         return BaseModelOutput(last_hidden_state=context)
 
 
-class ModelFactoryForSeq2SeqLM(PreTrainedModel, GenerationMixin):
+class ModelFactoryForSeq2SeqLM(ModelFactoryModel, GenerationMixin):
     """An `EncoderDecoderTransformer` with the interface of transformers."""
 
     config_class = EncoderDecoderHubConfig
-    base_model_prefix = "network"
-    main_input_name = "input_ids"
-
-    def __init__(self, config: EncoderDecoderHubConfig) -> None:
-        super().__init__(config)
-        self.network = config.build()
-        self.post_init()
 
     @classmethod
     def _supports_default_dynamic_cache(cls) -> bool:
         return False
 
-    def _init_weights(self, module: nn.Module) -> None:
-        """Do nothing: the network initialises its own weights."""
-
     def get_encoder(self, *unused: Any, **options: Any) -> nn.Module:
         """Return a view of the encoder for `generate`."""
         return EncoderView(self)
 
-    def get_input_embeddings(self) -> nn.Module | None:
+    def get_input_embeddings(self) -> Any:
         """Return the token embedding of the encoder; None if the source is features."""
         return self.network.encoder.input.embedding
 
@@ -58,7 +49,7 @@ class ModelFactoryForSeq2SeqLM(PreTrainedModel, GenerationMixin):
         """Replace the token embedding of the encoder."""
         self.network.encoder.input.embedding = value
 
-    def get_output_embeddings(self) -> nn.Module | None:
+    def get_output_embeddings(self) -> Any:
         """Return the head of the decoder; None if its token embedding is the head too."""
         return self.network.decoder.head
 
