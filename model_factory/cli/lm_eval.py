@@ -108,8 +108,9 @@ def _evaluate(arguments: dict[str, Any], rest: Sequence[str]) -> int:
         arguments["log"] = str(folder / f"estimates_{time.strftime('%Y-%m-%dT%H-%M-%S')}.jsonl")
     model = arguments | (given.model_args or {})
     words = ["--batch_size", str(BATCH), "--device", "auto", *rest, "--model_args", json.dumps(model)]
+    settings = HarnessSettings.parse(model)
     if given.use_cache:
-        words += ["--use_cache", f"{given.use_cache}_{HarnessSettings.parse(model).identity()[:16]}"]
+        words += ["--use_cache", f"{given.use_cache}_{settings.identity()[:16]}"]
     _parse_rest(words)
     cli_evaluate()
     return GOOD

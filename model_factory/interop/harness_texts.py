@@ -43,7 +43,7 @@ class Start:
         text = bos if is_whole else eos if is_isolated else ()
         if add_bos_token is not None:
             text = bos if add_bos_token else ()
-        empty = text or (eos if is_decoder else ())
+        empty = bos if is_whole else text or (eos if is_decoder else ())
         return cls(text, empty if prefix_token_id is None else (prefix_token_id,))
 
 
