@@ -6,7 +6,11 @@ from pathlib import Path
 from tests.evaluation.untrained_runs import BACKBONE, DECODER, MDLM, make_run, text_data
 
 ABCD = "abcd\n"
-BD3LM = {**MDLM, "objective": {"type": "bd3lm", "block_size": 3}, "backbone": {**BACKBONE, "type": "ddit", "cond_dim": 8}}
+BD3LM = {
+    **MDLM,
+    "objective": {"type": "bd3lm", "block_size": 3},
+    "backbone": {**BACKBONE, "type": "ddit", "cond_dim": 8},
+}
 SEDD = {**MDLM, "objective": {"type": "sedd"}}
 UDLM = {**MDLM, "process": {"type": "uniform"}, "objective": {"type": "udlm"}}
 GIDD = {**MDLM, "process": {"type": "hybrid"}, "objective": {"type": "gidd"}}
@@ -27,7 +31,12 @@ def local_tasks(folder: Path) -> Path:
     """Write three tasks of local files: rolling likelihood, multiple choice and generation."""
     folder.mkdir(parents=True, exist_ok=True)
     rows = [
-        {"text": f"the quick brown fox jumps {word}. " * 2, "question": f"the {word}", "choices": ["dog", "fox jumps"], "gold": number % 2}
+        {
+            "text": f"the quick brown fox jumps {word}. " * 2,
+            "question": f"the {word}",
+            "choices": ["dog", "fox jumps"],
+            "gold": number % 2,
+        }
         for number, word in enumerate(("over", "the lazy dog", "and"))
     ]
     (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))

@@ -103,7 +103,9 @@ def test_bound_of_one_token_has_one_draw(opened) -> None:
     assert BoundScorer(run, 24, 8, draws=1).score([PAIR])[0].standard_error is None
 
 
-@pytest.mark.parametrize(("name", "order"), [("mdlm", "left"), ("mdlm", "random"), ("sedd", "random"), ("bd3lm", "random")])
+@pytest.mark.parametrize(
+    ("name", "order"), [("mdlm", "left"), ("mdlm", "random"), ("sedd", "random"), ("bd3lm", "random")]
+)
 def test_chain_sums_to_one_over_all_texts(opened, name: str, order: str) -> None:
     run = opened(name)
     tokens = range(run.model.num_tokens)

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from functools import partial
 from math import fsum, log, sqrt
 from pathlib import Path
 
@@ -19,9 +20,9 @@ from lm_eval.tasks import TaskManager
 from model_factory.cli.lm_eval import main
 from model_factory.evaluation.run import open_run
 from model_factory.interop.export.tokenizer import convert_tokenizer
+from model_factory.interop.harness_settings import HarnessSettings
 from model_factory.interop.hf.config import make_hub_config
 from model_factory.interop.hf.decoder import ModelFactoryForCausalLM
-from model_factory.interop.harness_settings import HarnessSettings
 from model_factory.interop.lm_eval import ModelFactoryLM
 from model_factory.training.errors import UnfitError
 from tests.evaluation.untrained_runs import PAIR, make_run, pair_data
@@ -51,6 +52,8 @@ def tasks(tmp_path_factory) -> Path:
 def _offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("datasets.config.HF_DATASETS_OFFLINE", True)
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+    monkeypatch.setattr("lm_eval.tasks.TaskManager", partial(TaskManager, include_defaults=False))  # 13,000 files
+    monkeypatch.setattr("lm_eval.evaluator.add_env_info", lambda results: None)  # calls pip and nvidia-smi
 
 
 def instances(kind: str, arguments: list[tuple]) -> list[Instance]:
@@ -60,7 +63,9 @@ def instances(kind: str, arguments: list[tuple]) -> list[Instance]:
 def answer(lm, choices=CHOICES, texts=(LONG * 2, "fox")) -> list[float]:
     """Return the log-likelihoods of answers and of texts."""
     answers = lm.loglikelihood(instances("loglikelihood", list(choices)), disable_tqdm=True)
-    rolling = lm.loglikelihood_rolling(instances("loglikelihood_rolling", [(text,) for text in texts]), disable_tqdm=True)
+    rolling = lm.loglikelihood_rolling(
+        instances("loglikelihood_rolling", [(text,) for text in texts]), disable_tqdm=True
+    )
     return [nats for nats, _ in answers] + list(rolling)
 
 
@@ -72,7 +77,9 @@ def test_decoder_equals_the_class_of_the_harness(runs, kind: str) -> None:
     tokenizer, is_whole = convert_tokenizer(run.tokenizer), kind == "whole"
     prefix = run.tokenizer.bos_token_id if is_whole else run.tokenizer.eos_token_id
     shared = {"max_length": 24, "batch_size": 4}
-    theirs = HFLM(pretrained=model, tokenizer=tokenizer, backend="causal", prefix_token_id=prefix, device="cpu", **shared)
+    theirs = HFLM(
+        pretrained=model, tokenizer=tokenizer, backend="causal", prefix_token_id=prefix, device="cpu", **shared
+    )
     ours = ModelFactoryLM(pretrained=str(runs[kind]), add_bos_token=False if is_whole else None, **shared)
     requests = instances("loglikelihood", CHOICES)
     expected = theirs.loglikelihood(requests, disable_tqdm=True)
@@ -109,7 +116,9 @@ def test_results_depend_on_no_batch_order_or_limit(runs, kind: str) -> None:
     assert {one["standard_error"] for one in eight.estimates} == {0.0} or kind != "decoder"
 
 
-@pytest.mark.parametrize(("kind", "settings"), [("decoder", {}), ("mdlm", {"draws": 32}), ("mdlm", {"likelihood": "chain"})])
+@pytest.mark.parametrize(
+    ("kind", "settings"), [("decoder", {}), ("mdlm", {"draws": 32}), ("mdlm", {"likelihood": "chain"})]
+)
 def test_local_tasks_run_offline(runs, tasks: Path, tmp_path: Path, kind: str, settings: dict) -> None:
     log_file = tmp_path / "estimates.jsonl"
     found = lm_eval.simple_evaluate(
@@ -177,9 +186,9 @@ def test_checkout_does_not_hide_the_package_evaluate(tmp_path: Path) -> None:
     (tmp_path / "evaluate").mkdir()
     (tmp_path / "evaluate" / "__init__.py").write_text("")
     code = (
-        "import sys; import evaluate; print(evaluate.__file__); sys.path.append(sys.argv[1])\n"
+        "import sys, importlib.util, evaluate; print(evaluate.__file__); sys.path.append(sys.argv[1])\n"
         "from model_factory.cli.lm_eval import put_checkout_last; put_checkout_last()\n"
-        "import evaluate, data_manager.errors; print(evaluate.__file__)"
+        "import data_manager.errors; print(importlib.util.find_spec('evaluate').origin)"
     )
     words = [sys.executable, "-c", code, str(tmp_path)]
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True)
@@ -193,7 +202,11 @@ def test_continuations_are_greedy_and_stop(runs) -> None:
     text = run.tokenizer.decode(ids[7:])
     lm = ModelFactoryLM(pretrained=str(runs["decoder"]))
     stop = text[3:5]
-    requests = [("the dog", {"max_gen_toks": 8}), ("the dog", {"max_gen_toks": 8, "until": [stop]}), ("fox", {"until": []})]
+    requests = [
+        ("the dog", {"max_gen_toks": 8}),
+        ("the dog", {"max_gen_toks": 8, "until": [stop]}),
+        ("fox", {"until": []}),
+    ]
     whole, cut, _ = lm.generate_until(instances("generate_until", requests))
     assert whole == text[: len(whole)]
     assert cut == text[: text.index(stop)]
@@ -203,7 +216,8 @@ def test_continuations_are_greedy_and_stop(runs) -> None:
 def test_continuations_depend_on_no_batch_or_order(runs, kind: str) -> None:
     sampled = {"max_gen_toks": 6, "do_sample": True, "temperature": 1.0}
     requests = [("the", sampled), ("the dog", sampled), ("fox", {"max_gen_toks": 4}), ("the", sampled), (LONG, sampled)]
-    one, many = (ModelFactoryLM(pretrained=str(runs[kind]), batch_size=size) for size in (1, 8))
+    steps = () if kind == "decoder" else "generation.steps=4"
+    one, many = (ModelFactoryLM(pretrained=str(runs[kind]), batch_size=size, overrides=steps) for size in (1, 8))
     first = one.generate_until(instances("generate_until", requests))
     assert many.generate_until(instances("generate_until", requests[::-1]))[::-1] in (
         first,
