@@ -22,6 +22,7 @@ SCRIPTS = {
     "generate": ["generate.py"],
     "evaluate": ["evaluate.py"],
     "sweep": ["-m", "model_factory.cli.sweep"],
+    "import": ["-m", "model_factory.cli.import_run"],
     "lm-eval": ["-m", "model_factory.cli.lm_eval"],
     "compare": ["-m", "model_factory.cli.compare"],
     "data": ["-m", "data_manager.data_manager"],
@@ -29,6 +30,7 @@ SCRIPTS = {
 }
 PROGS = {
     "sweep": "model-factory sweep",
+    "import": "model-factory import",
     "lm-eval": "model-factory lm-eval",
     "compare": "model-factory compare",
     "data": "python -m data_manager.data_manager",
@@ -40,6 +42,7 @@ WRONG = {
     "generate": ["--run", "never_written"],
     "evaluate": ["--run", "never_written"],
     "sweep": ["--config", "configs/full_experiment.yml", "--output", "never_written", "--seeds", "0,1"],
+    "import": ["--from", "never_there", "--output", "never_written"],
     "lm-eval": ["--run", "never_written", "--tasks", "x"],
     "compare": ["never_written"],
     "data": ["--config", "configs/data/embedded.yml"],
