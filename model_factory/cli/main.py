@@ -22,8 +22,8 @@ VERBS = {
     "demo": "check, train, generate and evaluate on a corpus that comes with Python",
 }
 """Meaning of each verb; `module_of` names its module."""
-_MODULES = {"import": "import_run", "lm-eval": "lm_eval"}
-"""Modules of verbs whose names are not names in Python."""
+_MODULES = {"import": "import_run", "lm-eval": "interop.lm_eval"}
+"""Modules of verbs that do not have the name of the verb."""
 HELP = """\
 usage: {prog} VERB [options]
 

@@ -81,7 +81,7 @@ class Texts:
         if whole[: len(before)] != before:
             self.counts["requests whose context has other tokens with its answer than alone"] += 1
         if len(whole) <= len(before):
-            self.counts["answers without a token of their own, of log-likelihood 0"] += 1
+            self.counts["answers without a token, of log-likelihood 0"] += 1
         return Pair(before, whole[len(before) :])
 
     def whole(self, text: str) -> Pair:

@@ -23,7 +23,7 @@ SCRIPTS = {
     "evaluate": ["evaluate.py"],
     "sweep": ["-m", "model_factory.cli.sweep"],
     "import": ["-m", "model_factory.cli.import_run"],
-    "lm-eval": ["-m", "model_factory.cli.lm_eval"],
+    "lm-eval": ["-m", "model_factory.cli.interop.lm_eval"],
     "compare": ["-m", "model_factory.cli.compare"],
     "data": ["-m", "data_manager.data_manager"],
     "demo": ["-m", "model_factory.cli.demo"],

@@ -15,9 +15,8 @@ from model_factory.cli.run_command import report_error, run_verb
 from model_factory.yaml_config.errors import escape_line
 from model_factory.yaml_config.exit_codes import GOOD
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 """The checkout, or site-packages."""
-BATCH = 32
 EXAMPLES = f"""\
 examples:
   model-factory lm-eval --run runs/mine --tasks lambada_openai --batch_size 64
@@ -25,7 +24,7 @@ examples:
   model-factory lm-eval --run runs/mdlm --tasks arc_easy --draws 32
   model-factory lm-eval --run runs/mdlm --tasks arc_easy --likelihood chain --model_args order=random,seed=1
 All other options are those of `lm-eval run`, which `lm-eval run --help` lists; the model is set. Tasks of the harness are
-downloaded from the hub; tasks of your own are YAML files below --include_path.
+downloaded from the hub; custom tasks are YAML files below --include_path.
 
 {CODES}"""
 
@@ -98,8 +97,8 @@ def _evaluate(arguments: dict[str, Any], rest: Sequence[str]) -> int:
     put_checkout_last()
     from lm_eval.__main__ import cli_evaluate
 
-    import model_factory.interop.lm_eval  # noqa: F401  (registers the model)
     from model_factory.interop.harness_settings import HarnessSettings
+    from model_factory.interop.lm_eval import BATCH  # registers the model
 
     given = _parse_rest(rest)
     if given.output_path and getattr(given, "log_samples", False):
