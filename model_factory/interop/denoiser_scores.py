@@ -11,13 +11,14 @@ Neither is the distribution of a sampler of few steps.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, islice
 from math import fsum, sqrt
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
+from data_manager.progress import progress_bar
 from model.discrete.model import DiffusionModel
 from model_factory.diffusion.objectives.losses import Objective, SubsLoss
 from model_factory.diffusion.randomness import ROW_WIDTH, RowGenerators
@@ -41,27 +42,30 @@ class _Row:
 class _DenoiserScorer:
     """Network calls of both ways to score; rows of one length share a call, so that none is padded.
 
-    `fill` is the number of tokens of a row of a run that fills rows with end tokens, 0 for other runs: the positions after an
+    `canvas` is the number of tokens of a row of a run that fills rows with end tokens, 0 for other runs: the positions after an
     answer are masked then, which leaves open what follows.
     """
 
-    def __init__(self, run: LoadedRun, max_length: int, batch_size: int, seed: int, fill: int = 0) -> None:
+    def __init__(self, run: LoadedRun, max_length: int, batch_size: int, seed: int, canvas: int = 0) -> None:
         assert isinstance(run.model, DiffusionModel)
         self.model, self.limit, self.batch_size, self.seed = run.model, max_length, batch_size, seed
         self.process, self.graph = run.model.process, run.model.process.graph
-        self.fill = fill if self.graph.absorbing else 0
+        self.canvas = canvas if self.graph.absorbing else 0
 
-    def _batches(self, rows: Sequence[_Row]) -> Iterator[list[_Row]]:
-        """Yield the rows in batches of one length, the longest first."""
-        for _, group in groupby(sorted(rows, key=lambda row: -len(row.pair)), key=lambda row: len(row.pair)):
-            same = list(group)
-            for first in range(0, len(same), self.batch_size):
-                yield same[first : first + self.batch_size]
+    def _batches(self, pairs: Sequence[Pair], counts: Sequence[int]) -> Iterator[list[_Row]]:
+        """Yield rows in batches of one length, the longest first; pair i has `counts[i]` rows."""
+        order = sorted(range(len(pairs)), key=lambda number: -len(pairs[number]))
+        with progress_bar("answers", sum(counts), "row") as track:
+            for _, same in groupby(order, key=lambda number: len(pairs[number])):
+                rows = (_Row(number, pairs[number], draw) for number in same for draw in range(counts[number]))
+                while batch := list(islice(rows, self.batch_size)):
+                    yield batch
+                    track(len(batch))
 
     def _tensors(self, rows: Sequence[_Row]) -> tuple[Tensor, Tensor]:
         """Return the tokens int64 [B, L] of rows, masks after the answers of filled ones, and bool [B, L] of the answers."""
         length, begins = len(rows[0].pair), torch.tensor([len(row.pair.context) for row in rows])
-        ids = torch.full((len(rows), max(length, self.fill)), self.graph.mask_token or 0)
+        ids = torch.full((len(rows), max(length, self.canvas)), self.graph.mask_token or 0)
         ids[:, :length] = torch.tensor([[*row.pair.context, *row.pair.answer] for row in rows])
         places = torch.arange(ids.shape[1])
         is_answer = (places >= begins[:, None]) & (places < length)
@@ -92,9 +96,9 @@ class BoundScorer(_DenoiserScorer):
     """
 
     def __init__(
-        self, run: LoadedRun, max_length: int, batch_size: int, *, draws: int, seed: int = 0, fill: int = 0
+        self, run: LoadedRun, max_length: int, batch_size: int, *, draws: int, seed: int = 0, canvas: int = 0
     ) -> None:
-        super().__init__(run, max_length, batch_size, seed, fill)
+        super().__init__(run, max_length, batch_size, seed, canvas)
         self.draws = draws
         self.counted: Objective | None = self.model.objective.by_counts()
 
@@ -102,12 +106,11 @@ class BoundScorer(_DenoiserScorer):
     def score(self, pairs: Sequence[Pair]) -> list[Score]:
         """Return the bound of each pair, its standard error, and whether the answer is greedy."""
         values: dict[int, list[float]] = {number: [] for number in range(len(pairs))}
-        rows = [_Row(number, pair, draw) for number, pair in enumerate(pairs) for draw in range(self._draws_of(pair))]
-        for batch in self._batches(rows):
+        for batch in self._batches(pairs, [self._draws_of(pair) for pair in pairs]):
             for row, nats in zip(batch, self._nats(batch), strict=True):
                 values[row.number].append(-nats)
         greedy: dict[int, bool] = {}
-        for batch in self._batches([_Row(number, pair) for number, pair in enumerate(pairs)]):
+        for batch in self._batches(pairs, [1] * len(pairs)):
             greedy.update(zip((row.number for row in batch), self._are_greedy(batch), strict=True))
         return [self._join(pair, values[number], greedy[number]) for number, pair in enumerate(pairs)]
 
@@ -162,9 +165,9 @@ class ChainScorer(_DenoiserScorer):
     """
 
     def __init__(
-        self, run: LoadedRun, max_length: int, batch_size: int, *, order: Order = "left", seed: int = 0, fill: int = 0
+        self, run: LoadedRun, max_length: int, batch_size: int, *, order: Order = "left", seed: int = 0, canvas: int = 0
     ) -> None:
-        super().__init__(run, max_length, batch_size, seed, fill)
+        super().__init__(run, max_length, batch_size, seed, canvas)
         if not self.graph.absorbing:
             raise UnfitError(
                 f"{run.folder}: the chain rule reveals masks one after another, and the noise of this run has none; use "
@@ -178,8 +181,7 @@ class ChainScorer(_DenoiserScorer):
         terms: dict[int, list[float]] = {number: [] for number in range(len(pairs))}
         greedy = dict.fromkeys(terms, True)
         orders = [self._order(pair) for pair in pairs]
-        rows = [_Row(number, pair, turn) for number, pair in enumerate(pairs) for turn in range(len(pair.answer))]
-        for batch in self._batches(rows):
+        for batch in self._batches(pairs, [len(pair.answer) for pair in pairs]):
             for row, nats, is_likeliest in zip(batch, *self._turns(batch, orders), strict=True):
                 terms[row.number].append(nats)
                 greedy[row.number] &= is_likeliest

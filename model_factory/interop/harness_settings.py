@@ -9,6 +9,7 @@ from typing import Any, get_args
 
 from model_factory.evaluation.run import LoadedRun
 from model_factory.interop.denoiser_scores import BoundScorer, ChainScorer, Order
+from model_factory.interop.harness_texts import canvas_of
 from model_factory.interop.token_scores import DecoderScorer, Scorer
 from model_factory.training.errors import UnfitError
 from model_factory.training.run.checkpoints import find_newest_checkpoint
@@ -113,11 +114,11 @@ class HarnessSettings:
             raise UnfitError(
                 f"{run.folder}: a model that inserts tokens has no likelihood of an answer given a context"
             )
-        fill = getattr(run.dataset_config, "limit", 0) if getattr(run.dataset_config, "is_filled", False) else 0
+        canvas = canvas_of(run)
         if self.likelihood == "chain":
             order: Any = self.order or "left"
-            return ChainScorer(run, length, batch_size, order=order, seed=self.seed, fill=fill or 0)
-        return BoundScorer(run, length, batch_size, draws=self.draws or DRAWS, seed=self.seed, fill=fill or 0)
+            return ChainScorer(run, length, batch_size, order=order, seed=self.seed, canvas=canvas)
+        return BoundScorer(run, length, batch_size, draws=self.draws or DRAWS, seed=self.seed, canvas=canvas)
 
     def length(self, run: LoadedRun) -> int:
         """Return the number of tokens that the model reads at once."""

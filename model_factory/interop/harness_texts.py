@@ -11,8 +11,8 @@ from data_manager.rows.collate import pad_rows
 from model_factory.diffusion.randomness import ROW_WIDTH, RowGenerators
 from model_factory.evaluation.run import LoadedRun
 from model_factory.evaluation.sampling.discrete import draw_tokens
-from model_factory.evaluation.sampling.given import has_given, place_given, read_given
-from model_factory.evaluation.sampling.prompt import Given, Template
+from model_factory.evaluation.sampling.given import has_given, read_given
+from model_factory.evaluation.sampling.prompt import Template
 from model_factory.evaluation.sampling.sample import decode_sample, decoding_options
 from model_factory.interop.token_scores import Pair, text_key
 from model_factory.training.errors import UnfitError
@@ -105,6 +105,12 @@ def _messages(text: str) -> Any:
     return found if isinstance(found, list) else text
 
 
+def canvas_of(run: LoadedRun) -> int:
+    """Return the number of tokens of the rows of a run that fills them with end tokens, 0 for other runs."""
+    config: Any = run.dataset_config
+    return (config.limit or 0) if getattr(config, "is_filled", False) else 0
+
+
 @dataclass(frozen=True)
 class Job:
     """A text to continue: its tokens, the number of new ones, stop texts, how tokens are chosen, and its random key."""
@@ -123,8 +129,7 @@ class Continuations:
         self.texts, self.run, self.tokenizer = texts, texts.run, texts.tokenizer
         self.max_length, self.batch_size, self.seed = max_length, batch_size, seed
         self.is_decoder = self.run.task_name == "language_modelling"
-        config: Any = self.run.dataset_config
-        self.fill: int = (config.limit or 0) if getattr(config, "is_filled", False) and texts.has_given else 0
+        self.canvas = 0 if self.is_decoder else canvas_of(self.run)
 
     def write(self, requests: Sequence[tuple[str, Mapping[str, Any]]]) -> list[str]:
         """Return the continuation of each (context, generation arguments), up to the first stop text.
@@ -155,11 +160,11 @@ class Continuations:
         temperature = float(choices.get("temperature") or 0.0) or (1.0 if is_sampled else 0.0)
         choices["temperature"] = 0.0 if is_sampled is False else temperature
         ids, size = self.texts.context(context), int(new or self.run.generation.max_new_tokens)
-        if not self.fill:
-            size = min(size, self.max_length - 1)
-            if len(ids) + size > self.max_length:
-                self.texts.counts["contexts cut on the left"] += 1
-                ids = ids[len(ids) + size - self.max_length :]
+        size = min(size, self.max_length - 1)
+        cut = len(ids) + (1 if self.canvas else size) - self.max_length  # a canvas is what the context leaves
+        if cut > 0:
+            self.texts.counts["contexts cut on the left"] += 1
+            ids = ids[cut:]
         kept = tuple(sorted(choices.items()))
         seen[context, kept] += 1  # a task may ask for several samples of one context
         key = text_key(self.seed, Pair(ids, ()), seen[context, kept] if choices["temperature"] else 1)
@@ -179,7 +184,7 @@ class Continuations:
 
     def _draw(self, jobs: Sequence[Job]) -> list[str]:
         """Return the texts of jobs with the same settings."""
-        settings = {"top_k": None, "top_p": None, **dict(jobs[0].choices)}
+        settings = {"top_k": None, "top_p": None, "num_beams": 1, **dict(jobs[0].choices)}
         generation = self.run.generation.model_copy(update=settings)
         run = replace(self.run, config=self.run.config.model_copy(update={"generation": generation}))
         keys = torch.tensor([job.key for job in jobs], device=run.device)
@@ -190,7 +195,7 @@ class Continuations:
             templates = [self._template(job) for job in jobs]
             lengths = torch.full((len(jobs),), len(templates[0].tokens))
             drawn, _ = draw_tokens(run, lengths, None, templates, streams)
-            rows = [row[len(job.context) :] for job, row in zip(jobs, drawn, strict=True)]
+            rows = [row[len(job.context) :][: job.new] for job, row in zip(jobs, drawn, strict=True)]
         return [decode_sample(row, None, self.tokenizer).text for row in rows]
 
     def _continue(self, run: LoadedRun, jobs: Sequence[Job], streams: RowGenerators) -> list[list[int]]:
@@ -201,9 +206,7 @@ class Continuations:
         return found
 
     def _template(self, job: Job) -> Template:
-        """Return the row to denoise: the context, and the new tokens, or the rest of a row that end tokens fill."""
-        if not self.fill:
-            size = len(job.context)
-            return Template([*job.context, *[0] * job.new], [True] * size + [False] * job.new)
-        given = Given(list(job.context))
-        return replace(place_given(given, self.fill, self.tokenizer.eos_token_id), given=None)
+        """Return the row to denoise: the context, and the new tokens, or the rest of a row of a run that fills rows."""
+        size = len(job.context)
+        new = self.canvas - size if self.canvas else job.new
+        return Template([*job.context, *[0] * new], [True] * size + [False] * new)

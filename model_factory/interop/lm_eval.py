@@ -58,6 +58,7 @@ class ModelFactoryLM(TemplateLM):  # type: ignore[misc]
         start = Start.of(self.run, self.settings.add_bos_token, self.settings.prefix_token_id)
         self.texts = Texts(self.run, start)
         self.estimates: list[dict[str, Any]] = []
+        _LOGGER.info("%s: %s", self.run.folder, self.settings.describe(self.run)["likelihood"])
         self._logged: set[str] = set()
 
     @property

@@ -1,6 +1,6 @@
 """Log-likelihoods of answers given contexts, as token ids: pairs, their windows, and scores by a decoder."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from math import fsum, sqrt
@@ -8,6 +8,7 @@ from typing import Protocol
 
 import torch
 
+from data_manager.progress import progress_bar
 from data_manager.rows.collate import pad_rows
 from model_factory.evaluation.run import LoadedRun
 from model_factory.training.tasks.language_modelling import next_token_logits
@@ -94,13 +95,18 @@ class DecoderScorer:
     def __init__(self, run: LoadedRun, max_length: int, batch_size: int) -> None:
         self.run, self.limit, self.batch_size = run, max_length + 1, batch_size
 
+    def _batches(self, numbers: Sequence[int]) -> Iterator[Sequence[int]]:
+        with progress_bar("answers", len(numbers), "answer") as track:
+            for first in range(0, len(numbers), self.batch_size):
+                yield numbers[first : first + self.batch_size]
+                track(self.batch_size)
+
     @torch.no_grad()
     def score(self, pairs: Sequence[Pair]) -> list[Score]:
         """Return the score of each pair; contexts must not be empty."""
         scores: dict[int, Score] = {}
         order = sorted(range(len(pairs)), key=lambda number: -len(pairs[number]))
-        for first in range(0, len(order), self.batch_size):
-            chosen = order[first : first + self.batch_size]
+        for chosen in self._batches(order):
             rows = [[*pairs[number].context, *pairs[number].answer] for number in chosen]
             ids, mask = (tensor.to(self.run.device) for tensor in pad_rows(rows, 0))
             batch = {"input_ids": ids} if bool(mask.all()) else {"input_ids": ids, "attention_mask": mask}

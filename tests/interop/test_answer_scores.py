@@ -179,7 +179,7 @@ def test_filled_rows_leave_open_what_follows(opened) -> None:
         logits = run.model.denoise(torch.tensor([[5, *masks]]), 1.0)[0, 1, : run.model.num_tokens]
     truth = float(torch.log_softmax(logits.double(), -1)[7])
     pair = Pair((5,), (7,))
-    for scorer in (ChainScorer(run, 24, 8, fill=4), BoundScorer(run, 24, 8, draws=2, fill=4)):
+    for scorer in (ChainScorer(run, 24, 8, canvas=4), BoundScorer(run, 24, 8, draws=2, canvas=4)):
         assert scorer.score([pair])[0].log_likelihood == pytest.approx(truth, abs=1e-5)
 
 
