@@ -21,6 +21,7 @@ SCRIPTS = {
     "scripts/demo": "demo",
     "model_factory sweep": "sweep",
     "model_factory import": "import",
+    "model_factory lm-eval": "lm-eval",
     "model_factory compare": "compare",
 }
 """Verb of each program of a checkout."""
@@ -69,7 +70,9 @@ def check_command(words: Sequence[str], folder: Path) -> None:
     verb, options = (options[0], options[1:]) if name == "model_factory" else (SCRIPTS[name], options)
     assert verb in VERBS, f"unknown verb: {shlex.join(words)}"
     try:
-        args = build_parser(verb).parse_args(options)
+        parser = build_parser(verb)
+        # lm-eval passes other options on to the harness
+        args = parser.parse_known_args(options)[0] if verb == "lm-eval" else parser.parse_args(options)
     except SystemExit as error:
         raise AssertionError(f"invalid command: {shlex.join(words)}") from error
     _check_file(args, folder)

@@ -33,11 +33,11 @@ DIFFUSION = (ROOT / "docs" / "diffusion.md").read_text(encoding="utf-8")
 
 def test_docs_index_lists_installed_commands() -> None:
     """The index page maps each program of a checkout to its installed command, and the README does too."""
-    rows = re.findall(r"^\| `(?:python )?(?:-m )?([\w./ ]+)` \| `model-factory (\w+)` \|$", INDEX, re.M)
+    rows = re.findall(r"^\| `(?:python )?(?:-m )?([\w./ -]+)` \| `model-factory ([\w-]+)` \|$", INDEX, re.M)
     assert [verb for _, verb in rows] == list(VERBS)
     assert dict(rows) == SCRIPTS
     assert all((ROOT / name).is_file() for name, _ in rows if not name.startswith(("data_manager.", "model_factory ")))
-    shown = re.findall(r"^\| `model-factory (\w+)` \| `(?:python )?(?:-m )?([\w./ ]+)` \|", README, re.M)
+    shown = re.findall(r"^\| `model-factory ([\w-]+)` \| `(?:python )?(?:-m )?([\w./ -]+)` \|", README, re.M)
     assert [(name, verb) for verb, name in shown] == rows
 
 

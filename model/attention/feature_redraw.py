@@ -4,6 +4,8 @@ The n-th draw of the i-th layer depends on (seed, i, n) alone: not on the device
 process or an interruption of training, since seed, n and the count of steps are in the state dict.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from random import Random
 
 import torch
@@ -26,11 +28,22 @@ def orthogonal_projections(nb_features: int, head_dim: int, seed: int, *, in_pai
         raise ImportError(
             "performer-pytorch imports distutils, which Python 3.12 lacks: pip install setuptools"
         ) from error
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), _wide_default_dtype():
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would reseed the accelerators as well
         drawn = (nb_features + 1) // 2 if in_pairs else nb_features
         matrix: Tensor = gaussian_orthogonal_random_matrix(drawn, head_dim, device=torch.device("cpu"))
     return torch.cat([matrix, -matrix])[:nb_features] if in_pairs else matrix
+
+
+@contextmanager
+def _wide_default_dtype() -> Iterator[None]:
+    """Draw in float32 where the default dtype is narrower, as while transformers loads in bfloat16: QR lacks those."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.promote_types(before, torch.float32))
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
 
 
 # A custom operator is opaque to torch.compile, so the graph does not break where `state` is read, and it does nothing

@@ -15,13 +15,15 @@ VERBS = {
     "evaluate": "evaluate a trained run on a split of its data",
     "sweep": "train a run for each point of a grid, or for each trial of an Optuna search",
     "import": "make a run folder of a published diffusion model",
+    "export": "write a trained run for transformers, torch.export or ONNX",
+    "lm-eval": "evaluate a run on tasks of lm-evaluation-harness",
     "compare": "print a table of runs, with means over seeds",
     "data": "load the data sets of a file and summarise them, or list what is available",
     "demo": "check, train, generate and evaluate on a corpus that comes with Python",
 }
 """Meaning of each verb; `module_of` names its module."""
-_KEYWORDS = {"import": "import_run"}
-"""Modules of verbs that are keywords of Python."""
+_MODULES = {"import": "import_run", "lm-eval": "interop.lm_eval"}
+"""Modules of verbs that do not have the name of the verb."""
 HELP = """\
 usage: {prog} VERB [options]
 
@@ -56,7 +58,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "model-factory") -> int:
 
 def module_of(verb: str) -> str:
     """Return the name of a verb's module, which has `main` and `build_parser`."""
-    return f"model_factory.cli.{_KEYWORDS.get(verb, verb)}"
+    return f"model_factory.cli.{_MODULES.get(verb, verb)}"
 
 
 def _hint(words: Sequence[str]) -> str:

@@ -23,6 +23,7 @@ SCRIPTS = {
     "evaluate": ["evaluate.py"],
     "sweep": ["-m", "model_factory.cli.sweep"],
     "import": ["-m", "model_factory.cli.import_run"],
+    "lm-eval": ["-m", "model_factory.cli.interop.lm_eval"],
     "compare": ["-m", "model_factory.cli.compare"],
     "data": ["-m", "data_manager.data_manager"],
     "demo": ["-m", "model_factory.cli.demo"],
@@ -30,6 +31,7 @@ SCRIPTS = {
 PROGS = {
     "sweep": "model-factory sweep",
     "import": "model-factory import",
+    "lm-eval": "model-factory lm-eval",
     "compare": "model-factory compare",
     "data": "python -m data_manager.data_manager",
     "demo": "scripts/demo",
@@ -41,6 +43,7 @@ WRONG = {
     "evaluate": ["--run", "never_written"],
     "sweep": ["--config", "configs/full_experiment.yml", "--output", "never_written", "--seeds", "0,1"],
     "import": ["--from", "never_there", "--output", "never_written"],
+    "lm-eval": ["--run", "never_written", "--tasks", "x"],
     "compare": ["never_written"],
     "data": ["--config", "configs/data/embedded.yml"],
     "demo": [],

@@ -1,0 +1,61 @@
+"""Comparison of an exported model with the run's, on example inputs."""
+
+import torch
+from torch import Tensor, nn
+
+from model.discrete.model import DiffusionModel
+from model.transformer.inputs import InputError
+from model.transformer.performer import EncoderDecoderTransformer
+from model.transformer.stack import PerformerStack
+from model_factory.yaml_config.exit_codes import FAILED
+
+
+class ParityError(ValueError):
+    """Exported files that give other outputs than the run's model."""
+
+    exit_code = FAILED
+
+
+def number_of_ids(network: nn.Module) -> int | None:
+    """Return the number of token ids that a network takes, a denoiser's mask among them; None if it takes features."""
+    if isinstance(network, DiffusionModel):
+        return network.process.graph.dim
+    if isinstance(network, EncoderDecoderTransformer):
+        stacks: tuple[PerformerStack, ...] = (network.encoder, network.decoder)
+    else:
+        stacks = (network,) if isinstance(network, PerformerStack) else ()
+    sizes = [stack.params.vocab_size for stack in stacks if stack.input.embedding is not None]
+    return min((size for size in sizes if size is not None), default=None)
+
+
+def example_ids(network: nn.Module, batch: int, length: int) -> Tensor:
+    """Return random tokens int64 [batch, length], the same at every call, or features float [batch, length, width].
+
+    Raises InputError for a network that takes neither.
+    """
+    generator = torch.Generator().manual_seed(batch * 10_007 + length)
+    count = number_of_ids(network)
+    if count is None:
+        if not isinstance(network, PerformerStack):
+            raise InputError(f"a {type(network).__name__} takes no tokens, so its export cannot be compared")
+        return torch.randn(batch, length, network.input.width, generator=generator)
+    return torch.randint(0, count, (batch, length), generator=generator)
+
+
+def check_equal(name: str, found: Tensor, wanted: Tensor, tolerance: float = 0.0) -> float:
+    """Return the largest difference; raise ParityError if it is above `tolerance` times the largest wanted value.
+
+    Values that are not finite must be the same in both.
+    """
+    if found.shape != wanted.shape:
+        raise ParityError(f"{name} gives an output {list(found.shape)} instead of {list(wanted.shape)}")
+    finite = torch.isfinite(wanted)
+    if not torch.equal(finite, torch.isfinite(found)):
+        raise ParityError(f"{name} gives NaN or infinite values where the run gives none, or the reverse")
+    gap = float((found[finite].double() - wanted[finite].double()).abs().max()) if bool(finite.any()) else 0.0
+    scale = max(1.0, float(wanted[finite].abs().max())) if bool(finite.any()) else 1.0
+    if gap > tolerance * scale:
+        raise ParityError(
+            f"{name} gives outputs that differ from the run's by {gap:.2g}; at most {tolerance * scale:.2g}"
+        )
+    return gap
