@@ -14,6 +14,7 @@ VERBS = {
     "generate": "generate text from a trained run",
     "evaluate": "evaluate a trained run on a split of its data",
     "sweep": "train a run for each point of a grid, or for each trial of an Optuna search",
+    "serve": "serve a trained run over HTTP, for OpenAI's clients and a browser",
     "compare": "print a table of runs, with means over seeds",
     "data": "load the data sets of a file and summarise them, or list what is available",
     "demo": "check, train, generate and evaluate on a corpus that comes with Python",

@@ -43,9 +43,7 @@ def draw_diffusion_samples(
         yield [read_sample(run, row, prompt, call, template) for row, call in zip(tokens, calls, strict=True)]
 
 
-def watch_texts(
-    run: LoadedRun, request: Request, template: Template | None
-) -> Callable[[SamplerState], object] | None:
+def watch_texts(run: LoadedRun, request: Request, template: Template | None) -> Callable[[SamplerState], object] | None:
     """Return the watch of states that shows the texts of their rows to the watch of a request."""
     watch = request.watch
     if watch is None:

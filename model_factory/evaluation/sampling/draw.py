@@ -123,7 +123,9 @@ def _continue(
     new = settings.max_new_tokens if longest is None else max(1, min(settings.max_new_tokens, longest - len(start)))
     for count in batch_sizes(settings.num_samples, request.batch_size):
         prompts = torch.tensor([start] * count, device=run.device)
-        watch = watch_tokens(request.watch, lambda row: given.around(decode_sample(row, None, tokenizer, behind=spaces).text))
+        watch = watch_tokens(
+            request.watch, lambda row: given.around(decode_sample(row, None, tokenizer, behind=spaces).text)
+        )
         options = decoding_options(run, generator) | watch
         tokens = model.generate(prompts, new, **options)  # type: ignore[operator]
         found = [decode_sample(row[len(start) :], prompt, tokenizer, behind=spaces) for row in tokens.tolist()]
