@@ -47,12 +47,13 @@ class Server(uvicorn.Server):
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Return a socket that is bound to an address; raises UnfitError where that is not possible."""
+    """Return a socket that listens, so that clients wait until they are served; raises UnfitError for a wrong address."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         found = socket.socket(family, kind, protocol)
         found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         found.bind(address)
+        found.listen()
     except OSError as error:
         hint = "; --port 0 takes a free one" if error.errno in _TAKEN else ""
         raise UnfitError(f"the server cannot listen on {host}, port {port}: {error.strerror or error}{hint}") from error
@@ -76,7 +77,8 @@ def read_key(path: Path) -> str:
 
 def serve(server: Server, listener: socket.socket) -> NoReturn:
     """Serve until SIGTERM, then end the process with code 0, after Ctrl-C with 130: a call of the model may still run."""
-    signal.signal(signal.SIGTERM, lambda *_: None)  # uvicorn raises the signal again at its end
+    # uvicorn takes the signals over, and raises them again at its end
+    signal.signal(signal.SIGTERM, lambda *_: setattr(server, "should_exit", True))
     code = GOOD
     try:
         server.run(sockets=[listener])
