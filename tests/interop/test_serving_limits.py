@@ -39,7 +39,9 @@ def runs(tmp_path_factory):
         "decoder": (SHORT, "language_modelling"),
         "endless": (DECODER, "language_modelling"),
     }
-    return {name: make_run(folder / name, model, text_data(folder / name), task) for name, (model, task) in made.items()}
+    return {
+        name: make_run(folder / name, model, text_data(folder / name), task) for name, (model, task) in made.items()
+    }
 
 
 @pytest.fixture(scope="module")
@@ -292,7 +294,7 @@ def test_unexpected_error_names_no_prompt(server, capfd, monkeypatch):
     out, err = capfd.readouterr()
     assert "RuntimeError while answering a request" in err
     assert "test_serving_limits.py" in err
-    assert "secret" not in (out + err).replace("secret of a prompt\"", "")
+    assert "secret" not in (out + err).replace('secret of a prompt"', "")
 
 
 def test_error_in_a_stream_is_its_last_event(server):
@@ -313,7 +315,12 @@ def test_error_in_a_stream_is_its_last_event(server):
 
 def test_key_is_asked_for_below_v1(runs):
     with serving(runs["decoder"], key=KEY, hosts=["models.example"]) as server:
-        for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": f"Basic {KEY}"}, {"Authorization": "\xe9"}):
+        for headers in (
+            {},
+            {"Authorization": "Bearer wrong"},
+            {"Authorization": f"Basic {KEY}"},
+            {"Authorization": "\xe9"},
+        ):
             status, found, text = server.request("POST", "/v1/completions", {"model": "tiny"}, JSON | headers)
             assert (status, found["www-authenticate"]) == (401, "Bearer")
             assert json.loads(text)["error"]["code"] == "invalid_api_key"
