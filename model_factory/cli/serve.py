@@ -9,6 +9,7 @@ from typing import NoReturn
 
 from model_factory.cli.options import CODES, build_verb_parser
 from model_factory.cli.run_command import announce_device, run_on_folder
+from model_factory.interop.serving.bodies import MAX_TOKENS
 from model_factory.training.errors import UnfitError
 from model_factory.yaml_config.errors import escape_controls, escape_line
 
@@ -48,7 +49,11 @@ def build_parser(prog: str = "model-factory serve") -> argparse.ArgumentParser:
     )
     parser.add_argument("--name", metavar="NAME", help="name of the model in requests (default: that of its folder)")
     parser.add_argument(
-        "--max-tokens", metavar="N", type=int, default=4096, help="most tokens of an answer (default: %(default)s)"
+        "--max-tokens",
+        metavar="N",
+        type=int,
+        default=MAX_TOKENS,
+        help="most tokens of an answer (default: %(default)s)",
     )
     parser.add_argument("--device", metavar="D", help="cpu, cuda, ... (default: the device of the run's config)")
     return parser

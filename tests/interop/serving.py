@@ -12,6 +12,8 @@ from model_factory.interop.serving.server import Server, listen
 from tests.processes import wait_for
 
 JSON = {"Content-Type": "application/json"}
+LONG = {"prompt": "the ", "steps": 1024, "n": 8, "max_tokens": 4000}
+"""Request that takes minutes."""
 
 
 class Running:

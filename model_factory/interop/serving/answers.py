@@ -1,7 +1,7 @@
 """Answers to requests: what is drawn for one, and the events by which its text reaches the client.
 
 The text of a decoder is sent as it grows, in parts that join to the answer. Tokens of a diffusion model change in any order:
-each step is sent as it stands, in a field of its own beside an empty text, and the whole answer comes last.
+each step is sent in a field of its own beside an empty text, and the whole answer comes last.
 """
 
 from collections import deque
@@ -267,7 +267,7 @@ def with_settings(run: LoadedRun, body: Body, given: Any, n: int) -> LoadedRun:
     limit = body.token_limit
     if body.steps is not None:
         if run.task_name not in DENOISERS:
-            raise ApiError(400, "steps is for diffusion models, and this one is none; leave it out", param="steps")
+            raise ApiError(400, "steps is for diffusion models; leave it out", param="steps")
         settings["steps"] = body.steps
     if limit is not None and run.task_name in DECODERS:
         settings["max_new_tokens"] = limit

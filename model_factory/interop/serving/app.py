@@ -26,6 +26,7 @@ from model_factory.evaluation.sampling.given import columns_of, has_holes, has_r
 from model_factory.interop.serving.answers import DECODERS, DENOISERS, ChatAnswer, Completion, Part
 from model_factory.interop.serving.bodies import (
     MAX_SEED,
+    MAX_TOKENS,
     SERVER_ERROR,
     ApiError,
     ChatBody,
@@ -37,8 +38,6 @@ from model_factory.interop.serving.page import page_response
 from model_factory.interop.serving.worker import BusyError, Job, StoppedError, Worker
 from model_factory.training.errors import UnfitError, is_out_of_memory
 
-MAX_TOKENS = 4096
-"""Default of the largest `max_tokens` of a request."""
 _RETRY_SECONDS = 5
 _WORDS = {"--prompt TEXT": "prompt", "--prompt": "prompt", "--length N": "max_tokens", "--length": "max_tokens"}
 _WORDS |= {"--condition": "condition", ": /clear forgets them": ""}

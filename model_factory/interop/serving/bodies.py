@@ -11,6 +11,8 @@ from model_factory.yaml_config.schema_version import parse_json
 
 MAX_CHOICES, MAX_STEPS, MAX_STOPS = 8, 1024, 4
 MAX_SEED = 2**32 - 1
+MAX_TOKENS = 4096
+"""Default of the largest `max_tokens` of a request."""
 INVALID_REQUEST, SERVER_ERROR = "invalid_request_error", "server_error"
 
 

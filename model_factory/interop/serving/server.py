@@ -23,7 +23,7 @@ _TAKEN = (errno.EADDRINUSE, errno.EACCES)
 
 
 class Server(uvicorn.Server):
-    """Server that ends the running job when it is told to end."""
+    """Server that ends the running job too when a signal ends it."""
 
     def __init__(self, service: Service, hosts: frozenset[str], key: str | None = None) -> None:
         self.service = service
