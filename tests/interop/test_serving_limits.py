@@ -177,10 +177,9 @@ def test_large_and_slow_bodies_are_refused(server, monkeypatch):
     connection.close()
 
 
-def test_largest_body_is_read(server):
-    message = {"model": "tiny", "prompt": "[[5]]" + "a" * (2**20 - 60)}
-    found, _, text = server.request("POST", "/v1/completions", message)
-    assert (found, "shorten it" in text) == (400, True)
+def test_largest_body_is_read(decoder):
+    found, _, text = decoder.request("POST", "/v1/completions", {"model": "tiny", "prompt": "a" * (2**20 - 60)})
+    assert (found, "max_length is 40" in text) == (400, True)
 
 
 @pytest.mark.parametrize("stream", [True, False])
@@ -316,4 +315,11 @@ def test_key_is_asked_for_below_v1(runs):
         known = {**JSON, "Authorization": f"Bearer {KEY}", "Host": "models.example:8000"}
         assert server.request("POST", "/v1/completions", {"model": "tiny", "prompt": "a"}, known)[0] == 200
         assert server.request("GET", "/v1/models", None, {})[0] == 401
+        for host, status in (
+            ("localhost:1/x", 400),
+            ("localhost/x?", 400),
+            ("localhost:80@a", 400),
+            ("localhost:1", 401),
+        ):
+            assert server.request("GET", "/v1/models", None, {"Host": host})[0] == status
         assert server.request("GET", "/health")[0] == server.request("GET", "/")[0] == 200

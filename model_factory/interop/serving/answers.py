@@ -60,9 +60,10 @@ class Deltas:
     def push(self, text: str) -> str:
         """Take the text so far; return the part of it to send, without what may be the beginning of a stop."""
         self._recent.append(text)
-        if len(self._recent) < _UNSETTLED:
+        if len(self._recent) < _UNSETTLED or not all(one.startswith(self.sent) for one in self._recent):
             return ""
-        settled = reduce(_common_start, self._recent).rstrip(REPLACEMENT)
+        rests = (one[len(self.sent) :] for one in self._recent)
+        settled = self.sent + reduce(_common_start, rests).rstrip(REPLACEMENT)
         held = max((_overlap(settled, stop) for stop in self._stops), default=0)
         return self.finish(settled[: len(settled) - held])
 

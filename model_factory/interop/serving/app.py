@@ -116,17 +116,17 @@ class Service:
             envelope = self._envelope(form, seed)
             if body.stream:
                 headers = {"cache-control": "no-store", "x-content-type-options": "nosniff"}
-                stream = self._stream(job, events, first, form, envelope)
+                stream = self._stream(job, events, first, form, envelope, leaving)
                 return StreamingResponse(stream, 200, headers, "text/event-stream")
             parts = [first, *[part async for part in events]]
+            leaving.cancel()
             return json_response(envelope | _join(parts, form, self._count_prompt(body)))
         except BaseException as error:
+            leaving.cancel()
             job.cancel()
             if isinstance(error, Exception) and not isinstance(error, ApiError | ClientDisconnect):
                 raise self._as_api_error(error) from error
             raise
-        finally:
-            leaving.cancel()
 
     def _submit(self, work: Callable[[Job], None]) -> Job:
         try:
@@ -148,9 +148,15 @@ class Service:
         return sum(len(encode(text)) for text in texts if text)
 
     async def _stream(
-        self, job: Job, events: AsyncIterator[Part], first: Part, form: "_Form", envelope: dict[str, Any]
+        self,
+        job: Job,
+        events: AsyncIterator[Part],
+        first: Part,
+        form: "_Form",
+        envelope: dict[str, Any],
+        leaving: asyncio.Task[None],
     ) -> AsyncIterator[str]:
-        """Yield the server-sent events of an answer; a stream that is given up ends the job."""
+        """Yield the server-sent events of an answer; `leaving` ends the job whose client goes away."""
         envelope = envelope | {"object": form.chunk_name}
         try:
             yield _event(envelope | {"choices": [form.chunk(first)]})
@@ -160,6 +166,7 @@ class Service:
         except Exception as error:
             yield _event(self._as_api_error(error).as_dict())
         finally:
+            leaving.cancel()
             job.cancel()
 
     def _as_api_error(self, error: Exception) -> ApiError:

@@ -8,6 +8,7 @@ rebinding) pass for one of ours.
 import asyncio
 import hmac
 import json
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -47,7 +48,7 @@ class Guard:
             return ApiError(400, f"this server is not called {name[:80]!r}; its names: {', '.join(sorted(self.hosts))}")
         given = request.headers.get("authorization", "").removeprefix("Bearer ").encode("latin-1")
         is_known = self.key is None or hmac.compare_digest(given, self.key.encode())
-        if request.url.path.startswith("/v1") and not is_known:
+        if request.scope["path"].startswith("/v1") and not is_known:  # the path of `request.url` depends on the Host
             message = "a request needs the server's key, in a header: Authorization: Bearer KEY"
             return ApiError(401, message, code="invalid_api_key", headers={"www-authenticate": "Bearer"})
         return None
@@ -55,9 +56,7 @@ class Guard:
 
 def host_name(host: str) -> str:
     """Return the name in a Host header, without its port: `[::1]` of `[::1]:8000`."""
-    if host.startswith("["):
-        return host.partition("]")[0].lower() + "]"
-    return host.partition(":")[0].lower()
+    return re.sub(r":\d{1,5}\Z", "", host).lower()
 
 
 def allowed_hosts(names: Iterable[str]) -> frozenset[str]:
