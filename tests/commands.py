@@ -20,6 +20,7 @@ SCRIPTS = {
     "data_manager.data_manager": "data",
     "scripts/demo": "demo",
     "model_factory sweep": "sweep",
+    "model_factory serve": "serve",
     "model_factory import": "import",
     "model_factory lm-eval": "lm-eval",
     "model_factory compare": "compare",

@@ -44,7 +44,7 @@ class GenerationOptions:
     generator: Randomness = None
     """Random generator, or a stream for each row, whose draws do not depend on the other rows; None: torch's global one."""
     watch: Callable[[Tensor], object] | None = None
-    """Called with the new tokens int64 [B, T] after each of them; beam search has none to show."""
+    """Called with the new tokens int64 [B, T] after each of them; in beam search with those of the best beam so far."""
 
     def __post_init__(self) -> None:
         for problem in self._problems():
@@ -128,6 +128,8 @@ def beam_search(
     beams = _start_beams(batch, count, logits.device)
     for step in range(options.max_new_tokens):
         beams, parents = _extend_beams(beams, logits.view(batch, count, -1), options)
+        if options.watch is not None:
+            options.watch(beams.tokens[:, 0])
         if step + 1 == options.max_new_tokens or bool(beams.ended.all()):
             break
         # The beams of a row share its context, which needs no reordering.

@@ -264,6 +264,7 @@ class EncoderDecoderTransformer(nn.Module):
         *,
         pad_token: int | None = None,
         length_penalty: float = 0.0,
+        watch: Callable[[Tensor], object] | None = None,
     ) -> Tensor:
         """Continue target prompts `tokens` int [B, N] against `source` [B, M] or [B, M, width], encoded once.
 
@@ -271,7 +272,7 @@ class EncoderDecoderTransformer(nn.Module):
         [B, N] of the prompts; other arguments and the result are as in `PerformerDecoder.generate`.
         """
         options = GenerationOptions(
-            max_new_tokens, temperature, top_k, top_p, num_beams, eos_token, pad_token, length_penalty, generator
+            max_new_tokens, temperature, top_k, top_p, num_beams, eos_token, pad_token, length_penalty, generator, watch
         )
         device = next(self.decoder.parameters()).device
         if isinstance(tokens, int):

@@ -49,13 +49,14 @@ def run_chat(args: argparse.Namespace, folder: Path, overrides: list[str]) -> in
     from model_factory.evaluation.sampling.sample import Request
 
     run = open_run(folder, overrides, device=args.device)
-    chat = Chat(run, Request((), args.seed, args.length, args.condition))
-    announce_device(run)
-    for note in run.notes:
-        print(escape_controls(f"note: {note}"), file=sys.stderr)
     is_typed = sys.stdin.isatty() and sys.stdout.isatty()
     is_live = sys.stdout.isatty() and not args.json
     live, failures = LiveText(sys.stdout, is_terminal=is_live), 0
+    watch = (lambda read: live.show(read()[0].text)) if is_live else None
+    chat = Chat(run, Request((), args.seed, args.length, args.condition, watch=watch))
+    announce_device(run)
+    for note in run.notes:
+        print(escape_controls(f"note: {note}"), file=sys.stderr)
     if is_typed:
         print("; ".join(f"{name}: {what}" for name, what in _COMMANDS.items()), file=sys.stderr)
     for number, turn in enumerate(_read_turns(is_typed), 1):
@@ -71,7 +72,7 @@ def run_chat(args: argparse.Namespace, folder: Path, overrides: list[str]) -> in
             if re.fullmatch(r"/[a-z]+", word):
                 raise PromptError(f"there is no command {word}; the commands are {', '.join(_COMMANDS)}")
             refuse_lone_surrogates(turn, what="the turn")
-            found = chat.answer(turn, live.show if is_live else None)
+            found = chat.answer(turn)
         except PromptError as error:
             failures += 1
             print(f"<stdin>:{number}: {escape_line(str(error))}", file=sys.stderr)

@@ -14,6 +14,7 @@ VERBS = {
     "generate": "generate text from a trained run",
     "evaluate": "evaluate a trained run on a split of its data",
     "sweep": "train a run for each point of a grid, or for each trial of an Optuna search",
+    "serve": "serve a trained run over HTTP, for OpenAI's clients and a browser",
     "import": "make a run folder of a published diffusion model",
     "export": "write a trained run for transformers, torch.export or ONNX",
     "lm-eval": "evaluate a run on tasks of lm-evaluation-harness",

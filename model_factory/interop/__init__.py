@@ -1,4 +1,5 @@
-"""Exchange with other programs: `import_run` makes a run folder of a published checkpoint, `lm_eval` is for the harness.
+"""Exchange with other programs: `import_run` makes a run folder of a published checkpoint, `lm_eval` is for the harness,
+`serving/` answers clients.
 
 This package imports `model_factory.evaluation` and everything below it; only the command line imports it.
 """

@@ -62,6 +62,10 @@ def runs(tmp_path_factory):
     }
 
 
+def watching(shown):
+    return Request(watch=lambda read: shown.append(read()[0].text))
+
+
 def said(capsys, monkeypatch, turns, *words, code=0):
     monkeypatch.setattr(sys, "stdin", io.StringIO("".join(f"{turn}\n" for turn in turns)))
     assert main([*map(str, words), "--chat"]) == code
@@ -152,8 +156,8 @@ def test_history_beyond_the_canvas_is_an_error_and_can_be_cleared(runs, capsys, 
 
 def test_terminal_shows_the_text_as_it_is_denoised(runs, capsys, monkeypatch):
     shown = []
-    chat = Chat(open_run(runs["chat"]), Request())
-    answer = chat.answer("hello", shown.append).text
+    chat = Chat(open_run(runs["chat"]), watching(shown))
+    answer = chat.answer("hello").text
     assert shown[0].count("_") > 20
     assert shown[-1] == answer
     assert len(shown) > 20
@@ -256,7 +260,7 @@ def test_characters_that_are_not_known_are_those_of_columns(runs, tmp_path):
 
 def test_answer_of_a_decoder_is_shown_as_it_grows(runs):
     shown = []
-    answer = Chat(open_run(runs["decoder"]), Request()).answer("hello", shown.append).text
+    answer = Chat(open_run(runs["decoder"]), watching(shown)).answer("hello").text
     assert len(shown) > 1
     assert all(answer.startswith(text) for text in shown)
     assert shown[-1] == answer

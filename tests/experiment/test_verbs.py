@@ -22,6 +22,7 @@ SCRIPTS = {
     "generate": ["generate.py"],
     "evaluate": ["evaluate.py"],
     "sweep": ["-m", "model_factory.cli.sweep"],
+    "serve": ["-m", "model_factory.cli.serve"],
     "import": ["-m", "model_factory.cli.import_run"],
     "lm-eval": ["-m", "model_factory.cli.interop.lm_eval"],
     "compare": ["-m", "model_factory.cli.compare"],
@@ -30,6 +31,7 @@ SCRIPTS = {
 }
 PROGS = {
     "sweep": "model-factory sweep",
+    "serve": "model-factory serve",
     "import": "model-factory import",
     "lm-eval": "model-factory lm-eval",
     "compare": "model-factory compare",
@@ -42,6 +44,7 @@ WRONG = {
     "generate": ["--run", "never_written"],
     "evaluate": ["--run", "never_written"],
     "sweep": ["--config", "configs/full_experiment.yml", "--output", "never_written", "--seeds", "0,1"],
+    "serve": ["--run", "never_written"],
     "import": ["--from", "never_there", "--output", "never_written"],
     "lm-eval": ["--run", "never_written", "--tasks", "x"],
     "compare": ["never_written"],

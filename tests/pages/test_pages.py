@@ -2,7 +2,6 @@
 
 import os
 import re
-import shutil
 import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
@@ -18,6 +17,7 @@ from model_factory.pages.document import PageError, Section, render_page, write_
 from model_factory.pages.summary_page import compute_noise_curves
 from model_factory.yaml_config.dump import dump
 from parse_args import main as parse
+from tests.pages.browser import BROWSERS, find_browser
 from tests.training.runs import experiment, train
 
 STACK = {"d_model": 32, "num_layers": 2, "num_heads": 4, "device": "cpu"}
@@ -211,7 +211,7 @@ def test_evaluation_page_has_figures_curves_and_samples(evaluation):
 
 @pytest.mark.parametrize("kind", ["summary", "evaluation"])
 def test_page_renders_in_a_browser(kind, request, tmp_path):
-    browser = next((path for name in BROWSERS if (path := shutil.which(name))), None)
+    browser = find_browser()
     if browser is None:
         pytest.skip(f"no browser is installed; one of {', '.join(BROWSERS)} would do")
     page = request.getfixturevalue(kind)
@@ -226,9 +226,6 @@ def test_page_renders_in_a_browser(kind, request, tmp_path):
     pixels = imread(picture)
     assert pixels.shape[:2] == (3000, 1000)
     assert (pixels[..., :3].min(2) < 0.5).mean() > 0.005  # the picture is not blank
-
-
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
 def test_figures_are_printed_if_the_page_cannot_be_written(evaluation, tmp_path, monkeypatch, capsys):

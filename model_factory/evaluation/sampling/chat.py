@@ -1,8 +1,6 @@
 """Conversations with a run that was trained on messages: turns of a user, and the answers that the run writes."""
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 
@@ -15,17 +13,16 @@ from model_factory.evaluation.sampling.discrete import (
     read_prompt,
     read_sample,
     resolve_sample_length,
+    watch_texts,
 )
 from model_factory.evaluation.sampling.draw import check_request, encode_start
 from model_factory.evaluation.sampling.given import columns_of, has_responses
 from model_factory.evaluation.sampling.prompt import PromptError
-from model_factory.evaluation.sampling.sample import Request, Sample, decode_sample, decoding_options
+from model_factory.evaluation.sampling.sample import Request, Sample, decode_sample, decoding_options, watch_tokens
 from model_factory.training.errors import UnfitError
 from model_factory.training.noise import mix_seed
 
 _STREAM = 79
-MASKED = "_"
-"""Shown in place of a token that is not denoised yet."""
 
 
 @dataclass
@@ -57,8 +54,8 @@ class Chat:
         check_request(self.run, self.request)
         parse_condition(self.run, self.request, 1)
 
-    def answer(self, text: str, watch: Callable[[str], object] | None = None) -> Sample:
-        """Return the answer to a turn of the user; `watch` is called with the text as it is drawn.
+    def answer(self, text: str) -> Sample:
+        """Return the answer to a turn of the user; `request.watch` sees it as it is drawn.
 
         Raises PromptError, and leaves the conversation as it was, where no position is left for an answer.
         """
@@ -67,7 +64,7 @@ class Chat:
             mix_seed(self.request.seed, _STREAM), torch.tensor([self.turns + 1], device=self.run.device)
         )
         try:
-            found = self._draw(messages, streams, watch)
+            found = (self._denoise if self.run.task_name == "diffusion" else self._continue)(messages, streams)
         except PromptError as error:
             known = f"; {len(self.messages):,} messages came before it: /clear forgets them" if self.messages else ""
             raise PromptError(f"{error}{known}") from error
@@ -79,31 +76,14 @@ class Chat:
         """Forget the messages."""
         self.messages = []
 
-    def _draw(
-        self, messages: list[dict[str, str]], streams: RowGenerators, watch: Callable[[str], object] | None
-    ) -> Sample:
-        return (self._denoise if self.run.task_name == "diffusion" else self._continue)(messages, streams, watch)
-
-    def _denoise(
-        self, messages: list[dict[str, str]], streams: RowGenerators, watch: Callable[[str], object] | None
-    ) -> Sample:
+    def _denoise(self, messages: list[dict[str, str]], streams: RowGenerators) -> Sample:
         run, length = self.run, resolve_sample_length(self.run, self.request)
         template = read_prompt(run, messages, length)
-        assert template is not None
-        assert template.given is not None
-        first = len(template.given.ids)
-
-        def show(state: Any) -> None:
-            if watch is not None:
-                watch(self._describe(state.tokens[0, first:].tolist()))
-
-        cond = parse_condition(run, self.request, 1)
-        rows, calls = draw_tokens(run, torch.tensor([length]), cond, template, streams, None if watch is None else show)
+        cond, watch = parse_condition(run, self.request, 1), watch_texts(run, self.request, template)
+        rows, calls = draw_tokens(run, torch.tensor([length]), cond, template, streams, watch)
         return read_sample(run, rows[0], None, calls[0], template)
 
-    def _continue(
-        self, messages: list[dict[str, str]], streams: RowGenerators, watch: Callable[[str], object] | None
-    ) -> Sample:
+    def _continue(self, messages: list[dict[str, str]], streams: RowGenerators) -> Sample:
         run, model = self.run, self.run.model
         ids = encode_start(run, messages)[0].ids
         longest, new = getattr(model.params, "max_length", None), run.generation.max_new_tokens
@@ -112,25 +92,8 @@ class Chat:
                 f"the conversation takes {len(ids):,} tokens, and the model reads {longest:,} with its answer; shorten it"
             )
         options = decoding_options(run, streams)
-        if watch is not None:
-            options["watch"] = lambda tokens: watch(
-                decode_sample(tokens[0].tolist(), None, run.require_tokenizer()).text
-            )
+        options |= watch_tokens(self.request.watch, lambda row: decode_sample(row, None, run.require_tokenizer()).text)
         prompt = torch.tensor([ids], device=run.device)
         new = new if longest is None else min(new, longest - len(ids))
         tokens = model.generate(prompt, new, **options)  # type: ignore[operator]
         return decode_sample(tokens[0, len(ids) :].tolist(), None, run.require_tokenizer())
-
-    def _describe(self, tokens: Sequence[int]) -> str:
-        """Decode the tokens of a response up to its end, with a placeholder for each mask."""
-        assert isinstance(self.run.model, DiffusionModel)
-        tokenizer, graph = self.run.require_tokenizer(), self.run.model.process.graph
-        text, held = "", list[int]()
-        for token, is_masked in zip(tokens, graph.is_masked(torch.tensor(tokens)).tolist(), strict=True):
-            if token == tokenizer.eos_token_id:
-                break
-            if is_masked:
-                text, held = text + tokenizer.decode(held) + MASKED, []
-            else:
-                held.append(token)
-        return text + tokenizer.decode(held)

@@ -14,7 +14,7 @@ from model_factory.diffusion.samplers.state import SamplerState
 from model_factory.evaluation.run import LoadedRun
 from model_factory.evaluation.sampling.given import has_given, place_given, read_given
 from model_factory.evaluation.sampling.prompt import PromptError, Template, check_blocks, read_template
-from model_factory.evaluation.sampling.sample import Request, Sample, decode_sample
+from model_factory.evaluation.sampling.sample import MASKED, Partial, Request, Sample, decode_sample
 from model_factory.training.errors import UnfitError
 from model_factory.training.noise import mix_seed
 from model_factory.training.run.data_hashes import LONGEST, count_lengths, read_lengths
@@ -39,8 +39,50 @@ def draw_diffusion_samples(
     parts = torch.split(lengths, request.batch_size)
     conds = [None] * len(parts) if cond is None else torch.split(cond, request.batch_size)
     for part, part_cond in zip(parts, conds, strict=True):
-        tokens, calls = draw_tokens(run, part, part_cond, template, generator)
+        tokens, calls = draw_tokens(run, part, part_cond, template, generator, watch_texts(run, request, template))
         yield [read_sample(run, row, prompt, call, template) for row, call in zip(tokens, calls, strict=True)]
+
+
+def watch_texts(run: LoadedRun, request: Request, template: Template | None) -> Callable[[SamplerState], object] | None:
+    """Return the watch of states that shows the texts of their rows to the watch of a request."""
+    watch = request.watch
+    if watch is None:
+        return None
+
+    def read(state: SamplerState) -> list[Partial]:
+        rows = state.tokens
+        if template is None:  # without a prompt only the padding after the end of a row is frozen
+            rows = rows.masked_fill(state.frozen, -1)
+        return [read_partial(run, row, template) for row in rows.tolist()]
+
+    return lambda state: watch(lambda: read(state))
+
+
+def read_partial(run: LoadedRun, row: list[int], template: Template | None) -> Partial:
+    """Decode a row while it is drawn, as `read_sample` does at its end."""
+    given = None if template is None else template.given
+    if given is not None:
+        found = describe_tokens(run, row[len(given.ids) :], end_after=0)
+        return replace(found, text=given.around(found.text))
+    if not getattr(run.dataset_config, "document_rows", False):
+        return describe_tokens(run, row)
+    return describe_tokens(run, row, end_after=0 if template is None else template.end)
+
+
+def describe_tokens(run: LoadedRun, tokens: list[int], end_after: int | None = None) -> Partial:
+    """Decode tokens with a placeholder for each mask, up to the first end token at or after position `end_after`."""
+    tokenizer, graph = run.require_tokenizer(), getattr(getattr(run.model, "process", None), "graph", None)
+    real = [token for token in tokens if token >= 0]  # negative ids are after the end of a row
+    masked = [False] * len(real) if graph is None else graph.is_masked(torch.tensor(real, dtype=torch.int64)).tolist()
+    text, held, count = "", list[int](), 0
+    for position, (token, is_masked) in enumerate(zip(real, masked, strict=True)):
+        if token == tokenizer.eos_token_id and end_after is not None and position >= end_after:
+            break
+        if is_masked:
+            text, held, count = text + tokenizer.decode(held) + MASKED, [], count + 1
+        else:
+            held.append(token)
+    return Partial(text + tokenizer.decode(held), count)
 
 
 def read_sample(
@@ -124,11 +166,11 @@ def draw_tokens(
     """Draw a row of tokens for each of `lengths` int64 [count]; also return each one's network calls, None if not counted.
 
     `cond` holds the condition of each sample, see `parse_condition`; `template` is that of all samples, or one for each;
-    `watch` is called with the state after each step.
+    `watch` is called with the state after each step; a custom model that does not take one shows nothing.
     """
     settings, count, length = run.generation, len(lengths), int(lengths.max())
     options: dict[str, Any] = {"steps": settings.steps, "sampler": settings.sampler_choice, "top_p": settings.top_p}
-    options |= {"guidance": settings.guidance, "cond": cond, "watch": watch}
+    options |= {"guidance": settings.guidance, "cond": cond}
     options = {name: value for name, value in options.items() if value is not None}
     if settings.temperature != 1.0:
         options["temperature"] = settings.temperature
@@ -144,6 +186,8 @@ def draw_tokens(
     if bool((lengths < length).any()):
         options["mask"] = (torch.arange(length) < lengths[:, None]).to(run.device)
     if hasattr(run.model, "draw"):
+        if watch is not None and "watch" in inspect.signature(run.model.draw).parameters:  # type: ignore[arg-type]
+            options["watch"] = watch
         state = run.model.draw(count, length, generator=generator, **options)  # type: ignore[operator]
         return _cut(state.tokens, lengths), state.network_calls.tolist()
     tokens = run.model.sample(count, length, generator=generator, **options)  # type: ignore[operator]

@@ -25,9 +25,11 @@ from model_factory.evaluation.sampling.sample import (
     Sample,
     Samples,
     Track,
+    Watch,
     batch_sizes,
     decode_sample,
     decoding_options,
+    watch_tokens,
 )
 from model_factory.evaluation.sampling.targets import TASK as TARGETS
 from model_factory.evaluation.sampling.targets import draw_for_prompt
@@ -121,9 +123,13 @@ def _continue(
     new = settings.max_new_tokens if longest is None else max(1, min(settings.max_new_tokens, longest - len(start)))
     for count in batch_sizes(settings.num_samples, request.batch_size):
         prompts = torch.tensor([start] * count, device=run.device)
-        tokens = model.generate(prompts, new, **decoding_options(run, generator))  # type: ignore[operator]
-        new = [decode_sample(row[len(start) :], prompt, tokenizer, behind=spaces) for row in tokens.tolist()]
-        yield [replace(one, text=given.around(one.text)) for one in new]
+        watch = watch_tokens(
+            request.watch, lambda row: given.around(decode_sample(row, None, tokenizer, behind=spaces).text)
+        )
+        options = decoding_options(run, generator) | watch
+        tokens = model.generate(prompts, new, **options)  # type: ignore[operator]
+        found = [decode_sample(row[len(start) :], prompt, tokenizer, behind=spaces) for row in tokens.tolist()]
+        yield [replace(one, text=given.around(one.text)) for one in found]
 
 
 def encode_start(run: LoadedRun, prompt: Any) -> tuple[Given, str]:
@@ -153,10 +159,13 @@ def _translate(
     tokenizer, settings = run.require_tokenizer(), run.generation
     source = [tokenizer.bos_token_id, *tokenizer.encode(prompt), tokenizer.eos_token_id]
     for count in batch_sizes(settings.num_samples, request.batch_size):
-        yield [decode_sample(row, prompt, tokenizer) for row in translate(run, [source] * count, generator)]
+        rows = translate(run, [source] * count, generator, request.watch)
+        yield [decode_sample(row, prompt, tokenizer) for row in rows]
 
 
-def translate(run: LoadedRun, sources: list[list[int]], generator: Randomness) -> list[list[int]]:
+def translate(
+    run: LoadedRun, sources: list[list[int]], generator: Randomness, watch: Watch | None = None
+) -> list[list[int]]:
     """Generate the target tokens of source rows, which include begin and end tokens, with the settings of `generation`."""
     tokenizer = run.require_tokenizer()
     padded, mask = (tensor.to(run.device) for tensor in pad_rows(sources, tokenizer.pad_token_id))
@@ -166,6 +175,7 @@ def translate(run: LoadedRun, sources: list[list[int]], generator: Randomness) -
         run.generation.max_new_tokens,
         source_mask=mask,
         **decoding_options(run, generator),
+        **watch_tokens(watch, lambda row: decode_sample(row, None, tokenizer).text),
     )
     found: list[list[int]] = tokens.tolist()
     return found

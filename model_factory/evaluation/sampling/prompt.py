@@ -74,8 +74,7 @@ def read_template(prompt: str, tokenizer: Tokenizer, length: int, before: Sequen
         )
     if parts[1::2].count("") > 1:
         raise PromptError("the prompt has two holes [[]] without a size; give one of them a number of tokens: [[12]]")
-    sizes, ends = parts[1::2], parts[::2]
-    texts = [encode_around_holes(text, tokenizer, after_hole=number > 0)[0] for number, text in enumerate(ends)]
+    sizes, texts = parts[1::2], _encode_texts(parts[::2], tokenizer)
     texts[0] = [*before, *texts[0]]
     fixed = sum(map(len, texts)) + sum(int(size) for size in sizes if size)
     if fixed > length:
@@ -91,6 +90,16 @@ def read_template(prompt: str, tokenizer: Tokenizer, length: int, before: Sequen
     if not any(kept):
         raise PromptError("the prompt has only holes and no text; leave --prompt out to draw the whole sample")
     return Template(tokens + [0] * rest, kept + [False] * rest)
+
+
+def _encode_texts(texts: Sequence[str], tokenizer: Tokenizer) -> list[list[int]]:
+    """Encode the texts before, between and after the holes of a prompt."""
+    return [encode_around_holes(text, tokenizer, after_hole=number > 0)[0] for number, text in enumerate(texts)]
+
+
+def count_kept(prompt: str, tokenizer: Tokenizer) -> int:
+    """Return the number of tokens of a prompt that are kept; raises PromptError for a mistyped hole."""
+    return sum(map(len, _encode_texts(split_at_holes(prompt)[::2], tokenizer)))
 
 
 def split_at_holes(prompt: str) -> list[str]:

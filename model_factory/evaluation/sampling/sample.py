@@ -14,6 +14,21 @@ if TYPE_CHECKING:
 
 BATCH = 64
 Track = Callable[[int], object]
+MASKED = "_"
+"""Shown in place of a token that is not denoised yet."""
+
+
+@dataclass(frozen=True)
+class Partial:
+    """Text of a sample while it is drawn, with MASKED for each of its `masked` tokens that are not denoised yet."""
+
+    text: str
+    masked: int = 0
+
+
+Watch = Callable[[Callable[[], list[Partial]]], object]
+"""Called after each token of a decoder, and each step of a diffusion model, with a function that returns the texts of the
+batch so far. An error that it raises ends the draw."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +46,7 @@ class Request:
     condition: str | None = None
     cond: Tensor | None = None
     batch_size: int = BATCH
+    watch: Watch | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -73,6 +89,13 @@ def decoding_options(run: "LoadedRun", generator: Randomness) -> dict[str, Any]:
         "pad_token": tokenizer.pad_token_id,
         "generator": generator,
     }
+
+
+def watch_tokens(watch: Watch | None, read: Callable[[list[int]], str]) -> dict[str, Any]:
+    """Return the keyword argument `watch` of a decoder's `generate`; `read` decodes the new tokens of a row."""
+    if watch is None:
+        return {}
+    return {"watch": lambda tokens: watch(lambda: [Partial(read(row)) for row in tokens.tolist()])}
 
 
 def decode_sample(

@@ -117,10 +117,12 @@ class ConditionalDiffusion(Diffusion):
         sources: Sequence[Sequence[int]],
         settings: GenerationConfig,
         generator: Randomness = None,
+        watch: Callable[[Tensor], object] | None = None,
     ) -> Targets:
         """Draw a target for each source, ids with begin and end token, in one batch.
 
-        The target of a source depends neither on the other sources nor on how far they are padded.
+        The target of a source depends neither on the other sources nor on how far they are padded. `watch` is called with
+        the canvases [B, N] after each step, for a network with `draw`.
         """
         device = next(network.parameters()).device
         source, mask = (tensor.to(device) for tensor in pad_rows(sources, self.tokenizer.pad_token_id))
@@ -139,13 +141,19 @@ class ConditionalDiffusion(Diffusion):
             length, where = rows.input_ids.shape[1], rows.response_mask
             options |= {"prompt": rows.input_ids, "frozen": ~where, "mask": rows.attention_mask}
         calls: list[int | None] = [None] * count
+
+        def canvases(tokens: Tensor) -> Tensor:
+            return tokens if where is None else tokens[where].view(count, size)
+
         if hasattr(network, "draw"):
+            if watch is not None:
+                options["watch"] = lambda state: watch(canvases(state.tokens))
             state = network.draw(count, length, **options)  # type: ignore[operator]
             tokens, calls = state.tokens, state.network_calls.tolist()
         else:
             tokens = network.sample(count, length, **options)  # type: ignore[operator]
-        written = tokens if where is None else tokens[where].view(count, size)
-        return Targets([_until(row, self.tokenizer.eos_token_id) for row in written.tolist()], calls)
+        written = canvases(tokens).tolist()
+        return Targets([_until(row, self.tokenizer.eos_token_id) for row in written], calls)
 
     def _layout(self, network: nn.Module, sampler: str | None = None) -> dict[str, int | None]:
         """Return where a row's canvas begins, `start`, and the smallest length of a row, `least`, for `join`.
