@@ -85,7 +85,7 @@ class ConditioningEmbedding(nn.Module):
         )
         if self.noise is not None:
             assert sigma is not None or not self.tells_time
-            cond_emb = cond_emb + self.noise(sigma if self.tells_time else cond_emb.new_zeros(len(x_t)))
+            cond_emb = cond_emb + self.noise(sigma if self.tells_time else cond_emb.new_zeros(x_t.shape[0]))
         if self.condition is not None:
             cond = self._missing_condition(x_t.shape[0], x_t.device) if cond is None else cond
             cond_emb = cond_emb + self.condition(cond)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from model_factory.interop.export.graph import write_torch
 from model_factory.interop.export.hf_folder import write_hf
 from model_factory.interop.export.tokenizer import TokenizerExportError, save_tokenizer
 from model_factory.training.errors import FolderInUseError, WriteError
@@ -32,7 +33,7 @@ class Export:
     notes: list[str] = field(default_factory=list)
 
 
-FORMATS: dict[str, Callable[["LoadedRun", Path], Facts]] = {"hf": write_hf}
+FORMATS: dict[str, Callable[["LoadedRun", Path], Facts]] = {"hf": write_hf, "torch": write_torch}
 
 
 def export_run(run: "LoadedRun", output: Path, form: str) -> Export:
