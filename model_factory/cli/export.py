@@ -11,7 +11,7 @@ from model_factory.cli.options import CODES, build_verb_parser
 from model_factory.cli.run_command import run_on_folder
 from model_factory.yaml_config.errors import escape_controls
 
-FORMATS = ("hf", "torch")
+FORMATS = ("hf", "torch", "onnx")
 EXAMPLES = f"""\
 examples:
   model-factory export --run runs/shakespeare --format hf --output exported

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from model_factory.interop.export.graph import write_torch
 from model_factory.interop.export.hf_folder import write_hf
+from model_factory.interop.export.onnx_file import write_onnx
 from model_factory.interop.export.tokenizer import TokenizerExportError, save_tokenizer
 from model_factory.training.errors import FolderInUseError, WriteError
 from model_factory.training.run.atomic_io import put_in_place
@@ -33,7 +34,7 @@ class Export:
     notes: list[str] = field(default_factory=list)
 
 
-FORMATS: dict[str, Callable[["LoadedRun", Path], Facts]] = {"hf": write_hf, "torch": write_torch}
+FORMATS: dict[str, Callable[["LoadedRun", Path], Facts]] = {"hf": write_hf, "torch": write_torch, "onnx": write_onnx}
 
 
 def export_run(run: "LoadedRun", output: Path, form: str) -> Export:
