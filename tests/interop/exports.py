@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from model_factory.cli.main import main
@@ -48,6 +50,17 @@ def write_run(folder: Path, model: dict[str, Any], **data: Any) -> Path:
         return make_run(folder, model, pair_data(folder / "texts", **data), "translation")
     task = {"decoder": "language_modelling", "diffusion": "diffusion"}[model["model_type"]]
     return make_run(folder, model, text_data(folder / "texts", **data), task)
+
+
+def sharpen(run: Path) -> None:
+    """Scale the weights of a run and add noise: heads that start at zero would make every output equal."""
+    generator = torch.Generator().manual_seed(1)
+    weights = load_file(run / "model.safetensors")
+    changed = {
+        name: 2 * tensor + 0.1 * torch.randn(tensor.shape, generator=generator) if tensor.is_floating_point() else tensor
+        for name, tensor in weights.items()
+    }
+    save_file(changed, run / "model.safetensors")
 
 
 def export(run: Path, output: Path, capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, dict[str, Any]]:

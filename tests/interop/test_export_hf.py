@@ -15,7 +15,19 @@ from model_factory.interop.export.backbone import logits_of_backbone
 from model_factory.interop.hf.config import make_hub_config
 from model_factory.interop.hf.denoiser import ModelFactoryDenoiser
 from model_factory.interop.hf.encoder import ModelFactoryEncoder
-from tests.interop.exports import BERT, DDIT, PERFORMER, decoder, denoiser, export, model_of, opened, pair, write_run
+from tests.interop.exports import (
+    BERT,
+    DDIT,
+    PERFORMER,
+    decoder,
+    denoiser,
+    export,
+    model_of,
+    opened,
+    pair,
+    sharpen,
+    write_run,
+)
 from tests.interop.pretrained import KINDS, write_pretrained
 from tests.model.tiny import params
 
@@ -25,15 +37,6 @@ SETTINGS = {"do_sample": False, "pad_token_id": 0, "eos_token_id": None, "max_ne
 
 def tokens(batch: int = 3, length: int = 6, count: int = 20) -> torch.Tensor:
     return torch.randint(4, count, (batch, length), generator=torch.Generator().manual_seed(0))
-
-
-def sharpen(run: Path) -> None:
-    """Scale the weights of a run, so that its tokens are not all alike."""
-    from safetensors.torch import load_file, save_file
-
-    weights = load_file(run / "model.safetensors")
-    scaled = {name: 2 * tensor if tensor.is_floating_point() else tensor for name, tensor in weights.items()}
-    save_file(scaled, run / "model.safetensors")
 
 
 def same_files(first: Path, second: Path) -> bool:

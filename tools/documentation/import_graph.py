@@ -21,7 +21,6 @@ FLOORS = {
     "model_factory.training": 4,
     "model_factory.evaluation": 5,
     "model_factory.interop": 6,
-    "model_factory.interop": 6,
     "model_factory.sweep": 6,
     "model_factory.pages": 7,
     "model_factory.cli": 8,

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from model_factory.interop.export.backbone import find_mask_id
 from model_factory.interop.export.graph import write_torch
 from model_factory.interop.export.hf_folder import write_hf
 from model_factory.interop.export.onnx_file import write_onnx
@@ -47,9 +48,8 @@ def export_run(run: "LoadedRun", output: Path, form: str) -> Export:
         facts = FORMATS[form](run, staging)
         found = Export(output, facts, list(run.notes))
         if run.tokenizer is not None:
-            mask = getattr(getattr(getattr(run.model, "process", None), "graph", None), "mask_token", None)
             try:
-                save_tokenizer(run.tokenizer, staging, mask)
+                save_tokenizer(run.tokenizer, staging, find_mask_id(run.model))
                 found.facts["tokenizer"] = f"{run.tokenizer.vocab_size:,} tokens, as a fast tokenizer of transformers"
             except TokenizerExportError as error:
                 run.tokenizer.save(staging / OWN_TOKENIZER)

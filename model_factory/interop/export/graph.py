@@ -133,7 +133,7 @@ def _denoiser_signature(network: DiffusionModel) -> Signature:
     ):
         if is_true:
             raise InputError(f"{reason}, has no graph; export it with --format hf")
-    axes: dict[str, tuple[str, ...]] = {name: ("batch", "length") for name in ("input_ids", "attention_mask")}
+    axes: dict[str, tuple[str, ...]] = dict.fromkeys(("input_ids", "attention_mask"), ("batch", "length"))
     if network.diffusion_config.is_time_conditioned:
         axes["sigma"] = ("batch",)
     if network.diffusion_config.condition is not None:

@@ -44,7 +44,9 @@ def write_onnx(run: "LoadedRun", folder: Path) -> dict[str, str]:
     """
     for package in ("onnx", "onnxscript", "onnxruntime"):
         if find_spec(package) is None:
-            raise UnfitError(f"--format onnx needs {package}, which is not installed: pip install 'model-factory[onnx]'")
+            raise UnfitError(
+                f"--format onnx needs {package}, which is not installed: pip install 'model-factory[onnx]'"
+            )
     signature, file = find_signature(run.model), folder / ONNX_FILE
     _convert(signature, file)
     custom = _find_custom_operators(file)
@@ -113,7 +115,9 @@ def _compare(signature: Signature, file: Path) -> dict[str, float]:
     try:
         session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # its errors have no common type
-        raise ParityError(f"{ONNX_FILE} cannot be loaded by onnxruntime: {' '.join(str(error).split())[:300]}") from error
+        raise ParityError(
+            f"{ONNX_FILE} cannot be loaded by onnxruntime: {' '.join(str(error).split())[:300]}"
+        ) from error
     parity = {}
     for batch, length in signature.shapes():
         inputs, wanted = reference(signature, batch, length)

@@ -23,7 +23,7 @@ def convert_tokenizer(tokenizer: Tokenizer, mask_token: int | None = None) -> An
     """Return the fast tokenizer of transformers with the same ids.
 
     Special tokens are never read from a text, as in ours. `mask_token` is the id of a denoiser's mask, which becomes
-    the mask token if it is the first id after the vocabulary. Raises TokenizerExportError for a kind without such a form,
+    the mask token if it is in the vocabulary or the first id after it. Raises TokenizerExportError for a kind without such a form,
     and if trial texts get other ids.
     """
     from transformers import PreTrainedTokenizerFast
@@ -42,6 +42,8 @@ def convert_tokenizer(tokenizer: Tokenizer, mask_token: int | None = None) -> An
     if mask_token is not None and mask_token == tokenizer.vocab_size == len(found):
         name = next(name for name in (MASK, "<|mask|>", "<|denoiser_mask|>") if name not in found.get_vocab())
         found.add_special_tokens({"mask_token": name})
+    elif mask_token is not None and mask_token < len(found) and found.mask_token_id != mask_token:
+        found.mask_token = found.convert_ids_to_tokens(mask_token)
     _compare(tokenizer, found)
     return found
 
