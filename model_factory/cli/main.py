@@ -17,6 +17,8 @@ VERBS = {
     "serve": "serve a trained run over HTTP, for OpenAI's clients and a browser",
     "import": "make a run folder of a published diffusion model",
     "export": "write a trained run for transformers, torch.export or ONNX",
+    "push": "upload an exported folder to the Hugging Face hub",
+    "pull": "download a model from the Hugging Face hub, pinned to a commit",
     "lm-eval": "evaluate a run on tasks of lm-evaluation-harness",
     "compare": "print a table of runs, with means over seeds",
     "data": "load the data sets of a file and summarise them, or list what is available",
