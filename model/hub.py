@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
+from model.checkpoints.ddit_settings import is_published
 from model_factory.yaml_config.paths import expand_home, forbidden_reason
 from model_factory.yaml_config.schema_version import parse_json
 
@@ -58,6 +59,11 @@ def load_config_from_hub(name: str, remedy: str) -> Any:
     try:
         config = load_from_hub(AutoConfig.from_pretrained, name, "pretrained model", remedy)
     except HubError as error:
+        if _is_published(name):
+            raise HubError(
+                f"pretrained model {name!r} is a published diffusion model, which transformers has no architecture for; make "
+                f"a run of it: model-factory import --from {name} --output runs/imported"
+            ) from error
         unknown = re.search(r"has model type `([^`]*)` but Transformers does not recognize", str(error))
         if unknown is None:
             raise
@@ -72,6 +78,17 @@ def load_config_from_hub(name: str, remedy: str) -> Any:
                 f"pretrained model {name!r}: config.json has {key} {count:,}, and at most {MAX_LAYERS:,} fit"
             )
     return config
+
+
+def _is_published(name: str) -> bool:
+    """Return True if the config.json of a folder, or of a name in the cache, is of a published diffusion model."""
+    from transformers import PretrainedConfig
+
+    try:
+        content, _ = PretrainedConfig.get_config_dict(name, local_files_only=True)
+    except Exception:  # missing or damaged; the library raises many types
+        return False
+    return is_published(content)
 
 
 @contextmanager
@@ -98,7 +115,7 @@ def load_model_from_hub(load: Callable[..., Any], name: str, remedy: str, **opti
     size = f" of {layers} layers" if layers else ""
     with _silenced_report(), _announcing(f"note: loading the pretrained model {name}{size} ..."):
         model, found = load_from_hub(load, name, "pretrained model", remedy, **safe, **options)
-    if not _are_replaced.get():
+    if not weights_are_replaced():
         if problem := find_loading_problem(model, found, allow_head=True):
             raise HubError(f"pretrained model {name!r}: {problem}; {remedy}")
         for note in _describe_fresh_parts(model, found):
@@ -136,6 +153,11 @@ def replacing_weights() -> Iterator[None]:
         yield
     finally:
         _are_replaced.reset(token)
+
+
+def weights_are_replaced() -> bool:
+    """Return True inside `replacing_weights`."""
+    return _are_replaced.get()
 
 
 def find_loading_problem(model: Any, found: Mapping[str, Any], *, allow_head: bool) -> str | None:

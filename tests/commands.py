@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from importlib import import_module
 from pathlib import Path
 
-from model_factory.cli.main import VERBS
+from model_factory.cli.main import VERBS, module_of
 from model_factory.experiment.config import read_experiment
 from model_factory.sweep.grid import probe_points, read_axes
 
@@ -20,6 +20,7 @@ SCRIPTS = {
     "data_manager.data_manager": "data",
     "scripts/demo": "demo",
     "model_factory sweep": "sweep",
+    "model_factory import": "import",
     "model_factory compare": "compare",
 }
 """Verb of each program of a checkout."""
@@ -29,7 +30,7 @@ EXTERNAL = ("source", "sacrebleu", ".venv/bin/pip", "pip", "trap", "wait", "test
 
 def build_parser(verb: str) -> argparse.ArgumentParser:
     """Build the parser of a verb."""
-    parser: argparse.ArgumentParser = import_module(f"model_factory.cli.{verb}").build_parser()
+    parser: argparse.ArgumentParser = import_module(module_of(verb)).build_parser()
     return parser
 
 

@@ -15,13 +15,15 @@ def rotary_angles(length: int, head_dim: int, device: torch.device, *, base: flo
     return rotation_at(torch.arange(length, device=device), head_dim, base=base)
 
 
-def rotation_at(positions: Tensor, head_dim: int, *, base: float = 10_000.0) -> Rotation:
+def rotation_at(
+    positions: Tensor, head_dim: int, *, base: float = 10_000.0, dtype: torch.dtype = torch.float32
+) -> Rotation:
     """Return the rotation of positions int64 [..., N]: cosines and sines [..., N, head_dim / 2].
 
-    They are float32 in a model of any dtype: bfloat16 cannot count past 256.
+    They are float32 in a model of any dtype, unless `dtype` is float64: bfloat16 cannot count past 256.
     """
-    frequency = base ** -(torch.arange(0, head_dim, 2, device=positions.device, dtype=torch.float32) / head_dim)
-    angle = positions.to(torch.float32).unsqueeze(-1) * frequency
+    frequency = base ** -(torch.arange(0, head_dim, 2, device=positions.device, dtype=dtype) / head_dim)
+    angle = positions.to(dtype).unsqueeze(-1) * frequency
     return angle.cos(), angle.sin()
 
 

@@ -90,10 +90,18 @@ class BlockReader:
         network: called as `network(tokens, sigma, mask=, cond=, context=, context_mask=, blocks=)`, sigma [B, N].
         is_masked: maps tokens to bool, True at masks.
         block_size: number of tokens in a block.
+        is_cached: False for a network that ignores the cache of `Blocks`; it gets all tokens in every call.
     """
 
-    def __init__(self, network: Callable[..., Tensor], is_masked: Callable[[Tensor], Tensor], block_size: int) -> None:
-        self.network, self.is_masked, self.block_size = network, is_masked, block_size
+    def __init__(
+        self,
+        network: Callable[..., Tensor],
+        is_masked: Callable[[Tensor], Tensor],
+        block_size: int,
+        *,
+        is_cached: bool = True,
+    ) -> None:
+        self.network, self.is_masked, self.block_size, self.is_cached = network, is_masked, block_size, is_cached
         self._cached: list[_CachedPrefix] = []
 
     def __call__(
@@ -123,7 +131,8 @@ class BlockReader:
         source = {} if context is None else {"context": context, "context_mask": context_mask}
         source |= {} if hidden is None else {"hidden": hidden[:, done:stop]}
         output = self.network(x_t[:, done:stop], levels, mask=seen, cond=cond, blocks=blocks, **source)
-        self._store(_CachedPrefix(x_t[:, :start], given, cache))
+        if self.is_cached:
+            self._store(_CachedPrefix(x_t[:, :start], given, cache))
         return torch.nn.functional.pad(output[:, start - done :], (0, 0, start, length - stop))
 
     def _find_cache(self, clean: Tensor, given: tuple[Tensor | None, ...]) -> tuple[int, PrefixCache]:

@@ -23,6 +23,7 @@ register_backbone(
     config=HuggingFaceBackboneConfig,
     sigma_optional=True,
     takes_documents=True,
+    takes_blocks=True,
     token_levels=True,
     fixed_vocabulary=True,
 )(import_on_call("model.denoisers.hugging_face:HuggingFaceDenoiser"))

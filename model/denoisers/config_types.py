@@ -1,15 +1,17 @@
 """Types of the `backbone` section of a diffusion model; no torch is imported."""
 
+import json
 from collections.abc import Iterator
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from model.checkpoints.ddit_settings import is_published
 from model.core_registry import first_of_direction
 from model.denoisers.encoder_types import EncoderChoice
 from model.hub import find_folder_problem
 from model.types import Device, PerformerParams
-from model_factory.yaml_config.paths import PathText
+from model_factory.yaml_config.paths import PathText, expand_home
 from model_factory.yaml_config.strict_model import StrictModel, Violation
 
 
@@ -20,6 +22,11 @@ class BackboneConfig(StrictModel):
     """Name of a registered backbone."""
     device: Device = "auto"
     """auto (the accelerator if there is one, else cpu), cpu, cuda, cuda:N, mps or xpu."""
+
+    @property
+    def takes_time(self) -> bool:
+        """True if the network is passed the time t in [0, 1] instead of the noise level sigma."""
+        return False
 
     def level_problem(self) -> Violation | None:
         """Return the setting with which the network cannot use a noise level for each token; None: no setting."""
@@ -159,6 +166,16 @@ class DDiTBackboneConfig(LocalConfig, BackboneConfig):
     init: Literal["neighbours"] | None = None
     """neighbours: heads look one token to the right and to the left at first, by turns, which shortens the start of
     training without new weights (`local_width` shortens it more); None: as published."""
+    time_embedding: Literal["lost", "sigma", "time"] = "lost"
+    """Number whose sinusoids embed the noise level: lost (1000 (1 - exp(-sigma)), the expected share of corrupted tokens in
+    thousandths), sigma (as in SEDD, MDLM, UDLM and Duo) or time (t from 0 to 1, as in GIDD)."""
+    condition_silu: Literal["sum", "each"] = "sum"
+    """SiLU of the sum of the embeddings of noise level and condition, or of each of them before the sum, as in UDLM."""
+
+    @property
+    def takes_time(self) -> bool:
+        """True if the network is passed the time t in [0, 1] instead of the noise level sigma."""
+        return self.time_embedding == "time"
 
     def violations(self) -> Iterator[Violation]:
         """Yield a number of heads that does not divide the width into even parts, which rotary positions need."""
@@ -178,17 +195,55 @@ class HuggingFaceBackboneConfig(BackboneConfig):
     """A pretrained masked or causal language model of Hugging Face, trained further as a denoiser."""
 
     type: Literal["hugging_face"] = "hugging_face"
-    path: PathText
+    path: PathText | None = None
     """A folder with config.json and weights in safetensors, or a name on the hub, `owner/name`."""
+    architecture: dict[str, Any] | None = None
+    """Config of a transformers model in place of `path`: the keys of its config.json, `model_type` among them. Weights are
+    random until those of a run replace them, so imported models have it."""
     adapt: Literal["masked", "causal"] | None = None
     """masked (BERT, RoBERTa, ModernBERT, ...: unchanged) or causal (GPT-2, Llama, Qwen, ...: attention becomes
     bidirectional, and logits are shifted by one, as in DiffuLLaMA, arXiv 2410.17891); None: from its config.json."""
+    shift: bool | None = None
+    """Read the logits of a token from the position before it: Dream and DiffuLLaMA do, LLaDA and SDAR do not; None: for
+    causal models."""
+    mask_token_id: Annotated[int, Field(ge=0)] | None = None
+    """Token of the model's own vocabulary that is the mask; None: a new embedding is learned. [token id]"""
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Type of the weights when they are loaded from `path` or made; those of a run keep theirs."""
     encoder: EncoderChoice = None
     """Encoder of a source, read once a sample, to which a new cross-attention after every layer attends: performer (from
     scratch) or hugging_face (pretrained); None: a source is read in front of the target."""
 
     def violations(self) -> Iterator[Violation]:
-        """Yield a path that is no folder with a model."""
+        """Yield a path that is no folder with a model, or one of a published diffusion model."""
+        if (self.path is None) == (self.architecture is None):
+            given = "both path and architecture" if self.path else "neither path nor architecture"
+            yield Violation(
+                f"{given} are given", ("path",), suggestion="path: a folder with config.json, or owner/name"
+            )
+        if self.architecture is not None and not isinstance(self.architecture.get("model_type"), str):
+            yield Violation("architecture has no model_type", ("architecture",), suggestion="model_type: llama")
+        if self.path is None:
+            return
         problem = find_folder_problem(self.path)
         if problem is not None:
             yield Violation(f"{self.path}: {problem}", ("path",), suggestion="a folder with config.json, or owner/name")
+        elif _is_published(self.path):
+            yield Violation(
+                f"{self.path} is a published diffusion model, which transformers has no architecture for; make a run of it",
+                ("path",),
+                suggestion=f"model-factory import --from {self.path} --output runs/imported",
+            )
+
+
+_LARGEST_CONFIG = 1 << 20
+
+
+def _is_published(path: str) -> bool:
+    """Return True for a folder whose config.json is of a published diffusion model; a larger file than any is not read."""
+    file = expand_home(path) / "config.json"
+    try:
+        config = json.loads(file.read_text(encoding="utf-8")) if file.stat().st_size < _LARGEST_CONFIG else None
+    except (OSError, ValueError, RecursionError):
+        return False  # a name on the hub, or a damaged file, which is reported when it is loaded
+    return isinstance(config, dict) and is_published(config)

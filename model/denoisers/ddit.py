@@ -34,8 +34,8 @@ class Modulation(nn.Module):
         nn.init.zeros_(self.linear.bias)
 
     def forward(self, cond_emb: Tensor) -> tuple[Tensor, ...]:
-        """Return shifts, scales and gates [B, 1 or L, d_model] of `cond_emb` [B, 1 or L, cond_dim], in order."""
-        modulation: Tensor = self.linear(F.silu(cond_emb))
+        """Return shifts, scales and gates [B, 1 or L, d_model] of an activated `cond_emb` [B, 1 or L, cond_dim]."""
+        modulation: Tensor = self.linear(cond_emb)
         return modulation.chunk(self.parts, dim=-1)
 
 
@@ -173,7 +173,7 @@ class DDiT(nn.Module):
         context: Tensor | None = None,
         context_mask: Tensor | None = None,
     ) -> Tensor:
-        """Return logits [B, L, dim] of x_t int [B, L] at sigma [B] or [B, L].
+        """Return logits [B, L, dim] of x_t int [B, L] at sigma [B] or [B, L], the time with `time_embedding: time`.
 
         mask is bool, True at real tokens: [B, L], or with the P of a block cache in front [B, P + L]. documents
         int [B, L] numbers the documents of packed rows; `blocks` hold those of a blockwise model. context [B, M, width] is
@@ -183,6 +183,7 @@ class DDiT(nn.Module):
         real = None if mask is None else mask[:, mask.shape[1] - x_t.shape[1] :]
         ids = x_t if real is None else x_t.masked_fill(~real, 0)
         x, cond_emb = self.embedding(ids), self.told(x_t, sigma, cond)
+        cond_emb = cond_emb if self.told.is_activated else F.silu(cond_emb)
         if self.local is not None:
             x = self.local(x, real, documents)
         positions, attend = torch.arange(x.shape[1], device=x.device), None
@@ -191,7 +192,8 @@ class DDiT(nn.Module):
             positions, attend = apart.positions, apart.same
         if blocks is not None:
             positions, attend = blocks.places, blocks.attend
-        rotation = rotation_at(positions if positions.dim() == 1 else positions[:, None], self.head_dim)
+        exact = torch.float64 if x.dtype == torch.float64 else torch.float32
+        rotation = rotation_at(positions if positions.dim() == 1 else positions[:, None], self.head_dim, dtype=exact)
         keys = _attention_mask(mask, attend)
         for index, layer in enumerate(self.layers):
             before = None if blocks is None or blocks.cache is None else partial(blocks.cache.before, index)

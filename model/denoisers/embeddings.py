@@ -4,26 +4,30 @@ import math
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 
 class NoiseEmbedding(nn.Module):
     """Embedding of the noise level: sigma [B] or [B, L] to [B, 1, width] or [B, L, width].
 
-    Sinusoids (Vaswani et al. 2017) of 1000 (1 - exp(-sigma)), the expected share of corrupted tokens in thousandths,
-    through a two-layer perceptron.
+    Sinusoids (Vaswani et al. 2017) of a number, through a two-layer perceptron. The number is, with `argument` "lost",
+    1000 (1 - exp(-sigma)), the expected share of corrupted tokens in thousandths; with "sigma" or "time" it is the
+    given value itself, of which the caller passes sigma or the time t.
     """
 
-    def __init__(self, width: int, frequencies: int = 128) -> None:
+    def __init__(self, width: int, frequencies: int = 128, argument: str = "lost") -> None:
         super().__init__()
-        self.frequencies = frequencies
+        self.frequencies, self.argument = frequencies, argument
         self.net = nn.Sequential(nn.Linear(2 * frequencies, width), nn.SiLU(), nn.Linear(width, width))
 
     def forward(self, sigma: Tensor) -> Tensor:
         """Embed sigma [B] or [B, L]; float64 up to the sinusoids, as small levels differ in their last digits."""
-        lost = -1000.0 * torch.expm1(-sigma.double())
+        level = sigma.double()
+        if self.argument == "lost":
+            level = -1000.0 * torch.expm1(-level)
         steps = torch.arange(self.frequencies, device=sigma.device, dtype=torch.float64)
-        angles = lost[..., None] * torch.exp(-math.log(10_000.0) * steps / self.frequencies)
+        angles = level[..., None] * torch.exp(-math.log(10_000.0) * steps / self.frequencies)
         features = torch.cat([angles.cos(), angles.sin()], -1).to(self.net[0].weight.dtype)  # type: ignore[arg-type]
         out: Tensor = self.net(features)
         return out[:, None] if sigma.dim() == 1 else out
@@ -68,12 +72,15 @@ class ConditioningEmbedding(nn.Module):
 
     With `constant`, a network without time conditioning embeds sigma = 0 throughout, as MDLM's does: adaLN multiplies
     the conditioning, and learns tens of times slower from zeros. Networks keep it as `told`, its name in checkpoints.
+    Where the section has `condition_silu: each`, SiLU is applied to each of the two before they are added.
     """
 
     def __init__(self, config: Any, width: int, *, constant: bool = False) -> None:
         super().__init__()
         self.width, self.tells_time = width, bool(config.time_conditioning)
-        self.noise = NoiseEmbedding(width) if self.tells_time or constant else None
+        argument = config.get("time_embedding") or "lost"
+        self.noise = NoiseEmbedding(width, argument=argument) if self.tells_time or constant else None
+        self.is_activated = config.get("condition_silu") == "each"
         condition = config.get("condition")
         self.condition = ConditionEmbedding(condition, width) if condition is not None else None
 
@@ -85,10 +92,12 @@ class ConditioningEmbedding(nn.Module):
         )
         if self.noise is not None:
             assert sigma is not None or not self.tells_time
-            cond_emb = cond_emb + self.noise(sigma if self.tells_time else cond_emb.new_zeros(len(x_t)))
+            noise = self.noise(sigma if self.tells_time else cond_emb.new_zeros(x_t.shape[0]))
+            cond_emb = cond_emb + (F.silu(noise) if self.is_activated else noise)
         if self.condition is not None:
             cond = self._missing_condition(x_t.shape[0], x_t.device) if cond is None else cond
-            cond_emb = cond_emb + self.condition(cond)
+            condition = self.condition(cond)
+            cond_emb = cond_emb + (F.silu(condition) if self.is_activated else condition)
         return cond_emb
 
     def _missing_condition(self, rows: int, device: torch.device) -> Tensor:

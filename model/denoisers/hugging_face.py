@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch._guards import active_fake_mode
 
 from model.attention.documents import Documents
+from model.denoisers.blocks import Blocks
 from model.denoisers.context import SourceEncoder
 from model.denoisers.cross_attention import AddedCrossAttention, find_begin_token
 from model.denoisers.embeddings import ConditioningEmbedding
@@ -24,6 +25,7 @@ from model.denoisers.pretrained import (
     make_bidirectional,
     make_full_attention_mask,
 )
+from model.hub import weights_are_replaced
 from model.transformer.inputs import check_context
 
 
@@ -37,14 +39,18 @@ class HuggingFaceDenoiser(nn.Module):
     Raises HubError if loading fails, PretrainedError if the vocabulary or the architecture does not fit.
     """
 
+    takes_prefix_cache = False
     trained_beside_adapters = ("mask_embedding", "told", "cross_attention")
     """New parts, which are trained even if adapters freeze the rest."""
 
     def __init__(self, config: Any, vocab_size: int) -> None:
         super().__init__()
-        name = f"backbone hugging_face: {config.path}"
-        self.model, kind = load_language_model(config.path, config.adapt)
-        self.shifted = kind == "causal"
+        architecture: dict[str, Any] | None = None if config.path else config.architecture.as_dict()
+        name = f"backbone hugging_face: {config.path or config.architecture.model_type}"
+        dtype = getattr(torch, config.dtype)
+        self.model, kind = load_language_model(config.path, config.adapt, architecture=architecture, dtype=dtype)
+        self.is_adapted = kind == "causal"
+        self.shifted = self.is_adapted if config.shift is None else bool(config.shift)
         make_bidirectional(self.model)
         self.num_tokens: int = self.model.config.vocab_size
         begins = self.shifted and config.get("encoder") is not None
@@ -52,12 +58,16 @@ class HuggingFaceDenoiser(nn.Module):
         self.name, self._is_isolated = name, False
         weight = self.model.get_input_embeddings().weight
         self.mask_embedding: nn.Parameter | None = None
-        if vocab_size > self.num_tokens:
+        self.mask_token_id: int | None = config.mask_token_id
+        self.has_mask = vocab_size > self.num_tokens
+        _check_mask(name, self.mask_token_id, self.num_tokens, has_mask=self.has_mask)
+        if self.has_mask and self.mask_token_id is None:
             self.mask_embedding = nn.Parameter(_mask_embedding(config.path, weight))
         self.told: ConditioningEmbedding | None = None
         self.source: SourceEncoder | None = None
         self.cross_attention: AddedCrossAttention | None = None
-        check_is_bidirectional(self, self.num_tokens, name)
+        if architecture is None or not weights_are_replaced():  # else its weights are not set yet
+            check_is_bidirectional(self, self.num_tokens, name)
         if config.get("encoder") is not None:
             self.cross_attention = AddedCrossAttention(self.model, name)
             self.source = SourceEncoder(config, self.cross_attention.width)
@@ -74,17 +84,21 @@ class HuggingFaceDenoiser(nn.Module):
         mask: Tensor | None = None,
         cond: Tensor | None = None,
         documents: Tensor | None = None,
+        blocks: Blocks | None = None,
         context: Tensor | None = None,
         context_mask: Tensor | None = None,
     ) -> Tensor:
         """Return logits [B, L, dim] of x_t int [B, L] at sigma [B] or [B, L]; mask bool [B, L] is True at real tokens.
 
         documents int [B, L] numbers the documents of packed rows; raises PretrainedError if this architecture cannot
-        isolate them. context [B, M, width] is what `source` made of a source, with context_mask bool [B, M]. The logit of
-        the mask is 0: no objective uses it.
+        isolate them. `blocks` hold positions and attention of a blockwise model, of all tokens before, too. context
+        [B, M, width] is what `source` made of a source, with context_mask bool [B, M]. The logit of the mask is 0: no
+        objective uses it; that of a token `mask_token_id` is the lowest number.
         """
+        if blocks is not None and self.shifted:
+            raise PretrainedError(f"{self.name}: blocks need logits at their own positions; set shift: false")
         if self.cross_attention is not None or context is not None:
-            return self._read(x_t, sigma, mask, cond, documents, context, context_mask)
+            return self._read(x_t, sigma, mask, cond, documents, blocks, context, context_mask)
         if documents is not None and not self._is_isolated:
             reason = find_leak(self, self.num_tokens)
             if reason is not None:
@@ -93,7 +107,7 @@ class HuggingFaceDenoiser(nn.Module):
                     "rows: cut, where each row holds one document"
                 )
             self._is_isolated = True
-        return self.logits(x_t, sigma, mask, cond, documents)
+        return self.logits(x_t, sigma, mask, cond, documents, blocks)
 
     def _read(
         self,
@@ -102,6 +116,7 @@ class HuggingFaceDenoiser(nn.Module):
         mask: Tensor | None,
         cond: Tensor | None,
         documents: Tensor | None,
+        blocks: Blocks | None,
         context: Tensor | None,
         context_mask: Tensor | None,
     ) -> Tensor:
@@ -116,8 +131,8 @@ class HuggingFaceDenoiser(nn.Module):
             x_t = nn.functional.pad(x_t, (1, 0), value=find_begin_token(self.model.config))
             sigma = sigma if sigma is None or sigma.dim() == 1 else nn.functional.pad(sigma, (1, 0))
             mask = None if mask is None else nn.functional.pad(mask, (1, 0), value=True)
-        with added.reading(self.model, context, context_mask):
-            logits = self.logits(x_t, sigma, mask, cond)
+        with added.reading(self.model, context, context_mask, None if blocks is None else blocks.places):
+            logits = self.logits(x_t, sigma, mask, cond, blocks=blocks)
         return logits[:, 1:] if self.shifted else logits
 
     def logits(
@@ -127,31 +142,42 @@ class HuggingFaceDenoiser(nn.Module):
         mask: Tensor | None = None,
         cond: Tensor | None = None,
         documents: Tensor | None = None,
+        blocks: Blocks | None = None,
     ) -> Tensor:
         """Return the logits [B, L, dim] of x_t int [B, L], as `forward` does, without its check of the architecture."""
         x = self._embed(x_t if mask is None else x_t.masked_fill(~mask, 0))
         if self.told is not None:
-            x = x + self.told(x_t, sigma, cond)
+            x = x + self.told(x_t, sigma, cond).to(x.dtype)
         seen = None if mask is None else mask | ~mask.any(1, keepdim=True)  # never an empty row
         apart = None if documents is None else Documents(documents)
         options: dict[str, Any] = {"attention_mask": None if seen is None else seen.long()}
-        if self.shifted or apart is not None:
-            options["attention_mask"] = make_full_attention_mask(seen, x, None if apart is None else apart.same)
-        if apart is not None and "position_ids" in inspect.signature(self.model.forward).parameters:
-            options["position_ids"] = apart.positions + _first_position(self.model)
+        same = None if apart is None else apart.same
+        positions = None if apart is None else apart.positions
+        if blocks is not None:
+            same = blocks.attend.expand(x.shape[0], *blocks.attend.shape[-2:])
+            positions = blocks.places.expand(x.shape[0], -1)
+        if self.is_adapted or same is not None:
+            options["attention_mask"] = make_full_attention_mask(seen, x, same)
+        if positions is not None and "position_ids" in inspect.signature(self.model.forward).parameters:
+            options["position_ids"] = positions + _first_position(self.model)
         logits: Tensor = self.model(inputs_embeds=x, **options).logits
         if self.shifted:
             before = torch.cat([logits[:, :1], logits[:, :-1]], 1)  # no token precedes the first one of a document
             logits = before if apart is None else torch.where(apart.begins[..., None], logits, before)
-        return logits if self.mask_embedding is None else nn.functional.pad(logits, (0, 1))
+        if not self.has_mask:
+            return logits
+        if self.mask_token_id is not None:
+            lowest = torch.finfo(logits.dtype).min
+            logits = logits.index_fill(-1, torch.tensor([self.mask_token_id], device=logits.device), lowest)
+        return nn.functional.pad(logits, (0, 1))
 
     def _embed(self, ids: Tensor) -> Tensor:
         """Embed states int [B, L] to [B, L, width] by the model's table and the mask's embedding."""
         table = self.model.get_input_embeddings()
-        if self.mask_embedding is None:
-            embedded: Tensor = table(ids)
-            return embedded
         masked = ids == self.num_tokens
+        if self.mask_embedding is None:
+            embedded: Tensor = table(ids if self.mask_token_id is None else ids.masked_fill(masked, self.mask_token_id))
+            return embedded
         return torch.where(masked[..., None], self.mask_embedding, table(ids.masked_fill(masked, 0)))
 
 
@@ -179,6 +205,16 @@ def _check_sizes(name: str, model: Any, config: Any, *, begins: bool = False) ->
     return positions
 
 
+def _check_mask(name: str, mask: int | None, tokens: int, *, has_mask: bool) -> None:
+    """Raise PretrainedError for a mask_token_id that is not in the vocabulary, or under noise without a mask."""
+    if mask is None:
+        return
+    if not has_mask:
+        raise PretrainedError(f"{name}: the process has no mask; leave mask_token_id out")
+    if mask >= tokens:
+        raise PretrainedError(f"{name}: mask_token_id is {mask}, and the vocabulary has {tokens} tokens")
+
+
 def _first_position(model: Any) -> int:
     """Return the number of the first position: 0, or in RoBERTa the one after the padding's."""
     tables = (
@@ -188,9 +224,9 @@ def _first_position(model: Any) -> int:
     return 0 if padding is None else padding + 1
 
 
-def _mask_embedding(path: str, weight: Tensor) -> Tensor:
+def _mask_embedding(path: str | None, weight: Tensor) -> Tensor:
     """Return the initial embedding [width] of the mask, given the embeddings of all tokens [V, width]."""
-    token = None if active_fake_mode() is not None else find_mask_token(path)
+    token = None if path is None or active_fake_mode() is not None else find_mask_token(path)
     if token is not None and token < len(weight):
         return weight[token].detach().clone()
     return weight.detach().mean(0)

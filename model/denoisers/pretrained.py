@@ -1,12 +1,15 @@
 """Load language models of Hugging Face for `model.denoisers.hugging_face`, and make their attention bidirectional."""
 
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch._guards import active_fake_mode
+from transformers import AutoConfig
+from transformers.initialization import no_init_weights
 
-from model.hub import HubError, load_config_from_hub, load_from_hub, load_model_from_hub
+from model.hub import HubError, load_config_from_hub, load_from_hub, load_model_from_hub, weights_are_replaced
 
 _REMEDY = "give the path of a folder that save_pretrained wrote, with config.json and weights in safetensors"
 
@@ -17,24 +20,43 @@ class PretrainedError(ValueError):
     """Error of a pretrained model that cannot be a denoiser; the message gives the reason and a remedy."""
 
 
-def load_language_model(path: str, adapt: str | None) -> tuple[Any, str]:
-    """Load the model of a folder or of a name on the hub in float32; return it and its kind, masked or causal.
+def load_language_model(
+    path: str | None,
+    adapt: str | None,
+    *,
+    architecture: dict[str, Any] | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> tuple[Any, str]:
+    """Load the model of a folder or of a name on the hub in `dtype`; return it and its kind, masked or causal.
 
-    Without storage (in a summary), it is built from its config alone. Raises HubError and PretrainedError.
+    Without storage (in a summary), or for an `architecture`, it is built from its config alone; its weights are not
+    initialised where those of a run replace them. Raises HubError and PretrainedError.
     """
     from transformers import AutoModelForCausalLM, AutoModelForMaskedLM
 
-    config = load_config_from_hub(path, _REMEDY)
+    config = load_config_from_hub(path, _REMEDY) if path is not None else _make_config(architecture or {})
     kind = adapt or _infer_kind(config)
     auto: Any = AutoModelForCausalLM if kind == "causal" else AutoModelForMaskedLM
     if type(config) not in auto._model_mapping:
         raise PretrainedError(
-            f"backbone hugging_face: {path} is of type {config.model_type!r}, and transformers has no {kind} language "
+            f"backbone hugging_face: {path or 'its architecture'} is of type {config.model_type!r}, and transformers has no {kind} language "
             "model of it; use an encoder such as bert, roberta or modernbert, or a decoder such as gpt2 or llama"
         )
-    if active_fake_mode() is not None:
-        return auto.from_config(config), kind
-    return load_model_from_hub(auto.from_pretrained, path, _REMEDY, config=config, dtype=torch.float32), kind
+    if path is None or active_fake_mode() is not None:
+        with no_init_weights() if path is None and weights_are_replaced() else nullcontext():
+            return auto.from_config(config, dtype=dtype), kind
+    return load_model_from_hub(auto.from_pretrained, path, _REMEDY, config=config, dtype=dtype), kind
+
+
+def _make_config(architecture: dict[str, Any]) -> Any:
+    """Return the transformers config of a mapping with model_type; raise PretrainedError for one that it does not take."""
+    values = dict(architecture)
+    kind = values.pop("model_type")
+    try:
+        return AutoConfig.for_model(kind, **values)
+    except Exception as error:  # transformers raises many types
+        text = " ".join(str(error).split())[:200]
+        raise PretrainedError(f"backbone hugging_face: architecture {kind!r} is not valid: {text}") from error
 
 
 def make_bidirectional(model: Any) -> None:
@@ -65,7 +87,7 @@ def make_full_attention_mask(mask: Tensor | None, like: Tensor, same: Tensor | N
 def find_leak(network: Any, num_tokens: int) -> str | None:
     """Return why a network cannot isolate documents, None if it gives a document in a packed row its output alone."""
     config = network.model.config
-    if not network.shifted and "sliding_attention" in (getattr(config, "layer_types", None) or ()):
+    if not network.is_adapted and "sliding_attention" in (getattr(config, "layer_types", None) or ()):
         return "its local attention makes a separate mask"
     training, device = network.training, next(network.parameters()).device
     ids = torch.arange(7, device=device)[None] % num_tokens

@@ -1,6 +1,7 @@
 """View of the backbone section for builders, also for research code that reads nested configs."""
 
 from collections.abc import Iterator, Mapping
+from copy import deepcopy
 from typing import Any
 
 from model_factory.yaml_config.registry import closest
@@ -43,6 +44,10 @@ class BackboneView(Mapping[str, Any]):
 
     def __repr__(self) -> str:
         return f"BackboneView({self._values!r})"
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return a copy of the values, with nested sections as dictionaries."""
+        return deepcopy(self._values)
 
     @staticmethod
     def _wrap(value: Any) -> Any:

@@ -15,7 +15,7 @@ from model.denoisers.view import BackboneView
 from model.device import resolve_device
 from model.discrete.inputs import check_condition, check_data, check_level, check_noisy, check_rows, given_tokens
 from model.discrete.source import Context, drop_sources, encode_source, null_source
-from model.transformer.inputs import InputError, check_documents, check_mask, describe
+from model.transformer.inputs import InputError, check_documents, check_mask, describe, has_values
 from model_factory.diffusion.objectives.losses import LossParts, Objective
 from model_factory.diffusion.processes.diffusion_process import DiffusionProcess
 from model_factory.diffusion.processes.forward_process import per_token
@@ -235,13 +235,24 @@ class DiffusionModel(nn.Module):
             mask_token = self.process.graph.mask_token
             assert mask_token is not None  # the section refuses source_dropout without one
             x_t = x_t.masked_fill(hidden, mask_token)
-        time = sigma.to(torch.float32) if sigma is not None and self.diffusion_config.is_time_conditioned else None
+        level = None
+        if sigma is not None and self.diffusion_config.is_time_conditioned:
+            level = self._time_of(sigma) if self.diffusion_config.backbone.takes_time else sigma
+            level = level.to(torch.float32)
         if self.block_size is not None and blocks is None:
             blocks = Blocks.doubled(x_t.shape[1] // 2, self.block_size, x_t.device, documents)
             documents = None
             mask = None if mask is None else torch.cat([mask, mask], 1)
         source = {"context": context, "context_mask": context_mask}
-        return self.call(x_t, time, mask=mask, cond=cond, blocks=blocks, documents=documents, **source)
+        return self.call(x_t, level, mask=mask, cond=cond, blocks=blocks, documents=documents, **source)
+
+    def _time_of(self, sigma: Tensor) -> Tensor:
+        """Return the time in [0, 1] of each noise level, of any shape; levels outside the schedule's have its ends."""
+        if not has_values(sigma):  # fake tensors of a summary
+            return torch.ones_like(sigma)
+        schedule = self.process.schedule
+        low, high = (float(schedule.sigma(end)) for end in (0.0, 1.0))
+        return schedule.inverse(sigma.double().clamp(low, high))
 
     def sample(
         self,
@@ -337,7 +348,9 @@ class DiffusionModel(nn.Module):
         null = None if cond is None else self._null_condition(cond)
         network: Callable[..., Tensor] = self._predict
         if self.block_size is not None:
-            network = BlockReader(self._predict, self.process.graph.is_masked, self.block_size)
+            is_cached = bool(getattr(self.network, "takes_prefix_cache", True))
+            is_masked = self.process.graph.is_masked
+            network = BlockReader(self._predict, is_masked, self.block_size, is_cached=is_cached)
         settings |= {"cond": cond, "null_cond": null, "guidance": guidance, "block_size": self.block_size}
         return Denoiser(network, self.objective.parameterisation, **settings)
 

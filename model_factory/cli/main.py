@@ -14,11 +14,14 @@ VERBS = {
     "generate": "generate text from a trained run",
     "evaluate": "evaluate a trained run on a split of its data",
     "sweep": "train a run for each point of a grid, or for each trial of an Optuna search",
+    "import": "make a run folder of a published diffusion model",
     "compare": "print a table of runs, with means over seeds",
     "data": "load the data sets of a file and summarise them, or list what is available",
     "demo": "check, train, generate and evaluate on a corpus that comes with Python",
 }
-"""Meaning of each verb, whose module is `model_factory.cli.VERB`."""
+"""Meaning of each verb; `module_of` names its module."""
+_KEYWORDS = {"import": "import_run"}
+"""Modules of verbs that are keywords of Python."""
 HELP = """\
 usage: {prog} VERB [options]
 
@@ -47,8 +50,13 @@ def main(argv: Sequence[str] | None = None, prog: str = "model-factory") -> int:
         given = f"there is no verb {words[0]!r}; " if words else "give a verb: "
         print(f"{prog}: {given}{_hint(words)}", file=sys.stderr)
         return 2
-    run: Callable[[Sequence[str], str], int] = import_module(f"model_factory.cli.{words[0]}").main
+    run: Callable[[Sequence[str], str], int] = import_module(module_of(words[0])).main
     return run(words[1:], f"{prog} {words[0]}")
+
+
+def module_of(verb: str) -> str:
+    """Return the name of a verb's module, which has `main` and `build_parser`."""
+    return f"model_factory.cli.{_KEYWORDS.get(verb, verb)}"
 
 
 def _hint(words: Sequence[str]) -> str:

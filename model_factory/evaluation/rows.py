@@ -54,9 +54,11 @@ def load_split(
 
     `other` is another data set with the run's tokenizer, see `model_factory.evaluation.data`.
 
-    Raises UnfitError for a split that is missing or empty and for data tokenised by another tokenizer than the run's,
-    DataError where the data cannot be loaded.
+    Raises UnfitError for a split that is missing or empty, for data tokenised by another tokenizer than the run's, and
+    without `other` for a run that names no data; DataError where the data cannot be loaded.
     """
+    if other is None and not run.has_data:
+        raise UnfitError(f"{run.folder} names no data set, as imported runs do not; measure it on files: --data FILE")
     entry = other or run.dataset_config
     loaded = load_splits(entry)
     usual = run.training.eval_split if other is None else next(iter(loaded)) if len(loaded) == 1 else None

@@ -3,10 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from data_manager.dataset_types import DatasetConfig
+from data_manager.text.table_types import CsvDatasetConfig
+from data_manager.text.types import TextDatasetConfig
 from data_manager.tokenizers.from_run import with_tokenizer_of
+from model.model_types import ModelConfig
 from model_factory.experiment.config import ExperimentConfig, read_experiment
 from model_factory.experiment.training_types import GenerationConfig, TrainingConfig
 from model_factory.training.errors import FolderInUseError, RunFolderError, UnfitError
@@ -52,8 +55,18 @@ class LoadedRun:
 
     @property
     def dataset_config(self) -> DatasetConfig:
-        """Return the config of the data set that the run was trained on; a tokenizer of another run is this run's copy."""
+        """Return the config of the data set that the run was trained on; a tokenizer of another run is this run's copy.
+
+        An imported run names no data: its rows are as long as its sequences, packed, and tokenised by its tokenizer.
+        """
+        if not self.has_data:
+            return with_tokenizer_of(_unnamed_data(self.config.model), self.folder, always=True)
         return with_tokenizer_of(select_dataset(self.config), self.folder)
+
+    @property
+    def has_data(self) -> bool:
+        """Return True if the run names the data that it was trained on; an imported run does not."""
+        return bool(self.config.datasets)
 
     @property
     def task_name(self) -> str:
@@ -87,6 +100,19 @@ class LoadedRun:
                 f"{self.folder}: this run has no tokenizer, so it can neither generate text nor be measured on text"
             )
         return self.tokenizer
+
+
+def _unnamed_data(model: ModelConfig | None) -> DatasetConfig:
+    """Return a config of text without files, for a run that names no data set; with classes where the model has them."""
+    section: Any = model.config if model is not None else None
+    rows: dict[str, Any] = {
+        "name": "data",
+        "data_files": {"test": "-"},
+        "sequence_length": getattr(section, "length", None),
+    }
+    if getattr(section, "condition", None) is not None:
+        return CsvDatasetConfig(source="csv", label="label", **rows)
+    return TextDatasetConfig(rows="packed", **rows)
 
 
 def newest_run(parent: Path = RUNS) -> Path:

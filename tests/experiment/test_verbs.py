@@ -11,7 +11,7 @@ from typing import NoReturn
 
 import pytest
 
-from model_factory.cli.main import VERBS, main
+from model_factory.cli.main import VERBS, main, module_of
 from model_factory.cli.options import SHARED, build_verb_parser
 from model_factory.cli.run_command import run_verb
 
@@ -22,12 +22,14 @@ SCRIPTS = {
     "generate": ["generate.py"],
     "evaluate": ["evaluate.py"],
     "sweep": ["-m", "model_factory.cli.sweep"],
+    "import": ["-m", "model_factory.cli.import_run"],
     "compare": ["-m", "model_factory.cli.compare"],
     "data": ["-m", "data_manager.data_manager"],
     "demo": ["-m", "model_factory.cli.demo"],
 }
 PROGS = {
     "sweep": "model-factory sweep",
+    "import": "model-factory import",
     "compare": "model-factory compare",
     "data": "python -m data_manager.data_manager",
     "demo": "scripts/demo",
@@ -38,6 +40,7 @@ WRONG = {
     "generate": ["--run", "never_written"],
     "evaluate": ["--run", "never_written"],
     "sweep": ["--config", "configs/full_experiment.yml", "--output", "never_written", "--seeds", "0,1"],
+    "import": ["--from", "never_there", "--output", "never_written"],
     "compare": ["never_written"],
     "data": ["--config", "configs/data/embedded.yml"],
     "demo": [],
@@ -110,7 +113,7 @@ def test_package_help_lists_the_verbs(capsys: pytest.CaptureFixture[str]) -> Non
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_shared_options_have_one_help_text(verb: str) -> None:
-    parser = import_module(f"model_factory.cli.{verb}").build_parser()
+    parser = import_module(module_of(verb)).build_parser()
     options = [action for action in parser._actions if action.option_strings]
     actions = {action.option_strings[-1].removeprefix("--"): action for action in options}
     assert {"set", "plugin"} - ({"set"} if verb == "compare" else set()) <= set(actions)

@@ -19,7 +19,7 @@ from model_factory.diffusion.errors import (
     SigmaError,
     TokenError,
 )
-from model_factory.diffusion.randomness import RowGenerators
+from model_factory.diffusion.randomness import ROW_WIDTH, RowGenerators
 from model_factory.diffusion.time_strata import stratified_times
 from tests.model.test_diffusion_model import LENGTH, VOCAB, build
 
@@ -88,7 +88,7 @@ def test_uniform_weighting_keeps_the_bound(process: str, objective: str, trainin
 
     rows = torch.arange(2)
     sigma = model.process.schedule.sigma(stratified_times(rows, 2, 5))
-    x_t = model.process.corrupt_at(X_T, sigma, RowGenerators.from_seed(6, rows), ~mask)
+    x_t = model.process.corrupt_at(X_T, sigma, RowGenerators.from_seed(6, rows, ROW_WIDTH), ~mask)
     output, graph = model.denoise(x_t, sigma, mask=mask), model.process.graph
     if objective == "mdlm":
         logits = output[..., :VOCAB].double().transpose(1, 2)

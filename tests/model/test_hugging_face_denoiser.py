@@ -208,6 +208,84 @@ def test_hf_denoiser_refuses_causal_architectures(family: str, sizes: Any, tmp_p
         build(tmp_path)
 
 
+@torch.no_grad()
+def test_hf_denoiser_without_shift_keeps_logits_at_their_positions(tmp_path: Path) -> None:
+    pretrained("GPT2", tmp_path)
+    shifted, plain = (build(tmp_path, {"shift": shift}).network(tokens()) for shift in (True, False))
+    assert torch.equal(shifted[:, 1:, :TOKENS], plain[:, :-1, :TOKENS])
+
+
+@torch.no_grad()
+def test_hf_denoiser_takes_a_token_as_the_mask(tmp_path: Path) -> None:
+    pretrained("Bert", tmp_path)
+    plain, model = build(tmp_path), build(tmp_path, {"mask_token_id": 2})
+    assert model.network.mask_embedding is None
+    states = tokens().masked_fill(torch.arange(LONG) == 1, TOKENS)
+    found = model.denoise(states, None)
+    others = [token for token in range(TOKENS) if token != 2]
+    wanted = plain.network(states.masked_fill(states == TOKENS, 2))
+    assert torch.equal(found[..., others], wanted[..., others])
+    assert bool((found[..., 2] == torch.finfo(torch.float32).min).all())
+
+
+def test_hf_denoiser_refuses_masks_that_do_not_fit(tmp_path: Path) -> None:
+    pretrained("Bert", tmp_path)
+    with pytest.raises(PretrainedError, match=f"mask_token_id is {TOKENS}, and the vocabulary has {TOKENS} tokens"):
+        build(tmp_path, {"mask_token_id": TOKENS})
+    with pytest.raises(PretrainedError, match="the process has no mask; leave mask_token_id out"):
+        build(tmp_path, {"mask_token_id": 2}, process="uniform", objective="udlm")
+
+
+@torch.no_grad()
+def test_hf_denoiser_in_bfloat16_takes_the_noise_level(tmp_path: Path) -> None:
+    pretrained("Llama", tmp_path)
+    model = build(tmp_path, {"dtype": "bfloat16"}, time_conditioning=True)
+    assert next(model.network.model.parameters()).dtype == torch.bfloat16
+    assert model.denoise(tokens(), 0.5).dtype == torch.bfloat16
+
+
+@torch.no_grad()
+def test_hf_denoiser_attends_by_blocks(tmp_path: Path) -> None:
+    """A block of three tokens attends to itself and to the clean blocks before it."""
+    pretrained("Llama", tmp_path)
+    model = build(tmp_path, {"shift": False}, objective="bd3lm", length=LONG)
+    clean, masked = tokens(), torch.full((2, LONG), TOKENS)
+    first = model.denoise(torch.cat([masked, clean], 1), None)[:, :LONG]
+    later = clean.clone()
+    later[:, 6:] = 3
+    second = model.denoise(torch.cat([masked, later], 1), None)[:, :LONG]
+    torch.testing.assert_close(first, second)  # the last clean block is seen by nobody
+    later[:, 0] = 3
+    third = model.denoise(torch.cat([masked, later], 1), None)[:, :LONG]
+    torch.testing.assert_close(first[:, :3], third[:, :3])
+    assert not torch.allclose(first[:, 3:], third[:, 3:], atol=1e-4)
+    drawn = model.sample(2, LONG, prompt=clean[:, :4], generator=torch.Generator().manual_seed(0))
+    assert torch.equal(drawn[:, :4], clean[:, :4])
+    with pytest.raises(PretrainedError, match="blocks need logits at their own positions; set shift: false"):
+        build(tmp_path, objective="bd3lm", length=LONG).denoise(torch.cat([masked, clean], 1), None)
+
+
+def test_hf_denoiser_is_built_from_an_architecture() -> None:
+    architecture = {"model_type": "llama", **GROUPED}
+    backbone = {"type": "hugging_face", "architecture": architecture}
+    config, problems = read(section(backbone=backbone, vocab_size=TOKENS))
+    assert problems == []
+    assert config is not None
+    assert create_model(config).denoise(tokens(), None).shape == (2, LONG, TOKENS + 1)
+    for wrong, words in (
+        ({"path": "./x", **backbone}, "both path and architecture"),
+        ({"type": "hugging_face"}, "neither path nor architecture"),
+        ({"type": "hugging_face", "architecture": {"vocab_size": 3}}, "architecture has no model_type"),
+    ):
+        _, problems = read(section(backbone=wrong))
+        assert any(words in problem for problem in problems), problems
+    config, _ = read(
+        section(backbone={"type": "hugging_face", "architecture": {"model_type": "lama"}}, vocab_size=TOKENS)
+    )
+    with pytest.raises(PretrainedError, match="architecture 'lama' is not valid"):
+        create_model(config)
+
+
 def test_hf_denoiser_path_without_model_is_a_config_error(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "file").write_text("")

@@ -9,6 +9,7 @@ BOXES: dict[str, tuple[Point, str, str]] = {
     "model_factory.cli": ((440, 20), "model_factory.cli", "one module per verb"),
     "model_factory.pages": ((440, 130), "model_factory.pages", "HTML reports"),
     "model_factory.sweep": ((100, 180), "model_factory.sweep", "grids, searches, comparison"),
+    "model_factory.interop": ((700, 180), "model_factory.interop", "import of published models"),
     "model_factory.evaluation": ((440, 230), "model_factory.evaluation", "samples and metrics"),
     "model_factory.training": ((440, 330), "model_factory.training", "tasks, engine, run folders"),
     "model_factory.experiment": ((440, 430), "model_factory.experiment", "the whole file, cross-checks"),

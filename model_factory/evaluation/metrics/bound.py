@@ -14,12 +14,14 @@ from model_factory.diffusion.randomness import ROW_WIDTH, RowGenerators
 from model_factory.diffusion.time_strata import stratified_times
 from model_factory.evaluation.figure import Report
 from model_factory.evaluation.metrics.likelihood import TextNLL, item_of, ratio_figure
+from model_factory.evaluation.metrics.published import PublishedTimes, published_times
 from model_factory.evaluation.metrics.responses import measure_written, without_predictions
 from model_factory.evaluation.rows import Split
 from model_factory.evaluation.run import LoadedRun
 from model_factory.evaluation.settings import Settings
 from model_factory.experiment.metric_registry import register_metric
 from model_factory.training.noise import mix_seed
+from model_factory.training.run.folder import RunFolder
 from model_factory.training.tasks.base import Batch, counted_tokens, real_tokens
 from model_factory.training.tasks.diffusion import batch_condition, batch_masks, inserts_tokens
 
@@ -73,6 +75,7 @@ def measure(run: LoadedRun, split: Split, settings: Settings) -> Report:
             bits = np.array(nats) / np.log(2)
             figure = ratio_figure(f"{name}_part", bits, total.tokens, settings.seed, unit="bits a token")
             report.figures.append(figure)
+        report.add(_published(run, split, settings, total.tokens))
         if not parts:
             report.notes.append("this model's output has no bound in parts; the figures are of its loss")
     report.add(measure_written(run, split, settings))
@@ -101,6 +104,24 @@ def bound(run: LoadedRun, split: Split, settings: Settings) -> tuple[TextNLL, di
     return total, parts
 
 
+@torch.no_grad()
+def _published(run: LoadedRun, split: Split, settings: Settings, tokens: Any) -> Report:
+    """Return the figure that the published code of an imported model prints, in bits per token; empty for other runs."""
+    report = Report()
+    times = published_times(RunFolder(run.folder))
+    if times is None or not isinstance(run.model, DiffusionModel):
+        return report
+    nats: list[float] = []
+    for batch in split.batches(f"{split.name}, as published"):
+        rows = run.task.prepare(run.model, batch)
+        drawn = [_row_parts(run.model, rows, settings, draw, times)["diffusion"] for draw in range(settings.draws)]
+        nats.extend(torch.stack(drawn).mean(0).tolist())
+    bits = np.array(nats) / np.log(2)
+    report.figures.append(ratio_figure("published", bits, tokens, settings.seed, unit="bits a token"))
+    report.notes.append(times.note)
+    return report
+
+
 def _describe_draws(model: Any) -> str:
     """Return the note of the figures: how the noise of the bound was drawn."""
     counted = model.objective.by_counts() if isinstance(model, DiffusionModel) else None
@@ -117,8 +138,13 @@ def _count_inner(batch: Batch) -> int:
     return int((given & (batch["response_mask"].cumsum(1) > 0)).any(1).sum())
 
 
-def _row_parts(model: Any, batch: Batch, settings: Settings, draw: int) -> dict[str, Tensor]:
-    """Compute the parts of the bound in nats, float64 [B] each, of the rows of a batch."""
+def _row_parts(
+    model: Any, batch: Batch, settings: Settings, draw: int, published: PublishedTimes | None = None
+) -> dict[str, Tensor]:
+    """Compute the parts of the bound in nats, float64 [B] each, of the rows of a batch.
+
+    With `published`, the diffusion part is at the times of a published evaluation, and the others are not computed.
+    """
     ids, noise, mask = batch["input_ids"], batch["noise"], batch.get("attention_mask")
     if not isinstance(model, DiffusionModel):
         return _parts_by_row(model, batch)
@@ -127,19 +153,23 @@ def _row_parts(model: Any, batch: Batch, settings: Settings, draw: int) -> dict[
     documents = {"documents": masks["documents"]} if "documents" in masks else {}
     given, graph = given_tokens(real_tokens(batch), masks.get("response_mask")), model.process.graph
     source = model.encode(batch.get("context_ids"), batch.get("context_mask"))
-    seed, counted = mix_seed(settings.seed, draw), model.objective.by_counts()
+    seed, counted = mix_seed(settings.seed, draw), None if published else model.objective.by_counts()
     times = stratified_times(rows, noise.batch_size, seed)
     if counted is not None:
         times = (draw + times) / settings.draws  # in the draw's stratum of the row
     objective = counted or model.objective
+    times = model.times(times, ids, **documents, objective=objective)
+    if published is not None:
+        times = published.low + (published.high - published.low) * times
     found = objective.parts(
         lambda x_t, sigma: model.denoise(
             x_t, graph.conditioning_level(sigma, given), mask=mask, cond=cond, **documents, **source
         ),
         ids,
-        model.times(times, ids, **documents, objective=objective),
+        times,
         RowGenerators.from_seed(seed + 1, rows, ROW_WIDTH),
         ~counted_tokens(batch),
+        ends=published is None,
     )
     return {name: part.sum(1) for name, part in found.named().items()}
 

@@ -190,11 +190,11 @@ _LENGTHS = 41
 
 
 def has_drawn_lengths(run: LoadedRun) -> bool:
-    """Return True if the model learns single documents, of given lengths, and can mask positions after their end."""
+    """Return True if the model learned single documents of named data and can mask positions after a document's end."""
     if inserts_tokens(run.model):
         return False
     draw: Any = getattr(run.model, "draw", None) or getattr(run.model, "sample", None)
-    if not getattr(run.dataset_config, "document_rows", False) or draw is None:
+    if not getattr(run.dataset_config, "document_rows", False) or draw is None or not run.has_data:
         return False
     parameters = inspect.signature(draw).parameters.values()
     return any(parameter.name == "mask" or parameter.kind == parameter.VAR_KEYWORD for parameter in parameters)

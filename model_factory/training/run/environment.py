@@ -55,11 +55,11 @@ def describe_environment(device: str, world: int, step: int) -> dict[str, object
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "packages": {name: found for name in PACKAGES if (found := _version(name)) is not None},
+        "packages": {name: found for name in PACKAGES if (found := package_version(name)) is not None},
     }
 
 
-def _version(package: str) -> str | None:
+def package_version(package: str) -> str | None:
     """Return the installed version of a package, None if it is not installed."""
     try:
         return version(package)

@@ -9,6 +9,7 @@ RUN/metrics.jsonl       a line every `logging_steps` and at each evaluation
 RUN/curves.png          losses and learning rate
 RUN/samples.txt         samples of the model at each evaluation
 RUN/history.json        for a run that continued with another config: each config and its first step
+RUN/imported.json       for an imported model: where its weights are from
 RUN/environment.json    versions and machine of each session
 RUN/checkpoint-N/       checkpoint that `--resume` starts from, see `model_factory.training.run.checkpoints`
 """
@@ -61,6 +62,7 @@ class RunFolder:
         self.samples = self.path / "samples.txt"
         self.history = self.path / "history.json"
         self.environment = self.path / "environment.json"
+        self.imported = self.path / "imported.json"
 
     def __str__(self) -> str:
         return str(self.path)
