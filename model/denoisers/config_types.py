@@ -203,9 +203,6 @@ class HuggingFaceBackboneConfig(BackboneConfig):
     adapt: Literal["masked", "causal"] | None = None
     """masked (BERT, RoBERTa, ModernBERT, ...: unchanged) or causal (GPT-2, Llama, Qwen, ...: attention becomes
     bidirectional, and logits are shifted by one, as in DiffuLLaMA, arXiv 2410.17891); None: from its config.json."""
-    encoder: EncoderChoice = None
-    """Encoder of a source, read once a sample, to which a new cross-attention after every layer attends: performer (from
-    scratch) or hugging_face (pretrained); None: a source is read in front of the target."""
     shift: bool | None = None
     """Read the logits of a token from the position before it: Dream and DiffuLLaMA do, LLaDA and SDAR do not; None: for
     causal models."""
@@ -213,6 +210,9 @@ class HuggingFaceBackboneConfig(BackboneConfig):
     """Token of the model's own vocabulary that is the mask; None: a new embedding is learned. [token id]"""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     """Type of the weights when they are loaded from `path` or made; those of a run keep theirs."""
+    encoder: EncoderChoice = None
+    """Encoder of a source, read once a sample, to which a new cross-attention after every layer attends: performer (from
+    scratch) or hugging_face (pretrained); None: a source is read in front of the target."""
 
     def violations(self) -> Iterator[Violation]:
         """Yield a path that is no folder with a model, or one of a published diffusion model."""

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch._guards import active_fake_mode
 
-from model.attention.rotary import rotary_angles
+from model.attention.rotary import Rotation, rotary_angles, rotation_at
 from model.denoisers.ddit import CrossAttention
 from model.denoisers.pretrained import PretrainedError
 
@@ -40,20 +40,23 @@ class AddedCrossAttention(nn.Module):
             self._try(model)
 
     @contextmanager
-    def reading(self, model: nn.Module, context: Tensor, mask: Tensor | None) -> Iterator[None]:
+    def reading(
+        self, model: nn.Module, context: Tensor, mask: Tensor | None, positions: Tensor | None = None
+    ) -> Iterator[None]:
         """Add what each layer reads in context [B, M, width] to its output, in the one call of `model` inside.
 
-        mask is bool [B, M], True at real tokens. Raises PretrainedError unless every layer is called once, in turn.
+        mask is bool [B, M], True at real tokens; positions are int [L] or [B, L], 0..L-1 by default. Raises PretrainedError unless every layer is called once, in turn.
         """
         layers: Any = model.get_submodule(self.list_name)
+        rotation = None if positions is None else self._rotation(positions)
         called: list[int] = []
 
         def hook(index: int) -> Callable[[nn.Module, Any, Any], Any]:
             def read(layer: nn.Module, given: Any, output: Any) -> Any:
                 called.append(index)
                 if isinstance(output, tuple):
-                    return (self._add(index, output[0], context, mask), *output[1:])
-                return self._add(index, output, context, mask)
+                    return (self._add(index, output[0], context, mask, rotation), *output[1:])
+                return self._add(index, output, context, mask, rotation)
 
             return read
 
@@ -66,12 +69,17 @@ class AddedCrossAttention(nn.Module):
         if called != list(range(len(layers))):
             raise self._error(f"they are called in the order {called}")
 
-    def _add(self, index: int, hidden: Tensor, context: Tensor, mask: Tensor | None) -> Tensor:
+    def _rotation(self, positions: Tensor) -> Rotation:
+        return rotation_at(positions if positions.dim() == 1 else positions[:, None], self.width // self.num_heads)
+
+    def _add(
+        self, index: int, hidden: Tensor, context: Tensor, mask: Tensor | None, rotation: Rotation | None
+    ) -> Tensor:
         """Return hidden [B, L, width] plus what the cross-attention of a layer reads in context [B, M, width]."""
         if not isinstance(hidden, Tensor) or hidden.dim() != 3 or hidden.shape[::2] != (len(context), self.width):
             raise self._error(f"their output is not of shape [{len(context)}, L, {self.width}]")
         layer: Any = self.layers[index]
-        rotation = rotary_angles(hidden.shape[1], self.width // self.num_heads, hidden.device)
+        rotation = rotation or rotary_angles(hidden.shape[1], self.width // self.num_heads, hidden.device)
         own = layer.to_out.weight.dtype  # pretrained weights may have another one
         read: Tensor = layer(hidden.to(own), context.to(own), rotation, mask)
         return hidden + read.to(hidden.dtype)

@@ -84,9 +84,9 @@ class HuggingFaceDenoiser(nn.Module):
         mask: Tensor | None = None,
         cond: Tensor | None = None,
         documents: Tensor | None = None,
+        blocks: Blocks | None = None,
         context: Tensor | None = None,
         context_mask: Tensor | None = None,
-        blocks: Blocks | None = None,
     ) -> Tensor:
         """Return logits [B, L, dim] of x_t int [B, L] at sigma [B] or [B, L]; mask bool [B, L] is True at real tokens.
 
@@ -98,7 +98,7 @@ class HuggingFaceDenoiser(nn.Module):
         if blocks is not None and self.shifted:
             raise PretrainedError(f"{self.name}: blocks need logits at their own positions; set shift: false")
         if self.cross_attention is not None or context is not None:
-            return self._read(x_t, sigma, mask, cond, documents, context, context_mask, blocks)
+            return self._read(x_t, sigma, mask, cond, documents, blocks, context, context_mask)
         if documents is not None and not self._is_isolated:
             reason = find_leak(self, self.num_tokens)
             if reason is not None:
@@ -116,9 +116,9 @@ class HuggingFaceDenoiser(nn.Module):
         mask: Tensor | None,
         cond: Tensor | None,
         documents: Tensor | None,
+        blocks: Blocks | None,
         context: Tensor | None,
         context_mask: Tensor | None,
-        blocks: Blocks | None,
     ) -> Tensor:
         """Return the logits [B, L, dim] of rows with a source; raises InputError, and PretrainedError for documents."""
         added = self.cross_attention
@@ -131,8 +131,8 @@ class HuggingFaceDenoiser(nn.Module):
             x_t = nn.functional.pad(x_t, (1, 0), value=find_begin_token(self.model.config))
             sigma = sigma if sigma is None or sigma.dim() == 1 else nn.functional.pad(sigma, (1, 0))
             mask = None if mask is None else nn.functional.pad(mask, (1, 0), value=True)
-        with added.reading(self.model, context, context_mask):
-            logits = self.logits(x_t, sigma, mask, cond, None, blocks)
+        with added.reading(self.model, context, context_mask, None if blocks is None else blocks.places):
+            logits = self.logits(x_t, sigma, mask, cond, blocks=blocks)
         return logits[:, 1:] if self.shifted else logits
 
     def logits(

@@ -27,7 +27,7 @@ def reading(
 ) -> DiffusionModel:
     """Build a model with an encoder; a trained one reads the source, which the weights of a new one hide."""
     torch.manual_seed(0)
-    model = build(folder, {"encoder": encoder or OWN, "device": "cpu"}, **parts)
+    model = build(folder, {"encoder": encoder or OWN, "device": "cpu", **dict(more)}, **parts)
     network: Any = model.network
     for layer in network.cross_attention.layers if trained else ():
         nn.init.normal_(layer.to_out.weight, std=0.3)
@@ -131,6 +131,32 @@ def test_adapters_leave_cross_attention_and_new_encoders_trainable(encoder: str,
     merge_adapters(model)
     with torch.no_grad():
         torch.testing.assert_close(model.denoise(MASKS, LEVEL, **model.encode(SOURCE, MASK)), before)
+
+
+def test_both_copies_of_a_block_read_the_source_from_the_same_positions(tmp_path: Path) -> None:
+    pretrained("Llama", tmp_path)
+    model = reading(tmp_path, more={"shift": False}, objective={"type": "bd3lm", "block_size": 4})
+    context = model.encode(SOURCE, MASK)
+    with torch.no_grad():
+        output = model.denoise(tokens(3).repeat(1, 2), LEVEL, **context)
+        torch.testing.assert_close(output[:, :4], output[:, LONG : LONG + 4])  # the first block sees itself alone
+        whole, split = (
+            model.draw(
+                3, generator=torch.Generator().manual_seed(0), batch_size=size, context_ids=SOURCE, context_mask=MASK
+            )
+            for size in (None, 2)
+        )
+    assert torch.equal(whole.tokens, split.tokens)
+
+
+def test_cross_attention_is_float32_beside_bfloat16_weights(tmp_path: Path) -> None:
+    pretrained("Bert", tmp_path)
+    model = reading(tmp_path, more={"dtype": "bfloat16"})
+    network: Any = model.network
+    assert {layer.to_out.weight.dtype for layer in network.cross_attention.layers} == {torch.float32}
+    with torch.no_grad():
+        first, second = (model.denoise(MASKS, LEVEL, **model.encode(ids, MASK)) for ids in (SOURCE, SOURCE + 7))
+    assert not torch.equal(first, second)
 
 
 def test_pretrained_denoiser_with_encoder_refuses_documents_and_missing_sources(tmp_path: Path) -> None:
