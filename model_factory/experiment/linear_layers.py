@@ -82,7 +82,7 @@ def _of_source(backbone: Any) -> frozenset[str] | None:
     return (
         _STACK
         | ({"to_kv"} if backbone.type == "ddit" else frozenset())
-        | (frozenset() if encoder.d_model == backbone.d_model else {"project"})
+        | (frozenset() if encoder.d_model == getattr(backbone, "d_model", None) else {"project"})
     )
 
 

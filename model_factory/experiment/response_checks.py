@@ -48,7 +48,9 @@ def _custom_model(context: Context) -> Iterator[Problem]:
 def _fill(context: Context) -> Iterator[Problem]:
     """Check that rows are filled only for a model that predicts the fill, and hidden only where that tells it no more."""
     entry, model, task = context.dataset, context.model, context.task
-    if not isinstance(entry, TokensConfig) or model is None or task not in OWN_TASKS or entry.layout != "whole":
+    if not isinstance(entry, TokensConfig) or model is None or task not in OWN_TASKS:
+        return
+    if entry.layout != "whole" or entry.is_paired:
         return
     path = (*context.dataset_path, "fill")
     if entry.fill == "end" and task == "language_modelling":

@@ -110,7 +110,7 @@ def test_custom_model_without_the_mask_is_refused(here: Path, monkeypatch: pytes
     ("model", "more", "message"),
     [
         (DECODER, {"fill": "end"}, "a decoder learns where a text ends from one end token"),
-        (BD3LM, {"fill": "hidden"}, "a block whose fill is hidden is given the number of its tokens"),
+        (BD3LM, {"fill": "hidden"}, "a last block whose fill is hidden is given the number of its tokens"),
         (MDLM, {"fill": "end", "template": "{a:response} {q}"}, "text follows the last response"),
     ],
 )

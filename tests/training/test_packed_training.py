@@ -89,8 +89,8 @@ def test_a_packed_split_is_measured_document_by_document(run) -> None:
 
 def test_texts_of_isolated_documents_begin_after_the_end_token(run) -> None:
     tokenizer = run.tokenizer
-    assert encode_start(run, None, tokenizer)[0] == [tokenizer.eos_token_id]
-    assert encode_start(run, "the", tokenizer)[0] == [tokenizer.eos_token_id, *tokenizer.encode("the")]
+    assert encode_start(run, None)[0].ids == [tokenizer.eos_token_id]
+    assert encode_start(run, "the")[0].ids == [tokenizer.eos_token_id, *tokenizer.encode("the")]
     [batch] = load_split(run, "test", max_rows=2, seed=0).batches("all")
     [first, _] = run.task.samples(run.model, batch, torch.Generator().manual_seed(0))[:2]
     assert first.split("|")[0] in LINES[0]
@@ -101,9 +101,9 @@ def test_the_bound_of_a_packed_split_sees_single_documents(tmp_path: Path) -> No
     split = load_split(run, "test", max_rows=2, seed=0)
     called, network = [], run.model.network.forward
 
-    def watch(x_t, sigma=None, *, mask=None, cond=None, documents=None):
+    def watch(x_t, sigma=None, *, documents=None, **more):
         called.append(documents)
-        return network(x_t, sigma, mask=mask, cond=cond, documents=documents)
+        return network(x_t, sigma, documents=documents, **more)
 
     run.model.network.forward = watch
     bound(run, split, Settings(seed=0, draws=1))
