@@ -23,7 +23,7 @@ LEVEL = torch.ones(3)
 
 
 def reading(
-    folder: Path, encoder: dict[str, Any] | None = None, *, trained: bool = True, **parts: Any
+    folder: Path, encoder: dict[str, Any] | None = None, *, trained: bool = True, more: Any = (), **parts: Any
 ) -> DiffusionModel:
     """Build a model with an encoder; a trained one reads the source, which the weights of a new one hide."""
     torch.manual_seed(0)
