@@ -91,8 +91,8 @@ class _DenoiserScorer:
 class BoundScorer(_DenoiserScorer):
     """Scores by the bound of the objective, from `draws` draws of the noise for each answer.
 
-    An answer of one token has one draw if the network is not conditioned on the noise level, as all draws are equal. `is_greedy` is of
-    one call with the whole answer noised, from masks to the likeliest token of each position.
+    An answer of one token has one draw if the network is not conditioned on the noise level, as all draws are equal.
+    `is_greedy` is of one call with the whole answer noised, from masks to the likeliest token of each position.
     """
 
     def __init__(
