@@ -54,10 +54,12 @@ def draw_pairs(count: int, generator: torch.Generator) -> Pairs:
     return Pairs(source, torch.arange(LONGEST + 2) < lengths + 2, canvas)
 
 
-def build(way: str, seed: int, objective: dict[str, Any], backbone: str = "ddit") -> DiffusionModel:
+def build(
+    way: str, seed: int, objective: dict[str, Any], backbone: str = "ddit", local_width: int | None = None
+) -> DiffusionModel:
     """Build an untrained model that reads sources in one of `WAYS`."""
     torch.manual_seed(seed)
-    keys: dict[str, Any] = {"type": backbone, **SIZES}
+    keys: dict[str, Any] = {"type": backbone, "local_width": local_width, **SIZES}
     if way == "encoder":
         keys["encoder"] = {"type": "performer", **{key: value for key, value in SIZES.items() if key != "device"}}
     schedule = {"type": "loglinear", "eps": 0.0 if objective.get("times") == "count" else 1e-3}
@@ -121,6 +123,7 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--steps", nargs="+", type=int, default=[500, 1000, 1500])
     parser.add_argument("--times", help="times of the objective, such as count; by default its own")
+    parser.add_argument("--local-width", type=int, help="width of a convolution over the embeddings; by default none")
     parser.add_argument("--weighting", choices=("bound", "uniform"), default="bound")
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -128,7 +131,7 @@ def main() -> None:
     rows = []
     for way in args.ways:
         for seed in args.seeds:
-            model = build(way, seed, objective, args.backbone)
+            model = build(way, seed, objective, args.backbone, args.local_width)
             parameters = sum(parameter.numel() for parameter in model.parameters())
             for step, found in train(model, seed, args.steps, args.weighting):
                 figures = (f"{found.one_by_one:.3f}", f"{found.four_calls:.3f}", f"{found.nats:.4f}")

@@ -1,5 +1,7 @@
 """Save a model to a folder and load it: `config.yml` and `model.safetensors`, never a pickle."""
 
+import json
+import math
 import os
 import stat
 from collections.abc import Callable, Iterator, Mapping
@@ -15,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from model.checkpoints.extra_parts import add_extra_parts
+from model.checkpoints.weights import DTYPES
 from model.hub import replacing_weights
 from model.model_types import ModelConfig
 from model.parse_model_args import parse_model_config
@@ -32,6 +35,9 @@ So the schema version of the weights is in the `config.yml` or `checkpoint.json`
 """
 CONFIG_FILE, WEIGHTS_FILE = "config.yml", "model.safetensors"
 LAYOUT = f"a folder written by save_pretrained holds {CONFIG_FILE} and {WEIGHTS_FILE}"
+
+
+_DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 
 class CheckpointError(ValueError):
@@ -76,6 +82,36 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
         with atomic_replace(path) as file:
             _save(file, tensors)
     except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path}: cannot be written: {error}") from error
+
+
+def write_one_by_one(
+    path: Path, kinds: Mapping[str, tuple[torch.dtype, tuple[int, ...]]], read: Callable[[str], Tensor]
+) -> None:
+    """Write a safetensors file atomically with one tensor in memory at a time.
+
+    `kinds` has the dtype and shape of each tensor, `read` returns it by its name. Raises CheckpointError if the file cannot
+    be written, and the errors of `read`.
+    """
+    order = sorted(kinds, key=lambda name: (-kinds[name][0].itemsize, name))  # so that every tensor is aligned
+    header: dict[str, object] = {"__metadata__": METADATA}
+    end = 0
+    for name in order:
+        dtype, shape = kinds[name]
+        start, end = end, end + dtype.itemsize * math.prod(shape)
+        header[name] = {"dtype": _DTYPE_NAMES[dtype], "shape": list(shape), "data_offsets": [start, end]}
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    try:
+        with atomic_replace(path) as temporary, temporary.open("wb") as file:
+            file.write(len(text).to_bytes(8, "little") + text)
+            for name in order:
+                tensor = read(name).detach().cpu().contiguous()
+                if (tensor.dtype, tuple(tensor.shape)) != kinds[name]:
+                    raise ValueError(f"{name} is {describe(tensor)}, and its kind {kinds[name]}")
+                file.write(tensor.reshape(-1).view(torch.uint8).numpy().data)
+            file.flush()
+    except OSError as error:
         raise CheckpointError(f"{path}: cannot be written: {error}") from error
 
 

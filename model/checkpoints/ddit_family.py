@@ -14,7 +14,7 @@ from torch import Tensor
 
 from model.checkpoints.ddit_settings import Stated
 from model.checkpoints.errors import PublishedError
-from model.checkpoints.network import Change, Network, shorten
+from model.checkpoints.network import Change, Network, Part, shorten
 from model.checkpoints.weights import Weights
 
 FREQUENCIES = 256
@@ -61,12 +61,14 @@ def read_network(weights: Weights, stated: Stated, where: str, mask: int | None)
     notes = list(_describe_mask(process, states, sizes.rows, mask))
     changes = _change_rows(process, states, sizes.rows, mask)
     tensors = {
-        f"network.{ours}": (names[theirs], changes.get(theirs)) for ours, theirs in _names(sizes) if theirs in shapes
+        f"network.{ours}": Part((names[theirs],), changes.get(theirs))
+        for ours, theirs in _names(sizes)
+        if theirs in shapes
     }
     if sizes.classes is not None:
         kept = sizes.classes + 1
         source = names["cond_map.embedding_table.weight"]
-        tensors["network.told.condition.table.weight"] = (source, lambda table: table[:kept])
+        tensors["network.told.condition.table.weight"] = Part((source,), lambda table: table[:kept])
         notes.append(
             f"class {sizes.classes} is the null condition of classifier-free guidance; the last row of cond_map, which "
             "their code never trains, is left out"

@@ -12,6 +12,8 @@ from model.checkpoints.errors import PublishedError
 from model_factory.yaml_config.registry import closest
 
 FAMILIES = ("sedd", "mdlm", "bd3lm", "udlm", "duo", "gidd")
+ADAPTED = ("diffugpt", "diffullama")
+"""Families whose config.json is that of a causal model, GPT-2 or Llama."""
 LANGUAGE_MODELS = ("llada", "llada2_moe", "dream", "sdar", "sdar_moe", "a2d-llama", "a2d-qwen2", "a2d-qwen3")
 """Values of model_type of diffusion models that transformers has no architecture for."""
 _ALGORITHMS = {"duo_base": "duo", "distillation": "duo"}
@@ -100,13 +102,14 @@ def _describe_unknown(kind: str) -> str:
     if kind == "dit":
         return "model_type dit without timestep_cond_dim is not GIDD's network, but that of another project"
     if kind in LANGUAGE_MODELS:
-        return f"model_type {kind!r} is not read yet; of language models, llada, dream, sdar and a2d are"
-    known = (*FAMILIES, "llada", "dream", "sdar")
+        return f"model_type {kind!r} is not read yet; of language models, llada, llada2_moe, dream, sdar and a2d are"
+    known = (*FAMILIES, "llada", "llada2_moe", "dream", "sdar")
     near = closest(kind, list(known))
     hint = f"did you mean {near}?" if near else f"families that are read are {', '.join(known)}"
     return (
         f"model_type {kind!r} is no diffusion model that is read; {hint}. To adapt a masked or causal language model "
-        "of Hugging Face, train it with backbone: {type: hugging_face, path: ...}"
+        "of Hugging Face, train it with backbone: {type: hugging_face, path: ...}; if it is DiffuGPT or DiffuLLaMA, name it: "
+        "--family diffugpt, or diffullama"
     )
 
 

@@ -1,93 +1,63 @@
-"""Published language models that denoise, as our backbone `hugging_face`: LLaDA, Dream, SDAR and dLLM's a2d models.
+"""Published language models that denoise, as our backbone `hugging_face`.
 
-They are Llama, Qwen2 and Qwen3 of transformers with other names and full or blockwise attention, so their own code is not
-needed. The config decides the architecture, and every tensor must have its name and shape.
+They are models of transformers with other names and full or blockwise attention, so their own code is not needed. The
+config decides the architecture, and every tensor must have its name and shape.
 """
 
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Mapping
+from itertools import chain
+from typing import Any
 
 import torch
 
 from model.checkpoints.errors import PublishedError
-from model.checkpoints.network import Change, Network, shorten
+from model.checkpoints.language_families import CAUSAL_MASKS, READERS, Reader
+from model.checkpoints.network import Network, Part, shorten
 from model.checkpoints.weights import Weights
 from model.hub import MAX_LAYERS
 
 _LONGEST = 4096
-_NO_MASK = (0, 0)
 _HALVES = {"bfloat16", "float16"}
-_LLADA_LAYER = {
-    "attn_norm": "input_layernorm",
-    "q_proj": "self_attn.q_proj",
-    "k_proj": "self_attn.k_proj",
-    "v_proj": "self_attn.v_proj",
-    "attn_out": "self_attn.o_proj",
-    "ff_norm": "post_attention_layernorm",
-    "ff_proj": "mlp.gate_proj",
-    "up_proj": "mlp.up_proj",
-    "ff_out": "mlp.down_proj",
-}
-_LLADA_TOP = {"wte": "model.embed_tokens", "ln_f": "model.norm", "ff_out": "lm_head"}
-_LLADA_FIXED: dict[str, Any] = {
-    "block_type": "llama",
-    "layer_norm_type": "rms",
-    "activation_type": "silu",
-    "rope": True,
-    "alibi": False,
-    "include_bias": False,
-    "include_qkv_bias": False,
-    "attention_layer_norm": False,
-    "input_emb_norm": False,
-    "scale_logits": False,
-}
-"""Settings of LLaDA that the map needs; a config without a key has this value."""
-_SHARED = (
-    *("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"),
-    *("num_key_value_heads", "rms_norm_eps", "max_position_embeddings"),
-)
+_TABLES = ("transformer.wte.weight", "model.embed_tokens.weight")
+_HEAD = "lm_head.weight"
 
 
-class _Reader(NamedTuple):
-    """Family: its architecture in transformers, the mask of the published model, its shift, and its names."""
-
-    architecture: Callable[[Mapping[str, Any], str], dict[str, Any]]
-    mask: tuple[int, int]
-    """Vocabulary size of the published model, and its mask."""
-    shift: bool
-    rename: Callable[[str], str]
-
-
-def is_language_model(config: Mapping[str, Any]) -> bool:
-    """Return True for the config.json of a family that this module reads."""
-    return str(config.get("model_type", "")).lower() in _READERS
-
-
-def read_language_model(weights: Weights, config: Mapping[str, Any], where: str, mask: int | None) -> Network:
+def read_language_model(
+    weights: Weights, config: Mapping[str, Any], where: str, mask: int | None, family: str
+) -> Network:
     """Map the tensors of a published language model to those of our backbone `hugging_face`.
 
     Arguments:
         weights: its tensors; config: its config.json; where: the name of the source, for messages.
         mask: token that is the mask; None: that of the config, or of the published model of this size.
+        family: a key of `READERS`.
     Raises PublishedError for a setting that is not read, and for tensors that are missing, left over or of another shape.
     """
-    family = str(config["model_type"]).lower()
-    reader = _READERS[family]
+    reader = READERS[family]
     architecture = reader.architecture(config, where)
-    shapes = _shapes(architecture, where)
+    parts = reader.parts(weights, architecture)
+    notes = [
+        "their likelihood code leaves the mask in the softmax, and ours takes it out: no difference once it is trained"
+    ]
+    if family in ("diffugpt", "diffullama"):
+        notes += _count_rows(weights, parts, architecture)
+    model = _make_empty(architecture, where)
+    shapes = {name: tuple(tensor.shape) for name, tensor in _own_tensors(model)}
     tied = bool(architecture["tie_word_embeddings"])
-    names = {reader.rename(name): name for name in weights}
-    _check_tensors(weights, names, shapes, tied, where)
-    kept = [name for name in shapes if name in names and not (tied and name == "lm_head.weight")]
-    kept_names = tuple(names[name] for name in kept)
+    _check_tensors(weights, parts, shapes, tied, where)
+    kept = {name: parts[name] for name in shapes if name in parts and not (tied and name == _HEAD)}
+    trained = dict(model.named_parameters())
+    order = tuple(dict.fromkeys(name for ours, part in kept.items() if ours in trained for name in part.names))
     rows: int = architecture["vocab_size"]
     mask = _find_mask(config, reader, rows, mask, where)
-    block = config.get("block_size") if family == "sdar" else None
-    if family == "sdar" and (not isinstance(block, int) or block < 1):
+    block = config.get("block_size", reader.block_size) if reader.in_blocks else None
+    if reader.in_blocks and (not isinstance(block, int) or block < 1):
         raise PublishedError(f"{where}: its config lacks block_size")
-    objective = {"type": "mdlm"} if block is None else {"type": "bd3lm", "block_size": block}
-    length = min(int(architecture["max_position_embeddings"]), _LONGEST)
-    dtypes = {str(weights[name].dtype).removeprefix("torch.") for name in kept_names}
+    if reader.in_blocks and "block_size" not in config:
+        notes.append(f"its config names no block_size; blocks of {block} tokens are those of its code")
+    positions = int(model.config.max_position_embeddings)
+    length = min(positions, _LONGEST)
+    dtypes = {str(weights[name].dtype).removeprefix("torch.") for name in order}
     backbone = {
         "type": "hugging_face",
         "architecture": architecture,
@@ -101,35 +71,30 @@ def read_language_model(weights: Weights, config: Mapping[str, Any], where: str,
         "name": family,
         "process": {"type": "absorbing"},
         "schedule": {"type": "loglinear", "eps": 1e-3},
-        "objective": objective,
+        "objective": {"type": "mdlm"} if block is None else {"type": "bd3lm", "block_size": block},
         "backbone": backbone,
         "vocab_size": rows,
         "length": length,
         "time_conditioning": False,
     }
-    tensors: dict[str, tuple[str, Change | None]] = {f"network.model.{name}": (names[name], None) for name in kept}
-    facts = tuple(_describe(family, architecture, section, reader, mask))
-    notes = [
-        "their likelihood code leaves the mask in the softmax, and ours takes it out: no difference once it is trained"
-    ]
-    if architecture["max_position_embeddings"] > length:
-        notes.append(
-            f"it has {architecture['max_position_embeddings']:,} positions; rows and samples have {length:,} unless set"
-        )
-    return Network(family, section, tensors, kept_names, facts, tuple(notes))
+    facts = tuple(_describe(family, model.config, section, reader, mask))
+    if positions > length:
+        notes.append(f"it has {positions:,} positions; rows and samples have {length:,} unless set")
+    tensors = {f"network.model.{name}": part for name, part in kept.items()}
+    return Network(family, section, tensors, order, facts, tuple(notes))
 
 
 def _describe(
-    family: str, architecture: Mapping[str, Any], section: Mapping[str, Any], reader: _Reader, mask: int
+    family: str, config: Any, section: Mapping[str, Any], reader: Reader, mask: int
 ) -> Iterator[tuple[str, str]]:
     block = section["objective"].get("block_size")
-    kind = section["objective"]["type"]
-    yield "family", f"{family} (backbone hugging_face, architecture {architecture['model_type']}, objective {kind})"
+    kind, heads = section["objective"]["type"], config.num_attention_heads
+    yield "family", f"{family} (backbone hugging_face, architecture {config.model_type}, objective {kind})"
     yield (
         "sizes",
-        f"{architecture['num_hidden_layers']} layers, width {architecture['hidden_size']}, "
-        f"{architecture['num_attention_heads']} heads, {architecture['num_key_value_heads']} of keys and values, "
-        f"{architecture['vocab_size']:,} rows, length {section['length']:,}",
+        f"{config.num_hidden_layers} layers, width {config.hidden_size}, {heads} heads, "
+        f"{getattr(config, 'num_key_value_heads', heads)} of keys and values, {config.vocab_size:,} rows, "
+        f"length {section['length']:,}",
     )
     yield "process", "absorbing, schedule {type: loglinear, eps: 0.001}"
     yield "mask", f"token {mask}"
@@ -138,7 +103,16 @@ def _describe(
     yield "attention", "full" if block is None else f"blocks of {block} tokens"
 
 
-def _find_mask(config: Mapping[str, Any], reader: _Reader, rows: int, mask: int | None, where: str) -> int:
+def _count_rows(weights: Weights, parts: Mapping[str, Part], architecture: dict[str, Any]) -> Iterator[str]:
+    """Set the vocabulary to the rows of the table, to which adapted models add the mask; yield a note if it changes."""
+    table = next((parts[name] for name in _TABLES if name in parts), None)
+    rows = weights[table.names[0]].shape[0] if table is not None else architecture["vocab_size"]
+    if rows != architecture["vocab_size"]:
+        yield f"its config has {architecture['vocab_size']:,} tokens, and its table {rows:,} rows, which are taken"
+        architecture["vocab_size"] = rows
+
+
+def _find_mask(config: Mapping[str, Any], reader: Reader, rows: int, mask: int | None, where: str) -> int:
     size, usual = reader.mask
     found = mask if mask is not None else config.get("mask_token_id", usual if rows == size else None)
     if found is None:
@@ -148,38 +122,42 @@ def _find_mask(config: Mapping[str, Any], reader: _Reader, rows: int, mask: int 
     return found
 
 
-def _shapes(architecture: dict[str, Any], where: str) -> dict[str, tuple[int, ...]]:
-    """Return the names and shapes of an architecture's parameters; it is built without memory for them."""
+def _make_empty(architecture: dict[str, Any], where: str) -> Any:
+    """Return the model of an architecture without memory for its tensors."""
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    if not 0 < architecture["num_hidden_layers"] <= MAX_LAYERS:
-        raise PublishedError(
-            f"{where}: has {architecture['num_hidden_layers']:,} layers, and 1 to {MAX_LAYERS:,} are read"
-        )
     values = {key: value for key, value in architecture.items() if key != "model_type"}
+    layers = architecture.get("num_hidden_layers", architecture.get("n_layer", 0))
+    if not 0 < layers <= MAX_LAYERS:
+        raise PublishedError(f"{where}: has {layers:,} layers, and 1 to {MAX_LAYERS:,} are read")
     try:
         with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(AutoConfig.for_model(architecture["model_type"], **values))
+            return AutoModelForCausalLM.from_config(AutoConfig.for_model(architecture["model_type"], **values))
     except Exception as error:  # transformers raises many types
         text = " ".join(str(error).split())[:200]
         raise PublishedError(f"{where}: its config is not that of a model: {text}") from error
-    return {name: tuple(tensor.shape) for name, tensor in model.named_parameters()}
+
+
+def _own_tensors(model: Any) -> Iterator[tuple[str, torch.Tensor]]:
+    """Yield the parameters of a model, and the buffers that its files have."""
+    kept = model.state_dict().keys()
+    for name, tensor in chain(model.named_parameters(), model.named_buffers()):
+        if name in kept:
+            yield name, tensor
 
 
 def _check_tensors(
-    weights: Weights, names: Mapping[str, str], shapes: Mapping[str, tuple[int, ...]], tied: bool, where: str
+    weights: Weights, parts: Mapping[str, Part], shapes: Mapping[str, tuple[int, ...]], tied: bool, where: str
 ) -> None:
     """Raise PublishedError for tensors that are missing, of another shape, or left over."""
-    copies = {"lm_head.weight"} if tied else set()
-    missing = [name for name in shapes if name not in names]
-    odd = [
-        f"{names[name]} is {list(weights[names[name]].shape)} instead of {list(shape)}"
-        for name, shape in shapes.items()
-        if name in names and weights[names[name]].shape != shape
-    ]
-    left = [
-        names[name] for name in names if name not in shapes and name not in copies and not name.endswith("inv_freq")
-    ]
+    copies = {_HEAD} if tied else set()
+    missing = [name for name in shapes if name not in parts]
+    missing += [name for ours in shapes if ours in parts for name in parts[ours].names if name not in weights]
+    odd = [] if missing else list(_find_odd(weights, parts, shapes))
+    unknown = [name for name in parts if name not in shapes and name not in copies and not name.endswith("inv_freq")]
+    used = {name for part in parts.values() for name in part.names}
+    left = [parts[name].names[0] for name in unknown]
+    left += [name for name in weights if name not in used and not name.endswith(CAUSAL_MASKS)]
     problems = [
         f"{kind}: {shorten(found)}"
         for kind, found in (("missing", missing), ("of another shape", odd), ("not known", left))
@@ -189,75 +167,15 @@ def _check_tensors(
         raise PublishedError(f"{where}: its tensors are not those of its config: {'; '.join(problems)}")
 
 
-def _llada(config: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """Return LLaDA's architecture, a Llama."""
-    for key, value in _LLADA_FIXED.items():
-        if config.get(key, value) != value:
-            raise PublishedError(f"{where}: {key} is {config[key]!r}, and {value!r} is read")
-    heads = _number(config, "n_heads", where)
-    rows = config.get("embedding_size") or _number(config, "vocab_size", where)
-    return {
-        "model_type": "llama",
-        "vocab_size": rows,
-        "hidden_size": _number(config, "d_model", where),
-        "intermediate_size": _number(config, "mlp_hidden_size", where),
-        "num_hidden_layers": _number(config, "n_layers", where),
-        "num_attention_heads": heads,
-        "num_key_value_heads": config.get("n_kv_heads") or heads,
-        "max_position_embeddings": _number(config, "max_sequence_length", where),
-        "rms_norm_eps": _number(config, "rms_norm_eps", where),
-        "rope_parameters": _rope(config, where),
-        "tie_word_embeddings": bool(config.get("weight_tying", False)),
-    }
-
-
-def _llada_name(name: str) -> str:
-    """Return the name in Llama of a tensor of LLaDA; `ff_out` is the head at the top and a projection in a layer."""
-    parts = name.removeprefix("model.transformer.").split(".")
-    if parts[0] == "blocks" and len(parts) > 2 and parts[2] in _LLADA_LAYER:
-        return ".".join(["model.layers", parts[1], _LLADA_LAYER[parts[2]], *parts[3:]])
-    return ".".join([_LLADA_TOP.get(parts[0], name), *parts[1:]]) if parts[0] in _LLADA_TOP else name
-
-
-def _qwen(kind: str, *more: str) -> Callable[[Mapping[str, Any], str], dict[str, Any]]:
-    """Return the reader of an architecture whose config has Qwen's keys, and `more` of them."""
-
-    def read(config: Mapping[str, Any], where: str) -> dict[str, Any]:
-        if config.get("use_sliding_window") is True or config.get("hidden_act", "silu") != "silu":
-            raise PublishedError(f"{where}: sliding windows and activations other than silu are not read")
-        if config.get("attention_bias") is True:
-            raise PublishedError(f"{where}: attention_bias is true, and false is read")
-        return {
-            "model_type": kind,
-            **{key: _number(config, key, where) for key in (*_SHARED, *more)},
-            "rope_parameters": _rope(config, where),
-            "tie_word_embeddings": bool(config.get("tie_word_embeddings", False)),
-        }
-
-    return read
-
-
-def _rope(config: Mapping[str, Any], where: str) -> dict[str, Any]:
-    scaling = config.get("rope_scaling") or config.get("rope_parameters") or {}
-    kind = scaling.get("rope_type", scaling.get("type", "default")) if isinstance(scaling, Mapping) else scaling
-    if kind != "default":
-        raise PublishedError(f"{where}: rope_scaling is {kind!r}, and only default positions are read")
-    base = scaling.get("rope_theta") or _number(config, "rope_theta", where)
-    return {"rope_type": "default", "rope_theta": float(base)}
-
-
-def _number(config: Mapping[str, Any], key: str, where: str) -> Any:
-    value = config.get(key)
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise PublishedError(f"{where}: {key} is {value!r}; expected a number")
-    return value
-
-
-_READERS = {
-    "llada": _Reader(_llada, (126464, 126336), False, _llada_name),
-    "dream": _Reader(_qwen("qwen2"), (152064, 151666), True, lambda name: name),
-    "sdar": _Reader(_qwen("qwen3", "head_dim"), (151936, 151669), False, lambda name: name),
-    "a2d-llama": _Reader(_qwen("llama"), _NO_MASK, False, lambda name: name),
-    "a2d-qwen2": _Reader(_qwen("qwen2"), _NO_MASK, False, lambda name: name),
-    "a2d-qwen3": _Reader(_qwen("qwen3", "head_dim"), _NO_MASK, False, lambda name: name),
-}
+def _find_odd(weights: Weights, parts: Mapping[str, Part], shapes: Mapping[str, tuple[int, ...]]) -> Iterator[str]:
+    """Yield their tensors that do not give the shape of ours."""
+    for name, shape in shapes.items():
+        part = parts[name]
+        try:
+            found: tuple[int, ...] | str = part.shape(lambda theirs: weights[theirs].shape)
+        except RuntimeError:
+            found = "of several shapes"
+        if found != shape:
+            verb = "is" if part.change is None else "gives"
+            text = found if isinstance(found, str) else list(found)
+            yield f"{part.names[0]} {verb} {text} instead of {list(shape)}"

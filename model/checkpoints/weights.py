@@ -20,7 +20,7 @@ from model.checkpoints.pickles import Archive, Inert, StoredTensor, list_inert_n
 SAFE, SAFE_INDEX = "model.safetensors", "model.safetensors.index.json"
 PICKLE, PICKLE_INDEX = "pytorch_model.bin", "pytorch_model.bin.index.json"
 PICKLE_SUFFIXES = (".bin", ".ckpt", ".pth", ".pt")
-_DTYPES = {"F32": torch.float32, "F64": torch.float64, "F16": torch.float16, "BF16": torch.bfloat16}
+DTYPES = {"F32": torch.float32, "F64": torch.float64, "F16": torch.float16, "BF16": torch.bfloat16}
 _OTHER_DTYPES = {"I64": torch.int64, "I32": torch.int32, "BOOL": torch.bool, "U8": torch.uint8, "I16": torch.int16}
 
 
@@ -151,7 +151,7 @@ def _safe_entries(path: Path) -> Iterator[tuple[str, Entry]]:
             for name in file.keys():  # noqa: SIM118  (not a mapping)
                 part = file.get_slice(name)
                 dtype = part.get_dtype()
-                known = {**_DTYPES, **_OTHER_DTYPES}
+                known = DTYPES | _OTHER_DTYPES
                 if dtype not in known:
                     raise PublishedError(
                         f"{path}: {name} has the dtype {dtype}, as of a quantised model; give weights in bf16 or float32"

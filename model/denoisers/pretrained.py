@@ -44,7 +44,9 @@ def load_language_model(
         )
     if path is None or active_fake_mode() is not None:
         with no_init_weights() if path is None and weights_are_replaced() else nullcontext():
-            return auto.from_config(config, dtype=dtype), kind
+            model = auto.from_config(config, dtype=dtype)
+        model.tie_weights()  # which is left out with the initialisation
+        return model, kind
     return load_model_from_hub(auto.from_pretrained, path, _REMEDY, config=config, dtype=dtype), kind
 
 

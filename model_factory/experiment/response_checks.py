@@ -57,17 +57,22 @@ def _fill(context: Context) -> Iterator[Problem]:
     elif entry.fill == "end" and task != "diffusion":
         yield context.problem(path, f"the fill is for diffusion, and the task is {task}", "remove it")
     section: Any = model.config if model.model_type == DISCRETE else None
-    if section is not None and entry.fill == "hidden" and OBJECTIVES.get(section.objective.type).blockwise:
+    if section is not None and not entry.is_filled and OBJECTIVES.get(section.objective.type).blockwise:
         message = (
-            f"{section.objective.type} writes blocks, and a block whose fill is hidden is given the number of its tokens, so "
-            "that its loss bounds nothing"
+            f"{section.objective.type} writes blocks, and a last block whose fill is hidden is given the number of its tokens, "
+            "so that its loss bounds nothing"
         )
-        yield context.problem(path, message, "fill: end")
+        yield context.problem(_first_of(context, "fill", "rows"), message, "fill: end")
 
 
 def _origin(context: Context) -> Location:
     """Return the path of the key that names the responses."""
-    paths = [(*context.dataset_path, key) for key in ("messages", "template", "column")]
+    return _first_of(context, "messages", "template", "column")
+
+
+def _first_of(context: Context, *keys: str) -> Location:
+    """Return the path of the first of the data set's keys that the file has, else that of the data set."""
+    paths = [(*context.dataset_path, key) for key in keys]
     return next((path for path in paths if context.has(path)), context.dataset_path)
 
 

@@ -7,21 +7,23 @@ source is gone. RUN/imported.json tells where the weights are from.
 import json
 import math
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+from shutil import rmtree
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from model.checkpoint import write_tensors
+from model.checkpoint import write_one_by_one
 from model.checkpoints.ddit_family import read_network
 from model.checkpoints.ddit_settings import Stated, merge, read_settings
 from model.checkpoints.errors import PublishedError
-from model.checkpoints.language_models import is_language_model, read_language_model
-from model.checkpoints.network import Network
+from model.checkpoints.language_families import is_adapted, language_family
+from model.checkpoints.language_models import read_language_model
+from model.checkpoints.network import Network, Part
 from model.checkpoints.pickles import StoredTensor, list_inert_names, plain_values
 from model.checkpoints.source import Source, find_source
 from model.checkpoints.weights import Weights, check_place, open_weights
@@ -77,14 +79,15 @@ def import_run(request: Request) -> Import:
     source = find_source(request.source, settings=request.settings, allow_pickle=request.allow_pickle)
     where = str(source.place)
     check_place(source.place)
-    is_language = is_language_model(source.config)
-    if not is_language:
+    family = language_family(source.config, request.family)
+    if family is None and not is_adapted(source.config):
         _read_stated(source, None, request.family)  # an error before the weights are opened, which may be large
     weights = open_weights(source.place, allow_pickle=request.allow_pickle)
+    family = language_family(source.config, request.family, weights)
     tokenizer = find_tokenizer(request.tokenizer, source)
-    if is_language:
+    if family is not None:
         named = tokenizer if source.config.get("mask_token_id") is None else None
-        network = read_language_model(weights, source.config, where, _find_mask(request.mask_id, named))
+        network = read_language_model(weights, source.config, where, _find_mask(request.mask_id, named), family)
     else:
         stated = _read_stated(source, weights, request.family)
         mask = _find_mask(request.mask_id, tokenizer if stated.family in ("mdlm", "bd3lm") else None)
@@ -92,13 +95,13 @@ def import_run(request: Request) -> Import:
     if tokenizer is not None:
         tokenizer = without_tokens_beyond(tokenizer, network.section["vocab_size"])
     config = _experiment(network, request.overrides)
-    tensors, average = _read_tensors(weights, network, where, request.use_average)
+    averaged, average = _find_average(weights, network, where, request.use_average)
     found = Import(
         run.path,
         tuple(_describe(source, weights, network, average, tokenizer)),
         tuple(_notes(source, weights, network, tokenizer)),
     )
-    _write(run, config, tensors, tokenizer, _origin(source, weights, network, found))
+    _write(run, config, _OwnTensors(weights, network, averaged), tokenizer, _origin(source, weights, network, found))
     return found
 
 
@@ -139,16 +142,16 @@ def _read_stated(source: Source, weights: Weights | None, family: str | None) ->
     return merge(first, read_settings(inside, f"config in {source.place}", first.family), str(source.place))
 
 
-def _read_tensors(
+def _find_average(
     weights: Weights, network: Network, where: str, use_average: bool
-) -> tuple[dict[str, Tensor], str | None]:
-    """Read the tensors under our names, those of the moving average where there is one; return its description, too.
+) -> tuple[dict[str, StoredTensor], str | None]:
+    """Return the moving average of their tensors by name, empty without one, and its description.
 
     An average is a list without names, in the order of the parameters: its length and every shape must be theirs.
     """
     average = weights.content.get("ema") if isinstance(weights.content, dict) else None
     listed = average.get("shadow_params") if isinstance(average, dict) else None
-    averaged: dict[str, Tensor] = {}
+    averaged: dict[str, StoredTensor] = {}
     origin = None
     if use_average and isinstance(average, dict):
         if not isinstance(listed, list) or not all(isinstance(item, StoredTensor) for item in listed):
@@ -164,20 +167,43 @@ def _read_tensors(
                     f"{where}: the moving average of {name} is {list(item.shape)} instead of {list(weights[name].shape)}; "
                     "import the raw weights with --no-ema"
                 )
-            averaged[name] = item.read()
-            if not bool(torch.isfinite(averaged[name]).all()):
-                raise PublishedError(f"{where}: the moving average of {name} has values that are NaN or infinite")
+            averaged[name] = item
         origin = f"moving average (decay {average.get('decay')}, {average.get('num_updates')} updates), by order"
     elif isinstance(average, dict):
         origin = "raw weights; the moving average was left out (--no-ema)"
-    dtypes = {weights[name].dtype for name in network.order}
-    tensors = {}
-    for ours, (theirs, change) in network.tensors.items():
-        tensor = averaged[theirs] if theirs in averaged else weights.read(theirs)
-        if len(dtypes) > 1:
-            tensor = tensor.float()
-        tensors[ours] = tensor if change is None else change(tensor)
-    return tensors, origin
+    return averaged, origin
+
+
+class _OwnTensors:
+    """Tensors under our names, each read when it is asked for; those of the moving average where there is one.
+
+    Where the trained tensors have several dtypes, all are float32. Raises PublishedError for NaN and infinite values.
+    """
+
+    def __init__(self, weights: Weights, network: Network, averaged: Mapping[str, StoredTensor]) -> None:
+        self._weights, self._parts, self._averaged = weights, network.tensors, averaged
+        self._is_mixed = len({weights[name].dtype for name in network.order}) > 1
+
+    @property
+    def kinds(self) -> dict[str, tuple[torch.dtype, tuple[int, ...]]]:
+        """Dtype and shape of each tensor, of which nothing is read."""
+        return {name: self._kind(part) for name, part in self._parts.items()}
+
+    def read(self, name: str) -> Tensor:
+        """Read a tensor, of any shape."""
+        return self._parts[name].make(self._read)
+
+    def _kind(self, part: Part) -> tuple[torch.dtype, tuple[int, ...]]:
+        first = part.names[0]
+        dtype = self._averaged[first].dtype if first in self._averaged else self._weights[first].dtype
+        return torch.float32 if self._is_mixed else dtype, part.shape(lambda name: self._weights[name].shape)
+
+    def _read(self, name: str) -> Tensor:
+        average = self._averaged.get(name)
+        tensor = self._weights.read(name) if average is None else average.read()
+        if average is not None and not bool(torch.isfinite(tensor).all()):
+            raise PublishedError(f"the moving average of {name} has values that are NaN or infinite")
+        return tensor.float() if self._is_mixed else tensor
 
 
 # Summary of what was understood, for the user.
@@ -213,17 +239,23 @@ def _notes(source: Source, weights: Weights, network: Network, tokenizer: "Token
 def _write(
     run: RunFolder,
     config: ExperimentConfig,
-    tensors: dict[str, Tensor],
+    tensors: _OwnTensors,
     tokenizer: "Tokenizer | None",
     origin: dict[str, Any],
 ) -> None:
-    """Write the run folder; raise WriteError where it cannot be written."""
+    """Write the run folder, or nothing; raise WriteError where it cannot be written, PublishedError for NaN weights."""
     with run.locked(), explain_write_errors("the imported run", run.path):
-        run.write_config(config)
-        if tokenizer is not None:
-            tokenizer.save(run.tokenizer)
-        write_text(run.imported, json.dumps(origin, indent=1) + "\n")
-        write_tensors(run.weights, tensors)
+        try:
+            run.write_config(config)
+            if tokenizer is not None:
+                tokenizer.save(run.tokenizer)
+            write_text(run.imported, json.dumps(origin, indent=1) + "\n")
+            write_one_by_one(run.weights, tensors.kinds, tensors.read)
+        except BaseException:
+            for path in (run.config, run.imported, run.weights):
+                path.unlink(missing_ok=True)
+            rmtree(run.tokenizer, ignore_errors=True)
+            raise
 
 
 def _origin(source: Source, weights: Weights, network: Network, found: Import) -> dict[str, Any]:

@@ -50,7 +50,7 @@ def test_response_ends_at_its_first_end_token(runs):
     assert sample.tokens == tokenizer.encode("lazy")
 
 
-def test_hole_of_known_length_is_drawn_given_its_end(runs):
+def test_hole_with_a_number_has_at_most_that_many_tokens(runs):
     run = runs["holes"]
     template = read_prompt(run, "the [[4]] dog", 100)
     first = template.kept.index(False)

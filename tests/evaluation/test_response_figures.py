@@ -86,7 +86,7 @@ def test_bound_is_of_responses_on_the_canvas(tmp_path: Path) -> None:
     assert total.tokens == [4, 5, 6]  # the canvas has 9 tokens, of which the prompts have the rest
     assert [sum(size) for size in total.sizes] == [2, 8, 0]
     report = bound.measure(run, split, ALONE)
-    assert {figure.note for figure in report.figures[:4]} == {"at most, given the prompts"}
+    assert {figure.note for figure in report.figures[:4]} == {"at most, at eps 0 by counts, given the prompts"}
     assert report.notes[0].startswith("rows are filled with end tokens up to 9 tokens")
     texts = run.task.samples(run.model, next(iter(split.batches("test"))), torch.Generator().manual_seed(0))
     assert [text.split("|")[0] for text in texts] == ["1+1=", "22=", "x="]
@@ -122,19 +122,19 @@ def test_other_data_have_responses_too(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("more", "note", "remark"),
     [
-        ({"fill": "hidden"}, "at most, given the prompts and the lengths", "padding is hidden, so the bound is given"),
-        ({"template": "{a:response}={q}"}, "at most, given the prompts and the lengths", "in 2 of 2 rows text follows"),
-        ({"template": "{q}={a}", "rows": "whole"}, "at most, given the lengths", "padding is hidden"),
-        ({"template": "{q}={a}", "rows": "whole", "fill": "end"}, "at most", "rows are filled with end tokens up to 9"),
-        ({"template": "{q}={a}"}, "at most", ""),
+        ({"fill": "hidden"}, "given the prompts and the lengths", "padding is hidden, so the bound is given"),
+        ({"template": "{a:response}={q}"}, "given the prompts and the lengths", "in 2 of 2 rows text follows"),
+        ({"template": "{q}={a}", "rows": "whole"}, "given the lengths", "padding is hidden"),
+        ({"template": "{q}={a}", "rows": "whole", "fill": "end"}, "", "rows are filled with end tokens up to 9"),
+        ({"template": "{q}={a}"}, "", ""),
     ],
 )
 def test_report_says_what_a_bound_is_given(tmp_path: Path, more: dict[str, Any], note: str, remark: str) -> None:
     run = open_run(make_run(tmp_path, MDLM, responses(tmp_path, *ANSWERS[:2], **more), "diffusion"))
     report = bound.measure(run, load_split(run, "test", max_rows=None, seed=0), ALONE)
-    assert report.figures[0].note == note
+    assert report.figures[0].note == ", ".join(filter(None, ("at most, at eps 0 by counts", note)))
     assert remark == "" or any(found.startswith(remark) for found in report.notes)
-    assert ("nats_per_row" in {figure.name for figure in report.figures}) == (note != "at most" or "fill" in more)
+    assert ("nats_per_row" in {figure.name for figure in report.figures}) == (note != "" or "fill" in more)
 
 
 def toy_rows(folder: Path, **more: Any) -> tuple[dict[str, Tensor], Tensor]:

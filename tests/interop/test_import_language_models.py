@@ -54,8 +54,17 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "dream": {"model_type": "Dream", **QWEN},
     "sdar": {"model_type": "sdar", **QWEN, "head_dim": 12, "block_size": BLOCK, "attention_bias": False},
     "a2d": {"model_type": "a2d-qwen3", **QWEN, "head_dim": 12},
+    "a2d-qwen2": {"model_type": "a2d-qwen2", **QWEN},
+    "a2d-llama": {"model_type": "a2d-llama", **QWEN},
 }
-CLASSES = {"llada": "Llama", "dream": "Qwen2", "sdar": "Qwen3", "a2d": "Qwen3"}
+CLASSES = {
+    "llada": "Llama",
+    "dream": "Qwen2",
+    "sdar": "Qwen3",
+    "a2d": "Qwen3",
+    "a2d-qwen2": "Qwen2",
+    "a2d-llama": "Llama",
+}
 LLADA = {
     "model.embed_tokens": "wte",
     "model.norm": "ln_f",
@@ -144,6 +153,18 @@ def test_import_of_language_models_equals_transformers(tmp_path: Path, family: s
     assert (found[..., MASK] == torch.finfo(torch.float32).min).all()
 
 
+@pytest.mark.parametrize(("family", "key"), [("llada", "weight_tying"), ("a2d-qwen2", "tie_word_embeddings")])
+def test_tied_table_is_the_head(tmp_path: Path, family: str, key: str) -> None:
+    model = write(tmp_path / "source", family, **{key: True})
+    path = tmp_path / "source/model.safetensors"
+    tensors = load_file(path)
+    save_file({name: x for name, x in tensors.items() if published_name(family, "lm_head.weight") != name}, path)
+    with torch.no_grad():
+        model.lm_head.weight.copy_(model.model.embed_tokens.weight)
+    run_import(tmp_path / "source", tmp_path / "run")
+    assert gap(outputs(family, tmp_path / "run", IDS), expected(family, model, IDS)) < 1e-6
+
+
 @pytest.mark.parametrize("family", ["llada", "dream", "sdar"])
 @torch.no_grad()
 def test_import_of_language_models_gives_published_outputs(tmp_path: Path, family: str) -> None:
@@ -207,7 +228,7 @@ def test_swapped_tensors_change_outputs(tmp_path: Path, swap: tuple[str, str]) -
         ("dream", {"rope_scaling": {"rope_type": "yarn", "factor": 4.0}}, "rope_scaling is 'yarn'"),
         ("dream", {"model_type": "sdar", "head_dim": 8, "block_size": 4}, "missing: model.layers.0.self_attn.q_norm"),
         ("sdar", {"block_size": None}, "lacks block_size"),
-        ("sdar", {"model_type": "llada2_moe"}, "'llada2_moe' is not read yet"),
+        ("sdar", {"model_type": "sdar_moe"}, "'sdar_moe' is not read yet"),
     ],
 )
 def test_language_models_that_do_not_fit_are_refused(

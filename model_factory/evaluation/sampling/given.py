@@ -1,7 +1,7 @@
 """The given part of a row, for runs whose rows have one: what stands before the response that the model writes.
 
 A run on rows with responses answers a question: a text, or the columns of its template. A run on messages answers the last
-message. A run on rows of `infill` fills a hole of unknown length, `The [[*]] the end.`, or of a known one.
+message. A run on rows of `infill` fills a hole of unknown length, `The [[*]] the end.`, or of at most N tokens, `[[N]]`.
 """
 
 import json

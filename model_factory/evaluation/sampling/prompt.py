@@ -33,7 +33,7 @@ class PromptError(UnfitError):
 
 @dataclass(frozen=True)
 class Given:
-    """Tokens of a row before its response, and the texts around the response; `size` is its number of tokens if known."""
+    """Tokens of a row before its response, and the texts around it; `size` is the most tokens that it may have."""
 
     ids: list[int]
     before: str = ""
