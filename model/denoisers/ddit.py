@@ -179,7 +179,7 @@ class DDiT(nn.Module):
         int [B, L] numbers the documents of packed rows; `blocks` hold those of a blockwise model. context [B, M, width] is
         what `source` made of a source, with context_mask bool [B, M].
         """
-        check_context(context, len(x_t), self.head.in_features, wanted=self.source is not None)
+        check_context(context, x_t.shape[0], self.head.in_features, wanted=self.source is not None)
         real = None if mask is None else mask[:, mask.shape[1] - x_t.shape[1] :]
         ids = x_t if real is None else x_t.masked_fill(~real, 0)
         x, cond_emb = self.embedding(ids), self.told(x_t, sigma, cond)

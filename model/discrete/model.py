@@ -210,7 +210,7 @@ class DiffusionModel(nn.Module):
         if self.block_size is not None and x_t.shape[1] % 2:
             raise InputError(f"x_t is {describe(x_t)}; a blockwise model takes [x_t ; x_0], an even number of tokens")
         check_mask(mask, x_t if self.block_size is None else x_t.chunk(2, 1)[0], "mask")
-        check_condition(self.diffusion_config.condition, cond, len(x_t))
+        check_condition(self.diffusion_config.condition, cond, x_t.shape[0])
         if sigma is not None or self.diffusion_config.is_time_conditioned:
             sigma = check_level(sigma, x_t)  # type: ignore[arg-type]
         if documents is not None:

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import shlex
 import sys
 import time
 from collections.abc import Sequence
@@ -105,6 +106,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "evaluate.py") -> int:
     """Run the command line; return the exit code."""
     parser = build_parser(prog)
     args = parser.parse_args(argv)
+    args.command = shlex.join([*prog.split(), *(sys.argv[1:] if argv is None else argv)])
     for name in ("max_rows", "draws"):
         value = getattr(args, name)
         if value is not None and value < 1:
@@ -206,4 +208,5 @@ def _measure(
         "device": device,
         "seed": args.seed,
         "seconds": seconds,
+        "command": args.command,
     }, report

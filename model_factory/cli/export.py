@@ -11,13 +11,17 @@ from model_factory.cli.options import CODES, build_verb_parser
 from model_factory.cli.run_command import run_on_folder
 from model_factory.yaml_config.errors import escape_controls
 
-FORMATS = ("hf",)
+FORMATS = ("hf", "torch", "onnx")
 EXAMPLES = f"""\
 examples:
   model-factory export --run runs/shakespeare --format hf --output exported
+  model-factory export --run runs/shakespeare --format onnx --output graph --license mit
+  model-factory evaluate --run runs/mdlm --json > figures.json
+  model-factory export --run runs/mdlm --format hf --output exported --license mit --evaluation figures.json
 
 hf is a folder for from_pretrained of transformers, after `import model_factory.interop.hf`; a pretrained backbone goes
-back to its own class, which needs no import. What is written is compared with the run before the folder appears.
+back to its own class, which needs no import. torch is a graph of torch.export (model.pt2), onnx one for onnxruntime
+(model.onnx, the extra onnx), both with dynamic batch and length. Each folder has a model card and the tokenizer. What is written is compared with the run before the folder appears.
 
 {CODES}"""
 
@@ -33,6 +37,18 @@ def build_parser(prog: str = "model-factory export") -> argparse.ArgumentParser:
     )
     parser.add_argument("--format", choices=FORMATS, required=True, help="what to write")
     parser.add_argument("--output", metavar="DIR", required=True, help="folder to write; must be new or empty")
+    parser.add_argument(
+        "--license",
+        metavar="ID",
+        help="licence for the card, such as apache-2.0 (default: an imported model's, if stated)",
+    )
+    parser.add_argument(
+        "--evaluation",
+        metavar="FILE",
+        action="append",
+        default=[],
+        help="figures for the card, written by model-factory evaluate --run RUN --json > FILE; can be repeated",
+    )
     parser.set_defaults(overrides=[], num_samples=None, sampler=None, steps=None)
     return parser
 
@@ -50,7 +66,9 @@ def _export(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     from model_factory.evaluation.run import open_run
     from model_factory.interop.export.folder import describe_size, export_run
 
-    found = export_run(open_run(folder, device="cpu"), Path(args.output), args.format)
+    run = open_run(folder, device="cpu")
+    reports = [Path(name) for name in args.evaluation]
+    found = export_run(run, Path(args.output), args.format, licence=args.license, evaluations=reports)
     return {
         "ok": True,
         "errors": [],

@@ -16,6 +16,8 @@ VERBS = {
     "sweep": "train a run for each point of a grid, or for each trial of an Optuna search",
     "import": "make a run folder of a published diffusion model",
     "export": "write a trained run for transformers, torch.export or ONNX",
+    "push": "upload an exported folder to the Hugging Face hub",
+    "pull": "download a model from the Hugging Face hub, pinned to a commit",
     "lm-eval": "evaluate a run on tasks of lm-evaluation-harness",
     "compare": "print a table of runs, with means over seeds",
     "data": "load the data sets of a file and summarise them, or list what is available",

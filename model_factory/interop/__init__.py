@@ -1,4 +1,5 @@
-"""Exchange with other programs: `import_run` makes a run folder of a published checkpoint, `lm_eval` is for the harness.
+"""Exchange with other programs: `import_run` makes a run folder of a published checkpoint, `export` the reverse.
 
-This package imports `model_factory.evaluation` and everything below it; only the command line imports it.
+`hf` has our models as classes of transformers, `lm_eval` as models of lm-evaluation-harness. This package imports
+`model_factory.evaluation` and everything below it; only the command line imports it.
 """

@@ -6,8 +6,10 @@ import pytest
 import torch
 import transformers
 from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
+from model_factory.cli.main import main
+from model_factory.interop.export.backbone import logits_of_backbone
 from model_factory.training.run.folder import load_run
 from tests.training.runs import TEXT, experiment, losses, text, train, weights
 
@@ -72,3 +74,9 @@ def test_pretrained_backbone_trains(family: str, lora: dict[str, int] | None, tm
     assert (embedding in same) is (lora is not None)
     network = load_run(tmp_path / "run").model
     assert network.sample(1, steps=2).shape[0] == 1
+    if lora is not None:
+        assert main(["export", "--run", str(tmp_path / "run"), "--format", "hf", "--output", str(tmp_path / "out")]) == 0
+        again, noisy = before.from_pretrained(tmp_path / "out"), torch.tensor([[5, 34, 7, 34, 34, 9]])
+        found = logits_of_backbone(again, noisy)[..., :34]
+        assert torch.equal(found, network.denoise(noisy, None)[..., :34])
+        assert AutoTokenizer.from_pretrained(tmp_path / "out").mask_token_id == 34

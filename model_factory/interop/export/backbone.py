@@ -19,22 +19,45 @@ def find_adapted(network: nn.Module) -> HuggingFaceDenoiser | None:
     return found if isinstance(found, HuggingFaceDenoiser) else None
 
 
-def unwrap_backbone(network: DiffusionModel, denoiser: HuggingFaceDenoiser) -> Any:
-    """Return the pretrained model with the mask as its last token, changed in place.
+def find_mask_id(network: nn.Module) -> int | None:
+    """Return the token id of a denoiser's mask in the exported model; None for noise without a mask and other models."""
+    if not isinstance(network, DiffusionModel):
+        return None
+    adapted = find_adapted(network)
+    inside = None if adapted is None else adapted.mask_token_id
+    return network.process.graph.mask_token if inside is None else inside
 
-    `config.json` gets `mask_token_id`, `is_causal: false` and the key `model_factory`: whether logits are those of the
-    next token, and process, objective and schedule. Raises InputError for a backbone with an embedding of the noise
-    level or of a condition, which its own class has no place for.
-    """
+
+def check_own_class(denoiser: HuggingFaceDenoiser) -> None:
+    """Raise InputError for a backbone with an embedding of the noise level or of a condition."""
     if denoiser.told is not None:
         raise InputError(
             "the backbone has an embedding of the noise level or of a condition, which its own class in transformers "
             "cannot hold; train with model.time_conditioning: false and without condition to export it"
         )
+
+
+@torch.no_grad()
+def backbone_reference(denoiser: HuggingFaceDenoiser, ids: Tensor) -> tuple[Tensor, Tensor, list[int]]:
+    """Return tokens int [B, L] as the exported model takes them, its logits for them, and the ids whose logits count.
+
+    The mask is never predicted, so its logit is not compared.
+    """
+    mask = denoiser.num_tokens if denoiser.mask_token_id is None else denoiser.mask_token_id
+    kept = [index for index in range(denoiser.num_tokens) if index != mask]
+    given = ids.masked_fill(ids == denoiser.num_tokens, mask)
+    return given, denoiser.logits(ids)[..., kept], kept
+
+
+def unwrap_backbone(network: DiffusionModel, denoiser: HuggingFaceDenoiser) -> Any:
+    """Return the pretrained model with the mask as its last token, changed in place.
+
+    `config.json` gets `mask_token_id`, `is_causal: false` and the key `model_factory`: whether logits are those of the
+    next token, and process, objective and schedule.
+    """
     model: Any = denoiser.model
-    mask = getattr(denoiser, "mask_token_id", None)
+    mask = find_mask_id(network)
     if denoiser.mask_embedding is not None:
-        mask = denoiser.num_tokens
         _append_row(model, denoiser.mask_embedding)
     config = network.diffusion_config
     model.config.is_causal = False
@@ -61,11 +84,8 @@ def _append_row(model: Any, mask_embedding: Tensor) -> None:
 def logits_of_backbone(model: Any, ids: Tensor) -> Tensor:
     """Return the denoiser's logits [B, L, V] of noisy tokens int [B, L], by a reloaded model and its config alone.
 
-    This is what another program has to do: a full attention mask for a causal architecture, and the shift.
+    `is_causal: false` makes the attention bidirectional; the shift is left to the caller, as here.
     """
-    shift = getattr(model.config, KEY)["logits_shift"]
-    options: dict[str, Tensor] = {}
-    if shift:
-        options["attention_mask"] = torch.zeros(len(ids), 1, ids.shape[1], ids.shape[1], dtype=model.dtype)
-    logits: Tensor = model(input_ids=ids, **options).logits
-    return torch.cat([logits[:, :1], logits[:, :-1]], 1) if shift else logits
+    logits: Tensor = model(input_ids=ids).logits
+    shifted = getattr(model.config, KEY)["logits_shift"]
+    return torch.cat([logits[:, :1], logits[:, :-1]], 1) if shifted else logits

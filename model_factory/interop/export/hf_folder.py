@@ -11,7 +11,13 @@ import model_factory.interop.hf  # noqa: F401  # registers our classes
 from model.discrete.model import DiffusionModel
 from model.transformer.inputs import InputError
 from model.transformer.performer import EncoderDecoderTransformer, PerformerDecoder, PerformerEncoder
-from model_factory.interop.export.backbone import find_adapted, logits_of_backbone, unwrap_backbone
+from model_factory.interop.export.backbone import (
+    backbone_reference,
+    check_own_class,
+    find_adapted,
+    logits_of_backbone,
+    unwrap_backbone,
+)
 from model_factory.interop.export.parity import check_equal, example_ids
 from model_factory.interop.hf.config import make_hub_config
 from model_factory.interop.hf.decoder import ModelFactoryForCausalLM
@@ -40,19 +46,20 @@ def write_hf(run: "LoadedRun", folder: Path) -> dict[str, str]:
     if getattr(network, "inserts", False):
         raise InputError("a model that inserts tokens has rows of changing length, which transformers has no class for")
     adapted = find_adapted(network)
-    wrapper, auto = _find_classes(network)
-    ids, wanted = _reference(network)
     if adapted is not None:
         assert isinstance(network, DiffusionModel)
+        check_own_class(adapted)
+        ids, wanted, kept = backbone_reference(adapted, example_ids(network, 2, 8))
         model = unwrap_backbone(network, adapted)
         model.save_pretrained(str(folder))
-        auto = AutoModelForCausalLM if adapted.shifted else AutoModelForMaskedLM
+        auto = AutoModelForCausalLM if adapted.is_adapted else AutoModelForMaskedLM
         again = auto.from_pretrained(str(folder), dtype=model.dtype).eval()
-        mask = model.config.mask_token_id
-        kept = [index for index in range(adapted.num_tokens) if index != mask]
-        check_equal("model.safetensors", logits_of_backbone(again, ids)[..., kept], wanted[..., kept])
+        check_equal("model.safetensors", logits_of_backbone(again, ids)[..., kept], wanted)
         loading = auto.__name__
     else:
+        wrapper, auto = _find_classes(network)
+        ids = example_ids(network, 2, 8)
+        wanted = _output(network, ids)
         assert run.config.model is not None
         config = make_hub_config(run.config.model, network, run.tokenizer)
         wrapper(config, network).save_pretrained(str(folder))
@@ -72,12 +79,6 @@ def _find_classes(network: nn.Module) -> tuple[Any, Any]:
         f"a {type(network).__name__} has no class of transformers; decoders, encoders without a task's head, "
         "encoder-decoders and discrete diffusion models can be exported as hf"
     )
-
-
-def _reference(network: nn.Module) -> tuple[Tensor, Tensor]:
-    """Return tokens int [2, L], or features, and the network's output for them."""
-    ids = example_ids(network, 2, 8)
-    return ids, _output(network, ids)
 
 
 @torch.no_grad()

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ def convert_tokenizer(tokenizer: Tokenizer, mask_token: int | None = None) -> An
     """Return the fast tokenizer of transformers with the same ids.
 
     Special tokens are never read from a text, as in ours. `mask_token` is the id of a denoiser's mask, which becomes
-    the mask token if it is the first id after the vocabulary. Raises TokenizerExportError for a kind without such a form,
+    the mask token if it is in the vocabulary or the first id after it. Raises TokenizerExportError for a kind without such a form,
     and if trial texts get other ids.
     """
     from transformers import PreTrainedTokenizerFast
@@ -30,7 +31,7 @@ def convert_tokenizer(tokenizer: Tokenizer, mask_token: int | None = None) -> An
     if isinstance(tokenizer, CachedTokenizer):
         tokenizer = tokenizer.loaded
     if isinstance(tokenizer, HuggingFaceTokenizer):
-        found = tokenizer.inner
+        found = deepcopy(tokenizer.inner)  # a mask is added to it
     else:
         names = {"bos_token": BOS, "eos_token": EOS, "pad_token": PAD}
         if tokenizer.unk_token_id is not None:
@@ -38,8 +39,11 @@ def convert_tokenizer(tokenizer: Tokenizer, mask_token: int | None = None) -> An
         found = PreTrainedTokenizerFast(
             tokenizer_object=_backend(tokenizer), clean_up_tokenization_spaces=False, split_special_tokens=True, **names
         )
-    if mask_token is not None and mask_token == tokenizer.vocab_size == len(found) and found.mask_token is None:
-        found.add_special_tokens({"mask_token": MASK})
+    if mask_token is not None and mask_token == tokenizer.vocab_size == len(found):
+        name = next(name for name in (MASK, "<|mask|>", "<|denoiser_mask|>") if name not in found.get_vocab())
+        found.add_special_tokens({"mask_token": name})
+    elif mask_token is not None and mask_token < len(found) and found.mask_token_id != mask_token:
+        found.mask_token = found.convert_ids_to_tokens(mask_token)
     _compare(tokenizer, found)
     return found
 

@@ -63,16 +63,15 @@ def read_attention_mask(mask: Tensor | None) -> Tensor | None:
     return None if not torch.compiler.is_compiling() and bool(real.all()) else real
 
 
-def next_token_loss(logits: Tensor, labels: Tensor | None, *, shift: bool) -> Tensor | None:
-    """Return the mean cross-entropy of labels int64 [B, N] in nats, None without; -100 is not counted.
-
-    With `shift` the logits [B, N, V] of a position predict the label after it.
-    """
-    if labels is None:
-        return None
-    if shift:
-        logits, labels = logits[:, :-1], labels[:, 1:]
+def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return the mean cross-entropy of labels int64 [B, N] under logits [B, N, V], in nats; -100 is not counted."""
     return F.cross_entropy(logits.float().flatten(0, 1), labels.flatten(), ignore_index=-100)
+
+
+def _next_token_loss(logits: Tensor, labels: Tensor, mask: Tensor | None) -> Tensor:
+    """Return the cross-entropy of the labels, each predicted at the position before it, which must be a real token."""
+    after = labels[:, 1:]
+    return cross_entropy(logits[:, :-1], after if mask is None else after.masked_fill(~mask[:, :-1], -100))
 
 
 class ModelFactoryForCausalLM(ModelFactoryModel, GenerationMixin):
@@ -121,15 +120,15 @@ class ModelFactoryForCausalLM(ModelFactoryModel, GenerationMixin):
         refuse_other_caches(past_key_values)
         if input_ids is None or inputs_embeds is not None:
             raise InputError("this model takes input_ids; inputs_embeds are not supported")
+        mask = None if past_key_values is not None else read_attention_mask(attention_mask)
         if past_key_values is not None:
             logits = self.network.step(input_ids[:, -1:], past_key_values.state)[:, None]
         elif use_cache and not self.training and labels is None:
-            mask = read_attention_mask(attention_mask)
             last, state = self.network.start(input_ids, None, mask)
             logits, past_key_values = last[:, None], StateCache(state)
         else:
-            logits = self._all_logits(input_ids, read_attention_mask(attention_mask))
-        loss = next_token_loss(logits, labels, shift=True)
+            logits = self._all_logits(input_ids, mask)
+        loss = None if labels is None else _next_token_loss(logits, labels, mask)
         output = CausalLMOutputWithPast(loss=loss, logits=logits, past_key_values=past_key_values)
         return output.to_tuple() if return_dict is False else output
 

@@ -10,7 +10,7 @@ from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
 from model.transformer.inputs import InputError
 from model_factory.interop.hf.base import ModelFactoryModel
 from model_factory.interop.hf.config import EncoderDecoderHubConfig
-from model_factory.interop.hf.decoder import StateCache, next_token_loss, read_attention_mask, refuse_other_caches
+from model_factory.interop.hf.decoder import StateCache, cross_entropy, read_attention_mask, refuse_other_caches
 
 
 class EncoderView(nn.Module):
@@ -89,7 +89,7 @@ class ModelFactoryForSeq2SeqLM(ModelFactoryModel, GenerationMixin):
             last, state = decoder.start(decoder_input_ids, context, mask, context_mask)
             return self._output(None, last[:, None], StateCache(state), encoder_outputs, return_dict)
         logits = decoder(decoder_input_ids, context, mask, context_mask)
-        loss = next_token_loss(logits, labels, shift=False)
+        loss = None if labels is None else cross_entropy(logits, labels)
         return self._output(loss, logits, None, encoder_outputs, return_dict)
 
     @staticmethod
