@@ -91,8 +91,8 @@ class _DenoiserScorer:
 class BoundScorer(_DenoiserScorer):
     """Scores by the bound of the objective, from `draws` draws of the noise for each answer.
 
-    An answer of one token has one draw if the network is not conditioned on the noise level, as all draws are equal. `is_greedy` is of
-    one call with the whole answer noised, from masks to the likeliest token of each position.
+    An answer of one token has one draw if the network is not conditioned on the noise level, as all draws are equal.
+    `is_greedy` is of one call with the whole answer noised, from masks to the likeliest token of each position.
     """
 
     def __init__(
@@ -160,8 +160,9 @@ class BoundScorer(_DenoiserScorer):
 class ChainScorer(_DenoiserScorer):
     """Scores by the chain rule: tokens are revealed one after another, and each costs its log-probability.
 
-    The order is from the left, or drawn for each context and length; a model that writes blocks keeps their order. A network that is
-    conditioned on the noise level gets the one at which k of n tokens are masked on average. Raises UnfitError for noise without masks.
+    The order is from the left, or drawn for each context and length; a model that writes blocks keeps their order. A network
+    that is conditioned on the noise level gets the one at which k of n tokens are masked on average. Raises UnfitError for
+    noise without masks.
     """
 
     def __init__(
