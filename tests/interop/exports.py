@@ -57,7 +57,9 @@ def sharpen(run: Path) -> None:
     generator = torch.Generator().manual_seed(1)
     weights = load_file(run / "model.safetensors")
     changed = {
-        name: 2 * tensor + 0.1 * torch.randn(tensor.shape, generator=generator) if tensor.is_floating_point() else tensor
+        name: 2 * tensor + 0.1 * torch.randn(tensor.shape, generator=generator)
+        if tensor.is_floating_point()
+        else tensor
         for name, tensor in weights.items()
     }
     save_file(changed, run / "model.safetensors")
