@@ -82,7 +82,7 @@ class Signature:
     longest: int | None
 
     def examples(self, batch: int, length: int) -> dict[str, Tensor]:
-        """Return inputs of a batch and a length; with two rows or more the last is padded on the right."""
+        """Return inputs [batch, length] by name; with two rows or more the last is padded on the right."""
         network: Any = self.module.network
         ids = example_ids(network, batch, length)
         mask = torch.ones(batch, length, dtype=torch.int64)
@@ -173,7 +173,7 @@ def trace(signature: Signature) -> Any:
 
 @torch.no_grad()
 def reference(signature: Signature, batch: int, length: int) -> tuple[dict[str, Tensor], Tensor]:
-    """Return inputs of a size and the output of the run's own model for them."""
+    """Return inputs [batch, length] by name, and the output [batch, length, ...] of the run's own model for them."""
     inputs = signature.examples(batch, length)
     output: Tensor = signature.module(*inputs.values())
     return inputs, output
