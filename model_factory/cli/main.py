@@ -25,8 +25,12 @@ VERBS = {
     "demo": "check, train, generate and evaluate on a corpus that comes with Python",
 }
 """Meaning of each verb; `module_of` names its module."""
-_MODULES = {"import": "import_run", "lm-eval": "interop.lm_eval"}
-"""Modules of verbs that do not have the name of the verb."""
+_PLACES = {
+    "import": "import_run",
+    "lm-eval": "exchange.lm_eval",
+    **{verb: f"exchange.{verb}" for verb in ("export", "push", "pull")},
+}
+"""Modules of verbs below `model_factory.cli` that have another name or are in a folder."""
 HELP = """\
 usage: {prog} VERB [options]
 
@@ -61,7 +65,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "model-factory") -> int:
 
 def module_of(verb: str) -> str:
     """Return the name of a verb's module, which has `main` and `build_parser`."""
-    return f"model_factory.cli.{_MODULES.get(verb, verb)}"
+    return f"model_factory.cli.{_PLACES.get(verb, verb)}"
 
 
 def _hint(words: Sequence[str]) -> str:

@@ -186,10 +186,10 @@ def _is_expected(error: Exception) -> bool:
 
 def exit_code(error: Exception) -> int:
     """Return 1 for a request that does not fit the run, 3 for an unreadable folder, 4 for a failure."""
-    from model.transformer.inputs import InputError
-    from model_factory.diffusion.errors import DiffusionInputError
-
     code = getattr(error, "exit_code", None)
     if isinstance(code, int):
         return code
+    from model.transformer.inputs import InputError
+    from model_factory.diffusion.errors import DiffusionInputError
+
     return INVALID if isinstance(error, InputError | DiffusionInputError | UnknownNameError) else FAILED

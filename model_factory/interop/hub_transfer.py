@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 
-from model.hub import HubError, find_offline_reason
-from model_factory.interop.new_folder import new_folder
-from model_factory.training.errors import InputFileError, UnfitError
-from model_factory.training.run.atomic_io import write_text
+from model.hub import find_offline_reason
+from model_factory.interop.new_folder import check_is_new, new_folder
+from model_factory.training.errors import InputFileError, TrainingError, UnfitError
 
 PRIVATE = (
     *("metrics.jsonl", "rows.json", "lengths.json", "environment.json", "history.json", "imported.json", "pulled.json"),
@@ -24,13 +23,17 @@ PULLED = (
     *("config.yml", "vocabulary.json"),
 )
 """Files that are downloaded: data, no code and no pickles."""
-_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _SHA = re.compile(r"[0-9a-f]{40}")
+
+
+class TransferError(TrainingError):
+    """Error of a hub that cannot be reached or refuses a request."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What an upload sends: a folder, its target, the files with their sizes in bytes, and the files it leaves out."""
+    """Plan of an upload: a folder, its target, the files with their sizes in bytes, and the files it leaves out."""
 
     folder: Path
     target: str
@@ -74,7 +77,7 @@ def plan_push(folder: Path, target: str, *, include: Sequence[str] = (), public:
 def push(plan: Plan) -> str:
     """Create the repository if it is missing, upload the files in one commit, and return the commit's SHA.
 
-    The token is that of `hf auth login`. Raises HubError within two seconds where the hub cannot be reached, UnfitError
+    The token is that of `hf auth login`. Raises TransferError within two seconds where the hub cannot be reached, UnfitError
     without a token.
     """
     _check_reachable(f"{plan.target} cannot be written")
@@ -107,11 +110,12 @@ class Pull:
 def pull(source: str, output: Path) -> Pull:
     """Download `owner/name[@revision]` into a new folder with `pulled.json`, which holds the commit.
 
-    A branch or tag is resolved to its commit once. Code and pickles are not downloaded. Raises HubError within two
+    A branch or tag is resolved to its commit once. Code and pickles are not downloaded. Raises TransferError within two
     seconds where the hub cannot be reached, FolderInUseError for an output that is not empty.
     """
     name, _, revision = source.partition("@")
     _check_name(name)
+    check_is_new(output)
     _check_reachable(f"{source} cannot be downloaded")
     from huggingface_hub import HfApi, snapshot_download
 
@@ -122,7 +126,8 @@ def pull(source: str, output: Path) -> Pull:
         shutil.rmtree(staging / ".cache", ignore_errors=True)
         if not any(staging.iterdir()):
             raise UnfitError(f"{source} has no file of a model: {', '.join(PULLED)}")
-        write_text(staging / "pulled.json", json.dumps({"from": name, "revision": commit}, indent=1) + "\n")
+        text = json.dumps({"from": name, "revision": commit}, indent=1)
+        (staging / "pulled.json").write_text(text + "\n", encoding="utf-8")
     return Pull(output, commit, is_pinned)
 
 
@@ -134,12 +139,12 @@ def _check_name(name: str) -> None:
 def _check_reachable(what: str) -> None:
     reason = find_offline_reason()
     if reason is not None:
-        raise HubError(f"{what}: the hub cannot be reached ({reason})")
+        raise TransferError(f"{what}: the hub cannot be reached ({reason})")
 
 
 @contextmanager
 def _explained(name: str) -> Iterator[None]:
-    """Convert errors of the hub's library, of many types and with long texts, to a HubError of one line."""
+    """Convert errors of the hub's library, of many types and with long texts, to a TransferError of one line."""
     import httpx
     from huggingface_hub.errors import HfHubHTTPError
 
@@ -147,4 +152,4 @@ def _explained(name: str) -> Iterator[None]:
         yield
     except (HfHubHTTPError, httpx.HTTPError) as error:
         text = " ".join(str(error).split())[:300]
-        raise HubError(f"{name}: {type(error).__name__}: {text}") from error
+        raise TransferError(f"{name}: {type(error).__name__}: {text}") from error

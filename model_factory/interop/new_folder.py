@@ -10,14 +10,19 @@ from model_factory.training.errors import FolderInUseError, WriteError
 from model_factory.training.run.atomic_io import put_in_place
 
 
+def check_is_new(output: Path) -> None:
+    """Raise FolderInUseError unless a folder is missing or empty."""
+    if output.is_symlink() or (output.exists() and (not output.is_dir() or any(output.iterdir()))):
+        raise FolderInUseError(f"{output} is not empty; give a folder that is not there yet")
+
+
 @contextmanager
 def new_folder(output: Path) -> Iterator[Path]:
     """Yield a temporary folder beside `output`, renamed to it if the block succeeds, and removed if not.
 
     Raises FolderInUseError for an output that is not empty, WriteError where it cannot be written.
     """
-    if output.is_symlink() or (output.exists() and (not output.is_dir() or any(output.iterdir()))):
-        raise FolderInUseError(f"{output} is not empty; give a folder that is not there yet")
+    check_is_new(output)
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         staging = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent))

@@ -24,7 +24,7 @@ SCRIPTS = {
     "sweep": ["-m", "model_factory.cli.sweep"],
     "serve": ["-m", "model_factory.cli.serve"],
     "import": ["-m", "model_factory.cli.import_run"],
-    "lm-eval": ["-m", "model_factory.cli.interop.lm_eval"],
+    "lm-eval": ["-m", "model_factory.cli.exchange.lm_eval"],
     "compare": ["-m", "model_factory.cli.compare"],
     "data": ["-m", "data_manager.data_manager"],
     "demo": ["-m", "model_factory.cli.demo"],

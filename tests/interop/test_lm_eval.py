@@ -17,7 +17,7 @@ from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 
-from model_factory.cli.interop.lm_eval import main
+from model_factory.cli.exchange.lm_eval import main
 from model_factory.evaluation.run import open_run
 from model_factory.interop.export.tokenizer import convert_tokenizer
 from model_factory.interop.harness_settings import HarnessSettings
@@ -187,7 +187,7 @@ def test_checkout_does_not_hide_the_package_evaluate(tmp_path: Path) -> None:
     (tmp_path / "evaluate" / "__init__.py").write_text("")
     code = (
         "import sys, importlib.util, evaluate; print(evaluate.__file__); sys.path.append(sys.argv[1])\n"
-        "from model_factory.cli.interop.lm_eval import put_checkout_last; put_checkout_last()\n"
+        "from model_factory.cli.exchange.lm_eval import put_checkout_last; put_checkout_last()\n"
         "import data_manager.errors; print(importlib.util.find_spec('evaluate').origin)"
     )
     words = [sys.executable, "-c", code, str(tmp_path)]

@@ -57,7 +57,7 @@ def find_licence(given: str | None, folder: Path) -> str | None:
             raise UnfitError(f"--license {given}: give an identifier of the hub, such as apache-2.0, mit or other")
         return given
     imported = RunFolder(folder).imported
-    found = read_json(imported).get("licence") if imported.is_file() else None  # type: ignore[union-attr]
+    found = read_json(imported).get("licence") if imported.is_file() else None
     return found if isinstance(found, str) else None
 
 
@@ -207,7 +207,7 @@ def _base_model(run: "LoadedRun") -> str | None:
     if origin.is_file():
         found = read_json(origin)
         is_hub = isinstance(found, dict) and found.get("revision")
-        return str(found["from"]).partition("@")[0] if is_hub else None  # type: ignore[index,call-overload]
+        return str(found["from"]).partition("@")[0] if is_hub else None
     section: Any = None if run.config.model is None else run.config.model.config
     path = getattr(getattr(section, "backbone", None), "path", None)
     return path if isinstance(path, str) and not is_folder_path(path) and not Path(path).exists() else None

@@ -20,7 +20,7 @@ OWN_TOKENIZER = "model_factory_tokenizer"
 """Folder of a tokenizer that transformers has no form for, in the format of a run's."""
 
 Facts = dict[str, str]
-"""What is printed about an export: a name and a text."""
+"""Facts to print about an export: a name and a text each."""
 
 
 @dataclass

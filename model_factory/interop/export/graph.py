@@ -2,6 +2,7 @@
 
 import json
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -77,11 +78,11 @@ class Signature:
     """Module to trace, the names of its inputs with those of their dynamic axes, and the longest length."""
 
     module: nn.Module
-    axes: dict[str, tuple[str, ...]]
+    axes: Mapping[str, tuple[str, ...]]
     longest: int | None
 
     def examples(self, batch: int, length: int) -> dict[str, Tensor]:
-        """Return inputs of a batch and a length; with two rows or more the last is padded on the right."""
+        """Return inputs [batch, length] by name; with two rows or more the last is padded on the right."""
         network: Any = self.module.network
         ids = example_ids(network, batch, length)
         mask = torch.ones(batch, length, dtype=torch.int64)
@@ -147,7 +148,8 @@ def _example_condition(network: DiffusionModel, batch: int) -> Tensor:
     assert condition is not None
     if condition.num_classes is not None:
         return torch.arange(batch) % condition.num_classes
-    return torch.linspace(-1.0, 1.0, batch * condition.size).reshape(batch, condition.size)
+    size = condition.size or 1
+    return torch.linspace(-1.0, 1.0, batch * size).reshape(batch, size)
 
 
 def trace(signature: Signature) -> Any:
@@ -171,14 +173,14 @@ def trace(signature: Signature) -> Any:
 
 @torch.no_grad()
 def reference(signature: Signature, batch: int, length: int) -> tuple[dict[str, Tensor], Tensor]:
-    """Return inputs of a size and the output of the run's own model for them."""
+    """Return inputs [batch, length] by name, and the output [batch, length, ...] of the run's own model for them."""
     inputs = signature.examples(batch, length)
     output: Tensor = signature.module(*inputs.values())
     return inputs, output
 
 
 def describe_graph(signature: Signature, file: Path, parity: dict[str, float], output: str) -> dict[str, Any]:
-    """Return what export.json says of a graph: inputs, dynamic axes, the longest length, sha256 and parity."""
+    """Return the content of export.json about a graph: inputs, dynamic axes, the longest length, sha256 and parity."""
     return {
         "file": file.name,
         "sha256": sha256(file.read_bytes()).hexdigest(),

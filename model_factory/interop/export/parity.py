@@ -43,7 +43,7 @@ def example_ids(network: nn.Module, batch: int, length: int) -> Tensor:
 
 
 def check_equal(name: str, found: Tensor, wanted: Tensor, tolerance: float = 0.0) -> float:
-    """Return the largest difference; raise ParityError if it is above `tolerance` times the largest wanted value.
+    """Return the largest difference of two outputs [B, ...]; raise ParityError if it is above `tolerance` times the largest wanted value.
 
     Values that are not finite must be the same in both.
     """

@@ -24,7 +24,7 @@ def plain_attention(
     is_causal: bool,
     keep: bool,
 ) -> tuple[Tensor, ...]:
-    """Compute the outputs of the operator `model_factory::linear_attention`, with its arguments and their shapes.
+    """Compute the outputs of the operator `model_factory::linear_attention`, with its arguments: q [B, H, N, D], k [B, H, M, D].
 
     The bidirectional form is linear in the length; the causal one weighs all pairs of positions. Features are divided by
     their maximum for each query and each key, and the scales of keys by the largest that a query sees. Computed in

@@ -31,7 +31,7 @@ class ModelFactoryHubConfig(PreTrainedConfig):
     bos_token_id: int | None = None
     eos_token_id: int | None = None
     pad_token_id: int | None = None
-    tie_word_embeddings: bool = False  # a tied head of ours has no tensor of its own
+    tie_word_embeddings: bool = False  # our tied head is the embedding itself
     use_cache: bool = True
 
     def model_config(self) -> ModelConfig:

@@ -150,7 +150,7 @@ class ModelFactoryForCausalLM(ModelFactoryModel, GenerationMixin):
         attention_mask: Tensor | None = None,
         **options: Any,
     ) -> dict[str, Any]:
-        """Return the arguments of the next call of `forward`: the whole prompt, then one token at a time."""
+        """Return the arguments of the next call of `forward`: the prompt [B, N], then one token at a time."""
         refuse_other_caches(past_key_values)
         if options.get("inputs_embeds") is not None:
             raise InputError("this model takes input_ids; inputs_embeds are not supported")

@@ -117,7 +117,7 @@ class ModelFactoryForSeq2SeqLM(ModelFactoryModel, GenerationMixin):
         decoder_attention_mask: Tensor | None = None,
         **options: Any,
     ) -> dict[str, Any]:
-        """Return the arguments of the next call of `forward`: `input_ids` are those of the decoder here."""
+        """Return the arguments of the next call of `forward`: `input_ids` [B, N] are those of the decoder."""
         refuse_other_caches(past_key_values)
         return {
             "decoder_input_ids": input_ids if past_key_values is None else input_ids[:, -1:],

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from model_factory.cli.options import CODES, build_verb_parser
 from model_factory.cli.run_command import report_error, run_verb
+from model_factory.interop.hub_transfer import plan_push, push
 from model_factory.yaml_config.errors import escape_controls
 from model_factory.yaml_config.exit_codes import GOOD
 
@@ -54,8 +55,6 @@ def main(argv: Sequence[str] | None = None, prog: str = "model-factory push") ->
 
 
 def _push(args: argparse.Namespace) -> int:
-    from model_factory.interop.hub_transfer import plan_push, push
-
     try:
         plan = plan_push(Path(args.folder), args.to, include=args.include, public=args.public)
         if not args.json:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from model_factory.cli.options import CODES, build_verb_parser
 from model_factory.cli.run_command import report_error, run_verb
+from model_factory.interop.hub_transfer import pull
 from model_factory.yaml_config.errors import escape_controls
 from model_factory.yaml_config.exit_codes import GOOD
 
@@ -44,8 +45,6 @@ def main(argv: Sequence[str] | None = None, prog: str = "model-factory pull") ->
 
 
 def _pull(args: argparse.Namespace) -> int:
-    from model_factory.interop.hub_transfer import pull
-
     try:
         found = pull(args.source, Path(args.output))
     except Exception as error:
