@@ -4,15 +4,16 @@ import json
 import math
 import os
 import stat
+from collections import ChainMap
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -106,13 +107,16 @@ def write_one_by_one(
         with atomic_replace(path) as temporary, temporary.open("wb") as file:
             file.write(len(text).to_bytes(8, "little") + text)
             for name in order:
-                tensor = read(name).detach().cpu().contiguous()
-                if (tensor.dtype, tuple(tensor.shape)) != kinds[name]:
-                    raise ValueError(f"{name} is {describe(tensor)}, and its kind {kinds[name]}")
-                file.write(tensor.reshape(-1).view(torch.uint8).numpy().data)
+                file.write(_bytes_of(read(name), kinds[name]))
             file.flush()
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be written: {error}") from error
+
+
+def _bytes_of(tensor: Tensor, kind: tuple[torch.dtype, tuple[int, ...]]) -> memoryview:
+    """Return the bytes of a tensor of any shape, without a copy of one on the CPU."""
+    assert (tensor.dtype, tuple(tensor.shape)) == kind
+    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
 
 
 def load_model(
@@ -141,8 +145,52 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
     Raises CheckpointError for a file that is damaged or missing.
     """
-    try:
+    with _explaining(path):
         return load_file(path)
+
+
+class TensorFile(Mapping[str, Tensor]):
+    """Tensors of a safetensors file by name, each read when it is asked for, of any shape and on the CPU.
+
+    Tensors are mapped from the disk, and the file is opened again after each `_MAPPED` bytes, so that a model is filled
+    without a second copy of its weights in memory. Raises CheckpointError for a file that is damaged or missing.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._left = path, 0
+        self._open()
+        self._names: dict[str, None] = dict.fromkeys(self._file.keys())
+
+    def __getitem__(self, name: str) -> Tensor:
+        if name not in self._names:
+            raise KeyError(name)
+        with _explaining(self._path):
+            if self._left <= 0:
+                self._open()
+            tensor: Tensor = self._file.get_tensor(name)
+        self._left -= tensor.nbytes
+        return tensor
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def _open(self) -> None:
+        with _explaining(self._path):
+            self._file: Any = safe_open(self._path, "pt")
+        self._left = _MAPPED
+
+
+_MAPPED = 1 << 24
+
+
+@contextmanager
+def _explaining(path: Path) -> Iterator[None]:
+    """Convert errors of reading a safetensors file inside the block to CheckpointErrors."""
+    try:
+        yield
     except FileNotFoundError as error:
         raise CheckpointError(f"{path}: no such file; {LAYOUT}") from error
     except (SafetensorError, OSError) as error:
@@ -171,7 +219,7 @@ def assign_tensors(model: nn.Module, tensors: Mapping[str, Tensor], misfit: str)
     The error message begins with `misfit`.
     """
     add_extra_parts(model, tensors.keys())
-    tensors = {**_zeros_where_missing(model, tensors), **tensors}
+    tensors = ChainMap(cast(Any, tensors), _zeros_where_missing(model, tensors))
     own = named_tensors(model)
     shared = own.keys() & tensors.keys()
     unfitting = [_compare_shapes(name, own[name], tensors[name]) for name in own if name in shared]

@@ -104,7 +104,7 @@ class Reader(NamedTuple):
 
 
 def language_family(config: Mapping[str, Any], given: str | None = None, names: Names = ()) -> str | None:
-    """Return the family of a config.json, None if the family is not read.
+    """Return the family of a config.json, None for a model that is not read.
 
     The config of DiffuGPT and DiffuLLaMA is that of a causal model: the user names the family, or the names of the tensors
     tell it.
@@ -260,7 +260,7 @@ def _gpt2(config: Mapping[str, Any], where: str) -> dict[str, Any]:
 
 
 def _gpt2_parts(names: Names, architecture: Mapping[str, Any]) -> dict[str, Part]:
-    """Map DiffuGPT's tensors; the table has another name, and causal masks of 4 dimensions are left out."""
+    """Map DiffuGPT's tensors; the table has a separate name, and causal masks of 4 dimensions are left out."""
     return _adapted_parts(names, "transformer.", "transformer.wte.weight", bool(architecture["tie_word_embeddings"]))
 
 

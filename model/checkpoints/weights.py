@@ -19,6 +19,7 @@ from model.checkpoints.pickles import Archive, Inert, StoredTensor, list_inert_n
 
 SAFE, SAFE_INDEX = "model.safetensors", "model.safetensors.index.json"
 PICKLE, PICKLE_INDEX = "pytorch_model.bin", "pytorch_model.bin.index.json"
+_PIECE = 1 << 20
 PICKLE_SUFFIXES = (".bin", ".ckpt", ".pth", ".pt")
 DTYPES = {"F32": torch.float32, "F64": torch.float64, "F16": torch.float16, "BF16": torch.bfloat16}
 _OTHER_DTYPES = {"I64": torch.int64, "I32": torch.int32, "BOOL": torch.bool, "U8": torch.uint8, "I16": torch.int16}
@@ -61,9 +62,16 @@ class Weights(Mapping[str, Entry]):
             tensor = entry.load()
         except (SafetensorError, OSError) as error:
             raise PublishedError(f"{entry.file}: {name} cannot be read: {error}") from error
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+        if not is_finite(tensor):
             raise PublishedError(f"{entry.file}: {name} has values that are NaN or infinite; the file is not usable")
         return tensor
+
+
+def is_finite(tensor: Tensor) -> bool:
+    """Return True if no number of a tensor, of any shape, is NaN or infinite; it is read in pieces, to save memory."""
+    if not tensor.is_floating_point():
+        return True
+    return all(bool(torch.isfinite(piece).all()) for piece in torch.split(tensor.reshape(-1), _PIECE))
 
 
 def check_place(place: Path) -> None:

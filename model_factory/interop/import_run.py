@@ -26,7 +26,7 @@ from model.checkpoints.language_models import read_language_model
 from model.checkpoints.network import Network, Part
 from model.checkpoints.pickles import StoredTensor, list_inert_names, plain_values
 from model.checkpoints.source import Source, find_source
-from model.checkpoints.weights import Weights, check_place, open_weights
+from model.checkpoints.weights import Weights, check_place, is_finite, open_weights
 from model_factory.experiment.config import ExperimentConfig, read_experiment
 from model_factory.interop.tokenizer import find_tokenizer, mask_token_of, without_tokens_beyond
 from model_factory.training.errors import FolderInUseError, UnfitError
@@ -201,7 +201,7 @@ class _OwnTensors:
     def _read(self, name: str) -> Tensor:
         average = self._averaged.get(name)
         tensor = self._weights.read(name) if average is None else average.read()
-        if average is not None and not bool(torch.isfinite(tensor).all()):
+        if average is not None and not is_finite(tensor):
             raise PublishedError(f"the moving average of {name} has values that are NaN or infinite")
         return tensor.float() if self._is_mixed else tensor
 

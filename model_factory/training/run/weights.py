@@ -5,7 +5,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from model.checkpoint import CheckpointError, assign_tensors, named_tensors, read_tensors, save_tensors
+from model.checkpoint import CheckpointError, TensorFile, assign_tensors, named_tensors, read_tensors, save_tensors
 from model_factory.training.errors import RunFolderError, TrainingError
 
 WEIGHTS = "model.safetensors"
@@ -32,7 +32,12 @@ def load_weights(network: nn.Module, path: Path, source: str, misfit: type[Train
 
     Raises RunFolderError if the file is missing or damaged, `misfit` if names or shapes differ from those of `source`.
     """
-    tensors = read_weights(path)
+    if not path.is_file():
+        raise RunFolderError(f"{path} is not there")
+    try:
+        tensors = TensorFile(path)
+    except CheckpointError as error:
+        raise RunFolderError(str(error)) from error
     try:
         assign_tensors(network, tensors, f"{path} does not fit the model of {source}")
     except CheckpointError as error:
