@@ -11,19 +11,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 
 from model.transformer.inputs import InputError
 from model_factory.interop.export.graph import (
     EXPORT_FILE,
-    PARITY,
     Signature,
+    compare,
     describe_facts,
     describe_graph,
     find_signature,
-    reference,
     trace,
 )
-from model_factory.interop.export.parity import ParityError, check_equal
+from model_factory.interop.export.parity import ParityError
 from model_factory.training.errors import UnfitError
 from model_factory.training.run.atomic_io import write_text
 
@@ -118,13 +118,14 @@ def _compare(signature: Signature, file: Path) -> dict[str, float]:
         raise ParityError(
             f"{ONNX_FILE} cannot be loaded by onnxruntime: {' '.join(str(error).split())[:300]}"
         ) from error
-    parity = {}
-    for batch, length in signature.shapes():
-        inputs, wanted = reference(signature, batch, length)
+
+    def call(inputs: dict[str, Tensor]) -> Tensor:
         try:
             found = session.run(["logits"], {name: tensor.numpy() for name, tensor in inputs.items()})[0]
         except Exception as error:
             text = " ".join(str(error).split())[:300]
-            raise ParityError(f"{ONNX_FILE} fails at batch {batch} and length {length}: {text}") from error
-        parity[f"{batch}x{length}"] = check_equal(ONNX_FILE, torch.from_numpy(found), wanted, tolerance=PARITY)
-    return parity
+            sizes = list(next(iter(inputs.values())).shape)
+            raise ParityError(f"{ONNX_FILE} fails at inputs {sizes}: {text}") from error
+        return torch.from_numpy(found)
+
+    return compare(signature, ONNX_FILE, call)
