@@ -28,7 +28,7 @@ def write(folder: Path, text: str) -> Path:
 
 
 def test_own_keys_replace_those_of_the_run(tmp_path: Path) -> None:
-    text = "model: {pretrained: RUN, schedule: {eps: 0}, backbone: {dropout: 0.2}}\ntraining: {max_steps: 1}\n"
+    text = "model: {pretrained: RUN, schedule: {type: loglinear, eps: 0}, backbone: {dropout: 0.2}}\ntraining: {max_steps: 1}\n"
     config = read_experiment(write(tmp_path, text), will_train=False).config
     model = config.to_dict()["model"]
     assert model["schedule"]["eps"] == 0
