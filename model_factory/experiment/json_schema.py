@@ -106,6 +106,16 @@ def describe_every_type() -> None:
     describe_fields()
 
 
+_PRETRAINED: Schema = {
+    "type": "object",
+    "description": "A model that is trained further; keys beside `pretrained` replace those of its run.",
+    "properties": {
+        "pretrained": {"type": "string", "description": "Folder of the run whose settings and weights are taken."}
+    },
+    "required": ["pretrained"],
+}
+
+
 def experiment_schema() -> Schema:
     """Return the schema (draft 2020-12) of a file with all registered model types and data sources."""
     describe_every_type()
@@ -121,7 +131,7 @@ def experiment_schema() -> Schema:
             "description": "Base files that this one overrides, relative to it.",
             "anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}],
         },
-        "model": {"oneOf": models},
+        "model": {"oneOf": [*models, _PRETRAINED]},
         "global_config": _of(GlobalConfig, definitions) | {"minProperties": 1},
         "datasets": {"type": "array", "minItems": 1, "items": {"anyOf": sources}},
         "training": _of(TrainingConfig, definitions) | {"minProperties": 1},

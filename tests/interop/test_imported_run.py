@@ -99,12 +99,13 @@ def test_imported_run_without_tokenizer_has_ids_alone(tmp_path: Path, capsys: py
 
 @pytest.mark.parametrize("lora", [False, True])
 def test_imported_run_is_trained_further(run: Path, lora: bool, tmp_path: Path) -> None:
+    extends, named = f"extends: {run}/config.yml", f"model: {{model_type: diffusion, pretrained: {run}}}"
     text = f"""
-extends: {run}/config.yml
+{extends if lora else named}
 global_config: {{output_dir: {tmp_path}/prepared}}
 datasets:
   - {{name: text, source: text, data_files: {{train: {tmp_path}/text.txt}}, tokenizer: {{run: {run}}}, rows: packed, sequence_length: 8}}
-training: {{init_from: {run}, max_steps: 1, batch_size: 2, learning_rate: 1.0e-6, lora: {"{r: 2}" if lora else "null"}}}
+training: {{{f"init_from: {run}, " if lora else ""}max_steps: 1, batch_size: 2, learning_rate: 1.0e-6, lora: {"{r: 2}" if lora else "null"}}}
 """
     (tmp_path / "tune.yml").write_text(text)
     assert (
