@@ -21,6 +21,9 @@ SCRIPTS = {
     "scripts/demo": "demo",
     "model_factory sweep": "sweep",
     "model_factory import": "import",
+    "model_factory export": "export",
+    "model_factory push": "push",
+    "model_factory pull": "pull",
     "model_factory compare": "compare",
 }
 """Verb of each program of a checkout."""
