@@ -23,6 +23,9 @@ SCRIPTS = {
     "model_factory serve": "serve",
     "model_factory import": "import",
     "model_factory lm-eval": "lm-eval",
+    "model_factory export": "export",
+    "model_factory push": "push",
+    "model_factory pull": "pull",
     "model_factory compare": "compare",
 }
 """Verb of each program of a checkout."""
