@@ -71,6 +71,7 @@ def check_command(words: Sequence[str], folder: Path) -> None:
     if name.startswith("benchmarks.") or name in ("tools.mutation", "tools.fuzzing", "tools.documentation"):
         _check_options(name, options)
         return
+    options = options[: options.index(">")] if ">" in options else options
     verb, options = (options[0], options[1:]) if name == "model_factory" else (SCRIPTS[name], options)
     assert verb in VERBS, f"unknown verb: {shlex.join(words)}"
     try:

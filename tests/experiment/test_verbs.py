@@ -30,6 +30,8 @@ SCRIPTS = {
     "data": ["-m", "data_manager.data_manager"],
     "demo": ["-m", "model_factory.cli.demo"],
 }
+WITHOUT = {"compare": {"set"}, "export": {"set"}, "push": {"set", "plugin"}, "pull": {"set", "plugin"}}
+"""Shared options that a verb has no use for."""
 PROGS = {
     "sweep": "model-factory sweep",
     "serve": "model-factory serve",
@@ -126,7 +128,7 @@ def test_shared_options_have_one_help_text(verb: str) -> None:
     parser = import_module(module_of(verb)).build_parser()
     options = [action for action in parser._actions if action.option_strings]
     actions = {action.option_strings[-1].removeprefix("--"): action for action in options}
-    assert {"set", "plugin"} - ({"set"} if verb == "compare" else set()) <= set(actions)
+    assert {"set", "plugin"} - WITHOUT.get(verb, set()) <= set(actions)
     for name in set(SHARED) & set(actions):
         assert actions[name].help == SHARED[name]["help"]
 
