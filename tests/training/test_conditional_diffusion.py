@@ -189,6 +189,7 @@ def test_pairs_are_accepted_trained_measured_and_translated(
     report = json.loads(capsys.readouterr().out)
     found = {figure["name"]: figure for figure in report["figures"]}
     assert found["nats_per_pair"]["unit"] == "nats"
+    assert found["nats_per_pair"]["note"].startswith("at most, at eps 0 by counts, given the sources")
     parts = sum(found[f"{name}_part"]["value"] for name in ("diffusion", "prior", "reconstruction"))
     assert found["nats_per_pair"]["value"] == pytest.approx(parts)
     assert {"bleu", "chrf", "bits_per_token"} <= found.keys()

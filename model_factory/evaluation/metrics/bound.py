@@ -31,13 +31,16 @@ _LOSS = "loss"
 _NOTE = "at most"
 
 
-def describe_bound(model: Any, entry: DatasetConfig, *, has_prompts: bool) -> tuple[str, list[str]]:
+def describe_bound(
+    model: Any, entry: DatasetConfig, *, has_prompts: bool, has_sources: bool = False
+) -> tuple[str, list[str]]:
     """Return the note beside a bound on a data set's rows, and notes of the report: how it was drawn, what is given and counted.
 
     A mask that hides the places after a row's end tells the network how long the row is, so that the bound is one of
     -log p(text | length). Rows that are filled with end tokens give no length.
     """
     given = ["the prompts"] if has_prompts else []
+    given += ["the sources"] if has_sources else []
     notes = []
     is_whole = isinstance(entry, TokensConfig) and entry.layout == "whole" and not entry.is_paired
     if not isinstance(entry, TokensConfig) or not is_whole or inserts_tokens(model):

@@ -7,7 +7,7 @@ import torch
 
 from model_factory.diffusion.randomness import RowGenerators
 from model_factory.evaluation.figure import Report
-from model_factory.evaluation.metrics.bound import bound
+from model_factory.evaluation.metrics.bound import bound, describe_bound
 from model_factory.evaluation.metrics.likelihood import ratio_figure
 from model_factory.evaluation.metrics.translation import EXAMPLES, bleu_and_chrf, translate_split
 from model_factory.evaluation.rows import Split
@@ -18,7 +18,6 @@ from model_factory.experiment.metric_registry import register_metric
 from model_factory.training.noise import mix_seed
 from model_factory.training.tasks.conditional_diffusion import ConditionalDiffusion
 
-_NOTE = "at most"
 _STREAM = 71
 
 
@@ -33,10 +32,10 @@ def measure(run: LoadedRun, split: Split, settings: Settings) -> Report:
     report = Report()
     with report.attempt("nats_per_pair", settings.seed):
         total, parts = bound(run, split, settings)
+        note, remarks = describe_bound(run.model, split.entry, has_prompts=False, has_sources=True)
+        report.figures += total.figures(settings.seed, note=note, item="pair")
+        report.notes += [*remarks, *total.notes()]
         pairs = np.ones(len(total.nats))
-        report.figures.append(ratio_figure("nats_per_pair", total.nats, pairs, settings.seed, unit="nats", note=_NOTE))
-        report.figures += total.figures(settings.seed, note=_NOTE)
-        report.notes += total.notes()
         for name, nats in parts.items():
             report.figures.append(ratio_figure(f"{name}_part", nats, pairs, settings.seed, unit="nats a pair"))
         report.notes.append(
