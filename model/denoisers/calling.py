@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from model.denoisers.config_types import BackboneConfig
 from model.denoisers.registry import BACKBONES, find_level_problem
 from model.denoisers.view import BackboneView
+from model.evaluation_mode import evaluation_mode
 from model.transformer.inputs import has_values
 
 OPTIONAL = ("mask", "cond", "context", "context_mask", "blocks", "documents", "group_idxs", "cache")
@@ -106,9 +107,8 @@ class DenoiserCall:
 
         Two lengths are tried, as sigma [B, L] may broadcast against another axis that happens to have size L.
         """
-        training, rows = self.network.training, torch.tensor([0.3, 1.2], device=x_t.device)
-        try:
-            self.network.eval()
+        rows = torch.tensor([0.3, 1.2], device=x_t.device)
+        with evaluation_mode(self.network):
             for length in (x_t.shape[1], max(2, x_t.shape[1] // 2)):
                 ids = x_t[:1].expand(2, -1)[:, :length]
                 alike, output = (self._output(ids, sigma, cond) for sigma in (rows, rows[:, None].expand(ids.shape)))
@@ -122,8 +122,6 @@ class DenoiserCall:
                     return "equal levels of all tokens give another output than sigma [B]"
             if self._hides_level(x_t[:1].expand(2, -1), rows, cond):
                 return "the level of a token changes its own output alone, so no other token sees it"
-        finally:
-            self.network.train(training)
         return None
 
     def _hides_level(self, ids: Tensor, rows: Tensor, cond: Tensor | None) -> bool:

@@ -11,6 +11,7 @@ from torch._guards import active_fake_mode
 from model.attention.rotary import Rotation, rotary_angles, rotation_at
 from model.denoisers.ddit import CrossAttention
 from model.denoisers.pretrained import PretrainedError
+from model.evaluation_mode import evaluation_mode
 
 
 class AddedCrossAttention(nn.Module):
@@ -88,14 +89,10 @@ class AddedCrossAttention(nn.Module):
     def _try(self, model: Any) -> None:
         """Raise PretrainedError unless cross-attention can be added in a call of the model."""
         table = model.get_input_embeddings()
-        training, device = model.training, table.weight.device
+        device = table.weight.device
         context = torch.zeros(1, 2, self.width, device=device)
-        try:
-            model.eval()
-            with self.reading(model, context, None):
-                model(inputs_embeds=table(torch.zeros(1, 4, dtype=torch.long, device=device)))
-        finally:
-            model.train(training)
+        with evaluation_mode(model), self.reading(model, context, None):
+            model(inputs_embeds=table(torch.zeros(1, 4, dtype=torch.long, device=device)))
 
     def _error(self, reason: str) -> PretrainedError:
         return PretrainedError(

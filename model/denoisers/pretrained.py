@@ -9,6 +9,7 @@ from torch._guards import active_fake_mode
 from transformers import AutoConfig
 from transformers.initialization import no_init_weights
 
+from model.evaluation_mode import evaluation_mode
 from model.hub import HubError, load_config_from_hub, load_from_hub, load_model_from_hub, weights_are_replaced
 
 _REMEDY = "give the path of a folder that save_pretrained wrote, with config.json and weights in safetensors"
@@ -91,17 +92,15 @@ def find_leak(network: Any, num_tokens: int) -> str | None:
     config = network.model.config
     if not network.is_adapted and "sliding_attention" in (getattr(config, "layer_types", None) or ()):
         return "its local attention makes a separate mask"
-    training, device = network.training, next(network.parameters()).device
+    device = next(network.parameters()).device
     ids = torch.arange(7, device=device)[None] % num_tokens
     documents, level = torch.tensor([[1, 1, 1, 2, 2, 2, 2]], device=device), torch.ones(1, device=device)
     try:
-        network.eval()
-        packed = network.logits(ids, level, documents=documents)
-        alone = torch.cat([network.logits(ids[:, :3], level), network.logits(ids[:, 3:], level)], 1)
+        with evaluation_mode(network):
+            packed = network.logits(ids, level, documents=documents)
+            alone = torch.cat([network.logits(ids[:, :3], level), network.logits(ids[:, 3:], level)], 1)
     except (TypeError, ValueError, RuntimeError, AttributeError, NotImplementedError) as error:
         return " ".join(str(error).split())[:200]
-    finally:
-        network.train(training)
     close = torch.allclose(packed, alone, rtol=1e-3, atol=1e-4 * float(alone.abs().max()))
     return None if close else "a document in a packed row gets another output than alone"
 
@@ -111,18 +110,17 @@ def check_is_bidirectional(network: nn.Module, num_tokens: int, name: str) -> No
     """Raise PretrainedError if changing the last of four tokens leaves the first output equal: attention is causal."""
     if active_fake_mode() is not None:
         return
-    training, device = network.training, next(network.parameters()).device
+    device = next(network.parameters()).device
     ids = torch.tensor([[0, 1, 2, 3]], device=device) % num_tokens
     changed = torch.tensor([[0, 1, 2, 4]], device=device) % num_tokens
     try:
-        first, second = (network.eval()(tokens)[:, 0] for tokens in (ids, changed))
+        with evaluation_mode(network):
+            first, second = (network(tokens)[:, 0] for tokens in (ids, changed))
     except (TypeError, ValueError, RuntimeError, AttributeError, NotImplementedError) as error:
         reason = " ".join(str(error).split())[:200]
         raise PretrainedError(
             f"{name} cannot be called as a denoiser, with embeddings and a full attention mask: {_SUPPORTED} ({reason})"
         ) from error
-    finally:
-        network.train(training)
     if torch.equal(first, second):
         raise PretrainedError(
             f"{name} stays causal: a later token changes no output before it, so it cannot denoise: {_SUPPORTED}"

@@ -15,6 +15,7 @@ from model.denoisers.view import BackboneView
 from model.device import resolve_device
 from model.discrete.inputs import check_condition, check_data, check_level, check_noisy, check_rows, given_tokens
 from model.discrete.source import Context, drop_sources, encode_source, null_source
+from model.evaluation_mode import evaluation_mode
 from model.transformer.inputs import InputError, check_documents, check_mask, describe, has_values
 from model_factory.diffusion.objectives.losses import LossParts, Objective
 from model_factory.diffusion.processes.diffusion_process import DiffusionProcess
@@ -131,15 +132,11 @@ class DiffusionModel(nn.Module):
         In training the loss is the diffusion part alone, without network calls at t = 0 and t = 1; in evaluation it is
         the full bound. Raises DiffusionInputError, InputError and DenoiserCallError.
         """
-        input_ids, mask = check_data(input_ids, attention_mask, self.num_tokens)
-        check_condition(self.diffusion_config.condition, cond, len(input_ids))
-        check_mask(response_mask, input_ids, "response_mask")
-        counted = mask if response_mask is None else mask & response_mask
-        documents = None if documents is None else check_documents(documents, input_ids)
         if loss_weighting not in get_args(LossWeighting):
             raise InputError(f"loss_weighting is {loss_weighting!r}; expected bound or uniform")
-        if self.inserts and (documents is not None or response_mask is not None):
-            raise InputError("an objective that inserts tokens takes rows of one text: no documents, no response_mask")
+        input_ids, mask = check_data(input_ids, attention_mask, self.num_tokens)
+        check_condition(self.diffusion_config.condition, cond, len(input_ids))
+        counted, documents = self._check_rows(input_ids, mask, response_mask, documents)
         seed = int(torch.randint(2**62, ())) if seed is None else seed
         rows = check_rows(rows, input_ids)
         t = stratified_times(rows, batch_size or len(input_ids), seed)
@@ -160,15 +157,17 @@ class DiffusionModel(nn.Module):
             return self._predict(x_t, level, mask=seen, cond=cond, documents=documents, **source)
 
         parts = self.objective.parts(denoise, input_ids, t, generators, ~counted, ends=not self.training)
-        output = self._reduce(parts, counted)
-        if self.training and parts.loss is not None:
-            output = output._replace(loss=_mean(parts.loss, counted))
-        if loss_weighting == "bound":
-            return output
-        trained = parts.diffusion if parts.loss is None else parts.loss
-        weight = self.objective.weight(t) if parts.weight is None else parts.weight
-        unweighted = trained / per_token(weight, input_ids)
-        return output._replace(loss=_mean(unweighted, counted))
+        return self._reduce(parts, counted, None if loss_weighting == "bound" else t)
+
+    def _check_rows(
+        self, input_ids: Tensor, mask: Tensor, response_mask: Tensor | None, documents: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Return bool [B, L], True at the tokens that are noised and counted, and the documents; raises InputError."""
+        check_mask(response_mask, input_ids, "response_mask")
+        if self.inserts and (documents is not None or response_mask is not None):
+            raise InputError("an objective that inserts tokens takes rows of one text: no documents, no response_mask")
+        counted = mask if response_mask is None else mask & response_mask
+        return counted, None if documents is None else check_documents(documents, input_ids)
 
     def encode(self, context_ids: Tensor | None, context_mask: Tensor | None = None) -> Context:
         """Encode sources int [B, M] once, for any number of calls of `denoise`; return its keywords for them.
@@ -306,9 +305,7 @@ class DiffusionModel(nn.Module):
         length = self.diffusion_config.sequence_length if length is None else length
         if length is None:
             raise InputError("the section has no length: pass length, the number of tokens of a sample")
-        was_training = self.training
-        self.eval()
-        try:
+        with evaluation_mode(self):
             with torch.no_grad():
                 source = self.encode(context_ids, context_mask)
             denoiser = self._denoiser(
@@ -329,8 +326,6 @@ class DiffusionModel(nn.Module):
                 device=self.device,
                 watch=watch,
             )
-        finally:
-            self.train(was_training)
 
     def _denoiser(
         self, cond: Tensor | None, rows: int, source: Context | None = None, *, guidance: float, **settings: Any
@@ -354,10 +349,17 @@ class DiffusionModel(nn.Module):
         settings |= {"cond": cond, "null_cond": null, "guidance": guidance, "block_size": self.block_size}
         return Denoiser(network, self.objective.parameterisation, **settings)
 
-    @staticmethod
-    def _reduce(parts: LossParts, mask: Tensor) -> DiffusionOutput:
-        means = [_mean(part, mask) for part in (parts.diffusion, parts.prior, parts.reconstruction)]
-        return DiffusionOutput(torch.stack(means).sum(), *means)
+    def _reduce(self, parts: LossParts, counted: Tensor, t: Tensor | None) -> DiffusionOutput:
+        """Return means over the tokens where bool `counted` [B, L] is True; the times t weight the loss uniformly."""
+        means = [_mean(part, counted) for part in (parts.diffusion, parts.prior, parts.reconstruction)]
+        output = DiffusionOutput(torch.stack(means).sum(), *means)
+        trained = parts.diffusion if parts.loss is None else parts.loss
+        if t is not None:
+            weight = self.objective.weight(t) if parts.weight is None else parts.weight
+            return output._replace(loss=_mean(trained / per_token(weight, counted), counted))
+        if self.training and parts.loss is not None:
+            return output._replace(loss=_mean(trained, counted))
+        return output
 
     def _null_condition(self, cond: Tensor) -> Tensor:
         """Return the null condition: the class after the last, or a vector of NaN."""

@@ -147,7 +147,7 @@ class DiffusionConfig(StrictModel):
             )
 
     def _source_dropout(self) -> Iterator[Violation]:
-        """Yield a dropout of sources that nothing stands in for, or that is one of two conditions."""
+        """Yield violations of `source_dropout`: no replacement for a dropped source, or a second condition beside it."""
         process = _type_of(self.process)
         if not self.source_dropout:
             return

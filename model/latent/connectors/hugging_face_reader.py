@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch._guards import active_fake_mode
 
 from model.attention.decoding_state import align_left
+from model.evaluation_mode import evaluation_mode
 from model.latent.checks import check_ids, check_length, max_positions_of
 from model.latent.connectors.hugging_face import ConnectorError
 from model.latent.connectors.injection import DecoderShape, Injected, Injection
@@ -136,21 +137,19 @@ def check_decodes(reader: HuggingFaceReader, name: str) -> None:
     """Raise ConnectorError unless a decoder takes embeddings, a mask and a KV cache, and is causal."""
     if active_fake_mode() is not None:
         return
-    device, was_training = next(reader.parameters()).device, reader.training
+    device = next(reader.parameters()).device
     ids = torch.tensor([[0, 1, 2]], device=device) % reader.vocab_size
     latent = torch.zeros(1, reader.injection.latent_size, device=device)
     try:
-        reader.eval()
-        state = reader.start(ids[:, :2], latent, None, 0)[1]
-        stepped, whole = reader.step(ids[:, 2:], state), reader.states(ids, latent)
-        earlier = reader.states(ids[:, :2], latent)
+        with evaluation_mode(reader):
+            state = reader.start(ids[:, :2], latent, None, 0)[1]
+            stepped, whole = reader.step(ids[:, 2:], state), reader.states(ids, latent)
+            earlier = reader.states(ids[:, :2], latent)
     except (TypeError, ValueError, RuntimeError, AttributeError, IndexError, NotImplementedError) as error:
         reason = " ".join(str(error).split())[:200]
         raise ConnectorError(
             f"{name} cannot be called as a decoder with a KV cache; use one such as gpt2 or llama ({reason})"
         ) from error
-    finally:
-        reader.train(was_training)
     for one, other in ((stepped, whole[:, -1]), (earlier, whole[:, :2])):
         if not torch.allclose(one, other, atol=1e-3, rtol=1e-2):
             raise ConnectorError(

@@ -50,10 +50,7 @@ def sample(
     check_count("num_samples", num_samples)
     check_count("length", length)
     size = num_samples if batch_size is None else check_count("batch_size", batch_size)
-    if isinstance(generator, RowGenerators) and len(generator) != num_samples:
-        raise LengthError("generator", f"{len(generator)} streams", f"{num_samples}, one for each sample")
-    if generator is not None and not isinstance(generator, torch.Generator | RowGenerators):
-        raise SettingError("generator", repr(generator), "a torch.Generator, such as torch.Generator().manual_seed(0)")
+    generators = _streams(generator, num_samples, device)
     for name in ("cond", "context"):
         given = getattr(denoiser, name)
         if given is not None and given.shape[0] != num_samples:
@@ -61,11 +58,6 @@ def sample(
     if mask is not None:
         mask = fit_rows("mask", mask, (num_samples, length)).to(device)
         denoiser = replace(denoiser, mask=mask)
-    generators = (
-        generator
-        if isinstance(generator, RowGenerators)
-        else RowGenerators.from_generator(generator, num_samples, device)
-    )
     start = start_state(
         process.graph, num_samples, length, prompt=prompt, frozen=frozen, mask=mask, generators=generators
     )
@@ -81,6 +73,17 @@ def sample(
         steps_back = create_sampler(chosen, process, denoiser.select(rows), steps)
         finished.append(reverse(steps_back, start.select(rows), watch))
     return _join(finished)
+
+
+def _streams(generator: Randomness, rows: int, device: torch.device | str) -> RowGenerators:
+    """Return a stream of random numbers for each row; raise LengthError and SettingError for a generator that has none."""
+    if isinstance(generator, RowGenerators):
+        if len(generator) != rows:
+            raise LengthError("generator", f"{len(generator)} streams", f"{rows}, one for each sample")
+        return generator
+    if generator is not None and not isinstance(generator, torch.Generator):
+        raise SettingError("generator", repr(generator), "a torch.Generator, such as torch.Generator().manual_seed(0)")
+    return RowGenerators.from_generator(generator, rows, device)
 
 
 def _join(states: list[SamplerState]) -> SamplerState:

@@ -5,6 +5,7 @@ from itertools import permutations
 import torch
 from torch import Tensor, nn
 
+from model.evaluation_mode import evaluation_mode
 from model_factory.training.errors import UnfitError
 from model_factory.training.splits import select_dataset
 from model_factory.training.tasks.base import Batch, Task
@@ -73,11 +74,8 @@ class Diarization(Task):
 
     def samples(self, network: nn.Module, batch: Batch, generator: torch.Generator) -> list[str]:
         """Draw two lines per speaker, reference and prediction, with one character per tenth of a second."""
-        was_training = network.training
-        network.eval()
-        with torch.no_grad():
+        with evaluation_mode(network), torch.no_grad():
             logits, _ = network(batch["features"], batch.get("feature_mask"))
-        network.train(was_training)
         return [
             "\n".join(
                 f"{name} {_draw_activity(column)}"

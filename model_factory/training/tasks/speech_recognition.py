@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from model.evaluation_mode import evaluation_mode
 from model_factory.training.errors import UnfitError
 from model_factory.training.tasks.base import Batch, Task
 from model_factory.training.tasks.speech_front import build_augment, wrap_encoder
@@ -61,11 +62,8 @@ class SpeechRecognition(Task):
 
     def samples(self, network: nn.Module, batch: Batch, generator: torch.Generator) -> list[str]:
         """Return reference and greedy transcript of each row, on two lines."""
-        was_training = network.training
-        network.eval()
-        with torch.no_grad():
+        with evaluation_mode(network), torch.no_grad():
             logits, lengths = network(batch["features"], batch.get("feature_mask"))
-        network.train(was_training)
         return ["\n".join(pair) for pair in self._decode_pairs(batch["text"], logits, lengths)]
 
     @property
