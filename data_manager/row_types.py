@@ -6,7 +6,6 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from data_manager.dataset_types import DatasetConfig, TokenizerConfig
-from data_manager.text.infill import InfillConfig
 from data_manager.tokenizers.registry import DEFAULT_TOKENIZER, TOKENIZERS
 from model_factory.yaml_config.from_registry import FromRegistry
 from model_factory.yaml_config.paths import PathText
@@ -27,6 +26,18 @@ SHUFFLE_BUFFER = 1000
 _WITHOUT_HOLES = {"label": "a document with a class", "measured": "a document with properties"}
 """Keys of data sets whose rows have no holes."""
 Layout = Literal["cut", "packed", "whole"]
+
+
+class InfillConfig(StrictModel):
+    """Settings of rows for holes of unknown length, which `[[*]]` marks in a prompt."""
+
+    share: Annotated[float, Field(gt=0, lt=1)] = 0.9
+    """Share of the documents with a hole at a random position. The hole of the others is the whole document, which teaches
+    a model to write texts without a prompt. [1]"""
+    copies: Annotated[int, Field(ge=1, le=1000)] = 1
+    """Rows of each document, each with another hole. [rows]"""
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    """Seed of the holes. [1]"""
 
 
 class TokensConfig(DatasetConfig):

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-from model.checkpoints.ddit_settings import is_published
+from model.checkpoints.families import is_published
 from model_factory.yaml_config.paths import expand_home, forbidden_reason
 from model_factory.yaml_config.schema_version import parse_json
 

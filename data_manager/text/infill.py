@@ -7,24 +7,9 @@ Each part is encoded alone, as the parts of a prompt are.
 
 import random
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Annotated
-
-from pydantic import Field
 
 from data_manager.documents import Piece
-from model_factory.yaml_config.strict_model import StrictModel
-
-
-class InfillConfig(StrictModel):
-    """Settings of rows for holes of unknown length, which `[[*]]` marks in a prompt."""
-
-    share: Annotated[float, Field(gt=0, lt=1)] = 0.9
-    """Share of the documents with a hole at a random position. The hole of the others is the whole document, which teaches
-    a model to write texts without a prompt. [1]"""
-    copies: Annotated[int, Field(ge=1, le=1000)] = 1
-    """Rows of each document, each with another hole. [rows]"""
-    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
-    """Seed of the holes. [1]"""
+from data_manager.row_types import InfillConfig
 
 
 def with_holes(pieces: Iterable[Piece], config: InfillConfig) -> Iterator[Piece]:

@@ -9,13 +9,9 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from model.checkpoints.errors import PublishedError
+from model.checkpoints.families import FAMILIES, LANGUAGE_MODELS
 from model_factory.yaml_config.registry import closest
 
-FAMILIES = ("sedd", "mdlm", "bd3lm", "udlm", "duo", "gidd")
-ADAPTED = ("diffugpt", "diffullama")
-"""Families whose config.json is that of a causal model, GPT-2 or Llama."""
-LANGUAGE_MODELS = ("llada", "llada2_moe", "dream", "sdar", "sdar_moe", "a2d-llama", "a2d-qwen2", "a2d-qwen3")
-"""Values of model_type of diffusion models that transformers has no architecture for."""
 _ALGORITHMS = {"duo_base": "duo", "distillation": "duo"}
 _REFUSED = {
     "ar": "an autoregressive baseline, no diffusion model",
@@ -65,13 +61,6 @@ def read_settings(config: Mapping[str, Any], where: str, family: str | None) -> 
         f"{where}: says neither model_type nor, as SEDD's does, graph and model; families that are read are "
         f"{', '.join(FAMILIES)}; name the family of a checkpoint without a config: --family mdlm"
     )
-
-
-def is_published(config: Mapping[str, Any]) -> bool:
-    """Return True for the config.json of a published diffusion model, whether or not it is valid."""
-    kind = str(config.get("model_type", "")).lower()
-    is_sedd = "model_type" not in config and isinstance(config.get("graph"), Mapping) and "model" in config
-    return kind in (*FAMILIES, *LANGUAGE_MODELS) or is_sedd or (kind == "dit" and "timestep_cond_dim" in config)
 
 
 def _hub(config: Mapping[str, Any], where: str) -> Stated:

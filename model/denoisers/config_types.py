@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from model.checkpoints.ddit_settings import is_published
+from model.checkpoints.families import is_published
 from model.core_registry import first_of_direction
 from model.denoisers.encoder_types import EncoderChoice
 from model.hub import find_folder_problem

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from model.checkpoints.ddit_settings import ADAPTED, FAMILIES
+from model.checkpoints.families import ADAPTED, FAMILIES
 from model_factory.cli.options import CODES, build_verb_parser
 from model_factory.cli.run_command import UsageError, report_error, run_verb
 from model_factory.yaml_config.errors import escape_controls
