@@ -4,7 +4,7 @@ import argparse
 import hashlib
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -76,17 +76,10 @@ def check_line_options(args: argparse.Namespace, usage_error: Callable[[str], No
 
 def write_lines(args: argparse.Namespace, folder: Path, overrides: list[str]) -> int:
     """Write a text for each line of the input; return the exit code, which is 1 where a line has no text."""
-    from model_factory.evaluation.data import kind_of_file
     from model_factory.evaluation.run import open_run
     from model_factory.evaluation.sampling.draw import check_request
-    from model_factory.evaluation.sampling.given import has_responses, prompt_texts
-    from model_factory.evaluation.sampling.line_files import (
-        LineWriter,
-        as_one_line,
-        open_output,
-        read_lines,
-        read_records,
-    )
+    from model_factory.evaluation.sampling.given import prompt_texts
+    from model_factory.evaluation.sampling.line_files import LineWriter, as_one_line, open_output
     from model_factory.evaluation.sampling.lines import text_sampler
     from model_factory.evaluation.sampling.recordings import (
         RecordingSampler,
@@ -109,10 +102,7 @@ def write_lines(args: argparse.Namespace, folder: Path, overrides: list[str]) ->
     else:
         if args.format:
             raise UnfitError(f"--format {args.format} is for recordings, and {folder} is a run of task {run.task_name}")
-        sampler = text_sampler(run, request)
-        path = _single_file(args.input)
-        is_table = has_responses(run) and kind_of_file(Path(path)) in ("json", "csv")
-        items = read_records(Path(path)) if is_table else read_lines(path)
+        sampler, items = text_sampler(run, request), _read_texts(run, _single_file(args.input))
     output = open_output(Path(args.output) if args.output else None, _identity(args, run), resume=args.resume)
     for note in run.notes:
         print(escape_controls(f"note: {note}"), file=sys.stderr)
@@ -141,6 +131,16 @@ def write_lines(args: argparse.Namespace, folder: Path, overrides: list[str]) ->
         print(failures, file=sys.stderr)
         return INVALID
     return GOOD
+
+
+def _read_texts(run: "LoadedRun", path: str) -> "Iterator[Item]":
+    """Read the lines of a file, or the rows of a table of prompts for a run on rows with responses."""
+    from model_factory.evaluation.data import kind_of_file
+    from model_factory.evaluation.sampling.given import has_responses
+    from model_factory.evaluation.sampling.line_files import read_lines, read_records
+
+    is_table = has_responses(run) and kind_of_file(Path(path)) in ("json", "csv")
+    return read_records(Path(path)) if is_table else read_lines(path)
 
 
 def _complain(message: str) -> None:

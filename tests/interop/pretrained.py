@@ -3,6 +3,19 @@
 from pathlib import Path
 from typing import Any
 
+ROWS = 13
+"""Rows of the embedding of tiny published language models."""
+SIZES = {
+    "vocab_size": ROWS,
+    "hidden_size": 16,
+    "intermediate_size": 20,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "rms_norm_eps": 1e-5,
+    "max_position_embeddings": 16,
+    "tie_word_embeddings": False,
+}
 KINDS = ("gpt2", "llama", "qwen3", "bert")
 
 

@@ -9,11 +9,20 @@ from model_factory.evaluation.run import open_run
 from model_factory.interop.serving.app import Service
 from model_factory.interop.serving.guard import allowed_hosts
 from model_factory.interop.serving.server import Server, listen
+from tests.evaluation.untrained_runs import DECODER, MDLM, make_run, text_data
 from tests.processes import wait_for
 
 JSON = {"Content-Type": "application/json"}
 LONG = {"prompt": "the ", "steps": 1024, "n": 8, "max_tokens": 4000}
 """Request that takes minutes."""
+
+
+def make_runs(folder, decoder=DECODER):
+    """Write the untrained runs `mdlm` and `decoder`; return their folders by name."""
+    made = {"mdlm": (MDLM, "diffusion"), "decoder": (decoder, "language_modelling")}
+    return {
+        name: make_run(folder / name, model, text_data(folder / name), task) for name, (model, task) in made.items()
+    }
 
 
 class Running:

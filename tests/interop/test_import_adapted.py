@@ -15,21 +15,11 @@ from torch import Tensor
 from model.checkpoints.errors import PublishedError
 from model.denoisers.blocks import Blocks
 from model_factory.training.run.folder import load_run
+from tests.interop.pretrained import ROWS, SIZES
 from tests.interop.published import run_import
 
-ROWS, MASK, BLOCK, EXPERTS = 13, 12, 4, 4
+MASK, BLOCK, EXPERTS = 12, 4, 4
 IDS = torch.randint(ROWS, (2, 8), generator=torch.Generator().manual_seed(3))
-SIZES = {
-    "vocab_size": ROWS,
-    "hidden_size": 16,
-    "intermediate_size": 20,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "num_key_value_heads": 1,
-    "rms_norm_eps": 1e-5,
-    "max_position_embeddings": 16,
-    "tie_word_embeddings": False,
-}
 MOE = {
     **SIZES,
     "head_dim": 12,

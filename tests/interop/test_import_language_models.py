@@ -15,23 +15,13 @@ from model.checkpoints.errors import PublishedError
 from model.denoisers.blocks import Blocks
 from model_factory.cli.main import main
 from model_factory.training.run.folder import load_run
+from tests.interop.pretrained import ROWS, SIZES
 from tests.interop.published import run_import
 from tests.interop.test_imported_run import write_tokenizer
 from tests.real_data import real_data
 
-ROWS, MASK, BLOCK = 13, 12, 4
+MASK, BLOCK = 12, 4
 IDS = torch.randint(ROWS, (2, 8), generator=torch.Generator().manual_seed(2))
-SIZES = {
-    "vocab_size": ROWS,
-    "hidden_size": 16,
-    "intermediate_size": 20,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "num_key_value_heads": 1,
-    "rms_norm_eps": 1e-5,
-    "max_position_embeddings": 16,
-    "tie_word_embeddings": False,
-}
 QWEN = {**SIZES, "rope_theta": 1e6, "mask_token_id": MASK, "hidden_act": "silu"}
 CONFIGS: dict[str, dict[str, Any]] = {
     "llada": {

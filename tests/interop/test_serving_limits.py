@@ -13,8 +13,8 @@ pytest.importorskip("uvicorn", reason="the extra 'serve' is not installed")
 
 from model_factory.interop.serving import guard
 from model_factory.interop.serving.worker import BusyError, StoppedError, Worker
-from tests.evaluation.untrained_runs import DECODER, MDLM, STACK, make_run, text_data
-from tests.interop.serving import JSON, LONG, serving, texts_of
+from tests.evaluation.untrained_runs import DECODER, STACK
+from tests.interop.serving import JSON, LONG, make_runs, serving, texts_of
 from tests.processes import wait_for
 
 SHORT = {**DECODER, "decoder": {**STACK, "max_length": 40}}
@@ -23,14 +23,7 @@ KEY = "0123456789abcdef-key"
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("runs")
-    made = {
-        "mdlm": (MDLM, "diffusion"),
-        "decoder": (SHORT, "language_modelling"),
-    }
-    return {
-        name: make_run(folder / name, model, text_data(folder / name), task) for name, (model, task) in made.items()
-    }
+    return make_runs(tmp_path_factory.mktemp("runs"), SHORT)
 
 
 @pytest.fixture(scope="module")

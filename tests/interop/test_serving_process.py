@@ -17,19 +17,14 @@ from model_factory.interop.serving.app import Service
 from model_factory.interop.serving.server import listen
 from model_factory.training.errors import UnfitError
 from model_factory.yaml_config.process import begin_command
-from tests.evaluation.untrained_runs import DECODER, MDLM, make_run, text_data
-from tests.interop.serving import JSON, LONG
+from tests.interop.serving import JSON, LONG, make_runs
 from tests.processes import die_with_parent, wait_for
 from tests.training.runs import CONTEXT
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("runs")
-    made = {"mdlm": (MDLM, "diffusion"), "decoder": (DECODER, "language_modelling")}
-    return {
-        name: make_run(folder / name, model, text_data(folder / name), task) for name, (model, task) in made.items()
-    }
+    return make_runs(tmp_path_factory.mktemp("runs"))
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,7 @@ import pytest
 pytest.importorskip("starlette", reason="the extra 'serve' is not installed")
 pytest.importorskip("uvicorn", reason="the extra 'serve' is not installed")
 
-from tests.evaluation.untrained_runs import DECODER, MDLM, make_run, text_data
-from tests.interop.serving import serving, texts_of
+from tests.interop.serving import make_runs, serving, texts_of
 from tests.pages.browser import BROWSERS, find_browser, open_tab
 
 KEY = "0123456789abcdef-key"
@@ -18,11 +17,7 @@ KEY = "0123456789abcdef-key"
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("runs")
-    made = {"mdlm": (MDLM, "diffusion"), "decoder": (DECODER, "language_modelling")}
-    return {
-        name: make_run(folder / name, model, text_data(folder / name), task) for name, (model, task) in made.items()
-    }
+    return make_runs(tmp_path_factory.mktemp("runs"))
 
 
 @pytest.fixture(scope="module")
