@@ -86,7 +86,7 @@ def _is_published(name: str) -> bool:
 
     try:
         content, _ = PretrainedConfig.get_config_dict(name, local_files_only=True)
-    except Exception:  # missing or damaged; the library raises many types
+    except (OSError, ValueError):  # missing, damaged, or no name of the hub
         return False
     return is_published(content)
 
