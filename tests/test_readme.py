@@ -11,7 +11,7 @@ from tests.snippets import ROOT, Page, snippets
 
 
 def test_readme_snippets(tmp_path: Path) -> None:
-    assert Page("README.md", tmp_path).run() >= 4
+    assert Page("README.md", tmp_path).run() >= 5
 
 
 def test_readme_starts_with_demo_and_test() -> None:

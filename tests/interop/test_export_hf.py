@@ -239,4 +239,4 @@ def test_unfinished_run_is_noted(tmp_path: Path, capsys: Any) -> None:
     run = write_run(tmp_path / "r", decoder())
     assert opened(run).notes == []
     _, printed = export(run, tmp_path / "out", capsys, "--format", "hf")
-    assert [note for note in printed["notes"] if "licence" not in note] == []
+    assert printed["notes"] == ["the card states no licence: give --license ID"]
