@@ -15,6 +15,7 @@ from model.parse_model_args import parse_model_config
 from model_factory.diffusion.registry import OBJECTIVES
 from model_factory.experiment.check_context import Check, Context
 from model_factory.experiment.cross_checks import FEWEST_TOKENS
+from model_factory.experiment.pretrained.section import is_published_place
 from model_factory.yaml_config.errors import ConfigError, Problem
 from model_factory.yaml_config.paths import expand_home
 from model_factory.yaml_config.schema_version import parse_json
@@ -119,7 +120,7 @@ def _starting_weights(context: Context) -> Iterator[Problem]:
         return
     path: Location = ("training", "init_from")
     folder = expand_home(training.init_from)
-    if not os.path.exists(folder):
+    if not os.path.exists(folder) or is_published_place(training.init_from):
         return
     if not folder.is_dir():
         yield context.problem(path, f"{training.init_from!r} is a file", "give the folder of a run")
