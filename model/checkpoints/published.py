@@ -10,9 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from model.checkpoints.causal_decoder import read_decoder
 from model.checkpoints.ddit_family import read_network
 from model.checkpoints.ddit_settings import Stated, merge, read_settings
 from model.checkpoints.errors import PublishedError
+from model.checkpoints.families import AUTOREGRESSIVE
 from model.checkpoints.language_families import is_adapted, language_family
 from model.checkpoints.language_models import read_language_model
 from model.checkpoints.network import Network, Part
@@ -20,7 +22,7 @@ from model.checkpoints.pickles import StoredTensor, plain_values
 from model.checkpoints.source import Source
 from model.checkpoints.weights import Weights, check_place, is_finite, open_weights
 
-_MASKS = ("mdlm", "bd3lm")
+_MASKS = ("mdlm", "bd3lm", AUTOREGRESSIVE)
 """Families of the DDiT network whose mask a tokenizer may name."""
 
 
@@ -65,7 +67,9 @@ def read_published(source: Source, options: Options, tokenizer_mask: Callable[[]
     else:
         stated = _read_stated(source, weights, options.family)
         is_named = options.mask_id is not None or stated.family not in _MASKS
-        network = read_network(weights, stated, where, options.mask_id if is_named else tokenizer_mask())
+        mask = options.mask_id if is_named else tokenizer_mask()
+        read = read_decoder if stated.family == AUTOREGRESSIVE else read_network
+        network = read(weights, stated, where, mask)
     averaged, average = _find_average(weights, network, where, options.use_average)
     return Published(source, weights, network, OwnTensors(weights, network, averaged), average)
 

@@ -32,7 +32,7 @@ from model_factory.yaml_config.schema_version import add_version
 if TYPE_CHECKING:
     from data_manager.tokenizers.base import Tokenizer
 
-_FREE = ("model.name", "model.backbone.device", "model.backbone.dropout")
+_FREE = ("model.name", *(f"model.{part}.{key}" for part in ("backbone", "decoder") for key in ("device", "dropout")))
 """Keys of the model that do not change what its weights mean."""
 _TASKS = {"diffusion": "diffusion", "decoder": "language_modelling"}
 """Task of each model type that is imported."""
