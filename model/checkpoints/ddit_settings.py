@@ -13,6 +13,11 @@ from model.checkpoints.families import AUTOREGRESSIVE, FAMILIES, LANGUAGE_MODELS
 from model_factory.yaml_config.registry import closest
 
 _ALGORITHMS = {"duo_base": "duo", "distillation": "duo"}
+_UNREAD = {
+    "gidd": "GIDD-unif, whose network has soft-capped attention, attention sinks and a schedule in log-SNR",
+    "diffusion_gemma": "DiffusionGemma, whose decoder needs the cache of a causal encoder and conditions on its own predictions",
+}
+"""Values of model_type that no network here fits."""
 _REFUSED = {"d3pm": "a D3PM baseline, whose parameterisation is not read"}
 
 
@@ -92,9 +97,9 @@ def _hub(config: Mapping[str, Any], where: str, family: str | None) -> Stated:
 def _describe_unknown(kind: str) -> str:
     if kind == "dit":
         return "model_type dit without timestep_cond_dim is not GIDD's network, but that of another project"
-    if kind in LANGUAGE_MODELS:
-        return f"model_type {kind!r} is not read yet; of language models, llada, llada2_moe, dream, sdar and a2d are"
-    known = (*FAMILIES, "llada", "llada2_moe", "dream", "sdar")
+    if kind in _UNREAD:
+        return f"model_type {kind!r} is {_UNREAD[kind]}, which is not read"
+    known = (*FAMILIES, *LANGUAGE_MODELS)
     near = closest(kind, list(known))
     hint = f"did you mean {near}?" if near else f"families that are read are {', '.join(known)}"
     return (

@@ -218,7 +218,7 @@ def test_swapped_tensors_change_outputs(tmp_path: Path, swap: tuple[str, str]) -
         ("dream", {"rope_scaling": {"rope_type": "yarn", "factor": 4.0}}, "rope_scaling is 'yarn'"),
         ("dream", {"model_type": "sdar", "head_dim": 8, "block_size": 4}, "missing: model.layers.0.self_attn.q_norm"),
         ("sdar", {"block_size": None}, "lacks block_size"),
-        ("sdar", {"model_type": "sdar_moe"}, "'sdar_moe' is not read yet"),
+        ("sdar", {"model_type": "sdar_moe"}, "norm_topk_prob is None; expected true or false"),
     ],
 )
 def test_language_models_that_do_not_fit_are_refused(
