@@ -1,4 +1,4 @@
-"""Autoregressive baseline of MDLM and BD3LM as our decoder: the DDiT network with a causal mask, not told the noise level.
+"""Autoregressive baseline of MDLM and BD3LM as our decoder: the DDiT network with a causal mask, not conditioned on the noise level.
 
 Its GELU is the approximation with tanh, its norms have no bias, and its head has one.
 """
@@ -32,7 +32,7 @@ def read_decoder(weights: Weights, stated: Stated, where: str, mask: int | None)
     if any(part in name for name in names for part in _OF_NOISE):
         raise PublishedError(
             f"{where}: its config says that causal is true: an autoregressive baseline, and its tensors are those of a network "
-            "that is told the noise level, which is not read with a causal mask"
+            "that is conditioned on the noise level, which is not read with a causal mask"
         )
     sizes = measure(weights, names, where, is_causal=True)
     compare(stated, sizes, where)

@@ -159,3 +159,21 @@ def test_head_bias_needs_a_head(tmp_path: Path) -> None:
         (tmp_path / "a.yml").write_text(f"model: {{{parts}}}\n")
         with pytest.raises(ConfigError, match=message):
             read_experiment(tmp_path / "a.yml")
+
+
+def test_imported_baseline_is_trained_further(tmp_path: Path) -> None:
+    write(tmp_path / "source")
+    run_import(tmp_path / "source", tmp_path / "run", tokenizer=str(write_tokenizer(tmp_path / "words")))
+    (tmp_path / "text.txt").write_text("a b c d e f g h i\n" * 20)
+    (tmp_path / "tune.yml").write_text(f"""\
+model: {{model_type: decoder, pretrained: {tmp_path}/source, decoder: {{device: cpu}}}}
+global_config: {{output_dir: {tmp_path}/prepared}}
+datasets:
+  - {{name: a, source: text, data_files: {{train: {tmp_path}/text.txt}}, tokenizer: {{run: {tmp_path}/run}}, sequence_length: 8, rows: packed}}
+training: {{max_steps: 1, batch_size: 2, learning_rate: 1.0e-5}}
+""")
+    assert main(["train", "--config", str(tmp_path / "tune.yml"), "--output", str(tmp_path / "tuned")]) == 0
+    before, after = (load_file(tmp_path / name / "model.safetensors") for name in ("run", "tuned"))
+    assert before.keys() == after.keys()
+    assert all(torch.allclose(before[name], after[name], atol=1e-4) for name in before)
+    assert not torch.equal(before["head.bias"], after["head.bias"])

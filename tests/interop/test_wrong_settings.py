@@ -193,7 +193,7 @@ def test_wrong_setting_differs_from_the_published_code(tmp_path: Path, family: s
 
 
 def reference(family: str, state: Tensors, **changes: Any) -> Tensor:
-    """Return the published logits of `IDS` in float64; GIDD is told the time."""
+    """Return the published logits of `IDS` in float64; GIDD is conditioned on the time."""
     level = {"mdlm": torch.zeros(3), "gidd": TIME}.get(family, SIGMA)
     return logits(state, **{"heads": HEADS, "ids": IDS, "level": level, **changes})[..., :ROWS]
 
