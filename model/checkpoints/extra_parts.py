@@ -7,7 +7,7 @@ The names of tensors select them:
 | `*.to_q.bias`, `*.to_k.bias`, `*.to_v.bias` | biases of attention's projections |
 | `layers.N.feed_forward_between.*` | a feed-forward layer between self-attention and cross-attention |
 | `input.position` without `position: absolute` | a table of positions that is added to the input and is not trained |
-| `head.bias` | the bias of an untied head |
+| `head.bias` without `head_bias: true` | the bias of an untied head |
 | `final_norm.weight`, `final_norm.bias` beside ReZero or ScaleNorm | a LayerNorm instead of the stack's norm |
 | `final_norm.absent` | no final norm |
 | `lm_head.bias` | the bias of the language head of a latent decoder |

@@ -156,7 +156,7 @@ class TrainingConfig(StrictModel):
     num_labels: Annotated[int, Field(gt=1, le=1_048_576)] | None = None
     """Classes of a classification; None: as many as the training split has. [classes]"""
     init_from: PathText | None = None
-    """Folder of a run, or of a model that `save_pretrained` wrote, whose weights to begin with."""
+    """Weights to begin with: a run, a model that `save_pretrained` wrote, or a published one: a folder or owner/name@COMMIT."""
     max_steps: Steps = 1000
     """Optimiser steps. [steps]"""
     num_train_epochs: Annotated[float, Field(gt=0, le=1_000_000)] | None = None

@@ -73,7 +73,6 @@ from model_factory.training.splits import (
 )
 from model_factory.training.stream import Data
 from model_factory.yaml_config.errors import escape_controls
-from model_factory.yaml_config.paths import expand_home
 from model_factory.yaml_config.schema_version import add_version
 
 if TYPE_CHECKING:
@@ -316,7 +315,7 @@ class TrainingSession:
         with nullcontext() if self.plan.checkpoint is None else replacing_weights():
             network, task = build_network(self.config, self.tokenizer)
         if self.settings.init_from is not None and self.plan.checkpoint is None:
-            load_initial_weights(network, expand_home(self.settings.init_from), self.tokenizer, self.entry.name)
+            load_initial_weights(network, self.settings.init_from, self.tokenizer, self.entry.name)
         module = TaskModule(network, task)
         if self.settings.lora is not None:
             add_adapters(module, self.settings.lora)

@@ -6,9 +6,11 @@ from torch import Tensor, nn
 
 from data_manager.tokenizers.base import Tokenizer
 from data_manager.tokenizers.load import load_tokenizer
-from model.checkpoint import with_device
+from model.checkpoint import CheckpointError, assign_tensors, with_device
 from model.model_factory import create_model
 from model_factory.experiment.config import ExperimentConfig
+from model_factory.experiment.pretrained.published import read_pretrained
+from model_factory.experiment.pretrained.section import is_published_place
 from model_factory.experiment.task_registry import TASKS
 from model_factory.training.ema import EMA
 from model_factory.training.errors import RunFolderError, UnfitError
@@ -16,6 +18,7 @@ from model_factory.training.lora import add_adapters, merge_adapters
 from model_factory.training.run.checkpoints import AVERAGE
 from model_factory.training.run.weights import WEIGHTS, load_weights, read_weights
 from model_factory.training.tasks.base import Batch, Task, TaskSetting
+from model_factory.yaml_config.paths import expand_home
 
 
 class Holder(nn.Module):
@@ -92,11 +95,20 @@ class TaskModule(nn.Module):
         return self.task(self.network, batch)
 
 
-def load_initial_weights(network: nn.Module, folder: Path, tokenizer: "Tokenizer | None", data: str) -> None:
-    """Load the weights of another run or model, for `training.init_from`.
+def load_initial_weights(network: nn.Module, place: str, tokenizer: "Tokenizer | None", data: str) -> None:
+    """Load the weights of another run or of a published model, for `training.init_from`.
 
-    Raises UnfitError if they do not fit or are not there, or if its tokenizer is not that of data set `data`.
+    Raises UnfitError if they do not fit or are not there, or if a run's tokenizer is not that of data set `data`, and
+    PublishedError for a published model that cannot be read.
     """
+    if is_published_place(place):
+        found = read_pretrained(place)
+        try:
+            assign_tensors(network, found.tensors, f"training.init_from: {place} does not fit this experiment")
+        except CheckpointError as error:
+            raise UnfitError(str(error)) from error
+        return
+    folder = expand_home(place)
     if not folder.is_dir():
         raise UnfitError(f"training.init_from: {folder} is not a folder")
     theirs = folder / "tokenizer"
