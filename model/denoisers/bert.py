@@ -60,7 +60,7 @@ class BertDenoiser(nn.Module):
             raise ValueError(f"got {x_t.shape[1]} tokens, and the backbone bert has {positions} positions (max_length)")
         ids = x_t if mask is None else x_t.masked_fill(~mask, 0)
         keys = None if mask is None else mask | ~mask.any(1, keepdim=True)  # never an empty row
-        cond_emb = self.told(x_t, sigma, cond)
+        cond_emb = self.told(x_t, sigma, cond).to(self.head.weight.dtype)
         if documents is not None:
             apart = Documents(documents)
             self.places.positions = apart.positions  # read by the layers of this call

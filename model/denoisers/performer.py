@@ -44,5 +44,5 @@ class PerformerDenoiser(nn.Module):
         x = self.encoder.input.embedding(ids)
         if self.local is not None:
             x = self.local(x, mask, documents)
-        out: Tensor = self.encoder(x + self.told(x_t, sigma, cond), mask, documents, context, context_mask)
+        out: Tensor = self.encoder(x + self.told(x_t, sigma, cond).to(x.dtype), mask, documents, context, context_mask)
         return out
