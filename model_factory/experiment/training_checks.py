@@ -284,6 +284,16 @@ def _stages(context: Context) -> Iterator[Problem]:
         yield context.problem(("training", "stages"), message, "leave it out")
 
 
+def _checkpointing(context: Context) -> Iterator[Problem]:
+    """Check that activations of a latent model are kept: a decoder reads the latent from a cache."""
+    model, training = context.model, context.training
+    if model is None or training is None or training.activation_checkpointing == "none":
+        return
+    if model.model_type == LATENT:
+        message = "the decoder of a latent model reads the latent from a cache, which is gone when a layer is repeated"
+        yield context.problem(("training", "activation_checkpointing"), message, "leave it out")
+
+
 def _devices(context: Context) -> Iterator[Problem]:
     """Check that the model is on one device, and that the device can do what `training` asks for."""
     if not context.trains or context.model is None or context.training is None:
@@ -336,6 +346,7 @@ TRAINING_CHECKS: tuple[Check, ...] = (
         _adapted_layers,
         _speech_task,
         _stages,
+        _checkpointing,
         _devices,
     ),
 )

@@ -33,7 +33,7 @@ MDLM: dict[str, Any] = {
     "objective": {"type": "mdlm"},
 }
 HUGGING_FACE: dict[str, Any] = {"type": "hugging_face", "architecture": LLAMA, "device": "cpu"}
-SOURCE: dict[str, Any] = {"encoder": {"type": "performer", **SIZES}}
+SOURCE: dict[str, Any] = {"encoder": {"type": "performer", "d_model": 32, "num_layers": 2, "num_heads": 2}}
 
 
 def sections(dropout: float) -> dict[str, dict[str, Any]]:

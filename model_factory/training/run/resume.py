@@ -33,6 +33,7 @@ FREE = (
         "training.tags",
         "training.dataloader_num_workers",
         "training.ddp_find_unused_parameters",
+        "training.activation_checkpointing",
         "generation",
         "global_config",
     ),
