@@ -15,7 +15,6 @@ from model.denoisers.ddit import CrossAttention
 from model.denoisers.pretrained import PretrainedError
 from model.evaluation_mode import evaluation_mode
 
-
 Read = Callable[[int, Tensor], Tensor]
 """Function that adds what a layer's cross-attention reads to the layer's output."""
 

@@ -1,6 +1,7 @@
 """A discrete diffusion model: a process, an objective and a network in one module, for training and sampling."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 import torch
@@ -16,8 +17,10 @@ from model.device import resolve_device
 from model.discrete.inputs import check_condition, check_data, check_level, check_noisy, check_rows, given_tokens
 from model.discrete.source import Context, drop_sources, encode_source, null_source
 from model.evaluation_mode import evaluation_mode
+from model.head_loss import HeadWeights, head_loss
 from model.transformer.inputs import InputError, check_documents, check_mask, describe, has_values
-from model_factory.diffusion.objectives.losses import LossParts, Objective
+from model_factory.diffusion.objectives.losses import Denoise, LossParts, Objective
+from model_factory.diffusion.objectives.noise_draws import Noised
 from model_factory.diffusion.processes.diffusion_process import DiffusionProcess
 from model_factory.diffusion.processes.forward_process import per_token
 from model_factory.diffusion.randomness import ROW_WIDTH, Randomness, RowGenerators
@@ -71,6 +74,7 @@ class DiffusionModel(nn.Module):
         self.num_tokens = config.vocab_size
         with unset_fake_temporarily():  # a few numbers, which a summary on fake tensors needs too
             self.process, self.objective = build_mathematics(config)
+            self.has_row_form = self.objective.has_row_form
         graph = self.process.graph
         with resolve_device(config.backbone.device) as device:
             extra = self.objective.extra_outputs(config.sequence_length)
@@ -152,12 +156,40 @@ class DiffusionModel(nn.Module):
         seen, t = None if attention_mask is None else mask, self.times(t, input_ids, documents)
         given = given_tokens(mask, response_mask)
 
-        def denoise(x_t: Tensor, sigma: Tensor) -> Tensor:
+        def denoise(x_t: Tensor, sigma: Tensor, *, states: bool = False) -> Tensor:
             level = self.process.graph.conditioning_level(sigma, given)
-            return self._predict(x_t, level, mask=seen, cond=cond, documents=documents, **source)
+            return self._predict(x_t, level, mask=seen, cond=cond, documents=documents, states=states, **source)
 
+        head = self.call.output_head if self.training and self.has_row_form else None
+        if head is not None:
+            noised = self.objective.draw(input_ids, t, generators, ~counted, training=True)
+            return self._loss_by_rows(head, partial(denoise, states=True), input_ids, noised, counted, loss_weighting)
         parts = self.objective.parts(denoise, input_ids, t, generators, ~counted, ends=not self.training)
         return self._reduce(parts, counted, None if loss_weighting == "bound" else t)
+
+    def _loss_by_rows(
+        self,
+        head: HeadWeights,
+        states: Denoise,
+        x_0: Tensor,
+        noised: Noised,
+        counted: Tensor,
+        loss_weighting: LossWeighting,
+    ) -> DiffusionOutput:
+        """Return the training loss without logits of the batch: those of tokens with a loss are made in chunks.
+
+        `states` calls the network up to its head; x_0 int [B, L], counted bool [B, L] as in `_reduce`.
+        """
+        terms = self.objective.row_terms(noised, x_0, ~counted)
+        assert terms is not None  # has_row_form
+        hidden = self.objective.predict(states, noised.x_t, self.process.schedule.sigma(noised.t), x_0)
+        count = counted.sum().clamp_min(1)
+        is_bound = loss_weighting == "bound"
+        weight = (terms.factor if is_bound else terms.even_factor) / count
+        loss, nats = head_loss(hidden, head, terms, weight, self.num_tokens)
+        diffusion = ((nats * terms.factor).sum() / count).float()
+        prior = _mean(self.objective.training_prior(x_0.masked_fill(~counted, 0)).masked_fill(~counted, 0.0), counted)
+        return DiffusionOutput(loss.float() + prior * is_bound, diffusion, prior, torch.zeros_like(prior))
 
     def _check_rows(
         self, input_ids: Tensor, mask: Tensor, response_mask: Tensor | None, documents: Tensor | None
@@ -228,8 +260,13 @@ class DiffusionModel(nn.Module):
         context: Tensor | None = None,
         context_mask: Tensor | None = None,
         hidden: Tensor | None = None,
+        *,
+        states: bool = False,
     ) -> Tensor:
-        """Call the network without checks; `blocks` are those of [x_t ; x_0] by default, `hidden` tokens are masked."""
+        """Call the network without checks; `blocks` are those of [x_t ; x_0] by default, `hidden` tokens are masked.
+
+        With `states` return the states before the head.
+        """
         if hidden is not None:
             mask_token = self.process.graph.mask_token
             assert mask_token is not None  # the section refuses source_dropout without one
@@ -243,7 +280,9 @@ class DiffusionModel(nn.Module):
             documents = None
             mask = None if mask is None else torch.cat([mask, mask], 1)
         source = {"context": context, "context_mask": context_mask}
-        return self.call(x_t, level, mask=mask, cond=cond, blocks=blocks, documents=documents, **source)
+        given = {"mask": mask, "cond": cond, "blocks": blocks, "documents": documents}
+        call = self.call.hidden if states else self.call
+        return call(x_t, level, **given, **source)
 
     def _time_of(self, sigma: Tensor) -> Tensor:
         """Return the time in [0, 1] of each noise level, of any shape; levels outside the schedule's have its ends."""
