@@ -199,7 +199,7 @@ class TrainingConfig(StrictModel):
     torch_compile: bool = False
     """Compile the model by torch.compile."""
     fsdp: bool = False
-    """Shard weights, gradients and optimiser over the GPUs (fully_shard); needs GPUs and torchrun."""
+    """Shard weights, gradients, moments and their EMA over the processes that torchrun starts (fully_shard)."""
     ddp_find_unused_parameters: bool = False
     """Synchronise processes although some weights take no part in a step; costs time."""
     dataloader_num_workers: Annotated[int, Field(ge=0, le=1024)] = 0
@@ -297,12 +297,13 @@ class TrainingConfig(StrictModel):
             )
         elif self.stages is not None:
             yield from stage_violations(self.stages, self.max_steps, self.init_from)
-        if self.fsdp and self.ema_decay is not None:
+
+        if self.fsdp and self.optim == "adafactor":
             yield Violation(
-                "ema_decay needs whole weights in each process, and fsdp shares them out",
-                ("ema_decay",),
+                "adafactor keeps means over the rows and columns of a weight, which fsdp shares out",
+                ("optim",),
                 (("fsdp",),),
-                "leave one of the two out",
+                "optim: adamw_torch_fused",
             )
 
 

@@ -56,6 +56,7 @@ from model_factory.training.run.resume import (
     take_free_keys,
 )
 from model_factory.training.run.weights import write_weights
+from model_factory.training.sharding import shard
 from model_factory.training.share import Share, resolve_steps
 from model_factory.training.splits import (
     Split,
@@ -304,15 +305,13 @@ class TrainingSession:
         )
 
     def build_module(self, arguments: "TrainingArguments") -> "TaskModule":
-        """Build the network with its task, initial weights and adapters, on the device of `arguments`."""
-        from model_factory.training.arguments import shard_by_layer
-
-        module = build_task_module(
-            self.config, self.settings, self.tokenizer, is_resumed=self.plan.checkpoint is not None
-        )
+        """Build the network with its task, initial weights and adapters, on the device of `arguments`, sharded for FSDP."""
+        is_resumed = self.plan.checkpoint is not None
+        module = build_task_module(self.config, self.settings, self.tokenizer, is_resumed=is_resumed)
+        module.to(arguments.device)
         if self.settings.fsdp:
-            shard_by_layer(arguments, module.network)
-        return module.to(arguments.device)
+            shard(module, module.network, bf16=self.settings.bf16)
+        return module
 
     def make_sample_batch(self, rows: "Rows", collate: "RowCollator") -> "Callable[[], Batch]":
         """Return a function that collates evenly spaced rows of the split, one for each sample to show."""

@@ -10,7 +10,7 @@ from model.model_factory import create_model
 from model.parse_model_args import parse_model_config
 from model_factory.yaml_config.dump import dump
 
-VOCAB, ROWS, LENGTH = 20, 16, 16
+VOCAB, ROWS, LENGTH = 20, 16, 32
 SIZES: dict[str, Any] = {"d_model": 32, "num_layers": 2, "num_heads": 2, "device": "cpu"}
 BERT: dict[str, Any] = {"type": "bert", "hidden_size": 32, "num_layers": 2, "num_heads": 2, "device": "cpu"}
 PART: dict[str, Any] = {"hidden_size": 32, "num_layers": 2, "num_heads": 2, "max_length": 32, "vocab_size": VOCAB}

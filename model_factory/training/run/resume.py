@@ -54,6 +54,7 @@ _FIXED = {
     "training.num_labels": "the weights in its checkpoint are those of the number of classes then",
     "training.lora": "its checkpoint has the weights of these adapters",
     "training.optim": "its checkpoint has the moments of this optimiser",
+    "training.fsdp": "its checkpoint has the optimiser's moments in the layout of this setting",
     "training.init_from": "it is read where a run starts, and this one has started",
     "training.seed": "the order of the rows, dropout and noise follow from it",
     "training.speech.subsampling": "the weights in its checkpoint are those of this network",
