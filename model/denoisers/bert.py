@@ -88,6 +88,8 @@ class BertDenoiser(nn.Module):
             apart = Documents(documents)
             positions = apart.positions
             keys = make_full_attention_mask(keys, cond_emb.expand(*x_t.shape, -1), apart.same)
+        elif keys is not None and keys.device.type != "cpu":
+            keys = make_full_attention_mask(keys, cond_emb.expand(*x_t.shape, -1))  # BERT reads [B, L] on the host
         given: dict[str, Tensor] = {"input_ids": ids}
         if self.local is not None:
             words = self.model.bert.embeddings.word_embeddings(ids)
