@@ -51,7 +51,7 @@ def main() -> None:
     if given.kind is not None:
         print(*measure(given.backbones[0], given.kind))
         return
-    print("| backbone | kind | peak | of none | time | of none |\n| --- | --- | ---: | ---: | ---: | ---: |")
+    print("| backbone | kind | peak | share | time | share |\n| --- | --- | ---: | ---: | ---: | ---: |")
     for backbone in given.backbones:
         base: tuple[float, float] | None = None
         for kind in get_args(Checkpointing):

@@ -85,7 +85,7 @@ def checkpoint_activations(network: nn.Module, kind: Checkpointing) -> int:
 
 
 def find_layers(network: nn.Module, *, outermost: bool = False) -> Iterator[nn.Module]:
-    """Yield the layers of a network: the modules in its ModuleLists that have parts of their own.
+    """Yield the layers of a network: the modules in its ModuleLists that consist of further modules.
 
     Single linear layers, convolutions and embeddings in a list are no layers; nor are layers inside others if only the
     `outermost` are asked for.

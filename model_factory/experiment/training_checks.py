@@ -284,18 +284,8 @@ def _stages(context: Context) -> Iterator[Problem]:
         yield context.problem(("training", "stages"), message, "leave it out")
 
 
-def _checkpointing(context: Context) -> Iterator[Problem]:
-    """Check that activations of a latent model are kept: a decoder reads the latent from a cache."""
-    model, training = context.model, context.training
-    if model is None or training is None or training.activation_checkpointing == "none":
-        return
-    if model.model_type == LATENT:
-        message = "the decoder of a latent model reads the latent from a cache, which is gone when a layer is repeated"
-        yield context.problem(("training", "activation_checkpointing"), message, "leave it out")
-
-
 def _devices(context: Context) -> Iterator[Problem]:
-    """Check that the model is on one device, and that the device can do what `training` asks for."""
+    """Check that the model is on one device, and that it and the device can do what `training` asks for."""
     if not context.trains or context.model is None or context.training is None:
         return
     found = list(_device_settings(context.model.config, ("model",)))
@@ -309,9 +299,14 @@ def _devices(context: Context) -> Iterator[Problem]:
     if training.fp16 and on_cpu:
         message = "fp16 needs a GPU, and the model is on the CPU"
         yield context.problem(("training", "fp16"), message, "bf16: true, which works there")
-    if training.fsdp and context.model.model_type == LATENT:
+    if context.model.model_type != LATENT:
+        return
+    if training.fsdp:
         message = "fsdp shards weights that take part in every step, and stages of a latent model leave some out"
         yield context.problem(("training", "fsdp"), message, "leave it out: DDP fits this model")
+    if training.activation_checkpointing != "none":
+        message = "the decoder of a latent model reads the latent from a cache, which is gone when a layer is repeated"
+        yield context.problem(("training", "activation_checkpointing"), message, "leave it out")
 
 
 def _device_settings(config: Any, path: Location) -> Iterator[tuple[Location, str]]:
@@ -346,7 +341,6 @@ TRAINING_CHECKS: tuple[Check, ...] = (
         _adapted_layers,
         _speech_task,
         _stages,
-        _checkpointing,
         _devices,
     ),
 )

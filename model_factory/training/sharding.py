@@ -52,7 +52,7 @@ def shard(module: nn.Module, network: nn.Module, *, bf16: bool) -> None:
 
 
 def layers_to_shard(network: nn.Module) -> list[nn.Module]:
-    """Return the layers that are groups of their own: those that share no weight with other parts, as a tied head does."""
+    """Return the layers that become separate groups: those that share no weight with other parts, as a tied head does."""
     owners: dict[int, int] = {}
     for module in network.modules():
         for parameter in module.parameters(recurse=False):

@@ -91,7 +91,7 @@ def latent_sections() -> dict[str, dict[str, Any]]:
 
 
 def build(section: dict[str, Any], folder: Path) -> nn.Module:
-    """Build a model in training mode; weights that begin at zero, which hide what is behind them, are random."""
+    """Build a model in training mode; weights that begin at zero, which hide the layers before them, are random."""
     path = folder / "model.yml"
     path.write_text(dump({"model": section}))
     torch.manual_seed(0)

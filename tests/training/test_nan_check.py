@@ -1,11 +1,15 @@
 """NaN check without waiting: fused AdamW skips the step on the device, and the run ends before anything is saved."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
 
 from model_factory.training.errors import NonFiniteError
 from model_factory.training.nan_check import Gradients, NanCheck, gradient_norms, skips_steps
+from tests.support.own_process import in_own_process
+from tests.support.pretend_device import DEVICE, PretendDevice
 from tests.training.runs import DECODER, experiment, losses, train
 
 ROWS = torch.tensor([5, 9])
@@ -45,7 +49,9 @@ def test_nan_step_changes_neither_weights_nor_moments(tmp_path):
     assert loop.done == 3
     assert all(torch.equal(*pair) for pair in zip(loop.state(), before, strict=True))
     assert {int(state["step"]) for state in loop.optimiser.state.values()} == {2}
-    with pytest.raises(NonFiniteError, match=r"the loss is not finite at step 3, in the rows 5, 9 of the training split"):
+    with pytest.raises(
+        NonFiniteError, match=r"the loss is not finite at step 3, in the rows 5, 9 of the training split"
+    ):
         loop.step(1.0)
     assert all(torch.equal(*pair) for pair in zip(loop.state(), before, strict=True))
 
@@ -60,7 +66,9 @@ def test_nan_is_reported_before_logging_or_saving(tmp_path):
     with pytest.raises(NonFiniteError) as caught:
         loop.check.settle()
     words = "the gradient is not finite in 4 of 4 parameters: 0.weight, 0.bias, 1.weight, 1.bias; parameter group "
-    assert words + "0 (weight_decay 0.5, lr 0.2) and 1 (weight_decay 0.5, lr 0.1). The optimiser step" in str(caught.value)
+    assert words + "0 (weight_decay 0.5, lr 0.2) and 1 (weight_decay 0.5, lr 0.1). The optimiser step" in str(
+        caught.value
+    )
 
 
 def test_other_optimisers_are_checked_before_their_step(tmp_path):
@@ -76,8 +84,8 @@ def test_other_optimisers_are_checked_before_their_step(tmp_path):
 
 def test_overflow_of_the_norm_alone_is_told_apart(tmp_path):
     loop = Loop(tmp_path, fused=True)
+    loop.step(5e18)  # four norms of some 1e19 each: their squares exceed float32
     with pytest.raises(NonFiniteError, match="the gradient norm is not finite at step 1; each gradient is finite"):
-        loop.step(5e18)  # four norms of some 1e19 each: their squares exceed float32
         loop.check.settle()
 
 
@@ -86,6 +94,27 @@ def test_norms_equal_those_of_pytorch_bit_for_bit():
     norm = torch.linalg.vector_norm(gradient_norms(gradients))
     assert torch.equal(norm, torch.nn.utils.get_total_norm(gradients))
     assert float(torch.linalg.vector_norm(gradient_norms([]))) == 0.0
+
+
+@in_own_process
+def test_finite_steps_wait_for_the_check_of_the_step_before_alone():
+    torch.__future__.set_swap_module_params_on_conversion(True)
+    with PretendDevice() as device:
+        layer = nn.Linear(3, 2).to(DEVICE)
+        optimiser, check = torch.optim.AdamW(layer.parameters(), fused=True), NanCheck(Path("nowhere"))
+        inputs, rows = torch.ones(4, 3, device=DEVICE), torch.tensor([5])
+        for step in range(1, 5):
+            layer.zero_grad()
+            loss = layer(inputs).sum()
+            loss.backward()
+            device.clear()
+            check.add(loss, rows)
+            gradients = Gradients(dict(layer.named_parameters()), optimiser)
+            check(step, gradients)
+            nn.utils.clip_grads_with_norm_(layer.parameters(), 1.0, gradients.norm)
+            optimiser.step()
+            assert device.reads == (step > 1), device.report()
+            assert device.uploads == 0, device.report()
 
 
 @pytest.mark.parametrize("optimiser", ["adamw_torch_fused", "adamw_torch"])

@@ -123,7 +123,7 @@ def test_sharded_gradients_match_single_process(name, sharded, tmp_path):
 
 
 @pytest.mark.parametrize("name", list(SECTIONS))
-def test_embedding_and_head_are_in_no_group_of_their_own(name, tmp_path):
+def test_embedding_and_head_are_in_no_group_of_a_layer(name, tmp_path):
     network = shipped.build(SECTIONS[name], tmp_path)
     layers = layers_to_shard(network)
     assert len(layers) == (4 if "encoder_decoder" in name else 2)
@@ -138,7 +138,10 @@ FSDP = {"learning_rate": 1e-2, "batch_size": 2, "fsdp": True, "ema_decay": 0.9}
 
 def both(folder, **more):
     """Return a config, and runs of it: sharded over two processes of 2 rows, and by one process of 4."""
-    path, log = experiment(folder, model={"model_type": "decoder", "decoder": DECODER | {"dropout": 0.0}}, **more), folder / "log"
+    path, log = (
+        experiment(folder, model={"model_type": "decoder", "decoder": DECODER | {"dropout": 0.0}}, **more),
+        folder / "log",
+    )
     assert train_by_two("--config", path, "--output", folder / "two", log=log) == [0, 0], log.read_text()
     one = ("--set", "training.fsdp=false", "--set", "training.batch_size=4")
     assert train("--config", path, "--output", folder / "one", *one, log=log) == 0, log.read_text()
