@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from model.attention.multi_head import MultiHeadAttention
+from model.norms import LayerNorm
 from model.transformer.norms import Residual
 from model.transformer.stack import FeedForward, PerformerStack
 
@@ -66,7 +67,7 @@ def _extend_stack(stack: PerformerStack, names: Collection[str]) -> None:
     if "final_norm.absent" in names:
         stack.final_norm = AbsentNorm()
     elif "final_norm.bias" in names and not isinstance(stack.final_norm, nn.LayerNorm):
-        stack.final_norm = nn.LayerNorm(params.d_model)
+        stack.final_norm = LayerNorm(params.d_model)
     if "input.position" in names and stack.input.position is None and params.max_length is not None:
         del stack.input.position  # None, under the name of the new buffer
         stack.input.register_buffer("position", torch.zeros(params.max_length, params.d_model))
