@@ -26,7 +26,8 @@ from model_factory.training.errors import FolderInUseError, UnfitError
 from model_factory.training.lora import add_adapters
 from model_factory.training.network import TaskModule, build_network, load_initial_weights
 from model_factory.training.progress import describe_run
-from model_factory.training.rows import Buckets, RowCollator, Rows, first_rows, spread_batch
+from model_factory.training.row_order import Buckets
+from model_factory.training.rows import RowCollator, Rows, first_rows, spread_batch
 from model_factory.training.run.atomic_io import explain_write_errors, sync, write_text
 from model_factory.training.run.checkpoints import checkpoint_folder
 from model_factory.training.run.data_hashes import (
@@ -286,14 +287,14 @@ class TrainingSession:
         assert self.config.model is not None
         header = describe_run(self.config, module.network, splits, self.settings, share, offset)
         callback = RunCallback(self.run, self.settings, self.config.model.name, average, shown, header)
-        step = self.plan.checkpoint.step if self.plan.checkpoint else 0
         buckets = mark = None
         if isinstance(splits.train, TokenStream):
             mark = self.plan.bookmark(has_new_data=self.has_new_data)
         elif getattr(self.entry, "bucketing", False):
             buckets = Buckets.of(splits.train, share.rows, offset)
-        data = Data(train, evaluation, collate, share, buckets, offset, mark)
-        return FactoryTrainer(module, arguments, self.settings, data, callback, average, step), module.network
+        order = self.plan.row_order(has_new_data=self.has_new_data)
+        data = Data(train, evaluation, collate, share, buckets, offset, mark, order)
+        return FactoryTrainer(module, arguments, self.settings, data, callback, average, self.plan.step), module.network
 
     def check_tokenizer(self) -> None:
         """Raise UnfitError if a run that continues on other data has another tokenizer, say one trained on these data."""
@@ -332,7 +333,7 @@ class TrainingSession:
 
     def prepare_run_folder(self, device: str, parameters: int) -> None:
         """Write the files of a new run, with its number of parameters; on resume, drop log entries of steps that will be repeated."""
-        step = self.plan.checkpoint.step if self.plan.checkpoint else 0
+        step = self.plan.step
         with explain_write_errors("the run folder", self.run.path):
             if self.plan.checkpoint is None:
                 self.run.write_config(self.config)
@@ -356,7 +357,6 @@ class TrainingSession:
         """Write the lengths of documents, from which a diffusion model draws the lengths of its samples."""
         if self.settings.task_name != "diffusion" or not getattr(self.entry, "document_rows", False):
             return
-
         with explain_write_errors("lengths", self.run.lengths):
             write_lengths(self.run.lengths, count_lengths(splits.sample))
 

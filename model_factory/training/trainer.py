@@ -337,6 +337,7 @@ class FactoryTrainer(Trainer):  # type: ignore[misc]
                 batch_rows=self.data.share.rows,
                 split_rows=self.data.split_rows,
                 row_offset=self.data.offset,
+                row_order=self.data.order_version,
             )
 
     def whole_weights(self) -> dict[str, Tensor]:
