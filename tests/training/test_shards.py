@@ -158,7 +158,7 @@ def test_content_of_shards_is_checked_by_its_hashes(tmp_path, capsys):
 
 def test_run_on_shards_resumes_bit_exact_after_sigkill(tmp_path):
     entry = written(tmp_path)
-    path = experiment(tmp_path, datasets=[entry], max_steps=20, save_steps=3, dataloader_num_workers=1)
+    path = experiment(tmp_path, datasets=[entry], max_steps=12, save_steps=3, dataloader_num_workers=1)
     assert start_training("--config", path, "--output", tmp_path / "whole") == 0
     run = tmp_path / "run"
     process = start("--config", path, "--output", run)
