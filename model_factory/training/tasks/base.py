@@ -14,12 +14,15 @@ import torch
 from torch import Tensor, nn
 
 from data_manager.tokenizers.base import Tokenizer
+from model.head_loss import HeadWeights, head_loss
+from model_factory.diffusion.objectives.row_losses import RowTerms
 from model_factory.experiment.config import ExperimentConfig
 from model_factory.experiment.task_registry import TASKS
 from model_factory.experiment.training_types import GenerationConfig, TrainingConfig
 from model_factory.yaml_config.strict_model import StrictModel
 
 Batch = Mapping[str, Any]
+Call = Callable[[Callable[..., Tensor]], Tensor]
 
 
 @dataclass(frozen=True)
@@ -110,6 +113,25 @@ def counted_tokens(batch: Batch) -> Tensor:
     """Return a mask bool [B, L], True at the tokens of a loss: real ones, of responses where the rows name them."""
     real = real_tokens(batch)
     return real & batch["response_mask"] if "response_mask" in batch else real
+
+
+def decoder_loss(model: nn.Module, ids: Tensor, real: Tensor, call: Call) -> Tensor:
+    """Compute the mean cross-entropy in nats of ids [B, N] where real bool [B, N] is True, the first token excluded.
+
+    `call` maps the model to its logits [B, N - 1, V], or the model's `hidden` to states [B, N - 1, width]: of a model that
+    gives the weights of its head as `output_head`, logits are made in chunks.
+    """
+    head: HeadWeights | None = getattr(model, "output_head", None)
+    if head is None:
+        return next_token_loss(call(model), ids, real)
+    counted, targets = real[:, 1:].flatten(), ids[:, 1:].flatten()
+    places = torch.arange(len(targets), device=ids.device)
+    if ids.device.type == "cpu":  # elsewhere the number of such tokens would have to be waited for
+        places = places[counted]
+    share = counted[places] / counted.sum().clamp(min=1).double()
+    terms = RowTerms("cross_entropy", [targets[places].clamp(min=0)], places, share, share)
+    hidden: Callable[..., Tensor] = model.hidden  # type: ignore[assignment]
+    return head_loss(call(hidden), head, terms, share)[0].float()
 
 
 def next_token_loss(logits: Tensor, ids: Tensor, real: Tensor) -> Tensor:

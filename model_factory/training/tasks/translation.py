@@ -1,12 +1,12 @@
 """Task translation: predict a target sentence from its source."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from model_factory.training.tasks.base import Batch, Task, next_token_loss, real_tokens
+from model_factory.training.tasks.base import Batch, Task, decoder_loss, real_tokens
 
 
 class Translation(Task):
@@ -23,8 +23,12 @@ class Translation(Task):
         """Compute the loss of a batch with `source_ids` [B, M] and `target_ids` [B, N]."""
         target, mask = batch["target_ids"], batch.get("target_mask")
         input_mask = None if mask is None else mask[:, :-1]
-        logits = network(batch["source_ids"], target[:, :-1], batch.get("source_mask"), input_mask)
-        return {"loss": next_token_loss(logits, target, real_tokens(batch, "target_ids", "target_mask"))}
+        real = real_tokens(batch, "target_ids", "target_mask")
+
+        def call(read: Callable[..., Tensor]) -> Tensor:
+            return read(batch["source_ids"], target[:, :-1], batch.get("source_mask"), input_mask)
+
+        return {"loss": decoder_loss(network, target, real, call)}
 
     def samples(self, network: nn.Module, batch: Batch, generator: torch.Generator) -> list[str]:
         """Return source, reference and translation of each row."""
