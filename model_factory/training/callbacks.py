@@ -57,7 +57,12 @@ def _describe_start(step: int, device: torch.device) -> str:
 
 def on_device(batch: Batch, device: torch.device) -> Batch:
     """Copy the tensors of a batch to a device."""
-    return {name: value.to(device) if isinstance(value, torch.Tensor) else value for name, value in batch.items()}
+    return {name: upload(value, device) if isinstance(value, torch.Tensor) else value for name, value in batch.items()}
+
+
+def upload(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Copy a tensor of any shape to a device, from pinned memory without waiting."""
+    return tensor.to(device, non_blocking=device.type == "cuda" and tensor.is_pinned())
 
 
 def prints_progress(callback: TrainerCallback) -> bool:

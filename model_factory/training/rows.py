@@ -139,16 +139,16 @@ def _is_idle_mask(name: str, value: object) -> bool:
 
 
 def build_row_loader(
-    rows: Rows, batches: Sampler[list[Key]], collate: RowCollator, *, workers: int = 0
+    rows: Rows, batches: Sampler[list[Key]], collate: RowCollator, *, workers: int = 0, pin: bool = False
 ) -> DataLoader[Item]:
-    """Load batches on the CPU, pinned if there is a GPU, without drawing from the global RNG."""
+    """Load batches on the CPU, with `pin` into pinned memory, without drawing from the global RNG."""
     return DataLoader(
         rows,
         batch_sampler=batches,
         collate_fn=collate,
         num_workers=workers,
         worker_init_fn=leave_to_parent,
-        pin_memory=torch.cuda.is_available(),
+        pin_memory=pin,
         generator=torch.Generator().manual_seed(mix_seed(collate.seed, _WORKERS)),
     )
 

@@ -38,6 +38,8 @@ FREE = (
         "training.project",
         "training.tags",
         "training.dataloader_num_workers",
+        "training.dataloader_pin_memory",
+        "training.peak_tflops",
         "training.ddp_find_unused_parameters",
         "generation",
         "global_config",
