@@ -13,8 +13,8 @@ from data_manager.rows.token_stream import Bookmark
 from model_factory.experiment.config import read_experiment
 from model_factory.training.engine import train as train_here
 from model_factory.training.errors import RunFolderError, UnfitError
-from model_factory.training.run.checkpoints import list_checkpoint_steps, read_bookmark
 from model_factory.training.rows import RowCollator
+from model_factory.training.run.checkpoints import list_checkpoint_steps, read_bookmark
 from model_factory.training.share import Share
 from model_factory.training.stream import StreamBatches, StreamOrder
 from parse_args import main as check
@@ -97,7 +97,7 @@ def test_processes_share_the_rows_of_one_shard(tmp_path):
 
     whole = ids_of(Share(6))
     ranks = [ids_of(Share(2, 1, 3, rank)) for rank in range(3)]
-    assert [sum(parts, []) for parts in zip(*ranks, strict=True)] == whole
+    assert [[*first, *second, *third] for first, second, third in zip(*ranks, strict=True)] == whole
 
 
 def test_epoch_of_stream_has_each_row_once(tmp_path):
