@@ -105,6 +105,19 @@ def test_every_backbone_gives_its_head_apart(objective: str, backbone: str, call
     assert len(calls) == 1
 
 
+@pytest.mark.parametrize("weighting", ["bound", "uniform"])
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_noise_that_was_drawn_before_gives_the_same_step(objective: str, weighting: Any) -> None:
+    model, (ids, mask) = denoiser(objective), batch()
+    wanted, right = step(model, loss_weighting=weighting)
+    model.zero_grad()
+    drawn = model.drawer.draw(model.drawer.check(ids, mask, seed=5), weighting)
+    output = model(ids, mask, drawn=drawn)
+    output.loss.backward()
+    assert all(torch.equal(found, value) for found, value in zip(output, wanted, strict=True))
+    assert all(torch.equal(p.grad, right[name]) for name, p in model.named_parameters() if p.grad is not None)
+
+
 def test_only_tokens_with_a_loss_reach_the_head(calls: list[int]) -> None:
     model, (ids, mask) = denoiser("mdlm"), batch()
     response = mask & (torch.arange(LENGTH) >= 4)

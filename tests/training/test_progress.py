@@ -5,8 +5,8 @@ import time
 import pytest
 import torch
 
-from model_factory.training.progress import describe_seconds, format_progress
 from model_factory.training.speed.meter import PEAK_TFLOPS, SpeedMeter, count_tokens
+from model_factory.training.speed.progress import describe_seconds, format_progress
 from tests.training.runs import experiment, metrics, seq2seq, train
 
 

@@ -2,7 +2,6 @@
 
 import threading
 import time
-from functools import partial
 from types import SimpleNamespace
 from typing import ClassVar
 
@@ -10,10 +9,10 @@ import pytest
 import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensor
-from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 
 from data_manager.rows.collate import TextCollator
+from model.activation_checkpointing import checkpoint_activations
 from model_factory.experiment.config import read_experiment
 from model_factory.experiment.training_types import TrainingConfig
 from model_factory.training.arguments import training_arguments
@@ -136,11 +135,11 @@ def test_flops_of_decoder_equal_a_hand_count(module_of):
     assert count > inputs
 
 
-def test_flops_leave_out_what_a_checkpoint_recomputes(denoiser):
+@pytest.mark.parametrize("kind", ["selective", "full"])
+def test_flops_leave_out_what_checkpoints_recompute(kind, denoiser):
     module = denoiser(type="ddit")
     plain = StepFlops(module).count(batch_of())
-    for layer in module.network.network.layers:
-        layer.forward = partial(checkpoint, layer.forward, use_reentrant=False)
+    assert checkpoint_activations(module.network, kind) == LAYERS
     assert StepFlops(module).count(batch_of()) == plain
 
 
