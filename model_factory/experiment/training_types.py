@@ -204,6 +204,8 @@ class TrainingConfig(StrictModel):
     """Synchronise processes although some weights take no part in a step; costs time."""
     dataloader_num_workers: Annotated[int, Field(ge=0, le=1024)] = 0
     """Processes that prepare batches for each device; 0: the training process itself. [processes]"""
+    dataloader_pin_memory: bool = True
+    """On a GPU, batches are made in pinned memory, and copied to it while it computes."""
     loss_weighting: Literal["bound", "uniform"] = "bound"
     """For diffusion: train on the bound, or on its terms with equal weights; the bound is reported either way."""
     ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = None
@@ -226,6 +228,8 @@ class TrainingConfig(StrictModel):
     """Steps between two evaluations; there is one at the end as well. [steps]"""
     save_steps: Steps = 500
     """Steps between two checkpoints; there is one at the end as well. [steps]"""
+    peak_tflops: Annotated[float, Field(gt=0, le=1_000_000)] | None = None
+    """Peak of a device's matrix products in the precision of the run, for `mfu`; None: that of a known GPU. [TFLOP/s]"""
     save_total_limit: Annotated[int, Field(gt=0)] | None = 2
     """Number of newest checkpoints to keep; None: all. [checkpoints]"""
     report_to: Annotated[

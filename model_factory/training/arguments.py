@@ -20,7 +20,8 @@ from model_factory.training.share import Share
 SAME_NAME = (
     *("max_steps", "learning_rate", "lr_scheduler_type", "warmup_steps", "optim", "weight_decay", "adam_beta1"),
     *("adam_beta2", "adam_epsilon", "max_grad_norm", "seed", "bf16", "fp16", "torch_compile", "logging_steps"),
-    *("eval_steps", "save_steps", "dataloader_num_workers", "ddp_find_unused_parameters"),
+    *("eval_steps", "save_steps", "dataloader_num_workers", "dataloader_pin_memory"),
+    "ddp_find_unused_parameters",
 )
 
 
@@ -38,6 +39,7 @@ def training_arguments(settings: TrainingConfig, share: Share, folder: str, *, u
         per_device_eval_batch_size=share.batch_size,
         gradient_accumulation_steps=share.accumulation,
         use_cpu=use_cpu,
+        accelerator_config={"non_blocking": settings.dataloader_pin_memory},
         eval_strategy="steps",
         save_strategy="steps",
         ignore_data_skip=True,  # our batches begin at the step that the run resumes from, so nothing is to be skipped

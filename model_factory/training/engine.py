@@ -23,8 +23,8 @@ from model_factory.training import distributed
 from model_factory.training.ema import EMA
 from model_factory.training.errors import FolderInUseError, UnfitError
 from model_factory.training.network import TaskModule, build_task_module
-from model_factory.training.progress import describe_run
-from model_factory.training.rows import Buckets, RowCollator, Rows, first_rows, spread_batch
+from model_factory.training.row_order import Buckets
+from model_factory.training.rows import RowCollator, Rows, first_rows, spread_batch
 from model_factory.training.run.atomic_io import explain_write_errors, sync, write_text
 from model_factory.training.run.checkpoints import checkpoint_folder
 from model_factory.training.run.data_hashes import (
@@ -58,6 +58,8 @@ from model_factory.training.run.resume import (
 from model_factory.training.run.weights import write_weights
 from model_factory.training.sharding import shard
 from model_factory.training.share import Share, resolve_steps
+from model_factory.training.speed.meter import create_meter
+from model_factory.training.speed.progress import describe_run
 from model_factory.training.splits import (
     Split,
     Splits,
@@ -271,6 +273,9 @@ class TrainingSession:
         self.tokenizer = DatasetManager.tokenizer(self.entry)
         self.check_tokenizer()
         module = self.build_module(arguments)
+        meter = create_meter(module, arguments.device, self.settings)
+        if self.settings.fsdp:
+            shard(module, module.network, bf16=self.settings.bf16)
         decay = self.settings.ema_decay
         average = None if decay is None else EMA(module.network, decay)
         augmenter = DatasetManager.augmenter(self.entry, self.settings.seed)
@@ -284,14 +289,15 @@ class TrainingSession:
         assert self.config.model is not None
         header = describe_run(self.config, module.network, splits, self.settings, share, offset)
         callback = RunCallback(self.run, self.settings, self.config.model.name, average, shown, header)
-        step = self.plan.checkpoint.step if self.plan.checkpoint else 0
         buckets = mark = None
         if isinstance(splits.train, TokenStream):
             mark = self.plan.bookmark(has_new_data=self.has_new_data)
         elif getattr(self.entry, "bucketing", False):
             buckets = Buckets.of(splits.train, share.rows, offset)
-        data = Data(train, evaluation, collate, share, buckets, offset, mark)
-        return FactoryTrainer(module, arguments, self.settings, data, callback, average, step), module.network
+        order = self.plan.row_order(has_new_data=self.has_new_data)
+        data = Data(train, evaluation, collate, share, buckets, offset, mark, order)
+        found = FactoryTrainer(module, arguments, self.settings, data, callback, average, meter, self.plan.step)
+        return found, module.network
 
     def check_tokenizer(self) -> None:
         """Raise UnfitError if a run that continues on other data has another tokenizer, say one trained on these data."""
@@ -305,13 +311,10 @@ class TrainingSession:
         )
 
     def build_module(self, arguments: "TrainingArguments") -> "TaskModule":
-        """Build the network with its task, initial weights and adapters, on the device of `arguments`, sharded for FSDP."""
+        """Build the network with its task, initial weights and adapters, on the device of `arguments`."""
         is_resumed = self.plan.checkpoint is not None
         module = build_task_module(self.config, self.settings, self.tokenizer, is_resumed=is_resumed)
-        module.to(arguments.device)
-        if self.settings.fsdp:
-            shard(module, module.network, bf16=self.settings.bf16)
-        return module
+        return module.to(arguments.device)
 
     def make_sample_batch(self, rows: "Rows", collate: "RowCollator") -> "Callable[[], Batch]":
         """Return a function that collates evenly spaced rows of the split, one for each sample to show."""
@@ -321,7 +324,7 @@ class TrainingSession:
 
     def prepare_run_folder(self, device: str, parameters: int) -> None:
         """Write the files of a new run, with its number of parameters; on resume, drop log entries of steps that will be repeated."""
-        step = self.plan.checkpoint.step if self.plan.checkpoint else 0
+        step = self.plan.step
         with explain_write_errors("the run folder", self.run.path):
             if self.plan.checkpoint is None:
                 self.run.write_config(self.config)
@@ -345,7 +348,6 @@ class TrainingSession:
         """Write the lengths of documents, from which a diffusion model draws the lengths of its samples."""
         if self.settings.task_name != "diffusion" or not getattr(self.entry, "document_rows", False):
             return
-
         with explain_write_errors("lengths", self.run.lengths):
             write_lengths(self.run.lengths, count_lengths(splits.sample))
 

@@ -25,11 +25,10 @@ from transformers import Trainer, TrainerControl, TrainingArguments
 
 from model_factory.experiment.training_types import TrainingConfig
 from model_factory.training.arguments import keep_settings
-from model_factory.training.callbacks import RunCallback, best_step, prints_progress
+from model_factory.training.callbacks import RunCallback, best_step, prints_progress, upload
 from model_factory.training.distributed import (
     all_reduce_sum,
     barrier,
-    broadcast_from_main,
     gather_from_all,
     is_main,
     preserve_rng_state,
@@ -39,16 +38,16 @@ from model_factory.training.distributed import (
 )
 from model_factory.training.ema import EMA
 from model_factory.training.errors import NonFiniteError, WriteError
-from model_factory.training.log_window import LogWindow, accumulate, read_log_window, write_log_windows
+from model_factory.training.log_window import LogWindow, accumulate, read_log_window, reduce_means, write_log_windows
 from model_factory.training.lora import merge_adapters
 from model_factory.training.nan_check import Gradients, NanCheck, name_rows
 from model_factory.training.network import TaskModule, load_ema
 from model_factory.training.noise import mix_seed
-from model_factory.training.progress import SpeedMeter, count_tokens
 from model_factory.training.rows import EvalBatches, RowCollator, Rows, build_row_loader
 from model_factory.training.run import atomic_io, checkpoints
 from model_factory.training.run.weights import WEIGHTS, load_weights, named_weights, write_weights
 from model_factory.training.sharding import gather, load_optimizer, load_weights_into_shards, reshard, save_optimizer
+from model_factory.training.speed.meter import SpeedMeter, count_tokens
 from model_factory.training.stream import BOOKMARK, Data, StreamBatches
 from model_factory.training.tasks.base import Batch
 
@@ -70,16 +69,16 @@ class FactoryTrainer(Trainer):  # type: ignore[misc]
         data: Data,
         run_callback: RunCallback,
         average: EMA | None,
+        meter: SpeedMeter,
         start_step: int = 0,
     ) -> None:
         self.module, self.settings, self.data, self.run_callback = module, settings, data, run_callback
-        self.average, self.start_step = average, start_step
+        self.average, self.meter, self.start_step = average, meter, start_step
         self.measured: dict[str, Tensor] = {}
         self.step_window: LogWindow | None = None
-        self.tokens = 0
-        self.meter = SpeedMeter(sum(value.numel() for value in module.parameters()), args.device, world_size())
+        self.pins = args.dataloader_pin_memory and args.device.type == "cuda"
         self.bookmark = self.step_bookmark = data.bookmark
-        self.has_evaluated = False
+        self.has_evaluated, self.tokens = False, 0
         self.check_nan = NanCheck(Path(args.output_dir))
         super().__init__(model=module, args=args, eval_dataset=[])
         self.is_distributed_loading_by_transformers = settings.fsdp  # sharded by us, so that it is not wrapped again
@@ -102,14 +101,16 @@ class FactoryTrainer(Trainer):  # type: ignore[misc]
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         """Return batches from `start_step` on; the Trainer counts them as one epoch of max_steps."""
-        self.train_loader = self.data.loader(self.start_step, self.args.max_steps, self.args.dataloader_num_workers)
+        given = {"workers": self.args.dataloader_num_workers, "pin": self.pins}
+        self.train_loader = self.data.loader(self.start_step, self.args.max_steps, **given)
         return self.train_loader
 
     def get_batch_samples(
         self, epoch_iterator: Iterator[Batch], num_batches: int, device: torch.device
     ) -> tuple[list[Batch], Tensor | int | None]:
         """Return the parts of a step and the number of their items, a scalar; keep the bookmark of a stream."""
-        parts, count = super().get_batch_samples(epoch_iterator, num_batches, device)
+        parts, count = super().get_batch_samples(self.meter.timed(epoch_iterator), num_batches, device)
+        self.meter.count_flops(parts)
         for part in parts:
             self.bookmark = part.pop(BOOKMARK, None)
         return parts, count
@@ -118,7 +119,12 @@ class FactoryTrainer(Trainer):  # type: ignore[misc]
         """Count the items of a step over all its parts and processes, and its tokens in this process."""
         self.tokens += sum(map(count_tokens, batch_samples))
         own = torch.stack([self.module.task.weight(batch) for batch in batch_samples]).sum()
-        return all_reduce_sum(own.to(device)).clamp(min=1)
+        filled = torch.full((), own.item(), dtype=own.dtype, device=device)  # which does not wait, as a copy would
+        return all_reduce_sum(filled).clamp(min=1)
+
+    def _prepare_input(self, data: Any) -> Any:
+        """Copy tensors to the device, without waiting if they are pinned."""
+        return upload(data, self.args.device) if isinstance(data, Tensor) else super()._prepare_input(data)
 
     def compute_loss(
         self,
@@ -190,7 +196,7 @@ class FactoryTrainer(Trainer):  # type: ignore[misc]
         collate = RowCollator(self.data.collate.collate, self.settings.seed, max(len(rows), 1))
         totals: dict[str, Tensor] = {}
         last: Batch | None = None
-        for batch in build_row_loader(rows, EvalBatches(len(rows), self.data.share), collate):
+        for batch in build_row_loader(rows, EvalBatches(len(rows), self.data.share), collate, pin=self.pins):
             if not batch and not (self.settings.fsdp and last):
                 continue
             inputs = last if not batch else self._prepare_inputs(batch)
@@ -204,24 +210,14 @@ class FactoryTrainer(Trainer):  # type: ignore[misc]
                 accumulate(totals, name, value, weight)
             last = inputs
         reshard(self.module)
-        return self._reduce_means(totals)
-
-    def _reduce_means(self, totals: dict[str, Tensor]) -> dict[str, float]:
-        """Return means over all processes by name; the main process gives the names, as another may have no rows."""
-        names = broadcast_from_main(sorted(totals))
-        if not names:
-            return {}
-        empty = torch.zeros_like(next(iter(totals.values()))) if totals else torch.zeros(2, dtype=torch.float64)
-        flat = torch.cat([totals.get(name, empty) for name in names]).to(self.args.device)
-        pairs = all_reduce_sum(flat).view(-1, 2).tolist()
-        return {name: total / weight for name, (total, weight) in zip(names, pairs, strict=True) if weight}
+        return reduce_means(totals, self.args.device)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Write one line of metrics."""
         if "train_runtime" in logs:  # the Trainer's summary, which covers the last session only
             return
         if "loss" in logs:
-            logs |= self._reduce_means(self.measured)
+            logs |= reduce_means(self.measured, self.args.device)
             self.measured = {}
             if tokens := int(all_reduce_sum(torch.tensor(self.tokens, device=self.args.device))):
                 logs["tokens"] = tokens
@@ -334,6 +330,7 @@ class FactoryTrainer(Trainer):  # type: ignore[misc]
                 batch_rows=self.data.share.rows,
                 split_rows=self.data.split_rows,
                 row_offset=self.data.offset,
+                row_order=self.data.order_version,
             )
 
     def whole_weights(self) -> dict[str, Tensor]:
