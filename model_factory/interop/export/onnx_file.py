@@ -16,14 +16,13 @@ from torch import Tensor
 from model.transformer.inputs import InputError
 from model_factory.interop.export.graph import (
     EXPORT_FILE,
-    Signature,
     compare,
     describe_facts,
     describe_graph,
-    find_signature,
     trace,
 )
 from model_factory.interop.export.parity import ParityError
+from model_factory.interop.export.signature import Signature, find_signature
 from model_factory.training.errors import UnfitError
 from model_factory.training.run.atomic_io import write_text
 
@@ -57,7 +56,7 @@ def write_onnx(run: "LoadedRun", folder: Path) -> dict[str, str]:
         "format": "onnx",
         "opset": OPSET,
         "packages": {name: version(name) for name in ("torch", "onnx", "onnxscript", "onnxruntime")},
-        **describe_graph(signature, file, parity, "logits"),
+        **describe_graph(signature, file, parity),
     }
     write_text(folder / EXPORT_FILE, json.dumps(content, indent=1) + "\n")
     return {"opset": str(OPSET), **describe_facts(signature, parity)}
@@ -78,7 +77,7 @@ def _convert(signature: Signature, file: Path) -> None:
                     (),
                     str(file),
                     input_names=list(signature.axes),
-                    output_names=["logits"],
+                    output_names=[signature.output],
                     opset_version=OPSET,
                     dynamo=True,
                     external_data=size > _DATA_LIMIT,
@@ -121,7 +120,7 @@ def _compare(signature: Signature, file: Path) -> dict[str, float]:
 
     def call(inputs: dict[str, Tensor]) -> Tensor:
         try:
-            found = session.run(["logits"], {name: tensor.numpy() for name, tensor in inputs.items()})[0]
+            found = session.run([signature.output], {name: tensor.numpy() for name, tensor in inputs.items()})[0]
         except Exception as error:
             text = " ".join(str(error).split())[:300]
             sizes = list(next(iter(inputs.values())).shape)

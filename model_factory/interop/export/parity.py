@@ -7,6 +7,7 @@ from model.discrete.model import DiffusionModel
 from model.transformer.inputs import InputError
 from model.transformer.performer import EncoderDecoderTransformer
 from model.transformer.stack import PerformerStack
+from model_factory.training.tasks.sequence_classification import SequenceClassifier
 from model_factory.yaml_config.exit_codes import FAILED
 
 
@@ -23,9 +24,16 @@ def number_of_ids(network: nn.Module) -> int | None:
     if isinstance(network, EncoderDecoderTransformer):
         stacks: tuple[PerformerStack, ...] = (network.encoder, network.decoder)
     else:
-        stacks = (network,) if isinstance(network, PerformerStack) else ()
+        stack = _stack_of(network)
+        stacks = () if stack is None else (stack,)
     sizes = [stack.params.vocab_size for stack in stacks if stack.input.embedding is not None]
     return min((size for size in sizes if size is not None), default=None)
+
+
+def _stack_of(network: nn.Module) -> PerformerStack | None:
+    """Return an encoder or decoder itself, or that of a classifier; None for another network."""
+    found = network.encoder if isinstance(network, SequenceClassifier) else network
+    return found if isinstance(found, PerformerStack) else None
 
 
 def example_ids(network: nn.Module, batch: int, length: int) -> Tensor:
@@ -36,9 +44,10 @@ def example_ids(network: nn.Module, batch: int, length: int) -> Tensor:
     generator = torch.Generator().manual_seed(batch * 10_007 + length)
     count = number_of_ids(network)
     if count is None:
-        if not isinstance(network, PerformerStack):
+        stack = _stack_of(network)
+        if stack is None:
             raise InputError(f"a {type(network).__name__} takes no tokens, so its export cannot be compared")
-        return torch.randn(batch, length, network.input.width, generator=generator)
+        return torch.randn(batch, length, stack.input.width, generator=generator)
     return torch.randint(0, count, (batch, length), generator=generator)
 
 
