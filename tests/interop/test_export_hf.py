@@ -155,6 +155,33 @@ def test_denoiser_denoises_and_samples_as_the_run(model: dict[str, Any], tmp_pat
     assert same_files(tmp_path / "out", tmp_path / "again")
 
 
+def test_model_that_inserts_tokens_pads_its_rows(tmp_path: Path, capsys: Any) -> None:
+    run = write_run(tmp_path / "r", denoiser(DDIT, "flexmdm"), documents="line", rows="whole", sequence_length=90)
+    sharpen(run)
+    code, printed = export(run, tmp_path / "out", capsys, "--format", "hf")
+    assert (code, printed["class"]) == (0, "ModelFactoryDenoiser")
+    ours, theirs = model_of(run), AutoModel.from_pretrained(tmp_path / "out")
+    assert {name: tensor.tolist() for name, tensor in theirs.network.state_dict().items()} == {
+        name: tensor.tolist() for name, tensor in ours.state_dict().items()
+    }
+    ids, levels, mask = tokens(length=6), torch.tensor([0.1, 0.5, 2.0]), RAGGED.flip(1)
+    found = theirs(ids, levels, attention_mask=mask).logits
+    assert torch.equal(found, ours.denoise(ids.masked_fill(mask == 0, -1), levels))
+    assert found.shape == (3, 7, ours.width)
+    for row, size in enumerate((3, 5, 6)):
+        alone = theirs(ids[row : row + 1, :size], levels[row : row + 1]).logits[0]
+        assert torch.allclose(found[row, : size + 1], alone, atol=1e-5)
+    draws = [torch.Generator().manual_seed(5) for _ in range(2)]
+    wanted = ours.sample(4, 12, 6, generator=draws[0])
+    found = theirs.generate(max_new_tokens=12, steps=6, num_samples=4, generator=draws[1])
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out")
+    assert torch.equal(found, wanted.masked_fill(wanted == -1, tokenizer.pad_token_id))
+    assert bool((wanted == -1).any())
+    assert tokenizer.mask_token_id == theirs.config.mask_token_id == ours.process.graph.mask_token
+    theirs.save_pretrained(tmp_path / "again")
+    assert same_files(tmp_path / "out", tmp_path / "again")
+
+
 def test_denoiser_keeps_the_scale_of_its_condition(tmp_path: Path) -> None:
     condition = {"type": "properties", "size": 2, "mean": [10.0, -3.0], "std": [4.0, 0.5]}
     section = {**denoiser(DDIT, condition=condition), "vocab_size": 12, "length": 8}
@@ -214,13 +241,23 @@ def test_adapted_backbone_goes_back_to_its_class(kind: str, tmp_path: Path, caps
     assert AutoTokenizer.from_pretrained(tmp_path / "out").mask_token_id == theirs.config.mask_token_id == 259
 
 
-def test_backbone_with_a_noise_level_is_refused(tmp_path: Path, capsys: Any) -> None:
+@pytest.mark.parametrize(
+    ("objective", "parts", "message"),
+    [
+        ("sedd", {}, "time_conditioning: false"),
+        ("mdlm", {"encoder": {"type": "performer", "d_model": 16, "num_layers": 1, "num_heads": 2}}, "cross-attentions"),
+    ],
+    ids=["noise-level", "encoder"],
+)
+def test_backbone_with_parts_of_ours_is_refused(
+    objective: str, parts: dict[str, Any], message: str, tmp_path: Path, capsys: Any
+) -> None:
     write_pretrained("gpt2", tmp_path / "base", vocab_size=259)
-    backbone = {"type": "hugging_face", "path": str(tmp_path / "base"), "device": "cpu"}
-    run = write_run(tmp_path / "r", denoiser(backbone, "sedd"), tokenizer={"type": "bytes"})
+    backbone = {"type": "hugging_face", "path": str(tmp_path / "base"), "device": "cpu", **parts}
+    run = write_run(tmp_path / "r", denoiser(backbone, objective), tokenizer={"type": "bytes"})
     code, printed = export(run, tmp_path / "out", capsys, "--format", "hf")
     assert code == 1
-    assert "time_conditioning: false" in printed["errors"][0]["message"]
+    assert message in printed["errors"][0]["message"]
     assert not (tmp_path / "out").exists()
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
 

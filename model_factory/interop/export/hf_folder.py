@@ -43,8 +43,6 @@ def write_hf(run: "LoadedRun", folder: Path) -> dict[str, str]:
     another output.
     """
     network = run.model
-    if getattr(network, "inserts", False):
-        raise InputError("a model that inserts tokens has rows of changing length, which transformers has no class for")
     adapted = find_adapted(network)
     if adapted is not None:
         assert isinstance(network, DiffusionModel)
@@ -77,7 +75,7 @@ def _find_classes(network: nn.Module) -> tuple[Any, Any]:
             return wrapper, auto
     raise InputError(
         f"a {type(network).__name__} has no class of transformers; decoders, encoders without a task's head, "
-        "encoder-decoders and discrete diffusion models can be exported as hf"
+        "encoder-decoders and discrete diffusion models can be exported as hf, and classifiers of texts as torch and onnx"
     )
 
 
@@ -87,7 +85,7 @@ def _output(network: nn.Module, ids: Tensor) -> Tensor:
     if isinstance(network, EncoderDecoderTransformer):
         found: Tensor = network(ids, ids)
     elif isinstance(network, DiffusionModel):
-        context = network.encode(ids) if network.has_encoder else {}
+        context = network.encode(ids % network.num_tokens) if network.has_encoder else {}  # a source has no masks
         found = network.denoise(ids, 0.5, **context)
     else:
         found = network(ids)
