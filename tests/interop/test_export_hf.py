@@ -245,7 +245,11 @@ def test_adapted_backbone_goes_back_to_its_class(kind: str, tmp_path: Path, caps
     ("objective", "parts", "message"),
     [
         ("sedd", {}, "time_conditioning: false"),
-        ("mdlm", {"encoder": {"type": "performer", "d_model": 16, "num_layers": 1, "num_heads": 2}}, "cross-attentions"),
+        (
+            "mdlm",
+            {"encoder": {"type": "performer", "d_model": 16, "num_layers": 1, "num_heads": 2}},
+            "cross-attentions",
+        ),
     ],
     ids=["noise-level", "encoder"],
 )

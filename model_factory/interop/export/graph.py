@@ -83,8 +83,12 @@ def _rounding_error(signature: Signature, inputs: dict[str, Tensor], wanted: Ten
     return float((precise(*given) - wanted).abs().max())
 
 
-def describe_graph(signature: Signature, file: Path, parity: dict[str, float]) -> dict[str, Any]:
-    """Return the content of export.json about a graph: inputs, dynamic axes, the longest length, sha256 and parity."""
+def describe_graph(run: "LoadedRun", signature: Signature, file: Path, parity: dict[str, float]) -> dict[str, Any]:
+    """Return the content of export.json about a graph: inputs, dynamic axes, the longest length, sha256 and parity.
+
+    Of a classifier also the names of its classes, in the order of the logits, if the data set has them.
+    """
+    classes = getattr(run.dataset_config, "classes", None) if run.task_name == "sequence_classification" else None
     is_of_sources = any("source_length" in axes for axes in signature.axes.values())
     return {
         "file": file.name,
@@ -92,6 +96,7 @@ def describe_graph(signature: Signature, file: Path, parity: dict[str, float]) -
         "inputs": {name: list(axes) for name, axes in signature.axes.items()},
         "output": signature.output,
         "output_axes": list(signature.output_axes),
+        **({} if classes is None else {"classes": list(classes)}),
         "longest": signature.limits.get("length"),
         **({"longest_source": signature.limits.get("source_length")} if is_of_sources else {}),
         "padding": "right",
@@ -114,7 +119,7 @@ def write_torch(run: "LoadedRun", folder: Path) -> dict[str, str]:
     torch.export.save(program, file)
     again = torch.export.load(file).module()
     parity = compare(signature, TORCH_FILE, lambda inputs: again(*inputs.values()))
-    facts = describe_graph(signature, file, parity)
+    facts = describe_graph(run, signature, file, parity)
     content = {"format": "torch", "torch": torch.__version__, **facts}
     write_text(folder / EXPORT_FILE, json.dumps(content, indent=1) + "\n")
     return describe_facts(signature, parity)

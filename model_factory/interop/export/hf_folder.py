@@ -18,12 +18,13 @@ from model_factory.interop.export.backbone import (
     logits_of_backbone,
     unwrap_backbone,
 )
-from model_factory.interop.export.parity import check_equal, example_ids
+from model_factory.interop.export.parity import check_equal, example_ids, what_to_use
 from model_factory.interop.hf.config import make_hub_config
 from model_factory.interop.hf.decoder import ModelFactoryForCausalLM
 from model_factory.interop.hf.denoiser import ModelFactoryDenoiser
 from model_factory.interop.hf.encoder import ModelFactoryEncoder
 from model_factory.interop.hf.encoder_decoder import ModelFactoryForSeq2SeqLM
+from model_factory.training.tasks.sequence_classification import SequenceClassifier
 
 if TYPE_CHECKING:
     from model_factory.evaluation.run import LoadedRun
@@ -70,12 +71,13 @@ def write_hf(run: "LoadedRun", folder: Path) -> dict[str, str]:
 
 def _find_classes(network: nn.Module) -> tuple[Any, Any]:
     """Return our class and its Auto class for a network; raise InputError for a network with parts of a task."""
+    instead = "export it as torch or onnx" if isinstance(network, SequenceClassifier) else what_to_use(network)
     for kind, wrapper, auto in _CLASSES:
         if type(network) is kind:
             return wrapper, auto
     raise InputError(
-        f"a {type(network).__name__} has no class of transformers; decoders, encoders without a task's head, "
-        "encoder-decoders and discrete diffusion models can be exported as hf, and classifiers of texts as torch and onnx"
+        f"a {type(network).__name__} has no class of transformers ({instead}); decoders, encoders without a task's head, "
+        "encoder-decoders and discrete diffusion models can be exported as hf"
     )
 
 

@@ -47,7 +47,7 @@ def write_onnx(run: "LoadedRun", folder: Path) -> dict[str, str]:
                 f"--format onnx needs {package}, which is not installed: pip install 'model-factory[onnx]'"
             )
     signature, file = find_signature(run.model), folder / ONNX_FILE
-    _convert(signature, file)
+    _convert(signature, trace(signature), file)
     custom = _find_custom_operators(file)
     if custom:
         raise InputError(f"{ONNX_FILE} needs operators outside of standard ONNX: {', '.join(custom)}")
@@ -56,15 +56,14 @@ def write_onnx(run: "LoadedRun", folder: Path) -> dict[str, str]:
         "format": "onnx",
         "opset": OPSET,
         "packages": {name: version(name) for name in ("torch", "onnx", "onnxscript", "onnxruntime")},
-        **describe_graph(signature, file, parity),
+        **describe_graph(run, signature, file, parity),
     }
     write_text(folder / EXPORT_FILE, json.dumps(content, indent=1) + "\n")
     return {"opset": str(OPSET), **describe_facts(signature, parity)}
 
 
-def _convert(signature: Signature, file: Path) -> None:
-    """Write the ONNX file; raise InputError for an operation that ONNX lacks."""
-    program = trace(signature)
+def _convert(signature: Signature, program: Any, file: Path) -> None:
+    """Write the ONNX file of an `ExportedProgram`; raise InputError for an operation that ONNX lacks."""
     size = sum(tensor.numel() * tensor.element_size() for tensor in program.state_dict.values())
     with open(os.devnull, "w", encoding="utf-8") as nowhere, warnings.catch_warnings():
         warnings.simplefilter("ignore")

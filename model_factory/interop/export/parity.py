@@ -4,10 +4,12 @@ import torch
 from torch import Tensor, nn
 
 from model.discrete.model import DiffusionModel
+from model.latent.model import LatentDiffusionModel
 from model.transformer.inputs import InputError
 from model.transformer.performer import EncoderDecoderTransformer
 from model.transformer.stack import PerformerStack
 from model_factory.training.tasks.sequence_classification import SequenceClassifier
+from model_factory.training.tasks.speech_front import SpeechEncoder
 from model_factory.yaml_config.exit_codes import FAILED
 
 
@@ -15,6 +17,21 @@ class ParityError(ValueError):
     """Exported files that give other outputs than the run's model."""
 
     exit_code = FAILED
+
+
+def what_to_use(network: nn.Module) -> str:
+    """Return a sentence on what to use for a network that cannot be exported."""
+    if isinstance(network, LatentDiffusionModel):
+        return (
+            "its texts come from several networks and a sampler, not from one: serve them with model-factory serve, or "
+            "draw them with generate.py"
+        )
+    if isinstance(network, SpeechEncoder):
+        return (
+            "it takes features that lhotse computes of recordings: transcribe them with generate.py --input, or load the "
+            "run with model_factory.load_run"
+        )
+    return "load the run in Python with model_factory.load_run"
 
 
 def number_of_ids(network: nn.Module) -> int | None:

@@ -12,7 +12,7 @@ from model.latent.checks import max_positions_of
 from model.transformer.inputs import InputError
 from model.transformer.performer import EncoderDecoderTransformer, PerformerDecoder, PerformerEncoder
 from model_factory.diffusion.objectives.alignment import ABSENT
-from model_factory.interop.export.parity import example_ids
+from model_factory.interop.export.parity import example_ids, what_to_use
 from model_factory.training.tasks.sequence_classification import SequenceClassifier
 
 SHAPES = ((1, 1), (3, 17), (2, 64))
@@ -86,8 +86,8 @@ def find_signature(network: nn.Module) -> Signature:
     if isinstance(network, DiffusionModel):
         return _denoiser_signature(network)
     raise InputError(
-        f"a {type(network).__name__} has no graph; decoders, encoders, classifiers of texts, encoder-decoders and discrete "
-        "diffusion models can be exported as torch and onnx"
+        f"a {type(network).__name__} has no graph ({what_to_use(network)}); decoders, encoders, classifiers of texts, "
+        "encoder-decoders and discrete diffusion models can be exported as torch and onnx"
     )
 
 
