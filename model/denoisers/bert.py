@@ -13,6 +13,7 @@ from model.bert_layers import BertModulation
 from model.denoisers.embeddings import ConditioningEmbedding
 from model.denoisers.local import make_local
 from model.denoisers.pretrained import make_full_attention_mask
+from model.head_loss import HeadWeights, head_weights
 
 
 class BertDenoiser(nn.Module):
@@ -55,6 +56,24 @@ class BertDenoiser(nn.Module):
 
         documents int [B, L] numbers the documents of packed rows. Raises ValueError for more tokens than positions.
         """
+        out: Tensor = self.head(self.hidden(x_t, sigma, mask=mask, cond=cond, documents=documents))
+        return out
+
+    @property
+    def output_head(self) -> HeadWeights | None:
+        """Weights of the head over what `hidden` returns; None if it is adapted."""
+        return head_weights(self.head)
+
+    def hidden(
+        self,
+        x_t: Tensor,
+        sigma: Tensor | None = None,
+        *,
+        mask: Tensor | None = None,
+        cond: Tensor | None = None,
+        documents: Tensor | None = None,
+    ) -> Tensor:
+        """Return the states [B, L, hidden_size] that the head maps to logits; arguments and errors as in `forward`."""
         positions = self.model.config.max_position_embeddings
         if x_t.shape[1] > positions:
             raise ValueError(f"got {x_t.shape[1]} tokens, and the backbone bert has {positions} positions (max_length)")
@@ -65,18 +84,19 @@ class BertDenoiser(nn.Module):
             apart = Documents(documents)
             self.places.positions = apart.positions  # read by the layers of this call
             keys = make_full_attention_mask(keys, cond_emb.expand(*x_t.shape, -1), apart.same)
+        elif keys is not None and keys.device.type != "cpu":
+            keys = make_full_attention_mask(keys, cond_emb.expand(*x_t.shape, -1))  # BERT reads [B, L] on the host
         given: dict[str, Tensor] = {"input_ids": ids}
         if self.local is not None:
             words = self.model.bert.embeddings.word_embeddings(ids)
             given = {"inputs_embeds": self.local(words, mask, documents)}
         try:
-            hidden = self.model(
+            hidden: Tensor = self.model(
                 **given, attention_mask=keys, position_ids=self.places.positions, timestep_embeds=cond_emb
             ).last_hidden_state
         finally:
             self.places.positions = None
-        out: Tensor = self.head(hidden)
-        return out
+        return hidden
 
 
 class Places:

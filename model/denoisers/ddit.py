@@ -17,6 +17,7 @@ from model.denoisers.blocks import Blocks, KeyValue
 from model.denoisers.context import SourceEncoder
 from model.denoisers.embeddings import ConditioningEmbedding
 from model.denoisers.local import look_at_neighbours, make_local
+from model.head_loss import HeadWeights, head_weights
 from model.transformer.inputs import check_context
 
 Before = Callable[[Tensor, Tensor], KeyValue]
@@ -179,7 +180,29 @@ class DDiT(nn.Module):
         int [B, L] numbers the documents of packed rows; `blocks` hold those of a blockwise model. context [B, M, width] is
         what `source` made of a source, with context_mask bool [B, M].
         """
-        check_context(context, x_t.shape[0], self.head.in_features, wanted=self.source is not None)
+        given: dict[str, Any] = {"mask": mask, "cond": cond, "blocks": blocks, "documents": documents}
+        out: Tensor = self.head(self.hidden(x_t, sigma, **given, context=context, context_mask=context_mask))
+        return out
+
+    @property
+    def output_head(self) -> HeadWeights | None:
+        """Weights of the head over what `hidden` returns; None if it is adapted."""
+        return head_weights(self.head)
+
+    def hidden(
+        self,
+        x_t: Tensor,
+        sigma: Tensor | None = None,
+        *,
+        mask: Tensor | None = None,
+        cond: Tensor | None = None,
+        blocks: Blocks | None = None,
+        documents: Tensor | None = None,
+        context: Tensor | None = None,
+        context_mask: Tensor | None = None,
+    ) -> Tensor:
+        """Return the states [B, L, d_model] that the head maps to logits; arguments as in `forward`."""
+        check_context(context, x_t.shape[0], self.final_norm.normalized_shape[0], wanted=self.source is not None)
         real = None if mask is None else mask[:, mask.shape[1] - x_t.shape[1] :]
         ids = x_t if real is None else x_t.masked_fill(~real, 0)
         x, cond_emb = self.embedding(ids), self.told(x_t, sigma, cond)
@@ -199,8 +222,8 @@ class DDiT(nn.Module):
             before = None if blocks is None or blocks.cache is None else partial(blocks.cache.before, index)
             x = layer(x, cond_emb, rotation, keys, before, context, context_mask)
         shift, scale = self.final_modulation(cond_emb)
-        out: Tensor = self.head(self.final_norm(x) * (1 + scale) + shift)
-        return out
+        states: Tensor = self.final_norm(x) * (1 + scale) + shift
+        return states
 
 
 def _attention_mask(mask: Tensor | None, attend: Tensor | None) -> Tensor | None:

@@ -15,6 +15,7 @@ from model.attention.multi_head import MultiHeadAttention
 from model.attention.rotary import Rotation, rotary_angles, rotation_at
 from model.core_registry import core_entry
 from model.device import resolve_device
+from model.head_loss import HeadWeights, head_weights
 from model.transformer.inputs import InputEmbedding, InputError, check_context, check_documents, check_mask
 from model.transformer.norms import Residual, make_norm
 from model.types import PerformerParams
@@ -170,6 +171,14 @@ class PerformerStack(nn.Module):
             return F.linear(hidden, embedding.weight)
         out: Tensor = self.head(hidden)  # type: ignore[misc]
         return out
+
+    @property
+    def output_head(self) -> HeadWeights | None:
+        """Weights of the head, or of the embedding that it is tied to; None without a head and for an adapted one."""
+        embedding = self.input.embedding
+        if self.has_head and self.head is None and type(embedding) is nn.Embedding:
+            return HeadWeights(embedding.weight)
+        return head_weights(self.head)
 
     def _check_context(self, x: Tensor, context: Tensor | None, context_mask: Tensor | None) -> None:
         if isinstance(x, Tensor) and x.dim() > 0:  # the input layer reports anything else that is wrong with x

@@ -281,8 +281,8 @@ class TrainingSession:
         evaluation = None if splits.evaluation is None else first_rows(splits.evaluation, limit)
         offset = self.plan.row_offset(share.rows, has_new_data=self.has_new_data)
         own = DatasetManager.collator(self.entry, splits.train, fill=module.task.takes_fill)
-        collate = RowCollator(own, self.settings.seed, share.rows, offset)
-        shown = self.make_sample_batch(evaluation or Rows(splits.sample), replace(collate, offset=0))
+        collate = RowCollator(own, self.settings.seed, share.rows, offset, module.task.host_draw(module.network))
+        shown = self.make_sample_batch(evaluation or Rows(splits.sample), replace(collate, offset=0, draw=None))
         assert self.config.model is not None
         header = describe_run(self.config, module.network, splits, self.settings, share, offset)
         callback = RunCallback(self.run, self.settings, self.config.model.name, average, shown, header)

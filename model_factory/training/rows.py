@@ -192,12 +192,14 @@ class RowCollator:
     """Collator of the data set that also adds `noise` and `labels`, and drops masks that are True everywhere.
 
     `batch_size` is the number of rows of a step; dividing a stream position, counted from `offset`, by it gives the step.
+    `draw` is a task's `host_draw`; its result is `drawn` in the batch, or its error, which the step raises with its rows.
     """
 
     collate: Collate
     seed: int
     batch_size: int
     offset: int = 0
+    draw: Callable[[dict[str, Any]], dict[str, Any]] | None = None
 
     def __call__(self, items: list[Item]) -> dict[str, Any]:
         """Collate rows into a batch; return an empty dictionary without rows."""
@@ -211,6 +213,11 @@ class RowCollator:
         batch["noise"] = RowNoise(self.seed, step, index, position % self.batch_size, self.batch_size)
         if "labels" not in batch and isinstance(rows[0], dict) and "labels" in rows[0]:
             batch["labels"] = torch.tensor([int(row["labels"]) for row in rows])
+        if self.draw is not None:
+            try:
+                batch["drawn"] = self.draw(batch)
+            except ValueError as error:
+                batch["drawn"] = {"error": str(error)}
         return batch
 
 
