@@ -5,7 +5,14 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModel, AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelForSeq2SeqLM, AutoTokenizer
+from transformers import (
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForMaskedLM,
+    AutoModelForSeq2SeqLM,
+    AutoTokenizer,
+    LlamaForCausalLM,
+)
 
 import model_factory.interop.hf  # noqa: F401
 from model.model_factory import create_model
@@ -15,6 +22,9 @@ from model_factory.interop.export.backbone import logits_of_backbone
 from model_factory.interop.hf.config import make_hub_config
 from model_factory.interop.hf.denoiser import ModelFactoryDenoiser
 from model_factory.interop.hf.encoder import ModelFactoryEncoder
+from model_factory.training.engine import train
+from parse_args import parse_experiment
+from tests.evaluation.untrained_runs import make_run, text_data
 from tests.interop.exports import (
     BERT,
     DDIT,
@@ -239,6 +249,26 @@ def test_adapted_backbone_goes_back_to_its_class(kind: str, tmp_path: Path, caps
         plain = torch.cat([plain[:, :1], plain[:, :-1]], 1)
     assert torch.equal(plain[..., :259], wanted)
     assert AutoTokenizer.from_pretrained(tmp_path / "out").mask_token_id == theirs.config.mask_token_id == 259
+
+
+def test_trained_adapters_are_merged_into_the_class(tmp_path: Path, capsys: Any) -> None:
+    pytest.importorskip("peft", reason="the extra 'peft' is not installed")
+    write_pretrained("llama", tmp_path / "base", vocab_size=259)
+    backbone = {"type": "hugging_face", "path": str(tmp_path / "base"), "device": "cpu"}
+    data = text_data(tmp_path / "texts", tokenizer={"type": "bytes"})
+    settings = {"lora": {"r": 2}, "max_steps": 2, "learning_rate": 0.1}
+    before = make_run(tmp_path / "r", denoiser(backbone), data, "diffusion", **settings)
+    train(parse_experiment(tmp_path / "r" / "experiment.yml"), tmp_path / "tuned")
+    code, printed = export(tmp_path / "tuned", tmp_path / "out", capsys, "--format", "hf")
+    assert code == 0, printed
+    theirs = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+    assert type(theirs) is LlamaForCausalLM
+    assert not [name for name in theirs.state_dict() if "lora" in name]
+    ids = tokens(count=256)
+    logits = theirs(ids).logits
+    shifted = torch.cat([logits[:, :1], logits[:, :-1]], 1)[..., :259]
+    assert torch.equal(shifted, model_of(tmp_path / "tuned").denoise(ids, 0.5)[..., :259])
+    assert not torch.allclose(shifted, model_of(before).denoise(ids, 0.5)[..., :259], atol=1e-2)
 
 
 @pytest.mark.parametrize(
