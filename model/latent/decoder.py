@@ -1,7 +1,7 @@
 """Decoder of latents: a network over tokens and a latent, its language head, its loss, and generation."""
 
-from types import SimpleNamespace
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import torch

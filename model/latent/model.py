@@ -1,8 +1,8 @@
 """Latent diffusion of texts as one module: an autoencoder, a diffusion of its latents, and their training losses."""
 
+from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 import torch

@@ -165,6 +165,23 @@ def test_denoiser_denoises_and_samples_as_the_run(model: dict[str, Any], tmp_pat
     assert same_files(tmp_path / "out", tmp_path / "again")
 
 
+def test_denoiser_with_an_encoder_reads_its_source(tmp_path: Path, capsys: Any) -> None:
+    encoder = {"type": "performer", "d_model": 16, "num_layers": 1, "num_heads": 2}
+    run = write_run(tmp_path / "r", denoiser({**DDIT, "encoder": encoder}))
+    sharpen(run)
+    assert export(run, tmp_path / "out", capsys, "--format", "hf")[0] == 0
+    ours, theirs = model_of(run), AutoModel.from_pretrained(tmp_path / "out")
+    source, mask = {"context_ids": tokens(length=6), "context_mask": RAGGED.flip(1)}, RAGGED.flip(1).bool()
+    ids = tokens(length=8)
+    wanted = ours.denoise(ids, None, **ours.encode(source["context_ids"], mask))
+    assert torch.equal(theirs(ids, **source).logits, wanted)
+    assert "context_ids=source" in (tmp_path / "out" / "README.md").read_text()
+    draws = [torch.Generator().manual_seed(5) for _ in range(2)]
+    options = {"steps": 4, "context_ids": source["context_ids"]}
+    found = theirs.generate(max_new_tokens=8, num_samples=3, generator=draws[1], **options)
+    assert torch.equal(found, ours.sample(3, 8, generator=draws[0], **options))
+
+
 def test_model_that_inserts_tokens_pads_its_rows(tmp_path: Path, capsys: Any) -> None:
     run = write_run(tmp_path / "r", denoiser(DDIT, "flexmdm"), documents="line", rows="whole", sequence_length=90)
     sharpen(run)

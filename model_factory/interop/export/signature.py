@@ -1,4 +1,4 @@
-"""What the graph of a model takes and gives: inputs by name with their dynamic axes, and examples of them."""
+"""Signatures of graphs: the inputs of a model by name with their dynamic axes, and examples of them."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
