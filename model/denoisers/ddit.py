@@ -18,6 +18,7 @@ from model.denoisers.context import SourceEncoder
 from model.denoisers.embeddings import ConditioningEmbedding
 from model.denoisers.local import look_at_neighbours, make_local
 from model.head_loss import HeadWeights, head_weights
+from model.norms import LayerNorm
 from model.transformer.inputs import check_context
 
 Before = Callable[[Tensor, Tensor], KeyValue]
@@ -72,7 +73,7 @@ class CrossAttention(nn.Module):
     def __init__(self, d_model: int, num_heads: int) -> None:
         super().__init__()
         self.num_heads = num_heads
-        self.norm = nn.LayerNorm(d_model, bias=False)
+        self.norm = LayerNorm(d_model, bias=False)
         self.to_q = nn.Linear(d_model, d_model, bias=False)
         self.to_kv = nn.Linear(d_model, 2 * d_model, bias=False)
         self.to_out = nn.Linear(d_model, d_model, bias=False)
@@ -104,9 +105,9 @@ class DDiTLayer(nn.Module):
     ) -> None:
         super().__init__()
         self.dropout = dropout
-        self.norm_attention = nn.LayerNorm(d_model, bias=False)
+        self.norm_attention = LayerNorm(d_model, bias=False)
         self.attention = SelfAttention(d_model, num_heads)
-        self.norm_feed_forward = nn.LayerNorm(d_model, bias=False)
+        self.norm_feed_forward = LayerNorm(d_model, bias=False)
         self.feed_forward = nn.Sequential(
             nn.Linear(d_model, d_ff * d_model), nn.GELU(approximate="tanh"), nn.Linear(d_ff * d_model, d_model)
         )
@@ -156,7 +157,7 @@ class DDiT(nn.Module):
         if config.get("init") == "neighbours":
             for layer in layers:
                 look_at_neighbours(layer.attention.to_qkv, layer.modulation.linear.bias[:width], config.num_heads)
-        self.final_norm = nn.LayerNorm(width, bias=False)
+        self.final_norm = LayerNorm(width, bias=False)
         self.final_modulation = Modulation(cond_dim, width, 2)
         self.head = nn.Linear(width, vocab_size)
         nn.init.zeros_(self.head.weight)

@@ -65,4 +65,5 @@ class PerformerDenoiser(nn.Module):
         x = self.encoder.input.embedding(ids)
         if self.local is not None:
             x = self.local(x, mask, documents)
-        return self.encoder.hidden(x + self.told(x_t, sigma, cond), mask, documents, context, context_mask)
+        told = self.told(x_t, sigma, cond).to(x.dtype)
+        return self.encoder.hidden(x + told, mask, documents, context, context_mask)

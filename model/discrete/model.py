@@ -57,7 +57,7 @@ class DiffusionModel(nn.Module):
             raise ValueError(
                 "a diffusion model needs vocab_size: set it in the model's section, or add a data set with a tokenizer"
             )
-        self.diffusion_config = config
+        self.diffusion_config, self.is_time_conditioned = config, config.is_time_conditioned
         self.num_tokens = config.vocab_size
         with unset_fake_temporarily():  # a few numbers, which a summary on fake tensors needs too
             self.process, self.objective = build_mathematics(config)
@@ -274,7 +274,7 @@ class DiffusionModel(nn.Module):
             mask_token = self.process.graph.mask_token
             assert mask_token is not None  # the section refuses source_dropout without one
             x_t = x_t.masked_fill(hidden, mask_token)
-        if not self.diffusion_config.is_time_conditioned:
+        if not self.is_time_conditioned:
             level = None
         if self.block_size is not None and blocks is None:
             blocks = Blocks.doubled(x_t.shape[1] // 2, self.block_size, x_t.device, documents)

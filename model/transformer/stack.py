@@ -1,8 +1,10 @@
 """Stack of pre-norm layers (arXiv 2002.04745), the base of the Performer encoder and decoder."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, cast
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -25,6 +27,7 @@ from model.types import PerformerParams
 
 ACTIVATIONS: dict[ActivationFunctions, Callable[[Tensor], Tensor]] = {
     ActivationFunctions.GELU: F.gelu,
+    ActivationFunctions.GELU_TANH: partial(F.gelu, approximate="tanh"),
     ActivationFunctions.RELU: F.relu,
     ActivationFunctions.SILU: F.silu,
     ActivationFunctions.GEGLU: F.gelu,
@@ -151,7 +154,7 @@ class PerformerStack(nn.Module):
         """Return an untied head, or None if the token embedding is the head too."""
         if params.tie_embeddings and self.input.embedding is not None:
             return None
-        return nn.Linear(params.d_model, params.vocab_size, bias=False)  # type: ignore[arg-type]
+        return nn.Linear(params.d_model, params.vocab_size, bias=params.head_bias)  # type: ignore[arg-type]
 
     def transformer_layers(self) -> list[TransformerLayer]:
         """Return the layers in order."""
@@ -215,7 +218,9 @@ class PerformerStack(nn.Module):
         shared: dict[str, Any] = {"mask": mask, "context_mask": context_mask, "causal": causal, "rotation": rotation}
         shared["documents"] = apart
         if self.rotates_context and context is not None and rotation is not None:
-            shared["context_rotation"] = rotary_angles(context.shape[1], self.params.head_dim, context.device)
+            shared["context_rotation"] = rotary_angles(
+                context.shape[1], self.params.head_dim, context.device, dtype=rotation[0].dtype
+            )
         prefixes = [None] * len(self.layers) if kv_prefixes is None else kv_prefixes
         for layer, (cache, own_context), kv_prefix in zip(self.layers, states, prefixes, strict=True):
             x = layer(x, own_context, cache=cache, kv_prefix=kv_prefix, **shared)
@@ -225,6 +230,7 @@ class PerformerStack(nn.Module):
     def _rotation(self, x: Tensor, positions: Tensor | None) -> Rotation | None:
         if self.params.position != "rotary":
             return None
+        exact = torch.float64 if x.dtype == torch.float64 else torch.float32
         if positions is None:
-            return rotary_angles(x.shape[1], self.params.head_dim, x.device)
-        return rotation_at(positions.unsqueeze(1), self.params.head_dim)  # the same in all heads
+            return rotary_angles(x.shape[1], self.params.head_dim, x.device, dtype=exact)
+        return rotation_at(positions.unsqueeze(1), self.params.head_dim, dtype=exact)  # the same in all heads

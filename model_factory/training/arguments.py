@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 from transformers import TrainingArguments
@@ -33,8 +32,6 @@ def training_arguments(settings: TrainingConfig, share: Share, folder: str, *, u
     _silence_libraries()
     given = {name: getattr(settings, name) for name in SAME_NAME}
     given |= {"report_to": settings.loggers or "none", "run_name": settings.run_name or Path(folder).name}
-    if settings.fsdp:
-        given |= {"fsdp": True, "fsdp_config": {"version": 2}}
     return TrainingArguments(
         output_dir=folder,
         per_device_train_batch_size=share.batch_size,
@@ -50,13 +47,6 @@ def training_arguments(settings: TrainingConfig, share: Share, folder: str, *, u
         remove_unused_columns=False,
         **given,
     )
-
-
-def shard_by_layer(arguments: TrainingArguments, network: nn.Module) -> None:
-    """Let FSDP gather one layer at a time: wrap the classes of the modules in the network's ModuleLists."""
-    lists = [module for module in network.modules() if isinstance(module, nn.ModuleList)]
-    names = sorted({type(layer).__name__ for layers in lists for layer in layers})
-    arguments.fsdp_plugin_args["transformer_cls_names_to_wrap"] = ",".join(names)
 
 
 def _silence_libraries() -> None:

@@ -15,7 +15,6 @@ from data_manager.dataset_types import DatasetConfig
 from data_manager.rows.token_stream import TokenStream
 from data_manager.tokenizers.from_run import with_tokenizer_of
 from model.checkpoint import atomic_replace
-from model.hub import replacing_weights
 from model_factory.experiment.build import with_vocabulary
 from model_factory.experiment.config import ExperimentConfig
 from model_factory.experiment.task_registry import TASKS
@@ -23,8 +22,7 @@ from model_factory.experiment.training_types import GenerationConfig, TrainingCo
 from model_factory.training import distributed
 from model_factory.training.ema import EMA
 from model_factory.training.errors import FolderInUseError, UnfitError
-from model_factory.training.lora import add_adapters
-from model_factory.training.network import TaskModule, build_network, load_initial_weights
+from model_factory.training.network import TaskModule, build_task_module
 from model_factory.training.progress import describe_run
 from model_factory.training.rows import Buckets, RowCollator, Rows, first_rows, spread_batch
 from model_factory.training.run.atomic_io import explain_write_errors, sync, write_text
@@ -58,6 +56,7 @@ from model_factory.training.run.resume import (
     take_free_keys,
 )
 from model_factory.training.run.weights import write_weights
+from model_factory.training.sharding import shard
 from model_factory.training.share import Share, resolve_steps
 from model_factory.training.splits import (
     Split,
@@ -73,7 +72,6 @@ from model_factory.training.splits import (
 )
 from model_factory.training.stream import Data
 from model_factory.yaml_config.errors import escape_controls
-from model_factory.yaml_config.paths import expand_home
 from model_factory.yaml_config.schema_version import add_version
 
 if TYPE_CHECKING:
@@ -307,22 +305,13 @@ class TrainingSession:
         )
 
     def build_module(self, arguments: "TrainingArguments") -> "TaskModule":
-        """Build the network with its task, initial weights and adapters, on the device of `arguments`."""
-        import torch
-
-        from model_factory.training.arguments import shard_by_layer
-
-        torch.manual_seed(self.settings.seed)
-        with nullcontext() if self.plan.checkpoint is None else replacing_weights():
-            network, task = build_network(self.config, self.tokenizer)
-        if self.settings.init_from is not None and self.plan.checkpoint is None:
-            load_initial_weights(network, expand_home(self.settings.init_from), self.tokenizer, self.entry.name)
-        module = TaskModule(network, task)
-        if self.settings.lora is not None:
-            add_adapters(module, self.settings.lora)
+        """Build the network with its task, initial weights and adapters, on the device of `arguments`, sharded for FSDP."""
+        is_resumed = self.plan.checkpoint is not None
+        module = build_task_module(self.config, self.settings, self.tokenizer, is_resumed=is_resumed)
+        module.to(arguments.device)
         if self.settings.fsdp:
-            shard_by_layer(arguments, network)
-        return module.to(arguments.device)
+            shard(module, module.network, bf16=self.settings.bf16)
+        return module
 
     def make_sample_batch(self, rows: "Rows", collate: "RowCollator") -> "Callable[[], Batch]":
         """Return a function that collates evenly spaced rows of the split, one for each sample to show."""

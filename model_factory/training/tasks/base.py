@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from data_manager.tokenizers.base import Tokenizer
 from model.head_loss import HeadWeights, head_loss
-from model.transformer.inputs import check_ids
+from model.transformer.inputs import check_ids, has_values
 from model_factory.diffusion.objectives.row_losses import RowTerms
 from model_factory.experiment.config import ExperimentConfig
 from model_factory.experiment.task_registry import TASKS
@@ -159,7 +159,7 @@ def decoder_loss(model: nn.Module, ids: Tensor, real: Tensor, call: Call) -> Ten
         return next_token_loss(call(model), ids, real)
     counted, targets = real[:, 1:].flatten(), ids[:, 1:].flatten()
     places = torch.arange(len(targets), device=ids.device)
-    if ids.device.type == "cpu":  # elsewhere the number of such tokens would have to be waited for
+    if has_values(ids) and ids.device.type == "cpu":  # a device would have to be waited for, and a graph has no numbers
         places = places[counted]
     share = counted[places] / counted.sum().clamp(min=1).double()
     terms = RowTerms("cross_entropy", [targets[places].clamp(min=0)], places, share, share)
