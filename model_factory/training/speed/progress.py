@@ -7,6 +7,7 @@ from torch import nn
 from data_manager.rows.lengths import row_lengths
 from data_manager.rows.shards import MappedRows
 from data_manager.rows.token_stream import TokenStream
+from model.discrete.model import DiffusionModel
 from model_factory.experiment.config import ExperimentConfig
 from model_factory.experiment.training_types import TrainingConfig
 from model_factory.training.share import Share
@@ -35,8 +36,22 @@ def describe_run(
         f"data: {_rows(splits)}",
         f"length: {_length(splits.train_rows, settings, share, offset)}",
         f"precision: {'bfloat16' if settings.bf16 else 'float16' if settings.fp16 else 'float32'}",
+        f"logits: {_logits(network)}",
         *([] if is_bound else ["loss: of clipped times in training, which is no bound; evaluations compute the bound"]),
     ]
+
+
+def _logits(network: nn.Module) -> str:
+    """Say whether the loss of a step makes its logits in chunks of rows, or those of the whole batch."""
+    if isinstance(network, DiffusionModel):
+        if not network.has_row_form:
+            return "of the whole batch; the objective, its process or its parameterisation has no loss of single rows"
+        head = network.call.output_head
+    else:
+        head = getattr(network, "output_head", None)
+    if head is None:
+        return "of the whole batch, as the network gives no plain linear head apart"
+    return f"in chunks of rows with a loss, by a head of {len(head.table):,} x {head.table.shape[1]:,}"
 
 
 def _rows(splits: Splits) -> str:
