@@ -39,7 +39,7 @@ def write(folder: Path, count: int) -> None:
     config, rng = TextDatasetConfig(**entry(folder)), np.random.default_rng(0)
     tokenizer = DatasetManager.tokenizer(config.model_copy(update={"shards": None}))
     assert tokenizer is not None
-    writer = SplitWriter(split_folder(folder, 0, "train"), ["input_ids"])
+    writer = SplitWriter(split_folder(folder, 0, "train"), ["input_ids"], tokenizer.vocab_size)
     for start in range(0, count, _PART):
         lengths = rng.integers(2, LENGTH + 1, min(_PART, count - start))
         writer.add({"input_ids": rng.integers(0, 256, lengths.sum(), np.int32)}, {"input_ids": lengths})

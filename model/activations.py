@@ -7,6 +7,8 @@ class ActivationFunctions(StrEnum):
     """Activation of the feed-forward layer; a name in any case is accepted: `ActivationFunctions("gelu")`."""
 
     GELU = "GELU"
+    GELU_TANH = "GELU_TANH"
+    """GELU by its approximation with tanh, as in GPT-2 (Hendrycks and Gimpel 2016, arXiv 1606.08415)."""
     RELU = "RELU"
     SILU = "SILU"
     GEGLU = "GEGLU"

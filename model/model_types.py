@@ -91,6 +91,12 @@ class EncoderDecoderConfig(StrictModel):
     def violations(self) -> Iterator[Violation]:
         """Yield parts that do not fit their role, and widths that differ."""
         yield from _needs_no_context("encoder", self.encoder_params)
+        if self.encoder_params.head_bias:
+            yield Violation(
+                "the encoder of an encoder-decoder has no output head",
+                ("encoder", "head_bias"),
+                suggestion="decoder: {head_bias: true}",
+            )
         yield from _needs_causal("decoder", self.decoder_params)
         widths = self.encoder_params.d_model, self.decoder_params.d_model
         if widths[0] != widths[1]:

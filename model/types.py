@@ -92,7 +92,7 @@ class PerformerParams(StrictModel):
     attention_type: AttentionType = "softmax"
     """softmax, linear (bidirectional), causal_linear or a registered core; a list of them has one for each layer."""
     activation: Annotated[ActivationFunctions, BeforeValidator(_check_activation)] = ActivationFunctions.GELU
-    """GELU, RELU, SILU, GEGLU, REGLU or SWIGLU, in any case."""
+    """GELU, GELU_TANH (GPT-2's approximation), RELU, SILU, GEGLU, REGLU or SWIGLU, in any case."""
     nb_features: Size | None = None
     """Random features of linear attention; None: head_dim * ln(head_dim). [features]"""
     use_cross_attention: bool | None = None
@@ -117,6 +117,8 @@ class PerformerParams(StrictModel):
     """Key and value heads (grouped-query attention, arXiv 2305.13245); divides num_heads; None: num_heads. [heads]"""
     tie_embeddings: bool = True
     """Use the token embedding as the output head as well."""
+    head_bias: bool = False
+    """Add a bias to the output head; needs `tie_embeddings: false`."""
     input_dim: Size | None = None
     """Width of float input (80 for log-mel bins), projected to d_model; None: from the features of speech data sets if the
     file has no `training`, else d_model. [channels]"""
@@ -165,6 +167,13 @@ class PerformerParams(StrictModel):
                 ("use_scalenorm",),
                 (("use_rezero",),),
                 "keep one of them",
+            )
+        if self.head_bias and self.tie_embeddings:
+            yield Violation(
+                "head_bias needs an output head apart from the token embedding",
+                ("head_bias",),
+                (("tie_embeddings",),),
+                "tie_embeddings: false",
             )
         if self.position == "absolute" and self.max_length is None:
             yield Violation(

@@ -1,9 +1,12 @@
 """Rows of token ids in memory-mapped shards: written once by `--write-shards`, opened without reading them.
 
-A split is a folder of shards of about 64 MB. Each column of a shard is one numpy file of concatenated values and, for lists,
-one of the offsets of rows. `shards.json` describes all splits and is written last. Beside it is the tokenizer.
+A split is a folder of shards of 16 million values. Each column of a shard is one numpy file of concatenated values and, for
+lists, one of the offsets of rows: a header that names the type, and raw little-endian values, of ids 2 bytes up to a
+vocabulary of 65,536 and 4 beyond. `shards.json` describes all splits, with size, type and SHA-256 of each file, and is written
+last. Beside it is the tokenizer.
 """
 
+import hashlib
 import json
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
@@ -33,6 +36,9 @@ _FREE = {
     *("bucketing", "document_ids", "position_ids", "fill"),
 }
 """Keys of a data set that do not affect its rows."""
+_SMALL_VOCABULARY = 1 << 16
+"""Ids of vocabularies up to this size take 2 bytes."""
+_REMEDY = "copy the folder again, or write it again with --write-shards"
 _SHARD = 1 << 24
 """Values in a shard, of all columns."""
 _BATCH = 1000
@@ -48,7 +54,11 @@ class MappedRows:
         self.identity: str = record["hash"]
         """Hash of the rows, computed when they were written."""
         self.num_labels: int | None = record["classes"]
+        self._counts: list[int] = record["rows"]
         self._ends = list(accumulate(record["rows"]))
+        self._types: Mapping[str, str] = record.get("types", {})
+        self.hashes: Mapping[str, str] = record.get("sha256", {})
+        """SHA-256 of each file by its name; empty for a folder of an earlier version."""
         self._open: dict[int, dict[str, Any]] = {}
 
     def __len__(self) -> int:
@@ -93,6 +103,19 @@ class MappedRows:
         shards = [self._shard(number) for number in range(len(self._ends))]
         return {name: np.concatenate([np.diff(shard[f"{name}.offsets"]) for shard in shards]) for name in names}
 
+    def lengths_at(self, rows: "NDArray[np.int64]") -> "NDArray[np.int64]":
+        """Return the number of tokens of each of the rows int64 [n], over all columns of ids; this reads their offsets."""
+        import numpy as np
+
+        numbers, lengths = np.searchsorted(self._ends, rows, side="right"), np.zeros(len(rows), np.int64)
+        names = [f"{name}.offsets" for name in self.column_names if name.endswith("_ids")]
+        for number in np.unique(numbers).tolist():
+            here = numbers == number
+            within = rows[here] - (self._ends[number] - self._counts[number])
+            shard = self._shard(number)
+            lengths[here] = sum(shard[name][within + 1] - shard[name][within] for name in names)
+        return lengths
+
     def _row(self, index: int) -> dict[str, Any]:
         if not -len(self) <= index < len(self):
             raise IndexError(f"row {index:,} of {len(self):,}")
@@ -105,21 +128,50 @@ class MappedRows:
                 row[name] = shard[name][within]
             else:
                 start, end = shard[f"{name}.offsets"][within : within + 2]
-                row[name] = shard[name][start:end]
+                row[name] = shard[name][start:end].astype(value_type(name), copy=False)
         return row
 
     def _shard(self, number: int) -> dict[str, Any]:
         import numpy as np
 
         if number not in self._open:
-            names = _file_names(self.column_names)
+            places = {name: self.folder / _file_name(number, name) for name in _file_names(self.column_names)}
             try:
-                self._open[number] = {
-                    name: np.asarray(np.load(self.folder / f"{number:05d}.{name}.npy", mmap_mode="c")) for name in names
-                }
+                shard = {name: np.asarray(np.load(place, mmap_mode="c")) for name, place in places.items()}
             except (OSError, ValueError) as error:
                 raise DataError(f"{self.folder}: shard {number:05d} cannot be read: {error}") from error
+            for name, values in shard.items():
+                self._check(number, name, values, shard)
+            self._open[number] = shard
         return self._open[number]
+
+    def _check(self, number: int, name: str, values: Any, shard: Mapping[str, Any]) -> None:
+        """Raise DataError for an array of another type or length than `shards.json` and the offsets name."""
+        place = self.folder / _file_name(number, name)
+        expected = self._types.get(place.name, values.dtype.str)  # folders of earlier versions do not name types
+        if values.dtype.str != expected:
+            raise DataError(
+                f"{place} has values of type {values.dtype.str}, and was written with {expected}; {_REMEDY}"
+            )
+        if name.endswith(".offsets"):
+            rows, end, held = (
+                len(values) - 1,
+                values[-1] if len(values) else 0,
+                len(shard[name.removesuffix(".offsets")]),
+            )
+            if end != held:
+                raise DataError(f"{place} ends at value {end:,}, and the column has {held:,} values; {_REMEDY}")
+        elif f"{name}.offsets" in shard:
+            return
+        else:
+            rows = len(values)
+        if rows != self._counts[number]:
+            raise DataError(f"{place} has {rows:,} rows, and was written with {self._counts[number]:,}; {_REMEDY}")
+
+
+def _file_name(number: int, array: str) -> str:
+    """Return the name of the file of an array of shard `number`."""
+    return f"{number:05d}.{array}.npy"
 
 
 def _file_names(columns: Sequence[str]) -> list[str]:
@@ -128,13 +180,15 @@ def _file_names(columns: Sequence[str]) -> list[str]:
 
 
 class SplitWriter:
-    """Writer of the shards of one split; call `close` after the last rows."""
+    """Writer of the shards of one split, with ids below `vocab_size`; call `close` after the last rows."""
 
-    def __init__(self, folder: Path, columns: Sequence[str]) -> None:
+    def __init__(self, folder: Path, columns: Sequence[str], vocab_size: int) -> None:
         from xxhash import xxh3_128
 
         folder.mkdir(parents=True)
-        self.folder, self.columns = folder, list(columns)
+        self.folder, self.columns, self.vocab_size = folder, list(columns), vocab_size
+        self.hashes: dict[str, str] = {}
+        self.types: dict[str, str] = {}
         self.rows: list[int] = []
         self.tokens = self._count = self._size = 0
         self._classes: int | None = None
@@ -169,6 +223,8 @@ class SplitWriter:
             "classes": self._classes,
             "hash": f"shards {self._digest.hexdigest()}",
             "files": files,
+            "types": self.types,
+            "sha256": self.hashes,
         }
 
     def _write(self) -> None:
@@ -181,10 +237,31 @@ class SplitWriter:
             if name == LABELS:
                 self._classes = max(self._classes or 2, int(array.max()) + 1)
             self._digest.update(array.tobytes())
-            np.save(self.folder / f"{len(self.rows):05d}.{name}.npy", array)
+            path = self.folder / _file_name(len(self.rows), name)
+            np.save(path, array.astype(self._stored_type(name, array)))
+            self.types[path.name] = np.load(path, mmap_mode="r").dtype.str
+            self.hashes[path.name] = hash_file(path)
         self.rows.append(self._count)
         self._held = {name: [] for name in self._held}
         self._count = self._size = 0
+
+    def _stored_type(self, name: str, array: "NDArray[Any]") -> str:
+        """Return the little-endian type of an array's values on the disk, such as `<u2`; raise DataError for wrong ids."""
+        if not name.endswith("_ids"):
+            return str(array.dtype.newbyteorder("<").str)
+        low, high = (int(array.min()), int(array.max())) if array.size else (0, 0)
+        if low < 0 or high >= self.vocab_size:
+            wrong = low if low < 0 else high
+            raise DataError(
+                f"{self.folder.name}: {name} has the id {wrong}, and the tokenizer has {self.vocab_size:,} ids"
+            )
+        return "<u2" if self.vocab_size <= _SMALL_VOCABULARY else "<i4"
+
+
+def hash_file(path: Path) -> str:
+    """Return the SHA-256 of a file as hexadecimal text."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_shards(folder: Path, config: TokensConfig, splits: Mapping[str, Any], tokenizer: Tokenizer) -> dict[str, Any]:
@@ -196,7 +273,7 @@ def write_shards(folder: Path, config: TokensConfig, splits: Mapping[str, Any], 
         raise DataError(f"--write-shards {folder} is not empty; give another folder, or remove it")
     records = {}
     for number, (split, rows) in enumerate(splits.items()):
-        writer = SplitWriter(split_folder(folder, number, split), rows.column_names)
+        writer = SplitWriter(split_folder(folder, number, split), rows.column_names, tokenizer.vocab_size)
         with progress_counter(f"{config.name}: shards of {split}", " tokens") as advance:
             for batch in rows.with_format("numpy").iter(batch_size=_BATCH):
                 advance(writer.add(*_flatten(batch)))
@@ -251,7 +328,7 @@ def open_shards(config: TokensConfig) -> dict[str, MappedRows]:
             now = (place / name).stat().st_size if (place / name).is_file() else None
             if now != size:
                 what = "is missing" if now is None else f"has {now:,} bytes, and was written with {size:,}"
-                raise DataError(f"{place / name} {what}; copy the folder again, or write it again with --write-shards")
+                raise DataError(f"{place / name} {what}; {_REMEDY}")
         found[split] = MappedRows(place, record)
     return found
 
@@ -292,6 +369,8 @@ def _read_manifest(config: TokensConfig) -> tuple[Path, dict[str, Any]]:
             if not all(type(count) is int and count > 0 for count in record["rows"]) or not record["rows"]:
                 raise ValueError("numbers of rows are invalid")
             record["columns"], record["files"].items(), record["classes"], str(record["hash"])
+            if any(set(record[key]) != set(record["files"]) for key in ("types", "sha256") if key in record):
+                raise ValueError("types or hashes are not those of the files")
         content["config"].items(), content["tokenizer"]
     except (SchemaVersionError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{path} cannot be read: {error}; {remedy}") from error

@@ -132,7 +132,7 @@ class LinearCore(nn.Module):
                 out = self._attend(q, k, v, key_mask=key_mask, causal=causal)
             else:
                 out = documents.attend_apart(self._attend, q, k, v, key_mask=key_mask, causal=causal)
-            if self.training:
+            if self.training and not self.features.is_repeated:
                 self.features.observe(q, k, key_mask)  # after attention: this step must not use statistics of itself
             return out.to(q.dtype)
 

@@ -1,11 +1,15 @@
 """Feature maps of linear attention that are not fitted to the data, and the factory of all of them."""
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from model.activation_checkpointing import CallState, Repeat
 from model.attention.chunked.features import RELU_FLOOR, Kernel, expand_heads
 from model.feature_registry import build_feature_map
 from model.types import PerformerParams, default_features
@@ -13,13 +17,16 @@ from model.types import PerformerParams, default_features
 # Base classes of the feature maps of linear attention: phi with phi(q) . phi(k) in place of exp(q . k / sqrt(D)).
 
 
-class FeatureMap(nn.Module, ABC):
+class FeatureMap(nn.Module, CallState):
     """Positive features of queries and keys, whose products are the weights of linear attention.
 
     Linear attention calls `query` and `key` in float32 or float64 while it sees whole sequences, `log_query` and
     `log_key` while decoding, and `observe` after each step of training; `nb_features` is the number m of features.
-    `num_heads` counts key-value heads, for maps with parameters or statistics for each of them.
+    `num_heads` counts key-value heads, for maps with parameters or statistics for each of them. A call that activation
+    checkpointing repeats (`is_repeated`) reads the buffers of the first call, and observes nothing.
     """
+
+    is_repeated = False
 
     def __init__(self, head_dim: int, nb_features: int, num_heads: int = 1) -> None:
         super().__init__()
@@ -52,6 +59,22 @@ class FeatureMap(nn.Module, ABC):
     @torch.no_grad()
     def observe(self, q: Tensor, k: Tensor, key_mask: Tensor | None) -> None:
         """Update statistics from q [B, H, N, D] and k [B, H, M, D] of a training step, after their attention."""
+
+    def capture(self) -> Repeat:
+        """Capture the projections and statistics, which change between a call and its repetition."""
+        return partial(self._repeating, {name: buffer.clone() for name, buffer in self.named_buffers(recurse=False)})
+
+    @contextmanager
+    def _repeating(self, buffers: Mapping[str, Tensor]) -> Iterator[None]:
+        own, self.is_repeated = dict(self.named_buffers(recurse=False)), True
+        try:
+            for name, buffer in buffers.items():
+                setattr(self, name, buffer)
+            yield
+        finally:
+            self.is_repeated = False
+            for name, buffer in own.items():
+                setattr(self, name, buffer)
 
 
 class RandomFeatures(FeatureMap):

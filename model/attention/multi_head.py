@@ -7,6 +7,7 @@ from model.attention.decoding_state import CoreState, make_core_state
 from model.attention.documents import Documents
 from model.attention.rotary import Rotation, rotate
 from model.core_registry import build_core
+from model.norms import RMSNorm
 from model.types import PerformerParams
 
 
@@ -25,8 +26,8 @@ class MultiHeadAttention(nn.Module):
         self.to_q = nn.Linear(params.d_model, params.d_model, bias=False)
         self.to_k = nn.Linear(params.d_model, self.num_kv_heads * self.head_dim, bias=False)
         self.to_v = nn.Linear(params.d_model, self.num_kv_heads * self.head_dim, bias=False)
-        self.q_norm = nn.RMSNorm(self.head_dim) if params.qk_norm else nn.Identity()
-        self.k_norm = nn.RMSNorm(self.head_dim) if params.qk_norm else nn.Identity()
+        self.q_norm = RMSNorm(self.head_dim) if params.qk_norm else nn.Identity()
+        self.k_norm = RMSNorm(self.head_dim) if params.qk_norm else nn.Identity()
         self.core = build_core(params)
         self.to_out = nn.Linear(params.d_model, params.d_model)
         self.dropout = nn.Dropout(params.dropout)

@@ -10,9 +10,11 @@ Rotation = tuple[Tensor, Tensor]
 """Cosines and sines, each [N, head_dim / 2], or [B, 1, N, head_dim / 2] if positions differ by row."""
 
 
-def rotary_angles(length: int, head_dim: int, device: torch.device, *, base: float = 10_000.0) -> Rotation:
-    """Return the rotation of the positions 0..length-1."""
-    return rotation_at(torch.arange(length, device=device), head_dim, base=base)
+def rotary_angles(
+    length: int, head_dim: int, device: torch.device, *, base: float = 10_000.0, dtype: torch.dtype = torch.float32
+) -> Rotation:
+    """Return the rotation of the positions 0..length-1; `dtype` is as in `rotation_at`."""
+    return rotation_at(torch.arange(length, device=device), head_dim, base=base, dtype=dtype)
 
 
 def rotation_at(

@@ -21,7 +21,7 @@ FREQUENCIES = 256
 _IGNORED = ("sampling_eps_min", "sampling_eps_max", "block_diff_mask")
 _CACHES = ("cos_cached", "sin_cached")
 _BERT_ROWS, _BERT_MASK = 30522, 103
-_NEVER = -1e4
+NEVER = -1e4
 """Bias of a token that is never predicted: its probability underflows to 0 in every floating-point type."""
 _MULTIPLE = 128
 """GIDD pads its table to a multiple of it."""
@@ -48,15 +48,15 @@ def read_network(weights: Weights, stated: Stated, where: str, mask: int | None)
     Raises PublishedError for tensors that are missing, left over or of another shape, for a config that contradicts
     them, and for a setting that neither states.
     """
-    prefix = _find_prefix(weights, where)
+    prefix = find_prefix(weights, where)
     names = {name.removeprefix(prefix): name for name in weights}
-    sizes = _measure(weights, names, where)
-    _compare(stated, sizes, where)
-    shapes = dict(_shapes(sizes))
-    _check_names(weights, names, shapes, where)
+    sizes = measure(weights, names, where)
+    compare(stated, sizes, where)
+    shapes = dict(shapes_of(sizes))
+    check_names(weights, names, shapes, where)
     process = stated.process or ("hybrid" if stated.p_uniform else "absorbing")
     states = _count_states(stated, sizes, where)
-    mask = _find_mask(stated.family, process, states, mask, where)
+    mask = find_mask(stated.family, process, states, mask, where)
     tokens = states if mask is None or mask < states - 1 else mask
     notes = list(_describe_mask(process, states, sizes.rows, mask))
     changes = _change_rows(process, states, sizes.rows, mask)
@@ -107,7 +107,8 @@ def _describe(
         yield "classes", f"{sizes.classes}, and the null condition"
 
 
-def _find_prefix(weights: Weights, where: str) -> str:
+def find_prefix(weights: Weights, where: str) -> str:
+    """Return the prefix of the tensors' names; raise PublishedError where there is no embedding."""
     for prefix in ("", "backbone.", "model.", "module."):
         if f"{prefix}vocab_embed.embedding" in weights:
             return prefix
@@ -115,8 +116,8 @@ def _find_prefix(weights: Weights, where: str) -> str:
     raise PublishedError(f"{where}: has no tensor vocab_embed.embedding, as these networks have; it has {some}")
 
 
-def _measure(weights: Weights, names: Mapping[str, str], where: str) -> Sizes:
-    """Return the sizes that the tensors tell; raise PublishedError where one that tells them is missing."""
+def measure(weights: Weights, names: Mapping[str, str], where: str, *, is_causal: bool = False) -> Sizes:
+    """Return the sizes that the tensors tell, `cond_dim` 0 in an autoregressive network; raise PublishedError where one that tells them is missing."""
 
     def shape(name: str, dims: int) -> tuple[int, ...]:
         if name not in names:
@@ -127,7 +128,7 @@ def _measure(weights: Weights, names: Mapping[str, str], where: str) -> Sizes:
         return found
 
     rows, width = shape("vocab_embed.embedding", 2)
-    cond_dim = shape("sigma_map.mlp.0.weight", 2)[0]
+    cond_dim = 0 if is_causal else shape("sigma_map.mlp.0.weight", 2)[0]
     hidden = shape("blocks.0.mlp.0.weight", 2)[0]
     indices = {name.split(".")[1] for name in names if name.startswith("blocks.")}
     layers = len(indices)
@@ -143,7 +144,7 @@ def _measure(weights: Weights, names: Mapping[str, str], where: str) -> Sizes:
     return Sizes(rows, width, cond_dim, layers, hidden // width, classes)
 
 
-def _compare(stated: Stated, sizes: Sizes, where: str) -> None:
+def compare(stated: Stated, sizes: Sizes, where: str) -> None:
     """Raise PublishedError where the config states another size than the tensors have."""
     rows = sizes.rows
     if stated.family == "gidd" and stated.vocab is not None and rows != stated.vocab:
@@ -166,7 +167,7 @@ def _differ(said: int | None, found: int | None) -> bool:
     return said is not None and said != found
 
 
-def _shapes(sizes: Sizes) -> Iterator[tuple[str, tuple[int, ...]]]:
+def shapes_of(sizes: Sizes) -> Iterator[tuple[str, tuple[int, ...]]]:
     """Yield the name and shape of each trained tensor of the published network."""
     width, cond, hidden = sizes.width, sizes.cond_dim, sizes.expansion * sizes.width
     yield "vocab_embed.embedding", (sizes.rows, width)
@@ -216,7 +217,7 @@ def _names(sizes: Sizes) -> Iterator[tuple[str, str]]:
                 yield f"{ours}{end}.{part}", f"{theirs}{end}.{part}"
 
 
-def _check_names(weights: Weights, names: Mapping[str, str], shapes: Mapping[str, tuple[int, ...]], where: str) -> None:
+def check_names(weights: Weights, names: Mapping[str, str], shapes: Mapping[str, tuple[int, ...]], where: str) -> None:
     """Raise PublishedError for tensors that are missing, of another shape, or left over."""
     missing = [name for name in shapes if name not in names]
     odd = [
@@ -261,7 +262,8 @@ def _count_states(stated: Stated, sizes: Sizes, where: str) -> int:
     return stated.vocab
 
 
-def _find_mask(family: str, process: str, states: int, mask: int | None, where: str) -> int | None:
+def find_mask(family: str, process: str, states: int, mask: int | None, where: str) -> int | None:
+    """Return the row of the mask, the given or the usual one, None for uniform noise; raise PublishedError."""
     if process == "uniform":
         if mask is not None:
             raise PublishedError(f"{where}: has uniform noise, so no token is its mask; leave --mask-id out")
@@ -299,7 +301,7 @@ def _change_rows(process: str, states: int, rows: int, mask: int | None) -> dict
 
         def silenced(bias: Tensor) -> Tensor:
             bias = moved(bias)
-            bias[mask] = _NEVER
+            bias[mask] = NEVER
             return bias
 
         return {tables[0]: moved, tables[1]: moved, tables[2]: silenced}

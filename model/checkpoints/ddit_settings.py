@@ -9,14 +9,16 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from model.checkpoints.errors import PublishedError
-from model.checkpoints.families import FAMILIES, LANGUAGE_MODELS
+from model.checkpoints.families import AUTOREGRESSIVE, FAMILIES, LANGUAGE_MODELS
 from model_factory.yaml_config.registry import closest
 
 _ALGORITHMS = {"duo_base": "duo", "distillation": "duo"}
-_REFUSED = {
-    "ar": "an autoregressive baseline, no diffusion model",
-    "d3pm": "a D3PM baseline, whose parameterisation is not read",
+_UNREAD = {
+    "gidd": "GIDD-unif, whose network has soft-capped attention, attention sinks and a schedule in log-SNR",
+    "diffusion_gemma": "DiffusionGemma, whose decoder needs the cache of a causal encoder and conditions on its own predictions",
 }
+"""Values of model_type that no network here fits."""
+_REFUSED = {"d3pm": "a D3PM baseline, whose parameterisation is not read"}
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ def read_settings(config: Mapping[str, Any], where: str, family: str | None) -> 
         family: family that the user named, where the config does not.
     """
     if "model_type" in config:
-        return _hub(config, where)
+        return _hub(config, where, family)
     model = config.get("model")
     if isinstance(model, Mapping) and isinstance(config.get("graph"), Mapping):
         return _sedd(config, model, where)
@@ -63,13 +65,18 @@ def read_settings(config: Mapping[str, Any], where: str, family: str | None) -> 
     )
 
 
-def _hub(config: Mapping[str, Any], where: str) -> Stated:
+def _hub(config: Mapping[str, Any], where: str, family: str | None) -> Stated:
     kind = str(config["model_type"]).lower()
     if kind == "dit" and "timestep_cond_dim" in config:
         return _gidd(config, where)
     if kind not in FAMILIES or kind in ("sedd", "gidd"):
         raise PublishedError(f"{where}: {_describe_unknown(kind)}")
-    _refuse_causal(config, where)
+    if _is_causal(config) or family == AUTOREGRESSIVE:
+        return _autoregressive(config, where, length=_int(config, "model_length", where))
+    if config.get("adaln") is False:
+        raise PublishedError(
+            f"{where}: adaln is false, a network without modulation by the noise level, which is not read"
+        )
     has_classes = config.get("cfg") is True
     return Stated(
         kind,
@@ -90,9 +97,9 @@ def _hub(config: Mapping[str, Any], where: str) -> Stated:
 def _describe_unknown(kind: str) -> str:
     if kind == "dit":
         return "model_type dit without timestep_cond_dim is not GIDD's network, but that of another project"
-    if kind in LANGUAGE_MODELS:
-        return f"model_type {kind!r} is not read yet; of language models, llada, llada2_moe, dream, sdar and a2d are"
-    known = (*FAMILIES, "llada", "llada2_moe", "dream", "sdar")
+    if kind in _UNREAD:
+        return f"model_type {kind!r} is {_UNREAD[kind]}, which is not read"
+    known = (*FAMILIES, *LANGUAGE_MODELS)
     near = closest(kind, list(known))
     hint = f"did you mean {near}?" if near else f"families that are read are {', '.join(known)}"
     return (
@@ -102,13 +109,22 @@ def _describe_unknown(kind: str) -> str:
     )
 
 
-def _refuse_causal(config: Mapping[str, Any], where: str) -> None:
-    if config.get("causal") is True or config.get("causal_attention") is True:
-        raise PublishedError(f"{where}: causal is true: {_REFUSED['ar']}, which is not read")
-    if config.get("adaln") is False:
-        raise PublishedError(
-            f"{where}: adaln is false, a network without modulation by the noise level, which is not read"
-        )
+def _is_causal(config: Mapping[str, Any]) -> bool:
+    return config.get("causal") is True or config.get("causal_attention") is True
+
+
+def _autoregressive(config: Mapping[str, Any], where: str, length: int | None) -> Stated:
+    """Read the config of an autoregressive baseline, with the keys of the hub or of a Hydra file's section `model`."""
+    hub = "hidden_dim" in config
+    return Stated(
+        AUTOREGRESSIVE,
+        width=_int(config, "hidden_dim" if hub else "hidden_size", where),
+        layers=_int(config, "n_blocks", where),
+        heads=_int(config, "n_heads", where),
+        length=length,
+        vocab=_int(config, "vocab_size", where),
+        dropout=_float(config, "dropout", where),
+    )
 
 
 def _gidd(config: Mapping[str, Any], where: str) -> Stated:
@@ -155,11 +171,12 @@ def _hydra(config: Mapping[str, Any], model: Mapping[str, Any], where: str, fami
     owner: Mapping[str, Any] = algorithm if isinstance(algorithm, Mapping) else config
     kind = str(owner.get("name", "")).lower() if owner is algorithm else _kind_of(config)
     kind = _ALGORITHMS.get(kind, kind)
+    if AUTOREGRESSIVE in (kind, owner.get("parameterization"), family) or _is_causal(owner) or _is_causal(model):
+        return _autoregressive(model, where, length=_int(model, "length", where))
     if kind in _REFUSED or owner.get("parameterization") in _REFUSED:
         reason = _REFUSED.get(kind) or _REFUSED[str(owner.get("parameterization"))]
         if kind not in FAMILIES:
             raise PublishedError(f"{where}: {reason}")
-    _refuse_causal(owner, where)
     if family is not None and kind in FAMILIES and kind != family:
         raise PublishedError(f"{where}: is a config of {kind}, and --family is {family}")
     kind = kind if kind in FAMILIES else family or ""

@@ -7,7 +7,7 @@ The names of tensors select them:
 | `*.to_q.bias`, `*.to_k.bias`, `*.to_v.bias` | biases of attention's projections |
 | `layers.N.feed_forward_between.*` | a feed-forward layer between self-attention and cross-attention |
 | `input.position` without `position: absolute` | a table of positions that is added to the input and is not trained |
-| `head.bias` | the bias of an untied head |
+| `head.bias` without `head_bias: true` | the bias of an untied head |
 | `final_norm.weight`, `final_norm.bias` beside ReZero or ScaleNorm | a LayerNorm instead of the stack's norm |
 | `final_norm.absent` | no final norm |
 | `lm_head.bias` | the bias of the language head of a latent decoder |
@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from model.attention.multi_head import MultiHeadAttention
+from model.norms import LayerNorm
 from model.transformer.norms import Residual
 from model.transformer.stack import FeedForward, PerformerStack
 
@@ -66,7 +67,7 @@ def _extend_stack(stack: PerformerStack, names: Collection[str]) -> None:
     if "final_norm.absent" in names:
         stack.final_norm = AbsentNorm()
     elif "final_norm.bias" in names and not isinstance(stack.final_norm, nn.LayerNorm):
-        stack.final_norm = nn.LayerNorm(params.d_model)
+        stack.final_norm = LayerNorm(params.d_model)
     if "input.position" in names and stack.input.position is None and params.max_length is not None:
         del stack.input.position  # None, under the name of the new buffer
         stack.input.register_buffer("position", torch.zeros(params.max_length, params.d_model))

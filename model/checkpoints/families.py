@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 FAMILIES = ("sedd", "mdlm", "bd3lm", "udlm", "duo", "gidd")
+AUTOREGRESSIVE = "ar"
+"""Baseline of MDLM and BD3LM that is no diffusion model; it is read as a decoder."""
 ADAPTED = ("diffugpt", "diffullama")
 """Families whose config.json is that of a causal model, GPT-2 or Llama."""
 LANGUAGE_MODELS = ("llada", "llada2_moe", "dream", "sdar", "sdar_moe", "a2d-llama", "a2d-qwen2", "a2d-qwen3")

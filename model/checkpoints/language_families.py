@@ -1,6 +1,6 @@
 """Families of published language models that denoise: the architecture in transformers of each, and its names there.
 
-LLaDA is a Llama, Dream a Qwen2, SDAR a Qwen3, LLaDA2 a Glm4Moe, DiffuGPT a GPT-2, DiffuLLaMA a Llama, and dLLM's a2d models
+LLaDA is a Llama, Dream a Qwen2, SDAR a Qwen3 or a Qwen3Moe, LLaDA2 a Glm4Moe, DiffuGPT a GPT-2, DiffuLLaMA a Llama, and dLLM's a2d models
 keep the names of theirs.
 """
 
@@ -83,6 +83,7 @@ _LLADA2_NAMES = {
     ".gate.expert_bias": ".gate.e_score_correction_bias",
 }
 _LLADA2_BLOCK = 32
+_EXPERTS = ".mlp.experts."
 CAUSAL_MASKS = (".attn.bias", ".attn.masked_bias")
 """Ends of the names of GPT-2's buffers, which are not weights."""
 _DENOISER = "denoise_model."
@@ -214,8 +215,8 @@ def _llada2_parts(names: Names, architecture: Mapping[str, Any]) -> dict[str, Pa
                 found[f"{before}.self_attn.{kind}_proj.{after}"] = Part(
                     (name,), _take_rows(sum(ends[:index]), ends[index])
                 )
-        elif ".mlp.experts." in name:
-            experts.add(name.split(".mlp.experts.")[0])
+        elif _EXPERTS in name:
+            experts.add(name.partition(_EXPERTS)[0])
         else:
             for theirs, ours in _LLADA2_NAMES.items():
                 before, renamed, after = name.partition(theirs)
@@ -224,14 +225,44 @@ def _llada2_parts(names: Names, architecture: Mapping[str, Any]) -> dict[str, Pa
                     break
             else:
                 found[name] = Part((name,))
-    for layer in experts:
-        each = [f"{layer}.mlp.experts.{index}" for index in range(architecture["n_routed_experts"])]
+    return found | _stack_experts(experts, architecture["n_routed_experts"])
+
+
+def _stack_experts(layers: Names, count: int) -> dict[str, Part]:
+    """Map the experts of layers, which are listed one by one, to one tensor of gates and values and one of outputs."""
+    found: dict[str, Part] = {}
+    for layer in layers:
+        each = [f"{layer}{_EXPERTS}{index}" for index in range(count)]
         both = tuple(f"{expert}.{kind}_proj.weight" for expert in each for kind in ("gate", "up"))
-        found[f"{layer}.mlp.experts.gate_up_proj"] = Part(both, _stack_pairs)
-        found[f"{layer}.mlp.experts.down_proj"] = Part(
+        found[f"{layer}{_EXPERTS}gate_up_proj"] = Part(both, _stack_pairs)
+        found[f"{layer}{_EXPERTS}down_proj"] = Part(
             tuple(f"{expert}.down_proj.weight" for expert in each), lambda *each: torch.stack(each)
         )
     return found
+
+
+def _qwen3_moe(config: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Return SDAR-MoE's architecture, a Qwen3Moe."""
+    read = _qwen("qwen3_moe", "head_dim", "num_experts", "num_experts_per_tok", "moe_intermediate_size")
+    dense = config.get("mlp_only_layers") or []
+    if not isinstance(config.get("norm_topk_prob"), bool):
+        raise PublishedError(f"{where}: norm_topk_prob is {config.get('norm_topk_prob')!r}; expected true or false")
+    if not isinstance(dense, list) or not all(isinstance(layer, int) for layer in dense):
+        raise PublishedError(f"{where}: mlp_only_layers is {dense!r}; expected a list of layers")
+    return {
+        **read(config, where),
+        "norm_topk_prob": config["norm_topk_prob"],
+        "decoder_sparse_step": _number({"decoder_sparse_step": 1, **config}, "decoder_sparse_step", where),
+        "mlp_only_layers": dense,
+    }
+
+
+def _qwen3_moe_parts(names: Names, architecture: Mapping[str, Any]) -> dict[str, Part]:
+    """Map SDAR-MoE's tensors, whose names are those of Qwen3Moe but for the experts."""
+    names = list(names)
+    layers = {name.partition(_EXPERTS)[0] for name in names if _EXPERTS in name}
+    found = {name: Part((name,)) for name in names if _EXPERTS not in name}
+    return found | _stack_experts(layers, architecture["num_experts"])
 
 
 def _take_rows(start: int, size: int) -> Change:
@@ -299,6 +330,7 @@ READERS = {
     "llada2_moe": Reader(_llada2, (157184, 156895), False, _llada2_parts, in_blocks=True, block_size=_LLADA2_BLOCK),
     "dream": Reader(_qwen("qwen2"), (152064, 151666), True, _renamed()),
     "sdar": Reader(_qwen("qwen3", "head_dim"), (151936, 151669), False, _renamed(), in_blocks=True),
+    "sdar_moe": Reader(_qwen3_moe, (151936, 151669), False, _qwen3_moe_parts, in_blocks=True),
     "diffugpt": Reader(_gpt2, _NO_MASK, True, _gpt2_parts),
     "diffullama": Reader(_qwen("llama"), _NO_MASK, True, _llama_parts),
     "a2d-llama": Reader(_qwen("llama"), _NO_MASK, False, _renamed()),

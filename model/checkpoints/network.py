@@ -1,6 +1,6 @@
 """A published network as one of ours: the section that builds it, and the map of its tensors."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -46,6 +46,13 @@ class Network:
     order: tuple[str, ...]
     facts: tuple[tuple[str, str], ...]
     notes: tuple[str, ...]
+
+
+def vocabulary_of(section: Mapping[str, Any]) -> int:
+    """Return the number of data tokens that a section `model` states."""
+    owner = section if section["model_type"] == "diffusion" else section[section["model_type"]]
+    found: int = owner["vocab_size"]
+    return found
 
 
 def shorten(names: list[str]) -> str:

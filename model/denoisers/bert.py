@@ -1,11 +1,15 @@
 """BERT as a denoiser (Devlin et al. 2019): bidirectional; `time_injection` sets where the conditioning enters."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import BertConfig
 
+from model.activation_checkpointing import CallState, Repeat
 from model.attention.documents import Documents
 from model.attention.rotary import rotary_angles, rotate, rotation_at
 from model.bert_diffusion_model import BertDiffusionModel
@@ -13,6 +17,7 @@ from model.bert_layers import BertModulation
 from model.denoisers.embeddings import ConditioningEmbedding
 from model.denoisers.local import make_local
 from model.denoisers.pretrained import make_full_attention_mask
+from model.head_loss import HeadWeights, head_weights
 
 
 class BertDenoiser(nn.Module):
@@ -55,28 +60,45 @@ class BertDenoiser(nn.Module):
 
         documents int [B, L] numbers the documents of packed rows. Raises ValueError for more tokens than positions.
         """
-        positions = self.model.config.max_position_embeddings
-        if x_t.shape[1] > positions:
-            raise ValueError(f"got {x_t.shape[1]} tokens, and the backbone bert has {positions} positions (max_length)")
+        out: Tensor = self.head(self.hidden(x_t, sigma, mask=mask, cond=cond, documents=documents))
+        return out
+
+    @property
+    def output_head(self) -> HeadWeights | None:
+        """Weights of the head over what `hidden` returns; None if it is adapted."""
+        return head_weights(self.head)
+
+    def hidden(
+        self,
+        x_t: Tensor,
+        sigma: Tensor | None = None,
+        *,
+        mask: Tensor | None = None,
+        cond: Tensor | None = None,
+        documents: Tensor | None = None,
+    ) -> Tensor:
+        """Return the states [B, L, hidden_size] that the head maps to logits; arguments and errors as in `forward`."""
+        most = self.model.config.max_position_embeddings
+        if x_t.shape[1] > most:
+            raise ValueError(f"got {x_t.shape[1]} tokens, and the backbone bert has {most} positions (max_length)")
         ids = x_t if mask is None else x_t.masked_fill(~mask, 0)
         keys = None if mask is None else mask | ~mask.any(1, keepdim=True)  # never an empty row
-        cond_emb = self.told(x_t, sigma, cond)
+        cond_emb, positions = self.told(x_t, sigma, cond).to(self.head.weight.dtype), None
         if documents is not None:
             apart = Documents(documents)
-            self.places.positions = apart.positions  # read by the layers of this call
+            positions = apart.positions
             keys = make_full_attention_mask(keys, cond_emb.expand(*x_t.shape, -1), apart.same)
+        elif keys is not None and keys.device.type != "cpu":
+            keys = make_full_attention_mask(keys, cond_emb.expand(*x_t.shape, -1))  # BERT reads [B, L] on the host
         given: dict[str, Tensor] = {"input_ids": ids}
         if self.local is not None:
             words = self.model.bert.embeddings.word_embeddings(ids)
             given = {"inputs_embeds": self.local(words, mask, documents)}
-        try:
-            hidden = self.model(
-                **given, attention_mask=keys, position_ids=self.places.positions, timestep_embeds=cond_emb
+        with self.places.at(positions):  # read by the layers of this call
+            hidden: Tensor = self.model(
+                **given, attention_mask=keys, position_ids=positions, timestep_embeds=cond_emb
             ).last_hidden_state
-        finally:
-            self.places.positions = None
-        out: Tensor = self.head(hidden)
-        return out
+        return hidden
 
 
 class Places:
@@ -84,13 +106,26 @@ class Places:
 
     positions: Tensor | None = None
 
+    @contextmanager
+    def at(self, positions: Tensor | None) -> Iterator[None]:
+        """Use positions int64 [B, L] inside the block; None: 0..L-1."""
+        before, self.positions = self.positions, positions
+        try:
+            yield
+        finally:
+            self.positions = before
 
-class RotaryLinear(nn.Linear):
+
+class RotaryLinear(nn.Linear, CallState):
     """Linear layer of queries or keys with rotary position embeddings (Su et al. 2021)."""
 
     def __init__(self, width: int, num_heads: int, places: Places) -> None:
         super().__init__(width, width)
         self.num_heads, self.places = num_heads, places
+
+    def capture(self) -> Repeat:
+        """Capture the positions of the current call."""
+        return partial(self.places.at, self.places.positions)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map x [B, L, width] to the same shape."""

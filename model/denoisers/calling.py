@@ -17,6 +17,7 @@ from model.denoisers.config_types import BackboneConfig
 from model.denoisers.registry import BACKBONES, find_level_problem
 from model.denoisers.view import BackboneView
 from model.evaluation_mode import evaluation_mode
+from model.head_loss import HeadWeights
 from model.transformer.inputs import has_values
 
 OPTIONAL = ("mask", "cond", "context", "context_mask", "blocks", "documents", "group_idxs", "cache")
@@ -67,6 +68,11 @@ class DenoiserCall:
         if not self.takes(name):
             raise DenoiserCallError(f"{why}, and {type(self.network).__name__}.forward takes no {name!r}")
 
+    @property
+    def output_head(self) -> HeadWeights | None:
+        """Weights of the network's head over what its `hidden` returns; None if it does not give them apart."""
+        return getattr(self.network, "output_head", None) if hasattr(self.network, "hidden") else None
+
     def __call__(self, x_t: Tensor, sigma: Tensor | None, **optional: Any) -> Tensor:
         """Return logits [B, L, dim] of noisy tokens [B, L]; omit optional arguments that are None or not accepted.
 
@@ -74,21 +80,33 @@ class DenoiserCall:
         `cond`, `context`, `blocks`, `documents` or `cache` that the network does not accept, and for sigma [B, L] if it takes
         [B] only.
         """
+        self._check(x_t, sigma, optional)
+        return self._call(x_t, sigma, optional)
+
+    def hidden(self, x_t: Tensor, sigma: Tensor | None, **optional: Any) -> Tensor:
+        """Return the states [B, L, width] that the network's head maps to logits; arguments and errors as in a call."""
+        self._check(x_t, sigma, optional)
+        states: Tensor = self.network.hidden(x_t, **self._keywords(sigma, optional))  # type: ignore[operator]
+        return states
+
+    def _check(self, x_t: Tensor, sigma: Tensor | None, optional: dict[str, Any]) -> None:
         if self._token_levels is not True and sigma is not None and sigma.dim() == 2 and optional.get("blocks") is None:
             self._check_token_levels(x_t, optional.get("cond"))
         for name in ("cond", "context", "blocks", "documents", "cache"):
             if optional.get(name) is not None:
                 self.require(name, f"{name} was given")
-        return self._call(x_t, sigma, optional)
 
     def _call(self, x_t: Tensor, sigma: Tensor | None, optional: dict[str, Any]) -> Tensor:
+        output: Tensor = self.network(x_t, **self._keywords(sigma, optional))
+        return output
+
+    def _keywords(self, sigma: Tensor | None, optional: dict[str, Any]) -> dict[str, Any]:
         given = {
             name: value
             for name, value in {**dict.fromkeys(OPTIONAL), **optional}.items()
             if (name in self.accepted) or (self.takes_all and value is not None)
         }
-        output: Tensor = self.network(x_t, **{self.sigma or "sigma": sigma}, **given)
-        return output
+        return {self.sigma or "sigma": sigma, **given}
 
     def _check_token_levels(self, x_t: Tensor, cond: Tensor | None) -> None:
         """Raise DenoiserCallError unless the network takes sigma [B, L], which is tried once if it is not known."""

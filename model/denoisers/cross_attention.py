@@ -1,20 +1,25 @@
 """Cross-attention for pretrained models, whose own layers attend to no source."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch._guards import active_fake_mode
 
+from model.activation_checkpointing import CallState, Repeat
 from model.attention.rotary import Rotation, rotary_angles, rotation_at
 from model.denoisers.ddit import CrossAttention
 from model.denoisers.pretrained import PretrainedError
 from model.evaluation_mode import evaluation_mode
 
+Read = Callable[[int, Tensor], Tensor]
+"""Function that adds what a layer's cross-attention reads to the layer's output."""
 
-class AddedCrossAttention(nn.Module):
+
+class AddedCrossAttention(nn.Module, CallState):
     """Cross-attention after each layer of a pretrained model, added to the layer's output.
 
     Output projections are zero at first, so that training starts from the pretrained network; Flamingo (Alayrac et al.
@@ -30,6 +35,7 @@ class AddedCrossAttention(nn.Module):
     def __init__(self, model: Any, name: str) -> None:
         super().__init__()
         self.name, self.width = name, int(getattr(model.config, "hidden_size", 0))
+        self._call: tuple[nn.Module, Read] | None = None
         self.list_name, count = _find_layers(model, name)
         self.num_heads = _num_heads(model.config, self.width)
         if self.num_heads == 0:
@@ -48,27 +54,43 @@ class AddedCrossAttention(nn.Module):
 
         mask is bool [B, M], True at real tokens; positions are int [L] or [B, L], 0..L-1 by default. Raises PretrainedError unless every layer is called once, in turn.
         """
-        layers: Any = model.get_submodule(self.list_name)
         rotation = None if positions is None else self._rotation(positions)
         called: list[int] = []
 
-        def hook(index: int) -> Callable[[nn.Module, Any, Any], Any]:
-            def read(layer: nn.Module, given: Any, output: Any) -> Any:
-                called.append(index)
-                if isinstance(output, tuple):
-                    return (self._add(index, output[0], context, mask, rotation), *output[1:])
-                return self._add(index, output, context, mask, rotation)
+        def read(index: int, hidden: Tensor) -> Tensor:
+            called.append(index)
+            return self._add(index, hidden, context, mask, rotation)
 
-            return read
+        with self._hooked(model, read):
+            yield
+        if called != list(range(len(self.layers))):
+            raise self._error(f"they are called in the order {called}")
+
+    def capture(self) -> Repeat:
+        """Capture the model and the source that its layers read in the current call of `reading`, if there is one."""
+        return nullcontext if self._call is None else partial(self._hooked, *self._call)
+
+    @contextmanager
+    def _hooked(self, model: nn.Module, read: Read) -> Iterator[None]:
+        """Pass the output of each layer through `read` inside the block."""
+        layers: Any = model.get_submodule(self.list_name)
+
+        def hook(index: int) -> Callable[[nn.Module, Any, Any], Any]:
+            def changed(layer: nn.Module, given: Any, output: Any) -> Any:
+                if isinstance(output, tuple):
+                    return (read(index, output[0]), *output[1:])
+                return read(index, output)
+
+            return changed
 
         handles = [layer.register_forward_hook(hook(index)) for index, layer in enumerate(layers)]
+        before, self._call = self._call, (model, read)
         try:
             yield
         finally:
+            self._call = before
             for handle in handles:
                 handle.remove()
-        if called != list(range(len(layers))):
-            raise self._error(f"they are called in the order {called}")
 
     def _rotation(self, positions: Tensor) -> Rotation:
         return rotation_at(positions if positions.dim() == 1 else positions[:, None], self.width // self.num_heads)
@@ -77,8 +99,9 @@ class AddedCrossAttention(nn.Module):
         self, index: int, hidden: Tensor, context: Tensor, mask: Tensor | None, rotation: Rotation | None
     ) -> Tensor:
         """Return hidden [B, L, width] plus what the cross-attention of a layer reads in context [B, M, width]."""
-        if not isinstance(hidden, Tensor) or hidden.dim() != 3 or hidden.shape[::2] != (len(context), self.width):
-            raise self._error(f"their output is not of shape [{len(context)}, L, {self.width}]")
+        batch = context.shape[0]
+        if not isinstance(hidden, Tensor) or hidden.dim() != 3 or hidden.shape[::2] != (batch, self.width):
+            raise self._error(f"their output is not of shape [{batch}, L, {self.width}]")
         layer: Any = self.layers[index]
         rotation = rotation or rotary_angles(hidden.shape[1], self.width // self.num_heads, hidden.device)
         own = layer.to_out.weight.dtype  # pretrained weights may have another one

@@ -17,6 +17,8 @@ from model.denoisers.blocks import Blocks, KeyValue
 from model.denoisers.context import SourceEncoder
 from model.denoisers.embeddings import ConditioningEmbedding
 from model.denoisers.local import look_at_neighbours, make_local
+from model.head_loss import HeadWeights, head_weights
+from model.norms import LayerNorm
 from model.transformer.inputs import check_context
 
 Before = Callable[[Tensor, Tensor], KeyValue]
@@ -71,7 +73,7 @@ class CrossAttention(nn.Module):
     def __init__(self, d_model: int, num_heads: int) -> None:
         super().__init__()
         self.num_heads = num_heads
-        self.norm = nn.LayerNorm(d_model, bias=False)
+        self.norm = LayerNorm(d_model, bias=False)
         self.to_q = nn.Linear(d_model, d_model, bias=False)
         self.to_kv = nn.Linear(d_model, 2 * d_model, bias=False)
         self.to_out = nn.Linear(d_model, d_model, bias=False)
@@ -103,9 +105,9 @@ class DDiTLayer(nn.Module):
     ) -> None:
         super().__init__()
         self.dropout = dropout
-        self.norm_attention = nn.LayerNorm(d_model, bias=False)
+        self.norm_attention = LayerNorm(d_model, bias=False)
         self.attention = SelfAttention(d_model, num_heads)
-        self.norm_feed_forward = nn.LayerNorm(d_model, bias=False)
+        self.norm_feed_forward = LayerNorm(d_model, bias=False)
         self.feed_forward = nn.Sequential(
             nn.Linear(d_model, d_ff * d_model), nn.GELU(approximate="tanh"), nn.Linear(d_ff * d_model, d_model)
         )
@@ -155,7 +157,7 @@ class DDiT(nn.Module):
         if config.get("init") == "neighbours":
             for layer in layers:
                 look_at_neighbours(layer.attention.to_qkv, layer.modulation.linear.bias[:width], config.num_heads)
-        self.final_norm = nn.LayerNorm(width, bias=False)
+        self.final_norm = LayerNorm(width, bias=False)
         self.final_modulation = Modulation(cond_dim, width, 2)
         self.head = nn.Linear(width, vocab_size)
         nn.init.zeros_(self.head.weight)
@@ -179,7 +181,29 @@ class DDiT(nn.Module):
         int [B, L] numbers the documents of packed rows; `blocks` hold those of a blockwise model. context [B, M, width] is
         what `source` made of a source, with context_mask bool [B, M].
         """
-        check_context(context, x_t.shape[0], self.head.in_features, wanted=self.source is not None)
+        given: dict[str, Any] = {"mask": mask, "cond": cond, "blocks": blocks, "documents": documents}
+        out: Tensor = self.head(self.hidden(x_t, sigma, **given, context=context, context_mask=context_mask))
+        return out
+
+    @property
+    def output_head(self) -> HeadWeights | None:
+        """Weights of the head over what `hidden` returns; None if it is adapted."""
+        return head_weights(self.head)
+
+    def hidden(
+        self,
+        x_t: Tensor,
+        sigma: Tensor | None = None,
+        *,
+        mask: Tensor | None = None,
+        cond: Tensor | None = None,
+        blocks: Blocks | None = None,
+        documents: Tensor | None = None,
+        context: Tensor | None = None,
+        context_mask: Tensor | None = None,
+    ) -> Tensor:
+        """Return the states [B, L, d_model] that the head maps to logits; arguments as in `forward`."""
+        check_context(context, x_t.shape[0], self.final_norm.normalized_shape[0], wanted=self.source is not None)
         real = None if mask is None else mask[:, mask.shape[1] - x_t.shape[1] :]
         ids = x_t if real is None else x_t.masked_fill(~real, 0)
         x, cond_emb = self.embedding(ids), self.told(x_t, sigma, cond)
@@ -199,8 +223,8 @@ class DDiT(nn.Module):
             before = None if blocks is None or blocks.cache is None else partial(blocks.cache.before, index)
             x = layer(x, cond_emb, rotation, keys, before, context, context_mask)
         shift, scale = self.final_modulation(cond_emb)
-        out: Tensor = self.head(self.final_norm(x) * (1 + scale) + shift)
-        return out
+        states: Tensor = self.final_norm(x) * (1 + scale) + shift
+        return states
 
 
 def _attention_mask(mask: Tensor | None, attend: Tensor | None) -> Tensor | None:

@@ -1,46 +1,36 @@
 """A discrete diffusion model: a process, an objective and a network in one module, for training and sampling."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import unset_fake_temporarily
 
-from model.attention.documents import Documents
 from model.denoisers.blocks import BlockReader, Blocks
 from model.denoisers.calling import AnchoredCall, DenoiserCall, build_backbone
 from model.denoisers.encoder_types import reads_source
 from model.denoisers.view import BackboneView
 from model.device import resolve_device
-from model.discrete.inputs import check_condition, check_data, check_level, check_noisy, check_rows, given_tokens
+from model.discrete.inputs import check_condition, check_level, check_noisy
+from model.discrete.noise_drawer import DrawnNoise, LossWeighting, NoiseDrawer, check_weighting, terms_of
+from model.discrete.output import DiffusionOutput, reduce_parts
 from model.discrete.source import Context, drop_sources, encode_source, null_source
 from model.evaluation_mode import evaluation_mode
-from model.transformer.inputs import InputError, check_documents, check_mask, describe, has_values
-from model_factory.diffusion.objectives.losses import LossParts, Objective
+from model.head_loss import HeadWeights, head_loss
+from model.transformer.inputs import InputError, check_documents, check_mask, describe
+from model_factory.diffusion.objectives.losses import Objective
 from model_factory.diffusion.processes.diffusion_process import DiffusionProcess
-from model_factory.diffusion.processes.forward_process import per_token
-from model_factory.diffusion.randomness import ROW_WIDTH, Randomness, RowGenerators
+from model_factory.diffusion.randomness import Randomness
 from model_factory.diffusion.registry import OBJECTIVES, PROCESSES, SCHEDULES
 from model_factory.diffusion.samplers.base import SamplerChoice
 from model_factory.diffusion.samplers.denoiser import Denoiser
 from model_factory.diffusion.samplers.sampling import sample
 from model_factory.diffusion.samplers.state import SamplerState
-from model_factory.diffusion.time_strata import stratified_times
 
 if TYPE_CHECKING:
     from model.discrete.types import DiffusionConfig
-
-LossWeighting = Literal["bound", "uniform"]
-
-
-class DiffusionOutput(NamedTuple):
-    """Nats per real token: `loss`, and the parts of the bound."""
-
-    loss: Tensor
-    diffusion: Tensor
-    prior: Tensor
-    reconstruction: Tensor
 
 
 def build_mathematics(config: "DiffusionConfig") -> tuple[DiffusionProcess, Objective]:
@@ -67,10 +57,12 @@ class DiffusionModel(nn.Module):
             raise ValueError(
                 "a diffusion model needs vocab_size: set it in the model's section, or add a data set with a tokenizer"
             )
-        self.diffusion_config = config
+        self.diffusion_config, self.is_time_conditioned = config, config.is_time_conditioned
         self.num_tokens = config.vocab_size
         with unset_fake_temporarily():  # a few numbers, which a summary on fake tensors needs too
             self.process, self.objective = build_mathematics(config)
+            self.drawer = NoiseDrawer(config, self.process, self.objective)
+            self.has_row_form = self.drawer.has_row_form
         graph = self.process.graph
         with resolve_device(config.backbone.device) as device:
             extra = self.objective.extra_outputs(config.sequence_length)
@@ -109,6 +101,7 @@ class DiffusionModel(nn.Module):
         batch_size: int | None = None,
         seed: int | None = None,
         loss_weighting: LossWeighting = "bound",
+        drawn: DrawnNoise | None = None,
     ) -> DiffusionOutput:
         """Compute the bound of -log p(input_ids), in nats per real token, or of a response given the rest of its row.
 
@@ -129,45 +122,72 @@ class DiffusionModel(nn.Module):
                 `times: count` it weights all numbers of masks k equally, n / (n + 1) at n tokens: the same mean as uniform
                 times under the log-linear schedule, where k = 0 has the share 1 / (n + 1). The other fields remain parts of
                 the bound.
+            drawn: what `drawer.draw` returned for these rows, in training; they are then not checked again.
         In training the loss is the diffusion part alone, without network calls at t = 0 and t = 1; in evaluation it is
         the full bound. Raises DiffusionInputError, InputError and DenoiserCallError.
         """
-        if loss_weighting not in get_args(LossWeighting):
-            raise InputError(f"loss_weighting is {loss_weighting!r}; expected bound or uniform")
-        input_ids, mask = check_data(input_ids, attention_mask, self.num_tokens)
-        check_condition(self.diffusion_config.condition, cond, len(input_ids))
-        counted, documents = self._check_rows(input_ids, mask, response_mask, documents)
-        seed = int(torch.randint(2**62, ())) if seed is None else seed
-        rows = check_rows(rows, input_ids)
-        t = stratified_times(rows, batch_size or len(input_ids), seed)
-        generators = RowGenerators.from_seed(seed + 1, rows, ROW_WIDTH)
-        if cond is not None and self.training:
-            cond = self._drop_condition(cond, generators)
-
-        source, share = self.encode(context_ids, context_mask), self.diffusion_config.source_dropout
-        if self.training and share:
-            prompt = (mask & ~counted).repeat(1, 1 if self.block_size is None else 2)
-            source = drop_sources(self.network, source, prompt, share, generators)
-
-        seen, t = None if attention_mask is None else mask, self.times(t, input_ids, documents)
-        given = given_tokens(mask, response_mask)
+        check_weighting(loss_weighting)
+        source = self.encode(context_ids, context_mask)
+        head = self.call.output_head if self.training and self.has_row_form else None
+        if drawn is not None and head is not None:
+            seen = None if attention_mask is None else attention_mask.bool()
+            return self._loss_by_rows(head, drawn, input_ids, seen, documents, source)
+        rows_given: dict[str, Any] = {"rows": rows, "batch_size": batch_size, "seed": seed}
+        given = self.drawer.check(
+            input_ids,
+            attention_mask,
+            cond,
+            response_mask=response_mask,
+            documents=documents,
+            is_training=self.training,
+            **rows_given,
+        )
+        seen = None if attention_mask is None else given.mask
+        if head is not None:
+            drawn = self.drawer.draw(given, loss_weighting)
+            return self._loss_by_rows(head, drawn, given.input_ids, seen, given.documents, source)
+        source = self._drop_sources(source, given.dropped, given.mask & ~given.counted)
 
         def denoise(x_t: Tensor, sigma: Tensor) -> Tensor:
-            level = self.process.graph.conditioning_level(sigma, given)
-            return self._predict(x_t, level, mask=seen, cond=cond, documents=documents, **source)
+            level = self.process.graph.conditioning_level(sigma, given.given)
+            return self._predict(x_t, level, mask=seen, cond=given.cond, documents=given.documents, **source)
 
-        parts = self.objective.parts(denoise, input_ids, t, generators, ~counted, ends=not self.training)
-        return self._reduce(parts, counted, None if loss_weighting == "bound" else t)
+        ends = not self.training
+        parts = self.objective.parts(denoise, given.input_ids, given.t, given.generators, ~given.counted, ends=ends)
+        times = None if loss_weighting == "bound" else given.t
+        return reduce_parts(parts, given.counted, self.objective, times, is_training=self.training)
 
-    def _check_rows(
-        self, input_ids: Tensor, mask: Tensor, response_mask: Tensor | None, documents: Tensor | None
-    ) -> tuple[Tensor, Tensor | None]:
-        """Return bool [B, L], True at the tokens that are noised and counted, and the documents; raises InputError."""
-        check_mask(response_mask, input_ids, "response_mask")
-        if self.inserts and (documents is not None or response_mask is not None):
-            raise InputError("an objective that inserts tokens takes rows of one text: no documents, no response_mask")
-        counted = mask if response_mask is None else mask & response_mask
-        return counted, None if documents is None else check_documents(documents, input_ids)
+    def _loss_by_rows(
+        self,
+        head: HeadWeights,
+        drawn: DrawnNoise,
+        input_ids: Tensor,
+        mask: Tensor | None,
+        documents: Tensor | None,
+        source: Context,
+    ) -> DiffusionOutput:
+        """Return the training loss without logits of the batch: those of tokens with a loss are made in chunks.
+
+        input_ids int [B, L] are checked rows, mask bool [B, L] is True at real tokens.
+        """
+        if drawn.get("dropped") is not None:
+            source = self._drop_sources(source, drawn["dropped"], drawn.get("prompt"))
+        given: dict[str, Any] = {"mask": mask, "cond": drawn.get("cond"), "documents": documents, **source}
+        states = partial(self._call, states=True, **given)
+        hidden = self.objective.predict(states, drawn["x_t"], drawn["level"], input_ids)
+        terms = terms_of(drawn)
+        loss, nats = head_loss(hidden, head, terms, terms.even_factor, self.num_tokens)
+        diffusion, prior = (nats * terms.factor).sum().float(), drawn["prior"]
+        loss = loss.float() + prior if drawn["is_bound"] else loss.float()
+        return DiffusionOutput(loss, diffusion, prior, torch.zeros_like(prior))
+
+    def _drop_sources(self, source: Context, dropped: Tensor | None, prompt: Tensor | None) -> Context:
+        """Leave the sources of the rows `dropped`, bool [B, 1], out; without an encoder those are the tokens of prompts."""
+        if dropped is None:
+            return source
+        if prompt is not None and self.block_size is not None:
+            prompt = prompt.repeat(1, 2)
+        return drop_sources(self.network, source, prompt, dropped)
 
     def encode(self, context_ids: Tensor | None, context_mask: Tensor | None = None) -> Context:
         """Encode sources int [B, M] once, for any number of calls of `denoise`; return its keywords for them.
@@ -181,10 +201,7 @@ class DiffusionModel(nn.Module):
 
         `documents` int [B, L] numbers the documents of packed rows; `objective` is the model's by default. Raises TimeError.
         """
-        objective = objective or self.objective
-        if documents is not None and self.block_size is not None:
-            return objective.times(t, input_ids, Documents(documents).positions)  # type: ignore[no-any-return]
-        return objective.times(t, input_ids)  # type: ignore[no-any-return]
+        return self.drawer.times(t, input_ids, documents, objective)
 
     def denoise(
         self,
@@ -208,12 +225,13 @@ class DiffusionModel(nn.Module):
         check_noisy(x_t, self.process.graph.dim, ends=self.inserts)
         if self.block_size is not None and x_t.shape[1] % 2:
             raise InputError(f"x_t is {describe(x_t)}; a blockwise model takes [x_t ; x_0], an even number of tokens")
-        check_mask(mask, x_t if self.block_size is None else x_t.chunk(2, 1)[0], "mask")
+        noisy = x_t if self.block_size is None else x_t[:, : x_t.shape[1] // 2]
+        check_mask(mask, noisy, "mask")
         check_condition(self.diffusion_config.condition, cond, x_t.shape[0])
         if sigma is not None or self.diffusion_config.is_time_conditioned:
             sigma = check_level(sigma, x_t)  # type: ignore[arg-type]
         if documents is not None:
-            documents = check_documents(documents, x_t if self.block_size is None else x_t.chunk(2, 1)[0])
+            documents = check_documents(documents, noisy)
         source: Context = {"context": context, "context_mask": context_mask}
         return self._predict(x_t.long(), sigma, mask=mask, cond=cond, documents=documents, **source)
 
@@ -229,29 +247,43 @@ class DiffusionModel(nn.Module):
         context_mask: Tensor | None = None,
         hidden: Tensor | None = None,
     ) -> Tensor:
-        """Call the network without checks; `blocks` are those of [x_t ; x_0] by default, `hidden` tokens are masked."""
+        """Call the network at noise levels sigma [B] or [B, L] without checks; other arguments are those of `_call`."""
+        level = None if sigma is None else self.drawer.level(sigma)
+        source: Context = {"context": context, "context_mask": context_mask, "hidden": hidden}
+        return self._call(x_t, level, mask, cond, blocks, documents, **source)
+
+    def _call(
+        self,
+        x_t: Tensor,
+        level: Tensor | None,
+        mask: Tensor | None = None,
+        cond: Tensor | None = None,
+        blocks: Blocks | None = None,
+        documents: Tensor | None = None,
+        context: Tensor | None = None,
+        context_mask: Tensor | None = None,
+        hidden: Tensor | None = None,
+        *,
+        states: bool = False,
+    ) -> Tensor:
+        """Call the network, told `level` of the noise; `blocks` are those of [x_t ; x_0] by default.
+
+        `hidden` tokens are masked. With `states` return the states before the head.
+        """
         if hidden is not None:
             mask_token = self.process.graph.mask_token
             assert mask_token is not None  # the section refuses source_dropout without one
             x_t = x_t.masked_fill(hidden, mask_token)
-        level = None
-        if sigma is not None and self.diffusion_config.is_time_conditioned:
-            level = self._time_of(sigma) if self.diffusion_config.backbone.takes_time else sigma
-            level = level.to(torch.float32)
+        if not self.is_time_conditioned:
+            level = None
         if self.block_size is not None and blocks is None:
             blocks = Blocks.doubled(x_t.shape[1] // 2, self.block_size, x_t.device, documents)
             documents = None
             mask = None if mask is None else torch.cat([mask, mask], 1)
         source = {"context": context, "context_mask": context_mask}
-        return self.call(x_t, level, mask=mask, cond=cond, blocks=blocks, documents=documents, **source)
-
-    def _time_of(self, sigma: Tensor) -> Tensor:
-        """Return the time in [0, 1] of each noise level, of any shape; levels outside the schedule's have its ends."""
-        if not has_values(sigma):  # fake tensors of a summary
-            return torch.ones_like(sigma)
-        schedule = self.process.schedule
-        low, high = (float(schedule.sigma(end)) for end in (0.0, 1.0))
-        return schedule.inverse(sigma.double().clamp(low, high))
+        given = {"mask": mask, "cond": cond, "blocks": blocks, "documents": documents}
+        call = self.call.hidden if states else self.call
+        return call(x_t, level, **given, **source)
 
     def sample(
         self,
@@ -340,7 +372,7 @@ class DiffusionModel(nn.Module):
         elif drops and guidance != 1.0:
             settings["hides_prompt"] = True
         check_condition(self.diffusion_config.condition, cond, rows)
-        null = None if cond is None else self._null_condition(cond)
+        null = None if cond is None else self.drawer.null_condition(cond)
         network: Callable[..., Tensor] = self._predict
         if self.block_size is not None:
             is_cached = bool(getattr(self.network, "takes_prefix_cache", True))
@@ -348,34 +380,3 @@ class DiffusionModel(nn.Module):
             network = BlockReader(self._predict, is_masked, self.block_size, is_cached=is_cached)
         settings |= {"cond": cond, "null_cond": null, "guidance": guidance, "block_size": self.block_size}
         return Denoiser(network, self.objective.parameterisation, **settings)
-
-    def _reduce(self, parts: LossParts, counted: Tensor, t: Tensor | None) -> DiffusionOutput:
-        """Return means over the tokens where bool `counted` [B, L] is True; the times t weight the loss uniformly."""
-        means = [_mean(part, counted) for part in (parts.diffusion, parts.prior, parts.reconstruction)]
-        output = DiffusionOutput(torch.stack(means).sum(), *means)
-        trained = parts.diffusion if parts.loss is None else parts.loss
-        if t is not None:
-            weight = self.objective.weight(t) if parts.weight is None else parts.weight
-            return output._replace(loss=_mean(trained / per_token(weight, counted), counted))
-        if self.training and parts.loss is not None:
-            return output._replace(loss=_mean(trained, counted))
-        return output
-
-    def _null_condition(self, cond: Tensor) -> Tensor:
-        """Return the null condition: the class after the last, or a vector of NaN."""
-        condition = self.diffusion_config.condition
-        assert condition is not None
-        return torch.full_like(cond, torch.nan if condition.num_classes is None else condition.num_classes)
-
-    def _drop_condition(self, cond: Tensor, generators: RowGenerators) -> Tensor:
-        """Replace the conditions of randomly chosen rows by the null condition."""
-        null = self._null_condition(cond)
-        condition = self.diffusion_config.condition
-        assert condition is not None
-        dropped = generators.rand(1)[:, 0] < condition.dropout
-        return torch.where(dropped.view(-1, *[1] * (cond.dim() - 1)), null, cond)
-
-
-def _mean(values: Tensor, mask: Tensor) -> Tensor:
-    """Return the mean [], float32, of per-token values [B, L] over the real tokens."""
-    return (values.sum() / mask.sum().clamp_min(1)).to(torch.float32)

@@ -6,7 +6,6 @@ import torch
 from torch import Tensor, nn
 
 from model.transformer.inputs import InputError, check_mask, describe, is_integer
-from model_factory.diffusion.randomness import RowGenerators
 
 Context = dict[str, Any]
 """Keywords `context` float [B, M, width] and `context_mask` bool [B, M] of a denoiser; empty without an encoder."""
@@ -37,19 +36,17 @@ def null_source(network: nn.Module, rows: int) -> Tensor:
     return source.null.expand(rows, 1, -1)  # type: ignore[no-any-return]
 
 
-def drop_sources(
-    network: nn.Module, context: Context, given: Tensor, share: float, generators: RowGenerators
-) -> dict[str, Tensor]:
-    """Leave the sources of randomly chosen rows out, each with probability `share`.
+def drop_sources(network: nn.Module, context: Context, prompt: Tensor | None, dropped: Tensor) -> dict[str, Tensor]:
+    """Leave the sources of the rows `dropped`, bool [B, 1], out.
 
     Arguments:
         context: of all rows, in which the null context takes the place of a dropped one.
-        given: bool [B, L], the tokens that are given; without a context those of dropped rows are hidden.
+        prompt: bool [B, L], the tokens that are given; without a context those of dropped rows are hidden.
     Returns the context, or the hidden tokens, as keywords of the network.
     """
-    dropped = generators.rand(1).to(given.device) < share  # [B, 1]
     if not context:
-        return {"hidden": given & dropped}
+        assert prompt is not None
+        return {"hidden": prompt & dropped}
     read = torch.where(dropped[..., None], null_source(network, len(dropped)), context["context"])
     first = torch.arange(read.shape[1], device=read.device) == 0  # the null context is one vector
     seen = context.get("context_mask", torch.ones_like(read[..., 0], dtype=torch.bool))

@@ -1,5 +1,7 @@
 """Normalise latents by their running mean and standard deviation, for a diffusion at unit scale."""
 
+from typing import Any
+
 import torch
 import torch.distributed
 from torch import Tensor, nn
@@ -8,7 +10,10 @@ DECAY = 0.99
 
 
 class LatentNormaliser(nn.Module):
-    """Normalisation z -> (z - mean) / std of each coordinate by running averages over the batches of all processes."""
+    """Normalisation z -> (z - mean) / std of each coordinate by running averages over the batches of all processes.
+
+    The averages stay float32 in a model of any dtype: a variance is their small difference.
+    """
 
     mean: Tensor
     square: Tensor
@@ -19,6 +24,14 @@ class LatentNormaliser(nn.Module):
         self.register_buffer("mean", torch.zeros(latent_size))
         self.register_buffer("square", torch.ones(latent_size))
         self.register_buffer("seen", torch.zeros(()))
+
+    def _apply(self, fn: Any, recurse: bool = True) -> "LatentNormaliser":
+        averages = dict(self.named_buffers())
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        for name, buffer in averages.items():
+            if not buffer.is_meta:
+                setattr(self, name, buffer.to(getattr(self, name).device))
+        return self
 
     @torch.no_grad()
     def observe(self, latent: Tensor) -> None:

@@ -1,5 +1,8 @@
 """Checks of inputs (token ids or float features, masks, context), and their embedding into the residual stream."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TypeGuard
 
 import torch
@@ -128,12 +131,32 @@ class InputEmbedding(nn.Module):
 
     def _embed(self, ids: Tensor) -> Tensor:
         assert self.embedding is not None
-        if has_values(ids) and ids.numel():  # on CUDA a lookup out of range crashes the whole process
-            low, high = (int(bound) for bound in torch.stack(ids.aminmax()).tolist())
-            if low < 0 or high >= self.vocab_size:  # type: ignore[operator]
-                wrong = low if low < 0 else high
-                raise InputError(f"token id {wrong} is out of range: vocab_size is {self.vocab_size}, ids start at 0")
+        if (
+            has_values(ids) and ids.numel() and not _are_checked.get()
+        ):  # on CUDA a lookup out of range crashes the whole process
+            check_ids(ids, self.vocab_size)  # type: ignore[arg-type]
         return F.embedding(ids, self.embedding.weight)
+
+
+_are_checked: ContextVar[bool] = ContextVar("token ids are checked", default=False)
+
+
+@contextmanager
+def checked_ids() -> Iterator[None]:
+    """Skip the checks of token ids inside this block, as they are known to be in range: on a device they wait for it."""
+    before = _are_checked.set(True)
+    try:
+        yield
+    finally:
+        _are_checked.reset(before)
+
+
+def check_ids(ids: Tensor, vocab_size: int) -> None:
+    """Raise InputError unless ids int, of any shape, are from 0 to vocab_size - 1."""
+    low, high = (int(bound) for bound in torch.stack(ids.aminmax()).tolist())
+    if low < 0 or high >= vocab_size:
+        wrong = low if low < 0 else high
+        raise InputError(f"token id {wrong} is out of range: vocab_size is {vocab_size}, ids start at 0")
 
 
 def has_values(x: Tensor) -> bool:

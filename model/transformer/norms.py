@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from model.norms import LayerNorm, narrower
 from model.types import PerformerParams
 
 REZERO_START = 1e-3
@@ -28,14 +29,14 @@ class ScaleNorm(nn.Module):
         wide = x.to(torch.promote_types(x.dtype, torch.float32))
         length = torch.linalg.vector_norm(wide, dim=-1, keepdim=True)
         scaled: Tensor = wide * (self.scale / length.clamp(min=self.eps))
-        return scaled.to(x.dtype)
+        return scaled.to(narrower(x, self.scale))
 
 
 def make_norm(params: PerformerParams) -> nn.Module:
     """Build the norm over [..., d_model] that `params` selects; with ReZero the identity."""
     if params.use_rezero:
         return nn.Identity()
-    return ScaleNorm(params.d_model) if params.use_scalenorm else nn.LayerNorm(params.d_model)
+    return ScaleNorm(params.d_model) if params.use_scalenorm else LayerNorm(params.d_model)
 
 
 class Residual(nn.Module):

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from model.attention.decoding_state import DecodingState, align_left
 from model.core_registry import first_of_direction
+from model.head_loss import HeadWeights
 from model.transformer.generation import GenerationOptions, evaluating, generate
 from model.transformer.inputs import InputError, check_mask, describe
 from model.transformer.stack import PerformerStack
@@ -218,6 +219,11 @@ class EncoderDecoderTransformer(nn.Module):
         """Draw new random features in both parts now."""
         self.encoder.redraw_projections()
         self.decoder.redraw_projections()
+
+    @property
+    def output_head(self) -> HeadWeights | None:
+        """Weights of the decoder's head over what `hidden` returns; None without a head and for an adapted one."""
+        return self.decoder.output_head
 
     def encode(self, source: Tensor, source_mask: Tensor | None = None) -> Tensor:
         """Encode a source once, for any number of decoder calls; return the context [B, M, d_model]."""

@@ -1,8 +1,10 @@
 """Stack of pre-norm layers (arXiv 2002.04745), the base of the Performer encoder and decoder."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, cast
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -15,6 +17,7 @@ from model.attention.multi_head import MultiHeadAttention
 from model.attention.rotary import Rotation, rotary_angles, rotation_at
 from model.core_registry import core_entry
 from model.device import resolve_device
+from model.head_loss import HeadWeights, head_weights
 from model.transformer.inputs import InputEmbedding, InputError, check_context, check_documents, check_mask
 from model.transformer.norms import Residual, make_norm
 from model.types import PerformerParams
@@ -24,6 +27,7 @@ from model.types import PerformerParams
 
 ACTIVATIONS: dict[ActivationFunctions, Callable[[Tensor], Tensor]] = {
     ActivationFunctions.GELU: F.gelu,
+    ActivationFunctions.GELU_TANH: partial(F.gelu, approximate="tanh"),
     ActivationFunctions.RELU: F.relu,
     ActivationFunctions.SILU: F.silu,
     ActivationFunctions.GEGLU: F.gelu,
@@ -150,7 +154,7 @@ class PerformerStack(nn.Module):
         """Return an untied head, or None if the token embedding is the head too."""
         if params.tie_embeddings and self.input.embedding is not None:
             return None
-        return nn.Linear(params.d_model, params.vocab_size, bias=False)  # type: ignore[arg-type]
+        return nn.Linear(params.d_model, params.vocab_size, bias=params.head_bias)  # type: ignore[arg-type]
 
     def transformer_layers(self) -> list[TransformerLayer]:
         """Return the layers in order."""
@@ -170,6 +174,14 @@ class PerformerStack(nn.Module):
             return F.linear(hidden, embedding.weight)
         out: Tensor = self.head(hidden)  # type: ignore[misc]
         return out
+
+    @property
+    def output_head(self) -> HeadWeights | None:
+        """Weights of the head, or of the embedding that it is tied to; None without a head and for an adapted one."""
+        embedding = self.input.embedding
+        if self.has_head and self.head is None and type(embedding) is nn.Embedding:
+            return HeadWeights(embedding.weight)
+        return head_weights(self.head)
 
     def _check_context(self, x: Tensor, context: Tensor | None, context_mask: Tensor | None) -> None:
         if isinstance(x, Tensor) and x.dim() > 0:  # the input layer reports anything else that is wrong with x
@@ -206,7 +218,9 @@ class PerformerStack(nn.Module):
         shared: dict[str, Any] = {"mask": mask, "context_mask": context_mask, "causal": causal, "rotation": rotation}
         shared["documents"] = apart
         if self.rotates_context and context is not None and rotation is not None:
-            shared["context_rotation"] = rotary_angles(context.shape[1], self.params.head_dim, context.device)
+            shared["context_rotation"] = rotary_angles(
+                context.shape[1], self.params.head_dim, context.device, dtype=rotation[0].dtype
+            )
         prefixes = [None] * len(self.layers) if kv_prefixes is None else kv_prefixes
         for layer, (cache, own_context), kv_prefix in zip(self.layers, states, prefixes, strict=True):
             x = layer(x, own_context, cache=cache, kv_prefix=kv_prefix, **shared)
@@ -216,6 +230,7 @@ class PerformerStack(nn.Module):
     def _rotation(self, x: Tensor, positions: Tensor | None) -> Rotation | None:
         if self.params.position != "rotary":
             return None
+        exact = torch.float64 if x.dtype == torch.float64 else torch.float32
         if positions is None:
-            return rotary_angles(x.shape[1], self.params.head_dim, x.device)
-        return rotation_at(positions.unsqueeze(1), self.params.head_dim)  # the same in all heads
+            return rotary_angles(x.shape[1], self.params.head_dim, x.device, dtype=exact)
+        return rotation_at(positions.unsqueeze(1), self.params.head_dim, dtype=exact)  # the same in all heads

@@ -17,9 +17,11 @@ from data_manager.dataset_types import DatasetConfig
 from data_manager.errors import DataError
 from data_manager.parse_data_args import parse_dataset_configs
 from data_manager.paths import full_path
+from data_manager.progress import progress_counter
 from data_manager.report import DatasetReport, SplitReport, describe
 from data_manager.row_types import TokensConfig
 from data_manager.rows.lengths import Lengths
+from data_manager.rows.shard_check import check_content
 from data_manager.rows.shards import write_shards
 from data_manager.tokenizers.factory import output_folder
 from model_factory.cli.options import build_verb_parser
@@ -53,6 +55,11 @@ def build_parser(prog: str = SCRIPT) -> argparse.ArgumentParser:
         "--write-shards",
         metavar="FOLDER",
         help="write the rows of the data set into a new folder, which `shards: FOLDER` maps into memory",
+    )
+    parser.add_argument(
+        "--check-shards",
+        action="store_true",
+        help="read all shards of the data sets, and compare them with their hashes",
     )
     parser.add_argument("--prune", action="store_true", help="remove cached folders that this file does not use")
     parser.add_argument("--list", action="store_true", help="list the available sources and speech corpora")
@@ -97,6 +104,8 @@ def _load_and_report(args: argparse.Namespace) -> int:
     try:
         if args.write_shards is not None:
             return _write_shards(configs, args)
+        if args.check_shards:
+            return _check_shards(configs, args.json)
         for config in configs:
             reports.append(_report_dataset(config, args.json, first=not reports))
         unused = [] if args.only else _handle_stale_cache(configs, args.prune, quiet=args.json)
@@ -136,6 +145,24 @@ def _write_shards(configs: Sequence[DatasetConfig], args: argparse.Namespace) ->
             escape_controls(f"{split}: {sizes['rows']:,} rows, {sizes['tokens']:,} tokens, shards: {sizes['shards']}")
         )
     print(escape_controls(f"written; to read them, add to data set {config.name!r}: shards: {args.write_shards}"))
+    return GOOD
+
+
+def _check_shards(configs: Sequence[DatasetConfig], as_json: bool) -> int:
+    """Check the content of all shards; print their sizes. Raise DataError."""
+    mapped = [config for config in configs if isinstance(config, TokensConfig) and config.shards is not None]
+    if not mapped:
+        raise DataError("--check-shards reads shards, and no data set has the key shards")
+    found = {}
+    for config in mapped:
+        with progress_counter(f"{config.name}: check of shards", " bytes") as advance:
+            found[config.name] = check_content(config, advance)
+    if as_json:
+        sizes = {name: asdict(checked) for name, checked in found.items()}
+        print(json.dumps({"ok": True, "errors": [], "checked": sizes}, indent=2))
+        return GOOD
+    for name, checked in found.items():
+        print(escape_controls(f"{name}: {checked.files} files of shards, {_format_bytes(checked.bytes)}, as written"))
     return GOOD
 
 

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from model.checkpoints.families import ADAPTED, FAMILIES
+from model.checkpoints.families import ADAPTED, AUTOREGRESSIVE, FAMILIES
 from model_factory.cli.options import CODES, build_verb_parser
 from model_factory.cli.run_command import UsageError, report_error, run_verb
 from model_factory.yaml_config.errors import escape_controls
@@ -20,8 +20,9 @@ examples:
   model-factory generate --run runs/mdlm --prompt "The [[20]] of the city"
   model-factory evaluate --run runs/mdlm --data texts.txt
 
-It reads SEDD, MDLM, BD3LM, UDLM, Duo, GIDD, LLaDA, LLaDA2, Dream, SDAR, DiffuGPT, DiffuLLaMA and a2d; it prints what
-it understood, and refuses what contradicts itself. No code of a source is ever run.
+It reads SEDD, MDLM, BD3LM, UDLM, Duo, GIDD, LLaDA, LLaDA2, Dream, SDAR, DiffuGPT, DiffuLLaMA and a2d, and the
+autoregressive baseline of MDLM as a decoder; it prints what it understood, and refuses what contradicts itself. No code
+of a source is ever run.
 
 {CODES}"""
 
@@ -45,7 +46,9 @@ def build_parser(prog: str = "model-factory import") -> argparse.ArgumentParser:
     parser.add_argument("--mask-id", metavar="N", type=int, help="token that is the mask (default: the family's)")
     parser.add_argument("--settings", metavar="F", help="config.json or config.yaml of the network, if not beside it")
     parser.add_argument(
-        "--family", choices=(*FAMILIES, *ADAPTED), help="family of a checkpoint whose config does not say it"
+        "--family",
+        choices=(*FAMILIES, AUTOREGRESSIVE, *ADAPTED),
+        help="family of a checkpoint whose config does not say it",
     )
     parser.add_argument(
         "--allow-pickle", action="store_true", help="read .bin, .ckpt, .pth and .pt: tensors only, nothing is run"

@@ -13,11 +13,11 @@ from model_factory.experiment.config import Experiment, ExperimentConfig, read_e
 from model_factory.training.distributed import is_main, world_size
 from model_factory.training.engine import TrainResult, train
 from model_factory.training.errors import is_out_of_memory
-from model_factory.training.progress import describe_seconds
 from model_factory.training.run.checkpoints import resume_hint
 from model_factory.training.run.environment import show_only_gpu
 from model_factory.training.run.folder import RunFolder
 from model_factory.training.run.resume import plan_resume
+from model_factory.training.speed.progress import describe_seconds
 from model_factory.training.trial import can_try, try_step
 from model_factory.yaml_config.choose import missing_section
 from model_factory.yaml_config.errors import ConfigError, ConfigValueError, escape_controls, report_failure

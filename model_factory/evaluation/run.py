@@ -105,10 +105,11 @@ class LoadedRun:
 def _unnamed_data(model: ModelConfig | None) -> DatasetConfig:
     """Return a config of text without files, for a run that names no data set; with classes where the model has them."""
     section: Any = model.config if model is not None else None
+    stack = getattr(section, "params", None)
     rows: dict[str, Any] = {
         "name": "data",
         "data_files": {"test": "-"},
-        "sequence_length": getattr(section, "length", None),
+        "sequence_length": getattr(section, "length", None) or getattr(stack, "max_length", None),
     }
     if getattr(section, "condition", None) is not None:
         return CsvDatasetConfig(source="csv", label="label", **rows)

@@ -14,7 +14,8 @@ from model.parse_model_args import read_model_section
 from model_factory.experiment.check_context import Context
 from model_factory.experiment.cross_checks import CHECKS
 from model_factory.experiment.file_headers import CHECKS as HEADER_CHECKS
-from model_factory.experiment.path_values import fill_paths, fill_pretrained
+from model_factory.experiment.path_values import fill_paths
+from model_factory.experiment.pretrained.section import fill_pretrained
 from model_factory.experiment.training_types import GenerationConfig, TrainingConfig
 from model_factory.yaml_config.document import Document, read_document
 from model_factory.yaml_config.errors import ConfigValueError, Problem

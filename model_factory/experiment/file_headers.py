@@ -15,6 +15,7 @@ from model.parse_model_args import parse_model_config
 from model_factory.diffusion.registry import OBJECTIVES
 from model_factory.experiment.check_context import Check, Context
 from model_factory.experiment.cross_checks import FEWEST_TOKENS
+from model_factory.experiment.pretrained.section import is_published_place
 from model_factory.yaml_config.errors import ConfigError, Problem
 from model_factory.yaml_config.paths import expand_home
 from model_factory.yaml_config.schema_version import parse_json
@@ -119,7 +120,7 @@ def _starting_weights(context: Context) -> Iterator[Problem]:
         return
     path: Location = ("training", "init_from")
     folder = expand_home(training.init_from)
-    if not os.path.exists(folder):
+    if not os.path.exists(folder) or is_published_place(training.init_from):
         return
     if not folder.is_dir():
         yield context.problem(path, f"{training.init_from!r} is a file", "give the folder of a run")
@@ -237,19 +238,21 @@ def _pretrained_vocabulary(context: Context, section: Any, name: str, tokens: ob
 
 
 def _adapted_pretrained_layers(context: Context) -> Iterator[Problem]:
-    """Check that the layers which LoRA is to adapt are among the weights of a pretrained backbone."""
-    lora = context.training.lora if context.trains and context.training else None
+    """Check that the layers which LoRA is to adapt are among the weights of a pretrained backbone, or of an imported run's."""
+    training = context.training
+    lora = training.lora if context.trains and training else None
     backbone: Any = getattr(context.model.config, "backbone", None) if context.model else None
-    if lora is None or backbone is None or backbone.type != "hugging_face":
+    if training is None or lora is None or backbone is None or backbone.type != "hugging_face":
         return
-    shapes = read_shapes(expand_home(backbone.path) / WEIGHTS)
+    place = backbone.path or training.init_from  # a backbone with `architecture` has its weights in a run
+    shapes = None if place is None else read_shapes(expand_home(place) / WEIGHTS)
     if shapes is None:
         return
     layers = {key.split(".")[-2] for key, shape in shapes.items() if key.endswith(".weight") and len(shape) == 2}
     known = {name for name in layers if "embed" not in name and name not in ("wte", "wpe")}
     for index, name in enumerate(lora.target_modules or ()):
         if name not in known | _TIED_HEADS:
-            message = f"no linear layer of {backbone.path} is called {name}; it has {', '.join(sorted(known))}"
+            message = f"no linear layer of {place} is called {name}; it has {', '.join(sorted(known))}"
             yield context.unknown(("training", "lora", "target_modules", index), message, name, sorted(known))
 
 

@@ -110,7 +110,11 @@ _PRETRAINED: Schema = {
     "type": "object",
     "description": "A model that is trained further; keys beside `pretrained` replace those of its run.",
     "properties": {
-        "pretrained": {"type": "string", "description": "Folder of the run whose settings and weights are taken."}
+        "pretrained": {
+            "type": "string",
+            "description": "Folder of a run or of a published model, or its name on the hub; its settings and weights are taken.",
+        },
+        "revision": {"type": "string", "description": "Commit, branch or tag of a name on the hub."},
     },
     "required": ["pretrained"],
 }

@@ -285,7 +285,7 @@ def _stages(context: Context) -> Iterator[Problem]:
 
 
 def _devices(context: Context) -> Iterator[Problem]:
-    """Check that the model is on one device, and that the device can do what `training` asks for."""
+    """Check that the model is on one device, and that it and the device can do what `training` asks for."""
     if not context.trains or context.model is None or context.training is None:
         return
     found = list(_device_settings(context.model.config, ("model",)))
@@ -296,12 +296,17 @@ def _devices(context: Context) -> Iterator[Problem]:
         yield context.problem(path, message, "device: auto for all parts")
     on_cpu = "cpu" in explicit
     training: Any = context.training
-    for key, reason in (("fp16", "bf16: true, which works there"), ("fsdp", "leave it out")):
-        if getattr(training, key) and on_cpu:
-            yield context.problem(("training", key), f"{key} needs a GPU, and the model is on the CPU", reason)
-    if training.fsdp and context.model.model_type == LATENT:
+    if training.fp16 and on_cpu:
+        message = "fp16 needs a GPU, and the model is on the CPU"
+        yield context.problem(("training", "fp16"), message, "bf16: true, which works there")
+    if context.model.model_type != LATENT:
+        return
+    if training.fsdp:
         message = "fsdp shards weights that take part in every step, and stages of a latent model leave some out"
         yield context.problem(("training", "fsdp"), message, "leave it out: DDP fits this model")
+    if training.activation_checkpointing != "none":
+        message = "the decoder of a latent model reads the latent from a cache, which is gone when a layer is repeated"
+        yield context.problem(("training", "activation_checkpointing"), message, "leave it out")
 
 
 def _device_settings(config: Any, path: Location) -> Iterator[tuple[Location, str]]:
@@ -354,13 +359,13 @@ def _idle_evaluation(context: Context) -> Iterator[Problem]:
 
 
 def _absent_gpu(context: Context) -> Iterator[Problem]:
-    """Note what needs a GPU, on a machine that shows none."""
+    """Note a precision that needs a GPU, on a machine that shows none."""
     training = context.training
     if training is None or glob("/dev/nvidia[0-9]*") or os.path.exists("/dev/kfd"):
         return
-    for key, fix in (("fp16", "on a CPU, bf16: true works"), ("fsdp", "it is for GPUs and torchrun")):
-        if getattr(training, key):
-            yield context.problem(("training", key), f"{key} needs a GPU, and this machine shows none", fix)
+    if training.fp16:
+        message = "fp16 needs a GPU, and this machine shows none"
+        yield context.problem(("training", "fp16"), message, "on a CPU, bf16: true works")
 
 
 def _length_of_texts(context: Context) -> Iterator[Problem]:

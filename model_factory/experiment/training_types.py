@@ -156,7 +156,7 @@ class TrainingConfig(StrictModel):
     num_labels: Annotated[int, Field(gt=1, le=1_048_576)] | None = None
     """Classes of a classification; None: as many as the training split has. [classes]"""
     init_from: PathText | None = None
-    """Folder of a run, or of a model that `save_pretrained` wrote, whose weights to begin with."""
+    """Weights to begin with: a run, a model that `save_pretrained` wrote, or a published one: a folder or owner/name@COMMIT."""
     max_steps: Steps = 1000
     """Optimiser steps. [steps]"""
     num_train_epochs: Annotated[float, Field(gt=0, le=1_000_000)] | None = None
@@ -193,14 +193,19 @@ class TrainingConfig(StrictModel):
     """Compute in bfloat16 with float32 weights."""
     fp16: bool = False
     """Compute in float16 with float32 weights and a scaled loss; needs a GPU."""
+    activation_checkpointing: Literal["none", "selective", "full"] = "none"
+    """Compute activations again in backward instead of keeping them: full keeps the inputs of layers alone (a fourth of the
+    memory, a third more time), selective also matrix products (half the memory); gradients are the same, bit for bit."""
     torch_compile: bool = False
     """Compile the model by torch.compile."""
     fsdp: bool = False
-    """Shard weights, gradients and optimiser over the GPUs (fully_shard); needs GPUs and torchrun."""
+    """Shard weights, gradients, moments and their EMA over the processes that torchrun starts (fully_shard)."""
     ddp_find_unused_parameters: bool = False
     """Synchronise processes although some weights take no part in a step; costs time."""
     dataloader_num_workers: Annotated[int, Field(ge=0, le=1024)] = 0
     """Processes that prepare batches for each device; 0: the training process itself. [processes]"""
+    dataloader_pin_memory: bool = True
+    """On a GPU, batches are made in pinned memory, and copied to it while it computes."""
     loss_weighting: Literal["bound", "uniform"] = "bound"
     """For diffusion: train on the bound, or on its terms with equal weights; the bound is reported either way."""
     ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = None
@@ -223,6 +228,8 @@ class TrainingConfig(StrictModel):
     """Steps between two evaluations; there is one at the end as well. [steps]"""
     save_steps: Steps = 500
     """Steps between two checkpoints; there is one at the end as well. [steps]"""
+    peak_tflops: Annotated[float, Field(gt=0, le=1_000_000)] | None = None
+    """Peak of a device's matrix products in the precision of the run, for `mfu`; None: that of a known GPU. [TFLOP/s]"""
     save_total_limit: Annotated[int, Field(gt=0)] | None = 2
     """Number of newest checkpoints to keep; None: all. [checkpoints]"""
     report_to: Annotated[
@@ -294,12 +301,13 @@ class TrainingConfig(StrictModel):
             )
         elif self.stages is not None:
             yield from stage_violations(self.stages, self.max_steps, self.init_from)
-        if self.fsdp and self.ema_decay is not None:
+
+        if self.fsdp and self.optim == "adafactor":
             yield Violation(
-                "ema_decay needs whole weights in each process, and fsdp shares them out",
-                ("ema_decay",),
+                "adafactor keeps means over the rows and columns of a weight, which fsdp shares out",
+                ("optim",),
                 (("fsdp",),),
-                "leave one of the two out",
+                "optim: adamw_torch_fused",
             )
 
 

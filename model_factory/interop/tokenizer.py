@@ -38,8 +38,8 @@ def _load(folder: Path) -> Tokenizer:
     return load_tokenizer(folder)
 
 
-def mask_token_of(tokenizer: Tokenizer) -> int | None:
-    """Return the id of the mask token that a Hugging Face tokenizer names, None without one."""
+def mask_token_of(tokenizer: Tokenizer | None) -> int | None:
+    """Return the id of the mask token that a Hugging Face tokenizer names, None without one or without a tokenizer."""
     inner = getattr(tokenizer, "inner", None)
     found: int | None = getattr(inner, "mask_token_id", None)
     return found

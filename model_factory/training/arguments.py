@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 from transformers import TrainingArguments
@@ -21,7 +20,8 @@ from model_factory.training.share import Share
 SAME_NAME = (
     *("max_steps", "learning_rate", "lr_scheduler_type", "warmup_steps", "optim", "weight_decay", "adam_beta1"),
     *("adam_beta2", "adam_epsilon", "max_grad_norm", "seed", "bf16", "fp16", "torch_compile", "logging_steps"),
-    *("eval_steps", "save_steps", "dataloader_num_workers", "ddp_find_unused_parameters"),
+    *("eval_steps", "save_steps", "dataloader_num_workers", "dataloader_pin_memory"),
+    "ddp_find_unused_parameters",
 )
 
 
@@ -33,14 +33,13 @@ def training_arguments(settings: TrainingConfig, share: Share, folder: str, *, u
     _silence_libraries()
     given = {name: getattr(settings, name) for name in SAME_NAME}
     given |= {"report_to": settings.loggers or "none", "run_name": settings.run_name or Path(folder).name}
-    if settings.fsdp:
-        given |= {"fsdp": True, "fsdp_config": {"version": 2}}
     return TrainingArguments(
         output_dir=folder,
         per_device_train_batch_size=share.batch_size,
         per_device_eval_batch_size=share.batch_size,
         gradient_accumulation_steps=share.accumulation,
         use_cpu=use_cpu,
+        accelerator_config={"non_blocking": settings.dataloader_pin_memory},
         eval_strategy="steps",
         save_strategy="steps",
         ignore_data_skip=True,  # our batches begin at the step that the run resumes from, so nothing is to be skipped
@@ -50,13 +49,6 @@ def training_arguments(settings: TrainingConfig, share: Share, folder: str, *, u
         remove_unused_columns=False,
         **given,
     )
-
-
-def shard_by_layer(arguments: TrainingArguments, network: nn.Module) -> None:
-    """Let FSDP gather one layer at a time: wrap the classes of the modules in the network's ModuleLists."""
-    lists = [module for module in network.modules() if isinstance(module, nn.ModuleList)]
-    names = sorted({type(layer).__name__ for layers in lists for layer in layers})
-    arguments.fsdp_plugin_args["transformer_cls_names_to_wrap"] = ",".join(names)
 
 
 def _silence_libraries() -> None:

@@ -14,13 +14,13 @@ from model_factory.training.distributed import Agreement, get_rng_state, is_main
 from model_factory.training.ema import EMA
 from model_factory.training.network import TaskModule
 from model_factory.training.noise import mix_seed
-from model_factory.training.progress import format_progress
 from model_factory.training.run.atomic_io import explain_write_errors
 from model_factory.training.run.environment import first_step, read_sessions
 from model_factory.training.run.folder import RunFolder
 from model_factory.training.run.logs import MetricsLog, SamplesLog, draw_curves
 from model_factory.training.run.resume import read_history
 from model_factory.training.run.signals import GracePeriod
+from model_factory.training.speed.progress import format_progress
 from model_factory.training.tasks.base import Batch
 from model_factory.yaml_config.errors import escape_controls
 
@@ -57,7 +57,12 @@ def _describe_start(step: int, device: torch.device) -> str:
 
 def on_device(batch: Batch, device: torch.device) -> Batch:
     """Copy the tensors of a batch to a device."""
-    return {name: value.to(device) if isinstance(value, torch.Tensor) else value for name, value in batch.items()}
+    return {name: upload(value, device) if isinstance(value, torch.Tensor) else value for name, value in batch.items()}
+
+
+def upload(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Copy a tensor of any shape to a device, from pinned memory without waiting."""
+    return tensor.to(device, non_blocking=device.type == "cuda" and tensor.is_pinned())
 
 
 def prints_progress(callback: TrainerCallback) -> bool:

@@ -3,16 +3,11 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TypeVar
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
-from torch.distributed.checkpoint.state_dict import StateDictOptions, ValueType, set_model_state_dict
-
-from model_factory.training.errors import RunFolderError
-from model_factory.training.run.weights import read_weights
+from torch import Tensor
 
 Item = TypeVar("Item")
 
@@ -108,16 +103,3 @@ def preserve_rng_state(device: torch.device) -> Iterator[None]:
     devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
         yield
-
-
-# Loading of full weights into a model that is sharded over processes (fully_shard).
-
-
-def load_sharded(module: nn.Module, path: Path) -> None:
-    """Load each process's shard of the weights of a `TaskModule`; raise RunFolderError if they do not fit."""
-    tensors: dict[str, ValueType] = {f"network.{name}": tensor for name, tensor in read_weights(path).items()}
-    options = StateDictOptions(full_state_dict=True, strict=True)
-    try:
-        set_model_state_dict(module, tensors, options=options)
-    except RuntimeError as error:
-        raise RunFolderError(f"{path} does not fit the model of config.yml: {error}") from error

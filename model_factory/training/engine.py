@@ -15,7 +15,6 @@ from data_manager.dataset_types import DatasetConfig
 from data_manager.rows.token_stream import TokenStream
 from data_manager.tokenizers.from_run import with_tokenizer_of
 from model.checkpoint import atomic_replace
-from model.hub import replacing_weights
 from model_factory.experiment.build import with_vocabulary
 from model_factory.experiment.config import ExperimentConfig
 from model_factory.experiment.task_registry import TASKS
@@ -23,10 +22,9 @@ from model_factory.experiment.training_types import GenerationConfig, TrainingCo
 from model_factory.training import distributed
 from model_factory.training.ema import EMA
 from model_factory.training.errors import FolderInUseError, UnfitError
-from model_factory.training.lora import add_adapters
-from model_factory.training.network import TaskModule, build_network, load_initial_weights
-from model_factory.training.progress import describe_run
-from model_factory.training.rows import Buckets, RowCollator, Rows, first_rows, spread_batch
+from model_factory.training.network import TaskModule, build_task_module
+from model_factory.training.row_order import Buckets
+from model_factory.training.rows import RowCollator, Rows, first_rows, spread_batch
 from model_factory.training.run.atomic_io import explain_write_errors, sync, write_text
 from model_factory.training.run.checkpoints import checkpoint_folder
 from model_factory.training.run.data_hashes import (
@@ -58,7 +56,10 @@ from model_factory.training.run.resume import (
     take_free_keys,
 )
 from model_factory.training.run.weights import write_weights
+from model_factory.training.sharding import shard
 from model_factory.training.share import Share, resolve_steps
+from model_factory.training.speed.meter import create_meter
+from model_factory.training.speed.progress import describe_run
 from model_factory.training.splits import (
     Split,
     Splits,
@@ -73,7 +74,6 @@ from model_factory.training.splits import (
 )
 from model_factory.training.stream import Data
 from model_factory.yaml_config.errors import escape_controls
-from model_factory.yaml_config.paths import expand_home
 from model_factory.yaml_config.schema_version import add_version
 
 if TYPE_CHECKING:
@@ -273,6 +273,9 @@ class TrainingSession:
         self.tokenizer = DatasetManager.tokenizer(self.entry)
         self.check_tokenizer()
         module = self.build_module(arguments)
+        meter = create_meter(module, arguments.device, self.settings)
+        if self.settings.fsdp:
+            shard(module, module.network, bf16=self.settings.bf16)
         decay = self.settings.ema_decay
         average = None if decay is None else EMA(module.network, decay)
         augmenter = DatasetManager.augmenter(self.entry, self.settings.seed)
@@ -281,19 +284,20 @@ class TrainingSession:
         evaluation = None if splits.evaluation is None else first_rows(splits.evaluation, limit)
         offset = self.plan.row_offset(share.rows, has_new_data=self.has_new_data)
         own = DatasetManager.collator(self.entry, splits.train, fill=module.task.takes_fill)
-        collate = RowCollator(own, self.settings.seed, share.rows, offset)
-        shown = self.make_sample_batch(evaluation or Rows(splits.sample), replace(collate, offset=0))
+        collate = RowCollator(own, self.settings.seed, share.rows, offset, module.task.host_draw(module.network))
+        shown = self.make_sample_batch(evaluation or Rows(splits.sample), replace(collate, offset=0, draw=None))
         assert self.config.model is not None
         header = describe_run(self.config, module.network, splits, self.settings, share, offset)
         callback = RunCallback(self.run, self.settings, self.config.model.name, average, shown, header)
-        step = self.plan.checkpoint.step if self.plan.checkpoint else 0
         buckets = mark = None
         if isinstance(splits.train, TokenStream):
             mark = self.plan.bookmark(has_new_data=self.has_new_data)
         elif getattr(self.entry, "bucketing", False):
             buckets = Buckets.of(splits.train, share.rows, offset)
-        data = Data(train, evaluation, collate, share, buckets, offset, mark)
-        return FactoryTrainer(module, arguments, self.settings, data, callback, average, step), module.network
+        order = self.plan.row_order(has_new_data=self.has_new_data)
+        data = Data(train, evaluation, collate, share, buckets, offset, mark, order)
+        found = FactoryTrainer(module, arguments, self.settings, data, callback, average, meter, self.plan.step)
+        return found, module.network
 
     def check_tokenizer(self) -> None:
         """Raise UnfitError if a run that continues on other data has another tokenizer, say one trained on these data."""
@@ -308,20 +312,8 @@ class TrainingSession:
 
     def build_module(self, arguments: "TrainingArguments") -> "TaskModule":
         """Build the network with its task, initial weights and adapters, on the device of `arguments`."""
-        import torch
-
-        from model_factory.training.arguments import shard_by_layer
-
-        torch.manual_seed(self.settings.seed)
-        with nullcontext() if self.plan.checkpoint is None else replacing_weights():
-            network, task = build_network(self.config, self.tokenizer)
-        if self.settings.init_from is not None and self.plan.checkpoint is None:
-            load_initial_weights(network, expand_home(self.settings.init_from), self.tokenizer, self.entry.name)
-        module = TaskModule(network, task)
-        if self.settings.lora is not None:
-            add_adapters(module, self.settings.lora)
-        if self.settings.fsdp:
-            shard_by_layer(arguments, network)
+        is_resumed = self.plan.checkpoint is not None
+        module = build_task_module(self.config, self.settings, self.tokenizer, is_resumed=is_resumed)
         return module.to(arguments.device)
 
     def make_sample_batch(self, rows: "Rows", collate: "RowCollator") -> "Callable[[], Batch]":
@@ -332,7 +324,7 @@ class TrainingSession:
 
     def prepare_run_folder(self, device: str, parameters: int) -> None:
         """Write the files of a new run, with its number of parameters; on resume, drop log entries of steps that will be repeated."""
-        step = self.plan.checkpoint.step if self.plan.checkpoint else 0
+        step = self.plan.step
         with explain_write_errors("the run folder", self.run.path):
             if self.plan.checkpoint is None:
                 self.run.write_config(self.config)
@@ -356,7 +348,6 @@ class TrainingSession:
         """Write the lengths of documents, from which a diffusion model draws the lengths of its samples."""
         if self.settings.task_name != "diffusion" or not getattr(self.entry, "document_rows", False):
             return
-
         with explain_write_errors("lengths", self.run.lengths):
             write_lengths(self.run.lengths, count_lengths(splits.sample))
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from model_factory.training.distributed import all_reduce_sum, broadcast_from_main
 from model_factory.training.errors import RunFolderError
 from model_factory.training.run.checkpoints import read_json
 from model_factory.yaml_config.schema_version import add_version
@@ -48,6 +49,17 @@ def accumulate(totals: dict[str, Tensor], name: str, value: Tensor, weight: Tens
     kind = torch.float32 if value.device.type == "mps" else torch.float64
     pair = torch.stack([value.detach().to(kind) * weight, weight.to(value.device, kind)])
     totals[name] = totals[name] + pair if name in totals else pair
+
+
+def reduce_means(totals: dict[str, Tensor], device: torch.device) -> dict[str, float]:
+    """Return means over all processes by name; the main process gives the names, as another may have no rows."""
+    names = broadcast_from_main(sorted(totals))
+    if not names:
+        return {}
+    empty = torch.zeros_like(next(iter(totals.values()))) if totals else torch.zeros(2, dtype=torch.float64)
+    flat = torch.cat([totals.get(name, empty) for name in names]).to(device)
+    pairs = all_reduce_sum(flat).view(-1, 2).tolist()
+    return {name: total / weight for name, (total, weight) in zip(names, pairs, strict=True) if weight}
 
 
 def write_log_windows(folder: Path, windows: Sequence[dict[str, Any]]) -> None:

@@ -1,21 +1,29 @@
 """Building of the network that an experiment trains, and loading of its weights from a folder."""
 
+from contextlib import nullcontext
 from pathlib import Path
 
+import torch
 from torch import Tensor, nn
 
 from data_manager.tokenizers.base import Tokenizer
 from data_manager.tokenizers.load import load_tokenizer
-from model.checkpoint import with_device
+from model.activation_checkpointing import CheckpointingError, checkpoint_activations
+from model.checkpoint import CheckpointError, assign_tensors, with_device
+from model.hub import replacing_weights
 from model.model_factory import create_model
 from model_factory.experiment.config import ExperimentConfig
+from model_factory.experiment.pretrained.published import read_pretrained
+from model_factory.experiment.pretrained.section import is_published_place
 from model_factory.experiment.task_registry import TASKS
+from model_factory.experiment.training_types import TrainingConfig
 from model_factory.training.ema import EMA
 from model_factory.training.errors import RunFolderError, UnfitError
 from model_factory.training.lora import add_adapters, merge_adapters
 from model_factory.training.run.checkpoints import AVERAGE
 from model_factory.training.run.weights import WEIGHTS, load_weights, read_weights
 from model_factory.training.tasks.base import Batch, Task, TaskSetting
+from model_factory.yaml_config.paths import expand_home
 
 
 class Holder(nn.Module):
@@ -92,11 +100,42 @@ class TaskModule(nn.Module):
         return self.task(self.network, batch)
 
 
-def load_initial_weights(network: nn.Module, folder: Path, tokenizer: "Tokenizer | None", data: str) -> None:
-    """Load the weights of another run or model, for `training.init_from`.
+def build_task_module(
+    config: ExperimentConfig, settings: TrainingConfig, tokenizer: Tokenizer | None, *, is_resumed: bool = False
+) -> TaskModule:
+    """Build the module to train: network and task, initial weights, adapters and checkpointed layers.
 
-    Raises UnfitError if they do not fit or are not there, or if its tokenizer is not that of data set `data`.
+    The weights of a resumed run are replaced by those of its checkpoint. Raises UnfitError, DeviceError.
     """
+    torch.manual_seed(settings.seed)
+    with replacing_weights() if is_resumed else nullcontext():
+        network, task = build_network(config, tokenizer)
+    if settings.init_from is not None and not is_resumed:
+        load_initial_weights(network, settings.init_from, tokenizer, str(settings.dataset))
+    module = TaskModule(network, task)
+    if settings.lora is not None:
+        add_adapters(module, settings.lora)
+    try:
+        checkpoint_activations(network, settings.activation_checkpointing)
+    except CheckpointingError as error:
+        raise UnfitError(f"training.activation_checkpointing: {error}; leave it out") from error
+    return module
+
+
+def load_initial_weights(network: nn.Module, place: str, tokenizer: "Tokenizer | None", data: str) -> None:
+    """Load the weights of another run or of a published model, for `training.init_from`.
+
+    Raises UnfitError if they do not fit or are not there, or if a run's tokenizer is not that of data set `data`, and
+    PublishedError for a published model that cannot be read.
+    """
+    if is_published_place(place):
+        found = read_pretrained(place)
+        try:
+            assign_tensors(network, found.tensors, f"training.init_from: {place} does not fit this experiment")
+        except CheckpointError as error:
+            raise UnfitError(str(error)) from error
+        return
+    folder = expand_home(place)
     if not folder.is_dir():
         raise UnfitError(f"training.init_from: {folder} is not a folder")
     theirs = folder / "tokenizer"

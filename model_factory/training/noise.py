@@ -5,6 +5,7 @@ and the row's position in the global batch. So two processes with 4 rows each dr
 a resumed run draws the same numbers as an uninterrupted one.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -44,7 +45,17 @@ class RowNoise:
 
 def mix_seed(*words: int) -> int:
     """Hash several numbers such as (seed, step, rank) to one seed in [0, 2**63 - 1]."""
+    return int(_mix(words)) % 2**63
+
+
+def mix_seeds(*words: int, count: int) -> list[int]:
+    """Return `mix_seed(*words, number)` for each number from 0 to `count` - 1, computed together."""
+    return [int(mixed) % 2**63 for mixed in hash_words(_mix(words) + torch.arange(count) + 1).tolist()]
+
+
+def _mix(words: Sequence[int]) -> Tensor:
+    """Return the hash of the words, int64 [1]."""
     mixed = torch.zeros(1, dtype=torch.int64)
     for word in words:
         mixed = hash_words(mixed + (word % 2**62) + 1)
-    return int(mixed) % 2**63
+    return mixed

@@ -1,4 +1,4 @@
-"""Row order and batches of one process.
+"""Batches of one process.
 
 Training reads one stream of rows, epoch after epoch, each epoch in its own random order. Step s takes the rows from
 position s * G on, where G is the number of rows of a step over all processes and accumulated parts. A batch may span two
@@ -12,13 +12,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from data_manager.rows.lengths import row_lengths
 from data_manager.rows.shards import MappedRows
 from data_manager.rows.token_stream import TokenStream
 from model_factory.training.noise import RowNoise, mix_seed
+from model_factory.training.row_order import Order
 from model_factory.training.run.signals import leave_to_parent
 from model_factory.training.share import Share
 from model_factory.training.splits import Row, Split, is_table
@@ -29,87 +28,7 @@ Item = tuple[Key, Row]
 """A row with its key."""
 Collate = Callable[[list[Row]], dict[str, Any]]
 
-_ORDER, _WORKERS = 11, 12
-_POOL = 100
-_ROUNDS, _WORD = 6, 2**64 - 1
-
-
-@dataclass(frozen=True)
-class Buckets:
-    """Buckets of rows of similar length: `lengths` int64 [rows of the split], the rows of a step, the position of step 0."""
-
-    lengths: Tensor
-    step_rows: int
-    offset: int = 0
-
-    @classmethod
-    def of(cls, rows: Split, step_rows: int, offset: int) -> "Buckets":
-        """Create the buckets of a table's rows."""
-        return cls(torch.from_numpy(sum(row_lengths(rows).values())), step_rows, offset)
-
-    def sort(self, order: Tensor, start: int, generator: torch.Generator) -> Tensor:
-        """Reorder an epoch's rows int64 [count], which begin at stream position `start`, by length within pools.
-
-        Pools of a hundred steps are sorted by length, then the steps are shuffled. Partial steps at the two ends of the
-        epoch stay where they are.
-        """
-        pools = torch.split(order, _POOL * self.step_rows)
-        order = torch.cat([pool[torch.argsort(self.lengths[pool], stable=True)] for pool in pools])
-        first = min((self.offset - start) % self.step_rows, len(order))
-        steps = (len(order) - first) // self.step_rows
-        last = first + steps * self.step_rows
-        whole = order[first:last].view(steps, self.step_rows)
-        mixed = whole[torch.randperm(steps, generator=generator)].flatten()
-        return torch.cat([order[:first], mixed, order[last:]])
-
-
-class RowOrder:
-    """Permutation of `count` rows for each epoch, a function of (seed, epoch) and of `buckets` if given."""
-
-    def __init__(self, count: int, seed: int, buckets: Buckets | None = None) -> None:
-        self.count, self.seed, self.buckets = count, seed, buckets
-        self._epoch, self._order = -1, torch.empty(0, dtype=torch.int64)
-
-    def index(self, position: int) -> int:
-        """Return the row at a position of the stream."""
-        epoch, offset = divmod(position, self.count)
-        if epoch != self._epoch:
-            generator = torch.Generator().manual_seed(mix_seed(self.seed, _ORDER, epoch))
-            self._epoch, self._order = epoch, torch.randperm(self.count, generator=generator)
-            if self.buckets is not None:
-                self._order = self.buckets.sort(self._order, epoch * self.count, generator)
-        return int(self._order[offset])
-
-
-class HashedOrder:
-    """Permutation of `count` rows for each epoch, computed row by row: it takes no time to create, and no memory.
-
-    It is a Feistel network on the smallest even number of bits that holds the rows, applied again to numbers beyond them.
-    """
-
-    def __init__(self, count: int, seed: int) -> None:
-        self.count, self.seed = count, seed
-        self.half = max(1, ((count - 1).bit_length() + 1) // 2)
-        self._epoch, self._keys = -1, list[int]()
-
-    def index(self, position: int) -> int:
-        """Return the row at a position of the stream."""
-        epoch, found = divmod(position, self.count)
-        if epoch != self._epoch:
-            self._epoch, self._keys = epoch, [mix_seed(self.seed, _ORDER, epoch, turn) for turn in range(_ROUNDS)]
-        found = self._encrypt(found)
-        while found >= self.count:
-            found = self._encrypt(found)
-        return found
-
-    def _encrypt(self, value: int) -> int:
-        mask = (1 << self.half) - 1
-        left, right = value >> self.half, value & mask
-        for key in self._keys:
-            mixed = (right + key) * 0xBF58476D1CE4E5B9 & _WORD
-            mixed = (mixed ^ mixed >> 31) * 0x94D049BB133111EB & _WORD
-            left, right = right, left ^ ((mixed ^ mixed >> 29) & mask)
-        return left << self.half | right
+_WORKERS = 12
 
 
 class TrainBatches(Sampler[list[Key]]):
@@ -118,7 +37,7 @@ class TrainBatches(Sampler[list[Key]]):
     Step 0 would begin at position `offset` of the stream of rows.
     """
 
-    def __init__(self, order: RowOrder | HashedOrder, share: Share, start: int, stop: int, offset: int = 0) -> None:
+    def __init__(self, order: Order, share: Share, start: int, stop: int, offset: int = 0) -> None:
         self.order, self.share, self.start, self.stop, self.offset = order, share, start, stop, offset
 
     def __len__(self) -> int:
@@ -192,12 +111,14 @@ class RowCollator:
     """Collator of the data set that also adds `noise` and `labels`, and drops masks that are True everywhere.
 
     `batch_size` is the number of rows of a step; dividing a stream position, counted from `offset`, by it gives the step.
+    `draw` is a task's `host_draw`; its result is `drawn` in the batch, or its error, which the step raises with its rows.
     """
 
     collate: Collate
     seed: int
     batch_size: int
     offset: int = 0
+    draw: Callable[[dict[str, Any]], dict[str, Any]] | None = None
 
     def __call__(self, items: list[Item]) -> dict[str, Any]:
         """Collate rows into a batch; return an empty dictionary without rows."""
@@ -211,6 +132,11 @@ class RowCollator:
         batch["noise"] = RowNoise(self.seed, step, index, position % self.batch_size, self.batch_size)
         if "labels" not in batch and isinstance(rows[0], dict) and "labels" in rows[0]:
             batch["labels"] = torch.tensor([int(row["labels"]) for row in rows])
+        if self.draw is not None:
+            try:
+                batch["drawn"] = self.draw(batch)
+            except ValueError as error:
+                batch["drawn"] = {"error": str(error)}
         return batch
 
 
@@ -220,16 +146,16 @@ def _is_idle_mask(name: str, value: object) -> bool:
 
 
 def build_row_loader(
-    rows: Rows, batches: Sampler[list[Key]], collate: RowCollator, *, workers: int = 0
+    rows: Rows, batches: Sampler[list[Key]], collate: RowCollator, *, workers: int = 0, pin: bool = False
 ) -> DataLoader[Item]:
-    """Load batches on the CPU, pinned if there is a GPU, without drawing from the global RNG."""
+    """Load batches on the CPU, with `pin` into pinned memory, without drawing from the global RNG."""
     return DataLoader(
         rows,
         batch_sampler=batches,
         collate_fn=collate,
         num_workers=workers,
         worker_init_fn=leave_to_parent,
-        pin_memory=torch.cuda.is_available(),
+        pin_memory=pin,
         generator=torch.Generator().manual_seed(mix_seed(collate.seed, _WORKERS)),
     )
 

@@ -19,15 +19,9 @@ from data_manager.rows.parallel import exit_with_parent
 from data_manager.rows.token_stream import Bookmark, Item, Row, TokenStream
 from model_factory.training.errors import RunFolderError
 from model_factory.training.noise import mix_seed
-from model_factory.training.rows import (
-    Buckets,
-    HashedOrder,
-    RowCollator,
-    RowOrder,
-    Rows,
-    TrainBatches,
-    build_row_loader,
-)
+from model_factory.training.row_order import Buckets, choose_order
+from model_factory.training.rows import RowCollator, Rows, TrainBatches, build_row_loader
+from model_factory.training.run.checkpoints import ROW_ORDER
 from model_factory.training.run.signals import leave_to_parent
 from model_factory.training.share import Share
 
@@ -131,13 +125,13 @@ class StreamBatches(IterableDataset[dict[str, Any]]):
             self._rows.close()
 
 
-def build_stream_loader(batches: StreamBatches) -> DataLoader[dict[str, Any]]:
-    """Load batches on the CPU, pinned if there is a GPU, without drawing from the global RNG."""
+def build_stream_loader(batches: StreamBatches, *, pin: bool = False) -> DataLoader[dict[str, Any]]:
+    """Load batches on the CPU, with `pin` into pinned memory, without drawing from the global RNG."""
     return DataLoader(
         batches,
         batch_size=None,
         collate_fn=_unchanged,
-        pin_memory=torch.cuda.is_available(),
+        pin_memory=pin,
         generator=torch.Generator().manual_seed(mix_seed(batches.order.seed, _BLOCK)),
     )
 
@@ -155,6 +149,8 @@ class Data:
     """Position in the stream of rows at which step 0 would begin."""
     bookmark: Bookmark | None = None
     """Where a stream begins; None for a table."""
+    order_version: int = ROW_ORDER
+    """Version of the order of a table's rows, that of the checkpoint for a resumed run."""
 
     @property
     def split_rows(self) -> int:
@@ -167,18 +163,16 @@ class Data:
             return float(mark.epoch if mark is not None else 0)
         return (self.offset + step * self.share.rows) / len(self.train)
 
-    def loader(self, start: int, stop: int, workers: int) -> DataLoader[Any]:
-        """Return the batches of this process from step `start` to `stop`, made by `workers` processes."""
+    def loader(self, start: int, stop: int, workers: int, *, pin: bool = False) -> DataLoader[Any]:
+        """Return the batches of this process from step `start` to `stop`, made by `workers` processes, with `pin` pinned."""
         seed = self.collate.seed
         if isinstance(self.train, TokenStream):
             order = StreamOrder(self.train, seed, self.bookmark or Bookmark(), workers, quiet=self.share.rank > 0)
-            return build_stream_loader(StreamBatches(order, self.collate, self.share, start, stop))
-        if self.train.is_mapped and self.buckets is None:
-            row_order: RowOrder | HashedOrder = HashedOrder(len(self.train), seed)
-        else:
-            row_order = RowOrder(len(self.train), seed, self.buckets)
+            return build_stream_loader(StreamBatches(order, self.collate, self.share, start, stop), pin=pin)
+        count, is_mapped = len(self.train), self.train.is_mapped
+        row_order = choose_order(count, seed, self.buckets, is_mapped=is_mapped, version=self.order_version)
         batches = TrainBatches(row_order, self.share, start, stop, self.offset)
-        return build_row_loader(self.train, batches, self.collate, workers=workers)
+        return build_row_loader(self.train, batches, self.collate, workers=workers, pin=pin)
 
 
 def _begin_worker(number: int) -> None:

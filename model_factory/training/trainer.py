@@ -10,14 +10,14 @@ import shutil
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import clip_grads_with_norm_, get_total_norm
+from torch.nn.utils import clip_grads_with_norm_
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 from torch.utils.data import DataLoader
@@ -25,30 +25,29 @@ from transformers import Trainer, TrainerControl, TrainingArguments
 
 from model_factory.experiment.training_types import TrainingConfig
 from model_factory.training.arguments import keep_settings
-from model_factory.training.callbacks import RunCallback, best_step, prints_progress
+from model_factory.training.callbacks import RunCallback, best_step, prints_progress, upload
 from model_factory.training.distributed import (
     all_reduce_sum,
     barrier,
-    broadcast_from_main,
     gather_from_all,
     is_main,
-    load_sharded,
     preserve_rng_state,
     rank,
     set_rng_state,
     world_size,
 )
 from model_factory.training.ema import EMA
-from model_factory.training.errors import NonFiniteError, TrainingError, WriteError
-from model_factory.training.log_window import LogWindow, accumulate, read_log_window, write_log_windows
+from model_factory.training.errors import NonFiniteError, WriteError
+from model_factory.training.log_window import LogWindow, accumulate, read_log_window, reduce_means, write_log_windows
 from model_factory.training.lora import merge_adapters
-from model_factory.training.nan_check import NanCheck, join_some
+from model_factory.training.nan_check import Gradients, NanCheck, name_rows
 from model_factory.training.network import TaskModule, load_ema
 from model_factory.training.noise import mix_seed
-from model_factory.training.progress import SpeedMeter, count_tokens
 from model_factory.training.rows import EvalBatches, RowCollator, Rows, build_row_loader
 from model_factory.training.run import atomic_io, checkpoints
 from model_factory.training.run.weights import WEIGHTS, load_weights, named_weights, write_weights
+from model_factory.training.sharding import gather, load_optimizer, load_weights_into_shards, reshard, save_optimizer
+from model_factory.training.speed.meter import SpeedMeter, count_tokens
 from model_factory.training.stream import BOOKMARK, Data, StreamBatches
 from model_factory.training.tasks.base import Batch
 
@@ -70,18 +69,19 @@ class FactoryTrainer(Trainer):  # type: ignore[misc]
         data: Data,
         run_callback: RunCallback,
         average: EMA | None,
+        meter: SpeedMeter,
         start_step: int = 0,
     ) -> None:
         self.module, self.settings, self.data, self.run_callback = module, settings, data, run_callback
-        self.average, self.start_step = average, start_step
+        self.average, self.meter, self.start_step = average, meter, start_step
         self.measured: dict[str, Tensor] = {}
         self.step_window: LogWindow | None = None
-        self.tokens = 0
-        self.meter = SpeedMeter(sum(value.numel() for value in module.parameters()), args.device, world_size())
+        self.pins = args.dataloader_pin_memory and args.device.type == "cuda"
         self.bookmark = self.step_bookmark = data.bookmark
-        self.has_evaluated = False
+        self.has_evaluated, self.tokens = False, 0
         self.check_nan = NanCheck(Path(args.output_dir))
         super().__init__(model=module, args=args, eval_dataset=[])
+        self.is_distributed_loading_by_transformers = settings.fsdp  # sharded by us, so that it is not wrapped again
         for callback in [callback for callback in self.callback_handler.callbacks if prints_progress(callback)]:
             self.remove_callback(callback)
         self.add_callback(run_callback)
@@ -101,14 +101,16 @@ class FactoryTrainer(Trainer):  # type: ignore[misc]
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         """Return batches from `start_step` on; the Trainer counts them as one epoch of max_steps."""
-        self.train_loader = self.data.loader(self.start_step, self.args.max_steps, self.args.dataloader_num_workers)
+        given = {"workers": self.args.dataloader_num_workers, "pin": self.pins}
+        self.train_loader = self.data.loader(self.start_step, self.args.max_steps, **given)
         return self.train_loader
 
     def get_batch_samples(
         self, epoch_iterator: Iterator[Batch], num_batches: int, device: torch.device
     ) -> tuple[list[Batch], Tensor | int | None]:
         """Return the parts of a step and the number of their items, a scalar; keep the bookmark of a stream."""
-        parts, count = super().get_batch_samples(epoch_iterator, num_batches, device)
+        parts, count = super().get_batch_samples(self.meter.timed(epoch_iterator), num_batches, device)
+        self.meter.count_flops(parts)
         for part in parts:
             self.bookmark = part.pop(BOOKMARK, None)
         return parts, count
@@ -117,7 +119,12 @@ class FactoryTrainer(Trainer):  # type: ignore[misc]
         """Count the items of a step over all its parts and processes, and its tokens in this process."""
         self.tokens += sum(map(count_tokens, batch_samples))
         own = torch.stack([self.module.task.weight(batch) for batch in batch_samples]).sum()
-        return all_reduce_sum(own.to(device)).clamp(min=1)
+        filled = torch.full((), own.item(), dtype=own.dtype, device=device)  # which does not wait, as a copy would
+        return all_reduce_sum(filled).clamp(min=1)
+
+    def _prepare_input(self, data: Any) -> Any:
+        """Copy tensors to the device, without waiting if they are pinned."""
+        return upload(data, self.args.device) if isinstance(data, Tensor) else super()._prepare_input(data)
 
     def compute_loss(
         self,
@@ -131,7 +138,7 @@ class FactoryTrainer(Trainer):  # type: ignore[misc]
         It is multiplied by the number of processes, because DDP averages gradients over processes.
         """
         assert num_items_in_batch is not None
-        with self._name_rows(inputs, "training"):
+        with name_rows(inputs["noise"].index, self.state.global_step + 1, "training"):
             outputs = model(inputs)
         weight = self.module.task.weight(inputs)
         share = weight * world_size() / num_items_in_batch
@@ -142,16 +149,9 @@ class FactoryTrainer(Trainer):  # type: ignore[misc]
         self.check_nan.add(loss, inputs["noise"].index)
         return loss
 
-    @contextmanager
-    def _name_rows(self, batch: Batch, split: str) -> Iterator[None]:
-        """Add the step and the rows of `batch` to a ValueError of the model or the task."""
-        try:
-            yield
-        except ValueError as error:
-            kind = type(error) if isinstance(error, TrainingError) else TrainingError
-            rows = join_some(batch["noise"].index.tolist())
-            step = self.state.global_step + (split == "training")
-            raise kind(f"step {step}, in one of the rows {rows} of the {split} split: {error}") from error
+    def _defer_fsdp_gradient_reduction(self) -> AbstractContextManager[None]:
+        """Sum sharded gradients over processes after each part of a step, so that no process holds whole ones."""
+        return nullcontext()
 
     def _clip_grad_norm(self, model: nn.Module) -> Tensor | float:
         return self._check_and_clip(model, self.args.max_grad_norm)
@@ -162,21 +162,20 @@ class FactoryTrainer(Trainer):  # type: ignore[misc]
     def _check_and_clip(self, model: nn.Module, limit: float = float("inf")) -> Tensor | float:
         """Check the gradients for NaN, clip them to norm `limit` and return their norm before clipping.
 
-        The check comes first because clipping by a NaN norm makes every gradient NaN. Sharded or scaled gradients are
-        clipped by accelerate in one call; a gradient scaler skips steps with non-finite gradients by itself.
+        Scaled gradients are clipped by accelerate in one call; a gradient scaler skips steps with non-finite gradients by
+        itself.
         """
-        parameters = [value for value in model.parameters() if value.grad is not None]
-        norm: Tensor | float
-        by_accelerate = self.is_fsdp_enabled or self.accelerator.scaler is not None
-        if by_accelerate:
-            norm = self.accelerator.clip_grad_norm_(model.parameters(), limit)
-        else:
-            norm = get_total_norm([value.grad for value in parameters if value.grad is not None])
-        checked = None if self.accelerator.scaler is not None else norm
-        self.check_nan(self.state.global_step + 1, checked, self.module, self.optimizer.param_groups)
-        if not by_accelerate and math.isfinite(limit):
-            clip_grads_with_norm_(parameters, limit, torch.as_tensor(norm))
-        return norm
+        step = self.state.global_step + 1
+        if self.accelerator.scaler is not None:
+            scaled: Tensor = self.accelerator.clip_grad_norm_(model.parameters(), limit)
+            self.check_nan(step, None)
+            return scaled
+        trained = {name: value for name, value in self.module.named_parameters() if value.grad is not None}
+        gradients = Gradients(trained, self.optimizer.optimizer)
+        self.check_nan(step, gradients)
+        if math.isfinite(limit):
+            clip_grads_with_norm_(trained.values(), limit, gradients.norm)
+        return gradients.norm
 
     # ---- evaluation and metrics ----
 
@@ -197,37 +196,28 @@ class FactoryTrainer(Trainer):  # type: ignore[misc]
         collate = RowCollator(self.data.collate.collate, self.settings.seed, max(len(rows), 1))
         totals: dict[str, Tensor] = {}
         last: Batch | None = None
-        for batch in build_row_loader(rows, EvalBatches(len(rows), self.data.share), collate):
-            if not batch and not (self.is_fsdp_enabled and last):
+        for batch in build_row_loader(rows, EvalBatches(len(rows), self.data.share), collate, pin=self.pins):
+            if not batch and not (self.settings.fsdp and last):
                 continue
             inputs = last if not batch else self._prepare_inputs(batch)
             assert inputs is not None
             weight = self.module.task.weight(inputs) * bool(
                 batch
             )  # under FSDP, all processes must run the same number of forward passes
-            with self._name_rows(inputs, "evaluation"):
+            with name_rows(inputs["noise"].index, self.state.global_step, "evaluation"):
                 outputs = self.model(inputs)
             for name, value in outputs.items():
                 accumulate(totals, name, value, weight)
             last = inputs
-        return self._reduce_means(totals)
-
-    def _reduce_means(self, totals: dict[str, Tensor]) -> dict[str, float]:
-        """Return means over all processes by name; the main process gives the names, as another may have no rows."""
-        names = broadcast_from_main(sorted(totals))
-        if not names:
-            return {}
-        empty = torch.zeros_like(next(iter(totals.values()))) if totals else torch.zeros(2, dtype=torch.float64)
-        flat = torch.cat([totals.get(name, empty) for name in names]).to(self.args.device)
-        pairs = all_reduce_sum(flat).view(-1, 2).tolist()
-        return {name: total / weight for name, (total, weight) in zip(names, pairs, strict=True) if weight}
+        reshard(self.module)
+        return reduce_means(totals, self.args.device)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Write one line of metrics."""
         if "train_runtime" in logs:  # the Trainer's summary, which covers the last session only
             return
         if "loss" in logs:
-            logs |= self._reduce_means(self.measured)
+            logs |= reduce_means(self.measured, self.args.device)
             self.measured = {}
             if tokens := int(all_reduce_sum(torch.tensor(self.tokens, device=self.args.device))):
                 logs["tokens"] = tokens
@@ -267,6 +257,8 @@ class FactoryTrainer(Trainer):  # type: ignore[misc]
     def _maybe_log_save_evaluate(self, *args: object, **kwargs: object) -> None:
         """Log, evaluate and save; write samples and curves last, so that their failure loses no checkpoint."""
         since = time.perf_counter()
+        if self.control.should_log or self.control.should_evaluate or self.control.should_save:
+            self.check_nan.settle()
         super()._maybe_log_save_evaluate(*args, **kwargs)
         if self.has_evaluated and is_main():
             self.run_callback.write_samples_and_curves(self.module, self.state.global_step)
@@ -315,6 +307,7 @@ class FactoryTrainer(Trainer):  # type: ignore[misc]
             staging.mkdir(parents=True)
         barrier()
         tensors = self.whole_weights()
+        averages = {} if self.average is None else gather(self.module.network, self.average.values)
         self._save_optimizer_and_scheduler(str(staging))
         self._save_scaler(str(staging))
         self._save_rng_state(str(staging))
@@ -323,7 +316,7 @@ class FactoryTrainer(Trainer):  # type: ignore[misc]
             write_log_windows(staging, windows)
             write_weights(staging / WEIGHTS, tensors)
             if self.average is not None:
-                write_weights(staging / checkpoints.AVERAGE, self.average.values)
+                write_weights(staging / checkpoints.AVERAGE, averages)
             state = json.dumps(asdict(self.state), indent=1, sort_keys=True)
             (staging / checkpoints.STATE).write_text(state + "\n", encoding="utf-8")
             if self.bookmark is not None:
@@ -337,19 +330,25 @@ class FactoryTrainer(Trainer):  # type: ignore[misc]
                 batch_rows=self.data.share.rows,
                 split_rows=self.data.split_rows,
                 row_offset=self.data.offset,
+                row_order=self.data.order_version,
             )
 
     def whole_weights(self) -> dict[str, Tensor]:
         """Return the network's weights by name, each of any shape, gathered if they are sharded."""
-        if not self.is_fsdp_enabled:
-            return named_weights(self.module.network)
-        gathered = self.accelerator.get_state_dict(self.model_wrapped)
-        return {name.removeprefix("network."): tensor for name, tensor in gathered.items()}
+        tensors = named_weights(self.module.network)
+        return gather(self.module.network, tensors) if self.settings.fsdp else tensors
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        if self.settings.fsdp:
+            assert self.lr_scheduler is not None
+            save_optimizer(self.module, self.optimizer.optimizer, self.lr_scheduler, Path(output_dir))
+        else:
+            super()._save_optimizer_and_scheduler(output_dir)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         folder = Path(resume_from_checkpoint)
-        if self.is_fsdp_enabled:
-            load_sharded(self.model_wrapped if model is None else model, folder / WEIGHTS)
+        if self.settings.fsdp:
+            load_weights_into_shards(self.module.network, folder / WEIGHTS)
         else:
             load_weights(self.module.network, folder / WEIGHTS, "config.yml")
         if self.average is not None:
@@ -375,6 +374,9 @@ class FactoryTrainer(Trainer):  # type: ignore[misc]
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         """Load the optimiser's moments and the schedule's step; rates and decays are those of the current config."""
         with checkpoints.explain_load_errors(checkpoint), keep_settings(self.optimizer, self.lr_scheduler):
+            if self.settings.fsdp and checkpoint is not None and self.lr_scheduler is not None:
+                load_optimizer(self.module, self.optimizer.optimizer, self.lr_scheduler, Path(checkpoint))
+                return
             super()._load_optimizer_and_scheduler(checkpoint)
 
     def _load_rng_state(self, checkpoint: str | None) -> None:

@@ -91,6 +91,11 @@ _TABLE: tuple[tuple[Synonym, str], ...] = (
     ),
     (Synonym("training.dataloader_num_workers", "processes"), "num_workers workers n_workers"),
     (Synonym("training.seed", "1"), "seed random_seed manual_seed"),
+    (
+        Synonym("training.activation_checkpointing", "", "none, selective or full"),
+        "gradient_checkpointing use_gradient_checkpointing gradient_checkpointing_enable checkpoint_activations "
+        "fsdp_activation_checkpointing selective_ac recompute",
+    ),
     (Synonym("training.fsdp"), "strategy sharding fsdp_config deepspeed"),
     (Synonym("training.lora.r", "rank"), "lora_r lora_rank rank"),
     (Synonym("training.lora"), "adapter peft peft_config lora_config"),

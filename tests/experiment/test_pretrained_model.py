@@ -50,10 +50,13 @@ def test_init_from_of_the_file_stays(tmp_path: Path) -> None:
     [
         (
             "owner/name",
-            "owner/name is not the folder of a run; make one of a published model: model-factory import --from",
+            "owner/name is neither a folder nor in the hub's cache, and the hub cannot be reached (the environment sets "
+            "HF_HUB_OFFLINE); download it where there is a network and give its folder; for its options make a run of it: "
+            "model-factory import --from owner/name --output runs/imported",
         ),
-        ("[RUN]", "expected the folder of a run, not a list"),
-        ("RUN/..", "is not the folder of a run"),
+        ("[RUN]", "expected a run or a name on the hub, not a list"),
+        ("RUN/..", "is neither the folder of a run nor that of a published model, with config.json"),
+        ("./none", "./none: there is no such folder or file"),
     ],
 )
 def test_what_is_no_run_is_a_problem_with_its_line(tmp_path: Path, value: str, message: str) -> None:
@@ -63,3 +66,32 @@ def test_what_is_no_run_is_a_problem_with_its_line(tmp_path: Path, value: str, m
     (problem,) = (item for item in raised.value.problems if item.path == "model.pretrained")
     assert message in problem.message
     assert problem.place.line == 3
+
+
+@pytest.mark.parametrize(
+    ("keys", "path", "message"),
+    [
+        ("{pretrained: RUN, revision: main}", "model.revision", "is here, and a revision is of a name on the hub"),
+        ("{pretrained: owner/name, revision: 12}", "model.revision", "expected a commit, branch or tag in quotes"),
+        ("{pretrained: owner/name@main, revision: main}", "model.revision", "names a revision already"),
+        ("{pretrained: RUN, model_type: decoder}", "model.model_type", "is of the type 'diffusion'"),
+        ("{model_type: diffusion, revision: main}", "model.revision", "unknown key"),
+    ],
+)
+def test_keys_that_contradict_pretrained_are_problems(tmp_path: Path, keys: str, path: str, message: str) -> None:
+    file = write(tmp_path, f"model: {keys}\n")
+    with pytest.raises(ConfigError) as raised:
+        read_experiment(file)
+    assert any(item.path == path and message in item.message for item in raised.value.problems)
+
+
+def test_weights_are_named_without_a_training_section(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("a b\n")
+    data = (
+        f"datasets: [{{name: a, source: text, data_files: {{train: {tmp_path}/a.txt}}, tokenizer: {{type: bytes}}}}]\n"
+    )
+    config = read_experiment(
+        write(tmp_path, "model: {pretrained: RUN, vocab_size: 300}\n" + data), will_train=False
+    ).config
+    assert config.training is not None
+    assert config.training.init_from == str(tmp_path / "run")

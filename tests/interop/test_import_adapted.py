@@ -1,4 +1,7 @@
-"""LLaDA2, DiffuGPT and DiffuLLaMA, imported: equal to transformers' Glm4Moe, GPT-2 and Llama, whose tensors are renamed here."""
+"""LLaDA2, SDAR-MoE, DiffuGPT and DiffuLLaMA, imported: equal to transformers' Glm4Moe, Qwen3Moe, GPT-2 and Llama.
+
+Their tensors are renamed here.
+"""
 
 import json
 import shutil
@@ -32,6 +35,16 @@ MOE = {
     "norm_topk_prob": True,
     "use_qk_norm": True,
 }
+SPARSE = {
+    **SIZES,
+    "head_dim": 12,
+    "moe_intermediate_size": 8,
+    "num_experts": EXPERTS,
+    "num_experts_per_tok": 2,
+    "norm_topk_prob": True,
+    "mlp_only_layers": [0],
+}
+BLOCKED = ("llada2_moe", "sdar_moe")
 GPT2 = {"vocab_size": ROWS, "n_positions": 16, "n_embd": 16, "n_layer": 2, "n_head": 2, "layer_norm_epsilon": 1e-5}
 CONFIGS: dict[str, dict[str, Any]] = {
     "llada2_moe": {
@@ -47,6 +60,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "block_size": BLOCK,
         "mask_token_id": MASK,
     },
+    "sdar_moe": {"model_type": "sdar_moe", **SPARSE, "rope_theta": 1e6, "block_size": BLOCK, "mask_token_id": MASK},
     "diffugpt": {"model_type": "gpt2", **GPT2, "mask_token_id": MASK},
     "diffullama": {"model_type": "llama", **SIZES, "rope_theta": 1e4, "mask_token_id": MASK},
 }
@@ -61,6 +75,9 @@ def original(family: str) -> Any:
         model: Any = transformers.GPT2LMHeadModel(config)
     elif family == "diffullama":
         model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**SIZES))
+    elif family == "sdar_moe":
+        rope: dict[str, Any] = {"rope_type": "default", "rope_theta": 1e6}
+        model = transformers.Qwen3MoeForCausalLM(transformers.Qwen3MoeConfig(**SPARSE, rope_parameters=rope))
     else:
         rope = {"rope_type": "default", "rope_theta": 6e5, "partial_rotary_factor": 0.5}
         counts = {"n_routed_experts": EXPERTS, "n_shared_experts": 1, "num_mtp_layers": 0, "attention_bias": False}
@@ -87,7 +104,9 @@ def published_tensors(family: str, model: Any) -> dict[str, Tensor]:
     found = {}
     for name, x in own.items():
         before, _, last = name.partition("self_attn.")
-        if last == "q_proj.weight":
+        if family == "sdar_moe" and "experts" not in name:
+            found[name] = x
+        elif last == "q_proj.weight":
             rows = [own[f"{before}self_attn.{kind}_proj.weight"] for kind in "qkv"]
             found[f"{before}attention.query_key_value.weight"] = torch.cat(rows)
         elif last in ("k_proj.weight", "v_proj.weight"):
@@ -124,11 +143,11 @@ def options(family: str) -> dict[str, Any]:
 @torch.no_grad()
 def expected(family: str, model: Any, *, seen: Tensor | None = None, shift: bool | None = None) -> Tensor:
     """Return the logits of a published family; `seen` and `shift` replace its attention and its shift."""
-    block = torch.arange(IDS.shape[1]) // (BLOCK if family == "llada2_moe" else 100)
+    block = torch.arange(IDS.shape[1]) // (BLOCK if family in BLOCKED else 100)
     seen = block[:, None] >= block[None] if seen is None else seen
     hidden = torch.zeros(1, 1, *seen.shape).masked_fill(~seen, torch.finfo(torch.float32).min)
     logits: Tensor = model(IDS, attention_mask=hidden).logits
-    shift = family != "llada2_moe" if shift is None else shift
+    shift = family not in BLOCKED if shift is None else shift
     return torch.cat([logits[:, :1], logits[:, :-1]], 1) if shift else logits
 
 
@@ -137,7 +156,7 @@ def outputs(family: str, run: Path) -> Tensor:
     """Return our logits, without those of the mask."""
     model: Any = load_run(run, device="cpu").model
     block = torch.arange(IDS.shape[1]) // BLOCK
-    blocks = Blocks(torch.arange(len(block)), block[:, None] >= block[None]) if family == "llada2_moe" else None
+    blocks = Blocks(torch.arange(len(block)), block[:, None] >= block[None]) if family in BLOCKED else None
     found: Tensor = model.network(IDS.masked_fill(IDS == MASK, ROWS), blocks=blocks)
     return found[..., :MASK]
 
@@ -156,7 +175,7 @@ def test_import_equals_transformers(tmp_path: Path, family: str) -> None:
     assert dict(found.facts)["family"].startswith(family)
     causal = torch.ones(8, 8, dtype=torch.bool).tril()
     assert gap(ours, expected(family, model, seen=causal)) > 1e-3
-    assert gap(ours, expected(family, model, shift=family == "llada2_moe")) > 1e-3
+    assert gap(ours, expected(family, model, shift=family in BLOCKED)) > 1e-3
 
 
 @pytest.mark.parametrize("family", CONFIGS)
@@ -167,10 +186,10 @@ def test_flipped_shift_of_a_run_changes_outputs(tmp_path: Path, family: str) -> 
     path = tmp_path / "run/config.yml"
     config = yaml.safe_load(path.read_text())
     config["model"]["backbone"]["shift"] ^= True
-    if family == "llada2_moe":
+    if family in BLOCKED:
         config["model"]["objective"] = {"type": "mdlm"}
     path.write_text(yaml.safe_dump(config))
-    if family == "llada2_moe":
+    if family in BLOCKED:
         with pytest.raises(ValueError, match="blocks need logits at their own positions"):
             outputs(family, tmp_path / "run")
         return
@@ -195,8 +214,37 @@ def test_other_settings_of_llada2_change_outputs(tmp_path: Path, changes: dict[s
 
 
 @pytest.mark.parametrize(
+    "changes",
+    [{"rope_theta": 1e4}, {"num_experts_per_tok": 1}, {"norm_topk_prob": False}, {"rms_norm_eps": 0.5}],
+)
+def test_other_settings_of_sdar_moe_change_outputs(tmp_path: Path, changes: dict[str, Any]) -> None:
+    model = write(tmp_path / "source", "sdar_moe", **changes)
+    run_import(tmp_path / "source", tmp_path / "run")
+    assert gap(outputs("sdar_moe", tmp_path / "run"), expected("sdar_moe", model)) > 1e-3
+
+
+@pytest.mark.parametrize("family", ["llada2_moe", "sdar_moe"])
+def test_gates_for_values_of_experts_change_outputs(tmp_path: Path, family: str) -> None:
+    model = write(tmp_path / "source", family)
+    path = tmp_path / "source/model.safetensors"
+    swapped = {
+        name.replace("gate_proj", "#").replace("up_proj", "gate_proj").replace("#", "up_proj"): tensor
+        for name, tensor in load_file(path).items()
+    }
+    save_file(swapped, path)
+    run_import(tmp_path / "source", tmp_path / "run")
+    assert gap(outputs(family, tmp_path / "run"), expected(family, model)) > 1e-3
+
+
+@pytest.mark.parametrize(
     ("family", "changes", "message"),
     [
+        ("sdar_moe", {"num_experts": 5}, r"missing: model.layers.1.mlp.experts.4.gate_proj.weight"),
+        ("sdar_moe", {"num_experts": 3}, r"not known: model.layers.1.mlp.experts.3"),
+        ("sdar_moe", {"norm_topk_prob": None}, "norm_topk_prob is None; expected true or false"),
+        ("sdar_moe", {"mlp_only_layers": "0"}, "mlp_only_layers is '0'; expected a list"),
+        ("sdar_moe", {"mlp_only_layers": []}, "missing: model.layers.0.mlp.experts"),
+        ("sdar_moe", {"block_size": None}, "lacks block_size"),
         ("llada2_moe", {"score_function": "softmax"}, "score_function is 'softmax', and 'sigmoid' is read"),
         ("llada2_moe", {"num_experts": 5}, r"missing: model.layers.1.mlp.experts.4.gate_proj.weight"),
         ("llada2_moe", {"num_experts": 3}, r"not known: model.layers.1.mlp.experts.3"),

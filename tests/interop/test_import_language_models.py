@@ -218,7 +218,7 @@ def test_swapped_tensors_change_outputs(tmp_path: Path, swap: tuple[str, str]) -
         ("dream", {"rope_scaling": {"rope_type": "yarn", "factor": 4.0}}, "rope_scaling is 'yarn'"),
         ("dream", {"model_type": "sdar", "head_dim": 8, "block_size": 4}, "missing: model.layers.0.self_attn.q_norm"),
         ("sdar", {"block_size": None}, "lacks block_size"),
-        ("sdar", {"model_type": "sdar_moe"}, "'sdar_moe' is not read yet"),
+        ("sdar", {"model_type": "sdar_moe"}, "norm_topk_prob is None; expected true or false"),
     ],
 )
 def test_language_models_that_do_not_fit_are_refused(
@@ -269,3 +269,26 @@ def test_imported_language_model_generates_and_is_evaluated(
         "0",
     ]
     assert main(["evaluate", *words]) == 0
+
+
+@pytest.mark.parametrize("family", ["dream", "sdar"])
+def test_imported_language_model_is_adapted(tmp_path: Path, family: str, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("peft")
+    write(tmp_path / "source", family)
+    run_import(tmp_path / "source", tmp_path / "run", tokenizer=str(write_tokenizer(tmp_path / "words")))
+    (tmp_path / "text.txt").write_text("a b c d e f g h i\n" * 20)
+    file = tmp_path / "tune.yml"
+    file.write_text(f"""\
+model: {{model_type: diffusion, pretrained: {tmp_path}/run}}
+global_config: {{output_dir: {tmp_path}/prepared}}
+datasets:
+  - {{name: a, source: text, data_files: {{train: {tmp_path}/text.txt}}, tokenizer: {{run: {tmp_path}/run}}, sequence_length: 8, rows: packed}}
+training: {{max_steps: 1, batch_size: 2, lora: {{r: 2, target_modules: [q_proj, up_proj]}}}}
+""")
+    words = ["train", "--config", str(file), "--output", str(tmp_path / "tuned"), "--set", "model.backbone.device=cpu"]
+    assert main([*words, "--set", "training.lora.target_modules=[q_project]"]) == 1
+    assert f"no linear layer of {tmp_path}/run is called q_project; it has down_proj" in capsys.readouterr().err
+    assert main(words) == 0
+    before, after = (load_file(tmp_path / name / "model.safetensors") for name in ("run", "tuned"))
+    changed = {name.split(".")[-2] for name in before if not torch.equal(before[name], after[name])}
+    assert changed == {"q_proj", "up_proj"}

@@ -1,6 +1,7 @@
 """Import and loading of a sharded folder: one tensor in memory at a time; and what an import leaves that fails."""
 
 import json
+import math
 import resource
 from pathlib import Path
 
@@ -9,7 +10,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from benchmarks.peak_memory import RESET, peak_rise
+from benchmarks.published_import import write_llada
 from model import checkpoint
+from model.checkpoints.published import Options, Published, read_published
+from model.checkpoints.source import find_source
 from model_factory.training.errors import WriteError
 from model_factory.training.run.folder import load_run
 from tests.interop.published import run_import, write_folder
@@ -67,3 +71,21 @@ def test_import_on_a_full_disk_leaves_nothing(tmp_path: Path) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert not (tmp_path / "run").exists()
     run_import(tmp_path / "source", tmp_path / "run", tokenizer=tokenizer)
+
+
+@pytest.mark.skipif(not RESET.exists(), reason="the peak of memory is read from Linux's /proc")
+def test_map_of_8_billion_parameters_reads_no_numbers(tmp_path: Path) -> None:
+    """The shards are sparse: their 16 GB are not on the disk, and reading a part of them would show in memory."""
+    write(tmp_path / "small", "llada")
+    read_published(find_source(str(tmp_path / "small")), Options(), lambda: None)  # imports what both need
+    assert write_llada(tmp_path / "source") > 16e9
+    found: list[Published] = []
+
+    def read() -> None:
+        found.append(read_published(find_source(str(tmp_path / "source")), Options(), lambda: None))
+
+    assert peak_rise(read) < 64e6
+    kinds = found[0].tensors.kinds
+    assert len(kinds) == 32 * 9 + 3
+    assert sum(math.prod(shape) for _, shape in kinds.values()) == 8_015_581_184
+    assert {dtype for dtype, _ in kinds.values()} == {torch.bfloat16}

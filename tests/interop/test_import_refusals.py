@@ -40,6 +40,12 @@ def refused(folder: Path, match: str, **options: Any) -> None:
         ("mdlm", {"model_type": None}, "says neither model_type nor"),
         ("gidd", {"timestep_cond_dim": None}, "without timestep_cond_dim is not GIDD's network"),
         ("mdlm", {"model_type": "mdml"}, "'mdml' is no diffusion model that is read; did you mean mdlm"),
+        ("gidd", {"model_type": "gidd"}, "'gidd' is GIDD-unif, whose network has soft-capped attention"),
+        (
+            "gidd",
+            {"model_type": "diffusion_gemma"},
+            "'diffusion_gemma' is DiffusionGemma, whose decoder needs the cache",
+        ),
         ("mdlm", {"model_type": "gpt2"}, r"backbone: \{type: hugging_face"),
         ("mdlm", {"causal": True}, "causal is true: an autoregressive baseline"),
         ("bd3lm", {"adaln": False}, "adaln is false"),

@@ -59,6 +59,18 @@ class Broken(LanguageModelling):
         return {"loss": super().__call__(network, batch)["loss"] * torch.nan}
 
 
+@register_task("nan_at_4", columns=("input_ids",), model_types=("decoder",))
+class NanAtFour(LanguageModelling):
+    """Task with a NaN loss at the fourth step."""
+
+    steps = 0
+
+    def __call__(self, network, batch):
+        measured = super().__call__(network, batch)
+        self.steps += network.training
+        return {name: value * torch.nan if self.steps == 4 else value for name, value in measured.items()}
+
+
 @register_task("mute", columns=("input_ids",), model_types=("decoder",))
 class Mute(LanguageModelling):
     """Task whose samples fail."""

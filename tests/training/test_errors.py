@@ -157,7 +157,11 @@ def test_run_folder_lock_excludes_second_process(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"fsdp": True}, "fsdp needs a GPU, and the model is on the CPU"),
+        (
+            {"fsdp": True},
+            "training.fsdp shards a model over several processes, and there is one; start it with torchrun",
+        ),
+        ({"fsdp": True, "optim": "adafactor"}, "adafactor keeps means over the rows and columns of a weight"),
         ({"fp16": True}, "bf16: true, which works there"),
         ({"dataset": "huge"}, "training.dataset: training names 'huge', and the data sets are tiny"),
         ({"eval_split": "test"}, "has the splits train, validation"),

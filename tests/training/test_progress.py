@@ -5,7 +5,8 @@ import time
 import pytest
 import torch
 
-from model_factory.training.progress import PEAK_TFLOPS, SpeedMeter, count_tokens, describe_seconds, format_progress
+from model_factory.training.speed.meter import PEAK_TFLOPS, SpeedMeter, count_tokens
+from model_factory.training.speed.progress import describe_seconds, format_progress
 from tests.training.runs import experiment, metrics, seq2seq, train
 
 
@@ -18,7 +19,7 @@ def test_tokens_are_counted_without_padding():
 
 
 def test_speed_leaves_evaluation_out():
-    meter = SpeedMeter(1000, torch.device("cpu"), 1)
+    meter = SpeedMeter(torch.device("cpu"))
     meter.begin(0, 0)
     since = time.perf_counter()
     meter.seconds -= 8.0  # 8 s of training before an evaluation of 4 s
@@ -26,6 +27,8 @@ def test_speed_leaves_evaluation_out():
     meter.leave_out(since)
     found = meter.measure(4, 400)
     assert found["steps_per_second"] == pytest.approx(1.0, rel=0.05)
+    assert found["step_ms"] == pytest.approx(1000, rel=0.05)
+    assert found["data_wait"] == 0
     assert found["tokens_per_second"] == pytest.approx(100, rel=0.05)
     assert "mfu" not in found  # a CPU has no known peak
     assert meter.measure(4, 400) == {}
@@ -41,6 +44,7 @@ def test_durations_and_figures_in_words():
     entry = {"loss": 2.5, "learning_rate": 1e-3, "tokens_per_second": 12_345.6, "mfu": 0.4123, "epoch": 1.0}
     assert format_progress({"loss": 1.0, "memory_gib": 0.5}, memory=True) == "loss 1  memory 0.50 GiB"
     assert format_progress(entry) == "loss 2.5  learning_rate 0.001  tokens/s 12,346  MFU 41.2%"
+    assert format_progress({"loss": 1.0, "data_wait": 0.0312}) == "loss 1  data wait 3.1%"
     assert all(5 < peak < 10_000 for peak in PEAK_TFLOPS.values())
 
 
@@ -62,4 +66,7 @@ def test_header_and_metrics_of_a_run(tmp_path):
     tokens = [entry["tokens"] for entry in found]
     assert tokens == sorted(tokens)
     assert tokens[0] > 0
-    assert all({"grad_norm", "epoch", "tokens_per_second", "memory_gib"} <= entry.keys() for entry in found)
+    assert all(
+        {"grad_norm", "epoch", "tokens_per_second", "memory_gib", "step_ms", "data_wait"} <= entry.keys()
+        for entry in found
+    )

@@ -152,7 +152,7 @@ WINDOWS = {
 }
 
 
-MEASURED = ("steps_per_second", "tokens_per_second", "memory_gib")
+MEASURED = ("steps_per_second", "step_ms", "data_wait", "tokens_per_second", "memory_gib")
 
 
 def without_speed(run):

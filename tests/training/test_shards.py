@@ -3,19 +3,25 @@
 import json
 import pickle
 import shutil
+import signal
+from hashlib import sha256
 
 import numpy as np
 import pytest
+import torch
 
 from data_manager.data_manager import DatasetManager
 from data_manager.errors import DataError
 from data_manager.parse_data_args import parse_dataset_configs
+from data_manager.rows.shards import MappedRows, SplitWriter, split_folder
 from model_factory.cli.data import main
 from model_factory.experiment.config import read_experiment
 from model_factory.training.engine import train
 from model_factory.training.errors import UnfitError
-from model_factory.training.rows import HashedOrder
-from tests.training.runs import bytes_of, experiment, seq2seq
+from model_factory.training.row_order import Buckets, HashedOrder
+from model_factory.training.run.checkpoints import list_checkpoint_steps
+from tests.training.runs import bytes_of, experiment, losses, seq2seq, start, wait_for
+from tests.training.runs import train as start_training
 
 LAYOUTS = {
     "packed": {"rows": "packed", "document_ids": True, "documents": "line"},
@@ -77,6 +83,95 @@ def test_shards_equal_prepared_rows(layout, tmp_path, monkeypatch):
         rows[len(table)]
 
 
+def test_ids_take_two_bytes_up_to_a_vocabulary_of_65536(tmp_path):
+    for size, kind in ((65_536, "<u2"), (65_537, "<i4")):
+        writer = SplitWriter(tmp_path / str(size), ["input_ids"], size)
+        writer.add({"input_ids": np.array([0, 65_535, 7], np.int32)}, {"input_ids": np.array([2, 1])})
+        record = writer.close()
+        assert record["types"] == {"00000.input_ids.npy": kind, "00000.input_ids.offsets.npy": "<i8"}
+        raw = (tmp_path / str(size) / "00000.input_ids.npy").read_bytes()
+        assert np.frombuffer(raw[-3 * np.dtype(kind).itemsize :], kind).tolist() == [0, 65_535, 7]
+        assert sha256(raw).hexdigest() == record["sha256"]["00000.input_ids.npy"]
+        rows = MappedRows(tmp_path / str(size), record)
+        assert [rows[index]["input_ids"].dtype for index in range(2)] == [np.int32] * 2
+        assert [rows[index]["input_ids"].tolist() for index in range(2)] == [[0, 65_535], [7]]
+        assert record["hash"] == "shards fb795e501ac148d0abd01d7f1b43bc95"  # of ids of 4 bytes, as before
+
+
+@pytest.mark.parametrize("wrong", [-1, 99])
+def test_ids_outside_the_vocabulary_are_not_written(wrong, tmp_path):
+    writer = SplitWriter(tmp_path / "0-train", ["input_ids"], 99)
+    writer.add({"input_ids": np.array([1, wrong, 98], np.int32)}, {"input_ids": np.array([3])})
+    with pytest.raises(DataError, match=f"0-train: input_ids has the id {wrong}, and the tokenizer has 99 ids"):
+        writer.close()
+
+
+def test_shards_of_an_earlier_version_are_read(tmp_path):
+    config = config_of(tmp_path, written(tmp_path))
+    before = [plain(row) for row in DatasetManager.load_dataset(config)["train"]]
+    path = tmp_path / "shards" / "shards.json"
+    content = json.loads(path.read_text())
+    for record in content["splits"].values():
+        del record["types"], record["sha256"]
+    path.write_text(json.dumps(content))
+    for file in path.parent.rglob("*.input_ids.npy"):
+        np.save(file, np.load(file).astype(np.int32))
+    for number, record in enumerate(content["splits"].values()):
+        folder = split_folder(path.parent, number, list(content["splits"])[number])
+        record["files"] = {name: (folder / name).stat().st_size for name in record["files"]}
+    path.write_text(json.dumps(content))
+    rows = DatasetManager.load_dataset(config)["train"]
+    assert [plain(row) for row in rows] == before
+    assert main(["--config", str(tmp_path / "read.json"), "--check-shards"]) == 4
+
+
+@pytest.mark.parametrize("layout", ["packed", "pairs"])
+def test_lengths_of_some_rows_equal_those_of_all(layout, tmp_path, monkeypatch):
+    monkeypatch.setattr("data_manager.rows.shards._SHARD", 300)
+    monkeypatch.setattr("data_manager.rows.shards._BATCH", 7)
+    rows = DatasetManager.load_dataset(config_of(tmp_path, written(tmp_path, layout)))["train"]
+    lengths = sum(rows.row_lengths().values())
+    some = np.array([len(rows) - 1, 0, 11, 3, 12, 12])
+    assert rows.lengths_at(some).tolist() == lengths[some].tolist()
+    monkeypatch.setattr("model_factory.training.row_order.MANY", 9)
+    buckets = Buckets.of(rows, 2, 0)
+    assert buckets.lengths[torch.from_numpy(some)].tolist() == lengths[some].tolist()
+
+
+def test_content_of_shards_is_checked_by_its_hashes(tmp_path, capsys):
+    entry = written(tmp_path)
+    config_of(tmp_path, entry)
+    command = ["--config", str(tmp_path / "read.json"), "--check-shards"]
+    assert main(command) == 0
+    assert "rows: 8 files of shards, " in capsys.readouterr().out
+    assert main([*command, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["checked"]["rows"]["files"] == 8
+    file = tmp_path / "shards" / "1-validation" / "00000.input_ids.npy"
+    file.write_bytes(file.read_bytes()[:-1] + b"\7")
+    assert main(command) == 4
+    said = capsys.readouterr().err
+    assert "1 of 8 files have another content than when they were written:" in said
+    assert f"{file}\ncopy them again" in said
+    assert main(["--config", str(tmp_path / "data.json"), "--check-shards"]) == 4
+    assert "no data set has the key shards" in capsys.readouterr().err
+
+
+def test_run_on_shards_resumes_bit_exact_after_sigkill(tmp_path):
+    entry = written(tmp_path)
+    path = experiment(tmp_path, datasets=[entry], max_steps=12, save_steps=3, dataloader_num_workers=1)
+    assert start_training("--config", path, "--output", tmp_path / "whole") == 0
+    run = tmp_path / "run"
+    process = start("--config", path, "--output", run)
+    wait_for(lambda: list_checkpoint_steps(run) or not process.is_alive())
+    process.kill()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    assert not (run / "model.safetensors").exists()
+    assert start_training("--config", path, "--output", run, "--resume") == 0
+    assert bytes_of(run) == bytes_of(tmp_path / "whole")
+    assert losses(run) == losses(tmp_path / "whole")
+
+
 def test_shards_of_stream_equal_those_of_its_table(tmp_path):
     entry = written(tmp_path, tokenizer={"type": "bytes"})
     (tmp_path / "shards").rename(tmp_path / "table")
@@ -117,6 +212,22 @@ def damage(folder, what):
         (folder / "shards.json").unlink()
     elif what == "manifest":
         (folder / "shards.json").write_text('{"splits": {"train": {"rows": [-1]}}}')
+    elif what in ("type", "byte order", "rows", "offsets"):
+        if what == "rows":
+            file = file.with_name("00000.input_ids.offsets.npy")
+        if what == "offsets":
+            file = file.with_name("00000.input_ids.offsets.npy")
+        values, size = np.load(file), file.stat().st_size
+        changed = {
+            "type": lambda: values.view("<i2"),
+            "byte order": lambda: values.astype(">u2"),
+            "rows": lambda: np.append(values[:-2], values[-1]),
+            "offsets": lambda: np.append(values[:-1], values[-1] + 1),
+        }
+        np.save(file, changed[what]())
+        if what == "rows":  # as long as before
+            file.write_bytes(file.read_bytes().ljust(size, b"\0"))
+        assert file.stat().st_size == size
     else:
         path = folder / "tokenizer" / "vocabulary.json"
         path.write_text(path.read_text().replace('"a"', '"z"'))
@@ -128,6 +239,10 @@ DAMAGES = {
     "incomplete": r"has no shards\.json, so it is not complete; write it with --write-shards",
     "manifest": r"shards\.json cannot be read",
     "tokenizer": r"tokenizer is not the tokenizer of these shards",
+    "type": r"00000\.input_ids\.npy has values of type <i2, and was written with <u2; copy the folder again",
+    "byte order": r"00000\.input_ids\.npy has values of type >u2, and was written with <u2; copy the folder again",
+    "rows": r"00000\.input_ids\.offsets\.npy has \d+ rows, and was written with \d+; copy the folder again",
+    "offsets": r"offsets\.npy ends at value [\d,]+, and the column has [\d,]+ values; copy the folder again",
 }
 
 
@@ -136,7 +251,7 @@ def test_damaged_shards_are_reported(what, tmp_path):
     config = config_of(tmp_path, written(tmp_path))
     damage(tmp_path / "shards", what)
     with pytest.raises(DataError, match=DAMAGES[what]):
-        DatasetManager.load_dataset(config)
+        DatasetManager.load_dataset(config)["train"][0]
 
 
 def test_shards_of_other_settings_are_refused(tmp_path):

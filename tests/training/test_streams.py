@@ -8,12 +8,15 @@ import pytest
 from data_manager.data_manager import DatasetManager
 from data_manager.errors import DataError
 from data_manager.parse_data_args import parse_dataset_configs
+from data_manager.rows.collate import TextCollator
 from data_manager.rows.token_stream import Bookmark
 from model_factory.experiment.config import read_experiment
 from model_factory.training.engine import train as train_here
 from model_factory.training.errors import RunFolderError, UnfitError
+from model_factory.training.rows import RowCollator
 from model_factory.training.run.checkpoints import list_checkpoint_steps, read_bookmark
-from model_factory.training.stream import StreamOrder
+from model_factory.training.share import Share
+from model_factory.training.stream import StreamBatches, StreamOrder
 from parse_args import main as check
 from tests.training.runs import DECODER, bytes_of, experiment, losses, train, train_by_two, weights
 
@@ -70,15 +73,31 @@ def test_stream_continues_from_each_position(layout, tmp_path):
         assert [ids(next(again)[0]) for _ in whole[position:]] == [ids(row) for row, _ in whole[position:]]
 
 
-def test_stream_by_workers_equals_one(tmp_path, monkeypatch):
+@pytest.mark.parametrize(("shards", "workers"), [(3, 2), (1, 3)], ids=["shards", "more workers than shards"])
+def test_stream_by_workers_equals_one(shards, workers, tmp_path, monkeypatch):
     monkeypatch.setattr("data_manager.rows.token_stream._BATCH", 60)  # several items in a shard
-    rows = open_stream(tmp_path)
-    found, by_two = order(rows).rows(0), order(rows, workers=2).rows(0)
+    rows = open_stream(tmp_path, shards=shards)
+    found, by_two = order(rows).rows(0), order(rows, workers=workers).rows(0)
     both = [(next(found), next(by_two)) for _ in range(150)]
     by_two.close()
     assert [ids(one[0]) for one, _ in both] == [ids(other[0]) for _, other in both]
     assert [one[1] for one, _ in both] == [other[1] for _, other in both]
     assert len({(one[1].epoch, one[1].shard, one[1].piece) for one, _ in both}) > 4
+
+
+def test_processes_share_the_rows_of_one_shard(tmp_path):
+    rows = open_stream(tmp_path, shards=1)
+    collate = RowCollator(TextCollator(0), 7, 6)
+
+    def ids_of(share):
+        batches = StreamBatches(order(rows), collate, share, 2, 9)
+        found = [batch["input_ids"].tolist() for batch in batches]
+        batches.close()
+        return found
+
+    whole = ids_of(Share(6))
+    ranks = [ids_of(Share(2, 1, 3, rank)) for rank in range(3)]
+    assert [[*first, *second, *third] for first, second, third in zip(*ranks, strict=True)] == whole
 
 
 def test_epoch_of_stream_has_each_row_once(tmp_path):

@@ -36,7 +36,7 @@ CALLS = (
     ("read_experiment", "train", "model_factory/cli/train_run.py"),
     ("load_datasets", "train", "model_factory/training/splits.py"),
     ("create_model", "build_network", "model_factory/training/network.py"),
-    ("build_network", "train", "model_factory/training/engine.py"),
+    ("build_network", "train", "model_factory/training/network.py"),
     ("build_network", "restore_run", "model_factory/training/run/folder.py"),
     ("restore_run", "open_run", "model_factory/evaluation/run.py"),
     ("open_run", "evaluate", "model_factory/cli/evaluate.py"),

@@ -1,6 +1,6 @@
 """FLOPs of a call, for FLOP counters: two for each multiplication in a matrix product.
 
-Backward is counted with everything that it recomputes.
+Backward is counted with everything that it recomputes, and apart from it.
 """
 
 from typing import Any
@@ -22,13 +22,22 @@ def forward_flops(q: Shape, k: Shape, v: Shape, *rest: Any, **_: Any) -> int:
 
 def backward_flops(_gradient: Shape, _saved: Any, q: Shape, k: Shape, v: Shape, *rest: Any, **_: Any) -> int:
     """Count backward for the same shapes."""
+    m, features = _features(q, rest[2])
+    recomputed = (q[2] + k[2]) * features
+    if rest[7]:  # causal
+        recomputed += 2 * k[2] * m * (v[-1] + 1) + 2 * _pairs(q[2]) * m
+    return needed_backward_flops(_gradient, _saved, q, k, v, *rest) + q[0] * q[1] * recomputed
+
+
+def needed_backward_flops(_gradient: Shape, _saved: Any, q: Shape, k: Shape, v: Shape, *rest: Any, **_: Any) -> int:
+    """Count backward for the same shapes without what it recomputes: features, states and the weights of pairs."""
     weight, is_causal = rest[2], rest[7]
     width, wide = v[-1], v[-1] + 1
     m, features = _features(q, weight)
-    of_queries = q[2] * (2 * features + 2 * m * (wide + width))
-    of_keys = k[2] * (2 * features + 4 * m * width)
+    of_queries = q[2] * (features + 2 * m * (wide + width))
+    of_keys = k[2] * (features + 4 * m * width)
     if is_causal:
-        of_keys += 2 * k[2] * m * wide + 2 * _pairs(q[2]) * (3 * m + 2 * width)
+        of_keys += 2 * _pairs(q[2]) * (2 * m + 2 * width)
     return q[0] * q[1] * (of_queries + of_keys)
 
 

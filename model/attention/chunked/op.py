@@ -12,7 +12,7 @@ from torch.utils.flop_counter import register_flop_formula
 
 from model.attention.chunked import run
 from model.attention.chunked.features import Kernel
-from model.attention.chunked.flops import backward_flops, forward_flops
+from model.attention.chunked.flops import backward_flops, forward_flops, needed_backward_flops
 from model.attention.chunked.inputs import Inputs
 from model.attention.chunked.state import Borders
 
@@ -92,6 +92,8 @@ def _backward_of(ctx: Any, gradient: Tensor | None, *_: Tensor | None) -> tuple[
 _forward.register_autograd(_backward_of, setup_context=_setup_context)
 register_flop_formula(torch.ops.model_factory.linear_attention)(forward_flops)
 register_flop_formula(torch.ops.model_factory.linear_attention_backward)(backward_flops)
+NEEDED_FLOPS = {torch.ops.model_factory.linear_attention_backward: needed_backward_flops}
+"""FLOPs without what is recomputed, for MFU."""
 
 
 def linear_attention(

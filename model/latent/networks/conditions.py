@@ -76,6 +76,7 @@ class SineCondition(nn.Module):
 
     def forward(self, t: Tensor, z_sem: Tensor | None = None) -> Tensor:
         """Embed t [B] to [B, latent_dim], and add z_sem of that shape if given."""
-        hidden = nn.functional.leaky_relu(self.first(t[:, None].to(self.first.weight.dtype)))
-        time_emb = torch.sin(self.second(hidden))
+        with torch.autocast(t.device.type, enabled=False):  # bfloat16 has 8 bits for times and angles
+            hidden = nn.functional.leaky_relu(self.first(t[:, None].to(self.first.weight.dtype)))
+            time_emb = torch.sin(self.second(hidden))
         return time_emb if z_sem is None else time_emb + z_sem.to(time_emb.dtype)

@@ -44,7 +44,7 @@ class BlockSubsLoss(SubsLoss):
     Raises SettingError for a process that is not absorbing, and for blocks of less than one token.
     """
 
-    has_count_form = True
+    has_count_form = has_row_terms = True
 
     def __init__(
         self, process: DiffusionProcess, block_size: int, parameterisation: Parameterisation | None = None

@@ -180,7 +180,7 @@ class StepCountDraw(CountDraw):
 class DiscreteSubsLoss(_DiscreteTime, SubsLoss):
     """D3PM with a mask: cross-entropy at masks, weighted by T (alpha_s - alpha_t) / (1 - alpha_t)."""
 
-    has_count_form = True
+    has_count_form = has_row_terms = True
 
 
 class D3pmLoss(_DiscreteTime):

@@ -24,8 +24,10 @@ from model_factory.diffusion.objectives.parameterisation import (
     ScoreParameterisation,
     X0Parameterisation,
 )
+from model_factory.diffusion.objectives.row_losses import Rows, RowTerms
 from model_factory.diffusion.processes.diffusion_process import DiffusionProcess
 from model_factory.diffusion.processes.forward_process import per_token
+from model_factory.diffusion.processes.graph import AbsorbingGraph, UniformGraph, log_expm1
 from model_factory.diffusion.processes.noise_schedule import TINY_ALPHA
 from model_factory.diffusion.randomness import Randomness
 
@@ -66,10 +68,12 @@ class Objective(ABC):
     """Bound for one process; `parameterisation` interprets the network's output, `noise_draw` draws the noise.
 
     A class with `has_count_form` has the count form under absorbing noise (`objectives.noise_draws`): its diffusion part is
-    `weight(t)` times a sum over masks. A subclass does not inherit it, as it may compute another loss.
+    `weight(t)` times a sum over masks. A class with `has_row_terms` has its diffusion part as losses of single rows of logits
+    (`objectives.row_losses`). A subclass inherits neither, as it may compute another loss.
     """
 
     has_count_form: ClassVar[bool] = False
+    has_row_terms: ClassVar[bool] = False
 
     def __init__(self, process: DiffusionProcess, parameterisation: Parameterisation) -> None:
         self.process, self.parameterisation = process, parameterisation
@@ -142,6 +146,38 @@ class Objective(ABC):
         chosen = self.noise_draw if training or self.noise_draw.is_bound else TimeDraw()
         return chosen.draw(self.process, x_0, self.times(t, x_0), generator, frozen)
 
+    def row_terms(self, noised: Noised, x_0: Tensor, frozen: Tensor) -> RowTerms | None:
+        """Return the diffusion part as losses of rows of logits, at tokens x_0 int [B, L] that are not frozen, bool [B, L].
+
+        None without `has_row_terms`, or if the process or the parameterisation has no such form. No network is called.
+        """
+        if not vars(type(self)).get("has_row_terms"):
+            return None
+        free = ~frozen & self.graph.is_masked(noised.x_t) if self.graph.absorbing else ~frozen
+        rows, sigma = Rows(free.flatten().nonzero()[:, 0], x_0.shape), self.schedule.sigma(noised.t)
+        found = self._row_loss(rows, noised.x_t, x_0, sigma)
+        if found is None:
+            return None
+        kind, scalars = found
+        weight = self.weight(noised.t) if noised.weight is None else noised.weight
+        even = (
+            noised.even_weight if isinstance(noised.even_weight, Tensor) else torch.full_like(sigma, noised.even_weight)
+        )
+        if kind != "cross_entropy":  # score entropies are losses per unit of sigma
+            weight, even = (factor * torch.expm1(sigma) for factor in (weight, even))
+        return RowTerms(kind, scalars, rows.index, rows.at(weight), rows.at(even))
+
+    @property
+    def has_row_form(self) -> bool:
+        """True if `row_terms` gives the diffusion part as losses of rows of logits."""
+        token = torch.zeros((1, 1), dtype=torch.int64)
+        noised = Noised(token, torch.full((1,), 0.5, dtype=torch.float64))
+        return self.row_terms(noised, token, torch.zeros_like(token, dtype=torch.bool)) is not None
+
+    def _row_loss(self, rows: Rows, x_t: Tensor, x_0: Tensor, sigma: Tensor) -> tuple[str, list[Tensor]] | None:
+        """Return the name of the row loss and its scalars [K] at sigma [B] or [B, L]; None if there is no such form."""
+        return None
+
     def predict(self, denoise: Denoise, x_t: Tensor, sigma: Tensor, x_0: Tensor) -> Tensor:
         """Call the network for noisy tokens, returning [B, L, dim]; some objectives also pass it clean tokens."""
         return denoise(x_t, sigma)
@@ -160,6 +196,12 @@ class Objective(ABC):
         log_x_0 = self.parameterisation.log_x0(output, x_start, sigma)
         log_x_0 = torch.log_softmax(log_x_0 + self.graph.transition_into(x_start, sigma).log(), -1)
         return -log_x_0.gather(-1, x_0[..., None])[..., 0]
+
+    def training_prior(self, x_0: Tensor) -> Tensor:
+        """Return the prior part [B, L] as far as it needs no network, as in training: zero if it needs one."""
+        if self.noise_draw.has_ends and not self.needs_limit:
+            return self.prior(x_0)
+        return torch.zeros(x_0.shape, dtype=torch.float64, device=x_0.device)
 
     @property
     def needs_limit(self) -> bool:
@@ -224,7 +266,7 @@ class Objective(ABC):
 class ScoreEntropyLoss(Objective):
     """SEDD (Lou et al. 2024): the full score entropy times d sigma / dt, for any process."""
 
-    has_count_form = True
+    has_count_form = has_row_terms = True
 
     def __init__(self, process: DiffusionProcess, parameterisation: Parameterisation | None = None) -> None:
         super().__init__(process, parameterisation or ScoreParameterisation(process.graph))
@@ -236,6 +278,28 @@ class ScoreEntropyLoss(Objective):
         log_score = self.parameterisation.log_score(output, x_t, sigma)
         return per_token(self.schedule.rate(t), x_t) * self.graph.score_entropy(log_score, sigma, x_t, x_0)
 
+    def _row_loss(self, rows: Rows, x_t: Tensor, x_0: Tensor, sigma: Tensor) -> tuple[str, list[Tensor]] | None:
+        graph, reading, noisy, clean = self.graph, self.parameterisation, rows.at(x_t), rows.at(x_0)
+        if type(reading) is X0Parameterisation:
+            if type(graph) is AbsorbingGraph:
+                return "cross_entropy", [clean]
+            noise = graph.even_noise(sigma) if "even_noise" in vars(type(graph)) else None
+            if noise is None:
+                return None
+            at_data, at_mask, rate_at_data, rate_at_mask = (rows.at(value.expand(sigma.shape)) for value in noise)
+            is_data = noisy < graph.num_tokens
+            odds, share = -rows.at(sigma) - at_data.log(), at_mask / at_data
+            rate = torch.where(is_data, rate_at_data, rate_at_mask)
+            return "mixture", [noisy, clean, rate, odds, torch.where(is_data, 0.0, -share.log()), share]
+        if type(reading) is not ScoreParameterisation:
+            return None
+        shift = rows.at(reading.shift(sigma))
+        if type(graph) is AbsorbingGraph:
+            return "absorbing_score", [clean, shift, -log_expm1(rows.at(sigma))]
+        if type(graph) is UniformGraph:
+            return "uniform_score", [noisy, clean, shift, rows.at(graph.log_ratio(sigma))]
+        return None
+
 
 class UdlmLoss(ScoreEntropyLoss):
     """UDLM (Schiff et al. 2024): the bound of a network that predicts the clean token, under uniform noise.
@@ -244,6 +308,8 @@ class UdlmLoss(ScoreEntropyLoss):
     both sum to N / x̄_z). That form is computed here because it does not subtract numbers of the order of 1 / t. The
     graph sums it in the Rao-Blackwellised form.
     """
+
+    has_row_terms = True
 
     def __init__(self, process: DiffusionProcess) -> None:
         if process.graph.absorbing:
@@ -254,7 +320,7 @@ class UdlmLoss(ScoreEntropyLoss):
 class SubsLoss(Objective):
     """MDLM (Sahoo et al. 2024): cross-entropy at masked positions, weighted by -alpha' / (1 - alpha)."""
 
-    has_count_form = True
+    has_count_form = has_row_terms = True
 
     def __init__(self, process: DiffusionProcess, parameterisation: Parameterisation | None = None) -> None:
         if not process.graph.absorbing:
@@ -271,3 +337,6 @@ class SubsLoss(Objective):
         log_x_0 = self.parameterisation.log_x0(output[masked], x_t[masked], sigma)  # masked rows only, to save memory
         nll = -log_x_0.gather(-1, x_0[masked][:, None])[:, 0] * per_token(self.weight(t), x_t).expand(x_t.shape)[masked]
         return torch.zeros(x_t.shape, dtype=torch.float64, device=x_t.device).masked_scatter(masked, nll)
+
+    def _row_loss(self, rows: Rows, x_t: Tensor, x_0: Tensor, sigma: Tensor) -> tuple[str, list[Tensor]] | None:
+        return ("cross_entropy", [rows.at(x_0)]) if type(self.parameterisation) is X0Parameterisation else None

@@ -104,8 +104,9 @@ class ScoreParameterisation(Parameterisation):
         score = self.graph.log_score_from_x0(log_x_0, x_t, check_sigma("sigma", sigma))
         return self.output_from_score(score, x_t, sigma)
 
+    def shift(self, sigma: Tensor) -> Tensor:
+        """Return what is subtracted from outputs at sigma, of its shape."""
+        return log_expm1(sigma) + math.log(self.graph.dim - 1) if self.scale_by_sigma else torch.zeros_like(sigma)
+
     def _shift(self, x_t: Tensor, sigma: Tensor) -> Tensor:
-        level = per_token(check_sigma("sigma", sigma), x_t)[..., None]
-        if not self.scale_by_sigma:
-            return torch.zeros_like(level)
-        return log_expm1(level) + math.log(self.graph.dim - 1)
+        return self.shift(per_token(check_sigma("sigma", sigma), x_t)[..., None])

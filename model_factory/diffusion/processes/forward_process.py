@@ -13,7 +13,7 @@ Scores are ratios s_y = p_sigma(x with y at one position) / p_sigma(x), with s_x
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -46,6 +46,19 @@ def per_token(values: Tensor, tokens: Tensor) -> Tensor:
     if not fits:
         raise ShapeError("sigma", tuple(values.shape), f"one level for each row or token of {tuple(tokens.shape)}")
     return values.reshape(values.shape + (1,) * (tokens.ndim - values.ndim))
+
+
+class EvenNoise(NamedTuple):
+    """Noise that is equal at all data tokens, float64 of the shape of sigma or [].
+
+    Probabilities of one data token and of the mask by noise, and the entries of the rate matrix's weights there; a process
+    without a mask has zeros for it.
+    """
+
+    data: Tensor
+    mask: Tensor
+    data_rate: Tensor
+    mask_rate: Tensor
 
 
 class Graph:
@@ -102,6 +115,13 @@ class Graph:
     def noise_between(self, dsigma: Tensor, sigma: Tensor | None = None) -> Tensor:
         """Return the noise added from sigma - dsigma to sigma, [..., dim], summing to 1 - exp(-dsigma)."""
         return self.noise(dsigma)
+
+    def even_noise(self, sigma: Tensor) -> EvenNoise | None:
+        """Return the noise at sigma, of any shape, at one data token and at the mask, if all data tokens have equal noise; else None.
+
+        A subclass that changes the noise defines it anew: one that is inherited is not used.
+        """
+        return None
 
     # Rates and transitions, in rows (from given tokens) and columns (into given tokens).
 

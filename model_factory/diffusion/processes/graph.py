@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from model_factory.diffusion.errors import check_count, check_sigma, check_tokens
-from model_factory.diffusion.processes.forward_process import Graph, per_token
+from model_factory.diffusion.processes.forward_process import EvenNoise, Graph, per_token
 from model_factory.diffusion.randomness import Randomness, uniform
 
 __all__ = ["AbsorbingGraph", "Graph", "UniformGraph"]
@@ -31,6 +31,16 @@ class UniformGraph(Graph):
         """Draw uniform tokens of the given shape."""
         return (uniform(shape, generator, device) * self.num_tokens).long().clamp_max(self.num_tokens - 1)
 
+    def even_noise(self, sigma: Tensor) -> EvenNoise:
+        """Return the noise and its rate at one data token, of the shape of sigma; there is no mask."""
+        none, rate = torch.zeros_like(sigma), torch.full_like(sigma, 1.0 / self.num_tokens)
+        return EvenNoise(-torch.expm1(-sigma) / self.num_tokens, none, rate, none)
+
+    def log_ratio(self, sigma: Tensor) -> Tensor:
+        """Return log rho of the shape of sigma, the log-ratio of another token's probability to the clean one's."""
+        alpha, lost = torch.exp(-sigma), -torch.expm1(-sigma)
+        return torch.log(lost) - torch.log(lost + self.num_tokens * alpha)
+
     def score_entropy(self, log_score: Tensor, sigma: Tensor, x_t: Tensor, x_0: Tensor) -> Tensor:
         """Return the score entropy of each token; see `Graph.score_entropy`.
 
@@ -41,8 +51,7 @@ class UniformGraph(Graph):
         self._check_pair(log_score, x_t, x_0)
         check_tokens("x_0", x_0, self.dim)
         sigma = per_token(check_sigma("sigma", sigma), x_t)
-        alpha, lost = torch.exp(-sigma), -torch.expm1(-sigma)
-        log_rho = (torch.log(lost) - torch.log(lost + self.num_tokens * alpha)).expand(x_t.shape)
+        log_rho = self.log_ratio(sigma).expand(x_t.shape)
         clean = x_t == x_0
         log_a = torch.where(clean, log_rho, 0.0)[..., None]
         log_score = log_score.to(torch.float64)

@@ -14,11 +14,11 @@ import math
 import torch
 from torch import Tensor
 
-from model_factory.diffusion.errors import check_count, check_number
+from model_factory.diffusion.errors import check_count, check_number, check_sigma, check_tokens
 from model_factory.diffusion.objectives.losses import ScoreEntropyLoss
 from model_factory.diffusion.objectives.parameterisation import X0Parameterisation
 from model_factory.diffusion.processes.diffusion_process import DiffusionProcess
-from model_factory.diffusion.processes.forward_process import Graph, per_token
+from model_factory.diffusion.processes.forward_process import EvenNoise, Graph, per_token
 from model_factory.diffusion.processes.noise_schedule import NoiseSchedule
 from model_factory.diffusion.randomness import Randomness, uniform
 
@@ -89,6 +89,14 @@ class HybridGraph(Graph):
         slope = self.mixture.slope(self.mixture.masked(sigma.to(torch.float64)).clamp_min(_LEAST))
         return _spread(1 / (1 + slope), 1 / (1 + 1 / slope), self.num_tokens)
 
+    def even_noise(self, sigma: Tensor) -> EvenNoise:
+        """Return the noise and its rate at one data token and at the mask, of the shape of sigma."""
+        sigma = sigma.to(torch.float64)
+        masked, alpha = self.mixture.masked(sigma), torch.exp(-sigma)
+        slope = self.mixture.slope(masked.clamp_min(_LEAST))
+        at_data, rate_at_data = alpha * self.mixture.replaced(masked), 1 / (1 + 1 / slope)
+        return EvenNoise(at_data / self.num_tokens, alpha * masked, rate_at_data / self.num_tokens, 1 / (1 + slope))
+
     def noise_between(self, dsigma: Tensor, sigma: Tensor | None = None) -> Tensor:
         """Return the noise added from sigma - dsigma to sigma, [..., dim], summing to 1 - exp(-dsigma)."""
         if sigma is None:
@@ -96,6 +104,16 @@ class HybridGraph(Graph):
         # Noise present at sigma - dsigma has decayed by exp(-dsigma).
         before = torch.exp(-dsigma)[..., None] * self.noise((sigma - dsigma).clamp_min(0))
         return (self.noise(sigma) - before).clamp_min(0)
+
+    def prior_part(self, x_0: Tensor, sigma: Tensor, log_x_0: Tensor | None = None) -> Tensor:
+        """Return KL(q_sigma(. | x_0) || prior) in nats, the same for every token; raise TokenError and SigmaError."""
+        check_tokens("x_0", x_0, self.num_tokens)
+        sigma = per_token(check_sigma("sigma", sigma), x_0)
+        noise, alpha = self.even_noise(sigma), torch.exp(-sigma)
+        limit = self.limit.to(x_0.device)
+        own, other = alpha + noise.data, (self.num_tokens - 1) * noise.data
+        divergence = torch.xlogy(own, own / limit[0]) + torch.xlogy(other, noise.data / limit[0])
+        return (divergence + torch.xlogy(noise.mask, noise.mask / limit[-1])).clamp_min(0).expand(x_0.shape)
 
     def sample_noise(self, tokens: Tensor, sigma: Tensor, generator: Randomness = None) -> Tensor:
         """Draw a replacement for each token at `sigma`: a mask, or a uniform token."""
@@ -154,7 +172,7 @@ class GiddLoss(ScoreEntropyLoss):
     floating point. Under masks it is MDLM's bound, under uniform noise UDLM's.
     """
 
-    has_count_form = True
+    has_count_form = has_row_terms = True
 
     def __init__(self, process: DiffusionProcess) -> None:
         super().__init__(process, X0Parameterisation(process.graph))

@@ -23,6 +23,8 @@ from model_factory.yaml_config.schema_version import SchemaVersionError, add_ver
 
 MANIFEST = "checkpoint.json"
 STATE, AVERAGE, STREAM = "trainer_state.json", "ema.safetensors", "stream.json"
+ROW_ORDER = 2
+"""Newest version of the order of rows, see `model_factory.training.row_order`; checkpoints without one have version 1."""
 _NAME = re.compile(r"checkpoint-(\d+)")
 _LONGEST_NAME = 200
 _REMEDY = "copy the folder again from where it was written, or remove it to resume from an earlier one"
@@ -39,7 +41,7 @@ _UNSET: dict[str, Any] = {
 class Manifest:
     """Manifest of a checkpoint: step, number of processes, rows per step, rows of the training split, file sizes.
 
-    Step s reads the rows of the stream from position row_offset + s * batch_rows on.
+    Step s reads the rows of the stream from position row_offset + s * batch_rows on, in the order of version row_order.
     """
 
     step: int
@@ -48,6 +50,7 @@ class Manifest:
     split_rows: int
     files: dict[str, int]
     row_offset: int = 0
+    row_order: int = 1
 
     @property
     def rows_seen(self) -> int:
@@ -62,6 +65,8 @@ class Manifest:
                 raise ValueError(f"{MANIFEST} has {name}: {value!r}")
         if type(self.row_offset) is not int or not 0 <= self.rows_seen < 2**62:
             raise ValueError(f"{MANIFEST} has row_offset: {self.row_offset!r}")
+        if type(self.row_order) is not int or not 1 <= self.row_order <= ROW_ORDER:
+            raise ValueError(f"{MANIFEST} has row_order: {self.row_order!r}; this version knows 1 to {ROW_ORDER}")
         if self.world < 1 or self.batch_rows < 1:
             raise ValueError(
                 f"{MANIFEST} has world: {self.world} and batch_rows: {self.batch_rows}, which must be at least 1"
@@ -180,11 +185,13 @@ def read_checkpoint(run: Path, step: int) -> Checkpoint:
     return Checkpoint(folder, manifest)
 
 
-def write_manifest(staging: Path, *, step: int, world: int, batch_rows: int, split_rows: int, row_offset: int) -> None:
+def write_manifest(
+    staging: Path, *, step: int, world: int, batch_rows: int, split_rows: int, row_offset: int, row_order: int
+) -> None:
     """Write the manifest of a folder that is otherwise complete."""
     paths = sorted(path for path in staging.rglob("*") if path.is_file())
     files = {str(path.relative_to(staging)): path.stat().st_size for path in paths}
-    manifest = Manifest(step, world, batch_rows, split_rows, files, row_offset)
+    manifest = Manifest(step, world, batch_rows, split_rows, files, row_offset, row_order)
     write_text(staging / MANIFEST, json.dumps(add_version(asdict(manifest)), indent=1) + "\n")
 
 

@@ -97,11 +97,6 @@ def _message(key: str, extra: str) -> str:
 
 def check_machine(settings: TrainingConfig, *, use_cpu: bool) -> None:
     """Raise UnfitError for a precision or sharding that the available devices do not support."""
-    if settings.fsdp and use_cpu:
-        raise UnfitError(
-            "training.fsdp shards over GPUs, and this run is on a CPU, where the Trainer would silently keep whole "
-            "copies (DDP) instead; leave fsdp out, or run on GPUs"
-        )
     if settings.fsdp and world_size() == 1:
         raise UnfitError(
             "training.fsdp shards a model over several processes, and there is one; start it with "

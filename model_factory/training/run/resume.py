@@ -20,7 +20,13 @@ from model_factory.experiment.config import ExperimentConfig
 from model_factory.experiment.training_types import TrainingConfig
 from model_factory.training.errors import FolderInUseError, RunFolderError, UnfitError
 from model_factory.training.run.atomic_io import write_text
-from model_factory.training.run.checkpoints import Checkpoint, find_newest_checkpoint, read_bookmark, read_json
+from model_factory.training.run.checkpoints import (
+    ROW_ORDER,
+    Checkpoint,
+    find_newest_checkpoint,
+    read_bookmark,
+    read_json,
+)
 from model_factory.training.run.folder import RunFolder
 from model_factory.training.share import Share
 from model_factory.yaml_config.schema_version import add_version
@@ -32,7 +38,10 @@ FREE = (
         "training.project",
         "training.tags",
         "training.dataloader_num_workers",
+        "training.dataloader_pin_memory",
+        "training.peak_tflops",
         "training.ddp_find_unused_parameters",
+        "training.activation_checkpointing",
         "generation",
         "global_config",
     ),
@@ -53,6 +62,7 @@ _FIXED = {
     "training.num_labels": "the weights in its checkpoint are those of the number of classes then",
     "training.lora": "its checkpoint has the weights of these adapters",
     "training.optim": "its checkpoint has the moments of this optimiser",
+    "training.fsdp": "its checkpoint has the optimiser's moments in the layout of this setting",
     "training.init_from": "it is read where a run starts, and this one has started",
     "training.seed": "the order of the rows, dropout and noise follow from it",
     "training.speech.subsampling": "the weights in its checkpoint are those of this network",
@@ -92,6 +102,11 @@ class ResumePlan:
     changes: tuple[Change, ...] = ()
 
     @property
+    def step(self) -> int:
+        """Return the number of steps done."""
+        return self.checkpoint.step if self.checkpoint else 0
+
+    @property
     def changes_step_rows(self) -> bool:
         """Return True if the number of rows of an optimiser step changes."""
         return any(change.key in SHARED for change in self.changes)
@@ -108,6 +123,10 @@ class ResumePlan:
     def bookmark(self, *, has_new_data: bool) -> Bookmark:
         """Return where a stream of rows continues; new data begin at their first row. Raises RunFolderError."""
         return Bookmark() if self.checkpoint is None or has_new_data else read_bookmark(self.checkpoint.folder)
+
+    def row_order(self, *, has_new_data: bool) -> int:
+        """Return the version of the order of rows: the checkpoint's, or the newest for a new run and for new data."""
+        return ROW_ORDER if self.checkpoint is None or has_new_data else self.checkpoint.manifest.row_order
 
     def row_offset(self, step_rows: int, *, has_new_data: bool) -> int:
         """Return the position in the stream of rows at which step 0 would begin, so that the run goes on where it was.

@@ -14,12 +14,16 @@ import torch
 from torch import Tensor, nn
 
 from data_manager.tokenizers.base import Tokenizer
+from model.head_loss import HeadWeights, head_loss
+from model.transformer.inputs import check_ids, has_values
+from model_factory.diffusion.objectives.row_losses import RowTerms
 from model_factory.experiment.config import ExperimentConfig
 from model_factory.experiment.task_registry import TASKS
 from model_factory.experiment.training_types import GenerationConfig, TrainingConfig
 from model_factory.yaml_config.strict_model import StrictModel
 
 Batch = Mapping[str, Any]
+Call = Callable[[Callable[..., Tensor]], Tensor]
 
 
 @dataclass(frozen=True)
@@ -80,6 +84,14 @@ class Task:
         alone.
         """
 
+    def host_draw(self, network: nn.Module) -> Callable[[dict[str, Any]], dict[str, Any]] | None:
+        """Return a function that draws what a training step needs beside its rows; by default None, as nothing is drawn.
+
+        The data loader calls it with a batch on the CPU, maybe in a worker, and its result, of tensors and plain values, is
+        `drawn` in the batch. It should hold no network.
+        """
+        return None
+
     def prepare(self, network: nn.Module, batch: Batch) -> Batch:
         """Return the batch as the network reads it, such as pairs joined to rows; by default unchanged."""
         return batch
@@ -110,6 +122,49 @@ def counted_tokens(batch: Batch) -> Tensor:
     """Return a mask bool [B, L], True at the tokens of a loss: real ones, of responses where the rows name them."""
     real = real_tokens(batch)
     return real & batch["response_mask"] if "response_mask" in batch else real
+
+
+@dataclass(frozen=True)
+class IdCheck:
+    """Check of the token ids of a batch, for `Task.host_draw`; `sizes` are the vocabularies of its columns."""
+
+    sizes: Mapping[str, int]
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Return nothing to draw; raise InputError for a real token that is out of range."""
+        for column, size in self.sizes.items():
+            real = batch.get("attention_mask" if column == "input_ids" else column.replace("_ids", "_mask"))
+            ids = batch.get(column)
+            if ids is not None and ids.numel():
+                check_ids(ids if real is None else ids.masked_fill(~real, 0), size)
+        return {}
+
+
+def take_drawn(batch: Batch) -> dict[str, Any] | None:
+    """Return what `Task.host_draw` drew for a batch, None if it was not called; raise ValueError for the error it met."""
+    drawn: dict[str, Any] | None = batch.get("drawn")
+    if drawn is not None and "error" in drawn:
+        raise ValueError(drawn["error"])
+    return drawn
+
+
+def decoder_loss(model: nn.Module, ids: Tensor, real: Tensor, call: Call) -> Tensor:
+    """Compute the mean cross-entropy in nats of ids [B, N] where real bool [B, N] is True, the first token excluded.
+
+    `call` maps the model to its logits [B, N - 1, V], or the model's `hidden` to states [B, N - 1, width]: of a model that
+    gives the weights of its head as `output_head`, logits are made in chunks.
+    """
+    head: HeadWeights | None = getattr(model, "output_head", None)
+    if head is None:
+        return next_token_loss(call(model), ids, real)
+    counted, targets = real[:, 1:].flatten(), ids[:, 1:].flatten()
+    places = torch.arange(len(targets), device=ids.device)
+    if has_values(ids) and ids.device.type == "cpu":  # a device would have to be waited for, and a graph has no numbers
+        places = places[counted]
+    share = counted[places] / counted.sum().clamp(min=1).double()
+    terms = RowTerms("cross_entropy", [targets[places].clamp(min=0)], places, share, share)
+    hidden: Callable[..., Tensor] = model.hidden  # type: ignore[assignment]
+    return head_loss(call(hidden), head, terms, share)[0].float()
 
 
 def next_token_loss(logits: Tensor, ids: Tensor, real: Tensor) -> Tensor:

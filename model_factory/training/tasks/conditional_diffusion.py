@@ -79,6 +79,10 @@ class ConditionalDiffusion(Diffusion):
             )
         _ = self.tokenizer
 
+    def host_draw(self, network: nn.Module) -> None:
+        """Return None: rows are joined where the network is, and their noise is drawn there."""
+        return
+
     def prepare(self, network: nn.Module, batch: Batch) -> Batch:
         """Return the batch with the columns that the network reads, made of `source_ids` and `target_ids`."""
         target, real = batch["target_ids"], real_tokens(batch, "target_ids", "target_mask")

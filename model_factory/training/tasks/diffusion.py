@@ -2,13 +2,20 @@
 
 import inspect
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from model.discrete.model import DiffusionModel
+from model.discrete.noise_drawer import DrawnNoise, LossWeighting, NoiseDrawer
+from model.discrete.types import ConditionConfig
+from model.transformer.inputs import checked_ids
+from model_factory.diffusion.objectives.clipped_draw import SearchedClipDraw
 from model_factory.training.errors import UnfitError
-from model_factory.training.tasks.base import Batch, Task, counted_tokens, real_tokens
+from model_factory.training.tasks.base import Batch, Task, counted_tokens, real_tokens, take_drawn
 from model_factory.training.tasks.clip_search import choose_clip, clip_variances, clipped_draw
 
 BOUND_PARTS = ("diffusion", "prior", "reconstruction")
@@ -40,6 +47,17 @@ class Diffusion(Task):
                 "loss_weighting; leave it out"
             )
 
+    def host_draw(self, network: nn.Module) -> Callable[[dict[str, Any]], dict[str, Any]] | None:
+        """Return the drawing of checks, times, noise and weights, for a model whose loss needs no logits of a batch.
+
+        None for other models, and for clipped times that are searched, which evaluations change.
+        """
+        if not isinstance(network, DiffusionModel) or not network.has_row_form or network.call.output_head is None:
+            return None
+        if isinstance(network.objective.noise_draw, SearchedClipDraw):
+            return None
+        return StepDraw(network.drawer, self.setting.training.loss_weighting)
+
     def after_evaluation(self, network: nn.Module, metrics: Mapping[str, float]) -> None:
         """Choose the interval of clipped times, for `times: {clip: auto}`."""
         choose_clip(network, metrics)
@@ -50,9 +68,12 @@ class Diffusion(Task):
 
     def __call__(self, network: nn.Module, batch: Batch) -> dict[str, Tensor]:
         """Compute the loss, and the bound with its parts, in nats per token."""
-        output = network(
-            batch["input_ids"], attention_mask=batch.get("attention_mask"), **self._forward_keywords(network, batch)
+        drawn = take_drawn(batch) if network.training else None
+        given = (
+            self._forward_keywords(network, batch) if drawn is None else batch_masks(network, batch) | {"drawn": drawn}
         )
+        with nullcontext() if drawn is None else checked_ids():
+            output = network(batch["input_ids"], attention_mask=batch.get("attention_mask"), **given)
         metrics: dict[str, Tensor] = {"loss": output.loss}
         parts = {name: getattr(output, name, None) for name in BOUND_PARTS}
         found = {name: part.mean() for name, part in parts.items() if isinstance(part, Tensor)}
@@ -121,6 +142,29 @@ class Diffusion(Task):
         return given | batch_masks(network, batch) | ({} if cond is None else {"cond": cond})
 
 
+@dataclass(frozen=True)
+class StepDraw:
+    """Drawing of the noise of a batch on the CPU, for `Task.host_draw`."""
+
+    drawer: NoiseDrawer
+    loss_weighting: LossWeighting
+
+    def __call__(self, batch: dict[str, Any]) -> DrawnNoise:
+        """Return the noise of a batch with `input_ids` [B, L] and `noise`; raise ValueError for rows that do not fit."""
+        noise = batch["noise"]
+        rows = self.drawer.check(
+            batch["input_ids"],
+            batch.get("attention_mask"),
+            find_condition(self.drawer.config.condition, batch),
+            response_mask=batch.get("response_mask"),
+            documents=batch.get("document_ids"),
+            rows=noise.place,
+            batch_size=noise.batch_size,
+            seed=noise.step_seed,
+        )
+        return self.drawer.draw(rows, self.loss_weighting)
+
+
 def _prompts(response: Tensor) -> tuple[Tensor, Tensor]:
     """Return bool [B, L], False in the last response of each row, and where it begins [B]; `response` bool [B, L]."""
     begins = response & ~torch.nn.functional.pad(response, (1, -1))
@@ -171,7 +215,11 @@ def batch_condition(network: nn.Module, batch: Batch) -> Tensor | None:
 
     Return None for an unconditional model. Raises UnfitError if the data set does not have the condition.
     """
-    condition = getattr(getattr(network, "diffusion_config", None), "condition", None)
+    return find_condition(getattr(getattr(network, "diffusion_config", None), "condition", None), batch)
+
+
+def find_condition(condition: "ConditionConfig | None", batch: Batch) -> Tensor | None:
+    """Return the condition of each row, [B] or [B, size], for a model's `condition`, as `batch_condition` does."""
     if condition is None:
         return None
     key = "labels" if condition.num_classes is not None else "cond"
@@ -182,7 +230,7 @@ def batch_condition(network: nn.Module, batch: Batch) -> Tensor | None:
         remedy += ", or leave the condition out"
         raise UnfitError(f"model.condition needs {key} of each row, which the data set lacks; {remedy}")
     found: Tensor = batch[key]
-    if key == "labels" and int(found.max()) >= condition.num_classes:
+    if key == "labels" and int(found.max()) >= (condition.num_classes or 0):
         raise UnfitError(
             f"model.condition has num_classes {condition.num_classes}, and a row has class {int(found.max())}; classes "
             "are numbered from 0"

@@ -1,12 +1,24 @@
 """Task language modelling: predict each token from the tokens before it."""
 
-from typing import ClassVar
+from collections.abc import Callable
+from contextlib import nullcontext
+from functools import partial
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from model.transformer.inputs import checked_ids
 from model.types import PerformerParams
-from model_factory.training.tasks.base import Batch, Task, counted_tokens, next_token_loss, real_tokens
+from model_factory.training.tasks.base import (
+    Batch,
+    IdCheck,
+    Task,
+    counted_tokens,
+    decoder_loss,
+    real_tokens,
+    take_drawn,
+)
 
 LONGEST_PROMPT = 16
 
@@ -25,10 +37,16 @@ class LanguageModelling(Task):
         """Return the number of predicted tokens."""
         return counted_tokens(batch)[:, 1:].sum().float()
 
+    def host_draw(self, network: nn.Module) -> Callable[[dict[str, Any]], dict[str, Any]] | None:
+        """Return the check of token ids, for a network that names its vocabulary."""
+        size = getattr(getattr(network, "params", None), "vocab_size", None)
+        return None if size is None else IdCheck({"input_ids": size})
+
     def __call__(self, network: nn.Module, batch: Batch) -> dict[str, Tensor]:
         """Compute the loss of a batch with `input_ids` [B, L]."""
-        logits = next_token_logits(network, batch)
-        return {"loss": next_token_loss(logits, batch["input_ids"], counted_tokens(batch))}
+        read = partial(_read, batch=batch)
+        with nullcontext() if take_drawn(batch) is None else checked_ids():
+            return {"loss": decoder_loss(network, batch["input_ids"], counted_tokens(batch), read)}
 
     def samples(self, network: nn.Module, batch: Batch, generator: torch.Generator) -> list[str]:
         """Continue prompts taken from the beginnings of rows; prompt and continuation are separated by `|`.
@@ -81,10 +99,14 @@ def _prompts(batch: Batch) -> tuple[Tensor, Tensor]:
 
 def next_token_logits(network: nn.Module, batch: Batch) -> Tensor:
     """Return the logits [B, L - 1, V] of all tokens but the first of each row, of a batch with `input_ids` [B, L]."""
+    return _read(network, batch)
+
+
+def _read(call: Callable[..., Tensor], batch: Batch) -> Tensor:
+    """Call a decoder, or its `hidden`, with all tokens of a batch but the last of each row."""
     mask = batch.get("attention_mask")
     given = {"documents": _input_documents(batch)} if "document_ids" in batch else {}
-    logits: Tensor = network(batch["input_ids"][:, :-1], mask=None if mask is None else mask[:, :-1], **given)
-    return logits
+    return call(batch["input_ids"][:, :-1], mask=None if mask is None else mask[:, :-1], **given)
 
 
 def _input_documents(batch: Batch) -> Tensor:

@@ -14,6 +14,7 @@ from model.latent.model import LatentDiffusionModel
 from model.latent.types import LatentDiffusionConfig
 from model.latent.variational import cyclical_weight
 from model_factory.experiment.training_types import StageConfig, TrainingConfig
+from model_factory.training.distributed import is_main, world_size
 from model_factory.training.errors import UnfitError
 from model_factory.training.tasks.base import Batch, Task, TaskSetting, real_tokens
 from model_factory.training.tasks.encoder_texts import EncoderTexts, check_decoder_tokenizer
@@ -89,8 +90,6 @@ class LatentDiffusion(Task):
 
     def check(self, network: nn.Module) -> None:
         """Raise UnfitError for settings under which DDP or FSDP fails, as each stage leaves some weights unused."""
-        from model_factory.training.distributed import world_size
-
         settings = self.setting.training
         trained = {stage.train for stage, _ in resolve_stages(settings)}
         if world_size() > 1 and trained != {"joint"} and not settings.ddp_find_unused_parameters:
@@ -171,8 +170,6 @@ class LatentDiffusion(Task):
 
     def _announce_stage(self, moment: StageStep) -> None:
         """Print once that a stage begins, because the meaning of the loss changes with it."""
-        from model_factory.training.distributed import is_main
-
         if is_main() and moment.stage != self.last_stage:
             print(f"stage {moment.stage.train}, {moment.steps:,} steps", flush=True)
         self.last_stage = moment.stage

@@ -1,12 +1,14 @@
 """Task translation: predict a target sentence from its source."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from model_factory.training.tasks.base import Batch, Task, next_token_loss, real_tokens
+from model.transformer.inputs import checked_ids
+from model_factory.training.tasks.base import Batch, IdCheck, Task, decoder_loss, real_tokens, take_drawn
 
 
 class Translation(Task):
@@ -19,12 +21,24 @@ class Translation(Task):
         """Return the number of predicted target tokens."""
         return real_tokens(batch, "target_ids", "target_mask")[:, 1:].sum().float()
 
+    def host_draw(self, network: nn.Module) -> Callable[[dict[str, Any]], dict[str, Any]] | None:
+        """Return the check of token ids, for a network that names its vocabularies."""
+        parts = {"source_ids": getattr(network, "encoder", None), "target_ids": getattr(network, "decoder", None)}
+        sizes = {column: getattr(getattr(part, "params", None), "vocab_size", None) for column, part in parts.items()}
+        known = {column: size for column, size in sizes.items() if size is not None}
+        return IdCheck(known) if len(known) == len(parts) else None
+
     def __call__(self, network: nn.Module, batch: Batch) -> dict[str, Tensor]:
         """Compute the loss of a batch with `source_ids` [B, M] and `target_ids` [B, N]."""
         target, mask = batch["target_ids"], batch.get("target_mask")
         input_mask = None if mask is None else mask[:, :-1]
-        logits = network(batch["source_ids"], target[:, :-1], batch.get("source_mask"), input_mask)
-        return {"loss": next_token_loss(logits, target, real_tokens(batch, "target_ids", "target_mask"))}
+        real = real_tokens(batch, "target_ids", "target_mask")
+
+        def call(read: Callable[..., Tensor]) -> Tensor:
+            return read(batch["source_ids"], target[:, :-1], batch.get("source_mask"), input_mask)
+
+        with nullcontext() if take_drawn(batch) is None else checked_ids():
+            return {"loss": decoder_loss(network, target, real, call)}
 
     def samples(self, network: nn.Module, batch: Batch, generator: torch.Generator) -> list[str]:
         """Return source, reference and translation of each row."""
