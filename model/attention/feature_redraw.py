@@ -7,6 +7,7 @@ process or an interruption of training, since seed, n and the count of steps are
 from collections.abc import Iterator
 from contextlib import contextmanager
 from random import Random
+from typing import Any, Self, cast
 
 import torch
 from torch import Tensor, distributed, nn
@@ -47,26 +48,49 @@ def _wide_default_dtype() -> Iterator[None]:
 
 
 # A custom operator is opaque to torch.compile, so the graph does not break where `state` is read, and it does nothing
-# under FakeTensorMode and on the meta device, where performer-pytorch's QR fails.
-@torch.library.custom_op("model_factory::redraw_features", mutates_args=("projections", "state"))
-def redraw_features(projections: list[Tensor], in_pairs: list[bool], state: Tensor, interval: int) -> None:
+# under FakeTensorMode and on the meta device, where performer-pytorch's QR fails. A CUDA graph must not capture it: its
+# replay would count no steps.
+@torch.library.custom_op(
+    "model_factory::redraw_features",
+    mutates_args=("projections", "state", "on_host"),
+    tags=(torch.Tag.cudagraph_unsafe,),
+)
+def redraw_features(
+    projections: list[Tensor], in_pairs: list[bool], state: Tensor, interval: int, on_host: Tensor | None = None
+) -> None:
     """Count one step of `state` int64 [3] (seed, draws so far, steps since the last).
 
     It draws first if `interval` steps have passed. `in_pairs` has, for each of the projections [m, D], how to draw
-    it. An interval of 0 draws now and counts no step.
+    it. An interval of 0 draws now and counts no step. `on_host` int64 [4] is a copy of `state` on the CPU and whether
+    it is one, so that the host does not wait for another device to read it.
     """
-    seed, draws, steps = state.tolist()
+    seed, draws, steps = _counts(state, on_host)
     if steps >= interval:
         for index, (matrix, paired) in enumerate(zip(projections, in_pairs, strict=True)):
             mixed = Random(f"{seed}/{index}/{draws}").getrandbits(63)
-            matrix.copy_(orthogonal_projections(matrix.shape[0], matrix.shape[1], mixed, in_pairs=paired))
+            drawn = orthogonal_projections(matrix.shape[0], matrix.shape[1], mixed, in_pairs=paired)
+            matrix.copy_(drawn, non_blocking=True)
         draws, steps = draws + 1, 0
-        state[1] = draws
-    state[2] = steps + (interval > 0)
+        state[1:2].fill_(draws)
+    steps += interval > 0
+    state[2:].fill_(steps)
+    if on_host is not None:
+        on_host.copy_(torch.tensor([seed, draws, steps, 1]))
+
+
+def _counts(state: Tensor, on_host: Tensor | None) -> list[int]:
+    """Return seed, draws and steps, from the copy on the CPU if it is one."""
+    if on_host is not None:
+        *counts, is_copy = on_host.tolist()
+        if is_copy:
+            return counts
+    return cast(list[int], state.tolist())
 
 
 @redraw_features.register_fake
-def _(projections: list[Tensor], in_pairs: list[bool], state: Tensor, interval: int) -> None:
+def _(
+    projections: list[Tensor], in_pairs: list[bool], state: Tensor, interval: int, on_host: Tensor | None = None
+) -> None:
     return None
 
 
@@ -88,6 +112,8 @@ class FeatureRedraw(nn.Module):
         self.interval = interval
         # A tuple is not registered as submodules: the maps already belong to the layers of the stack.
         self._maps = tuple(module for module in stack.modules() if isinstance(module, RandomFeatures))
+        # A tuple also hides the copy on the CPU from `to`, the state dict and the buffers that processes exchange.
+        self._on_host = (torch.zeros(4, dtype=torch.int64, device="cpu"),)
         self.register_buffer("state", torch.tensor([broadcast_seed(), 0, 0]))
         self.redraw()
 
@@ -101,6 +127,17 @@ class FeatureRedraw(nn.Module):
             self._run(interval=self.interval)
 
     def _run(self, interval: int) -> None:
+        on_host = None if self.state.device.type == "cpu" else self._on_host[0]
         with torch.no_grad():
             projections = [features.projection_matrix for features in self._maps]
-            redraw_features(projections, [features.in_pairs for features in self._maps], self.state, interval)
+            redraw_features(projections, [features.in_pairs for features in self._maps], self.state, interval, on_host)
+
+    def _apply(self, *args: Any, **kwargs: Any) -> Self:
+        if self.state.device.type == "cpu":  # it may leave the CPU now, and is not read there
+            self._on_host[0].copy_(torch.cat([self.state, torch.ones_like(self.state[:1])]))
+        super()._apply(*args, **kwargs)  # type: ignore[no-untyped-call]
+        return self
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        super()._load_from_state_dict(*args, **kwargs)
+        self._on_host[0].zero_()  # `state` is read once

@@ -14,7 +14,16 @@ from model.attention.chunked.block import Block
 from model.attention.chunked.features import LOG2_E, Kernel
 from model.attention.chunked.inputs import NO_KEY_YET, Inputs, part
 from model.attention.chunked.op import linear_attention
-from model.attention.chunked.plan import CHUNK, Group, Workspace, block_sizes, count_groups, make_plan, workspace
+from model.attention.chunked.plan import (
+    CHUNK,
+    Group,
+    Workspace,
+    block_sizes,
+    chunks_at_once,
+    count_groups,
+    make_plan,
+    workspace,
+)
 from model.attention.chunked.state import empty_borders, make_decays, zero_sums
 from tests.model.test_attention_core import MAPS, expected, linear_core, qkv
 from tests.model.tiny import gap
@@ -24,20 +33,38 @@ CPU = torch.device("cpu")
 TOKENS = [0, 1, 63, 64, 65, 127, 128, 129, 1000, 4096, 100_000]
 
 
-@pytest.mark.parametrize(("device", "at_once"), [("cpu", 24), ("cuda", 1024)])
+def test_chunks_at_once_fill_the_bytes_of_a_group() -> None:
+    """On a CPU their number is fixed; elsewhere three buffers of states, features or pairs of tokens fill a gigabyte."""
+    assert chunks_at_once("cpu", 256, 64, torch.float32) == 24
+    assert chunks_at_once("cuda", 256, 64, torch.float32) == 2**30 // (3 * 4 * 256 * 64) == 5461
+    assert chunks_at_once("cuda", 256, 128, torch.float64) == 2**30 // (3 * 8 * 256 * 128)
+    assert chunks_at_once("cuda", 256, 8, torch.float32) == 2**30 // (3 * 4 * 256 * CHUNK)
+    assert chunks_at_once("cuda", 8, 8, torch.float32) == 2**30 // (3 * 4 * CHUNK * CHUNK)
+    assert chunks_at_once("cuda", 2**16, 2**16, torch.float32) == 1
+
+
+def test_plan_without_chunks_has_whole_groups() -> None:
+    made = make_plan((2, 3, 1000, 8), 48, has_chunks=False)
+    assert (made.batch_block, made.chunks) == (2, 8)
+    assert made.groups == [Group(0, 1, 512), Group(512, 1, 488)]
+    assert make_plan((2, 3, 0, 8), 48, has_chunks=False).groups == []
+    assert make_plan((2, 3, 513, 8), 54, has_chunks=False).groups == [Group(0, 1, 513)]
+
+
+@pytest.mark.parametrize("at_once", [24, 1024])
 @pytest.mark.parametrize("heads", [1, 5, 24, 25, 2000])
 @pytest.mark.parametrize("batch", [1, 2, 7, 300])
-def test_plan_uses_the_largest_blocks_that_fit(device: str, at_once: int, heads: int, batch: int) -> None:
+def test_plan_uses_the_largest_blocks_that_fit(at_once: int, heads: int, batch: int) -> None:
     """Blocks take as many rows as fit, then as many chunks; they cover the batch and all tokens in order."""
     for tokens in TOKENS:
         shape, whole = (batch, heads, tokens, 8), tokens // CHUNK
-        rows, chunks = block_sizes(shape, device)
+        rows, chunks = block_sizes(shape, at_once)
         assert 1 <= rows <= batch
         assert rows == 1 or rows * heads <= at_once
         assert rows == batch or (rows + 1) * heads > at_once
         assert chunks == 1 or (chunks <= whole and chunks * rows * heads <= at_once)
         assert chunks >= max(whole, 1) or (chunks + 1) * rows * heads > at_once
-        made = make_plan(shape, device)
+        made = make_plan(shape, at_once)
         assert (made.batch_block, made.chunks) == (rows, chunks)
         assert [row for block in made.blocks(batch) for row in range(batch)[block]] == list(range(batch))
         assert all(block.stop - block.start == rows for block in made.blocks(batch)[:-1])
@@ -47,12 +74,12 @@ def test_plan_uses_the_largest_blocks_that_fit(device: str, at_once: int, heads:
         ends = [0, *(group.tokens.stop for group in made.groups)]
         assert [group.tokens.start for group in made.groups] == ends[:-1]
         assert ends[-1] == tokens
-        assert count_groups(shape, device) == len(made.groups)
+        assert count_groups(shape, at_once) == len(made.groups)
 
 
 def test_plan_of_an_empty_input() -> None:
-    assert block_sizes((0, 4, 200, 8), "cpu") == (1, 3)
-    assert block_sizes((3, 0, 6400, 8), "cpu") == (3, 24)
+    assert block_sizes((0, 4, 200, 8), 24) == (1, 3)
+    assert block_sizes((3, 0, 6400, 8), 24) == (3, 24)
 
 
 def test_workspace_reuses_and_grows_buffers() -> None:
@@ -152,7 +179,7 @@ def test_sums_start_at_zero_in_the_workspace_dtype() -> None:
 def test_borders_are_float32_for_half_inputs() -> None:
     x = torch.zeros(2, 3, 200, 4, dtype=torch.bfloat16)
     inputs = Inputs(x, x, x[..., :2], None, None, Kernel("identity"))
-    for is_causal, keep, count in ((True, True, count_groups(x.shape, "cpu")), (False, True, 1), (True, False, 0)):
+    for is_causal, keep, count in ((True, True, count_groups(x.shape, 24)), (False, True, 1), (True, False, 0)):
         kept = run.allocate_borders(inputs, is_causal=is_causal, keep=keep)
         assert [tuple(one.shape) for one in kept] == [(2, 3, count, 4, 2), (2, 3, count, 4), (2, 3, count)]
         assert all(one.dtype == torch.float32 for one in kept)
@@ -263,7 +290,7 @@ def test_operator_gradient_only_for_output() -> None:
     kernel: list[Tensor | None] = [None] * 4
     outputs = torch.ops.model_factory.linear_attention(q, k, v, None, None, *kernel, "identity", True, True)
     assert [one.requires_grad for one in outputs] == [True, False, False, False, False]
-    assert all(one.shape[2] == count_groups(q.shape, "cpu") for one in outputs[2:])
+    assert all(one.shape[2] == count_groups(q.shape, 24) for one in outputs[2:])
     (gradient,) = torch.autograd.grad(outputs[0].sum(), v)
     # d out_i / d v_j is A_ij / sum_j A_ij, so that its sum over i does not depend on v.
     weights = (q @ k.mT).tril()

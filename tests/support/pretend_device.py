@@ -281,7 +281,7 @@ class _Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]
         gives_ours = gives_ours if target is None else _is_ours(target)
         if (ours or gives_ours) and func not in FREE and not _is_view(func):
             self.owner.count_launch(func)
-        if target is not None:
+        if _is_ours(target):
             kwargs["device"] = torch.device("cpu")
         out = func(*tree_map(_held, args), **tree_map(_held, kwargs))
         _refuse_changed_shapes(func, ours)

@@ -105,6 +105,15 @@ def test_numbers_are_those_of_the_cpu() -> None:
 
 
 @in_own_process
+def test_other_devices_are_left_alone() -> None:
+    with PretendDevice() as device:
+        assert torch.ones(2, device="meta").device.type == "meta"
+        assert torch.ones(2, device="cpu").device.type == "cpu"
+        assert torch.ones(2, device=DEVICE).to("cpu").device.type == "cpu"
+        assert device.launch_count == 2
+
+
+@in_own_process
 def test_waits_name_their_place_also_in_backward() -> None:
     class Reading(torch.autograd.Function):
         @staticmethod

@@ -2,8 +2,8 @@
 
 import libcst as cst
 
-_WORK = {"_DIRECT_SIZE", "_DIRECT_CHUNK", "_BLOCKS_CHUNK", "_NEWTON_STEPS", "VIEWS", "UNSAFE", "KEYS_PER_UPDATE"}
-_WORK |= {"CHUNK", "CHUNKS_AT_ONCE", "CHUNKS_AT_ONCE_ELSEWHERE"}
+_WORK = {"_DIRECT_SIZE", "_DIRECT_CHUNK", "_BLOCKS_CHUNK", "_NEWTON_STEPS", "VIEWS", "KEYS_PER_UPDATE"}
+_WORK |= {"CHUNK", "CHUNKS_AT_ONCE", "GROUP_BYTES", "LARGEST"}
 _CHECKS = {"fit_rows", "Registry", "cast", "TypeVar", "check_like", "custom_op"}
 _BUFFERS = {"space", "part", "_product", "_features", "_backward", "_check_like"}
 

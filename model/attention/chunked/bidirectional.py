@@ -9,7 +9,6 @@ from torch import Tensor
 
 from model.attention.chunked.block import Block
 from model.attention.chunked.gradients import Gradients, Results
-from model.attention.chunked.inputs import NO_KEY_YET
 from model.attention.chunked.plan import Group
 from model.attention.chunked.state import Sums
 
@@ -31,7 +30,7 @@ def sum_keys(block: Block, groups: list[Group]) -> Sums:
 
 def attend(block: Block, groups: list[Group], sums: Sums, out: Tensor, denominators: Tensor) -> None:
     """Fill out [B, H, N, E] and denominators [B, H, N], inf for rows without a key."""
-    is_empty = (sums.peak <= NO_KEY_YET)[:, None]
+    is_empty = block.is_empty(sums)
     for group in groups:
         _, phi_q = block.queries(group)
         numerator = torch.bmm(phi_q, sums.values, out=block.space("numerator", *phi_q.shape[:2], out.shape[-1]))

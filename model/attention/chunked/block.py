@@ -4,9 +4,12 @@ import torch
 from torch import Tensor
 
 from model.attention.chunked.features import ChunkFeatures
-from model.attention.chunked.inputs import Inputs, part
+from model.attention.chunked.inputs import NO_KEY_YET, Inputs, part
 from model.attention.chunked.plan import Group, Workspace
 from model.attention.chunked.state import Sums, zero_sums
+
+UNDERFLOW = 1e-30
+"""Denominators below it lose digits in float32, whose smallest normal number is 1e-38."""
 
 
 def safe_divisor(denominators: Tensor) -> Tensor:
@@ -40,6 +43,10 @@ class Block:
     def start(self) -> Sums:
         """Return the sums before any key, which are 0."""
         return zero_sums(self.size, self.inputs.nb_features, self.inputs.v.shape[-1], self.space)
+
+    def is_empty(self, sums: Sums) -> Tensor:
+        """Return bool [R, 1], True where a row has no key."""
+        return (sums.peak <= NO_KEY_YET)[:, None]
 
     def divide(self, numerator: Tensor, denominator: Tensor, group: Group, out: Tensor, denominators: Tensor) -> None:
         """Write the group's quotients into out [B, H, N, E], and its denominators into [B, H, N]."""

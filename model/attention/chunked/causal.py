@@ -15,7 +15,8 @@ from torch import Tensor
 
 from model.attention.chunked.block import Block
 from model.attention.chunked.plan import Group
-from model.attention.chunked.state import Borders, Decays, Sums, make_decays, scan_chunks
+from model.attention.chunked.spans import Spans, make_spans, scan
+from model.attention.chunked.state import Borders, Decays, Sums, join_sums, make_decays, scan_chunks, split_sums
 
 
 class CausalGroup(NamedTuple):
@@ -30,6 +31,7 @@ class CausalGroup(NamedTuple):
     decays: Decays
     states: Tensor  # S_b [R G, m, E]
     totals: Tensor  # z_b [R G, 1, m]
+    spans: Spans | None  # of the scan on other devices than a CPU
 
 
 class CausalBlock(Block):
@@ -45,16 +47,36 @@ class CausalBlock(Block):
         decays = make_decays(scale, start.peak, group, space)
         weights = torch.bmm(phi_q, phi_k.mT, out=space("weights", self.size * chunks, length, length))
         weights *= decays.within.view_as(weights)
-        states, totals, end = self._scan(phi_k, v, decays, start)
-        return CausalGroup(q, k, v, phi_q, phi_k, weights, decays, states, totals), end
-
-    def _scan(self, phi_k: Tensor, v: Tensor, decays: Decays, start: Sums) -> tuple[Tensor, Tensor, Sums]:
-        """Return the states at the start of each chunk, [R G, m, E] and [R G, 1, m], and the one after the last."""
-        space, chunks, (width, nb_features) = self.space, decays.carry.shape[1], (v.shape[-1], phi_k.shape[-1])
-        shape, total_shape = (self.size, chunks, nb_features, width), (self.size, chunks, 1, nb_features)
         write = decays.write.view(v.shape[0], -1, 1)
         weighted = torch.mul(v, write, out=space("weighted", *v.shape))
-        added = torch.bmm(phi_k.mT, weighted, out=space("added", v.shape[0], nb_features, width)).view(shape)
+        spans = None if space.device.type == "cpu" else make_spans(decays.borders)
+        if spans is None:
+            states, totals, end = self._scan(phi_k, weighted, write, decays, start)
+        else:
+            states, totals, end = self._scan_spans(phi_k, weighted, write, decays, start, spans)
+        return CausalGroup(q, k, v, phi_q, phi_k, weights, decays, states, totals, spans), end
+
+    def _scan_spans(
+        self, phi_k: Tensor, weighted: Tensor, write: Tensor, decays: Decays, start: Sums, spans: Spans
+    ) -> tuple[Tensor, Tensor, Sums]:
+        """Return what `_scan` does, by operators over all chunks."""
+        nb_features, width = start.values.shape[1:]
+        shape = (self.size, -1, nb_features * (width + 1))
+        added, states = (self.space(name, phi_k.shape[0], shape[-1]) for name in ("added", "states"))
+        values, totals = split_sums(added, width)
+        torch.bmm(phi_k.mT, weighted, out=values)
+        torch.bmm(write.mT, phi_k, out=totals.unsqueeze(1))
+        found, last = scan(spans, join_sums(start), added.view(shape), states.view(shape))
+        values, totals = split_sums(found.reshape(states.shape), width)
+        return values, totals.unsqueeze(1), Sums(*split_sums(last, width), decays.peak)
+
+    def _scan(
+        self, phi_k: Tensor, weighted: Tensor, write: Tensor, decays: Decays, start: Sums
+    ) -> tuple[Tensor, Tensor, Sums]:
+        """Return the states at the start of each chunk, [R G, m, E] and [R G, 1, m], and the one after the last."""
+        space, chunks, (nb_features, width) = self.space, decays.carry.shape[1], start.values.shape[1:]
+        shape, total_shape = (self.size, chunks, nb_features, width), (self.size, chunks, 1, nb_features)
+        added = torch.bmm(phi_k.mT, weighted, out=space("added", phi_k.shape[0], nb_features, width)).view(shape)
         added_totals = torch.bmm(write.mT, phi_k).view(total_shape)
         states, totals = space("states", *shape), space("totals", *total_shape)
         end = Sums(space("state", *start.values.shape), space("state_totals", *start.totals.shape), decays.peak)

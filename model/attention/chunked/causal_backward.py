@@ -16,7 +16,8 @@ from torch import Tensor
 from model.attention.chunked.causal import CausalBlock, CausalGroup
 from model.attention.chunked.gradients import Gradients, Results
 from model.attention.chunked.plan import Group
-from model.attention.chunked.state import Borders, Sums, scan_chunks
+from model.attention.chunked.spans import Spans, scan_back
+from model.attention.chunked.state import Borders, Sums, join_sums, scan_chunks, split_sums
 
 
 def backward(block: CausalBlock, groups: list[Group], results: Results, borders: Borders, into: Gradients) -> None:
@@ -39,8 +40,10 @@ def _scan_back(
     space, chunks = block.space, group.decays.carry.shape[1]
     read = group.decays.read.view(-1, shares.shape[1], 1)
     width, nb_features = scaled.shape[-1], group.phi_q.shape[-1]
-    shape, total_shape = (block.size, chunks, nb_features, width), (block.size, chunks, 1, nb_features)
     weighted = torch.mul(scaled, read, out=space("weighted", *scaled.shape))
+    if group.spans is not None:
+        return _scan_spans_back(block, group.spans, group.phi_q, weighted, shares * read, adjoint)
+    shape, total_shape = (block.size, chunks, nb_features, width), (block.size, chunks, 1, nb_features)
     added = torch.bmm(group.phi_q.mT, weighted, out=space("added", scaled.shape[0], nb_features, width))
     added, added_totals = added.view(shape), torch.bmm((shares * read).mT, group.phi_q).view(total_shape)
     later, later_totals = space("later", *shape), space("later_totals", *total_shape)
@@ -49,6 +52,21 @@ def _scan_back(
     totals = adjoint.totals.unsqueeze(1)
     scan_chunks(totals, added_totals.unbind(1)[::-1], carry, later_totals.unbind(1)[::-1], totals)
     return Sums(later.flatten(0, 1), later_totals.flatten(0, 1), Tensor()), adjoint
+
+
+def _scan_spans_back(
+    block: CausalBlock, spans: Spans, phi_q: Tensor, weighted: Tensor, shares: Tensor, adjoint: Sums
+) -> tuple[Sums, Sums]:
+    """Return what `_scan_back` does, by operators over all chunks; both factors of phi_q are in units of the state."""
+    nb_features, width = adjoint.values.shape[1:]
+    shape = (block.size, -1, nb_features * (width + 1))
+    added, later = (block.space(name, phi_q.shape[0], shape[-1]) for name in ("added", "later"))
+    values, totals = split_sums(added, width)
+    torch.bmm(phi_q.mT, weighted, out=values)
+    torch.bmm(shares.mT, phi_q, out=totals.unsqueeze(1))
+    found, first = scan_back(spans, join_sums(adjoint), added.view(shape), later.view(shape))
+    values, totals = split_sums(found.reshape(later.shape), width)
+    return Sums(values, totals.unsqueeze(1), Tensor()), Sums(*split_sums(first, width), Tensor())
 
 
 def _group_gradients(

@@ -75,6 +75,24 @@ class ChunkFeatures:
             scale = scale - LOG2_E * self._product(squares, self.square.unsqueeze(-1), "norms").squeeze(-1)
         return features, scale if log_scale is None else scale + log_scale
 
+    def query_exponents(self, q: Tensor) -> Tensor:
+        """Return log2 phi(q) [R, T, m] of q [R, T, D] for `exp`, each row up to a constant."""
+        return self._exponents(q, self._q_matrix, "phi_q")
+
+    def key_exponents(self, k: Tensor, log_scale: Tensor | None) -> Tensor:
+        """Return log2 phi(k) [R, T, m] of k [R, T, D] for `exp`, with `log_scale` [R, T] added."""
+        exponents, scale = self._exponents(k, self._k_matrix, "phi_k"), log_scale
+        if self.square is not None:
+            squares = torch.mul(k, k, out=self.space("squares", *k.shape))
+            norms = LOG2_E * self._product(squares, self.square.unsqueeze(-1), "norms").squeeze(-1)
+            scale = -norms if scale is None else scale - norms
+        return exponents if scale is None else exponents.add_(scale.unsqueeze(-1))
+
+    def _exponents(self, x: Tensor, matrix: Tensor | None, name: str) -> Tensor:
+        assert matrix is not None
+        exponents = self._product(x, matrix, name)
+        return exponents if self._bias is None else exponents.add_(self._bias)
+
     def _features(self, x: Tensor, matrix: Tensor | None, name: str) -> tuple[Tensor, Tensor | None]:
         if matrix is None:
             return x, None

@@ -9,6 +9,9 @@ from model.attention.chunked.block import safe_divisor
 from model.attention.chunked.inputs import part
 from model.attention.chunked.plan import Workspace
 
+LARGEST = 1e34
+"""Bound of float32 gradients over denominators, whose products with values must stay below 3e38."""
+
 
 class Gradients(NamedTuple):
     """Gradients of q, k, v and of the keys' log scales [B, H, M], written block by block."""
@@ -38,4 +41,6 @@ class Results(NamedTuple):
         out = part(self.out, rows, tokens, space, "out")
         inverse = safe_divisor(self.denominators[rows, :, tokens].flatten(0, 1)).reciprocal().unsqueeze(-1)
         scaled = torch.mul(gradient, inverse, out=space("scaled", *gradient.shape))
+        if scaled.device.type != "cpu" and scaled.dtype == torch.float32:  # a CPU computes such rows in float64
+            scaled.clamp_(-LARGEST, LARGEST)
         return scaled, -torch.mul(scaled, out, out=space("shares", *out.shape)).sum(-1, keepdim=True)

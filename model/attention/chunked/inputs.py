@@ -4,9 +4,10 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from model.attention.chunked.features import LOG2_E, Kernel
-from model.attention.chunked.plan import Workspace
+from model.attention.chunked.plan import Workspace, chunks_at_once
 
 NO_KEY_YET = -1e30
 """Running maximum before the first key: finite, so that -inf (a masked key) minus it is not NaN."""
@@ -27,6 +28,21 @@ class Inputs(NamedTuple):
         """Number m of features."""
         return self.kernel.nb_features(self.q.shape[-1])
 
+    @property
+    def at_once(self) -> int:
+        """Chunks of a group over all heads."""
+        wide = torch.promote_types(self.q.dtype, torch.float32)
+        return chunks_at_once(self.q.device.type, self.nb_features, self.v.shape[-1], wide)
+
+    def padded(self, missing: int) -> "Inputs":
+        """Return the inputs with `missing` masked tokens after the last one."""
+        mask = self.key_mask
+        if mask is None:
+            mask = torch.ones(self.k.shape[0], self.k.shape[2], dtype=torch.bool, device=self.k.device)
+        q, k, v = (pad_tokens(x, missing) for x in (self.q, self.k, self.v))
+        scale = None if self.log_scale is None else pad(self.log_scale, (0, missing))
+        return Inputs(q, k, v, pad(mask, (0, missing)), scale, self.kernel)
+
     def log_weights(self, rows: slice, tokens: slice, dtype: torch.dtype) -> Tensor | None:
         """Return what mask and log scales add to the scale of keys, in log2: [R, T], or None for nothing."""
         if self.key_mask is None and self.log_scale is None:
@@ -38,6 +54,11 @@ class Inputs(NamedTuple):
         if self.key_mask is not None:
             weights.masked_fill_(~self.key_mask[rows, None, tokens], -torch.inf)
         return weights.flatten(0, 1)
+
+
+def pad_tokens(x: Tensor, missing: int) -> Tensor:
+    """Return x [B, H, N, D] with `missing` tokens of zeros after the last one."""
+    return pad(x, (0, 0, 0, missing))
 
 
 def part(x: Tensor, rows: slice, tokens: slice, space: Workspace, name: str) -> Tensor:

@@ -16,12 +16,10 @@ from model.attention.chunked.flops import backward_flops, forward_flops, needed_
 from model.attention.chunked.inputs import Inputs
 from model.attention.chunked.state import Borders
 
-UNSAFE = (torch.Tag.cudagraph_unsafe,)
-"""The check for underflow in float32 reads a value on the host, which a CUDA graph cannot capture."""
 Outputs = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
 
 
-@torch.library.custom_op("model_factory::linear_attention", mutates_args=(), tags=UNSAFE)
+@torch.library.custom_op("model_factory::linear_attention", mutates_args=())
 def _forward(
     q: Tensor,
     k: Tensor,
@@ -42,7 +40,7 @@ def _forward(
     return out, denominators, *borders
 
 
-@torch.library.custom_op("model_factory::linear_attention_backward", mutates_args=(), tags=UNSAFE)
+@torch.library.custom_op("model_factory::linear_attention_backward", mutates_args=())
 def _backward(
     gradient: Tensor,
     saved: list[Tensor],
@@ -112,7 +110,8 @@ def linear_attention(
 
     q [B, H, N, D], k [B, H, M, D], v [B, H, M, E]; M = N if `causal`. `key_mask` bool [B, M] is True at real
     keys; `log_scale` [B, H, M] multiplies phi(k_j) by its exp. Returns [B, H, N, E] in v's dtype, 0 in rows without a
-    key. Computed in float32, in float64 for float64 inputs and for rows whose denominator float32 cannot hold.
+    key. Computed in float32, in float64 for float64 inputs. Rows whose denominator float32 cannot hold are computed in
+    float64 on a CPU; on other devices they exist in causal attention alone, and are 0 or nearly so.
     Raises ValueError for causal attention of N queries to other than N keys.
     """
     if causal and q.shape[2] != k.shape[2]:

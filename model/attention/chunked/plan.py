@@ -11,8 +11,9 @@ from torch import Tensor, sym_max, sym_min
 CHUNK = 64
 """Tokens of a chunk: a longer one has more quadratic work inside, and fewer states."""
 CHUNKS_AT_ONCE = {"cpu": 24}
-"""Chunks of a group over all heads: on a CPU their features should stay in the cache; other devices: see below."""
-CHUNKS_AT_ONCE_ELSEWHERE = 1024
+"""Chunks of a group over all heads by device: on a CPU their features should stay in the cache."""
+GROUP_BYTES = 2**30
+"""Bytes of the three largest buffers of a group on other devices, where a group has about a hundred launches."""
 
 VIEWS = 1000
 """Number of views that a workspace caches."""
@@ -45,26 +46,43 @@ class Plan(NamedTuple):
         return [slice(i, min(i + self.batch_block, batch)) for i in range(0, batch, self.batch_block)]
 
 
-def block_sizes(shape: Sequence[int], device: str) -> tuple[int, int]:
-    """Return the batch rows of a block and chunks of a group for [batch, heads, tokens, D] on a device type."""
-    at_once, (batch, heads, tokens) = CHUNKS_AT_ONCE.get(device, CHUNKS_AT_ONCE_ELSEWHERE), shape[:3]
+def chunks_at_once(device: str, nb_features: int, width: int, dtype: torch.dtype) -> int:
+    """Return the chunks of a group over all heads: for m features and values of `width` E, on a device type."""
+    if device in CHUNKS_AT_ONCE:
+        return CHUNKS_AT_ONCE[device]
+    larger = cast(Choice, sym_max)
+    numbers = larger(nb_features * larger(width, CHUNK), CHUNK * CHUNK)
+    return larger(1, GROUP_BYTES // (3 * numbers * dtype.itemsize))
+
+
+def block_sizes(shape: Sequence[int], at_once: int) -> tuple[int, int]:
+    """Return the batch rows of a block and chunks of a group for [batch, heads, tokens, D], `at_once` over all heads."""
+    batch, heads, tokens = shape[:3]
     # sym_max and sym_min: under torch.compile with dynamic shapes the sizes are symbols.
     larger, smaller = cast(Choice, sym_max), cast(Choice, sym_min)
     rows = larger(1, smaller(batch, at_once // larger(1, heads)))
     return rows, larger(1, smaller(tokens // CHUNK, at_once // larger(1, rows * heads)))
 
 
-def count_groups(shape: Sequence[int], device: str) -> int:
+def count_groups(shape: Sequence[int], at_once: int) -> int:
     """Return the number of groups in the plan of `make_plan`."""
-    _, chunks = block_sizes(shape, device)
+    _, chunks = block_sizes(shape, at_once)
     whole, rest = shape[2] // CHUNK, shape[2] % CHUNK
     return (whole + chunks - 1) // chunks + (rest + CHUNK - 1) // CHUNK
 
 
-def make_plan(shape: Sequence[int], device: str) -> Plan:
-    """Make the plan for [batch, heads, tokens, D] on a device type; the last chunk may be shorter."""
-    batch_block, chunks = block_sizes(shape, device)
-    whole, rest = divmod(shape[2], CHUNK)
+def make_plan(shape: Sequence[int], at_once: int, *, has_chunks: bool = True) -> Plan:
+    """Make the plan for [batch, heads, tokens, D]; the last chunk may be shorter.
+
+    Without chunks, the tokens of a group are one chunk of any length.
+    """
+    tokens = shape[2]
+    if not has_chunks:
+        batch_block, chunks = block_sizes((*shape[:2], tokens + CHUNK - 1), at_once)
+        starts = range(0, tokens, chunks * CHUNK)
+        return Plan(batch_block, chunks, [Group(start, 1, min(chunks * CHUNK, tokens - start)) for start in starts])
+    batch_block, chunks = block_sizes(shape, at_once)
+    whole, rest = divmod(tokens, CHUNK)
     groups = [Group(i * CHUNK, min(chunks, whole - i), CHUNK) for i in range(0, whole, chunks)]
     if rest:
         groups.append(Group(whole * CHUNK, 1, rest))

@@ -15,7 +15,7 @@ from model.attention.chunked.plan import Group, Workspace
 
 
 class Sums(NamedTuple):
-    """S [R, m, E], z [R, m] and peak [R] at the border of a chunk."""
+    """S [R, m, E], z [R, m] and peak [R], or [R, m] for one of each feature, at the border of a chunk."""
 
     values: Tensor
     totals: Tensor
@@ -47,11 +47,25 @@ def zero_sums(rows: int, nb_features: int, width: int, space: Workspace) -> Sums
     return Sums(values, totals, torch.full((rows,), NO_KEY_YET, dtype=space.dtype, device=space.device))
 
 
-def empty_borders(like: Tensor, borders: int, nb_features: int, width: int, dtype: torch.dtype) -> Borders:
+def empty_borders(
+    like: Tensor, borders: int, nb_features: int, width: int, dtype: torch.dtype, peak_shape: tuple[int, ...] = ()
+) -> Borders:
     """Allocate `borders` borders for the batch and heads of `like` [B, H, ...]."""
     batch, heads = like.shape[:2]
-    shapes = [(nb_features, width), (nb_features,), ()]
+    shapes = [(nb_features, width), (nb_features,), peak_shape]
     return Borders(*(like.new_empty((batch, heads, borders, *shape), dtype=dtype) for shape in shapes))
+
+
+def join_sums(sums: Sums) -> Tensor:
+    """Return S [R, m, E] and z [R, m] side by side, [R, m E + m]."""
+    return torch.cat([sums.values.flatten(1), sums.totals], 1)
+
+
+def split_sums(joined: Tensor, width: int) -> tuple[Tensor, Tensor]:
+    """Return views S [R, m, E] and z [R, m] of what `join_sums` joined, for values of `width` E."""
+    nb_features = joined.shape[-1] // (width + 1)
+    values, totals = joined[:, : nb_features * width], joined[:, nb_features * width :]
+    return values.view(-1, nb_features, width), totals
 
 
 class Decays(NamedTuple):
@@ -65,10 +79,15 @@ class Decays(NamedTuple):
     """Factor from the scale of a key to the units of the next state, [R, G, L, 1]."""
     carry: Tensor
     """From the units of a state to those of the next one, [R, G, 1, 1]."""
-    peak: Tensor
-    """Running maximum after the group, [R]."""
+    borders: Tensor
+    """Running maximum before each chunk and after the last one, [R, G + 1]."""
     is_empty: Tensor
     """True at rows without a key so far, [R, G, L, 1]."""
+
+    @property
+    def peak(self) -> Tensor:
+        """Running maximum after the group, [R]."""
+        return self.borders[:, -1]
 
 
 def make_decays(scale: Tensor, peak: Tensor, group: Group, space: Workspace) -> Decays:
@@ -76,8 +95,8 @@ def make_decays(scale: Tensor, peak: Tensor, group: Group, space: Workspace) -> 
     rows, (_, chunks, length) = scale.shape[0], group
     running = torch.maximum(scale.cummax(-1).values, peak[:, None])
     c, m = scale.view(rows, chunks, length), running.view(rows, chunks, length)
-    after = m[..., -1:]  # [R, G, 1]
-    before = torch.cat([peak[:, None, None], after[:, :-1]], 1)
+    borders = torch.cat([peak[:, None], m[..., -1]], 1)
+    before, after = borders[:, :-1, None], borders[:, 1:, None]
     within = space("within", rows, chunks, length, length)
     torch.sub(c.unsqueeze(-2), m.unsqueeze(-1), out=within).exp2_().tril_()
     return Decays(
@@ -85,7 +104,7 @@ def make_decays(scale: Tensor, peak: Tensor, group: Group, space: Workspace) -> 
         (before - m).exp2_().unsqueeze(-1),
         (c - after).exp2_().unsqueeze(-1),
         (before - after).exp2_().unsqueeze(-1),
-        running[:, -1].contiguous(),
+        borders,
         (m <= NO_KEY_YET).unsqueeze(-1),
     )
 
