@@ -8,13 +8,11 @@ import torch
 from model.transformer.inputs import checked_ids
 from model_factory.training.tasks.base import decoder_loss
 from tests.model import tiny
-from tests.model.test_head_loss import LENGTH, OBJECTIVES, VOCAB, denoiser
+from tests.model.test_head_loss import BACKBONES, LENGTH, OBJECTIVES, VOCAB, denoiser
 from tests.support.own_process import in_own_process
 from tests.support.pretend_device import DEVICE, PretendDevice
 
-FORMS = [(objective, "ddit") for objective in OBJECTIVES] + [
-    ("mdlm", name) for name in ("performer, tied", "bert", "bert, tied")
-]
+FORMS = [(objective, "ddit") for objective in OBJECTIVES] + [("mdlm", name) for name in BACKBONES if name != "ddit"]
 
 
 def moved(values: Any) -> Any:
@@ -41,7 +39,7 @@ def test_a_diffusion_step_never_waits(objective: str, backbone: str) -> None:
         assert device.reads == device.uploads == 0, device.report()
 
 
-@pytest.mark.parametrize("attention", ["softmax"])
+@pytest.mark.parametrize("attention", ["softmax", "causal_linear"])
 @in_own_process
 def test_a_decoder_step_never_waits(attention: str) -> None:
     with PretendDevice() as device:

@@ -59,6 +59,7 @@ def test_header_and_metrics_of_a_run(tmp_path):
         " tokens; 40 to evaluate on",
         "  length: 4 steps of 4 rows, 0.4 epochs; an epoch has 10 steps",
         "  precision: float32",
+        "  logits: in chunks of rows with a loss, by a head of ",
         ": trained to step 4 in ",
     ):
         assert part in said
