@@ -3,7 +3,7 @@
     python -m benchmarks.head_loss            # 8 x 512 tokens of GPT-2's vocabulary, width 256
     python -m benchmarks.head_loss --large    # 1,024 rows of a vocabulary of 262,144
 
-Each figure is of a process of its own, on one thread: the rise of its resident set above what stood before the step.
+Each figure is of a separate process, on one thread: the rise of its resident set above what stood before the step.
 """
 
 import argparse
@@ -95,7 +95,7 @@ def measure(name: str, form: str, vocabulary: int, rows: int) -> None:
 
 
 def main() -> None:
-    """Measure every objective in a process of its own, and print the table."""
+    """Measure every objective in a separate process, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--large", action="store_true", help="a vocabulary of 262,144, of mdlm and udlm")
     parser.add_argument("--one", nargs=4, metavar=("NAME", "FORM", "VOCABULARY", "ROWS"), help=argparse.SUPPRESS)

@@ -99,8 +99,9 @@ class AddedCrossAttention(nn.Module, CallState):
         self, index: int, hidden: Tensor, context: Tensor, mask: Tensor | None, rotation: Rotation | None
     ) -> Tensor:
         """Return hidden [B, L, width] plus what the cross-attention of a layer reads in context [B, M, width]."""
-        if not isinstance(hidden, Tensor) or hidden.dim() != 3 or hidden.shape[::2] != (len(context), self.width):
-            raise self._error(f"their output is not of shape [{len(context)}, L, {self.width}]")
+        batch = context.shape[0]
+        if not isinstance(hidden, Tensor) or hidden.dim() != 3 or hidden.shape[::2] != (batch, self.width):
+            raise self._error(f"their output is not of shape [{batch}, L, {self.width}]")
         layer: Any = self.layers[index]
         rotation = rotation or rotary_angles(hidden.shape[1], self.width // self.num_heads, hidden.device)
         own = layer.to_out.weight.dtype  # pretrained weights may have another one

@@ -122,7 +122,7 @@ class HuggingFaceDenoiser(nn.Module):
     ) -> Tensor:
         """Return the logits [B, L, dim] of rows with a source; raises InputError, and PretrainedError for documents."""
         added = self.cross_attention
-        check_context(context, len(x_t), 0 if added is None else added.width, wanted=added is not None)
+        check_context(context, x_t.shape[0], 0 if added is None else added.width, wanted=added is not None)
         assert added is not None
         assert context is not None
         if documents is not None:

@@ -225,12 +225,13 @@ class DiffusionModel(nn.Module):
         check_noisy(x_t, self.process.graph.dim, ends=self.inserts)
         if self.block_size is not None and x_t.shape[1] % 2:
             raise InputError(f"x_t is {describe(x_t)}; a blockwise model takes [x_t ; x_0], an even number of tokens")
-        check_mask(mask, x_t if self.block_size is None else x_t.chunk(2, 1)[0], "mask")
+        noisy = x_t if self.block_size is None else x_t[:, : x_t.shape[1] // 2]
+        check_mask(mask, noisy, "mask")
         check_condition(self.diffusion_config.condition, cond, x_t.shape[0])
         if sigma is not None or self.diffusion_config.is_time_conditioned:
             sigma = check_level(sigma, x_t)  # type: ignore[arg-type]
         if documents is not None:
-            documents = check_documents(documents, x_t if self.block_size is None else x_t.chunk(2, 1)[0])
+            documents = check_documents(documents, noisy)
         source: Context = {"context": context, "context_mask": context_mask}
         return self._predict(x_t.long(), sigma, mask=mask, cond=cond, documents=documents, **source)
 

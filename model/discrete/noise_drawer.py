@@ -25,7 +25,7 @@ LossWeighting = Literal["bound", "uniform"]
 DrawnNoise = dict[str, Any]
 """Tensors of a step that only depend on its rows and its seed, as a dictionary, which loaders pin and move:
 
-    x_t int64 [B, L] noisy tokens; level float32 [B] or [B, L], what the network is told of the noise
+    x_t int64 [B, L] noisy tokens; level float32 [B] or [B, L], the noise level for the network
     kind, scalars, index, factor: of the loss's terms (`RowTerms`); weight float64 [K], of the terms in the loss; both
     weights are divided by the number of tokens; is_bound, whether the loss is the bound
     prior float32 [], the part of the bound that needs no network
@@ -71,7 +71,7 @@ class NoiseDrawer:
         seed: int | None = None,
         is_training: bool = True,
     ) -> Given:
-        """Check the rows, draw their times and, in training, which conditions and sources are left out.
+        """Check rows int [B, L], draw their times and, in training, which conditions and sources are left out.
 
         Arguments and errors are those of `DiffusionModel.forward`.
         """
@@ -115,14 +115,14 @@ class NoiseDrawer:
         return drawn | {name: value for name, value in optional.items() if value is not None}
 
     def times(self, t: Tensor, input_ids: Tensor, documents: Tensor | None = None, objective: Any = None) -> Tensor:
-        """Return the times at which tokens [B, L] are noised; see `DiffusionModel.times`."""
+        """Return the times [B] or [B, L] at which tokens [B, L] are noised; see `DiffusionModel.times`."""
         objective = objective or self.objective
         if documents is not None and self.block_size is not None:
             return objective.times(t, input_ids, Documents(documents).positions)  # type: ignore[no-any-return]
         return objective.times(t, input_ids)  # type: ignore[no-any-return]
 
     def level(self, sigma: Tensor) -> Tensor:
-        """Return what the network is told of noise levels, float32 of their shape: sigma, or the time in [0, 1].
+        """Return noise levels sigma [B] or [B, L] as the network takes them, float32: sigma, or the time in [0, 1].
 
         Levels outside the schedule's have its ends.
         """
@@ -135,7 +135,7 @@ class NoiseDrawer:
         return schedule.inverse(sigma.double().clamp(low, high)).to(torch.float32)
 
     def null_condition(self, cond: Tensor) -> Tensor:
-        """Return the null condition: the class after the last, or a vector of NaN."""
+        """Return the null condition, of the shape of cond [B] or [B, size]: the class after the last, or NaN."""
         condition = self.config.condition
         assert condition is not None
         return torch.full_like(cond, torch.nan if condition.num_classes is None else condition.num_classes)

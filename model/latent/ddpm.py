@@ -156,6 +156,7 @@ class DDPM(ScheduleTables, DDPM_Abs):
         eta: float = 0.0,
         generator: Randomness = None,
         noise: Tensor | None = None,
+        watch: Callable[[], object] | None = None,
     ) -> Tensor:
         """Sample latents [n_sample, *size] in the network's dtype.
 
@@ -167,6 +168,7 @@ class DDPM(ScheduleTables, DDPM_Abs):
             eta: the setting `eta` of sampler ddim, the share in [0, 1] of the ancestral noise that DDIM adds.
             generator: source of the noise; with `RowGenerators` rows are independent of each other.
             noise: x_T, [n_sample, *size]; drawn by default.
+            watch: called after each step; an error that it raises ends the draw.
         The network runs in evaluation mode. Raises InputError and the ValueErrors of `model_factory.diffusion.errors`.
         """
         step = LatentStep.create(sampler, eta, "forward" if self.compat else "posterior")
@@ -184,6 +186,8 @@ class DDPM(ScheduleTables, DDPM_Abs):
                 output = self._output(x, torch.full((n_sample,), t, device=device), seen)
                 estimate = self.diffusion.x0_from(self.prediction, output, x, t)
                 x = step.take(self.diffusion, x, estimate, t, s, draw)
+                if watch is not None:
+                    watch()
         return x.to(like.dtype)
 
     def _output(self, x_t: Tensor, t: Tensor, estimate: Tensor | None) -> Tensor:

@@ -1,5 +1,6 @@
 """Decoder of latents: a network over tokens and a latent, its language head, its loss, and generation."""
 
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -81,14 +82,16 @@ class LatentDecoder(nn.Module):
         pad_token: int | None = None,
         length_penalty: float = 0.0,
         use_cache: bool = True,
+        watch: Callable[[Tensor], object] | None = None,
     ) -> Tensor:
         """Decode latents [B, latent_size] to texts int64 [B, N + T] after prompts int [B, N] or one first token.
 
         Greedy by default; other arguments are those of `PerformerDecoder.generate`. `use_cache=False` runs the whole
-        text again for each token, as the published code does: slow, with the same result. Raises InputError.
+        text again for each token, as the published code does: slow, with the same result. `watch` is called with the
+        new tokens after each of them. Raises InputError.
         """
         options = GenerationOptions(
-            max_new_tokens, temperature, top_k, top_p, num_beams, eos_token, pad_token, length_penalty, generator
+            max_new_tokens, temperature, top_k, top_p, num_beams, eos_token, pad_token, length_penalty, generator, watch
         )
         if isinstance(tokens, int):
             tokens = torch.full((len(latent), 1), tokens, device=latent.device)

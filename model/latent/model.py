@@ -1,5 +1,6 @@
 """Latent diffusion of texts as one module: an autoencoder, a diffusion of its latents, and their training losses."""
 
+from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
@@ -186,13 +187,16 @@ class LatentDiffusionModel(nn.Module):
         generator: Randomness = None,
         *,
         eta: float = 0.0,
+        watch: Callable[[], object] | None = None,
     ) -> Tensor:
-        """Sample latents [num_samples, size] from the diffusion, in `steps` steps or in all; `eta` is for ddim."""
+        """Sample latents [num_samples, size] from the diffusion, in `steps` steps or in all; `eta` is for ddim.
+
+        `watch` is called after each step.
+        """
         size = self.latent_config.latent.size
         with evaluating(self.ddpm):
-            drawn = self.ddpm.sample(
-                num_samples, size, self.device, steps=steps, sampler=sampler, eta=eta, generator=generator
-            )
+            options: dict[str, Any] = {"steps": steps, "sampler": sampler, "eta": eta, "watch": watch}
+            drawn = self.ddpm.sample(num_samples, size, self.device, generator=generator, **options)
         return drawn if self.normaliser is None else self.normaliser.invert(drawn)
 
     def decode(self, latent: Tensor, tokens: Tensor | int, max_new_tokens: int, **options: Any) -> Tensor:

@@ -31,7 +31,7 @@ def build_parser(prog: str = "model-factory serve") -> argparse.ArgumentParser:
     parser = build_verb_parser(
         prog,
         script="python -m model_factory serve",
-        description="Serve a trained decoder, translator or discrete diffusion model over HTTP, for OpenAI's clients.",
+        description="Serve a trained decoder, translator or diffusion model over HTTP, for OpenAI's clients.",
         examples=EXAMPLES,
         shared=("run", "set", "plugin"),
     )

@@ -77,7 +77,7 @@ def reshard(module: nn.Module) -> None:
 
 
 def local_part(tensor: Tensor) -> Tensor:
-    """Return this process's part of a sharded tensor, which shares its memory; any other tensor as it is."""
+    """Return this process's part of a sharded tensor of any shape, which shares its memory; any other tensor as it is."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
@@ -91,7 +91,7 @@ def copy_whole(target: Tensor, whole: Tensor) -> None:
 
 
 def gather(network: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return whole tensors by name, each of its original shape; all processes call this, and the main one gets them."""
+    """Return whole tensors by name, of any shape, each of its original one; all processes call this, the main one gets them."""
     scalars, found = _scalars(network), {}
     for name, tensor in tensors.items():
         whole = (tensor.full_tensor() if isinstance(tensor, DTensor) else tensor).detach()

@@ -127,11 +127,11 @@ class _OwnGraph(HybridGraph):
 
 
 class _OwnLoss(SubsLoss):
-    """A loss of one's own, which inherits the class that has row losses."""
+    """A custom loss, which inherits the class that has row losses."""
 
 
 class _OwnReading(ScoreParameterisation):
-    """A reading of outputs of one's own."""
+    """A custom reading of outputs."""
 
 
 def _constant() -> Graph:

@@ -62,6 +62,17 @@ def test_text_in_every_form(runs, tmp_path):
     assert texts_of(run, folder) == [("the fox",), ("a dog",)]
 
 
+@pytest.mark.parametrize("tokenizer", [{"type": "characters"}, {"type": "bpe", "vocab_size": 270}, {"type": "bytes"}])
+def test_own_test_text_in_a_file_has_the_figures_of_the_run(tmp_path, capsys, tokenizer):
+    run = make_run(tmp_path / "r", DECODER, text_data(tmp_path / "text", tokenizer=tokenizer), "language_modelling")
+    found = []
+    for more in ([], ["--data", str(tmp_path / "text" / "test.txt")]):
+        assert main(["--run", str(run), "--num-samples", "0", "--json", *more]) == 0
+        found.append({one["name"]: one["value"] for one in json.loads(capsys.readouterr().out)["figures"]})
+    assert found[0] == found[1]
+    assert found[0]["bits_per_token"] > 0
+
+
 def test_characters_that_the_run_does_not_know_stay_unknown(runs, tmp_path):
     (tmp_path / "a.txt").write_text("fox Ω")
     assert texts_of(runs["decoder"], tmp_path / "a.txt") == [("fox �",)]

@@ -7,7 +7,7 @@ import pytest
 from model_factory.evaluation.run import open_run
 from model_factory.evaluation.sampling.draw import draw
 from model_factory.evaluation.sampling.sample import MASKED, Request
-from tests.evaluation.untrained_runs import DECODER, MDLM, PAIR, make_run, pair_data, text_data
+from tests.evaluation.untrained_runs import DECODER, LATENT, MDLM, PAIR, make_run, pair_data, text_data
 
 UNIFORM = {**MDLM, "process": {"type": "uniform"}, "objective": {"type": "sedd"}}
 INSERTS = {**MDLM, "objective": {"type": "flexmdm"}}
@@ -26,6 +26,12 @@ MODELS = {
         INSERTS,
         lambda folder: text_data(folder, documents="line", rows="whole", sequence_length=100),
         "diffusion",
+        [],
+    ),
+    "latent": (
+        LATENT,
+        lambda folder: text_data(folder, documents="line", rows="whole", sequence_length=90),
+        "latent_diffusion",
         [],
     ),
     "targets": (MDLM, lambda folder: pair_data(folder, sequence_length=40), "conditional_diffusion", ["the quick"]),

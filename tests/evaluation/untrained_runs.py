@@ -24,6 +24,18 @@ PAIR = {"model_type": "encoder_decoder", "name": "pair", "encoder": STACK, "deco
 BACKBONE = {"type": "performer", "d_model": 16, "num_layers": 1, "num_heads": 2, "device": "cpu"}
 MDLM = {"model_type": "diffusion", "name": "mdlm", "objective": {"type": "mdlm"}, "backbone": BACKBONE}
 
+READER = {"type": "performer", "d_model": 16, "num_layers": 1, "num_heads": 2}
+LATENT = {
+    "model_type": "latent_diffusion",
+    "name": "latent",
+    "encoder": {**READER, "max_length": 100},
+    "decoder": {**READER, "max_length": 100},
+    "latent": {"size": 4},
+    "denoiser": {"type": "linear"},
+    "diffusion": {"num_steps": 12},
+    "device": "cpu",
+}
+
 
 def text_data(folder: Path, **more) -> list:
     """Write a data set of two text files."""

@@ -4,6 +4,7 @@ import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from hashlib import sha1
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 SHA = "c0ffee" * 6 + "abcd"
@@ -82,7 +83,11 @@ class _Handler(BaseHTTPRequestHandler):
         elif path.startswith(f"/owner/name/resolve/{SHA}/") and path.rpartition(f"{SHA}/")[2] in self.server.files:
             data = self.server.files[path.rpartition(f"{SHA}/")[2]]
             self.send_response(200)
-            for key, value in (("ETag", '"0"'), ("X-Repo-Commit", SHA), ("Content-Length", str(len(data)))):
+            for key, value in (
+                ("ETag", f'"{sha1(data).hexdigest()}"'),
+                ("X-Repo-Commit", SHA),
+                ("Content-Length", str(len(data))),
+            ):
                 self.send_header(key, value)
             self.end_headers()
             if with_body:

@@ -4,20 +4,23 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from transformers import AutoTokenizer
 
 import model.attention.chunked.op  # noqa: F401
-from model_factory.interop.export.graph import find_signature, reference
+from model.transformer.inputs import InputError
+from model_factory.interop.export.graph import reference
 from model_factory.interop.export.onnx_file import _compare
 from model_factory.interop.export.parity import ParityError, check_equal
 from model_factory.interop.export.plain_attention import plain_attention
-from tests.interop.exports import DDIT, decoder, denoiser, export, model_of, sharpen, write_run
+from model_factory.interop.export.signature import find_signature
+from tests.evaluation.untrained_runs import LATENT, make_run, text_data
+from tests.interop.exports import DDIT, decoder, denoiser, encoder, export, model_of, sharpen, write_run
 
 LOAD = """
 import importlib.util, sys, torch
@@ -60,7 +63,9 @@ def test_plain_attention_equals_the_operator(kind: str, is_causal: bool) -> None
 
 
 @pytest.mark.parametrize(
-    "model", [decoder(attention_type="causal_linear"), denoiser(DDIT, "sedd")], ids=["linear", "sedd"]
+    "model",
+    [decoder(attention_type="causal_linear"), denoiser(DDIT, "sedd"), denoiser(DDIT, "bd3lm")],
+    ids=["linear", "sedd", "blocks"],
 )
 def test_torch_graph_loads_without_our_package(model: dict[str, Any], tmp_path: Path, capsys: Any) -> None:
     run = write_run(tmp_path / "r", model)
@@ -105,14 +110,46 @@ def test_onnx_file_gives_the_outputs_of_the_run(model: dict[str, Any], tmp_path:
     with torch.no_grad():
         next(other.parameters()).mul_(1.05)
     with pytest.raises(ParityError, match="differ from the run's"):
-        _compare(replace(signature, module=type(signature.module)(other)), file)
+        _compare(find_signature(other), file)
 
 
-def test_blockwise_model_has_no_graph(tmp_path: Path, capsys: Any) -> None:
-    run = write_run(tmp_path / "r", denoiser(DDIT, "bd3lm"))
-    code, printed = export(run, tmp_path / "out", capsys, "--format", "torch")
-    assert code == 1
-    assert "--format hf" in printed["errors"][0]["message"]
+def test_classifier_is_exported_with_its_classes(tmp_path: Path, capsys: Any) -> None:
+    pytest.importorskip("onnx", reason="the extra 'onnx' is not installed")
+    runtime = pytest.importorskip("onnxruntime", reason="the extra 'onnx' is not installed")
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"text": "the fox", "kind": "a"}\n{"text": "a dog", "kind": "b"}\n{"text": "ox", "kind": "a"}\n')
+    files = {"train": str(rows), "test": str(rows)}
+    data = {"name": "rows", "source": "json", "data_files": files, "label": "kind", "classes": ["a", "b"]}
+    model = encoder(attention_type="linear")
+    run = make_run(tmp_path / "r", model, [data], "sequence_classification", num_labels=2)
+    code, printed = export(run, tmp_path / "out", capsys, "--format", "onnx")
+    assert code == 0, printed
+    told = json.loads((tmp_path / "out" / "export.json").read_text())
+    assert (told["output_axes"], told["classes"]) == (["batch"], ["a", "b"])
+    assert max(told["parity"].values()) <= 5e-6
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out", padding_side="right")
+    given = dict(tokenizer(["the fox", "ox"], return_tensors="pt", padding=True))
+    names = ("input_ids", "attention_mask")
+    session = runtime.InferenceSession(str(tmp_path / "out" / "model.onnx"))
+    (found,) = session.run(None, {name: given[name].numpy() for name in names})
+    with torch.no_grad():
+        wanted = model_of(run)(given["input_ids"], given["attention_mask"].bool())
+    assert torch.allclose(torch.from_numpy(found), wanted, atol=1e-5)
+
+
+def test_network_without_a_graph_is_refused() -> None:
+    with pytest.raises(InputError, match="a Linear has no graph"):
+        find_signature(torch.nn.Linear(2, 2))
+
+
+def test_latent_run_is_refused_with_what_to_use(tmp_path: Path, capsys: Any) -> None:
+    data = text_data(tmp_path / "texts", documents="line", rows="whole", sequence_length=90)
+    run = make_run(tmp_path / "r", LATENT, data, "latent_diffusion")
+    for form in ("torch", "onnx", "hf"):
+        code, printed = export(run, tmp_path / "out", capsys, "--format", form)
+        assert code == 1
+        assert "model-factory serve" in printed["errors"][0]["message"]
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,14 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModel, AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelForSeq2SeqLM, AutoTokenizer
+from transformers import (
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForMaskedLM,
+    AutoModelForSeq2SeqLM,
+    AutoTokenizer,
+    LlamaForCausalLM,
+)
 
 import model_factory.interop.hf  # noqa: F401
 from model.model_factory import create_model
@@ -15,6 +22,9 @@ from model_factory.interop.export.backbone import logits_of_backbone
 from model_factory.interop.hf.config import make_hub_config
 from model_factory.interop.hf.denoiser import ModelFactoryDenoiser
 from model_factory.interop.hf.encoder import ModelFactoryEncoder
+from model_factory.training.engine import train
+from parse_args import parse_experiment
+from tests.evaluation.untrained_runs import make_run, text_data
 from tests.interop.exports import (
     BERT,
     DDIT,
@@ -155,6 +165,50 @@ def test_denoiser_denoises_and_samples_as_the_run(model: dict[str, Any], tmp_pat
     assert same_files(tmp_path / "out", tmp_path / "again")
 
 
+def test_denoiser_with_an_encoder_reads_its_source(tmp_path: Path, capsys: Any) -> None:
+    encoder = {"type": "performer", "d_model": 16, "num_layers": 1, "num_heads": 2}
+    run = write_run(tmp_path / "r", denoiser({**DDIT, "encoder": encoder}))
+    sharpen(run)
+    assert export(run, tmp_path / "out", capsys, "--format", "hf")[0] == 0
+    ours, theirs = model_of(run), AutoModel.from_pretrained(tmp_path / "out")
+    source, mask = {"context_ids": tokens(length=6), "context_mask": RAGGED.flip(1)}, RAGGED.flip(1).bool()
+    ids = tokens(length=8)
+    wanted = ours.denoise(ids, None, **ours.encode(source["context_ids"], mask))
+    assert torch.equal(theirs(ids, **source).logits, wanted)
+    assert "context_ids=source" in (tmp_path / "out" / "README.md").read_text()
+    draws = [torch.Generator().manual_seed(5) for _ in range(2)]
+    options = {"steps": 4, "context_ids": source["context_ids"]}
+    found = theirs.generate(max_new_tokens=8, num_samples=3, generator=draws[1], **options)
+    assert torch.equal(found, ours.sample(3, 8, generator=draws[0], **options))
+
+
+def test_model_that_inserts_tokens_pads_its_rows(tmp_path: Path, capsys: Any) -> None:
+    run = write_run(tmp_path / "r", denoiser(DDIT, "flexmdm"), documents="line", rows="whole", sequence_length=90)
+    sharpen(run)
+    code, printed = export(run, tmp_path / "out", capsys, "--format", "hf")
+    assert (code, printed["class"]) == (0, "ModelFactoryDenoiser")
+    ours, theirs = model_of(run), AutoModel.from_pretrained(tmp_path / "out")
+    assert {name: tensor.tolist() for name, tensor in theirs.network.state_dict().items()} == {
+        name: tensor.tolist() for name, tensor in ours.state_dict().items()
+    }
+    ids, levels, mask = tokens(length=6), torch.tensor([0.1, 0.5, 2.0]), RAGGED.flip(1)
+    found = theirs(ids, levels, attention_mask=mask).logits
+    assert torch.equal(found, ours.denoise(ids.masked_fill(mask == 0, -1), levels))
+    assert found.shape == (3, 7, ours.width)
+    for row, size in enumerate((3, 5, 6)):
+        alone = theirs(ids[row : row + 1, :size], levels[row : row + 1]).logits[0]
+        assert torch.allclose(found[row, : size + 1], alone, atol=1e-5)
+    draws = [torch.Generator().manual_seed(5) for _ in range(2)]
+    wanted = ours.sample(4, 12, 6, generator=draws[0])
+    found = theirs.generate(max_new_tokens=12, steps=6, num_samples=4, generator=draws[1])
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out")
+    assert torch.equal(found, wanted.masked_fill(wanted == -1, tokenizer.pad_token_id))
+    assert bool((wanted == -1).any())
+    assert tokenizer.mask_token_id == theirs.config.mask_token_id == ours.process.graph.mask_token
+    theirs.save_pretrained(tmp_path / "again")
+    assert same_files(tmp_path / "out", tmp_path / "again")
+
+
 def test_denoiser_keeps_the_scale_of_its_condition(tmp_path: Path) -> None:
     condition = {"type": "properties", "size": 2, "mean": [10.0, -3.0], "std": [4.0, 0.5]}
     section = {**denoiser(DDIT, condition=condition), "vocab_size": 12, "length": 8}
@@ -214,13 +268,47 @@ def test_adapted_backbone_goes_back_to_its_class(kind: str, tmp_path: Path, caps
     assert AutoTokenizer.from_pretrained(tmp_path / "out").mask_token_id == theirs.config.mask_token_id == 259
 
 
-def test_backbone_with_a_noise_level_is_refused(tmp_path: Path, capsys: Any) -> None:
-    write_pretrained("gpt2", tmp_path / "base", vocab_size=259)
+def test_trained_adapters_are_merged_into_the_class(tmp_path: Path, capsys: Any) -> None:
+    pytest.importorskip("peft", reason="the extra 'peft' is not installed")
+    write_pretrained("llama", tmp_path / "base", vocab_size=259)
     backbone = {"type": "hugging_face", "path": str(tmp_path / "base"), "device": "cpu"}
-    run = write_run(tmp_path / "r", denoiser(backbone, "sedd"), tokenizer={"type": "bytes"})
+    data = text_data(tmp_path / "texts", tokenizer={"type": "bytes"})
+    settings = {"lora": {"r": 2}, "max_steps": 2, "learning_rate": 0.1}
+    before = make_run(tmp_path / "r", denoiser(backbone), data, "diffusion", **settings)
+    train(parse_experiment(tmp_path / "r" / "experiment.yml"), tmp_path / "tuned")
+    code, printed = export(tmp_path / "tuned", tmp_path / "out", capsys, "--format", "hf")
+    assert code == 0, printed
+    theirs = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+    assert type(theirs) is LlamaForCausalLM
+    assert not [name for name in theirs.state_dict() if "lora" in name]
+    ids = tokens(count=256)
+    logits = theirs(ids).logits
+    shifted = torch.cat([logits[:, :1], logits[:, :-1]], 1)[..., :259]
+    assert torch.equal(shifted, model_of(tmp_path / "tuned").denoise(ids, 0.5)[..., :259])
+    assert not torch.allclose(shifted, model_of(before).denoise(ids, 0.5)[..., :259], atol=1e-2)
+
+
+@pytest.mark.parametrize(
+    ("objective", "parts", "message"),
+    [
+        ("sedd", {}, "time_conditioning: false"),
+        (
+            "mdlm",
+            {"encoder": {"type": "performer", "d_model": 16, "num_layers": 1, "num_heads": 2}},
+            "cross-attentions",
+        ),
+    ],
+    ids=["noise-level", "encoder"],
+)
+def test_backbone_with_parts_of_ours_is_refused(
+    objective: str, parts: dict[str, Any], message: str, tmp_path: Path, capsys: Any
+) -> None:
+    write_pretrained("gpt2", tmp_path / "base", vocab_size=259)
+    backbone = {"type": "hugging_face", "path": str(tmp_path / "base"), "device": "cpu", **parts}
+    run = write_run(tmp_path / "r", denoiser(backbone, objective), tokenizer={"type": "bytes"})
     code, printed = export(run, tmp_path / "out", capsys, "--format", "hf")
     assert code == 1
-    assert "time_conditioning: false" in printed["errors"][0]["message"]
+    assert message in printed["errors"][0]["message"]
     assert not (tmp_path / "out").exists()
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
 

@@ -13,6 +13,7 @@ import pytest
 
 from model_factory.cli.main import main
 from tests.interop.loopback_hub import SHA, hub
+from tests.interop.published import write_folder
 
 FILES = {"config.json": b"{}", "README.md": b"# x\n", "evil.py": b"print(1)\n", "pytorch_model.bin": b"\x80"}
 
@@ -71,6 +72,18 @@ def test_pull_takes_one_commit_and_no_code(revision: str, tmp_path: Path) -> Non
     assert json.loads((tmp_path / "out" / "pulled.json").read_text()) == {"from": "owner/name", "revision": SHA}
     assert bool(found["notes"]) is (revision == "")
     assert all(f"/{SHA}/" in path for path in server.seen if "/resolve/" in path)
+
+
+@pytest.mark.parametrize("revision", ["", f"@{SHA}"], ids=["newest", "pinned"])
+def test_import_of_a_hub_name_keeps_its_commit(revision: str, tmp_path: Path) -> None:
+    write_folder(tmp_path / "published", "mdlm")
+    files = {path.name: path.read_bytes() for path in (tmp_path / "published").iterdir()}
+    with hub(files) as server:
+        words = ("import", "--from", f"owner/name{revision}", "--output", str(tmp_path / "run"))
+        found = run_verb(tmp_path, server.url, *words)
+    assert found["code"] == 0, found
+    assert json.loads((tmp_path / "run" / "imported.json").read_text())["revision"] == SHA
+    assert any(f"pin it: owner/name@{SHA}" in note for note in found["notes"]) is (revision == "")
 
 
 def test_verbs_without_a_network_fail_at_once(exported: Path, tmp_path: Path, capsys: Any) -> None:

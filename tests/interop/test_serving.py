@@ -14,7 +14,7 @@ from model_factory.evaluation.sampling.draw import draw
 from model_factory.evaluation.sampling.sample import Request
 from model_factory.interop.serving.answers import Deltas
 from tests.evaluation.test_chat import FACTS, facts, talks
-from tests.evaluation.untrained_runs import DECODER, MDLM, PAIR, STACK, make_run, pair_data, text_data
+from tests.evaluation.untrained_runs import DECODER, LATENT, MDLM, PAIR, STACK, make_run, pair_data, text_data
 from tests.interop.serving import join, serving, texts_of
 
 SHORT = {**DECODER, "decoder": {**STACK, "max_length": 40}}
@@ -29,6 +29,10 @@ def holes(folder):
     return text_data(folder, documents="line", rows="whole", sequence_length=120, infill={"share": 0.9})
 
 
+def lines(folder):
+    return text_data(folder, documents="line", rows="whole", sequence_length=90)
+
+
 RUNS = {
     "decoder": (SHORT, text_data, "language_modelling"),
     "mdlm": (MDLM, text_data, "diffusion"),
@@ -40,6 +44,7 @@ RUNS = {
     "facts": (MDLM, facts, "diffusion"),
     "holes": (MDLM, holes, "diffusion"),
     "filler": (DECODER, holes, "language_modelling"),
+    "latent": (LATENT, lines, "latent_diffusion"),
 }
 
 
@@ -72,12 +77,13 @@ def servers(tmp_path_factory):
         ("holes", "the [[*]] dog"),
         ("filler", "the [[*]] dog"),
         ("chat", "hello"),
+        ("latent", ""),
     ],
 )
 def test_answer_is_that_of_generate(servers, capsys, kind, prompt):
     server, run = servers(kind)
-    words = ["--run", str(run), "--prompt", prompt, "--seed", "5", "--num-samples", "2", "--json"]
-    assert generate(words) == 0
+    words = ["--run", str(run), "--seed", "5", "--num-samples", "2", "--json"]
+    assert generate([*words, *(["--prompt", prompt] if prompt else [])]) == 0
     expected = [sample["text"] for sample in json.loads(capsys.readouterr().out)["samples"]]
     answer = server.post(prompt=prompt, seed=5, n=2)
     assert texts_of(answer) == expected
@@ -87,7 +93,7 @@ def test_answer_is_that_of_generate(servers, capsys, kind, prompt):
     assert join(events, 2) == (expected, [choice["finish_reason"] for choice in answer["choices"]])
     assert {event["object"] for event in events} == {"text_completion"}
     states = [choice["diffusion"] for event in events for choice in event["choices"] if "diffusion" in choice]
-    if kind in ("decoder", "translator", "filler"):
+    if kind in ("decoder", "translator", "filler", "latent"):
         assert states == []
         assert len(events) > 4
     else:
@@ -96,6 +102,31 @@ def test_answer_is_that_of_generate(servers, capsys, kind, prompt):
         assert states[0]["masked"] == states[0]["text"].count("_") > 0
         assert states[-1] == {"step": states[-1]["step"], "text": expected[1], "masked": 0}
         assert all(choice["text"] == "" for event in events for choice in event["choices"] if "diffusion" in choice)
+
+
+def test_completion_of_a_latent_model_is_without_its_prompt(servers):
+    """The text is decoded from a drawn latent after the prompt; steps are those of the diffusion."""
+    server, run = servers("latent")
+    opened = open_run(run, ["generation.num_samples=2", "generation.max_new_tokens=9", "generation.steps=4"])
+    wanted = [one.text for one in draw(opened, Request(("the dog ",), 3)).samples]
+    assert all(text.startswith("the dog") for text in wanted)
+    given = {"prompt": "the dog ", "max_tokens": 9, "seed": 3, "steps": 4, "n": 2}
+    answer = server.post(**given)
+    assert [("the dog " + text).replace("  ", " ") for text in texts_of(answer)] == [
+        text.replace("  ", " ") for text in wanted
+    ]
+    assert join(server.stream(**given), 2)[0] == texts_of(answer)
+    assert texts_of(server.post(**given, echo=True)) == ["the dog " + text for text in texts_of(answer)]
+    stop = texts_of(answer)[0][2:4]
+    assert texts_of(server.post(**given, stop=stop))[0] == texts_of(answer)[0].partition(stop)[0]
+    assert server.post(status=400, prompt="the dog", max_tokens=93)["error"]["param"] == "max_tokens"
+    assert "the decoder takes at most 99 in all" in server.post(status=400, prompt="the " * 30)["error"]["message"]
+    assert "13" in server.post(status=400, prompt="the", steps=13)["error"]["message"]
+    assert server.post(status=400, prompt="the", suffix="dog")["error"]["param"] == "suffix"
+    assert "leave the hole out" in server.post(status=400, prompt="the [[3]]")["error"]["message"]
+    assert "takes no condition" in server.post(status=400, prompt="the", condition="1")["error"]["message"]
+    (model,) = json.loads(server.request("GET", "/v1/models")[2])["data"]
+    assert (model["takes_steps"], model["holes"], model["messages"]) == (True, False, False)
 
 
 def test_completion_of_a_denoiser_is_without_prompt_and_suffix(servers):
@@ -110,7 +141,7 @@ def test_completion_of_a_denoiser_is_without_prompt_and_suffix(servers):
     assert texts_of(server.post(prompt="the ", max_tokens=7, seed=3, steps=6)) == [plain.text[4:]]
     (free,) = draw(opened, Request((), 3, 9)).samples
     assert texts_of(server.post(prompt="", max_tokens=9, seed=3, steps=6)) == [free.text]
-    assert len(texts_of(server.post(prompt="the [[2]] dog", max_tokens=5))[0]) == 13
+    assert len(texts_of(server.post(prompt="the [[2]] dog", max_tokens=5, seed=3))[0]) == 13
 
 
 @pytest.mark.parametrize("kind", ["holes", "filler"])

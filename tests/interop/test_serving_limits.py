@@ -57,6 +57,17 @@ def held(server):
         network.remove()
 
 
+@pytest.fixture
+def network_calls(server):
+    """List the calls of the server's network during a test."""
+    calls = []
+    handle = server.service.run.model.network.register_forward_pre_hook(lambda *_: calls.append(1))
+    try:
+        yield calls
+    finally:
+        handle.remove()
+
+
 @pytest.mark.parametrize(
     ("content", "status", "words"),
     [
@@ -89,7 +100,7 @@ def held(server):
         ({"model": "tiny", "prompt": "a", "condition": "1"}, 400, "trained without a condition"),
     ],
 )
-def test_invalid_request_is_refused(server, content, status, words):
+def test_invalid_request_is_refused(server, network_calls, content, status, words):
     data = content if isinstance(content, bytes) else json.dumps(content).encode()
     found, headers, text = server.request("POST", "/v1/completions", data)
     assert found == status, text
@@ -101,6 +112,7 @@ def test_invalid_request_is_refused(server, content, status, words):
     if not isinstance(content, bytes) and content.get("model") == "tiny" and status == 400:
         (streamed, headers, again) = server.request("POST", "/v1/completions", {**content, "stream": True})
         assert (streamed, json.loads(again)["error"]) == (status, error)
+    assert network_calls == []
 
 
 def test_requests_that_do_not_fit_a_decoder(decoder):
@@ -139,10 +151,11 @@ def test_requests_that_do_not_fit_a_decoder(decoder):
         ("GET", "/v1/models/tiny", {"Host": "localhost"}, 200),
     ],
 )
-def test_request_of_another_kind_is_refused(server, method, path, headers, status):
+def test_request_of_another_kind_is_refused(server, network_calls, method, path, headers, status):
     found, given, text = server.request(method, path, b"{}" if method == "POST" else None, headers)
     assert found == status
     assert ("error" in json.loads(text)) == (status != 200)
+    assert network_calls == []
     assert not any(name.lower().startswith("access-control") for name in given)
 
 

@@ -28,11 +28,15 @@ def runs(tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    ("task", "words"),
-    [("sequence_classification", "cannot generate"), ("latent_diffusion", "served are decoders, translators and")],
+    ("kind", "task", "words"),
+    [
+        ("decoder", "sequence_classification", "cannot generate"),
+        ("mdlm", "custom", "served are decoders, translators, discrete"),
+        ("decoder", "latent_diffusion", "has no latents; give a run of task latent_diffusion"),
+    ],
 )
-def test_run_of_another_task_is_refused(runs, task, words):
-    run = open_run(runs["decoder"])
+def test_run_of_another_task_is_refused(runs, kind, task, words):
+    run = open_run(runs[kind])
     object.__setattr__(run.config.training, "task", task)
     with pytest.raises(UnfitError, match=words):
         Service(run, "run")

@@ -117,7 +117,7 @@ class Graph:
         return self.noise(dsigma)
 
     def even_noise(self, sigma: Tensor) -> EvenNoise | None:
-        """Return the noise at sigma at one data token and at the mask, where it is equal at all data tokens; else None.
+        """Return the noise at sigma, of any shape, at one data token and at the mask, if all data tokens have equal noise; else None.
 
         A subclass that changes the noise defines it anew: one that is inherited is not used.
         """

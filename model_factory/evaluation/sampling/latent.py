@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -18,7 +19,17 @@ from model_factory.evaluation.sampling.prompt import (
     refuse_lone_surrogates,
     unknown_characters_note,
 )
-from model_factory.evaluation.sampling.sample import BATCH, Request, Sample, Samples, decode_sample, decoding_options
+from model_factory.evaluation.sampling.sample import (
+    BATCH,
+    Partial,
+    Request,
+    Sample,
+    Samples,
+    Watch,
+    decode_sample,
+    decoding_options,
+    watch_tokens,
+)
 from model_factory.training.errors import UnfitError
 from model_factory.training.noise import mix_seed
 from model_factory.training.tasks.base import real_tokens
@@ -59,9 +70,9 @@ def draw_latent_samples(
         raise PromptError(
             "[[N]] is a hole for discrete diffusion; a latent model's decoder continues the prompt, so leave the hole out"
         )
-    latents = draw_latents(run, run.generation.num_samples, generator)
-    calls = num_steps(run)
-    return decode_latents(run, latents, prompt, size=request.batch_size, generator=generator, calls=calls)
+    latents = draw_latents(run, run.generation.num_samples, generator, request.watch)
+    options: dict[str, Any] = {"generator": generator, "calls": num_steps(run), "watch": request.watch}
+    return decode_latents(run, latents, prompt, size=request.batch_size, **options)
 
 
 def num_steps(run: LoadedRun) -> int:
@@ -69,10 +80,11 @@ def num_steps(run: LoadedRun) -> int:
     return run.generation.steps or latent_model(run).latent_config.diffusion.num_steps
 
 
-def draw_latents(run: LoadedRun, count: int, generator: torch.Generator) -> Tensor:
+def draw_latents(run: LoadedRun, count: int, generator: torch.Generator, watch: Watch | None = None) -> Tensor:
     """Draw latents [count, size] from the diffusion, with the sampler and steps of `generation`.
 
-    Each row has its own random stream, so the first rows do not depend on `count`.
+    Each row has its own random stream, so the first rows do not depend on `count`. `watch` is called after each step, with
+    empty texts.
     """
     model, settings = latent_model(run), run.generation
     sampler = settings.sampler_choice or model.latent_config.samplers[0]
@@ -80,8 +92,13 @@ def draw_latents(run: LoadedRun, count: int, generator: torch.Generator) -> Tens
     for first in range(0, count, AT_ONCE):
         size = min(AT_ONCE, count - first)
         streams = RowGenerators.from_generator(generator, size, model.device)
-        found.append(model.sample_latents(size, settings.steps, sampler, streams))
+        seen = None if watch is None else partial(watch, partial(_no_texts, count))
+        found.append(model.sample_latents(size, settings.steps, sampler, streams, watch=seen))
     return torch.cat(found)
+
+
+def _no_texts(count: int) -> list[Partial]:
+    return [Partial("")] * count
 
 
 def draw_prior_latents(run: LoadedRun, n: int, seed: int, *, scaled: bool = True) -> Tensor:
@@ -106,26 +123,45 @@ def decode_latents(
     generator: torch.Generator | None = None,
     calls: int | None = None,
     at_least: int = 0,
+    watch: Watch | None = None,
 ) -> Iterator[list[Sample]]:
     """Decode latents [n, latent_size] in batches of `size` with the settings of `generation`, each after the prompt.
 
-    `at_least` raises `generation.max_new_tokens` to this number. Raises PromptError for a prompt that is too long.
+    `at_least` raises `generation.max_new_tokens` to this number; `watch` is shown the texts without the prompt. Raises
+    PromptError for a prompt that is too long.
     """
     model, tokenizer = latent_model(run), run.require_tokenizer()
-    start = [tokenizer.bos_token_id, *encode_around_holes(prompt or "", tokenizer)[0]]
-    new, longest = max(run.generation.max_new_tokens, at_least), model.decoder.transformer.max_length
-    if longest is not None:
-        if len(start) >= longest:
+    ids, spaces = encode_around_holes(prompt or "", tokenizer)
+    start = [tokenizer.bos_token_id, *ids]
+    new, left = max(run.generation.max_new_tokens, at_least), positions_left(run, prompt)
+    if left is not None:
+        if left < 1:
             raise PromptError(
-                f"the prompt takes {len(start)} tokens with the begin token, and the decoder takes at most {longest} "
-                "in all; shorten it"
+                f"the prompt takes {len(start)} tokens with the begin token, and the decoder takes at most "
+                f"{left + len(start)} in all; shorten it"
             )
-        new = min(new, longest - len(start))
+        new = min(new, left)
+    options = decoding_options(run, generator)
+    options |= watch_tokens(watch, lambda row: decode_sample(row, None, tokenizer, behind=spaces).text)
     for part in torch.split(latents, size):
         prompts = torch.tensor([start] * len(part), device=model.device)
-        rows = model.decode(part, prompts, new, **decoding_options(run, generator))
+        rows = model.decode(part, prompts, new, **options)
         found = [decode_sample(row[1:], prompt, tokenizer, calls) for row in rows.tolist()]
         yield [replace(sample, latent=latent) for sample, latent in zip(found, part, strict=True)]
+
+
+def positions_left(run: LoadedRun, prompt: str | None) -> int | None:
+    """Return the number of tokens that the decoder's positions leave after a prompt; None for one without a limit."""
+    longest = latent_model(run).decoder.transformer.max_length
+    return None if longest is None else longest - 1 - len(encode_around_holes(prompt or "", run.require_tokenizer())[0])
+
+
+def cut_prompt(run: LoadedRun, sample: Sample) -> Sample:
+    """Return the part of a sample that follows its prompt."""
+    tokenizer = run.require_tokenizer()
+    ids, spaces = encode_around_holes(sample.prompt or "", tokenizer)
+    tokens = sample.tokens[len(ids) :]
+    return replace(sample, tokens=tokens, text=tokenizer.decode(tokens).removeprefix(spaces))
 
 
 def encode_texts(run: LoadedRun, texts: Sequence[str]) -> Tensor:

@@ -29,7 +29,12 @@ def find_mask_id(network: nn.Module) -> int | None:
 
 
 def check_own_class(denoiser: HuggingFaceDenoiser) -> None:
-    """Raise InputError for a backbone with an embedding of the noise level or of a condition."""
+    """Raise InputError for a backbone with an embedding of the noise level or of a condition, and for one with an encoder."""
+    if denoiser.cross_attention is not None:
+        raise InputError(
+            "the backbone reads sources by cross-attentions of ours, which its own class in transformers cannot hold; export "
+            "it as a graph, --format torch or onnx, or train without backbone.encoder, with sources in the rows"
+        )
     if denoiser.told is not None:
         raise InputError(
             "the backbone has an embedding of the noise level or of a condition, which its own class in transformers "

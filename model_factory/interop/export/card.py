@@ -104,7 +104,7 @@ def write_card(
         f"A model of type `{kind}` (task {run.task_name}), trained and exported by model-factory.",
         "" if licence else "**Licence**: not stated.",
         "## Use",
-        _describe_loading(form, facts),
+        _describe_loading(form, facts, reads_source=bool(getattr(run.model, "has_encoder", False))),
         "## Figures",
         _describe_figures(evaluations),
         "## Training",
@@ -158,7 +158,7 @@ def _describe_figures(evaluations: Sequence[dict[str, Any]]) -> str:
     return "\n\n".join(parts)
 
 
-def _describe_loading(form: str, facts: dict[str, str]) -> str:
+def _describe_loading(form: str, facts: dict[str, str], *, reads_source: bool) -> str:
     if form != "hf":
         return _LOADING[form]
     auto, _, needs = facts["load with"].partition(", after ")
@@ -167,6 +167,9 @@ def _describe_loading(form: str, facts: dict[str, str]) -> str:
         "ModelFactoryDenoiser": "tokens = model.generate(max_new_tokens=64, steps=32)",
         "ModelFactoryEncoder": "output = model(**tokenizer('text', return_tensors='pt'))",
     }.get(facts["class"], "tokens = model.generate(**tokenizer('text', return_tensors='pt'), max_new_tokens=64)")
+    if reads_source:
+        use = "source = tokenizer('text', return_tensors='pt').input_ids\n"
+        use += "tokens = model.generate(context_ids=source, max_new_tokens=64, steps=32)"
     if not needs:
         use = "logits = model(input_ids).logits  # of a denoiser; config.model_factory.logits_shift is 1 if they lead by one"
     return (

@@ -18,12 +18,13 @@ from model_factory.interop.export.backbone import (
     logits_of_backbone,
     unwrap_backbone,
 )
-from model_factory.interop.export.parity import check_equal, example_ids
+from model_factory.interop.export.parity import check_equal, example_ids, what_to_use
 from model_factory.interop.hf.config import make_hub_config
 from model_factory.interop.hf.decoder import ModelFactoryForCausalLM
 from model_factory.interop.hf.denoiser import ModelFactoryDenoiser
 from model_factory.interop.hf.encoder import ModelFactoryEncoder
 from model_factory.interop.hf.encoder_decoder import ModelFactoryForSeq2SeqLM
+from model_factory.training.tasks.sequence_classification import SequenceClassifier
 
 if TYPE_CHECKING:
     from model_factory.evaluation.run import LoadedRun
@@ -43,8 +44,6 @@ def write_hf(run: "LoadedRun", folder: Path) -> dict[str, str]:
     another output.
     """
     network = run.model
-    if getattr(network, "inserts", False):
-        raise InputError("a model that inserts tokens has rows of changing length, which transformers has no class for")
     adapted = find_adapted(network)
     if adapted is not None:
         assert isinstance(network, DiffusionModel)
@@ -72,11 +71,12 @@ def write_hf(run: "LoadedRun", folder: Path) -> dict[str, str]:
 
 def _find_classes(network: nn.Module) -> tuple[Any, Any]:
     """Return our class and its Auto class for a network; raise InputError for a network with parts of a task."""
+    instead = "export it as torch or onnx" if isinstance(network, SequenceClassifier) else what_to_use(network)
     for kind, wrapper, auto in _CLASSES:
         if type(network) is kind:
             return wrapper, auto
     raise InputError(
-        f"a {type(network).__name__} has no class of transformers; decoders, encoders without a task's head, "
+        f"a {type(network).__name__} has no class of transformers ({instead}); decoders, encoders without a task's head, "
         "encoder-decoders and discrete diffusion models can be exported as hf"
     )
 
@@ -87,7 +87,7 @@ def _output(network: nn.Module, ids: Tensor) -> Tensor:
     if isinstance(network, EncoderDecoderTransformer):
         found: Tensor = network(ids, ids)
     elif isinstance(network, DiffusionModel):
-        context = network.encode(ids) if network.has_encoder else {}
+        context = network.encode(ids % network.num_tokens) if network.has_encoder else {}  # a source has no masks
         found = network.denoise(ids, 0.5, **context)
     else:
         found = network(ids)

@@ -16,14 +16,13 @@ from torch import Tensor
 from model.transformer.inputs import InputError
 from model_factory.interop.export.graph import (
     EXPORT_FILE,
-    Signature,
     compare,
     describe_facts,
     describe_graph,
-    find_signature,
     trace,
 )
 from model_factory.interop.export.parity import ParityError
+from model_factory.interop.export.signature import Signature, find_signature
 from model_factory.training.errors import UnfitError
 from model_factory.training.run.atomic_io import write_text
 
@@ -48,7 +47,7 @@ def write_onnx(run: "LoadedRun", folder: Path) -> dict[str, str]:
                 f"--format onnx needs {package}, which is not installed: pip install 'model-factory[onnx]'"
             )
     signature, file = find_signature(run.model), folder / ONNX_FILE
-    _convert(signature, file)
+    _convert(signature, trace(signature), file)
     custom = _find_custom_operators(file)
     if custom:
         raise InputError(f"{ONNX_FILE} needs operators outside of standard ONNX: {', '.join(custom)}")
@@ -57,15 +56,14 @@ def write_onnx(run: "LoadedRun", folder: Path) -> dict[str, str]:
         "format": "onnx",
         "opset": OPSET,
         "packages": {name: version(name) for name in ("torch", "onnx", "onnxscript", "onnxruntime")},
-        **describe_graph(signature, file, parity, "logits"),
+        **describe_graph(run, signature, file, parity),
     }
     write_text(folder / EXPORT_FILE, json.dumps(content, indent=1) + "\n")
     return {"opset": str(OPSET), **describe_facts(signature, parity)}
 
 
-def _convert(signature: Signature, file: Path) -> None:
-    """Write the ONNX file; raise InputError for an operation that ONNX lacks."""
-    program = trace(signature)
+def _convert(signature: Signature, program: Any, file: Path) -> None:
+    """Write the ONNX file of an `ExportedProgram`; raise InputError for an operation that ONNX lacks."""
     size = sum(tensor.numel() * tensor.element_size() for tensor in program.state_dict.values())
     with open(os.devnull, "w", encoding="utf-8") as nowhere, warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -78,7 +76,7 @@ def _convert(signature: Signature, file: Path) -> None:
                     (),
                     str(file),
                     input_names=list(signature.axes),
-                    output_names=["logits"],
+                    output_names=[signature.output],
                     opset_version=OPSET,
                     dynamo=True,
                     external_data=size > _DATA_LIMIT,
@@ -121,7 +119,7 @@ def _compare(signature: Signature, file: Path) -> dict[str, float]:
 
     def call(inputs: dict[str, Tensor]) -> Tensor:
         try:
-            found = session.run(["logits"], {name: tensor.numpy() for name, tensor in inputs.items()})[0]
+            found = session.run([signature.output], {name: tensor.numpy() for name, tensor in inputs.items()})[0]
         except Exception as error:
             text = " ".join(str(error).split())[:300]
             sizes = list(next(iter(inputs.values())).shape)

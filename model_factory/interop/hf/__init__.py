@@ -7,8 +7,10 @@
 
 `config` holds the section of the model, and one module each has decoders, encoders, encoder-decoders and denoisers. This
 package imports `model` and everything below it; `model_factory.interop.export` and the command line import it.
+`python -m model_factory.interop.hf serve exported` is the command `transformers serve exported` with these classes.
 """
 
+import transformers
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
 from model_factory.interop.hf.config import (
@@ -32,3 +34,4 @@ for _config, _class, _auto in (
     AutoModel.register(_config, _class, exist_ok=True)
     if _auto is not None:
         _auto.register(_config, _class, exist_ok=True)
+    setattr(transformers, _class.__name__, _class)  # where `transformers serve` looks for the name in config.json

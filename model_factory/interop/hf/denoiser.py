@@ -7,13 +7,18 @@ from torch import Tensor
 from transformers.modeling_outputs import MaskedLMOutput
 
 from model.transformer.inputs import InputError, describe
+from model_factory.diffusion.objectives.alignment import ABSENT
 from model_factory.interop.hf.base import ModelFactoryModel
 from model_factory.interop.hf.config import DenoiserHubConfig
 from model_factory.interop.hf.decoder import read_attention_mask
 
 
 class ModelFactoryDenoiser(ModelFactoryModel):
-    """A `DiffusionModel` with the interface of transformers; `network` is the model itself, with its bound and samplers."""
+    """A `DiffusionModel` with the interface of transformers; `network` is the model itself, with its bound and samplers.
+
+    Rows of one that inserts tokens have different lengths: padding is where `attention_mask` is 0, and in samples the
+    padding token.
+    """
 
     config_class = DenoiserHubConfig
 
@@ -32,10 +37,14 @@ class ModelFactoryDenoiser(ModelFactoryModel):
 
         sigma, [B] or [B, L], is the noise level, needed if the section has time conditioning. `attention_mask` [B, L]
         is 1 at real tokens; cond, context_ids and context_mask are as in our `DiffusionModel`. Under `objective: sedd`
-        the output is the log score, else logits of the clean tokens. Raises InputError.
+        the output is the log score, else logits of the clean tokens. A model that inserts tokens returns
+        [B, L + 1, dim + extra], first of the gap before a row, and needs sigma. Raises InputError.
         """
         source = self.network.encode(context_ids, read_attention_mask(context_mask))
-        logits = self.network.denoise(input_ids, sigma, read_attention_mask(attention_mask), cond, **source)
+        mask = read_attention_mask(attention_mask)
+        if self.network.inserts and mask is not None:
+            input_ids, mask = input_ids.masked_fill(~mask, ABSENT), None
+        logits = self.network.denoise(input_ids, sigma, mask, cond, **source)
         output = MaskedLMOutput(logits=logits)
         return output.to_tuple() if return_dict is False else output
 
@@ -56,7 +65,7 @@ class ModelFactoryDenoiser(ModelFactoryModel):
 
         L is N + max_new_tokens, or the section's sequence length. `frozen` bool [B, N] marks the tokens of the prompt
         that are kept (default: all), which makes the others holes. steps, sampler, generator and the other options are
-        those of our `DiffusionModel.sample`. Raises InputError.
+        those of our `DiffusionModel.sample`. A model that inserts tokens draws up to L and pads. Raises InputError.
         """
         rows, length = num_samples or 1, self.config.sequence_length
         if input_ids is not None:
@@ -74,4 +83,5 @@ class ModelFactoryDenoiser(ModelFactoryModel):
         if length is None:
             raise InputError("the model has no sequence length: pass max_new_tokens")
         found: Tensor = self.network.sample(rows, length, steps, sampler, input_ids, frozen, generator, **options)
-        return found
+        pad = self.config.pad_token_id
+        return found if pad is None else found.masked_fill(found == ABSENT, pad)

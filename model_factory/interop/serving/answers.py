@@ -1,7 +1,7 @@
 """Answers to requests: what is drawn for one, and the events by which its text reaches the client.
 
-The text of a decoder is sent as it grows, in parts that join to the answer. Tokens of a diffusion model change in any order:
-each step is sent in a field of its own beside an empty text, and the whole answer comes last.
+The text of a decoder, also of a latent model's, is sent as it grows, in parts that join to the answer. Tokens of a diffusion
+model change in any order: each step is sent in a field of its own beside an empty text, and the whole answer comes last.
 """
 
 from collections import deque
@@ -16,13 +16,19 @@ from model_factory.evaluation.sampling.chat import Chat
 from model_factory.evaluation.sampling.discrete import read_prompt, resolve_sample_length
 from model_factory.evaluation.sampling.draw import draw, encode_start
 from model_factory.evaluation.sampling.given import has_given, has_holes, has_responses, read_given
+from model_factory.evaluation.sampling.latent import TASK as LATENTS
+from model_factory.evaluation.sampling.latent import cut_prompt, positions_left
 from model_factory.evaluation.sampling.prompt import count_kept, split_at_holes
 from model_factory.evaluation.sampling.sample import Partial, Request, Sample
 from model_factory.evaluation.sampling.targets import TASK as TARGETS
 from model_factory.interop.serving.bodies import ApiError, Body, ChatBody, CompletionBody
 from model_factory.training.noise import mix_seed
 
-DECODERS, DENOISERS = ("language_modelling", "translation"), ("diffusion", TARGETS)
+DENOISERS = ("diffusion", TARGETS)
+DECODERS = ("language_modelling", "translation", LATENTS)
+"""Tasks whose texts are written token by token; those of latents are decoded from what a diffusion drew."""
+STEPPED = (*DENOISERS, LATENTS)
+"""Tasks that draw in sampling steps."""
 _UNSETTLED = 3
 """Number of last texts of a decoder that must agree on a part before it is sent: the next tokens may still change it."""
 
@@ -174,7 +180,8 @@ class Completion:
             for index, text in enumerate(stream.stopped):
                 stream.end(index, text, "stop", tail)
             return
-        for index, sample in enumerate(samples):
+        for index, drawn in enumerate(samples):
+            sample = cut_prompt(run, drawn) if run.task_name == LATENTS else drawn
             text, reason = shorten(run, body, sample, prompt)
             if is_whole and text != sample.text:
                 parts = split_at_holes(body.prompt)
@@ -267,7 +274,7 @@ def with_settings(run: LoadedRun, body: Body, given: Any, n: int) -> LoadedRun:
     settings |= {name: value for name in ("temperature", "top_p") if (value := getattr(body, name)) is not None}
     limit = body.token_limit
     if body.steps is not None:
-        if run.task_name not in DENOISERS:
+        if run.task_name not in STEPPED:
             raise ApiError(400, "steps is for diffusion models; leave it out", param="steps")
         settings["steps"] = body.steps
     if limit is not None and run.task_name in DECODERS:
@@ -282,6 +289,8 @@ def with_settings(run: LoadedRun, body: Body, given: Any, n: int) -> LoadedRun:
 
 def _positions_left(run: LoadedRun, given: Any) -> int | None:
     """Return the number of tokens that a decoder's positions leave after a prompt; None for a model without a limit."""
+    if run.task_name == LATENTS:
+        return positions_left(run, given)
     longest = getattr(getattr(run.model, "params", None), "max_length", None)
     if run.task_name != "language_modelling" or longest is None:
         return None

@@ -23,7 +23,9 @@ from model_factory.diffusion.errors import DiffusionInputError
 from model_factory.evaluation.run import LoadedRun
 from model_factory.evaluation.sampling.draw import sampler_for
 from model_factory.evaluation.sampling.given import columns_of, has_holes, has_responses
-from model_factory.interop.serving.answers import DECODERS, DENOISERS, ChatAnswer, Completion, Part
+from model_factory.evaluation.sampling.latent import TASK as LATENTS
+from model_factory.evaluation.sampling.latent import latent_model
+from model_factory.interop.serving.answers import DECODERS, STEPPED, ChatAnswer, Completion, Part
 from model_factory.interop.serving.bodies import (
     MAX_SEED,
     MAX_TOKENS,
@@ -88,7 +90,7 @@ class Service:
 
     def _model(self) -> dict[str, Any]:
         takes = {
-            "is_denoiser": self.run.task_name in DENOISERS,
+            "takes_steps": self.run.task_name in STEPPED,
             "holes": has_holes(self.run) or (self.run.task_name == "diffusion" and not has_responses(self.run)),
             "messages": has_responses(self.run) and columns_of(self.run).messages is not None,
         }
@@ -253,11 +255,13 @@ def check_servable(run: LoadedRun) -> None:
     """Raise UnfitError for a run whose texts are not served."""
     sampler_for(run)
     run.require_tokenizer()
-    if run.task_name not in (*DECODERS, *DENOISERS):
+    if run.task_name not in (*DECODERS, *STEPPED):
         raise UnfitError(
-            f"{run.folder} is a run of task {run.task_name}, and served are decoders, translators and discrete diffusion "
-            "models; draw its texts with generate.py"
+            f"{run.folder} is a run of task {run.task_name}, and served are decoders, translators, discrete diffusion models "
+            "and latent diffusion models; draw its texts with generate.py"
         )
+    if run.task_name == LATENTS:
+        latent_model(run)
 
 
 def create_app(service: Service, hosts: frozenset[str], key: str | None = None) -> Starlette:

@@ -219,7 +219,7 @@ def batch_condition(network: nn.Module, batch: Batch) -> Tensor | None:
 
 
 def find_condition(condition: "ConditionConfig | None", batch: Batch) -> Tensor | None:
-    """Return the conditions of rows for a model's `condition`, as `batch_condition` does."""
+    """Return the condition of each row, [B] or [B, size], for a model's `condition`, as `batch_condition` does."""
     if condition is None:
         return None
     key = "labels" if condition.num_classes is not None else "cond"
