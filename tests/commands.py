@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Iterator, Sequence
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from model_factory.cli.main import VERBS, module_of
 from model_factory.experiment.config import read_experiment
@@ -72,6 +73,9 @@ def check_command(words: Sequence[str], folder: Path) -> None:
         _check_options(name, options)
         return
     options = options[: options.index(">")] if ">" in options else options
+    if name == "model_factory.interop.hf":
+        _check_command_of_transformers(options)
+        return
     verb, options = (options[0], options[1:]) if name == "model_factory" else (SCRIPTS[name], options)
     assert verb in VERBS, f"unknown verb: {shlex.join(words)}"
     try:
@@ -99,6 +103,16 @@ def _after_torchrun(words: list[str]) -> list[str]:
 
     args = torchrun_args(words)
     return [args.training_script, *args.training_script_args]
+
+
+def _check_command_of_transformers(options: Sequence[str]) -> None:
+    """Fail unless transformers has the command, with these options; it is parsed and not run."""
+    from transformers.cli.transformers import app
+
+    verb, *rest = options
+    known: Any = app
+    assert verb in known.commands, f"transformers has no command {verb}"
+    known.commands[verb].make_context(verb, rest)
 
 
 def _check_options(name: str, options: Sequence[str]) -> None:
