@@ -4,7 +4,8 @@ With phi'_q, phi'_k the features without their scales, w_ij = 2^(c_j - m_i) and 
 running maximum of the scales c, and M_b its value at the start of chunk b:
     [num, den]_i = sum_j (phi'_q_i . phi'_k_j) w_ij [v_j, 1] + rho_i phi'_q_i [S_b, z_b];   out = num / den
     [S, z]_(b+1) = 2^(M_b - M_(b+1)) [S, z]_b + sum_j phi'_k_j 2^(c_j - M_(b+1)) [v_j, 1]
-c and m cancel and take no gradient. Backward recomputes a group from the state at its start, and carries
+c and m cancel and take no gradient. The states follow one another in a loop over chunks on a CPU, and by
+`model.attention.chunked.spans` on other devices. Backward recomputes a group from the state at its start, and carries
 the gradient of the state from the last chunk to the first.
 """
 
