@@ -71,7 +71,13 @@ class DenoiserCall:
     @property
     def output_head(self) -> HeadWeights | None:
         """Weights of the network's head over what its `hidden` returns; None if it does not give them apart."""
-        return getattr(self.network, "output_head", None) if hasattr(self.network, "hidden") else None
+        kinds = type(self.network).__mro__
+        first = next((kind for kind in kinds if {"forward", "hidden"} & vars(kind).keys()), None)
+        if first is None or "hidden" not in vars(first) or "forward" in vars(self.network):
+            return None  # a subclass whose `forward` is not that of the inherited `hidden`
+        if self.network._forward_hooks or self.network._forward_pre_hooks:
+            return None  # they are of whole calls
+        return getattr(self.network, "output_head", None)
 
     def __call__(self, x_t: Tensor, sigma: Tensor | None, **optional: Any) -> Tensor:
         """Return logits [B, L, dim] of noisy tokens [B, L]; omit optional arguments that are None or not accepted.

@@ -189,7 +189,8 @@ def test_custom_core_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_qk_norm_selects_rms_norm(qk_norm: bool) -> None:
     made = MultiHeadAttention(params(d_model=16, num_heads=4, num_layers=1, qk_norm=qk_norm, num_kv_heads=2))
     kind = nn.RMSNorm if qk_norm else nn.Identity
-    assert type(made.q_norm) is type(made.k_norm) is kind
+    assert type(made.q_norm) is type(made.k_norm)
+    assert isinstance(made.q_norm, kind)
     shapes = {"to_q.weight": (16, 16), "to_k.weight": (8, 16), "to_v.weight": (8, 16)}
     shapes |= {"to_out.weight": (16, 16), "to_out.bias": (16,)}
     shapes |= {"q_norm.weight": (4,), "k_norm.weight": (4,)} if qk_norm else {}

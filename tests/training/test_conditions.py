@@ -52,7 +52,7 @@ def experiment(folder, lines, training, **more):
 def test_condition_in_its_own_unit_steers_samples(tmp_path):
     # molecules of charge 0 and 1 differ in one atom
     lines = ["CCCC", "CCC[NH3+]"] * 8
-    settings = {"max_steps": 200, "batch_size": 32, "learning_rate": 1e-2, "eval_steps": 200}
+    settings = {"max_steps": 400, "batch_size": 32, "learning_rate": 1e-2, "eval_steps": 400}
     train(experiment(tmp_path, lines, settings), tmp_path / "run")
     condition = load_run(tmp_path / "run").config.model.config.condition
     assert condition.mean == [0.5]
