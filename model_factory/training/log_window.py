@@ -52,7 +52,7 @@ def accumulate(totals: dict[str, Tensor], name: str, value: Tensor, weight: Tens
 
 
 def reduce_means(totals: dict[str, Tensor], device: torch.device) -> dict[str, float]:
-    """Return means [] over all processes by name; the main process gives the names, as another may have no rows."""
+    """Return the means of scalars [] over all processes by name; the main process gives the names, as another may have no rows."""
     names = broadcast_from_main(sorted(totals))
     if not names:
         return {}
