@@ -1,9 +1,11 @@
 """Encoder of texts: any network over tokens, a pooler, and a linear layer to mean and log-variance."""
 
+from contextlib import nullcontext
 from math import log
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model.latent.checks import check_ids, check_length, max_positions_of
@@ -21,6 +23,27 @@ class Encoded(NamedTuple):
     sequence: Tensor
     pooled: Tensor
     unpooled: Tensor
+
+
+class WideLinear(nn.Linear):
+    """Linear layer without bias in float32 or wider, under autocast and with narrower weights too.
+
+    Latents are divided by their spread, which is small beside their mean: that would enlarge their rounding.
+    """
+
+    def __init__(self, in_features: int, out_features: int) -> None:
+        super().__init__(in_features, out_features, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map x [..., in_features] to float32 or float64 [..., out_features]."""
+        dtype = torch.promote_types(torch.promote_types(x.dtype, self.weight.dtype), torch.float32)
+        with without_autocast(x.device):
+            return F.linear(x.to(dtype), self.weight.to(dtype))
+
+
+def without_autocast(device: torch.device) -> "torch.autocast | nullcontext[None]":
+    """Return a context without autocast on a device; it does nothing if there is none."""
+    return torch.autocast(device.type, enabled=False) if torch.is_autocast_enabled(device.type) else nullcontext()
 
 
 class LatentEncoder(nn.Module):
@@ -43,7 +66,7 @@ class LatentEncoder(nn.Module):
         super().__init__()
         self.latent_size, self.pad_id = latent_size, pad_id
         self.backbone, self.top_layer, self.pooler = backbone, top_layer, pooler
-        self.linear = nn.Linear(width, 2 * latent_size, bias=False)
+        self.linear = WideLinear(width, 2 * latent_size)
         if top_layer is not None:
             backbone.requires_grad_(False)
 
@@ -74,7 +97,9 @@ class LatentEncoder(nn.Module):
 
     def _pool(self, hidden: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Return the pooled vector [B, width] and that before the linear layer; raise InputError for another shape."""
-        pooled = self.pooler(hidden, mask)
+        dtype = next((p.dtype for p in self.pooler.parameters()), hidden.dtype)
+        with without_autocast(hidden.device):
+            pooled = self.pooler(hidden.to(dtype), mask)
         pooled, unpooled = (pooled, pooled) if isinstance(pooled, Tensor) else pooled
         expected = [len(hidden), self.linear.in_features]
         if list(pooled.shape) != expected:

@@ -13,6 +13,7 @@ from tests.training.runs import NO_READER, experiment, losses, train
 ROOT = Path(__file__).resolve().parents[2]
 INTERRUPT = """
 import builtins, os, runpy, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # it is ignored in a job that a shell runs in the background
 script, name, *sys.argv[1:] = sys.argv[1:]
 usual = builtins.__import__
 def importing(module, *words):

@@ -121,7 +121,8 @@ def test_import_moves_a_mask_inside_the_vocabulary(tmp_path: Path) -> None:
     assert gap(found[..., :ROWS][masked].exp(), wanted.log_softmax(-1)[masked].exp()) < 1e-10
 
 
-# The published code's own outputs.
+# The published code's own outputs, which are float32: a float64 network is up to 2.12e-6 away from them.
+ROUNDING = 2.2e-6
 
 
 @pytest.mark.parametrize("family", ["sedd", "mdlm", "bd3lm", "udlm"])
@@ -130,14 +131,14 @@ def test_import_gives_outputs_of_the_published_code(tmp_path: Path, family: str)
     source = real_data("published") / family
     expected = load_file(source / "expected.safetensors")
     run_import(source, tmp_path / "run", allow_pickle=family == "mdlm")
-    model: Any = load_run(tmp_path / "run", device="cpu").model
+    model: Any = load_run(tmp_path / "run", device="cpu").model.double()
     if family == "bd3lm":
         found = model.denoise(torch.cat([expected["x_t"], expected["x_0"]], 1), None).chunk(2, 1)[0]
     else:
         found = model.denoise(expected["input_ids"], expected.get("sigma"))
     if family == "sedd":
         found = model.objective.parameterisation.log_score(found, expected["input_ids"], expected["sigma"])
-    assert gap(found, expected["log_score" if family == "sedd" else "logits"]) < 2e-6
+    assert gap(found, expected["log_score" if family == "sedd" else "logits"]) < ROUNDING
 
 
 @pytest.mark.parametrize("family", ["sedd_uniform", "mdlm_time"])
@@ -155,8 +156,8 @@ def test_import_gives_outputs_of_other_published_settings(tmp_path: Path, family
     weights = {name.removeprefix("weights."): x for name, x in tensors.items() if name.startswith("weights.")}
     save_file(weights, source / "model.safetensors")
     run_import(source, tmp_path / "run")
-    network: Any = load_run(tmp_path / "run", device="cpu").model
+    network: Any = load_run(tmp_path / "run", device="cpu").model.double()
     found = network.denoise(tensors["x_t"], tensors["sigma"])
     if family == "sedd_uniform":
         found = network.objective.parameterisation.log_score(found, tensors["x_t"], tensors["sigma"])
-    assert gap(found, tensors["logits"]) < 2e-6
+    assert gap(found, tensors["logits"]) < ROUNDING

@@ -13,7 +13,7 @@ from model_factory.yaml_config.dump import dump
 VOCAB, ROWS, LENGTH = 20, 16, 32
 SIZES: dict[str, Any] = {"d_model": 32, "num_layers": 2, "num_heads": 2, "device": "cpu"}
 BERT: dict[str, Any] = {"type": "bert", "hidden_size": 32, "num_layers": 2, "num_heads": 2, "device": "cpu"}
-PART: dict[str, Any] = {"hidden_size": 32, "num_layers": 2, "num_heads": 2, "max_length": 32, "vocab_size": VOCAB}
+PART: dict[str, Any] = {"hidden_size": 32, "num_layers": 2, "num_heads": 2, "max_length": 33, "vocab_size": VOCAB}
 STACK: dict[str, Any] = {"d_model": 32, "num_layers": 2, "num_heads": 2, "vocab_size": VOCAB}
 LLAMA: dict[str, Any] = {
     "model_type": "llama",

@@ -12,7 +12,7 @@ from model.transformer.norms import ScaleNorm
 from tests.model import shipped
 from tests.model.tiny import gap
 
-SECTIONS = shipped.sections(dropout=0.0)
+SECTIONS = {**shipped.sections(dropout=0.0), **shipped.latent_sections()}
 LOSS, AUTOCAST, CAST = 1e-3, 1e-2, 2e-2
 """Relative bounds: of losses, and of gradients in norm, under autocast and in a model that is cast as a whole.
 
@@ -31,11 +31,12 @@ def test_bfloat16_trains_every_model(name, tmp_path):
         narrow = shipped.loss_of(autocast, section)
     narrow.backward()
     assert float(narrow.detach()) == pytest.approx(float(loss.detach()), rel=LOSS)
-    assert gap(shipped.gradients(autocast), shipped.gradients(model)) < AUTOCAST * (2 if "latent" in name else 1)
+    assert gap(shipped.gradients(autocast), shipped.gradients(model)) < AUTOCAST
     whole = shipped.loss_of(cast, section)
     whole.backward()
     assert float(whole.detach()) == pytest.approx(float(loss.detach()), rel=2 * LOSS)
-    assert gap(shipped.gradients(cast), shipped.gradients(model)) < CAST
+    spread = 1.5 if "latent" in name else 1  # an encoder's gradient is divided by the spread of its latents
+    assert gap(shipped.gradients(cast), shipped.gradients(model)) < spread * CAST
 
 
 @pytest.mark.parametrize("kind", [LayerNorm, RMSNorm, ScaleNorm])

@@ -1,4 +1,4 @@
-"""torch.compile with `fullgraph=True` of a model with its loss: no break, and at most two graphs over four lengths."""
+"""torch.compile with `fullgraph=True` of a model with its loss: one graph, and at most two over four lengths."""
 
 import copy
 from collections.abc import Callable
@@ -48,14 +48,14 @@ def steps(draw: Callable[[Tensor, Tensor], dict[str, Any]]) -> list[tuple[Tensor
 def check(loss: Loss, batches: list[tuple[Tensor, Tensor, dict[str, Any]]]) -> None:
     torch._dynamo.reset()
     counter = CompileCounterWithBackend("aot_eager")
-    plain, compiled = copy.deepcopy(loss), torch.compile(loss, backend=counter, fullgraph=True, dynamic=True)
-    for batch in batches:
+    plain, compiled = copy.deepcopy(loss), torch.compile(loss, backend=counter, fullgraph=True)
+    for number, batch in enumerate(batches):
         with checked_ids():
             found, wanted = compiled(*batch), plain(*batch)
         assert float(found.detach()) == pytest.approx(float(wanted.detach()), rel=1e-6)
         found.backward()
         wanted.backward()
-        assert counter.frame_count <= 2
+        assert counter.frame_count <= (2 if number else 1)
     for (name, parameter), other in zip(loss.named_parameters(), plain.parameters(), strict=True):
         if other.grad is not None:
             assert tiny.gap(parameter.grad, other.grad) < 1e-5 or float(other.grad.norm()) < 1e-6, name
