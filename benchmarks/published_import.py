@@ -93,6 +93,8 @@ def write_mdlm(folder: Path) -> int:
 
     sizes = Sizes(rows=50258, width=768, cond_dim=128, layers=12, expansion=4, classes=None)
     shapes = {f"backbone.{name}": shape for name, shape in shapes_of(sizes)}
+    if folder.exists():
+        raise SystemExit(f"{folder} exists; give a folder that does not")
     folder.mkdir(parents=True)
     (folder / "config.json").write_text(json.dumps(_MDLM))
     generator = torch.Generator().manual_seed(0)
