@@ -151,7 +151,7 @@ class DenoiserCall:
     def _hides_level(self, ids: Tensor, rows: Tensor, cond: Tensor | None) -> bool:
         """Return True if a change of the first token reaches outputs after it, and one of its level the first alone.
 
-        Differences of rounding are none: equal sums in memory of another alignment differ in their last digits.
+        Differences of rounding do not count: equal sums in memory of another alignment differ in their last digits.
         """
         levels, first = rows[:, None].expand(ids.shape), torch.arange(ids.shape[1], device=ids.device) == 0
         changed = (ids, levels), (torch.where(first, (ids == 0).to(ids.dtype), ids), levels), (ids, levels + 3 * first)

@@ -42,7 +42,7 @@ class WideLinear(nn.Linear):
 
 
 def without_autocast(device: torch.device) -> "torch.autocast | nullcontext[None]":
-    """Return a context without autocast on a device; it does nothing if there is none."""
+    """Return a context without autocast on a device; it does nothing where autocast is off."""
     return torch.autocast(device.type, enabled=False) if torch.is_autocast_enabled(device.type) else nullcontext()
 
 
