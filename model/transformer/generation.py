@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from model.transformer.inputs import InputError, check_mask, describe, is_integer
-from model_factory.diffusion.randomness import Randomness, RowGenerators
+from model_factory.diffusion.randomness import Randomness, RowGenerators, upload
 
 if TYPE_CHECKING:
     from model.attention.decoding_state import DecodingState
@@ -237,7 +237,8 @@ def _choose_by_row(logits: Tensor, streams: RowGenerators) -> Tensor:
         raise InputError(_NOT_FINITE)
     cumulative = logits.double().softmax(-1).cumsum(-1)
     total = cumulative[:, -1:]
-    target = torch.minimum(streams.rand(1) * total, torch.nextafter(total, torch.zeros_like(total)))
+    draws = upload(streams.rand(1), total.device)
+    target = torch.minimum(draws * total, torch.nextafter(total, torch.zeros_like(total)))
     return torch.searchsorted(cumulative, target, right=True).squeeze(1)
 
 

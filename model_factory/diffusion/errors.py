@@ -1,4 +1,12 @@
-"""Errors that name an argument, the value given and the values expected, and checks that raise them."""
+"""Errors that name an argument, the value given and the values expected, and checks that raise them.
+
+A check of numbers on an accelerator makes the host wait for it. Inside `gathered_checks` it does not: what was wrong is
+found at the end, in one read.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 import torch
 from torch import Tensor
@@ -40,6 +48,43 @@ class ProbabilityError(DiffusionInputError):
     """Weights that form no distribution: negative, infinite, NaN, or all zero."""
 
 
+Checked = dict[tuple[type[DiffusionInputError], str, str], Tensor]
+_gathered: ContextVar[Checked | None] = ContextVar("gathered", default=None)
+"""For each kind of error, argument and expectation, True on the device if a check has failed; None outside of a block."""
+
+
+@contextmanager
+def gathered_checks() -> Iterator[None]:
+    """Make the checks of numbers on an accelerator at the end of the block, where one of their errors is raised.
+
+    Checks of the CPU's numbers are made at once. After another error in the block nothing is read.
+    """
+    found: Checked = {}
+    token = _gathered.set(found)
+    try:
+        yield
+    finally:
+        _gathered.reset(token)
+    if found:
+        failed = torch.stack(list(found.values())).tolist()
+        for (kind, argument, expected), is_wrong in zip(found, failed, strict=True):
+            if is_wrong:
+                raise kind(argument, "another one during the calculation on the device", expected)
+
+
+def raise_if(
+    wrong: Tensor, kind: type[DiffusionInputError], argument: str, given: Callable[[], object], expected: str
+) -> None:
+    """Raise an error of this kind if `wrong`, bool of any shape, is True anywhere; `given` returns the wrong value."""
+    found = _gathered.get()
+    if found is None or wrong.device.type == "cpu":
+        if bool(wrong.any()):
+            raise kind(argument, given(), expected)
+        return
+    key = (kind, argument, expected)
+    found[key] = found[key] | wrong.any() if key in found else wrong.any()
+
+
 def check_integers(argument: str, tokens: Tensor) -> None:
     """Raise ShapeError unless `tokens` is a tensor of integers, of any shape."""
     if not isinstance(tokens, Tensor):
@@ -53,17 +98,19 @@ def check_tokens(argument: str, tokens: Tensor, limit: int) -> None:
     check_integers(argument, tokens)
     if tokens.numel() == 0:
         return
-    low, high = (int(bound) for bound in torch.aminmax(tokens))
-    if low < 0 or high >= limit:
-        raise TokenError(argument, f"token {low if low < 0 else high}", f"ids from 0 to {limit - 1}")
+    low, high = torch.aminmax(tokens)
+
+    def outside() -> str:
+        return f"token {int(low) if int(low) < 0 else int(high)}"
+
+    raise_if((low < 0) | (high >= limit), TokenError, argument, outside, f"ids from 0 to {limit - 1}")
 
 
 def check_sigma(argument: str, sigma: Tensor | float) -> Tensor:
     """Return the noise level as float64 of its shape; raise SigmaError unless it is finite and not negative."""
     values = torch.as_tensor(sigma, dtype=torch.float64)
     wrong = ~(torch.isfinite(values) & (values >= 0))
-    if bool(wrong.any()):
-        raise SigmaError(argument, float(values[wrong].flatten()[0]), "a finite number, 0 or more")
+    raise_if(wrong, SigmaError, argument, lambda: float(values[wrong].flatten()[0]), "a finite number, 0 or more")
     return values
 
 
@@ -72,9 +119,8 @@ def check_time(argument: str, t: Tensor | float, *, allow_zero: bool = False) ->
     values = torch.as_tensor(t, dtype=torch.float64)
     above = values >= 0 if allow_zero else values > 0
     wrong = ~(above & (values <= 1))
-    if bool(wrong.any()):
-        interval = "[0, 1]" if allow_zero else "(0, 1]"
-        raise TimeError(argument, float(values[wrong].flatten()[0]), f"a time in {interval}")
+    expected = f"a time in {'[0, 1]' if allow_zero else '(0, 1]'}"
+    raise_if(wrong, TimeError, argument, lambda: float(values[wrong].flatten()[0]), expected)
     return values
 
 

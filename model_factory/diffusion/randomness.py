@@ -36,26 +36,37 @@ ROW_WIDTH = 2**20
 """Width of streams that must not depend on the padding of a batch: the longest row that they serve."""
 
 
+def upload(values: Tensor, device: torch.device) -> Tensor:
+    """Return a tensor of any shape on a device; the host does not wait for the copy."""
+    if values.device == device:
+        return values
+    pinned = values.pin_memory() if device.type == "cuda" and values.device.type == "cpu" else values
+    return pinned.to(device, non_blocking=True)
+
+
 class RowGenerators:
     """One random stream for each row; `rand(L)` draws float64 uniforms [rows, L] in [0, 1).
 
     With a `width`, numbers are counted as if each axis had that many, so that a row's numbers do not depend on how far it
-    is padded.
+    is padded. They are for a network on `device`, by default that of the keys, to which `uniform` and `normal` move them.
     """
 
-    def __init__(self, keys: Tensor, counter: int = 0, width: int = 0) -> None:
+    def __init__(
+        self, keys: Tensor, counter: int = 0, width: int = 0, device: torch.device | str | None = None
+    ) -> None:
         self.keys = keys
         self.counter = counter
         self.width = width
+        self.device = keys.device if device is None else torch.device(device)
 
     @classmethod
     def from_generator(
         cls, generator: torch.Generator | None, rows: int, device: torch.device | str = "cpu"
     ) -> "RowGenerators":
-        """Create streams for `rows` rows; four calls for 4 rows equal one call for 16."""
+        """Create streams for `rows` rows, whose keys stay on the CPU; four calls for 4 rows equal one call for 16."""
         source = generator.device if generator is not None else torch.device("cpu")
         seeds = torch.randint(-(2**63), 2**63 - 1, (rows,), generator=generator, device=source)
-        return cls(hash_words(seeds.to(device)))
+        return cls(hash_words(seeds.cpu()), device=device)
 
     @classmethod
     def from_seed(cls, seed: int, rows: Tensor, width: int = 0) -> "RowGenerators":
@@ -67,7 +78,7 @@ class RowGenerators:
         return self.keys.shape[0]
 
     def rand(self, *shape: int) -> Tensor:
-        """Draw float64 uniforms in [0, 1) of shape [rows, *shape], advancing each row's stream."""
+        """Draw float64 uniforms in [0, 1) of shape [rows, *shape], on the device of the keys, advancing each row's stream."""
         stride, steps = 1, torch.zeros((), dtype=torch.int64, device=self.keys.device)
         for size in reversed(shape):
             along = torch.arange(size, device=self.keys.device) * stride
@@ -79,7 +90,7 @@ class RowGenerators:
 
     def __getitem__(self, rows: slice) -> "RowGenerators":
         """Return the streams of a slice of rows, at the current counter."""
-        return RowGenerators(self.keys[rows], self.counter, self.width)
+        return RowGenerators(self.keys[rows], self.counter, self.width, self.device)
 
 
 Randomness = torch.Generator | RowGenerators | None
@@ -95,7 +106,7 @@ def uniform(shape: Sequence[int], generator: Randomness, device: torch.device | 
         return torch.rand(tuple(shape), dtype=torch.float64, generator=generator, device=source).to(device)
     if len(generator) != shape[0]:
         raise ShapeError("generator", f"{len(generator)} rows", f"{shape[0]}, one for each row of the batch")
-    return generator.rand(*shape[1:]).to(device)
+    return upload(generator.rand(*shape[1:]), torch.device(device))
 
 
 def normal(

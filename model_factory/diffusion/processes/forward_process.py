@@ -81,6 +81,7 @@ class Graph:
             raise SettingError("limit", limit.tolist(), "probabilities")
         self.num_tokens, self.dim = num_tokens, limit.shape[0]
         self.limit = limit.to(torch.float64) / limit.to(torch.float64).sum()
+        self._copies: dict[torch.device, Tensor] = {}
         self.mask_token: int | None = num_tokens if self.dim > num_tokens else None
 
     def is_masked(self, tokens: Tensor) -> Tensor:
@@ -104,13 +105,21 @@ class Graph:
 
     # Noise, which defines the process.
 
+    def limit_on(self, device: torch.device) -> Tensor:
+        """Return the limit [dim] on a device, to which it is copied once, as each copy makes the host wait."""
+        if self.limit.device == device or torch.compiler.is_compiling():
+            return self.limit.to(device)
+        if device not in self._copies:
+            self._copies[device] = self.limit.to(device)
+        return self._copies[device]
+
     def noise(self, sigma: Tensor) -> Tensor:
         """Return the probabilities of each state by noise, [..., dim], summing to 1 - exp(-sigma)."""
-        return -torch.expm1(-sigma)[..., None] * self.limit.to(sigma.device)
+        return -torch.expm1(-sigma)[..., None] * self.limit_on(sigma.device)
 
     def noise_rate(self, sigma: Tensor | None = None) -> Tensor:
         """Return the weights w of the rate matrix at `sigma`, [..., dim], summing to one."""
-        return self.limit if sigma is None else self.limit.to(sigma.device)
+        return self.limit if sigma is None else self.limit_on(sigma.device)
 
     def noise_between(self, dsigma: Tensor, sigma: Tensor | None = None) -> Tensor:
         """Return the noise added from sigma - dsigma to sigma, [..., dim], summing to 1 - exp(-dsigma)."""
@@ -171,7 +180,7 @@ class Graph:
         self, shape: Sequence[int], generator: Randomness = None, device: torch.device | str = "cpu"
     ) -> Tensor:
         """Draw tokens of the given shape from the prior."""
-        cumulative = self.limit.to(device).cumsum(0)
+        cumulative = self.limit_on(torch.device(device)).cumsum(0)
         draws = uniform(shape, generator, device) * cumulative[-1]
         return torch.searchsorted(cumulative, draws, right=True).clamp_max(self.dim - 1)
 
@@ -188,7 +197,7 @@ class Graph:
         lost = -torch.expm1(-dsigma)[..., None]
         # With mix = noise_between / lost, (s - noise_between * total) / keep is written so that s near 1 remains near 1.
         mix = torch.where(
-            lost > 0, self.noise_between(dsigma, sigma) / lost.clamp_min(_SMALLEST), self.limit.to(score.device)
+            lost > 0, self.noise_between(dsigma, sigma) / lost.clamp_min(_SMALLEST), self.limit_on(score.device)
         )
         return mix * total + (score - mix * total) * torch.exp(dsigma)[..., None]
 
@@ -272,7 +281,7 @@ class Graph:
         `log_x_0` [..., dim] is a network's, which this class does not need. Raises TokenError, SigmaError and ShapeError.
         """
         q = self.transition(x_0, sigma)
-        return (q * (q / self.limit.to(q.device)).log()).sum(-1).clamp_min(0)
+        return (q * (q / self.limit_on(q.device)).log()).sum(-1).clamp_min(0)
 
     def _check_stagger(self, score: Tensor, dsigma: Tensor) -> Tensor:
         """Return dsigma as float64 that broadcasts against score[..., 0]."""

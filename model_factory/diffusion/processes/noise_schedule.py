@@ -13,7 +13,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
-from model_factory.diffusion.errors import SettingError, SigmaError, check_number, check_sigma, check_time
+from model_factory.diffusion.errors import SettingError, SigmaError, check_number, check_sigma, check_time, raise_if
 
 TINY_ALPHA = 1e-30
 MAX_SIGMA = -math.log(TINY_ALPHA)
@@ -49,8 +49,8 @@ class NoiseSchedule(ABC):
         low, high = (float(self.sigma(end)) for end in (0.0, 1.0))
         slack = 1e-12 * max(high, 1.0)  # for a level computed from the schedule
         wrong = (values < low - slack) | (values > high + slack)
-        if bool(wrong.any()):
-            raise SigmaError("sigma", float(values[wrong].flatten()[0]), f"a noise level from {low:g} to {high:g}")
+        expected = f"a noise level from {low:g} to {high:g}"
+        raise_if(wrong, SigmaError, "sigma", lambda: float(values[wrong].flatten()[0]), expected)
         return self._invert(values.clamp(low, high)).clamp(0.0, 1.0)
 
 

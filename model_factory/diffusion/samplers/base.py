@@ -17,7 +17,7 @@ from model_factory.diffusion.categorical import invert_distribution
 from model_factory.diffusion.errors import DiffusionInputError, SettingError, check_count
 from model_factory.diffusion.processes.diffusion_process import DiffusionProcess
 from model_factory.diffusion.processes.forward_process import Graph, leave_or_stay
-from model_factory.diffusion.randomness import RowGenerators
+from model_factory.diffusion.randomness import RowGenerators, upload
 from model_factory.diffusion.registry import SAMPLERS, default_sampler_name, fitting_samplers
 from model_factory.diffusion.samplers.denoiser import Denoiser
 from model_factory.diffusion.samplers.state import SamplerState
@@ -46,8 +46,10 @@ class Proposal:
 
     def draw(self, tokens: Tensor, frozen: Tensor, generators: RowGenerators) -> Tensor:
         """Draw the next tokens [B, L]; frozen ones are kept."""
-        uniforms = generators.rand(2, tokens.shape[1])
+        uniforms = upload(generators.rand(2, tokens.shape[1]), tokens.device)
         moved = (uniforms[:, 0] < self.move) & ~frozen
+        if tokens.device.type != "cpu":  # which positions move is known there alone, so all are drawn
+            return torch.where(moved, invert_distribution(self.target, uniforms[:, 1], moved), tokens)
         tokens = tokens.clone()
         tokens[moved] = invert_distribution(self.target[moved], uniforms[:, 1][moved])
         return tokens
@@ -99,7 +101,7 @@ class Sampler(ABC):
         return self.advance(state, tokens, torch.ones_like(state.network_calls))
 
     def advance(self, state: SamplerState, tokens: Tensor, evaluated: Tensor) -> SamplerState:
-        """Return the state after one grid step; `evaluated` [B] counts the evaluations of each row."""
+        """Return the state after one grid step; `evaluated` [B] on the CPU counts the evaluations of each row."""
         return replace(
             state,
             tokens=tokens,
@@ -113,7 +115,15 @@ class Sampler(ABC):
         return 1.0 - step / self.steps
 
     def levels(self, state: SamplerState) -> tuple[Tensor, Tensor]:
-        """Return noise levels [B] before and after this step; the last step removes all noise, also sigma(0)."""
+        """Return noise levels [B] before and after this step; the last step removes all noise, also sigma(0).
+
+        They are on the device of the tokens.
+        """
+        sigma, sigma_next = self.host_levels(state)
+        return upload(sigma, state.tokens.device), upload(sigma_next, state.tokens.device)
+
+    def host_levels(self, state: SamplerState) -> tuple[Tensor, Tensor]:
+        """Return the levels [B] on the CPU."""
         sigma = self.process.schedule.sigma(state.t)
         if state.step + 1 >= self.steps:
             return sigma, torch.zeros_like(sigma)

@@ -104,11 +104,11 @@ class Denoiser:
         return self.network(x_t, sigma, **{name: value for name, value in given.items() if value is not None})
 
     def log_x0(self, x_t: Tensor, sigma: Tensor, rows: Tensor | None = None, where: Tensor | None = None) -> Tensor:
-        """Return log-probabilities of clean tokens, [b, L, dim], or [n, dim] at the n positions where bool [b, L] is True."""
+        """Return log-probabilities of clean tokens, [b, L, dim], or [n, dim] at n places int64 [n], counted through all rows."""
         output = self.output(x_t, sigma, rows)
         if where is not None:
-            sigma = sigma[:, None].expand(x_t.shape)[where]
-            output, x_t = output[where], x_t[where]
+            sigma = sigma[where // x_t.shape[1]]
+            output, x_t = output.flatten(0, 1)[where], x_t.flatten()[where]
         return self.clean_log_probs(output, x_t, sigma)
 
     def clean_log_probs(self, output: Tensor, x_t: Tensor, sigma: Tensor) -> Tensor:

@@ -6,13 +6,20 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from model_factory.diffusion.categorical import invert_distribution
 from model_factory.diffusion.errors import check_number
 from model_factory.diffusion.processes.diffusion_process import DiffusionProcess
+from model_factory.diffusion.randomness import upload
 from model_factory.diffusion.samplers.base import Proposal, Sampler
 from model_factory.diffusion.samplers.denoiser import Denoiser
 from model_factory.diffusion.samplers.state import SamplerState
-from model_factory.diffusion.samplers.unmasking import free_masks, sigma_at_masked_share
+from model_factory.diffusion.samplers.unmasking import (
+    free_masks,
+    keep_masks,
+    masks_on_host,
+    scatter_back,
+    sigma_at_masked_share,
+    unmask_chosen,
+)
 
 
 class EntropyBoundedSampler(Sampler):
@@ -41,37 +48,37 @@ class EntropyBoundedSampler(Sampler):
 
     def begin(self, state: SamplerState) -> SamplerState:
         """Store the number of masks to unmask."""
-        return replace(state, cache={"masks": free_masks(self, state).sum(1)})
+        masks = masks_on_host(self, state)
+        return keep_masks(replace(state, cache={"masks": masks.sum(1)}), masks)
 
     def is_finished(self, state: SamplerState) -> bool:
         """Return True if no mask remains."""
-        return not bool(free_masks(self, state).any())
+        return not bool(masks_on_host(self, state).any())
 
     def propose(self, state: SamplerState) -> Proposal:
         """Propose to unmask the positions within the bound with probability one."""
         masked = free_masks(self, state)
-        probs = self.denoiser.log_x0(state.tokens, self._sigma(state)).exp()
+        probs = self.denoiser.log_x0(state.tokens, upload(self._sigma(state), state.tokens.device)).exp()
         return Proposal(select_within_bound(entropy(probs), masked, self.gamma).to(torch.float64), probs)
 
     def step(self, state: SamplerState) -> SamplerState:
         """Unmask positions of the rows that have masks."""
-        masked, sigma = free_masks(self, state), self._sigma(state)
+        masks, sigma = masks_on_host(self, state), self._sigma(state)
         uniforms = state.generators.rand(state.tokens.shape[1])
-        evaluated = masked.any(1)
-        rows = evaluated.nonzero()[:, 0]
-        probs = self.denoiser.log_x0(state.tokens[rows], sigma[rows], rows, masked[rows]).exp()
-        entropies = uniforms.new_zeros(len(rows), uniforms.shape[1]).masked_scatter(masked[rows], entropy(probs))
-        chosen_rows = select_within_bound(entropies, masked[rows], self.gamma)
-        chosen = torch.zeros_like(masked).index_put((rows,), chosen_rows)
-        tokens = state.tokens.clone()
-        tokens[chosen] = invert_distribution(probs[chosen_rows[masked[rows]]], uniforms[chosen])
-        state = self.advance(state, tokens, evaluated)
+
+        def choose(log_x_0: Tensor, masked: Tensor, rows: Tensor) -> Tensor:
+            return select_within_bound(scatter_back(entropy(log_x_0.exp()), masked), masked, self.gamma)
+
+        tokens, chosen = unmask_chosen(self, state, sigma, masks, uniforms, choose)
+        left = masks & ~chosen
+        state = keep_masks(self.advance(state, tokens, masks.any(1)), left)
         t = self.process.schedule.inverse(self._sigma(state))
-        return replace(state, t=torch.where(free_masks(self, state).any(1), t, 0.0))
+        return replace(state, t=torch.where(left.any(1), t, 0.0))
 
     def _sigma(self, state: SamplerState) -> Tensor:
-        """Return the noise level [B] at which the expected share of masks is that of the row."""
-        return sigma_at_masked_share(self, free_masks(self, state).sum(1).double() / state.cache["masks"].clamp_min(1))
+        """Return the noise level [B], on the CPU, at which the expected share of masks is that of the row."""
+        masks = masks_on_host(self, state).sum(1)
+        return sigma_at_masked_share(self, masks.double() / state.cache["masks"].clamp_min(1))
 
 
 def entropy(probs: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from model_factory.diffusion.errors import LengthError, SettingError
 from model_factory.diffusion.objectives.alignment import ABSENT, has_gap
 from model_factory.diffusion.objectives.insertion import GapParameterisation
 from model_factory.diffusion.processes.diffusion_process import DiffusionProcess
+from model_factory.diffusion.randomness import upload
 from model_factory.diffusion.samplers.base import Proposal, Sampler
 from model_factory.diffusion.samplers.denoiser import Denoiser
 from model_factory.diffusion.samplers.state import SamplerState
@@ -86,7 +87,7 @@ class InsertionSampler(Sampler):
         """Unmask tokens and insert masks, with one network call for each row."""
         proposal, inserted = self.transitions(state)
         tokens = proposal.draw(state.tokens, state.frozen, state.generators)
-        sizes = invert_distribution(inserted, state.generators.rand(inserted.shape[1]))
+        sizes = invert_distribution(inserted, upload(state.generators.rand(inserted.shape[1]), inserted.device))
         tokens = insert_masks(tokens, sizes, self.process.graph.dim - 1)
         return self.advance(state, tokens, torch.ones_like(state.network_calls))
 

@@ -1,5 +1,6 @@
 """The remasking sampler ReMDM, which masks drawn tokens again (Wang et al. 2025)."""
 
+from dataclasses import replace
 from typing import ClassVar
 
 import torch
@@ -9,10 +10,18 @@ from model_factory.diffusion.errors import check_number
 from model_factory.diffusion.processes.diffusion_process import DiffusionProcess
 from model_factory.diffusion.processes.forward_process import per_token
 from model_factory.diffusion.processes.graph import AbsorbingGraph
+from model_factory.diffusion.randomness import upload
 from model_factory.diffusion.samplers.base import Proposal, Sampler
 from model_factory.diffusion.samplers.denoiser import Denoiser
 from model_factory.diffusion.samplers.state import SamplerState
-from model_factory.diffusion.samplers.unmasking import unmask
+from model_factory.diffusion.samplers.unmasking import (
+    FROZEN,
+    frozen_on_host,
+    keep_masks,
+    masks_on_host,
+    tokens_of,
+    unmask,
+)
 
 
 class RemaskingSampler(Sampler):
@@ -52,28 +61,38 @@ class RemaskingSampler(Sampler):
         probs = self.denoiser.log_x0(state.tokens, self.levels(state)[0]).exp()
         masks = torch.zeros_like(probs)
         masks[..., self.process.graph.num_tokens] = 1.0
-        target = torch.where(self.process.graph.is_masked(state.tokens)[..., None], probs, masks)
-        return Proposal(self.move_probability(state), target)
+        is_mask = self.process.graph.is_masked(state.tokens)
+        move = self.move_probability(state, is_mask.cpu())
+        return Proposal(upload(move, state.tokens.device), torch.where(is_mask[..., None], probs, masks))
+
+    def begin(self, state: SamplerState) -> SamplerState:
+        """Store which positions are masks, and which are frozen."""
+        state = keep_masks(state, masks_on_host(self, state))
+        return (
+            state
+            if state.tokens.device.type == "cpu"
+            else replace(state, cache={**state.cache, FROZEN: state.frozen.cpu()})
+        )
 
     def step(self, state: SamplerState) -> SamplerState:
         """Draw the positions that change, then tokens for masks; only rows that unmask any call the network."""
-        uniforms = state.generators.rand(2, state.tokens.shape[1])
-        moved = (uniforms[:, 0] < self.move_probability(state)) & ~state.frozen
-        masked = self.process.graph.is_masked(state.tokens)
-        tokens, evaluated = unmask(self, state, self.levels(state)[0], moved & masked, uniforms[:, 1])
-        return self.advance(state, tokens.masked_fill(moved & ~masked, self.process.graph.num_tokens), evaluated)
+        uniforms, masked = state.generators.rand(2, state.tokens.shape[1]), masks_on_host(self, state)
+        moved = (uniforms[:, 0] < self.move_probability(state, masked)) & ~frozen_on_host(state)
+        tokens, evaluated = unmask(self, state, self.host_levels(state)[0], moved & masked, uniforms[:, 1])
+        again = upload(moved & ~masked, tokens.device)
+        state = self.advance(state, tokens.masked_fill(again, self.process.graph.num_tokens), evaluated)
+        return keep_masks(state, masked ^ moved)
 
-    def move_probability(self, state: SamplerState) -> Tensor:
-        """Return the probability [B, L] that a mask is unmasked, or a token masked again, in this step."""
+    def move_probability(self, state: SamplerState, masked: Tensor) -> Tensor:
+        """Return the probability [B, L] that a mask is unmasked, or a token masked again; masks are bool [B, L], both on the CPU."""
         graph = self.process.graph
         assert isinstance(graph, AbsorbingGraph)
-        sigma, sigma_next = self.levels(state)
+        sigma, sigma_next = self.host_levels(state)
         rho = self.remask_probability(sigma, sigma_next)
         # (alpha_s - (1 - rho) alpha_t) / (1 - alpha_t) is the ancestral probability plus compensation for rho.
-        unmasked = graph.unmask_probability(state.tokens, sigma, sigma_next) + per_token(
-            rho / torch.expm1(sigma), state.tokens
-        )
-        return torch.where(graph.is_masked(state.tokens), unmasked, per_token(rho, state.tokens)).clamp_max(1.0)
+        tokens = tokens_of(self, masked)
+        unmasked = graph.unmask_probability(tokens, sigma, sigma_next) + per_token(rho / torch.expm1(sigma), tokens)
+        return torch.where(masked, unmasked, per_token(rho, tokens)).clamp_max(1.0)
 
     def remask_probability(self, sigma: Tensor, sigma_next: Tensor) -> Tensor:
         """Return the probability rho [B] that a token is masked again from sigma to sigma_next."""

@@ -6,7 +6,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from model_factory.diffusion.errors import LengthError, SettingError, check_count
+from model_factory.diffusion.errors import LengthError, SettingError, check_count, gathered_checks
 from model_factory.diffusion.processes.diffusion_process import DiffusionProcess, reverse
 from model_factory.diffusion.randomness import Randomness, RowGenerators
 from model_factory.diffusion.samplers.base import SamplerChoice, create_sampler, default_sampler
@@ -71,7 +71,8 @@ def sample(
     for first in range(0, num_samples, size):
         rows = slice(first, first + size)
         steps_back = create_sampler(chosen, process, denoiser.select(rows), steps)
-        finished.append(reverse(steps_back, start.select(rows), watch))
+        with gathered_checks():
+            finished.append(reverse(steps_back, start.select(rows), watch))
     return _join(finished)
 
 
@@ -97,7 +98,10 @@ def _join(states: list[SamplerState]) -> SamplerState:
         frozen=torch.cat([state.frozen for state in states]),
         network_calls=torch.cat([state.network_calls for state in states]),
         generators=RowGenerators(
-            torch.cat([state.generators.keys for state in states]), first.generators.counter, first.generators.width
+            torch.cat([state.generators.keys for state in states]),
+            first.generators.counter,
+            first.generators.width,
+            first.generators.device,
         ),
         step=max(state.step for state in states),
         cache={},

@@ -6,14 +6,14 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from model_factory.diffusion.categorical import invert_distribution
 from model_factory.diffusion.errors import SettingError, check_count
 from model_factory.diffusion.objectives.block import block_numbers
 from model_factory.diffusion.processes.diffusion_process import DiffusionProcess
+from model_factory.diffusion.randomness import upload
 from model_factory.diffusion.samplers.base import Proposal, Sampler
 from model_factory.diffusion.samplers.denoiser import Denoiser
 from model_factory.diffusion.samplers.state import SamplerState
-from model_factory.diffusion.samplers.unmasking import free_masks, sigma_at_masked_share, unmask
+from model_factory.diffusion.samplers.unmasking import keep_masks, masks_on_host, sigma_at_masked_share, unmask
 
 
 class SemiAutoregressiveSampler(Sampler):
@@ -38,10 +38,11 @@ class SemiAutoregressiveSampler(Sampler):
 
     def begin(self, state: SamplerState) -> SamplerState:
         """Draw the call in which each token is unmasked; raise SettingError for frozen tokens in later blocks."""
-        masked = free_masks(self, state)
+        masked = masks_on_host(self, state)
         if self.denoiser.block_size is not None:
             self._check_frozen(state, masked)
-        return replace(state, cache={"turn": self.turns(masked, state.generators.rand(masked.shape[1]))})
+        state = replace(state, cache={"turn": self.turns(masked, state.generators.rand(masked.shape[1]))})
+        return keep_masks(state, masked)
 
     def turns(self, masked: Tensor, draws: Tensor) -> Tensor:
         """Return the call, from 0, in which each token is unmasked, int64 [B, L]; -1 at unmasked positions.
@@ -62,34 +63,33 @@ class SemiAutoregressiveSampler(Sampler):
         block = block_numbers(masked.shape[1], self.block_size, masked.device)
         first = torch.where(masked, block, len(block)).amin(1, keepdim=True)
         kept = state.frozen if self.denoiser.mask is None else state.frozen & self.denoiser.mask
-        if bool((kept & (block > first)).any()):
+        if bool((kept.cpu() & (block > first)).any()):
             raise SettingError(
                 "frozen", "a token after the first block with masks", "a prompt: blocks do not attend to later ones"
             )
 
     def is_finished(self, state: SamplerState) -> bool:
         """Return True if no mask remains."""
-        return not bool(free_masks(self, state).any())
+        return not bool(masks_on_host(self, state).any())
 
     def propose(self, state: SamplerState) -> Proposal:
         """Propose to unmask the positions of this call with probability one."""
-        chosen = state.cache["turn"] == state.step
-        return Proposal(chosen.to(torch.float64), self.denoiser.log_x0(state.tokens, self._sigma(state)).exp())
+        device = state.tokens.device
+        chosen = upload(state.cache["turn"] == state.step, device)
+        log_x_0 = self.denoiser.log_x0(state.tokens, upload(self._sigma(state), device))
+        return Proposal(chosen.to(torch.float64), log_x_0.exp())
 
     def step(self, state: SamplerState) -> SamplerState:
         """Unmask the positions of this call."""
         chosen, sigma = state.cache["turn"] == state.step, self._sigma(state)
-        uniforms = state.generators.rand(state.tokens.shape[1])
-        if self.denoiser.block_size is None:
-            tokens, evaluated = unmask(self, state, sigma, chosen, uniforms)
-        else:  # all rows, because the network caches keys and values of every row
-            tokens, evaluated = state.tokens.clone(), chosen.any().expand(len(chosen))
-            if bool(chosen.any()):
-                log_x_0 = self.denoiser.log_x0(state.tokens, sigma, None, chosen)
-                tokens[chosen] = invert_distribution(log_x_0.exp(), uniforms[chosen])
-        state = self.advance(state, tokens, evaluated)
+        uniforms, masks = state.generators.rand(state.tokens.shape[1]), masks_on_host(self, state)
+        # A network that predicts one block caches keys and values of every row, so it is called for all of them.
+        every_row = self.denoiser.block_size is not None
+        tokens, evaluated = unmask(self, state, sigma, chosen, uniforms, every_row=every_row)
+        left = masks & ~chosen
+        state = keep_masks(self.advance(state, tokens, evaluated), left)
         t = self.process.schedule.inverse(self._sigma(state))
-        return replace(state, t=torch.where(free_masks(self, state).any(1), t, 0.0))
+        return replace(state, t=torch.where(left.any(1), t, 0.0))
 
     def _calls(self, length: int, device: torch.device) -> tuple[Tensor, Tensor]:
         """Return the first call and the number of calls of each block, int64, the same for all rows."""
@@ -98,8 +98,8 @@ class SemiAutoregressiveSampler(Sampler):
         return calls.cumsum(0) - calls, calls
 
     def _sigma(self, state: SamplerState) -> Tensor:
-        """Return the noise level [B] at which the expected share of masks is that of the row, or of the current block."""
-        turn, masked = state.cache["turn"], free_masks(self, state)
+        """Return the noise level [B], on the CPU, at which the share of masks is that of the row, or of the current block."""
+        turn, masked = state.cache["turn"], masks_on_host(self, state)
         counted = turn >= 0
         if self.denoiser.block_size is not None:
             starts, calls = self._calls(masked.shape[1], masked.device)

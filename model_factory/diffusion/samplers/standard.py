@@ -13,11 +13,19 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from model_factory.diffusion.categorical import invert_distribution
 from model_factory.diffusion.processes.graph import AbsorbingGraph
+from model_factory.diffusion.randomness import upload
 from model_factory.diffusion.samplers.base import Proposal, Sampler
 from model_factory.diffusion.samplers.state import SamplerState
-from model_factory.diffusion.samplers.unmasking import free_masks, unmask
+from model_factory.diffusion.samplers.unmasking import (
+    free_masks,
+    keep_masks,
+    masks_on_host,
+    scatter_back,
+    tokens_of,
+    unmask,
+    unmask_chosen,
+)
 
 
 class AnalyticSampler(Sampler):
@@ -38,8 +46,8 @@ class AnalyticSampler(Sampler):
         graph, dsigma = self.process.graph, sigma - sigma_next
         weights = graph.staggered_score(score, dsigma, sigma).clamp_min(0)
         weights = weights * graph.transition_into(tokens, dsigma, sigma)
-        if graph.mask_token is not None and not bool(sigma_next.any()):
-            weights[..., graph.mask_token] = 0.0
+        if graph.mask_token is not None:
+            weights[..., graph.mask_token] *= sigma_next.any()  # no mask is left where no noise is
         return Proposal.from_weights(weights, tokens)
 
 
@@ -50,10 +58,11 @@ class EulerSampler(AnalyticSampler):
         """Propose the Euler step: rates times the step's length, clamped to a total of one."""
         if state.step + 1 >= self.steps:
             return super().propose(state)
-        sigma = self.process.schedule.sigma(state.t)
+        sigma, _ = self.levels(state)
         score = self.denoiser.log_score(state.tokens, sigma).exp()
         leave = self.process.graph.reverse_rate(state.tokens, score, sigma).clamp_min(0)
-        leave = leave * (self.process.schedule.rate(state.t) / self.steps)[:, None, None]
+        rate = upload(self.process.schedule.rate(state.t), leave.device)
+        leave = leave * (rate / self.steps)[:, None, None]
         return Proposal(leave.sum(-1).clamp_max(1.0), leave)
 
 
@@ -82,13 +91,13 @@ class CachedAncestralSampler(AncestralSampler):
 
     def step(self, state: SamplerState) -> SamplerState:
         """Draw the positions to unmask, then their tokens."""
-        sigma, sigma_next = self.levels(state)
-        uniforms = state.generators.rand(2, state.tokens.shape[1])
+        sigma, sigma_next = self.host_levels(state)
+        uniforms, masks = state.generators.rand(2, state.tokens.shape[1]), masks_on_host(self, state)
         graph = self.process.graph
         assert isinstance(graph, AbsorbingGraph)
-        chosen = uniforms[:, 0] < graph.unmask_probability(state.tokens, sigma, sigma_next)
-        tokens, evaluated = unmask(self, state, sigma, chosen & ~state.frozen, uniforms[:, 1])
-        return self.advance(state, tokens, evaluated)
+        chosen = uniforms[:, 0] < graph.unmask_probability(tokens_of(self, masks), sigma, sigma_next)
+        tokens, evaluated = unmask(self, state, sigma, chosen, uniforms[:, 1])
+        return keep_masks(self.advance(state, tokens, evaluated), masks & ~chosen)
 
 
 class FirstHittingSampler(Sampler):
@@ -103,28 +112,32 @@ class FirstHittingSampler(Sampler):
         """Draw the noise level at which each token is unmasked: 1 - alpha is uniform below its value at t = 1."""
         top = self.process.schedule.sigma(torch.ones_like(state.t))[:, None]
         below = (1 - state.generators.rand(state.tokens.shape[1])) * -torch.expm1(-top)
-        return replace(state, cache={"hit_sigma": torch.minimum(-torch.log1p(-below), top)})
+        state = replace(state, cache={"hit_sigma": torch.minimum(-torch.log1p(-below), top)})
+        return keep_masks(state, masks_on_host(self, state))
 
     def is_finished(self, state: SamplerState) -> bool:
         """Return True if no mask remains."""
-        return not bool(free_masks(self, state).any())
+        return not bool(masks_on_host(self, state).any())
 
     def propose(self, state: SamplerState) -> Proposal:
         """Propose to unmask the next position of each row with probability one."""
-        sigma, chosen = self._next_unmask(state)
+        sigma, chosen = (upload(found, state.tokens.device) for found in self._next_unmask(state))
         return Proposal(chosen.to(torch.float64), self.denoiser.log_x0(state.tokens, sigma).exp())
 
     def step(self, state: SamplerState) -> SamplerState:
         """Unmask the next position of each row that has a mask."""
         sigma, chosen = self._next_unmask(state)
-        uniforms = state.generators.rand(state.tokens.shape[1])
+        uniforms, masks = state.generators.rand(state.tokens.shape[1]), masks_on_host(self, state)
         tokens, evaluated = unmask(self, state, sigma, chosen, uniforms)
         t = torch.where(evaluated, self.process.schedule.inverse(sigma), 0.0)
-        return replace(self.advance(state, tokens, evaluated), t=t)
+        return keep_masks(replace(self.advance(state, tokens, evaluated), t=t), masks & ~chosen)
 
     def _next_unmask(self, state: SamplerState) -> tuple[Tensor, Tensor]:
-        """Return the noise level [B] of the next unmasking and its position, bool [B, L], all False in finished rows."""
-        masked = free_masks(self, state)
+        """Return the noise level [B] of the next unmasking and its position, bool [B, L], all False in finished rows.
+
+        Both are on the CPU.
+        """
+        masked = masks_on_host(self, state)
         levels = state.cache["hit_sigma"].masked_fill(~masked, -1.0)
         sigma, position = levels.max(1)
         chosen = torch.zeros_like(masked).scatter(1, position[:, None], True) & masked
@@ -145,12 +158,12 @@ class ConfidenceSampler(Sampler):
 
     def begin(self, state: SamplerState) -> SamplerState:
         """Store the number of masks to unmask."""
-        masked = free_masks(self, state)
-        return replace(state, cache={"masks": masked.sum(1)})
+        masked = masks_on_host(self, state)
+        return keep_masks(replace(state, cache={"masks": masked.sum(1)}), masked)
 
     def propose(self, state: SamplerState) -> Proposal:
         """Propose to unmask the most confident positions with probability one."""
-        sigma, count = self._count_unmasked(state)
+        sigma, count = (upload(found, state.tokens.device) for found in self._count_unmasked(state))
         log_x_0 = self.denoiser.log_x0(state.tokens, sigma)
         masked = free_masks(self, state)
         return Proposal(_select_most_confident(log_x_0.amax(-1), masked, count).to(torch.float64), log_x_0.exp())
@@ -158,27 +171,24 @@ class ConfidenceSampler(Sampler):
     def step(self, state: SamplerState) -> SamplerState:
         """Unmask the most confident positions of the rows that unmask any in this step."""
         sigma, count = self._count_unmasked(state)
-        uniforms = state.generators.rand(state.tokens.shape[1])
-        rows = (count > 0).nonzero()[:, 0]
-        if rows.numel() == 0:
-            return self.advance(state, state.tokens, count > 0)
-        masked = free_masks(self, state)[rows]
-        log_x_0 = self.denoiser.log_x0(state.tokens[rows], sigma[rows], rows, masked)
-        confidence = torch.zeros(masked.shape, dtype=log_x_0.dtype, device=log_x_0.device).masked_scatter(
-            masked, log_x_0.amax(-1)
-        )
-        chosen_rows = _select_most_confident(confidence, masked, count[rows])
-        tokens, chosen = state.tokens.clone(), torch.zeros_like(state.frozen)
-        chosen[rows] = chosen_rows
-        tokens[chosen] = invert_distribution(log_x_0[chosen_rows[masked]].exp(), uniforms[chosen])
-        return self.advance(state, tokens, count > 0)
+        uniforms, masks = state.generators.rand(state.tokens.shape[1]), masks_on_host(self, state)
+
+        def choose(log_x_0: Tensor, masked: Tensor, rows: Tensor) -> Tensor:
+            confidence = scatter_back(log_x_0.amax(-1), masked)
+            return _select_most_confident(confidence, masked, upload(count[rows], masked.device))
+
+        tokens, chosen = unmask_chosen(self, state, sigma, masks & (count > 0)[:, None], uniforms, choose)
+        return keep_masks(self.advance(state, tokens, count > 0), masks & ~chosen)
 
     def _count_unmasked(self, state: SamplerState) -> tuple[Tensor, Tensor]:
-        """Return the noise level [B] and the number [B] of masks to unmask in this step, from the schedule's masked share."""
-        sigma, sigma_next = self.levels(state)
+        """Return the noise level [B] and the number [B] of masks to unmask in this step, from the schedule's masked share.
+
+        Both are on the CPU.
+        """
+        sigma, sigma_next = self.host_levels(state)
         top = self.process.schedule.sigma(torch.ones_like(state.t))
         share = torch.expm1(-sigma_next) / torch.expm1(-top)
-        masked = free_masks(self, state).sum(1)
+        masked = masks_on_host(self, state).sum(1)
         left = torch.floor(state.cache["masks"] * share + 1e-9).long()
         return sigma, (masked - left).clamp_min(0)
 

@@ -15,11 +15,13 @@ class SamplerState:
     """State of a sampler: everything the next step depends on.
 
     Fields:
-        tokens: [B, L] noisy tokens; t: [B] float64, their time.
+        tokens: [B, L] noisy tokens; t: [B] float64 on the CPU, their time.
         generators: a stream of uniforms for each row, advanced by steps.
         frozen: bool [B, L], True at tokens that are kept: prompts and padding.
-        network_calls: int64 [B], evaluations of the network so far.
+        network_calls: int64 [B] on the CPU, evaluations of the network so far.
         step: steps done; cache: tensors of B rows that a sampler keeps between steps.
+    Tokens and what the network reads are on its device. What the next step is, is known on the CPU, so that the host
+    computes ahead and does not wait for the device.
     """
 
     tokens: Tensor
@@ -62,7 +64,7 @@ def start_state(
         mask: bool [num_samples, L], True at real tokens; padding keeps the prompt's token, or 0.
     Raises LengthError, ShapeError and TokenError.
     """
-    device = generators.keys.device
+    device = generators.device
     shape = (num_samples, length)
     tokens, keep = _place_prompt(shape, prompt, frozen, device)
     check_tokens("prompt", tokens.masked_fill(~keep, 0), graph.num_tokens)
@@ -71,10 +73,10 @@ def start_state(
     noise = graph.sample_limit(shape, generators, device)
     return SamplerState(
         tokens=torch.where(keep, tokens, noise),
-        t=torch.ones(num_samples, dtype=torch.float64, device=device),
+        t=torch.ones(num_samples, dtype=torch.float64),
         generators=generators,
         frozen=keep,
-        network_calls=torch.zeros(num_samples, dtype=torch.int64, device=device),
+        network_calls=torch.zeros(num_samples, dtype=torch.int64),
     )
 
 
