@@ -68,7 +68,7 @@ def test_a_network_without_a_distribution_is_reported_at_the_end(name: str) -> N
         for parameter in model.parameters():
             parameter.data.fill_(torch.nan)
         model.to(DEVICE)
-        with pytest.raises(ProbabilityError, match="probs: got .* on the device; expected a finite positive sum"):
+        with pytest.raises(ProbabilityError, match=r"probs: got .* on the device; expected a finite positive sum"):
             model.sample(2, steps=2, sampler=name, generator=torch.Generator().manual_seed(0))
 
 

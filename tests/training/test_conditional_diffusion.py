@@ -3,6 +3,7 @@
 import json
 import re
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -25,6 +26,8 @@ from model_factory.training.tasks.base import TaskSetting
 from model_factory.training.tasks.conditional_diffusion import ConditionalDiffusion, fill_canvas, join
 from model_factory.yaml_config.strict_model import StrictModel
 from parse_args import main as check
+from tests.support.own_process import in_own_process
+from tests.support.pretend_device import DEVICE, PretendDevice
 from tests.training.runs import experiment, seq2seq, text, train
 
 DDIT = {"type": "ddit", "d_model": 16, "num_layers": 2, "num_heads": 2, "dropout": 0.0, "device": "cpu"}
@@ -116,6 +119,44 @@ def test_loss_is_a_mean_over_canvases_of_any_split(way: str, tmp_path: Path) -> 
         parts = [task(network, batch(rows))["loss"] for rows in (slice(0, 1), slice(1, 4))]
         torch.testing.assert_close((parts[0] + 3 * parts[1]) / 4, whole, rtol=1e-5, atol=1e-6)
     assert task.weight(batch()) == 4 * CANVAS
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_the_loader_draws_the_same_noise(way: str, tmp_path: Path) -> None:
+    network, task = build(tmp_path, way)
+    draw = task.host_draw(network)
+    assert draw is not None
+    wanted = task(network.train(), batch())["loss"]
+    given = batch()
+    found = task(network, {**given, "drawn": draw(given)})["loss"]
+    assert torch.equal(found, wanted)
+    given["target_ids"] = given["target_ids"].repeat(1, 2)
+    given["target_mask"] = torch.ones_like(given["target_ids"], dtype=torch.bool)
+    with pytest.raises(UnfitError, match="and its canvas 7"):
+        draw(given)
+
+
+def moved(values: Any) -> Any:
+    if isinstance(values, dict):
+        return {name: moved(value) for name, value in values.items()}
+    if isinstance(values, list):
+        return [moved(value) for value in values]
+    return values.to(DEVICE, non_blocking=True) if isinstance(values, Tensor) else values
+
+
+@pytest.mark.parametrize("way", WAYS)
+@in_own_process
+def test_a_step_never_waits(way: str) -> None:
+    with TemporaryDirectory() as folder, PretendDevice() as device:
+        network, task = build(Path(folder), way)
+        draw, given = task.host_draw(network), batch()
+        assert draw is not None
+        given["drawn"] = draw(given)
+        network.to(DEVICE).train()
+        given = moved(given)
+        device.clear()
+        task(network, given)["loss"].backward()
+        assert device.reads == device.uploads == 0, device.report()
 
 
 @pytest.mark.parametrize("way", WAYS)

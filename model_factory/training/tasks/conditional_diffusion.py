@@ -7,6 +7,7 @@ read in one of two ways: as a prefix of the row, or by the model's own encoder, 
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -19,7 +20,7 @@ from model_factory.diffusion.registry import SAMPLERS
 from model_factory.experiment.training_types import GenerationConfig
 from model_factory.training.errors import UnfitError
 from model_factory.training.splits import select_dataset
-from model_factory.training.tasks.base import Batch, real_tokens
+from model_factory.training.tasks.base import Batch, real_tokens, take_drawn
 from model_factory.training.tasks.diffusion import Diffusion
 
 
@@ -79,20 +80,14 @@ class ConditionalDiffusion(Diffusion):
             )
         _ = self.tokenizer
 
-    def host_draw(self, network: nn.Module) -> None:
-        """Return None: rows are joined where the network is, and their noise is drawn there."""
-        return
+    def host_draw(self, network: nn.Module) -> Callable[[dict[str, Any]], dict[str, Any]] | None:
+        """Return the joining of pairs and the drawing of their noise, for a model whose loss needs no logits of a batch."""
+        draw = super().host_draw(network)
+        return None if draw is None else PairDraw(self._pairs(network), draw)
 
     def prepare(self, network: nn.Module, batch: Batch) -> Batch:
         """Return the batch with the columns that the network reads, made of `source_ids` and `target_ids`."""
-        target, real = batch["target_ids"], real_tokens(batch, "target_ids", "target_mask")
-        canvas = fill_canvas(target, real, self.canvas, self.tokenizer)
-        source, source_mask = batch["source_ids"], real_tokens(batch, "source_ids", "source_mask")
-        if reads_context(network):
-            shown: dict[str, Any] = {"input_ids": canvas, "context_ids": source, "context_mask": source_mask}
-        else:
-            shown = join(source, source_mask, canvas, **self._layout(network))._asdict()
-        return {**batch, **shown}
+        return {**batch, **self._pairs(network)(batch)}
 
     def weight(self, batch: Batch) -> Tensor:
         """Return the number of tokens of all canvases."""
@@ -101,7 +96,8 @@ class ConditionalDiffusion(Diffusion):
 
     def __call__(self, network: nn.Module, batch: Batch) -> dict[str, Tensor]:
         """Compute the loss of a batch with `source_ids` [B, M] and `target_ids` [B, T], and the parts of the bound."""
-        return super().__call__(network, self.prepare(network, batch))
+        drawn = take_drawn(batch) if network.training else None
+        return super().__call__(network, self.prepare(network, batch) if drawn is None else {**batch, **drawn["rows"]})
 
     def samples(self, network: nn.Module, batch: Batch, generator: torch.Generator) -> list[str]:
         """Return source, reference and translation of each row."""
@@ -159,6 +155,9 @@ class ConditionalDiffusion(Diffusion):
         written = canvases(tokens).tolist()
         return Targets([_until(row, self.tokenizer.eos_token_id) for row in written], calls)
 
+    def _pairs(self, network: nn.Module) -> "PairRows":
+        return PairRows(self.tokenizer, self.canvas, None if reads_context(network) else self._layout(network))
+
     def _layout(self, network: nn.Module, sampler: str | None = None) -> dict[str, int | None]:
         """Return where a row's canvas begins, `start`, and the smallest length of a row, `least`, for `join`.
 
@@ -170,6 +169,37 @@ class ConditionalDiffusion(Diffusion):
             return {"start": -(-self.canvas // block_size) * block_size, "least": None}
         shares = sampler is not None and SAMPLERS.get(sampler).blockwise
         return {"start": None, "least": 2 * self.canvas if shares else None}
+
+
+@dataclass(frozen=True)
+class PairRows:
+    """Joining of the pairs of a batch to rows with a canvas of `size` tokens, by `layout`; without one the source is apart."""
+
+    tokenizer: Tokenizer
+    size: int
+    layout: dict[str, int | None] | None
+
+    def __call__(self, batch: Batch) -> dict[str, Tensor]:
+        """Return the columns that a network reads, of `source_ids` int64 [B, M] and `target_ids` int64 [B, T]."""
+        target, real = batch["target_ids"], real_tokens(batch, "target_ids", "target_mask")
+        canvas = fill_canvas(target, real, self.size, self.tokenizer)
+        source, source_mask = batch["source_ids"], real_tokens(batch, "source_ids", "source_mask")
+        if self.layout is None:
+            return {"input_ids": canvas, "context_ids": source, "context_mask": source_mask}
+        return join(source, source_mask, canvas, **self.layout)._asdict()
+
+
+@dataclass(frozen=True)
+class PairDraw:
+    """Drawing of the noise of pairs on the CPU, with the `rows` that they are joined to, for `Task.host_draw`."""
+
+    pairs: PairRows
+    draw: Callable[[dict[str, Any]], dict[str, Any]]
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Return the rows of a batch and their noise; raise ValueError for rows that do not fit."""
+        rows = self.pairs(batch)
+        return {**self.draw({**batch, **rows}), "rows": rows}
 
 
 def reads_context(network: nn.Module) -> bool:
@@ -224,7 +254,7 @@ def _padded_streams(generator: Randomness, count: int, device: torch.device) -> 
     streams = generator
     if not isinstance(streams, RowGenerators):
         streams = RowGenerators.from_generator(generator, count, device)  # type: ignore[arg-type]
-    return RowGenerators(streams.keys, streams.counter, ROW_WIDTH)
+    return RowGenerators(streams.keys, streams.counter, ROW_WIDTH, streams.device)
 
 
 def _parameters(function: Callable[..., Any]) -> set[str]:
