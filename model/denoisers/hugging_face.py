@@ -19,12 +19,15 @@ from model.denoisers.embeddings import ConditioningEmbedding
 from model.denoisers.pretrained import (
     PretrainedError,
     check_is_bidirectional,
+    ends_in_head,
     find_leak,
     find_mask_token,
     load_language_model,
     make_bidirectional,
     make_full_attention_mask,
+    without_head,
 )
+from model.head_loss import HeadWeights, head_weights
 from model.hub import weights_are_replaced
 from model.transformer.inputs import check_context
 
@@ -68,6 +71,7 @@ class HuggingFaceDenoiser(nn.Module):
         self.cross_attention: AddedCrossAttention | None = None
         if architecture is None or not weights_are_replaced():  # else its weights are not set yet
             check_is_bidirectional(self, self.num_tokens, name)
+        self._ends_in_head = active_fake_mode() is None and ends_in_head(self.model)
         if config.get("encoder") is not None:
             self.cross_attention = AddedCrossAttention(self.model, name)
             self.source = SourceEncoder(config, self.cross_attention.width)
@@ -95,19 +99,69 @@ class HuggingFaceDenoiser(nn.Module):
         [B, M, width] is what `source` made of a source, with context_mask bool [B, M]. The logit of the mask is 0: no
         objective uses it; that of a token `mask_token_id` is the lowest number.
         """
+        given = (x_t, sigma, mask, cond, documents, blocks, context, context_mask)
+        self._check(documents, blocks, context)
+        return self._with_mask(self._outputs(*given))
+
+    def hidden(
+        self,
+        x_t: Tensor,
+        sigma: Tensor | None = None,
+        *,
+        mask: Tensor | None = None,
+        cond: Tensor | None = None,
+        documents: Tensor | None = None,
+        blocks: Blocks | None = None,
+        context: Tensor | None = None,
+        context_mask: Tensor | None = None,
+    ) -> Tensor:
+        """Return the states [B, L, width] that `output_head` maps to logits; arguments and errors are those of `forward`."""
+        self._check(documents, blocks, context)
+        with without_head(self.model):
+            return self._outputs(x_t, sigma, mask, cond, documents, blocks, context, context_mask)
+
+    @property
+    def output_head(self) -> HeadWeights | None:
+        """Return the weights of the model's head over what `hidden` returns.
+
+        None if logits are more than its output, such as capped or scaled ones, and for an adapted head.
+        """
+        found = head_weights(self.model.get_output_embeddings()) if self._ends_in_head else None
+        if found is None or not self.has_mask or self.mask_token_id is None:
+            return found
+        token = torch.arange(len(found.table), device=found.table.device) == self.mask_token_id
+        lowest = torch.where(token, torch.finfo(torch.float32).min, 0.0)  # the mask has no probability
+        return HeadWeights(found.table, lowest if found.bias is None else found.bias + lowest)
+
+    def _check(self, documents: Tensor | None, blocks: Blocks | None, context: Tensor | None) -> None:
+        """Raise PretrainedError for blocks and for documents [B, L] that this architecture does not take."""
         if blocks is not None and self.shifted:
             raise PretrainedError(f"{self.name}: blocks need logits at their own positions; set shift: false")
+        if documents is None or self._is_isolated or self.cross_attention is not None or context is not None:
+            return
+        reason = find_leak(self, self.num_tokens)
+        if reason is not None:
+            raise PretrainedError(
+                f"{self.name} cannot isolate the documents of packed rows ({reason}); set document_ids: false, or "
+                "rows: cut, where each row holds one document"
+            )
+        self._is_isolated = True
+
+    def _outputs(
+        self,
+        x_t: Tensor,
+        sigma: Tensor | None,
+        mask: Tensor | None,
+        cond: Tensor | None,
+        documents: Tensor | None,
+        blocks: Blocks | None,
+        context: Tensor | None,
+        context_mask: Tensor | None,
+    ) -> Tensor:
+        """Return the model's outputs [B, L, ...] after the checks, without the logit of the mask."""
         if self.cross_attention is not None or context is not None:
             return self._read(x_t, sigma, mask, cond, documents, blocks, context, context_mask)
-        if documents is not None and not self._is_isolated:
-            reason = find_leak(self, self.num_tokens)
-            if reason is not None:
-                raise PretrainedError(
-                    f"{self.name} cannot isolate the documents of packed rows ({reason}); set document_ids: false, or "
-                    "rows: cut, where each row holds one document"
-                )
-            self._is_isolated = True
-        return self.logits(x_t, sigma, mask, cond, documents, blocks)
+        return self._run(x_t, sigma, mask, cond, documents, blocks)
 
     def _read(
         self,
@@ -132,8 +186,8 @@ class HuggingFaceDenoiser(nn.Module):
             sigma = sigma if sigma is None or sigma.dim() == 1 else nn.functional.pad(sigma, (1, 0))
             mask = None if mask is None else nn.functional.pad(mask, (1, 0), value=True)
         with added.reading(self.model, context, context_mask, None if blocks is None else blocks.places):
-            logits = self.logits(x_t, sigma, mask, cond, blocks=blocks)
-        return logits[:, 1:] if self.shifted else logits
+            output = self._run(x_t, sigma, mask, cond, None, blocks)
+        return output[:, 1:] if self.shifted else output
 
     def logits(
         self,
@@ -145,6 +199,18 @@ class HuggingFaceDenoiser(nn.Module):
         blocks: Blocks | None = None,
     ) -> Tensor:
         """Return the logits [B, L, dim] of x_t int [B, L], as `forward` does, without its check of the architecture."""
+        return self._with_mask(self._run(x_t, sigma, mask, cond, documents, blocks))
+
+    def _run(
+        self,
+        x_t: Tensor,
+        sigma: Tensor | None,
+        mask: Tensor | None,
+        cond: Tensor | None,
+        documents: Tensor | None,
+        blocks: Blocks | None,
+    ) -> Tensor:
+        """Return the model's outputs [B, L, ...] at each token, shifted if it predicts the next one."""
         x = self._embed(x_t if mask is None else x_t.masked_fill(~mask, 0))
         if self.told is not None:
             x = x + self.told(x_t, sigma, cond).to(x.dtype)
@@ -160,10 +226,14 @@ class HuggingFaceDenoiser(nn.Module):
             options["attention_mask"] = make_full_attention_mask(seen, x, same)
         if positions is not None and "position_ids" in inspect.signature(self.model.forward).parameters:
             options["position_ids"] = positions + _first_position(self.model)
-        logits: Tensor = self.model(inputs_embeds=x, **options).logits
-        if self.shifted:
-            before = torch.cat([logits[:, :1], logits[:, :-1]], 1)  # no token precedes the first one of a document
-            logits = before if apart is None else torch.where(apart.begins[..., None], logits, before)
+        output: Tensor = self.model(inputs_embeds=x, **options).logits
+        if not self.shifted:
+            return output
+        before = torch.cat([output[:, :1], output[:, :-1]], 1)  # no token precedes the first one of a document
+        return before if apart is None else torch.where(apart.begins[..., None], output, before)
+
+    def _with_mask(self, logits: Tensor) -> Tensor:
+        """Return logits [B, L, dim] with that of the mask, of those [B, L, V] of the model."""
         if not self.has_mask:
             return logits
         if self.mask_token_id is not None:

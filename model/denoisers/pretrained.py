@@ -1,6 +1,7 @@
 """Load language models of Hugging Face for `model.denoisers.hugging_face`, and make their attention bidirectional."""
 
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from transformers import AutoConfig
 from transformers.initialization import no_init_weights
 
 from model.evaluation_mode import evaluation_mode
+from model.head_loss import head_weights
 from model.hub import HubError, load_config_from_hub, load_from_hub, load_model_from_hub, weights_are_replaced
 
 _REMEDY = "give the path of a folder that save_pretrained wrote, with config.json and weights in safetensors"
@@ -125,6 +127,37 @@ def check_is_bidirectional(network: nn.Module, num_tokens: int, name: str) -> No
         raise PretrainedError(
             f"{name} stays causal: a later token changes no output before it, so it cannot denoise: {_SUPPORTED}"
         )
+
+
+@contextmanager
+def replaced_head(model: Any, forward: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    """Call `forward` on states [..., width] in place of a language model's head, which computes nothing."""
+    head = model.get_output_embeddings()
+    head.forward = forward
+    try:
+        yield
+    finally:
+        del head.forward
+
+
+def without_head(model: Any) -> AbstractContextManager[None]:
+    """Let a language model return the states [B, L, width] that its head would map to logits as its logits."""
+    return replaced_head(model, lambda states: states)
+
+
+@torch.no_grad()
+def ends_in_head(model: Any) -> bool:
+    """Return True if a language model's logits are what its head returns, neither capped nor scaled.
+
+    The head is a linear layer whose output is replaced by known numbers, so that weights of any value do.
+    """
+    if head_weights(model.get_output_embeddings()) is None:
+        return False
+    weight = model.get_input_embeddings().weight
+    wanted = torch.linspace(-40, 40, model.config.vocab_size, device=weight.device).to(weight.dtype).expand(1, 2, -1)
+    with evaluation_mode(model), replaced_head(model, lambda states: wanted):
+        found = model(inputs_embeds=weight.new_zeros(1, 2, weight.shape[1])).logits
+    return torch.equal(found.to(wanted.dtype), wanted)
 
 
 def find_mask_token(path: str) -> int | None:
