@@ -80,7 +80,7 @@ def _head_loss(
     of_rows, of_table, of_bias = _empty_gradients(rows, table, bias, wants)
     summed = of_table if of_table.dtype == exact else torch.zeros_like(of_table, dtype=exact)
     values = torch.empty(len(rows), dtype=torch.float64, device=rows.device)
-    size = _chunk_rows(num_tokens, rows.device.type)
+    size = chunk_rows(num_tokens, rows.device.type)
     is_trained = any(wants)
     for start in range(0, len(rows), size):
         part = slice(start, start + size)
@@ -118,7 +118,7 @@ def _empty_gradients(rows: Tensor, table: Tensor, bias: Tensor | None, wants: li
     return tuple(torch.zeros_like(x) if want else x.new_empty(0) for x, want in zip(like, wants, strict=True))
 
 
-def _chunk_rows(num_tokens: int, device: str) -> int:
+def chunk_rows(num_tokens: int, device: str) -> int:
     """Return the rows of a chunk of logits over `num_tokens`."""
     return min(max(_NUMBERS.get(device, _NUMBERS_ON_DEVICE) // num_tokens, _FEWEST_ROWS), _MOST_ROWS)
 

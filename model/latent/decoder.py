@@ -6,11 +6,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
+from model.head_loss import chunk_rows
 from model.latent.connectors.hugging_face_reader import HuggingFaceReader
 from model.latent.connectors.performer_reader import PerformerReader
 from model.transformer.generation import GenerationOptions, generate
-from model.transformer.inputs import InputError, describe
+from model.transformer.inputs import InputError, describe, has_values
 
 Reader = HuggingFaceReader | PerformerReader
 
@@ -59,6 +61,36 @@ class LatentDecoder(nn.Module):
             counted = attention_mask.bool()
         return text_loss(logits, labels, counted), logits
 
+    def nats(self, ids: Tensor, past: Tensor, mask: Tensor) -> Tensor:
+        """Return -log p in nats of texts int [B, N] after their first token, [B], given latents [B, latent_size].
+
+        mask bool [B, N] is True at real tokens. It is the loss of `forward` without logits of all tokens: they are made in
+        chunks of counted tokens, and again in the backward pass.
+        """
+        apart = getattr(self.transformer, "outputs", None)
+        found, own_head = (self.transformer(ids, past, mask), None) if apart is None else apart(ids, past, mask)
+        states: Tensor = found[0] if isinstance(found, tuple) else found
+        counted, targets = mask[:, 1:].flatten(), ids[:, 1:].flatten()
+        places = torch.arange(len(targets), device=ids.device)
+        if has_values(ids) and ids.device.type == "cpu":  # a device would have to be waited for
+            places = places[counted]
+        rows, targets = states[:, :-1].flatten(0, 1).index_select(0, places), targets[places]
+
+        def piece(some: Tensor, wanted: Tensor) -> Tensor:
+            logits = self.head(some if own_head is None else own_head(some))
+            wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
+            return nn.functional.cross_entropy(wide, wanted, reduction="none")
+
+        size = chunk_rows(self.transformer.vocab_size, ids.device.type)
+        wanted = targets.masked_fill(~counted[places], -100)
+        parts = [(rows[start : start + size], wanted[start : start + size]) for start in range(0, len(places), size)]
+        if torch.is_grad_enabled() and len(parts) > 1:
+            losses = [checkpoint(piece, *part, use_reentrant=False, preserve_rng_state=False) for part in parts]
+        else:
+            losses = [piece(*part) for part in parts]
+        nats = torch.cat(losses) if losses else rows.new_zeros(0, dtype=torch.float32)
+        return nats.new_zeros(len(ids)).index_add(0, places // (ids.shape[1] - 1), nats)
+
     def head(self, states: Tensor) -> Tensor:
         """Map the output of `transformer` to logits [..., vocab_size]."""
         if self.lm_head is None:
@@ -106,8 +138,8 @@ class LatentDecoder(nn.Module):
 def text_loss(logits: Tensor, labels: Tensor, counted: Tensor) -> Tensor:
     """Return the cross-entropy [B] in nats of labels int [B, N] after the first where counted bool [B, N] is True."""
     targets = labels[:, 1:].masked_fill(~counted[:, 1:], -100)
-    nats = nn.functional.cross_entropy(logits[:, :-1].float().transpose(1, 2), targets, reduction="none")
-    return nats.sum(1)
+    wide = logits[:, :-1].to(torch.promote_types(logits.dtype, torch.float32))
+    return nn.functional.cross_entropy(wide.transpose(1, 2), targets, reduction="none").sum(1)
 
 
 class _CachedDecoder(nn.Module):

@@ -217,8 +217,11 @@ class LatentDiffusionModel(nn.Module):
         noisy = z
         if self.training and latent.decoder_noise:
             noisy = z + latent.decoder_noise * normal(z.shape, draws.streams, z.device, z.dtype)
-        (logits,) = self.decoder(ids, noisy, attention_mask=mask)
-        nats, kl = text_loss(logits, ids, mask), kl_divergence(mu, logvar)
+        if isinstance(self.decoder, LatentDecoder):
+            nats = self.decoder.nats(ids, noisy, mask)
+        else:
+            nats = text_loss(self.decoder(ids, noisy, attention_mask=mask)[0], ids, mask)
+        kl = kl_divergence(mu, logvar)
         loss = nats
         if latent.kl_weight * kl_share:
             loss = nats + latent.kl_weight * kl_share * kl_cost(kl, latent.free_bits)

@@ -168,7 +168,7 @@ def rows_of(count: int, width: int, dtype: torch.dtype, size: int = 11) -> tuple
 
 @pytest.mark.parametrize("rows", [0, 1, 31, 32, 33, 96, 100])
 def test_chunks_of_any_size_add_up(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(head_module, "_chunk_rows", lambda size, device: 32)
+    monkeypatch.setattr(head_module, "chunk_rows", lambda size, device: 32)
     hidden, head, terms = rows_of(rows, 5, torch.float64)
     total, nats = head_loss(hidden, head, terms, terms.factor, 11)
     (3 * total).backward()

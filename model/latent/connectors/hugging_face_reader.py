@@ -5,6 +5,7 @@ Optimus).
 """
 
 import inspect
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from torch._guards import active_fake_mode
 
 from model.attention.decoding_state import align_left
+from model.denoisers.pretrained import ends_in_head, without_head
 from model.evaluation_mode import evaluation_mode
 from model.latent.checks import check_ids, check_length, max_positions_of
 from model.latent.connectors.hugging_face import ConnectorError
@@ -47,6 +49,7 @@ class HuggingFaceReader(nn.Module):
         super().__init__()
         self.backbone, self.injection = backbone, injection
         self.takes_positions = "position_ids" in inspect.signature(backbone.forward).parameters
+        self._has_last_head: bool | None = None
 
     @property
     def max_length(self) -> int | None:
@@ -69,6 +72,23 @@ class HuggingFaceReader(nn.Module):
         check_length(ids.shape[1], self.max_length, "decoder")
         output, _, _ = self._run(ids, injected, mask, use_cache=False)
         return output[:, output.shape[1] - ids.shape[1] :]
+
+    def outputs(
+        self, ids: Tensor, latent: Tensor, mask: Tensor | None = None
+    ) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+        """Return states [B, N, ...], and what maps them to those of `states`: the backbone's head where it is the last step."""
+        head = self.last_head()
+        if head is None:
+            return self.states(ids, latent, mask), nn.Identity()
+        with without_head(self.backbone):
+            return self.states(ids, latent, mask), head
+
+    def last_head(self) -> nn.Module | None:
+        """Return the backbone's head if its logits are what it returns, neither capped nor scaled; it is tried once."""
+        if self._has_last_head is None and active_fake_mode() is None:
+            self._has_last_head = ends_in_head(self.backbone)
+        head: nn.Module | None = self.backbone.get_output_embeddings() if self._has_last_head else None
+        return head
 
     def forward(self, ids: Tensor, latent: Tensor, mask: Tensor | None = None) -> Any:
         """Return `states` [B, N, ...] of ids int [B, N] and a latent [B, latent_size]."""

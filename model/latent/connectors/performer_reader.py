@@ -1,5 +1,6 @@
 """Our Performer decoder conditioned on a latent; its kv prefix replaces keys and values at P dummy tokens in front."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,10 +55,17 @@ class PerformerReader(nn.Module):
 
         mask bool [B, N] is True at real tokens.
         """
+        hidden, head = self.outputs(ids, latent, mask)
+        return head(hidden)
+
+    def outputs(
+        self, ids: Tensor, latent: Tensor, mask: Tensor | None = None
+    ) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+        """Return the states [B, N, d_model], and the head that maps such states to logits; arguments as in `states`."""
         injected = self.injection(latent)
         x, mask = self._with_slots(ids, injected, mask)
         hidden = self.backbone.hidden(x, injected.context, mask, kv_prefixes=injected.memory)
-        return self.backbone.logits(hidden[:, injected.num_slots :])
+        return hidden[:, injected.num_slots :], self.backbone.logits
 
     def forward(self, ids: Tensor, latent: Tensor, mask: Tensor | None = None) -> Any:
         """Return `states` [B, N, vocab_size] of ids int [B, N] and a latent [B, latent_size]."""

@@ -47,6 +47,8 @@ def _logits(network: nn.Module) -> str:
         if not network.has_row_form:
             return "of the whole batch; the objective, its process or its parameterisation has no loss of single rows"
         head = network.call.output_head
+    elif hasattr(getattr(network, "decoder", None), "nats"):
+        return "of the latent decoder in chunks of counted tokens, which backward makes again"
     else:
         head = getattr(network, "output_head", None)
     if head is None:
