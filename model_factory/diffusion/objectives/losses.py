@@ -155,7 +155,7 @@ class Objective(ABC):
             return None
         free = ~frozen & self.graph.is_masked(noised.x_t) if self.graph.absorbing else ~frozen
         rows, sigma = Rows(free.flatten().nonzero()[:, 0], x_0.shape), self.schedule.sigma(noised.t)
-        found = self._row_loss(rows, noised.x_t, x_0, sigma)
+        found = self.row_loss(rows, noised.x_t, x_0, sigma)
         if found is None:
             return None
         kind, scalars = found
@@ -174,7 +174,7 @@ class Objective(ABC):
         noised = Noised(token, torch.full((1,), 0.5, dtype=torch.float64))
         return self.row_terms(noised, token, torch.zeros_like(token, dtype=torch.bool)) is not None
 
-    def _row_loss(self, rows: Rows, x_t: Tensor, x_0: Tensor, sigma: Tensor) -> tuple[str, list[Tensor]] | None:
+    def row_loss(self, rows: Rows, x_t: Tensor, x_0: Tensor, sigma: Tensor) -> tuple[str, list[Tensor]] | None:
         """Return the name of the row loss and its scalars [K] at sigma [B] or [B, L]; None if there is no such form."""
         return None
 
@@ -278,7 +278,8 @@ class ScoreEntropyLoss(Objective):
         log_score = self.parameterisation.log_score(output, x_t, sigma)
         return per_token(self.schedule.rate(t), x_t) * self.graph.score_entropy(log_score, sigma, x_t, x_0)
 
-    def _row_loss(self, rows: Rows, x_t: Tensor, x_0: Tensor, sigma: Tensor) -> tuple[str, list[Tensor]] | None:
+    def row_loss(self, rows: Rows, x_t: Tensor, x_0: Tensor, sigma: Tensor) -> tuple[str, list[Tensor]] | None:
+        """Return the score entropy of tokens x_t and x_0 int [B, L] as a row loss with its scalars [K]; None for other noise."""
         graph, reading, noisy, clean = self.graph, self.parameterisation, rows.at(x_t), rows.at(x_0)
         if type(reading) is X0Parameterisation:
             if type(graph) is AbsorbingGraph:
@@ -338,5 +339,6 @@ class SubsLoss(Objective):
         nll = -log_x_0.gather(-1, x_0[masked][:, None])[:, 0] * per_token(self.weight(t), x_t).expand(x_t.shape)[masked]
         return torch.zeros(x_t.shape, dtype=torch.float64, device=x_t.device).masked_scatter(masked, nll)
 
-    def _row_loss(self, rows: Rows, x_t: Tensor, x_0: Tensor, sigma: Tensor) -> tuple[str, list[Tensor]] | None:
+    def row_loss(self, rows: Rows, x_t: Tensor, x_0: Tensor, sigma: Tensor) -> tuple[str, list[Tensor]] | None:
+        """Return the cross-entropy of tokens x_0 int [B, L] with its scalars [K]; None for another parameterisation."""
         return ("cross_entropy", [rows.at(x_0)]) if type(self.parameterisation) is X0Parameterisation else None
