@@ -129,8 +129,10 @@ class DiffusionModel(nn.Module):
         check_weighting(loss_weighting)
         source = self.encode(context_ids, context_mask)
         head = self.call.output_head if self.training and self.has_row_form else None
+        seen = None if attention_mask is None else attention_mask.bool()
+        if drawn is not None and self.inserts:
+            return self._loss_of_insertions(drawn, input_ids, seen)
         if drawn is not None and head is not None:
-            seen = None if attention_mask is None else attention_mask.bool()
             return self._loss_by_rows(head, drawn, input_ids, seen, documents, source)
         rows_given: dict[str, Any] = {"rows": rows, "batch_size": batch_size, "seed": seed}
         given = self.drawer.check(
@@ -180,6 +182,14 @@ class DiffusionModel(nn.Module):
         diffusion, prior = (nats * terms.factor).sum().float(), drawn["prior"]
         loss = loss.float() + prior if drawn["is_bound"] else loss.float()
         return DiffusionOutput(loss, diffusion, prior, torch.zeros_like(prior))
+
+    def _loss_of_insertions(self, drawn: DrawnNoise, input_ids: Tensor, mask: Tensor | None) -> DiffusionOutput:
+        """Return the training loss of rows int [B, L] that were shortened; mask bool [B, L] is True at real tokens."""
+        objective: Any = self.objective
+        output = self._call(drawn["x_t"], drawn["level"], cond=drawn.get("cond"))
+        counted = torch.ones_like(input_ids, dtype=torch.bool) if mask is None else mask
+        times = None if drawn["is_bound"] else drawn["sigma"]  # the weight is that of the parts
+        return reduce_parts(objective.parts_of(output, drawn), counted, objective, times, is_training=True)
 
     def _drop_sources(self, source: Context, dropped: Tensor | None, prompt: Tensor | None) -> Context:
         """Leave the sources of the rows `dropped`, bool [B, 1], out; without an encoder those are the tokens of prompts."""

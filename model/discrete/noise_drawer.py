@@ -95,10 +95,12 @@ class NoiseDrawer:
         return Given(input_ids, mask, counted, given, documents, cond, dropped, generators, t)
 
     def draw(self, rows: Given, loss_weighting: LossWeighting = "bound") -> DrawnNoise:
-        """Draw the noise of a training step, for an objective with row terms; no network is called.
+        """Draw the noise of a training step, for an objective with row terms or of insertions; no network is called.
 
         Raises TokenError, TimeError and ShapeError.
         """
+        if self.inserts:
+            return self._draw_insertions(rows, loss_weighting)
         noised = self.objective.draw(rows.input_ids, rows.t, rows.generators, ~rows.counted, training=True)
         terms = self.objective.row_terms(noised, rows.input_ids, ~rows.counted)
         assert terms is not None  # has_row_form
@@ -113,6 +115,13 @@ class NoiseDrawer:
         prompt = None if rows.dropped is None else rows.mask & ~rows.counted
         optional = {"cond": rows.cond, "dropped": rows.dropped, "prompt": prompt}
         return drawn | {name: value for name, value in optional.items() if value is not None}
+
+    def _draw_insertions(self, rows: Given, loss_weighting: LossWeighting) -> DrawnNoise:
+        """Draw as `draw`: what the objective's `draw_insertions` returns, with level, is_bound and cond."""
+        objective: Any = self.objective
+        drawn: DrawnNoise = objective.draw_insertions(rows.input_ids, rows.t, rows.generators, ~rows.counted)
+        drawn |= {"level": self.level(drawn["sigma"]), "is_bound": loss_weighting == "bound"}
+        return drawn if rows.cond is None else drawn | {"cond": rows.cond}
 
     def times(self, t: Tensor, input_ids: Tensor, documents: Tensor | None = None, objective: Any = None) -> Tensor:
         """Return the times [B] or [B, L] at which tokens [B, L] are noised; see `DiffusionModel.times`."""

@@ -195,7 +195,9 @@ def test_gap_cross_entropy_is_minimal_at_the_exact_distribution() -> None:
     origin = torch.tensor([[*places, *[0] * (toy.longest - len(places))] for _, _, places, _ in cases])
     output = toy.output(missing_at(loss, t)).clamp_min(-60).requires_grad_()
     times = torch.full((len(cases),), t, dtype=torch.float64)
-    nats = loss._gap_cross_entropy(output[rows], toy.states[rows], toy.strings[columns], origin, times).sum(1)
+    sizes = gaps_between(origin, toy.states[rows], toy.strings[columns])
+    drawn = {"x_t": toy.states[rows], "sizes": sizes, "sigma": loss.schedule.sigma(times), "weight": loss.weight(times)}
+    nats = loss._gap_cross_entropy(output[rows], drawn).sum(1)
     (torch.tensor([case[3] for case in cases], dtype=torch.float64) * nats).sum().backward()
     assert output.grad is not None
     assert float(nats.detach().sum()) > 1.0

@@ -4,7 +4,10 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
+from model.discrete.model import DiffusionModel
+from model.discrete.types import DiffusionConfig
 from model.transformer.inputs import checked_ids
 from model_factory.training.tasks.base import decoder_loss
 from tests.model import tiny
@@ -32,6 +35,34 @@ def test_a_diffusion_step_never_waits(objective: str, backbone: str) -> None:
         ids = torch.randint(VOCAB, (4, LENGTH))
         mask = tiny.lengths_mask([8, 8, 5, 1], LENGTH)
         drawn = model.drawer.draw(model.drawer.check(ids, mask, seed=1))
+        model.to(DEVICE)
+        given = moved({"ids": ids, "mask": mask, "drawn": drawn})
+        device.clear()
+        model(given["ids"], given["mask"], drawn=given["drawn"]).loss.backward()
+        assert device.reads == device.uploads == 0, device.report()
+
+
+def inserting(gaps: str) -> DiffusionModel:
+    objective, network = {"type": "flexmdm", "gaps": gaps}, {**BACKBONES["ddit"], "dropout": 0.0, "device": "cpu"}
+    section = {"objective": objective, "backbone": network, "vocab_size": VOCAB, "length": LENGTH}
+    torch.manual_seed(0)
+    model = DiffusionModel(DiffusionConfig.model_validate(section)).train()
+    for parameter in model.parameters():
+        nn.init.normal_(parameter, std=0.3)
+    return model
+
+
+@pytest.mark.parametrize("gaps", ["counts", "expected"])
+@in_own_process
+def test_a_step_of_insertions_never_waits(gaps: str) -> None:
+    ids, mask = torch.randint(VOCAB, (4, LENGTH)), tiny.lengths_mask([8, 8, 5, 3], LENGTH)
+    model = inserting(gaps)
+    for weighting in ("bound", "uniform"):
+        drawn = model.drawer.draw(model.drawer.check(ids, mask, seed=1), weighting)
+        with torch.no_grad():
+            wanted = model(ids, mask, seed=1, loss_weighting=weighting).loss
+            assert torch.equal(model(ids, mask, drawn=drawn).loss, wanted)
+    with PretendDevice() as device:
         model.to(DEVICE)
         given = moved({"ids": ids, "mask": mask, "drawn": drawn})
         device.clear()

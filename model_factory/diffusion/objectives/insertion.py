@@ -130,12 +130,62 @@ class FlexMdmLoss(Objective):
 
     def split(self, output: Tensor, x_t: Tensor, x_0: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         """Return the parts of `diffusion` due to unmasking and to insertions, [B, L] each."""
-        weight, sigma = self.weight(t)[:, None], self.schedule.sigma(t)
-        alignment = align(x_t, x_0, self.graph.dim - 1)
-        unmasking = weight * self._unmasking(output[:, 1:], x_t, x_0, sigma, alignment.positions)
-        expected, gaps = self.parameterisation.expected_gaps(output, sigma), alignment.gaps
+        return self._split(output, self._facts(x_t, x_0, t))
+
+    def draw_insertions(
+        self, x_0: Tensor, t: Tensor, generator: Randomness = None, frozen: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """Draw the noise of rows x_0 [B, L], and all of their loss that needs no network, for `parts_of`.
+
+        Arguments and errors are those of `parts`. It is x_t int [B, L], sigma and weight [B]; for the M masks index int64
+        [M], their places through all rows, and posterior, merged and tokens [M, L]; gaps and sizes [B, L + 1].
+        """
+        if t.dim() != 1:
+            raise ShapeError("t", f"shape {list(t.shape)}", f"[{len(x_0)}], one time for each row")
+        t = self.times(t, x_0)
+        x_0 = _without_ends(x_0, torch.ones_like(x_0, dtype=torch.bool) if frozen is None else ~frozen)
+        x_t, origin = self.corrupt(x_0, t, generator)
+        return {**self._facts(x_t, x_0, t), "sizes": gaps_between(origin, x_t, x_0)}
+
+    def parts_of(self, output: Tensor, drawn: dict[str, Tensor]) -> InsertionParts:
+        """Return the parts of the bound from outputs [B, L + 1, dim + extra] at the noise that was drawn."""
+        unmasking, insertion = self._split(output, drawn)
+        none = torch.zeros_like(insertion)
+        found = InsertionParts(unmasking + insertion, none, none, weight=drawn["weight"], insertion=insertion)
+        if not self.parameterisation.counts:
+            return found
+        return replace(found, loss=unmasking + self._gap_cross_entropy(output, drawn))
+
+    def _gap_cross_entropy(self, output: Tensor, drawn: dict[str, Tensor]) -> Tensor:
+        """Return the weighted cross-entropy [B, L] of the sizes of the gaps of x_t."""
+        log_p = self.parameterisation.log_gaps(output, drawn["sigma"])
+        sizes = drawn["sizes"].clamp_max(log_p.shape[-1] - 1)
+        nats = _by_token(-log_p.gather(-1, sizes[..., None])[..., 0], drawn["x_t"])
+        return drawn["weight"][:, None] * nats
+
+    def _facts(self, x_t: Tensor, x_0: Tensor, t: Tensor) -> dict[str, Tensor]:
+        """Return what `draw_insertions` does, except the sizes."""
+        alignment, masked = align(x_t, x_0, self.graph.dim - 1), self.graph.is_masked(x_t)
+        index = masked.flatten().nonzero()[:, 0]
+        row = index // x_t.shape[1]
+        posterior = alignment.positions.flatten(0, 1)[index]  # [masks, L]
+        first = (x_0[:, :, None] == x_0[:, None]).to(torch.int8).argmax(-1)  # where each token of a row occurs first
+        merged = torch.zeros_like(posterior).scatter_add(1, first[row], posterior)
+        found = {"x_t": x_t, "sigma": self.schedule.sigma(t), "weight": self.weight(t), "index": index}
+        found |= {"posterior": posterior, "merged": merged, "tokens": x_0.clamp_min(0)[row]}
+        return found | {"gaps": alignment.gaps}
+
+    def _split(self, output: Tensor, drawn: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Return the parts of `diffusion` due to unmasking and to insertions, [B, L] each."""
+        x_t, sigma, index, weight = drawn["x_t"], drawn["sigma"], drawn["index"], drawn["weight"][:, None]
+        at_masks = output[:, 1:].flatten(0, 1)[index], x_t.flatten()[index], sigma[index // x_t.shape[1]]
+        log_p = self.parameterisation.log_x0(*at_masks)  # [masks, dim]
+        predicted = torch.where(drawn["posterior"] > 0, log_p.gather(1, drawn["tokens"]), 0.0)
+        divergence = (torch.xlogy(drawn["merged"], drawn["merged"]) - drawn["posterior"] * predicted).sum(-1)
+        unmasking = torch.zeros(x_t.numel(), dtype=torch.float64, device=x_t.device).index_copy(0, index, divergence)
+        expected, gaps = self.parameterisation.expected_gaps(output, sigma), drawn["gaps"]
         deviance = expected - gaps + torch.xlogy(gaps, gaps) - gaps * torch.where(gaps > 0, expected, 1.0).log()
-        return unmasking, weight * _by_token(deviance, x_t)
+        return weight * unmasking.view(x_t.shape), weight * _by_token(deviance, x_t)
 
     def parts(
         self,
@@ -154,36 +204,8 @@ class FlexMdmLoss(Objective):
         `denoise` gets rows that end in ABSENT, and returns [B, L + 1, dim + extra]. Nats are at the tokens of x_t, those
         of a gap at the token before it. Raises TokenError, TimeError and ShapeError.
         """
-        if t.dim() != 1:
-            raise ShapeError("t", f"shape {list(t.shape)}", f"[{len(x_0)}], one time for each row")
-        t = self.times(t, x_0)
-        x_0 = _without_ends(x_0, torch.ones_like(x_0, dtype=torch.bool) if frozen is None else ~frozen)
-        x_t, origin = self.corrupt(x_0, t, generator)
-        output = denoise(x_t, self.schedule.sigma(t))
-        unmasking, insertion = self.split(output, x_t, x_0, t)
-        none = torch.zeros_like(insertion)
-        found = InsertionParts(unmasking + insertion, none, none, insertion=insertion)
-        if not self.parameterisation.counts:
-            return found
-        return replace(found, loss=unmasking + self._gap_cross_entropy(output, x_t, x_0, origin, t))
-
-    def _unmasking(self, output: Tensor, x_t: Tensor, x_0: Tensor, sigma: Tensor, positions: Tensor) -> Tensor:
-        """Return KL(posterior of the token || prediction) [B, L] at masks, 0 elsewhere."""
-        masked = self.graph.is_masked(x_t)
-        row = masked.nonzero()[:, 0]
-        log_p = self.parameterisation.log_x0(output[masked], x_t[masked], sigma[row])  # [masks, dim]
-        posterior, tokens = positions[masked], x_0.clamp_min(0)[row]  # [masks, L]
-        first = (x_0[:, :, None] == x_0[:, None]).to(torch.int8).argmax(-1)  # where each token of a row occurs first
-        merged = torch.zeros_like(posterior).scatter_add(1, first[row], posterior)
-        predicted = torch.where(posterior > 0, log_p.gather(1, tokens), 0.0)
-        divergence = (torch.xlogy(merged, merged) - posterior * predicted).sum(-1)
-        return torch.zeros(x_t.shape, dtype=torch.float64, device=x_t.device).masked_scatter(masked, divergence)
-
-    def _gap_cross_entropy(self, output: Tensor, x_t: Tensor, x_0: Tensor, origin: Tensor, t: Tensor) -> Tensor:
-        """Return the weighted cross-entropy [B, L] of the sizes of the gaps, given the positions of x_t's tokens in x_0."""
-        log_p = self.parameterisation.log_gaps(output, self.schedule.sigma(t))
-        sizes = gaps_between(origin, x_t, x_0).clamp_max(log_p.shape[-1] - 1)
-        return self.weight(t)[:, None] * _by_token(-log_p.gather(-1, sizes[..., None])[..., 0], x_t)
+        drawn = self.draw_insertions(x_0, t, generator, frozen)
+        return self.parts_of(denoise(drawn["x_t"], drawn["sigma"]), drawn)
 
 
 def _without_ends(x_0: Tensor, real: Tensor) -> Tensor:

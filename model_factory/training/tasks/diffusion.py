@@ -48,11 +48,13 @@ class Diffusion(Task):
             )
 
     def host_draw(self, network: nn.Module) -> Callable[[dict[str, Any]], dict[str, Any]] | None:
-        """Return the drawing of checks, times, noise and weights, for a model whose loss needs no logits of a batch.
+        """Return the drawing of checks, times, noise and weights, for a model whose loss needs no logits of a batch, or inserts.
 
         None for other models, and for clipped times that are searched, which evaluations change.
         """
-        if not isinstance(network, DiffusionModel) or not network.has_row_form or network.call.output_head is None:
+        if not isinstance(network, DiffusionModel):
+            return None
+        if not network.inserts and (not network.has_row_form or network.call.output_head is None):
             return None
         if isinstance(network.objective.noise_draw, SearchedClipDraw):
             return None
