@@ -47,7 +47,8 @@ class AnalyticSampler(Sampler):
         weights = graph.staggered_score(score, dsigma, sigma).clamp_min(0)
         weights = weights * graph.transition_into(tokens, dsigma, sigma)
         if graph.mask_token is not None:
-            weights[..., graph.mask_token] *= sigma_next.any()  # no mask is left where no noise is
+            at_mask = weights[..., graph.mask_token]  # no mask is left where no noise is
+            weights[..., graph.mask_token] = torch.where(sigma_next.any(), at_mask, 0.0)
         return Proposal.from_weights(weights, tokens)
 
 
