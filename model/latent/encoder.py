@@ -98,8 +98,13 @@ class LatentEncoder(nn.Module):
     def _pool(self, hidden: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Return the pooled vector [B, width] and that before the linear layer; raise InputError for another shape."""
         dtype = next((p.dtype for p in self.pooler.parameters()), hidden.dtype)
+        wide = torch.promote_types(dtype, torch.float32)
         with without_autocast(hidden.device):
-            pooled = self.pooler(hidden.to(dtype), mask)
+            if dtype == wide:
+                pooled = self.pooler(hidden.to(wide), mask)
+            else:  # weights of a model that is cast as a whole
+                weights = {name: held.to(wide) for name, held in self.pooler.named_parameters()}
+                pooled = torch.func.functional_call(self.pooler, weights, (hidden.to(wide), mask))
         pooled, unpooled = (pooled, pooled) if isinstance(pooled, Tensor) else pooled
         expected = [len(hidden), self.linear.in_features]
         if list(pooled.shape) != expected:

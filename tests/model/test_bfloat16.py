@@ -35,8 +35,8 @@ def test_bfloat16_trains_every_model(name, tmp_path):
     whole = shipped.loss_of(cast, section)
     whole.backward()
     assert float(whole.detach()) == pytest.approx(float(loss.detach()), rel=2 * LOSS)
-    spread = 1.5 if "latent" in name else 1  # an encoder's gradient is divided by the spread of its latents
-    assert gap(shipped.gradients(cast), shipped.gradients(model)) < spread * CAST
+    kinks = 1.5 if name == "latent residual" else 1  # the slope of its LeakyReLU jumps where rounding moves a sign
+    assert gap(shipped.gradients(cast), shipped.gradients(model)) < kinks * CAST
 
 
 @pytest.mark.parametrize("kind", [LayerNorm, RMSNorm, ScaleNorm])
