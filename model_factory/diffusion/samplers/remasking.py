@@ -68,11 +68,9 @@ class RemaskingSampler(Sampler):
     def begin(self, state: SamplerState) -> SamplerState:
         """Store which positions are masks, and which are frozen."""
         state = keep_masks(state, masks_on_host(self, state))
-        return (
-            state
-            if state.tokens.device.type == "cpu"
-            else replace(state, cache={**state.cache, FROZEN: state.frozen.cpu()})
-        )
+        if state.tokens.device.type == "cpu":
+            return state
+        return replace(state, cache={**state.cache, FROZEN: state.frozen.cpu()})
 
     def step(self, state: SamplerState) -> SamplerState:
         """Draw the positions that change, then tokens for masks; only rows that unmask any call the network."""
